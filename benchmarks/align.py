@@ -24,28 +24,28 @@ from figures import show
 from numpy.typing import NDArray
 from torch import nn
 
-from brainhive_cli.alignment.batches import CellData
-from brainhive_cli.alignment.layout import Layout
-from brainhive_cli.alignment.loop import train_cell
-from brainhive_cli.alignment.model import Aligner
-from brainhive_cli.alignment.settings import Train
-from brainhive_cli.alignment.terms import Term
 from brainhive_cli.commands import embed, eval_retrieval, train_align
 from brainhive_cli.core import parts
-from brainhive_cli.core.heads import FUSED, TOKEN, Head
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.signal_spec import SignalSpec
-from brainhive_cli.data.target_sources import StoreTargets
-from brainhive_cli.data.targets import Targets
+from brainhive_cli.data.datasets.things_eeg import POSTERIOR
+from brainhive_cli.data.signals.section import Signal
+from brainhive_cli.data.stores import recordings
+from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter, path_of
+from brainhive_cli.data.targets.target_sources import StoreTargets
+from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials, open_trials
-from brainhive_cli.datasets.things_eeg import POSTERIOR
-from brainhive_cli.losses import LossContext
-from brainhive_cli.signals.section import Signal
-from brainhive_cli.stores import recordings
-from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
-from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter, path_of
+from brainhive_cli.models.heads import FUSED, TOKEN, Head
+from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.loop import train_cell
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.terms import Term
 
 PICTURES, SAMPLES, RATE_HZ = 16_540, 250, 250.0
 DIMS = {"synclr-b16": 768, "clip-b32": 512, "vae": 1024}

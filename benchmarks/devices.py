@@ -19,14 +19,14 @@ from figures import show
 from torch import Tensor, nn
 
 from brainhive_cli import aligner
-from brainhive_cli.alignment.loop import train_cell
-from brainhive_cli.alignment.settings import Train
-from brainhive_cli.alignment.terms import Term
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Run
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.metrics.retrieval import ranks
-from brainhive_cli.prior_training.examples import batches
+from brainhive_cli.measurement.retrieval import ranks
+from brainhive_cli.training.alignment.loop import train_cell
+from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.terms import Term
+from brainhive_cli.training.prior.examples import batches
 
 CPU = torch.device("cpu")
 PICTURES = 256

@@ -23,17 +23,17 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-from brainhive_cli import encoders
 from brainhive_cli.commands import embed
 from brainhive_cli.core import launch
-from brainhive_cli.datasets import decode
-from brainhive_cli.generators._architecture import SDXL
-from brainhive_cli.signals.prepared import in_memory
-from brainhive_cli.signals.selection import Selection
-from brainhive_cli.stores import checksums
-from brainhive_cli.stores.checksums import StoredRows
-from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
-from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.datasets import decode
+from brainhive_cli.data.signals.prepared import in_memory
+from brainhive_cli.data.signals.selection import Selection
+from brainhive_cli.data.stores import checksums
+from brainhive_cli.data.stores.checksums import StoredRows
+from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.models import encoders
+from brainhive_cli.models.generators._architecture import SDXL
 
 ROUNDS = 3
 ROWS, DIM, BATCH = 200_000, 1024, 1024

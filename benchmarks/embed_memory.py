@@ -19,7 +19,7 @@ FLAT_MB = 1.0
 """Growth a 100,000 pictures and decoding process that counts as none; names that were objects made it 9."""
 MAPPED = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 """Arrays get pages of their own, so that what the allocator keeps for later is not taken for what is held."""
-COLOURS = "python:brainhive_cli.encoders.python:example"
+COLOURS = "python:brainhive_cli.models.encoders.python:example"
 
 
 def paint(root: Path, pictures: int) -> None:

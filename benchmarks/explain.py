@@ -17,12 +17,12 @@ from scipy.spatial.distance import pdist
 from scipy.stats import rankdata, spearmanr
 from sklearn.linear_model import Ridge
 
-from brainhive_cli.core.units import Items
-from brainhive_cli.explanation.encoding_model import along, predict_signals
-from brainhive_cli.explanation.linear_maps import Products
-from brainhive_cli.explanation.profiles import Labels, PermutationTest, Profile
-from brainhive_cli.explanation.similarity import Models, measure_similarity
-from brainhive_cli.metrics.statistics import measure_each
+from brainhive_cli.evaluation.explanation.encoding_model import along, predict_signals
+from brainhive_cli.evaluation.explanation.linear_maps import Products
+from brainhive_cli.evaluation.explanation.profiles import Labels, PermutationTest, Profile
+from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
+from brainhive_cli.measurement.statistics import measure_each
+from brainhive_cli.measurement.units import Items
 
 HOW = {"protocol": "simulated", "split": "test"}
 LEVEL = 0.05

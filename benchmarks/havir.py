@@ -20,32 +20,32 @@ import torch
 from figures import peak_bytes, reset_peak, show
 from torch import Tensor, nn
 
-from brainhive_cli import backbones, priors
-from brainhive_cli.alignment.batches import CellData
-from brainhive_cli.alignment.layout import Layout
-from brainhive_cli.alignment.loop import train_cell
-from brainhive_cli.alignment.model import Aligner
-from brainhive_cli.alignment.objective import Objective
-from brainhive_cli.alignment.settings import Train
-from brainhive_cli.alignment.terms import Term
-from brainhive_cli.backbones import havir
 from brainhive_cli.core import console
-from brainhive_cli.core.decoded import Decoded
-from brainhive_cli.core.heads import Head, Heads
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import peak, size_of
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.media_files import to_bytes
-from brainhive_cli.data.target_sources import StoreTargets
-from brainhive_cli.data.targets import Targets
+from brainhive_cli.data.media.media_files import to_bytes
+from brainhive_cli.data.targets.target_sources import StoreTargets
+from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials, spec_of
-from brainhive_cli.generators import Sampling, versatile_diffusion
-from brainhive_cli.losses import LossContext
-from brainhive_cli.metrics import image
-from brainhive_cli.reconstruction.conditions import DecodedSet
-from brainhive_cli.reconstruction.generation import DTYPES, GenerationJob, Sampler, seed_of
-from brainhive_cli.reconstruction.recipe import Output
-from brainhive_cli.reconstruction.scoring import Scorer
+from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
+from brainhive_cli.evaluation.reconstruction.generation import DTYPES, GenerationJob, Sampler, seed_of
+from brainhive_cli.evaluation.reconstruction.recipe import Output
+from brainhive_cli.evaluation.reconstruction.scoring import Scorer
+from brainhive_cli.measurement.metrics import image
+from brainhive_cli.models import backbones, priors
+from brainhive_cli.models.backbones import havir
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.generators import Sampling, versatile_diffusion
+from brainhive_cli.models.heads import Head, Heads
+from brainhive_cli.models.losses import LossContext
+from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.loop import train_cell
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.objective import Objective
+from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.terms import Term
 
 VOXELS = {"spatial": 4657, "semantic": 11067}
 """Early and higher voxels of NSD's subject 1, by MindEye2's masks."""

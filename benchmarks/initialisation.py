@@ -15,24 +15,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from brainhive_cli.alignment.batches import Batches, CellData
-from brainhive_cli.alignment.initialisation import initial_aligner
-from brainhive_cli.alignment.layout import Layout
-from brainhive_cli.alignment.model import Aligner
-from brainhive_cli.alignment.optimisation import Learner
-from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core import parts
-from brainhive_cli.core.heads import FUSED, TOKEN, Head
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.core.signal_spec import SignalSpec
-from brainhive_cli.data.target_sources import StoreTargets
-from brainhive_cli.data.targets import Targets
+from brainhive_cli.data.datasets.things_eeg import POSTERIOR
+from brainhive_cli.data.targets.target_sources import StoreTargets
+from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.demo import simulation
-from brainhive_cli.losses import LossContext
-from brainhive_cli.metrics.retrieval import ranks
+from brainhive_cli.measurement.retrieval import ranks
+from brainhive_cli.models.heads import FUSED, TOKEN, Head
+from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.batches import Batches, CellData
+from brainhive_cli.training.alignment.initialisation import initial_aligner
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.optimisation import Learner
+from brainhive_cli.training.alignment.settings import Train
 
 HERE = Launch(0, 1, torch.device("cpu"))
 CONCEPTS, EACH, NEW = 1654, 10, 200

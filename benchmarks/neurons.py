@@ -24,24 +24,24 @@ import torch.nn.functional as F
 from figures import peak_bytes, reset_peak, show
 from torch import Tensor, nn
 
-from brainhive_cli import backbones
-from brainhive_cli.alignment.batches import CellData
-from brainhive_cli.alignment.layout import Layout
-from brainhive_cli.alignment.loop import train_cell
-from brainhive_cli.alignment.model import Aligner
-from brainhive_cli.alignment.objective import Objective
-from brainhive_cli.alignment.settings import Train
-from brainhive_cli.alignment.terms import Term
-from brainhive_cli.backbones import mindeye2, neurons
-from brainhive_cli.core.heads import Head, Heads
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import peak, size_of
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.signal_spec import SignalSpec
-from brainhive_cli.data.target_sources import StoreTargets
-from brainhive_cli.data.targets import Targets
+from brainhive_cli.data.targets.target_sources import StoreTargets
+from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.losses import LossContext
+from brainhive_cli.models import backbones
+from brainhive_cli.models.backbones import mindeye2, neurons
+from brainhive_cli.models.heads import Head, Heads
+from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.loop import train_cell
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.objective import Objective
+from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.terms import Term
 
 BATCH, STEPS, ADAM = 10, 12, 8
 """Clips a step; steps an epoch; bytes of the optimiser's two averages, a weight."""

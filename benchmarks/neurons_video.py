@@ -18,17 +18,17 @@ import torch
 from figures import peak_bytes, reset_peak, show
 from torch import Tensor
 
-from brainhive_cli import priors
 from brainhive_cli.core import parts
-from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.media_files import to_bytes
-from brainhive_cli.generators import Sampling, animatediff, sdxl_unclip
-from brainhive_cli.generators._motion import in_between
-from brainhive_cli.reconstruction.conditions import DecodedSet
-from brainhive_cli.reconstruction.generation import DTYPES, GenerationJob, Sampler, seed_of
-from brainhive_cli.reconstruction.recipe import Output
+from brainhive_cli.data.media.media_files import to_bytes
+from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
+from brainhive_cli.evaluation.reconstruction.generation import DTYPES, GenerationJob, Sampler, seed_of
+from brainhive_cli.evaluation.reconstruction.recipe import Output
+from brainhive_cli.models import priors
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.generators import Sampling, animatediff, sdxl_unclip
+from brainhive_cli.models.generators._motion import in_between
 
 CARD = 24e9
 """Bytes of the card that neurons-24gb is for."""

@@ -20,12 +20,12 @@ from figures import peak_bytes, reset_peak, show
 from brainhive_cli.commands import train_prior
 from brainhive_cli.core import launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.generators._architecture import SDXL, TINY, Architecture
-from brainhive_cli.prior_training.examples import batches
-from brainhive_cli.prior_training.job import Job
-from brainhive_cli.prior_training.loop import Training, train
-from brainhive_cli.prior_training.optimisation import Learner
-from brainhive_cli.stores.target_store import Blank, TargetWriter, path_of
+from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
+from brainhive_cli.models.generators._architecture import SDXL, TINY, Architecture
+from brainhive_cli.training.prior.examples import batches
+from brainhive_cli.training.prior.job import Job
+from brainhive_cli.training.prior.loop import Training, train
+from brainhive_cli.training.prior.optimisation import Learner
 
 ENCODERS = ("clip-h14", "vae")
 DIM = 1024

@@ -17,16 +17,16 @@ import torch
 from figures import peak_bytes, reset_peak, show
 
 from brainhive_cli.core import launch
-from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.core.recipe import Run
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.generators import Sampling, sdxl
-from brainhive_cli.generators._architecture import TINY
-from brainhive_cli.priors import fusion_prior
-from brainhive_cli.reconstruction.conditions import DecodedSet
-from brainhive_cli.reconstruction.generation import DTYPES, GenerationJob, Sampler, seed_of
-from brainhive_cli.reconstruction.recipe import Output
+from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
+from brainhive_cli.evaluation.reconstruction.generation import DTYPES, GenerationJob, Sampler, seed_of
+from brainhive_cli.evaluation.reconstruction.recipe import Output
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.generators import Sampling, sdxl
+from brainhive_cli.models.generators._architecture import TINY
+from brainhive_cli.models.priors import fusion_prior
 
 NARROW = {**TINY, "unet": {**TINY["unet"], "block_out_channels": (32, 64)}}
 """A picture takes 13 ms on a core, so that writing its file (half a millisecond) weighs as on a GPU."""

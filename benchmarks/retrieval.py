@@ -15,8 +15,8 @@ from figures import show
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from brainhive_cli.metrics.retrieval import ranks
-from brainhive_cli.retrieval.rankings import Gallery, Queries, rank_all
+from brainhive_cli.evaluation.retrieval.rankings import Gallery, Queries, rank_all
+from brainhive_cli.measurement.retrieval import ranks
 
 SIGNALS, DIM, BLOCK = 200, 1024, 4096
 """THINGS' test pictures, BrainHiVE's token, and how many vectors are drawn at once."""

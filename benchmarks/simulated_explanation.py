@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from brainhive_cli.core.units import Alike, Items
-from brainhive_cli.explanation.findings import for_all
-from brainhive_cli.explanation.profiles import Labels, PermutationTest, Profile
-from brainhive_cli.explanation.similarity import Models, measure_similarity
-from brainhive_cli.metrics.statistics import measure_each
+from brainhive_cli.evaluation.explanation.findings import for_all
+from brainhive_cli.evaluation.explanation.profiles import Labels, PermutationTest, Profile
+from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
+from brainhive_cli.measurement.statistics import measure_each
+from brainhive_cli.measurement.units import Alike, Items
 
 LEVEL, DRAWS = 0.05, 100
 PLACES, FEATURES = 5, 16

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from brainhive_cli.core.units import Alike, Items
-from brainhive_cli.explanation.reliability import find_by_means
-from brainhive_cli.metrics.comparison import compare, mcnemar
-from brainhive_cli.metrics.rank_sum import rank_sum
-from brainhive_cli.metrics.statistics import describe
+from brainhive_cli.evaluation.explanation.reliability import find_by_means
+from brainhive_cli.measurement.comparison import compare, mcnemar
+from brainhive_cli.measurement.rank_sum import rank_sum
+from brainhive_cli.measurement.statistics import describe
+from brainhive_cli.measurement.units import Alike, Items
 
 Hits = NDArray[np.float64]
 ITEMS, FEATURES = 200, 60

@@ -22,7 +22,7 @@ sys.path[:0] = [str(processes.CHECKOUT), str(processes.CHECKOUT / "tests")]
 
 import published  # noqa: E402
 
-from brainhive_cli.stores.target_store import Blank, TargetWriter, path_of  # noqa: E402
+from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of  # noqa: E402
 
 SPLITS = {"train": ("training_images", 1654, 10, 4), "test": ("test_images", 200, 1, 80)}
 """Folder, concepts, pictures of each, and repetitions of each picture."""

@@ -1,6 +1,6 @@
 """The public name of trained brain models: `brainhive_cli.aligner.load(path)`."""
 
-from brainhive_cli.alignment.layout import Layout
-from brainhive_cli.alignment.model import Aligner, load
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.model import Aligner, load
 
 __all__ = ["Aligner", "Layout", "load"]

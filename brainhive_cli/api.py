@@ -19,45 +19,45 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from brainhive_cli.alignment.cells import Cell
-    from brainhive_cli.alignment.model import Aligner
-    from brainhive_cli.alignment.trained import AlignRun
-    from brainhive_cli.alignment.trained_cell import Member
     from brainhive_cli.core.artifacts import Artifact
-    from brainhive_cli.core.conditioning import Conditioning
-    from brainhive_cli.core.decoded import Decoded
     from brainhive_cli.core.errors import BrainhiveError
     from brainhive_cli.core.measurements import Measurements
     from brainhive_cli.core.parts import Config
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.core.runs import RunFolder
-    from brainhive_cli.core.signal_spec import SignalSpec
-    from brainhive_cli.datasets import StimulusSet
-    from brainhive_cli.encoders import Encoder, EncoderConfig
-    from brainhive_cli.generators import Sampling
-    from brainhive_cli.losses import LossContext
-    from brainhive_cli.priors import Description
-    from brainhive_cli.stores.ids import Names
-    from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore, Voxels
-    from brainhive_cli.stores.target_store import TargetStore
+    from brainhive_cli.data.datasets import StimulusSet
+    from brainhive_cli.data.stores.ids import Names
+    from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
+    from brainhive_cli.data.stores.target_store import TargetStore
+    from brainhive_cli.models.conditioning import Conditioning
+    from brainhive_cli.models.decoded import Decoded
+    from brainhive_cli.models.encoders import Encoder, EncoderConfig
+    from brainhive_cli.models.generators import Sampling
+    from brainhive_cli.models.losses import LossContext
+    from brainhive_cli.models.priors import Description
+    from brainhive_cli.models.signal_spec import SignalSpec
+    from brainhive_cli.training.alignment.cells import Cell
+    from brainhive_cli.training.alignment.model import Aligner
+    from brainhive_cli.training.alignment.trained import AlignRun
+    from brainhive_cli.training.alignment.trained_cell import Member
 
 PLACES = {
     "BrainhiveError": "core.errors",
-    "Conditioning": "core.conditioning",
+    "Conditioning": "models.conditioning",
     "Config": "core.parts",
-    "Decoded": "core.decoded",
-    "Description": "priors",
-    "Encoder": "encoders",
-    "EncoderConfig": "encoders",
-    "LossContext": "losses",
-    "Names": "stores.ids",
+    "Decoded": "models.decoded",
+    "Description": "models.priors",
+    "Encoder": "models.encoders",
+    "EncoderConfig": "models.encoders",
+    "LossContext": "models.losses",
+    "Names": "data.stores.ids",
     "Paths": "core.recipe",
-    "Recording": "stores.recordings",
-    "Sampling": "generators",
-    "Sensors": "stores.recordings",
-    "SignalSpec": "core.signal_spec",
-    "StimulusSet": "datasets",
-    "Voxels": "stores.recordings",
+    "Recording": "data.stores.recordings",
+    "Sampling": "models.generators",
+    "Sensors": "data.stores.recordings",
+    "SignalSpec": "models.signal_spec",
+    "StimulusSet": "data.datasets",
+    "Voxels": "data.stores.recordings",
 }
 """Where the names lie today that a part outside the package needs."""
 __all__ = [
@@ -198,8 +198,8 @@ class Run:
         """Open a cell with its model, as evaluations do."""
         import torch
 
-        from brainhive_cli.alignment.trained_cell import Member
         from brainhive_cli.core.errors import RecipeError
+        from brainhive_cli.training.alignment.trained_cell import Member
 
         named = [each for each in self.cells if cell in ("", each.name)]
         if len(named) != 1:
@@ -209,9 +209,9 @@ class Run:
 
     @cached_property
     def _align(self) -> "AlignRun":
-        from brainhive_cli.alignment.trained import AlignRun
         from brainhive_cli.core.errors import RecipeError
         from brainhive_cli.core.recipe import Paths
+        from brainhive_cli.training.alignment.trained import AlignRun
 
         if not (self.path / "cells").is_dir():
             raise RecipeError(f"{self.path} has no models", "open a run of train-align")
@@ -241,7 +241,7 @@ def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
         encoder: Name of the store, as in `clip-h14`.
     """
     from brainhive_cli.core.recipe import Paths
-    from brainhive_cli.stores import target_store
+    from brainhive_cli.data.stores import target_store
 
     return target_store.open_all(Paths().under_home("embeddings"), dataset, split, [encoder])[encoder]
 
@@ -255,7 +255,7 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
         name: Of the preparation.
     """
     from brainhive_cli.core.recipe import Paths
-    from brainhive_cli.stores import recordings
+    from brainhive_cli.data.stores import recordings
 
     path = recordings.path_of(Paths().under_home("signals"), dataset, name, subject)
     return recordings.SignalStore.open(path)
@@ -286,8 +286,8 @@ def decode(
     import torch
     from torch.nn.functional import normalize
 
-    from brainhive_cli.retrieval.ensembles import Ensemble
-    from brainhive_cli.retrieval.rankings import Gallery
+    from brainhive_cli.evaluation.retrieval.ensembles import Ensemble
+    from brainhive_cli.evaluation.retrieval.rankings import Gallery
 
     member = run.member(cell, device)
     subject = _only_subject(member, subject)

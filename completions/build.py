@@ -18,7 +18,7 @@ def script(shell: str) -> str:
 
 def encoders() -> str:
     """List the encoders by name: asking their parts would take longer than a completion may."""
-    from brainhive_cli.embedding.catalogue import catalogue
+    from brainhive_cli.cli.catalogue import catalogue
 
     (table,) = catalogue().tables
     return "".join(f"{row[0]}\n" for row in table.rows)

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from layouts import one_token, spec_of
 
-from brainhive_cli.alignment.batches import Batches, CellData
-from brainhive_cli.alignment.layout import Layout
-from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.target_sources import StoreTargets
-from brainhive_cli.data.targets import Targets
+from brainhive_cli.data.targets.target_sources import StoreTargets
+from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
+from brainhive_cli.training.alignment.batches import Batches, CellData
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.settings import Train
 
 PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
 HERE = Launch(0, 1, torch.device("cpu"))

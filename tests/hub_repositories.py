@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
-from brainhive_cli.generators import sdxl
-from brainhive_cli.priors import fusion_prior
+from brainhive_cli.models.generators import sdxl
+from brainhive_cli.models.priors import fusion_prior
 
 H14, SDXL = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "stabilityai/stable-diffusion-xl-base-1.0"
 TOWER = {"hidden_act": "gelu", "hidden_size": 32, "intermediate_size": 32}

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from brainhive_cli.alignment.layout import Layout
-from brainhive_cli.core.heads import FUSED, TOKEN, Head
-from brainhive_cli.core.signal_spec import SignalSpec
+from brainhive_cli.models.heads import FUSED, TOKEN, Head
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.layout import Layout
 
 
 def spec_of(names: tuple[str, ...], samples: int, subjects: tuple[int, ...] = (1,)) -> SignalSpec:

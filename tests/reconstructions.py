@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from brainhive_cli.core.decoded import Decoded
-from brainhive_cli.data.views import to_pictures
-from brainhive_cli.generators import Sampling, sdxl
-from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.targets.views import to_pictures
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.generators import Sampling, sdxl
+from brainhive_cli.models.priors.fusion_prior import FusionPrior
 
-COLOURS = "brainhive_cli-encoders-python-example"
+COLOURS = "brainhive_cli-models-encoders-python-example"
 """The store of mean colours."""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h5py
 
-from brainhive_cli.stores import checksums
+from brainhive_cli.data.stores import checksums
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import resource
 import time
 from typing import Any
 
-from brainhive_cli.encoders.python import example
+from brainhive_cli.models.encoders.python import example
 
 
 def load(pause_s: float = 0.2) -> tuple[Any, Any]:

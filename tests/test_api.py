@@ -16,9 +16,9 @@ from test_docs import DOCS
 
 from brainhive_cli import api
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.encoders import resolve
+from brainhive_cli.models.encoders import resolve
 
-COLOURS = resolve("python:brainhive_cli.encoders.python:example").name
+COLOURS = resolve("python:brainhive_cli.models.encoders.python:example").name
 
 
 @pytest.fixture

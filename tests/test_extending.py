@@ -17,19 +17,20 @@ from layouts import one_token, spec_of
 from test_docs import DOCS
 from typer.testing import CliRunner
 
-from brainhive_cli import api, backbones, priors
-from brainhive_cli.alignment.model import Aligner, learned_in
-from brainhive_cli.alignment.objective import Objective
-from brainhive_cli.alignment.terms import Term
+from brainhive_cli import api
 from brainhive_cli.app import app
+from brainhive_cli.cli.known_errors import describe
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.known_errors import describe
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.reconstruction.generation import Sampler
-from brainhive_cli.reconstruction.recipe import Output
+from brainhive_cli.evaluation.reconstruction.generation import Sampler
+from brainhive_cli.evaluation.reconstruction.recipe import Output
+from brainhive_cli.models import backbones, priors
+from brainhive_cli.training.alignment.model import Aligner, learned_in
+from brainhive_cli.training.alignment.objective import Objective
+from brainhive_cli.training.alignment.terms import Term
 
 PAGE = (DOCS / "extending.md").read_text()
 SMALL = {
@@ -99,7 +100,7 @@ def test_a_part_of_ones_own_of_every_kind_works_with_the_others(home: Path, my_p
 def test_the_backbone_of_the_page_passes_the_tests_of_its_shelf_when_it_is_put_there(
     my_parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, name = tmp_path / "shelf", "brainhive_cli.backbones.net"
+    folder, name = tmp_path / "shelf", "brainhive_cli.models.backbones.net"
     folder.mkdir()
     (my_parts / "net.py").rename(folder / "net.py")
     monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(folder)])
@@ -110,7 +111,7 @@ def test_the_backbone_of_the_page_passes_the_tests_of_its_shelf_when_it_is_put_t
         test_architecture.test_a_module_opens_by_saying_what_it_is_for()
         test_architecture.test_a_part_exports_its_config_and_a_tiny_instance("backbones", "net")
         test_architecture.test_every_tiny_brain_encoder_makes_tokens("net")
-        shelf = runpy.run_path(str(Path(__file__).parent / "backbones/test_backbones.py"))
+        shelf = runpy.run_path(str(Path(__file__).parent / "models/backbones/test_backbones.py"))
         for sizes in ((17, 250), (63, 250), (271, 201), (5, 100)):
             shelf["test_sizes_follow_from_the_signal"]("net", *sizes)
         shelf["test_gradients_reach_every_parameter_and_dropout_is_for_training_only"]("net")

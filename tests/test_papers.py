@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 
-from brainhive_cli.alignment.published import compared_with_published
-from brainhive_cli.alignment.set_ups import describe_run
 from brainhive_cli.commands import embed, reconstruct, train_align
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.sweep import variants
-from brainhive_cli.stores.recordings import Recording, Sensors
+from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.training.alignment.published import compared_with_published
+from brainhive_cli.training.alignment.set_ups import describe_run
 
 PAPERS = sorted(path.parent.name for path in shipped().glob("papers/*/train-align.yaml"))
 PUBLISHED = {  # 200-way on THINGS, top-1 and top-5, as their papers or later comparisons report them

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.preparations.things_eeg import Config
+from brainhive_cli.data.preparations.things_eeg import Config
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from brainhive_cli.alignment.job import Job
 from brainhive_cli.core import hub
 from brainhive_cli.core.recipe_files import shipped
-from brainhive_cli.datasets import cc2017
+from brainhive_cli.data.datasets import cc2017
+from brainhive_cli.data.exchange.downloads import SOURCES
+from brainhive_cli.data.preparations import cc2017 as cc2017_signals
 from brainhive_cli.demo import dual_guided, text_guided, token_guided
-from brainhive_cli.exchange.downloads import SOURCES
-from brainhive_cli.preparations import cc2017 as cc2017_signals
+from brainhive_cli.training.alignment.job import Job
 
 RECIPES = [path.relative_to(shipped()) for path in sorted(shipped().rglob("*.yaml"))]
 SPLITS, SUBJECTS = ("train", "test"), (1, 2, 3)

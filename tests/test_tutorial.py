@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.datasets import demo
-from brainhive_cli.stores.recordings import SignalStore
+from brainhive_cli.data.datasets import demo
+from brainhive_cli.data.stores.recordings import SignalStore
 
 mne = pytest.importorskip("mne")
 SMALL = ("dim=32", "fuser.intermediate_size=32", "train.epochs=8", "train.lr=2e-3", "--seeds", "1")

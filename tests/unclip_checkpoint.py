@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
-from brainhive_cli.generators.sdxl_unclip import ARCHITECTURE, TINY
+from brainhive_cli.models.generators.sdxl_unclip import ARCHITECTURE, TINY
 
 NAME, FILE = "pscotti/mindeyev2", "unclip6_epoch0_step110000.ckpt"
 SOURCE = f"hub:datasets/{NAME}/{FILE}"

@@ -25,15 +25,15 @@ from brainhive_cli.commands import train_prior
 from brainhive_cli.core import foreign_code
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Result
-from brainhive_cli.encoders.python import example
-from brainhive_cli.generators import sdxl
-from brainhive_cli.prior_training.examples import Batch, batches
-from brainhive_cli.prior_training.job import Job
-from brainhive_cli.prior_training.loop import Training
-from brainhive_cli.priors import fusion_prior
-from brainhive_cli.stores.hdf5 import part_of
+from brainhive_cli.data.stores.hdf5 import part_of
+from brainhive_cli.models.encoders.python import example
+from brainhive_cli.models.generators import sdxl
+from brainhive_cli.models.priors import fusion_prior
+from brainhive_cli.training.prior.examples import Batch, batches
+from brainhive_cli.training.prior.job import Job
+from brainhive_cli.training.prior.loop import Training
 
-COLOURS = "python:brainhive_cli.encoders.python:example"
+COLOURS = "python:brainhive_cli.models.encoders.python:example"
 """An encoder of 12 dimensions: mean colours."""
 TIMM = "{kind: timm, source: random, architecture: test_vit}"
 """A real network with random weights."""
@@ -91,7 +91,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prior")
     torch.manual_seed(0)
     sizes = fusion_prior.Config(hidden_size=64, intermediate_size=64)  # those of SMALL
-    made = sizes.build({"brainhive_cli-encoders-python-example": 12}, sdxl.TINY.build())
+    made = sizes.build({"brainhive_cli-models-encoders-python-example": 12}, sdxl.TINY.build())
     for weight in made.attn_adapter.parameters():
         weight.data.mul_(10)  # a new adapter is too faint to see in a tiny picture
     made.save(folder)

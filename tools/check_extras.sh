@@ -26,7 +26,7 @@ step() {
         braindecode)
             demo 'backbone={kind: braindecode, model: EEGNeX}' && tests tests/backbones/test_braindecode.py ;;
         open-clip)
-            tiny=$(python -c "from brainhive_cli.encoders import open_clip as e; print(e.TINY.model_dump())")
+            tiny=$(python -c "from brainhive_cli.models.encoders import open_clip as e; print(e.TINY.model_dump())")
             brainhive embed --recipe demo "encoders=[$tiny]" ;;
         figures)
             demo && brainhive check signals/demo --plots ;;
@@ -37,8 +37,8 @@ step() {
         video) tests tests/metrics/test_video.py ;;
         raw)
             python -c "import mne, mne_bids, nibabel, sklearn, transformers"
-            python -c "from brainhive_cli.preparations._epochs import transform; transform(1201, 1000, 250, None, slice(None))" ;;
-        adamw8bit) python -c "from brainhive_cli.prior_training.optimisation import adamw8bit; adamw8bit()" ;;
+            python -c "from brainhive_cli.data.preparations._epochs import transform; transform(1201, 1000, 250, None, slice(None))" ;;
+        adamw8bit) python -c "from brainhive_cli.training.prior.optimisation import adamw8bit; adamw8bit()" ;;
         test) python -m pytest -q tests/backbones tests/test_architecture.py ;;
         dev) ruff check . && mypy brainhive_cli/core/errors.py && python -m build --wheel --outdir "$work/wheel" . ;;
         docs) mkdocs build -q -d "$work/site" ;;

@@ -44,7 +44,7 @@ CHANGES_FROM_RUN_TO_RUN = re.compile(r"seconds|time|date|created|version|host|me
 FINGERPRINT = re.compile(r"-[0-9a-f]{10}\b")
 """In the names of runs: that of a recipe is recorded by itself."""
 PROGRAM = """if True:
-    from brainhive_cli.alignment import loop
+    from brainhive_cli.training.alignment import loop
     from brainhive_cli.__main__ import main
     loop.CHECKPOINT_S = 1.0  # so that a short training leaves one, too
     main()
@@ -107,8 +107,8 @@ def function_lengths() -> list[int]:
 def keys_and_setters() -> dict[str, int]:
     """Count for every declared key of commands and parts how many shipped recipes set it."""
     from brainhive_cli.cli.table import COMMANDS as commands
+    from brainhive_cli.commands.recipes import keys_of
     from brainhive_cli.core import parts
-    from brainhive_cli.core.recipe_keys import keys_of
 
     recipes = [
         (path.stem, yaml.safe_load(path.read_text()) or {}) for path in (ROOT / "recipes").rglob("*.yaml")

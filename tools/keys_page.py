@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.commands.recipes import Shipped
+from brainhive_cli.commands.recipes import Key, Shipped, keys_of
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.recipe_files import shipped
-from brainhive_cli.core.recipe_keys import Key, keys_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "keys.md"
 HEAD = """# Recipe keys

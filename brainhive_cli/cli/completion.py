@@ -11,7 +11,7 @@ Complete = Callable[[str], list[str]]
 
 def kinds(shelf: str) -> list[str]:
     """List the parts of a shelf by their files."""
-    files = sorted((Path(__file__).parents[1] / shelf).glob("[!_]*.py"))
+    files = sorted(Path(__file__).parents[1].glob(f"*/{shelf}/[!_]*.py"))
     return [file.stem.replace("_", "-") for file in files]
 
 

@@ -77,7 +77,7 @@ def _run(
         error.hint = hints.with_flags(command, error.hint)
         raise
     if common.get("list_encoders"):
-        from brainhive_cli.embedding.catalogue import catalogue
+        from brainhive_cli.cli.catalogue import catalogue
 
         _show(catalogue(), common["json"], advise)
         return 0
@@ -97,7 +97,8 @@ def _run(
     try:
         result = module.run(recipe, here, bool(common["again"]))
     except BaseException as error:
-        from brainhive_cli.core import known_errors, runs
+        from brainhive_cli.cli import known_errors
+        from brainhive_cli.core import runs
 
         runs.remove_unused(recipe.paths.under_home("runs"))
         if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
@@ -181,7 +182,8 @@ def _interrupted(as_json: bool) -> int:
 
 def _report(error: Exception, common: Mapping[str, Any], advise: Callable[[str], str]) -> int:
     """Show an error in one line and what to do in another; return its exit code."""
-    from brainhive_cli.core import known_errors, launch
+    from brainhive_cli.cli import known_errors
+    from brainhive_cli.core import launch
 
     described = known_errors.describe(error)
     try:

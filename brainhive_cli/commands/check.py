@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import Field
 
-from brainhive_cli import priors
 from brainhive_cli.core import console, hub, parts, run_files
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
@@ -19,14 +18,15 @@ from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.run_files import RunFiles
-from brainhive_cli.core.units import Alike
 from brainhive_cli.data import inventory
-from brainhive_cli.data.health_checks import problem_of
+from brainhive_cli.data.exchange.store_arguments import COLUMNS, FAILED, PASSED, expand, find, row, table
 from brainhive_cli.data.signal_tables import COUNTED, RECORDED, count_rows, describe_signals, recorded_row
-from brainhive_cli.exchange.store_arguments import COLUMNS, FAILED, PASSED, expand, find, row, table
-from brainhive_cli.explanation.signal_page import write_signal_page
-from brainhive_cli.stores.recordings import SignalStore, is_signal_store, short_name
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.stores.recordings import SignalStore, is_signal_store, short_name
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.targets.health_checks import problem_of
+from brainhive_cli.evaluation.explanation.signal_page import write_signal_page
+from brainhive_cli.measurement.units import Alike
+from brainhive_cli.models import priors
 
 KINDS = ("documents", "weights", "checkpoints", "pictures")
 """The files of a run that are counted."""

@@ -21,15 +21,15 @@ from brainhive_cli.core.recipe import Names, Savings
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.command_lines import next_command
-from brainhive_cli.data.decoding import decoders
-from brainhive_cli.data.encoder_groups import EncoderGroup, grouped
-from brainhive_cli.data.health_checks import warn_of_problems
-from brainhive_cli.datasets import Dataset, StimulusSet, files_of, images_for_plan
-from brainhive_cli.embedding.store_job import StoreJob
-from brainhive_cli.embedding.streaming import stream
-from brainhive_cli.encoders import Encoders
-from brainhive_cli.stores.filling import filling
-from brainhive_cli.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.datasets import Dataset, StimulusSet, files_of, images_for_plan
+from brainhive_cli.data.media.decoding import decoders
+from brainhive_cli.data.stores.filling import filling
+from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
+from brainhive_cli.data.targets.health_checks import warn_of_problems
+from brainhive_cli.data.targets.store_job import StoreJob
+from brainhive_cli.data.targets.streaming import stream
+from brainhive_cli.models.encoders import Encoders
 
 CPU = Launch(0, 1, torch.device("cpu"))
 """Where `plan` measures the shapes of small networks that are on this machine."""

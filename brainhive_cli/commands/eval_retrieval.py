@@ -5,7 +5,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from brainhive_cli.core import artifacts, console, home, trackers
+from brainhive_cli.commands import trackers
+from brainhive_cli.core import artifacts, console, home
 from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, scope
@@ -13,13 +14,13 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.data.command_lines import command, write_prior
-from brainhive_cli.retrieval.cell_scores import CellScores
-from brainhive_cli.retrieval.comparisons import compare_pairs, compare_with
-from brainhive_cli.retrieval.figures import artifacts_of
-from brainhive_cli.retrieval.job import Job
-from brainhive_cli.retrieval.recipe import Recipe
-from brainhive_cli.retrieval.summary import BACKWARD, summarise_job
-from brainhive_cli.retrieval.tables import asked_tables, sweep_tables, tables
+from brainhive_cli.evaluation.retrieval.cell_scores import CellScores
+from brainhive_cli.evaluation.retrieval.comparisons import compare_pairs, compare_with
+from brainhive_cli.evaluation.retrieval.figures import artifacts_of
+from brainhive_cli.evaluation.retrieval.job import Job
+from brainhive_cli.evaluation.retrieval.recipe import Recipe
+from brainhive_cli.evaluation.retrieval.summary import BACKWARD, summarise_job
+from brainhive_cli.evaluation.retrieval.tables import asked_tables, sweep_tables, tables
 
 __all__ = ["Recipe", "plan", "run"]
 

@@ -4,18 +4,18 @@ import shlex
 import time
 from typing import Any
 
-from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.commands import train_align
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.explanation.conclusion import FIGURES, conclude
-from brainhive_cli.explanation.job import Job
-from brainhive_cli.explanation.model_profiles import explain_model
-from brainhive_cli.explanation.recipe import OF_MODEL, Recipe
-from brainhive_cli.explanation.signal_profiles import explain_signals
+from brainhive_cli.evaluation.explanation.conclusion import FIGURES, conclude
+from brainhive_cli.evaluation.explanation.job import Job
+from brainhive_cli.evaluation.explanation.model_profiles import explain_model
+from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, Recipe
+from brainhive_cli.evaluation.explanation.signal_profiles import explain_signals
+from brainhive_cli.training.alignment.trained import AlignRun
 
 __all__ = ["Recipe", "plan", "run"]
 

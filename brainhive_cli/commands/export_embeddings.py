@@ -15,12 +15,12 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.data.health_checks import encoder_of, warn_of_problems
-from brainhive_cli.exchange import parquet
-from brainhive_cli.exchange.reading import BATCH, NAMES
-from brainhive_cli.exchange.store_arguments import find, short
-from brainhive_cli.stores import hdf5
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.exchange import parquet
+from brainhive_cli.data.exchange.reading import BATCH, NAMES
+from brainhive_cli.data.exchange.store_arguments import find, short
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.targets.health_checks import encoder_of, warn_of_problems
 
 
 class Recipe(BaseRecipe):

@@ -13,15 +13,15 @@ from pydantic import Field
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.hub_datasets import HubFile, Repository, download, files_of, licence_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Names, Run, Subjects
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.exchange.archives import bytes_to_write, destination, is_archive, unpack
-from brainhive_cli.exchange.downloads import SOURCES, Source, is_of_subjects
+from brainhive_cli.data.exchange.archives import bytes_to_write, destination, is_archive, unpack
+from brainhive_cli.data.exchange.downloads import SOURCES, Source, is_of_subjects
+from brainhive_cli.data.hub_datasets import HubFile, Repository, download, files_of, licence_of
 
 LISTED = 20
 """Files that a table lists; the largest first."""

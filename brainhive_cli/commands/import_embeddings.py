@@ -18,14 +18,14 @@ from brainhive_cli.core.recipe import Names, Run, Section
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.command_lines import next_command
-from brainhive_cli.data.health_checks import problem_of, warn_of_problems
-from brainhive_cli.datasets import Dataset, StimulusSet
-from brainhive_cli.encoders import EncoderConfig, Encoders
-from brainhive_cli.exchange.copying import Share, checked_batches, copy_vectors, holds
-from brainhive_cli.exchange.reading import Vectors, open_vectors
-from brainhive_cli.exchange.store_arguments import expand, row, table
-from brainhive_cli.stores.matching import match, shown
-from brainhive_cli.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.datasets import Dataset, StimulusSet
+from brainhive_cli.data.exchange.copying import Share, checked_batches, copy_vectors, holds
+from brainhive_cli.data.exchange.reading import Vectors, open_vectors
+from brainhive_cli.data.exchange.store_arguments import expand, row, table
+from brainhive_cli.data.stores.matching import match, shown
+from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.targets.health_checks import problem_of, warn_of_problems
+from brainhive_cli.models.encoders import EncoderConfig, Encoders
 
 
 class Keys(Section):

@@ -17,17 +17,17 @@ from brainhive_cli.core.caveats import extend_title, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.published_data import PUBLISHED
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe import Run, Subjects
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.data import source_files
 from brainhive_cli.data.command_lines import command, next_command
+from brainhive_cli.data.media import source_files
+from brainhive_cli.data.preparations import LookedOver, Merged, Preparation
+from brainhive_cli.data.published_data import PUBLISHED
 from brainhive_cli.data.session_stores import Cast, DType, Kept, join, write_session
 from brainhive_cli.data.signal_stores import require_each
 from brainhive_cli.data.signal_tables import COUNTED, count_rows, describe_signals
-from brainhive_cli.preparations import LookedOver, Merged, Preparation
-from brainhive_cli.stores.recordings import SignalStore, path_of
+from brainhive_cli.data.stores.recordings import SignalStore, path_of
 
 LIBRARIES = ("mne", "nibabel", "scipy")
 """Whose versions signals depend on, apart from those of all numbers."""

@@ -4,22 +4,29 @@ import time
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from brainhive_cli.alignment.seen_pictures import describe_tested
-from brainhive_cli.core import console, trackers
+from brainhive_cli.commands import trackers
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP
-from brainhive_cli.core.units import Alike
-from brainhive_cli.reconstruction.baselines import stills
-from brainhive_cli.reconstruction.conditions import decoded_sets, of_brain
-from brainhive_cli.reconstruction.evaluation import Stimuli, compare_with, measure_run, open_run, result_of
-from brainhive_cli.reconstruction.job import Job
-from brainhive_cli.reconstruction.recipe import Recipe, Scoring
-from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads
-from brainhive_cli.reconstruction.swept import Variants, sweep_tables
+from brainhive_cli.evaluation.reconstruction.baselines import stills
+from brainhive_cli.evaluation.reconstruction.conditions import decoded_sets, of_brain
+from brainhive_cli.evaluation.reconstruction.evaluation import (
+    Stimuli,
+    compare_with,
+    measure_run,
+    open_run,
+    result_of,
+)
+from brainhive_cli.evaluation.reconstruction.job import Job
+from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Scoring
+from brainhive_cli.evaluation.reconstruction.stimulus_heads import StimulusHeads
+from brainhive_cli.evaluation.reconstruction.swept import Variants, sweep_tables
+from brainhive_cli.measurement.units import Alike
+from brainhive_cli.training.alignment.seen_pictures import describe_tested
 
 __all__ = ["Recipe", "plan", "run"]
 

@@ -203,7 +203,7 @@ def _compared(runs: Sequence[ShownRun]) -> RunGroup:
 
 
 def _by_rank(first: ShownRun, others: Mapping[str, ShownRun]) -> list[Compared]:
-    from brainhive_cli.retrieval.comparisons import compare_with
+    from brainhive_cli.evaluation.retrieval.comparisons import compare_with
 
     found = compare_with(first.found, [other.found for other in others.values()])
     return [
@@ -213,7 +213,7 @@ def _by_rank(first: ShownRun, others: Mapping[str, ShownRun]) -> list[Compared]:
 
 
 def _by_value(first: ShownRun, others: Mapping[str, ShownRun]) -> list[Compared]:
-    from brainhive_cli.reconstruction.paired_tests import with_runs
+    from brainhive_cli.evaluation.reconstruction.paired_tests import with_runs
 
     found = with_runs(first.found, first.label, {label: other.found for label, other in others.items()})
     return [

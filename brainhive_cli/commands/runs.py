@@ -19,11 +19,11 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, 
 from brainhive_cli.core.file_lock import FileLock, is_held
 from brainhive_cli.core.file_names import remove
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.metric_names import headlines, shown
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import CLAIM, LARGEST_RECIPE, RunFolder, age
+from brainhive_cli.measurement.metric_names import headlines, shown
 from brainhive_cli.reports.runs_shown import ShownRun, find
 from brainhive_cli.reports.tidy_table import summary_scopes
 

@@ -7,17 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from brainhive_cli.alignment.cells import Cell
-from brainhive_cli.alignment.identity import keep_identity
-from brainhive_cli.alignment.initialisation import learned_by
-from brainhive_cli.alignment.job import Job
-from brainhive_cli.alignment.learning_curves import artifacts_of, failed
-from brainhive_cli.alignment.loop import train_cell
-from brainhive_cli.alignment.progress import Watch
-from brainhive_cli.alignment.recipe import Recipe
-from brainhive_cli.alignment.tables import tables
-from brainhive_cli.alignment.training_data import TrainingData
-from brainhive_cli.core import artifacts, console, documents, trackers
+from brainhive_cli.commands import trackers
+from brainhive_cli.core import artifacts, console, documents
 from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
@@ -25,6 +16,16 @@ from brainhive_cli.core.pace import Work
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.command_lines import are_embedded, command
+from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.identity import keep_identity
+from brainhive_cli.training.alignment.initialisation import learned_by
+from brainhive_cli.training.alignment.job import Job
+from brainhive_cli.training.alignment.learning_curves import artifacts_of, failed
+from brainhive_cli.training.alignment.loop import train_cell
+from brainhive_cli.training.alignment.progress import Watch
+from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.tables import tables
+from brainhive_cli.training.alignment.training_data import TrainingData
 
 
 class CellNotes(BaseModel):

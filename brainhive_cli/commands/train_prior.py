@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli import priors
-from brainhive_cli.alignment.learned import Learned, LearnedPictures
-from brainhive_cli.core import artifacts, console, trackers
+from brainhive_cli.commands import trackers
+from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
@@ -19,13 +18,15 @@ from brainhive_cli.core.pace import Work
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import command, only_if_recorded
-from brainhive_cli.metrics.statistics import measure
-from brainhive_cli.prior_training.job import Job
-from brainhive_cli.prior_training.loop import Training, train
-from brainhive_cli.prior_training.optimisation import LAST, Learner
-from brainhive_cli.prior_training.recipe import Recipe
-from brainhive_cli.prior_training.samples import LAST as LAST_SAMPLES
-from brainhive_cli.prior_training.samples import Values, loss_curve, measure_distribution, show, try_out
+from brainhive_cli.measurement.statistics import measure
+from brainhive_cli.models import priors
+from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
+from brainhive_cli.training.prior.job import Job
+from brainhive_cli.training.prior.loop import Training, train
+from brainhive_cli.training.prior.optimisation import LAST, Learner
+from brainhive_cli.training.prior.recipe import Recipe
+from brainhive_cli.training.prior.samples import LAST as LAST_SAMPLES
+from brainhive_cli.training.prior.samples import Values, loss_curve, measure_distribution, show, try_out
 
 __all__ = ["Recipe", "plan", "run"]
 

@@ -22,7 +22,7 @@ ALLOW = "BRAINHIVE_ALLOW_CODE"
 """Environment variable that, when it is 1, allows all code, as `--allow-code` does; for use from Python."""
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 """How `key.path=value` begins, and a path does not (`./a=b` is one)."""
-OWN = frozenset({"python:brainhive_cli.encoders.python:example"})
+OWN = frozenset({"python:brainhive_cli.models.encoders.python:example"})
 """Code that is Brainhive's, although it is named as a user's would be."""
 CALL = re.compile(r"([\w.]+)\(\) (?:takes|missing|got) ")
 """How Python names the function, by its qualified name, that was called with other arguments than it has."""

@@ -30,6 +30,8 @@ SHELVES = {
 """The folders whose every file is a part (names that begin with an underscore are shared pieces), and what
 one part of each is called."""
 PACKAGE = "brainhive_cli."
+ROOMS = dict.fromkeys(("datasets", "preparations"), "data")
+"""Where shelves lie that are not below `models`."""
 
 
 class Config(Keys):
@@ -64,9 +66,14 @@ class Row(BaseModel):
     tiny: dict[str, Any] = {}
 
 
+def path_of(shelf: str) -> str:
+    """Give the import path of a shelf."""
+    return f"{PACKAGE}{ROOMS.get(shelf, 'models')}.{shelf}"
+
+
 def package(shelf: str) -> ModuleType:
     """Import what the parts of a shelf have in common, for parts that are made of parts of another shelf."""
-    return importlib.import_module(f"{PACKAGE}{shelf}")
+    return importlib.import_module(path_of(shelf))
 
 
 @cache
@@ -115,7 +122,7 @@ def load(shelf: str, kind: str) -> ModuleType:
         raise RecipeError(f"no {SHELVES[shelf]} called {kind!r}", hint)
     if (name := name_of(file_of(kind))) in rows(shelf):
         return _module_of_row(shelf, name)
-    return importlib.import_module(f"{PACKAGE}{shelf}.{file_of(kind)}")
+    return importlib.import_module(f"{path_of(shelf)}.{file_of(kind)}")
 
 
 @cache
@@ -132,7 +139,7 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         changed = field["attributes"] | {"default": getattr(knobs, name), "default_factory": None}
         annotation = (field["annotation"], *field["metadata"], Field(**changed))
         fields[name] = Annotated[annotation]
-    module = ModuleType(f"{PACKAGE}{shelf}.{file_of(kind)}", row.about)
+    module = ModuleType(f"{path_of(shelf)}.{file_of(kind)}", row.about)
     config: Any = create_model(
         "Config",
         __base__=family.Config,

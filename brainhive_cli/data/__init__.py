@@ -1,1 +1,1 @@
-"""The one road from stores to tensors: trials, targets, pictures."""
+"""Stimuli, recordings and targets: from files of publishers and stores to the tensors that models take."""

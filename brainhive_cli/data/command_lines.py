@@ -10,10 +10,10 @@ import yaml
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.recipe_files import read, shipped
+from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signal_stores import recorded_subjects
-from brainhive_cli.datasets import Dataset
-from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.stores.target_store import find
+from brainhive_cli.data.stores.target_store import find
+from brainhive_cli.models.encoders import EncoderConfig
 
 
 def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderConfig], *more: str) -> str:

@@ -8,16 +8,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brainhive_cli.core import console, published_data
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data import published_data
+from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.inventory_part import Part
 from brainhive_cli.data.raw_inventory import raw_recordings, raw_subjects
 from brainhive_cli.data.signal_stores import recorded_subjects
-from brainhive_cli.datasets import Dataset, StimulusSet
-from brainhive_cli.stores.matching import PICTURES, match, shown
-from brainhive_cli.stores.recordings import Recording, SignalStore, size_of
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.stores.matching import PICTURES, match, shown
+from brainhive_cli.data.stores.recordings import Recording, SignalStore, size_of
+from brainhive_cli.data.stores.target_store import TargetStore
 
 PUBLISHED = {name: each.stimuli for name, each in published_data.PUBLISHED.items()}
 """Pictures of each split, as their publishers say."""

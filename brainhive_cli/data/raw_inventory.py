@@ -8,7 +8,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.inventory_part import Part
-from brainhive_cli.preparations import Merged
+from brainhive_cli.data.preparations import Merged
 
 
 def raw_subjects(config: Any, paths: Paths) -> Sequence[int]:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import shuffled
-from brainhive_cli.preparations import Trials
-from brainhive_cli.stores import mapping
-from brainhive_cli.stores.checksums import StoredRows
-from brainhive_cli.stores.ids import Names
-from brainhive_cli.stores.recordings import Recording, SignalStore, difference_of
-from brainhive_cli.stores.sliced import grouped
+from brainhive_cli.data.preparations import Trials
+from brainhive_cli.data.stores import mapping
+from brainhive_cli.data.stores.checksums import StoredRows
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.recordings import Recording, SignalStore, difference_of
+from brainhive_cli.data.stores.sliced import grouped
 
 DType = Literal["float32", "float16"]
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.data.device import to_device
+from brainhive_cli.data.signals.prepared import Signals
+from brainhive_cli.data.stores.checksums import StoredRows
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.signals.prepared import Signals
-from brainhive_cli.stores.checksums import StoredRows
 
 Rows = NDArray[np.int64]
 

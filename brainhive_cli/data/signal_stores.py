@@ -11,10 +11,10 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.datasets import Dataset
-from brainhive_cli.signals.section import Signal
-from brainhive_cli.stores import recordings
-from brainhive_cli.stores.recordings import Recording, SignalStore
+from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.signals.section import Signal
+from brainhive_cli.data.stores import recordings
+from brainhive_cli.data.stores.recordings import Recording, SignalStore
 
 
 def store_path(dataset: Dataset, paths: Paths, signal: Signal, subject: int) -> Path:

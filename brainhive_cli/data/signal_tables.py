@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from brainhive_cli.core.caveats import merge_caveats
-from brainhive_cli.stores.recordings import SignalStore, Voxels
+from brainhive_cli.data.stores.recordings import SignalStore, Voxels
 
 COUNTED = ("split", "pictures", "repetitions", "trials", "dropped")
 """Columns of `count_rows`."""

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.signal_spec import SignalSpec
+from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signal_stores import open_signals, store_path
-from brainhive_cli.datasets import Dataset
-from brainhive_cli.signals.normalisation import Moments, Normaliser
-from brainhive_cli.signals.prepared import Content, Signals, in_memory, mapped
-from brainhive_cli.signals.section import Signal
-from brainhive_cli.signals.selection import Selection
-from brainhive_cli.stores.recordings import Recording, SignalStore
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.signals.normalisation import Moments, Normaliser
+from brainhive_cli.data.signals.prepared import Content, Signals, in_memory, mapped
+from brainhive_cli.data.signals.section import Signal
+from brainhive_cli.data.signals.selection import Selection
+from brainhive_cli.data.stores.recordings import Recording, SignalStore
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.models.signal_spec import SignalSpec
 
 
 @dataclass(frozen=True)

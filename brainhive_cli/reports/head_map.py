@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.stores.recordings import Sensors
+from brainhive_cli.data.stores.recordings import Sensors
 
 FEWEST = 4
 """Channels with a known place that a map is drawn of."""

@@ -6,7 +6,7 @@ from statistics import mean, stdev
 from typing import Literal
 
 from brainhive_cli.core.caveats import merge_caveats
-from brainhive_cli.core.metric_names import lower_is_better, with_arrow
+from brainhive_cli.measurement.metric_names import lower_is_better, with_arrow
 from brainhive_cli.reports.numbers import brief
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.tables import MEANING, mark_of

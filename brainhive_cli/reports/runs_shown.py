@@ -15,11 +15,11 @@ from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.file_names import below
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope
-from brainhive_cli.core.metric_names import headlines
 from brainhive_cli.core.run_files import is_run
 from brainhive_cli.core.runs import LARGEST_RECIPE, RunFolder, newest
 from brainhive_cli.core.runs import find as find_run
 from brainhive_cli.core.sweep import of_variant
+from brainhive_cli.measurement.metric_names import headlines
 
 
 class Environment(TypedDict, total=False):

@@ -15,9 +15,9 @@ from brainhive_cli.core.caveats import (
     merge_caveats,
 )
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.core.metric_names import lower_is_better, shown
 from brainhive_cli.core.set_up import LISTED, SET_UP, SetUp, describe_signals, say
-from brainhive_cli.metrics.comparison import is_difference
+from brainhive_cli.measurement.comparison import is_difference
+from brainhive_cli.measurement.metric_names import lower_is_better, shown
 from brainhive_cli.reports.numbers import brief, number
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.data.stores.recordings import Sensors
 from brainhive_cli.reports.head_map import known_places
-from brainhive_cli.stores.recordings import Sensors
 
 MAPS = 4
 """Scalp maps, at the highest peaks of the global field power."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brainhive_cli.core.measurements import ALL, Metric, interval_text, scope
-from brainhive_cli.core.metric_names import lower_is_better, shown, with_arrow
 from brainhive_cli.core.set_up import SET_UP, differences
-from brainhive_cli.metrics.comparison import LEVEL, is_difference
+from brainhive_cli.measurement.comparison import LEVEL, is_difference
+from brainhive_cli.measurement.metric_names import lower_is_better, shown, with_arrow
 from brainhive_cli.reports.numbers import brief, number
 from brainhive_cli.reports.page import Cell, Grid
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, mean_sd

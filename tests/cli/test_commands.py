@@ -26,7 +26,7 @@ ON_FILES = {
     *("import-embeddings", "recipes", "report", "runs", "eval-retrieval", "reconstruct"),
 }
 """Commands to which a word without a value is a file."""
-EXAMPLE_ENCODER = "python:brainhive_cli.encoders.python:example"
+EXAMPLE_ENCODER = "python:brainhive_cli.models.encoders.python:example"
 
 
 def brainhive(*words: str) -> Any:

@@ -18,7 +18,7 @@ from brainhive_cli.core.foreign_code import ALLOW
 CODE = """
 from pathlib import Path
 Path("executed").touch()
-from brainhive_cli.encoders.python import example as make
+from brainhive_cli.models.encoders.python import example as make
 """
 ENCODER = "python:not_ours.network:make"
 WITH_ENCODERS = ("embed", "train-align", "train-prior", "import-embeddings")

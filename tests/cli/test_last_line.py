@@ -15,12 +15,12 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.datasets import nsd, things_eeg
-from brainhive_cli.exchange import reading
-from brainhive_cli.preparations import _nsd_prepared
-from brainhive_cli.preparations._nsd_volumes import file_of
-from brainhive_cli.stores import hdf5
-from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
+from brainhive_cli.data.datasets import nsd, things_eeg
+from brainhive_cli.data.exchange import reading
+from brainhive_cli.data.preparations import _nsd_prepared
+from brainhive_cli.data.preparations._nsd_volumes import file_of
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
 
 LONG = "x" * 300
 RIGHT_TO_LEFT = "\u202e\u2066\u200f\u061c"

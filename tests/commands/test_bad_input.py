@@ -16,10 +16,10 @@ import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.stores.target_store import TargetStore
 
-COLOURS = "python:brainhive_cli.encoders.python:example"
-ENCODER = "brainhive_cli-encoders-python-example"
+COLOURS = "python:brainhive_cli.models.encoders.python:example"
+ENCODER = "brainhive_cli-models-encoders-python-example"
 Refused = Callable[..., str]
 
 

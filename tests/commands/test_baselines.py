@@ -13,15 +13,15 @@ from brainhive_cli import aligner
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core import sha256_sums
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.views import to_pictures
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.targets.views import to_pictures
 from brainhive_cli.demo.pictures import draw, scenes
-from brainhive_cli.generators import Sampling, sdxl
-from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.reconstruction.generation import seed_of
-from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.evaluation.reconstruction.generation import seed_of
+from brainhive_cli.models.generators import Sampling, sdxl
+from brainhive_cli.models.priors.fusion_prior import FusionPrior
 
-COLOURS = "brainhive_cli-encoders-python-example"
+COLOURS = "brainhive_cli-models-encoders-python-example"
 CELL = "sub-01_seed-1/sub-01"
 
 
@@ -117,7 +117,7 @@ def test_the_plan_counts_only_pictures_that_are_generated(aligned, drawing):
 def test_baselines_without_training_pictures_are_missing_until_these_have_come(
     go, things, generator, prior, capsys
 ):
-    colours = "encoders=['python:brainhive_cli.encoders.python:example']"
+    colours = "encoders=['python:brainhive_cli.models.encoders.python:example']"
     go("embed", "dataset=things-eeg", colours)
     train = ("seeds=1", "subjects=1", "train.epochs=1", "train.precision=fp32")
     go("train-align", "dataset=things-eeg", colours, f"prior={prior}", *train)

@@ -11,20 +11,20 @@ from cc2017_files import COUNTS, captions_of, frames_of, key_masks_of, labels_of
 from hub_server import serving
 from PIL import Image
 
-from brainhive_cli import encoders
-from brainhive_cli.core.caption_tokens import CaptionTokens
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import inventory
-from brainhive_cli.data.encoder_groups import grouped
-from brainhive_cli.data.target_sources import OnlineTargets
-from brainhive_cli.data.targets import Targets, open_stores
-from brainhive_cli.datasets.cc2017 import Config
-from brainhive_cli.encoders.python import example
-from brainhive_cli.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.datasets.cc2017 import Config
+from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.targets.encoder_groups import grouped
+from brainhive_cli.data.targets.target_sources import OnlineTargets
+from brainhive_cli.data.targets.targets import Targets, open_stores
+from brainhive_cli.models import encoders
+from brainhive_cli.models.caption_tokens import CaptionTokens
+from brainhive_cli.models.encoders.python import example
 
-COLOURS = "python:brainhive_cli.encoders.python:example"
+COLOURS = "python:brainhive_cli.models.encoders.python:example"
 HUB = {"gongzx/cc2017_dataset": ("*.pt",), "McGregorW/NEURONS": ("masks", "qwen_annotation")}
 
 
@@ -45,7 +45,7 @@ def test_clips_and_what_they_are_annotated_with_are_embedded_in_one_pass(go, hom
 
     (module, view), tokens = example(), CaptionTokens()
     for split, count in COUNTS.items():
-        colours = store(home, "brainhive_cli-encoders-python-example", split)
+        colours = store(home, "brainhive_cli-models-encoders-python-example", split)
         assert (colours.alternatives, colours.shape) == (6, (12,))
         pixels = np.rint(np.moveaxis(frames_of(split, count), 2, -1) * 255).astype(np.uint8)
         seen = [[module(view(Image.fromarray(frame))[None])[0].numpy() for frame in clip] for clip in pixels]

@@ -18,11 +18,11 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.health_checks import problem_of
-from brainhive_cli.stores import hdf5, target_store
-from brainhive_cli.stores.health import measure
-from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
-from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.stores import hdf5, target_store
+from brainhive_cli.data.stores.health import measure
+from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.targets.health_checks import problem_of
 from tests.resealed import resealed
 
 
@@ -180,7 +180,7 @@ def test_no_store_is_missing_data(go, home, names):
         go("check", f"stores={names}")
 
 
-COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
+COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 QUICK = {
     "train-align": ("dim=16", "fuser.intermediate_size=16", "seeds=1", "train.epochs=1", "subjects=1"),
     "train-prior": (

@@ -9,11 +9,11 @@ import h5py
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data import targets
-from brainhive_cli.stores.recordings import path_of
-from brainhive_cli.stores.target_store import path_of as target_path
+from brainhive_cli.data.stores.recordings import path_of
+from brainhive_cli.data.stores.target_store import path_of as target_path
+from brainhive_cli.data.targets import targets
 
-ENCODER = "brainhive_cli-encoders-python-example"
+ENCODER = "brainhive_cli-models-encoders-python-example"
 DATASET = "demo-noise-0.3"
 ZEROS = 4096
 EMBED = f"delete it, then: brainhive embed --dataset {DATASET} --encoders {ENCODER} splits="

@@ -15,7 +15,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo.simulation import PROVENANCE
 
 WEIGHTS = Path(demo.__file__).parents[1] / "demo" / "weights"
-COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
+COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 STEPS = ["embed", "train-align", "eval-retrieval", "train-prior", "reconstruct"]
 FEW = {
     "train-align": ["subjects=1", "train.epochs=2"],

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.commands.demo import HEADS
 from brainhive_cli.core import documents
-from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.demo import voxels
+from brainhive_cli.models.signal_spec import SignalSpec
 
 CONTROLS = ["none", "swapped", "random", "shuffled trials"]
 

@@ -8,18 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli import encoders
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.decoding import digest_pixels
-from brainhive_cli.data.encoder_groups import EncoderGroup, encode
-from brainhive_cli.stores import target_store
-from brainhive_cli.stores.hdf5 import part_of
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.media.decoding import digest_pixels
+from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores.hdf5 import part_of
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.targets.encoder_groups import EncoderGroup, encode
+from brainhive_cli.models import encoders
 from tests.resealed import resealed
 
-COLOURS = "python:brainhive_cli.encoders.python:example"
+COLOURS = "python:brainhive_cli.models.encoders.python:example"
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
 ROUNDING = 1e-5
 """Batches of other sizes round differently in float32."""
@@ -31,7 +31,7 @@ def folder(home: Path, pictures: Path) -> tuple[str, ...]:
     return (f"dataset={{kind: image-folder, root: {pictures}}}",)
 
 
-def store_of(home: Path, encoder: str = "brainhive_cli-encoders-python-example") -> Path:
+def store_of(home: Path, encoder: str = "brainhive_cli-models-encoders-python-example") -> Path:
     return target_store.path_of(home / "embeddings", "pictures", "train", encoder)
 
 

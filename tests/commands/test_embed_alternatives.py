@@ -8,28 +8,28 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli import encoders
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.encoder_groups import grouped
-from brainhive_cli.data.target_sources import OnlineTargets
-from brainhive_cli.data.targets import Targets
-from brainhive_cli.datasets import Clip, StimulusSet, image_folder
-from brainhive_cli.datasets._pictures import Pictures
-from brainhive_cli.datasets.coco import Config
-from brainhive_cli.encoders import vd_text
-from brainhive_cli.encoders.python import example
-from brainhive_cli.stores.ids import Names
-from brainhive_cli.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.datasets import Clip, StimulusSet, image_folder
+from brainhive_cli.data.datasets._pictures import Pictures
+from brainhive_cli.data.datasets.coco import Config
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.targets.encoder_groups import grouped
+from brainhive_cli.data.targets.target_sources import OnlineTargets
+from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.models import encoders
+from brainhive_cli.models.encoders import vd_text
+from brainhive_cli.models.encoders.python import example
 
 LETTERS = "{kind: python, source: 'python:test_embed_alternatives:letters', reads: captions}"
 WORDS = "{kind: vd-text, source: random, output: [embedding, average, first], architecture: " + json.dumps(
     vd_text.TINY.architecture
 )
 WORDS += "}"
-COLOURS = "python:brainhive_cli.encoders.python:example"
+COLOURS = "python:brainhive_cli.models.encoders.python:example"
 COUNT, FRAMES = 5, 3
 SAME = 1e-6
 """Batches of several sizes round differently."""
@@ -166,7 +166,7 @@ def test_each_frame_of_a_clip_is_embedded(go, home, monkeypatch):
     go("embed", "dataset=image-folder", f"encoders=['{COLOURS}']", "run.workers=2", "batch_size=1")
 
     found = TargetStore.open(
-        path_of(home / "embeddings", "clips", "train", "brainhive_cli-encoders-python-example")
+        path_of(home / "embeddings", "clips", "train", "brainhive_cli-models-encoders-python-example")
     )
     assert clips.medium == "clip" and found.alternatives == FRAMES and found.shape == (12,)
     module, view = example()

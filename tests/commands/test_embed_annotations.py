@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.datasets import Clip, StimulusSet, image_folder
-from brainhive_cli.datasets._pictures import Pictures
-from brainhive_cli.stores.ids import Names
-from brainhive_cli.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.datasets import Clip, StimulusSet, image_folder
+from brainhive_cli.data.datasets._pictures import Pictures
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.target_store import TargetStore, path_of
 
 COUNT, FRAMES, NAMES = 5, 6, ("animal", "human", "vehicle")
 ENCODERS = "encoders=[key-object-mask, {kind: concepts, count: 3}, caption-tokens]"

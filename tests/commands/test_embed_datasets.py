@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.encoders.python import example
-from brainhive_cli.stores import target_store
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.models.encoders.python import example
 
-COLOURS = "python:brainhive_cli.encoders.python:example"
+COLOURS = "python:brainhive_cli.models.encoders.python:example"
 ROUNDING = 1e-6
 """Batches of other sizes round differently in float32."""
 Write = Callable[[Path, list[bytes], list[bytes]], list[str]]
@@ -94,7 +94,7 @@ LAYOUTS: list[tuple[str, Write]] = [
 
 
 def opened(home: Path, dataset: str, split: str) -> TargetStore:
-    name = "brainhive_cli-encoders-python-example"
+    name = "brainhive_cli-models-encoders-python-example"
     return TargetStore.open(target_store.path_of(home / "embeddings", dataset, split, name))
 
 

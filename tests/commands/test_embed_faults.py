@@ -24,15 +24,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.encoders.python import example
-from brainhive_cli.stores import target_store
-from brainhive_cli.stores.hdf5 import part_of
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores.hdf5 import part_of
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.models.encoders.python import example
 
-COLOURS = "python:brainhive_cli.encoders.python:example"
+COLOURS = "python:brainhive_cli.models.encoders.python:example"
 WIDE = "python:slow:wide"
 STORES = ("store.py", "embeddings.py")
-NAMES = {COLOURS: "brainhive_cli-encoders-python-example", WIDE: "slow-wide"}
+NAMES = {COLOURS: "brainhive_cli-models-encoders-python-example", WIDE: "slow-wide"}
 
 
 def forked(work: Callable[[], Any]) -> int:

@@ -24,7 +24,7 @@ from brainhive_cli.app import app
 from brainhive_cli.commands import embed
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.results import Plan
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.stores.target_store import TargetStore
 
 LINE = ("embed", "--encoders", "clip-h14,vae", "--dataset", "things-eeg")
 PICTURES = {

@@ -13,17 +13,17 @@ import transformers
 from PIL import Image
 from safetensors.torch import save_file
 
-from brainhive_cli import encoders
 from brainhive_cli.commands import embed
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.targets import open_stores
-from brainhive_cli.stores import target_store
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.targets.targets import open_stores
+from brainhive_cli.models import encoders
 from tests.resealed import resealed
 
-COLOURS = "python:brainhive_cli.encoders.python:example"
+COLOURS = "python:brainhive_cli.models.encoders.python:example"
 
 
 @pytest.fixture

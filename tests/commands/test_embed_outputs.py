@@ -9,11 +9,11 @@ import timm
 import torch
 from PIL import Image
 
-from brainhive_cli import encoders
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.encoders import diffusers_vae
-from brainhive_cli.stores import target_store
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.models import encoders
+from brainhive_cli.models.encoders import diffusers_vae
 
 OUTPUTS = ["class", "mean", "block-2.patches"]
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from brainhive_cli import aligner
-from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.training.alignment.trained_cell import Member
 
 DATASET = "demo-noise-0.3"
-ENCODER = "brainhive_cli-encoders-python-example"
+ENCODER = "brainhive_cli-models-encoders-python-example"
 
 
 def test_training_pictures_are_candidates_too_when_asked(go, world, trained):

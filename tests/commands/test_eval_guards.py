@@ -11,14 +11,14 @@ import pytest
 import torch
 import yaml
 
-from brainhive_cli.alignment import model as aligners
 from brainhive_cli.core import sha256_sums
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.heads import Head
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.metrics.retrieval import ranks
-from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.measurement.retrieval import ranks
+from brainhive_cli.models.heads import Head
+from brainhive_cli.training.alignment import model as aligners
 from tests.resealed import resealed
 
 DATASET = "demo-noise-0.3"
@@ -115,7 +115,7 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained,
 
 def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
     """The second head predicts the embedding itself, by weights that were never trained."""
-    run, encoder = own / "runs" / "train-align" / trained.name, "brainhive_cli-encoders-python-example"
+    run, encoder = own / "runs" / "train-align" / trained.name, "brainhive_cli-models-encoders-python-example"
     folder = run / "cells" / "sub-01_seed-1" / "model"
     model = aligners.load(folder)
     heads = {**model.layout.heads, "colours": Head((12,), encoder)}

@@ -16,10 +16,10 @@ from brainhive_cli.core import artifacts, parts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import write_prior
-from brainhive_cli.reconstruction.recipe import DEFAULT_PRIOR
+from brainhive_cli.evaluation.reconstruction.recipe import DEFAULT_PRIOR
 
-COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
-ENCODER = "brainhive_cli-encoders-python-example"
+COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
+ENCODER = "brainhive_cli-models-encoders-python-example"
 DATASET = "demo-noise-0.3"
 THINGS = ("dataset=things-eeg", COLOURS, "subjects=1", "seeds=1", "dim=32", "fuser.intermediate_size=32")
 QUICK = ("train.precision=fp32", "train.epochs=10", "train.batch_size=40", "train.lr=2e-3")

@@ -11,13 +11,13 @@ from brainhive_cli import aligner
 from brainhive_cli.commands.eval_retrieval import Recipe, plan
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.metrics.comparison import FOLDS, TWO, min_f
-from brainhive_cli.retrieval.comparisons import compare_with
-from brainhive_cli.stores.recordings import Recording, SignalStore
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.stores.recordings import Recording, SignalStore
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.evaluation.retrieval.comparisons import compare_with
+from brainhive_cli.measurement.comparison import FOLDS, TWO, min_f
 
 DATASET = "demo-noise-0.3"
-ENCODER = "brainhive_cli-encoders-python-example"
+ENCODER = "brainhive_cli-models-encoders-python-example"
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_comparison_says_that_folds_share_training_subjects(go, world, trained
 def test_runs_on_other_subjects_or_galleries_are_not_compared(go, world, trained, small, tmp_path):
     alone = go("train-align", *small, "subjects=2", "train.epochs=1").folder
     noisier = ("dataset={kind: demo, noise: 0.6, subjects: 2}",)
-    go("embed", *noisier, "encoders=['python:brainhive_cli.encoders.python:example']")
+    go("embed", *noisier, "encoders=['python:brainhive_cli.models.encoders.python:example']")
     elsewhere = go("train-align", *small, *noisier, "train.epochs=1").folder
 
     with pytest.raises(BrainhiveError, match=r"\(sub-01, sub-02\) and .* \(sub-02\) have different subjects"):

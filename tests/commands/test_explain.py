@@ -10,7 +10,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.explanation.found import Found
+from brainhive_cli.evaluation.explanation.found import Found
 
 pytest.importorskip("matplotlib")
 QUICK = ("draws=40", "window={width_ms: 200, step_ms: 200}", "points=8", "components=12", "figures=[]")

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.datasets import nsd, things_eeg
-from brainhive_cli.exchange.archives import bytes_to_write, unpack
-from brainhive_cli.exchange.downloads import SOURCES, is_of_subjects
-from brainhive_cli.preparations._nsd_design import MATRIX
+from brainhive_cli.data.datasets import nsd, things_eeg
+from brainhive_cli.data.exchange.archives import bytes_to_write, unpack
+from brainhive_cli.data.exchange.downloads import SOURCES, is_of_subjects
+from brainhive_cli.data.preparations._nsd_design import MATRIX
 
 REPOSITORY = "Haitao999/things-eeg"
 

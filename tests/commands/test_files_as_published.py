@@ -23,9 +23,9 @@ from typer.testing import CliRunner, Result
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.datasets import things_eeg
-from brainhive_cli.encoders.synclr_b16 import FILE, PREFIX
-from brainhive_cli.stores.recordings import SignalStore
+from brainhive_cli.data.datasets import things_eeg
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.models.encoders.synclr_b16 import FILE, PREFIX
 
 LINES = (
     "embed --encoders clip-h14,vae --dataset things-eeg",
@@ -33,7 +33,7 @@ LINES = (
     "reconstruct --prior hub:Fusion-Prior-SynCLR_B32_VAE",
 )
 B32, SYNCLR = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "paulgavrikov/synclr-vit-base-patch16-224"
-COLOURS = "python:brainhive_cli.encoders.python:example"
+COLOURS = "python:brainhive_cli.models.encoders.python:example"
 SUBJECTS = (1, 2)
 PICTURES = {"training_images": (2, 2), "test_images": (1, 1)}
 """Concepts, and pictures of each."""

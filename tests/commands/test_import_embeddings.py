@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from brainhive_cli.commands import import_embeddings
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.results import Result
-from brainhive_cli.stores import target_store
-from brainhive_cli.stores.matching import match
-from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores.matching import match
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 
 B32, VAE = "CLIP-ViT-B-32-laion2B-s34B-b79K", "vae"
 WIDTHS = {"clip-b32": 512, "vae": 1024, B32: 512, VAE: 1024}

@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.encoders import resolve
-from brainhive_cli.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.models.encoders import resolve
 
 GUIDE = Path(__file__).parents[2] / "docs" / "training.md"
 SMALL = ("--subjects", "1", "--seeds", "1", "dim=32", "fuser.intermediate_size=32", "train.epochs=1")

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from brainhive_cli.alignment.model import load
 from brainhive_cli.commands import reconstruct, train_align
 from brainhive_cli.core import home as homes
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.priors.fusion_prior import digest
+from brainhive_cli.models.priors.fusion_prior import digest
+from brainhive_cli.training.alignment.model import load
 
-COLOURS = "python:brainhive_cli.encoders.python:example"
+COLOURS = "python:brainhive_cli.models.encoders.python:example"
 QUICK = ("subjects=1", "train.epochs=1")
 
 
@@ -114,7 +114,7 @@ def test_the_same_pictures_elsewhere_are_the_same_and_others_at_their_place_are_
     for folder, content in (("a", b"x"), ("b", b"x"), ("c", b"y")):
         (home / folder).mkdir()
         (home / folder / "1.png").write_bytes(content)
-    from brainhive_cli.reconstruction.folders import digest_of, pictures_in
+    from brainhive_cli.evaluation.reconstruction.folders import digest_of, pictures_in
 
     def fingerprint(folder: str) -> str:
         recipe = reconstruct.Recipe(initial={"folder": folder})

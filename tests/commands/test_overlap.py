@@ -13,8 +13,8 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
 from tests.commands.test_seen_pictures import forget_pixels
 
-ENCODER = "brainhive_cli-encoders-python-example"
-COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
+ENCODER = "brainhive_cli-models-encoders-python-example"
+COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 CONCEPTS, EACH = 16, 3
 TEST = 4 * EACH
 """Pictures of a quarter of the concepts."""

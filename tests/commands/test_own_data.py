@@ -9,7 +9,7 @@ import pytest
 from own_recordings import Shown, annotate, codes, make_raw, write_pictures, write_table
 from test_architecture import CHECKOUT
 
-from brainhive_cli.stores.recordings import SignalStore
+from brainhive_cli.data.stores.recordings import SignalStore
 
 pytest.importorskip("mne")
 

@@ -20,10 +20,10 @@ from brainhive_cli.commands import prepare
 from brainhive_cli.core.caveats import WHITENED_BY_TESTED
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.stores.recordings import Recording, SignalStore, Voxels
+from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
 
 FIRST, SESSION = (f"data/things-eeg/raw_eeg/sub-01/ses-0{session}" for session in (1, 4))
-COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
+COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 
 
 @pytest.fixture(scope="session")

@@ -14,14 +14,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from two import in_two
 
-from brainhive_cli.core.blocks import ResidualMLP
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.losses import LossContext, clip
-from brainhive_cli.stores.target_store import TargetStore, TargetWriter
+from brainhive_cli.data.stores.target_store import TargetStore, TargetWriter
+from brainhive_cli.models.blocks import ResidualMLP
+from brainhive_cli.models.losses import LossContext, clip
 
-COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
-ENCODER = "brainhive_cli-encoders-python-example"
+COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
+ENCODER = "brainhive_cli-models-encoders-python-example"
 TWO = ("--processes", "2", "--json")
 SUMMED_OTHERWISE = 1e-4
 """Gradients are summed in another order, over all steps of a training."""
@@ -128,7 +128,7 @@ def test_two_processes_import_what_one_does_and_nothing_of_the_working_directory
 
 KILLED = """
 import os
-from brainhive_cli.backbones import linear
+from brainhive_cli.models.backbones import linear
 class Config(linear.Config):
     def build(self, channels, samples, dim, subjects=1):
         made = linear.Config.build(self, channels, samples, dim, subjects)

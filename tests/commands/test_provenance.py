@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from brainhive_cli import aligner
-from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.core import artifacts, sha256_sums
 from brainhive_cli.core.caveats import (
     NORMALISED_BY_TESTED,
@@ -26,11 +25,12 @@ from brainhive_cli.core.console import Table
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.stores.recordings import SignalStore
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.training.alignment.recipe import Recipe
 from tests.resealed import resealed
 from tests.worlds import paint
 
-COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
+COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3}"
 QUICK = ("sheet_rows=0", "concept_rows=0")
 

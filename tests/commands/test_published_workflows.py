@@ -26,12 +26,12 @@ from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2Model
 from typer.testing import CliRunner
 
-from brainhive_cli.alignment.layout import Layout
-from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.app import app
 from brainhive_cli.commands import workflow
-from brainhive_cli.core.heads import Head
-from brainhive_cli.core.signal_spec import SignalSpec
+from brainhive_cli.models.heads import Head
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.model import Aligner
 
 Steps = Mapping[str, Sequence[str]]
 WIDTH = 16

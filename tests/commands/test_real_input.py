@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.stores.hdf5 import part_of
-from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.stores.hdf5 import part_of
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 
 LITE0 = "python:lite0:load"
 ROUNDING = 1e-3

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 from reconstructions import cut, gap, pictures_of
 
-from brainhive_cli.alignment.trained import find
 from brainhive_cli.commands import reconstruct
-from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.views import to_pictures
-from brainhive_cli.generators import Sampling, sdxl
-from brainhive_cli.reconstruction.conditions import of_brain
-from brainhive_cli.reconstruction.generation import seed_of
+from brainhive_cli.data.targets.views import to_pictures
+from brainhive_cli.evaluation.reconstruction.conditions import of_brain
+from brainhive_cli.evaluation.reconstruction.generation import seed_of
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.generators import Sampling, sdxl
+from brainhive_cli.training.alignment.trained import find
 
 
 def test_the_priors_adapter_is_applied_or_skipped(go, aligned, drawing):

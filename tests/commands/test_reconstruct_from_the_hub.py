@@ -18,15 +18,15 @@ from hub_server import Hub, serving
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
-from brainhive_cli.reconstruction.conditions import of_brain
-from brainhive_cli.reconstruction.generation import seed_of
-from brainhive_cli.stores.target_store import Blank, TargetWriter, path_of
+from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
+from brainhive_cli.evaluation.reconstruction.conditions import of_brain
+from brainhive_cli.evaluation.reconstruction.generation import seed_of
+from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
+from brainhive_cli.training.alignment.trained import AlignRun
 
 LINE = ("reconstruct", "--prior", "hub:Fusion-Prior-SynCLR_B32_VAE")
 SCORED = {"pixcorr": 2, "ssim": 2}

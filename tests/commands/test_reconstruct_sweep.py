@@ -10,9 +10,9 @@ from reconstructions import COLOURS, gap, generate
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.sweep import FULL
-from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.reconstruction.generation import seed_of
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.evaluation.reconstruction.generation import seed_of
+from brainhive_cli.models.priors.fusion_prior import FusionPrior
 
 ABLATIONS = "ablations={ceiling: {sources: images}, average: {sources: mean_embedding}, two: {steps: 1}}"
 

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.units import Items
-from brainhive_cli.metrics.retrieval import summarise
+from brainhive_cli.measurement.retrieval import summarise
+from brainhive_cli.measurement.units import Items
 
 SUBJECTS, ITEMS = ("sub-01", "sub-02", "sub-03"), 30
 GALLERY = {"of": "lab", "splits": "test", "pictures": 100, "random": 0, "digest": "0123456789"}

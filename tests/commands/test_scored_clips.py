@@ -7,8 +7,8 @@ import pytest
 from clips import FRAMES, beside, clip, save_animation, save_frames
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
-from brainhive_cli.data import clip_files, media_files
-from brainhive_cli.reconstruction.metric_parts import CLIP_METRICS
+from brainhive_cli.data.media import clip_files, media_files
+from brainhive_cli.evaluation.reconstruction.metric_parts import CLIP_METRICS
 
 FAST = "metrics=frame_ssim,frame_psnr"
 NAMES = ("0", "1", "2")

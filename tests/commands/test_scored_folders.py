@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData, RecipeError
-from brainhive_cli.metrics import image as metrics
+from brainhive_cli.measurement.metrics import image as metrics
 
 PIXELS = "metrics=pixcorr,ssim"
 
@@ -114,12 +114,12 @@ def test_pictures_are_cut_and_brought_to_size_by_the_protocol(go, home):
 def test_an_encoder_whose_weights_are_absent_is_missing_as_a_network_is(go, folders, image_networks_absent):
     encoders = (
         "metrics=pixcorr",
-        "metric_encoders=[clip-b32,'python:brainhive_cli.encoders.python:example']",
+        "metric_encoders=[clip-b32,'python:brainhive_cli.models.encoders.python:example']",
     )
 
     result = go("reconstruct", *asked(folders, *encoders))
 
-    assert list(result.metrics.overall) == ["pixcorr", "two_way_brainhive_cli-encoders-python-example"]
+    assert list(result.metrics.overall) == ["pixcorr", "two_way_brainhive_cli-models-encoders-python-example"]
     assert list(result.metrics.missing) == ["two_way_clip-b32"]
     assert "hf download" in result.metrics.missing["two_way_clip-b32"]
     assert go("reconstruct", *asked(folders, *encoders)).folder == result.folder
@@ -130,7 +130,7 @@ def test_one_picture_has_its_own_metrics_and_no_identification(
 ):
     alone = (f"score={folders[0] / 'cat'}", f"truth={home / 'one'}")
     save(home / "one" / "0.png", np.random.default_rng(1))
-    encoder = "metric_encoders=['python:brainhive_cli.encoders.python:example']"
+    encoder = "metric_encoders=['python:brainhive_cli.models.encoders.python:example']"
 
     result = go("reconstruct", *alone, encoder, PIXELS)
     assert list(result.metrics.overall) == ["pixcorr", "ssim"]
@@ -182,11 +182,11 @@ def test_a_damaged_picture_is_named(go, folders):
 def test_the_plan_counts_the_pictures_that_match_and_names_absent_weights(folders, image_networks_absent):
     from brainhive_cli.commands import reconstruct
 
-    encoders = "metric_encoders=['python:brainhive_cli.encoders.python:example',clip-b32]"
+    encoders = "metric_encoders=['python:brainhive_cli.models.encoders.python:example',clip-b32]"
     recipe = reconstruct.Recipe.resolve(
         "reconstruct", None, {}, asked(folders, "metrics=ssim,clip", encoders)
     )
-    named = "ssim, clip, two_way_brainhive_cli-encoders-python-example, two_way_clip-b32"
+    named = "ssim, clip, two_way_brainhive_cli-models-encoders-python-example, two_way_clip-b32"
     line = f"{named}; weights not here yet: clip, two_way_clip-b32"
     assert reconstruct.plan(recipe).items == {"pictures": 3, "metrics": line}
 

@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 from worlds import paint
 
-from brainhive_cli.alignment.validation import held_out_of
 from brainhive_cli.core.caveats import UNKNOWN_PICTURES
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.datasets import StimulusSet, image_folder
-from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.datasets import StimulusSet, image_folder
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.training.alignment.validation import held_out_of
 
-ENCODER = "brainhive_cli-encoders-python-example"
-COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
+ENCODER = "brainhive_cli-models-encoders-python-example"
+COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 CONCEPTS, EACH = 16, 3
 TEST = 4 * EACH
 """Pictures of a quarter of the concepts."""

@@ -12,11 +12,6 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from brainhive_cli import aligner
-from brainhive_cli.alignment import loop, training_data
-from brainhive_cli.alignment.batches import Batches, CellData
-from brainhive_cli.alignment.settings import Train
-from brainhive_cli.alignment.validation import held_out as validated_on
-from brainhive_cli.alignment.validation import held_out_of
 from brainhive_cli.app import app
 from brainhive_cli.commands import train_align
 from brainhive_cli.core import parts
@@ -25,14 +20,19 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import next_command
-from brainhive_cli.data.targets import Targets
+from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.encoders import resolve_all
-from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.stores.target_store import TargetStore, path_of
+from brainhive_cli.models.encoders import resolve_all
+from brainhive_cli.models.priors.fusion_prior import FusionPrior
+from brainhive_cli.training.alignment import loop, training_data
+from brainhive_cli.training.alignment.batches import Batches, CellData
+from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.validation import held_out as validated_on
+from brainhive_cli.training.alignment.validation import held_out_of
 from tests.resealed import resealed
 
-ENCODER = "brainhive_cli-encoders-python-example"
+ENCODER = "brainhive_cli-models-encoders-python-example"
 DATASET = "demo-noise-0.3"
 DEMO_CONFIG = parts.resolve("datasets", {"kind": "demo", "noise": 0.3, "subjects": 2})
 

@@ -9,22 +9,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.commands import train_prior
 from brainhive_cli.commands.train_prior import Recipe
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.targets import open_targets
-from brainhive_cli.data.views import View
-from brainhive_cli.generators import sdxl, versatile_diffusion
-from brainhive_cli.generators.sdxl import SDXL
-from brainhive_cli.prior_training.examples import Pictures, batches
-from brainhive_cli.prior_training.loop import train
-from brainhive_cli.prior_training.optimisation import Learner
-from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
+from brainhive_cli.data.targets.targets import open_targets
+from brainhive_cli.data.targets.views import View
+from brainhive_cli.models.generators import sdxl, versatile_diffusion
+from brainhive_cli.models.generators.sdxl import SDXL
+from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
+from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
+from brainhive_cli.training.prior.examples import Pictures, batches
+from brainhive_cli.training.prior.loop import train
+from brainhive_cli.training.prior.optimisation import Learner
 
-COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
+COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 ALONE = Launch(0, 1, torch.device("cpu"))
 
 
@@ -51,10 +51,10 @@ def test_every_part_learns_and_the_saved_prior_loads(go, settings, prior):
     before, after = weights(prior), weights(result.folder / "model")
     assert all(moved(before[part], after[part]) for part in CLASSES)
     loaded = FusionPrior.load(result.folder / "model")
-    embeddings = {"brainhive_cli-encoders-python-example": torch.rand(2, 12)}
+    embeddings = {"brainhive_cli-models-encoders-python-example": torch.rand(2, 12)}
     assert loaded(embeddings).shape == (2, 4, 16)
     assert result.files["samples"].is_file()
-    colours = "python:brainhive_cli.encoders.python:example"
+    colours = "python:brainhive_cli.models.encoders.python:example"
     assert result.hint == f"brainhive train-align --encoders {colours} --prior {result.folder / 'model'}"
 
 

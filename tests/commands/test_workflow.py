@@ -7,7 +7,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Result
 
-COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
+COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 FEW = "dataset.concepts=8"
 TRAIN = [COLOURS, FEW, "prior=null", "loss.kind=clip", "loss.cosine_weight=0", "subjects=1", "train.epochs=1"]
 STEPS = {

@@ -10,9 +10,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from brainhive_cli.backbones import havir
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.generators import sdxl
+from brainhive_cli.models.backbones import havir
+from brainhive_cli.models.generators import sdxl
 
 DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 3}"
 LATENT, TOKENS = (f"python:tests.contracts.parts.targets:{name}" for name in ("latent", "tokens"))

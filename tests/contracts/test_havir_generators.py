@@ -9,9 +9,9 @@ import sd15_repositories
 import versatile_repository
 import yaml
 
-from brainhive_cli.backbones import havir
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.models.backbones import havir
 
 DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 1}"
 LATENT = "{kind: vd-vae, source: vd/vae, resolution_px: 16}"

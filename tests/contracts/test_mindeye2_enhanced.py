@@ -16,7 +16,7 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.caveats import MIXED_WITH_BLURRY, SIMULATED, find_caveats
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.generators import sdxl, sdxl_unclip
+from brainhive_cli.models.generators import sdxl, sdxl_unclip
 
 DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 1}"
 LATENT, TOKENS = (f"python:tests.contracts.parts.targets:{name}" for name in ("latent", "tokens"))

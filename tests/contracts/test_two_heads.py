@@ -13,16 +13,16 @@ import yaml
 from safetensors.torch import load_file
 from two import in_two
 
-from brainhive_cli import priors
-from brainhive_cli.alignment import trained
-from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.demo import voxels
-from brainhive_cli.generators import sdxl
-from brainhive_cli.reconstruction import stimulus_heads
-from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads
+from brainhive_cli.evaluation.reconstruction import stimulus_heads
+from brainhive_cli.evaluation.reconstruction.stimulus_heads import StimulusHeads
+from brainhive_cli.models import priors
+from brainhive_cli.models.generators import sdxl
+from brainhive_cli.training.alignment import trained
+from brainhive_cli.training.alignment.trained_cell import Member
 
 DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 2}"
 LATENT, TOKENS = (f"python:tests.contracts.parts.targets:{name}" for name in ("latent", "tokens"))
@@ -155,7 +155,7 @@ def test_killed_and_resumed_it_has_the_same_weights(
     world: Any, go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, run = world
-    loop = importlib.import_module("brainhive_cli.alignment.loop")
+    loop = importlib.import_module("brainhive_cli.training.alignment.loop")
     runs, steps, draw = f"paths.runs={tmp_path}", 0, loop.Batches.draw
 
     def stop(*given: Any) -> Any:

@@ -24,14 +24,14 @@ class Trap:
         time.sleep(0.05)
 """
 ENCODER = """
-from brainhive_cli.encoders.python import example
+from brainhive_cli.models.encoders.python import example
 def make():
     network, preprocess = example()
     network.register_forward_hook(lambda *_: Trap() and None)
     return network, preprocess
 """
 BACKBONE = """
-from brainhive_cli.backbones import linear
+from brainhive_cli.models.backbones import linear
 class Config(linear.Config):
     def build(self, channels, samples, dim, subjects=1):
         made = linear.Config.build(self, channels, samples, dim, subjects)

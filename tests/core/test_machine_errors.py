@@ -59,7 +59,7 @@ READ_WITH_LITTLE_MEMORY = """
 import os, resource, sys
 from pathlib import Path
 import h5py
-from brainhive_cli.stores import damage
+from brainhive_cli.data.stores import damage
 
 now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 with damage.described(path := Path(sys.argv[1]), "make it again"), h5py.File(path, "r") as file:

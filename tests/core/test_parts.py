@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.blocks import FusionEncoder
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.encoders import resolve
+from brainhive_cli.models.blocks import FusionEncoder
+from brainhive_cli.models.encoders import resolve
 
 PART = '''"""A part."""
 from brainhive_cli.core import parts
@@ -23,7 +23,7 @@ OF_A_ROW = """from brainhive_cli.core import parts
 class Config(parts.load("encoders", "demo-clip").Config):
     size: int = 2
 """
-ENCODER = """from brainhive_cli.encoders import EncoderConfig
+ENCODER = """from brainhive_cli.models.encoders import EncoderConfig
 
 class Config(EncoderConfig):
     size: int = 2

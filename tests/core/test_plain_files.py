@@ -13,18 +13,19 @@ import pytest
 from clips import clip, save_animation
 from PIL import Image
 
-from brainhive_cli.core import documents, known_errors, plain_files
+from brainhive_cli.cli import known_errors
+from brainhive_cli.core import documents, plain_files
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_lock import FileLock, is_held, is_own
 from brainhive_cli.core.plain_files import UnfitFile
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data import media_files, source_files
-from brainhive_cli.datasets import BadPicture
-from brainhive_cli.exchange import reading
-from brainhive_cli.preparations import _recording_events
-from brainhive_cli.preparations._nsd_design import Design
-from brainhive_cli.preparations._recording_mne import open_raw
-from brainhive_cli.retrieval.concepts import read_categories
+from brainhive_cli.data.datasets import BadPicture
+from brainhive_cli.data.exchange import reading
+from brainhive_cli.data.media import media_files, source_files
+from brainhive_cli.data.preparations import _recording_events
+from brainhive_cli.data.preparations._nsd_design import Design
+from brainhive_cli.data.preparations._recording_mne import open_raw
+from brainhive_cli.evaluation.retrieval.concepts import read_categories
 
 SPECIAL: dict[str, Callable[[Path], Any]] = {
     "pipe": os.mkfifo,

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.commands.eval_retrieval import Recipe as EvalRecipe
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.training.alignment.recipe import Recipe
 
 SDXL = "hub:stabilityai/stable-diffusion-xl-base-1.0"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from brainhive_cli.core import run_files, runs, sha256_sums, trackers
+from brainhive_cli.commands import trackers
+from brainhive_cli.core import run_files, runs, sha256_sums
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch

@@ -18,19 +18,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from brainhive_cli import datasets
 from brainhive_cli.core import documents, recipe_files, weights
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.datasets import coco, imagenet, nsd
-from brainhive_cli.exchange import copying
-from brainhive_cli.exchange.reading import open_vectors
-from brainhive_cli.retrieval.concepts import read_categories
-from brainhive_cli.stores import pickles
-from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
-from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data import datasets
+from brainhive_cli.data.datasets import coco, imagenet, nsd
+from brainhive_cli.data.exchange import copying
+from brainhive_cli.data.exchange.reading import open_vectors
+from brainhive_cli.data.stores import pickles
+from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.evaluation.retrieval.concepts import read_categories
 
 COUNT = 20
 IDS = [f"train/c{number % 3}/p{number:02d}" for number in range(COUNT)]

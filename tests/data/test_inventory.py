@@ -10,8 +10,8 @@ from own_recordings import PICTURES, write_pictures
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import inventory
-from brainhive_cli.datasets import things_eeg
-from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore, path_of
+from brainhive_cli.data.datasets import things_eeg
+from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, path_of
 
 
 @pytest.fixture

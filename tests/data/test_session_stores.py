@@ -5,9 +5,9 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import shuffled
+from brainhive_cli.data.preparations import Trials
 from brainhive_cli.data.session_stores import Cast, join, write_session
-from brainhive_cli.preparations import Trials
-from brainhive_cli.stores.recordings import Sensors, SignalStore
+from brainhive_cli.data.stores.recordings import Sensors, SignalStore
 
 C, T = 3, 5
 

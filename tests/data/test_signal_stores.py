@@ -11,8 +11,8 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signal_stores import open_signals, prepare_signals, require_signals
-from brainhive_cli.signals.section import Signal
-from brainhive_cli.stores.recordings import Recording, Sensors
+from brainhive_cli.data.signals.section import Signal
+from brainhive_cli.data.stores.recordings import Recording, Sensors
 
 HERE = Launch(0, 1, torch.device("cpu"))
 

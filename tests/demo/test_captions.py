@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.datasets import demo
+from brainhive_cli.data.datasets import demo
 from brainhive_cli.demo.captions import EACH, captions
 from brainhive_cli.demo.pictures import scenes
 

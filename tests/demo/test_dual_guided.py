@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.datasets import demo
+from brainhive_cli.data.datasets import demo
 from brainhive_cli.demo import captions, dual_guided, joined, pictures, token_guided
-from brainhive_cli.encoders import demo_image, resolve
-from brainhive_cli.generators import Sampling, versatile_diffusion
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.encoders import demo_image, resolve
+from brainhive_cli.models.generators import Sampling, versatile_diffusion
 from tools.demo_world import plain_unet
 from tools.demo_world.pool import drawn
 
@@ -91,8 +91,8 @@ def test_of_the_unet_the_wheel_holds_what_differs_from_the_other_demo_s(folder: 
 
 def test_without_own_weights_it_is_the_other_demo_s_unet() -> None:
     """Size ids as a bias and the prior's attention in the place of the text's change nothing but rounding."""
-    from brainhive_cli.generators import sdxl
-    from brainhive_cli.priors.fusion_prior import FusionPrior
+    from brainhive_cli.models.generators import sdxl
+    from brainhive_cli.models.priors.fusion_prior import FusionPrior
 
     other, prior = sdxl.Config(source="demo:generator").build(), FusionPrior.load("demo:prior").float()
     prior.attach(other)

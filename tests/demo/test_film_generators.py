@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.demo import films, text_guided, token_guided
 from brainhive_cli.demo.captions import captions
-from brainhive_cli.encoders import demo_tokens, resolve
-from brainhive_cli.generators import Sampling, animatediff, sdxl_unclip
-from brainhive_cli.metrics import video
-from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.measurement.metrics import video
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.encoders import demo_tokens, resolve
+from brainhive_cli.models.generators import Sampling, animatediff, sdxl_unclip
+from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from tools.demo_world import features
 
 SHOWN = films.films("test")[:6]

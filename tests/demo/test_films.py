@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.datasets import demo_films
+from brainhive_cli.data.datasets import demo_films
 from brainhive_cli.demo import films, pictures, voxels
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.datasets import demo
+from brainhive_cli.data.datasets import demo
+from brainhive_cli.data.stores.recordings import Voxels
 from brainhive_cli.demo import simulation, voxels
 from brainhive_cli.demo.pictures import draw, scenes
-from brainhive_cli.stores.recordings import Voxels
 
 Features = dict[str, np.ndarray]
 

@@ -1,7 +1,7 @@
 import pytest
 
-from brainhive_cli.core import metric_names
-from brainhive_cli.reconstruction.metric_parts import SCALES
+from brainhive_cli.evaluation.reconstruction.metric_parts import SCALES
+from brainhive_cli.measurement import metric_names
 from brainhive_cli.reports.numbers import brief, number, ticks
 
 

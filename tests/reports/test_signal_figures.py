@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.montages import THINGS_EEG
+from brainhive_cli.data.montages import THINGS_EEG
+from brainhive_cli.data.stores.recordings import Sensors
 from brainhive_cli.reports.signal_figures import MIXTURES, draw_evoked
-from brainhive_cli.stores.recordings import Sensors
 
 pytest.importorskip("matplotlib")
 mne = pytest.importorskip("mne")

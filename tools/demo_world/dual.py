@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTokenizer
 
-from brainhive_cli.core.clip_conditions import PROJECTED_TEXT, TEXT, of_texts, tower_of
 from brainhive_cli.demo.dual_guided import FILE, OWN, SHARED
-from brainhive_cli.generators._dual import make_dual
+from brainhive_cli.models.clip_conditions import PROJECTED_TEXT, TEXT, of_texts, tower_of
+from brainhive_cli.models.generators._dual import make_dual
 from tools.demo_world import encoder, plain_unet, text, tokens
 from tools.demo_world.optimisers import optimisers_of
 

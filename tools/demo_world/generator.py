@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from brainhive_cli.core.conditioning import Conditioning
-from brainhive_cli.generators import sdxl
-from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.generators import sdxl
+from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from tools.demo_world import blank, prior
 from tools.demo_world.features import embedded_pool
 from tools.demo_world.optimisers import optimisers_of

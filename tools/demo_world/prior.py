@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from brainhive_cli.core.blocks import FusionEncoder
 from brainhive_cli.core.hub import DEMO_WEIGHTS
-from brainhive_cli.priors import fusion_prior
+from brainhive_cli.models.blocks import FusionEncoder
+from brainhive_cli.models.priors import fusion_prior
 from tools.demo_world import blank, encoder
 from tools.demo_world.features import DIMS, embedded_pool
 

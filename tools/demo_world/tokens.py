@@ -16,8 +16,8 @@ from torch import Tensor
 
 from brainhive_cli.demo.dual_guided import OWN
 from brainhive_cli.demo.pictures import Scene, random_scene
-from brainhive_cli.encoders.demo_image import WIDTH
-from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.models.encoders.demo_image import WIDTH
+from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from tools.demo_world.features import embed
 from tools.demo_world.pool import drawn
 

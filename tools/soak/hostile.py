@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from brainhive_cli.stores import checksums, mapping
+from brainhive_cli.data.stores import checksums, mapping
 from tools.soak.runner import Case
 from tools.soak.world import COMMON, ENCODER, FRESH, PICTURES, READERS, TEST, TRAIN
 

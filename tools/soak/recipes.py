@@ -174,7 +174,7 @@ def _put(fields: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
 
 
 def _planned(command: str, text: str, overrides: list[str]) -> str:
-    from brainhive_cli.core import known_errors
+    from brainhive_cli.cli import known_errors
     from brainhive_cli.core.errors import BrainhiveError
 
     pipeline: Any = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")

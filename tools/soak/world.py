@@ -278,8 +278,8 @@ def build(home: Path) -> list[Callable[[Path], Any] | tuple[str, ...]]:
 
 def _interrupted(home: Path, argv: tuple[str, ...]) -> None:
     """Run a command that is killed after it has saved something twice."""
-    from brainhive_cli.alignment import loop
-    from brainhive_cli.stores.target_store import TargetWriter
+    from brainhive_cli.data.stores.target_store import TargetWriter
+    from brainhive_cli.training.alignment import loop
     from tools.soak.runner import run_command
 
     def ending(owner: Any, name: str, times: int) -> None:
@@ -351,8 +351,8 @@ def _make_weights(home: Path) -> None:
     from timm.models._hub import save_for_hf
 
     from brainhive_cli.core.hub import DEMO_WEIGHTS
-    from brainhive_cli.generators import sdxl
-    from brainhive_cli.priors import fusion_prior
+    from brainhive_cli.models.generators import sdxl
+    from brainhive_cli.models.priors import fusion_prior
 
     folder = home / "weights"
     shutil.copytree(DEMO_WEIGHTS / "encoder", folder / "encoder")

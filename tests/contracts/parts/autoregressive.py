@@ -8,8 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.heads import Heads
-from brainhive_cli.core.signal_spec import SignalSpec
+from brainhive_cli.models.heads import Heads
+from brainhive_cli.models.signal_spec import SignalSpec
 
 
 class Config(parts.Config):

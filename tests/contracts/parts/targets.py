@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.generators import sdxl
+from brainhive_cli.models.generators import sdxl
 
 SIDE_PX = 32
 

@@ -8,9 +8,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.decoded import Decoded
-from brainhive_cli.core.heads import Head, Heads
-from brainhive_cli.core.signal_spec import SignalSpec
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Head, Heads
+from brainhive_cli.models.signal_spec import SignalSpec
 
 REGIONS = {"latent": "early", "tokens": "higher"}
 """What each head is predicted from."""

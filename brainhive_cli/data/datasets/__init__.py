@@ -1,0 +1,285 @@
+"""Data sets: stimuli, and the recordings made with them."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.machine_errors import is_of_the_machine
+from brainhive_cli.core.needs import Need
+from brainhive_cli.core.plain_files import UnfitFile, open_regular
+from brainhive_cli.data.published_data import Published
+from brainhive_cli.data.stores.damage import RAISED
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.matching import PICTURES
+from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.measurement.units import AlikeBy
+
+FORMATS = ("BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What PIL may take a file for, whatever its ending: for others it runs programs (EPS: Ghostscript)."""
+
+
+class BadPicture(BrainhiveError):
+    """A picture that cannot be decoded."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A video clip.
+
+    Attributes:
+        frames: [F, H, W, 3], uint8, RGB.
+        rate_hz: Frames a second; None where nothing says it, as of a folder of frames.
+    """
+
+    frames: NDArray[np.uint8]
+    rate_hz: float | None
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        """The frames as pictures."""
+        return [Image.fromarray(frame) for frame in self.frames]
+
+
+@dataclass(frozen=True, eq=False)
+class StimulusSet:
+    """The ordered stimuli of one split.
+
+    Attributes:
+        image_ids: Path below the image root, POSIX, without extension.
+        concepts: What each stimulus shows.
+        open: Index to picture, or to Clip; raises BadPicture. It is pickled into worker processes, and holds
+            no open file.
+        captions: Index to the captions of a stimulus; None where there are none at all.
+        captions_each: How many of them are used, K.
+        frames: Frames of each clip; None where the stimuli are pictures.
+        masks: Index to the masks of the key object, uint8 [F, H, W], [1, H, W] of a picture: 1 where it is.
+        labels: Index to which of `label_names` a stimulus has, uint8 [K].
+        label_names: What the labels are called.
+        absent: How captions, masks or labels are had that are not there.
+        is_expected: Whether the files are not here: how many stimuli there are is published, not which.
+    """
+
+    dataset: str
+    split: str
+    image_ids: Names
+    concepts: Names
+    open: Callable[[int], Any]
+    captions: Callable[[int], Sequence[str]] | None = None
+    captions_each: int = 0
+    frames: int | None = None
+    masks: Callable[[int], NDArray[np.uint8]] | None = None
+    labels: Callable[[int], NDArray[np.uint8]] | None = None
+    label_names: tuple[str, ...] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
+    is_expected: bool = False
+
+    def __len__(self) -> int:
+        """Count the stimuli."""
+        return len(self.image_ids)
+
+    @property
+    def medium(self) -> Literal["picture", "clip"]:
+        """What the stimuli are."""
+        return "picture" if self.frames is None else "clip"
+
+    def captions_of(self, index: int) -> list[str]:
+        """Give the K captions of a stimulus; one that has fewer repeats them.
+
+        Raises:
+            MissingData: if it has none.
+        """
+        found = self.captions(index) if self.captions else []
+        if not found:
+            raise MissingData(
+                f"{self.dataset}/{self.split} has no captions of {self.image_ids[index]}",
+                "complete the file of captions, or use an encoder that reads pixels",
+            )
+        return [found[place % len(found)] for place in range(self.captions_each)]
+
+    def masks_of(self, index: int) -> list[NDArray[np.uint8]] | NDArray[np.uint8]:
+        """Give the mask [H, W] of each frame of a clip, or that of a picture.
+
+        Raises:
+            MissingData: if they are not one a frame.
+        """
+        found = self.masks(index) if self.masks else np.zeros((0, 0, 0), np.uint8)
+        if found.ndim != 3 or len(found) != (self.frames or 1):
+            raise MissingData(
+                f"{self.dataset}/{self.split}: the masks {list(found.shape)} of {self.image_ids[index]} are "
+                f"not one for each of {self.frames or 1} frames",
+                "get the masks of these stimuli",
+            )
+        return found[0] if self.frames is None else list(found)
+
+    def labels_of(self, index: int) -> NDArray[np.uint8]:
+        """Give the labels [K] of a stimulus.
+
+        Raises:
+            MissingData: if they are not one a name.
+        """
+        found = self.labels(index) if self.labels else np.zeros(0, np.uint8)
+        if found.shape != (len(self.label_names),):
+            raise MissingData(
+                f"{self.dataset}/{self.split}: the labels {list(found.shape)} of {self.image_ids[index]} are "
+                f"not one for each of {len(self.label_names)} names",
+                "get the labels of these stimuli",
+            )
+        return found
+
+    def reader(self, what: Literal["captions", "masks", "labels"]) -> Callable[[int], Any]:
+        """Make what gives the captions, masks or labels of a stimulus, as those who encode them take them."""
+        return {"captions": self.captions_of, "masks": self.masks_of, "labels": self.labels_of}[what]
+
+
+def images_for_plan(dataset: Any, split: str) -> StimulusSet:
+    """List the stimuli of a split; where their files are not here, as many as are published stand for them.
+
+    Raises:
+        MissingData: if how many there are is not known.
+    """
+    try:
+        found: StimulusSet = dataset.images(split)
+        return found
+    except MissingData:
+        published: Published | None = getattr(dataset, "published_sizes", None)
+        if published is None or split not in published.stimuli:
+            raise
+    ids = Names.of(f"{split}/{index}" for index in range(published.stimuli[split]))
+    is_clip = published.frames is not None
+    known = {"captions": published.captions, "masks": is_clip, "labels": is_clip}
+    counts: dict[str, Any] = {"captions_each": published.captions, "frames": published.frames}
+    counts |= {what: ids.__getitem__ for what, is_known in known.items() if is_known}  # which nobody reads
+    return StimulusSet(dataset.name, split, ids, ids, ids.__getitem__, is_expected=True, **counts)
+
+
+def files_of(dataset: Any, split: str, reads: str) -> Sequence[Need]:
+    """List the files of a split that hold what is read of stimuli, where the data set says which they are."""
+    named: Sequence[Need] = getattr(dataset, "files", lambda split, reads: ())(split, reads)
+    return named
+
+
+class Dataset(Protocol):
+    """A data set, built by its part's Config."""
+
+    @property
+    def name(self) -> str:
+        """The name under which its stores and runs are kept."""
+
+    @property
+    def recorded_as(self) -> str:
+        """The name under which its signals are kept; not `name` where the same pictures have several."""
+
+    @property
+    def pictured_as(self) -> str:
+        """The name of its pictures; not `name` where that is of a part of them, as `nsd-1` is of `nsd`."""
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether its signals are simulated; every result on them says so."""
+
+    @property
+    def alike_by(self) -> AlikeBy:
+        """What its stimuli are alike by: intervals and permutations take those together."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of its pictures."""
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """The subjects who saw them; none where there are pictures alone: then signal stores say whose."""
+
+    @property
+    def channels(self) -> tuple[str, ...] | None:
+        """The default channels of decoding; None is all."""
+
+    def images(self, split: str) -> StimulusSet:
+        """List the pictures of a split."""
+
+    def require(self, subject: int) -> None:
+        """Check that a subject's recording exists, without reading it; raises MissingData."""
+
+    def recording(self, subject: int, split: str) -> Recording:
+        """Open one subject's recording of a split."""
+
+
+def pictures_below(root: Path, folder: str = "") -> Iterator[str]:
+    """Yield the picture files in a folder of `root`, as POSIX paths below `root`, sorted name by name.
+
+    Links are followed: folders of concepts are often links into a larger data set.
+    """
+    with os.scandir(root / folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        path = f"{folder}/{entry.name}" if folder else entry.name
+        if entry.is_dir():
+            yield from pictures_below(root, path)
+        elif os.path.splitext(path)[1].lower() in PICTURES and entry.is_file():
+            yield path
+
+
+def check_split(dataset: str, split: str, splits: Sequence[str]) -> None:
+    """Refuse a split that a data set does not have."""
+    if split not in splits:
+        raise MissingData(f"{dataset} has no split {split!r}", f"it has: {', '.join(splits)}")
+
+
+def check_unique(image_ids: Sequence[str], place: Callable[[int], object]) -> None:
+    """Refuse pictures that have one image id.
+
+    Args:
+        image_ids: One a picture.
+        place: Index to where the picture lies, for the error.
+    """
+    if len(set(image_ids)) == len(image_ids):
+        return
+    first: dict[str, int] = {}
+    for index, image_id in enumerate(image_ids):
+        if (other := first.setdefault(image_id, index)) != index:
+            raise BrainhiveError(
+                f"{place(index)} and {place(other)} have one image id, {image_id!r}", "rename or remove one"
+            )
+
+
+def decode(source: str | BytesIO, name: object) -> Image.Image:
+    """Decode a picture as RGB.
+
+    Args:
+        source: A file, or its bytes.
+        name: What the picture is called, for the error.
+
+    Raises:
+        BadPicture: naming the picture.
+    """
+    try:
+        opened = open_regular(source) if isinstance(source, str) else nullcontext(source)
+        with opened as content, Image.open(content, formats=FORMATS) as picture:
+            if picture.format == "PNG":  # whose checksums PIL verifies only when told to
+                with Image.open(content, formats=("PNG",)) as twin:
+                    twin.verify()
+            if picture.mode in ("I", "F"):
+                raise ValueError("32 bits a pixel, of no known range")
+            if picture.mode.startswith("I;16"):  # which PIL's conversion would turn white
+                return picture.point(lambda level: level * (1 / 256)).convert("L").convert("RGB")
+            return picture.convert("RGB")
+    except (*RAISED, Image.DecompressionBombError) as error:
+        raise bad_picture(name, error) from error
+
+
+def bad_picture(name: object, error: Exception) -> BadPicture:
+    """Say that a picture cannot be decoded, and why; an error of the machine is raised as it is."""
+    if is_of_the_machine(error):
+        raise error  # a gap in a store would be for good
+    reason = error.strerror if isinstance(error, UnfitFile) else first_line(error)
+    return BadPicture(
+        f"{name} cannot be decoded: {reason}", "replace the file (embed accepts the gap with --skip-bad)"
+    )

@@ -1,0 +1,141 @@
+"""COCO: photographs of everyday scenes, with or without the annotations that say what they show."""
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+
+from pydantic import Field, FiniteFloat
+from typing_extensions import TypedDict
+
+from brainhive_cli.core import documents, parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data import datasets
+from brainhive_cli.data.datasets import pictures_below
+from brainhive_cli.data.datasets._pictures import Pictures, from_files
+from brainhive_cli.data.stores.ids import Names
+
+SPLITS = {"train": "train", "validation": "val", "test": "test"}
+LARGEST = 4 << 30
+"""Bytes of the largest annotations that are read; those of instances in train2017 have 0.45e9."""
+CAPTIONS = 5
+"""Captions of a picture that are kept: every picture has as many, and a few have one or two more."""
+SOURCE = "unpack train2017.zip, val2017.zip and annotations_trainval2017.zip of cocodataset.org there"
+
+
+class _Image(TypedDict):
+    id: int
+    file_name: str
+
+
+class _Caption(TypedDict):
+    image_id: int
+    caption: str
+
+
+class _CaptionFile(TypedDict):
+    images: list[_Image]
+    annotations: list[_Caption]
+
+
+class _Category(TypedDict):
+    id: int
+    name: str
+
+
+class _Instance(TypedDict):
+    image_id: int
+    category_id: int
+    area: FiniteFloat
+
+
+class _InstanceFile(TypedDict):
+    categories: list[_Category]
+    images: list[_Image]
+    annotations: list[_Instance]
+
+
+class Config(parts.Config):
+    """COCO's folders of pictures, one a split.
+
+    A picture's concept is the category that covers most of it, by the areas in annotations/instances_*.json;
+    where there is no such file, or nothing is annotated (all of `test`), a picture is a concept of its own.
+    Its captions are those in annotations/captions_*.json, where that file is there.
+    """
+
+    root: str = Field("", description="folder of the data set; default: coco below paths.data")
+    year: int = Field(2017, description="which folders: train2017, val2017, test2017")
+
+    def build(self, paths: Paths) -> Pictures:
+        """See which splits are there."""
+        root = paths.dataset("coco", self.root)
+        there = tuple(split for split in SPLITS if _folder(root, split, self.year))
+        return Pictures("coco", there or tuple(SPLITS), partial(_images, root, self.year))
+
+
+TINY = Config()
+
+
+def _folder(root: Path, split: str, year: int) -> Path | None:
+    name = f"{SPLITS[split]}{year}"
+    return next((folder for folder in (root / name, root / "images" / name) if folder.is_dir()), None)
+
+
+def _images(root: Path, year: int, split: str) -> datasets.StimulusSet:
+    datasets.check_split("coco", split, tuple(SPLITS))
+    folder = _folder(root, split, year)
+    files = list(pictures_below(folder.parent, folder.name)) if folder else []
+    if not folder or not files:
+        raise MissingData(f"coco: no pictures {root}/{SPLITS[split]}{year}/*.jpg", SOURCE)
+    covers = _concepts(root / "annotations" / f"instances_{folder.name}.json")
+    concepts = [covers.get(name, name) for name in (Path(file).stem for file in files)]
+    found = from_files("coco", split, folder.parent, files, concepts)
+    path = root / "annotations" / f"captions_{folder.name}.json"
+    if not path.is_file():
+        return found
+    return replace(found, captions=Captions(path, found.image_ids), captions_each=CAPTIONS)
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Reads the captions of pictures, all of them when the first is needed."""
+
+    path: Path
+    image_ids: Names
+
+    def __call__(self, index: int) -> list[str]:
+        """Give the captions of a picture."""
+        return _captions(self.path).get(self.image_ids[index].rpartition("/")[2], [])
+
+
+@cache
+def _captions(path: Path) -> dict[str, list[str]]:
+    """Read the captions of each picture, in the order of the file, by its file name without ending."""
+    found = documents.read(path, _CaptionFile, SOURCE, most=LARGEST)
+    stems = {image["id"]: Path(image["file_name"]).stem for image in found["images"]}
+    captions: dict[str, list[str]] = {}
+    for one in found["annotations"]:
+        captions.setdefault(_known(stems, one["image_id"], path), []).append(one["caption"].strip())
+    return captions
+
+
+def _known(names: dict[int, str], number: int, path: Path) -> str:
+    if number not in names:
+        raise BrainhiveError(f"{path} annotates {number}, which it does not list", SOURCE)
+    return names[number]
+
+
+def _concepts(path: Path) -> dict[str, str]:
+    """Read which category covers most of each picture, by the picture's file name without ending."""
+    if not path.is_file():
+        return {}
+    # kept, the outlines would take three times the memory
+    found = documents.read(path, _InstanceFile, SOURCE, most=LARGEST, without={"segmentation"})
+    categories = {category["id"]: category["name"] for category in found["categories"]}
+    stems = {image["id"]: Path(image["file_name"]).stem for image in found["images"]}
+    areas: dict[str, dict[str, float]] = {}
+    for one in found["annotations"]:
+        area = areas.setdefault(_known(stems, one["image_id"], path), defaultdict(float))
+        area[_known(categories, one["category_id"], path)] += one["area"]
+    return {stem: max(area, key=area.__getitem__) for stem, area in areas.items()}

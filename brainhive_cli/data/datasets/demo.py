@@ -1,0 +1,159 @@
+"""The embedded world: drawn pictures with captions, simulated EEG or fMRI; nothing is downloaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data import datasets
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels
+from brainhive_cli.demo import captions, pictures, simulation, voxels
+from brainhive_cli.measurement.units import AlikeBy
+
+REPETITIONS = {"train": 4, "test": 16}
+SEEDS = {"train": 1, "test": 2}
+Space = Literal["sensors", "voxels"]
+SUBJECTS = Field(4, gt=0, le=999, description="simulated subjects")
+SPACE: Any = Field(
+    "sensors", description="sensors: EEG; voxels: fMRI, each subject with other numbers of voxels"
+)
+
+
+class Config(parts.Config):
+    """Pictures with known factors, and signals simulated from them."""
+
+    subjects: int = SUBJECTS
+    noise: float = Field(
+        1.0, ge=0, description="size of the noise; 1 as calibrated: the one knob of difficulty"
+    )
+    space: Space = SPACE
+    concepts: int = Field(
+        pictures.TRAIN_CONCEPTS,
+        gt=1,
+        le=pictures.TRAIN_CONCEPTS,
+        description="training concepts, each in six pictures",
+    )
+
+    def build(self, paths: Paths) -> "Demo":
+        """Make the data set; pictures and signals are made on demand."""
+        name = "demo" if self.noise == 1.0 else f"demo-noise-{self.noise:g}"
+        name += "" if self.concepts == pictures.TRAIN_CONCEPTS else f"-{self.concepts}-concepts"
+        subjects = tuple(range(1, self.subjects + 1))
+        return Demo(name, subjects, self.noise, space=self.space, concepts=self.concepts)
+
+
+TINY = Config(subjects=1)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Scenes that `demo.pictures` draws, and signals that the demo's forward models simulate of them."""
+
+    name: str
+    subjects: tuple[int, ...]
+    noise: float
+    splits: tuple[str, ...] = ("train", "test")
+    channels: tuple[str, ...] | None = None
+    alike_by: AlikeBy = "concept"
+    is_simulated: bool = True
+    space: Space = "sensors"
+    concepts: int = pictures.TRAIN_CONCEPTS
+
+    @property
+    def recorded_as(self) -> str:
+        """The name that its signals are kept under; the pictures' embeddings serve both spaces."""
+        return self.name if self.space == "sensors" else f"{self.name}-{self.space}"
+
+    @property
+    def pictured_as(self) -> str:
+        """The name of the pictures."""
+        return self.name
+
+    def images(self, split: str) -> datasets.StimulusSet:
+        """List the scenes of a split; a picture is drawn when it is opened."""
+        scenes = self._scenes(split)
+        ids, concepts = (Names.of(getattr(scene, key) for scene in scenes) for key in ("image_id", "concept"))
+        read = partial(_draw, scenes), partial(_describe, scenes)
+        return datasets.StimulusSet(self.name, split, ids, concepts, *read, captions.EACH)
+
+    def require(self, subject: int) -> None:
+        """Do nothing: recordings are simulated."""
+
+    def recording(self, subject: int, split: str) -> Recording:
+        """Simulate one subject's recording."""
+        scenes = self._scenes(split)
+        image_ids = [scene.image_id for scene in scenes]
+        return simulated(self.space, *_features(scenes), subject, split, self.noise, image_ids)
+
+    def _scenes(self, split: str) -> tuple[pictures.Scene, ...]:
+        datasets.check_split(self.name, split, self.splits)
+        scenes = pictures.scenes(split)  # type: ignore[arg-type]
+        most = self.concepts * pictures.TRAIN_PICTURES_PER_CONCEPT
+        return tuple(scenes[:most] if split == "train" else scenes)
+
+
+@lru_cache
+def _features(scenes: tuple[pictures.Scene, ...]) -> tuple[simulation.Floats, simulation.Floats]:
+    """Measure low-level [N, F] and semantic features [N, G] of scenes."""
+    low = np.stack([simulation.low_level(pictures.draw(scene)) for scene in scenes])
+    return low, np.stack([simulation.semantic(scene) for scene in scenes])
+
+
+def _draw(scenes: Sequence[pictures.Scene], index: int) -> Image.Image:
+    return pictures.draw(scenes[index])
+
+
+def _describe(scenes: Sequence[pictures.Scene], index: int) -> list[str]:
+    return captions.captions(scenes[index])
+
+
+def simulated(
+    space: Space,
+    low: simulation.Floats,
+    semantic: simulation.Floats,
+    subject: int,
+    split: str,
+    noise: float,
+    image_ids: list[str],
+) -> Recording:
+    """Simulate a recording of features [N, F] and [N, G], and label it as such."""
+    repetitions, seed = (given.get(split, given["test"]) for given in (REPETITIONS, SEEDS))
+    planned = (subject, repetitions, seed, noise)
+    if space == "voxels":
+        return of_voxels({"looks": low, "meaning": semantic}, *planned, image_ids)
+    signal = simulation.simulate(low, semantic, *planned)
+    return Recording(
+        signal=signal,
+        image_ids=image_ids,
+        space=Sensors(tuple(simulation.CHANNELS)),
+        times_s=np.arange(signal.shape[-1]) / simulation.RATE_HZ,
+        rate_hz=simulation.RATE_HZ,
+        unit=simulation.UNIT,
+        provenance={"simulated": simulation.PROVENANCE},
+    )
+
+
+def of_voxels(
+    features: Mapping[str, simulation.Floats],
+    subject: int,
+    repetitions: int,
+    seed: int,
+    noise: float,
+    image_ids: list[str],
+    cortex: voxels.Cortex = voxels.PICTURES,
+) -> Recording:
+    """Simulate fMRI of features [N, F] by name, and label it as such; arguments as `voxels.simulate`."""
+    shown = voxels.repetitions(subject, len(image_ids), repetitions, seed)  # [N]
+    is_there = np.arange(repetitions) < shown[:, None]
+    signal = voxels.simulate(features, subject, repetitions, seed, noise, cortex=cortex)
+    signal[~is_there] = 0
+    space = Voxels(voxels.regions(subject, cortex))
+    provenance = {"simulated": voxels.PROVENANCE}
+    return Recording(signal, image_ids, space, np.zeros(1), None, voxels.UNIT, provenance, repetitions=shown)

@@ -1,0 +1,141 @@
+"""The embedded world in motion: drawn films with captions, masks and labels, and simulated fMRI of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data import datasets
+from brainhive_cli.data.datasets.demo import REPETITIONS, SEEDS, of_voxels
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.demo import captions, films, pictures, simulation, voxels
+from brainhive_cli.measurement.units import AlikeBy
+
+
+class Config(parts.Config):
+    """Films of known things on their way, and voxels that answer to thing, direction and place."""
+
+    subjects: int = Field(2, gt=0, le=999, description="simulated subjects")
+    noise: float = Field(1.0, ge=0, description="size of the noise; 1 as calibrated")
+    concepts: int = Field(
+        pictures.TRAIN_CONCEPTS,
+        gt=1,
+        le=pictures.TRAIN_CONCEPTS,
+        description="training concepts, each in six films",
+    )
+    test_films: int = Field(
+        pictures.TEST_CONCEPTS,
+        gt=1,
+        le=pictures.TEST_CONCEPTS,
+        description="test films, each of a new concept",
+    )
+
+    def build(self, paths: Paths) -> "DemoFilms":
+        """Make the data set; films and signals are made on demand."""
+        name = "demo-films" if self.noise == 1.0 else f"demo-films-noise-{self.noise:g}"
+        name += "" if self.concepts == pictures.TRAIN_CONCEPTS else f"-{self.concepts}-concepts"
+        name += "" if self.test_films == pictures.TEST_CONCEPTS else f"-{self.test_films}-tested"
+        subjects = tuple(range(1, self.subjects + 1))
+        return DemoFilms(name, subjects, self.noise, self.concepts, self.test_films)
+
+
+TINY = Config(subjects=1, concepts=2, test_films=4)
+
+
+@dataclass(frozen=True)
+class DemoFilms:
+    """Films that `demo.films` draws, and the fMRI that `demo.voxels` simulates of them."""
+
+    name: str
+    subjects: tuple[int, ...]
+    noise: float
+    concepts: int
+    test_films: int
+    splits: tuple[str, ...] = ("train", "test")
+    channels: tuple[str, ...] | None = None
+    alike_by: AlikeBy = "concept"
+    is_simulated: bool = True
+
+    @property
+    def recorded_as(self) -> str:
+        """The name that its signals are kept under."""
+        return self.name
+
+    @property
+    def pictured_as(self) -> str:
+        """The name of the films."""
+        return self.name
+
+    def images(self, split: str) -> datasets.StimulusSet:
+        """List the films of a split; one is drawn when it is opened."""
+        shown = self._films(split)
+        return datasets.StimulusSet(
+            self.name,
+            split,
+            Names.of(film.scene.image_id for film in shown),
+            Names.of(film.scene.concept for film in shown),
+            _Each(shown, _clip),
+            _Each(shown, _captions),
+            captions.EACH,
+            films.FRAMES,
+            _Each(shown, films.Film.masks),
+            _Each(shown, films.Film.labels),
+            films.LABELS,
+        )
+
+    def require(self, subject: int) -> None:
+        """Do nothing: recordings are simulated."""
+
+    def recording(self, subject: int, split: str) -> Recording:
+        """Simulate one subject's recording."""
+        shown = self._films(split)
+        ids = [film.scene.image_id for film in shown]
+        planned = REPETITIONS[split], SEEDS[split], self.noise
+        return of_voxels(_features(shown), subject, *planned, ids, voxels.FILMS)
+
+    def _films(self, split: str) -> tuple[films.Film, ...]:
+        datasets.check_split(self.name, split, self.splits)
+        shown = films.films(split)  # type: ignore[arg-type]
+        most = self.concepts * films.TRAIN_FILMS_PER_CONCEPT if split == "train" else self.test_films
+        return tuple(shown[:most])
+
+
+@dataclass(frozen=True)
+class _Each:
+    """Gives something of a film, by its index; it can be pickled."""
+
+    shown: tuple[films.Film, ...]
+    give: Callable[[films.Film], Any]
+
+    def __call__(self, index: int) -> Any:
+        return self.give(self.shown[index])
+
+
+def _clip(film: films.Film) -> datasets.Clip:
+    return datasets.Clip(film.frames(), films.RATE_HZ)
+
+
+def _captions(film: films.Film) -> list[str]:
+    return captions.captions(film.scene)
+
+
+@lru_cache
+def _features(shown: tuple[films.Film, ...]) -> dict[str, simulation.Floats]:
+    """Measure what drives the voxels: looks, averaged over the frames as a slow response does; the rest."""
+    steps = {name: np.array(step, np.float32) for name, step in films.DIRECTIONS.items()}
+    rows = [
+        {
+            "looks": np.mean([simulation.low_level(frame) for frame in _clip(film).pictures], 0),
+            "motion": steps[film.direction],
+            "object": simulation.semantic(film.scene, ("category", "shape", "colour", "texture")),
+            "place": simulation.semantic(film.scene, ("background",)),
+        }
+        for film in shown
+    ]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -1,0 +1,174 @@
+"""The stimuli of the Natural Scenes Dataset: 73,000 squares of COCO, 1000 of them seen by all subjects."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+
+from brainhive_cli.core import needs, parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.needs import Need
+from brainhive_cli.core.plain_files import files_called
+from brainhive_cli.core.recipe import Numbers, Paths
+from brainhive_cli.data import datasets
+from brainhive_cli.data.datasets._pictures import Pictures
+from brainhive_cli.data.published_data import PUBLISHED
+from brainhive_cli.data.stores import hdf5, pickles
+from brainhive_cli.data.stores.damage import RAISED, described
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.mapping import numbers
+
+STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
+BYTES = 73_000 * 425 * 425 * 3
+"""Of the pictures."""
+CURATED = "COCO_73k_annots_curated.npy"
+"""MindEye1's captions, [73000, 5] strings by 73k id; '' where there are fewer."""
+CAPTIONS, OWN = 5, 9_000
+"""Captions of a picture; training pictures of a subject, which nobody else saw."""
+CAPTION_SOURCE = f"hf download pscotti/naturalscenesdataset {CURATED} --repo-type dataset --local-dir"
+SPLITS = ("train", "test")
+SOURCE = (
+    "sign the agreement of naturalscenesdataset.org, then fetch nsddata_stimuli/stimuli/nsd and "
+    "nsddata/experiments/nsd into that folder by the lines of: brainhive fetch nsd"
+)
+
+
+class Config(parts.Config):
+    """NSD's pictures, 425 × 425 pixels.
+
+    `test` is the 1000 pictures that all subjects saw, `train` the others. A picture's id is its 73k id, as
+    NSD's own file names have it (`nsd02951`, counted from 1). Each picture is a concept of its own.
+    Captions are COCO's: those of COCO_73k_annots_curated.npy anywhere below the folder.
+    """
+
+    root: str = Field("", description="folder of the data set; default: nsd below paths.data")
+    subjects: Numbers | None = Field(
+        None,
+        description="only what these subjects were shown, 10,000 pictures each, in stores of their own; "
+        "default: all 73,000",
+    )
+
+    def build(self, paths: Paths) -> Pictures:
+        """Point at the data; nothing is read yet."""
+        chosen = sorted(set(self.subjects or ()))
+        if absent := [subject for subject in chosen if subject not in range(1, 9)]:
+            raise RecipeError(f"nsd has no subject {absent[0]}", "it has 1 to 8")
+        root, name = paths.dataset("nsd", self.root), "-".join(map(str, ["nsd", *chosen]))
+        listed, published = partial(_images, root, name, chosen), PUBLISHED["nsd"]
+        if chosen:  # whose training pictures are those of nobody else
+            published = replace(published, stimuli={**published.stimuli, "train": OWN * len(chosen)})
+        return Pictures(name, SPLITS, listed, "nsd", published_sizes=published, files=partial(_files, root))
+
+
+TINY = Config()
+
+
+def _files(root: Path, split: str, reads: str) -> list[Need]:
+    if reads == "captions":
+        return [needs.files(files_called(CURATED, root), CURATED, root, f"{CAPTION_SOURCE} {root}")]
+    sizes = {STIMULI: BYTES, INFO: None}
+    return [needs.files(files_called(name, root), name, root, SOURCE, size) for name, size in sizes.items()]
+
+
+@dataclass(frozen=True)
+class Bricks:
+    """Opens pictures of `imgBrick` [73000, 425, 425, 3], uint8; the file is open no longer than that takes.
+
+    Attributes:
+        rows: [N] row of each picture.
+    """
+
+    path: Path
+    rows: NDArray[np.int64]
+
+    def __call__(self, index: int) -> Image.Image:
+        """Read a picture."""
+        row = int(self.rows[index])
+        try:
+            with h5py.File(self.path, "r") as file:
+                return Image.fromarray(numbers(file, "imgBrick", "u")[row])
+        except RAISED as error:
+            raise datasets.bad_picture(f"{_image_id(row)} in {self.path}", error) from error
+
+
+def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datasets.StimulusSet:
+    datasets.check_split(name, split, SPLITS)
+    path = _find(root, STIMULI)
+    with hdf5.open_file(path, SOURCE, MissingData) as file:
+        bricks = numbers(file, "imgBrick")
+        if bricks.ndim != 4 or bricks.dtype != np.uint8:
+            raise ValueError(f"imgBrick is {bricks.dtype} {list(bricks.shape)}, not bytes [N, H, W, 3]")
+        is_test = np.zeros(len(bricks), bool)
+    shared, shown = _shown(root, subjects)
+    if not shared or not 0 <= min(shown) <= max(shown) < len(is_test):
+        raise BrainhiveError(
+            f"{path} has {len(is_test)} pictures, but not those {len(shared)} that all subjects saw", SOURCE
+        )
+    is_test[shared] = True
+    is_shown = np.zeros(len(is_test), bool)
+    is_shown[shown] = True
+    rows = np.flatnonzero((is_test == (split == "test")) & is_shown)
+    image_ids = Names.of(map(_image_id, rows.tolist()))
+    found = datasets.StimulusSet(name, split, image_ids, image_ids, Bricks(path, rows))
+    files = files_called(CURATED, root)
+    if not files:
+        return replace(found, absent={"captions": f"{CAPTION_SOURCE} {root}"})
+    return replace(found, captions=Captions(files[0], rows), captions_each=CAPTIONS)
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Reads captions from a mapped array [73000, 5] of strings.
+
+    Attributes:
+        rows: [N] row of each picture.
+    """
+
+    path: Path
+    rows: NDArray[np.int64]
+
+    def __call__(self, index: int) -> list[str]:
+        """Give the captions of a picture, in their order."""
+        texts, row = _texts(self.path), int(self.rows[index])
+        return [text for text in map(str, texts[row]) if text] if row < len(texts) else []
+
+
+@cache
+def _texts(path: Path) -> NDArray[Any]:
+    with described(path, f"{CAPTION_SOURCE} {path.parent}"):
+        found = pickles.array(pickles.load(path))
+        if found.ndim != 2 or found.dtype.kind not in "UO":
+            raise ValueError(f"it holds {found.dtype} {list(found.shape)}, not strings [N, K]")
+        return found
+
+
+def _image_id(row: int) -> str:
+    return f"nsd{row + 1:05d}"
+
+
+def _shown(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Read which rows all subjects saw, and which any of these were shown; all rows without subjects."""
+    path = _find(root, INFO)
+    with described(path, SOURCE), path.open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+        shown = [
+            int(row["nsdId"])
+            for row in table
+            if not subjects or any(int(row[f"subject{each}_rep0"]) for each in subjects)
+        ]
+        return [int(row["nsdId"]) for row in table if row["shared1000"] == "True"], shown
+
+
+def _find(root: Path, name: str) -> Path:
+    found = files_called(name, root)
+    if not found:
+        raise MissingData(f"nsd: no {root}/**/{name}", SOURCE)
+    return found[0]

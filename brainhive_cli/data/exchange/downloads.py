@@ -1,0 +1,112 @@
+"""Where each data set is, on whose terms, and what people have to do themselves."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from brainhive_cli.data.hub_datasets import Repository
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set is.
+
+    Attributes:
+        repository: Of the hub; empty where the hub does not have it.
+        further: Others of the hub whose files lie in the same folder.
+        terms: Where its licence, or agreement, stands.
+        steps: What people do themselves, in order; `{root}` is the folder of the data set, `{subjects}` those
+            whose recordings they want.
+        others: Where else it is, or more of it.
+        tops: How files at the top of an archive of the first folder begin, if they belong into a folder of
+            the archive's name.
+        subjects: All subjects, where steps name them.
+    """
+
+    repository: str = ""
+    further: tuple[Repository, ...] = ()
+    terms: str = ""
+    steps: tuple[str, ...] = ()
+    others: str = ""
+    tops: tuple[str, ...] = ()
+    subjects: tuple[int, ...] = ()
+
+
+THINGS = ("sub-", "training_images/", "train_images/", "test_images/")
+IMAGES = "https://osf.io/jum2f"
+"""Of THINGS, with their LICENSE, which is to be read before the password of the archive is used."""
+NSD = "aws s3 cp --no-sign-request s3://natural-scenes-dataset"
+DESIGN = "nsddata/experiments/nsd"
+MASKS = "nsddata/ppdata/subj0$s/func1pt8mm/roi"
+BETAS = "nsddata_betas/ppdata/subj0$s/func1pt8mm/betas_fithrf_GLMdenoise_RR"
+SOURCES: Mapping[str, Source] = {
+    # READMEs of UBP (HaitaoWuTJU/Uncertainty-aware-Blur-Prior), BrainHiVE (ssshamiii/Brain-HIVE), NeuroBridge
+    # (feroooooo/NeuroBridge: crxs4, y63gw), ATM (ncclab-sustech/EEG_Image_decode) and the data's authors
+    # (gifale95/eeg_encoding: 3jk45)
+    "things-eeg": Source(
+        "Haitao999/things-eeg",
+        terms=f"https://osf.io/3jk45 (recordings), LICENSE of {IMAGES} (pictures)",
+        others="raw recordings, for `brainhive prepare`: https://osf.io/crxs4, with image_metadata.npy of "
+        "https://osf.io/qkgtf; prepared by their authors: https://osf.io/anp5v, by ATM's: "
+        "LidongYang/EEG_Image_decode on the hub; pictures: https://osf.io/y63gw",
+        tops=THINGS,
+    ),
+    # READMEs of BrainHiVE and UBP; NeuroBridge's scripts/things_meg/download_meg.sh
+    "things-meg": Source(
+        "Haitao999/things-eeg-meg",
+        terms=f"https://openneuro.org/datasets/ds004212 (recordings), LICENSE of {IMAGES} (pictures)",
+        others="Haitao999/things-meg on the hub; epochs, for `brainhive prepare`: "
+        "aws s3 cp --no-sign-request --recursive s3://openneuro.org/ds004212/derivatives/preprocessed FOLDER",
+        tops=THINGS,
+    ),
+    # Pages of these repositories on the hub, whose terms are ImageNet's
+    "imagenet": Source(
+        "ILSVRC/imagenet-1k",
+        terms="non-commercial research and education only, https://image-net.org/download.php (accept them "
+        "on https://huggingface.co/datasets/ILSVRC/imagenet-1k, then: hf auth login)",
+        others="visual-layer/imagenet-1k-vl-enriched and timm/imagenet-1k-wds on the hub",
+    ),
+    # READMEs of NeuroClips (gongzix/NeuroClips) and NEURONS (xmed-lab/NEURONS); page of the recordings
+    "cc2017": Source(
+        "gongzx/cc2017_dataset",
+        (Repository("McGregorW/NEURONS", "model", ("masks/*", "qwen_annotation/*")),),
+        terms="https://doi.org/10.4231/R7SF2TCW (recordings and films: CC0)",
+        subjects=(1, 2, 3),
+    ),
+    # cocodataset.org, Download and Terms of use
+    "coco": Source(
+        terms="https://cocodataset.org/#termsofuse",
+        steps=(
+            "mkdir -p {root} && cd {root}",
+            "curl -C - -O http://images.cocodataset.org/zips/train2017.zip",
+            "curl -C - -O http://images.cocodataset.org/zips/val2017.zip",
+            "curl -C - -O http://images.cocodataset.org/annotations/annotations_trainval2017.zip",
+            "unzip -nq train2017.zip && unzip -nq val2017.zip && unzip -nq annotations_trainval2017.zip",
+        ),
+    ),
+    # NSD's data manual (cvnlab.slite.page: How to get the data; Terms and Conditions); the files are those
+    # that brain-diffuser's data/download_nsddata.py takes
+    "nsd": Source(
+        terms="https://cvnlab.slite.page/p/IB6BSeW_7o/Terms-and-Conditions",
+        steps=(
+            "read the terms, and fill in the NSD Data Access Agreement: https://naturalscenesdataset.org",
+            f"{NSD}/nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5 {{root}}/nsddata_stimuli/stimuli/nsd/",
+            f"for f in nsd_expdesign.mat nsd_stim_info_merged.csv; do {NSD}/{DESIGN}/$f {{root}}/{DESIGN}/; "
+            "done",
+            "hf download pscotti/naturalscenesdataset COCO_73k_annots_curated.npy --repo-type dataset "
+            "--local-dir {root}",
+            f"for s in {{subjects}}; do {NSD}/{MASKS} {{root}}/{MASKS} --recursive; done",
+            f"for s in {{subjects}}; do {NSD}/{BETAS} {{root}}/{BETAS} --recursive "
+            "--exclude '*' --include '*.nii.gz'; done",
+        ),
+        others="other files of MindEye: pscotti/naturalscenesdataset and pscotti/mindeyev2 on the hub",
+        subjects=(1, 2, 3, 4, 5, 6, 7, 8),
+    ),
+}
+"""Each address is one that the public source in the comment above it gives."""
+
+
+def is_of_subjects(name: str, subjects: Mapping[int, object] | list[int] | None) -> bool:
+    """Whether a file belongs to one of the subjects, or to all."""
+    found = re.search(r"sub(?:ject|j)?[-_]?(\d+)", name)
+    return subjects is None or found is None or int(found[1]) in subjects

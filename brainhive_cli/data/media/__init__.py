@@ -1,0 +1,1 @@
+"""Pictures and clips: their files, decoding and augmentation."""

@@ -1,0 +1,156 @@
+"""Multivariate noise normalisation (MVNN): signals times the inverse root of the covariance of their noise.
+
+Source: Guggenmos et al. 2018, as THINGS-EEG2's authors and NICE apply it. The covariance of each block of
+observations is shrunk as in scikit-learn's discriminant analysis (Ledoit-Wolf on standardised columns), then
+all are averaged. Here the blocks of a chunk are one batched product.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.stores.sliced import grouped
+
+Across = Literal["epochs", "time"]
+"""Observations of a block: `epochs`, the samples of one trial, so that the response itself counts as noise;
+`time`, the trials of one stimulus at one time."""
+CHUNK = 2**18
+"""Values in a chunk of blocks, 1 MiB in float32, which stay in a CPU's cache."""
+SMALLEST = 1e-9
+"""Share of the largest variance below which a direction holds rounding and no signal."""
+Signal = NDArray[np.floating[Any]]
+
+
+def covariance(epochs: Signal, stimuli: NDArray[np.int64], across: Across) -> NDArray[np.float64]:
+    """Average the shrunk covariances [C, C] of blocks, with equal weight for each stimulus.
+
+    Args:
+        epochs: [trials, C, T] of one session, in a unit in which the values are near 1, as microvolts are.
+        stimuli: [trials], the stimulus of each trial.
+        across: What the observations of a block are.
+
+    Raises:
+        BrainhiveError: if no stimulus was shown twice, as `time` needs.
+    """
+    total = np.zeros((epochs.shape[1],) * 2)
+    for blocks, weights in (_trials if across == "epochs" else _times)(epochs, stimuli):
+        total += _weighted_sum(blocks - blocks.mean(axis=2, keepdims=True), weights)
+    return total
+
+
+def _trials(epochs: Signal, stimuli: NDArray[np.int64]) -> Iterator[tuple[Signal, NDArray[np.float64]]]:
+    """Yield trials [n, C, T] and their weights [n]."""
+    _, place, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
+    weights = 1 / (counts[place] * len(counts))
+    step = max(1, CHUNK // epochs[0].size)
+    for start in range(0, len(epochs), step):
+        yield epochs[start : start + step], weights[start : start + step]
+
+
+def _times(epochs: Signal, stimuli: NDArray[np.int64]) -> Iterator[tuple[Signal, NDArray[np.float64]]]:
+    """Yield the trials of each stimulus and time as observations [n, C, R], and the weights [n]."""
+    _, table, counts = grouped(stimuli)
+    blocks = int((counts > 1).sum()) * epochs.shape[2]
+    if not blocks:
+        raise BrainhiveError("no stimulus was shown twice in this session", "preparation.whiten=epochs")
+    for repetitions in np.unique(counts[counts > 1]):
+        rows = table[counts == repetitions, :repetitions]  # [S, R]
+        step = max(1, CHUNK // (epochs[0].size * repetitions))
+        for start in range(0, len(rows), step):
+            found = epochs[rows[start : start + step]]  # [s, R, C, T]
+            observations = found.transpose(0, 3, 2, 1).reshape(-1, found.shape[2], repetitions)
+            observations = observations.astype(np.float64)  # two trials may nearly cancel
+            yield observations, np.full(len(observations), 1 / blocks)
+
+
+def _weighted_sum(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum shrunk covariances: (1 - λ) S + λ diag(S), with the λ of each block.
+
+    Args:
+        centred: [n, C, T] blocks of T observations with mean 0; they are overwritten.
+        weights: [n].
+    """
+    return (_of_many if centred.shape[2] >= centred.shape[1] else _of_few)(centred, weights)
+
+
+def _of_many(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum the shrunk covariances of blocks with more observations than channels."""
+    count, channels, observations = centred.shape
+    products = centred @ centred.transpose(0, 2, 1)  # [n, C, C]
+    variances = np.diagonal(products, axis1=1, axis2=2) / observations  # [n, C]
+    precisions = np.divide(1, variances, out=np.zeros_like(variances), where=variances > 0)[:, :, None]
+    by_channel = ((products * products) @ precisions).astype(np.float64)  # [n, C, 1]
+    squares = (by_channel * precisions).sum(axis=(1, 2)) / observations**2
+    lengths = precisions.transpose(0, 2, 1) @ np.square(centred, out=centred)  # [n, 1, T]
+    shrinkage = _shrinkage(squares, lengths[:, 0], channels)
+    kept = (weights * (1 - shrinkage) / observations).astype(centred.dtype)
+    total: NDArray[np.float64] = (kept @ products.reshape(count, -1)).reshape(channels, channels)
+    return total + np.diag((weights * shrinkage) @ variances)
+
+
+def _of_few(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum those of blocks with fewer: inner products of observations have the same squares."""
+    channels, observations = centred.shape[1:]
+    variances = np.einsum("nct,nct->nc", centred, centred) / observations  # [n, C]
+    standard = centred / np.sqrt(np.where(variances > 0, variances, 1))[:, :, None]
+    products = standard.transpose(0, 2, 1) @ standard / observations  # [n, T, T]
+    squares = np.einsum("nij,nij->n", products, products, dtype=np.float64)
+    lengths = np.diagonal(products, axis1=1, axis2=2) * observations  # [n, T]
+    shrinkage = _shrinkage(squares, lengths, channels)
+    factors = np.sqrt(weights * (1 - shrinkage) / observations).astype(centred.dtype)
+    flat = (centred * factors[:, None, None]).transpose(1, 0, 2).reshape(channels, -1)
+    total: NDArray[np.float64] = flat @ flat.T
+    return total + np.diag((weights * shrinkage) @ variances)
+
+
+def _shrinkage(squares: NDArray[np.float64], lengths: Signal, channels: int) -> NDArray[np.float64]:
+    """Estimate λ [n] of blocks with standardised channels.
+
+    Args:
+        squares: [n], the sum of the squares of their correlations.
+        lengths: [n, T], the squared length of each observation.
+        channels: C.
+    """
+    fourth = (lengths.astype(np.float64) ** 2).mean(axis=1)
+    distance = (squares - channels) / channels
+    spread = np.minimum((fourth - squares) / (channels * lengths.shape[1]), distance)
+    return np.divide(spread, distance, out=np.zeros(len(squares)), where=distance > 0)
+
+
+def refuse_flat(variances: NDArray[Any], names: Sequence[str]) -> None:
+    """Refuse channels [C] that hold no signal.
+
+    Raises:
+        BrainhiveError: naming them.
+    """
+    is_flat = variances <= SMALLEST * variances.max()
+    if flat := [name for name, without in zip(names, is_flat, strict=True) if without]:
+        raise BrainhiveError(
+            f"flat channels: {', '.join(flat)}", "leave them out: preparation.channels=[...]"
+        )
+
+
+def whitener(noise: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.float64]:
+    """Compute Σ^(-1/2) [C, C] of a covariance of noise.
+
+    Raises:
+        BrainhiveError: naming flat channels; or if channels are sums of others, as after average reference.
+    """
+    refuse_flat(np.diag(noise), names)
+    values, directions = np.linalg.eigh(noise)
+    if values[0] <= SMALLEST * values[-1]:
+        raise BrainhiveError(
+            "the covariance of the noise is singular: channels are sums of one another",
+            "leave out the reference, or bad channels that were interpolated; or preparation.whiten=no",
+        )
+    return (directions * values**-0.5) @ directions.T
+
+
+def whiten(epochs: Signal, matrix: NDArray[np.float64]) -> None:
+    """Multiply trials [n, C, T] by a whitener [C, C], in place."""
+    step, factor = max(1, CHUNK // epochs[0].size), matrix.astype(epochs.dtype)
+    for start in range(0, len(epochs), step):
+        epochs[start : start + step] = factor @ epochs[start : start + step]

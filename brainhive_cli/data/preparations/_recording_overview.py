@@ -1,0 +1,234 @@
+"""What people look at before their recordings are prepared: channels, and how often pictures were shown."""
+
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.console import Table
+from brainhive_cli.data.preparations import Overview
+from brainhive_cli.data.preparations._noise import SMALLEST
+from brainhive_cli.data.preparations._recording_channels import KeptChannels, plain_name, standard_positions
+
+NO_EEG = re.compile(
+    r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|RESP|GSR|AUX|COUNTER|BATTERY).*"
+    r"|(EXG|HEO|VEO|LO|SO|IO|ERG|BIP|DC|DIN|ACC|GYR|TEMP|SPO|STI|CHIN|EDA|PPG|CMS|DRL)[ _-]?[A-Z]?\d*",
+    re.IGNORECASE,
+)
+"""What amplifiers call channels that record no EEG: eyes, heart, muscles, triggers, other sensors."""
+MANY_TIMES = 20
+"""Times the median variance that a channel of EEG or MEG reaches only if it is noise, or something else."""
+MOSTLY = 0.8
+"""Share of a split's pictures from which on a session is one that shows all of them."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How often a subject saw each picture.
+
+    Attributes:
+        channels: Of the subject's recordings.
+        counts: [pictures] by session.
+    """
+
+    channels: KeptChannels
+    counts: Mapping[int, NDArray[np.int64]]
+
+
+def look_over(
+    subjects: Mapping[int, Shown], image_ids: Sequence[str], by_split: Mapping[str, NDArray[np.int64]]
+) -> Overview:
+    """Describe the recordings of subjects, and warn of what is unusual.
+
+    Args:
+        subjects: What the files of each hold.
+        image_ids: [pictures].
+        by_split: The rows of each split among them.
+    """
+    if not subjects:
+        return Overview()
+    warnings: dict[str, list[int]] = defaultdict(list)
+    suspects: list[str] = []
+    for subject, shown in subjects.items():
+        for text, names in _unusual_channels(shown.channels):
+            warnings[text].append(subject)
+            suspects += names
+        for text in _unusual_counts(shown.counts, image_ids, by_split):
+            warnings[text].append(subject)
+    lines = [f"subject {spans(numbers)}: {text}" for text, numbers in warnings.items()]
+    kept = {subject: shown.channels for subject, shown in subjects.items()}
+    lines += (difference := _difference(kept))
+    way = ""
+    if suspects or difference:
+        way = f"{_way_to_equal_channels(kept, suspects)} leaves them out"
+        headers = [header for channels in kept.values() for header in channels.headers.values()]
+        if not next(iter(kept.values())).interpolate and any(header.bad for header in headers):
+            way += "; preparation.interpolate=true keeps those that were marked as bad"
+    return Overview((_table_of_channels(kept), _table_of_pictures(subjects, by_split)), tuple(lines), way)
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Write whole numbers as `1–3, 5`."""
+    runs = [
+        [number for _, number in run]
+        for _, run in groupby(enumerate(sorted({*numbers})), lambda pair: pair[1] - pair[0])
+    ]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+
+
+def _by_value(items: Mapping[int, Sequence[Hashable]]) -> dict[Hashable, list[int]]:
+    """Group numbers that have an entry in common."""
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for number, entries in items.items():
+        for entry in entries:
+            groups[entry].append(number)
+    return groups
+
+
+def _table_of_channels(kept: Mapping[int, KeptChannels]) -> Table:
+    groups = _by_value({subject: [*_rows_of_channels(channels)] for subject, channels in kept.items()})
+    rows = [(spans(subjects), *row) for row, subjects in groups.items()]  # type: ignore[misc]
+    columns = ("subject", "type", "channels", "kept", "bad", "positions", "names")
+    return Table("Channels", columns, tuple(rows))
+
+
+def _rows_of_channels(channels: KeptChannels) -> Iterator[tuple[str, int, int, str, str, str]]:
+    """Describe the channels of each type: how many there are, and what becomes of them."""
+    header = next(iter(channels.headers.values()))
+    if channels.has_own_positions:
+        places = "of the file"
+    elif without := channels.without_position:
+        places = f"none, without {' '.join(without)}" if len(without) < len(channels.names) else "none"
+    else:
+        places = "10-05, by name"
+    for kind in dict.fromkeys(header.types):
+        names = [name for name, each in zip(header.names, header.types, strict=True) if each == kind]
+        kept = [name for name in names if name in channels.names]
+        bad = [_where_bad(channels, name) for name in names if _files_bad(channels, name)]
+        yield kind, len(names), len(kept), " ".join(bad) or "–", places if kept else "–", " ".join(names)
+
+
+def _files_bad(channels: KeptChannels, name: str) -> int:
+    return sum(name in header.bad for header in channels.headers.values())
+
+
+def _where_bad(channels: KeptChannels, name: str) -> str:
+    files, count = len(channels.headers), _files_bad(channels, name)
+    return name if count == files else f"{name} (in {count} of {files} files)"
+
+
+def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]:
+    """Say which channels are probably no signal of the brain, or not alive; and name them."""
+    names = np.array(channels.names)
+    kinds = np.array(channels.kinds)
+    plain = [plain_name(name) for name in names]
+    has_such_name = np.array([bool(NO_EEG.fullmatch(name)) for name in plain]) & (kinds == "eeg")
+    if other := names[has_such_name].tolist():
+        yield f"{', '.join(other)}: EEG by the file, but not by name", other
+    if "eeg" in kinds and not channels.has_own_positions:
+        is_unknown = ~np.isfinite(standard_positions(channels.names)).all(axis=1)
+        if is_unknown.mean() < 0.5 and (strange := names[is_unknown & ~has_such_name].tolist()):
+            yield f"{', '.join(strange)}: no electrode of the 10-05 system has that name", strange
+    if bad := [name for name in channels.names if not channels.interpolate and _files_bad(channels, name)]:
+        yield f"{', '.join(bad)}: named in preparation.channels, but marked as bad", bad
+    for path, header in channels.headers.items():
+        if not {*channels.names} <= {*header.names}:
+            continue  # which the preparation refuses
+        is_used = ~np.isin(names, channels.bad_of(path))
+        variances = header.variances[[header.names.index(name) for name in names]]
+        medians = np.array([np.median(variances[(kinds == kind) & is_used]) for kind in kinds])
+        ratios = np.divide(variances, medians, out=np.ones(len(names)), where=medians > 0)
+        for name, ratio in zip(names[is_used], ratios[is_used], strict=True):
+            if ratio > MANY_TIMES:
+                yield f"{name} has {ratio:.0f} times the median variance in {path.name}", [str(name)]
+            elif ratio <= SMALLEST:
+                yield f"{name} is flat in {path.name}", [str(name)]
+
+
+def _difference(kept: Mapping[int, KeptChannels]) -> list[str]:
+    """Say which subjects keep other channels than all have in common."""
+    sets = {subject: {*channels.names} for subject, channels in kept.items()}
+    common = set.intersection(*sets.values())
+    everything = [name for channels in kept.values() for name in channels.names]
+    lacking = {
+        subject: " ".join(name for name in dict.fromkeys(everything) if name not in names)
+        for subject, names in sets.items()
+    }
+    if all(names == common for names in sets.values()):
+        orders = {channels.names for channels in kept.values()}
+        return ["subjects have their channels in different orders: they cannot be trained together"] * (
+            len(orders) > 1
+        )
+    texts = [
+        f"subject {spans(subjects)} {f'lacks {names}' if names else 'has all'}"
+        for names, subjects in _by_value({subject: [names] for subject, names in lacking.items()}).items()
+    ]
+    return [f"subjects keep different channels, and cannot be trained together: {'; '.join(texts)}"]
+
+
+def _way_to_equal_channels(kept: Mapping[int, KeptChannels], suspects: Sequence[str]) -> str:
+    """Write the override by which no suspect is kept, and all subjects have the same channels in order."""
+    first = next(iter(kept.values()))
+    names = [
+        name
+        for name in first.names
+        if name not in suspects and all(name in channels.names for channels in kept.values())
+    ]
+    orders = {tuple(name for name in channels.names if name in names) for channels in kept.values()}
+    if len(orders) > 1 or first.wanted:
+        return shlex.quote(f"preparation.channels=[{','.join(names)}]")
+    everything = dict.fromkeys(name for channels in kept.values() for name in channels.names)
+    out = [*first.exclude, *(name for name in everything if name not in names)]
+    return shlex.quote(f"preparation.exclude=[{','.join(dict.fromkeys(out))}]")
+
+
+def _table_of_pictures(subjects: Mapping[int, Shown], by_split: Mapping[str, NDArray[np.int64]]) -> Table:
+    rows_of = {}
+    for subject, shown in subjects.items():
+        by_session = {session: _rows_of_session(counts, by_split) for session, counts in shown.counts.items()}
+        rows_of[subject] = [(spans(sessions), *row) for row, sessions in _by_value(by_session).items()]  # type: ignore[misc]
+    rows = [(spans(numbers), *row) for row, numbers in _by_value(rows_of).items()]  # type: ignore[misc]
+    columns = ("subject", "session", "split", "pictures", "times shown")
+    return Table("Pictures that were shown", columns, tuple(rows))
+
+
+def _rows_of_session(
+    counts: NDArray[np.int64], by_split: Mapping[str, NDArray[np.int64]]
+) -> list[tuple[str, str, str]]:
+    described = []
+    for split, rows in by_split.items():
+        seen = counts[rows][counts[rows] > 0]
+        if len(seen):
+            low, high = seen.min(), seen.max()
+            often = str(low) if low == high else f"{low} to {high}, mostly {np.median(seen):g}"
+            described.append((split, f"{len(seen)} of {len(rows)}", often))
+    return described
+
+
+def _unusual_counts(
+    by_session: Mapping[int, NDArray[np.int64]],
+    image_ids: Sequence[str],
+    by_split: Mapping[str, NDArray[np.int64]],
+) -> Iterator[str]:
+    """Name sessions that show pictures less than half as often, or over twice as often, as is usual."""
+    for split, rows in by_split.items():
+        seen = {session: counts[rows] for session, counts in by_session.items() if counts[rows].any()}
+        if not seen:
+            continue
+        usual = float(np.median([np.median(counts[counts > 0]) for counts in seen.values()]))
+        for session, counts in seen.items():
+            if np.mean(counts > 0) < MOSTLY:  # by design, each session shows other pictures
+                counts = np.where(counts > 0, counts, usual)
+            is_unusual = (counts < usual / 2) | (counts > 2 * usual)
+            if not is_unusual.any():
+                continue
+            examples = [f"{image_ids[rows[at]]} {counts[at]:g}" for at in np.flatnonzero(is_unusual)]
+            yield (
+                f"ses-{session:02d} shows {split} pictures {counts.min():g} to {counts.max():g} times, "
+                f"where {usual:g} is usual: {', '.join(examples[:3])}{' …' if len(examples) > 3 else ''}"
+            )

@@ -1,0 +1,177 @@
+"""The steps from a continuous recording to trials, which preparations share: their keys, and their order."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.recipe import no, refuse_idle
+from brainhive_cli.data.preparations._epochs import Resampling, cut
+from brainhive_cli.data.preparations._noise import covariance, refuse_flat, whiten, whitener
+
+Milliseconds = Annotated[float, Field(ge=-3_600_000, le=3_600_000)]  # an hour
+
+
+class Steps(parts.Config):
+    """Baseline, resampling, cut, whitening: the defaults are those of NICE, AlignVis and UBP."""
+
+    epoch_ms: tuple[Milliseconds, Milliseconds] = Field(
+        (-200, 1000), description="start and stop of a trial, both inclusive"
+    )
+    baseline: bool = Field(True, description="subtract the mean of the samples up to the onset, inclusive")
+    rate_hz: float = Field(250, gt=0, description="resampled to this, as mne does it, if recorded faster")
+    keep_ms: tuple[float, float] = Field(
+        (0, 1000), description="times that are kept, before the noise is measured; the last excluded"
+    )
+    whiten: Annotated[Literal["epochs", "time", "no"], no] = Field(
+        "epochs",
+        description="noise that is normalised: over the samples of each trial, or over the trials of each "
+        "picture at each time",
+    )
+    whiten_by: Literal["training", "both"] = Field(
+        "training", description="whose noise: training trials alone, or the mean with that of the test trials"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        start, stop = self.epoch_ms
+        if not start < stop or (self.baseline and start > 0):
+            raise ValueError(f"epoch_ms {[start, stop]} does not go from before the onset to after it")
+        if not start <= self.keep_ms[0] < self.keep_ms[1] <= stop:
+            raise ValueError(f"keep_ms {list(self.keep_ms)} does not lie in epoch_ms {[start, stop]}")
+        if self.whiten == "no":
+            refuse_idle(self, ("whiten_by",), "where nothing is whitened", "preparation.whiten_by=training")
+        return self
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How trials are cut out of a recording of one rate.
+
+    Attributes:
+        steps: The keys of the recipe.
+        recorded_hz: Samples a second of the recording.
+    """
+
+    steps: Steps
+    recorded_hz: float
+
+    @property
+    def rate_hz(self) -> float:
+        """Samples a second of the trials: a recording is never resampled to more than it has."""
+        return min(self.steps.rate_hz, self.recorded_hz)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last sample of a trial, from its onset."""
+        start, stop = (round(ms * self.recorded_hz / 1000) for ms in self.steps.epoch_ms)
+        return start, stop
+
+    @property
+    def resampling(self) -> Resampling:
+        """Resampling of a trial."""
+        start, stop = self.span
+        return Resampling(stop - start + 1, self.recorded_hz, self.rate_hz)
+
+    @property
+    def times_s(self) -> NDArray[np.float64]:
+        """When mne says that the samples that are kept lie, [T]."""
+        return self._all_times_ms[self._kept] / 1000
+
+    @property
+    def _all_times_ms(self) -> NDArray[np.float64]:
+        kept = self.resampling.kept
+        first_ms = self.span[0] * 1000 / self.recorded_hz  # of a whole sample
+        return first_ms + np.arange(kept.stop - kept.start) * 1000 / self.rate_hz
+
+    @property
+    def _kept(self) -> slice:
+        start, stop = np.searchsorted(self._all_times_ms + 1e-6, self.steps.keep_ms)
+        if start == stop:
+            raise BrainhiveError(
+                f"no sample at {self.rate_hz:g} Hz lies in keep_ms {list(self.steps.keep_ms)}",
+                "preparation.keep_ms=[start, stop], further apart",
+            )
+        if stop - start == 1 and self.steps.whiten == "epochs":
+            raise BrainhiveError(
+                f"keep_ms {list(self.steps.keep_ms)} holds 1 sample at {self.rate_hz:g} Hz, but noise over "
+                "the samples of a trial needs 2",
+                "preparation.keep_ms=[start, stop], further apart; or preparation.whiten=time, or no",
+            )
+        return slice(int(start), int(stop))
+
+    def fits(self, onsets: NDArray[np.int64], samples: int) -> NDArray[np.bool_]:
+        """Say which trials lie in a recording of so many samples, whole."""
+        start, stop = self.span
+        return (onsets + start >= 0) & (onsets + stop < samples)
+
+    def cut(
+        self,
+        channel: Callable[[int], NDArray[Any]],
+        names: Sequence[str],
+        onsets: NDArray[np.int64],
+        scale: float,
+    ) -> NDArray[np.float32]:
+        """Cut trials [n, C, T], as `_epochs.cut` does, and refuse flat channels where none measures noise."""
+        start, _ = self.span
+        baseline = slice(0, 1 - start) if self.steps.baseline else None
+        epochs = cut(channel, names, onsets + start, self.resampling, self._kept, baseline, scale)
+        if self.steps.whiten == "no" and len(epochs):
+            refuse_flat(np.einsum("nct,nct->c", epochs, epochs), names)
+        return epochs
+
+
+def measured(splits: Iterable[str], steps: Steps) -> list[str]:
+    """Say in which splits of a session noise is measured.
+
+    Raises:
+        BrainhiveError: if it has none of those that it is to be measured in.
+    """
+    found = [split for split in splits if split == "train" or steps.whiten_by == "both"]
+    if steps.whiten != "no" and not found:
+        hint = "preparation.whiten_by=both, or preparation.whiten=no"
+        raise BrainhiveError("this session has no training trials, whose noise is to be measured", hint)
+    return found
+
+
+def normalise(
+    epochs: Mapping[str, NDArray[np.float32]],
+    stimuli: Mapping[str, NDArray[np.int64]],
+    steps: Steps,
+    names: Sequence[str],
+) -> NDArray[np.float64] | None:
+    """Whiten the trials of one session in place.
+
+    Args:
+        epochs: [n, C, T] of each split; `train` first.
+        stimuli: [n] of each split.
+        steps: Whether, by which noise and whose.
+        names: Of the channels.
+
+    Returns:
+        Σ^(-1/2) [C, C]; None where nothing is whitened.
+
+    Raises:
+        BrainhiveError: if there are no trials whose noise is to be measured, or channels are flat, or hold
+            values whose squares overflow.
+    """
+    if steps.whiten == "no":
+        return None
+    of = measured(epochs, steps)
+    with np.errstate(over="ignore", invalid="ignore"):  # of which the next lines speak
+        noise = np.mean([covariance(epochs[split], stimuli[split], steps.whiten) for split in of], axis=0)
+    if not np.isfinite(noise).all():
+        most = np.max([np.abs(epochs[split]).max(axis=(0, 2)) for split in of], axis=0)  # [C]
+        raise BrainhiveError(
+            f"channel {names[most.argmax()]} has values of up to {most.max():.3g}, too large to whiten",
+            "leave it out: preparation.channels=[...]; or correct its unit",
+        )
+    matrix = whitener(noise, names)
+    for each in epochs.values():
+        whiten(each, matrix)
+    return matrix

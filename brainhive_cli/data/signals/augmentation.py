@@ -1,0 +1,154 @@
+"""Augmentation of training signals and the choice of their repetitions, drawn anew for every trial."""
+
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.recipe import Section, refuse_idle
+from brainhive_cli.models.mixing import convex_weights
+
+
+class Augment(Section):
+    """How training signals are varied; all off by default."""
+
+    time_shift_ms: float = Field(
+        0.0, ge=0, description="largest shift of a trial in time, either way, ms; what moves in is zero"
+    )
+    noise: float = Field(
+        0.0, ge=0, description="sd of Gaussian noise, as a share of the standard deviation of the trial"
+    )
+    channel_dropout: float = Field(
+        0.0, ge=0, lt=1, description="probability that a channel of a trial is set to zero"
+    )
+    repetitions: float = Field(
+        0.0,
+        ge=0,
+        description="repetitions are averaged with random weights, from a Dirichlet distribution of this "
+        "concentration (1: any weights; large: nearly equal); 0: equal weights",
+    )
+    repetitions_equal: float = Field(
+        0.0, ge=0, le=1, description="share of the trials whose repetitions have equal weights after all"
+    )
+    repetitions_one: float = Field(
+        0.0, ge=0, le=1, description="share of the trials of which one repetition at random is taken alone"
+    )
+
+    @model_validator(mode="after")
+    def _shares_the_trials(self) -> Self:
+        if not self.repetitions:
+            shares = ("repetitions_equal", "repetitions_one")
+            refuse_idle(self, shares, "without random weights", "train.augment.repetitions=1")
+        if self.repetitions_equal + self.repetitions_one > 1:
+            raise ValueError("repetitions_equal and repetitions_one sum to more than 1")
+        return self
+
+
+def augment(signal: Tensor, config: Augment, rate_hz: float | None, generator: torch.Generator) -> Tensor:
+    """Shift, add noise, then drop channels; what is off costs nothing and draws nothing.
+
+    Args:
+        signal: [B, C, T].
+        config: What is varied, and how much.
+        rate_hz: Sampling rate; None where there is one sample.
+        generator: Of the signal's device.
+
+    Returns:
+        [B, C, T]; the signal itself when all is off.
+
+    Raises:
+        RecipeError: if the largest shift is less than a sample, or the whole window, or there is no rate.
+    """
+    if config.time_shift_ms:
+        signal = shift(signal, _samples(config.time_shift_ms, rate_hz, signal.shape[-1]), generator)
+    if config.noise:
+        spread = signal.std((1, 2), correction=0, keepdim=True)  # [B, 1, 1]
+        noise = torch.empty_like(signal).normal_(generator=generator)
+        signal = signal + config.noise * spread * noise
+    if config.channel_dropout:
+        drawn = torch.rand(signal.shape[:2], generator=generator, device=signal.device)
+        signal = signal.masked_fill((drawn < config.channel_dropout)[..., None], 0)
+    return signal
+
+
+def shift(signal: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Shift each trial [B, C, T] whole by up to `most` samples, either way; zeros move in."""
+    count, channels, samples = signal.shape
+    by = torch.randint(-most, most + 1, (count, 1), generator=generator, device=signal.device)
+    source = torch.arange(samples, device=signal.device) - by  # [B, T]
+    is_outside = (source < 0) | (source >= samples)
+    moved = signal.gather(2, source.clamp(0, samples - 1)[:, None].expand(-1, channels, -1))
+    return moved.masked_fill(is_outside[:, None], 0)
+
+
+def mix_repetitions(signal: Tensor, count: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
+    """Average the repetitions of each trial, with weights drawn anew where `config.repetitions` says so.
+
+    Args:
+        signal: [B, R, C, T]; values beyond a trial's repetitions are never used.
+        count: [B], how many of the R there are, at least one.
+        config: How the weights are drawn.
+        generator: Of the signal's device.
+
+    Returns:
+        [B, C, T].
+    """
+    is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]  # [B, R]
+    there = signal.masked_fill(~is_there[..., None, None], 0)
+    return weighted(there, _weights(is_there, config, generator))
+
+
+def weighted(signal: Tensor, weights: Tensor) -> Tensor:
+    """Average repetitions [B, R, C, T] with weights [B, R]: [B, C, T]."""
+    return torch.einsum("brct,br->bct", signal, (weights / weights.sum(1, keepdim=True)).to(signal.dtype))
+
+
+def _weights(is_there: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
+    """Draw the weights of repetitions [B, R]: random, or equal, or all on one."""
+    if not config.repetitions:
+        return is_there.float()
+    weights = convex_weights(is_there, config.repetitions, generator)
+    if not config.repetitions_equal + config.repetitions_one:
+        return weights
+    drawn = torch.rand(len(weights), 1, generator=generator, device=weights.device)
+    order = torch.rand(weights.shape, generator=generator, device=weights.device)
+    alone = F.one_hot(order.masked_fill(~is_there, -1).argmax(1), weights.shape[1]).to(weights)
+    weights = torch.where(drawn < config.repetitions_equal, is_there.to(weights), weights)
+    return torch.where(drawn >= 1 - config.repetitions_one, alone, weights)
+
+
+def shuffle_repetitions(
+    signal: Tensor, count: Tensor, most: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Take up to `most` repetitions of each trial at random, each at most once.
+
+    Args:
+        signal: [B, R, C, T].
+        count: [B] how many of the R there are.
+        most: K.
+        generator: Of the signal's device.
+
+    Returns:
+        The repetitions [B, K, C, T], and how many of the K there are [B].
+    """
+    drawn = torch.rand(signal.shape[:2], generator=generator, device=signal.device)
+    is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]
+    order = drawn.masked_fill(~is_there, 2).argsort(1)[:, :most]  # [B, K], what is there comes first
+    return signal[torch.arange(len(signal), device=signal.device)[:, None], order], count.clamp(max=most)
+
+
+def _samples(shift_ms: float, rate_hz: float | None, samples: int) -> int:
+    if rate_hz is None:
+        raise RecipeError(
+            "signals without a sampling rate cannot be shifted in time", "train.augment.time_shift_ms=0"
+        )
+    most = round(shift_ms * rate_hz / 1000)
+    if not 0 < most < samples:
+        raise RecipeError(
+            f"a time shift of {shift_ms:g} ms is {most} samples of a window of {samples}",
+            f"time_shift_ms from {1000 / rate_hz:g} to below {1000 * samples / rate_hz:g}",
+        )
+    return most

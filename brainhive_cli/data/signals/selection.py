@@ -1,0 +1,225 @@
+"""Which part of a recording [N, R, C, T] a brain model sees: channels or regions, window, repetitions."""
+
+import difflib
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.data.signals.normalisation import Normaliser
+from brainhive_cli.data.signals.regions import REGIONS, channels_in
+from brainhive_cli.data.stores.recordings import CHUNK, Recording, Sensors, Voxels
+
+Chunk = tuple[slice, NDArray[np.float32]]
+"""Rows of the whole, and the signals of these stimuli."""
+
+
+def space_rows(space: Sensors | Voxels, width: int, names: Sequence[str] | None) -> NDArray[np.int64]:
+    """Find channels, or the voxels of regions, each once; all of `width` when None.
+
+    Channels come in the order of `names`, voxels in that of the data.
+
+    Raises:
+        RecipeError: naming what the data do not have, and the nearest name.
+    """
+    if names is None:
+        return np.arange(width)
+    return (
+        channel_rows(space.names, names) if isinstance(space, Sensors) else voxel_rows(space.regions, names)
+    )
+
+
+def voxel_rows(regions: Mapping[str, NDArray[np.bool_]], names: Sequence[str]) -> NDArray[np.int64]:
+    """Find the voxels that lie in at least one of several regions, ascending.
+
+    Raises:
+        RecipeError: naming a region that the data do not have or that is empty, and the nearest name.
+    """
+    known = {name.lower(): name for name in regions}
+    masks = []
+    for name in names:
+        if name.lower() not in known:
+            hint = f"{_nearest(name, known)}regions: {' '.join(regions) or 'none'}"
+            raise RecipeError(f"no region {name!r} in the data", hint)
+        masks.append(regions[known[name.lower()]])
+    rows = np.flatnonzero(np.any(masks, axis=0))
+    if not len(rows):
+        raise RecipeError(f"no voxel lies in {', '.join(names)}", f"regions: {' '.join(regions)}")
+    return rows
+
+
+def channel_rows(channels: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
+    """Find channels by name or region (`occipital`), each once.
+
+    Raises:
+        RecipeError: naming what the data do not have, and the nearest name.
+    """
+    rows = {name.lower(): row for row, name in enumerate(channels)}
+    known = {**{name.lower(): name for name in channels}, **{region: region for region in REGIONS}}
+    found: list[int] = []
+    for name in names:
+        members = channels_in(name.lower(), channels) if name.lower() in REGIONS else [name]
+        if not members or members[0].lower() not in rows:
+            hint = f"{_nearest(name, known)}there are: {' '.join(channels)}; regions: {' '.join(REGIONS)}"
+            raise RecipeError(f"no channel {name!r} in the data", hint)
+        found += [rows[member.lower()] for member in members]
+    return np.asarray(list(dict.fromkeys(found)))
+
+
+def _nearest(name: str, known: Mapping[str, str]) -> str:
+    """Guess which of the known names (by lower case) is meant; empty if none is near."""
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    return f"did you mean {known[near[0]]}? " if near else ""
+
+
+def sample_range(times_s: NDArray[np.float64], window_ms: tuple[float, float] | None) -> slice:
+    """Find the samples whose time lies in [start, stop), in milliseconds after onset; all when None.
+
+    Raises:
+        RecipeError: if no sample does, or the window reaches a sample or more beyond the recording.
+    """
+    if window_ms is None:
+        return slice(0, len(times_s))
+    times_ms = np.round(times_s * 1000, 3)
+    step_ms = (times_ms[-1] - times_ms[0]) / max(1, len(times_ms) - 1)
+    inside = np.flatnonzero((times_ms >= window_ms[0]) & (times_ms < window_ms[1]))
+    spans = f"the recording spans {times_ms[0]:g} to {times_ms[-1]:g} ms"
+    if not len(inside):
+        raise RecipeError(f"no sample in the window {list(window_ms)} ms", spans)
+    is_longer = window_ms[0] <= times_ms[0] - step_ms or window_ms[1] >= times_ms[-1] + 2 * step_ms
+    if is_longer and step_ms:
+        raise RecipeError(f"the window {list(window_ms)} ms reaches beyond the recording", spans)
+    return slice(int(inside[0]), int(inside[-1]) + 1)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen stimuli, channels or voxels, and samples of a recording, scaled and normalised.
+
+    Attributes:
+        pictures: [N] which stimuli of the recording, ascending.
+        rows: [C] which channels, or [V] which voxels.
+        samples: Which T samples.
+        where: What the recording is, for errors.
+        sets: Mask [V] of all voxels of the recording, by name: those that streams of a model read.
+    """
+
+    recording: Recording
+    pictures: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    samples: slice
+    scale: float
+    where: str
+    normaliser: Normaliser | None = None
+    sets: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        recording: Recording,
+        channels: Sequence[str] | None,
+        window_ms: tuple[float, float] | None,
+        scale: float,
+        where: str,
+        sets: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
+    ) -> Self:
+        """Choose channels by name or region, or voxels by region (all when None), and a window in ms.
+
+        Where there are sets of voxels, all that lie in one of them are chosen.
+        """
+        rows = space_rows(recording.space, recording.signal.shape[2], channels)
+        if sets:
+            rows = np.flatnonzero(np.any(list(sets.values()), axis=0))
+        samples = sample_range(recording.times_s, window_ms)
+        pictures = np.arange(len(recording.signal))
+        return cls(recording, pictures, rows, samples, scale, where, sets=sets)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the chosen channels; () for voxels."""
+        space = self.recording.space
+        return tuple(space.names[row] for row in self.rows) if isinstance(space, Sensors) else ()
+
+    @property
+    def regions(self) -> dict[str, tuple[int, ...]]:
+        """Places among the chosen voxels, by region or set; empty for sensors."""
+        space = self.recording.space
+        if isinstance(space, Sensors):
+            return {}
+        masks = {**space.regions, **self.sets}
+        return {name: tuple(np.flatnonzero(mask[self.rows]).tolist()) for name, mask in masks.items()}
+
+    @property
+    def times_s(self) -> NDArray[np.float64]:
+        """[T] seconds of the chosen samples."""
+        return self.recording.times_s[self.samples]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """N, R, C, T of what is chosen."""
+        most, samples = self.recording.signal.shape[1], self.samples.stop - self.samples.start
+        return len(self.pictures), most, len(self.rows), samples
+
+    @property
+    def repetitions(self) -> NDArray[np.int64]:
+        """[N] how many repetitions of each picture there are."""
+        given = self.recording.repetitions
+        return np.full(self.shape[0], self.shape[1]) if given is None else given[self.pictures]
+
+    def fingerprint(self) -> str:
+        """Digest what is chosen of the recording (10 hexadecimal digits)."""
+        chosen = hashlib.sha256(f"{self.samples} {self.scale!r}".encode())
+        arrays = (self.normaliser.mean, self.normaliser.matrix) if self.normaliser else ()
+        for array in (self.pictures, self.rows, *arrays):
+            chosen.update(array.tobytes())
+        return chosen.hexdigest()[:10]
+
+    def averages(self) -> Iterator[Chunk]:
+        """Yield where, and the averages of the repetitions of some stimuli [n, C, T].
+
+        Raises:
+            BrainhiveError: if a value is not finite; it names the picture and the channel.
+        """
+        for part, chosen, repetitions in self._read():
+            share = (self.scale / repetitions[:, None, None]).astype(np.float32)
+            yield part, self._finish(chosen.sum(1) * share, part)
+
+    def trials(self) -> Iterator[Chunk]:
+        """Yield where, and the single repetitions of some stimuli [n, R, C, T]; missing ones are zeros.
+
+        Raises:
+            BrainhiveError: if a value is not finite; it names the picture and the channel.
+        """
+        for part, chosen, _ in self._read():
+            yield part, self._finish(chosen * np.float32(self.scale), part)
+
+    def _read(self) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.int64]]]:
+        """Yield where, what was chosen [n, R, C, T] (0 where nothing is), and how many there are [n]."""
+        for start in range(0, len(self.pictures), CHUNK):
+            part = slice(start, min(start + CHUNK, len(self.pictures)))
+            pictures, repetitions = self.pictures[part], self.repetitions[part]
+            among = slice(pictures[0], pictures[-1] + 1)  # a slice is read at once
+            chosen = np.asarray(self.recording.signal[among, :, :, self.samples])[:, :, self.rows]
+            chosen = chosen.astype(np.float32, copy=False)  # before sums, for which float16 is too coarse
+            if len(chosen) > len(pictures):
+                chosen = chosen[pictures - pictures[0]]
+            if (repetitions < chosen.shape[1]).any():
+                is_there = np.arange(chosen.shape[1]) < repetitions[:, None]
+                chosen = np.where(is_there[..., None, None], chosen, 0)
+            yield part, chosen, repetitions
+
+    def _finish(self, signal: NDArray[np.float32], part: slice) -> NDArray[np.float32]:
+        if not np.isfinite(signal).all():
+            place, *_, row, _ = np.argwhere(~np.isfinite(signal))[0]
+            picture = self.recording.image_ids[self.pictures[part.start + place]]
+            which = f"channel {self.channels[row]}" if self.channels else f"voxel {self.rows[row]}"
+            raise BrainhiveError(
+                f"{self.where}: a signal is not finite, of picture {picture}, {which}",
+                "repair the recording, or leave the channel out with signal.channels",
+            )
+        return self.normaliser(signal) if self.normaliser else signal

@@ -1,0 +1,155 @@
+"""Health checks of targets: figures that distinguish good ones from broken ones, in one pass over a store."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HELD = 2**24
+"""Values in memory at a time, 64 MiB in float32, however wide the vectors."""
+PAIRED = 1024
+"""Vectors, drawn with a seed, all of whose pairs give the median cosine."""
+SOUGHT = 256
+"""Of these, vectors whose near-duplicates are counted among all: the share is known within 6 %."""
+NEAR = 0.99999
+"""A cosine above this: a near-duplicate, as of one picture decoded twice; small networks reach 0.999."""
+DEAD = 1e-6
+"""A dimension that spreads less than this share of the widest is dead: float32 rounds as much."""
+FEW = 16
+"""Fewer vectors than this may well be alike, and say nothing about an encoder."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """The health figures of a store; targets of any shape count as flat vectors.
+
+    Attributes:
+        vectors: How many have finite values only; the other figures are of these.
+        dimensions: Values in a vector.
+        spread: Standard deviation over vectors, of the dimension that spreads least, then of those at
+            5 %, 50 % and 95 %, then of the one that spreads most.
+        dead_dimensions: How many dimensions are the same in all vectors.
+        non_finite: How many values are NaN or infinite.
+        median_pair_cosine: Median cosine of random pairs of vectors.
+        near_duplicates: Share of vectors that have a near-duplicate in the store.
+    """
+
+    vectors: int
+    dimensions: int
+    mean_norm: float
+    spread: list[float]
+    dead_dimensions: int
+    non_finite: int
+    median_pair_cosine: float
+    near_duplicates: float
+
+    def problems(
+        self, usual_cosine: tuple[float, float], usual_repeats: float, usual_dead: float
+    ) -> list[tuple[str, str]]:
+        """List the problems, each with its likely cause, the most severe first.
+
+        Args:
+            usual_cosine: The least and most that the encoder's median pair cosine is known to be.
+            usual_repeats: The most that its share of near-duplicates is known to be.
+            usual_dead: The most that its share of dead dimensions is known to be.
+        """
+        low, high = usual_cosine
+        cosine = f"the median cosine of random pairs is {self.median_pair_cosine:.4f}"
+        found = []
+        if self.non_finite:
+            found.append((f"{self.non_finite} values are not finite", "half precision that overflowed"))
+        if self.vectors < FEW:
+            return found
+        if self.median_pair_cosine > high:
+            cause = "weights that did not load, or pictures that all reached the encoder alike"
+            found.append((f"{cosine}, usual is {high:g} at most: collapsed", cause))
+        if self.median_pair_cosine < low:
+            cause = "vectors that were centred or whitened, or are another encoder's"
+            found.append((f"{cosine}, usual is {low:g} at least", cause))
+        if self.dead_dimensions > usual_dead * self.dimensions:
+            what = f"{self.dead_dimensions} of {self.dimensions} dimensions never change"
+            found.append((what, "weights that did not load, or vectors padded with zeros"))
+        if self.near_duplicates > usual_repeats:
+            what = f"{self.near_duplicates:.0%} of the vectors have a near-duplicate"
+            found.append((what, "one picture under many ids, or rows that were never filled"))
+        return found
+
+
+def measure(embedding: Any, rows: NDArray[np.int64]) -> Health:
+    """Describe vectors in one pass, reading slices, so that memory stays bounded.
+
+    Args:
+        embedding: [N, …], an array or HDF5 dataset; trailing axes are flattened.
+        rows: The rows to measure.
+    """
+    width = prod(embedding.shape[1:])
+    sample = _sample(embedding, rows, width)
+    sought = sample[:SOUGHT]
+    vectors, non_finite, zeros, norms = 0, 0, 0, 0.0
+    origin, total, squares = np.zeros(width), np.zeros(width), np.zeros(width)
+    near = np.zeros(len(sought), np.int64)
+    for values in _blocks(embedding, rows, width):  # [n, D]
+        finite = np.isfinite(values)
+        non_finite += finite.size - int(np.count_nonzero(finite))
+        values = values[finite.all(axis=1)].astype(np.float64)
+        if not vectors and len(values):
+            origin = values[0].copy()  # sums of what is left of it lose no digits
+        lengths = np.sqrt(np.einsum("nd,nd->n", values, values))
+        near += ((_units(values, lengths) @ sought.T) > NEAR).sum(axis=0)
+        values -= origin
+        total += values.sum(axis=0)
+        squares += np.einsum("nd,nd->d", values, values)
+        vectors, norms, zeros = vectors + len(values), norms + lengths.sum(), zeros + (lengths == 0).sum()
+    count = max(vectors, 1)
+    spread = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
+    is_near = (near > 1) | (~sought.any(axis=1) & (zeros > 1))  # each is near itself, but for zeros
+    return Health(
+        vectors=vectors,
+        dimensions=width,
+        mean_norm=float(norms / count),
+        spread=np.quantile(spread, (0, 0.05, 0.5, 0.95, 1)).tolist(),
+        dead_dimensions=int((spread <= DEAD * spread.max()).sum()),
+        non_finite=non_finite,
+        median_pair_cosine=_median_cosine(sample),
+        near_duplicates=float(is_near.mean()) if len(sought) else 0.0,
+    )
+
+
+def _sample(embedding: Any, rows: NDArray[np.int64], width: int) -> NDArray[np.float32]:
+    """Draw finite vectors at random, as units [n, D]."""
+    count = min(len(rows), PAIRED, max(FEW, HELD // width))
+    drawn = np.random.default_rng(0).choice(rows, count, replace=False)
+    values = np.empty((count, width), np.float32)
+    for place, row in enumerate(drawn):
+        values[place] = np.asarray(embedding[row]).reshape(width)
+    values = values[np.isfinite(values).all(axis=1)]
+    return _units(values, np.linalg.norm(values, axis=1))
+
+
+def _blocks(embedding: Any, rows: NDArray[np.int64], width: int) -> Iterator[NDArray[Any]]:
+    """Read rows in blocks [n, D], each with few enough values for a CPU's cache."""
+    is_read, step = np.zeros(len(embedding), bool), max(1, HELD // 16 // width)
+    is_read[rows] = True
+    for start in range(0, len(embedding), step):
+        values = np.asarray(embedding[start : start + step]).reshape(-1, width)
+        yield values[is_read[start : start + step]]
+
+
+def units_in_blocks(embedding: Any, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    """Yield the vectors of some rows as units [n, D], in ascending order; zeros where one is not finite."""
+    for values in _blocks(embedding, rows, prod(embedding.shape[1:])):
+        finite = np.where(np.isfinite(values).all(axis=1)[:, None], values, 0).astype(np.float64)
+        yield _units(finite, np.linalg.norm(finite, axis=1))
+
+
+def _units(values: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.float32]:
+    return (values / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
+
+
+def _median_cosine(units: NDArray[np.float32]) -> float:
+    """Take the median over all pairs of different vectors; 0 when there are none."""
+    pairs = (units @ units.T)[np.triu_indices(len(units), 1)]
+    return float(np.median(pairs)) if len(pairs) else 0.0

@@ -1,0 +1,411 @@
+"""Recordings and the signal store: one subject's signals by split, mapped into memory."""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from glob import escape
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from brainhive_cli.core import documents, parts
+from brainhive_cli.core.caveats import SIMULATED, WHITENED_BY_TESTED, merge_caveats
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.file_names import below, publish
+from brainhive_cli.data.stores import checksums, hdf5
+from brainhive_cli.data.stores.checksums import StoredRows
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.mapping import NUMBERS, flags, mapped, strings
+
+FORMAT = 2
+"""Of a signal store; the number that it carries."""
+AGAIN = "run the command that needs the signals again"
+"""What makes a store."""
+CHUNK = 256
+"""Stimuli copied at a time, at most."""
+CHUNK_BYTES = 2**26
+"""Of signals copied at a time, where a stimulus is not larger."""
+OPTIONAL = {"sessions": "i", "whiteners": "f"}
+"""Arrays that a recording may lack, and NumPy's letter of their kind."""
+REGION_NAME = r"(?!-$)[^\s&|()]+"
+"""What a region may be called where sets of them are written; it may hold hyphens, as `prf-visualrois`."""
+STEP_TOLERANCE = 0.02
+"""Share of the time between samples by which it may differ from 1 / rate, as after resampling."""
+
+
+class Attributes(BaseModel):
+    """Types of the attributes of a signal store."""
+
+    model_config = ConfigDict(strict=True)
+
+    splits: list[str]
+    space: Literal["sensors", "voxels"]
+    channels: list[str] = []
+    regions: list[str] = []
+    times_s: list[float]
+    rate_hz: float | None = None
+    unit: str
+    provenance: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Sensors:
+    """Where the C channels of a signal were recorded.
+
+    Attributes:
+        names: [C] in the order of the signal.
+        positions: [C, 3] in metres, where they are known.
+    """
+
+    names: Sequence[str]
+    positions: NDArray[np.float64] | None = None
+
+    @property
+    def lists(self) -> dict[str, Any]:
+        """All that has one entry a channel."""
+        positions = {} if self.positions is None else {"positions": self.positions}
+        return {"channels": self.names, **positions}
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """The regions that the V voxels of a signal belong to; a voxel may lie in several, or in none.
+
+    Attributes:
+        regions: Mask [V] of each region, by its name.
+        ncsnr: [V] noise-ceiling signal-to-noise ratio, the spread of the signal over that of the noise,
+            where it is known.
+    """
+
+    regions: Mapping[str, NDArray[np.bool_]]
+    ncsnr: NDArray[np.float64] | None = None
+
+    @property
+    def lists(self) -> dict[str, Any]:
+        """All that has one entry a voxel."""
+        ratios = {} if self.ncsnr is None else {"noise-ceiling ratios": self.ncsnr}
+        return {f"voxels in the mask of region {name}": mask for name, mask in self.regions.items()} | ratios
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What was recorded of one subject while the stimuli of one split were shown.
+
+    Attributes:
+        signal: [N, R, C, T], or [N, R, V, 1] of voxels; sliceable along N, of the source's dtype; need not be
+            in memory.
+        image_ids: [N] stimulus ids, or file stems where the source knows no more.
+        space: What the third axis is: sensors, or voxels.
+        times_s: [T] seconds after stimulus onset.
+        rate_hz: Samples a second; None where there is one sample and no rate.
+        repetitions: [N] how many of R there are; None when all are.
+        sessions: [N, R] index of the session of each repetition, -1 where there is none; None if not known.
+        whiteners: [S, C, C], Σ^(-1/2) by which the signals of each session were multiplied; None if by none.
+
+    Raises:
+        BrainhiveError: if an axis of the signal has another length than one of its lists, or the times do not
+            match the rate.
+    """
+
+    signal: Any
+    image_ids: Sequence[str]
+    space: Sensors | Voxels
+    times_s: NDArray[np.float64]
+    rate_hz: float | None
+    unit: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+    repetitions: NDArray[np.int64] | None = None
+    sessions: NDArray[np.int8] | None = None
+    whiteners: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        """Check every axis against every list."""
+        shape = list(self.signal.shape)
+        if len(shape) != 4:
+            raise BrainhiveError(f"signals {shape} are not [N, R, C, T]")
+        if self.signal.dtype.kind not in NUMBERS:
+            raise BrainhiveError(f"signals are {self.signal.dtype}, not real numbers")
+        lists = [("image ids", self.image_ids, 0), ("repetitions", self.repetitions, 0)]
+        lists += [(name, values, 2) for name, values in self.space.lists.items()]
+        for name, values, axis in [*lists, ("times", self.times_s, 3)]:
+            if values is not None and len(values) != shape[axis]:
+                raise BrainhiveError(f"signals {shape} come with {len(values)} {name}, not {shape[axis]}")
+        counts = np.asarray(shape[1] if self.repetitions is None else self.repetitions)
+        if ((counts < 1) | (counts > shape[1])).any():
+            raise BrainhiveError(f"signals {shape} come with counts of repetitions beyond 1 to {shape[1]}")
+        self._check_times(shape[3])
+        self._check_sessions(shape, np.broadcast_to(counts, shape[:1]))
+
+    @property
+    def caveats(self) -> list[str]:
+        """Caveats of every number that depends on the signals, as their provenance says them.
+
+        The provenance travels with a store, whatever data set or name it is kept under.
+        """
+        sources = [self.provenance, *self.provenance.get("sessions", ())]
+        simulated = [SIMULATED] if any("simulated" in source for source in sources) else []
+        steps = [source["preparation"] for source in sources if isinstance(source.get("preparation"), dict)]
+        by_tested = any(
+            each.get("whiten_by") == "both" and each.get("whiten") not in ("no", False) for each in steps
+        )
+        return merge_caveats(simulated, [WHITENED_BY_TESTED] if by_tested else [])
+
+    def _check_times(self, samples: int) -> None:
+        if self.rate_hz is None:
+            if samples != 1:
+                raise BrainhiveError(f"signals of {samples} samples have no sampling rate")
+            return
+        steps = np.diff(self.times_s) * self.rate_hz  # [T - 1], 1 each
+        if not (np.abs(steps - 1) <= STEP_TOLERANCE).all():  # of NaN, too
+            raise BrainhiveError(
+                f"times lie {steps[np.abs(steps - 1).argmax()] * 1000 / self.rate_hz:g} ms apart, "
+                f"not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz"
+            )
+
+    def _check_sessions(self, shape: list[int], counts: NDArray[np.int64]) -> None:
+        if self.whiteners is not None and [*self.whiteners.shape[1:]] != [shape[2]] * 2:
+            raise BrainhiveError(f"signals {shape} come with whiteners {list(self.whiteners.shape)}")
+        if self.sessions is None:
+            return
+        is_there = np.arange(shape[1]) < counts[:, None]  # [N, R]
+        most = np.inf if self.whiteners is None else len(self.whiteners)
+        if self.sessions.shape != is_there.shape or ((self.sessions >= 0) != is_there).any():
+            raise BrainhiveError(f"signals {shape} come with sessions that are not one a repetition")
+        if self.sessions.max(initial=-1) >= most:
+            raise BrainhiveError(f"signals {shape} come with {most} whiteners for more sessions")
+
+
+@dataclass(frozen=True)
+class SignalStore:
+    """One subject's finished signal store."""
+
+    path: Path
+    splits: Mapping[str, Recording]
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a store; the signals stay on disk until sliced.
+
+        Raises:
+            MissingData: if there is none.
+            BrainhiveError: if the file is corrupt or of another format, or an axis does not match its list.
+        """
+        with hdf5.open_file(path, AGAIN) as file:
+            attributes = hdf5.get_attributes(file)
+            if attributes.get("format") != FORMAT or attributes.get("holds") != "signal":
+                raise BrainhiveError(
+                    f"{path} is not a signal store of format {FORMAT}", "delete it and run again"
+                )
+            about = documents.check(attributes, f"{path}: attribute", Attributes, "delete it and run again")
+            space = _space(file, about)
+            try:
+                recordings = {split: _recording(path, file, split, space, about) for split in about.splits}
+                return cls(path, recordings)
+            except BrainhiveError as error:
+                raise BrainhiveError(f"{path}: {error.message}", "delete it and run again") from error
+
+    def __getitem__(self, split: str) -> Recording:
+        """Return the recording of a split; MissingData when the store does not have it."""
+        if split not in self.splits:
+            raise MissingData(f"{self.path} has no {split} signals", f"it has: {', '.join(self.splits)}")
+        return self.splits[split]
+
+    def verify(self) -> None:
+        """Verify the checksums of all rows; reads the whole store.
+
+        Raises:
+            BrainhiveError: if one does not match.
+        """
+        made_by = making(self.path, next(iter(self.splits.values())).provenance if self.splits else {})
+        with hdf5.open_file(self.path, made_by) as file:
+            checksums.verify_rows(file)
+
+    @staticmethod
+    def write(path: Path, recordings: Mapping[str, Recording]) -> None:
+        """Write one subject's recordings by split; the final name appears when all is there.
+
+        Signals of float16 stay so; others are kept as float32.
+
+        Raises:
+            BrainhiveError: if the splits differ in their channels or regions, times, rate or unit.
+        """
+        part, first = hdf5.part_of(path), next(iter(recordings.values()))
+        for split, recording in recordings.items():
+            if difference := difference_of(first, recording):
+                raise BrainhiveError(
+                    f"{path.stem}: the {split} signals have other {difference} than the first"
+                    f"{_only_in_one(first.space, recording.space)}",
+                    WAYS.get(difference, "prepare the splits with one window, rate and unit"),
+                )
+        lock = FileLock.for_path(path)
+        spaces = {f"{split}/signal": (tuple(r.signal.shape), _dtype(r)) for split, r in recordings.items()}
+        arrays = _space_arrays(first.space)
+        for split, recording in recordings.items():
+            count, most = recording.signal.shape[:2]
+            arrays[f"{split}/image_id"] = Names.of(recording.image_ids).packed
+            arrays[f"{split}/repetitions"] = (
+                np.full(count, most) if recording.repetitions is None else recording.repetitions
+            )
+            arrays |= {
+                f"{split}/{name}": array
+                for name in OPTIONAL
+                if (array := getattr(recording, name)) is not None
+            }
+        attributes = {
+            "format": FORMAT,
+            "holds": "signal",
+            "splits": list(recordings),
+            **_space_attributes(first.space),
+            "times_s": [float(time_s) for time_s in first.times_s],
+            **({} if first.rate_hz is None else {"rate_hz": float(first.rate_hz)}),
+            "unit": first.unit,
+            "provenance": {split: recording.provenance for split, recording in recordings.items()},
+            "pictures": {
+                split: Names.of(recording.image_ids).digest for split, recording in recordings.items()
+            },
+        }
+        hdf5.create(part, spaces, arrays, attributes)
+        for split, recording in recordings.items():
+            _copy(part, f"{split}/signal", recording.signal)
+        hdf5.seal(part)
+        publish(part, path)
+        lock.release()
+
+
+def is_signal_store(path: Path) -> bool:
+    """Whether a store holds signals."""
+    with hdf5.open_file(path, AGAIN) as file:
+        return hdf5.get_attributes(file).get("holds") == "signal"
+
+
+def short_name(path: Path) -> str:
+    """Name a store by data set, preparation and subject: where it lies below paths.signals."""
+    return "/".join(path.with_suffix("").parts[-3:])
+
+
+def path_of(signals: Path, dataset: str, name: str, subject: int) -> Path:
+    """Say where a subject's store lies."""
+    source = "the data set or preparation of a store,"
+    return below(signals, dataset, name, f"sub-{subject:02d}.h5", source=source)
+
+
+def making(path: Path, provenance: Mapping[str, Any]) -> str:
+    """Say which command line makes a subject's store, by what the store says that it was prepared from."""
+    subject = re.fullmatch(r"sub-0*(\d+)", path.stem)
+    try:
+        config = parts.resolve("preparations", provenance["preparation"])
+    except (KeyError, BrainhiveError):  # of a data set's own files, or by code that may not run here
+        return AGAIN
+    if subject is None:  # a session, which prepare alone reads
+        return AGAIN
+    knobs = config.model_dump(mode="json", exclude_defaults=True)
+    line = ["brainhive", "prepare", "--from", knobs.pop("kind"), "--subjects", subject[1]]
+    if (name := path.parent.name) != "default":
+        line += ["--name", name]
+    line += [f"preparation.{key}={json.dumps(value)}" for key, value in knobs.items()]
+    return shlex.join([*line, *(["dtype=float16"] if provenance.get("dtype") == "float16" else [])])
+
+
+def subjects_of(signals: Path, dataset: str, preparation: str | None = None) -> tuple[int, ...]:
+    """List the subjects who have a store in a preparation of a data set; in any of them where it is None."""
+    folder = "*" if preparation is None else escape(preparation)
+    names = {path.stem for path in (signals / dataset).glob(f"{folder}/sub-*.h5")}
+    matches = [re.fullmatch(r"sub-(\d+)", name) for name in names]
+    return tuple(sorted(int(match[1]) for match in matches if match))
+
+
+def size_of(recording: Recording) -> int:
+    """Count the bytes that a recording takes in a store."""
+    return int(np.prod(recording.signal.shape)) * np.dtype(_dtype(recording)).itemsize
+
+
+def _dtype(recording: Recording) -> str:
+    return "float16" if recording.signal.dtype == np.float16 else "float32"
+
+
+def difference_of(first: Recording, other: Recording) -> str:
+    """Say in what two recordings differ that a store keeps once; empty if in nothing."""
+    if type(first.space) is not type(other.space) or first.space.lists.keys() != other.space.lists.keys():
+        return "space"
+    pairs = {name: (values, other.space.lists[name]) for name, values in first.space.lists.items()}
+    pairs |= {name: (getattr(first, name), getattr(other, name)) for name in ("times_s", "rate_hz", "unit")}
+    differing = (name for name, pair in pairs.items() if not np.array_equal(*pair))
+    return next(differing, "").removesuffix("_s")
+
+
+def _only_in_one(first: Sensors | Voxels, other: Sensors | Voxels) -> str:
+    """List, in brackets, the channels that one of two has alone; empty where both have the same."""
+    names = [set(each.names) if isinstance(each, Sensors) else set() for each in (first, other)]
+    alone = sorted(names[0] ^ names[1])
+    more = f" and {len(alone) - SHOWN} more" if len(alone) > SHOWN else ""
+    return f" ({', '.join(alone[:SHOWN])}{more})" if alone else ""
+
+
+SHOWN = 5
+"""Channels that an error lists."""
+WAYS = {
+    "channels": "preparation.channels=[…] with those that all files have, or correct their channel lists",
+    "positions": "give all files the same positions of electrodes",
+}
+"""What to do about splits of a subject that differ, by what they differ in."""
+
+
+def _space_arrays(space: Sensors | Voxels) -> dict[str, NDArray[Any]]:
+    if isinstance(space, Voxels):
+        ratios = {} if space.ncsnr is None else {"ncsnr": np.asarray(space.ncsnr, np.float64)}
+        masks = {"region_masks": np.array(list(space.regions.values()), bool)} if space.regions else {}
+        return {**masks, **ratios}
+    return {} if space.positions is None else {"positions": np.asarray(space.positions, np.float64)}
+
+
+def _space_attributes(space: Sensors | Voxels) -> dict[str, Any]:
+    if isinstance(space, Voxels):
+        return {"space": "voxels", "regions": list(space.regions)}
+    return {"space": "sensors", "channels": list(space.names)}
+
+
+def _space(file: h5py.File, about: Attributes) -> Sensors | Voxels:
+    if about.space == "voxels":
+        masks = flags(file, "region_masks") if about.regions else ()
+        ratios = np.array(mapped(file, "ncsnr", "f")) if "ncsnr" in file else None
+        return Voxels(dict(zip(about.regions, masks, strict=True)), ratios)
+    positions = np.array(mapped(file, "positions", "f")) if "positions" in file else None
+    return Sensors(about.channels, positions)
+
+
+def _copy(part: Path, dataset: str, signal: Any) -> None:
+    writer = hdf5.RowWriter(part, dataset)
+    row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
+    step = min(CHUNK, max(1, CHUNK_BYTES // max(1, row_bytes)))
+    for start in range(0, len(signal), step):
+        values = np.asarray(signal[start : start + step])
+        writer.write(np.arange(start, start + len(values)), values)
+    writer.close()
+
+
+def _recording(
+    path: Path, file: h5py.File, split: str, space: Sensors | Voxels, about: Attributes
+) -> Recording:
+    return Recording(
+        signal=StoredRows(file, f"{split}/signal", partial(making, path, about.provenance[split])),
+        image_ids=Names(strings(file, f"{split}/image_id")),
+        space=space,
+        times_s=np.asarray(about.times_s, np.float64),
+        rate_hz=about.rate_hz,
+        unit=about.unit,
+        provenance=about.provenance[split],
+        repetitions=np.array(mapped(file, f"{split}/repetitions", "iu")),
+        **{
+            name: np.array(mapped(file, f"{split}/{name}", kind))
+            for name, kind in OPTIONAL.items()
+            if f"{split}/{name}" in file
+        },
+    )

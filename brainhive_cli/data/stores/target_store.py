@@ -1,0 +1,346 @@
+"""The target store: what one encoder gives for the stimuli of one split, tied to how it was made."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from brainhive_cli.core import documents
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.file_names import below, publish
+from brainhive_cli.data.stores import checksums, hdf5
+from brainhive_cli.data.stores.checksums import StoredRows
+from brainhive_cli.data.stores.health import Health, measure
+from brainhive_cli.data.stores.ids import Names, match_ids
+from brainhive_cli.data.stores.mapping import flags, mapped, strings
+
+FORMAT = 2
+PIXELS = "pixels"
+"""The dataset of the digests of the stimuli's pixels, in stores whose making decoded them."""
+SUMS = f"{checksums.GROUP}/embedding"
+VIEW = re.compile(r"(?P<encoder>.+)-view-(?P<place>\d{1,6})(?P<digest>-[0-9a-f]{8})?")
+"""The name of an encoder of one frame or caption; with `-all` in place of the view, that of all of them."""
+
+
+class Attributes(BaseModel):
+    """Types of the attributes that the package reads, where a store has them."""
+
+    model_config = ConfigDict(strict=True)
+
+    dataset: str = ""
+    split: str = ""
+    encoder: str = ""
+    precision: str = ""
+    preprocessing: str = ""
+    latent_space: str = ""
+    config: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
+    skipped: int = 0
+    alternatives: int | None = None
+    imported: list[str] = []
+
+
+@dataclass(frozen=True)
+class TargetStore:
+    """A finished store, mapped into memory.
+
+    Attributes:
+        embedding: [N, *shape]: vectors [N, D], tokens [N, S, D], latents [N, C, h, w] …; [N, K, *shape] where
+            there are alternatives; rows are verified when they are first read.
+        image_ids: The stimulus id of each row.
+        concepts: The concept of each row.
+        done: [N] whether the stimulus could be decoded.
+        pixels: [N] digest of each stimulus's pixels; None where none were decoded, as for imported vectors
+            and captions.
+        attributes: Encoder, config, weights, preprocessing, data set, split, digest of the stimulus ids
+            (`pictures`), versions and health.
+    """
+
+    path: Path
+    embedding: StoredRows
+    image_ids: Names
+    concepts: Names
+    done: NDArray[np.bool_]
+    pixels: NDArray[np.uint64] | None
+    attributes: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a finished store.
+
+        Raises:
+            MissingData: if it is absent or not finished.
+            BrainhiveError: if the file is corrupt or of another format.
+        """
+        with hdf5.open_file(path, making(path)) as file:
+            attributes = hdf5.get_attributes(file)
+            if attributes.get("format") != FORMAT or "embedding" not in file:
+                line = f"{making(path)} --again"
+                raise BrainhiveError(f"{path} is not a target store of format {FORMAT}", line)
+            documents.check(attributes, f"{path}: attribute", Attributes, making(path))
+            embedding = StoredRows(file, "embedding", partial(making, path))
+            done = flags(file, "done")
+            image_ids, concepts = Names(strings(file, "image_id")), Names(strings(file, "concept"))
+            pixels = np.array(mapped(file, PIXELS, "u")) if PIXELS in file else None
+            attributes = {
+                **dict(zip(("encoder", "split", "dataset"), (path.stem, *_folders(path)), strict=True)),
+                **{"config": {}, "weights": {}, "skipped": int((~done).sum())},
+                **attributes,
+            }
+            if done.shape != embedding.shape[:1] or not len(image_ids) == len(concepts) == len(done):
+                raise ValueError("it has not one name, concept and done-mark for each row")
+            if pixels is not None and (pixels.shape != done.shape or pixels.dtype != np.uint64):
+                raise ValueError("it has not one digest of pixels for each row")
+            alternatives = attributes.get("alternatives")
+            is_flat = embedding.ndim < (2 if alternatives is None else 3)
+            if is_flat or 0 in embedding.shape[1:] or alternatives not in (None, embedding.shape[1]):
+                raise ValueError(f"its embeddings are {list(embedding.shape)}, alternatives {alternatives}")
+            return cls(path, embedding, image_ids, concepts, done, pixels, attributes)
+
+    def view(self, encoder: str, place: int | None) -> Self:
+        """Give the store of one view, which `encoder` encodes alone, of one with targets [F, …] of all.
+
+        Raises:
+            BrainhiveError: if there are fewer.
+        """
+        if place is None:
+            return self
+        if not place < (count := self.shape[0]):
+            raise BrainhiveError(
+                f"{self.path} has {count} views, none is {place}", "views are counted from 0"
+            )
+        config = {**self.attributes["config"], "views": place}
+        attributes = {**self.attributes, "encoder": encoder, "config": config}
+        return replace(self, embedding=self.embedding.column(place), attributes=attributes)
+
+    def verify(self) -> None:
+        """Verify the checksums of all rows, and the names; reads the whole store.
+
+        Raises:
+            BrainhiveError: if one does not match, or a name stands for several rows.
+        """
+        with hdf5.open_file(self.path, making(self.path)) as file:
+            checksums.verify_rows(file)
+            if self.attributes["pictures"] != self.image_ids.digest:
+                raise ValueError("its names are not those of the pictures that it was made of")
+            if len(set(self.image_ids)) < len(self.image_ids):
+                raise ValueError("it has several rows of one name")
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many targets a stimulus has, K (five captions, six frames); None for one without an axis."""
+        return self.attributes.get("alternatives")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one target."""
+        return tuple(self.embedding.shape[1 if self.alternatives is None else 2 :])
+
+    @cached_property
+    def health(self) -> Health:
+        """The health figures in the store.
+
+        Raises:
+            BrainhiveError: if they are not those that this version writes.
+        """
+        way = f"{making(self.path)} --again"
+        return documents.check(self.attributes.get("health"), f"{self.path}: attribute: health", Health, way)
+
+    def measured(self) -> Health:
+        """Measure the health again."""
+        return measure(self.embedding, np.flatnonzero(self.done))
+
+    def refuse_other_pictures(self, image_ids: Sequence[str], line: str) -> None:
+        """Refuse a store whose stimuli are not those that its data set and split have now.
+
+        Args:
+            image_ids: The ids that they have now, in order.
+            line: The command line that makes the store.
+
+        Raises:
+            BrainhiveError: with that line.
+        """
+        if self.image_ids == image_ids:
+            return
+        stored, current = set(self.image_ids), set(image_ids)
+        split = "{dataset}/{split}".format_map(self.attributes)
+        added, absent = len(current - stored), len(stored - current)
+        changes = f"{added} added, {absent} removed" if added or absent else "the order differs"
+        raise BrainhiveError(
+            f"{self.path} does not match the pictures that {split} has now: {changes}", f"{line} --again"
+        )
+
+    def rows(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Find the rows of image ids; -1 for a picture that was skipped as bad when embedding."""
+        rows = match_ids(image_ids, self.image_ids, str(self.path))
+        return np.where(self.done[rows], rows, -1)
+
+
+@dataclass(frozen=True)
+class Blank:
+    """A store before it is filled.
+
+    Attributes:
+        path: Where it will lie.
+        image_ids: Stimulus ids, [N].
+        concepts: Concepts, [N].
+        shape: Shape of one target.
+        dtype: In which targets are kept.
+        attributes: What makes them; an interrupted store with the same ones is resumed.
+        more: Shape of a row of further float32 datasets, by name.
+        has_pixels: Whether the stimuli are decoded, so that each row gets the digest of its pixels.
+    """
+
+    path: Path
+    image_ids: Sequence[str]
+    concepts: Sequence[str]
+    shape: tuple[int, ...]
+    dtype: str
+    attributes: dict[str, Any]
+    more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    has_pixels: bool = False
+
+    def create(self) -> None:
+        """Create the unfinished store, or keep one that holds the same stimuli and encoder."""
+        part, ids, count = hdf5.part_of(self.path), Names.of(self.image_ids), len(self.image_ids)
+        attributes = {"format": FORMAT, "dtype": self.dtype, "pictures": ids.digest, **self.attributes}
+        spaces: dict[str, tuple[tuple[int, ...], str]] = {"embedding": ((count, *self.shape), self.dtype)}
+        spaces |= {name: ((count, *row), "float32") for name, row in self.more.items()}
+        spaces |= {PIXELS: ((count,), "uint64")} if self.has_pixels else {}
+        arrays = {"image_id": ids.packed, "concept": Names.of(self.concepts).packed}
+        if part.is_file() and _is_same(part, spaces, arrays, attributes):
+            checksums.unseal(part)
+            _write_damaged_again(part)
+        else:
+            hdf5.create(part, spaces, {**arrays, "done": np.zeros(count, np.uint8)}, attributes)
+
+
+class TargetWriter:
+    """A store being written; rows may come in any order and from several processes.
+
+    Attributes:
+        pending: Rows that were not written when the writer was made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        part = hdf5.part_of(path)
+        with h5py.File(part, "r") as file:
+            # a row without a checksum was not written, whatever its mark says
+            is_done = (file["done"][()] == 1) & (file[SUMS][()] != 0)
+            self.pending: NDArray[np.int64] = np.flatnonzero(~is_done)
+            known = {"image_id", "concept", checksums.GROUP}
+            self._rows = {name: hdf5.RowWriter(part, name) for name in file if name not in known}
+
+    def write(self, rows: NDArray[np.int64], values: NDArray[Any], **more: NDArray[Any]) -> None:
+        """Write targets [B, *shape], and the rows of further datasets, then mark these rows done."""
+        for name, some in {"embedding": values, **more}.items():
+            self._rows[name].write(rows, some)
+        self._rows["done"].write(rows, np.ones(len(rows), np.uint8))
+
+    def close(self) -> None:
+        """Stop writing; what is done stays done."""
+        for rows in self._rows.values():
+            rows.close()
+
+    def finish(self) -> Health:
+        """Measure health, seal the store and give it its final name."""
+        part = hdf5.part_of(self.path)
+        with h5py.File(part, "r") as file:
+            done = file["done"][()].astype(bool)
+            health = measure(file["embedding"], np.flatnonzero(done))
+        hdf5.seal(part, {"health": asdict(health), "skipped": int((~done).sum())})
+        publish(part, self.path)
+        return health
+
+
+def _is_same(
+    part: Path,
+    spaces: Mapping[str, tuple[tuple[int, ...], str]],
+    arrays: Mapping[str, NDArray[Any]],
+    attributes: dict[str, Any],
+) -> bool:
+    try:
+        with hdf5.open_file(part, "") as file:
+            kept = hdf5.get_attributes(file)  # with health figures, if killed just before the last rename
+            found = {name: mapped(file, name) for name in (*spaces, "done", SUMS)}
+            return (
+                attributes.items() <= kept.items()
+                and all(
+                    (found[name].shape, found[name].dtype.name) == space for name, space in spaces.items()
+                )
+                and all(np.array_equal(strings(file, name), array) for name, array in arrays.items())
+                and (found["done"].shape, found["done"].dtype.name) == (found["embedding"].shape[:1], "uint8")
+            )
+    except BrainhiveError:  # interrupted while it was being created, or damaged: nothing in it to keep
+        return False
+
+
+def _write_damaged_again(part: Path) -> None:
+    """Mark rows that do not match their checksums as not done, as after a power cut."""
+    with h5py.File(part, "r") as file:
+        damaged = checksums.damaged_rows(file)
+    rows = np.unique(np.concatenate([np.empty(0, np.int64), *damaged.values()]))
+    done = hdf5.RowWriter(part, "done")
+    done.write(rows, np.zeros(len(rows), np.uint8))
+    done.close()
+
+
+def _folders(path: Path) -> tuple[str, str]:
+    """Say which split and data set a store belongs to by where it lies."""
+    return path.parent.name, path.parent.parent.name
+
+
+def path_of(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
+    """Say where the store of (data set, split, encoder) lies."""
+    source = "the data set, split or encoder of a store,"
+    return below(embeddings, dataset, split, f"{encoder}.h5", source=source)
+
+
+def find(embeddings: Path, dataset: str, split: str, encoder: str) -> tuple[Path, int | None]:
+    """Find the store of an encoder: its own, or for one view that of all, and the place of the view in it.
+
+    Returns:
+        The path, that of its own store where neither is there; and the place of the view.
+    """
+    own = path_of(embeddings, dataset, split, encoder)
+    if not own.is_file() and (view := VIEW.fullmatch(encoder)):
+        of_all = path_of(embeddings, dataset, split, f"{view['encoder']}-all{view['digest'] or ''}")
+        if of_all.is_file():
+            return of_all, int(view["place"])
+    return own, None
+
+
+def making(path: Path) -> str:
+    """Say which command line makes the store at `path`."""
+    split, dataset = _folders(path)
+    return f"brainhive embed --dataset {dataset} --encoders {path.stem} splits={split}"
+
+
+def pixels_of(stores: Iterable[TargetStore]) -> NDArray[np.uint64] | None:
+    """Give the digests of stimuli's pixels [N] that one of several stores of the same stimuli has, if any."""
+    return next((store.pixels for store in stores if store.pixels is not None), None)
+
+
+def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]) -> dict[str, TargetStore]:
+    """Open one store an encoder.
+
+    Raises:
+        MissingData: naming every store that is missing, with the line that makes them.
+    """
+    paths = {name: find(embeddings, dataset, split, name) for name in encoders}
+    absent = [name for name, (path, _) in paths.items() if not path.is_file()]
+    if absent:
+        raise MissingData(
+            f"no {split} embeddings of {', '.join(absent)} for {dataset} under {embeddings}",
+            f"brainhive embed --encoders {','.join(absent)} --dataset {dataset}",
+        )
+    stores = {path: TargetStore.open(path) for path, _ in {*paths.values()}}
+    return {name: stores[path].view(name, place) for name, (path, place) in paths.items()}

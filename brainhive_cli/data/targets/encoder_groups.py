@@ -1,0 +1,235 @@
+"""Networks that run: each encodes a stimulus once for all stores that its outputs fill."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.datasets import Clip, StimulusSet
+from brainhive_cli.data.targets.replacements import Replacements
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, joined
+
+BLANK = {
+    "pixels": Image.new("RGB", (256, 256)),
+    "captions": "a picture",
+    "masks": np.zeros((256, 256), np.uint8),
+}
+"""What the shape of a target is measured on."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderGroup:
+    """Encoders that differ in their output alone, so that one forward pass serves them all.
+
+    Weights are fetched when `encoder` is first used, and loaded when `module` is.
+
+    Attributes:
+        configs: The encoders, in the order of the outputs.
+        precision: Autocast dtype of the forward pass.
+        launch: Where it runs.
+    """
+
+    configs: Sequence[EncoderConfig]
+    precision: str
+    launch: Launch
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The encoders' names, in the order of the outputs."""
+        return tuple(config.name for config in self.configs)
+
+    @property
+    def name(self) -> str:
+        """The first of its names, which stands for the network."""
+        return self.names[0]
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The one encoder of the group, with as many outputs as there are names."""
+        return joined(self.configs).build()
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network on its device; weights that autocast would cast at each call are cast once."""
+        module = self.encoder.module.to(self.launch.device)
+        with self.launch.autocast(self.precision):
+            if torch.is_autocast_enabled(self.launch.device.type):
+                dtype = torch.get_autocast_dtype(self.launch.device.type)
+                for layer in module.modules():
+                    if isinstance(layer, nn.Linear | nn.Conv2d):
+                        layer.to(dtype)
+        return module
+
+    @property
+    def source(self) -> str:
+        """Where its weights, or the function that makes it, come from."""
+        return self.encoder.weights.get("source", self.name)
+
+    @property
+    def digest(self) -> str:
+        """What identifies its targets, as their store would: a latent space, or weights; "" if unknown."""
+        space: str = getattr(self.encoder.module, "latent_space", "")
+        return space or self.encoder.weights.get("digest", "")
+
+    def view(self, stimulus: Any) -> Tensor:
+        """Preprocess a picture: [3, H, W]; each frame of a clip, or each caption or mask of a list: [K, …].
+
+        Of an encoder of one view, that one.
+
+        Raises:
+            MissingData: if the encoder reads something else than pixels, and is given them.
+        """
+        preprocess: Any = self.encoder.preprocess
+        if (reads := self.encoder.reads) != "pixels" and isinstance(stimulus, Image.Image | Clip):
+            raise MissingData(f"{self.name} reads {reads}, and has no store", "brainhive embed makes one")
+        if isinstance(stimulus, Clip | list):
+            each = stimulus.pictures if isinstance(stimulus, Clip) else stimulus
+            if isinstance(which := self.configs[0].views, int):
+                return torch.as_tensor(preprocess(each[which]))
+            return self.encoder.preprocess_all(each)
+        view = preprocess(stimulus)
+        if not isinstance(view, Tensor):
+            problem = f"the preprocessing of {self.source} gives {type(view).__name__}, not a tensor"
+            raise BrainhiveError(problem, "let it end in a tensor [3, H, W]")
+        return view
+
+    def encode(self, views: Tensor) -> dict[str, Tensor]:
+        """Encode what `view` gives of stimuli, in one forward pass.
+
+        Args:
+            views: [B, 3, H, W], or [B, K, …] of K frames, captions or masks each.
+
+        Returns:
+            By name, float32 [B, *shape], or [B, K, *shape].
+        """
+        single = views.flatten(0, 1) if (has_several := views.ndim > self.blank.ndim + 1) else views
+        outputs = encode(self.module, single, self.precision, self.launch, self.source)
+        if has_several:
+            each = [one.unflatten(0, views.shape[:2]) for one in outputs]
+            how = [config.combines for config in self.configs]
+            outputs = [_combined(one, views, combines) for one, combines in zip(each, how, strict=True)]
+        return dict(zip(self.names, outputs, strict=True))
+
+    def reader(self, stimuli: StimulusSet) -> Callable[[int], Any] | None:
+        """Make what gives the captions, masks or labels of a stimulus, or the picture in its place.
+
+        Returns:
+            None where the stimulus itself is read.
+
+        Raises:
+            MissingData: if there are no captions (masks, labels), or a stimulus has no picture in its place.
+        """
+        config = self.configs[0]
+        if config.encodes != "pixels":
+            views_each(config, stimuli)
+            return stimuli.reader(config.encodes)
+        return Replacements.of(config.pictures, stimuli) if config.pictures else None
+
+    def blank_of(self, stimuli: StimulusSet) -> Tensor:
+        """Give a tensor of the shape and dtype of a stimulus's view."""
+        count = views_each(self.configs[0], stimuli)
+        return self.blank if count is None else self.blank.new_zeros((count, *self.blank.shape))
+
+    @cached_property
+    def blank(self) -> Tensor:
+        """A blank picture, a short caption, an empty mask or no labels, preprocessed: [3, H, W] or …"""
+        if self.encoder.reads == "labels":
+            return self.view(np.zeros(self.configs[0].known_shape or 1, np.uint8))
+        return self.view(BLANK[self.encoder.reads])
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one target by name, measured on a blank picture."""
+        return {name: tuple(values.shape[1:]) for name, values in self.encode(self.blank[None]).items()}
+
+
+def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
+    """Count the frames, captions or masks that are encoded of each stimulus; None where it is one of them.
+
+    Raises:
+        MissingData: if there are none to read, or fewer than are asked for.
+    """
+    count, views = _there(config, stimuli), config.views
+    if views == "each":
+        return count
+    if count is None or (isinstance(views, int) and views >= count):
+        raise MissingData(
+            f"{config.name} encodes views: {views}, and a stimulus of {stimuli.dataset}/{stimuli.split} has "
+            f"{1 if count is None else count}",
+            "views: each, or a number below that",
+        )
+    return count if views == "all" else None
+
+
+def shape_of(config: EncoderConfig, one: tuple[int, ...], stimuli: StimulusSet) -> tuple[int, ...]:
+    """Give the shape of a stimulus's target, by that of one view's."""
+    return (views_each(config, stimuli) or 1, *one) if config.views == "all" else one
+
+
+def _there(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
+    """Count what there is to encode of each stimulus; None where it is one."""
+    reads = config.encodes
+    if reads == "pixels":
+        return None if config.pictures else stimuli.frames
+    if getattr(stimuli, reads) is None:
+        raise MissingData(
+            f"{stimuli.dataset}/{stimuli.split} has no {reads}, which {config.name} reads",
+            stimuli.absent.get(reads, f"use an encoder that reads pixels, or a data set with {reads}"),
+        )
+    return {"captions": stimuli.captions_each, "masks": stimuli.frames, "labels": None}[reads]
+
+
+def alternatives(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
+    """Count the targets of each stimulus, as `views_each`; None where they are combined into one."""
+    count = views_each(config, stimuli)
+    return None if config.combines else count
+
+
+def _combined(each: Tensor, views: Tensor, how: str) -> Tensor:
+    """Combine targets [B, K, *shape] of views [B, K, …]; in an average, equal views count once."""
+    if how == "first":
+        return each[:, 0]
+    if how != "average":
+        return each
+    flat = views.flatten(2)
+    repeats = (flat[:, :, None] == flat[:, None]).all(-1).sum(-1)  # [B, K]
+    share = 1 / repeats.to(each)
+    share = share / share.sum(1, keepdim=True)
+    return (each * share.view(*share.shape, *[1] * (each.ndim - 2))).sum(1)
+
+
+def grouped(configs: Sequence[EncoderConfig], precision: str, launch: Launch) -> list[EncoderGroup]:
+    """Group encoders that one forward pass can serve."""
+    groups: dict[str, list[EncoderConfig]] = {}
+    for config in configs:
+        groups.setdefault(config.network_key, []).append(config)
+    return [EncoderGroup(group, precision, launch) for group in groups.values()]
+
+
+@torch.inference_mode()
+def encode(
+    module: nn.Module, pictures: Tensor, precision: str, launch: Launch, source: str = "the network"
+) -> list[Tensor]:
+    """Encode preprocessed pictures [B, 3, H, W] as float32 [B, *shape], once for each output.
+
+    Raises:
+        BrainhiveError: if the module, which comes from `source`, gives something else.
+    """
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # or a GPU's fp32 has 10 bits
+    with launch.autocast(precision), exact:
+        found = module(pictures.to(launch.device, non_blocking=True))
+    listed = found if isinstance(found, list) else [found]
+    for one in listed:
+        if not isinstance(one, Tensor) or one.ndim < 2 or len(one) != len(pictures):
+            seen = list(one.shape) if isinstance(one, Tensor) else type(one).__name__
+            raise BrainhiveError(f"{source} gives {seen} for {len(pictures)} pictures", "return [B, *shape]")
+    outputs = [one.float() for one in listed]
+    memory = pictures.untyped_storage().data_ptr()  # is filled again while outputs wait to be written
+    return [one.clone() if one.untyped_storage().data_ptr() == memory else one for one in outputs]

@@ -1,0 +1,117 @@
+"""The encoders of a prior or a brain model, by the keys of the embeddings that it fuses."""
+
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.command_lines import write_encoders, write_part
+from brainhive_cli.models import priors
+from brainhive_cli.models.encoders import EncoderConfig, resolve
+
+
+def encoders_by_key(keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()) -> dict[str, EncoderConfig]:
+    """Find the encoder of each key: a candidate, the one of that upstream name, or the one of that name.
+
+    Args:
+        keys: Of the embeddings.
+        maybe: Candidates, whose keys may not say how to build them (a function, other options).
+
+    Returns:
+        The encoders by key, in the order of their names; a key that names no encoder is absent.
+    """
+    shelf = [parts.load("encoders", kind).Config for kind in parts.kinds("encoders")]
+    upstream = {config.upstream: config for config in shelf if config.upstream}
+    meant = {name: config for config in maybe for name in config.known_as}
+    found = {key: meant.get(key) or (upstream[key]() if key in upstream else _named(key)) for key in keys}
+    known = {key: config for key, config in found.items() if config is not None}
+    return dict(sorted(known.items(), key=lambda item: item[1].name))
+
+
+def _named(key: str) -> EncoderConfig | None:
+    kind, _, view = key.rpartition("-view-")
+    with suppress(RecipeError):
+        config = resolve({"kind": kind, "views": int(view)} if kind and view.isdecimal() else key)
+        return config if config.name == key else None
+    return None
+
+
+def recipe_around(folder: Path) -> dict[str, Any]:
+    """Read the recipe of the run that a prior's or model's folder lies in; empty outside of a run."""
+    for above in folder.resolve().parents:
+        if (above / "recipe.yaml").is_file() and (above / "environment.json").is_file():
+            return RunFolder(above).recipe()
+    return {}
+
+
+def encoders_around(folder: Path) -> list[EncoderConfig]:
+    """Read the encoders of the run that a prior's or model's folder lies in; none outside of a run."""
+    return [resolve(each) for each in recipe_around(folder).get("encoders", [])]
+
+
+def describe_keys(keys: Collection[str], maybe: Iterable[EncoderConfig] = ()) -> tuple[str, str]:
+    """Name the encoders of keys, and the arguments that select them."""
+    found = encoders_by_key(keys, maybe)
+    unknown = sorted(set(keys) - found.keys())
+    names = ", ".join([*map(write_part, found.values()), *unknown])
+    if unknown:
+        return names, f"name with --encoders all of them, also what made the embeddings {', '.join(unknown)}"
+    return names, shlex.join(write_encoders(list(found.values())))
+
+
+def match_keys(
+    encoders: Sequence[EncoderConfig],
+    dims: Mapping[str, int],
+    owner: str,
+    maybe: Iterable[EncoderConfig] = (),
+) -> dict[str, str]:
+    """Find a prior's key of each encoder.
+
+    Args:
+        encoders: Those to be fused.
+        dims: Width of each embedding, by the prior's key.
+        owner: The prior, for the message.
+        maybe: Encoders that it may have been trained with, to name them.
+
+    Raises:
+        BrainhiveError: naming both lists, if they are not the same encoders.
+    """
+    keys = {config.name: next((key for key in config.known_as if key in dims), "") for config in encoders}
+    if "" in keys.values() or sorted(keys.values()) != sorted(dims):
+        wanted, hint = describe_keys(dims, [*maybe, *encoders])
+        raise BrainhiveError(
+            f"{owner} takes the encoders {wanted}, not {', '.join(map(write_part, encoders))}", hint
+        )
+    return keys
+
+
+def _fused_by(prior: str) -> tuple[Path, Mapping[str, int]]:
+    described = priors.describe(prior)
+    if described.folder is None or not described.dims:
+        raise RecipeError(f"the prior {prior} fuses no embeddings", "leave prior out, or name another one")
+    return described.folder, described.dims
+
+
+def encoders_of(prior: str) -> list[EncoderConfig]:
+    """Find the encoders of a prior, without reading its weights.
+
+    Raises:
+        RecipeError: if it fuses no embeddings, or has one of them under a key that names no encoder.
+    """
+    folder, dims = _fused_by(prior)
+    around = encoders_around(folder)
+    found = encoders_by_key(dims, around)
+    if len(found) < len(dims):
+        names, hint = describe_keys(dims, around)
+        raise RecipeError(f"the prior {prior} takes the encoders {names}, not all known by name", hint)
+    return list(found.values())
+
+
+def match_prior(prior: str, encoders: Sequence[EncoderConfig]) -> dict[str, str]:
+    """Find a prior's key of each encoder, without reading its weights; raises as `match_keys` does."""
+    folder, dims = _fused_by(prior)
+    return match_keys(encoders, dims, f"the prior {prior}", encoders_around(folder))

@@ -1,0 +1,117 @@
+"""Pictures as training sees them, read in processes of their own."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import Dataset as TorchDataset
+
+from brainhive_cli.core import foreign_code
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.datasets import StimulusSet
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture for training: its short side is resized, and the centre cropped.
+
+    Attributes:
+        side: Pixels of the crop.
+        resize: Interpolation.
+    """
+
+    side: int
+    resize: Literal["lanczos", "bilinear"]
+
+    def __call__(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
+        """Give bytes [3, side, side], and its six size and crop ids in pixels of the resized picture."""
+        from torchvision.transforms.v2 import functional as F
+
+        side = self.side
+        resized = F.resize(picture, [side], F.InterpolationMode(self.resize))
+        top, left = (round((length - side) / 2) for length in (resized.height, resized.width))
+        pixels = F.pil_to_tensor(F.crop(resized, top, left, side, side))
+        sizes = [picture.height, picture.width, top, left, side, side]
+        return pixels, torch.tensor(sizes, dtype=torch.float32)
+
+
+def crop_of_the_original(sizes: Tensor) -> Tensor:
+    """Replace the crop's corner in ids [B, 6] by that of a crop of the picture before it was resized.
+
+    Source: BrainHiVE's repository, train_prior.py; a side that is too short has 0.
+    """
+    original, target = sizes[:, :2], sizes[:, 4:]
+    return torch.cat([original, ((original - target) / 2).round().clamp(min=0), target], 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Items(TorchDataset[Any]):
+    """Each picture with its row, its ids, and preprocessed for encoders.
+
+    Attributes:
+        images: The pictures.
+        view: Resizing and crop.
+        views: Preprocessing of encoders, by name.
+        latents: Gives the latent [C, h, w] and the ids of a picture whose latent is known already.
+    """
+
+    images: StimulusSet
+    view: View
+    views: Mapping[str, Callable[[Image.Image], Tensor]] = field(default_factory=dict)
+    latents: Callable[[int], tuple[Tensor, Tensor]] | None = None
+
+    @property
+    def decodes(self) -> bool:
+        """Whether pictures are opened at all."""
+        return self.latents is None or bool(self.views)
+
+    def __getitem__(self, index: int) -> dict[str, Any] | BrainhiveError:
+        """Read one picture: row, image, ids, and views by the encoder's name."""
+        views = {}
+        try:
+            if self.decodes:
+                picture = self.images.open(index)
+                views = {name: view(picture) for name, view in self.views.items()}
+            image, sizes = self.latents(index) if self.latents else self.view(picture)
+        except Exception as error:  # a loader would hide it in the worker's traceback
+            if described := error if isinstance(error, BrainhiveError) else foreign_code.mistake(error):
+                return described
+            raise
+        return {"rows": index, "image": image, "sizes": sizes, "views": views}
+
+
+def collate(items: list[Any]) -> dict[str, Any]:
+    """Stack what `Items` gives; an error is passed on."""
+    failed = next((item for item in items if isinstance(item, BrainhiveError)), None)
+    return {"error": failed} if failed else default_collate(items)
+
+
+def loaded(items: Items, rows: Iterable[list[int]], workers: int, launch: Launch) -> Iterator[dict[str, Any]]:
+    """Yield batches of these rows, in their order.
+
+    Raises:
+        BrainhiveError: if a picture cannot be decoded.
+    """
+    workers = workers if items.decodes else 0
+    for batch in DataLoader(
+        items,
+        batch_sampler=rows,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=collate,
+        multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
+        pin_memory=launch.device.type == "cuda",
+    ):
+        if "error" in batch:
+            raise batch["error"]
+        yield batch
+
+
+def to_pictures(images: Tensor) -> list[Image.Image]:
+    """Turn [B, 3, H, W] in 0..1 into pictures."""
+    array = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(each) for each in array]

@@ -1,1 +1,0 @@
-"""Stimuli through frozen encoders into target stores."""

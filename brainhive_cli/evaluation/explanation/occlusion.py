@@ -1,0 +1,188 @@
+"""What a trained model loses when a part of the signal, or of the targets, is replaced by its mean."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.signals.windows import inside, window_starts
+from brainhive_cli.evaluation.explanation.profiles import Profile, Spans
+from brainhive_cli.evaluation.explanation.reader import Reader
+from brainhive_cli.evaluation.explanation.receptive_fields import Columns
+from brainhive_cli.evaluation.explanation.recipe import Window
+
+TIME, SENSOR, BAND, REGION, LEVEL = "ms after onset", "sensor", "band", "region", "encoder"
+"""What places are."""
+LOST = "margin_lost"
+"""Name of the metric: how much of the margin, the cosine similarity with the seen picture less its mean over
+the candidates, is lost."""
+ORDER = 4
+"""Of the Butterworth filter that runs forth and back over the signal."""
+
+
+def lost(
+    reader: Reader,
+    axis: str,
+    at: Sequence[object],
+    changed: Iterator[NDArray[np.float64]],
+    spans: Spans | None = None,
+) -> Profile:
+    """Compare margins [N, M] at each place with those of the whole signal."""
+    margins = (reader.whole - each for each in changed)
+    return Profile.of(LOST, axis, at, margins, reader.labels, spans=spans)
+
+
+def centres_of(spans: Spans) -> list[float]:
+    """Name windows by their centres, in milliseconds."""
+    return [float(each) for each in spans.mean(1).round(3)]
+
+
+def window_masks(times_ms: NDArray[np.float64], window: Window) -> tuple[Spans, list[Tensor]]:
+    """List where sliding windows begin and end, and their samples [T] as masks.
+
+    Raises:
+        BrainhiveError: if there is one sample.
+        RecipeError: if the window is longer than the signal.
+    """
+    if len(times_ms) < 2:
+        raise BrainhiveError("the signals have one sample", "fMRI has regions instead of windows")
+    starts = window_starts(times_ms, window.width_ms, window.step_ms, "window")
+    masks = [torch.from_numpy(inside(times_ms, start, window.width_ms)) for start in starts]
+    kept = [(start, mask) for start, mask in zip(starts, masks, strict=True) if mask.any()]
+    spans = np.array([[start, start + window.width_ms] for start, _ in kept])
+    return spans, [mask for _, mask in kept]
+
+
+def read_windows(reader: Reader, window: Window) -> dict[str, Profile]:
+    """Rank with all of the signal but a window replaced: what the model uses of each window alone."""
+    spans, masks = window_masks(reader.times_ms, window)
+    ranks = (reader.ranks(torch.where(mask, reader.signal, reader.baseline)) for mask in masks)
+    return Profile.of_ranks(TIME, centres_of(spans), ranks, reader.labels, spans)
+
+
+def occlude_windows(reader: Reader, window: Window) -> Profile:
+    """Replace one window at a time."""
+    spans, masks = window_masks(reader.times_ms, window)
+    changed = (reader.margins(torch.where(mask, reader.baseline, reader.signal)) for mask in masks)
+    return lost(reader, TIME, centres_of(spans), changed, spans)
+
+
+def occlude_columns(reader: Reader) -> Profile:
+    """Replace one column of the last feature map of a convolutional network by that of the mean signal.
+
+    Raises:
+        BrainhiveError: if the network has no such map.
+    """
+    if len(reader.times_ms) < 2:
+        raise BrainhiveError("the signals have one sample", "fMRI has regions instead of columns")
+    module = reader.member.model.backbone
+    columns = Columns.find(module, reader.predict, *reader.signal.shape[1:])
+    with torch.inference_mode():
+        rest = columns.features(reader.predict, reader.baseline[None])
+
+    def changed() -> Iterator[NDArray[np.float64]]:
+        for column in range(len(columns.spans)):
+            with columns.replaced(column, rest):
+                yield reader.margins(reader.signal)
+
+    step_ms = (reader.times_ms[-1] - reader.times_ms[0]) / (len(reader.times_ms) - 1)
+    spans = reader.times_ms[0] + step_ms * np.array(columns.spans, np.float64)
+    reader.whole  # noqa: B018  (before a column is replaced)
+    return lost(reader, TIME, centres_of(spans), changed(), spans)
+
+
+def occlude_sensors(reader: Reader) -> Profile:
+    """Replace one sensor at a time, in sensor space.
+
+    Raises:
+        BrainhiveError: if the signals are of voxels, or whitened in a way that is not known.
+    """
+    if not reader.selection.channels:
+        raise BrainhiveError("the signals are of voxels", "fMRI has regions instead of sensors")
+    space = reader.space
+    changed = (reader.margins(space.without(sensor)) for sensor in range(space.sensors))
+    return lost(reader, SENSOR, space.names, changed)
+
+
+def occlude_bands(reader: Reader, bands: Mapping[str, tuple[float, float]]) -> Profile:
+    """Filter one frequency band at a time out of what deviates from the mean signal.
+
+    Raises:
+        BrainhiveError: if the signals have no rate, or are too short or too slow for every band.
+    """
+    rate_hz = reader.rate_hz
+    if rate_hz is None:
+        raise BrainhiveError("the signals have one sample", "fMRI has no frequency bands")
+    away = reader.signal - reader.baseline
+    usable = {name: _cut(band, rate_hz) for name, band in bands.items() if band[0] < rate_hz / 2 - 1}
+    if not usable or away.shape[-1] <= 3 * (2 * ORDER + 1):
+        raise BrainhiveError(
+            f"{away.shape[-1]} samples at {rate_hz:g} Hz hold none of the bands", "name others: bands"
+        )
+    names = [f"{name} ({low:g}–{high:g} Hz)" for name, (low, high) in usable.items()]
+    changed = (reader.margins(reader.signal - _band_pass(away, *b, rate_hz)) for b in usable.values())
+    return lost(reader, BAND, names, changed)
+
+
+def _cut(band: tuple[float, float], rate_hz: float) -> tuple[float, float]:
+    """Cut a band to what the sampling rate holds."""
+    return max(band[0], 0.1), min(band[1], rate_hz / 2 - 1)
+
+
+def _band_pass(signal: Tensor, low_hz: float, high_hz: float, rate_hz: float) -> Tensor:
+    """Keep a band of signals [N, C, T], without a delay."""
+    from scipy.signal import butter, sosfiltfilt
+
+    sections = butter(ORDER, (low_hz, high_hz), "bandpass", fs=rate_hz, output="sos")
+    padding = min(signal.shape[-1] - 1, int(3 * rate_hz / low_hz))
+    kept = sosfiltfilt(sections, signal.numpy(), padtype="odd", padlen=padding)
+    return torch.from_numpy(np.ascontiguousarray(kept, np.float32))
+
+
+def occlude_regions(reader: Reader) -> Profile:
+    """Replace the voxels of one region at a time.
+
+    Raises:
+        BrainhiveError: if the signals are of sensors, or the voxels belong to no region.
+    """
+    regions = regions_of(reader)
+    masks = []
+    for places in regions.values():
+        mask = torch.zeros(reader.signal.shape[1], 1, dtype=torch.bool)
+        mask[list(places)] = True
+        masks.append(mask)
+    changed = (reader.margins(torch.where(mask, reader.baseline, reader.signal)) for mask in masks)
+    return lost(reader, REGION, [*regions], changed)
+
+
+def regions_of(reader: Reader) -> dict[str, tuple[int, ...]]:
+    """List the regions that have voxels, by name, as places among those that the model reads.
+
+    Raises:
+        BrainhiveError: if there are none.
+    """
+    if reader.selection.channels:
+        raise BrainhiveError("the signals are of sensors", "EEG and MEG have sensors instead of regions")
+    found = {name: places for name, places in reader.selection.regions.items() if places}
+    if not found:
+        raise BrainhiveError("the voxels belong to no region", "prepare the signals with regions")
+    return found
+
+
+def drop_levels(reader: Reader) -> Profile:
+    """Replace one encoder's embeddings at a time, for all pictures, by their mean.
+
+    Raises:
+        BrainhiveError: if the target is of one encoder.
+    """
+    keys = sorted(reader.member.model.layout.compared_keys)
+    if len(keys) < 2:
+        raise BrainhiveError(
+            f"the target is of one encoder, {keys[0]}", "levels=NAME compares the signals with others"
+        )
+    tokens = reader.member.encode(reader.subject, reader.signal)
+    galleries = (reader.member.images(reader.split, reader.gallery_rows, without=key) for key in keys)
+    return lost(reader, LEVEL, keys, (reader.margins_of(tokens, gallery) for gallery in galleries))

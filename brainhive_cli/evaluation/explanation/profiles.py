@@ -1,0 +1,218 @@
+"""A course of values over times, sensors, bands, regions or levels, with the control of shuffled labels."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.measurement.units import Items
+
+Values = NDArray[np.float64]
+Places = NDArray[np.int64]
+Spans = NDArray[np.float64]
+"""[P, 2] where each place begins and ends, in milliseconds after stimulus onset."""
+EXCHANGES = 20
+"""Permutations of which that is chosen which leaves fewest items in their unit: one in three leaves none."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was measured of one subject at P places.
+
+    Attributes:
+        metric: Name of what was measured.
+        axis: What the places are.
+        at: [P] times in milliseconds, of windows their centres; or names.
+        values: [P, N] of the items.
+        null: [K, P] means over the items that all subjects have, with labels permuted, K times; K is 0 where
+            that was not measured.
+        shuffled: [P, N] of a control that was measured once, as with a model trained on shuffled labels;
+            [0, 0] where there is none.
+        chance: Value expected without any effect.
+        pool: Candidates that each item was compared with, if any.
+        spans: Of windows; None where a place is one sample, or a name.
+    """
+
+    metric: str
+    axis: str
+    at: tuple[Any, ...]
+    values: Values
+    null: Values
+    shuffled: Values
+    chance: float = 0.0
+    pool: int | None = None
+    spans: Spans | None = None
+
+    @classmethod
+    def of(
+        cls,
+        metric: str,
+        axis: str,
+        at: Sequence[Any],
+        matrices: Iterable[Values],
+        labels: "Labels",
+        chance: float = 0.0,
+        pool: int | None = None,
+        spans: Spans | None = None,
+    ) -> Self:
+        """Look up the value of each item with its own label, and with those of others.
+
+        Args:
+            metric: See the class, as those that follow.
+            axis: See the class.
+            at: [P].
+            matrices: For each place, the values [N, M] of each item with each label.
+            labels: Right and permuted ones.
+            chance: See the class.
+            pool: See the class.
+            spans: See the class.
+        """
+        items, values, null = np.arange(len(labels.right)), [], []
+        for matrix in matrices:
+            values.append(matrix[items, labels.right])
+            null.append(matrix[labels.shared, labels.permuted].mean(1))
+        places = len(values)
+        stacked = np.array(values, np.float64), np.array(null, np.float64).reshape(places, -1).T
+        return cls(metric, axis, tuple(at), *stacked, np.empty((0, 0)), chance, pool, spans)
+
+    @classmethod
+    def of_ranks(
+        cls,
+        axis: str,
+        at: Sequence[Any],
+        ranks: Iterable[Places],
+        labels: "Labels",
+        spans: Spans | None = None,
+    ) -> dict[str, Self]:
+        """Describe ranks [N, M] of each candidate by each item, at each place, as shares by name."""
+        own, drawn, pool = [], [], 1
+        items = np.arange(len(labels.right))
+        for found in ranks:
+            pool = found.shape[1]
+            own.append(found[items, labels.right])
+            drawn.append(found[labels.shared, labels.permuted])
+        chances = {"top1": 1 / pool, "top5": min(1, 5 / pool), "two_way": 0.5}
+        profiles = {}
+        for metric, chance in chances.items():
+            values = np.array([_share(metric, each, pool) for each in own])
+            null = np.array([_share(metric, each, pool).mean(1) for each in drawn]).reshape(len(own), -1)
+            parts = values, null.T, np.empty((0, 0))
+            profiles[metric] = cls(metric, axis, tuple(at), *parts, chance, pool, spans)
+        return profiles
+
+    def with_shuffled(self, shuffled: Values) -> Self:
+        """Add a control that was measured once: [P, N]."""
+        return replace(self, shuffled=shuffled)
+
+    def as_arrays(self) -> dict[str, NDArray[Any]]:
+        """Give plain arrays, for a file."""
+        plain = {name: np.array(getattr(self, name)) for name in ("metric", "axis", "at", "chance")}
+        plain["pool"] = np.array(0 if self.pool is None else self.pool)
+        plain["spans"] = np.empty((0, 2)) if self.spans is None else self.spans
+        return {**plain, "values": self.values, "null": self.null, "shuffled": self.shuffled}
+
+    @classmethod
+    def from_arrays(cls, found: Mapping[str, NDArray[Any]]) -> Self:
+        """Read back `as_arrays`."""
+        words = str(found["metric"]), str(found["axis"]), tuple(found["at"].tolist())
+        arrays = found["values"], found["null"], found["shuffled"]
+        spans = found["spans"] if len(found["spans"]) else None
+        return cls(*words, *arrays, float(found["chance"]), int(found["pool"]) or None, spans)
+
+
+def _share(metric: str, ranks: Places, pool: int) -> Values:
+    """Turn ranks into hits, or into the share of the other candidates that rank below."""
+    if metric == "two_way":
+        return np.asarray(1 - (ranks - 1) / max(1, pool - 1), np.float64)
+    return np.asarray(ranks <= {"top1": 1, "top5": 5}[metric], np.float64)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which picture each item of a subject showed, and permutations of the pictures, alike for all subjects.
+
+    Where all subjects share wrong labels, these fit all of them by the same chance: labels that are permuted
+    subject by subject would average it out of the control, and not out of what was measured.
+
+    Attributes:
+        right: [N] place among the candidates.
+        shared: [n] the items whose pictures all subjects were shown.
+        permuted: [K, n] places of the pictures whose labels these get.
+        wrong: [N] places of pictures of other units, as far as there are, in one permutation; of what one
+            subject alone was shown the right ones.
+    """
+
+    right: Places
+    shared: Places
+    permuted: Places
+    wrong: Places
+
+    @classmethod
+    def of(cls, right: Places, pictures: Places, units: Items, draws: int, seed: int) -> Self:
+        """Permute the units of pictures K times.
+
+        Args:
+            right: [N].
+            pictures: [n] places of those that all subjects were shown, in an order that all have.
+            units: One list: these pictures, and which are alike.
+            draws: K.
+            seed: The same for all subjects and models.
+        """
+        number = {place: row for row, place in enumerate(pictures.tolist())}
+        shared = np.array([item for item, place in enumerate(right.tolist()) if place in number], np.int64)
+        own = np.array([number[place] for place in right[shared].tolist()], np.int64)
+        random, (unit,), wrong = np.random.default_rng(seed), units.numbers, right.copy()
+        exchanges = [units.permute(random)[0] for _ in range(EXCHANGES)]
+        wrong[shared] = pictures[min(exchanges, key=lambda order: (unit[order] == unit).sum())[own]]
+        return cls(right, shared, pictures[permutations(units, draws, seed)][:, own], wrong)
+
+    @property
+    def by_item(self) -> Self:
+        """The same, where the candidates are the pictures of the N items, in their order."""
+        item = {place: row for row, place in enumerate(self.right.tolist())}
+        permuted, wrong = (
+            np.array([item[place] for place in places.flat], np.int64).reshape(places.shape)
+            for places in (self.permuted, self.wrong)
+        )
+        return replace(self, right=np.arange(len(self.right)), permuted=permuted, wrong=wrong)
+
+
+def permutations(units: Items, draws: int, seed: int) -> Places:
+    """Permute the units of one list of n items K times: [K, n] the item whose label each gets."""
+    random, count = np.random.default_rng(seed), units.size
+    orders = [units.permute(random)[0] for _ in range(draws)]
+    return np.array(orders, np.int64).reshape(draws, count)
+
+
+@dataclass(frozen=True)
+class PermutationTest:
+    """A profile over all subjects, against its control.
+
+    Attributes:
+        p_values: [P] share of permutations that are at least as large, the measured value among them.
+        corrected: [P] the same for the largest over all places: the chance that any is so large.
+        null: [K, P] means over subjects.
+    """
+
+    p_values: Values
+    corrected: Values
+    null: Values
+
+    @classmethod
+    def of(cls, measured: Values, null: Values) -> Self:
+        """Compare what was measured [P] with its control [K, P], each place by its spread.
+
+        Mean and spread are those of both together: by those of the control alone what was measured, which has
+        no part in them, would lie further out than a permutation does.
+
+        Source: Westfall and Young 1993 (largest statistic over all places); Phipson and Smyth 2010 (p).
+        """
+        together = np.concatenate([measured[None], null])
+        scores = (together - together.mean(0)) / (together.std(0) + 1e-12)
+        scaled, drawn = scores[0], scores[1:]
+        count = 1 + len(null)
+        alone = (1 + (drawn >= scaled - 1e-12).sum(0)) / count
+        largest = (1 + (drawn.max(1)[:, None] >= scaled - 1e-12).sum(0)) / count
+        return cls(alone, largest, null)

@@ -1,0 +1,146 @@
+"""How a trained model reads the signals of one subject: similarity of every signal with every picture."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.data.signals.selection import Selection
+from brainhive_cli.evaluation.explanation.profiles import Labels
+from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
+from brainhive_cli.measurement.retrieval import ranks_of_all
+from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.training.alignment.trained_cell import Member
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A cell's model, one subject's signals, and the pictures among which the seen ones are to be found.
+
+    Attributes:
+        selection: What the model reads of the recording.
+        rows: [N] picture of each signal in the target stores.
+        gallery_rows: [M] rows of the candidates.
+        labels: Place of each signal's picture among the candidates, and permutations.
+        shared: One list: the pictures that all subjects were shown, and which of them are alike.
+    """
+
+    member: Member
+    subject: int
+    split: str
+    selection: Selection
+    rows: NDArray[np.int64]
+    gallery_rows: NDArray[np.int64]
+    labels: Labels
+    shared: Items
+
+    @classmethod
+    def open(
+        cls, member: Member, subject: int, split: str, shared: NDArray[np.int64], draws: int, seed: int
+    ) -> Self:
+        """Open the signals; the labels are permuted alike for all cells and subjects.
+
+        Args:
+            member: The cell's model.
+            subject: Whose signals.
+            split: Which of them.
+            shared: [n] rows of the pictures that all subjects were shown.
+            draws: Permutations.
+            seed: Of the permutations.
+        """
+        selection, rows = member.selection(subject, split)
+        candidates, units = np.flatnonzero(member.pictures(split).done), units_of(member, split, shared)
+        right, pictures = np.searchsorted(candidates, rows), np.searchsorted(candidates, shared)
+        labels = Labels.of(right, pictures, units, draws, seed)
+        return cls(member, subject, split, selection, rows, candidates, labels, units)
+
+    @cached_property
+    def gallery(self) -> Tensor:
+        """[M, D] the candidates' vectors."""
+        return self.member.images(self.split, self.gallery_rows)
+
+    @cached_property
+    def signal(self) -> Tensor:
+        """[N, C, T] repetitions averaged."""
+        return torch.from_numpy(self.member.averaged(self.subject, self.split).signal)
+
+    @cached_property
+    def baseline(self) -> Tensor:
+        """[C, T] the subject's mean training signal, in which no tested picture has a part."""
+        return torch.from_numpy(self.member.mean_training_signal(self.subject))
+
+    @cached_property
+    def space(self) -> SensorSpace:
+        """The same in sensor space, where mixing is undone."""
+        learned, _ = self.member.training_selection(self.subject)
+        return SensorSpace.of(self.selection, learned, self.signal.numpy(), self.baseline.numpy())
+
+    @property
+    def times_ms(self) -> NDArray[np.float64]:
+        """[T]."""
+        return self.selection.times_s * 1000
+
+    @property
+    def rate_hz(self) -> float | None:
+        """Samples a second; None of fMRI."""
+        return self.selection.recording.rate_hz
+
+    @cached_property
+    def image_ids(self) -> list[str]:
+        """[N] what each signal showed."""
+        return [self.member.pictures(self.split).image_ids[row] for row in self.rows]
+
+    @property
+    def shared_items(self) -> NDArray[np.int64]:
+        """[n] the signal that showed each picture of `shared`, in their order."""
+        item: dict[Hashable, int] = {name: row for row, name in enumerate(self.image_ids)}
+        return np.array([item[name] for name in self.shared.ids[0]], np.int64)
+
+    def ranks(self, signal: Tensor) -> NDArray[np.int64]:
+        """Rank every candidate by every signal: [N, M]."""
+        return ranks_of_all(self.member.encode(self.subject, signal), self.gallery, len(self.gallery))
+
+    def margins(self, signal: Tensor) -> NDArray[np.float64]:
+        """Give the cosine similarity of signals with candidates, less its mean over candidates: [N, M]."""
+        return self.margins_of(self.member.encode(self.subject, signal))
+
+    @cached_property
+    def whole(self) -> NDArray[np.float64]:
+        """[N, M] margins of the signals as they are."""
+        return self.margins(self.signal)
+
+    def margins_of(self, tokens: Tensor, gallery: Tensor | None = None) -> NDArray[np.float64]:
+        """Do so for tokens [N, D], with candidates [M, D]; those of the gallery by default."""
+        candidates = F.normalize(self.gallery if gallery is None else gallery, dim=1)
+        cosine = (F.normalize(tokens.to(candidates), dim=1) @ candidates.T).double().cpu().numpy()
+        return np.asarray(cosine - cosine.mean(1, keepdims=True))
+
+    def predict(self, signal: Tensor) -> Any:
+        """Run the model on signals [B, C, T], with gradients where they are enabled."""
+        index = self.index(len(signal))
+        return self.member.model.predict(signal.to(self.member.model.device), index)
+
+    def index(self, count: int) -> Tensor | None:
+        """Give the subject index of signals [count]."""
+        return self.member.index(self.subject, count)
+
+    def margin_of(self, signal: Tensor, targets: Tensor) -> Tensor:
+        """Compute the margin of signals [B, C, T] with targets [B, D] of unit length, with gradients."""
+        model = self.member.model
+        tokens = model.encode_signal(signal.to(model.device), self.index(len(signal)))
+        return (F.normalize(tokens.float(), dim=1) * targets.to(tokens.device)).sum(1)
+
+
+def units_of(member: Member, split: str, rows: NDArray[np.int64]) -> Items:
+    """Say which of the pictures of some rows [n] are alike: one list, of image ids."""
+    store, dataset = member.pictures(split), member.align.dataset
+    ids = [store.image_ids[row] for row in rows]
+    concept_of = {name: store.concepts[row] for name, row in zip(ids, rows, strict=True)}
+    is_film = dataset.alike_by == "neighbours"
+    return Alike(dataset.alike_by, concept_of, "clip" if is_film else "picture").items([ids])

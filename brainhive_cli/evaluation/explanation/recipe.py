@@ -1,0 +1,147 @@
+"""The recipe of explain: which run is explained, and by which analyses."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from brainhive_cli.core import parts, recipe
+from brainhive_cli.core.errors import RecipeError, guess
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import Section
+from brainhive_cli.models.encoders import Encoders
+
+OF_MODEL = {
+    "windows": "retrieval by one window of the signal at a time",
+    "occlusion": "margin that is lost without a window",
+    "columns": "margin that is lost without a column of a convolutional network, at its receptive field",
+    "sensors": "margin that is lost without a sensor, in sensor space",
+    "bands": "margin that is lost without a frequency band",
+    "regions": "margin that is lost without a region of voxels",
+    "levels": "margin that is lost without an encoder among the targets",
+    "gradients": "integrated gradients of the margin, by time and by sensor or region",
+    "trained": "retrieval by ridges, each trained anew on one window, or on one region of voxels",
+}
+"""Analyses of a trained model, and of signals with its targets."""
+OF_SIGNALS = {
+    "encoding": "signals predicted from embeddings, by time and by sensor or region, and without each level",
+    "similarity": "distances of signals correlated with those of embeddings, by time or by region",
+}
+"""Analyses of signals and embeddings, which need no model."""
+OF_SENSORS: tuple[str, ...] = ("windows", "occlusion", "columns", "sensors", "bands")
+OF_VOXELS: tuple[str, ...] = ("regions",)
+"""Analyses of EEG and MEG alone, and of fMRI alone."""
+ANALYSES = (*OF_MODEL, *OF_SIGNALS)
+BANDS = {
+    "delta": (1.0, 4.0),
+    "theta": (4.0, 8.0),
+    "alpha": (8.0, 13.0),
+    "beta": (13.0, 30.0),
+    "gamma": (30.0, 80.0),
+}
+
+
+def _known(value: list[str]) -> list[str]:
+    for name in value:
+        if name not in ANALYSES:
+            raise RecipeError(
+                f"no analysis called {name!r}", f"{guess(name, ANALYSES)}there are: {', '.join(ANALYSES)}"
+            )
+    return value
+
+
+class Window(Section):
+    """Windows that slide over the signal."""
+
+    width_ms: float = Field(100, gt=0, description="width of a window")
+    step_ms: float = Field(25, gt=0, description="from window to window; gradients are summed over so much")
+
+
+class Explanation(Section):
+    """What is measured of each cell and subject."""
+
+    split: str = Field("test", description="whose signals are explained; the model must not have seen them")
+    head: str | None = Field(
+        None, description="the head that is compared, flattened; default: the model's own, token, or the only"
+    )
+    analyses: Annotated[list[str], BeforeValidator(recipe.split), AfterValidator(_known)] = Field(
+        [*ANALYSES], min_length=1, description=f"which of {', '.join(ANALYSES)}"
+    )
+    window: Window = Window()
+    bands: dict[str, tuple[float, float]] = Field(BANDS, description="frequency bands in Hz, by name")
+    levels: Encoders = Field(
+        [],
+        description="further encoders that signals are compared with, next to the run's",
+    )
+    components: int = Field(
+        256, gt=0, le=4096, description="principal components of each level that encoding reads"
+    )
+    alpha: float | None = Field(
+        None, gt=0, description="penalty of ridges; default: by generalised cross-validation, for each ridge"
+    )
+    points: int = Field(50, gt=0, le=1000, description="quadrature points of integrated gradients")
+    draws: int = Field(1000, ge=20, le=100_000, description="permutations of the labels: the control")
+    control: Literal["permuted", "trained"] = Field(
+        "permuted",
+        description="permuted: labels of the signals; trained: also a model trained on shuffled labels by "
+        "the run's own recipe, explained in the same way",
+    )
+    figures: Annotated[list[Literal["png", "svg", "pdf"]], BeforeValidator(recipe.split)] = Field(
+        ["png", "svg"], description="formats of the figures; [] draws none"
+    )
+    seed: int = Field(0, ge=0, description="seed of every random choice")
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        wanted = {*self.analyses}
+        needs = {
+            "window": {"windows", "occlusion", "gradients", "trained"},
+            "bands": {"bands"},
+            "levels": {*OF_SIGNALS},
+            "components": {"encoding"},
+            "alpha": {"encoding", "trained"},
+            "points": {"gradients"},
+            "control": {*OF_MODEL},
+        }
+        for key, users in needs.items():
+            if not users & wanted:
+                recipe.refuse_idle(self, (key,), f"without {' or '.join(sorted(users))}", "leave it out")
+        for name, (low, high) in self.bands.items():
+            if not 0 <= low < high:
+                raise RecipeError(f"bands.{name} is {low:g} to {high:g} Hz", "two rising frequencies")
+        return self
+
+
+class Recipe(BaseRecipe, Explanation):
+    """Which run is explained, on whom, and how."""
+
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {"trained_by"}
+
+    align_run: recipe.OneRun = Field(
+        None,
+        description="an align run, by folder or name, or SWEEP:VARIANT; or a model folder; default: the "
+        "newest run that fits (key: run)",
+    )
+    trained_by: recipe.TrainedBy = None
+    dataset: Annotated[Any, parts.optional("datasets", "things-eeg")] = Field(
+        None, description="another data set than the run's, with other subjects"
+    )
+    subjects: recipe.Numbers | None = Field(None, description="subjects explained; default: the run's")
+
+    @classmethod
+    def resolve(cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Any) -> Self:
+        """Resolve as every recipe; `run=FOLDER` is short for `align_run=FOLDER`."""
+        full = [f"align_{each}" if each.startswith("run=") else each for each in overrides]
+        return super().resolve(command, name, flags, full)
+
+    @model_validator(mode="after")
+    def _trains_only_a_run_of_its_own(self) -> Self:
+        if self.control == "trained" and self.dataset is not None:
+            raise RecipeError("control is trained, and dataset names other subjects", "control=permuted")
+        return self
+
+    @property
+    def spec(self) -> Explanation:
+        """What is measured; all that the functions which measure get of the recipe."""
+        fields = Explanation.model_fields
+        return Explanation.model_construct(**{name: getattr(self, name) for name in fields})

@@ -1,0 +1,202 @@
+"""How reliable a recording is: evoked response, split-half reliability, noise ceilings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import Metric
+from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.measurement.statistics import measure, spearman_brown
+from brainhive_cli.measurement.units import Alike, Items
+
+STIMULI = 1000
+"""Stimuli that are measured, drawn with a seed where there are more: so many give correlations to .03."""
+DRAWS = 10
+"""Random halves of the repetitions that a reliability is the mean of."""
+PROTOCOL = "halves of repetitions"
+"""How retrieval's ceiling is measured: the mean of some repetitions is looked for among means of others."""
+
+Means = NDArray[np.float32]
+Values = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """What the repetitions of a recording say about it.
+
+    Attributes:
+        stimuli: How many were measured; those that were shown twice at least.
+        repetitions: The fewest and the most that they have.
+        evoked: [C, T] mean over all repetitions; where the store has the whiteners of its sessions, of the
+            signals before they were whitened, so that channels are sites.
+        field_power: [T] global field power: standard deviation of the evoked response over channels.
+        split_half: [C, T] correlation over stimuli of two halves of the repetitions, Spearman-Brown
+            corrected to all of them.
+        ceiling: [C, T] percent of the variance of the stimuli's means that is not noise (Allen et al. 2022).
+        retrieval: Top-1 of finding a stimulus by the mean of k repetitions among the means of as many others,
+            for k = 1, 2, 4 …
+    """
+
+    stimuli: int
+    repetitions: tuple[int, int]
+    evoked: Values
+    field_power: Values
+    split_half: Values
+    ceiling: Values
+    retrieval: dict[int, Metric]
+
+
+def measure_reliability(
+    recording: Recording, split: str, seed: int = 0, alike: Alike | None = None
+) -> Reliability:
+    """Measure how reliable a recording is; each stimulus is read once.
+
+    Args:
+        recording: One subject's recording of a split.
+        split: Its name, for the metrics.
+        seed: Of the draw of stimuli and halves.
+        alike: Which stimuli are; None: none.
+
+    Raises:
+        BrainhiveError: if fewer than three stimuli were shown twice.
+    """
+    random = np.random.default_rng(seed)
+    rows, counts = _repeated(recording, split, random)
+    shape = (len(rows), *recording.signal.shape[2:])  # [N, C, T]
+    sums, halves = _sums_by_session(recording), _Halves(shape[1:])
+    means, noise = np.empty(shape, np.float32), np.zeros(shape[1:])
+    pairs = {int(size): np.empty((2, *shape), np.float32) for size in _doubling(counts.min() // 2)}
+    for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
+        trials = np.asarray(recording.signal[row][:count], np.float32)  # [R, C, T]
+        orders = [random.permutation(count) for _ in range(DRAWS)]
+        np.add.at(sums, _sessions_of(recording, row, count), trials)
+        means[place] = trials.mean(0)
+        noise += trials.var(0, ddof=1) / len(rows)
+        for draw, order in enumerate(orders):
+            halves.add(draw, *_two_means(trials, order, count // 2))
+        for size, pair in pairs.items():
+            pair[:, place] = _two_means(trials, orders[0], size)
+    items = (alike or Alike()).items([[recording.image_ids[row] for row in rows]])
+    evoked = _unwhitened(sums, recording.whiteners) / counts.sum()
+    return Reliability(
+        stimuli=len(rows),
+        repetitions=(int(counts.min()), int(counts.max())),
+        evoked=evoked,
+        field_power=evoked.std(0),
+        split_half=spearman_brown(halves.correlation(len(rows)), counts.sum() / (counts // 2).sum()),
+        ceiling=_ceiling(means, noise, counts),
+        retrieval={
+            size: find_by_means(pair[0], pair[1], split, (seed,), items) for size, pair in pairs.items()
+        },
+    )
+
+
+def find_by_means(
+    first: Means, second: Means, split: str, seeds: Sequence[int] = (), items: Items | None = None
+) -> Metric:
+    """Measure how often the nearest of the second means is the stimulus' own, by correlation.
+
+    Units share one pool, yet their hits vary about as independent ones do: Wilson's interval over units holds
+    (`benchmarks/simulated_statistics.py` prints how often).
+
+    Args:
+        first: [N, C, T] means of some repetitions of each stimulus.
+        second: [N, C, T] means of others.
+        split: Name of the split.
+        seeds: Of the draw of the repetitions.
+        items: The stimuli, and which of them are alike; None: none.
+    """
+    flat = [_standard(part.reshape(len(part), -1)) for part in (first, second)]
+    found = (flat[0] @ flat[1].T).argmax(1) == np.arange(len(first))
+    return measure(
+        "top1",
+        [found.astype(float)],
+        protocol=PROTOCOL,
+        split=split,
+        pool=len(first),
+        chance=1 / len(first),
+        seeds=seeds,
+        items=items,
+        limits=(0, 1),
+    )
+
+
+def _repeated(recording: Recording, split: str, random: np.random.Generator) -> tuple[Counts, Counts]:
+    """Draw stimuli that were shown twice at least; returns their rows and how often each was shown."""
+    count, most = recording.signal.shape[:2]
+    counts = np.full(count, most) if recording.repetitions is None else recording.repetitions
+    rows = np.flatnonzero(counts > 1)
+    if len(rows) < 3:
+        raise BrainhiveError(
+            f"{len(rows)} {split} stimuli were shown twice or more: reliability needs three", "another split"
+        )
+    rows = np.sort(random.permutation(rows)[:STIMULI])
+    return rows, counts[rows]
+
+
+def _doubling(most: int) -> list[int]:
+    return [2**n for n in range(int(most).bit_length())]
+
+
+def _two_means(trials: Means, order: Counts, size: int) -> tuple[Means, Means]:
+    """Average the first `size` repetitions in an order, and as many that follow."""
+    return trials[order[:size]].mean(0), trials[order[size : 2 * size]].mean(0)
+
+
+class _Halves:
+    """Means of random halves of the repetitions, and their products, summed over stimuli.
+
+    Attributes:
+        sums: [draws, 5, C, T] of both halves, of their squares, and of their product.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.sums = np.zeros((DRAWS, 5, *shape))
+
+    def add(self, draw: int, one: Means, other: Means) -> None:
+        self.sums[draw] += one, other, one * one, other * other, one * other
+
+    def correlation(self, stimuli: int) -> Values:
+        """Correlate over stimuli [C, T], the mean of all draws; 0 where a half does not vary."""
+        one, other, one_squared, other_squared, product = np.moveaxis(self.sums / stimuli, 1, 0)
+        spread = np.sqrt(np.maximum(one_squared - one**2, 0) * np.maximum(other_squared - other**2, 0))
+        covariance = product - one * other
+        return np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0).mean(0)
+
+
+def _sums_by_session(recording: Recording) -> Values:
+    """Make room for sums of trials [S, C, T]: of each session that has a whitener, else of all together."""
+    sessions = 1 if recording.whiteners is None else len(recording.whiteners)
+    return np.zeros((sessions, *recording.signal.shape[2:]))
+
+
+def _sessions_of(recording: Recording, row: int, count: int) -> Counts:
+    if recording.whiteners is None or recording.sessions is None:
+        return np.zeros(count, int)
+    return recording.sessions[row, :count].astype(int)
+
+
+def _unwhitened(sums: Values, whiteners: Values | None) -> Values:
+    """Add up the sessions [S, C, T], in sensor space where their whiteners are known."""
+    found: Values = (sums if whiteners is None else np.linalg.solve(whiteners, sums)).sum(0)
+    return found
+
+
+def _ceiling(means: Means, noise: Values, repetitions: Counts) -> Values:
+    """Compute 100 s / (s + 1/n), with s the variance of the signal over the noise of one repetition."""
+    per_mean = (1 / repetitions).mean()
+    signal = np.maximum(means.var(0, ddof=1, dtype=np.float64) - noise * per_mean, 0)
+    total = signal + noise * per_mean
+    return np.divide(100 * signal, total, out=np.zeros_like(total), where=total > 0)
+
+
+def _standard(values: Means) -> Means:
+    """Give each row mean 0 and length 1, after the mean over rows, which all stimuli share, is subtracted."""
+    values = values - values.mean(0)
+    values -= values.mean(1, keepdims=True)
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    return (values / np.where(lengths > 0, lengths, 1)).astype(np.float32)

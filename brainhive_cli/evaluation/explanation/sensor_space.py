@@ -1,0 +1,197 @@
+"""Signals as their sensors recorded them: whitening and normalisation that mix channels are undone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.signals.selection import Selection
+from brainhive_cli.data.stores.recordings import CHUNK, Recording, Sensors
+
+Values = NDArray[np.float32]
+WHITENED = "whitened"
+"""The unit of signals after multivariate noise normalisation."""
+
+
+@dataclass(frozen=True)
+class SensorSpace:
+    """What each sensor, or voxel, contributes to the input of a model.
+
+    The input is a baseline, the mean training signal, plus the sum over sessions of a matrix times what the
+    sensors deviate from their mean. Where nothing mixes channels, there is one session and no matrix.
+
+    Attributes:
+        names: Sensors that have a deviation: all of the recording's where it was whitened; () for voxels.
+        signal: [N, C, T] input of the model.
+        baseline: [N, C, T] the same without any deviation.
+        deviation: [N, S, E, T] of E sensors from their mean, in S sessions.
+        mixing: [S, C, E] from sensors to the model's channels; None where they are the same.
+    """
+
+    names: tuple[str, ...]
+    signal: Tensor
+    baseline: Tensor
+    deviation: Tensor
+    mixing: Tensor | None
+
+    @classmethod
+    def of(cls, tested: Selection, learned: Selection, signal: Values, mean: Values) -> Self:
+        """Undo what mixes the channels of a selection.
+
+        Args:
+            tested: What a model reads of the signals that are explained.
+            learned: What it reads of the same subject's training signals.
+            signal: [N, C, T] the former, repetitions averaged.
+            mean: [C, T] mean of the latter.
+
+        Raises:
+            BrainhiveError: if the signals were whitened, and the store does not say how.
+        """
+        refuse_unknown_whitening(tested.recording)
+        given, matrix = torch.from_numpy(signal), None
+        if tested.normaliser is not None and tested.normaliser.matrix.shape[1] > 1:
+            matrix = torch.from_numpy(tested.normaliser.matrix)
+        if tested.recording.whiteners is None:
+            away = given - torch.from_numpy(mean)
+            if matrix is None:
+                return cls(tested.channels, given, given - away, away[:, None], None)
+            return cls(
+                tested.channels,
+                given,
+                given - away,
+                torch.linalg.solve(matrix, away)[:, None],
+                matrix[None],
+            )
+        whiteners = torch.from_numpy(tested.recording.whiteners).float()  # [S, E, E]
+        mixing = whiteners[:, torch.from_numpy(tested.rows)] * (1 if tested.normaliser else tested.scale)
+        if tested.normaliser is not None:
+            scaled = torch.from_numpy(tested.normaliser.matrix) * tested.scale
+            mixing = scaled @ mixing if matrix is not None else scaled * mixing
+        away = torch.from_numpy(_deviations(tested, learned))
+        baseline = given - torch.einsum("sce,nset->nct", mixing, away)
+        space = tested.recording.space
+        names = tuple(space.names) if isinstance(space, Sensors) else ()
+        return cls(names, given, baseline, away, mixing)
+
+    @property
+    def sensors(self) -> int:
+        """E."""
+        return self.deviation.shape[2]
+
+    def without(self, sensor: int) -> Tensor:
+        """Give the input [N, C, T] as if a sensor had shown its mean training signal."""
+        if self.mixing is None:
+            changed = self.signal.clone()
+            changed[:, sensor] = self.baseline[:, sensor]
+            return changed
+        part = torch.einsum("sc,nst->nct", self.mixing[..., sensor], self.deviation[:, :, sensor])
+        return self.signal - part
+
+    def by_sensor(self, gradient: Tensor) -> Tensor:
+        """Share a sum of gradient [N, C, T] times deviation among the sensors: [N, E, T].
+
+        The sum over channels of the gradient times (signal - baseline) stays what it is.
+        """
+        if self.mixing is None:
+            return gradient * self.deviation[:, 0]
+        found = torch.zeros_like(self.deviation[:, 0])
+        for session, mixing in enumerate(self.mixing):
+            found += torch.einsum("ce,nct->net", mixing, gradient) * self.deviation[:, session]
+        return found
+
+
+def refuse_unknown_whitening(recording: Recording) -> None:
+    """Refuse whitened signals whose whiteners are not known, or not which session a trial is of.
+
+    Raises:
+        BrainhiveError: as their channels are mixtures of sensors, which have no place on the head.
+    """
+    whiteners = recording.whiteners
+    if whiteners is None and recording.unit == WHITENED:
+        raise BrainhiveError(
+            "the signals were whitened, and the store does not have the whiteners: its channels are mixtures "
+            "of sensors",
+            "prepare the raw recordings, or without whitening",
+        )
+    if whiteners is not None and len(whiteners) > 1 and recording.sessions is None:
+        raise BrainhiveError(
+            f"the store has {len(whiteners)} whiteners and does not say which trial each one is of",
+            "prepare the signals again",
+        )
+
+
+def averages(selection: Selection) -> Iterator[Values]:
+    """Average the repetitions of selected stimuli in sensor space: chunks [n, E, T], not scaled."""
+    return (part.sum(1) for part in _partial_sums(selection))
+
+
+def trials(selection: Selection, is_mixed: bool = False) -> Iterator[Values]:
+    """Give the repetitions [R, E, T] of each selected stimulus; whitening is undone unless `is_mixed`."""
+    recording = selection.recording
+    inverse = None
+    if recording.whiteners is not None and not is_mixed:
+        inverse = np.linalg.inv(recording.whiteners).astype(np.float32)
+    for row, count in zip(selection.pictures, selection.repetitions, strict=True):
+        found = np.asarray(recording.signal[row][:count, ..., selection.samples], np.float32)
+        if inverse is None:
+            chosen = found[:, selection.rows]
+            is_normalised = is_mixed and selection.normaliser is not None
+            yield selection.normaliser(chosen * selection.scale) if is_normalised else chosen  # type: ignore[misc]
+        else:
+            session, _ = _sessions(recording, np.array([row]))
+            yield inverse[session[0, :count]] @ found
+
+
+def _partial_sums(selection: Selection) -> Iterator[Values]:
+    """Yield each chunk's share [n, S, E, T] of each session in the averages, in sensor space."""
+    recording = selection.recording
+    inverse = None if recording.whiteners is None else np.linalg.inv(recording.whiteners)  # [S, E, E]
+    count = 1 if inverse is None else len(inverse)
+    every = slice(None) if inverse is not None else selection.rows
+    for start in range(0, len(selection.pictures), CHUNK):
+        pictures = selection.pictures[start : start + CHUNK]
+        trials = np.stack([recording.signal[row][..., selection.samples] for row in pictures])
+        trials = trials[:, :, every].astype(np.float32)  # [n, R, E, T]
+        session, repetitions = _sessions(recording, pictures)
+        shares = [np.where((session == number)[..., None, None], trials, 0).sum(1) for number in range(count)]
+        found = np.stack(shares, 1) / repetitions[:, None, None, None]
+        if inverse is not None:
+            found = np.einsum("sef,nsft->nset", inverse, found, optimize=True)
+        yield found.astype(np.float32)
+
+
+def _deviations(tested: Selection, learned: Selection) -> Values:
+    """Measure how sensors deviate from their mean over training trials, by session: [N, S, E, T]."""
+    total, weight = 0.0, 0.0
+    for start, part in enumerate(_partial_sums(learned)):
+        pictures = learned.pictures[start * CHUNK : start * CHUNK + len(part)]
+        total, weight = total + part.sum(0), weight + _weights(learned.recording, pictures).sum(0)
+    mean = total / np.maximum(weight, 1e-12)[:, None, None]  # [S, E, T]
+    sums = np.concatenate([*_partial_sums(tested)])
+    expected = _weights(tested.recording, tested.pictures)[..., None, None] * mean
+    return (sums - expected).astype(np.float32)
+
+
+def _weights(recording: Recording, pictures: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Give the share of each session in the average of a picture: [n, S]."""
+    session, repetitions = _sessions(recording, pictures)
+    count = 1 if recording.whiteners is None else len(recording.whiteners)
+    return np.stack([(session == number).sum(1) for number in range(count)], 1) / repetitions[:, None]
+
+
+def _sessions(
+    recording: Recording, pictures: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the session of each repetition [n, R], -1 where there is none, and how many there are [n]."""
+    most = recording.signal.shape[1]
+    counts = np.full(len(pictures), most)
+    if recording.repetitions is not None:
+        counts = recording.repetitions[pictures]
+    if recording.sessions is not None and recording.whiteners is not None:
+        return recording.sessions[pictures].astype(int), counts
+    return np.where(np.arange(most) < counts[:, None], 0, -1), counts

@@ -1,0 +1,240 @@
+"""Representational similarity: whether pictures that a model finds alike evoke signals that are alike."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.evaluation.explanation.profiles import permutations
+from brainhive_cli.measurement.statistics import spearman_brown
+from brainhive_cli.measurement.units import Items
+
+Values = NDArray[np.float64]
+Patterns = NDArray[Any]
+FEWEST = 4
+"""Pictures whose distances can be correlated: of three, the ranks of three distances."""
+EQUAL = 12
+"""Digits to which summed ranks are equal: of a million pairs they differ by 1e-9, and rounding is 1e-16."""
+BLOCK = 2**24
+"""Numbers of permuted distances that are held at once."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """The distances of some models, ready to be correlated with those of signals.
+
+    Attributes:
+        names: M models.
+        units: [M, P] ranks of the distances of each pair of pictures, centred, of unit length.
+        own: [M, P] the part of these that the other models do not have, of unit length.
+        others: Orthonormal bases [M - 1, P] of the other models, for each model.
+    """
+
+    names: tuple[str, ...]
+    units: Values
+    own: Values
+    others: tuple[Values, ...]
+
+    @classmethod
+    def of(cls, features: Mapping[str, Patterns]) -> Self:
+        """Measure the distances of models by their features of the same pictures, [N, ...] by name.
+
+        Raises:
+            BrainhiveError: if there are too few pictures, or a model tells none of them from others.
+        """
+        units = {name: ranked(distances(values)) for name, values in features.items()}
+        if constant := [name for name, unit in units.items() if not unit.any()]:
+            raise BrainhiveError(
+                f"{constant[0]} has the same distance between all pictures", "leave the encoder out"
+            )
+        stacked = np.stack([*units.values()])
+        bases = [np.linalg.qr(np.delete(stacked, row, 0).T)[0].T for row in range(len(stacked))]
+        own = [unit - (unit @ basis.T) @ basis for unit, basis in zip(stacked, bases, strict=True)]
+        return cls(tuple(units), stacked, np.stack([_unit(each) for each in own]), tuple(bases))
+
+    def unique(self, signals: Values, dots: Values) -> Values:
+        """Correlate signals [..., P] with what only one model has: partial Spearman correlations [..., M].
+
+        Args:
+            signals: Unit ranks of distances.
+            dots: Their products [..., M] with `own`.
+        """
+        shared = [np.square(signals @ basis.T).sum(-1) for basis in self.others]
+        rest = np.sqrt(np.maximum(1 - np.stack(shared, -1), 1e-12))
+        return np.asarray(dots / rest)
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How signals and models are alike at each place of a course: times, or regions.
+
+    Attributes:
+        models: Names of the M models.
+        correlation: [S, M, T] Spearman correlation of each subject's distances with a model's.
+        unique: [S, M, T] partial, given all other models; the same where there is one model.
+        items: [S, M, T, N] values of the pictures, whose mean is `correlation`: from how they scatter
+            follows its interval.
+        unique_items: The same of `unique`.
+        null: [K, M, T] mean correlation over subjects with the pictures of the model permuted.
+        unique_null: The same of `unique`.
+        lower: [T] lower ceiling: the mean correlation of each subject with the mean of the others. Of one
+            subject NaN.
+        upper: [T] with the mean of all. It is far from 0 on noise, about 1 over the root of subjects.
+    """
+
+    models: tuple[str, ...]
+    correlation: Values
+    unique: Values
+    items: NDArray[np.float32]
+    unique_items: NDArray[np.float32]
+    null: Values
+    unique_null: Values
+    lower: Values
+    upper: Values
+
+
+def measure_similarity(
+    places: Iterable[Sequence[Patterns]], models: Models, pictures: Items, draws: int = 0, seed: int = 0
+) -> Similarity:
+    """Correlate the distances of signals with those of models, place by place.
+
+    Distances are 1 minus the correlation of two pictures' patterns over channels or voxels. Ranks are fixed
+    when pictures are resampled, so an interval neglects that they depend on the other pictures.
+
+    Args:
+        places: For each place, the patterns [N, C] of each subject; all of the same pictures.
+        models: Of these pictures.
+        pictures: One list of N, and which of them are alike.
+        draws: K permutations of their units, alike for all subjects.
+        seed: Of the permutations.
+
+    Source: Kriegeskorte 2008; Nili 2014 (ceilings); Walther 2016.
+    """
+    both = np.concatenate([models.units, models.own])  # [2 M, P]
+    found: dict[str, list[Any]] = {name: [] for name in ("raw", "own", "unique", "items", "mean", "ceilings")}
+    for patterns in places:
+        signals = np.stack([ranked(distances(each)) for each in patterns])  # [S, P]
+        own = signals @ models.own.T  # [S, M]
+        found["raw"].append(signals @ models.units.T)
+        found["own"].append(own)
+        found["unique"].append(models.unique(signals, own))
+        found["items"].append(_items(signals, both, pictures.size).astype(np.float32))  # [S, 2 M, N]
+        found["mean"].append(signals.mean(0))
+        found["ceilings"].append(ceilings(signals))
+    raw, own, unique, means = (np.stack(found[name], -1) for name in ("raw", "own", "unique", "mean"))
+    scale = unique / np.where(np.abs(own) < 1e-12, 1e-12, own)  # [S, M, T]
+    items, own_items = np.split(np.stack(found["items"], 2), 2, 1)  # [S, M, T, N]
+    unique_items = (own_items * scale[..., None]).astype(np.float32)
+    null, own_null = np.split(_null(both, means, permutations(pictures, draws, seed)), 2, 1)  # [K, M, T]
+    lower, upper = np.transpose(found["ceilings"])
+    return Similarity(
+        models.names, raw, unique, items, unique_items, null, own_null * scale.mean(0), lower, upper
+    )
+
+
+def distances(patterns: Patterns) -> Values:
+    """Measure the correlation distance of each pair of pictures, [P] in the order of `numpy.triu_indices`.
+
+    Args:
+        patterns: [N, ...], flattened.
+
+    Raises:
+        BrainhiveError: if there are fewer than four pictures, or a single number of each.
+    """
+    flat = np.asarray(patterns, np.float64).reshape(len(patterns), -1)
+    if len(flat) < FEWEST or flat.shape[1] < 2:
+        raise BrainhiveError(
+            f"patterns [{len(flat)}, {flat.shape[1]}] have no distances to correlate",
+            f"it needs {FEWEST} pictures and two channels or voxels",
+        )
+    units = _unit(flat)
+    return 1 - (units @ units.T)[_upper(len(flat))]
+
+
+def ranked(values: Values) -> Values:
+    """Rank values [..., P], ties by their mean rank; centred and of unit length: products are Spearman's."""
+    order = values.argsort(-1)
+    steps = np.diff(np.take_along_axis(values, order, -1))
+    if not (steps > 0).all():
+        return _unit(rankdata(values, axis=-1))
+    ranks = np.empty(values.shape)  # a third faster than rankdata, which looks for ties
+    np.put_along_axis(ranks, order, np.arange(values.shape[-1], dtype=float), -1)
+    return _unit(ranks)
+
+
+def ceilings(signals: Values) -> tuple[float, float]:
+    """Compute the lower and the upper ceiling of subjects' unit ranks [S, P]; of one subject NaN.
+
+    Source: Nili 2014, with ranks as rsatoolbox has them.
+    """
+    count = len(signals)
+    if count < 2:
+        return np.nan, np.nan
+    total = signals.sum(0)
+    upper = float(np.mean(signals @ _again(total)))
+    lower = float(np.mean([each @ _again(total - each) for each in signals]))
+    return lower, upper
+
+
+def _again(total: Values) -> Values:
+    """Rank summed unit ranks [P]; equal sums of ranks are ties, though their rounding differs."""
+    return ranked(total.round(EQUAL))
+
+
+def halves_ceiling(halves: Sequence[Patterns]) -> float:
+    """Correlate the distances of two halves of the repetitions [N, C], Spearman-Brown corrected to both."""
+    one, other = (ranked(distances(each)) for each in halves)
+    return float(spearman_brown(float(one @ other)))
+
+
+def _unit(values: Values) -> Values:
+    """Centre the last axis and give it unit length; zeros where nothing varies."""
+    centred = values - values.mean(-1, keepdims=True)
+    lengths = np.linalg.norm(centred, axis=-1, keepdims=True)
+    return np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 1e-12)
+
+
+@lru_cache(maxsize=4)
+def _upper(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    return np.triu_indices(count, 1)
+
+
+def _items(signals: Values, models: Values, pictures: int) -> Values:
+    """Give each picture's share of a correlation, [S, M, N]: the jackknife's pseudo-values, linearised.
+
+    A correlation is a mean over pairs of pictures; the influence of a pair is the product of both values
+    less half the correlation times their squares, and a picture's is twice the mean over its pairs.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 11; Arvesen 1969 (pairs).
+    """
+    rows, columns = _upper(pictures)
+    count = signals.shape[-1]
+    found = np.empty((len(signals), len(models), pictures))
+    for subject, signal in enumerate(signals):
+        for number, model in enumerate(models):
+            value = signal @ model
+            pairs = count * (signal * model - value / 2 * (signal**2 + model**2))
+            sums = np.bincount(rows, pairs, pictures) + np.bincount(columns, pairs, pictures)
+            found[subject, number] = value + 2 * sums / (pictures - 1)
+    return found
+
+
+def _null(models: Values, means: Values, orders: NDArray[np.int64]) -> Values:
+    """Correlate signals [P, T], subjects averaged, with models whose pictures are permuted: [K, M, T]."""
+    pictures, pairs = orders.shape[1], models.shape[1]
+    found = np.empty((len(orders), len(models), means.shape[-1]))
+    rows, columns = _upper(pictures)
+    squares = np.zeros((len(models), pictures, pictures), np.float32)
+    squares[:, rows, columns] = squares[:, columns, rows] = models
+    means, step = means.astype(np.float32), max(1, BLOCK // pairs)
+    for start in range(0, len(orders), step):
+        some = orders[start : start + step]
+        flat = some[:, rows] * pictures + some[:, columns]  # [k, P] places of the permuted pairs
+        for number, square in enumerate(squares):
+            found[start : start + step, number] = square.ravel().take(flat) @ means
+    return found

@@ -1,0 +1,247 @@
+"""The recipe of reconstruct."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from brainhive_cli.core import parts, recipe_files
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.recipe import (
+    Names,
+    Numbers,
+    OneRun,
+    Savings,
+    Section,
+    Subjects,
+    TrainedBy,
+    refuse_idle,
+    split,
+)
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.sweep import SweptRecipe
+from brainhive_cli.evaluation.reconstruction.conditions import Source
+from brainhive_cli.evaluation.reconstruction.metric_parts import CLIP_METRICS, PICTURE_METRICS, known_metrics
+from brainhive_cli.models.encoders import Encoders
+from brainhive_cli.models.generators import DEFAULT, Sampling
+
+M = TypeVar("M", bound=Section)
+DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"
+
+
+class PriorSection(Section):
+    """A prior, and its own way of conditioning."""
+
+    source: str = Field(DEFAULT_PRIOR, description="hub:NAME, hub:owner/name, a folder, or `identity`")
+    scale: float | None = Field(
+        None,
+        description="weight of the image attention next to the text attention; default: the prior's own",
+    )
+
+
+def _prior_section(prior: Any) -> Any:
+    """Let `prior: REFERENCE` mean its source, also where `prior.scale` is given too."""
+    if isinstance(prior, str):
+        return {"source": prior}
+    if isinstance(prior, dict):  # `kind` is what a reference becomes when a key is put below it
+        return {"source" if key == "kind" else key: value for key, value in prior.items()}
+    return prior
+
+
+class StartSection(Section):
+    """What sampling starts from, apart from noise."""
+
+    folder: str | None = Field(None, description="pictures named by image id or file stem")
+    align_run: str | None = Field(
+        None, description="an align run with fuser.kind=concatenation over a VAE: its tokens are decoded"
+    )
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if self.folder and self.align_run:
+            raise ValueError("give folder or align_run, not both")
+        return self
+
+    @property
+    def is_given(self) -> bool:
+        """Whether sampling starts from pictures."""
+        return bool(self.folder or self.align_run)
+
+
+class Scoring(Section):
+    """How reconstructions are compared with the stimuli."""
+
+    metrics: Annotated[Names, AfterValidator(known_metrics)] | None = Field(
+        None,
+        description=f"of pictures: {', '.join(PICTURE_METRICS)}; of clips: {', '.join(CLIP_METRICS)}; "
+        "default: all of the medium",
+    )
+    metric_encoders: Encoders = Field(
+        [], validate_default=True, description="more encoders for two-way identification"
+    )
+    protocol: Literal["brainhive", "mindeye2"] = Field(
+        "brainhive", description="how pictures are sized for metrics"
+    )
+    metric_batch_size: int = Field(32, gt=0, le=2**16, description="pictures compared at once")
+    sheet_rows: int = Field(12, ge=0, description="items on a sheet; 0 writes none")
+
+
+class Output(Section):
+    """How much is generated at once, and in which size and precision."""
+
+    resolution_px: int = Field(512, gt=0, le=16_384, description="side of the pictures that are made")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp16", description="dtype of the generator; a CPU takes fp32 for fp16"
+    )
+    batch_size: int = Field(20, gt=0, le=16_384, description="pictures generated at once, on each process")
+    offload: bool = Field(False, description="keep networks off the GPU while they do not compute")
+    tiling: bool = Field(False, description="decode picture by picture, and large ones in tiles")
+
+
+class PublishedScores(Section):
+    """What a paper reports of reconstructions; it is shown with what is measured."""
+
+    source: str = Field(description="where it is printed, and how well it is known")
+    values: dict[str, float] = Field(min_length=1, description="metric to value")
+    differs: Annotated[list[str], BeforeValidator(split)] = Field(
+        [], description="how this set-up differs from it, in words"
+    )
+
+    @model_validator(mode="after")
+    def _names_known_metrics(self) -> Self:
+        known_metrics(list(self.values))
+        return self
+
+
+SCORING_KEYS = {*Scoring.model_fields, *BaseRecipe.model_fields, "score", "truth", "medium", "against"}
+"""Keys that have an effect where pictures that already exist are scored."""
+
+
+class Recipe(SweptRecipe, Scoring, Sampling, Output):
+    """What is generated from which run, with which prior and generator; or which folder is scored.
+
+    How much is done at once is not part of the fingerprint: a run that was too large continues with less. Nor
+    is what a run is compared with.
+    """
+
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {
+        *("batch_size", "offload", "tiling", "metric_batch_size", "against", "published", "trained_by")
+    }
+    is_tracked: ClassVar[bool] = True
+    LESS_MEMORY: ClassVar[Savings] = (
+        *({"batch_size": 0.5}, {"tiling": True}, {"offload": True}),
+        {"metric_batch_size": 0.5},
+    )
+
+    prior: Annotated[PriorSection, BeforeValidator(_prior_section)] = PriorSection()
+    adapter: Literal["apply", "skip"] | None = Field(
+        None, description="the Fusion Prior's trained adapter; default: skip, as in the paper"
+    )
+    align_run: OneRun = Field(
+        None,
+        description="an align run; RUN:VARIANT, or :VARIANT of the newest sweep that has it; a model folder "
+        "or published checkpoint; default: the newest run that fits, and has the prior's tokens",
+    )
+    trained_by: TrainedBy = None
+    dataset: Annotated[Any, parts.optional("datasets", "things-eeg")] = Field(
+        None, description="what a model folder or published checkpoint decodes; default: the run's data set"
+    )
+    generator: Annotated[Any, parts.part("generators", DEFAULT)] = Field(
+        DEFAULT, validate_default=True, description="diffusion model"
+    )
+    sources: Annotated[list[Source], BeforeValidator(split), Field(min_length=1)] | None = Field(
+        None,
+        description="brain; images: heads of the stimuli, the ceiling; shuffled: other items' signals, "
+        "the floor; zeroed: no brain; mean_embedding: heads of the training stimuli, averaged; nearest: the "
+        "training picture nearest to the decoded head; mean: that of all; still: of clips, the first frame; "
+        "default: brain,nearest,mean of pictures, brain,nearest,still of clips",
+    )
+    split: str = Field("test", description="split whose signals are decoded")
+    subjects: Subjects = Field(None, description="subjects; default: the run's")
+    seeds: Numbers | None = Field(
+        None,
+        examples=["2025", "2025-2027"],
+        description="cells of these seeds; default: the run's first seed",
+    )
+    items: int | None = Field(None, gt=0, description="pictures of the split, from its start; default: all")
+    repeats: int = Field(10, gt=0, le=10_000, description="pictures kept for each item")
+    best_of: int = Field(
+        1,
+        gt=0,
+        le=10_000,
+        description="candidates for each picture kept: the one most similar to its decoded head",
+    )
+    initial: StartSection = StartSection()
+    seed: int = Field(0, ge=0, description="seed of the noise")
+    against: Names | None = Field(
+        None, description="reconstruct runs to compare with, item by item; nothing is generated again"
+    )
+    published: PublishedScores | None = Field(
+        None, description="what a paper reports of this recipe, and where"
+    )
+    score: str | None = Field(None, description="a folder of reconstructions to score; none are generated")
+    truth: str | None = Field(
+        None,
+        description="the folder of the true pictures or clips; `left`: the left half of each clip, as in "
+        "NEURONS' GIFs",
+    )
+    medium: Literal["picture", "clip"] | None = Field(
+        None,
+        description="what is scored; needed where clips are folders of frames, else seen from the files",
+    )
+
+    @property
+    def published_notes(self) -> dict[str, Any]:
+        """What was published, as notes of what is measured; empty if the recipe names nothing."""
+        if self.published is None:
+            return {}
+        return {**self.published.values, "source": self.published.source, "differs": self.published.differs}
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        if self.score is None:
+            refuse_idle(self, ("truth", "medium"), "without pictures to score", "--score FOLDER")
+        return self
+
+    @classmethod
+    def resolve(
+        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
+    ) -> Self:
+        """Resolve like every recipe; where a folder is scored, keys of generation are refused.
+
+        `--recipe NAME --score FOLDER` takes the metrics of a recipe that generates.
+        """
+        overrides, written = list(overrides), recipe_files.read(recipe_files.find(command, name))
+        given = [key for key, value in flags.items() if value is not None]
+        given += [override.partition("=")[0] for override in overrides]
+        is_resolved = "digests" in written  # as in a run folder: it names every key
+        given += list(written) if written.get("score") and not is_resolved else []
+        idle = [key for key in given if key.split(".")[0] not in SCORING_KEYS]
+        if "score" in given and idle:
+            raise RecipeError(
+                f"{idle[0]} has no effect on pictures that others made", f"leave out {idle[0]}, or score"
+            )
+        return super().resolve(command, name, flags, overrides)
+
+    def section(self, model: type[M]) -> M:
+        """Return the keys of one of the models that this recipe inherits."""
+        given = self.model_fields_set & model.model_fields.keys()
+        fields = {key: getattr(self, key) for key in model.model_fields}
+        return cast(M, model.model_construct(given, **fields))
+
+    def described(self, start: str) -> str:
+        """Say how pictures are generated, in words that travel with their metrics.
+
+        Args:
+            start: What sampling starts from: `pictures`, `the decoded start`, or "" for noise alone.
+        """
+        words = [f"{self.repeats} {'repeat' if self.repeats == 1 else 'repeats'}"]
+        if self.best_of > 1:
+            words.append(f"each the best of {self.best_of} by its decoded head")
+        if self.adapter is not None:
+            words.append(f"adapter {self.adapter}")
+        if self.prior.scale is not None:
+            words.append(f"scale {self.prior.scale:g}")
+        if start:
+            words.append(f"from {start} at strength {self.strength:g}")
+        return ", ".join([*words, *self.section(Sampling).words])

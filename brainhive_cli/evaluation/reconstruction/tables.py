@@ -1,0 +1,146 @@
+"""The tables of reconstructions: every source with its ceiling and floor, then cell by cell."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainhive_cli.core.caveats import extend_tables, merge_caveats
+from brainhive_cli.core.console import Table
+from brainhive_cli.core.measurements import Measurements, Metric, interval_text, scope
+from brainhive_cli.measurement.comparison import LEVEL, is_difference
+from brainhive_cli.measurement.metric_names import with_arrow
+from brainhive_cli.measurement.metrics.tasks import RECALL
+
+FLOOR = "shuffled"
+TITLES = {
+    "brain": "brain",
+    "images": "images, ceiling",
+    "shuffled": "shuffled, floor",
+    "zeroed": "zeroed, no brain",
+    "mean_embedding": "mean embedding",
+    "nearest": "nearest training picture",
+    "mean": "mean training picture",
+    "still": "still first frame",
+    "truth": "stimuli themselves",
+    "scored": "scored",
+}
+"""What the sources of pictures are called; ↓ after a metric means that less is better."""
+
+
+def titles_of(medium: str) -> dict[str, str]:
+    """Name the sources of pictures, or of clips."""
+    return {source: title.replace("picture", medium) for source, title in TITLES.items()}
+
+
+def tables(found: Measurements, published: Any = None) -> tuple[Table, ...]:
+    """Write the tables of a finished run; by cell where there are several; and what was published."""
+    source = found.notes["sources"][0]
+    cells = {
+        cell["title"]: found.scopes[scope]
+        for scope, cell in found.notes["cells"].items()
+        if cell["source"] == source
+    }
+    written = [_by_source(found), *([_by_cell(cells)] if len(cells) > 1 else []), *comparison_tables(found)]
+    return extend_tables([*written, *published_scores(published)], found.caveats)
+
+
+def comparison_tables(found: Measurements) -> list[Table]:
+    """Write the tables of differences, of the first source and the run from others, and that of concepts."""
+    written = []
+    titles = titles_of(found.notes.get("medium", "picture"))
+    if comparisons := found.notes.get("comparisons", []):
+        written.append(_comparisons(titles[found.notes["sources"][0]], comparisons, titles))
+    if against := found.notes.get("against", []):
+        caveats = merge_caveats(*(each["caveats"] for each in against))
+        written += extend_tables([_comparisons("this run", against, titles)], caveats)
+    return written + _recall_by_concept(found)
+
+
+def published_scores(published: Any) -> list[Table]:
+    """Show what was published of these metrics, if the recipe says it."""
+    if published is None:
+        return []
+    title = "; ".join([f"Published: {published.source}", *(f"differs: {each}" for each in published.differs)])
+    columns = [with_arrow(name) for name in published.values]
+    return [Table(title, tuple(columns), (tuple(f"{each:.3f}" for each in published.values.values()),))]
+
+
+def missing_lines(missing: Mapping[str, str], medium: str = "picture") -> list[str]:
+    """Say which metrics and baselines are missing, and how to get them, once for those of one network."""
+    names: dict[str, list[str]] = {}
+    for name, way in missing.items():
+        names.setdefault(way, []).append(titles_of(medium).get(name, name))
+    return [
+        f"not measured: {', '.join(some)}: {way}; then the same command measures them"
+        for way, some in names.items()
+    ]
+
+
+def _by_source(found: Measurements) -> Table:
+    """Put every source's value of a metric below one another."""
+    rows: list[tuple[Any, ...]] = []
+    titles = titles_of(found.notes.get("medium", "picture"))
+    for name in found.overall:
+        for source in (each for each in found.notes["sources"] if name in found.scopes[each]):
+            m = found.scopes[source][name]
+            chance, pool = ("–" if value is None else value for value in (m.chance, m.pool))
+            shown = (m.value, m.interval_text(), m.these_subjects_text(), m.n, pool, chance)
+            rows.append((with_arrow(name), titles[source], *shown))
+    for name in found.missing:
+        row = ("all", titles[name]) if name in titles else (with_arrow(name), "–")
+        rows.append((*row, "missing", *["–"] * 5))
+    columns = ("metric", "from", "value", "95 % CI", "these subjects", "n", "pool", "chance")
+    return Table(_title(found), columns, tuple(rows))
+
+
+def _title(found: Measurements) -> str:
+    """Say what all numbers of a run have in common."""
+    metrics = [metric for source in found.notes["sources"] for metric in found.scopes[source].values()]
+    seeds = sorted({seed for metric in metrics for seed in metric.seeds})
+    trained = f", {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}" if seeds else ""
+    items = f"{metrics[0].split} {found.notes.get('medium', 'picture')}s"
+    split = "" if metrics[0].split == "scored" else f" of {items}"
+    return f"Reconstruction{split}: {metrics[0].protocol}{trained}"
+
+
+def _recall_by_concept(found: Measurements) -> list[Table]:
+    """Show the recall of each concept, the most frequent first, next to that of shuffled pairs."""
+    source, titles = found.notes["sources"][0], titles_of(found.notes.get("medium", "picture"))
+    rows = []
+    for concept in found.notes.get("concepts", []):
+        own = found.scopes[scope(f"concept {concept}", source)][RECALL]
+        floor = found.scopes.get(scope(f"concept {concept}", FLOOR), {}).get(RECALL)
+        shuffled = "–" if floor is None else floor.value
+        rows.append((concept, own.n, own.value, own.interval_text(), shuffled, own.chance))
+    rows.sort(key=lambda row: -row[1])
+    columns = ("concept", "n", titles[source], "95 % CI", titles[FLOOR], "chance of a guess")
+    title = "Recall of each concept among the likeliest, as many as a stimulus shows"
+    return [Table(title, columns, tuple(rows))] if rows else []
+
+
+def _comparisons(of: str, comparisons: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Table:
+    """Show how much more than others the reconstructions score, metric by metric."""
+    rows = []
+    for each in comparisons:
+        other = titles.get(each["with"], f"…{each['with'][-9:]}")
+        for name, m in each["metrics"].items():
+            is_more = (m["difference"] > 0) != m["lower_is_better"]
+            is_shown = is_difference(m["p_adjusted"], m["low"], m["high"])
+            better = (of if is_more else other) if is_shown else "–"
+            p = "–" if m["p_adjusted"] is None else f"{m['p_adjusted']:.2g}"
+            measured = f"{m['difference']:+.3f}", interval_text(m["low"], m["high"]), m["n"], p
+            rows.append((with_arrow(name), other, *measured, better))
+    tests = {m["test"] for each in comparisons for m in each["metrics"].values()}
+    title = f"{of} less others, paired; p: {', '.join(sorted(tests))} (Benjamini–Hochberg over metrics)"
+    title = "; ".join([title, *dict.fromkeys(note for each in comparisons for note in each["notes"])])
+    columns = ("metric", "less", "difference", "95 % CI", "n", "p", f"better (p < {LEVEL})")
+    return Table(title[0].upper() + title[1:], columns, tuple(rows))
+
+
+def _by_cell(cells: Mapping[str, Mapping[str, Metric]]) -> Table:
+    names = list(next(iter(cells.values())))
+    rows = [
+        (title, *(f"{metrics[name].value:.3f}" for name in names), metrics[names[0]].n)
+        for title, metrics in cells.items()
+    ]
+    columns = ("cell", *(with_arrow(name) for name in names), "n")
+    return Table("By cell; intervals are in metrics.json", columns, tuple(rows))

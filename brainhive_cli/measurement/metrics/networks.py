@@ -1,0 +1,285 @@
+"""The networks in whose features image metrics compare pictures, each loaded by its own library."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brainhive_cli.core import console, hub
+from brainhive_cli.core.errors import MissingData, first_line
+from brainhive_cli.core.needs import Need
+from brainhive_cli.core.weights import read, reading
+from brainhive_cli.measurement.metrics.image import identified, own_distance, resize, standardised
+from brainhive_cli.measurement.metrics.part import Medium, MetricPart, Scale
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of the colours that torchvision's networks and SwAV were trained with."""
+OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+"""The same of CLIP."""
+SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
+"""The file that `torch.hub.load("facebookresearch/swav:main", "resnet50")` fetches."""
+CLIP = "hub:openai/clip-vit-large-patch14"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and the nodes whose outputs are compared.
+
+    Attributes:
+        title: What people call it.
+        side_px: Side of the square pictures that it takes.
+        nodes: Names of the outputs.
+        source: The address of its weights: a file's, or hub:OWNER/NAME.
+        load: Builds it from what `fetch` found: pictures [B, 3, side, side] to outputs by node, [B, …].
+        colours: Mean and standard deviation that its pictures are normalised by.
+        takes_clips: Whether it takes clips [B, F, 3, side, side], and not their frames one by one.
+        weights: The file at the hub.
+    """
+
+    title: str
+    side_px: int
+    nodes: tuple[str, ...]
+    source: Callable[[], str]
+    load: Callable[[Path], nn.Module]
+    colours: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+    takes_clips: bool = False
+    weights: str = "model.safetensors"
+
+    def is_here(self) -> bool:
+        """Whether its weights are on this machine; no network is used."""
+        if (source := self.source()).startswith("hub:"):
+            return hub.holds(source, ["config.json"], [self.weights])
+        return kept(source).is_file()
+
+    def fetch(self) -> Path:
+        """Find its weights, downloading them if necessary; MissingData if they cannot be had."""
+        if (source := self.source()).startswith("hub:"):
+            return hub.folder(source, allow=("config.json", self.weights), local=self.is_here())
+        return from_url(source, self.title)
+
+    def need(self) -> Need:
+        """Look for its weights; no network is used, and what they measure is left out without them."""
+        name, (scheme, _, repository) = f"weights of {self.title}", (source := self.source()).partition(":")
+        if self.is_here():
+            return Need(name)
+        files = ("config.json", self.weights)
+        line = hub.download_line(repository, "model", files) if scheme == "hub" else line_of(source)
+        return Need(name, None, MissingData(f"the {name} are not here", line), is_optional=True)
+
+    def build(self, device: torch.device) -> "Features":
+        """Load the network onto a device.
+
+        Raises:
+            MissingData: if its weights are not there, cannot be fetched or are damaged.
+        """
+        path = self.fetch()
+        with reading(f"{self.title} in {path}", again(path)):
+            module = self.load(path)
+        return Features(module.eval().requires_grad_(False).to(device), self, device)
+
+
+class Features:
+    """A loaded network: its module takes normalised pictures, or clips, to outputs by node."""
+
+    def __init__(self, module: nn.Module, network: Network, device: torch.device) -> None:
+        self._module, self._network = module, network
+        self._mean, self._std = (torch.tensor(c, device=device).view(3, 1, 1) for c in network.colours)
+        self._last: tuple[Tensor, dict[str, Tensor]] | None = None
+
+    @torch.inference_mode()
+    def __call__(self, media: Tensor) -> dict[str, Tensor]:
+        """Take pictures [B, 3, H, W] in 0..1 to features by node, [B, D].
+
+        Clips [B, F, 3, H, W] to [B, D], or [B, F, D] by a network of pictures.
+        """
+        clips, network = media.shape[:-3], self._network
+        pictures = (resize(media.reshape(-1, *media.shape[-3:]), network.side_px) - self._mean) / self._std
+        if network.takes_clips:
+            outputs = self._module(pictures.unflatten(0, clips))
+            return {node: outputs[node].flatten(1) for node in network.nodes}
+        outputs = self._module(pictures)
+        return {node: outputs[node].flatten(1).unflatten(0, clips) for node in network.nodes}
+
+    def of_node(
+        self, node: str, made: Callable[[Tensor], Tensor] = standardised
+    ) -> Callable[[Tensor], Tensor]:
+        """Return a function from media to what is made of a node's features; all share one pass."""
+
+        def features(media: Tensor) -> Tensor:
+            if self._last is None or self._last[0] is not media:
+                self._last = media, self(media)
+            return made(self._last[1][node])
+
+        return features
+
+
+def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str) -> Network:
+    def url() -> str:
+        from torchvision.models import get_weight
+
+        return get_weight(weights).url  # type: ignore[no-any-return]
+
+    def load(path: Path) -> nn.Module:
+        from torchvision.models import get_model
+
+        read(path, again(path))  # torchvision itself would run code from it
+        return _cut(get_model(name, weights=weights), nodes)
+
+    return Network(title, side_px, nodes, url, load)
+
+
+def _swav(path: Path) -> nn.Module:
+    from torchvision.models import resnet50
+
+    model = resnet50()
+    saved = {name.removeprefix("module."): value for name, value in read(path, again(path)).items()}
+    absent, _ = model.load_state_dict(saved, strict=False)
+    if absent := [name for name in absent if not name.startswith("fc.")]:  # SwAV has a head of its own
+        raise KeyError(f"it lacks {absent[0]}")
+    return _cut(model, ["avgpool"])
+
+
+def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
+    """Make a network return the outputs of some of its nodes, and compute no further."""
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    return create_feature_extractor(model.eval(), list(nodes), suppress_diff_warning=True)
+
+
+class _Clip(nn.Module):
+    """OpenAI's image embedding."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        from transformers import CLIPVisionModelWithProjection
+
+        self.tower: Any
+        with console.hushed():  # the file holds a text tower too
+            self.tower, report = CLIPVisionModelWithProjection.from_pretrained(
+                folder, output_loading_info=True
+            )
+        if report["missing_keys"]:
+            raise KeyError(f"it lacks {sorted(report['missing_keys'])[0]}")
+
+    def forward(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Embed pictures."""
+        return {"embedding": self.tower(pixel_values=images).image_embeds}
+
+
+def again(path: Path) -> str:
+    """Say what to do about a damaged file, which would be found again."""
+    return f"delete {path} and fetch it again"
+
+
+def kept(url: str) -> Path:
+    """Return where torch's hub keeps a file."""
+    return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+
+
+def line_of(url: str) -> str:
+    """Write the line that gets a file for torch's hub."""
+    return f"curl -L --create-dirs -o {kept(url)} {url}"
+
+
+def from_url(url: str, title: str) -> Path:
+    """Find a file in torch's hub cache, or fetch it unless the hub is switched off."""
+    from huggingface_hub import constants
+
+    path = kept(url)
+    if path.is_file():
+        return path
+    way = f"on a machine with a network: {line_of(url)}"
+    if constants.HF_HUB_OFFLINE:
+        raise MissingData(f"the weights of {title} are not on this machine", way)
+    digest = path.stem.rpartition("-")[2] if "-" in path.stem else None
+    os.makedirs(path.parent, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(path), digest, progress=False)
+    except (OSError, RuntimeError) as error:  # no network; a digest that differs
+        raise MissingData(
+            f"the weights of {title} are not on this machine: {first_line(error)}", way
+        ) from error
+    return path
+
+
+NETWORKS = {
+    "alexnet": _torchvision(
+        "alexnet", "AlexNet_Weights.IMAGENET1K_V1", "AlexNet", 256, "features.4", "features.11"
+    ),
+    "inception": _torchvision("inception_v3", "Inception_V3_Weights.DEFAULT", "Inception v3", 342, "avgpool"),
+    "clip": Network("CLIP ViT-L/14", 224, ("embedding",), lambda: CLIP, _Clip, OPENAI),
+    "effnet": _torchvision(
+        "efficientnet_b1", "EfficientNet_B1_Weights.DEFAULT", "EfficientNet-B1", 255, "avgpool"
+    ),
+    "swav": Network("SwAV", 224, ("avgpool",), lambda: SWAV, _swav),
+}
+"""The networks of the `mindeye2` protocol (arXiv 2403.11207), with the sizes of its evaluation code."""
+
+
+@dataclass(frozen=True)
+class FeatureMetric:
+    """A metric in a network's features.
+
+    Attributes:
+        network: Key of the network.
+        node: Its output.
+        compare: See `MetricPart`.
+        scale: What its values mean.
+        made: What of the node's features [B, …] is compared, on the CPU.
+        medium: What it compares.
+        is_of_one: See `MetricPart`.
+    """
+
+    network: str
+    node: str
+    compare: Callable[[Tensor, Tensor, Tensor], Tensor]
+    scale: Scale
+    made: Callable[[Tensor], Tensor] = standardised
+    medium: Medium = "picture"
+    is_of_one: bool = False
+
+
+def _identification(network: str, node: str, short: str) -> FeatureMetric:
+    return FeatureMetric(network, node, identified, Scale(0.0, 1.0, chance=0.5, short=short))
+
+
+def _distance(network: str, node: str, short: str) -> FeatureMetric:
+    return FeatureMetric(network, node, own_distance, Scale(0.0, 2.0, lower_is_better=True, short=short))
+
+
+FEATURE_METRICS = {
+    "alexnet2": _identification("alexnet", "features.4", "Alex2"),
+    "alexnet5": _identification("alexnet", "features.11", "Alex5"),
+    "inception": _identification("inception", "avgpool", "Incep"),
+    "clip": _identification("clip", "embedding", "CLIP"),
+    "effnet": _distance("effnet", "avgpool", "Eff"),
+    "swav": _distance("swav", "avgpool", "SwAV"),
+}
+"""By the name that recipes and tables use."""
+
+
+def parts_of(
+    network: Network, metrics: Mapping[str, FeatureMetric], device: torch.device
+) -> dict[str, MetricPart]:
+    """Load a network, and make the metrics that are computed in its features.
+
+    Raises:
+        MissingData: if its weights are not there, cannot be fetched or are damaged.
+    """
+    loaded = network.build(device)
+    chosen = {(metric.node, metric.made) for metric in metrics.values()}
+    features = {(node, made): loaded.of_node(node, made) for node, made in chosen}
+    return {
+        name: MetricPart(
+            features[metric.node, metric.made],
+            metric.compare,
+            metric.medium,
+            is_identification=metric.compare is identified,
+            is_of_one=metric.is_of_one,
+        )
+        for name, metric in metrics.items()
+    }

@@ -1,0 +1,152 @@
+"""Task scores: masks, concepts and captions that were decoded, compared with what stimuli truly have."""
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.measurement.metrics.part import Scale
+
+Values = NDArray[np.float64]
+DICE, RECALL = "mask_dice", "concept_recall"
+BLEU = {f"bleu_{order}": order for order in range(1, 5)}
+"""Longest n-grams by name."""
+ROUGE = {"rouge_1": "rouge1", "rouge_l": "rougeL"}
+"""Our names to those of torchmetrics."""
+LIBRARIES = {**dict.fromkeys([*BLEU, *ROUGE], "torchmetrics"), "cider": "pycocoevalcap"}
+"""The library that each score of captions needs, both of the extra `captions`."""
+INSIDE = 0.5
+"""Probability above which a pixel is the object's (NEURONS)."""
+SCALES = {
+    DICE: Scale(0.0, 1.0, short="Dice", ranks=False),
+    RECALL: Scale(0.0, 1.0, short="recall", ranks=False),
+    **{name: Scale(0.0, 10.0 if name == "cider" else 1.0, ranks=False) for name in LIBRARIES},
+}
+"""Items are not sorted by them: they are no scores of the pictures and clips that people are shown."""
+
+
+def dice(decoded: Tensor, true: Tensor) -> Values:
+    """Dice coefficient of decoded masks with those of their stimuli: 2 |A ∩ B| / (|A| + |B|).
+
+    Args:
+        decoded: Probabilities [N, F, H, W]; a pixel is the object's above 0.5.
+        true: 1 where the object is, else 0, [N, F, H, W].
+
+    Returns:
+        [N], over all frames and pixels of an item; NaN of a stimulus without an object, which has none.
+    """
+    inside, of_object = (decoded > INSIDE).flatten(1), true.flatten(1).bool()
+    area = of_object.sum(1)
+    values = 2 * (inside & of_object).sum(1, dtype=torch.float64) / (inside.sum(1) + area)
+    return values.where(area > 0, torch.nan).numpy()
+
+
+def recalled(likelihood: NDArray[np.floating[Any]], true: NDArray[np.bool_]) -> Values:
+    """Find which concepts that a stimulus shows are among its k likeliest, k being how many it shows.
+
+    Precision equals recall by this rule, so naming more concepts does not raise it, and no threshold is set.
+    A guess of k among K is right with the chance k / K. A model that always names what is frequent is right
+    more often without any signal: what shuffled pairs score is the floor.
+
+    Args:
+        likelihood: [N, K], on any scale; of equal ones the first come first.
+        true: Which concepts each stimulus shows, [N, K].
+
+    Returns:
+        [N, K]: 1 where a concept is recalled, 0 where it is not, NaN where the stimulus does not show it.
+    """
+    rank = np.argsort(np.argsort(-likelihood, axis=1, kind="stable"), axis=1)
+    return np.where(true, rank < true.sum(1, keepdims=True), np.nan)
+
+
+def caption_scores(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Values]:
+    """Compare captions with all true ones of their stimuli, by the metrics whose library is installed.
+
+    Words are in lower case, without punctuation, as the tokenizer of COCO's evaluation leaves them, which
+    also separates clitics (man 's); hyphens and apostrophes stay inside of words. BLEU: see `bleu`. ROUGE: F1
+    with the true caption that is nearest. CIDEr: CIDEr-D of COCO's evaluation, 0 to 10, n-grams weighed by
+    how few of these N stimuli have them.
+
+    Args:
+        texts: [N].
+        true: At least one a stimulus, [N].
+
+    Returns:
+        [N] by metric; no CIDEr of one item, whose n-grams have no weight.
+    """
+    written, truths = [_words(text) for text in texts], [[*map(_words, some)] for some in true]
+    values: dict[str, Values] = {}
+    if has_library("bleu_1"):
+        from torchmetrics.functional.text import rouge_score
+
+        values |= bleu(written, truths)
+        for name, key in ROUGE.items():
+            scores = [
+                rouge_score(text, [some], rouge_keys=key, normalizer=str, tokenizer=str.split)
+                for text, some in zip(written, truths, strict=True)
+            ]
+            values[name] = np.array([float(score[f"{key}_fmeasure"]) for score in scores])
+    if has_library("cider") and len(written) > 1:
+        from pycocoevalcap.cider.cider import Cider
+
+        _, scores = Cider().compute_score(dict(enumerate(truths)), {n: [t] for n, t in enumerate(written)})
+        values["cider"] = np.asarray(scores, np.float64)
+    return values
+
+
+def bleu(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Values]:
+    """BLEU of all captions together, as papers give it, shared out among the items.
+
+    BLEU is a ratio of sums over items, no mean of items. The value of an item is the BLEU of all plus what
+    the item adds to it, N - 1 times the loss of leaving it out. The mean of these values is the BLEU of all,
+    and their variance its jackknife variance, so that intervals and paired tests are of what is reported;
+    that of one item may lie outside of 0 to 1.
+
+    Args:
+        texts: Words between single spaces, [N].
+        true: At least one a stimulus, [N].
+
+    Returns:
+        [N] by metric, whose number is the longest n-grams.
+
+    Source: Papineni et al. 2002, unsmoothed, with the nearest length; Efron and Stein 1981 (jackknife).
+    """
+    from torchmetrics.text import BLEUScore
+
+    longest = max(BLEU.values())
+    metric = BLEUScore(n_gram=longest, compute_with_cache=False)
+    counts = []  # of each item, which BLEU sums up: right n-grams by length, all n-grams, and words of both
+    for text, some in zip(texts, true, strict=True):
+        metric.reset()
+        metric.update([text], [some])
+        sizes = metric.preds_len, metric.target_len
+        counts.append(torch.hstack((metric.numerator, metric.denominator, *sizes)).double().numpy())
+    sums = np.sum(counts, 0) - np.stack([np.zeros_like(counts[0]), *counts])  # of all, and without each
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision = np.log(sums[:, :longest] / sums[:, longest:-2])  # [1 + N, n]
+        brevity = np.minimum(0, 1 - sums[:, -1] / sums[:, -2])
+    values = {}
+    for name, order in BLEU.items():
+        score = np.nan_to_num(np.exp(brevity + precision[:, :order].mean(1)))
+        values[name] = score[0] + (len(counts) - 1) * (score[1:].mean() - score[1:])
+    return values
+
+
+def has_library(metric: str) -> bool:
+    """Whether what a score needs is installed."""
+    return metric not in LIBRARIES or importlib.util.find_spec(LIBRARIES[metric]) is not None
+
+
+def no_library(metric: str) -> MissingExtra:
+    """Say how to install what a score of captions needs."""
+    return MissingExtra(f"{metric} needs {LIBRARIES[metric]}", "pip install 'brainhive[captions]'")
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"\w+(?:['-]\w+)*", text.lower()))

@@ -1,0 +1,111 @@
+"""Brain models: signals [B, C, T] to named heads.
+
+A part on this shelf is one of two kinds. Most give one vector: `Config.build(channels, samples, dim,
+subjects)` makes a module whose `forward(signal, subject)` is [B, D], which is cut into the heads here. A part
+whose Config has `takes_spec: ClassVar[bool] = True` has `build(spec, heads)` and a `forward` that gives the
+heads by name; it may have methods `learn` and `decode` where the defaults below do not serve. What such a
+part learns for one subject alone lies in a `ModuleDict` by the subject's number, so that no other gets it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brainhive_cli.core import foreign_code, parts
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.models import heads as outputs
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Heads
+from brainhive_cli.models.signal_spec import SignalSpec
+
+Tensors = dict[str, Tensor]
+
+
+def build(config: parts.Config, spec: SignalSpec, heads: Heads) -> nn.Module:
+    """Make a brain model of either kind.
+
+    Args:
+        config: The part's Config. A part that gives one vector needs subjects of equal width, unless it has
+            `pads_widths: ClassVar[bool] = True` and takes signals of any width up to the largest.
+        spec: What it is built for.
+        heads: What it predicts.
+
+    Raises:
+        BrainhiveError: if it does not go with the signals or the heads.
+    """
+    if getattr(config, "takes_spec", False):
+        return parts.build_module(config, spec, heads)
+    channels = max(spec.widths) if spec.widths and getattr(config, "pads_widths", False) else spec.channels
+    dim = sum(head.width for head in heads.values())
+    return parts.build_module(config, channels, spec.samples, dim, len(spec.subjects))
+
+
+def predict(
+    module: nn.Module,
+    heads: Heads,
+    signal: Tensor,
+    subject: Tensor | None,
+    names: Sequence[str] | None = None,
+) -> Tensors:
+    """Predict every head: [B, *shape] by name.
+
+    Args:
+        module: From `build`.
+        heads: Those that it was built for.
+        signal: [B, C, T] of one subject, or of several of equal width.
+        subject: [B] subject indices; None is a subject not seen in training.
+        names: Heads that are asked for; a part whose others cost much predicts these alone (`some`).
+
+    Raises:
+        BrainhiveError: if the module gives other heads.
+    """
+    some: Any = getattr(module, "some", None)
+    if names is not None and some is not None:
+        return dict(some(signal, subject, names))
+    found = module(signal, subject)
+    outputs.check(found, heads, "the backbone", module, len(signal))
+    return outputs.split(found, heads) if isinstance(found, Tensor) else dict(found)
+
+
+def learn(
+    module: nn.Module,
+    heads: Heads,
+    signal: Tensor,
+    subject: Tensor | None,
+    targets: Mapping[str, Tensor],
+    context: Any,
+) -> tuple[Tensors, Tensors]:
+    """Predict for a training step, in which a part may see the targets, as to predict a caption's next word.
+
+    Returns:
+        Predictions by head, and the targets that replace the given ones; by default none.
+    """
+    own = getattr(module, "learn", None)
+    if own is None:
+        return predict(module, heads, signal, subject), {}
+    found: tuple[Tensors, Tensors] = own(signal, subject, targets, context)
+    if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(one, Mapping) for one in found)):
+        raise BrainhiveError(
+            f"{foreign_code.name_of(module, 'the backbone')}: learn gives {type(found).__name__}",
+            "return two dicts: predictions by head, and the targets that replace others",
+        )
+    return found
+
+
+def decode(
+    module: nn.Module, heads: Heads, signal: Tensor, subject: Tensor | None, seeds: Sequence[int]
+) -> Decoded:
+    """Decode signals; a part whose answers are sampled or written word by word uses one seed a signal."""
+    own = getattr(module, "decode", None)
+    with torch.inference_mode():
+        if own is None:
+            return Decoded(predict(module, heads, signal, subject))
+        found = own(signal, subject, seeds)
+    if not isinstance(found, Decoded):
+        raise BrainhiveError(
+            f"{foreign_code.name_of(module, 'the backbone')}: decode gives {type(found).__name__}",
+            "return Decoded(tensors, texts)",
+        )
+    return found

@@ -1,0 +1,51 @@
+"""DeepNet: four blocks of convolution and max pooling, the first with a spatial convolution."""
+
+from itertools import pairwise
+
+from pydantic import Field
+from torch import nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.models.backbones._convolution import ConvolutionNet
+from brainhive_cli.models.signal_shape import samples_left
+
+FILTERS = (25, 50, 100, 200)
+POOL = 2
+"""Filters of each block; samples that max pooling takes as one: BrainHiVE's."""
+
+
+class Config(parts.Config):
+    """The deep network of Schirrmeister et al. (2017), pooled by two as BrainHiVE has it."""
+
+    kernel: int = Field(
+        10,
+        gt=0,
+        le=10_000,
+        description="Samples of every temporal kernel; the paper's. Windows below 151 need less.",
+    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
+
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> ConvolutionNet:
+        """Make the encoder for signals [B, C, T] and tokens [B, D].
+
+        Raises:
+            BrainhiveError: if the window is shorter than the filters.
+        """
+        features = FILTERS[-1] * samples_left(samples, *[(self.kernel, 1), (POOL, POOL)] * len(FILTERS))
+        first, *_ = FILTERS
+        layers: list[nn.Module] = [
+            nn.Conv2d(1, first, (1, self.kernel)),
+            nn.Conv2d(first, first, (channels, 1)),
+        ]
+        layers += self._rest(first)
+        for before, filters in pairwise(FILTERS):
+            layers += [nn.Conv2d(before, filters, (1, self.kernel)), *self._rest(filters)]
+        return ConvolutionNet(channels, samples, nn.Sequential(*layers), features, dim, self.dropout)
+
+    def _rest(self, filters: int) -> list[nn.Module]:
+        """Make what follows the convolution of every block."""
+        return [nn.BatchNorm2d(filters), nn.ELU(), nn.MaxPool2d((1, POOL)), nn.Dropout(self.dropout)]
+
+
+TINY = Config(kernel=3)
+"""Short enough kernels for the tests' windows."""

@@ -1,0 +1,45 @@
+"""EEGNet: a long temporal, a spatial and a short temporal convolution, with few filters."""
+
+from pydantic import Field
+from torch import nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.models.backbones._convolution import ConvolutionNet
+from brainhive_cli.models.signal_shape import samples_left
+
+TEMPORAL, SPATIAL = 8, 16
+LONG, SHORT = 64, 16
+POOL = 2
+"""Filters of the first and of the later convolutions; samples of the two temporal kernels and of the mean
+pooling between them: BrainHiVE's."""
+
+
+class Config(parts.Config):
+    """EEGNet (arXiv 1611.08024) with full convolutions and one pooling, as BrainHiVE has it."""
+
+    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
+
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> ConvolutionNet:
+        """Make the encoder for signals [B, C, T] and tokens [B, D].
+
+        Raises:
+            BrainhiveError: if the window is shorter than the filters.
+        """
+        features = SPATIAL * samples_left(samples, (LONG, 1), (POOL, POOL), (SHORT, 1))
+        layers = nn.Sequential(
+            nn.Conv2d(1, TEMPORAL, (1, LONG)),
+            nn.BatchNorm2d(TEMPORAL),
+            nn.Conv2d(TEMPORAL, SPATIAL, (channels, 1)),
+            nn.BatchNorm2d(SPATIAL),
+            nn.ELU(),
+            nn.AvgPool2d((1, POOL)),
+            nn.Dropout(self.dropout),
+            nn.Conv2d(SPATIAL, SPATIAL, (1, SHORT)),
+            nn.BatchNorm2d(SPATIAL),
+            nn.ELU(),
+            nn.Dropout(self.dropout),
+        )
+        return ConvolutionNet(channels, samples, layers, features, dim, self.dropout)
+
+
+TINY = Config()

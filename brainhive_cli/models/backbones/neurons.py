@@ -1,0 +1,302 @@
+"""NEURONS: a brain model whose tokens become those of frames, masks, concepts, a caption and latents."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BeforeValidator, Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.models.backbones import mindeye2
+from brainhive_cli.models.backbones.with_prior import DENOISED
+from brainhive_cli.models.caption_tokens import OPEN_CLIP, CaptionTokens
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Heads
+from brainhive_cli.models.signal_spec import SignalSpec
+
+IMAGE, MOTION, TEXT, MASK, LATENTS, CONCEPTS, CAPTION = HEADS = (
+    *("image", "motion", "text", "mask", "latents", "concepts", "caption"),
+)
+"""The heads that it may have."""
+AXES = {IMAGE: 2, MOTION: 3, TEXT: 1, MASK: 4, LATENTS: 4, CONCEPTS: 1, CAPTION: 1}
+"""Axes of each."""
+BLOCK = 20
+"""Signals decoded at once: the reference's batch, whose clips `published` mixes."""
+Size = Annotated[int, Field(gt=0, le=2**20)]
+
+
+def _prior(value: Any) -> Any:
+    return None if value is None else parts.resolve("priors", value, "mindeye1")
+
+
+class Config(parts.Config):
+    """NEURONS (arXiv 2503.11167): MindEye2's brain model and prior, and decoders of frames behind them.
+
+    Heads: `image` [S, D], and of these any: `motion` [F, S, D], `text` [E], `mask` [F, 1, H, W],
+    `latents` [F, C, H, W], `concepts` [K], `caption` [L]. A term `{prediction: denoised, loss: mse}` trains
+    the prior; a stage with `freeze: [backbone.brain]` the decoders.
+    """
+
+    takes_spec: ClassVar[bool] = True
+    streams: ClassVar[tuple[str, ...]] = ()
+
+    brain: Annotated[mindeye2.Config, parts.part("backbones", "mindeye2")] = Field(
+        "mindeye2", validate_default=True, description="Brain model that predicts the image tokens."
+    )
+    prior: Annotated[Any, BeforeValidator(_prior)] = Field(
+        {"kind": "mindeye1", "heads": 32, "dim_head": 52},
+        validate_default=True,
+        description="Diffusion prior between the brain's tokens and those that decoders read; null: none.",
+    )
+    mode: Literal["right", "published"] = Field(
+        "right",
+        description="right: pictures and text of a clip are its own, time is within it. published: as the "
+        "reference, for its weights: clips of a batch are mixed, so that results depend on its order.",
+    )
+    frames: Size = Field(6, description="F, frames of a clip.")
+    maps: tuple[Size, Size, Size] = Field((512, 128, 64), description="Channels of the decoder's maps.")
+    channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=10)] = Field(
+        (32, 64, 128),
+        description="Channels of the video decoder, from its output; all but one double the size.",
+    )
+    groups: Size = Field(32, description="Groups of its normalisations.")
+    dropout: float = Field(0.3, ge=0, lt=1, description="Probability of dropping a value of its maps.")
+    concept_width: Size = Field(1280, description="Width between the two maps of the concept head.")
+    vocabulary: Size = Field(50257, description="Token ids that the caption head knows; GPT-2's number.")
+    tokenizer: str = Field(
+        OPEN_CLIP, description="Whose ids captions are made of: open-clip, or what has a CLIP tokenizer."
+    )
+    caption_width: Size = Field(768, description="Width of the caption head's GPT-2.")
+    caption_layers: Size = Field(12, description="Its layers.")
+    caption_heads: Size = Field(12, description="Its attention heads.")
+    caption_positions: Size = Field(1024, description="Its longest sequence.")
+
+    def build(self, spec: SignalSpec, heads: Heads) -> "Neurons":
+        """Make the model, with the decoders that its heads need.
+
+        Raises:
+            RecipeError: if the heads are others, or not of `frames` frames, or widths cannot be divided.
+            MissingData: if there is no such tokenizer.
+        """
+        _check(heads, self.frames)
+        if {MASK, LATENTS} & heads.keys() and any(each % self.groups for each in self.channels):
+            raise RecipeError(
+                f"channels {[*self.channels]} cannot be divided into {self.groups} groups",
+                "backbone.groups, a divisor of all",
+            )
+        if CAPTION in heads:
+            self._check_captions(heads[CAPTION].width)
+        return Neurons(self, spec, heads)
+
+    def _check_captions(self, length: int) -> None:
+        if self.caption_width % self.caption_heads:
+            raise RecipeError(
+                f"caption_width {self.caption_width} cannot be divided among {self.caption_heads} heads",
+                "backbone.caption_heads, a divisor of it",
+            )
+        if self.caption_positions <= length:
+            raise RecipeError(
+                f"caption_positions {self.caption_positions} are too few for captions of {length} ids",
+                f"backbone.caption_positions={length + 1}, or more: a prefix comes first",
+            )
+        if self.tokenizer != OPEN_CLIP:  # or its absence would be seen when the training is done
+            CaptionTokens(self.tokenizer, length)
+
+
+TINY = Config(
+    brain={"kind": "mindeye2", "hidden": 8},
+    prior={"kind": "mindeye1", "depth": 1, "heads": 1, "dim_head": 4, "timesteps": 3},
+    frames=2,
+    maps=(8, 8, 8),
+    channels=(4, 8),
+    groups=4,
+    concept_width=8,
+    vocabulary=16,
+    caption_width=8,
+    caption_layers=1,
+    caption_heads=2,
+    caption_positions=16,
+)
+"""Small enough for tests."""
+
+
+class Neurons(nn.Module):
+    """The brain model, the prior, and a decoder for each kind of head; names follow the reference's.
+
+    Training predicts heads from tokens that the prior makes of noised targets; decoding samples the tokens.
+    """
+
+    def __init__(self, config: Config, spec: SignalSpec, heads: Heads) -> None:
+        from brainhive_cli.models.backbones._caption_head import CaptionHead
+        from brainhive_cli.models.backbones._text_driven_decoder import TextDrivenDecoder
+
+        super().__init__()
+        self.config, self.names, self.shapes = config, tuple(heads), {n: h.shape for n, h in heads.items()}
+        own = {name: head for name, head in heads.items() if name in (IMAGE, TEXT)}
+        self.brain = mindeye2.MindEye2(config.brain, spec, own)
+        tokens, width = heads[IMAGE].shape
+        self.prior: Any = None
+        if config.prior is not None:
+            of_head = {"tokens": tokens, "dim": width, "head": IMAGE}
+            self.prior = config.prior.model_copy(update=of_head).build({}, None)
+        self.motion_proj = MotionProjection(width, config.frames)
+        self.text_seg_dec: Any = None
+        if {MASK, LATENTS} & heads.keys():
+            latents = heads[LATENTS].shape[1] if LATENTS in heads else 4
+            sizes = (config.maps, config.channels, config.groups, config.dropout, latents)
+            text = heads[TEXT].width if TEXT in heads else width
+            self.text_seg_dec = TextDrivenDecoder(width, text, *sizes, config.mode)
+        self.text_dec: Any = None
+        if CAPTION in heads:
+            gpt = (
+                config.caption_width,
+                config.caption_layers,
+                config.caption_heads,
+                config.caption_positions,
+            )
+            length = heads[CAPTION].width
+            self.text_dec = CaptionHead(heads[TEXT].width, length, config.vocabulary, *gpt)
+        self.classifier: Any = None
+        if CONCEPTS in heads:
+            self.classifier = ConceptHead(width, config.concept_width, heads[CONCEPTS].width)
+
+    def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
+        """Predict every head, [B, *shape] by name: nothing is sampled.
+
+        `image` are the brain's tokens; all others follow from those that the prior expects of them.
+        """
+        return self.some(signal, subject_index, self.names)
+
+    def some(self, signal: Tensor, subject_index: Tensor | None, names: Sequence[str]) -> dict[str, Tensor]:
+        """Predict some heads, without the decoders that these do without."""
+        brain = self.brain(signal, subject_index)[IMAGE]
+        if set(names) == {IMAGE}:
+            return {IMAGE: brain}
+        parts = []
+        for rows in brain.split(BLOCK):
+            tokens = rows if self.prior is None else self.prior.expected(rows)
+            parts.append(self._finished(self._decoded(tokens, names)))
+        found = {name: torch.cat([part[name] for part in parts]) for name in names}
+        return found | ({IMAGE: brain} if IMAGE in names else {})
+
+    def learn(
+        self, signal: Tensor, subject_index: Tensor, targets: Mapping[str, Tensor], context: Any
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Predict for training: `mask` and `concepts` as logits, `caption` as logits [B, L, vocabulary].
+
+        `image` are the brain's tokens; `denoised` [B, S, D] is what the prior makes of noised targets, from
+        which all other heads follow. The noise is torch's.
+        """
+        tokens = brain = self.brain(signal, subject_index)[IMAGE]
+        further, replaced = {}, {}
+        if self.prior is not None:
+            further[DENOISED], replaced[DENOISED] = self.prior.learn(brain, targets[IMAGE])
+            tokens = further[DENOISED] / self.prior.scale
+        return {**self._decoded(tokens, self.names, targets.get(CAPTION)), IMAGE: brain, **further}, replaced
+
+    def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
+        """Decode every head but `motion`, of which others are made; tokens are sampled by a seed a row."""
+        found = []
+        for start in range(0, len(signal), BLOCK):
+            rows = slice(start, start + BLOCK)
+            subject = None if subject_index is None else subject_index[rows]
+            tokens = self.brain(signal[rows], subject)[IMAGE]
+            if self.prior is not None:
+                tokens = self.prior.sample(tokens, seeds[rows])
+            heads = self._finished(self._decoded(tokens, self.names))
+            texts = {} if self.words is None else {CAPTION: [*map(self.words.text, heads[CAPTION].tolist())]}
+            found.append(Decoded({name: each for name, each in heads.items() if name != MOTION}, texts))
+        return Decoded.join(found)
+
+    @cached_property
+    def words(self) -> Any:
+        """The vocabulary of captions; None without any."""
+        if self.text_dec is None:
+            return None
+        return CaptionTokens(self.config.tokenizer, self.text_dec.length)
+
+    def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Bring the weights of a model with mixer blocks to one without."""
+        prefix = "brain."
+        own = {n.removeprefix(prefix): state.pop(n) for n in list(state) if n.startswith(prefix)}
+        return state | {prefix + name: value for name, value in self.brain.adapted(own).items()}
+
+    def _decoded(
+        self, tokens: Tensor, names: Sequence[str], caption: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Decode heads of image tokens [B, S, D]; captions are written unless their ids [B, L] are given."""
+        motion = self.motion_proj(tokens)  # [B, F, S, D]
+        found = {IMAGE: tokens, MOTION: motion}
+        text = found[TEXT] = None if self.brain.clipproj is None else self.brain.clipproj(motion)
+        if {MASK, LATENTS} & {*names}:
+            for name, each in self.text_seg_dec(motion, text).items():
+                found[name] = _resized(each, self.shapes[name][-2:]) if name in self.shapes else each
+        if CONCEPTS in names:
+            found[CONCEPTS] = self.classifier(motion)
+        if CAPTION in names:
+            if caption is None:
+                found[CAPTION] = self.text_dec.write(text, self.words.end)
+            else:
+                found[CAPTION] = self.text_dec(text, caption.long())
+        return {name: found[name] for name in names}
+
+    def _finished(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Turn logits into probabilities, as targets have them."""
+        return {name: each.sigmoid() if name in (MASK, CONCEPTS) else each for name, each in found.items()}
+
+
+class MotionProjection(nn.Module):
+    """A linear map of each image token to those of all frames."""
+
+    def __init__(self, width: int, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.motion_proj = nn.Linear(width, width * frames)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens [B, S, D] to [B, F, S, D]."""
+        found: Tensor = self.motion_proj(tokens)
+        return found.unflatten(-1, (-1, self.frames)).permute(0, 3, 1, 2)
+
+
+class ConceptHead(nn.Module):
+    """Two linear maps of the mean of a clip's tokens to the logits of concepts."""
+
+    def __init__(self, width: int, hidden: int, concepts: int) -> None:
+        super().__init__()
+        self.vision_proj_channel = nn.Linear(width, hidden)
+        self.classifier = nn.Linear(hidden, concepts)
+
+    def forward(self, motion: Tensor) -> Tensor:
+        """Map tokens [B, F, S, D] to logits [B, K]."""
+        found: Tensor = self.classifier(self.vision_proj_channel(motion.mean((1, 2))))
+        return found
+
+
+def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Bring maps [B, F, C, h, w] to another height and width, by their nearest values."""
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps.flatten(0, 1), tuple(size), mode="nearest").unflatten(0, maps.shape[:2])
+
+
+def _check(heads: Heads, frames: int) -> None:
+    """Refuse heads that it cannot make."""
+    if unknown := [name for name in heads if name not in HEADS]:
+        raise RecipeError(f"the backbone neurons has no head {unknown[0]!r}", f"heads: {', '.join(HEADS)}")
+    if IMAGE not in heads:
+        raise RecipeError(f"the backbone neurons needs the head {IMAGE}", "heads.image=clip-bigg-tokens")
+    if CAPTION in heads and TEXT not in heads:
+        raise RecipeError(f"the head {CAPTION} is written from the head {TEXT}", f"add the head {TEXT}")
+    for name, head in heads.items():
+        shape = list(head.shape)
+        if len(shape) != AXES[name] or (AXES[name] > 2 and shape[0] != frames):
+            of = f", for {frames} frames" if AXES[name] > 2 else ""
+            raise RecipeError(
+                f"the target of the head {name} has the shape {shape}: it needs {AXES[name]} axes{of}",
+                "another encoder, with views: all for every frame of a clip, or backbone.frames",
+            )

@@ -1,0 +1,214 @@
+"""Ridge regression from a subject's signals to every head, fitted in closed form."""
+
+from collections.abc import Callable
+from typing import ClassVar, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.models.heads import Heads
+from brainhive_cli.models.signal_spec import SignalSpec
+
+NUMBERS = 1 << 26
+"""Numbers of targets that are gathered at once."""
+Targets = Callable[[slice], dict[str, Tensor]]
+"""Gives the targets of some training signals, [B, *shape] by head."""
+
+
+class Config(parts.Config):
+    """Brain-Diffuser's regression (arXiv 2303.05334) to conditions of any shape, without its VDVAE.
+
+    There is one ridge for each subject and head, of all its outputs at once; no part of `train` but
+    `validation` has an effect.
+    """
+
+    takes_spec: ClassVar[bool] = True
+    streams: ClassVar[tuple[str, ...]] = ()
+    is_closed_form: ClassVar[bool] = True
+
+    alpha: float | dict[str, float] = Field(
+        60_000.0,
+        description="Penalty of the squared weights, as scikit-learn's; or one for each head. "
+        "Brain-Diffuser: 60000 for image, 100000 for text tokens, of z-scored voxels.",
+    )
+    components: int | None = Field(
+        None,
+        gt=0,
+        le=2**20,
+        description="Principal components of the training signals that are kept; exact from the number of "
+        "training signals on. Default: all, with weights [V, outputs] instead of [components, outputs].",
+    )
+    standardise: bool = Field(
+        True,
+        description="Bring each output to the spread of its target: by the predictions for held-out stimuli, "
+        "or else for the training's (Brain-Diffuser: by those for the test pictures).",
+    )
+
+    def build(self, spec: SignalSpec, heads: Heads) -> "Ridge":
+        """Make the model, with weights of zero.
+
+        Raises:
+            RecipeError: if `alpha` names other heads, or is not positive.
+        """
+        alpha = self.alpha if isinstance(self.alpha, dict) else dict.fromkeys(heads, self.alpha)
+        if alpha.keys() != heads.keys() or min(alpha.values()) <= 0:
+            raise RecipeError(
+                f"backbone.alpha is {alpha}, and needs to be above 0 for each head",
+                f"heads: {', '.join(heads)}",
+            )
+        return Ridge(spec, heads, alpha, self.components, self.standardise)
+
+
+TINY = Config(alpha=1.0)
+"""It has no size of its own."""
+
+
+class Ridge(nn.Module):
+    """The maps of all subjects, by number."""
+
+    def __init__(
+        self,
+        spec: SignalSpec,
+        heads: Heads,
+        alpha: dict[str, float],
+        components: int | None,
+        standardise: bool,
+    ) -> None:
+        super().__init__()
+        self.subjects, self.heads, self.alpha, self.standardise = spec.subjects, heads, alpha, standardise
+        self.maps = nn.ModuleDict(
+            {
+                str(subject): Map(width * spec.samples, components, heads)
+                for subject, width in zip(spec.subjects, spec.widths, strict=True)
+            }
+        )
+
+    def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
+        """Predict every head, [B, *shape], from signals [B, C, T] of subjects [B].
+
+        Raises:
+            BrainhiveError: for a subject that was not fitted.
+        """
+        if subject_index is None:
+            raise BrainhiveError(
+                "a ridge knows the subjects it was fitted on only", "fit one to this subject"
+            )
+        found = {name: signal.new_empty(len(signal), *head.shape) for name, head in self.heads.items()}
+        for index in subject_index.unique().tolist():
+            rows = subject_index == index
+            for name, values in self._map(self.subjects[index])(signal[rows]).items():
+                found[name][rows] = values.unflatten(1, self.heads[name].shape).to(found[name])
+        return found
+
+    @torch.no_grad()
+    def fit(self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor) -> None:
+        """Fit the map of one subject, by one pass over the targets.
+
+        Args:
+            subject: Its number.
+            signal: Training signals [N, C, T], in the order of the targets.
+            targets: Targets of some of them.
+            held_out: Signals [M, C, T] that spread is measured on; without any, the training's are.
+        """
+        own = self._map(subject)
+        scores, singular = own.project(signal)  # [N, K], [K]
+        totals = {name: torch.zeros(2, head.width, device=signal.device) for name, head in self.heads.items()}
+        at_once = max(1, NUMBERS // sum(head.width for head in self.heads.values()))
+        for start in range(0, len(signal), at_once):
+            rows = slice(start, min(start + at_once, len(signal)))
+            for name, values in targets(rows).items():
+                flat = values.flatten(1).float()
+                own.weight[name] += scores[rows].T @ flat
+                totals[name] += torch.stack([flat.sum(0), flat.square().sum(0)])
+        for name, (total, squares) in totals.items():
+            mean = total / len(signal)
+            own.weight[name] *= (singular / (singular.square() + self.alpha[name]))[:, None]
+            if self.standardise:
+                spread = (squares / len(signal) - mean.square()).clamp(min=0).sqrt()
+                own.weight[name] *= _ratio(spread, own.spread(name, singular, len(signal), held_out))
+            own.bias[name].copy_(mean)
+        own.finish()
+
+    def _map(self, subject: int) -> "Map":
+        return cast(Map, self.maps[str(subject)])
+
+
+class Map(nn.Module):
+    """The map of one subject: signals, less their mean, to components, and these to every head.
+
+    Args:
+        width: V, numbers of a signal.
+        components: K; None leaves out the components, so that weights are [V, outputs].
+        heads: Their outputs.
+    """
+
+    def __init__(self, width: int, components: int | None, heads: Heads) -> None:
+        super().__init__()
+        count = min(components or width, width)
+        self.mean, self.is_reduced = _fixed(width), components is not None
+        if self.is_reduced:
+            self.basis = _fixed(width, count)
+        self.weight = nn.ParameterDict({name: _fixed(count, head.width) for name, head in heads.items()})
+        self.bias = nn.ParameterDict({name: _fixed(head.width) for name, head in heads.items()})
+
+    def forward(self, signal: Tensor) -> dict[str, Tensor]:
+        """Map signals [B, C, T] to [B, outputs] by head."""
+        centred = signal.flatten(1).to(self.mean) - self.mean
+        taken = centred @ self.basis if self.is_reduced else centred
+        return {name: taken @ self.weight[name] + self.bias[name] for name in self.weight}
+
+    def project(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep mean and components of training signals [N, C, T].
+
+        Returns:
+            Scores of unit length [N, K], and singular values [K], the largest first.
+        """
+        flat = signal.flatten(1).double()
+        self.mean.copy_(flat.mean(0))
+        centred = flat - flat.mean(0)
+        is_wide = centred.shape[1] > len(centred)
+        gram = centred @ centred.T if is_wide else centred.T @ centred
+        squared, vectors = (each.flip(-1) for each in torch.linalg.eigh(gram))
+        rank = int((squared > squared[0] * torch.finfo(torch.float64).eps * len(gram)).sum())
+        count = min(rank, self._count)
+        singular, vectors = squared[:count].sqrt(), vectors[:, :count]
+        basis = centred.T @ vectors / singular if is_wide else vectors  # [V, K]
+        scores = vectors if is_wide else centred @ basis / singular
+        empty = self._count - count
+        self._basis = torch.nn.functional.pad(basis, (0, empty)).float()
+        return (
+            torch.nn.functional.pad(scores, (0, empty)).float(),
+            torch.nn.functional.pad(singular, (0, empty)).float(),
+        )
+
+    @property
+    def _count(self) -> int:
+        return len(next(iter(self.weight.values())))
+
+    def spread(self, name: str, singular: Tensor, count: int, held_out: Tensor) -> Tensor:
+        """Return the standard deviation of each output: of held-out signals [M, C, T], or of the N fitted."""
+        if len(held_out) > 1:
+            taken = (held_out.flatten(1).to(self.mean) - self.mean) @ self._basis
+            return (taken @ self.weight[name]).std(0, correction=0)
+        return (singular[:, None] * self.weight[name]).square().sum(0).div(count).sqrt()
+
+    def finish(self) -> None:
+        """Keep the components, or multiply them into the weights."""
+        if self.is_reduced:
+            self.basis.copy_(self._basis)
+        else:
+            for weight in self.weight.values():
+                weight.copy_(self._basis @ weight)
+        del self._basis
+
+
+def _fixed(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(shape), requires_grad=False)
+
+
+def _ratio(spread: Tensor, of_predictions: Tensor) -> Tensor:
+    """Divide spreads; an output that is predicted as constant stays so."""
+    return torch.where(of_predictions > 0, spread / of_predictions.clamp(min=1e-30), 1.0)

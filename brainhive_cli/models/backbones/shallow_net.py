@@ -1,0 +1,35 @@
+"""ShallowNet: one temporal and one spatial convolution, pooled over long windows."""
+
+from pydantic import Field
+from torch import nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.models.backbones._convolution import ConvolutionNet
+from brainhive_cli.models.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE
+from brainhive_cli.models.signal_shape import samples_left
+
+
+class Config(parts.Config):
+    """The shallow network of Schirrmeister et al. (2017) as BrainHiVE has it: ELU for square and log."""
+
+    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
+
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> ConvolutionNet:
+        """Make the encoder for signals [B, C, T] and tokens [B, D].
+
+        Raises:
+            BrainhiveError: if the window is shorter than the filters.
+        """
+        features = FILTERS * samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
+        layers = nn.Sequential(
+            nn.Conv2d(1, FILTERS, (1, KERNEL)),
+            nn.Conv2d(FILTERS, FILTERS, (channels, 1)),
+            nn.BatchNorm2d(FILTERS),
+            nn.ELU(),
+            nn.AvgPool2d((1, POOL), (1, STRIDE)),
+            nn.Dropout(self.dropout),
+        )
+        return ConvolutionNet(channels, samples, layers, features, dim, self.dropout)
+
+
+TINY = Config()

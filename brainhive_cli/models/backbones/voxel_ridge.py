@@ -1,0 +1,98 @@
+"""Voxel ridge: a penalised linear map for each subject into a shared space, and an MLP that all share."""
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.models import signal_shape
+from brainhive_cli.models.blocks import Stack
+from brainhive_cli.models.subject_bank import rows_of
+
+
+class Config(parts.Config):
+    """For voxels [B, V, 1] of several subjects, who may differ in V.
+
+    After the subject-wise ridge of MindEye2 (arXiv 2403.11207); the shared part is BrainHiVE's block.
+    """
+
+    pads_widths: ClassVar[bool] = True
+
+    hidden: int = Field(1024, gt=0, le=2**16, description="Width of the shared space; ours (MindEye2: 4096).")
+    l2: float = Field(
+        1e-4,
+        ge=0,
+        description="Weight of the sum of the squared weights of the linear maps, added to the loss; ours.",
+    )
+    depth: int = Field(1, gt=0, le=1_000, description="Residual MLPs in the shared space.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a hidden unit; BrainHiVE's.")
+
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "VoxelRidge":
+        """Make the encoder for signals [B, V, 1] of S subjects and tokens [B, D]."""
+        return VoxelRidge(channels, samples, dim, subjects, self.hidden, self.l2, self.depth, self.dropout)
+
+
+TINY = Config(hidden=8)
+
+
+class VoxelRidge(nn.Module):
+    """Each signal through the map of its subject, then through what all subjects share."""
+
+    def __init__(
+        self,
+        channels: int,
+        samples: int,
+        dim: int,
+        subjects: int,
+        hidden: int,
+        l2: float,
+        depth: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.size = (channels, samples)
+        self.l2 = l2
+        reach = (channels * samples) ** -0.5  # as nn.Linear starts
+        self.weight = nn.Parameter(torch.empty(subjects, channels * samples, hidden).uniform_(-reach, reach))
+        self.bias = nn.Parameter(torch.zeros(subjects, hidden))
+        self.shared = Stack(hidden, hidden, dropout, depth)
+        self.project = nn.Linear(hidden, dim)
+
+    def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
+        """Encode signals [B, V, 1] of subjects [B] as tokens [B, D]; None is through the mean map."""
+        if signal.ndim == 3 and 0 < signal.shape[1] < self.size[0]:
+            signal = F.pad(signal, (0, 0, 0, self.size[0] - signal.shape[1]))
+        signal_shape.check(signal, *self.size)
+        weight = _Penalised.apply(self.weight, self.l2)
+        mapped = _mapped(signal.flatten(1), weight, subject_index) + rows_of(
+            self.bias, subject_index
+        )  # [B, H]
+        return self.project(self.shared(mapped))
+
+
+def _mapped(signal: Tensor, weight: Tensor, subject_index: Tensor | None) -> Tensor:
+    """Map [B, V] by weights [S, V, H] to [B, H], without weights [B, V, H] for each signal."""
+    if subject_index is None:
+        return signal @ weight.mean(0)
+    order = torch.argsort(subject_index)
+    counts = torch.bincount(subject_index, minlength=len(weight)).tolist()
+    mapped = [rows @ own for rows, own in zip(signal[order].split(counts), weight, strict=True)]
+    return torch.cat(mapped)[torch.argsort(order)]
+
+
+class _Penalised(torch.autograd.Function):
+    """Weights as they are; their gradient is that of the loss plus l2 times the sum of their squares."""
+
+    @staticmethod
+    def forward(context: Any, weight: Tensor, l2: float) -> Tensor:
+        context.save_for_backward(weight)
+        context.l2 = l2
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (weight,) = context.saved_tensors
+        return gradient + 2 * context.l2 * weight, None

@@ -1,0 +1,135 @@
+"""A brain model and a diffusion prior in one: tokens of a head are sampled from those that it predicts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.models import backbones
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Heads
+from brainhive_cli.models.signal_spec import SignalSpec
+
+DENOISED = "denoised"
+"""The further output in training: what the prior makes of noised tokens, and their target."""
+BRAIN = "brain."
+"""Before the names of the brain model's weights."""
+BLOCK = 32
+"""Signals whose tokens are sampled at once: attention over 515 tokens needs 13 MB a row and layer."""
+
+
+class Config(parts.Config):
+    """MindEye1's high level (arXiv 2305.18274): both learn together, or the prior after its brain model.
+
+    A loss term `{prediction: denoised, loss: mse, weight: 30}` trains the prior (30 is MindEye1's weight);
+    a stage with `freeze: [backbone.brain]` trains it alone. With decoded tokens sampled already,
+    `reconstruct` takes the prior `identity`.
+    """
+
+    takes_spec: ClassVar[bool] = True
+
+    backbone: Annotated[Any, parts.part("backbones", "voxel-ridge")] = Field(
+        "voxel-ridge", validate_default=True, description="Brain model that predicts the heads."
+    )
+    prior: Annotated[Any, parts.part("priors", "mindeye1")] = Field(
+        "mindeye1",
+        validate_default=True,
+        description="Diffusion prior of the head that it names, whose shape decides `tokens` and `dim`.",
+    )
+
+    condition: Literal["head", "voxel_tokens"] = Field(
+        "head",
+        description="What the prior is given: the brain's tokens of its head, or those of mindeye2 before "
+        "their last projection, as MindEye2 does.",
+    )
+
+    @property
+    def streams(self) -> tuple[str, ...] | None:
+        """Streams of its brain model; None where it does not name them."""
+        found: tuple[str, ...] | None = getattr(self.backbone, "streams", None)
+        return found
+
+    def build(self, spec: SignalSpec, heads: Heads) -> "WithPrior":
+        """Make both.
+
+        Raises:
+            RecipeError: if there is no such head, or it is not tokens.
+        """
+        name = self.prior.head
+        if name not in heads or len(heads[name].shape) != 2:
+            tokens = [head for head, each in heads.items() if len(each.shape) == 2]
+            raise RecipeError(
+                f"backbone.prior.head is {name!r}, and needs to be a head of tokens",
+                f"heads of tokens: {', '.join(tokens) or 'none'}",
+            )
+        count, dim = heads[name].shape
+        prior = self.prior.model_copy(update={"tokens": count, "dim": dim}).build({}, None)
+        brain: Any = backbones.build(self.backbone, spec, heads)
+        if self.condition == "voxel_tokens" and not hasattr(brain, "with_voxel_tokens"):
+            raise RecipeError(
+                f"backbone.condition is voxel_tokens, which {self.backbone.kind} does not have",
+                "backbone.condition=head, or backbone.backbone.kind=mindeye2",
+            )
+        return WithPrior(brain, prior, heads, name, self.condition == "voxel_tokens")
+
+
+TINY = Config(
+    backbone={"kind": "voxel-ridge", "hidden": 8},
+    prior={"kind": "mindeye1", "depth": 1, "heads": 1, "dim_head": 4, "timesteps": 3},
+)
+"""Small enough for tests."""
+
+
+class WithPrior(nn.Module):
+    """The brain model predicts; what is decoded, and what training adds, goes through the prior."""
+
+    def __init__(self, brain: Any, prior: Any, heads: Heads, head: str, takes_inner: bool = False) -> None:
+        super().__init__()
+        self.brain, self.prior, self.heads, self.head = brain, prior, heads, head
+        self.takes_inner = takes_inner
+
+    def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> dict[str, Tensor]:
+        """Predict every head, [B, *shape] by name, as the brain model does; nothing is sampled."""
+        return backbones.predict(self.brain, self.heads, signal, subject_index)
+
+    def learn(
+        self, signal: Tensor, subject_index: Tensor, targets: Mapping[str, Tensor], context: Any
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Predict as the brain model does in training, and `denoised` [B, S, D] from noised targets.
+
+        The noise is torch's: several processes that share a batch draw other noise than one.
+        """
+        if self.takes_inner:
+            condition, predicted = self.brain.with_voxel_tokens(signal, subject_index)
+            replaced: dict[str, Tensor] = {}
+        else:
+            given = (self.brain, self.heads, signal, subject_index, targets, context)
+            predicted, replaced = backbones.learn(*given)
+            condition = predicted[self.head]
+        denoised, target = self.prior.learn(condition, targets[self.head])
+        return {**predicted, DENOISED: denoised}, {**replaced, DENOISED: target}
+
+    def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
+        """Decode every head, [B, *shape] by name; the tokens of the prior's are sampled by one seed a row."""
+        if self.takes_inner:
+            condition, predicted = self.brain.with_voxel_tokens(signal, subject_index)
+            found = Decoded(predicted)
+        else:
+            found = backbones.decode(self.brain, self.heads, signal, subject_index, seeds)
+            condition = found.tensors[self.head]
+        blocks = [slice(start, start + BLOCK) for start in range(0, len(seeds), BLOCK)]
+        sampled = torch.cat([self.prior.sample(condition[rows], seeds[rows]) for rows in blocks])
+        return Decoded({**found.tensors, self.head: sampled}, found.texts)
+
+    def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Bring the weights of a model with more parts to this one, where its brain model says how."""
+        adapted: Any = getattr(self.brain, "adapted", None)
+        if adapted is None:
+            return state
+        brain = {name.removeprefix(BRAIN): state[name] for name in state if name.startswith(BRAIN)}
+        prior = {name: value for name, value in state.items() if not name.startswith(BRAIN)}
+        return prior | {BRAIN + name: value for name, value in adapted(brain).items()}

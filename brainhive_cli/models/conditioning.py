@@ -1,0 +1,48 @@
+"""What a generator is conditioned on, row by row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from brainhive_cli.models.decoded import Decoded
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """The conditions of B pictures or clips; a field is None where a prior gives no such condition.
+
+    Attributes:
+        embeddings: Condition tokens [B, S, D].
+        texts: B prompts, or their embeddings [B, S, D].
+        images: Condition images [B, 3, H, W] in 0..1.
+        start: What sampling starts from instead of noise alone: latents [B, C, h, w] as the generator's
+            `encode` gives them, or pictures [B, 3, H, W] in 0..1.
+        masks: Where conditions hold, [B, 1, H, W] in 0..1.
+        decoded: The heads that this was made from, for generators whose stages have priors of their own.
+    """
+
+    embeddings: Tensor | None = None
+    texts: Tensor | list[str] | None = None
+    images: Tensor | None = None
+    start: Tensor | None = None
+    masks: Tensor | None = None
+    decoded: Decoded | None = None
+
+    def __getitem__(self, rows: slice | Sequence[int]) -> "Conditioning":
+        """Take some rows of every condition."""
+        return Conditioning(**{name: _take(value, rows) for name, value in vars(self).items()})
+
+    def __len__(self) -> int:
+        """How many rows there are; 0 where there is no condition at all."""
+        return next((len(value) for value in vars(self).values() if value is not None), 0)
+
+
+def _take(value: Any, rows: slice | Sequence[int]) -> Any:
+    """Take rows of a tensor, a list or heads; None stays None."""
+    if isinstance(value, list) and not isinstance(rows, slice):
+        return [value[row] for row in rows]
+    if isinstance(value, Tensor) and not isinstance(rows, slice):
+        rows = list(rows)  # a tuple would index several dimensions
+    return None if value is None else value[rows]

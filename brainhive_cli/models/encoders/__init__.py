@@ -1,0 +1,367 @@
+"""Frozen vision encoders: picture to embedding."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializeAsAny,
+    model_validator,
+)
+
+from brainhive_cli.core import documents, home, hub, parts
+from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.needs import Need
+from brainhive_cli.core.recipe import split
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import torch
+
+Reads = Literal["pixels", "captions", "masks", "labels"]
+"""What of a stimulus an encoder may encode."""
+EMBEDDING = "embedding"
+"""The output that a family is usually used by."""
+COMPLETE = "give a complete folder, or the hub reference"
+"""What to do about a folder that lacks files."""
+
+
+class ModelConfig(BaseModel):
+    """What a model's config.json says it is."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_type: str = ""
+    class_name: str = Field("", alias="_class_name")
+    architecture: str | None = None
+    pretrained_cfg: dict[str, Any] | None = None
+    projection_dim: PositiveInt | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read it from a model's folder; MissingData if it is absent or damaged."""
+        return documents.read(folder / "config.json", cls, documents.DOWNLOAD, MissingData)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen network with its own preprocessing.
+
+    Attributes:
+        network: A module, or what loads it when `module` is first used.
+        preprocess: One RGB picture to [3, H, W]; one caption, one mask [H, W] or all labels [K] to a tensor,
+            where these are read.
+        preprocessing: What `preprocess` does, in words; other preprocessing has other words.
+        weights: Where the weights come from: source, revision, digest.
+        reads: What of a stimulus is encoded.
+        preprocess_batch: What `preprocess` gives of each of several pictures of one size, [K, 3, H, W], in
+            one go; None: picture by picture.
+    """
+
+    network: "torch.nn.Module | Callable[[], torch.nn.Module]"
+    preprocess: "Callable[[Any], torch.Tensor]"
+    preprocessing: str
+    weights: dict[str, str] = field(default_factory=dict)
+    reads: Reads = "pixels"
+    preprocess_batch: "Callable[[Sequence[Any]], torch.Tensor] | None" = None
+
+    def preprocess_all(self, stimuli: Sequence[Any]) -> "torch.Tensor":
+        """Preprocess several pictures, captions or masks, such as the frames of a clip: [K, …]."""
+        import torch
+
+        if self.preprocess_batch is not None and len({each.size for each in stimuli}) == 1:
+            return self.preprocess_batch(stimuli)
+        return torch.stack([self.preprocess(one) for one in stimuli])
+
+    @cached_property
+    def module(self) -> "torch.nn.Module":
+        """Pictures [B, 3, H, W] to targets [B, *shape]; a list of them for several outputs.
+
+        It is loaded when first used, and frozen.
+        """
+        import torch
+
+        made = self.network if isinstance(self.network, torch.nn.Module) else self.network()
+        return made.eval().requires_grad_(False)
+
+
+class EncoderConfig(parts.Config):
+    """What every encoder's Config has: a name under which its stores are kept, and what is known of it."""
+
+    upstream: ClassVar[str] = ""
+    """The name that BrainHiVE's own files give this encoder (`proj_meta`)."""
+    dim: ClassVar[int | None] = None
+    """D of the embedding; None where it depends on the source."""
+    shape: ClassVar[tuple[int, ...] | None] = None
+    """Shape of the target of the default source, where it is no vector."""
+    image_px: ClassVar[int | None] = None
+    """Side of the picture that the network sees, pixels; None where it depends on the source."""
+    licence: ClassVar[str] = ""
+    """Licence of the weights."""
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Other sizes: `source`, `dim`, `image_px` by a name that begins with the encoder's and a hyphen."""
+    config_files: ClassVar[tuple[str, ...]] = ()
+    """Files that must lie next to the weights."""
+    weight_files: ClassVar[tuple[str, ...]] = hub.WEIGHTS
+    """Patterns of weight files; the first that matches is loaded."""
+    also_fetched: ClassVar[tuple[str, ...]] = ()
+    """Further patterns in the line that gets the weights: what a publisher has in place of the first."""
+    encodes_latents: ClassVar[bool] = False
+    """Whether its embeddings are an autoencoder's latents, which generators decode."""
+    usual_cosine: ClassVar[tuple[float, float]] = (-1.0, 0.98)
+    """The least and most that the median cosine of random pairs of its embeddings is known to be."""
+    usual_repeats: ClassVar[float] = 0.5
+    """The share of its embeddings with a near-duplicate that no data set is known to reach."""
+    usual_dead: ClassVar[float] = 0.1
+    """The share of dimensions that never change that it is not known to reach: no working encoder is."""
+    store_dtype: ClassVar[str] = ""
+    """In which its targets are kept, where that is not the recipe's choice: whole numbers."""
+
+    pictures: str | None = Field(
+        None,
+        exclude_if=lambda pictures: pictures is None,  # stores name it only where it is chosen
+        description="folder of other pictures, named by the stimuli's ids, that are encoded in their place, "
+        "such as pictures made from captions (HAVIR, June 2025)",
+    )
+
+    views: Literal["each", "all"] | Annotated[int, Field(ge=0, le=100_000)] = Field(
+        "each",
+        exclude_if=lambda views: views == "each",  # as `pictures`
+        description="frames of a clip, or captions: each is a target, of which training draws one a step; "
+        "all are one target [F, ...]; a number: this one alone, counted from 0",
+    )
+
+    @property
+    def encodes(self) -> Reads:
+        """What of a stimulus is encoded."""
+        found: Reads = getattr(self, "reads", "pixels")
+        return found
+
+    @model_validator(mode="after")
+    def _replaces_what_it_reads(self) -> Self:
+        if self.pictures is not None and self.encodes != "pixels":
+            raise ValueError(f"pictures has no effect on an encoder of {self.encodes}")
+        return self
+
+    @property
+    def combines(self) -> str:
+        """How the targets of several captions or frames become one; empty where each is kept."""
+        return "all" if self.views == "all" else ""
+
+    @property
+    def name(self) -> str:
+        """The store's name: encoder, output, and a digest of knobs that differ from the default."""
+        unlike = {"source", "output", "views"}
+        knobs = self.model_dump(mode="json", exclude=unlike)
+        plain = self._base_name()
+        if (output := getattr(self, "output", EMBEDDING)) != EMBEDDING:
+            plain += "-" + "-".join([output] if isinstance(output, str) else output).replace(".", "-")
+        if self.views != "each":
+            plain += "-all" if self.views == "all" else f"-view-{self.views}"
+        if knobs == type(self).model_construct().model_dump(mode="json", exclude=unlike):
+            return plain
+        return f"{plain}-{hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:8]}"
+
+    @property
+    def known_as(self) -> tuple[str, ...]:
+        """The keys by which a prior or aligner may name this encoder."""
+        upstream = self.upstream if getattr(self, "output", EMBEDDING) == EMBEDDING else ""
+        return tuple(dict.fromkeys(filter(None, (self.name, upstream))))
+
+    @property
+    def outputs(self) -> list[Self]:
+        """The same encoder once for each of its outputs: one store each."""
+        output = getattr(self, "output", EMBEDDING)
+        if isinstance(output, str):
+            return [self]
+        return [self.model_copy(update={"output": one}) for one in dict.fromkeys(output)]
+
+    @property
+    def network_key(self) -> str:
+        """What encoders have in common whose outputs one forward pass gives."""
+        return json.dumps(self.model_dump(mode="json", exclude={"output"}), sort_keys=True)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the weights are on this machine, without a network; False for a user's function."""
+        source = getattr(self, "source", "")
+        if not source or source.startswith("python:"):
+            return False
+        return source == "random" or hub.holds(source, self.config_files, self.weight_files)
+
+    def needs(self) -> list[Need]:
+        """Look for the weights, where they are the hub's."""
+        source: str = getattr(self, "source", "")
+        files = (self.config_files, self.weight_files, self.also_fetched)
+        return [hub.need(source, *files)] if source.startswith("hub:") else []
+
+    @property
+    def known_dim(self) -> int | None:
+        """D of the embedding where the defaults or a variant fix it: known before any weights are here."""
+        if self.dim is None or self.name == type(self)().name:
+            return self.dim
+        return self.variants[self.name]["dim"] if self.name in self.variants else None
+
+    @property
+    def known_shape(self) -> tuple[int, ...] | None:
+        """Shape of a target, where the defaults or a variant fix it."""
+        if self.shape is None:
+            return None if self.known_dim is None else (self.known_dim,)
+        size = {"output", "pictures", "views"} & type(self).model_fields.keys()
+        return self.shape if self.model_dump(exclude=size) == type(self)().model_dump(exclude=size) else None
+
+    def _base_name(self) -> str:
+        default = type(self).model_fields.get("source")
+        source = getattr(self, "source", None)
+        if default is None or source == default.default:
+            return self.kind.replace(".", "-")  # an import path; torch's modules have no name with a dot
+        names = (name for name, variant in self.variants.items() if variant["source"] == source)
+        return next(names, None) or slug(str(source))
+
+    def build(self) -> Encoder:
+        """Prepare the preprocessing, and the network to be loaded."""
+        raise NotImplementedError
+
+
+def located(source: str) -> Any:
+    """Make the field `source` with a default."""
+    return Field(source, description="the same layout elsewhere, or `random`")
+
+
+def slug(source: str) -> str:
+    """Make a file name, which is also a module's name, of a reference.
+
+    `hub:owner/name` becomes `owner--name`; a folder `local--name`, so that it never takes an encoder's name.
+    """
+    below = source.partition(":")[2].replace("/", "--") if ":" in source else f"local--{Path(source).name}"
+    return below.replace(":", "-").replace(".", "-")
+
+
+def joined(configs: Sequence[EncoderConfig]) -> EncoderConfig:
+    """Join Configs of the same network into one, whose module gives their outputs as a list, in order."""
+    if len(configs) == 1:
+        return configs[0]
+    return configs[0].model_copy(
+        update={"output": [getattr(config, "output", EMBEDDING) for config in configs]}
+    )
+
+
+def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
+    """Find the folder of an encoder's weights; what is on this machine is used as it is, without a network.
+
+    Returns:
+        The folder, and its description for a store's attributes.
+
+    Raises:
+        MissingData: if the folder lacks what the encoder needs.
+    """
+    from brainhive_cli.core import weights
+
+    source: str = getattr(config, "source", "")
+    here = [p for p in config.weight_files if hub.holds(source, config.config_files, (p,))]
+    for pattern in here[:1] or config.weight_files:
+        folder = hub.folder(source, allow=(*config.config_files, pattern), local=bool(here))
+        require(folder, *config.config_files)
+        for name in config.config_files:
+            written = documents.read(folder / name, dict[str, Any], documents.DOWNLOAD, MissingData)
+            weights.check_sizes(written, folder / name)
+        if any(folder.glob(pattern)):
+            return folder, weights_of(source, folder, (pattern,))
+    raise MissingData(f"{folder} has no {' or '.join(config.weight_files)}", COMPLETE)
+
+
+def loading(config: EncoderConfig, folder: Path) -> "AbstractContextManager[None]":
+    """Verify an encoder's weights, and load them with the errors of `weights.reading`."""
+    from brainhive_cli.core import weights
+
+    found = [file for pattern in config.weight_files for file in folder.glob(pattern)]
+    return weights.reading(folder, files=[file for file in found if file.suffix != ".json"])
+
+
+def require(folder: Path, *names: str, way: str = COMPLETE) -> None:
+    """Raise MissingData, with the `way` to get them, unless the folder holds each of these files."""
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        raise MissingData(f"{folder} has no {', '.join(absent)}", way)
+
+
+def require_all(absent: Sequence[str], where: Path) -> None:
+    """Raise MissingData if weights are absent, which libraries would fill with noise."""
+    if absent:
+        raise MissingData(
+            f"{where} lacks {len(absent)} weights of its network: {', '.join(sorted(absent)[:3])} …",
+            "fetch it again, or give a complete checkpoint",
+        )
+
+
+def weights_of(source: str, folder: Path, files: Sequence[str] = hub.WEIGHTS) -> dict[str, str]:
+    """Describe weights, the files of a folder that match the patterns, for a store's attributes."""
+    return {"source": source, "revision": hub.revision(folder), "digest": hub.digest(folder, files)}
+
+
+def untrained(make: "Callable[[], torch.nn.Module]") -> "torch.nn.Module":
+    """Make a network with random weights, the same every time."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):  # by default all GPUs, which would be woken
+        torch.manual_seed(0)
+        return make()
+
+
+def resolve(reference: Any) -> EncoderConfig:
+    """Turn an encoder's name, reference or mapping into its Config.
+
+    A reference is `name[:output]`, `hub:owner/name`, a local folder, or `python:package.module:function`.
+    """
+    config: EncoderConfig = parts.resolve(
+        "encoders", _knobs(reference) if isinstance(reference, str) else reference
+    )
+    if not config.name:
+        raise RecipeError(f"the reference {reference!r} names no encoder", "hub:owner/name, or a folder")
+    return config
+
+
+def _knobs(reference: str) -> Any:
+    if reference.startswith("python:"):
+        return {"kind": "python", "source": reference}
+    if reference.startswith(("hub:", "demo:")):
+        return {"kind": "reference", "source": reference}
+    name, _, output = reference.partition(":")
+    known = _known(name)
+    if known:  # also where there is a folder of that name
+        return {**known, "output": output} if output else known
+    return {"kind": "reference", "source": reference} if os.path.isdir(home.located(reference)) else reference
+
+
+def _known(name: str) -> dict[str, str]:
+    """Read the name of an encoder or of a variant of one; empty for other names."""
+    if parts.is_kind("encoders", name):
+        return {"kind": name}
+    name = parts.name_of(name)
+    kind = name.partition("-")[0]
+    variants = parts.load("encoders", kind).Config.variants if parts.is_kind("encoders", kind) else {}
+    return {"kind": kind, "source": variants[name]["source"]} if name in variants else {}
+
+
+def resolve_all(references: Any) -> Any:
+    """Turn a list of references, or `a,b`, into Configs, one an output, each once."""
+    found = split(references)
+    if not isinstance(found, list | tuple):
+        return found
+    each = [one for reference in found for one in resolve(reference).outputs]
+    return list({one.model_dump_json(): one for one in each}.values())
+
+
+Encoders = Annotated[list[SerializeAsAny[EncoderConfig]], BeforeValidator(resolve_all)]
+"""A recipe's list of encoders: names, references or mappings; `a,b` is a list too; one Config an output."""

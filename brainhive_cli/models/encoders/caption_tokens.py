@@ -1,0 +1,38 @@
+"""Captions as token ids, which a caption head is compared with word by word."""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from brainhive_cli.models.caption_tokens import OPEN_CLIP, CaptionTokens
+from brainhive_cli.models.encoders import Encoder
+from brainhive_cli.models.encoders._annotations import AnnotationConfig
+
+
+class Config(AnnotationConfig):
+    """60 ids of CLIP's vocabulary, 49406 first, 49407 behind the last word, zeros after it.
+
+    Source: xmed-lab/NEURONS, the target of its caption head.
+    """
+
+    reads: ClassVar[Literal["captions"]] = "captions"
+    shape = (60,)
+    store_dtype = "int32"
+
+    source: str = Field(OPEN_CLIP, description="open-clip, or what has a CLIP tokenizer in `tokenizer`")
+    length: int = Field(60, gt=2, le=1024, description="ids of a caption; longer captions are cut")
+
+    @property
+    def known_shape(self) -> tuple[int, ...]:
+        """One id a token."""
+        return (self.length,)
+
+    def build(self) -> Encoder:
+        """Open the vocabulary; MissingExtra or MissingData where it is not there."""
+        tokens = CaptionTokens(self.source, self.length)
+        words = f"{self.source}: {self.length} ids, start, words, end, zeros"
+        return self.built(lambda caption: tokens.ids(caption).to(torch.int32), words)
+
+
+TINY = Config(length=8)

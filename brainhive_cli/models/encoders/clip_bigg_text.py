@@ -1,0 +1,65 @@
+"""OpenCLIP ViT-bigG/14's text embedding of captions, which MindEye2 and NEURONS compare brain tokens with."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.models.caption_tokens import CaptionTokens
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, fetch, located, open_clip, untrained
+from brainhive_cli.models.encoders.clip_bigg_tokens import SOURCE
+
+LENGTH = 77
+"""Tokens of a caption, unless the model says otherwise."""
+
+
+class Config(EncoderConfig):
+    """The projected token at the end of a caption, not normalised: 1280 values."""
+
+    reads: ClassVar[Literal["captions"]] = "captions"
+    dim = 1280
+    licence = "MIT"
+    config_files = (open_clip.CONFIG,)
+    weight_files = open_clip.Config.weight_files
+
+    source: str = located(SOURCE)
+    architecture: dict[str, Any] = Field({}, description="open_clip's `model_cfg` of `random` weights")
+
+    def build(self) -> Encoder:
+        """Prepare vocabulary and text tower."""
+        if self.source == "random":
+            model, weights = self.architecture, {"source": self.source}
+            load: Callable[[], Any] = partial(untrained, partial(open_clip.model_of, model))
+        else:
+            folder, weights = fetch(self)
+            model, _ = open_clip.written_in(folder)
+            load = partial(open_clip.load, self, folder)
+        length = model.get("text_cfg", {}).get("context_length", LENGTH)
+        tokens = CaptionTokens(length=length)
+        return Encoder(
+            lambda: _Pooled(load()), tokens.ids, f"CLIP's vocabulary, {length} tokens", weights, self.reads
+        )
+
+
+TINY = Config(
+    source="random",
+    architecture={
+        **open_clip.TINY_ARCHITECTURE,
+        "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
+    },
+)
+
+
+class _Pooled(nn.Module):
+    """Token ids [B, S] to embeddings [B, D]."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        model.visual = None  # four fifths of the weights
+        self.model = model
+
+    def forward(self, ids: Tensor) -> Tensor:
+        found: Tensor = self.model.encode_text(ids)
+        return found

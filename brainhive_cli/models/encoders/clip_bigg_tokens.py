@@ -1,0 +1,57 @@
+"""OpenCLIP ViT-bigG/14's picture tokens, which MindEye2 decodes and its unCLIP draws pictures of."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, open_clip
+
+SOURCE = "hub:laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"
+
+
+class Config(EncoderConfig):
+    """The 256 tokens behind the last norm, not projected, without the class token.
+
+    Source: MedARC-AI/MindEyeV2 (MIT), `FrozenOpenCLIPImageEmbedder` with `only_tokens`.
+    """
+
+    image_px = 224
+    licence = "MIT"
+    shape = (256, 1664)
+    config_files = (open_clip.CONFIG,)
+    weight_files = open_clip.Config.weight_files
+
+    source: str = located(SOURCE)
+    mode: Literal["published", "right"] = Field(
+        "published",
+        description="published: pictures in 0..1 are mapped to (x + 1) / 2, as MindEye2 and NEURONS do, "
+        "which take them for -1..1: their weights need it; right: as OpenCLIP was trained",
+    )
+    architecture: str | dict[str, Any] = Field(
+        "", description="open_clip's model name, or its `model_cfg`, for `random` weights"
+    )
+
+    def build(self) -> Encoder:
+        """Prepare image tower and transform."""
+        given = {"source": self.source, "output": "patches", "architecture": self.architecture}
+        made = open_clip.Config(**given).build()
+        if self.mode == "right":
+            return made
+        white = made.preprocess(Image.new("RGB", (64, 64), "white"))
+
+        def half_way(pictures: Sequence[Any]) -> Tensor:
+            """Map x to (x + 1) / 2, which is half way to white, also once it is normalised."""
+            return made.preprocess_all(pictures).add_(white).div_(2)
+
+        steps: dict[str, Any] = {
+            "preprocess": lambda picture: half_way([picture])[0],
+            "preprocess_batch": half_way,
+        }
+        return replace(made, **steps, preprocessing=f"{made.preprocessing}, half way to white")
+
+
+TINY = Config(source="random", architecture=open_clip.TINY.architecture)

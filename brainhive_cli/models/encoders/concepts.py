@@ -1,0 +1,42 @@
+"""Which of the known concepts a stimulus shows: several at a time."""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.models.encoders import Encoder
+from brainhive_cli.models.encoders._annotations import AnnotationConfig
+
+
+class Config(AnnotationConfig):
+    """One number a concept, 1 where the stimulus shows it; cc2017 has 51."""
+
+    reads: ClassVar[Literal["labels"]] = "labels"
+    shape = (51,)
+    store_dtype = "uint8"
+
+    count: int = Field(51, gt=0, description="how many concepts the data set has names of")
+
+    @property
+    def known_shape(self) -> tuple[int, ...]:
+        """One number a concept."""
+        return (self.count,)
+
+    def build(self) -> Encoder:
+        """Prepare the check of their number."""
+
+        def preprocess(labels: Any) -> Tensor:
+            if len(labels) != self.count:
+                raise RecipeError(
+                    f"a stimulus has {len(labels)} labels, and {self.name} is of {self.count}",
+                    f"{{kind: concepts, count: {len(labels)}}}",
+                )
+            return torch.from_numpy(labels).gt(0).to(torch.uint8)
+
+        return self.built(preprocess, f"{self.count} labels, 0 and 1")
+
+
+TINY = Config()

@@ -1,0 +1,73 @@
+"""The image tokens of the demo's Fusion Prior: what is shown, where, and how large."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from brainhive_cli.core import hub, weights
+from brainhive_cli.models.blocks import FusionEncoder
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, require, resolve
+
+FUSION, PROJECTION = (f"{part}/diffusion_pytorch_model.safetensors" for part in ("fusion_encoder", "proj"))
+WIDTH = 128
+"""Of the generator's conditions."""
+
+
+class Config(EncoderConfig):
+    """Four tokens of 128 dimensions, of which the demo's generators make pictures."""
+
+    image_px = 64
+    licence = "Apache-2.0"
+    shape = (4, WIDTH)
+    source: str = located("demo:prior")
+    clip: str = located("demo:encoder")
+    vae: str = located("demo:generator/vae")
+
+    def build(self) -> Encoder:
+        """Prepare the encoders of demo-clip and demo-vae, and the fusion of both."""
+        clip = resolve({"kind": "demo-clip", "source": self.clip}).build()
+        vae = resolve({"kind": "demo-vae", "source": self.vae}).build()
+        folder = hub.folder(self.source)
+        require(folder, FUSION, PROJECTION)
+        own = hub.digest(folder, (FUSION, PROJECTION))
+        digest = " ".join([clip.weights["digest"], vae.weights["digest"], own])
+
+        def load() -> nn.Module:
+            states = (weights.read(folder / file) for file in (FUSION, PROJECTION))
+            return _Tokens(clip.module, vae.module, *states)
+
+        def preprocess(picture: Any) -> Tensor:
+            return torch.cat([clip.preprocess(picture), vae.preprocess(picture)])  # [6, H, W]
+
+        words = f"for demo-clip: {clip.preprocessing}; for demo-vae: {vae.preprocessing}"
+        return Encoder(load, preprocess, words, {**clip.weights, "digest": digest})
+
+
+TINY = Config()
+
+
+class _Tokens(nn.Module):
+    """Pictures, preprocessed for both encoders, to image tokens."""
+
+    def __init__(
+        self, clip: nn.Module, vae: nn.Module, fusion: dict[str, Tensor], projection: dict[str, Tensor]
+    ) -> None:
+        super().__init__()
+        self.clip, self.vae = clip, vae
+        prefix = "vision_model."
+        own = {name.removeprefix(prefix): each.float() for name, each in fusion.items() if prefix in name}
+        heads = {name: own[f"proj_maps.{name}.weight"] for name in ("demo-clip", "demo-vae")}
+        dim = len(heads["demo-clip"])
+        self.fusion = FusionEncoder({name: each.shape[1] for name, each in heads.items()}, dim, dim)
+        self.fusion.load_state_dict(own)
+        self.projection = nn.Linear(dim, len(projection["proj.bias"]))
+        self.norm = nn.LayerNorm(WIDTH)
+        state = {name: each.float() for name, each in projection.items()}
+        self.projection.load_state_dict({name: state[f"proj.{name}"] for name in ("weight", "bias")})
+        self.norm.load_state_dict({name: state[f"norm.{name}"] for name in ("weight", "bias")})
+
+    def forward(self, views: Tensor) -> Tensor:
+        given = {"demo-clip": self.clip(views[:, :3]), "demo-vae": self.vae(views[:, 3:]).flatten(1)}
+        tokens = self.projection(self.fusion(given)).unflatten(1, (-1, WIDTH))  # [B, S, D]
+        return cast(Tensor, self.norm(tokens))

@@ -1,0 +1,159 @@
+"""Any image autoencoder of diffusers, by its latent."""
+
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.models.encoders import (
+    EMBEDDING,
+    Encoder,
+    EncoderConfig,
+    ModelConfig,
+    fetch,
+    loading,
+    require_all,
+    untrained,
+)
+from brainhive_cli.models.latent_space import latent_space
+
+Output = Literal["embedding", "latent"]
+KINDS = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "AutoencoderDC", "VQModel")
+
+
+class Config(EncoderConfig):
+    """An autoencoder's latent, shifted and scaled as its diffusion model sees it."""
+
+    encodes_latents = True
+    config_files = ("config.json",)
+    weight_files: ClassVar[tuple[str, ...]] = ("diffusion_pytorch_model.safetensors",)
+    flattens: ClassVar[bool] = True
+    """Whether `embedding` is the latent as a vector."""
+    resizes: ClassVar[Literal["bytes", "floats"]] = "bytes"
+    """Whether pixels are rounded to bytes once they are resized, as pictures of PIL are."""
+
+    source: str = Field("", description="hub:owner/name[/subfolder], a folder, or `random`")
+    resolution_px: int = Field(
+        128, gt=0, le=16_384, description="short side and centre crop, pixels (BrainHiVE: 128)"
+    )
+    posterior: Literal["mode", "sample"] = Field("mode", description="mode is repeatable; BrainHiVE samples")
+    seed: int = Field(
+        0, ge=0, description="seed of `sample`; the noise of a picture depends on it and the picture alone"
+    )
+    output: Output | list[Output] = Field(
+        "embedding",
+        exclude_if=lambda output: output == EMBEDDING,  # stores name it only where it is chosen
+        description="embedding (flattened, [D]), latent [C, h, w]; both as a list: a store each, one forward",
+    )
+    architecture: dict[str, Any] = Field({}, description="AutoencoderKL arguments of `random` weights")
+
+    @property
+    def known_shape(self) -> tuple[int, ...] | None:
+        """Shape of a target, by the default source; a latent's sides are in proportion to the picture's."""
+        default = type(self).model_fields["resolution_px"].default
+        usual = self.model_copy(update={"resolution_px": default}) if self.shape else self
+        known = super(Config, usual).known_shape
+        if known is None or self.shape is None:
+            return known
+        return (known[0], *(side * self.resolution_px // default for side in known[1:]))
+
+    def build(self) -> Encoder:
+        """Prepare the autoencoder, in float32."""
+        load, weights = self._found()
+
+        def preprocess(images: Sequence[Any]) -> Tensor:
+            from torchvision.transforms import v2
+
+            side, is_first = self.resolution_px, self.resizes == "floats"
+            sized = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side)])
+            pictures = images if is_first else [sized(each) for each in images]
+            pixels = torch.stack([v2.functional.pil_to_tensor(each) for each in pictures]).float()
+            scaled: Tensor = (sized(pixels) if is_first else pixels).div(127.5).sub_(1)
+            return scaled  # [K, 3, H, W] in -1..1
+
+        words = f"resize short side {self.resolution_px} bilinear, centre crop, -1..1, {self.posterior}"
+        words += ", in floats" if self.resizes == "floats" else ""
+        return Encoder(
+            lambda: _Latent(load(), self.output, self.posterior, self.seed, self.flattens),
+            lambda image: preprocess([image])[0],
+            *(words, weights),
+            preprocess_batch=preprocess,
+        )
+
+    def _found(self) -> tuple[Callable[[], nn.Module], dict[str, str]]:
+        import diffusers
+
+        if self.source == "random":
+            made = partial(diffusers.AutoencoderKL, **self.architecture)
+            return partial(untrained, made), {"source": "random"}
+        folder, weights = fetch(self)
+        kind = ModelConfig.read(folder).class_name
+        if kind not in KINDS:
+            raise MissingData(
+                f"{folder} holds a {kind or 'model without a class name'}", f"known: {', '.join(KINDS)}"
+            )
+        return partial(_load, self, getattr(diffusers, kind), folder), weights
+
+
+TINY = Config(
+    source="random",
+    resolution_px=16,
+    architecture={"block_out_channels": [8], "norm_num_groups": 4, "sample_size": 16},
+)
+
+
+def _load(config: Config, model: Any, folder: Path) -> nn.Module:
+    with loading(config, folder):
+        options = {"torch_dtype": torch.float32, "output_loading_info": True}
+        if not any(folder.glob("*.safetensors")):
+            options["use_safetensors"] = False  # else their absence would be reported as an error
+        vae, info = model.from_pretrained(folder, **options)
+        require_all(info["missing_keys"], folder)
+        return vae  # type: ignore[no-any-return]
+
+
+class _Latent(nn.Module):
+    def __init__(
+        self, vae: Any, output: Output | list[Output], posterior: str, seed: int, flattens: bool = True
+    ) -> None:
+        super().__init__()
+        self.flattens = flattens
+        self.vae, self.output, self.posterior, self.seed = vae, output, posterior, seed
+
+    @property
+    def latent_space(self) -> str:
+        """Name of its latents' space."""
+        return latent_space(self.vae)
+
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        latents = self._encode(images)  # [B, C, h, w]
+        if isinstance(self.output, str):
+            return self._shaped(latents, self.output)
+        return [self._shaped(latents, one) for one in self.output]
+
+    def _shaped(self, latents: Tensor, output: str) -> Tensor:
+        return latents.flatten(1) if output == EMBEDDING and self.flattens else latents
+
+    def _encode(self, images: Tensor) -> Tensor:
+        encoded = self.vae.encode(images)
+        if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny and others have no posterior
+            (latents,) = encoded.to_tuple()
+        elif self.posterior == "mode":
+            latents = encoded.latent_dist.mode()
+        else:
+            noise = torch.stack([self._noise(image, encoded.latent_dist.mean[0]) for image in images])
+            latents = encoded.latent_dist.mean + encoded.latent_dist.std * noise
+        shift = self.vae.config.get("shift_factor") or 0.0
+        scaled: Tensor = (latents - shift) * self.vae.config.scaling_factor
+        return scaled
+
+    def _noise(self, image: Tensor, like: Tensor) -> Tensor:
+        picture = zlib.crc32(image.cpu().numpy().tobytes())
+        generator = torch.Generator().manual_seed(picture ^ self.seed)
+        return torch.randn(like.shape, generator=generator).to(like)

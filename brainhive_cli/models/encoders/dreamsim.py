@@ -1,0 +1,257 @@
+"""DreamSim: vision transformers tuned to what people find similar; this one is its ensemble."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import isqrt
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, Field, FiniteFloat, PositiveInt
+from torch import Tensor, nn
+
+from brainhive_cli.core import documents
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.weights import read, reading
+from brainhive_cli.models.encoders import Encoder, untrained, weights_of
+from brainhive_cli.models.encoders._aligned import AlignedConfig, find
+from brainhive_cli.models.encoders._tokens import Outputs, TokenConfig
+from brainhive_cli.models.encoders.timm import anatomy_of
+
+WAY = "unzip DreamSim's release of this type there: https://github.com/ssundaram21/dreamsim/releases"
+
+
+@dataclass(frozen=True)
+class Vit:
+    """How one vision transformer is made.
+
+    Attributes:
+        network: timm's name. GELU is OpenAI's quick one where DreamSim's is.
+        file: Where DreamSim keeps the checkpoint.
+        hub_file: Where DreamSim has torch.hub put the network that it really runs.
+    """
+
+    network: str
+    file: str
+    hub_file: str = ""
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether the embedding is CLIP's: normed, then projected; the others' is the bare class token."""
+        return "clip" in self.network
+
+    def path(self, folder: Path) -> str:
+        """Choose the checkpoint, below the folder."""
+        return self.hub_file if self.hub_file and (folder / self.hub_file).is_file() else self.file
+
+    def build(self, width: int | None = None, **architecture: Any) -> Any:
+        """Make the untrained network.
+
+        Args:
+            width: Values that CLIP projects to.
+            architecture: timm's arguments, for a network of another size.
+        """
+        import timm
+
+        size = {"img_size": 224, "num_classes": (width or 512) if self.is_clip else 0, **architecture}
+        network = timm.create_model(self.network, **size)
+        if not self.is_clip:
+            network.norm = nn.Identity()
+        return network
+
+    def load(self, path: Path, **architecture: Any) -> nn.Module:
+        """Make the network with the weights of a checkpoint; MissingData if they are another's."""
+        way = f"take DreamSim's, or put the authors' own at {self.hub_file or self.file}"
+        with reading(path, way, problem=f"does not hold the weights of timm's {self.network}"):
+            state = _renamed(read(path, way))
+            with torch.device("meta"):  # the checkpoint's tensors become the network's
+                network = self.build(len(state.get("head.weight", "")), **architecture)
+            side = network.patch_embed.grid_size[0]
+            state["pos_embed"] = _resized(state["pos_embed"], side)
+            if not self.is_clip:
+                state = {name: value for name, value in state.items() if not name.startswith("norm.")}
+            network.load_state_dict(state, assign=True)
+        return network
+
+
+VITS = {
+    "dino_vitb16": Vit(
+        "vit_base_patch16_224", "dino_vitb16_pretrain.pth", "checkpoints/dino_vitbase16_pretrain.pth"
+    ),
+    "dinov2_vitb14": Vit("vit_base_patch14_dinov2", "dinov2_vitb14_pretrain.pth"),
+    "synclr_vitb16": Vit("vit_base_patch16_224", "synclr_vit_b_16.pth"),
+    "clip_vitb16": Vit("vit_base_patch16_clip_quickgelu_224", "clip_vitb16_pretrain.pth.tar"),
+    "clip_vitb32": Vit("vit_base_patch32_clip_quickgelu_224", "clip_vitb32_pretrain.pth.tar"),
+    "open_clip_vitb16": Vit("vit_base_patch16_clip_224", "open_clip_vitb16_pretrain.pth.tar"),
+    "open_clip_vitb32": Vit("vit_base_patch32_clip_224", "open_clip_vitb32_pretrain.pth.tar"),
+}
+"""By DreamSim's names."""
+
+
+class Config(AlignedConfig, TokenConfig):
+    """DreamSim's embedding, not normalised: its members' side by side, as all their outputs are.
+
+    Tokens of DINO, DINOv2 and SynCLR stand before the last norm, as the class token that DreamSim compares.
+
+    Source: Fu et al. 2023 (arXiv 2306.09344); the dreamsim package, 0.2.1.
+    """
+
+    dim = 1792
+    image_px = 224
+    licence = "MIT, Apache-2.0"
+    members: ClassVar[tuple[str, ...]] = ("dino_vitb16", "clip_vitb16", "open_clip_vitb16")
+    has_patches: ClassVar[bool] = False
+    """Whether the mean of the patches is joined to the class token (`cls_patch`)."""
+    weight_files = ("ensemble_lora/adapter_model.safetensors",)
+
+    source: str = Field("models", description="DreamSim's own folder (its `cache_dir`), or `random`")
+    adapter: Literal["apply", "skip"] = Field(
+        "apply", description="skip: the base alone, to measure what the alignment gains"
+    )
+    architecture: dict[str, Any] = Field({}, description="timm's arguments, for networks of another size")
+
+    def build(self) -> Encoder:
+        """Prepare preprocessing and networks; MissingData if these or the adapter are not there."""
+        vits = [VITS[member] for member in self.members]
+        networks, weights = self._networks(vits)
+        side = self.architecture.get("img_size", self.image_px)
+
+        def preprocess(image: Any) -> Tensor:
+            from torchvision.transforms import v2
+
+            squash = v2.Resize((side, side), interpolation=v2.InterpolationMode.BICUBIC)
+            pixels: Tensor = v2.PILToTensor()(squash(image))
+            return pixels.float().div(255)  # [3, H, W] in 0..1
+
+        scales = ", ".join("CLIP" if vit.is_clip else "ImageNet" for vit in vits)
+        words = f"squash to {side} × {side} bicubic, mean and std of {scales}, adapter: {self.adapter}"
+
+        def outputs() -> nn.Module:
+            made = [(one, _ClassAndPatches(one) if self.has_patches else one) for one in networks()]
+            return _SideBySide([Outputs(whole, self.output, anatomy_of(one)) for one, whole in made], vits)
+
+        return Encoder(outputs, preprocess, words, weights)
+
+    def _networks(self, vits: Sequence[Vit]) -> tuple[Callable[[], list[nn.Module]], dict[str, str]]:
+        if self.source == "random":
+            make = [partial(vit.build, **self.architecture) for vit in vits]
+            return lambda: [untrained(one) for one in make], {"source": "random"}
+        bases = [vit.path(Path(self.source)) for vit in vits]
+        lora = Path(self.weight_files[0]).parent
+        files = [*bases, *self.weight_files, f"{lora}/adapter_config.json"]
+        if self.adapter == "skip":
+            files = bases
+        folder = find(self.source, files, WAY)
+
+        def load() -> list[nn.Module]:
+            pairs = zip(vits, bases, strict=True)
+            networks = [vit.load(folder / file, **self.architecture) for vit, file in pairs]
+            if self.adapter == "apply":
+                merge(folder / lora, networks)
+            return networks
+
+        return load, weights_of(self.source, folder, files)
+
+
+TINY = Config(
+    source="random",
+    architecture={"embed_dim": 8, "depth": 1, "num_heads": 2, "img_size": 64},
+)
+
+
+class _Adapter(BaseModel):
+    """The scale of a low-rank adapter, as peft writes it."""
+
+    r: PositiveInt
+    lora_alpha: FiniteFloat
+
+
+@torch.no_grad()
+def merge(folder: Path, networks: Sequence[Any]) -> None:
+    """Add a low-rank adapter to the weights of networks: W += alpha / r · B A, in every `qkv`.
+
+    Args:
+        folder: `adapter_config.json` and `adapter_model.safetensors`, as peft writes them.
+        networks: timm's vision transformers, in the order of DreamSim's extractors.
+
+    Raises:
+        MissingData: if the adapter lacks a part of these networks, or holds more.
+    """
+    config = documents.read(folder / "adapter_config.json", _Adapter, WAY, MissingData)
+    with reading(folder, WAY, problem="is no adapter of this network"):
+        scale = config.lora_alpha / config.r
+        parts = read(folder / "adapter_model.safetensors", WAY)
+        for e, network in enumerate(networks):
+            for i, block in enumerate(network.blocks):
+                name = f"base_model.model.extractor_list.{e}.model.blocks.{i}.attn.qkv.lora"
+                block.attn.qkv.weight += scale * parts.pop(f"{name}_B.weight") @ parts.pop(f"{name}_A.weight")
+        if parts:
+            raise ValueError(f"{len(parts)} tensors too many, such as {min(parts)}")
+
+
+class _ClassAndPatches(nn.Module):
+    """Class token and the mean of patches [B, 2 D], each token centred and of length 1 before."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.network.forward_features(images)  # [B, S, D]
+        tokens = nn.functional.normalize(tokens - tokens.mean(-1, keepdim=True), dim=-1)
+        return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=-1)
+
+
+class _SideBySide(nn.Module):
+    """Pictures [B, 3, H, W] in 0..1 to the members' outputs joined along D; each has its mean and std."""
+
+    means: Tensor
+    stds: Tensor
+
+    def __init__(self, networks: Sequence[nn.Module], vits: Sequence[Vit]) -> None:
+        from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        means = [OPENAI_CLIP_MEAN if vit.is_clip else IMAGENET_DEFAULT_MEAN for vit in vits]
+        stds = [OPENAI_CLIP_STD if vit.is_clip else IMAGENET_DEFAULT_STD for vit in vits]
+        self.register_buffer("means", torch.tensor(means)[:, :, None, None])
+        self.register_buffer("stds", torch.tensor(stds)[:, :, None, None])
+
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        members = zip(self.networks, self.means, self.stds, strict=True)
+        each = [network((images - mean) / std) for network, mean, std in members]
+        if isinstance(each[0], Tensor):
+            return torch.cat(each, dim=-1)
+        return [torch.cat(same, dim=-1) for same in zip(*each, strict=True)]
+
+
+def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give a checkpoint timm's names: DINO's are timm's, DreamSim brings CLIP's into DINO's."""
+    bare = {re.sub(r"^(module\.)?(visual|backbone)\.", "", name): value for name, value in state.items()}
+    named = {
+        name.replace("pos_drop.", "norm_pre."): value.detach().float()
+        for name, value in bare.items()
+        if not name.startswith("head.") and name != "mask_token"  # which only training needs
+    }
+    if "proj" in named:
+        named["head.weight"] = named.pop("proj").T
+        named["head.bias"] = torch.zeros(len(named["head.weight"]))
+        named["pos_embed"][:, 1:] += named.pop("patch_embed.proj.bias")  # timm's CLIP has no such bias
+    return named
+
+
+def _resized(positions: Tensor, side: int) -> Tensor:
+    """Resample the positions of a square of patches [1, 1 + S, D] to another side, as DINOv2 does.
+
+    Source: dinov2, `interpolate_pos_encoding`: bicubic, no antialiasing, 0.1 patch added to the new side.
+    """
+    old = isqrt(positions.shape[1] - 1)
+    if old == side:
+        return positions
+    grid = positions[:, 1:].unflatten(1, (old, old)).permute(0, 3, 1, 2)  # [1, D, H, W]
+    scale = (side + 0.1) / old
+    grid = nn.functional.interpolate(grid, scale_factor=(scale, scale), mode="bicubic")
+    return torch.cat([positions[:, :1], grid.flatten(2).mT], dim=1)

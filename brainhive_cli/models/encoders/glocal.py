@@ -1,0 +1,130 @@
+"""gLocal: an affine map after any encoder, fitted to human similarity judgements."""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import BeforeValidator, Field, SerializeAsAny
+from torch import Tensor, nn
+
+from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.needs import Need
+from brainhive_cli.core.plain_files import read_regular
+from brainhive_cli.core.weights import reading
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, resolve, weights_of
+from brainhive_cli.models.encoders._aligned import AlignedConfig, find
+
+FILE = "transform.npz"
+WAY = "git clone https://github.com/LukasMut/gLocal models/gLocal, or name the folder as its `source`"
+
+Base = Annotated[SerializeAsAny[EncoderConfig], BeforeValidator(resolve)]
+"""Any encoder: its name, reference or mapping."""
+
+
+def fitted_to(name: str) -> Any:
+    """Make the field `base` with a default."""
+    return Field(default_factory=partial(resolve, name), description="the encoder that the transform is for")
+
+
+class Config(AlignedConfig):
+    """((x − mean) / std) W + b of the base's embedding x.
+
+    Source: Muttenthaler et al. 2023 (arXiv 2306.04507); https://github.com/LukasMut/gLocal.
+    """
+
+    licence = "MIT (the transform)"
+    weight_files = (FILE,)
+    sha256: ClassVar[str] = ""
+    """How the digest of the right file begins, where a wrong one was published."""
+
+    base: Base = fitted_to("reference")
+    source: str = Field("", description=f"the folder of {FILE}, or `random`")
+
+    @property
+    def is_here(self) -> bool:
+        """Whether transform and base are on this machine."""
+        return super().is_here and self.base.is_here
+
+    def needs(self) -> list[Need]:
+        """Look for the base's weights too."""
+        return [*super().needs(), *self._named_base().needs()]
+
+    def build(self) -> Encoder:
+        """Prepare base and transform; MissingData if the transform is not there, or another encoder's.
+
+        The module raises RecipeError, when it is loaded, if the base's embeddings have another width.
+        """
+        base = self._named_base().build()
+        transform, weights = self._transform()
+
+        def load() -> nn.Module:
+            black = base.preprocess(Image.new("RGB", (64, 64)))[None]
+            with torch.no_grad():
+                width = base.module(black).shape[-1]
+            affine = transform or _random(width)
+            if len(affine.weight) != width:
+                raise RecipeError(
+                    f"{self.base.name} gives {width} values, {self.source} takes {len(affine.weight)}",
+                    "name as `base` the encoder that the transform was fitted to",
+                )
+            return nn.Sequential(base.module, affine)
+
+        weights |= {f"base_{key}": value for key, value in base.weights.items()}
+        return Encoder(load, base.preprocess, base.preprocessing, weights)
+
+    def _named_base(self) -> EncoderConfig:
+        if not getattr(self.base, "source", None):
+            raise RecipeError("a gLocal transform says nothing of its base", "name it: base=NAME")
+        if len(outputs := self.base.outputs) > 1:
+            raise RecipeError(
+                f"gLocal maps one output of its base, not {', '.join(one.name for one in outputs)}",
+                "name one for each: {kind: glocal, base: NAME:OUTPUT, …}",
+            )
+        return self.base.outputs[0]
+
+    def _transform(self) -> "tuple[_Affine | None, dict[str, str]]":
+        if self.source == "random":
+            return None, {"source": "random"}
+        folder = find(self.source, [FILE], WAY)
+        digest = hashlib.sha256(read_regular(folder / FILE)).hexdigest()
+        if not digest.startswith(self.sha256):
+            raise MissingData(
+                f"{folder / FILE} is not the one for {self.base.name}: "
+                f"its sha256 begins {digest[:12]}, not {self.sha256}",
+                "gLocal's newest commit holds a copy of DINO's: in its folder, "
+                "git checkout d1860d3 -- transforms/dinov2-vit-base-p14",
+            )
+        return _read(folder / FILE), weights_of(self.source, folder, [FILE])
+
+
+TINY = Config(base={"kind": "timm", "source": "random", "architecture": "test_vit"}, source="random")
+
+
+class _Affine(nn.Module):
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return (embedding - self.mean) / self.std @ self.weight + self.bias
+
+
+def _random(width: int) -> _Affine:
+    weight = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
+    return _Affine(weight, torch.zeros(width), 0, 1)
+
+
+def _read(path: Path) -> _Affine:
+    with reading(path, WAY, problem="is no gLocal transform"), np.load(path) as found:
+        weight = torch.from_numpy(found["weights"]).float()
+        bias = torch.from_numpy(found["bias"]) if "bias" in found else torch.zeros(1)
+        return _Affine(weight, bias.float(), float(found["mean"]), float(found["std"]))

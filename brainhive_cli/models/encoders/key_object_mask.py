@@ -1,0 +1,41 @@
+"""The mask of the object that a clip is about, frame by frame."""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from brainhive_cli.models.encoders import Encoder
+from brainhive_cli.models.encoders._annotations import AnnotationConfig
+
+
+class Config(AnnotationConfig):
+    """A mask at 64 × 64: 1 where the key object is.
+
+    Source: xmed-lab/NEURONS, the target of its segmentation (nearest neighbour).
+    """
+
+    reads: ClassVar[Literal["masks"]] = "masks"
+    shape = (1, 64, 64)
+    store_dtype = "uint8"
+
+    side: int = Field(64, gt=0, le=1024, description="height and width, pixels")
+
+    @property
+    def known_shape(self) -> tuple[int, ...]:
+        """1 × side × side."""
+        return 1, self.side, self.side
+
+    def build(self) -> Encoder:
+        """Prepare the resizing."""
+
+        def preprocess(mask: Any) -> Tensor:
+            found = torch.from_numpy(mask)[None, None].gt(0).to(torch.uint8)
+            return interpolate(found, (self.side, self.side), mode="nearest")[0]  # [1, side, side]
+
+        return self.built(preprocess, f"nearest neighbour to {self.side} × {self.side}, 0 and 1")
+
+
+TINY = Config(side=8)

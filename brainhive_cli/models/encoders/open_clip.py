@@ -1,0 +1,146 @@
+"""Any open_clip model, by its image embedding."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from functools import partial, reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import documents
+from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
+from brainhive_cli.core.weights import reading
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, fetch, loading, untrained
+from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig
+from brainhive_cli.models.encoders.timm import anatomy_of as timm_anatomy_of
+
+CONFIG = "open_clip_config.json"
+
+
+class _Written(BaseModel):
+    """The config of open_clip's hub layout."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_cfg: dict[str, Any]
+    preprocess_cfg: dict[str, Any] = {}
+
+
+class Config(TokenConfig):
+    """The image tower with its projection, not normalised, and the transform that its config states."""
+
+    config_files = (CONFIG,)
+    weight_files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+    source: str = Field("", description="hub:owner/name, a folder in open_clip's hub layout, or `random`")
+    architecture: str | dict[str, Any] = Field(
+        "", description="open_clip's model name, or its `model_cfg`, for `random` weights"
+    )
+
+    def build(self) -> Encoder:
+        """Prepare image tower and transform."""
+        try:
+            from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+        except ModuleNotFoundError as error:
+            raise MissingExtra("open_clip is not installed", "pip install 'brainhive[open-clip]'") from error
+
+        if self.source == "random":
+            model, stated = _architecture(self.architecture), dict[str, Any]()
+            load, weights = partial(untrained, partial(_tower, model)), {"source": "random"}
+        else:
+            folder, weights = fetch(self)
+            model, stated = written_in(folder)
+            load = partial(_load, self, folder)
+        with reading(self.source):
+            size = model["vision_cfg"].get("image_size", 224)
+            settings = merge_preprocess_dict(PreprocessCfg(), {**stated, "size": size})
+            transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+            transform(Image.new("RGB", (64, 64)))
+
+        def outputs() -> nn.Module:
+            tower = load()
+            return Outputs(tower, self.output, _anatomy_of(tower))
+
+        words, batched = f"open_clip {json.dumps(settings)}", partial(_transform_all, transform.transforms)
+        return Encoder(outputs, transform, words, weights, preprocess_batch=batched)
+
+
+TINY_ARCHITECTURE: dict[str, Any] = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 16, "layers": 2, "head_width": 8},
+}
+TINY = Config(source="random", architecture=TINY_ARCHITECTURE)
+
+
+def _transform_all(steps: Sequence[Any], pictures: Sequence[Any]) -> Tensor:
+    """Do what the steps of a transform do to a picture; once they are bytes of one size, to all at once."""
+    *sizing, _, normalise = steps  # between these two, bytes become floats in 0..1
+    sized = [np.asarray(reduce(lambda picture, step: step(picture), sizing, each)) for each in pictures]
+    pixels = torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2)
+    all_normalised: Tensor = normalise(pixels.float().contiguous().div_(255))
+    return all_normalised
+
+
+def written_in(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read `model_cfg` and `preprocess_cfg` of a folder in open_clip's hub layout."""
+    written = documents.read(folder / CONFIG, _Written, documents.DOWNLOAD, MissingData)
+    return written.model_cfg, written.preprocess_cfg
+
+
+def model_of(model: dict[str, Any]) -> nn.Module:
+    """Make a network of both towers, with random weights."""
+    import open_clip
+
+    made: nn.Module = open_clip.CLIP(**model)
+    return made
+
+
+def load(config: EncoderConfig, folder: Path) -> Any:
+    """Load both towers."""
+    import open_clip
+
+    with loading(config, folder):
+        return open_clip.create_model(f"local-dir:{folder.resolve()}", require_pretrained=True)
+
+
+def _architecture(architecture: str | dict[str, Any]) -> dict[str, Any]:
+    import open_clip
+
+    if isinstance(architecture, dict):
+        return architecture
+    found: dict[str, Any] | None = open_clip.get_model_config(architecture)
+    if not found:
+        near = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
+        raise RecipeError(f"open_clip has no model {architecture!r}", f"near: {', '.join(near) or 'none'}")
+    return found
+
+
+def _tower(model: dict[str, Any]) -> nn.Module:
+    """Make the image tower alone: open_clip itself makes it only together with a text tower."""
+    from open_clip.model import _build_vision_tower
+
+    tower: nn.Module = _build_vision_tower(
+        model["embed_dim"], model["vision_cfg"], model.get("quick_gelu", False)
+    )
+    return tower
+
+
+def _load(config: Config, folder: Path) -> nn.Module:
+    tower: nn.Module = load(config, folder).visual
+    return tower
+
+
+def _anatomy_of(tower: Any) -> Anatomy | None:
+    """Find the parts of open_clip's own vision transformer, or of timm's; None for a convolutional tower."""
+    if hasattr(tower, "trunk"):
+        return timm_anatomy_of(tower.trunk)
+    if not hasattr(tower, "transformer"):
+        return None
+    norm = tower.ln_post if tower.attn_pool is None else nn.Identity()  # a pool's norm is as wide as the pool
+    return Anatomy(list(tower.transformer.resblocks), norm, extra=1, has_class=True)

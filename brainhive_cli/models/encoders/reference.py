@@ -1,0 +1,95 @@
+"""An encoder known only by where it lies: its own config says which family loads it."""
+
+import difflib
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from brainhive_cli.core import hub, parts
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.needs import Need
+from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
+from brainhive_cli.models.encoders._tokens import TokenConfig, checked
+from brainhive_cli.models.encoders.diffusers_vae import KINDS
+from brainhive_cli.models.encoders.transformers_vit import FAMILIES
+
+CONFIGS = ("config.json", "open_clip_config.json")
+"""What names the family; a folder may have both."""
+
+
+class Config(TokenConfig):
+    """`hub:owner/name` or a folder of a transformers ViT, a diffusers autoencoder, timm or open_clip."""
+
+    source: str = Field("", description="hub:owner/name[/subfolder][@revision], or a folder")
+    output: Annotated[str | list[str], AfterValidator(partial(checked, more=("latent",)))] = Field(
+        EMBEDDING, description="an output of the family: of a vision transformer, or latent of an autoencoder"
+    )
+
+    def build(self) -> Encoder:
+        """Read the config, then build through the family's own part."""
+        return self._part().build()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the weights that the family loads are on this machine."""
+        try:
+            return bool(self.source) and self._part(local=True).is_here
+        except MissingData:
+            return False
+
+    def needs(self) -> list[Need]:
+        """Look for what the family loads; the config that names the family is fetched."""
+        return self._part().needs()
+
+    def _part(self, local: bool = False) -> EncoderConfig:
+        """Choose the family by the config on this machine, or the hub's."""
+        held = [name for name in CONFIGS if hub.holds(self.source, (), (name,))][:1]
+        try:
+            folder = hub.folder(self.source, allow=held or CONFIGS, local=local or bool(held))
+        except hub.NoRepository as error:
+            near = _nearest(self.source)
+            raise MissingData(
+                error.message, f"did you mean {near}? {error.hint}" if near else error.hint
+            ) from error
+        family = family_of(folder)
+        output = {} if self.output == EMBEDDING else {"output": self.output}
+        part: EncoderConfig = parts.resolve("encoders", {"kind": family, "source": self.source, **output})
+        return part
+
+
+TINY = Config(source="demo:encoder")
+
+
+def family_of(folder: Path) -> str:
+    """Name the part that loads a folder; MissingData when none does."""
+    if not (folder / "config.json").is_file():
+        if (folder / "open_clip_config.json").is_file():
+            return "open_clip"
+        raise MissingData(
+            f"{folder} has no config.json", "give a folder of transformers, diffusers, timm or open_clip"
+        )
+    config = ModelConfig.read(folder)
+    if config.class_name in KINDS:
+        return "diffusers_vae"
+    if config.model_type in FAMILIES:
+        return "transformers_vit"
+    if config.architecture is not None and config.pretrained_cfg is not None:
+        return "timm"
+    names = config.class_name or config.model_type or "unknown"
+    raise MissingData(
+        f"{folder} holds a model of kind {names}",
+        f"known: diffusers VAE, timm, open_clip, and of transformers {', '.join(FAMILIES)}",
+    )
+
+
+def _nearest(source: str) -> str:
+    """Find the encoder whose weights lie at the most similar reference; empty if none is similar."""
+    known = {}
+    for kind in parts.kinds("encoders"):
+        plain = parts.load("encoders", kind).Config()
+        known[getattr(plain, "source", "")] = plain.name
+        known |= {variant["source"]: name for name, variant in plain.variants.items()}
+    found = difflib.get_close_matches(source, known, n=1)
+    return f"{known[found[0]]} ({found[0]})" if found else ""

@@ -1,0 +1,78 @@
+"""SigLIP 2 ViT-B/16, aligned by AligNet."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.weights import fill, read
+from brainhive_cli.models.encoders import Encoder, untrained, weights_of
+from brainhive_cli.models.encoders._aligned import AlignedConfig, find
+from brainhive_cli.models.encoders._tokens import Outputs, TokenConfig
+from brainhive_cli.models.encoders.timm import anatomy_of
+
+FILE, PREFIX = "alignet_siglip2_b.safetensors", "encoder."
+SIDE_PX = 224
+WAY = f"put {FILE} there: https://github.com/ViCCo-Group/dimpred/releases/tag/alignet-weights-v1"
+
+
+class Config(AlignedConfig, TokenConfig):
+    """The pooled output of the image tower, before AligNet's own heads (`pre_logits`).
+
+    Source: Muttenthaler et al. 2025 (Nature 647, 349–355); weights and preprocessing as dimpred brings them
+    to PyTorch: GELU by tanh, pixels in 0..1 without mean and std.
+    """
+
+    dim = 768
+    image_px = SIDE_PX
+    licence = "Apache-2.0, CC-BY-4.0"
+    weight_files = (FILE,)
+
+    source: str = Field("models", description=f"the folder of {FILE}, or `random`")
+    architecture: dict[str, Any] = Field({}, description="timm's arguments, for a network of another size")
+
+    def build(self) -> Encoder:
+        """Prepare preprocessing and network; MissingData if the folder has it not."""
+        import timm
+
+        arguments = {"num_classes": 0, "act_layer": "gelu_tanh", **self.architecture}
+        make = partial(timm.create_model, "vit_base_patch16_siglip_224", **arguments)
+        if self.source == "random":
+            load, weights = partial(untrained, make), {"source": "random"}
+        else:
+            folder = find(self.source, [FILE], WAY)
+            load, weights = partial(_load, make, folder / FILE), weights_of(self.source, folder, [FILE])
+
+        def outputs() -> nn.Module:
+            network = load()
+            return Outputs(network, self.output, anatomy_of(network))
+
+        side: int = self.architecture.get("img_size", SIDE_PX)
+        words = f"squash to {side} × {side} bicubic without antialiasing, 0..1"
+        return Encoder(outputs, lambda picture: _squashed(picture, side), words, weights)
+
+
+TINY = Config(source="random", architecture={"embed_dim": 8, "depth": 1, "num_heads": 2, "img_size": 32})
+
+
+def _load(make: Callable[[], Any], path: Path) -> Any:
+    with torch.device("meta"):  # the file's tensors become the network's
+        network = make()
+    state = read(path, WAY)
+    tower = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
+    fill(network, tower, path, WAY, MissingData)
+    return network
+
+
+def _squashed(picture: Any, side: int) -> Tensor:
+    """Resize as OpenCV's INTER_CUBIC, which the network was trained with, to [3, H, W] in 0..1."""
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    pixels = pil_to_tensor(picture)[None].float()
+    pixels = nn.functional.interpolate(pixels, (side, side), mode="bicubic")
+    return pixels[0].add(0.5).floor().clamp(0, 255).div(255)

@@ -1,0 +1,69 @@
+"""SynCLR ViT-B/16: trained on synthetic pictures and captions alone."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from brainhive_cli.core import weights
+from brainhive_cli.models.encoders import Encoder, fetch, require_all, untrained
+from brainhive_cli.models.encoders._tokens import Outputs, TokenConfig
+from brainhive_cli.models.encoders.timm import anatomy_of
+
+FILE, PREFIX = "synclr_vit_b_16.pth", "module.visual."
+
+
+class Config(TokenConfig):
+    """The class token after the last norm.
+
+    Source: `syn-rep-learn/SynCLR`; preprocessing as BrainHiVE's published repository has it.
+    """
+
+    upstream = "synclr_vit_b_16"
+    dim = 768
+    image_px = 224
+    licence = "Apache-2.0"
+    weight_files = (FILE,)
+
+    source: str = Field(
+        "hub:paulgavrikov/synclr-vit-base-patch16-224", description=f"a folder with {FILE}, or `random`"
+    )
+    architecture: str = Field("vit_base_patch16_224", description="timm's name of the network")
+
+    def build(self) -> Encoder:
+        """Prepare network and transform; the checkpoint is read without running code from it."""
+        import timm
+        from torchvision.transforms import v2
+
+        model = partial(timm.create_model, self.architecture, num_classes=0)
+        if self.source == "random":
+            load, origin = partial(untrained, model), {"source": "random"}
+        else:
+            folder, origin = fetch(self)
+            load = partial(_load, model, folder / FILE)
+
+        def outputs() -> nn.Module:
+            network = load()
+            return Outputs(network, self.output, anatomy_of(network))
+
+        side = timm.get_pretrained_cfg(self.architecture).input_size[-1]
+        mean, std = timm.data.OPENAI_CLIP_MEAN, timm.data.OPENAI_CLIP_STD
+        steps = [v2.Resize(side), v2.CenterCrop(side), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+        words = f"resize short side {side} bilinear, centre crop, mean {mean}, std {std}"
+        return Encoder(outputs, v2.Compose([*steps, v2.Normalize(mean, std)]), words, origin)
+
+
+TINY = Config(source="random", architecture="test_vit")
+
+
+def _load(model: Callable[[], nn.Module], file: Path) -> nn.Module:
+    """Read the image tower of a SynCLR checkpoint, which holds its training's other parts too."""
+    state = weights.read(file)
+    tower = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+    network = model()
+    with weights.reading(file):
+        require_all(network.load_state_dict(tower, strict=False).missing_keys, file)
+    return network

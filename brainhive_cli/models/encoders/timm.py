@@ -1,0 +1,51 @@
+"""Any timm model, by its pooled features."""
+
+from functools import partial
+from typing import Any
+
+from PIL import Image
+from pydantic import Field
+from torch import nn
+
+from brainhive_cli.core.weights import reading
+from brainhive_cli.models.encoders import Encoder, fetch, loading, untrained
+from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig
+
+
+class Config(TokenConfig):
+    """A timm model without its classifier, with the transform its own config states."""
+
+    config_files = ("config.json",)
+    weight_files = ("model.safetensors", "pytorch_model.bin")
+
+    source: str = Field("", description="hub:owner/name, a folder in timm's hub layout, or `random`")
+    architecture: str = Field("", description="timm's model name, for `random` weights")
+
+    def build(self) -> Encoder:
+        """Load the model and its transform."""
+        import timm
+
+        if self.source == "random":
+            model = untrained(partial(timm.create_model, self.architecture, num_classes=0))
+            weights = {"source": "random"}
+        else:
+            folder, weights = fetch(self)
+            with loading(self, folder):
+                model = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True, num_classes=0)
+        with reading(self.source):
+            settings: dict[str, Any] = timm.data.resolve_model_data_config(model)
+            transform = timm.data.create_transform(**settings, is_training=False)
+            transform(Image.new("RGB", (64, 64)))
+        module = Outputs(model, self.output, anatomy_of(model))
+        return Encoder(module, transform, f"timm {settings}", weights)
+
+
+TINY = Config(source="random", architecture="test_vit")
+
+
+def anatomy_of(model: nn.Module) -> Anatomy | None:
+    """Find the parts of a vision transformer of timm; None for other networks."""
+    blocks, norm, extra = (getattr(model, name, None) for name in ("blocks", "norm", "num_prefix_tokens"))
+    if blocks is None or norm is None or extra is None:
+        return None
+    return Anatomy(list(blocks), norm, extra, has_class=getattr(model, "cls_token", None) is not None)

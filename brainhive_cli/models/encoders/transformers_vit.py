@@ -1,0 +1,185 @@
+"""Any vision transformer of transformers whose anatomy is known here: CLIP, DINOv2, DINOv3, SigLIP."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.weights import reading
+from brainhive_cli.models.encoders import Encoder, ModelConfig, fetch, loading, require_all, untrained
+from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig
+
+
+@dataclass(frozen=True)
+class _Family:
+    """The names that a family's classes and parts have in transformers."""
+
+    network: str
+    processor: str
+    blocks: str
+    norm: str
+    embedding: str = "pooler_output"
+    has_class: bool = True
+    has_fixed_size: bool = False  # of the pictures that it takes
+
+
+CLIP = _Family(
+    "CLIPVisionModelWithProjection",
+    "CLIPImageProcessor",
+    "vision_model.encoder.layers",
+    "vision_model.post_layernorm",
+    embedding="image_embeds",
+    has_fixed_size=True,
+)
+SIGLIP = _Family(
+    "SiglipVisionModel",
+    "SiglipImageProcessor",
+    "encoder.layers",
+    "post_layernorm",
+    has_class=False,
+    has_fixed_size=True,
+)
+FAMILIES = {
+    "clip": CLIP,
+    "clip_vision_model": CLIP,
+    "dinov2": _Family("Dinov2Model", "BitImageProcessor", "encoder.layer", "layernorm"),
+    "dinov2_with_registers": _Family(
+        "Dinov2WithRegistersModel", "BitImageProcessor", "encoder.layer", "layernorm"
+    ),
+    "dinov3_vit": _Family("DINOv3ViTModel", "DINOv3ViTImageProcessor", "model.layer", "norm"),
+    "siglip": SIGLIP,
+    "siglip_vision_model": SIGLIP,
+}
+"""By the `model_type` of config.json. SigLIP 2 of fixed size is of type `siglip`."""
+SETTINGS = (
+    "size",
+    "resample",
+    "crop_size",
+    "do_resize",
+    "do_center_crop",
+    "rescale_factor",
+    "image_mean",
+    "image_std",
+)
+"""The settings in which two image processors of a class may differ."""
+
+
+class Config(TokenConfig):
+    """The embedding that the family is used by, with its own image processor."""
+
+    config_files = ("config.json", "preprocessor_config.json")
+    weight_files = ("model*.safetensors*",)
+    model_type: ClassVar[str] = ""
+
+    source: str = Field(
+        "", description="hub:owner/name, a folder, or `random` (untrained, for tests and timing)"
+    )
+    architecture: dict[str, Any] = Field({}, description="transformers' config of `random` weights")
+
+    def build(self) -> Encoder:
+        """Prepare tower and processor; MissingData when the folder lacks either."""
+        import transformers
+
+        if self.source == "random":
+            settings = {"model_type": self.model_type, **self.architecture}
+            family = family_of(settings["model_type"], "the architecture")
+            made = transformers.AutoConfig.for_model(**settings)
+            side = {"height": made.image_size, "width": made.image_size}
+            processor = getattr(transformers, family.processor)(size=side, crop_size=side)
+            load = partial(untrained, partial(getattr(transformers, family.network), made))
+            weights = {"source": "random"}
+        else:
+            folder, weights = fetch(self)
+            family = family_of(ModelConfig.read(folder).model_type, folder)
+            with reading(folder):
+                processor = getattr(transformers, family.processor).from_pretrained(folder)
+                seen = processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")["pixel_values"][0]
+            load = partial(_load, self, family, folder, seen.shape)
+
+        def preprocess(images: Sequence[Any]) -> Tensor:
+            pixels: Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
+            return pixels
+
+        def outputs() -> nn.Module:
+            network = load()
+            anatomy = Anatomy(
+                list(network.get_submodule(family.blocks).children()),
+                network.get_submodule(family.norm),
+                family.has_class + getattr(network.config, "num_register_tokens", 0),
+                family.has_class,
+            )
+            return Outputs(_Embedding(network, family.embedding), self.output, anatomy)
+
+        words, one = described(processor), (lambda image: preprocess([image])[0])
+        return Encoder(outputs, one, words, weights, preprocess_batch=preprocess)
+
+
+TINY = Config(
+    source="random",
+    architecture={
+        "model_type": "dinov2",
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    },
+)
+
+
+def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn.Module:
+    """Load a tower for pictures of the size `seen`, also from a folder that holds a text tower too."""
+    import transformers
+
+    network = getattr(transformers, family.network)
+    with loading(config, folder), console.hushed():
+        tower, info = network.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, **_projection(folder)
+        )
+        require_all(list(info["missing_keys"]), folder)
+        side = tower.config.image_size
+        if family.has_fixed_size and seen != (3, side, side):
+            raise ValueError(f"its processor makes pictures {[*seen]}, its network takes [3, {side}, {side}]")
+        return tower  # type: ignore[no-any-return]
+
+
+def _projection(folder: Path) -> dict[str, int]:
+    """Read the width of the projection from the whole model's config: LAION's leave it out of the tower's."""
+    width = ModelConfig.read(folder).projection_dim
+    return {} if width is None else {"projection_dim": width}
+
+
+class _Embedding(nn.Module):
+    """A tower of transformers, by one field of what it gives."""
+
+    def __init__(self, tower: nn.Module, field: str) -> None:
+        super().__init__()
+        self.tower, self.field = tower, field
+
+    def forward(self, images: Tensor) -> Tensor:
+        embedding: Tensor = getattr(self.tower(pixel_values=images), self.field)  # [B, D]
+        return embedding
+
+
+def family_of(model_type: str, where: Any) -> _Family:
+    """Look a family up; MissingData, naming those there are, for another."""
+    if model_type not in FAMILIES:
+        what = f"a {model_type}" if model_type else "no model_type"
+        raise MissingData(f"{where} holds {what}", f"known: {', '.join(FAMILIES)}")
+    return FAMILIES[model_type]
+
+
+def described(processor: Any) -> str:
+    """Say what an image processor does, by the settings in which two may differ."""
+    settings = {key: value for key, value in processor.to_dict().items() if key in SETTINGS}
+    words = json.dumps({key: settings[key] for key in SETTINGS if settings.get(key) is not None}, default=int)
+    return f"{type(processor).__name__} {words}"

@@ -1,0 +1,74 @@
+"""Image tokens as Versatile Diffusion takes them: CLIP ViT-L/14's, projected, by the class token's length."""
+
+from functools import partial
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.models.clip_conditions import (
+    IMAGE,
+    PROCESSOR,
+    SOURCE,
+    VISION,
+    of_pictures,
+    pixels_of,
+    processor_of,
+    tower_of,
+)
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, fetch, located, untrained
+from brainhive_cli.models.encoders.transformers_vit import described
+
+
+class Config(EncoderConfig):
+    """A picture as 257 tokens of width 768, the class token first."""
+
+    image_px = 224
+    licence = "MIT"
+    shape = (257, 768)
+    config_files = (f"{IMAGE}/config.json", f"{PROCESSOR}/preprocessor_config.json")
+    weight_files = (f"{IMAGE}/*.safetensors", f"{IMAGE}/pytorch_model.bin")
+    also_fetched = (f"{IMAGE}/pytorch_model.bin",)
+
+    source: str = located(SOURCE)
+    architecture: dict[str, Any] = Field({}, description="transformers' config of `random` weights")
+
+    def build(self) -> Encoder:
+        """Prepare processor and tower; MissingData when the folder lacks either."""
+        import transformers
+
+        if self.source == "random":
+            side = self.architecture["image_size"]
+            crop = {"height": side, "width": side}
+            processor: Any = transformers.CLIPImageProcessor(size=crop, crop_size=crop)
+            config = transformers.CLIPVisionConfig(**self.architecture)
+            load = partial(untrained, partial(getattr(transformers, VISION), config))
+            weights = {"source": self.source}
+        else:
+            folder, weights = fetch(self)
+            processor = processor_of(folder)
+            load = partial(tower_of, folder, IMAGE, VISION)
+        return Encoder(lambda: _Tokens(load()), partial(pixels_of, processor), described(processor), weights)
+
+
+TINY = Config(
+    source="random",
+    architecture={
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "projection_dim": 8,
+        "image_size": 16,
+        "patch_size": 8,
+    },
+)
+
+
+class _Tokens(nn.Module):
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return of_pictures(self.tower, pixels)

@@ -1,0 +1,111 @@
+"""Text tokens as Versatile Diffusion takes them: CLIP ViT-L/14's, projected, by the end token's length."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import hub
+from brainhive_cli.models.clip_conditions import (
+    PLAIN_TEXT,
+    PROJECTED_TEXT,
+    SOURCE,
+    TEXT,
+    of_texts,
+    token_ids,
+    tower_of,
+)
+from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, fetch, located, untrained
+
+Output = Literal["embedding", "average", "first"]
+LENGTH = 77
+"""Tokens of a caption."""
+TOKENS: Mapping[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
+    "projected": (PROJECTED_TEXT, of_texts),
+    "last hidden": (PLAIN_TEXT, lambda tower, ids: tower(input_ids=ids).last_hidden_state),
+    "pooled": (PROJECTED_TEXT, lambda tower, ids: tower(input_ids=ids).text_embeds),
+}
+"""By name: the tower's class in transformers, and what it makes of token ids [B, S]: [B, S, D], or [B, D]."""
+
+
+class Config(EncoderConfig):
+    """Captions as 77 tokens of width 768: a target for each caption of a picture, or one of all."""
+
+    reads: ClassVar[Literal["captions"]] = "captions"
+    shape: ClassVar[tuple[int, ...] | None] = (LENGTH, 768)
+    config_files = (f"{TEXT}/config.json",)
+    weight_files: ClassVar[tuple[str, ...]] = (f"{TEXT}/*.safetensors", f"{TEXT}/pytorch_model.bin")
+    also_fetched: ClassVar[tuple[str, ...]] = (f"{TEXT}/pytorch_model.bin", "tokenizer/*")
+    licence = "MIT"
+    length: ClassVar[int] = LENGTH
+    """Tokens of a caption."""
+    tokens: ClassVar[str] = "projected"
+    """Which of TOKENS they are."""
+
+    output: Output | list[Output] = Field(
+        "embedding",
+        description="embedding: a target for each caption, of which training draws one a step; average (of "
+        "the distinct captions, as Brain-Diffuser); first; several as a list: a store each, one forward",
+    )
+    architecture: dict[str, Any] = Field({}, description="transformers' config of `random` weights")
+    source: str = located(SOURCE)
+
+    @property
+    def combines(self) -> str:
+        """How the targets of a stimulus's captions become one; empty where each is kept."""
+        return super().combines if self.output == EMBEDDING else str(self.output)
+
+    def build(self) -> Encoder:
+        """Prepare tokenizer and tower; MissingData when the folder lacks either."""
+        kind, tokens = TOKENS[self.tokens]
+        if self.source == "random":
+            load: Callable[[], nn.Module] = partial(untrained, partial(_drawn, kind, self.architecture))
+            words, weights = "letters", {"source": self.source}
+            ids: Callable[[str], Tensor] = _letters
+        else:
+            folder, weights = fetch(self)
+            load = partial(tower_of, folder, TEXT, kind)
+            ids = token_ids(hub.folder(self.source, allow=("tokenizer/*",)))
+            words = f"CLIPTokenizer, {self.length} tokens"
+        return Encoder(lambda: _Tokens(load(), tokens, self.output), ids, words, weights, "captions")
+
+
+TINY = Config(
+    source="random",
+    architecture={
+        "vocab_size": 129,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "projection_dim": 8,
+    },
+)
+
+
+def _drawn(kind: str, architecture: dict[str, Any]) -> nn.Module:
+    import transformers
+
+    made: nn.Module = getattr(transformers, kind)(transformers.CLIPTextConfig(**architecture))
+    return made
+
+
+def _letters(text: str) -> Tensor:
+    """Take letters for tokens, for random weights."""
+    ids = [128, *(min(ord(letter), 127) for letter in text[: LENGTH - 2]), 128]
+    return torch.tensor(ids + [128] * (LENGTH - len(ids)))
+
+
+class _Tokens(nn.Module):
+    """Token ids [B, S] to text tokens [B, S, D], once for each output."""
+
+    def __init__(self, tower: Any, tokens: Callable[[Any, Tensor], Tensor], output: Any) -> None:
+        super().__init__()
+        self.tower, self.tokens, self.output = tower, tokens, output
+
+    def forward(self, ids: Tensor) -> Tensor | list[Tensor]:
+        found = self.tokens(self.tower, ids)
+        return found if isinstance(self.output, str) else [found] * len(self.output)

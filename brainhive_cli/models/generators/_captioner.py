@@ -1,0 +1,204 @@
+"""Captions for a stage of a chain: of the pictures before it by BLIP-2, or of decoded tokens by GIT."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import console, documents, hub, weights
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.needs import Need, to_download
+from brainhive_cli.core.recipe import Section
+from brainhive_cli.models import single_file
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.generators._denoising import Placement
+from brainhive_cli.models.media import Media
+
+FILES = ("*.json", "merges.txt", "vocab.*", "tokenizer*")
+WEIGHTS = ("model.safetensors", "model-*.safetensors")
+LONGEST = 20
+"""Tokens of a caption, at most: new ones as BLIP-2's `generate` does by itself, GIT's with its first."""
+
+
+class Kind(NamedTuple):
+    """A kind of captioners: its name, one that serves, and its classes in transformers."""
+
+    name: str
+    reference: str
+    network: str
+    reader: str
+
+
+KINDS = {
+    "blip-2": Kind(
+        "BLIP-2", "hub:Salesforce/blip2-opt-2.7b", "Blip2ForConditionalGeneration", "Blip2Processor"
+    ),
+    "git": Kind("GIT", "hub:microsoft/git-large-coco", "GitForCausalLM", "BertTokenizer"),
+}
+"""By the `model_type` of their config."""
+
+
+class HeadCaption(Section):
+    """GIT, which reads a decoded head in the place of its vision tower's features, as MindEye2 does."""
+
+    model: str = Field(KINDS["git"].reference, description="The GIT: a reference or folder.")
+    head: str = Field("image", description="Head of tokens [S, D] that is captioned.")
+    converter: str = Field(
+        "hub:datasets/pscotti/mindeyev2/bigG_to_L_epoch8.pth",
+        description="File of the linear maps from these tokens to those of GIT's tower: over tokens, then "
+        "over features.",
+    )
+
+
+class Captioner:
+    """A network that captions, and what reads for it.
+
+    Args:
+        model: BLIP-2; or GIT, whose tower is then a converter of the tokens of a head.
+        reader: BLIP-2's processor, which has its tokenizer; or GIT's tokenizer.
+        device: Where it runs.
+        head: The head that is captioned; "" for media.
+    """
+
+    def __init__(self, model: Any, reader: Any, device: torch.device, head: str = "") -> None:
+        self.model, self.reader, self.head = model, reader, head
+        self.placement = Placement((model,), device)
+
+    @torch.no_grad()
+    def captions(self, media: Media | None, decoded: Decoded | None) -> list[str]:
+        """Caption pictures [B, 3, H, W] in 0..1, the middle frames of clips, or a decoded head, greedily.
+
+        Raises:
+            BrainhiveError: if there is no such head, or it is of other tokens.
+        """
+        if self.head:
+            tokenizer, first, limit = self.reader, 0, {"max_length": LONGEST}
+            pixels = self._tokens(decoded)[:, None]  # four axes, as of pictures
+        else:
+            assert media is not None
+            tokenizer, limit = self.reader.tokenizer, {"max_new_tokens": LONGEST}
+            first = self.model.config.num_query_tokens + 1  # behind the picture's tokens and the first
+            pictures = media if media.ndim == 4 else media[:, media.shape[1] // 2]
+            images = list(pictures.mul(255).round().byte().cpu())
+            pixels = self.reader.image_processor(images, return_tensors="pt")["pixel_values"]
+        self.placement.use(self.model)
+        pixels = pixels.to(self.placement.device, self.model.dtype)
+        ids = self.model.generate(pixel_values=pixels, do_sample=False, **limit)[:, first:]
+        self.placement.use()
+        return [words.strip() for words in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def _tokens(self, decoded: Decoded | None) -> Tensor:
+        """Choose the head's tokens [B, S, D]."""
+        tokens = None if decoded is None else decoded.tensors.get(self.head)
+        expected = self.model.git.image_encoder.shape
+        if tokens is None or tuple(tokens.shape[1:]) != expected:
+            seen = "not decoded" if tokens is None else str([*tokens.shape[1:]])
+            raise BrainhiveError(
+                f"captions are made of the head {self.head} of {[*expected]}, which is {seen}",
+                "name in caption.head a head of the tokens that caption.converter was trained on",
+            )
+        return tokens
+
+
+class Converter(nn.Module):
+    """Linear maps over tokens, then over features, in the place of GIT's vision tower.
+
+    Source: CLIPConverter of MindEye2's recon_inference.ipynb (MIT), whose names are kept.
+    """
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        super().__init__()
+        to_tokens, tokens = state["linear1.weight"].shape
+        to_width, width = state["linear2.weight"].shape
+        self.shape = (tokens, width)
+        self.linear1, self.linear2 = nn.Linear(tokens, to_tokens), nn.Linear(width, to_width)
+
+    def forward(self, tokens: Tensor, **_: Any) -> Any:
+        """Map [B, 1, S, D] to what the tower gives of pictures."""
+        from transformers.modeling_outputs import BaseModelOutput
+
+        features = self.linear1(tokens[:, 0].transpose(1, 2)).transpose(1, 2)
+        return BaseModelOutput(last_hidden_state=self.linear2(features))
+
+
+def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dtype) -> Captioner:
+    """Load a captioner onto a device.
+
+    Raises:
+        MissingData: if its model or converter is absent or half-downloaded.
+        BrainhiveError: if the converter is of another tower.
+    """
+    import transformers as tf
+
+    folder, kind = _folder(caption, (*FILES, *WEIGHTS))
+    files = list(folder.glob("*.safetensors"))
+    if not files:
+        raise MissingData(f"the captioner {folder} has no weights", "download it again")
+    with weights.reading(f"the captioner {folder}", files=files), console.hushed():
+        network: Any = getattr(tf, kind.network)
+        model, info = network.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        if absent := sorted(info["missing_keys"]):
+            raise ValueError(f"it lacks {absent[0]} and {len(absent) - 1} more")
+        reader: Any = getattr(tf, kind.reader).from_pretrained(folder)
+    if isinstance(caption, str):
+        return Captioner(model, reader, torch.device(device))
+    converter = _converter(single_file.find(caption.converter), model.config.vision_config.hidden_size)
+    model.git.image_encoder = converter.to(dtype)
+    return Captioner(model, reader, torch.device(device), caption.head)
+
+
+def skeleton(caption: str | HeadCaption, dtype: torch.dtype) -> Captioner:
+    """Make the network of shapes alone; only its config is fetched."""
+    import transformers as tf
+
+    folder, kind = _folder(caption)
+    with weights.reading(f"the captioner {folder}"), torch.device("meta"), console.hushed():
+        network: Any = getattr(tf, kind.network)
+        model = network(network.config_class.from_pretrained(folder)).to(dtype)
+        if not isinstance(caption, str):
+            model.git.image_encoder = nn.Identity()  # the converter's 2 million weights are nothing beside it
+        return Captioner(model, None, torch.device("meta"))
+
+
+def needs(caption: str | HeadCaption) -> list[Need]:
+    """Look for the weights of a captioner, and for the converter of a head's tokens."""
+    reference, _ = _model_of(caption)
+    converter = [] if isinstance(caption, str) else [single_file.need(caption.converter)]
+    return [hub.need(reference, (), WEIGHTS, (*FILES, WEIGHTS[1])), *converter]
+
+
+def check(caption: str | HeadCaption) -> str:
+    """Describe a captioner and what would be downloaded; MissingData if it is of another kind."""
+    _folder(caption)
+    source = "" if isinstance(caption, str) else f", from the head {caption.head} by {caption.converter}"
+    return f"captions by {_model_of(caption)[0]}{source}, {to_download(needs(caption))}"
+
+
+def _model_of(caption: str | HeadCaption) -> tuple[str, str]:
+    """Return the reference of a captioner, and its `model_type`."""
+    return (caption, "blip-2") if isinstance(caption, str) else (caption.model, "git")
+
+
+def _converter(file: Path, width: int) -> Converter:
+    """Read a converter to features of a tower of some width."""
+    with weights.reading(file, "give bigG_to_L_epoch8.pth", BrainhiveError, problem="is no such converter"):
+        state = weights.read(file)
+        if (made := len(state["linear2.weight"])) != width:
+            raise ValueError(f"it maps to {made} features, the captioner takes {width}")
+        converter = Converter(state)
+        weights.fill(converter, state, file)
+    return converter
+
+
+def _folder(caption: str | HeadCaption, allow: Sequence[str] = ("config.json",)) -> tuple[Path, Kind]:
+    """Find the folder of a captioner, and refuse that of another model."""
+    reference, expected = _model_of(caption)
+    folder, kind = hub.folder(reference, allow=allow), KINDS[expected]
+    file = folder / "config.json"
+    config = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData) if file.is_file() else {}
+    if (seen := config.get("model_type", "none")) != expected:
+        raise MissingData(f"the captioner {folder} is no {kind.name} (model_type {seen})", kind.reference)
+    return folder, kind

@@ -1,0 +1,52 @@
+"""Dice loss: a predicted mask should cover its target, and nothing else."""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.losses._distances import refuse_other_shape
+
+EPSILON = 1e-6
+"""In the denominator, for a batch without any mask."""
+
+
+class Config(parts.Config):
+    """1 - 2 |P T| / (|P| + |T|) of the probabilities of logits P and targets T (V-Net, arXiv 1606.04797)."""
+
+    over: Literal["batch", "mask"] = Field(
+        "batch",
+        description="batch: areas are summed over the whole batch (NEURONS); mask: the mean of each mask's "
+        "own loss, which gives small masks as much weight, and nothing to learn from empty ones",
+    )
+
+    def build(self) -> "DiceLoss":
+        """Make the loss."""
+        return DiceLoss(self.over)
+
+
+TINY = Config()
+
+
+class DiceLoss(nn.Module):
+    """The loss of masks [B, ..., H, W]."""
+
+    def __init__(self, over: str) -> None:
+        super().__init__()
+        self.over = over
+
+    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Compare logits with masks of 0 and 1, as a scalar; those of mixed signals are mixed.
+
+        Raises:
+            BrainhiveError: if their shapes differ.
+        """
+        refuse_other_shape(predicted, target)
+        target = target if context.mixing is None else context.mixing.mix(target)
+        axes = tuple(range(target.ndim)) if self.over == "batch" else (-2, -1)
+        found = predicted.sigmoid()
+        shared = (found * target).sum(axes)
+        covered = 2 * shared / (found.sum(axes) + target.sum(axes) + EPSILON)
+        return (1 - covered).mean()

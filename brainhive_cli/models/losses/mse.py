@@ -1,0 +1,15 @@
+"""Mean squared error: a prediction should have the values of its target."""
+
+from brainhive_cli.core import parts
+from brainhive_cli.models.losses._distances import Distance
+
+
+class Config(parts.Config):
+    """Mean squared difference over all values of a batch."""
+
+    def build(self) -> Distance:
+        """Make the loss."""
+        return Distance("mse")
+
+
+TINY = Config()

@@ -1,0 +1,148 @@
+"""Priors: from decoded heads to the conditioning of a generator."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import BaseModel
+
+from brainhive_cli.core import documents, home, hub, parts
+from brainhive_cli.core.errors import MissingData, RecipeError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from brainhive_cli.models.conditioning import Conditioning
+    from brainhive_cli.models.decoded import Decoded
+
+DEFAULT = "fusion-prior"
+"""The kind of a prior whose folder does not name one: BrainHiVE's layout."""
+OWNER = "fakekungfu"
+"""Owner of the published priors: a bare `hub:NAME` means one of them."""
+
+
+class Prior(Protocol):
+    """What every kind of prior offers.
+
+    Attributes:
+        kind: The file that it lives in.
+        fuser: Embeddings, by key, to the token that train-align's brain models predict; it stays frozen
+            there. None where a prior brings none.
+        dims: Width of each embedding that the fuser takes, by key.
+        dim: D, width of the token; 0 where there is none.
+    """
+
+    kind: str
+    fuser: "nn.Module | None"
+    dims: Mapping[str, int]
+    dim: int
+
+    def attach(self, generator: Any) -> None:
+        """Let a generator take this prior's conditions."""
+        ...
+
+    def detach(self, generator: Any) -> None:
+        """Give a generator back what it had before `attach`."""
+        ...
+
+    def condition(self, decoded: "Decoded", seeds: Sequence[int]) -> "Conditioning":
+        """Condition on the decoded heads of B signals; `seeds` [B] decide whatever is sampled."""
+        ...
+
+    def null(self, n: int, seeds: Sequence[int]) -> "Conditioning":
+        """Make n rows of the unconditional side of guidance."""
+        ...
+
+
+class TrainablePrior(Prior, Protocol):
+    """What train-prior also needs: an nn.Module whose parameters are trained, and that can be saved."""
+
+    def condition_on_embeddings(
+        self, embeddings: "dict[str, Tensor]", kept: "Tensor | None" = None
+    ) -> "Conditioning":
+        """Condition on embeddings of stimuli, [B, D] by key; 0 in `kept` [B, 1] drops a row's."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what the kind's `load` reads."""
+        ...
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a prior without its weights; `dims` and `dim` are those of `Prior`."""
+
+    kind: str
+    reference: str
+    folder: Path | None = None  # None for a kind without weights
+    dims: Mapping[str, int] = field(default_factory=dict)
+    dim: int = 0
+    fuser: Mapping[str, int] = field(default_factory=dict)  # its sizes, by the keys of an align recipe
+    caveats: Sequence[str] = ()  # of every number that depends on it
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the weights (64 hexadecimal digits), which are fetched for it; empty without any."""
+        return "" if self.folder is None else str(_module(self.kind).digest(self.reference))
+
+
+class _Named(BaseModel):
+    """What the config.json of a prior's folder says of its kind."""
+
+    kind: str = DEFAULT
+
+
+def load(reference: str, **options: Any) -> Any:
+    """Load a prior of any kind, in float32 on the CPU.
+
+    Args:
+        reference: `hub:NAME`, `hub:owner/name`, `demo:name`, a folder, the name or import path of a kind
+            without weights, or `KIND:…` as that kind reads it.
+        options: The kind's own ways of conditioning; None means the kind's default.
+
+    Returns:
+        A `Prior`.
+
+    Raises:
+        MissingData: if it is not there, or not whole.
+        RecipeError: if the kind has no such option.
+    """
+    kind = kind_of(reference)
+    load_kind = _module(kind).load
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in sorted(given.keys() - signature(load_kind).parameters.keys()):
+        raise RecipeError(f"a prior of kind {kind} has no option {name}", f"leave out {name}")
+    return load_kind(reference, **given)
+
+
+def describe(reference: str) -> Description:
+    """Describe a prior of any kind without reading its weights; MissingData if its config is not whole."""
+    described: Description = _module(kind_of(reference)).describe(reference)
+    return described
+
+
+def kind_of(reference: str) -> str:
+    """Find the kind of a prior.
+
+    Args:
+        reference: `KIND` or `KIND:…`, of the shelf or as an import path; or of a folder, whose config.json
+            names the kind.
+    """
+    named = reference.partition(":")[0]
+    if parts.is_kind("priors", named):
+        return parts.name_of(named)
+    is_path = "." in named and all(word.isidentifier() for word in named.split("."))
+    if is_path and not home.located(named).exists():
+        return named
+    folder = hub.folder(reference, allow=["config.json", "*/config.json"], owner=OWNER)
+    path = folder / "config.json"
+    if not path.is_file():
+        return DEFAULT
+    return documents.read(path, _Named, documents.DOWNLOAD, MissingData).kind
+
+
+def _module(kind: str) -> Any:
+    return parts.load("priors", kind)

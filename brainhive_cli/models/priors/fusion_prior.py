@@ -1,0 +1,340 @@
+"""The Fusion Prior: embeddings to a token, and the token to the conditioning of an SDXL-type U-Net."""
+
+import json
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, with_config
+from torch import Tensor, nn
+from typing_extensions import TypedDict
+
+from brainhive_cli.core import documents, hub, parts, weights
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.needs import to_download
+from brainhive_cli.models.blocks import MLP, FusionEncoder
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import TOKEN
+from brainhive_cli.models.priors import OWNER, Description
+from brainhive_cli.models.priors._attention import AttentionAdapter, cross_sizes, processors_of, unet_of
+from brainhive_cli.models.single_file import find, need
+
+KIND = "fusion-prior"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""Weight file of each part folder, as diffusers names it."""
+CONFIG = "fusion_encoder/config.json"
+"""What says which embeddings a prior fuses, and to a token of which width."""
+CLASSES = {
+    "fusion_encoder": "FusionEncoderModel",
+    "proj": "IPProjectionModel",
+    "attn_adapter": "IPAttnAdapterModel",
+}
+"""The folders of a prior, and the class that upstream writes into their config.json."""
+KEYS = re.compile(r"attn_processors\.(\d{1,4})\.to_k_ip\.weight")
+"""The keys of a cross-attention among the weights, by its place in the list of processors."""
+OTHERS = "these weights are for another prior, or for another generator's U-Net"
+Size = Annotated[int, Field(gt=0, lt=1 << 20)]
+"""A width of weights that a computer can hold."""
+
+
+class _Fusion(TypedDict):
+    proj_meta: Annotated[dict[str, Size], Field(min_length=1)]
+    hidden_size: Size
+    intermediate_size: Size
+    num_layers: Annotated[int, Field(ge=0, lt=1000)]
+
+
+class _Projection(TypedDict):
+    embed_dim: Size
+    cross_attention_dim: Size
+    sequence_length: Size
+
+
+class _Attention(TypedDict):
+    attn_processor_keys: list[str]
+    scale: FiniteFloat
+
+
+CONFIGS: dict[str, TypeAdapter[Any]] = {
+    part: TypeAdapter(with_config(ConfigDict(extra="allow"))(keys))
+    for part, keys in zip(CLASSES, (_Fusion, _Projection, _Attention), strict=True)
+}
+"""What each of their config.json needs to say."""
+AdapterUse = Literal["apply", "skip"]
+"""Whether the trained adapter is applied to a decoded token; BrainHiVE's reconstruction skips it."""
+
+
+class Config(parts.Config):
+    """A Fusion Prior that is to be trained (BrainHiVE, arXiv 2602.07495)."""
+
+    hidden_size: int = Field(1024, gt=0, le=2**17, description="Width of the token; the paper's value.")
+    intermediate_size: int = Field(
+        4096, gt=0, le=2**17, description="Width inside fusion block and adapter; the paper's."
+    )
+    sequence_length: int = Field(
+        4, gt=0, le=16_384, description="Image tokens that a token becomes; IP-Adapter's value."
+    )
+    scale: float = Field(1.0, description="Weight of the image attention next to the text attention.")
+    start_from: str | None = Field(
+        None,
+        description="IP-Adapter single file whose projection and attention it starts from: a path or "
+        "hub:OWNER/NAME/FILE; the paper: hub:h94/IP-Adapter/sdxl_models/ip-adapter_sdxl_vit-h.safetensors. "
+        "Without it they start random.",
+    )
+
+    def check(self) -> str:
+        """Describe what it starts from, and how much of that would be downloaded."""
+        if self.start_from is None:
+            return "from random weights"
+        return f"from {self.start_from}, {to_download([need(self.start_from)])}"
+
+    def build(self, dims: dict[str, int], generator: Any) -> "FusionPrior":
+        """Make a prior for embeddings of these widths (by upstream key) and this generator's U-Net."""
+        unet = unet_of(generator)
+        processors = list(processors_of(unet))
+        cross_attention = {"cross_attention_dim": unet.config.cross_attention_dim}
+        configs = {
+            "fusion_encoder": {
+                "hidden_size": self.hidden_size,
+                "intermediate_size": self.intermediate_size,
+                "num_layers": 1,
+                "proj_meta": dict(dims),
+            },
+            "proj": {
+                **cross_attention,
+                "embed_dim": self.hidden_size,
+                "sequence_length": self.sequence_length,
+            },
+            "attn_adapter": {
+                **cross_attention,
+                "attn_processor_keys": processors,
+                "block_out_channels": list(unet.config.block_out_channels),
+                "scale": self.scale,
+            },
+        }
+        prior = FusionPrior(configs, cross_sizes(unet))
+        is_outline = prior.proj.proj.weight.is_meta  # shapes alone: nothing is fetched
+        if self.start_from is not None:
+            with suppress(*[MissingData] if is_outline else []):
+                prior.start_from(find(self.start_from, local=is_outline))
+        return prior
+
+
+TINY = Config(hidden_size=32, intermediate_size=64)
+"""Small enough for tests."""
+
+
+def load(reference: str, adapter: AdapterUse = "skip", scale: float | None = None) -> "FusionPrior":
+    """Load a Fusion Prior as `FusionPrior.load` does, in float32.
+
+    Args:
+        reference: As `FusionPrior.load` takes it.
+        adapter: Whether the trained adapter is applied to decoded tokens.
+        scale: Weight of the image attention next to the text attention; None for the prior's own.
+    """
+    prior = FusionPrior.load(reference).float()
+    prior.adapter = adapter
+    if scale is not None:
+        prior.scale = scale
+    return prior
+
+
+def describe(reference: str) -> Description:
+    """Describe a Fusion Prior; MissingData if its config is absent, half-downloaded or has no embeddings."""
+    folder = hub.folder(reference, allow=[CONFIG], owner=OWNER)
+    config = _config(folder, "fusion_encoder")
+    sizes = {"dim": config["hidden_size"], "intermediate_size": config["intermediate_size"]}
+    return Description(KIND, reference, folder, config["proj_meta"], sizes["dim"], sizes)
+
+
+def _config(folder: Path, part: str) -> Any:
+    return documents.read(folder / part / "config.json", CONFIGS[part], documents.DOWNLOAD, MissingData)
+
+
+def digest(reference: str) -> str:
+    """Digest a prior's weights (64 hexadecimal digits), which identify it wherever it lies."""
+    folder = hub.folder(reference, allow=[f"{part}/*" for part in CLASSES], owner=OWNER)
+    return hub.digest(folder, [f"{part}/{WEIGHTS}" for part in CLASSES])
+
+
+class Adapter(nn.Module):
+    """x + MLP(x), the last step of upstream's fusion encoder."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.ff = MLP(dim, hidden)
+
+    def forward(self, token: Tensor) -> Tensor:
+        """Map [B, D] to [B, D]."""
+        return token + self.ff(token)
+
+
+class Projection(nn.Module):
+    """A token to S image tokens of the width of the U-Net's cross-attention."""
+
+    def __init__(self, dim: int, cross_attention_dim: int, sequence_length: int) -> None:
+        super().__init__()
+        self.sequence_length = sequence_length
+        self.proj = nn.Linear(dim, cross_attention_dim * sequence_length)
+        self.norm = nn.LayerNorm(cross_attention_dim)
+
+    def forward(self, token: Tensor) -> Tensor:
+        """Map [B, D] to [B, S, D_cross]."""
+        return self.norm(self.proj(token).unflatten(-1, (self.sequence_length, -1)))
+
+
+class FusionPrior(nn.Module):
+    """Fusion encoder with adapter, projection and attention adapter.
+
+    Args:
+        configs: The config.json of each part, by folder.
+        sizes: (D_cross, D_inner) of each cross-attention, by its place among the U-Net's processors.
+
+    Attributes:
+        adapter: Whether `condition` and `null` apply the trained adapter.
+
+    Source: BrainHiVE (arXiv 2602.07495), published repository.
+    """
+
+    kind: ClassVar[str] = KIND
+
+    def __init__(self, configs: dict[str, dict[str, Any]], sizes: dict[int, tuple[int, int]]) -> None:
+        super().__init__()
+        self.configs = configs
+        self.adapter: AdapterUse = "skip"
+        fusion, proj, attention = (configs[folder] for folder in CLASSES)
+        self.dims: dict[str, int] = dict(sorted(fusion["proj_meta"].items()))  # as the file will order them
+        self.dim: int = fusion["hidden_size"]
+        hidden = fusion["intermediate_size"]
+        encoder = FusionEncoder(self.dims, self.dim, hidden, depth=fusion["num_layers"])
+        self.fusion_encoder = nn.ModuleDict({"vision_model": encoder, "adapter": Adapter(self.dim, hidden)})
+        self.proj = Projection(proj["embed_dim"], proj["cross_attention_dim"], proj["sequence_length"])
+        self.attn_adapter = AttentionAdapter(attention["attn_processor_keys"], sizes, attention["scale"])
+
+    @property
+    def scale(self) -> float:
+        """Weight of the image attention next to the text attention."""
+        return self.attn_adapter.scale
+
+    @scale.setter
+    def scale(self, value: float) -> None:
+        self.attn_adapter.scale = value
+
+    def fuse(self, embeddings: dict[str, Tensor]) -> Tensor:
+        """Make the token [B, D] of embeddings, each [B, D_encoder], by upstream key."""
+        return self.fuser(embeddings)
+
+    def adapt(self, token: Tensor) -> Tensor:
+        """Apply the trained adapter to a token [B, D] (the reference skips it in reconstruction)."""
+        return self.fusion_encoder["adapter"](token)
+
+    def tokens(self, token: Tensor) -> Tensor:
+        """Make the U-Net's image tokens [B, S, D_cross] of a token [B, D]; BrainhiveError for another D."""
+        if token.shape[-1] != self.dim:
+            raise BrainhiveError(
+                f"the Fusion Prior takes tokens of width {self.dim}, not {token.shape[-1]}",
+                "use an align run that was trained with --prior on this prior",
+            )
+        return self.proj(token)
+
+    def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
+        """Go from embeddings to image tokens [B, S, D_cross], adapter included, as in training."""
+        return self.tokens(self.adapt(self.fuse(embeddings)))
+
+    @property
+    def fuser(self) -> FusionEncoder:
+        """The fusion encoder, without adapter: the target of brain models."""
+        encoder = self.fusion_encoder["vision_model"]
+        assert isinstance(encoder, FusionEncoder)
+        return encoder
+
+    def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:
+        """Condition on the head `token` [B, D]; nothing is sampled, so the seeds have no effect."""
+        if TOKEN not in decoded.tensors:
+            raise BrainhiveError(
+                f"the Fusion Prior takes the head {TOKEN}, the model has {', '.join(decoded.tensors)}",
+                "use an align run that was trained with --prior on this prior",
+            )
+        return Conditioning(embeddings=self._used(decoded.tensors[TOKEN].to(self.proj.proj.weight.device)))
+
+    def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
+        """Condition n rows on the zeroed token, as a share of the training does."""
+        return Conditioning(
+            embeddings=self._used(self.proj.proj.weight.new_zeros(1, self.dim)).expand(n, -1, -1)
+        )
+
+    def _used(self, token: Tensor) -> Tensor:
+        return self.tokens(self.adapt(token) if self.adapter == "apply" else token)
+
+    def condition_on_embeddings(
+        self, embeddings: dict[str, Tensor], kept: Tensor | None = None
+    ) -> Conditioning:
+        """Condition on embeddings [B, D_encoder] by key, adapter included; `kept` [B, 1] is 0 to drop."""
+        token = self.fuse(embeddings)
+        return Conditioning(embeddings=self.tokens(self.adapt(token if kept is None else token * kept)))
+
+    def attach(self, generator: Any) -> None:
+        """Let the U-Net (of a generator, or itself) take `cross_attention_kwargs={"ip_hidden_states": …}`.
+
+        Raises:
+            BrainhiveError: if a prior is attached already, or the U-Net is not of the prior's layout.
+        """
+        self.attn_adapter.attach(unet_of(generator))
+
+    def detach(self, generator: Any) -> None:
+        """Give the U-Net its own attention processors back."""
+        self.attn_adapter.detach(unet_of(generator))
+
+    def start_from(self, file: Path) -> None:
+        """Take projection and attention adapter from an IP-Adapter single file of the same sizes."""
+        state = weights.read(file).items()
+        renamed = {"proj": ("image_proj.", ""), "attn_adapter": ("ip_adapter.", "attn_processors.")}
+        for part, (old, new) in renamed.items():
+            found = {k.replace(old, new, 1): v for k, v in state if k.startswith(old)}
+            weights.fill(self.get_submodule(part), found, file, OTHERS)
+
+    @classmethod
+    def load(cls, reference: str | Path) -> Self:
+        """Load a prior from a folder of upstream's layout, or a `hub:` or `demo:` reference.
+
+        Raises:
+            MissingData: if the folder, or a file of a part, is absent or half-downloaded.
+            BrainhiveError: if weights and config do not belong together.
+        """
+        folder = hub.folder(str(reference), allow=[f"{part}/*" for part in CLASSES], owner=OWNER)
+        files = [folder / part / name for part in CLASSES for name in ("config.json", WEIGHTS)]
+        absent = [str(f.relative_to(folder)) for f in files if not f.is_file()]
+        if len(absent) == len(files):
+            hint = f"give a folder that holds {', '.join(CLASSES)}, or hub:owner/name"
+            raise MissingData(f"{folder} is no Fusion Prior", hint)
+        if absent:
+            raise MissingData(f"the Fusion Prior {folder} lacks {', '.join(absent)}", "download it again")
+        configs = {part: _config(folder, part) for part in CLASSES}
+        states = {part: weights.read(folder / part / WEIGHTS) for part in CLASSES}
+        sizes = {
+            int(found[1]): (weight.shape[1], weight.shape[0])
+            for key, weight in states["attn_adapter"].items()
+            if (found := KEYS.fullmatch(key)) and weight.ndim == 2
+        }
+        with torch.device("meta"):  # the weights are put in place below: no need to draw random ones
+            prior = cls(configs, sizes)
+        for part in CLASSES:
+            weights.fill(prior.get_submodule(part), states[part], folder / part / WEIGHTS, OTHERS)
+        return prior
+
+    def save(self, folder: Path) -> None:
+        """Write the folder layout that upstream's code and `load` read."""
+        from diffusers import __version__
+
+        for part, class_name in CLASSES.items():
+            config = {"_class_name": class_name, "_diffusers_version": __version__, **self.configs[part]}
+            if part == "attn_adapter":
+                config["scale"] = self.scale
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            text = json.dumps(config, indent=2, sort_keys=True) + "\n"  # as diffusers writes it
+            (folder / part / "config.json").write_text(text, encoding="utf-8")
+            weights.save(folder / part / WEIGHTS, self.get_submodule(part).state_dict())

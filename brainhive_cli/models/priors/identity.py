@@ -1,0 +1,106 @@
+"""The identity prior: decoded heads become the conditioning as they are, by name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.models.caption_tokens import CaptionTokens
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.priors import Description
+
+KIND = "identity"
+
+
+class Config(parts.Config):
+    """Which head becomes which condition: the first of a list that a brain model has; an empty list: none."""
+
+    embeddings: tuple[str, ...] = Field(
+        ("embeddings", "image", "tokens", "token"), description="Heads that become condition tokens."
+    )
+    texts: tuple[str, ...] = Field(
+        ("texts", "text", "caption"), description="Heads that become text: embeddings, or prompts."
+    )
+    vocabulary: str | None = Field(
+        None,
+        description="Where heads of texts are token ids, whose: open-clip, or what has a CLIP tokenizer in "
+        "`tokenizer`.",
+    )
+    images: tuple[str, ...] = Field(("images", "keyframe"), description="Heads that become condition images.")
+    start: tuple[str, ...] = Field(
+        ("start", "latent"), description="Heads that sampling starts from: latents, or pictures."
+    )
+    masks: tuple[str, ...] = Field(("masks", "mask"), description="Heads that say where conditions hold.")
+
+    def check(self) -> str:
+        """Describe it."""
+        return "without weights"
+
+    def build(self, dims: Mapping[str, int], generator: Any) -> "Identity":
+        """Make the prior; it needs neither widths nor generator."""
+        return Identity(self)
+
+
+TINY = Config()
+"""It has no size."""
+
+
+def load(reference: str) -> "Identity":
+    """Make the prior; nothing is read."""
+    return Identity(TINY)
+
+
+def describe(reference: str) -> Description:
+    """Describe it: without weights and fuser."""
+    return Description(KIND, reference)
+
+
+class Identity(nn.Module):
+    """A prior without weights, which therefore cannot be trained."""
+
+    kind: ClassVar[str] = KIND
+    fuser: ClassVar[None] = None
+    dim: ClassVar[int] = 0
+
+    def __init__(self, config: Config = TINY) -> None:
+        super().__init__()
+        self.config = config
+        self.dims: dict[str, int] = {}
+        self.words = None if config.vocabulary is None else CaptionTokens(config.vocabulary)
+
+    def attach(self, generator: Any) -> None:
+        """Leave the generator as it is: the conditions are its own."""
+
+    def detach(self, generator: Any) -> None:
+        """Leave the generator as it is."""
+
+    def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:
+        """Pass heads through; a vector [B, D] becomes one token [B, 1, D].
+
+        Raises:
+            BrainhiveError: if no head has the name of a condition.
+        """
+        heads: dict[str, Any] = {**decoded.tensors, **decoded.texts}
+        found: dict[str, Any] = {}
+        conditions = {name: names for name, names in dict(self.config).items() if name != "vocabulary"}
+        for condition, names in conditions.items():
+            if (name := next((each for each in names if each in heads), None)) is not None:
+                found[condition] = heads[name]
+        if not found and any(conditions.values()):  # none is wanted where all lists are empty
+            raise BrainhiveError(
+                f"the identity prior finds no condition among the heads {', '.join(heads) or 'none'}",
+                f"name a head as a condition: {', '.join(conditions)}",
+            )
+        if "embeddings" in found and found["embeddings"].ndim == 2:
+            found["embeddings"] = found["embeddings"][:, None]  # [B, 1, D]
+        if self.words is not None and isinstance(texts := found.get("texts"), Tensor):
+            found["texts"] = [self.words.text(ids) for ids in texts.long().tolist()]
+        return Conditioning(**found, decoded=decoded)
+
+    def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
+        """Return no condition: the generator's own unconditional side is used."""
+        return Conditioning()

@@ -1,0 +1,243 @@
+"""MindEye1's diffusion prior: image tokens sampled from those that a brain model decodes."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import documents, home, hub, parts, weights
+from brainhive_cli.core.caveats import SELECTED_ON_TEST
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.priors import OWNER, Description, identity
+from brainhive_cli.models.priors._denoiser import Denoiser, Sizes, cosine_schedule
+
+KIND = "mindeye1"
+PREFIX = f"{KIND}:"
+"""Before the path of a checkpoint of MindEye1's own."""
+WEIGHTS = "model.safetensors"
+ALPHAS = "noise_scheduler.alphas_cumprod"
+"""Where MindEye1's checkpoint keeps the schedule, whose length is the number of steps."""
+LAYER = re.compile(r"net\.causal_transformer\.layers\.(\d+)\.0\.to_q\.weight")
+SMALLEST = 1e-20
+"""Variance of the last step; dalle2-pytorch's."""
+
+
+class Config(parts.Config):
+    """Sizes and schedule; the defaults are MindEye1's (arXiv 2305.18274, MIT)."""
+
+    dim: int = Field(768, gt=2, le=2**16, description="D of a token.")
+    tokens: int = Field(257, gt=0, le=2**16, description="S, tokens of the brain and of the image.")
+    depth: int = Field(6, gt=0, le=1000, description="Layers.")
+    heads: int = Field(12, gt=0, le=4096, description="Attention heads, which share their key and value.")
+    dim_head: int = Field(64, gt=1, le=4096, description="Width of a head.")
+    timesteps: int = Field(100, gt=1, le=10_000, description="Steps of the cosine schedule; all are sampled.")
+    drop: float = Field(
+        0.2, ge=0, lt=1, description="Share of the rows whose brain, and whose image, is hidden in training."
+    )
+    head: str = Field("image", description="Head of the brain's tokens, and of the image's.")
+    unconditional: Literal["generator", "noise"] = Field(
+        "generator", description="Unconditional side of guidance: the generator's own, or random tokens."
+    )
+
+    def check(self) -> str:
+        """Describe it."""
+        return "from random weights"
+
+    def build(self, dims: Mapping[str, int], generator: Any) -> "DiffusionPrior":
+        """Make the prior; it needs neither widths nor generator."""
+        return DiffusionPrior(self)
+
+
+TINY = Config(dim=16, tokens=2, depth=1, heads=1, dim_head=4, timesteps=3)
+"""Small enough for tests."""
+
+
+def load(reference: str) -> "DiffusionPrior":
+    """Load a prior of this kind, in float32.
+
+    Args:
+        reference: A folder that `save` wrote; or `mindeye1:FILE`, a checkpoint that MindEye1's training
+            wrote, whose `net.` is read (its brain model is not).
+
+    Raises:
+        MissingData: if it is not there, or damaged.
+        BrainhiveError: if the weights are not of a diffusion prior.
+    """
+    path = _located(reference)
+    if path.is_dir():
+        given = (path / "config.json", Config, documents.DOWNLOAD, MissingData)
+        prior = documents.read(*given, without={"kind"}).build({}, None)
+        state, where = weights.read(path / WEIGHTS), path / WEIGHTS
+    else:
+        prior, state, where = *_published(path), path
+    weights.fill(prior, state, where)
+    return prior.eval()
+
+
+def describe(reference: str) -> Description:
+    """Describe it; MindEye1's own checkpoints were chosen on the test pictures."""
+    path = _located(reference)
+    if path.is_dir():
+        return Description(KIND, reference, path)
+    return Description(KIND, reference, path.parent, caveats=(SELECTED_ON_TEST,))
+
+
+def digest(reference: str) -> str:
+    """Digest the weights (64 hexadecimal digits)."""
+    path = _located(reference)
+    return hub.digest(path, [WEIGHTS]) if path.is_dir() else hub.digest(path.parent, [path.name])
+
+
+def _located(reference: str) -> Path:
+    """Find the folder, or the checkpoint's file."""
+    if not reference.startswith(PREFIX):
+        return hub.folder(reference, allow=["config.json", WEIGHTS, "learned*"], owner=OWNER)
+    path = home.located(reference.removeprefix(PREFIX))
+    if not path.is_file():
+        raise MissingData(f"no checkpoint {path}", f"{PREFIX}FILE, a checkpoint of MindEye1's high level")
+    return path
+
+
+def _published(path: Path) -> tuple["DiffusionPrior", dict[str, Tensor]]:
+    """Read the prior in a checkpoint that holds the brain model too, and its sizes from the shapes."""
+    found = {name.removeprefix("module."): value for name, value in weights.read(path).items()}
+    state = {name: value for name, value in found.items() if name.startswith("net.")}
+    layers = [LAYER.fullmatch(name) for name in state]
+    tokens, null = state.get("net.null_brain_embeds"), state.get(_first("null_kv"))
+    if tokens is None or null is None or tokens.ndim != 2 or null.ndim != 2:
+        raise BrainhiveError(
+            f"{path} holds no diffusion prior of MindEye1", "give the checkpoint of its high-level training"
+        )
+    count, dim = tokens.shape
+    config = Config(
+        dim=dim,
+        tokens=count,
+        depth=len([*filter(None, layers)]),
+        heads=len(state[_first("to_q.weight")]) // null.shape[1],
+        dim_head=null.shape[1],
+        timesteps=len(found.get(ALPHAS, range(Config().timesteps))),
+    )
+    return config.build({}, None), state
+
+
+def _first(name: str) -> str:
+    return f"net.causal_transformer.layers.0.0.{name}"
+
+
+class DiffusionPrior(nn.Module):
+    """Samples image tokens [B, S, D]; all other heads become conditions as the identity prior's do.
+
+    Source: BrainDiffusionPrior of MindEye1 (arXiv 2305.18274, MIT); it predicts the clean tokens, times √D.
+    """
+
+    kind: ClassVar[str] = KIND
+    fuser: ClassVar[None] = None
+    dim: ClassVar[int] = 0
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.dims: dict[str, int] = {}
+        self.config = config
+        self.net = Denoiser(Sizes(config.dim, config.tokens, config.depth, config.heads, config.dim_head))
+        alphas, betas = cosine_schedule(config.timesteps)
+        self.register_buffer("alphas_cumprod", alphas, persistent=False)
+        self.register_buffer("betas", betas, persistent=False)
+        self.alphas_cumprod: Tensor
+        self.betas: Tensor
+        self.scale = config.dim**0.5
+        self.others = identity.Config(embeddings=(config.head,)).build({}, None)
+
+    def attach(self, generator: Any) -> None:
+        """Leave the generator as it is: the conditions are its own."""
+
+    def detach(self, generator: Any) -> None:
+        """Leave the generator as it is."""
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` reads; its config names the kind."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n")
+        weights.save(folder / WEIGHTS, self.state_dict())
+
+    def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:
+        """Condition on tokens sampled from the decoded ones, by one seed a row, and on all other heads.
+
+        Raises:
+            BrainhiveError: if the brain model has no such head, or another shape of it.
+        """
+        sampled = self.sample(self.brain_of(decoded), seeds)
+        return self.others.condition(
+            Decoded({**decoded.tensors, self.config.head: sampled}, decoded.texts), seeds
+        )
+
+    def brain_of(self, decoded: Decoded) -> Tensor:
+        """Take the brain's tokens [B, S, D] of decoded heads, where the weights are."""
+        config, found = self.config, decoded.tensors.get(self.config.head)
+        if found is None or found.shape[1:] != (config.tokens, config.dim):
+            needed, own = [config.tokens, config.dim], "none" if found is None else list(found.shape[1:])
+            raise BrainhiveError(
+                f"the diffusion prior takes the head {config.head} {needed}, the model's is {own}",
+                "use an align run with that head, or the prior identity",
+            )
+        return found.to(self.alphas_cumprod.device)
+
+    def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
+        """Return no condition, so that the generator's own unconditional side is used, or random tokens."""
+        if self.config.unconditional == "generator":
+            return Conditioning()
+        return Conditioning(embeddings=next(self.noises(seeds)).to(self.alphas_cumprod.device))
+
+    def noises(self, seeds: Sequence[int]) -> Iterator[Tensor]:
+        """Draw the start, and then the noise of each step, [B, S, D] on the CPU, each row by its seed."""
+        shape = (self.config.tokens, self.config.dim)
+        rows = [torch.Generator().manual_seed(seed) for seed in seeds]
+        while True:
+            yield torch.stack([torch.randn(shape, generator=row) for row in rows])
+
+    @torch.no_grad()
+    def sample(self, brain: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Go all steps of DDPM from noise to image tokens [B, S, D], those of each row by its seed."""
+        noises = self.noises(seeds)
+        image = next(noises).to(brain)  # [B, S, D]
+        previous = torch.cat([self.alphas_cumprod.new_ones(1), self.alphas_cumprod[:-1]])
+        for step in reversed(range(self.config.timesteps)):
+            clean = self.net(image, torch.full((len(image),), step, device=image.device), brain)
+            now, before, beta = self.alphas_cumprod[step], previous[step], self.betas[step]
+            mean = (beta * before.sqrt() * clean + (1 - before) * (1 - beta).sqrt() * image) / (1 - now)
+            spread = (beta * (1 - before) / (1 - now)).clamp(min=SMALLEST).sqrt()
+            image = mean + (spread * next(noises).to(brain) if step else 0)
+        return image / self.scale
+
+    def expected(self, brain: Tensor) -> Tensor:
+        """Predict image tokens from the brain's alone, [B, S, D], in one pass: with the image hidden."""
+        last = torch.full((len(brain),), self.config.timesteps - 1, device=brain.device)
+        found: Tensor = self.net(torch.zeros_like(brain), last, brain, keep_image=False)
+        return found / self.scale
+
+    def learn(self, brain: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict image tokens from noised ones, for a training step; torch's random numbers are used.
+
+        Args:
+            brain: [B, S, D].
+            image: True tokens [B, S, D].
+
+        Returns:
+            Predicted and true tokens, both times √D, whose mean squared error is the loss.
+        """
+        count, device = len(image), image.device
+        times = torch.randint(self.config.timesteps, (count,), device=device)
+        keep = torch.rand(2, count, device=device) >= self.config.drop
+        target = image * self.scale
+        noisy = self.noised(target, times, torch.randn_like(target))
+        return self.net(noisy, times, brain, keep[0], keep[1]), target
+
+    def noised(self, image: Tensor, times: Tensor, noise: Tensor) -> Tensor:
+        """Add the noise of steps [B] to tokens [B, S, D]."""
+        kept = self.alphas_cumprod[times].view(-1, 1, 1)
+        return kept.sqrt() * image + (1 - kept).sqrt() * noise

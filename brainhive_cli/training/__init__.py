@@ -1,0 +1,1 @@
+"""The training of brain models and of priors."""

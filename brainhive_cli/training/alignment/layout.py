@@ -1,0 +1,139 @@
+"""Architecture of an aligner: the `config.json` of a model folder."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.subject_layers import LAYERS
+
+Format = Literal[4]
+FORMAT: Format = 4
+"""Of the model folder; the number that its config.json carries."""
+SUBJECT_LAYERS = ("none", *LAYERS)
+SIMILARITIES = ("cosine", "centred_cosine")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Architecture of an aligner.
+
+    Attributes:
+        spec: The signals that the backbone is built for.
+        heads: What it predicts.
+        backbone: The backbone's Config, as a mapping with its kind.
+        fuser: The fuser's Config, as a mapping with its kind; empty where no head's target is fused.
+        dims: Width of each embedding that is fused, by the fuser's key.
+        encoders: The key of each encoder's embeddings, by the encoder's store name.
+        window_ms: Start and stop of the signal after stimulus onset; None is all of it.
+        scale: What signals are multiplied by.
+        normalise: How signals are normalised, by each subject's training signals.
+        subject_layer: What is learned for each subject before the backbone; one of `SUBJECT_LAYERS`.
+        similarity: How vectors are compared; one of `SIMILARITIES`. Centred ones have mean 0, so that their
+            cosine is the correlation.
+        retrieval_heads: Heads that retrieval compares; the similarity of several is the mean of theirs. If
+            empty: the head `token`, or the only one.
+        prior: The prior whose fusion encoder it holds frozen; empty when it has its own.
+        prior_digest: Digest of the weights of that prior, by which it is known.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    spec: SignalSpec
+    heads: Heads
+    backbone: dict[str, Any]
+    fuser: dict[str, Any] = field(default_factory=dict)
+    dims: dict[str, int] = field(default_factory=dict)
+    encoders: dict[str, str] = field(default_factory=dict)
+    window_ms: tuple[float, float] | None = None
+    scale: float = 1.0
+    normalise: str = "none"
+    subject_layer: str = "none"
+    similarity: str = "cosine"
+    retrieval_heads: tuple[str, ...] = ()
+    prior: str = ""
+    prior_digest: str = ""
+
+    @property
+    def fused(self) -> Heads:
+        """The heads whose target the fuser makes."""
+        return {name: head for name, head in self.heads.items() if head.target == FUSED}
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The heads that retrieval compares.
+
+        Raises:
+            RecipeError: if there are several and none is named.
+        """
+        if self.retrieval_heads:
+            return self.retrieval_heads
+        if TOKEN in self.heads or len(self.heads) == 1:
+            return (TOKEN if TOKEN in self.heads else next(iter(self.heads)),)
+        raise RecipeError(
+            f"the model has the heads {', '.join(self.heads)}, and nothing says which retrieval compares",
+            f"head={next(iter(self.heads))}",
+        )
+
+    @property
+    def compared_keys(self) -> set[str]:
+        """Keys of the embeddings that the targets of these heads are made from."""
+        targets = {self.heads[name].target for name in self.compared}
+        return targets - {FUSED} | ({*self.dims} if FUSED in targets else set())
+
+    def check(self) -> None:
+        """Refuse unknown subject layers, similarities and heads, and a prior with centred tokens."""
+        for key, known in (("subject_layer", SUBJECT_LAYERS), ("similarity", SIMILARITIES)):
+            _refuse_unknown(key.replace("_", " "), getattr(self, key), known)
+        for name in self.retrieval_heads:
+            _refuse_unknown("head", name, tuple(self.heads))
+        if not self.heads:
+            raise RecipeError("a model without heads predicts nothing", "name an encoder")
+        if self.prior and self.similarity != "cosine":
+            raise BrainhiveError(
+                f"{self.similarity} centres tokens, the prior {self.prior} draws from them as they are",
+                "use the similarity cosine, or no prior",
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for a model folder's config.json."""
+        return {
+            "format": FORMAT,
+            **vars(self),
+            "spec": self.spec.as_dict(),
+            "heads": {name: asdict(head) for name, head in self.heads.items()},
+        }
+
+
+def fused_head(shapes: Mapping[str, tuple[int, ...]], dim: int) -> Head:
+    """Describe the head of fused embeddings of these shapes, by key: [D], or tokens [S, D].
+
+    Raises:
+        RecipeError: if some shapes cannot be fused.
+    """
+    return Head((*tokens_of(shapes), dim), FUSED)
+
+
+def tokens_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the axes before the width that embeddings have in common: () of vectors, (S,) of tokens.
+
+    Raises:
+        RecipeError: if some shapes cannot be fused.
+    """
+    leading = {shape[:-1] for shape in shapes.values()}
+    if len(leading) != 1 or any(len(each) > 1 for each in leading):
+        listed = ", ".join(f"{key} {list(shape)}" for key, shape in shapes.items())
+        raise RecipeError(
+            f"embeddings of {listed} cannot be fused: they need to be vectors, or as many tokens each",
+            "give each a head of its own",
+        )
+    return leading.pop()
+
+
+def _refuse_unknown(kind: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise RecipeError(f"no {kind} called {name!r}", f"there are: {', '.join(known)}")

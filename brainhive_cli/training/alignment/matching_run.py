@@ -1,0 +1,333 @@
+"""Which align run a command takes: the one that is named, or the newest that has what the command needs."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from brainhive_cli.core import console, home, parts, runs
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.file_names import below
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipe_files import shipped
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.sweep import of_variant, variant_of, variants
+from brainhive_cli.data.command_lines import are_embedded, command, only_if_recorded, write_part, write_prior
+from brainhive_cli.data.targets.encoder_keys import encoders_of, match_prior, recipe_around
+from brainhive_cli.models import priors
+from brainhive_cli.models.encoders import EncoderConfig
+from brainhive_cli.models.heads import FUSED
+from brainhive_cli.models.priors import Prior
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.model import Aligner, load
+from brainhive_cli.training.alignment.recipe import Recipe
+
+INHERITED = (
+    *("dataset", "encoders", "heads", "head", "dim", "backbone", "fuser", "prior"),
+    *("subject_layer", "similarity", "signal"),
+)
+"""Recipe keys of a model's architecture and data, which a fine-tuned model keeps."""
+DEFAULT_DATASET = "things-eeg"
+"""The default of train-align."""
+
+
+@dataclass(frozen=True)
+class RunNeeds:
+    """What a command needs of the align run that it takes; what is empty, or None, may be anything.
+
+    Attributes:
+        paths: Where runs and data sets lie.
+        dataset: Config of the data set that is tested on. A run that is named may be of another: zero-shot.
+        trained_by: The train-align recipe, and overrides of it, whose kind of data set, heads and kind of
+            backbone the run must have.
+        head: A head that the run must have.
+        prior: A prior with a fuser, whose tokens the run must predict.
+        source: The reference of that prior.
+        label: The run's name, but for its fingerprint.
+        weights_for: Backbone, or part of one, that is to start from the run's: sizes must be equal.
+        part: Where in a backbone of another kind it lies, as `brain`; empty for all of it.
+        may_be_finetuned: Whether the newest may be a fine-tuned one.
+        choose: What precedes the name of a run on a command line that chooses it.
+    """
+
+    paths: Paths
+    dataset: Any = None
+    trained_by: str | None = None
+    head: str | None = None
+    prior: Prior | None = None
+    source: str = ""
+    label: str = ""
+    weights_for: parts.Config | None = None
+    part: str = ""
+    may_be_finetuned: bool = True
+    choose: str = "--run "
+
+    @cached_property
+    def training(self) -> Recipe | None:
+        """The recipe that makes such a run."""
+        if not self.trained_by:
+            return None
+        name, *overrides = shlex.split(self.trained_by)
+        return as_inherited(Recipe.resolve("train-align", name, {}, overrides))
+
+    def find(self, reference: str | None) -> tuple[RunFolder, str]:
+        """Find a run by its reference, or the newest that fits; and the variant of a sweep.
+
+        `:VARIANT` is that of the newest sweep that has it.
+
+        Raises:
+            MissingData: if there is none, with what each run lacks and the line that makes one.
+            RecipeError: if a sweep has no such variant, or the run that is named does not fit.
+            BrainhiveError: if the named run predicts other tokens than the prior's; it names both.
+        """
+        root = self.paths.under_home("runs")
+        name, variant = of_variant(reference)
+        if name and name != "train-align":  # which stands for the newest, in every command
+            run = runs.find(root, "train-align", name)
+            self._check_named(run, variant)
+            return run, variant
+
+        def lacks(run: RunFolder) -> str:
+            recipes = variants(run.recipe(Recipe, paths=self.paths))
+            if variant and variant not in recipes:
+                return f"no variant {variant!r}"
+            chosen = [recipes[variant]] if variant else [*recipes.values()]
+            reasons = [self.differences(each) for each in chosen]
+            if all(reasons):  # a sweep fits if one of its variants does
+                return ", ".join(reasons[0])
+            is_other = self.prior is not None and not _has_fuser_of(_model(run), self.prior, self.source)
+            return f"not the tokens of {self.source}" if is_other else ""
+
+        needed = " and ".join([*self.described, *([f"the variant {variant!r}"] if variant else [])])
+        try:
+            run = runs.newest(root, "train-align", lacks, needed=needed, label=self.label, choose=self.choose)
+        except MissingData as error:
+            is_known = self.trained_by or not variant
+            way = self.line if is_known else "name a run, or train one with `sweep`"
+            zero_shot = "; --run NAME tests a run of another data set, zero-shot" if self.dataset else ""
+            raise MissingData(error.message, way + zero_shot) from None
+        return run, variant
+
+    @property
+    def names_runs(self) -> bool:
+        """Whether runs, or those of a shipped recipe, have the name `label` but for their fingerprint."""
+        folder = self.paths.under_home("runs") / "train-align"
+        if "/" in self.label or (folder / self.label).is_dir() or home.located(self.label).is_dir():
+            return False
+        return any(folder.glob(f"{self.label}-*")) or bool(self._shipped)
+
+    @property
+    def described(self) -> list[str]:
+        """What a run must have, in words."""
+        words, training = [], self.training
+        if self.dataset is not None:
+            words.append(f"the data set {self.dataset.build(self.paths).recorded_as}")
+        if training is not None:
+            words += [] if words else [f"the data set {_named(training.dataset)}"]
+            words += [
+                f"the heads {', '.join(training.head_targets)}",
+                f"the backbone {training.backbone.kind}",
+            ]
+        if self.head is not None:
+            words.append(f"the head {self.head}")
+        if self.weights_for is not None:
+            words.append(f"the backbone {write_part(self.weights_for)}")
+        if self.prior is not None:
+            words.append(f"the tokens of {self.source}")
+        return words
+
+    @property
+    def line(self) -> str:
+        """The command line that makes such a run."""
+        if self.prior is not None:
+            return _training(self.source, self.paths, self._dataset_in_use)
+        trained_by = shlex.split(self.trained_by or self._shipped)
+        more = ["--recipe", *trained_by] if trained_by else []
+        return command("train-align", self.dataset, [], *more)
+
+    @property
+    def _dataset_in_use(self) -> Any:
+        """The data set that is tested on, or that of the newest run; None where there is neither."""
+        if self.dataset is None:
+            with suppress(BrainhiveError):  # of a run of a data set that is gone
+                for run in runs.finished_runs(self.paths.under_home("runs"), "train-align")[:1]:
+                    return run.recipe(Recipe, paths=self.paths).dataset
+        return self.dataset
+
+    @property
+    def _shipped(self) -> str:
+        """The shipped recipe whose runs have the label, and a backbone of the sizes; empty if none has."""
+        for file in sorted(shipped().rglob("train-align.yaml")) if self.label else ():
+            recipe = Recipe.resolve("train-align", str(file), {}, [])
+            if recipe.run_label(self.paths) == self.label and not self.differences(recipe):
+                return file.parent.relative_to(shipped()).as_posix()
+        return ""
+
+    def differences(self, recipe: Recipe, is_named: bool = False) -> list[str]:
+        """List what a run of a recipe lacks.
+
+        A run that is named may be of another data set than `dataset`, which is zero-shot transfer; whether it
+        has `head` and the sizes of weights is seen where its models are opened.
+        """
+        found, training = [], self.training
+        if self.dataset is not None:
+            wanted, own = (each.build(self.paths).recorded_as for each in (self.dataset, recipe.dataset))
+            found += [f"data set {own}, not {wanted}"] if own != wanted and not is_named else []
+        elif training is not None and _named(recipe.dataset) != _named(training.dataset):
+            found.append(f"data set {_named(recipe.dataset)}, not {_named(training.dataset)}")
+        if training is not None:
+            found += _other_heads(_targets(training), _targets(recipe))
+            found += _other_backbone(training.backbone.kind, recipe.backbone.kind)
+        if self.head is not None and not is_named and self.head not in recipe.head_targets:
+            found.append(f"no head {self.head}")
+        if self.weights_for is not None and not is_named:  # whose weights say more, shape by shape
+            found += _other_sizes(self.weights_for, recipe.backbone, self.part)
+        if not self.may_be_finetuned and not is_named and recipe.mode == "finetune":
+            found.append("fine-tuned itself")
+        return found
+
+    def check_model(self, layout: Layout, path: Path) -> None:
+        """Refuse a model folder or checkpoint that is not one of `trained_by`, which has no recipe.
+
+        Raises:
+            RecipeError: naming what differs.
+        """
+        if self.training is None:
+            return
+        kind = parts.name_of(parts.file_of(str(layout.backbone.get("kind", ""))))
+        wanted, own = dict.fromkeys(self.training.head_targets, ""), dict.fromkeys(layout.heads, "")
+        self._refuse(path, _other_heads(wanted, own) + _other_backbone(self.training.backbone.kind, kind))
+
+    def _check_named(self, run: RunFolder, variant: str) -> None:
+        recipes = variants(run.recipe(Recipe, paths=self.paths))
+        chosen = [variant_of(recipes, variant, run.path.name)] if variant else [*recipes.values()]
+        reasons = [self.differences(each, is_named=True) for each in chosen]
+        self._refuse(run.path, reasons[0] if all(reasons) else [])
+        if self.prior is not None and len(chosen) == 1:
+            own = chosen[0]
+            model, dataset = _model(run, variant), self.dataset or own.dataset
+            check_tokens(model, own.encoders, run.path, self.prior, self.source, self.paths, dataset)
+
+    def _refuse(self, path: Path, differences: Sequence[str]) -> None:
+        if differences:
+            raise RecipeError(
+                f"{path} is no run of {self.trained_by}: {', '.join(differences)}",
+                f"trained_by=null takes it as it is, or: {self.line}",
+            )
+
+
+def as_inherited(recipe: Recipe) -> Recipe:
+    """Take over the keys that a fine-tuned model keeps of the recipe that trains what it is tuned from."""
+    made = RunNeeds(recipe.paths, trained_by=recipe.finetune.trained_by).training
+    return recipe if made is None or recipe.mode != "finetune" else inherited(recipe, made)
+
+
+def inherited(recipe: Recipe, made: Recipe) -> Recipe:
+    """Take over the keys that a model fine-tuned by a recipe keeps of the one that was made by another."""
+    taken = {key: getattr(made, key) for key in INHERITED}
+    if not recipe.terms and recipe.loss == type(recipe)().loss:
+        taken["terms"] = made.terms
+    return recipe.model_copy(update=taken)
+
+
+def _named(dataset: Any) -> str:
+    """Name a data set by its kind, and by its own name where the kind is of any pictures."""
+    own = getattr(dataset, "name", "")
+    return f"{dataset.kind} {own}" if own else str(dataset.kind)
+
+
+def _targets(recipe: Recipe) -> dict[str, str]:
+    """Name what each head predicts: an encoder's store, or `fused`."""
+    return {head: FUSED if each == FUSED else each.name for head, each in recipe.head_targets.items()}
+
+
+def _other_heads(wanted: Mapping[str, str], own: Mapping[str, str]) -> list[str]:
+    """Say which heads are missing, and which predict something else."""
+    absent = [name for name in wanted if name not in own]
+    found = [f"no head {', '.join(absent)}"] if absent else []
+    others = {name: own[name] for name in wanted if name in own and own[name] != wanted[name]}
+    return [*found, *(f"head {name} of {other}, not {wanted[name]}" for name, other in others.items())]
+
+
+def _other_backbone(wanted: str, own: str) -> list[str]:
+    return [] if own == wanted else [f"backbone {own}, not {wanted}"]
+
+
+def _other_sizes(wanted: parts.Config, backbone: Any, part: str) -> list[str]:
+    """Say in which sizes a run's backbone, or its part, differs; nothing where it is of another kind."""
+    for key in part.split(".") if part and backbone.kind != wanted.kind else ():
+        backbone = getattr(backbone, key, None)
+    if backbone is None or getattr(backbone, "kind", "") != wanted.kind:
+        return []
+    sizes = wanted.model_dump(mode="json"), backbone.model_dump(mode="json")
+    differing = [key for key, size in sizes[0].items() if isinstance(size, int) and size != sizes[1][key]]
+    return [f"{key} {sizes[1][key]}, not {sizes[0][key]}" for key in differing]
+
+
+def _training(source: str, paths: Paths, dataset: Any) -> str:
+    """Write the command lines that lead to pictures, on the data set in use or else that of the prior."""
+    described = priors.describe(source)
+    arguments = write_prior("train-align", source, dataset) if described.dims else []
+    folder = described.folder
+    if dataset is None and "--prior" in arguments and folder and (of := recipe_around(folder).get("dataset")):
+        dataset = only_if_recorded(parts.resolve("datasets", of), paths)
+    named = None if "--recipe" in arguments else dataset
+    drawing = write_prior("reconstruct", source, dataset) or ["--prior", source]
+    lines = [
+        command("train-align", named, [], *arguments),
+        command("reconstruct", None, [], *drawing),
+    ]
+    with suppress(RecipeError):  # a prior whose encoders have no known names
+        pictures, encoders = dataset or parts.resolve("datasets", DEFAULT_DATASET), encoders_of(source)
+        if not are_embedded(pictures.build(paths), encoders, paths.under_home("embeddings")):
+            lines.insert(0, command("embed", pictures, encoders))
+    return " && ".join(lines)
+
+
+def check_tokens(
+    model: Aligner,
+    encoders: Sequence[EncoderConfig],
+    path: Path,
+    prior: Prior,
+    source: str,
+    paths: Paths,
+    dataset: Any,
+) -> None:
+    """Refuse a model whose tokens are not those of a prior with a fuser, and warn of another fuser.
+
+    Raises:
+        BrainhiveError: naming the run or model, `path`, the prior, `source`, and what trains on the data set.
+    """
+    dim = model.layout.heads[model.layout.compared[0]].width
+    if dim != prior.dim:
+        raise BrainhiveError(
+            f"the tokens of {path} have {dim} dimensions, those of {source} {prior.dim}",
+            _training(source, paths, dataset),
+        )
+    match_prior(source, encoders)
+    if not _has_fuser_of(model, prior, source):
+        console.warn(f"{path} was trained against another fusion encoder than that of {source}")
+
+
+def _model(run: RunFolder, variant: str = "") -> Aligner:
+    """Load one of a run's models: all cells have the same fuser."""
+    cells = below(run.path / "cells", *filter(None, [variant]), source="the variant of a run,")
+    return load(min(cells.glob("**/model"), default=cells))  # a sweep's lie one folder deeper
+
+
+def _has_fuser_of(model: Aligner, prior: Prior, source: str) -> bool:
+    """Whether a model was trained for this prior, or one of the same fusion encoder."""
+    if model.layout.prior_digest and model.layout.prior_digest == priors.describe(source).digest:
+        return True
+    if model.fuser is None or prior.fuser is None:
+        return False
+    own, others = model.fuser.state_dict(), prior.fuser.state_dict()
+    return own.keys() == others.keys() and all(
+        own[key].shape == value.shape and torch.allclose(own[key], value.float().cpu())
+        for key, value in others.items()
+    )

@@ -1,0 +1,285 @@
+"""Backbone and fuser as one model folder: signals to predictions of heads, embeddings to their targets."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from brainhive_cli.core import documents, parts, weights
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.runs import FINISHED
+from brainhive_cli.models import backbones, signal_shape
+from brainhive_cli.models import heads as outputs
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment import published_checkpoints, upstream
+from brainhive_cli.training.alignment.layout import Format, Layout
+from brainhive_cli.training.alignment.learned import Block, Learned
+from brainhive_cli.training.alignment.subject_layers import LAYERS
+
+WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+"""Names of the weight file; the first is what is written, here and upstream."""
+WAY = "run train-align --again, or copy it again"
+"""What to do about a folder that is damaged."""
+LOSSES = "losses."
+"""Before the names of what losses learned, among a folder's weights."""
+INITIAL_LOGIT_SCALE = 2.6592
+"""ln(1 / 0.07), CLIP's: what upstream's folder says where no loss had a scale."""
+
+
+class Aligner(nn.Module):
+    """Predicts heads from brain signals, and computes their targets from embeddings.
+
+    Args:
+        layout: Its architecture.
+        learned: What it learned from; default: not known.
+
+    Attributes:
+        losses: Learned parameters of the losses that trained it, as `0.logit_scale` of the first.
+
+    Raises:
+        RecipeError: if there is no such part, subject layer, similarity or head.
+        BrainhiveError: if the parts do not go together, or the window is too short for the backbone.
+    """
+
+    def __init__(self, layout: Layout, learned: Learned | None = None) -> None:
+        super().__init__()
+        layout.check()
+        self.layout, self.learned, spec = layout, learned or Learned(), layout.spec
+        self.losses: dict[str, Tensor] = {}
+        self.subject_layer: nn.Module | None = None
+        if layout.subject_layer != "none":
+            self.subject_layer = LAYERS[layout.subject_layer](len(spec.subjects), spec.channels, spec.samples)
+        if layout.subject_layer == "token":
+            spec = _with_token(spec)
+        self.backbone = backbones.build(parts.resolve("backbones", layout.backbone), spec, layout.heads)
+        self.fuser: nn.Module | None = None
+        if layout.fused:
+            dim = next(iter(layout.fused.values())).shape[-1]
+            self.fuser = parts.build_module(parts.resolve("fusers", layout.fuser), layout.dims, dim)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def predict(
+        self, signal: Tensor, subject_index: Tensor | None = None, names: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Predict every head, [B, *shape] by name, from signals [B, C, T] of equal width.
+
+        `subject_index` [B] are places in `layout.spec.subjects`; None is a subject not seen in training.
+        Heads that are not among `names` may be left out.
+
+        Raises:
+            BrainhiveError: if the signals are of another size.
+        """
+        taken = self._taken(signal, subject_index)
+        return backbones.predict(self.backbone, self.layout.heads, taken, subject_index, names)
+
+    def learn(
+        self, signal: Tensor, subject_index: Tensor, targets: Mapping[str, Tensor], context: Any
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Predict for a training step: predictions, and the targets they are compared with, by head."""
+        given = (self.layout.heads, self._taken(signal, subject_index), subject_index, targets, context)
+        predicted, replaced = backbones.learn(self.backbone, *given)
+        return predicted, {**targets, **replaced}
+
+    def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
+        """Decode signals [B, C, T], without gradients; where answers are sampled, by one seed a signal."""
+        taken = self._taken(signal, subject_index)
+        return backbones.decode(self.backbone, self.layout.heads, taken, subject_index, seeds)
+
+    def targets(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the targets of heads, [B, *shape] by head, from embeddings [B, *shape] by key.
+
+        A head whose embedding is not given is left out.
+
+        Raises:
+            BrainhiveError: if an embedding has another shape than the head that predicts it.
+        """
+        heads = self.layout.heads
+        found = {name: embeddings[head.target] for name, head in heads.items() if head.target in embeddings}
+        direct = {head.target for head in heads.values()} - {*self.layout.dims}
+        to_fuse = {key: each for key, each in embeddings.items() if key not in direct}
+        if self.fuser is not None and to_fuse:
+            fused = {head: self.fuser(to_fuse) for head in self.layout.fused}  # of one head at most
+            count = len(next(iter(to_fuse.values())))
+            outputs.check(fused, self.layout.fused, "the fuser", self.fuser, count)
+            found |= fused
+        outputs.check(found, {name: heads[name] for name in found}, "the target")
+        return {name: found[name] for name in heads if name in found}
+
+    def encode_signal(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
+        """Encode signals [B, C, T] of subjects [B] as tokens [B, D]; None is a subject not seen in training.
+
+        Raises:
+            BrainhiveError: if the signals are of another size.
+        """
+        return self.join(self.predict(signal, subject_index, self.layout.compared))
+
+    def encode_image(self, embeddings: Mapping[str, Tensor]) -> Tensor:
+        """Fuse embeddings, [B, D_encoder] by key, to tokens [B, D]."""
+        return self.join(self.targets(embeddings))
+
+    def join(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Join the heads that retrieval compares to vectors [B, D], whose cosine is the mean of theirs.
+
+        Raises:
+            BrainhiveError: if one of them is not there.
+        """
+        if absent := [head for head in self.layout.compared if head not in values]:
+            given = ", ".join(values) or "nothing"
+            raise BrainhiveError(
+                f"retrieval compares the head {absent[0]}, and only {given} is given",
+                f"give the embeddings of {self.layout.heads[absent[0]].target}",
+            )
+        is_centred = self.layout.similarity == "centred_cosine"
+        found = [outputs.comparable(values[head], is_centred) for head in self.layout.compared]
+        if len(found) == 1:
+            return found[0]
+        return torch.cat([F.normalize(each.float(), dim=-1) for each in found], dim=-1)
+
+    def _taken(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
+        """Check signals [B, C, T], and pass them through what is learned for each subject."""
+        spec = self.layout.spec
+        widths = spec.widths or (spec.channels,)
+        is_known = signal.ndim == 3 and signal.shape[1] in widths
+        if signal.ndim == 3 and not is_known and not spec.names and subject_index is None:
+            raise BrainhiveError(
+                f"{signal.shape[1]} voxels are of nobody whom the model was trained on, subject "
+                f"{', '.join(map(str, spec.subjects))} with {', '.join(map(str, widths))}",
+                "fine-tune it to the other subject first: mode=finetune",
+            )
+        signal_shape.check(signal, signal.shape[1] if is_known else max(widths), spec.samples)
+        return signal if self.subject_layer is None else self.subject_layer(signal, subject_index)
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json`, `model.safetensors` and `learned.safetensors`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {**self.layout.as_dict(), "learned": self.learned.save(folder)}
+        losses = {f"{LOSSES}{name}": value for name, value in self.losses.items()}
+        _write(folder, config, self.state_dict() | losses)
+
+    def save_upstream(self, folder: Path) -> None:
+        """Write the model folder that the BrainHiVE repository reads; its embeddings go by upstream's names.
+
+        Raises:
+            BrainhiveError: if upstream has no such model.
+        """
+        scale = self.losses.get("0.logit_scale", torch.tensor(INITIAL_LOGIT_SCALE))
+        _write(folder, *upstream.write(self.layout, self.state_dict() | {"logit_scale": scale}))
+
+
+def _with_token(spec: SignalSpec) -> SignalSpec:
+    """Add the channel that the subject layer `token` puts first."""
+    return replace(
+        spec,
+        names=("subject token", *spec.names) if spec.names else (),
+        widths=tuple(width + 1 for width in spec.widths),
+        regions={
+            region: tuple(tuple(index + 1 for index in indices) for indices in by_subject)
+            for region, by_subject in spec.regions.items()
+        },
+    )
+
+
+def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    weights.save(folder / WEIGHTS[0], state)
+
+
+def load(path: Path | str) -> Aligner:
+    """Load an aligner from its model folder, or one of upstream's, or a checkpoint of MindEye or NEURONS.
+
+    An upstream folder names no channels, window or subjects: channels are called 0, 1, …, and encoders by
+    upstream's keys. Such a folder does not record what the model learned from.
+
+    Raises:
+        MissingData: if the folder lacks a file.
+        BrainhiveError: if a file is damaged, the weights do not fit the config, or the format is another.
+    """
+    folder = Path(path)
+    if published_checkpoints.is_checkpoint(folder):
+        layout, state = published_checkpoints.read(folder)
+        aligner = Aligner(layout, published_checkpoints.learned_in(folder))
+        weights.fill(aligner, state, folder)
+        return aligner.eval()
+    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
+    absent = [each.name for each in (folder / "config.json", file) if not each.is_file()]
+    if absent:
+        raise MissingData(f"the model folder {folder} has no {', '.join(absent)}", "run train-align again")
+    config, state = _config(folder), weights.read(file, WAY, BrainhiveError)
+    weights.check_sizes(config.sizes, folder / "config.json", WAY, BrainhiveError)
+    with weights.reading(f"the model folder {folder}", WAY, BrainhiveError):
+        if upstream.is_upstream(state):
+            layout, state = upstream.read(config.model_extra or {}, state)
+            learned = Learned(subjects=layout.spec.subjects)
+        else:
+            learned = _learned(folder, config)
+            layout = documents.check(config.model_extra, str(folder / "config.json"), Layout, WAY)
+        aligner = Aligner(layout, learned)
+        learned_by_losses = [name for name in state if name.startswith(LOSSES)]
+        aligner.losses = {name.removeprefix(LOSSES): state.pop(name) for name in learned_by_losses}
+        weights.fill(aligner, state, file, WAY)
+        return aligner.eval()
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path is a model's, not a run's."""
+    if published_checkpoints.is_checkpoint(path):
+        return True
+    return (path / "config.json").is_file() and not (path / FINISHED).is_file()
+
+
+def holds_model(path: Path) -> bool:
+    """Whether a path is a model's, by the names of weights where it is a checkpoint."""
+    return (
+        published_checkpoints.holds_model(path)
+        if published_checkpoints.is_checkpoint(path)
+        else is_model(path)
+    )
+
+
+def learned_in(folder: Path) -> Learned:
+    """Read what the model of a folder learned from, without its weights.
+
+    Raises:
+        BrainhiveError: if a file is damaged, or the format is another.
+    """
+    if published_checkpoints.is_checkpoint(folder):
+        return published_checkpoints.learned_in(folder)
+    return _learned(folder, _config(folder))
+
+
+class _Config(BaseModel):
+    """The config.json of a model folder: the fields of its layout, and these."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: Format | None = None  # upstream's folders have none
+    learned: Block | None = None
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What decides the sizes of weights: all but the subjects, whose numbers may be any."""
+        fields = self.model_extra or {}
+        spec = fields.get("spec")
+        own = {**spec, "subjects": ()} if isinstance(spec, dict) else spec
+        return {**fields, "spec": own}
+
+
+def _config(folder: Path) -> _Config:
+    return documents.read(folder / "config.json", _Config, WAY)
+
+
+def _learned(folder: Path, config: _Config) -> Learned:
+    """Read what the model learned from; upstream's folders do not say."""
+    return Learned.load(folder, config.learned) if config.learned else Learned()

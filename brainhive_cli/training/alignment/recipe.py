@@ -1,0 +1,303 @@
+"""The recipe of train-align."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import RecipeError, guess
+from brainhive_cli.core.recipe import Numbers, Paths, Savings, Subjects, refuse_idle
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
+from brainhive_cli.data.media.picture_augmentation import AUGMENTED
+from brainhive_cli.data.signals.region_split import parsed
+from brainhive_cli.data.signals.section import Signal
+from brainhive_cli.data.targets.encoder_keys import encoders_of
+from brainhive_cli.models.encoders import EncoderConfig, Encoders, resolve, resolve_all
+from brainhive_cli.models.heads import FUSED, TOKEN, check_names
+from brainhive_cli.training.alignment.settings import Finetune, Published, Train, scale_stages
+from brainhive_cli.training.alignment.terms import Term, check
+
+
+def _head_targets(heads: Any) -> Any:
+    if not isinstance(heads, dict):
+        return heads
+    return {name: target if target == FUSED else resolve(target) for name, target in heads.items()}
+
+
+USED_IN_CLOSED_FORM = {"validation", "memory_map", "shuffled_labels"}
+"""Keys of `train` that have an effect where nothing is trained step by step."""
+HeadTargets = Annotated[
+    dict[str, SerializeAsAny[EncoderConfig] | Literal["fused"]], BeforeValidator(_head_targets)
+]
+
+
+class Recipe(SweptRecipe):
+    """Whose signals are aligned with which embeddings, and how."""
+
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {
+        "published",
+        "train.memory_map",
+        "finetune.trained_by",
+    }
+    is_tracked: ClassVar[bool] = True
+    LESS_MEMORY: ClassVar[Savings] = ({"train.batch_size": 0.5},)
+
+    dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
+        "things-eeg", validate_default=True, description="signals and pictures"
+    )
+    encoders: Encoders = Field(
+        ["clip-h14", "vae"],
+        validate_default=True,
+        min_length=1,
+        description="embeddings that are fused; default with a prior: the prior's",
+    )
+    mode: Literal["intra", "inter", "joint", "finetune"] = Field(
+        "intra",
+        description="intra: one subject; inter: leave one out; joint: all on all; finetune: new subjects",
+    )
+    subjects: Subjects = Field(
+        None, description="subjects, in inter those left out; default: all of the data set"
+    )
+    trained_on: Subjects = Field(
+        None,
+        description="inter: whom a cell learns from, without the one left out; default: all of the data set",
+    )
+    seeds: Numbers = Field([2025, 2026, 2027], description="one cell a seed (paper: three from 2025)")
+    dim: int | None = Field(
+        None, gt=0, le=2**20, description="D of the token; default: the prior's or the fuser's own, else 1024"
+    )
+    backbone: Annotated[Any, parts.part("backbones", "brain-mlp")] = Field(
+        "brain-mlp", validate_default=True, description="brain encoder"
+    )
+    fuser: Annotated[Any, parts.part("fusers", "fusion-encoder")] = Field(
+        "fusion-encoder", validate_default=True, description="fusion encoder"
+    )
+    loss: Annotated[Any, parts.part("losses", "clip")] = Field(
+        "clip", validate_default=True, description="between predictions and targets, where no terms are given"
+    )
+    heads: HeadTargets = Field(
+        {},
+        description="head: the encoder whose output it predicts, or `fused`; default: one head, `token`, "
+        "that predicts what the fuser makes of `encoders`",
+    )
+    terms: list[Term] = Field(
+        [], description="loss terms; default: `loss` for every head, with equal weights that sum to 1"
+    )
+    head: str | None = Field(
+        None, description="head that retrieval compares; default: `token`, or the only vector or tokens"
+    )
+    prior: str | None = Field(None, description="Fusion Prior whose fusion encoder is the frozen target")
+    subject_layer: Literal["none", "token", "linear", "channel_attention"] = Field(
+        "none", description="what is learned for each subject before the brain encoder"
+    )
+    similarity: Literal["cosine", "centred_cosine"] = Field("cosine", description="how tokens are compared")
+    signal: Signal = Signal()
+    train: Train = Train()
+    finetune: Finetune = Finetune()
+    published: Published | None = Field(None, description="what a paper reports of this recipe, and where")
+
+    @classmethod
+    def put(cls, fields: dict[str, Any], key: str, value: Any) -> None:
+        """Set a dotted key; `train.epochs` and the stages' epochs say the same, so the one set last counts.
+
+        Raises:
+            RecipeError: if it is a place that a list does not have, or there are fewer epochs than stages.
+        """
+        super().put(fields, key, value)
+        train = fields.get("train")
+        stages = train.get("stages") if isinstance(train, dict) else None
+        if not isinstance(stages, list) or not all(isinstance(each, dict) for each in stages) or not stages:
+            return  # what they are is checked with the whole recipe
+        lengths = [each.get("epochs") for each in stages]
+        if key == "train.epochs" and all(type(each) is int and each > 0 for each in (value, *lengths)):
+            for stage, length in zip(stages, scale_stages(lengths, value), strict=True):
+                stage["epochs"] = length
+        elif key.startswith("train.stages"):
+            fields["train"].pop("epochs", None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_the_encoders_of_its_prior(cls, fields: Any) -> Any:
+        """Fuse what the prior fuses where no encoders are named."""
+        if not isinstance(fields, dict) or "encoders" in fields:
+            return fields
+        swept = read_sweep(fields.get("sweep") or {})
+        priors = [fields.get("prior"), *(swept.get("prior", []) if isinstance(swept, dict) else [])]
+        named = next((prior for prior in priors if isinstance(prior, str)), None)
+        return {**fields, "encoders": encoders_of(named)} if named else fields
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_the_encoders_of_its_heads(cls, fields: Any) -> Any:
+        """Open the embeddings that heads predict, next to those that are fused."""
+        heads = fields.get("heads") if isinstance(fields, dict) else None
+        if not heads or not isinstance(heads, dict):
+            return fields
+        heads = _head_targets(heads)
+        opened = {each.name: each for each in heads.values() if each != FUSED}
+        default = cls.model_fields["encoders"].default if FUSED in heads.values() else []
+        encoders = resolve_all(fields.get("encoders", default))
+        if not isinstance(encoders, list):  # which the key's own type refuses
+            return fields
+        given = {each.name: each for each in encoders}
+        if FUSED not in heads.values() and not given.keys() <= opened.keys():
+            raise RecipeError("encoders has no effect where no head is `fused`", "leave encoders out")
+        return {**fields, "heads": heads, "encoders": [*(given | opened).values()]}
+
+    @model_validator(mode="after")
+    def _every_head_is_trained(self) -> Self:
+        if self.is_swept:  # each of its variants is checked by itself
+            return self
+        check_names(self.heads)
+        if self.heads and not self.is_fused:
+            refuse_idle(self, ("dim", "prior"), "where no head is `fused`", "give a head the target fused")
+            self._refuse_part("fuser", "where no head is `fused`", "give a head the target fused")
+        if self.heads and self.is_fused and self.fuser.kind == "heads":
+            raise RecipeError("the fuser `heads` fuses nothing", "another fuser, or no head that is `fused`")
+        if len(fused := [name for name, target in self.heads.items() if target == FUSED]) > 1:
+            raise RecipeError(f"{' and '.join(fused)} both predict `fused`", "one head, with several terms")
+        if self.terms:
+            self._refuse_part("loss", "where terms are given", "set the loss of each term")
+        if self.head is not None and self.head not in self.head_targets and self.mode != "finetune":
+            raise RecipeError(f"head is {self.head!r}", f"heads: {', '.join(self.head_targets)}")
+        if self.mode != "finetune":  # whose run has the heads
+            self.check_terms()
+            self._check_streams()
+        if getattr(self.backbone, "is_closed_form", False):
+            self._check_closed_form()
+        return self
+
+    def _check_streams(self) -> None:
+        """Refuse sets of voxels that no stream of the backbone reads, and their control where it has none."""
+        takes_any = getattr(self.backbone, "takes_spec", False)  # such a part may read sets of any name
+        streams = getattr(self.backbone, "streams", None if takes_any else ())
+        if streams is None or not (split := self.signal.region_split):
+            return
+        if not streams:
+            when = f"on {self.backbone.kind}, which reads all voxels of region_split as one"
+            refuse_idle(self.signal, ("region_control", "region_seed"), when, "leave it out")
+            return
+        used = {name for expression in split.values() for name in parsed(expression)}
+        if unread := [name for name in split if name not in streams and name not in used]:
+            raise RecipeError(
+                f"signal.region_split.{unread[0]} has no effect: it is no stream of {self.backbone.kind} "
+                "and no other set uses it",
+                f"{guess(unread[0], streams)}streams: {', '.join(streams)}",
+            )
+
+    def _check_closed_form(self) -> None:
+        """Refuse what has no effect on a backbone that is fitted in one pass over averaged signals."""
+        when = f"on {self.backbone.kind}, which is fitted in closed form"
+        refuse_idle(self.train, sorted(Train.model_fields.keys() - USED_IN_CLOSED_FORM), when, "leave it out")
+        if self.terms:
+            raise RecipeError(f"terms has no effect {when}", "leave it out: every head is fitted")
+        self._refuse_part("loss", when, "leave it out: every head is fitted")
+        if (repetitions := self.signal.repetitions) != "average":
+            raise RecipeError(f"signal.repetitions={repetitions} has no effect {when}", "average")
+        if self.is_fused and not self.prior:
+            raise RecipeError(f"no fuser is trained {when}", "heads of encoders, or a prior")
+
+    def check_terms(self) -> None:
+        """Refuse terms that cannot be trained together, and heads that none of them trains.
+
+        Raises:
+            RecipeError: naming the term or the head.
+        """
+        direct = [name for name, target in self.head_targets.items() if target != FUSED]
+        for key, heads in (
+            ("augment_pictures.heads", self.train.augment_pictures.heads),
+            ("online", self.train.online),
+        ):
+            if unknown := [head for head in heads if head not in direct]:
+                raise RecipeError(
+                    f"train.{key} names {unknown[0]!r}",
+                    f"heads that predict what an encoder gives: {', '.join(direct) or 'none'}",
+                )
+        if not self.stored_encoders:
+            raise RecipeError(
+                "train.online names every head", "leave one out: its store says which stimuli there are"
+            )
+        terms = self.loss_terms
+        check(terms, self.train.epochs)
+        if not getattr(self.backbone, "takes_spec", False):  # such a part may give more names in training
+            named = {name for term in terms for name in (term.prediction, term.of)}
+            augmented = {name + AUGMENTED for name in self.train.augment_pictures.heads}
+            if unknown := sorted(named - set(self.head_targets) - augmented):
+                raise RecipeError(
+                    f"terms name {', '.join(unknown)}", f"heads: {', '.join(self.head_targets)}"
+                )
+            if untrained := sorted(set(self.head_targets) - {term.prediction for term in terms}):
+                raise RecipeError(f"no term trains the head {', '.join(untrained)}", "add a term for it")
+
+    def run_label(self, paths: Paths) -> str:
+        """Name the run's folder, before the fingerprint."""
+        last = "sweep" if self.is_swept else self.backbone.kind
+        return f"{self.dataset.build(paths).name}-{self.mode}-{last}"
+
+    def _refuse_part(self, key: str, when: str, hint: str) -> None:
+        shelf = {"fuser": "fusers", "loss": "losses"}[key]
+        if (part := getattr(self, key)) != parts.resolve(shelf, type(self).model_fields[key].default):
+            raise RecipeError(f"{key} has no effect {when}, and is {part.kind}", hint)
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether a head predicts what a fuser makes of several embeddings."""
+        return self.fuser.kind != "heads" if not self.heads else FUSED in self.heads.values()
+
+    @property
+    def head_targets(self) -> dict[str, Any]:
+        """What each head of the model predicts: an encoder, or `fused`."""
+        if self.heads:
+            return self.heads
+        return {TOKEN: FUSED} if self.is_fused else {config.name: config for config in self.encoders}
+
+    @property
+    def fused_encoders(self) -> list[EncoderConfig]:
+        """The encoders whose embeddings are fused: those that no head predicts by itself."""
+        direct = {target.name for target in self.head_targets.values() if target != FUSED}
+        return [config for config in self.encoders if config.name not in direct]
+
+    @property
+    def stored_encoders(self) -> list[EncoderConfig]:
+        """The encoders whose training targets are read from stores."""
+        online = {self.head_targets[head].name for head in self.train.online}
+        return [config for config in self.encoders if config.name not in online]
+
+    @property
+    def loss_terms(self) -> list[Term]:
+        """The terms, placed in the epochs of this training; where none are given, the loss for every head."""
+        names = list(self.head_targets)
+        terms = self.terms or [Term(prediction=name, loss=self.loss, weight=1 / len(names)) for name in names]
+        return [term.in_stage(*self.train.span(term.stage)) for term in terms]
+
+    @model_validator(mode="after")
+    def _is_without_contradiction(self) -> Self:
+        if self.prior and self.fuser.kind != "fusion-encoder":
+            raise RecipeError(
+                f"fuser is {self.fuser.kind}, but the prior {self.prior} brings a fuser of its own",
+                "prior=null, or no fuser.kind",
+            )
+        if self.prior and self.similarity != "cosine":
+            raise RecipeError(
+                f"similarity is {self.similarity}, but the prior {self.prior} draws from tokens as they are",
+                "similarity=cosine, or prior=null",
+            )
+        if self.mode == "finetune" and self.train.starts[0]:
+            raise RecipeError(
+                "train.start_from has no effect on fine-tuning, which starts from finetune.run",
+                "leave one of them out",
+            )
+        if self.is_swept:  # each of its variants is checked by itself
+            modes = {self.mode, *(each.mode for each in variants(self).values())}
+            if modes > {"finetune"}:
+                raise RecipeError("sweep: finetune goes with no other mode", "make a run of each")
+        elif self.mode == "finetune":  # whose run decides the prior
+            refuse_idle(self.train, ("init",), "on weights of a run", "no train.init")
+        else:
+            if self.mode != "inter":
+                refuse_idle(self, ("trained_on",), f"in mode {self.mode}", "name them in subjects")
+            self.train.check_prior(self.prior)
+            if self.finetune != Finetune():
+                raise RecipeError(f"finetune is set, but mode is {self.mode}", "--mode finetune")
+        return self

@@ -1,0 +1,318 @@
+"""The sections of an align recipe: `train`, `finetune`, `published`."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import accumulate, pairwise
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.recipe import Names, Numbers, Section, TrainedBy, refuse_idle, split
+from brainhive_cli.core.sweep import flattened
+from brainhive_cli.data.media.picture_augmentation import PictureAugment
+from brainhive_cli.data.signals.augmentation import Augment
+from brainhive_cli.models.course import read_share, write_share
+from brainhive_cli.models.encoders import Encoders
+
+LONGEST = 100_000
+"""Epochs of the longest training: each is checked for what is active in it."""
+
+
+def _word(value: object) -> object:
+    """Undo YAML's reading of a bare `yes` or `no`."""
+    return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+
+
+def _parts_by_dotted_name(value: Any) -> Any:
+    """Read `{backbone: {brain: RUN}}`, as overrides nest it, as `{backbone.brain: RUN}`."""
+    if isinstance(value, dict) and isinstance(whole := value.get("kind"), str):  # as `put` reads it
+        raise RecipeError(
+            f"start_from is {whole}, for all parts, and names a part too",
+            "start_from={PART: REFERENCE, …}, with all parts that start from something",
+        )
+    return flattened(value)
+
+
+StartFrom = Annotated[
+    str | dict[str, str] | None,
+    BeforeValidator(_parts_by_dotted_name),
+    Field(
+        description="weights to start from: a model folder, a published checkpoint, an align run "
+        "(SWEEP:VARIANT), or a run's name without its fingerprint: the newest; or {part: any of these, or a "
+        "file or hub: reference of the part's own weights}"
+    ),
+]
+
+
+Warmup = Annotated[
+    Annotated[float, Field(ge=0)] | Fraction | None, BeforeValidator(read_share), PlainSerializer(write_share)
+]
+
+
+class Stage(Section):
+    """One stage of a training: it continues from the last weights of the stage before."""
+
+    epochs: int = Field(gt=0, le=LONGEST, description="epochs of the stage")
+    lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
+    schedule: Literal["cosine", "constant", "one_cycle"] = Field(
+        "cosine", description="of the learning rate, step by step"
+    )
+    warmup_epochs: Warmup = Field(
+        None,
+        description="epochs up to the peak (0.5: half of one), or a share of the stage (1/25); default: 0, "
+        "of one_cycle 0.3 of all",
+    )
+    start_div: float = Field(25.0, ge=1, description="one_cycle: peak over the first learning rate")
+    final_div: float = Field(
+        1000.0, ge=1, description="one_cycle: first over last learning rate (MindEye1's)"
+    )
+    freeze: Names = Field(
+        [], description="parts that do not learn, in evaluation mode: backbone, fuser, or a submodule's name"
+    )
+    start_from: StartFrom = None
+
+    @property
+    def warmup(self) -> float:
+        """Epochs up to the peak; a share counts in those of the stage."""
+        is_share = isinstance(self.warmup_epochs, Fraction)
+        return float((self.warmup_epochs or 0.0) * (self.epochs if is_share else 1))
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        if self.schedule != "one_cycle":
+            refuse_idle(self, ("start_div", "final_div"), f"with schedule {self.schedule}", "leave it out")
+        if self.warmup > self.epochs:
+            raise ValueError(f"warmup_epochs is above the {self.epochs} epochs of the stage")
+        if self.schedule == "one_cycle" and self.warmup == self.epochs:
+            raise ValueError(f"one_cycle cannot fall where warmup_epochs are all {self.epochs} epochs")
+        return self
+
+
+def scale_stages(lengths: Sequence[int], epochs: int) -> list[int]:
+    """Bring the lengths of stages to another sum, in their proportions; none is empty.
+
+    Raises:
+        RecipeError: if there are fewer epochs than stages.
+    """
+    if epochs < len(lengths):
+        raise RecipeError(
+            f"train.epochs is {epochs}, and the training has {len(lengths)} stages",
+            f"train.epochs={len(lengths)} or more",
+        )
+    stops = [0]
+    for number, stop in enumerate(accumulate(lengths), 1):
+        share = round(Fraction(stop * epochs, sum(lengths)))
+        stops.append(min(max(share, stops[-1] + 1), epochs - (len(lengths) - number)))
+    return [stop - start for start, stop in pairwise(stops)]
+
+
+class Train(Section):
+    """How a cell is trained; defaults are BrainHiVE's for THINGS-EEG."""
+
+    epochs: int = Field(
+        25, gt=0, le=LONGEST, description="with stages the sum of their epochs; set alone, it scales them"
+    )
+    stages: list[Stage] = Field(
+        [], description="stages, one after another; default: one with this section's epochs and lr"
+    )
+    start_from: StartFrom = None
+    batch_size: int = Field(1024, gt=1, le=2**24, description="trials a step, over all processes")
+    epoch_trials: int | None = Field(
+        None,
+        gt=0,
+        exclude_if=lambda count: count is None,  # older runs do not name it
+        description="trials of an epoch, as many of each subject in every step, in rounds of all that a "
+        "subject has; with finetune.sessions for each session; default: every trial once, subjects mixed",
+    )
+    last_batch: Literal["even", "keep", "drop"] = Field(
+        "even",
+        description="what happens to trials that fill no batch: even, all batches of an epoch get nearly one "
+        "size; keep, the last batch is smaller (BrainHiVE: 156 of 16540 trials); drop, they wait for another "
+        "epoch",
+    )
+    init: Literal["torch", "reference"] = Field(
+        "torch",
+        description="initial weights: torch's, or those of transformers' PreTrainedModel, as BrainHiVE's "
+        "(normal with sd 0.02, bias 0)",
+    )
+    lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.05, ge=0, description="of AdamW")
+    decay: Literal["all", "not_biases", "weights"] = Field(
+        "all",
+        description="what weight_decay acts on: all parameters, all but biases (MindEye1, MindEye2), or all "
+        "but biases and LayerNorm (the rule of transformers' Trainer, which trained BrainHiVE)",
+    )
+    betas: tuple[float, float] = Field((0.9, 0.995), description="of AdamW")
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up before the cosine (paper: 10)")
+    grad_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null: any")
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="autocast dtype")
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the weights, which is then what is validated and kept",
+    )
+    prior_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="dropout in the prior's frozen fusion encoder while it is the target (BrainHiVE: 0.1)",
+    )
+    validation: float = Field(0.1, ge=0, lt=1, description="share of training concepts held out")
+    selection: Literal["best", "last", "test"] = Field(
+        "best",
+        description="the epoch that is kept: best validation top-1, the last, or best test top-1 (only to "
+        "reproduce others' numbers: it is no result)",
+    )
+    patience: int | None = Field(
+        None, gt=0, description="stop when validation top-1 has not risen for so many epochs"
+    )
+    augment: Augment = Augment()
+    augment_pictures: PictureAugment = PictureAugment()
+    online: Names = Field(
+        [],
+        description="heads whose encoder runs at each step, so that no store holds its training targets, "
+        "as of five captions of each picture",
+    )
+    embedding_alternatives: dict[str, Names] = Field(
+        {}, description="encoder: names of further stores of the same pictures and width, one drawn each time"
+    )
+    shuffled_labels: bool = Field(
+        False,
+        description="signals are trained with the pictures of others, drawn once: a control of what a model "
+        "shows that has learned nothing of the pictures",
+    )
+    memory_map: Annotated[Literal["auto", "yes", "no"], BeforeValidator(_word)] = Field(
+        "auto", description="signals stay on disk; auto: when they need more than half of the free memory"
+    )
+
+    def selected_on(self, has_validation: bool) -> str:
+        """Return what selects the epoch that is kept, in the words of a model folder."""
+        if self.selection == "best":
+            return "validation" if has_validation else "last epoch"
+        return {"last": "last epoch", "test": "test"}[self.selection]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counts_the_epochs_of_its_stages(cls, fields: Any) -> Any:
+        if not (isinstance(fields, dict) and fields.get("stages") and isinstance(fields["stages"], list)):
+            return fields
+        stages = [Stage.model_validate(stage) for stage in fields["stages"]]
+        epochs = sum(stage.epochs for stage in stages)
+        if fields.get("epochs", epochs) != epochs:
+            raise RecipeError(
+                f"train.epochs is {fields['epochs']}, but the stages have {epochs}",
+                f"train.epochs={epochs}, or leave it out",
+            )
+        return {**fields, "stages": stages, "epochs": epochs}
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        if self.stages:
+            refuse_idle(self, ("lr", "warmup_steps"), "where stages have their own", "set it in train.stages")
+        if self.start_from and self.stages and self.stages[0].start_from:
+            raise ValueError("start_from is given for the training and for its first stage: leave one out")
+        if len(self.stages) > 1:
+            refuse_idle(self, ("patience",), "on several stages, which have fixed epochs", "leave it out")
+        if self.epoch_trials is not None:
+            refuse_idle(self, ("last_batch",), "with epoch_trials, whose steps are all full", "leave it out")
+        if self.patience is not None and not self.validation:
+            raise ValueError("patience needs validation top-1, so train.validation must be above 0")
+        return self
+
+    def span(self, stage: int | None) -> tuple[int, int]:
+        """Return the first epoch of a stage, and how many it has; of the whole training without a number.
+
+        Raises:
+            RecipeError: if there is no such stage.
+        """
+        if stage is None:
+            return 0, self.epochs
+        if stage >= max(1, len(self.stages)):
+            last = max(1, len(self.stages)) - 1
+            raise RecipeError(f"a term is of stage {stage}", f"stages 0 to {last}" if last else "stage 0")
+        lengths = [each.epochs for each in self.stages] or [self.epochs]
+        return sum(lengths[:stage]), lengths[stage]
+
+    @property
+    def starts(self) -> list[str | dict[str, str] | None]:
+        """What each stage starts from."""
+        first, *later = [stage.start_from for stage in self.stages] or [None]
+        return [first or self.start_from, *later]
+
+    def all_stages(self, steps: int) -> list[Stage]:
+        """List the stages of a training whose epochs have so many steps.
+
+        Raises:
+            RecipeError: if the warm-up is longer than the training.
+        """
+        if self.warmup_steps > self.epochs * steps:
+            total = self.epochs * steps
+            raise RecipeError(
+                f"train.warmup_steps is {self.warmup_steps}, but the training of a cell has {total} steps",
+                f"train.warmup_steps={total // 10}, more train.epochs or a smaller train.batch_size",
+            )
+        one = Stage(epochs=self.epochs, lr=self.lr, warmup_epochs=self.warmup_steps / max(1, steps))
+        return self.stages or [one]
+
+    def check_prior(self, prior: str | None) -> None:
+        """Refuse keys that act on a prior where there is none."""
+        if prior is None:
+            refuse_idle(self, ("prior_dropout",), "without a prior", "fuser.dropout, or name one (--prior)")
+
+
+class Finetune(Section):
+    """Which models are fitted to new subjects, and with how much of their data."""
+
+    run: str | None = Field(
+        None,
+        description="align run, by folder or name (SWEEP:VARIANT); default: the newest that fits, and is not "
+        "fine-tuned itself",
+    )
+    trained_by: TrainedBy = None
+    share: float = Field(
+        1.0, ge=0.01, le=1, description="share of a new subject's training pictures, 0.01 to 1"
+    )
+    seed: int = Field(0, ge=0, description="chooses these pictures; a smaller share is part of a larger one")
+    sessions: int | None = Field(
+        None,
+        gt=0,
+        exclude_if=lambda count: count is None,  # older runs do not name it
+        description="first sessions of a new subject, whose trials alone are learned from; default: all",
+    )
+
+
+def _backbone(value: Any) -> Any:
+    return None if value is None else parts.resolve("backbones", value, "brain-mlp")
+
+
+class Published(Section):
+    """What a paper reports, to be shown with measurements; what it does not state counts as a difference."""
+
+    top1: float | None = Field(None, ge=0, le=1, description="of the retrieval of test pictures")
+    top5: float | None = Field(None, ge=0, le=1, description="top-5 accuracy, 0 to 1")
+    source: str = Field(description="where it is printed")
+    dataset: str | None = Field(None, description="data set")
+    mode: Literal["intra", "inter", "joint", "finetune"] | None = Field(None, description="as in a recipe")
+    subjects: Numbers | None = Field(None, description="who was tested")
+    encoders: Encoders | None = Field(None, description="embeddings that were fused")
+    backbone: Annotated[Any, BeforeValidator(_backbone)] = Field(None, description="brain encoder")
+    epochs: int | None = Field(None, gt=0, le=1_000_000, description="most epochs of a training")
+    selection: Literal["best", "last", "test"] | None = Field(
+        None, description="the epoch that was kept, as in `train`"
+    )
+    pool: int | None = Field(None, gt=0, description="pictures searched (200 on THINGS)")
+    recipe: str | None = Field(
+        None, description="recipe of train-align, by name or file, with all other settings of the paper"
+    )
+    rate_hz: float | None = Field(None, gt=0, description="of the signals, samples a second")
+    repetitions: int | None = Field(None, gt=0, description="averaged for a test signal (80 on THINGS-EEG)")
+    unit: str | None = Field(None, description="of the signals: whitened, z-score, µV")
+    preparation: dict[str, Any] = Field(
+        {}, description="keys of `prepare`, compared where a store says how it was prepared"
+    )
+    lacking: Annotated[list[str], BeforeValidator(split)] = Field(
+        [], description="what was done there and no recipe offers, in words"
+    )

@@ -1,0 +1,130 @@
+"""Retrieval in training: how well a brain model finds stimuli from signals it did not learn from."""
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.signal_bank import Rows, SignalBank, averages_of
+from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.measurement.retrieval import ranks
+from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment.model import Aligner
+
+BLOCK = 1024
+"""Signals encoded at once: BrainHiVE's batch, so that what fits in training fits here."""
+
+
+class Queries:
+    """Rows of a signal bank that a model is validated on; the gallery is the stimuli that any of them shows.
+
+    `images` are the targets of all stimuli; `subject` are subject indices [N], or None for an unknown one;
+    `alike` says which stimuli are, by their rows.
+    """
+
+    def __init__(
+        self,
+        pool: SignalBank,
+        rows: Rows,
+        images: Targets,
+        subject: Tensor | None,
+        alike: Alike | None = None,
+    ) -> None:
+        self.pool, self.rows, self.images, self.subject = pool, rows, images, subject
+        self.alike = alike or Alike()
+        index = torch.from_numpy(rows).to(pool.stimulus.device)
+        self.shown, self.target = torch.unique(pool.stimulus[index], return_inverse=True)
+
+    def ranks(self, aligner: Aligner) -> Tensor:
+        """Rank the seen picture of each signal among the pictures: [N]."""
+        keys = aligner.layout.compared_keys
+        targets = Targets({key: source for key, source in self.images.sources.items() if key in keys})
+        gallery = aligner.encode_image(targets.gather(self.shown)).float()
+        blocks = np.split(self.rows, range(BLOCK, len(self.rows), BLOCK))
+        return ranks(torch.cat([self._encode(aligner, rows) for rows in blocks]), gallery, self.target)
+
+    def by_subject(self, ranks: Tensor) -> tuple[list[Tensor], Items]:
+        """Split ranks [N] by subject, and give the stimulus of each: several subjects may have seen one."""
+        subject, stimulus = self.pool.subject.cpu()[self.rows], self.pool.stimulus.cpu()[self.rows]
+        masks = [subject == each for each in subject.unique()]
+        return [ranks[mask] for mask in masks], self.alike.items([stimulus[mask].tolist() for mask in masks])
+
+    def _encode(self, aligner: Aligner, rows: Rows) -> Tensor:
+        tokens = []
+        for part in self.pool.split(rows):
+            index = torch.from_numpy(part).to(self.pool.stimulus.device)
+            subject = None if self.subject is None else self.subject[index]
+            tokens.append(aligner.encode_signal(self.pool.gather(part), subject).float())
+        return torch.cat(tokens)
+
+
+def held_out_of(
+    concepts: Sequence[str], share: float, pixels: NDArray[np.uint64] | None = None
+) -> NDArray[np.bool_]:
+    """Choose whole training concepts for validation: [M]; the same for every cell of every run.
+
+    With digests of pixels [M], copies of these pictures in other concepts are held out too.
+    """
+    names = np.unique(np.asarray(concepts))
+    chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
+    held_out: NDArray[np.bool_] = np.isin(concepts, chosen)
+    return held_out if pixels is None else held_out | np.isin(pixels, pixels[held_out])
+
+
+def describe_held_out(concepts: Sequence[str], share: float) -> tuple[str, str]:
+    """Say how many training concepts are held out; and why none is and what would, where some were to be."""
+    count = len(set(concepts))
+    held = round(share * count)
+    if held or not share:
+        return f"{held:,} of {count:,} training concepts", ""
+    least = ceil(1000 / count) / 1000
+    way = f"train.validation={least:g} holds {round(least * count)} out" if count > 1 else "it takes two"
+    return (
+        f"none of {count:,} training concepts",
+        f"no validation: a share of {share:g} of {count} training concepts is none; {way}",
+    )
+
+
+def held_out(data: CellData, averages: SignalBank) -> list[Queries]:
+    """Take the averaged signals of held-out training concepts, if there are any."""
+    rows = np.flatnonzero(data.held_out[averages.stimulus.cpu().numpy()])
+    return [Queries(averages, rows, data.images, averages.subject, data.alike)] if len(rows) else []
+
+
+def tested(data: CellData, device: torch.device) -> list[Queries]:
+    """Take the test signals, a subject at a time.
+
+    Raises:
+        BrainhiveError: if there are none.
+    """
+    if not data.tested or data.tested_images is None:
+        raise BrainhiveError("no test signals to select the epoch by", "train.selection=best")
+    learned, queries = [each.subject for each in data.trials], []
+    for trials in data.tested:
+        pool, index = averages_of([trials], device), None
+        if trials.subject in learned:
+            index = torch.full_like(pool.subject, learned.index(trials.subject))
+        queries.append(Queries(pool, np.arange(len(trials.signal)), data.tested_images, index))
+    return queries
+
+
+def ranks_of(queries: list[Queries], aligner: Aligner, precision: str, launch: Launch) -> Tensor:
+    """Rank the seen pictures of all queries, [N]; as the main process finds them, for all processes."""
+    found = torch.empty(0)
+    if launch.is_main and queries:
+        aligner.eval()
+        with torch.inference_mode(), launch.autocast(precision):
+            found = torch.cat([each.ranks(aligner) for each in queries])
+    shared: Tensor = launch.gather(found)[0]  # each has running statistics of its own share
+    return shared
+
+
+def top1(ranks: Tensor) -> float | None:
+    """Share of the signals whose picture came first; None when there are none."""
+    return float((ranks == 1).double().mean()) if len(ranks) else None

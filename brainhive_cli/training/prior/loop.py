@@ -1,0 +1,186 @@
+"""The training of a prior on a frozen diffusion model: its loop, and what a step computes."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.data.device import to_device
+from brainhive_cli.data.media.decoding import decoders
+from brainhive_cli.data.targets.views import crop_of_the_original
+from brainhive_cli.training.prior.components import embed_empty_prompt, load_generator, make_prior
+from brainhive_cli.training.prior.examples import Batch, Pictures, batches
+from brainhive_cli.training.prior.job import Job
+from brainhive_cli.training.prior.latents import computed
+from brainhive_cli.training.prior.optimisation import Learner
+from brainhive_cli.training.prior.recipe import Recipe
+
+EMPTY_PROMPT = "empty_prompt.safetensors"
+LEVELS = (0.2, 0.5, 0.8)
+"""Shares of the noise schedule at which validation items are denoised."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A prior attached to its generator, and the pictures that it learns from."""
+
+    recipe: Recipe
+    pictures: Pictures  # with their latents if these were computed before
+    generator: Any  # the frozen diffusion model
+    prior: Any
+    keys: dict[str, str]  # the prior's, by the encoder's store name
+    launch: Launch
+
+    @classmethod
+    def begin(cls, job: Job) -> Self:
+        """Load the generator, and load or make the prior; BrainhiveError if they do not fit each other."""
+        recipe, pictures, launch = job.recipe, job.pictures, job.launch
+        generator = load_generator(recipe.generator, recipe, launch)
+        generator.prepare_training(recipe.train.gradient_checkpointing, recipe.train.compile)
+        if recipe.cache_latents:
+            rows, size = np.flatnonzero(pictures.targets.done), recipe.train.batch_size
+            given = (pictures.images, rows, generator, pictures.view, recipe.paths, size)
+            latents = computed(*given, decoders(recipe.run.workers, launch), launch)
+            pictures = replace(pictures, latents=latents)
+        prior, keys = make_prior(recipe, pictures.targets.dims, generator)
+        prior.attach(generator)
+        prior.to(launch.device).train()
+        return cls(recipe, pictures, generator, prior, keys, launch)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean loss of the batch's pictures at noise of their own."""
+        train = self.recipe.train
+        kept, random = self.draw(batch)
+        embeddings = self.embeddings(batch)
+        with self.launch.autocast(train.precision):
+            conditioning = self.prior.condition_on_embeddings(embeddings, kept)
+        latents, sizes = self.latents(batch), self.ids(batch)
+        loss: Tensor = self.generator.loss(latents, conditioning, random, sizes, train)
+        return loss
+
+    def draw(self, batch: Batch) -> tuple[Tensor, list[torch.Generator]]:
+        """Draw which tokens are kept, [B, 1], with each row's random number generator for the loss.
+
+        All randomness of a row depends on seed, step and place alone.
+        """
+        random = [self._random(batch.step, place) for place in batch.places]
+        kept = torch.stack([torch.rand(1, generator=each) for each in random]) >= self.recipe.token_dropout
+        return to_device(kept, self.launch.device), random
+
+    def latents(self, batch: Batch) -> Tensor:
+        """Return the latents [B, C, h, w] of pictures, encoded now where they were not computed before.
+
+        The posterior is sampled where the recipe says so, and only in training: validation takes its mode.
+        """
+        image, random = batch.image.to(self.launch.device, non_blocking=True), None
+        if image.dtype != torch.uint8:
+            return image
+        if self.recipe.posterior == "sample" and batch.places:
+            random = [self._random(batch.step, place, 1) for place in batch.places]
+        latents: Tensor = self.generator.encode(image.float() / 255, random)
+        return latents
+
+    def ids(self, batch: Batch) -> Tensor:
+        """Return the size and crop ids of pictures [B, 6], the crop's corner as `crop_ids` says."""
+        is_original = self.recipe.crop_ids == "original"
+        sizes = crop_of_the_original(batch.sizes) if is_original else batch.sizes
+        return sizes.to(self.launch.device, non_blocking=True)
+
+    def _random(self, *place: int) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(self.recipe.seed, *place) >> 1)
+
+    def embeddings(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the embeddings [B, D] of pictures by the prior's keys."""
+        found = self.pictures.targets.gather(batch.rows, batch.views)
+        return {self.keys[name]: rows for name, rows in found.items()}
+
+    @torch.no_grad()
+    def validate(self) -> list[float]:
+        """Denoise the validation pictures at fixed noise and levels: the mean loss of each."""
+        losses, rows = [], [0] * len(LEVELS)
+        for index in self.pictures.held[: self.recipe.validation_items]:
+            batch = self.pictures.batch(index[None])
+            conditioning = self.prior.condition_on_embeddings(self.embeddings(batch))[rows]
+            latents, sizes = self.latents(batch)[rows], self.ids(batch)[rows]
+            given = (latents, conditioning, self._random(int(index)), sizes)
+            losses.append(self.generator.loss(*given, levels=torch.tensor(LEVELS)))
+        return torch.stack(losses).tolist() if losses else []
+
+
+def train(
+    training: Training,
+    folder: RunFolder,
+    learner: Learner,
+    after_step: Callable[[int], None],
+    track: Callable[[Mapping[str, Any]], None] = lambda _: None,
+) -> list[float]:
+    """Train to the last step, from the newest checkpoint if there is one.
+
+    A checkpoint is written after all that its step logs and draws, and what later steps have logged is
+    forgotten when training continues from it: an interruption leaves no trace.
+
+    Args:
+        training: What is trained on what.
+        folder: Its run.
+        learner: The parts that are trained.
+        after_step: Called after every step with the number of those done.
+        track: Called with what is logged.
+
+    Returns:
+        The validation losses before the first step.
+    """
+    recipe, launch, settings = training.recipe, training.launch, training.recipe.train
+    embed_empty_prompt(training.generator, folder, EMPTY_PROMPT, launch)
+    size = settings.batch_size * settings.accumulate * launch.processes
+    saved = learner.resume(folder, launch) or {"at_start": training.validate(), "size": size}
+    if saved["size"] != size:
+        raise BrainhiveError(
+            f"{folder.path} was started with {saved['size']} pictures a step, and now has {size}",
+            f"--processes {saved['size'] // (settings.batch_size * settings.accumulate)}, or --again",
+        )
+    if launch.is_main:
+        folder.forget_events_after(learner.step)
+    steps, workers = range(learner.step, settings.steps), decoders(recipe.run.workers, launch)
+    with console.progress("train-prior", len(steps) * size) as bar:
+        given = (training.pictures, steps, size, settings.accumulate, recipe.seed, workers, launch)
+        for batch in batches(*given):
+            share = len(batch.rows) * launch.processes / batch.count
+            loss = training.loss(batch) * share
+            loss.backward()
+            learner.losses.append(loss.detach())
+            if not batch.is_last:
+                continue
+            launch.average_gradients(learner.parameters)
+            learner.update()
+            bar.advance(size, f"step {learner.step}")
+            is_due = learner.step % settings.checkpoint_steps == 0 or learner.step == settings.steps
+            if is_due and launch.is_main:
+                mean = settings.accumulate * float(torch.stack([*learner.losses]).mean())
+                _require_finite(mean, learner)
+                event = {"step": learner.step, "loss": mean}
+                folder.log(**event)
+                track(event)
+            after_step(learner.step)
+            if is_due and launch.is_main:
+                learner.save(folder, at_start=saved["at_start"], size=size)
+    at_start: list[float] = saved["at_start"]
+    return at_start
+
+
+def _require_finite(loss: float, learner: Learner) -> None:
+    """Stop a training that has diverged: one loss or gradient that is not finite spoils all that follow."""
+    norm = float(learner.norm)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise BrainhiveError(
+            f"the training has diverged by step {learner.step}: loss {loss:g}, norm of the gradient {norm:g}",
+            "a lower train.lr, or train.precision=fp32; the last checkpoint is from before",
+        )

@@ -1,0 +1,158 @@
+"""The recipe of train-prior."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.recipe import Names, Savings
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.models import encoders, generators, priors
+from brainhive_cli.models.encoders import Encoders
+from brainhive_cli.models.generators import Objective
+
+INCEPTION = "inception"
+"""The features of FID as it was defined: torchmetrics' InceptionV3."""
+
+
+def _generator_or_none(value: Any) -> Any:
+    if isinstance(value, str) and not parts.is_kind("generators", value):
+        value = {"source": value}
+    return None if value is None else parts.resolve("generators", value, default=generators.DEFAULT)
+
+
+def _known_features(name: str) -> str:
+    if name != INCEPTION:
+        try:
+            encoders.resolve(name)
+        except RecipeError as error:
+            raise RecipeError(f"fid_features: {error.message}", f"{INCEPTION}, or {error.hint}") from error
+    return name
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Train(Objective):
+    """How the prior is trained; defaults are BrainHiVE's."""
+
+    steps: int = Field(100_000, gt=0, le=1_000_000_000, description="steps of the optimiser")
+    batch_size: int = Field(16, gt=0, le=2**14, description="pictures a backward pass, on each process")
+    accumulate: int = Field(
+        1, gt=0, le=10_000, description="backward passes a step, of batch_size pictures each"
+    )
+    optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="adamw8bit needs bitsandbytes")
+    lr: float = Field(1e-4, gt=0, description="learning rate, constant")
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="of AdamW")
+    grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of a running average of the weights, which is then what is kept"
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "bf16", description="dtype of the diffusion model and of autocast"
+    )
+    gradient_checkpointing: bool = Field(False, description="less memory, a third more time")
+    compile: bool = Field(False, description="compile the diffusion model; the first step then takes minutes")
+    checkpoint_steps: int = Field(1000, gt=0, description="steps between checkpoints")
+
+
+class Recipe(BaseRecipe):
+    """Which prior is trained on which pictures, for which diffusion model."""
+
+    is_tracked: ClassVar[bool] = True
+    LESS_MEMORY: ClassVar[Savings] = (
+        {"train.batch_size": 0.5, "train.accumulate": 2},
+        *({"cache_latents": True}, {"train.gradient_checkpointing": True}),
+    )
+
+    dataset: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
+        "image-folder", validate_default=True, description="pictures"
+    )
+    split: str = Field("train", description="split whose pictures are learned")
+    encoders: Encoders = Field(
+        ["clip-h14", "vae"], validate_default=True, min_length=1, description="embeddings that are fused"
+    )
+    embed_missing: bool = Field(False, description="compute embeddings that no store holds, at every step")
+    cache_latents: bool = Field(
+        False, description="encode each picture once, into a store under paths.latents"
+    )
+    generator: Annotated[Any, parts.part("generators", generators.DEFAULT)] = Field(
+        {"kind": generators.DEFAULT, "source": "hub:stabilityai/stable-diffusion-xl-base-1.0"},
+        validate_default=True,
+        description="frozen diffusion model",
+    )
+    prior: Annotated[Any, parts.part("priors", priors.DEFAULT)] = Field(
+        priors.DEFAULT, validate_default=True, description="kind and sizes of a new prior"
+    )
+    continue_from: str | None = Field(
+        None, description="a prior whose training is continued, instead of a new one"
+    )
+    freeze: Names = Field([], description="names of the prior's modules that stay as they are")
+    resolution_px: int = Field(512, gt=0, le=16_384, description="short side and centre crop of the pictures")
+    resize: Literal["lanczos", "bilinear"] = Field(
+        "lanczos", description="interpolation to that size (BrainHiVE: bilinear)"
+    )
+    crop_ids: Literal["resized", "original"] = Field(
+        "resized",
+        description="picture in whose pixels the corner of the crop is given to the diffusion model: the "
+        "resized one, as it was trained, or the original one, as BrainHiVE's repository does",
+    )
+    posterior: Literal["mode", "sample"] = Field(
+        "mode",
+        description="value of the autoencoder's posterior that is trained on; sample (BrainHiVE's) is drawn "
+        "from the seed in each step, which cache_latents cannot do",
+    )
+    token_dropout: float = Field(0.1, ge=0, lt=1, description="share of tokens zeroed")
+    validation_items: int = Field(
+        32, ge=0, description="pictures kept from training, for the validation loss"
+    )
+    sampler: Annotated[Any, BeforeValidator(_generator_or_none)] = Field(
+        None,
+        description="few-step diffusion model for the samples, or its source; default: the one trained on",
+    )
+    sample_items: int = Field(6, ge=0, description="validation pictures that are generated")
+    sample_steps: int = Field(4, gt=0, le=1000, description="denoising steps of the samples")
+    sample_every: int = Field(5000, ge=0, description="steps between samples; 0: only at the end")
+    similarity: Encoders = Field(
+        ["clip-l14"],
+        validate_default=True,
+        description="encoders that compare samples with the true pictures",
+    )
+    lpips: bool = Field(True, description="compare them by LPIPS too (AlexNet, 233 MB)")
+    fid_items: int = Field(0, ge=0, description="pictures kept from training for FID and KID at the end")
+    fid_features: Annotated[str, AfterValidator(_known_features)] = Field(
+        INCEPTION, description=f"{INCEPTION}, or an encoder, whose features these take"
+    )
+    seed: int = Field(0, ge=0, description="seed of weights, noise and order")
+    train: Train = Train()
+
+    @property
+    def idle(self) -> list[str]:
+        """Keys that are set and have no effect because of others, each with the reason."""
+        found = {}
+        if self.continue_from is not None:
+            found["prior"] = f"continue_from={self.continue_from} brings its own sizes"
+        if not self.sample_items:
+            found["sample_every"] = "sample_items=0 generates nothing"
+        if not (self.sample_items or self.fid_items):
+            reason = "sample_items=0 and fid_items=0 generate nothing"
+            found |= dict.fromkeys(("sampler", "sample_steps"), reason)
+        if not self.fid_items:
+            found["fid_features"] = "fid_items=0 measures none"
+        default = type(self)()
+        return [
+            f"{key} has no effect: {reason}"
+            for key, reason in found.items()
+            if getattr(self, key) != getattr(default, key)
+        ]
+
+    @model_validator(mode="after")
+    def _samples_no_cached_latents(self) -> Self:
+        if self.cache_latents and self.posterior == "sample":
+            raise RecipeError(
+                "posterior is sample, but cache_latents keeps one latent of each picture",
+                "posterior=mode, or cache_latents=false",
+            )
+        return self

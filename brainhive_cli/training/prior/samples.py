@@ -1,0 +1,195 @@
+"""Samples of pictures kept from training, next to the true pictures, and the metrics of both."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.core import artifacts, console
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.targets.encoder_groups import encode
+from brainhive_cli.data.targets.views import to_pictures
+from brainhive_cli.measurement.distribution import distances, require
+from brainhive_cli.measurement.metrics.perceptual import inception, lpips
+from brainhive_cli.measurement.statistics import Metric
+from brainhive_cli.models import encoders
+from brainhive_cli.models.encoders import EncoderConfig
+from brainhive_cli.models.generators import Sampling
+from brainhive_cli.reports.sheets import INK, Tile, draw_rows
+from brainhive_cli.training.prior.components import embed_empty_prompt, load_generator
+from brainhive_cli.training.prior.loop import Training
+from brainhive_cli.training.prior.recipe import INCEPTION
+
+LAST = "last"
+"""Name of the samples of the finished prior, which a page shows."""
+SAMPLER_PROMPT = "sampler_prompt.safetensors"
+Values = NDArray[np.float64] | BrainhiveError
+"""Values of the items [N], or the reason why there are none."""
+
+
+def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
+    """Generate the sample items, in one process, on a sheet `samples/<name>.png`; return their metrics."""
+    training = replace(training, launch=replace(training.launch, rank=0, processes=1))
+    recipe, images = training.recipe, training.pictures.images
+    chosen = training.pictures.held[: recipe.sample_items]
+    if not len(chosen):
+        return {}
+    with _sampler(training, folder) as generator:
+        made = _generate(training, generator, chosen)
+    del generator  # its memory is the metrics' now
+    true = _true(training, chosen)
+    rows = [
+        [Tile(seen, [images.concepts[index]], frame=INK), Tile(generated, ["generated"])]
+        for index, seen, generated in zip(chosen, to_pictures(true), to_pictures(made), strict=True)
+    ]
+    folder.replace(f"samples/{name}.png", draw_rows("", rows).save)
+    if name == LAST:
+        artifacts.write(folder, [_sheet(folder, [images.image_ids[index] for index in chosen], rows)])
+    launch = training.launch
+    metrics = {"lpips": partial(lpips, true, made, launch.device)} if recipe.lpips else {}
+    for config in recipe.similarity:
+        metrics[f"similarity_{config.name}"] = partial(_similarity, config, true, made, launch)
+    return {metric: _or_reason(measure) for metric, measure in metrics.items()}
+
+
+def loss_curve(run: RunFolder) -> list[artifacts.Curve]:
+    """Draw the loss over the steps, as the log has it; nothing where there are not two."""
+    found = {event["step"]: event["loss"] for event in run.events() if {"step", "loss"} <= event.keys()}
+    line = artifacts.Line("training loss", list(found.values()))
+    curve = artifacts.Curve("Loss", "step", list(found), [line], section="Training")
+    return [curve] if len(found) > 1 else []
+
+
+def _sheet(run: RunFolder, image_ids: Sequence[str], rows: Sequence[Sequence[Tile]]) -> artifacts.Sheet:
+    """Keep the pictures of a sheet one by one, for pages."""
+    kept = [
+        [
+            artifacts.Tile(
+                artifacts.save_picture(run, f"samples/{row}-{column}", tile.picture), tile.lines[:1]
+            )
+            for column, tile in enumerate(tiles)
+        ]
+        for row, tiles in enumerate(rows)
+    ]
+    found = [artifacts.Row(*pair) for pair in zip(image_ids, kept, strict=True)]
+    note = "Of pictures kept from training; made of their own embeddings, without a brain."
+    return artifacts.Sheet("What the prior generates", ("seen", "generated"), found, "Samples", note)
+
+
+def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
+    """Generate the items kept for it, each process its share, and measure FID and KID on the main process.
+
+    Raises:
+        BrainhiveError: if there are too few items, or weights of the network that embeds them are missing.
+    """
+    recipe, launch = training.recipe, training.launch
+    chosen = training.pictures.held[: recipe.fid_items]
+    require(len(chosen))
+    features = _features(recipe.fid_features, launch)
+    share = chosen[list(launch.shard(range(len(chosen))))]
+    found: list[tuple[Tensor, Tensor]] = []
+    with _sampler(training, folder) as generator:
+        for some in _batches(share, recipe.train.batch_size):
+            true, made = _true(training, some), _generate(training, generator, some)
+            found.append((features(true).cpu(), features(made).cpu()))
+    shares = launch.gather(found)
+    if not launch.is_main:
+        return []
+    true, made = (torch.cat(each) for each in zip(*chain.from_iterable(shares), strict=True))
+    protocol = f"features of {recipe.fid_features}, {recipe.sample_steps} steps"
+    return distances(true, made, protocol=protocol, split="validation", seeds=(recipe.seed,))
+
+
+def try_out(training: Training, folder: RunFolder) -> None:
+    """Sample and measure before the first step, so that what is missing is known before hours of training."""
+    if training.launch.is_main:
+        found = show(training, folder, "step-000000")
+        if training.recipe.fid_items:
+            found["fid"] = _or_reason(partial(_try_distribution, training))
+        for metric, values in found.items():
+            if isinstance(values, BrainhiveError):
+                console.warn(f"there will be no {metric}: {values.in_one_line}")
+    training.launch.barrier()
+
+
+def _try_distribution(training: Training) -> NDArray[np.float64]:
+    chosen = training.pictures.held[: training.recipe.fid_items]
+    require(len(chosen))
+    features = _features(training.recipe.fid_features, training.launch)
+    return features(_true(training, chosen[:1])).double().cpu().numpy()
+
+
+@contextmanager
+def _sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
+    """Yield the diffusion model that samples; a separate one is loaded for as long as it is needed."""
+    if training.recipe.sampler is None:
+        yield training.generator
+        return
+    generator = load_generator(training.recipe.sampler, training.recipe, training.launch)
+    embed_empty_prompt(generator, folder, SAMPLER_PROMPT, training.launch)
+    training.prior.attach(generator)
+    yield generator
+
+
+@torch.no_grad()
+def _generate(training: Training, generator: Any, chosen: NDArray[np.int64]) -> Tensor:
+    """Generate pictures [N, 3, H, W] in 0..1 from the chosen ones' embeddings."""
+    recipe, made = training.recipe, []
+    sampling = Sampling(steps=recipe.sample_steps)
+    for some in _batches(chosen, recipe.train.batch_size):
+        embeddings = training.embeddings(training.pictures.batch(some))
+        conditioning = training.prior.condition_on_embeddings(embeddings)
+        made.append(generator.generate(conditioning, some.tolist(), recipe.resolution_px, sampling).cpu())
+    return torch.cat(made)
+
+
+def _batches(chosen: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    return [chosen[start : start + size] for start in range(0, len(chosen), size)]
+
+
+def _true(training: Training, chosen: NDArray[np.int64]) -> Tensor:
+    """Read pictures [N, 3, H, W] in 0..1 as training sees them."""
+    view, images = training.pictures.view, training.pictures.images
+    return torch.stack([view(images.open(index))[0] for index in chosen.tolist()]) / 255
+
+
+def _similarity(config: EncoderConfig, true: Tensor, made: Tensor, launch: Launch) -> NDArray[np.float64]:
+    """Cosine of an encoder's embeddings of true and generated pictures: [N]."""
+    features = _encoder_features(config, launch)
+    return F.cosine_similarity(features(true), features(made)).double().cpu().numpy()
+
+
+def _encoder_features(config: EncoderConfig, launch: Launch) -> Callable[[Tensor], Tensor]:
+    """Load an encoder: pictures [N, 3, H, W] in 0..1 to features [N, D]."""
+    encoder = config.build()
+    encoder.module.to(launch.device)
+
+    def features(images: Tensor) -> Tensor:
+        views = encoder.preprocess_all(to_pictures(images))
+        return encode(encoder.module, views, "fp32", launch)[0].flatten(1).clone()
+
+    return features
+
+
+def _features(name: str, launch: Launch) -> Callable[[Tensor], Tensor]:
+    is_inception = name == INCEPTION
+    return inception(launch.device) if is_inception else _encoder_features(encoders.resolve(name), launch)
+
+
+def _or_reason(measure: Callable[[], NDArray[np.float64]]) -> Values:
+    try:
+        return measure()
+    except RecipeError:  # a name that does not exist, not weights that are missing
+        raise
+    except BrainhiveError as error:
+        return error

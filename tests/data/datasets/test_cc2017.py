@@ -1,0 +1,189 @@
+"""cc2017 as it is distributed: frames that stay on disk, captions in pickles, labels, masks in tars."""
+
+import json
+import pickle
+from pathlib import Path
+
+import cc2017_files
+import numpy as np
+import pytest
+import torch
+from cc2017_files import COUNTS, captions_of, frames_of, key_masks_of, labels_of
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.datasets import BadPicture, StimulusSet
+from brainhive_cli.data.datasets._pictures import Pictures
+from brainhive_cli.data.datasets.cc2017 import Config
+
+
+def cc2017(**knobs: str) -> Pictures:
+    return Config(**knobs).build(Paths())
+
+
+def clips(split: str = "train", **knobs: str) -> StimulusSet:
+    return cc2017(**knobs).images(split)
+
+
+@pytest.fixture
+def root(home: Path) -> Path:
+    """The files, the masks unpacked."""
+    root = cc2017_files.write(home / "data/cc2017")
+    cc2017_files.unpack_masks(root)
+    return root
+
+
+@pytest.mark.parametrize("is_archive", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.uint8], ids=str)
+def test_clips_are_the_frames_of_the_tensor_whatever_its_numbers(home, dtype, is_archive):
+    cc2017_files.write(home / "data/cc2017", dtype=dtype, is_archive=is_archive, masks="none")
+
+    found = pickle.loads(pickle.dumps(clips("test")))  # as for workers
+
+    assert (len(found), found.frames, found.medium) == (COUNTS["test"], 6, "clip")
+    expected = np.moveaxis(frames_of("test", COUNTS["test"]) * 255, 2, -1)
+    steps = {torch.float16: 0.13, torch.bfloat16: 1.01}  # of a byte, near 255
+    for index, frames in enumerate(expected):
+        clip = found.open(index)
+        assert (clip.rate_hz, clip.frames.dtype, clip.frames.shape) == (3.0, np.uint8, (6, 8, 8, 3))
+        assert np.abs(clip.frames - frames).max() <= 0.001 + (dtype in steps) * (0.5 + steps.get(dtype, 0))
+
+
+def test_a_clip_is_called_by_its_index_and_its_film_is_its_concept(home):
+    cc2017_files.write(home / "data/cc2017", {"train": 481, "test": 2}, torch.uint8, masks="none")
+    found = clips("train")
+    assert found.image_ids[:2] == ["train/0", "train/1"] and found.image_ids[480] == "train/480"
+    assert [found.concepts[n] for n in (0, 239, 240, 480)] == [f"train/film-0{n}" for n in (1, 1, 2, 3)]
+    assert cc2017().splits == ("train", "test") and clips("test").image_ids == ["test/0", "test/1"]
+
+
+@pytest.mark.parametrize("text", [object, str])
+def test_captions_are_read_from_numpys_pickles_and_qwens_are_a_set_of_their_own(home, text):
+    cc2017_files.write(home / "data/cc2017", text=text, masks="none")
+
+    own, other = clips(), clips(captions="qwen")
+
+    for found, how in ((own, "blip2"), (other, "qwen")):
+        expected = captions_of("train", COUNTS["train"], how)
+        assert [found.captions_of(n) for n in range(len(found))] == [[text] for text in expected]
+    assert (own.dataset, other.dataset) == ("cc2017", "cc2017-qwen")
+    assert {cc2017(captions=how).recorded_as for how in ("blip2", "qwen")} == {"cc2017"}
+
+
+def test_labels_are_those_of_the_json_with_the_names_of_51_concepts(root):
+    found = clips("test")
+    assert np.array_equal([found.labels_of(n) for n in range(3)], labels_of("test", 3))
+    assert len(found.label_names) == 51 and found.label_names[:3] == ("animal", "human", "vehicle")
+
+
+def test_the_key_object_is_chosen_among_the_masks_of_all_objects(root):
+    found = clips()
+    for index, expected in enumerate(key_masks_of(COUNTS["train"])):
+        masks = np.stack(found.masks_of(index))
+        assert masks.dtype == np.uint8 and np.array_equal(masks, expected)
+
+
+def test_masks_of_key_objects_that_are_made_already_are_read_as_they_are(home):
+    root = cc2017_files.write(home / "data/cc2017", masks="tensor")
+    padded = np.concatenate([key_masks_of(3), np.zeros((4317, 6, 8, 8), bool)])  # as NEURONS' scripts do
+    torch.save(torch.from_numpy(padded).float(), root / "masks/key_objects_masks_test.pt")
+    for split, count in COUNTS.items():
+        found = [np.stack(clips(split).masks_of(n)) for n in range(count)]
+        assert np.array_equal(found, key_masks_of(count))
+
+
+def test_what_is_not_there_is_none_and_where_it_is_had_is_said(home):
+    root = cc2017_files.write(home / "data/cc2017")
+    assert clips().masks is None and clips().absent["masks"].startswith("tar -xf ")  # packed still
+    for name in ("GT_train_caption.pt", "qwen_annotation/qwen_train_caption_tag_category_id.json"):
+        (root / name).unlink()
+    (root / "masks/mask_cls_train_qwen_video.tar.gz").unlink()
+    found = clips()
+    assert (found.captions, found.masks, found.labels, found.label_names) == (None, None, None, ())
+    assert found.absent["captions"] == "brainhive fetch cc2017 gets GT_train_caption.pt"
+    assert set(found.absent) == {"captions", "labels", "masks"} and clips("test").captions
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def replace_frames(root: Path, frames: torch.Tensor, name: str = "GT_train_3fps.pt") -> None:
+    (root / "GT_train_3fps.pt").unlink()
+    torch.save(frames, root / name)
+
+
+def rename_masks(root: Path) -> None:
+    path = root / "masks/mask_cls_dict_train_qwen_video.json"
+    path.write_text(path.read_text().replace("mask_4_", "mask_4000_"))
+
+
+def caption_of(root: Path, content: object) -> None:
+    torch.save(content, root / "GT_train_caption.pt")
+
+
+def label(root: Path, labels: list[int], count: int = 5) -> None:
+    path = root / "qwen_annotation/qwen_train_caption_tag_category_id.json"
+    path.write_text(json.dumps([{"category_id": labels}] * count))
+
+
+BAD = {
+    r"no .*/GT_train_3fps\.pt$": lambda root: (root / "GT_train_3fps.pt").unlink(),
+    r"GT_train_3fps\.pt is damaged or cut short": lambda root: cut(root / "GT_train_3fps.pt"),
+    r"GT_train_3fps\.pt .*has frames \[5, 6, 8, 8, 3\], not \[N, F, 3, H, W\]": lambda root: replace_frames(
+        root, torch.rand(5, 6, 8, 8, 3)
+    ),
+    r"GT_train_3fps\.pt .*torch\.float32 \[5, 3\], not numbers \[N, F, 3, H, W\]": lambda root: (
+        replace_frames(root, torch.rand(5, 3))
+    ),
+    r"GT_train_3fps\.pt .*it holds dict \[\], not numbers": lambda root: replace_frames(root, {"a": 1}),
+    r"has 16 frames a clip, not 6 \(3 a second of two\)": lambda root: replace_frames(
+        root, torch.rand(5, 16, 3, 8, 8)
+    ),
+    r"frames of another rate, GT_train_8fps\.pt, and no GT_train_3fps": lambda root: replace_frames(
+        root, torch.rand(5, 6, 3, 8, 8), "GT_train_8fps.pt"
+    ),
+    r"GT_train_caption\.pt has captions of 4 clips, and there are 5": lambda root: caption_of(
+        root, np.array(list("abcd"), object)
+    ),
+    r"GT_train_caption\.pt is damaged": lambda root: cut(root / "GT_train_caption.pt"),
+    r"GT_train_caption\.pt .*it holds float64, not captions": lambda root: caption_of(root, np.ones(5)),
+    r"GT_train_caption\.pt holds Python objects that could run code": lambda root: caption_of(
+        root, np.array([Path("a")] * 5, object)
+    ),
+    r"category_id\.json has labels of 6 clips, and there are 5": lambda root: label(root, [0] * 51, 6),
+    r"category_id\.json: 0\.category_id: List should have at least 51 items": lambda root: label(
+        root, [0] * 50
+    ),
+    r"category_id\.json: 0\.category_id\.0: Input should be 0 or 1, got 7": lambda root: label(
+        root, [7] + [0] * 50
+    ),
+    r"dict_train_qwen_video\.json has masks of clip 4000, and there are 5": rename_masks,
+    r"dict_train_qwen_video\.json has masks of 2 clips, and there are 5": lambda root: (
+        root / "masks/mask_cls_dict_train_qwen_video.json"
+    ).write_text(json.dumps({f"mask_{clip}_f0": {"0": "dog"} for clip in range(2)})),
+    r"masks_train\.pt has masks of 7 clips of 6 frames, and there are 5 of 6": lambda root: torch.save(
+        torch.zeros(7, 6, 8, 8), root / "masks/key_objects_masks_train.pt"
+    ),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_files_are_one_line_with_a_way_out(root, message):
+    BAD[message](root)
+    with pytest.raises(BrainhiveError, match=message) as caught:
+        clips()
+    assert "\n" not in caught.value.message and caught.value.hint and caught.value.exit_code in (1, 3)
+
+
+def test_frames_beyond_0_to_1_and_masks_that_are_missing_or_damaged_are_named_when_read(root):
+    replace_frames(root, torch.rand(5, 6, 3, 8, 8) * 2 - 1)
+    with pytest.raises(BadPicture, match=r"clip 3 of .*GT_train_3fps\.pt .*not in 0 to 1"):
+        clips().open(3)
+    folder = root / "masks/mask_cls_train_qwen_video"
+    cut(folder / "mask_2_f4_1.png")
+    with pytest.raises(BadPicture, match=r"mask_2_f4_1\.png cannot be decoded"):
+        clips().masks_of(2)
+    (folder / "mask_2_f4_1.png").unlink()
+    with pytest.raises(MissingData, match=r"mask_2_f4_1\.png is missing, though mask_cls_dict_train"):
+        clips().masks_of(2)

@@ -1,0 +1,135 @@
+"""COCO in the real layout, with and without annotations."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.datasets import BadPicture
+from brainhive_cli.data.datasets._pictures import Pictures
+from brainhive_cli.data.datasets.coco import Config
+
+NUMBERS = {"train2017": [9, 25, 30, 34], "val2017": [139], "test2017": [1]}
+
+
+@pytest.fixture
+def root(home: Path) -> Path:
+    """Six pictures and no annotations."""
+    root = home / "data/coco"
+    for folder, numbers in NUMBERS.items():
+        (root / folder).mkdir(parents=True)
+        for number in numbers:
+            Image.new("RGB", (6, 4)).save(root / folder / f"{number:012d}.jpg")
+    return root
+
+
+def annotate(root: Path, **more: Any) -> None:
+    """In picture 9 two bowls cover more than a dog, in 25 less; picture 30 has a crowd, and 34 nothing."""
+    outline = [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]
+    content = {
+        "images": [{"id": n, "file_name": f"{n:012d}.jpg"} for n in NUMBERS["train2017"]],
+        "categories": [{"id": 51, "name": "bowl"}, {"id": 18, "name": "dog"}],
+        "annotations": [
+            {"image_id": 9, "category_id": 18, "area": 50.5, "segmentation": outline},
+            {"image_id": 9, "category_id": 51, "area": 30.0, "segmentation": outline},
+            {"image_id": 9, "category_id": 51, "area": 31.0, "segmentation": outline},
+            {"image_id": 25, "category_id": 51, "area": 1.0, "segmentation": outline},
+            {"image_id": 25, "category_id": 51, "area": 1.0, "segmentation": outline},
+            {"image_id": 25, "category_id": 18, "area": 9.0, "segmentation": outline},
+            {"image_id": 30, "category_id": 18, "area": 9, "segmentation": {"counts": [1], "size": [1, 1]}},
+        ],
+    }
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / "annotations/instances_train2017.json").write_text(json.dumps({**content, **more}))
+
+
+def coco(**knobs: Any) -> Pictures:
+    return Config(**knobs).build(Paths())
+
+
+def test_pictures_without_annotations_are_concepts_of_their_own(root: Path) -> None:
+    assert coco().splits == ("train", "validation", "test")
+    for split, folder in zip(("train", "validation", "test"), NUMBERS, strict=True):
+        images = coco().images(split)
+        assert images.image_ids == tuple(f"{folder}/{number:012d}" for number in NUMBERS[folder])
+        assert images.concepts == tuple(f"{number:012d}" for number in NUMBERS[folder])
+        assert images.open(0).size == (6, 4)
+
+
+def test_a_concept_is_the_category_that_covers_most_of_a_picture(root: Path) -> None:
+    annotate(root)
+    assert coco().images("train").concepts == ("bowl", "dog", "dog", "000000000034")
+    assert coco().images("validation").concepts == ("000000000139",)
+
+
+def test_pictures_may_lie_in_a_folder_of_images_and_be_of_another_year(root: Path) -> None:
+    path = root / "images/val2014/COCO_val2014_000000000042.jpg"
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", (2, 2)).save(path)
+    assert coco(year=2014).splits == ("validation",)
+    assert coco(year=2014).images("validation").image_ids == ("val2014/COCO_val2014_000000000042",)
+
+
+def test_what_opens_pictures_can_be_pickled(root: Path) -> None:
+    images = coco().images("train")
+    assert pickle.loads(pickle.dumps(images)).open(2).size == (6, 4)
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(root: Path) -> None:
+    (root / "train2017/000000000025.jpg").write_bytes(b"no picture")
+    with pytest.raises(BadPicture, match=r"train2017/000000000025\.jpg cannot be decoded"):
+        coco().images("train").open(1)
+
+
+@pytest.mark.parametrize("broken", [{"annotations": [{"image_id": 7}]}, {"images": 1}, {"categories": [{}]}])
+def test_annotations_of_another_layout_are_one_clear_error(root: Path, broken: dict[str, Any]) -> None:
+    annotate(root, **broken)
+    with pytest.raises(BrainhiveError, match=r"instances_train2017\.json( is not valid JSON)?: "):
+        coco().images("train")
+
+
+def test_annotations_cut_short_are_one_clear_error(root: Path) -> None:
+    annotate(root)
+    path = root / "annotations/instances_train2017.json"
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(BrainhiveError, match=r"instances_train2017\.json( is not valid JSON)?: "):
+        coco().images("train")
+
+
+def test_missing_data_say_what_is_expected_where_and_how_to_get_it(home: Path) -> None:
+    with pytest.raises(MissingData, match=r"no pictures .*data/coco/train2017/\*\.jpg") as caught:
+        coco().images("train")
+    assert "cocodataset.org" in caught.value.hint
+    (home / "data/coco/val2017").mkdir(parents=True)
+    with pytest.raises(MissingData, match=r"no pictures .*data/coco/val2017/\*\.jpg"):
+        coco().images("validation")
+    with pytest.raises(MissingData, match="has no split 'dev'"):
+        coco().images("dev")
+
+
+def test_captions_are_those_of_the_annotations_up_to_five(root: Path) -> None:
+    annotate(root)
+    texts = {9: ["a bowl ", "two bowls", "bowls", "a dog", "food", "a sixth"], 25: ["a dog"]}
+    content = {
+        "images": [{"id": n, "file_name": f"{n:012d}.jpg"} for n in NUMBERS["train2017"]],
+        "annotations": [{"image_id": n, "caption": text} for n, some in texts.items() for text in some],
+    }
+    path = root / "annotations/captions_train2017.json"
+    path.write_text(json.dumps(content))
+
+    found = Config().build(Paths()).images("train")
+
+    assert found.captions_of(0) == ["a bowl", "two bowls", "bowls", "a dog", "food"]
+    assert found.captions_of(1) == ["a dog"] * 5  # one that has fewer repeats them
+    with pytest.raises(MissingData, match="has no captions of train2017/000000000030"):
+        found.captions_of(2)
+
+
+def test_without_the_file_there_are_no_captions(root: Path) -> None:
+    found = Config().build(Paths()).images("train")
+    assert found.captions is None and found.medium == "picture"

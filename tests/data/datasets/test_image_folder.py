@@ -1,0 +1,169 @@
+"""Any folder of pictures: its splits, concepts and bad files."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.datasets import BadPicture, image_folder
+from brainhive_cli.data.datasets._pictures import Pictures
+from brainhive_cli.data.datasets.image_folder import Config
+
+
+def draw(path: Path, colour: str = "red", mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (6, 4), colour).save(path)
+
+
+def opened(root: Path, **knobs: object) -> Pictures:
+    return Config(root=str(root), **knobs).build(Paths())
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """Ten concepts of two pictures, each in its folder."""
+    for number in range(10):
+        for letter in "ab":
+            draw(tmp_path / f"pictures/c{number}/{letter}.png")
+    return tmp_path / "pictures"
+
+
+def test_a_flat_folder_is_one_split_of_concepts(flat: Path) -> None:
+    dataset = opened(flat)
+    images = dataset.images("train")
+    assert (dataset.name, dataset.splits, len(images)) == ("pictures", ("train",), 20)
+    assert images.image_ids[:3] == ("c0/a", "c0/b", "c1/a") and images.concepts[:3] == ("c0", "c0", "c1")
+
+
+def test_a_folder_behind_a_link_is_called_as_the_link(flat: Path, home: Path) -> None:
+    (home / "data").mkdir()
+    (home / "data/image-folder").symlink_to(flat)
+    assert Config().build(Paths()).name == "image-folder"
+    assert opened(home / "data/image-folder/.").name == "image-folder"
+
+
+def test_named_sub_folders_are_splits(tmp_path: Path) -> None:
+    for name in ("train/cat/one.jpg", "train/deep/dog/two.JPEG", "test/loose.webp", "train/notes.txt.png"):
+        draw(tmp_path / name)
+    (tmp_path / "train/cat/readme.md").write_text("no picture")
+    dataset = opened(tmp_path, name="mine", test_share=0.5)
+    assert dataset.splits == ("train", "test")
+    train, test = dataset.images("train"), dataset.images("test")
+    assert train.image_ids == ("train/cat/one", "train/deep/dog/two", "train/notes.txt")
+    assert train.concepts == ("cat", "dog", "notes.txt")
+    assert (test.image_ids, test.concepts) == (("test/loose",), ("loose",))
+
+
+def test_a_folder_called_val_is_the_validation_split(tmp_path: Path) -> None:
+    for name in ("train/cat/one.png", "val/cat/two.png"):
+        draw(tmp_path / name)
+    dataset = opened(tmp_path)
+    assert dataset.splits == ("train", "validation")
+    images = dataset.images("validation")
+    assert (images.image_ids, images.concepts) == (("val/cat/two",), ("cat",))
+
+
+def test_files_come_in_the_order_of_their_folders(tmp_path: Path) -> None:
+    for name in ("a-b/x.png", "a/y.png", "a.png", "a/b/z.png"):
+        draw(tmp_path / name)
+    assert opened(tmp_path).images("train").image_ids == ("a/b/z", "a/y", "a-b/x", "a")
+
+
+def test_what_opens_pictures_can_be_pickled(flat: Path) -> None:
+    images = pickle.loads(pickle.dumps(opened(flat).images("train")))
+    assert images.open(19).size == (6, 4)
+
+
+def test_a_concept_may_be_called_train(tmp_path: Path) -> None:
+    draw(tmp_path / "vehicles/train/a.png")
+    assert opened(tmp_path).images("train").concepts == ("train",)
+
+
+def test_held_out_concepts_are_no_training_concepts(flat: Path) -> None:
+    dataset = opened(flat, test_share=0.3)
+    train, test = dataset.images("train"), dataset.images("test")
+    assert len(set(test.concepts)) == 3 and not set(test.concepts) & set(train.concepts)
+    assert len(train) + len(test) == 20
+    assert opened(flat, test_share=0.3).images("test").image_ids == test.image_ids
+    assert opened(flat, test_share=0.3, seed=1).images("test").image_ids != test.image_ids
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "LA", "CMYK"])
+def test_pictures_of_every_mode_open_as_rgb(tmp_path: Path, mode: str) -> None:
+    draw(tmp_path / ("a.tif" if mode == "CMYK" else "a.png"), 1 if mode == "1" else "white", mode)
+    picture = opened(tmp_path).images("train").open(0)
+    assert (picture.mode, picture.size) == ("RGB", (6, 4))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", "half"])
+def test_a_picture_that_cannot_be_decoded_is_named(flat: Path, content: bytes | str) -> None:
+    bad = flat / "c3/a.png"
+    bad.write_bytes(bad.read_bytes()[:50] if isinstance(content, str) else content)
+    images = opened(flat).images("train")
+    with pytest.raises(BadPicture, match=r"c3/a\.png cannot be decoded"):
+        images.open(images.image_ids.index("c3/a"))
+
+
+def test_two_files_of_one_image_id_are_refused(flat: Path) -> None:
+    draw(flat / "c0/a.jpg")
+    with pytest.raises(BrainhiveError, match=r"a\.png and .*a\.jpg have one image id"):
+        opened(flat).images("train")
+
+
+def test_what_is_missing_is_said(tmp_path: Path, flat: Path, home: Path) -> None:
+    with pytest.raises(MissingData, match=r"no folder .*data/image-folder"):
+        image_folder.TINY.build(Paths())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingData, match="no pictures under"):
+        opened(tmp_path / "empty").images("train")
+    with pytest.raises(MissingData, match="has no split 'test'"):
+        opened(flat).images("test")
+    with pytest.raises(MissingData, match="has no recordings"):
+        opened(flat).recording(1, "train")
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """Three concepts of two pictures, one of them called train, and a list of a test picture."""
+    for concept in ("cat", "owl", "train"):
+        for letter in "ab":
+            draw(tmp_path / f"pictures/{concept}/{concept}_{letter}.jpg")
+    (tmp_path / "test.csv").write_text("owl/owl_b.jpg\n")
+    return tmp_path / "test.csv"
+
+
+def test_a_list_names_the_test_pictures_and_their_concepts_are_left_out(listed: Path) -> None:
+    dataset = opened(listed.parent / "pictures", test_list=str(listed))
+    train, test = dataset.images("train"), dataset.images("test")
+    assert dataset.splits == ("train", "test")
+    assert train.image_ids == ("cat/cat_a", "cat/cat_b", "train/train_a", "train/train_b")
+    assert train.concepts == ("cat", "cat", "train", "train")
+    assert (test.image_ids, test.concepts) == (("owl/owl_b",), ("owl",))
+    whole = opened(listed.parent / "pictures", test_list=str(listed), exclude_test_concepts=False)
+    assert [*whole.images("train").image_ids][2] == "owl/owl_a" and len(whole.images("train")) == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    (
+        (None, r"no list of test pictures .*test\.csv"),
+        (b"\xff\xfe\x00", r"no list of test pictures .*test\.csv"),
+        (b"\n", r"test\.csv lists no pictures"),
+        (b"owl/owl_b.jpg\nyak/yak_1.jpg\n", r"test pictures that are not below .*, 1 of 2: yak/yak_1\.jpg"),
+    ),
+)
+def test_a_list_that_is_none_is_refused(listed: Path, content: bytes | None, message: str) -> None:
+    listed.unlink()
+    if content is not None:
+        listed.write_bytes(content)
+    with pytest.raises(BrainhiveError, match=message):
+        opened(listed.parent / "pictures", test_list=str(listed)).images("test")
+
+
+@pytest.mark.parametrize("knobs", ({"test_list": "a", "test_share": 0.5}, {"exclude_test_concepts": False}))
+def test_keys_that_would_do_nothing_are_refused(knobs: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="test_list"):
+        Config(**knobs)

@@ -1,0 +1,376 @@
+"""ImageNet-1k in the layouts in which it is distributed, with a few small pictures."""
+
+import io
+import pickle
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.datasets import BadPicture, _tars
+from brainhive_cli.data.datasets._pictures import Pictures
+from brainhive_cli.data.datasets.imagenet import Config
+
+TENCH, GOLDFISH = "n01440764", "n01443537"
+"""The first two classes: labels 0 and 1."""
+FOLDER = {"train": "train", "validation": "val", "test": "test"}
+FORMS = ["folder", "parquet", "tar"]
+
+
+def jpeg(seed: int) -> bytes:
+    file = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (8, 12, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "jpeg")
+    return file.getvalue()
+
+
+CONTENT = {
+    "train": [(f"{TENCH}_10026", TENCH), (f"{TENCH}_9", TENCH), (f"{GOLDFISH}_18", GOLDFISH)],
+    "validation": [("ILSVRC2012_val_00000262", GOLDFISH), ("ILSVRC2012_val_00000293", TENCH)],
+    "test": [("ILSVRC2012_test_00000001", None), ("ILSVRC2012_test_00000002", None)],
+}
+"""Split to (name, class) of its pictures; ImageNet's test pictures have no class."""
+BYTES = {name: jpeg(n) for n, name in enumerate(name for some in CONTENT.values() for name, _ in some)}
+
+
+def as_folders(root: Path) -> None:
+    for split, some in CONTENT.items():
+        for name, of in some:
+            path = root / FOLDER[split] / (of or "") / f"{name}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(BYTES[name])
+
+
+def rows(split: str) -> list[dict[str, Any]]:
+    """The rows of ILSVRC/imagenet-1k: a picture's class follows its name; -1 stands for none."""
+    label = {TENCH: 0, GOLDFISH: 1, None: -1}
+    return [
+        {
+            "image": {"bytes": BYTES[name], "path": f"{name}_{of}.JPEG" if of else f"{name}.JPEG"},
+            "label": label[of],
+        }
+        for name, of in CONTENT[split]
+    ]
+
+
+def write_rows(path: Path, made: list[dict[str, Any]]) -> Path:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow reads parquet files")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pytest.importorskip("pyarrow.parquet").write_table(
+        pyarrow.Table.from_pylist(made), path, row_group_size=2
+    )
+    return path
+
+
+def as_parquet(root: Path) -> None:
+    for split in CONTENT:
+        write_rows(root / f"data/{split}-00000-of-00001.parquet", rows(split))
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(data), 0.5  # webdataset's own writer gives fractions of seconds
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def as_tars(root: Path) -> None:
+    """One picture a shard, as timm/imagenet-1k-wds names shards."""
+    for split, some in CONTENT.items():
+        for shard, (name, of) in enumerate(some):
+            files = {f"{name}.jpg": BYTES[name]}
+            if of:
+                files |= {f"{name}.cls": b"%d" % [TENCH, GOLDFISH].index(of), f"{name}.json": b"{}"}
+            write_tar(root / f"imagenet1k-{split}-{shard:04d}.tar", files)
+
+
+WRITE: dict[str, Callable[[Path], None]] = {"folder": as_folders, "parquet": as_parquet, "tar": as_tars}
+
+
+@pytest.fixture
+def root(home: Path) -> Path:
+    return home / "data/imagenet"
+
+
+@pytest.fixture(params=FORMS)
+def written(request: pytest.FixtureRequest, root: Path) -> Iterator[str]:
+    WRITE[request.param](root)
+    yield request.param
+
+
+def imagenet(**knobs: Any) -> Pictures:
+    return Config(**knobs).build(Paths())
+
+
+def test_every_form_gives_the_same_pictures_names_and_classes(root: Path, written: str) -> None:
+    dataset = imagenet()
+    assert dataset.splits == ("train", "validation", "test")
+    for split, some in CONTENT.items():
+        images = dataset.images(split)
+        found = {
+            id_.rsplit("/", 1)[-1]: (n, of)
+            for n, (id_, of) in enumerate(zip(images.image_ids, images.concepts, strict=True))
+        }
+        assert {name: of for name, (_, of) in found.items()} == {name: of or name for name, of in some}
+        for name, (index, _) in found.items():
+            with Image.open(io.BytesIO(BYTES[name])) as picture:
+                assert images.open(index).tobytes() == picture.tobytes()
+
+
+def test_an_id_is_the_path_in_a_folder_and_the_own_name_in_an_archive(root: Path, written: str) -> None:
+    above = {"folder": f"train/{TENCH}/"}.get(written, "")
+    assert imagenet().images("train").image_ids[0] == f"{above}{TENCH}_10026"
+
+
+@pytest.mark.parametrize(
+    ("layout", "split"),
+    [
+        ("ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG", "validation"),
+        ("ILSVRC/Data/CLS-LOC/train/n01440764/n01440764_10026.JPEG", "train"),
+        ("validation/tench/one.png", "validation"),
+        ("train/n01440764.tar", "train"),
+        ("ILSVRC2012_img_val.tar", "validation"),
+        ("imagenet_val-000000-val.tar", "validation"),
+        ("default/test/0000.parquet", "test"),
+        ("data/train-00000-of-00294.parquet", "train"),
+    ],
+)
+def test_other_layouts_are_recognised(root: Path, layout: str, split: str) -> None:
+    path = root / layout
+    if path.suffix == ".tar":
+        write_tar(path, {"n01440764_10026.JPEG": jpeg(0)})
+    elif path.suffix == ".parquet":
+        write_rows(path, rows("train"))
+    else:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(jpeg(0))
+    assert imagenet().splits == (split,)
+    assert imagenet().images(split).open(0).size == (12, 8)
+
+
+def test_folders_of_classes_may_be_links(root: Path, tmp_path: Path) -> None:
+    as_folders(tmp_path / "all")
+    (root / "train").mkdir(parents=True)
+    (root / "train" / TENCH).symlink_to(tmp_path / "all/train" / TENCH)
+    assert imagenet().images("train").image_ids == (
+        f"train/{TENCH}/{TENCH}_10026",
+        f"train/{TENCH}/{TENCH}_9",
+    )
+
+
+def test_an_image_id_column_names_pictures_and_a_row_does_where_nothing_else_can(root: Path) -> None:
+    some = rows("train")
+    write_rows(
+        root / "data/train-00000.parquet", [{**row, "image_id": f"x/{n}.JPEG"} for n, row in enumerate(some)]
+    )
+    write_rows(
+        root / "data/validation-00000.parquet",
+        [{**row, "image": {"bytes": row["image"]["bytes"], "path": None}} for row in some],
+    )
+    train, validation = (imagenet().images(split) for split in ("train", "validation"))
+    assert (train.image_ids[0], train.concepts[0]) == ("x/0", TENCH)
+    assert (validation.image_ids[2], validation.concepts[2]) == ("validation-00000/000002", GOLDFISH)
+
+
+def test_what_a_mac_adds_to_a_tar_is_no_picture(root: Path) -> None:
+    write_tar(root / "train-0.tar", {f"./._{TENCH}_9.JPEG": b"attributes", f"./{TENCH}_9.JPEG": jpeg(0)})
+    assert imagenet().images("train").image_ids == (f"{TENCH}_9",)
+
+
+def test_the_order_of_many_shards_is_theirs(root: Path) -> None:
+    names = [f"{TENCH}_{number}" for number in range(9, -1, -1)]
+    for shard, name in enumerate(names):
+        write_tar(root / f"imagenet1k-train-{shard:04d}.tar", {f"{name}.jpg": jpeg(0)})
+    assert imagenet().images("train").image_ids == tuple(names)
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(
+    root: Path, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BYTES, f"{TENCH}_9", BYTES[f"{TENCH}_9"][:300])
+    WRITE[written](root)
+    images = imagenet().images("train")
+    index = next(n for n, name in enumerate(images.image_ids) if name.endswith("_9"))
+    with pytest.raises(BadPicture, match=rf"{TENCH}_9\b.* cannot be decoded"):
+        images.open(index)
+    assert images.open(1 - index if index < 2 else 0).size == (12, 8)
+
+
+@pytest.mark.parametrize(("form", "broken"), [("parquet", 600), ("tar", 2200)])
+def test_an_archive_that_breaks_after_it_was_listed_is_a_bad_picture(
+    root: Path, form: str, broken: int
+) -> None:
+    WRITE[form](root)
+    images = imagenet().images("train")
+    for path in root.rglob("*train*"):
+        path.write_bytes(b"\xff" * broken + path.read_bytes()[broken:])
+    with pytest.raises(BadPicture, match=rf"{TENCH}_10026 in .*train.* cannot be decoded"):
+        images.open(0)
+
+
+@pytest.mark.parametrize("left", ["version https://git-lfs.github.com/spec/v1\n", "", 0.5, 1536, 2000])
+@pytest.mark.parametrize("form", ["parquet", "tar"])
+def test_an_archive_that_is_cut_short_is_one_clear_error(root: Path, form: str, left: str | float) -> None:
+    if form == "parquet":
+        path = write_rows(root / "train-0.parquet", rows("train"))
+    else:
+        path = write_tar(root / "train-0.tar", {f"{TENCH}_{n}.jpg": b"x" * 512 for n in range(4)})
+    data = path.read_bytes()
+    if isinstance(left, str):
+        path.write_text(left)
+    else:
+        path.write_bytes(data[: int(left * len(data)) if left < 1 else int(left)])
+    with pytest.raises(BrainhiveError, match=r"train-0\.\w+ is damaged or cut short: ") as caught:
+        imagenet().images("train")
+    assert "\n" not in caught.value.message and caught.value.hint
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("long", ["", f"{'x' * 80}/{'y' * 70}/", "ÿ/"])
+def test_tars_of_every_format_are_read_alike(root: Path, form: int, long: str) -> None:
+    root.mkdir(parents=True)
+    with tarfile.open(root / "train-0.tar", "w", format=form) as tar:
+        folder = tarfile.TarInfo("folder")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for number in range(3):
+            member = tarfile.TarInfo(f"{long if number == 1 else ''}{TENCH}_{number}.jpg")
+            member.size, member.mtime = len(jpeg(number)), 0.5
+            tar.addfile(member, io.BytesIO(jpeg(number)))
+    images = imagenet().images("train")
+    assert images.image_ids == (f"{TENCH}_0", f"{long}{TENCH}_1", f"{TENCH}_2")
+    for number in range(3):
+        with Image.open(io.BytesIO(jpeg(number))) as picture:
+            assert images.open(number).tobytes() == picture.tobytes()
+
+
+def listings(root: Path) -> list[Path]:
+    """What was kept of listings, beside the embeddings."""
+    return sorted((root.parents[1] / "embeddings").rglob("*"))
+
+
+def test_tars_are_read_through_once_and_again_when_one_has_changed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_tars(root)
+    read: list[str] = []
+    plain = _tars._listed
+    monkeypatch.setattr(_tars, "_listed", lambda shard: read.append(shard.name) or plain(shard))
+    first, again = imagenet().images("train"), imagenet().images("train")
+    assert sorted(read) == [f"imagenet1k-train-{shard:04d}.tar" for shard in range(3)]
+    assert (again.image_ids, again.concepts) == (first.image_ids, first.concepts)
+    assert [again.open(n).tobytes() for n in range(3)] == [first.open(n).tobytes() for n in range(3)]
+
+    write_tar(root / "imagenet1k-train-0001.tar", {"ÿ_n01443537.jpg": jpeg(1), "b.cls": b"0"})
+    changed = imagenet().images("train")
+    assert len(read) == 6
+    assert changed.image_ids[1] == "ÿ" and changed.concepts[1] == GOLDFISH
+    assert len(listings(root)) == 2  # the folder, and one file that took the other's place
+
+
+@pytest.mark.parametrize("damage", [b"", b"no archive", None])
+def test_a_listing_that_cannot_be_read_or_kept_is_done_without(root: Path, damage: bytes | None) -> None:
+    as_tars(root)
+    if damage is None:
+        (root.parents[1] / "embeddings").write_text("no folder")
+    else:
+        imagenet().images("train")
+        listings(root)[1].write_bytes(damage)
+    assert len(imagenet().images("train")) == 3
+
+
+def test_a_tar_with_a_broken_header_is_not_taken_for_a_short_one(root: Path) -> None:
+    path = write_tar(root / "train-0.tar", {f"{TENCH}_{n}.jpg": b"x" * 512 for n in range(4)})
+    data = path.read_bytes()
+    path.write_bytes(data[:2048] + b"\xff" * 512 + data[2560:])
+    with pytest.raises(
+        BrainhiveError, match=r"train-0\.tar is damaged or cut short: neither a file nor the end at byte 2048"
+    ):
+        imagenet().images("train")
+
+
+def test_a_parquet_without_pictures_is_refused(root: Path) -> None:
+    write_rows(root / "train-0.parquet", [{"emb": 0.5, "image_id": "a"}])
+    with pytest.raises(
+        BrainhiveError, match=r"train-0\.parquet has no pictures: none of its columns emb, image_id"
+    ):
+        imagenet().images("train")
+
+
+@pytest.mark.parametrize("form", ["parquet", "tar"])
+def test_two_pictures_of_one_image_id_are_refused(root: Path, form: str) -> None:
+    for shard in range(2):
+        if form == "parquet":
+            write_rows(root / f"train-{shard}.parquet", rows("train"))
+        else:
+            write_tar(root / f"train-{shard}.tar", {f"{TENCH}_10026.jpg": jpeg(shard)})
+    with pytest.raises(
+        BrainhiveError, match=rf"train-1\.\w+ and .*train-0\.\w+ have one image id, '{TENCH}_10026'"
+    ):
+        imagenet().images("train")
+
+
+def test_a_split_that_is_not_there_says_what_is_expected_where(root: Path) -> None:
+    for split in ("train", "validation", "test"):
+        with pytest.raises(MissingData, match=rf"no {split} pictures in .*data/imagenet: neither") as caught:
+            imagenet().images(split)
+        assert "ILSVRC/imagenet-1k" in caught.value.hint
+        assert f"--local-dir {root} " in caught.value.hint
+    write_tar(root / "imagenet1k-train-0000.tar", {f"{TENCH}_9.jpg": jpeg(0)})
+    assert imagenet().splits == ("train",)
+    with pytest.raises(
+        MissingData, match=r"no test pictures in .*: neither test/n01440764/\*\.JPEG, nor test-\*"
+    ):
+        imagenet().images("test")
+    with pytest.raises(MissingData, match="has no split 'dev'"):
+        imagenet().images("dev")
+
+
+def test_of_two_forms_one_must_be_chosen(root: Path) -> None:
+    as_folders(root)
+    as_tars(root)
+    with pytest.raises(MissingData, match=r"train is there several times: \*\.tar and .*data/imagenet/train"):
+        imagenet().images("train")
+    assert imagenet(form="tar").images("train").image_ids[0] == f"{TENCH}_10026"
+    assert imagenet(form="folder").images("train").image_ids[0] == f"train/{TENCH}/{TENCH}_10026"
+
+
+def test_without_pyarrow_parquet_is_refused_with_the_line_that_installs_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root.mkdir(parents=True)
+    (root / "train-0.parquet").touch()
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingExtra, match="needs pyarrow") as caught:
+        imagenet().images("train")
+    assert caught.value.hint == "pip install 'brainhive[parquet]'"
+
+
+def test_what_opens_pictures_travels_light_to_another_process(root: Path, written: str) -> None:
+    images = imagenet().images("train")
+    fresh = pickle.dumps(images.open)
+    images.open(0)
+    used = pickle.dumps(images.open)
+    assert used == fresh and BYTES[f"{TENCH}_10026"] not in used
+    assert [pickle.loads(used)(index).size for index in (2, 0, 1)] == [(12, 8)] * 3
+
+
+@pytest.mark.parametrize("form", ["parquet", "tar"])
+def test_a_link_to_a_folder_in_place_of_a_packed_file_is_not_followed(tmp_path: Path, form: str) -> None:
+    root, elsewhere = tmp_path / "imagenet", tmp_path / "elsewhere" / "val" / TENCH
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "a.JPEG").write_bytes(jpeg(0))
+    root.mkdir()
+    (root / f"train-0.{form}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MissingData, match="no validation pictures"):
+        imagenet(root=str(root)).images("validation")

@@ -1,0 +1,34 @@
+"""The rule by which a clip's key object is chosen."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+from brainhive_cli.data.datasets import _cc2017_words
+from brainhive_cli.data.datasets._key_object import key_object
+
+
+def test_key_objects_are_those_that_the_reference_chooses(golden: Path) -> None:
+    with safe_open(golden / "neurons/key_objects.safetensors", "np") as file:
+        cases = json.loads(file.metadata()["config"])["cases"]
+        found = {
+            name: key_object(dict(zip(case["objects"], file.get_tensor(f"input.{name}") > 0, strict=True)))
+            for name, case in cases.items()
+        }
+    assert found == {name: next(iter(case["expected"]), None) for name, case in cases.items()}
+
+
+def test_words_are_those_of_the_reference(golden: Path) -> None:
+    words = json.loads((golden / "neurons/words.json").read_text())
+    for name in ("background", "priority", "concepts"):
+        assert list(getattr(_cc2017_words, name.upper())) == words[name]
+
+
+def test_an_object_that_moves_farther_is_chosen_and_one_that_is_never_seen_is_not() -> None:
+    near, far, unseen = np.zeros((3, 3, 8, 8), bool)
+    for frame in range(3):
+        near[frame, 0, frame] = far[frame, 1, 2 * frame] = True
+    assert key_object({"cup": near, "car": far, "kite": unseen}) == "car"
+    assert key_object({"kite": unseen}) is None

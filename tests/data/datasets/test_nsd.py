@@ -1,0 +1,169 @@
+"""NSD's stimuli in the real layout, with the real picture ids and a few pixels each."""
+
+import csv
+import pickle
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.datasets import BadPicture
+from brainhive_cli.data.datasets._pictures import Pictures
+from brainhive_cli.data.datasets.nsd import CURATED, INFO, STIMULI, Config, _texts
+
+COUNT = 73000
+SHARED = [2, 5, 8]
+
+
+@pytest.fixture
+def root(home: Path) -> Path:
+    """Ten pictures, three of which all subjects saw."""
+    root = home / "data/nsd"
+    write_stimuli(root, 10)
+    write_info(root, 10, SHARED)
+    return root
+
+
+def write_stimuli(root: Path, count: int, side: int = 3) -> Path:
+    path = root / "nsddata_stimuli/stimuli/nsd" / STIMULI
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.arange(count * side * side * 3, dtype=np.int64).astype(np.uint8)
+    with h5py.File(path, "w") as file:
+        file["imgBrick"] = pixels.reshape(count, side, side, 3)
+    return path
+
+
+def write_info(root: Path, count: int, shared: list[int]) -> Path:
+    path = root / "nsddata/experiments/nsd" / INFO
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        shown = [f"subject{subject}_rep0" for subject in range(1, 9)]
+        table.writerow(["", "cocoId", "cocoSplit", "nsdId", "shared1000", *shown])
+        for n in range(count):  # others than the shared ones are shown to one subject each
+            trials = [100 * n + 1 if n in shared or n % 8 == s else 0 for s in range(8)]
+            table.writerow([n, 900 + n, "val2017", n, n in shared, *trials])
+    return path
+
+
+def write_captions(root: Path, captions: list[list[str]], dtype: type = str) -> Path:
+    path = root / CURATED
+    np.save(path, np.array(captions, dtype), allow_pickle=True)
+    return path
+
+
+def nsd(**knobs: Any) -> Pictures:
+    return Config(**knobs).build(Paths())
+
+
+def test_what_all_subjects_saw_is_the_test_split(root: Path) -> None:
+    train, test = (nsd().images(split) for split in ("train", "test"))
+    assert nsd().splits == ("train", "test")
+    assert test.image_ids == test.concepts == ("nsd00003", "nsd00006", "nsd00009")
+    assert len(train) == 7 and not set(train.image_ids) & set(test.image_ids)
+    np.testing.assert_array_equal(np.asarray(test.open(1)).ravel(), np.arange(5 * 27, 6 * 27))
+
+
+def test_the_thousand_shared_pictures_have_nsds_own_names(home: Path, shared: Path) -> None:
+    with (shared / "data/nsd/shared1000_ids.tsv").open() as file:
+        known = list(csv.DictReader(file, delimiter="\t"))
+    rows, root = [int(row["nsd_id_0based"]) for row in known], home / "data/nsd"
+    write_stimuli(root, COUNT, side=1)
+    write_info(root, COUNT, rows)
+    test = nsd().images("test")
+    assert [f"shared{n:04d}_{image_id}.png" for n, image_id in enumerate(test.image_ids, 1)] == [
+        row["file"] for row in known
+    ]
+    assert len(nsd().images("train")) == COUNT - 1000
+    assert np.asarray(test.open(999)).ravel()[0] == rows[999] * 3 % 256
+
+
+def test_the_pictures_of_some_subjects_are_a_set_of_their_own_with_the_signals_of_nsd(root: Path) -> None:
+    chosen = nsd(subjects="2,1")
+
+    assert (chosen.name, chosen.recorded_as) == ("nsd-1-2", "nsd")
+    # rows 0, 1 and 9 are theirs (8 would be subject 1's, but is shared)
+    assert chosen.images("train").image_ids == ("nsd00001", "nsd00002", "nsd00010")
+    assert chosen.images("test").image_ids == nsd().images("test").image_ids
+    assert chosen.images("train").dataset == "nsd-1-2"
+    np.testing.assert_array_equal(
+        np.asarray(chosen.images("train").open(2)).ravel(), np.arange(9 * 27, 10 * 27) % 256
+    )
+    with pytest.raises(RecipeError, match="nsd has no subject 9"):
+        nsd(subjects=[9])
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_captions_are_those_of_the_pictures_row_without_empty_ones(root: Path, dtype: type) -> None:
+    assert nsd().images("test").captions is None
+    write_captions(root, [[f"{n} a", "", f"{n} b"] for n in range(10)], dtype)
+
+    test = nsd().images("test")
+
+    assert test.captions_of(1) == ["5 a", "5 b", "5 a", "5 b", "5 a"]
+    assert pickle.loads(pickle.dumps(test)).captions_of(0)[0] == "2 a"
+
+
+def test_captions_that_are_missing_or_none_are_refused_in_one_line(root: Path) -> None:
+    path = write_captions(root, [["a"]] * 4 + [[""]] * 4)
+    test = nsd().images("test")
+    for place, row in ((1, 6), (2, 9)):  # one has none, one is beyond the file
+        with pytest.raises(MissingData, match=f"nsd/test has no captions of nsd0000{row}"):
+            test.captions_of(place)
+    np.save(path, np.zeros((10, 5)))
+    _texts.cache_clear()
+    with pytest.raises(BrainhiveError, match=r"float64 \[10, 5\], not strings") as caught:
+        test.captions_of(0)
+    assert CURATED in caught.value.hint
+
+
+def test_what_opens_pictures_holds_no_open_file(root: Path) -> None:
+    images = nsd().images("train")
+    fresh = pickle.dumps(images.open)
+    images.open(0)
+    assert pickle.dumps(images.open) == fresh
+    assert pickle.loads(fresh)(3).tobytes() == images.open(3).tobytes()
+
+
+def test_a_picture_that_cannot_be_read_is_named(root: Path) -> None:
+    images = nsd().images("test")
+    path = next(root.rglob(STIMULI))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(BadPicture, match=r"nsd00006 in .*nsd_stimuli\.hdf5 cannot be decoded"):
+        images.open(1)
+
+
+def test_a_file_cut_short_is_one_clear_error(root: Path) -> None:
+    path = next(root.rglob(STIMULI))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(BrainhiveError, match=r"nsd_stimuli\.hdf5 is damaged or cut short"):
+        nsd().images("test")
+
+
+def test_a_file_of_another_layout_is_refused(root: Path) -> None:
+    with h5py.File(next(root.rglob(STIMULI)), "w") as file:
+        file["images"] = np.zeros((10, 3, 4, 4), np.float16)
+    with pytest.raises(BrainhiveError, match="it has no dataset imgBrick"):
+        nsd().images("test")
+
+
+@pytest.mark.parametrize("written", ["", "nsdId,shared1000\n", "nsdId,shared1000\n10,True\n", "nsdId\n1\n"])
+def test_shared_pictures_that_are_not_said_or_not_there_are_no_split(root: Path, written: str) -> None:
+    next(root.rglob(INFO)).write_text(written)
+    with pytest.raises(BrainhiveError, match=r"all subjects saw|it has no 'shared1000'"):
+        nsd().images("train")
+
+
+def test_missing_data_say_what_is_expected_where_and_how_to_get_it(home: Path) -> None:
+    with pytest.raises(MissingData, match=r"no .*data/nsd/\*\*/nsd_stimuli\.hdf5") as caught:
+        nsd().images("train")
+    assert "naturalscenesdataset.org" in caught.value.hint
+    write_stimuli(home / "data/nsd", 3)
+    with pytest.raises(MissingData, match=r"no .*data/nsd/\*\*/nsd_stim_info_merged\.csv"):
+        nsd().images("train")
+    with pytest.raises(MissingData, match="has no split 'validation'"):
+        nsd().images("validation")

@@ -1,0 +1,393 @@
+"""THINGS-EEG and THINGS-MEG in the layout in which they are distributed, with contents of a few pictures."""
+
+import re
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import published
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.datasets import _things, things_eeg, things_meg
+from brainhive_cli.data.montages import THINGS_EEG
+from brainhive_cli.data.signal_stores import require_signals
+from brainhive_cli.data.signals.section import Signal
+from brainhive_cli.data.stores import ids
+from brainhive_cli.data.stores.recordings import path_of
+
+TAR_LINE = "mkdir -p {0} && tar -xf {0}.tar.gz -C {0}"
+CONCEPTS = {"train": ["00001_aardvark", "00002_abacus"], "test": ["00001_aircraft_carrier"]}
+FOLDER = {"train": "training_images", "test": "test_images"}
+
+
+def pictures(split: str) -> list[str]:
+    return [f"{FOLDER[split]}/{concept}/{concept[6:]}_01b.jpg" for concept in CONCEPTS[split]]
+
+
+def signal(split: str, channels: int = 63, samples: int = 10) -> NDArray[np.float16]:
+    shape = len(CONCEPTS[split]), 3, channels, samples
+    return np.random.default_rng(0).normal(size=shape).astype(np.float16)
+
+
+def content(split: str, **changes: Any) -> dict[str, Any]:
+    return published.eeg_content(signal(split), pictures(split), **changes)
+
+
+@pytest.fixture
+def root(home: Path) -> Path:
+    """The real layout of THINGS-EEG, below home."""
+    root = home / "data/things-eeg"
+    for split in CONCEPTS:
+        paint(root / "Image_set", split)
+        published.save_eeg(root, 1, split, content(split))
+    return root
+
+
+def paint(folder: Path, split: str, side: int = 4) -> None:
+    for path in pictures(split):
+        (folder / path).parent.mkdir(parents=True)
+        Image.new("RGB", (side, side)).save(folder / path)
+
+
+def save(root: Path, split: str, made: dict[str, Any]) -> Path:
+    return published.save_eeg(root, 1, split, made)
+
+
+def eeg(**knobs: Any) -> _things.Things:
+    return things_eeg.Config(**knobs).build(Paths())
+
+
+def test_signals_and_pictures_meet_by_image_id(root: Path) -> None:
+    for split in ("train", "test"):
+        images, recording = eeg().images(split), eeg().recording(1, split)
+        assert images.image_ids == tuple(path.removesuffix(".jpg") for path in pictures(split))
+        assert images.concepts == tuple(CONCEPTS[split])
+        assert ids.match_ids(recording.image_ids, images.image_ids, "").tolist() == list(range(len(images)))
+        np.testing.assert_array_equal(recording.signal, signal(split))
+        assert (recording.rate_hz, recording.times_s[1], recording.unit) == (250.0, 0.004, "whitened")
+        assert images.open(0).size == (4, 4)
+
+
+def test_the_montage_has_oz_once_and_poz(root: Path) -> None:
+    channels = eeg().recording(1, "train").space.names
+    assert len(set(channels)) == len(channels) == 63
+    assert (channels.index("POz"), channels.index("Oz")) == (57, 61)
+    assert eeg().channels is not None and len(set(eeg().channels or ())) == 17
+    assert {"Oz", "POz"} <= set(eeg().channels or ()) <= set(channels)
+
+
+def test_a_channel_list_in_the_file_wins(root: Path) -> None:
+    names = [f"E{number}" for number in range(63)]
+    save(root, "train", content("train", ch_names=names))
+    assert eeg().recording(1, "train").space.names == tuple(names)
+    save(root, "train", content("train", ch_names=None))
+    assert eeg().recording(1, "train").space.names == THINGS_EEG
+
+
+def test_the_times_before_the_picture_do_not_belong_to_the_samples(root: Path) -> None:
+    assert len(content("train")["times"]) == 60
+    np.testing.assert_allclose(eeg().recording(1, "train").times_s, np.arange(10) / 250, atol=1e-12)
+
+
+def test_as_many_times_as_samples_are_taken_as_they_are(root: Path) -> None:
+    save(root, "train", content("train", times=np.arange(10) / 250 - 0.2))
+    assert eeg().recording(1, "train").times_s[0] == -0.2
+
+
+def test_files_without_times_begin_with_the_picture(root: Path) -> None:
+    save(root, "train", content("train", times=None))
+    assert eeg().recording(1, "train").times_s.tolist() == [sample / 250 for sample in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"times": np.arange(-20, 41) / 250}, r"\[2, 3, 63, 10\] come with 61 times, not 10"),
+        ({"times": np.arange(9) / 250}, "come with 9 times, not 10"),
+        ({"times": np.arange(10) / 100}, "times lie 10 ms apart, not 4 ms as at 250 Hz"),
+        ({"times": np.arange(10)[::-1] / 250}, "times lie -4 ms apart, not 4 ms"),
+        ({"ch_names": ["Oz", "POz"]}, "come with 2 channels, not 63"),
+        ({"img": np.array([["test_images/a/b.jpg"] * 3] * 9)}, "come with 9 image ids, not 2"),
+        ({"img": np.array([["test_images/a/b.jpg"] * 2] * 2)}, r"come with \[2, 2\] pictures in 'img'"),
+        ({"img": np.array([["a.jpg"] * 3, ["a.jpg", "b.jpg", "a.jpg"]])}, "row 1 are of several pictures"),
+        ({"img": [["a.jpg", "a.jpg"], ["b.jpg"]]}, "inhomogeneous"),
+        ({"img": [[["a.jpg"]] * 3] * 2}, "a list is neither numbers nor names"),
+        (
+            {"img": np.full((2, 3, 1), "a.jpg")},
+            r"'img' of shape \[2, 3, 1\] is neither \[N\] nor \[N, R\]",
+        ),
+        ({"eeg": np.ones((2, 3, 1, 4), np.complex64)}, "signals are complex64, not real numbers"),
+        ({"eeg": np.full((2, 3, 1, 4), "1.5")}, "signals are <U3, not real numbers"),
+        ({"times": ["soon"] * 10}, "could not convert"),
+        ({"eeg": np.zeros((2, 63, 10))}, r"signals \[2, 63, 10\] are not \[N, R, C, T\]"),
+    ],
+)
+def test_an_axis_that_does_not_fit_its_list_is_refused(
+    root: Path, changes: dict[str, Any], what: str
+) -> None:
+    path = save(root, "train", {**content("train"), **changes})
+    with pytest.raises(BrainhiveError, match=what) as caught:
+        eeg().recording(1, "train")
+    assert caught.value.message.startswith(f"{path}: ")
+
+
+def test_a_sparse_signal_is_one_clear_error(root: Path) -> None:
+    save(root, "train", {**content("train"), "eeg": torch.ones(2, 3, 63, 10).to_sparse()})
+    with pytest.raises(BrainhiveError, match=r"train\.pt holds .*sparse"):
+        eeg().recording(1, "train")
+
+
+def test_a_signal_of_bfloat16_is_read(root: Path) -> None:
+    save(root, "train", {**content("train"), "eeg": torch.ones(2, 3, 63, 10).bfloat16()})
+    assert eeg().recording(1, "train").signal.dtype == np.float32
+
+
+def test_the_signal_is_mapped_where_it_lies_as_float16(root: Path) -> None:
+    large = np.random.default_rng(0).normal(size=(2, 3, 63, 250)).astype(np.float16)
+    save(root, "train", published.eeg_content(large, pictures("train")))
+    recording = eeg().recording(1, "train")
+    assert isinstance(recording.signal, np.memmap) and recording.signal.dtype == np.float16
+    np.testing.assert_array_equal(recording.signal, large)
+
+
+def test_the_published_files_give_samples_times_and_pictures_that_belong_together(golden: Path) -> None:
+    root = golden / "prepare/formats/whitened_pt"
+    expected = {split: np.load(golden / f"prepare/eeg250_{split}.npz")["data"] for split in CONCEPTS}
+    for split, folder in (("train", "training_images"), ("test", "test_images")):
+        found = eeg(root=str(root)).recording(1, split)
+        assert isinstance(found.signal, np.memmap) and found.signal.dtype == np.float16
+        assert found.signal.shape == expected[split].shape
+        np.testing.assert_allclose(  # the means over repetitions, which come in another order
+            found.signal.mean(1, np.float32), expected[split].mean(1), atol=2e-3
+        )
+        np.testing.assert_allclose(found.times_s, np.arange(expected[split].shape[-1]) / 250, atol=1e-9)
+        assert found.image_ids[0].startswith(f"{folder}/00001_") and found.space.names == THINGS_EEG
+
+
+def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(golden: Path, home: Path) -> None:
+    formats, root = golden / "prepare/formats", home / "data/things-eeg"
+    index = np.load(formats / "image_metadata.npy", allow_pickle=True).item()
+    for split, folder in (("train", "train_images"), ("test", "test_images")):
+        for concept, name in zip(index[f"{split}_img_concepts"], index[f"{split}_img_files"], strict=True):
+            (root / folder / concept).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4)).save(root / folder / concept / name)
+    (root / "Preprocessed_data_250Hz").symlink_to(formats / "bare_pickle/Preprocessed_data_250Hz")
+    require_signals(eeg(), Paths(), Signal(), [1])
+    for split in CONCEPTS:
+        found, expected = (
+            eeg().recording(1, split),
+            eeg(root=str(formats / "whitened_pt")).recording(1, split),
+        )
+        assert isinstance(found.signal, np.memmap) and found.signal.dtype == np.float64
+        assert list(found.image_ids) == list(expected.image_ids) and found.times_s[0] == pytest.approx(0)
+    shape, concepts = list(eeg().recording(1, "train").signal.shape), list(index["train_img_concepts"])
+    shutil.rmtree(root / "train_images" / concepts[0])
+    left = shape[0] - concepts.count(concepts[0])
+    what = re.escape(f"signals {shape} come with {left} image ids, not {shape[0]}")
+    with pytest.raises(BrainhiveError, match=what):
+        eeg().recording(1, "train")
+
+
+def test_paths_without_the_image_folder_match_by_stem(root: Path) -> None:
+    names = np.array([[Path(path).name] * 3 for path in pictures("train")])
+    save(root, "train", content("train", img=names))
+    recording = eeg().recording(1, "train")
+    assert list(recording.image_ids) == ["aardvark_01b", "abacus_01b"]
+    assert ids.match_ids(recording.image_ids, eeg().images("train").image_ids, "").tolist() == [0, 1]
+
+
+def test_tensors_of_any_protocol_are_read_too(root: Path) -> None:
+    made = {**content("train"), "eeg": torch.from_numpy(signal("train")), "img": pictures("train")}
+    for protocol in range(2, 6):
+        torch.save(made, root / "Preprocessed_data_250Hz_whiten/sub-01/train.pt", pickle_protocol=protocol)
+        recording = eeg().recording(1, "train")
+        np.testing.assert_array_equal(recording.signal, signal("train"))
+        assert recording.image_ids[0] == "training_images/00001_aardvark/aardvark_01b"
+
+
+@pytest.mark.parametrize("folder", ["train_images", "training_images"])
+def test_image_ids_do_not_depend_on_what_the_folder_of_pictures_is_called(root: Path, folder: str) -> None:
+    (root / "Image_set/training_images").rename(root / "Image_set" / folder)
+    images = eeg().images("train")
+    assert images.image_ids == [path.removesuffix(".jpg") for path in pictures("train")]
+    assert images.image_ids == list(eeg().recording(1, "train").image_ids)
+    assert images.open(1).size == (4, 4) and images.concepts == CONCEPTS["train"]
+
+
+def test_the_originals_are_taken_beside_resized_pictures_and_it_is_said(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paint(root / "A_resized_set", "train", side=2)
+    paint(root / "Image_set_Resize", "train", side=2)
+    assert eeg().images("train").open(0).size == eeg().images("train").open(0).size == (4, 4)
+    (told,) = capsys.readouterr().err.splitlines()
+    taken, left = (root / f"{name}/training_images" for name in ("Image_set", "Image_set_Resize"))
+    assert told.startswith(f"things-eeg: train pictures of {taken}, not of ") and told.endswith(str(left))
+
+    shutil.rmtree(root / "Image_set")
+    assert eeg().images("train").open(0).size == (2, 2)
+    assert "resized ones: no folder of the originals is there" in capsys.readouterr().err
+
+
+class Danger:
+    """What a pickle may hold and no signal needs."""
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("executed"),)
+
+
+def test_python_objects_are_refused_unless_trusted(root: Path, home: Path, code_allowed: None) -> None:
+    path = save(root, "train", content("train", other=Danger()))
+    with pytest.raises(BrainhiveError, match="holds Python objects that could run code") as caught:
+        eeg().recording(1, "train")
+    assert caught.value.hint.endswith("dataset.trust_pickle=true") and not Path("executed").exists()
+    assert eeg(trust_pickle=True).recording(1, "train").signal.shape[0] == 2
+    assert path.is_file() and Path("executed").exists()
+
+
+@pytest.mark.parametrize("made", [{"data": np.zeros((2, 3, 63, 10))}, [1, 2]])
+def test_a_file_of_another_layout_says_what_it_has(root: Path, made: Any) -> None:
+    save(root, "train", made)
+    with pytest.raises(BrainhiveError, match=r"(has keys \['data'\]|is no dict), not 'eeg' and 'img'"):
+        eeg().recording(1, "train")
+
+
+def test_missing_data_say_what_is_expected_where_and_how_to_get_it(home: Path) -> None:
+    with pytest.raises(
+        MissingData, match=r"no pictures in .*data/things-eeg/\*\*/training_images/<concept>"
+    ) as caught:
+        eeg().images("train")
+    assert caught.value.hint.startswith(
+        f"hf download Haitao999/things-eeg --repo-type dataset --local-dir {home}/data/things-eeg ("
+    )
+    assert f"unpack its archives (unzip -nq ARCHIVE.zip -d {home}/data/things-eeg," in caught.value.hint
+    with pytest.raises(MissingData, match=r"no recording .*Preprocessed_data_\*/sub-07/test\.pt"):
+        eeg().recording(7, "test")
+    with pytest.raises(MissingData, match="has no split 'validation'"):
+        eeg().images("validation")
+
+
+@pytest.fixture
+def archived(root: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same files as they come from the hub: archives; the working directory is another one than home."""
+    signals, pictures = root / "Preprocessed_data_250Hz_whiten", root / "Image_set"
+    shutil.make_archive(str(root / "Image_set"), "zip", root, "Image_set")
+    shutil.make_archive(str(signals / "sub-01"), "gztar", signals, "sub-01")
+    shutil.rmtree(signals / "sub-01")
+    shutil.rmtree(pictures)
+    (home / "elsewhere").mkdir()
+    monkeypatch.chdir(home / "elsewhere")
+    return root
+
+
+def test_archives_that_are_not_unpacked_are_seen_and_their_lines_unpack_them(archived: Path) -> None:
+    lines = []
+    for missing in (lambda: eeg().images("train"), lambda: require_signals(eeg(), Paths(), Signal(), [1])):
+        with pytest.raises(MissingData, match="archives are there, but not unpacked") as caught:
+            missing()
+        lines.append(caught.value.hint)
+    signals = archived / "Preprocessed_data_250Hz_whiten"
+    tar = f"tar -xf {signals}/sub-01.tar.gz -C {signals}"
+    assert lines == [f"unzip -nq {archived}/Image_set.zip -d {archived} && {tar}", tar]
+
+    zipfile.ZipFile(archived / "Image_set.zip").extractall(archived)  # as unzip does
+    subprocess.run(tar.split(), check=True)
+    assert eeg().images("train").image_ids == list(eeg().recording(1, "train").image_ids)
+    shutil.rmtree(archived / "Image_set")
+    with pytest.raises(MissingData) as caught:
+        eeg().images("train")
+    assert caught.value.hint == f"unzip -nq {archived}/Image_set.zip -d {archived}"
+
+
+@pytest.mark.parametrize(("form", "line"), [("zip", "unzip -nq {0}.zip -d {0}"), ("gztar", TAR_LINE)])
+def test_an_archive_with_the_files_at_its_top_is_unpacked_into_a_folder_of_its_name(
+    root: Path, form: str, line: str
+) -> None:
+    signals = root / "Preprocessed_data_250Hz_whiten"
+    shutil.make_archive(str(signals), form, signals)
+    shutil.rmtree(signals)
+    with pytest.raises(MissingData) as caught:
+        eeg().recording(1, "train")
+    assert caught.value.hint == line.format(signals)
+
+
+def test_a_damaged_archive_is_to_be_fetched_again(archived: Path) -> None:
+    for path in (archived / "Image_set.zip", archived / "more.tar.gz"):
+        path.write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(MissingData) as caught:
+        eeg(signals="another").images("train")
+    assert caught.value.hint.startswith("tar -xf ") or caught.value.hint.startswith("hf download")
+    assert "Image_set.zip" not in caught.value.hint and "more.tar" not in caught.value.hint
+
+
+def test_an_archive_without_what_is_missing_is_not_named(archived: Path) -> None:
+    with pytest.raises(MissingData) as caught:
+        eeg(signals="another").recording(7, "train")
+    assert "Image_set.zip" not in caught.value.hint
+
+
+def test_hints_name_the_home_in_use_and_not_the_working_directory(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "elsewhere").mkdir()
+    monkeypatch.chdir(home / "elsewhere")
+    monkeypatch.setenv("BRAINHIVE_HOME", "..")
+    for name, missing in (
+        ("eeg", lambda: eeg().images("train")),
+        ("meg", lambda: meg().recording(1, "test")),
+    ):
+        with pytest.raises(MissingData) as caught:
+            missing()
+        named = re.findall(r"(?<= )[\w./-]*data/things-\w+", f"{caught.value.message} {caught.value.hint}")
+        assert len(named) == 4 and set(named) == {f"{home}/data/things-{name}"}
+
+
+def test_two_preparations_must_be_told_apart(root: Path) -> None:
+    published.save(content("train"), root / "Preprocessed_data_100Hz/sub-01/train.pt")
+    with pytest.raises(MissingData, match="Preprocessed_data_100Hz, Preprocessed_data_250Hz_whiten"):
+        eeg().recording(1, "train")
+    assert eeg(signals="Preprocessed_data_250Hz_whiten").recording(1, "train").signal.shape[1] == 3
+
+
+def test_eeg_and_meg_below_one_root_are_told_apart(root: Path) -> None:
+    made = published.meg_content(signal("test", 271, 201), pictures("test"))
+    published.save_meg(root, 1, "test", made)
+    assert eeg().recording(1, "test").signal.shape == (1, 3, 63, 10)
+    assert meg(root=str(root)).recording(1, "test").signal.shape == (1, 3, 271, 201)
+    assert (eeg().recorded_as, meg().recorded_as) == ("things-eeg", "things-meg")
+
+
+def meg(**knobs: Any) -> _things.Things:
+    return things_meg.Config(**knobs).build(Paths())
+
+
+def test_meg_is_read_as_it_is_published(home: Path) -> None:
+    published.save_meg(
+        home / "elsewhere", 4, "train", published.meg_content(signal("train", 271, 201), pictures("train"))
+    )
+    recording = meg(root=str(home / "elsewhere")).recording(4, "train")
+    assert isinstance(recording.signal, np.memmap) and recording.signal.dtype == np.float16
+    assert len(set(recording.space.names)) == 271 and recording.space.names[0] == "MEG001"
+    assert (recording.rate_hz, recording.unit, recording.times_s[1]) == (200.0, "z-score", 0.005)
+    assert list(recording.image_ids) == [path.removesuffix(".jpg") for path in pictures("train")]
+
+
+def test_signals_that_are_not_there_are_told_before_any_is_made(root: Path, home: Path) -> None:
+    with pytest.raises(MissingData, match=r"sub-02/train\.pt, nor of 1 more") as caught:
+        require_signals(eeg(), Paths(), Signal(), [1, 2, 3])
+    assert caught.value.hint.endswith("; or those that are there: --subjects 1")
+
+    require_signals(eeg(), Paths(), Signal(), [1])
+    for subject in (2, 3):
+        made = path_of(home / "signals", "things-eeg", "default", subject)
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.touch()
+    require_signals(eeg(), Paths(), Signal(), [1, 2, 3])  # what was prepared needs no recording

@@ -1,0 +1,107 @@
+"""Clips of others: videos, animated pictures and folders of frames, with their rates."""
+
+import numpy as np
+import pytest
+from clips import clip, save_animation, save_frames
+from PIL import Image
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.datasets import BadPicture
+from brainhive_cli.data.media import clip_files, media_files
+from brainhive_cli.data.media.clip_files import read_animation, read_frames_of, write_video
+
+
+@pytest.mark.parametrize("side_px", [32, 31])
+def test_a_video_keeps_frames_and_rate_and_odd_sides_get_a_pixel(tmp_path, side_px):
+    pytest.importorskip("av")
+    frames = clip(0, side_px)
+
+    write_video(frames, tmp_path / "clip.mp4", 3.0)
+    opened = media_files.read(tmp_path / "clip.mp4")
+
+    assert opened.rate_hz == pytest.approx(3) and opened.frames.shape == (6, 32, 32, 3)
+    assert np.abs(opened.frames[:, :side_px, :side_px].astype(int) - frames).mean() < 8  # of a lossy codec
+
+
+@pytest.mark.parametrize("content", [b"no video", b""])
+def test_a_damaged_video_is_named(tmp_path, content):
+    pytest.importorskip("av")
+    (tmp_path / "clip.mp4").write_bytes(content)
+
+    with pytest.raises(BadPicture, match=r"clip\.mp4 cannot be decoded"):
+        media_files.read(tmp_path / "clip.mp4")
+
+
+def test_our_clips_keep_the_rate_of_the_stimuli(tmp_path):
+    media_files.save(clip(0), tmp_path / "clip.png", rate_hz=3.0)
+
+    assert media_files.read(tmp_path / "clip.png").rate_hz == pytest.approx(3, rel=0.01)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp"])
+def test_frames_that_a_writer_merged_are_counted_again(tmp_path, ending):
+    frames = clip(0)
+    frames[2:5] = frames[2]
+    save_animation(tmp_path / f"clip.{ending}", frames, rate_hz=4)
+
+    opened = read_animation(tmp_path / f"clip.{ending}")
+
+    assert len(opened.frames) == 6 and opened.rate_hz == pytest.approx(4)
+    assert (opened.frames[2:5] == opened.frames[2]).all()
+
+
+def test_durations_of_equal_frames_may_differ_by_a_hundredth_of_a_second(tmp_path):
+    first, *others = map(Image.fromarray, clip(0))
+    durations = [30, 30, 40, 30, 30, 40]  # what 30 Hz becomes in a GIF
+    first.save(tmp_path / "clip.gif", save_all=True, append_images=others, duration=durations)
+
+    opened = read_animation(tmp_path / "clip.gif")
+
+    assert len(opened.frames) == 6 and opened.rate_hz == pytest.approx(30)
+    first.save(
+        tmp_path / "odd.gif", save_all=True, append_images=others, duration=[100, 150, 100, 100, 100, 90]
+    )
+    with pytest.raises(BrainhiveError, match=r"odd\.gif are shown for 90, 100, 150 ms"):
+        read_animation(tmp_path / "odd.gif")
+
+
+@pytest.mark.parametrize("shown_ms", [[1, 50_000, 1, 1], [1, 65_000, 1, 1]])
+def test_an_animation_that_says_it_lasts_for_long_is_refused_before_it_is_unrolled(tmp_path, shown_ms):
+    first, *others = map(Image.fromarray, clip(0, side_px=1024, frames=4))
+    first.save(tmp_path / "clip.png", save_all=True, append_images=others, duration=shown_ms)
+
+    with pytest.raises(BrainhiveError, match=r"clip\.png is too long for a clip: \d\.?\d*e\+04 frames"):
+        media_files.read(tmp_path / "clip.png")
+
+
+@pytest.mark.parametrize("limit", ["LARGEST_BYTES", "MOST_FRAMES"])
+def test_a_clip_of_more_frames_or_bytes_than_the_limit_is_refused_in_every_form(tmp_path, limit, monkeypatch):
+    pytest.importorskip("av")
+    frames = clip(0)
+    save_frames(tmp_path / "frames", frames)
+    save_animation(tmp_path / "clip.gif", frames)
+    media_files.save(frames, tmp_path / "clip.png")
+    write_video(frames, tmp_path / "clip.mp4", 3.0)
+    forms = [tmp_path / name for name in ("frames", "clip.gif", "clip.png", "clip.mp4")]
+    assert {len(media_files.read(path).frames) for path in forms} == {6}
+
+    monkeypatch.setattr(clip_files, limit, {"LARGEST_BYTES": frames.nbytes - 1, "MOST_FRAMES": 5}[limit])
+
+    for path in forms:
+        with pytest.raises(BrainhiveError, match="is too long for a clip"):
+            media_files.read(path)
+
+
+def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
+    frames = np.stack([np.full((4, 4, 3), 10 * number, np.uint8) for number in range(12)])
+    save_frames(tmp_path / "clip", frames)
+
+    opened = media_files.read(tmp_path / "clip")
+
+    assert np.array_equal(opened.frames, frames) and opened.rate_hz is None
+    Image.new("RGB", (5, 4)).save(tmp_path / "clip" / "12.png")
+    with pytest.raises(BrainhiveError, match=r"frames in .*clip differ in size: \[\(4, 4\), \(4, 5\)\]"):
+        read_frames_of(tmp_path / "clip")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BrainhiveError, match="has no frames"):
+        read_frames_of(tmp_path / "empty")

@@ -1,0 +1,169 @@
+"""Pictures decoded in processes: each once, for the encoders that want it, in few file descriptors."""
+
+import resource
+import time
+from collections import Counter, deque
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data import datasets
+from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet
+from brainhive_cli.data.media.decoding import AHEAD, decoded, decoders, digest_pixels
+from brainhive_cli.data.stores.ids import Names
+
+COUNT = 150
+BAD = 7
+
+
+def image_set(log: Path) -> StimulusSet:
+    """Pictures of one grey each, their row; opening is logged."""
+
+    def opened(row: int) -> Image.Image:
+        with log.open("a") as lines:
+            lines.write(f"{row}\n")
+        if row == BAD:
+            raise BadPicture(f"picture {row}")
+        return Image.new("RGB", (4, 4), (row, row, row))
+
+    names = Names.of(map(str, range(COUNT)))
+    return datasets.StimulusSet("greys", "train", names, names, opened)
+
+
+def corner(picture: Image.Image) -> Tensor:
+    return torch.tensor(picture.getpixel((0, 0)))
+
+
+def test_a_digest_is_of_what_is_seen_whatever_the_file_is_called_or_coded(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 3)).astype(np.uint8)
+    digests = set()
+    for name in ("a.png", "b.bmp"):
+        Image.fromarray(pixels).save(tmp_path / name)
+        digests.add(digest_pixels(datasets.decode(str(tmp_path / name), name)))
+    assert digests == {digest_pixels(Image.fromarray(pixels))}
+
+    turned = pixels.reshape(4, 6, 3)  # the same bytes
+    assert digest_pixels(Image.fromarray(turned)) not in digests
+    frames = np.stack([pixels, pixels])
+    other = frames.copy()
+    other[1, 5, 3, 2] ^= 1  # only the last frame differs
+    assert digest_pixels(Clip(frames, 3.0)) == digest_pixels(Clip(frames.copy(), None))
+    assert digest_pixels(Clip(frames, 3.0)) != digest_pixels(Clip(other, 3.0))
+
+
+VIEWS = {"plain": corner, "double": lambda picture: 2 * corner(picture)}
+BLANKS = dict.fromkeys(VIEWS, torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_picture_is_decoded_once_for_those_that_want_it(tmp_path, workers):
+    rows = np.arange(10, COUNT)
+    wanted = {"plain": np.arange(COUNT) % 2 == 0, "double": np.arange(COUNT) % 3 == 0}
+    rows = np.append(rows, BAD)
+    wanted["plain"][BAD] = True
+
+    read, bad = 0, []
+    found: dict[str, dict[int, Tensor]] = {name: {} for name in VIEWS}
+    for batch in decoded(rows, image_set(tmp_path / "log"), VIEWS, BLANKS, wanted, 8, workers):
+        read, bad = read + batch.read, bad + batch.bad
+        for name, views in batch.views.items():
+            found[name] |= {int(r): v.clone() for r, v in zip(batch.rows[name], views, strict=True)}
+
+    opened = Counter((tmp_path / "log").read_text().split())
+    assert opened == Counter(map(str, rows))
+    assert (read, bad) == (len(rows), [f"picture {BAD}"])
+    for name, factor in (("plain", 1), ("double", 2)):
+        assert sorted(found[name]) == [row for row in rows[:-1] if wanted[name][row]]
+        assert all(torch.equal(view, torch.full((3,), factor * row)) for row, view in found[name].items())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_memory_of_a_batch_is_filled_again(tmp_path, workers):
+    wanted = {"plain": np.arange(COUNT) != BAD}
+
+    places = {
+        batch.views["plain"].data_ptr()
+        for batch in decoded(
+            np.arange(COUNT), image_set(tmp_path / "log"), {"plain": corner}, BLANKS, wanted, 5, workers
+        )
+    }
+
+    assert len(places) <= 1 + AHEAD * workers < COUNT // 5
+
+
+def test_many_pictures_take_few_file_descriptors(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 100
+    wanted = {name: np.ones(COUNT, bool) for name in VIEWS}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 40, before[1]))
+    try:
+        batches = list(decoded(np.arange(COUNT), image_set(tmp_path / "log"), VIEWS, BLANKS, wanted, 50, 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert sum(len(batch.rows["plain"]) for batch in batches) == COUNT - 1
+
+
+def odd(picture: Image.Image) -> Tensor:
+    grey = picture.getpixel((0, 0))[0]
+    return torch.full((3 + grey % 2,), grey)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_view_of_an_unexpected_size_is_delivered_too(tmp_path, workers):
+    log, wanted = tmp_path / "log", {"plain": np.arange(COUNT) != BAD}
+
+    batches = decoded(np.arange(COUNT), image_set(log), {"plain": odd}, BLANKS, wanted, 1, workers)
+    found = {int(b.rows["plain"][0]): b.views["plain"][0].tolist() for b in batches if b.views}
+
+    assert found == {row: [row] * (3 + row % 2) for row in range(COUNT) if row != BAD}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_of_several_sizes_in_one_batch_are_refused_in_one_line(tmp_path, workers):
+    log, wanted = tmp_path / "log", {"plain": np.ones(COUNT, bool)}
+
+    with pytest.raises(BrainhiveError, match=r"^plain preprocesses pictures of one batch to several sizes"):
+        list(decoded(np.arange(COUNT), image_set(log), {"plain": odd}, BLANKS, wanted, 5, workers))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_gpu_that_reads_late_finds_each_batch_as_it_was_given(tmp_path, monkeypatch, workers):
+    reading: deque[list[tuple[Tensor, Tensor]]] = deque()
+    locked: dict[int, int] = {}
+
+    def read() -> None:
+        time.sleep(0.01)  # time enough to spoil it
+        assert all(torch.equal(view, given) for view, given in reading.popleft())
+
+    def lock(place: int, size: int, flags: int) -> int:
+        locked[place] = size
+        return 0
+
+    cudart = SimpleNamespace(cudaHostRegister=lock, cudaHostUnregister=locked.pop)
+    stream = SimpleNamespace(record_event=lambda: SimpleNamespace(synchronize=read))
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: cudart)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: [read() for _ in range(len(reading))])
+    rows, wanted = np.arange(10, COUNT), dict.fromkeys(VIEWS, np.ones(COUNT, bool))
+
+    for batch in decoded(rows, image_set(tmp_path / "log"), VIEWS, BLANKS, wanted, 8, workers, pinned=True):
+        reading.append([(view, view.clone()) for view in batch.views.values()])
+        assert locked
+
+    assert not reading and not locked
+
+
+def test_nothing_is_forked_on_macos_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = Launch(0, 1, torch.device("cpu"))
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert decoders(None, alone) == 7
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert (decoders(None, alone), decoders(3, alone)) == (0, 3)

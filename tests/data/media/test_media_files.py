@@ -1,0 +1,49 @@
+"""Generated media in files: nothing is lost on the way to disk and back."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from brainhive_cli.data.media import media_files
+
+RANDOM = torch.Generator().manual_seed(0)
+CLIP = torch.rand(5, 3, 12, 16, generator=RANDOM)
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [CLIP, CLIP[[0, 0, 1, 1, 1]], CLIP[:1].expand(5, -1, -1, -1)],
+    ids=["moving", "with equal frames", "still"],
+)
+def test_a_clip_keeps_all_its_frames(tmp_path, clip):
+    (pixels,) = media_files.to_bytes(clip[None])
+
+    media_files.save(pixels, tmp_path / "clip.png")
+    opened = media_files.read(tmp_path / "clip.png")
+
+    assert pixels.shape == (5, 12, 16, 3) and np.array_equal(opened.frames, pixels)
+    assert (media_files.to_media(opened) - clip).abs().max() <= 0.5 / 255 + 1e-6
+    assert media_files.medium_of(opened) == "clip"
+    assert np.array_equal(np.asarray(media_files.first_frame(opened)), pixels[0])
+
+
+def test_a_picture_keeps_its_pixels(tmp_path):
+    (pixels,) = media_files.to_bytes(CLIP[:1])
+
+    media_files.save(pixels, tmp_path / "picture.png")
+    opened = media_files.read(tmp_path / "picture.png")
+
+    assert isinstance(opened, Image.Image) and np.array_equal(np.asarray(opened), pixels)
+    assert (media_files.to_media(opened) - CLIP[0]).abs().max() <= 0.5 / 255 + 1e-6
+    assert media_files.medium_of(opened) == "picture" and media_files.first_frame(opened) is opened
+
+
+def test_the_frames_of_a_gif_are_read_too(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:])
+
+    opened = media_files.read(tmp_path / "clip.gif")
+
+    assert opened.frames.shape == (2, 8, 8, 3)
+    assert [int(frame[0, 0].argmax()) for frame in opened.frames] == [0, 2]  # red, then blue

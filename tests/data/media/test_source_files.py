@@ -1,0 +1,56 @@
+"""Files that a store was made from: moved, missing, new, of other sizes, edited."""
+
+import os
+
+import pytest
+
+from brainhive_cli.data.media.source_files import difference, known
+
+BIG = bytes(2**20)
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "a/sub-01").mkdir(parents=True)
+    paths = [tmp_path / "a/sub-01/raw.fif", tmp_path / "a/events.tsv"]
+    paths[0].write_bytes(BIG)
+    paths[1].write_text("onset\n1.0\n")
+    return paths
+
+
+def test_files_that_were_moved_together_are_the_same(files, tmp_path):
+    before = known(files)
+    os.rename(tmp_path / "a", tmp_path / "b")
+    assert (
+        difference(before, known(tmp_path / "b" / path.relative_to(tmp_path / "a") for path in files)) == ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "expected"),
+    (
+        (0, BIG + b"0", "from sub-01/raw.fif of 1048576 bytes, not 1048577"),
+        (0, b"1" + BIG[1:], ""),  # which only its size is known of
+        (1, b"onset\n2.0\n", "from events.tsv of other content"),
+        (1, b"onset\n" + BIG, "from events.tsv of 10 bytes, not 1048582"),
+    ),
+)
+def test_a_file_that_was_changed_is_named(files, place, content, expected):
+    before = known(files)
+    files[place].write_bytes(content)
+    assert difference(before, known(files)) == expected
+
+
+def test_a_table_is_known_by_its_content_however_large(files):
+    files[1].write_bytes(BIG)
+    before = known(files)
+    files[1].write_bytes(b"1" + BIG[1:])
+    assert difference(before, known(files)) == "from events.tsv of other content"
+
+
+def test_files_of_one_side_only_are_named(files, tmp_path):
+    other = tmp_path / "a/other.tsv"
+    other.touch()
+    both, one = known([*files, other]), known(files)
+    assert difference(both, one) == "from other.tsv, which is not among the files now"
+    assert difference(one, both) == "without other.tsv"

@@ -1,0 +1,243 @@
+"""NSD's betas, in the real layout and with the real design."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import h5py
+import numpy as np
+import pytest
+
+pytest.importorskip("nibabel")
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.preparations.nsd import Config
+from tools.soak import nsd_files
+
+
+def made(root: Path, **knobs):
+    return Config(root=str(root), **{"sessions": [1, 2], **knobs}).build(Paths())
+
+
+@pytest.mark.parametrize("ending", (".hdf5", ".nii.gz", ".nii"))
+def test_voxels_of_the_mask_are_read_in_c_order_as_percent(tmp_path: Path, ending: str) -> None:
+    truth = nsd_files.write(tmp_path, ending=ending)
+    found = made(tmp_path, zscore=False).session(1, 2)
+    kept = truth.masks["nsdgeneral"] > 0
+    expected = truth.stored[..., 750:][kept].T / 300  # [trials, V]
+    for split, own in (("train", ~truth.is_test[750:]), ("test", truth.is_test[750:])):
+        np.testing.assert_allclose(found[split].signal[:, :, 0], expected[own], rtol=1e-6)
+        assert found[split].image_ids == [f"nsd{row + 1:05d}" for row in truth.rows[750:][own]]
+        assert found[split].unit == "% signal change" and found[split].rate_hz is None
+
+
+def test_voxels_are_z_scored_in_each_session_by_its_training_trials(tmp_path: Path) -> None:
+    truth = nsd_files.write(tmp_path)
+    found = made(tmp_path).session(1, 1)
+    kept = truth.masks["nsdgeneral"] > 0
+    train, test = (
+        truth.stored[..., :750][kept].T[own] for own in (~truth.is_test[:750], truth.is_test[:750])
+    )
+    for split, values in (("train", train), ("test", test)):
+        expected = (values - train.mean(0)) / train.std(0)
+        np.testing.assert_allclose(found[split].signal[:, :, 0], expected, atol=1e-5)
+
+
+def test_other_test_trials_leave_the_training_trials_as_they_were(tmp_path: Path) -> None:
+    truth = nsd_files.write(tmp_path / "one", sessions=1)
+    nsd_files.write(tmp_path / "other", sessions=1)
+    path = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR/betas_session01.hdf5"
+    with h5py.File(tmp_path / "other" / path, "r+") as file:
+        changed = file["betas"][:]
+        changed[truth.is_test] = 7
+        file["betas"][:] = changed
+    one, other = (made(tmp_path / name, sessions=[1]).session(1, 1) for name in ("one", "other"))
+    np.testing.assert_array_equal(one["train"].signal, other["train"].signal)
+    assert (one["test"].signal != other["test"].signal).any()
+
+
+def test_masks_are_regions_by_label_and_the_noise_ceiling_is_kept(tmp_path: Path) -> None:
+    truth = nsd_files.write(tmp_path)
+    space = made(tmp_path).session(1, 1)["train"].space
+    kept = truth.masks["nsdgeneral"] > 0
+    visual, faces = (truth.masks[name][kept] for name in ("prf-visualrois", "floc-faces"))
+    expected = {
+        **{"nsdgeneral": kept[kept], "prf-visualrois": visual > 0, "hV4": visual == 7, "V1v": visual == 1},
+        **{"floc-faces": faces > 0, "FFA-1": faces == 2, "aTL-faces": faces == 5, "higher_vis": visual <= 0},
+    }
+    for name, mask in expected.items():
+        np.testing.assert_array_equal(space.regions[name], mask, name)
+    np.testing.assert_array_equal(space.ncsnr, np.arange(24).reshape(kept.shape)[kept])
+
+
+OWN = {"drawn": "masks/subj{subject:02d}_drawn.nii"}
+
+
+def draw(root: Path, mask: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    """Write a mask of subject 1 where `OWN` has it, in the space of the others."""
+    import nibabel
+
+    path = root / "masks/subj01_drawn.nii"
+    path.parent.mkdir(exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(mask, nsd_files.AFFINE if affine is None else affine), path)
+    return path
+
+
+def test_own_masks_become_regions_of_the_kept_voxels(home: Path) -> None:
+    truth = nsd_files.write(home / "nsd")
+    drawn = np.random.default_rng(0).random(truth.masks["nsdgeneral"].shape) < 0.5
+    path = draw(home, drawn.astype(np.float32))
+
+    preparation = made(home / "nsd", masks=OWN)
+    space = preparation.session(1, 1)["train"].space
+
+    kept = truth.masks["nsdgeneral"] > 0
+    np.testing.assert_array_equal(space.regions["drawn"], drawn[kept])
+    assert path in preparation.files(1)
+    assert "drawn" not in made(home / "nsd").session(1, 1)["train"].space.regions
+    whole = made(home / "nsd", masks=OWN, voxels="drawn").session(1, 1)["train"]
+    assert whole.signal.shape[1] == drawn.sum() and whole.space.regions["drawn"].all()
+
+
+def test_own_masks_of_another_subject_space_or_place_are_one_line(home: Path) -> None:
+    truth = nsd_files.write(home / "nsd")
+    kept = truth.masks["nsdgeneral"] > 0
+    shifted = nsd_files.AFFINE.copy()
+    shifted[0, 3] += 2
+    preparation = made(home / "nsd", masks=OWN)
+
+    with pytest.raises(MissingData, match=r"no mask .*subj01_drawn.nii") as caught:
+        preparation.files(1)
+    assert "preparation.masks.drawn" in caught.value.hint
+    for volume, affine, what in (
+        (np.ones(np.add(kept.shape, 1)), None, r"subj01_drawn.nii is \[.*nsdgeneral"),
+        (np.ones(kept.shape), shifted, "subj01_drawn.nii lies in another space than"),
+        ((~kept).astype(float), None, r"none of the voxels that nsdgeneral\S* keeps"),
+    ):
+        draw(home, volume.astype(np.float32), affine)
+        with pytest.raises(BrainhiveError, match=what) as caught:
+            preparation.session(1, 1)
+        assert "of the same subject" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("masks", "what"),
+    [
+        ({"a|b": OWN["drawn"]}, "'a|b' is no name for a region"),
+        ({"v1V": OWN["drawn"]}, "'v1V' is no name for a region, or one of NSD's own"),
+        ({"drawn": "masks/drawn.nii"}, "drawn: the path has no {subject}"),
+        ({"drawn": "masks/{subject.__class__}.nii"}, "drawn: the path has no {subject}"),
+    ],
+)
+def test_masks_without_name_or_subject_are_refused_with_the_recipe(masks: dict[str, str], what: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(what)):
+        parts.resolve("preparations", {"kind": "nsd", "masks": masks})
+
+
+def test_shapes_are_those_of_the_trials(tmp_path: Path) -> None:
+    nsd_files.write(tmp_path)
+    preparation = made(tmp_path)
+    found = preparation.session(1, 2)
+    assert preparation.shapes(1, 2) == {split: trials.signal.shape for split, trials in found.items()}
+    assert preparation.subjects == (1,) and preparation.dataset == "nsd"
+
+
+def test_all_sessions_are_needed_by_default_and_the_982_are_those_of_37(tmp_path: Path) -> None:
+    nsd_files.write(tmp_path)
+    assert len(made(tmp_path, sessions=None).sessions(1)) == 40
+    assert len(made(tmp_path, sessions=None, test_pictures=982).sessions(1)) == 37
+    assert len(made(tmp_path, sessions=None, test_pictures=982).sessions(4)) == 30
+    with pytest.raises(MissingData, match=r"no .*betas_session03\.nii\.gz, nor \.hdf5") as caught:
+        made(tmp_path, sessions=None).files(1)
+    assert caught.value.hint.endswith("; or take what is there: preparation.sessions=1,2")
+
+
+def test_a_voxel_that_never_varies_is_zero_and_counted(tmp_path: Path) -> None:
+    truth = nsd_files.write(tmp_path, sessions=1)
+    x, y, z = np.argwhere(truth.masks["nsdgeneral"] > 0)[0]
+    path = tmp_path / "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR/betas_session01.hdf5"
+    with h5py.File(path, "r+") as file:
+        file["betas"][:, z, y, x] = 123
+    trials = made(tmp_path, sessions=[1]).session(1, 1)["train"]
+    assert trials.provenance["constant_voxels"] == 1 and not trials.signal[:, 0].any()
+    assert np.isfinite(trials.signal).all()
+
+
+@pytest.fixture(scope="module")
+def mini(golden: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Files of an independent writer, with what they should give."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(golden / "prepare")
+        patch.setitem(sys.modules, "pandas", ModuleType("pandas"))  # only for a table that is not written
+        import mini_raw
+
+        root = tmp_path_factory.mktemp("nsd")
+        truth = mini_raw.make_nsd(root, mini_raw.Nsd(stimuli=False, stim_info=False), seed=1)
+    return root, truth
+
+
+@pytest.mark.parametrize("form", ("nifti", "hdf5"))
+def test_sessions_are_those_that_mindeye2_made_of_the_same_files(mini, form: str, tmp_path: Path) -> None:
+    root, truth = mini
+    betas = Path("nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR")
+    (tmp_path / "nsddata").symlink_to(root / "nsddata")
+    (tmp_path / betas).mkdir(parents=True)
+    for path in (root / betas).glob({"nifti": "*.nii.gz", "hdf5": "*.hdf5"}[form]):
+        (tmp_path / betas / path.name).symlink_to(path)
+    with h5py.File(root / "mindeye2/betas_all_subj01_fp32_renorm.hdf5") as file:
+        expected = file["betas"][:]
+    for session in (1, 2):
+        own = slice((session - 1) * 750, session * 750)
+        for split, trials in made(tmp_path).session(1, session).items():
+            is_own = truth["is_test"][own] == (split == "test")
+            np.testing.assert_allclose(trials.signal[:, :, 0], expected[own][is_own], atol=2e-5)
+            assert trials.image_ids == [f"nsd{row + 1:05d}" for row in truth["image"][own][is_own]]
+
+
+@pytest.mark.parametrize("ending", (".hdf5", ".nii.gz", ".nii"))
+def test_betas_that_are_cut_short_are_named(tmp_path: Path, ending: str) -> None:
+    nsd_files.write(tmp_path, sessions=1, ending=ending)
+    folder = tmp_path / "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
+    path = folder / f"betas_session01{ending}"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(BrainhiveError, match=r"betas_session01.* is damaged or cut short"):
+        made(tmp_path, sessions=[1]).session(1, 1)
+
+
+def test_betas_of_another_subject_or_space_are_refused(tmp_path: Path) -> None:
+    nsd_files.write(tmp_path, sessions=1, ending=".nii.gz")
+    folder = tmp_path / "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
+    nsd_files.save(folder / "betas_session01.nii.gz", np.zeros((4, 4, 2, 750), np.int16))
+    with pytest.raises(BrainhiveError, match=r"holds int16 \[4, 4, 2, 750\], not int16 \[3, 4, 2, 750\]"):
+        made(tmp_path, sessions=[1]).session(1, 1)
+
+
+def test_a_mask_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
+    nsd_files.write(tmp_path, sessions=1)
+    with pytest.raises(MissingData, match=r"no mask .*roi/nix\.nii\.gz") as caught:
+        made(tmp_path, sessions=[1], voxels="nix").files(1)
+    assert caught.value.hint.startswith("preparation.voxels=NAME, of nsdgeneral, prf-visualrois")
+
+
+def test_a_mask_that_is_no_volume_is_named(tmp_path: Path) -> None:
+    nsd_files.write(tmp_path, sessions=1)
+    path = tmp_path / "nsddata/ppdata/subj01/func1pt8mm/roi/nsdgeneral.nii.gz"
+    path.write_bytes(b"no gzip")
+    with pytest.raises(BrainhiveError, match=r"nsdgeneral\.nii\.gz is damaged"):
+        made(tmp_path, sessions=[1]).session(1, 1)
+
+
+def test_a_design_whose_numbers_go_beyond_the_pictures_is_refused(tmp_path: Path) -> None:
+    nsd_files.write(tmp_path, sessions=1)
+    path = tmp_path / "nsddata/experiments/nsd/nsd_expdesign.mat"
+    content = {"masterordering": np.arange(30000)[None], "subjectim": np.ones((8, 10000))}  # counted from 0
+    nsd_files.savemat(path, content)
+    with pytest.raises(BrainhiveError, match=r"nsd_expdesign\.mat is not NSD's design"):
+        made(tmp_path, sessions=[1]).session(1, 1)
+    for damaged in (path.read_bytes()[:300], bytes(300)):
+        path.write_bytes(damaged)
+        with pytest.raises(BrainhiveError, match=r"nsd_expdesign\.mat is damaged"):
+            made(tmp_path, sessions=[1]).session(1, 1)

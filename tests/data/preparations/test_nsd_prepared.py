@@ -1,0 +1,199 @@
+"""NSD as MindEye1, MindEye2 and Brain-Diffuser prepare it, against what the same trials should give."""
+
+import io
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+from types import ModuleType
+
+import h5py
+import numpy as np
+import pytest
+
+pytest.importorskip("nibabel")
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.preparations import Merged, brain_diffuser, mindeye1, mindeye2
+from brainhive_cli.data.preparations._nsd_prepared import Prepared
+from brainhive_cli.data.stores.recordings import SignalStore
+
+BETAS = "betas_all_subj01_fp32_renorm.hdf5"
+
+
+@pytest.fixture(scope="module")
+def mini(golden: Path, tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(golden / "prepare")
+        patch.setitem(sys.modules, "pandas", ModuleType("pandas"))  # only for a table that is not written
+        import mini_raw
+
+        (root := tmp_path_factory.mktemp("data") / "nsd").mkdir()
+        truth = mini_raw.make_nsd(root, mini_raw.Nsd(stimuli=False, stim_info=False, nifti=False), seed=1)
+    return root, truth
+
+
+def second(mini) -> Prepared:
+    return mindeye2.Config(root=str(mini[0] / "mindeye2")).build(Paths(data=str(mini[0])))
+
+
+def first(mini) -> Prepared:
+    return mindeye1.Config(root=str(mini[0] / "mindeye1")).build(Paths())
+
+
+def means(mini, **knobs) -> Prepared:
+    knobs = {"root": str(mini[0] / "brain_diffuser"), **knobs}
+    return brain_diffuser.Config(**knobs).build(Paths(data=str(mini[0].parent)))
+
+
+def shown(truth, split: str) -> dict[str, list[int]]:
+    """The trials of each picture of a split, in the order of first sight."""
+    trials: dict[str, list[int]] = {}
+    for trial in np.flatnonzero(truth["is_test"] == (split == "test")).tolist():
+        trials.setdefault(f"nsd{truth['image'][trial] + 1:05d}", []).append(trial)
+    return trials
+
+
+@pytest.mark.parametrize("make", (first, second, means))
+def test_preparations_of_merged_files_go_to_a_store(mini, make, tmp_path: Path) -> None:
+    preparation = make(mini)
+    assert isinstance(preparation, Merged) and preparation.subjects == (1,) and preparation.files(1)
+    made = {split: preparation.recording(1, split) for split in preparation.splits}
+    SignalStore.write(tmp_path / "sub-01.h5", made)
+    store = SignalStore.open(tmp_path / "sub-01.h5")
+    for split in preparation.splits:
+        assert list(store[split].image_ids) == list(made[split].image_ids)
+        assert np.isfinite(store[split].signal).all() and np.any(store[split].signal)
+
+
+def test_mindeye2_trials_are_grouped_by_picture_in_the_order_of_time(mini) -> None:
+    root, truth = mini
+    found, trials = second(mini).recording(1, "test"), dict(sorted(shown(truth, "test").items()))
+    assert list(found.image_ids) == [*trials]
+    np.testing.assert_array_equal(found.repetitions, [len(each) for each in trials.values()])
+    assert set(found.repetitions) >= {2, 3}
+    with h5py.File(root / "mindeye2" / BETAS) as file:
+        betas = file["betas"][:]
+    signal = found.signal[0 : len(found.signal)]
+    for row, sessions, own in zip(signal, found.sessions, trials.values(), strict=True):
+        np.testing.assert_array_equal(row[: len(own), :, 0], betas[own])
+        assert sessions[: len(own)].tolist() == [trial // 750 for trial in own]
+        assert not row[len(own) :].any() and (sessions[len(own) :] == -1).all()
+    assert (
+        found.space.regions["nsdgeneral"].all() and len(found.space.regions["nsdgeneral"]) == signal.shape[2]
+    )
+
+
+def test_mindeye2_without_masks_of_nsd_names_its_own_regions(mini, tmp_path: Path) -> None:
+    shutil.copytree(mini[0] / "mindeye2", tmp_path / "mindeye2")
+    width = second(mini).recording(1, "test").signal.shape[2]
+    early = np.arange(width) < 3
+    with h5py.File(tmp_path / "mindeye2/brain_region_masks.hdf5", "w") as file:
+        file["subj01/nsd_general"] = np.ones(width)
+        file["subj01/V1"], file["subj01/higher_vis"] = early.astype(float), (~early).astype(float)
+    preparation = mindeye2.Config(root=str(tmp_path / "mindeye2")).build(Paths(data=str(tmp_path)))
+    regions = preparation.recording(1, "test").space.regions
+    np.testing.assert_array_equal(regions["V1"], early)
+    np.testing.assert_array_equal(regions["higher_vis"], ~early)
+
+
+def test_mindeye1_keeps_each_repetition_once(mini) -> None:
+    _, truth = mini
+    voxels = truth["voxels"].astype(np.float16)
+    for split in ("train", "test"):
+        found, trials = first(mini).recording(1, split), shown(truth, split)
+        signal = found.signal[0 : len(found.signal)]
+        for image_id, row, count in zip(found.image_ids, signal, found.repetitions, strict=True):
+            assert count == len(trials[image_id])
+            np.testing.assert_array_equal(row[:count, :, 0], voxels[trials[image_id]])
+
+
+def test_brain_diffuser_means_find_their_pictures_by_the_order_of_first_sight(mini) -> None:
+    _, truth = mini
+    for split in ("train", "test"):
+        found, trials = means(mini, zscore=False).recording(1, split), shown(truth, split)
+        assert list(found.image_ids) == [*trials]
+        expected = np.stack([truth["voxels"][own].mean(0) for own in trials.values()]) / 300
+        np.testing.assert_allclose(found.signal[0 : len(expected)][:, 0, :, 0], expected, rtol=1e-5)
+
+
+def test_brain_diffuser_means_are_z_scored_by_training_pictures(mini) -> None:
+    raw, scored = (
+        [means(mini, zscore=z).recording(1, s).signal for s in ("train", "test")] for z in (False, True)
+    )
+    train, test = (each[0 : len(each)][:, 0, :, 0] for each in raw)
+    expected = (test - train.mean(0)) / train.std(0, ddof=1)
+    np.testing.assert_allclose(scored[1][0 : len(test)][:, 0, :, 0], expected, atol=1e-4)
+
+
+def test_files_of_several_subjects_or_swapped_splits_are_refused(mini, tmp_path: Path) -> None:
+    root = tmp_path / "brain_diffuser"
+    shutil.copytree(mini[0] / "brain_diffuser", root)
+    below = root / "processed_data/subj01"
+    train, test = (below / f"nsd_{split}_fmriavg_nsdgeneral_sub1.npy" for split in ("train", "test"))
+    train.rename(below / "aside"), test.rename(train), (below / "aside").rename(test)
+    with pytest.raises(BrainhiveError, match="pictures, as no number of sessions"):
+        means(mini, root=str(root)).recording(1, "train")
+
+
+def test_test_trials_among_training_ones_are_refused(mini, tmp_path: Path) -> None:
+    shutil.copytree(mini[0] / "mindeye2", tmp_path / "mindeye2")
+    behaviour = np.full((1, 17), -1.0)
+    behaviour[0, [0, 2, 5, 16]] = 5, 1, 3, 1
+    content = io.BytesIO()
+    np.save(content, behaviour)
+    with tarfile.open(tmp_path / "mindeye2/wds/subj01/train/7.tar", "w") as archive:
+        member = tarfile.TarInfo("sample000000000.behav.npy")
+        member.size = len(content.getvalue())
+        archive.addfile(member, io.BytesIO(content.getvalue()))
+    preparation = mindeye2.Config(root=str(tmp_path / "mindeye2")).build(Paths(data=str(tmp_path)))
+    with pytest.raises(BrainhiveError, match=r"7\.tar has trials of the other split than train"):
+        preparation.recording(1, "train")
+
+
+def test_a_tar_without_samples_is_refused(mini, tmp_path: Path) -> None:
+    shutil.copytree(mini[0] / "mindeye2", tmp_path / "mindeye2")
+    (tmp_path / "mindeye2/wds/subj01/train/1.tar").write_bytes(bytes(10240))
+    preparation = mindeye2.Config(root=str(tmp_path / "mindeye2")).build(Paths(data=str(tmp_path)))
+    with pytest.raises(BrainhiveError, match=r"1\.tar is damaged or cut short: it holds no samples"):
+        preparation.recording(1, "train")
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    (
+        (mindeye1, "webdataset_avg_split/test/test_subj01_0.tar"),
+        (mindeye2, "wds/subj01/new_test/0.tar"),
+        (mindeye2, BETAS),
+        (brain_diffuser, "processed_data/subj01/nsd_test_fmriavg_nsdgeneral_sub1.npy"),
+    ),
+)
+def test_a_file_that_is_missing_or_cut_short_is_named(mini, make, name: str, tmp_path: Path) -> None:
+    stem = make.__name__.rsplit(".", 1)[-1]
+    shutil.copytree(mini[0] / stem, tmp_path / stem)
+    (tmp_path / "nsd").symlink_to(mini[0])
+    path = tmp_path / stem / name
+    preparation = make.Config(root=str(tmp_path / stem)).build(Paths(data=str(tmp_path)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 + 3])
+    with pytest.raises(BrainhiveError, match=path.name):
+        signal = preparation.recording(1, "test").signal
+        signal[0 : len(signal)]
+    path.unlink()
+    with pytest.raises(MissingData):
+        preparation.files(1)
+
+
+def test_a_plan_lacks_no_folder_that_another_stands_for_and_names_the_design(tmp_path: Path) -> None:
+    paths = Paths(data=str(tmp_path))
+    (tmp_path / "mindeyev2/wds/subj01/test").mkdir(parents=True)
+    (tmp_path / "mindeyev2/wds/subj01/test/0.tar").write_bytes(b"")
+
+    def lacking(preparation: Prepared) -> list[str]:
+        return [Path(need.name).parent.name for need in preparation.needs(1) if need.is_missing]
+
+    # the pictures of 37 sessions are those of `test` as well; all 1,000 are in `new_test` alone
+    assert lacking(mindeye2.Config(test_pictures=982).build(paths)) == ["mindeyev2", "train"]
+    assert lacking(mindeye2.Config(test_pictures=1000).build(paths)) == ["mindeyev2", "train", "new_test"]
+    design = [need.name for need in brain_diffuser.Config().build(paths).needs(1) if need.is_missing][-1]
+    assert design == "nsd_expdesign.mat"

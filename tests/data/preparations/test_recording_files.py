@@ -1,0 +1,94 @@
+"""Files of recordings: which are whose, which are none, and what each is read together with."""
+
+import pytest
+from own_recordings import Shown, make_raw
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.preparations._recording_files import files_of, listed, table_of
+
+
+def test_two_sessions_of_one_number_are_not_merged(tmp_path):
+    for name in ("sub-01_ses-pre.fif", "sub-01_ses-post.fif"):
+        (tmp_path / name).touch()
+    with pytest.raises(BrainhiveError, match=r"ses-pre\.fif and .*ses-post\.fif are of two sessions 1"):
+        listed(tmp_path, "*")
+    (tmp_path / "sub-01_ses-post.fif").unlink()
+    assert [*listed(tmp_path, "*")[1]] == [1]
+
+
+@pytest.mark.parametrize(
+    ("recording", "table"),
+    (
+        ("sub-01_task-a_split-01_meg.fif", "sub-01_task-a_events.tsv"),
+        ("sub-01_task-a_eeg.vhdr", "sub-01_task-a_events.tsv"),
+        ("sub-01_run-1.fif", "sub-01_run-1_events.tsv"),
+        ("sub-01_run-1.fif", None),
+    ),
+)
+def test_events_are_those_of_a_recording_and_of_no_other(tmp_path, recording, table):
+    for name in ("sub-01_events.tsv", *([table] if table else [])):
+        (tmp_path / name).touch()
+    assert table_of(tmp_path / recording, "events") == (tmp_path / table if table else None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    (
+        "sub-01_ses-01_acq-crosstalk_meg.fif",
+        "sub-01_acq-calibration_meg.fif",
+        "sub-01_task-emptyroom_meg.fif",
+        "ct_sparse.fif",
+        "sub-01-epo.fif",
+        "sub-01_epo-1.fif",
+        "sub-01_task-images_epo.fif.gz",
+        "sub-01-ave.fif",
+        "sub-01-trans.fif",
+        "sub-01_trans.fif",
+        "sub-01-ica.fif",
+        "sub-01-cov.fif",
+        "sub-01-raw-eve.fif",
+    ),
+)
+def test_a_fif_file_of_something_else_is_no_recording(tmp_path, name):
+    for each in ("sub-01_raw.fif", name):
+        (tmp_path / each).touch()
+    assert listed(tmp_path, "*") == {1: {1: [tmp_path / "sub-01_raw.fif"]}}
+
+
+@pytest.mark.parametrize(
+    "name", ("sub-01_ave-maria_meg.fif", "sub-01_task-epo_eeg.vhdr", "sub-01_icarus.fif")
+)
+def test_a_recording_is_not_taken_for_something_else_by_a_part_of_its_name(tmp_path, name):
+    (tmp_path / name).touch()
+    assert listed(tmp_path, "*") == {1: {1: [tmp_path / name]}}
+
+
+@pytest.mark.parametrize(
+    ("naming", "names"),
+    (
+        ("neuromag", ("sub-01_meg.fif", "sub-01_meg-1.fif", "sub-01_meg-2.fif")),
+        ("bids", ("sub-01_split-01_meg.fif", "sub-01_split-02_meg.fif", "sub-01_split-03_meg.fif")),
+    ),
+)
+def test_the_continuations_of_a_recording_are_among_its_files(tmp_path, naming, names):
+    pytest.importorskip("mne")
+    raw = make_raw(Shown.of(32, 0), 0)
+    raw.save(tmp_path / "sub-01_meg.fif", split_size="2.5MB", split_naming=naming, verbose="ERROR")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    ((first,),) = listed(tmp_path, "*")[1].values()
+    assert [path.name for path in files_of(first)] == list(names)
+
+
+def test_a_recording_whose_first_file_is_missing_is_told(tmp_path):
+    for name in ("sub-01_ses-01.vhdr", "sub-01_ses-01.vmrk", "sub-01_ses-02.vmrk", "sub-01_ses-02.eeg"):
+        (tmp_path / name).touch()
+    with pytest.raises(MissingData, match=r"sub-01_ses-02\.vmrk is there, but not sub-01_ses-02\.vhdr"):
+        listed(tmp_path, "*")
+    assert [*listed(tmp_path, "*ses-01*")[1]] == [1]
+
+
+def test_the_tables_of_bids_are_among_the_files_of_a_recording(tmp_path):
+    names = ("sub-01_task-a_eeg.edf", "sub-01_task-a_events.tsv", "sub-01_task-a_channels.tsv")
+    for name in names:
+        (tmp_path / name).write_text("0")
+    assert files_of(tmp_path / names[0]) == [tmp_path / name for name in names]

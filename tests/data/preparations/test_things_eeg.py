@@ -1,0 +1,142 @@
+"""Raw recordings of THINGS-EEG2, prepared as the published code prepares them."""
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.seeds import shuffled
+from brainhive_cli.data.preparations.things_eeg import Config
+
+
+@pytest.fixture(scope="module")
+def raw(mini_raw, small_eeg, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raw")
+    mini_raw.make_eeg(folder, small_eeg, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(mini_raw, golden_eeg, tmp_path_factory):
+    """The recordings that the golden files were made of."""
+    folder = tmp_path_factory.mktemp("published")
+    mini_raw.make_eeg(folder, golden_eeg.size, golden_eeg.seed)
+    return folder
+
+
+def sessions(raw, subject=1, **knobs):
+    made = Config(root=str(raw), **knobs).build(Paths())
+    return [made.session(subject, session) for session in made.sessions(subject)]
+
+
+def published_sessions(published, golden_eeg, **knobs):
+    """Prepare them with the repetitions and the seed of the golden files."""
+    return sessions(published, golden_eeg.size.subject, **golden_eeg.knobs, **knobs)
+
+
+def merged(found, split, seed):
+    """Join the repetitions of each picture over sessions, shuffled as published."""
+    trials = [each[split] for each in found]
+    pictures = sorted({name for each in trials for name in each.image_ids})
+    rows = []
+    for picture in pictures:
+        own = [each.signal[np.array(each.image_ids) == picture] for each in trials]
+        rows.append(np.concatenate(own)[shuffled(sum(map(len, own)), seed)])
+    return np.stack(rows)
+
+
+def test_trials_have_the_published_baseline_and_resampling(golden, published, golden_eeg):
+    steps = np.load(golden / "prepare/eeg_steps.npz")
+    expected = steps["epochs_ses1_train"]  # in volts
+    found = published_sessions(published, golden_eeg, whiten="no")[0]["train"]
+    assert found.unit == "µV"
+    signal = found.signal.reshape(expected.shape) * 1e-6
+    assert np.abs(signal - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def test_alignvis_preparation_is_the_published_one(golden, published, golden_eeg):
+    found = published_sessions(published, golden_eeg, shuffle=True)
+    steps = np.load(golden / "prepare/eeg_steps.npz")
+    whiteners = np.stack([session["train"].whitener for session in found]) * 1e6
+    np.testing.assert_allclose(whiteners, steps["whitener"], atol=5e-6 * np.abs(steps["whitener"]).max())
+    for split in ("train", "test"):
+        expected = np.load(golden / f"prepare/eeg250_{split}.npz")
+        joined = merged(found, split, golden_eeg.repetition_seed)
+        np.testing.assert_allclose(joined, expected["data"], atol=1.5e-5)
+    times_s = found[0]["train"].times_s
+    assert len(times_s) == expected["data"].shape[-1] and times_s[0] == 0
+
+
+@pytest.mark.parametrize("across", ("time", "epochs"))
+def test_preparation_of_the_data_set_s_authors_is_theirs(golden, published, golden_eeg, across):
+    expected = np.load(golden / "prepare/eeg100_authors.npz")
+    found = published_sessions(
+        published,
+        golden_eeg,
+        channels=[str(name) for name in expected["ch_names"]],
+        epoch_ms=(-200, 800),
+        keep_ms=(-200, 800),
+        rate_hz=100,
+        whiten=across,
+        whiten_by="both",
+    )
+    for split in ("train", "test"):
+        joined = merged(found, split, golden_eeg.repetition_seed)
+        np.testing.assert_allclose(joined, expected[f"{across}_{split}"], atol=1.5e-5)
+    times_s = found[0]["train"].times_s
+    np.testing.assert_allclose(times_s, expected["times"], atol=1e-9)
+
+
+def test_signals_keep_the_rate_of_the_recording_where_a_higher_one_is_asked_for(raw):
+    found = sessions(raw, sessions=[1], rate_hz=2000, whiten="no")[0]["train"]
+    assert found.rate_hz == 1000 and found.provenance["time_shift"]["late_ms"] == 0
+    np.testing.assert_allclose(found.times_s, np.arange(1000) / 1000, atol=1e-12)
+
+
+def test_all_repetitions_are_kept_by_default_and_counted(raw):
+    found = sessions(raw)[0]["train"]
+    counts = np.unique(found.image_ids, return_counts=True)[1]
+    assert sorted(counts) == [2, 2, 3] and found.dropped == {"target": 1, "beyond the recording": 0}
+
+
+def test_test_trials_do_not_change_the_whitener(mini_raw, small_eeg, raw, tmp_path):
+    mini_raw.make_eeg(tmp_path, small_eeg, seed=3)
+    for session in range(1, 5):
+        path = tmp_path / f"raw_eeg/sub-01/ses-{session:02d}/raw_eeg_test.npy"
+        other = tmp_path / f"raw_eeg/sub-01/ses-{session % 4 + 1:02d}/raw_eeg_test.npy"
+        path.write_bytes(other.read_bytes())
+    for before, after in zip(sessions(raw), sessions(tmp_path), strict=True):
+        np.testing.assert_array_equal(before["train"].whitener, after["train"].whitener)
+        np.testing.assert_array_equal(before["train"].signal, after["train"].signal)
+    both = (sessions(root, whiten_by="both")[0]["train"].whitener for root in (raw, tmp_path))
+    assert not np.array_equal(*both)  # which the test trials of other sessions do change
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    (({"flat_channel": "Oz"}, "flat channels: Oz"), ({"nan_channel": "Pz"}, "channel Pz has NaN")),
+)
+@pytest.mark.parametrize("whiten", ("epochs", "no"))
+def test_a_broken_channel_is_named(mini_raw, small_eeg, tmp_path, knobs, message, whiten):
+    size = mini_raw.replace(small_eeg, sessions=1, **knobs)
+    mini_raw.make_eeg(tmp_path, size, seed=3)
+    with pytest.raises(BrainhiveError, match=rf"raw_eeg_\w+\.npy: {message}"):
+        sessions(tmp_path, sessions=[1], whiten=whiten)
+
+
+def test_a_trial_beyond_the_end_is_counted(mini_raw, small_eeg, tmp_path):
+    size = mini_raw.replace(small_eeg, sessions=1, late_event=True)
+    mini_raw.make_eeg(tmp_path, size, seed=3)
+    assert sessions(tmp_path, sessions=[1])[0]["train"].dropped["beyond the recording"] == 1
+
+
+def test_a_seed_of_nothing_is_refused():
+    with pytest.raises(RecipeError, match=r"^seed has no effect"):
+        Config(seed=3)
+    assert Config(seed=3, shuffle=True).seed == Config(seed=3, repetitions=(2, 2)).seed == 3
+
+
+@pytest.mark.parametrize("channels", ([], ["Oz", "Pz", "Oz"]))
+def test_channels_are_named_once_each(channels):
+    with pytest.raises(ValueError, match="name each once, and at least one"):
+        Config(channels=channels)

@@ -1,0 +1,294 @@
+"""THINGS in the forms that other projects prepare, as their scripts write them."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import published
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.preparations import Merged
+from brainhive_cli.data.preparations.things_prepared import Config
+from brainhive_cli.data.stores.recordings import SignalStore
+
+CONCEPTS, IMAGES, TESTS = 2, 3, 2
+
+
+def made(root: Path, stimuli: str = "things-eeg", **knobs: Any):
+    return Config(root=str(root), stimuli={"kind": stimuli, "root": str(root)}, **knobs).build(Paths())
+
+
+def metadata(root: Path) -> dict[str, list[str]]:
+    """Write the table of pictures; returns their ids by split."""
+    train = [
+        (f"{c + 1:05d}_thing{c}", f"thing{c}_{i:02d}s.jpg") for c in range(CONCEPTS) for i in range(IMAGES)
+    ]
+    test = [(f"{c + 1:05d}_probe{c}", f"probe{c}_01b.jpg") for c in range(TESTS)]
+    table = {
+        **{"train_img_concepts": [c for c, _ in train], "train_img_files": [f for _, f in train]},
+        **{"test_img_concepts": [c for c, _ in test], "test_img_files": [f for _, f in test]},
+    }
+    root.mkdir(parents=True, exist_ok=True)
+    np.save(root / "image_metadata.npy", np.array(table, object), allow_pickle=True)
+    return {
+        "train": [f"training_images/{c}/{f[:-4]}" for c, f in train],
+        "test": [f"test_images/{c}/{f[:-4]}" for c, f in test],
+    }
+
+
+def signal(*shape: int, dtype: str = "float32") -> np.ndarray:
+    return np.random.default_rng(len(shape)).normal(size=shape).astype(dtype)
+
+
+def dump(path: Path, content: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        pickle.dump(content, file, protocol=4)
+    return path
+
+
+def save(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, array)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("form", "channels", "rate_hz"),
+    (("whitened_pt", 63, 250), ("bare_pickle/Preprocessed_data_250Hz", 63, 250), ("authors_npy", 17, 100)),
+)
+def test_published_forms_hold_what_was_recorded(
+    golden, golden_eeg, form: str, channels: int, rate_hz: int, tmp_path
+) -> None:
+    formats = golden / "prepare/formats"
+    shutil.copytree(formats / form, tmp_path / "prepared")
+    shutil.copy(formats / "image_metadata.npy", tmp_path)
+    preparation = made(tmp_path / "prepared")
+    assert isinstance(preparation, Merged) and preparation.subjects == (1,) and len(preparation.files(1)) == 2
+    ids = {}
+    for split, name in (("train", "training"), ("test", "test")):
+        found = preparation.recording(1, split)
+        assert (len(found.space.names), found.rate_hz) == (channels, rate_hz)
+        ids[split] = list(found.image_ids)
+        values = found.signal[0 : len(found.signal)]
+        if form == "authors_npy":
+            golden_set = np.load(golden / "prepare/eeg100_authors.npz")
+            expected = golden_set[f"time_{split}"]
+            assert found.times_s[0] == pytest.approx(-0.2)
+        else:
+            expected = np.load(golden / f"prepare/eeg250_{split}.npz")["data"][:, : values.shape[1]]
+            assert found.times_s[0] == pytest.approx(0) and len(found.times_s) == expected.shape[-1]
+        if form == "whitened_pt":  # repetitions in the order of sessions
+            full = np.load(golden / f"prepare/eeg250_{split}.npz")["data"]
+            np.testing.assert_allclose(values.mean(1, dtype=np.float64), full.mean(1), atol=5e-3)
+            assert (
+                found.sessions.shape == values.shape[:2]
+                and found.sessions.max() == golden_eeg.size.sessions - 1
+            )
+        else:
+            np.testing.assert_allclose(values, expected, atol=1e-12)
+        assert all(
+            name.startswith(f"{'training' if split == 'train' else 'test'}_images/")
+            for name in found.image_ids
+        )
+    table = np.load(formats / "image_metadata.npy", allow_pickle=True).item()
+    stems = [name.rsplit("/", 1)[1] + ".jpg" for name in ids["train"]]
+    assert stems == list(table["train_img_files"])
+
+
+@pytest.mark.parametrize("is_dict", (False, True))
+def test_neurobridge_arrays_by_concept_are_in_the_order_of_paths(tmp_path: Path, is_dict: bool) -> None:
+    ids = metadata(tmp_path)
+    arrays = {"train": signal(CONCEPTS, IMAGES, 4, 63, 250), "test": signal(TESTS, 1, 8, 63, 250)}
+    for split, array in arrays.items():
+        path = tmp_path / f"preprocessed_eeg/sub-01/{split}.npy"
+        if is_dict:
+            times = np.arange(300) / 250 - 0.2
+            dump(path, {"data": array, "ch_names": list(made(tmp_path).stimuli.montage), "times": times})
+        else:
+            save(path, array)
+    preparation = made(tmp_path)
+    for split, array in arrays.items():
+        found = preparation.recording(1, split)
+        assert list(found.image_ids) == ids[split] and found.rate_hz == 250
+        np.testing.assert_array_equal(found.signal[0:9], array.reshape(-1, *array.shape[2:]))
+        assert found.times_s[0] == pytest.approx(0)
+
+
+def info(**changes: Any) -> dict[str, Any]:
+    """What NeuroBridge's preprocess_eeg.py writes: the times of whole epochs, the shape of one session."""
+    montage = list(Config(stimuli="things-eeg").build(Paths()).stimuli.montage)
+    return {
+        **{"ch_names": montage[::-1], "times": (np.arange(300) / 250 - 0.2).tolist()},
+        **{"baseline_duration": 0.2, "after_duration": 1.0, "normalization": "zscore", "sfreq": 250.0},
+        **{"precision": "fp16", "seed": 20200220},
+        **{"train_data_shape": [8270, 2, 63, 250], "test_data_shape": [200, 20, 63, 250], **changes},
+    }
+
+
+def neurobridge(root: Path, **changes: Any) -> Path:
+    """Write the arrays of subject 1, and their info.json."""
+    metadata(root)
+    folder = root / "preprocessed_eeg"
+    save(folder / "sub-01/train.npy", signal(CONCEPTS, IMAGES, 4, 63, 250, dtype="float16"))
+    save(folder / "sub-01/test.npy", signal(TESTS, 1, 8, 63, 250, dtype="float16"))
+    (folder / "info.json").write_text(json.dumps(info(**changes)))
+    return root
+
+
+def test_info_beside_neurobridge_arrays_says_unit_rate_channels_and_times(tmp_path: Path) -> None:
+    times = (np.arange(250) / 200 - 0.05).round(3).tolist()
+    for root, changes, expected in (
+        (tmp_path / "old", {}, ("z-score", 250.0, 0.0)),
+        (tmp_path / "white", {"normalization": "mvnn"}, ("whitened", 250.0, 0.0)),
+        (tmp_path / "plain", {"normalization": "none"}, ("whitened", 250.0, 0.0)),
+        (tmp_path / "slow", {"sfreq": 200, "times": times}, ("z-score", 200.0, -0.05)),
+    ):
+        found = made(neurobridge(root, **changes)).recording(1, "train")
+        assert (found.unit, found.rate_hz, found.times_s[0]) == pytest.approx(expected)
+        assert list(found.space.names) == info()["ch_names"]
+        assert found.provenance["info"]["normalization"] == changes.get("normalization", "zscore")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    (
+        ({"ch_names": ["Oz", "O1"]}, "come with 2 channels, not 63"),
+        ({"sfreq": 500.0}, "times lie 4 ms apart, not 2 ms as at 500 Hz"),
+        ({"times": [0.0, 0.004]}, "come with 2 times, not 250"),
+        ({"precision": "fp32"}, r"signals are float16, info\.json says float32"),
+        ({"train_data_shape": [8270, 2, 17, 100]}, r"channels and samples \[17, 100\] of info"),
+        ({"normalization": "whole"}, r"info\.json: normalization: .* got 'whole'"),
+    ),
+)
+def test_info_that_does_not_match_its_array_is_refused(tmp_path: Path, changes: Any, message: str) -> None:
+    with pytest.raises(BrainhiveError, match=message):
+        made(neurobridge(tmp_path, **changes)).recording(1, "train")
+
+
+def test_a_unit_other_than_the_one_in_info_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"unit 'whitened': info\.json says 'z-score'"):
+        made(neurobridge(tmp_path), unit="whitened").recording(1, "train")
+
+
+def test_atm_pickles_of_meg_are_read(tmp_path: Path) -> None:
+    montage = [f"M{n}" for n in range(5)]
+    for folder, concepts in (("training_images", CONCEPTS), ("test_images", TESTS)):
+        for concept in range(concepts):
+            for image in range(IMAGES if folder == "training_images" else 1):
+                path = tmp_path / folder / f"{concept + 1:05d}_thing{concept}/thing{concept}_{image:02d}s.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"")
+    train, test = signal(CONCEPTS, IMAGES, 1, 5, 201), signal(TESTS, 1, 12, 5, 201)
+    times = np.arange(201) / 200
+    for name, array in (("training", train), ("zs_test", test)):
+        content = {"meg_data": array, "ch_names": montage, "times": times}
+        dump(tmp_path / f"Preprocessed/sub-02/preprocessed_meg_{name}.pkl", content)
+    preparation = made(tmp_path, "things-meg")
+    assert preparation.subjects == (2,) and preparation.dataset == "things-meg"
+    found = preparation.recording(2, "train")
+    np.testing.assert_array_equal(found.signal[0:9], train.reshape(-1, 1, 5, 201))
+    assert found.image_ids[1] == "training_images/00001_thing0/thing0_01s" and found.rate_hz == 200
+    assert preparation.recording(2, "test").signal.shape == (TESTS, 12, 5, 201)
+
+
+def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(tmp_path: Path) -> None:
+    train, test = signal(3, 271, 201), signal(5, 271, 201)
+    shown = ["training_images/a/a_01b.jpg", "training_images/b/b_01b.jpg", "training_images/c/c_01b.jpg"]
+    tested = [f"test_images/{name}/{name}_02s.jpg" for name in "wvwwv"]
+    for split, array, images in (("train", train, shown), ("test", test, tested)):
+        content = {
+            "meg_data": array,
+            "meg_labels": np.arange(len(array)),
+            "meg_images": np.array(images, object),
+        }
+        dump(tmp_path / f"{split}_sub3.pkl", content)
+    preparation = made(tmp_path, "things-meg")
+    assert preparation.subjects == (3,)
+    found = preparation.recording(3, "test")
+    assert list(found.image_ids) == ["test_images/v/v_02s", "test_images/w/w_02s"]
+    assert found.repetitions.tolist() == [2, 3]
+    np.testing.assert_array_equal(found.signal[0:1][0, :2], test[[1, 4]])
+    np.testing.assert_array_equal(found.signal[1:2][0], test[[0, 2, 3]])
+
+
+def whole(tmp_path: Path) -> Path:
+    """Files of UBP's kind of one subject."""
+    for split, folder in (("train", "training_images"), ("test", "test_images")):
+        pictures = [f"{folder}/00001_thing/thing_{n:02d}s.jpg" for n in range(2)]
+        published.save_eeg(
+            tmp_path, 1, split, published.eeg_content(signal(2, 3, 63, 10, dtype="float16"), pictures)
+        )
+    return tmp_path
+
+
+def test_prepared_files_go_to_a_store(tmp_path: Path) -> None:
+    preparation = made(whole(tmp_path))
+    SignalStore.write(tmp_path / "sub-01.h5", {s: preparation.recording(1, s) for s in preparation.splits})
+    found = SignalStore.open(tmp_path / "sub-01.h5")["train"]
+    assert found.signal.dtype == np.float16 and found.signal.shape == (2, 3, 63, 10)
+
+
+def test_swapped_files_are_refused(tmp_path: Path) -> None:
+    train, test = made(whole(tmp_path)).files(1)
+    aside = train.rename(train.with_name("aside"))
+    test.rename(train), aside.rename(test)
+    with pytest.raises(BrainhiveError, match=r"train\.pt: test_images/\S+ is no train picture.*swapped"):
+        made(tmp_path).recording(1, "train")
+
+
+def test_signals_that_are_not_finite_are_refused_when_they_are_read(tmp_path: Path) -> None:
+    metadata(tmp_path)
+    array = signal(CONCEPTS, IMAGES, 4, 63, 250)
+    array[1, 2, 0, 5, 7] = np.nan
+    save(tmp_path / "sub-01/train.npy", array), save(tmp_path / "sub-01/test.npy", array)
+    found = made(tmp_path).recording(1, "train").signal
+    assert found[0:5].shape == (5, 4, 63, 250)
+    with pytest.raises(BrainhiveError, match=r"train\.npy has signals that are not finite"):
+        found[5:6]
+
+
+@pytest.mark.parametrize("name", ("train.npy", "preprocessed_meg_training.pkl"))
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, name: str) -> None:
+    class Hostile:
+        def __reduce__(self):
+            return (tmp_path.joinpath("written").touch, ())
+
+    dump(tmp_path / "sub-01" / name, {"data": Hostile()})
+    with pytest.raises(BrainhiveError, match="could run code"):
+        made(tmp_path).recording(1, "train")
+    assert not (tmp_path / "written").exists()
+
+
+def test_files_that_are_missing_several_or_cut_short_are_named(tmp_path: Path) -> None:
+    whole(tmp_path)
+    path = made(tmp_path).files(1)[0]
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(BrainhiveError, match=r"train\.pt .*cut short"):
+        made(tmp_path).recording(1, "train")
+    shutil.copytree(path.parent, tmp_path / "other/sub-01")
+    with pytest.raises(MissingData, match="several train files of subject 1"):
+        made(tmp_path).files(1)
+    with pytest.raises(MissingData, match=r"sub-07/: none of train\.pt, .*train_sub7\.pkl"):
+        made(tmp_path).files(7)
+
+
+def test_another_number_of_pictures_or_channels_is_refused(tmp_path: Path) -> None:
+    metadata(tmp_path)
+    save(tmp_path / "sub-01/train.npy", signal(CONCEPTS, IMAGES + 1, 4, 63, 250))
+    with pytest.raises(BrainhiveError, match="come with 6 image ids, not 8"):
+        made(tmp_path).recording(1, "train")
+    save(tmp_path / "sub-01/train.npy", signal(CONCEPTS, IMAGES, 4, 17, 250))
+    with pytest.raises(BrainhiveError, match="come with 63 channels, not 17"):
+        made(tmp_path).recording(1, "train")
+
+
+def test_stimuli_that_no_project_prepares_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no project prepares coco"):
+        Config(root=str(tmp_path), stimuli="coco").build(Paths())

@@ -1,0 +1,185 @@
+"""What training signals are varied by, and that nothing is when all is off."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.recipe import validate
+from brainhive_cli.data.signals.augmentation import (
+    Augment,
+    augment,
+    mix_repetitions,
+    shuffle_repetitions,
+    weighted,
+)
+
+RATE_HZ = 250.0
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def signal() -> Tensor:
+    return 3 * torch.randn(400, 17, 50, generator=generator(9))
+
+
+def test_off_gives_the_signal_itself_and_draws_nothing(signal: Tensor):
+    source = generator()
+
+    assert augment(signal, Augment(), RATE_HZ, source) is signal
+    assert torch.equal(source.get_state(), generator().get_state())
+
+
+@pytest.mark.parametrize("knob", [{"time_shift_ms": 20}, {"noise": 0.5}, {"channel_dropout": 0.3}])
+def test_the_generator_decides_and_the_signal_stays_as_it_was(signal: Tensor, knob: dict[str, float]):
+    before = signal.clone()
+
+    first, again, other = (augment(signal, Augment(**knob), RATE_HZ, generator(seed)) for seed in (1, 1, 2))
+
+    assert first.shape == signal.shape and first.dtype == signal.dtype
+    assert torch.equal(first, again) and not torch.equal(first, other) and torch.equal(signal, before)
+
+
+def test_a_trial_is_shifted_whole_and_zeros_move_in(signal: Tensor):
+    shifted = augment(signal, Augment(time_shift_ms=8), RATE_HZ, generator())
+
+    expected = {0: signal}
+    for by in (1, 2):
+        nothing = torch.zeros_like(signal[..., :by])
+        expected[by] = torch.cat([nothing, signal[..., :-by]], -1)
+        expected[-by] = torch.cat([signal[..., by:], nothing], -1)
+    counts = {by: int((shifted == e).all((1, 2)).sum()) for by, e in expected.items()}
+    assert sum(counts.values()) == len(signal)
+    assert min(counts.values()) > 0.7 * len(signal) / 5  # each of the five is as likely
+
+
+@pytest.mark.parametrize("shift_ms", [1, 200, 1000])
+def test_a_shift_of_no_sample_or_of_the_window_is_refused(signal: Tensor, shift_ms: float):
+    with pytest.raises(RecipeError, match=f"a time shift of {shift_ms} ms") as caught:
+        augment(signal, Augment(time_shift_ms=shift_ms), RATE_HZ, generator())
+    assert caught.value.hint == "time_shift_ms from 4 to below 200"
+
+
+def test_noise_is_a_share_of_each_trials_spread(signal: Tensor):
+    signal[0] *= 100
+
+    noise = augment(signal, Augment(noise=0.2), RATE_HZ, generator()) - signal
+
+    share = noise.std((1, 2)) / signal.std((1, 2))
+    assert noise.mean().abs() < 0.02 and share.mean().item() == pytest.approx(0.2, abs=0.002)
+    assert share[0].item() == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_channel_is_dropped_whole_with_its_probability(signal: Tensor):
+    dropped = augment(signal, Augment(channel_dropout=0.3), RATE_HZ, generator())
+
+    is_silent = (dropped == 0).all(2)
+    assert is_silent.float().mean().item() == pytest.approx(0.3, abs=0.02)  # 6800 channels: 4 sd
+    assert torch.equal(dropped[~is_silent], signal[~is_silent])
+
+
+def test_a_dropped_channel_has_no_noise(signal: Tensor):
+    noisy = augment(signal, Augment(noise=1, channel_dropout=0.3), RATE_HZ, generator())
+
+    assert (noisy == 0).all(2).float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.fixture
+def repeated() -> tuple[Tensor, Tensor]:
+    """Trials of one to four repetitions, and not a number behind them."""
+    count = torch.arange(400) % 4 + 1
+    signal = torch.randn(400, 4, 3, 5, generator=generator(9))
+    signal[torch.arange(4) >= count[:, None]] = torch.nan
+    return signal, count
+
+
+def test_repetitions_are_averaged_when_the_mixture_is_off(repeated: tuple[Tensor, Tensor]):
+    signal, count = repeated
+
+    averaged = mix_repetitions(signal, count, Augment(), generator())
+
+    assert torch.allclose(averaged, signal.nanmean(1), atol=1e-6)
+
+
+def test_a_mixture_lies_between_the_repetitions_that_are_there(repeated: tuple[Tensor, Tensor]):
+    signal, count = repeated
+
+    mixed, again, other = (
+        mix_repetitions(signal, count, Augment(repetitions=1), generator(seed)) for seed in (1, 1, 2)
+    )
+
+    assert mixed.shape == (400, 3, 5) and torch.equal(mixed, again)
+    assert torch.allclose(mixed[count == 1], signal[count == 1, 0])
+    assert not torch.isclose(mixed[count > 1], other[count > 1]).all((1, 2)).any()
+    lowest = signal.nan_to_num(torch.inf).amin(1) - 1e-6
+    highest = signal.nan_to_num(-torch.inf).amax(1) + 1e-6
+    assert ((mixed >= lowest) & (mixed <= highest)).all()
+
+
+def test_a_mixture_is_the_average_on_average():
+    signal = torch.eye(4)[None, :, None].expand(20_000, 4, 1, 4)
+
+    mixed = mix_repetitions(signal, torch.full((20_000,), 4), Augment(repetitions=1), generator())
+
+    assert mixed.mean(0)[0].tolist() == pytest.approx([0.25] * 4, abs=0.01)
+
+
+def test_a_share_of_the_trials_has_equal_weights_and_a_share_one_repetition_alone():
+    signal = torch.eye(3)[None, :, None].expand(20_000, 3, 1, 3)  # the mixture is the weights
+    shares = Augment(repetitions=1, repetitions_equal=0.3, repetitions_one=0.2)
+
+    weights = mix_repetitions(signal, torch.full((20_000,), 3), shares, generator())[:, 0]
+
+    is_one, is_equal = (weights == 1).any(1), torch.isclose(weights, torch.tensor(1 / 3)).all(1)
+    assert is_one.float().mean().item() == pytest.approx(0.2, abs=0.01)
+    assert is_equal.float().mean().item() == pytest.approx(0.3, abs=0.01)
+    assert weights[is_one].mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.03)
+    few = mix_repetitions(signal, torch.full((20_000,), 2), shares, generator())[:, 0]
+    assert (few[:, 2] == 0).all() and (few == 1).any(0).tolist() == [True, True, False]
+
+
+def test_weights_count_by_their_share_as_in_the_reference(golden: Path):
+    """Golden values: MindEye1's random convex mixture of three repetitions."""
+    havir = load_file(golden / "havir" / "losses.safetensors")
+
+    mixed = weighted(havir["in.repeats"][..., None], havir["in.repeat_weights"])
+
+    assert torch.allclose(mixed[..., 0], havir["out.repeats_combined"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"repetitions_one": 0.2}, "repetitions_one has no effect without random weights"),
+        ({"repetitions": 1, "repetitions_one": 0.6, "repetitions_equal": 0.6}, "sum to more than 1"),
+    ],
+)
+def test_shares_of_the_trials_that_cannot_be_are_refused(shares: dict[str, float], message: str):
+    with pytest.raises(RecipeError, match=message):
+        validate(Augment, shares)
+
+
+def test_signals_without_a_rate_are_not_shifted(signal: Tensor):
+    with pytest.raises(RecipeError, match="without a sampling rate cannot be shifted"):
+        augment(signal, Augment(time_shift_ms=8), None, generator())
+
+
+def test_each_draw_takes_so_many_of_those_that_are_there_each_once():
+    signal = torch.arange(1.0, 6).expand(400, 5)[..., None, None].clone()  # the value names the repetition
+    count = torch.tensor([5, 3, 2, 1]).repeat(100)
+    signal[torch.arange(5) >= count[:, None]] = torch.nan
+
+    taken, left = shuffle_repetitions(signal, count, 2, torch.Generator().manual_seed(0))
+
+    assert taken.shape == (400, 2, 1, 1) and torch.equal(left, count.clamp(max=2))
+    for number in (5, 3, 2):
+        drawn = taken[count == number].flatten(1)
+        assert drawn.isfinite().all() and (drawn[:, 0] != drawn[:, 1]).all()
+        assert set(drawn.flatten().tolist()) == set(range(1, number + 1))  # all come up
+    assert (taken[count == 1, 0] == 1).all()

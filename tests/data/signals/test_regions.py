@@ -1,0 +1,50 @@
+"""Regions of the head by channel name."""
+
+import pytest
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.data.datasets.things_eeg import POSTERIOR
+from brainhive_cli.data.montages import THINGS_EEG as MONTAGE
+from brainhive_cli.data.signals.regions import REGIONS, region_of
+from brainhive_cli.data.signals.selection import channel_rows
+
+
+@pytest.mark.parametrize(
+    ("channel", "region"),
+    [
+        ("Fp1", "frontal"),
+        ("AFz", "frontal"),
+        ("F8", "frontal"),
+        ("FT9", "temporal"),
+        ("FCz", "central"),
+        ("CP5", "central"),
+        ("T7", "temporal"),
+        ("TP10", "temporal"),
+        ("p7", "parietal"),
+        ("POz", "occipital"),
+        ("Oz", "occipital"),
+        ("MEG001", None),
+        ("stim", None),
+    ],
+)
+def test_a_channel_lies_where_the_10_10_system_says(channel, region):
+    assert region_of(channel) == region
+
+
+def test_every_channel_of_things_eeg_lies_somewhere_and_the_posterior_ones_behind():
+    assert {region_of(channel) for channel in MONTAGE} == set(REGIONS)
+    rows = channel_rows(MONTAGE, ["parietal", "Occipital"])
+    assert {MONTAGE[row] for row in rows} == set(POSTERIOR)
+
+
+def test_regions_and_names_mix_and_each_channel_comes_once():
+    channels = ("Cz", "O1", "P7", "O2")
+    assert channel_rows(channels, ["O2", "occipital", "cz"]).tolist() == [3, 1, 0]
+
+
+def test_a_region_without_channels_and_a_misspelt_one_are_refused():
+    with pytest.raises(RecipeError, match="no channel 'temporal' in the data"):
+        channel_rows(("Oz", "O1"), ["temporal"])
+    with pytest.raises(RecipeError) as caught:
+        channel_rows(("Oz", "O1"), ["ocipital"])
+    assert "did you mean occipital?" in caught.value.hint

@@ -1,0 +1,155 @@
+"""From recordings to what a brain encoder sees."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.data.signals.prepared import in_memory
+from brainhive_cli.data.signals.selection import Selection, channel_rows, sample_range
+from brainhive_cli.data.stores.recordings import CHUNK, Recording, Sensors, Voxels
+
+CHANNELS = ("P7", "POz", "PO7", "Oz")
+MS = np.arange(250) / 250
+ROUNDING = 1e-6
+"""Averaging in float32 against float64."""
+
+
+def recording(signal: Any, repetitions: Any = None) -> Recording:
+    ids = [f"train/c/p{number}" for number in range(len(signal))]
+    times_s = np.arange(signal.shape[-1]) / 250
+    return Recording(signal, ids, Sensors(CHANNELS), times_s, 250.0, "µV", repetitions=repetitions)
+
+
+def average(recording: Recording, channels: Any, window_ms: Any, scale: float, where: str) -> Any:
+    return in_memory(Selection.of(recording, channels, window_ms, scale, where), "averages")
+
+
+@pytest.fixture
+def signal() -> Any:
+    return np.random.default_rng(0).normal(size=(CHUNK + 5, 3, 4, 6)).astype(np.float32)
+
+
+def test_repetitions_are_averaged_and_scaled(signal: Any) -> None:
+    averaged = average(recording(signal), None, None, 2.0, "here")
+    assert averaged.dtype == np.float32
+    np.testing.assert_allclose(averaged, 2 * signal.mean(axis=1), atol=ROUNDING)
+
+
+def test_repetitions_that_are_not_there_do_not_count(signal: Any) -> None:
+    repetitions = np.resize([1, 2, 3], len(signal))
+    ragged = signal.copy()
+    for row, count in enumerate(repetitions):
+        ragged[row, count:] = np.nan
+    averaged = average(recording(ragged, repetitions), None, None, 1.0, "here")
+    expected = [picture[:count].mean(axis=0) for picture, count in zip(signal, repetitions, strict=True)]
+    np.testing.assert_allclose(averaged, expected, atol=ROUNDING)
+
+
+def test_channels_are_taken_by_name_in_the_order_asked_for(signal: Any) -> None:
+    averaged = average(recording(signal), ["Oz", "p7"], None, 1.0, "here")
+    np.testing.assert_allclose(averaged, signal.mean(axis=1)[:, [3, 0]], atol=ROUNDING)
+
+
+@pytest.mark.parametrize(("wanted", "guess"), [("Oz2", "did you mean Oz?"), ("poz2", "did you mean POz?")])
+def test_a_channel_that_is_not_in_the_data_is_named_with_the_nearest(wanted: str, guess: str) -> None:
+    with pytest.raises(RecipeError, match=f"no channel '{wanted}' in the data") as caught:
+        channel_rows(CHANNELS, ["Oz", wanted])
+    assert guess in caught.value.hint and "P7 POz PO7 Oz" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("window_ms", "expected"),
+    [
+        (None, (0, 250)),
+        ((0, 1000), (0, 250)),
+        ((100, 200), (25, 50)),
+        ((99, 101), (25, 26)),
+        ((-3.9, 4), (0, 1)),
+    ],
+)
+def test_a_window_holds_its_start_and_not_its_stop(window_ms: Any, expected: tuple[int, int]) -> None:
+    found = sample_range(MS, window_ms)
+    assert (found.start, found.stop) == expected
+
+
+def test_a_window_outside_the_recording_says_what_it_spans() -> None:
+    with pytest.raises(RecipeError, match="no sample in the window") as caught:
+        sample_range(MS, (2000, 3000))
+    assert caught.value.hint == "the recording spans 0 to 996 ms"
+
+
+@pytest.mark.parametrize("window_ms", [(0, 1004), (-4, 1000), (-200, 1200)])
+def test_a_window_longer_than_the_recording_is_refused_with_both_spans(window_ms: Any) -> None:
+    said = rf"window \[{window_ms[0]}, {window_ms[1]}\] ms reaches beyond the recording"
+    with pytest.raises(RecipeError, match=said) as caught:
+        sample_range(MS, window_ms)
+    assert caught.value.hint == "the recording spans 0 to 996 ms"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_refused_naming_picture_and_channel(signal: Any, value: float) -> None:
+    signal[CHUNK + 2, 1, 1, 3] = value
+    with pytest.raises(
+        BrainhiveError, match=f"here: .* not finite, of picture train/c/p{CHUNK + 2}, channel POz"
+    ):
+        average(recording(signal), ["Oz", "POz"], None, 1.0, "here")
+    assert np.isfinite(average(recording(signal), ["Oz"], None, 1.0, "here")).all()
+
+
+def test_signals_of_float16_are_averaged_in_float32() -> None:
+    signal = np.full(
+        (1, 80, 1, 1), 1000.0, np.float16
+    )  # whose sum is beyond float16, as is 1/3000 of its step
+    signal[0, :40] += 1
+    recording = Recording(signal, ["a"], Sensors(["O1"]), np.zeros(1), 250.0, "µV")
+    selection = Selection.of(recording, None, None, 1.0, "")
+    ((_, average),) = selection.averages()
+    ((_, trials),) = selection.trials()
+    assert average.dtype == trials.dtype == np.float32 and average.item() == pytest.approx(1000.5, abs=1e-3)
+
+
+REGIONS = {
+    "V1": np.array([1, 0, 0, 1], bool),
+    "FFA": np.array([0, 0, 1, 1], bool),
+    "none": np.zeros(4, bool),
+}
+
+
+@pytest.fixture
+def voxels() -> Recording:
+    signal = np.arange(8, dtype=np.float16).reshape(2, 1, 4, 1)
+    return Recording(signal, ["a", "b"], Voxels(REGIONS), np.zeros(1), None, "z")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rows", "regions"),
+    [
+        (None, [0, 1, 2, 3], {"V1": (0, 3), "FFA": (2, 3), "none": ()}),
+        (["ffa", "V1"], [0, 2, 3], {"V1": (0, 2), "FFA": (1, 2), "none": ()}),
+        (["V1"], [0, 3], {"V1": (0, 1), "FFA": (1,), "none": ()}),
+    ],
+)
+def test_regions_select_voxels_each_once_in_the_order_of_the_data(
+    voxels: Recording, wanted: Any, rows: list[int], regions: dict[str, tuple[int, ...]]
+) -> None:
+    selection = Selection.of(voxels, wanted, None, 1.0, "here")
+    assert selection.rows.tolist() == rows and selection.shape == (2, 1, len(rows), 1)
+    assert selection.channels == () and selection.regions == regions
+    ((_, averages),) = selection.averages()
+    np.testing.assert_array_equal(averages, voxels.signal[:, 0, rows])
+
+
+def test_a_region_that_is_not_in_the_data_or_empty_is_refused(voxels: Recording) -> None:
+    with pytest.raises(RecipeError, match="no region 'FFB' in the data") as caught:
+        Selection.of(voxels, ["FFB"], None, 1.0, "here")
+    assert caught.value.hint == "did you mean FFA? regions: V1 FFA none"
+    with pytest.raises(RecipeError, match="no voxel lies in none"):
+        Selection.of(voxels, ["none"], None, 1.0, "here")
+
+
+def test_a_voxel_that_is_not_finite_is_named_by_its_place_in_the_recording(voxels: Recording) -> None:
+    voxels.signal[1, 0, 3] = np.inf
+    with pytest.raises(BrainhiveError, match="not finite, of picture b, voxel 3"):
+        list(Selection.of(voxels, ["V1"], None, 1.0, "here").averages())

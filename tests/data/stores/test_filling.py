@@ -1,0 +1,71 @@
+"""The filling of stores: resumed, locked, and final only when finished."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.stores.filling import filling
+from brainhive_cli.data.stores.hdf5 import part_of
+from brainhive_cli.data.stores.target_store import Blank, TargetStore
+
+ALONE = Launch(0, 1, torch.device("cpu"))
+IDS = [f"p{number}" for number in range(6)]
+VALUES = np.random.default_rng(0).normal(size=(6, 3, 2, 2)).astype(np.float32)
+
+
+@pytest.fixture
+def blanks(tmp_path: Path) -> list[Blank]:
+    """A store of latents, and one of vectors with a further dataset."""
+    latents = Blank(tmp_path / "latents.h5", IDS, IDS, (3, 2, 2), "float32", {"encoder": "a"})
+    more = {"sizes": (2,)}
+    return [latents, Blank(tmp_path / "vectors.h5", IDS, IDS, (12,), "float16", {"encoder": "b"}, more)]
+
+
+def write(filled, rows):
+    rows = np.asarray(rows)
+    latents, vectors = filled.writers
+    latents.write(rows, VALUES[rows])
+    vectors.write(rows, VALUES[rows].reshape(len(rows), -1), sizes=np.stack([rows, -rows], 1))
+
+
+def test_an_interrupted_filling_resumes_and_ends_with_final_names(blanks):
+    with filling(blanks, ALONE) as filled:
+        write(filled, [0, 4])
+    assert not any(blank.path.exists() for blank in blanks)
+
+    with filling(blanks, ALONE) as filled:
+        assert [writer.pending.tolist() for writer in filled.writers] == [[1, 2, 3, 5]] * 2
+        write(filled, [1, 2, 3, 5])
+        filled.finish()
+
+    found = TargetStore.open(blanks[0].path)
+    assert np.array_equal(found.embedding, VALUES) and found.done.all()
+    assert TargetStore.open(blanks[1].path).embedding.dtype == np.float16
+    assert found.health.dimensions == 12
+
+
+def test_again_starts_from_the_first_row(blanks):
+    with filling(blanks, ALONE) as filled:
+        write(filled, [0, 4])
+    with filling(blanks, ALONE, again=True) as filled:
+        assert len(filled.writers[0].pending) == 6
+
+
+def test_what_is_not_to_be_kept_leaves_nothing(blanks):
+    with pytest.raises(ValueError), filling(blanks, ALONE, keep=False) as filled:
+        write(filled, [0])
+        raise ValueError
+    assert not any(part_of(blank.path).exists() or blank.path.exists() for blank in blanks)
+
+
+def test_a_store_that_another_command_writes_is_refused(blanks):
+    with (
+        filling(blanks, ALONE) as filled,
+        pytest.raises(BrainhiveError, match=r"latents\.h5 is being written by another command"),
+        filling(blanks, ALONE),
+    ):
+        write(filled, [0])

@@ -1,0 +1,105 @@
+"""Tars walked through by their headers: as tarfile does it, but never for ever."""
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from brainhive_cli.data.datasets import _archives
+from brainhive_cli.data.stores import tar_members
+
+LONG = "a" * 60 + "/" + "é" * 40 + "/picture.jpg"
+
+
+def pack(path: Path, form: int, names: list[str]) -> None:
+    with tarfile.open(path, "w", format=form) as tar:
+        for number, name in enumerate(names):
+            member = tarfile.TarInfo(name)
+            if name.endswith("/"):
+                member.type = tarfile.DIRTYPE
+            member.size = 0 if name.endswith("/") else 600 * number
+            tar.addfile(member, io.BytesIO(bytes([number + 1]) * member.size))
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_files_are_found_where_tarfile_finds_them(tmp_path: Path, form: int) -> None:
+    path = tmp_path / "a.tar"
+    pack(path, form, ["d/", "empty.jpg", "d/b.jpg", "ü.cls", LONG, "end.jpg", "b" * 97 + ".x"])
+    with tarfile.open(path) as tar:
+        expected = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
+    with path.open("rb") as file:
+        found = [member for member in tar_members.members(file, path.stat().st_size) if member[0]]
+    assert found == expected and len(found) == 6
+
+
+def test_links_and_folders_have_no_data_whatever_size_they_claim(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname, link.size = tarfile.SYMTYPE, "elsewhere", 10**9
+        tar.addfile(link)
+        tar.addfile(tarfile.TarInfo("a.jpg"))
+    with path.open("rb") as file:
+        assert [name for name, _, _ in tar_members.members(file, path.stat().st_size)] == ["", "a.jpg"]
+
+
+def header(size: bytes, kind: bytes = b"0") -> bytes:
+    made = bytearray(tarfile.TarInfo("a.jpg").tobuf(tarfile.USTAR_FORMAT))
+    made[124:136], made[156:157] = size.ljust(12, b"\0"), kind
+    made[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(made))[0]
+    return bytes(made)
+
+
+def said(text: bytes) -> bytes:
+    return header(b"%o" % len(text), b"x") + text.ljust(512, b"\0") + header(b"0") + tar_members.END
+
+
+HOSTILE: dict[str, Callable[[], bytes]] = {
+    "a negative size": lambda: header(b"-0000001000") + tar_members.END,
+    "a negative binary size": lambda: header(b"\xff" * 11 + b"\x00") + tar_members.END,
+    "a huge binary size": lambda: header(b"\x80" + b"\x7f" * 11) + tar_members.END,
+    "a folder of negative size": lambda: header(b"-1000", b"L") + tar_members.END,
+    "a size beyond the end": lambda: header(b"77777777777") + tar_members.END,
+    "a size of no digits": lambda: header(b"1_0") + tar_members.END,
+    "an unknown type": lambda: header(b"0", b"Z") + tar_members.END,
+    "no end, and a member cut short": lambda: header(b"10") + b"7 bytes",
+    "no end, and half a header": lambda: header(b"0") + header(b"0")[:100],
+    "no end, and no member after what is said of it": lambda: said(b"11 path=abc\n")[:1024],
+    "a negative size said before": lambda: said(b"14 size=-512\n"),
+    "a line of no length": lambda: said(b"0 size=1\n"),
+    "a line of negative length": lambda: said(b"-9 size=1\n"),
+    "a line of too many digits": lambda: said(b"1" * 400),
+    "a sparse file": lambda: said(b"22 GNU.sparse.major=1\n"),
+    "a wrong checksum": lambda: header(b"0").replace(b"a.jpg", b"b.jpg") + tar_members.END,
+    "nothing": lambda: b"",
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_header_that_claims_what_cannot_be_ends_the_walk(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(HOSTILE[what]())
+    with pytest.raises((tarfile.TarError, ValueError)), path.open("rb") as file:
+        list(tar_members.members(file, path.stat().st_size))
+    assert isinstance(_archives.unpacking(tmp_path, ["a"]), str)
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("padding", [0, 504])
+def test_a_tar_without_an_end_is_read_if_each_member_is_whole(
+    tmp_path: Path, ending: str, padding: int
+) -> None:
+    content = header(b"10") + b"8 bytes!" + bytes(padding)
+    for size in (len(content), 512 + 7):
+        with tar_members.OPENS.get(ending[4:], open)(path := tmp_path / f"a{ending}", "wb") as file:
+            file.write(content[:size])
+        with tar_members.OPENS.get(ending[4:], open)(path, "rb") as file:
+            walk = tar_members.members(file)
+            assert next(walk) == ("a.jpg", 512, 8)
+            if size == len(content):
+                assert not list(walk)
+            else:
+                with pytest.raises(tarfile.ReadError):
+                    next(walk)

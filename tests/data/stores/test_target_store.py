@@ -1,0 +1,218 @@
+"""The embedding store: resumable to the byte, honest about its health, closed until complete."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.stores import checksums, hdf5, target_store
+from brainhive_cli.data.stores.health import measure
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from tests.resealed import resealed
+
+COUNT, DIM = 400, 16
+IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]
+CONCEPTS = [f"c{number % 7}" for number in range(COUNT)]
+WRITES = """if True:
+    import sys, time
+    from pathlib import Path
+    import numpy as np
+    from brainhive_cli.data.stores.target_store import TargetWriter
+    writer, values = TargetWriter(Path(sys.argv[1])), np.load(sys.argv[2])
+    for row in writer.pending:
+        writer.write(np.array([row]), values[row : row + 1])
+        print(row, flush=True)
+        time.sleep(0.001)
+"""
+
+
+@pytest.fixture
+def values() -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(size=(COUNT, DIM)).astype(np.float32)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return target_store.path_of(tmp_path, "set", "train", "encoder")
+
+
+def begin(path: Path, **attributes: Any) -> TargetWriter:
+    Blank(path, IDS, CONCEPTS, (DIM,), "float32", {"encoder": "encoder", **attributes}).create()
+    return TargetWriter(path)
+
+
+def fill(writer: TargetWriter, values: NDArray[np.float32]) -> None:
+    writer.write(writer.pending, values[writer.pending])
+    writer.close()
+    writer.finish()
+
+
+@pytest.mark.parametrize(
+    "names", [("../..", "train", "e"), ("set", "/etc", "e"), ("set", "train", "../../e")]
+)
+def test_a_store_never_lies_outside_its_folder(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    with pytest.raises(BrainhiveError, match="the data set, split or encoder of a store, '"):
+        target_store.path_of(tmp_path, *names)
+
+
+def test_a_finished_store_gives_back_what_was_written(path: Path, values: NDArray[np.float32]) -> None:
+    fill(begin(path, weights={"digest": "d"}), values)
+    found = TargetStore.open(path)
+    np.testing.assert_array_equal(found.embedding, values)
+    assert isinstance(found.embedding.values, np.memmap)
+    assert (found.image_ids, found.concepts, found.done.all()) == (IDS, CONCEPTS, True)
+    assert found.attributes["weights"] == {"digest": "d"} and found.attributes["skipped"] == 0
+    assert found.rows(["p003", IDS[5]]).tolist() == [3, 5]
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["embedding"][()], found.embedding)
+
+
+def test_a_store_killed_in_mid_writing_resumes_to_the_same_bytes(
+    path: Path, tmp_path: Path, values: NDArray[np.float32]
+) -> None:
+    np.save(tmp_path / "values.npy", values)
+    begin(path).close()
+    command = [sys.executable, "-c", WRITES, str(path), str(tmp_path / "values.npy")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writing:
+        assert writing.stdout
+        for _ in range(20):
+            writing.stdout.readline()
+        os.kill(writing.pid, signal.SIGKILL)
+    with pytest.raises(MissingData, match="is not finished"):
+        TargetStore.open(path)
+    resumed = begin(path)
+    assert 0 < len(resumed.pending) <= COUNT - 20
+    fill(resumed, values)
+    time.sleep(1)  # HDF5 keeps times in seconds, when it keeps them
+    fill(begin(path.with_name("direct.h5")), values)
+    assert path.read_bytes() == path.with_name("direct.h5").read_bytes()
+
+
+def test_a_store_that_ran_out_of_space_resumes(
+    path: Path, tmp_path: Path, values: NDArray[np.float32]
+) -> None:
+    np.save(tmp_path / "values.npy", values)
+    begin(path).close()
+    with h5py.File(hdf5.part_of(path)) as file:
+        full = file["done"].id.get_offset() + 150
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({full}, {full}))\n{WRITES}"
+    command = [sys.executable, "-c", limit, str(path), str(tmp_path / "values.npy")]
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "OSError: [Errno 27]" in failed.stderr and failed.stdout
+    resumed = begin(path)
+    assert len(resumed.pending) == COUNT - 150
+    fill(resumed, values)
+    np.testing.assert_array_equal(TargetStore.open(path).embedding, values)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"weights": {"digest": "other"}}, {"config": {"resolution_px": 64}}, {"preprocessing": "other"}],
+)
+def test_an_unfinished_store_of_another_encoder_is_started_anew(
+    path: Path, values: NDArray[np.float32], change: dict[str, Any]
+) -> None:
+    writer = begin(path)
+    writer.write(np.arange(10), values[:10])
+    writer.close()
+    assert len(begin(path).pending) == COUNT - 10
+    assert len(begin(path, **change).pending) == COUNT
+
+
+def test_a_store_killed_while_it_was_created_is_started_anew(path: Path) -> None:
+    begin(path).close()
+    part = hdf5.part_of(path)
+    part.write_bytes(part.read_bytes()[:1000])
+    assert len(begin(path).pending) == COUNT
+
+
+def test_a_skipped_picture_has_no_row(path: Path, values: NDArray[np.float32]) -> None:
+    writer = begin(path)
+    writer.write(np.arange(1, COUNT), values[1:])
+    writer.close()
+    writer.finish()
+    found = TargetStore.open(path)
+    assert found.rows([IDS[0], IDS[1]]).tolist() == [-1, 1]
+    assert found.attributes["skipped"] == 1
+
+
+def test_a_store_carries_its_health_as_plain_json(path: Path, values: NDArray[np.float32]) -> None:
+    values[3, 2] = np.nan
+    fill(begin(path), values)
+    found = TargetStore.open(path)
+    assert found.health == found.measured() == measure(values, np.arange(COUNT))
+    assert found.health.non_finite == 1
+    assert isinstance(found.attributes["health"]["spread"], list)
+
+
+def test_a_store_with_other_health_figures_is_refused(path: Path, values: NDArray[np.float32]) -> None:
+    fill(begin(path), values)
+    with resealed(path) as file:
+        hdf5.set_attributes(file, {"health": {"mean_norm": 1.0, "median_pair_cosine": 0.0}})
+    with pytest.raises(BrainhiveError, match=r"encoder\.h5: attribute: health") as caught:
+        _ = TargetStore.open(path).health
+    assert caught.value.hint == "brainhive embed --dataset set --encoders encoder splits=train --again"
+
+
+def test_a_signal_store_is_no_embedding_store(path: Path) -> None:
+    hdf5.create(path, {}, {}, {"format": 1, "holds": "signal"})
+    with pytest.raises(BrainhiveError, match="is not a target store"):
+        TargetStore.open(path)
+
+
+def test_every_missing_store_is_named_with_the_line_that_makes_it(
+    path: Path, values: NDArray[np.float32]
+) -> None:
+    fill(begin(path), values)
+    root = path.parents[2]
+    assert list(target_store.open_all(root, "set", "train", ["encoder"])) == ["encoder"]
+    with pytest.raises(MissingData, match="no train embeddings of vae, clip-h14 for set") as caught:
+        target_store.open_all(root, "set", "train", ["vae", "encoder", "clip-h14"])
+    assert caught.value.hint == "brainhive embed --encoders vae,clip-h14 --dataset set"
+
+
+def test_a_sealed_part_is_resumed_without_its_damaged_row(path: Path, values: NDArray[np.float32]) -> None:
+    fill(begin(path), values)
+    part = hdf5.part_of(path)
+    path.rename(part)  # as after a kill just before the last rename
+    with h5py.File(part) as file:
+        at = file["embedding"].id.get_offset()
+    with part.open("r+b") as file:
+        file.seek(at)
+        file.write(b"\xff" * 4)  # of the first row, which every sample has
+    assert begin(path).pending.tolist() == [0]
+
+
+def test_resuming_reads_only_the_rows_that_were_written(
+    path: Path, values: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, hashed, of_rows = np.array([3, 5, 200]), [], checksums.of_rows
+    writer = begin(path)
+    writer.write(rows, values[rows])
+    writer.close()
+    monkeypatch.setattr(checksums, "of_rows", lambda some: hashed.append(some) or of_rows(some))
+    monkeypatch.setattr(checksums, "BLOCK_BYTES", 2 * values[:1].nbytes)
+    begin(path).close()
+    assert [len(some) for some in hashed] == [2, 1] and np.array_equal(np.concatenate(hashed), values[rows])
+
+
+@pytest.mark.parametrize(
+    ("shape", "alternatives"), [((0,), {}), ((3, 0), {"alternatives": 3}), ((3, 4), {"alternatives": 7})]
+)
+def test_embeddings_without_values_or_of_other_alternatives_are_refused(
+    path: Path, shape: tuple[int, ...], alternatives: dict[str, int]
+) -> None:
+    Blank(path, ["a", "b"], ["a", "b"], shape, "float32", {"encoder": "encoder", **alternatives}).create()
+    hdf5.part_of(path).rename(path)
+    hdf5.seal(path)
+    with pytest.raises(BrainhiveError, match="alternatives"):
+        TargetStore.open(path)

@@ -1,0 +1,108 @@
+"""Which encoders a prior or a model takes: found by its keys, or by the run that it lies in."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from brainhive_cli.commands import train_align
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.data.targets.encoder_keys import encoders_by_key, match_keys, match_prior
+from brainhive_cli.models.encoders import resolve
+from brainhive_cli.training.alignment.recipe import Recipe
+
+COLOURS = "python:brainhive_cli.models.encoders.python:example"
+ENCODER = "brainhive_cli-models-encoders-python-example"
+"""How stores and priors call it."""
+
+
+def names(recipe: str | None, *overrides: str, **flags: str) -> list[str]:
+    return [config.name for config in Recipe.resolve("train-align", recipe, flags, overrides).encoders]
+
+
+@pytest.fixture
+def trained(go, settings) -> Path:
+    """A prior where train-prior has put it."""
+    return Path(go("train-prior", *settings, "train.steps=1", "sample_items=0").folder / "model")
+
+
+def test_a_prior_of_other_encoders_is_refused_with_the_names_that_it_wants():
+    dims = {"CLIP-ViT-H-14-laion2B-s32B-b79K": 1024, "vae": 1024}
+
+    assert match_keys([resolve("clip-h14"), resolve("vae")], dims, "the prior P") == {
+        "clip-h14": "CLIP-ViT-H-14-laion2B-s32B-b79K",
+        "vae": "vae",
+    }
+    with pytest.raises(BrainhiveError, match="P takes the encoders clip-h14, vae, not vae") as caught:
+        match_keys([resolve("vae")], dims, "the prior P")
+    assert caught.value.hint == "--encoders clip-h14,vae"
+
+
+@pytest.mark.parametrize("way", [{"flags": {"prior": "demo:prior"}}, {"sweep": "sweep.prior=demo:prior"}])
+def test_without_encoders_those_of_the_prior_are_taken(way):
+    assert names(None) == ["clip-h14", "vae"]
+    assert names(None, *filter(None, [way.get("sweep")]), **way.get("flags", {})) == ["demo-clip", "demo-vae"]
+
+
+def test_encoders_that_are_named_stay(tmp_path):
+    (tmp_path / "mine.yaml").write_text("encoders: [dinov2-b14]")
+
+    assert names(None, prior="demo:prior", encoders="clip-b32") == ["clip-b32"]
+    assert names(str(tmp_path / "mine.yaml"), prior="demo:prior") == ["dinov2-b14"]
+    (tmp_path / "mine.yaml").write_text("mode: inter")
+    assert names(str(tmp_path / "mine.yaml"), prior="demo:prior") == ["demo-clip", "demo-vae"]
+
+
+def test_the_line_without_encoders_is_the_same_run_as_with_them():
+    named, taken = (
+        Recipe.resolve("train-align", None, {"prior": "demo:prior", "encoders": encoders}, [])
+        for encoders in ("demo-clip,demo-vae", None)
+    )
+
+    assert named.fingerprint() == taken.fingerprint()
+
+
+@pytest.mark.parametrize("encoders", ["vae", "demo-clip", "demo-clip,demo-vae,vae"])
+def test_encoders_that_do_not_fit_the_prior_are_refused_before_signals_are_read(home, go, encoders):
+    settings = ("prior=demo:prior", f"encoders={encoders}")
+    plan = train_align.plan(Recipe.resolve("train-align", None, {}, settings))
+
+    with pytest.raises(
+        BrainhiveError, match=f"takes the encoders demo-clip, demo-vae, not {encoders[:3]}"
+    ) as e:
+        go("train-align", *settings)
+
+    assert e.value.in_one_line in plan.missing
+
+
+def test_an_encoder_of_anyones_is_named_as_it_is_typed(trained):
+    assert Recipe.resolve("train-align", None, {"prior": str(trained)}, []).encoders == [resolve(COLOURS)]
+
+    with pytest.raises(BrainhiveError, match=f"takes the encoders {COLOURS}, not vae") as caught:
+        match_prior(str(trained), [resolve("vae")])
+    assert caught.value.hint == f"--encoders {COLOURS}"
+
+
+def test_a_key_that_says_nothing_is_told_and_the_encoder_asked_for(prior):
+    with pytest.raises(RecipeError, match=f"takes the encoders {ENCODER}, not all known") as caught:
+        names(None, prior=str(prior))
+    assert caught.value.hint.startswith("name with --encoders all of them")
+    assert names(None, prior=str(prior), encoders=COLOURS) == [ENCODER]
+
+
+def test_encoders_with_other_knobs_are_known_by_those_that_may_be_meant():
+    sampled, giant = resolve({"kind": "vae", "posterior": "sample"}), resolve("dinov2_giant")
+
+    found = encoders_by_key([sampled.name, "dinov2-giant", "RN50", "nobody's"], [sampled])
+
+    assert found == {sampled.name: sampled, "dinov2-giant": giant, "RN50": resolve("clip-rn50")}
+
+
+def test_a_model_of_anyones_encoder_is_evaluated_where_its_run_is(go, small, world, tmp_path):
+    model = go("train-align", *small).folder / "cells" / "sub-01_seed-1" / "model"
+    test = (small[0], "subjects=1", "sheet_rows=0", f"paths.runs={tmp_path / 'runs'}")
+
+    assert go("eval-retrieval", f"run={model}", *test).metrics.notes["verdict"] == "above chance"
+    elsewhere = shutil.copytree(model, tmp_path / "elsewhere")
+    with pytest.raises(MissingData, match=f"takes embeddings {ENCODER}, and nothing says what made them"):
+        go("eval-retrieval", f"run={elsewhere}", *test)

@@ -1,0 +1,128 @@
+"""Targets of any shape: held on the device, gathered from the file, or computed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.datasets import Clip, StimulusSet
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.targets import targets
+from brainhive_cli.data.targets.encoder_groups import grouped
+from brainhive_cli.data.targets.target_sources import OnlineTargets, StoreTargets
+from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.models.encoders import resolve, timm
+
+EXAMPLE = "python:brainhive_cli.models.encoders.python:example"
+ALONE = Launch(0, 1, torch.device("cpu"))
+IDS = [f"p{number}" for number in range(6)]
+SHAPES = [(5,), (3, 4), (4, 2, 2)]
+
+
+def store(path: Path, shape: tuple[int, ...], dtype: str = "float32", **more: int) -> TargetStore:
+    Blank(path, IDS, IDS, shape, dtype, {"encoder": path.stem, **more}).create()
+    writer = TargetWriter(path)
+    writer.write(np.arange(6), np.random.default_rng(0).normal(size=(6, *shape)))
+    writer.close()
+    writer.finish()
+    return TargetStore.open(path)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_targets_of_any_shape_are_the_same_held_or_gathered_from_the_file(tmp_path, shape, dtype):
+    found = store(tmp_path / "one.h5", shape, dtype)
+    rows = np.array([4, 0, 0])
+
+    for hold in (True, False):
+        sources = Targets.of({"one": found}, ALONE, {"one": "key"}, hold)
+        assert sources.shapes == {"key": shape} and list(sources.ids) == IDS
+        for asked in (rows, torch.from_numpy(rows)):
+            values = sources.gather(asked)["key"]
+            assert values.dtype == torch.float32
+            assert np.array_equal(values, found.embedding[rows].astype(np.float32))
+
+
+@pytest.mark.parametrize(("spare", "is_held"), [(0, True), (-4, False)])
+def test_targets_that_need_more_than_half_of_the_free_memory_stay_on_disk(
+    tmp_path, monkeypatch, spare, is_held
+):
+    found = store(tmp_path / "one.h5", (5,))
+    monkeypatch.setattr(targets, "free_bytes", lambda device: 2 * found.embedding.nbytes + spare)
+
+    source = Targets.of({"one": found}, ALONE).sources["one"]
+
+    assert isinstance(source, StoreTargets) and isinstance(source.values, torch.Tensor) == is_held
+
+
+def test_tokens_are_refused_where_vectors_are_fused(tmp_path):
+    tokens = Targets.of({name: store(tmp_path / f"{name}.h5", (3, 4)) for name in ("a",)}, ALONE)
+    with pytest.raises(BrainhiveError, match=r"targets of a have the shape \[3, 4\], and only vectors"):
+        _ = tokens.dims
+    assert Targets.of({"b": store(tmp_path / "b.h5", (5,))}, ALONE).dims == {"b": 5}
+
+
+def test_online_targets_of_several_outputs_take_one_forward_pass():
+    configs = [timm.TINY.model_copy(update={"output": output}) for output in ("class", "patches")]
+    pictures = [Image.new("RGB", (40, 40), colour) for colour in ("red", "green", "blue")]
+    names = Names.of(["red", "green", "blue"])
+    stimuli = StimulusSet("colours", "train", names, names, pictures.__getitem__)
+    (group,) = grouped(configs, "fp32", ALONE)
+    online = Targets({name: OnlineTargets(stimuli, group, name) for name in group.names})
+    passes = []
+    group.module.register_forward_hook(lambda *_: passes.append(1))
+
+    found = online.gather(np.array([2, 0]))
+
+    assert len(passes) == 1 and online.groups == [group]
+    for config in configs:
+        encoder = config.build()
+        views = torch.stack([encoder.preprocess(pictures[row]) for row in (2, 0)])
+        with torch.no_grad():
+            torch.testing.assert_close(found[config.name], encoder.module(views))
+    assert {len(shape) for shape in online.shapes.values()} == {1, 2}
+
+
+@pytest.mark.parametrize("hold", [True, False])
+def test_each_row_takes_the_alternative_that_is_named(tmp_path, hold):
+    several = store(tmp_path / "several.h5", (3, 5), alternatives=3)
+    further = store(tmp_path / "further.h5", (5,))
+    source = StoreTargets.of(several, ALONE.device, hold, [further])
+    assert source.shape == (5,) and source.alternatives == 4
+
+    found = source.gather(np.array([1, 0, 5, 5]), torch.tensor([2, 0, 3, 1]))
+
+    expected = [
+        several.embedding[1, 2],
+        several.embedding[0, 0],
+        further.embedding[5],
+        several.embedding[5, 1],
+    ]
+    assert np.array_equal(found, np.stack(expected))
+    assert np.array_equal(source.gather(np.array([4])), several.embedding[[4], 0])
+
+
+def test_online_targets_of_a_clip_encode_the_frame_that_is_named():
+    frames = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8, 3), np.uint8)
+    names = Names.of("abcd")
+    clips = StimulusSet("clips", "train", names, names, lambda row: Clip(frames[row], 3.0), frames=3)
+    (group,) = grouped([resolve(EXAMPLE)], "fp32", ALONE)
+    source = OnlineTargets(clips, group, group.name)
+
+    found = source.gather(np.array([3, 0]), torch.tensor([2, 1]))
+
+    pictures = [Image.fromarray(frames[3, 2]), Image.fromarray(frames[0, 1])]
+    expected = [group.encoder.preprocess(picture).flatten() for picture in pictures]
+    assert source.alternatives == 3 and torch.equal(found, torch.stack(expected))
+
+
+def test_an_encoder_of_captions_is_not_given_pixels():
+    config = resolve({"kind": "python", "source": EXAMPLE, "reads": "captions"})
+    (group,) = grouped([config], "fp32", ALONE)
+    with pytest.raises(MissingData, match="reads captions, and has no store"):
+        group.view(Image.new("RGB", (4, 4)))

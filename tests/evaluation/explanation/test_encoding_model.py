@@ -1,0 +1,106 @@
+"""The linear encoding model finds what the demo's simulation put in: early looks, late meaning, where."""
+
+import numpy as np
+import pytest
+import torch
+
+from brainhive_cli.data.signals.selection import Selection
+from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.demo import pictures, simulation
+from brainhive_cli.evaluation.explanation import sensor_space
+from brainhive_cli.evaluation.explanation.encoding_model import along, predict_signals, unique
+from brainhive_cli.evaluation.explanation.profiles import Labels, PermutationTest
+from brainhive_cli.measurement.units import Items
+
+FRONTAL = ("Fp1", "Fp2", "F3", "Fz", "F4")
+NAMES = (*FRONTAL, *simulation.CHANNELS)
+COUNTS = {"train": 200, "test": 60}
+EVERY = 10
+"""Samples from one that is kept to the next: 40 ms."""
+
+
+def features(split):
+    scenes = pictures.scenes(split)[: COUNTS[split]]
+    low = np.stack([simulation.low_level(pictures.draw(scene)) for scene in scenes])
+    return low, np.stack([simulation.semantic(scene) for scene in scenes])
+
+
+def labels_of(count, draws):
+    return Labels.of(np.arange(count), np.arange(count), Items.unnamed([count]), draws, 0)
+
+
+def whitened(split, low, meaning):
+    """Add frontal sensors of noise alone to the demo's EEG, and whiten it, another way each session."""
+    random = np.random.default_rng(0)
+    posterior = simulation.simulate(low, meaning, 1, 2, seed=len(low), noise=0.3)[..., ::EVERY]
+    frontal = random.normal(size=(*posterior.shape[:2], len(FRONTAL), posterior.shape[3])) * posterior.std()
+    plain = np.concatenate([frontal, posterior], 2)
+    whiteners = np.eye(len(NAMES)) + 0.2 * np.random.default_rng(1).normal(size=(2, len(NAMES), len(NAMES)))
+    sessions = random.integers(0, 2, plain.shape[:2]).astype(np.int8)
+    signal = np.einsum("nrij,nrjt->nrit", whiteners[sessions], plain).astype(np.float32)
+    ids, times = [f"{split}{row}" for row in range(len(low))], np.arange(signal.shape[3]) * EVERY / 250
+    given = {"sessions": sessions, "whiteners": whiteners}
+    recording = Recording(signal, ids, Sensors(NAMES), times, 250 / EVERY, "whitened", **given)
+    return Selection.of(recording, None, None, 1.0, split)
+
+
+@pytest.fixture(scope="module")
+def predicted():
+    """What looks and meaning predict of the sensors, whitening undone; and what was measured."""
+    of = {split: features(split) for split in COUNTS}
+    levels = [{"looks": torch.from_numpy(a), "meaning": torch.from_numpy(b)} for a, b in of.values()]
+    train, test = (whitened(split, *each) for split, each in of.items())
+    measured = np.concatenate([*sensor_space.averages(test)]).astype(np.float64)
+
+    def signals():
+        return (torch.from_numpy(part.reshape(len(part), -1)) for part in sensor_space.averages(train))
+
+    wrong = tuple(np.roll(np.arange(count), count // 2) for count in COUNTS.values())
+    return predict_signals(*levels, signals, measured.shape[1:], wrong, 40, None), measured
+
+
+def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
+    places = {name: np.array([row]) for row, name in enumerate(NAMES)}
+    labels = labels_of(COUNTS["test"], 100)
+
+    found = along(*predicted, "sensor", places, 1, labels)
+
+    values = dict(zip(NAMES, found.values.mean(1), strict=True))
+    test = PermutationTest.of(found.values.mean(1), found.null)
+    above = {name for name, p in zip(NAMES, test.corrected, strict=True) if p < 0.05}
+    assert above == {*simulation.CHANNELS}
+    assert min(values[name] for name in simulation.CHANNELS) > 2 * max(abs(values[name]) for name in FRONTAL)
+
+
+def test_looks_add_early_what_meaning_does_not_know_and_meaning_late(predicted):
+    found, measured = predicted
+    measured = measured[:, len(FRONTAL) :]
+    found = type(found)(*(_posterior(each) for each in (found.full, found.without, found.shuffled)), 1.0)
+    places = {float(40 * row): np.array([row]) for row in range(measured.shape[2])}
+
+    looks, meaning = (unique(found, measured, level, "ms", places, 2) for level in ("looks", "meaning"))
+
+    at = np.array(looks.at)
+    course = {"looks": looks.values.mean(1), "meaning": meaning.values.mean(1)}
+    assert 100 <= at[course["looks"].argmax()] <= 200 < at[course["meaning"].argmax()]
+    half = {name: at[(each > each.max() / 2).argmax()] for name, each in course.items()}
+    assert half["looks"] < half["meaning"]
+    assert np.abs(looks.shuffled.mean(1)).max() < course["looks"].max() / 2  # of other pictures' looks
+
+
+def _posterior(values):
+    if isinstance(values, dict):
+        return {name: _posterior(each) for name, each in values.items()}
+    return values[:, len(FRONTAL) :]
+
+
+def test_values_of_pictures_average_to_the_correlation(predicted):
+    found, measured = predicted
+    places = {"all": np.arange(measured.shape[2])}
+    profile = along(found, measured, "ms", places, 2, labels_of(len(measured), 0))
+    expected = [
+        np.corrcoef(found.full[:, e, t], measured[:, e, t])[0, 1]
+        for e in range(measured.shape[1])
+        for t in range(measured.shape[2])
+    ]
+    assert profile.values.mean() == pytest.approx(np.mean(expected))

@@ -1,0 +1,99 @@
+"""What is printed of profiles: where they are first above chance, and one p in tables and figures."""
+
+import numpy as np
+import pytest
+from scipy.signal import lfilter
+
+from brainhive_cli.evaluation.explanation.explained_artifacts import curves
+from brainhive_cli.evaluation.explanation.findings import findings, summary_table
+from brainhive_cli.evaluation.explanation.found import Found
+from brainhive_cli.evaluation.explanation.occlusion import TIME, centres_of
+from brainhive_cli.evaluation.explanation.profiles import Labels, Profile
+from brainhive_cli.measurement.units import Alike, Items
+
+N = 60
+IDS = [f"film/{number:03d}" for number in range(N)]
+HOW = ("simulated", "test", (0,))
+PICTURES = Items.independent([IDS], "pictures")
+
+
+def explained(effect, spread, draws=200, spans=None, metric="margin", units=PICTURES):
+    """One subject's margins: right pairs larger by an effect [P], in noise of some spread [P]."""
+    random, places = np.random.default_rng(0), np.arange(N)
+    labels = Labels.of(places, places, units, draws, 0)
+    matrices = [e * np.eye(N) + s * random.normal(size=(N, N)) for e, s in zip(effect, spread, strict=True)]
+    at = centres_of(spans) if spans is not None else [25.0 * place for place in range(len(effect))]
+    found = Found(IDS)
+    found.profiles["occlusion"] = Profile.of(metric, TIME, at, matrices, labels, spans=spans)
+    return found
+
+
+def windows(count):
+    starts = 25.0 * np.arange(count)
+    return np.stack([starts, starts + 100], 1)
+
+
+def test_the_first_window_above_chance_is_printed_from_where_to_where_it_lies():
+    """The effect begins at 100 ms, and a quarter of the window lies in it whose centre is 75 ms."""
+    spans = windows(6)
+    reach = np.clip((spans[:, 1] - 100) / 100, 0, 1)
+    (found,) = findings([[explained(4 * reach, np.ones(6), spans=spans)]], PICTURES, *HOW)
+    ((_, curve),) = curves([found])
+
+    table = summary_table([found], "Explanation")
+
+    assert found.at[1] == 75 and table.columns[-1] == "first above chance"
+    assert table.rows[0][-1] == "25–125 ms" and table.rows[0][2] == "100–200 ms"
+    assert curve.marks == {"25–125 ms: first above chance": 75} and curve.axis.startswith(
+        "centre of the window"
+    )
+    assert found.note["first_above_chance"] == "25–125 ms" and found.note["windows_ms"][1] == [25, 125]
+    assert "onset" not in " ".join([*table.columns, *curve.marks, *found.note])
+
+
+def test_samples_are_printed_as_times():
+    (found,) = findings([[explained([0, 0, 4, 4], np.ones(4))]], PICTURES, *HOW)
+    assert summary_table([found], "").rows[0][-1] == "50 ms" and found.note["windows_ms"] is None
+
+
+def test_table_and_figure_say_the_same_p_where_the_strongest_place_has_not_the_smallest():
+    """The largest value lies where the noise is largest, and the smallest p elsewhere."""
+    (found,) = findings([[explained([2.0, 0.8, 0], [12.0, 1, 1])]], PICTURES, *HOW)
+    assert found.peak == 0 and found.corrected[1] < 0.05 < found.corrected[0]
+    p = summary_table([found], "").rows[0][-2]
+    ((_, curve),) = curves([found])
+    assert p == f"{found.corrected[0]:.3f}"
+    assert curve.note.endswith(f"corrected for all: margin {p} (0 ms)")
+
+
+def test_a_small_p_is_not_printed_as_zero():
+    (found,) = findings([[explained([9.0, 0], np.ones(2), draws=5000)]], PICTURES, *HOW)
+    assert found.p_at_peak == "2e-04"
+
+
+def test_intervals_of_explain_take_neighbouring_clips_together():
+    """Values of neighbours correlate .9; each place is a simulation. Over single clips .36 hold."""
+    clips, random = [str(number) for number in range(1200)], np.random.default_rng(0)
+    values = lfilter([1.0], [1.0, -0.9], random.normal(size=(200, 1300)))[:, 100:]  # [P, N]
+    parts = tuple(map(float, range(200))), values, np.empty((0, 200)), np.empty((0, 0))
+    found, held = Found(clips, {"occlusion": Profile("margin", TIME, *parts)}), []
+
+    blocks = Alike("neighbours", medium="clip").items([clips])
+    for units in (blocks, Items.independent([clips])):
+        (finding,) = findings([[found]], units, *HOW)
+        held.append(np.mean([each.low <= 0 <= each.high for each in finding.measured]))
+
+    assert held[0] > 0.95 - 3 * 0.0154 and held[1] < 0.6
+    assert blocks.kind == "blocks of 60 neighbouring clips"
+
+
+@pytest.mark.parametrize("subjects", (1, 2))
+def test_pictures_that_not_all_subjects_were_shown_do_not_count(subjects):
+    found = explained([1.0, 0], np.ones(2))
+    extra = Found([*IDS, "alone"], dict(found.profiles))
+    profile = found.profiles["occlusion"]
+    values = np.concatenate([profile.values, np.full((2, 1), 100.0)], 1)
+    extra.profiles["occlusion"] = Profile("margin", TIME, profile.at, values, profile.null, profile.shuffled)
+    (together,) = findings([[found], [extra]][:subjects], PICTURES, *HOW)
+    (alone,) = findings([[found]], PICTURES, *HOW)
+    assert [each.value for each in together.measured] == [each.value for each in alone.measured]

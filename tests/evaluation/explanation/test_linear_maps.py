@@ -1,0 +1,113 @@
+"""Ridges of many outputs by one factorisation: golden values, chunks, smaller models."""
+
+import numpy as np
+import pytest
+import torch
+
+from brainhive_cli.evaluation.explanation.encoding_ceilings import (
+    explainable_variance,
+    half_ceilings,
+    random_halves,
+)
+from brainhive_cli.evaluation.explanation.encoding_model import correlations
+from brainhive_cli.evaluation.explanation.linear_maps import Products, Scale, reduced
+from brainhive_cli.evaluation.explanation.trained_windows import decode
+from brainhive_cli.measurement.retrieval import ranks
+
+
+@pytest.fixture(scope="module")
+def values(golden):
+    """80 training and 24 test pictures, 5 channels, 8 samples; by scikit-learn 1.9.1."""
+    with np.load(golden / "prepare/explain.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def fitted(values):
+    features = [torch.from_numpy(values[f"enc_features_{split}"]).double() for split in ("train", "test")]
+    scale = Scale.of(features[0])
+    signals = torch.from_numpy(values["enc_signal_train"]).double().mean(1).flatten(1)
+    return Products.of(scale(features[0]), signals.split(17)), scale(features[1])
+
+
+@pytest.mark.parametrize(("alpha", "name", "error"), ((10.0, "ridge10", 1e-12), (1e-9, "ols", 1e-8)))
+def test_predictions_are_those_of_the_reference(values, fitted, alpha, name, error):
+    products, tested = fitted
+    expected = values[f"enc_{name}_prediction"]
+    found = products.predict(tested, alpha).reshape(expected.shape).numpy()
+    np.testing.assert_allclose(found, expected, atol=error)  # 1e-9 is no penalty
+
+
+def test_correlation_and_explained_variance_are_those_of_the_reference(values):
+    predicted, measured = values["enc_ridge10_prediction"], values["enc_signal_test"].astype(float).mean(1)
+    np.testing.assert_allclose(correlations(predicted, measured), values["enc_ridge10_r"], atol=1e-12)
+    residual = ((measured - predicted) ** 2).sum(0) / ((measured - measured.mean(0)) ** 2).sum(0)
+    np.testing.assert_allclose(1 - residual, values["enc_ridge10_r2"], atol=1e-12)
+
+
+def test_ceilings_by_given_halves_are_those_of_the_reference(values):
+    trials = values["enc_signal_test"].astype(float)
+    halves = np.zeros((len(values["enc_halves"]), trials.shape[1]), bool)
+    np.put_along_axis(halves, values["enc_halves"], True, 1)
+    found = half_ceilings(trials, values["enc_ols_prediction"], lambda count: halves)
+    for each, name in zip(found, ("ols_r_half", "ceiling_lower", "ceiling_upper"), strict=True):
+        np.testing.assert_allclose(each, values[f"enc_{name}"], atol=1e-12)
+
+
+def test_explainable_variance_is_that_of_the_reference(values):
+    found = explainable_variance(lambda: values["enc_signal_test"].astype(float))
+    np.testing.assert_allclose(found, values["nc_percent_things"], atol=1e-10)
+
+
+def test_windows_trained_anew_find_as_many_pictures_as_the_references(values):
+    signals = [
+        torch.from_numpy(values[f"enc_signal_{split}"]).double().mean(1) for split in ("train", "test")
+    ]
+    learned, shown = (
+        torch.from_numpy(values[f"enc_features_{split}"]).double() for split in ("train", "test")
+    )
+    for number, centre in enumerate(range(1, 1 + len(values["window_top1"]))):
+        window = slice(centre - 1, centre + 2)
+        predicted = decode(signals[0][..., window], learned, signals[1][..., window], 10.0)
+        found = ranks(predicted, shown, torch.arange(len(shown))).numpy()
+        assert (found == 1).mean() == pytest.approx(values["window_top1"][number])
+        assert (found <= 5).mean() == pytest.approx(values["window_top5"][number])
+
+
+def test_a_smaller_model_needs_no_other_pass():
+    random = torch.Generator().manual_seed(0)
+    features, outputs = torch.randn(60, 7, generator=random), torch.randn(60, 4, generator=random)
+    features -= features.mean(0)
+    some = np.array([1, 2, 5])
+    alone = Products.of(features[:, some], [outputs])
+    taken = Products.of(features, outputs.split(25)).take(some)
+    torch.testing.assert_close(taken.predict(features[:, some], 2.0), alone.predict(features[:, some], 2.0))
+
+
+@pytest.mark.parametrize("noise", (0.1, 30.0))
+def test_cross_validation_chooses_a_penalty_that_predicts_others_nearly_best(noise):
+    random = torch.Generator().manual_seed(1)
+    features, weights = torch.randn(300, 40, generator=random), torch.randn(40, 6, generator=random)
+    outputs = features @ weights + noise * torch.randn(300, 6, generator=random)
+    mean = features[:100].mean(0)
+    products = Products.of(features[:100] - mean, [outputs[:100]])
+
+    def error(alpha):
+        return float((products.predict(features[100:] - mean, alpha) - outputs[100:]).square().mean())
+
+    errors = [error(10.0**power) for power in range(-3, 7)]
+    assert error(None) < 1.05 * min(errors) and error(None) < 0.9 * max(errors)
+
+
+def test_levels_have_equal_weight_whatever_their_width_and_scale():
+    random = torch.Generator().manual_seed(0)
+    for shape, scale in (((50, 4), 100.0), ((50, 400), 0.01), ((300, 120), 1.0)):
+        features = scale * torch.randn(shape, generator=random)
+        train, other = reduced(features, features[:5], 10)
+        assert float(train.square().sum(1).mean()) == pytest.approx(1, rel=1e-4)
+        torch.testing.assert_close(train[:5], other, atol=1e-5, rtol=1e-4)
+
+
+def test_halves_are_drawn_without_replacement():
+    found = random_halves(0, draws=50)(5)
+    assert (found.sum(1) == 2).all() and len(np.unique(found, axis=0)) == 10

@@ -1,0 +1,150 @@
+"""Representational similarity: golden values, ceilings on noise, and the truth of the demo's simulation."""
+
+import numpy as np
+import pytest
+from scipy.signal import lfilter
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.demo import pictures, simulation
+from brainhive_cli.evaluation.explanation.profiles import PermutationTest
+from brainhive_cli.evaluation.explanation.similarity import (
+    Models,
+    distances,
+    halves_ceiling,
+    measure_similarity,
+    ranked,
+)
+from brainhive_cli.measurement.units import Alike, Items
+
+
+@pytest.fixture(scope="module")
+def values(golden):
+    """Five subjects, 16 pictures, two models; by SciPy and rsatoolbox 0.3.2."""
+    with np.load(golden / "prepare/explain.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def measured(values):
+    signal = values["signal"].astype(float).mean(2)  # [S, N, C, T]
+    models = Models.of({name: values[name] for name in ("early", "late")})
+    places = (list(signal[..., time]) for time in range(signal.shape[-1]))
+    return measure_similarity(places, models, Items.unnamed([signal.shape[1]]), draws=200)
+
+
+def test_distances_are_those_of_the_reference(values):
+    signal = values["signal"].astype(float).mean(2)
+    found = [[distances(each[..., time]) for time in range(signal.shape[-1])] for each in signal]
+    np.testing.assert_allclose(found, values["rdm"], atol=2e-7)  # its means are float32
+    models = [distances(values[name]) for name in ("early", "late")]
+    np.testing.assert_allclose(models, values["model_rdm"], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    (
+        ("correlation", "rsa_spearman"),
+        ("unique", "rsa_partial"),
+        ("lower", "ceiling_lower"),
+        ("upper", "ceiling_upper"),
+        ("lower", "ceiling_lower_rsatoolbox"),
+        ("upper", "ceiling_upper_rsatoolbox"),
+    ),
+)
+def test_correlations_and_ceilings_are_those_of_the_reference(measured, values, found, expected):
+    np.testing.assert_allclose(getattr(measured, found), values[expected], atol=1e-12)
+
+
+def test_halves_of_repetitions_are_correlated_and_corrected(values):
+    """Below zero our Spearman-Brown is odd, and the reference's has a pole."""
+    trials = values["signal"].astype(float)
+    halves = [trials[:, :, first::2].mean(2) for first in (0, 1)]
+    raw = [
+        [ranked(distances(one[..., t])) @ ranked(distances(other[..., t])) for t in range(trials.shape[-1])]
+        for one, other in zip(*halves, strict=True)
+    ]
+    np.testing.assert_allclose(raw, values["rdm_split_half"], atol=1e-12)
+    corrected = [
+        [halves_ceiling((one[..., t], other[..., t])) for t in range(trials.shape[-1])]
+        for one, other in zip(*halves, strict=True)
+    ]
+    is_positive = values["rdm_split_half"] > 0
+    expected = values["rdm_split_half_spearman_brown"][is_positive]
+    np.testing.assert_allclose(np.array(corrected)[is_positive], expected, atol=1e-12)
+
+
+def test_the_values_of_pictures_average_to_the_correlation(measured):
+    np.testing.assert_allclose(measured.items.mean(-1), measured.correlation, atol=1e-6)
+    np.testing.assert_allclose(measured.unique_items.mean(-1), measured.unique, atol=1e-6)
+
+
+def test_on_noise_the_upper_ceiling_is_far_from_zero_and_the_lower_one_is_not():
+    noise = np.random.default_rng(0).normal(size=(5, 40, 8, 6))
+    models = Models.of({"any": np.random.default_rng(1).normal(size=(40, 8))})
+    places = (list(noise[..., t]) for t in range(6))
+    found = measure_similarity(places, models, Items.unnamed([40]), draws=100)
+    assert abs(found.upper.mean() - 5**-0.5) < 0.03 and abs(found.lower.mean()) < 0.04
+    assert np.abs(found.correlation.mean((0, 1))).max() < np.abs(found.null).max()
+
+
+@pytest.mark.parametrize("draws", (0, 3))
+def test_a_permutation_of_the_pictures_is_the_correlation_with_permuted_features(draws):
+    random = np.random.default_rng(0)
+    signal, features = random.normal(size=(12, 5)), random.normal(size=(12, 5))
+    pictures, order = Items.unnamed([12]), np.random.default_rng(7)
+    found = measure_similarity([[signal]], Models.of({"any": features}), pictures, draws, seed=7)
+    for each in found.null[:, 0, 0]:
+        own = ranked(distances(features[pictures.permute(order)[0]])) @ ranked(distances(signal))
+        assert each == pytest.approx(own, abs=1e-6)  # of float32
+
+
+def test_the_truth_of_the_simulation_comes_back_early_looks_and_late_meaning():
+    """Looks drive the signals from 92 ms on with a peak below 200 ms, meaning from 170 ms on."""
+    scenes = pictures.scenes("test")
+    low = np.stack([simulation.low_level(pictures.draw(scene)) for scene in scenes])
+    meaning = np.stack([simulation.semantic(scene) for scene in scenes])
+    signals = [simulation.simulate(low, meaning, subject, 4, seed=2, noise=0.3).mean(1) for subject in (1, 2)]
+    times = np.arange(0, 250, 10)  # each 40 ms
+    models = Models.of({"looks": low, "meaning": meaning})
+    places = ([each[:, :, time] for each in signals] for time in times)
+    found = measure_similarity(places, models, Items.unnamed([len(scenes)]), draws=200)
+    unique, null = found.unique.mean(0), found.unique_null  # [M, T], [K, M, T]
+    peak_ms = 4 * times[unique.argmax(1)]
+    half_ms = [4 * times[(row > row.max() / 2).argmax()] for row in unique]
+    assert 100 <= peak_ms[0] <= 200 < peak_ms[1] <= 500 and half_ms[0] < half_ms[1]
+    before, late = times * 4 < 80, (times * 4 > 300) & (times * 4 < 600)
+    assert unique[:, before].max() < null.max()
+    assert unique[1, late].min() > null[:, 1].max() and unique[0, late].max() < null[:, 0].max()
+
+
+def test_what_has_no_distances_is_one_line():
+    with pytest.raises(BrainhiveError, match=r"patterns \[3, 5\] have no distances"):
+        distances(np.ones((3, 5)))
+    with pytest.raises(BrainhiveError, match=r"patterns \[5, 1\] have no distances"):
+        distances(np.ones((5, 1)))
+    with pytest.raises(BrainhiveError, match="flat has the same distance"):
+        Models.of({"flat": np.ones((5, 4))})
+
+
+def test_close_clips_that_are_alike_in_signals_and_embeddings_are_no_similarity():
+    """One by one, or in blocks, they are significant in all; three standard errors of 40 are .1."""
+    random, false = np.random.default_rng(0), []
+    clips = Alike("neighbours", medium="clip").items([range(120)])
+    for number in range(40):
+        drawn = random.normal(size=(2, 120, 16))
+        drawn[:, 1:] *= (1 - 0.9**2) ** 0.5
+        signal, features = lfilter([1.0], [1.0, -0.9], drawn, 1)
+        found = measure_similarity([[signal]], Models.of({"any": features}), clips, 60, number)
+        false.append(PermutationTest.of(found.correlation[0, 0], found.null[:, 0]).corrected.min() < 0.05)
+    assert np.mean(false) < 0.05 + 0.1
+
+
+def test_pictures_of_a_concept_stay_together_in_permutations_of_similarity():
+    """Signals and embeddings have concepts in common, but not which: one by one it is significant in .98."""
+    random, false = np.random.default_rng(1), []
+    pictures = Alike("concept", dict(enumerate(map(str, np.arange(60) // 5)))).items([range(60)])
+    for number in range(40):
+        signal, features = np.repeat(random.normal(size=(2, 12, 16)), 5, 1) + random.normal(size=(2, 60, 16))
+        found = measure_similarity([[signal]], Models.of({"any": features}), pictures, 60, number)
+        false.append(PermutationTest.of(found.correlation[0, 0], found.null[:, 0]).corrected.min() < 0.05)
+    assert np.mean(false) < 0.05 + 0.1

@@ -1,0 +1,64 @@
+"""What pictures are generated from: the ceiling, shuffled signals, heads of any shape."""
+
+import pytest
+import torch
+from PIL import Image
+from reconstructions import embedding, gap, generate, pictures_of
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
+from brainhive_cli.evaluation.reconstruction.generation import seed_of
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.training.alignment.cells import Cell
+
+
+def test_heads_of_the_stimuli_are_the_ceiling_generated_once_for_all_cells(
+    world, reconstructed, generator, prior
+):
+    result = reconstructed
+    files = sorted((result.folder / "samples/images").rglob("*.png"))
+    assert len(files) == 6
+    image_id = files[0].parent.relative_to(result.folder / "samples/images").as_posix()
+    (expected,) = generate(generator, prior, embedding(world, image_id), [seed_of(0, image_id, 0)])
+    assert gap(expected, Image.open(files[0])) <= 1
+    assert result.metrics.notes["sources"][:2] == ["brain", "images"]
+    assert result.metrics.overall == result.metrics.scopes["brain"]
+    rows = [row[:2] for row in result.tables[0].rows]
+    assert rows[:2] == [("PixCorr", "brain"), ("PixCorr", "images, ceiling")]
+
+
+def decoded_set(count: int) -> DecodedSet:
+    """Heads of several shapes, each row with its number."""
+    numbers = torch.arange(float(count))
+    tensors = {"token": numbers[:, None], "latent": numbers.view(-1, 1, 1, 1).expand(-1, 4, 2, 2)}
+    ids = [f"item {n}" for n in range(count)]
+    decoded = Decoded(tensors, {"caption": [f"caption {n}" for n in range(count)]})
+    return DecodedSet("brain", Cell("intra", (1,), (1,), 5), 1, ids, ids, decoded)
+
+
+def test_every_shuffled_item_has_another_items_heads_each_once():
+    original = decoded_set(9)
+    ids = original.image_ids
+
+    shuffled = original.shuffled()
+
+    assert sorted(shuffled.origin_ids) == ids
+    assert all(one != other for one, other in zip(ids, shuffled.origin_ids, strict=True))
+    tensors = shuffled.decoded.tensors
+    assert [ids[int(n)] for n in tensors["token"][:, 0]] == shuffled.origin_ids
+    assert torch.equal(tensors["latent"][:, 3, 1, 1], tensors["token"][:, 0])
+    assert [f"item {text.split()[1]}" for text in shuffled.decoded.texts["caption"]] == shuffled.origin_ids
+    assert shuffled.origin_ids == decoded_set(9).shuffled().origin_ids
+    with pytest.raises(RecipeError, match="one signal cannot be shuffled"):
+        original.first(1).shuffled()
+
+
+@pytest.mark.parametrize("image_id", ["../../outside", "/outside", "a//b", "", "a\0b"])
+def test_a_stimulus_id_never_names_a_file_outside_the_run(image_id):
+    with pytest.raises(BrainhiveError, match=r"^the stimulus id "):
+        decoded_set(1).file(image_id, 0)
+
+
+def test_one_item_can_have_a_signal_out_of_all(go, aligned, drawing):
+    result = go("reconstruct", *drawing, "sources=shuffled", "items=1", "repeats=1")
+    assert len(pictures_of(result.folder)) == 1

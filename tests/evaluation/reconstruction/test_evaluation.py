@@ -1,0 +1,106 @@
+"""What is measured of reconstructions, and what people are shown."""
+
+import pytest
+import torch
+from PIL import Image
+from reconstructions import align
+from torchvision.transforms.v2.functional import pil_to_tensor
+from worlds import COLOURS
+
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.demo.pictures import draw, scenes
+from brainhive_cli.evaluation.reconstruction.tables import TITLES
+from brainhive_cli.measurement.metrics import image as metrics
+from brainhive_cli.models import encoders
+
+
+def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
+    result = reconstructed
+    by_id = {scene.image_id: draw(scene) for scene in scenes("test")}
+    files = sorted((result.folder / "samples" / "sub-01_seed-1" / "sub-01").rglob("00.png"))
+    ids = [
+        file.parent.relative_to(result.folder / "samples/sub-01_seed-1/sub-01").as_posix() for file in files
+    ]
+    encoder = encoders.resolve(COLOURS).build()
+
+    def prepared(pictures: list[Image.Image]) -> torch.Tensor:
+        return torch.stack([metrics.prepare(pil_to_tensor(p)[None] / 255, "brainhive")[0] for p in pictures])
+
+    def features(pictures: list[Image.Image]) -> torch.Tensor:
+        return torch.stack([encoder.preprocess(picture).flatten() for picture in pictures])
+
+    seen, expected = [by_id[image_id] for image_id in ids], []
+    for repeat in range(2):
+        made = [Image.open(file.with_name(f"{repeat:02d}.png")) for file in files]
+        truth, drawn = prepared(seen), prepared(made)
+        two_way = metrics.two_way(features(seen), features(made))
+        expected.append(torch.stack([metrics.pixcorr(truth, drawn), metrics.ssim(truth, drawn), two_way]))
+    items = result.metrics.items["brain · sub-01_seed-1"]
+    rows = [items["image_ids"].index(image_id) for image_id in ids]
+    found = torch.tensor([values for key, values in items.items() if key not in ("image_ids", "units")])[
+        :, rows
+    ]
+    assert torch.allclose(found, torch.stack(expected).mean(0).to(found.dtype), atol=1e-6)
+    overall = result.metrics.overall
+    assert overall["pixcorr"].value == pytest.approx(float(found[0].mean()), abs=1e-6)
+    name = "two_way_brainhive_cli-models-encoders-python-example"
+    assert (overall[name].n, overall[name].chance) == (3, 0.5)
+    assert overall["ssim"].low <= overall["ssim"].value <= overall["ssim"].high
+
+
+def test_sheets_show_the_first_items_all_from_best_to_worst_and_every_source(reconstructed):
+    first, best, sources, compared = artifacts.read(RunFolder(reconstructed.folder))
+
+    image_ids = reconstructed.metrics.items["brain · sub-01_seed-1"]["image_ids"]
+    assert [row.query for row in first.rows] == image_ids[:2]  # sheet_rows
+    assert len(best.rows) == 2 and {row.query for row in best.rows} <= {*image_ids}
+    titles = [TITLES[source] for source in reconstructed.metrics.notes["sources"]]
+    assert list(sources.columns) == ["seen", *titles] and all(tile.file for tile in sources.rows[0].tiles)
+    assert compared.section == "Comparisons" and "PixCorr" in {row[0] for row in compared.rows}
+    assert reconstructed.files.keys() == {"contact sheet"} and "brainhive report" in reconstructed.hint
+
+
+def test_pictures_of_a_run_that_was_selected_on_test_say_so_also_when_they_are_scored(
+    go, drawing, small, runs, prior, tmp_path
+):
+    align(go, small, runs, f"prior={prior}", "train.selection=test")
+
+    drawn = go("reconstruct", *drawing, "sheet_rows=2")
+    for file in (drawn.folder / "samples").rglob("00.png"):  # any pictures of these names
+        truth = (tmp_path / "truth" / file.parent.name).with_suffix(".png")
+        truth.parent.mkdir(exist_ok=True)
+        Image.open(file).save(truth)
+    scored = go(
+        "reconstruct", f"score={drawn.folder}/samples", f"truth={tmp_path}/truth", "metrics=pixcorr", runs
+    )
+
+    for caveat in ("simulated", "selected on test"):
+        for result in (drawn, scored):
+            assert caveat in result.metrics.caveats
+            assert all(caveat in table.title for table in result.tables)
+            assert all(caveat in metric.protocol for metric in result.metrics.overall.values())
+            sheets = [each for each in artifacts.read(RunFolder(result.folder)) if each.kind == "sheet"]
+            assert sheets and all(caveat in each.note for each in sheets)
+
+
+def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(go, world, drawing, small, runs, prior):
+    go("train-align", *small, runs, f"prior={prior}", "subjects=1,2", "seeds=1,2", "train.epochs=1")
+
+    both = go("reconstruct", *drawing, "seeds=1,2")
+    one = go("reconstruct", *drawing, "seeds=2", "subjects=2")
+
+    assert both.tables[0].title == (
+        "Reconstruction of test pictures: brainhive, 2 repeats, intra demo-noise-0.3, 17 channels, "
+        "0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV, simulated, seeds 1, 2"
+    )
+    assert {metric.n for metric in both.metrics.overall.values()} == {2 * 3}
+    cells = ["sub-01_seed-1", "sub-01_seed-2", "sub-02_seed-1", "sub-02_seed-2"]
+    assert [row[0] for row in both.tables[1].rows] == cells
+    assert both.tables[1].columns == ("cell", "PixCorr", "SSIM", "n")
+    name = "brain · sub-02_seed-2"
+    assert list(one.metrics.notes["cells"]) == [name] and len(one.tables) == 1
+    assert one.metrics.items[name] == both.metrics.items[name]
+    with pytest.raises(MissingData, match="no subject 3"):
+        go("reconstruct", *drawing, "subjects=3")

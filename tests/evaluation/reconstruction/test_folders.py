@@ -1,0 +1,95 @@
+"""Folders of pictures: whose reconstruction a file is, by its name."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.evaluation.reconstruction.folders import (
+    caveats_around,
+    find_by_name,
+    match_repeats,
+    pictures_in,
+)
+
+TRUTHS = ["test/01_dog/dog_1", "test/02_cat/cat_7", "test/03_dog/dog_2"]
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["dog_1", "cat_7", "dog_2"], [["dog_1"], ["cat_7"], ["dog_2"]]),
+        (["dog_1_0", "dog_1_1", "cat_7-03"], [["dog_1_0", "dog_1_1"], ["cat_7-03"], []]),
+        (["dog_1/0", "dog_1/1", "cat_7/seed5"], [["dog_1/0", "dog_1/1"], ["cat_7/seed5"], []]),
+        (
+            ["test/01_dog/dog_1/00", "test/03_dog/dog_2_4"],
+            [["test/01_dog/dog_1/00"], [], ["test/03_dog/dog_2_4"]],
+        ),
+    ],
+    ids=["one each, by stem", "numbered", "folders", "by path"],
+)
+def test_reconstructions_are_matched_by_name_number_or_folder(names, found):
+    matched, unmatched = match_repeats(names, TRUTHS)
+
+    assert matched == {truth: each for truth, each in zip(TRUTHS, found, strict=True) if each}
+    assert unmatched == []
+
+
+def test_what_is_of_no_picture_or_of_several_is_left_over():
+    _, unmatched = match_repeats(["dog_3", "0", "a/x"], [*TRUTHS, "one/x", "two/x"])
+    assert unmatched == ["dog_3", "0", "a/x"]
+
+
+def test_pictures_are_found_by_image_id_and_by_stem():
+    files = {"a/x": Path("1"), "b/x": Path("2"), "y": Path("3")}
+
+    assert find_by_name("here", files, ["b/x", "test/y"]) == [Path("2"), Path("3")]
+    with pytest.raises(MissingData, match="here has no picture of c/x"):
+        find_by_name("here", files, ["c/x"])
+
+
+def test_links_are_followed_and_what_is_hidden_is_passed_over(tmp_path):
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "folder"
+    for path in (elsewhere / "dog.PNG", folder / "cat.jpg", folder / "._cat.png", folder / ".kept/cow.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    (folder / "link").symlink_to(elsewhere)
+
+    assert list(pictures_in(str(folder))) == ["cat", "link/dog"]
+
+
+def test_folders_without_pictures_or_with_two_of_one_name_are_refused(tmp_path):
+    with pytest.raises(MissingData, match="no folder 'nowhere'"):
+        pictures_in("nowhere")
+    with pytest.raises(MissingData, match="no pictures below"):
+        pictures_in(str(tmp_path))
+    for ending in ("png", "jpg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"x.{ending}")
+    with pytest.raises(BrainhiveError, match="have one image id"):
+        pictures_in(str(tmp_path))
+
+
+def test_pictures_of_a_run_keep_what_must_be_said_of_it(tmp_path):
+    measured = Measurements(notes={"caveats": ["selected on test"]})
+    samples = tmp_path / "run" / "samples" / "sub-01"
+    for name in ("run/recipe.yaml", "run/metrics.json"):
+        assert caveats_around(str(samples)) == []  # of nobody's run, or one that is not finished
+        samples.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(measured.as_dict()))
+
+    assert caveats_around(str(samples)) == ["selected on test"]
+
+
+def test_a_run_without_the_document_of_metrics_is_refused_by_name(tmp_path):
+    samples = tmp_path / "run" / "samples"
+    samples.mkdir(parents=True)
+    for name in ("recipe.yaml", "metrics.json"):
+        (tmp_path / "run" / name).write_text('{"caveats": ["selected on test"]}')
+
+    with pytest.raises(
+        BrainhiveError, match=r"metrics\.json holds metrics of schema None, this version reads 1"
+    ):
+        caveats_around(str(samples))

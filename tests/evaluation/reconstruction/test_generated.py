@@ -1,0 +1,141 @@
+"""What reconstructions score together: items over seeds and subjects, and their order."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.evaluation.reconstruction.generated import (
+    GeneratedSet,
+    Scored,
+    best_first,
+    metrics_of,
+    write_values,
+)
+from brainhive_cli.evaluation.reconstruction.sheet_selection import Selection
+from brainhive_cli.measurement.statistics import interval
+from brainhive_cli.measurement.units import Alike
+
+IDS = ("a", "b", "c")
+
+
+def scored(subject: int, seed: int, repeats: int = 1, folder: Path = Path(), **values: list[float]) -> Scored:
+    """Make a subject's reconstructions, every repeat of an item with the item's value."""
+    name = f"sub-{subject:02d}_seed-{seed}/sub-{subject:02d}"
+    files = {image_id: [folder / f"{image_id}.png"] * repeats for image_id in IDS}
+    generated = GeneratedSet("brain", name, (seed,), files, subject)
+    return Scored(generated, {metric: np.repeat(found, repeats) for metric, found in values.items()})
+
+
+def test_an_item_counts_once_averaged_over_repeats_and_seeds():
+    first, second = scored(1, 5, 4, ssim=[0.1, 0.2, 0.9]), scored(1, 6, 2, ssim=[0.3, 0.4, 0.5])
+
+    metric = metrics_of([first, second], "mindeye2", "test", Alike())["ssim"]
+
+    items = np.array([0.2, 0.3, 0.7])
+    assert (metric.value, metric.n, metric.seeds) == (pytest.approx(items.mean()), 3, (5, 6))
+    assert (metric.low, metric.high) == pytest.approx(interval([items], limits=(-1, 1)))
+
+
+def test_the_interval_is_over_subjects_too_and_each_counts_alike():
+    one, other = [0.49, 0.49, 0.49], [0.51, 0.51, 0.51]
+
+    metric = metrics_of([scored(1, 5, ssim=one), scored(2, 5, ssim=other)], "mindeye2", "test", Alike())[
+        "ssim"
+    ]
+
+    assert (metric.value, metric.n) == (pytest.approx(0.5), 6)
+    reach = 12.706 * 0.01  # t with one degree of freedom, and the standard error of .49 and .51
+    ends = np.tanh(np.arctanh(0.5) + np.array([-1, 1]) * reach / (1 - 0.5**2))  # SSIM lies between -1 and 1
+    assert (metric.low, metric.high) == pytest.approx(ends, rel=1e-4)
+    assert metric.these_subjects == pytest.approx((0.5, 0.5))  # their items do not differ
+
+
+def test_intervals_of_clips_are_over_blocks_of_neighbours():
+    values = np.random.default_rng(0).random(40)
+    files = {f"{n:02d}": [Path(f"{n}.mp4")] for n in range(40)}
+    one = Scored(GeneratedSet("brain", "sub-01", (5,), files, 1), {"frame_ssim": values})
+
+    metric = metrics_of([one], "mindeye2", "test", Alike("neighbours", medium="clip"))["frame_ssim"]
+
+    assert (metric.value, metric.n) == (pytest.approx(values.mean()), 40)
+    blocks = values.reshape(10, 4).mean(1)
+    assert (metric.low, metric.high) == pytest.approx(interval([blocks], limits=(-1, 1)))
+    assert metric.interval == "t over 10 blocks of 4 neighbouring clips"
+
+
+def test_ends_stay_within_what_a_metric_can_be_and_pixels_are_no_hits():
+    one, other = (scored(n, 5, ssim=[0.1 * n] * 3, effnet=[0.9 * n] * 3) for n in (1, 9))
+    found = metrics_of([one, other], "mindeye2", "test", Alike())
+    assert (found["ssim"].low, found["ssim"].high) == pytest.approx((-1, 1), abs=1e-3)
+    assert (found["effnet"].low, found["effnet"].high) == pytest.approx((0, 2), abs=1e-3)
+    assert -1 < found["ssim"].low < found["ssim"].high < 1
+
+    equal = metrics_of([scored(1, 5, ssim=[1.0, 1.0, 1.0])], "mindeye2", "test", Alike())["ssim"]
+    assert (equal.low, equal.high) == (1, 1)  # Wilson's of three hits begins at .44
+
+
+def test_subjects_who_saw_the_same_pictures_share_their_resamples():
+    """In whatever order the files were found: three pictures leave the error of three, not of six."""
+    values = [0.1, 0.4, 0.9]
+    other = scored(2, 5, ssim=values[::-1])
+    turned = Scored(
+        GeneratedSet("brain", "", (5,), dict(reversed(other.generated.files.items())), 2),
+        {"ssim": np.array(values[::-1])},
+    )
+
+    metric = metrics_of([scored(1, 5, ssim=values), turned], "mindeye2", "test", Alike())["ssim"]
+
+    alone = metrics_of([scored(1, 5, ssim=values)], "mindeye2", "test", Alike())["ssim"]
+    assert metric.these_subjects == pytest.approx((alone.low, alone.high))
+
+
+def test_identification_tells_its_pool_and_chance():
+    metric = metrics_of([scored(1, 5, clip=[0.5, 0.5, 1.0])], "mindeye2", "test", Alike())["clip"]
+    assert (metric.pool, metric.chance) == (3, 0.5)
+
+
+def test_items_are_sorted_by_their_mean_rank_and_less_distance_is_better():
+    many = scored(1, 5, ssim=[0.9, 0.8, 0.7], clip=[0.0, 1.0, 1.0], swav=[0.3, 0.2, 0.1])
+    # ranks of ssim: 1 2 3; of clip: 3 1.5 1.5; of swav: 3 2 1
+    assert [image_id for _, image_id in best_first([many])] == ["b", "c", "a"]
+
+
+def test_ties_do_not_make_a_metric_weigh_less():
+    tied = scored(1, 5, ssim=[0.9, 0.8, 0.7], clip=[0.0, 1.0, 1.0], alexnet2=[0.0, 0.0, 1.0])
+    # ranks of ssim: 1 2 3; of clip: 3 1.5 1.5; of alexnet2: 2.5 2.5 1: means 2.2, 2, 1.8
+    assert [image_id for _, image_id in best_first([tied])] == ["c", "b", "a"]
+
+
+def test_every_picture_keeps_its_own_value(tmp_path):
+    files = {i: [tmp_path / i / f"{repeat}.png" for repeat in range(2)] for i in IDS}
+    each = Scored(GeneratedSet("brain", "cell", (5,), files), {"ssim": np.arange(6) / 10})
+
+    write_values(tmp_path / "values.csv", [each])
+
+    assert each.of_item("b") == [(files["b"][0], {"ssim": 0.2}), (files["b"][1], {"ssim": 0.3})]
+    assert each.items == {"image_ids": ["a", "b", "c"], "ssim": [0.05, 0.25, 0.45]}
+    rows = [row.split(",") for row in (tmp_path / "values.csv").read_text().splitlines()]
+    assert rows[0] == ["source", "cell", "image_id", "file", "ssim"]
+    assert rows[4] == ["brain", "cell", "b", "1.png", "0.3"]
+
+
+def test_from_the_best_to_the_worst_goes_over_all_subjects_and_shows_each_item_once(tmp_path):
+    for image_id in IDS:
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{image_id}.png")
+    subjects = [
+        scored(1, 5, folder=tmp_path, ssim=[0.1, 0.2, 0.3]),
+        scored(2, 5, folder=tmp_path, ssim=[0.5, 0.6, 0.4]),
+        scored(3, 5, folder=tmp_path, ssim=[0.7, 0.9, 0.8]),
+    ]
+
+    selection = Selection(RunFolder(tmp_path), subjects, lambda i: Image.new("RGB", (4, 4)), str, 4, "")
+    first, best = selection.sheets()
+
+    assert [row.query for row in first.rows] == ["a", "b", "c"]
+    assert [row.query for row in best.rows] == ["b", "c", "a"]  # all of subject 3
+    assert [row.tiles[1].metrics["SSIM"] for row in best.rows] == [0.9, 0.8, 0.7]
+    assert best.rows[0].tiles[1].file == "b.png" and (tmp_path / best.rows[0].tiles[0].file).is_file()
+    assert selection.contact_sheet().height > 3 * 128

@@ -1,0 +1,86 @@
+"""What is generated: noise by item and repeat, nothing twice, less at once where memory is short."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from reconstructions import pictures_of
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.core.errors import DeviceError
+from brainhive_cli.evaluation.reconstruction.generation import seed_of
+
+
+def test_pictures_do_not_depend_on_the_batch_size(go, aligned, drawing):
+    one, five = (
+        pictures_of(go("reconstruct", *drawing, f"batch_size={size}", again=True).folder) for size in (1, 5)
+    )
+
+    assert one.keys() == five.keys() and len(one) == 6
+    assert max(np.abs(one[name] - five[name]).max() for name in one) <= 1  # rounding to bytes
+
+
+def test_every_item_and_repeat_has_noise_of_its_own(go, aligned, drawing, reconstructed):
+    found = pictures_of(reconstructed.folder)
+    pictures = [picture for name, picture in found.items() if name.startswith("samples/sub-01")]
+    for index, picture in enumerate(pictures):
+        assert all(np.abs(picture - other).max() > 10 for other in pictures[index + 1 :])
+    others = pictures_of(go("reconstruct", *drawing, "seed=1").folder).values()
+    assert all(np.abs(one - other).max() > 10 for one, other in zip(pictures, others, strict=True))
+
+
+def test_the_seed_of_noise_depends_on_item_repeat_candidate_and_the_recipes_seed():
+    tasks = [(0, "a", 0, 0), (1, "a", 0, 0), (0, "b", 0, 0), (0, "a", 1, 0), (0, "a", 0, 1)]
+    assert len({seed_of(*each) for each in tasks}) == len(tasks)
+
+
+def test_a_resumed_reconstruct_generates_only_what_is_missing(go, aligned, drawing):
+    folder = go("reconstruct", *drawing).folder
+    whole, files = pictures_of(folder), sorted((folder / "samples").rglob("*.png"))
+    (folder / "metrics.json").unlink()
+    files[2].unlink()
+    inodes = {file: file.stat().st_ino for file in files if file.exists()}
+
+    again = go("reconstruct", *drawing).folder
+
+    assert again == folder
+    assert {file: file.stat().st_ino for file in inodes} == inodes
+    assert all(np.abs(pictures_of(folder)[name] - whole[name]).max() <= 1 for name in whole)
+
+
+def refused(*argv: str) -> list[str]:
+    """The lines that a command shows when it runs out of memory; its lock goes with its traceback."""
+    shown = CliRunner().invoke(app, argv)
+    assert shown.exit_code == DeviceError.exit_code
+    return shown.stderr.splitlines()[-2:]
+
+
+def test_out_of_memory_keeps_what_is_generated_and_the_same_run_continues_with_less(
+    go, aligned, drawing, monkeypatch
+):
+    from diffusers import UNet2DConditionModel
+
+    forward, calls = UNet2DConditionModel.forward, []
+
+    def full(self: Any, *args: Any, **options: Any) -> Any:
+        calls.append(None)
+        if len(calls) > 4:  # two steps a batch
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return forward(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UNet2DConditionModel, "forward", full)
+        lines = refused("reconstruct", *drawing, "batch_size=2")
+    assert lines == [
+        "error: out of memory: CUDA out of memory. Tried to allocate 2 GiB",
+        "  try: batch_size=1, or tiling=true, or offload=true, or metric_batch_size=16; "
+        "what is finished is kept",
+    ]
+    (run,) = (Path(drawing[0].removeprefix("paths.runs=")) / "reconstruct").iterdir()
+    kept = {file: file.stat().st_ino for file in run.rglob("*.png")}
+    assert len(kept) == 4
+
+    assert go("reconstruct", *drawing, "batch_size=1").folder == run
+    assert {file: file.stat().st_ino for file in kept} == kept and len(pictures_of(run)) == 6

@@ -1,0 +1,205 @@
+"""Reconstructions compared with other sources and runs: paired by item and subject, in every metric."""
+
+import json
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.evaluation.reconstruction.paired_tests import with_runs, with_sources
+from brainhive_cli.measurement.comparison import FOLDS, TWO, benjamini_hochberg, compare_values
+from brainhive_cli.measurement.units import Items
+
+RANDOM = np.random.default_rng(0)
+IDS = [f"item {n}" for n in range(30)]
+
+
+def cell(
+    source: str, subject: int | None, ids: list[str], **values: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Describe a cell, and give its values by item."""
+    items = {name: [float(found[n]) for n in range(len(ids))] for name, found in values.items()}
+    return {"source": source, "subject": subject}, {"image_ids": ids, "units": ids, **items}
+
+
+def measurements(
+    *cells: tuple[dict[str, Any], dict[str, Any]], protocol: str = "brainhive, 10 repeats", mode: str = ""
+) -> Measurements:
+    """The part of what a run measured that comparisons read."""
+    metric = Metric("ssim", 0.5, 1, None, None, None, None, (), protocol, "test", "")
+    sources = list(dict.fromkeys(described["source"] for described, _ in cells))
+    return Measurements(
+        scopes={source: {"ssim": metric} for source in sources},
+        notes={
+            "mode": mode,
+            "sources": sources,
+            "units": "pictures",
+            "cells": {str(n): described for n, (described, _) in enumerate(cells)},
+        },
+        items={str(n): items for n, (_, items) in enumerate(cells)},
+    )
+
+
+def test_items_and_subjects_are_paired_whatever_their_order_and_seeds_are_averaged():
+    one, two, base = RANDOM.random((3, 30))
+    turned = IDS[::-1]
+    found = with_sources(
+        measurements(
+            cell("brain", 1, IDS, ssim=one + base),
+            cell("brain", 1, IDS, ssim=one + base + 0.2),  # another seed
+            cell("brain", 2, IDS, ssim=two + base),
+            cell("shuffled", 2, turned, ssim=base[::-1]),
+            cell("shuffled", 1, turned, ssim=base[::-1]),
+        )
+    )
+
+    (comparison,) = found
+    expected = compare_values([one + 0.1, two], [0 * one, 0 * two], items=Items.independent([IDS, IDS]))
+    assert comparison["with"] == "shuffled"
+    mine = comparison["metrics"]["ssim"]
+    assert mine["difference"] == pytest.approx(expected.difference)
+    assert mine["p_value"] == pytest.approx(expected.p_value)
+    assert (mine["low"], mine["high"]) == pytest.approx((expected.low, expected.high))
+    assert (mine["n"], mine["subjects"]) == (60, 2)
+
+
+def test_clips_are_paired_in_blocks_of_neighbours():
+    one, base = RANDOM.random((2, 30))
+    blocks = {"units": [str(n // 5) for n in range(30)]}
+    sides = (cell("brain", 1, IDS, epe=one), cell("still", 1, IDS, epe=base))
+
+    (comparison,) = with_sources(measurements(*((named, {**values, **blocks}) for named, values in sides)))
+
+    mine = comparison["metrics"]["epe"]
+    expected = compare_values([one.reshape(6, 5).mean(1)], [base.reshape(6, 5).mean(1)])
+    assert (mine["p_value"], mine["low"]) == pytest.approx((expected.p_value, expected.low))
+    assert mine["n"] == 30 and mine["lower_is_better"]
+
+
+def test_what_is_of_no_subject_is_compared_with_every_subject():
+    one, two, mean = RANDOM.random((3, 30))
+    cells = [cell("brain", 1, IDS, ssim=one), cell("brain", 2, IDS[:20], ssim=two)]
+
+    (found,) = with_sources(measurements(*cells, cell("mean", None, IDS, ssim=mean)))
+    (turned,) = with_sources(measurements(cell("mean", None, IDS, ssim=mean), *cells))
+
+    expected = ((one - mean).mean() + (two - mean)[:20].mean()) / 2
+    assert found["metrics"]["ssim"]["difference"] == pytest.approx(expected)
+    assert turned["metrics"]["ssim"]["difference"] == pytest.approx(-expected)
+    assert found["metrics"]["ssim"]["n"] == 50
+
+
+def test_folds_of_inter_and_few_subjects_are_said():
+    ssim = RANDOM.random((4, 30))
+    cells = [cell(("brain", "nearest")[n // 2], n % 2, IDS, ssim=ssim[n]) for n in range(4)]
+
+    (found,) = with_sources(measurements(*cells, mode="inter"))
+    (intra,) = with_sources(measurements(*cells, mode="intra"))
+
+    assert FOLDS in found["notes"] and FOLDS not in intra["notes"]
+    assert intra["notes"] == [TWO]
+
+
+def test_p_values_are_adjusted_over_metrics_and_distances_are_told_to_be_better_when_less():
+    base, noise = RANDOM.random((2, 30))
+    brain = cell("brain", 1, IDS, ssim=base + noise, pixcorr=base + 0.2 * noise, swav=base)
+    other = cell("nearest", 1, IDS, ssim=base, pixcorr=base + 0.1, swav=base + noise)
+
+    (found,) = with_sources(measurements(brain, other))
+
+    raw = [each["p_value"] for each in found["metrics"].values()]
+    assert [each["p_adjusted"] for each in found["metrics"].values()] == benjamini_hochberg(raw) != raw
+    assert [each["lower_is_better"] for each in found["metrics"].values()] == [False, False, True]
+    assert found["metrics"]["swav"]["difference"] < 0
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (measurements(cell("brain", 3, IDS, ssim=range(30))), "other has no subject 1, but 3"),
+        (
+            measurements(cell("brain", 1, IDS[1:], ssim=range(29))),
+            "of different items: item 0 is of one only",
+        ),
+        (
+            measurements(cell("brain", 1, IDS, ssim=range(30)), protocol="mindeye2, 1 repeat"),
+            "mine was measured by",
+        ),
+        (measurements(cell("brain", 1, IDS, clip=range(30))), "no metric in common"),
+        (measurements(cell("scored", None, ["other"], ssim=[1])), "no item in common"),
+    ],
+)
+def test_runs_that_cannot_be_paired_are_refused(other, message):
+    with pytest.raises(BrainhiveError, match=message):
+        with_runs(measurements(cell("brain", 1, IDS, ssim=range(30))), "mine", {"other": other})
+
+
+def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_again(go, aligned, drawing):
+    asked = (*drawing, "sources=brain,shuffled,nearest", "sheet_rows=1", "items=6", "repeats=1")
+    plain, applied = go("reconstruct", *asked), go("reconstruct", *asked, "adapter=apply")
+    inodes = {file: file.stat().st_ino for file in plain.folder.rglob("samples/**/*.png")}
+
+    result = go("reconstruct", *asked, f"against={applied.folder.name}")
+
+    assert result.folder == plain.folder
+    assert {file: file.stat().st_ino for file in plain.folder.rglob("samples/**/*.png")} == inodes
+    assert [each["with"] for each in result.metrics.notes["comparisons"]] == ["shuffled", "nearest"]
+    (against,) = json.loads((plain.folder / "metrics.json").read_text())["notes"]["against"]
+    assert against["with"] == str(applied.folder) and "adapter apply" in against["protocol"]
+    first, second = (each.metrics.overall["ssim"].value for each in (plain, applied))
+    assert against["metrics"]["ssim"]["difference"] == pytest.approx(first - second)
+    sources, runs = result.tables[1:]
+    assert sources.title.startswith(
+        "Brain less others, paired; p: t over pictures (Benjamini–Hochberg over metrics)"
+    )
+    assert [row[:2] for row in sources.rows[:3]] == [
+        ("PixCorr", "shuffled, floor"),
+        ("SSIM", "shuffled, floor"),
+        ("PixCorr", "nearest training picture"),
+    ]
+    assert runs.rows[0][1] == f"…{applied.folder.name[-9:]}"
+    shown = [each.title for each in artifacts.read(RunFolder(plain.folder)) if each.kind == "table"]
+    assert sum("This run less others" in title for title in shown) == 1
+    assert go("reconstruct", *asked).metrics.notes["against"] == [against]  # kept until others are named
+
+
+def test_a_run_to_compare_with_is_looked_for_before_anything_is_drawn(go, aligned, drawing):
+    with pytest.raises(MissingData, match="no reconstruct run 'absent'"):
+        go("reconstruct", *drawing, "against=absent")
+    assert not list(aligned.parents[1].glob("reconstruct/*"))
+
+
+def test_folders_of_others_are_compared_too(go, home):
+    from PIL import Image
+
+    for folder in ("one", "two", "truth"):
+        (home / folder).mkdir()
+        for name in "abc":
+            pixels = RANDOM.integers(0, 256, (40, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(home / folder / f"{name}.png")
+    asked = (f"truth={home / 'truth'}", "metrics=pixcorr", "protocol=mindeye2", "sheet_rows=0")
+    first = go("reconstruct", f"score={home / 'one'}", *asked)
+
+    second = go("reconstruct", f"score={home / 'two'}", *asked, f"against={first.folder}")
+
+    (found,) = second.metrics.notes["against"]
+    difference = second.metrics.overall["pixcorr"].value - first.metrics.overall["pixcorr"].value
+    assert found["metrics"]["pixcorr"]["difference"] == pytest.approx(difference)
+
+
+def test_sources_that_are_all_missing_are_an_error_with_the_way_to_get_them(
+    go, world, aligned, drawing, tmp_path, monkeypatch
+):
+    own = shutil.copytree(world, tmp_path / "own", ignore=shutil.ignore_patterns("runs"))
+    monkeypatch.setenv("BRAINHIVE_HOME", str(own))
+    shutil.rmtree(own / "embeddings/demo-noise-0.3/train")
+
+    with pytest.raises(MissingData, match="none of the sources can be made: nearest") as caught:
+        go("reconstruct", *drawing, "sources=nearest")
+
+    assert "embed" in caught.value.hint

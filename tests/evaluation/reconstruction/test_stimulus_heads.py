@@ -1,0 +1,42 @@
+"""The choice of best-of-n."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from reconstructions import embedding, gap, generate
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.evaluation.reconstruction.generation import seed_of
+from brainhive_cli.evaluation.reconstruction.stimulus_heads import Reranker, StimulusHeads
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.priors.fusion_prior import FusionPrior
+from brainhive_cli.training.alignment.trained import find
+
+
+def test_the_best_of_several_is_most_similar_to_its_token(go, world, aligned, drawing, generator, prior):
+    result = go("reconstruct", *drawing, "sources=images", "best_of=3", "items=2", "repeats=1")
+
+    file = min((result.folder / "samples/images").rglob("00.png"))
+    image_id = file.parent.relative_to(result.folder / "samples/images").as_posix()
+    embedded = embedding(world, image_id)
+    candidates = generate(generator, prior, embedded, [seed_of(0, image_id, 0, c) for c in range(3)])
+    fusion = FusionPrior.load(str(prior))
+    here = Launch(0, 1, torch.device("cpu"))
+    heads = StimulusHeads.of(find(str(aligned), Paths()), fusion, here.device)
+    pixels = np.stack([np.asarray(candidate) for candidate in candidates])
+    token = fusion.fuse({"brainhive_cli-models-encoders-python-example": embedded})
+    similarity = Reranker(heads, here).similarity(pixels, Decoded({"token": token.expand(3, -1)}))
+    gaps = [gap(candidate, Image.open(file)) for candidate in candidates]
+    assert gaps[int(similarity.argmax())] <= 1 and sorted(gaps)[1] > 1
+    assert "each the best of 3 by its decoded head" in result.tables[0].title
+
+
+def test_clips_are_not_compared_with_heads():
+    here = Launch(0, 1, torch.device("cpu"))
+    heads = StimulusHeads(None, [], {}, dict, here.device)
+
+    with pytest.raises(RecipeError, match="best_of compares pictures, and the generator makes clips"):
+        Reranker(heads, here).similarity(np.zeros((1, 2, 8, 8, 3), np.uint8), Decoded({}))

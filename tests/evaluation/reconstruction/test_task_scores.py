@@ -1,0 +1,168 @@
+"""Decoded masks, concepts and captions next to the truth: from heads to metrics with floor and interval."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.datasets import Clip, StimulusSet
+from brainhive_cli.data.media import media_files
+from brainhive_cli.evaluation.reconstruction.evaluation import Stimuli, measure_run, result_of
+from brainhive_cli.evaluation.reconstruction.generated import GeneratedSet, Scored, metrics_of
+from brainhive_cli.evaluation.reconstruction.recipe import Scoring
+from brainhive_cli.evaluation.reconstruction.task_scores import TaskScores
+from brainhive_cli.measurement.metrics.tasks import has_library
+from brainhive_cli.measurement.units import Alike
+from brainhive_cli.models.decoded import Decoded
+
+HERE = Launch(0, 1, torch.device("cpu"))
+IDS, NAMES, FRAMES = ["a", "b", "c", "d"], ("animal", "human", "vehicle", "plant"), 2
+LABELS = np.array([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]], np.uint8)
+CAPTIONS = [["a man with a dog", "two walk"], ["a man runs"], ["a red car on a road"], []]
+
+
+def masks(row: int) -> np.ndarray:
+    """The object fills the upper half; the last clip has none."""
+    found = np.zeros((FRAMES, 8, 8), np.uint8)
+    found[:, :4] = 255 * (row < 3)
+    return found
+
+
+def films(**annotations: object) -> StimulusSet:
+    known = {
+        "captions": CAPTIONS.__getitem__, "masks": masks, "labels": LABELS.__getitem__, "label_names": NAMES,
+    }  # fmt: skip
+    return StimulusSet("films", "test", IDS, IDS, str, frames=FRAMES, **(known | annotations))
+
+
+def decoded_as(givers: Sequence[int]) -> Decoded:
+    """What stimuli truly have, at half the size; that of other rows where items are shuffled."""
+    upper = torch.zeros(4, FRAMES, 1, 4, 4)
+    upper[:3, :, :, :2] = 0.9
+    upper[1] = upper[1].flip(-2)  # the second's is decoded upside down
+    texts = ["a man with a dog", "a man runs", "a red car on a road", "nothing"]
+    concepts = torch.from_numpy(LABELS).float() + torch.tensor([0.3, 0.2, 0.1, 0.0])
+    return Decoded({"mask": upper, "concepts": concepts}, {"caption": texts})[list(givers)]
+
+
+def test_every_head_is_scored_by_the_truth_and_an_item_without_truth_has_no_value():
+    scores = TaskScores.of(decoded_as(range(4)), films(), IDS)
+
+    nan = pytest.approx(np.nan, nan_ok=True)
+    assert [*scores.values["mask_dice"]] == [1, 0, 1, nan]
+    assert [*scores.values["concept_recall"]] == [1, 1, 1, nan]
+    assert [*scores.values["rouge_l"]] == [1, 1, 1, nan]
+    assert np.nanmean(scores.values["bleu_2"]) == pytest.approx(1)
+    assert [*scores.guess] == [0.5, 0.25, 0.25, 0]
+    assert [*scores.by_concept["human"]] == [1, 1, nan, nan]
+
+
+def test_items_are_found_by_their_id_and_a_shuffled_signal_is_wrong():
+    turned = TaskScores.of(decoded_as([1, 0]), films(), ["b", "a"])
+    shuffled = TaskScores.of(decoded_as([2, 0]), films(), ["a", "c"])
+
+    assert [*turned.values["mask_dice"]] == [0, 1] and [*turned.values["concept_recall"]] == [1, 1]
+    assert [*shuffled.values["concept_recall"]] == [0.5, 0]  # of the car's: vehicle, and animal by its rank
+
+
+def test_nothing_is_scored_that_was_not_decoded_or_has_no_truth_or_another_shape():
+    without = films(captions=None, masks=None, labels=None)
+    assert TaskScores.of(decoded_as(range(4)), without, IDS).values == {}
+    assert TaskScores.of(Decoded({"token": torch.zeros(4, 2)}), films(), IDS).values == {}
+    other = Decoded({"mask": torch.ones(4, FRAMES + 1, 1, 4, 4), "concepts": torch.ones(4, 3)})
+    assert TaskScores.of(other, films(), IDS).values == {}
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """Clips of two subjects, decoded rightly by the first, and what shuffled pairs score."""
+    pixels = {
+        i: np.random.default_rng(n).integers(0, 256, (FRAMES, 8, 8, 3), np.uint8) for n, i in enumerate(IDS)
+    }
+    for image_id, frames in pixels.items():
+        media_files.save(frames, tmp_path / f"{image_id}.png", 8)
+    no_files = {image_id: [] for image_id in IDS}
+    files = {image_id: [tmp_path / f"{image_id}.png"] for image_id in IDS}
+    tasks = [
+        TaskScores.of(decoded_as(order), films(), IDS) for order in ([0, 1, 2, 3], [0, 2, 1, 3], [1, 2, 0, 3])
+    ]
+    generated = [
+        GeneratedSet("brain", "all/sub-01", (1,), files, 1, "simulated", tasks=tasks[0]),
+        GeneratedSet("brain", "all/sub-02", (1,), files, 2, "simulated", tasks=tasks[1]),
+        *(GeneratedSet("nearest", f"nearest/all/sub-{n:02d}", (1,), files, n) for n in (1, 2)),
+        *(
+            GeneratedSet("shuffled", f"shuffled/all/sub-{n:02d}", (1,), no_files, n, tasks=tasks[2])
+            for n in (1, 2)
+        ),
+    ]  # fmt: skip
+    run, stimuli = RunFolder(tmp_path), Stimuli(lambda i: Clip(pixels[i], 8), str)
+    measure_run(run, Scoring(metrics=["frame_ssim"], sheet_rows=1), generated, stimuli, "test", HERE, {}, {})
+    return run
+
+
+def test_task_scores_stand_beside_the_floor_with_their_own_n_and_chance(measured):
+    found = measured.measurements()
+
+    brain, floor = (found.scopes[source] for source in ("brain", "shuffled"))
+    assert brain["frame_ssim"].n == 8 and "frame_ssim" not in floor  # nothing was generated of shuffled pairs
+    assert (brain["concept_recall"].n, brain["concept_recall"].chance) == (6, pytest.approx(1 / 3))
+    assert brain["concept_recall"].value == pytest.approx((1 + 1 / 3) / 2)
+    assert brain["concept_recall"].value > floor["concept_recall"].value
+    assert brain["mask_dice"].low <= brain["mask_dice"].value <= brain["mask_dice"].high
+    assert (brain["bleu_1"].protocol, found.caveats) == ("brainhive, simulated", ["simulated"])
+    items = found.items["brain · all/sub-01"]
+    assert items["mask_dice"] == [1, 0, 1, None] and len(items["bleu_4"]) == 4
+    less = {each["with"]: each["metrics"] for each in found.notes["comparisons"]}
+    assert less["shuffled"]["concept_recall"]["n"] == 6 and list(less["nearest"]) == ["frame_ssim"]
+
+
+def test_a_score_that_no_stimulus_of_a_subject_has_a_truth_of_is_of_the_other_subjects():
+    """Subject 2 saw the plant alone, which shows no known concept; of a mean over subjects chance is one."""
+    both = [scored(subject, ids) for subject, ids in ((1, ["a", "b"]), (2, ["d"]), (3, ["c"]))]
+
+    assert both[1].generated.tasks.values == {}
+    found = metrics_of(both, "simulated", "test", Alike())
+    assert (found["concept_recall"].n, found["concept_recall"].value) == (3, 1)
+    assert found["concept_recall"].chance == pytest.approx((3 / 8 + 1 / 4) / 2)
+    if has_library("cider"):  # of a single caption no n-gram is rarer than others
+        assert found["cider"].n == 2
+
+
+def test_a_metric_of_media_that_is_not_a_number_is_no_missing_truth():
+    with pytest.raises(BrainhiveError, match="not a finite number"):
+        metrics_of([scored(1, ["a", "b"], pixcorr=[0.5, np.nan])], "simulated", "test", Alike())
+
+
+def scored(subject: int, ids: list[str], **values: list[float]) -> Scored:
+    """What the stimuli truly have, decoded of a subject who saw some."""
+    tasks = TaskScores.of(decoded_as([IDS.index(image_id) for image_id in ids]), films(), ids)
+    files = {image_id: [Path(image_id)] * bool(values) for image_id in ids}
+    of_files = {name: np.array(some) for name, some in values.items()}
+    return Scored(GeneratedSet("brain", f"sub-{subject}", (1,), files, subject, tasks=tasks), of_files)
+
+
+def test_recall_by_concept_is_of_the_items_that_show_it(measured):
+    found = measured.measurements()
+
+    human = found.scopes["concept human · brain"]["concept_recall"]
+    assert (human.n, human.value, human.chance) == (4, pytest.approx(0.75), pytest.approx(0.375))
+    (table,) = [each for each in artifacts.read(measured) if each.title.startswith("Recall of each concept")]
+    assert table.rows[0][:3] == ["human", 4, human.value]
+    assert [row[0] for row in table.rows] == ["human", "animal", "vehicle"]  # no stimulus shows a plant
+
+
+def test_clips_are_called_clips_and_the_floor_without_media_has_no_column(measured):
+    rows = result_of(measured).tables[0].rows
+
+    assert ("SSIM (frames)", "nearest training clip") in [row[:2] for row in rows]
+    assert result_of(measured).tables[0].title.startswith("Reconstruction of test clips")
+    sheet = next(each for each in artifacts.read(measured) if each.kind == "sheet")
+    assert sheet.columns == ["seen", "brain", "nearest training clip"]
+    lines = (measured.path / "values.csv").read_text().splitlines()
+    assert len(lines) == 1 + 4 * len(IDS) and len({line.count(",") for line in lines}) == 1

@@ -1,0 +1,101 @@
+"""The split-half ceiling of signals: simulated signals whose reliability is known, and what is told of it."""
+
+import pytest
+import torch
+
+from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.evaluation.retrieval.ceiling import Ceiling, describe_ceilings, halves
+from brainhive_cli.measurement.units import Alike
+
+ITEMS, REPETITIONS, FEATURES = 100, 8, 60
+
+
+def trials(noise: float, seed: int = 0) -> torch.Tensor:
+    """Patterns of variance 1 in noise, with a response that all pictures have in common: [N, R, C, T]."""
+    random = torch.Generator().manual_seed(seed)
+    pattern = torch.randn(ITEMS, 1, 6, 10, generator=random) + 5 * torch.randn(6, 10, generator=random)
+    return pattern + noise * torch.randn(ITEMS, REPETITIONS, 6, 10, generator=random)
+
+
+def of(signal: torch.Tensor, there: int | torch.Tensor = REPETITIONS, splits: int = 10) -> Measurements:
+    there = torch.as_tensor(there).expand(len(signal))
+    found = Ceiling.measure(signal, there, [f"item {n}" for n in range(len(signal))], splits, 0)
+    return describe_ceilings({"sub-01": found}, "demo", "test", splits, [], Alike())
+
+
+@pytest.mark.parametrize("noise", [1.0, 3.0, 6.0])
+def test_reliability_is_the_share_of_variance_that_pictures_explain(noise):
+    """Of an average of R repetitions: 1 / (1 + noise² / R); tolerance: a tenth, and one standard error."""
+    found = of(trials(noise)).scopes["ceiling · all"]["reliability"]
+
+    expected = 1 / (1 + noise**2 / REPETITIONS)
+    assert found.value == pytest.approx(expected, rel=0.1, abs=0.02)
+    assert found.low < expected < found.high
+
+
+def test_reliability_of_an_odd_number_of_repetitions_is_that_of_all():
+    """Of three, one and one are compared; tolerance as above."""
+    found = of(trials(2.0)[:, :3], 3).scopes["ceiling · all"]["reliability"]
+    assert found.value == pytest.approx(1 / (1 + 4 / 3), rel=0.1, abs=0.02)  # of two: 0.33
+
+
+def test_halves_of_noise_find_each_other_by_chance_and_those_of_patterns_always():
+    patterns = trials(0.01)
+    noise = torch.randn(patterns.shape, generator=torch.Generator().manual_seed(1))
+
+    by_chance, always = (of(each).scopes["ceiling · all"] for each in (noise, patterns))
+
+    assert by_chance["top1"].value < 0.04 and by_chance["top1"].chance == pytest.approx(1 / ITEMS)
+    assert abs(by_chance["reliability"].value) < 0.1
+    assert always["top1"].value == 1 and always["reliability"].value == pytest.approx(1, abs=1e-3)
+
+
+def test_halves_share_no_repetition_and_have_as_many():
+    known = torch.eye(5).repeat(3, 1, 1)  # a repetition is known by the place of its 1
+
+    first, second = halves(known, torch.tensor([5, 4, 2]), torch.Generator().manual_seed(0))
+
+    assert not (first * second).any()
+    assert (first > 0).sum(1).tolist() == (second > 0).sum(1).tolist() == [2, 2, 1]
+    assert torch.allclose(first.sum(1), torch.ones(3)) and not first[1:, 4].any() and not first[2, 2:].any()
+
+
+def test_pictures_without_a_second_repetition_are_left_out():
+    there = torch.full((ITEMS,), REPETITIONS)
+    there[:40] = 1
+    signal = trials(1.0)
+    signal[:40, 1:] = torch.nan
+
+    assert of(signal, there).scopes["ceiling · all"]["top1"].n == 60
+
+
+def test_places_of_repetitions_that_are_not_there_are_not_read():
+    there, signal = torch.full((ITEMS,), REPETITIONS), trials(0.01)
+    there[:40] = 4
+    signal[:40, 4:] = torch.nan
+
+    assert of(signal, there).scopes["ceiling · all"]["top1"].value == 1
+
+
+def test_without_repetitions_there_is_a_reason_and_no_number():
+    found = of(trials(1.0)[:, :1], 1)
+
+    assert found.scopes == {}
+    assert found.missing == {"ceiling · sub-01": "one repetition of each picture"}
+
+
+def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(go, world, small, tmp_path):
+    run = go("train-align", *small).folder  # finished already
+    result = go("eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run}")
+
+    found = RunFolder(result.folder).measurements()
+    assert {"ceiling · sub-01", "ceiling · sub-02"} <= found.scopes.keys() and not found.missing
+    top1 = found.scopes["ceiling · all"]["top1"]
+    assert (top1.n, top1.pool) == (200, 100)
+    assert "10 random splits" in top1.protocol and "simulated" in top1.protocol
+    (table,) = [each for each in result.tables if each.title.startswith("Split-half ceiling")]
+    assert [row[0] for row in table.rows] == ["sub-01", "sub-02", "all"] and "simulated" in table.title
+    without = go("eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run}", "ceiling_splits=0")
+    assert not [name for name in without.metrics.scopes if name.startswith("ceiling")]
+    assert not [each for each in without.tables if each.title.startswith("Split-half")]

@@ -1,0 +1,96 @@
+"""Networks of the metrics of clips: the hub's, by their real names, and what is compared in them."""
+
+import pytest
+import torch
+import transformers as tf
+from safetensors.torch import load_file
+
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.measurement.metrics.clip_networks import FEATURE_METRICS, NETWORKS, consistency, directions
+from brainhive_cli.measurement.metrics.image import resize
+from brainhive_cli.measurement.metrics.networks import parts_of
+from brainhive_cli.measurement.metrics.part import MetricPart
+
+CPU = torch.device("cpu")
+CLIPS = torch.rand(2, 6, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+CLIPS[1] = CLIPS[1].flip(-1) * torch.tensor([1, 0.3, 0.1]).view(3, 1, 1)
+COLOURS = {  # of the repositories' preprocessor_config.json
+    "vit": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "videomae": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "dino": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+def parts(network: str) -> dict[str, MetricPart]:
+    metrics = {name: each for name, each in FEATURE_METRICS.items() if each.network == network}
+    return parts_of(NETWORKS[network], metrics, CPU)
+
+
+def seen_by(name: str) -> torch.Tensor:
+    mean, std = (torch.tensor(colour).view(3, 1, 1) for colour in COLOURS[name])
+    return (resize(CLIPS.flatten(0, 1), 224) - mean) / std  # [B · F, 3, 224, 224]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_without_weights_every_network_says_how_to_get_them(name, image_networks_absent):
+    assert not NETWORKS[name].is_here()
+    with pytest.raises(MissingData, match="not in the hub's cache") as caught:
+        NETWORKS[name].build(CPU)
+    assert "hf download" in caught.value.hint
+
+
+@torch.inference_mode()
+def test_networks_see_frames_or_clips_of_six_in_the_repositories_colours(clip_networks):
+    folder = {name: network.fetch() for name, network in NETWORKS.items()}
+    assert all(network.is_here() for network in NETWORKS.values())
+
+    vit = tf.ViTForImageClassification.from_pretrained(folder["vit"])
+    logits = vit(seen_by("vit")).logits.view(2, 6, -1)
+    assert torch.allclose(NETWORKS["vit"].build(CPU)(CLIPS)["logits"], logits, atol=1e-5)
+    videomae = tf.VideoMAEForVideoClassification.from_pretrained(folder["videomae"], num_frames=6)
+    found = NETWORKS["videomae"].build(CPU)(CLIPS)
+    expected = videomae(seen_by("videomae").view(2, 6, 3, 224, 224)).logits
+    assert torch.allclose(found["logits"], expected, atol=1e-5)
+    assert found["features"].shape == (2, videomae.config.hidden_size)
+    dino = tf.ViTModel.from_pretrained(folder["dino"], add_pooling_layer=False)
+    tokens = dino(seen_by("dino")).last_hidden_state[:, 0].view(2, 6, -1)
+    assert torch.allclose(NETWORKS["dino"].build(CPU)(CLIPS)["class token"], tokens, atol=1e-5)
+
+
+def test_all_metrics_of_a_network_share_one_pass_and_score_a_copy_best(clip_networks):
+    own, swapped = torch.tensor([0, 1]), torch.tensor([1, 0])
+    for network in NETWORKS:
+        for name, part in parts(network).items():
+            features = part.features(CLIPS)
+            best = part.compare(features, features, own)
+            if part.is_of_one:
+                assert torch.equal(best, part.compare(features, features, swapped)), name
+            else:
+                assert best.tolist() == pytest.approx([1, 1], abs=1e-6), name
+            if name in ("dino", "video_50way_strict", "frame_50way_strict"):
+                assert (part.compare(features, features, swapped) < 1).any(), name
+    made = parts("videomae")
+    assert len({part.features for name, part in made.items() if "way" in name}) == 1
+
+
+def test_clip_pcc_equals_the_reference_and_a_still_has_the_highest(golden):
+    reference = load_file(golden / "neurons/metrics.safetensors")
+    made = directions(reference["input.clip_features"])[None]
+
+    for name, is_of_neighbours in (("all_pairs", False), ("adjacent", True)):
+        expected = reference[f"expected.clip_pcc_{name}"].item()
+        assert consistency(made, is_of_neighbours).item() == pytest.approx(expected, abs=1e-6)
+        still = consistency(made[:, :1].expand_as(made), is_of_neighbours)
+        assert still.item() == pytest.approx(1, abs=1e-6)
+    assert consistency(made[:, :1]).item() == 1
+
+
+def test_a_network_that_lacks_weights_is_named(clip_networks):
+    folder = NETWORKS["dino"].fetch()
+    file = folder / "pytorch_model.bin"
+    saved = torch.load(file)
+    del saved["embeddings.cls_token"]
+    torch.save(saved, file)
+
+    with pytest.raises(MissingData, match=r"DINO ViT-B/16 in .* lacks embeddings\.cls_token"):
+        NETWORKS["dino"].build(CPU)

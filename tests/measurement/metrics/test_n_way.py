@@ -1,0 +1,66 @@
+"""N-way classification: the reference's trials, their exact expectation and its chance."""
+
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.measurement.metrics.n_way import chance, expected_hits, n_way, over_frames
+
+
+@pytest.fixture(scope="module")
+def reference(golden):
+    return load_file(golden / "neurons/metrics.safetensors")
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_the_expected_share_equals_the_references_without_draws_and_is_near_its_trials(reference, row):
+    scores, right = reference["input.probabilities"][None], reference["input.labels_last_is_best"][None]
+    number, drawn, spread = reference["expected.n_way"][row].tolist()
+    ways = int(number)
+    picks = reference[f"input.picks_{ways}way"]
+
+    found = expected_hits(scores, right, ways).item()
+
+    assert found == pytest.approx(reference[f"expected.exact_{ways}way"].item(), abs=1e-6)
+    error = max(spread, (found * (1 - found) / len(picks)) ** 0.5)  # 0 where all trials, or none, are hits
+    assert abs(found - drawn) <= 3 * error + 1e-6
+    best = scores[0, right[0]].max()  # and with the reference's own draws its very value
+    assert (best > scores[0, picks].amax(1)).double().mean().item() == pytest.approx(drawn)
+
+
+@pytest.mark.parametrize("ways", [2, 50])
+@pytest.mark.parametrize("labels", [1, 3])
+def test_random_scores_are_at_chance_which_three_labels_raise(ways, labels):
+    random = torch.Generator().manual_seed(ways)
+    seen, made = (torch.rand(4000, 60, generator=random) for _ in range(2))
+
+    found = n_way(seen, made, torch.arange(4000), ways=ways, labels=labels).mean().item()
+
+    assert found == pytest.approx(chance(ways, labels), abs=0.03)  # four standard errors, at most
+    assert chance(ways, 3) == pytest.approx(3 / (ways + 2)) and chance(ways, 1) == pytest.approx(1 / ways)
+
+
+def test_a_reconstruction_classified_as_its_stimulus_always_wins_and_a_constant_one_never():
+    seen = torch.rand(5, 60, generator=torch.Generator().manual_seed(0))
+    scored = partial(n_way, seen, own=torch.arange(5), ways=50, labels=1)
+
+    assert scored(made=seen).tolist() == [1.0] * 5
+    assert scored(made=torch.ones(5, 60)).tolist() == [0.0] * 5  # ties are misses
+
+
+def test_clips_are_scored_frame_by_frame_with_the_same_frame_of_their_own():
+    random = torch.Generator().manual_seed(0)
+    seen, made, own = torch.rand(3, 4, 20, generator=random), torch.rand(2, 4, 20, generator=random), [2, 0]
+
+    found = over_frames(seen, made, torch.tensor(own), ways=2, labels=3)
+
+    frames = [n_way(seen[own, f], made[:, f], torch.arange(2), ways=2, labels=3) for f in range(4)]
+    assert torch.allclose(found, torch.stack(frames).mean(0))
+
+
+def test_a_classifier_of_too_few_classes_is_refused():
+    with pytest.raises(BrainhiveError, match="a classifier of 20 classes has no 50-way trials"):
+        n_way(torch.rand(2, 20), torch.rand(2, 20), torch.arange(2), ways=50, labels=3)

@@ -1,0 +1,82 @@
+"""LPIPS by torchmetrics, and what is said where its weights or those of FID are not there."""
+
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.models import alexnet
+
+from brainhive_cli.core.errors import MissingData, MissingExtra
+from brainhive_cli.measurement.metrics.perceptual import inception, is_here, lpips
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def network(tmp_path, monkeypatch) -> torch.nn.Module:
+    """An AlexNet with random weights where torch.hub keeps the trained one."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        made = alexnet()
+    made = made.to_empty(device="cpu")
+    for name, weight in made.named_parameters():
+        weight.data.normal_(0, 0.05) if name.startswith("features") else weight.data.zero_()
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    torch.save(made.state_dict(), tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth")
+    return made.eval()
+
+
+def test_lpips_weighs_differences_of_unit_features_by_the_published_heads(network, shared):
+    true, made = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    made[1] = true[1]
+
+    found = lpips(true, made, CPU)
+
+    heads = torch.load(shared / "data/lpips/alex.pth", CPU, weights_only=True)
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    x = torch.stack([true, made]).flatten(0, 1) * 2 - 1
+    x = (x - shift.view(3, 1, 1)) / scale.view(3, 1, 1)
+    expected = torch.zeros(2)
+    with torch.no_grad():
+        for place, layer in enumerate(network.features):
+            x = layer(x)
+            if place in (1, 4, 7, 9, 11):
+                head = heads[f"lin{(1, 4, 7, 9, 11).index(place)}.model.1.weight"]
+                unit = F.normalize(x, dim=1).unflatten(0, (2, 2))
+                expected += ((unit[0] - unit[1]).square() * head).sum(1).mean((1, 2))
+    assert found[0] == pytest.approx(float(expected[0]), rel=1e-4)
+    assert found[1] == 0 < found[0]
+
+
+def test_weights_that_are_not_here_are_told_with_their_place(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    assert not is_here("LPIPS")
+    with pytest.raises(MissingData, match="the weights of AlexNet are not on this machine") as caught:
+        lpips(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64), CPU)
+    assert f"{tmp_path}/hub/checkpoints/alexnet-owt-7be5be79.pth" in caught.value.hint
+    assert capfd.readouterr().out == ""  # which is for results
+
+
+def test_damaged_weights_are_told_with_their_place(network, tmp_path):
+    file = tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth"
+    file.write_bytes(file.read_bytes()[:1000])
+
+    assert is_here("LPIPS")
+    with pytest.raises(MissingData, match=f"{file} is damaged"):
+        lpips(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64), CPU)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [lambda: lpips(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64), CPU), lambda: inception(CPU)],
+)
+def test_a_library_that_is_not_there_is_told(monkeypatch, measure):
+    for name in ("torchmetrics.image.lpip", "torchmetrics.image.fid"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+    with pytest.raises(MissingExtra) as caught:
+        measure()
+    assert caught.value.hint == "pip install 'brainhive[metrics]'"

@@ -1,0 +1,122 @@
+"""Task scores, by hand and by small simulations: masks, concepts and captions."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.measurement.metrics import tasks
+from brainhive_cli.measurement.metrics.tasks import bleu, caption_scores, dice, no_library, recalled
+from brainhive_cli.measurement.statistics import interval
+from brainhive_cli.measurement.units import Items
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_dice_is_twice_the_common_pixels_over_all_and_a_stimulus_without_an_object_has_none():
+    true = torch.zeros(3, 2, 4, 4, dtype=torch.uint8)
+    true[:2, :, 0] = 1  # 4 pixels in each of two frames
+    decoded = torch.full((3, 2, 4, 4), 0.5)  # at the threshold: outside
+    decoded[0, 0, 0] = 0.51  # one frame of two: 2 · 4 / (4 + 8)
+    decoded[1, :, 1:3] = 0.9
+
+    values = dice(decoded, true)
+
+    assert values[:2] == pytest.approx([2 / 3, 0])
+    assert np.isnan(values[2])
+
+
+def test_a_concept_is_recalled_among_as_many_of_the_likeliest_as_the_stimulus_shows():
+    likelihood = np.array([[0.9, 0.2, 0.8, 0.1], [0.9, 0.2, 0.8, 0.1], [0.1, 0.1, 0.1, 0.1]])
+    shown = np.array([[True, False, True, False], [False, False, True, False], [False] * 4])
+
+    assert np.array_equal(
+        recalled(likelihood, shown),
+        [[1, np.nan, 1, np.nan], [np.nan, np.nan, 0, np.nan], [np.nan] * 4],
+        equal_nan=True,
+    )
+
+
+def test_shuffled_labels_are_recalled_at_chance():
+    """Of 2 among 10 a fifth is right by guessing: within four standard errors of 4,000 independent items."""
+    likelihood, shown = RANDOM.random((4000, 10)), RANDOM.random((4000, 10)).argsort(1) < 2
+
+    share = np.nanmean(recalled(likelihood, shown))
+
+    assert share == pytest.approx(0.2, abs=4 * np.sqrt(0.2 * 0.8 / 8000))
+    assert np.nanmean(recalled(likelihood + shown, shown)) == 1
+
+
+def test_bleu_of_a_known_pair_and_of_a_corpus_is_that_of_the_paper_and_of_torchmetrics():
+    from torchmetrics.functional.text import bleu_score
+
+    pair = ["the the the the the the the"], [["the cat is on the mat", "there is a cat on the mat"]]
+    assert bleu(*pair)["bleu_1"] == pytest.approx([2 / 7])  # Papineni et al. 2002, example 2: clipped
+    short = ["the cat"], [["the cat is on the mat"]]
+    assert bleu(*short)["bleu_2"] == pytest.approx([np.exp(1 - 6 / 2)])  # all right, but brief
+
+    words = [" ".join(RANDOM.choice([*"abcdef"], 8)) for _ in range(90)]
+    texts, true = words[:30], [words[30 + n : 90 : 30] for n in range(30)]
+    for order in range(1, 5):
+        whole = float(bleu_score(texts, true, n_gram=order))
+        assert bleu(texts, true)[f"bleu_{order}"].mean() == pytest.approx(whole, abs=1e-6)
+
+
+def test_the_interval_of_bleu_varies_as_the_bleu_of_new_captions_does():
+    """Its width is that of 200 corpora of 60 captions drawn anew, to a fifth: of which 5 % is their noise."""
+    from torchmetrics.functional.text import bleu_score
+
+    def corpus() -> tuple[list[str], list[list[str]]]:
+        lengths = RANDOM.integers(4, 12, 60)
+        texts = [RANDOM.choice([*"abcdef"], length) for length in lengths]
+        return [" ".join(text) for text in texts], [[" ".join(RANDOM.permutation(t)[:6])] for t in texts]
+
+    drawn = [float(bleu_score(*corpus(), n_gram=2)) for _ in range(200)]
+    widths = [np.subtract(*interval([bleu(*corpus())["bleu_2"]])[::-1]) for _ in range(10)]
+
+    assert np.mean(widths) == pytest.approx(2 * 2.0 * np.std(drawn), rel=0.2)
+
+
+def test_captions_are_compared_without_case_and_punctuation_with_the_nearest_true_one():
+    scores = caption_scores(["A man rides, slowly!", "a dog"], [["x y z", "a man rides slowly"], ["a cat"]])
+
+    assert scores["rouge_1"] == pytest.approx([1, 0.5]) and scores["rouge_l"] == pytest.approx([1, 0.5])
+    turned = caption_scores(["slowly rides a man"], [["a man rides slowly"]])
+    assert turned["rouge_1"] == pytest.approx([1]) and turned["rouge_l"] == pytest.approx([0.5])
+    assert scores["bleu_1"].mean() == pytest.approx(5 / 6)
+    quoted = caption_scores(["a 'stop' sign - it's well-worn"], [["a stop sign it's well-worn"]])
+    assert quoted["rouge_1"] == pytest.approx([1])  # quotes and dashes are no words
+    assert caption_scores(["", ""], [["a"], ["b"]])["bleu_4"] == pytest.approx([0, 0])
+
+
+def test_cider_of_true_captions_is_ten_and_words_that_all_captions_have_do_not_count():
+    pytest.importorskip("pycocoevalcap.cider.cider", reason="pycocoevalcap is not installed")
+    true = [["a man rides a brown horse"], ["a red car drives past a house"]]
+
+    same = caption_scores([some[0] for some in true], true)["cider"]
+    shuffled = caption_scores([some[0] for some in reversed(true)], true)["cider"]
+
+    assert same == pytest.approx([10, 10]) and shuffled == pytest.approx([0, 0])
+    assert "cider" not in caption_scores(["a man"], [["a man"]])  # one item: no word is rarer than others
+
+
+def test_a_score_whose_library_is_missing_is_left_out_and_has_the_line_that_installs_it(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        tasks.importlib.util, "find_spec", lambda name: None if name == "pycocoevalcap" else find(name)
+    )
+
+    assert caption_scores(["a", "b"], [["a"], ["b"]]).keys() == {*tasks.LIBRARIES} - {"cider"}
+    with pytest.raises(MissingExtra, match="cider needs pycocoevalcap") as caught:
+        raise no_library("cider")
+    assert caught.value.hint == "pip install 'brainhive[captions]'"
+
+
+def test_items_that_are_left_out_take_subjects_with_none_along():
+    items = Items([["a", "b", "c"], ["a"]], [["x", "x", "y"], ["x"]], "concepts")
+
+    chosen = items.where([np.array([False, True, True]), np.array([False])])
+
+    assert (chosen.ids, chosen.units, chosen.kind) == ([["b", "c"]], [["x", "y"]], "concepts")

@@ -1,0 +1,53 @@
+"""FID and KID against their formulae, and their intervals."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.measurement.distribution import distances, fid, kid
+
+
+@pytest.fixture
+def features() -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    true, made = torch.randn(2, 60, 5, generator=draw)
+    return true, 0.5 * made + 1
+
+
+def test_fid_is_the_distance_of_two_gaussians(features):
+    true, made = (x.double().numpy() for x in features)
+    covariances = [np.cov(x.T) for x in (true, made)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    shift = np.square(true.mean(0) - made.mean(0)).sum()
+
+    assert fid(*features) == pytest.approx(shift + np.trace(sum(covariances) - 2 * root), rel=1e-4)
+    assert fid(features[0], features[0]) == pytest.approx(0, abs=1e-4)
+
+
+def test_kid_is_the_unbiased_distance_of_cubic_kernels(features):
+    true, made = (x.double().numpy() for x in features)
+    n = len(true)
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    within = sum((k.sum() - k.trace()) / (n * (n - 1)) for k in (kernel(true, true), kernel(made, made)))
+    assert kid(*features) == pytest.approx(within - 2 * kernel(true, made).mean(), rel=1e-4)
+
+
+def test_the_interval_narrows_with_more_pictures_and_holds_the_value():
+    def width(count: int) -> float:
+        draw = torch.Generator().manual_seed(1)
+        true, made = torch.randn(2, count, 4, generator=draw)
+        metric = distances(true, made + 1, protocol="p", split="validation", seeds=(0,))[0]
+        assert metric.name == "fid" and metric.n == count and metric.low < metric.value < metric.high
+        return metric.high - metric.low
+
+    assert width(2000) < width(100) / 2
+
+
+def test_a_handful_of_pictures_is_refused():
+    with pytest.raises(BrainhiveError, match="FID and KID of 19 pictures"):
+        distances(torch.randn(19, 4), torch.randn(19, 4), protocol="p", split="s", seeds=())

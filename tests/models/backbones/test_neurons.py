@@ -1,0 +1,265 @@
+"""NEURONS' decoders against the reference's values, and the model that they make together."""
+
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.models import backbones
+from brainhive_cli.models.backbones import neurons
+from brainhive_cli.models.backbones._caption_head import CaptionHead
+from brainhive_cli.models.backbones._text_driven_decoder import TextDrivenDecoder
+from brainhive_cli.models.heads import Head
+from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.signal_spec import SignalSpec
+
+TOLERANCE = 1e-4
+"""Of the largest value: the golden folder calls it safe. Norms of nearly equal values amplify rounding."""
+Golden = dict[str, Tensor]
+
+
+def read(golden: Path, name: str) -> tuple[dict[str, Any], Golden, Golden]:
+    """Read a golden file: its config with its seed, its tensors, and the weights by name."""
+    with safe_open(golden / "neurons" / f"{name}.safetensors", "pt") as file:
+        found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        about = file.metadata() or {}
+        config = {**json.loads(about.get("config", "{}")), "seed": int(about["seed"])}
+    return (
+        config,
+        found,
+        {k.removeprefix("weights."): v for k, v in found.items() if k.startswith("weights.")},
+    )
+
+
+def filled(module: nn.Module, weights: Golden) -> nn.Module:
+    module.load_state_dict(weights)
+    return module.eval().requires_grad_(False)
+
+
+def assert_near(found: Tensor, expected: Tensor) -> None:
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()  # which may be 0
+
+
+def test_motion_and_concepts_are_the_references(golden: Path) -> None:
+    config, found, weights = read(golden, "motion_proj")
+    motion = filled(neurons.MotionProjection(config["clip_size"], config["n_frames"]), weights)
+    _, labels, own = read(golden, "classifier")
+    hidden, width = own["vision_proj_channel.weight"].shape
+    concepts = filled(neurons.ConceptHead(width, hidden, len(own["classifier.bias"])), own)
+
+    assert_near(motion(found["input.tokens"]), found["expected.motion_tokens"])
+    assert_near(concepts(labels["input.motion_tokens"]), labels["expected.logits"])
+
+
+def decoder(config: dict[str, Any], found: Golden, weights: Golden, mode: Any) -> TextDrivenDecoder:
+    latents = found["expected.latents_reference"].shape[1]
+    sizes = (tuple(config["maps"]), tuple(config["block_out_channels"]), config["groups"], 0.3, latents, mode)
+    made = TextDrivenDecoder(config["vision_dim"], config["text_dim"], *sizes)
+    filled(made, weights)
+    return made
+
+
+def test_the_text_driven_decoder_is_the_references_in_mode_published(golden: Path) -> None:
+    config, found, weights = read(golden, "text_driven_decoder")
+    made = decoder(config, found, weights, "published")
+    motion, text = found["input.motion_tokens"], found["input.text"]
+
+    decoded = made(motion, text)
+    alone = torch.cat([made(motion[[clip]], text[[clip]])["mask"][0] for clip in range(len(text))])
+
+    assert_near(made.fused(motion.flatten(0, 1), text), found["expected.fused"])
+    assert_near(decoded["mask"].flatten(0, 1), found["expected.segmentation_reference"])
+    assert_near(decoded["latents"].flatten(0, 1), found["expected.latents_reference"])
+    assert_near(alone, found["fault.segmentation_one_clip_at_a_time"])
+
+
+def test_the_text_driven_decoder_reads_the_own_clip_in_mode_right(golden: Path) -> None:
+    config, found, weights = read(golden, "text_driven_decoder")
+    made = decoder(config, found, weights, "right")
+    motion, text = found["input.motion_tokens"], found["input.text"]
+
+    decoded, without = made(motion, text), made(motion, None)
+    alone = torch.cat([made(motion[[clip]], text[[clip]])["mask"][0] for clip in range(len(text))])
+
+    assert_near(decoded["mask"].flatten(0, 1), found["right.segmentation_residual_own_text"])
+    assert_near(decoded["latents"].flatten(0, 1), found["right.latents_residual_own_text"])
+    assert_near(without["mask"].flatten(0, 1), found["right.segmentation_no_text"])
+    assert_near(alone, decoded["mask"].flatten(0, 1))
+
+
+def drawn_by_name(seed: int, name: str, shape: Sequence[int]) -> Tensor:
+    """Draw numbers as the golden folder's README says, from the file's seed."""
+    random = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
+    return torch.randn(tuple(shape), generator=random)
+
+
+def by_rule(seed: int, name: str, shape: torch.Size) -> Tensor:
+    """Make a weight as the golden folder's README says."""
+    drawn = drawn_by_name(seed, name, shape)
+    if ".weights." in name:
+        return torch.full(shape, 0.7)
+    if len(shape) > 1:
+        return drawn / shape[1:].numel() ** 0.5
+    return 1 + 0.1 * drawn if name.endswith("weight") else 0.1 * drawn
+
+
+def test_at_its_real_widths_the_decoder_is_the_references(golden: Path) -> None:
+    """Golden values: two clips of three frames; of these inputs the file holds the first values alone."""
+    config, found, _ = read(golden, "decoder_real_width")
+    seed = config["seed"]
+    made = TextDrivenDecoder(1664, 1280, (512, 128, 64), (32, 64, 128), 32, 0.3, 4, "published")
+    filled(made, {name: by_rule(seed, name, each.shape) for name, each in made.state_dict().items()})
+    frames = len(found["expected.segmentation_reference"])
+    shapes = {"input.motion_tokens": (2, frames // 2, 16, 1664), "input.text": (2, 1280)}
+    inputs = [drawn_by_name(seed, name, shape) for name, shape in shapes.items()]
+    for name, value in zip(shapes, inputs, strict=True):
+        assert torch.equal(value.flatten()[:8], found[f"{name}.head"])
+
+    decoded = made(*inputs)
+    made.mode = "right"
+    without = made(inputs[0], None)
+
+    assert torch.equal(made.q.weight.flatten()[:8], found["weights.q.weight.head"])
+    assert_near(decoded["mask"].flatten(0, 1), found["expected.segmentation_reference"])
+    assert_near(decoded["latents"].flatten(0, 1), found["expected.latents_reference"])
+    assert_near(without["mask"].flatten(0, 1), found["right.segmentation_no_text"])
+
+
+def test_the_caption_head_is_the_references(golden: Path) -> None:
+    config, found, weights = read(golden, "caption")
+    sizes = (config["vocab"], config["n_embd"], config["n_layer"], config["n_head"], config["n_positions"])
+    made = CaptionHead(config["prefix"], config["greedy_steps"]["plain"], *sizes)
+    filled(made, weights)
+
+    logits = made(found["input.text"], found["input.tokens"])
+
+    assert_near(logits, found["expected.logits"])
+    ids = found["input.tokens"]
+    accuracy = (logits.argmax(-1) == ids)[ids != config["ignore_index"]].float().mean()
+    assert_near(accuracy, found["expected.accuracy"])
+    greedy = found[f"expected.greedy_{config['greedy_steps']['plain']}"]
+    assert torch.equal(made.write(found["input.text"], 1000), greedy)
+    written = greedy[0].tolist()
+    stop = written.index(end := written[3])  # an id ends the caption where it is written first
+    assert made.write(found["input.text"][:1], end)[0, stop + 1 :].unique().tolist() == [0]
+
+
+SPEC = SignalSpec((), 1, (1, 2), (7, 5))
+HEADS = {
+    "image": Head((4, 16)),
+    "motion": Head((2, 4, 16)),
+    "text": Head((6,)),
+    "mask": Head((2, 1, 4, 4)),
+    "latents": Head((2, 4, 3, 3)),
+    "concepts": Head((5,)),
+    "caption": Head((8,)),
+}
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return backbones.build(neurons.TINY, SPEC, HEADS)
+
+
+def shapes(found: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(each.shape[1:]) for name, each in found.items()}
+
+
+def test_every_part_learns_from_what_the_prior_makes_of_noised_targets(model: nn.Module) -> None:
+    signal, subject = torch.randn(3, 7, 1), torch.zeros(3, dtype=torch.long)
+    targets = {name: torch.rand(3, *head.shape) for name, head in HEADS.items()}
+    targets["caption"] = torch.randint(1, 16, (3, 8)).float()
+
+    predicted, replaced = backbones.learn(model, HEADS, signal, subject, targets, LossContext())
+    sum(each.square().sum() for each in predicted.values()).backward()
+
+    expected = {name: head.shape for name, head in HEADS.items()}
+    assert shapes(predicted) == {**expected, "caption": (8, 16), "denoised": (4, 16)}
+    assert replaced.keys() == {"denoised"} and torch.equal(replaced["denoised"], targets["image"] * 4)
+    idle = {name.partition(".weight")[0] for name, each in model.named_parameters() if each.grad is None}
+    assert idle == {"brain.ridge.linears.2", "brain.ridge.linears.2.bias", "text_seg_dec.k"}
+
+
+def test_decoding_samples_tokens_by_the_seed_of_a_row_whatever_the_batch(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neurons, "BLOCK", 2)
+    model, signal, subject = model.eval(), torch.randn(5, 7, 1), torch.zeros(5, dtype=torch.long)
+
+    decoded = backbones.decode(model, HEADS, signal, subject, range(5))
+    found = decoded.tensors
+    other = backbones.decode(model, HEADS, signal, subject, range(1, 6)).tensors
+    alone = backbones.decode(model, HEADS, signal[3:4], subject[3:4], [3]).tensors
+
+    assert found.keys() == HEADS.keys() - {"motion"} and len(decoded.texts["caption"]) == 5
+    assert decoded.texts["caption"][2] == model.words.text(found["caption"][2].tolist()) != ""
+    assert not torch.allclose(found["latents"], other["latents"], atol=1e-3)
+    for name, each in alone.items():
+        assert torch.allclose(each, found[name][3:4], atol=1e-5)
+    assert 0 <= found["mask"].min() <= found["mask"].max() <= 1
+    with torch.no_grad():
+        image = backbones.predict(model, HEADS, signal, subject, ["image"])
+        text = backbones.predict(model, HEADS, signal, subject, ["text"])["text"]
+        every = backbones.predict(model, HEADS, signal, subject)
+    assert shapes(image) == {"image": (4, 16)} and torch.equal(image["image"], every["image"])
+    assert torch.equal(text, every["text"]) and shapes(every) == {n: head.shape for n, head in HEADS.items()}
+
+
+def test_without_a_prior_decoders_read_the_brains_tokens() -> None:
+    config = neurons.TINY.model_copy(update={"prior": None})
+    model = backbones.build(config, SPEC, HEADS).eval()
+    signal, subject = torch.randn(3, 7, 1), torch.zeros(3, dtype=torch.long)
+
+    found = backbones.decode(model, HEADS, signal, subject, range(3)).tensors
+    with torch.no_grad():
+        predicted = backbones.predict(model, HEADS, signal, subject)
+
+    assert all(torch.equal(each, predicted[name]) for name, each in found.items())
+
+
+@pytest.mark.parametrize(
+    ("heads", "problem"),
+    [
+        ({"text": Head((6,))}, "needs the head image"),
+        ({"image": Head((4, 16)), "token": Head((6,))}, "no head 'token'"),
+        ({"image": Head((4, 16)), "caption": Head((6,))}, "written from the head text"),
+        ({"image": Head((4, 16)), "mask": Head((1, 4, 4))}, r"mask has the shape \[1, 4, 4\]"),
+        ({"image": Head((4, 16)), "mask": Head((3, 1, 4, 4))}, "4 axes, for 2 frames"),
+    ],
+)
+def test_heads_that_it_cannot_make_are_refused(heads: dict[str, Head], problem: str) -> None:
+    with pytest.raises(RecipeError, match=problem):
+        backbones.build(neurons.TINY, SPEC, heads)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("groups", 3, r"channels \[4, 8\] cannot be divided into 3 groups"),
+        ("caption_heads", 3, "caption_width 8 cannot be divided among 3 heads"),
+        ("caption_positions", 8, "caption_positions 8 are too few for captions of 8 ids"),
+        ("tokenizer", "nowhere", "nowhere"),
+    ],
+)
+def test_sizes_that_cannot_be_built_and_an_absent_tokenizer_are_one_line(
+    key: str, value: Any, message: str
+) -> None:
+    heads = {"image": Head((4, 16)), "text": Head((6,)), "mask": Head((2, 1, 4, 4)), "caption": Head((8,))}
+    config = neurons.TINY.model_copy(update={key: value})
+    with pytest.raises(BrainhiveError, match=message):
+        config.build(SignalSpec((), 1, (1,), (5,)), heads)
+
+
+def test_a_caption_of_ids_that_the_head_does_not_know_is_one_line() -> None:
+    head = CaptionHead(6, 3, vocabulary=8, width=8, layers=1, heads=2, positions=8)
+    with pytest.raises(BrainhiveError, match="has the id 8, and the caption head knows 8"):
+        head(torch.zeros(1, 6), torch.tensor([[1, 8, 0]]))

@@ -1,0 +1,95 @@
+"""The ridge is scikit-learn's, whatever has more rows; components, spread and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.models import backbones
+from brainhive_cli.models.backbones import ridge
+from brainhive_cli.models.heads import Head
+from brainhive_cli.models.signal_spec import SignalSpec
+
+HEADS = {"latent": Head((2, 2, 2)), "text": Head((3, 4))}
+ALPHA = {"latent": 5.0, "text": 30.0}
+SPEC = SignalSpec((), 1, (1, 4), (40, 15))
+
+
+def drawn(voxels: int, count: int = 25) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Signals [N, V, 1] and targets that depend on them."""
+    random = torch.Generator().manual_seed(voxels)
+    signal = torch.randn(count, voxels, 1, generator=random) * torch.linspace(1, 4, voxels)[:, None] + 2
+    targets = {}
+    for name, head in HEADS.items():
+        mixed = signal[..., 0] @ torch.randn(voxels, head.width, generator=random)
+        targets[name] = (mixed + 3 * torch.randn(mixed.shape, generator=random) + 7).unflatten(1, head.shape)
+    return signal, targets
+
+
+def fitted(signal, targets, subject: int = 1, held_out: int = 0, **knobs) -> torch.nn.Module:
+    model = backbones.build(ridge.Config(alpha=ALPHA, **knobs), SPEC, HEADS)
+    learned = signal[: len(signal) - held_out]
+    model.fit(
+        subject,
+        learned,
+        lambda rows: {name: each[: len(learned)][rows] for name, each in targets.items()},
+        signal[len(learned) :],
+    )
+    return model.eval()
+
+
+@pytest.mark.parametrize(("subject", "voxels"), [(1, 40), (4, 15)])
+@pytest.mark.parametrize("components", [None, 40])
+def test_it_is_scikit_learns_whether_there_are_more_voxels_or_more_signals(
+    subject, voxels, components, monkeypatch
+):
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    monkeypatch.setattr(ridge, "NUMBERS", 140)  # seven rows at once
+    (signal, targets), index = drawn(voxels), torch.full((25,), SPEC.subjects.index(subject))
+
+    model = fitted(signal, targets, subject, components=components, standardise=False)
+    found = model(signal, index)
+
+    for name, head in HEADS.items():
+        reference = linear_model.Ridge(alpha=ALPHA[name]).fit(signal[..., 0], targets[name].flatten(1))
+        expected = torch.from_numpy(reference.predict(signal[..., 0])).float().unflatten(1, head.shape)
+        torch.testing.assert_close(found[name], expected, atol=2e-4, rtol=1e-4)
+    assert ("maps.1.basis" in model.state_dict()) == (components is not None)
+
+
+def test_fewer_components_are_a_ridge_on_the_first_of_them():
+    signal, targets = drawn(40)
+    flat = signal[..., 0].numpy().astype(np.float64)
+    u, s, _ = np.linalg.svd(flat - flat.mean(0), full_matrices=False)
+
+    found = fitted(signal, targets, components=6, standardise=False)(
+        signal, torch.zeros(25, dtype=torch.long)
+    )
+
+    y = targets["text"].flatten(1).numpy().astype(np.float64)
+    expected = u[:, :6] @ ((s[:6] ** 2 / (s[:6] ** 2 + 30))[:, None] * (u[:, :6].T @ y)) + y.mean(0)
+    assert np.abs(found["text"].flatten(1).numpy() - expected).max() < 2e-4
+
+
+@pytest.mark.parametrize("held_out", [0, 8])
+def test_predictions_have_the_spread_of_the_targets_on_what_was_held_out_or_on_the_training(held_out):
+    signal, targets = drawn(40)
+    learned, index = slice(0, 25 - held_out), torch.zeros(25, dtype=torch.long)
+
+    found = fitted(signal, targets, held_out=held_out)(signal, index)
+    plain = fitted(signal, targets, held_out=held_out, standardise=False)(signal, index)
+
+    where = slice(25 - held_out, 25) if held_out else slice(None)
+    for name, each in found.items():
+        spread = targets[name][learned].std(0, correction=0)
+        torch.testing.assert_close(each[where].std(0, correction=0), spread, atol=1e-3, rtol=1e-3)
+        assert not torch.allclose(plain[name][where].std(0, correction=0), spread, rtol=0.01)
+
+
+def test_a_subject_without_a_map_and_an_alpha_without_its_head_are_refused():
+    signal, targets = drawn(40)
+
+    with pytest.raises(BrainhiveError, match="knows the subjects it was fitted on only"):
+        fitted(signal, targets)(signal, None)
+    with pytest.raises(RecipeError, match=r"backbone\.alpha is .*'image'"):
+        backbones.build(ridge.Config(alpha={"image": 1.0}), SPEC, HEADS)

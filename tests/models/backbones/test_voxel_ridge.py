@@ -1,0 +1,44 @@
+"""The subject-wise ridge: each signal through its subject's map, and the penalty on the maps."""
+
+import pytest
+import torch
+
+from brainhive_cli.models.backbones.voxel_ridge import Config
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Config(hidden=8, l2=0.0).build(6, 1, 4, subjects=3).eval()
+
+
+def test_a_mixed_batch_is_encoded_as_each_signal_alone(model):
+    voxels, subject = torch.randn(5, 6, 1), torch.tensor([2, 0, 2, 1, 0])
+
+    alone = [model(voxels[i : i + 1], subject[i : i + 1]) for i in range(5)]
+
+    torch.testing.assert_close(model(voxels, subject), torch.cat(alone))
+
+
+def test_voxels_that_a_subject_lacks_do_not_matter(model):
+    voxels, subject = torch.randn(3, 6, 1), torch.tensor([1, 1, 1])
+    voxels[:, 4:] = 0
+    token = model(voxels, subject)
+
+    model.weight.data[1, 4:] += 1
+
+    assert torch.equal(model(voxels, subject), token)
+
+
+def test_the_penalty_adds_the_gradient_of_the_squared_weights(model):
+    voxels, subject = torch.randn(4, 6, 1), torch.tensor([0, 1, 0, 1])
+
+    def gradient(l2):
+        model.l2 = l2
+        model.zero_grad()
+        model(voxels, subject).square().sum().backward()
+        return model.weight.grad
+
+    penalty = 0.3 * model.weight.square().sum()
+    (expected,) = torch.autograd.grad(penalty, model.weight)
+    torch.testing.assert_close(gradient(0.3) - gradient(0.0), expected)

@@ -1,0 +1,106 @@
+"""OpenCLIP bigG's tokens and texts as MindEye2 and NEURONS compute them, on a tiny model of its layout."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed")
+
+from brainhive_cli.models import encoders  # noqa: E402
+
+SIDE, MEAN, STD = 28, [0.48, 0.45, 0.41], [0.27, 0.26, 0.28]
+MODEL = {
+    "embed_dim": 12,
+    "vision_cfg": {"image_size": SIDE, "patch_size": 7, "width": 16, "layers": 2, "head_width": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+}
+SAME = 1e-6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bigg")
+    torch.manual_seed(0)
+    made = open_clip.CLIP(**MODEL)
+    for weight in made.parameters():  # or a norm that is left out would not be seen
+        weight.data.add_(0.1 * torch.randn_like(weight))
+    save_file(made.state_dict(), folder / "open_clip_model.safetensors")
+    written = {"model_cfg": MODEL, "preprocess_cfg": {"mean": MEAN, "std": STD}}
+    (folder / "open_clip_config.json").write_text(json.dumps(written))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path):
+    return open_clip.create_model(f"local-dir:{folder}").eval()
+
+
+@pytest.mark.parametrize("mode", ["published", "right"])
+def test_tokens_are_those_behind_the_last_norm_of_pictures_in_the_range_that_mindeye2_gives_them(
+    folder, model, mode
+):
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    encoder = encoders.resolve({"kind": "clip-bigg-tokens", "source": str(folder), "mode": mode}).build()
+
+    found = encoder.module(encoder.preprocess(Image.fromarray(pixels))[None])
+
+    picture = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    ranged = (picture + 1) / 2 if mode == "published" else picture
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    model.visual.output_tokens = True
+    with torch.no_grad():
+        _, tokens = model.visual((ranged - mean) / std)
+    model.visual.output_tokens = False
+    assert found.shape == (1, 16, 16) and torch.allclose(found, tokens, atol=SAME)
+    assert encoder.preprocessing.endswith("half way to white") == (mode == "published")
+
+
+def test_texts_are_the_projected_end_token_not_normalised(folder, model):
+    texts = ["A dog runs, across the grass", "", "x " * 90]
+    encoder = encoders.resolve({"kind": "clip-bigg-text", "source": str(folder)}).build()
+
+    found = encoder.module(torch.stack([encoder.preprocess(text) for text in texts]))
+
+    with torch.no_grad():
+        expected = model.encode_text(open_clip.tokenize(texts))
+    assert encoder.reads == "captions" and torch.allclose(found, expected, atol=SAME)
+    assert (found.norm(dim=-1) - 1).abs().min() > 0.01
+    assert sum(weight.numel() for weight in encoder.module.parameters()) < 16 * 49408 * 1.1  # no image tower
+
+
+def test_what_the_stores_will_hold_is_known_before_any_weights_are_here():
+    known = {
+        name: encoders.resolve(given).known_shape
+        for name, given in {
+            "clip-bigg-tokens": "clip-bigg-tokens",
+            "clip-bigg-tokens-view-2": {"kind": "clip-bigg-tokens", "views": 2},
+            "clip-bigg-text": "clip-bigg-text",
+        }.items()
+    }
+    assert known == {
+        **dict.fromkeys(["clip-bigg-tokens", "clip-bigg-tokens-view-2"], (256, 1664)),
+        "clip-bigg-text": (1280,),
+    }
+    assert encoders.resolve({"kind": "clip-bigg-tokens", "views": 2}).name == "clip-bigg-tokens-view-2"
+
+
+def test_sd15s_latent_is_as_large_as_its_resolution_says():
+    blocks = {"block_out_channels": [8] * 4, "norm_num_groups": 4}
+    blocks |= {f"{way}_block_types": [f"{way.title()}{end}Block2D"] * 4 for way, end in DIRECTIONS}
+    knobs = {"source": "random", "resolution_px": 224, "architecture": blocks}
+    encoder = encoders.resolve({"kind": "sd15-vae", **knobs}).build()
+
+    pixels = encoder.preprocess(Image.new("RGB", (224, 224), "red"))
+
+    assert pixels.shape == (3, 224, 224) and pixels.min() == -1
+    mode = encoder.module.vae.encode(pixels[None]).latent_dist.mode()
+    assert torch.allclose(encoder.module(pixels[None]), mode * 0.18215, atol=SAME)
+    assert mode.shape == (1, 4, 28, 28)
+
+
+DIRECTIONS = (("down", "Encoder"), ("up", "Decoder"))

@@ -1,0 +1,252 @@
+"""AnimateDiff with SparseCtrl: NEURONS' golden values, diffusers' own pipelines, the hub's folders."""
+
+import json
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    AnimateDiffSparseControlNetPipeline,
+    AnimateDiffVideoToVideoPipeline,
+    DDIMScheduler,
+    SparseControlNetModel,
+)
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.generators import Sampling
+from brainhive_cli.models.generators._motion import in_between, mask_weights, normalise_frame_by_frame
+from brainhive_cli.models.generators.animatediff import SCHEDULER, TINY
+
+PX, FRAMES = 32, 4
+CONFIG = TINY.model_copy(update={"frames": FRAMES, "kept": (1, 3)})
+SAME = 1e-4
+"""Of frames in 0..1; a batch rounds differently from a single row."""
+
+
+@pytest.fixture(scope="module")
+def generator() -> Any:
+    return CONFIG.build()
+
+
+@pytest.fixture(scope="module")
+def alone() -> Any:
+    return CONFIG.model_copy(update={"sparse_control": None}).build()
+
+
+@pytest.fixture
+def given() -> Conditioning:
+    """Two rows of all conditions."""
+    random = torch.Generator().manual_seed(1)
+    start, images = torch.rand(2, 2, 3, PX, PX, generator=random), torch.rand(2, 3, PX, PX, generator=random)
+    return Conditioning(texts=torch.randn(2, 5, 16, generator=random), images=images, start=start)
+
+
+def make(generator: Any, given: Conditioning, seeds: tuple[int, ...] = (1, 2), **sampling: Any) -> Tensor:
+    asked = {"steps": 3, "guidance": 5.0, "strength": 1.0, **sampling}
+    return generator.generate(given, seeds, PX, Sampling(**asked))
+
+
+def by_rule(seed: int, shape: torch.Size, name: str, is_norm: bool) -> Tensor:
+    """Make a weight as the golden README says, from the file's seed."""
+    random = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
+    drawn = torch.randn(shape, generator=random)
+    if len(shape) > 1:
+        return drawn / (drawn.numel() / shape[0]) ** 0.5
+    return 1 + 0.1 * drawn if is_norm else 0.1 * drawn
+
+
+def test_sparse_control_gives_the_originals_residuals_frame_by_frame(golden: Path):
+    file = golden / "neurons" / "sparse_control.safetensors"
+    with safe_open(file, "pt") as opened:
+        about = opened.metadata()
+    network: Any = SparseControlNetModel(**json.loads(about["config"]))
+    seed, frames, time = (int(about[name]) for name in ("seed", "frames", "timestep"))
+    found = load_file(file)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            weight.copy_(by_rule(seed, weight.shape, name, "norm" in name and name.endswith("weight")))
+    inputs = {"encoder_hidden_states": found["input.text"].repeat_interleave(frames, 0)}
+    inputs |= {"controlnet_cond": found["input.condition"], "conditioning_mask": found["input.mask"]}
+    depths = sum(name.startswith("expected.down_") for name in found)
+    wanted = [found[f"expected.down_{n}"] for n in range(depths)] + [found["expected.mid"]]
+    still = torch.zeros(len(found["input.text"]), *found["input.condition"].shape[1:])
+
+    def error() -> float:
+        with torch.no_grad():
+            down, mid = network(still, time, **inputs, return_dict=False)
+        both = zip([*down, mid], wanted, strict=True)
+        return max(((one - other).norm() / other.norm()).item() for one, other in both)
+
+    assert error() > 0.05  # diffusers' own way
+    normalise_frame_by_frame(network)
+    assert error() < 2e-5
+
+
+def test_frames_noise_and_schedule_are_those_of_neurons(golden: Path):
+    found = load_file(golden / "neurons" / "video.safetensors")
+    (motion,) = (each for name, each in found.items() if name.startswith("expected.motion_"))
+    frames, steps = motion.shape[1], len(found["expected.timesteps"])
+    assert torch.allclose(in_between(found["input.blurry"], frames, 2), motion, atol=1e-6)
+    thirds = in_between(found["input.blurry"], 3 * found["input.blurry"].shape[1] - 2)[:, 1::3]
+    wanted = (2 * found["input.blurry"][:, :-1] + found["input.blurry"][:, 1:]) / 3
+    assert torch.allclose(thirds, wanted, atol=1e-6)
+    scheduler = DDIMScheduler.from_config(SCHEDULER)
+    scheduler.set_timesteps(steps)
+    assert torch.equal(scheduler.timesteps, found["expected.timesteps"])
+    latents = scheduler.add_noise(found["input.latents"], found["input.noise"], scheduler.timesteps[:1])
+    first = int(scheduler.timesteps[0])
+    assert torch.allclose(latents, found[f"expected.noised_latents_{first}"], atol=1e-6)
+    for time, noise in zip(scheduler.timesteps, found["input.eps_steps"], strict=True):
+        latents = scheduler.step(noise, time, latents).prev_sample
+    assert torch.allclose(latents, found[f"expected.ddim_{steps}_final"], rtol=1e-4, atol=1e-4)
+    assert TINY.model_fields["kept"].default == tuple(found["expected.kept_frames"].tolist())
+
+
+def test_a_clip_is_what_diffusers_own_pipelines_draw(given):
+    """Each clip by itself, where the pipelines take one; their posteriors are sampled, here they are sure."""
+    generator = CONFIG.build()
+    with torch.no_grad():
+        generator.vae.quant_conv.weight[4:] = 0
+        generator.vae.quant_conv.bias[4:] = -30
+    noised = begun(generator, given)
+    other = torch.zeros(1, 5, 16)
+    common = {"num_inference_steps": 3, "guidance_scale": 5.0, "output_type": "latent"}
+    common |= {"height": PX, "width": PX, "negative_prompt_embeds": other}
+    parts = {"unet": generator.unet, "vae": generator.vae, "scheduler": DDIMScheduler.from_config(SCHEDULER)}
+    parts |= dict.fromkeys(("text_encoder", "tokenizer", "motion_adapter"))
+    sparse: Any = AnimateDiffSparseControlNetPipeline(**parts, controlnet=generator.sparse_control)
+    made = generator.sample(given, [1, 2], PX, Sampling(steps=3, guidance=5.0, strength=1))
+    for row in (0, 1):
+        wanted = sparse(
+            prompt_embeds=given.texts[row : row + 1],
+            latents=noised[row : row + 1],
+            num_frames=FRAMES,
+            conditioning_frames=given.images[row : row + 1],
+            controlnet_frame_indices=[0],
+            **common,
+        ).frames
+        assert torch.allclose(made[row].transpose(0, 1), wanted[0], rtol=1e-3, atol=1e-3)
+
+    plain: Any = AnimateDiffVideoToVideoPipeline(**parts)
+    wanted = plain(
+        prompt_embeds=given.texts[:1],
+        latents=generator.encode(in_between(given.start[:1], FRAMES)).transpose(1, 2),
+        generator=torch.Generator().manual_seed(1),
+        strength=1,
+        enforce_inference_steps=True,
+        **common,
+    ).frames
+    generator.sparse_control = None
+    free = replace(given, images=None)[:1]
+    made = generator.sample(free, [1], PX, Sampling(steps=3, guidance=5.0, strength=1))
+    assert torch.allclose(made[0].transpose(0, 1), wanted[0], rtol=1e-3, atol=1e-3)
+
+
+def begun(generator: Any, given: Conditioning) -> Tensor:
+    """Noise the encoded blurry frames of both clips, as a whole run begins: [B, C, F, h, w]."""
+    scheduler = DDIMScheduler.from_config(SCHEDULER)
+    scheduler.set_timesteps(3)
+    latents = generator.encode(in_between(given.start, FRAMES)).transpose(1, 2)
+    noise = [torch.randn(4, FRAMES, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    return scheduler.add_noise(latents, torch.stack(noise), scheduler.timesteps[:1])
+
+
+def test_a_clip_depends_on_its_row_and_seed_and_not_on_the_batch(generator, given):
+    for scheduler in (None, "euler-ancestral"):
+        both = make(generator, given, scheduler=scheduler)
+        alone = make(generator, given[1:], (2,), scheduler=scheduler)
+        assert both.shape == (2, 2, 3, PX, PX) and torch.allclose(both[1], alone[0], atol=SAME)
+        other = make(generator, given[1:], (3,), scheduler=scheduler)
+        assert not torch.allclose(alone, other, atol=10 * SAME)
+
+
+def test_in_the_published_mode_every_clip_has_the_same_noise(given):
+    published = CONFIG.model_copy(update={"mode": "published"}).build()
+    assert torch.equal(make(published, given, (1, 2)), make(published, given, (3, 4)))
+
+
+def test_each_condition_changes_the_clip(generator, given):
+    masks = torch.zeros(2, 2, 1, 16, 16)
+    masks[..., :8] = 1
+    given = replace(given, masks=masks)
+    plain, other = make(generator, given, strength=0.7), given[[1, 0]]
+    for name in ("texts", "images", "start"):
+        changed = make(generator, replace(given, **{name: getattr(other, name)}), strength=0.7)
+        assert not torch.allclose(plain, changed, atol=SAME), name
+    changed = make(generator, replace(given, masks=None), strength=0.7)
+    assert not torch.allclose(plain, changed, atol=SAME)
+
+
+def test_a_start_is_latents_frames_or_one_picture_and_strength_0_keeps_it(alone, given):
+    given = replace(given, images=None)
+    kept = in_between(given.start, FRAMES)[:, [1, 3]]
+    wanted = alone.decode(alone.encode(kept))
+    assert torch.allclose(make(alone, given, strength=0), wanted, atol=SAME)
+    latents = alone.encode(given.start)
+    wanted = alone.decode(alone.encode(in_between(alone.decode(latents), FRAMES)[:, [1, 3]]))
+    assert torch.allclose(make(alone, replace(given, start=latents), strength=0), wanted, atol=SAME)
+    still = make(alone, replace(given, start=given.start[:, 0]), strength=0)
+    assert torch.allclose(still[:, 0], still[:, 1], atol=SAME)
+
+
+def test_masks_weigh_by_their_share_of_each_place():
+    masks = torch.zeros(1, 6, 1, 4, 4)
+    masks[:, :, :, :, 1:] = 0.9
+    weights = mask_weights(masks, 2, 0.5)
+    assert weights.shape == (1, 6, 1, 2, 2) and weights[0, 0, 0, 0].tolist() == [0.75, 1.0]
+    assert torch.equal(mask_weights(masks[:, 0], 2, 0.5), weights[:, :1])
+
+
+def test_training_lowers_the_loss(given):
+    generator = CONFIG.build()
+    parameters = [each.requires_grad_() for each in generator.unet.parameters()]
+    optimiser = torch.optim.Adam(parameters, 3e-3)
+    latents = generator.encode(torch.rand(2, FRAMES, 3, PX, PX, generator=torch.Generator().manual_seed(2)))
+    losses = []
+    for step in range(8):
+        random = torch.Generator().manual_seed(step % 2)
+        loss = generator.loss(latents, replace(given, start=None), random, torch.zeros(2, 6))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert sum(losses[-2:]) < 0.95 * sum(losses[:2])
+
+
+def test_wrong_conditions_are_refused(generator, alone, given):
+    for made, wrong, words in (
+        (generator, replace(given, images=None), "SparseCtrl needs a keyframe"),
+        (alone, given, "keyframes have no effect without SparseCtrl"),
+        (generator, replace(given, embeddings=given.texts), "takes no condition embeddings"),
+        (generator, replace(given, start=None, masks=given.images[:, :1]), "masks have no effect"),
+        (generator, replace(given, start=torch.zeros(2, 2, 5, 8, 8)), "have 5 channels, the generator's 4"),
+        (generator, replace(given, texts=torch.zeros(2, 5, 7)), r"\[B, S, 16\], not \[2, 5, 7\]"),
+        (generator, given[:1], "2 seeds need a conditioning of 2 rows; got 1"),
+        (generator, replace(given, texts=["a", "b"]), "no text encoder"),
+    ):
+        with pytest.raises(BrainhiveError, match=words):
+            make(made, wrong)
+    with pytest.raises(RecipeError, match=r"strength 0\.1 of 3 steps leaves none to do"):
+        make(generator, given, strength=0.1)
+
+
+def test_wrong_frames_are_refused():
+    with pytest.raises(RecipeError, match=r"kept is \[16\], and there are 16 frames"):
+        type(TINY)(kept=(16,))
+    with pytest.raises(RecipeError, match="frames is 33, and the motion modules know 32"):
+        TINY.model_copy(update={"frames": 33}).build()
+
+
+def test_memory_is_estimated_with_sparse_control_and_without_weights():
+    skeleton = CONFIG.skeleton(torch.float16)
+    one = skeleton.memory_estimate(1, PX, guidance=5.0)
+    assert skeleton.memory_estimate(1, PX, offload=True) < skeleton.memory_estimate(1, PX) < one
+    without = CONFIG.model_copy(update={"sparse_control": None}).skeleton(torch.float16)
+    assert without.memory_estimate(1, PX, guidance=5.0) < one

@@ -1,0 +1,163 @@
+"""AnimateDiff's repositories: what is fetched, put together and refused."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import animatediff_repositories
+import pytest
+import torch
+from animatediff_repositories import (
+    ADAPTER,
+    MOTION,
+    SPARSE,
+    adapter_of,
+    unet_of,
+    write_motion,
+    write_sparse_control,
+)
+from diffusers import UNet2DConditionModel
+from hub_server import serving
+from sd15_repositories import SD15, TEXT
+from torch import Tensor
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.generators import Sampling
+from brainhive_cli.models.generators.animatediff import Config
+
+PX, FRAMES = 16, {"frames": 3, "kept": (2,)}
+SAMPLING = Sampling(steps=1, guidance=5.0, strength=1)
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return animatediff_repositories.write(tmp_path_factory.mktemp("animatediff"))
+
+
+@pytest.fixture
+def copied(repositories: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(repositories, tmp_path / "copied"))
+
+
+def config(root: Path, **knobs: Any) -> Config:
+    folders = {
+        "source": SD15,
+        "motion": MOTION,
+        "sparse_control": SPARSE,
+        "domain_adapter": "/".join(ADAPTER),
+    }
+    return Config(**{**{name: str(root / each) for name, each in folders.items()}, **FRAMES, **knobs})
+
+
+def make(generator: Any, sampling: Sampling = SAMPLING, **conditions: Any) -> Tensor:
+    given = Conditioning(**{"images": torch.full((1, 3, PX, PX), 0.5), **conditions})
+    return generator.generate(given, [1], PX, sampling)
+
+
+def test_the_hub_sends_what_is_used_and_no_more(repositories, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with serving(repositories) as hub:
+        hub.lead(monkeypatch)
+        planned = Config(**FRAMES).check()
+        assert not hub.fetched or not [name for name in hub.fetched if name.endswith(WEIGHTS)]
+        made = make(Config(**FRAMES).build(), texts=["a b"])
+
+    file = "diffusion_pytorch_model.safetensors"
+    names = [f"{SD15}/{n}/{file}" for n in ("unet", "vae")] + [f"{SD15}/text_encoder/model.safetensors"]
+    names += [f"{MOTION}/{file}", f"{SPARSE}/{file}", "/".join(ADAPTER)]
+    sizes = sum((repositories / name).stat().st_size for name in names) / 1e6
+    assert f"{sizes:.1f} MB to download" in planned
+    assert sorted(name for name in hub.fetched if name.endswith(WEIGHTS)) == sorted(names)
+    assert torch.equal(made, make(config(repositories).build(), texts=["a b"]))
+
+
+WEIGHTS = (".safetensors", ".ckpt")
+
+
+def test_the_domain_adapter_is_added_to_the_attentions(repositories):
+    state = torch.load(repositories.joinpath(*ADAPTER))
+    place = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
+    for scale in (1.0, 0.5):
+        unet = config(repositories, domain_scale=scale).build().unet
+        for name, layer in (("to_k", "to_k"), ("to_out", "to_out.0")):
+            up, down = (state[f"{place}.processor.{name}_lora.{half}.weight"] for half in ("up", "down"))
+            wanted = unet_of(repositories)[f"{place}.{layer}.weight"] + scale * up @ down
+            assert torch.allclose(unet.get_submodule(f"{place}.{layer}").weight, wanted, atol=1e-6)
+    without = config(repositories, domain_adapter=None).build().unet
+    own = unet_of(repositories)[f"{place}.to_k.weight"]
+    assert torch.equal(without.get_submodule(f"{place}.to_k").weight, own)
+
+
+def test_captions_have_the_suffix_and_guidance_moves_away_from_the_negative_prompt(repositories):
+    plain = config(repositories, prompt_suffix="", negative_prompt="").build()
+    suffix = config(repositories, prompt_suffix=" b", negative_prompt="").build()
+    negative = config(repositories, prompt_suffix="", negative_prompt="b").build()
+    assert torch.equal(make(plain, texts=["a b"]), make(suffix, texts=["a"]))
+    assert not torch.allclose(make(plain, texts=["a"]), make(suffix, texts=["a"]), atol=1e-4)
+    assert not torch.allclose(make(plain, texts=["a"]), make(negative, texts=["a"]), atol=1e-4)
+    with pytest.raises(
+        BrainhiveError, match=r"text has the shape \[1, 5, 12\], the unconditional \[1, 77, 12\]"
+    ):
+        make(plain, texts=torch.zeros(1, 5, TEXT))
+    with pytest.raises(RecipeError, match="prompt has no effect where there are captions"):
+        make(plain, texts=["a"], sampling=Sampling(prompt="b"))
+    asked = SAMPLING.model_copy(update={"negative_prompt": "b"})
+    zeros = config(repositories, prompt_suffix="", unconditional="zeros").build()
+    for generator in (plain, zeros):
+        assert torch.equal(make(generator, asked, texts=["a"]), make(negative, texts=["a"]))
+    nothing, alone = torch.zeros(1, 5, TEXT), SAMPLING.model_copy(update={"guidance": 0.0})
+    assert torch.allclose(make(zeros, texts=nothing), make(zeros, alone, texts=nothing), atol=1e-4)
+
+
+def test_networks_that_do_not_fit_each_other_are_refused_before_they_are_loaded(copied):
+    for name in (MOTION, SPARSE):
+        (copied / name / "diffusion_pytorch_model.safetensors").unlink()
+    write_motion(copied, use_motion_mid_block=True)
+    with pytest.raises(BrainhiveError, match="is not AnimateDiff v3's") as caught:
+        config(copied).check()
+    assert MOTION in caught.value.hint
+    assert config(copied, sparse_control=None, domain_adapter=None).build().sparse_control is None
+    write_motion(copied, block_out_channels=(8, 24))
+    with pytest.raises(BrainhiveError, match=r"for a U-Net of widths \[8, 24\], .* has \[8, 16\]"):
+        config(copied).build()
+    write_motion(copied, motion_max_seq_length=2)
+    with pytest.raises(RecipeError, match="frames is 3, and the motion modules know 2"):
+        config(copied).check()
+    write_motion(copied)
+    write_sparse_control(copied, use_simplified_condition_embedding=False)
+    with pytest.raises(BrainhiveError, match="is SparseCtrl for sketches"):
+        config(copied).check()
+
+
+def test_a_domain_adapter_of_another_kind_is_refused(copied):
+    file = copied.joinpath(*ADAPTER)
+    torch.save(adapter_of(UNet2DConditionModel(block_out_channels=(8, 16, 16, 16), cross_attention_dim=24,
+        attention_head_dim=2, norm_num_groups=4)), file)  # fmt: skip
+    with pytest.raises(BrainhiveError, match="does not fit the U-Net"):
+        config(copied).build()
+    torch.save({"motion_modules.0.weight": torch.zeros(1)}, file)
+    with pytest.raises(MissingData, match="holds no to_q_lora"):
+        config(copied).build()
+    file.unlink()
+    for ask in (config(copied).check, config(copied).build):
+        with pytest.raises(MissingData, match="no file"):
+            ask()
+
+
+def test_what_is_absent_is_named(copied):
+    (copied / SPARSE / "diffusion_pytorch_model.safetensors").unlink()
+    for ask in (config(copied).check, config(copied).build):
+        with pytest.raises(MissingData, match="sparsectrl-rgb"):
+            ask()
+    shutil.rmtree(copied / MOTION)
+    with pytest.raises(MissingData, match="no folder"):
+        config(copied).check()
+
+
+def test_a_skeleton_has_the_shapes_of_the_folders(repositories):
+    skeleton, whole = config(repositories).skeleton(torch.float32), config(repositories).build()
+    for one, other in zip(skeleton.networks, whole.networks, strict=True):
+        shapes = {name: value.shape for name, value in other.state_dict().items()}
+        assert {name: value.shape for name, value in one.state_dict().items()} == shapes
+    assert skeleton.memory_estimate(1, PX) > 0

@@ -1,0 +1,105 @@
+"""Captions of decoded tokens by GIT, against GIT's own captions of pictures."""
+
+from pathlib import Path
+
+import git_repository
+import pytest
+import torch
+import transformers as tf
+from git_repository import CONVERTER, NAME, SIDE_PX, TOKENS, WIDTH
+from hub_server import serving
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.generators import _captioner, sdxl
+from brainhive_cli.models.generators._captioner import HeadCaption
+from brainhive_cli.models.generators.chain import Config, Stage
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Both repositories; the converter takes three tokens of seven numbers."""
+    return git_repository.write(tmp_path / "served", 3, 7)
+
+
+def caption_of(root: Path) -> HeadCaption:
+    return HeadCaption(model=str(root / NAME), converter=str(root / CONVERTER))
+
+
+def pictures(count: int) -> torch.Tensor:
+    random = torch.Generator().manual_seed(0)
+    shape = (count, 3, SIDE_PX, SIDE_PX)
+    return torch.randn(shape, generator=random) * torch.linspace(0.3, 3, count).view(-1, 1, 1, 1)
+
+
+def test_features_of_the_tower_are_captioned_as_the_picture_is(root: Path) -> None:
+    """A converter that changes nothing: what GIT says of the features is what it says of the picture."""
+    git = tf.GitForCausalLM.from_pretrained(root / NAME).eval()
+    state = {"linear1.weight": torch.eye(TOKENS), "linear2.weight": torch.eye(WIDTH)}
+    state |= {"linear1.bias": torch.zeros(TOKENS), "linear2.bias": torch.zeros(WIDTH)}
+    git_repository.save_converter(root / CONVERTER, state)
+    with torch.no_grad():
+        ids = git.generate(pixel_values=pictures(8), do_sample=False, max_length=20)
+        features = git.git.image_encoder(pictures(8)).last_hidden_state
+    tokenizer = tf.BertTokenizer.from_pretrained(root / NAME)
+
+    found = _captioner.load(caption_of(root), CPU, torch.float32).captions(None, Decoded({"image": features}))
+
+    assert found == tokenizer.batch_decode(ids, skip_special_tokens=True)
+    assert len(set(found)) > 2 and all(set(each.split()) <= {"a", "b", "ab"} for each in found)
+
+
+def test_tokens_are_mapped_over_their_number_and_then_over_their_width(root: Path) -> None:
+    """Source: MindEye2's CLIPConverter."""
+    tokens = torch.randn(6, 3, 7, generator=torch.Generator().manual_seed(1))
+    state = torch.load(root / CONVERTER)["model_state_dict"]
+    over_tokens = torch.einsum("ts,bsd->btd", state["linear1.weight"], tokens)
+    over_tokens = over_tokens + state["linear1.bias"][:, None]
+    features = over_tokens @ state["linear2.weight"].T + state["linear2.bias"]
+
+    captioner = _captioner.load(caption_of(root), CPU, torch.float32)
+
+    mapped = captioner.model.git.image_encoder(tokens[:, None]).last_hidden_state
+    assert torch.allclose(mapped, features, atol=1e-5) and mapped.shape == (6, TOKENS, WIDTH)
+    found = captioner.captions(None, Decoded({"image": tokens}))
+    assert captioner.captions(None, Decoded({"image": tokens[2:3]})) == found[2:3]
+    assert len(captioner.reader(found[0])["input_ids"]) <= 21  # 20, and an end
+
+
+def test_its_files_are_fetched_from_the_hub_and_named_by_the_plan(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    stages = (Stage(generator=sdxl.TINY, caption=HeadCaption()),)
+    with serving(root) as hub:
+        hub.lead(monkeypatch)
+        planned = _captioner.check(HeadCaption())
+        assert f"captions by hub:{NAME}, " in planned and "to download" in planned
+        assert f"from the head image by hub:datasets/{CONVERTER}" in planned
+        before = [name for name in hub.fetched if not name.endswith("config.json")]
+        captioner = _captioner.load(HeadCaption(), CPU, torch.float32)
+    assert before == [] and not [name for name in hub.fetched if name.endswith(".bin")]
+    assert captioner.captions(None, Decoded({"image": torch.randn(2, 3, 7)}))
+    one, other = (
+        Config(stages=each).skeleton(torch.float32) for each in (stages, (Stage(generator=sdxl.TINY),))
+    )
+    assert one.memory_estimate(1, 32) > other.memory_estimate(1, 32)
+
+
+def test_other_tokens_converters_and_models_are_refused_in_one_line(root: Path, tmp_path: Path) -> None:
+    caption = caption_of(root)
+    captioner = _captioner.load(caption, CPU, torch.float32)
+    for decoded in (None, Decoded({"text": torch.randn(2, 7)}), Decoded({"image": torch.randn(2, 4, 7)})):
+        with pytest.raises(
+            BrainhiveError, match=r"captions are made of the head image of \[3, 7\], which is"
+        ):
+            captioner.captions(None, decoded)
+    state = {"linear1.weight": torch.eye(3), "linear2.weight": torch.eye(4)}
+    git_repository.save_converter(root / CONVERTER, state)
+    with pytest.raises(BrainhiveError, match=r"is no such converter: it maps to 4 features, the captioner"):
+        _captioner.load(caption, CPU, torch.float32)
+    (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
+    with pytest.raises(MissingData, match=r"is no GIT \(model_type blip-2\)"):
+        _captioner.check(caption.model_copy(update={"model": str(tmp_path)}))

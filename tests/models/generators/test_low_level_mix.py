@@ -1,0 +1,185 @@
+"""The mean of pictures and blurry ones, and MindEye2's refinement before it."""
+
+from pathlib import Path
+
+import diffusers
+import git_repository
+import pytest
+import sd15_repositories
+import text_encoders
+import torch
+import torch.nn.functional as F
+from hub_server import serving
+
+from brainhive_cli.core.caveats import MIXED_WITH_BLURRY
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.memory_estimate import size_of
+from brainhive_cli.evaluation.reconstruction.generation import Sampler
+from brainhive_cli.evaluation.reconstruction.recipe import Output
+from brainhive_cli.models import priors
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.generators import Sampling, _autoencoder, _low_level_mix, sdxl
+from brainhive_cli.models.generators._captioner import HeadCaption
+from brainhive_cli.models.generators._low_level_mix import LowLevelMix
+from brainhive_cli.models.generators.chain import Config, Stage
+from brainhive_cli.models.heads import Head
+
+CPU, PX = torch.device("cpu"), 32
+DECODED = Decoded({"blurry": torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))})
+
+
+@pytest.fixture
+def autoencoder(tmp_path: Path) -> str:
+    """The folder of a tiny autoencoder."""
+    sdxl.TINY.build().vae.save_pretrained(tmp_path / "vae")
+    return str(tmp_path / "vae")
+
+
+def test_pictures_are_three_quarters_of_the_mean_at_256_px(autoencoder: str) -> None:
+    """Source: MindEye2's final_evaluations.ipynb, .75 · refined + .25 · blurry."""
+    stages = (Stage(generator=sdxl.TINY),)
+    plain, mixed = (Config(stages=stages, low_level_mix=mix) for mix in (None, {"autoencoder": autoencoder}))
+    given, sampling = Conditioning(decoded=DECODED), Sampling(steps=2)
+
+    picture = plain.build().generate(given, [1, 2], PX, sampling)
+    made = mixed.build().generate(given, [1, 2], PX, sampling)
+
+    vae = sdxl.TINY.build().vae
+    blurry = _autoencoder.decode(vae, DECODED.tensors["blurry"], CPU)
+    sized = [F.interpolate(each, (256, 256), mode="bilinear", antialias=True) for each in (picture, blurry)]
+    assert torch.allclose(made, 0.75 * sized[0] + 0.25 * sized[1], atol=1e-5)
+    assert plain.caveats == () and mixed.caveats == (MIXED_WITH_BLURRY,)
+    assert f"blurry pictures by {autoencoder}, nothing to download" in mixed.check()
+    held = [each.skeleton(torch.float32).memory_estimate(1, PX) for each in (plain, mixed)]
+    assert held[1] - held[0] == size_of(vae)
+
+
+def test_the_autoencoder_is_fetched_from_the_hub_once_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    sd15_repositories.write(tmp_path / "served")
+    config, name = LowLevelMix(), f"{sd15_repositories.SD15}/vae"
+    with serving(tmp_path / "served") as hub:
+        hub.lead(monkeypatch)
+        assert (
+            config.check().startswith(f"blurry pictures by hub:{name}, ") and "to download" in config.check()
+        )
+        held = size_of(config.skeleton(torch.float32).model)
+        assert not [file for file in hub.fetched if file.endswith(".safetensors")]
+        mixer = config.build(CPU, torch.float32)
+    assert size_of(mixer.model) == held
+    assert [file for file in hub.fetched if file.endswith(".safetensors")] == [
+        f"{name}/diffusion_pytorch_model.safetensors"
+    ]
+
+
+def test_the_published_file_is_read_as_its_autoencoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At tiny widths; MindEye2's notebook loads the file by these class arguments and names."""
+    monkeypatch.setitem(_low_level_mix.PUBLISHED, "block_out_channels", (32, 32, 32, 32))
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKL(**_low_level_mix.PUBLISHED)
+    torch.save(vae.state_dict(), tmp_path / "sd_image_var_autoenc.pth")
+    config = LowLevelMix(autoencoder=str(tmp_path / "sd_image_var_autoenc.pth"), share=1)
+
+    mixer = config.build(CPU, torch.float32)
+
+    latents = torch.randn(2, 4, 4, 4)
+    with torch.no_grad():
+        blurry = (vae.decode(latents / 0.18215).sample / 2 + 0.5).clamp(0, 1)
+    made = mixer.mix(torch.rand(2, 3, PX, PX), Decoded({"blurry": latents}))
+    assert torch.allclose(made, F.interpolate(blurry, (256, 256), mode="bilinear", antialias=True), atol=1e-5)
+    assert (
+        "nothing to download" in config.check() and config.skeleton(torch.float32).model.device.type == "meta"
+    )
+    torch.save({"encoder.conv_in.weight": torch.zeros(1)}, tmp_path / "sd_image_var_autoenc.pth")
+    with pytest.raises(BrainhiveError, match="is needed"):
+        config.build(CPU, torch.float32)
+    with pytest.raises(MissingData, match="no file"):
+        LowLevelMix(autoencoder=str(tmp_path / "none.pth")).check()
+
+
+def test_a_stage_with_captions_needs_text_encoders_before_anything_is_drawn(tmp_path: Path) -> None:
+    git_repository.write(tmp_path, 3, 7)
+    caption = HeadCaption(
+        model=str(tmp_path / git_repository.NAME), converter=str(tmp_path / git_repository.CONVERTER)
+    )
+    made = sdxl.TINY.build()
+    for name in ("unet", "vae", "scheduler"):
+        getattr(made.pipeline, name).save_pretrained(tmp_path / "sdxl" / name)
+    config = Config(stages=(Stage(generator=sdxl.Config(source=str(tmp_path / "sdxl")), caption=caption),))
+
+    with pytest.raises(MissingData, match=r"has no text_encoder/config\.json"):
+        config.check()
+    text_encoders.write(tmp_path / "sdxl")
+    assert f"text encoders of {tmp_path / 'sdxl'}, nothing to download" in config.check()
+
+
+def test_without_such_a_head_and_of_clips_nothing_is_averaged(autoencoder: str) -> None:
+    mixer = LowLevelMix(autoencoder=autoencoder).build(CPU, torch.float32)
+    for decoded in (None, Decoded({"image": torch.randn(2, 4, 16)})):
+        with pytest.raises(BrainhiveError, match="the latent of the head blurry, and there is no such head"):
+            mixer.mix(torch.rand(2, 3, PX, PX), decoded)
+    with pytest.raises(BrainhiveError, match="there is no such picture"):
+        mixer.mix(torch.rand(2, 3, 3, PX, PX), DECODED)
+
+
+@pytest.mark.parametrize("of", ["latents:another", "a stage"])
+@pytest.mark.parametrize("start", [None, torch.rand(2, 3, PX, PX)])
+def test_a_blurry_latent_of_another_autoencoder_is_refused(
+    autoencoder: str, of: str, start: torch.Tensor | None
+) -> None:
+    """Also where pictures are what sampling starts from, and where a stage has that autoencoder."""
+    other = sdxl.TINY.model_copy(update={"seed": 5})
+    generator = Config(
+        stages=(Stage(generator=other, prior={"kind": "identity"}),),
+        low_level_mix={"autoencoder": autoencoder},
+    ).build()
+    digest = of if of.startswith("latents:") else generator.latent_space
+    heads = {"blurry": Head((4, 8, 8), "sd15-vae", digest=digest), "image": Head((2, 16))}
+    decoded = Decoded({**DECODED.tensors, "image": torch.randn(2, 2, 16)})
+    output = Output(resolution_px=PX, precision="fp32")
+
+    sampler = Sampler(lambda *_: generator, priors.load("identity"), output, Sampling(steps=1), CPU, heads)
+
+    with pytest.raises(BrainhiveError, match=f"the head blurry predicts sd15-vae of {digest}"):
+        sampler.sample(decoded, [1, 2], start)
+
+
+def test_refinement_does_the_last_twelve_of_sgms_25_steps() -> None:
+    """Written out from sgm: LegacyDDPMDiscretization, epsilon scaling, Euler steps, guidance 5.
+
+    Source: MindEye2's enhanced_recon_inference.ipynb, whose sigmas begin at place −13 of 26.
+    """
+    generator = sdxl.TINY.model_copy(update={"target_px": 1024}).build()
+    random = torch.Generator().manual_seed(3)
+    texts, start = torch.randn(1, 5, 16, generator=random), torch.randn(1, 4, 8, 8, generator=random)
+    sampling = Sampling(steps=25, guidance=5, strength=0.48, scheduler="lightning")
+
+    made = generator.generate(Conditioning(texts=texts, start=start), [4], PX, sampling)
+
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    alphas = torch.cumprod(1 - betas, 0)
+    every = ((1 - alphas) / alphas) ** 0.5
+    times = [int(999 - 999 * step / 25) for step in range(25)]
+    sigmas = [float(every[time]) for time in times] + [0.0]
+    noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(4))
+    x = start + noise * sigmas[-13]
+    _, pooled = generator.empty_prompt(2)
+    ids = torch.tensor([[PX, PX, 0, 0, 1024, 1024]] * 2, dtype=torch.float32)
+    both = torch.cat([torch.zeros_like(texts), texts])
+    with torch.no_grad():
+        for place in range(13, 25):
+            scaled = torch.cat([x, x]) / (sigmas[place] ** 2 + 1) ** 0.5
+            added = {"text_embeds": pooled, "time_ids": ids}
+            away, towards = generator.unet(scaled, times[place], both, added_cond_kwargs=added).sample.chunk(
+                2
+            )
+            x = x + (sigmas[place + 1] - sigmas[place]) * (away + 5 * (towards - away))
+    wanted = generator.decode(x)
+    assert torch.allclose(made, wanted, atol=1e-4)
+    other = sdxl.TINY.build().generate(Conditioning(texts=texts, start=start), [4], PX, sampling)
+    assert not torch.allclose(made, other, atol=1e-4)  # of another target size

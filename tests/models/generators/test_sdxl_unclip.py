@@ -1,0 +1,198 @@
+"""SDXL-unCLIP: MindEye2's golden latents, its checkpoint converted once, and what is refused."""
+
+import json
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import unclip_checkpoint
+from hub_server import serving
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from unclip_checkpoint import SOURCE, TINY_WIDTHS, UNET, VAE
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.generators import Sampling, _unclip_folder
+from brainhive_cli.models.generators.sdxl_unclip import ARCHITECTURE, TINY, Config
+
+PX, SAME = 32, 1e-4
+SAVE = _unclip_folder._save
+
+
+@pytest.fixture
+def given() -> Conditioning:
+    return Conditioning(torch.randn(2, 4, 16, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.fixture(scope="module")
+def generator() -> Any:
+    return TINY.build()
+
+
+def make(generator: Any, given: Conditioning, seeds: tuple[int, ...] = (1, 2), **sampling: Any) -> Tensor:
+    return generator.generate(given, seeds, PX, Sampling(**{"steps": 3, "guidance": 5.0, **sampling}))
+
+
+def by_rule(seed: int, name: str, shape: list[int]) -> Tensor:
+    """Make a weight as the golden README says, from the file's seed."""
+    random = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
+    drawn = torch.randn(shape, generator=random)
+    if len(shape) > 1:
+        return drawn / (drawn.numel() / shape[0]) ** 0.5
+    return 1 + 0.1 * drawn if name.endswith("weight") else 0.1 * drawn
+
+
+def test_latents_are_those_of_mindeye2_after_all_steps(golden: Path, home: Path, tmp_path: Path):
+    file = golden / "neurons/keyframe_unclip.safetensors"
+    with safe_open(file, "pt") as opened:
+        about = opened.metadata()
+    unet, seed = json.loads(about["config"]), int(about["seed"])
+    shapes = json.loads((golden / "neurons/keyframe_unclip_sgm_keys.json").read_text())
+    checkpoint = unclip_checkpoint.write(
+        tmp_path, {name: by_rule(seed, name, shapes[name]) for name in shapes}
+    )
+    generator = Config(source=str(checkpoint), architecture={"unet": unet, "vae": VAE}).build()
+    found = load_file(file)
+    tokens = torch.cat([found["input.unconditional_tokens"], found["input.tokens"]])
+    offset = float(about["offset_noise"]) * found["input.offset"][:, None, None, None]
+    sampling = Sampling(steps=int(about["steps"]), guidance=float(about["guidance"]))
+    made = generator.sample_from(found["input.z"], found["input.noise"] + offset, tokens, sampling)
+    wanted = found["expected.latents"]
+    assert (made - wanted).abs().max() < 2e-5 * wanted.abs().max()
+
+
+def test_the_checkpoint_is_converted_once_from_the_hub(home: Path, tmp_path: Path, monkeypatch, given):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    file = unclip_checkpoint.write(tmp_path / "served")
+    config = Config(architecture=TINY_WIDTHS)
+    with serving(tmp_path / "served") as hub:
+        hub.lead(monkeypatch)
+        assert f"{file.stat().st_size / 1e6:.1f} MB to download" in config.check()
+        interrupt(monkeypatch, config)
+        first = config.build()
+    monkeypatch.setattr(_unclip_folder, "_save", SAVE)
+    assert config.source == SOURCE and len(hub.fetched) == 1
+    assert "nothing to download" in config.check()
+    again = config.build()  # without the hub
+    kept = next((home / "models").glob("sdxl-unclip-*-float32"))
+    folder = Config(source=str(kept)).build()
+    tokens = Conditioning(torch.randn(2, 4, 12))
+    assert torch.equal(make(first, tokens), make(again, tokens))
+    assert torch.equal(make(first, tokens), make(folder, tokens))
+    half = config.build(dtype=torch.bfloat16)
+    assert {each.dtype for each in half.networks} == {torch.bfloat16}
+    assert config.skeleton(torch.float16).memory_estimate(1, PX) > 0
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
+    """Stop the conversion before its second network; after that the first is not converted again."""
+    monkeypatch.setattr(_unclip_folder, "_save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        config.build()
+
+    def rest(folder: Path, name: str, *given: Any) -> None:
+        assert name == "vae"
+        SAVE(folder, name, *given)
+
+    monkeypatch.setattr(_unclip_folder, "_save", rest)
+
+
+def stop(folder: Path, name: str, *given: Any) -> None:
+    if name == "vae":
+        raise KeyboardInterrupt
+    SAVE(folder, name, *given)
+
+
+def test_a_picture_depends_on_its_row_and_seed_and_not_on_the_batch(generator, given):
+    for scheduler in (None, "ddim"):
+        both = make(generator, given, scheduler=scheduler)
+        alone = make(generator, given[1:], (2,), scheduler=scheduler)
+        assert both.shape == (2, 3, PX, PX) and torch.allclose(both[1], alone[0], atol=SAME)
+        assert not torch.allclose(
+            alone, make(generator, given[1:], (3,), scheduler=scheduler), atol=10 * SAME
+        )
+
+
+def test_each_condition_changes_the_picture(generator, given):
+    masks = torch.zeros(2, 6, 1, 16, 16)
+    masks[..., :8] = 1
+    start = torch.rand(2, 3, PX, PX, generator=torch.Generator().manual_seed(2))
+    given = replace(given, masks=masks, start=start)
+    plain = make(generator, given)
+    changes = {"embeddings": given.embeddings.flip(0), "masks": 1 - masks, "start": start.flip(0)}
+    for name, value in changes.items():
+        assert not torch.allclose(plain, make(generator, replace(given, **{name: value})), atol=SAME), name
+    assert torch.equal(make(generator, given, strength=1), make(generator, replace(given, start=None)))
+
+
+def test_masks_weigh_tokens_by_their_place(generator):
+    tokens, masks = torch.ones(1, 4, 16), torch.zeros(1, 2, 1, 4, 4)
+    masks[:, 0, :, :2] = 1  # the upper half of the first of two frames
+    held = generator._tokens(Conditioning(tokens, masks=masks), 1)
+    assert held[0, :, 0].tolist() == [0.75, 0.75, 0.5, 0.5]
+
+
+def test_strength_0_decodes_the_start_in_the_range_of_mindeye2(generator):
+    start = torch.rand(1, 3, PX, PX)
+    latents = generator.encode(start)
+    made = make(generator, Conditioning(start=start), (1,), strength=0)
+    raw = generator.vae.decode(latents / generator.vae.config.scaling_factor).sample
+    assert torch.allclose(made, (raw * 0.8 + 0.2).clamp(0, 1), atol=SAME)
+    plain = TINY.model_copy(update={"pixel_scale": 0.5, "pixel_shift": 0.5}).build()
+    made = make(plain, Conditioning(start=start), (1,), strength=0)
+    assert torch.allclose(made, plain.decode(latents), atol=SAME)
+
+
+def test_guidance_moves_away_from_noise_or_zeros(generator, given):
+    zeros = TINY.model_copy(update={"unconditional": "zeros"}).build()
+    assert not torch.allclose(make(generator, given), make(zeros, given), atol=SAME)
+    assert torch.equal(make(generator, given, guidance=0.0), make(zeros, given, guidance=0.0))
+    nothing = replace(given, embeddings=torch.zeros_like(given.embeddings))
+    assert torch.allclose(make(zeros, nothing), make(zeros, nothing, guidance=0.0), atol=SAME)
+
+
+def test_training_has_a_loss(generator, given):
+    latents, random = torch.zeros(2, 4, 8, 8), torch.Generator().manual_seed(0)
+    loss = generator.loss(latents, given, random, torch.zeros(2, 6))
+    assert loss.ndim == 0 and loss.isfinite()
+
+
+def test_wrong_conditions_are_refused(generator, given):
+    for wrong, words in (
+        (replace(given, texts=["a", "b"]), "takes no condition texts"),
+        (replace(given, embeddings=torch.zeros(2, 4, 7)), r"tokens \[B, S, 16\], not \[2, 4, 7\]"),
+        (replace(given, embeddings=torch.zeros(2, 5, 16), masks=torch.ones(2, 1, 8, 8)), "5 tokens are no"),
+        (Conditioning(masks=torch.ones(2, 1, 8, 8)), "masks have no effect without embeddings"),
+        (given[:1], "2 seeds need a conditioning of 2 rows; got 1"),
+    ):
+        with pytest.raises(BrainhiveError, match=words):
+            make(generator, wrong)
+    with pytest.raises(RecipeError, match="no text encoder for prompts"):
+        make(generator, given, prompt="a dog")
+
+
+def test_another_checkpoint_is_refused_in_one_line(home: Path, tmp_path: Path):
+    file = unclip_checkpoint.write(tmp_path)
+    with pytest.raises(BrainhiveError, match="has shape") as caught:
+        Config(
+            source=str(file), architecture={"unet": {**UNET, "cross_attention_dim": 16}, "vae": VAE}
+        ).build()
+    assert "unclip6_epoch0_step110000.ckpt" in caught.value.hint
+    assert not list((home / "models").glob("sdxl-unclip-*"))
+    torch.save({"state_dict": {"conv_in.weight": torch.zeros(1)}}, file)
+    with pytest.raises(MissingData, match="holds no weights of model"):
+        Config(source=str(file)).build()
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(MissingData, match="damaged"):
+        Config(source=str(file)).build()
+    file.unlink()
+    with pytest.raises(MissingData, match="no file"):
+        Config(source=str(file)).check()
+    wide = {**ARCHITECTURE["unet"], "projection_class_embeddings_input_dim": 2816}
+    with pytest.raises(BrainhiveError, match="is not unCLIP's: it takes 2816 numbers"):
+        Config(source="random", architecture={"unet": wide}).build()

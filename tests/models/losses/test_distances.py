@@ -1,0 +1,182 @@
+"""Losses of latents (MSE, L1, Sobel), and MindEye's contrastive ones, against golden values."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.models.course import Course
+from brainhive_cli.models.losses import LossContext, mixco, sobel, soft_clip, soft_cont
+from brainhive_cli.models.mixing import Mixing
+
+RELATIVE = 1e-4
+"""Of the golden values, as their page says."""
+PARTNER = torch.tensor([1, 2, 0, 3])
+DISTANCES = ("mse", "l1", "sobel")
+
+
+@pytest.fixture
+def havir(golden: Path) -> dict[str, Tensor]:
+    """Golden values: losses of MindEye1 and kornia, as HAVIR's building blocks."""
+    return load_file(golden / "havir" / "losses.safetensors")
+
+
+def temperatures(havir: dict[str, Tensor], name: str) -> list[str]:
+    """Temperatures that `out.<name>_t<temperature>` has."""
+    start = f"out.{name}_t"
+    found = [key.removeprefix(start) for key in havir if key.startswith(start)]
+    return [text for text in found if text.replace(".", "").isdigit()]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("latent_mse", "mse"), ("latent_l1", "l1"), ("sobel_l1", "sobel"), ("sobel_mse", {"distance": "mse"})],
+)
+def test_distances_of_latents_equal_the_reference(havir, name, kind):
+    config = sobel.Config(**kind) if isinstance(kind, dict) else parts.load("losses", kind).Config()
+
+    value = config.build()(havir["in.latent_pred"], havir["in.latent_target"], LossContext())
+
+    assert value == pytest.approx(havir[f"out.{name}"].item(), rel=RELATIVE)
+
+
+def test_edges_equal_the_reference(havir):
+    expected = havir["out.sobel_pred"]
+
+    assert (sobel.edges(havir["in.latent_pred"]) - expected).abs().max() < RELATIVE * expected.max()
+
+
+def test_soft_clip_equals_mindeyes(havir):
+    found = temperatures(havir, "soft_clip")
+    for text in found:
+        config = soft_clip.Config(temperature=float(text))  # the same for logits and labels
+
+        value = config.build()(havir["in.preds"], havir["in.targs"], LossContext())
+
+        assert value == pytest.approx(havir[f"out.soft_clip_t{text}"].item(), rel=RELATIVE)
+    assert found
+
+
+def published_mixco(havir: dict[str, Tensor], partner: Tensor, share: Tensor, temperature: float) -> float:
+    """MindEye1's mixco_nce, which writes the partner's share over a signal's own if the two are one."""
+    predicted, target = (F.normalize(havir[name], dim=-1) for name in ("in.preds", "in.targs"))
+    logits, labels = predicted @ target.T / temperature, torch.diag(share)
+    labels[torch.arange(len(partner)), partner] = 1 - share
+    both = [-(labels * logits.log_softmax(dim)).sum() / len(labels) for dim in (1, 0)]
+    return float(sum(both) / 2)
+
+
+@pytest.mark.parametrize("permutation", ["perm", "perm_with_fixed_point"])
+def test_mixco_equals_mindeyes_and_is_right_where_a_signal_is_its_own_partner(havir, permutation):
+    """Golden values: `out.mixco_nce_tX`; with a fixed point `…_reference_defect` and `…_right`.
+
+    Either permutation may have fixed points, where MindEye's own code loses the target.
+    """
+    partner, share = havir[f"in.{permutation}"], havir["in.betas"]
+    is_fixed = partner == torch.arange(len(partner))
+    ending = "_fixed_point_right" if permutation == "perm_with_fixed_point" else ""
+    stored = [re.fullmatch(rf"out\.mixco_nce_t([\d.]+){ending}", name) for name in havir]
+    compared = [match for match in stored if match]
+    assert compared and (is_fixed.any() or not ending)
+    for match in compared:
+        name, temperature = match[0], float(match[1])
+        published = published_mixco(havir, partner, share, temperature)
+        right = published_mixco(havir, partner, share.where(~is_fixed, 0), temperature)
+
+        value = mixco.Config(temperature=temperature).build()(
+            havir["in.preds"], havir["in.targs"], LossContext(Mixing(partner, share))
+        )
+
+        assert published == pytest.approx(
+            havir[name.replace("_right", "_reference_defect")].item(), rel=RELATIVE
+        )
+        assert value == pytest.approx(right, rel=RELATIVE)
+        if ending:
+            assert value == pytest.approx(havir[name].item(), rel=RELATIVE)
+
+
+def test_signals_are_mixed_as_mindeyes(havir):
+    mixing = Mixing(havir["in.perm"], havir["in.betas"])
+
+    assert torch.allclose(mixing.mix(havir["in.voxels"]), havir["out.voxels_mixed"], atol=1e-6)
+
+
+def test_the_contrast_of_maps_equals_mindeyes(havir):
+    found = temperatures(havir, "soft_cont")
+    for text in found:
+        config = soft_cont.Config(temperature=float(text), augmented="augmented")
+        context = LossContext(targets={"augmented": havir["in.targs_augmented"]})
+
+        value = config.build()(havir["in.preds"], havir["in.targs"], context)
+
+        assert value == pytest.approx(havir[f"out.soft_cont_t{text}"].item(), rel=RELATIVE)
+    assert found and soft_cont.TINY.temperature == 0.075
+
+
+def test_maps_are_compared_place_by_place_and_mixed_as_their_signals():
+    torch.manual_seed(0)
+    maps, target, mixing = torch.randn(4, 3, 5), torch.randn(4, 3, 5), Mixing(PARTNER, torch.rand(4))
+    loss, places = soft_cont.TINY.build(), torch.arange(3)
+    flat = Mixing((PARTNER[:, None] * 3 + places).flatten(), mixing.share.repeat_interleave(3))
+
+    values = [loss(maps, target, LossContext(each)) for each in (None, mixing)]
+
+    expected = [loss(maps.flatten(0, 1), target.flatten(0, 1), LossContext(each)) for each in (None, flat)]
+    assert torch.allclose(torch.stack(values), torch.stack(expected)) and values[0] != values[1]
+
+
+@pytest.mark.parametrize("part", [soft_clip, mixco])
+def test_a_temperature_is_in_place_of_a_scale_and_follows_its_course(part):
+    torch.manual_seed(0)
+    pair = torch.randn(2, 6, 5)
+    course = Course(start=0.1, stop=0.4, epochs=(2, 5))
+
+    moving = part.Config(temperature=course).build()
+
+    assert not list(moving.parameters())
+    for epoch, temperature in ((0, 0.1), (2, 0.1), (3, 0.2), (5, 0.4), (9, 0.4)):
+        fixed = part.Config(temperature=temperature).build()
+        assert moving(*pair, LossContext(epoch=epoch)) == pytest.approx(fixed(*pair, LossContext()).item())
+    assert moving(*pair, LossContext(epoch=2)) != moving(*pair, LossContext(epoch=3))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"temperature": 0.1, "learn_scale": False}, "learn_scale has no effect with a temperature"),
+        ({"temperature": 0.1, "target_temperature": 0.1}, "target_temperature has no effect"),
+        ({"temperature": {"from": 0, "to": 1, "epochs": [0, 1]}}, "a temperature is above 0"),
+        ({"mix_share": 0.5}, "mix_share has no effect with mix_alpha 0"),
+    ],
+)
+def test_keys_without_effect_are_refused(fields, message):
+    with pytest.raises(RecipeError, match=message):
+        parts.resolve("losses", {"kind": "soft_clip", **fields})
+
+
+@pytest.mark.parametrize("kind", DISTANCES)
+def test_targets_of_mixed_signals_are_mixed(kind):
+    torch.manual_seed(0)
+    target = torch.randn(4, 2, 5, 5)
+    mixing = Mixing(torch.tensor([1, 0, 3, 2]), torch.tensor([0.2, 1.0, 0.5, 0.7]))
+    loss = parts.load("losses", kind).TINY.build()
+
+    assert loss(mixing.mix(target), target, LossContext(mixing)) == 0
+    assert loss(mixing.mix(target), target, LossContext()) > 0.01
+
+
+@pytest.mark.parametrize("kind", DISTANCES)
+def test_predictions_of_another_shape_are_refused(kind):
+    with pytest.raises(BrainhiveError, match="differ in shape"):
+        parts.load("losses", kind).TINY.build()(torch.ones(4, 2, 5, 5), torch.ones(4, 2, 5, 4), LossContext())
+
+
+def test_edges_of_vectors_are_refused():
+    with pytest.raises(BrainhiveError, match=r"takes \[B, C, H, W\], got \[4, 3\]"):
+        sobel.TINY.build()(torch.ones(4, 3), torch.ones(4, 3), LossContext())

@@ -1,0 +1,165 @@
+"""NEURONS' losses and the courses of their weights against the reference's values."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.models.course import Course, Wave
+from brainhive_cli.models.losses import LossContext, bce, clip, cross_entropy, dice, mixco, soft_clip
+from brainhive_cli.models.mixing import Mixing
+from brainhive_cli.training.alignment.objective import Objective
+from brainhive_cli.training.alignment.terms import Term
+
+RELATIVE = 1e-5
+PLAIN = LossContext()
+
+
+def golden_of(golden: Path, name: str) -> dict[str, Tensor]:
+    return load_file(golden / "neurons" / f"{name}.safetensors")
+
+
+def config_of(golden: Path, name: str) -> dict[str, Any]:
+    """Sizes and temperatures that a golden file was made with."""
+    with safe_open(golden / "neurons" / f"{name}.safetensors", "pt") as file:
+        config: dict[str, Any] = json.loads(file.metadata()["config"])
+        return config
+
+
+def right_of(found: dict[str, Tensor], name: str) -> float:
+    """What the reference should give: `right.*` where it is at fault, else what it gives."""
+    return found.get(f"right.{name}", found[f"expected.{name}"]).item()
+
+
+def by_temperature(found: dict[str, Tensor], name: str) -> dict[float, float]:
+    """The values of a loss by the temperature that their names end in."""
+    start = f"expected.{name}_"
+    values = {float(key.removeprefix(start)): each.item() for key, each in found.items() if start in key}
+    assert values
+    return values
+
+
+def test_contrastive_losses_equal_the_reference(golden: Path) -> None:
+    found = golden_of(golden, "losses")
+    pair = found["input.preds"], found["input.targets"]
+
+    mixing = Mixing(found["input.perm"], found["expected.betas_after"])
+    temperature = config_of(golden, "losses")["temp_vision"]
+    mixed = mixco.Config(temperature=temperature).build()(*pair, LossContext(mixing))
+
+    assert mixed == pytest.approx(right_of(found, "mixco_nce"), rel=RELATIVE)
+    for temperature, expected in by_temperature(found, "nce_temp").items():
+        nce = clip.Config(temperature=temperature).build()(*pair, PLAIN)
+        assert nce == pytest.approx(expected, rel=RELATIVE)
+    for temperature, expected in by_temperature(found, "softclip").items():
+        soft = soft_clip.Config(temperature=temperature).build()(*pair, PLAIN)
+        assert soft == pytest.approx(expected, rel=RELATIVE)
+
+
+def test_a_fixed_point_of_the_permutation_keeps_its_target(golden: Path) -> None:
+    """Golden values: `right.*`; in `expected.*` the reference loses the target."""
+    found = golden_of(golden, "losses")
+    mixing = Mixing(found["input.perm_fixed_point"], found["expected.betas_after_fixed_point"])
+
+    temperature = config_of(golden, "losses")["temp_vision"]
+    mixed = mixco.Config(temperature=temperature).build()(
+        found["input.preds"], found["input.targets"], LossContext(mixing)
+    )
+
+    published = found["expected.mixco_nce_fixed_point"].item()
+    assert mixed == pytest.approx(found["right.mixco_nce_fixed_point"].item(), rel=RELATIVE)
+    assert mixed != pytest.approx(published, rel=RELATIVE)
+
+
+def test_each_frame_is_an_item_of_soft_clip() -> None:
+    torch.manual_seed(0)
+    predicted, target = torch.randn(2, 4, 3, 5, 6)
+    mixing = Mixing(torch.tensor([2, 3, 0, 1]), torch.tensor([1.0, 0.3, 0.6, 0.0]))
+    frames = Mixing(torch.tensor([6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]), mixing.share.repeat_interleave(3))
+
+    found = soft_clip.Config(items="frames").build()(predicted, target, LossContext(mixing))
+    flat = soft_clip.Config().build()(predicted.flatten(0, 1), target.flatten(0, 1), LossContext(frames))
+
+    assert torch.allclose(found, flat)
+    with pytest.raises(BrainhiveError, match=r"items is frames, and predictions \[4, 3\] have none"):
+        soft_clip.Config(items="frames").build()(predicted[:, :, 0, 0], target[:, :, 0, 0], PLAIN)
+
+
+def test_masks_labels_captions_and_latents_equal_the_reference(golden: Path) -> None:
+    decoder, labels, caption = (
+        golden_of(golden, name) for name in ("text_driven_decoder", "classifier", "caption")
+    )
+    logits = decoder["expected.segmentation_reference"]
+    size = tuple(logits.shape[-2:])
+    masks = torch.nn.functional.interpolate(decoder["input.mask"].flatten(0, 1)[:, None], size)
+
+    values = {
+        "dice": dice.Config().build()(logits, masks, PLAIN),
+        "per mask": dice.Config(over="mask").build()(logits, masks, PLAIN),
+        "bce": bce.Config().build()(labels["expected.logits"], labels["input.labels"], PLAIN),
+        "caption": cross_entropy.Config().build()(
+            caption["expected.logits"], caption["input.tokens"].float(), PLAIN
+        ),
+    }
+
+    assert values["dice"] == pytest.approx(decoder["expected.dice_reference"].item(), rel=RELATIVE)
+    assert values["bce"] == pytest.approx(labels["expected.bce"].item(), rel=RELATIVE)
+    assert values["caption"] == pytest.approx(caption["expected.cross_entropy"].item(), rel=RELATIVE)
+    assert values["per mask"] == pytest.approx(decoder["right.dice_per_frame_mean"].item(), rel=RELATIVE)
+
+
+def test_dice_counts_each_mask_alike_only_where_it_is_asked_to() -> None:
+    large, small = torch.zeros(2, 1, 4, 4)
+    large[:], small[0, 0, 0] = 1, 1
+    masks = torch.stack([large, small])
+    logits = torch.stack([20 * (2 * large - 1), 20 * (1 - 2 * small)])  # the large one right, the other wrong
+
+    over_batch, over_mask = (
+        dice.Config(over=over).build()(logits, masks, PLAIN) for over in ("batch", "mask")
+    )
+
+    assert over_batch == pytest.approx(1 - 2 * 16 / (16 + 15 + 17), rel=1e-4)
+    assert over_mask == pytest.approx(0.5, rel=1e-4)
+    empty = dice.Config(over="mask").build()(logits, torch.zeros_like(masks), PLAIN)
+    assert empty.isfinite()
+
+
+def test_ids_of_another_vocabulary_and_mixed_signals_are_refused() -> None:
+    loss, logits = cross_entropy.Config().build(), torch.randn(2, 3, 5)
+
+    with pytest.raises(BrainhiveError, match="the target has the id 7, and the head knows 5"):
+        loss(logits, torch.tensor([[1.0, 7.0, 0.0]] * 2), PLAIN)
+    with pytest.raises(BrainhiveError, match="ids cannot be mixed"):
+        loss(logits, torch.ones(2, 3), LossContext(Mixing(torch.tensor([1, 0]), torch.ones(2))))
+    assert loss(logits, torch.zeros(2, 3), PLAIN) == 0
+
+
+def test_weights_rise_and_fall_step_by_step_as_the_references(golden: Path) -> None:
+    expected, config = golden_of(golden, "schedules")["expected.loss_weights"], config_of(golden, "schedules")
+    fifth, steps = config["epochs"] // 5, config["iterations"]  # a wave of two fifths, every fifth
+    tasks = len(config["columns"][2:])
+    waves = [Wave(base=1, peak=10, epochs=(n * fifth, (n + 2) * fifth)) for n in range(tasks)]
+    ones = {"a": torch.ones(1, 1)}
+
+    for epoch, iteration, *weights in expected.tolist():
+        context = LossContext(step=int(epoch) * steps + int(iteration), epoch=int(epoch), steps=steps)
+        terms = [Term(prediction="a", loss="l1", weight=wave) for wave in waves]
+        found = [Objective([term])(ones, {"a": torch.zeros(1, 1)}, context).item() for term in terms]
+        assert found == pytest.approx(weights, rel=1e-6)
+
+
+def test_temperatures_are_the_references(golden: Path) -> None:
+    losses = golden_of(golden, "losses")
+    (expected,) = (each for name, each in losses.items() if name.startswith("expected.soft_temperatures_"))
+    epochs = [0, len(expected) - 1]
+    course = Course.model_validate({"from": 0.004, "to": 0.0075, "epochs": epochs, "course": "cosine"})
+
+    values = torch.tensor([course.at(epoch) for epoch in range(len(expected))])
+
+    torch.testing.assert_close(values, expected, rtol=1e-5, atol=0)

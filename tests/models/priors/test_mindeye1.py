@@ -1,0 +1,171 @@
+"""MindEye1's diffusion prior against its reference, from its own folder and from a published checkpoint."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from brainhive_cli.core.caveats import SELECTED_ON_TEST
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.models import priors
+from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.priors import mindeye1
+
+TOLERANCE = 1e-4
+"""Of the largest value: the golden folder calls it safe."""
+Golden = dict[str, Tensor]
+
+
+def assert_near(found: Tensor, expected: Tensor) -> None:
+    assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()  # which may be 0
+
+
+def read(path: Path) -> tuple[dict, Golden]:
+    with safe_open(path, "pt") as file:
+        config = json.loads(file.metadata()["config"])
+        return config, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def weights_of(golden: Golden) -> Golden:
+    """The reference's weights, by the names that they have in its checkpoint."""
+    found = {name.removeprefix("weights."): value for name, value in golden.items() if "weights." in name}
+    return {name if name.startswith("net.") else f"net.{name}": value for name, value in found.items()}
+
+
+@pytest.fixture
+def reference(golden: Path) -> tuple[mindeye1.Config, Golden]:
+    """MindEye1's prior at tiny widths."""
+    config, values = read(golden / "havir" / "mindeye_prior.safetensors")
+    sizes = {name: config["net"][name] for name in ("dim", "depth", "heads", "dim_head")}
+    made = {"tokens": config["net"]["num_tokens"], "timesteps": config["prior"]["timesteps"], **sizes}
+    return mindeye1.Config(**made), values
+
+
+@pytest.fixture
+def prior(reference: tuple[mindeye1.Config, Golden], tmp_path: Path) -> mindeye1.DiffusionPrior:
+    """The reference's weights, through a folder of ours."""
+    made = reference[0].build({}, None)
+    made.load_state_dict(weights_of(reference[1]))
+    made.save(tmp_path / "prior")
+    found = priors.load(str(tmp_path / "prior"))
+    assert found.kind == "mindeye1"
+    return found
+
+
+@pytest.fixture
+def checkpoint(reference: tuple[mindeye1.Config, Golden], tmp_path: Path) -> Path:
+    """A checkpoint of the high level's training, as MindEye1 writes it, with its brain model."""
+    _, golden = reference
+    state = weights_of(golden) | {"voxel2clip.lin1.bias": torch.zeros(3)}
+    state |= {"noise_scheduler.alphas_cumprod": golden["out.alphas_cumprod"]}
+    path = tmp_path / "last.pth"
+    wrapped = {f"module.{name}": value for name, value in state.items()}
+    torch.save({"epoch": 239, "model_state_dict": wrapped, "train_losses": [1.0]}, path)
+    return path
+
+
+def test_it_predicts_clean_tokens_as_the_reference_with_and_without_what_it_is_given(prior, reference):
+    _, golden = reference
+    given = golden["in.image"], golden["in.times"], golden["in.brain"]
+
+    with torch.no_grad():
+        assert_near(prior.net(*given), golden["out.prediction"])
+        assert_near(prior.net(*given, False, False), golden["out.prediction_all_dropped"])
+    assert torch.allclose(prior.alphas_cumprod, golden["out.alphas_cumprod"])
+
+
+def test_its_loss_is_the_references(prior, reference, monkeypatch):
+    _, golden = reference
+    prior.config = prior.config.model_copy(update={"drop": 0.0})  # as the golden values have it
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: golden["in.times"])
+    monkeypatch.setattr(torch, "randn_like", lambda _: golden["in.noise"])
+
+    with torch.no_grad():
+        predicted, target = prior.learn(golden["in.brain"], golden["in.image"])
+
+    assert_near(predicted, golden["out.loss_prediction"])
+    assert torch.isclose(torch.nn.functional.mse_loss(predicted, target), golden["out.loss"], rtol=TOLERANCE)
+    assert torch.isclose(target, golden["in.image"] * golden["out.image_embed_scale"]).all()
+
+
+def test_a_share_of_the_rows_learns_without_brain_or_image(prior, reference):
+    brain, image = reference[1]["in.brain"], reference[1]["in.image"]
+
+    def predicted(drop: float) -> Tensor:
+        prior.config = prior.config.model_copy(update={"drop": drop})
+        torch.manual_seed(0)
+        return prior.learn(brain, image)[0]
+
+    with torch.no_grad():
+        assert not torch.allclose(predicted(0.0), predicted(0.999))
+
+
+def test_it_samples_as_the_reference_from_the_noise_of_each_rows_seed(prior, reference, monkeypatch):
+    _, golden = reference
+    brain, noises = golden["in.brain"], golden["in.sampling_noises"]
+    count = len(brain)
+    decoded, seeds = Decoded({"image": brain, "latent": torch.ones(count, 4, 2, 2)}), [*range(5, 5 + count)]
+
+    ours = prior.condition(decoded, seeds)
+    alone = prior.condition(decoded[1:], seeds[1:])
+    monkeypatch.setattr(prior, "noises", lambda seeds: iter(noises[:, list(seeds)]))
+    found = prior.condition(decoded, range(count))
+
+    assert_near(found.embeddings * prior.scale, golden["out.sample_times_scale"])
+    assert torch.allclose(alone.embeddings, ours.embeddings[1:], atol=TOLERANCE)
+    assert not torch.allclose(found.embeddings, ours.embeddings, atol=100 * TOLERANCE)
+    assert found.start is decoded.tensors["latent"]  # other heads are conditions as they are
+    assert len(prior.null(2, [0, 1])) == 0
+
+
+def test_neurons_prior_is_the_same_network_with_random_tokens_as_its_unconditional_side(golden):
+    """Golden values: NEURONS' diffusion prior, MindEye2's at tiny widths."""
+    config, values = read(golden / "neurons" / "prior.safetensors")
+    sizes = {name: config[name] for name in ("dim", "depth", "heads", "dim_head")}
+    steps = len(values["input.sample_noises"]) - 1
+    knobs = mindeye1.Config(
+        tokens=config["num_tokens"], timesteps=steps, head="tokens", unconditional="noise", **sizes
+    )
+    prior = knobs.build({}, None)
+    prior.load_state_dict(weights_of(values))
+    prior.noises = lambda seeds: iter(values["input.sample_noises"][:, list(seeds)])
+    given = values["expected.noisy"], values["input.timesteps"], values["input.brain"]
+
+    with torch.no_grad():
+        assert_near(prior.net(*given), values["expected.prediction"])
+        kept = values["input.brain_keep"], values["input.image_keep"]
+        assert_near(prior.net(*given, *kept), values["expected.prediction_with_drop"])
+    found = prior.sample(values["input.brain"], range(len(values["input.brain"])))
+    assert_near(found * prior.scale, values[f"expected.sample_{steps}_steps"])
+    assert torch.equal(prior.null(1, [1]).embeddings[0], values["input.sample_noises"][0, 1])
+
+
+def test_a_published_checkpoint_is_read_beside_its_brain_model_and_says_that_test_chose_it(
+    checkpoint, reference
+):
+    prior, described = priors.load(f"mindeye1:{checkpoint}"), priors.describe(f"mindeye1:{checkpoint}")
+
+    assert prior.config == reference[0]
+    assert all(torch.equal(weights_of(reference[1])[name], each) for name, each in prior.state_dict().items())
+    assert (described.kind, list(described.caveats), len(described.digest)) == (
+        "mindeye1",
+        [SELECTED_ON_TEST],
+        64,
+    )
+
+
+def test_what_is_no_such_checkpoint_is_refused_in_one_line(tmp_path, checkpoint, prior):
+    torch.save({"model_state_dict": {"lin0.weight": torch.zeros(2)}}, tmp_path / "other.pth")
+    size = f"{prior.config.tokens}, {prior.config.dim}"
+
+    with pytest.raises(MissingData, match=r"no checkpoint no/such\.pth"):
+        priors.load("mindeye1:no/such.pth")
+    with pytest.raises(BrainhiveError, match="holds no diffusion prior of MindEye1"):
+        priors.load(f"mindeye1:{tmp_path / 'other.pth'}")
+    with pytest.raises(RecipeError, match="has no option adapter"):
+        priors.load(f"mindeye1:{checkpoint}", adapter="skip")
+    with pytest.raises(BrainhiveError, match=rf"takes the head image \[{size}\], the model's is none"):
+        prior.condition(Decoded({"text": torch.zeros(1, 2, 3)}), [0])

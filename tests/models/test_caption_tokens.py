@@ -1,0 +1,36 @@
+"""Captions as ids of a vocabulary, and back."""
+
+from pathlib import Path
+
+import pytest
+
+import brainhive_cli
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.models.caption_tokens import OPEN_CLIP, CaptionTokens
+
+DEMO = Path(brainhive_cli.__file__).parent / "demo/weights/dual"
+
+
+def test_ids_are_those_of_open_clips_own_function():
+    from open_clip.tokenizer import SimpleTokenizer
+
+    texts = ["A dog runs, across the Grass!", "x " * 100, ""]
+    tokens = CaptionTokens(length=60)
+
+    for text, expected in zip(texts, SimpleTokenizer(context_length=60)(texts), strict=True):
+        assert tokens.ids(text).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("source", "text"), [(OPEN_CLIP, "a dog runs"), (str(DEMO), "a red ball")])
+def test_a_caption_is_written_again_from_its_ids(source, text):
+    tokens = CaptionTokens(source, 12)
+    ids = tokens.ids(text)
+
+    assert (len(ids), int(ids[0]), int(ids[-1])) == (12, tokens.start, 0)
+    assert tokens.text(ids.tolist()) == text
+    assert tokens.text([tokens.start, tokens.end, *ids.tolist()]) == ""
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+    with pytest.raises(MissingData, match="tokenizer does not exist"):
+        CaptionTokens(str(tmp_path))

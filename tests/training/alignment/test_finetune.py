@@ -1,0 +1,191 @@
+"""Fine-tuning goes on from a model that never saw the subject, with a share of its data."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.training.alignment.finetune import share_of
+from brainhive_cli.training.alignment.settings import Finetune
+
+THREE = "dataset={kind: demo, noise: 0.3, subjects: 3}"
+
+
+@pytest.fixture
+def here(world: Path, tmp_path: Path) -> str:
+    """An override that gives this test runs of its own."""
+    return f"paths.runs={tmp_path / 'runs'}"
+
+
+def kept(share: float, seed: int = 0) -> set[int]:
+    """Train on subject 1's trials of a share: two trials a picture, of pictures of which 20 are held out."""
+    pictures = np.repeat(np.random.default_rng(1).permutation(200), 2)
+    signal = np.broadcast_to(pictures[:, None, None], (400, 2, 3)).astype(np.float32)
+    trials = share_of(
+        Trials(1, signal, pictures, ("O1", "O2")), np.arange(200) < 20, Finetune(share=share, seed=seed)
+    )
+    assert np.array_equal(trials.signal[:, 0, 0], trials.stimulus) and trials.channels == ("O1", "O2")
+    found, counts = np.unique(trials.stimulus, return_counts=True)
+    assert (counts == 2).all()  # whole pictures
+    return set(found.tolist())
+
+
+def test_a_share_is_whole_pictures_of_both_kinds_and_part_of_every_larger_share():
+    shares = [kept(share) for share in (0.01, 0.1, 0.5, 1.0)]
+
+    assert [len(share) for share in shares] == [3, 20, 100, 200]  # 1 % of 180 is 2, and 1 of the 20 held out
+    assert [len({picture for picture in share if picture < 20}) for share in shares] == [1, 2, 10, 20]
+    assert all(smaller < larger for smaller, larger in itertools.pairwise(shares))
+    assert kept(0.1) == kept(0.1) != kept(0.1, seed=1)
+
+
+def recorded_in_sessions() -> Trials:
+    """Three pictures, up to three repetitions; a signal says in which session it was recorded, from 1."""
+    sessions = np.array([[2, 0, 0], [1, 2, -1], [1, 0, -1], [2, -1, -1]], np.int8)
+    single = np.broadcast_to(sessions[..., None, None] + 1, (4, 3, 5, 1)).astype(np.float32)
+    counts = (sessions >= 0).sum(1)
+    average = single.sum(1) / counts[:, None, None]
+    return Trials(1, average, np.array([7, 3, 5, 9]), (), None, single, counts, sessions=sessions)
+
+
+@pytest.mark.parametrize(
+    ("count", "stimuli", "counts", "averages"),
+    [
+        (1, [7, 5], [2, 1], [1, 1]),
+        (2, [7, 3, 5], [2, 1, 2], [1, 2, 1.5]),
+        (3, [7, 3, 5, 9], [3, 2, 2, 1], [5 / 3, 2.5, 1.5, 3]),
+    ],
+)
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_first_sessions_are_exactly_their_trials(count, stimuli, counts, averages, share):
+    trials = share_of(recorded_in_sessions(), np.zeros(10, bool), Finetune(sessions=count, share=share))
+
+    rows = [stimuli.index(stimulus) for stimulus in trials.stimulus]
+    assert len(rows) == len(set(rows)) == max(1, round(share * len(stimuli)))
+    assert trials.counts.tolist() == [counts[row] for row in rows]
+    assert trials.signal.shape[1:] == (5, 1) and trials.signal.dtype == np.float32
+    assert trials.signal[:, 0, 0].tolist() == pytest.approx([averages[row] for row in rows])
+    is_there = np.arange(trials.single.shape[1]) < trials.counts[:, None]
+    assert np.array_equal(trials.sessions >= 0, is_there) and trials.sessions.max() < count
+    assert np.array_equal(trials.single[..., 0, 0], np.where(is_there, trials.sessions + 1, 0))
+
+
+def write_sessions(path: Path) -> None:
+    """Say of a store's training repetitions, four a picture, in which of six sessions each was recorded.
+
+    Of the six pictures of a concept, four have a repetition of the first, and all of the first four.
+    """
+    store = SignalStore.open(path)
+    count = len(store["train"].signal)
+    found = ((np.arange(count)[:, None] + np.arange(4)) % 6).astype(np.int8)
+    splits = {
+        split: replace(each, signal=np.array(each.signal), sessions=found if split == "train" else None)
+        for split, each in store.splits.items()
+    }
+    SignalStore.write(path, splits)
+
+
+@pytest.mark.parametrize("how", [("average", "no"), ("single", "yes")])
+def test_a_model_is_fitted_to_the_pictures_of_the_first_session_alone(go, small, here, world, tmp_path, how):
+    mine = (here, f"paths.signals={tmp_path / 'signals'}", "seeds=1", "train.epochs=1")
+    reading = f"signal.repetitions={how[0]}"
+    go("train-align", *small, THREE, *mine, reading, "mode=joint", "subjects=1,2")
+    tuned = (
+        "train-align",
+        *small,
+        *mine,
+        "mode=finetune",
+        f"train.memory_map={how[1]}",
+        "train.validation=0.5",
+    )
+    whole = go(*tuned).metrics.scopes["sub-03_seed-1"]["top1"].n  # which makes the signals of subject 3
+
+    with pytest.raises(RecipeError, match="of subject 3 do not say which trial is of which") as unnamed:
+        go(*tuned, "finetune.sessions=1")
+    (path,) = (tmp_path / "signals").glob("*/default/sub-03.h5")
+    write_sessions(path)
+    with pytest.raises(RecipeError, match=r"finetune.sessions is 9, but .* of subject 3 have 6"):
+        go(*tuned, "finetune.sessions=9")
+    hour = go(*tuned, "finetune.sessions=1", "train.batch_size=20", "train.epoch_trials=60")
+    both = go(*tuned, "sweep.finetune.sessions=1,4")
+
+    assert "finetune.share" in unnamed.value.hint
+    counts = {
+        cell: metrics["top1"].n for made in (hour, both) for cell, metrics in made.metrics.scopes.items()
+    }
+    assert counts == {
+        "sub-03_seed-1": whole * 4 / 6,
+        "sessions=1/sub-03_seed-1": whole * 4 / 6,
+        "sessions=4/sub-03_seed-1": whole,
+    }
+
+
+def test_statistics_of_all_sessions_do_not_normalise_an_hour(go, small, here):
+    alike = (*small, THREE, here, "train.epochs=1")
+    go("train-align", *alike, "mode=joint", "subjects=1,2", "signal.normalise=channel")
+
+    with pytest.raises(RecipeError, match=r"signal.normalise=channel of .* takes statistics of all sessions"):
+        go("train-align", *small, here, "mode=finetune", "sweep.finetune.sessions=1,2")
+
+
+def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
+    return load_file(run / "cells" / cell / "model" / "model.safetensors")
+
+
+def moved(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return max(float((one[key] - other[key]).abs().max()) for key in one)
+
+
+def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
+    joint = go(
+        "train-align", *small, THREE, here, "mode=joint", "subjects=1,2", "seeds=1,2", "train.epochs=2"
+    )
+    still = ("mode=finetune", "seeds=1,2", "train.epochs=1", "train.lr=1e-9", "finetune.share=0.1", here)
+
+    made = go(
+        "train-align", *small, *still, "backbone=nice", "dim=8"
+    )  # what the model is made of is the run's
+
+    assert list(made.metrics.notes["cells"]) == ["sub-03_seed-1", "sub-03_seed-2"]
+    for seed in (1, 2):
+        mine, theirs = weights(made.folder, f"sub-03_seed-{seed}"), weights(joint.folder, f"all_seed-{seed}")
+        other = weights(joint.folder, f"all_seed-{3 - seed}")
+        assert moved(mine, theirs) < 1e-6 < moved(mine, other)
+        top1 = made.metrics.scopes[f"sub-03_seed-{seed}"]["top1"]
+        assert top1.n == top1.pool == 10  # a tenth of the 96 that are held out
+    with pytest.raises(BrainhiveError, match="is fine-tuned itself"):
+        go("train-align", *small, *still, f"finetune.run={made.folder.name}", "subjects=1")
+    again = go("train-align", *small, *still, f"finetune.run={joint.folder.name}", "subjects=3")
+    assert again.folder == made.folder  # the recipe that was run names the run and the subjects
+    evaluated = go("eval-retrieval", f"run={made.folder}", here, "sheet_rows=0")
+    assert {cell["seed"] for cell in evaluated.metrics.notes["cells"].values()} == {1, 2}
+
+
+def test_a_run_that_leaves_one_out_is_fine_tuned_to_the_one_left_out(go, small, here):
+    inter = go("train-align", *small, here, "mode=inter", "train.epochs=1")
+
+    made = go("train-align", *small, here, "mode=finetune", "train.epochs=1", "train.lr=1e-9", "seeds=5")
+
+    for cell in ("sub-01", "sub-02"):  # no model has seed 5, so that of the only seed is taken
+        start = weights(inter.folder, f"{cell}_seed-1")
+        assert moved(weights(made.folder, f"{cell}_seed-5"), start) < 1e-6
+
+
+def test_what_cannot_be_fine_tuned_is_said_in_one_line(go, small, here):
+    with pytest.raises(MissingData, match="no finished train-align run"):
+        go("train-align", *small, here, "mode=finetune")
+    go("train-align", *small, THREE, here, "mode=joint", "subjects=1,2", "train.epochs=1")
+    with pytest.raises(BrainhiveError, match="has yet to see subject 1"):
+        go("train-align", *small, here, "mode=finetune", "subjects=1,3")
+    with pytest.raises(MissingData, match="no subject 9"):
+        go("train-align", *small, here, "mode=finetune", "subjects=9")
+    intra = go("train-align", *small, THREE, here, "subjects=1,2", "train.epochs=1")
+    with pytest.raises(BrainhiveError, match="could start from sub-01_seed-1 or sub-02_seed-1"):
+        go("train-align", *small, here, "mode=finetune", f"finetune.run={intra.folder.name}", "subjects=3")

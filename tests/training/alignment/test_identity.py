@@ -1,0 +1,85 @@
+"""A run is neither evaluated on nor resumed with embeddings that were made in another way than its own."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.training.alignment.identity import keep_identity, refuse_others
+from tests.resealed import resealed
+
+ENCODER = "brainhive_cli-models-encoders-python-example"
+DATASET = "demo-noise-0.3"
+IMPORTED = {"imported": ["train.pt"], "preprocessing": "not known: imported"}
+
+
+@pytest.fixture
+def own(world: Path, tmp_path: Path) -> Path:
+    """A copy of the world's stores, to change."""
+    shutil.copytree(world / "embeddings", tmp_path / "embeddings")
+    return tmp_path / "embeddings"
+
+
+def remake(embeddings: Path, split: str, **made_by: Any) -> str:
+    """Say of a store that something else made it."""
+    path = path_of(embeddings, DATASET, split, ENCODER)
+    with resealed(path) as file:
+        hdf5.set_attributes(file, made_by)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("made_by", "what"),
+    [
+        ({"weights": {"source": "same", "digest": "b" * 64}}, "weights"),
+        ({"preprocessing": "squash"}, "preprocessing"),
+        (IMPORTED, "weights and preprocessing"),
+    ],
+)
+def test_a_test_store_of_another_making_is_refused_with_both_named(
+    go, small, world, own, made_by, what, tmp_path
+):
+    run = go("train-align", *small).folder
+    remade = remake(own, "test", **made_by)
+    trained_on = path_of(world / "embeddings", DATASET, "train", ENCODER)
+
+    with pytest.raises(BrainhiveError, match=f"other {what} than") as caught:
+        go("eval-retrieval", f"run={run}", f"paths.embeddings={own}", f"paths.runs={tmp_path}")
+
+    assert {remade, str(trained_on)} <= set(re.split(r"\s", caught.value.message))
+
+
+def test_imported_stores_of_several_files_are_taken_together(go, small, own, tmp_path):
+    mine = f"paths.embeddings={own}", f"paths.runs={tmp_path}"
+    for split, digest in (("train", "a"), ("test", "b")):
+        remake(own, split, **IMPORTED, weights={"source": "imported: dictionary", "digest": digest * 64})
+    go("train-align", *small, *mine, "subjects=1", "train.epochs=1")
+
+    assert go("eval-retrieval", *mine).metrics.overall["top1"].n == 100
+
+
+def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own, tmp_path):
+    folder = RunFolder(tmp_path)
+
+    def begin() -> None:
+        keep_identity(folder, {ENCODER: TargetStore.open(path)}, is_main=True)
+
+    path = path_of(own, DATASET, "train", ENCODER)
+    begin()
+    begin()
+    remake(own, "train", weights={"digest": "b" * 64})
+    with pytest.raises(BrainhiveError, match="was made with other weights"):
+        begin()
+
+
+def test_a_run_that_does_not_say_what_made_its_targets_is_refused(own, tmp_path):
+    stores = {ENCODER: TargetStore.open(path_of(own, DATASET, "test", ENCODER))}
+    with pytest.raises(MissingData, match=r"has no embeddings\.json") as caught:
+        refuse_others(RunFolder(tmp_path), stores)
+    assert caught.value.hint == "run its command again"

@@ -1,0 +1,123 @@
+"""What a model learned from stands in its folder, and is not lost when another begins from it."""
+
+import json
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layouts import one_token, spec_of
+
+from brainhive_cli.core.caveats import (
+    SELECTED_ON_TEST,
+    TRAINED_ON_SIMULATED,
+    UNKNOWN_PICTURES,
+    UNKNOWN_SELECTION,
+)
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.training.alignment import model as aligners
+from brainhive_cli.training.alignment.learned import FILE, Learned, LearnedPictures
+from brainhive_cli.training.alignment.model import Aligner
+
+LAYOUT = one_token(spec_of(("Oz", "Pz"), 10, (1, 2)), 8, {"e": 4})
+IDS = ["train/cat/1", "train/cat/2", "train/dog/1"]
+
+
+def learned(dataset: str = "faces", ids: list[str] = IDS, **fields: object) -> Learned:
+    given = {"selection": "validation", "dataset": dataset, "subjects": (1, 2)} | fields
+    pixels = np.array([zlib.crc32(image_id.encode()) for image_id in ids], np.uint64)
+    return Learned(pictures=LearnedPictures.of(dataset, ids, pixels), **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Aligner(LAYOUT, learned=learned(preparation={"normalise": "channel"})).save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+
+    assert config["format"] == 4
+    assert config["learned"]["selection"] == "validation" and config["learned"]["dataset"] == "faces"
+    assert config["learned"]["subjects"] == [1, 2] and config["learned"]["pictures"]["count"] == 3
+    for found in (aligners.load(folder).learned, aligners.learned_in(folder)):
+        assert (found.subjects, found.preparation) == ((1, 2), {"normalise": "channel"})
+        assert found.pictures.contain("faces", ["train/dog/1", "test/dog/1"]).tolist() == [True, False]
+        assert not found.pictures.contain("other", IDS).any()  # another data set's are other pictures
+        assert found.has_seen_ids(["train/dog/1", "test/dog/1"]).tolist() == [True, False]
+        assert found.caveats == []
+
+
+def test_arrays_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
+    Aligner(LAYOUT, learned=learned(ids=["other"])).save(tmp_path / "other")
+    (folder / FILE).write_bytes((tmp_path / "other" / FILE).read_bytes())
+    with pytest.raises(BrainhiveError, match="does not belong to its config"):
+        aligners.load(folder)
+
+
+@pytest.mark.parametrize("number", [3, 5])
+def test_a_model_folder_of_another_format_is_refused_with_what_makes_it_anew(
+    folder: Path, number: int
+) -> None:
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"format": 4', f'"format": {number}'))
+    for read in (aligners.load, aligners.learned_in):
+        with pytest.raises(BrainhiveError, match=f"config.json: format: .*4, got {number}") as caught:
+            read(folder)
+        assert caught.value.hint == "run train-align --again, or copy it again"
+
+
+def test_a_model_folder_of_one_token_and_without_a_number_is_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["format"], config["learned"], config["heads"], config["retrieval_heads"]
+    spec = config.pop("spec")
+    config |= {"channels": spec["names"], "samples": 10, "subjects": spec["subjects"], "dim": 8}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BrainhiveError, match=r"config\.json: spec: ") as caught:
+        aligners.load(folder)
+    assert caught.value.hint == "run train-align --again, or copy it again"
+
+
+def test_pictures_are_known_again_by_their_pixels_under_any_name(folder: Path) -> None:
+    found = aligners.load(folder).learned.pictures
+    copy, other = (np.array([zlib.crc32(name)], np.uint64) for name in (b"train/cat/1", b"test/cat/1"))
+
+    assert found.contain("others", ["test/new"], copy).all()
+    assert not found.contain("others", ["test/new"], other).any()
+    assert not found.contain("others", ["test/new"]).any()
+    assert found.contain("faces", ["train/cat/2"], other).all()  # a file that was changed since
+
+
+def test_what_began_from_a_model_of_unknown_pictures_does_not_know_them_all() -> None:
+    before = learned("drawn", ["a"])
+    unknown = replace(before, pictures=LearnedPictures.of("drawn", ["a"]))
+
+    assert learned().after(before).caveats == []
+    assert learned().after(unknown).caveats == unknown.caveats == [UNKNOWN_PICTURES]
+
+
+@pytest.mark.parametrize(
+    ("before", "own", "both"),
+    [
+        ("test", "last epoch", [SELECTED_ON_TEST]),
+        ("last epoch", "test", [SELECTED_ON_TEST]),
+        ("", "validation", [UNKNOWN_SELECTION]),
+        ("", "test", [SELECTED_ON_TEST]),
+        ("last epoch", "validation", []),
+    ],
+)
+def test_a_history_is_as_good_as_its_worst_selection(before: str, own: str, both: list[str]) -> None:
+    assert learned(selection=own).after(learned(selection=before)).caveats == both
+
+
+def test_subjects_pictures_and_simulation_are_inherited() -> None:
+    before = learned("drawn", ["a"], subjects=(1, 3), is_simulated=True)
+
+    found = learned(subjects=(2,)).after(before)
+
+    assert found.subjects == (1, 2, 3) and found.dataset == "drawn + faces"
+    assert found.pictures.contain("drawn", ["a"]).all() and found.pictures.contain("faces", IDS).all()
+    assert found.caveats == [TRAINED_ON_SIMULATED]
+    assert replace(found, selection="").caveats == [TRAINED_ON_SIMULATED, UNKNOWN_SELECTION]

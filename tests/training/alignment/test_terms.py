@@ -1,0 +1,163 @@
+"""Loss terms: their weights over epochs, when they are active, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.models.course import Course
+from brainhive_cli.models.losses import LossContext
+from brainhive_cli.training.alignment.objective import Objective
+from brainhive_cli.training.alignment.terms import Term, check
+
+PREDICTED = {"a": torch.tensor([[1.0, 2.0], [3.0, 5.0]]), "b": torch.tensor([[0.0], [1.0]])}
+TARGETS = {"a": torch.tensor([[1.0, 1.0], [1.0, 1.0]]), "b": torch.tensor([[2.0], [2.0]])}
+
+
+def course(**fields: object) -> Course:
+    return Course.model_validate({"from": 0.0, "to": 1.0, "epochs": [2, 6], **fields})
+
+
+def test_a_linear_course_is_constant_outside_its_epochs():
+    values = [course().at(epoch) for epoch in range(8)]
+
+    assert values == pytest.approx([0, 0, 0, 0.25, 0.5, 0.75, 1, 1])
+
+
+def test_a_cosine_course_equals_mindeyes_temperatures(golden: Path):
+    """Golden values: a cosine from the first to the last of them, an epoch each."""
+    losses = load_file(golden / "havir" / "losses.safetensors")
+    (expected,) = (each.double() for name, each in losses.items() if name.startswith("out.temperatures_"))
+    fields = {"from": expected[0].item(), "to": expected[-1].item(), "course": "cosine"}
+    found = course(**fields, epochs=[0, len(expected) - 1])
+
+    values = torch.tensor([found.at(epoch) for epoch in range(len(expected))])
+
+    torch.testing.assert_close(values.double(), expected, rtol=1e-5, atol=0)
+
+
+def test_terms_add_up_with_the_weights_of_the_epoch():
+    terms = [
+        Term(prediction="a", loss="mse", weight=2.0, epochs=(0, 3)),
+        Term(prediction="b", loss="l1", weight=course(epochs=[0, 4])),
+        Term(prediction="a", loss="l1", weight=0.5),
+    ]
+    objective = Objective(terms)
+    mse, l1_a, l1_b = (0 + 1 + 4 + 16) / 4, (0 + 1 + 2 + 4) / 4, 1.5
+
+    values = [objective(PREDICTED, TARGETS, LossContext(epoch=epoch)).item() for epoch in (0, 2, 3)]
+
+    assert values == pytest.approx(
+        [2 * mse + 0.5 * l1_a, 2 * mse + 0.5 * l1_b + 0.5 * l1_a, 0.75 * l1_b + 0.5 * l1_a]
+    )
+
+
+def test_a_prediction_may_be_compared_with_another_heads_target():
+    objective = Objective([Term(prediction="projected", target="b", loss="l1")])
+
+    assert objective({"projected": TARGETS["b"] + 3}, TARGETS, LossContext()).item() == 3
+
+
+def test_contrastive_terms_own_a_scale_each():
+    terms = [Term(prediction="a"), Term(prediction="a", loss="mse"), Term(prediction="b", loss="siglip")]
+
+    names = [name for name, _ in Objective(terms).named_parameters()]
+
+    assert names == ["0.logit_scale", "2.logit_scale", "2.bias"]
+
+
+def test_centring_changes_contrastive_terms_alone():
+    contrast, distance = ([Term(prediction="a", loss=kind)] for kind in ("clip", "mse"))
+    shifted = {name: values + 7 for name, values in TARGETS.items()}
+    moved = {name: values + torch.arange(2.0)[:, None] for name, values in PREDICTED.items()}
+
+    def value(terms: list[Term], is_centred: bool, targets: dict[str, torch.Tensor]) -> float:
+        return Objective(terms, is_centred)(moved, targets, LossContext()).item()
+
+    assert value(contrast, True, shifted) == pytest.approx(value(contrast, True, TARGETS))
+    assert value(distance, True, shifted) == value(distance, False, shifted) != value(distance, True, TARGETS)
+
+
+def test_an_unknown_prediction_is_refused_with_those_there_are():
+    with pytest.raises(RecipeError, match="a term names the prediction 'c'") as caught:
+        Objective([Term(prediction="c", target="a")])(PREDICTED, TARGETS, LossContext())
+    assert caught.value.hint == "there are: a, b"
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ([{}, {"epochs": (5, 7)}], r"terms\[1\] has no effect: its weight is 0 in all 5 epochs"),
+        ([{"epochs": (0, 3)}], "no term is active in epoch 3"),
+        ([{"loss": "mixco"}, {"loss": {"kind": "clip", "mix_alpha": 0.4}}], "mix_alpha 0.15 and 0.4"),
+        ([{"loss": "mixco"}, {"loss": {"kind": "mixco", "mix_share": 0.5}}], "mix_share 0.5 and 1"),
+        ([{}, {"weight": {"from": 0, "to": 1, "epochs": [4, 9]}}], r"terms\[1\] has no effect"),
+    ],
+)
+def test_terms_that_cannot_be_trained_are_refused(terms, message):
+    with pytest.raises(RecipeError, match=message):
+        check([Term.model_validate({"prediction": "a", **term}) for term in terms], 5)
+
+
+def test_signals_are_mixed_only_while_a_term_asks_for_it():
+    terms = [
+        Term(prediction="a", loss="mixco", epochs=(0, 2)),
+        Term(prediction="a", loss="soft_clip", epochs=(2, 4)),
+    ]
+
+    assert [Objective(terms).mixing(epoch) for epoch in range(4)] == [(0.15, 1), (0.15, 1), (0, 1), (0, 1)]
+
+
+def test_a_loss_that_compares_with_several_targets_gets_them_by_name():
+    terms = [Term(prediction="a", loss={"kind": "soft_cont", "augmented": "c"})]
+    augmented = torch.tensor([[2.0, 1.0], [0.0, 1.0]])
+
+    value = Objective(terms)(PREDICTED, {**TARGETS, "c": augmented}, LossContext())
+
+    alone = Objective([Term(prediction="a", loss="soft_cont")])
+    assert (
+        value != alone(PREDICTED, TARGETS, LossContext()) != alone(PREDICTED, {"a": augmented}, LossContext())
+    )
+    with pytest.raises(BrainhiveError, match=r"soft_cont.augmented names the target 'c'") as caught:
+        Objective(terms)(PREDICTED, TARGETS, LossContext())
+    assert caught.value.hint == "there are: a, b"
+
+
+def test_a_share_is_written_and_read_as_one_also_where_it_is_whole():
+    term = Term.model_validate({"prediction": "a", "epochs": ["49/150", "1/1"]})
+
+    assert term.model_dump(mode="json")["epochs"] == ["49/150", "1/1"]
+    assert Term.model_validate(term.model_dump(mode="json")) == term
+    assert term.in_stage(0, 150).epochs == (49, 150)
+    assert term.in_stage(10, 3).epochs == pytest.approx((10.98, 13))
+
+
+@pytest.mark.parametrize(
+    "epochs", [[0, 0.5], [0, "half"], ["2/1", "3/1"], ["0/0", 1], [-1, 3], ["2/3", "1/3"]]
+)
+def test_what_is_no_epoch_and_no_share_is_refused(epochs):
+    with pytest.raises(
+        ValidationError, match=r"a whole number from 0|from 0/1 to 1/1|first before the second"
+    ):
+        Term.model_validate({"prediction": "a", "epochs": epochs})
+
+
+def test_terms_that_share_an_epoch_are_active_one_after_the_other_and_mix_signals_in_turn():
+    fields: list[dict[str, object]] = [
+        {"prediction": "a", "loss": "mixco", "epochs": [0, "1/4"]},
+        {"prediction": "a", "loss": "soft_clip", "epochs": ["1/4", "1/1"]},
+    ]
+    terms = [Term.model_validate(each).in_stage(0, 1) for each in fields]
+
+    check(terms, 1)
+
+    assert [Objective(terms).mixing(moment / 4) for moment in range(4)] == [(0.15, 1), *[(0, 1)] * 3]
+    assert [[term.weight_at(moment / 4) for term in terms] for moment in range(2)] == [[1, 0], [0, 1]]
+
+
+def test_a_course_of_shares_without_a_stage_is_refused():
+    with pytest.raises(BrainhiveError, match="shares of a stage, and no stage is known"):
+        course(epochs=[0, "1/2"]).at(0)

@@ -1,0 +1,26 @@
+"""A trained cell, opened: heads decoded once, and vectors that retrieval compares."""
+
+import pytest
+import torch
+
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.training.alignment import trained
+from brainhive_cli.training.alignment.trained_cell import Member
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def member(go, small, world) -> Member:
+    run = go("train-align", *small).folder
+    align = trained.find(str(run), Paths())
+    return Member.load(align, align.cells[0], CPU)
+
+
+def test_a_cell_decodes_its_heads_once(member):
+    decoded, rows = member.decoded(1, "test")
+    tokens, same = member.tokens(1, "test")
+
+    assert torch.equal(decoded.tensors["token"], tokens) and rows.tolist() == same.tolist()
+    assert member.decoded(1, "test")[0] is decoded
+    assert member.images("test", rows).shape == tokens.shape
