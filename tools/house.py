@@ -1,4 +1,4 @@
-"""The size of the house, and a record of its behaviour: `python -m tools.house [--record | --compare FILE]`.
+"""The size of the house, and a record of its behaviour: `python -m tools.house [--record | --compare FILE] [--quick]`.
 
 What is recorded must survive a change of the code's shape: fingerprints of recipes, names and order of
 weights and parameters of every part, all tensors and metrics of the quick demos, one killed and resumed.
@@ -298,9 +298,10 @@ def _module_of(shelf: str, tiny: Any) -> Any:
     return None
 
 
-def record() -> dict[str, Any]:
-    """Record the behaviour."""
-    return {"recipes": record_recipes(), "parts": record_parts(), **record_demos()}
+def record(is_quick: bool = False) -> dict[str, Any]:
+    """Record the behaviour; a quick record is of recipes and parts alone."""
+    demos = {} if is_quick else record_demos()
+    return {"recipes": record_recipes(), "parts": record_parts(), **demos}
 
 
 def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
@@ -324,11 +325,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--record", type=Path, metavar="FILE")
     parser.add_argument("--compare", type=Path, metavar="FILE")
+    parser.add_argument("--quick", action="store_true", help="leave out the demos, which take minutes")
     asked = parser.parse_args()
     if asked.record:
-        asked.record.write_text(json.dumps(record(), indent=1, sort_keys=True))
+        asked.record.write_text(json.dumps(record(asked.quick), indent=1, sort_keys=True))
     elif asked.compare:
-        lines = [*differences(json.loads(asked.compare.read_text()), json.loads(json.dumps(record())))]
+        before, after = json.loads(asked.compare.read_text()), json.loads(json.dumps(record(asked.quick)))
+        lines = [*differences({name: before[name] for name in after}, after)]
         print(*lines or ["no difference"], sep="\n")
         sys.exit(bool(lines))
     else:
