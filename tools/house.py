@@ -1,4 +1,4 @@
-"""The size of the house, and a record of its behaviour: `python -m tools.house [--record | --compare FILE] [--quick]`.
+"""The size of the house, and a record of its behaviour (`python -m tools.house --help`).
 
 What is recorded must survive a change of the code's shape: fingerprints of recipes, names and order of
 weights and parameters of every part, all tensors and metrics of the quick demos, one killed and resumed.
