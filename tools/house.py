@@ -36,6 +36,8 @@ MODULES = {
 }
 COMMANDS = ("train_align", "reconstruct", "report")
 """Whose import closures are counted: what a reader of the command may have to open."""
+CODE_SPAN = re.compile(r"^(?: {4}.*|```.*?^```)|`[^`\n]+`", re.M | re.S)
+"""In a page: a block of code, or a word of code in a sentence."""
 FUNCTION_LENGTHS = (5, 12, 40, 80)
 SMALL_FILE_LINES = 50
 SYSTEMS = ("brainhive", "havir", "neurons")
@@ -104,32 +106,41 @@ def function_lengths() -> list[int]:
     return lengths
 
 
-def keys_and_setters() -> dict[str, int]:
-    """Count for every declared key of commands and parts how many shipped recipes set it."""
+def idle_keys() -> list[str]:
+    """List the keys that nobody is known to set: no shipped recipe, flag, row or TINY, and no guide does."""
+    from brainhive_cli.cli.options import COMMON
     from brainhive_cli.cli.table import COMMANDS as commands
     from brainhive_cli.commands.recipes import keys_of
     from brainhive_cli.core import parts
 
+    pages = [*(path for path in (ROOT / "docs").glob("*.md") if path.name != "keys.md")]
+    spans = [span for path in pages for span in CODE_SPAN.findall(path.read_text(encoding="utf-8"))]
+    spans += [path.read_text() for path in (ROOT / "recipes").rglob("workflow.yaml")]  # overrides of steps
+    named = {*re.findall(r"[a-z]\w*", "\n".join(spans)), *COMMON}
     recipes = [
         (path.stem, yaml.safe_load(path.read_text()) or {}) for path in (ROOT / "recipes").rglob("*.yaml")
     ]
-    setters: dict[str, int] = {}
+    idle: dict[str, bool] = {}
     for command in commands:
         model = importlib.import_module(f"brainhive_cli.commands.{command.name.replace('-', '_')}").Recipe
-        for key in keys_of(model):
-            names = key.path.split(".")  # a key that several commands share counts once
-            setters[key.path] = setters.get(key.path, 0) + sum(
-                _is_set(recipe, names) for name, recipe in recipes if name == command.name
-            )
+        own = [recipe for name, recipe in recipes if name == command.name]
+        for path in (key.path.split(".") for key in keys_of(model)):
+            is_set = path[-1] in {*named, *command.flags} or any(_is_set(recipe, path) for recipe in own)
+            name = ".".join(path)  # a key that several commands share counts once
+            idle[name] = idle.get(name, True) and not is_set
     blocks = [block for _, recipe in recipes for block in _blocks_of_parts(recipe)]
     for shelf in parts.SHELVES:
-        for kind in parts.kinds(shelf):
-            for key in keys_of(parts.load(shelf, kind).Config):
-                used = [block for block in blocks if block["kind"].replace("_", "-") == kind]
-                setters[f"{shelf}/{kind} {key.path}"] = sum(
-                    _is_set(block, key.path.split(".")) for block in used
-                )
-    return setters
+        rows = parts.rows(shelf)
+        for kind in (kind for kind in parts.kinds(shelf) if kind not in rows):
+            part = parts.load(shelf, kind)
+            family = {kind, *(name for name, row in rows.items() if row.family == kind)}
+            setters = [block for block in blocks if block["kind"].replace("_", "-") in family]
+            setters += [row.model_extra or {} for row in rows.values()]
+            setters.append(part.TINY.model_dump(exclude_unset=True))
+            for path in (key.path.split(".") for key in keys_of(part.Config)):
+                is_set = path[-1] in named or any(_is_set(setter, path) for setter in setters)
+                idle[f"{shelf}/{kind} {'.'.join(path)}"] = not is_set
+    return [name for name, is_idle in idle.items() if is_idle]
 
 
 def _is_set(recipe: Any, names: list[str]) -> bool:
@@ -176,9 +187,8 @@ def print_size() -> None:
     print(f"files with one importer: {sum(importers[module] == 1 for module in MODULES)}")
     small = [module for module, count in lines.items() if 0 < count < SMALL_FILE_LINES]
     print(f"files under {SMALL_FILE_LINES} lines: {len(small)}")
-    setters = keys_and_setters()
-    idle = [key for key, count in setters.items() if not count]
-    print(f"keys: {len(setters)}; {len(idle)} set by no shipped recipe:")
+    idle = idle_keys()
+    print(f"{len(idle)} keys that no shipped recipe, row or TINY sets, and no guide names:")
     print(*(f"  {key}" for key in idle), sep="\n")
 
 
