@@ -1,0 +1,136 @@
+"""Plants faults one by one, and asks the tests that should see them: `python -m tools.faults [WORD …]`.
+
+Words choose the faults whose line of code holds one of them. The checkout is copied, never changed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Fault(NamedTuple):
+    """Code that the package has once, what stands there instead, and the tests that should see it."""
+
+    code: str
+    fault: str
+    tests: str
+
+
+MEASUREMENT, ALIGNMENT, STORES = "tests/measurement", "tests/training/alignment", "tests/data/stores"
+PREPARATIONS, GENERATORS = "tests/data/preparations", "tests/models/generators"
+FAULTS = (
+    Fault("return 1 + count_at_least(", "return 0 + count_at_least(", MEASUREMENT),
+    Fault(".T).contiguous() - TIE", ".T).contiguous() + TIE", MEASUREMENT),
+    Fault("    wrong = pool - targets\n", "    wrong = pool\n", MEASUREMENT),
+    Fault("np.clip(count - ways - before, 0, None)", "np.clip(count - before, 0, None)", MEASUREMENT),
+    Fault("(correlation < with_own).double()", "(correlation > with_own).double()", MEASUREMENT),
+    Fault("between = scatter.estimates.var(ddof=1) / subjects", "between = 0", MEASUREMENT),
+    Fault("reach = t.ppf((1 + level) / 2, freedom) * error", "reach = error", MEASUREMENT),
+    Fault(
+        "float(2 * t.sf(abs(mean) / error, units - 1))",
+        "float(t.sf(abs(mean) / error, units - 1))",
+        MEASUREMENT,
+    ),
+    Fault("z / (1 + z**2 / size) * np.sqrt(", "z * np.sqrt(", MEASUREMENT),
+    Fault("false_discovery_control(there).tolist() if there else []", "there", MEASUREMENT),
+    Fault("centred = signal - self.mean", "centred = signal", "tests/data/signals"),
+    Fault("1 / np.sqrt(np.maximum(variances,", "1 / (np.maximum(variances,", "tests/data/signals"),
+    Fault("(stimulus >= 0) & ~data.held_out[stimulus]", "stimulus >= 0", ALIGNMENT),
+    Fault('learner.result.load_state_dict(state.kept["weights"])', "pass", ALIGNMENT),
+    Fault("[state.step :]", "[:]", ALIGNMENT),
+    Fault(
+        "is_seen[shown].mean() > MAX_SEEN",
+        "is_seen[shown].mean() > 1",
+        "tests/commands/test_seen_pictures.py",
+    ),
+    Fault("giver[order] = np.roll(order, 1)", "giver[order] = order", "tests/evaluation/reconstruction"),
+    Fault(
+        "torch.lerp(values[self.partner], values, share)",
+        "torch.lerp(values, values[self.partner], share)",
+        "tests/models",
+    ),
+    Fault("share = (1 - math.cos(math.pi * share)) / 2", "pass", f"{ALIGNMENT} tests/models/losses"),
+    Fault("baseline = slice(0, 1 - start) if self.steps.baseline else None", "baseline = None", PREPARATIONS),
+    Fault("(onsets + start >= 0) & (onsets + stop < samples)", "onsets + start >= 0", PREPARATIONS),
+    Fault("spread = np.minimum((fourth - squares)", "spread = np.maximum((fourth - squares)", PREPARATIONS),
+    Fault("zscore(signal, ~is_test) if", "zscore(signal, is_test) if", PREPARATIONS),
+    Fault("if sealed and sealed[0] != _digest(", "if sealed and not _digest(", STORES),
+    Fault("(sums != 0) & (of_rows(values) != sums)", "(sums != 0) & (of_rows(values) == 0)", STORES),
+    Fault("if part.stat().st_size != size:", "if False:", "tests/damaged tests/commands/test_fetch.py"),
+    Fault("_number(header[148:156]) != checksum", "_number(header[148:156]) < 0", STORES),
+    Fault(
+        'frozen=True, extra="forbid", protected_namespaces',
+        'frozen=True, extra="ignore", protected_namespaces',
+        "tests/core/test_recipe.py",
+    ),
+    Fault(
+        "fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)",
+        "fcntl.LOCK_SH | (0 if wait else fcntl.LOCK_NB)",
+        "tests/core/test_file_lock.py",
+    ),
+    Fault("raise Refused(full_name)", "return super().find_class(module, name)", f"{STORES} tests/damaged"),
+    Fault(
+        "if not (name in _permission.names or", "if False and not (name in _permission.names or", "tests/cli"
+    ),
+    Fault("frames = x.transpose(1, 2).flatten(0, 1)  #", "return super().forward(x)  #", GENERATORS),
+    Fault("/ max(count - 1, 1)", "/ max(count, 1)", GENERATORS),
+    Fault(
+        "dropout(project(text + self.adapter.scale * image))",
+        "dropout(project(text + image))",
+        "tests/models/priors",
+    ),
+    Fault("count * (rank + 1) // self.processes", "count // self.processes", "tests/core/test_launch.py"),
+    Fault("fixed = target.detach()", "fixed = target", "tests/models/losses"),
+    Fault(
+        "to_target + to_prediction) / 2 + self", "to_target + to_prediction) + self", "tests/models/losses"
+    ),
+    Fault('exclude={*whole, "digests"}', 'exclude={"digests"}', "tests/core/test_recipe.py"),
+    Fault(
+        "for place in sorted(sizes.keys() | self.sizes.keys()):", "for place in ():", "tests/models/priors"
+    ),
+    Fault(
+        "lengths.astype(np.float64) ** 2).mean(axis=1)",
+        "lengths.astype(np.float64) ** 2).max(axis=1)",
+        PREPARATIONS,
+    ),
+)
+
+
+def plant(fault: Fault, checkout: Path) -> bool:
+    """Change the one line of the package; tell whether it is there, once."""
+    holders = [path for path in (checkout / "brainhive_cli").rglob("*.py") if fault.code in path.read_text()]
+    if len(holders) != 1 or holders[0].read_text().count(fault.code) != 1:
+        return False
+    holders[0].write_text(holders[0].read_text().replace(fault.code, fault.fault))
+    return True
+
+
+def main(words: list[str]) -> None:
+    """Print for each fault whether tests see it; end with 1 where one is not seen, or its line has gone."""
+    faults = [fault for fault in FAULTS if not words or any(word in fault.code for word in words)]
+    unseen = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for number, fault in enumerate(faults):
+            checkout = Path(folder, str(number), ROOT.name)
+            shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+            verdict = "its line has gone"
+            if plant(fault, checkout):
+                command = [sys.executable, "-m", "pytest", "-q", "-x", *fault.tests.split()]
+                environment = {"BRAINHIVE_GOLDEN": str(ROOT.parent / "shared/golden"), **os.environ}
+                environment["PYTHONPATH"] = str(checkout)
+                code = subprocess.run(command, cwd=checkout, env=environment, capture_output=True).returncode
+                verdict = {0: "not seen", 1: "seen"}.get(code, f"pytest ended with {code}")
+            unseen += verdict != "seen"
+            print(f"{verdict:<20}{fault.code.strip()}", flush=True)
+            shutil.rmtree(checkout)
+    sys.exit(bool(unseen))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
