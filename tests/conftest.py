@@ -17,6 +17,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches a hub beyond thi
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or SHARED / "golden").absolute()
 
+LONG_FILES = {
+    *("test_guides", "test_published_workflows", "test_own_data", "test_demo_havir", "test_havir_benchmark"),
+    *("test_demo", "test_files_as_published", "test_demo_neurons", "test_reconstruct_from_the_hub"),
+    *("test_gpu_benchmark", "test_tutorial", "test_embed_faults", "test_wheel"),
+}
+"""Files whose tests take longest: begun first, so that no process waits at the end for one of them."""
+
 pytest_plugins = ["worlds"]
 
 
@@ -87,12 +94,18 @@ def small_eeg(mini_raw: ModuleType) -> Any:
     return mini_raw.Eeg(**sizes)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let several processes take files in the order of `pytest_collection_modifyitems`."""
+    config.option.loadscopereorder = False  # of xdist, which leaves files of few, long tests for the end
+
+
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that compare with golden values."""
+    """Mark the tests that compare with golden values; let long files come first."""
     for item in items:
         if "golden" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.golden)
+    items.sort(key=lambda item: item.path.stem not in LONG_FILES)
 
 
 @pytest.fixture
