@@ -13,7 +13,7 @@ from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.data.datasets import cc2017
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.preparations import cc2017 as cc2017_signals
-from brainhive_cli.demo import dual_guided, text_guided, token_guided
+from brainhive_cli.demo import joined_generators
 from brainhive_cli.training.alignment.job import Job
 
 RECIPES = [path.relative_to(shipped()) for path in sorted(shipped().rglob("*.yaml"))]
@@ -75,7 +75,14 @@ PUBLISHED = {
         "the model's page",
     ),
     # What the demo writes
-    **dict.fromkeys((dual_guided.PLACE, text_guided.PLACE, token_guided.PLACE), "brainhive demo"),
+    **dict.fromkeys(
+        (
+            joined_generators.DUAL_GUIDED.place,
+            joined_generators.TEXT_GUIDED.place,
+            joined_generators.TOKEN_GUIDED.place,
+        ),
+        "brainhive demo",
+    ),
 }
 """Names of files, folders and repositories that recipes may use, each with its source."""
 IS_FILE = re.compile(

@@ -1,8 +1,7 @@
 """demo: the steps of a system end to end on the embedded world, and one page that shows what came out."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -18,7 +17,7 @@ from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
-from brainhive_cli.demo import dual_guided, simulation, text_guided, token_guided, voxels
+from brainhive_cli.demo import joined_generators, simulation, voxels
 from brainhive_cli.reports.control_effects import control_effects, effects_table
 from brainhive_cli.reports.page import Grid, Group, Page, Section
 from brainhive_cli.reports.run_page import page_of
@@ -42,23 +41,23 @@ class System:
         recipe: Name of the shipped recipe of each command.
         signals: What is simulated.
         provenance: What made the signals.
-        models: Generators that are joined from what the wheel holds, by their folder below home.
+        generators: Those that are joined from what the wheel holds.
     """
 
     recipe: str
     signals: str
     provenance: str
-    models: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+    generators: tuple[joined_generators.JoinedFolder, ...] = ()
 
 
 SYSTEMS: Mapping[str, System] = {
     "brainhive": System("demo", "EEG", simulation.PROVENANCE),
-    "havir": System("demo-havir", "fMRI", voxels.PROVENANCE, {dual_guided.PLACE: dual_guided.assemble}),
+    "havir": System("demo-havir", "fMRI", voxels.PROVENANCE, (joined_generators.DUAL_GUIDED,)),
     "neurons": System(
         "demo-neurons",
         "fMRI of films",
         voxels.PROVENANCE,
-        {token_guided.PLACE: token_guided.assemble, text_guided.PLACE: text_guided.assemble},
+        (joined_generators.TOKEN_GUIDED, joined_generators.TEXT_GUIDED),
     ),
 }
 
@@ -104,8 +103,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Run the steps through their own commands, then write the page."""
     shown, steps = recipe.shown, recipe.steps
     folder = RunFolder.open("demo", shown.recipe, recipe, launch, again)
-    for place, assemble in shown.models.items():
-        assemble(home.root() / place)
+    for generator in shown.generators:
+        generator.assemble(home.root() / generator.place)
 
     def more(name: str) -> list[str]:
         quick = steps.steps[name].quick if recipe.quick else []

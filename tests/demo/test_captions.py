@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
-from brainhive_cli.demo.captions import EACH, captions
-from brainhive_cli.demo.pictures import scenes
+from brainhive_cli.demo.pictures import CAPTIONS_EACH, captions, scenes
 
 SHOWN = scenes("train")[0]
 
@@ -16,7 +15,7 @@ def test_each_picture_of_the_data_set_has_five_different_captions() -> None:
     found = images.captions_of(3)
 
     assert found == captions(scenes("test")[3])
-    assert len(found) == len(set(found)) == EACH == images.captions_each
+    assert len(found) == len(set(found)) == CAPTIONS_EACH == images.captions_each
 
 
 def test_together_they_name_every_factor_and_not_all_name_each() -> None:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
-from brainhive_cli.demo import captions, dual_guided, joined, pictures, token_guided
+from brainhive_cli.demo import joined_generators, pictures
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.encoders import demo_image, resolve
 from brainhive_cli.models.generators import Sampling, versatile_diffusion
@@ -22,7 +22,7 @@ ITEMS = 8
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "dual"
-    dual_guided.assemble(folder)
+    joined_generators.DUAL_GUIDED.assemble(folder)
     return folder
 
 
@@ -68,18 +68,18 @@ def test_it_is_joined_once_and_again_where_it_is_not_whole(folder: Path) -> None
     weights = folder / "unet.safetensors"
     before = weights.stat().st_mtime_ns
 
-    dual_guided.assemble(folder)
+    joined_generators.DUAL_GUIDED.assemble(folder)
     assert weights.stat().st_mtime_ns == before
-    (folder / joined.STAMP).unlink()
+    (folder / joined_generators.STAMP).unlink()
     weights.unlink()
-    dual_guided.assemble(folder)
+    joined_generators.DUAL_GUIDED.assemble(folder)
 
     assert weights.is_file()
 
 
 def test_of_the_unet_the_wheel_holds_what_differs_from_the_other_demo_s(folder: Path) -> None:
-    own, joined = load_file(dual_guided.FILE), load_file(folder / "unet.safetensors")
-    shared = load_file(dual_guided.SHARED / "unet/diffusion_pytorch_model.safetensors")
+    own, joined = load_file(joined_generators.DUAL_UNET), load_file(folder / "unet.safetensors")
+    shared = load_file(joined_generators.SHARED / "unet/diffusion_pytorch_model.safetensors")
 
     assert own.keys() < joined.keys()
     assert all(torch.equal(joined[name], value) for name, value in own.items())
@@ -98,7 +98,7 @@ def test_without_own_weights_it_is_the_other_demo_s_unet() -> None:
     prior.attach(other)
     random = torch.Generator().manual_seed(0)
     latents, tokens = (torch.randn(2, *shape, generator=random) for shape in ((4, 16, 16), (4, 128)))
-    timesteps, sizes = torch.tensor([900, 300]), torch.tensor([token_guided.SIZE_IDS]).expand(2, -1)
+    timesteps, sizes = torch.tensor([900, 300]), torch.tensor([joined_generators.SIZE_IDS]).expand(2, -1)
     with torch.no_grad():
         plain = plain_unet.load()(latents, timesteps, tokens, return_dict=False)[0]
         added = {"text_embeds": torch.zeros(2, 16), "time_ids": sizes}
@@ -137,7 +137,7 @@ def test_either_stream_says_what_it_is(folder, shown, true, name, tmp_path, monk
 def test_every_word_of_the_captions_is_one_token() -> None:
     encoder = resolve("demo-text").build()
     for scene in pictures.scenes("train")[::50]:
-        for caption in captions.captions(scene):
+        for caption in pictures.captions(scene):
             ids = encoder.preprocess(caption)
             words = caption.replace(",", " ,").split()
             assert ids.shape == (12,) and (ids[1 : 1 + len(words)] > 1).all()

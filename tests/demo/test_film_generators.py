@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from brainhive_cli.demo import films, text_guided, token_guided
-from brainhive_cli.demo.captions import captions
+from brainhive_cli.demo import films, joined_generators
+from brainhive_cli.demo.pictures import captions
 from brainhive_cli.measurement.metrics import video
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.encoders import demo_tokens, resolve
@@ -22,8 +22,8 @@ DDIM = {"scheduler": "ddim"}
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     home = tmp_path_factory.mktemp("models")
-    token_guided.assemble(home / "tokens")
-    text_guided.assemble(home / "text")
+    joined_generators.TOKEN_GUIDED.assemble(home / "tokens")
+    joined_generators.TEXT_GUIDED.assemble(home / "text")
     return home / "tokens", home / "text"
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTokenizer
 
-from brainhive_cli.demo.dual_guided import FILE, OWN, SHARED
+from brainhive_cli.demo.joined_generators import DUAL, DUAL_UNET, SHARED
 from brainhive_cli.models.clip_conditions import PROJECTED_TEXT, TEXT, of_texts, tower_of
 from brainhive_cli.models.generators._dual import make_dual
 from tools.demo_world import encoder, plain_unet, text, tokens
@@ -65,7 +65,7 @@ def data() -> Data:
     known = torch.cat([*factors, torch.ones(len(found.scenes), 1)], 1)  # [N, F]
     meant = known @ tokens.ridge(known, found.images.flatten(1))
     images = torch.stack([found.images, found.elsewhere, meant.view_as(found.images)], 1)
-    tower, tokenizer = tower_of(OWN, TEXT, PROJECTED_TEXT), CLIPTokenizer.from_pretrained(OWN / "tokenizer")
+    tower, tokenizer = tower_of(DUAL, TEXT, PROJECTED_TEXT), CLIPTokenizer.from_pretrained(DUAL / "tokenizer")
     ids = text.tokenized(tokenizer, found.scenes)  # [N, K, S]
     texts = [of_texts(tower, some) for some in ids.flatten(0, 1).split(1000)]
     return Data(found.latents, images, torch.cat(texts).unflatten(0, ids.shape[:2]))
@@ -151,4 +151,4 @@ def _save(step: int, trained: dict[str, nn.Parameter], optimisers: list[torch.op
 def write(began: dict[str, Tensor], trained: Mapping[str, Tensor]) -> None:
     """Write a weighted mean of the weights before and after training."""
     kept = {name: torch.lerp(each, trained[name].detach(), KEPT) for name, each in began.items()}
-    save_file({name: each.half().contiguous() for name, each in kept.items()}, FILE)
+    save_file({name: each.half().contiguous() for name, each in kept.items()}, DUAL_UNET)

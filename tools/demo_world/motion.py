@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from brainhive_cli.demo import films, text_guided
-from brainhive_cli.demo.captions import captions
+from brainhive_cli.demo import films, joined_generators
+from brainhive_cli.demo.pictures import captions
 from brainhive_cli.models.generators._motion import in_motion, normalise_frame_by_frame
 from tools.demo_world import vae
 from tools.demo_world.optimisers import optimisers_of
@@ -55,7 +55,7 @@ class Networks(NamedTuple):
 def main() -> None:
     """Go on training."""
     torch.manual_seed(SEED)
-    text_guided.assemble(SOURCE)
+    joined_generators.TEXT_GUIDED.assemble(SOURCE)
     with sdpa_kernel(SDPBackend.MATH):  # faster than the fused kernel at this size, on a CPU
         train(data())
 
@@ -189,8 +189,8 @@ def _save(step: int, trained: dict[str, nn.Parameter], optimisers: list[torch.op
 
 def write(nets: Networks) -> None:
     """Save both in half precision, in the layout of diffusers."""
-    folder = text_guided.MOTION / "motion"
+    folder = joined_generators.MOTION / "motion"
     nets.unet.save_motion_modules(folder)
     file = folder / "diffusion_pytorch_model.safetensors"
     save_file({name: each.half() for name, each in load_file(file).items()}, file)
-    copy.deepcopy(nets.sparse).half().save_pretrained(text_guided.MOTION / "sparse_control")
+    copy.deepcopy(nets.sparse).half().save_pretrained(joined_generators.MOTION / "sparse_control")

@@ -4,8 +4,7 @@ from typing import Any
 
 from diffusers import UNet2DConditionModel
 
-from brainhive_cli.demo.dual_guided import unet_config
-from brainhive_cli.demo.token_guided import plain_state
+from brainhive_cli.demo.joined_generators import plain_state, unet_config
 
 
 def load() -> Any:

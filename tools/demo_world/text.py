@@ -14,10 +14,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from brainhive_cli.demo.captions import captions
-from brainhive_cli.demo.dual_guided import OWN as FOLDER
-from brainhive_cli.demo.dual_guided import SHARED
-from brainhive_cli.demo.pictures import Scene
+from brainhive_cli.demo.joined_generators import DUAL as FOLDER
+from brainhive_cli.demo.joined_generators import SHARED
+from brainhive_cli.demo.pictures import Scene, captions
 from brainhive_cli.models.clip_conditions import of_texts
 from tools.demo_world import plain_unet, tokens
 

@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from brainhive_cli.demo.dual_guided import OWN
+from brainhive_cli.demo.joined_generators import DUAL
 from brainhive_cli.demo.pictures import Scene, random_scene
 from brainhive_cli.models.encoders.demo_image import WIDTH
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from tools.demo_world.features import embed
 from tools.demo_world.pool import drawn
 
-FILE = OWN / "image_projection.safetensors"
+FILE = DUAL / "image_projection.safetensors"
 BUILD = Path("build/demo_world")
 POOL, SEED, RIDGE = 3_000, 6, 1e-3
 
@@ -59,7 +59,7 @@ def data() -> Data:
         prior = FusionPrior.load("demo:prior").float()
         wanted = prior.tokens(prior.fuse(features))  # [N, S, D]
         projection = ridge(features["demo-clip"], wanted.flatten(1))
-        OWN.mkdir(parents=True, exist_ok=True)
+        DUAL.mkdir(parents=True, exist_ok=True)
         save_file({"weight": projection.T.contiguous().half()}, FILE)
         BUILD.mkdir(parents=True, exist_ok=True)
         latents = features["demo-vae"].unflatten(1, (4, 16, 16))

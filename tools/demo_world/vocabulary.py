@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from brainhive_cli.demo import films, text_guided
-from brainhive_cli.demo.captions import captions
+from brainhive_cli.demo import films, joined_generators
+from brainhive_cli.demo.pictures import captions
 from tools.demo_world.text import END, START, make_tokenizer
 
 POOL, SEED = 3_000, 9
@@ -14,4 +14,4 @@ def main() -> None:
     """Learn it from captions of random films, and save it."""
     rng = np.random.default_rng(SEED)
     texts = [captions(films.random_film(rng).scene) for _ in range(POOL)]
-    make_tokenizer(texts, (PADDING, START, END)).save_pretrained(text_guided.MOTION / "tokenizer")
+    make_tokenizer(texts, (PADDING, START, END)).save_pretrained(joined_generators.MOTION / "tokenizer")

@@ -14,7 +14,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels
-from brainhive_cli.demo import captions, pictures, simulation, voxels
+from brainhive_cli.demo import pictures, simulation, voxels
 from brainhive_cli.measurement.units import AlikeBy
 
 REPETITIONS = {"train": 4, "test": 16}
@@ -81,7 +81,7 @@ class Demo:
         scenes = self._scenes(split)
         ids, concepts = (Names.of(getattr(scene, key) for scene in scenes) for key in ("image_id", "concept"))
         read = partial(_draw, scenes), partial(_describe, scenes)
-        return datasets.StimulusSet(self.name, split, ids, concepts, *read, captions.EACH)
+        return datasets.StimulusSet(self.name, split, ids, concepts, *read, pictures.CAPTIONS_EACH)
 
     def require(self, subject: int) -> None:
         """Do nothing: recordings are simulated."""
@@ -111,7 +111,7 @@ def _draw(scenes: Sequence[pictures.Scene], index: int) -> Image.Image:
 
 
 def _describe(scenes: Sequence[pictures.Scene], index: int) -> list[str]:
-    return captions.captions(scenes[index])
+    return pictures.captions(scenes[index])
 
 
 def simulated(

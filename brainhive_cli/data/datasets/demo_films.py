@@ -14,7 +14,7 @@ from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets.demo import REPETITIONS, SEEDS, of_voxels
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.recordings import Recording
-from brainhive_cli.demo import captions, films, pictures, simulation, voxels
+from brainhive_cli.demo import films, pictures, simulation, voxels
 from brainhive_cli.measurement.units import AlikeBy
 
 
@@ -82,7 +82,7 @@ class DemoFilms:
             Names.of(film.scene.concept for film in shown),
             _Each(shown, _clip),
             _Each(shown, _captions),
-            captions.EACH,
+            pictures.CAPTIONS_EACH,
             films.FRAMES,
             _Each(shown, films.Film.masks),
             _Each(shown, films.Film.labels),
@@ -122,7 +122,7 @@ def _clip(film: films.Film) -> datasets.Clip:
 
 
 def _captions(film: films.Film) -> list[str]:
-    return captions.captions(film.scene)
+    return pictures.captions(film.scene)
 
 
 @lru_cache
