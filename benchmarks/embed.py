@@ -28,8 +28,8 @@ from brainhive_cli.core import launch
 from brainhive_cli.data.datasets import decode
 from brainhive_cli.data.signals.prepared import in_memory
 from brainhive_cli.data.signals.selection import Selection
-from brainhive_cli.data.stores import checksums
-from brainhive_cli.data.stores.checksums import StoredRows
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 from brainhive_cli.models import encoders
@@ -265,7 +265,7 @@ def writing(on: Setting) -> None:
             return on.timed(write)
 
     def sums() -> float:
-        return on.timed(lambda: [checksums.of_rows(batch) for _ in range(0, rows, 64)])
+        return on.timed(lambda: [hdf5.row_checksums(batch) for _ in range(0, rows, 64)])
 
     own_s, raw_s, sums_s = in_turns(ours, raw, sums, rounds=5)
     size = rows * DIM * 4 / 1e9
@@ -290,7 +290,7 @@ def large_store(home: Path) -> Path:
 def opening(on: Setting) -> None:
     """Time the opening of a large store, the check of its seal alone, and the check of all rows."""
     store = TargetStore.open(large_store(on.home))
-    sides = (lambda: TargetStore.open(store.path), lambda: checksums.verify_seal(store.path), store.verify)
+    sides = (lambda: TargetStore.open(store.path), lambda: hdf5.verify_seal(store.path), store.verify)
     open_s, check_s, all_s = in_turns(*[lambda side=side: on.timed(side) for side in sides], rounds=7)
     show("opening 200,000 rows, ms", 1000 * open_s, 50, f"{1000 * check_s:.1f} ms to check", at_most=True)
     show("checking all rows, GB/s", store.embedding.nbytes / all_s / 1e9, detail=f"{all_s:.2f} s")

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import h5py
 
-from brainhive_cli.data.stores import checksums
+from brainhive_cli.data.stores import hdf5
 
 
 @contextmanager
 def resealed(path: Path) -> Iterator[h5py.File]:
     """Open a store for changes; it is then as if it had been made with them."""
-    checksums.unseal(path)
+    hdf5.unseal(path)
     with h5py.File(path, "r+") as file:
         yield file
         names: list[str] = []
-        file[checksums.GROUP].visititems(lambda name, found: names.extend([name] * hasattr(found, "shape")))
+        file[hdf5.CHECKSUMS].visititems(lambda name, found: names.extend([name] * hasattr(found, "shape")))
         for name in names:
-            sums = f"{checksums.GROUP}/{name}"
+            sums = f"{hdf5.CHECKSUMS}/{name}"
             del file[sums]
-            file[sums] = checksums.of_rows(file[name][()])
-    checksums.seal(path)
+            file[sums] = hdf5.row_checksums(file[name][()])
+    hdf5.seal(path)

@@ -4,7 +4,7 @@ import errno
 import os
 import re
 
-from brainhive_cli.core import companions, foreign_code, machine_errors
+from brainhive_cli.core import damage, environment, foreign_code
 from brainhive_cli.core.errors import (
     BrainhiveError,
     DeviceError,
@@ -50,12 +50,12 @@ def describe(error: Exception, less_memory: str = "") -> BrainhiveError:
         less_memory: Overrides of the recipe with which its command needs less memory.
     """
     may_be_an_import = isinstance(error, MissingExtra) or not isinstance(error, BrainhiveError)
-    if may_be_an_import and (broken := companions.behind(error)):
+    if may_be_an_import and (broken := environment.failed_import(error)):
         return broken
     if isinstance(error, BrainhiveError):
         return error
     text = f"{type(error).__name__}: {error}"
-    if machine_errors.is_out_of_memory(error):
+    if damage.is_out_of_memory(error):
         way = f"{less_memory or 'a device with more memory'}; what is finished is kept"
         return DeviceError(f"out of memory: {first_line(error)}", way)
     if re.search(LOST_PROCESS, text):
@@ -64,7 +64,7 @@ def describe(error: Exception, less_memory: str = "") -> BrainhiveError:
     if re.search(LOST_DECODER, text):
         way = "run.workers with a smaller number, as memory may have run out; the same command continues"
         return DeviceError("a process that decodes pictures was killed", way)
-    if (number := machine_errors.number_of(error)) and not isinstance(error, OSError):
+    if (number := damage.system_error_number(error)) and not isinstance(error, OSError):
         error = OSError(number, os.strerror(number))
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""

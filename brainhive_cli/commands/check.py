@@ -19,10 +19,11 @@ from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.run_files import RunFiles
 from brainhive_cli.data import inventory
-from brainhive_cli.data.exchange.store_arguments import COLUMNS, FAILED, PASSED, expand, find, row, table
 from brainhive_cli.data.signal_tables import COUNTED, RECORDED, count_rows, describe_signals, recorded_row
-from brainhive_cli.data.stores.recordings import SignalStore, is_signal_store, short_name
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.stores.hdf5 import short_name
+from brainhive_cli.data.stores.health import COLUMNS, FAILED, PASSED, health_row, health_table
+from brainhive_cli.data.stores.recordings import SignalStore, is_signal_store
+from brainhive_cli.data.stores.target_store import TargetStore, expand_patterns, list_stores
 from brainhive_cli.data.targets.health_checks import problem_of
 from brainhive_cli.evaluation.explanation.signal_page import write_signal_page
 from brainhive_cli.measurement.units import Alike
@@ -68,7 +69,7 @@ class Named:
         """Sort the words of a recipe; all stores if there are none."""
         found = cls([parts.resolve("datasets", recipe.dataset)] if recipe.dataset else [])
         if recipe.stores is None:
-            found.stores = [] if recipe.dataset else find(None, recipe.paths)
+            found.stores = [] if recipe.dataset else list_stores(None, recipe.paths)
             return found
         below, others = recipe.paths.under_home("runs"), []
         by_name = {path.name: path for path in below.glob("*/*") if path.name in recipe.stores}
@@ -81,10 +82,10 @@ class Named:
                 found.priors.append(word)
             else:
                 others.append(str(by_name.get(word, word)))
-        places = expand(others)
+        places = expand_patterns(others)
         found.runs = [path for path in places if run_files.is_run(path)]
         stores = [str(path) for path in places if path not in found.runs]
-        found.stores = find(stores, recipe.paths) if stores else []
+        found.stores = list_stores(stores, recipe.paths) if stores else []
         return found
 
 
@@ -167,7 +168,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         "datasets": {each.name: each.as_dict() for each in sets},
         "others": {word: error.in_one_line if error else "" for word, error in lacks.items()},
     }
-    tables = [*(each.table() for each in sets), *([table(rows)] if rows else [])]
+    tables = [*(each.table() for each in sets), *([health_table(rows)] if rows else [])]
     tables += _tables_of_signals({path: found[str(path)] for path in signals})
     tables += [_table_of_runs(checked)] if checked else []
     tables += [_table_of_others(lacks)] if lacks else []
@@ -325,4 +326,4 @@ def _check(path: Path, again: bool) -> tuple[tuple[object, ...], dict[str, Any]]
         problem = problem_of(found, health)
     except BrainhiveError as error:
         return (path.name, *unknown, FAILED), {"problem": error.in_one_line}
-    return row(found, health, bool(problem)), {**asdict(health), "problem": problem}
+    return health_row(found.path, health, bool(problem)), {**asdict(health), "problem": problem}

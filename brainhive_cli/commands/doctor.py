@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import companions, console, environment, hub
+from brainhive_cli.core import console, environment, hub
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
@@ -33,7 +33,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Where a library does not import, the exit code is that of a missing extra and the hint is the repair.
     """
     home = recipe.paths.under_home("data").parent
-    broken = companions.broken()
+    broken = environment.broken_libraries()
     for each in broken:
         console.warn(each.in_one_line)
     found = {**environment.versions(), "broken": "; ".join(each.message for each in broken) or "nothing"}

@@ -23,8 +23,7 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.datasets import Dataset, StimulusSet, files_of, images_for_plan
 from brainhive_cli.data.media.decoding import decoders
-from brainhive_cli.data.stores.filling import filling
-from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.stores.target_store import TargetStore, filling, path_of
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.health_checks import warn_of_problems
 from brainhive_cli.data.targets.store_job import StoreJob

@@ -10,16 +10,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import console
-from brainhive_cli.core.file_names import below, publish
+from brainhive_cli.core.files import atomic_write, below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.data.exchange import parquet
-from brainhive_cli.data.exchange.reading import BATCH, NAMES
-from brainhive_cli.data.exchange.store_arguments import find, short
-from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.exchange.vectors import BATCH, NAMES, PARQUET_PART, write_parquet
+from brainhive_cli.data.stores.hdf5 import short_name
+from brainhive_cli.data.stores.target_store import TargetStore, list_stores
 from brainhive_cli.data.targets.health_checks import encoder_of, warn_of_problems
 
 
@@ -39,20 +37,20 @@ class Recipe(BaseRecipe):
 def plan(recipe: Recipe) -> Plan:
     """List the stores that would be exported."""
     target = f"{recipe.format} in {recipe.to}"
-    return Plan.of({target: lambda: ", ".join(map(str, find(recipe.stores, recipe.paths)))})
+    return Plan.of({target: lambda: ", ".join(map(str, list_stores(recipe.stores, recipe.paths)))})
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Write one file a store, of the stimuli that have a target."""
     write, rows, opened = {"parquet": _write_parquet, "npy": _write_npy}[recipe.format], [], []
-    for path in find(recipe.stores, recipe.paths):
+    for path in list_stores(recipe.stores, recipe.paths):
         found = TargetStore.open(path)
         opened.append(found)
         warn_of_problems(found)
         done = np.flatnonzero(found.done)
         if launch.is_main:
             written = write(found, done, Path(recipe.to))
-            rows.append((short(found), len(done), str(written)))
+            rows.append((short_name(found.path), len(done), str(written)))
     launch.barrier()
     table = console.Table("Exported embeddings", ("store", "vectors", "file"), tuple(rows))
     hint = _import_command(opened, recipe.to) if recipe.format == "parquet" else ""
@@ -73,10 +71,9 @@ def _write_parquet(found: TargetStore, rows: NDArray[np.int64], to: Path) -> Pat
     known = encoder_of(found)
     if name == known.model_construct().name:  # with knobs of its own it is not upstream's
         name = known.upstream or name
-    called = f"{dataset}_{split}_{name}{parquet.MARK}00000-of-00000.parquet"
+    called = f"{dataset}_{split}_{name}{PARQUET_PART}00000-of-00000.parquet"
     file = below(to, called, source=f"{found.path} names a file")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write(found, file, rows)
+    write_parquet(found, file, rows)
     return file
 
 
@@ -84,15 +81,13 @@ def _write_npy(found: TargetStore, rows: NDArray[np.int64], to: Path) -> Path:
     """Write `{data set}/{split}/{encoder}/features.npy` [N, *shape], and a list of image ids."""
     names = (found.attributes[key] for key in ("dataset", "split", "encoder"))
     folder = below(to, *names, source=f"{found.path}: its data set, split or encoder")
-    folder.mkdir(parents=True, exist_ok=True)
     file, listed = folder / "features.npy", folder / NAMES
     shape = (len(rows), *found.embedding.shape[1:])
     header = {"descr": found.embedding.dtype.str, "fortran_order": False, "shape": shape}
-    with hdf5.part_of(file).open("wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, header)
-        for start in range(0, len(rows), BATCH):
-            stream.write(np.ascontiguousarray(found.embedding[rows[start : start + BATCH]]).tobytes())
-    hdf5.part_of(listed).write_text("".join(f"{image_id}\n" for image_id in found.image_ids[rows]))
-    for final in (listed, file):
-        publish(hdf5.part_of(final), final)
+    with atomic_write(file) as part, atomic_write(listed) as names_part:
+        names_part.write_text("".join(f"{image_id}\n" for image_id in found.image_ids[rows]))
+        with part.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
+            for start in range(0, len(rows), BATCH):
+                stream.write(np.ascontiguousarray(found.embedding[rows[start : start + BATCH]]).tobytes())
     return file

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from brainhive_cli.core import console, parts
+from brainhive_cli.core.archives import bytes_to_write, destination, is_archive, unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
@@ -19,9 +20,16 @@ from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Names, Run, Subjects
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.data.exchange.archives import bytes_to_write, destination, is_archive, unpack
-from brainhive_cli.data.exchange.downloads import SOURCES, Source, is_of_subjects
-from brainhive_cli.data.hub_datasets import HubFile, Repository, download, files_of, licence_of
+from brainhive_cli.data.exchange.downloads import (
+    SOURCES,
+    HubFile,
+    Repository,
+    Source,
+    download_files,
+    is_of_subjects,
+    list_files,
+    read_licence,
+)
 
 LISTED = 20
 """Files that a table lists; the largest first."""
@@ -80,7 +88,7 @@ class Job:
     @cached_property
     def files(self) -> list[HubFile]:
         """The files that are wanted, as the hub lists them."""
-        listed = (file for each in self.repositories for file in files_of(each, self.root))
+        listed = (file for each in self.repositories for file in list_files(each, self.root))
         return [file for file in listed if is_of_subjects(file.name, self.recipe.subjects)]
 
     @property
@@ -107,7 +115,7 @@ class Job:
         """Say from where, how much and on whose terms."""
         total = sum(file.size for file in self.files)
         due, unpacked = self.bytes_needed()
-        licences = ", ".join(licence_of(each) or "its page names none" for each in self.repositories)
+        licences = ", ".join(read_licence(each) or "its page names none" for each in self.repositories)
         names = " and ".join(each.name for each in self.repositories)
         return (
             f"{self.name} from the hub's {names} to {self.root}: {len(self.files)} files, "
@@ -138,7 +146,7 @@ def plan(recipe: Recipe) -> Plan:
     if jobs.missing:
         return jobs
     named = [(job, each) for job in _jobs(recipe) for each in job.repositories if each.name]
-    needs = [Need.of(f"files of {each.name}", partial(files_of, each, job.root)) for job, each in named]
+    needs = [Need.of(f"files of {each.name}", partial(list_files, each, job.root)) for job, each in named]
     checks = {job.name: partial(_planned, job) for job in _jobs(recipe)}
     return Plan.of(checks, needs=lambda: [need for need in needs if need.error])
 
@@ -199,7 +207,7 @@ def _fetched(job: Job, recipe: Recipe, notes: dict[str, Any]) -> console.Table:
         return table
     _refuse_a_full_disk(job, to_download, to_unpack)
     if job.due:
-        download(job.due, job.root)
+        download_files(job.due, job.root)
         _refuse_a_full_disk(job, 0, job.bytes_to_unpack(job.files))  # as is known now
     for path, into in job.archives(job.files).items():
         console.say(f"unpacking {path} into {into}")

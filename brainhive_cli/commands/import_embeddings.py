@@ -19,11 +19,17 @@ from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.datasets import Dataset, StimulusSet
-from brainhive_cli.data.exchange.copying import Share, checked_batches, copy_vectors, holds
-from brainhive_cli.data.exchange.reading import Vectors, open_vectors
-from brainhive_cli.data.exchange.store_arguments import expand, row, table
-from brainhive_cli.data.stores.matching import match, shown
-from brainhive_cli.data.stores.target_store import TargetStore, path_of
+from brainhive_cli.data.exchange.vectors import (
+    Share,
+    Vectors,
+    checked_batches,
+    copy_vectors,
+    holds_vectors,
+    open_vectors,
+)
+from brainhive_cli.data.stores.health import health_row, health_table
+from brainhive_cli.data.stores.ids import match_names, summarise_names
+from brainhive_cli.data.stores.target_store import TargetStore, expand_patterns, path_of
 from brainhive_cli.data.targets.health_checks import problem_of, warn_of_problems
 from brainhive_cli.models.encoders import EncoderConfig, Encoders
 
@@ -74,7 +80,7 @@ class Job:
         if not self.recipe.sources:
             line = "brainhive import-embeddings FILE --dataset NAME --encoders NAME"
             raise MissingData("nothing to import", line)
-        return expand(self.recipe.sources)
+        return expand_patterns(self.recipe.sources)
 
     def stores(self, config: EncoderConfig) -> tuple[Vectors, list[Share]]:
         """Match one encoder's vectors with the pictures of the splits that their names belong to.
@@ -90,7 +96,9 @@ class Job:
         if len(recipe.encoders) > 1 and not vectors.says_encoder:
             problem = f"{vectors.files[0]} does not say which of the encoders made it"
             raise BrainhiveError(problem, "give one: --encoders NAME")
-        matched = match(vectors.names, [image_id for images in self.splits for image_id in images.image_ids])
+        matched = match_names(
+            vectors.names, [image_id for images in self.splits for image_id in images.image_ids]
+        )
         root, shares = recipe.paths.under_home("embeddings"), []
         for images in self.splits:
             is_here = (matched.rows >= first) & (matched.rows < first + len(images))
@@ -102,11 +110,11 @@ class Job:
         dataset = self.splits[0].dataset
         if not shares:
             raise MissingData(
-                f"no picture of {dataset} is named in {vectors.files[0]}: {shown(vectors.names)}",
+                f"no picture of {dataset} is named in {vectors.files[0]}: {summarise_names(vectors.names)}",
                 "check --dataset; where names have an ending of their own: suffix=_ENDING",
             )
         if matched.unknown:
-            unknown = shown(matched.unknown, len(vectors.names))
+            unknown = summarise_names(matched.unknown, len(vectors.names))
             console.warn(f"{config.name}: vectors of no picture of {dataset} left out, {unknown}")
         _refuse_other_shape(config, vectors)
         return vectors, shares
@@ -141,10 +149,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         found += [TargetStore.open(share.path) for share in shares]
     for one in found:
         warn_of_problems(one)
-    rows = [row(one, one.health, bool(problem_of(one))) for one in found]
+    rows = [health_row(one.path, one.health, bool(problem_of(one))) for one in found]
     folder = recipe.paths.under_home("embeddings") / job.splits[0].dataset
     hint = next_command(recipe.dataset, recipe.encoders, recipe.paths)
-    return Result(folder, (table(rows),), hint=hint)
+    return Result(folder, (health_table(rows),), hint=hint)
 
 
 def _refuse_other_shape(config: EncoderConfig, vectors: Vectors) -> None:
@@ -164,8 +172,8 @@ def _refuse_gaps(images: StimulusSet, rows: NDArray[np.int64], skip: bool, unkno
     has = np.zeros(len(images), bool)
     has[rows[rows >= 0]] = True
     if not has.all() and not skip:
-        absent = shown([images.image_ids[row] for row in np.flatnonzero(~has)], len(images))
-        others = f"; vectors without a picture, {shown(unknown)}" if unknown else ""
+        absent = summarise_names([images.image_ids[row] for row in np.flatnonzero(~has)], len(images))
+        others = f"; vectors without a picture, {summarise_names(unknown)}" if unknown else ""
         raise MissingData(
             f"{images.dataset}/{images.split}: pictures without a vector, {absent}{others}",
             "give all files, or accept the gaps with --skip-missing",
@@ -183,7 +191,9 @@ def _is_done(share: Share, config: EncoderConfig, vectors: Vectors, digest: str)
     found = TargetStore.open(share.path)
     is_same = found.attributes["config"] == home.portable(config.model_dump(mode="json"))
     is_same &= found.image_ids == share.images.image_ids
-    if not is_same or (found.attributes["weights"].get("digest") != digest and not holds(share, vectors)):
+    if not is_same or (
+        found.attributes["weights"].get("digest") != digest and not holds_vectors(share, vectors)
+    ):
         raise BrainhiveError(f"{share.path} is there and holds other vectors", "--again replaces it")
     return True
 

@@ -20,11 +20,11 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe import Run, Subjects
 from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.data import session_stores
 from brainhive_cli.data.command_lines import command, next_command
-from brainhive_cli.data.media import source_files
 from brainhive_cli.data.preparations import LookedOver, Merged, Preparation
 from brainhive_cli.data.published_data import PUBLISHED
-from brainhive_cli.data.session_stores import Cast, DType, Kept, join, write_session
+from brainhive_cli.data.session_stores import DType, Kept, cast_signal, join, write_session
 from brainhive_cli.data.signal_stores import require_each
 from brainhive_cli.data.signal_tables import COUNTED, count_rows, describe_signals
 from brainhive_cli.data.stores.recordings import SignalStore, path_of
@@ -95,9 +95,9 @@ class Job:
         digest = hashlib.sha256(known.encode()).hexdigest()[:10]
         return Kept(self.sessions_folder, subject, digest)
 
-    def files(self, subject: int) -> source_files.Known:
+    def files(self, subject: int) -> session_stores.Known:
         """List the files of a subject, and what each is known by."""
-        return source_files.known(self.preparation.files(subject))
+        return session_stores.describe_files(self.preparation.files(subject))
 
     @cached_property
     def versions(self) -> dict[str, str]:
@@ -139,9 +139,9 @@ class Job:
             f"--again --subjects {subject} replaces it, name=ANOTHER keeps both",
         )
 
-    def _difference_of_files(self, subject: int, found: source_files.Known) -> str:
+    def _difference_of_files(self, subject: int, found: session_stores.Known) -> str:
         try:
-            return source_files.difference(found, self.files(subject))
+            return session_stores.files_difference(found, self.files(subject))
         except MissingData:  # of raw data that were deleted
             return ""
 
@@ -247,7 +247,7 @@ def _write_merged(job: Job, preparation: Merged, subject: int) -> None:
     for split in preparation.splits:
         recording = preparation.recording(subject, split)
         provenance = {**recording.provenance, **job.provenance(subject)}
-        found[split] = replace(recording, signal=Cast(recording.signal, dtype), provenance=provenance)
+        found[split] = replace(recording, signal=cast_signal(recording.signal, dtype), provenance=provenance)
     SignalStore.write(job.path(subject), found)
 
 

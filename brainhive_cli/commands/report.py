@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import console, home
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.file_names import publish, remove
+from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Names, Run
@@ -85,17 +85,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 def write(path: Path, format: Format, groups: Sequence[RunGroup]) -> None:
     """Write a page or tables under their final name only when complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    remove(part)
-    if format == "html":
-        page_of(groups).write(part)
-    elif format == "csv":
-        part.write_text(comma_separated(groups), encoding="utf-8")
-    else:
-        text = "\n".join(WRITERS[format](paper_table(group)) for group in groups)
-        part.write_text(text, encoding="utf-8")
-    publish(part, path)
+    with atomic_write(path) as part:
+        if format == "html":
+            page_of(groups).write(part)
+        elif format == "csv":
+            part.write_text(comma_separated(groups), encoding="utf-8")
+        else:
+            text = "\n".join(WRITERS[format](paper_table(group)) for group in groups)
+            part.write_text(text, encoding="utf-8")
 
 
 def opened(recipe: Recipe) -> list[ShownRun]:

@@ -17,7 +17,7 @@ from brainhive_cli.core.caveats import extend_tables
 from brainhive_cli.core.console import Table, few
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
 from brainhive_cli.core.file_lock import FileLock, is_held
-from brainhive_cli.core.file_names import remove
+from brainhive_cli.core.files import remove
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe

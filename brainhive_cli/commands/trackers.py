@@ -9,7 +9,7 @@ from typing import Any
 
 from brainhive_cli.core.caveats import extend_title
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.core.file_names import within
+from brainhive_cli.core.files import within
 from brainhive_cli.core.measurements import Metric
 
 PROJECT = "brainhive"

@@ -11,8 +11,7 @@ from typing_extensions import TypedDict
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.file_names import below
-from brainhive_cli.core.plain_files import refuse_link
+from brainhive_cli.core.files import below, refuse_link
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -350,7 +349,7 @@ def read(run: "RunFolder") -> list[Artifact]:
     found: dict[str, Any] = run.read_json(NAME)
     if (schema := found.get("schema")) != SCHEMA:
         raise BrainhiveError(
-            f"{path} is of schema {documents.shown(schema)}, this version reads {SCHEMA}",
+            f"{path} is of schema {documents.show_value(schema)}, this version reads {SCHEMA}",
             "run its command again with --again",
         )
     listed = documents.check(found, str(path), _READER)["artifacts"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core import console, interruption
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.file_names import publish, remove
+from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.launch import Launch
 
 if TYPE_CHECKING:
@@ -40,22 +40,19 @@ class Checkpoint:
 
         buffer = io.BytesIO()
         torch.save(dict(content), buffer)
-        part = self.path.with_name(f".{self.path.name}.part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        remove(part)
-        part.write_bytes(buffer.getbuffer())
-        if self.path.is_file():
-            os.replace(self.path, self.previous)
-        publish(part, self.path)
+        with atomic_write(self.path) as part:
+            part.write_bytes(buffer.getbuffer())
+            if self.path.is_file():
+                os.replace(self.path, self.previous)
 
     def load(self, launch: Launch, device: "torch.device | str" = "cpu") -> dict[str, Any] | None:
         """Read the newest checkpoint that is whole, in each of these processes; None without one.
 
         The main process sets each that is damaged aside, with a warning.
         """
-        found = self._load(device) if launch.is_main else None
+        content = self._load(device) if launch.is_main else None
         launch.barrier()
-        return found if launch.is_main else self._load(device)
+        return content if launch.is_main else self._load(device)
 
     def _load(self, device: "torch.device | str") -> dict[str, Any] | None:
         from brainhive_cli.core import weights

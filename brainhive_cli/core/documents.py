@@ -13,18 +13,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from brainhive_cli.core import sha256_sums
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.plain_files import UnfitFile, read_regular
+from brainhive_cli.core.files import UnfitFile, read_regular
 
 T = TypeVar("T")
 AGAIN = "copy it again, or delete it and run the command that made it again"
 """What to do about a damaged document of ours."""
 DOWNLOAD = "download it again"
 """What to do about a damaged document of another project."""
-LARGEST = {".json": 64 << 20, ".yaml": 1 << 18}
+MAX_DOCUMENT_BYTES = {".json": 64 << 20, ".yaml": 1 << 18}
 """Bytes of the largest document that is read by default; so much YAML takes two seconds."""
-DEEPEST = 64
+MAX_NESTING = 64
 """Levels of nesting that are read; pydantic stops at 255."""
-LONGEST = 300
+MAX_SHOWN_CHARACTERS = 300
 """Characters of a value or reason that a message shows."""
 SURROGATE = re.compile(r"[\ud800-\udfff]|\\(u|U0000)[dD][89a-fA-F]")
 """Half of a character, or JSON's escape of one: half alone cannot be written again."""
@@ -60,7 +60,7 @@ def read(
     if not path.is_file():
         raise MissingData(f"there is no file {path}", hint)
     is_yaml = path.suffix == ".yaml" if is_yaml is None else is_yaml
-    most = most or LARGEST[".yaml" if is_yaml else ".json"]
+    most = most or MAX_DOCUMENT_BYTES[".yaml" if is_yaml else ".json"]
     try:
         content = read_regular(path, most, within)
     except PermissionError:
@@ -114,7 +114,7 @@ def check(
         first = reason.errors()[0]
         key = "".join(f"{step}: " for step in [".".join(map(str, first["loc"]))] if step)
         message = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
-        got = "" if first["type"] == "missing" else f", got {shown(first['input'])}"
+        got = "" if first["type"] == "missing" else f", got {show_value(first['input'])}"
         raise error(f"{where}: {key}{message}{got}", hint) from reason
     except BrainhiveError as reason:  # of checks of our own, which do not know the file
         if type(reason) not in (BrainhiveError, RecipeError):
@@ -122,10 +122,10 @@ def check(
         raise error(f"{where}: {reason.message}", reason.hint or hint) from reason
 
 
-def shown(value: Any) -> str:
+def show_value(value: Any) -> str:
     """Write a value for a message, cut where it is long."""
     text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
 
 @cache
@@ -135,8 +135,8 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _why(reason: Exception) -> str:
     if isinstance(reason, RecursionError):
-        return f"it is nested deeper than {DEEPEST} levels"
-    return " ".join(str(reason).split())[:LONGEST] or type(reason).__name__
+        return f"it is nested deeper than {MAX_NESTING} levels"
+    return " ".join(str(reason).split())[:MAX_SHOWN_CHARACTERS] or type(reason).__name__
 
 
 def _from_json(text: str, without: Container[str]) -> Any:
@@ -155,12 +155,12 @@ def _read_constant(name: str) -> float:
 
 def _each_once(without: Container[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a JSON object, in which no key stands twice: the parser alone would keep the last in silence."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    document = dict(pairs)
+    if len(document) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"key {twice!r} appears twice")
-    return {name: value for name, value in pairs if name not in without} if without else found
+    return {name: value for name, value in pairs if name not in without} if without else document
 
 
 def _parts_of_value(value: Any) -> Iterable[Any]:
@@ -170,7 +170,7 @@ def _parts_of_value(value: Any) -> Iterable[Any]:
 def _refuse_deep(root: Any, parts: Callable[[Any], Iterable[Any]], most: int) -> None:
     """Refuse what is nested too deeply, or has more than `most` nodes: YAML's aliases may repeat a node."""
     level, count = [root], 1
-    for _ in range(DEEPEST):
+    for _ in range(MAX_NESTING):
         below: list[Any] = []
         for node in level:
             below.extend(part for part in parts(node) if parts(part))
@@ -199,20 +199,20 @@ class _Loader(yaml.SafeLoader):
                 raise ValueError(f"the key in line {key.start_mark.line + 1} is not a text: put it in quotes")
             if (other := first.setdefault((key.tag, key.value), key)) is not key:
                 lines = " and ".join(str(each.start_mark.line + 1) for each in (other, key))
-                raise ValueError(f"key {shown(key.value)} appears twice, in lines {lines}")
+                raise ValueError(f"key {show_value(key.value)} appears twice, in lines {lines}")
         return node
 
     def construct_yaml_int(self, node: Any) -> int:
-        found: int = super().construct_yaml_int(node)
-        if abs(found) >= 1 << 63:
+        number: int = super().construct_yaml_int(node)
+        if abs(number) >= 1 << 63:
             raise ValueError(f"the number in line {node.start_mark.line + 1} has more than 64 bits")
-        return found
+        return number
 
     def construct_yaml_str(self, node: Any) -> str:
-        found: str = super().construct_yaml_str(node)
-        if "\0" in found:
+        text: str = super().construct_yaml_str(node)
+        if "\0" in text:
             raise ValueError(f"the text in line {node.start_mark.line + 1} holds a NUL character")
-        return found
+        return text
 
 
 for _type in ("null", "bool", "int", "float", "str", "seq", "map"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
-from brainhive_cli.core.plain_files import open_no_link, read_regular
+from brainhive_cli.core.files import open_no_link, read_regular
 
 try:
     import fcntl
@@ -14,7 +14,7 @@ except ImportError as error:
     problem = "this system cannot lock files as Linux and macOS do"
     raise MissingExtra(problem, "on Windows run it in WSL (wsl --install)") from error
 
-LARGEST = 1 << 12
+MAX_LOCK_BYTES = 1 << 12
 """Bytes of a lock's file, which names a machine and a process."""
 
 
@@ -26,7 +26,7 @@ def _holder() -> str:
 def is_own(path: Path) -> bool:
     """Whether this process was the last that took the lock on a path, and did not release it."""
     try:
-        return read_regular(path, LARGEST, path.parent).decode(errors="replace") == _holder()
+        return read_regular(path, MAX_LOCK_BYTES, path.parent).decode(errors="replace") == _holder()
     except OSError:
         return False
 

@@ -19,9 +19,9 @@ def shipped(name: str) -> Path:
 
 def located(path: str | Path) -> Path:
     """Resolve a path of a user or a recipe: as it is given, or else below home."""
-    given = Path(path)
-    below = root() / given  # os.path: to a Path, a name that is too long is an error
-    return below if not os.path.exists(given) and os.path.exists(below) else given
+    named = Path(path)
+    below = root() / named  # os.path: to a Path, a name that is too long is an error
+    return below if not os.path.exists(named) and os.path.exists(below) else named
 
 
 def stored(path: str) -> str:

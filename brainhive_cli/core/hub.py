@@ -3,20 +3,19 @@
 import fnmatch
 import hashlib
 import shlex
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import file_names, home, sha256_sums
+from brainhive_cli.core import home, sha256_sums
 from brainhive_cli.core.errors import MissingData, first_line
+from brainhive_cli.core.files import atomic_write, below, read_regular
 from brainhive_cli.core.needs import Need
-from brainhive_cli.core.plain_files import read_regular
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 """Weights of the demo, for `demo:` references."""
-LARGE = 64_000_000
+MIN_KEPT_DIGEST_BYTES = 64_000_000
 """Bytes from which the digest of a file is kept, and computed again only if its size or time has changed."""
 DIGESTS = ".digests"
 """Where such digests are kept, below home."""
@@ -50,16 +49,16 @@ def folder(
     """
     scheme, colon, rest = reference.partition(":")
     if colon and scheme == "hub":
-        kind, repository, below, revision = _parse(rest, owner)
+        kind, repository, subfolder, revision = _parse(rest, owner)
         options: dict[str, Any] = {"revision": revision, "local_files_only": local}
-        patterns = _patterns(below, allow or ["**"])
+        patterns = _patterns(subfolder, allow or ["**"])
         root = Path(snapshot(repository, kind, allow_patterns=patterns, **options))
-        if not (root / below).is_dir():
+        if not (root / subfolder).is_dir():
             names = ", ".join(sorted(path.name for path in root.iterdir()))
-            raise MissingData(f"{repository} has no folder {below!r}", f"it has: {names}")
-        return root / below
+            raise MissingData(f"{repository} has no folder {subfolder!r}", f"it has: {names}")
+        return root / subfolder
     if scheme == "demo" and colon:
-        path = file_names.below(DEMO_WEIGHTS, rest, source="the reference demo:", error=MissingData)
+        path = below(DEMO_WEIGHTS, rest, source="the reference demo:", error=MissingData)
     else:
         path = home.located(reference)
     if not reference or not path.is_dir():
@@ -118,8 +117,8 @@ def holds(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS
     """
     for pattern in weights:
         with suppress(MissingData):
-            found = folder(reference, allow=(*files, pattern), local=True)
-            if any(found.glob(pattern)) and all((found / name).is_file() for name in files):
+            path = folder(reference, allow=(*files, pattern), local=True)
+            if any(path.glob(pattern)) and all((path / name).is_file() for name in files):
                 return True
     return False
 
@@ -150,22 +149,23 @@ def need(
         absent = next((file for file in files if not (home.located(reference) / file).is_file()), weights[0])
         return Need(name, None, MissingData(f"{reference} has no {absent}", "download it again"))
     try:
-        kind, repository, below, revision = _parse(rest, "")
-        patterns = _patterns(below, [*files, *weights])
+        kind, repository, subfolder, revision = _parse(rest, "")
+        patterns = _patterns(subfolder, [*files, *weights])
         with quiet():
-            found = snapshot(repository, kind, revision=revision, allow_patterns=patterns, dry_run=True)
+            listed = snapshot(repository, kind, revision=revision, allow_patterns=patterns, dry_run=True)
     except Unreachable as error:
         words = [f"--revision={revision}"] if revision else []
-        line = download_line(repository, kind, _patterns(below, [*files, *also, weights[0]]), *words)
+        line = download_line(repository, kind, _patterns(subfolder, [*files, *also, weights[0]]), *words)
         return Need(name, size, Unreachable(error.message, f"on a machine with a network: {line}"))
     except MissingData as error:
         return Need(name, None, error)
-    by_pattern = [fnmatch.filter([file.filename for file in found], p) for p in _patterns(below, weights)]
+    names = [file.filename for file in listed]
+    by_pattern = [fnmatch.filter(names, pattern) for pattern in _patterns(subfolder, weights)]
     if (chosen := next(filter(None, by_pattern), None)) is None:
         absent = f"{repository} has no {patterns[len(files)]}"
         return Need(name, None, MissingData(absent, "check the name and variant"))
-    taken = {*_patterns(below, files), *chosen}
-    return Need(name, sum(f.file_size or 0 for f in found if f.will_download and f.filename in taken))
+    needed = {*_patterns(subfolder, files), *chosen}
+    return Need(name, sum(f.file_size or 0 for f in listed if f.will_download and f.filename in needed))
 
 
 def download_line(repository: str, repo_type: str, patterns: Sequence[str], *more: str) -> str:
@@ -189,13 +189,13 @@ def _parse(rest: str, owner: str) -> tuple[str, str, str, str | None]:
     if len(parts) == 1 and owner:
         parts = [owner, *parts]
     inside = "/".join(parts[2:])
-    given = filter(None, [inside, revision])
-    file_names.below(Path(), *given, source=f"hub:{rest} names", error=MissingData)
+    names = filter(None, [inside, revision])
+    below(Path(), *names, source=f"hub:{rest} names", error=MissingData)
     return kind, "/".join(parts[:2]), inside, revision or None
 
 
-def _patterns(below: str, allow: Sequence[str]) -> list[str]:
-    return [f"{below}/{pattern}" if below else pattern for pattern in allow]
+def _patterns(subfolder: str, allow: Sequence[str]) -> list[str]:
+    return [f"{subfolder}/{pattern}" if subfolder else pattern for pattern in allow]
 
 
 def _failure(repository: str, error: Exception, repo_type: str, options: Mapping[str, Any]) -> MissingData:
@@ -259,19 +259,15 @@ def _file_digest(file: Path) -> str:
     blob = file.resolve().name  # the hub's cache names a large file by its sha256 already
     if file.is_symlink() and len(blob) == 64:
         return blob
-    if file.stat().st_size < LARGE:
+    if file.stat().st_size < MIN_KEPT_DIGEST_BYTES:
         return sha256_sums.digest(file)
-    kept = home.root() / DIGESTS / hashlib.sha256(home.portable(str(file.absolute())).encode()).hexdigest()
+    cache = home.root() / DIGESTS / hashlib.sha256(home.portable(str(file.absolute())).encode()).hexdigest()
     stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
     with suppress(OSError, ValueError):
-        known, found = read_regular(kept).decode().rsplit(" ", 1)
-        if known == stamp:
-            return found
-    found = sha256_sums.digest(file)
-    with suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            part = Path(folder, kept.name)
-            part.write_text(f"{stamp} {found}")
-            file_names.publish(part, kept)
-    return found
+        recorded, content_digest = read_regular(cache).decode().rsplit(" ", 1)
+        if recorded == stamp:
+            return content_digest
+    content_digest = sha256_sums.digest(file)
+    with suppress(OSError), atomic_write(cache) as part:
+        part.write_text(f"{stamp} {content_digest}")
+    return content_digest

@@ -182,7 +182,7 @@ class Measurements:
         """
         if (found := document.get("schema")) != SCHEMA:
             raise BrainhiveError(
-                f"{path} holds metrics of schema {documents.shown(found)}, this version reads {SCHEMA}",
+                f"{path} holds metrics of schema {documents.show_value(found)}, this version reads {SCHEMA}",
                 "run its command again with --again",
             )
         notes = documents.check(document.get("notes"), f"{path}: notes", Notes)
@@ -190,7 +190,7 @@ class Measurements:
         found_all = documents.check(content, str(path), cls)
         if absent := [name for name in notes.get("sources", []) if name not in found_all.scopes]:
             raise BrainhiveError(
-                f"{path}: notes.sources names {documents.shown(absent[0])}, which is no scope of it",
+                f"{path}: notes.sources names {documents.show_value(absent[0])}, which is no scope of it",
                 documents.AGAIN,
             )
         return found_all

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.file_names import publish
+from brainhive_cli.core.files import atomic_write
 
 NAME = "pace.json"
 """The file below the runs that keeps seconds a unit, by what was done where."""
@@ -33,10 +33,8 @@ class Work:
 def remember(runs: Path, key: str, work: Work, seconds: float) -> None:
     """Keep how long a unit took; what was known before gives way."""
     found = {**_read(runs), key: seconds / work.count}
-    runs.mkdir(parents=True, exist_ok=True)
-    part = runs / f".{NAME}.part"
-    part.write_text(json.dumps(found, indent=2), encoding="utf-8")
-    publish(part, runs / NAME)
+    with atomic_write(runs / NAME) as part:
+        part.write_text(json.dumps(found, indent=2), encoding="utf-8")
 
 
 def estimate(runs: Path, key: str, work: Work) -> str:

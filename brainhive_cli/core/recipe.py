@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from brainhive_cli.core import home, recipe_files
-from brainhive_cli.core.documents import shown
+from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.recipe_files import lay_over
 
@@ -151,7 +151,7 @@ def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -
     for key in keys:
         if (value := getattr(section, key)) != fields[key].get_default(call_default_factory=True):
             plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-            raise RecipeError(f"{key} has no effect {when}, and is {shown(plain)}", hint)
+            raise RecipeError(f"{key} has no effect {when}, and is {show_value(plain)}", hint)
 
 
 class Paths(Section):
@@ -355,7 +355,7 @@ def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
             raise RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"], where)) from error
         reason = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
         hint = _example(model, first, where) or "fix the recipe, flag or override"
-        raise RecipeError(f"{key}: {reason}, got {shown(first['input'])}", hint) from error
+        raise RecipeError(f"{key}: {reason}, got {show_value(first['input'])}", hint) from error
 
 
 def _below(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[type[BaseModel], list[str]]:

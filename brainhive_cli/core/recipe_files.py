@@ -28,7 +28,7 @@ def find(command: str, name: str | None) -> Path:
     own = sorted(shipped().rglob(f"{command}.yaml"))
     known = [file.parent.relative_to(shipped()).as_posix() for file in own if file.parent != shipped()]
     raise RecipeError(
-        f"no recipe {documents.shown(name)}: neither a file nor a shipped recipe",
+        f"no recipe {documents.show_value(name)}: neither a file nor a shipped recipe",
         f"{guess(name, known)}shipped for {command}: {', '.join(known) or 'none'}",
     )
 
@@ -49,7 +49,7 @@ def parse(text: str, override: str) -> Any:
     Raises:
         RecipeError: if it is not.
     """
-    where = f"the value of {documents.shown(override)}"
+    where = f"the value of {documents.show_value(override)}"
     return documents.parse(text, where, Any, "quote it for the shell", RecipeError, is_yaml=True)
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from brainhive_cli.core import documents, sha256_sums, weights
 from brainhive_cli.core.errors import BrainhiveError, first_line
+from brainhive_cli.core.files import open_regular
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.plain_files import open_regular
 from brainhive_cli.core.runs import FINISHED, LARGEST
 
 
@@ -41,9 +41,9 @@ def check(folder: Path) -> RunFiles:
     counts = Counter[str]()
     problems = list(sha256_sums.problems(folder, but=READERS))  # which compare the digest too
     if listed:
-        unlisted = [folder / name for name in sha256_sums.documents(folder) if name not in listed]
+        unlisted = [folder / name for name in sha256_sums.list_documents(folder) if name not in listed]
         problems += [f"{path} is not in {sha256_sums.NAME}" for path in unlisted]
-    for path in sha256_sums.files(folder):
+    for path in sha256_sums.list_files(folder):
         if path.suffix not in READERS:
             continue
         kind, read = READERS[path.suffix]

@@ -16,10 +16,17 @@ from brainhive_cli.core import console, documents, environment, home, interrupti
 from brainhive_cli.core.checkpoints import Checkpoint
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line, guess
 from brainhive_cli.core.file_lock import FileLock, is_own
-from brainhive_cli.core.file_names import below, publish, remove, within
+from brainhive_cli.core.files import (
+    atomic_write,
+    below,
+    open_no_link,
+    read_regular,
+    refuse_links,
+    remove,
+    within,
+)
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Notes
-from brainhive_cli.core.plain_files import open_no_link, read_regular, refuse_links
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.recipe_files import to_yaml
 
@@ -165,16 +172,13 @@ class RunFolder:
     def replace(self, name: str, write: Callable[[Path], Any]) -> Path:
         """Let `write` fill a path next to the final one, then rename it; works for files and folders."""
         final = within(self.path, name, "a file of a run,")
-        final.parent.mkdir(parents=True, exist_ok=True)
-        part = final.with_name(f".{final.stem}.part{final.suffix}")
-        remove(part)  # of an interrupted command; a link would lead the writer elsewhere
-        write(part)
-        interruption.check()
-        if name != FINISHED:  # whose digest is listed before
-            sha256_sums.forget(self.path, name)
-        if final.is_dir():
-            remove(final)
-        publish(part, final)
+        with atomic_write(final) as part:
+            write(part)
+            interruption.check()
+            if name != FINISHED:  # whose digest is listed before
+                sha256_sums.forget(self.path, name)
+            if final.is_dir():
+                remove(final)
         return final
 
     def checkpoint(self, name: str) -> Checkpoint:
@@ -211,7 +215,7 @@ class RunFolder:
         for problem in sha256_sums.problems(self.path, but={FINISHED}):
             raise BrainhiveError(problem, sha256_sums.AGAIN)
         text = _as_json(measurements.as_dict()).encode()
-        listed = sha256_sums.take(self.path) | {FINISHED: hashlib.sha256(text).hexdigest()}
+        listed = sha256_sums.digest_documents(self.path) | {FINISHED: hashlib.sha256(text).hexdigest()}
 
         def write(part: Path) -> None:
             part.write_bytes(text)

@@ -3,47 +3,42 @@
 import hashlib
 import re
 from collections.abc import Container, Iterator, Mapping
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from brainhive_cli.core.file_names import publish
-from brainhive_cli.core.file_names import remove as remove_path
-from brainhive_cli.core.plain_files import TRACKERS, open_regular, read_regular
+from brainhive_cli.core.files import TRACKERS, atomic_write, open_regular, read_regular
 
 NAME = "SHA256SUMS"
 DOCUMENTS = {".json", ".yaml", ".csv", ".html"}
 """The files of a run that have a digest there; weights and stores carry their own."""
 RUN = ("recipe.yaml", "metrics.json")
 """Files of a run, of which one must lie next to a list: a list elsewhere governs none of its documents."""
-HIGHEST = 6
+MAX_FOLDERS_ABOVE = 6
 """Folders above a document that may have the list: `run/cells/VARIANT/CELL/model/config.json` needs five."""
 AGAIN = f"copy it again; if you changed it on purpose, delete {NAME}"
 """What to do about a document that differs from its digest."""
-LARGEST = 1 << 24
+MAX_LIST_BYTES = 1 << 24
 LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
 def write(folder: Path, listed: Mapping[str, str]) -> None:
     """Write digests by name as a folder's list, under the final name only when complete."""
-    part = folder / f".{NAME}.part"
-    remove_path(part)
-    part.write_text("".join(f"{listed[name]}  {name}\n" for name in sorted(listed)), encoding="utf-8")
-    publish(part, folder / NAME)
+    with atomic_write(folder / NAME) as part:
+        part.write_text("".join(f"{listed[name]}  {name}\n" for name in sorted(listed)), encoding="utf-8")
     _parsed.cache_clear()
 
 
-def take(folder: Path) -> dict[str, str]:
+def digest_documents(folder: Path) -> dict[str, str]:
     """Digest all documents of a folder, by name."""
-    return {name: digest(folder / name) for name in documents(folder)}
+    return {name: digest(folder / name) for name in list_documents(folder)}
 
 
 def forget(folder: Path, name: str) -> None:
     """Take a document, or those below a folder, off the list before it is written anew."""
     listed = read(folder)
-    kept = {each: found for each, found in listed.items() if each != name and not each.startswith(f"{name}/")}
-    if len(kept) < len(listed):
-        write(folder, kept)
+    rest = {key: value for key, value in listed.items() if key != name and not key.startswith(f"{name}/")}
+    if len(rest) < len(listed):
+        write(folder, rest)
 
 
 def problems(folder: Path, but: Container[str] = ()) -> Iterator[str]:
@@ -53,13 +48,13 @@ def problems(folder: Path, but: Container[str] = ()) -> Iterator[str]:
         folder: The folder that has the list.
         but: Names that are written again, or endings of which the content is checked elsewhere.
     """
-    for name, known in read(folder).items():
+    for name, recorded_digest in read(folder).items():
         path = folder / name
         if name in but:
             continue
         if not path.is_file():
             yield f"{path} is missing"
-        elif path.suffix not in but and digest(path) != known:
+        elif path.suffix not in but and digest(path) != recorded_digest:
             yield changed(path)
 
 
@@ -68,14 +63,14 @@ def changed(path: Path) -> str:
     return f"{path} was changed or damaged: {NAME} has another digest of it"
 
 
-def documents(folder: Path) -> Iterator[str]:
+def list_documents(folder: Path) -> Iterator[str]:
     """Name the documents below a folder that a list should have, in order."""
-    for path in files(folder):
+    for path in list_files(folder):
         if path.suffix in DOCUMENTS:
             yield path.relative_to(folder).as_posix()
 
 
-def files(folder: Path) -> Iterator[Path]:
+def list_files(folder: Path) -> Iterator[Path]:
     """List the files of a run, in order."""
     for path in sorted(folder.rglob("*.*")):
         parts = path.relative_to(folder).parts
@@ -87,7 +82,7 @@ def files(folder: Path) -> Iterator[Path]:
 def read(folder: Path) -> Mapping[str, str]:
     """Read a folder's list: digests by name; empty where there is none."""
     path = folder / NAME
-    if not path.is_file() or (about := path.stat()).st_size > LARGEST:
+    if not path.is_file() or (about := path.stat()).st_size > MAX_LIST_BYTES:
         return {}
     return _parsed(path.absolute(), about.st_mtime_ns, about.st_size)
 
@@ -95,11 +90,11 @@ def read(folder: Path) -> Mapping[str, str]:
 def recorded(path: Path) -> str:
     """Look a file's digest up in the list of the folder that it is in, or of one above; empty if in none."""
     path = path.absolute()
-    for above in path.parents[:HIGHEST]:
+    for above in path.parents[:MAX_FOLDERS_ABOVE]:
         listed = read(above)
-        found = listed.get(path.relative_to(above).as_posix(), "")
-        if found and any((above / name).is_file() for name in RUN):
-            return found
+        digest_of = listed.get(path.relative_to(above).as_posix(), "")
+        if digest_of and any((above / name).is_file() for name in RUN):
+            return digest_of
     return ""
 
 
@@ -109,15 +104,8 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def remove(folder: Path) -> None:
-    """Remove the list, before a document changes."""
-    with suppress(FileNotFoundError):
-        (folder / NAME).unlink()
-    _parsed.cache_clear()
-
-
 @lru_cache(maxsize=64)
 def _parsed(path: Path, mtime_ns: int, size: int) -> Mapping[str, str]:
     """Parse a list once for each time that it was changed; it is looked up for each document."""
-    lines = read_regular(path, LARGEST).decode("utf-8", "replace").splitlines()
-    return {found[2]: found[1] for found in map(LINE.fullmatch, lines) if found}
+    lines = read_regular(path, MAX_LIST_BYTES).decode("utf-8", "replace").splitlines()
+    return {line[2]: line[1] for line in map(LINE.fullmatch, lines) if line}

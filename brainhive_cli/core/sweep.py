@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.file_names import below
+from brainhive_cli.core.files import below
 from brainhive_cli.core.recipe import Recipe, split, validate
 
 OF_THE_RUN = ("dataset", "paths", "run", "published", "sweep", "ablations")

@@ -22,23 +22,23 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from brainhive_cli.core import companions, foreign_code, zip_members
+from brainhive_cli.core import archives, environment, foreign_code
+from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.documents import DOWNLOAD
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.machine_errors import is_of_the_machine
 
 OTHER_MODEL = "these weights are for another model, or of another size"
 DIGEST = "digest"
 """The key, in the metadata of our safetensors, of a digest over names, dtypes, shapes and bytes."""
-OURS = re.compile("[0-9a-f]{32}")
+OUR_DIGEST = re.compile("[0-9a-f]{32}")
 """What that digest looks like; what others keep under this key is none of ours."""
-BLOCK_BYTES = 1 << 24
+DIGESTED_BYTES = 1 << 24
 """Bytes that are digested at a time."""
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 """First bytes of what torch.save writes, now and before version 1.6."""
 WRAPPINGS = ("teacher", "model", "state_dict", "model_state_dict")
 """Keys below which training codes keep the weights: full DINO, SynCLR, DreamSim's CLIPs, MindEye1."""
-WIDEST, DEEPEST = 1 << 20, 1000
+MAX_WIDTH, MAX_LAYERS = 1 << 20, 1000
 """The largest width or count, and the most layers, that the config of a model may state."""
 FACTORS = ("scaling_factor", "num_train_timesteps")
 """Keys of autoencoders and schedulers by whose value is divided."""
@@ -46,9 +46,9 @@ LAYERS = re.compile(r"layers|depth|num_blocks")
 """What the keys of numbers of layers have in their names."""
 SIZES = re.compile(r"size|dim|num_|channels|groups|layers|depth|heads")
 """What the keys of other counts have; elsewhere -1 may stand for none."""
-LARGEST_REPEATED = 1 << 30
+MAX_REPEATED_BYTES = 1 << 30
 """Bytes of a tensor that may repeat the numbers it is stored by, as expanded ones do."""
-SHOWN = 200
+MAX_REASON_CHARACTERS = 200
 """Characters of a library's reason that a message shows: torch's may fill a page."""
 
 
@@ -71,12 +71,12 @@ def read(path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = Missing
         if not _is_torch(path):
             with _mappable(path) as mapped:
                 return load_file(mapped)
-        found = _load(path, "cpu")
+        content = _load(path, "cpu")
         for wrapping in WRAPPINGS:
-            if not isinstance(found, dict):
-                raise TypeError(f"it holds a {type(found).__name__}, not tensors by name")
-            found = found.get(wrapping, found)
-        return {str(name): value.detach() for name, value in found.items() if _is_dense(value, path)}
+            if not isinstance(content, dict):
+                raise TypeError(f"it holds a {type(content).__name__}, not tensors by name")
+            content = content.get(wrapping, content)
+        return {str(name): value.detach() for name, value in content.items() if _is_dense(value, path)}
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -87,10 +87,10 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         BrainhiveError: if it is damaged.
     """
     with reading(path, "training goes on from the one before, or anew", BrainhiveError, files=(path,)):
-        found: dict[str, Any] = _load(path, device)
-        if not isinstance(found, dict):
-            raise TypeError(f"it holds a {type(found).__name__}")
-        return found
+        content: dict[str, Any] = _load(path, device)
+        if not isinstance(content, dict):
+            raise TypeError(f"it holds a {type(content).__name__}")
+        return content
 
 
 def verify(path: Path) -> None:
@@ -135,9 +135,9 @@ def fill(
     """
     needed = module.state_dict()
     for key in sorted(needed.keys() | state.keys()):
-        found, own = (tuple(each[key].shape) if key in each else "none" for each in (state, needed))
-        if found != own:
-            raise error(f"{where}: {key} has shape {found}, {own} is needed", hint)
+        shape, expected = (tuple(each[key].shape) if key in each else "none" for each in (state, needed))
+        if shape != expected:
+            raise error(f"{where}: {key} has shape {shape}, {expected} is needed", hint)
         if state[key].is_floating_point() != needed[key].is_floating_point():
             kinds = f"is of {state[key].dtype}, {needed[key].dtype} is needed"
             raise error(f"{where}: {key} {kinds}", hint)
@@ -165,10 +165,10 @@ def reading(
         for path in files:
             _verify(path, hint)
         yield
-    except Exception as reason:
-        if isinstance(reason, BrainhiveError) or is_of_the_machine(reason) or companions.behind(reason):
-            raise
-        if foreign_code.mistake(reason):  # not the file's fault
+    except BrainhiveError:
+        raise
+    except Exception as reason:  # which may be the machine's, a broken library's, or code's of the user
+        if is_of_the_machine(reason) or environment.failed_import(reason) or foreign_code.mistake(reason):
             raise
         _raise_interrupt(reason)
         raise error(f"{where} {problem}: {_why(reason)}", hint) from reason
@@ -190,10 +190,12 @@ def check_sizes(
             todo += [(f"{key}.{name}".lstrip("."), each) for name, each in value.items()]
         elif isinstance(value, list | tuple):
             todo += [(key, each) for each in value]
-        elif isinstance(value, int) and abs(value) > (most := DEEPEST if LAYERS.search(key) else WIDEST):
-            raise error(f"{where}: {key} is {value}, and at most {most} is possible", hint)
-        elif isinstance(value, int) and value < 0 and SIZES.search(key):
-            raise error(f"{where}: {key} is {value}, and no size is negative", hint)
+        elif isinstance(value, int):
+            most = MAX_LAYERS if LAYERS.search(key) else MAX_WIDTH
+            if abs(value) > most:
+                raise error(f"{where}: {key} is {value}, and at most {most} is possible", hint)
+            if value < 0 and SIZES.search(key):
+                raise error(f"{where}: {key} is {value}, and no size is negative", hint)
         elif isinstance(value, float) and not math.isfinite(value):
             raise error(f"{where}: {key} is {value}, which is no number", hint)
 
@@ -207,7 +209,7 @@ def _verify(path: Path, hint: str) -> None:
         return
     with _mappable(path) as mapped, safe_open(mapped, "pt") as opened:
         written = (opened.metadata() or {}).get(DIGEST, "")
-        if OURS.fullmatch(written) and written != _digest(path, opened):
+        if OUR_DIGEST.fullmatch(written) and written != _digest(path, opened):
             raise ValueError("its digest is not the one written with it")
 
 
@@ -221,8 +223,8 @@ def _digest(path: Path, opened: Any) -> str:
             digest.update(f"{name} {value.dtype} {[*value.shape]}\n".encode())
             start, end = header[name]["data_offsets"]
             stream.seek(8 + size + start)
-            for left in range(end - start, 0, -BLOCK_BYTES):
-                digest.update(stream.read(min(BLOCK_BYTES, left)))
+            for left in range(end - start, 0, -DIGESTED_BYTES):
+                digest.update(stream.read(min(DIGESTED_BYTES, left)))
     return digest.hexdigest()
 
 
@@ -235,14 +237,14 @@ def _header(stream: BinaryIO) -> tuple[int, dict[str, Any]]:
 @contextmanager
 def _mappable(path: Path) -> Iterator[Path]:
     """Give a file, or a copy where its file system maps none into memory, as those of some networks do."""
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
             with path.open("rb") as stream, suppress(ValueError):  # it is empty
                 mmap.mmap(stream.fileno(), 1, access=mmap.ACCESS_READ).close()
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
-            path = Path(shutil.copy(path, held.enter_context(TemporaryDirectory())))
+            path = Path(shutil.copy(path, stack.enter_context(TemporaryDirectory())))
         yield path
 
 
@@ -256,7 +258,7 @@ def _is_torch(path: Path) -> bool:
 def _verify_records(path: Path) -> None:
     """Compare the records of an archive with their CRC32, which torch itself does not."""
     with zipfile.ZipFile(path) as archive:
-        records = zip_members.members(archive)
+        records = archives.zip_members(archive)
         if any(record.compress_type != zipfile.ZIP_STORED for record in records):
             raise ValueError("torch writes no compressed records")
         if sum(record.file_size for record in records) > path.stat().st_size:
@@ -289,7 +291,7 @@ def _is_dense(value: Any, path: Path) -> bool:
     if not isinstance(value, Tensor):
         return False
     is_plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
-    most = max(path.stat().st_size, LARGEST_REPEATED)
+    most = max(path.stat().st_size, MAX_REPEATED_BYTES)
     if not is_plain or value.numel() * value.element_size() > most:
         raise ValueError(f"a tensor of shape {[*value.shape]} is not stored whole")
     return True
@@ -310,4 +312,5 @@ def _why(error: Exception) -> str:
     text = " ".join(str(error).split()).rpartition("WeightsUnpickler error: ")[2]
     if named := re.search(r"GLOBAL (\S+) was not", text):
         return f"it holds more than tensors, {named[1]}, and no code of a file is run"
-    return (text if len(text) <= SHOWN else f"{text[:SHOWN]}…") or type(error).__name__
+    is_long = len(text) > MAX_REASON_CHARACTERS
+    return f"{text[:MAX_REASON_CHARACTERS]}…" if is_long else text or type(error).__name__

@@ -1,22 +1,22 @@
 """What there is of a data set: pictures, raw and prepared recordings, stores, and what is bad in it."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from brainhive_cli.core import console
+from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import published_data
 from brainhive_cli.data.datasets import Dataset, StimulusSet
-from brainhive_cli.data.inventory_part import Part
-from brainhive_cli.data.raw_inventory import raw_recordings, raw_subjects
+from brainhive_cli.data.preparations import Merged
 from brainhive_cli.data.signal_stores import recorded_subjects
-from brainhive_cli.data.stores.matching import PICTURES, match, shown
+from brainhive_cli.data.stores.ids import PICTURES, match_names, summarise_names
 from brainhive_cli.data.stores.recordings import Recording, SignalStore, size_of
 from brainhive_cli.data.stores.target_store import TargetStore
 
@@ -28,10 +28,62 @@ HOLD_PICTURES = (*PICTURES, ".parquet", ".tar", "nsd_stimuli.hdf5", "_3fps.pt")
 """Ends of the names of files that hold pictures, of some data set or another."""
 ANNOTATIONS: Sequence[Literal["masks", "labels"]] = ("masks", "labels")
 """What is looked at with the pictures that have it."""
-SAMPLE = 64
+SAMPLED_ITEMS = 64
 """Pictures of a split that are decoded, and trials that are looked at, evenly over all."""
 COLUMNS = ("part", "size", "state")
 """Of the table; the splits stand in between."""
+
+
+@dataclass
+class Part:
+    """One part of a data set.
+
+    Attributes:
+        name: Pictures, a subject's recordings, or a store.
+        counts: Of each split, in words.
+        size: Bytes; None where they are not counted.
+        problem: The first bad thing, with a way out; MissingData if it is something that is not there.
+        is_whole: Whether all is there that the publisher has of it; less may be wanted.
+        is_raw: Whether it has to be prepared first.
+    """
+
+    name: str
+    counts: dict[str, str] = field(default_factory=dict)
+    size: int | None = None
+    problem: BrainhiveError | None = None
+    is_whole: bool = True
+    is_raw: bool = False
+
+    def note(self, error: BrainhiveError) -> None:
+        """Keep an error, if it is the first."""
+        self.problem = self.problem or error
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Keep the error, if it is the first, that ends the block."""
+        try:
+            yield
+        except BrainhiveError as error:
+            self.note(error)
+
+    @property
+    def state(self) -> str:
+        """Whether it is complete, partial, not prepared, missing or bad."""
+        if self.problem is None:
+            return "complete" if self.is_whole else "partial"
+        if not isinstance(self.problem, MissingData):
+            return "bad"
+        return "not prepared" if self.is_raw else "missing"
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether nothing of it is there."""
+        return self.state == "missing" and not self.counts and not self.size
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give plain values, for JSON."""
+        problem = self.problem.in_one_line if self.problem else ""
+        return {"counts": self.counts, "bytes": self.size, "state": self.state, "problem": problem}
 
 
 @dataclass(frozen=True)
@@ -56,8 +108,8 @@ class Inventory:
         for error in (part.problem for part in self.parts if part.problem):
             by_hint.setdefault((type(error), error.hint), []).append(error)
         return [
-            kind(found[0].message + (f", and {len(found) - 1} more" if len(found) > 1 else ""), hint)
-            for (kind, hint), found in by_hint.items()
+            kind(errors[0].message + (f", and {len(errors) - 1} more" if len(errors) > 1 else ""), hint)
+            for (kind, hint), errors in by_hint.items()
         ]
 
     @property
@@ -120,23 +172,26 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
         return Inventory(config.kind, (), folder, (part,))
     pictures, images = _pictures(dataset, folder, everything)
     signals = paths.under_home("signals") / dataset.recorded_as
-    recorded = {*recorded_subjects(dataset, paths), *raw_subjects(config, paths)}
+    raw = None  # what `prepare` reads, if it reads anything of this data set
+    if config.kind in parts.kinds("preparations"):
+        raw = parts.resolve("preparations", {"kind": config.kind, "root": config.root}).build(paths)
+    recorded = {*recorded_subjects(dataset, paths), *(raw.subjects if raw else ())}
     chosen = sorted(recorded) if subjects is None else subjects
     stores = {subject: sorted(signals.glob(f"*/sub-{subject:02d}.h5")) for subject in chosen}
-    parts = [pictures]
+    listed = [pictures]
     for subject in () if dataset.is_simulated else chosen:
         part = _recordings(dataset, subject, images)
         if part.state == "missing" and stores[subject]:  # which is all that is needed
             continue
-        if part.state == "missing" and (raw := raw_recordings(config, paths, subject)):
-            part = raw
-        parts.append(part)
+        if part.state == "missing" and raw and subject in raw.subjects:
+            part = _raw_recordings(config, raw, paths, subject)
+        listed.append(part)
     for path in (path for found in stores.values() for path in found):
-        parts.append(_signal_store(dataset, path, images, everything))
+        listed.append(_signal_store(dataset, path, images, everything))
     embeddings = paths.under_home("embeddings") / dataset.name
     encoders = sorted({path.stem for split in dataset.splits for path in (embeddings / split).glob("*.h5")})
-    parts += [_targets(embeddings, encoder, images) for encoder in encoders]
-    return Inventory(dataset.name, dataset.splits, folder, tuple(parts))
+    listed += [_targets(embeddings, encoder, images) for encoder in encoders]
+    return Inventory(dataset.name, dataset.splits, folder, tuple(listed))
 
 
 def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[Part, dict[str, StimulusSet]]:
@@ -144,17 +199,17 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
     expected = PUBLISHED.get(dataset.name, {})
     for split in dataset.splits:
         try:
-            images[split] = found = dataset.images(split)
+            images[split] = stimuli = dataset.images(split)
             least = expected.get(split, 0)
-            part.counts[split] = f"{len(found):,}" + (f" of {least:,}" if len(found) < least else "")
-            if len(found) < least:
+            part.counts[split] = f"{len(stimuli):,}" + (f" of {least:,}" if len(stimuli) < least else "")
+            if len(stimuli) < least:
                 raise MissingData(
-                    f"{dataset.name} has {len(found):,} of {least:,} {split} pictures", _way(dataset)
+                    f"{dataset.name} has {len(stimuli):,} of {least:,} {split} pictures", _way(dataset)
                 )
-            for index in range(len(found)) if everything else _some(len(found)):
-                found.open(index)
-                for what in (each for each in ANNOTATIONS if getattr(found, each)):
-                    found.reader(what)(index)
+            for index in range(len(stimuli)) if everything else _some(len(stimuli)):
+                stimuli.open(index)
+                for what in (each for each in ANNOTATIONS if getattr(stimuli, each)):
+                    stimuli.reader(what)(index)
         except BrainhiveError as error:
             part.note(_fetchable(error, dataset))
     if folder and folder.is_dir():
@@ -173,7 +228,9 @@ def _way(dataset: Dataset) -> str:
 
 def _some(count: int) -> list[int]:
     """Choose rows evenly, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(int)).tolist() if count else []
+    if not count:
+        return []
+    return np.unique(np.linspace(0, count - 1, min(count, SAMPLED_ITEMS)).astype(int)).tolist()
 
 
 def _bytes_of_pictures(folder: Path) -> list[int]:
@@ -194,27 +251,63 @@ def _recordings(dataset: Dataset, subject: int, images: Mapping[str, StimulusSet
     except MissingData as error:
         part.note(_fetchable(error, dataset))
         return replace(part, size=None)
-    try:
+    with part.noting():
         for split in dataset.splits:
             recording = dataset.recording(subject, split)
             part.size = (part.size or 0) + size_of(recording)
             _look(part, dataset, recording, split, images, f"{dataset.name} subject {subject}")
-    except BrainhiveError as error:
-        part.note(error)
-        part.size = part.size or None
+    part.size = part.size or None
+    return part
+
+
+def _raw_recordings(config: Any, raw: Any, paths: Paths, subject: int) -> Part:
+    """Count the trials of a subject's raw recordings, and say how they are prepared."""
+    part, absent = Part(f"subject {subject}, raw", is_raw=True), MissingData("")
+    shapes: dict[int, Mapping[str, Sequence[int]]] = {}
+    files: set[Path] = set()
+    prepare = f"brainhive prepare --from {config.kind}"
+    prepare += f" preparation.root={config.root}" if config.root else ""
+    unprepared = MissingData(
+        f"{config.kind} subject {subject}: raw recordings that are not prepared", prepare
+    )
+    with part.noting():
+        if isinstance(raw, Merged):  # files that hold all sessions together
+            files.update(raw.files(subject))
+            for split in raw.splits:
+                count, most = raw.recording(subject, split).signal.shape[:2]
+                part.counts[split] = f"{count:,} × {most}"
+            raise unprepared
+        section = parts.resolve("preparations", {"kind": config.kind, "root": config.root})
+        has_sessions = "sessions" in type(section).model_fields
+        for session in raw.sessions(subject):
+            only = section.model_copy(update={"sessions": [session]}) if has_sessions else section
+            try:
+                files.update(only.build(paths).files(subject))
+                shapes[session] = raw.shapes(subject, session)
+            except MissingData as error:
+                absent = absent if absent.message else error
+        if not absent.message:
+            raise unprepared
+        if shapes:
+            some = f"{prepare} --subjects {subject} preparation.sessions={','.join(map(str, shapes))}"
+            absent = MissingData(absent.message, f"{absent.hint}; or take what is there: {some}")
+        raise absent
+    part.size = sum(path.stat().st_size for path in files) or None
+    for split in dict.fromkeys(split for each in shapes.values() for split in each):
+        part.counts[split] = f"{sum(each[split][0] for each in shapes.values() if split in each):,} trials"
+    if absent.message:
+        part.name += f": sessions {', '.join(map(str, shapes)) or 'none'}"
     return part
 
 
 def _signal_store(dataset: Dataset, path: Path, images: Mapping[str, StimulusSet], everything: bool) -> Part:
     part = Part(f"signals {path.parent.name}/{path.stem}", size=path.stat().st_size)
-    try:
+    with part.noting():
         store = SignalStore.open(path)
         if everything:
             store.verify()
         for split, recording in store.splits.items():
             _look(part, dataset, recording, split, images, str(path))
-    except BrainhiveError as error:
-        part.note(error)
     return part
 
 
@@ -233,8 +326,8 @@ def _look(
     part.is_whole &= stimuli >= shown
     of = f" of {shown:,}" if stimuli < shown else ""
     part.counts[split] = f"{stimuli:,}{of} × {most if least == most else f'{least}–{most}'}"
-    for problem in (_unknown_pictures, _bad_values):
-        if text := problem(recording, split, images):
+    for text in (_unknown_pictures(recording, split, images), _bad_values(recording)):
+        if text:
             part.note(BrainhiveError(f"{where}, {split}: {text}", "download it, or prepare it, again"))
 
 
@@ -243,43 +336,38 @@ def _unknown_pictures(recording: Recording, split: str, images: Mapping[str, Sti
         return ""
     names = list(recording.image_ids)
     try:
-        unknown = match(names, list(images[split].image_ids), each_once=False).unknown
+        unknown = match_names(names, list(images[split].image_ids), each_once=False).unknown
     except BrainhiveError as error:
         return error.message
     if not unknown:
         return ""
-    for other, found in images.items():
-        if other != split and not match(unknown, list(found.image_ids), each_once=False).unknown:
-            return f"its pictures are those of {other}: {shown(unknown, len(names))}"
-    return f"signals of pictures that the data set does not have: {shown(unknown, len(names))}"
+    for other, stimuli in images.items():
+        if other != split and not match_names(unknown, list(stimuli.image_ids), each_once=False).unknown:
+            return f"its pictures are those of {other}: {summarise_names(unknown, len(names))}"
+    return f"signals of pictures that the data set does not have: {summarise_names(unknown, len(names))}"
 
 
-def _bad_values(recording: Recording, split: str, images: Mapping[str, StimulusSet]) -> str:
-    rows = np.stack(
-        [np.asarray(recording.signal[row][0], np.float32) for row in _some(len(recording.image_ids))]
-    )
-    if not np.isfinite(rows).all():
+def _bad_values(recording: Recording) -> str:
+    rows = [np.asarray(recording.signal[row][0], np.float32) for row in _some(len(recording.image_ids))]
+    sample = np.stack(rows)  # [n, C, T]
+    if not np.isfinite(sample).all():
         return "values that are not finite"
-    is_flat = (rows == rows[:1, :, :1]).all(axis=(0, 2))  # [C]
-    return (
-        f"{is_flat.sum()} flat channels or voxels of {len(is_flat)}"
-        if is_flat.any() and len(rows) > 1
-        else ""
-    )
+    is_flat = (sample == sample[:1, :, :1]).all(axis=(0, 2))  # [C]
+    if not is_flat.any() or len(sample) < 2:
+        return ""
+    return f"{is_flat.sum()} flat channels or voxels of {len(is_flat)}"
 
 
 def _targets(embeddings: Path, encoder: str, images: Mapping[str, StimulusSet]) -> Part:
     part = Part(f"targets {encoder}", size=0)
-    for split, found in images.items():
+    for split, stimuli in images.items():
         path = embeddings / split / f"{encoder}.h5"
         if not path.is_file():
             part.note(MissingData(f"no {path}", f"brainhive embed --splits {split} --encoders {encoder}"))
             continue
         part.size = (part.size or 0) + path.stat().st_size
-        try:
+        with part.noting():
             store = TargetStore.open(path)
             part.counts[split] = f"{len(store.image_ids):,}"
-            store.refuse_other_pictures(found.image_ids, f"brainhive embed --encoders {encoder}")
-        except BrainhiveError as error:
-            part.note(error)
+            store.refuse_other_pictures(stimuli.image_ids, f"brainhive embed --encoders {encoder}")
     return part

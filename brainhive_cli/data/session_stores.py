@@ -1,97 +1,52 @@
 """The sessions of a subject, each a signal store of single trials, joined into one by stimulus."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core import home
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.preparations import Trials
-from brainhive_cli.data.stores import mapping
-from brainhive_cli.data.stores.checksums import StoredRows
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.recordings import Recording, SignalStore, difference_of
-from brainhive_cli.data.stores.sliced import grouped
+from brainhive_cli.data.stores.recordings import Recording, SignalStore, Sliced, difference_of, group_trials
 
 DType = Literal["float32", "float16"]
+Known = Mapping[str, Mapping[str, Any]]
+"""Name of a file to its bytes, and of tables and small files the SHA-256, too."""
+TABLES = (".csv", ".tsv", ".txt")
+SMALL_BYTES = 2**20
+"""Of a file, below which it is known by its content, as tables are; others are known by their size."""
 
 
-@dataclass(frozen=True)
-class Cast:
-    """A signal in another dtype; it is cast where it is sliced.
+def cast_signal(signal: Any, dtype: np.dtype[Any]) -> Sliced:
+    """Give a signal [N, R, C, T] in another dtype, float16 or float32; it is cast where it is sliced.
 
-    Attributes:
-        signal: [N, R, C, T].
-        dtype: float16 or float32.
+    Slicing raises BrainhiveError if values are too large for the dtype; or all too small, as volts are for
+    float16.
     """
+    limits = np.finfo(dtype)
 
-    signal: Any
-    dtype: np.dtype[Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """N, R, C, T."""
-        return tuple(self.signal.shape)
-
-    def __len__(self) -> int:
-        """N."""
-        return len(self.signal)
-
-    def __getitem__(self, rows: slice) -> NDArray[Any]:
-        """Cast some of the N.
-
-        Raises:
-            BrainhiveError: if values are too large for the dtype; or all too small, as volts are for float16.
-        """
-        values, limits = np.asarray(self.signal[rows]), np.finfo(self.dtype)
+    def read(rows: slice) -> NDArray[Any]:
+        values = np.asarray(signal[rows])
         most = max(float(values.max(initial=0)), -float(values.min(initial=0)))
         fits = not (float(limits.max) < most < np.inf or 0 < most < float(limits.tiny))
-        if values.dtype != self.dtype and not fits:
-            raise BrainhiveError(f"signals of up to {most:g} do not fit {self.dtype}", "dtype=float32")
-        found = values.astype(self.dtype, copy=False)
-        mapping.release(self.signal)
-        return found
+        if values.dtype != dtype and not fits:
+            raise BrainhiveError(f"signals of up to {most:g} do not fit {dtype}", "dtype=float32")
+        cast = values.astype(dtype, copy=False)
+        hdf5.release_pages(signal)
+        return cast
 
-
-@dataclass(frozen=True)
-class Joined:
-    """The trials of several sessions by stimulus; gathered where they are sliced.
-
-    Attributes:
-        signals: Those of each session, [n, 1, C, T].
-        sessions: [N, R] the session of each repetition, -1 where there is none.
-        rows: [N, R] its place in the session.
-    """
-
-    signals: Sequence[StoredRows]
-    sessions: NDArray[np.int8]
-    rows: NDArray[np.int64]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of the sessions."""
-        return self.signals[0].dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """N, R, C, T."""
-        return (*self.sessions.shape, *self.signals[0].shape[2:])
-
-    def __len__(self) -> int:
-        """N."""
-        return len(self.sessions)
-
-    def __getitem__(self, stimuli: slice) -> NDArray[Any]:
-        """Gather the repetitions of some of the N stimuli; zeros where there is none."""
-        sessions, rows = self.sessions[stimuli], self.rows[stimuli]
-        found = np.zeros((*sessions.shape, *self.shape[2:]), self.dtype)
-        for session, signal in enumerate(self.signals):
-            found[sessions == session] = signal.read(rows[sessions == session])[:, 0]
-        return found
+    return Sliced(None, tuple(signal.shape), dtype, read)
 
 
 @dataclass(frozen=True)
@@ -123,10 +78,10 @@ class Kept:
 
     def clear(self) -> int:
         """Delete all sessions of the subject, and return the bytes of those with another digest."""
-        others = sum(path.stat().st_size for path in self._all if self.digest not in path.name)
+        outdated_bytes = sum(path.stat().st_size for path in self._all if self.digest not in path.name)
         for path in self._all:
             path.unlink()
-        return others
+        return outdated_bytes
 
     @property
     def _all(self) -> list[Path]:
@@ -141,7 +96,7 @@ def write_session(path: Path, session: int, trials: Mapping[str, Trials], dtype:
         path,
         {
             split: Recording(
-                signal=Cast(each.signal[:, None], np.dtype(dtype)),
+                signal=cast_signal(each.signal[:, None], np.dtype(dtype)),
                 image_ids=each.image_ids,
                 space=each.space,
                 times_s=each.times_s,
@@ -189,15 +144,26 @@ def _joined(
             names = [f"session {each.provenance['session']}" for each in (first, other)]
             raise BrainhiveError(f"{' and '.join(names)} differ in their {difference}")
     ids = np.concatenate([Names.of(each.image_ids).packed for each in recordings])
-    stimuli, trials, counts = grouped(ids)
+    stimuli, trials, counts = group_trials(ids)
     if order_seed is not None:
         for row, count in zip(trials, counts.tolist(), strict=True):
             row[:count] = row[shuffled(count, order_seed)]
     starts = np.cumsum([0, *(len(each.image_ids) for each in recordings)])
     sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)  # -1 where there is no trial
     whiteners = [each.whiteners for each in recordings if each.whiteners is not None]
+    signals: list[StoredRows] = [each.signal for each in recordings]  # [n, 1, C, T]
+    rows, trial_shape = trials - starts[sessions], signals[0].shape[2:]
+
+    def read(part: slice) -> NDArray[Any]:
+        """Gather the repetitions of some of the N stimuli; zeros where there is none."""
+        gathered = np.zeros((*sessions[part].shape, *trial_shape), signals[0].dtype)
+        for session, signal in enumerate(signals):
+            is_of_session = sessions[part] == session
+            gathered[is_of_session] = signal.read(rows[part][is_of_session])[:, 0]
+        return gathered
+
     return Recording(
-        signal=Joined([each.signal for each in recordings], sessions, trials - starts[sessions]),
+        signal=Sliced(None, (*sessions.shape, *trial_shape), signals[0].dtype, read),
         image_ids=Names(stimuli),
         space=first.space,
         times_s=first.times_s,
@@ -208,3 +174,36 @@ def _joined(
         sessions=sessions,
         whiteners=np.concatenate(whiteners) if len(whiteners) == len(recordings) else None,
     )
+
+
+def describe_files(paths: Iterable[Path]) -> Known:
+    """Say by what the files that a store is made from are known: size, and digest where that is cheap."""
+    known: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        size = path.stat().st_size
+        known[home.portable(str(path))] = {"bytes": size}
+        if path.suffix.lower() in TABLES or size < SMALL_BYTES:
+            known[home.portable(str(path))]["sha256"] = hashlib.sha256(read_regular(path)).hexdigest()
+    return known
+
+
+def files_difference(old: Known, new: Known) -> str:
+    """Say how a store's files differ from others, as `from ...` or `without ...`; empty if they do not."""
+    old, new = _below_their_folder(old), _below_their_folder(new)
+    name = next((name for name in {**old, **new} if old.get(name) != new.get(name)), None)
+    if name is None:
+        return ""
+    if name not in old:
+        return f"without {name}"
+    if name not in new:
+        return f"from {name}, which is not among the files now"
+    sizes = [each[name]["bytes"] for each in (old, new)]
+    return f"from {name} of " + ("other content" if len({*sizes}) == 1 else "{} bytes, not {}".format(*sizes))
+
+
+def _below_their_folder(files: Known) -> Known:
+    """Name files from the folder that holds all, as raw data may be moved."""
+    parts_of = {PurePath(name).parts: each for name, each in files.items()}
+    folders = zip(*(names[:-1] for names in parts_of), strict=False)
+    shared = len([*takewhile(lambda names: len({*names}) == 1, folders)])
+    return {"/".join(names[shared:]): each for names, each in parts_of.items()}

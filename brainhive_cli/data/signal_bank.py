@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.data.device import to_device
+from brainhive_cli.core.memory_estimate import to_device
 from brainhive_cli.data.signals.prepared import Signals
-from brainhive_cli.data.stores.checksums import StoredRows
+from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.data.trials import Trials
 
 Rows = NDArray[np.int64]

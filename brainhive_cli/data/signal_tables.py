@@ -23,8 +23,8 @@ def describe_signals(store: SignalStore) -> dict[str, Any]:
         least, most = (
             int(end(initial=0)) if not len(counts) else int(end()) for end in (counts.min, counts.max)
         )
-        known = {"pictures": len(counts), "repetitions": [least, most], "trials": int(counts.sum())}
-        splits[split] = {**known, "dropped": dict(dropped.pop(split, {}))}
+        counted = {"pictures": len(counts), "repetitions": [least, most], "trials": int(counts.sum())}
+        splits[split] = {**counted, "dropped": dict(dropped.pop(split, {}))}
     nothing = {"pictures": 0, "repetitions": [0, 0], "trials": 0}
     splits |= {
         split: {**nothing, "dropped": dict(each)} for split, each in dropped.items() if any(each.values())
@@ -73,8 +73,8 @@ def _source(described: Mapping[str, Any]) -> str:
     provenance = described["provenance"]
     kind = provenance.get("preparation", {}).get("kind", "")
     sessions = len(provenance.get("sessions", ()))
-    found = [kind or str(provenance.get("source", "")), _several(sessions, "session") if sessions else ""]
-    return ", ".join(filter(None, [*found, *described["caveats"]])) or "not said"
+    sources = [kind or str(provenance.get("source", "")), _several(sessions, "session") if sessions else ""]
+    return ", ".join(filter(None, [*sources, *described["caveats"]])) or "not said"
 
 
 def _several(count: int, name: str) -> str:
@@ -86,8 +86,8 @@ def _dropped(store: SignalStore) -> dict[str, Counter[str]]:
     sessions: dict[tuple[str, int], Mapping[str, int]] = {}
     for split, recording in store.splits.items():
         for each in recording.provenance.get("sessions", []):
-            found = {split: each["dropped"], **each.get("dropped_by_split", {})}
-            sessions |= {(name, each["session"]): reasons for name, reasons in found.items()}
+            by_split = {split: each["dropped"], **each.get("dropped_by_split", {})}
+            sessions |= {(name, each["session"]): reasons for name, reasons in by_split.items()}
     dropped: dict[str, Counter[str]] = defaultdict(Counter)
     for (split, _), reasons in sessions.items():
         dropped[split].update(reasons)

@@ -6,7 +6,6 @@ share most of its weights.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core import hub
 from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.files import atomic_write, remove
 from brainhive_cli.core.hub import DEMO_WEIGHTS
 
 if TYPE_CHECKING:
@@ -61,13 +61,11 @@ class JoinedFolder:
         try:
             if (folder / STAMP).is_file() and (folder / STAMP).read_text() == stamp:
                 return
-            part = folder.with_name(f".{folder.name}.part")
-            for obsolete in (part, folder):
-                shutil.rmtree(obsolete, ignore_errors=True)
-            part.mkdir(parents=True)
-            self.write(part)
-            (part / STAMP).write_text(stamp)
-            os.replace(part, folder)
+            remove(folder)
+            with atomic_write(folder, is_lasting=False) as part:
+                part.mkdir()
+                self.write(part)
+                (part / STAMP).write_text(stamp)
         finally:
             lock.release()
 

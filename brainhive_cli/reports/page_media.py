@@ -10,7 +10,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.plain_files import read_regular
+from brainhive_cli.core.files import read_regular
 
 TILE_PX, WHOLE_PX = 200, 1200
 """Longest side of a tile of a sheet, and of a picture of its own."""

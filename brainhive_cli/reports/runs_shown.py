@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.file_names import below
+from brainhive_cli.core.files import below
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope
 from brainhive_cli.core.run_files import is_run
 from brainhive_cli.core.runs import LARGEST_RECIPE, RunFolder, newest

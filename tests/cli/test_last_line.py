@@ -16,7 +16,7 @@ from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.data.datasets import nsd, things_eeg
-from brainhive_cli.data.exchange import reading
+from brainhive_cli.data.exchange import vectors
 from brainhive_cli.data.preparations import _nsd_prepared
 from brainhive_cli.data.preparations._nsd_volumes import file_of
 from brainhive_cli.data.stores import hdf5
@@ -83,7 +83,7 @@ def test_a_pattern_of_signals_that_cannot_be_looked_for_is_refused_with_its_key(
 
 def test_a_suffix_of_vectors_is_no_pattern(tmp_path: Path) -> None:
     np.save(tmp_path / "a**.npy", np.ones(3))
-    assert [path.name for path in reading.open_vectors([tmp_path], [], "**").files] == ["a**.npy"]
+    assert [path.name for path in vectors.open_vectors([tmp_path], [], "**").files] == ["a**.npy"]
 
 
 def test_metrics_whose_notes_name_a_source_that_was_not_measured_are_refused() -> None:

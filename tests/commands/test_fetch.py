@@ -14,10 +14,10 @@ from own_recordings import PICTURES, write_pictures
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.core.archives import bytes_to_write, unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import nsd, things_eeg
-from brainhive_cli.data.exchange.archives import bytes_to_write, unpack
 from brainhive_cli.data.exchange.downloads import SOURCES, is_of_subjects
 from brainhive_cli.data.preparations._nsd_design import MATRIX
 

@@ -148,7 +148,7 @@ def test_folders_of_pictures_below_home_have_one_fingerprint_wherever_home_lies(
 def test_the_digest_of_a_large_file_is_kept_until_the_file_changes(home, monkeypatch):
     from brainhive_cli.core import hub
 
-    monkeypatch.setattr(hub, "LARGE", 1)
+    monkeypatch.setattr(hub, "MIN_KEPT_DIGEST_BYTES", 1)
     file, read = home / "weights.safetensors", []
     real = hub.sha256_sums.digest
     monkeypatch.setattr(hub.sha256_sums, "digest", lambda path: read.append(path) or real(path))

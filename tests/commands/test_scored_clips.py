@@ -7,7 +7,7 @@ import pytest
 from clips import FRAMES, beside, clip, save_animation, save_frames
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
-from brainhive_cli.data.media import clip_files, media_files
+from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction.metric_parts import CLIP_METRICS
 
 FAST = "metrics=frame_ssim,frame_psnr"
@@ -66,7 +66,7 @@ def test_neurons_two_columns_are_cut_at_their_border(go, home):
 
     assert found.overall["frame_psnr"].value == pytest.approx(58.92, abs=0.01)  # equal, to the pixel
     columns = [
-        clip_files.read_animation(home / "gifs/0-a square moves.gif").frames[:, :, half]
+        media_files.read_animation(home / "gifs/0-a square moves.gif").frames[:, :, half]
         for half in (slice(0, 27), slice(27, 54))
     ]
     assert not np.array_equal(*columns)  # as cut in the middle: one column apart
@@ -78,7 +78,7 @@ def test_gifs_match_videos_by_name_and_equal_frames_count(go, home):
         frames = clip(number)
         frames[3] = frames[2]  # which the GIF merges into one that is shown twice as long
         (home / "truth").mkdir(exist_ok=True)
-        clip_files.write_video(frames, home / "truth" / f"{name}.mp4", 3.0)
+        media_files.write_video(frames, home / "truth" / f"{name}.mp4", 3.0)
         save_animation(home / "made" / f"{name}.gif", frames)
 
     found = go("reconstruct", *scored(home / "made", home / "truth", FAST)).metrics
@@ -118,7 +118,7 @@ def test_other_numbers_of_frames_rates_and_names_are_refused_in_one_line(go, hom
 def test_a_video_without_pyav_names_the_extra(go, home, truth, monkeypatch):
     (home / "made").mkdir()
     (home / "made/0.mp4").write_bytes(b"")
-    monkeypatch.setattr(clip_files, "has_pyav", lambda: False)
+    monkeypatch.setattr(media_files, "has_pyav", lambda: False)
 
     with pytest.raises(MissingExtra) as caught:
         go("reconstruct", *scored(home / "made", truth, FAST))

@@ -144,14 +144,14 @@ def test_a_link_to_what_is_no_file_is_refused(tmp_path: Path) -> None:
 def test_a_document_that_differs_from_its_digest_is_refused_wherever_the_list_lies(tmp_path: Path) -> None:
     (tmp_path / "cell/model").mkdir(parents=True)
     path = written(tmp_path / "cell/model", '{"a": 1}')
-    sha256_sums.write(tmp_path, sha256_sums.take(tmp_path))
+    sha256_sums.write(tmp_path, sha256_sums.digest_documents(tmp_path))
     assert documents.read(path) == {"a": 1}
     written(tmp_path / "cell/model", '{"a": 2}')
     assert documents.read(path) == {"a": 2}  # the list is not that of a run
     (tmp_path / "recipe.yaml").touch()
     with pytest.raises(BrainhiveError, match="was changed or damaged: SHA256SUMS has another digest"):
         documents.read(path)
-    sha256_sums.remove(tmp_path)
+    (tmp_path / sha256_sums.NAME).unlink(missing_ok=True)
     assert documents.read(path) == {"a": 2}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.file_names import below, publish
+from brainhive_cli.core.files import below, publish
 
 HOME = Path("home")
 

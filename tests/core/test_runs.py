@@ -364,7 +364,7 @@ def test_no_link_in_a_run_leads_what_is_written_elsewhere(home: Path) -> None:
     (run.path / ".notes.part.json").symlink_to(victim)
     run.write_json("notes.json", {})
     (run.path / "checkpoints").mkdir()
-    (run.path / "checkpoints/.a.pt.part").symlink_to(victim)
+    (run.path / "checkpoints/.a.part.pt").symlink_to(victim)
     run.checkpoint("a").save({})
     (run.path / "log.jsonl").symlink_to(victim)
     with pytest.raises(OSError, match=r"symbolic links|a link, and inside a run"):

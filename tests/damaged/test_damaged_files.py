@@ -25,8 +25,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import coco, imagenet, nsd
-from brainhive_cli.data.exchange import copying
-from brainhive_cli.data.exchange.reading import open_vectors
+from brainhive_cli.data.exchange.vectors import checked_batches, open_vectors
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
@@ -141,7 +140,7 @@ def table(path: Path) -> None:
 
 def read_table(path: Path) -> Any:
     vectors = open_vectors([path], ["e"])
-    return content([list(vectors.names), list(copying.checked_batches(vectors))])
+    return content([list(vectors.names), list(checked_batches(vectors))])
 
 
 def stimuli(path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.preparations import Trials
-from brainhive_cli.data.session_stores import Cast, join, write_session
+from brainhive_cli.data.session_stores import cast_signal, join, write_session
 from brainhive_cli.data.stores.recordings import Sensors, SignalStore
 
 C, T = 3, 5
@@ -78,14 +78,14 @@ def test_signals_too_small_for_float16_are_refused_rather_than_lost(volts):
     signal = np.zeros((2, 1, C, T), np.float32)
     signal[0] = -volts
     with pytest.raises(BrainhiveError, match=f"signals of up to {volts:g} do not fit float16") as caught:
-        Cast(signal, np.dtype("float16"))[0:2]
+        cast_signal(signal, np.dtype("float16"))[0:2]
     assert caught.value.hint == "dtype=float32"
-    assert not Cast(signal, np.dtype("float16"))[1:2].any()  # zeros alone fit
-    assert Cast(signal, np.dtype("float32"))[0:1].min() == -np.float32(volts)
+    assert not cast_signal(signal, np.dtype("float16"))[1:2].any()  # zeros alone fit
+    assert cast_signal(signal, np.dtype("float32"))[0:1].min() == -np.float32(volts)
     signal[1] = 1  # by which small values are noise
-    assert Cast(signal, np.dtype("float16"))[0:2].max() == 1
+    assert cast_signal(signal, np.dtype("float16"))[0:2].max() == 1
 
 
 def test_a_cast_signal_keeps_its_shape():
-    cast = Cast(np.ones((4, 1, 2, 3)), np.dtype("float32"))
+    cast = cast_signal(np.ones((4, 1, 2, 3)), np.dtype("float32"))
     assert cast.shape == (4, 1, 2, 3) and len(cast) == 4 and cast[1:3].dtype == np.float32

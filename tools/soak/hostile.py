@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from brainhive_cli.data.stores import checksums, mapping
+from brainhive_cli.data.stores import hdf5
 from tools.soak.runner import Case
 from tools.soak.world import COMMON, ENCODER, FRESH, PICTURES, READERS, TEST, TRAIN
 
@@ -153,24 +153,24 @@ def _h5_kinds() -> dict[str, Callable[..., Any]]:
 @contextmanager
 def changed(path: Path) -> Iterator[Any]:
     """Open a store for changes; it then has checksums and a seal again, as of someone who means harm."""
-    checksums.unseal(path)
+    hdf5.unseal(path)
     with h5py.File(path, "r+") as file:
         yield file
-        is_ours, names = checksums.GROUP in file, []
+        is_ours, names = hdf5.CHECKSUMS in file, []
         if is_ours:
-            file[checksums.GROUP].visititems(
+            file[hdf5.CHECKSUMS].visititems(
                 lambda name, at: names.append(name) if hasattr(at, "shape") else None
             )
         file.flush()
         for name in names:
             with suppress(Exception):  # of what cannot be read, those of before stay
-                sums = checksums.of_rows(mapping.mapped(file, name))
-                del file[f"{checksums.GROUP}/{name}"]
-                file[f"{checksums.GROUP}/{name}"] = sums
+                sums = hdf5.row_checksums(hdf5.map_numbers(file, name))
+                del file[f"{hdf5.CHECKSUMS}/{name}"]
+                file[f"{hdf5.CHECKSUMS}/{name}"] = sums
     if is_ours:
-        digest = checksums._digest(path, [], path.stat().st_size)
+        digest = hdf5._digest(path, [], path.stat().st_size)
         with path.open("ab") as end:
-            end.write(checksums.END.pack(digest, 0, checksums.MARK))
+            end.write(hdf5.SEAL_FOOTER.pack(digest, 0, hdf5.SEAL_MARK))
 
 
 def _datasets() -> Iterator[Case]:

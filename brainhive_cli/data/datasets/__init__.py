@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
-from brainhive_cli.core.machine_errors import is_of_the_machine
+from brainhive_cli.core.files import UnfitFile, open_regular
 from brainhive_cli.core.needs import Need
-from brainhive_cli.core.plain_files import UnfitFile, open_regular
 from brainhive_cli.data.published_data import Published
-from brainhive_cli.data.stores.damage import RAISED
-from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.matching import PICTURES
+from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.measurement.units import AlikeBy
 

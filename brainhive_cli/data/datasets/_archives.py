@@ -8,8 +8,8 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from brainhive_cli.data.stores.damage import RAISED
-from brainhive_cli.data.stores.tar_members import OPENS, TAR, ZIP, members
+from brainhive_cli.core.archives import TAR, TAR_OPENERS, ZIP, tar_members
+from brainhive_cli.core.damage import RAISED
 
 FIRST = 10_000
 """Members of a tar that are searched for its first file."""
@@ -50,7 +50,7 @@ def _members(path: Path) -> list[str]:
 
 def _first_file(path: Path) -> list[str]:
     """Name the first file of a tar file, which has no list: it is unpacked if that is there."""
-    with suppress(*RAISED), OPENS.get(path.suffix, open)(path, "rb") as file:
-        found = (name for name, _, _ in islice(members(file), FIRST) if name)
+    with suppress(*RAISED), TAR_OPENERS.get(path.suffix, open)(path, "rb") as file:
+        found = (name for name, _, _ in islice(tar_members(file), FIRST) if name)
         return [name.removeprefix("./") for name in islice(found, 1) if "\0" not in name]
     return []

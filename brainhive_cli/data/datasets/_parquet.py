@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.archives import open_parquet
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets._pictures import Listing
-from brainhive_cli.data.stores.damage import described
-from brainhive_cli.data.stores.parquet_files import open_table
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Rows:
         """Read the bytes of a picture; its row group is kept, since the next picture is often there too."""
         group = self._group(index)
         if self._held[0] != group:
-            with open_table(self.path(index)) as file:
+            with open_parquet(self.path(index)) as file:
                 rows = file.read_row_group(self.group[group], [f"{self.column}.bytes"], use_threads=False)
             self._held = (group, rows.flatten().column(0))
         data = self._held[1][index - self.start[group]].as_py()
@@ -72,7 +72,7 @@ def listed(files: Sequence[Path]) -> Listing:
     groups: list[tuple[int, int, int]] = []
     column = ""
     for number, path in enumerate(files):
-        with described(path, "download it again"), open_table(path) as file:
+        with reading(path, "download it again"), open_parquet(path) as file:
             columns = {file.schema.column(n).path for n in range(len(file.schema))}
             column = _picture_column(file, columns, path)
             groups += [(number, n, file.metadata.row_group(n).num_rows) for n in range(file.num_row_groups)]

@@ -9,11 +9,11 @@ from typing import Protocol
 
 from PIL import Image
 
+from brainhive_cli.core.damage import RAISED
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.needs import Need
 from brainhive_cli.data import datasets
 from brainhive_cli.data.published_data import Published
-from brainhive_cli.data.stores.damage import RAISED
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.measurement.units import AlikeBy

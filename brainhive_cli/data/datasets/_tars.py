@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core import home
+from brainhive_cli.core.archives import TarMember, read_at, tar_members
+from brainhive_cli.core.damage import RAISED, reading
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.file_names import publish
+from brainhive_cli.core.files import publish
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets._pictures import Listing
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.damage import RAISED, described
-from brainhive_cli.data.stores.tar_members import Member, members, read_at
 
 READERS = 16
 """Threads that read headers: each is a seek away from the one before, so that several seek at once."""
@@ -76,7 +76,7 @@ def _kept(folder: Path, shards: Sequence[Path]) -> Listed:
     path = folder / f"{name}.npz"
     states = []
     for shard in shards:
-        with described(shard, AGAIN):
+        with reading(shard, AGAIN):
             states.append(os.stat(shard))
     stamp = [(state.st_size, state.st_mtime_ns) for state in states]
     with suppress(BrainhiveError, *RAISED):
@@ -123,11 +123,11 @@ def _read_through(shards: Sequence[Path]) -> Listed:
 
 
 def _listed(shard: Path) -> Listed:
-    with described(shard, AGAIN), shard.open("rb", buffering=0) as file:
-        return _pictures(members(file, os.fstat(file.fileno()).st_size), file)
+    with reading(shard, AGAIN), shard.open("rb", buffering=0) as file:
+        return _pictures(tar_members(file, os.fstat(file.fileno()).st_size), file)
 
 
-def _pictures(found: Iterable[Member], file: BinaryIO) -> Listed:
+def _pictures(found: Iterable[TarMember], file: BinaryIO) -> Listed:
     keys, places, labels = [], [], {}
     for name, offset, size in found:
         folder, slash, own = name.removeprefix("./").rpartition("/")

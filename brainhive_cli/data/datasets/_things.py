@@ -11,15 +11,14 @@ from typing import Any
 from pydantic import Field
 
 from brainhive_cli.core import console, parts
+from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
-from brainhive_cli.core.machine_errors import is_of_the_machine
 from brainhive_cli.core.recipe import Paths, Pattern
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import pictures_below
 from brainhive_cli.data.datasets._archives import unpacking
 from brainhive_cli.data.datasets._pictures import from_files
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.damage import RAISED
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.published_signals import (
     CALLED,

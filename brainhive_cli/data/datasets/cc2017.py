@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from brainhive_cli.core import documents, needs, parts
+from brainhive_cli.core.damage import RAISED, reading
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
@@ -19,7 +20,6 @@ from brainhive_cli.data.datasets._cc2017_words import CONCEPTS
 from brainhive_cli.data.datasets._pictures import Pictures
 from brainhive_cli.data.published_data import PUBLISHED
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.damage import RAISED, described
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.tensor_rows import FOLDERS, TensorRows, find_below
 
@@ -169,7 +169,7 @@ def _count(frames: TensorRows) -> int:
 
 
 def _captions(path: Path, count: int) -> Texts:
-    with described(path, SOURCE):
+    with reading(path, SOURCE):
         texts = pickles.array(pickles.load(path)).reshape(-1)
         if texts.dtype.kind not in "UO" or not all(isinstance(text, str) for text in texts.tolist()):
             raise ValueError(f"it holds {texts.dtype}, not captions")

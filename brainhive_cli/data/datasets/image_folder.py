@@ -12,12 +12,12 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import home, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.plain_files import read_regular
+from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import pictures_below
 from brainhive_cli.data.datasets._pictures import SPLITS, Pictures, from_files
-from brainhive_cli.data.stores.matching import match, shown
+from brainhive_cli.data.stores.ids import match_names, summarise_names
 
 
 class Config(parts.Config):
@@ -120,9 +120,9 @@ class ImageFolder:
         hint = "a picture in each line: CONCEPT/FILE.jpg"
         if not (names := [name for line in lines if (name := line.strip(' ",'))]):
             raise BrainhiveError(f"{path} lists no pictures", hint)
-        found = match(names, [os.path.splitext(file)[0] for file in files], each_once=False)
+        found = match_names(names, [os.path.splitext(file)[0] for file in files], each_once=False)
         if found.unknown:
-            unknown = shown(found.unknown, len(names))
+            unknown = summarise_names(found.unknown, len(names))
             raise BrainhiveError(f"{path}: test pictures that are not below {self.root}, {unknown}", hint)
         return np.isin(np.arange(len(files)), found.rows)
 

@@ -14,17 +14,17 @@ from PIL import Image
 from pydantic import Field
 
 from brainhive_cli.core import needs, parts
+from brainhive_cli.core.damage import RAISED, reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files import files_called
 from brainhive_cli.core.needs import Need
-from brainhive_cli.core.plain_files import files_called
 from brainhive_cli.core.recipe import Numbers, Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets._pictures import Pictures
 from brainhive_cli.data.published_data import PUBLISHED
 from brainhive_cli.data.stores import hdf5, pickles
-from brainhive_cli.data.stores.damage import RAISED, described
+from brainhive_cli.data.stores.hdf5 import open_numbers
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.mapping import numbers
 
 STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
 BYTES = 73_000 * 425 * 425 * 3
@@ -94,7 +94,7 @@ class Bricks:
         row = int(self.rows[index])
         try:
             with h5py.File(self.path, "r") as file:
-                return Image.fromarray(numbers(file, "imgBrick", "u")[row])
+                return Image.fromarray(open_numbers(file, "imgBrick", "u")[row])
         except RAISED as error:
             raise datasets.bad_picture(f"{_image_id(row)} in {self.path}", error) from error
 
@@ -103,7 +103,7 @@ def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datas
     datasets.check_split(name, split, SPLITS)
     path = _find(root, STIMULI)
     with hdf5.open_file(path, SOURCE, MissingData) as file:
-        bricks = numbers(file, "imgBrick")
+        bricks = open_numbers(file, "imgBrick")
         if bricks.ndim != 4 or bricks.dtype != np.uint8:
             raise ValueError(f"imgBrick is {bricks.dtype} {list(bricks.shape)}, not bytes [N, H, W, 3]")
         is_test = np.zeros(len(bricks), bool)
@@ -143,7 +143,7 @@ class Captions:
 
 @cache
 def _texts(path: Path) -> NDArray[Any]:
-    with described(path, f"{CAPTION_SOURCE} {path.parent}"):
+    with reading(path, f"{CAPTION_SOURCE} {path.parent}"):
         found = pickles.array(pickles.load(path))
         if found.ndim != 2 or found.dtype.kind not in "UO":
             raise ValueError(f"it holds {found.dtype} {list(found.shape)}, not strings [N, K]")
@@ -157,7 +157,7 @@ def _image_id(row: int) -> str:
 def _shown(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
     """Read which rows all subjects saw, and which any of these were shown; all rows without subjects."""
     path = _find(root, INFO)
-    with described(path, SOURCE), path.open(newline="", encoding="utf-8") as file:
+    with reading(path, SOURCE), path.open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
         shown = [
             int(row["nsdId"])

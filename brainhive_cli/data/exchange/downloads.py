@@ -1,10 +1,88 @@
-"""Where each data set is, on whose terms, and what people have to do themselves."""
+"""Where each data set is, on whose terms, and its files on the hub, whose downloads can be resumed."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
 
-from brainhive_cli.data.hub_datasets import Repository
+from brainhive_cli.core import hub
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Where files are.
+
+    Attributes:
+        name: owner/name.
+        kind: What the hub takes it for.
+        patterns: Of the files that are wanted; all when None.
+    """
+
+    name: str
+    kind: Literal["dataset", "model"] = "dataset"
+    patterns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository.
+
+    Attributes:
+        size: Bytes.
+        is_there: Whether the folder holds it already.
+    """
+
+    name: str
+    size: int
+    is_there: bool
+    repository: Repository
+
+
+def list_files(repository: Repository, folder: Path) -> list[HubFile]:
+    """List the files of a repository, and which of them a folder already holds.
+
+    Raises:
+        MissingData: if the hub does not say, or does not have it, or its terms were not accepted.
+    """
+    with hub.quiet(), TemporaryDirectory() as empty:  # the hub's client would create the folder
+        options = {"allow_patterns": repository.patterns, "dry_run": True}
+        try:
+            place = folder if folder.is_dir() else empty
+            listed = hub.snapshot(repository.name, repository.kind, local_dir=place, **options)
+        except hub.Unreachable as error:
+            words = repository.name, repository.kind, repository.patterns or ()
+            line = hub.download_line(*words, "--local-dir", str(folder))
+            raise hub.Unreachable(error.message, f"on a machine with a network: {line}") from error
+    return [HubFile(f.filename, f.file_size or 0, not f.will_download, repository) for f in listed]
+
+
+def read_licence(repository: Repository) -> str:
+    """Read the licence that a repository's page names; empty if it names none."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    with suppress(HfHubHTTPError, OSError, ValueError, KeyError):
+        card = getattr(HfApi().repo_info(repository.name, repo_type=repository.kind), "card_data", None)
+        licence = card.get("license") if card else None
+        if licence is None:
+            return ""
+        return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence)
+    return ""
+
+
+def download_files(files: Sequence[HubFile], folder: Path) -> None:
+    """Fetch files into a folder; what is there stays, and what was interrupted is resumed.
+
+    Raises:
+        MissingData: if the hub cannot be reached.
+    """
+    for repository in dict.fromkeys(file.repository for file in files):
+        patterns = [escape(file.name) for file in files if file.repository == repository]
+        hub.snapshot(repository.name, repo_type=repository.kind, local_dir=folder, allow_patterns=patterns)
 
 
 @dataclass(frozen=True)
@@ -108,5 +186,5 @@ SOURCES: Mapping[str, Source] = {
 
 def is_of_subjects(name: str, subjects: Mapping[int, object] | list[int] | None) -> bool:
     """Whether a file belongs to one of the subjects, or to all."""
-    found = re.search(r"sub(?:ject|j)?[-_]?(\d+)", name)
-    return subjects is None or found is None or int(found[1]) in subjects
+    named = re.search(r"sub(?:ject|j)?[-_]?(\d+)", name)
+    return subjects is None or named is None or int(named[1]) in subjects

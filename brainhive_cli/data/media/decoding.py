@@ -1,6 +1,8 @@
-"""Stimuli decoded and preprocessed in processes of their own."""
+"""Stimuli decoded and preprocessed in processes of their own, into memory that they share."""
 
 import gc
+import mmap
+import multiprocessing
 import os
 import sys
 from collections import deque
@@ -19,14 +21,13 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from brainhive_cli.core import foreign_code
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, DeviceError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet
-from brainhive_cli.data.media.ring import Ring
 
 DECODERS = 16
 """The most decoding processes by default."""
-AHEAD = 2
+BATCHES_AHEAD = 2
 """Batches that each process prepares in advance."""
 
 
@@ -103,13 +104,13 @@ def decoded(
     if len(rows) <= 2 * batch_size:  # not worth starting processes for
         workers = 0
     lag = 1 if pinned else 0  # a GPU reads a batch while the next one is prepared
-    ring = Ring(examples, batch_size, AHEAD * workers + 1 + lag)
+    ring = Ring(examples, batch_size, BATCHES_AHEAD * workers + 1 + lag)
     loader = DataLoader(
         _Filling(rows, images, views, needed, ring, readers),
         batch_size,
         num_workers=workers,
         multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
-        prefetch_factor=AHEAD if workers else None,
+        prefetch_factor=BATCHES_AHEAD if workers else None,
         collate_fn=lambda batch: batch,
         in_order=False,
     )
@@ -122,8 +123,11 @@ def decoded(
         for each in filled:
             if isinstance(each, BrainhiveError):
                 raise each
-            yield each.batch(ring)
-            in_use.append((each.slot, torch.cuda.current_stream().record_event() if pinned else None))
+            slot, batch = each
+            memory = ring[slot]
+            views = {n: batch.views.get(n, memory[n][: len(some)]) for n, some in batch.rows.items()}
+            yield batch._replace(views=views)
+            in_use.append((slot, torch.cuda.current_stream().record_event() if pinned else None))
             if len(in_use) > lag:
                 slot, was_read = in_use.popleft()
                 if was_read:
@@ -136,26 +140,62 @@ def decoded(
             ring.unpin()
 
 
-class _Filled(NamedTuple):
-    """The answer of a process that has filled a batch; it holds views of an unexpected size itself."""
+class Ring:
+    """A few batches of views that decoding processes fill in turn: fresh pages each time would slow them.
 
-    read: int
-    rows: dict[str, list[int]]
-    slot: int
-    loose: dict[str, Tensor]
-    pixels: dict[str, list[int]]
-    bad: list[str]
+    The pages are anonymous, so that a container's small `/dev/shm` does not bound them. Make it before the
+    processes are forked.
 
-    def batch(self, ring: Ring) -> Batch:
-        memory = ring[self.slot]
-        rows = {name: np.array(some) for name, some in self.rows.items() if some}
-        views = {name: memory[name][: len(some)] for name, some in rows.items()}
-        pixels = {name: np.array(some, np.uint64) for name, some in self.pixels.items() if some}
-        return Batch(self.read, rows, views | self.loose, pixels, self.bad)
+    Args:
+        examples: One view of each kind, [3, H, W].
+        batch_size: Most views of a batch.
+        slots: Batches that are filled, wait, or are in use at one time.
+    """
+
+    def __init__(self, examples: Mapping[str, Tensor], batch_size: int, slots: int) -> None:
+        self._batches: list[dict[str, Tensor]] = [{} for _ in range(slots)]
+        for batch in self._batches:
+            for name, view in examples.items():
+                pages = mmap.mmap(-1, batch_size * view.nbytes)
+                batch[name] = torch.frombuffer(pages, dtype=view.dtype).view(batch_size, *view.shape)
+        self._free: multiprocessing.SimpleQueue[int] = multiprocessing.get_context("fork").SimpleQueue()
+        for slot in range(slots):
+            self._free.put(slot)
+
+    def take(self) -> int:
+        """Wait for a batch that nobody uses."""
+        return self._free.get()
+
+    def release(self, slot: int) -> None:
+        """Let a batch be filled again."""
+        self._free.put(slot)
+
+    def __getitem__(self, slot: int) -> dict[str, Tensor]:
+        """Return the memory of a batch, [B, 3, H, W] by kind."""
+        return self._batches[slot]
+
+    def pin(self) -> None:
+        """Lock the pages, so that a GPU reads them by itself.
+
+        Raises:
+            DeviceError: if they cannot be locked.
+        """
+        cuda = torch.cuda.cudart()
+        for memory in (memory for batch in self._batches for memory in batch.values()):
+            if failed := int(cuda.cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)):
+                raise DeviceError(
+                    f"CUDA cannot lock {memory.nbytes / 1e6:.0f} MB of pictures (error {failed})",
+                    "lower batch_size or run.workers",
+                )
+
+    def unpin(self) -> None:
+        """Unlock the pages."""
+        for memory in (memory for batch in self._batches for memory in batch.values()):
+            torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
 
 
 @dataclass(eq=False)
-class _Filling(TorchDataset[_Filled | BrainhiveError]):
+class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
     """Whole batches; what processes share is arrays, since a list's reference counts would copy its pages."""
 
     rows: NDArray[np.int64]
@@ -168,7 +208,7 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitems__(self, indices: list[int]) -> _Filled | BrainhiveError:
+    def __getitems__(self, indices: list[int]) -> tuple[int, Batch] | BrainhiveError:
         try:
             return self._fill(indices)
         except Exception as error:  # a loader would hide it in the worker's traceback
@@ -176,7 +216,8 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
                 return described
             raise
 
-    def _fill(self, indices: list[int]) -> _Filled:
+    def _fill(self, indices: list[int]) -> tuple[int, Batch]:
+        """Fill the next free batch, and say which; it holds views of an unexpected size itself."""
         slot = self.ring.take()
         memory = self.ring[slot]
         seen: dict[str, list[int]] = {name: [] for name in self.views}
@@ -202,14 +243,16 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
                     loose.setdefault(name, []).append(view)
                 seen[name].append(row)
         stacked = {name: _stacked(views, name, len(seen[name])) for name, views in loose.items()}
-        return _Filled(len(indices), seen, slot, stacked, pixels, bad)
+        shown = {name: np.array(some) for name, some in seen.items() if some}
+        digests = {name: np.array(some, np.uint64) for name, some in pixels.items() if some}
+        return slot, Batch(len(indices), shown, stacked, digests, bad)
 
     def _sources(self, row: int, names: Sequence[str]) -> dict[str, Any]:
         """Give each encoder the picture or clip, decoded once, or what it reads in its place."""
-        found: dict[str, Any] = {n: self.readers[n](row) for n in names if n in self.readers}
-        if not found or len(found) < len(names):
-            found = {**dict.fromkeys(names, self.images.open(row)), **found}
-        return found
+        sources: dict[str, Any] = {n: self.readers[n](row) for n in names if n in self.readers}
+        if not sources or len(sources) < len(names):
+            sources = {**dict.fromkeys(names, self.images.open(row)), **sources}
+        return sources
 
 
 def _stacked(views: Sequence[Tensor], encoder: str, count: int) -> Tensor:

@@ -32,8 +32,8 @@ class PictureAugment(Section):
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         if not self.heads:
-            others = [key for key in type(self).model_fields if key != "heads"]
-            refuse_idle(self, others, "where no head is named", "train.augment_pictures.heads=[...]")
+            idle = [key for key in type(self).model_fields if key != "heads"]
+            refuse_idle(self, idle, "where no head is named", "train.augment_pictures.heads=[...]")
         if not self.crop:
             refuse_idle(self, ("crop_least",), "without crops", "leave it out")
         return self
@@ -55,5 +55,5 @@ def augmented(picture: "Image.Image", config: PictureAugment) -> "Image.Image":
             v2.RandomGrayscale(config.grey),
         ]
     )
-    found: Any = steps(picture)
-    return found
+    varied: Any = steps(picture)
+    return varied

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.stores.sliced import grouped
+from brainhive_cli.data.stores.recordings import group_trials
 
 Across = Literal["epochs", "time"]
 """Observations of a block: `epochs`, the samples of one trial, so that the response itself counts as noise;
@@ -52,7 +52,7 @@ def _trials(epochs: Signal, stimuli: NDArray[np.int64]) -> Iterator[tuple[Signal
 
 def _times(epochs: Signal, stimuli: NDArray[np.int64]) -> Iterator[tuple[Signal, NDArray[np.float64]]]:
     """Yield the trials of each stimulus and time as observations [n, C, R], and the weights [n]."""
-    _, table, counts = grouped(stimuli)
+    _, table, counts = group_trials(stimuli)
     blocks = int((counts > 1).sum()) * epochs.shape[2]
     if not blocks:
         raise BrainhiveError("no stimulus was shown twice in this session", "preparation.whiten=epochs")

@@ -8,9 +8,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.plain_files import files_called, is_file
-from brainhive_cli.data.stores.damage import described
+from brainhive_cli.core.files import files_called, is_file
 
 SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
 """Of subjects 1 to 8."""
@@ -62,7 +62,7 @@ class Design:
         from scipy.io import loadmat
         from scipy.io.matlab import MatReadError
 
-        with described(path, SOURCE):
+        with reading(path, SOURCE):
             try:
                 content = loadmat(path, variable_names=("masterordering", "subjectim"))
             except MatReadError as error:

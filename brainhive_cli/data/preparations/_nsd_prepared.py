@@ -9,15 +9,15 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.archives import read_at, tar_members
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import is_file
 from brainhive_cli.core.needs import Need, files
-from brainhive_cli.core.plain_files import is_file
 from brainhive_cli.data.preparations._nsd_design import SUBJECTS
 from brainhive_cli.data.preparations._nsd_volumes import Masks
-from brainhive_cli.data.stores import hdf5, mapping, pickles
-from brainhive_cli.data.stores.damage import described
+from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.recordings import Voxels
-from brainhive_cli.data.stores.tar_members import members, read_at
 
 SPLITS = ("train", "test")
 GENERAL = "nsdgeneral"
@@ -113,8 +113,8 @@ def _regions(path: Path, subject: int, width: int, source: str) -> Mapping[str, 
     group = f"subj{subject:02d}"
     with hdf5.open_file(path, source) as file:
         names = [name for name in file[group] if name != GENERAL_OF_MINDEYE]
-        general = mapping.numbers(file, f"{group}/{GENERAL_OF_MINDEYE}", "fiub")[:] > 0
-        found = {name: mapping.numbers(file, f"{group}/{name}", "fiub")[:] > 0 for name in names}
+        general = hdf5.open_numbers(file, f"{group}/{GENERAL_OF_MINDEYE}", "fiub")[:] > 0
+        found = {name: hdf5.open_numbers(file, f"{group}/{name}", "fiub")[:] > 0 for name in names}
         if any(mask.shape != general.shape for mask in found.values()):
             raise ValueError("its masks have several shapes")
         found = {GENERAL: np.ones(int(general.sum()), bool)} | {n: mask[general] for n, mask in found.items()}
@@ -132,8 +132,8 @@ Sample = dict[str, tuple[int, int]]
 def samples(path: Path, source: str) -> Iterator[Sample]:
     """Yield the samples of a webdataset tar in order: members with one name up to the first dot."""
     found: dict[str, Sample] = {}
-    with described(path, source), path.open("rb") as file:
-        for name, offset, size in members(file, path.stat().st_size):
+    with reading(path, source), path.open("rb") as file:
+        for name, offset, size in tar_members(file, path.stat().st_size):
             key, _, ending = name.rpartition("/")[2].partition(".")
             if key and ending:
                 found.setdefault(key, {})[ending] = offset, size
@@ -144,7 +144,7 @@ def samples(path: Path, source: str) -> Iterator[Sample]:
 
 def array(path: Path, sample: Sample, ending: str, source: str) -> NDArray[Any]:
     """Read a member of a sample that is an .npy of numbers."""
-    with described(path, source), path.open("rb") as file:
+    with reading(path, source), path.open("rb") as file:
         if ending not in sample:
             raise ValueError(f"a sample has no {ending}")
         return pickles.numbers(read_at(file, *sample[ending]), ending)

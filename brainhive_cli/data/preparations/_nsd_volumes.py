@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
-from brainhive_cli.core.plain_files import is_file
-from brainhive_cli.data.stores import hdf5, mapping
-from brainhive_cli.data.stores.damage import described, refuse_inflation
+from brainhive_cli.core.files import is_file
+from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Voxels
 
 ATLASES = {
@@ -47,7 +47,7 @@ def read(path: Path) -> NDArray[Any]:
         MissingData: if the file is damaged.
     """
     image = _nibabel(path)
-    with described(path, SOURCE):
+    with reading(path, SOURCE):
         refuse_inflation(int(np.prod(image.shape)) * 8, path.stat().st_size, "the volume")
         return np.asarray(image.dataobj)
 
@@ -59,7 +59,7 @@ def _nibabel(path: Path) -> Any:
         from nibabel.spatialimages import HeaderDataError, ImageDataError
     except ImportError as error:
         raise MissingExtra("NIfTI files need nibabel", "pip install 'brainhive[raw]'") from error
-    with described(path, SOURCE):
+    with reading(path, SOURCE):
         try:
             return nibabel.load(path)
         except (HeaderDataError, ImageDataError, ImageFileError) as error:
@@ -156,7 +156,7 @@ def betas(path: Path, mask: NDArray[np.bool_], trials: int) -> NDArray[np.int16]
     x, y, z = np.nonzero(mask)
     places = x + mask.shape[0] * (y + mask.shape[1] * z)  # in a volume, which is in Fortran's order
     found = np.empty((trials, len(places)), np.int16)
-    with described(path, SOURCE):
+    with reading(path, SOURCE):
         for trial, volume in enumerate(_volumes(path, image, mask.size, trials)):
             found[trial] = volume[places]
     return found
@@ -184,7 +184,7 @@ def _from_hdf5(path: Path, mask: NDArray[np.bool_], trials: int) -> NDArray[np.i
     x, y, z = np.nonzero(mask)
     found = np.empty((trials, len(x)), np.int16)
     with hdf5.open_file(path, SOURCE) as file:
-        stored = mapping.numbers(file, "betas", "i")
+        stored = hdf5.open_numbers(file, "betas", "i")
         _check(path, stored.shape[::-1], (*mask.shape, trials), stored.dtype)
         for plane in np.unique(z).tolist():
             own = z == plane

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
-from brainhive_cli.core.plain_files import read_regular
+from brainhive_cli.core.files import read_regular
 from brainhive_cli.data.preparations._recording_files import table_of, tables_of
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
-from brainhive_cli.core.machine_errors import is_of_the_machine
-from brainhive_cli.core.plain_files import require_regular_siblings
+from brainhive_cli.core.files import require_regular_siblings
 from brainhive_cli.data.preparations._recording_events import events_of
 
 BAD = re.compile(r"(bad|edge).*", re.IGNORECASE | re.DOTALL)

@@ -10,7 +10,7 @@ from typing import Any
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.preparations._recording_events import read_table
 from brainhive_cli.data.preparations._recording_mne import Header
-from brainhive_cli.data.stores.matching import match, shown
+from brainhive_cli.data.stores.ids import match_names, summarise_names
 
 COLUMNS = ("event", "picture")
 PREFIX = re.compile(r"(Stimulus|Comment|Response)/")
@@ -71,7 +71,7 @@ class EventNames:
         table = {key: key for key in keys.values() if key} if self.table is None else self.table
         pictures = list(dict.fromkeys(table.values()))
         rows = dict(
-            zip(pictures, match(pictures, self.image_ids, each_once=False).rows.tolist(), strict=True)
+            zip(pictures, match_names(pictures, self.image_ids, each_once=False).rows.tolist(), strict=True)
         )
         shown = {event: table[key] for event, key in keys.items() if key is not None}
         without: Counter[str] = Counter()
@@ -109,14 +109,14 @@ class EventNames:
         if matched.without_picture and self.table is not None:
             raise BrainhiveError(
                 f"{path}: no picture of its events, by {self.where}, is in the data set, "
-                f"of {shown([*matched.without_picture])}",
+                f"of {summarise_names([*matched.without_picture])}",
                 f"it has: {', '.join(self.image_ids[:3])} …; fix the table, or "
                 "preparation.stimuli.root=FOLDER",
             )
         what, known = ("pictures", self.image_ids) if self.table is None else ("rows", [*self.table])
         raise BrainhiveError(
             f"{path}: none of its events ({source}) is in {self.where}, "
-            f"of {shown([*matched.unnamed, *matched.without_picture])}",
+            f"of {summarise_names([*matched.unnamed, *matched.without_picture])}",
             f"{what} are called {', '.join(known[:3])} …: "
             "preparation.events=TABLE, preparation.column=NAME or preparation.stim_channel=NAME",
         )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.stores import mapping, pickles
+from brainhive_cli.data.stores import hdf5, pickles
 
 RATE_HZ = 1000
 """Of all published recordings."""
@@ -42,7 +42,7 @@ class Recorded:
     def channel(self, index: int) -> NDArray[np.float64]:
         """Read the samples of one channel."""
         samples = np.array(self.signal[self.rows[index]], np.float64)
-        mapping.release(self.signal)
+        hdf5.release_pages(self.signal)
         return samples
 
     @classmethod

@@ -18,8 +18,7 @@ from brainhive_cli.data.preparations._nsd_design import MATRIX, SESSIONS, Design
 from brainhive_cli.data.preparations._nsd_prepared import SPLITS, Prepared, Wanted, voxels
 from brainhive_cli.data.preparations._nsd_volumes import PERCENT
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.recordings import Recording
-from brainhive_cli.data.stores.sliced import Sliced
+from brainhive_cli.data.stores.recordings import Recording, Sliced
 
 CHUNK = 512
 """Pictures that are read at a time."""

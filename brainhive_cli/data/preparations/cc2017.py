@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import needs, parts
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published_data import PUBLISHED
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.damage import described
-from brainhive_cli.data.stores.recordings import Recording, Voxels
-from brainhive_cli.data.stores.sliced import Sliced
+from brainhive_cli.data.stores.recordings import Recording, Sliced, Voxels
 from brainhive_cli.data.stores.tensor_rows import FOLDERS, TensorRows, find_below
 
 FILE, FRAMES = "subj{subject:02d}_{split}_fmri.pt", "GT_{split}_3fps.pt"
@@ -72,7 +71,7 @@ class Films:
     def recording(self, subject: int, split: str) -> Recording:
         """Open a split's signals; they are read, and must be finite, when they are sliced."""
         path = self._file(subject, split)
-        with described(path, SOURCE):
+        with reading(path, SOURCE):
             signal = pickles.array(pickles.load(path))
             if signal.ndim != 3 or not signal.size or signal.dtype.kind != "f":
                 raise ValueError(f"it holds {signal.dtype} {list(signal.shape)}, not signals [N, R, V]")

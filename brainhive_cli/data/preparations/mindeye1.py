@@ -22,8 +22,7 @@ from brainhive_cli.data.preparations._nsd_prepared import (
     samples,
     voxels,
 )
-from brainhive_cli.data.stores.recordings import Recording
-from brainhive_cli.data.stores.sliced import Sliced
+from brainhive_cli.data.stores.recordings import Recording, Sliced
 
 FOLDERS = {"train": ("train", "val"), "test": ("test",)}
 """Where the pictures of a split lie; `val` is 300 training pictures."""

@@ -28,9 +28,8 @@ from brainhive_cli.data.preparations._nsd_prepared import (
     voxels,
 )
 from brainhive_cli.data.published_data import PUBLISHED
-from brainhive_cli.data.stores import hdf5, mapping
-from brainhive_cli.data.stores.recordings import Recording
-from brainhive_cli.data.stores.sliced import Sliced, gathered, grouped
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.recordings import Recording, Sliced, gather_trials, group_trials
 
 BEHAVIOUR = "behav.npy"
 ROW, SESSION, TRIAL, IS_SHARED = 0, 2, 5, 16
@@ -80,19 +79,19 @@ class MindEye2(Prepared):
         """Open the trials of a split, grouped by picture in the order of time."""
         path = self._betas(subject)
         with hdf5.open_file(path, SOURCE) as file:
-            stored = mapping.numbers(file, "betas", "f")
+            stored = hdf5.open_numbers(file, "betas", "f")
             if stored.ndim != 2:
                 raise ValueError(f"betas {list(stored.shape)} are not [trials, V]")
             count, width = stored.shape
             dtype = np.dtype(stored.dtype)
         trials = self._trials(subject, split, count)
-        pictures, table, counts = grouped(trials[:, ROW])
+        pictures, table, counts = group_trials(trials[:, ROW])
         is_there = table >= 0
         rows, sessions = (np.where(is_there, trials[table, column], -1) for column in (TRIAL, SESSION))
 
         def read(part: slice) -> NDArray[Any]:
             with hdf5.open_file(path, SOURCE) as file:
-                return gathered(rows, (width, 1), dtype, lambda row: file["betas"][row][:, None])(part)
+                return gather_trials(rows, (width, 1), dtype, lambda row: file["betas"][row][:, None])(part)
 
         return Recording(
             Sliced(path, (*rows.shape, width, 1), dtype, read),

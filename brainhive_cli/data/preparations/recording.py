@@ -24,7 +24,7 @@ from brainhive_cli.data.preparations._recording_pictures import EventNames
 from brainhive_cli.data.preparations._recording_splines import fill_bad
 from brainhive_cli.data.preparations._recording_trials import Chosen, choose
 from brainhive_cli.data.preparations._steps import Cutting, Steps, measured, normalise
-from brainhive_cli.data.stores.matching import shown
+from brainhive_cli.data.stores.ids import summarise_names
 
 TABLES = ("events.csv", "events.tsv")
 """What the table of events is called in the folder of the recordings."""
@@ -297,11 +297,11 @@ class Own:
         if absent := sorted(known - self._listed[subject].keys()):
             lines.append(f"no recording of session {', '.join(map(str, absent))}")
         matched = self._names.match_all(self._headers_of(subject).values())
-        lines += [f"{what}, {shown([*names])}" for what, names in matched.left_over.items()]
+        lines += [f"{what}, {summarise_names([*names])}" for what, names in matched.left_over.items()]
         seen = {*matched.rows.values()}
         unseen = [image_id for row, image_id in enumerate(self._image_ids) if row not in seen]
         if unseen:
-            lines.append(f"pictures that were not shown, {shown(unseen, len(self._image_ids))}")
+            lines.append(f"pictures that were not shown, {summarise_names(unseen, len(self._image_ids))}")
         return [f"subject {subject}: {line}" for line in lines]
 
     def _cut(self, chosen: Sequence[Chosen], kept: KeptChannels, cutting: Cutting) -> NDArray[np.float32]:

@@ -22,8 +22,7 @@ from brainhive_cli.data.preparations import Trials
 from brainhive_cli.data.preparations._steps import Cutting, Steps, normalise
 from brainhive_cli.data.preparations._things_eeg_pictures import METADATA, image_ids
 from brainhive_cli.data.preparations._things_eeg_recording import RATE_HZ, SOURCE, Recorded
-from brainhive_cli.data.stores.recordings import Sensors
-from brainhive_cli.data.stores.sliced import grouped
+from brainhive_cli.data.stores.recordings import Sensors, group_trials
 
 PARTITIONS = {"train": "training", "test": "test"}
 """What the recording of a split is called."""
@@ -226,7 +225,7 @@ def drawn(stimuli: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64
         [stimuli × count], the trials of each stimulus in the order drawn, the stimuli in ascending order. Of
         a stimulus with fewer trials all are returned.
     """
-    _, table, counts = grouped(stimuli)
+    _, table, counts = group_trials(stimuli)
     return np.concatenate(
         [trials[shuffled(n, seed)[:count]] for trials, n in zip(table, counts.tolist(), strict=True)]
     )

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import Trials
 from brainhive_cli.data.preparations._noise import refuse_flat
-from brainhive_cli.data.stores.damage import described
 from brainhive_cli.data.stores.recordings import Sensors
 
 FOLDERS = ("derivatives/preprocessed", "preprocessed", "raw_meg", "")
@@ -94,7 +94,7 @@ class Opened:
         found = np.empty((len(trials), len(self.picks), len(self.epochs.times[self.kept])), np.float32)
         for start in range(0, len(trials), READ):
             part = trials[start : start + READ]
-            with described(self.path, SOURCE):
+            with reading(self.path, SOURCE):
                 data = self.epochs.get_data(picks=self.picks, item=part, copy=False, verbose="ERROR")
                 found[start : start + READ] = data[:, :, self.kept]
         if not np.isfinite(found).all():
@@ -163,7 +163,7 @@ class Epochs:
         if not (rows and is_whole):
             raise BrainhiveError(f"{path} has no {', '.join(COLUMNS)} of each trial", SOURCE)
         columns = {name: [row[name] for row in rows] for name in COLUMNS}
-        with described(path, SOURCE):
+        with reading(path, SOURCE):
             categories, sessions = (_numbers(columns[name]) for name in ("things_category_nr", "session_nr"))
             picks = _magnetometers(epochs)
             kept = self._kept(epochs.times * 1000)
@@ -228,7 +228,7 @@ def _read(path: Path) -> Any:
         import mne
     except ImportError as error:
         raise MissingExtra("epochs in .fif files need mne", "pip install 'brainhive[raw]'") from error
-    with described(path, SOURCE):
+    with reading(path, SOURCE):
         try:
             return mne.read_epochs(path, proj=False, preload=False, verbose="ERROR")
         except FileNotFoundError as error:

@@ -15,15 +15,14 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.damage import RAISED
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._neurobridge_info import info_of
 from brainhive_cli.data.preparations._things_eeg_pictures import METADATA, image_ids
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.damage import RAISED
 from brainhive_cli.data.stores.published_signals import Usual, has_signal, rate_of, recording
-from brainhive_cli.data.stores.recordings import Recording
-from brainhive_cli.data.stores.sliced import Sliced
+from brainhive_cli.data.stores.recordings import Recording, Sliced
 
 FILES = {
     "train": (

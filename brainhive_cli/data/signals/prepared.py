@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_lock import FileLock
-from brainhive_cli.core.file_names import publish
+from brainhive_cli.core.files import publish
 from brainhive_cli.data.signals.selection import Chunk, Selection
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.checksums import StoredRows
+from brainhive_cli.data.stores.hdf5 import StoredRows
 
 Signals = NDArray[np.float32] | StoredRows
 """Signals in memory, or in a file."""

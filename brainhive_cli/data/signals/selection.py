@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.signals.normalisation import Normaliser
 from brainhive_cli.data.signals.regions import REGIONS, channels_in
-from brainhive_cli.data.stores.recordings import CHUNK, Recording, Sensors, Voxels
+from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors, Voxels
 
 Chunk = tuple[slice, NDArray[np.float32]]
 """Rows of the whole, and the signals of these stimuli."""
@@ -200,8 +200,8 @@ class Selection:
 
     def _read(self) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.int64]]]:
         """Yield where, what was chosen [n, R, C, T] (0 where nothing is), and how many there are [n]."""
-        for start in range(0, len(self.pictures), CHUNK):
-            part = slice(start, min(start + CHUNK, len(self.pictures)))
+        for start in range(0, len(self.pictures), COPIED_STIMULI):
+            part = slice(start, min(start + COPIED_STIMULI, len(self.pictures)))
             pictures, repetitions = self.pictures[part], self.repetitions[part]
             among = slice(pictures[0], pictures[-1] + 1)  # a slice is read at once
             chosen = np.asarray(self.recording.signal[among, :, :, self.samples])[:, :, self.rows]

@@ -2,25 +2,33 @@
 
 The file's structure is written once, at creation; rows then go straight to their place in the file. So a kill
 at any moment leaves a file that opens, and processes write to one store without a lock between them.
+
+Each row has a checksum, written with it, and a seal covers all other bytes of the file. It is verified
+before HDF5 reads anything: of damaged structures it can crash, or go on for ever. A row is verified when it
+is first read, since stores are larger than what most commands read of them.
 """
 
+import copy
 import json
+import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
+import xxhash
 from numpy.typing import DTypeLike, NDArray
 
 from brainhive_cli.core import documents
+from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.stores import checksums
-from brainhive_cli.data.stores.damage import described
-from brainhive_cli.data.stores.mapping import find
+from brainhive_cli.core.files import atomic_write
 
 PART = ".part"
 """Ending of a store that is still being written; it is renamed when complete."""
@@ -28,11 +36,32 @@ JSON = ("{", "[", '"')
 """How an attribute begins that is kept as JSON."""
 NULL = "null"
 """An attribute that is None, as JSON."""
+NUMBERS = "fiu"
+"""NumPy's letters of the kinds of dtype that are numbers."""
+MAX_NUMBER_BYTES = 8
+"""Of one number: long doubles differ between machines."""
+CHECKSUMS = "checksum"
+"""The group that has, for each dataset written row by row, the checksums [N] of its rows, 0 where none is."""
+CHECKSUM_BYTES = 8
+SEAL_MARK = b"brnhvsl1"
+"""The last bytes of a sealed file; before them stand the parts that are rows, the digest and their count."""
+SEAL_FOOTER = struct.Struct("<16sQ8s")
+MAX_SEALED_PARTS = 64
+"""Parts that are rows, in any store that we write."""
+VERIFIED_BYTES = 2**24
+"""Of rows that are verified at once when all are."""
+COPIED_BYTES = 2**20
+"""Of rows that are verified and then copied: so few are copied from the processor's cache."""
 
 
 def part_of(path: Path) -> Path:
     """Return where a store is written until it is complete."""
     return path.with_name(path.name + PART)
+
+
+def short_name(path: Path) -> str:
+    """Name a store by where it lies: data set, split and encoder, or data set, preparation and subject."""
+    return "/".join(path.with_suffix("").parts[-3:])
 
 
 def create(
@@ -46,31 +75,29 @@ def create(
     Attributes that are not plain numbers or strings are kept as JSON. Each space gets room for the checksums
     of its rows, which `RowWriter` writes.
     """
-    sums = {f"{checksums.GROUP}/{name}": (shape[:1], "uint64") for name, (shape, _) in spaces.items()}
+    sums = {f"{CHECKSUMS}/{name}": (shape[:1], "uint64") for name, (shape, _) in spaces.items()}
     spaces = {**spaces, **sums}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    making = path.with_name(f"{path.name}.new")  # a kill meanwhile leaves nothing under the store's name
-    size = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in spaces.values())
-    _take_room(making, size)
-    with h5py.File(making, "w") as file:
-        for name, (shape, dtype) in spaces.items():
-            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-            layout.set_layout(h5py.h5d.CONTIGUOUS)
-            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-            layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-            layout.set_obj_track_times(False)  # the same content is the same bytes
-            links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-            links.set_create_intermediate_group(True)
-            kind = h5py.h5t.py_create(np.dtype(dtype))
-            h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), layout, links)
-        for name, array in arrays.items():
-            file.create_dataset(name, data=array)
-        set_attributes(file, attributes)
-    _take_room(making, making.stat().st_size)
-    os.replace(making, path)
+    size = sum(prod(shape) * np.dtype(dtype).itemsize for shape, dtype in spaces.values())
+    with atomic_write(path, is_lasting=False) as part:
+        _allocate(part, size)
+        with h5py.File(part, "w") as file:
+            for name, (shape, dtype) in spaces.items():
+                layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                layout.set_layout(h5py.h5d.CONTIGUOUS)
+                layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+                layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+                layout.set_obj_track_times(False)  # the same content is the same bytes
+                links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+                links.set_create_intermediate_group(True)
+                kind = h5py.h5t.py_create(np.dtype(dtype))
+                h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), layout, links)
+            for name, array in arrays.items():
+                file.create_dataset(name, data=array)
+            set_attributes(file, attributes)
+        _allocate(part, part.stat().st_size)
 
 
-def _take_room(path: Path, size: int) -> None:
+def _allocate(path: Path, size: int) -> None:
     """Allocate a file's bytes, so that a disk that is too small is an error now and not after hours.
 
     Before HDF5 writes, since without room it would fail with noise, or crash; and after, since it frees them.
@@ -81,15 +108,13 @@ def _take_room(path: Path, size: int) -> None:
         try:
             os.posix_fallocate(file.fileno(), 0, max(size, 1))
         except OSError as error:
-            path.unlink()
             raise OSError(*error.args, str(path)) from error
 
 
 def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
     """Write attributes on the file's root; mappings, lists and text that could be taken for them as JSON."""
     for name, value in attributes.items():
-        is_json = _is_json(value)
-        is_plain = isinstance(value, str | int | float | bool) and not is_json
+        is_plain = isinstance(value, str | int | float | bool) and not _is_json(value)
         file.attrs[name] = value if is_plain else json.dumps(value)
 
 
@@ -103,32 +128,20 @@ def get_attributes(file: h5py.File) -> dict[str, Any]:
     Raises:
         ValueError: if one is no number, truth value or text.
     """
-    found = {}
+    attributes: dict[str, Any] = {}
     for name in file.attrs:
         value = file.attrs[name] if file.attrs.get_id(name).shape == () else None
         if not isinstance(value, str | np.number | np.bool_):
             raise ValueError(f"its attribute {name} is neither a number nor text")
         f"{name}{value}".encode()  # which surrogates, of bytes that are not UTF-8, do not survive
-        is_json = _is_json(value)
-        found[name] = (
-            _parsed(str(value), name) if is_json else value if isinstance(value, str) else value.item()
-        )
-    return found
-
-
-def _parsed(text: str, name: str) -> Any:
-    try:
-        return documents.parse(text, f"its attribute {name}", Any)
-    except BrainhiveError as error:  # which `open_file` makes one of, with the store's name
-        raise ValueError(error.message) from error
-
-
-def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
-    """Write the last attributes of a complete store, and the seal by which damage is found."""
-    if attributes:
-        with h5py.File(path, "r+") as file:
-            set_attributes(file, attributes)
-    checksums.seal(path)
+        if _is_json(value):
+            try:
+                attributes[name] = documents.parse(str(value), f"its attribute {name}", Any)
+            except BrainhiveError as error:  # which `open_file` makes one of, with the store's name
+                raise ValueError(error.message) from error
+        else:
+            attributes[name] = value if isinstance(value, str) else value.item()
+    return attributes
 
 
 @contextmanager
@@ -149,12 +162,247 @@ def open_file(path: Path, made_by: str, error: type[BrainhiveError] = BrainhiveE
     if not path.is_file():
         state = "is not finished" if part_of(path).is_file() else "does not exist"
         raise MissingData(f"{path} {state}", made_by)
-    with described(path, f"delete it, then: {made_by}", error):
-        is_sealed = checksums.verify_seal(path)
+    with reading(path, f"delete it, then: {made_by}", error):
+        is_sealed = verify_seal(path)
         with h5py.File(path, "r") as file:
-            if not is_sealed and checksums.GROUP in file and path.suffix != PART:
-                raise ValueError("it has lost its seal")
+            if not is_sealed and CHECKSUMS in file and path.suffix != PART:
+                raise ValueError("its seal is missing")
             yield file
+
+
+def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """Find a dataset of this very file; links that lead elsewhere are not followed.
+
+    Raises:
+        ValueError: if it is not there.
+    """
+    node: Any = file
+    for part in name.split("/"):
+        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f"it has no dataset {name}")
+        node = node[part]
+    if not isinstance(node, h5py.Dataset) or node.shape is None:
+        raise ValueError(f"{name} is no array")
+    return node
+
+
+def open_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> h5py.Dataset:
+    """Find a dataset of numbers, which may be compressed.
+
+    Args:
+        file: The file, open.
+        name: Of the dataset.
+        kinds: NumPy's letters of the kinds of dtype that are accepted; S is a string of fixed width.
+
+    Raises:
+        ValueError: if it is of another kind, lies in other files, or is far larger than the file.
+    """
+    dataset = find_dataset(file, name)
+    dtype, layout = dataset.dtype, dataset.id.get_create_plist()
+    if dtype.kind not in kinds or dtype.hasobject or not _is_numpys(dataset.id.get_type(), dtype):
+        raise ValueError(f"{name} is {dtype}, not of kind {' or '.join(kinds)}")
+    if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
+        raise ValueError(f"{name} lies in other files")
+    count = max(prod(dataset.shape), prod(dataset.chunks or ()))  # a chunk is read whole, and may be larger
+    refuse_inflation(count * dtype.itemsize, os.path.getsize(file.filename), name)
+    return dataset
+
+
+def _is_numpys(kind: h5py.h5t.TypeID, dtype: np.dtype[Any]) -> bool:
+    """Whether a type's bits are those of NumPy's dtype, and not of a float of other make, say."""
+    if dtype.kind == "S":
+        return not kind.is_variable_str()
+    return dtype.itemsize <= MAX_NUMBER_BYTES and bool(kind.equal(h5py.h5t.py_create(dtype)))
+
+
+def map_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> NDArray[Any]:
+    """Map a contiguous dataset of numbers, read-only; processes share its pages.
+
+    Raises:
+        ValueError: if it is of another kind, not contiguous, or not wholly inside the file.
+    """
+    dataset = open_numbers(file, name, kinds)
+    dtype, shape = np.dtype(dataset.dtype.str), dataset.shape
+    if not dtype.isnative or dataset.id.get_create_plist().get_layout() != h5py.h5d.CONTIGUOUS:
+        raise ValueError(f"{name} is not in the machine's order of bytes, or not in one piece")
+    size = prod(shape) * dtype.itemsize
+    if not size:
+        return np.empty(shape, dtype)
+    start = dataset.id.get_offset()
+    if start is None or start + size > os.path.getsize(file.filename):
+        raise ValueError(f"{name} {list(shape)} reaches beyond the end of the file")
+    return np.memmap(file.filename, dtype, "r", start, shape)
+
+
+def read_strings(file: h5py.File, name: str) -> NDArray[np.bytes_]:
+    """Read strings of fixed width [N], UTF-8.
+
+    Raises:
+        ValueError: if they are of another kind or encoding, or not in a list.
+    """
+    packed = np.array(map_numbers(file, name, "S"))
+    if packed.ndim != 1:
+        raise ValueError(f"{name} {list(packed.shape)} is no list")
+    content = packed.view(np.uint8)
+    if content.max(initial=0) < 0x80:  # ASCII, as nearly always
+        return packed
+    content.tobytes().decode()
+    if (content[:: packed.itemsize] & 0xC0 == 0x80).any():  # a character that began in the string before
+        raise ValueError(f"{name} is not UTF-8")
+    return packed
+
+
+def read_flags(file: h5py.File, name: str) -> NDArray[np.bool_]:
+    """Read truth values, which are kept as bytes or as HDF5's booleans.
+
+    Raises:
+        ValueError: if they are of another kind, or neither 0 nor 1.
+    """
+    flags = np.array(map_numbers(file, name, "ub"))
+    if flags.dtype.itemsize > 1 or flags.view(np.uint8).max(initial=0) > 1:
+        raise ValueError(f"{name} holds other values than 0 and 1")
+    return flags.astype(bool)
+
+
+def release_pages(values: Any) -> None:
+    """Give the pages of a mapped array back, which count as memory of this process; the array stays valid."""
+    while isinstance(values, np.ndarray):
+        values = values.base
+    if isinstance(values, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        values.madvise(mmap.MADV_DONTNEED)
+
+
+class StoredRows:
+    """Rows [N, …] of a store, mapped; each is compared with its checksum when this process first reads it.
+
+    It is sliced and indexed along N as an array is; `np.asarray` reads all rows.
+
+    Attributes:
+        values: The mapped array, which compares nothing: whoever reads from it calls `verify` before.
+    """
+
+    def __init__(self, file: h5py.File, name: str, way_out: Callable[[], str], kinds: str = NUMBERS) -> None:
+        """Map a dataset of an open file.
+
+        Args:
+            file: The file, whose seal was verified.
+            name: Of the dataset.
+            way_out: Says which line makes the file again.
+            kinds: NumPy's letters of the kinds of dtype that are accepted.
+
+        Raises:
+            ValueError: as `map_numbers` does, or if there are no checksums, or not one a row.
+        """
+        self.values: NDArray[Any] = map_numbers(file, name, kinds)
+        self._path, self._name, self._way_out = file.filename, name, way_out
+        count = len(self.values) if self.values.ndim else 0
+        self._bytes = np.zeros((count, 0), np.uint8)
+        self._sums, self._is_due = np.zeros(count, np.uint64), np.zeros(count, bool)
+        if self.values.size:
+            self._sums = _map_checksums(file, name, self.values)
+            self._is_due = np.asarray(self._sums != 0)  # rows that were never written have none
+            self._bytes = self.values.view(np.ndarray).reshape(count, -1).view(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N, and the shape of a row."""
+        return self.values.shape
+
+    @property
+    def ndim(self) -> int:
+        """Count the axes."""
+        return self.values.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype in the file."""
+        return self.values.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        return self.values.nbytes
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.values)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Read rows, or parts of them, by what indexes an array; the first index chooses among the N.
+
+        Raises:
+            BrainhiveError: if one does not match its checksum.
+        """
+        part: NDArray[Any] = self.values.view(np.ndarray)[index]
+        self.verify(index[0] if isinstance(index, tuple) else index)
+        return part
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read all rows; raises as slicing does."""
+        whole = np.empty(self.shape, dtype or self.dtype)
+        step = max(1, COPIED_BYTES // max(1, self.values[:1].nbytes))
+        for start in range(0, len(self), step):
+            whole[start : start + step] = self[start : start + step]
+        return whole
+
+    def column(self, place: int) -> Self:
+        """Give the rows' parts at one place of the second axis, [N, …]; what was verified is so of both."""
+        column = copy.copy(self)
+        column.values = self.values[:, place]
+        return column
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Read rows [n, …] from the file, of which no page then counts as memory of this process.
+
+        Raises:
+            BrainhiveError: if one does not match its checksum.
+        """
+        content = read_rows(self.values, rows) if isinstance(self.values, np.memmap) else self.values[rows]
+        if self._is_due[rows].any():
+            self._refuse(rows[_differs(content, self._sums[rows])])
+            self._is_due[rows] = False
+        return content
+
+    def verify(self, index: Any) -> None:
+        """Compare the rows that `index` chooses, unless they were compared before.
+
+        Raises:
+            BrainhiveError: if one does not match its checksum.
+        """
+        index = slice(None) if index is Ellipsis else index
+        if not np.any(self._is_due[index]):
+            return
+        if isinstance(index, slice | int | np.integer):
+            rows = np.atleast_1d(range(len(self))[index])
+        else:
+            chosen = np.asarray(index)
+            rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.ravel() % len(self)
+        rows = np.unique(rows[self._is_due[rows]])
+        digests = (xxhash.xxh3_64_intdigest(self._bytes[row]) for row in rows.tolist())  # nothing is copied
+        self._refuse(rows[np.fromiter(digests, np.uint64, len(rows)) != self._sums[rows]])
+        self._is_due[rows] = False
+
+    def _refuse(self, damaged: NDArray[np.int64]) -> None:
+        if len(damaged):
+            problem = f"row {damaged[0]} of {self._name} does not match its checksum"
+            raise BrainhiveError(f"{self._path} is damaged: {problem}", f"delete it, then: {self._way_out()}")
+
+
+def read_rows(values: np.memmap[Any, Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Read rows [n, …] of a mapped array [N, …] from its file: none of its pages count as memory.
+
+    Raises:
+        ValueError: if the file ends before.
+    """
+    content = np.empty((len(rows), *values.shape[1:]), values.dtype)
+    row_bytes = values[:1].nbytes
+    with open(str(values.filename), "rb") as file:
+        for place, row in enumerate(rows):
+            file.seek(values.offset + int(row) * row_bytes)
+            if file.readinto(content[place].data) < row_bytes:
+                raise ValueError(f"{values.filename} ends before its row {row}")
+    return content
 
 
 class RowWriter:
@@ -163,13 +411,13 @@ class RowWriter:
     A failed write (no space, say) is an OSError at once, never a damaged file.
     """
 
-    def __init__(self, path: Path, dataset: str) -> None:
+    def __init__(self, path: Path, name: str) -> None:
         with h5py.File(path, "r") as file:
-            found, summed = find(file, dataset), f"{checksums.GROUP}/{dataset}"
-            self._offset: int = found.id.get_offset()
-            self._dtype, self._row_shape, self._path = found.dtype, found.shape[1:], path
-            self._sums: int | None = find(file, summed).id.get_offset() if summed in file else None
-        self._row_bytes = int(np.prod(self._row_shape, dtype=int)) * self._dtype.itemsize
+            dataset, sums = find_dataset(file, name), f"{CHECKSUMS}/{name}"
+            self._offset: int = dataset.id.get_offset()
+            self._dtype, self._row_shape, self._path = dataset.dtype, dataset.shape[1:], path
+            self._sums: int | None = find_dataset(file, sums).id.get_offset() if sums in file else None
+        self._row_bytes = prod(self._row_shape) * self._dtype.itemsize
         self._file = os.open(path, os.O_WRONLY)
 
     def write(self, rows: Sequence[int] | NDArray[np.integer[Any]], values: NDArray[Any]) -> None:
@@ -182,7 +430,7 @@ class RowWriter:
         runs = list(pairwise([0, *ends.tolist(), len(rows)]))
         parts = [(values, self._row_bytes, self._offset)]
         if self._sums is not None:
-            parts.append((checksums.of_rows(values), checksums.BYTES, self._sums))
+            parts.append((row_checksums(values), CHECKSUM_BYTES, self._sums))
         for content, size, start in parts:
             flat = content.reshape(-1).view(np.uint8).data
             for first, end in runs:
@@ -199,3 +447,124 @@ class RowWriter:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+def row_checksums(values: NDArray[Any]) -> NDArray[np.uint64]:
+    """Compute the checksum (xxh3, 64 bits) of each row's bytes, [N]."""
+    rows = np.asarray(values).reshape(len(values), -1).view(np.uint8) if values.size else values
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, len(values))
+
+
+def _differs(values: NDArray[Any], sums: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    differs: NDArray[np.bool_] = (sums != 0) & (row_checksums(values) != sums)
+    return differs
+
+
+def _map_checksums(file: h5py.File, name: str, values: NDArray[Any]) -> NDArray[np.uint64]:
+    """Map the checksums [N] of the rows of a dataset."""
+    sums = map_numbers(file, f"{CHECKSUMS}/{name}")
+    if sums.dtype != np.uint64 or sums.shape != values.shape[:1]:
+        raise ValueError(f"the checksums of {name} are not one a row")
+    return sums
+
+
+def _checksummed(file: h5py.File) -> Iterator[tuple[str, NDArray[Any], NDArray[np.uint64]]]:
+    """Yield each dataset whose rows have checksums, and these; none that is empty."""
+    names: list[str] = []
+    file.visit(names.append)  # each once, and no link that leads elsewhere
+    for name in sorted(names):
+        if name.startswith(f"{CHECKSUMS}/") and isinstance(file[name], h5py.Dataset):
+            dataset = name.removeprefix(f"{CHECKSUMS}/")
+            values = map_numbers(file, dataset)
+            sums = _map_checksums(file, dataset, values)
+            if values.size:
+                yield dataset, values, sums
+
+
+def damaged_rows(file: h5py.File) -> dict[str, NDArray[np.int64]]:
+    """Find the rows that do not match their checksums, by dataset; reads all rows that were written."""
+    damaged: dict[str, NDArray[np.int64]] = {}
+    for name, values, sums in _checksummed(file):
+        written = np.flatnonzero(sums)
+        step = max(1, VERIFIED_BYTES // values[:1].nbytes)
+        for start in range(0, len(written), step):
+            rows = written[start : start + step]
+            differing = rows[_differs(values[rows], sums[rows])]
+            if differing.size:
+                damaged[name] = np.append(damaged.get(name, differing[:0]), differing)
+            release_pages(values)  # or a store larger than memory would count as this process's
+    return damaged
+
+
+def verify_rows(file: h5py.File) -> None:
+    """Verify all rows that have a checksum; reads the whole file.
+
+    Raises:
+        ValueError: naming those that do not match.
+    """
+    for name, damaged in damaged_rows(file).items():
+        rows = ", ".join(map(str, damaged[:5])) + (" …" if damaged.size > 5 else "")
+        some = f"{damaged.size} of {len(file[name])} rows of {name}"
+        raise ValueError(f"{some} do not match their checksums: {rows}")
+
+
+def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
+    """Write the last attributes of a complete store, and the seal by which damage is found."""
+    with h5py.File(path, "r+" if attributes else "r") as file:
+        set_attributes(file, attributes or {})
+        places = sorted(
+            (file[name].id.get_offset() or 0, values.nbytes) for name, values, _ in _checksummed(file)
+        )
+    parts = np.array(places, np.uint64).tobytes()
+    digest = _digest(path, places, path.stat().st_size)
+    with path.open("ab") as end:
+        end.write(parts + SEAL_FOOTER.pack(digest, len(places), SEAL_MARK))
+
+
+def unseal(path: Path) -> None:
+    """Cut the seal off."""
+    if sealed := _read_seal(path):
+        os.truncate(path, sealed[2])
+
+
+def verify_seal(path: Path) -> bool:
+    """Verify all bytes of a file but its rows.
+
+    Returns:
+        Whether it has a seal.
+
+    Raises:
+        ValueError: if it does not match.
+    """
+    sealed = _read_seal(path)
+    if sealed and sealed[0] != _digest(path, *sealed[1:]):
+        raise ValueError("its seal does not match its names, attributes and checksums")
+    return sealed is not None
+
+
+def _read_seal(path: Path) -> tuple[bytes, list[tuple[int, int]], int] | None:
+    """Read the digest, the parts (start and size) that are rows, and where the file ended before the seal."""
+    with path.open("rb") as file:
+        at = max(0, file.seek(0, os.SEEK_END) - SEAL_FOOTER.size)
+        file.seek(at)
+        content = file.read()
+        if len(content) < SEAL_FOOTER.size or not content.endswith(SEAL_MARK):
+            return None
+        digest, count, _ = SEAL_FOOTER.unpack(content)
+        end = at - 16 * count
+        if count > MAX_SEALED_PARTS or end < 0:
+            raise ValueError("its seal is damaged")
+        file.seek(end)
+        parts = np.frombuffer(file.read(16 * count), np.uint64).reshape(-1, 2)
+    return digest, [(int(start), int(size)) for start, size in parts], end
+
+
+def _digest(path: Path, places: Sequence[tuple[int, int]], end: int) -> bytes:
+    """Digest what lies between parts of a file, and where these are."""
+    content, at, total = np.memmap(path, np.uint8, "r"), 0, xxhash.xxh3_128(repr((places, end)).encode())
+    for start, size in (*places, (end, 0)):
+        if not at <= start <= start + size <= end:
+            raise ValueError("its seal is damaged")
+        total.update(content[at:start].data)
+        at = start + size
+    return total.digest()

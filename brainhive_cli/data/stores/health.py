@@ -1,25 +1,32 @@
 """Health checks of targets: figures that distinguish good ones from broken ones, in one pass over a store."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-HELD = 2**24
+from brainhive_cli.core import console
+from brainhive_cli.data.stores.hdf5 import short_name
+
+VALUES_IN_MEMORY = 2**24
 """Values in memory at a time, 64 MiB in float32, however wide the vectors."""
-PAIRED = 1024
+PAIRED_VECTORS = 1024
 """Vectors, drawn with a seed, all of whose pairs give the median cosine."""
-SOUGHT = 256
+CHECKED_VECTORS = 256
 """Of these, vectors whose near-duplicates are counted among all: the share is known within 6 %."""
-NEAR = 0.99999
+DUPLICATE_COSINE = 0.99999
 """A cosine above this: a near-duplicate, as of one picture decoded twice; small networks reach 0.999."""
-DEAD = 1e-6
+DEAD_SPREAD_SHARE = 1e-6
 """A dimension that spreads less than this share of the widest is dead: float32 rounds as much."""
-FEW = 16
+MIN_VECTORS = 16
 """Fewer vectors than this may well be alike, and say nothing about an encoder."""
+COLUMNS = ("store", "vectors", "norm", "spread", "dead", "NaN", "cosine", "near", "check")
+"""Of the table of figures."""
+PASSED, FAILED = "passed", "failed"
 
 
 @dataclass(frozen=True)
@@ -58,24 +65,42 @@ class Health:
         """
         low, high = usual_cosine
         cosine = f"the median cosine of random pairs is {self.median_pair_cosine:.4f}"
-        found = []
+        problems = []
         if self.non_finite:
-            found.append((f"{self.non_finite} values are not finite", "half precision that overflowed"))
-        if self.vectors < FEW:
-            return found
+            problems.append((f"{self.non_finite} values are not finite", "half precision that overflowed"))
+        if self.vectors < MIN_VECTORS:
+            return problems
         if self.median_pair_cosine > high:
             cause = "weights that did not load, or pictures that all reached the encoder alike"
-            found.append((f"{cosine}, usual is {high:g} at most: collapsed", cause))
+            problems.append((f"{cosine}, usual is {high:g} at most: collapsed", cause))
         if self.median_pair_cosine < low:
             cause = "vectors that were centred or whitened, or are another encoder's"
-            found.append((f"{cosine}, usual is {low:g} at least", cause))
+            problems.append((f"{cosine}, usual is {low:g} at least", cause))
         if self.dead_dimensions > usual_dead * self.dimensions:
             what = f"{self.dead_dimensions} of {self.dimensions} dimensions never change"
-            found.append((what, "weights that did not load, or vectors padded with zeros"))
+            problems.append((what, "weights that did not load, or vectors padded with zeros"))
         if self.near_duplicates > usual_repeats:
             what = f"{self.near_duplicates:.0%} of the vectors have a near-duplicate"
-            found.append((what, "one picture under many ids, or rows that were never filled"))
-        return found
+            problems.append((what, "one picture under many ids, or rows that were never filled"))
+        return problems
+
+
+def health_row(path: Path, health: Health, has_failed: bool) -> tuple[object, ...]:
+    """Write a store's figures under `COLUMNS`, rounded; the spread is the median dimension's."""
+    return (
+        short_name(path),
+        health.vectors,
+        *(float(f"{value:.3g}") for value in (health.mean_norm, health.spread[2])),
+        health.dead_dimensions,
+        health.non_finite,
+        *(round(value, 3) for value in (health.median_pair_cosine, health.near_duplicates)),
+        FAILED if has_failed else PASSED,
+    )
+
+
+def health_table(rows: Iterable[tuple[object, ...]]) -> console.Table:
+    """Make the table of rows that `health_row` wrote."""
+    return console.Table("Health of embeddings", COLUMNS, tuple(rows))
 
 
 def measure(embedding: Any, rows: NDArray[np.int64]) -> Health:
@@ -87,10 +112,10 @@ def measure(embedding: Any, rows: NDArray[np.int64]) -> Health:
     """
     width = prod(embedding.shape[1:])
     sample = _sample(embedding, rows, width)
-    sought = sample[:SOUGHT]
+    checked = sample[:CHECKED_VECTORS]
     vectors, non_finite, zeros, norms = 0, 0, 0, 0.0
     origin, total, squares = np.zeros(width), np.zeros(width), np.zeros(width)
-    near = np.zeros(len(sought), np.int64)
+    near = np.zeros(len(checked), np.int64)
     for values in _blocks(embedding, rows, width):  # [n, D]
         finite = np.isfinite(values)
         non_finite += finite.size - int(np.count_nonzero(finite))
@@ -98,29 +123,29 @@ def measure(embedding: Any, rows: NDArray[np.int64]) -> Health:
         if not vectors and len(values):
             origin = values[0].copy()  # sums of what is left of it lose no digits
         lengths = np.sqrt(np.einsum("nd,nd->n", values, values))
-        near += ((_units(values, lengths) @ sought.T) > NEAR).sum(axis=0)
+        near += ((_units(values, lengths) @ checked.T) > DUPLICATE_COSINE).sum(axis=0)
         values -= origin
         total += values.sum(axis=0)
         squares += np.einsum("nd,nd->d", values, values)
         vectors, norms, zeros = vectors + len(values), norms + lengths.sum(), zeros + (lengths == 0).sum()
     count = max(vectors, 1)
     spread = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
-    is_near = (near > 1) | (~sought.any(axis=1) & (zeros > 1))  # each is near itself, but for zeros
+    is_near = (near > 1) | (~checked.any(axis=1) & (zeros > 1))  # each is near itself, but for zeros
     return Health(
         vectors=vectors,
         dimensions=width,
         mean_norm=float(norms / count),
         spread=np.quantile(spread, (0, 0.05, 0.5, 0.95, 1)).tolist(),
-        dead_dimensions=int((spread <= DEAD * spread.max()).sum()),
+        dead_dimensions=int((spread <= DEAD_SPREAD_SHARE * spread.max()).sum()),
         non_finite=non_finite,
         median_pair_cosine=_median_cosine(sample),
-        near_duplicates=float(is_near.mean()) if len(sought) else 0.0,
+        near_duplicates=float(is_near.mean()) if len(checked) else 0.0,
     )
 
 
 def _sample(embedding: Any, rows: NDArray[np.int64], width: int) -> NDArray[np.float32]:
     """Draw finite vectors at random, as units [n, D]."""
-    count = min(len(rows), PAIRED, max(FEW, HELD // width))
+    count = min(len(rows), PAIRED_VECTORS, max(MIN_VECTORS, VALUES_IN_MEMORY // width))
     drawn = np.random.default_rng(0).choice(rows, count, replace=False)
     values = np.empty((count, width), np.float32)
     for place, row in enumerate(drawn):
@@ -131,7 +156,7 @@ def _sample(embedding: Any, rows: NDArray[np.int64], width: int) -> NDArray[np.f
 
 def _blocks(embedding: Any, rows: NDArray[np.int64], width: int) -> Iterator[NDArray[Any]]:
     """Read rows in blocks [n, D], each with few enough values for a CPU's cache."""
-    is_read, step = np.zeros(len(embedding), bool), max(1, HELD // 16 // width)
+    is_read, step = np.zeros(len(embedding), bool), max(1, VALUES_IN_MEMORY // 16 // width)
     is_read[rows] = True
     for start in range(0, len(embedding), step):
         values = np.asarray(embedding[start : start + step]).reshape(-1, width)

@@ -1,14 +1,19 @@
-"""Names of many pictures in one array, and the rows that names stand for."""
+"""Names of pictures: many in one array, the rows they stand for, and what other projects call them."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.stores.matching import plain_id, shown
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+"""Endings of picture files."""
 
 
 class Names(Sequence[str]):
@@ -50,8 +55,8 @@ class Names(Sequence[str]):
 
     def __getitem__(self, index: int | np.integer[Any] | slice | NDArray[np.int64]) -> str | Self:
         """Unpack one, or choose some."""
-        found = self.packed[index]
-        return found.decode() if isinstance(found, bytes) else type(self)(found)
+        packed = self.packed[index]
+        return packed.decode() if isinstance(packed, bytes) else type(self)(packed)
 
     def __iter__(self) -> Iterator[str]:
         """Unpack all."""
@@ -86,33 +91,96 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDA
         MissingData: if an id is not there, or its stem stands for several.
     """
     by_id = {image_id: row for row, image_id in enumerate(known)}
-    rows = [by_id.get(image_id, -1) for image_id in requested]
-    if -1 in rows:
-        plain = [
-            image_id if row >= 0 else plain_id(image_id)
-            for image_id, row in zip(requested, rows, strict=True)
-        ]
-        rows = [by_id.get(image_id, -1) for image_id in plain]
-        by_stem: dict[str, list[int]] = {}
-        for row, image_id in enumerate(known):
-            by_stem.setdefault(image_id.rsplit("/", 1)[-1], []).append(row)
-        rows = [
-            _by_stem(w, by_stem, known, where) if row < 0 else row for w, row in zip(plain, rows, strict=True)
-        ]
-    return np.asarray(rows, dtype=np.int64)
+    rows = np.array([by_id.get(image_id, -1) for image_id in requested], np.int64)
+    if not (rows < 0).any():
+        return rows
+    by_stem = _rows_by_stem(known)
+    for place in np.flatnonzero(rows < 0).tolist():
+        image_id = plain_id(requested[place])
+        same_stem = by_stem.get(_stem(image_id), [])
+        if "/" in image_id:  # two full ids with one stem are two pictures
+            same_stem = [row for row in same_stem if "/" not in known[row]]
+        matches = [by_id[image_id]] if image_id in by_id else same_stem
+        if not matches:
+            raise MissingData(
+                f"{where} has no picture {image_id!r}, of {summarise_names(known)}",
+                "name pictures by their paths below the image root, or their stems; if pictures were added "
+                "since, embed the same data set and split again",
+            )
+        if len(matches) > 1:
+            clashes = ", ".join(known[row] for row in matches[:5])
+            raise MissingData(f"{where}: {image_id!r} could be any of {clashes}", "give full image ids")
+        rows[place] = matches[0]
+    return rows
 
 
-def _by_stem(image_id: str, by_stem: Mapping[str, list[int]], known: Sequence[str], where: str) -> int:
-    rows = by_stem.get(image_id.rsplit("/", 1)[-1], [])
-    if "/" in image_id:  # two full ids with one stem are two pictures
-        rows = [row for row in rows if "/" not in known[row]]
-    if not rows:
-        raise MissingData(
-            f"{where} has no picture {image_id!r}, of {shown(known)}",
-            "name pictures by their paths below the image root, or their stems; if pictures were added "
-            "since, embed the same data set and split again",
-        )
-    if len(rows) > 1:
-        clashes = ", ".join(known[row] for row in rows[:5])
-        raise MissingData(f"{where}: {image_id!r} could be any of {clashes}", "give full image ids")
-    return rows[0]
+@dataclass(frozen=True)
+class Match:
+    """Which picture each name means.
+
+    Attributes:
+        rows: [N] the row of its image id; -1 where the data set has no such picture.
+        unknown: The names without one.
+    """
+
+    rows: NDArray[np.int64]
+    unknown: list[str]
+
+
+def match_names(names: Sequence[str], image_ids: Sequence[str], *, each_once: bool = True) -> Match:
+    """Find the picture of each name: an image id, its end (the stem alone, say), or a path that ends in it.
+
+    Args:
+        names: What others call pictures.
+        image_ids: Those of the data set.
+        each_once: Refuse two names of one picture.
+
+    Raises:
+        BrainhiveError: if a name could mean several pictures, or two names mean the same one.
+    """
+    by_stem = _rows_by_stem(image_ids)
+    rows, clashes = np.full(len(names), -1, np.int64), []
+    for place, name in enumerate(map(plain_id, names)):
+        matches = [row for row in by_stem.get(_stem(name), ()) if _is_end(name, image_ids[row])]
+        if len(matches) > 1:
+            matches = [row for row in matches if image_ids[row] == name] or matches
+        if len(matches) > 1:
+            clashes.append(f"{name} could be {' or '.join(image_ids[row] for row in matches[:3])}")
+        rows[place] = matches[0] if matches else -1
+    if clashes:
+        problem = f"names mean several pictures, {summarise_names(clashes)}"
+        raise BrainhiveError(problem, "name them by their path below the image folder")
+    pictures, counts = np.unique(rows[rows >= 0], return_counts=True)
+    if each_once and (repeated := [image_ids[row] for row in pictures[counts > 1]]):
+        problem = f"pictures have several vectors, {summarise_names(repeated)}"
+        raise BrainhiveError(problem, "give one encoder's vectors only")
+    return Match(rows, [name for name, row in zip(names, rows, strict=True) if row < 0])
+
+
+def summarise_names(names: Sequence[str], of: int | None = None) -> str:
+    """Count names and show the first few, in one line: `12 of 200: a, b, c …`."""
+    count = f"{len(names)} of {of}" if of else str(len(names))
+    some = (name if name.isprintable() else repr(name) for name in names[:3])
+    return f"{count}: {', '.join(some)}{' …' if len(names) > 3 else ''}"
+
+
+def plain_id(name: str) -> str:
+    """Write a name as image ids are written: POSIX, without the ending of a picture file."""
+    path = PurePosixPath(name.strip().replace("\\", "/"))
+    is_picture = path.suffix.lower() in PICTURES
+    return (path.with_suffix("") if is_picture else path).as_posix()
+
+
+def _stem(image_id: str) -> str:
+    return image_id.rpartition("/")[2]
+
+
+def _rows_by_stem(image_ids: Iterable[str]) -> dict[str, list[int]]:
+    rows = defaultdict(list)
+    for row, image_id in enumerate(image_ids):
+        rows[_stem(image_id)].append(row)
+    return rows
+
+
+def _is_end(name: str, image_id: str) -> bool:
+    return name == image_id or name.endswith(f"/{image_id}") or image_id.endswith(f"/{name}")

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.recordings import Recording, Sensors
-from brainhive_cli.data.stores.sliced import Sliced, gathered, grouped
+from brainhive_cli.data.stores.recordings import Recording, Sensors, Sliced, gather_trials, group_trials
 
 FOLDERS = {"train": ("training_images", "train_images"), "test": ("test_images",)}
 """What the folder of a split's pictures is called; in image ids always the first."""
@@ -102,8 +101,8 @@ def _grouped(path: Path, trials: NDArray[Any], images: Any) -> tuple[Any, Any, N
     names = pickles.array(images).astype(str)
     if names.shape != trials.shape[:1]:
         raise BrainhiveError(f"{list(trials.shape)} trials come with {list(names.shape)} pictures")
-    pictures, table, counts = grouped(names)
-    read = gathered(table, trials.shape[1:], trials.dtype, trials.__getitem__)
+    pictures, table, counts = group_trials(names)
+    read = gather_trials(table, trials.shape[1:], trials.dtype, trials.__getitem__)
     return Sliced(path, (*table.shape, *trials.shape[1:]), trials.dtype, read), pictures, counts
 
 

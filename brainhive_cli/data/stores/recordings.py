@@ -3,38 +3,39 @@
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import h5py
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.caveats import SIMULATED, WHITENED_BY_TESTED, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_lock import FileLock
-from brainhive_cli.core.file_names import below, publish
-from brainhive_cli.data.stores import checksums, hdf5
-from brainhive_cli.data.stores.checksums import StoredRows
+from brainhive_cli.core.files import below, publish
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.hdf5 import NUMBERS, StoredRows, map_numbers, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.mapping import NUMBERS, flags, mapped, strings
 
 FORMAT = 2
 """Of a signal store; the number that it carries."""
 AGAIN = "run the command that needs the signals again"
 """What makes a store."""
-CHUNK = 256
-"""Stimuli copied at a time, at most."""
-CHUNK_BYTES = 2**26
-"""Of signals copied at a time, where a stimulus is not larger."""
-OPTIONAL = {"sessions": "i", "whiteners": "f"}
-"""Arrays that a recording may lack, and NumPy's letter of their kind."""
+COPIED_STIMULI, COPIED_BYTES = 256, 2**26
+"""Copied at a time, at most; one stimulus where it is larger."""
+MAX_CHANNELS_SHOWN = 5
+"""In an error."""
+WAYS_OUT = {
+    "channels": "preparation.channels=[…] with those that all files have, or correct their channel lists",
+    "positions": "give all files the same positions of electrodes",
+}
+"""What to do about splits of a subject that differ, by what they differ in."""
 REGION_NAME = r"(?!-$)[^\s&|()]+"
 """What a region may be called where sets of them are written; it may hold hyphens, as `prf-visualrois`."""
 STEP_TOLERANCE = 0.02
@@ -205,12 +206,33 @@ class SignalStore:
                     f"{path} is not a signal store of format {FORMAT}", "delete it and run again"
                 )
             about = documents.check(attributes, f"{path}: attribute", Attributes, "delete it and run again")
-            space = _space(file, about)
-            try:
-                recordings = {split: _recording(path, file, split, space, about) for split in about.splits}
-                return cls(path, recordings)
-            except BrainhiveError as error:
-                raise BrainhiveError(f"{path}: {error.message}", "delete it and run again") from error
+
+            def read(name: str, kind: str) -> NDArray[Any] | None:
+                return np.array(map_numbers(file, name, kind)) if name in file else None
+
+            space: Sensors | Voxels = Sensors(about.channels, read("positions", "f"))
+            if about.space == "voxels":
+                masks = read_flags(file, "region_masks") if about.regions else ()
+                space = Voxels(dict(zip(about.regions, masks, strict=True)), read("ncsnr", "f"))
+            recordings = {}
+            for split in about.splits:
+                way_out = partial(making, path, about.provenance[split])
+                try:
+                    recordings[split] = Recording(
+                        signal=StoredRows(file, f"{split}/signal", way_out),
+                        image_ids=Names(read_strings(file, f"{split}/image_id")),
+                        space=space,
+                        times_s=np.asarray(about.times_s, np.float64),
+                        rate_hz=about.rate_hz,
+                        unit=about.unit,
+                        provenance=about.provenance[split],
+                        repetitions=np.array(map_numbers(file, f"{split}/repetitions", "iu")),
+                        sessions=read(f"{split}/sessions", "i"),
+                        whiteners=read(f"{split}/whiteners", "f"),
+                    )
+                except BrainhiveError as error:
+                    raise BrainhiveError(f"{path}: {error.message}", "delete it and run again") from error
+            return cls(path, recordings)
 
     def __getitem__(self, split: str) -> Recording:
         """Return the recording of a split; MissingData when the store does not have it."""
@@ -226,7 +248,7 @@ class SignalStore:
         """
         made_by = making(self.path, next(iter(self.splits.values())).provenance if self.splits else {})
         with hdf5.open_file(self.path, made_by) as file:
-            checksums.verify_rows(file)
+            hdf5.verify_rows(file)
 
     @staticmethod
     def write(path: Path, recordings: Mapping[str, Recording]) -> None:
@@ -243,38 +265,42 @@ class SignalStore:
                 raise BrainhiveError(
                     f"{path.stem}: the {split} signals have other {difference} than the first"
                     f"{_only_in_one(first.space, recording.space)}",
-                    WAYS.get(difference, "prepare the splits with one window, rate and unit"),
+                    WAYS_OUT.get(difference, "prepare the splits with one window, rate and unit"),
                 )
         lock = FileLock.for_path(path)
-        spaces = {f"{split}/signal": (tuple(r.signal.shape), _dtype(r)) for split, r in recordings.items()}
-        arrays = _space_arrays(first.space)
+        arrays, about = _describe_space(first.space)
+        spaces, pictures = {}, {}
         for split, recording in recordings.items():
             count, most = recording.signal.shape[:2]
-            arrays[f"{split}/image_id"] = Names.of(recording.image_ids).packed
-            arrays[f"{split}/repetitions"] = (
-                np.full(count, most) if recording.repetitions is None else recording.repetitions
-            )
-            arrays |= {
-                f"{split}/{name}": array
-                for name in OPTIONAL
-                if (array := getattr(recording, name)) is not None
-            }
+            spaces[f"{split}/signal"] = (tuple(recording.signal.shape), _dtype(recording))
+            image_ids = Names.of(recording.image_ids)
+            repetitions = np.full(count, most) if recording.repetitions is None else recording.repetitions
+            pictures[split] = image_ids.digest
+            arrays |= {f"{split}/image_id": image_ids.packed, f"{split}/repetitions": repetitions}
+            if recording.sessions is not None:
+                arrays[f"{split}/sessions"] = recording.sessions
+            if recording.whiteners is not None:
+                arrays[f"{split}/whiteners"] = recording.whiteners
         attributes = {
             "format": FORMAT,
             "holds": "signal",
             "splits": list(recordings),
-            **_space_attributes(first.space),
+            **about,
             "times_s": [float(time_s) for time_s in first.times_s],
             **({} if first.rate_hz is None else {"rate_hz": float(first.rate_hz)}),
             "unit": first.unit,
             "provenance": {split: recording.provenance for split, recording in recordings.items()},
-            "pictures": {
-                split: Names.of(recording.image_ids).digest for split, recording in recordings.items()
-            },
+            "pictures": pictures,
         }
         hdf5.create(part, spaces, arrays, attributes)
         for split, recording in recordings.items():
-            _copy(part, f"{split}/signal", recording.signal)
+            signal, writer = recording.signal, hdf5.RowWriter(part, f"{split}/signal")
+            row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
+            step = min(COPIED_STIMULI, max(1, COPIED_BYTES // max(1, row_bytes)))
+            for start in range(0, len(signal), step):
+                values = np.asarray(signal[start : start + step])
+                writer.write(np.arange(start, start + len(values)), values)
+            writer.close()
         hdf5.seal(part)
         publish(part, path)
         lock.release()
@@ -284,11 +310,6 @@ def is_signal_store(path: Path) -> bool:
     """Whether a store holds signals."""
     with hdf5.open_file(path, AGAIN) as file:
         return hdf5.get_attributes(file).get("holds") == "signal"
-
-
-def short_name(path: Path) -> str:
-    """Name a store by data set, preparation and subject: where it lies below paths.signals."""
-    return "/".join(path.with_suffix("").parts[-3:])
 
 
 def path_of(signals: Path, dataset: str, name: str, subject: int) -> Path:
@@ -345,67 +366,96 @@ def _only_in_one(first: Sensors | Voxels, other: Sensors | Voxels) -> str:
     """List, in brackets, the channels that one of two has alone; empty where both have the same."""
     names = [set(each.names) if isinstance(each, Sensors) else set() for each in (first, other)]
     alone = sorted(names[0] ^ names[1])
-    more = f" and {len(alone) - SHOWN} more" if len(alone) > SHOWN else ""
-    return f" ({', '.join(alone[:SHOWN])}{more})" if alone else ""
+    shown = ", ".join(alone[:MAX_CHANNELS_SHOWN])
+    more = f" and {len(alone) - MAX_CHANNELS_SHOWN} more" if len(alone) > MAX_CHANNELS_SHOWN else ""
+    return f" ({shown}{more})" if alone else ""
 
 
-SHOWN = 5
-"""Channels that an error lists."""
-WAYS = {
-    "channels": "preparation.channels=[…] with those that all files have, or correct their channel lists",
-    "positions": "give all files the same positions of electrodes",
-}
-"""What to do about splits of a subject that differ, by what they differ in."""
-
-
-def _space_arrays(space: Sensors | Voxels) -> dict[str, NDArray[Any]]:
+def _describe_space(space: Sensors | Voxels) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Give what a store keeps of the space: arrays and attributes."""
+    arrays: dict[str, NDArray[Any]] = {}
     if isinstance(space, Voxels):
-        ratios = {} if space.ncsnr is None else {"ncsnr": np.asarray(space.ncsnr, np.float64)}
-        masks = {"region_masks": np.array(list(space.regions.values()), bool)} if space.regions else {}
-        return {**masks, **ratios}
-    return {} if space.positions is None else {"positions": np.asarray(space.positions, np.float64)}
+        if space.regions:
+            arrays["region_masks"] = np.array(list(space.regions.values()), bool)
+        if space.ncsnr is not None:
+            arrays["ncsnr"] = np.asarray(space.ncsnr, np.float64)
+        return arrays, {"space": "voxels", "regions": list(space.regions)}
+    if space.positions is not None:
+        arrays["positions"] = np.asarray(space.positions, np.float64)
+    return arrays, {"space": "sensors", "channels": list(space.names)}
 
 
-def _space_attributes(space: Sensors | Voxels) -> dict[str, Any]:
-    if isinstance(space, Voxels):
-        return {"space": "voxels", "regions": list(space.regions)}
-    return {"space": "sensors", "channels": list(space.names)}
+Read = Callable[[slice], NDArray[Any]]
 
 
-def _space(file: h5py.File, about: Attributes) -> Sensors | Voxels:
-    if about.space == "voxels":
-        masks = flags(file, "region_masks") if about.regions else ()
-        ratios = np.array(mapped(file, "ncsnr", "f")) if "ncsnr" in file else None
-        return Voxels(dict(zip(about.regions, masks, strict=True)), ratios)
-    positions = np.array(mapped(file, "positions", "f")) if "positions" in file else None
-    return Sensors(about.channels, positions)
+@dataclass(frozen=True)
+class Sliced:
+    """Signals [N, R, C, T] of a file that are read when they are sliced along N.
+
+    Attributes:
+        path: The file whose signals must be finite, for the error; None where they need not be.
+        read: Slice to signals [n, R, C, T].
+    """
+
+    path: Path | None
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Read
+
+    @property
+    def ndim(self) -> int:
+        """Count the axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        """Count the stimuli."""
+        return self.shape[0]
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        """Read the signals of some stimuli.
+
+        Raises:
+            BrainhiveError: if they are not finite.
+        """
+        signal = self.read(part)
+        if self.path is not None and not np.isfinite(signal).all():
+            raise BrainhiveError(f"{self.path} has signals that are not finite", "get or make the file again")
+        return signal
 
 
-def _copy(part: Path, dataset: str, signal: Any) -> None:
-    writer = hdf5.RowWriter(part, dataset)
-    row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
-    step = min(CHUNK, max(1, CHUNK_BYTES // max(1, row_bytes)))
-    for start in range(0, len(signal), step):
-        values = np.asarray(signal[start : start + step])
-        writer.write(np.arange(start, start + len(values)), values)
-    writer.close()
+def gather_trials(
+    table: NDArray[np.int64], shape: Sequence[int], dtype: DTypeLike, trial: Callable[[int], Any]
+) -> Read:
+    """Read trials one by one, in the order of the file; missing repetitions are zeros.
+
+    Args:
+        table: [N, R] trial of each repetition, -1 where there is none.
+        shape: Of a trial, C and T.
+        dtype: Of the result.
+        trial: Number of a trial to its signal [C, T].
+    """
+
+    def read(part: slice) -> NDArray[Any]:
+        numbers = table[part].ravel()
+        trials = np.zeros((len(numbers), *shape), dtype)
+        for place in np.argsort(numbers, kind="stable").tolist():
+            if numbers[place] >= 0:
+                trials[place] = trial(int(numbers[place]))
+        return trials.reshape(*table[part].shape, *shape)
+
+    return read
 
 
-def _recording(
-    path: Path, file: h5py.File, split: str, space: Sensors | Voxels, about: Attributes
-) -> Recording:
-    return Recording(
-        signal=StoredRows(file, f"{split}/signal", partial(making, path, about.provenance[split])),
-        image_ids=Names(strings(file, f"{split}/image_id")),
-        space=space,
-        times_s=np.asarray(about.times_s, np.float64),
-        rate_hz=about.rate_hz,
-        unit=about.unit,
-        provenance=about.provenance[split],
-        repetitions=np.array(mapped(file, f"{split}/repetitions", "iu")),
-        **{
-            name: np.array(mapped(file, f"{split}/{name}", kind))
-            for name, kind in OPTIONAL.items()
-            if f"{split}/{name}" in file
-        },
-    )
+def group_trials(stimuli: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+    """Group trials by stimulus.
+
+    Args:
+        stimuli: [trials] numbers or names, in the order of time.
+
+    Returns:
+        The stimuli [N], ascending; the trials of each [N, R], -1 where there is none; how many there are [N].
+    """
+    names, place, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
+    table = np.full((len(names), counts.max(initial=0)), -1, np.int64)
+    table[np.arange(table.shape[1]) < counts[:, None]] = np.argsort(place, kind="stable")
+    return names, table, counts

@@ -1,7 +1,10 @@
 """The target store: what one encoder gives for the stimuli of one split, tied to how it was made."""
 
+import glob
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,19 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from brainhive_cli.core import documents
+from brainhive_cli.core import documents, interruption
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.file_names import below, publish
-from brainhive_cli.data.stores import checksums, hdf5
-from brainhive_cli.data.stores.checksums import StoredRows
+from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.files import below, publish
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.hdf5 import StoredRows, map_numbers, read_flags, read_strings
 from brainhive_cli.data.stores.health import Health, measure
 from brainhive_cli.data.stores.ids import Names, match_ids
-from brainhive_cli.data.stores.mapping import flags, mapped, strings
 
 FORMAT = 2
 PIXELS = "pixels"
 """The dataset of the digests of the stimuli's pixels, in stores whose making decoded them."""
-SUMS = f"{checksums.GROUP}/embedding"
+SUMS = f"{hdf5.CHECKSUMS}/embedding"
 VIEW = re.compile(r"(?P<encoder>.+)-view-(?P<place>\d{1,6})(?P<digest>-[0-9a-f]{8})?")
 """The name of an encoder of one frame or caption; with `-all` in place of the view, that of all of them."""
 
@@ -86,14 +91,12 @@ class TargetStore:
                 raise BrainhiveError(f"{path} is not a target store of format {FORMAT}", line)
             documents.check(attributes, f"{path}: attribute", Attributes, making(path))
             embedding = StoredRows(file, "embedding", partial(making, path))
-            done = flags(file, "done")
-            image_ids, concepts = Names(strings(file, "image_id")), Names(strings(file, "concept"))
-            pixels = np.array(mapped(file, PIXELS, "u")) if PIXELS in file else None
-            attributes = {
-                **dict(zip(("encoder", "split", "dataset"), (path.stem, *_folders(path)), strict=True)),
-                **{"config": {}, "weights": {}, "skipped": int((~done).sum())},
-                **attributes,
-            }
+            done = read_flags(file, "done")
+            image_ids, concepts = Names(read_strings(file, "image_id")), Names(read_strings(file, "concept"))
+            pixels = np.array(map_numbers(file, PIXELS, "u")) if PIXELS in file else None
+            place = {"encoder": path.stem, "split": path.parent.name, "dataset": path.parent.parent.name}
+            skipped = int((~done).sum())
+            attributes = {**place, "config": {}, "weights": {}, "skipped": skipped, **attributes}
             if done.shape != embedding.shape[:1] or not len(image_ids) == len(concepts) == len(done):
                 raise ValueError("it has not one name, concept and done-mark for each row")
             if pixels is not None and (pixels.shape != done.shape or pixels.dtype != np.uint64):
@@ -127,7 +130,7 @@ class TargetStore:
             BrainhiveError: if one does not match, or a name stands for several rows.
         """
         with hdf5.open_file(self.path, making(self.path)) as file:
-            checksums.verify_rows(file)
+            hdf5.verify_rows(file)
             if self.attributes["pictures"] != self.image_ids.digest:
                 raise ValueError("its names are not those of the pictures that it was made of")
             if len(set(self.image_ids)) < len(self.image_ids):
@@ -216,8 +219,13 @@ class Blank:
         spaces |= {PIXELS: ((count,), "uint64")} if self.has_pixels else {}
         arrays = {"image_id": ids.packed, "concept": Names.of(self.concepts).packed}
         if part.is_file() and _is_same(part, spaces, arrays, attributes):
-            checksums.unseal(part)
-            _write_damaged_again(part)
+            hdf5.unseal(part)
+            with h5py.File(part, "r") as file:
+                damaged = hdf5.damaged_rows(file)
+            rows = np.unique(np.concatenate([np.empty(0, np.int64), *damaged.values()]))
+            done = hdf5.RowWriter(part, "done")
+            done.write(rows, np.zeros(len(rows), np.uint8))  # as after a power cut
+            done.close()
         else:
             hdf5.create(part, spaces, {**arrays, "done": np.zeros(count, np.uint8)}, attributes)
 
@@ -236,8 +244,8 @@ class TargetWriter:
             # a row without a checksum was not written, whatever its mark says
             is_done = (file["done"][()] == 1) & (file[SUMS][()] != 0)
             self.pending: NDArray[np.int64] = np.flatnonzero(~is_done)
-            known = {"image_id", "concept", checksums.GROUP}
-            self._rows = {name: hdf5.RowWriter(part, name) for name in file if name not in known}
+            written_once = {"image_id", "concept", hdf5.CHECKSUMS}
+            self._rows = {name: hdf5.RowWriter(part, name) for name in file if name not in written_once}
 
     def write(self, rows: NDArray[np.int64], values: NDArray[Any], **more: NDArray[Any]) -> None:
         """Write targets [B, *shape], and the rows of further datasets, then mark these rows done."""
@@ -261,41 +269,83 @@ class TargetWriter:
         return health
 
 
+@dataclass(frozen=True)
+class Filling:
+    """Stores that are being filled by the processes of a launch.
+
+    Attributes:
+        writers: One a store, in order.
+    """
+
+    writers: tuple[TargetWriter, ...]
+    launch: Launch
+
+    def finish(self) -> None:
+        """Wait for all processes, then give the stores their final names."""
+        interruption.check()
+        self.launch.barrier()
+        if self.launch.is_main:
+            for writer in self.writers:
+                writer.finish()
+        self.launch.barrier()
+
+
+@contextmanager
+def filling(
+    blanks: Sequence[Blank], launch: Launch, again: bool = False, keep: bool = True, reopen: bool = False
+) -> Iterator[Filling]:
+    """Create stores, or resume interrupted ones, and lock them until the block ends.
+
+    Args:
+        blanks: The stores; none of another command is written to.
+        launch: This process among those that fill them.
+        again: Start from the first row, also where an interrupted store could be resumed.
+        keep: Keep what is written when the block ends before `finish`, for the next time.
+        reopen: Add to a finished store, which has no final name meanwhile.
+
+    Raises:
+        BrainhiveError: if another command writes one of the stores.
+    """
+    with ExitStack() as stack:
+        parts = [hdf5.part_of(blank.path) for blank in blanks]
+        if launch.is_main:
+            for blank in blanks:
+                stack.callback(FileLock.for_path(blank.path).release)
+            for blank, part in zip(blanks, parts, strict=True):
+                if reopen and blank.path.is_file():
+                    os.replace(blank.path, part)
+                if again:
+                    part.unlink(missing_ok=True)
+                if not keep:
+                    stack.callback(part.unlink, missing_ok=True)
+                blank.create()
+        launch.barrier()
+        writers = []
+        for blank in blanks:
+            writers.append(TargetWriter(blank.path))
+            stack.callback(writers[-1].close)
+        launch.barrier()  # nobody writes before every process knows what is pending
+        yield Filling(tuple(writers), launch)
+
+
 def _is_same(
     part: Path,
     spaces: Mapping[str, tuple[tuple[int, ...], str]],
     arrays: Mapping[str, NDArray[Any]],
     attributes: dict[str, Any],
 ) -> bool:
+    """Whether an interrupted store was to hold the same; its health figures stand in one that was sealed."""
     try:
         with hdf5.open_file(part, "") as file:
-            kept = hdf5.get_attributes(file)  # with health figures, if killed just before the last rename
-            found = {name: mapped(file, name) for name in (*spaces, "done", SUMS)}
+            spaces = {**spaces, "done": (spaces["embedding"][0][:1], "uint8")}
+            stored = {name: map_numbers(file, name) for name in (*spaces, SUMS)}
             return (
-                attributes.items() <= kept.items()
-                and all(
-                    (found[name].shape, found[name].dtype.name) == space for name, space in spaces.items()
-                )
-                and all(np.array_equal(strings(file, name), array) for name, array in arrays.items())
-                and (found["done"].shape, found["done"].dtype.name) == (found["embedding"].shape[:1], "uint8")
+                attributes.items() <= hdf5.get_attributes(file).items()
+                and all((stored[name].shape, stored[name].dtype.name) == spaces[name] for name in spaces)
+                and all(np.array_equal(read_strings(file, name), array) for name, array in arrays.items())
             )
     except BrainhiveError:  # interrupted while it was being created, or damaged: nothing in it to keep
         return False
-
-
-def _write_damaged_again(part: Path) -> None:
-    """Mark rows that do not match their checksums as not done, as after a power cut."""
-    with h5py.File(part, "r") as file:
-        damaged = checksums.damaged_rows(file)
-    rows = np.unique(np.concatenate([np.empty(0, np.int64), *damaged.values()]))
-    done = hdf5.RowWriter(part, "done")
-    done.write(rows, np.zeros(len(rows), np.uint8))
-    done.close()
-
-
-def _folders(path: Path) -> tuple[str, str]:
-    """Say which split and data set a store belongs to by where it lies."""
-    return path.parent.name, path.parent.parent.name
 
 
 def path_of(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
@@ -310,18 +360,18 @@ def find(embeddings: Path, dataset: str, split: str, encoder: str) -> tuple[Path
     Returns:
         The path, that of its own store where neither is there; and the place of the view.
     """
-    own = path_of(embeddings, dataset, split, encoder)
-    if not own.is_file() and (view := VIEW.fullmatch(encoder)):
+    path = path_of(embeddings, dataset, split, encoder)
+    if not path.is_file() and (view := VIEW.fullmatch(encoder)):
         of_all = path_of(embeddings, dataset, split, f"{view['encoder']}-all{view['digest'] or ''}")
         if of_all.is_file():
             return of_all, int(view["place"])
-    return own, None
+    return path, None
 
 
 def making(path: Path) -> str:
     """Say which command line makes the store at `path`."""
-    split, dataset = _folders(path)
-    return f"brainhive embed --dataset {dataset} --encoders {path.stem} splits={split}"
+    split, dataset = path.parent, path.parent.parent
+    return f"brainhive embed --dataset {dataset.name} --encoders {path.stem} splits={split.name}"
 
 
 def pixels_of(stores: Iterable[TargetStore]) -> NDArray[np.uint64] | None:
@@ -344,3 +394,35 @@ def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
         )
     stores = {path: TargetStore.open(path) for path, _ in {*paths.values()}}
     return {name: stores[path].view(name, place) for name, (path, place) in paths.items()}
+
+
+def expand_patterns(names: Iterable[str]) -> list[Path]:
+    """List the files and folders that names and patterns of a command line stand for, each once.
+
+    Raises:
+        MissingData: for a name that stands for none.
+    """
+    expanded: dict[Path, None] = {}
+    for name in names:
+        path = Path(name).expanduser()
+        paths = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
+        if not paths:
+            raise MissingData(f"no file, folder or pattern {name}", "check the name")
+        expanded.update(dict.fromkeys(paths))
+    return list(expanded)
+
+
+def list_stores(names: Iterable[str] | None, paths: Paths) -> list[Path]:
+    """List the stores that names stand for, also those in a folder; all below paths.embeddings when None.
+
+    Raises:
+        MissingData: if there is none.
+    """
+    places = [paths.under_home("embeddings")] if names is None else expand_patterns(names)
+    stores = [
+        store for place in places for store in ([place] if place.is_file() else sorted(place.rglob("*.h5")))
+    ]
+    if not stores:
+        where = ", ".join(map(str, places))
+        raise MissingData(f"no embedding store in {where}", "brainhive embed or import-embeddings makes one")
+    return list(dict.fromkeys(stores))

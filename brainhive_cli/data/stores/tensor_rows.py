@@ -6,8 +6,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from brainhive_cli.core.damage import reading
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.damage import described
 
 FOLDERS = ("", "*/", "*/*/")
 """Where files may lie below the folder of a data set."""
@@ -34,7 +34,7 @@ class TensorRows:
         Raises:
             BrainhiveError: if it is damaged, or holds something else.
         """
-        with described(self.path, source):
+        with reading(self.path, source):
             found = pickles.load(self.path, verify=False)
             shape, dtype = tuple(getattr(found, "shape", ())), getattr(found, "dtype", type(found).__name__)
             if len(shape) != axes.count(",") + 1 or pickles.array(found[:0]).dtype.kind not in "fiub":

@@ -9,8 +9,7 @@ from PIL import Image
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.datasets import StimulusSet, decode, pictures_below
-from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.matching import match, shown
+from brainhive_cli.data.stores.ids import Names, match_names, summarise_names
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,11 @@ class Replacements:
         if not root.is_dir():
             raise MissingData(f"no folder {folder!r} of pictures", "name a folder that exists")
         names = list(pictures_below(root))
-        by_row = dict(zip(match(names, stimuli.image_ids).rows.tolist(), names, strict=True))
+        by_row = dict(zip(match_names(names, stimuli.image_ids).rows.tolist(), names, strict=True))
         where = f"{stimuli.dataset}/{stimuli.split}"
         if absent := [each for row, each in enumerate(stimuli.image_ids) if row not in by_row]:
             raise MissingData(
-                f"{folder} lacks pictures of {where}, {shown(absent, len(stimuli))}",
+                f"{folder} lacks pictures of {where}, {summarise_names(absent, len(stimuli))}",
                 "name its pictures by image id",
             )
         return cls(root, Names.of(by_row[row] for row in range(len(stimuli))))

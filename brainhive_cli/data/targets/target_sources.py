@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from brainhive_cli.core.memory_estimate import to_device
 from brainhive_cli.data.datasets import StimulusSet
-from brainhive_cli.data.device import to_device
-from brainhive_cli.data.stores.checksums import StoredRows
+from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, alternatives, shape_of, views_each
 from brainhive_cli.models.encoders import EncoderConfig

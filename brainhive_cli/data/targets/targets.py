@@ -14,11 +14,11 @@ from torch import Tensor
 from brainhive_cli.core import console, needs, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.memory_estimate import free_bytes
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.datasets import Dataset, StimulusSet
-from brainhive_cli.data.device import free_bytes
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.selection import Selection
-from brainhive_cli.data.stores.recordings import CHUNK, Recording, Sensors
+from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors
 
 Values = NDArray[np.float32]
 WHITENED = "whitened"
@@ -153,8 +153,8 @@ def _partial_sums(selection: Selection) -> Iterator[Values]:
     inverse = None if recording.whiteners is None else np.linalg.inv(recording.whiteners)  # [S, E, E]
     count = 1 if inverse is None else len(inverse)
     every = slice(None) if inverse is not None else selection.rows
-    for start in range(0, len(selection.pictures), CHUNK):
-        pictures = selection.pictures[start : start + CHUNK]
+    for start in range(0, len(selection.pictures), COPIED_STIMULI):
+        pictures = selection.pictures[start : start + COPIED_STIMULI]
         trials = np.stack([recording.signal[row][..., selection.samples] for row in pictures])
         trials = trials[:, :, every].astype(np.float32)  # [n, R, E, T]
         session, repetitions = _sessions(recording, pictures)
@@ -169,7 +169,7 @@ def _deviations(tested: Selection, learned: Selection) -> Values:
     """Measure how sensors deviate from their mean over training trials, by session: [N, S, E, T]."""
     total, weight = 0.0, 0.0
     for start, part in enumerate(_partial_sums(learned)):
-        pictures = learned.pictures[start * CHUNK : start * CHUNK + len(part)]
+        pictures = learned.pictures[start * COPIED_STIMULI : start * COPIED_STIMULI + len(part)]
         total, weight = total + part.sum(0), weight + _weights(learned.recording, pictures).sum(0)
     mean = total / np.maximum(weight, 1e-12)[:, None, None]  # [S, E, T]
     sums = np.concatenate([*_partial_sums(tested)])

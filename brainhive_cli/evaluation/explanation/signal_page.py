@@ -11,7 +11,8 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Line, Media
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels, short_name
+from brainhive_cli.data.stores.hdf5 import short_name
+from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
 from brainhive_cli.evaluation.explanation.reliability import Reliability, measure_reliability
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.reports.page import Figure, Grid, Group, Page, Section

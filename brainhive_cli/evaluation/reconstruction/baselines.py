@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.file_names import below
+from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet, images_for_plan

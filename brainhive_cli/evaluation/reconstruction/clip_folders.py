@@ -9,9 +9,9 @@ import numpy as np
 from brainhive_cli.core import console, home
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.datasets import Clip, check_unique, decode
-from brainhive_cli.data.media import clip_files, media_files
-from brainhive_cli.data.media.clip_files import ANIMATED, VIDEOS, is_animated
-from brainhive_cli.data.stores.matching import PICTURES
+from brainhive_cli.data.media import media_files
+from brainhive_cli.data.media.media_files import ANIMATED, VIDEOS, is_animated
+from brainhive_cli.data.stores.ids import PICTURES
 
 BORDER_PX = 2
 """Around and between the columns of NEURONS' GIFs: torchvision's make_grid."""
@@ -49,7 +49,7 @@ def clips_in(folder: str) -> dict[str, Path]:
     if not found:
         endings = ", ".join(sorted(VIDEOS | ANIMATED))
         raise MissingData(f"no clips below {folder}", f"clips end in {endings}, or are folders of frames")
-    paths = clip_files.sorted_by_number(found)  # neighbours in a film are then neighbours here
+    paths = media_files.sorted_by_number(found)  # neighbours in a film are then neighbours here
     names = [
         path.relative_to(root).with_suffix("").as_posix()
         if path.is_file()

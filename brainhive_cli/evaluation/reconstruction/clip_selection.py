@@ -12,10 +12,10 @@ from PIL.Image import Image as Picture
 
 from brainhive_cli.core import console
 from brainhive_cli.core.artifacts import Artifact, Media, Row, Sheet, Tile
-from brainhive_cli.core.file_names import below
+from brainhive_cli.core.files import below
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip
-from brainhive_cli.data.media import clip_files, media_files
+from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction.annotations import Annotation
 from brainhive_cli.evaluation.reconstruction.generated import Scored, best_first, first_of_sources
 from brainhive_cli.evaluation.reconstruction.metric_parts import short
@@ -102,7 +102,7 @@ class ClipSelection:
             tile = self._tile(each.generated.name, image_id, made, of_made, of_made.lines)
             tiles.append(Tile(tile.file, tile.lines, _named(values), poster=tile.poster))
             clips.append(outlined(_of_length(made.frames, len(seen.frames)), None, SIDE_PX))
-        if clip_files.has_pyav() and len(clips) > 1:
+        if media_files.has_pyav() and len(clips) > 1:
             name = f"{below_run('clips', image_id)}.mp4"
             together = np.concatenate(clips[:2], 2)  # [F, H, 2 · W, 3]: what was seen, left of what was made
             self._write(name, together, seen.rate_hz)
@@ -114,15 +114,15 @@ class ClipSelection:
         """Write a clip for pages, with the outline of its key object, and its first frame."""
         frames = outlined(clip.frames, annotation.masks, SIDE_PX)
         name = below_run(f"artifacts/clips/{whose}", image_id)
-        file = f"{name}.{'mp4' if clip_files.has_pyav() else 'webp'}"
+        file = f"{name}.{'mp4' if media_files.has_pyav() else 'webp'}"
         self._write(file, frames, clip.rate_hz)
         poster = f"{name}-still.webp"
         self.run.replace(poster, partial(_save_still, Image.fromarray(frames[0])))
         return Tile(file, list(lines), poster=poster if file.endswith(".mp4") else "")
 
-    def _write(self, name: str, frames: clip_files.Frames, rate_hz: float | None) -> None:
+    def _write(self, name: str, frames: media_files.Pixels, rate_hz: float | None) -> None:
         rate = rate_hz or media_files.RATE_HZ
-        write = clip_files.write_video if name.endswith(".mp4") else clip_files.write_animation
+        write = media_files.write_video if name.endswith(".mp4") else media_files.write_animation
         self.run.replace(name, partial(write, frames, rate_hz=rate))
 
     def _filmstrip(self, title: str, image_ids: Sequence[str]) -> Picture:
@@ -151,7 +151,7 @@ def _cut(row: Row, count: int) -> Row:
     return replace(row, tiles=row.tiles[:count])
 
 
-def _of_length(frames: clip_files.Frames, count: int) -> clip_files.Frames:
+def _of_length(frames: media_files.Pixels, count: int) -> media_files.Pixels:
     """Hold a picture, one frame, as long as a clip."""
     return np.repeat(frames, count, 0) if len(frames) == 1 else frames
 

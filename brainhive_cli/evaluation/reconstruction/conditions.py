@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.file_names import below
+from brainhive_cli.core.files import below
 from brainhive_cli.evaluation.reconstruction.stimulus_heads import StimulusHeads
 from brainhive_cli.models.decoded import Decoded
 from brainhive_cli.training.alignment.cells import Cell

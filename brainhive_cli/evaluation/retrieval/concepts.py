@@ -11,7 +11,7 @@ import numpy as np
 
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.plain_files import read_regular
+from brainhive_cli.core.files import read_regular
 
 NUMBER = re.compile(r"^\d+_")
 """What THINGS puts before a concept's name in its folders."""

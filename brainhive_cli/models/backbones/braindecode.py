@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import companions, parts
+from brainhive_cli.core import environment, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, RecipeError, first_line
 from brainhive_cli.models import signal_shape
 
@@ -80,7 +80,7 @@ def _class_of(name: str) -> Any:
             f"braindecode is not installed: {error}", "pip install 'brainhive[braindecode]'"
         ) from error
     except (ImportError, OSError, RuntimeError) as error:  # torchaudio refuses other PyTorchs than its own
-        raise companions.behind(error) or MissingExtra(
+        raise environment.failed_import(error) or MissingExtra(
             f"braindecode does not import: {first_line(error)}", "pip install 'brainhive[braindecode]'"
         ) from error
     if name not in models_dict:

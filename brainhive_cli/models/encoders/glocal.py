@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.needs import Need
-from brainhive_cli.core.plain_files import read_regular
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, resolve, weights_of
 from brainhive_cli.models.encoders._aligned import AlignedConfig, find

@@ -1,6 +1,5 @@
 """Folders of weights that are converted once from what a publisher has, and kept below home."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 
 from brainhive_cli.core import console, home
 from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.files import atomic_write
 
 MODELS = "models"
 """Where converted weights are kept, below home."""
@@ -30,10 +30,9 @@ def once(name: str, dtype: torch.dtype, described: str, convert: Callable[[Path]
     try:
         if not kept.is_dir():
             console.say(f"{described} is converted once, into {kept}")
-            part = kept.with_name(f".{kept.name}.part")
-            part.mkdir(exist_ok=True)
-            convert(part)
-            os.replace(part, kept)
+            with atomic_write(kept) as part:
+                part.mkdir()
+                convert(part)
     finally:
         lock.release()
     return kept

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.memory_estimate import to_device
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.device import to_device
 from brainhive_cli.data.signal_bank import Rows, SignalBank, averages_of
 from brainhive_cli.data.signals.augmentation import augment, mix_repetitions, shuffle_repetitions
 from brainhive_cli.data.targets.targets import Targets

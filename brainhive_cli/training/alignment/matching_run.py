@@ -12,7 +12,7 @@ import torch
 
 from brainhive_cli.core import console, home, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.file_names import below
+from brainhive_cli.core.files import below
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.runs import RunFolder

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.caveats import UNKNOWN_PICTURES
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.stores.health import NEAR, units_in_blocks
+from brainhive_cli.data.stores.health import DUPLICATE_COSINE, units_in_blocks
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import TargetStore, pixels_of
 from brainhive_cli.training.alignment.learned import Learned
@@ -196,5 +196,5 @@ def _are_near(
             if len(block) and len(sought):
                 highest = np.maximum(highest, (sought @ block.T).max(1))
         is_near = np.zeros_like(is_near)
-        is_near[candidates[highest > NEAR]] = True
+        is_near[candidates[highest > DUPLICATE_COSINE]] = True
     return is_near

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from brainhive_cli.core import home, hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.file_names import below
+from brainhive_cli.core.files import below
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.models import single_file

@@ -13,7 +13,7 @@ from brainhive_cli.core import console, home
 from brainhive_cli.core.caveats import SIMULATED, WHITENED_BY_TESTED
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.device import free_bytes
+from brainhive_cli.core.memory_estimate import free_bytes
 from brainhive_cli.data.media.picture_augmentation import AUGMENTED, augmented
 from brainhive_cli.data.signal_stores import caveats_of, open_signals
 from brainhive_cli.data.signals.normalisation import Moments

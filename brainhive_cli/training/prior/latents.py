@@ -11,16 +11,14 @@ from torch import Tensor
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.file_names import below
+from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.checksums import StoredRows
-from brainhive_cli.data.stores.filling import filling
+from brainhive_cli.data.stores.hdf5 import StoredRows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.mapping import flags, strings
-from brainhive_cli.data.stores.target_store import Blank
+from brainhive_cli.data.stores.target_store import Blank, filling
 from brainhive_cli.data.targets.views import Items, View, loaded
 
 AGAIN = "brainhive train-prior cache_latents=true"
@@ -105,8 +103,8 @@ def _is_complete(path: Path, images: StimulusSet, rows: NDArray[np.int64]) -> bo
     """Whether a finished store has the latents of these pictures."""
     try:
         with hdf5.open_file(path, "") as file:
-            is_same = Names(strings(file, "image_id")) == images.image_ids
-            is_done = is_same and bool(flags(file, "done")[rows].all())
+            is_same = Names(read_strings(file, "image_id")) == images.image_ids
+            is_done = is_same and bool(read_flags(file, "done")[rows].all())
         return is_done and len(Latents.open(path).latent) == len(images)
     except BrainhiveError:  # absent, damaged or of another kind
         return False

@@ -12,9 +12,9 @@ from torch import Tensor
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.memory_estimate import to_device
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.device import to_device
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.targets.views import crop_of_the_original
 from brainhive_cli.training.prior.components import embed_empty_prompt, load_generator, make_prior

@@ -7,8 +7,8 @@ from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.datasets import BadPicture
-from brainhive_cli.data.media import clip_files, media_files
-from brainhive_cli.data.media.clip_files import read_animation, read_frames_of, write_video
+from brainhive_cli.data.media import media_files
+from brainhive_cli.data.media.media_files import read_animation, read_frames_of, write_video
 
 
 @pytest.mark.parametrize("side_px", [32, 31])
@@ -74,7 +74,7 @@ def test_an_animation_that_says_it_lasts_for_long_is_refused_before_it_is_unroll
         media_files.read(tmp_path / "clip.png")
 
 
-@pytest.mark.parametrize("limit", ["LARGEST_BYTES", "MOST_FRAMES"])
+@pytest.mark.parametrize("limit", ["MAX_CLIP_BYTES", "MAX_CLIP_FRAMES"])
 def test_a_clip_of_more_frames_or_bytes_than_the_limit_is_refused_in_every_form(tmp_path, limit, monkeypatch):
     pytest.importorskip("av")
     frames = clip(0)
@@ -85,7 +85,8 @@ def test_a_clip_of_more_frames_or_bytes_than_the_limit_is_refused_in_every_form(
     forms = [tmp_path / name for name in ("frames", "clip.gif", "clip.png", "clip.mp4")]
     assert {len(media_files.read(path).frames) for path in forms} == {6}
 
-    monkeypatch.setattr(clip_files, limit, {"LARGEST_BYTES": frames.nbytes - 1, "MOST_FRAMES": 5}[limit])
+    most = {"MAX_CLIP_BYTES": frames.nbytes - 1, "MAX_CLIP_FRAMES": 5}[limit]
+    monkeypatch.setattr(media_files, limit, most)
 
     for path in forms:
         with pytest.raises(BrainhiveError, match="is too long for a clip"):

@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet
-from brainhive_cli.data.media.decoding import AHEAD, decoded, decoders, digest_pixels
+from brainhive_cli.data.media.decoding import BATCHES_AHEAD, decoded, decoders, digest_pixels
 from brainhive_cli.data.stores.ids import Names
 
 COUNT = 150
@@ -95,7 +95,7 @@ def test_the_memory_of_a_batch_is_filled_again(tmp_path, workers):
         )
     }
 
-    assert len(places) <= 1 + AHEAD * workers < COUNT // 5
+    assert len(places) <= 1 + BATCHES_AHEAD * workers < COUNT // 5
 
 
 def test_many_pictures_take_few_file_descriptors(tmp_path):

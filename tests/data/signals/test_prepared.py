@@ -10,8 +10,8 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.normalisation import Moments
 from brainhive_cli.data.signals.prepared import in_memory, mapped
 from brainhive_cli.data.signals.selection import Selection
-from brainhive_cli.data.stores import checksums
-from brainhive_cli.data.stores.recordings import CHUNK, Recording, Sensors, SignalStore
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors, SignalStore
 from tests.resealed import resealed
 
 CHANNELS = ("P7", "Oz", "Cz")
@@ -19,7 +19,7 @@ CHANNELS = ("P7", "Oz", "Cz")
 
 def recorded(path: Path, seed: int = 0) -> Selection:
     """A selection of a subject's store, with ragged repetitions."""
-    count, random = CHUNK + 7, np.random.default_rng(seed)
+    count, random = COPIED_STIMULI + 7, np.random.default_rng(seed)
     signal = random.normal(size=(count, 3, 3, 8)).astype(np.float32)
     repetitions = np.resize([3, 1, 2], count)
     ids = [f"c/p{number}" for number in range(count)]
@@ -94,7 +94,7 @@ def test_a_damaged_file_is_written_again(path, damage):
             del opened["signal"]
             opened["signal"] = np.zeros((3, 2, 5), np.float32)
     elif damage == "no longer sealed":
-        checksums.unseal(file)
+        hdf5.unseal(file)
     else:
         file.write_bytes(content[:-500])
 

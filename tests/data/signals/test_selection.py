@@ -8,7 +8,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.signals.prepared import in_memory
 from brainhive_cli.data.signals.selection import Selection, channel_rows, sample_range
-from brainhive_cli.data.stores.recordings import CHUNK, Recording, Sensors, Voxels
+from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors, Voxels
 
 CHANNELS = ("P7", "POz", "PO7", "Oz")
 MS = np.arange(250) / 250
@@ -28,7 +28,7 @@ def average(recording: Recording, channels: Any, window_ms: Any, scale: float, w
 
 @pytest.fixture
 def signal() -> Any:
-    return np.random.default_rng(0).normal(size=(CHUNK + 5, 3, 4, 6)).astype(np.float32)
+    return np.random.default_rng(0).normal(size=(COPIED_STIMULI + 5, 3, 4, 6)).astype(np.float32)
 
 
 def test_repetitions_are_averaged_and_scaled(signal: Any) -> None:
@@ -90,9 +90,9 @@ def test_a_window_longer_than_the_recording_is_refused_with_both_spans(window_ms
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_value_that_is_not_finite_is_refused_naming_picture_and_channel(signal: Any, value: float) -> None:
-    signal[CHUNK + 2, 1, 1, 3] = value
+    signal[COPIED_STIMULI + 2, 1, 1, 3] = value
     with pytest.raises(
-        BrainhiveError, match=f"here: .* not finite, of picture train/c/p{CHUNK + 2}, channel POz"
+        BrainhiveError, match=f"here: .* not finite, of picture train/c/p{COPIED_STIMULI + 2}, channel POz"
     ):
         average(recording(signal), ["Oz", "POz"], None, 1.0, "here")
     assert np.isfinite(average(recording(signal), ["Oz"], None, 1.0, "here")).all()

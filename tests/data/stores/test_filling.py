@@ -8,9 +8,8 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.stores.filling import filling
 from brainhive_cli.data.stores.hdf5 import part_of
-from brainhive_cli.data.stores.target_store import Blank, TargetStore
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, filling
 
 ALONE = Launch(0, 1, torch.device("cpu"))
 IDS = [f"p{number}" for number in range(6)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.stores import hdf5, ids, mapping
+from brainhive_cli.data.stores import hdf5, ids
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_map_is_what_h5py_reads_and_cannot_be_written(path: Path) -> None:
     writer.write(range(4), np.arange(20).reshape(4, 5))
     writer.close()
     with h5py.File(path) as file:
-        mapped, read = mapping.mapped(file, "below/signal"), file["below/signal"][()]
+        mapped, read = hdf5.map_numbers(file, "below/signal"), file["below/signal"][()]
     assert isinstance(mapped, np.memmap)
     np.testing.assert_array_equal(mapped, read)
     with pytest.raises(ValueError, match="read-only"):
@@ -90,7 +90,7 @@ def test_a_failed_write_is_an_os_error_and_the_file_still_opens(tmp_path: Path) 
     program = f"""if True:
         import numpy as np, resource, sys
         from pathlib import Path
-        from brainhive_cli.data.stores import hdf5, ids, mapping
+        from brainhive_cli.data.stores import hdf5, ids
         writer = hdf5.RowWriter(Path({str(path)!r}), "embedding")
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**17, 2**17))  # the disk is full after about half
         try:
@@ -151,4 +151,4 @@ def test_a_chunk_far_larger_than_its_file_is_refused_before_it_is_read(tmp_path:
     with h5py.File(path := tmp_path / "a.h5", "w") as file:
         file.create_dataset("x", (9,), "f8", maxshape=(None,), chunks=(2**28,), compression="gzip")
     with h5py.File(path) as file, pytest.raises(ValueError, match="would take"):
-        mapping.numbers(file, "x")
+        hdf5.open_numbers(file, "x")

@@ -31,7 +31,7 @@ def cosines(vectors: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def test_the_figures_are_those_of_numpy(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "HELD", 16 * 24 * 7)  # blocks of 7 rows, which do not divide 400
+    monkeypatch.setattr(health, "VALUES_IN_MEMORY", 16 * 24 * 7)  # blocks of 7 rows, which do not divide 400
 
     found = measure(vectors, np.arange(400))
 
@@ -50,7 +50,7 @@ def test_the_median_cosine_is_that_of_all_pairs(vectors: Vectors) -> None:
 def test_a_sample_of_many_vectors_gives_nearly_the_median_of_all(
     vectors: Vectors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "PAIRED", 100)
+    monkeypatch.setattr(health, "PAIRED_VECTORS", 100)
     found = measure(vectors, np.arange(400)).median_pair_cosine
     assert found == pytest.approx(np.median(cosines(vectors)), abs=0.02)  # four standard errors
 
@@ -144,7 +144,7 @@ class Counting:
 def test_wide_vectors_are_read_a_bounded_number_of_values_at_a_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(health, "HELD", 2**19)
+    monkeypatch.setattr(health, "VALUES_IN_MEMORY", 2**19)
     wide = Counting()
     assert measure(wide, np.arange(3000)).vectors == 3000
     assert wide.most <= 2**19 // 16

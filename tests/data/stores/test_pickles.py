@@ -382,3 +382,16 @@ def test_an_npy_in_memory_holds_numbers_and_nothing_after_them(order: str) -> No
     for wrong in (content[:-1], content + b"0", names.getvalue()):
         with pytest.raises((EOFError, ValueError)):
             pickles.numbers(wrong, "a")
+
+
+def test_a_storage_that_is_not_named_by_a_text_is_refused(tmp_path: Path) -> None:
+    class Naming(pickle.Pickler):
+        def persistent_id(self, value: Any) -> Any:
+            return ("storage", "float32", ((),), "cpu", 1) if value == "numbers" else None
+
+    Naming(content := BytesIO()).dump(["numbers"])
+    with zipfile.ZipFile(path := tmp_path / "a.pt", "w") as archive:
+        archive.writestr("a/data.pkl", content.getvalue())
+
+    with pytest.raises(BrainhiveError, match="no plain storage"):
+        pickles.load(path)

@@ -9,7 +9,7 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.stores import hdf5, recordings
-from brainhive_cli.data.stores.recordings import CHUNK, Recording, Sensors, SignalStore, Voxels
+from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors, SignalStore, Voxels
 from tests.resealed import resealed
 
 
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_both_splits_come_back_mapped_with_all_that_describes_them(path: Path) -> None:
-    train, test = recording(CHUNK + 3, 2), recording(4, 7, repetitions=np.array([7, 1, 3, 7]))
+    train, test = recording(COPIED_STIMULI + 3, 2), recording(4, 7, repetitions=np.array([7, 1, 3, 7]))
     SignalStore.write(path, {"train": train, "test": test})
     found = SignalStore.open(path)
     for split, written in {"train": train, "test": test}.items():

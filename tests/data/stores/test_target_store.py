@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.stores import checksums, hdf5, target_store
+from brainhive_cli.data.stores import hdf5, target_store
 from brainhive_cli.data.stores.health import measure
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 from tests.resealed import resealed
@@ -195,12 +195,12 @@ def test_a_sealed_part_is_resumed_without_its_damaged_row(path: Path, values: ND
 def test_resuming_reads_only_the_rows_that_were_written(
     path: Path, values: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows, hashed, of_rows = np.array([3, 5, 200]), [], checksums.of_rows
+    rows, hashed, of_rows = np.array([3, 5, 200]), [], hdf5.row_checksums
     writer = begin(path)
     writer.write(rows, values[rows])
     writer.close()
-    monkeypatch.setattr(checksums, "of_rows", lambda some: hashed.append(some) or of_rows(some))
-    monkeypatch.setattr(checksums, "BLOCK_BYTES", 2 * values[:1].nbytes)
+    monkeypatch.setattr(hdf5, "row_checksums", lambda some: hashed.append(some) or of_rows(some))
+    monkeypatch.setattr(hdf5, "VERIFIED_BYTES", 2 * values[:1].nbytes)
     begin(path).close()
     assert [len(some) for some in hashed] == [2, 1] and np.array_equal(np.concatenate(hashed), values[rows])
 

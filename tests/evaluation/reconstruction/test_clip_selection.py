@@ -12,7 +12,7 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip
-from brainhive_cli.data.media import clip_files, media_files
+from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction.annotations import Annotation
 from brainhive_cli.evaluation.reconstruction.evaluation import Stimuli, measure_run
 from brainhive_cli.evaluation.reconstruction.generated import GeneratedSet
@@ -31,7 +31,7 @@ def shown(request, tmp_path_factory) -> Iterator[RunFolder]:
     if request.param:
         pytest.importorskip("av")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip_files, "has_pyav", lambda: request.param)
+        patch.setattr(media_files, "has_pyav", lambda: request.param)
         yield measured(tmp_path_factory.mktemp("run"))
 
 
@@ -79,7 +79,7 @@ def test_clips_are_listed_for_pages_with_words_metrics_and_outlines(shown):
 
 def test_videos_for_people_show_what_was_seen_left_of_what_was_made(shown):
     files = sorted((shown.path / "clips").rglob("*.mp4")) if (shown.path / "clips").is_dir() else []
-    if not clip_files.has_pyav():
+    if not media_files.has_pyav():
         assert not files
         return
     assert files and all(file.stem in {Path(each).name for each in IDS} for file in files)

@@ -20,7 +20,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.checksums import StoredRows
+from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.losses import LossContext, clip

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.stores import hdf5, mapping
+from brainhive_cli.data.stores import hdf5
 
 Make = Callable[[h5py.File, Path], object]
 
@@ -66,7 +66,7 @@ def test_whatever_is_no_plain_array_of_the_file_is_refused(tmp_path: Path, what:
         pytest.raises(BrainhiveError, match=r"store\.h5 is damaged or cut short: ") as caught,
         hdf5.open_file(tmp_path / "store.h5", "brainhive embed") as file,
     ):
-        mapping.mapped(file, "x")
+        hdf5.map_numbers(file, "x")
     assert "\n" not in caught.value.message
 
 
@@ -86,10 +86,10 @@ def test_names_are_a_list_in_utf_8(tmp_path: Path, packed: np.ndarray, is_sound:
         file["names"] = packed
         file.flush()
         if is_sound:
-            assert np.array_equal(mapping.strings(file, "names"), packed)
+            assert np.array_equal(hdf5.read_strings(file, "names"), packed)
         else:
             with pytest.raises(ValueError, match=r"names|utf-8"):
-                mapping.strings(file, "names")
+                hdf5.read_strings(file, "names")
 
 
 @pytest.mark.parametrize(
@@ -107,18 +107,18 @@ def test_flags_are_0_or_1(tmp_path: Path, values: np.ndarray, is_sound: bool) ->
         file["done"] = values
         file.flush()
         if is_sound:
-            assert np.array_equal(mapping.flags(file, "done"), values.astype(bool))
+            assert np.array_equal(hdf5.read_flags(file, "done"), values.astype(bool))
         else:
             with pytest.raises(ValueError, match="done"):
-                mapping.flags(file, "done")
+                hdf5.read_flags(file, "done")
 
 
 def test_rows_are_read_in_any_order_and_a_file_that_ends_before_them_is_an_error(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(5, 2, 3))
     np.save(tmp_path / "values.npy", values)
     stored = np.load(tmp_path / "values.npy", mmap_mode="r")
-    np.testing.assert_array_equal(mapping.read_rows(stored, np.array([4, 0, 4])), values[[4, 0, 4]])
+    np.testing.assert_array_equal(hdf5.read_rows(stored, np.array([4, 0, 4])), values[[4, 0, 4]])
     with (tmp_path / "values.npy").open("r+b") as file:
         file.truncate(stored.offset + 4 * values[0].nbytes)
     with pytest.raises(ValueError, match=r"values\.npy ends before its row 4"):
-        mapping.read_rows(stored, np.array([3, 4]))
+        hdf5.read_rows(stored, np.array([3, 4]))

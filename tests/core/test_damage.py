@@ -12,7 +12,7 @@ import pytest
 import safetensors
 import torch
 
-from brainhive_cli.core.machine_errors import is_of_the_machine
+from brainhive_cli.core.damage import is_of_the_machine
 
 GIB = 2**30
 ALL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -59,10 +59,10 @@ READ_WITH_LITTLE_MEMORY = """
 import os, resource, sys
 from pathlib import Path
 import h5py
-from brainhive_cli.data.stores import damage
+from brainhive_cli.core import damage
 
 now = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-with damage.described(path := Path(sys.argv[1]), "make it again"), h5py.File(path, "r") as file:
+with damage.reading(path := Path(sys.argv[1]), "make it again"), h5py.File(path, "r") as file:
     resource.setrlimit(resource.RLIMIT_AS, (now + 2**25, now + 2**25))
     file["x"][:10]
 """

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from brainhive_cli.data.media.source_files import difference, known
+from brainhive_cli.data.session_stores import describe_files, files_difference
 
 BIG = bytes(2**20)
 
@@ -19,10 +19,13 @@ def files(tmp_path):
 
 
 def test_files_that_were_moved_together_are_the_same(files, tmp_path):
-    before = known(files)
+    before = describe_files(files)
     os.rename(tmp_path / "a", tmp_path / "b")
     assert (
-        difference(before, known(tmp_path / "b" / path.relative_to(tmp_path / "a") for path in files)) == ""
+        files_difference(
+            before, describe_files(tmp_path / "b" / path.relative_to(tmp_path / "a") for path in files)
+        )
+        == ""
     )
 
 
@@ -36,21 +39,21 @@ def test_files_that_were_moved_together_are_the_same(files, tmp_path):
     ),
 )
 def test_a_file_that_was_changed_is_named(files, place, content, expected):
-    before = known(files)
+    before = describe_files(files)
     files[place].write_bytes(content)
-    assert difference(before, known(files)) == expected
+    assert files_difference(before, describe_files(files)) == expected
 
 
 def test_a_table_is_known_by_its_content_however_large(files):
     files[1].write_bytes(BIG)
-    before = known(files)
+    before = describe_files(files)
     files[1].write_bytes(b"1" + BIG[1:])
-    assert difference(before, known(files)) == "from events.tsv of other content"
+    assert files_difference(before, describe_files(files)) == "from events.tsv of other content"
 
 
 def test_files_of_one_side_only_are_named(files, tmp_path):
     other = tmp_path / "a/other.tsv"
     other.touch()
-    both, one = known([*files, other]), known(files)
-    assert difference(both, one) == "from other.tsv, which is not among the files now"
-    assert difference(one, both) == "without other.tsv"
+    both, one = describe_files([*files, other]), describe_files(files)
+    assert files_difference(both, one) == "from other.tsv, which is not among the files now"
+    assert files_difference(one, both) == "without other.tsv"

@@ -11,8 +11,8 @@ import pytest
 import xxhash
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.stores import checksums, hdf5
-from brainhive_cli.data.stores.checksums import StoredRows
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 from tests.resealed import resealed
@@ -127,14 +127,14 @@ def test_each_row_is_compared_once(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_store_that_was_rewritten_in_chunks_is_refused(path: Path) -> None:
-    checksums.unseal(path)
+    hdf5.unseal(path)
     with h5py.File(path, "r+") as file:
         values = file["embedding"][()]
         values[150:154] = 0
         del file["embedding"]
         file.create_dataset("embedding", data=values, chunks=(10, DIM))
     with pytest.raises(
-        BrainhiveError, match=f"{path} is damaged or cut short: it has lost its seal"
+        BrainhiveError, match=f"{path} is damaged or cut short: its seal is missing"
     ) as caught:
         TargetStore.open(path)
     assert caught.value.hint.startswith("delete it, then: brainhive embed --dataset set")
@@ -166,8 +166,8 @@ def test_numbers_of_another_kind_in_the_same_bytes_are_found(path: Path, dtype: 
 
 
 def test_a_seal_that_is_gone_is_found(path: Path) -> None:
-    checksums.unseal(path)
-    with pytest.raises(BrainhiveError, match="it has lost its seal"):
+    hdf5.unseal(path)
+    with pytest.raises(BrainhiveError, match="its seal is missing"):
         TargetStore.open(path)
 
 
@@ -199,9 +199,9 @@ def seen(path: Path) -> Any:
 
 
 def without_checksums(path: Path) -> None:
-    checksums.unseal(path)
+    hdf5.unseal(path)
     with h5py.File(path, "r+") as file:
-        del file[checksums.GROUP]
+        del file[hdf5.CHECKSUMS]
 
 
 def test_a_store_without_checksums_is_refused_with_the_line_that_makes_it_anew(path: Path) -> None:

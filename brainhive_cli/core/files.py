@@ -1,21 +1,38 @@
-"""The one opener of files that may be anyone's: it opens plain files only, and waits for nothing.
+"""Files that may be anyone's: opened only if plain, named below their folder, replaced when complete.
 
 A pipe would be waited on for ever, a device read without end; a link in a stranger's run may lead anywhere.
 """
 
 import errno
 import os
+import re
+import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 
-TEXT_BYTES = 1 << 28
+MAX_TEXT_BYTES = 1 << 28
 """Bytes of the largest table or list that is read whole; NSD's has 73,000 lines in 10 MB."""
 TRACKERS = ("tensorboard", "wandb", "swan", "run-")
 """First letters of what trackers keep in a run's own folder, links too, and which is no part of the run."""
+
+MAX_NAME_BYTES = 255
+"""Of one part of a path, on the usual file systems (NAME_MAX)."""
+MAX_SHOWN_CHARACTERS = 80
+"""Of a refused name, in its error."""
+REFUSED = {
+    "is empty": re.compile(r"\A\Z"),
+    "is an absolute path": re.compile(r"[/\\]|[A-Za-z]:[/\\]"),
+    "leads out of its folder": re.compile(r"(?:.*[/\\])?\.\.(?:[/\\]|\Z)", re.DOTALL),
+    "has an empty part": re.compile(r"(?:.*[/\\])?\.?(?:[/\\]|\Z)", re.DOTALL),
+    "has a control character": re.compile(r".*[\x00-\x1f\x7f-\x9f]", re.DOTALL),
+    "is not UTF-8": re.compile(r".*[\ud800-\udfff]", re.DOTALL),
+}
+"""Why a word is no path below a folder; a backslash counts as a slash, as on Windows."""
 
 
 class UnfitFile(BrainhiveError, OSError):
@@ -50,7 +67,7 @@ def open_regular(
 
 
 def read_regular(
-    path: str | os.PathLike[str], max_bytes: int = TEXT_BYTES, within: Path | None = None
+    path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES, within: Path | None = None
 ) -> bytes:
     """Read a plain file whole; see `open_regular`."""
     with open_regular(path, max_bytes, within) as file:
@@ -107,8 +124,8 @@ def is_file(path: Path) -> bool:
 
 def files_called(name: str, root: Path) -> list[Path]:
     """Find the files of a name at any depth, in order; see `is_file`."""
-    found = sorted(Path(folder, name) for folder, _, files in os.walk(root) if name in files)
-    return [path for path in found if is_file(path)]
+    paths = sorted(Path(folder, name) for folder, _, files in os.walk(root) if name in files)
+    return [path for path in paths if is_file(path)]
 
 
 def refuse_link(path: Path, folder: Path) -> None:
@@ -123,18 +140,18 @@ def refuse_link(path: Path, folder: Path) -> None:
 
 def refuse_links(folder: Path) -> None:
     """Refuse a run in which anything is a link, but for what trackers keep there."""
-    for path in _entries(folder, is_top=True):
+    for path in _links(folder, is_top=True):
         refuse_link(path, folder)
 
 
-def _entries(folder: Path, is_top: bool = False) -> Iterator[Path]:
+def _links(folder: Path, is_top: bool = False) -> Iterator[Path]:
     for entry in os.scandir(folder):
         if is_top and entry.name.startswith(TRACKERS):
             continue
         if entry.is_symlink():
             yield Path(entry)
         elif entry.is_dir():
-            yield from _entries(Path(entry))
+            yield from _links(Path(entry))
 
 
 def _refuse_unfit(about: os.stat_result, path: str | os.PathLike[str], max_bytes: int | None) -> None:
@@ -145,3 +162,93 @@ def _refuse_unfit(about: os.stat_result, path: str | os.PathLike[str], max_bytes
     if max_bytes is not None and about.st_size > max_bytes:
         problem = f"too large: {about.st_size:,} bytes, at most {max_bytes:,} are read"
         raise UnfitFile(errno.EFBIG, problem, path, "check that it is the file that is meant")
+
+
+def below(folder: Path, *names: str, source: str, error: type[BrainhiveError] = BrainhiveError) -> Path:
+    """Return the path of `names` below a folder.
+
+    Args:
+        folder: A folder that is trusted.
+        names: Each a file name, or several with slashes in between, as stimulus ids are.
+        source: Where the names come from, in words for the error.
+        error: What is raised.
+
+    Raises:
+        BrainhiveError: for a name that is empty, absolute, leads out of the folder, or that no file can have.
+    """
+    for name in names:
+        if not isinstance(name, str):  # as attributes of files may be
+            reason = f"is a {type(name).__name__}, not a name"
+        else:
+            reason = next((reason for reason, pattern in REFUSED.items() if pattern.match(name)), "")
+            if not reason and any(len(part.encode()) > MAX_NAME_BYTES for part in name.split("/")):
+                reason = f"has a part of more than {MAX_NAME_BYTES} bytes"
+        if reason:
+            shown = repr(name)
+            shown = shown if len(shown) <= MAX_SHOWN_CHARACTERS else f"{shown[:MAX_SHOWN_CHARACTERS]}…"
+            raise error(f"{source} {shown} {reason}", "use a name, or names with / in between, without ..")
+    return folder.joinpath(*names)
+
+
+def within(folder: Path, name: str, source: str) -> Path:
+    """Return the path of a file below a folder, as `below`, in which no link leads to another folder.
+
+    Raises:
+        BrainhiveError: naming a folder on the way that is a link.
+    """
+    path = below(folder, name, source=source)
+    for above in list(path.relative_to(folder).parents)[:-1]:
+        if (folder / above).is_symlink():
+            raise BrainhiveError(
+                f"{folder / above} is a link, through which nothing is written",
+                "put the folder that it leads to in its place, or remove it",
+            )
+    return path
+
+
+@contextmanager
+def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
+    """Give a path at which a file or folder is written; it gets its final name when the block ends.
+
+    An error or Ctrl-C removes what was written, and leaves what had the final name as it was.
+
+    Args:
+        final: The file or folder; its own folder is created.
+        is_lasting: Whether the content must survive a power cut; that takes 6 ms a file, minutes for the
+            pictures of a data set.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part = final.with_name(f".{final.stem}.part{final.suffix}")
+    remove(part)  # of an interrupted command; a link would lead the writer elsewhere
+    try:
+        yield part
+        if is_lasting:
+            publish(part, final)
+        else:
+            os.replace(part, final)
+    except BaseException:
+        remove(part)
+        raise
+
+
+def publish(part: Path, final: Path) -> None:
+    """Give a complete file, or a folder of files, its final name; its bytes are on the disk before.
+
+    Else a power cut could leave the name, and nothing in it.
+
+    Raises:
+        OSError: if the disk is full or fails; nothing is renamed then.
+    """
+    for path in part.rglob("*") if part.is_dir() else (part,):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file)
+    os.replace(part, final)
+
+
+def remove(path: Path) -> None:
+    """Remove whatever lies where a file or folder is to be written: a link itself, not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

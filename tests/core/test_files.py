@@ -14,14 +14,15 @@ from clips import clip, save_animation
 from PIL import Image
 
 from brainhive_cli.cli import known_errors
-from brainhive_cli.core import documents, plain_files
+from brainhive_cli.core import documents, files
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_lock import FileLock, is_held, is_own
-from brainhive_cli.core.plain_files import UnfitFile
+from brainhive_cli.core.files import UnfitFile
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data import session_stores
 from brainhive_cli.data.datasets import BadPicture
-from brainhive_cli.data.exchange import reading
-from brainhive_cli.data.media import media_files, source_files
+from brainhive_cli.data.exchange import vectors
+from brainhive_cli.data.media import media_files
 from brainhive_cli.data.preparations import _recording_events
 from brainhive_cli.data.preparations._nsd_design import Design
 from brainhive_cli.data.preparations._recording_mne import open_raw
@@ -48,13 +49,13 @@ def special(request: pytest.FixtureRequest) -> Callable[[Path], Path]:
 def test_a_plain_file_is_opened_up_to_its_limit_and_through_links(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     (tmp_path / "link").symlink_to("file")
-    assert plain_files.read_regular(tmp_path / "link", 5) == b"12345"
+    assert files.read_regular(tmp_path / "link", 5) == b"12345"
     with pytest.raises(UnfitFile, match="too large: 5 bytes, at most 4 are read"):
-        plain_files.open_regular(tmp_path / "link", 4)
+        files.open_regular(tmp_path / "link", 4)
     with pytest.raises(IsADirectoryError):
-        plain_files.open_regular(tmp_path)
+        files.open_regular(tmp_path)
     with pytest.raises(FileNotFoundError):
-        plain_files.open_regular(tmp_path / "absent")
+        files.open_regular(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("place", ["file", "below/file"])
@@ -66,14 +67,14 @@ def test_no_link_below_a_folder_is_followed_though_the_folder_may_be_one(tmp_pat
     (tmp_path / "run/plain").write_bytes(b"own")
     (tmp_path / "run/file").symlink_to("../elsewhere/file")
     (tmp_path / "run/below").symlink_to("../elsewhere")
-    assert plain_files.read_regular(tmp_path / "run/plain", within=tmp_path / "run") == b"own"
+    assert files.read_regular(tmp_path / "run/plain", within=tmp_path / "run") == b"own"
     with pytest.raises(UnfitFile, match="a link, and inside a run none is followed"):
-        plain_files.read_regular(tmp_path / "run" / place, within=tmp_path / "run")
+        files.read_regular(tmp_path / "run" / place, within=tmp_path / "run")
 
 
 def test_what_is_not_opened_is_said_in_one_line_with_a_way_out(tmp_path: Path, special: Any) -> None:
     with pytest.raises(UnfitFile) as caught:
-        plain_files.open_regular(special(tmp_path / "x"))
+        files.open_regular(special(tmp_path / "x"))
     told = known_errors.describe(pickle.loads(pickle.dumps(caught.value)))  # as a decoding process does
     assert told.message == f"{tmp_path / 'x'} is a pipe, socket or device, and no plain file" and told.hint
 
@@ -84,11 +85,11 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "a.gif": media_files.read,
     "a.mp4": media_files.read,
     "events.tsv": _recording_events.read_table,
-    "train.tsv": lambda path: source_files.known([path]),
-    "small.pt": lambda path: source_files.known([path]),
+    "train.tsv": lambda path: session_stores.describe_files([path]),
+    "small.pt": lambda path: session_stores.describe_files([path]),
     "nsd_expdesign.mat": lambda path: Design.open(path, 1),
     "categories.csv": lambda path: read_categories(str(path)),
-    "file_names.txt": lambda path: reading._thingsvision(path.parent),
+    "file_names.txt": lambda path: vectors._thingsvision(path.parent),
 }
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from brainhive_cli.core import archives
 from brainhive_cli.data.datasets import _archives
-from brainhive_cli.data.stores import tar_members
 
 LONG = "a" * 60 + "/" + "é" * 40 + "/picture.jpg"
 
@@ -30,7 +30,7 @@ def test_files_are_found_where_tarfile_finds_them(tmp_path: Path, form: int) -> 
     with tarfile.open(path) as tar:
         expected = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
     with path.open("rb") as file:
-        found = [member for member in tar_members.members(file, path.stat().st_size) if member[0]]
+        found = [member for member in archives.tar_members(file, path.stat().st_size) if member[0]]
     assert found == expected and len(found) == 6
 
 
@@ -42,7 +42,7 @@ def test_links_and_folders_have_no_data_whatever_size_they_claim(tmp_path: Path)
         tar.addfile(link)
         tar.addfile(tarfile.TarInfo("a.jpg"))
     with path.open("rb") as file:
-        assert [name for name, _, _ in tar_members.members(file, path.stat().st_size)] == ["", "a.jpg"]
+        assert [name for name, _, _ in archives.tar_members(file, path.stat().st_size)] == ["", "a.jpg"]
 
 
 def header(size: bytes, kind: bytes = b"0") -> bytes:
@@ -53,17 +53,17 @@ def header(size: bytes, kind: bytes = b"0") -> bytes:
 
 
 def said(text: bytes) -> bytes:
-    return header(b"%o" % len(text), b"x") + text.ljust(512, b"\0") + header(b"0") + tar_members.END
+    return header(b"%o" % len(text), b"x") + text.ljust(512, b"\0") + header(b"0") + archives.END
 
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
-    "a negative size": lambda: header(b"-0000001000") + tar_members.END,
-    "a negative binary size": lambda: header(b"\xff" * 11 + b"\x00") + tar_members.END,
-    "a huge binary size": lambda: header(b"\x80" + b"\x7f" * 11) + tar_members.END,
-    "a folder of negative size": lambda: header(b"-1000", b"L") + tar_members.END,
-    "a size beyond the end": lambda: header(b"77777777777") + tar_members.END,
-    "a size of no digits": lambda: header(b"1_0") + tar_members.END,
-    "an unknown type": lambda: header(b"0", b"Z") + tar_members.END,
+    "a negative size": lambda: header(b"-0000001000") + archives.END,
+    "a negative binary size": lambda: header(b"\xff" * 11 + b"\x00") + archives.END,
+    "a huge binary size": lambda: header(b"\x80" + b"\x7f" * 11) + archives.END,
+    "a folder of negative size": lambda: header(b"-1000", b"L") + archives.END,
+    "a size beyond the end": lambda: header(b"77777777777") + archives.END,
+    "a size of no digits": lambda: header(b"1_0") + archives.END,
+    "an unknown type": lambda: header(b"0", b"Z") + archives.END,
     "no end, and a member cut short": lambda: header(b"10") + b"7 bytes",
     "no end, and half a header": lambda: header(b"0") + header(b"0")[:100],
     "no end, and no member after what is said of it": lambda: said(b"11 path=abc\n")[:1024],
@@ -72,7 +72,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a line of negative length": lambda: said(b"-9 size=1\n"),
     "a line of too many digits": lambda: said(b"1" * 400),
     "a sparse file": lambda: said(b"22 GNU.sparse.major=1\n"),
-    "a wrong checksum": lambda: header(b"0").replace(b"a.jpg", b"b.jpg") + tar_members.END,
+    "a wrong checksum": lambda: header(b"0").replace(b"a.jpg", b"b.jpg") + archives.END,
     "nothing": lambda: b"",
 }
 
@@ -82,7 +82,7 @@ def test_a_header_that_claims_what_cannot_be_ends_the_walk(tmp_path: Path, what:
     path = tmp_path / "a.tar"
     path.write_bytes(HOSTILE[what]())
     with pytest.raises((tarfile.TarError, ValueError)), path.open("rb") as file:
-        list(tar_members.members(file, path.stat().st_size))
+        list(archives.tar_members(file, path.stat().st_size))
     assert isinstance(_archives.unpacking(tmp_path, ["a"]), str)
 
 
@@ -93,10 +93,10 @@ def test_a_tar_without_an_end_is_read_if_each_member_is_whole(
 ) -> None:
     content = header(b"10") + b"8 bytes!" + bytes(padding)
     for size in (len(content), 512 + 7):
-        with tar_members.OPENS.get(ending[4:], open)(path := tmp_path / f"a{ending}", "wb") as file:
+        with archives.TAR_OPENERS.get(ending[4:], open)(path := tmp_path / f"a{ending}", "wb") as file:
             file.write(content[:size])
-        with tar_members.OPENS.get(ending[4:], open)(path, "rb") as file:
-            walk = tar_members.members(file)
+        with archives.TAR_OPENERS.get(ending[4:], open)(path, "rb") as file:
+            walk = archives.tar_members(file)
             assert next(walk) == ("a.jpg", 512, 8)
             if size == len(content):
                 assert not list(walk)

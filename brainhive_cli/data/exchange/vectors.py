@@ -1,0 +1,345 @@
+"""Vectors of pictures as other projects keep them: recognised by layout, copied to stores, and written."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from glob import escape
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from brainhive_cli.core.archives import import_pyarrow, open_parquet
+from brainhive_cli.core.damage import reading
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files import atomic_write, read_regular, require_regular
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.datasets import StimulusSet
+from brainhive_cli.data.stores import hdf5, pickles
+from brainhive_cli.data.stores.hdf5 import open_numbers
+from brainhive_cli.data.stores.target_store import Blank, TargetStore, filling
+
+BATCH = 1024
+"""Vectors read or written at a time."""
+NAMES = "file_names.txt"
+"""Where thingsvision keeps the order of its features."""
+PARQUET_PART = "-part-"
+"""BrainHiVE's parquet files are called {data set}_{split}_{encoder}-part-00000-of-00000.parquet."""
+AGAIN = "fetch it again"
+"""What to do about a damaged file."""
+ALONE = Launch(0, 1, torch.device("cpu"))
+"""One process reads files from start to end."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors in somebody else's files.
+
+    Attributes:
+        layout: Whose way of keeping them it is.
+        files: The files that hold them.
+        names: [N] what the files call the pictures.
+        batches: Reads the vectors, [n, D] or [n, S, D] at a time, in the order of `names`.
+        says_encoder: Whether the files' names say which encoder made them.
+    """
+
+    layout: str
+    files: Sequence[Path]
+    names: Sequence[str]
+    batches: Callable[[], Iterator[NDArray[Any]]]
+    says_encoder: bool = False
+
+
+def open_vectors(
+    files: Sequence[Path], known_as: Sequence[str], suffix: str = "", keys: tuple[str, str] = ("", "")
+) -> Vectors:
+    """Recognise the layout of files or folders; the vectors stay on disk where the layout allows.
+
+    Args:
+        files: Files, or one folder.
+        known_as: Names of the encoder, which choose among BrainHiVE's parquet files.
+        suffix: What follows the picture's name in the names of files that hold one vector each.
+        keys: The keys of the ids and of the vectors in a dictionary; empty where it has one of each.
+
+    Raises:
+        MissingData: if nothing there is known.
+        BrainhiveError: if a file is broken, unsafe or of another layout.
+    """
+    with reading(files[0], AGAIN):
+        below = [below for file in files for below in (sorted(file.rglob("*")) if file.is_dir() else [file])]
+        if len(files) == 1 and (files[0] / NAMES).is_file():
+            vectors = _thingsvision(files[0])
+        elif tables := [file for file in below if file.suffix == ".parquet"]:
+            vectors = _cache(tables, known_as)
+        elif all(file.is_dir() for file in files):
+            vectors = _tree(files, suffix)
+        elif all(file.suffix in pickles.ENDINGS for file in files):
+            vectors = _dictionaries(files, keys)
+        else:
+            raise MissingData(
+                f"{files[0]} is in no known layout",
+                f"known: .parquet, {', '.join(pickles.ENDINGS)}, a folder of .npy, a folder of thingsvision",
+            )
+    used = {"dictionary": "keys", f"*{suffix}.npy": "suffix"}.get(vectors.layout)
+    for key, value in {"suffix": suffix, "keys.ids": keys[0], "keys.vectors": keys[1]}.items():
+        if value and key.partition(".")[0] != used:
+            raise RecipeError(
+                f"{key} is {value!r}, which has no effect on the layout {vectors.layout}", f"no {key}"
+            )
+    return vectors
+
+
+def checked_batches(vectors: Vectors) -> Iterator[NDArray[Any]]:
+    """Read batches [n, *shape], all of one shape.
+
+    Raises:
+        BrainhiveError: if they differ in shape, or are no numbers.
+    """
+    shape: tuple[int, ...] = ()
+    batches = vectors.batches()
+    while True:
+        with reading(vectors.files[0], AGAIN):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        shape = shape or batch.shape[1:]
+        if not shape or batch.shape[1:] != shape or batch.dtype.kind not in "fiu":
+            place = f"after vectors {list(shape)}" if shape else "where vectors should be"
+            problem = f"{vectors.files[0]} has {batch.dtype} {list(batch.shape[1:])} {place}"
+            raise BrainhiveError(problem, "give one encoder's vectors only")
+        yield batch
+
+
+def _cache(files: Sequence[Path], known_as: Sequence[str]) -> Vectors:
+    """BrainHiVE's cache: `image_id` (the file's stem) and `emb`; files' names say which encoder made them."""
+    makers = {file: file.stem.rpartition(PARQUET_PART)[0] for file in files}
+    ours = [file for file, maker in makers.items() if maker.endswith(tuple(f"_{name}" for name in known_as))]
+    if any(makers.values()) and not ours:
+        raise MissingData(
+            f"no parquet of {' or '.join(known_as)}, only {', '.join(sorted({*makers.values()})[:6])}",
+            "give the encoder that made them: --encoders NAME",
+        )
+    files = ours or files
+    names: list[str] = []
+    for file in files:
+        with reading(file, AGAIN):
+            table = open_parquet(file)
+        columns = table.schema_arrow.names
+        column = next((name for name in ("path", "image_id") if name in columns), "")  # full ids, or stems
+        if not column or "emb" not in columns:
+            problem = f"{file} has columns {', '.join(columns)}, not image_id and emb"
+            raise BrainhiveError(problem, "rename them")
+        names += map(str, table.read([column]).column(0).to_pylist())
+    return Vectors("parquet", files, names, partial(_from_parquet, files), bool(ours))
+
+
+def _from_parquet(files: Sequence[Path]) -> Iterator[NDArray[Any]]:
+    for file in files:
+        for batch in open_parquet(file).iter_batches(BATCH, columns=["emb"]):
+            values, shape = batch.column(0), [len(batch)]
+            while hasattr(values, "flatten") and hasattr(values.type, "value_type"):
+                lengths = set(values.value_lengths().to_pylist())
+                if len(lengths) != 1 or None in lengths:
+                    raise BrainhiveError(f"{file}: its vectors differ in length", AGAIN)
+                shape.append(lengths.pop())
+                values = values.flatten()
+            yield values.to_numpy(zero_copy_only=False).reshape(shape)
+
+
+def _dictionaries(files: Sequence[Path], keys: tuple[str, str]) -> Vectors:
+    """Dicts of {name: vector}, or of a list of names with an array of vectors."""
+    names, arrays = [], []
+    for file in files:
+        content = pickles.load(file)
+        if not isinstance(content, Mapping):
+            raise BrainhiveError(
+                f"{file} holds a {type(content).__name__} without ids, not a dict",
+                f"save a dict, or put the names of its rows into {NAMES} next to features{file.suffix}",
+            )
+        ids = {key: texts for key, value in content.items() if (texts := _strings(value))}
+        if ids:
+            chosen = _the_one(ids, keys[0], "ids", file)
+            vectors = {k: v for k, v in content.items() if k not in ids and _length(v) == len(chosen)}
+            arrays.append(_the_one(vectors, keys[1], "vectors", file))
+        else:
+            chosen = [str(key) for key in content]
+            arrays.append(list(content.values()))
+        names += chosen
+    return Vectors("dictionary", files, names, partial(_in_batches, arrays))
+
+
+def _strings(value: Any) -> list[str]:
+    """Read a list or array of strings; empty if it is none."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":
+        value = (value if value.dtype.kind != "S" else np.char.decode(value)).tolist()
+    is_list = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    return list(value) if is_list else []
+
+
+def _length(value: Any) -> int:
+    return len(value) if hasattr(value, "__len__") and getattr(value, "ndim", 2) > 1 else -1
+
+
+def _the_one(candidates: Mapping[str, Any], key: str, what: str, file: Path) -> Any:
+    if key in candidates or (not key and len(candidates) == 1):
+        return candidates[key or next(iter(candidates))]
+    names = ", ".join(map(str, candidates)) or "nothing"
+    raise BrainhiveError(f"{file}: its {what} could be {names}", f"say which: keys.{what}=KEY")
+
+
+def _tree(folders: Sequence[Path], suffix: str) -> Vectors:
+    """One `.npy` a picture, in the pictures' own folders (AlignVis: `<stem>_<encoder>.npy`)."""
+    ending = f"{suffix}.npy"
+    names = {
+        file: file.relative_to(folder).as_posix().removesuffix(ending)
+        for folder in folders
+        for file in sorted(folder.rglob(f"*{escape(ending)}"))
+    }
+    if not names:
+        raise MissingData(f"{folders[0]} has no *{ending}", "give the folder that holds the vectors")
+    files = list(names)
+
+    def batches() -> Iterator[NDArray[Any]]:
+        for start in range(0, len(files), BATCH):
+            yield _stacked([pickles.load(file) for file in files[start : start + BATCH]])
+
+    return Vectors(f"*{ending}", files, list(names.values()), batches)
+
+
+def _thingsvision(folder: Path) -> Vectors:
+    """`file_names.txt` next to `features.npy` (or .pt, .hdf5, .txt), or to `features_01.npy` and so on."""
+    names = read_regular(folder / NAMES).decode().split("\n")
+    files = sorted(folder.glob("features*.*"))
+    if len({file.suffix for file in files}) != 1 or files[0].suffix not in READERS:
+        present = ", ".join(file.name for file in files) or "none"
+        raise BrainhiveError(
+            f"{folder}: needs features of one kind, found {present}", f"known: {', '.join(READERS)}"
+        )
+
+    def batches() -> Iterator[NDArray[Any]]:
+        for file in files:
+            require_regular(file)
+            yield from _in_batches(READERS[file.suffix](file))
+
+    return Vectors("thingsvision", files, [name for name in names if name], batches)
+
+
+def _load_arrays(file: Path) -> list[Any]:
+    content = pickles.load(file)
+    return content if isinstance(content, list) else [content]
+
+
+def _from_hdf5(file: Path) -> Iterator[Any]:
+    with hdf5.open_file(file, AGAIN, MissingData) as opened:
+        for name in sorted(opened):
+            yield open_numbers(opened, name)
+
+
+READERS: dict[str, Callable[[Path], Iterable[Any]]] = {
+    ".npy": _load_arrays,
+    ".pt": _load_arrays,
+    ".hdf5": _from_hdf5,
+    ".txt": lambda file: [np.loadtxt(file, np.float64, ndmin=2)],
+}
+"""What reads the arrays of a file of thingsvision."""
+
+
+def _in_batches(arrays: Iterable[Any]) -> Iterator[NDArray[Any]]:
+    """Cut arrays, tensors, or lists of either, into batches [n, D]; one vector of a list may be [1, D]."""
+    for array in arrays:
+        for start in range(0, len(array), BATCH):
+            some = array[start : start + BATCH]
+            yield _stacked(some) if isinstance(some, list) else pickles.array(some)
+
+
+def _stacked(vectors: Sequence[Any]) -> NDArray[Any]:
+    arrays = [pickles.array(vector) for vector in vectors]
+    if len(shapes := {array.shape for array in arrays}) > 1:
+        raise BrainhiveError(f"the vectors differ in shape: {sorted(shapes)[:4]}", "give one encoder's only")
+    stacked = np.stack(arrays)
+    return stacked[:, 0] if stacked.ndim > 2 and stacked.shape[1] == 1 else stacked
+
+
+@dataclass(frozen=True)
+class Share:
+    """The vectors that go to one store.
+
+    Attributes:
+        images: The pictures of the store.
+        path: Where it lies.
+        rows: [N] the store's row of each vector of the source; -1 for those that go elsewhere.
+    """
+
+    images: StimulusSet
+    path: Path
+    rows: NDArray[np.int64]
+
+
+def copy_vectors(
+    shares: Sequence[Share], vectors: Vectors, attributes: Mapping[str, Any], dtype: str
+) -> None:
+    """Copy vectors to their stores, which get their final names when complete, or leave nothing.
+
+    Raises:
+        BrainhiveError: if vectors differ in shape, are no numbers, or are not as many as their names.
+    """
+    batches = checked_batches(vectors)
+    first = next(batches, np.empty((0, 0)))
+    blanks = []
+    for share in shares:
+        images = share.images
+        about = {**attributes, "dataset": images.dataset, "split": images.split}
+        blanks.append(Blank(share.path, images.image_ids, images.concepts, first.shape[1:], dtype, about))
+    at = 0
+    with filling(blanks, ALONE, again=True, keep=False) as filled:
+        for batch in chain([first], batches):  # [n, *shape]
+            for share, writer in zip(shares, filled.writers, strict=True):
+                rows = share.rows[at : at + len(batch)]
+                writer.write(rows[rows >= 0], batch[: len(rows)][rows >= 0])
+            at += len(batch)
+        if at != len(vectors.names):
+            problem = f"{vectors.files[0]} holds {at} vectors for {len(vectors.names)} names"
+            raise BrainhiveError(problem, "fetch it again, with the list of names that belongs to it")
+        filled.finish()
+
+
+def holds_vectors(share: Share, vectors: Vectors) -> bool:
+    """Whether a store has these vectors, in its own dtype, and no others."""
+    store, at = TargetStore.open(share.path), 0
+    if set(np.flatnonzero(store.done)) != set(share.rows[share.rows >= 0]):
+        return False
+    for batch in checked_batches(vectors):  # [n, *shape]
+        rows = share.rows[at : at + len(batch)]
+        at += len(batch)
+        order = np.argsort(rows)[(rows < 0).sum() :]  # as HDF5 reads them
+        expected = batch[: len(rows)][order].astype(store.embedding.dtype)
+        if len(order) and not np.array_equal(store.embedding[rows[order]], expected):
+            return False
+    return True
+
+
+def write_parquet(store: TargetStore, file: Path, rows: NDArray[np.int64]) -> None:
+    """Write rows of a store as BrainHiVE's cache has them; the final name appears when all is there."""
+    import pyarrow
+
+    kind = pyarrow.float32()  # exact for float16 too, which few readers know
+    for _ in store.embedding.shape[1:]:
+        kind = pyarrow.list_(kind)
+    text = pyarrow.string()
+    schema = pyarrow.schema({"image_id": text, "path": text, "concept": text, "emb": kind})
+    with (
+        atomic_write(file) as part,
+        import_pyarrow().ParquetWriter(part, schema, write_page_checksum=True) as writer,
+    ):
+        for start in range(0, len(rows), BATCH):
+            some = rows[start : start + BATCH]
+            ids, values = list(store.image_ids[some]), np.asarray(store.embedding[some], np.float32)
+            nested = pyarrow.array(values.reshape(-1))  # [n, …] as lists of lists
+            for width in reversed(values.shape[1:]):
+                ends = np.arange(0, len(nested) + 1, width, dtype=np.int32)
+                nested = pyarrow.ListArray.from_arrays(ends, nested)
+            columns = [[name.rsplit("/", 1)[-1] for name in ids], ids, list(store.concepts[some]), nested]
+            writer.write_batch(pyarrow.record_batch(columns, schema=schema))
