@@ -21,9 +21,9 @@ import raw_recordings
 from numpy.typing import NDArray
 
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.montages import THINGS_EEG
 from brainhive_cli.data.preparations._noise import covariance, whiten, whitener
 from brainhive_cli.data.preparations.things_eeg import TARGET, Config
+from brainhive_cli.data.things_files import THINGS_EEG
 
 SMALL = raw_recordings.Size(1, 70, 50, extra=(20, 10), targets=(12, 12))
 """700 training trials and 20, 1000 of test and 10."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from brainhive_cli.data.montages import THINGS_EEG
 from brainhive_cli.data.preparations.things_eeg import TARGET
+from brainhive_cli.data.things_files import THINGS_EEG
 
 RATE_HZ, SEQUENCE = 1000, 20
 EACH = 10

@@ -37,7 +37,7 @@ step() {
         video) tests tests/metrics/test_video.py ;;
         raw)
             python -c "import mne, mne_bids, nibabel, sklearn, transformers"
-            python -c "from brainhive_cli.data.preparations._epochs import transform; transform(1201, 1000, 250, None, slice(None))" ;;
+            python -c "import numpy as np; from brainhive_cli.data.preparations._steps import Resampling; Resampling(1201, 1000, 250)(np.zeros((1, 1201)))" ;;
         adamw8bit) python -c "from brainhive_cli.training.prior.optimisation import adamw8bit; adamw8bit()" ;;
         test) python -m pytest -q tests/backbones tests/test_architecture.py ;;
         dev) ruff check . && mypy brainhive_cli/core/errors.py && python -m build --wheel --outdir "$work/wheel" . ;;

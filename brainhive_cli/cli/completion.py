@@ -1,6 +1,7 @@
 """What the shell completes: encoders, data sets, recipes and runs, found without importing anything heavy."""
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -10,9 +11,12 @@ Complete = Callable[[str], list[str]]
 
 
 def kinds(shelf: str) -> list[str]:
-    """List the parts of a shelf by their files."""
-    files = sorted(Path(__file__).parents[1].glob(f"*/{shelf}/[!_]*.py"))
-    return [file.stem.replace("_", "-") for file in files]
+    """List the parts of a shelf by their files, and the rows of its families."""
+    package = Path(__file__).parents[1]
+    files = [file.stem for file in package.glob(f"*/{shelf}/[!_]*.py")]
+    for table in package.glob(f"*/{shelf}/rows.yaml"):  # read without the YAML reader, which takes time
+        files += re.findall(r"^([\w-]+):", table.read_text(encoding="utf-8"), re.MULTILINE)
+    return [file.replace("_", "-") for file in sorted(file.replace("-", "_") for file in files)]
 
 
 def encoders() -> list[str]:

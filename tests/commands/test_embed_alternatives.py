@@ -12,8 +12,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import Clip, StimulusSet, image_folder
-from brainhive_cli.data.datasets._pictures import Pictures
+from brainhive_cli.data.datasets import Clip, StimulusDataset, StimulusSet, image_folder
 from brainhive_cli.data.datasets.coco import Config
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
@@ -160,7 +159,7 @@ def test_each_frame_of_a_clip_is_embedded(go, home, monkeypatch):
     frames = np.random.default_rng(0).integers(0, 256, (COUNT, FRAMES, 8, 8, 3), np.uint8)
     names = Names.of(map(str, range(COUNT)))
     clips = StimulusSet("clips", "train", names, names, lambda i: Clip(frames[i], rate_hz=3.0), frames=FRAMES)
-    listed = Pictures("clips", ("train",), lambda split: clips, home / "signals")
+    listed = StimulusDataset("clips", ("train",), lambda split: clips, home / "signals")
     monkeypatch.setattr(image_folder.Config, "build", lambda self, paths: listed)
 
     go("embed", "dataset=image-folder", f"encoders=['{COLOURS}']", "run.workers=2", "batch_size=1")

@@ -19,7 +19,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import nsd, things_eeg
 from brainhive_cli.data.exchange.downloads import SOURCES, is_of_subjects
-from brainhive_cli.data.preparations._nsd_design import MATRIX
+from brainhive_cli.data.preparations._nsd import MATRIX
 
 REPOSITORY = "Haitao999/things-eeg"
 

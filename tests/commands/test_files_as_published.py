@@ -92,7 +92,7 @@ def paint(root: Path, folder: str, images: str = "Image_set", side: int = 500) -
 @pytest.fixture
 def things(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """THINGS-EEG as published, of two subjects; originals beside resized pictures."""
-    monkeypatch.setattr(things_eeg, "SUBJECTS", SUBJECTS)
+    monkeypatch.setattr(things_eeg.Config, "subjects", SUBJECTS)
     root, random = home / "data/things-eeg", np.random.default_rng(0)
     for folder, split in (("training_images", "train"), ("test_images", "test")):
         paint(root, folder, IMAGES[1], 224)

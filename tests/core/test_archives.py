@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.core import archives
-from brainhive_cli.data.datasets import _archives
+from brainhive_cli.data.datasets import things_eeg
 
 LONG = "a" * 60 + "/" + "é" * 40 + "/picture.jpg"
 
@@ -83,7 +83,7 @@ def test_a_header_that_claims_what_cannot_be_ends_the_walk(tmp_path: Path, what:
     path.write_bytes(HOSTILE[what]())
     with pytest.raises((tarfile.TarError, ValueError)), path.open("rb") as file:
         list(archives.tar_members(file, path.stat().st_size))
-    assert isinstance(_archives.unpacking(tmp_path, ["a"]), str)
+    assert isinstance(things_eeg.unpacking(tmp_path, ["a"]), str)
 
 
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz"])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.data.montages import THINGS_EEG
 from brainhive_cli.data.stores.recordings import Sensors
+from brainhive_cli.data.things_files import THINGS_EEG
 from brainhive_cli.reports.signal_figures import MIXTURES, draw_evoked
 
 pytest.importorskip("matplotlib")

@@ -24,6 +24,9 @@ from brainhive_cli.measurement.units import AlikeBy
 FORMATS = ("BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What PIL may take a file for, whatever its ending: for others it runs programs (EPS: Ghostscript)."""
 
+SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+"""What the folder of each split may be called."""
+
 
 class BadPicture(BrainhiveError):
     """A picture that cannot be decoded."""
@@ -95,13 +98,13 @@ class StimulusSet:
         Raises:
             MissingData: if it has none.
         """
-        found = self.captions(index) if self.captions else []
-        if not found:
+        captions = self.captions(index) if self.captions else []
+        if not captions:
             raise MissingData(
                 f"{self.dataset}/{self.split} has no captions of {self.image_ids[index]}",
                 "complete the file of captions, or use an encoder that reads pixels",
             )
-        return [found[place % len(found)] for place in range(self.captions_each)]
+        return [captions[place % len(captions)] for place in range(self.captions_each)]
 
     def masks_of(self, index: int) -> list[NDArray[np.uint8]] | NDArray[np.uint8]:
         """Give the mask [H, W] of each frame of a clip, or that of a picture.
@@ -109,14 +112,14 @@ class StimulusSet:
         Raises:
             MissingData: if they are not one a frame.
         """
-        found = self.masks(index) if self.masks else np.zeros((0, 0, 0), np.uint8)
-        if found.ndim != 3 or len(found) != (self.frames or 1):
+        masks = self.masks(index) if self.masks else np.zeros((0, 0, 0), np.uint8)
+        if masks.ndim != 3 or len(masks) != (self.frames or 1):
             raise MissingData(
-                f"{self.dataset}/{self.split}: the masks {list(found.shape)} of {self.image_ids[index]} are "
+                f"{self.dataset}/{self.split}: the masks {list(masks.shape)} of {self.image_ids[index]} are "
                 f"not one for each of {self.frames or 1} frames",
                 "get the masks of these stimuli",
             )
-        return found[0] if self.frames is None else list(found)
+        return masks[0] if self.frames is None else list(masks)
 
     def labels_of(self, index: int) -> NDArray[np.uint8]:
         """Give the labels [K] of a stimulus.
@@ -124,14 +127,14 @@ class StimulusSet:
         Raises:
             MissingData: if they are not one a name.
         """
-        found = self.labels(index) if self.labels else np.zeros(0, np.uint8)
-        if found.shape != (len(self.label_names),):
+        flags = self.labels(index) if self.labels else np.zeros(0, np.uint8)
+        if flags.shape != (len(self.label_names),):
             raise MissingData(
-                f"{self.dataset}/{self.split}: the labels {list(found.shape)} of {self.image_ids[index]} are "
+                f"{self.dataset}/{self.split}: the labels {list(flags.shape)} of {self.image_ids[index]} are "
                 f"not one for each of {len(self.label_names)} names",
                 "get the labels of these stimuli",
             )
-        return found
+        return flags
 
     def reader(self, what: Literal["captions", "masks", "labels"]) -> Callable[[int], Any]:
         """Make what gives the captions, masks or labels of a stimulus, as those who encode them take them."""
@@ -145,8 +148,8 @@ def images_for_plan(dataset: Any, split: str) -> StimulusSet:
         MissingData: if how many there are is not known.
     """
     try:
-        found: StimulusSet = dataset.images(split)
-        return found
+        listed: StimulusSet = dataset.images(split)
+        return listed
     except MissingData:
         published: Published | None = getattr(dataset, "published_sizes", None)
         if published is None or split not in published.stimuli:
@@ -210,13 +213,78 @@ class Dataset(Protocol):
         """Open one subject's recording of a split."""
 
 
+@dataclass(frozen=True)
+class StimulusDataset:
+    """Stimuli that a function lists by split. Another may simulate recordings; none come with the stimuli.
+
+    Signals of people are those that `prepare` kept under the data set's name.
+
+    Attributes:
+        splits: The splits that are there, or all that there could be where nothing is.
+        listed: Split to its stimuli; raises MissingData.
+        recordings: The name that signals are kept under; default: `name`.
+        pictures: The name of the pictures, whichever of them these are; default: that of the recordings.
+        simulate: Subject and split to a simulated recording.
+        lists: Files that say which pictures are in which split.
+        alike_by: What they are alike by.
+        published_sizes: What is known of them before their files are here.
+        files: Split, and what of stimuli is read (pixels, captions, masks, labels), to the files of that.
+    """
+
+    name: str
+    splits: tuple[str, ...]
+    listed: Callable[[str], StimulusSet]
+    recordings: str = ""
+    pictures: str = ""
+    subjects: tuple[int, ...] = ()
+    simulate: Callable[[int, str], Recording] | None = None
+    channels: tuple[str, ...] | None = None
+    lists: tuple[Path, ...] = ()
+    alike_by: AlikeBy = "concept"
+    published_sizes: Published | None = None
+    files: Callable[[str, str], Sequence[Need]] = lambda split, reads: ()
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether its signals are simulated."""
+        return self.simulate is not None
+
+    @property
+    def recorded_as(self) -> str:
+        """The name that its signals are kept under."""
+        return self.recordings or self.name
+
+    @property
+    def pictured_as(self) -> str:
+        """The name of the pictures."""
+        return self.pictures or self.recorded_as
+
+    def images(self, split: str) -> StimulusSet:
+        """List the stimuli of a split."""
+        return self.listed(split)
+
+    def require(self, subject: int) -> None:
+        """Refuse where there are stimuli only."""
+        if self.simulate is None:
+            raise MissingData(
+                f"{self.name} holds pictures only and has no recordings of its own",
+                "brainhive prepare --from recording keeps yours; or dataset.kind=simulated",
+            )
+
+    def recording(self, subject: int, split: str) -> Recording:
+        """Simulate one subject's recording of a split, or refuse."""
+        self.require(subject)
+        assert self.simulate is not None
+        return self.simulate(subject, split)
+
+
 def pictures_below(root: Path, folder: str = "") -> Iterator[str]:
     """Yield the picture files in a folder of `root`, as POSIX paths below `root`, sorted name by name.
 
     Links are followed: folders of concepts are often links into a larger data set.
     """
-    with os.scandir(root / folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+    with os.scandir(root / folder) as scanned:
+        entries = sorted(scanned, key=lambda entry: entry.name)
     for entry in entries:
         path = f"{folder}/{entry.name}" if folder else entry.name
         if entry.is_dir():
@@ -246,6 +314,42 @@ def check_unique(image_ids: Sequence[str], place: Callable[[int], object]) -> No
             raise BrainhiveError(
                 f"{place(index)} and {place(other)} have one image id, {image_id!r}", "rename or remove one"
             )
+
+
+def from_files(
+    dataset: str, split: str, root: Path, files: Sequence[str], concepts: Sequence[str]
+) -> StimulusSet:
+    """Make an image set of files below an image root.
+
+    Args:
+        dataset: Its name.
+        split: Which split these are.
+        root: The image root.
+        files: Paths of the pictures below it.
+        concepts: What each shows.
+
+    Raises:
+        BrainhiveError: if two files differ in their endings only, and so have one image id.
+    """
+    cut = [os.path.splitext(file) for file in files]
+    check_unique([stem for stem, _ in cut], lambda index: root / files[index])
+    image_ids, endings = Names.of(stem for stem, _ in cut), Names.of(ending for _, ending in cut)
+    return StimulusSet(dataset, split, image_ids, Names.of(concepts), Files(root, image_ids, endings))
+
+
+@dataclass(frozen=True)
+class Files:
+    """Opens pictures; their paths are kept in two parts, so that an image set holds the long one once."""
+
+    root: Path
+    image_ids: Names
+    endings: Names
+
+    def __call__(self, index: int) -> Image.Image:
+        """Decode a picture."""
+        # not a Path: it interns its parts, in a table of which each process would come to hold a copy
+        path = f"{self.root}/{self.image_ids[index]}{self.endings[index]}"
+        return decode(path, path)
 
 
 def decode(source: str | BytesIO, name: object) -> Image.Image:

@@ -15,13 +15,11 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
+from brainhive_cli.data.datasets import StimulusDataset
 from brainhive_cli.data.datasets._cc2017_masks import NAMES, OBJECTS, TENSOR, masks_below
-from brainhive_cli.data.datasets._cc2017_words import CONCEPTS
-from brainhive_cli.data.datasets._pictures import Pictures
-from brainhive_cli.data.published_data import PUBLISHED
+from brainhive_cli.data.published_data import FOLDERS, PUBLISHED, TensorRows, find_below
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.tensor_rows import FOLDERS, TensorRows, find_below
 
 SPLITS = ("train", "test")
 FRAMES, RATE_HZ = 6, 3.0
@@ -30,6 +28,18 @@ BLOCK = 240
 FILES = "GT_{split}_3fps.pt"
 CAPTIONS = {"blip2": "GT_{split}_caption.pt", "qwen": "GT_{split}_caption_qwen.pt"}
 LABELS = "qwen_{split}_caption_tag_category_id.json"
+CONCEPTS = tuple(
+    "animal|human|vehicle|building|clothing|weapon|plant|appliance|tool|container|body part|furniture|device|"
+    "fabric|fruit|vegetable|insect|landscape feature|water body|organism|fish|reptile|mammal|accessory|"
+    "sports equipment|food|drink|light source|weather phenomenon|jewelry|musical instrument|structure|"
+    "flying vehicle|toy|kitchen item|writing tool|gardening tool|scientific equipment|furniture accessory|"
+    "roadway|weaponry accessory|sports field|money|timekeeping device|decoration|art|stationery|"
+    "kitchen appliance|rock/mineral|soil/substrate|climate/atmosphere component".split("|")
+)
+"""The 51 labels of a clip, in their order.
+
+Source: xmed-lab/NEURONS (plain words).
+"""
 SOURCE = "brainhive fetch cc2017"
 
 
@@ -46,13 +56,13 @@ class Config(parts.Config):
         "lie under cc2017-qwen",
     )
 
-    def build(self, paths: Paths) -> Pictures:
+    def build(self, paths: Paths) -> StimulusDataset:
         """Point at the data; nothing is read yet."""
         root = paths.dataset("cc2017", self.root)
         name = "cc2017" if self.captions == "blip2" else f"cc2017-{self.captions}"
         listed = partial(_clips, root, name, CAPTIONS[self.captions])
         files = partial(_files, root, CAPTIONS[self.captions])
-        return Pictures(
+        return StimulusDataset(
             *(name, SPLITS, listed, "cc2017"),
             alike_by="neighbours",
             published_sizes=PUBLISHED["cc2017"],
@@ -66,7 +76,7 @@ TINY = Config()
 def _files(root: Path, captions: str, split: str, reads: str) -> list[Need]:
     """List the files of a split that hold what is read."""
     if reads == "masks":
-        named = [each.format(split=split) for each in (TENSOR, NAMES, OBJECTS)]
+        named = [name.format(split=split) for name in (TENSOR, NAMES, OBJECTS)]
         tensor, names, folder = (find_below(root, name) for name in named)
         archive = f"{named[2]}.tar.gz"
         return [
@@ -148,11 +158,13 @@ def _clips(root: Path, name: str, captions: str, split: str) -> datasets.Stimulu
 
 def _frames(root: Path, split: str) -> TensorRows:
     name = FILES.format(split=split)
-    if found := find_below(root, name):
-        return TensorRows(found)
-    others = sorted(each.name for folder in FOLDERS for each in root.glob(f"{folder}GT_{split}_*fps.pt"))
-    if others:
-        raise MissingData(f"cc2017: {root} has frames of another rate, {others[0]}, and no {name}", SOURCE)
+    if path := find_below(root, name):
+        return TensorRows(path)
+    other_rates = sorted(path.name for folder in FOLDERS for path in root.glob(f"{folder}GT_{split}_*fps.pt"))
+    if other_rates:
+        raise MissingData(
+            f"cc2017: {root} has frames of another rate, {other_rates[0]}, and no {name}", SOURCE
+        )
     raise MissingData(f"cc2017: no {root}/{name}", SOURCE)
 
 

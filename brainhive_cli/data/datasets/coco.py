@@ -12,8 +12,7 @@ from brainhive_cli.core import documents, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets import pictures_below
-from brainhive_cli.data.datasets._pictures import Pictures, from_files
+from brainhive_cli.data.datasets import StimulusDataset, from_files, pictures_below
 from brainhive_cli.data.stores.ids import Names
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -67,11 +66,11 @@ class Config(parts.Config):
     root: str = Field("", description="folder of the data set; default: coco below paths.data")
     year: int = Field(2017, description="which folders: train2017, val2017, test2017")
 
-    def build(self, paths: Paths) -> Pictures:
+    def build(self, paths: Paths) -> StimulusDataset:
         """See which splits are there."""
         root = paths.dataset("coco", self.root)
         there = tuple(split for split in SPLITS if _folder(root, split, self.year))
-        return Pictures("coco", there or tuple(SPLITS), partial(_images, root, self.year))
+        return StimulusDataset("coco", there or tuple(SPLITS), partial(_images, root, self.year))
 
 
 TINY = Config()
@@ -90,11 +89,11 @@ def _images(root: Path, year: int, split: str) -> datasets.StimulusSet:
         raise MissingData(f"coco: no pictures {root}/{SPLITS[split]}{year}/*.jpg", SOURCE)
     covers = _concepts(root / "annotations" / f"instances_{folder.name}.json")
     concepts = [covers.get(name, name) for name in (Path(file).stem for file in files)]
-    found = from_files("coco", split, folder.parent, files, concepts)
+    images = from_files("coco", split, folder.parent, files, concepts)
     path = root / "annotations" / f"captions_{folder.name}.json"
     if not path.is_file():
-        return found
-    return replace(found, captions=Captions(path, found.image_ids), captions_each=CAPTIONS)
+        return images
+    return replace(images, captions=Captions(path, images.image_ids), captions_each=CAPTIONS)
 
 
 @dataclass(frozen=True)
@@ -112,11 +111,11 @@ class Captions:
 @cache
 def _captions(path: Path) -> dict[str, list[str]]:
     """Read the captions of each picture, in the order of the file, by its file name without ending."""
-    found = documents.read(path, _CaptionFile, SOURCE, most=LARGEST)
-    stems = {image["id"]: Path(image["file_name"]).stem for image in found["images"]}
+    content = documents.read(path, _CaptionFile, SOURCE, most=LARGEST)
+    stems = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}
     captions: dict[str, list[str]] = {}
-    for one in found["annotations"]:
-        captions.setdefault(_known(stems, one["image_id"], path), []).append(one["caption"].strip())
+    for caption in content["annotations"]:
+        captions.setdefault(_known(stems, caption["image_id"], path), []).append(caption["caption"].strip())
     return captions
 
 
@@ -131,11 +130,11 @@ def _concepts(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     # kept, the outlines would take three times the memory
-    found = documents.read(path, _InstanceFile, SOURCE, most=LARGEST, without={"segmentation"})
-    categories = {category["id"]: category["name"] for category in found["categories"]}
-    stems = {image["id"]: Path(image["file_name"]).stem for image in found["images"]}
+    content = documents.read(path, _InstanceFile, SOURCE, most=LARGEST, without={"segmentation"})
+    categories = {category["id"]: category["name"] for category in content["categories"]}
+    stems = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}
     areas: dict[str, dict[str, float]] = {}
-    for one in found["annotations"]:
-        area = areas.setdefault(_known(stems, one["image_id"], path), defaultdict(float))
-        area[_known(categories, one["category_id"], path)] += one["area"]
+    for instance in content["annotations"]:
+        area = areas.setdefault(_known(stems, instance["image_id"], path), defaultdict(float))
+        area[_known(categories, instance["category_id"], path)] += instance["area"]
     return {stem: max(area, key=area.__getitem__) for stem, area in areas.items()}

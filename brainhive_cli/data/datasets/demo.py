@@ -1,7 +1,6 @@
 """The embedded world: drawn pictures with captions, simulated EEG or fMRI; nothing is downloaded."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, Literal
 
@@ -15,8 +14,8 @@ from brainhive_cli.data import datasets
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels
 from brainhive_cli.demo import pictures, simulation, voxels
-from brainhive_cli.measurement.units import AlikeBy
 
+SPLITS = ("train", "test")
 REPETITIONS = {"train": 4, "test": 16}
 SEEDS = {"train": 1, "test": 2}
 Space = Literal["sensors", "voxels"]
@@ -41,62 +40,47 @@ class Config(parts.Config):
         description="training concepts, each in six pictures",
     )
 
-    def build(self, paths: Paths) -> "Demo":
+    def build(self, paths: Paths) -> datasets.StimulusDataset:
         """Make the data set; pictures and signals are made on demand."""
         name = "demo" if self.noise == 1.0 else f"demo-noise-{self.noise:g}"
         name += "" if self.concepts == pictures.TRAIN_CONCEPTS else f"-{self.concepts}-concepts"
-        subjects = tuple(range(1, self.subjects + 1))
-        return Demo(name, subjects, self.noise, space=self.space, concepts=self.concepts)
+        read_scenes = partial(_list_scenes, name, self.concepts)
+
+        def simulate(subject: int, split: str) -> Recording:
+            scenes = read_scenes(split)
+            image_ids = [scene.image_id for scene in scenes]
+            return simulated(self.space, *_features(scenes), subject, split, self.noise, image_ids)
+
+        return datasets.StimulusDataset(
+            name,
+            SPLITS,
+            partial(_list_images, name, read_scenes),
+            # the pictures' embeddings serve both spaces
+            recordings=name if self.space == "sensors" else f"{name}-{self.space}",
+            pictures=name,
+            subjects=tuple(range(1, self.subjects + 1)),
+            simulate=simulate,
+        )
 
 
 TINY = Config(subjects=1)
 
 
-@dataclass(frozen=True)
-class Demo:
-    """Scenes that `demo.pictures` draws, and signals that the demo's forward models simulate of them."""
+def _list_scenes(name: str, concepts: int, split: str) -> tuple[pictures.Scene, ...]:
+    datasets.check_split(name, split, SPLITS)
+    scenes = pictures.scenes(split)  # type: ignore[arg-type]
+    most = concepts * pictures.TRAIN_PICTURES_PER_CONCEPT
+    return tuple(scenes[:most] if split == "train" else scenes)
 
-    name: str
-    subjects: tuple[int, ...]
-    noise: float
-    splits: tuple[str, ...] = ("train", "test")
-    channels: tuple[str, ...] | None = None
-    alike_by: AlikeBy = "concept"
-    is_simulated: bool = True
-    space: Space = "sensors"
-    concepts: int = pictures.TRAIN_CONCEPTS
 
-    @property
-    def recorded_as(self) -> str:
-        """The name that its signals are kept under; the pictures' embeddings serve both spaces."""
-        return self.name if self.space == "sensors" else f"{self.name}-{self.space}"
-
-    @property
-    def pictured_as(self) -> str:
-        """The name of the pictures."""
-        return self.name
-
-    def images(self, split: str) -> datasets.StimulusSet:
-        """List the scenes of a split; a picture is drawn when it is opened."""
-        scenes = self._scenes(split)
-        ids, concepts = (Names.of(getattr(scene, key) for scene in scenes) for key in ("image_id", "concept"))
-        read = partial(_draw, scenes), partial(_describe, scenes)
-        return datasets.StimulusSet(self.name, split, ids, concepts, *read, pictures.CAPTIONS_EACH)
-
-    def require(self, subject: int) -> None:
-        """Do nothing: recordings are simulated."""
-
-    def recording(self, subject: int, split: str) -> Recording:
-        """Simulate one subject's recording."""
-        scenes = self._scenes(split)
-        image_ids = [scene.image_id for scene in scenes]
-        return simulated(self.space, *_features(scenes), subject, split, self.noise, image_ids)
-
-    def _scenes(self, split: str) -> tuple[pictures.Scene, ...]:
-        datasets.check_split(self.name, split, self.splits)
-        scenes = pictures.scenes(split)  # type: ignore[arg-type]
-        most = self.concepts * pictures.TRAIN_PICTURES_PER_CONCEPT
-        return tuple(scenes[:most] if split == "train" else scenes)
+def _list_images(
+    name: str, read_scenes: Callable[[str], tuple[pictures.Scene, ...]], split: str
+) -> datasets.StimulusSet:
+    """List the scenes of a split; a picture is drawn when it is opened."""
+    scenes = read_scenes(split)
+    ids, concepts = (Names.of(getattr(scene, key) for scene in scenes) for key in ("image_id", "concept"))
+    read = partial(_draw, scenes), partial(_describe, scenes)
+    return datasets.StimulusSet(name, split, ids, concepts, *read, pictures.CAPTIONS_EACH)
 
 
 @lru_cache
@@ -124,11 +108,11 @@ def simulated(
     image_ids: list[str],
 ) -> Recording:
     """Simulate a recording of features [N, F] and [N, G], and label it as such."""
-    repetitions, seed = (given.get(split, given["test"]) for given in (REPETITIONS, SEEDS))
-    planned = (subject, repetitions, seed, noise)
+    repetitions, seed = (by_split.get(split, by_split["test"]) for by_split in (REPETITIONS, SEEDS))
+    knobs = (subject, repetitions, seed, noise)
     if space == "voxels":
-        return of_voxels({"looks": low, "meaning": semantic}, *planned, image_ids)
-    signal = simulation.simulate(low, semantic, *planned)
+        return simulate_voxels({"looks": low, "meaning": semantic}, *knobs, image_ids)
+    signal = simulation.simulate(low, semantic, *knobs)
     return Recording(
         signal=signal,
         image_ids=image_ids,
@@ -140,7 +124,7 @@ def simulated(
     )
 
 
-def of_voxels(
+def simulate_voxels(
     features: Mapping[str, simulation.Floats],
     subject: int,
     repetitions: int,

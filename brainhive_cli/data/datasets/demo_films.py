@@ -1,8 +1,8 @@
 """The embedded world in motion: drawn films with captions, masks and labels, and simulated fMRI of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,10 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets.demo import REPETITIONS, SEEDS, of_voxels
+from brainhive_cli.data.datasets.demo import REPETITIONS, SEEDS, SPLITS, simulate_voxels
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.demo import films, pictures, simulation, voxels
-from brainhive_cli.measurement.units import AlikeBy
 
 
 class Config(parts.Config):
@@ -36,74 +35,48 @@ class Config(parts.Config):
         description="test films, each of a new concept",
     )
 
-    def build(self, paths: Paths) -> "DemoFilms":
+    def build(self, paths: Paths) -> datasets.StimulusDataset:
         """Make the data set; films and signals are made on demand."""
         name = "demo-films" if self.noise == 1.0 else f"demo-films-noise-{self.noise:g}"
         name += "" if self.concepts == pictures.TRAIN_CONCEPTS else f"-{self.concepts}-concepts"
         name += "" if self.test_films == pictures.TEST_CONCEPTS else f"-{self.test_films}-tested"
+        counts = {"train": self.concepts * films.TRAIN_FILMS_PER_CONCEPT, "test": self.test_films}
+
+        def simulate(subject: int, split: str) -> Recording:
+            shown = _list_films(name, counts, split)
+            knobs = REPETITIONS[split], SEEDS[split], self.noise
+            ids = [film.scene.image_id for film in shown]
+            return simulate_voxels(_features(shown), subject, *knobs, ids, voxels.FILMS)
+
         subjects = tuple(range(1, self.subjects + 1))
-        return DemoFilms(name, subjects, self.noise, self.concepts, self.test_films)
+        listed = partial(_list_clips, name, counts)
+        return datasets.StimulusDataset(name, SPLITS, listed, subjects=subjects, simulate=simulate)
 
 
 TINY = Config(subjects=1, concepts=2, test_films=4)
 
 
-@dataclass(frozen=True)
-class DemoFilms:
-    """Films that `demo.films` draws, and the fMRI that `demo.voxels` simulates of them."""
+def _list_films(name: str, counts: Mapping[str, int], split: str) -> tuple[films.Film, ...]:
+    datasets.check_split(name, split, SPLITS)
+    return tuple(films.films(split)[: counts[split]])  # type: ignore[arg-type]
 
-    name: str
-    subjects: tuple[int, ...]
-    noise: float
-    concepts: int
-    test_films: int
-    splits: tuple[str, ...] = ("train", "test")
-    channels: tuple[str, ...] | None = None
-    alike_by: AlikeBy = "concept"
-    is_simulated: bool = True
 
-    @property
-    def recorded_as(self) -> str:
-        """The name that its signals are kept under."""
-        return self.name
-
-    @property
-    def pictured_as(self) -> str:
-        """The name of the films."""
-        return self.name
-
-    def images(self, split: str) -> datasets.StimulusSet:
-        """List the films of a split; one is drawn when it is opened."""
-        shown = self._films(split)
-        return datasets.StimulusSet(
-            self.name,
-            split,
-            Names.of(film.scene.image_id for film in shown),
-            Names.of(film.scene.concept for film in shown),
-            _Each(shown, _clip),
-            _Each(shown, _captions),
-            pictures.CAPTIONS_EACH,
-            films.FRAMES,
-            _Each(shown, films.Film.masks),
-            _Each(shown, films.Film.labels),
-            films.LABELS,
-        )
-
-    def require(self, subject: int) -> None:
-        """Do nothing: recordings are simulated."""
-
-    def recording(self, subject: int, split: str) -> Recording:
-        """Simulate one subject's recording."""
-        shown = self._films(split)
-        ids = [film.scene.image_id for film in shown]
-        planned = REPETITIONS[split], SEEDS[split], self.noise
-        return of_voxels(_features(shown), subject, *planned, ids, voxels.FILMS)
-
-    def _films(self, split: str) -> tuple[films.Film, ...]:
-        datasets.check_split(self.name, split, self.splits)
-        shown = films.films(split)  # type: ignore[arg-type]
-        most = self.concepts * films.TRAIN_FILMS_PER_CONCEPT if split == "train" else self.test_films
-        return tuple(shown[:most])
+def _list_clips(name: str, counts: Mapping[str, int], split: str) -> datasets.StimulusSet:
+    """List the films of a split; one is drawn when it is opened."""
+    shown = _list_films(name, counts, split)
+    return datasets.StimulusSet(
+        name,
+        split,
+        Names.of(film.scene.image_id for film in shown),
+        Names.of(film.scene.concept for film in shown),
+        _Each(shown, _clip),
+        _Each(shown, _captions),
+        pictures.CAPTIONS_EACH,
+        films.FRAMES,
+        _Each(shown, films.Film.masks),
+        _Each(shown, films.Film.labels),
+        films.LABELS,
+    )
 
 
 @dataclass(frozen=True)

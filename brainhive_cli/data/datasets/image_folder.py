@@ -1,8 +1,8 @@
 """Any folder of pictures, one sub-folder a concept."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Self
 
@@ -15,8 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets import pictures_below
-from brainhive_cli.data.datasets._pictures import SPLITS, Pictures, from_files
+from brainhive_cli.data.datasets import SPLIT_FOLDERS, StimulusDataset, from_files, pictures_below
 from brainhive_cli.data.stores.ids import match_names, summarise_names
 
 
@@ -48,90 +47,73 @@ class Config(parts.Config):
             raise ValueError("exclude_test_concepts needs a test_list")
         return self
 
-    def build(self, paths: Paths) -> Pictures:
+    def build(self, paths: Paths) -> StimulusDataset:
         """Open the folder; MissingData when it is absent or empty."""
         root = paths.dataset("image-folder", self.root)
         if not root.is_dir():
             raise MissingData(
                 f"image-folder: no folder {root}", "dataset.root=FOLDER, one sub-folder a concept"
             )
-        # as the user calls it, whatever a link of that name leads to
-        folder = ImageFolder(self.name or Path(os.path.abspath(root)).name, root, self)
+        name = self.name or Path(os.path.abspath(root)).name  # as the user calls it, whatever a link leads to
+        # with a list, `train` and `test` may be concepts
+        called = {} if self.test_list else SPLIT_FOLDERS
+        present = {
+            split: [name for name in names if (root / name).is_dir()] for split, names in called.items()
+        }
+        folders = {split: names[0] for split, names in present.items() if names}
+        is_divided = bool(self.test_share or self.test_list)
+        splits = tuple(folders) or (("train", "test") if is_divided else ("train",))
         lists = (home.located(self.test_list),) if self.test_list else ()
-        return Pictures(folder.name, folder.splits, folder.images, lists=lists)
+        return StimulusDataset(name, splits, partial(_images, self, name, root, splits, folders), lists=lists)
 
 
 TINY = Config(test_share=0.5)
 
 
-@dataclass(frozen=True)
-class ImageFolder:
-    """Pictures below a folder."""
-
-    name: str
-    root: Path
-    config: Config
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits that the folder has."""
-        named = tuple(split for split in SPLITS if self._folder(split))
-        return named or (("train", "test") if self._is_divided else ("train",))
-
-    def images(self, split: str) -> datasets.StimulusSet:
-        """List the pictures of a split, sorted by path."""
-        datasets.check_split(self.name, split, self.splits)
-        folder = self._folder(split)
-        files = list(pictures_below(self.root, folder))
-        if not files:
-            raise MissingData(
-                f"image-folder: no pictures under {self.root}", "pictures end in .jpg, .png, .webp …"
-            )
-        concepts = [_concept(file.removeprefix(f"{folder}/")) for file in files]
-        if self._is_divided and not folder:
-            keep = self._chosen(split, files, np.array(concepts)).tolist()
-            files, concepts = [files[i] for i in keep], [concepts[i] for i in keep]
-        return from_files(self.name, split, self.root, files, concepts)
-
-    @property
-    def _is_divided(self) -> bool:
-        return bool(self.config.test_share or self.config.test_list)
-
-    def _folder(self, split: str) -> str:
-        if self.config.test_list:  # `train` and `test` may be concepts
-            return ""
-        return next((folder for folder in SPLITS[split] if (self.root / folder).is_dir()), "")
-
-    def _chosen(self, split: str, files: Sequence[str], concepts: NDArray[np.str_]) -> NDArray[np.int64]:
-        """Choose the pictures of a split among all."""
-        if self.config.test_list:
-            is_test = self._is_listed(home.located(self.config.test_list), files)
-            is_tested = np.isin(concepts, concepts[is_test]) if self.config.exclude_test_concepts else is_test
-        else:
-            is_test = is_tested = np.isin(concepts, self._held_out(sorted(set(concepts.tolist()))))
-        return np.flatnonzero(is_test if split == "test" else ~is_tested)
-
-    def _is_listed(self, path: Path, files: Sequence[str]) -> NDArray[np.bool_]:
-        """Say which pictures a list names, or refuse what is no list of pictures."""
-        try:
-            lines = read_regular(path).decode("utf-8-sig").splitlines()
-        except (OSError, ValueError) as error:
-            raise MissingData(f"no list of test pictures {path}", "dataset.test_list=FILE") from error
-        hint = "a picture in each line: CONCEPT/FILE.jpg"
-        if not (names := [name for line in lines if (name := line.strip(' ",'))]):
-            raise BrainhiveError(f"{path} lists no pictures", hint)
-        found = match_names(names, [os.path.splitext(file)[0] for file in files], each_once=False)
-        if found.unknown:
-            unknown = summarise_names(found.unknown, len(names))
-            raise BrainhiveError(f"{path}: test pictures that are not below {self.root}, {unknown}", hint)
-        return np.isin(np.arange(len(files)), found.rows)
-
-    def _held_out(self, concepts: list[str]) -> list[str]:
-        order = np.random.default_rng(self.config.seed).permutation(len(concepts))
-        return [concepts[i] for i in order[: round(self.config.test_share * len(concepts))]]
+def _images(
+    config: Config, name: str, root: Path, splits: Sequence[str], folders: Mapping[str, str], split: str
+) -> datasets.StimulusSet:
+    """List the pictures of a split, sorted by path."""
+    datasets.check_split(name, split, splits)
+    folder = folders.get(split, "")
+    files = list(pictures_below(root, folder))
+    if not files:
+        raise MissingData(f"image-folder: no pictures under {root}", "pictures end in .jpg, .png, .webp …")
+    # a picture directly in the folder, or in a split's, is a concept of its own
+    paths = [PurePath(file.removeprefix(f"{folder}/")) for file in files]
+    concepts = [path.parent.name or path.stem for path in paths]
+    if not folders and (config.test_share or config.test_list):
+        rows = _choose(config, root, split, files, np.array(concepts)).tolist()
+        files, concepts = [files[row] for row in rows], [concepts[row] for row in rows]
+    return from_files(name, split, root, files, concepts)
 
 
-def _concept(file: str) -> str:
-    """Name the sub-folder; a picture directly in the folder, or in a split's, is a concept of its own."""
-    path = PurePath(file)
-    return path.parent.name or path.stem
+def _choose(
+    config: Config, root: Path, split: str, files: Sequence[str], concepts: NDArray[np.str_]
+) -> NDArray[np.int64]:
+    """Choose the pictures of a split among all: by a list, or by the concepts that are held out."""
+    if config.test_list:
+        is_test = _is_listed(home.located(config.test_list), root, files)
+        is_tested = np.isin(concepts, concepts[is_test]) if config.exclude_test_concepts else is_test
+    else:
+        names = sorted(set(concepts.tolist()))
+        order = np.random.default_rng(config.seed).permutation(len(names))
+        held_out = [names[place] for place in order[: round(config.test_share * len(names))]]
+        is_test = is_tested = np.isin(concepts, held_out)
+    return np.flatnonzero(is_test if split == "test" else ~is_tested)
+
+
+def _is_listed(path: Path, root: Path, files: Sequence[str]) -> NDArray[np.bool_]:
+    """Say which pictures a list names, or refuse what is no list of pictures."""
+    try:
+        lines = read_regular(path).decode("utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise MissingData(f"no list of test pictures {path}", "dataset.test_list=FILE") from error
+    hint = "a picture in each line: CONCEPT/FILE.jpg"
+    if not (names := [name for line in lines if (name := line.strip(' ",'))]):
+        raise BrainhiveError(f"{path} lists no pictures", hint)
+    matches = match_names(names, [os.path.splitext(file)[0] for file in files], each_once=False)
+    if matches.unknown:
+        unknown = summarise_names(matches.unknown, len(names))
+        raise BrainhiveError(f"{path}: test pictures that are not below {root}, {unknown}", hint)
+    return np.isin(np.arange(len(files)), matches.rows)

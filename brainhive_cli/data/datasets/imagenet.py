@@ -15,17 +15,17 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets import _parquet, _tars, pictures_below
-from brainhive_cli.data.datasets._pictures import SPLITS, Listing, Packed, Pictures, from_files
+from brainhive_cli.data.datasets import SPLIT_FOLDERS, StimulusDataset, from_files, pictures_below
+from brainhive_cli.data.datasets._packed import FOLDER, Listing, Packed, list_parquet, list_tars
 from brainhive_cli.data.stores.ids import Names
 
-CALLED = {name: split for split, names in SPLITS.items() for name in names}
+CALLED = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
 NAMED = re.compile(rf"(?<![a-z])({'|'.join(CALLED)})(?![a-z])")
 CLASS = re.compile(r"n\d{8}")
 CLASS_FIRST = re.compile(r"(?:.*/)?(n\d{8})_[^/]+")
 PACKED: dict[str, Callable[[Sequence[Path], Path], Listing]] = {
-    "parquet": lambda files, _: _parquet.listed(files),
-    "tar": _tars.listed,
+    "parquet": lambda files, _: list_parquet(files),
+    "tar": list_tars,
 }
 """What lists the files of a form, given the folder of listings that were kept."""
 SOURCE = (
@@ -48,13 +48,15 @@ class Config(parts.Config):
         None, description="form of the files; default: the one that is there"
     )
 
-    def build(self, paths: Paths) -> Pictures:
+    def build(self, paths: Paths) -> StimulusDataset:
         """See which splits are there, and in which form."""
         root = paths.dataset("imagenet", self.root)
-        found = sorted(place for place in set(_find(root)) if self.form in (None, place[1]))
-        kept = paths.under_home("embeddings") / _tars.FOLDER
-        there = tuple(split for split in SPLITS if split in {place[0] for place in found})
-        return Pictures("imagenet", there or tuple(SPLITS), partial(_images, root, found, kept))
+        places = sorted(place for place in set(_find(root)) if self.form in (None, place[1]))
+        kept = paths.under_home("embeddings") / FOLDER
+        there = tuple(split for split in SPLIT_FOLDERS if split in {place[0] for place in places})
+        return StimulusDataset(
+            "imagenet", there or tuple(SPLIT_FOLDERS), partial(_images, root, places, kept)
+        )
 
 
 TINY = Config()
@@ -79,9 +81,9 @@ def _form(name: str) -> str:
     return os.path.splitext(name)[1].removeprefix(".")
 
 
-def _images(root: Path, found: Sequence[Place], kept: Path, split: str) -> datasets.StimulusSet:
-    datasets.check_split("imagenet", split, tuple(SPLITS))
-    here = [(form, path) for of, form, path in found if of == split]
+def _images(root: Path, places: Sequence[Place], kept: Path, split: str) -> datasets.StimulusSet:
+    datasets.check_split("imagenet", split, tuple(SPLIT_FOLDERS))
+    here = [(form, path) for named, form, path in places if named == split]
     found_at = sorted({str(path) if form == "folder" else f"*.{form}" for form, path in here})
     if len(found_at) > 1:
         raise MissingData(
@@ -130,11 +132,11 @@ def _in_archive(split: str, listing: Listing) -> datasets.StimulusSet:
 
 def _described(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
     """Return a picture's id and concept: the class in its name, else that of its label, else its own name."""
-    own, _, last = name.rpartition("_")
-    if own and CLASS.fullmatch(last):  # as the hub names a picture
-        return own, sys.intern(last)
-    if found := CLASS_FIRST.fullmatch(name):
-        return name, sys.intern(found[1])
+    stem, _, last = name.rpartition("_")
+    if stem and CLASS.fullmatch(last):  # as the hub names a picture
+        return stem, sys.intern(last)
+    if match := CLASS_FIRST.fullmatch(name):
+        return name, sys.intern(match[1])
     if label.isdecimal() and int(label) < len(classes):
         return name, classes[int(label)]
     return name, name.rsplit("/", 1)[-1]

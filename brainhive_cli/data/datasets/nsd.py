@@ -20,7 +20,7 @@ from brainhive_cli.core.files import files_called
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Numbers, Paths
 from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets._pictures import Pictures
+from brainhive_cli.data.datasets import StimulusDataset
 from brainhive_cli.data.published_data import PUBLISHED
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.hdf5 import open_numbers
@@ -56,7 +56,7 @@ class Config(parts.Config):
         "default: all 73,000",
     )
 
-    def build(self, paths: Paths) -> Pictures:
+    def build(self, paths: Paths) -> StimulusDataset:
         """Point at the data; nothing is read yet."""
         chosen = sorted(set(self.subjects or ()))
         if absent := [subject for subject in chosen if subject not in range(1, 9)]:
@@ -65,7 +65,9 @@ class Config(parts.Config):
         listed, published = partial(_images, root, name, chosen), PUBLISHED["nsd"]
         if chosen:  # whose training pictures are those of nobody else
             published = replace(published, stimuli={**published.stimuli, "train": OWN * len(chosen)})
-        return Pictures(name, SPLITS, listed, "nsd", published_sizes=published, files=partial(_files, root))
+        return StimulusDataset(
+            name, SPLITS, listed, "nsd", published_sizes=published, files=partial(_files, root)
+        )
 
 
 TINY = Config()
@@ -117,11 +119,11 @@ def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datas
     is_shown[shown] = True
     rows = np.flatnonzero((is_test == (split == "test")) & is_shown)
     image_ids = Names.of(map(_image_id, rows.tolist()))
-    found = datasets.StimulusSet(name, split, image_ids, image_ids, Bricks(path, rows))
+    images = datasets.StimulusSet(name, split, image_ids, image_ids, Bricks(path, rows))
     files = files_called(CURATED, root)
     if not files:
-        return replace(found, absent={"captions": f"{CAPTION_SOURCE} {root}"})
-    return replace(found, captions=Captions(files[0], rows), captions_each=CAPTIONS)
+        return replace(images, absent={"captions": f"{CAPTION_SOURCE} {root}"})
+    return replace(images, captions=Captions(files[0], rows), captions_each=CAPTIONS)
 
 
 @dataclass(frozen=True)
@@ -144,10 +146,10 @@ class Captions:
 @cache
 def _texts(path: Path) -> NDArray[Any]:
     with reading(path, f"{CAPTION_SOURCE} {path.parent}"):
-        found = pickles.array(pickles.load(path))
-        if found.ndim != 2 or found.dtype.kind not in "UO":
-            raise ValueError(f"it holds {found.dtype} {list(found.shape)}, not strings [N, K]")
-        return found
+        texts = pickles.array(pickles.load(path))
+        if texts.ndim != 2 or texts.dtype.kind not in "UO":
+            raise ValueError(f"it holds {texts.dtype} {list(texts.shape)}, not strings [N, K]")
+        return texts
 
 
 def _image_id(row: int) -> str:
@@ -162,13 +164,13 @@ def _shown(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
         shown = [
             int(row["nsdId"])
             for row in table
-            if not subjects or any(int(row[f"subject{each}_rep0"]) for each in subjects)
+            if not subjects or any(int(row[f"subject{subject}_rep0"]) for subject in subjects)
         ]
         return [int(row["nsdId"]) for row in table if row["shared1000"] == "True"], shown
 
 
 def _find(root: Path, name: str) -> Path:
-    found = files_called(name, root)
-    if not found:
+    paths = files_called(name, root)
+    if not paths:
         raise MissingData(f"nsd: no {root}/**/{name}", SOURCE)
-    return found[0]
+    return paths[0]

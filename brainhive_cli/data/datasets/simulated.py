@@ -1,6 +1,6 @@
 """Pictures of another data set, with EEG or fMRI that the demo's forward models simulate of them."""
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from brainhive_cli.data.datasets.demo import SPACE, SUBJECTS, Space, simulated
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.demo import simulation
-from brainhive_cli.measurement.units import AlikeBy
 
 
 class Config(parts.Config):
@@ -27,77 +26,37 @@ class Config(parts.Config):
     noise: float = Field(1.0, ge=0, description="size of the noise; 1 as calibrated on the demo's pictures")
     space: Space = SPACE
 
-    def build(self, paths: Paths) -> "Simulated":
-        """Wrap the data set of the pictures."""
-        subjects = tuple(range(1, self.subjects + 1))
-        return Simulated(
-            self.images.build(paths), paths, self.meaning, subjects, self.noise, space=self.space
+    def build(self, paths: Paths) -> datasets.StimulusDataset:
+        """Take the pictures of the data set; their embeddings serve both."""
+        source = self.images.build(paths)
+        recordings = f"{source.name}-simulated-{self.meaning}-noise-{self.noise:g}"
+        return datasets.StimulusDataset(
+            source.name,
+            source.splits,
+            source.images,
+            # what signals depend on: the same pictures may be simulated in several ways
+            recordings=recordings if self.space == "sensors" else f"{recordings}-{self.space}",
+            pictures=source.pictured_as,
+            subjects=tuple(range(1, self.subjects + 1)),
+            simulate=partial(_simulate, self, paths, source),
+            alike_by=source.alike_by,
         )
 
 
 TINY = Config(images={"kind": "demo"}, subjects=1)
 
 
-@dataclass(frozen=True)
-class Simulated:
-    """Pictures of `source`, with signals simulated of their low-level features and of their embeddings."""
-
-    source: datasets.Dataset
-    paths: Paths
-    meaning: str
-    subjects: tuple[int, ...]
-    noise: float
-    channels: tuple[str, ...] | None = None
-    is_simulated: bool = True
-    space: Space = "sensors"
-
-    @property
-    def name(self) -> str:
-        """The pictures' name: their embeddings serve both data sets."""
-        return self.source.name
-
-    @property
-    def pictured_as(self) -> str:
-        """The name of the pictures, whichever of them these are."""
-        return self.source.pictured_as
-
-    @property
-    def recorded_as(self) -> str:
-        """What its signals depend on: the same pictures may be simulated in several ways."""
-        name = f"{self.name}-simulated-{self.meaning}-noise-{self.noise:g}"
-        return name if self.space == "sensors" else f"{name}-{self.space}"
-
-    @property
-    def alike_by(self) -> AlikeBy:
-        """What the pictures are alike by."""
-        return self.source.alike_by
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits of the pictures."""
-        return self.source.splits
-
-    def images(self, split: str) -> datasets.StimulusSet:
-        """List the pictures of a split."""
-        return self.source.images(split)
-
-    def require(self, subject: int) -> None:
-        """Do nothing: recordings are simulated."""
-
-    def recording(self, subject: int, split: str) -> Recording:
-        """Simulate one subject's recording; meaning is scaled by the training embeddings alone."""
-        images = self.images(split)
-        train, own = (self._embedded(name) for name in ("train", split))
-        low = np.stack([simulation.low_level(images.open(index)) for index in range(len(images))])
-        meaning = np.asarray(own.embedding[own.rows(images.image_ids)])
-        learned = np.asarray(train.embedding)
-        semantic = simulation.standardise(meaning, learned.mean(axis=0), learned.std(axis=0) + 1e-6)
-        return simulated(self.space, low, semantic, subject, split, self.noise, list(images.image_ids))
-
-    def _embedded(self, split: str) -> target_store.TargetStore:
-        root = self.paths.under_home("embeddings")
-        found = target_store.open_all(root, self.name, split, [self.meaning])[self.meaning]
-        found.refuse_other_pictures(
-            self.images(split).image_ids, f"brainhive embed dataset=… --encoders {self.meaning}"
+def _simulate(config: Config, paths: Paths, source: datasets.Dataset, subject: int, split: str) -> Recording:
+    """Simulate a recording of low-level features and of embeddings, scaled by the training ones alone."""
+    root, stores = paths.under_home("embeddings"), {}
+    for name in {"train": None, split: None}:
+        stores[name] = target_store.open_all(root, source.name, name, [config.meaning])[config.meaning]
+        stores[name].refuse_other_pictures(
+            source.images(name).image_ids, f"brainhive embed dataset=… --encoders {config.meaning}"
         )
-        return found
+    images = source.images(split)
+    low = np.stack([simulation.low_level(images.open(index)) for index in range(len(images))])
+    meaning = np.asarray(stores[split].embedding[stores[split].rows(images.image_ids)])
+    learned = np.asarray(stores["train"].embedding)
+    semantic = simulation.standardise(meaning, learned.mean(axis=0), learned.std(axis=0) + 1e-6)
+    return simulated(config.space, low, semantic, subject, split, config.noise, list(images.image_ids))

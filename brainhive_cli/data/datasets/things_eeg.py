@@ -1,30 +1,269 @@
-"""THINGS-EEG2: ten subjects, 63 EEG channels at 250 Hz, 16540 training and 200 test pictures."""
+"""THINGS-EEG2, and THINGS-MEG as a row of it: pictures by concept, and signals by subject, as distributed."""
 
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets._things import Layout, Things
-from brainhive_cli.data.montages import THINGS_EEG
+import os
+import shlex
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
 
+from pydantic import Field
+
+from brainhive_cli.core import console, parts
+from brainhive_cli.core.archives import TAR, TAR_OPENERS, ZIP, tar_members
+from brainhive_cli.core.damage import RAISED
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths, Pattern
+from brainhive_cli.data import datasets
+from brainhive_cli.data.datasets import from_files, pictures_below
+from brainhive_cli.data.stores import pickles
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.recordings import Recording
+from brainhive_cli.data.things_files import (
+    CALLED,
+    FOLDERS,
+    KEYS,
+    PATHS,
+    THINGS_EEG,
+    Defaults,
+    has_signal,
+    image_id,
+    make_recording,
+    refusing,
+)
+from brainhive_cli.measurement.units import AlikeBy
+
+FILES = {
+    "train": ("train.pt", "preprocessed_eeg_training.npy"),
+    "test": ("test.pt", "preprocessed_eeg_test.npy"),
+}
+"""What the file of a split's signals is called; the second, of NICE, ATM and AlignVis, is a bare pickle."""
 POSTERIOR = tuple("P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split())
-SUBJECTS = tuple(range(1, 11))
+RESIZED = "resize"
+"""What is in the name of a folder of pictures that were squashed to 224 × 224 (Image_set_Resize)."""
 
 
-class Config(Layout):
-    """THINGS-EEG as BrainHiVE distributes it: whitened, 250 Hz, 0–1 s."""
+MAX_MEMBERS = 10_000
+"""Members of a tar that are searched for its first file."""
 
-    def build(self, paths: Paths) -> Things:
+
+class Config(parts.Config):
+    """THINGS-EEG as BrainHiVE distributes it: whitened, 250 Hz, 0–1 s.
+
+    Attributes:
+        name: Of the data set and of its pictures.
+        published: What the folder of signals is called in the files as they are distributed.
+        repository: Of the files on the hub.
+        mirror: Where else they are.
+        subjects: Those who took part.
+        rate_hz: Of the signals.
+        unit: Of the signals.
+        magnetometers: How many channels there are, called MEG001 and so on where files hold no names; 0 for
+            the EEG channels of THINGS-EEG2.
+        channels: The channels that decoding uses by default; None is all.
+    """
+
+    name: ClassVar[str] = "things-eeg"
+    published: ClassVar[str] = "Preprocessed_data_*"
+    repository: ClassVar[str] = "Haitao999/things-eeg"
+    mirror: ClassVar[str] = "or the signals of LidongYang/EEG_Image_decode: Preprocessed_data_250Hz"
+    subjects: ClassVar[tuple[int, ...]] = tuple(range(1, 11))
+    rate_hz: ClassVar[float] = 250.0
+    unit: ClassVar[str] = "whitened"
+    magnetometers: ClassVar[int] = 0
+    channels: ClassVar[tuple[str, ...] | None] = POSTERIOR
+
+    root: str = Field("", description="folder of the data set; default: its name below paths.data")
+    signals: Pattern = Field(
+        "",
+        description="folder of sub-XX/{train,test}.pt below root, or a pattern; default: the published one",
+    )
+    trust_pickle: bool = Field(
+        False, description="read files that hold other objects than arrays and lists, which can run code"
+    )
+
+    def build(self, paths: Paths) -> "Things":
         """Point at the data; nothing is read yet."""
-        return self.open(
-            paths,
-            "things-eeg",
-            "Preprocessed_data_*",
-            "Haitao999/things-eeg",
-            mirror="or the signals of LidongYang/EEG_Image_decode: Preprocessed_data_250Hz",
-            rate_hz=250.0,
-            unit="whitened",
-            montage=THINGS_EEG,
-            channels=POSTERIOR,
-            subjects=SUBJECTS,
+        root = paths.dataset(self.name, self.root)
+        download = ["hf", "download", self.repository, "--repo-type", "dataset", "--local-dir", str(root)]
+        sensors = tuple(f"MEG{number:03d}" for number in range(1, self.magnetometers + 1))
+        return Things(
+            self.name,
+            root,
+            self.signals or self.published,
+            is_usual="*" in self.signals or self.signals in ("", self.published),
+            trust_pickle=self.trust_pickle,
+            source=(shlex.join(download), self.mirror),
+            rate_hz=self.rate_hz,
+            unit=self.unit,
+            montage=sensors or THINGS_EEG,
+            channels=self.channels,
+            subjects=self.subjects,
         )
 
 
 TINY = Config()
+
+
+@dataclass(frozen=True)
+class Things:
+    """A THINGS data set below one root.
+
+    Attributes:
+        signals: Folder of sub-XX/{train,test}.pt below root; may be a pattern.
+        is_usual: Whether that is the one of the files as they are distributed.
+        source: The line that downloads the data, and where else they are.
+        montage: Channel names in the files' order, used when the files hold none.
+        channels: The channels that decoding uses by default.
+    """
+
+    name: str
+    root: Path
+    signals: str
+    is_usual: bool
+    trust_pickle: bool
+    source: tuple[str, str]
+    rate_hz: float
+    unit: str
+    montage: tuple[str, ...]
+    channels: tuple[str, ...] | None
+    subjects: tuple[int, ...]
+    splits: tuple[str, ...] = ("train", "test")
+    alike_by: AlikeBy = "concept"
+    is_simulated: bool = False
+
+    @property
+    def recorded_as(self) -> str:
+        """The name that its signals are kept under: another one for a preparation that was chosen by name."""
+        return self.name if self.is_usual else f"{self.name}--{self.signals.replace('/', '--')}"
+
+    @property
+    def pictured_as(self) -> str:
+        """The name of the pictures."""
+        return self.name
+
+    def images(self, split: str) -> datasets.StimulusSet:
+        """List the pictures of a split: `<root>/**/{training,train,test}_images/<concept>/*`.
+
+        Of several such folders the originals are taken, rather than resized ones.
+        """
+        datasets.check_split(self.name, split, self.splits)
+        folders = []
+        for here, below, _ in os.walk(self.root, followlinks=True):
+            folders += [Path(here, name) for name in below if name in FOLDERS[split]]
+            below[:] = [name for name in below if name not in CALLED]
+        is_resized = {path: RESIZED in path.relative_to(self.root).as_posix().lower() for path in folders}
+        folders.sort(key=lambda path: (is_resized[path], path))
+        folder = next((path for path in folders if any(pictures_below(path))), None)
+        if folder is None:
+            place, needed = FOLDERS[split][0], [f"{name}/" for name in FOLDERS[split]]
+            raise self._missing(f"pictures in {self.root}/**/{place}/<concept>/*.jpg", *needed)
+        label = f"{self.name}: {split} pictures of {folder}"
+        if is_resized[folder]:
+            _say_once(f"{label}, resized ones: no folder of the originals is there")
+        elif others := ", ".join(str(path) for path in folders if path != folder):
+            _say_once(f"{label}, not of {others}")
+        files = list(pictures_below(folder.parent, folder.name))
+        images = from_files(self.name, split, folder.parent, files, [file.split("/")[-2] for file in files])
+        return replace(images, image_ids=Names.of(map(image_id, files)))
+
+    def require(self, subject: int) -> None:
+        """Check that a subject's files are there."""
+        for split in self.splits:
+            self._file(subject, split)
+
+    def recording(self, subject: int, split: str) -> Recording:
+        """Open `<signals>/sub-XX/{train,test}.pt`: a dict of the signal [N, R, C, T] and `img` [N, R].
+
+        Files without `img` (NICE's) are in the order of the pictures' paths.
+        """
+        datasets.check_split(self.name, split, self.splits)
+        path, (download, _) = self._file(subject, split), self.source
+        try:
+            content = pickles.load(path, self.trust_pickle)
+        except pickles.HoldsObjects as error:
+            hint = "if you trust whoever made it: dataset.trust_pickle=true"
+            raise pickles.HoldsObjects(error.message, hint) from error
+        except MissingData as error:
+            raise MissingData(error.message, download) from error
+        if not has_signal(content, KEYS[:2]):
+            held = f"has keys {sorted(map(str, content))}" if isinstance(content, Mapping) else "is no dict"
+            raise BrainhiveError(f"{path} {held}, not {KEYS[0]!r} and {PATHS[0]!r}", download)
+        provenance = {"source": path.name, "dataset": self.name, "subject": subject, "split": split}
+        with refusing(path, download):
+            defaults = Defaults(self.rate_hz, self.unit, self.montage, lambda: self.images(split).image_ids)
+            return make_recording(path, content, split, defaults, provenance)
+
+    def _file(self, subject: int, split: str) -> Path:
+        folder = f"{self.signals}/sub-{subject:02d}"
+        paths = next(filter(None, (sorted(self.root.glob(f"{folder}/{name}")) for name in FILES[split])), [])
+        if not paths:
+            below = f"sub-{subject:02d}/{split}.pt"
+            raise self._missing(f"recording {self.root}/{self.signals}/{below}", below)
+        if len(paths) > 1:
+            names = ", ".join(path.relative_to(self.root).parts[0] for path in paths)
+            raise MissingData(
+                f"{self.name}: several recordings of sub-{subject:02d}/{split}: {names}",
+                "dataset.signals=ONE_OF_THEM",
+            )
+        return paths[0]
+
+    def _missing(self, what: str, *needed: str) -> MissingData:
+        """Say what is not there; and how to unpack it, or to download and unpack it."""
+        if line := unpacking(self.root, needed):
+            return MissingData(f"{self.name}: archives are there, but not unpacked: no {what}", line)
+        root, (download, mirror) = shlex.quote(str(self.root)), self.source
+        unpack = f"unzip -nq ARCHIVE.zip -d {root}, tar -xf ARCHIVE.tar.gz -C {root}"
+        return MissingData(
+            f"{self.name}: no {what}", f"{download} ({mirror}), then unpack its archives ({unpack})"
+        )
+
+
+@cache  # of a process that opens a data set several times, once
+def _say_once(text: str) -> None:
+    console.say(text)
+
+
+def unpacking(root: Path, needed: Sequence[str]) -> str:
+    """Write the line that unpacks what is missing; empty where no archive below `root` may hold it.
+
+    Args:
+        root: The folder of the data set.
+        needed: Parts of paths, one of which the missing files have.
+    """
+    paths = (Path(here, file) for here, _, files in os.walk(root, followlinks=True) for file in files)
+    return " && ".join(filter(None, (_line(path, root, needed) for path in sorted(paths))))
+
+
+def _line(path: Path, root: Path, needed: Sequence[str]) -> str:
+    """Unpack next to the archive; one of root with such files at its top, into a folder of its name."""
+    is_zip, ending = path.suffix == ZIP, next((e for e in (ZIP, *TAR) if path.name.endswith(e)), "")
+    names = (_members if is_zip else _first_file)(path) if ending else []
+    tops = tuple(part.partition("/")[0].rstrip("0123456789") for part in needed)  # of any subject
+    is_top = path.parent == root and any(name.startswith(tops) for name in names)
+    into = path.with_name(path.name.removesuffix(ending)) if is_top else path.parent
+    if is_zip and any(part in name for name in names for part in needed):
+        return shlex.join(["unzip", "-nq", str(path), "-d", str(into)])
+    if not is_zip and names and not (into / names[0]).exists():
+        make = f"{shlex.join(['mkdir', '-p', str(into)])} && " if is_top else ""
+        return make + shlex.join(["tar", "-xf", str(path), "-C", str(into)])
+    return ""
+
+
+def _members(path: Path) -> list[str]:
+    """List a zip file; nothing for one that is damaged."""
+    with suppress(*RAISED), zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+    return []
+
+
+def _first_file(path: Path) -> list[str]:
+    """Name the first file of a tar file, which has no list: it is unpacked if that is there."""
+    with suppress(*RAISED), TAR_OPENERS.get(path.suffix, open)(path, "rb") as file:
+        names = (name for name, _, _ in islice(tar_members(file), MAX_MEMBERS) if name)
+        return [name.removeprefix("./") for name in islice(names, 1) if "\0" not in name]
+    return []

@@ -60,8 +60,8 @@ def _times(epochs: Signal, stimuli: NDArray[np.int64]) -> Iterator[tuple[Signal,
         rows = table[counts == repetitions, :repetitions]  # [S, R]
         step = max(1, CHUNK // (epochs[0].size * repetitions))
         for start in range(0, len(rows), step):
-            found = epochs[rows[start : start + step]]  # [s, R, C, T]
-            observations = found.transpose(0, 3, 2, 1).reshape(-1, found.shape[2], repetitions)
+            repeated = epochs[rows[start : start + step]]  # [s, R, C, T]
+            observations = repeated.transpose(0, 3, 2, 1).reshape(-1, repeated.shape[2], repetitions)
             observations = observations.astype(np.float64)  # two trials may nearly cancel
             yield observations, np.full(len(observations), 1 / blocks)
 

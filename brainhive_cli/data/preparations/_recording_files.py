@@ -28,14 +28,14 @@ CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
 """The further files of a recording in several, which mne reads with the first."""
 
 
-def listed(root: Path, pattern: str) -> dict[int, dict[int, list[Path]]]:
+def list_recordings(root: Path, pattern: str) -> dict[int, dict[int, list[Path]]]:
     """List recordings below a folder by subject and session, those of a session in the order of their names.
 
     Raises:
         MissingData: if there is none.
         BrainhiveError: naming a file whose path does not say which subject's it is.
     """
-    found: dict[int, dict[int, list[Path]]] = {}
+    recordings: dict[int, dict[int, list[Path]]] = {}
     labels: dict[int, str] = {}
     named: dict[tuple[int, int], tuple[str, Path]] = {}
     for path in sorted(_below(root), key=_natural):
@@ -63,20 +63,20 @@ def listed(root: Path, pattern: str) -> dict[int, dict[int, list[Path]]]:
             raise BrainhiveError(
                 f"{path} and {first} are of two sessions {session}", "number them: ses-01, ses-02"
             )
-        found.setdefault(subject, {}).setdefault(session, []).append(path)
-    if not found:
+        recordings.setdefault(subject, {}).setdefault(session, []).append(path)
+    if not recordings:
         raise MissingData(
             f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}",
             "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set",
         )
-    return found
+    return recordings
 
 
 def _session(place: str) -> tuple[int, str]:
     """Find the number of a session in a path, 1 where there is none, and the letters of its label."""
-    if not (found := list(SESSION.finditer(place))):
+    if not (matches := list(SESSION.finditer(place))):
         return 1, ""
-    before, number, after, letters = (text or "" for text in found[-1].groups())
+    before, number, after, letters = (text or "" for text in matches[-1].groups())
     return int(number or 1), f"{before}{after}{letters}".lower()
 
 
@@ -94,7 +94,7 @@ def _below(root: Path) -> Iterator[Path]:
 
 def _natural(path: Path) -> list[tuple[str, int]]:
     """Sort run-10 behind run-9."""
-    return [(text, int(each or 0)) for text, each in re.findall(r"(\D*)(\d*)", str(path))]
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", str(path))]
 
 
 def _is_continuation(path: Path) -> bool:
@@ -115,12 +115,14 @@ def files_of(path: Path) -> list[Path]:
         raise MissingData(f"{path} is a link to a file that is not there", f"datalad get {path}, or copy it")
     if not path.stat().st_size:
         raise MissingData(f"{path} is empty", "copy or export it again")
-    others = [path.with_suffix(ending) for ending in COMPANIONS.get(path.suffix.lower(), ())]
-    for other in others:
-        if other.suffix != ".fdt" and not other.is_file():
-            raise MissingData(f"{path} is there, but not {other.name}", "a BrainVision recording is 3 files")
+    companions = [path.with_suffix(ending) for ending in COMPANIONS.get(path.suffix.lower(), ())]
+    for companion in companions:
+        if companion.suffix != ".fdt" and not companion.is_file():
+            raise MissingData(
+                f"{path} is there, but not {companion.name}", "a BrainVision recording is 3 files"
+            )
     tables = (table_of(path, what) for what in ("events", "channels"))
-    return [path, *filter(Path.is_file, others), *_continuations(path), *filter(None, tables)]
+    return [path, *filter(Path.is_file, companions), *_continuations(path), *filter(None, tables)]
 
 
 def _continuations(path: Path) -> Iterator[Path]:

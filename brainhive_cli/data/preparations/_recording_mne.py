@@ -1,5 +1,6 @@
-"""Recordings that mne reads: what each holds, and its signals channel by channel."""
+"""Recordings that mne reads: what each holds, its events, and its signals channel by channel."""
 
+import csv
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
-from brainhive_cli.core.files import require_regular_siblings
-from brainhive_cli.data.preparations._recording_events import events_of
+from brainhive_cli.core.files import read_regular, require_regular_siblings
+from brainhive_cli.data.preparations._recording_files import table_of, tables_of
 
 BAD = re.compile(r"(bad|edge).*", re.IGNORECASE | re.DOTALL)
 """Annotations of spans of which no trial is taken."""
@@ -79,36 +80,33 @@ def read_header(path: Path, column: str, stim_channel: str, onset_unit: str = "s
     """
     raw = open_raw(path, onset_unit == "s")
     with _readable(path):
-        return _header(raw, path, column, stim_channel, onset_unit)
-
-
-def _header(raw: Any, path: Path, column: str, stim_channel: str, onset_unit: str) -> Header:
-    onsets = np.rint((raw.annotations.onset - raw.first_time) * raw.info["sfreq"]).astype(np.int64).tolist()
-    annotated = list(
-        zip(onsets, raw.annotations.duration, map(str, raw.annotations.description), strict=True)
-    )
-    spans = [
-        (start, start + round(float(length_s) * raw.info["sfreq"]), text)
-        for start, length_s, text in annotated
-        if BAD.fullmatch(text)
-    ]
-    # EEGLAB gives a boundary the length of what was cut out; the first segment begins with the recording
-    spans += [(at, at, text) for at, _, text in annotated if CUT.fullmatch(text) and at > 0]
-    plain = [(at, text) for at, _, text in annotated if not (BAD.fullmatch(text) or CUT.fullmatch(text))]
-    events, source = events_of(raw, path, plain, column, stim_channel, onset_unit)
-    places = np.array([channel["loc"][:3] for channel in raw.info["chs"]], np.float64)
-    return Header(
-        tuple(raw.ch_names),
-        tuple(raw.get_channel_types()),
-        tuple(raw.info["bads"]),
-        np.where(np.any(places, axis=1, keepdims=True), places, np.nan),
-        float(raw.info["sfreq"]),
-        int(raw.n_times),
-        tuple(sorted(events)),
-        tuple(spans),
-        source,
-        _sample_variances(raw),
-    )
+        rate_hz = float(raw.info["sfreq"])
+        onsets = np.rint((raw.annotations.onset - raw.first_time) * rate_hz).astype(np.int64).tolist()
+        texts = map(str, raw.annotations.description)
+        plain: list[tuple[int, str]] = []
+        spans: list[tuple[int, int, str]] = []
+        interruptions: list[tuple[int, int, str]] = []
+        for at, length_s, text in zip(onsets, raw.annotations.duration, texts, strict=True):
+            if BAD.fullmatch(text):
+                spans.append((at, at + round(float(length_s) * rate_hz), text))
+            elif not CUT.fullmatch(text):
+                plain.append((at, text))
+            elif at > 0:  # the first segment begins with the recording
+                interruptions.append((at, at, text))  # EEGLAB gives a boundary the length of what was cut out
+        events, source = _find_events(raw, path, plain, column, stim_channel, onset_unit)
+        places = np.array([channel["loc"][:3] for channel in raw.info["chs"]], np.float64)
+        return Header(
+            tuple(raw.ch_names),
+            tuple(raw.get_channel_types()),
+            tuple(raw.info["bads"]),
+            np.where(np.any(places, axis=1, keepdims=True), places, np.nan),
+            rate_hz,
+            int(raw.n_times),
+            tuple(sorted(events)),
+            (*spans, *interruptions),
+            source,
+            _sample_variances(raw),
+        )
 
 
 def _sample_variances(raw: Any) -> NDArray[np.float64]:
@@ -120,6 +118,89 @@ def _sample_variances(raw: Any) -> NDArray[np.float64]:
     ):  # values that are not finite are refused when trials are cut
         variances = [raw.get_data(start=start, stop=start + length).var(axis=1) for start in starts]
         return np.asarray(np.mean(variances, axis=0), np.float64)
+
+
+def _find_events(
+    raw: Any,
+    path: Path,
+    annotated: list[tuple[int, str]],
+    column: str,
+    stim_channel: str,
+    onset_unit: str,
+) -> tuple[list[tuple[int, str]], str]:
+    """Find sample and description of each event in a table, `annotated` or a channel; and say in which."""
+    table = table_of(path, "events")
+    if column and table is None:
+        hint = f"write {_table_for(path, column, onset_unit)}, or read annotations: \"preparation.column=''\""
+        raise MissingData(f"{path} has no events.tsv with a column {column}", hint)
+    if table is not None and not stim_channel:
+        columns, rows = read_table(table)
+        if (column or "stim_file") in columns:
+            return _list_rows(table, rows, column or "stim_file", raw.info["sfreq"], onset_unit), table.name
+        if column:
+            raise BrainhiveError(f"{table} has no column {column}", f"it has: {', '.join(columns)}")
+    stimulus = [
+        name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "stim"
+    ]
+    if stim_channel and stim_channel not in raw.ch_names:
+        hint = f"its stimulus channels: {', '.join(stimulus) or 'none'}"
+        raise BrainhiveError(f"{path} has no channel {stim_channel}", hint)
+    if annotated and not stim_channel:
+        return annotated, "annotations"
+    if chosen := stim_channel or next(iter(stimulus), ""):
+        codes = np.rint(raw.get_data(picks=[chosen])[0]).astype(np.int64)
+        changes = np.flatnonzero(np.diff(codes, prepend=0) != 0)  # mne's own would lose one at sample 0
+        if events := [(int(at), str(codes[at])) for at in changes if codes[at]]:
+            return events, f"channel {chosen}"
+        others = ", ".join(name for name in stimulus if name != chosen)
+        raise BrainhiveError(
+            f"{path}: the stimulus channel {chosen} has no events",
+            f"preparation.stim_channel={f'NAME, of {others}' if others else 'NAME'}; "
+            f"or write {_table_for(path)}",
+        )
+    raise BrainhiveError(
+        f"{path} has no events: no annotations, no stimulus channel, and no events.tsv next to it",
+        f"write {_table_for(path)}",
+    )
+
+
+def _table_for(path: Path, column: str = "stim_file", unit: str = "s") -> str:
+    return f"{tables_of(path, 'events')[-1].name} with columns onset ({unit}) and {column}"
+
+
+def _list_rows(
+    path: Path, rows: list[dict[str, str]], column: str, rate_hz: float, unit: str
+) -> list[tuple[int, str]]:
+    per_unit = rate_hz / 1000 if unit == "ms" else rate_hz
+    try:
+        return [
+            (round(float(row["onset"]) * per_unit), row[column])
+            for row in rows
+            if row[column] not in ("", "n/a")
+        ]
+    except (KeyError, ValueError, OverflowError) as error:  # of an infinite one
+        raise BrainhiveError(
+            f"{path} has no onset in {unit} in each row: {error}", "fix the table"
+        ) from error
+
+
+def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Read a table with a header line: .tsv, or .csv with commas or semicolons.
+
+    Raises:
+        BrainhiveError: if it is no such table.
+    """
+    try:
+        text = read_regular(path).decode("utf-8-sig")
+        first = text.partition("\n")[0]
+        separator = max("\t;,", key=first.count) if path.suffix != ".tsv" else "\t"
+        reader = csv.DictReader(text.splitlines(), delimiter=separator, strict=True)
+        rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+    except (UnicodeDecodeError, csv.Error, AttributeError) as error:
+        raise BrainhiveError(
+            f"{path} is no table in UTF-8: {first_line(error)}", "save it as CSV in UTF-8"
+        ) from error
+    return [name for name in reader.fieldnames or [] if name], rows
 
 
 @contextmanager
@@ -163,9 +244,9 @@ def open_raw(path: Path, has_bids_onsets: bool = True) -> Any:
             raw = mne_bids.read_raw_bids(mne_bids.get_bids_path_from_fname(path), verbose="WARNING")
         else:
             raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
-    for each in warned:
-        if DAMAGE.search(str(each.message)):
-            raise MissingData(f"{path} is damaged: {first_line(each.message)}", AGAIN)  # type: ignore[arg-type]
+    for warning in warned:
+        if DAMAGE.search(str(warning.message)):
+            raise MissingData(f"{path} is damaged: {first_line(warning.message)}", AGAIN)  # type: ignore[arg-type]
     return raw
 
 

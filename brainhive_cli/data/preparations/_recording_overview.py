@@ -25,23 +25,27 @@ MANY_TIMES = 20
 """Times the median variance that a channel of EEG or MEG reaches only if it is noise, or something else."""
 MOSTLY = 0.8
 """Share of a split's pictures from which on a session is one that shows all of them."""
+Rows = Mapping[str, NDArray[np.int64]]
+"""The rows of each split among all pictures."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """How often a subject saw each picture.
+class SubjectContent:
+    """What a subject's recordings hold.
 
     Attributes:
-        channels: Of the subject's recordings.
-        counts: [pictures] by session.
+        channels: Those that are kept.
+        counts: How often each picture was shown, [pictures] by session.
     """
 
     channels: KeptChannels
     counts: Mapping[int, NDArray[np.int64]]
 
 
-def look_over(
-    subjects: Mapping[int, Shown], image_ids: Sequence[str], by_split: Mapping[str, NDArray[np.int64]]
+def describe_subjects(
+    subjects: Mapping[int, SubjectContent],
+    image_ids: Sequence[str],
+    by_split: Rows,
 ) -> Overview:
     """Describe the recordings of subjects, and warn of what is unusual.
 
@@ -50,18 +54,16 @@ def look_over(
         image_ids: [pictures].
         by_split: The rows of each split among them.
     """
-    if not subjects:
-        return Overview()
     warnings: dict[str, list[int]] = defaultdict(list)
     suspects: list[str] = []
-    for subject, shown in subjects.items():
-        for text, names in _unusual_channels(shown.channels):
+    for subject, content in subjects.items():
+        for text, names in _unusual_channels(content.channels):
             warnings[text].append(subject)
             suspects += names
-        for text in _unusual_counts(shown.counts, image_ids, by_split):
+        for text in _unusual_counts(content.counts, image_ids, by_split):
             warnings[text].append(subject)
     lines = [f"subject {spans(numbers)}: {text}" for text, numbers in warnings.items()]
-    kept = {subject: shown.channels for subject, shown in subjects.items()}
+    kept = {subject: content.channels for subject, content in subjects.items()}
     lines += (difference := _difference(kept))
     way = ""
     if suspects or difference:
@@ -107,7 +109,7 @@ def _rows_of_channels(channels: KeptChannels) -> Iterator[tuple[str, int, int, s
     else:
         places = "10-05, by name"
     for kind in dict.fromkeys(header.types):
-        names = [name for name, each in zip(header.names, header.types, strict=True) if each == kind]
+        names = [name for name, type_ in zip(header.names, header.types, strict=True) if type_ == kind]
         kept = [name for name in names if name in channels.names]
         bad = [_where_bad(channels, name) for name in names if _files_bad(channels, name)]
         yield kind, len(names), len(kept), " ".join(bad) or "–", places if kept else "–", " ".join(names)
@@ -187,19 +189,19 @@ def _way_to_equal_channels(kept: Mapping[int, KeptChannels], suspects: Sequence[
     return shlex.quote(f"preparation.exclude=[{','.join(dict.fromkeys(out))}]")
 
 
-def _table_of_pictures(subjects: Mapping[int, Shown], by_split: Mapping[str, NDArray[np.int64]]) -> Table:
+def _table_of_pictures(subjects: Mapping[int, SubjectContent], by_split: Rows) -> Table:
     rows_of = {}
-    for subject, shown in subjects.items():
-        by_session = {session: _rows_of_session(counts, by_split) for session, counts in shown.counts.items()}
+    for subject, content in subjects.items():
+        by_session = {
+            session: _rows_of_session(counts, by_split) for session, counts in content.counts.items()
+        }
         rows_of[subject] = [(spans(sessions), *row) for row, sessions in _by_value(by_session).items()]  # type: ignore[misc]
     rows = [(spans(numbers), *row) for row, numbers in _by_value(rows_of).items()]  # type: ignore[misc]
     columns = ("subject", "session", "split", "pictures", "times shown")
     return Table("Pictures that were shown", columns, tuple(rows))
 
 
-def _rows_of_session(
-    counts: NDArray[np.int64], by_split: Mapping[str, NDArray[np.int64]]
-) -> list[tuple[str, str, str]]:
+def _rows_of_session(counts: NDArray[np.int64], by_split: Rows) -> list[tuple[str, str, str]]:
     described = []
     for split, rows in by_split.items():
         seen = counts[rows][counts[rows] > 0]
@@ -213,7 +215,7 @@ def _rows_of_session(
 def _unusual_counts(
     by_session: Mapping[int, NDArray[np.int64]],
     image_ids: Sequence[str],
-    by_split: Mapping[str, NDArray[np.int64]],
+    by_split: Rows,
 ) -> Iterator[str]:
     """Name sessions that show pictures less than half as often, or over twice as often, as is usual."""
     for split, rows in by_split.items():

@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, log2
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import no, refuse_idle
-from brainhive_cli.data.preparations._epochs import Resampling, cut
 from brainhive_cli.data.preparations._noise import covariance, refuse_flat, whiten, whitener
 
+ROWS = 256
+"""Trials of one channel that are cut at a time: 2 MiB, which stay in a CPU's cache."""
 Milliseconds = Annotated[float, Field(ge=-3_600_000, le=3_600_000)]  # an hour
 
 
@@ -47,6 +50,68 @@ class Steps(parts.Config):
         if self.whiten == "no":
             refuse_idle(self, ("whiten_by",), "where nothing is whitened", "preparation.whiten_by=training")
         return self
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Resampling of epochs in the way of `mne.Epochs.resample`: padded with their edges, cut in frequency.
+
+    The lengths are rounded, so that the samples do not lie quite where mne says; data that others have
+    prepared have the same error.
+
+    Attributes:
+        samples: Of an epoch.
+        rate_hz: Before.
+        to_hz: After; not more.
+    """
+
+    samples: int
+    rate_hz: float
+    to_hz: float
+
+    @property
+    def padded(self) -> int:
+        """Samples with padding: a power of two."""
+        return 2 ** ceil(log2(self.samples + 2 * min(self.samples // 8, 100)))
+
+    @property
+    def before(self) -> int:
+        """Samples of padding before the epoch."""
+        return (self.padded - self.samples) // 2
+
+    @property
+    def resampled(self) -> int:
+        """Samples after resampling, with the padding."""
+        return max(round(self.padded * self.to_hz / self.rate_hz), 1)
+
+    @property
+    def kept(self) -> slice:
+        """Those that belong to the epoch."""
+        first = round(self.before * self.to_hz / self.rate_hz)
+        return slice(first, first + max(round(self.samples * self.to_hz / self.rate_hz), 1))
+
+    @property
+    def time_shift(self) -> dict[str, float]:
+        """How many milliseconds late the first sample lies, and the true rate."""
+        if self.rate_hz == self.to_hz:
+            return {"late_ms": 0.0, "rate_hz": self.rate_hz}
+        step = self.padded / self.resampled  # samples before for one after
+        late_ms = (self.kept.start * step - self.before) * 1000 / self.rate_hz
+        return {"late_ms": round(late_ms, 3), "rate_hz": round(self.rate_hz / step, 3)}
+
+    def __call__(self, epochs: NDArray[Any]) -> NDArray[Any]:
+        """Resample [n, samples], in their own precision."""
+        from scipy import fft
+
+        if self.rate_hz == self.to_hz:
+            return epochs
+        after = self.padded - self.samples - self.before
+        spectrum = fft.rfft(np.pad(epochs, ((0, 0), (self.before, after)), "edge"), axis=1)
+        spectrum = spectrum[:, : self.resampled // 2 + 1] * (self.resampled / self.padded)
+        if self.resampled % 2 == 0:
+            spectrum[:, -1] *= 2 if self.resampled < self.padded else 0.5
+        resampled: NDArray[Any] = fft.irfft(spectrum, self.resampled, axis=1, overwrite_x=True)
+        return resampled[:, self.kept]
 
 
 @dataclass(frozen=True)
@@ -117,26 +182,60 @@ class Cutting:
         onsets: NDArray[np.int64],
         scale: float,
     ) -> NDArray[np.float32]:
-        """Cut trials [n, C, T], as `_epochs.cut` does, and refuse flat channels where none measures noise."""
-        start, _ = self.span
-        baseline = slice(0, 1 - start) if self.steps.baseline else None
-        epochs = cut(channel, names, onsets + start, self.resampling, self._kept, baseline, scale)
+        """Cut trials out of a recording, one channel at a time.
+
+        Resampling is in float32; means are subtracted before it in the precision of the recording, whose
+        offset may be a thousand times the signal.
+
+        Args:
+            channel: Index of a channel to its samples.
+            names: Of the channels.
+            onsets: [trials] samples.
+            scale: Factor to the unit of the result.
+
+        Returns:
+            [trials, C, T].
+
+        Raises:
+            BrainhiveError: naming a channel with values that are not finite, or flat ones where no noise is
+                measured, which would find them.
+        """
+        first, resampling, kept = self.span[0], self.resampling, self._kept
+        baseline = slice(0, 1 - first) if self.steps.baseline else slice(None)
+        epochs = np.empty((len(onsets), len(names), kept.stop - kept.start), np.float32)
+        for index, name in enumerate(names):
+            windows = sliding_window_view(channel(index), resampling.samples)
+            for start in range(0, len(onsets), ROWS):
+                trials = windows[onsets[start : start + ROWS] + first]  # [n, samples]
+                means = trials[:, baseline].mean(axis=1, keepdims=True)
+                centred = np.multiply(
+                    np.subtract(trials, means, out=trials), scale, dtype=np.float32, casting="same_kind"
+                )
+                block = resampling(centred)[:, kept]
+                if not self.steps.baseline:  # whose means resampling leaves as they are
+                    block = block + (means * scale).astype(np.float32)
+                if not np.isfinite(block).all():
+                    raise BrainhiveError(
+                        f"channel {name} has NaN or infinite values",
+                        "leave it out: preparation.channels=[...]",
+                    )
+                epochs[start : start + len(trials), index] = block
         if self.steps.whiten == "no" and len(epochs):
             refuse_flat(np.einsum("nct,nct->c", epochs, epochs), names)
         return epochs
 
 
-def measured(splits: Iterable[str], steps: Steps) -> list[str]:
+def require_noise_splits(splits: Iterable[str], steps: Steps) -> list[str]:
     """Say in which splits of a session noise is measured.
 
     Raises:
         BrainhiveError: if it has none of those that it is to be measured in.
     """
-    found = [split for split in splits if split == "train" or steps.whiten_by == "both"]
-    if steps.whiten != "no" and not found:
+    measured = [split for split in splits if split == "train" or steps.whiten_by == "both"]
+    if steps.whiten != "no" and not measured:
         hint = "preparation.whiten_by=both, or preparation.whiten=no"
         raise BrainhiveError("this session has no training trials, whose noise is to be measured", hint)
-    return found
+    return measured
 
 
 def normalise(
@@ -162,16 +261,18 @@ def normalise(
     """
     if steps.whiten == "no":
         return None
-    of = measured(epochs, steps)
+    measured = require_noise_splits(epochs, steps)
     with np.errstate(over="ignore", invalid="ignore"):  # of which the next lines speak
-        noise = np.mean([covariance(epochs[split], stimuli[split], steps.whiten) for split in of], axis=0)
+        noise = np.mean(
+            [covariance(epochs[split], stimuli[split], steps.whiten) for split in measured], axis=0
+        )
     if not np.isfinite(noise).all():
-        most = np.max([np.abs(epochs[split]).max(axis=(0, 2)) for split in of], axis=0)  # [C]
+        most = np.max([np.abs(epochs[split]).max(axis=(0, 2)) for split in measured], axis=0)  # [C]
         raise BrainhiveError(
             f"channel {names[most.argmax()]} has values of up to {most.max():.3g}, too large to whiten",
             "leave it out: preparation.channels=[...]; or correct its unit",
         )
     matrix = whitener(noise, names)
-    for each in epochs.values():
-        whiten(each, matrix)
+    for signal in epochs.values():
+        whiten(signal, matrix)
     return matrix

@@ -1,6 +1,6 @@
 """NSD as MindEye1 distributes it: the repetitions of each picture together, z-scored by session."""
 
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,12 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations._nsd_design import PICTURES, image_id
-from brainhive_cli.data.preparations._nsd_prepared import (
-    SPLITS,
-    Prepared,
-    Sample,
-    Wanted,
-    array,
-    require,
-    samples,
-    voxels,
-)
+from brainhive_cli.data.preparations._nsd import PICTURES, image_id, name_voxels
+from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles, Sample, list_samples
 from brainhive_cli.data.stores.recordings import Recording, Sliced
 
+TARS = "webdataset_avg_split/{0}/{0}_subj{{subject:02d}}_*.tar"
+FILES = {name: Files((TARS.format(name),), is_optional=name == "val") for name in ("train", "val", "test")}
 FOLDERS = {"train": ("train", "val"), "test": ("test",)}
 """Where the pictures of a split lie; `val` is 300 training pictures."""
 SIGNAL, PICTURE, COUNT, TRIALS = "nsdgeneral.npy", "coco73k.npy", "num_uniques.npy", "trial.npy"
@@ -39,75 +32,60 @@ class Config(parts.Config):
 
     root: str = Field("", description="folder of the files; default: naturalscenesdataset below paths.data")
 
-    def build(self, paths: Paths) -> "MindEye1":
+    def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
-        return MindEye1(paths.dataset("naturalscenesdataset", self.root), paths.dataset("nsd"))
+        root = paths.dataset("naturalscenesdataset", self.root)
+        read = partial(_read, (root, paths.dataset("nsd")))
+        return PreparedFiles("nsd", root, f"{SOURCE} --local-dir {root}", FILES, read)
 
 
 TINY = Config(root="naturalscenesdataset")
 
 
-@dataclass(frozen=True)
-class MindEye1(Prepared):
-    """The files below one root."""
+def _read(roots: tuple[Path, Path], files: FilesByRow, subject: int, split: str) -> Recording:
+    """Open the pictures of a split, in the order of the files."""
+    samples = list(list_samples((path for name in FOLDERS[split] for path in files[name]), SOURCE))
+    image_ids = [image_id(_read_picture(sample)) for sample in samples]
+    repetitions = [_list_repetitions(sample) for sample in samples]
+    counts = np.array([len(rows) for rows in repetitions], np.int64)
+    first = samples[0].array(SIGNAL)
+    most, width = int(counts.max()), first.shape[-1]
 
-    line = SOURCE
+    def read(part: slice) -> NDArray[Any]:
+        signal = np.zeros((len(samples[part]), most, width, 1), first.dtype)
+        for target, sample, rows in zip(signal, samples[part], repetitions[part], strict=True):
+            values, path = sample.array(SIGNAL), sample.path
+            if values.ndim != 2 or values.shape[1] != width or max(rows) >= len(values):
+                raise BrainhiveError(f"{path}: signals {list(values.shape)} are not [R, {width}]", SOURCE)
+            if not np.isfinite(values).all():
+                raise BrainhiveError(f"{path} has signals that are not finite", SOURCE)
+            target[: len(rows), :, 0] = values[rows]
+        return signal
 
-    def wanted(self, subject: int) -> list[Wanted]:
-        """Name the tars of a subject; those of `val` may be left out."""
-        folders = (folder for split in SPLITS for folder in FOLDERS[split])
-        return [Wanted(_tars(subject, folder), is_optional=folder == "val") for folder in folders]
-
-    def recording(self, subject: int, split: str) -> Recording:
-        """Open the pictures of a split, in the order of the files."""
-        tars = [path for each in FOLDERS[split] for path in sorted(self.root.glob(_tars(subject, each)))]
-        found = [(path, sample) for path in tars for sample in samples(path, SOURCE)]
-        require([path for path, _ in found], f"samples in {self.root} of subject {subject}", SOURCE)
-        pictures = [_picture(*each) for each in found]
-        chosen = [_repetitions(*each) for each in found]
-        counts = np.array([len(each) for each in chosen], np.int64)
-        most, first = int(counts.max()), array(*found[0], SIGNAL, SOURCE)
-        width = first.shape[-1]
-
-        def read(part: slice) -> NDArray[Any]:
-            signal = np.zeros((len(found[part]), most, width, 1), first.dtype)
-            for target, (path, sample), rows in zip(signal, found[part], chosen[part], strict=True):
-                values = array(path, sample, SIGNAL, SOURCE)
-                if values.ndim != 2 or values.shape[1] != width or max(rows) >= len(values):
-                    raise BrainhiveError(f"{path}: signals {list(values.shape)} are not [R, {width}]", SOURCE)
-                if not np.isfinite(values).all():
-                    raise BrainhiveError(f"{path} has signals that are not finite", SOURCE)
-                target[: len(rows), :, 0] = values[rows]
-            return signal
-
-        return Recording(
-            Sliced(found[0][0].parents[1], (len(found), most, width, 1), first.dtype, read),
-            [image_id(row) for row in pictures],
-            voxels(subject, width, (self.root, self.nsd), SOURCE),
-            np.zeros(1),
-            None,
-            "z-score",
-            {"source": "webdataset_avg_split"},
-            counts,
-        )
+    return Recording(
+        Sliced(samples[0].path.parents[1], (len(samples), most, width, 1), first.dtype, read),
+        image_ids,
+        name_voxels(subject, width, roots, SOURCE),
+        np.zeros(1),
+        None,
+        "z-score",
+        {"source": "webdataset_avg_split"},
+        counts,
+    )
 
 
-def _tars(subject: int, folder: str) -> str:
-    return f"webdataset_avg_split/{folder}/{folder}_subj{subject:02d}_*.tar"
-
-
-def _picture(path: Path, sample: Sample) -> int:
-    values = array(path, sample, PICTURE, SOURCE).ravel()
+def _read_picture(sample: Sample) -> int:
+    values = sample.array(PICTURE).ravel()
     if len(values) != 1 or not 0 <= (row := int(values[0])) < PICTURES:
-        raise BrainhiveError(f"{path}: {PICTURE} is no picture of NSD", SOURCE)
+        raise BrainhiveError(f"{sample.path}: {PICTURE} is no picture of NSD", SOURCE)
     return row
 
 
-def _repetitions(path: Path, sample: Sample) -> list[int]:
-    """Say which rows of a sample's signal are trials of their own, in the order of time."""
-    count = int(array(path, sample, COUNT, SOURCE).ravel()[0])
-    trials = array(path, sample, TRIALS, SOURCE).ravel() if TRIALS in sample else np.arange(count)
+def _list_repetitions(sample: Sample) -> list[int]:
+    """List the rows of a sample's signal that are trials of their own, in the order of time."""
+    count = int(sample.array(COUNT).ravel()[0])
+    trials = sample.array(TRIALS).ravel() if TRIALS in sample.members else np.arange(count)
     _, first = np.unique(trials, return_index=True)
     if count < 1 or len(first) != count:
-        raise BrainhiveError(f"{path}: {len(first)} trials of a picture, {COUNT} says {count}", SOURCE)
+        raise BrainhiveError(f"{sample.path}: {len(first)} trials of a picture, {COUNT} says {count}", SOURCE)
     return [int(place) for place in first]

@@ -4,45 +4,44 @@ Source: Allen et al. 2022; z-scores as MindEye2 has them, by the training trials
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from brainhive_cli.core import home, parts
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Numbers, Paths, Pattern
 from brainhive_cli.data.preparations import Trials
-from brainhive_cli.data.preparations._nsd_design import (
-    FIRST_RELEASE,
+from brainhive_cli.data.preparations._nsd import (
+    ATLASES,
+    HIGHER,
+    LAST_SESSIONS,
+    NIFTI,
+    PERCENT,
     SESSION_TRIALS,
     SESSIONS,
+    SOURCE,
     SUBJECTS,
     Design,
-    image_id,
-    path_of,
-)
-from brainhive_cli.data.preparations._nsd_volumes import (
-    ATLASES,
-    ENDINGS,
-    HIGHER,
-    PERCENT,
-    SOURCE,
     Masks,
-    betas,
-    file_of,
-    read,
+    find_design,
+    find_volume,
+    image_id,
+    open_nifti,
+    read_volume,
 )
-from brainhive_cli.data.stores.recordings import REGION_NAME, Voxels
+from brainhive_cli.data.preparations._prepared import SUBJECT, list_subjects
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.recordings import REGION_NAME
 
 SPLITS = ("train", "test")
-SUBJECT = re.compile(r"\{subject(?::0([1-9])d)?\}")
-"""Where the path of an own mask has the subject's number, as Python's format writes it."""
 
 
 class Config(parts.Config):
@@ -74,9 +73,9 @@ class Config(parts.Config):
     @field_validator("masks")
     @classmethod
     def _have_names_of_their_own(cls, value: dict[str, str]) -> dict[str, str]:
-        taken = {HIGHER, *ATLASES, *(label for labels in ATLASES.values() for label in labels)}
+        names = {HIGHER, *ATLASES, *(label for labels in ATLASES.values() for label in labels)}
         for name, pattern in value.items():
-            if not re.fullmatch(REGION_NAME, name) or name.lower() in {each.lower() for each in taken}:
+            if not re.fullmatch(REGION_NAME, name) or name.lower() in map(str.lower, names):
                 raise ValueError(f"{name!r} is no name for a region, or one of NSD's own")
             if not SUBJECT.search(pattern):
                 raise ValueError(f"{name}: the path has no {{subject}}")
@@ -84,7 +83,7 @@ class Config(parts.Config):
 
     @model_validator(mode="after")
     def _has_the_sessions_of_its_split(self) -> Self:
-        most = FIRST_RELEASE if self.test_pictures == 982 else max(SESSIONS)
+        most = LAST_SESSIONS[self.test_pictures]
         if beyond := [session for session in self.sessions or () if not 1 <= session <= most]:
             raise ValueError(
                 f"session {beyond[0]} is none of the {most} with {self.test_pictures} test pictures"
@@ -111,109 +110,156 @@ class Betas:
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose betas are there."""
-        folders = (self.root / "nsddata_betas/ppdata").glob(f"subj*/{self.config.space}/{self.config.betas}")
-        found = (re.fullmatch(r"subj0([1-8])", path.parts[-3]) for path in folders)
-        return tuple(sorted(int(match[1]) for match in found if match))
+        folder = f"nsddata_betas/ppdata/subj{{subject:02d}}/{self.config.space}/{self.config.betas}"
+        return tuple(subject for subject in list_subjects(self.root, [folder]) if subject in SUBJECTS)
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the design, the masks, the noise ceiling where it is there, and the betas of each session."""
-        ceiling = file_of(self._betas(subject), "ncsnr")
+        ceiling = find_volume(self._folder(subject), "ncsnr")
         sessions = [self._file(subject, session) for session in self.sessions(subject)]
         masks = self._masks(subject).files.values()
-        return [path_of(self.root), *masks, *([ceiling] if ceiling else []), *sessions]
+        return [find_design(self.root), *masks, *([ceiling] if ceiling else []), *sessions]
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions that the recipe names, or all that the subject had."""
         if subject not in SUBJECTS:
             raise MissingData(f"nsd has no subject {subject}", f"it has 1 to {max(SUBJECTS)}")
-        most = FIRST_RELEASE if self.config.test_pictures == 982 else max(SESSIONS)
-        return sorted(self.config.sessions or range(1, min(most, SESSIONS[subject - 1]) + 1))
+        last = min(LAST_SESSIONS[self.config.test_pictures], SESSIONS[subject - 1])
+        return sorted(self.config.sessions or range(1, last + 1))
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session by the design; betas are not opened."""
         width = int(self._mask(subject).sum())
-        _, is_test = self._shown(subject, session)
-        counts = {split: int((is_test == (split == "test")).sum()) for split in SPLITS}
-        return {split: (count, width, 1) for split, count in counts.items() if count}
+        return {split: (len(trials), width, 1) for split, trials in self._trials(subject, session).items()}
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Read the betas of a session, by split."""
-        masks, mask, path = self._masks(subject), self._mask(subject), self._file(subject, session)
-        rows, is_test = self._shown(subject, session)
-        signal = betas(path, mask, SESSION_TRIALS).astype(np.float32)  # [trials, V]
-        signal /= PERCENT
-        flat = zscore(signal, ~is_test) if self.config.zscore else 0
-        space = self._with_ceiling(subject, masks.voxels(mask), mask)
-        made = {"masks": [*masks.files], "kept": masks.kept, "constant_voxels": flat}
+        masks, mask = self._masks(subject), self._mask(subject)
+        space = masks.voxels(mask)
+        trials = self._trials(subject, session)
+        signal = read_betas(self._file(subject, session), mask, SESSION_TRIALS).astype(np.float32)
+        signal /= PERCENT  # [trials, V]
+        flat = zscore(signal, trials.get("train", np.arange(0))) if self.config.zscore else 0
+        if path := find_volume(self._folder(subject), "ncsnr"):
+            ratios = read_volume(path)
+            if ratios.shape != mask.shape:
+                raise BrainhiveError(f"{path} is {list(ratios.shape)}, the mask {list(mask.shape)}", SOURCE)
+            # no ratio: no signal
+            space = replace(space, ncsnr=np.nan_to_num(ratios[mask].astype(np.float64)))
+        rows = self._design(subject).rows[(session - 1) * SESSION_TRIALS :]
         return {
             split: Trials(
-                signal[own][:, :, None],
-                [image_id(row) for row in rows[own].tolist()],
+                signal[numbers][:, :, None],
+                [image_id(row) for row in rows[numbers].tolist()],
                 space,
                 np.zeros(1),
                 None,
                 "z-score" if self.config.zscore else "% signal change",
-                provenance=made,
+                provenance={"masks": [*masks.files], "kept": masks.kept, "constant_voxels": flat},
             )
-            for split in SPLITS
-            if (own := is_test == (split == "test")).any()
+            for split, numbers in trials.items()
         }
 
     @cached_property
     def _design(self) -> Callable[[int], Design]:
-        return cache(lambda subject: Design.open(path_of(self.root), subject))
+        return cache(lambda subject: Design.open(find_design(self.root), subject))
 
     @cached_property
     def _mask(self) -> Callable[[int], NDArray[np.bool_]]:
         return cache(lambda subject: self._masks(subject).mask())
 
-    def _with_ceiling(self, subject: int, space: Voxels, mask: NDArray[np.bool_]) -> Voxels:
-        path = file_of(self._betas(subject), "ncsnr")
-        if path is None:
-            return space
-        ratios = read(path)
-        if ratios.shape != mask.shape:
-            raise BrainhiveError(f"{path} is {list(ratios.shape)}, the mask {list(mask.shape)}", SOURCE)
-        return replace(space, ncsnr=np.nan_to_num(ratios[mask].astype(np.float64)))  # no ratio: no signal
-
     def _masks(self, subject: int) -> Masks:
-        below = self.root / f"nsddata/ppdata/subj{subject:02d}/{self.config.space}/roi"
+        folder = self.root / f"nsddata/ppdata/subj{subject:02d}/{self.config.space}/roi"
         own = {
             name: home.located(
-                SUBJECT.sub(lambda digits: f"{subject:0{digits[1] or 1}d}", pattern)
+                SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
             ).absolute()
             for name, pattern in self.config.masks.items()
         }
-        return Masks.below(below, self.config.voxels, own)
+        return Masks.below(folder, self.config.voxels, own)
 
-    def _betas(self, subject: int) -> Path:
+    def _folder(self, subject: int) -> Path:
         return self.root / f"nsddata_betas/ppdata/subj{subject:02d}/{self.config.space}/{self.config.betas}"
 
     def _file(self, subject: int, session: int) -> Path:
-        folder, name = self._betas(subject), f"betas_session{session:02d}"
-        if (path := file_of(folder, name, (".hdf5", *ENDINGS))) is None:
-            found = (re.match(r"betas_session(\d+)\.", path.name) for path in folder.glob("betas_session*"))
-            there = ",".join(map(str, sorted({int(match[1]) for match in found if match})))
+        folder, name = self._folder(subject), f"betas_session{session:02d}"
+        if (path := find_volume(folder, name, (".hdf5", *NIFTI))) is None:
+            matches = (re.match(r"betas_session(\d+)\.", path.name) for path in folder.glob("betas_session*"))
+            there = ",".join(map(str, sorted({int(match[1]) for match in matches if match})))
             some = f"; or take what is there: preparation.sessions={there}" if there else ""
             raise MissingData(f"nsd: no {folder / name}.nii.gz, nor .hdf5", f"{SOURCE}{some}")
         return path
 
-    def _shown(self, subject: int, session: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Rows of the pictures of a session's trials, and whether they are of the test split."""
-        design = self._design(subject)
-        own = design.trials(session)
-        return design.rows[own], design.is_test[own]
+    def _trials(self, subject: int, session: int) -> dict[str, NDArray[np.int64]]:
+        """List the trials of a session by the splits that it has, counted from its first."""
+        start = (session - 1) * SESSION_TRIALS
+        is_test = self._design(subject).is_test[start : start + SESSION_TRIALS]
+        trials = {split: np.flatnonzero(is_test == (split == "test")) for split in SPLITS}
+        return {split: numbers for split, numbers in trials.items() if len(numbers)}
 
 
-def zscore(signal: NDArray[np.float32], of: NDArray[np.bool_]) -> int:
+def zscore(signal: NDArray[np.float32], trials: NDArray[np.int64]) -> int:
     """Z-score voxels [trials, V] in place by some of their trials; those that do not vary become zero.
 
     Returns:
         How many do not vary.
     """
-    known = signal[of]
+    known = signal[trials]
     mean, std = (measure(known, axis=0, dtype=np.float64) for measure in (np.mean, np.std))
     varies = known.min(axis=0) < known.max(axis=0)
     signal -= mean
     signal *= np.divide(1, std, out=np.zeros_like(std), where=varies)
     return int((~varies).sum())
+
+
+def read_betas(path: Path, mask: NDArray[np.bool_], trials: int) -> NDArray[np.int16]:
+    """Read a session's betas [trials, V] of the voxels of a mask [X, Y, Z], in its C order; 300 is 1 percent.
+
+    A volume (NIfTI), or a plane of voxels (HDF5), is in memory at a time.
+
+    Raises:
+        BrainhiveError: if they are of another shape or dtype, or the file is damaged.
+    """
+    x, y, z = np.nonzero(mask)
+    betas = np.empty((trials, len(x)), np.int16)
+    if path.suffix == ".hdf5":
+        with hdf5.open_file(path, SOURCE) as file:
+            stored = hdf5.open_numbers(file, "betas", "i")
+            # MATLAB wrote these files: their axes are [trials, Z, Y, X]
+            _check(path, stored.shape[::-1], (*mask.shape, trials), stored.dtype)
+            for plane in np.unique(z).tolist():
+                is_here = z == plane
+                betas[:, is_here] = stored[:, plane][:, y[is_here], x[is_here]]
+        return betas
+    image = open_nifti(path)
+    _check(path, image.shape, (*mask.shape, trials), image.get_data_dtype())
+    places = x + mask.shape[0] * (y + mask.shape[1] * z)  # in a volume, which is in Fortran's order
+    with reading(path, SOURCE):
+        for trial, volume in enumerate(_volumes(path, image, mask.size, trials)):
+            betas[trial] = volume[places]
+    return betas
+
+
+def _volumes(path: Path, image: Any, size: int, trials: int) -> Iterable[NDArray[np.int16]]:
+    """Read a NIfTI file from one end to the other: a compressed one cannot be read elsewhere at once."""
+    from nibabel.openers import Opener
+
+    slope, intercept = image.dataobj.slope, image.dataobj.inter
+    if (slope, intercept) != (1, 0):
+        raise ValueError(f"its values are scaled by {slope} and {intercept}, those of NSD are not")
+    dtype = image.get_data_dtype()
+    with Opener(str(path)) as file:
+        file.seek(image.dataobj.offset)
+        for _ in range(trials):
+            content = file.read(size * dtype.itemsize)
+            if len(content) != size * dtype.itemsize:
+                raise EOFError("fewer volumes than its header says")
+            yield np.frombuffer(content, dtype)
+
+
+def _check(path: Path, shape: Sequence[int], expected: Sequence[int], dtype: np.dtype[Any]) -> None:
+    if tuple(shape) != tuple(expected) or dtype.kind != "i" or dtype.itemsize != 2:
+        raise BrainhiveError(
+            f"{path} holds {dtype} {list(shape)}, not int16 {list(expected)} as mask and design have it",
+            SOURCE,
+        )

@@ -1,12 +1,12 @@
 """Anyone's own recordings, as mne reads them: events become pictures by a table or by their names."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,17 @@ from brainhive_cli.core import home, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames
 from brainhive_cli.data.preparations import Overview, Trials
-from brainhive_cli.data.preparations._recording_channels import KeptChannels
-from brainhive_cli.data.preparations._recording_files import files_of, listed
+from brainhive_cli.data.preparations._recording_channels import KeptChannels, fill_bad
+from brainhive_cli.data.preparations._recording_files import files_of, list_recordings
 from brainhive_cli.data.preparations._recording_mne import Channels, Header, open_raw, read_header
-from brainhive_cli.data.preparations._recording_overview import Shown, look_over
-from brainhive_cli.data.preparations._recording_pictures import EventNames
-from brainhive_cli.data.preparations._recording_splines import fill_bad
-from brainhive_cli.data.preparations._recording_trials import Chosen, choose
-from brainhive_cli.data.preparations._steps import Cutting, Steps, measured, normalise
+from brainhive_cli.data.preparations._recording_overview import SubjectContent, describe_subjects
+from brainhive_cli.data.preparations._recording_trials import (
+    EventNames,
+    Matched,
+    RecordingTrials,
+    choose_trials,
+)
+from brainhive_cli.data.preparations._steps import Cutting, Steps, normalise, require_noise_splits
 from brainhive_cli.data.stores.ids import summarise_names
 
 TABLES = ("events.csv", "events.tsv")
@@ -95,6 +98,13 @@ class Config(Steps):
 TINY = Config()
 
 
+class Pictures(NamedTuple):
+    """The pictures of the data set: their ids [pictures], and the rows of each split among them."""
+
+    image_ids: list[str]
+    rows: dict[str, NDArray[np.int64]]
+
+
 @contextmanager
 def _keys_of_stimuli() -> Iterator[None]:
     """Call the keys of the pictures by their names in this recipe."""
@@ -122,11 +132,11 @@ class Own:
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects that the files name."""
-        return tuple(sorted(self._listed))
+        return tuple(sorted(self._recordings))
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the recordings of a subject, what they need, the table, and lists of pictures."""
-        recordings = [path for each in self._sessions(subject).values() for path in each]
+        recordings = [path for paths in self._sessions(subject).values() for path in paths]
         table = [] if self._table is None else [self._table]
         lists = filter(Path.is_file, getattr(self.stimuli, "lists", ()))
         return [*(file for path in recordings for file in files_of(path)), *table, *lists]
@@ -137,36 +147,41 @@ class Own:
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session."""
-        channels, cutting, chosen, _ = self._choose(subject, session)
-        rows, shape = (
-            np.concatenate([each.rows for each in chosen]),
-            (len(channels.names), len(cutting.times_s)),
-        )
-        counts = {split: int(np.isin(rows, those).sum()) for split, those in self._rows.items()}
-        with naming(chosen[0].path):
-            measured([split for split, count in counts.items() if count], self.config)
+        channels, cutting, trials, _ = self._choose(subject, session)
+        shape = (len(channels.names), len(cutting.times_s))
+        rows = np.concatenate([recording.rows for recording in trials])
+        counts = {split: int(np.isin(rows, those).sum()) for split, those in self._pictures.rows.items()}
+        with naming(trials[0].path):
+            require_noise_splits([split for split, count in counts.items() if count], self.config)
         return {split: (count, *shape) for split, count in counts.items() if count}
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Prepare the trials of a session, by split."""
-        channels, cutting, chosen, dropped = self._choose(subject, session)
-        by_split = {split: [each.of(rows) for each in chosen] for split, rows in self._rows.items()}
-        rows = {split: np.concatenate([each.rows for each in those]) for split, those in by_split.items()}
-        epochs = {
-            split: self._cut(those, channels, cutting)
-            for split, those in by_split.items()
-            if len(rows[split])
-        }
-        with naming(chosen[0].path):
+        channels, cutting, trials, dropped = self._choose(subject, session)
+        epochs: dict[str, NDArray[np.float32]] = {}
+        rows: dict[str, NDArray[np.int64]] = {}
+        for split, those in self._pictures.rows.items():
+            selected = [recording.select(those) for recording in trials]
+            rows[split] = np.concatenate([recording.rows for recording in selected])
+            if len(rows[split]):
+                epochs[split] = self._cut(selected, channels, cutting)
+        with naming(trials[0].path):
             matrix = normalise(epochs, rows, self.config, channels.names)
-        provenance = {
-            **self._provenance(subject, session, cutting),
-            "dropped_by_split": {split: dict(counts) for split, counts in dropped.items()},
+
+        headers = self._headers_of(self._sessions(subject)[session])
+        provenance: dict[str, Any] = {
+            "time_shift": cutting.resampling.time_shift,
+            "recorded_hz": cutting.recorded_hz,
+            "events_from": [header.events_from for header in headers.values()],
+            "unmatched": self._match(subject).left_over,
         }
+        if self.config.interpolate:
+            provenance["interpolated"] = {path.name: list(channels.bad_of(path)) for path in headers}
+        provenance["dropped_by_split"] = {split: dict(counts) for split, counts in dropped.items()}
         return {
             split: Trials(
                 signal=signal,
-                image_ids=[self._image_ids[row] for row in rows[split]],
+                image_ids=[self._pictures.image_ids[row] for row in rows[split]],
                 space=channels.space,
                 times_s=cutting.times_s,
                 rate_hz=cutting.rate_hz,
@@ -180,49 +195,52 @@ class Own:
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
         """Describe channels and pictures shown; warn of what is unusual, and of what is left over."""
-        described, lines = {}, []
+        contents, lines = {}, []
         for subject in subjects:
             try:
                 channels = self._channels(subject)
-                sessions = {session: self._count(subject, session) for session in self._sessions(subject)}
-                lines += self._left_over(subject)
+                counts = {
+                    session: self._count_pictures(paths) for session, paths in self._sessions(subject).items()
+                }
+                lines += self._describe_left_over(subject)
                 if channels.names:
-                    described[subject] = Shown(channels, sessions)
+                    contents[subject] = SubjectContent(channels, counts)
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
-        overview = look_over(described, self._image_ids, self._rows) if described else Overview()
+        overview = describe_subjects(contents, *self._pictures) if contents else Overview()
         return replace(overview, warnings=(*lines, *overview.warnings))
 
-    def _count(self, subject: int, session: int) -> NDArray[np.int64]:
-        """Count how often a session shows each picture, [pictures]."""
-        headers = self._headers_of(subject, session).values()
-        rows = self._names.match_all(headers).rows
+    def _count_pictures(self, paths: Sequence[Path]) -> NDArray[np.int64]:
+        """Count how often the recordings of a session show each picture, [pictures]."""
+        headers = self._headers_of(paths).values()
+        rows = self._names.match(headers).rows
         seen = [rows[name] for header in headers for _, name in {*header.events} if name in rows]
-        return np.bincount(np.array(seen, np.int64), minlength=len(self._image_ids))
+        return np.bincount(np.array(seen, np.int64), minlength=len(self._pictures.image_ids))
 
-    def _provenance(self, subject: int, session: int, cutting: Cutting) -> dict[str, Any]:
-        return {
-            "time_shift": cutting.resampling.time_shift,
-            "recorded_hz": cutting.recorded_hz,
-            "events_from": [each.events_from for each in self._headers_of(subject, session).values()],
-            "unmatched": self._names.match_all(self._headers_of(subject).values()).left_over,
-            **self._interpolated(subject, session),
-        }
-
-    def _interpolated(self, subject: int, session: int) -> dict[str, dict[str, list[str]]]:
-        channels = self._channels(subject)
-        bad = {path.name: list(channels.bad_of(path)) for path in self._sessions(subject)[session]}
-        return {"interpolated": bad} if self.config.interpolate else {}
+    def _describe_left_over(self, subject: int) -> list[str]:
+        """List sessions that others have, and what is left over of events and pictures on both sides."""
+        lines = []
+        known = {session for sessions in self._recordings.values() for session in sessions}
+        if max(known) < 100:  # no dates
+            known |= {*range(1, max(known))}
+        if absent := sorted(known - self._recordings[subject].keys()):
+            lines.append(f"no recording of session {', '.join(map(str, absent))}")
+        matched, image_ids = self._match(subject), self._pictures.image_ids
+        lines += [f"{what}, {summarise_names([*names])}" for what, names in matched.left_over.items()]
+        seen = {*matched.rows.values()}
+        if unseen := [image_id for row, image_id in enumerate(image_ids) if row not in seen]:
+            lines.append(f"pictures that were not shown, {summarise_names(unseen, len(image_ids))}")
+        return [f"subject {subject}: {line}" for line in lines]
 
     @cached_property
-    def _listed(self) -> dict[int, dict[int, list[Path]]]:
-        return listed(self.root, self.config.files)
+    def _recordings(self) -> dict[int, dict[int, list[Path]]]:
+        return list_recordings(self.root, self.config.files)
 
     def _sessions(self, subject: int) -> dict[int, list[Path]]:
-        if subject not in self._listed:
+        if subject not in self._recordings:
             known = ", ".join(map(str, self.subjects))
             raise MissingData(f"no recording of subject {subject} below {self.root}", f"there are: {known}")
-        return self._listed[subject]
+        return self._recordings[subject]
 
     @cached_property
     def _table(self) -> Path | None:
@@ -236,85 +254,62 @@ class Own:
         return next((self.root / name for name in TABLES if (self.root / name).is_file()), None)
 
     @cached_property
-    def _names(self) -> EventNames:
-        return EventNames.read(self._table, self._image_ids)
-
-    @cached_property
-    def _by_split(self) -> dict[str, list[str]]:
+    def _pictures(self) -> Pictures:
         with _keys_of_stimuli():
-            return {split: list(self.stimuli.images(split).image_ids) for split in self.stimuli.splits}
-
-    @cached_property
-    def _image_ids(self) -> list[str]:
-        return [image_id for ids in self._by_split.values() for image_id in ids]
-
-    @cached_property
-    def _rows(self) -> dict[str, NDArray[np.int64]]:
-        """The rows of each split among all pictures."""
-        stops = np.cumsum([len(ids) for ids in self._by_split.values()])
-        ranges = np.split(np.arange(len(self._image_ids)), stops[:-1])
-        return dict(zip(self._by_split, ranges, strict=True))
-
-    def _headers_of(self, subject: int, session: int | None = None) -> dict[Path, Header]:
-        """Read what the recordings of a session, or of all, hold."""
-        sessions, config = self._sessions(subject), self.config
-        paths = (
-            sessions[session]
-            if session is not None
-            else [path for each in sessions.values() for path in each]
+            by_split = {split: list(self.stimuli.images(split).image_ids) for split in self.stimuli.splits}
+        stops = np.cumsum([len(ids) for ids in by_split.values()])
+        ranges = np.split(np.arange(stops[-1]), stops[:-1])
+        return Pictures(
+            [name for ids in by_split.values() for name in ids], dict(zip(by_split, ranges, strict=True))
         )
+
+    @cached_property
+    def _names(self) -> EventNames:
+        return EventNames.read(self._table, self._pictures.image_ids)
+
+    def _headers_of(self, paths: Iterable[Path]) -> dict[Path, Header]:
+        """Read what recordings hold, each once."""
+        config = self.config
         for path in paths:
             if path not in self._headers:
                 self._headers[path] = read_header(path, config.column, config.stim_channel, config.onset_unit)
         return {path: self._headers[path] for path in paths}
 
+    def _all_headers(self, subject: int) -> dict[Path, Header]:
+        return self._headers_of([path for paths in self._sessions(subject).values() for path in paths])
+
+    def _match(self, subject: int) -> Matched:
+        return self._names.match(self._all_headers(subject).values())
+
     def _channels(self, subject: int) -> KeptChannels:
         config = self.config
-        return KeptChannels(
-            self._headers_of(subject), config.types, config.channels, config.exclude, config.interpolate
-        )
+        headers = self._all_headers(subject)
+        return KeptChannels(headers, config.types, config.channels, config.exclude, config.interpolate)
 
     def _choose(
         self, subject: int, session: int
-    ) -> tuple[KeptChannels, Cutting, list[Chosen], dict[str, Counter[str]]]:
+    ) -> tuple[KeptChannels, Cutting, list[RecordingTrials], dict[str, Counter[str]]]:
         """Choose channels and trials of a session."""
-        channels = self._channels(subject)
-        for path in self._sessions(subject)[session]:
+        channels, paths = self._channels(subject), self._sessions(subject)[session]
+        for path in paths:
             channels.check(path)
         cutting = Cutting(self.config, next(iter(channels.headers.values())).rate_hz)
-        return (
-            channels,
-            cutting,
-            *choose(self._headers_of(subject, session), self._names, self._rows, cutting),
-        )
+        trials = choose_trials(self._headers_of(paths), self._names, self._pictures.rows, cutting)
+        return channels, cutting, *trials
 
-    def _left_over(self, subject: int) -> list[str]:
-        """List sessions that others have, and what is left over of events and pictures on both sides."""
-        lines = []
-        known = {session for sessions in self._listed.values() for session in sessions}
-        if max(known) < 100:  # no dates
-            known |= {*range(1, max(known))}
-        if absent := sorted(known - self._listed[subject].keys()):
-            lines.append(f"no recording of session {', '.join(map(str, absent))}")
-        matched = self._names.match_all(self._headers_of(subject).values())
-        lines += [f"{what}, {summarise_names([*names])}" for what, names in matched.left_over.items()]
-        seen = {*matched.rows.values()}
-        unseen = [image_id for row, image_id in enumerate(self._image_ids) if row not in seen]
-        if unseen:
-            lines.append(f"pictures that were not shown, {summarise_names(unseen, len(self._image_ids))}")
-        return [f"subject {subject}: {line}" for line in lines]
-
-    def _cut(self, chosen: Sequence[Chosen], kept: KeptChannels, cutting: Cutting) -> NDArray[np.float32]:
+    def _cut(
+        self, trials: Sequence[RecordingTrials], kept: KeptChannels, cutting: Cutting
+    ) -> NDArray[np.float32]:
         """Cut trials [n, C, T] out of the recordings of one session; bad channels are interpolated."""
         epochs = []
-        for each in chosen:
-            if not len(each.onsets):
+        for recording in trials:
+            if not len(recording.onsets):
                 continue
-            raw = open_raw(each.path, self.config.onset_unit == "s")
-            bad = kept.bad_of(each.path)
+            raw = open_raw(recording.path, self.config.onset_unit == "s")
+            bad = kept.bad_of(recording.path)
             names = [name for name in kept.names if name not in bad]
-            channels = Channels(raw, each.path, names, self.config.band_hz)
-            with naming(each.path):
-                trials = cutting.cut(channels, names, each.onsets, 1.0)  # [n, C less bad, T]
-                epochs.append(fill_bad(trials, kept.names, bad, kept.positions) if bad else trials)
+            channels = Channels(raw, recording.path, names, self.config.band_hz)
+            with naming(recording.path):
+                signal = cutting.cut(channels, names, recording.onsets, 1.0)  # [n, C less bad, T]
+                epochs.append(fill_bad(signal, kept.names, bad, kept.positions) if bad else signal)
         return epochs[0] if len(epochs) == 1 else np.concatenate(epochs)

@@ -3,9 +3,8 @@
 The defaults are the steps of NICE, AlignVis and UBP, with all repetitions kept. Source: Gifford et al. 2022.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
@@ -17,12 +16,12 @@ from pydantic import Field, model_validator
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.recipe import Numbers, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.seeds import shuffled
-from brainhive_cli.data.montages import THINGS_EEG
 from brainhive_cli.data.preparations import Trials
+from brainhive_cli.data.preparations._prepared import list_subjects
 from brainhive_cli.data.preparations._steps import Cutting, Steps, normalise
-from brainhive_cli.data.preparations._things_eeg_pictures import METADATA, image_ids
-from brainhive_cli.data.preparations._things_eeg_recording import RATE_HZ, SOURCE, Recorded
+from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.recordings import Sensors, group_trials
+from brainhive_cli.data.things_files import METADATA, THINGS_EEG, read_metadata
 
 PARTITIONS = {"train": "training", "test": "test"}
 """What the recording of a split is called."""
@@ -31,6 +30,11 @@ TARGET = 99999
 FOLDERS = ("raw_eeg", "raw_data", "Raw_data", "eeg_dataset/raw_data", "")
 """Where the subjects' folders lie below root."""
 MICROVOLTS = 1e6
+RATE_HZ = 1000
+"""Of all published recordings."""
+KEYS = ("raw_eeg_data", "ch_names", "ch_types", "sfreq")
+SOURCE = "get raw_eeg of THINGS-EEG2 at https://osf.io/crxs4, and image_metadata.npy at https://osf.io/qkgtf"
+"""Where the files are, for errors; as the README of NeuroBridge (feroooooo/NeuroBridge) and others say."""
 
 
 class Config(Steps):
@@ -62,20 +66,76 @@ TINY = Config(root="raw")
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The trials of a recording that are cut.
+class Recorded:
+    """One recording, mapped.
 
     Attributes:
-        onsets: [n] samples.
-        codes: [n] the picture of each, counted from 1.
-        dropped: How many others there are, by reason.
+        signal: [channels, samples] in volts.
+        rows: The row of each channel that is used.
+        onsets: [events] samples at which the stimulus channel is not zero.
+        codes: [events] its values: the picture of each, counted from 1, or TARGET.
+        dropped: How many events were left out of these two, by reason.
     """
 
     path: Path
-    recording: Recorded
+    signal: NDArray[np.float64]
+    rows: tuple[int, ...]
     onsets: NDArray[np.int64]
     codes: NDArray[np.int64]
-    dropped: Mapping[str, int]
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    def channel(self, index: int) -> NDArray[np.float64]:
+        """Read the samples of one channel."""
+        samples = np.array(self.signal[self.rows[index]], np.float64)
+        hdf5.release_pages(self.signal)
+        return samples
+
+    @classmethod
+    def open(cls, path: Path, channels: Sequence[str]) -> Self:
+        """Open a recording and read its events.
+
+        Raises:
+            BrainhiveError: if it lacks a channel, has no events, or is none of THINGS-EEG2.
+        """
+        content = pickles.load(path)
+        if not isinstance(content, Mapping) or any(key not in content for key in KEYS):
+            raise BrainhiveError(f"{path} is no dict of {', '.join(KEYS)}", SOURCE)
+        try:
+            signal, names, types = content["raw_eeg_data"], *([*map(str, content[key])] for key in KEYS[1:3])
+            rate_hz = float(content["sfreq"])
+        except (TypeError, ValueError) as error:
+            raise BrainhiveError(
+                f"{path}: its {', '.join(KEYS[1:])} are no lists and a number", SOURCE
+            ) from error
+        is_array = isinstance(signal, np.ndarray) and signal.ndim == 2 and signal.dtype.kind in "fiu"
+        if not is_array or not len(signal) == len(names) == len(types):
+            raise BrainhiveError(
+                f"{path}: signals {list(np.shape(signal))} come with {len(names)} channels", SOURCE
+            )
+        if rate_hz != RATE_HZ:
+            raise BrainhiveError(
+                f"{path} has {rate_hz:g} samples a second, the published recordings {RATE_HZ}",
+                "use the recordings as published; preparation.kind=recording reads those of other rates",
+            )
+        if absent := [name for name in channels if name not in names]:
+            raise BrainhiveError(
+                f"{path} has no channel {', '.join(absent)}",
+                f"preparation.channels=[...] of those it has: {', '.join(names)}",
+            )
+        if types.count("stim") != 1:
+            raise BrainhiveError(f"{path} has {types.count('stim')} stimulus channels, not 1", SOURCE)
+        stimulus = np.array(signal[types.index("stim")])
+        onsets = np.flatnonzero(stimulus)
+        if not len(onsets):
+            raise BrainhiveError(
+                f"{path}: the stimulus channel {names[types.index('stim')]} has no events", SOURCE
+            )
+        codes = stimulus[onsets]
+        if not (np.isfinite(codes) & (codes == np.round(codes))).all():
+            raise BrainhiveError(
+                f"{path}: the stimulus channel holds other values than numbers of pictures", SOURCE
+            )
+        return cls(path, signal, tuple(map(names.index, channels)), onsets, codes.astype(np.int64))
 
 
 @dataclass(frozen=True)
@@ -94,8 +154,7 @@ class Raw:
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects that have a folder."""
-        found = (re.fullmatch(r"sub-(\d+)", path.name) for path in self._folder.glob("sub-*"))
-        return tuple(sorted(int(match[1]) for match in found if match))
+        return list_subjects(self._folder, ["sub-{subject:02d}"])
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the recordings of a subject, and the table of pictures."""
@@ -110,22 +169,48 @@ class Raw:
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session."""
-        samples = len(self._cutting.times_s)
-        chosen = self._choose_both(subject, session)
-        return {split: (len(each.codes), len(self._channels), samples) for split, each in chosen.items()}
+        shape = len(self._channels), len(self._cutting.times_s)
+        recorded = self._open(subject, session)
+        return {split: (len(recording.codes), *shape) for split, recording in recorded.items()}
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Prepare the trials of a session, by split."""
-        chosen = self._choose_both(subject, session)
-        epochs = {split: self._cut(each) for split, each in chosen.items()}
-        codes = {split: each.codes for split, each in chosen.items()}
-        with naming(chosen["train"].path):
+        recorded, cutting, epochs = self._open(subject, session), self._cutting, {}
+        for split, recording in recorded.items():
+            with naming(recording.path):
+                epochs[split] = cutting.cut(
+                    recording.channel, self._channels, recording.onsets, MICROVOLTS
+                )  # [n, C, T]
+        codes = {split: recording.codes for split, recording in recorded.items()}
+        with naming(recorded["train"].path):
             matrix = normalise(epochs, codes, self.config, self._channels)
-        return {split: self._trials(split, chosen[split], epochs[split], matrix) for split in PARTITIONS}
+        return {
+            split: Trials(
+                epochs[split],
+                [self._image_ids[split][code - 1] for code in recording.codes],
+                Sensors(self._channels),
+                cutting.times_s,
+                cutting.rate_hz,
+                "whitened" if matrix is not None else "µV",
+                matrix,
+                recording.dropped,
+                {"time_shift": cutting.resampling.time_shift},
+            )
+            for split, recording in recorded.items()
+        }
 
     @property
     def _channels(self) -> tuple[str, ...]:
         return tuple(self.config.channels or THINGS_EEG)
+
+    @property
+    def _cutting(self) -> Cutting:
+        return Cutting(self.config, RATE_HZ)
+
+    @cached_property
+    def _image_ids(self) -> dict[str, list[str]]:
+        """The ids of the pictures of each split, in the order of their numbers."""
+        return read_metadata(self.root / METADATA, SOURCE)
 
     @cached_property
     def _folder(self) -> Path:
@@ -138,41 +223,23 @@ class Raw:
             raise MissingData(f"no recording {path}", SOURCE)
         return path
 
-    def _choose_both(self, subject: int, session: int) -> dict[str, Chosen]:
-        """Choose the trials of each split; a copy of the one's file as the other's is refused."""
-        chosen = {split: self._choose(subject, session, split) for split in PARTITIONS}
-        train, test = (each.recording for each in chosen.values())
+    def _open(self, subject: int, session: int) -> dict[str, Recorded]:
+        """Open the recordings of a session, with the trials that are cut; a copy of one is refused."""
+        paths = {split: self._file(subject, session, split) for split in PARTITIONS}
+        recorded = {split: Recorded.open(path, self._channels) for split, path in paths.items()}
+        chosen = {split: self._choose(recording, split) for split, recording in recorded.items()}
+        train, test = recorded.values()
         if np.array_equal(train.onsets, test.onsets) and np.array_equal(train.codes, test.codes):
-            one, other = (each.path for each in chosen.values())
-            raise BrainhiveError(f"{one} shows the same pictures at the same times as {other}", SOURCE)
+            raise BrainhiveError(
+                f"{train.path} shows the same pictures at the same times as {test.path}", SOURCE
+            )
         return chosen
 
-    def _choose(self, subject: int, session: int, split: str) -> Chosen:
+    def _choose(self, recording: Recorded, split: str) -> Recorded:
         """Choose trials of pictures that lie in the recording, and draw repetitions where asked for."""
-        config, path = self.config, self._file(subject, session, split)
-        recording = Recorded.open(path, self._channels)
-        self._refuse_others(path, split, recording)
-        fits = self._cutting.fits(recording.onsets, recording.samples)
+        config, path = self.config, recording.path
         is_picture = recording.codes != TARGET
-        onsets, codes = (values[fits & is_picture] for values in (recording.onsets, recording.codes))
-        dropped = {
-            "target": int((~is_picture).sum()),
-            "beyond the recording": int((~fits & is_picture).sum()),
-        }
-        if not len(codes):
-            raise BrainhiveError(
-                f"{path} has no whole trial of a picture: {dropped['beyond the recording']} go beyond it",
-                "preparation.epoch_ms=[start, stop]",
-            )
-        if config.repetitions:
-            chosen = drawn(codes, config.repetitions[list(PARTITIONS).index(split)], config.seed)
-            dropped["not drawn"] = len(codes) - len(chosen)
-            onsets, codes = onsets[chosen], codes[chosen]
-        return Chosen(path, recording, onsets, codes, dropped)
-
-    def _refuse_others(self, path: Path, split: str, recording: Recorded) -> None:
-        """Refuse a recording whose pictures are not those of its split."""
-        codes, count = recording.codes[recording.codes != TARGET], len(self._image_ids[split])
+        codes, count = recording.codes[is_picture], len(self._image_ids[split])
         if not len(codes):
             raise BrainhiveError(f"{path} holds targets only, no picture", SOURCE)
         if codes.min() < 1 or codes.max() > count:
@@ -180,40 +247,25 @@ class Raw:
                 f"{path} has pictures {codes.min()} to {codes.max()}, but {METADATA} has {count} of {split}",
                 "the files of training and test may be swapped, or be of another data set",
             )
-
-    def _cut(self, chosen: Chosen) -> NDArray[np.float32]:
-        """Cut trials [n, C, T] in microvolts."""
-        recording = chosen.recording
-        with naming(chosen.path):
-            return self._cutting.cut(recording.channel, self._channels, chosen.onsets, MICROVOLTS)
-
-    @property
-    def _cutting(self) -> Cutting:
-        return Cutting(self.config, RATE_HZ)
-
-    @cached_property
-    def _image_ids(self) -> dict[str, list[str]]:
-        """The ids of the pictures of each split, in the order of their numbers."""
-        return image_ids(self.root / METADATA, SOURCE)
-
-    def _trials(
-        self, split: str, chosen: Chosen, epochs: NDArray[np.float32], matrix: NDArray[np.float64] | None
-    ) -> Trials:
-        ids = self._image_ids[split]
-        return Trials(
-            epochs,
-            [ids[code - 1] for code in chosen.codes],
-            Sensors(self._channels),
-            self._cutting.times_s,
-            self._cutting.rate_hz,
-            "whitened" if matrix is not None else "µV",
-            matrix,
-            chosen.dropped,
-            {"time_shift": self._cutting.resampling.time_shift},
-        )
+        fits = self._cutting.fits(recording.onsets, recording.signal.shape[1])
+        beyond = int((~fits & is_picture).sum())
+        dropped = {"target": int((~is_picture).sum()), "beyond the recording": beyond}
+        trials = np.flatnonzero(fits & is_picture)
+        if not len(trials):
+            raise BrainhiveError(
+                f"{path} has no whole trial of a picture: {beyond} go beyond it",
+                "preparation.epoch_ms=[start, stop]",
+            )
+        if config.repetitions:
+            count = config.repetitions[list(PARTITIONS).index(split)]
+            chosen = draw_trials(recording.codes[trials], count, config.seed)
+            dropped["not drawn"] = len(trials) - len(chosen)
+            trials = trials[chosen]
+        onsets, codes = recording.onsets[trials], recording.codes[trials]
+        return replace(recording, onsets=onsets, codes=codes, dropped=dropped)
 
 
-def drawn(stimuli: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+def draw_trials(stimuli: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
     """Draw `count` trials of each stimulus, as THINGS-EEG2's authors, NICE and AlignVis do.
 
     Args:

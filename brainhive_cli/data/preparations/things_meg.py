@@ -59,8 +59,8 @@ TINY = Config(root="things-meg")
 
 
 @dataclass(frozen=True)
-class Opened:
-    """The epochs of one subject, not yet read.
+class TrialTable:
+    """The epochs of one subject, not yet read, and what is known of each.
 
     Attributes:
         epochs: Of mne.
@@ -70,6 +70,8 @@ class Opened:
         sessions: [n] counted from 1.
         picks: [C] rows of the magnetometers.
         kept: Samples that are kept.
+        times_s: [T] of those.
+        sensors: The magnetometers, and where they are if the file says it.
     """
 
     path: Path
@@ -80,27 +82,29 @@ class Opened:
     sessions: NDArray[np.int64]
     picks: NDArray[np.int64]
     kept: slice
-
-    @property
-    def sensors(self) -> Sensors:
-        """The magnetometers, and where they are if the file says it."""
-        channels = [self.epochs.info["chs"][pick] for pick in self.picks.tolist()]
-        positions = np.array([channel["loc"][:3] for channel in channels], np.float64)
-        is_known = np.isfinite(positions).all() and positions.any()
-        return Sensors([str(channel["ch_name"]) for channel in channels], positions if is_known else None)
+    times_s: NDArray[np.float64]
+    sensors: Sensors
 
     def read(self, trials: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Read trials [n, C, T]."""
-        found = np.empty((len(trials), len(self.picks), len(self.epochs.times[self.kept])), np.float32)
+        """Read trials [n, C, T].
+
+        Raises:
+            BrainhiveError: naming a channel that is not finite, or flat ones.
+        """
+        signal = np.empty((len(trials), len(self.picks), len(self.times_s)), np.float32)
         for start in range(0, len(trials), READ):
             part = trials[start : start + READ]
             with reading(self.path, SOURCE):
                 data = self.epochs.get_data(picks=self.picks, item=part, copy=False, verbose="ERROR")
-                found[start : start + READ] = data[:, :, self.kept]
-        if not np.isfinite(found).all():
-            bad = np.flatnonzero(~np.isfinite(found).all(axis=(0, 2)))[0]
+                signal[start : start + READ] = data[:, :, self.kept]
+        if not np.isfinite(signal).all():
+            bad = np.flatnonzero(~np.isfinite(signal).all(axis=(0, 2)))[0]
             raise BrainhiveError(f"{self.path}: channel {self.sensors.names[bad]} has NaN", SOURCE)
-        return found
+        try:
+            refuse_flat(np.einsum("nct,nct->c", signal, signal), tuple(self.sensors.names))
+        except BrainhiveError as error:
+            raise BrainhiveError(f"{self.path}: {error.message}", SOURCE) from error
+        return signal
 
 
 @dataclass(frozen=True)
@@ -125,104 +129,69 @@ class Epochs:
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions in which there are trials of pictures."""
-        opened = self._open(subject)
-        shown = np.isin(opened.types, [*TYPES.values()])
-        return [int(session) for session in np.unique(opened.sessions[shown])]
+        table = self._open(subject)
+        return [
+            int(session) for session in np.unique(table.sessions[np.isin(table.types, [*TYPES.values()])])
+        ]
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session; the table of trials is read, no signal."""
-        opened = self._open(subject)
-        shape = len(opened.picks), len(opened.epochs.times[opened.kept])
-        chosen = {split: self._choose(opened, session, split)[0] for split in TYPES}
+        table = self._open(subject)
+        shape = len(table.picks), len(table.times_s)
+        chosen = {split: self._choose(table, session, split)[0] for split in TYPES}
         return {split: (len(trials), *shape) for split, trials in chosen.items() if len(trials)}
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Read the trials of a session, by split."""
-        opened, made = self._open(subject), {}
+        table, by_split = self._open(subject), {}
+        info = table.epochs.info
         for split in TYPES:
-            trials, dropped = self._choose(opened, session, split)
+            trials, dropped = self._choose(table, session, split)
             if len(trials):
-                made[split] = self._trials(opened, trials, dropped)
-        return made
+                by_split[split] = Trials(
+                    table.read(trials),
+                    [table.image_ids[trial] for trial in trials.tolist()],
+                    table.sensors,
+                    table.times_s,
+                    float(info["sfreq"]),
+                    "z-score",
+                    dropped=dropped,
+                    provenance={"filtered_hz": [float(info[name]) for name in ("highpass", "lowpass")]},
+                )
+        return by_split
 
     @cached_property
-    def _open(self) -> Callable[[int], Opened]:
-        return cache(self._opened)
+    def _open(self) -> Callable[[int], TrialTable]:
+        return cache(lambda subject: open_table(self._path(subject), self.config.keep_ms))
 
     def _path(self, subject: int) -> Path:
         name = f"preprocessed_P{subject}-epo.fif"
         places = [self.root / folder / name for folder in FOLDERS]
         return next((place for place in places if place.is_file()), places[0])
 
-    def _opened(self, subject: int) -> Opened:
-        path = self._path(subject)
-        epochs = _read(path)
-        table = epochs.metadata
-        rows = table.to_dict("records") if hasattr(table, "to_dict") else table or []
-        is_whole = len(rows) == len(epochs.events) and all(name in row for row in rows for name in COLUMNS)
-        if not (rows and is_whole):
-            raise BrainhiveError(f"{path} has no {', '.join(COLUMNS)} of each trial", SOURCE)
-        columns = {name: [row[name] for row in rows] for name in COLUMNS}
-        with reading(path, SOURCE):
-            categories, sessions = (_numbers(columns[name]) for name in ("things_category_nr", "session_nr"))
-            picks = _magnetometers(epochs)
-            kept = self._kept(epochs.times * 1000)
-        types = np.array([str(kind) for kind in columns["trial_type"]])
-        _refuse_unnumbered(path, types, {"things_category_nr": categories, "session_nr": sessions})
-        return Opened(
-            path,
-            epochs,
-            types,
-            categories,
-            [PurePosixPath(str(name)).stem for name in columns["image_path"]],
-            sessions,
-            picks,
-            kept,
-        )
-
-    def _kept(self, times_ms: NDArray[np.float64]) -> slice:
-        start, stop = self.config.keep_ms
-        if start < times_ms[0] - HALF_MS or stop > times_ms[-1] + HALF_MS:
-            raise ValueError(f"keep_ms {[start, stop]} goes beyond {times_ms[0]:g} to {times_ms[-1]:g} ms")
-        return slice(*np.searchsorted(times_ms, [start - HALF_MS, stop + HALF_MS]).tolist())
-
-    def _choose(self, opened: Opened, session: int, split: str) -> tuple[NDArray[np.int64], dict[str, int]]:
+    def _choose(
+        self, table: TrialTable, session: int, split: str
+    ) -> tuple[NDArray[np.int64], dict[str, int]]:
         """Choose the trials of a session and split, and count the others that no split has."""
-        here = opened.sessions == session
-        chosen = here & (opened.types == TYPES[split])
+        here = table.sessions == session
+        chosen = here & (table.types == TYPES[split])
         if split == "test":
             return np.flatnonzero(chosen), {}
-        dropped = {"catch": int((here & ~np.isin(opened.types, [*TYPES.values()])).sum())}
+        dropped = {"catch": int((here & ~np.isin(table.types, [*TYPES.values()])).sum())}
         if self.config.drop_test_categories:
-            is_tested = np.isin(opened.categories, opened.categories[opened.types == TYPES["test"]])
+            is_tested = np.isin(table.categories, table.categories[table.types == TYPES["test"]])
             dropped["category of a test picture"] = int((chosen & is_tested).sum())
             chosen &= ~is_tested
         return np.flatnonzero(chosen), dropped
 
-    def _trials(self, opened: Opened, trials: NDArray[np.int64], dropped: Mapping[str, int]) -> Trials:
-        signal, sensors = opened.read(trials), opened.sensors
-        try:
-            refuse_flat(np.einsum("nct,nct->c", signal, signal), tuple(sensors.names))
-        except BrainhiveError as error:
-            raise BrainhiveError(f"{opened.path}: {error.message}", SOURCE) from error
-        return Trials(
-            signal,
-            [opened.image_ids[trial] for trial in trials.tolist()],
-            sensors,
-            np.asarray(opened.epochs.times[opened.kept], np.float64),
-            float(opened.epochs.info["sfreq"]),
-            "z-score",
-            dropped=dropped,
-            provenance={"filtered_hz": [float(opened.epochs.info[name]) for name in ("highpass", "lowpass")]},
-        )
 
-
-def _read(path: Path) -> Any:
-    """Open epochs, which mne reads when they are indexed.
+def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
+    """Open epochs, which mne reads when they are indexed, and the table of their trials.
 
     Raises:
         MissingExtra: if mne is not installed.
         MissingData: if a file is damaged, or one of its parts is missing.
+        BrainhiveError: if the table lacks a column, or the number of a picture's trial.
     """
     try:
         import mne
@@ -230,32 +199,53 @@ def _read(path: Path) -> Any:
         raise MissingExtra("epochs in .fif files need mne", "pip install 'brainhive[raw]'") from error
     with reading(path, SOURCE):
         try:
-            return mne.read_epochs(path, proj=False, preload=False, verbose="ERROR")
+            epochs = mne.read_epochs(path, proj=False, preload=False, verbose="ERROR")
         except FileNotFoundError as error:
             raise MissingData(f"{path}: one of its parts is missing: {error}", SOURCE) from error
         except Exception as error:  # mne raises bare ones, too
             raise ValueError(first_line(error)) from error
-
-
-def _magnetometers(epochs: Any) -> NDArray[np.int64]:
-    import mne
-
-    picks = np.asarray(mne.pick_types(epochs.info, meg="mag", exclude=()), np.int64)
-    if not len(picks):
-        raise ValueError("it has no magnetometers")
-    return picks
-
-
-def _refuse_unnumbered(path: Path, types: NDArray[np.str_], columns: Mapping[str, NDArray[np.int64]]) -> None:
-    shows_picture = np.isin(types, [*TYPES.values()])
-    for name, numbers in columns.items():
-        if len(rows := np.flatnonzero(shows_picture & (numbers < 1))):
+    metadata = epochs.metadata
+    rows = metadata.to_dict("records") if hasattr(metadata, "to_dict") else metadata or []
+    is_whole = len(rows) == len(epochs.events) and all(name in row for row in rows for name in COLUMNS)
+    if not (rows and is_whole):
+        raise BrainhiveError(f"{path} has no {', '.join(COLUMNS)} of each trial", SOURCE)
+    types = np.array([str(row["trial_type"]) for row in rows])
+    times_ms = epochs.times * 1000
+    with reading(path, SOURCE):
+        numbers = {
+            name: _read_numbers([row[name] for row in rows]) for name in ("things_category_nr", "session_nr")
+        }
+        picks = np.asarray(mne.pick_types(epochs.info, meg="mag", exclude=()), np.int64)
+        if not len(picks):
+            raise ValueError("it has no magnetometers")
+        start, stop = keep_ms
+        if start < times_ms[0] - HALF_MS or stop > times_ms[-1] + HALF_MS:
+            raise ValueError(f"keep_ms {[start, stop]} goes beyond {times_ms[0]:g} to {times_ms[-1]:g} ms")
+    for name, values in numbers.items():
+        if len(without := np.flatnonzero(np.isin(types, [*TYPES.values()]) & (values < 1))):
             raise BrainhiveError(
-                f"{path}: {len(rows)} trials of pictures have no {name}, the first is trial {rows[0]}", SOURCE
+                f"{path}: {len(without)} trials of pictures have no {name}, the first is trial {without[0]}",
+                SOURCE,
             )
+    kept = slice(*np.searchsorted(times_ms, [start - HALF_MS, stop + HALF_MS]).tolist())
+    channels = [epochs.info["chs"][pick] for pick in picks.tolist()]
+    positions = np.array([channel["loc"][:3] for channel in channels], np.float64)
+    is_known = np.isfinite(positions).all() and positions.any()
+    return TrialTable(
+        path,
+        epochs,
+        types,
+        numbers["things_category_nr"],
+        [PurePosixPath(str(row["image_path"])).stem for row in rows],
+        numbers["session_nr"],
+        picks,
+        kept,
+        np.asarray(epochs.times[kept], np.float64),
+        Sensors([str(channel["ch_name"]) for channel in channels], positions if is_known else None),
+    )
 
 
-def _numbers(values: Sequence[Any]) -> NDArray[np.int64]:
-    """Read numbers, of which some may be missing: NaN with pandas, None without."""
-    found = np.array([np.nan if value is None else value for value in values], np.float64)
-    return np.where(np.isfinite(found), found, -1).astype(np.int64)
+def _read_numbers(values: Sequence[Any]) -> NDArray[np.int64]:
+    """Read numbers, of which some may be missing: NaN with pandas, None without; -1 stands for them."""
+    numbers = np.array([np.nan if value is None else value for value in values], np.float64)
+    return np.where(np.isfinite(numbers), numbers, -1).astype(np.int64)

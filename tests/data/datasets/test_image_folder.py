@@ -8,8 +8,7 @@ from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import BadPicture, image_folder
-from brainhive_cli.data.datasets._pictures import Pictures
+from brainhive_cli.data.datasets import BadPicture, StimulusDataset, image_folder
 from brainhive_cli.data.datasets.image_folder import Config
 
 
@@ -18,7 +17,7 @@ def draw(path: Path, colour: str = "red", mode: str = "RGB") -> None:
     Image.new(mode, (6, 4), colour).save(path)
 
 
-def opened(root: Path, **knobs: object) -> Pictures:
+def opened(root: Path, **knobs: object) -> StimulusDataset:
     return Config(root=str(root), **knobs).build(Paths())
 
 

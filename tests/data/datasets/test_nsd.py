@@ -11,8 +11,7 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import BadPicture
-from brainhive_cli.data.datasets._pictures import Pictures
+from brainhive_cli.data.datasets import BadPicture, StimulusDataset
 from brainhive_cli.data.datasets.nsd import CURATED, INFO, STIMULI, Config, _texts
 
 COUNT = 73000
@@ -56,7 +55,7 @@ def write_captions(root: Path, captions: list[list[str]], dtype: type = str) -> 
     return path
 
 
-def nsd(**knobs: Any) -> Pictures:
+def nsd(**knobs: Any) -> StimulusDataset:
     return Config(**knobs).build(Paths())
 
 

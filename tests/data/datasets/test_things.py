@@ -14,14 +14,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import _things, things_eeg, things_meg
-from brainhive_cli.data.montages import THINGS_EEG
+from brainhive_cli.data.datasets import things_eeg
 from brainhive_cli.data.signal_stores import require_signals
 from brainhive_cli.data.signals.section import Signal
 from brainhive_cli.data.stores import ids
 from brainhive_cli.data.stores.recordings import path_of
+from brainhive_cli.data.things_files import THINGS_EEG
 
 TAR_LINE = "mkdir -p {0} && tar -xf {0}.tar.gz -C {0}"
 CONCEPTS = {"train": ["00001_aardvark", "00002_abacus"], "test": ["00001_aircraft_carrier"]}
@@ -61,7 +62,7 @@ def save(root: Path, split: str, made: dict[str, Any]) -> Path:
     return published.save_eeg(root, 1, split, made)
 
 
-def eeg(**knobs: Any) -> _things.Things:
+def eeg(**knobs: Any) -> things_eeg.Things:
     return things_eeg.Config(**knobs).build(Paths())
 
 
@@ -365,8 +366,8 @@ def test_eeg_and_meg_below_one_root_are_told_apart(root: Path) -> None:
     assert (eeg().recorded_as, meg().recorded_as) == ("things-eeg", "things-meg")
 
 
-def meg(**knobs: Any) -> _things.Things:
-    return things_meg.Config(**knobs).build(Paths())
+def meg(**knobs: Any) -> things_eeg.Things:
+    return parts.load("datasets", "things-meg").Config(**knobs).build(Paths())
 
 
 def test_meg_is_read_as_it_is_published(home: Path) -> None:

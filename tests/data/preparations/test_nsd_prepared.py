@@ -16,7 +16,7 @@ pytest.importorskip("nibabel")
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import Merged, brain_diffuser, mindeye1, mindeye2
-from brainhive_cli.data.preparations._nsd_prepared import Prepared
+from brainhive_cli.data.preparations._prepared import PreparedFiles
 from brainhive_cli.data.stores.recordings import SignalStore
 
 BETAS = "betas_all_subj01_fp32_renorm.hdf5"
@@ -34,15 +34,15 @@ def mini(golden: Path, tmp_path_factory: pytest.TempPathFactory):
     return root, truth
 
 
-def second(mini) -> Prepared:
+def second(mini) -> PreparedFiles:
     return mindeye2.Config(root=str(mini[0] / "mindeye2")).build(Paths(data=str(mini[0])))
 
 
-def first(mini) -> Prepared:
+def first(mini) -> PreparedFiles:
     return mindeye1.Config(root=str(mini[0] / "mindeye1")).build(Paths())
 
 
-def means(mini, **knobs) -> Prepared:
+def means(mini, **knobs) -> PreparedFiles:
     knobs = {"root": str(mini[0] / "brain_diffuser"), **knobs}
     return brain_diffuser.Config(**knobs).build(Paths(data=str(mini[0].parent)))
 
@@ -189,7 +189,7 @@ def test_a_plan_lacks_no_folder_that_another_stands_for_and_names_the_design(tmp
     (tmp_path / "mindeyev2/wds/subj01/test").mkdir(parents=True)
     (tmp_path / "mindeyev2/wds/subj01/test/0.tar").write_bytes(b"")
 
-    def lacking(preparation: Prepared) -> list[str]:
+    def lacking(preparation: PreparedFiles) -> list[str]:
         return [Path(need.name).parent.name for need in preparation.needs(1) if need.is_missing]
 
     # the pictures of 37 sessions are those of `test` as well; all 1,000 are in `new_test` alone

@@ -4,16 +4,16 @@ import pytest
 from own_recordings import Shown, make_raw
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.preparations._recording_files import files_of, listed, table_of
+from brainhive_cli.data.preparations._recording_files import files_of, list_recordings, table_of
 
 
 def test_two_sessions_of_one_number_are_not_merged(tmp_path):
     for name in ("sub-01_ses-pre.fif", "sub-01_ses-post.fif"):
         (tmp_path / name).touch()
     with pytest.raises(BrainhiveError, match=r"ses-pre\.fif and .*ses-post\.fif are of two sessions 1"):
-        listed(tmp_path, "*")
+        list_recordings(tmp_path, "*")
     (tmp_path / "sub-01_ses-post.fif").unlink()
-    assert [*listed(tmp_path, "*")[1]] == [1]
+    assert [*list_recordings(tmp_path, "*")[1]] == [1]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_events_are_those_of_a_recording_and_of_no_other(tmp_path, recording, ta
 def test_a_fif_file_of_something_else_is_no_recording(tmp_path, name):
     for each in ("sub-01_raw.fif", name):
         (tmp_path / each).touch()
-    assert listed(tmp_path, "*") == {1: {1: [tmp_path / "sub-01_raw.fif"]}}
+    assert list_recordings(tmp_path, "*") == {1: {1: [tmp_path / "sub-01_raw.fif"]}}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_fif_file_of_something_else_is_no_recording(tmp_path, name):
 )
 def test_a_recording_is_not_taken_for_something_else_by_a_part_of_its_name(tmp_path, name):
     (tmp_path / name).touch()
-    assert listed(tmp_path, "*") == {1: {1: [tmp_path / name]}}
+    assert list_recordings(tmp_path, "*") == {1: {1: [tmp_path / name]}}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_continuations_of_a_recording_are_among_its_files(tmp_path, naming, 
     raw = make_raw(Shown.of(32, 0), 0)
     raw.save(tmp_path / "sub-01_meg.fif", split_size="2.5MB", split_naming=naming, verbose="ERROR")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
-    ((first,),) = listed(tmp_path, "*")[1].values()
+    ((first,),) = list_recordings(tmp_path, "*")[1].values()
     assert [path.name for path in files_of(first)] == list(names)
 
 
@@ -83,8 +83,8 @@ def test_a_recording_whose_first_file_is_missing_is_told(tmp_path):
     for name in ("sub-01_ses-01.vhdr", "sub-01_ses-01.vmrk", "sub-01_ses-02.vmrk", "sub-01_ses-02.eeg"):
         (tmp_path / name).touch()
     with pytest.raises(MissingData, match=r"sub-01_ses-02\.vmrk is there, but not sub-01_ses-02\.vhdr"):
-        listed(tmp_path, "*")
-    assert [*listed(tmp_path, "*ses-01*")[1]] == [1]
+        list_recordings(tmp_path, "*")
+    assert [*list_recordings(tmp_path, "*ses-01*")[1]] == [1]
 
 
 def test_the_tables_of_bids_are_among_the_files_of_a_recording(tmp_path):

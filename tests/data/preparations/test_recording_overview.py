@@ -9,8 +9,8 @@ from own_recordings import CHANNELS, PICTURES, RATE_HZ, Shown, annotate, make_ra
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.preparations._recording_channels import fit_origin, spline_weights
 from brainhive_cli.data.preparations._recording_overview import spans
-from brainhive_cli.data.preparations._recording_splines import fit_origin, spline_weights
 from brainhive_cli.data.preparations.recording import Config, Own
 from brainhive_cli.data.stores.recordings import SignalStore
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from brainhive_cli.data.datasets import _cc2017_words
-from brainhive_cli.data.datasets._key_object import key_object
+from brainhive_cli.data.datasets._cc2017_masks import BACKGROUND, PRIORITY, key_object
+from brainhive_cli.data.datasets.cc2017 import CONCEPTS
 
 
 def test_key_objects_are_those_that_the_reference_chooses(golden: Path) -> None:
@@ -22,8 +22,9 @@ def test_key_objects_are_those_that_the_reference_chooses(golden: Path) -> None:
 
 def test_words_are_those_of_the_reference(golden: Path) -> None:
     words = json.loads((golden / "neurons/words.json").read_text())
-    for name in ("background", "priority", "concepts"):
-        assert list(getattr(_cc2017_words, name.upper())) == words[name]
+    ours = {"background": BACKGROUND, "priority": PRIORITY, "concepts": CONCEPTS}
+    for name, listed in ours.items():
+        assert list(listed) == words[name]
 
 
 def test_an_object_that_moves_farther_is_chosen_and_one_that_is_never_seen_is_not() -> None:

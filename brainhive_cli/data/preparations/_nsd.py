@@ -1,0 +1,249 @@
+"""What all forms of the Natural Scenes Dataset share: the design of its trials, and masks of voxels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.damage import reading, refuse_inflation
+from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
+from brainhive_cli.core.files import files_called, is_file
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.recordings import Voxels
+
+SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
+"""Of subjects 1 to 8."""
+SUBJECTS = range(1, len(SESSIONS) + 1)
+SESSION_TRIALS = 750
+"""Trials of a session."""
+FIRST_RELEASE = 37
+"""Sessions of the first release: 982 of the shared pictures were seen in them, and 8,859 others."""
+LAST_SESSIONS = {982: FIRST_RELEASE, 1000: max(SESSIONS)}
+"""The last session by the number of test pictures."""
+SHARED, PICTURES = 1000, 73000
+"""Pictures that all subjects were to see, and pictures in all."""
+MATRIX = "nsd_expdesign.mat"
+DESIGN_FOLDER = "nsddata/experiments/nsd"
+ATLASES = {
+    "nsdgeneral": (),
+    "prf-visualrois": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"),
+    "prf-eccrois": ("ecc0pt5", "ecc1", "ecc2", "ecc4", "ecc4p"),
+    "floc-faces": ("OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"),
+    "floc-words": ("OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
+    "floc-places": ("OPA", "PPA", "RSC"),
+    "floc-bodies": ("EBA", "FBA-1", "FBA-2", "mTL-bodies"),
+    "streams": ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal"),
+}
+"""Masks, and what the labels 1, 2, … of each are called; 0 and -1 are no region."""
+GENERAL = "nsdgeneral"
+"""The mask whose voxels all prepared files hold, in C order."""
+EARLY, HIGHER = "prf-visualrois", "higher_vis"
+"""The mask of early visual areas, and the region of all kept voxels outside them, as MindEye2 calls it."""
+REGION_MASKS, GENERAL_OF_MINDEYE = "brain_region_masks.hdf5", "nsd_general"
+"""MindEye2's file of each subject's nsd_general and masks of its voxels."""
+PERCENT = 300
+"""By which betas are multiplied in the files."""
+NIFTI = (".nii.gz", ".nii")
+AFFINE_MM = 1e-3
+"""By which affines of one space may differ: they are written as float32."""
+SPACE = "draw or resample it on the volumes of preparation.space, of the same subject"
+AGREEMENT = "sign the agreement of naturalscenesdataset.org, then fetch"
+DESIGN_SOURCE = f"{AGREEMENT} {DESIGN_FOLDER} into that folder"
+SOURCE = f"{AGREEMENT} nsddata and nsddata_betas into that folder"
+
+
+def image_id(row: int) -> str:
+    """Name a picture, by its row of imgBrick counted from 0, as NSD's own files do, which count from 1."""
+    return f"nsd{row + 1:05d}"
+
+
+def find_design(root: Path) -> Path:
+    """Find the design below a root; MissingData where it is not there."""
+    usual = root / DESIGN_FOLDER / MATRIX
+    paths = [usual] if is_file(usual) else files_called(MATRIX, root)
+    if not paths:
+        raise MissingData(f"nsd: no {usual}", DESIGN_SOURCE)
+    return paths[0]
+
+
+@dataclass(frozen=True)
+class Design:
+    """The trials of a subject in the order of time, over all sessions that were planned.
+
+    Attributes:
+        rows: [30000] the picture of each, as a row of imgBrick counted from 0.
+        is_test: [30000] whether it is one of those that all subjects were to see.
+    """
+
+    rows: NDArray[np.int64]
+    is_test: NDArray[np.bool_]
+
+    @classmethod
+    def open(cls, path: Path, subject: int) -> Self:
+        """Read the design.
+
+        Raises:
+            BrainhiveError: if the file is damaged, or numbers pictures that do not exist.
+        """
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+
+        with reading(path, DESIGN_SOURCE):
+            try:
+                content = loadmat(path, variable_names=("masterordering", "subjectim"))
+            except MatReadError as error:
+                raise ValueError(str(error)) from error
+            order = np.asarray(content["masterordering"]).ravel().astype(np.int64)
+            pictures = np.asarray(content["subjectim"]).astype(np.int64)
+        is_whole = pictures.ndim == 2 and len(pictures) >= subject and order.size % SESSION_TRIALS == 0
+        if not is_whole or not (_counts(order, pictures.shape[1]) and _counts(pictures, PICTURES)):
+            raise BrainhiveError(
+                f"{path} is not NSD's design: its numbers go beyond its pictures", DESIGN_SOURCE
+            )
+        return cls(pictures[subject - 1, order - 1] - 1, order <= SHARED)
+
+    def first_sights(self, split: str) -> NDArray[np.int64]:
+        """List the trials of a split at which a picture was seen for the first time, ascending."""
+        trials = np.flatnonzero(self.is_test == (split == "test"))
+        _, first = np.unique(self.rows[trials], return_index=True)
+        return trials[np.sort(first)]
+
+
+def _counts(values: NDArray[np.int64], most: int) -> bool:
+    return bool(values.size) and bool(((values >= 1) & (values <= most)).all())
+
+
+def find_volume(folder: Path, name: str, endings: Sequence[str] = NIFTI) -> Path | None:
+    """Find a file of one of several formats; None where there is none."""
+    return next((path for ending in endings if is_file(path := folder / f"{name}{ending}")), None)
+
+
+def open_nifti(path: Path) -> Any:
+    """Open a NIfTI file; its values stay on disk.
+
+    Raises:
+        MissingExtra: if nibabel is not installed.
+        MissingData: if the file is damaged.
+    """
+    try:
+        import nibabel
+        from nibabel.filebasedimages import ImageFileError
+        from nibabel.spatialimages import HeaderDataError, ImageDataError
+    except ImportError as error:
+        raise MissingExtra("NIfTI files need nibabel", "pip install 'brainhive[raw]'") from error
+    with reading(path, SOURCE):
+        try:
+            return nibabel.load(path)
+        except (HeaderDataError, ImageDataError, ImageFileError) as error:
+            raise ValueError(str(error)) from error
+
+
+def read_volume(path: Path) -> NDArray[Any]:
+    """Read a NIfTI volume [X, Y, Z]; raises as `open_nifti`."""
+    image = open_nifti(path)
+    with reading(path, SOURCE):
+        refuse_inflation(int(np.prod(image.shape)) * 8, path.stat().st_size, "the volume")
+        return np.asarray(image.dataobj)
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The masks of one subject, below nsddata/ppdata/subjXX/func1pt8mm/roi.
+
+    Attributes:
+        files: Each mask that is there, by its name.
+        kept: The mask whose voxels are kept.
+        own: Which of them are the user's own.
+    """
+
+    files: Mapping[str, Path]
+    kept: str
+    own: frozenset[str] = frozenset()
+
+    @classmethod
+    def below(cls, folder: Path, kept: str, own: Mapping[str, Path] = MappingProxyType({})) -> "Masks":
+        """List masks, and the user's own by their names.
+
+        Raises:
+            MissingData: if the one whose voxels are kept is missing, or one of the user's own.
+        """
+        for name, mask in own.items():
+            if not mask.is_file():
+                way = f"preparation.masks.{name}: a NIfTI file for each subject"
+                raise MissingData(f"no mask {mask}", way)
+        names = dict.fromkeys([kept, *ATLASES])
+        files = {name: path for name in names if (path := find_volume(folder, name)) is not None} | {**own}
+        if kept not in files:
+            way = f"preparation.voxels=NAME, of {', '.join(files)}" if files else SOURCE
+            raise MissingData(f"nsd: no mask {folder / kept}.nii.gz", way)
+        return cls(files, kept, frozenset(own))
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Read which voxels [X, Y, Z] are kept."""
+        mask = read_volume(self.files[self.kept]) > 0
+        if mask.ndim != 3 or not mask.any():
+            raise BrainhiveError(f"{self.files[self.kept]} is no mask [X, Y, Z] of voxels", SOURCE)
+        return mask
+
+    def voxels(self, mask: NDArray[np.bool_]) -> Voxels:
+        """Read the regions of kept voxels, in C order over [X, Y, Z].
+
+        A region that a subject does not have is there, and empty, so that all subjects have the same list.
+        """
+        regions: dict[str, NDArray[np.bool_]] = {}
+        kept = self.files[self.kept]
+        for name, path in self.files.items():
+            volume, is_own = read_volume(path), name in self.own
+            if volume.shape != mask.shape:
+                raise BrainhiveError(
+                    f"{path} is {list(volume.shape)}, {kept} {list(mask.shape)}", SPACE if is_own else SOURCE
+                )
+            labels = volume[mask]
+            regions[name] = labels > 0
+            if is_own and not np.allclose(open_nifti(path).affine, open_nifti(kept).affine, atol=AFFINE_MM):
+                raise BrainhiveError(f"{path} lies in another space than {kept}: their affines differ", SPACE)
+            if is_own and not regions[name].any():
+                raise BrainhiveError(f"{path} has none of the voxels that {kept.name} keeps", SPACE)
+            regions |= {label: labels == place + 1 for place, label in enumerate(ATLASES.get(name, ()))}
+        if EARLY in regions:
+            regions[HIGHER] = ~regions[EARLY]
+        return Voxels(regions)
+
+
+def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) -> Voxels:
+    """Name the regions of prepared files' voxels: by NSD's masks, else by MindEye2's, else as nsdgeneral.
+
+    Args:
+        subject: Counted from 1.
+        width: V, which the masks must have.
+        roots: Folders below which nsddata, or MindEye2's file of masks, may lie.
+        source: How to get the prepared files.
+    """
+    for root in roots:
+        if (folder := root / f"nsddata/ppdata/subj{subject:02d}/func1pt8mm/roi").is_dir():
+            masks = Masks.below(folder, GENERAL)
+            mask = masks.mask()
+            if (count := int(mask.sum())) != width:
+                raise BrainhiveError(
+                    f"{masks.files[GENERAL]} has {count} voxels, the signals {width}", source
+                )
+            return masks.voxels(mask)
+    for root in roots:
+        if not is_file(path := root / REGION_MASKS):
+            continue
+        group = f"subj{subject:02d}"
+        with hdf5.open_file(path, source) as file:
+            masks_of = {
+                name: hdf5.open_numbers(file, f"{group}/{name}", "fiub")[:] > 0 for name in file[group]
+            }
+            general = masks_of.pop(GENERAL_OF_MINDEYE)
+            if any(mask.shape != general.shape for mask in masks_of.values()):
+                raise ValueError("its masks have several shapes")
+        if (count := int(general.sum())) != width:
+            raise BrainhiveError(f"{path} has {count} voxels of {group}, the signals {width}", source)
+        return Voxels({GENERAL: np.ones(width, bool)} | {n: mask[general] for n, mask in masks_of.items()})
+    return Voxels({GENERAL: np.ones(width, bool)})

@@ -1,0 +1,156 @@
+"""Files that others have prepared: where those of a subject lie, and the samples of webdatasets."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from brainhive_cli.core import needs
+from brainhive_cli.core.archives import read_at, tar_members
+from brainhive_cli.core.damage import reading
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.needs import Need
+from brainhive_cli.data.stores import pickles
+from brainhive_cli.data.stores.recordings import Recording
+
+SUBJECT = re.compile(r"\{subject(?::0\dd)?\}")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files of a subject that are read together.
+
+    Attributes:
+        patterns: Of paths below the root, with `{subject}`; the first that has any files counts.
+        sizes: Bytes by subject, where they are known.
+        is_optional: Whether a recording can be made without them.
+        is_alone: Whether one file is read, and several, of any pattern, are refused.
+        label: What is missing where there is none; default: the first pattern.
+    """
+
+    patterns: tuple[str, ...]
+    sizes: Mapping[int, int] = field(default_factory=dict)
+    is_optional: bool = False
+    is_alone: bool = False
+    label: str = ""
+
+    def find(self, root: Path, subject: int) -> tuple[str, list[Path]]:
+        """Find the files of a subject; with what they are called."""
+        by_name = {
+            name: sorted(root.glob(name)) for name in (p.format(subject=subject) for p in self.patterns)
+        }
+        if self.is_alone:
+            paths = list(dict.fromkeys(path for paths in by_name.values() for path in paths))
+            return self.label.format(subject=subject), paths
+        return next(((name, paths) for name, paths in by_name.items() if paths), (next(iter(by_name)), []))
+
+
+FilesByRow = Mapping[str, Sequence[Path]]
+"""The files of a subject, by the name of their row."""
+
+
+@dataclass(frozen=True)
+class PreparedFiles:
+    """Files that others have prepared, in which all repetitions of a stimulus lie together.
+
+    Attributes:
+        dataset: The data set whose stimuli were shown.
+        root: The folder of the files.
+        source: How to get them.
+        rows: What is read of a subject, by names that `read` knows; who has the first of them is there.
+        read: Makes the recording of a subject and split from the files; it is given a subject's files.
+        design: Finds a file that is read of every subject, and its name.
+    """
+
+    dataset: str
+    root: Path
+    source: str
+    rows: Mapping[str, Files]
+    read: Callable[[FilesByRow, int, str], Recording]
+    design: tuple[str, Callable[[], Path]] | None = None
+    splits: tuple[str, ...] = ("train", "test")
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """The subjects whose files are there."""
+        return list_subjects(self.root, next(iter(self.rows.values())).patterns)
+
+    def files(self, subject: int) -> Sequence[Path]:
+        """List all files of a subject; MissingData where one is missing that must be there."""
+        paths = [path for group in self._find(subject).values() for path in group]
+        return [*paths, self.design[1]()] if self.design else paths
+
+    def needs(self, subject: int) -> list[Need]:
+        """List the same, where they are missing too."""
+        listed = []
+        for row in self.rows.values():
+            name, paths = row.find(self.root, subject)
+            need = needs.files(paths, name, self.root, self.source, row.sizes.get(subject))
+            listed.append(replace(need, is_optional=row.is_optional))
+        return [*listed, Need.of(*self.design)] if self.design else listed
+
+    def recording(self, subject: int, split: str) -> Recording:
+        """Open a split's signals, which are read, and must be finite, when they are sliced."""
+        return self.read(self._find(subject), subject, split)
+
+    def _find(self, subject: int) -> FilesByRow:
+        files = {}
+        for name, row in self.rows.items():
+            label, files[name] = row.find(self.root, subject)
+            if not (files[name] or row.is_optional):
+                raise MissingData(f"no {self.root / label}", self.source)
+            if row.is_alone and len(files[name]) > 1:
+                several = ", ".join(path.relative_to(self.root).as_posix() for path in files[name])
+                raise MissingData(
+                    f"{self.root} has several {name} files of subject {subject}: {several}",
+                    "preparation.root=FOLDER, that of one of them",
+                )
+        return files
+
+
+def list_subjects(root: Path, patterns: Iterable[str]) -> tuple[int, ...]:
+    """List the subjects of whom there are files or folders of these patterns, which have `{subject}`."""
+    subjects: set[int] = set()
+    for pattern in patterns:
+        for path in root.glob(SUBJECT.sub("*", pattern)):
+            numbers = map(int, re.findall(r"\d+", str(path.relative_to(root))))
+            subjects.update(n for n in numbers if path.match(pattern.format(subject=n)))
+    return tuple(sorted(subjects))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample of a webdataset tar.
+
+    Attributes:
+        members: Ending of each member to its byte offset and size.
+        source: How to get the tar.
+    """
+
+    path: Path
+    members: Mapping[str, tuple[int, int]]
+    source: str
+
+    def array(self, ending: str) -> NDArray[Any]:
+        """Read a member that is an .npy of numbers."""
+        with reading(self.path, self.source), self.path.open("rb") as file:
+            if ending not in self.members:
+                raise ValueError(f"a sample has no {ending}")
+            return pickles.numbers(read_at(file, *self.members[ending]), ending)
+
+
+def list_samples(paths: Iterable[Path], source: str) -> Iterator[Sample]:
+    """Yield the samples of webdataset tars in order: members with one name up to the first dot."""
+    for path in paths:
+        by_key: dict[str, dict[str, tuple[int, int]]] = {}
+        with reading(path, source), path.open("rb") as file:
+            for name, offset, size in tar_members(file, path.stat().st_size):
+                key, _, ending = name.rpartition("/")[2].partition(".")
+                if key and ending:
+                    by_key.setdefault(key, {})[ending] = offset, size
+            if not by_key:
+                raise ValueError("it holds no samples")
+        yield from (Sample(path, members_of, source) for members_of in by_key.values())
