@@ -35,9 +35,8 @@ from brainhive_cli.evaluation.reconstruction.scoring import Scorer
 from brainhive_cli.measurement.metrics import image
 from brainhive_cli.models import backbones, priors
 from brainhive_cli.models.backbones import havir
-from brainhive_cli.models.decoded import Decoded
 from brainhive_cli.models.generators import Sampling, versatile_diffusion
-from brainhive_cli.models.heads import Head, Heads
+from brainhive_cli.models.heads import Decoded, Head, Heads
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout

@@ -26,9 +26,9 @@ from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
 from brainhive_cli.evaluation.reconstruction.generation import DTYPES, GenerationJob, Sampler, seed_of
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors
-from brainhive_cli.models.decoded import Decoded
 from brainhive_cli.models.generators import Sampling, animatediff, sdxl_unclip
 from brainhive_cli.models.generators._motion import in_between
+from brainhive_cli.models.heads import Decoded
 
 CARD = 24e9
 """Bytes of the card that neurons-24gb is for."""

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
     from brainhive_cli.data.stores.target_store import TargetStore
     from brainhive_cli.models.conditioning import Conditioning
-    from brainhive_cli.models.decoded import Decoded
     from brainhive_cli.models.encoders import Encoder, EncoderConfig
     from brainhive_cli.models.generators import Sampling
+    from brainhive_cli.models.heads import Decoded
     from brainhive_cli.models.losses import LossContext
     from brainhive_cli.models.priors import Description
     from brainhive_cli.models.signal_spec import SignalSpec
@@ -45,7 +45,7 @@ PLACES = {
     "BrainhiveError": "core.errors",
     "Conditioning": "models.conditioning",
     "Config": "core.parts",
-    "Decoded": "models.decoded",
+    "Decoded": "models.heads",
     "Description": "models.priors",
     "Encoder": "models.encoders",
     "EncoderConfig": "models.encoders",

@@ -23,8 +23,8 @@ from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.data.targets.encoder_groups import BLANK
-from brainhive_cli.models.decoded import Decoded
 from brainhive_cli.models.generators import Sampling
+from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.losses import LossContext
 from tools import keys_page
 from tools.house import MODULES, PACKAGE, imports_of

@@ -1,5 +1,7 @@
 """The residual blocks that brain encoders, fusers and priors share, under upstream's parameter names."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,8 +35,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     if x.device.type != "cpu" or not training or not p:
         return F.dropout(x, p, training)
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    is_kept = bits[: x.numel()].view_as(x) >= round(p * 2**16) - 2**15
-    return x * is_kept.to(x.dtype).div_(1 - p)
+    mask = bits[: x.numel()].view_as(x) >= round(p * 2**16) - 2**15
+    return x * mask.to(x.dtype).div_(1 - p)
 
 
 class MLP(nn.Module):
@@ -123,18 +125,34 @@ class FusionEncoder(nn.Module):
         Raises:
             BrainhiveError: if the encoders or their widths are not those it was made for.
         """
-        self._check({key: e.shape[-1] for key, e in embeddings.items()})
+        refuse_other_embeddings(embeddings, self.dims)
         projected = [project(embeddings[key]) for key, project in self.proj_maps.items()]
         token: Tensor = self.block(torch.stack(projected).sum(0))  # [B, D]
         return token
 
-    def _check(self, dims: dict[str, int]) -> None:
-        if dims != self.dims:
-            raise BrainhiveError(
-                f"the fusion encoder was made for {_listed(self.dims)}, not for {_listed(dims)}",
-                "give the embeddings of exactly those encoders, or one that was trained on yours",
-            )
+
+def refuse_other_embeddings(embeddings: Mapping[str, Tensor], dims: Mapping[str, int]) -> None:
+    """Refuse embeddings [B, D_encoder] that are not of the encoders and widths that a fuser was made for.
+
+    Raises:
+        BrainhiveError: naming both.
+    """
+    widths = {key: embedding.shape[-1] for key, embedding in embeddings.items()}
+    if widths != dims:
+        raise BrainhiveError(
+            f"the fuser was made for {_listed(dims)}, not for {_listed(widths)}",
+            "give the embeddings of exactly those encoders, or a fuser that was trained on yours",
+        )
 
 
-def _listed(dims: dict[str, int]) -> str:
+def _listed(dims: Mapping[str, int]) -> str:
     return ", ".join(f"{key} ({width})" for key, width in sorted(dims.items())) or "nothing"
+
+
+def rows_of(bank: Tensor, subject_index: Tensor | None) -> Tensor:
+    """Take each signal's row of a bank [S, ...].
+
+    Returns:
+        [B, ...]; for a subject not seen in training (None) the mean of all rows, [1, ...].
+    """
+    return bank.mean(0, keepdim=True) if subject_index is None else bank[subject_index]

@@ -1,14 +1,14 @@
-"""Tokens of pictures and texts by the CLIP of a diffusion model, and those that Versatile Diffusion makes."""
+"""CLIP in diffusion models: ids of captions, and the tokens that its towers make of pictures and texts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import console, weights
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core import console, hub, weights
+from brainhive_cli.core.errors import MissingData, MissingExtra
 
 SOURCE = "hub:shi-labs/versatile-diffusion"
 IMAGE, TEXT = "image_encoder", "text_encoder"
@@ -19,6 +19,8 @@ VISION, PROJECTED_TEXT, PLAIN_TEXT = (
 """Classes of transformers: Versatile Diffusion's towers, and the text tower of Stable Diffusion 1."""
 PROCESSOR, TOKENIZER = "image_feature_extractor", "tokenizer"
 """Folders of what prepares pictures and texts."""
+OPEN_CLIP = "open-clip"
+"""The vocabulary that lies in open_clip: 49408 tokens; 49406 starts a caption, 49407 ends it."""
 
 
 def of_pictures(tower: Any, pixels: Tensor) -> Tensor:
@@ -38,9 +40,9 @@ def of_texts(tower: Any, ids: Tensor) -> Tensor:
 
     Source: as `of_pictures`.
     """
-    found = tower(input_ids=ids)
-    tokens: Tensor = tower.text_projection(found.last_hidden_state)
-    return tokens.div(found.text_embeds.norm(dim=-1, keepdim=True)[:, None])
+    encoded = tower(input_ids=ids)
+    tokens: Tensor = tower.text_projection(encoded.last_hidden_state)
+    return tokens.div(encoded.text_embeds.norm(dim=-1, keepdim=True)[:, None])
 
 
 def tower_of(folder: Path, component: str, kind: str, variant: str | None = None) -> nn.Module:
@@ -87,17 +89,71 @@ def pixels_of(processor: Any, picture: Any) -> Tensor:
 
 def token_ids(folder: Path) -> Callable[[str], Tensor]:
     """Make what turns a text into token ids [S], padded or cut to the length that the folder says."""
+    tokenizer = _tokenizer_of(folder)
+
+    def ids(text: str) -> Tensor:
+        encoded = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt")
+        token_ids: Tensor = encoded.input_ids[0]
+        return token_ids
+
+    return ids
+
+
+class CaptionTokens:
+    """A vocabulary.
+
+    Args:
+        source: `open-clip`, or a folder or hub reference with a CLIP tokenizer in `tokenizer`.
+        length: Ids of a caption, the first and the last token included; longer captions are cut.
+
+    Raises:
+        MissingExtra: if open_clip is not installed.
+        MissingData: if the folder has no tokenizer.
+    """
+
+    def __init__(self, source: str = OPEN_CLIP, length: int = 60) -> None:
+        self.length = length
+        if source == OPEN_CLIP:
+            try:
+                from open_clip.tokenizer import SimpleTokenizer
+            except ModuleNotFoundError as error:
+                raise MissingExtra(
+                    "open_clip is not installed", "pip install 'brainhive[open-clip]'"
+                ) from error
+            tokenizer: Any = SimpleTokenizer()
+            self.start, self.end = tokenizer.sot_token_id, tokenizer.eot_token_id
+            self._encode: Callable[[str], list[int]] = tokenizer.encode
+        else:
+            tokenizer = _tokenizer_of(hub.folder(source, allow=(f"{TOKENIZER}/*",)))
+            self.start, self.end = tokenizer.bos_token_id, tokenizer.eos_token_id
+            self._encode = lambda text: tokenizer(text, add_special_tokens=False).input_ids
+        self._decode: Callable[[list[int]], str] = tokenizer.decode
+
+    def ids(self, text: str) -> Tensor:
+        """Make the ids [length] of a caption: start, words, end, zeros.
+
+        Source: openai/CLIP, `tokenize` (MIT).
+        """
+        ids = [self.start, *self._encode(text)[: self.length - 2], self.end]
+        return torch.tensor(ids + [0] * (self.length - len(ids)))
+
+    def text(self, ids: Iterable[int]) -> str:
+        """Write the caption of ids, up to the first token that ends it; zeros are passed over."""
+        words = []
+        for token in ids:
+            if token == self.end:
+                break
+            if token not in (0, self.start):
+                words.append(token)
+        return self._decode(words).strip()
+
+
+def _tokenizer_of(folder: Path) -> Any:
     from transformers import CLIPTokenizer
 
     _require(folder, TOKENIZER)
     with weights.reading(folder / TOKENIZER):
-        tokenizer: Any = CLIPTokenizer.from_pretrained(folder / TOKENIZER)
-
-    def ids(text: str) -> Tensor:
-        found: Tensor = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        return found[0]
-
-    return ids
+        return CLIPTokenizer.from_pretrained(folder / TOKENIZER)
 
 
 def _require(folder: Path, component: str) -> None:

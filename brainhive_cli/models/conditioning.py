@@ -1,4 +1,4 @@
-"""What a generator is conditioned on, row by row."""
+"""What a generator is conditioned on, row by row, and what it makes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Decoded
+
+Media = Tensor
+"""What generators make: pictures [B, 3, H, W] or clips [B, F, 3, H, W], float32 in 0..1."""
 
 
 @dataclass(frozen=True, eq=False)

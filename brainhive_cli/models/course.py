@@ -4,16 +4,16 @@ import math
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
     PositiveFloat,
-    model_validator,
 )
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -55,16 +55,18 @@ Epoch = Annotated[
     Field(examples=["[0, 1/3]"]),
 ]
 """An epoch, counted from 0, or a share of a stage; a float only once it is placed in a training."""
-Epochs = tuple[Epoch, Epoch]
 
 
-def refuse_backwards(epochs: Epochs | None) -> None:
+def _refuse_backwards(epochs: tuple[Epoch, Epoch]) -> tuple[Epoch, Epoch]:
     """Refuse two epochs, or two shares, that are not in order; of one of each the stage's length decides."""
-    if epochs is None:
-        return
-    kinds = {isinstance(each, Fraction) for each in epochs if each}
+    kinds = {isinstance(epoch, Fraction) for epoch in epochs if epoch}
     if epochs[0] >= epochs[1] and len(kinds) < 2:
         raise ValueError("epochs are two, the first before the second")
+    return epochs
+
+
+Epochs = Annotated[tuple[Epoch, Epoch], AfterValidator(_refuse_backwards)]
+"""The first epoch of something, and the first after it."""
 
 
 class Course(Section):
@@ -80,11 +82,6 @@ class Course(Section):
         "default: the first and the last in which the term is active",
     )
     course: Literal["linear", "cosine"] = Field("linear", description="how it goes from one to the other")
-
-    @model_validator(mode="after")
-    def _takes_time(self) -> Self:
-        refuse_backwards(self.epochs)
-        return self
 
     def at(self, epoch: float) -> float:
         """Return the value in an epoch, counted from 0; it is one value from the first step to the last."""
@@ -110,11 +107,6 @@ class Wave(Section):
     )
     course: Literal["sine"] = Field("sine", description="half a period of a sine")
 
-    @model_validator(mode="after")
-    def _takes_time(self) -> Self:
-        refuse_backwards(self.epochs)
-        return self
-
     def at(self, epoch: float) -> float:
         """Return the value at a moment: epochs that are done, with the part of this one."""
         first, last = _placed(self.epochs)
@@ -136,7 +128,7 @@ def place(epochs: Epochs, start: int, length: int) -> tuple[float, float]:
         start: First epoch of the stage.
         length: Epochs of the stage.
     """
-    first, last = (float(start + each * (length if isinstance(each, Fraction) else 1)) for each in epochs)
+    first, last = (float(start + epoch * (length if isinstance(epoch, Fraction) else 1)) for epoch in epochs)
     return first, last
 
 
@@ -161,6 +153,6 @@ def place_courses(model: M, active: tuple[float, float], start: int, length: int
 
 def _placed(epochs: Epochs | None) -> Sequence[float]:
     """Refuse shares where no stage is known."""
-    if epochs is None or any(isinstance(each, Fraction) for each in epochs):
+    if epochs is None or any(isinstance(epoch, Fraction) for epoch in epochs):
         raise BrainhiveError("a course has shares of a stage, and no stage is known", "epochs: [first, last]")
-    return [float(each) for each in epochs]
+    return [float(epoch) for epoch in epochs]

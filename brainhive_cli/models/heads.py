@@ -1,21 +1,28 @@
-"""The outputs of a brain model, by name: their shapes, and what each is a prediction of."""
+"""Heads, the named outputs of a brain model: their shapes, what each predicts, and what was decoded."""
 
+import hashlib
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import torch
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.models.latent_space import PREFIX
 
 TOKEN = "token"
 """The head of a model with one token, which is what BrainHiVE's models have."""
 FUSED = "fused"
 """The target of a head that is compared with what the fuser makes of several embeddings."""
+
+PREFIX = "latents:"
+"""Before the name of a latent space, so that it is not compared with a digest of files."""
+SIGNS = 2048
+"""Signs that are read of a tensor: rounding to half precision moves few weights to zero, among all some."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,49 @@ class Head:
 Heads = Mapping[str, Head]
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """The decoded heads of N signals.
+
+    Attributes:
+        tensors: [N, *shape] by head.
+        texts: N texts by head, where a head is a caption.
+    """
+
+    tensors: dict[str, Tensor]
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+    def __getitem__(self, rows: slice | Sequence[int]) -> "Decoded":
+        """Take some rows of every head."""
+        numbers = [*range(len(self))[rows]] if isinstance(rows, slice) else [*rows]
+        index = torch.as_tensor(numbers, dtype=torch.long)
+        return Decoded(
+            {name: tensor[index.to(tensor.device)] for name, tensor in self.tensors.items()},
+            {name: [texts[row] for row in numbers] for name, texts in self.texts.items()},
+        )
+
+    def __len__(self) -> int:
+        """How many signals were decoded."""
+        columns: list[Tensor | list[str]] = [*self.tensors.values(), *self.texts.values()]
+        return len(columns[0]) if columns else 0
+
+    def to(self, device: torch.device | str) -> "Decoded":
+        """Move the tensors to a device."""
+        return Decoded({name: tensor.to(device) for name, tensor in self.tensors.items()}, self.texts)
+
+    def float(self) -> "Decoded":
+        """Give the tensors in float32."""
+        return Decoded({name: tensor.float() for name, tensor in self.tensors.items()}, self.texts)
+
+    @classmethod
+    def join(cls, parts: Sequence["Decoded"]) -> "Decoded":
+        """Put parts with the same heads one after another."""
+        return cls(
+            {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors},
+            {name: [text for part in parts for text in part.texts[name]] for name in parts[0].texts},
+        )
+
+
 def check_names(names: Iterable[str]) -> None:
     """Refuse names by which torch could not keep the modules of heads: `a.b`, or `keys`, as a dict's method.
 
@@ -65,35 +115,36 @@ def split(values: Tensor, heads: Heads) -> dict[str, Tensor]:
     }
 
 
-def check(found: Any, heads: Heads, what: str, part: Any = None, count: int | None = None) -> None:
+def check(outputs: Any, heads: Heads, what: str, part: Any = None, count: int | None = None) -> None:
     """Refuse what is not the heads' outputs: [B, *shape] by name, or one vector [B, sum of the widths].
 
     Args:
-        found: What a part returned.
-        heads: What it should be.
-        what: What returned it, in words.
-        part: The part that returned it, if one did.
+        outputs: What a part returned.
+        heads: What they should be.
+        what: What returned them, in words.
+        part: The part that returned them, if one did.
         count: B, where it is known.
 
     Raises:
         BrainhiveError: naming both shapes.
     """
-    is_right, way = False, "give each head the shape of its target"
-    if isinstance(found, Tensor):
+    expected = {name: head.shape for name, head in heads.items()}
+    if isinstance(outputs, Tensor):
         width = sum(head.width for head in heads.values())
-        is_right = found.ndim == 2 and found.shape[1] == width and count in (None, len(found))
-        seen, way = str([*found.shape]), f"return a vector [{count or 'B'}, {width}]"
-    elif isinstance(found, Mapping) and all(isinstance(value, Tensor) for value in found.values()):
-        shapes = {name: tuple(tensor.shape[1:]) for name, tensor in found.items()}
-        has_all_rows = count is None or all(tensor.shape[:1] == (count,) for tensor in found.values())
-        is_right = has_all_rows and shapes == {name: head.shape for name, head in heads.items()}
-        seen = _listed(shapes) if has_all_rows else f"{_listed(shapes)} of other than {count} signals"
+        if outputs.ndim == 2 and outputs.shape[1] == width and count in (None, len(outputs)):
+            return
+        actual, way = str([*outputs.shape]), f"return a vector [{count or 'B'}, {width}]"
+    elif isinstance(outputs, Mapping) and all(isinstance(value, Tensor) for value in outputs.values()):
+        shapes = {name: tuple(tensor.shape[1:]) for name, tensor in outputs.items()}
+        has_all_rows = count is None or all(tensor.shape[:1] == (count,) for tensor in outputs.values())
+        if has_all_rows and shapes == expected:
+            return
+        actual = _listed(shapes) + ("" if has_all_rows else f" of other than {count} signals")
+        way = "give each head the shape of its target"
     else:
-        seen, way = type(found).__name__, "return a tensor, or a dict with the tensor of each head"
-    if not is_right:
-        who = what if part is None else foreign_code.name_of(part, what)
-        expected = _listed({name: head.shape for name, head in heads.items()})
-        raise BrainhiveError(f"{who} gives {seen}, the heads are {expected}", way)
+        actual, way = type(outputs).__name__, "return a tensor, or a dict with the tensor of each head"
+    who = what if part is None else foreign_code.name_of(part, what)
+    raise BrainhiveError(f"{who} gives {actual}, the heads are {_listed(expected)}", way)
 
 
 def comparable(values: Tensor, is_centred: bool = False) -> Tensor:
@@ -127,6 +178,20 @@ def refuse_other_target(name: str, head: Head, digest: str, where: str) -> None:
             f"the head {name} predicts {head.target} of {head.digest}, {where} is of {digest}",
             "use the encoder or autoencoder that the head was trained with",
         )
+
+
+def latent_space(autoencoder: Any) -> str:
+    """Name the space of a diffusers autoencoder's latents, by its scale and signs of its encoder's weights.
+
+    Rounding keeps signs, so weights in half precision have the same name; so has a fine-tuned decoder.
+    """
+    config, state = autoencoder.config, autoencoder.state_dict()
+    digest = hashlib.sha256(f"{config.scaling_factor} {config.get('shift_factor') or 0.0}".encode())
+    kernels = [name for name, weight in state.items() if name.startswith("encoder.") and weight.ndim == 4]
+    for name in (kernels[0], kernels[-1]):
+        is_positive = (state[name].flatten()[:SIGNS] > 0).cpu().numpy()
+        digest.update(np.packbits(is_positive).tobytes())
+    return PREFIX + digest.hexdigest()[:16]
 
 
 def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -35,8 +35,10 @@ class Mixing:
 
     def of_places(self, places: int) -> "Mixing":
         """Give the mixing of [B · places], where each trial has several places that are mixed as it is."""
-        own = torch.arange(places, device=self.partner.device)
-        return Mixing((self.partner[:, None] * places + own).flatten(), self.share.repeat_interleave(places))
+        place = torch.arange(places, device=self.partner.device)
+        return Mixing(
+            (self.partner[:, None] * places + place).flatten(), self.share.repeat_interleave(places)
+        )
 
     def mix(self, values: Tensor) -> Tensor:
         """Mix [B, ...]: share · values + (1 - share) · values[partner]."""

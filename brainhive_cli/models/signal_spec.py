@@ -1,10 +1,11 @@
-"""What a brain model is built for: sensors or voxels, samples, subjects."""
+"""What a signal is to a brain model: sensors or voxels, samples, subjects; and signals of another size."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import ConfigDict
+from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
 
@@ -94,10 +95,44 @@ class SignalSpec:
                 way,
             )
         for region, by_subject in self.regions.items():
-            if tuple(found := regions.get(region, ())) != by_subject[place]:
-                counts = f"{len(found)} voxels, {len(by_subject[place])} in training"
+            voxels = tuple(regions.get(region, ()))
+            if voxels != by_subject[place]:
+                counts = f"{len(voxels)} voxels, {len(by_subject[place])} in training"
                 raise BrainhiveError(f"{where} has another mask of {region}: {counts}", way)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for a model folder's config.json."""
         return asdict(self)
+
+
+def check_signal(signal: Tensor, channels: int, samples: int) -> None:
+    """Refuse a signal that is not [B, C, T].
+
+    Raises:
+        BrainhiveError: naming both sizes.
+    """
+    if signal.ndim != 3 or signal.shape[1:] != (channels, samples):
+        raise BrainhiveError(
+            f"the brain encoder takes signals [B, {channels}, {samples}] (batch, channels, samples), "
+            f"got {list(signal.shape)}",
+            "choose the channels and the window that it was trained on",
+        )
+
+
+def samples_left(samples: int, *filters: tuple[int, int]) -> int:
+    """Count the samples that unpadded convolutions and poolings, each (kernel, stride), leave of T.
+
+    Raises:
+        BrainhiveError: if nothing is left.
+    """
+    least = 1
+    for kernel, stride in reversed(filters):
+        least = (least - 1) * stride + kernel
+    if samples < least:
+        raise BrainhiveError(
+            f"the window has {samples} samples, the brain encoder's filters need {least}",
+            "take a longer window",
+        )
+    for kernel, stride in filters:
+        samples = (samples - kernel) // stride + 1
+    return samples

@@ -21,7 +21,7 @@ from brainhive_cli.data.targets.encoder_groups import grouped
 from brainhive_cli.data.targets.target_sources import OnlineTargets
 from brainhive_cli.data.targets.targets import Targets, open_stores
 from brainhive_cli.models import encoders
-from brainhive_cli.models.caption_tokens import CaptionTokens
+from brainhive_cli.models.clip_conditions import CaptionTokens
 from brainhive_cli.models.encoders.python import example
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 from brainhive_cli.core.hub import DEMO_WEIGHTS
 from brainhive_cli.demo import pictures
-from brainhive_cli.models.decoded import Decoded
 from brainhive_cli.models.generators import Sampling, sdxl
+from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from tools.demo_world import features
 from tools.demo_world.pool import drawn

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Decoded
 
 
 @pytest.mark.parametrize("rows", [slice(1, 3), [1, 2]])

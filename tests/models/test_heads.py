@@ -1,11 +1,15 @@
-"""Heads: named outputs of any shape, cut from one vector, compared, and refused where they do not match."""
+"""Heads: named outputs of any shape, cut, compared, refused where they do not match; and what was decoded."""
+
+import copy
 
 import pytest
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models import heads
-from brainhive_cli.models.heads import Head
+from brainhive_cli.models.encoders import diffusers_vae
+from brainhive_cli.models.generators import sdxl
+from brainhive_cli.models.heads import PREFIX, Decoded, Head, latent_space
 
 TWO = {"latent": Head((4, 2, 2), "vae", "abc"), "token": Head((3,), "clip")}
 
@@ -45,3 +49,53 @@ def test_a_latent_of_another_autoencoder_is_refused() -> None:
     heads.refuse_other_target("latent", TWO["latent"], "latents:def", "the generator")  # not comparable
     with pytest.raises(BrainhiveError, match="head latent predicts vae of abc, the generator is of def"):
         heads.refuse_other_target("latent", TWO["latent"], "def", "the generator")
+
+
+def decoded() -> Decoded:
+    return Decoded({"token": torch.arange(6.0).view(3, 2)}, {"caption": ["a", "b", "c"]})
+
+
+def test_rows_of_all_heads_are_taken_together() -> None:
+    last, chosen = decoded()[1:], decoded()[[2, 0]]
+
+    assert last.tensors["token"].tolist() == [[2, 3], [4, 5]] and last.texts == {"caption": ["b", "c"]}
+    assert chosen.tensors["token"].tolist() == [[4, 5], [0, 1]] and chosen.texts == {"caption": ["c", "a"]}
+    assert (len(decoded()), len(last), len(Decoded({}))) == (3, 2, 0)
+
+
+def test_parts_are_joined_in_their_order() -> None:
+    whole = decoded()
+
+    joined = Decoded.join([whole[:2], whole[2:]])
+
+    assert torch.equal(joined.tensors["token"], whole.tensors["token"]) and joined.texts == whole.texts
+
+
+@pytest.fixture(scope="module")
+def autoencoder():
+    return sdxl.TINY.build().vae
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rounded_weights_keep_the_name(autoencoder, dtype):
+    assert latent_space(copy.deepcopy(autoencoder).to(dtype)) == latent_space(autoencoder)
+
+
+def test_another_encoder_or_scale_has_another_name_and_a_trained_decoder_has_not(autoencoder):
+    name, others = latent_space(autoencoder), [copy.deepcopy(autoencoder) for _ in range(3)]
+    others[0].encoder.conv_in.weight.data.neg_()
+    others[1].register_to_config(scaling_factor=0.5)
+    others[2].decoder.conv_in.weight.data.neg_()
+
+    assert name.startswith(PREFIX)
+    assert [latent_space(other) == name for other in others] == [False, False, True]
+
+
+def test_encoder_and_generator_of_one_autoencoder_agree(autoencoder):
+    config = {key: value for key, value in autoencoder.config.items() if not key.startswith("_")}
+    encoder = diffusers_vae.TINY.model_copy(update={"architecture": config}).build().module
+    before = encoder.latent_space
+
+    encoder.vae.load_state_dict(autoencoder.state_dict())
+
+    assert encoder.latent_space == sdxl.TINY.build().latent_space != before

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.data.datasets import StimulusSet
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Decoded
 
 CAPTION, MASK, CONCEPTS = "caption", "mask", "concepts"
 """The heads that are shown: texts, probabilities [F, 1, H, W] and [K]."""

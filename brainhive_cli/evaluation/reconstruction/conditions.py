@@ -11,7 +11,7 @@ import torch
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import below
 from brainhive_cli.evaluation.reconstruction.stimulus_heads import StimulusHeads
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 from brainhive_cli.training.alignment.trained_cell import Member

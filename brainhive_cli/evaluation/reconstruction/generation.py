@@ -22,12 +22,9 @@ from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.evaluation.reconstruction.start_pictures import StartPictures
 from brainhive_cli.evaluation.reconstruction.stimulus_heads import Reranker
-from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.conditioning import Conditioning, Media
 from brainhive_cli.models.generators import Sampling
-from brainhive_cli.models.heads import Heads, refuse_other_target
-from brainhive_cli.models.latent_space import PREFIX
-from brainhive_cli.models.media import Media
+from brainhive_cli.models.heads import PREFIX, Decoded, Heads, refuse_other_target
 from brainhive_cli.models.priors import Prior
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

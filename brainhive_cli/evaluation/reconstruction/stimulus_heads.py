@@ -18,9 +18,8 @@ from brainhive_cli.data.media.media_files import Pixels
 from brainhive_cli.data.targets.encoder_groups import grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.models.decoded import Decoded
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.models.heads import TOKEN, comparable
+from brainhive_cli.models.heads import TOKEN, Decoded, comparable
 from brainhive_cli.models.priors import Prior
 from brainhive_cli.training.alignment.trained import AlignRun
 

@@ -12,7 +12,7 @@ from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.evaluation.reconstruction.annotations import CAPTION, CONCEPTS, MASK
 from brainhive_cli.measurement.metrics import tasks
 from brainhive_cli.measurement.metrics.tasks import Values
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Decoded
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,8 @@ subjects)` makes a module whose `forward(signal, subject)` is [B, D], which is c
 whose Config has `takes_spec: ClassVar[bool] = True` has `build(spec, heads)` and a `forward` that gives the
 heads by name; it may have methods `learn` and `decode` where the defaults below do not serve. What such a
 part learns for one subject alone lies in a `ModuleDict` by the subject's number, so that no other gets it.
+
+The aligner has checked that signals are of the size that a part was built for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +18,7 @@ from torch import Tensor, nn
 from brainhive_cli.core import foreign_code, parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models import heads as outputs
-from brainhive_cli.models.decoded import Decoded
-from brainhive_cli.models.heads import Heads
+from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
 Tensors = dict[str, Tensor]
@@ -64,9 +65,9 @@ def predict(
     some: Any = getattr(module, "some", None)
     if names is not None and some is not None:
         return dict(some(signal, subject, names))
-    found = module(signal, subject)
-    outputs.check(found, heads, "the backbone", module, len(signal))
-    return outputs.split(found, heads) if isinstance(found, Tensor) else dict(found)
+    predicted = module(signal, subject)
+    outputs.check(predicted, heads, "the backbone", module, len(signal))
+    return outputs.split(predicted, heads) if isinstance(predicted, Tensor) else dict(predicted)
 
 
 def learn(
@@ -82,30 +83,30 @@ def learn(
     Returns:
         Predictions by head, and the targets that replace the given ones; by default none.
     """
-    own = getattr(module, "learn", None)
-    if own is None:
+    learn_step: Any = getattr(module, "learn", None)
+    if learn_step is None:
         return predict(module, heads, signal, subject), {}
-    found: tuple[Tensors, Tensors] = own(signal, subject, targets, context)
-    if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(one, Mapping) for one in found)):
+    pair: tuple[Tensors, Tensors] = learn_step(signal, subject, targets, context)
+    if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, Mapping) for part in pair)):
         raise BrainhiveError(
-            f"{foreign_code.name_of(module, 'the backbone')}: learn gives {type(found).__name__}",
+            f"{foreign_code.name_of(module, 'the backbone')}: learn gives {type(pair).__name__}",
             "return two dicts: predictions by head, and the targets that replace others",
         )
-    return found
+    return pair
 
 
 def decode(
     module: nn.Module, heads: Heads, signal: Tensor, subject: Tensor | None, seeds: Sequence[int]
 ) -> Decoded:
     """Decode signals; a part whose answers are sampled or written word by word uses one seed a signal."""
-    own = getattr(module, "decode", None)
+    sample: Any = getattr(module, "decode", None)
     with torch.inference_mode():
-        if own is None:
+        if sample is None:
             return Decoded(predict(module, heads, signal, subject))
-        found = own(signal, subject, seeds)
-    if not isinstance(found, Decoded):
+        decoded = sample(signal, subject, seeds)
+    if not isinstance(decoded, Decoded):
         raise BrainhiveError(
-            f"{foreign_code.name_of(module, 'the backbone')}: decode gives {type(found).__name__}",
+            f"{foreign_code.name_of(module, 'the backbone')}: decode gives {type(decoded).__name__}",
             "return Decoded(tensors, texts)",
         )
-    return found
+    return decoded

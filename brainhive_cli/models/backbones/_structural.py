@@ -3,10 +3,12 @@
 Source: Voxel2StableDiffusionModel of MindEye1 (arXiv 2305.18274, MIT), as HAVIR (arXiv 2510.03122) has it.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.backbones._residual import layers
+from brainhive_cli.models.backbones._layers import dense_layers
 from brainhive_cli.models.heads import Heads
 
 LATENT, MAPS = "latent", "maps"
@@ -41,28 +43,29 @@ class StructuralGenerator(nn.Module):
         depth: int,
         groups: int,
     ) -> None:
-        from diffusers.models.autoencoders.vae import Decoder
-
         super().__init__()
         self.size = map_size(heads, LATENT, 2 ** (len(channels) - 1))
         self.mlp = nn.ModuleList(
-            nn.Sequential(*layers(hidden, hidden, nn.SiLU(), dropout, bias=False)) for _ in range(blocks)
+            nn.Sequential(*dense_layers(hidden, hidden, nn.SiLU(), dropout, bias=False))
+            for _ in range(blocks)
         )
         self.lin1 = nn.Linear(hidden, features * self.size[0] * self.size[1], bias=False)
         self.norm = nn.GroupNorm(1, features)
-        kinds = ("UpDecoderBlock2D",) * len(channels)
-        self.upsampler = Decoder(features, heads[LATENT].shape[0], kinds, channels, depth, groups)
-        self.maps_projector = maps_projector(features, heads[MAPS].shape[-1]) if MAPS in heads else None
+        self.upsampler = upsampler(features, heads[LATENT].shape[0], channels, depth, groups)
+        self.maps_projector = None
+        if MAPS in heads:
+            width = heads[MAPS].shape[-1]
+            self.maps_projector = maps_projector(features, width, width, width)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map [B, H] to the heads."""
         for block in self.mlp:
             x = x + block(x)
         features = self.norm(self.lin1(x).unflatten(1, (-1, *self.size)))  # [B, F, h, w]
-        found = {LATENT: self.upsampler(features)}
+        outputs = {LATENT: self.upsampler(features)}
         if self.maps_projector is not None:
-            found[MAPS] = self.maps_projector(features).flatten(2).transpose(1, 2)  # [B, S, D]
-        return found
+            outputs[MAPS] = self.maps_projector(features).flatten(2).transpose(1, 2)  # [B, S, D]
+        return outputs
 
 
 def map_size(heads: Heads, latent: str, scale: int) -> tuple[int, int]:
@@ -91,10 +94,20 @@ def map_size(heads: Heads, latent: str, scale: int) -> tuple[int, int]:
     return size
 
 
-def maps_projector(features: int, width: int) -> nn.Sequential:
-    """Make the layers from feature maps [B, F, h, w] to those that are compared, [B, D, h, w]."""
+def upsampler(
+    features: int, latents: int, channels: tuple[int, ...], depth: int = 1, groups: int = 32
+) -> Any:
+    """Make diffusers' decoder of feature maps to a latent, without attention in its blocks."""
+    from diffusers.models.autoencoders.vae import Decoder
+
+    kinds = ("UpDecoderBlock2D",) * len(channels)
+    return Decoder(features, latents, kinds, channels, depth, groups)
+
+
+def maps_projector(features: int, first: int, second: int, last: int) -> nn.Sequential:
+    """Make the layers from feature maps [B, F, h, w] to maps of other channels, [B, D, h, w]."""
     return nn.Sequential(
-        *(nn.Conv2d(features, width, 1, bias=False), nn.GroupNorm(1, width), nn.ReLU()),
-        *(nn.Conv2d(width, width, 1, bias=False), nn.GroupNorm(1, width), nn.ReLU()),
-        nn.Conv2d(width, width, 1),
+        *(nn.Conv2d(features, first, 1, bias=False), nn.GroupNorm(1, first), nn.ReLU()),
+        *(nn.Conv2d(first, second, 1, bias=False), nn.GroupNorm(1, second), nn.ReLU()),
+        nn.Conv2d(second, last, 1),
     )

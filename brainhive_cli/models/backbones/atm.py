@@ -8,11 +8,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.models import signal_shape
-from brainhive_cli.models.backbones._head import projection_head
-from brainhive_cli.models.backbones.nice import PatchEmbedding
+from brainhive_cli.models.backbones._layers import projection_head
+from brainhive_cli.models.backbones.nice import patch_embedding
 from brainhive_cli.models.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE
-from brainhive_cli.models.subject_bank import rows_of
+from brainhive_cli.models.blocks import rows_of
+from brainhive_cli.models.signal_spec import samples_left
 
 HEADS = 4
 HIDDEN = 256
@@ -41,18 +41,17 @@ class ATM(nn.Module):
 
     def __init__(self, channels: int, samples: int, dim: int, subjects: int, dropout: float) -> None:
         super().__init__()
-        self.size = (channels, samples)
-        patches = signal_shape.samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
+        self.channels = channels
+        patches = samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
         self.encoder = ChannelEncoder(samples, subjects, dropout)
-        self.enc_eeg = nn.Sequential(PatchEmbedding(channels, dropout), nn.Flatten())
+        self.enc_eeg = nn.Sequential(patch_embedding(channels, dropout), nn.Flatten())
         self.proj_eeg = projection_head(FILTERS * patches, dim, dropout)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] of subjects [B] as tokens [B, D]."""
-        signal_shape.check(signal, *self.size)
         attended = self.encoder(signal, subject_index)
         # the subject's token is at the beginning, so it is the last channel's that the reference drops
-        return self.proj_eeg(self.enc_eeg(attended[:, : self.size[0]]))
+        return self.proj_eeg(self.enc_eeg(attended[:, : self.channels]))
 
 
 class ChannelEncoder(nn.Module):

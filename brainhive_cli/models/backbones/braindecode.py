@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from brainhive_cli.core import environment, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, RecipeError, first_line
-from brainhive_cli.models import signal_shape
+from brainhive_cli.models.backbones._layers import BrainEncoder
 
 
 class Config(parts.Config):
@@ -23,52 +23,37 @@ class Config(parts.Config):
         {}, description="Further arguments of the model, as in {drop_prob: 0.25}; braindecode's defaults."
     )
 
-    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "Braindecode":
-        """Make the encoder for signals [B, C, T] and tokens [B, D].
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
+        """Make the encoder for signals [B, C, T] and tokens [B, D], and try it on signals of zeros.
 
         Raises:
             MissingExtra: if braindecode is not installed.
             RecipeError: if it has no such model.
             BrainhiveError: if the model does not take the signals, or makes no tokens of them.
         """
-        return Braindecode(channels, samples, dim, self.model, self.rate_hz, self.options)
+        model_class = _class_of(self.model)
+        sizes = {"n_chans": channels, "n_times": samples, "n_outputs": dim, "sfreq": self.rate_hz}
+        try:
+            model = model_class(**sizes, **self.options)
+            with torch.no_grad():
+                tokens = model.eval()(torch.zeros(2, channels, samples))
+        except Exception as error:
+            raise BrainhiveError(
+                f"braindecode's {self.model} does not take signals of {channels} channels and {samples} "
+                f"samples: {first_line(error)}",
+                "give backbone.rate_hz or backbone.options if it asks for them, or choose another model",
+            ) from error
+        if not isinstance(tokens, Tensor) or tokens.shape != (2, dim):
+            shape = list(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+            raise BrainhiveError(
+                f"braindecode's {self.model} gives {shape} for two signals, not tokens [2, {dim}]",
+                "choose a model that makes one decision a window",
+            )
+        return BrainEncoder(model=model.train())
 
 
 TINY = Config(model="EEGNeX")
 """One of the smaller models."""
-
-
-class Braindecode(nn.Module):
-    """A model of braindecode, tried once on a signal of zeros."""
-
-    def __init__(
-        self, channels: int, samples: int, dim: int, name: str, rate_hz: float | None, options: dict[str, Any]
-    ) -> None:
-        super().__init__()
-        self.size = (channels, samples)
-        model = _class_of(name)
-        try:
-            self.model = model(n_chans=channels, n_times=samples, n_outputs=dim, sfreq=rate_hz, **options)
-            with torch.no_grad():
-                found = self.model.eval()(torch.zeros(2, channels, samples))
-        except Exception as error:
-            raise BrainhiveError(
-                f"braindecode's {name} does not take signals of {channels} channels and {samples} samples: "
-                f"{first_line(error)}",
-                "give backbone.rate_hz or backbone.options if it asks for them, or choose another model",
-            ) from error
-        if not isinstance(found, Tensor) or found.shape != (2, dim):
-            shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise BrainhiveError(
-                f"braindecode's {name} gives {shape} for two signals, not tokens [2, {dim}]",
-                "choose a model that makes one decision a window",
-            )
-        self.model.train()
-
-    def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
-        """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        signal_shape.check(signal, *self.size)
-        return self.model(signal)
 
 
 def _class_of(name: str) -> Any:

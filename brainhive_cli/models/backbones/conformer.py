@@ -1,11 +1,11 @@
 """EEG-Conformer: patches from a temporal and a spatial convolution, then a transformer over them."""
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.models import signal_shape
-from brainhive_cli.models.backbones._head import projection_head
+from brainhive_cli.models.backbones._layers import BrainEncoder, PatchSequence, projection_head
+from brainhive_cli.models.signal_spec import samples_left
 
 FILTERS = 40
 KERNEL = 25
@@ -22,42 +22,35 @@ class Config(parts.Config):
     depth: int = Field(6, gt=0, le=1_000, description="Transformer layers; the paper's.")
     dropout: float = Field(0.5, ge=0, lt=1, description="Probability of dropping a unit; the paper's.")
 
-    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "Conformer":
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D].
+
+        Patches of about a third of a second at 250 Hz attend to each other.
 
         Raises:
             BrainhiveError: if the window is shorter than the filters.
         """
-        return Conformer(channels, samples, dim, self.depth, self.dropout)
-
-
-TINY = Config(depth=1)
-
-
-class Conformer(nn.Module):
-    """Patches of about a third of a second at 250 Hz, which attend to each other."""
-
-    def __init__(self, channels: int, samples: int, dim: int, depth: int, dropout: float) -> None:
-        super().__init__()
-        self.size = (channels, samples)
-        patches = signal_shape.samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
-        self.patches = nn.Sequential(
+        patches = samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
+        embedding = nn.Sequential(
             nn.Conv2d(1, FILTERS, (1, KERNEL)),
             nn.Conv2d(FILTERS, FILTERS, (channels, 1)),
             nn.BatchNorm2d(FILTERS),
             nn.ELU(),
             nn.AvgPool2d((1, POOL), (1, STRIDE)),
-            nn.Dropout(dropout),
+            nn.Dropout(self.dropout),
             nn.Conv2d(FILTERS, FILTERS, 1),
         )
         layer = nn.TransformerEncoderLayer(
-            FILTERS, HEADS, EXPANSION * FILTERS, dropout, "gelu", batch_first=True, norm_first=True
+            FILTERS, HEADS, EXPANSION * FILTERS, self.dropout, "gelu", batch_first=True, norm_first=True
         )
-        self.transformer = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
-        self.project = projection_head(FILTERS * patches, dim, dropout)
+        return BrainEncoder(
+            picture=nn.Unflatten(1, (1, channels)),
+            patches=embedding,
+            sequence=PatchSequence(),
+            transformer=nn.TransformerEncoder(layer, self.depth, enable_nested_tensor=False),
+            flatten=nn.Flatten(),
+            project=projection_head(FILTERS * patches, dim, self.dropout),
+        )
 
-    def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
-        """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        signal_shape.check(signal, *self.size)
-        patches = self.patches(signal[:, None]).squeeze(2).transpose(1, 2)  # [B, T', F]
-        return self.project(self.transformer(patches).flatten(1))
+
+TINY = Config(depth=1)

@@ -6,8 +6,8 @@ from pydantic import Field
 from torch import nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.models.backbones._convolution import ConvolutionNet
-from brainhive_cli.models.signal_shape import samples_left
+from brainhive_cli.models.backbones._layers import BrainEncoder, convolution_encoder
+from brainhive_cli.models.signal_spec import samples_left
 
 FILTERS = (25, 50, 100, 200)
 POOL = 2
@@ -25,7 +25,7 @@ class Config(parts.Config):
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
 
-    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> ConvolutionNet:
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D].
 
         Raises:
@@ -40,7 +40,7 @@ class Config(parts.Config):
         layers += self._rest(first)
         for before, filters in pairwise(FILTERS):
             layers += [nn.Conv2d(before, filters, (1, self.kernel)), *self._rest(filters)]
-        return ConvolutionNet(channels, samples, nn.Sequential(*layers), features, dim, self.dropout)
+        return convolution_encoder(channels, nn.Sequential(*layers), features, dim, self.dropout)
 
     def _rest(self, filters: int) -> list[nn.Module]:
         """Make what follows the convolution of every block."""

@@ -4,8 +4,8 @@ from pydantic import Field
 from torch import nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.models.backbones._convolution import ConvolutionNet
-from brainhive_cli.models.signal_shape import samples_left
+from brainhive_cli.models.backbones._layers import BrainEncoder, convolution_encoder
+from brainhive_cli.models.signal_spec import samples_left
 
 TEMPORAL, SPATIAL = 8, 16
 LONG, SHORT = 64, 16
@@ -19,7 +19,7 @@ class Config(parts.Config):
 
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
 
-    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> ConvolutionNet:
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D].
 
         Raises:
@@ -39,7 +39,7 @@ class Config(parts.Config):
             nn.ELU(),
             nn.Dropout(self.dropout),
         )
-        return ConvolutionNet(channels, samples, layers, features, dim, self.dropout)
+        return convolution_encoder(channels, layers, features, dim, self.dropout)
 
 
 TINY = Config()

@@ -1,6 +1,7 @@
 """HAVIR: structure from early visual voxels and meaning from higher ones, decoded apart."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -9,9 +10,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models import signal_shape
-from brainhive_cli.models.backbones._residual import layers
-from brainhive_cli.models.backbones._semantic import PROJECTED, SemanticExtractor
+from brainhive_cli.models.backbones._layers import BySubject, dense_layers, refuse_sensors
 from brainhive_cli.models.backbones._structural import LATENT, MAPS, StructuralGenerator
 from brainhive_cli.models.blocks import Dropout
 from brainhive_cli.models.heads import Heads
@@ -19,6 +18,8 @@ from brainhive_cli.models.signal_spec import SignalSpec
 
 SPATIAL, SEMANTIC = "spatial", "semantic"
 """Sets of `signal.region_split` that the two streams read; without them both read all voxels."""
+PROJECTED = "_projected"
+"""After the name of a head: its tokens through the projector, for contrastive losses and retrieval."""
 Size = Annotated[int, Field(gt=0, le=2**16)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -81,26 +82,23 @@ class Havir(nn.Module):
 
     def __init__(self, config: Config, spec: SignalSpec, heads: Heads) -> None:
         super().__init__()
-        if spec.names or spec.samples != 1:
-            raise BrainhiveError(
-                f"the backbone havir takes voxels, not signals of {spec.samples} samples", "another backbone"
-            )
+        refuse_sensors("havir", spec)
         _check(heads, config.projector)
-        self.spec = spec
         self.projected = {name for name in heads if name.endswith(PROJECTED)}
-        own = {name: head for name, head in heads.items() if name in (LATENT, MAPS)}
-        plain = {name: head for name, head in heads.items() if name not in {*own, *self.projected}}
+        structural = {name: head for name, head in heads.items() if name in (LATENT, MAPS)}
+        semantic = {n: head for n, head in heads.items() if n not in {*structural, *self.projected}}
         hidden, blocks = config.hidden, config.blocks
         self.structural, self.semantic = None, None
         self.inputs, self.dropout = nn.ModuleDict(), Dropout(config.input_dropout)
-        if own:
+        if structural:
             decoder = (config.decoder_channels, config.decoder_layers, config.decoder_groups)
-            given = (own, hidden, blocks, config.structural_dropout, config.features, *decoder)
-            self.structural = StructuralGenerator(*given)
+            self.structural = StructuralGenerator(
+                structural, hidden, blocks, config.structural_dropout, config.features, *decoder
+            )
             self.inputs[SPATIAL] = _inputs(spec, SPATIAL, hidden, nn.SiLU(), bias=False)
-        if plain:
+        if semantic:
             sizes = (config.semantic_dropout, config.head_rank, config.projector)
-            self.semantic = SemanticExtractor(plain, hidden, blocks, *sizes)
+            self.semantic = SemanticExtractor(semantic, hidden, blocks, *sizes)
             self.inputs[SEMANTIC] = _inputs(spec, SEMANTIC, hidden, nn.GELU(), bias=True)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
@@ -116,32 +114,52 @@ class Havir(nn.Module):
     def _predict(
         self, signal: Tensor, subject_index: Tensor | None, projected: set[str] | None
     ) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         if self.structural is not None:
-            found |= self.structural(self._entered(SPATIAL, signal, subject_index))
+            outputs |= self.structural(self.dropout(self.inputs[SPATIAL](signal, subject_index)))
         if self.semantic is not None:
-            found |= self.semantic(self._entered(SEMANTIC, signal, subject_index), projected)
-        return found
+            hidden = self.dropout(self.inputs[SEMANTIC](signal, subject_index))
+            outputs |= self.semantic(hidden, projected)
+        return outputs
 
-    def _entered(self, stream: str, signal: Tensor, subject_index: Tensor | None) -> Tensor:
-        """Pass voxels through the input layers of their subjects: [B, H]."""
-        if subject_index is None:
-            known = ", ".join(map(str, self.spec.subjects))
-            raise BrainhiveError(
-                f"the backbone havir has input layers of subject {known} alone",
-                "fine-tune the model to the other subject first: mode=finetune",
-            )
-        if len(self.spec.subjects) == 1:
-            return self.dropout(self._of_subject(stream, signal, 0))
-        order = subject_index.argsort(stable=True)
-        parts = signal[order].split(subject_index.bincount().tolist())  # by the subject's place
-        found = [self._of_subject(stream, part, place) for place, part in enumerate(parts) if len(part)]
-        return self.dropout(torch.cat(found)[order.argsort()])
 
-    def _of_subject(self, stream: str, signal: Tensor, place: int) -> Tensor:
-        signal_shape.check(signal, self.spec.widths[place], 1)
-        found: Tensor = self.get_submodule(f"inputs.{stream}.{self.spec.subjects[place]}")(signal)
-        return found
+class SemanticExtractor(nn.Module):
+    """A hidden vector to CLIP's tokens: shared residual MLPs, and for each head a linear map and a projector.
+
+    Args:
+        heads: Any names; vectors [D] or tokens [S, D].
+        hidden: H, width of the residual MLPs.
+        blocks: How many of them.
+        dropout: Probability of dropping a unit in them.
+        rank: Width between the two factors of the map to a head; None is one matrix.
+        projector: Width of the projectors; 0 is none.
+
+    Source: BrainNetwork of MindEye1 (arXiv 2305.18274, MIT), which HAVIR (arXiv 2510.03122) follows.
+    """
+
+    def __init__(
+        self, heads: Heads, hidden: int, blocks: int, dropout: float, rank: int | None, projector: int
+    ) -> None:
+        super().__init__()
+        self.shapes = {name: head.shape for name, head in heads.items()}
+        self.mlp = nn.ModuleList(
+            nn.Sequential(*dense_layers(hidden, hidden, nn.GELU(), dropout, bias=True)) for _ in range(blocks)
+        )
+        self.lin1 = nn.ModuleDict({name: _map(hidden, head.width, rank) for name, head in heads.items()})
+        projectors = {
+            name: _projector(head.shape[-1], projector) for name, head in heads.items() if projector
+        }
+        self.projector = nn.ModuleDict(projectors)
+
+    def forward(self, x: Tensor, projected: set[str] | None = None) -> dict[str, Tensor]:
+        """Map [B, H] to the heads [B, *shape], and those of `projected` (default: all) through projectors."""
+        for block in self.mlp:
+            x = x + block(x)
+        outputs = {name: linear(x).unflatten(1, self.shapes[name]) for name, linear in self.lin1.items()}
+        for name, projector in self.projector.items():
+            if projected is None or name + PROJECTED in projected:
+                outputs[name + PROJECTED] = projector(outputs[name])
+        return outputs
 
 
 class InputLayer(nn.Sequential):
@@ -158,13 +176,12 @@ class InputLayer(nn.Sequential):
         chosen = None if places is None else torch.tensor(places)
         self.register_buffer("places", chosen, persistent=False)  # the spec holds them
 
-    def forward(self, signal: Tensor) -> Tensor:
-        """Map voxels [B, V, 1] to [B, H]."""
-        voxels = signal[..., 0]
+    def forward(self, voxels: Tensor) -> Tensor:
+        """Map voxels [B, V] to [B, H]."""
         return super().forward(voxels if self.places is None else voxels[:, self.places])
 
 
-def _inputs(spec: SignalSpec, stream: str, hidden: int, activation: nn.Module, bias: bool) -> nn.ModuleDict:
+def _inputs(spec: SignalSpec, stream: str, hidden: int, activation: nn.Module, bias: bool) -> BySubject:
     """Make the input layers of a stream, by the subject's number.
 
     Raises:
@@ -175,12 +192,12 @@ def _inputs(spec: SignalSpec, stream: str, hidden: int, activation: nn.Module, b
             f"heads of the backbone havir need voxels of {stream}, which signal.region_split lacks",
             f"name it there: signal.region_split={{{SPATIAL}: …, {SEMANTIC}: …}}",
         )
-    made = {}
-    for place, (subject, width) in enumerate(zip(spec.subjects, spec.widths, strict=True)):
-        places = spec.regions[stream][place] if stream in spec.regions else None
-        count = width if places is None else len(places)
-        made[str(subject)] = InputLayer(places, *layers(count, hidden, activation, 0.0, bias)[:-1])
-    return nn.ModuleDict(made)
+    layers = []
+    for place, width in enumerate(spec.widths):
+        voxels = spec.regions[stream][place] if stream in spec.regions else None
+        count = width if voxels is None else len(voxels)
+        layers.append(InputLayer(voxels, *dense_layers(count, hidden, activation, 0.0, bias)[:-1]))
+    return BySubject("havir", spec, layers)
 
 
 def _check(heads: Heads, projector: int) -> None:
@@ -196,3 +213,16 @@ def _check(heads: Heads, projector: int) -> None:
                 f"the head {name} is of a projector, on a head {source} of its shape",
                 f"a head {source} that predicts the same, and backbone.projector above 0",
             )
+
+
+def _map(hidden: int, width: int, rank: int | None) -> nn.Module:
+    if rank is None:
+        return nn.Linear(hidden, width)
+    return nn.Sequential(nn.Linear(hidden, rank, bias=False), nn.Linear(rank, width))
+
+
+def _projector(width: int, hidden: int) -> nn.Sequential:
+    widths = (width, hidden, hidden, width)
+    return nn.Sequential(
+        *(layer for a, b in pairwise(widths) for layer in (nn.LayerNorm(a), nn.GELU(), nn.Linear(a, b)))
+    )

@@ -5,8 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.models import signal_shape
-from brainhive_cli.models.backbones._head import projection_head
+from brainhive_cli.models.backbones._layers import projection_head
 
 
 class Config(parts.Config):
@@ -22,7 +21,7 @@ class Config(parts.Config):
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "LSTM":
         """Make the encoder for signals [B, C, T] and tokens [B, D]."""
-        return LSTM(channels, samples, dim, self.hidden, self.layers, self.dropout)
+        return LSTM(channels, dim, self.hidden, self.layers, self.dropout)
 
 
 TINY = Config(hidden=8)
@@ -31,18 +30,14 @@ TINY = Config(hidden=8)
 class LSTM(nn.Module):
     """Reads the signal sample by sample, from a state of zeros."""
 
-    def __init__(
-        self, channels: int, samples: int, dim: int, hidden: int, layers: int, dropout: float
-    ) -> None:
+    def __init__(self, channels: int, dim: int, hidden: int, layers: int, dropout: float) -> None:
         super().__init__()
-        self.size = (channels, samples)
         between = dropout if layers > 1 else 0.0
         self.lstm = nn.LSTM(channels, hidden, layers, batch_first=True, dropout=between)
         self.project = projection_head(hidden, dim, dropout)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        signal_shape.check(signal, *self.size)
         with torch.autocast(signal.device.type, enabled=False):  # cuDNN knows fp16, not bf16
             states, _ = self.lstm(signal.float().transpose(1, 2))  # [B, T, hidden]
         return self.project(states.mean(1))

@@ -3,7 +3,6 @@
 Source: RidgeRegression and BrainNetwork of MindEye2 (arXiv 2403.11207, MIT), whose parameter names are kept.
 """
 
-import re
 from typing import ClassVar, Literal
 
 import torch
@@ -11,19 +10,20 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.models import signal_shape
-from brainhive_cli.models.backbones._structural import MAPS, map_size, maps_projector
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.models.backbones._layers import BySubject, refuse_sensors
+from brainhive_cli.models.backbones._structural import MAPS, map_size, maps_projector, upsampler
 from brainhive_cli.models.blocks import Dropout
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models.weight_names import State, below, count_numbers, rename
 
 TEXT = "text"
 """The head of the tokens' mean, projected into the space of texts."""
 BLURRY = "blurry"
 """The head of an autoencoder's latent, from the mixer's output; `maps` come with it."""
-BLURRY_WEIGHTS = re.compile(r"backbone\.(blin1|bnorm|bupsampler|b_maps_projector)\.")
-"""How the names of its weights begin."""
+BLURRY_WEIGHTS = r"backbone\.(blin1|bnorm|bupsampler|b_maps_projector)\."
+"""How the names of its weights begin, as a pattern."""
 FEATURES, CHANNELS, BLURRY_DROPOUT = 64, (32, 64, 128), 0.3
 """Of the blurry branch: feature maps, channels of its decoder from the output on, and what is dropped."""
 
@@ -71,12 +71,7 @@ class MindEye2(nn.Module):
 
     def __init__(self, config: Config, spec: SignalSpec, heads: Heads) -> None:
         super().__init__()
-        if spec.names or spec.samples != 1:
-            raise BrainhiveError(
-                f"the backbone mindeye2 takes voxels, not signals of {spec.samples} samples",
-                "another backbone",
-            )
-        self.subjects, self.widths = spec.subjects, spec.widths
+        refuse_sensors("mindeye2", spec)
         self.image, (tokens, width) = _image_of(heads)
         self.ridge = Ridges(spec, config.hidden)
         blocks = config.blocks if config.mixer == "blocks" else 0
@@ -108,13 +103,12 @@ class MindEye2(nn.Module):
         subjects have it, too; a branch of blurry pictures is left out.
         """
         if self.backbone.blin1 is None:
-            state = {name: value for name, value in state.items() if not BLURRY_WEIGHTS.match(name)}
-        mixers = {name: value for name, value in state.items() if name.startswith("backbone.mixer_blocks")}
-        if not mixers or len(self.backbone.mixer_blocks1):
+            state = rename(state, {BLURRY_WEIGHTS: None})
+        plain = rename(state, {r"backbone\.mixer_blocks": None})
+        if len(plain) == len(state) or len(self.backbone.mixer_blocks1):
             return state
         weight, bias = (state[f"backbone.backbone_linear.{name}"] for name in ("weight", "bias"))
-        plain = {name: value for name, value in state.items() if name not in mixers}
-        return plain | {"backbone.backbone_linear.bias": bias + mixer_constant(mixers) * weight.sum(1)}
+        return plain | {"backbone.backbone_linear.bias": bias + mixer_constant(state) * weight.sum(1)}
 
 
 class Ridges(nn.Module):
@@ -122,32 +116,13 @@ class Ridges(nn.Module):
 
     def __init__(self, spec: SignalSpec, hidden: int) -> None:
         super().__init__()
-        self.subjects, self.widths = spec.subjects, spec.widths
-        pairs = zip(spec.subjects, spec.widths, strict=True)
-        self.linears = nn.ModuleDict({str(each): nn.Linear(width, hidden) for each, width in pairs})
+        maps = [nn.Linear(width, hidden) for width in spec.widths]
+        self.linears = BySubject("mindeye2", spec, maps)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
-        """Map voxels [B, V, 1] to [B, H], each by the map of its subject.
-
-        Raises:
-            BrainhiveError: for a subject without one, or one of other voxels.
-        """
-        if subject_index is None:
-            raise BrainhiveError(
-                f"mindeye2 has a ridge of subject {', '.join(map(str, self.subjects))} alone",
-                "fine-tune the model to the other subject first: mode=finetune",
-            )
-        if len(self.subjects) == 1:
-            return self._of(0, signal)
-        order = subject_index.argsort(stable=True)
-        counts = subject_index.bincount(minlength=len(self.subjects)).tolist()
-        found = [self._of(place, rows) for place, rows in enumerate(signal[order].split(counts)) if len(rows)]
-        return torch.cat(found)[order.argsort()]
-
-    def _of(self, place: int, signal: Tensor) -> Tensor:
-        signal_shape.check(signal, self.widths[place], 1)
-        found: Tensor = self.linears[str(self.subjects[place])](signal[..., 0])
-        return found
+        """Map voxels [B, V, 1] to [B, H], each by the map of its subject."""
+        mapped: Tensor = self.linears(signal, subject_index)
+        return mapped
 
 
 class Backbone(nn.Module):
@@ -168,15 +143,15 @@ class Backbone(nn.Module):
         self.clip_proj = nn.Sequential(*(layer for three in layers for layer in three))
         self.blin1: nn.Linear | None = None
         if BLURRY in heads:
-            from diffusers.models.autoencoders.vae import Decoder
-
             self.map_size = map_size(heads, BLURRY, 2 ** (len(CHANNELS) - 1))
             self.blin1 = nn.Linear(hidden, FEATURES * self.map_size[0] * self.map_size[1])
             self.bdropout = Dropout(BLURRY_DROPOUT)
             self.bnorm = nn.GroupNorm(1, FEATURES)
-            kinds = ("UpDecoderBlock2D",) * len(CHANNELS)
-            self.bupsampler = Decoder(FEATURES, heads[BLURRY].shape[0], kinds, CHANNELS, layers_per_block=1)
-            self.b_maps_projector = maps_projector(FEATURES, heads[MAPS].shape[-1]) if MAPS in heads else None
+            self.bupsampler = upsampler(FEATURES, heads[BLURRY].shape[0], CHANNELS)
+            self.b_maps_projector = None
+            if MAPS in heads:
+                map_width = heads[MAPS].shape[-1]
+                self.b_maps_projector = maps_projector(FEATURES, map_width, map_width, map_width)
 
     def mix(self, mapped: Tensor) -> Tensor:
         """Pass [B, H] through the mixer blocks: [B, H]."""
@@ -216,18 +191,16 @@ class Projection(nn.Module):
         return tokens.flatten(1, -2).mean(1) @ self.proj
 
 
-def mixer_constant(mixers: dict[str, Tensor]) -> Tensor:
+def mixer_constant(state: State) -> Tensor:
     """Compute what mixer blocks add to the ridge's outputs, from their weights: a scalar.
 
     Source: a LayerNorm over an axis of length 1 gives its bias, whatever it is given.
     """
-    numbers = sorted({int(name.split(".")[2]) for name in mixers if ".mixer_blocks2." in name})
     total = torch.zeros(())
-    for number in numbers:
-        own = f"backbone.mixer_blocks2.{number}"
-        hidden = mixers[f"{own}.1.0.weight"][0] * mixers[f"{own}.0.bias"] + mixers[f"{own}.1.0.bias"]
-        out = mixers[f"{own}.1.3.weight"][0] * nn.functional.gelu(hidden) + mixers[f"{own}.1.3.bias"]
-        total = total + out
+    for number in range(count_numbers(state, r"backbone\.mixer_blocks2\.(\d+)\.")):
+        block = below(state, f"backbone.mixer_blocks2.{number}.")
+        hidden = block["1.0.weight"][0] * block["0.bias"] + block["1.0.bias"]
+        total = total + block["1.3.weight"][0] * nn.functional.gelu(hidden) + block["1.3.bias"]
     return total
 
 

@@ -6,17 +6,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.backbones import mindeye2
 from brainhive_cli.models.backbones.with_prior import DENOISED
-from brainhive_cli.models.caption_tokens import OPEN_CLIP, CaptionTokens
-from brainhive_cli.models.decoded import Decoded
-from brainhive_cli.models.heads import Heads
+from brainhive_cli.models.clip_conditions import OPEN_CLIP, CaptionTokens
+from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models.weight_names import adapt
 
 IMAGE, MOTION, TEXT, MASK, LATENTS, CONCEPTS, CAPTION = HEADS = (
     *("image", "motion", "text", "mask", "latents", "concepts", "caption"),
@@ -27,10 +27,6 @@ AXES = {IMAGE: 2, MOTION: 3, TEXT: 1, MASK: 4, LATENTS: 4, CONCEPTS: 1, CAPTION:
 BLOCK = 20
 """Signals decoded at once: the reference's batch, whose clips `published` mixes."""
 Size = Annotated[int, Field(gt=0, le=2**20)]
-
-
-def _prior(value: Any) -> Any:
-    return None if value is None else parts.resolve("priors", value, "mindeye1")
 
 
 class Config(parts.Config):
@@ -47,7 +43,7 @@ class Config(parts.Config):
     brain: Annotated[mindeye2.Config, parts.part("backbones", "mindeye2")] = Field(
         "mindeye2", validate_default=True, description="Brain model that predicts the image tokens."
     )
-    prior: Annotated[Any, BeforeValidator(_prior)] = Field(
+    prior: Annotated[Any, parts.optional("priors", "mindeye1")] = Field(
         {"kind": "mindeye1", "heads": 32, "dim_head": 52},
         validate_default=True,
         description="Diffusion prior between the brain's tokens and those that decoders read; null: none.",
@@ -83,7 +79,7 @@ class Config(parts.Config):
             MissingData: if there is no such tokenizer.
         """
         _check(heads, self.frames)
-        if {MASK, LATENTS} & heads.keys() and any(each % self.groups for each in self.channels):
+        if {MASK, LATENTS} & heads.keys() and any(width % self.groups for width in self.channels):
             raise RecipeError(
                 f"channels {[*self.channels]} cannot be divided into {self.groups} groups",
                 "backbone.groups, a divisor of all",
@@ -131,18 +127,22 @@ class Neurons(nn.Module):
     """
 
     def __init__(self, config: Config, spec: SignalSpec, heads: Heads) -> None:
-        from brainhive_cli.models.backbones._caption_head import CaptionHead
-        from brainhive_cli.models.backbones._text_driven_decoder import TextDrivenDecoder
+        from brainhive_cli.models.backbones._neurons_decoders import (
+            CaptionHead,
+            ConceptHead,
+            MotionProjection,
+            TextDrivenDecoder,
+        )
 
         super().__init__()
-        self.config, self.names, self.shapes = config, tuple(heads), {n: h.shape for n, h in heads.items()}
-        own = {name: head for name, head in heads.items() if name in (IMAGE, TEXT)}
-        self.brain = mindeye2.MindEye2(config.brain, spec, own)
+        self.config, self.shapes = config, {name: head.shape for name, head in heads.items()}
+        heads_of_brain = {name: head for name, head in heads.items() if name in (IMAGE, TEXT)}
+        self.brain = mindeye2.MindEye2(config.brain, spec, heads_of_brain)
         tokens, width = heads[IMAGE].shape
         self.prior: Any = None
         if config.prior is not None:
-            of_head = {"tokens": tokens, "dim": width, "head": IMAGE}
-            self.prior = config.prior.model_copy(update=of_head).build({}, None)
+            sizes_of_head = {"tokens": tokens, "dim": width, "head": IMAGE}
+            self.prior = config.prior.model_copy(update=sizes_of_head).build({}, None)
         self.motion_proj = MotionProjection(width, config.frames)
         self.text_seg_dec: Any = None
         if {MASK, LATENTS} & heads.keys():
@@ -152,14 +152,15 @@ class Neurons(nn.Module):
             self.text_seg_dec = TextDrivenDecoder(width, text, *sizes, config.mode)
         self.text_dec: Any = None
         if CAPTION in heads:
-            gpt = (
+            self.text_dec = CaptionHead(
+                heads[TEXT].width,
+                heads[CAPTION].width,
+                config.vocabulary,
                 config.caption_width,
                 config.caption_layers,
                 config.caption_heads,
                 config.caption_positions,
             )
-            length = heads[CAPTION].width
-            self.text_dec = CaptionHead(heads[TEXT].width, length, config.vocabulary, *gpt)
         self.classifier: Any = None
         if CONCEPTS in heads:
             self.classifier = ConceptHead(width, config.concept_width, heads[CONCEPTS].width)
@@ -169,19 +170,19 @@ class Neurons(nn.Module):
 
         `image` are the brain's tokens; all others follow from those that the prior expects of them.
         """
-        return self.some(signal, subject_index, self.names)
+        return self.some(signal, subject_index, [*self.shapes])
 
     def some(self, signal: Tensor, subject_index: Tensor | None, names: Sequence[str]) -> dict[str, Tensor]:
         """Predict some heads, without the decoders that these do without."""
         brain = self.brain(signal, subject_index)[IMAGE]
         if set(names) == {IMAGE}:
             return {IMAGE: brain}
-        parts = []
+        blocks = []
         for rows in brain.split(BLOCK):
             tokens = rows if self.prior is None else self.prior.expected(rows)
-            parts.append(self._finished(self._decoded(tokens, names)))
-        found = {name: torch.cat([part[name] for part in parts]) for name in names}
-        return found | ({IMAGE: brain} if IMAGE in names else {})
+            blocks.append(_as_probabilities(self._decode_tokens(tokens, names)))
+        predicted = {name: torch.cat([block[name] for block in blocks]) for name in names}
+        return predicted | ({IMAGE: brain} if IMAGE in names else {})
 
     def learn(
         self, signal: Tensor, subject_index: Tensor, targets: Mapping[str, Tensor], context: Any
@@ -192,25 +193,29 @@ class Neurons(nn.Module):
         which all other heads follow. The noise is torch's.
         """
         tokens = brain = self.brain(signal, subject_index)[IMAGE]
-        further, replaced = {}, {}
+        denoised, replaced = {}, {}
         if self.prior is not None:
-            further[DENOISED], replaced[DENOISED] = self.prior.learn(brain, targets[IMAGE])
-            tokens = further[DENOISED] / self.prior.scale
-        return {**self._decoded(tokens, self.names, targets.get(CAPTION)), IMAGE: brain, **further}, replaced
+            denoised[DENOISED], replaced[DENOISED] = self.prior.learn(brain, targets[IMAGE])
+            tokens = denoised[DENOISED] / self.prior.scale
+        decoded = self._decode_tokens(tokens, [*self.shapes], targets.get(CAPTION))
+        return {**decoded, IMAGE: brain, **denoised}, replaced
 
     def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
         """Decode every head but `motion`, of which others are made; tokens are sampled by a seed a row."""
-        found = []
+        blocks = []
         for start in range(0, len(signal), BLOCK):
             rows = slice(start, start + BLOCK)
             subject = None if subject_index is None else subject_index[rows]
             tokens = self.brain(signal[rows], subject)[IMAGE]
             if self.prior is not None:
                 tokens = self.prior.sample(tokens, seeds[rows])
-            heads = self._finished(self._decoded(tokens, self.names))
-            texts = {} if self.words is None else {CAPTION: [*map(self.words.text, heads[CAPTION].tolist())]}
-            found.append(Decoded({name: each for name, each in heads.items() if name != MOTION}, texts))
-        return Decoded.join(found)
+            heads = _as_probabilities(self._decode_tokens(tokens, [*self.shapes]))
+            texts = {}
+            if self.words is not None:
+                texts[CAPTION] = [self.words.text(ids) for ids in heads[CAPTION].tolist()]
+            heads.pop(MOTION, None)
+            blocks.append(Decoded(heads, texts))
+        return Decoded.join(blocks)
 
     @cached_property
     def words(self) -> Any:
@@ -221,60 +226,31 @@ class Neurons(nn.Module):
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bring the weights of a model with mixer blocks to one without."""
-        prefix = "brain."
-        own = {n.removeprefix(prefix): state.pop(n) for n in list(state) if n.startswith(prefix)}
-        return state | {prefix + name: value for name, value in self.brain.adapted(own).items()}
+        return adapt(self.brain, state, "brain.")
 
-    def _decoded(
+    def _decode_tokens(
         self, tokens: Tensor, names: Sequence[str], caption: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Decode heads of image tokens [B, S, D]; captions are written unless their ids [B, L] are given."""
         motion = self.motion_proj(tokens)  # [B, F, S, D]
-        found = {IMAGE: tokens, MOTION: motion}
-        text = found[TEXT] = None if self.brain.clipproj is None else self.brain.clipproj(motion)
+        text = None if self.brain.clipproj is None else self.brain.clipproj(motion)  # [B, E]
+        decoded = {IMAGE: tokens, MOTION: motion, TEXT: text}
         if {MASK, LATENTS} & {*names}:
-            for name, each in self.text_seg_dec(motion, text).items():
-                found[name] = _resized(each, self.shapes[name][-2:]) if name in self.shapes else each
+            for name, maps in self.text_seg_dec(motion, text).items():
+                decoded[name] = _resized(maps, self.shapes[name][-2:]) if name in self.shapes else maps
         if CONCEPTS in names:
-            found[CONCEPTS] = self.classifier(motion)
+            decoded[CONCEPTS] = self.classifier(motion)
         if CAPTION in names:
             if caption is None:
-                found[CAPTION] = self.text_dec.write(text, self.words.end)
+                decoded[CAPTION] = self.text_dec.write(text, self.words.end)
             else:
-                found[CAPTION] = self.text_dec(text, caption.long())
-        return {name: found[name] for name in names}
-
-    def _finished(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Turn logits into probabilities, as targets have them."""
-        return {name: each.sigmoid() if name in (MASK, CONCEPTS) else each for name, each in found.items()}
+                decoded[CAPTION] = self.text_dec(text, caption.long())
+        return {name: decoded[name] for name in names}
 
 
-class MotionProjection(nn.Module):
-    """A linear map of each image token to those of all frames."""
-
-    def __init__(self, width: int, frames: int) -> None:
-        super().__init__()
-        self.frames = frames
-        self.motion_proj = nn.Linear(width, width * frames)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens [B, S, D] to [B, F, S, D]."""
-        found: Tensor = self.motion_proj(tokens)
-        return found.unflatten(-1, (-1, self.frames)).permute(0, 3, 1, 2)
-
-
-class ConceptHead(nn.Module):
-    """Two linear maps of the mean of a clip's tokens to the logits of concepts."""
-
-    def __init__(self, width: int, hidden: int, concepts: int) -> None:
-        super().__init__()
-        self.vision_proj_channel = nn.Linear(width, hidden)
-        self.classifier = nn.Linear(hidden, concepts)
-
-    def forward(self, motion: Tensor) -> Tensor:
-        """Map tokens [B, F, S, D] to logits [B, K]."""
-        found: Tensor = self.classifier(self.vision_proj_channel(motion.mean((1, 2))))
-        return found
+def _as_probabilities(heads: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Turn logits into probabilities, as targets have them."""
+    return {name: head.sigmoid() if name in (MASK, CONCEPTS) else head for name, head in heads.items()}
 
 
 def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -295,8 +271,8 @@ def _check(heads: Heads, frames: int) -> None:
     for name, head in heads.items():
         shape = list(head.shape)
         if len(shape) != AXES[name] or (AXES[name] > 2 and shape[0] != frames):
-            of = f", for {frames} frames" if AXES[name] > 2 else ""
+            needed = f"{AXES[name]} axes" + (f", for {frames} frames" if AXES[name] > 2 else "")
             raise RecipeError(
-                f"the target of the head {name} has the shape {shape}: it needs {AXES[name]} axes{of}",
+                f"the target of the head {name} has the shape {shape}: it needs {needed}",
                 "another encoder, with views: all for every frame of a clip, or backbone.frames",
             )

@@ -5,8 +5,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.models import signal_shape
-from brainhive_cli.models.backbones._head import projection_head
+from brainhive_cli.models.backbones._layers import BrainEncoder, projection_head
 
 
 class Config(parts.Config):
@@ -20,37 +19,22 @@ class Config(parts.Config):
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
 
-    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "ResNet1d":
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D]."""
-        return ResNet1d(channels, samples, dim, self.filters, self.kernel, self.dropout)
+        first, blocks = self.filters[0], nn.Sequential()
+        stem = nn.Sequential(
+            nn.Conv1d(channels, first, self.kernel, padding=self.kernel // 2, bias=False),
+            nn.BatchNorm1d(first),
+            nn.ReLU(),
+        )
+        for before, after in zip((first, *self.filters), self.filters, strict=False):
+            blocks.append(Block(before, after, self.kernel, self.dropout))
+            samples = -(-samples // 2)
+        head = projection_head(self.filters[-1] * samples, dim, self.dropout)
+        return BrainEncoder(stem=stem, blocks=blocks, flatten=nn.Flatten(), project=head)
 
 
 TINY = Config(filters=(8, 8), kernel=3)
-
-
-class ResNet1d(nn.Module):
-    """A convolution, residual blocks, and the head over what is left of time."""
-
-    def __init__(
-        self, channels: int, samples: int, dim: int, filters: tuple[int, ...], kernel: int, dropout: float
-    ) -> None:
-        super().__init__()
-        self.size = (channels, samples)
-        self.stem = nn.Sequential(
-            nn.Conv1d(channels, filters[0], kernel, padding=kernel // 2, bias=False),
-            nn.BatchNorm1d(filters[0]),
-            nn.ReLU(),
-        )
-        self.blocks = nn.Sequential()
-        for before, after in zip((filters[0], *filters), filters, strict=False):
-            self.blocks.append(Block(before, after, kernel, dropout))
-            samples = -(-samples // 2)
-        self.project = projection_head(filters[-1] * samples, dim, dropout)
-
-    def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
-        """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        signal_shape.check(signal, *self.size)
-        return self.project(self.blocks(self.stem(signal)).flatten(1))
 
 
 class Block(nn.Module):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import ClassVar, cast
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -96,12 +97,12 @@ class Ridge(nn.Module):
             raise BrainhiveError(
                 "a ridge knows the subjects it was fitted on only", "fit one to this subject"
             )
-        found = {name: signal.new_empty(len(signal), *head.shape) for name, head in self.heads.items()}
+        predicted = {name: signal.new_empty(len(signal), *head.shape) for name, head in self.heads.items()}
         for index in subject_index.unique().tolist():
             rows = subject_index == index
             for name, values in self._map(self.subjects[index])(signal[rows]).items():
-                found[name][rows] = values.unflatten(1, self.heads[name].shape).to(found[name])
-        return found
+                predicted[name][rows] = values.unflatten(1, self.heads[name].shape).to(predicted[name])
+        return predicted
 
     @torch.no_grad()
     def fit(self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor) -> None:
@@ -113,24 +114,24 @@ class Ridge(nn.Module):
             targets: Targets of some of them.
             held_out: Signals [M, C, T] that spread is measured on; without any, the training's are.
         """
-        own = self._map(subject)
-        scores, singular = own.project(signal)  # [N, K], [K]
+        ridge = self._map(subject)
+        scores, singular = ridge.project(signal)  # [N, K], [K]
         totals = {name: torch.zeros(2, head.width, device=signal.device) for name, head in self.heads.items()}
         at_once = max(1, NUMBERS // sum(head.width for head in self.heads.values()))
         for start in range(0, len(signal), at_once):
             rows = slice(start, min(start + at_once, len(signal)))
             for name, values in targets(rows).items():
                 flat = values.flatten(1).float()
-                own.weight[name] += scores[rows].T @ flat
+                ridge.weight[name] += scores[rows].T @ flat
                 totals[name] += torch.stack([flat.sum(0), flat.square().sum(0)])
         for name, (total, squares) in totals.items():
             mean = total / len(signal)
-            own.weight[name] *= (singular / (singular.square() + self.alpha[name]))[:, None]
+            ridge.weight[name] *= (singular / (singular.square() + self.alpha[name]))[:, None]
             if self.standardise:
                 spread = (squares / len(signal) - mean.square()).clamp(min=0).sqrt()
-                own.weight[name] *= _ratio(spread, own.spread(name, singular, len(signal), held_out))
-            own.bias[name].copy_(mean)
-        own.finish()
+                ridge.weight[name] *= _ratio(spread, ridge.spread(name, singular, len(signal), held_out))
+            ridge.bias[name].copy_(mean)
+        ridge.finish()
 
     def _map(self, subject: int) -> "Map":
         return cast(Map, self.maps[str(subject)])
@@ -147,18 +148,18 @@ class Map(nn.Module):
 
     def __init__(self, width: int, components: int | None, heads: Heads) -> None:
         super().__init__()
-        count = min(components or width, width)
+        self.count = min(components or width, width)
         self.mean, self.is_reduced = _fixed(width), components is not None
         if self.is_reduced:
-            self.basis = _fixed(width, count)
-        self.weight = nn.ParameterDict({name: _fixed(count, head.width) for name, head in heads.items()})
+            self.basis = _fixed(width, self.count)
+        self.weight = nn.ParameterDict({name: _fixed(self.count, head.width) for name, head in heads.items()})
         self.bias = nn.ParameterDict({name: _fixed(head.width) for name, head in heads.items()})
 
     def forward(self, signal: Tensor) -> dict[str, Tensor]:
         """Map signals [B, C, T] to [B, outputs] by head."""
         centred = signal.flatten(1).to(self.mean) - self.mean
-        taken = centred @ self.basis if self.is_reduced else centred
-        return {name: taken @ self.weight[name] + self.bias[name] for name in self.weight}
+        components = centred @ self.basis if self.is_reduced else centred
+        return {name: components @ self.weight[name] + self.bias[name] for name in self.weight}
 
     def project(self, signal: Tensor) -> tuple[Tensor, Tensor]:
         """Keep mean and components of training signals [N, C, T].
@@ -171,28 +172,21 @@ class Map(nn.Module):
         centred = flat - flat.mean(0)
         is_wide = centred.shape[1] > len(centred)
         gram = centred @ centred.T if is_wide else centred.T @ centred
-        squared, vectors = (each.flip(-1) for each in torch.linalg.eigh(gram))
+        squared, vectors = (values.flip(-1) for values in torch.linalg.eigh(gram))  # the largest first
         rank = int((squared > squared[0] * torch.finfo(torch.float64).eps * len(gram)).sum())
-        count = min(rank, self._count)
+        count = min(rank, self.count)
         singular, vectors = squared[:count].sqrt(), vectors[:, :count]
         basis = centred.T @ vectors / singular if is_wide else vectors  # [V, K]
         scores = vectors if is_wide else centred @ basis / singular
-        empty = self._count - count
-        self._basis = torch.nn.functional.pad(basis, (0, empty)).float()
-        return (
-            torch.nn.functional.pad(scores, (0, empty)).float(),
-            torch.nn.functional.pad(singular, (0, empty)).float(),
-        )
-
-    @property
-    def _count(self) -> int:
-        return len(next(iter(self.weight.values())))
+        empty = (0, self.count - count)
+        self._basis = F.pad(basis, empty).float()
+        return F.pad(scores, empty).float(), F.pad(singular, empty).float()
 
     def spread(self, name: str, singular: Tensor, count: int, held_out: Tensor) -> Tensor:
         """Return the standard deviation of each output: of held-out signals [M, C, T], or of the N fitted."""
         if len(held_out) > 1:
-            taken = (held_out.flatten(1).to(self.mean) - self.mean) @ self._basis
-            return (taken @ self.weight[name]).std(0, correction=0)
+            components = (held_out.flatten(1).to(self.mean) - self.mean) @ self._basis
+            return (components @ self.weight[name]).std(0, correction=0)
         return (singular[:, None] * self.weight[name]).square().sum(0).div(count).sqrt()
 
     def finish(self) -> None:

@@ -1,12 +1,13 @@
 """TSConv: temporal convolution, pooling, then spatial convolution over the channels."""
 
+import torch
+import torch.nn.functional as F
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.models.backbones._convolution import ConvolutionNet
-from brainhive_cli.models.backbones._pooled import PooledConvolution
-from brainhive_cli.models.signal_shape import samples_left
+from brainhive_cli.models.backbones._layers import BrainEncoder, convolution_encoder
+from brainhive_cli.models.signal_spec import samples_left
 
 FILTERS = 40
 KERNEL = 25
@@ -19,7 +20,7 @@ class Config(parts.Config):
 
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
 
-    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> ConvolutionNet:
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D].
 
         Raises:
@@ -27,7 +28,7 @@ class Config(parts.Config):
         """
         features = FILTERS * samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
         layers = convolutions(channels, self.dropout)
-        return ConvolutionNet(channels, samples, layers, features, dim, self.dropout)
+        return convolution_encoder(channels, layers, features, dim, self.dropout)
 
 
 TINY = Config()
@@ -45,3 +46,28 @@ def convolutions(channels: int, dropout: float) -> nn.Sequential:
         nn.ELU(),
         nn.Dropout(dropout),
     )
+
+
+class PooledConvolution(nn.Conv2d):
+    """`Conv2d(1, filters, (1, kernel))` and `AvgPool2d((1, pool), (1, stride))`, under the former's names.
+
+    Both are linear, so they are one convolution, with the kernel smeared over the pooling window. It makes
+    only the samples that pooling leaves: on a CPU, NICE trains four (fp32) to six times (bf16) as fast.
+
+    Args:
+        filters: F.
+        kernel: Samples of the kernel.
+        pool: Samples of the pooling window.
+        stride: Samples from one window to the next.
+    """
+
+    def __init__(self, filters: int, kernel: int, pool: int, stride: int) -> None:
+        super().__init__(1, filters, (1, kernel), stride=(1, stride))
+        self.pool = pool
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """Map [B, 1, C, T] to [B, F, C, T']."""
+        with torch.autocast(signal.device.type, enabled=False):
+            window = self.weight.new_full((1, 1, 1, self.pool), 1 / self.pool)
+            kernel = F.conv2d(self.weight, window, padding=(0, self.pool - 1))  # [F, 1, 1, kernel + pool - 1]
+        return F.conv2d(signal, kernel, self.bias, self.stride)

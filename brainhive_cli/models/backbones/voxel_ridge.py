@@ -8,9 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.models import signal_shape
-from brainhive_cli.models.blocks import Stack
-from brainhive_cli.models.subject_bank import rows_of
+from brainhive_cli.models.blocks import Stack, rows_of
 
 
 class Config(parts.Config):
@@ -53,7 +51,7 @@ class VoxelRidge(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.size = (channels, samples)
+        self.channels = channels
         self.l2 = l2
         reach = (channels * samples) ** -0.5  # as nn.Linear starts
         self.weight = nn.Parameter(torch.empty(subjects, channels * samples, hidden).uniform_(-reach, reach))
@@ -63,9 +61,7 @@ class VoxelRidge(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, V, 1] of subjects [B] as tokens [B, D]; None is through the mean map."""
-        if signal.ndim == 3 and 0 < signal.shape[1] < self.size[0]:
-            signal = F.pad(signal, (0, 0, 0, self.size[0] - signal.shape[1]))
-        signal_shape.check(signal, *self.size)
+        signal = F.pad(signal, (0, 0, 0, self.channels - signal.shape[1]))
         weight = _Penalised.apply(self.weight, self.l2)
         mapped = _mapped(signal.flatten(1), weight, subject_index) + rows_of(
             self.bias, subject_index
@@ -79,7 +75,7 @@ def _mapped(signal: Tensor, weight: Tensor, subject_index: Tensor | None) -> Ten
         return signal @ weight.mean(0)
     order = torch.argsort(subject_index)
     counts = torch.bincount(subject_index, minlength=len(weight)).tolist()
-    mapped = [rows @ own for rows, own in zip(signal[order].split(counts), weight, strict=True)]
+    mapped = [rows @ matrix for rows, matrix in zip(signal[order].split(counts), weight, strict=True)]
     return torch.cat(mapped)[torch.argsort(order)]
 
 

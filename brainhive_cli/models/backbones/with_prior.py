@@ -10,14 +10,12 @@ from torch import Tensor, nn
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models import backbones
-from brainhive_cli.models.decoded import Decoded
-from brainhive_cli.models.heads import Heads
+from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models.weight_names import adapt
 
 DENOISED = "denoised"
 """The further output in training: what the prior makes of noised tokens, and their target."""
-BRAIN = "brain."
-"""Before the names of the brain model's weights."""
 BLOCK = 32
 """Signals whose tokens are sampled at once: attention over 515 tokens needs 13 MB a row and layer."""
 
@@ -50,8 +48,8 @@ class Config(parts.Config):
     @property
     def streams(self) -> tuple[str, ...] | None:
         """Streams of its brain model; None where it does not name them."""
-        found: tuple[str, ...] | None = getattr(self.backbone, "streams", None)
-        return found
+        streams: tuple[str, ...] | None = getattr(self.backbone, "streams", None)
+        return streams
 
     def build(self, spec: SignalSpec, heads: Heads) -> "WithPrior":
         """Make both.
@@ -59,14 +57,14 @@ class Config(parts.Config):
         Raises:
             RecipeError: if there is no such head, or it is not tokens.
         """
-        name = self.prior.head
-        if name not in heads or len(heads[name].shape) != 2:
-            tokens = [head for head, each in heads.items() if len(each.shape) == 2]
+        head_name = self.prior.head
+        if head_name not in heads or len(heads[head_name].shape) != 2:
+            tokens = [name for name, head in heads.items() if len(head.shape) == 2]
             raise RecipeError(
-                f"backbone.prior.head is {name!r}, and needs to be a head of tokens",
+                f"backbone.prior.head is {head_name!r}, and needs to be a head of tokens",
                 f"heads of tokens: {', '.join(tokens) or 'none'}",
             )
-        count, dim = heads[name].shape
+        count, dim = heads[head_name].shape
         prior = self.prior.model_copy(update={"tokens": count, "dim": dim}).build({}, None)
         brain: Any = backbones.build(self.backbone, spec, heads)
         if self.condition == "voxel_tokens" and not hasattr(brain, "with_voxel_tokens"):
@@ -74,7 +72,7 @@ class Config(parts.Config):
                 f"backbone.condition is voxel_tokens, which {self.backbone.kind} does not have",
                 "backbone.condition=head, or backbone.backbone.kind=mindeye2",
             )
-        return WithPrior(brain, prior, heads, name, self.condition == "voxel_tokens")
+        return WithPrior(brain, prior, heads, head_name, self.condition == "voxel_tokens")
 
 
 TINY = Config(
@@ -107,8 +105,9 @@ class WithPrior(nn.Module):
             condition, predicted = self.brain.with_voxel_tokens(signal, subject_index)
             replaced: dict[str, Tensor] = {}
         else:
-            given = (self.brain, self.heads, signal, subject_index, targets, context)
-            predicted, replaced = backbones.learn(*given)
+            predicted, replaced = backbones.learn(
+                self.brain, self.heads, signal, subject_index, targets, context
+            )
             condition = predicted[self.head]
         denoised, target = self.prior.learn(condition, targets[self.head])
         return {**predicted, DENOISED: denoised}, {**replaced, DENOISED: target}
@@ -117,19 +116,14 @@ class WithPrior(nn.Module):
         """Decode every head, [B, *shape] by name; the tokens of the prior's are sampled by one seed a row."""
         if self.takes_inner:
             condition, predicted = self.brain.with_voxel_tokens(signal, subject_index)
-            found = Decoded(predicted)
+            decoded = Decoded(predicted)
         else:
-            found = backbones.decode(self.brain, self.heads, signal, subject_index, seeds)
-            condition = found.tensors[self.head]
+            decoded = backbones.decode(self.brain, self.heads, signal, subject_index, seeds)
+            condition = decoded.tensors[self.head]
         blocks = [slice(start, start + BLOCK) for start in range(0, len(seeds), BLOCK)]
         sampled = torch.cat([self.prior.sample(condition[rows], seeds[rows]) for rows in blocks])
-        return Decoded({**found.tensors, self.head: sampled}, found.texts)
+        return Decoded({**decoded.tensors, self.head: sampled}, decoded.texts)
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bring the weights of a model with more parts to this one, where its brain model says how."""
-        adapted: Any = getattr(self.brain, "adapted", None)
-        if adapted is None:
-            return state
-        brain = {name.removeprefix(BRAIN): state[name] for name in state if name.startswith(BRAIN)}
-        prior = {name: value for name, value in state.items() if not name.startswith(BRAIN)}
-        return prior | {BRAIN + name: value for name, value in adapted(brain).items()}
+        return adapt(self.brain, state, "brain.")

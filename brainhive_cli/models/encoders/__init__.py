@@ -25,16 +25,12 @@ from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import split
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     import torch
 
 Reads = Literal["pixels", "captions", "masks", "labels"]
 """What of a stimulus an encoder may encode."""
 EMBEDDING = "embedding"
 """The output that a family is usually used by."""
-COMPLETE = "give a complete folder, or the hub reference"
-"""What to do about a folder that lacks files."""
 
 
 class ModelConfig(BaseModel):
@@ -80,9 +76,9 @@ class Encoder:
         """Preprocess several pictures, captions or masks, such as the frames of a clip: [K, …]."""
         import torch
 
-        if self.preprocess_batch is not None and len({each.size for each in stimuli}) == 1:
+        if self.preprocess_batch is not None and len({picture.size for picture in stimuli}) == 1:
             return self.preprocess_batch(stimuli)
-        return torch.stack([self.preprocess(one) for one in stimuli])
+        return torch.stack([self.preprocess(stimulus) for stimulus in stimuli])
 
     @cached_property
     def module(self) -> "torch.nn.Module":
@@ -92,8 +88,8 @@ class Encoder:
         """
         import torch
 
-        made = self.network if isinstance(self.network, torch.nn.Module) else self.network()
-        return made.eval().requires_grad_(False)
+        network = self.network if isinstance(self.network, torch.nn.Module) else self.network()
+        return network.eval().requires_grad_(False)
 
 
 class EncoderConfig(parts.Config):
@@ -145,8 +141,8 @@ class EncoderConfig(parts.Config):
     @property
     def encodes(self) -> Reads:
         """What of a stimulus is encoded."""
-        found: Reads = getattr(self, "reads", "pixels")
-        return found
+        reads: Reads = getattr(self, "reads", "pixels")
+        return reads
 
     @model_validator(mode="after")
     def _replaces_what_it_reads(self) -> Self:
@@ -234,6 +230,34 @@ class EncoderConfig(parts.Config):
         raise NotImplementedError
 
 
+class AlignedConfig(EncoderConfig):
+    """An encoder called `base+alignment`, after its file `base_alignment.py`."""
+
+    def _base_name(self) -> str:
+        name = "+".join(self.kind.rsplit("-", 1))
+        source = getattr(self, "source", None)
+        return name if source == type(self).model_fields["source"].default else f"{name}--{slug(str(source))}"
+
+
+class AnnotationConfig(EncoderConfig):
+    """Masks, labels or captions as they are, in the form that a head is compared with."""
+
+    usual_cosine = (-1.0, 1.0)
+    usual_repeats = 1.0
+    usual_dead: ClassVar[float] = 1.0
+
+    @property
+    def is_here(self) -> bool:
+        """Always: there are no weights."""
+        return True
+
+    def built(self, preprocess: "Callable[[Any], torch.Tensor]", words: str) -> Encoder:
+        """Make the encoder of what is read, whose preprocessing is all that it does."""
+        import torch
+
+        return Encoder(torch.nn.Identity(), preprocess, words, reads=self.encodes)
+
+
 def located(source: str) -> Any:
     """Make the field `source` with a default."""
     return Field(source, description="the same layout elsewhere, or `random`")
@@ -257,68 +281,6 @@ def joined(configs: Sequence[EncoderConfig]) -> EncoderConfig:
     )
 
 
-def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
-    """Find the folder of an encoder's weights; what is on this machine is used as it is, without a network.
-
-    Returns:
-        The folder, and its description for a store's attributes.
-
-    Raises:
-        MissingData: if the folder lacks what the encoder needs.
-    """
-    from brainhive_cli.core import weights
-
-    source: str = getattr(config, "source", "")
-    here = [p for p in config.weight_files if hub.holds(source, config.config_files, (p,))]
-    for pattern in here[:1] or config.weight_files:
-        folder = hub.folder(source, allow=(*config.config_files, pattern), local=bool(here))
-        require(folder, *config.config_files)
-        for name in config.config_files:
-            written = documents.read(folder / name, dict[str, Any], documents.DOWNLOAD, MissingData)
-            weights.check_sizes(written, folder / name)
-        if any(folder.glob(pattern)):
-            return folder, weights_of(source, folder, (pattern,))
-    raise MissingData(f"{folder} has no {' or '.join(config.weight_files)}", COMPLETE)
-
-
-def loading(config: EncoderConfig, folder: Path) -> "AbstractContextManager[None]":
-    """Verify an encoder's weights, and load them with the errors of `weights.reading`."""
-    from brainhive_cli.core import weights
-
-    found = [file for pattern in config.weight_files for file in folder.glob(pattern)]
-    return weights.reading(folder, files=[file for file in found if file.suffix != ".json"])
-
-
-def require(folder: Path, *names: str, way: str = COMPLETE) -> None:
-    """Raise MissingData, with the `way` to get them, unless the folder holds each of these files."""
-    absent = [name for name in names if not (folder / name).is_file()]
-    if absent:
-        raise MissingData(f"{folder} has no {', '.join(absent)}", way)
-
-
-def require_all(absent: Sequence[str], where: Path) -> None:
-    """Raise MissingData if weights are absent, which libraries would fill with noise."""
-    if absent:
-        raise MissingData(
-            f"{where} lacks {len(absent)} weights of its network: {', '.join(sorted(absent)[:3])} …",
-            "fetch it again, or give a complete checkpoint",
-        )
-
-
-def weights_of(source: str, folder: Path, files: Sequence[str] = hub.WEIGHTS) -> dict[str, str]:
-    """Describe weights, the files of a folder that match the patterns, for a store's attributes."""
-    return {"source": source, "revision": hub.revision(folder), "digest": hub.digest(folder, files)}
-
-
-def untrained(make: "Callable[[], torch.nn.Module]") -> "torch.nn.Module":
-    """Make a network with random weights, the same every time."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):  # by default all GPUs, which would be woken
-        torch.manual_seed(0)
-        return make()
-
-
 def resolve(reference: Any) -> EncoderConfig:
     """Turn an encoder's name, reference or mapping into its Config.
 
@@ -338,29 +300,24 @@ def _knobs(reference: str) -> Any:
     if reference.startswith(("hub:", "demo:")):
         return {"kind": "reference", "source": reference}
     name, _, output = reference.partition(":")
-    known = _known(name)
-    if known:  # also where there is a folder of that name
-        return {**known, "output": output} if output else known
-    return {"kind": "reference", "source": reference} if os.path.isdir(home.located(reference)) else reference
-
-
-def _known(name: str) -> dict[str, str]:
-    """Read the name of an encoder or of a variant of one; empty for other names."""
-    if parts.is_kind("encoders", name):
-        return {"kind": name}
+    output_knob = {"output": output} if output else {}
+    if parts.is_kind("encoders", name):  # also where there is a folder of that name
+        return {"kind": name, **output_knob}
     name = parts.name_of(name)
     kind = name.partition("-")[0]
     variants = parts.load("encoders", kind).Config.variants if parts.is_kind("encoders", kind) else {}
-    return {"kind": kind, "source": variants[name]["source"]} if name in variants else {}
+    if name in variants:
+        return {"kind": kind, "source": variants[name]["source"], **output_knob}
+    return {"kind": "reference", "source": reference} if os.path.isdir(home.located(reference)) else reference
 
 
 def resolve_all(references: Any) -> Any:
     """Turn a list of references, or `a,b`, into Configs, one an output, each once."""
-    found = split(references)
-    if not isinstance(found, list | tuple):
-        return found
-    each = [one for reference in found for one in resolve(reference).outputs]
-    return list({one.model_dump_json(): one for one in each}.values())
+    references = split(references)
+    if not isinstance(references, list | tuple):
+        return references
+    configs = [config for reference in references for config in resolve(reference).outputs]
+    return list({config.model_dump_json(): config for config in configs}.values())
 
 
 Encoders = Annotated[list[SerializeAsAny[EncoderConfig]], BeforeValidator(resolve_all)]

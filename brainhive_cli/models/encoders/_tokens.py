@@ -1,7 +1,7 @@
 """The outputs of a vision transformer: its embedding, its tokens and those of its blocks, in one forward."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -56,6 +56,18 @@ class Anatomy:
     has_class: bool
 
 
+class Tower(nn.Module):
+    """A network, by a function of it and of what it encodes."""
+
+    def __init__(self, tower: nn.Module, encode: Callable[[Any, Tensor], Any]) -> None:
+        super().__init__()
+        self.tower, self.encode = tower, encode
+
+    def forward(self, inputs: Tensor) -> Any:
+        """Encode pictures [B, 3, H, W], or token ids [B, S]."""
+        return self.encode(self.tower, inputs)
+
+
 class Outputs(nn.Module):
     """Gives several outputs of a network from one forward pass.
 
@@ -78,9 +90,9 @@ class Outputs(nn.Module):
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Encode pictures [B, 3, H, W]: [B, D] or [B, S, D], or a list of these."""
         embedding = self.network(images)
-        found = [embedding if one == EMBEDDING else self._read(one) for one in self._names]
+        outputs = [embedding if name == EMBEDDING else self._read(name) for name in self._names]
         self._tokens.clear()
-        return found[0] if isinstance(self.output, str) else found
+        return outputs[0] if isinstance(self.output, str) else outputs
 
     @property
     def _names(self) -> list[str]:

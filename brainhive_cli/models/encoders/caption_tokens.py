@@ -5,9 +5,8 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from brainhive_cli.models.caption_tokens import OPEN_CLIP, CaptionTokens
-from brainhive_cli.models.encoders import Encoder
-from brainhive_cli.models.encoders._annotations import AnnotationConfig
+from brainhive_cli.models.clip_conditions import OPEN_CLIP, CaptionTokens
+from brainhive_cli.models.encoders import AnnotationConfig, Encoder
 
 
 class Config(AnnotationConfig):

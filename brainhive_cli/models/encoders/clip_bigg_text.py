@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.models.caption_tokens import CaptionTokens
-from brainhive_cli.models.encoders import Encoder, EncoderConfig, fetch, located, open_clip, untrained
+from brainhive_cli.models.clip_conditions import CaptionTokens
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, open_clip
+from brainhive_cli.models.encoders._weights import fetch, untrained
 from brainhive_cli.models.encoders.clip_bigg_tokens import SOURCE
 
 LENGTH = 77
@@ -61,5 +62,5 @@ class _Pooled(nn.Module):
         self.model = model
 
     def forward(self, ids: Tensor) -> Tensor:
-        found: Tensor = self.model.encode_text(ids)
-        return found
+        embeddings: Tensor = self.model.encode_text(ids)
+        return embeddings

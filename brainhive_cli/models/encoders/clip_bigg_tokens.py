@@ -37,21 +37,22 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare image tower and transform."""
-        given = {"source": self.source, "output": "patches", "architecture": self.architecture}
-        made = open_clip.Config(**given).build()
+        encoder = open_clip.Config(
+            source=self.source, output="patches", architecture=self.architecture
+        ).build()
         if self.mode == "right":
-            return made
-        white = made.preprocess(Image.new("RGB", (64, 64), "white"))
+            return encoder
+        white = encoder.preprocess(Image.new("RGB", (64, 64), "white"))
 
         def half_way(pictures: Sequence[Any]) -> Tensor:
             """Map x to (x + 1) / 2, which is half way to white, also once it is normalised."""
-            return made.preprocess_all(pictures).add_(white).div_(2)
+            return encoder.preprocess_all(pictures).add_(white).div_(2)
 
         steps: dict[str, Any] = {
             "preprocess": lambda picture: half_way([picture])[0],
             "preprocess_batch": half_way,
         }
-        return replace(made, **steps, preprocessing=f"{made.preprocessing}, half way to white")
+        return replace(encoder, **steps, preprocessing=f"{encoder.preprocessing}, half way to white")
 
 
 TINY = Config(source="random", architecture=open_clip.TINY.architecture)

@@ -7,8 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.models.encoders import Encoder
-from brainhive_cli.models.encoders._annotations import AnnotationConfig
+from brainhive_cli.models.encoders import AnnotationConfig, Encoder
 
 
 class Config(AnnotationConfig):

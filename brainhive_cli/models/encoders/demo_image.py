@@ -5,7 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from brainhive_cli.core import hub, weights
-from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, require, transformers_vit
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, transformers_vit
+from brainhive_cli.models.encoders._weights import require
 
 PROJECTION = "image_projection.safetensors"
 WIDTH = 128

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import hub, weights
 from brainhive_cli.models.blocks import FusionEncoder
-from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, require, resolve
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, resolve
+from brainhive_cli.models.encoders._weights import require
+from brainhive_cli.models.weight_names import below
 
 FUSION, PROJECTION = (f"{part}/diffusion_pytorch_model.safetensors" for part in ("fusion_encoder", "proj"))
 WIDTH = 128
@@ -30,8 +32,8 @@ class Config(EncoderConfig):
         vae = resolve({"kind": "demo-vae", "source": self.vae}).build()
         folder = hub.folder(self.source)
         require(folder, FUSION, PROJECTION)
-        own = hub.digest(folder, (FUSION, PROJECTION))
-        digest = " ".join([clip.weights["digest"], vae.weights["digest"], own])
+        fusion = hub.digest(folder, (FUSION, PROJECTION))
+        digest = " ".join([clip.weights["digest"], vae.weights["digest"], fusion])
 
         def load() -> nn.Module:
             states = (weights.read(folder / file) for file in (FUSION, PROJECTION))
@@ -55,19 +57,17 @@ class _Tokens(nn.Module):
     ) -> None:
         super().__init__()
         self.clip, self.vae = clip, vae
-        prefix = "vision_model."
-        own = {name.removeprefix(prefix): each.float() for name, each in fusion.items() if prefix in name}
-        heads = {name: own[f"proj_maps.{name}.weight"] for name in ("demo-clip", "demo-vae")}
-        dim = len(heads["demo-clip"])
-        self.fusion = FusionEncoder({name: each.shape[1] for name, each in heads.items()}, dim, dim)
-        self.fusion.load_state_dict(own)
+        state = below(fusion, "vision_model.")
+        maps = {name: state[f"proj_maps.{name}.weight"] for name in ("demo-clip", "demo-vae")}
+        dim = len(maps["demo-clip"])
+        self.fusion = FusionEncoder({name: weight.shape[1] for name, weight in maps.items()}, dim, dim)
+        self.fusion.load_state_dict(state)
         self.projection = nn.Linear(dim, len(projection["proj.bias"]))
         self.norm = nn.LayerNorm(WIDTH)
-        state = {name: each.float() for name, each in projection.items()}
-        self.projection.load_state_dict({name: state[f"proj.{name}"] for name in ("weight", "bias")})
-        self.norm.load_state_dict({name: state[f"norm.{name}"] for name in ("weight", "bias")})
+        self.projection.load_state_dict(below(projection, "proj."))
+        self.norm.load_state_dict(below(projection, "norm."))
 
     def forward(self, views: Tensor) -> Tensor:
-        given = {"demo-clip": self.clip(views[:, :3]), "demo-vae": self.vae(views[:, 3:]).flatten(1)}
-        tokens = self.projection(self.fusion(given)).unflatten(1, (-1, WIDTH))  # [B, S, D]
+        embeddings = {"demo-clip": self.clip(views[:, :3]), "demo-vae": self.vae(views[:, 3:]).flatten(1)}
+        tokens = self.projection(self.fusion(embeddings)).unflatten(1, (-1, WIDTH))  # [B, S, D]
         return cast(Tensor, self.norm(tokens))

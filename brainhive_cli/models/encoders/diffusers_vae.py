@@ -11,17 +11,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.models.encoders import (
-    EMBEDDING,
-    Encoder,
-    EncoderConfig,
-    ModelConfig,
-    fetch,
-    loading,
-    require_all,
-    untrained,
-)
-from brainhive_cli.models.latent_space import latent_space
+from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
+from brainhive_cli.models.encoders._weights import fetch, loading, require_all, untrained
+from brainhive_cli.models.heads import latent_space
 
 Output = Literal["embedding", "latent"]
 KINDS = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "AutoencoderDC", "VQModel")
@@ -65,33 +57,33 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare the autoencoder, in float32."""
-        load, weights = self._found()
+        load, weights = self._network()
 
         def preprocess(images: Sequence[Any]) -> Tensor:
             from torchvision.transforms import v2
 
-            side, is_first = self.resolution_px, self.resizes == "floats"
-            sized = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side)])
-            pictures = images if is_first else [sized(each) for each in images]
-            pixels = torch.stack([v2.functional.pil_to_tensor(each) for each in pictures]).float()
-            scaled: Tensor = (sized(pixels) if is_first else pixels).div(127.5).sub_(1)
+            side, resizes_floats = self.resolution_px, self.resizes == "floats"
+            resize = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side)])
+            pictures = images if resizes_floats else [resize(image) for image in images]
+            pixels = torch.stack([v2.functional.pil_to_tensor(picture) for picture in pictures]).float()
+            scaled: Tensor = (resize(pixels) if resizes_floats else pixels).div(127.5).sub_(1)
             return scaled  # [K, 3, H, W] in -1..1
 
         words = f"resize short side {self.resolution_px} bilinear, centre crop, -1..1, {self.posterior}"
         words += ", in floats" if self.resizes == "floats" else ""
         return Encoder(
-            lambda: _Latent(load(), self.output, self.posterior, self.seed, self.flattens),
+            lambda: _Latent(load(), self),
             lambda image: preprocess([image])[0],
             *(words, weights),
             preprocess_batch=preprocess,
         )
 
-    def _found(self) -> tuple[Callable[[], nn.Module], dict[str, str]]:
+    def _network(self) -> tuple[Callable[[], nn.Module], dict[str, str]]:
         import diffusers
 
         if self.source == "random":
-            made = partial(diffusers.AutoencoderKL, **self.architecture)
-            return partial(untrained, made), {"source": "random"}
+            draw = partial(diffusers.AutoencoderKL, **self.architecture)
+            return partial(untrained, draw), {"source": "random"}
         folder, weights = fetch(self)
         kind = ModelConfig.read(folder).class_name
         if kind not in KINDS:
@@ -119,12 +111,9 @@ def _load(config: Config, model: Any, folder: Path) -> nn.Module:
 
 
 class _Latent(nn.Module):
-    def __init__(
-        self, vae: Any, output: Output | list[Output], posterior: str, seed: int, flattens: bool = True
-    ) -> None:
+    def __init__(self, vae: Any, config: Config) -> None:
         super().__init__()
-        self.flattens = flattens
-        self.vae, self.output, self.posterior, self.seed = vae, output, posterior, seed
+        self.vae, self.config = vae, config
 
     @property
     def latent_space(self) -> str:
@@ -132,28 +121,23 @@ class _Latent(nn.Module):
         return latent_space(self.vae)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
-        latents = self._encode(images)  # [B, C, h, w]
-        if isinstance(self.output, str):
-            return self._shaped(latents, self.output)
-        return [self._shaped(latents, one) for one in self.output]
-
-    def _shaped(self, latents: Tensor, output: str) -> Tensor:
-        return latents.flatten(1) if output == EMBEDDING and self.flattens else latents
-
-    def _encode(self, images: Tensor) -> Tensor:
         encoded = self.vae.encode(images)
         if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny and others have no posterior
             (latents,) = encoded.to_tuple()
-        elif self.posterior == "mode":
+        elif self.config.posterior == "mode":
             latents = encoded.latent_dist.mode()
         else:
             noise = torch.stack([self._noise(image, encoded.latent_dist.mean[0]) for image in images])
             latents = encoded.latent_dist.mean + encoded.latent_dist.std * noise
         shift = self.vae.config.get("shift_factor") or 0.0
-        scaled: Tensor = (latents - shift) * self.vae.config.scaling_factor
-        return scaled
+        latents = (latents - shift) * self.vae.config.scaling_factor  # [B, C, h, w]
+        embedding = latents.flatten(1) if self.config.flattens else latents
+        outputs = {EMBEDDING: embedding, "latent": latents}
+        if isinstance(self.config.output, str):
+            return outputs[self.config.output]
+        return [outputs[name] for name in self.config.output]
 
     def _noise(self, image: Tensor, like: Tensor) -> Tensor:
         picture = zlib.crc32(image.cpu().numpy().tobytes())
-        generator = torch.Generator().manual_seed(picture ^ self.seed)
+        generator = torch.Generator().manual_seed(picture ^ self.config.seed)
         return torch.randn(like.shape, generator=generator).to(like)

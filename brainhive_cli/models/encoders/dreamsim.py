@@ -1,6 +1,5 @@
 """DreamSim: vision transformers tuned to what people find similar; this one is its ensemble."""
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +14,11 @@ from torch import Tensor, nn
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import read, reading
-from brainhive_cli.models.encoders import Encoder, untrained, weights_of
-from brainhive_cli.models.encoders._aligned import AlignedConfig, find
+from brainhive_cli.models.encoders import AlignedConfig, Encoder
 from brainhive_cli.models.encoders._tokens import Outputs, TokenConfig
+from brainhive_cli.models.encoders._weights import find, untrained, weights_of
 from brainhive_cli.models.encoders.timm import anatomy_of
+from brainhive_cli.models.weight_names import Table, rename
 
 WAY = "unzip DreamSim's release of this type there: https://github.com/ssundaram21/dreamsim/releases"
 
@@ -76,6 +76,8 @@ class Vit:
         return network
 
 
+TIMM: Table = {r"head\.": None, "mask_token$": None, r"pos_drop\.": "norm_pre."}
+"""timm's names by a checkpoint's; head and mask token are for training."""
 VITS = {
     "dino_vitb16": Vit(
         "vit_base_patch16_224", "dino_vitb16_pretrain.pth", "checkpoints/dino_vitbase16_pretrain.pth"
@@ -129,15 +131,18 @@ class Config(AlignedConfig, TokenConfig):
         words = f"squash to {side} × {side} bicubic, mean and std of {scales}, adapter: {self.adapter}"
 
         def outputs() -> nn.Module:
-            made = [(one, _ClassAndPatches(one) if self.has_patches else one) for one in networks()]
-            return _SideBySide([Outputs(whole, self.output, anatomy_of(one)) for one, whole in made], vits)
+            members = []
+            for network in networks():
+                embedding = _ClassAndPatches(network) if self.has_patches else network
+                members.append(Outputs(embedding, self.output, anatomy_of(network)))
+            return _SideBySide(members, vits)
 
         return Encoder(outputs, preprocess, words, weights)
 
     def _networks(self, vits: Sequence[Vit]) -> tuple[Callable[[], list[nn.Module]], dict[str, str]]:
         if self.source == "random":
-            make = [partial(vit.build, **self.architecture) for vit in vits]
-            return lambda: [untrained(one) for one in make], {"source": "random"}
+            draws = [partial(vit.build, **self.architecture) for vit in vits]
+            return lambda: [untrained(draw) for draw in draws], {"source": "random"}
         bases = [vit.path(Path(self.source)) for vit in vits]
         lora = Path(self.weight_files[0]).parent
         files = [*bases, *self.weight_files, f"{lora}/adapter_config.json"]
@@ -222,20 +227,16 @@ class _SideBySide(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         members = zip(self.networks, self.means, self.stds, strict=True)
-        each = [network((images - mean) / std) for network, mean, std in members]
-        if isinstance(each[0], Tensor):
-            return torch.cat(each, dim=-1)
-        return [torch.cat(same, dim=-1) for same in zip(*each, strict=True)]
+        outputs = [network((images - mean) / std) for network, mean, std in members]
+        if isinstance(outputs[0], Tensor):
+            return torch.cat(outputs, dim=-1)
+        return [torch.cat(same, dim=-1) for same in zip(*outputs, strict=True)]
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Give a checkpoint timm's names: DINO's are timm's, DreamSim brings CLIP's into DINO's."""
-    bare = {re.sub(r"^(module\.)?(visual|backbone)\.", "", name): value for name, value in state.items()}
-    named = {
-        name.replace("pos_drop.", "norm_pre."): value.detach().float()
-        for name, value in bare.items()
-        if not name.startswith("head.") and name != "mask_token"  # which only training needs
-    }
+    bare = rename(state, {r"(module\.)?(visual|backbone)\.": ""})
+    named = {name: value.float() for name, value in rename(bare, TIMM).items()}
     if "proj" in named:
         named["head.weight"] = named.pop("proj").T
         named["head.bias"] = torch.zeros(len(named["head.weight"]))

@@ -15,8 +15,8 @@ from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.weights import reading
-from brainhive_cli.models.encoders import Encoder, EncoderConfig, resolve, weights_of
-from brainhive_cli.models.encoders._aligned import AlignedConfig, find
+from brainhive_cli.models.encoders import AlignedConfig, Encoder, EncoderConfig, resolve
+from brainhive_cli.models.encoders._weights import find, weights_of
 
 FILE = "transform.npz"
 WAY = "git clone https://github.com/LukasMut/gLocal models/gLocal, or name the folder as its `source`"
@@ -124,7 +124,7 @@ def _random(width: int) -> _Affine:
 
 
 def _read(path: Path) -> _Affine:
-    with reading(path, WAY, problem="is no gLocal transform"), np.load(path) as found:
-        weight = torch.from_numpy(found["weights"]).float()
-        bias = torch.from_numpy(found["bias"]) if "bias" in found else torch.zeros(1)
-        return _Affine(weight, bias.float(), float(found["mean"]), float(found["std"]))
+    with reading(path, WAY, problem="is no gLocal transform"), np.load(path) as arrays:
+        weight = torch.from_numpy(arrays["weights"]).float()
+        bias = torch.from_numpy(arrays["bias"]) if "bias" in arrays else torch.zeros(1)
+        return _Affine(weight, bias.float(), float(arrays["mean"]), float(arrays["std"]))

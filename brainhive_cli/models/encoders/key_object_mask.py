@@ -7,8 +7,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from brainhive_cli.models.encoders import Encoder
-from brainhive_cli.models.encoders._annotations import AnnotationConfig
+from brainhive_cli.models.encoders import AnnotationConfig, Encoder
 
 
 class Config(AnnotationConfig):
@@ -32,8 +31,8 @@ class Config(AnnotationConfig):
         """Prepare the resizing."""
 
         def preprocess(mask: Any) -> Tensor:
-            found = torch.from_numpy(mask)[None, None].gt(0).to(torch.uint8)
-            return interpolate(found, (self.side, self.side), mode="nearest")[0]  # [1, side, side]
+            pixels = torch.from_numpy(mask)[None, None].gt(0).to(torch.uint8)
+            return interpolate(pixels, (self.side, self.side), mode="nearest")[0]  # [1, side, side]
 
         return self.built(preprocess, f"nearest neighbour to {self.side} × {self.side}, 0 and 1")
 

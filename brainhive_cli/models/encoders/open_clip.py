@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
 from brainhive_cli.core.weights import reading
-from brainhive_cli.models.encoders import Encoder, EncoderConfig, fetch, loading, untrained
+from brainhive_cli.models.encoders import Encoder, EncoderConfig
 from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig
+from brainhive_cli.models.encoders._weights import fetch, loading, untrained
 from brainhive_cli.models.encoders.timm import anatomy_of as timm_anatomy_of
 
 CONFIG = "open_clip_config.json"
@@ -81,8 +82,8 @@ TINY = Config(source="random", architecture=TINY_ARCHITECTURE)
 def _transform_all(steps: Sequence[Any], pictures: Sequence[Any]) -> Tensor:
     """Do what the steps of a transform do to a picture; once they are bytes of one size, to all at once."""
     *sizing, _, normalise = steps  # between these two, bytes become floats in 0..1
-    sized = [np.asarray(reduce(lambda picture, step: step(picture), sizing, each)) for each in pictures]
-    pixels = torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2)
+    resized = [np.asarray(reduce(lambda image, step: step(image), sizing, image)) for image in pictures]
+    pixels = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
     all_normalised: Tensor = normalise(pixels.float().contiguous().div_(255))
     return all_normalised
 
@@ -97,8 +98,8 @@ def model_of(model: dict[str, Any]) -> nn.Module:
     """Make a network of both towers, with random weights."""
     import open_clip
 
-    made: nn.Module = open_clip.CLIP(**model)
-    return made
+    network: nn.Module = open_clip.CLIP(**model)
+    return network
 
 
 def load(config: EncoderConfig, folder: Path) -> Any:
@@ -114,11 +115,11 @@ def _architecture(architecture: str | dict[str, Any]) -> dict[str, Any]:
 
     if isinstance(architecture, dict):
         return architecture
-    found: dict[str, Any] | None = open_clip.get_model_config(architecture)
-    if not found:
+    model: dict[str, Any] | None = open_clip.get_model_config(architecture)
+    if not model:
         near = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
         raise RecipeError(f"open_clip has no model {architecture!r}", f"near: {', '.join(near) or 'none'}")
-    return found
+    return model
 
 
 def _tower(model: dict[str, Any]) -> nn.Module:

@@ -38,10 +38,10 @@ class Config(EncoderConfig):
             function = getattr(module, function_name)
         except AttributeError as error:
             raise RecipeError(f"{self.source}: {error}", "write python:package.module:function") from error
-        made = function(**self.arguments)
-        if not (isinstance(made, tuple) and len(made) == 2):
-            raise RecipeError(f"{self.source} returned {type(made).__name__}", "return (module, preprocess)")
-        return Encoder(*made, preprocessing=self.source, weights={"source": self.source}, reads=self.reads)
+        pair = function(**self.arguments)
+        if not (isinstance(pair, tuple) and len(pair) == 2):
+            raise RecipeError(f"{self.source} returned {type(pair).__name__}", "return (module, preprocess)")
+        return Encoder(*pair, preprocessing=self.source, weights={"source": self.source}, reads=self.reads)
 
 
 TINY = Config(source="python:brainhive_cli.models.encoders.python:example")

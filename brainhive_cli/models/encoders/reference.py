@@ -91,5 +91,5 @@ def _nearest(source: str) -> str:
         plain = parts.load("encoders", kind).Config()
         known[getattr(plain, "source", "")] = plain.name
         known |= {variant["source"]: name for name, variant in plain.variants.items()}
-    found = difflib.get_close_matches(source, known, n=1)
-    return f"{known[found[0]]} ({found[0]})" if found else ""
+    nearest = difflib.get_close_matches(source, known, n=1)
+    return f"{known[nearest[0]]} ({nearest[0]})" if nearest else ""

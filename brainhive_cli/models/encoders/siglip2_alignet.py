@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import fill, read
-from brainhive_cli.models.encoders import Encoder, untrained, weights_of
-from brainhive_cli.models.encoders._aligned import AlignedConfig, find
-from brainhive_cli.models.encoders._tokens import Outputs, TokenConfig
-from brainhive_cli.models.encoders.timm import anatomy_of
+from brainhive_cli.models.encoders import AlignedConfig, Encoder
+from brainhive_cli.models.encoders._tokens import TokenConfig
+from brainhive_cli.models.encoders._weights import find, untrained, weights_of
+from brainhive_cli.models.encoders.timm import outputs_of
+from brainhive_cli.models.weight_names import below
 
 FILE, PREFIX = "alignet_siglip2_b.safetensors", "encoder."
 SIDE_PX = 224
@@ -48,13 +49,11 @@ class Config(AlignedConfig, TokenConfig):
             folder = find(self.source, [FILE], WAY)
             load, weights = partial(_load, make, folder / FILE), weights_of(self.source, folder, [FILE])
 
-        def outputs() -> nn.Module:
-            network = load()
-            return Outputs(network, self.output, anatomy_of(network))
-
         side: int = self.architecture.get("img_size", SIDE_PX)
         words = f"squash to {side} × {side} bicubic without antialiasing, 0..1"
-        return Encoder(outputs, lambda picture: _squashed(picture, side), words, weights)
+        return Encoder(
+            lambda: outputs_of(load(), self.output), lambda picture: _squashed(picture, side), words, weights
+        )
 
 
 TINY = Config(source="random", architecture={"embed_dim": 8, "depth": 1, "num_heads": 2, "img_size": 32})
@@ -63,9 +62,7 @@ TINY = Config(source="random", architecture={"embed_dim": 8, "depth": 1, "num_he
 def _load(make: Callable[[], Any], path: Path) -> Any:
     with torch.device("meta"):  # the file's tensors become the network's
         network = make()
-    state = read(path, WAY)
-    tower = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
-    fill(network, tower, path, WAY, MissingData)
+    fill(network, below(read(path, WAY), PREFIX), path, WAY, MissingData)
     return network
 
 

@@ -9,9 +9,11 @@ from pydantic import Field
 from torch import nn
 
 from brainhive_cli.core import weights
-from brainhive_cli.models.encoders import Encoder, fetch, require_all, untrained
-from brainhive_cli.models.encoders._tokens import Outputs, TokenConfig
-from brainhive_cli.models.encoders.timm import anatomy_of
+from brainhive_cli.models.encoders import Encoder
+from brainhive_cli.models.encoders._tokens import TokenConfig
+from brainhive_cli.models.encoders._weights import fetch, require_all, untrained
+from brainhive_cli.models.encoders.timm import outputs_of
+from brainhive_cli.models.weight_names import below
 
 FILE, PREFIX = "synclr_vit_b_16.pth", "module.visual."
 
@@ -45,15 +47,16 @@ class Config(TokenConfig):
             folder, origin = fetch(self)
             load = partial(_load, model, folder / FILE)
 
-        def outputs() -> nn.Module:
-            network = load()
-            return Outputs(network, self.output, anatomy_of(network))
-
         side = timm.get_pretrained_cfg(self.architecture).input_size[-1]
         mean, std = timm.data.OPENAI_CLIP_MEAN, timm.data.OPENAI_CLIP_STD
         steps = [v2.Resize(side), v2.CenterCrop(side), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
         words = f"resize short side {side} bilinear, centre crop, mean {mean}, std {std}"
-        return Encoder(outputs, v2.Compose([*steps, v2.Normalize(mean, std)]), words, origin)
+        return Encoder(
+            lambda: outputs_of(load(), self.output),
+            v2.Compose([*steps, v2.Normalize(mean, std)]),
+            words,
+            origin,
+        )
 
 
 TINY = Config(source="random", architecture="test_vit")
@@ -61,9 +64,7 @@ TINY = Config(source="random", architecture="test_vit")
 
 def _load(model: Callable[[], nn.Module], file: Path) -> nn.Module:
     """Read the image tower of a SynCLR checkpoint, which holds its training's other parts too."""
-    state = weights.read(file)
-    tower = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
-    network = model()
+    tower, network = below(weights.read(file), PREFIX), model()
     with weights.reading(file):
         require_all(network.load_state_dict(tower, strict=False).missing_keys, file)
     return network

@@ -8,8 +8,9 @@ from pydantic import Field
 from torch import nn
 
 from brainhive_cli.core.weights import reading
-from brainhive_cli.models.encoders import Encoder, fetch, loading, untrained
+from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig
+from brainhive_cli.models.encoders._weights import fetch, loading, untrained
 
 
 class Config(TokenConfig):
@@ -36,11 +37,15 @@ class Config(TokenConfig):
             settings: dict[str, Any] = timm.data.resolve_model_data_config(model)
             transform = timm.data.create_transform(**settings, is_training=False)
             transform(Image.new("RGB", (64, 64)))
-        module = Outputs(model, self.output, anatomy_of(model))
-        return Encoder(module, transform, f"timm {settings}", weights)
+        return Encoder(outputs_of(model, self.output), transform, f"timm {settings}", weights)
 
 
 TINY = Config(source="random", architecture="test_vit")
+
+
+def outputs_of(model: nn.Module, output: str | list[str]) -> Outputs:
+    """Make what gives outputs of a model of timm."""
+    return Outputs(model, output, anatomy_of(model))
 
 
 def anatomy_of(model: nn.Module) -> Anatomy | None:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import reading
-from brainhive_cli.models.encoders import Encoder, ModelConfig, fetch, loading, require_all, untrained
-from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig
+from brainhive_cli.models.encoders import Encoder, ModelConfig
+from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, Tower
+from brainhive_cli.models.encoders._weights import fetch, loading, require_all, untrained
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,10 @@ class Config(TokenConfig):
         if self.source == "random":
             settings = {"model_type": self.model_type, **self.architecture}
             family = family_of(settings["model_type"], "the architecture")
-            made = transformers.AutoConfig.for_model(**settings)
-            side = {"height": made.image_size, "width": made.image_size}
+            config = transformers.AutoConfig.for_model(**settings)
+            side = {"height": config.image_size, "width": config.image_size}
             processor = getattr(transformers, family.processor)(size=side, crop_size=side)
-            load = partial(untrained, partial(getattr(transformers, family.network), made))
+            load = partial(untrained, partial(getattr(transformers, family.network), config))
             weights = {"source": "random"}
         else:
             folder, weights = fetch(self)
@@ -117,7 +118,10 @@ class Config(TokenConfig):
                 family.has_class + getattr(network.config, "num_register_tokens", 0),
                 family.has_class,
             )
-            return Outputs(_Embedding(network, family.embedding), self.output, anatomy)
+            tower = Tower(
+                network, lambda tower, images: getattr(tower(pixel_values=images), family.embedding)
+            )
+            return Outputs(tower, self.output, anatomy)
 
         words, one = described(processor), (lambda image: preprocess([image])[0])
         return Encoder(outputs, one, words, weights, preprocess_batch=preprocess)
@@ -156,18 +160,6 @@ def _projection(folder: Path) -> dict[str, int]:
     """Read the width of the projection from the whole model's config: LAION's leave it out of the tower's."""
     width = ModelConfig.read(folder).projection_dim
     return {} if width is None else {"projection_dim": width}
-
-
-class _Embedding(nn.Module):
-    """A tower of transformers, by one field of what it gives."""
-
-    def __init__(self, tower: nn.Module, field: str) -> None:
-        super().__init__()
-        self.tower, self.field = tower, field
-
-    def forward(self, images: Tensor) -> Tensor:
-        embedding: Tensor = getattr(self.tower(pixel_values=images), self.field)  # [B, D]
-        return embedding
 
 
 def family_of(model_type: str, where: Any) -> _Family:

@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from brainhive_cli.models.clip_conditions import (
     IMAGE,
@@ -16,7 +15,9 @@ from brainhive_cli.models.clip_conditions import (
     processor_of,
     tower_of,
 )
-from brainhive_cli.models.encoders import Encoder, EncoderConfig, fetch, located, untrained
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, located
+from brainhive_cli.models.encoders._tokens import Tower
+from brainhive_cli.models.encoders._weights import fetch, untrained
 from brainhive_cli.models.encoders.transformers_vit import described
 
 
@@ -48,7 +49,9 @@ class Config(EncoderConfig):
             folder, weights = fetch(self)
             processor = processor_of(folder)
             load = partial(tower_of, folder, IMAGE, VISION)
-        return Encoder(lambda: _Tokens(load()), partial(pixels_of, processor), described(processor), weights)
+        return Encoder(
+            lambda: Tower(load(), of_pictures), partial(pixels_of, processor), described(processor), weights
+        )
 
 
 TINY = Config(
@@ -63,12 +66,3 @@ TINY = Config(
         "patch_size": 8,
     },
 )
-
-
-class _Tokens(nn.Module):
-    def __init__(self, tower: nn.Module) -> None:
-        super().__init__()
-        self.tower = tower
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return of_pictures(self.tower, pixels)

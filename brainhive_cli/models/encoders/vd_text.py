@@ -18,7 +18,9 @@ from brainhive_cli.models.clip_conditions import (
     token_ids,
     tower_of,
 )
-from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, fetch, located, untrained
+from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, located
+from brainhive_cli.models.encoders._tokens import Tower
+from brainhive_cli.models.encoders._weights import fetch, untrained
 
 Output = Literal["embedding", "average", "first"]
 LENGTH = 77
@@ -70,7 +72,13 @@ class Config(EncoderConfig):
             load = partial(tower_of, folder, TEXT, kind)
             ids = token_ids(hub.folder(self.source, allow=("tokenizer/*",)))
             words = f"CLIPTokenizer, {self.length} tokens"
-        return Encoder(lambda: _Tokens(load(), tokens, self.output), ids, words, weights, "captions")
+
+        def encode(tower: Any, ids: Tensor) -> Tensor | list[Tensor]:
+            """Map token ids [B, S] to text tokens [B, S, D], once for each output."""
+            encoded = tokens(tower, ids)
+            return encoded if isinstance(self.output, str) else [encoded] * len(self.output)
+
+        return Encoder(lambda: Tower(load(), encode), ids, words, weights, "captions")
 
 
 TINY = Config(
@@ -89,23 +97,11 @@ TINY = Config(
 def _drawn(kind: str, architecture: dict[str, Any]) -> nn.Module:
     import transformers
 
-    made: nn.Module = getattr(transformers, kind)(transformers.CLIPTextConfig(**architecture))
-    return made
+    tower: nn.Module = getattr(transformers, kind)(transformers.CLIPTextConfig(**architecture))
+    return tower
 
 
 def _letters(text: str) -> Tensor:
     """Take letters for tokens, for random weights."""
     ids = [128, *(min(ord(letter), 127) for letter in text[: LENGTH - 2]), 128]
     return torch.tensor(ids + [128] * (LENGTH - len(ids)))
-
-
-class _Tokens(nn.Module):
-    """Token ids [B, S] to text tokens [B, S, D], once for each output."""
-
-    def __init__(self, tower: Any, tokens: Callable[[Any, Tensor], Tensor], output: Any) -> None:
-        super().__init__()
-        self.tower, self.tokens, self.output = tower, tokens, output
-
-    def forward(self, ids: Tensor) -> Tensor | list[Tensor]:
-        found = self.tokens(self.tower, ids)
-        return found if isinstance(self.output, str) else [found] * len(self.output)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.models.blocks import refuse_other_embeddings
 
 
 class Config(parts.Config):
@@ -53,11 +54,6 @@ class Concatenation(nn.Module):
         Raises:
             BrainhiveError: if the encoders or their widths are not those it was made for.
         """
-        given = {key: embedding.shape[-1] for key, embedding in embeddings.items()}
-        if given != self.dims:
-            raise BrainhiveError(
-                f"the fuser was made for {self.dims}, not for {given}",
-                "give the embeddings of exactly those encoders",
-            )
+        refuse_other_embeddings(embeddings, self.dims)
         ordered = [embeddings[key] for key in self.dims]
         return torch.cat([F.normalize(e, dim=-1) for e in ordered] if self.normalise else ordered, dim=-1)

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from brainhive_cli.models.conditioning import Conditioning
-    from brainhive_cli.models.media import Media
+    from brainhive_cli.models.conditioning import Conditioning, Media
 
 DEFAULT = "sdxl"
 """The kind that a source alone means."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.models.conditioning import Media
 from brainhive_cli.models.generators._objective import Random
-from brainhive_cli.models.media import Media
 
 AT_ONCE = 4
 """Pictures that a VAE takes at once: enough to fill a GPU at 512 px, where each needs 0.75 GiB in fp32."""

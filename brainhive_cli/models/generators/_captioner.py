@@ -13,9 +13,9 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.models import single_file
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.conditioning import Media
 from brainhive_cli.models.generators._denoising import Placement
-from brainhive_cli.models.media import Media
+from brainhive_cli.models.heads import Decoded
 
 FILES = ("*.json", "merges.txt", "vocab.*", "tokenizer*")
 WEIGHTS = ("model.safetensors", "model-*.safetensors")

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.memory_estimate import peak, size_of
-from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.conditioning import Conditioning, Media
 from brainhive_cli.models.generators import Objective, Sampling, _autoencoder, _objective, _sampling
 from brainhive_cli.models.generators._denoising import Placement, denoise, steps_left
 from brainhive_cli.models.generators._motion import in_between, mask_weights
 from brainhive_cli.models.generators._objective import Random
-from brainhive_cli.models.latent_space import latent_space
-from brainhive_cli.models.media import Media
+from brainhive_cli.models.heads import latent_space
 
 
 class Keyframe(NamedTuple):

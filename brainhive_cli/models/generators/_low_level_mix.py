@@ -13,10 +13,10 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.models import single_file
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.conditioning import Media
 from brainhive_cli.models.generators import _autoencoder, _components
 from brainhive_cli.models.generators._denoising import Placement
-from brainhive_cli.models.media import Media
+from brainhive_cli.models.heads import Decoded
 
 SIDE_PX = 256
 """Of the mean: the size at which MindEye2 averages, and its protocol compares."""

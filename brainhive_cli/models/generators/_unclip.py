@@ -10,7 +10,7 @@ from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.memory_estimate import peak, size_of
-from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.conditioning import Conditioning, Media
 from brainhive_cli.models.generators import (
     Objective,
     Sampling,
@@ -22,8 +22,7 @@ from brainhive_cli.models.generators import (
 from brainhive_cli.models.generators._denoising import Placement, denoise, steps_left
 from brainhive_cli.models.generators._motion import mask_weights
 from brainhive_cli.models.generators._objective import Random
-from brainhive_cli.models.latent_space import latent_space
-from brainhive_cli.models.media import Media
+from brainhive_cli.models.heads import latent_space
 
 TOKENS = 256
 """Of a picture, by ViT-bigG-14."""

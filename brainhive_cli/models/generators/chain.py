@@ -14,11 +14,10 @@ from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.conditioning import Conditioning, Media
 from brainhive_cli.models.generators import DEFAULT, SCHEDULERS, Sampling, _captioner, known, sdxl
 from brainhive_cli.models.generators._low_level_mix import LowLevelMix, LowLevelMixer
-from brainhive_cli.models.latent_space import latent_space
-from brainhive_cli.models.media import Media
+from brainhive_cli.models.heads import latent_space
 
 
 class Stage(Section):

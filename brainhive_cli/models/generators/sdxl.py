@@ -14,7 +14,7 @@ from brainhive_cli.core import parts, weights
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.memory_estimate import peak, size_of
 from brainhive_cli.core.needs import Need, to_download
-from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.conditioning import Conditioning, Media
 from brainhive_cli.models.generators import (
     Objective,
     Sampling,
@@ -28,8 +28,7 @@ from brainhive_cli.models.generators._components import RANDOM
 from brainhive_cli.models.generators._conditioning import Inputs, guided, inputs_of, is_attached
 from brainhive_cli.models.generators._objective import Random
 from brainhive_cli.models.generators._prompts import Prompts
-from brainhive_cli.models.latent_space import latent_space
-from brainhive_cli.models.media import Media
+from brainhive_cli.models.heads import latent_space
 
 
 class Config(parts.Config):

@@ -1,12 +1,13 @@
 """Pieces of the contrastive losses: similarities of a batch, and which of them are pairs."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import refuse_idle
 from brainhive_cli.models.course import Course, at
@@ -40,12 +41,53 @@ def refuse_idle_keys(config: Any, *with_temperature: str) -> None:
         refuse_idle(config, ("mix_share",), "with mix_alpha 0", "a mix_alpha above 0")
 
 
-def scale_of(logit_scale: Tensor | None, temperature: float | Course | None, epoch: int) -> Tensor | float:
-    """Return what cosines are multiplied by: 1 / temperature where there is one, else the learned scale."""
-    if temperature is not None:
-        return 1 / at(temperature, epoch)
-    assert logit_scale is not None
-    return logit_scale.exp()
+class ScaledConfig(parts.Config):
+    """The keys of a contrastive loss whose cosines are multiplied by a scale."""
+
+    no_effect_with_temperature: ClassVar[tuple[str, ...]] = ("initial_logit_scale", "learn_scale")
+
+    initial_logit_scale: float = Field(
+        2.6592, description="Logarithm of the scale that training starts from: ln(1 / 0.07); CLIP's."
+    )
+    learn_scale: bool = Field(
+        True,
+        description="Whether training changes the scale. False keeps it: a fixed temperature "
+        "(AlignVis has 0.04, the initial logit scale 3.2189).",
+    )
+    temperature: Temperature = None
+    mix_alpha: MixAlpha = 0.0
+    mix_share: MixShare = 1.0
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        refuse_idle_keys(self, *self.no_effect_with_temperature)
+        return self
+
+
+class ScaledLoss(nn.Module):
+    """A contrastive loss whose cosines are multiplied by a scale, learned or of a temperature.
+
+    Args:
+        config: The keys of its scale.
+
+    Attributes:
+        logit_scale: Logarithm of cosines' scale; None where there is a temperature.
+    """
+
+    logit_scale: nn.Parameter | None
+
+    def __init__(self, config: ScaledConfig) -> None:
+        super().__init__()
+        self.config: Any = config
+        scale = nn.Parameter(torch.tensor(config.initial_logit_scale), requires_grad=config.learn_scale)
+        self.register_parameter("logit_scale", scale if config.temperature is None else None)
+
+    def scale(self, epoch: int) -> Tensor | float:
+        """Return what cosines are multiplied by in an epoch."""
+        if self.config.temperature is not None:
+            return 1 / at(self.config.temperature, epoch)
+        assert self.logit_scale is not None
+        return self.logit_scale.exp()
 
 
 def cosines(predicted: Tensor, target: Tensor) -> Tensor:

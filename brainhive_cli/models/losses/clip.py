@@ -1,37 +1,22 @@
 """The contrastive loss of CLIP: each prediction should find its target, each target its prediction."""
 
-from typing import Self
-
 import torch
-from pydantic import Field, model_validator
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
-from brainhive_cli.core import parts
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.losses._pairs import (
-    MixAlpha,
-    MixShare,
-    Temperature,
+    ScaledConfig,
+    ScaledLoss,
     cosines,
     cross_entropy,
     pair_weights,
-    refuse_idle_keys,
-    scale_of,
 )
 
 
-class Config(parts.Config):
+class Config(ScaledConfig):
     """Symmetric cross-entropy of scaled cosine similarities (CLIP, arXiv 2103.00020)."""
 
-    initial_logit_scale: float = Field(
-        2.6592, description="Logarithm of the scale that training starts from: ln(1 / 0.07); CLIP's."
-    )
-    learn_scale: bool = Field(
-        True,
-        description="Whether training changes the scale. False keeps it: a fixed temperature "
-        "(AlignVis has 0.04, the initial logit scale 3.2189).",
-    )
-    temperature: Temperature = None
     cosine_weight: float = Field(
         0.0,
         ge=0,
@@ -45,13 +30,6 @@ class Config(parts.Config):
         "mean 1 (beta of Robinson et al., arXiv 2010.04592; both ways as in arXiv 2301.02280). 0: all "
         "the same. A picture that is twice in a batch counts as wrong too.",
     )
-    mix_alpha: MixAlpha = 0.0
-    mix_share: MixShare = 1.0
-
-    @model_validator(mode="after")
-    def _every_key_has_an_effect(self) -> Self:
-        refuse_idle_keys(self, "initial_logit_scale", "learn_scale")
-        return self
 
     def build(self) -> "ClipLoss":
         """Make the loss."""
@@ -61,20 +39,8 @@ class Config(parts.Config):
 TINY = Config()
 
 
-class ClipLoss(nn.Module):
-    """Mean of the cross-entropies in both directions.
-
-    Attributes:
-        logit_scale: Logarithm of cosines' scale; None where there is a temperature.
-    """
-
-    logit_scale: nn.Parameter | None
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
-        scale = nn.Parameter(torch.tensor(config.initial_logit_scale), requires_grad=config.learn_scale)
-        self.register_parameter("logit_scale", scale if config.temperature is None else None)
+class ClipLoss(ScaledLoss):
+    """Mean of the cross-entropies in both directions."""
 
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
         """Compare predictions [B, ...] with targets [B, ...], pair by pair, as a scalar.
@@ -86,7 +52,7 @@ class ClipLoss(nn.Module):
         """
         cosine = cosines(predicted, target)  # [B, B]
         pairs = pair_weights(context.mixing, cosine)
-        logits = cosine * scale_of(self.logit_scale, self.config.temperature, context.epoch)
+        logits = cosine * self.scale(context.epoch)
         beta = self.config.hard_negative_beta
         to_target, to_prediction = (
             cross_entropy(harder(logits, pairs == 0, beta, dim), pairs, dim) for dim in (1, 0)

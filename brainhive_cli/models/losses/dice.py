@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.models.losses import LossContext
-from brainhive_cli.models.losses._distances import refuse_other_shape
+from brainhive_cli.models.losses.mse import refuse_other_shape
 
 EPSILON = 1e-6
 """In the denominator, for a batch without any mask."""
@@ -46,7 +46,7 @@ class DiceLoss(nn.Module):
         refuse_other_shape(predicted, target)
         target = target if context.mixing is None else context.mixing.mix(target)
         axes = tuple(range(target.ndim)) if self.over == "batch" else (-2, -1)
-        found = predicted.sigmoid()
-        shared = (found * target).sum(axes)
-        covered = 2 * shared / (found.sum(axes) + target.sum(axes) + EPSILON)
+        share = predicted.sigmoid()
+        overlap = (share * target).sum(axes)
+        covered = 2 * overlap / (share.sum(axes) + target.sum(axes) + EPSILON)
         return (1 - covered).mean()

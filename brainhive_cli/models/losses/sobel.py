@@ -9,7 +9,7 @@ from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.losses._distances import Distance
+from brainhive_cli.models.losses.mse import Distance
 
 EPSILON = 1e-6
 """Under the root of the magnitude, so that its gradient is finite; kornia's."""

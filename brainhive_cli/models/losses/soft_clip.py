@@ -1,37 +1,24 @@
 """Soft CLIP: each prediction should find its target, and other targets by how similar they are to it."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal
 
-import torch
-from pydantic import Field, model_validator
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.course import at
 from brainhive_cli.models.losses import LossContext
-from brainhive_cli.models.losses._pairs import (
-    MixAlpha,
-    MixShare,
-    Temperature,
-    cosines,
-    cross_entropy,
-    mixed,
-    refuse_idle_keys,
-    scale_of,
-)
+from brainhive_cli.models.losses._pairs import ScaledConfig, ScaledLoss, cosines, cross_entropy, mixed
 
 
-class Config(parts.Config):
+class Config(ScaledConfig):
     """CLIP's loss with the similarities among the targets as labels (MindEye, arXiv 2305.18274)."""
 
-    initial_logit_scale: float = Field(
-        2.6592, description="Logarithm of the scale that training starts from: ln(1 / 0.07); CLIP's."
+    no_effect_with_temperature: ClassVar[tuple[str, ...]] = (
+        *ScaledConfig.no_effect_with_temperature,
+        "target_temperature",
     )
-    learn_scale: bool = Field(
-        True, description="Whether training changes the scale. False keeps it: a fixed temperature."
-    )
-    temperature: Temperature = None
+
     target_temperature: float = Field(
         0.0075,
         gt=0,
@@ -44,13 +31,6 @@ class Config(parts.Config):
         description="frames: each frame of predictions [B, F, ...] is an item of its own, to be found among "
         "those of the whole batch (NEURONS)",
     )
-    mix_alpha: MixAlpha = 0.0
-    mix_share: MixShare = 1.0
-
-    @model_validator(mode="after")
-    def _every_key_has_an_effect(self) -> Self:
-        refuse_idle_keys(self, "initial_logit_scale", "learn_scale", "target_temperature")
-        return self
 
     def build(self) -> "SoftClipLoss":
         """Make the loss."""
@@ -60,20 +40,8 @@ class Config(parts.Config):
 TINY = Config()
 
 
-class SoftClipLoss(nn.Module):
-    """Mean of the cross-entropies with soft labels in both directions.
-
-    Attributes:
-        logit_scale: Logarithm of cosines' scale; None where there is a temperature.
-    """
-
-    logit_scale: nn.Parameter | None
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
-        scale = nn.Parameter(torch.tensor(config.initial_logit_scale), requires_grad=config.learn_scale)
-        self.register_parameter("logit_scale", scale if config.temperature is None else None)
+class SoftClipLoss(ScaledLoss):
+    """Mean of the cross-entropies with soft labels in both directions."""
 
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
         """Compare predictions [B, ...] with all targets [B, ...], as a scalar.
@@ -89,7 +57,7 @@ class SoftClipLoss(nn.Module):
             mixing = None if mixing is None else mixing.of_places(predicted.shape[1])
             predicted, target = predicted.flatten(0, 1), target.flatten(0, 1)
         cosine = cosines(predicted, target)  # [B, B]
-        logits = cosine * scale_of(self.logit_scale, config.temperature, context.epoch)
+        logits = cosine * self.scale(context.epoch)
         softness = at(config.temperature or config.target_temperature, context.epoch)
         fixed = target.detach()  # or targets would become similar so that the labels are easy
         labels = (cosines(fixed, fixed) / softness).softmax(1)

@@ -7,7 +7,6 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.losses._pairs import cosines, cross_entropy, mixed
-from brainhive_cli.models.mixing import Mixing
 
 
 class Config(parts.Config):
@@ -49,20 +48,11 @@ class SoftContrast(nn.Module):
             there = ", ".join(context.targets) or "none"
             raise BrainhiveError(f"soft_cont.augmented names the target {name!r}", f"there are: {there}")
         augmented = context.targets[name] if name else target
-        (one, other, third), mixing = _by_place(predicted, target, augmented, context.mixing)
+        # every place of a map is an item
+        one, other, third = (maps.flatten(0, -2) for maps in (predicted, target, augmented.float()))
+        mixing = context.mixing and context.mixing.of_places(len(one) // len(predicted))
         logits = cosines(one, third) / self.config.temperature  # [B·S, B·S], a prediction a row
         alike = cosines(other.detach(), third.detach()) / self.config.temperature  # a picture a row
         to_target = cross_entropy(logits, mixed(alike.softmax(1), mixing), 1)
         to_prediction = cross_entropy(logits, mixed(alike.softmax(0), mixing), 0)
         return (to_target + to_prediction) / 2
-
-
-def _by_place(
-    predicted: Tensor, target: Tensor, augmented: Tensor, mixing: Mixing | None
-) -> tuple[list[Tensor], Mixing | None]:
-    """Flatten maps [B, S, D] to [B·S, D], and the mixing of B signals to that of their places."""
-    flat = [each.flatten(0, -2) for each in (predicted, target, augmented.float())]
-    places = len(flat[0]) // len(predicted)
-    if mixing is None or places == 1:
-        return flat, mixing
-    return flat, mixing.of_places(places)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from brainhive_cli.models.conditioning import Conditioning
-    from brainhive_cli.models.decoded import Decoded
+    from brainhive_cli.models.heads import Decoded
 
 DEFAULT = "fusion-prior"
 """The kind of a prior whose folder does not name one: BrainHiVE's layout."""
@@ -112,10 +112,10 @@ def load(reference: str, **options: Any) -> Any:
     """
     kind = kind_of(reference)
     load_kind = _module(kind).load
-    given = {name: value for name, value in options.items() if value is not None}
-    for name in sorted(given.keys() - signature(load_kind).parameters.keys()):
+    chosen = {name: value for name, value in options.items() if value is not None}
+    for name in sorted(chosen.keys() - signature(load_kind).parameters.keys()):
         raise RecipeError(f"a prior of kind {kind} has no option {name}", f"leave out {name}")
-    return load_kind(reference, **given)
+    return load_kind(reference, **chosen)
 
 
 def describe(reference: str) -> Description:

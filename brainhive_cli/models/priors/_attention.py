@@ -55,23 +55,26 @@ class AttentionAdapter(nn.Module):
 
     def detach(self, unet: Any) -> None:
         """Restore the U-Net's own processors; BrainhiveError if this adapter is not attached to it."""
-        found = processors_of(unet)
-        own = {n: p.plain for n, p in found.items() if getattr(p, "adapter", None) is self}
-        if not own:
+        processors = processors_of(unet)
+        plain = {n: p.plain for n, p in processors.items() if getattr(p, "adapter", None) is self}
+        if not plain:
             raise BrainhiveError("this Fusion Prior is not attached to the U-Net", "attach it first")
-        unet.set_attn_processor({**found, **own})
+        unet.set_attn_processor({**processors, **plain})
 
     def _check(self, unet: Any) -> None:
-        found = processors_of(unet)
-        if any(isinstance(processor, ImageAttention) for processor in found.values()):
+        processors = processors_of(unet)
+        if any(isinstance(processor, ImageAttention) for processor in processors.values()):
             raise BrainhiveError("a Fusion Prior is already attached to this U-Net", "detach it first")
-        names = list(found)
-        if names != self.names:
-            raise _other_unet(_first_difference(self.names, names))
+        for expected, name in zip(self.names, processors, strict=False):
+            if expected != name:
+                raise _other_unet(f"{name} stands where {expected} should")
+        if len(processors) != len(self.names):
+            raise _other_unet(f"it has {len(processors)} attentions, not {len(self.names)}")
         sizes = cross_sizes(unet)
         for place in sorted(sizes.keys() | self.sizes.keys()):
-            if (wide := sizes.get(place)) != (own := self.sizes.get(place)):
-                raise _other_unet(f"{names[place]} is {wide} wide, not {own}")
+            if sizes.get(place) != self.sizes.get(place):
+                widths = f"{sizes.get(place)} wide, not {self.sizes.get(place)}"
+                raise _other_unet(f"{self.names[place]} is {widths}")
 
 
 class ImageAttention:
@@ -136,13 +139,6 @@ def cross_sizes(unet: Any) -> dict[int, tuple[int, int]]:
     places = {i: name for i, name in enumerate(processors_of(unet)) if name.endswith(CROSS_ATTENTION)}
     modules = {i: unet.get_submodule(name.removesuffix(".processor")) for i, name in places.items()}
     return {i: (m.to_k.in_features, m.to_k.out_features) for i, m in modules.items()}
-
-
-def _first_difference(own: list[str], found: list[str]) -> str:
-    for expected, other in zip(own, found, strict=False):
-        if expected != other:
-            return f"{other} stands where {expected} should"
-    return f"it has {len(found)} attentions, not {len(own)}"
 
 
 def _other_unet(why: str) -> BrainhiveError:

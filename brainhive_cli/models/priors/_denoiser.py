@@ -5,7 +5,6 @@ and feed-forward of dalle2-pytorch (MIT).
 """
 
 import math
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -18,37 +17,34 @@ BUCKETS, MAX_DISTANCE, ROTATED = 32, 128, 32
 """Relative positions that differ, the distance from which they do not, and the most widths rotated."""
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Widths D and S, layers, and attention heads, which share their key and value."""
-
-    dim: int
-    tokens: int
-    depth: int
-    heads: int
-    dim_head: int
-
-
 def cosine_schedule(steps: int, offset: float = 0.008) -> tuple[Tensor, Tensor]:
     """Return the cumulative products of alpha, and the betas."""
     at = torch.linspace(0, steps, steps + 1, dtype=torch.float64) / steps
-    kept = torch.cos((at + offset) / (1 + offset) * math.pi / 2) ** 2
-    betas = (1 - kept[1:] / kept[:-1]).clip(0, 0.999)
+    alphas = torch.cos((at + offset) / (1 + offset) * math.pi / 2) ** 2
+    betas = (1 - alphas[1:] / alphas[:-1]).clip(0, 0.999)
     return (1 - betas).cumprod(0).float(), betas.float()
 
 
 class Denoiser(nn.Module):
-    """Predicts the clean image tokens of noisy ones, the time and the brain's tokens."""
+    """Predicts the clean image tokens of noisy ones, the time and the brain's tokens.
 
-    def __init__(self, sizes: Sizes) -> None:
+    Args:
+        dim: D, width of a token.
+        tokens: S, tokens of the brain and of the image.
+        depth: Layers.
+        heads: Attention heads, which share their key and value.
+        dim_head: Width of a head.
+    """
+
+    def __init__(self, dim: int, tokens: int, depth: int, heads: int, dim_head: int) -> None:
         super().__init__()
-        shape = (sizes.tokens, sizes.dim)
-        self.num_tokens = sizes.tokens
-        self.to_time_embeds = nn.Sequential(nn.Sequential(Sinusoid(sizes.dim), TimeMLP(sizes.dim)))
-        self.learned_query = nn.Parameter(torch.randn(shape) * sizes.dim**-0.5)
+        shape = (tokens, dim)
+        self.num_tokens = tokens
+        self.to_time_embeds = nn.Sequential(nn.Sequential(Sinusoid(dim), TimeMLP(dim)))
+        self.learned_query = nn.Parameter(torch.randn(shape) * dim**-0.5)
         self.null_brain_embeds = nn.Parameter(torch.randn(shape))
         self.null_image_embed = nn.Parameter(torch.randn(shape))
-        self.causal_transformer = Transformer(sizes)
+        self.causal_transformer = Transformer(dim, depth, heads, dim_head)
 
     def forward(
         self,
@@ -115,13 +111,13 @@ class SwiGLU(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, dim: int, depth: int, heads: int, dim_head: int) -> None:
         super().__init__()
-        dim, inner = sizes.dim, 4 * sizes.dim
+        inner = 4 * dim
         self.rel_pos_bias = nn.Module()
-        self.rel_pos_bias.relative_attention_bias = nn.Embedding(BUCKETS, sizes.heads)
+        self.rel_pos_bias.relative_attention_bias = nn.Embedding(BUCKETS, heads)
         self.layers = nn.ModuleList()
-        for _ in range(sizes.depth):
+        for _ in range(depth):
             feed_forward = nn.Sequential(
                 Norm(dim),
                 nn.Linear(dim, 2 * inner, bias=False),
@@ -130,7 +126,7 @@ class Transformer(nn.Module):
                 nn.Identity(),
                 nn.Linear(inner, dim, bias=False),
             )
-            self.layers.append(nn.ModuleList([Attention(sizes), feed_forward]))
+            self.layers.append(nn.ModuleList([Attention(dim, heads, dim_head), feed_forward]))
         self.norm = Norm(dim, stable=True)
         self.project_out = nn.Linear(dim, dim, bias=False)
 
@@ -158,18 +154,17 @@ class Transformer(nn.Module):
 class Attention(nn.Module):
     """Cosine attention with one shared key and value, a null one, and rotary positions."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, dim: int, heads: int, width: int) -> None:
         super().__init__()
-        dim, width = sizes.dim, sizes.dim_head
-        self.heads = sizes.heads
+        self.heads = heads
         self.norm = Norm(dim)
         self.null_kv = nn.Parameter(torch.randn(2, width))
-        self.to_q = nn.Linear(dim, width * sizes.heads, bias=False)
+        self.to_q = nn.Linear(dim, width * heads, bias=False)
         self.to_kv = nn.Linear(dim, 2 * width, bias=False)
         self.rotary_emb = nn.Module()
         rotated = min(ROTATED, width)
         self.rotary_emb.freqs = nn.Parameter(10000 ** -(torch.arange(0, rotated, 2) / rotated))
-        self.to_out = nn.Sequential(nn.Linear(width * sizes.heads, dim, bias=False), Norm(dim))
+        self.to_out = nn.Sequential(nn.Linear(width * heads, dim, bias=False), Norm(dim))
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         x = self.norm(x)

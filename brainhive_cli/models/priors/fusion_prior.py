@@ -17,11 +17,11 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.needs import to_download
 from brainhive_cli.models.blocks import MLP, FusionEncoder
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.decoded import Decoded
-from brainhive_cli.models.heads import TOKEN
+from brainhive_cli.models.heads import TOKEN, Decoded
 from brainhive_cli.models.priors import OWNER, Description
 from brainhive_cli.models.priors._attention import AttentionAdapter, cross_sizes, processors_of, unet_of
 from brainhive_cli.models.single_file import find, need
+from brainhive_cli.models.weight_names import below, rename
 
 KIND = "fusion-prior"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -291,11 +291,10 @@ class FusionPrior(nn.Module):
 
     def start_from(self, file: Path) -> None:
         """Take projection and attention adapter from an IP-Adapter single file of the same sizes."""
-        state = weights.read(file).items()
-        renamed = {"proj": ("image_proj.", ""), "attn_adapter": ("ip_adapter.", "attn_processors.")}
-        for part, (old, new) in renamed.items():
-            found = {k.replace(old, new, 1): v for k, v in state if k.startswith(old)}
-            weights.fill(self.get_submodule(part), found, file, OTHERS)
+        state = weights.read(file)
+        weights.fill(self.proj, below(state, "image_proj."), file, OTHERS)
+        keys_and_values = rename(below(state, "ip_adapter."), {"": "attn_processors."})
+        weights.fill(self.attn_adapter, keys_and_values, file, OTHERS)
 
     @classmethod
     def load(cls, reference: str | Path) -> Self:
@@ -316,9 +315,9 @@ class FusionPrior(nn.Module):
         configs = {part: _config(folder, part) for part in CLASSES}
         states = {part: weights.read(folder / part / WEIGHTS) for part in CLASSES}
         sizes = {
-            int(found[1]): (weight.shape[1], weight.shape[0])
+            int(match[1]): (weight.shape[1], weight.shape[0])
             for key, weight in states["attn_adapter"].items()
-            if (found := KEYS.fullmatch(key)) and weight.ndim == 2
+            if (match := KEYS.fullmatch(key)) and weight.ndim == 2
         }
         with torch.device("meta"):  # the weights are put in place below: no need to draw random ones
             prior = cls(configs, sizes)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.caption_tokens import CaptionTokens
+from brainhive_cli.models.clip_conditions import CaptionTokens
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import Description
 
 KIND = "identity"
@@ -59,24 +59,29 @@ def describe(reference: str) -> Description:
     return Description(KIND, reference)
 
 
-class Identity(nn.Module):
-    """A prior without weights, which therefore cannot be trained."""
+class PriorOfHeads(nn.Module):
+    """What priors are that condition on decoded heads alone: without a fuser, and without an adapter."""
 
-    kind: ClassVar[str] = KIND
     fuser: ClassVar[None] = None
     dim: ClassVar[int] = 0
-
-    def __init__(self, config: Config = TINY) -> None:
-        super().__init__()
-        self.config = config
-        self.dims: dict[str, int] = {}
-        self.words = None if config.vocabulary is None else CaptionTokens(config.vocabulary)
+    dims: ClassVar[dict[str, int]] = {}
 
     def attach(self, generator: Any) -> None:
         """Leave the generator as it is: the conditions are its own."""
 
     def detach(self, generator: Any) -> None:
         """Leave the generator as it is."""
+
+
+class Identity(PriorOfHeads):
+    """A prior without weights, which therefore cannot be trained."""
+
+    kind: ClassVar[str] = KIND
+
+    def __init__(self, config: Config = TINY) -> None:
+        super().__init__()
+        self.config = config
+        self.words = None if config.vocabulary is None else CaptionTokens(config.vocabulary)
 
     def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:
         """Pass heads through; a vector [B, D] becomes one token [B, 1, D].
@@ -85,21 +90,21 @@ class Identity(nn.Module):
             BrainhiveError: if no head has the name of a condition.
         """
         heads: dict[str, Any] = {**decoded.tensors, **decoded.texts}
-        found: dict[str, Any] = {}
-        conditions = {name: names for name, names in dict(self.config).items() if name != "vocabulary"}
-        for condition, names in conditions.items():
-            if (name := next((each for each in names if each in heads), None)) is not None:
-                found[condition] = heads[name]
-        if not found and any(conditions.values()):  # none is wanted where all lists are empty
+        head_names = {name: names for name, names in dict(self.config).items() if name != "vocabulary"}
+        conditions: dict[str, Any] = {}
+        for condition, names in head_names.items():
+            if (name := next((name for name in names if name in heads), None)) is not None:
+                conditions[condition] = heads[name]
+        if not conditions and any(head_names.values()):  # none is wanted where all lists are empty
             raise BrainhiveError(
                 f"the identity prior finds no condition among the heads {', '.join(heads) or 'none'}",
-                f"name a head as a condition: {', '.join(conditions)}",
+                f"name a head as a condition: {', '.join(head_names)}",
             )
-        if "embeddings" in found and found["embeddings"].ndim == 2:
-            found["embeddings"] = found["embeddings"][:, None]  # [B, 1, D]
-        if self.words is not None and isinstance(texts := found.get("texts"), Tensor):
-            found["texts"] = [self.words.text(ids) for ids in texts.long().tolist()]
-        return Conditioning(**found, decoded=decoded)
+        if "embeddings" in conditions and conditions["embeddings"].ndim == 2:
+            conditions["embeddings"] = conditions["embeddings"][:, None]  # [B, 1, D]
+        if self.words is not None and isinstance(texts := conditions.get("texts"), Tensor):
+            conditions["texts"] = [self.words.text(ids) for ids in texts.long().tolist()]
+        return Conditioning(**conditions, decoded=decoded)
 
     def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
         """Return no condition: the generator's own unconditional side is used."""

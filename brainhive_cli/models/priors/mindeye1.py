@@ -1,21 +1,21 @@
 """MindEye1's diffusion prior: image tokens sampled from those that a brain model decodes."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from brainhive_cli.core import documents, home, hub, parts, weights
 from brainhive_cli.core.caveats import SELECTED_ON_TEST
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import OWNER, Description, identity
-from brainhive_cli.models.priors._denoiser import Denoiser, Sizes, cosine_schedule
+from brainhive_cli.models.priors._denoiser import Denoiser, cosine_schedule
+from brainhive_cli.models.weight_names import State, count_numbers, rename
 
 KIND = "mindeye1"
 PREFIX = f"{KIND}:"
@@ -23,7 +23,6 @@ PREFIX = f"{KIND}:"
 WEIGHTS = "model.safetensors"
 ALPHAS = "noise_scheduler.alphas_cumprod"
 """Where MindEye1's checkpoint keeps the schedule, whose length is the number of steps."""
-LAYER = re.compile(r"net\.causal_transformer\.layers\.(\d+)\.0\.to_q\.weight")
 SMALLEST = 1e-20
 """Variance of the last step; dalle2-pytorch's."""
 
@@ -71,12 +70,13 @@ def load(reference: str) -> "DiffusionPrior":
     """
     path = _located(reference)
     if path.is_dir():
-        given = (path / "config.json", Config, documents.DOWNLOAD, MissingData)
-        prior = documents.read(*given, without={"kind"}).build({}, None)
-        state, where = weights.read(path / WEIGHTS), path / WEIGHTS
+        file = path / "config.json"
+        config = documents.read(file, Config, documents.DOWNLOAD, MissingData, without={"kind"})
+        prior, path = config.build({}, None), path / WEIGHTS
+        state = weights.read(path)
     else:
-        prior, state, where = *_published(path), path
-    weights.fill(prior, state, where)
+        prior, state = _published(path)
+    weights.fill(prior, state, path)
     return prior.eval()
 
 
@@ -104,60 +104,54 @@ def _located(reference: str) -> Path:
     return path
 
 
-def _published(path: Path) -> tuple["DiffusionPrior", dict[str, Tensor]]:
+def _published(path: Path) -> tuple["DiffusionPrior", State]:
     """Read the prior in a checkpoint that holds the brain model too, and its sizes from the shapes."""
-    found = {name.removeprefix("module."): value for name, value in weights.read(path).items()}
-    state = {name: value for name, value in found.items() if name.startswith("net.")}
-    layers = [LAYER.fullmatch(name) for name in state]
-    tokens, null = state.get("net.null_brain_embeds"), state.get(_first("null_kv"))
-    if tokens is None or null is None or tokens.ndim != 2 or null.ndim != 2:
-        raise BrainhiveError(
-            f"{path} holds no diffusion prior of MindEye1", "give the checkpoint of its high-level training"
-        )
-    count, dim = tokens.shape
-    config = Config(
-        dim=dim,
-        tokens=count,
-        depth=len([*filter(None, layers)]),
-        heads=len(state[_first("to_q.weight")]) // null.shape[1],
-        dim_head=null.shape[1],
-        timesteps=len(found.get(ALPHAS, range(Config().timesteps))),
-    )
+    checkpoint = rename(weights.read(path), {r"module\.": ""})
+    with weights.reading(
+        path,
+        "give the checkpoint of its high-level training",
+        BrainhiveError,
+        problem="holds no diffusion prior of MindEye1",
+    ):
+        tokens, dim = checkpoint["net.null_brain_embeds"].shape
+        config = Config(dim=dim, tokens=tokens, **sizes_of(checkpoint))
+    state = {name: value for name, value in checkpoint.items() if name.startswith("net.")}
     return config.build({}, None), state
 
 
-def _first(name: str) -> str:
-    return f"net.causal_transformer.layers.0.0.{name}"
+def sizes_of(state: State) -> dict[str, int]:
+    """Read the settings of a prior from the shapes of its weights `net.…`, and of its schedule if there."""
+    first = "net.causal_transformer.layers.0.0."
+    _, dim_head = state[f"{first}null_kv"].shape
+    sizes = {
+        "depth": count_numbers(state, r"net\.causal_transformer\.layers\.(\d+)\."),
+        "heads": len(state[f"{first}to_q.weight"]) // dim_head,
+        "dim_head": dim_head,
+    }
+    if ALPHAS in state:
+        sizes["timesteps"] = len(state[ALPHAS])
+    return sizes
 
 
-class DiffusionPrior(nn.Module):
+class DiffusionPrior(identity.PriorOfHeads):
     """Samples image tokens [B, S, D]; all other heads become conditions as the identity prior's do.
 
     Source: BrainDiffusionPrior of MindEye1 (arXiv 2305.18274, MIT); it predicts the clean tokens, times √D.
     """
 
     kind: ClassVar[str] = KIND
-    fuser: ClassVar[None] = None
-    dim: ClassVar[int] = 0
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.dims: dict[str, int] = {}
         self.config = config
-        self.net = Denoiser(Sizes(config.dim, config.tokens, config.depth, config.heads, config.dim_head))
+        self.net = Denoiser(config.dim, config.tokens, config.depth, config.heads, config.dim_head)
         alphas, betas = cosine_schedule(config.timesteps)
         self.register_buffer("alphas_cumprod", alphas, persistent=False)
         self.register_buffer("betas", betas, persistent=False)
         self.alphas_cumprod: Tensor
         self.betas: Tensor
         self.scale = config.dim**0.5
-        self.others = identity.Config(embeddings=(config.head,)).build({}, None)
-
-    def attach(self, generator: Any) -> None:
-        """Leave the generator as it is: the conditions are its own."""
-
-    def detach(self, generator: Any) -> None:
-        """Leave the generator as it is."""
+        self.identity = identity.Config(embeddings=(config.head,)).build({}, None)
 
     def save(self, folder: Path) -> None:
         """Write what `load` reads; its config names the kind."""
@@ -171,21 +165,21 @@ class DiffusionPrior(nn.Module):
         Raises:
             BrainhiveError: if the brain model has no such head, or another shape of it.
         """
-        sampled = self.sample(self.brain_of(decoded), seeds)
-        return self.others.condition(
-            Decoded({**decoded.tensors, self.config.head: sampled}, decoded.texts), seeds
-        )
+        tokens = self.sample(self.brain_of(decoded), seeds)
+        heads = {**decoded.tensors, self.config.head: tokens}
+        return self.identity.condition(Decoded(heads, decoded.texts), seeds)
 
     def brain_of(self, decoded: Decoded) -> Tensor:
         """Take the brain's tokens [B, S, D] of decoded heads, where the weights are."""
-        config, found = self.config, decoded.tensors.get(self.config.head)
-        if found is None or found.shape[1:] != (config.tokens, config.dim):
-            needed, own = [config.tokens, config.dim], "none" if found is None else list(found.shape[1:])
+        head, shape = self.config.head, [self.config.tokens, self.config.dim]
+        tokens = decoded.tensors.get(head)
+        if tokens is None or [*tokens.shape[1:]] != shape:
+            model_shape = "none" if tokens is None else [*tokens.shape[1:]]
             raise BrainhiveError(
-                f"the diffusion prior takes the head {config.head} {needed}, the model's is {own}",
+                f"the diffusion prior takes the head {head} {shape}, the model's is {model_shape}",
                 "use an align run with that head, or the prior identity",
             )
-        return found.to(self.alphas_cumprod.device)
+        return tokens.to(self.alphas_cumprod.device)
 
     def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
         """Return no condition, so that the generator's own unconditional side is used, or random tokens."""
@@ -217,8 +211,8 @@ class DiffusionPrior(nn.Module):
     def expected(self, brain: Tensor) -> Tensor:
         """Predict image tokens from the brain's alone, [B, S, D], in one pass: with the image hidden."""
         last = torch.full((len(brain),), self.config.timesteps - 1, device=brain.device)
-        found: Tensor = self.net(torch.zeros_like(brain), last, brain, keep_image=False)
-        return found / self.scale
+        tokens: Tensor = self.net(torch.zeros_like(brain), last, brain, keep_image=False)
+        return tokens / self.scale
 
     def learn(self, brain: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Predict image tokens from noised ones, for a training step; torch's random numbers are used.
@@ -239,5 +233,5 @@ class DiffusionPrior(nn.Module):
 
     def noised(self, image: Tensor, times: Tensor, noise: Tensor) -> Tensor:
         """Add the noise of steps [B] to tokens [B, S, D]."""
-        kept = self.alphas_cumprod[times].view(-1, 1, 1)
-        return kept.sqrt() * image + (1 - kept).sqrt() * noise
+        alphas = self.alphas_cumprod[times].view(-1, 1, 1)
+        return alphas.sqrt() * image + (1 - alphas).sqrt() * noise

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models.weight_names import adapt
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
@@ -16,8 +17,6 @@ from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.settings import Train
 
-BELOW = "backbone."
-"""Before the names of the backbone's weights."""
 REFERENCE_SD = 0.02
 """Spread of initial weights: the default of transformers' `initializer_range`."""
 
@@ -67,20 +66,22 @@ def take_over(aligner: Aligner, folder: Path) -> None:
     """
     start, initial = aligners.load(folder), aligner.state_dict()
     refuse_other_voxels(start, aligner)
-    found, old, new = _adapted(start, aligner), start.layout.spec.subjects, aligner.layout.spec.subjects
+    state = adapt(aligner.backbone, start.state_dict(), "backbone.")
+    old, new = start.layout.spec.subjects, aligner.layout.spec.subjects
     for name in _rows_of_subjects(start):
-        rows = [found[name][old.index(each)] if each in old else found[name].mean(0) for each in new]
-        found[name] = torch.stack(rows)
-    own = {name: initial[name] for name in modules_of_subjects(aligner) if name not in found}
-    gone = modules_of_subjects(start) - initial.keys()
-    found = {name: each for name, each in found.items() if name not in gone} | own
-    shapes, needed = ({name: each.shape for name, each in state.items()} for state in (found, initial))
+        row_of = dict(zip(old, state[name], strict=True))
+        state[name] = torch.stack([row_of.get(subject, state[name].mean(0)) for subject in new])
+    for name in modules_of_subjects(start) - initial.keys():
+        state.pop(name, None)
+    for name in modules_of_subjects(aligner) - state.keys():
+        state[name] = initial[name]
+    shapes, needed = ({name: value.shape for name, value in each.items()} for each in (state, initial))
     if unlike := sorted(name for name, _ in shapes.items() ^ needed.items()):
         raise BrainhiveError(
             f"the architecture does not match the checkpoint {folder}: {unlike[0]}",
             "give the same backbone, fuser, encoders, channels, window and dim as its config.json",
         )
-    aligner.load_state_dict(found)
+    aligner.load_state_dict(state)
     aligner.losses = start.losses
 
 
@@ -91,19 +92,9 @@ def refuse_other_voxels(start: Aligner, aligner: Aligner) -> None:
         BrainhiveError: naming what differs.
     """
     spec = aligner.layout.spec
-    for place, subject in enumerate(spec.subjects):
+    for place, (subject, width) in enumerate(zip(spec.subjects, spec.widths, strict=True)):
         regions = {name: by_subject[place] for name, by_subject in spec.regions.items()}
-        given = (spec.widths[place], regions, f"subject {subject}")
-        start.layout.spec.refuse_other_voxels(subject, *given)
-
-
-def _adapted(start: Aligner, aligner: Aligner) -> dict[str, Tensor]:
-    """Give the weights of a start as a backbone of other parts takes them, where it says how (`adapted`)."""
-    found, adapted = start.state_dict(), getattr(aligner.backbone, "adapted", None)
-    if adapted is None:
-        return found
-    own = {name.removeprefix(BELOW): found.pop(name) for name in list(found) if name.startswith(BELOW)}
-    return found | {BELOW + name: value for name, value in adapted(own).items()}
+        start.layout.spec.refuse_other_voxels(subject, width, regions, f"subject {subject}")
 
 
 def _rows_of_subjects(aligner: Aligner) -> set[str]:
@@ -115,17 +106,20 @@ def _rows_of_subjects(aligner: Aligner) -> set[str]:
         widths=(*spec.widths, max(spec.widths) if spec.widths else spec.channels),
         regions={region: (*by_subject, by_subject[-1]) for region, by_subject in spec.regions.items()},
     )
-    shapes = {name: each.shape for name, each in _built(aligner, larger).items()}
-    return {name for name, each in aligner.state_dict().items() if each.shape != shapes.get(name, each.shape)}
+    shapes = _shapes(aligner, larger)
+    state = aligner.state_dict()
+    return {name for name, value in state.items() if value.shape != shapes.get(name, value.shape)}
 
 
 def modules_of_subjects(aligner: Aligner) -> set[str]:
     """Name the weights that go by a subject's number: those that are gone when subjects have others."""
     spec = aligner.layout.spec
-    others = tuple(subject + 1 + max(spec.subjects) for subject in spec.subjects)
-    return aligner.state_dict().keys() - _built(aligner, replace(spec, subjects=others)).keys()
+    strangers = tuple(subject + 1 + max(spec.subjects) for subject in spec.subjects)
+    return aligner.state_dict().keys() - _shapes(aligner, replace(spec, subjects=strangers)).keys()
 
 
-def _built(aligner: Aligner, spec: SignalSpec) -> dict[str, Tensor]:
-    with torch.device("meta"):  # only names and shapes matter
-        return Aligner(replace(aligner.layout, spec=spec)).state_dict()
+def _shapes(aligner: Aligner, spec: SignalSpec) -> dict[str, torch.Size]:
+    """Give the names and shapes that the weights of an aligner would have for other signals."""
+    with torch.device("meta"):
+        state = Aligner(replace(aligner.layout, spec=spec)).state_dict()
+    return {name: value.shape for name, value in state.items()}

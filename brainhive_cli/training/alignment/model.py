@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.runs import FINISHED
-from brainhive_cli.models import backbones, signal_shape
+from brainhive_cli.models import backbones
 from brainhive_cli.models import heads as outputs
-from brainhive_cli.models.decoded import Decoded
-from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models.heads import Decoded
+from brainhive_cli.models.signal_spec import SignalSpec, check_signal
 from brainhive_cli.training.alignment import published_checkpoints, upstream
 from brainhive_cli.training.alignment.layout import Format, Layout
 from brainhive_cli.training.alignment.learned import Block, Learned
@@ -157,7 +157,7 @@ class Aligner(nn.Module):
                 f"{', '.join(map(str, spec.subjects))} with {', '.join(map(str, widths))}",
                 "fine-tune it to the other subject first: mode=finetune",
             )
-        signal_shape.check(signal, signal.shape[1] if is_known else max(widths), spec.samples)
+        check_signal(signal, signal.shape[1] if is_known else max(widths), spec.samples)
         return signal if self.subject_layer is None else self.subject_layer(signal, subject_index)
 
     def save(self, folder: Path) -> None:

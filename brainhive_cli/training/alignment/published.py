@@ -45,7 +45,7 @@ def compared_with_published(
         here = {**here, "pool": pool}
     # what a store does not say of its preparation, as one of files that others prepared, cannot be compared
     steps = {key for key in {*here} ^ {*stated} if key.startswith("preparation.")}
-    here, stated = ({key: each[key] for key in each if key not in steps} for each in (here, stated))
+    here, stated = ({key: one[key] for key in one if key not in steps} for one in (here, stated))
     # signals of one sample have no rate
     said = [f"{key} not stated" for key in not_stated if key != "rate_hz" or key in here or not recordings]
     said += [] if recordings else ["signals of the test not known"]
@@ -63,7 +63,7 @@ def compared_with_published(
         *min(by_base, key=len),  # of a sweep, by its nearest variant
         _difference_of_subjects(here["subjects"], published.subjects),
         *(caveat for caveat in caveats if not (caveat == SIMULATED and dataset.is_simulated)),
-        *(f"without {each}" for each in published.lacking),
+        *(f"without {part}" for part in published.lacking),
     ]
     numbers = published.model_dump(include={"top1", "top5", "source"}, exclude_none=True)
     return {**numbers, "differs": [*filter(None, listed)]}
@@ -90,19 +90,22 @@ def _of_recipe(name: str, dataset: Dataset, recordings: Mapping[int, Recording])
     """
     recipe = Recipe.resolve("train-align", name, {}, ())
     set_ups: list[SetUp] = []
-    for each in variants(recipe).values():
-        read = describe_signals(select(dataset, each.signal, recordings))
-        chosen: SetUp = {key: value for key, value in read.items() if key in ("channels", "window_ms")}
-        own = each.dataset.build(each.paths).recorded_as
-        set_ups.append({"dataset": own, **describe_recipe(each), **chosen})
+    for variant in variants(recipe).values():
+        signals = describe_signals(select(dataset, variant.signal, recordings))
+        name = variant.dataset.build(variant.paths).recorded_as
+        set_up: dict[str, Any] = {"dataset": name, **describe_recipe(variant)}
+        set_up |= {key: signals[key] for key in ("channels", "window_ms") if key in signals}
+        set_ups.append(set_up)
     return set_ups
 
 
 def _overridden(base: SetUp, stated: SetUp) -> dict[str, Any]:
     """Lay what is stated over the set-up of a recipe; a backbone replaces the other one's knobs."""
     is_replaced = "backbone.kind" in stated
-    kept = {key: value for key, value in base.items() if not (is_replaced and key.startswith("backbone."))}
-    return {**kept, **stated}
+    settings = {
+        key: value for key, value in base.items() if not (is_replaced and key.startswith("backbone."))
+    }
+    return {**settings, **stated}
 
 
 def _difference_of_subjects(here: Sequence[int], there: Sequence[int] | None) -> str:

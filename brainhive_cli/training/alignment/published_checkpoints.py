@@ -1,16 +1,25 @@
 """Checkpoints that other projects' trainings wrote, read as brain models: MindEye1's, MindEye2's, NEURONS'.
 
-MindEye1 and NEURONS choose their best epoch on test stimuli; MindEye2 keeps its last.
+A reader describes the model by the shapes of its weights, and gives the table that renames them.
+
+Source: MindEye1 (arXiv 2305.18274, MIT), Train_MindEye.py and train_autoencoder.py; MindEye2 (arXiv
+2403.11207, MIT), `train_logs/*/last.pth`; NEURONS (arXiv 2503.11167), `brain_model.pth` of its first
+training, `brain_model_prior.pth` and `*_last` of its second. MindEye1 and NEURONS choose their best epoch on
+test stimuli; MindEye2 keeps its last.
 """
 
 import re
+from collections.abc import Sequence
+from math import isqrt
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
-
-from brainhive_cli.core import documents, weights
+from brainhive_cli.core import console, documents, weights
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.training.alignment import mindeye1, mindeye2
+from brainhive_cli.models.heads import Head
+from brainhive_cli.models.priors import mindeye1 as diffusion_prior
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models.weight_names import State, Table, below, count_numbers, rename
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
 
@@ -18,6 +27,21 @@ ENDINGS = (".pth", ".pt")
 NSD, CC2017 = "nsd", "cc2017"
 FOLDERS = 5
 """Last parts of a path that may name the subject: NEURONS' has EXP/exp_*/subj_*/checkpoints/FILE."""
+NEURONS_FILE = "brain_model"
+"""How the names of NEURONS' files begin."""
+RIDGES = "ridge.linears."
+"""Before the names of subjects' maps in MindEye2's and NEURONS' models; MindEye1's first map is `lin0`."""
+
+ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Names of attention in diffusers 0.13, which trained MindEye1's models, and today's."""
+
+BRAIN, PRIOR = ("ridge.", "backbone.", "clipproj."), "diffusion_prior."
+DECODERS = ("motion_proj.", "text_seg_dec.", "text_dec.", "classifier.")
+"""Before the names of the parts of MindEye2's and NEURONS' models."""
+IMAGE, TEXT = "clip-bigg-tokens", "clip-bigg-text"
+"""Encoders of what their heads predict."""
+CAPTION_LENGTH, HEAD_WIDTH = 60, 64
+"""Ids of NEURONS' captions, and GPT-2's width of an attention head: neither is in the weights."""
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -27,8 +51,7 @@ def is_checkpoint(path: Path) -> bool:
 
 def holds_model(path: Path) -> bool:
     """Whether such a file holds a whole brain model, by the names of its weights."""
-    names = _state(path)
-    return any(name.startswith(("ridge.linears.", "lin0.", mindeye1.HIGH_LEVEL)) for name in names)
+    return any(name.startswith((RIDGES, "lin0.")) for name in _state(path))
 
 
 def learned_in(path: Path) -> Learned:
@@ -37,23 +60,28 @@ def learned_in(path: Path) -> Learned:
     Raises:
         BrainhiveError: if neither file nor folder is named by the subject.
     """
-    dataset = CC2017 if path.name.startswith(mindeye2.NEURONS_FILE) else NSD
+    dataset = CC2017 if path.name.startswith(NEURONS_FILE) else NSD
     subjects = subjects_of(path)
-    is_mindeye2s = dataset == NSD and any(name.startswith("ridge.linears.") for name in _state(path))
-    selection = "last epoch" if is_mindeye2s else "test"
+    selection = "last epoch" if dataset == NSD and _has_ridges(_state(path)) else "test"
     return Learned(selection=selection, dataset=dataset, recordings=dataset, subjects=subjects)
 
 
-def read(path: Path) -> tuple[Layout, dict[str, Tensor]]:
+def read(path: Path) -> tuple[Layout, State]:
     """Read a checkpoint's architecture and weights.
 
     Raises:
-        BrainhiveError: if it is damaged, or no such model.
+        BrainhiveError: if it is damaged, no such model, or one of other parts or subjects.
     """
-    state = _state(path)
-    if any(name.startswith("ridge.linears.") for name in state):
-        return mindeye2.read(path, state, subjects_of(path))
-    return mindeye1.read(path, state, subjects_of(path)[0])
+    state, subjects = _state(path), subjects_of(path)
+    publisher, describe = ("MindEye1", _mindeye1)
+    if _has_ridges(state):
+        publisher, describe = ("MindEye2", _mindeye2)
+    problem = f"is no brain model of {publisher}"
+    with weights.reading(
+        path, "give the checkpoint of one of its trainings", BrainhiveError, problem=problem
+    ):
+        layout, table = describe(path, state, subjects)
+    return layout, rename(state, table)
 
 
 def subjects_of(path: Path) -> tuple[int, ...]:
@@ -63,16 +91,190 @@ def subjects_of(path: Path) -> tuple[int, ...]:
         BrainhiveError: if there is none.
     """
     parts = "/".join(path.absolute().parts[-FOLDERS:])
-    if not (named := re.findall(r"subj_?0?([1-8])(?!\d)", parts)):
+    if not (numbers := re.findall(r"subj_?0?([1-8])(?!\d)", parts)):
         raise BrainhiveError(
             f"{path} does not say whose voxels it takes",
             "keep it in a folder named as it was published, with subj01 to subj08 in its name",
         )
-    subject = int(named[-1])
-    others = tuple(each for each in range(1, 9) if each != subject)
-    return others if "multisubject" in parts else (subject,)
+    subject = int(numbers[-1])
+    all_but_one = tuple(number for number in range(1, 9) if number != subject)
+    return all_but_one if "multisubject" in parts else (subject,)
 
 
-def _state(path: Path) -> dict[str, Tensor]:
-    found = weights.read(path, documents.DOWNLOAD, BrainhiveError)
-    return {name.removeprefix("module."): value for name, value in found.items()}
+def _state(path: Path) -> State:
+    """Read the weights of the brain model, next to which MindEye1's file has its diffusion prior."""
+    state = rename(weights.read(path, documents.DOWNLOAD, BrainhiveError), {r"module\.": ""})
+    return below(state, "voxel2clip.") or state
+
+
+def _has_ridges(state: State) -> bool:
+    return any(name.startswith(RIDGES) for name in state)
+
+
+def _mindeye1(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout, Table]:
+    """Describe a low level (latents) or a high level (image tokens), without maps, which are for training."""
+    subject = subjects[0]
+    hidden, voxels = state["lin0.0.weight"].shape
+    blocks = count_numbers(state, r"mlp\.(\d+)\.0\.weight")
+    backbone: dict[str, Any] = {"kind": "havir", "hidden": hidden, "blocks": blocks}
+    table: dict[str, str | None] = {r"maps_projector\.": None}
+    if "upsampler.conv_norm_out.weight" in state:
+        stages = count_numbers(state, r"upsampler\.up_blocks\.(\d+)\.resnets\.0\.conv1\.weight")
+        layers = count_numbers(state, r"upsampler\.up_blocks\.0\.resnets\.(\d+)\.conv1\.weight")
+        features = len(state["norm.weight"])
+        backbone |= {
+            "features": features,
+            "decoder_channels": [
+                len(state[f"upsampler.up_blocks.{stage}.resnets.0.conv1.weight"])
+                for stage in reversed(range(stages))
+            ],
+            "decoder_layers": layers - 1,
+        }
+        side = isqrt(len(state["lin1.weight"]) // features) << (stages - 1)
+        heads = {"latent": Head((len(state["upsampler.conv_out.weight"]), side, side), "vd-vae")}
+        table[r"lin0\."] = f"backbone.inputs.spatial.{subject}."
+        for name, todays in ATTENTION.items():
+            pattern = rf"(upsampler\..*\.attentions\.\d+)\.{name}\."
+            table[pattern] = rf"backbone.structural.\1.{todays}."
+        table[""] = "backbone.structural."
+    else:
+        width = len(state["projector.0.weight"])
+        backbone["projector"] = len(state["projector.2.weight"])
+        tokens = Head((len(state["lin1.weight"]) // width, width), "vd-image")
+        heads = {"image": tokens, "image_projected": tokens}
+        table[r"lin0\."] = f"backbone.inputs.semantic.{subject}."
+        table[r"(lin1|projector)\."] = r"backbone.semantic.\1.image."
+        table[""] = "backbone.semantic."
+    layout = Layout(
+        spec=SignalSpec((), 1, (subject,), (voxels,)),
+        heads=heads,
+        backbone=backbone,
+        encoders={head.target: head.target for head in heads.values()},
+        retrieval_heads=(next(reversed(heads)),),
+    )
+    return layout, table
+
+
+def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout, Table]:
+    """Describe MindEye2's model, or NEURONS': with its prior and its decoders, where it has them."""
+    decoders = _check_parts(path, state, subjects)
+    voxels = [state[f"{RIDGES}{place}.weight"].shape[1] for place in range(len(subjects))]
+    width = len(state["backbone.clip_proj.0.weight"])
+    tokens = len(state["backbone.backbone_linear.weight"]) // width
+    blocks = count_numbers(state, r"backbone\.mixer_blocks1\.(\d+)\.")
+    brain = {
+        "kind": "mindeye2",
+        "hidden": len(state[f"{RIDGES}0.weight"]),
+        "mixer": "blocks" if blocks else "none",
+        "blocks": blocks,
+    }
+    # NEURONS' training takes the third frame of a clip
+    image = f"{IMAGE}-view-2" if path.name.startswith(NEURONS_FILE) else IMAGE
+    heads = {"image": Head((tokens, width), image)}
+    if "clipproj.proj" in state:
+        heads["text"] = Head((state["clipproj.proj"].shape[1],), TEXT)
+    # MindEye2's parts lie below `backbone.brain` where a prior or decoders come with them
+    backbone: dict[str, Any] = brain
+    place_of_brain = "backbone."
+    if prior := _prior_sizes(state):
+        place_of_brain = "backbone.brain."
+        backbone = {
+            "kind": "with_prior",
+            "backbone": brain,
+            "prior": {**prior, "head": "image"},
+            "condition": "voxel_tokens",
+        }
+    if decoders:
+        sizes, decoded = _neurons(state, tokens, width)
+        backbone = {"kind": "neurons", "brain": brain, "prior": prior, **sizes, "mode": "published"}
+        heads |= decoded
+    if "backbone.blin1.weight" in state:
+        # which autoencoder's latent the blurry one is, nothing says
+        side = isqrt(len(state["backbone.blin1.weight"]) // len(state["backbone.bnorm.weight"]))
+        enlarged = side << (count_numbers(state, r"backbone\.bupsampler\.up_blocks\.(\d+)\.") - 1)
+        channels = len(state["backbone.bupsampler.conv_out.weight"])
+        heads["blurry"] = Head((channels, enlarged, enlarged))
+        heads["maps"] = Head((side * side, len(state["backbone.b_maps_projector.6.weight"])))
+    layout = Layout(
+        SignalSpec((), 1, tuple(subjects), tuple(voxels)),
+        heads,
+        backbone,
+        encoders={head.target: head.target for head in heads.values() if head.target},
+        retrieval_heads=("image",),
+    )
+    if mixers := sum(value.numel() for name, value in state.items() if ".mixer_blocks" in name):
+        console.warn(
+            f"{path}: {mixers / 1e6:.3g} M weights of mixer blocks have no effect but a constant; a recipe "
+            "with the backbone's `mixer: none` that starts from it gives equal outputs without them"
+        )
+    table: dict[str, str | None] = {
+        r"diffusion_prior\.noise_scheduler\.": None,  # follows from the prior's steps
+        r"text_dec\.decoder\.lm_head\.weight$": None,  # is GPT-2's embedding
+        r"diffusion_prior\.": "backbone.prior.",
+    }
+    for place, subject in enumerate(subjects):
+        table[rf"ridge\.linears\.{place}\."] = f"{place_of_brain}{RIDGES}{subject}."
+    table[rf"(?=({'|'.join(map(re.escape, BRAIN))}))"] = place_of_brain
+    table[""] = "backbone."
+    return layout, table
+
+
+def _check_parts(path: Path, state: State, subjects: Sequence[int]) -> bool:
+    """Refuse a checkpoint of other parts or subjects; return whether it has the decoders of NEURONS."""
+    if (count := count_numbers(state, r"ridge\.linears\.(\d+)\.weight")) != len(subjects):
+        raise BrainhiveError(
+            f"{path} has ridges of {count} subjects, its folder is named as that of {len(subjects)}",
+            "keep it in a folder named as it was published",
+        )
+    unknown = sorted({n.partition(".")[0] for n in state if not n.startswith((*BRAIN, PRIOR, *DECODERS))})
+    if unknown:
+        raise BrainhiveError(
+            f"{path} has the part {unknown[0]}, which neither MindEye2 nor NEURONS has", "another checkpoint"
+        )
+    prefixes = (*DECODERS, f"{PRIOR}net.")
+    missing = sorted(each for each in prefixes if not any(name.startswith(each) for name in state))
+    has_decoders = bool({*DECODERS} - {*missing})
+    if has_decoders and missing:
+        raise BrainhiveError(
+            f"{path} has decoders of NEURONS without their part {missing[0].partition('.')[0]}",
+            "give the checkpoint of its second training: brain_model_prior.pth, or brain_model_prior_last",
+        )
+    return has_decoders
+
+
+def _prior_sizes(state: State) -> dict[str, Any]:
+    """Return the settings of the diffusion prior in a checkpoint; empty if it has none."""
+    prior = below(state, PRIOR)
+    if not any(name.startswith("net.") for name in prior):
+        return {}
+    return {"kind": "mindeye1", **diffusion_prior.sizes_of(prior)}
+
+
+def _neurons(state: State, tokens: int, width: int) -> tuple[dict[str, Any], dict[str, Head]]:
+    """Return the sizes of NEURONS' decoders of tokens [S, D], and the heads that these predict."""
+    stages = count_numbers(state, r"text_seg_dec\.video_decoder\.up_blocks\.(\d+)\.")
+    resnet = "text_seg_dec.video_decoder.up_blocks.{}.resnets.0.conv1.weight"
+    vocabulary, caption_width = state["text_dec.decoder.transformer.wte.weight"].shape
+    frames = len(state["motion_proj.motion_proj.weight"]) // width
+    sizes = {
+        "frames": frames,
+        "maps": [len(state[f"text_seg_dec.maps_projector.{place}.weight"]) for place in (0, 3, 6)],
+        "channels": [len(state[resnet.format(stage)]) for stage in reversed(range(stages))],
+        "concept_width": len(state["classifier.vision_proj_channel.weight"]),
+        "vocabulary": vocabulary,
+        "caption_width": caption_width,
+        "caption_layers": count_numbers(state, r"text_dec\.decoder\.transformer\.h\.(\d+)\."),
+        "caption_heads": max(1, caption_width // HEAD_WIDTH),
+        "caption_positions": len(state["text_dec.decoder.transformer.wpe.weight"]),
+    }
+    side = isqrt(tokens) << (stages - 1)
+    latent_side = side * 7 // 16  # 28 of 64: the autoencoder's, of 224 pixels
+    latent_channels = len(state["text_seg_dec.recon_head.weight"])
+    heads = {
+        "motion": Head((frames, tokens, width)),
+        "mask": Head((frames, 1, side, side)),
+        "latents": Head((frames, latent_channels, latent_side, latent_side)),
+        "concepts": Head((len(state["classifier.classifier.weight"]),)),
+        "caption": Head((CAPTION_LENGTH,)),
+    }
+    return sizes, heads

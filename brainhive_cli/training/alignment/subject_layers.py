@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.models.subject_bank import rows_of
+from brainhive_cli.models.blocks import rows_of
 
 
 class Token(nn.Module):

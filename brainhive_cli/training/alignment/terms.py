@@ -5,12 +5,12 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Section
-from brainhive_cli.models.course import Course, Epochs, Wave, at, place, place_courses, refuse_backwards
+from brainhive_cli.models.course import Course, Epochs, Wave, at, place, place_courses
 
 
 class Term(Section):
@@ -36,11 +36,6 @@ class Term(Section):
         description="stage of train.stages, from 0, in which the term is active, and whose epochs and shares "
         "its own are; default: the whole training",
     )
-
-    @model_validator(mode="after")
-    def _is_active(self) -> Self:
-        refuse_backwards(self.epochs)
-        return self
 
     @property
     def of(self) -> str:

@@ -22,8 +22,7 @@ from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials, open_trials, select_trials
-from brainhive_cli.models.decoded import Decoded
-from brainhive_cli.models.heads import refuse_other_target
+from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.identity import digest_of
 from brainhive_cli.training.alignment.model import Aligner

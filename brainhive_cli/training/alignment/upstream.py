@@ -1,24 +1,30 @@
 """The model folder of the BrainHiVE repository (commit f06db69, `CLIPConfig`), read and written."""
 
+import re
 from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Size, Tensor
+from torch import Size
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models.weight_names import State, Table, rename
 from brainhive_cli.training.alignment.layout import Layout
 
 Fields = dict[str, Any]
-State = dict[str, Tensor]
 
 KINDS = ("brain_mlp", "brain_projection", "nice", "atm", "shallow_net", "deep_net", "eeg_net", "ts_conv")
 """Upstream's brain encoders; they have its names here too."""
 BRAIN, VISION = "brain_model.backbone.", "vision_model."
 """Upstream's prefixes of what is `backbone.` and `fuser.` here."""
+OURS: Table = {
+    re.escape(BRAIN): "backbone.",
+    re.escape(VISION): "fuser.",
+    "logit_scale": "losses.0.logit_scale",
+}
 BLOCK = "fuser.block.layers.0.ff.w1.weight"
 SUBJECT_TOKENS = "backbone.encoder.enc_embedding.subject_embedding.subject_embedding.weight"
 SHARED = "backbone.encoder.enc_embedding.subject_embedding.shared_embedding"
@@ -37,8 +43,7 @@ def read(config: Fields, upstream: State) -> tuple[Layout, State]:
     Raises:
         BrainhiveError: if the config lacks what the weights do not show, or no brain encoder has them.
     """
-    names = {BRAIN: "backbone.", VISION: "fuser.", "logit_scale": "losses.0.logit_scale"}
-    state = _renamed(upstream, names)
+    state = rename(upstream, OURS)
     absent = [key for key in ("brain_channels", "brain_sequence_length", "proj_meta") if key not in config]
     if absent:
         raise BrainhiveError(
@@ -89,19 +94,22 @@ def write(layout: Layout, state: State) -> tuple[Fields, State]:
     for name in ("backbone.proj_eeg.0.weight", "backbone.project.1.weight"):
         if name in state:
             config["brain_embedding_dim"] = state[name].shape[1]
-    projections = {f"fuser.proj_maps.{key}.": f"{VISION}proj_maps.{new}." for key, new in keys.items()}
-    return config, _renamed(state, projections | {"backbone.": BRAIN, "fuser.": VISION})
+    table = {
+        rf"fuser\.proj_maps\.{re.escape(key)}\.": f"{VISION}proj_maps.{upstreams}."
+        for key, upstreams in keys.items()
+    }
+    return config, rename(state, table | {r"backbone\.": BRAIN, r"fuser\.": VISION})
 
 
 def _check(layout: Layout, state: State) -> None:
     kind, spec, fuser = _upstreams(layout.backbone), layout.spec, _upstreams(layout.fuser)
     width = sum(head.width for head in layout.heads.values())
     size = (spec.channels, spec.samples, width, len(spec.subjects))
-    found = {name: value.shape for name, value in state.items() if name.startswith("backbone.")}
+    shapes = {name: value.shape for name, value in state.items() if name.startswith("backbone.")}
     for is_upstreams, what in (
         (list(layout.heads) == [TOKEN], f"heads {', '.join(layout.heads)}"),
         (fuser == "fusion_encoder", f"fuser {fuser}"),
-        (kind in KINDS and found == _shapes(kind, *size), f"brain encoder {layout.backbone}"),
+        (kind in KINDS and shapes == _shapes(kind, *size), f"brain encoder {layout.backbone}"),
         (layout.subject_layer == "none", f"subject layer {layout.subject_layer}"),
         (layout.similarity == "cosine", f"similarity {layout.similarity}"),
         (kind != "atm" or max(spec.subjects) <= SUBJECTS, f"subjects above {SUBJECTS}"),
@@ -137,19 +145,11 @@ def _kind_of(state: State, channels: int, samples: int, dim: int) -> str:
 
 def _shapes(kind: str, channels: int, samples: int, dim: int, subjects: int) -> dict[str, Size]:
     with torch.device("meta"):
-        made = parts.resolve("backbones", kind).build(channels, samples, dim, subjects)
-    return {f"backbone.{name}": value.shape for name, value in made.state_dict().items()}
+        module = parts.resolve("backbones", kind).build(channels, samples, dim, subjects)
+    return {f"backbone.{name}": value.shape for name, value in module.state_dict().items()}
 
 
 def _upstream_key(name: str) -> str:
     """Return upstream's name of the encoder of a store; empty if it has none."""
     is_known = parts.is_kind("encoders", name)
     return str(parts.load("encoders", name).Config.upstream) if is_known else ""
-
-
-def _renamed(state: State, prefixes: dict[str, str]) -> State:
-    def new(name: str) -> str:
-        found = next((old for old in prefixes if name.startswith(old)), "")
-        return prefixes.get(found, "") + name.removeprefix(found)
-
-    return {new(name): value for name, value in state.items()}

@@ -8,8 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.models.decoded import Decoded
-from brainhive_cli.models.heads import Head, Heads
+from brainhive_cli.models.heads import Decoded, Head, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
 REGIONS = {"latent": "early", "tokens": "higher"}

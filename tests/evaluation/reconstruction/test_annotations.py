@@ -5,7 +5,7 @@ import torch
 
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.evaluation.reconstruction.annotations import of_decoded, of_stimulus
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Decoded
 
 NAMES = ("animal", "human", "vehicle")
 

@@ -20,8 +20,8 @@ from brainhive_cli.evaluation.reconstruction.generation import GenerationJob, Sa
 from brainhive_cli.evaluation.reconstruction.recipe import Output, Scoring
 from brainhive_cli.models import priors
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.decoded import Decoded
 from brainhive_cli.models.generators import Sampling, sdxl
+from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.cells import Cell
 
 HERE = Launch(0, 1, torch.device("cpu"))

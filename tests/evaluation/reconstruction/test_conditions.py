@@ -8,7 +8,7 @@ from reconstructions import embedding, gap, generate, pictures_of
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.cells import Cell
 
 

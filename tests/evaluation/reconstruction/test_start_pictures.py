@@ -18,8 +18,8 @@ from brainhive_cli.evaluation.reconstruction.folders import pictures_in
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.evaluation.reconstruction.job import Job
 from brainhive_cli.evaluation.reconstruction.start_pictures import FromFolder
-from brainhive_cli.models.decoded import Decoded
 from brainhive_cli.models.generators import sdxl
+from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.cells import Cell
 
 

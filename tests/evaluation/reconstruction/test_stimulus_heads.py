@@ -11,7 +11,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.evaluation.reconstruction.stimulus_heads import Reranker, StimulusHeads
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from brainhive_cli.training.alignment.trained import find
 

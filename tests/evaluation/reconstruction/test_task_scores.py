@@ -19,7 +19,7 @@ from brainhive_cli.evaluation.reconstruction.recipe import Scoring
 from brainhive_cli.evaluation.reconstruction.task_scores import TaskScores
 from brainhive_cli.measurement.metrics.tasks import has_library
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Decoded
 
 HERE = Launch(0, 1, torch.device("cpu"))
 IDS, NAMES, FRAMES = ["a", "b", "c", "d"], ("animal", "human", "vehicle", "plant"), 2

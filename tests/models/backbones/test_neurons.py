@@ -14,8 +14,12 @@ from torch import Tensor, nn
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import neurons
-from brainhive_cli.models.backbones._caption_head import CaptionHead
-from brainhive_cli.models.backbones._text_driven_decoder import TextDrivenDecoder
+from brainhive_cli.models.backbones._neurons_decoders import (
+    CaptionHead,
+    ConceptHead,
+    MotionProjection,
+    TextDrivenDecoder,
+)
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -50,10 +54,10 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
 
 def test_motion_and_concepts_are_the_references(golden: Path) -> None:
     config, found, weights = read(golden, "motion_proj")
-    motion = filled(neurons.MotionProjection(config["clip_size"], config["n_frames"]), weights)
+    motion = filled(MotionProjection(config["clip_size"], config["n_frames"]), weights)
     _, labels, own = read(golden, "classifier")
     hidden, width = own["vision_proj_channel.weight"].shape
-    concepts = filled(neurons.ConceptHead(width, hidden, len(own["classifier.bias"])), own)
+    concepts = filled(ConceptHead(width, hidden, len(own["classifier.bias"])), own)
 
     assert_near(motion(found["input.tokens"]), found["expected.motion_tokens"])
     assert_near(concepts(labels["input.motion_tokens"]), labels["expected.logits"])

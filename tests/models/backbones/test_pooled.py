@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from brainhive_cli.models.backbones._pooled import PooledConvolution
+from brainhive_cli.models.backbones.ts_conv import PooledConvolution
 
 ROUNDING = 1e-5
 

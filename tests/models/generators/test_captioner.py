@@ -10,10 +10,10 @@ from git_repository import CONVERTER, NAME, SIDE_PX, TOKENS, WIDTH
 from hub_server import serving
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.models.decoded import Decoded
 from brainhive_cli.models.generators import _captioner, sdxl
 from brainhive_cli.models.generators._captioner import HeadCaption
 from brainhive_cli.models.generators.chain import Config, Stage
+from brainhive_cli.models.heads import Decoded
 
 CPU = torch.device("cpu")
 

@@ -15,10 +15,9 @@ from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.decoded import Decoded
 from brainhive_cli.models.generators import Sampling, chain, sdxl, sdxl_unclip
 from brainhive_cli.models.generators.chain import TINY, Config, Stage
-from brainhive_cli.models.heads import Head
+from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.priors import fusion_prior
 
 SAME_PICTURE = 1e-4

@@ -18,12 +18,11 @@ from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.decoded import Decoded
 from brainhive_cli.models.generators import Sampling, _autoencoder, _low_level_mix, sdxl
 from brainhive_cli.models.generators._captioner import HeadCaption
 from brainhive_cli.models.generators._low_level_mix import LowLevelMix
 from brainhive_cli.models.generators.chain import Config, Stage
-from brainhive_cli.models.heads import Head
+from brainhive_cli.models.heads import Decoded, Head
 
 CPU, PX = torch.device("cpu"), 32
 DECODED = Decoded({"blurry": torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))})

@@ -22,9 +22,9 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.models import priors
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.decoded import Decoded
 from brainhive_cli.models.generators import Sampling, _versatile_folder
 from brainhive_cli.models.generators.versatile_diffusion import TINY, Config
+from brainhive_cli.models.heads import Decoded
 
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""

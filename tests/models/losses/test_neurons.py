@@ -10,9 +10,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.course import Course, Wave
-from brainhive_cli.models.losses import LossContext, bce, clip, cross_entropy, dice, mixco, soft_clip
+from brainhive_cli.models.losses import LossContext, clip, cross_entropy, dice, mixco, soft_clip
 from brainhive_cli.models.mixing import Mixing
 from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.terms import Term
@@ -99,6 +100,7 @@ def test_masks_labels_captions_and_latents_equal_the_reference(golden: Path) -> 
     size = tuple(logits.shape[-2:])
     masks = torch.nn.functional.interpolate(decoder["input.mask"].flatten(0, 1)[:, None], size)
 
+    bce = parts.load("losses", "bce")
     values = {
         "dice": dice.Config().build()(logits, masks, PLAIN),
         "per mask": dice.Config(over="mask").build()(logits, masks, PLAIN),

@@ -11,7 +11,7 @@ from torch import Tensor
 from brainhive_cli.core.caveats import SELECTED_ON_TEST
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models import priors
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import mindeye1
 
 TOLERANCE = 1e-4

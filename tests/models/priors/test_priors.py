@@ -8,9 +8,9 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models import priors
-from brainhive_cli.models.caption_tokens import CaptionTokens
-from brainhive_cli.models.decoded import Decoded
+from brainhive_cli.models.clip_conditions import CaptionTokens
 from brainhive_cli.models.generators import sdxl
+from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import fusion_prior, identity
 
 DIMS = {"vae": 24, "synclr_vit_b_16": 12}

@@ -24,8 +24,8 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.initialisation import take_over
 from brainhive_cli.training.alignment.learned import LearnedPictures
-from brainhive_cli.training.alignment.mindeye1 import ATTENTION
 from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.published_checkpoints import ATTENTION
 
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""

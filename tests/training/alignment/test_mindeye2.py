@@ -15,8 +15,7 @@ from brainhive_cli.core.caveats import SELECTED_ON_TEST
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.targets.encoder_keys import encoders_by_key
 from brainhive_cli.models.backbones.mindeye2 import mixer_constant
-from brainhive_cli.models.decoded import Decoded
-from brainhive_cli.models.heads import Head
+from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.initialisation import take_over
 from brainhive_cli.training.alignment.layout import Layout
@@ -262,7 +261,7 @@ def test_other_voxels_of_a_whole_checkpoint_are_one_line(neurons: Path) -> None:
         ("diffusion_prior.net.", "", "has decoders of NEURONS without their part diffusion_prior"),
         ("text_dec.", "", "has decoders of NEURONS without their part text_dec"),
         ("nothing", "adapter.weight", "has the part adapter, which neither MindEye2 nor NEURONS has"),
-        ("backbone.clip_proj.0", "", "is no such model"),
+        ("backbone.clip_proj.0", "", "is no brain model of MindEye2"),
     ],
 )
 def test_a_checkpoint_without_a_part_or_with_others_is_one_line(

@@ -6,7 +6,7 @@ import pytest
 
 import brainhive_cli
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.models.caption_tokens import OPEN_CLIP, CaptionTokens
+from brainhive_cli.models.clip_conditions import OPEN_CLIP, CaptionTokens
 
 DEMO = Path(brainhive_cli.__file__).parent / "demo/weights/dual"
 
@@ -32,5 +32,5 @@ def test_a_caption_is_written_again_from_its_ids(source, text):
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
-    with pytest.raises(MissingData, match="tokenizer does not exist"):
+    with pytest.raises(MissingData, match="has no tokenizer"):
         CaptionTokens(str(tmp_path))

@@ -1,0 +1,280 @@
+"""NEURONS' decoders of image tokens: of frames, masks and latents, captions and concepts.
+
+Source: the layers of the text-driven decoder are those of diffusers' autoencoders, with an attention over
+time behind each over space.
+"""
+
+from math import isqrt
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.models.backbones._structural import maps_projector
+from brainhive_cli.models.blocks import Dropout
+
+Mode = Literal["right", "published"]
+EPSILON = 1e-6
+"""Of the normalisations; those of diffusers' autoencoders."""
+MASK, LATENTS = "mask", "latents"
+TIED, SOURCE = "decoder.lm_head.weight", "decoder.transformer.wte.weight"
+"""GPT-2's last layer is its embedding: a file holds it once, NEURONS' twice."""
+PADDING = 0
+"""The id behind a caption's last token."""
+
+
+class MotionProjection(nn.Module):
+    """A linear map of each image token to those of all frames."""
+
+    def __init__(self, width: int, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.motion_proj = nn.Linear(width, width * frames)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens [B, S, D] to [B, F, S, D]."""
+        projected: Tensor = self.motion_proj(tokens)
+        return projected.unflatten(-1, (-1, self.frames)).permute(0, 3, 1, 2)
+
+
+class ConceptHead(nn.Module):
+    """Two linear maps of the mean of a clip's tokens to the logits of concepts."""
+
+    def __init__(self, width: int, hidden: int, concepts: int) -> None:
+        super().__init__()
+        self.vision_proj_channel = nn.Linear(width, hidden)
+        self.classifier = nn.Linear(hidden, concepts)
+
+    def forward(self, motion: Tensor) -> Tensor:
+        """Map tokens [B, F, S, D] to logits [B, K]."""
+        logits: Tensor = self.classifier(self.vision_proj_channel(motion.mean((1, 2))))
+        return logits
+
+
+class TextDrivenDecoder(nn.Module):
+    """Feature maps of each frame, driven by a text, through a decoder that attends over space and time.
+
+    Args:
+        width: D of a token.
+        text: E of the text vector.
+        maps: Channels of the maps, from the first projection to the last.
+        channels: Channels of the decoder, from the output; all but one double the size.
+        groups: Groups of the decoder's normalisations.
+        dropout: Probability of dropping a value of the maps.
+        latents: Channels of the head `latents`.
+        mode: right: a clip's pictures are added to its own text, and time is within a clip. published: as the
+            reference, in which pictures only weigh the texts of the whole batch, whose frames are one clip.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        text: int,
+        maps: tuple[int, int, int],
+        channels: tuple[int, ...],
+        groups: int,
+        dropout: float,
+        latents: int,
+        mode: Mode,
+    ) -> None:
+        super().__init__()
+        self.mode, self.scale = mode, width**-0.5
+        self.q = nn.Linear(width, text, bias=False)
+        self.k, self.v, self.out = (nn.Linear(text, text, bias=False) for _ in range(3))
+        self.maps_projector = maps_projector(text, *maps)
+        self.dropout, self.norm = Dropout(dropout), nn.GroupNorm(1, maps[-1])
+        self.video_decoder = VideoDecoder(maps[-1], channels, groups)
+        self.seg_head = nn.Conv2d(channels[0], 1, 3, padding=1)
+        self.recon_head = nn.Conv2d(channels[0], latents, 3, padding=1)
+
+    def forward(self, motion: Tensor, text: Tensor | None) -> dict[str, Tensor]:
+        """Decode tokens [B, F, S, D] and texts [B, E] to the logits of masks and to latents.
+
+        Returns:
+            `mask` [B, F, 1, h, w] and `latents` [B, F, C, h, w].
+        """
+        clips, frames = motion.shape[:2]
+        fused = self.fused(motion.flatten(0, 1), text)  # [B·F, S, E]
+        side = isqrt(fused.shape[1])
+        maps = self.maps_projector(fused.transpose(1, 2).unflatten(2, (side, side)))
+        together = frames if self.mode == "right" else clips * frames
+        decoded = self.video_decoder(self.norm(self.dropout(maps)), together)
+        return {
+            MASK: self.seg_head(decoded).unflatten(0, (clips, frames)),
+            LATENTS: self.recon_head(decoded).unflatten(0, (clips, frames)),
+        }
+
+    def fused(self, tokens: Tensor, text: Tensor | None) -> Tensor:
+        """Fuse tokens [B·F, S, D] with texts [B, E]: [B·F, S, E]; without texts they are only projected."""
+        query = self.q(tokens)
+        if text is None:
+            return self.out(query)
+        values = self.v(text)
+        if self.mode == "right":
+            by_frame = values.repeat_interleave(len(tokens) // len(text), 0)
+            return self.out(query + by_frame[:, None])
+        weights = (query @ self.k(text).T * self.scale).softmax(-1)  # [B·F, S, B]
+        return self.out(weights @ values)
+
+
+class VideoDecoder(nn.Module):
+    """Maps of frames to features of a larger size."""
+
+    def __init__(self, maps: int, channels: tuple[int, ...], groups: int) -> None:
+        super().__init__()
+        widths = channels[::-1]
+        self.conv_in = nn.Conv2d(maps, widths[0], 3, padding=1)
+        self.mid_block = Block(widths[0], widths[0], 2, 1, groups, upsamples=False)
+        self.up_blocks = nn.ModuleList(
+            Block(before, after, 2, 2, groups, upsamples=place < len(widths))
+            for place, (before, after) in enumerate(zip((widths[0], *widths), widths, strict=False), 1)
+        )
+        self.conv_norm_out = nn.GroupNorm(groups, channels[0], EPSILON)
+
+    def forward(self, maps: Tensor, frames: int) -> Tensor:
+        """Decode maps [N, M, h, w], of which `frames` in a row are a clip, to features [N, C, H, W]."""
+        x = self.mid_block(self.conv_in(maps), frames)
+        for block in self.up_blocks:
+            x = block(x, frames)
+        return F.silu(self.conv_norm_out(x))
+
+
+class Block(nn.Module):
+    """ResNets, behind the first `attended` of which there is attention over space, and over time."""
+
+    def __init__(
+        self, before: int, after: int, count: int, attended: int, groups: int, upsamples: bool
+    ) -> None:
+        super().__init__()
+        widths = [before] + [after] * (count - 1)
+        self.resnets = nn.ModuleList(
+            ResnetBlock2D(
+                in_channels=width, out_channels=after, temb_channels=None, groups=groups, eps=EPSILON
+            )
+            for width in widths
+        )
+        self.attentions = nn.ModuleList(_attention(after, groups) for _ in range(attended))
+        self.temp_attentions = nn.ModuleList(_attention(after, groups) for _ in range(attended))
+        self.weights = nn.ParameterList(nn.Parameter(torch.ones(1)) for _ in range(attended))
+        self.upsamplers = nn.ModuleList([Upsample2D(after, use_conv=True)] if upsamples else [])
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """Map [N, C, h, w] to [N, C', h', w']; `frames` in a row are a clip."""
+        attentions = zip(self.attentions, self.temp_attentions, self.weights, strict=True)
+        for resnet in self.resnets:
+            x = resnet(x, None)
+            if (attention := next(attentions, None)) is not None:
+                over_space, over_time, weight = attention
+                x = over_space(x)
+                x = weight * x + (1 - weight) * _over_time(over_time, x, frames)
+        for upsampler in self.upsamplers:
+            x = upsampler(x)
+        return x
+
+
+def _attention(width: int, groups: int) -> Attention:
+    return Attention(
+        width,
+        heads=1,
+        dim_head=width,
+        eps=EPSILON,
+        norm_num_groups=groups,
+        residual_connection=True,
+        bias=True,
+        upcast_softmax=True,
+        _from_deprecated_attn_block=True,
+    )
+
+
+def _over_time(attention: nn.Module, x: Tensor, frames: int) -> Tensor:
+    """Attend from each frame of a clip to its others, place by place: [N, C, h, w]."""
+    clips = x.unflatten(0, (-1, frames))  # [B, F, C, h, w]
+    places = clips.permute(0, 3, 4, 2, 1)  # [B, h, w, C, F]
+    attended: Tensor = attention(places.flatten(0, 2)[..., None])[..., 0]
+    return attended.unflatten(0, places.shape[:3]).permute(0, 4, 3, 1, 2).flatten(0, 1)
+
+
+class CaptionHead(nn.Module):
+    """Writes captions of up to `length` token ids for text vectors [B, E].
+
+    Args:
+        dim: E.
+        length: Ids of a caption, the first and the last included.
+        vocabulary: How many ids there are; CLIP's are used in GPT-2's own vocabulary.
+        width: D of GPT-2.
+        layers: Its layers.
+        heads: Its attention heads.
+        positions: Its longest sequence.
+
+    Source: ClipCap (arXiv 2111.09734), GPT-2; names of NEURONS.
+    """
+
+    def __init__(
+        self, dim: int, length: int, vocabulary: int, width: int, layers: int, heads: int, positions: int
+    ) -> None:
+        super().__init__()
+        self.length = length
+        config = GPT2Config(
+            vocab_size=vocabulary,
+            n_positions=positions,
+            n_embd=width,
+            n_layer=layers,
+            n_head=heads,
+            bos_token_id=PADDING,
+            eos_token_id=PADDING,
+        )
+        self.decoder = GPT2LMHeadModel(config)
+        self.clip_project = nn.ModuleDict({"model": nn.Sequential(nn.Linear(dim, width))})
+
+        self.register_state_dict_post_hook(_without_tied)
+        self.register_load_state_dict_pre_hook(_with_tied)
+
+    def prefix(self, text: Tensor) -> Tensor:
+        """Make the first token [B, 1, D] of text vectors [B, E], of which only the direction counts."""
+        token: Tensor = self.clip_project["model"](F.normalize(text, dim=-1))
+        return token[:, None]
+
+    def forward(self, text: Tensor, ids: Tensor) -> Tensor:
+        """Predict each id of captions [B, L] from those before it: logits [B, L, vocabulary].
+
+        Raises:
+            BrainhiveError: if it does not know an id.
+        """
+        known = self.decoder.config.vocab_size
+        if not ids.is_meta and (largest := int(ids.max())) >= known:
+            raise BrainhiveError(
+                f"a caption has the id {largest}, and the caption head knows {known}",
+                "a larger backbone.vocabulary, or another tokenizer",
+            )
+        words = self.decoder.transformer.wte(ids)
+        logits: Tensor = self.decoder(inputs_embeds=torch.cat([self.prefix(text), words], 1)).logits
+        return logits[:, :-1]
+
+    def write(self, text: Tensor, end: int) -> Tensor:
+        """Write captions, each time the likeliest token: ids [B, length], with zeros behind the last."""
+        prefix = self.prefix(text)
+        written: Tensor = self.decoder.generate(
+            inputs_embeds=prefix,
+            attention_mask=torch.ones_like(prefix[..., 0], dtype=torch.long),
+            max_new_tokens=self.length,
+            do_sample=False,
+            eos_token_id=end,
+            pad_token_id=PADDING,
+            bos_token_id=PADDING,
+        )
+        return F.pad(written, (0, self.length - written.shape[1]), value=PADDING)
+
+
+def _without_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+    state.pop(prefix + TIED, None)
+
+
+def _with_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    if prefix + SOURCE in state:
+        state.setdefault(prefix + TIED, state[prefix + SOURCE])

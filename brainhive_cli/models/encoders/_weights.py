@@ -1,0 +1,90 @@
+"""The weights of encoders: where they lie, whether they are whole, and what stores say of them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from brainhive_cli.core import documents, home, hub, weights
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.models.encoders import EncoderConfig
+
+COMPLETE = "give a complete folder, or the hub reference"
+"""What to do about a folder that lacks files."""
+
+
+def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
+    """Find the folder of an encoder's weights; what is on this machine is used as it is, without a network.
+
+    Returns:
+        The folder, and its description for a store's attributes.
+
+    Raises:
+        MissingData: if the folder lacks what the encoder needs.
+    """
+    source: str = getattr(config, "source", "")
+    here = [p for p in config.weight_files if hub.holds(source, config.config_files, (p,))]
+    for pattern in here[:1] or config.weight_files:
+        folder = hub.folder(source, allow=(*config.config_files, pattern), local=bool(here))
+        require(folder, *config.config_files)
+        for name in config.config_files:
+            written = documents.read(folder / name, dict[str, Any], documents.DOWNLOAD, MissingData)
+            weights.check_sizes(written, folder / name)
+        if any(folder.glob(pattern)):
+            return folder, weights_of(source, folder, (pattern,))
+    raise MissingData(f"{folder} has no {' or '.join(config.weight_files)}", COMPLETE)
+
+
+def find(source: str, files: Sequence[str], way: str) -> Path:
+    """Find a folder of weights.
+
+    Args:
+        source: `hub:owner/name`, or a folder.
+        files: What it must hold, as paths below it.
+        way: How to get them.
+
+    Raises:
+        MissingData: if the folder or one of its files is not there.
+    """
+    if not source.startswith("hub:") and not home.located(source).is_dir():
+        raise MissingData(f"no folder {source!r}", way)
+    folder = hub.folder(source, allow=files)
+    require(folder, *files, way=way)
+    return folder
+
+
+def require(folder: Path, *names: str, way: str = COMPLETE) -> None:
+    """Raise MissingData, with the `way` to get them, unless the folder holds each of these files."""
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        raise MissingData(f"{folder} has no {', '.join(absent)}", way)
+
+
+def loading(config: EncoderConfig, folder: Path) -> AbstractContextManager[None]:
+    """Verify an encoder's weights, and load them with the errors of `weights.reading`."""
+    files = [file for pattern in config.weight_files for file in folder.glob(pattern)]
+    return weights.reading(folder, files=[file for file in files if file.suffix != ".json"])
+
+
+def require_all(absent: Sequence[str], where: Path) -> None:
+    """Raise MissingData if weights are absent, which libraries would fill with noise."""
+    if absent:
+        raise MissingData(
+            f"{where} lacks {len(absent)} weights of its network: {', '.join(sorted(absent)[:3])} …",
+            "fetch it again, or give a complete checkpoint",
+        )
+
+
+def weights_of(source: str, folder: Path, files: Sequence[str] = hub.WEIGHTS) -> dict[str, str]:
+    """Describe weights, the files of a folder that match the patterns, for a store's attributes."""
+    return {"source": source, "revision": hub.revision(folder), "digest": hub.digest(folder, files)}
+
+
+def untrained(make: Callable[[], nn.Module]) -> nn.Module:
+    """Make a network with random weights, the same every time."""
+    with torch.random.fork_rng(devices=[]):  # by default all GPUs, which would be woken
+        torch.manual_seed(0)
+        return make()

@@ -1,0 +1,35 @@
+"""Names of weights: renamed by tables, selected by prefix, counted, and brought to smaller models."""
+
+import torch
+from torch import nn
+
+from brainhive_cli.models.weight_names import adapt, below, count_numbers, rename
+
+STATE = {
+    name: torch.zeros(1) for name in ("net.0.weight", "net.1.weight", "net.1.bias", "head.weight", "step")
+}
+
+
+def test_the_first_pattern_decides_and_other_names_stay() -> None:
+    table = {r"net\.0\.": "first.", r"net\.(\d+)\.": r"blocks.\1.", r"head\.": None}
+
+    assert [*rename(STATE, table)] == ["first.weight", "blocks.1.weight", "blocks.1.bias", "step"]
+
+
+def test_a_pattern_is_of_the_beginning_of_a_name_and_an_empty_one_of_every_name() -> None:
+    assert [*rename({"a.b.a.c": torch.zeros(1)}, {r"a\.": ""})] == ["b.a.c"]
+    assert [*rename({"x": torch.zeros(1)}, {r"weight": None, "": "backbone."})] == ["backbone.x"]
+
+
+def test_weights_below_a_prefix_lose_it_and_are_counted_by_their_numbers() -> None:
+    assert [*below(STATE, "net.")] == ["0.weight", "1.weight", "1.bias"]
+    assert count_numbers(STATE, r"net\.(\d+)\.") == 2
+
+
+def test_a_module_that_says_how_gets_the_weights_below_its_prefix_adapted() -> None:
+    class WithoutBias(nn.Module):
+        def adapted(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {name: value for name, value in state.items() if not name.endswith("bias")}
+
+    assert [*adapt(WithoutBias(), STATE, "net.")] == ["head.weight", "step", "net.0.weight", "net.1.weight"]
+    assert adapt(nn.Identity(), STATE, "net.") == STATE
