@@ -33,7 +33,7 @@ from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 from brainhive_cli.models import encoders
-from brainhive_cli.models.generators._architecture import SDXL
+from brainhive_cli.models.generators.sdxl import ARCHITECTURE as SDXL
 
 ROUNDS = 3
 ROWS, DIM, BATCH = 200_000, 1024, 1024

@@ -153,7 +153,7 @@ def keyframes(on: Setting) -> None:
     sizes, steps = on.sizes, on.sizes.sampling(KEYFRAME)
     generator: Any = sizes.keyframe.build(on.device, DTYPES[sizes.precision])
     random = torch.Generator().manual_seed(0)
-    tokens = torch.randn(sizes.made, 256, generator.networks[1].config.cross_attention_dim, generator=random)
+    tokens = torch.randn(sizes.made, 256, generator.unet.config.cross_attention_dim, generator=random)
     output = Output(resolution_px=sizes.keyframe_px, precision=sizes.precision, batch_size=sizes.at_once)  # type: ignore[arg-type]
     decoded = Decoded({"tokens": tokens}).to(on.device)
     ours, _ = _job(on, generator, output, steps, decoded)
@@ -216,7 +216,7 @@ def _bare_keyframes(on: Setting, generator: Any, sampling: Sampling, tokens: Ten
     from diffusers import EulerDiscreteScheduler
 
     scheduler: Any = EulerDiscreteScheduler.from_config(sdxl_unclip.ARCHITECTURE["scheduler"])
-    vae, unet = generator.networks
+    vae, unet = generator.vae, generator.unet
     dtype = unet.dtype
 
     @torch.inference_mode()

@@ -21,7 +21,8 @@ from brainhive_cli.commands import train_prior
 from brainhive_cli.core import launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
-from brainhive_cli.models.generators._architecture import SDXL, TINY, Architecture
+from brainhive_cli.models.generators.sdxl import ARCHITECTURE as SDXL
+from brainhive_cli.models.generators.sdxl import TINY, Architecture
 from brainhive_cli.training.prior.examples import batches
 from brainhive_cli.training.prior.job import Job
 from brainhive_cli.training.prior.loop import Training, train
@@ -30,7 +31,8 @@ from brainhive_cli.training.prior.optimisation import Learner
 ENCODERS = ("clip-h14", "vae")
 DIM = 1024
 """BrainHiVE's encoders, and the width of their embeddings."""
-NARROW: Architecture = {**TINY, "unet": {**TINY["unet"], "block_out_channels": (32, 64)}}
+UNET = {**TINY.architecture["unet"], "block_out_channels": (32, 64)}
+NARROW: Architecture = {**TINY.architecture, "unet": UNET}
 """SDXL's kind of U-Net, a tenth as wide and less deep."""
 
 

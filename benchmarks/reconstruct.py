@@ -24,10 +24,10 @@ from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
 from brainhive_cli.evaluation.reconstruction.generation import DTYPES, GenerationJob, Sampler, seed_of
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models.generators import Sampling, sdxl
-from brainhive_cli.models.generators._architecture import TINY
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import fusion_prior
 
+TINY = sdxl.TINY.architecture
 NARROW = {**TINY, "unet": {**TINY["unet"], "block_out_channels": (32, 64)}}
 """A picture takes 13 ms on a core, so that writing its file (half a millisecond) weighs as on a GPU."""
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.demo import joined_generators
-from brainhive_cli.models.generators._dual import make_dual
+from brainhive_cli.models.generators.versatile_diffusion import make_dual
 from tools.demo_world import dual, plain_unet
 
 

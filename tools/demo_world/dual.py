@@ -17,7 +17,7 @@ from transformers import CLIPTokenizer
 
 from brainhive_cli.demo.joined_generators import DUAL, DUAL_UNET, SHARED
 from brainhive_cli.models.clip_conditions import PROJECTED_TEXT, TEXT, of_texts, tower_of
-from brainhive_cli.models.generators._dual import make_dual
+from brainhive_cli.models.generators.versatile_diffusion import make_dual
 from tools.demo_world import encoder, plain_unet, text, tokens
 from tools.demo_world.optimisers import optimisers_of
 

@@ -22,8 +22,8 @@ from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.evaluation.reconstruction.start_pictures import StartPictures
 from brainhive_cli.evaluation.reconstruction.stimulus_heads import Reranker
-from brainhive_cli.models.conditioning import Conditioning, Media
-from brainhive_cli.models.generators import Sampling
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.generators import Media, Sampling
 from brainhive_cli.models.heads import PREFIX, Decoded, Heads, refuse_other_target
 from brainhive_cli.models.priors import Prior
 

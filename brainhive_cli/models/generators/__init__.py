@@ -1,7 +1,7 @@
 """Generators: diffusion models that make pictures or clips from a prior's conditioning."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from brainhive_cli.models.conditioning import Conditioning, Media
+    from brainhive_cli.models.conditioning import Conditioning
 
+Media: TypeAlias = "Tensor"
+"""Pictures [B, 3, H, W] or clips [B, F, 3, H, W], float32 in 0..1."""
 DEFAULT = "sdxl"
 """The kind that a source alone means."""
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -31,11 +33,14 @@ Source: SDXL-Lightning's model card for `lightning`; LCM (arXiv 2310.04378) for 
 """
 
 
-def known(name: str | None) -> str | None:
+def check_scheduler(name: str | None) -> str | None:
     """Refuse a scheduler that is none of these; None is the generator's own."""
     if name is not None and name not in SCHEDULERS:
         raise RecipeError(f"no scheduler called {name!r}", f"there are: {', '.join(SCHEDULERS)}")
     return name
+
+
+SchedulerName = Annotated[str | None, AfterValidator(check_scheduler)]
 
 
 class Sampling(Section):
@@ -43,7 +48,7 @@ class Sampling(Section):
 
     steps: int = Field(4, gt=0, le=10_000, description="denoising steps")
     guidance: float = Field(0.0, ge=0, description="classifier-free guidance; turbo models want 0")
-    scheduler: Annotated[str | None, AfterValidator(known)] = Field(
+    scheduler: SchedulerName = Field(
         None, description=f"{', '.join(SCHEDULERS)}; default: the generator's own"
     )
     prompt: str = Field("", description="text next to the conditioning; the paper: none")
@@ -65,7 +70,7 @@ class Sampling(Section):
             f"prompt {self.prompt!r}": self.prompt,
             f"negative prompt {self.negative_prompt!r}": self.negative_prompt,
         }
-        return [each for each, is_set in words.items() if is_set]
+        return [word for word, is_set in words.items() if is_set]
 
     @model_validator(mode="after")
     def _guides_or_not(self) -> "Sampling":

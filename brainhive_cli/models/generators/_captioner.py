@@ -13,8 +13,8 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.models import single_file
-from brainhive_cli.models.conditioning import Media
-from brainhive_cli.models.generators._denoising import Placement
+from brainhive_cli.models.generators import Media
+from brainhive_cli.models.generators._components import Placement
 from brainhive_cli.models.heads import Decoded
 
 FILES = ("*.json", "merges.txt", "vocab.*", "tokenizer*")
@@ -68,7 +68,7 @@ class Captioner:
         self.placement = Placement((model,), device)
 
     @torch.no_grad()
-    def captions(self, media: Media | None, decoded: Decoded | None) -> list[str]:
+    def captions(self, media: "Media | None", decoded: Decoded | None) -> list[str]:
         """Caption pictures [B, 3, H, W] in 0..1, the middle frames of clips, or a decoded head, greedily.
 
         Raises:
@@ -186,8 +186,8 @@ def _converter(file: Path, width: int) -> Converter:
     """Read a converter to features of a tower of some width."""
     with weights.reading(file, "give bigG_to_L_epoch8.pth", BrainhiveError, problem="is no such converter"):
         state = weights.read(file)
-        if (made := len(state["linear2.weight"])) != width:
-            raise ValueError(f"it maps to {made} features, the captioner takes {width}")
+        if (features := len(state["linear2.weight"])) != width:
+            raise ValueError(f"it maps to {features} features, the captioner takes {width}")
         converter = Converter(state)
         weights.fill(converter, state, file)
     return converter

@@ -1,17 +1,30 @@
-"""The components of an SDXL-type folder, loaded one by one so that what is missing can be named."""
+"""The components of a latent diffusion model: their folders, configs, weights and devices."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from brainhive_cli.core import console, documents, hub, weights
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core import console, documents, home, hub, weights
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.needs import Need
-from brainhive_cli.models.generators._architecture import Architecture
 
+Architecture = dict[str, dict[str, Any]]
+"""Arguments of diffusers' classes, by component: unet, vae, scheduler, and what else a generator has."""
+VAE: dict[str, Any] = {
+    "sample_size": 512,
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+}
+"""Stable Diffusion's autoencoder, of which SDXL's has other weights."""
+BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+"""The noise schedule that both were trained with."""
 RANDOM = "random"
 """The source that means random weights."""
 EMPTY_PROMPT = "empty_prompt.safetensors"
@@ -24,9 +37,7 @@ CONFIGS = {
 """The config file of each component, as diffusers names it, where it is not config.json."""
 WHOLE = "give a whole folder of diffusers, or download it again"
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
-TEXT_STEMS = tuple(f"{name}/model" for name in TEXT[:2])
-TEXT_CONFIGS = tuple(f"{name}/{CONFIGS.get(name, 'config.json')}" for name in TEXT)
-"""Of SDXL's text encoders: weight files without ending, and the files that must lie next to them."""
+"""Components of SDXL that embed prompts."""
 SCHEDULERS = (
     "DDIMScheduler",
     "DDPMScheduler",
@@ -47,15 +58,40 @@ SCHEDULERS = (
 """The classes of diffusers that a generator's config may name: those of Stable Diffusion XL."""
 WEIGHTS = "diffusion_pytorch_model"
 """Stem of the weight files of U-Net and VAE."""
-COMPONENTS = {"unet": "unet", "vae": "vae", "scheduler": "scheduler"}
 STEMS = (f"unet/{WEIGHTS}", f"vae/{WEIGHTS}")
+CONVERTED = "models"
+"""Where converted weights are kept, below home."""
 
 
-def folder_of(source: str, variant: str | None, *, text: bool = False) -> Path:
+class Placement:
+    """On which device networks are: all on one, or there only while they are used.
+
+    Args:
+        networks: Of a generator; they are moved and frozen.
+        device: Where they compute.
+    """
+
+    def __init__(self, networks: Sequence[Any], device: torch.device) -> None:
+        self.networks, self.device, self.is_offloaded = networks, device, False
+        for network in networks:
+            nn.Module.to(network, device).eval().requires_grad_(False)
+
+    def offload(self, device: torch.device) -> None:
+        """Compute on another device, and hold there only what is used."""
+        self.device, self.is_offloaded = device, True
+
+    def use(self, *networks: Any) -> None:
+        """Have these networks on the device, and where memory is spared no others."""
+        if self.is_offloaded:
+            for network in self.networks:
+                nn.Module.to(network, self.device if network in networks else "cpu")
+
+
+def find_folder(source: str, variant: str | None, *, text: bool = False) -> Path:
     """Find a generator's folder; from the hub only what is used is fetched (the text encoders on request)."""
     stems = ["text_encoder*/model"] if text else STEMS
-    weights = [name for stem in stems for name in weight_files(stem, variant)]
-    return hub.folder(source, allow=["*.json", "tokenizer*/*", EMPTY_PROMPT, *weights])
+    files = [name for stem in stems for name in weight_files(stem, variant)]
+    return hub.folder(source, allow=["*.json", "tokenizer*/*", EMPTY_PROMPT, *files])
 
 
 def weight_files(stem: str, variant: str | None) -> list[str]:
@@ -63,22 +99,79 @@ def weight_files(stem: str, variant: str | None) -> list[str]:
     return [f"{stem}{f'.{variant}' if variant else ''}{shard}.safetensors" for shard in ("", "-*")]
 
 
-def load(
-    folder: Path, dtype: torch.dtype, variant: str | None, check: Callable[[dict[str, Any], Path | str], None]
-) -> dict[str, Any]:
-    """Load U-Net, VAE and scheduler, with the errors of `Config.build`; `check` refuses another U-Net."""
+def list_needs(
+    source: str, variant: str | None = None, stems: Sequence[str] = STEMS, files: Sequence[str] = ()
+) -> list[Need]:
+    """Look for the weights of a generator's components; none of random ones.
+
+    Args:
+        source: The generator's folder, or that of one network.
+        variant: Of the weight files.
+        stems: The components' weight files, without ending.
+        files: What else must be there.
+    """
+    patterns = ["config.json"] if stems[0] == WEIGHTS else ["*/*.json", "tokenizer*/*"]
+    patterns += [name for stem in stems for name in weight_files(stem, variant)]
+    needs = []
+    for stem in stems if source != RANDOM else ():
+        config = [] if source.startswith("hub:") else [str(Path(stem).with_name("config.json"))]
+        needs.append(hub.need(source, [*config, *files], weight_files(stem, variant), patterns))
+    return needs
+
+
+def read_config(folder: Path, component: str) -> dict[str, Any]:
+    """Read the config of a component; MissingData if it is absent or damaged."""
+    file = folder / component / CONFIGS.get(component, "config.json")
+    if not file.is_file():
+        alternative = f", nor {EMPTY_PROMPT}" if component in TEXT else ""
+        raise MissingData(f"the generator {folder} has no {file.relative_to(folder)}{alternative}", WHOLE)
+    config = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
+    if "tokenizer" not in component:  # whose model_max_length may be 10^30
+        weights.check_sizes(config, file)
+    return config
+
+
+def fetch_config(source: str, component: str) -> dict[str, Any]:
+    """Read the config of a component; from the hub nothing but configs is fetched."""
+    return read_config(hub.folder(source, allow=["*/*.json"]), component)
+
+
+def load_components(folder: Path, dtype: torch.dtype, variant: str | None = None) -> dict[str, Any]:
+    """Load U-Net, VAE and scheduler; MissingData if one is absent, damaged or half-downloaded."""
     import diffusers
 
-    check(read(folder, "unet"), folder)
-    read(folder, "vae")
+    read_config(folder, "vae")
     return {
-        "unet": pretrained(diffusers.UNet2DConditionModel, folder, "unet", dtype, variant),
-        "vae": pretrained(diffusers.AutoencoderKL, folder, "vae", dtype, variant),
-        "scheduler": scheduler(read(folder, "scheduler"), folder),
+        "unet": load_network(diffusers.UNet2DConditionModel, folder, "unet", dtype, variant),
+        "vae": load_network(diffusers.AutoencoderKL, folder, "vae", dtype, variant),
+        "scheduler": make_scheduler(read_config(folder, "scheduler"), folder),
     }
 
 
-def scheduler(config: dict[str, Any], where: Path | str) -> Any:
+def load_network(cls: Any, folder: Path, component: str, dtype: torch.dtype, variant: str | None) -> Any:
+    """Load a component, frozen; MissingData if its weights are absent, damaged or not all there."""
+    options: dict[str, Any] = {"variant": variant, "dtype" if component in TEXT else "torch_dtype": dtype}
+    files = list((folder / component).glob("*.safetensors"))
+    if pickles := [] if files else list((folder / component).glob("*.bin")):
+        options["use_safetensors"] = False  # else their absence would be reported as an error
+    where = f"{component} of the generator {folder}" if component else f"the network {folder}"
+    if not files and not pickles:
+        raise MissingData(f"{where} is damaged or half-downloaded: no weights", WHOLE)
+    with weights.reading(where, files=files + pickles), console.hushed():
+        model, loading_info = cls.from_pretrained(folder / component, output_loading_info=True, **options)
+        if absent := sorted(loading_info["missing_keys"]):
+            raise ValueError(f"it lacks {absent[0]} and {len(absent) - 1} more")
+        return model.eval().requires_grad_(False)
+
+
+def load_network_folder(cls: Any, reference: str, dtype: torch.dtype) -> Any:
+    """Load a network that is a folder of its own, with the errors of `load_network`."""
+    folder = hub.folder(reference, allow=["config.json", *weight_files(WEIGHTS, None)])
+    read_config(folder, "")
+    return load_network(cls, folder, "", dtype, None)
+
+
+def make_scheduler(config: dict[str, Any], where: Path | str) -> Any:
     """Make the scheduler that a config names."""
     import diffusers
 
@@ -90,7 +183,7 @@ def scheduler(config: dict[str, Any], where: Path | str) -> Any:
     return getattr(diffusers, kind).from_config(config)
 
 
-def draw(
+def draw_components(
     architecture: Architecture,
     device: torch.device,
     dtype: torch.dtype,
@@ -117,7 +210,7 @@ def draw(
     return {
         "unet": cast(unet, dtype),
         "vae": cast(vae, dtype),
-        "scheduler": scheduler(sampler, "the architecture"),
+        "scheduler": make_scheduler(sampler, "the architecture"),
     }
 
 
@@ -126,105 +219,21 @@ def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return nn.Module.to(model, dtype)
 
 
-def read_config(source: str, component: str) -> dict[str, Any]:
-    """Read the config of a component; from the hub nothing else is fetched."""
-    return read(hub.folder(source, allow=["*/*.json"]), component)
+def is_converted(name: str) -> bool:
+    """Whether a publisher's weights were converted before, to any dtype."""
+    return any((home.root() / CONVERTED).glob(f"{name}-*"))
 
 
-def check_configs(source: str, check: Callable[[dict[str, Any], Path | str], None]) -> None:
-    """Raise as `load` does, but read configs alone."""
-    check(read_config(source, "unet"), source)
-    for component in ("vae", "scheduler"):
-        read_config(source, component)
-
-
-def needs(
-    source: str, variant: str | None, stems: Sequence[str] = STEMS, files: Sequence[str] = ()
-) -> list[Need]:
-    """Look for the weights of a generator's components; none of random ones.
-
-    Args:
-        source: The generator's folder, or that of one network.
-        variant: Of the weight files.
-        stems: The components' weight files, without ending.
-        files: What else must be there.
-    """
-    every = [weights for stem in stems for weights in weight_files(stem, variant)]
-    configs = ["config.json"] if stems[0] == WEIGHTS else ["*/*.json", "tokenizer*/*"]
-    listed = []
-    for stem in stems if source != RANDOM else ():
-        config = [] if source.startswith("hub:") else [str(Path(stem).with_name("config.json"))]
-        listed.append(hub.need(source, [*config, *files], weight_files(stem, variant), [*configs, *every]))
-    return listed
-
-
-def architecture_of(
-    config: Any,
-    published: Architecture,
-    folders: Mapping[str, str] = COMPONENTS,
-    further: Callable[[], Architecture] = dict,
-) -> Architecture:
-    """Read a generator's architecture; while the hub cannot be reached, that of the usual source is known.
-
-    Args:
-        config: The generator's.
-        published: The architecture of random weights without another, and of the usual source.
-        folders: Components to their folders below the source.
-        further: Reads other components.
-    """
-    if config.source == RANDOM:
-        return config.architecture or published
+def convert_once(name: str, dtype: torch.dtype, described: str, convert: Callable[[Path], None]) -> Path:
+    """Find a folder of converted weights, or let `convert` fill it; interrupted, none has this name."""
+    folder = home.root() / CONVERTED / f"{name}-{str(dtype).removeprefix('torch.')}"
+    lock = FileLock.for_path(folder, wait=True)
     try:
-        return {name: read_config(config.source, folder) for name, folder in folders.items()} | further()
-    except hub.Unreachable:
-        if config.source != type(config).model_fields["source"].default:
-            raise
-        return published
-
-
-def check_unet(config: dict[str, Any], where: Path | str) -> None:
-    """Refuse a U-Net that does not take SDXL's pooled text and size ids."""
-    kind = config.get("addition_embed_type")
-    if kind != "text_time":
-        raise BrainhiveError(
-            f"the U-Net of {where} is not SDXL's type: addition_embed_type is {kind}, not text_time",
-            "use an SDXL-type generator, such as hub:stabilityai/sdxl-turbo",
-        )
-
-
-def read(folder: Path, component: str) -> dict[str, Any]:
-    """Read the config of a component; MissingData if it is absent or damaged."""
-    file = folder / component / CONFIGS.get(component, "config.json")
-    if not file.is_file():
-        other = f", nor {EMPTY_PROMPT}" if component in TEXT else ""
-        raise MissingData(
-            f"the generator {folder} has no {file.relative_to(folder)}{other}",
-            WHOLE,
-        )
-    config = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
-    if "tokenizer" not in component:  # whose model_max_length may be 10^30
-        weights.check_sizes(config, file)
-    return config
-
-
-def pretrained(cls: Any, folder: Path, component: str, dtype: torch.dtype, variant: str | None) -> Any:
-    """Load a component, frozen; MissingData if its weights are absent, damaged or not all there."""
-    options: dict[str, Any] = {"variant": variant, "dtype" if component in TEXT else "torch_dtype": dtype}
-    files = list((folder / component).glob("*.safetensors"))
-    if pickles := [] if files else list((folder / component).glob("*.bin")):
-        options["use_safetensors"] = False  # else their absence would be reported as an error
-    where = f"{component} of the generator {folder}" if component else f"the network {folder}"
-    if not files and not pickles:
-        raise MissingData(f"{where} is damaged or half-downloaded: no weights", WHOLE)
-    with weights.reading(where, files=files + pickles), console.hushed():
-        model, loading_info = cls.from_pretrained(folder / component, output_loading_info=True, **options)
-        if absent := sorted(loading_info["missing_keys"]):
-            raise ValueError(f"it lacks {absent[0]} and {len(absent) - 1} more")
-        return model.eval().requires_grad_(False)
-
-
-def pretrained_folder(cls: Any, reference: str, dtype: torch.dtype) -> Any:
-    """Load a network that is a folder of its own, with the errors of `pretrained`."""
-    folder = hub.folder(reference, allow=["config.json", *weight_files(WEIGHTS, None)])
-    read(folder, "")
-    return pretrained(cls, folder, "", dtype, None)
+        if not folder.is_dir():
+            console.say(f"{described} is converted once, into {folder}")
+            with atomic_write(folder) as part:
+                part.mkdir()
+                convert(part)
+    finally:
+        lock.release()
+    return folder

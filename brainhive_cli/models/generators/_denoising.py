@@ -1,59 +1,101 @@
-"""The denoising loop of generators whose inputs diffusers' pipelines do not take."""
+"""Noise and its removal: what a denoiser learns from, and the steps by which it samples."""
 
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.models.generators import Sampling
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.models.generators import SCHEDULERS, Sampling
+
+Random = torch.Generator | Sequence[torch.Generator]
+"""One generator of random numbers for all rows, or one for each."""
 
 
-class Placement:
-    """On which device networks are: all on one, or there only while they are used.
+def make_noise_schedule(scheduler: Any) -> Any:
+    """Make the schedule by which training adds noise; refuse one that predicts neither noise nor velocity."""
+    from diffusers import DDPMScheduler
 
-    Args:
-        networks: Of a generator.
-        device: Where they compute.
+    schedule = DDPMScheduler.from_config(scheduler.config)
+    if (kind := schedule.config.prediction_type) not in ("epsilon", "v_prediction"):
+        hint = "use a generator that predicts epsilon or v_prediction"
+        raise BrainhiveError(f"the scheduler's prediction_type is {kind}", hint)
+    return schedule
+
+
+def draw_noise(
+    random: Random, shape: Sequence[int], timesteps: int, offset: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Draw noise of `shape` [B, C, h, w], channels shifted by `offset`, and as many of the timesteps [B].
+
+    With a random number generator for each row, a row depends on its own alone.
     """
-
-    def __init__(self, networks: Sequence[Any], device: torch.device) -> None:
-        self.networks, self.device, self.is_offloaded = networks, device, False
-        for network in networks:
-            nn.Module.to(network, device).eval().requires_grad_(False)
-
-    def offload(self, device: torch.device) -> None:
-        """Compute on another device, and hold there only what is used."""
-        self.device, self.is_offloaded = device, True
-
-    def use(self, *networks: Any) -> None:
-        """Have these networks on the device, and where memory is spared no others."""
-        if self.is_offloaded:
-            for network in self.networks:
-                nn.Module.to(network, self.device if network in networks else "cpu")
+    generators = [random] if isinstance(random, torch.Generator) else random
+    rows = shape if isinstance(random, torch.Generator) else (1, *shape[1:])
+    noises, times = [], []
+    for generator in generators:
+        noise = torch.randn(*rows, generator=generator)
+        if offset:
+            noise += offset * torch.randn(*rows[:2], 1, 1, generator=generator)
+        noises.append(noise)
+        times.append(torch.randint(0, timesteps, rows[:1], generator=generator))
+    drawn = torch.cat(noises), torch.cat(times)
+    if device.type == "cuda":  # without a wait for the GPU
+        drawn = drawn[0].pin_memory(), drawn[1].pin_memory()
+    return drawn[0].to(device, non_blocking=True), drawn[1].to(device, non_blocking=True)
 
 
-def steps_left(scheduler: Any, sampling: Sampling) -> Tensor:
-    """Take the timesteps that are left to do from a start; the scheduler begins at the first.
+def prediction_error(
+    schedule: Any, predicted: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, gamma: float | None
+) -> Tensor:
+    """Mean squared error of a prediction [B, C, h, w] of the noise, or velocity, at timesteps [B].
 
-    Raises:
-        RecipeError: if no step is left, of a strength above 0.
+    With gamma, rows are weighted by min(SNR, gamma), for errors of the clean latent (arXiv 2303.09556).
     """
-    left: Tensor = scheduler.timesteps
-    if sampling.strength == 0:
-        return left[:0]
-    done = min(int(sampling.steps * sampling.strength), sampling.steps)  # as diffusers counts the steps
-    if done < 1:
+    is_velocity = schedule.config.prediction_type == "v_prediction"
+    target = schedule.get_velocity(latents, noise, timesteps) if is_velocity else noise
+    if gamma is None:
+        return F.mse_loss(predicted.float(), target.float())
+    from diffusers.training_utils import compute_snr
+
+    errors = (predicted.float() - target.float()).square().flatten(1).mean(1)  # [B]
+    snr = compute_snr(schedule, timesteps)  # [B]
+    return (errors * (snr.clamp(max=gamma) / (snr + 1 if is_velocity else snr))).mean()
+
+
+def choose_scheduler(default: Any, sampling: Sampling) -> Any:
+    """Make the scheduler that is asked for, with the noise schedule of the generator's own; else that one."""
+    import diffusers
+
+    if sampling.scheduler is None:
+        return default
+    kind, settings = SCHEDULERS[sampling.scheduler]
+    return getattr(diffusers, kind).from_config(default.config, **settings)
+
+
+def count_steps(sampling: Sampling) -> int:
+    """Count the steps that are done from a start, as diffusers does; RecipeError if there is none."""
+    count = min(int(sampling.steps * sampling.strength), sampling.steps)
+    if count < 1:
         raise RecipeError(
             f"strength {sampling.strength:g} of {sampling.steps} steps leaves none to do",
             f"give at least {1 / sampling.steps:.2g}, or 0 for the start alone",
         )
-    first = (sampling.steps - done) * scheduler.order
+    return count
+
+
+def steps_left(scheduler: Any, sampling: Sampling) -> Tensor:
+    """Take the timesteps that are left to do from a start; the scheduler begins at the first."""
+    timesteps: Tensor = scheduler.timesteps
+    if sampling.strength == 0:
+        return timesteps[:0]
+    first = (sampling.steps - count_steps(sampling)) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
-    return left[first:]
+    return timesteps[first:]
 
 
 def denoise(
@@ -65,7 +107,7 @@ def denoise(
     random: Sequence[torch.Generator],
     on_step: Callable[[int], None] | None,
 ) -> Tensor:
-    """Do the steps.
+    """Do the steps of generators whose inputs diffusers' pipelines do not take.
 
     Args:
         scheduler: At its first step.

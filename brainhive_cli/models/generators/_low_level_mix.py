@@ -13,19 +13,13 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.models import single_file
-from brainhive_cli.models.conditioning import Media
-from brainhive_cli.models.generators import _autoencoder, _components
-from brainhive_cli.models.generators._denoising import Placement
+from brainhive_cli.models.generators import Media, _components
+from brainhive_cli.models.generators._latent_diffusion import decode_pictures
 from brainhive_cli.models.heads import Decoded
 
 SIDE_PX = 256
 """Of the mean: the size at which MindEye2 averages, and its protocol compares."""
-PUBLISHED: dict[str, Any] = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-}
+PUBLISHED = {**_components.VAE}
 """The autoencoder of `sd_image_var_autoenc.pth`; source: MindEye2's recon_inference.ipynb (MIT)."""
 
 
@@ -53,7 +47,7 @@ class LowLevelMix(Section):
             file, network = single_file.find(self.autoencoder), diffusers.AutoencoderKL(**PUBLISHED)
             weights.fill(network, weights.read(file), file, "give sd_image_var_autoenc.pth, or a folder")
         else:
-            network = _components.pretrained_folder(diffusers.AutoencoderKL, self.autoencoder, dtype)
+            network = _components.load_network_folder(diffusers.AutoencoderKL, self.autoencoder, dtype)
         return LowLevelMixer(self, _components.cast(network, dtype), torch.device(device))
 
     def check(self) -> str:
@@ -64,7 +58,7 @@ class LowLevelMix(Section):
         """Look for the autoencoder's weights."""
         if self._is_file:
             return [single_file.need(self.autoencoder)]
-        return _components.needs(self.autoencoder, None, [_components.WEIGHTS])
+        return _components.list_needs(self.autoencoder, None, [_components.WEIGHTS])
 
     def skeleton(self, dtype: torch.dtype) -> "LowLevelMixer":
         """Make the autoencoder of shapes alone."""
@@ -72,7 +66,7 @@ class LowLevelMix(Section):
 
         architecture = PUBLISHED
         if not self._is_file:
-            architecture = _components.read(hub.folder(self.autoencoder, allow=["config.json"]), "")
+            architecture = _components.read_config(hub.folder(self.autoencoder, allow=["config.json"]), "")
         with weights.reading(f"the autoencoder {self.autoencoder}"), torch.device("meta"):
             network: Any = diffusers.AutoencoderKL.from_config(architecture)
         return LowLevelMixer(self, _components.cast(network, dtype), torch.device("meta"))
@@ -93,7 +87,7 @@ class LowLevelMixer:
 
     def __init__(self, config: LowLevelMix, model: Any, device: torch.device) -> None:
         self.config, self.model = config, model
-        self.placement = Placement((model,), device)
+        self.placement = _components.Placement((model,), device)
 
     def mix(self, pictures: Media, decoded: Decoded | None) -> Media:
         """Average pictures [B, 3, H, W] in 0..1 with the blurry ones: [B, 3, 256, 256].
@@ -109,12 +103,12 @@ class LowLevelMixer:
                 "decode with a brain model that has it (papers/mindeye2-blurry), or leave low_level_mix out",
             )
         self.placement.use(self.model)
-        blurry = _autoencoder.decode(self.model, latents, self.placement.device)
+        blurry = decode_pictures(self.model, latents, self.placement.device)
         self.placement.use()
         share = self.config.share
-        return (1 - share) * _sized(pictures) + share * _sized(blurry).to(pictures.device)
+        return (1 - share) * _resize(pictures) + share * _resize(blurry).to(pictures.device)
 
 
-def _sized(pictures: Tensor) -> Tensor:
+def _resize(pictures: Tensor) -> Tensor:
     sides = (SIDE_PX, SIDE_PX)
     return F.interpolate(pictures.float(), sides, mode="bilinear", antialias=True).clamp(0, 1)

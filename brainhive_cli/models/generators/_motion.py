@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brainhive_cli.core import console
@@ -37,9 +36,9 @@ def normalise_frame_by_frame(network: nn.Module) -> nn.Module:
 
     for module in network.modules():
         if isinstance(module, AnimateDiffTransformer3D):
-            own: Any = module.norm
-            module.norm = FrameNorm(own.num_groups, own.num_channels, own.eps, device="meta")
-            module.norm.weight, module.norm.bias = own.weight, own.bias
+            norm: Any = module.norm
+            module.norm = FrameNorm(norm.num_groups, norm.num_channels, norm.eps, device="meta")
+            module.norm.weight, module.norm.bias = norm.weight, norm.bias
     return network
 
 
@@ -60,16 +59,16 @@ def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object, s
     """
     halves: dict[str, dict[str, Tensor]] = {}
     for name, value in state.items():
-        if found := LOW_RANK.fullmatch(name):
-            layer = f"{found['layer']}.{found['name']}" + (".0" if found["name"] == "to_out" else "")
-            halves.setdefault(layer, {})[found["half"]] = value
+        if match := LOW_RANK.fullmatch(name):
+            layer = f"{match['layer']}.{match['name']}" + (".0" if match["name"] == "to_out" else "")
+            halves.setdefault(layer, {})[match["half"]] = value
     if not halves:
         raise MissingData(
             f"{where} holds no to_q_lora.down.weight", "give AnimateDiff's v3_sd15_adapter.ckpt"
         )
-    own = dict(unet.named_parameters())
+    parameters = dict(unet.named_parameters())
     for layer, pair in halves.items():
-        weight, shapes = own.get(f"{layer}.weight"), [tuple(pair[half].shape) for half in sorted(pair)]
+        weight, shapes = parameters.get(f"{layer}.weight"), [tuple(pair[half].shape) for half in sorted(pair)]
         if weight is None or len(pair) != 2 or (pair["up"].shape[0], pair["down"].shape[1]) != weight.shape:
             raise BrainhiveError(
                 f"the domain adapter {where} does not fit the U-Net: {layer} has {shapes}",
@@ -94,14 +93,3 @@ def in_between(frames: Tensor, count: int, decimals: int | None = None) -> Tenso
     share = (share if decimals is None else share.round(decimals=decimals)).to(frames)
     share = share.view(-1, *[1] * (frames.ndim - 2))
     return frames[:, before] * (1 - share) + frames[:, after] * share
-
-
-def mask_weights(masks: Tensor, side: int, floor: float) -> Tensor:
-    """Turn masks [B, F, 1, H, W] or [B, 1, H, W] in 0..1 to weights, `floor` outside and 1 inside.
-
-    Returns:
-        [B, F, 1, side, side], means over the mask; F is 1 where masks have no frames.
-    """
-    masks = masks[:, None] if masks.ndim == 4 else masks
-    weights = floor + (1 - floor) * (masks > 0.5).float()
-    return F.interpolate(weights.flatten(0, 1), (side, side), mode="area").unflatten(0, masks.shape[:2])

@@ -4,25 +4,35 @@ Source: AnimateDiff (arXiv 2307.04725), SparseCtrl (arXiv 2311.16933), by diffus
 noise and prompts as in NEURONS (arXiv 2503.11167) and NeuroClips.
 """
 
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
-from brainhive_cli.core import hub, parts, weights
+from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.needs import Need, to_download
+from brainhive_cli.core.needs import Need
 from brainhive_cli.models import single_file
-from brainhive_cli.models.generators import _components
-from brainhive_cli.models.generators._architecture import Architecture
-from brainhive_cli.models.generators._clips import ClipDiffusion, Timing
-from brainhive_cli.models.generators._components import RANDOM
-from brainhive_cli.models.generators._motion import in_motion, merge_adapter, normalise_frame_by_frame
-from brainhive_cli.models.generators._stable_diffusion import TINY_NETWORKS
-from brainhive_cli.models.generators._texts import STEM, clip_text
-from brainhive_cli.models.generators._video_prompts import VideoPrompts
-from brainhive_cli.models.generators.sd15_ip import SD15, check_unet
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.generators import Media, Sampling, _components, _denoising, _latent_diffusion
+from brainhive_cli.models.generators._components import RANDOM, VAE, Architecture
+from brainhive_cli.models.generators._latent_diffusion import (
+    LatentDiffusion,
+    OnStep,
+    mask_weights,
+    resize,
+    shrink_factor,
+)
+from brainhive_cli.models.generators._motion import (
+    in_between,
+    in_motion,
+    merge_adapter,
+    normalise_frame_by_frame,
+)
+from brainhive_cli.models.generators.sd15_ip import ARCHITECTURE as SD15
+from brainhive_cli.models.generators.sd15_ip import TEXT_STEM, TINY_NETWORKS, TextTokens
 
 MOTION, SPARSE = "motion", "sparse_control"
 """In an architecture: arguments of these networks that do not follow from the U-Net's."""
@@ -37,7 +47,7 @@ SCHEDULER = {
 """AnimateDiff's, whatever the folder's is; 25 steps begin at 961."""
 ARCHITECTURE: Architecture = {
     "unet": SD15["unet"],
-    "vae": SD15["vae"],
+    "vae": VAE,
     "scheduler": SCHEDULER,
     MOTION: {"use_motion_mid_block": False, "motion_num_attention_heads": 8, "motion_max_seq_length": 32},
     SPARSE: {"conditioning_channels": 4},
@@ -55,7 +65,7 @@ NEGATIVE = (
 """AnimateDiff v3's example prompts, which NeuroClips and NEURONS use."""
 
 
-class Config(parts.Config):
+class Config(_latent_diffusion.Config):
     """A folder of Stable Diffusion 1's kind, motion modules, SparseCtrl and a domain adapter.
 
     Conditions: `texts` (captions or sd15-text tokens), `images` (keyframes, with SparseCtrl), `start`
@@ -63,6 +73,8 @@ class Config(parts.Config):
     NEURONS samples 25 steps at guidance 8.5 and strength 1, at which a clip still begins from its start,
     under the noise of the first step (961).
     """
+
+    published = ARCHITECTURE
 
     source: str = Field(
         "hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -116,72 +128,42 @@ class Config(parts.Config):
 
     @model_validator(mode="after")
     def _keeps_its_frames(self) -> "Config":
-        if not all(0 <= each < self.frames for each in self.kept):
+        if not all(0 <= frame < self.frames for frame in self.kept):
             raise RecipeError(
                 f"kept is {[*self.kept]}, and there are {self.frames} frames, from 0",
                 f"keep some of 0 … {self.frames - 1}",
             )
         return self
 
-    def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> ClipDiffusion:
-        """Load the generator, frozen, onto a device.
-
-        Raises:
-            MissingData: if a folder, one of its components or the adapter is absent or half-downloaded.
-            BrainhiveError: if the networks are not of one kind.
-            RecipeError: if there are more frames than the motion modules know.
-        """
-        device = torch.device(device)
-        if self.source == RANDOM:
-            return self._drawn(device, dtype, self.architecture or ARCHITECTURE)
-        self._check_together()
-        components = self._loaded(dtype)
-        return self._of(components, device)
-
-    def check(self) -> str:
-        """Describe the generator and how much of it would be downloaded; raises as `build` does."""
-        if self.source == RANDOM:
-            return "random weights"
-        self._check_together()
-        _components.check_configs(self.source, check_unet)
-        others = filter(None, (self.motion, self.sparse_control, self.domain_adapter))
-        return f"{self.source} with {', '.join(others)}, {to_download(self.needs())}"
+    @property
+    def described(self) -> str:
+        """The source, and what is put together with it."""
+        further = filter(None, (self.motion, self.sparse_control, self.domain_adapter))
+        return f"{self.source} with {', '.join(further)}"
 
     def needs(self) -> list[Need]:
         """Look for the weights of every network."""
         if self.source == RANDOM:
             return []
-        listed = _components.needs(self.source, self.variant, (*_components.STEMS, STEM))
+        needs = _components.list_needs(self.source, self.variant, (*_components.STEMS, TEXT_STEM))
         for folder in filter(None, (self.motion, self.sparse_control)):
-            listed += _components.needs(folder, None, (_components.WEIGHTS,))
-        return listed + ([single_file.need(self.domain_adapter)] if self.domain_adapter is not None else [])
+            needs += _components.list_needs(folder, None, (_components.WEIGHTS,))
+        return needs + ([single_file.need(self.domain_adapter)] if self.domain_adapter is not None else [])
 
-    def skeleton(self, dtype: torch.dtype) -> ClipDiffusion:
-        """Make the generator as `build` would, of shapes alone, on the meta device."""
-        folders = {"unet": "unet", "vae": "vae"}
-        architecture = _components.architecture_of(
-            self, ARCHITECTURE, folders, lambda: {"scheduler": self._scheduler, **self._read_configs()}
-        )
-        return self._drawn(torch.device("meta"), dtype, architecture)
-
-    @property
-    def _scheduler(self) -> dict[str, Any]:
+    def read_configs(self) -> Architecture:
+        """Read the architecture of all networks."""
+        architecture = super().read_configs()
         if self.noise == "animatediff":
-            return SCHEDULER
-        return _components.read_config(self.source, "scheduler")
+            architecture["scheduler"] = SCHEDULER
+        for name, folder in ((MOTION, self.motion), (SPARSE, self.sparse_control)):
+            if folder is not None:
+                architecture[name] = _components.read_config(hub.folder(folder, allow=["config.json"]), "")
+        return architecture
 
-    def _read_configs(self) -> Architecture:
-        named = {MOTION: self.motion, SPARSE: self.sparse_control}
-        return {
-            name: _components.read(hub.folder(folder, allow=["config.json"]), "")
-            for name, folder in named.items()
-            if folder is not None
-        }
-
-    def _check_together(self) -> None:
+    def check_configs(self) -> None:
         """Refuse networks that do not fit each other, by their configs alone."""
-        configs, unet = self._read_configs(), _components.read_config(self.source, "unet")
-        check_unet(unet, self.source)
+        configs = self.read_configs()
+        self.check_unet(configs["unet"], self.source)
         if configs[MOTION].get("use_motion_mid_block", True) and (self.sparse_control or self.domain_adapter):
             raise BrainhiveError(
                 f"{self.motion} is not AnimateDiff v3's: it has a motion module in the middle, as v2",
@@ -194,14 +176,60 @@ class Config(parts.Config):
                 "generator.sparse_control=hub:guoyww/animatediff-sparsectrl-rgb",
             )
         self._check_frames(configs[MOTION])
-        for name, config in configs.items():
-            wanted = list(unet["block_out_channels"])
-            if (own := list(config.get("block_out_channels", wanted))) != wanted:
+        needed = list(configs["unet"]["block_out_channels"])
+        for name in (MOTION, SPARSE):
+            if (widths := list(configs.get(name, {}).get("block_out_channels", needed))) != needed:
                 raise BrainhiveError(
-                    f"{getattr(self, name)} is for a U-Net of widths {own}, {self.source} has {wanted}",
+                    f"{getattr(self, name)} is for a U-Net of widths {widths}, {self.source} has {needed}",
                     "use a U-Net of Stable Diffusion 1.5, such as "
                     "hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
                 )
+
+    def load(self, dtype: torch.dtype) -> dict[str, Any]:
+        """Load all networks, and put motion modules and the domain adapter into the U-Net, in float32."""
+        import diffusers
+
+        self.check_configs()
+        components = super().load(torch.float32)
+        if self.domain_adapter is not None:
+            file = single_file.find(self.domain_adapter)
+            merge_adapter(components["unet"], weights.read(file), file, self.domain_scale)
+        motion = _components.load_network_folder(diffusers.MotionAdapter, self.motion, torch.float32)
+        components[SPARSE] = None
+        if self.sparse_control is not None:
+            sparse = _components.load_network_folder(
+                diffusers.SparseControlNetModel, self.sparse_control, dtype
+            )
+            components[SPARSE] = normalise_frame_by_frame(sparse)
+        where = f"motion modules of {self.motion}"
+        with weights.reading(where, "use AnimateDiff v3's", BrainhiveError, problem="do not fit"):
+            components["unet"] = _components.cast(in_motion(components["unet"], motion), dtype)
+        components["vae"] = _components.cast(components["vae"], dtype)
+        if self.noise == "animatediff":
+            components["scheduler"] = _components.make_scheduler(SCHEDULER, self.source)
+        return components
+
+    def draw(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+        """Make all networks with random weights."""
+        import diffusers
+
+        derived = _derive_architecture(architecture["unet"])
+
+        def add_motion(unet: Any) -> Any:
+            motion: Any = diffusers.MotionAdapter.from_config({**derived[MOTION], **architecture[MOTION]})
+            return in_motion(unet, motion)
+
+        components = _components.draw_components(architecture, device, dtype, self.seed, add_motion)
+        components[SPARSE] = None
+        if self.sparse_control is not None:
+            config = {**derived[SPARSE], **architecture[SPARSE]}
+            components[SPARSE] = _draw_sparse_control(config, device, dtype, self.seed)
+        self._check_frames(architecture[MOTION])
+        return components
+
+    def assemble(self, components: dict[str, Any], device: torch.device) -> "AnimateDiff":
+        """Make the generator of its components."""
+        return AnimateDiff(self, components, device)
 
     def _check_frames(self, motion: dict[str, Any]) -> None:
         most = motion.get("motion_max_seq_length", 32)
@@ -209,63 +237,6 @@ class Config(parts.Config):
             raise RecipeError(
                 f"frames is {self.frames}, and the motion modules know {most}", f"generator.frames={most}"
             )
-
-    def _loaded(self, dtype: torch.dtype) -> dict[str, Any]:
-        import diffusers
-
-        found = _components.load(
-            _components.folder_of(self.source, self.variant), torch.float32, self.variant, check_unet
-        )
-        if self.domain_adapter is not None:
-            file = single_file.find(self.domain_adapter)
-            merge_adapter(found["unet"], weights.read(file), file, self.domain_scale)
-        motion = _components.pretrained_folder(diffusers.MotionAdapter, self.motion, torch.float32)
-        sparse = None
-        if self.sparse_control is not None:
-            sparse = _components.pretrained_folder(
-                diffusers.SparseControlNetModel, self.sparse_control, dtype
-            )
-            normalise_frame_by_frame(sparse)
-        where = f"motion modules of {self.motion}"
-        with weights.reading(where, "use AnimateDiff v3's", BrainhiveError, problem="do not fit"):
-            unet = _components.cast(in_motion(found["unet"], motion), dtype)
-        scheduler = _components.scheduler(self._scheduler, self.source)
-        vae = _components.cast(found["vae"], dtype)
-        return {"unet": unet, "vae": vae, "scheduler": scheduler, SPARSE: sparse}
-
-    def _drawn(self, device: torch.device, dtype: torch.dtype, architecture: Architecture) -> ClipDiffusion:
-        import diffusers
-
-        where, hint = f"the architecture of the generator {self.source}", "compare it with the published one"
-        with weights.reading(where, hint, RecipeError, problem="cannot be built"):
-            weights.check_sizes(architecture, where, hint, RecipeError)
-            follows = _following(architecture["unet"])
-
-            def change(unet: Any) -> Any:
-                motion: Any = diffusers.MotionAdapter.from_config({**follows[MOTION], **architecture[MOTION]})
-                return in_motion(unet, motion)
-
-            components = _components.draw(architecture, device, dtype, self.seed, change)
-            components[SPARSE] = None
-            if self.sparse_control is not None:
-                given = {**follows[SPARSE], **architecture.get(SPARSE, {})}
-                components[SPARSE] = _draw_sparse_control(given, device, dtype, self.seed)
-            self._check_frames(architecture[MOTION])
-            return self._of(components, device)
-
-    def _of(self, components: dict[str, Any], device: torch.device) -> ClipDiffusion:
-        is_right, unet = self.mode == "right", components["unet"]
-        seed, decimals = (None, None) if is_right else (0, 2)
-        prompts = VideoPrompts(
-            partial(clip_text, self.source, self.variant),
-            self.prompt_suffix,
-            self.negative_prompt,
-            self.unconditional == "encoded" and self.source != RANDOM and device.type != "meta",
-            unet.config.cross_attention_dim,
-            (device, unet.dtype),
-        )
-        timing = Timing(self.frames, self.kept, decimals, seed, self.mask_floor)
-        return ClipDiffusion(components, prompts, timing, device)
 
 
 TINY = Config(
@@ -280,7 +251,179 @@ TINY = Config(
 """Small enough for tests; its VAE shrinks frames 4 times."""
 
 
-def _following(unet: dict[str, Any]) -> Architecture:
+class Keyframe(NamedTuple):
+    """What SparseCtrl is given: latents of keyframes at their frames, zeros elsewhere, and where they are."""
+
+    latents: Tensor  # [B, C, F, h, w]
+    mask: Tensor  # [B, 1, F, h, w]
+
+
+class AnimateDiff(LatentDiffusion):
+    """Clips by a U-Net with motion modules: from noise or blurry frames, with a keyframe or without."""
+
+    refused = ("embeddings",)
+
+    def prepare(self, components: dict[str, Any]) -> None:
+        """Take SparseCtrl, if there is one."""
+        self.sparse_control = components[SPARSE]
+        self.networks += () if self.sparse_control is None else (self.sparse_control,)
+        self._texts = TextTokens(self.config, self.unet)
+
+    def sampled_shape(self, size_px: int) -> tuple[int, ...]:
+        """Return the shape [F, C, h, w] of what is sampled for a clip."""
+        return self.config.frames, *self.latent_shape(size_px)
+
+    def check_conditioning(
+        self, conditioning: Conditioning, rows: int, sampling: Sampling | None = None
+    ) -> None:
+        """Refuse conditions that are missing, or that have no effect."""
+        super().check_conditioning(conditioning, rows)
+        images, start, channels = conditioning.images, conditioning.start, self.vae.config.latent_channels
+        if images is None and self.sparse_control is not None:
+            raise BrainhiveError(
+                "SparseCtrl needs a keyframe, and the conditioning has no images",
+                "a chain whose first stage makes it (receives: images), or generator.sparse_control=null",
+            )
+        if images is not None and self.sparse_control is None:
+            raise BrainhiveError(
+                "keyframes have no effect without SparseCtrl", "generator.sparse_control, or another prior"
+            )
+        if conditioning.masks is not None and start is None:
+            raise BrainhiveError("masks have no effect without a start", "use a prior that gives one")
+        if start is not None and start.shape[-3] not in (3, channels):
+            raise BrainhiveError(
+                f"latents to start from have {start.shape[-3]} channels, the generator's {channels}",
+                "use a head that predicts the encoder sd15-vae",
+            )
+
+    @torch.no_grad()
+    def sample(
+        self,
+        conditioning: Conditioning,
+        seeds: Sequence[int],
+        size_px: int,
+        sampling: Sampling,
+        null: Conditioning | None = None,
+        on_step: OnStep = None,
+    ) -> Tensor:
+        """Sample the latents [B, F, C, h, w] of all frames.
+
+        Source: diffusers' AnimateDiffSparseControlNetPipeline and AnimateDiffVideoToVideoPipeline (Apache
+        2.0), which take one keyframe for all clips of a batch, and a keyframe or a start.
+        """
+        self.check_conditioning(conditioning, len(seeds), sampling)
+        text, keyframe = self._condition(conditioning, sampling.prompt, len(seeds), size_px)
+        if sampling.guidance > 1:
+            null = null or Conditioning()
+            other = self._embed_texts(null, sampling.negative_prompt, len(seeds), text)
+            text = torch.cat([other, text])
+            keyframe = keyframe and Keyframe(*(torch.cat([tensor] * 2) for tensor in keyframe))
+        is_published = self.config.mode == "published"
+        random = [torch.Generator().manual_seed(0 if is_published else seed) for seed in seeds]
+        channels, *sides = self.latent_shape(size_px)
+        shape = (1, channels, self.config.frames, *sides)
+        latents = torch.cat([torch.randn(shape, generator=row) for row in random]).to(self.device)
+        scheduler = _denoising.choose_scheduler(self._scheduler, sampling)
+        scheduler.set_timesteps(sampling.steps, device=self.device)
+        start = self._interpolate_start(conditioning, size_px)
+        if start is None:
+            times, latents = scheduler.timesteps, latents * scheduler.init_noise_sigma
+        else:
+            noise, latents = latents, self.encode(start).transpose(1, 2)
+            times = _denoising.steps_left(scheduler, sampling)
+            if len(times):
+                latents = scheduler.add_noise(latents, noise, times[:1].expand(len(latents)))
+        self.placement.use(*self.denoisers)
+
+        def predict(latents: Tensor, time: Tensor) -> Tensor:
+            return self._predict(latents, time, text, keyframe)
+
+        latents = _denoising.denoise(scheduler, latents, times, predict, sampling.guidance, random, on_step)
+        return latents.transpose(1, 2)
+
+    def to_media(self, latents: Tensor) -> Media:
+        """Decode the frames that are the result."""
+        return self.decode(latents[:, list(self.config.kept)])
+
+    def predict(
+        self, latents: Tensor, times: Tensor, conditioning: Conditioning, sizes: Tensor | None = None
+    ) -> Tensor:
+        """Predict the noise of latents [B, F, C, h, w], or what else the U-Net predicts; sizes: no effect."""
+        size_px = latents.shape[-1] * shrink_factor(self.vae)
+        text, keyframe = self._condition(conditioning, "", len(latents), size_px)
+        return self._predict(latents.transpose(1, 2), times, text, keyframe).transpose(1, 2)
+
+    def predict_blank(self, latents: Tensor) -> None:
+        """Do a step of sampling, with any keyframe."""
+        blank = torch.empty_like(latents.transpose(1, 2), memory_format=torch.contiguous_format)
+        keyframe = None if self.sparse_control is None else Keyframe(blank, blank[:, :1])
+        text = self._embed_texts(Conditioning(), "", len(latents))
+        self._predict(blank, torch.empty(len(latents), device="meta"), text, keyframe)
+
+    def _predict(self, latents: Tensor, times: Tensor, text: Tensor, keyframe: Keyframe | None) -> Tensor:
+        """Predict the noise of latents [B, C, F, h, w], or what else the U-Net predicts."""
+        latents, frames = latents.to(self.unet.dtype), latents.shape[2]
+        times, text = times.to(self.device), text.repeat_interleave(frames, 0)
+        residuals: dict[str, Any] = {}
+        if keyframe is not None:
+            down, mid = self.sparse_control(
+                latents, times, text, keyframe.latents, conditioning_mask=keyframe.mask, return_dict=False
+            )
+            residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+        return self.run_unet(latents, times, text, **residuals)
+
+    def _condition(
+        self, conditioning: Conditioning, prompt: str, rows: int, size_px: int
+    ) -> tuple[Tensor, Keyframe | None]:
+        """Give the text tokens of B rows, and keyframes as SparseCtrl takes them at the first frame."""
+        text, images = self._embed_texts(conditioning, prompt, rows), conditioning.images
+        if images is None or self.sparse_control is None:
+            return text, None
+        encoded = self.encode(resize(images, size_px)[:, None]).transpose(1, 2)  # [B, C, 1, h, w]
+        latents = encoded.new_zeros(*encoded.shape[:2], self.config.frames, *encoded.shape[3:])
+        latents[:, :, :1] = encoded
+        mask = torch.zeros_like(latents[:, :1])
+        mask[:, :, 0] = 1
+        dtype = self.sparse_control.dtype
+        return text, Keyframe(latents.to(dtype), mask.to(dtype))
+
+    def _embed_texts(
+        self, conditioning: Conditioning, prompt: str, rows: int, condition: Tensor | None = None
+    ) -> Tensor:
+        """Give the text tokens [B, S, D] of B rows; with a condition, those of the other side of guidance."""
+        texts, width = conditioning.texts, self.unet.config.cross_attention_dim
+        if condition is not None:
+            texts, absent = None if prompt else texts, self.config.negative_prompt
+            tokens = self._texts.of(texts, prompt, absent, condition.shape[1])
+        else:
+            if isinstance(texts, list):
+                texts = [words + self.config.prompt_suffix for words in texts]
+            tokens = self._texts.of(texts, prompt)
+        hint = "use a head that predicts the encoder sd15-text, or captions"
+        tokens = self.fit_tokens("text embeddings", tokens, width, rows, hint)
+        if condition is not None and tokens.shape != condition.shape:
+            raise BrainhiveError(
+                f"the text has the shape {list(condition.shape)}, the unconditional {list(tokens.shape)}",
+                "use a head that predicts sd15-text, or generator.unconditional=zeros",
+            )
+        return tokens
+
+    def _interpolate_start(self, conditioning: Conditioning, size_px: int) -> Tensor | None:
+        """Make the frames [B, F, 3, H, W] to start from, of latents or pictures and their masks."""
+        start, masks = conditioning.start, conditioning.masks
+        if start is None:
+            return None
+        start = start[:, None] if start.ndim == 4 else start
+        if masks is not None or start.shape[2] != 3:
+            latents = self.encode(start) if start.shape[2] == 3 else start.to(self.device)
+            if masks is not None:
+                latents = latents * mask_weights(masks, latents.shape[-1], self.config.mask_floor).to(latents)
+            start = self.decode(latents)
+        frames = resize(start.flatten(0, 1), size_px).unflatten(0, start.shape[:2])
+        return in_between(frames, self.config.frames, 2 if self.config.mode == "published" else None)
+
+
+def _derive_architecture(unet: dict[str, Any]) -> Architecture:
     """Derive from a U-Net's arguments those of the motion modules and of SparseCtrl that belong to it."""
     layers, groups = unet.get("layers_per_block", 2), unet.get("norm_num_groups", 32)
     widths, types = unet["block_out_channels"], unet.get("down_block_types")
@@ -292,7 +435,7 @@ def _following(unet: dict[str, Any]) -> Architecture:
     names = ("layers_per_block", "norm_num_groups", "cross_attention_dim", "attention_head_dim")
     sparse = {name: unet[name] for name in names if name in unet} | {"block_out_channels": widths}
     if types is not None:
-        sparse["down_block_types"] = [each.replace("Block2D", "BlockMotion") for each in types]
+        sparse["down_block_types"] = [block.replace("Block2D", "BlockMotion") for block in types]
     return {MOTION: motion, SPARSE: sparse}
 
 
@@ -304,8 +447,12 @@ def _draw_sparse_control(
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []), device:
         torch.manual_seed(seed)
-        found: Any = diffusers.SparseControlNetModel.from_config(config)
-        zeroed = (found.controlnet_cond_embedding, found.controlnet_mid_block, found.controlnet_down_blocks)
-        for weight in (each for module in zeroed for each in module.parameters()):
-            torch.nn.init.normal_(weight, std=0.1)
-    return _components.cast(normalise_frame_by_frame(found), dtype)
+        network: Any = diffusers.SparseControlNetModel.from_config(config)
+        for zeroed in (
+            network.controlnet_cond_embedding,
+            network.controlnet_mid_block,
+            network.controlnet_down_blocks,
+        ):
+            for weight in zeroed.parameters():
+                torch.nn.init.normal_(weight, std=0.1)
+    return _components.cast(normalise_frame_by_frame(network), dtype)

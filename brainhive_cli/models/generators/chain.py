@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from brainhive_cli.core import hub, parts
 from brainhive_cli.core.caveats import MIXED_WITH_BLURRY
@@ -14,8 +14,16 @@ from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.models.conditioning import Conditioning, Media
-from brainhive_cli.models.generators import DEFAULT, SCHEDULERS, Sampling, _captioner, known, sdxl
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.generators import (
+    DEFAULT,
+    SCHEDULERS,
+    Media,
+    Sampling,
+    SchedulerName,
+    _captioner,
+    sdxl,
+)
 from brainhive_cli.models.generators._low_level_mix import LowLevelMix, LowLevelMixer
 from brainhive_cli.models.heads import latent_space
 
@@ -43,27 +51,30 @@ class Stage(Section):
     resolution_px: int | None = Field(None, gt=0, le=16_384, description="Height and width.")
     steps: int | None = Field(None, gt=0, le=10_000, description="Denoising steps.")
     guidance: float | None = Field(None, ge=0, description="Classifier-free guidance scale.")
-    scheduler: Annotated[str | None, AfterValidator(known)] = Field(
-        None, description=f"One of {', '.join(SCHEDULERS)}."
-    )
+    scheduler: SchedulerName = Field(None, description=f"One of {', '.join(SCHEDULERS)}.")
     negative_prompt: str | None = Field(None, description="Text that guidance above 1 moves away from.")
     strength: float | None = Field(None, ge=0, le=1, description="Share of the steps done from a start.")
 
     def sampling(self, requested: Sampling) -> Sampling:
         """Replace what the stage sets itself."""
-        own = self.model_dump(include={*Sampling.model_fields}, exclude_none=True)
-        return Sampling(**{**dict(requested), **own})
+        settings = self.model_dump(include={*Sampling.model_fields}, exclude_none=True)
+        return Sampling(**{**dict(requested), **settings})
+
+    def text_needs(self) -> list[Need]:
+        """Look for the text encoders of the generator, which most need for prompts and captions alone."""
+        needs: list[Need] = getattr(self.generator, "text_needs", list)()
+        return needs
 
     def load_prior(self, generator: Any, device: torch.device | str) -> Any:
         """Load the prior of the stage onto a device and attach it; None without one."""
         if self.prior is None:
             return None
         if isinstance(self.prior, str):
-            made = parts.package("priors").load(self.prior)
+            prior = parts.package("priors").load(self.prior)
         else:
-            made = parts.resolve("priors", self.prior).build({}, generator)
-        made.attach(generator)
-        return made.to(device)
+            prior = parts.resolve("priors", self.prior).build({}, generator)
+        prior.attach(generator)
+        return prior.to(device)
 
 
 class Config(parts.Config):
@@ -91,9 +102,9 @@ class Config(parts.Config):
         """Load every stage's generator, prior and captioner onto a device."""
         links = []
         for stage in self.stages:
-            network = stage.generator.build(device, dtype)
-            reader = None if stage.caption is None else _captioner.load(stage.caption, device, dtype)
-            links.append(Link(stage, network, stage.load_prior(network, device), reader))
+            generator = stage.generator.build(device, dtype)
+            captioner = None if stage.caption is None else _captioner.load(stage.caption, device, dtype)
+            links.append(Link(stage, generator, stage.load_prior(generator, device), captioner))
         mix = self.low_level_mix
         return Chain(links, None if mix is None else mix.build(device, dtype))
 
@@ -104,8 +115,7 @@ class Config(parts.Config):
             described.append(stage.generator.check())
             if stage.caption is not None:
                 described.append(_captioner.check(stage.caption))
-                texts: list[Need] = getattr(stage.generator, "text_needs", list)()
-                if texts:  # most draw without texts
+                if texts := stage.text_needs():
                     described.append(f"text encoders of {stage.generator.source}, {to_download(texts)}")
         if self.low_level_mix is not None:
             described.append(self.low_level_mix.check())
@@ -113,24 +123,23 @@ class Config(parts.Config):
 
     def needs(self) -> list[Need]:
         """Look for what every stage needs, captioners too."""
-        listed: list[Need] = []
+        needs: list[Need] = []
         for stage in self.stages:
-            listed += getattr(stage.generator, "needs", list)()
+            needs += getattr(stage.generator, "needs", list)()
             if stage.caption is not None:
-                listed += _captioner.needs(stage.caption)
-                listed += getattr(stage.generator, "text_needs", list)()
-        return listed + ([] if self.low_level_mix is None else self.low_level_mix.needs())
+                needs += [*_captioner.needs(stage.caption), *stage.text_needs()]
+        return needs + ([] if self.low_level_mix is None else self.low_level_mix.needs())
 
     def skeleton(self, dtype: torch.dtype) -> "Chain":
         """Make generators and captioners of shapes alone, on the meta device, without priors."""
         links, unsized = [], []
         for stage in self.stages:
-            reader = None
+            captioner = None
             try:
-                reader = None if stage.caption is None else _captioner.skeleton(stage.caption, dtype)
+                captioner = None if stage.caption is None else _captioner.skeleton(stage.caption, dtype)
             except hub.Unreachable:
                 unsized.append(str(stage.caption))
-            links.append(Link(stage, stage.generator.skeleton(dtype), None, reader))
+            links.append(Link(stage, stage.generator.skeleton(dtype), None, captioner))
         mix = self.low_level_mix
         return Chain(links, None if mix is None else mix.skeleton(dtype), unsized)
 
@@ -166,15 +175,16 @@ class Chain:
     ) -> None:
         self.links, self.mixer, self.unsized = list(links), mixer, unsized
         self.first = links[0].generator
-        self.further = [each for each in (*(link.captioner for link in links), mixer) if each is not None]
+        models = (*(link.captioner for link in links), mixer)
+        self.helpers = [model for model in models if model is not None]
         self.encode, self.decode = self.first.encode, self.first.decode
 
     @property
     def networks(self) -> tuple[Any, ...]:
         """All networks with weights, the stages' priors included."""
-        found = [network for link in self.links for network in link.generator.networks]
-        found += [each.model for each in self.further]
-        return (*found, *(link.prior for link in self.links if link.prior is not None))
+        networks = [network for link in self.links for network in link.generator.networks]
+        networks += [helper.model for helper in self.helpers]
+        return (*networks, *(link.prior for link in self.links if link.prior is not None))
 
     @property
     def latent_space(self) -> str:
@@ -200,23 +210,23 @@ class Chain:
         """Take less memory in every stage."""
         for link in self.links:
             link.generator.spare_memory(offload_to, tile)
-        for each in self.further if offload_to is not None else ():
-            each.placement.offload(offload_to)
+        for helper in self.helpers if offload_to is not None else ():
+            helper.placement.offload(offload_to)
 
     def memory_estimate(
         self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
     ) -> int:
         """Estimate the bytes that generating takes: all weights, and the largest stage's tensors."""
-        weights, totals = [], []
-        further = [size_of(each.model) for each in self.further]
-        for stage, generator, *_ in self.links:
-            size, scale = stage.resolution_px or size_px, stage.guidance
-            scale = guidance if scale is None else scale
-            weights.append(sum(map(size_of, generator.networks)))
-            totals.append(generator.memory_estimate(batch, size, scale, tile, offload))
+        weights = [sum(map(size_of, link.generator.networks)) for link in self.links]
+        helpers = [size_of(helper.model) for helper in self.helpers]
+        totals = []
+        for link in self.links:
+            scale = guidance if link.stage.guidance is None else link.stage.guidance
+            totals.append(link.generator.memory_estimate(batch, link.size(size_px), scale, tile, offload))
         if offload:
-            return int(max(totals + further))
-        return sum(weights + further) + max(t - w for t, w in zip(totals, weights, strict=True))
+            return int(max(totals + helpers))
+        tensors = (total - weight for total, weight in zip(totals, weights, strict=True))
+        return sum(weights + helpers) + max(tensors)
 
     def generate(
         self,
@@ -235,34 +245,31 @@ class Chain:
         `on_step` counts over all stages.
         """
         media: Any = None
-        done = 0
+        steps_before = 0
         for place, link in enumerate(self.links):
-            own = link.stage.sampling(sampling)
-            noise = [seed if place == 0 else derive_seed(seed, place) for seed in seeds]
-            given, other = _conditions(link, conditioning, null, noise)
+            stage_sampling = link.stage.sampling(sampling)
+            stage_seeds = [seed if place == 0 else derive_seed(seed, place) for seed in seeds]
+            condition, stage_null = conditioning, null
+            if link.prior is not None:
+                if conditioning.decoded is None:
+                    raise BrainhiveError(
+                        "a stage of the chain has a prior of its own, and the conditioning brings no decoded "
+                        "heads",
+                        "use the prior identity for the whole chain",
+                    )
+                condition = link.prior.condition(conditioning.decoded, stage_seeds)
+                stage_null = link.prior.null(len(seeds), stage_seeds)
             if media is not None:
-                given = replace(given, **{link.stage.receives: media})
+                condition = replace(condition, **{link.stage.receives: media})
             if link.captioner is not None:
-                given = replace(given, texts=link.captioner.captions(media, conditioning.decoded))
-            after = None if on_step is None else _offset(on_step, done)
-            media = link.generator.generate(given, noise, link.size(size_px), own, other, after)
-            done += own.steps
+                condition = replace(condition, texts=link.captioner.captions(media, conditioning.decoded))
+            report = None if on_step is None else _shift(on_step, steps_before)
+            media = link.generator.generate(
+                condition, stage_seeds, link.size(size_px), stage_sampling, stage_null, report
+            )
+            steps_before += stage_sampling.steps
         return media if self.mixer is None else self.mixer.mix(media, conditioning.decoded)
 
 
-def _conditions(
-    link: Link, conditioning: Conditioning, null: Conditioning | None, seeds: Sequence[int]
-) -> tuple[Conditioning, Conditioning | None]:
-    """Take the chain's conditioning, or condition by the stage's own prior on the decoded heads."""
-    if link.prior is None:
-        return conditioning, null
-    if conditioning.decoded is None:
-        raise BrainhiveError(
-            "a stage of the chain has a prior of its own, and the conditioning brings no decoded heads",
-            "use the prior identity for the whole chain",
-        )
-    return link.prior.condition(conditioning.decoded, seeds), link.prior.null(len(seeds), seeds)
-
-
-def _offset(on_step: Callable[[int], None], done: int) -> Callable[[int], None]:
-    return lambda step: on_step(done + step)
+def _shift(on_step: Callable[[int], None], steps_before: int) -> Callable[[int], None]:
+    return lambda step: on_step(steps_before + step)

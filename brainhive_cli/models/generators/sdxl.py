@@ -1,8 +1,9 @@
 """An SDXL-type diffusion model, conditioned by a prior's image tokens."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+import inspect
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +11,46 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.core import parts, weights
-from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.memory_estimate import peak, size_of
-from brainhive_cli.core.needs import Need, to_download
-from brainhive_cli.models.conditioning import Conditioning, Media
-from brainhive_cli.models.generators import (
-    Objective,
-    Sampling,
-    _architecture,
-    _autoencoder,
-    _components,
-    _objective,
-    _sampling,
-)
-from brainhive_cli.models.generators._components import RANDOM
-from brainhive_cli.models.generators._conditioning import Inputs, guided, inputs_of, is_attached
-from brainhive_cli.models.generators._objective import Random
-from brainhive_cli.models.generators._prompts import Prompts
-from brainhive_cli.models.heads import latent_space
+from brainhive_cli.core import weights
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.needs import Need
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.generators import Sampling, _components, _latent_diffusion
+from brainhive_cli.models.generators._components import BETAS, RANDOM, TEXT, VAE, Architecture
+from brainhive_cli.models.generators._latent_diffusion import TEXT_TOKENS, LatentDiffusion
+
+ARCHITECTURE: Architecture = {
+    "unet": {
+        "sample_size": 64,
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "cross_attention_dim": 2048,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+        "use_linear_projection": True,
+    },
+    "vae": {**VAE, "latent_channels": 4, "scaling_factor": 0.13025},
+    "scheduler": {**BETAS, "timestep_spacing": "trailing"},
+}
+"""config.json of stabilityai/stable-diffusion-xl-base-1.0, sizes and steps of sdxl-turbo."""
+NAMES = ("prompt_embeds", "pooled_prompt_embeds")
+"""Of text and pooled text in a file, as diffusers' pipelines name them."""
+TEXT_STEMS = tuple(f"{name}/model" for name in TEXT[:2])
+TEXT_CONFIGS = tuple(f"{name}/{_components.CONFIGS.get(name, 'config.json')}" for name in TEXT)
+"""Of the text encoders: weight files without ending, and the files that must lie next to them."""
+Embedded = tuple[Tensor, Tensor]
+"""Text [B, S, D_text] and pooled text [B, D_pooled]."""
 
 
-class Config(parts.Config):
+class Config(_latent_diffusion.Config):
     """Any diffusers folder with an SDXL-type U-Net."""
+
+    published, family, addition = ARCHITECTURE, "SDXL", "text_time"
+    usual = "an SDXL-type generator, such as hub:stabilityai/sdxl-turbo"
 
     source: str = Field(
         "hub:stabilityai/sdxl-turbo",
@@ -49,92 +67,69 @@ class Config(parts.Config):
         description="Target size among the U-Net's size conditions in sampling; default: the picture's. "
         "MindEye2's refinement: 1024.",
     )
-    architecture: _architecture.Architecture | None = Field(
+    architecture: Architecture | None = Field(
         None, description="Arguments of unet, vae and scheduler for source `random`; without them SDXL's."
     )
     seed: int = Field(0, ge=0, description="Seed of the weights for source `random`.")
-
-    def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "SDXL":
-        """Load the generator, frozen, onto a device.
-
-        Raises:
-            MissingData: if the folder or one of its components is absent or half-downloaded.
-            BrainhiveError: if the U-Net is not of SDXL's type.
-        """
-        device = torch.device(device)
-        if self.source == RANDOM:
-            return self._drawn(device, dtype)
-        folder = _components.folder_of(self.source, self.variant)
-        with weights.reading(f"the generator {folder}"):
-            return SDXL(self, _components.load(folder, dtype, self.variant, _components.check_unet), device)
-
-    def check(self) -> str:
-        """Describe the generator and how much of it would be downloaded; raises as `build` does."""
-        if self.source == RANDOM:
-            return "random weights"
-        _components.check_configs(self.source, _components.check_unet)
-        return f"{self.source}, {to_download(self.needs())}"
-
-    def needs(self) -> list[Need]:
-        """Look for the weights."""
-        return _components.needs(self.source, self.variant)
 
     def text_needs(self) -> list[Need]:
         """Look for the text encoders that prompts and captions need."""
         if self.source == RANDOM:
             error = MissingData("a generator of random weights has no text encoders", "give a folder of SDXL")
             return [Need("text encoders", None, error)]
-        stems, files = _components.TEXT_STEMS, _components.TEXT_CONFIGS
-        return _components.needs(self.source, self.variant, stems, files)
+        return _components.list_needs(self.source, self.variant, TEXT_STEMS, TEXT_CONFIGS)
 
-    def skeleton(self, dtype: torch.dtype) -> "SDXL":
-        """Make the generator as `build` would, of shapes alone, on the meta device."""
-        return self._drawn(torch.device("meta"), dtype)
-
-    def _drawn(self, device: torch.device, dtype: torch.dtype) -> "SDXL":
-        architecture = self._architecture()
-        where, hint = f"the architecture of the generator {self.source}", "compare it with SDXL's config.json"
-        with weights.reading(where, hint, RecipeError, problem="cannot be built"):
-            weights.check_sizes(architecture, where, hint, RecipeError)
-            _components.check_unet(architecture["unet"], "the architecture")
-            return SDXL(self, _components.draw(architecture, device, dtype, self.seed), device)
-
-    def _architecture(self) -> _architecture.Architecture:
-        return _components.architecture_of(self, _architecture.SDXL)
+    def assemble(self, components: dict[str, Any], device: torch.device) -> "SDXL":
+        """Make the generator of its components."""
+        return SDXL(self, components, device)
 
 
-TINY = Config(source=RANDOM, architecture=_architecture.TINY)
-"""Small enough for tests; pictures from 16 px."""
+TINY = Config(
+    source=RANDOM,
+    architecture={
+        "unet": {
+            **ARCHITECTURE["unet"],
+            "sample_size": 8,
+            "block_out_channels": (16, 32),
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+            "transformer_layers_per_block": 1,
+            "layers_per_block": 1,
+            "attention_head_dim": (1, 2),
+            "norm_num_groups": 8,
+            "cross_attention_dim": 16,
+            "addition_time_embed_dim": 4,
+            "projection_class_embeddings_input_dim": 32,
+        },
+        "vae": {
+            **ARCHITECTURE["vae"],
+            "sample_size": 32,
+            "block_out_channels": (8, 8, 8),
+            "down_block_types": ("DownEncoderBlock2D",) * 3,
+            "up_block_types": ("UpDecoderBlock2D",) * 3,
+            "layers_per_block": 1,
+            "norm_num_groups": 4,
+        },
+        "scheduler": ARCHITECTURE["scheduler"],
+    },
+)
+"""Small enough for tests; pictures from 16 px; its VAE shrinks them 4 times."""
 
 
-class SDXL:
-    """U-Net, VAE and scheduler, with diffusers' pipeline around them.
+class SDXL(LatentDiffusion):
+    """Pictures by text, pooled text and sizes, and by the image tokens of an attached prior.
 
-    Args:
-        config: Where the text encoders are, should a prompt need them.
-        components: unet, vae and scheduler.
-        device: Where all run.
+    Where no prior is attached, embeddings stand behind the text in the U-Net's own cross-attention.
     """
 
-    def __init__(self, config: Config, components: dict[str, Any], device: torch.device) -> None:
-        from diffusers import DDPMScheduler, StableDiffusionXLPipeline
+    pipelines = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
+    pipeline_options = {**dict.fromkeys(TEXT), "add_watermarker": False}  # noqa: RUF012 (never changed)
+    refused = ("images", "masks")
+    overflows_in_half = True
 
-        self.config = config
-        self.device = device
-        text = dict.fromkeys(_components.TEXT)  # prompts are embedded once each, outside the pipeline
-        pipeline: Any = StableDiffusionXLPipeline(**components, **text, add_watermarker=False)
-        pipeline.set_progress_bar_config(disable=True)
-        # half precision on a CPU is right while an offloaded model waits there
-        self.pipeline = pipeline.to(device, silence_dtype_warnings=True)
-        self.unet, self.vae = self.networks = self.pipeline.unet, self.pipeline.vae
-        for network in self.networks:
-            network.eval().requires_grad_(False)
-        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:  # as SDXL's own overflows
-            self.use_float32_autoencoder()
-        self._prompts = Prompts(config, self.unet)
-        self._scheduler = self.pipeline.scheduler  # the generator's own
-        self.noise_schedule = DDPMScheduler.from_config(self._scheduler.config)
-        _objective.check(self.noise_schedule)
+    def prepare(self, components: dict[str, Any]) -> None:
+        """Embed prompts once each, outside of the pipeline."""
+        self._prompts = Prompts(self.config, self.unet)
 
     @cached_property
     def latent_digest(self) -> str:
@@ -144,19 +139,6 @@ class SDXL:
             digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    @cached_property
-    def latent_space(self) -> str:
-        """Name of the autoencoder's latent space, the same in any precision."""
-        return latent_space(self.vae)
-
-    def latent_shape(self, size_px: int) -> tuple[int, int, int]:
-        """Return the shape [C, h, w] of the latent of a picture; raises as `check_size` does."""
-        return _autoencoder.latent_shape(self.vae, size_px)
-
-    def check_size(self, size_px: int) -> None:
-        """Refuse a size of pictures that the VAE does not have."""
-        _autoencoder.check_size(self.vae, size_px)
-
     def prepare_training(self, gradient_checkpointing: bool = False, compiled: bool = False) -> None:
         """Compute the U-Net's activations twice instead of keeping them; compile it for each batch size."""
         if gradient_checkpointing:
@@ -164,152 +146,172 @@ class SDXL:
         if compiled:
             self.unet.compile(dynamic=False)
 
-    def use_float32_autoencoder(self) -> None:
-        """Encode and decode in float32, whatever the U-Net's dtype."""
-        _components.cast(self.vae, torch.float32)
-
-    def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
-        """Take less memory and more time: networks on a device only while they compute, tiles in decoding."""
-        if tile:
-            self.vae.enable_slicing()
-            self.vae.enable_tiling()
-        if offload_to is not None:
-            self.device = offload_to
-            self.pipeline.enable_model_cpu_offload(device=offload_to)
-
-    def encode(self, media: Media, random: Random | None = None) -> Tensor:
-        """Encode pictures [B, 3, H, W] in 0..1 as latents [B, C, h, w]; `random` samples the posterior."""
-        return _autoencoder.encode(self.vae, media, self.device, random)
-
-    def decode(self, latents: Tensor) -> Media:
-        """Decode latents [B, C, h, w] to pictures [B, 3, H, W] in 0..1."""
-        return _autoencoder.decode(self.vae, latents, self.device)
-
-    def generate(
-        self,
-        conditioning: Conditioning,
-        seeds: Sequence[int],
-        size_px: int,
-        sampling: Sampling,
-        null: Conditioning | None = None,
-        on_step: Callable[[int], None] | None = None,
-    ) -> Media:
-        """Generate pictures [B, 3, H, W], as `Generator.generate` says; with a prior, guidance needs null."""
-        from diffusers import StableDiffusionXLImg2ImgPipeline
-
-        self.check_size(size_px)
-        given = self._inputs(conditioning, sampling.prompt, len(seeds))
-        other = self._inputs(self._null(conditioning, null), sampling.negative_prompt, len(seeds))
-        self.pipeline.scheduler = _sampling.scheduler_of(self._scheduler, sampling)
-        other_pipeline = partial(StableDiffusionXLImg2ImgPipeline, add_watermarker=False)
-        pipeline, start = _sampling.begin(
-            self, self.pipeline, other_pipeline, conditioning.start, size_px, sampling
-        )
-        if pipeline is None:
-            return self.decode(start["image"])
-        is_guided = sampling.guidance > 1 and self.unet.config.time_cond_proj_dim is None  # as in diffusers
-        tokens = guided(given, other) if is_guided else given.tokens
-        latents = pipeline(
-            prompt_embeds=given.text,
-            pooled_prompt_embeds=given.pooled,
-            negative_prompt_embeds=other.text,  # in training: the empty prompt and the zeroed token
-            negative_pooled_prompt_embeds=other.pooled,
-            cross_attention_kwargs=None if tokens is None else {"ip_hidden_states": tokens},
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance,
-            target_size=self.config.target_px and (self.config.target_px,) * 2,
-            output_type="latent",
-            callback_on_step_end=_sampling.callback(on_step),
-            **start,
-        ).images
-        return self.decode(latents)
-
-    def loss(
-        self,
-        latents: Tensor,
-        conditioning: Conditioning,
-        random: Random,
-        sizes: Tensor,
-        objective: Objective = Objective(),  # noqa: B008 (frozen)
-        levels: Tensor | None = None,
-    ) -> Tensor:
-        """Mean squared error of the predicted noise (or velocity, if that is what the U-Net predicts).
-
-        Args:
-            latents: Clean latents [B, C, h, w].
-            conditioning: As `generate` takes it.
-            random: Draws noise and timesteps, as `Generator.loss` says.
-            sizes: [B, 6], as `Generator.loss` says.
-            objective: What errors are weighted and noise is shifted by.
-            levels: [B] in 0..1, shares of the noise schedule, instead of drawn timesteps.
-
-        Source: SDXL (arXiv 2307.01952), section 2.2; BrainHiVE (arXiv 2602.07495).
-        """
-        schedule = self.noise_schedule
-        count = schedule.config.num_train_timesteps
-        noise, timesteps = _objective.draw(random, latents.shape, count, objective.noise_offset, self.device)
-        if levels is not None:
-            timesteps = (levels * count).long().to(self.device)
-        given = self._inputs(conditioning, "", len(latents))
-        predicted = self.unet(
-            schedule.add_noise(latents, noise, timesteps).to(self.unet.dtype),
-            timesteps,
-            given.text,
-            added_cond_kwargs={"text_embeds": given.pooled, "time_ids": sizes.to(self.device)},
-            cross_attention_kwargs=None if given.tokens is None else {"ip_hidden_states": given.tokens},
-            return_dict=False,
-        )[0]
-        return _objective.error(schedule, predicted, latents, noise, timesteps, objective.min_snr_gamma)
-
-    def empty_prompt(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Embed the empty prompt: text [B, S, D_text] and pooled text [B, D_pooled]."""
-        return self._prompts.embed("", batch, self.device)
-
-    def save_empty_prompt(self, file: Path) -> None:
-        """Write the embeddings of the empty prompt, so that the text encoders are not needed again."""
-        self._prompts.save_empty(file, self.device)
-
-    def load_empty_prompt(self, file: Path) -> None:
-        """Read what `save_empty_prompt` wrote."""
-        self._prompts.load_empty(file, self.device)
-
-    def memory_estimate(
-        self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
-    ) -> int:
-        """Estimate the bytes that sampling takes on a GPU, weights included; for a generator of `skeleton`.
-
-        Args:
-            batch: Pictures at once.
-            size_px: Height and width.
-            guidance: Above 1 the U-Net takes two rows for each picture.
-            tile: Whether the VAE decodes one picture at a time.
-            offload: Whether U-Net and VAE are on the GPU one at a time.
-        """
-        weights = (max if offload else sum)(map(size_of, self.networks))
-        rows, decoded = batch * (2 if guidance > 1 else 1), 1 if tile else min(batch, _autoencoder.AT_ONCE)
-        latents = torch.empty(rows, *self.latent_shape(size_px), device="meta", dtype=self.unet.dtype)
-        sizes = torch.empty(rows, 6, device="meta", dtype=self.unet.dtype)
-        first = torch.empty_like(latents[:decoded], dtype=self.vae.dtype)
-
-        def denoise() -> None:
-            text, pooled = self.empty_prompt(rows)
-            added = {"text_embeds": pooled, "time_ids": sizes}
-            self.unet(latents, sizes[:, 0], text, added_cond_kwargs=added)
-
-        with torch.no_grad():
-            decoding = peak(lambda: self.vae.decode(first), self.vae)
-            return weights + max(peak(denoise, self.unet) + latents.nbytes + sizes.nbytes, decoding)
-
-    def _inputs(self, conditioning: Conditioning, prompt: str, rows: int) -> Inputs:
-        return inputs_of(conditioning, prompt, rows, self.unet, self._prompts, self.device)
-
-    def _null(self, conditioning: Conditioning, null: Conditioning | None) -> Conditioning:
-        """Complete the unconditional side by zeros where the U-Net's own cross-attention takes conditions."""
-        found = null or Conditioning()
-        embeddings, texts = found.embeddings, found.texts
-        if embeddings is None and conditioning.embeddings is not None and not is_attached(self.unet):
+    def pipeline_inputs(
+        self, conditioning: Conditioning, null: Conditioning, sampling: Sampling, rows: int
+    ) -> dict[str, Any]:
+        """Give text, pooled text and image tokens of both sides of guidance; with a prior, it needs null."""
+        text, pooled, tokens = self._condition(conditioning, sampling.prompt, rows)
+        # where the U-Net's own cross-attention takes conditions, zeros are the other side of guidance
+        embeddings, texts = null.embeddings, null.texts
+        if embeddings is None and conditioning.embeddings is not None and not self._has_prior:
             embeddings = torch.zeros_like(conditioning.embeddings)
         if texts is None and isinstance(conditioning.texts, Tensor):
             texts = torch.zeros_like(conditioning.texts)
-        return Conditioning(embeddings, texts)
+        null = Conditioning(embeddings, texts)
+        null_text, null_pooled, null_tokens = self._condition(null, sampling.negative_prompt, rows)
+        is_guided = sampling.guidance > 1 and self.unet.config.time_cond_proj_dim is None  # as in diffusers
+        if tokens is not None and is_guided:
+            if null_tokens is None:
+                raise BrainhiveError(
+                    "guidance above 1 needs the prior's null conditioning", "give null, or guidance 0"
+                )
+            tokens = torch.cat([null_tokens, tokens])
+        return {
+            "prompt_embeds": text,
+            "pooled_prompt_embeds": pooled,
+            "negative_prompt_embeds": null_text,  # in training: the empty prompt and the zeroed token
+            "negative_pooled_prompt_embeds": null_pooled,
+            "cross_attention_kwargs": None if tokens is None else {"ip_hidden_states": tokens},
+            "target_size": self.config.target_px and (self.config.target_px,) * 2,
+        }
+
+    def predict(
+        self, latents: Tensor, times: Tensor, conditioning: Conditioning, sizes: Tensor | None = None
+    ) -> Tensor:
+        """Predict the noise, or velocity, of latents [B, C, h, w] at timesteps [B]; sizes [B, 6]."""
+        assert sizes is not None
+        text, pooled, tokens = self._condition(conditioning, "", len(latents))
+        return self.run_unet(
+            latents,
+            times,
+            text,
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.to(self.device)},
+            cross_attention_kwargs=None if tokens is None else {"ip_hidden_states": tokens},
+        )
+
+    def empty_prompt(self, batch: int) -> Embedded:
+        """Embed the empty prompt: text [B, S, D_text] and pooled text [B, D_pooled]."""
+        text, pooled = self._prompts.embed([""], self.device)
+        return text.expand(batch, -1, -1), pooled.expand(batch, -1)
+
+    def save_empty_prompt(self, file: Path) -> None:
+        """Write the embeddings of the empty prompt, so that the text encoders are not needed again."""
+        weights.save(file, dict(zip(NAMES, self.empty_prompt(1), strict=True)))
+
+    def load_empty_prompt(self, file: Path) -> None:
+        """Read what `save_empty_prompt` wrote."""
+        self._prompts.keep("", self._prompts.read(file), self.device)
+
+    @property
+    def _has_prior(self) -> bool:
+        """Whether a prior is attached: without one, diffusers would drop image tokens silently."""
+        processors = self.unet.attn_processors.values()
+        return any("ip_hidden_states" in inspect.signature(p.__call__).parameters for p in processors)
+
+    def _condition(
+        self, conditioning: Conditioning, prompt: str, rows: int
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Give text [B, S, D], pooled text [B, D_pooled], and the tokens [B, S, D] of the attached prior."""
+        texts, tokens = conditioning.texts, conditioning.embeddings
+        text, pooled = self._prompts.embed(texts if isinstance(texts, list) else [prompt], self.device)
+        text, pooled = text.expand(rows, -1, -1), pooled.expand(rows, -1)
+        if isinstance(texts, Tensor):
+            text = texts.to(text)
+        if tokens is not None:
+            width = self.unet.config.cross_attention_dim
+            if not self._has_prior and tokens.shape[-1] != width:
+                raise BrainhiveError(
+                    "no prior is attached to the U-Net, whose own cross-attention takes tokens of width "
+                    f"{width}, not {tokens.shape[-1]}",
+                    "use a prior that was trained for this generator",
+                )
+            tokens = self.fit_tokens("embeddings", tokens, tokens.shape[-1], rows, "use another prior")
+            if not self._has_prior:
+                text, tokens = torch.cat([text, tokens], 1), None
+        return text, pooled, tokens
+
+
+class Prompts:
+    """Embeds each prompt once, by the text encoders of a generator's folder, for its U-Net."""
+
+    def __init__(self, config: Config, unet: Any) -> None:
+        self._config, self._unet = config, unet
+        self._embedded: dict[str, Embedded] = {}
+
+    def embed(self, texts: Sequence[str], device: torch.device) -> Embedded:
+        """Embed a text for each row; MissingData if text encoders are absent or damaged.
+
+        They stay loaded, on the CPU, since other rows may bring other texts.
+        """
+        for words in {*texts} - {*self._embedded}:
+            self.keep(words, self._encode(words, device) if words else self._embed_empty(device), device)
+        if "_encoders" in vars(self):
+            self._encoders.to("cpu", silence_dtype_warnings=True)
+        text, pooled = map(torch.cat, zip(*(self._embedded[words] for words in texts), strict=True))
+        return text, pooled
+
+    def keep(self, words: str, embedded: Embedded, device: torch.device) -> None:
+        """Take embeddings of a text."""
+        text, pooled = embedded
+        self._embedded[words] = text.to(device, self._unet.dtype), pooled.to(device, self._unet.dtype)
+
+    def read(self, file: Path) -> Embedded:
+        """Read the embeddings of a prompt; MissingData if they do not fit the U-Net."""
+        with weights.reading(file):
+            tensors = weights.read(file)
+            text, pooled = (tensors[name] for name in NAMES)
+            width, pooled_width = self._widths
+            if text.shape != (1, text[0].shape[0], width) or pooled.shape != (1, pooled_width):
+                sizes = f"{[*text.shape]} and {[*pooled.shape]}"
+                raise ValueError(f"it holds {sizes}, the U-Net takes [1, S, {width}] and [1, {pooled_width}]")
+            return text, pooled
+
+    @property
+    def _widths(self) -> tuple[int, int]:
+        """The width of the text, and of the pooled text, that the U-Net takes."""
+        sizes = self._unet.config
+        ids = 6 * sizes.addition_time_embed_dim  # the six size and crop ids of SDXL
+        return sizes.cross_attention_dim, sizes.projection_class_embeddings_input_dim - ids
+
+    @property
+    def _folder(self) -> Path:
+        return _components.find_folder(self._config.source, self._config.variant, text=True)
+
+    def _embed_empty(self, device: torch.device) -> Embedded:
+        if self._config.source == RANDOM or device.type == "meta":
+            width, pooled_width = self._widths
+            return torch.zeros(1, TEXT_TOKENS, width), torch.zeros(1, pooled_width)
+        file = self._folder / _components.EMPTY_PROMPT
+        return self.read(file) if file.is_file() else self._encode("", device)
+
+    def _encode(self, words: str, device: torch.device) -> Embedded:
+        try:
+            encoders = self._encoders.to(device, silence_dtype_warnings=True)
+        except MissingData as error:
+            if not words:
+                raise
+            raise MissingData(
+                f"the prompt {words!r} needs text encoders: {error.message}",
+                "give a whole SDXL folder, or no prompt",
+            ) from error
+        with torch.no_grad():
+            embedded = encoders.encode_prompt(words, device=device, do_classifier_free_guidance=False)
+        return embedded[0], embedded[2]
+
+    @cached_property
+    def _encoders(self) -> Any:
+        """Load text encoders and tokenizers, as a pipeline without networks that draw."""
+        import transformers as tf
+        from diffusers import StableDiffusionXLPipeline
+
+        folder, components = self._folder, dict.fromkeys(("vae", "unet", "scheduler"))
+        for name in TEXT:
+            _components.read_config(folder, name)
+        classes = {"text_encoder": tf.CLIPTextModel, "text_encoder_2": tf.CLIPTextModelWithProjection}
+        dtype, variant = self._unet.dtype, self._config.variant
+        for name, cls in classes.items():
+            components[name] = _components.load_network(cls, folder, name, dtype, variant)
+        for name in TEXT[2:]:
+            with weights.reading(f"{name} of the generator {folder}"):
+                components[name] = tf.CLIPTokenizer.from_pretrained(folder / name)
+        return StableDiffusionXLPipeline(**components, add_watermarker=False)

@@ -3,45 +3,63 @@
 Source: MindEye2 (arXiv 2403.11207; MIT); diffusers runs its weights as sgm does.
 """
 
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
-from brainhive_cli.core import parts, weights
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.needs import Need, to_download
-from brainhive_cli.models.generators import _components, _unclip_folder
-from brainhive_cli.models.generators._architecture import SDXL, Architecture
-from brainhive_cli.models.generators._architecture import TINY as TINY_SDXL
-from brainhive_cli.models.generators._components import RANDOM
-from brainhive_cli.models.generators._unclip import Knobs, UnCLIP
+from brainhive_cli.core import hub, weights
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.needs import Need
+from brainhive_cli.models import single_file
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.generators import Media, Sampling, _components, _denoising, _latent_diffusion, sdxl
+from brainhive_cli.models.generators._components import BETAS, RANDOM, Architecture
+from brainhive_cli.models.generators._latent_diffusion import (
+    LatentDiffusion,
+    OnStep,
+    decode_latents,
+    mask_weights,
+)
 
 ARCHITECTURE: Architecture = {
     "unet": {
-        **SDXL["unet"],
+        **sdxl.ARCHITECTURE["unet"],
         "sample_size": 96,
         "cross_attention_dim": 1664,
         "projection_class_embeddings_input_dim": 1024,
     },
-    "vae": SDXL["vae"],
-    "scheduler": {
-        "_class_name": "EulerDiscreteScheduler",
-        "beta_schedule": "scaled_linear",
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-    },
+    "vae": sdxl.ARCHITECTURE["vae"],
+    "scheduler": {"_class_name": "EulerDiscreteScheduler", **BETAS},
 }
 """As unclip6.yaml of MindEye2 has them."""
+TOKENS = 256
+"""Of a picture, by ViT-bigG-14."""
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+"""Before the names of the weights in the checkpoint; those of its image encoder are not needed."""
+ANOTHER = "give unclip6_epoch0_step110000.ckpt, or set generator.architecture"
+NETWORKS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 
 
-class Config(parts.Config):
+class Config(_latent_diffusion.Config):
     """MindEye2's checkpoint, or what it was converted to.
 
     Conditions: `embeddings` [B, S, D] (encoder clip-bigg-tokens), `start` (pictures or latents), and `masks`
     [B, F, 1, H, W], whose mean over the frames weighs the tokens by their place. MindEye2 samples 768 px in
     38 steps at guidance 5.
     """
+
+    published, family, addition = ARCHITECTURE, "SDXL", "text_time"
+    usual = sdxl.Config.usual
 
     source: str = Field(
         "hub:datasets/pscotti/mindeyev2/unclip6_epoch0_step110000.ckpt",
@@ -67,64 +85,234 @@ class Config(parts.Config):
     )
     seed: int = Field(0, ge=0, description="Seed of the weights for source `random`.")
 
-    def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> UnCLIP:
-        """Load the generator, frozen, onto a device; at first its weights are converted and kept.
-
-        Raises:
-            MissingData: if the file, or a component of the folder, is absent or half-downloaded.
-            BrainhiveError: if it is of another U-Net.
-        """
-        device = torch.device(device)
-        if self.source == RANDOM:
-            return self._drawn(device, dtype)
-        folder = _unclip_folder.folder_of(self.source, self._architecture, dtype)
-        with weights.reading(f"the generator {folder}"):
-            return self._of(_components.load(folder, dtype, None, _unclip_folder.check_unet), device)
-
-    def check(self) -> str:
-        """Describe the generator and how much of it would be downloaded; raises as `build` does."""
-        if self.source == RANDOM:
-            return "random weights"
-        if not _unclip_folder.is_checkpoint(self.source):
-            _components.check_configs(self.source, _unclip_folder.check_unet)
-        return f"{self.source}, {to_download(self.needs())}"
-
     def needs(self) -> list[Need]:
         """Look for the checkpoint, which is not needed once it is converted, or for the folder's weights."""
-        if not _unclip_folder.is_checkpoint(self.source):
-            return _components.needs(self.source, None)
-        return [_unclip_folder.need(self.source)]
+        if not self._is_checkpoint:
+            return super().needs()
+        need = single_file.need(self.source)
+        is_here = self.source.startswith("hub:") or need.error is None
+        return [Need(need.name) if is_here and _components.is_converted(self._converted_name) else need]
 
-    def skeleton(self, dtype: torch.dtype) -> UnCLIP:
-        """Make the generator as `build` would, of shapes alone, on the meta device."""
-        return self._drawn(torch.device("meta"), dtype)
+    def check_unet(self, config: dict[str, Any], where: Path | str) -> None:
+        """Refuse a U-Net that takes more than sizes next to its tokens, as SDXL's own does."""
+        super().check_unet(config, where)
+        takes = config.get("projection_class_embeddings_input_dim")
+        if takes != (sizes := 4 * config.get("addition_time_embed_dim", 0)):
+            raise BrainhiveError(
+                f"the U-Net of {where} is not unCLIP's: it takes {takes} numbers next to tokens, not {sizes}",
+                "use generator.kind=sdxl",
+            )
+
+    def check_configs(self) -> None:
+        """Raise as `load` does, but read configs alone; a checkpoint has none."""
+        if not self._is_checkpoint:
+            super().check_configs()
+
+    def read_configs(self) -> Architecture:
+        """Read the architecture of a folder; that of a checkpoint is published, or set by the recipe."""
+        if self._is_checkpoint:
+            return {**ARCHITECTURE, **(self.architecture or {})}
+        return super().read_configs()
+
+    def load(self, dtype: torch.dtype) -> dict[str, Any]:
+        """Load the components, converted first where the source is a checkpoint file."""
+        if not self._is_checkpoint:
+            return super().load(dtype)
+        convert = partial(convert_checkpoint, self.source, self.read_configs(), dtype)
+        folder = _components.convert_once(self._converted_name, dtype, "SDXL-unCLIP", convert)
+        return self.load_folder(folder, dtype)
+
+    def assemble(self, components: dict[str, Any], device: torch.device) -> "UnCLIP":
+        """Make the generator of its components."""
+        return UnCLIP(self, components, device)
 
     @property
-    def _architecture(self) -> Architecture:
-        if self.source == RANDOM or _unclip_folder.is_checkpoint(self.source):
-            return {**ARCHITECTURE, **(self.architecture or {})}
-        return {name: _components.read_config(self.source, name) for name in ("unet", "vae", "scheduler")}
+    def _is_checkpoint(self) -> bool:
+        return Path(self.source.partition("@")[0]).suffix in (".ckpt", ".pt", ".pth", ".safetensors")
 
-    def _drawn(self, device: torch.device, dtype: torch.dtype) -> UnCLIP:
-        architecture = self._architecture
-        where, hint = f"the architecture of the generator {self.source}", "compare it with unclip6.yaml"
-        with weights.reading(where, hint, RecipeError, problem="cannot be built"):
-            weights.check_sizes(architecture, where, hint, RecipeError)
-            _unclip_folder.check_unet(architecture["unet"], "the architecture")
-            return self._of(_components.draw(architecture, device, dtype, self.seed), device)
-
-    def _of(self, components: dict[str, Any], device: torch.device) -> UnCLIP:
-        named = {name: getattr(self, name) for name in Knobs._fields if name != "is_noise"}
-        return UnCLIP(Knobs(is_noise=self.unconditional == "noise", **named), components, device)
+    @property
+    def _converted_name(self) -> str:
+        """Name what is converted, by the reference at the hub or by the file's digest."""
+        if self.source.startswith("hub:"):
+            return f"sdxl-unclip-{sha256(self.source.encode()).hexdigest()[:12]}"
+        file = single_file.find(self.source)
+        return f"sdxl-unclip-{hub.digest(file.parent, [file.name])[:12]}"
 
 
 TINY = Config(
     source=RANDOM,
     architecture={
-        "unet": {**TINY_SDXL["unet"], "projection_class_embeddings_input_dim": 16},
-        "vae": TINY_SDXL["vae"],
+        **(sdxl.TINY.architecture or {}),
+        "unet": {**(sdxl.TINY.architecture or {})["unet"], "projection_class_embeddings_input_dim": 16},
         "scheduler": ARCHITECTURE["scheduler"],
     },
     size_px=32,
 )
 """Small enough for tests; pictures from 16 px."""
+
+
+class UnCLIP(LatentDiffusion):
+    """Pictures of tokens, from random latents or a start under MindEye2's noise."""
+
+    refused = ("texts", "images")
+    overflows_in_half = True
+
+    def check_conditioning(
+        self, conditioning: Conditioning, rows: int, sampling: Sampling | None = None
+    ) -> None:
+        """Refuse conditions that the generator does not take, and prompts."""
+        super().check_conditioning(conditioning, rows)
+        if sampling is not None and (sampling.prompt or sampling.negative_prompt):
+            raise RecipeError("sdxl-unclip has no text encoder for prompts", "leave prompts out")
+        if conditioning.masks is not None and conditioning.embeddings is None:
+            raise BrainhiveError("masks have no effect without embeddings", "use a prior that gives both")
+
+    @torch.no_grad()
+    def sample(
+        self,
+        conditioning: Conditioning,
+        seeds: Sequence[int],
+        size_px: int,
+        sampling: Sampling,
+        null: Conditioning | None = None,
+        on_step: OnStep = None,
+    ) -> Tensor:
+        """Sample the latents [B, C, h, w] that `generate` decodes.
+
+        Each row draws a latent, noise, its shift, and unconditional tokens from its own seed.
+        """
+        self.check_conditioning(conditioning, len(seeds), sampling)
+        random = [torch.Generator().manual_seed(seed) for seed in seeds]
+        shape = (1, *self.latent_shape(size_px))
+        shapes = (shape, shape, (1, 1, 1, 1))
+        drawn = [[torch.randn(size, generator=row) for size in shapes] for row in random]
+        latents, noise, shift = (torch.cat(rows).to(self.device) for rows in zip(*drawn, strict=True))
+        tokens = self._weigh_tokens(conditioning, len(seeds))
+        if sampling.guidance > 1:
+            tokens = torch.cat([self._unconditional_tokens(tokens, null, random), tokens])
+        has_start = sampling.strength < 1 and conditioning.start is not None
+        if conditioning.start is not None and has_start:
+            latents = self.encode_start(conditioning.start, size_px)
+        noise = noise + self.config.offset_noise * shift
+        return self.sample_from(latents, noise, tokens, sampling, has_start, random, on_step)
+
+    @torch.no_grad()
+    def sample_from(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        tokens: Tensor,
+        sampling: Sampling,
+        has_start: bool = False,
+        random: Sequence[torch.Generator] = (),
+        on_step: OnStep = None,
+    ) -> Tensor:
+        """Sample latents [B, C, h, w] from noise that lies on latents.
+
+        Args:
+            latents: Of a start, or at random, [B, C, h, w].
+            noise: [B, C, h, w].
+            tokens: [B, S, D]; with guidance [2 B, S, D], unconditional ones first.
+            sampling: Steps and guidance, and strength if there is a start.
+            has_start: Whether latents are a start.
+            random: Of each row, for schedulers that add noise.
+            on_step: Called with the number of each step done.
+
+        Source: MindEye2's unclip_recon (MIT).
+        """
+        scheduler = _denoising.choose_scheduler(self._scheduler, sampling)
+        if sampling.scheduler is None:  # MindEye2's steps, which end before the last
+            last = scheduler.config.num_train_timesteps - 1
+            steps = np.linspace(last, 0, sampling.steps, endpoint=False).astype(int).tolist()
+            scheduler.set_timesteps(timesteps=steps, device=self.device)
+        else:
+            scheduler.set_timesteps(sampling.steps, device=self.device)
+        times = _denoising.steps_left(scheduler, sampling) if has_start else scheduler.timesteps
+        if not len(times):
+            return latents
+        latents = scheduler.add_noise(latents, noise, times[:1].expand(len(latents)))
+        self.placement.use(self.unet)
+
+        def predict(latents: Tensor, time: Tensor) -> Tensor:
+            return self._predict(latents, time, tokens)
+
+        return _denoising.denoise(scheduler, latents, times, predict, sampling.guidance, random, on_step)
+
+    def to_media(self, latents: Tensor) -> Media:
+        """Decode what was sampled, in MindEye2's range of pixels."""
+        self.placement.use(self.vae)
+        pixels = decode_latents(self.vae, latents, self.device)  # [B, 3, H, W] in −1..1
+        return (pixels * self.config.pixel_scale + self.config.pixel_shift).clamp(0, 1)
+
+    def predict(
+        self, latents: Tensor, times: Tensor, conditioning: Conditioning, sizes: Tensor | None = None
+    ) -> Tensor:
+        """Predict the noise of latents [B, C, h, w] at timesteps [B]; sizes have no effect."""
+        return self._predict(latents, times, self._weigh_tokens(conditioning, len(latents)))
+
+    def _predict(self, latents: Tensor, times: Tensor, tokens: Tensor) -> Tensor:
+        rows, side = len(latents), float(self.config.size_px)
+        ids = torch.tensor([[side, side, 0.0, 0.0]], device=self.device, dtype=tokens.dtype).expand(rows, -1)
+        added = {"text_embeds": tokens.new_empty(rows, 0), "time_ids": ids}
+        return self.run_unet(latents, times, tokens, added_cond_kwargs=added)
+
+    def _weigh_tokens(self, conditioning: Conditioning, rows: int) -> Tensor:
+        """Give tokens [B, S, D], weighed by the masks; zeros where there are none."""
+        tokens, width = conditioning.embeddings, self.unet.config.cross_attention_dim
+        if tokens is None:
+            return torch.zeros(rows, TOKENS, width, device=self.device, dtype=self.unet.dtype)
+        fitting = self.fit_tokens(
+            "tokens", tokens, width, rows, "use a head that predicts the encoder clip-bigg-tokens"
+        )
+        if conditioning.masks is None:
+            return fitting
+        side = round(tokens.shape[1] ** 0.5)
+        if side * side != tokens.shape[1]:
+            raise BrainhiveError(
+                f"masks weigh tokens by their place, and {tokens.shape[1]} tokens are no square",
+                "use tokens without a class token, or a prior without masks",
+            )
+        shares = mask_weights(conditioning.masks, side, self.config.mask_floor).mean(1)  # [B, 1, side, side]
+        return (tokens * shares.flatten(1)[..., None].to(tokens)).to(fitting)
+
+    def _unconditional_tokens(
+        self, tokens: Tensor, null: Conditioning | None, random: Sequence[torch.Generator]
+    ) -> Tensor:
+        if null is not None and null.embeddings is not None:
+            return self._weigh_tokens(Conditioning(null.embeddings), len(tokens)).expand_as(tokens)
+        if self.config.unconditional == "zeros":
+            return torch.zeros_like(tokens)
+        return torch.cat([torch.randn(1, *tokens.shape[1:], generator=row) for row in random]).to(tokens)
+
+
+def convert_checkpoint(source: str, architecture: Architecture, dtype: torch.dtype, part: Path) -> None:
+    """Convert the networks one by one; those that were finished before an interruption stay."""
+    state = weights.read(file := single_file.find(source))
+    for prefix in (UNET, VAE):
+        if not any(name.startswith(prefix) for name in state):
+            raise MissingData(f"{file} holds no weights of {prefix}*", ANOTHER)
+    for name in NETWORKS:
+        if not (part / name).is_dir():
+            shutil.rmtree(part / f".{name}", ignore_errors=True)
+            convert_network(part / f".{name}", name, architecture[name], state, dtype, file)
+            os.replace(part / f".{name}", part / name)
+    (part / "scheduler").mkdir(exist_ok=True)
+    (part / "scheduler/scheduler_config.json").write_text(json.dumps(architecture["scheduler"]))
+
+
+def convert_network(
+    folder: Path, name: str, config: dict[str, Any], state: dict[str, Tensor], dtype: torch.dtype, file: Path
+) -> None:
+    """Convert one network of a checkpoint to a folder of diffusers."""
+    import diffusers
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+
+    with weights.reading(f"the architecture of {name}", ANOTHER, BrainhiveError), torch.device("meta"):
+        network: Any = getattr(diffusers, NETWORKS[name]).from_config(config)
+    convert = convert_ldm_unet_checkpoint if name == "unet" else convert_ldm_vae_checkpoint
+    with weights.reading(file, ANOTHER, BrainhiveError, problem=f"does not fit {NETWORKS[name]}"):
+        converted = convert(state, network.config)
+    weights.fill(network, converted, file, ANOTHER)
+    network.save_config(folder)
+    cast = {key: value.to(dtype) for key, value in converted.items()}
+    weights.save(folder / f"{_components.WEIGHTS}.safetensors", cast)

@@ -3,59 +3,81 @@
 Source: arXiv 2211.08332; diffusers' VersatileDiffusionDualGuidedPipeline (Apache 2.0).
 """
 
+import copy
+import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
+from PIL import Image
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from brainhive_cli.core import hub, parts, weights
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.needs import Need, to_download
-from brainhive_cli.models.clip_conditions import PROJECTED_TEXT, SOURCE, TEXT, of_texts, token_ids, tower_of
+from brainhive_cli.core import hub, weights
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.needs import Need
+from brainhive_cli.models.clip_conditions import (
+    IMAGE,
+    PROCESSOR,
+    PROJECTED_TEXT,
+    SOURCE,
+    TEXT,
+    TOKENIZER,
+    VISION,
+    of_pictures,
+    of_texts,
+    pixels_of,
+    processor_of,
+    token_ids,
+    tower_of,
+)
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.generators import _components, _versatile_folder
-from brainhive_cli.models.generators._components import RANDOM
-from brainhive_cli.models.generators._dual import make_dual
-from brainhive_cli.models.generators._stable_diffusion import TINY_NETWORKS, Inputs, StableDiffusion
-from brainhive_cli.models.generators._texts import Texts
+from brainhive_cli.models.generators import Sampling, _components, _latent_diffusion
+from brainhive_cli.models.generators._components import BETAS, RANDOM, VAE, Architecture
+from brainhive_cli.models.generators._latent_diffusion import TEXT_TOKENS, LatentDiffusion
+from brainhive_cli.models.generators.sd15_ip import ARCHITECTURE as SD15
+from brainhive_cli.models.generators.sd15_ip import PIPELINE_OPTIONS, PIPELINES, TINY_NETWORKS, TextTokens
 
-LENGTHS = {"text": 77, "image": 257}
-"""Tokens of a text and of a picture, by CLIP ViT-L/14."""
-ARCHITECTURE: dict[str, dict[str, Any]] = {
-    "unet": {
-        "sample_size": 64,
-        "block_out_channels": (320, 640, 1280, 1280),
-        "attention_head_dim": 8,
-        "cross_attention_dim": 768,
-    },
-    "vae": {
-        "sample_size": 512,
-        "block_out_channels": (128, 256, 512, 512),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "layers_per_block": 2,
-    },
+IMAGE_TOKENS = 257
+"""Of a picture, by CLIP ViT-L/14."""
+ARCHITECTURE: Architecture = {
+    "unet": SD15["unet"],
+    "vae": VAE,
     "scheduler": {
         "_class_name": "DDIMScheduler",
-        "beta_schedule": "scaled_linear",
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
+        **BETAS,
         "clip_sample": False,
         "set_alpha_to_one": False,
         "steps_offset": 1,
     },
 }
 """config.json of the components of shi-labs/versatile-diffusion; what is left out is diffusers' default."""
+UNETS = ("image_unet", "text_unet")
+STEMS = {**dict.fromkeys((*UNETS, "vae"), _components.WEIGHTS)}
+STEMS |= dict.fromkeys((IMAGE, TEXT), "pytorch_model")
+"""Weights of each component; the publisher's are pickles."""
+FILES = tuple(f"{component}/{stem}.bin" for component, stem in STEMS.items())
+SIZES = {FILES[0]: 3_440_000_000, FILES[3]: 1_220_000_000}
+"""Bytes, as the hub's page rounds them; of the others it is not noted."""
+UNET_FILE, VAE_FILE, UNCONDITIONAL = "unet.safetensors", "vae.safetensors", "unconditional.safetensors"
+"""Files of a converted folder, which stands for the whole."""
+SMALL = ("*/*.json", "tokenizer/*", UNET_FILE, VAE_FILE, UNCONDITIONAL)
+"""What is fetched before it is known whether the published weights are needed."""
+BLACK_PX = 224
+"""Side of the black picture that is the unconditional one."""
 
 
-class Config(parts.Config):
+class Config(_latent_diffusion.Config):
     """The published folder, and how image and text are mixed.
 
     Sampling is the recipe's; Brain-Diffuser's is DDIM, 50 steps, strength 0.75, guidance 7.5.
     """
+
+    published = ARCHITECTURE
+    folders = {"unet": "image_unet", "vae": "vae", "scheduler": "scheduler"}  # noqa: RUF012 (never changed)
 
     source: str = Field(SOURCE, description="hub:OWNER/NAME, a folder, or `random` (tests, benchmarks).")
     text_share: float = Field(
@@ -76,133 +98,236 @@ class Config(parts.Config):
     )
     seed: int = Field(0, ge=0, description="Seed of the weights for source `random`.")
 
-    def build(
-        self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> StableDiffusion:
-        """Load the generator, frozen, onto a device; at first its weights are converted and kept.
-
-        Raises:
-            MissingData: if the folder or one of its components is absent or half-downloaded.
-        """
-        device = torch.device(device)
-        if self.source == RANDOM:
-            return self._drawn(device, dtype, self.architecture or ARCHITECTURE)
-        components, encoded = _versatile_folder.load(self.source, dtype)
-        with weights.reading(f"the generator {self.source}"):
-            return self._of(components, encoded if self.unconditional == "encoded" else {}, device)
-
-    def check(self) -> str:
-        """Describe the generator and how much of it would be downloaded; raises as `build` does."""
-        if self.source == RANDOM:
-            return "random weights"
-        _versatile_folder.check(self.source)
-        return f"{self.source}, {to_download(self.needs())}"
+    def check_configs(self) -> None:
+        """Read the configs; all files of a folder that is not the hub's must be there too."""
+        self.read_configs()
+        folder = hub.folder(self.source, allow=SMALL)
+        if not self.source.startswith("hub:") and not _is_converted(self.source, folder):
+            _require(folder)
 
     def needs(self) -> list[Need]:
         """Look for the published weights, which are not needed once they are converted."""
-        return [] if self.source == RANDOM else _versatile_folder.needs(self.source)
+        if self.source == RANDOM:
+            return []
+        with suppress(MissingData):
+            if _is_converted(self.source, hub.folder(self.source, allow=SMALL)):
+                return []
+        patterns = (*SMALL[:2], *FILES)
+        return [hub.need(self.source, (), (file,), patterns, SIZES.get(file)) for file in FILES]
 
-    def skeleton(self, dtype: torch.dtype) -> StableDiffusion:
-        """Make the generator as `build` would, of shapes alone, on the meta device."""
-        folders = {"unet": "image_unet", "vae": "vae", "scheduler": "scheduler"}
-        architecture = _components.architecture_of(self, ARCHITECTURE, folders)
-        return self._drawn(torch.device("meta"), dtype, architecture)
+    def load(self, dtype: torch.dtype) -> dict[str, Any]:
+        """Load U-Net, VAE and scheduler of the converted folder, and its unconditional tokens in float32."""
+        import diffusers
 
-    def _drawn(
-        self, device: torch.device, dtype: torch.dtype, architecture: dict[str, dict[str, Any]]
-    ) -> StableDiffusion:
-        where, hint = f"the architecture of the generator {self.source}", "compare it with the published one"
-        with weights.reading(where, hint, RecipeError, problem="cannot be built"):
-            weights.check_sizes(architecture, where, hint, RecipeError)
-            drawn = _components.draw(architecture, device, dtype, self.seed, make_dual)
-            return self._of(drawn, {}, device)
+        published = hub.folder(self.source, allow=SMALL)
+        configs = self.read_configs()
+        folder = _convert_once(self.source, published, configs["unet"], dtype)
+        with torch.device("meta"):
+            unet = make_dual(diffusers.UNet2DConditionModel.from_config(configs["unet"]))
+            vae = diffusers.AutoencoderKL.from_config(configs["vae"])
+        for name, network in ((UNET_FILE, unet), (VAE_FILE, vae)):
+            weights.fill(network, weights.read(folder / name), folder / name)
+            _components.cast(network, dtype)
+        unconditional = weights.read(folder / UNCONDITIONAL) if self.unconditional == "encoded" else {}
+        scheduler = _components.make_scheduler(configs["scheduler"], published)
+        return {"unet": unet, "vae": vae, "scheduler": scheduler, UNCONDITIONAL: unconditional}
 
-    def _of(
-        self, components: dict[str, Any], encoded: Mapping[str, Tensor], device: torch.device
-    ) -> StableDiffusion:
-        return StableDiffusion(components, _Tokens(self, components["unet"], encoded, device), device)
+    def draw(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+        """Make the components with random weights; zeros are their unconditional tokens."""
+        components = _components.draw_components(architecture, device, dtype, self.seed, make_dual)
+        return {**components, UNCONDITIONAL: {}}
+
+    def assemble(self, components: dict[str, Any], device: torch.device) -> "VersatileDiffusion":
+        """Make the generator of its components."""
+        return VersatileDiffusion(self, components, device)
 
 
-TINY = Config(
-    source=RANDOM,
-    architecture={
-        **TINY_NETWORKS,
-        "scheduler": ARCHITECTURE["scheduler"],
-    },
-)
+TINY = Config(source=RANDOM, architecture={**TINY_NETWORKS, "scheduler": ARCHITECTURE["scheduler"]})
 """Small enough for tests; its VAE shrinks pictures 4 times."""
 
 
-class _Tokens:
-    """Text tokens, then image tokens, as the dual U-Net takes them.
+class Inputs(NamedTuple):
+    """What the dual U-Net is conditioned on, for B rows."""
 
-    Args:
-        config: Shares, and where the text encoder is, should there be prompts.
-        unet: Whose width and dtype they have.
-        encoded: `text` and `image` [1, S, D] of the unconditional side; zeros where they are not given.
-        device: Where the U-Net takes them.
-    """
+    tokens: Tensor  # [B, S, D], of the text, then of the image
+    attention: dict[str, Any]  # arguments of `Dual`
 
-    def __init__(
-        self, config: Config, unet: Any, encoded: Mapping[str, Tensor], device: torch.device
-    ) -> None:
-        self.config, self.width, self.dtype, self.device = (
-            config,
-            unet.config.cross_attention_dim,
-            unet.dtype,
-            device,
-        )
-        self.encoded = encoded
-        self.texts = Texts(partial(_text_encoder, config.source))
 
-    def given(self, conditioning: Conditioning, prompt: str, rows: int) -> Inputs:
-        """Give text and image tokens of B rows; a condition that is not there is the unconditional one."""
-        texts = self.texts.tokens(conditioning.texts, prompt)
-        text, image = (
-            self._own(name, LENGTHS[name]) if tokens is None else tokens
-            for name, tokens in (("text", texts), ("image", conditioning.embeddings))
-        )
-        return self._joined(text, image, rows)
+class VersatileDiffusion(LatentDiffusion):
+    """Pictures by text tokens and image tokens, which a dual U-Net attends to at once."""
 
-    def unconditional(self, null: Conditioning, prompt: str, like: Inputs) -> Inputs:
-        """Give the unconditional side: tokens of `null` or the negative prompt, else the generator's own."""
-        count = like.attention["text_tokens"] if like.attention else 0
-        texts = self.texts.tokens(None if prompt else null.texts, prompt)
-        text = self._own("text", count) if texts is None else texts
-        image = null.embeddings
+    pipelines, pipeline_options = PIPELINES, PIPELINE_OPTIONS
+    refused = ("images", "masks")
+
+    def prepare(self, components: dict[str, Any]) -> None:
+        """Take the unconditional tokens: `text` and `image` [1, S, D]; zeros stand for those left out."""
+        unconditional, self._no_image = components[UNCONDITIONAL], components[UNCONDITIONAL].get("image")
+        embedded = {"": unconditional["text"]} if unconditional else {}
+        load = partial(_load_text_encoder, self.config.source)
+        self._texts = TextTokens(self.config, self.unet, load, embedded)
+
+    def pipeline_inputs(
+        self, conditioning: Conditioning, null: Conditioning, sampling: Sampling, rows: int
+    ) -> dict[str, Any]:
+        """Give the tokens of both sides of guidance, which has a null of its own."""
+        inputs = self._condition(conditioning, sampling.prompt, rows)
+        other = self._condition(null, sampling.negative_prompt, rows, inputs)
+        return {
+            "prompt_embeds": inputs.tokens,
+            "negative_prompt_embeds": other.tokens,
+            "cross_attention_kwargs": inputs.attention,
+        }
+
+    def predict(
+        self, latents: Tensor, times: Tensor, conditioning: Conditioning, sizes: Tensor | None = None
+    ) -> Tensor:
+        """Predict the noise of latents [B, C, h, w] at timesteps [B], or what else the U-Net predicts."""
+        inputs = self._condition(conditioning, "", len(latents))
+        return self.run_unet(latents, times, inputs.tokens, cross_attention_kwargs=inputs.attention)
+
+    def _condition(
+        self, conditioning: Conditioning, prompt: str, rows: int, condition: Inputs | None = None
+    ) -> Inputs:
+        """Give the inputs of B rows; what the conditioning leaves out is the unconditional one.
+
+        With a condition, these are the other side of guidance, of its shapes, and a prompt replaces texts.
+        """
+        text_count, image_count, texts = TEXT_TOKENS, IMAGE_TOKENS, conditioning.texts
+        if condition is not None:
+            text_count = condition.attention["text_tokens"]
+            image_count = condition.tokens.shape[1] - text_count
+            texts = None if prompt else texts
+        text, image = self._texts.of(texts, prompt, "", text_count), conditioning.embeddings
+        width = self.unet.config.cross_attention_dim
         if image is None:
-            image = self._own("image", like.text.shape[1] - count)
-        found = self._joined(text, image, len(like.text))
-        if found.text.shape != like.text.shape or found.attention != like.attention:
+            image = torch.zeros(1, image_count, width) if self._no_image is None else self._no_image
+        text, image = (
+            self.fit_tokens(
+                f"{name} tokens", tokens, width, rows, f"use a head that predicts the encoder vd-{name}"
+            )
+            for name, tokens in (("text", text), ("image", image))
+        )
+        if condition is not None and (text.shape[1], image.shape[1]) != (text_count, image_count):
             raise BrainhiveError(
-                f"the condition has {count} text tokens and {like.text.shape[1] - count} image tokens, the "
+                f"the condition has {text_count} text tokens and {image_count} image tokens, the "
                 f"unconditional side {text.shape[1]} and {image.shape[1]}",
                 "use heads that predict the encoders vd-text and vd-image, or generator.unconditional=zeros",
             )
-        return found
-
-    def _own(self, name: str, count: int) -> Tensor:
-        """Give the unconditional tokens: encoded, or as many zeros."""
-        return self.encoded[name] if name in self.encoded else torch.zeros(1, count, self.width)
-
-    def _joined(self, text: Tensor, image: Tensor, rows: int) -> Inputs:
-        for name, tokens in (("text", text), ("image", image)):
-            if tokens.ndim != 3 or tokens.shape[-1] != self.width:
-                raise BrainhiveError(
-                    f"the generator takes {name} tokens [B, S, {self.width}], not {list(tokens.shape)}",
-                    f"use a head that predicts the encoder vd-{name}",
-                )
-        both = [tokens.to(self.device, self.dtype).expand(rows, -1, -1) for tokens in (text, image)]
         attention = {"text_tokens": text.shape[1], "text_share": self.config.text_share}
-        return Inputs(torch.cat(both, 1), attention=attention)
+        return Inputs(torch.cat([text, image], 1), attention)
 
 
-def _text_encoder(source: str) -> Callable[[str], Tensor]:
-    """Load the text encoder: a prompt to its tokens [1, S, D]."""
-    if source == RANDOM:
-        raise MissingData(
-            "a generator of random weights has no text encoder for prompts", "leave prompts out"
-        )
-    folder = hub.folder(source, allow=(*_versatile_folder.SMALL, f"{TEXT}/*.bin"))
+class Dual(nn.Module):
+    """Two transformers side by side: each attends to its own tokens, and their changes are mixed.
+
+    Source: DualTransformer2DModel of diffusers (Apache 2.0), which today's U-Nets cannot call.
+    """
+
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__()
+        self.image, self.text = transformer, copy.deepcopy(transformer)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        encoder_hidden_states: Tensor,
+        cross_attention_kwargs: Mapping[str, Any],
+        **_: Any,
+    ) -> tuple[Tensor]:
+        """Change hidden states [B, C, h, w].
+
+        Args:
+            hidden: The states.
+            encoder_hidden_states: Text tokens, then image tokens: [B, S, D].
+            cross_attention_kwargs: `text_tokens`, how many are text; `text_share` of the change, 0 to 1.
+        """
+        text, image = encoder_hidden_states.tensor_split([cross_attention_kwargs["text_tokens"]], 1)
+        share, mixed = cross_attention_kwargs["text_share"], hidden
+        for weight, transformer, tokens in ((share, self.text, text), (1 - share, self.image, image)):
+            if weight:
+                changed = transformer(hidden, encoder_hidden_states=tokens, return_dict=False)[0]
+                mixed = mixed + weight * (changed - hidden)
+        return (mixed,)
+
+
+def make_dual(unet: nn.Module) -> nn.Module:
+    """Replace each transformer of a U-Net by two of its kind, which attend to image and text at once."""
+    from diffusers import Transformer2DModel
+
+    for name, module in list(unet.named_modules()):
+        if isinstance(module, Transformer2DModel):
+            parent, _, place = name.rpartition(".")
+            unet.get_submodule(parent)[int(place)] = Dual(module)  # type: ignore[operator,index]
+    return unet
+
+
+def _load_text_encoder(source: str) -> Callable[[str], Tensor]:
+    """Load the text encoder: from a text to its tokens [1, S, D]."""
+    folder = hub.folder(source, allow=(*SMALL, f"{TEXT}/*.bin"))
     ids, tower = token_ids(folder), tower_of(folder, TEXT, PROJECTED_TEXT)
     return lambda words: of_texts(tower, ids(words)[None])
+
+
+def _is_converted(source: str, folder: Path) -> bool:
+    return (folder / UNET_FILE).is_file() or _components.is_converted(_converted_name(source, folder))
+
+
+def _converted_name(source: str, folder: Path) -> str:
+    """Name the folder of converted weights by what they are made of: the hub's commit, or the files."""
+    digest = hub.revision(folder) if source.startswith("hub:") else hub.digest(folder, FILES)
+    return f"versatile-diffusion-{digest[:12]}"
+
+
+def _require(folder: Path) -> None:
+    for file in (*FILES, TOKENIZER, PROCESSOR):
+        if not (folder / file).exists():
+            raise MissingData(f"the generator {folder} has no {file}", "download it again")
+
+
+def _convert_once(source: str, folder: Path, unet: Mapping[str, Any], dtype: torch.dtype) -> Path:
+    """Find the converted weights, or convert them, one component after the other."""
+    import diffusers
+
+    if (folder / UNET_FILE).is_file():  # converted elsewhere
+        return folder
+    if not source.startswith("hub:"):
+        _require(folder)
+
+    def convert(part: Path) -> None:
+        whole = hub.folder(source, allow=(*SMALL, *FILES))
+        _require(whole)
+        for name in Config.folders.values():  # so that it stands for the whole
+            ignored = shutil.ignore_patterns("*.bin")
+            shutil.copytree(whole / name, part / name, ignore=ignored, dirs_exist_ok=True)
+        with torch.device("meta"):
+            dual = make_dual(diffusers.UNet2DConditionModel.from_config(unet))
+        states = [weights.read(whole / name / f"{STEMS[name]}.bin") for name in UNETS]  # mapped, not loaded
+        state = {key: value.to(dtype) for key, value in _join_states(dual, *states).items()}
+        weights.fill(dual, state, whole / UNETS[1], _components.WHOLE, MissingData)
+        weights.save(part / UNET_FILE, state)
+        vae = _components.load_network(diffusers.AutoencoderKL, whole, "vae", dtype, None)
+        weights.save(part / VAE_FILE, vae.state_dict())
+        with torch.inference_mode():
+            ids = token_ids(whole)("")
+            pixels = pixels_of(processor_of(whole), Image.new("RGB", (BLACK_PX, BLACK_PX)))
+            text = of_texts(tower_of(whole, TEXT, PROJECTED_TEXT), ids[None])
+            image = of_pictures(tower_of(whole, IMAGE, VISION), pixels[None])
+        weights.save(part / UNCONDITIONAL, {"text": text, "image": image})
+
+    return _components.convert_once(_converted_name(source, folder), dtype, "Versatile Diffusion", convert)
+
+
+def _join_states(
+    unet: nn.Module, image: Mapping[str, Tensor], text: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Give a dual U-Net's weights: those of an image U-Net, and of a text U-Net its attentions'."""
+    duals = [f"{name}." for name, module in unet.named_modules() if isinstance(module, Dual)]
+    joined = {}
+    for kind, state in (("image", image), ("text", text)):
+        for key, value in state.items():
+            dual = next((name for name in duals if key.startswith(name)), None)
+            if dual is not None:
+                joined[f"{dual}{kind}.{key.removeprefix(dual)}"] = value
+            elif kind == "image":
+                joined[key] = value
+    return joined

@@ -21,7 +21,8 @@ from torch import Tensor
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling
-from brainhive_cli.models.generators._motion import in_between, mask_weights, normalise_frame_by_frame
+from brainhive_cli.models.generators._latent_diffusion import mask_weights
+from brainhive_cli.models.generators._motion import in_between, normalise_frame_by_frame
 from brainhive_cli.models.generators.animatediff import SCHEDULER, TINY
 
 PX, FRAMES = 32, 4

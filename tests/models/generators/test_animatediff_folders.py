@@ -100,7 +100,7 @@ def test_captions_have_the_suffix_and_guidance_moves_away_from_the_negative_prom
         BrainhiveError, match=r"text has the shape \[1, 5, 12\], the unconditional \[1, 77, 12\]"
     ):
         make(plain, texts=torch.zeros(1, 5, TEXT))
-    with pytest.raises(RecipeError, match="prompt has no effect where there are captions"):
+    with pytest.raises(RecipeError, match="prompt has no effect where the conditioning has texts"):
         make(plain, texts=["a"], sampling=Sampling(prompt="b"))
     asked = SAMPLING.model_copy(update={"negative_prompt": "b"})
     zeros = config(repositories, prompt_suffix="", unconditional="zeros").build()

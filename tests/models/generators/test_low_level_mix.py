@@ -18,7 +18,7 @@ from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.generators import Sampling, _autoencoder, _low_level_mix, sdxl
+from brainhive_cli.models.generators import Sampling, _latent_diffusion, _low_level_mix, sdxl
 from brainhive_cli.models.generators._captioner import HeadCaption
 from brainhive_cli.models.generators._low_level_mix import LowLevelMix
 from brainhive_cli.models.generators.chain import Config, Stage
@@ -45,7 +45,7 @@ def test_pictures_are_three_quarters_of_the_mean_at_256_px(autoencoder: str) -> 
     made = mixed.build().generate(given, [1, 2], PX, sampling)
 
     vae = sdxl.TINY.build().vae
-    blurry = _autoencoder.decode(vae, DECODED.tensors["blurry"], CPU)
+    blurry = _latent_diffusion.decode_pictures(vae, DECODED.tensors["blurry"], CPU)
     sized = [F.interpolate(each, (256, 256), mode="bilinear", antialias=True) for each in (picture, blurry)]
     assert torch.allclose(made, 0.75 * sized[0] + 0.25 * sized[1], atol=1e-5)
     assert plain.caveats == () and mixed.caveats == (MIXED_WITH_BLURRY,)

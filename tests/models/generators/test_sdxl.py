@@ -20,9 +20,8 @@ from brainhive_cli.models.generators import (
     SCHEDULERS,
     Objective,
     Sampling,
-    _architecture,
-    _autoencoder,
-    _objective,
+    _denoising,
+    _latent_diffusion,
 )
 from brainhive_cli.models.generators.sdxl import SDXL, TINY, Config
 from brainhive_cli.models.priors import fusion_prior
@@ -137,7 +136,7 @@ def test_without_a_prior_embeddings_condition_the_unets_own_cross_attention(gene
 def test_wrong_requests_are_refused(generator, prior):
     with pytest.raises(BrainhiveError, match="2 seeds need a conditioning of 2 rows"):
         make(generator, [1, 2], tokens_of(prior, 1))
-    with pytest.raises(BrainhiveError, match=r"embeddings \[1, S, D\]; got 1 rows, embeddings \[1, 16\]"):
+    with pytest.raises(BrainhiveError, match=r"takes embeddings \[B, S, 16\], not \[1, 16\]"):
         make(generator, [1], tokens_of(prior, 1)[:, 0])
     with pytest.raises(BrainhiveError, match="takes no condition images"):
         generator.generate(Conditioning(images=torch.zeros(1, 3, 8, 8)), [1], PX, Sampling())
@@ -239,7 +238,7 @@ def test_sparing_memory_changes_no_picture(prior, generator):
 
 
 def test_the_memory_estimate_is_less_with_less_at_once_and_parts_elsewhere():
-    wide = {**_architecture.TINY, "unet": {**_architecture.TINY["unet"], "block_out_channels": (64, 128)}}
+    wide = {**TINY.architecture, "unet": {**TINY.architecture["unet"], "block_out_channels": (64, 128)}}
     generator = Config(source="random", architecture=wide).skeleton(torch.float16)
 
     def estimate(batch: int, size_px: int = 512, **how: Any) -> int:
@@ -255,7 +254,7 @@ def test_the_memory_estimate_is_less_with_less_at_once_and_parts_elsewhere():
 
 def test_the_vae_takes_few_at_once_and_gives_each_what_it_gets_alone(generator):
     random = torch.Generator().manual_seed(0)
-    images = torch.rand(_autoencoder.AT_ONCE + 1, 3, PX, PX, generator=random)
+    images = torch.rand(_latent_diffusion.AT_ONCE + 1, 3, PX, PX, generator=random)
     taken: list[int] = []
     generator.vae.decoder.register_forward_pre_hook(lambda _, given: taken.append(len(given[0])))
     generator.vae.encoder.register_forward_pre_hook(lambda _, given: taken.append(len(given[0])))
@@ -263,7 +262,7 @@ def test_the_vae_takes_few_at_once_and_gives_each_what_it_gets_alone(generator):
     latents = generator.encode(images)
     decoded = generator.decode(latents)
 
-    assert taken == [_autoencoder.AT_ONCE, 1] * 2
+    assert taken == [_latent_diffusion.AT_ONCE, 1] * 2
     alone = [generator.encode(image[None]) for image in images]
     assert torch.allclose(latents, torch.cat(alone), atol=SAME_PICTURE)
     assert torch.allclose(decoded, torch.cat([generator.decode(one) for one in alone]), atol=SAME_PICTURE)
@@ -316,19 +315,19 @@ def test_min_snr_weights_each_pictures_error_by_its_level(generator, prior, pred
 def test_noise_and_timestep_of_a_row_depend_on_its_own_random_numbers_alone():
     shape, cpu = (2, 4, 8, 8), torch.device("cpu")
 
-    noise, timesteps = _objective.draw(randoms(), shape, 1000, 0.0, cpu)
-    alone, timestep = _objective.draw(randoms()[1:], (1, *shape[1:]), 1000, 0.0, cpu)
+    noise, timesteps = _denoising.draw_noise(randoms(), shape, 1000, 0.0, cpu)
+    alone, timestep = _denoising.draw_noise(randoms()[1:], (1, *shape[1:]), 1000, 0.0, cpu)
 
     assert torch.equal(noise[1:], alone) and torch.equal(timesteps[1:], timestep)
     assert not torch.equal(noise[0], noise[1]) and timesteps[0] != timesteps[1]
-    many = _objective.draw(torch.Generator().manual_seed(0), (4000, 1, 1, 1), 1000, 0.0, cpu)[1]
+    many = _denoising.draw_noise(torch.Generator().manual_seed(0), (4000, 1, 1, 1), 1000, 0.0, cpu)[1]
     assert many.min() < 5 and many.max() > 994 and abs(float(many.float().mean()) - 499.5) < 20
 
 
 def test_the_noise_offset_shifts_whole_channels():
     for offset, variance in ((0.0, 1 / 64), (0.5, 1 / 64 + 0.25)):
         random = torch.Generator().manual_seed(0)
-        noise, _ = _objective.draw(random, (400, 4, 8, 8), 1000, offset, torch.device("cpu"))
+        noise, _ = _denoising.draw_noise(random, (400, 4, 8, 8), 1000, offset, torch.device("cpu"))
         means = noise.mean((2, 3))
         assert float(means.var()) == pytest.approx(variance, rel=0.15)  # four standard errors
         assert float((noise - means[..., None, None]).var()) == pytest.approx(63 / 64, rel=0.02)
@@ -379,7 +378,7 @@ def test_the_loss_is_the_error_of_what_the_unet_predicts(generator, prior, predi
 
     loss = generator.loss(LATENTS, Conditioning(embeddings=tokens), randoms(), SIZES)
 
-    noise, timesteps = _objective.draw(randoms(), LATENTS.shape, 1000, 0.0, torch.device("cpu"))
+    noise, timesteps = _denoising.draw_noise(randoms(), LATENTS.shape, 1000, 0.0, torch.device("cpu"))
     signal = generator.noise_schedule.alphas_cumprod[timesteps].sqrt().view(-1, 1, 1, 1)
     spread = (1 - signal**2).sqrt()
     text, pooled = generator.empty_prompt(2)
@@ -500,10 +499,10 @@ def test_a_unet_of_another_type_is_refused(folder):
 
 
 def test_a_scheduler_that_predicts_the_sample_is_refused():
-    scheduler = {**_architecture.TINY["scheduler"], "prediction_type": "sample"}
+    scheduler = {**TINY.architecture["scheduler"], "prediction_type": "sample"}
 
     with pytest.raises(BrainhiveError, match="prediction_type is sample"):
-        Config(source="random", architecture={**_architecture.TINY, "scheduler": scheduler}).build()
+        Config(source="random", architecture={**TINY.architecture, "scheduler": scheduler}).build()
 
 
 def test_random_weights_repeat_with_their_seed_and_leave_the_global_one_alone():

@@ -17,11 +17,11 @@ from unclip_checkpoint import SOURCE, TINY_WIDTHS, UNET, VAE
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.generators import Sampling, _unclip_folder
+from brainhive_cli.models.generators import Sampling, sdxl_unclip
 from brainhive_cli.models.generators.sdxl_unclip import ARCHITECTURE, TINY, Config
 
 PX, SAME = 32, 1e-4
-SAVE = _unclip_folder._save
+SAVE = sdxl_unclip.convert_network
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_the_checkpoint_is_converted_once_from_the_hub(home: Path, tmp_path: Pat
         assert f"{file.stat().st_size / 1e6:.1f} MB to download" in config.check()
         interrupt(monkeypatch, config)
         first = config.build()
-    monkeypatch.setattr(_unclip_folder, "_save", SAVE)
+    monkeypatch.setattr(sdxl_unclip, "convert_network", SAVE)
     assert config.source == SOURCE and len(hub.fetched) == 1
     assert "nothing to download" in config.check()
     again = config.build()  # without the hub
@@ -91,7 +91,7 @@ def test_the_checkpoint_is_converted_once_from_the_hub(home: Path, tmp_path: Pat
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
     """Stop the conversion before its second network; after that the first is not converted again."""
-    monkeypatch.setattr(_unclip_folder, "_save", stop)
+    monkeypatch.setattr(sdxl_unclip, "convert_network", stop)
     with pytest.raises(KeyboardInterrupt):
         config.build()
 
@@ -99,7 +99,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
         assert name == "vae"
         SAVE(folder, name, *given)
 
-    monkeypatch.setattr(_unclip_folder, "_save", rest)
+    monkeypatch.setattr(sdxl_unclip, "convert_network", rest)
 
 
 def stop(folder: Path, name: str, *given: Any) -> None:
@@ -133,7 +133,7 @@ def test_each_condition_changes_the_picture(generator, given):
 def test_masks_weigh_tokens_by_their_place(generator):
     tokens, masks = torch.ones(1, 4, 16), torch.zeros(1, 2, 1, 4, 4)
     masks[:, 0, :, :2] = 1  # the upper half of the first of two frames
-    held = generator._tokens(Conditioning(tokens, masks=masks), 1)
+    held = generator._weigh_tokens(Conditioning(tokens, masks=masks), 1)
     assert held[0, :, 0].tolist() == [0.75, 0.75, 0.5, 0.5]
 
 

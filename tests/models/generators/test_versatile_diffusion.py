@@ -22,7 +22,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.models import priors
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.generators import Sampling, _versatile_folder
+from brainhive_cli.models.generators import Sampling, versatile_diffusion
 from brainhive_cli.models.generators.versatile_diffusion import TINY, Config
 from brainhive_cli.models.heads import Decoded
 
@@ -166,7 +166,7 @@ def test_an_interrupted_conversion_leaves_nothing_that_is_taken_for_whole(folder
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_versatile_folder, "tower_of", interrupted)
+    monkeypatch.setattr(versatile_diffusion, "tower_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Config(source=str(folder)).build()
     assert not [path for path in (folder.parent / "models").iterdir() if path.name[0] != "."]
@@ -191,14 +191,14 @@ def test_the_hub_is_asked_for_configs_alone_once_the_weights_are_converted(publi
         config.build()
         after = config.check()
 
-    sizes = sum((published / file).stat().st_size for file in _versatile_folder.FILES)
+    sizes = sum((published / file).stat().st_size for file in versatile_diffusion.FILES)
     assert f"{sizes / 1e6:.1f} MB to download" in planned and "nothing to download" in after
-    assert sorted(fetched) == sorted(_versatile_folder.FILES)
+    assert sorted(fetched) == sorted(versatile_diffusion.FILES)
     assert not [path for path in hub.fetched if path.endswith(".bin")]
 
 
 @pytest.mark.parametrize(
-    "absent", [*_versatile_folder.FILES, "vae/config.json", "scheduler/scheduler_config.json"]
+    "absent", [*versatile_diffusion.FILES, "vae/config.json", "scheduler/scheduler_config.json"]
 )
 def test_a_folder_without_one_component_is_refused_by_the_name_of_its_file(folder, absent):
     (folder / absent).unlink()

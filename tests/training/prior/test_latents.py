@@ -106,9 +106,9 @@ def test_other_weights_of_the_vae_or_another_size_have_a_store_of_their_own(sett
 def _tiny() -> str:
     import json
 
-    from brainhive_cli.models.generators._architecture import TINY
+    from brainhive_cli.models.generators.sdxl import TINY
 
-    return json.dumps(TINY)
+    return json.dumps(TINY.architecture)
 
 
 def test_kept_latents_lie_where_the_recipe_says(settings, begun, home, tmp_path):

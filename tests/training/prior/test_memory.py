@@ -19,14 +19,14 @@ from brainhive_cli.training.prior.optimisation import Learner
 from brainhive_cli.training.prior.samples import _generate
 
 WIDE = {
-    **sdxl._architecture.TINY,
-    "unet": {**sdxl._architecture.TINY["unet"], "block_out_channels": (64, 128)},
+    **sdxl.TINY.architecture,
+    "unet": {**sdxl.TINY.architecture["unet"], "block_out_channels": (64, 128)},
 }
 
 HEAVY_VAE = json.dumps(
     {
-        **sdxl._architecture.TINY,
-        "vae": {**sdxl._architecture.TINY["vae"], "block_out_channels": (128, 128, 128)},
+        **sdxl.TINY.architecture,
+        "vae": {**sdxl.TINY.architecture["vae"], "block_out_channels": (128, 128, 128)},
     }
 )
 

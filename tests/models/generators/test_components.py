@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from brainhive_cli.models.generators._denoising import Placement
+from brainhive_cli.models.generators._components import Placement
 
 
 class Moved(nn.Module):

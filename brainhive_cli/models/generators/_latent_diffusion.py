@@ -1,0 +1,469 @@
+"""What every latent diffusion model shares: how it is built, encodes, samples, learns and takes memory."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from brainhive_cli.core import console, hub, parts, weights
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.memory_estimate import peak, size_of
+from brainhive_cli.core.needs import Need, to_download
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.generators import Media, Objective, Sampling, _components, _denoising
+from brainhive_cli.models.generators._components import RANDOM, Architecture, Placement
+from brainhive_cli.models.generators._denoising import Random
+from brainhive_cli.models.heads import latent_space
+
+AT_ONCE = 4
+"""Pictures that a VAE takes at once: enough to fill a GPU at 512 px, where each needs 0.75 GiB in fp32."""
+TEXT_TOKENS = 77
+"""Of a text, by CLIP's text encoders."""
+OnStep = Callable[[int], None] | None
+"""Called with the number of each step done."""
+
+
+class Config(parts.Config):
+    """From a source to a generator; each generator declares the keys in its own order.
+
+    Attributes:
+        published: Architecture of random weights, and of the usual source while it cannot be reached.
+        folders: Folders of the components below the source.
+        family: Whose type the U-Net must be of.
+        addition: What its U-Net takes next to tokens, as diffusers' `addition_embed_type` names it.
+        usual: What to use instead of a U-Net of another type.
+    """
+
+    published: ClassVar[Architecture]
+    folders: ClassVar[Mapping[str, str]] = {"unet": "unet", "vae": "vae", "scheduler": "scheduler"}
+    family: ClassVar[str] = "Stable Diffusion 1"
+    addition: ClassVar[str | None] = None
+    usual: ClassVar[str] = "hub:stable-diffusion-v1-5/stable-diffusion-v1-5, or generator.kind=sdxl"
+    if TYPE_CHECKING:
+        source: str = ""
+        architecture: Architecture | None = None
+        seed: int = 0
+
+    def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+        """Load the generator, frozen, onto a device; at first a publisher's own format is converted and kept.
+
+        Raises:
+            MissingData: if the source, or one of its components, is absent or half-downloaded.
+            BrainhiveError: if the networks are of another kind.
+            RecipeError: if an architecture for random weights cannot be built.
+        """
+        if self.source == RANDOM:
+            return self._build_random(torch.device(device), dtype)
+        with weights.reading(f"the generator {self.source}"):
+            return self.assemble(self.load(dtype), torch.device(device))
+
+    def check(self) -> str:
+        """Describe the generator and how much of it would be downloaded; raises as `build` does."""
+        if self.source == RANDOM:
+            return "random weights"
+        self.check_configs()
+        return f"{self.described}, {to_download(self.needs())}"
+
+    def needs(self) -> list[Need]:
+        """Look for the weights."""
+        return _components.list_needs(self.source, self._variant)
+
+    def skeleton(self, dtype: torch.dtype) -> Any:
+        """Make the generator as `build` would, of shapes alone, on the meta device."""
+        return self._build_random(torch.device("meta"), dtype)
+
+    def assemble(self, components: dict[str, Any], device: torch.device) -> "LatentDiffusion":
+        """Make the generator of its components."""
+        raise NotImplementedError
+
+    def load(self, dtype: torch.dtype) -> dict[str, Any]:
+        """Load the components from the source."""
+        return self.load_folder(_components.find_folder(self.source, self._variant), dtype)
+
+    def load_folder(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+        """Load the components from a folder of diffusers."""
+        self.check_unet(_components.read_config(folder, "unet"), folder)
+        return _components.load_components(folder, dtype, self._variant)
+
+    def draw(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+        """Make the components with random weights."""
+        return _components.draw_components(architecture, device, dtype, self.seed)
+
+    def check_unet(self, config: dict[str, Any], where: Path | str) -> None:
+        """Refuse the config of a U-Net of another type."""
+        if (kind := config.get("addition_embed_type")) != self.addition:
+            raise BrainhiveError(
+                f"the U-Net of {where} is not {self.family}'s type: addition_embed_type is {kind}, not "
+                f"{self.addition}",
+                f"use {self.usual}",
+            )
+
+    def check_configs(self) -> None:
+        """Raise as `load` does, but read configs alone."""
+        self.check_unet(self.read_configs()["unet"], self.source)
+
+    def read_configs(self) -> Architecture:
+        """Read the architecture of the source."""
+        return {name: _components.fetch_config(self.source, folder) for name, folder in self.folders.items()}
+
+    @property
+    def described(self) -> str:
+        """The source, and what else the generator is made of."""
+        return self.source
+
+    @property
+    def _variant(self) -> str | None:
+        return getattr(self, "variant", None)  # not every publisher has variants
+
+    def _build_random(self, device: torch.device, dtype: torch.dtype) -> "LatentDiffusion":
+        architecture = self._architecture()
+        where, hint = f"the architecture of the generator {self.source}", "compare it with the published one"
+        with weights.reading(where, hint, RecipeError, problem="cannot be built"):
+            weights.check_sizes(architecture, where, hint, RecipeError)
+            self.check_unet(architecture["unet"], "the architecture")
+            return self.assemble(self.draw(architecture, device, dtype), device)
+
+    def _architecture(self) -> Architecture:
+        if self.source == RANDOM:
+            return {**self.published, **(self.architecture or {})}
+        try:
+            return self.read_configs()
+        except hub.Unreachable:
+            if self.source != type(self).model_fields["source"].default:
+                raise
+            return self.published
+
+
+class LatentDiffusion:
+    """U-Net, VAE and scheduler; a subclass says what conditions the U-Net (`predict`, `pipeline_inputs`).
+
+    Args:
+        config: Knobs, and where text encoders are.
+        components: unet, vae and scheduler; what else the subclass takes.
+        device: Where all compute.
+
+    Attributes:
+        pipelines: Classes of diffusers that start from noise, and from a start; empty without them.
+        pipeline_options: Arguments of both, such as components left out.
+        refused: Conditions that it does not take.
+        overflows_in_half: Whether its VAE overflows in float16, as SDXL's does.
+    """
+
+    pipelines: ClassVar[tuple[str, ...]] = ()
+    pipeline_options: ClassVar[Mapping[str, Any]] = {}
+    refused: ClassVar[tuple[str, ...]] = ()
+    overflows_in_half: ClassVar[bool] = False
+    pipeline: Any
+
+    def __init__(self, config: Any, components: dict[str, Any], device: torch.device) -> None:
+        self.config, self._scheduler = config, components["scheduler"]
+        self.unet, self.vae = components["unet"], components["vae"]
+        self.networks: tuple[Any, ...] = (self.unet, self.vae)
+        if self.pipelines:
+            named = {"unet": self.unet, "vae": self.vae, "scheduler": self._scheduler}
+            self.pipeline = self._wrap(self.pipelines[0], named)
+        self.prepare(components)
+        self.placement = Placement(self.networks, device)
+        is_upcast = self.overflows_in_half and self.vae.dtype == torch.float16
+        if is_upcast and self.vae.config.force_upcast:
+            self.use_float32_autoencoder()
+        self.noise_schedule = _denoising.make_noise_schedule(self._scheduler)
+
+    def prepare(self, components: dict[str, Any]) -> None:
+        """Take the subclass's own components, before networks are placed and frozen."""
+
+    def predict(
+        self, latents: Tensor, times: Tensor, conditioning: Conditioning, sizes: Tensor | None = None
+    ) -> Tensor:
+        """Predict the noise of latents [B, C, h, w] at timesteps [B], or what else the U-Net predicts."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks compute."""
+        return self.placement.device
+
+    @property
+    def denoisers(self) -> list[Any]:
+        """The networks that work at each step of sampling: all but the VAE."""
+        return [network for network in self.networks if network is not self.vae]
+
+    @cached_property
+    def latent_space(self) -> str:
+        """Name of the autoencoder's latent space, the same in any precision."""
+        return latent_space(self.vae)
+
+    def latent_shape(self, size_px: int) -> tuple[int, int, int]:
+        """Return the shape [C, h, w] of the latent of a picture or frame; raises as `check_size` does."""
+        self.check_size(size_px)
+        side = size_px // shrink_factor(self.vae)
+        return self.vae.config.latent_channels, side, side
+
+    def sampled_shape(self, size_px: int) -> tuple[int, ...]:
+        """Return the shape of what is sampled for a row, pictures [C, h, w] or clips [F, C, h, w]."""
+        return self.latent_shape(size_px)
+
+    def check_size(self, size_px: int) -> None:
+        """Refuse a size of pictures that the VAE does not have."""
+        factor = max(8, shrink_factor(self.vae))  # 8: diffusers' own demand
+        if size_px % factor or size_px <= 0:
+            raise BrainhiveError(f"resolution_px is {size_px}", f"give a multiple of {factor}")
+
+    def use_float32_autoencoder(self) -> None:
+        """Encode and decode in float32, whatever the U-Net's dtype."""
+        _components.cast(self.vae, torch.float32)
+
+    def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
+        """Take less memory and more time: networks on a device only while they compute, tiles in decoding."""
+        if tile:
+            self.vae.enable_slicing()
+            self.vae.enable_tiling()
+        if offload_to is not None and self.pipelines:
+            self.placement.device = offload_to
+            self.pipeline.enable_model_cpu_offload(device=offload_to)
+        elif offload_to is not None:
+            self.placement.offload(offload_to)
+
+    def encode(self, media: Media, random: Random | None = None) -> Tensor:
+        """Encode pictures [B, 3, H, W] or clips [B, F, 3, H, W] in 0..1 as latents, each [C, h, w].
+
+        Args:
+            media: Pictures or clips.
+            random: Samples the posterior, for all rows or by row; None takes its mode.
+        """
+        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+        self.placement.use(self.vae)
+        rows, pictures = media.shape[:-3], media.flatten(0, -4)
+        with torch.no_grad():
+            some = (pictures.to(self.device, self.vae.dtype) * 2 - 1).split(AT_ONCE)
+            moments = torch.cat([self.vae.encode(batch).latent_dist.parameters for batch in some])
+        posterior = DiagonalGaussianDistribution(moments)
+        if random is not None and not isinstance(random, torch.Generator):
+            random = [generator for generator in random for _ in range(math.prod(rows[1:]))]
+        latents = posterior.mode() if random is None else posterior.sample(random)
+        return (latents.float() * self.vae.config.scaling_factor).unflatten(0, rows)
+
+    def decode(self, latents: Tensor) -> Media:
+        """Decode latents [B, C, h, w] or [B, F, C, h, w] to pictures or clips in 0..1."""
+        self.placement.use(self.vae)
+        pictures = decode_pictures(self.vae, latents.flatten(0, -4), self.device)
+        return pictures.unflatten(0, latents.shape[:-3])
+
+    def generate(
+        self,
+        conditioning: Conditioning,
+        seeds: Sequence[int],
+        size_px: int,
+        sampling: Sampling,
+        null: Conditioning | None = None,
+        on_step: OnStep = None,
+    ) -> Media:
+        """Generate pictures [B, 3, H, W] or clips [B, F, 3, H, W], as `Generator.generate` says."""
+        self.check_size(size_px)
+        return self.to_media(self.sample(conditioning, seeds, size_px, sampling, null, on_step))
+
+    def to_media(self, latents: Tensor) -> Media:
+        """Decode what was sampled."""
+        return self.decode(latents)
+
+    def loss(
+        self,
+        latents: Tensor,
+        conditioning: Conditioning,
+        random: Random,
+        sizes: Tensor,
+        objective: Objective = Objective(),  # noqa: B008 (frozen)
+        levels: Tensor | None = None,
+    ) -> Tensor:
+        """Mean squared error of the predicted noise (or velocity, if that is what the U-Net predicts).
+
+        Args:
+            latents: Clean latents [B, C, h, w]; of clips [B, F, C, h, w].
+            conditioning: As `generate` takes it.
+            random: Draws noise and timesteps, as `Generator.loss` says.
+            sizes: [B, 6], as `Generator.loss` says; only SDXL's U-Net takes them.
+            objective: What errors are weighted and noise is shifted by.
+            levels: [B] in 0..1, shares of the noise schedule, instead of drawn timesteps.
+
+        Source: SDXL (arXiv 2307.01952), section 2.2; BrainHiVE (arXiv 2602.07495).
+        """
+        schedule, latents = self.noise_schedule, latents.to(self.device)
+        self.check_conditioning(conditioning, len(latents))
+        flat = latents.flatten(1, -3)  # [B, C, h, w], of clips [B, F C, h, w]
+        count = schedule.config.num_train_timesteps
+        noise, times = _denoising.draw_noise(random, flat.shape, count, objective.noise_offset, self.device)
+        if levels is not None:
+            times = (levels * count).long().to(self.device)
+        noisy = schedule.add_noise(flat, noise, times).view(latents.shape)
+        predicted = self.predict(noisy, times, conditioning, sizes).flatten(1, -3)
+        return _denoising.prediction_error(schedule, predicted, flat, noise, times, objective.min_snr_gamma)
+
+    def memory_estimate(
+        self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
+    ) -> int:
+        """Estimate the bytes that sampling takes on a GPU, weights included; for a generator of `skeleton`.
+
+        Args:
+            batch: Pictures or clips at once.
+            size_px: Height and width.
+            guidance: Above 1 the U-Net takes two rows for each picture.
+            tile: Whether the VAE decodes one picture at a time.
+            offload: Whether the VAE and the other networks are on the GPU by turns.
+        """
+        sizes = size_of(self.vae), sum(map(size_of, self.denoisers))
+        rows, shape = batch * (2 if guidance > 1 else 1), self.sampled_shape(size_px)
+        latents = torch.empty(rows, *shape, device="meta", dtype=self.unet.dtype)
+        at_once = 1 if tile else min(batch * math.prod(shape[:-3]), AT_ONCE)
+        first = torch.empty(at_once, *shape[-3:], device="meta", dtype=self.vae.dtype)
+        with torch.no_grad():
+            decoding = peak(lambda: self.vae.decode(first), self.vae)
+            denoising = peak(lambda: self.predict_blank(latents), *self.denoisers) + latents.nbytes
+        return (max if offload else sum)(sizes) + max(denoising, decoding)
+
+    def predict_blank(self, latents: Tensor) -> None:
+        """Do the step of sampling that takes the most memory, without any condition."""
+        rows = len(latents)
+        times, sizes = torch.empty(rows, device="meta"), torch.empty(rows, 6, device="meta")
+        self.predict(latents, times, Conditioning(), sizes)
+
+    def check_conditioning(
+        self, conditioning: Conditioning, rows: int, sampling: Sampling | None = None
+    ) -> None:
+        """Refuse conditions that the generator does not take; one of no rows serves any number."""
+        for name in self.refused:
+            if getattr(conditioning, name) is not None:
+                raise BrainhiveError(f"{self.config.kind} takes no condition {name}", "use another prior")
+        if len(conditioning) not in (0, rows):
+            raise BrainhiveError(
+                f"{rows} seeds need a conditioning of {rows} rows; got {len(conditioning)}",
+                "give one seed for each row",
+            )
+
+    def fit_tokens(self, name: str, tokens: Tensor, width: int, rows: int, hint: str) -> Tensor:
+        """Give tokens [B, S, D] as the U-Net takes them; one row stands for all."""
+        if tokens.ndim != 3 or tokens.shape[-1] != width:
+            raise BrainhiveError(
+                f"the generator takes {name} [B, S, {width}], not {list(tokens.shape)}", hint
+            )
+        return tokens.to(self.device, self.unet.dtype).expand(rows, -1, -1)
+
+    def run_unet(self, latents: Tensor, times: Tensor, text: Tensor, **inputs: Any) -> Tensor:
+        """Predict from latents at timesteps by text tokens [B, S, D] and what else the U-Net takes."""
+        dtype = self.unet.dtype
+        predicted: Tensor = self.unet(
+            latents.to(dtype), times.to(self.device), text, return_dict=False, **inputs
+        )[0]
+        return predicted
+
+    def sample(
+        self,
+        conditioning: Conditioning,
+        seeds: Sequence[int],
+        size_px: int,
+        sampling: Sampling,
+        null: Conditioning | None = None,
+        on_step: OnStep = None,
+    ) -> Tensor:
+        """Sample the latents that `generate` decodes, by diffusers' pipelines: from noise, or a noised start.
+
+        Of the denoising steps from a start the share `strength` is done (SDEdit, arXiv 2108.01073), one at
+        least.
+        """
+        self.check_conditioning(conditioning, len(seeds), sampling)
+        inputs = self.pipeline_inputs(conditioning, null or Conditioning(), sampling, len(seeds))
+        self.pipeline.scheduler = _denoising.choose_scheduler(self._scheduler, sampling)
+        pipeline: Any = self.pipeline
+        extent: dict[str, Any] = {"height": size_px, "width": size_px}
+        if conditioning.start is not None and sampling.strength < 1:
+            latents = self.encode_start(conditioning.start, size_px)
+            if sampling.strength == 0:
+                return latents
+            _denoising.count_steps(sampling)
+            pipeline = self._wrap(self.pipelines[1], self.pipeline.components)
+            extent = {"image": latents, "strength": sampling.strength}
+        if (images := inputs.get("ip_adapter_image_embeds")) is not None:
+            # diffusers' own would repeat all rows for each row, as if they had one picture
+            pipeline.prepare_ip_adapter_image_embeds = lambda *_: images
+
+        def report(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            if on_step is not None:
+                on_step(step + 1)
+            return tensors
+
+        sampled: Tensor = pipeline(
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            num_inference_steps=sampling.steps,
+            guidance_scale=sampling.guidance,
+            output_type="latent",
+            callback_on_step_end=on_step and report,
+            **extent,
+            **inputs,
+        ).images
+        return sampled
+
+    def pipeline_inputs(
+        self, conditioning: Conditioning, null: Conditioning, sampling: Sampling, rows: int
+    ) -> dict[str, Any]:
+        """Give what diffusers' pipelines condition the U-Net on, for both sides of guidance."""
+        raise NotImplementedError
+
+    def encode_start(self, start: Tensor, size_px: int) -> Tensor:
+        """Give the latents of pictures, or latents themselves; BrainhiveError if of another shape."""
+        shape = self.latent_shape(size_px)
+        if start.shape[1] == 3:
+            return self.encode(resize(start, size_px))
+        if tuple(start.shape[1:]) != shape:
+            raise BrainhiveError(
+                f"latents to start from are {list(start.shape[1:])}, the generator's are {list(shape)}",
+                "use the resolution_px and the autoencoder that the latents were made with",
+            )
+        return start.to(self.device)
+
+    def _wrap(self, name: str, components: Mapping[str, Any]) -> Any:
+        """Make a pipeline of diffusers around components."""
+        import diffusers
+
+        with console.hushed():
+            pipeline = getattr(diffusers, name)(**{**components, **self.pipeline_options})
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+
+def decode_latents(vae: Any, latents: Tensor, device: torch.device) -> Tensor:
+    """Decode latents [B, C, h, w] to what the VAE makes of them, [B, 3, H, W] of about −1..1, in float32."""
+    some = (latents.to(device, vae.dtype) / vae.config.scaling_factor).split(AT_ONCE)
+    with torch.no_grad():
+        return torch.cat([vae.decode(batch).sample.float() for batch in some])
+
+
+def decode_pictures(vae: Any, latents: Tensor, device: torch.device) -> Media:
+    """Decode latents [B, C, h, w] to pictures [B, 3, H, W] in 0..1."""
+    return (decode_latents(vae, latents, device) / 2 + 0.5).clamp(0, 1)
+
+
+def shrink_factor(vae: Any) -> int:
+    """Return how many times smaller the sides of a latent are than those of its picture."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def resize(pictures: Tensor, side_px: int) -> Tensor:
+    """Resize pictures [B, 3, H, W] in 0..1 to [B, 3, side, side]."""
+    square = F.interpolate(pictures.float(), (side_px, side_px), mode="bicubic", antialias=True)
+    return square.clamp(0, 1)
+
+
+def mask_weights(masks: Tensor, side: int, floor: float) -> Tensor:
+    """Turn masks [B, F, 1, H, W] or [B, 1, H, W] in 0..1 to weights, `floor` outside and 1 inside.
+
+    Returns:
+        [B, F, 1, side, side], means over the mask; F is 1 where masks have no frames.
+    """
+    masks = masks[:, None] if masks.ndim == 4 else masks
+    inside = floor + (1 - floor) * (masks > 0.5).float()
+    return F.interpolate(inside.flatten(0, 1), (side, side), mode="area").unflatten(0, masks.shape[:2])
