@@ -30,13 +30,13 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets.things_eeg import POSTERIOR
+from brainhive_cli.data.responses import Responses, open_responses
+from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.section import Signal
 from brainhive_cli.data.stores import recordings
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter, path_of
-from brainhive_cli.data.targets.target_sources import StoreTargets
-from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.data.trials import Trials, open_trials
+from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -44,8 +44,8 @@ from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.settings import Train
-from brainhive_cli.training.alignment.terms import Term
 
 PICTURES, SAMPLES, RATE_HZ = 16_540, 250, 250.0
 DIMS = {"synclr-b16": 768, "clip-b32": 512, "vae": 1024}
@@ -101,7 +101,7 @@ def random_data(count: int, device: torch.device) -> CellData:
         name: StoreTargets(torch.from_numpy(random.standard_normal((count, width), np.float32)).to(device))
         for name, width in DIMS.items()
     }
-    trials = Trials(1, signal, np.arange(count), POSTERIOR, RATE_HZ)
+    trials = Responses(1, signal, np.arange(count), POSTERIOR, RATE_HZ)
     return CellData([trials], Targets(images), np.zeros(count, bool), None)
 
 
@@ -119,7 +119,7 @@ def bare_rate(on: Setting, kind: str, data: CellData, precision: str) -> float:
     """Train two epochs as one writes it by hand; return samples/s of the faster one."""
     aligner = Aligner(layout(kind)).to(on.device).train()
     loss_of = parts.resolve("losses", "clip").build().to(on.device)
-    signal = torch.from_numpy(data.trials[0].signal).to(on.device)
+    signal = torch.from_numpy(data.responses[0].signal).to(on.device)
     parameters = [*loss_of.parameters(), *aligner.parameters()]
     optimizer = torch.optim.AdamW(parameters, 5e-4, betas=(0.9, 0.995), weight_decay=0.05, fused=True)
     count = len(signal)
@@ -131,7 +131,7 @@ def bare_rate(on: Setting, kind: str, data: CellData, precision: str) -> float:
         for rows in torch.randperm(count, device=on.device).tensor_split(steps):
             with torch.autocast(on.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 signals = aligner.encode_signal(signal[rows]).float()
-                images = aligner.encode_image(data.images.gather(rows)).float()
+                images = aligner.encode_image(data.targets.gather(rows)).float()
                 loss = loss_of(signals, images, LossContext())
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -223,7 +223,7 @@ def opening(on: Setting) -> None:
     pictures = TargetStore.open(path_of(on.home / "embeddings", "things-eeg", "train", "vae"))
     before, most, start, held = held_bytes(os.getpid()), 0, time.perf_counter(), []
     for subject in range(1, 11):
-        held.append(open_trials(dataset, paths, Signal(), subject, "train", pictures))
+        held.append(open_responses(SignalSource(dataset, paths, Signal()), subject, "train", pictures))
         most = max(most, held_bytes(os.getpid()) - before)
     took_s, selected = time.perf_counter() - start, sum(trials.signal.nbytes for trials in held)
     rate = f"{on.repetitions * selected / took_s / 1e9:.1f} GB/s from the page cache"

@@ -24,8 +24,8 @@ from brainhive_cli.core.recipe import Run
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.retrieval import ranks
 from brainhive_cli.training.alignment.loop import train_cell
+from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.settings import Train
-from brainhive_cli.training.alignment.terms import Term
 from brainhive_cli.training.prior.examples import batches
 
 CPU = torch.device("cpu")

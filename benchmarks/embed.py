@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 from brainhive_cli.commands import embed
 from brainhive_cli.core import launch
 from brainhive_cli.data.datasets import decode
-from brainhive_cli.data.signals.prepared import in_memory
+from brainhive_cli.data.responses import in_memory
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows

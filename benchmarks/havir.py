@@ -25,9 +25,8 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import peak, size_of
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media.media_files import to_bytes
-from brainhive_cli.data.targets.target_sources import StoreTargets
-from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.data.trials import Trials, spec_of
+from brainhive_cli.data.responses import Responses, spec_of
+from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
 from brainhive_cli.evaluation.reconstruction.generation import DTYPES, GenerationJob, Sampler, seed_of
 from brainhive_cli.evaluation.reconstruction.recipe import Output
@@ -42,9 +41,8 @@ from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.objective import Objective
+from brainhive_cli.training.alignment.objective import Objective, Term
 from brainhive_cli.training.alignment.settings import Train
-from brainhive_cli.training.alignment.terms import Term
 
 VOXELS = {"spatial": 4657, "semantic": 11067}
 """Early and higher voxels of NSD's subject 1, by MindEye2's masks."""
@@ -156,7 +154,7 @@ def random_data(sizes: Sizes, device: torch.device) -> CellData:
         for name, shape in shapes.items()
     }
     signal = random.standard_normal((count, voxels, 1), np.float32)
-    trials = Trials(1, signal, np.arange(count), (), None, regions=regions)
+    trials = Responses(1, signal, np.arange(count), (), None, regions=regions)
     return CellData([trials], Targets(targets), np.zeros(count, bool), None)
 
 
@@ -164,7 +162,7 @@ def layout_of(sizes: Sizes, data: CellData) -> Layout:
     """Describe the aligner that is trained."""
     keys = {name: name for name in ("latent", "image", "text")}
     backbone = sizes.backbone.model_dump(mode="json")
-    spec = spec_of(data.trials)
+    spec = spec_of(data.responses)
     return Layout(spec, sizes.heads, backbone, encoders=keys, retrieval_heads=("image_projected",))
 
 
@@ -182,7 +180,7 @@ def bare_seconds(on: Setting, data: CellData, precision: str, epochs: int = 2) -
     """Train two epochs as one writes it by hand; return seconds a step of the faster one."""
     aligner = Aligner(layout_of(on.sizes, data)).to(on.device).train()
     objective = Objective(TERMS).to(on.device)
-    signal = torch.from_numpy(np.asarray(data.trials[0].signal)).to(on.device)
+    signal = torch.from_numpy(np.asarray(data.responses[0].signal)).to(on.device)
     parameters = [*objective.parameters(), *aligner.parameters()]
     optimizer = torch.optim.AdamW(parameters, 5e-4, betas=(0.9, 0.995), weight_decay=0.05, fused=True)
     count, steps = len(signal), len(signal) // BATCH
@@ -191,7 +189,7 @@ def bare_seconds(on: Setting, data: CellData, precision: str, epochs: int = 2) -
     for _ in range(epochs):
         start = time.perf_counter()
         for rows in torch.randperm(count, device=on.device)[: steps * BATCH].split(BATCH):
-            targets = aligner.targets(data.images.gather(rows))
+            targets = aligner.targets(data.targets.gather(rows))
             with torch.autocast(on.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 predicted, targets = aligner.learn(signal[rows], subject, targets, LossContext())
                 loss = objective(
@@ -301,7 +299,7 @@ def memory(on: Setting) -> None:
         sizes = replace(FULL, backbone=backbone, pictures=BATCH)
         data = random_data(replace(sizes, latent=(1, 1, 1), image=(1, 1), text=(1, 1)), torch.device("cpu"))
         with torch.device("meta"):
-            model = backbones.build(backbone, spec_of(data.trials), sizes.heads)
+            model = backbones.build(backbone, spec_of(data.responses), sizes.heads)
             objective = Objective(TERMS)
         weights = size_of(model)
         step = peak(partial(_step, sizes, model, objective), model)  # with the gradients

@@ -19,9 +19,8 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.datasets.things_eeg import POSTERIOR
-from brainhive_cli.data.targets.target_sources import StoreTargets
-from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.responses import Responses
+from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.demo import simulation
 from brainhive_cli.measurement.retrieval import ranks
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
@@ -88,7 +87,7 @@ def made(noise: float, concepts: int) -> tuple[CellData, CellData]:
     held_out = np.arange(concepts).repeat(EACH) >= round(0.9 * concepts)
     data = [
         CellData(
-            [Trials(1, scale * each, np.arange(len(each)), POSTERIOR, 250.0)], embedded(*shown), kept, None
+            [Responses(1, scale * each, np.arange(len(each)), POSTERIOR, 250.0)], embedded(*shown), kept, None
         )
         for each, shown, kept in ((signal, learned, held_out), (later, new, np.ones(NEW, bool)))
     ]
@@ -112,8 +111,8 @@ def tried(aligner: Aligner, loss_of: torch.nn.Module, data: CellData) -> tuple[f
     """Measure the loss, in batches of 200, and top-1 among all held-out pictures."""
     aligner.eval()
     rows = np.flatnonzero(data.held_out)
-    signal = aligner.encode_signal(torch.from_numpy(data.trials[0].signal[rows]))
-    image = aligner.encode_image(data.images.gather(rows))
+    signal = aligner.encode_signal(torch.from_numpy(data.responses[0].signal[rows]))
+    image = aligner.encode_image(data.targets.gather(rows))
     order = np.random.default_rng(0).permutation(len(rows))
     losses = [
         float(loss_of(signal[some], image[some], LossContext()))
@@ -140,7 +139,7 @@ def trained(
             with HERE.autocast(train.precision):
                 (signals,) = batch.parts
                 signal = aligner.encode_signal(*signals).float()
-                image = aligner.encode_image(batch.images).float()
+                image = aligner.encode_image(batch.targets).float()
                 loss = loss_of(signal, image, LossContext())
             loss.backward()
             learner.step()

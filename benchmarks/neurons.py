@@ -27,9 +27,8 @@ from torch import Tensor, nn
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import peak, size_of
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.targets.target_sources import StoreTargets
-from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.responses import Responses
+from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import mindeye2, neurons
 from brainhive_cli.models.heads import Head, Heads
@@ -39,9 +38,8 @@ from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.objective import Objective
+from brainhive_cli.training.alignment.objective import Objective, Term
 from brainhive_cli.training.alignment.settings import Train
-from brainhive_cli.training.alignment.terms import Term
 
 BATCH, STEPS, ADAM = 10, 12, 8
 """Clips a step; steps an epoch; bytes of the optimiser's two averages, a weight."""
@@ -131,7 +129,7 @@ def random_data(sizes: Sizes, device: torch.device) -> CellData:
             values = torch.randint(0, sizes.backbone.vocabulary, values.shape, generator=random).float()
         targets[name] = StoreTargets(values.to(device))
     voxels = np.random.default_rng(0).normal(size=(count, sizes.voxels, 1)).astype(np.float32)
-    trials = Trials(1, voxels, np.arange(count), (), None)
+    trials = Responses(1, voxels, np.arange(count), (), None)
     return CellData([trials], Targets(targets), np.zeros(count, bool), None)  # type: ignore[arg-type]
 
 
@@ -160,7 +158,7 @@ Step = Callable[[nn.Module, Tensor, dict[str, Tensor], int], Tensor]
 
 def loop_seconds(on: Setting, data: CellData, precision: str, model: nn.Module, step: Step) -> float:
     """Train two epochs as one writes it by hand; return seconds a step of the faster one."""
-    signal = torch.from_numpy(np.asarray(data.trials[0].signal)).to(on.device)
+    signal = torch.from_numpy(np.asarray(data.responses[0].signal)).to(on.device)
     parameters = [p for name, p in model.named_parameters() if not name.startswith(FROZEN)]
     optimizer = torch.optim.AdamW(parameters, LR, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=2 * STEPS)
@@ -168,7 +166,7 @@ def loop_seconds(on: Setting, data: CellData, precision: str, model: nn.Module, 
     for epoch in range(2):
         start = time.perf_counter()
         for number, rows in enumerate(torch.randperm(len(signal), device=on.device).split(BATCH)):
-            targets = data.images.gather(rows)
+            targets = data.targets.gather(rows)
             with torch.autocast(on.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 loss = step(model, signal[rows], targets, epoch * STEPS + number)
             loss.backward()
@@ -296,8 +294,8 @@ def loss_difference(model: Any, data: CellData) -> float:
     """Compute the loss of one batch in both ways from the same noise; return the relative difference."""
     device = next(model.parameters()).device
     rows = torch.arange(BATCH, device=device)
-    targets, found = data.images.gather(rows), []
-    voxels = torch.from_numpy(np.asarray(data.trials[0].signal[:BATCH])).to(device)
+    targets, found = data.targets.gather(rows), []
+    voxels = torch.from_numpy(np.asarray(data.responses[0].signal[:BATCH])).to(device)
     for is_ours in (True, False):
         torch.manual_seed(0)
         with torch.no_grad():

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from brainhive_cli.training.alignment.cells import Cell
     from brainhive_cli.training.alignment.model import Aligner
     from brainhive_cli.training.alignment.trained import AlignRun
-    from brainhive_cli.training.alignment.trained_cell import Member
+    from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 PLACES = {
     "BrainhiveError": "core.errors",
@@ -194,18 +194,18 @@ class Run:
         heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
         return Predictions(list(member.pictures(split).image_ids[rows]), heads, decoded.texts)
 
-    def member(self, cell: str = "", device: str = "cpu") -> "Member":
+    def member(self, cell: str = "", device: str = "cpu") -> "TrainedCell":
         """Open a cell with its model, as evaluations do."""
         import torch
 
         from brainhive_cli.core.errors import RecipeError
-        from brainhive_cli.training.alignment.trained_cell import Member
+        from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
         named = [each for each in self.cells if cell in ("", each.name)]
         if len(named) != 1:
             problem = f"no cell {cell!r}" if cell else f"{len(self.cells)} cells, of which none is named"
             raise RecipeError(f"{self.path} has {problem}", ", ".join(each.name for each in self.cells))
-        return Member.load(self._align, named[0], torch.device(device))
+        return TrainedCell.load(self._align, named[0], torch.device(device))
 
     @cached_property
     def _align(self) -> "AlignRun":
@@ -291,7 +291,7 @@ def decode(
 
     member = run.member(cell, device)
     subject = _only_subject(member, subject)
-    trials = member.recorded(signal, subject, split)
+    trials = member.responses(subject, split, recording=signal)
     gallery = Gallery.of(Ensemble((member,)), [split], 0, 0)
     tokens = member.encode(subject, torch.from_numpy(trials.signal))  # [N, D]
     target = np.searchsorted(gallery.rows, trials.stimulus)
@@ -304,7 +304,7 @@ def decode(
     )
 
 
-def _only_subject(member: "Member", subject: int | None) -> int:
+def _only_subject(member: "TrainedCell", subject: int | None) -> int:
     """Take the subject that is named, or the only one that a cell is tested on."""
     from brainhive_cli.core.errors import RecipeError
 

@@ -8,9 +8,8 @@ import torch
 from layouts import one_token, spec_of
 
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.targets.target_sources import StoreTargets
-from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.responses import Responses
+from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.training.alignment.batches import Batches, CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.settings import Train
@@ -19,7 +18,7 @@ PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
 HERE = Launch(0, 1, torch.device("cpu"))
 
 
-def trials_of(subject: int, embedding: np.ndarray, how: str | None = None) -> Trials:
+def trials_of(subject: int, embedding: np.ndarray, how: str | None = None) -> Responses:
     """Signals [N, C, T] in which the pictures' embeddings [N, 8] lie, with noise; the last lacks trials."""
     random = np.random.default_rng(subject)
     clean = (embedding @ random.normal(size=(8, 24))).reshape(len(embedding), 1, 2, 12)
@@ -28,7 +27,7 @@ def trials_of(subject: int, embedding: np.ndarray, how: str | None = None) -> Tr
     count[-1], signal[-1, 1:] = 1, np.nan
     averaged = np.stack([trials[:n].mean(0) for trials, n in zip(signal, count, strict=True)])
     single = (signal, count) if how else (None, None)
-    return Trials(subject, averaged, np.arange(len(signal)), CHANNELS, 100.0, *single)
+    return Responses(subject, averaged, np.arange(len(signal)), CHANNELS, 100.0, *single)
 
 
 def targets_of(tensors: dict[str, torch.Tensor], others: Sequence[np.ndarray] = ()) -> Targets:
@@ -52,7 +51,7 @@ def data_of(
 
 
 def layout_of(data: CellData, kind: str = "brain_mlp") -> Layout:
-    spec = spec_of(CHANNELS, SAMPLES, tuple(trials.subject for trials in data.trials))
+    spec = spec_of(CHANNELS, SAMPLES, tuple(trials.subject for trials in data.responses))
     fuser = {"kind": "fusion_encoder", "intermediate_size": 16}
     return one_token(spec, 16, {"e": 8}, backbone={"kind": kind}, fuser=fuser)
 

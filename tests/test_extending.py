@@ -29,8 +29,7 @@ from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import backbones, priors
 from brainhive_cli.training.alignment.model import Aligner, learned_in
-from brainhive_cli.training.alignment.objective import Objective
-from brainhive_cli.training.alignment.terms import Term
+from brainhive_cli.training.alignment.objective import Objective, Term
 
 PAGE = (DOCS / "extending.md").read_text()
 SMALL = {

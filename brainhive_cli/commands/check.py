@@ -19,12 +19,12 @@ from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.run_files import RunFiles
 from brainhive_cli.data import inventory
-from brainhive_cli.data.signal_tables import COUNTED, RECORDED, count_rows, describe_signals, recorded_row
+from brainhive_cli.data.signal_stores import COUNTED, RECORDED, count_rows, describe_store, recorded_row
 from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.health import COLUMNS, FAILED, PASSED, health_row, health_table
 from brainhive_cli.data.stores.recordings import SignalStore, is_signal_store
 from brainhive_cli.data.stores.target_store import TargetStore, expand_patterns, list_stores
-from brainhive_cli.data.targets.health_checks import problem_of
+from brainhive_cli.data.targets.target_stores import problem_of
 from brainhive_cli.evaluation.explanation.signal_page import write_signal_page
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
@@ -263,7 +263,7 @@ def _check_signals(path: Path) -> dict[str, Any]:
         store.verify()
     except BrainhiveError as error:
         return {"problem": error.in_one_line}
-    return {"problem": "", **describe_signals(store)}
+    return {"problem": "", **describe_store(store)}
 
 
 def _tables_of_signals(found: Mapping[Path, Mapping[str, Any]]) -> list[console.Table]:

@@ -24,10 +24,9 @@ from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.datasets import Dataset, StimulusSet, files_of, images_for_plan
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores.target_store import TargetStore, filling, path_of
+from brainhive_cli.data.targets.embedding import StoreJob, stream
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
-from brainhive_cli.data.targets.health_checks import warn_of_problems
-from brainhive_cli.data.targets.store_job import StoreJob
-from brainhive_cli.data.targets.streaming import stream
+from brainhive_cli.data.targets.target_stores import warn_of_problems
 from brainhive_cli.models.encoders import Encoders
 
 CPU = Launch(0, 1, torch.device("cpu"))

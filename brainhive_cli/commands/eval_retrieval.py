@@ -135,7 +135,7 @@ def _shown(job: Job, folder: RunFolder, found: Measurements) -> Result:
     found |= Measurements(notes=notes)
     hint = shlex.join(["brainhive", "report", str(folder.path)])
     if prior := notes["prior"]:  # without one there is nothing to draw through
-        drawing = write_prior("reconstruct", prior, job.runs[0].made_of)
+        drawing = write_prior("reconstruct", prior, job.runs[0].dataset_config)
         hint = command("reconstruct", None, [], *drawing, "--run", notes["run"])
     every = tables(found, job.recipe.concept_rows)
     return Result(folder.path, every, found, hint=hint, shown=asked_tables(found))

@@ -18,7 +18,7 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.exchange.vectors import BATCH, NAMES, PARQUET_PART, write_parquet
 from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.target_store import TargetStore, list_stores
-from brainhive_cli.data.targets.health_checks import encoder_of, warn_of_problems
+from brainhive_cli.data.targets.target_stores import encoder_of, warn_of_problems
 
 
 class Recipe(BaseRecipe):

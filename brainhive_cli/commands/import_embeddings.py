@@ -30,7 +30,7 @@ from brainhive_cli.data.exchange.vectors import (
 from brainhive_cli.data.stores.health import health_row, health_table
 from brainhive_cli.data.stores.ids import match_names, summarise_names
 from brainhive_cli.data.stores.target_store import TargetStore, expand_patterns, path_of
-from brainhive_cli.data.targets.health_checks import problem_of, warn_of_problems
+from brainhive_cli.data.targets.target_stores import problem_of, warn_of_problems
 from brainhive_cli.models.encoders import EncoderConfig, Encoders
 
 

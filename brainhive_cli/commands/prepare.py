@@ -25,8 +25,7 @@ from brainhive_cli.data.command_lines import command, next_command
 from brainhive_cli.data.preparations import LookedOver, Merged, Preparation
 from brainhive_cli.data.published_data import PUBLISHED
 from brainhive_cli.data.session_stores import DType, Kept, cast_signal, join, write_session
-from brainhive_cli.data.signal_stores import require_each
-from brainhive_cli.data.signal_tables import COUNTED, count_rows, describe_signals
+from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store, require_each
 from brainhive_cli.data.stores.recordings import SignalStore, path_of
 
 LIBRARIES = ("mne", "nibabel", "scipy")
@@ -276,7 +275,7 @@ def _write_sessions(
 
 
 def _result(job: Job, looked_over: tuple[console.Table, ...]) -> Result:
-    stores = {subject: describe_signals(SignalStore.open(job.path(subject))) for subject in job.subjects}
+    stores = {subject: describe_store(SignalStore.open(job.path(subject))) for subject in job.subjects}
     rows = [(subject, *row) for subject, found in stores.items() for row in count_rows(found)]
     caveats = merge_caveats(*(found["caveats"] for found in stores.values()))
     title = extend_title(f"Signals of {job.preparation.dataset}", caveats)

@@ -26,7 +26,7 @@ from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Scoring
 from brainhive_cli.evaluation.reconstruction.stimulus_heads import StimulusHeads
 from brainhive_cli.evaluation.reconstruction.swept import Variants, sweep_tables
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.training.alignment.seen_pictures import describe_tested
+from brainhive_cli.training.alignment.learned import describe_tested
 
 __all__ = ["Recipe", "plan", "run"]
 

@@ -16,15 +16,13 @@ from brainhive_cli.core.pace import Work
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.command_lines import are_embedded, command
+from brainhive_cli.data.targets.target_stores import keep_identity
 from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.identity import keep_identity
 from brainhive_cli.training.alignment.initialisation import learned_by
 from brainhive_cli.training.alignment.job import Job
-from brainhive_cli.training.alignment.learning_curves import artifacts_of, failed
 from brainhive_cli.training.alignment.loop import train_cell
-from brainhive_cli.training.alignment.progress import Watch
+from brainhive_cli.training.alignment.progress import Watch, artifacts_of, failed, tables
 from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.tables import tables
 from brainhive_cli.training.alignment.training_data import TrainingData
 
 

@@ -1,9 +1,11 @@
-"""The signal stores of a data set: which subjects have one, creating those that are missing, opening them."""
+"""The signal stores of a data set: whose there are, creating and opening them, and what they hold."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from brainhive_cli.core import console, needs, parts
 from brainhive_cli.core.caveats import SIMULATED, merge_caveats
@@ -13,37 +15,160 @@ from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.section import Signal
+from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores import recordings
-from brainhive_cli.data.stores.recordings import Recording, SignalStore
+from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
+
+COUNTED = ("split", "pictures", "repetitions", "trials", "dropped")
+"""Columns of `count_rows`."""
+RECORDED = ("channels", "rate", "window", "unit", "made from")
+"""Columns of `recorded_row`."""
 
 
-def store_path(dataset: Dataset, paths: Paths, signal: Signal, subject: int) -> Path:
-    """Return where a subject's signal store lies."""
-    return recordings.path_of(paths.under_home("signals"), dataset.recorded_as, signal.name, subject)
+@dataclass(frozen=True)
+class SignalSource:
+    """The signals of a data set as a recipe reads them: one store for each subject.
 
-
-def open_signals(dataset: Dataset, paths: Paths, signal: Signal, subject: int) -> SignalStore:
-    """Open a subject's signal store; nothing is written.
-
-    Raises:
-        MissingData: if `prepare_signals` has not created it.
+    Attributes:
+        dataset: Whose subjects were recorded.
+        paths: Where stores lie.
+        signal: Names the preparation, and says which part of a recording a model sees.
     """
-    path = store_path(dataset, paths, signal, subject)
-    if not path.is_file():
-        raise MissingData(f"no signals {path}", "train-align, eval-retrieval and reconstruct create them")
-    return SignalStore.open(path)
 
+    dataset: Dataset
+    paths: Paths
+    signal: Signal
 
-def caveats_of_signals(dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int]) -> list[str]:
-    """List the caveats of the signals that subjects are tested on."""
-    tested: list[Recording] = []
-    for subject in subjects:
-        path = store_path(dataset, paths, signal, subject)
-        if path.is_file():
-            splits = SignalStore.open(path).splits
-            names = [split for split in splits if split != "train"] or [*splits]
-            tested += [splits[name] for name in names]
-    return caveats_of(dataset, tested)
+    def path(self, subject: int) -> Path:
+        """Return where a subject's store lies."""
+        root = self.paths.under_home("signals")
+        return recordings.path_of(root, self.dataset.recorded_as, self.signal.name, subject)
+
+    def open(self, subject: int) -> SignalStore:
+        """Open a subject's store; nothing is written.
+
+        Raises:
+            MissingData: if `prepare` has not created it.
+        """
+        path = self.path(subject)
+        if not path.is_file():
+            raise MissingData(f"no signals {path}", "train-align, eval-retrieval and reconstruct create them")
+        return SignalStore.open(path)
+
+    def recordings(self, subjects: Sequence[int], split: str) -> dict[int, Recording]:
+        """Open the recordings of a split, of those subjects who have a store with it."""
+        stores = {each: self.open(each).splits for each in subjects if self.path(each).is_file()}
+        return {subject: splits[split] for subject, splits in stores.items() if split in splits}
+
+    def select(self, recording: Recording, where: str) -> Selection:
+        """Select what a brain model sees of a recording, not normalised; `where` names it in errors.
+
+        Raises:
+            BrainhiveError: naming channels, regions or a window that the recording does not have.
+        """
+        return self.signal.select(recording, self.dataset.channels, where)
+
+    def choose_subjects(self, subjects: Sequence[int] | None, is_expected: bool = False) -> list[int]:
+        """Check subjects; when None all whose signals there are in the preparation.
+
+        Args:
+            subjects: Those that are wanted.
+            is_expected: Whether signals may be made later, of the subjects that are published.
+
+        Raises:
+            MissingData: if the preparation does not have one of them.
+        """
+        dataset, preparation = self.dataset, self.signal.name
+        known = recorded_subjects(dataset, self.paths, preparation)
+        published = getattr(dataset, "published_sizes", None)
+        if is_expected and published is not None:
+            known = known if known and not subjects else (*known, *published.voxels)
+        unknown = [subject for subject in subjects or [] if subject not in known]
+        if unknown or not known:
+            signals = self.paths.under_home("signals") / dataset.recorded_as
+            prepared = sorted({path.parent.name for path in signals.glob("*/sub-*.h5")} - {preparation})
+            elsewhere = f"; signal.name takes other stores: {', '.join(prepared)}" if prepared else ""
+            where = "" if dataset.subjects else f"in signals {preparation}"
+            whom = " ".join(filter(None, [", ".join(map(str, unknown)), where]))
+            source = (
+                dataset.recorded_as if parts.is_kind("preparations", dataset.recorded_as) else "recording"
+            )
+            has = f"it has: {', '.join(map(str, known))}" if known else f"brainhive prepare --from {source}"
+            raise MissingData(
+                f"{dataset.pictured_as} has no subject {whom}",
+                f"{has}{'' if dataset.subjects else elsewhere}",
+            )
+        return list(subjects or known)
+
+    def needs(self, subjects: Sequence[int]) -> list[Need]:
+        """List the stores that `prepare` makes of subjects; none of a data set with recordings of its own."""
+        if self.dataset.subjects:
+            return []
+        return needs.stores(list(map(self.path, subjects)), partial(self.choose_subjects, subjects))
+
+    def require(self, subjects: Sequence[int]) -> None:
+        """Check that each subject has a store, or a recording to make it from; nothing is read.
+
+        Raises:
+            MissingData: naming the first recording that is missing, and the subjects whose are there.
+        """
+
+        def check(subject: int) -> None:
+            path = self.path(subject)
+            if path.is_file():
+                return
+            if self.signal.name != "default":  # which no data set's own files become
+                raise MissingData(f"no signals {path}", "signal.name=default uses the data set's own")
+            self.dataset.require(subject)
+
+        require_each(subjects, check)
+
+    def prepare(self, subjects: Sequence[int], launch: Launch) -> None:
+        """Create the stores that are missing from the data set's own files; one process does it for all.
+
+        Raises:
+            MissingData: if a store and the recording that it would be made from are both missing.
+        """
+        self.require(subjects)
+        dataset = self.dataset
+        for subject in subjects if launch.is_main else ():
+            if self.path(subject).is_file():
+                continue
+            console.say(f"preparing signals of {dataset.name} subject {subject}")
+            stamp = {"simulated": f"by the data set {dataset.name}"} if dataset.is_simulated else {}
+            splits = {split: dataset.recording(subject, split) for split in dataset.splits}
+            stamped = {
+                split: replace(recording, provenance={**stamp, **recording.provenance})
+                for split, recording in splits.items()
+            }
+            SignalStore.write(self.path(subject), stamped)
+        launch.barrier()
+
+    def caveats(self, subjects: Sequence[int]) -> list[str]:
+        """List the caveats of the signals that subjects are tested on."""
+        tested: list[Recording] = []
+        for subject in subjects:
+            if self.path(subject).is_file():
+                splits = self.open(subject).splits
+                names = [split for split in splits if split != "train"] or [*splits]
+                tested += [splits[name] for name in names]
+        return caveats_of(self.dataset, tested)
+
+    def store_size(self, subjects: Sequence[int]) -> tuple[tuple[int, ...], int]:
+        """Return the shape [N, R, C, T] of a subject's training signals, and the bytes of stores to be made.
+
+        One recording is opened; the others are taken to be as large.
+
+        Raises:
+            RecipeError: if it does not have the channels, regions or window of the recipe.
+        """
+        missing = [subject for subject in subjects if not self.path(subject).is_file()]
+        if missing:
+            splits = {split: self.dataset.recording(missing[0], split) for split in self.dataset.splits}
+        else:
+            splits = {"train": self.open(subjects[0])["train"]}
+        self.select(splits["train"], self.dataset.name)  # which refuses what is not there
+        return splits["train"].signal.shape, len(missing) * sum(map(recordings.size_of, splits.values()))
 
 
 def caveats_of(dataset: Dataset, recordings: Iterable[Recording]) -> list[str]:
@@ -51,56 +176,8 @@ def caveats_of(dataset: Dataset, recordings: Iterable[Recording]) -> list[str]:
 
     Of a data set that simulates its signals, all are simulated, though files of them do not say so.
     """
-    own = [SIMULATED] if dataset.is_simulated else []
-    return merge_caveats(own, *(recording.caveats for recording in recordings))
-
-
-def signal_needs(dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int]) -> list[Need]:
-    """List the stores that `prepare` makes of subjects; none of a data set with recordings of its own."""
-    files = [store_path(dataset, paths, signal, subject) for subject in subjects]
-    look = partial(chosen_subjects, dataset, paths, signal.name, subjects)
-    return [] if dataset.subjects else needs.stores(files, look)
-
-
-def prepare_signals(
-    dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int], launch: Launch
-) -> None:
-    """Create the signal stores that are missing from the data set's own files; one process does it for all.
-
-    Raises:
-        MissingData: if a store and the recording that it would be made from are both missing.
-    """
-    require_signals(dataset, paths, signal, subjects)
-    if launch.is_main:
-        for subject in subjects:
-            path = store_path(dataset, paths, signal, subject)
-            if not path.is_file():
-                console.say(f"preparing signals of {dataset.name} subject {subject}")
-                stamp = {"simulated": f"by the data set {dataset.name}"} if dataset.is_simulated else {}
-                recordings = {split: dataset.recording(subject, split) for split in dataset.splits}
-                SignalStore.write(
-                    path,
-                    {
-                        split: replace(recording, provenance={**stamp, **recording.provenance})
-                        for split, recording in recordings.items()
-                    },
-                )
-    launch.barrier()
-
-
-def require_signals(dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int]) -> None:
-    """Check that each subject has a signal store, or a recording to make it from; nothing is read.
-
-    Raises:
-        MissingData: naming the first recording that is missing, and the subjects whose are there.
-    """
-
-    def check(subject: int) -> None:
-        path = store_path(dataset, paths, signal, subject)
-        if not path.is_file():
-            _require_recording(dataset, signal, subject, path)
-
-    require_each(subjects, check)
+    simulated = [SIMULATED] if dataset.is_simulated else []
+    return merge_caveats(simulated, *(recording.caveats for recording in recordings))
 
 
 def require_each(subjects: Sequence[int], check: Callable[[int], object]) -> None:
@@ -122,12 +199,6 @@ def require_each(subjects: Sequence[int], check: Callable[[int], object]) -> Non
         raise MissingData(first.message + more, first.hint + alternative)
 
 
-def _require_recording(dataset: Dataset, signal: Signal, subject: int, path: Path) -> None:
-    if signal.name != "default":  # which no data set's own files become
-        raise MissingData(f"no signals {path}", "signal.name=default uses the data set's own")
-    dataset.require(subject)
-
-
 def recorded_subjects(dataset: Dataset, paths: Paths, preparation: str | None = None) -> tuple[int, ...]:
     """List whose signals there are: a data set's own subjects, or those with a store of a preparation.
 
@@ -140,61 +211,82 @@ def recorded_subjects(dataset: Dataset, paths: Paths, preparation: str | None = 
     return dataset.subjects or recordings.subjects_of(signals, dataset.recorded_as, preparation)
 
 
-def chosen_subjects(
-    dataset: Dataset,
-    paths: Paths,
-    preparation: str,
-    subjects: Sequence[int] | None,
-    is_expected: bool = False,
-) -> list[int]:
-    """Check subjects; when None all whose signals there are in a preparation.
-
-    Args:
-        dataset: The data set.
-        paths: Where signal stores lie.
-        preparation: The name of the stores.
-        subjects: Those that are wanted.
-        is_expected: Whether signals may be made later, of the subjects that are published.
-
-    Raises:
-        MissingData: if the preparation does not have one of them.
-    """
-    known = recorded_subjects(dataset, paths, preparation)
-    published = getattr(dataset, "published_sizes", None)
-    if is_expected and published is not None:
-        known = known if known and not subjects else (*known, *published.voxels)
-    unknown = [subject for subject in subjects or [] if subject not in known]
-    if unknown or not known:
-        signals = paths.under_home("signals") / dataset.recorded_as
-        prepared = sorted({path.parent.name for path in signals.glob("*/sub-*.h5")} - {preparation})
-        elsewhere = f"; signal.name takes other stores: {', '.join(prepared)}" if prepared else ""
-        where = "" if dataset.subjects else f"in signals {preparation}"
-        whom = " ".join(filter(None, [", ".join(map(str, unknown)), where]))
-        source = dataset.recorded_as if parts.is_kind("preparations", dataset.recorded_as) else "recording"
-        has = f"it has: {', '.join(map(str, known))}" if known else f"brainhive prepare --from {source}"
-        raise MissingData(
-            f"{dataset.pictured_as} has no subject {whom}",
-            f"{has}{'' if dataset.subjects else elsewhere}",
+def describe_store(store: SignalStore) -> dict[str, Any]:
+    """Describe a store in plain values: its trials by split, also of one of which nothing was left."""
+    dropped = _dropped(store)
+    splits = {}
+    for split, recording in store.splits.items():
+        counts = recording.repetitions
+        assert counts is not None  # as in every store
+        least, most = (
+            int(end(initial=0)) if not len(counts) else int(end()) for end in (counts.min, counts.max)
         )
-    return list(subjects or known)
+        known = {"pictures": len(counts), "repetitions": [least, most], "trials": int(counts.sum())}
+        splits[split] = {**known, "dropped": dict(dropped.pop(split, {}))}
+    nothing = {"pictures": 0, "repetitions": [0, 0], "trials": 0}
+    splits |= {
+        split: {**nothing, "dropped": dict(each)} for split, each in dropped.items() if any(each.values())
+    }
+    first = next(iter(store.splits.values()))
+    width = first.signal.shape[2]
+    space: dict[str, Any] = (
+        {"voxels": width, "regions": list(first.space.regions)}
+        if isinstance(first.space, Voxels)
+        else {"channels": width, "names": list(first.space.names)}
+    )
+    return {
+        **space,
+        "rate_hz": first.rate_hz,
+        "window_ms": [round(float(at) * 1000, 1) for at in first.times_s[[0, -1]]],
+        "unit": first.unit,
+        "caveats": merge_caveats(*(recording.caveats for recording in store.splits.values())),
+        "whiteners": 0 if first.whiteners is None else len(first.whiteners),
+        "provenance": {key: each for key, each in first.provenance.items() if key != "files"},
+        "splits": splits,
+    }
 
 
-def size_up(
-    dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int]
-) -> tuple[tuple[int, ...], int]:
-    """Return the shape [N, R, C, T] of a subject's training signals, and the bytes of the stores to be made.
+def count_rows(described: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
+    """Write a row a split of a store that `describe_store` described."""
+    for split, each in described["splits"].items():
+        least, most = each["repetitions"]
+        repetitions = str(most) if least == most else f"{least} to {most}"
+        dropped = ", ".join(f"{count} {reason}" for reason, count in each["dropped"].items() if count)
+        yield split, each["pictures"], repetitions, each["trials"], dropped or "none"
 
-    One recording is opened; the others are taken to be as large.
 
-    Raises:
-        RecipeError: if it does not have the channels, regions or window of the recipe.
-    """
-    stores = {subject: store_path(dataset, paths, signal, subject) for subject in subjects}
-    missing = [subject for subject, path in stores.items() if not path.is_file()]
-    if missing:
-        found = {split: dataset.recording(missing[0], split) for split in dataset.splits}
-    else:
-        found = {"train": SignalStore.open(stores[subjects[0]])["train"]}
-    train = found["train"]
-    signal.select(train, dataset.channels, dataset.name)  # which refuses what is not there
-    return train.signal.shape, len(missing) * sum(map(recordings.size_of, found.values()))
+def recorded_row(described: Mapping[str, Any]) -> tuple[object, ...]:
+    """Write what all splits of a store share."""
+    width = f"{described['voxels']} voxels" if "voxels" in described else str(described["channels"])
+    rate, (start, end) = described["rate_hz"], described["window_ms"]
+    window = "–" if rate is None else f"{start:g} to {end:g} ms"
+    unit = described["unit"] + (
+        f", {_several(count, 'whitener')}" if (count := described["whiteners"]) else ""
+    )
+    return width, "–" if rate is None else f"{rate:g} Hz", window, unit, _source(described)
+
+
+def _source(described: Mapping[str, Any]) -> str:
+    """Name the preparation with its sessions, or the file that others had prepared, and the caveats."""
+    provenance = described["provenance"]
+    kind = provenance.get("preparation", {}).get("kind", "")
+    sessions = len(provenance.get("sessions", ()))
+    words = [kind or str(provenance.get("source", "")), _several(sessions, "session") if sessions else ""]
+    return ", ".join(filter(None, [*words, *described["caveats"]])) or "not said"
+
+
+def _several(count: int, name: str) -> str:
+    return f"{count} {name}{'s' * (count != 1)}"
+
+
+def _dropped(store: SignalStore) -> dict[str, Counter[str]]:
+    """Count what was dropped of each split, by reason; a session knows that of splits that it has not."""
+    sessions: dict[tuple[str, int], Mapping[str, int]] = {}
+    for split, recording in store.splits.items():
+        for each in recording.provenance.get("sessions", []):
+            by_split = {split: each["dropped"], **each.get("dropped_by_split", {})}
+            sessions |= {(name, each["session"]): reasons for name, reasons in by_split.items()}
+    dropped: dict[str, Counter[str]] = defaultdict(Counter)
+    for (split, _), reasons in sessions.items():
+        dropped[split].update(reasons)
+    return dropped

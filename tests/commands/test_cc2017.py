@@ -18,8 +18,8 @@ from brainhive_cli.data import inventory
 from brainhive_cli.data.datasets.cc2017 import Config
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.targets.encoder_groups import grouped
-from brainhive_cli.data.targets.target_sources import OnlineTargets
-from brainhive_cli.data.targets.targets import Targets, open_stores
+from brainhive_cli.data.targets.target_stores import open_stores
+from brainhive_cli.data.targets.targets import OnlineTargets, Targets
 from brainhive_cli.models import encoders
 from brainhive_cli.models.clip_conditions import CaptionTokens
 from brainhive_cli.models.encoders.python import example

@@ -22,7 +22,7 @@ from brainhive_cli.data.stores import hdf5, target_store
 from brainhive_cli.data.stores.health import measure
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
-from brainhive_cli.data.targets.health_checks import problem_of
+from brainhive_cli.data.targets.target_stores import problem_of
 from tests.resealed import resealed
 
 

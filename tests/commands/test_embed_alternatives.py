@@ -17,8 +17,7 @@ from brainhive_cli.data.datasets.coco import Config
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.targets.encoder_groups import grouped
-from brainhive_cli.data.targets.target_sources import OnlineTargets
-from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.data.targets.targets import OnlineTargets, Targets
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import vd_text
 from brainhive_cli.models.encoders.python import example

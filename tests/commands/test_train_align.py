@@ -20,16 +20,15 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import next_command
+from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.models.encoders import resolve_all
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from brainhive_cli.training.alignment import loop, training_data
 from brainhive_cli.training.alignment.batches import Batches, CellData
 from brainhive_cli.training.alignment.settings import Train
-from brainhive_cli.training.alignment.validation import held_out as validated_on
-from brainhive_cli.training.alignment.validation import held_out_of
+from brainhive_cli.training.alignment.validation import held_out_of, held_out_queries
 from tests.resealed import resealed
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -171,11 +170,11 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
     pictures = TargetStore.open(path_of(world / "embeddings", DATASET, "train", ENCODER))
     concepts = np.asarray(pictures.concepts)
     held_out = held_out_of(pictures.concepts, 0.1)
-    trials = Trials(1, np.zeros((len(concepts), 1, 1), np.float32), np.arange(len(concepts)), ("O1",))
+    trials = Responses(1, np.zeros((len(concepts), 1, 1), np.float32), np.arange(len(concepts)), ("O1",))
 
     data = CellData([trials, trials], Targets({}), held_out, None)
     batches = Batches(data, Train(batch_size=128), 0.0, Launch(0, 1, torch.device("cpu")))
-    (validation,) = validated_on(data, batches.averages)
+    (validation,) = held_out_queries(data, batches.averages)
     learned = [row for epoch in range(3) for rows in batches.epoch(7, epoch) for row in rows]
 
     trained_on = set(concepts[batches.samples.stimulus[learned].numpy()])

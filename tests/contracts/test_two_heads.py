@@ -22,7 +22,7 @@ from brainhive_cli.evaluation.reconstruction.stimulus_heads import StimulusHeads
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.training.alignment import trained
-from brainhive_cli.training.alignment.trained_cell import Member
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 2}"
 LATENT, TOKENS = (f"python:tests.contracts.parts.targets:{name}" for name in ("latent", "tokens"))
@@ -138,9 +138,10 @@ def test_sampled_heads_are_the_same_for_whoever_decodes_them(world: Any) -> None
     first, second = (trained.find(str(run), Paths()) for _ in range(2))
     cell, cpu = first.cells[0], torch.device("cpu")
 
-    one, rows = Member.load(first, cell, cpu).decoded(2, "test")
-    other, _ = Member.load(second, cell, cpu).decoded(2, "test")
-    predicted, _ = Member.load(second, cell, cpu).tokens(2, "test")
+    one, rows = TrainedCell.load(first, cell, cpu).decoded(2, "test")
+    other, _ = TrainedCell.load(second, cell, cpu).decoded(2, "test")
+    member = TrainedCell.load(second, cell, cpu)
+    predicted = member.encode(2, torch.from_numpy(member.responses(2, "test").signal))
 
     assert len(one) == len(rows) == len(set(one.texts["note"]))
     assert torch.equal(one.tensors["tokens"], other.tensors["tokens"])
@@ -218,7 +219,7 @@ def test_a_model_that_learns_from_targets_decodes_without_them(world: Any, go: G
     run = go("train-align", *given, "backbone.kind=tests.contracts.parts.autoregressive").folder
 
     align = trained.find(str(run), Paths())
-    member = Member.load(align, align.cells[0], torch.device("cpu"))
+    member = TrainedCell.load(align, align.cells[0], torch.device("cpu"))
     decoded, rows = member.decoded(1, "test")
     true = member.images("test", rows)  # which are not scaled
 

@@ -10,7 +10,7 @@ import torch
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.signal_stores import open_signals, prepare_signals, require_signals
+from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.section import Signal
 from brainhive_cli.data.stores.recordings import Recording, Sensors
 
@@ -38,6 +38,10 @@ class Recorded:
         return Recording(signal, ["a"], Sensors(("O1", "O2")), torch.zeros(1).numpy(), None, "uV")
 
 
+def source_of(dataset: Recorded, **signal: str) -> SignalSource:
+    return SignalSource(dataset, Paths(), Signal(**signal))  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def dataset(home: Path) -> Recorded:
     return Recorded()
@@ -47,13 +51,13 @@ def test_opening_signals_that_were_not_prepared_is_missing_data_and_writes_nothi
     dataset: Recorded, home: Path
 ) -> None:
     with pytest.raises(MissingData, match=r"no signals .*sub-01\.h5"):
-        open_signals(dataset, Paths(), Signal(), 1)  # type: ignore[arg-type]
+        source_of(dataset).open(1)
     assert not list(home.rglob("*.h5")) and not dataset.opened
 
 
 def test_stores_are_created_once_and_by_the_main_process_alone(dataset: Recorded) -> None:
     def prepare(launch: Launch) -> None:
-        prepare_signals(dataset, Paths(), Signal(), [1, 2], launch)  # type: ignore[arg-type]
+        source_of(dataset).prepare([1, 2], launch)
 
     worker = replace(HERE, rank=1)
     prepare(worker)
@@ -61,14 +65,14 @@ def test_stores_are_created_once_and_by_the_main_process_alone(dataset: Recorded
     prepare(HERE)
     prepare(HERE)
     assert dataset.opened == [(1, "train"), (1, "test"), (2, "train"), (2, "test")]
-    found = open_signals(dataset, Paths(), Signal(), 2)["test"]  # type: ignore[arg-type]
+    found = source_of(dataset).open(2)["test"]
     assert (found.signal[:] == 2).all()
 
 
-@pytest.mark.parametrize("check", [require_signals, lambda *given: prepare_signals(*given, HERE)])
+@pytest.mark.parametrize("check", [SignalSource.require, lambda source, who: source.prepare(who, HERE)])
 def test_a_named_preparation_is_never_made_from_the_data_sets_own_files(
     dataset: Recorded, check: Callable[..., None]
 ) -> None:
     with pytest.raises(MissingData, match=r"no signals .*filtered/sub-01\.h5") as caught:
-        check(dataset, Paths(), Signal(name="filtered"), [1])
+        check(source_of(dataset, name="filtered"), [1])
     assert caught.value.hint == "signal.name=default uses the data set's own" and not dataset.opened

@@ -1,20 +1,34 @@
 """Which part of a recording [N, R, C, T] a brain model sees: channels or regions, window, repetitions."""
 
-import difflib
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
 from brainhive_cli.data.signals.normalisation import Normaliser
-from brainhive_cli.data.signals.regions import REGIONS, channels_in
 from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors, Voxels
 
+REGIONS = {
+    "frontal": ("Fp", "AF", "F"),
+    "central": ("FC", "C", "CP"),
+    "temporal": ("FT", "T", "TP"),
+    "parietal": ("P",),
+    "occipital": ("PO", "O"),
+}
+"""Region > letters that its channels' names begin with, in the 10-10 system. What lies between two regions is
+counted with one of them; parietal and occipital together are BrainHiVE's 17 channels of THINGS-EEG."""
+_REGION_OF = {letters.lower(): region for region, all_of in REGIONS.items() for letters in all_of}
+_NAME = re.compile(r"([a-z]+?)(z|\d+h?)$", re.IGNORECASE)
+CLOSE_MS = 1e-6
+"""Times closer than this are one: above the rounding of seconds to milliseconds."""
+Content = Literal["averages", "trials"]
+"""The average over the repetitions of each stimulus [N, C, T], or each repetition by itself [N, R, C, T]."""
 Chunk = tuple[slice, NDArray[np.float32]]
 """Rows of the whole, and the signals of these stimuli."""
 
@@ -44,7 +58,7 @@ def voxel_rows(regions: Mapping[str, NDArray[np.bool_]], names: Sequence[str]) -
     masks = []
     for name in names:
         if name.lower() not in known:
-            hint = f"{_nearest(name, known)}regions: {' '.join(regions) or 'none'}"
+            hint = f"{guess(name, known.values())}regions: {' '.join(regions) or 'none'}"
             raise RecipeError(f"no region {name!r} in the data", hint)
         masks.append(regions[known[name.lower()]])
     rows = np.flatnonzero(np.any(masks, axis=0))
@@ -61,20 +75,25 @@ def channel_rows(channels: Sequence[str], names: Sequence[str]) -> NDArray[np.in
     """
     rows = {name.lower(): row for row, name in enumerate(channels)}
     known = {**{name.lower(): name for name in channels}, **{region: region for region in REGIONS}}
-    found: list[int] = []
+    chosen: list[int] = []
     for name in names:
         members = channels_in(name.lower(), channels) if name.lower() in REGIONS else [name]
         if not members or members[0].lower() not in rows:
-            hint = f"{_nearest(name, known)}there are: {' '.join(channels)}; regions: {' '.join(REGIONS)}"
-            raise RecipeError(f"no channel {name!r} in the data", hint)
-        found += [rows[member.lower()] for member in members]
-    return np.asarray(list(dict.fromkeys(found)))
+            there = f"there are: {' '.join(channels)}; regions: {' '.join(REGIONS)}"
+            raise RecipeError(f"no channel {name!r} in the data", guess(name, known.values()) + there)
+        chosen += [rows[member.lower()] for member in members]
+    return np.asarray(list(dict.fromkeys(chosen)))
 
 
-def _nearest(name: str, known: Mapping[str, str]) -> str:
-    """Guess which of the known names (by lower case) is meant; empty if none is near."""
-    near = difflib.get_close_matches(name.lower(), known, n=1)
-    return f"did you mean {known[near[0]]}? " if near else ""
+def region_of(channel: str) -> str | None:
+    """Name the region of a channel; None for a name that is not of the 10-10 system."""
+    match = _NAME.match(channel)
+    return _REGION_OF.get(match[1].lower()) if match else None
+
+
+def channels_in(region: str, channels: Sequence[str]) -> list[str]:
+    """List the channels that lie in a region, in the order of the data."""
+    return [channel for channel in channels if region_of(channel) == region]
 
 
 def sample_range(times_s: NDArray[np.float64], window_ms: tuple[float, float] | None) -> slice:
@@ -95,6 +114,37 @@ def sample_range(times_s: NDArray[np.float64], window_ms: tuple[float, float] | 
     if is_longer and step_ms:
         raise RecipeError(f"the window {list(window_ms)} ms reaches beyond the recording", spans)
     return slice(int(inside[0]), int(inside[-1]) + 1)
+
+
+def window_starts(
+    times_ms: NDArray[np.floating], width_ms: float, step_ms: float, key: str = "sliding"
+) -> list[float]:
+    """List where windows begin: from the first sample, as long as they end within the signal.
+
+    Args:
+        times_ms: [T].
+        width_ms: Of each window.
+        step_ms: From window to window.
+        key: The block of the recipe that the width is from, for the error.
+
+    Raises:
+        RecipeError: if the window is wider than the signal.
+    """
+    step = (times_ms[-1] - times_ms[0]) / max(1, len(times_ms) - 1)
+    last = times_ms[-1] + step - width_ms
+    if last < times_ms[0] - CLOSE_MS:
+        raise RecipeError(
+            f"{key}.width_ms {width_ms:g} is wider than the signal "
+            f"({times_ms[0]:g} to {times_ms[-1] + step:g} ms)",
+            "take a narrower window",
+        )
+    return list(np.arange(times_ms[0], last + CLOSE_MS, step_ms))
+
+
+def inside(times_ms: NDArray[np.floating], start_ms: float, width_ms: float) -> NDArray[np.bool_]:
+    """Mark the samples of a window: [T]."""
+    is_late_enough: NDArray[np.bool_] = times_ms >= start_ms - CLOSE_MS
+    return is_late_enough & (times_ms < start_ms + width_ms - CLOSE_MS)
 
 
 @dataclass(frozen=True)
@@ -168,8 +218,8 @@ class Selection:
     @property
     def repetitions(self) -> NDArray[np.int64]:
         """[N] how many repetitions of each picture there are."""
-        given = self.recording.repetitions
-        return np.full(self.shape[0], self.shape[1]) if given is None else given[self.pictures]
+        counts = self.recording.repetitions
+        return np.full(self.shape[0], self.shape[1]) if counts is None else counts[self.pictures]
 
     def fingerprint(self) -> str:
         """Digest what is chosen of the recording (10 hexadecimal digits)."""
@@ -178,6 +228,15 @@ class Selection:
         for array in (self.pictures, self.rows, *arrays):
             chosen.update(array.tobytes())
         return chosen.hexdigest()[:10]
+
+    def shape_of(self, content: Content) -> tuple[int, ...]:
+        """Give the shape of what `read` yields, all together."""
+        count, most, *shape = self.shape
+        return (count, *shape) if content == "averages" else (count, most, *shape)
+
+    def read(self, content: Content) -> Iterator[Chunk]:
+        """Yield where, and the averages or the trials of some stimuli; raises as these do."""
+        return self.averages() if content == "averages" else self.trials()
 
     def averages(self) -> Iterator[Chunk]:
         """Yield where, and the averages of the repetitions of some stimuli [n, C, T].

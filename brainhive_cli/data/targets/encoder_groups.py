@@ -3,17 +3,19 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from brainhive_cli.core import home
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.datasets import Clip, StimulusSet
-from brainhive_cli.data.targets.replacements import Replacements
+from brainhive_cli.data.datasets import Clip, StimulusSet, decode, pictures_below
+from brainhive_cli.data.stores.ids import Names, match_names, summarise_names
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, joined
 
 BLANK = {
@@ -224,8 +226,8 @@ def encode(
     """
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # or a GPU's fp32 has 10 bits
     with launch.autocast(precision), exact:
-        found = module(pictures.to(launch.device, non_blocking=True))
-    listed = found if isinstance(found, list) else [found]
+        output = module(pictures.to(launch.device, non_blocking=True))
+    listed = output if isinstance(output, list) else [output]
     for one in listed:
         if not isinstance(one, Tensor) or one.ndim < 2 or len(one) != len(pictures):
             seen = list(one.shape) if isinstance(one, Tensor) else type(one).__name__
@@ -233,3 +235,42 @@ def encode(
     outputs = [one.float() for one in listed]
     memory = pictures.untyped_storage().data_ptr()  # is filled again while outputs wait to be written
     return [one.clone() if one.untyped_storage().data_ptr() == memory else one for one in outputs]
+
+
+@dataclass(frozen=True)
+class Replacements:
+    """Opens the picture of each stimulus; like a data set's own, it is pickled and holds no open file.
+
+    Attributes:
+        root: The folder.
+        files: [N] each stimulus's picture below it.
+    """
+
+    root: Path
+    files: Names
+
+    @classmethod
+    def of(cls, folder: str, stimuli: StimulusSet) -> Self:
+        """Find the pictures of all stimuli by their ids, or the ids' last part.
+
+        Raises:
+            MissingData: if the folder is not there, or a stimulus has no picture.
+            BrainhiveError: if a stimulus has several.
+        """
+        root = home.located(folder)
+        if not root.is_dir():
+            raise MissingData(f"no folder {folder!r} of pictures", "name a folder that exists")
+        names = list(pictures_below(root))
+        by_row = dict(zip(match_names(names, stimuli.image_ids).rows.tolist(), names, strict=True))
+        where = f"{stimuli.dataset}/{stimuli.split}"
+        if absent := [each for row, each in enumerate(stimuli.image_ids) if row not in by_row]:
+            raise MissingData(
+                f"{folder} lacks pictures of {where}, {summarise_names(absent, len(stimuli))}",
+                "name its pictures by image id",
+            )
+        return cls(root, Names.of(by_row[row] for row in range(len(stimuli))))
+
+    def __call__(self, index: int) -> Image.Image:
+        """Decode a picture; raises BadPicture."""
+        path = f"{self.root}/{self.files[index]}"
+        return decode(path, path)

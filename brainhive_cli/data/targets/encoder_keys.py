@@ -27,8 +27,8 @@ def encoders_by_key(keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()) ->
     shelf = [parts.load("encoders", kind).Config for kind in parts.kinds("encoders")]
     upstream = {config.upstream: config for config in shelf if config.upstream}
     meant = {name: config for config in maybe for name in config.known_as}
-    found = {key: meant.get(key) or (upstream[key]() if key in upstream else _named(key)) for key in keys}
-    known = {key: config for key, config in found.items() if config is not None}
+    by_key = {key: meant.get(key) or (upstream[key]() if key in upstream else _named(key)) for key in keys}
+    known = {key: config for key, config in by_key.items() if config is not None}
     return dict(sorted(known.items(), key=lambda item: item[1].name))
 
 
@@ -55,12 +55,12 @@ def encoders_around(folder: Path) -> list[EncoderConfig]:
 
 def describe_keys(keys: Collection[str], maybe: Iterable[EncoderConfig] = ()) -> tuple[str, str]:
     """Name the encoders of keys, and the arguments that select them."""
-    found = encoders_by_key(keys, maybe)
-    unknown = sorted(set(keys) - found.keys())
-    names = ", ".join([*map(write_part, found.values()), *unknown])
+    encoders = encoders_by_key(keys, maybe)
+    unknown = sorted(set(keys) - encoders.keys())
+    names = ", ".join([*map(write_part, encoders.values()), *unknown])
     if unknown:
         return names, f"name with --encoders all of them, also what made the embeddings {', '.join(unknown)}"
-    return names, shlex.join(write_encoders(list(found.values())))
+    return names, shlex.join(write_encoders(list(encoders.values())))
 
 
 def match_keys(
@@ -104,11 +104,11 @@ def encoders_of(prior: str) -> list[EncoderConfig]:
     """
     folder, dims = _fused_by(prior)
     around = encoders_around(folder)
-    found = encoders_by_key(dims, around)
-    if len(found) < len(dims):
+    encoders = encoders_by_key(dims, around)
+    if len(encoders) < len(dims):
         names, hint = describe_keys(dims, around)
         raise RecipeError(f"the prior {prior} takes the encoders {names}, not all known by name", hint)
-    return list(found.values())
+    return list(encoders.values())
 
 
 def match_prior(prior: str, encoders: Sequence[EncoderConfig]) -> dict[str, str]:

@@ -1,30 +1,191 @@
 """Targets: what encoders give for the stimuli of a split, read from stores or computed at each step."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from math import prod
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.core import console, needs, parts
+from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.memory_estimate import free_bytes
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.memory_estimate import free_bytes, to_device
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
-from brainhive_cli.data.targets.health_checks import warn_of_problems
-from brainhive_cli.data.targets.target_sources import OnlineTargets, Rows, StoreTargets, TargetSource
+from brainhive_cli.data.targets.encoder_groups import (
+    EncoderGroup,
+    alternatives,
+    grouped,
+    shape_of,
+    views_each,
+)
+from brainhive_cli.data.targets.target_stores import open_stores
 from brainhive_cli.models.encoders import EncoderConfig
+
+Rows = NDArray[np.int64]
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class StoreTargets:
+    """Targets read from a store.
+
+    Attributes:
+        values: [N, *shape] on the device, or in a mapped file from which each batch is gathered.
+        done: Whether the stimulus of each row could be decoded, [N].
+        device: Where gathered targets go.
+        others: Further targets of the same stimuli, each like `values`.
+        pixels: Digests of the stimuli's pixels, [N], where the store has them.
+    """
+
+    values: Tensor | StoredRows
+    done: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    device: torch.device = CPU
+    others: tuple[Tensor | StoredRows, ...] = ()
+    pixels: NDArray[np.uint64] | None = None
+
+    @classmethod
+    def of(
+        cls, store: TargetStore, device: torch.device, hold: bool, further: Sequence[TargetStore] = ()
+    ) -> "StoreTargets":
+        """Read a store: all of it onto the device (`hold`), in the store's dtype, or batch by batch.
+
+        Args:
+            store: The store; its own alternatives, where it has that axis, are the source's.
+            device: Where gathered targets go.
+            hold: Copy everything to the device.
+            further: Stores of the same stimuli and shape, whose targets are alternatives too.
+        """
+        arrays: list[StoredRows] = []
+        for each in (store, *further):
+            count = each.alternatives
+            arrays += [each.embedding] if count is None else [each.embedding.column(k) for k in range(count)]
+        values: list[Any] = arrays
+        if hold:
+            values = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
+        return cls(values[0], store.done, device, tuple(values[1:]), store.pixels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one target."""
+        return tuple(self.values.shape[1:])
+
+    @property
+    def alternatives(self) -> int:
+        """How many targets each stimulus has: further stores, five captions, six frames."""
+        return 1 + len(self.others)
+
+    def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
+        """Gather the targets of some rows: float32 [B, *shape], on the device.
+
+        Args:
+            rows: Which stimuli, [B].
+            which: Which alternative of each, [B]; the first when None.
+        """
+        gathered = self._gather(self.values, rows)
+        if which is None:
+            return gathered
+        for place, values in enumerate(self.others, 1):
+            is_this = which == place
+            chosen = rows[is_this] if isinstance(rows, Tensor) else rows[is_this.cpu().numpy()]
+            gathered[is_this] = self._gather(values, chosen)
+        return gathered
+
+    def _gather(self, values: Tensor | StoredRows, rows: Rows | Tensor) -> Tensor:
+        if isinstance(values, Tensor):
+            index = rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
+            return values[to_device(index, values.device)].float()
+        chosen = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
+        return to_device(torch.from_numpy(np.asarray(values[chosen], np.float32)), self.device)
+
+
+@dataclass(frozen=True)
+class OnlineTargets:
+    """Targets computed from the stimulus whenever they are gathered.
+
+    Attributes:
+        stimuli: The stimuli of the split.
+        group: The network, with one or several outputs.
+        name: Which of its outputs.
+        vary: Changes each stimulus before it is preprocessed; None leaves it as it is.
+    """
+
+    stimuli: StimulusSet
+    group: EncoderGroup
+    name: str
+    vary: Callable[[Any], Any] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one target."""
+        return shape_of(self._config, self.group.shapes[self.name], self.stimuli)
+
+    @property
+    def done(self) -> NDArray[np.bool_]:
+        """Every stimulus is taken to be sound: one that is not is an error when it is decoded."""
+        return np.ones(len(self.stimuli), bool)
+
+    @property
+    def alternatives(self) -> int:
+        """How many frames or captions each stimulus has."""
+        return alternatives(self._config, self.stimuli) or 1
+
+    def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
+        """Gather as `StoreTargets` does; raises BadPicture if a stimulus cannot be decoded."""
+        return self.chosen(self.group.encode(self.views(rows, which))[self.name], which)
+
+    def chosen(self, values: Tensor, which: Tensor | None) -> Tensor:
+        """Choose an alternative of what the network gives for `views`: [B, *shape]."""
+        if self.alternatives == 1 or not self._combines:
+            return values
+        return _chosen(values, which)
+
+    def views(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
+        """Decode and preprocess stimuli in this process: [B, 3, H, W].
+
+        Of several frames or captions, one; all of them, [B, K, …], where an output combines them.
+        """
+        read, vary = self._read, self.vary
+        stimuli = (read(row) if vary is None else vary(read(row)) for row in rows.tolist())
+        views = torch.stack([self.group.view(each) for each in stimuli])
+        if self._combines or views_each(self.group.configs[0], self.stimuli) is None:
+            return views
+        return _chosen(views, which)
+
+    @cached_property
+    def _read(self) -> Callable[[int], Any]:
+        """Gives what is encoded of a stimulus; other pictures are looked for once."""
+        return self.group.reader(self.stimuli) or self.stimuli.open
+
+    @property
+    def _config(self) -> EncoderConfig:
+        (config,) = (each for each in self.group.configs if each.name == self.name)
+        return config
+
+    @property
+    def _combines(self) -> bool:
+        return any(config.combines for config in self.group.configs)
+
+
+def _chosen(values: Tensor, which: Tensor | None) -> Tensor:
+    """Choose one of K for each row of [B, K, …]; the first when None."""
+    place = torch.zeros(len(values), dtype=torch.int64) if which is None else which
+    return values[torch.arange(len(values)), place.to(values.device)]
+
+
+TargetSource = StoreTargets | OnlineTargets
+"""What one encoder computes for each stimulus of a split."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +216,7 @@ class Targets:
             hold: Copy all to the device where they fit; else each batch is gathered from the files.
             further: Stores whose targets are alternatives, by the encoder's name (see `open_alternatives`).
         """
-        every = [*stores.values(), *(each for others in further.values() for each in others)]
+        every = [*stores.values(), *chain.from_iterable(further.values())]
         needed = sum(store.embedding.nbytes for store in every) * launch.processes
         if hold and needed > free_bytes(launch.device) / 2:
             console.say(f"the targets need {needed / 1e9:.1f} GB, so they stay on disk")
@@ -85,11 +246,6 @@ class Targets:
                     "name an output that is a vector, or give these targets a head of their own",
                 )
         return {key: prod(shape) for key, shape in self.shapes.items()}
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Stimulus id of each row, [N]."""
-        return next(iter(self.sources.values())).ids
 
     @property
     def done(self) -> NDArray[np.bool_]:
@@ -127,25 +283,25 @@ class Targets:
             views: The stimuli as each of `groups` sees them, [B, 3, H, W] by its name; decoded here if none.
         """
         computed: dict[EncoderGroup, dict[str, Tensor]] = {}
-        found = {}
+        by_key = {}
         for key, source in self.sources.items():
             if isinstance(source, OnlineTargets):
                 group = source.group
                 if group not in computed:
-                    given = (views or {}).get(group.name)
+                    views_of_group = (views or {}).get(group.name)
                     computed[group] = group.encode(
-                        source.views(rows, which.get(key)) if given is None else given
+                        source.views(rows, which.get(key)) if views_of_group is None else views_of_group
                     )
                 values = source.chosen(computed[group][source.name], which.get(key))
-                found[key] = values.clone()  # or it could not be used in training
+                by_key[key] = values.clone()  # or it could not be used in training
             else:
-                found[key] = source.gather(rows, which.get(key))
-        return found
+                by_key[key] = source.gather(rows, which.get(key))
+        return by_key
 
 
 def open_targets(
     dataset: Dataset,
-    made_of: parts.Config,
+    dataset_config: parts.Config,
     split: str,
     encoders: Sequence[EncoderConfig],
     paths: Paths,
@@ -159,7 +315,7 @@ def open_targets(
 
     Args:
         dataset: Whose stimuli.
-        made_of: The data set's Config, for the command line that would embed it.
+        dataset_config: The data set's Config, for the command line that would embed it.
         split: Which of them.
         encoders: One source each.
         paths: Where stores lie.
@@ -178,96 +334,14 @@ def open_targets(
     if compute_missing:
         root = paths.under_home("embeddings")
         stored = [c for c in encoders if target_store.find(root, dataset.name, split, c.name)[0].is_file()]
-    stores = open_stores(dataset, made_of, split, stored, paths, images) if stored else {}
+    stores = open_stores(dataset, dataset_config, split, stored, paths, images) if stored else {}
     sources = Targets.of(stores, launch, keys, hold).sources
     missing = [config for config in encoders if config not in stored]
     for config in missing:
         if config.pictures:  # at each step, the stimulus itself would be seen
-            raise MissingData(f"{config.name} has no store", command("embed", made_of, [config]))
+            raise MissingData(f"{config.name} has no store", command("embed", dataset_config, [config]))
     for group in grouped(missing, "fp32", launch):
         stimuli = images or dataset.images(split)
         for name in group.names:
             sources[(keys or {}).get(name, name)] = OnlineTargets(stimuli, group, name)
     return Targets(sources)
-
-
-def open_stores(
-    dataset: Dataset,
-    made_of: parts.Config,
-    split: str,
-    encoders: Sequence[EncoderConfig],
-    paths: Paths,
-    images: StimulusSet | None = None,
-) -> dict[str, TargetStore]:
-    """Open the stores of several encoders over the same stimuli, by encoder; arguments as `open_targets`."""
-    root, line = paths.under_home("embeddings"), command("embed", made_of, encoders)
-    try:
-        stores = target_store.open_all(root, dataset.name, split, [config.name for config in encoders])
-    except MissingData as error:
-        raise MissingData(error.message, line) from error
-    first = next(iter(stores.values()))
-    with suppress(MissingData):  # the pictures need not be on this machine
-        first.refuse_other_pictures((images or dataset.images(split)).image_ids, line)
-    for other in stores.values():
-        warn_of_problems(other)
-        whose = "{dataset}/{split}".format_map(other.attributes)
-        if whose != f"{dataset.name}/{split}":
-            raise BrainhiveError(
-                f"{other.path} holds embeddings of {whose}, not of {dataset.name}/{split}", f"{line} --again"
-            )
-        if difference := _difference(first, other):
-            raise BrainhiveError(f"{first.path} and {other.path} hold {difference}", f"{line} --again")
-    return stores
-
-
-def store_needs(
-    dataset: Dataset, made_of: parts.Config, split: str, encoders: Sequence[EncoderConfig], paths: Paths
-) -> list[Need]:
-    """List the stores of several encoders; arguments as `open_targets`."""
-    root, given = paths.under_home("embeddings"), (dataset, made_of, split, encoders, paths)
-    files = [target_store.find(root, dataset.name, split, config.name)[0] for config in encoders]
-    return needs.stores(files, partial(open_stores, *given))
-
-
-def _difference(first: TargetStore, other: TargetStore) -> str:
-    """Say how the stimuli of two stores differ; empty if row by row they do not."""
-    if first.image_ids != other.image_ids:
-        is_order = sorted(first.image_ids) == sorted(other.image_ids)
-        return "the same pictures in another order" if is_order else "different pictures"
-    return "" if np.array_equal(first.done, other.done) else "gaps at different pictures"
-
-
-def open_alternatives(
-    alternatives: Mapping[str, Sequence[str]], stores: Mapping[str, TargetStore], paths: Paths
-) -> dict[str, list[TargetStore]]:
-    """Open further stores of the same stimuli.
-
-    Args:
-        alternatives: Names of further stores, by the encoder whose targets they are alternatives of.
-        stores: Its store, by the encoder's name.
-        paths: Where stores lie.
-
-    Raises:
-        MissingData: if a store is missing.
-        BrainhiveError: if one is not of the same stimuli and shape.
-    """
-    if unknown := set(alternatives) - set(stores):
-        raise BrainhiveError(
-            f"train.embedding_alternatives names {', '.join(sorted(unknown))}, which is not fused",
-            f"encoders: {', '.join(stores)}",
-        )
-    further = {}
-    for name, others in alternatives.items():
-        first = stores[name]
-        dataset, split = first.attributes["dataset"], first.attributes["split"]
-        try:
-            opened = target_store.open_all(paths.under_home("embeddings"), dataset, split, others)
-        except MissingData as error:
-            here = sorted(path.stem for path in first.path.parent.glob("*.h5"))
-            raise MissingData(error.message, f"name stores that are there: {', '.join(here)}") from error
-        for other in opened.values():
-            is_alike = first.shape == other.shape
-            if reason := _difference(first, other) or ("" if is_alike else "targets of another shape"):
-                raise BrainhiveError(f"{first.path} and {other.path} hold {reason}", "name another store")
-        further[name] = list(opened.values())
-    return further

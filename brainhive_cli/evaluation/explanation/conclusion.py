@@ -28,7 +28,7 @@ from brainhive_cli.evaluation.explanation.recipe import OF_MODEL
 from brainhive_cli.evaluation.explanation.signal_profiles import Course, explain_similarity, names_of
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.artifact_figures import artifact_figure
-from brainhive_cli.training.alignment.seen_pictures import describe_tested
+from brainhive_cli.training.alignment.learned import describe_tested
 
 FIGURES = "figures"
 """The folder of the run that they lie in."""

@@ -16,8 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.set_up import describe_signals
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.targets import open_stores
-from brainhive_cli.data.trials import open_signals
+from brainhive_cli.data.targets.target_stores import open_stores
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import OF_SENSORS, OF_SIGNALS, OF_VOXELS, Explanation, Recipe
 from brainhive_cli.evaluation.explanation.sensor_space import refuse_unknown_whitening
@@ -26,7 +25,7 @@ from brainhive_cli.reports.signal_figures import require_matplotlib
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.matching_run import RunNeeds
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
-from brainhive_cli.training.alignment.trained_cell import Member
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Job:
     @cached_property
     def encoders(self) -> list[EncoderConfig]:
         """The levels: encoders of the run, and further ones, each once."""
-        own, _ = self.align.made_with[self.align.cells[0].variant]
+        own = self.align.training_settings[self.align.cells[0].variant].encoders
         return list({each.name: each for each in (*own, *self.spec.levels)}.values())
 
     def levels(self, split: str) -> Mapping[str, TargetStore]:
@@ -99,7 +98,7 @@ class Job:
         align = self.align
         found: Mapping[str, TargetStore] = align.once(
             ("levels", split),
-            lambda: open_stores(align.dataset, align.made_of, split, self.encoders, align.paths),
+            lambda: open_stores(align.dataset, align.dataset_config, split, self.encoders, align.paths),
         )
         return found
 
@@ -130,11 +129,11 @@ class Job:
             device: Where the model is.
             align: Another run with the same cells; default: the one that is explained.
         """
-        member = Member.load(align or self.align, cell, device, self.spec.head)
+        member = TrainedCell.load(align or self.align, cell, device, self.spec.head)
         spec = self.spec
         return Reader.open(member, subject, spec.split, self._shown_to_all(member), spec.draws, spec.seed)
 
-    def _shown_to_all(self, member: Member) -> NDArray[np.int64]:
+    def _shown_to_all(self, member: TrainedCell) -> NDArray[np.int64]:
         """Find the rows of the pictures that all subjects were shown and no model learned from, ascending.
 
         Raises:
@@ -142,12 +141,11 @@ class Job:
         """
         return self.align.once(("shown to all", self.spec.split), lambda: self._intersect(member))
 
-    def _intersect(self, member: Member) -> NDArray[np.int64]:
+    def _intersect(self, member: TrainedCell) -> NDArray[np.int64]:
         align, split = self.align, self.spec.split
-        _, signal = align.made_with[member.cell.variant]
         tested, shown = align.tested_pictures(split), []
         for subject in self.subjects:
-            recording = open_signals(align.dataset, align.paths, signal, subject)[split]
+            recording = align.source(member.cell.variant).open(subject)[split]
             rows = member.pictures(split).rows(recording.image_ids)
             rows = rows[rows >= 0]
             shown.append(rows[tested.are_unseen(subject, rows, f"{align.folder.path}")])
@@ -174,7 +172,7 @@ class Job:
         """The way of measuring, with all that a reader must know."""
         align = self.align
         words = [align.mode, align.dataset.name, align.variant]
-        words += [f"zero-shot from {align.origin}"] if align.are_strangers else []
+        words += [f"zero-shot from {align.origin}"] if align.tests_new_subjects else []
         words += [f"head {self.spec.head}"] if self.spec.head else []
         words += describe_signals(align.set_up(self.spec.split))
         return extend_protocol(", ".join(filter(None, words)), align.caveats(self.spec.split))

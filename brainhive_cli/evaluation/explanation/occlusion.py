@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals.windows import inside, window_starts
+from brainhive_cli.data.signals.selection import inside, window_starts
 from brainhive_cli.evaluation.explanation.profiles import Profile, Spans
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.receptive_fields import Columns

@@ -16,7 +16,7 @@ from brainhive_cli.evaluation.explanation.profiles import Labels
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
 from brainhive_cli.measurement.retrieval import ranks_of_all
 from brainhive_cli.measurement.units import Alike, Items
-from brainhive_cli.training.alignment.trained_cell import Member
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Reader:
         shared: One list: the pictures that all subjects were shown, and which of them are alike.
     """
 
-    member: Member
+    member: TrainedCell
     subject: int
     split: str
     selection: Selection
@@ -42,7 +42,7 @@ class Reader:
 
     @classmethod
     def open(
-        cls, member: Member, subject: int, split: str, shared: NDArray[np.int64], draws: int, seed: int
+        cls, member: TrainedCell, subject: int, split: str, shared: NDArray[np.int64], draws: int, seed: int
     ) -> Self:
         """Open the signals; the labels are permuted alike for all cells and subjects.
 
@@ -68,7 +68,7 @@ class Reader:
     @cached_property
     def signal(self) -> Tensor:
         """[N, C, T] repetitions averaged."""
-        return torch.from_numpy(self.member.averaged(self.subject, self.split).signal)
+        return torch.from_numpy(self.member.responses(self.subject, self.split).signal)
 
     @cached_property
     def baseline(self) -> Tensor:
@@ -78,7 +78,7 @@ class Reader:
     @cached_property
     def space(self) -> SensorSpace:
         """The same in sensor space, where mixing is undone."""
-        learned, _ = self.member.training_selection(self.subject)
+        learned, _ = self.member.selection(self.subject, "train", is_tested=False)
         return SensorSpace.of(self.selection, learned, self.signal.numpy(), self.baseline.numpy())
 
     @property
@@ -137,7 +137,7 @@ class Reader:
         return (F.normalize(tokens.float(), dim=1) * targets.to(tokens.device)).sum(1)
 
 
-def units_of(member: Member, split: str, rows: NDArray[np.int64]) -> Items:
+def units_of(member: TrainedCell, split: str, rows: NDArray[np.int64]) -> Items:
     """Say which of the pictures of some rows [n] are alike: one list, of image ids."""
     store, dataset = member.pictures(split), member.align.dataset
     ids = [store.image_ids[row] for row in rows]

@@ -42,7 +42,7 @@ def explain_signals(reader: Reader, train: Levels, test: Levels, spec: Explanati
 def _encode(
     reader: Reader, train: Levels, test: Levels, spec: Explanation, found: Found
 ) -> dict[str, Profile]:
-    learned, rows = reader.member.training_selection(reader.subject)
+    learned, rows = reader.member.selection(reader.subject, "train", is_tested=False)
     names, unknown = names_of(reader)
     measured = _averages(reader.selection, bool(unknown))  # [N, E, T]
     device = reader.member.model.device
@@ -201,7 +201,7 @@ def _halves(
     """Correlate the distances of the even and the odd repetitions, at each place."""
     if reader.selection.repetitions.min() < 2:
         return None
-    single = reader.member.with_single(reader.subject, reader.split)
+    single = reader.member.responses(reader.subject, reader.split, with_single=True)
     assert single.single is not None and single.counts is not None
     trials = np.asarray(single.single)  # [N, R, C, T]
     there = np.arange(trials.shape[1]) < single.counts[:, None]  # [N, R]

@@ -33,7 +33,7 @@ def decode_parts(reader: Reader, window: Window, alpha: float | None) -> dict[st
     else:
         regions = regions_of(reader)
         parts = (lambda signal, some=list(places): signal[:, some] for places in regions.values())
-    train = reader.member.training(reader.subject)
+    train = reader.member.responses(reader.subject, "train", is_tested=False)
     learned = torch.from_numpy(train.signal)
     rows, place = np.unique(train.stimulus, return_inverse=True)
     targets = reader.member.images("train", rows)[torch.from_numpy(place)]  # [n, D]

@@ -14,14 +14,14 @@ from brainhive_cli.evaluation.reconstruction.stimulus_heads import StimulusHeads
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
-from brainhive_cli.training.alignment.trained_cell import Member
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 Source = Literal["brain", "images", "shuffled", "zeroed", "mean_embedding", "nearest", "mean", "still"]
 """From the last three nothing is generated: media of the training set, and stills of the brain's clips (see
 `baselines`)."""
 TRAIN = "train"
 """The split whose embeddings are averaged, and whose pictures are baselines."""
-OF_NO_CELL: tuple[Source, ...] = ("images", "zeroed", "mean_embedding")
+CELL_INDEPENDENT: tuple[Source, ...] = ("images", "zeroed", "mean_embedding")
 """Sources without a brain model: they are generated once for all cells."""
 
 
@@ -31,7 +31,7 @@ class DecodedSet:
 
     Attributes:
         source: Where they come from.
-        cell: Whose brain model decoded them; None for those `OF_NO_CELL`.
+        cell: Whose brain model decoded them; None for those `CELL_INDEPENDENT`.
         subject: Whose signals; None where there are none.
         image_ids: The items, [N].
         origin_ids: The image id of the signal or stimulus that each row comes from: another item's if
@@ -84,7 +84,7 @@ class DecodedSet:
 
 def of_brain(align: AlignRun, cell: Cell, subject: int, split: str, device: torch.device) -> DecodedSet:
     """Decode all signals of a subject in a split, by a cell's brain model."""
-    member = Member.load(align, cell, device)
+    member = TrainedCell.load(align, cell, device)
     decoded, rows = member.decoded(subject, split)
     image_ids = member.pictures(split).image_ids
     ids = [image_ids[row] for row in rows]

@@ -20,7 +20,7 @@ from brainhive_cli.core.sweep import of_variant, variants
 from brainhive_cli.data.datasets import StimulusSet, files_of, images_for_plan
 from brainhive_cli.evaluation.reconstruction.annotations import of_decoded, of_stimulus
 from brainhive_cli.evaluation.reconstruction.baselines import BASELINES, DEFAULT, Baselines
-from brainhive_cli.evaluation.reconstruction.conditions import OF_NO_CELL, TRAIN, DecodedSet, Source
+from brainhive_cli.evaluation.reconstruction.conditions import CELL_INDEPENDENT, TRAIN, DecodedSet, Source
 from brainhive_cli.evaluation.reconstruction.evaluation import Stimuli
 from brainhive_cli.evaluation.reconstruction.folders import MatchedFolders, digest_of, pictures_in
 from brainhive_cli.evaluation.reconstruction.generated import GeneratedSet
@@ -107,7 +107,7 @@ class Job:
         align = find(recipe.align_run, *given)
         refuse_sweep(align)
         if align.is_model and fused is not None:
-            (encoders, _), cell = align.made_with[""], align.cells[0]
+            (encoders, _), cell = align.training_settings[""], align.cells[0]
             model = align.model(cell, torch.device("cpu"))
             check_tokens(model, encoders, align.folder.path, fused, source, recipe.paths, recipe.dataset)
 
@@ -282,7 +282,7 @@ class Job:
         items = len(self._images)
         items = min(items, recipe.items or items)
         generated = {*self.sources} - {*BASELINES}
-        sets = sum(1 if source in OF_NO_CELL else cells for source in generated)
+        sets = sum(1 if source in CELL_INDEPENDENT else cells for source in generated)
         if "mean_embedding" in generated and not self.is_plan:
             self.align.stores(TRAIN)  # which are averaged
         return sets * items * recipe.repeats, items, sets

@@ -22,7 +22,7 @@ from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.fusers.concatenation import Concatenation
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
-from brainhive_cli.training.alignment.trained_cell import Member
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 ANY_PX = 512
 """A size that every autoencoder has; the channels of its latents do not depend on it."""
@@ -108,7 +108,7 @@ class FromTokens:
     @cached_property
     def autoencoder(self) -> EncoderConfig:
         """The encoder whose embeddings are latents."""
-        encoders, _ = self.align.made_with[self.align.cells[0].variant]
+        encoders, _ = self.align.training_settings[self.align.cells[0].variant]
         found = [config for config in encoders if config.encodes_latents]
         if len(found) != 1:
             raise BrainhiveError(
@@ -123,7 +123,7 @@ class FromTokens:
             values = np.asarray(store.embedding[store.rows(decoded_set.image_ids)], np.float32)
             return dict(zip(decoded_set.image_ids, torch.from_numpy(values).flatten(1), strict=True))
         device = next(iter(decoded_set.decoded.tensors.values())).device
-        member = Member.load(self.align, self._cell(decoded_set), device)
+        member = TrainedCell.load(self.align, self._cell(decoded_set), device)
         decoded, rows = member.decoded(decoded_set.subject, self.split)
         latents = F.normalize(self._predicted(decoded.tensors, member), dim=1) * self._length
         return dict(zip([store.image_ids[row] for row in rows], latents, strict=True))
@@ -140,7 +140,7 @@ class FromTokens:
         seed = decoded_set.cell.seed
         return next((cell for cell in matching if cell.seed == seed), matching[0])
 
-    def _predicted(self, decoded: Mapping[str, Tensor], member: Member) -> Tensor:
+    def _predicted(self, decoded: Mapping[str, Tensor], member: TrainedCell) -> Tensor:
         """Find the predicted latents [N, D]: a head of their own, or their part of a concatenated token."""
         keys, fuser, layout = self.autoencoder.known_as, member.model.fuser, member.model.layout
         for name, head in layout.heads.items():

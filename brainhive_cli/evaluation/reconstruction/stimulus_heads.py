@@ -63,7 +63,7 @@ class StimulusHeads:
         Raises:
             BrainhiveError: if the prior fuses embeddings of other encoders; it names both.
         """
-        encoders, _ = align.made_with[align.cells[0].variant]
+        encoders, _ = align.training_settings[align.cells[0].variant]
         fuser = prior.fuser
         if fuser is not None:
             keys = match_keys(encoders, prior.dims, "the prior")

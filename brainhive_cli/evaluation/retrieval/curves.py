@@ -9,7 +9,7 @@ from torch import Tensor
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.augmentation import Augment, mix_repetitions, shuffle_repetitions
-from brainhive_cli.data.signals.windows import inside, window_starts
+from brainhive_cli.data.signals.selection import inside, window_starts
 from brainhive_cli.evaluation.retrieval.ensembles import Ensemble
 from brainhive_cli.evaluation.retrieval.rankings import Gallery, Places
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Sliding
@@ -76,7 +76,7 @@ def over_time(
         RecipeError: if the window is wider than the signal.
     """
     signals, _ = ensemble.signals(subject, split)
-    times_ms = [member.times_ms(subject, split) for member in ensemble.members]
+    times_ms = [1000 * np.array(member.responses(subject, split).times_s) for member in ensemble.members]
     rest = [torch.from_numpy(member.mean_training_signal(subject)) for member in ensemble.members]
     curve = {}
     for start_ms in window_starts(times_ms[0], sliding.width_ms, sliding.step_ms):

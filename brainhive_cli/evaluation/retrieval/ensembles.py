@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.responses import Responses
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
-from brainhive_cli.training.alignment.trained_cell import Member
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 Group = tuple[Cell, ...]
 """Cells that are averaged, one of each run; the first one's name stands for all."""
@@ -27,14 +27,14 @@ class Ensemble:
     Unit tokens concatenated have the mean of their cosines as cosine, so an ensemble has tokens too.
     """
 
-    members: tuple[Member, ...]
+    members: tuple[TrainedCell, ...]
 
     @classmethod
     def load(
         cls, runs: Sequence[AlignRun], cells: Group, device: torch.device, head: str | None = None
     ) -> Self:
         """Load one cell of each run, to be compared by a head; None leaves it to the models."""
-        return cls(tuple(Member.load(*pair, device, head) for pair in zip(runs, cells, strict=True)))
+        return cls(tuple(TrainedCell.load(*pair, device, head) for pair in zip(runs, cells, strict=True)))
 
     @property
     def cell(self) -> Cell:
@@ -63,7 +63,7 @@ class Ensemble:
 
     def signals(self, subject: int, split: str) -> tuple[list[Tensor], NDArray[np.int64]]:
         """Open a subject's averaged signals: [N, C, T] as each member takes them, and pictures' rows [N]."""
-        found = [member.averaged(subject, split) for member in self.members]
+        found = [member.responses(subject, split) for member in self.members]
         kept = [self._are_tested(trials, subject, split) for trials in found]
         signals = [torch.from_numpy(trials.signal[rows]) for trials, rows in zip(found, kept, strict=True)]
         return signals, found[0].stimulus[kept[0]]
@@ -72,18 +72,18 @@ class Ensemble:
         """Open a subject's single trials: [N, R, C, T] as each member takes them, and how many of R [N]."""
         signals, counts = [], np.empty(0, np.int64)
         for member in self.members:
-            trials = member.with_single(subject, split)
+            trials = member.responses(subject, split, with_single=True)
             assert trials.single is not None and trials.counts is not None
             kept = self._are_tested(trials, subject, split)
             signals.append(torch.from_numpy(trials.single[kept]))
             counts = trials.counts[kept]
         return signals, torch.from_numpy(counts)
 
-    def _are_tested(self, trials: Trials, subject: int, split: str) -> NDArray[np.bool_]:
+    def _are_tested(self, trials: Responses, subject: int, split: str) -> NDArray[np.bool_]:
         """Find the signals [N] of pictures that all members have an embedding of and none has seen."""
         are_tested = np.isin(trials.stimulus, self.rows(split))
         for member in self.members:
-            are_tested &= np.isin(trials.stimulus, member.averaged(subject, split).stimulus)
+            are_tested &= np.isin(trials.stimulus, member.responses(subject, split).stimulus)
         return are_tested
 
     def tokens(self, subject: int, signals: Sequence[Tensor]) -> Tensor:

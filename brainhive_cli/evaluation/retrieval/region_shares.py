@@ -12,7 +12,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import Metric, by_name, scope
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.training.alignment.trained_cell import Member
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 REGIONS = "regions"
 """The first part of its scopes."""
@@ -35,7 +35,7 @@ class RegionShares:
     shares: Mapping[str, Mapping[str, list[float]]]
 
     @classmethod
-    def measure(cls, member: Member, subject: int, split: str) -> Self:
+    def measure(cls, member: TrainedCell, subject: int, split: str) -> Self:
         """Replace the voxels of each region by their mean over training signals, and predict again.
 
         A share is the squared change of a head's prediction, over that with all voxels replaced: 0 where the
@@ -44,7 +44,7 @@ class RegionShares:
         Raises:
             RecipeError: if the signals are not of voxels.
         """
-        trials = member.averaged(subject, split)
+        trials = member.responses(subject, split)
         regions = {name: places for name, places in trials.regions.items() if places}
         if not regions:
             raise RecipeError("region_shares is of voxels in regions, which the signals have not", "leave it")

@@ -24,7 +24,7 @@ from brainhive_cli.measurement.retrieval import chance_of_precision, summarise
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.seen_pictures import describe_tested
+from brainhive_cli.training.alignment.learned import describe_tested
 from brainhive_cli.training.alignment.trained import AlignRun
 
 BACKWARD = "backward"
@@ -136,7 +136,7 @@ def protocol_of(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
     """Name the way of measuring, with all that a reader must know."""
     first = runs[0]
     words = [" + ".join(dict.fromkeys(run.mode for run in runs)), first.dataset.name]
-    words += [f"zero-shot from {first.origin}"] if first.are_strangers else []
+    words += [f"zero-shot from {first.origin}"] if first.tests_new_subjects else []
     words += [run.variant for run in runs if run.variant]
     words += [f"mean of {len(runs)} runs"] if len(runs) > 1 else []
     words += [f"head {spec.head}"] if spec.head else []

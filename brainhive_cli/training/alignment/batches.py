@@ -13,10 +13,10 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import to_device
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.signal_bank import Rows, SignalBank, averages_of
+from brainhive_cli.data.responses import Responses, Rows, Signals
 from brainhive_cli.data.signals.augmentation import augment, mix_repetitions, shuffle_repetitions
+from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.mixing import Mixing
 from brainhive_cli.training.alignment.learned import Learned
@@ -24,31 +24,116 @@ from brainhive_cli.training.alignment.settings import Train
 
 
 @dataclass(frozen=True)
+class SignalBank:
+    """Signals of several subjects, one after the other, from which rows are gathered.
+
+    Subjects of one width are gathered together; where widths differ, each by itself.
+
+    Attributes:
+        signals: [N_subject, ...] a subject, on the device or mapped.
+        stored: The file of each subject's signals that are mapped, by the subject's place.
+        first: Row of each subject's first signal.
+        stimulus: [N] row of each signal's stimulus, on the device.
+        subject: [N] subject index, on the device.
+    """
+
+    signals: list[Tensor]
+    stored: dict[int, StoredRows]
+    first: Rows
+    stimulus: Tensor
+    subject: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        signals: Sequence[Signals],
+        stimuli: Sequence[Rows],
+        device: torch.device,
+        are_single: bool = False,
+    ) -> "SignalBank":
+        """Put signals on the device, unless they are mapped.
+
+        Args:
+            signals: [N_subject, …] of each subject.
+            stimuli: Row of each signal's stimulus, of each subject.
+            device: Where gathered signals go.
+            are_single: Whether they are [N_subject, R, …], of which each repetition is a signal by itself.
+        """
+        tensors = [_tensor(signal, device) for signal in signals]
+        if are_single:
+            tensors = [signal.flatten(0, 1) for signal in tensors]
+        counts = [len(signal) for signal in tensors]
+        return cls(
+            tensors,
+            {place: signal for place, signal in enumerate(signals) if isinstance(signal, StoredRows)},
+            np.cumsum([0, *counts[:-1]]),
+            torch.from_numpy(np.concatenate(stimuli)).to(device),
+            torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device),
+        )
+
+    def split(self, rows: Rows) -> list[Rows]:
+        """Split ascending rows into those that `gather` takes together: all, or one subject's each."""
+        if len({signal.shape[1:] for signal in self.signals}) == 1:
+            return [rows]
+        return [each for each in np.split(rows, np.searchsorted(rows, self.first[1:])) if len(each)]
+
+    def gather(self, rows: Rows) -> Tensor:
+        """Gather the signals of ascending rows of one width: [B, ...], on the device."""
+        ends = [*np.searchsorted(rows, self.first), len(rows)]
+        every = zip(range(len(self.signals)), self.first, ends, ends[1:], strict=False)
+        spans = [span for span in every if span[2] < span[3]]
+        shape = self.signals[spans[0][0] if spans else 0].shape[1:]
+        gathered = torch.empty((len(rows), *shape), device=self.signals[0].device)
+        for place, first, start, stop in spans:
+            signal, chosen = self.signals[place], rows[start:stop] - first
+            if stored := self.stored.get(place):
+                stored.verify(chosen // (len(signal) // len(stored)))  # where a row holds R signals, that row
+            index = to_device(torch.from_numpy(chosen), signal.device)
+            torch.index_select(signal, 0, index, out=gathered[start:stop])
+        return to_device(gathered, self.stimulus.device)
+
+
+def _tensor(signal: Signals, device: torch.device) -> Tensor:
+    if not isinstance(signal, StoredRows):
+        return torch.from_numpy(signal).to(device)
+    values = signal.values
+    if isinstance(values, np.memmap):  # copy-on-write, since torch warns of read-only arrays
+        values = np.memmap(str(values.filename), np.float32, "c", values.offset, values.shape)
+    return torch.from_numpy(values)
+
+
+def averages_of(responses: Sequence[Responses], device: torch.device) -> SignalBank:
+    """Lay out the averaged signals of several subjects."""
+    stimuli = [each.stimulus for each in responses]
+    return SignalBank.of([each.signal for each in responses], stimuli, device)
+
+
+@dataclass(frozen=True)
 class CellData:
     """What one cell learns from.
 
     Attributes:
-        trials: Signals by subject; the place in the list is the subject index.
-        images: Targets of all pictures, by the fuser's key.
+        responses: Signals by subject; the place in the list is the subject index.
+        targets: Targets of all stimuli, by the fuser's key.
         held_out: [M] whether the picture's concept is kept for validation.
         fuser: A prior's frozen fusion encoder, or None.
         starts: What a stage of the training starts from, by the stage's number.
-        tested: Test signals by subject, with `tested_images`; only where the test selects the epoch.
+        tested: Test signals by subject, with `tested_targets`; only where the test selects the epoch.
         learned: What the model folder records of all this, without what selects the epoch.
         repetitions: A training sample is the average of a stimulus's trials, each single trial, or an average
-            of `random_k` trials at random. Trials' single repetitions are used where they are given.
+            of `random_k` trials at random. Responses' single repetitions are used where they are given.
         augmented: Further targets, by name, of augmented pictures; computed at each step.
         alike: Which pictures are, by their rows.
         epoch_trials: Samples of an epoch, as many of each subject in every step; None: each sample once.
     """
 
-    trials: list[Trials]
-    images: Targets
+    responses: list[Responses]
+    targets: Targets
     held_out: NDArray[np.bool_]
     fuser: nn.Module | None
     starts: Mapping[int, Sequence[Any]] = field(default_factory=dict)
-    tested: list[Trials] | None = None
-    tested_images: Targets | None = None
+    tested: list[Responses] | None = None
+    tested_targets: Targets | None = None
     learned: Learned = field(default_factory=Learned)
     repetitions: Literal["average", "single", "random"] = "average"
     random_k: int = 2
@@ -59,7 +144,7 @@ class CellData:
     @property
     def has_validation(self) -> bool:
         """Whether a subject saw a picture of a held-out concept."""
-        shown = [trials.stimulus[trials.stimulus >= 0] for trials in self.trials]
+        shown = [each.stimulus[each.stimulus >= 0] for each in self.responses]
         return any(self.held_out[rows].any() for rows in shown)
 
 
@@ -70,22 +155,26 @@ class Batch:
     Attributes:
         parts: Micro-batches: signals [B_part, C, T] and subject indices [B_part]. One holds all B rows where
             subjects have one width; else there is one for each subject in the step.
-        images: Targets [B, ...] by the fuser's key, in the order of the micro-batches.
+        targets: [B, ...] by the fuser's key, in the order of the micro-batches.
         mixing: How the signals of the whole batch, over all processes, were mixed; None when they were not.
         augmented: Targets [B, *shape] of augmented pictures, by name.
     """
 
     parts: list[tuple[Tensor, Tensor]]
-    images: dict[str, Tensor]
+    targets: dict[str, Tensor]
     mixing: Mixing | None
     augmented: dict[str, Tensor] = field(default_factory=dict)
 
     def predict(self, model: Callable[[Tensor, Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Let a model predict its heads of each micro-batch; join them in the order of the targets."""
-        found = [model(*part) for part in self.parts]
-        if len(found) == 1:
-            return found[0]
-        return {head: torch.cat([each[head] for each in found]) for head in found[0]}
+        return join_parts([model(*part) for part in self.parts])
+
+
+def join_parts(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Join tensors of the micro-batches of a batch, by name."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 class Batches:
@@ -99,17 +188,17 @@ class Batches:
     """
 
     def __init__(self, data: CellData, train: Train, mix_alpha: float, launch: Launch) -> None:
-        self.images, self.augmented = data.images, data.augmented
+        self.targets, self.augmented = data.targets, data.augmented
         self.augment, self.mix_alpha, self.launch = train.augment, mix_alpha, launch
         self.mix_share = 1.0
-        self.rate_hz = data.trials[0].rate_hz
+        self.rate_hz = data.responses[0].rate_hz
         self.random_k = data.random_k if data.repetitions == "random" else None
-        self.averages = averages_of(data.trials, launch.device)
+        self.averages = averages_of(data.responses, launch.device)
         self.samples, self.counts = _samples(data, self.averages, launch.device)
         stimulus = self.samples.stimulus.cpu().numpy()
         self.rows = np.flatnonzero((stimulus >= 0) & ~data.held_out[stimulus])
         whose = self.samples.subject.cpu().numpy()[self.rows]
-        self.rows_of = [self.rows[whose == place] for place in range(len(data.trials))]
+        self.rows_of = [self.rows[whose == place] for place in range(len(data.responses))]
         whole, rest = divmod(len(self.rows), train.batch_size)
         self.steps = whole + (rest > 0 and train.last_batch != "drop")
         self.share: int | None = None  # of each subject in a step
@@ -160,12 +249,12 @@ class Batches:
         The seed decides, with this process's rank, what is random.
         """
         # sorted, so that a subject's signals lie together, and a mapped file is read forwards
-        own: Rows = self.launch.shard(np.sort(rows))  # type: ignore[arg-type,assignment]
+        shard: Rows = self.launch.shard(np.sort(rows))  # type: ignore[arg-type,assignment]
         generator = self._generator(seed, self.launch.rank)
-        drawn = [self._signals(each, generator) for each in self.samples.split(own)]
-        index = to_device(torch.from_numpy(own), self.launch.device)
+        drawn = [self._signals(each, generator) for each in self.samples.split(shard)]
+        index = to_device(torch.from_numpy(shard), self.launch.device)
         stimulus, mixing = self.samples.stimulus[index], None
-        images = self._images(stimulus, generator)
+        targets = self._targets(stimulus, generator)
         augmented = {} if self.augmented is None else self.augmented.gather(stimulus)
         subjects = self.samples.subject[index].split([len(each) for each in drawn])
         if self.mix_alpha:
@@ -173,7 +262,7 @@ class Batches:
             own_mixings = mixings[self.launch.rank]
             drawn = [each.mix(signal) for each, signal in zip(own_mixings, drawn, strict=True)]
             mixing = _joined([each for of_rank in mixings for each in of_rank])
-        return Batch(list(zip(drawn, subjects, strict=True)), images, mixing, augmented)
+        return Batch(list(zip(drawn, subjects, strict=True)), targets, mixing, augmented)
 
     def _generator(self, *seeds: int) -> torch.Generator:
         return torch.Generator(self.launch.device).manual_seed(derive_seed(*seeds))
@@ -195,13 +284,13 @@ class Batches:
             signal = mix_repetitions(signal, counts, self.augment, generator)
         return augment(signal, self.augment, self.rate_hz, generator)
 
-    def _images(self, stimulus: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def _targets(self, stimulus: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Gather targets; where a stimulus has several, one is drawn."""
         which = {
             key: torch.randint(count, stimulus.shape, generator=generator, device=stimulus.device)
-            for key, count in self.images.alternatives.items()
+            for key, count in self.targets.alternatives.items()
         }
-        return self.images.gather(stimulus, which=which)
+        return self.targets.gather(stimulus, which=which)
 
 
 def _samples(data: CellData, averages: SignalBank, device: torch.device) -> tuple[SignalBank, Tensor | None]:
@@ -209,16 +298,16 @@ def _samples(data: CellData, averages: SignalBank, device: torch.device) -> tupl
 
     Or all trials of each stimulus [N, R, C, T], and then also how many of R there are [N].
     """
-    single = [each.single for each in data.trials if each.single is not None]
-    counts = [each.counts for each in data.trials if each.counts is not None]
-    pictures = [each.stimulus for each in data.trials]
+    single = [each.single for each in data.responses if each.single is not None]
+    counts = [each.counts for each in data.responses if each.counts is not None]
+    stimuli = [each.stimulus for each in data.responses]
     if not single:
         return averages, None
     if data.repetitions != "single":
-        return SignalBank.of(single, pictures, device), torch.from_numpy(np.concatenate(counts)).to(device)
+        return SignalBank.of(single, stimuli, device), torch.from_numpy(np.concatenate(counts)).to(device)
     shown = [
-        np.where(np.arange(each.shape[1]) < count[:, None], stimulus[:, None], -1).ravel()
-        for each, count, stimulus in zip(single, counts, pictures, strict=True)
+        np.where(np.arange(signal.shape[1]) < count[:, None], stimulus[:, None], -1).ravel()
+        for signal, count, stimulus in zip(single, counts, stimuli, strict=True)
     ]
     return SignalBank.of(single, shown, device, are_single=True), None
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.signal_stores import chosen_subjects
+from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.training.alignment.recipe import Recipe
 
 
@@ -36,15 +36,15 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset, is_expected: bool
     """
     cells = []
     for label, recipe in variants.items():
-        stores = dataset, recipe.paths, recipe.signal.name
-        subjects = tuple(chosen_subjects(*stores, recipe.subjects, is_expected))
+        source = SignalSource(dataset, recipe.paths, recipe.signal)
+        subjects = tuple(source.choose_subjects(recipe.subjects, is_expected))
         groups: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
             (f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects
         ]
         if recipe.mode == "joint":
             groups = [("all", subjects, subjects)]
         elif recipe.mode == "inter":
-            among = chosen_subjects(*stores, recipe.trained_on, is_expected)
+            among = source.choose_subjects(recipe.trained_on, is_expected)
             groups = [
                 (name, tuple(other for other in among if other not in tested), tested)
                 for name, _, tested in groups

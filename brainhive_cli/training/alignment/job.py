@@ -1,39 +1,46 @@
 """The job of train-align: a recipe, resolved once into what `plan` prints and `run` does."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.memory_estimate import in_words
 from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variants
-from brainhive_cli.data import signal_stores as signals
 from brainhive_cli.data.datasets import Dataset, files_of, images_for_plan
+from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import shape_of
 from brainhive_cli.data.targets.encoder_keys import match_prior
-from brainhive_cli.data.targets.targets import open_stores, store_needs
-from brainhive_cli.models import priors
+from brainhive_cli.data.targets.target_stores import open_stores, store_needs
+from brainhive_cli.models import backbones, priors
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.models.heads import FUSED, Head
+from brainhive_cli.models.heads import FUSED, Head, Heads
 from brainhive_cli.models.priors import Description
+from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.cells import Cell, cells_of
-from brainhive_cli.training.alignment.finetune import Source, inherit
+from brainhive_cli.training.alignment.finetune import find_source, inherit, model_for
 from brainhive_cli.training.alignment.layout import tokens_of
 from brainhive_cli.training.alignment.matching_run import as_inherited
-from brainhive_cli.training.alignment.memory import memory_of_weights
+from brainhive_cli.training.alignment.optimisation import is_below
 from brainhive_cli.training.alignment.published import compared_with_published
 from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.set_ups import describe_run, tested_recordings
+from brainhive_cli.training.alignment.set_ups import describe_run
 from brainhive_cli.training.alignment.starts import Start, needs_of, starts_of
+from brainhive_cli.training.alignment.trained import AlignRun
 from brainhive_cli.training.alignment.validation import describe_held_out
 
+TRAINED_BYTES, HELD_BYTES = 16, 4
+"""Of a weight in float32: with its gradient and AdamW's two moments, and alone."""
 VIEW = re.compile(r"-view-(\d+)$")
 """In the name of a store: the one view that is encoded."""
 
@@ -51,9 +58,13 @@ class Job:
     is_plan: bool = False
 
     @cached_property
-    def source(self) -> Source:
+    def fine_tuned(self) -> AlignRun:
         """The run that is fine-tuned."""
-        return Source.find(self.given)
+        return find_source(self.given)
+
+    def source(self, recipe: Recipe) -> SignalSource:
+        """Return the signals of a variant."""
+        return SignalSource(self.dataset, self.recipe.paths, recipe.signal)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -61,7 +72,7 @@ class Job:
         if self.given.mode != "finetune":
             return self.given
         try:
-            return inherit(self.given, self.source)
+            return inherit(self.given, self.fine_tuned)
         except MissingData:
             if not self.is_plan or not self.given.finetune.trained_by:
                 raise
@@ -125,8 +136,8 @@ class Job:
         recipe = self.recipe
         if recipe.mode == "finetune":
             run = self.given.finetune.run or self.given.finetune.trained_by or "train-align"
-            yield Need.of(f"run {run}", lambda: self.source, key=run)
-        yield from signals.signal_needs(self.dataset, recipe.paths, recipe.signal, self.subjects)
+            yield Need.of(f"run {run}", lambda: self.fine_tuned, key=run)
+        yield from self.source(recipe).needs(self.subjects)
         yield from store_needs(self.dataset, recipe.dataset, "train", self._stored, recipe.paths)
         for online in [each for each in recipe.encoders if each not in recipe.stored_encoders]:
             yield from [*online.needs(), *files_of(self.dataset, "train", online.encodes)]
@@ -156,13 +167,13 @@ class Job:
         Raises:
             RecipeError: if a variant has another fuser or width of the token than its prior.
         """
-        found = {}
+        described = {}
         for each in self.variants.values():
             if each.prior:
-                found[each.prior] = prior = priors.describe(each.prior)
+                described[each.prior] = prior = priors.describe(each.prior)
                 match_prior(each.prior, each.fused_encoders)
                 _refuse_other_sizes(each, {**prior.fuser, "dropout": each.train.prior_dropout})
-        return found
+        return described
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -172,25 +183,28 @@ class Job:
     @cached_property
     def signal(self) -> str:
         """Size of the signals, and what is still to be written, in words."""
-        given = (self.dataset, self.recipe.paths)
-        signals.chosen_subjects(*given, self.recipe.signal.name, self.subjects)
-        signals.require_signals(*given, self.recipe.signal, self.subjects)
+        source = self.source(self.recipe)
+        source.choose_subjects(self.subjects)
+        source.require(self.subjects)
         self._refuse_absent_sessions()
-        sections = {repr(each.signal): each.signal for each in self.variants.values()}
-        sizes = [signals.size_up(*given, each, self.subjects) for each in sections.values()]
+        sections = {repr(each.signal): each for each in self.variants.values()}
+        sizes = [self.source(each).store_size(self.subjects) for each in sections.values()]
         (count, most, channels, samples), to_write = sizes[0]
-        kept = 1 if self.recipe.signal.repetitions == "average" else 1 + most
-        held = 4 * kept * count * channels * samples * max(len(cell.trained_on) for cell in self.cells)
+        copies = 1 if self.recipe.signal.repetitions == "average" else 1 + most
+        most_subjects = max(len(cell.trained_on) for cell in self.cells)
+        size_gb = 4 * copies * count * channels * samples * most_subjects / 1e9
         stores = f"signal stores: {console.size(to_write)} to write" if to_write else "signal stores: done"
-        return f"{count}×{most}×{channels}×{samples}; a cell holds at most {held / 1e9:.2g} GB; {stores}"
+        return f"{count}×{most}×{channels}×{samples}; a cell holds at most {size_gb:.2g} GB; {stores}"
 
     @cached_property
     def targets(self) -> str:
         """The priors, in words; they are loaded, so that a damaged one is found."""
         for reference in self.priors:
             priors.load(reference)
-        own = {True: "a fuser of its own", False: "what encoders give"}
-        return ", ".join(dict.fromkeys(each.prior or own[each.is_fused] for each in self.variants.values()))
+        makers = {True: "a fuser of its own", False: "what encoders give"}
+        return ", ".join(
+            dict.fromkeys(each.prior or makers[each.is_fused] for each in self.variants.values())
+        )
 
     def work(self, cells: Sequence[Cell]) -> Work:
         """Count what it takes to train some cells."""
@@ -210,8 +224,8 @@ class Job:
         starts = starts_of(recipe.train.starts, cell, recipe.paths, recipe.backbone)
         if recipe.mode == "finetune":
             is_same = recipe.finetune.run == self.recipe.finetune.run
-            source = self.source if is_same else Source.find(recipe)
-            starts[0] = (Start(source.model_for(cell)),)
+            source = self.fine_tuned if is_same else find_source(recipe)
+            starts[0] = (Start(model_for(source, cell)),)
         return starts
 
     @cached_property
@@ -248,7 +262,7 @@ class Job:
         """Create the signal stores that are missing."""
         for each in self.variants.values():
             needed = self.subjects if each.train.selection == "test" else self.trained_on
-            signals.prepare_signals(self.dataset, self.recipe.paths, each.signal, needed, launch)
+            self.source(each).prepare(needed, launch)
         self._refuse_absent_sessions()
 
     def _refuse_absent_sessions(self) -> None:
@@ -256,11 +270,9 @@ class Job:
         for cell in self.cells:
             recipe = self.variants[cell.variant]
             count = recipe.finetune.sessions or 0
-            for subject in cell.trained_on if count else ():
-                given = (self.dataset, recipe.paths, recipe.signal, subject)
-                if not signals.store_path(*given).is_file():
-                    continue
-                sessions = signals.open_signals(*given)["train"].sessions
+            trained_on = cell.trained_on if count else ()
+            for subject, recording in self.source(recipe).recordings(trained_on, "train").items():
+                sessions = recording.sessions
                 most = 0 if sessions is None else int(sessions.max(initial=-1)) + 1
                 if most < count:
                     known = f"have {most}" if most else "do not say which trial is of which"
@@ -275,9 +287,9 @@ class Job:
         set_ups, published = [], {}
         for label, each in self.variants.items():
             tested = sorted({s for cell in self.cells if cell.variant == label for s in cell.tested_on})
-            stores = (self.dataset, self.recipe.paths, each.signal, tested)
+            source = self.source(each)
             try:
-                recordings, caveats = tested_recordings(*stores, "test"), signals.caveats_of_signals(*stores)
+                recordings, caveats = source.recordings(tested, "test"), source.caveats(tested)
                 set_up = describe_run(each, self.dataset, recordings, tested)
             except BrainhiveError as error:  # of signals of the test, for which no training is thrown away
                 console.warn(f"the signals of the test are not described: {error.in_one_line}")
@@ -298,3 +310,28 @@ def _refuse_other_sizes(recipe: Recipe, made: dict[str, float]) -> None:
             key = name if name == "dim" else f"fuser.{name}"
             hint = f"train.prior_dropout={value:g}" if name == "dropout" else f"leave {key} out"
             raise RecipeError(f"{key} is {value}, but the prior {recipe.prior} has {made[name]}", hint)
+
+
+def memory_of_weights(recipe: Recipe, heads: Heads, cell: Cell, voxels: Mapping[int, int]) -> str:
+    """Estimate the memory of a cell's backbone in training, before the tensors of a batch, in words.
+
+    Regions are taken to share the voxels equally: a model whose regions have layers alike is as large however
+    they share them.
+    """
+    widths = tuple(voxels[subject] for subject in cell.trained_on)
+    step = len(names := [*recipe.signal.region_split])
+    shares = [tuple(tuple(range(place, width, step)) for width in widths) for place in range(step)]
+    regions = dict(zip(names, shares, strict=True))
+    spec = SignalSpec((), 1, cell.trained_on, widths, regions=regions)
+    with torch.device("meta"):
+        module: Any = backbones.build(recipe.backbone, spec, heads)
+    frozen = [{*stage.freeze} for stage in recipe.train.stages] or [set()]
+    always = tuple(set.intersection(*frozen))
+    is_fitted = getattr(recipe.backbone, "is_closed_form", False)
+    total = held = 0
+    for name, weight in module.named_parameters():
+        is_trained = not is_fitted and not is_below(f"backbone.{name}", always)
+        total += weight.numel()
+        held += weight.numel() * (TRAINED_BYTES if is_trained else HELD_BYTES)
+    what = "weights" if is_fitted else "weights, gradients and moments, without a batch's tensors"
+    return f"{in_words(held)} a cell: {total / 1e6:,.0f} million {what}"

@@ -174,22 +174,22 @@ class RunNeeds:
         A run that is named may be of another data set than `dataset`, which is zero-shot transfer; whether it
         has `head` and the sizes of weights is seen where its models are opened.
         """
-        found, training = [], self.training
+        lacking, training = [], self.training
         if self.dataset is not None:
-            wanted, own = (each.build(self.paths).recorded_as for each in (self.dataset, recipe.dataset))
-            found += [f"data set {own}, not {wanted}"] if own != wanted and not is_named else []
+            wanted, actual = (each.build(self.paths).recorded_as for each in (self.dataset, recipe.dataset))
+            lacking += [f"data set {actual}, not {wanted}"] if actual != wanted and not is_named else []
         elif training is not None and _named(recipe.dataset) != _named(training.dataset):
-            found.append(f"data set {_named(recipe.dataset)}, not {_named(training.dataset)}")
+            lacking.append(f"data set {_named(recipe.dataset)}, not {_named(training.dataset)}")
         if training is not None:
-            found += _other_heads(_targets(training), _targets(recipe))
-            found += _other_backbone(training.backbone.kind, recipe.backbone.kind)
+            lacking += _other_heads(_targets(training), _targets(recipe))
+            lacking += _other_backbone(training.backbone.kind, recipe.backbone.kind)
         if self.head is not None and not is_named and self.head not in recipe.head_targets:
-            found.append(f"no head {self.head}")
+            lacking.append(f"no head {self.head}")
         if self.weights_for is not None and not is_named:  # whose weights say more, shape by shape
-            found += _other_sizes(self.weights_for, recipe.backbone, self.part)
+            lacking += _other_sizes(self.weights_for, recipe.backbone, self.part)
         if not self.may_be_finetuned and not is_named and recipe.mode == "finetune":
-            found.append("fine-tuned itself")
-        return found
+            lacking.append("fine-tuned itself")
+        return lacking
 
     def check_model(self, layout: Layout, path: Path) -> None:
         """Refuse a model folder or checkpoint that is not one of `trained_by`, which has no recipe.
@@ -200,8 +200,8 @@ class RunNeeds:
         if self.training is None:
             return
         kind = parts.name_of(parts.file_of(str(layout.backbone.get("kind", ""))))
-        wanted, own = dict.fromkeys(self.training.head_targets, ""), dict.fromkeys(layout.heads, "")
-        self._refuse(path, _other_heads(wanted, own) + _other_backbone(self.training.backbone.kind, kind))
+        wanted, actual = dict.fromkeys(self.training.head_targets, ""), dict.fromkeys(layout.heads, "")
+        self._refuse(path, _other_heads(wanted, actual) + _other_backbone(self.training.backbone.kind, kind))
 
     def _check_named(self, run: RunFolder, variant: str) -> None:
         recipes = variants(run.recipe(Recipe, paths=self.paths))
@@ -209,9 +209,9 @@ class RunNeeds:
         reasons = [self.differences(each, is_named=True) for each in chosen]
         self._refuse(run.path, reasons[0] if all(reasons) else [])
         if self.prior is not None and len(chosen) == 1:
-            own = chosen[0]
-            model, dataset = _model(run, variant), self.dataset or own.dataset
-            check_tokens(model, own.encoders, run.path, self.prior, self.source, self.paths, dataset)
+            recipe = chosen[0]
+            model, dataset = _model(run, variant), self.dataset or recipe.dataset
+            check_tokens(model, recipe.encoders, run.path, self.prior, self.source, self.paths, dataset)
 
     def _refuse(self, path: Path, differences: Sequence[str]) -> None:
         if differences:
@@ -223,22 +223,22 @@ class RunNeeds:
 
 def as_inherited(recipe: Recipe) -> Recipe:
     """Take over the keys that a fine-tuned model keeps of the recipe that trains what it is tuned from."""
-    made = RunNeeds(recipe.paths, trained_by=recipe.finetune.trained_by).training
-    return recipe if made is None or recipe.mode != "finetune" else inherited(recipe, made)
+    training = RunNeeds(recipe.paths, trained_by=recipe.finetune.trained_by).training
+    return recipe if training is None or recipe.mode != "finetune" else inherited(recipe, training)
 
 
 def inherited(recipe: Recipe, made: Recipe) -> Recipe:
     """Take over the keys that a model fine-tuned by a recipe keeps of the one that was made by another."""
-    taken = {key: getattr(made, key) for key in INHERITED}
+    keys = {key: getattr(made, key) for key in INHERITED}
     if not recipe.terms and recipe.loss == type(recipe)().loss:
-        taken["terms"] = made.terms
-    return recipe.model_copy(update=taken)
+        keys["terms"] = made.terms
+    return recipe.model_copy(update=keys)
 
 
 def _named(dataset: Any) -> str:
     """Name a data set by its kind, and by its own name where the kind is of any pictures."""
-    own = getattr(dataset, "name", "")
-    return f"{dataset.kind} {own}" if own else str(dataset.kind)
+    name = getattr(dataset, "name", "")
+    return f"{dataset.kind} {name}" if name else str(dataset.kind)
 
 
 def _targets(recipe: Recipe) -> dict[str, str]:
@@ -249,9 +249,9 @@ def _targets(recipe: Recipe) -> dict[str, str]:
 def _other_heads(wanted: Mapping[str, str], own: Mapping[str, str]) -> list[str]:
     """Say which heads are missing, and which predict something else."""
     absent = [name for name in wanted if name not in own]
-    found = [f"no head {', '.join(absent)}"] if absent else []
-    others = {name: own[name] for name in wanted if name in own and own[name] != wanted[name]}
-    return [*found, *(f"head {name} of {other}, not {wanted[name]}" for name, other in others.items())]
+    lacking = [f"no head {', '.join(absent)}"] if absent else []
+    differing = {name: own[name] for name in wanted if name in own and own[name] != wanted[name]}
+    return [*lacking, *(f"head {name} of {other}, not {wanted[name]}" for name, other in differing.items())]
 
 
 def _other_backbone(wanted: str, own: str) -> list[str]:
@@ -326,8 +326,8 @@ def _has_fuser_of(model: Aligner, prior: Prior, source: str) -> bool:
         return True
     if model.fuser is None or prior.fuser is None:
         return False
-    own, others = model.fuser.state_dict(), prior.fuser.state_dict()
-    return own.keys() == others.keys() and all(
-        own[key].shape == value.shape and torch.allclose(own[key], value.float().cpu())
-        for key, value in others.items()
+    state, prior_state = model.fuser.state_dict(), prior.fuser.state_dict()
+    return state.keys() == prior_state.keys() and all(
+        state[key].shape == value.shape and torch.allclose(state[key], value.float().cpu())
+        for key, value in prior_state.items()
     )

@@ -19,9 +19,8 @@ from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.signal_spec import SignalSpec, check_signal
 from brainhive_cli.training.alignment import published_checkpoints, upstream
-from brainhive_cli.training.alignment.layout import Format, Layout
+from brainhive_cli.training.alignment.layout import LAYERS, Format, Layout
 from brainhive_cli.training.alignment.learned import Block, Learned
-from brainhive_cli.training.alignment.subject_layers import LAYERS
 
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 """Names of the weight file; the first is what is written, here and upstream."""
@@ -80,21 +79,21 @@ class Aligner(nn.Module):
         Raises:
             BrainhiveError: if the signals are of another size.
         """
-        taken = self._taken(signal, subject_index)
-        return backbones.predict(self.backbone, self.layout.heads, taken, subject_index, names)
+        checked = self._check_signal(signal, subject_index)
+        return backbones.predict(self.backbone, self.layout.heads, checked, subject_index, names)
 
     def learn(
         self, signal: Tensor, subject_index: Tensor, targets: Mapping[str, Tensor], context: Any
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Predict for a training step: predictions, and the targets they are compared with, by head."""
-        given = (self.layout.heads, self._taken(signal, subject_index), subject_index, targets, context)
-        predicted, replaced = backbones.learn(self.backbone, *given)
+        checked, heads = self._check_signal(signal, subject_index), self.layout.heads
+        predicted, replaced = backbones.learn(self.backbone, heads, checked, subject_index, targets, context)
         return predicted, {**targets, **replaced}
 
     def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
         """Decode signals [B, C, T], without gradients; where answers are sampled, by one seed a signal."""
-        taken = self._taken(signal, subject_index)
-        return backbones.decode(self.backbone, self.layout.heads, taken, subject_index, seeds)
+        checked = self._check_signal(signal, subject_index)
+        return backbones.decode(self.backbone, self.layout.heads, checked, subject_index, seeds)
 
     def targets(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the targets of heads, [B, *shape] by head, from embeddings [B, *shape] by key.
@@ -105,16 +104,16 @@ class Aligner(nn.Module):
             BrainhiveError: if an embedding has another shape than the head that predicts it.
         """
         heads = self.layout.heads
-        found = {name: embeddings[head.target] for name, head in heads.items() if head.target in embeddings}
+        by_head = {name: embeddings[head.target] for name, head in heads.items() if head.target in embeddings}
         direct = {head.target for head in heads.values()} - {*self.layout.dims}
         to_fuse = {key: each for key, each in embeddings.items() if key not in direct}
         if self.fuser is not None and to_fuse:
             fused = {head: self.fuser(to_fuse) for head in self.layout.fused}  # of one head at most
             count = len(next(iter(to_fuse.values())))
             outputs.check(fused, self.layout.fused, "the fuser", self.fuser, count)
-            found |= fused
-        outputs.check(found, {name: heads[name] for name in found}, "the target")
-        return {name: found[name] for name in heads if name in found}
+            by_head |= fused
+        outputs.check(by_head, {name: heads[name] for name in by_head}, "the target")
+        return {name: by_head[name] for name in heads if name in by_head}
 
     def encode_signal(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] of subjects [B] as tokens [B, D]; None is a subject not seen in training.
@@ -135,18 +134,18 @@ class Aligner(nn.Module):
             BrainhiveError: if one of them is not there.
         """
         if absent := [head for head in self.layout.compared if head not in values]:
-            given = ", ".join(values) or "nothing"
+            names = ", ".join(values) or "nothing"
             raise BrainhiveError(
-                f"retrieval compares the head {absent[0]}, and only {given} is given",
+                f"retrieval compares the head {absent[0]}, and only {names} is given",
                 f"give the embeddings of {self.layout.heads[absent[0]].target}",
             )
         is_centred = self.layout.similarity == "centred_cosine"
-        found = [outputs.comparable(values[head], is_centred) for head in self.layout.compared]
-        if len(found) == 1:
-            return found[0]
-        return torch.cat([F.normalize(each.float(), dim=-1) for each in found], dim=-1)
+        vectors = [outputs.comparable(values[head], is_centred) for head in self.layout.compared]
+        if len(vectors) == 1:
+            return vectors[0]
+        return torch.cat([F.normalize(each.float(), dim=-1) for each in vectors], dim=-1)
 
-    def _taken(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
+    def _check_signal(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
         """Check signals [B, C, T], and pass them through what is learned for each subject."""
         spec = self.layout.spec
         widths = spec.widths or (spec.channels,)
@@ -272,8 +271,8 @@ class _Config(BaseModel):
         """What decides the sizes of weights: all but the subjects, whose numbers may be any."""
         fields = self.model_extra or {}
         spec = fields.get("spec")
-        own = {**spec, "subjects": ()} if isinstance(spec, dict) else spec
-        return {**fields, "spec": own}
+        sizes_of_spec = {**spec, "subjects": ()} if isinstance(spec, dict) else spec
+        return {**fields, "spec": sizes_of_spec}
 
 
 def _config(folder: Path) -> _Config:

@@ -1,23 +1,38 @@
-"""What turns gradients into weights: AdamW, its schedule, clipping, and the moving average."""
+"""What turns gradients into weights, stage by stage: AdamW, schedules, the moving average, the kept epoch."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from itertools import accumulate
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
+from pydantic import ConfigDict, Field, with_config
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
+from typing_extensions import TypedDict
 
+from brainhive_cli.core import documents, weights
+from brainhive_cli.core.checkpoints import ANEW, Checkpoint
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.settings import Stage, Train
+from brainhive_cli.training.alignment.starts import Start
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
+Count = Annotated[int, Field(ge=0)]
+HOLDS_TENSORS = ConfigDict(arbitrary_types_allowed=True)
 
 
 class Learner:
     """AdamW with a schedule and clipped gradients, for one stage of a training.
+
+    `result` is the aligner that has been learned, `losses` are the losses with what they have learned: the
+    moving averages where there are any.
 
     Frozen parts must not require gradients. An epoch has `steps` steps; the stage ends at the epoch `stop` of
     the whole training.
@@ -35,6 +50,9 @@ class Learner:
         self.schedule = schedule_of(self.optimizer, stage, steps)
         self.decay = train.ema
         self.average = AveragedModel(self.model, multi_avg_fn=self._average) if train.ema else None
+        learned: Any = self.average.module if self.average else self.model
+        self.losses: nn.Module = learned[0]
+        self.result: Aligner = learned[1]
 
     def train(self) -> None:
         """Bring all into training mode, and what is frozen into evaluation mode."""
@@ -52,20 +70,6 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update_parameters(self.model)
-
-    @property
-    def result(self) -> Aligner:
-        """The aligner that has been learned: the moving average where there is one."""
-        return cast(Aligner, self._learned[1])
-
-    @property
-    def losses(self) -> nn.Module:
-        """The losses with what they have learned, averaged as the aligner is."""
-        return self._learned[0]
-
-    @property
-    def _learned(self) -> nn.ModuleList:
-        return cast(nn.ModuleList, self.average.module) if self.average else self.model
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that an exact continuation needs."""
@@ -139,3 +143,136 @@ def _share_of_lr(step: int, warmup: int, steps: int, is_constant: bool) -> float
     if step < warmup:
         return (step + 1) / warmup
     return 1.0 if is_constant else 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+class Stages:
+    """The stages of a training, whose epochs have `steps` steps, one after another.
+
+    Parameters that do not require gradients, as a prior's, never change. `starts` is what stages start from,
+    by the stage's number.
+
+    Raises:
+        RecipeError: if a stage freezes an unknown part, or everything.
+    """
+
+    def __init__(
+        self,
+        aligner: Aligner,
+        objective: Objective,
+        train: Train,
+        steps: int,
+        starts: Mapping[int, Sequence[Start]],
+    ) -> None:
+        self.aligner, self.objective, self.train, self.steps = aligner, objective, train, steps
+        self.all, self.starts = train.all_stages(steps), starts
+        self.stops = list(accumulate(stage.epochs for stage in self.all))
+        self.learnable = [
+            name for name, parameter in self.aligner.named_parameters() if parameter.requires_grad
+        ]
+        for number, stage in enumerate(self.all):
+            self._check(number, stage)
+
+    def enter(self, epoch: int, saved: dict[str, Any] | None = None) -> Learner:
+        """Make the learner of the stage that an epoch is in; it continues from the saved state, if any."""
+        number = next(place for place, stop in enumerate(self.stops) if epoch < stop)
+        stage = self.all[number]
+        if saved is None and number in self.starts:
+            fixed = {
+                k: p.detach().clone() for k, p in self.aligner.named_parameters() if k not in self.learnable
+            }
+            for start in self.starts[number]:
+                start.give(self.aligner)
+            self.aligner.load_state_dict(fixed, strict=False)
+            self.objective.continue_from(self.aligner.losses)
+        for name, parameter in self.aligner.named_parameters():
+            if name in self.learnable:
+                parameter.requires_grad_(not is_below(name, stage.freeze))
+        learner = Learner(self.aligner, self.objective, self.train, stage, self.steps, self.stops[number])
+        if saved is not None:
+            with weights.reading(f"the checkpoint of epoch {epoch}", ANEW, BrainhiveError):
+                learner.load_state_dict(saved)
+        return learner
+
+    def _check(self, number: int, stage: Stage) -> None:
+        names = [name for name, _ in self.aligner.named_modules() if name]
+        started = [start.part for start in self.starts.get(number, ()) if start.part]
+        for done, parts in (("freezes", stage.freeze), ("starts", started)):
+            if unknown := [part for part in parts if part not in names]:
+                top = ", ".join(name for name in names if name.count(".") < 2)
+                raise RecipeError(f"train.stages[{number}] {done} {unknown[0]!r}", f"there are: {top}")
+        if all(is_below(name, stage.freeze) for name in self.learnable):
+            raise RecipeError(f"train.stages[{number}] freezes all that could learn", "freeze less")
+
+
+@with_config(HOLDS_TENSORS)
+class Kept(TypedDict):
+    """The epoch that is kept: its number, score, weights (the losses' too) and validation ranks."""
+
+    epoch: Count
+    score: float | None
+    weights: dict[str, Tensor]
+    losses: dict[str, Tensor]
+    ranks: Tensor
+
+
+@dataclass
+class State:
+    """How far a cell is.
+
+    Attributes:
+        epoch: Epochs that are done.
+        step: Steps of the next one that are done; `loss` is the sum of their losses.
+        best: Highest validation top-1 so far, and the epoch that reached it last (0: none yet).
+        kept: The epoch that is kept.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = HOLDS_TENSORS
+
+    epoch: Count = 0
+    step: Count = 0
+    loss: Tensor | float = 0.0
+    best: tuple[float, Count] = (0.0, 0)
+    kept: Kept | None = None
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint, launch: Launch) -> tuple[Self, dict[str, Any] | None]:
+        """Read a checkpoint, where there is one: how far the cell is, and the state of its learner.
+
+        Raises:
+            BrainhiveError: if it is whole, but no cell's.
+        """
+        saved = checkpoint.load(launch)
+        if saved is None:
+            return cls(), None
+        learner = documents.check(saved.pop("learner", None), f"{checkpoint.path}: learner", dict, ANEW)
+        return documents.check(saved, str(checkpoint.path), cls, ANEW), learner
+
+    def content(self, learner: Learner) -> dict[str, Any]:
+        """Return a checkpoint, as `load` reads it."""
+        return {**vars(self), "learner": learner.state_dict()}
+
+    def count_step(self, loss: Tensor) -> None:
+        """Count a step."""
+        self.step, self.loss = self.step + 1, self.loss + loss.detach()
+
+    def count_epoch(
+        self, learner: Learner, found: Tensor, validated: float | None, score: float | None
+    ) -> None:
+        """Count an epoch; keep its weights and validation ranks if none before had a better score.
+
+        Without a score the last epoch is kept. `validated` is validation top-1.
+        """
+        self.epoch, self.step, self.loss = self.epoch + 1, 0, 0.0
+        if validated is not None and validated >= self.best[0]:
+            self.best = (validated, self.epoch)
+        if self.kept is None or score is None or score >= (self.kept["score"] or 0.0):
+            weights, losses = _copied(learner.result), _copied(learner.losses)
+            self.kept = Kept(epoch=self.epoch, score=score, weights=weights, losses=losses, ranks=found)
+
+    def has_stalled(self, patience: int | None) -> bool:
+        """Whether validation top-1 has not risen for `patience` epochs."""
+        return patience is not None and bool(self.best[1]) and self.epoch - self.best[1] >= patience
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}

@@ -1,5 +1,6 @@
-"""How far the cells of a run are, read from its log, which all processes write."""
+"""What an align run shows: how far its cells are, what they measured, and their learning curves."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -7,13 +8,28 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from brainhive_cli.core import documents
+from brainhive_cli.core import artifacts, documents
+from brainhive_cli.core.artifacts import Artifact, Curve, Line, Number
+from brainhive_cli.core.caveats import extend_tables
 from brainhive_cli.core.console import Table, clock
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.runs import FINISHED
+from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.targets.target_stores import problem_of
+from brainhive_cli.reports.published_table import published_table
 from brainhive_cli.training.alignment.cells import Cell
 
 COLUMNS = ("cell", "seed", "epoch", "loss", "val top-1", "time left")
+PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
+"""How epochs were selected, in a table's title; nothing where it was by validation."""
+SECTION = "Training"
+MOST = 6
+"""Cells that have a line each; of more, their mean is drawn, with the lowest and the highest."""
+SHOWN = {"loss": "Loss", "validation_top1": "Top-1 on held-out training concepts"}
+"""What the log has of each epoch, and its title."""
+Events = Mapping[str, Mapping[int, float]]
+"""Values by cell and epoch."""
 
 
 class _Epoch(BaseModel):
@@ -120,3 +136,95 @@ class Watch:
             if name not in done
         )
         return (max(times) - min(times)) / (len(times) - 1) * left
+
+
+def tables(found: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
+    """Lay out the metrics of a finished run, cell by cell in the order of the recipe."""
+    notes, selected_on = found.notes, {each["selected_on"] for each in found.notes["cells"].values()}
+    how = "".join(f", {PROTOCOLS[each]}" for each in sorted(selected_on & PROTOCOLS.keys()))
+    title = f"{notes['dataset']} {notes['mode']}{how}"
+    top1 = {cell.name: found.scopes.get(cell.name, {}).get("top1") for cell in cells}
+    if not any(top1.values()):
+        epochs = tuple((name, notes["cells"][name]["epoch"]) for name in top1)
+        title += "; no validation: no training concept is held out (train.validation)"
+        return _with_published([Table(title, ("cell", "epoch"), epochs)], found)
+    title += ": validation on held-out training concepts"
+    columns = ("cell", "epoch", "val top-1", "95 % CI", "n", "chance")
+    rows = [(name, notes["cells"][name]["epoch"], *_row(metric)) for name, metric in top1.items()]
+    by_variant: dict[str, list[Metric | None]] = {}
+    for cell in cells:
+        by_variant.setdefault(cell.variant, []).append(top1[cell.name])
+    if "" in by_variant and len(cells) > 1:
+        rows.append((f"mean ± sd of {len(cells)}", "", _spread(by_variant[""]), "", "", ""))
+    laid_out = [Table(title, columns, tuple(rows))]
+    if "" not in by_variant:
+        headings = ("variant", "val top-1, mean ± sd", "cells", "chance")
+        means = ((label, _spread(some), len(some), _row(some[0])[-1]) for label, some in by_variant.items())
+        laid_out.insert(0, Table(title, headings, tuple(means)))
+    return _with_published(laid_out, found)
+
+
+def _with_published(laid_out: Sequence[Table], found: Measurements) -> tuple[Table, ...]:
+    """Add what was published, which a sweep has by variant, and the caveats."""
+    if published := found.notes.get("published"):
+        by_variant = {"": published} if "source" in published else published
+        laid_out = [*laid_out, published_table(by_variant)]
+    return extend_tables(laid_out, found.caveats)
+
+
+def _row(top1: Metric | None) -> tuple[Any, ...]:
+    return ("–", "–", "–", "–") if top1 is None else (top1.value, top1.interval_text(), top1.n, top1.chance)
+
+
+def _spread(cells: Sequence[Metric | None]) -> str:
+    """Mean and standard deviation of validation top-1 over cells."""
+    values = [top1.value for top1 in cells if top1 is not None]
+    if not values:
+        return "–"
+    sd = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{sd}"
+
+
+def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:
+    """Draw the log of a run: what each cell measured after each epoch."""
+    found: dict[str, dict[str, dict[int, float]]] = {key: {} for key in SHOWN}
+    for event in run.events():
+        for key in SHOWN:
+            if event.get("cell") in cells and isinstance(event.get(key), int | float):
+                found[key].setdefault(event["cell"], {})[event["epoch"] + 1] = event[key]
+    return [_curve(title, found[key]) for key, title in SHOWN.items() if found[key]]
+
+
+def _curve(title: str, of_cells: Events) -> Curve:
+    epochs = sorted({epoch for values in of_cells.values() for epoch in values})
+    if len(of_cells) <= MOST:
+        lines = [Line(cell, [values.get(epoch) for epoch in epochs]) for cell, values in of_cells.items()]
+        return Curve(title, "epoch", epochs, lines, section=SECTION)
+    at = [[values[epoch] for values in of_cells.values() if epoch in values] for epoch in epochs]
+    low: list[Number] = [min(some) for some in at]
+    high: list[Number] = [max(some) for some in at]
+    line = Line(f"mean of {len(of_cells)} cells", [statistics.mean(some) for some in at], low, high)
+    note = "The band goes from the lowest cell to the highest."
+    return Curve(title, "epoch", epochs, [line], section=SECTION, note=note)
+
+
+def health_of(stores: Mapping[str, TargetStore]) -> artifacts.Table:
+    """List the stores that a run reads, and whether each passes its health check."""
+    rows = []
+    for name, store in stores.items():
+        health, problem = store.health, problem_of(store)
+        figures = (health.vectors, health.dimensions, health.median_pair_cosine, health.near_duplicates)
+        rows.append((name, *figures, "passed" if not problem else f"failed: {problem}"))
+    columns = ("store", "vectors", "dimensions", "median cosine of pairs", "near-duplicates", "health check")
+    return artifacts.Table("Health of the embeddings", columns, rows, section="Stores")
+
+
+def failed(stores: Mapping[str, TargetStore]) -> list[str]:
+    """Say which stores fail their health check."""
+    found = {name: problem_of(store) for name, store in stores.items()}
+    return [f"{name} failed its health check: {problem}" for name, problem in found.items() if problem]
+
+
+def artifacts_of(run: RunFolder, cells: Sequence[str], stores: Mapping[str, TargetStore]) -> list[Artifact]:
+    """Make all artifacts of a run."""
+    return [*learning_curves(run, cells), health_of(stores)]

@@ -10,13 +10,12 @@ from brainhive_cli.core.recipe import Numbers, Paths, Savings, Subjects, refuse_
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.media.picture_augmentation import AUGMENTED
-from brainhive_cli.data.signals.region_split import parsed
-from brainhive_cli.data.signals.section import Signal
+from brainhive_cli.data.signals.section import Signal, parsed
 from brainhive_cli.data.targets.encoder_keys import encoders_of
 from brainhive_cli.models.encoders import EncoderConfig, Encoders, resolve, resolve_all
 from brainhive_cli.models.heads import FUSED, TOKEN, check_names
+from brainhive_cli.training.alignment.objective import Term, check
 from brainhive_cli.training.alignment.settings import Finetune, Published, Train, scale_stages
-from brainhive_cli.training.alignment.terms import Term, check
 
 
 def _head_targets(heads: Any) -> Any:

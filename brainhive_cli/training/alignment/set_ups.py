@@ -5,13 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.set_up import flatten
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.signal_stores import store_path
 from brainhive_cli.data.signals.section import Signal
 from brainhive_cli.data.signals.selection import Selection
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
+from brainhive_cli.data.stores.recordings import Recording, Sensors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -63,15 +61,6 @@ def describe_run(
     """
     signals = describe_signals(select(dataset, recipe.signal, recordings))
     return {"dataset": dataset.recorded_as, "subjects": [*subjects], **describe_recipe(recipe), **signals}
-
-
-def tested_recordings(
-    dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int], split: str
-) -> dict[int, Recording]:
-    """Open the signals of a split of those subjects who have a store with it."""
-    stores = {subject: store_path(dataset, paths, signal, subject) for subject in subjects}
-    opened = {subject: SignalStore.open(path).splits for subject, path in stores.items() if path.is_file()}
-    return {subject: splits[split] for subject, splits in opened.items() if split in splits}
 
 
 def select(dataset: Dataset, signal: Signal, recordings: Mapping[int, Recording]) -> list[Selection]:

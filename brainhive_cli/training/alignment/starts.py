@@ -58,21 +58,21 @@ class Start:
             take_over(aligner, self.path)
             return
         needed = {n.removeprefix(f"{self.part}."): v for n, v in aligner.state_dict().items() if self._has(n)}
-        found = self._plain(needed) or self._of_model(aligner, needed)
-        own = modules_of_subjects(aligner)
-        absent = [name for name in needed if name not in found and f"{self.part}.{name}" not in own]
+        state = self._plain(needed) or self._of_model(aligner, needed)
+        of_subjects = modules_of_subjects(aligner)
+        absent = [name for name in needed if name not in state and f"{self.part}.{name}" not in of_subjects]
         if absent:
             raise BrainhiveError(
                 f"{self.path} has no weights for the part {self.part}: {absent[0]} is missing",
                 "name a model that has this part, or leave it out of start_from",
             )
-        if unlike := [name for name, each in found.items() if each.shape != needed[name].shape]:
-            sizes = [list(each[unlike[0]].shape) for each in (found, needed)]
+        if unlike := [name for name, each in state.items() if each.shape != needed[name].shape]:
+            sizes = [list(each[unlike[0]].shape) for each in (state, needed)]
             raise BrainhiveError(
                 f"{self.path}: {self.part}.{unlike[0]} has the shape {sizes[0]}, {sizes[1]} is needed",
                 "give the same sizes in the recipe's backbone, or leave the part out of start_from",
             )
-        aligner.load_state_dict({f"{self.part}.{n}": v for n, v in found.items()}, strict=False)
+        aligner.load_state_dict({f"{self.part}.{n}": v for n, v in state.items()}, strict=False)
 
     def _has(self, name: str) -> bool:
         return name.startswith(f"{self.part}.")
@@ -99,15 +99,15 @@ class Start:
         state, where = start.state_dict(), f"{self.part}."
         if not any(self._has(name) for name in state):
             where = _place_of(needed, state, self.part)
-        own = {f"{self.part}.{n.removeprefix(where)}": v for n, v in state.items() if n.startswith(where)}
+        of_part = {f"{self.part}.{n.removeprefix(where)}": v for n, v in state.items() if n.startswith(where)}
         adapted = getattr(aligner.backbone, "adapted", None)
         if adapted is not None:
-            of_backbone = adapted({n.removeprefix(BACKBONE): v for n, v in own.items()})
-            own = {BACKBONE + n: v for n, v in of_backbone.items()}
-        found = {n: own[f"{self.part}.{n}"] for n in needed if f"{self.part}.{n}" in own}
-        if modules_of_subjects(aligner) & {f"{self.part}.{name}" for name in found}:
+            of_backbone = adapted({n.removeprefix(BACKBONE): v for n, v in of_part.items()})
+            of_part = {BACKBONE + n: v for n, v in of_backbone.items()}
+        matching = {n: of_part[f"{self.part}.{n}"] for n in needed if f"{self.part}.{n}" in of_part}
+        if modules_of_subjects(aligner) & {f"{self.part}.{name}" for name in matching}:
             refuse_other_voxels(start, aligner)
-        return found
+        return matching
 
 
 def _place_of(needed: Mapping[str, Tensor], state: Mapping[str, Tensor], part: str) -> str:
@@ -120,8 +120,8 @@ def _place_of(needed: Mapping[str, Tensor], state: Mapping[str, Tensor], part: s
             for place in range(1, len(pieces))
             if ".".join(pieces[place:]) in needed
         )
-    own = f".{part.rpartition('.')[2]}."
-    return max(counts, key=lambda each: (counts[each], f".{each}".endswith(own)), default=f"{part}.")
+    last = f".{part.rpartition('.')[2]}."
+    return max(counts, key=lambda each: (counts[each], f".{each}".endswith(last)), default=f"{part}.")
 
 
 def starts_of(
@@ -137,15 +137,15 @@ def starts_of(
         MissingData: if there is no such run or file.
         RecipeError: if several models of a run could be meant.
     """
-    found = {}
+    starts = {}
     for number, reference in enumerate(references):
         if reference is not None:
             by_part = {"": reference} if isinstance(reference, str) else reference
-            found[number] = tuple(
+            starts[number] = tuple(
                 Start(_path(each, cell, _needs(each, part, paths, backbone)), part)
                 for part, each in by_part.items()
             )
-    return found
+    return starts
 
 
 def needs_of(reference: str | Mapping[str, str], cell: Cell, paths: Paths, backbone: Any) -> dict[str, Need]:
@@ -196,10 +196,10 @@ def _path(reference: str, cell: Cell, needs: RunNeeds) -> Path:
     run, variant = needs.find(None if needs.names_runs else reference)
     cells = below(run.path / "cells", *filter(None, [variant]), source=f"{reference} names the variant")
     models = {path.parent.name: path for path in sorted(cells.glob("*/model"))}
-    own = cell.name.rpartition("/")[2]
-    if own not in models and len(models) != 1:
+    name = cell.name.rpartition("/")[2]
+    if name not in models and len(models) != 1:
         raise RecipeError(
             f"{cell.name} could start from {' or '.join(models) or 'no model'} of {run.path.name}",
             f"train.stages start_from={cells / next(iter(models), 'CELL') / 'model'}",
         )
-    return models.get(own) or next(iter(models.values()))
+    return models.get(name) or next(iter(models.values()))

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeGuard
+from typing import Any, NamedTuple, Self, TypeGuard
 
 import torch
 
@@ -18,32 +18,35 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
-from brainhive_cli.data import signal_stores as signals
 from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.responses import match_recording
+from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.section import Signal
 from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_keys import encoders_around, encoders_by_key
-from brainhive_cli.data.targets.targets import open_stores, store_needs
+from brainhive_cli.data.targets.target_stores import open_stores, refuse_others, store_needs
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.cells import Cell, cells_of
-from brainhive_cli.training.alignment.identity import refuse_others
-from brainhive_cli.training.alignment.learned import Learned
+from brainhive_cli.training.alignment.learned import Learned, TestedPictures
 from brainhive_cli.training.alignment.matching_run import RunNeeds
 from brainhive_cli.training.alignment.published import compared_with_published
 from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.seen_pictures import TestedPictures
 from brainhive_cli.training.alignment.set_ups import (
     SELECTION,
     describe_model,
     describe_recipe,
     describe_signals,
-    tested_recordings,
 )
-from brainhive_cli.training.alignment.transfer import match_recording
+
+
+class TrainedWith(NamedTuple):
+    """The encoders whose embeddings cells were trained to predict, and the signal section of their recipe."""
+
+    encoders: list[EncoderConfig]
+    signal: Signal
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,10 @@ class AlignRun:
 
     Attributes:
         folder: The run; or a model folder, which is then the model of its only cell.
-        made_of: The data set's Config.
-        made_with: The encoders and signal settings that cells were trained with, by the variant of a sweep.
+        dataset: What the models are tested on.
+        dataset_config: Its Config.
+        cells: The trainings, with the subjects that each is tested on.
+        training_settings: What cells were trained with, by the variant of a sweep.
         recipe: The run's own, or that of the one variant of a sweep; None for a model folder.
         variant: The only variant of a sweep; empty for a run without a sweep, and for all variants of one.
         online: Encoders whose targets were computed at each step, so that they need no store.
@@ -65,9 +70,9 @@ class AlignRun:
 
     folder: RunFolder
     dataset: Dataset
-    made_of: parts.Config
+    dataset_config: parts.Config
     cells: list[Cell]
-    made_with: dict[str, tuple[list[EncoderConfig], Signal]]
+    training_settings: dict[str, TrainedWith]
     paths: Paths
     mode: str
     origin: str | None = None
@@ -97,31 +102,67 @@ class AlignRun:
             MissingData: if the data set has no such subject.
             RecipeError: if the run has no such variant.
         """
-        is_expected = expected is not None
-        made = expected or folder.recipe(Recipe, paths=paths)
-        trained_on: Dataset = made.dataset.build(paths)
-        recipes = variants(made)
+        recipe, is_expected = expected or folder.recipe(Recipe, paths=paths), expected is not None
+        recipes, config = variants(recipe), dataset or recipe.dataset
         if variant:
-            made = variant_of(recipes, variant, folder.path.name)
-            recipes = {variant: made}
+            recipe = variant_of(recipes, variant, folder.path.name)
+            recipes = {variant: recipe}
+        each = list(recipes.values())
+        trained_on: Dataset = recipe.dataset.build(paths)
+        tested_on: Dataset = config.build(paths)
         cells = cells_of(recipes, trained_on, is_expected)
-        used = trained_on if dataset is None else dataset.build(paths)
-        origin, stores = None, (used, paths, next(iter(recipes.values())).signal.name)
-        if used.recorded_as != trained_on.recorded_as:
-            origin = trained_on.name
-            tested_on = tuple(signals.chosen_subjects(*stores, subjects, is_expected))
-            cells = [replace(cell, tested_on=tested_on) for cell in cells]
-        elif subjects is not None:
-            cells = _restricted(
-                cells, signals.chosen_subjects(*stores, subjects, is_expected), str(folder.path)
+        origin = None if tested_on.recorded_as == trained_on.recorded_as else trained_on.name
+        if origin is not None or subjects is not None:
+            source = SignalSource(tested_on, paths, each[0].signal)
+            chosen = source.choose_subjects(subjects, is_expected)
+            if origin is None:
+                cells = _restrict_cells(cells, chosen, str(folder.path))
+            else:
+                cells = [replace(cell, tested_on=tuple(chosen)) for cell in cells]
+        settings = {label: TrainedWith(one.encoders, one.signal) for label, one in recipes.items()}
+        mode = " + ".join(dict.fromkeys(one.mode for one in each))
+        stored = {config.name for one in each for config in one.stored_encoders}
+        online = frozenset({config.name for one in each for config in one.encoders} - stored)
+        return cls(folder, tested_on, config, cells, settings, paths, mode, origin, recipe, variant, online)
+
+    @classmethod
+    def of_model(
+        cls, path: Path, paths: Paths, dataset: Any, subjects: Sequence[int] | None, needs: RunNeeds
+    ) -> Self:
+        """Open a model folder, of this project or of BrainHiVE's repository, on a data set and subjects.
+
+        Raises:
+            MissingData: if the data set or the subjects are not given, or an encoder is nowhere named.
+            RecipeError: if the model lacks what is needed.
+        """
+        if absent := [
+            flag for flag, value in {"--dataset": dataset, "--subjects": subjects}.items() if not value
+        ]:
+            raise MissingData(
+                f"the model {path} does not say what to test it on: {' and '.join(absent)} missing",
+                f"--run {path} --dataset things-eeg --subjects 1",
             )
-        made_with = {variant: (each.encoders, each.signal) for variant, each in recipes.items()}
-        mode = " + ".join(dict.fromkeys(each.mode for each in recipes.values()))
-        of = dataset or made.dataset
-        trained_with = {config.name for each in recipes.values() for config in each.encoders}
-        stored = {config.name for each in recipes.values() for config in each.stored_encoders}
-        online = frozenset(trained_with - stored)
-        return cls(folder, used, of, cells, made_with, paths, mode, origin, made, variant, online)
+        tested_on: Dataset = dataset.build(paths)
+        model = aligners.load(path)
+        layout, learned = model.layout, model.learned
+        needs.check_model(layout, path)
+        encoders = encoders_by_key(layout.encoders, encoders_around(path))
+        if nameless := sorted(layout.encoders.keys() - encoders.keys()):
+            raise MissingData(
+                f"the model {path} takes embeddings {', '.join(nameless)}, and nothing says what made them",
+                "name the run that it is of",
+            )
+
+        # of another data set's signals, it reads what its layout says, and its sets of regions
+        is_same = learned.recordings == tested_on.recorded_as
+        fields = {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
+        fields |= {key: value for key, value in learned.preparation.items() if key.startswith("region_")}
+        signal = Signal.model_validate({**(learned.preparation if is_same else {}), **fields})
+        subjects = SignalSource(tested_on, paths, signal).choose_subjects(subjects)
+        cell = Cell(path.name, layout.spec.subjects, tuple(subjects), 0)
+        settings = {"": TrainedWith(list(encoders.values()), signal)}
+        origin = None if is_same else learned.dataset
+        return cls(RunFolder(path), tested_on, dataset, [cell], settings, paths, "model folder", origin)
 
     @property
     def name(self) -> str:
@@ -136,43 +177,17 @@ class AlignRun:
     @property
     def variants(self) -> list[str]:
         """The variants of a sweep, where none was chosen."""
-        return [] if len(self.made_with) == 1 else list(self.made_with)
+        return [] if len(self.training_settings) == 1 else list(self.training_settings)
 
-    @classmethod
-    def of_model(
-        cls, path: Path, paths: Paths, dataset: Any, subjects: Sequence[int] | None, needs: RunNeeds
-    ) -> Self:
-        """Open a model folder, of this project or of BrainHiVE's repository, on a data set and subjects.
+    @property
+    def tests_new_subjects(self) -> bool:
+        """Whether the subjects are known to be other people than those trained on, whatever their numbers."""
+        return bool(self.origin)
 
-        Raises:
-            MissingData: if the data set or the subjects are not given, or an encoder is nowhere named.
-            RecipeError: if the model lacks what is needed.
-        """
-        given = {"--dataset": dataset, "--subjects": subjects}
-        if absent := [flag for flag, value in given.items() if not value]:
-            raise MissingData(
-                f"the model {path} does not say what to test it on: {' and '.join(absent)} missing",
-                f"--run {path} --dataset things-eeg --subjects 1",
-            )
-        used: Dataset = dataset.build(paths)
-        model = aligners.load(path)
-        layout, learned = model.layout, model.learned
-        needs.check_model(layout, path)
-        found = encoders_by_key(layout.encoders, encoders_around(path))
-        if nameless := sorted(layout.encoders.keys() - found.keys()):
-            raise MissingData(
-                f"the model {path} takes embeddings {', '.join(nameless)}, and nothing says what made them",
-                "name the run that it is of",
-            )
-        is_same = learned.recordings == used.recorded_as
-        kept = {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
-        kept |= {key: each for key, each in learned.preparation.items() if key.startswith("region_")}
-        signal = Signal.model_validate({**(learned.preparation if is_same else {}), **kept})
-        tested_on = tuple(signals.chosen_subjects(used, paths, signal.name, subjects))
-        cell = Cell(path.name, layout.spec.subjects, tested_on, 0)
-        made_with = {"": (list(found.values()), signal)}
-        origin = None if is_same else learned.dataset
-        return cls(RunFolder(path), used, dataset, [cell], made_with, paths, "model folder", origin)
+    @property
+    def prior(self) -> str | None:
+        """The prior whose fuser was the run's target; None without one, and for a model folder."""
+        return None if self.recipe is None else self.recipe.prior
 
     @cached_property
     def is_model(self) -> bool:
@@ -187,39 +202,77 @@ class AlignRun:
             return {}
         return {str(path): hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])}
 
+    def once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+        """Make something once, for all cells."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def model_path(self, cell: Cell) -> Path:
+        """Return where a cell's model lies."""
+        return self.folder.path if self.is_model else self.folder.path / "cells" / cell.name / "model"
+
     def model(self, cell: Cell, device: torch.device) -> aligners.Aligner:
         """Load a cell's aligner."""
-        return aligners.load(self._model_of(cell)).to(device)
-
-    def _model_of(self, cell: Cell) -> Path:
-        return self.folder.path if self.is_model else self.folder.path / "cells" / cell.name / "model"
+        return aligners.load(self.model_path(cell)).to(device)
 
     @cached_property
     def heads(self) -> Heads:
         """The heads of the first cell's model."""
-        return aligners.load(self._model_of(self.cells[0])).layout.heads
+        return aligners.load(self.model_path(self.cells[0])).layout.heads
 
     def learned(self, cell: Cell) -> Learned:
         """Read what a cell's model learned from."""
-        found: Learned = self.once(("learned", cell.name), lambda: aligners.learned_in(self._model_of(cell)))
-        return found
-
-    def caveats(self, split: str) -> list[str]:
-        """Caveats of every number that depends on the run's models, tested on a split."""
-        of_models = [self.learned(cell).caveats for cell in self.cells]
-        if any(self._is_normalised_by_tested(cell) for cell in self.cells):
-            of_models.append([NORMALISED_BY_TESTED])
-        return merge_caveats(self.signal_caveats, self.tested_pictures(split).caveats, *of_models)
-
-    @cached_property
-    def signal_caveats(self) -> list[str]:
-        """Caveats of every number that depends on the signals that the run's cells are tested on."""
-        return merge_caveats(
-            *(
-                signals.caveats_of_signals(self.dataset, self.paths, signal, self._tested_on(variant))
-                for variant, (_, signal) in self.made_with.items()
-            )
+        learned: Learned = self.once(
+            ("learned", cell.name), lambda: aligners.learned_in(self.model_path(cell))
         )
+        return learned
+
+    def source(self, variant: str) -> SignalSource:
+        """Return the signals that cells of a variant are tested on."""
+        return SignalSource(self.dataset, self.paths, self.training_settings[variant].signal)
+
+    def stores(self, split: str, cell: Cell | None = None) -> dict[str, TargetStore]:
+        """Open the embeddings that a cell's aligner takes; the first cell's by default.
+
+        What was computed at each step is left out where it has no store: its head is then compared with none.
+
+        Raises:
+            BrainhiveError: if they were made in another way than those that it was trained on.
+        """
+        root = self.paths.under_home("embeddings")
+        encoders = [
+            config
+            for config in self.training_settings[(cell or self.cells[0]).variant].encoders
+            if config.name not in self.online
+            or target_store.find(root, self.dataset.name, split, config.name)[0].is_file()
+        ]
+        stores: dict[str, TargetStore] = self.once(
+            (split, *(config.name for config in encoders)),
+            lambda: open_stores(self.dataset, self.dataset_config, split, encoders, self.paths),
+        )
+        if not self.is_model:
+            refuse_others(self.folder, stores)
+        return stores
+
+    def needs(self, splits: Sequence[str]) -> Iterator[Need]:
+        """List what decoding reads: the run, signals of the tested subjects, and stores of some splits."""
+        yield Need(f"run {self.name}", None, self.absent, self.name)
+        for variant, (encoders, _) in self.training_settings.items():
+            yield from self.source(variant).needs(self._tested_on(variant))
+            stored = [config for config in encoders if config.name not in self.online]
+            for split in splits:
+                yield from store_needs(self.dataset, self.dataset_config, split, stored, self.paths)
+
+    def prepare_signals(self, launch: Launch, subjects: Collection[int] | None = None) -> None:
+        """Create the missing signal stores of the subjects that cells are tested on; of some of them only.
+
+        Raises:
+            MissingData: if a store and the recording that it would be made from are both missing.
+        """
+        for variant in self.training_settings:
+            chosen = [each for each in self._tested_on(variant) if subjects is None or each in subjects]
+            self.source(variant).prepare(chosen, launch)
 
     def _tested_on(self, variant: str) -> list[int]:
         """List the subjects that cells of a variant are tested on."""
@@ -229,54 +282,48 @@ class AlignRun:
 
     def tested_pictures(self, split: str) -> TestedPictures:
         """Compare the pictures of a split with those that were learned from, once."""
-
-        def compare() -> TestedPictures:
-            models: dict[int, list[Learned]] = {}
-            for cell in self.cells:
-                for subject in cell.tested_on:
-                    models.setdefault(subject, []).append(self.learned(cell))
-            return TestedPictures.compare(
-                f"{split} pictures of {self.dataset.name}",
-                self.dataset.pictured_as,
-                self.stores(split),
-                self._learned_stores(self.stores(split)),
-                models,
-                self.sources,
-            )
-
-        tested: TestedPictures = self.once(("tested pictures", split), compare)
+        tested: TestedPictures = self.once(("tested pictures", split), lambda: self._compare_pictures(split))
         return tested
 
-    def _learned_stores(self, encoders: Collection[str]) -> dict[str, TargetStore]:
-        """Open the target stores of the training pictures by encoder, where all are here; else none."""
+    def _compare_pictures(self, split: str) -> TestedPictures:
+        models: dict[int, list[Learned]] = {}
+        for cell in self.cells:
+            for subject in cell.tested_on:
+                models.setdefault(subject, []).append(self.learned(cell))
+        stores, train = self.stores(split), {}
         if self.origin is None:
             root = self.paths.under_home("embeddings")
             with suppress(BrainhiveError):  # they are looked at for a warning only
-                return target_store.open_all(root, self.dataset.name, "train", [*encoders])
-        return {}
+                train = target_store.open_all(root, self.dataset.name, "train", [*stores])
+        title = f"{split} pictures of {self.dataset.name}"
+        return TestedPictures.compare(title, self.dataset.pictured_as, stores, train, models, self.sources)
 
-    @property
-    def are_strangers(self) -> bool:
-        """Whether the subjects are known to be other people than those trained on, whatever their numbers."""
-        return bool(self.origin)
+    def caveats(self, split: str) -> list[str]:
+        """Caveats of every number that depends on the run's models, tested on a split."""
+        of_models = [self.learned(cell).caveats for cell in self.cells]
+        if any(self._is_normalised_by_tested(cell) for cell in self.cells):
+            of_models.append([NORMALISED_BY_TESTED])
+        return merge_caveats(self.signal_caveats, self.tested_pictures(split).caveats, *of_models)
 
     def _is_normalised_by_tested(self, cell: Cell) -> bool:
         """Whether the normalisation uses recordings of a subject who was not trained on."""
-        learned, (_, signal) = self.learned(cell), self.made_with[cell.variant]
-        if signal.normalise == "none" or learned.normaliser is not None:
+        learned = self.learned(cell)
+        if self.training_settings[cell.variant].signal.normalise == "none" or learned.normaliser is not None:
             return False
-        return self.are_strangers or not set(cell.tested_on) <= {*cell.trained_on, *learned.subjects}
+        return self.tests_new_subjects or not set(cell.tested_on) <= {*cell.trained_on, *learned.subjects}
 
-    @property
-    def prior(self) -> str | None:
-        """The prior whose fuser was the run's target; None without one, and for a model folder."""
-        return None if self.recipe is None else self.recipe.prior
+    @cached_property
+    def signal_caveats(self) -> list[str]:
+        """Caveats of every number that depends on the signals that the run's cells are tested on."""
+        tested = {variant: self._tested_on(variant) for variant in self.training_settings}
+        return merge_caveats(*(self.source(variant).caveats(who) for variant, who in tested.items()))
 
     def published(self, split: str, pool: int) -> dict[str, Any]:
         """Compare with published results, by the recipe: which they are, and how this evaluation differs."""
         if self.recipe is None:
             return {}
-        recordings = self._recordings(self.cells[0].variant, split)
+        variant = self.cells[0].variant
+        recordings = self.source(variant).recordings(self._tested_on(variant), split)
         return compared_with_published(
             self.recipe.published, self.set_up(split), self.dataset, recordings, self.signal_caveats, pool
         )
@@ -293,82 +340,28 @@ class AlignRun:
         )
         return set_up
 
-    def _recordings(self, variant: str, split: str) -> dict[int, Recording]:
-        signal, tested = self.made_with[variant][1], self._tested_on(variant)
-        return tested_recordings(self.dataset, self.paths, signal, tested, split)
-
     def _set_up(self, variant: str, split: str) -> dict[str, Any]:
-        encoders, signal = self.made_with[variant]
-        recordings, cells = self._recordings(variant, split), [c for c in self.cells if c.variant == variant]
-        layout = aligners.load(self._model_of(cells[0])).layout if self.is_model or self.origin else None
+        source, dataset, tested = self.source(variant), self.dataset, self._tested_on(variant)
+        cells = [cell for cell in self.cells if cell.variant == variant]
+        layout = aligners.load(self.model_path(cells[0])).layout if self.is_model or self.origin else None
         if self.recipe is None:
             assert layout is not None
-            trained = describe_model(layout, encoders, signal)
+            trained = describe_model(layout, self.training_settings[variant].encoders, source.signal)
         else:
             recipes = variants(self.recipe)
             trained = describe_recipe(recipes.get(variant, recipes.get("", self.recipe)))
         selections = []
-        for subject, recording in recordings.items():
-            where, taken = f"{self.dataset.name} subject {subject}", signal
+        for subject, recording in source.recordings(tested, split).items():
+            where, signal = f"{dataset.name} subject {subject}", source.signal
             if layout is not None and self.origin is not None:
-                taken, names = match_recording(layout.spec, recording, signal, self.dataset.channels, where)
-                taken = taken.model_copy(update={"channels": list(names)}) if names else taken
-            selections.append(taken.select(recording, self.dataset.channels, where))
-        selected = dict.fromkeys(SELECTION.get(self.learned(cell).selection, "") for cell in cells)
-        known = {"dataset": self.dataset.recorded_as, "subjects": self._tested_on(variant)}
+                signal, names = match_recording(layout.spec, recording, signal, dataset.channels, where)
+                signal = signal.model_copy(update={"channels": list(names)}) if names else signal
+            selections.append(signal.select(recording, dataset.channels, where))
+        known = {"dataset": dataset.recorded_as, "subjects": tested}
         known |= {"trained_on_dataset": self.origin} if self.origin else {}
+        selected = dict.fromkeys(SELECTION.get(self.learned(cell).selection, "") for cell in cells)
         selection = {} if "" in selected else {"selection": " or ".join(selected)}
         return {**known, "mode": self.mode, **trained, **selection, **describe_signals(selections)}
-
-    def stores(self, split: str, cell: Cell | None = None) -> dict[str, TargetStore]:
-        """Open the embeddings that a cell's aligner takes; the first cell's by default.
-
-        What was computed at each step is left out where it has no store: its head is then compared with none.
-
-        Raises:
-            BrainhiveError: if they were made in another way than those that it was trained on.
-        """
-        encoders, _ = self.made_with[(cell or self.cells[0]).variant]
-        root = self.paths.under_home("embeddings")
-        encoders = [
-            config
-            for config in encoders
-            if config.name not in self.online
-            or target_store.find(root, self.dataset.name, split, config.name)[0].is_file()
-        ]
-        stores: dict[str, TargetStore] = self.once(
-            (split, *(config.name for config in encoders)),
-            lambda: open_stores(self.dataset, self.made_of, split, encoders, self.paths),
-        )
-        if not self.is_model:
-            refuse_others(self.folder, stores)
-        return stores
-
-    def prepare_signals(self, launch: Launch, subjects: Collection[int] | None = None) -> None:
-        """Create the missing signal stores of the subjects that cells are tested on; of some of them only.
-
-        Raises:
-            MissingData: if a store and the recording that it would be made from are both missing.
-        """
-        for variant, (_, signal) in self.made_with.items():
-            tested_on = self._tested_on(variant)
-            chosen = [each for each in tested_on if subjects is None or each in subjects]
-            signals.prepare_signals(self.dataset, self.paths, signal, chosen, launch)
-
-    def once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
-        """Make something once, for all cells."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
-
-    def needs(self, splits: Sequence[str]) -> Iterator[Need]:
-        """List what decoding reads: the run, signals of the tested subjects, and stores of some splits."""
-        yield Need(f"run {self.name}", None, self.absent, self.name)
-        for variant, (encoders, signal) in self.made_with.items():
-            yield from signals.signal_needs(self.dataset, self.paths, signal, self._tested_on(variant))
-            stored = [config for config in encoders if config.name not in self.online]
-            for split in splits:
-                yield from store_needs(self.dataset, self.made_of, split, stored, self.paths)
 
 
 def find(
@@ -393,11 +386,11 @@ def find(
     try:
         return AlignRun.open(*needs.find(reference), paths, dataset, subjects)
     except MissingData as error:
-        if not is_plan or (made := needs.training) is None:
+        if not is_plan or (training := needs.training) is None:
             raise
         name, variant = of_variant(reference)
         folder = RunFolder(Path(name or str(needs.trained_by)))
-        return replace(AlignRun.open(folder, variant, paths, dataset, subjects, made), absent=error)
+        return replace(AlignRun.open(folder, variant, paths, dataset, subjects, training), absent=error)
 
 
 def is_named_model(reference: str | None) -> TypeGuard[str]:
@@ -431,13 +424,13 @@ def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
 def _starts_a_variant(run: str, text: str, paths: Paths) -> bool:
     """Whether a text is the name of a variant of a run, or the start of one up to a comma."""
     try:
-        made = runs.find(paths.under_home("runs"), "train-align", run).recipe(Recipe)
+        recipe = runs.find(paths.under_home("runs"), "train-align", run).recipe(Recipe)
     except BrainhiveError:
         return False
-    return any(f"{each},".startswith(f"{text},") for each in variants(made))
+    return any(f"{each},".startswith(f"{text},") for each in variants(recipe))
 
 
-def _restricted(cells: Sequence[Cell], subjects: Sequence[int], where: str) -> list[Cell]:
+def _restrict_cells(cells: Sequence[Cell], subjects: Sequence[int], where: str) -> list[Cell]:
     """Restrict cells to some tested subjects."""
     known = sorted({subject for cell in cells for subject in cell.tested_on})
     if absent := sorted(set(subjects) - set(known)):
@@ -446,4 +439,4 @@ def _restricted(cells: Sequence[Cell], subjects: Sequence[int], where: str) -> l
             f"it has: {', '.join(map(str, known))}",
         )
     tested = [tuple(subject for subject in cell.tested_on if subject in subjects) for cell in cells]
-    return [replace(cell, tested_on=kept) for cell, kept in zip(cells, tested, strict=True) if kept]
+    return [replace(cell, tested_on=who) for cell, who in zip(cells, tested, strict=True) if who]

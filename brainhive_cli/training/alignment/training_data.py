@@ -1,8 +1,8 @@
 """What the cells of an align run learn from: targets, signals, and the fuser of a prior."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -15,23 +15,21 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import free_bytes
 from brainhive_cli.data.media.picture_augmentation import AUGMENTED, augmented
-from brainhive_cli.data.signal_stores import caveats_of, open_signals
+from brainhive_cli.data.responses import Responses, Rows, open_responses, spec_of
+from brainhive_cli.data.signal_stores import caveats_of
 from brainhive_cli.data.signals.normalisation import Moments
-from brainhive_cli.data.stores.target_store import TargetStore, pixels_of
+from brainhive_cli.data.stores.target_store import pixels_of
 from brainhive_cli.data.targets.encoder_groups import grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
-from brainhive_cli.data.targets.target_sources import OnlineTargets, TargetSource
-from brainhive_cli.data.targets.targets import Targets, open_alternatives, open_stores
-from brainhive_cli.data.trials import Trials, open_trials, spec_of
+from brainhive_cli.data.targets.target_stores import digest_of, open_alternatives, open_stores
+from brainhive_cli.data.targets.targets import OnlineTargets, Targets, TargetSource
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
-from brainhive_cli.models.priors import Prior
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.finetune import share_of
-from brainhive_cli.training.alignment.identity import digest_of
 from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.layout import Layout, fused_head
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
@@ -42,69 +40,55 @@ DIM = 1024
 """D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""
 
 
-@dataclass(frozen=True)
 class TrainingData:
-    """Targets and signals of all cells that learn from the same ones; each is opened when it is first used.
+    """Targets and signals of all cells that learn from the same ones.
 
-    Attributes:
+    Args:
         job: The run.
         recipe: The recipe of one of these cells.
         launch: On whose device the targets are.
+
+    Attributes:
+        stores: The target stores, by the encoder's name; all have the same rows.
+        stimuli: One of them: which stimulus each row is.
+        pixels: Digests of the stimuli's pixels, [M]; None where no store has them.
+        prior: The prior whose frozen fuser makes the target.
+        keys: The fuser's key of each encoder, by the encoder's store name.
+        targets: Targets of the stimuli, by the fuser's key.
+        augmented: Targets of augmented pictures, by the head's name; None where none are asked for.
+        responses: Training signals, by subject; each is opened when a cell first learns from it.
     """
 
-    job: Job
-    recipe: Recipe
-    launch: Launch
-    _trials: dict[int, Trials] = field(default_factory=dict)
+    def __init__(self, job: Job, recipe: Recipe, launch: Launch) -> None:
+        self.job, self.recipe, self.launch = job, recipe, launch
+        self.stores = {config.name: job.stores[config.name] for config in recipe.stored_encoders}
+        self.stimuli = next(iter(self.stores.values()))
+        self.pixels = pixels_of(self.stores.values())
+        self.prior = priors.load(recipe.prior) if recipe.prior else None
+        self.keys = {config.name: config.name for config in recipe.encoders}
+        if self.prior:
+            self.keys |= match_keys(recipe.fused_encoders, self.prior.dims, f"the prior {recipe.prior}")
+
+        # targets are opened before signals, which are mapped or not by the memory that is left
+        further = open_alternatives(recipe.train.embedding_alternatives, self.stores, recipe.paths)
+        stored = Targets.of(self.stores, launch, self.keys, further=further)
+        heads = recipe.head_targets
+        self.online = self._computed({heads[head].name: heads[head] for head in recipe.train.online})
+        self.targets = Targets({**stored.sources, **self.online})
+        self.augmented = self._augmented()
+
+        # single trials are needed where repetitions are chosen anew in each step
+        is_varied = recipe.train.augment.repetitions > 0 or recipe.signal.repetitions != "average"
+        self.with_single = is_varied or recipe.finetune.sessions is not None
+        self.is_memory_mapped = self._is_memory_mapped()
+        self.responses: dict[int, Responses] = {}
 
     def is_compatible(self, recipe: Recipe) -> bool:
         """Check that another recipe learns from the same targets and signals."""
         return _inputs(self.recipe) == _inputs(recipe)
 
-    @cached_property
-    def stores(self) -> dict[str, TargetStore]:
-        """The target stores, by the encoder's name; all have the same rows."""
-        return {config.name: self.job.stores[config.name] for config in self.recipe.stored_encoders}
-
-    @property
-    def stimuli(self) -> TargetStore:
-        """One of the target stores: which stimulus each row is."""
-        return next(iter(self.stores.values()))
-
-    @property
-    def pixels(self) -> NDArray[np.uint64] | None:
-        """Digests of the stimuli's pixels, [M]; None where no store has them."""
-        return pixels_of(self.stores.values())
-
-    @cached_property
-    def prior(self) -> Prior | None:
-        """The prior whose frozen fuser makes the target."""
-        return priors.load(self.recipe.prior) if self.recipe.prior else None
-
-    @cached_property
-    def keys(self) -> dict[str, str]:
-        """The fuser's key of each encoder, by the encoder's store name."""
-        keys = {config.name: config.name for config in self.recipe.encoders}
-        if self.prior:
-            keys |= match_keys(self.recipe.fused_encoders, self.prior.dims, f"the prior {self.recipe.prior}")
-        return keys
-
-    @cached_property
-    def images(self) -> Targets:
-        """Targets of the stimuli, by the fuser's key."""
-        given = (self.recipe.train.embedding_alternatives, self.stores, self.recipe.paths)
-        stored = Targets.of(self.stores, self.launch, self.keys, further=open_alternatives(*given))
-        return Targets({**stored.sources, **self.online})
-
-    @cached_property
-    def online(self) -> dict[str, OnlineTargets]:
-        """What encoders of `train.online` give for the stimuli at each step, by encoder."""
-        targets = self.recipe.head_targets
-        return self._computed({targets[head].name: targets[head] for head in self.recipe.train.online})
-
-    @cached_property
-    def augmented(self) -> Targets | None:
-        """What the encoders of some heads give for augmented pictures, by target; None where none is asked.
+    def _augmented(self) -> Targets | None:
+        """Compute what the encoders of some heads give for augmented pictures.
 
         Raises:
             BrainhiveError: if the pictures are not those of the stores, or an encoder reads no pictures.
@@ -116,11 +100,10 @@ class TrainingData:
                 raise RecipeError(
                     f"{encoder.name} reads no pictures that could be augmented", "leave its head out"
                 )
-        computed = self._computed(
-            {each.name: each for each in encoders.values()}, partial(augmented, config=config)
-        )
+        by_name = {encoder.name: encoder for encoder in encoders.values()}
+        computed = self._computed(by_name, partial(augmented, config=config))
         sources: dict[str, TargetSource] = {
-            head + AUGMENTED: computed[each.name] for head, each in encoders.items()
+            head + AUGMENTED: computed[encoder.name] for head, encoder in encoders.items()
         }
         return Targets(sources) if sources else None
 
@@ -142,21 +125,11 @@ class TrainingData:
             for name in group.names
         }
 
-    @property
-    def with_single(self) -> bool:
-        """Whether trials keep their single repetitions."""
-        is_of_sessions = self.recipe.finetune.sessions is not None
-        is_varied = self.recipe.train.augment.repetitions > 0
-        return is_of_sessions or is_varied or self.recipe.signal.repetitions != "average"
-
-    @cached_property
-    def is_memory_mapped(self) -> bool:
+    def _is_memory_mapped(self) -> bool:
         """Whether signals stay on disk; `auto`: where they need more than half of the free memory."""
-        signal, dataset = self.recipe.signal, self.job.dataset
-        stores = [open_signals(dataset, self.recipe.paths, signal, each) for each in self.job.trained_on]
-        given = (dataset.channels, dataset.name)
-        shapes = [signal.select(store["train"], *given).shape for store in stores]  # [N, R, C, T]
-        _check_repetitions(dataset.name, self.recipe, max((shape[1] for shape in shapes), default=0))
+        source, where = self.job.source(self.recipe), self.job.dataset.name
+        shapes = [source.select(source.open(each)["train"], where).shape for each in self.job.trained_on]
+        _check_repetitions(where, self.recipe, max((shape[1] for shape in shapes), default=0))
         if self.recipe.train.memory_map != "auto":
             return self.recipe.train.memory_map == "yes"
         needed = sum(4 * n * (1 + r * self.with_single) * prod(rest) for n, r, *rest in shapes)
@@ -165,77 +138,79 @@ class TrainingData:
             console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
         return is_mapped
 
-    def trials_of(self, subject: int) -> Trials:
-        """Open a subject's training signals, once for all cells."""
-        if subject not in self._trials:
-            self._trials[subject] = open_trials(
-                *(self.job.dataset, self.recipe.paths, self.recipe.signal, subject, "train", self.stimuli),
-                with_single=self.with_single,
-                memory_map=self.is_memory_mapped,
-            )
-        return self._trials[subject]
-
     def of_cell(self, cell: Cell) -> tuple[Layout, CellData]:
         """Return the architecture of a cell's model, and what it learns from."""
         recipe = self.job.variants[cell.variant]
-        train = recipe.train
+        train, source = recipe.train, self.job.source(self.recipe)
         held_out = held_out_of(self.stimuli.concepts, train.validation, self.pixels)
-        images = self.images  # opened first: signals are mapped or not by the memory that they leave
-        trials = [self.trials_of(subject) for subject in cell.trained_on]
+        for subject in cell.trained_on:
+            if subject not in self.responses:
+                self.responses[subject] = open_responses(
+                    *(source, subject, "train", self.stimuli),
+                    with_single=self.with_single,
+                    memory_map=self.is_memory_mapped,
+                )
+        responses = [self.responses[subject] for subject in cell.trained_on]
         if recipe.mode == "finetune":
-            trials = [share_of(each, held_out, recipe.finetune) for each in trials]
-        learned = self._learned(recipe, trials)
-        if recipe.train.shuffled_labels:
-            trials = [_shuffled(each, cell.seed) for each in trials]
-        tested, tested_images = None, None
-        if recipe.train.selection == "test":
-            tested, tested_images = self._tested(cell, learned)
+            responses = [share_of(each, held_out, recipe.finetune) for each in responses]
+        learned = self._learned(recipe, responses)
+        layout = self._layout(recipe, responses)
+        if train.shuffled_labels:
+            responses = [_shuffled(each, cell.seed) for each in responses]
+        tested, tested_targets = None, None
+        if train.selection == "test":
+            tested, tested_targets = self._tested(cell, learned)
         data = CellData(
-            trials,
-            images,
-            held_out,
-            self.prior.fuser if self.prior else None,
-            self.job.starts(cell),
-            tested,
-            tested_images,
-            learned,
-            recipe.signal.repetitions,
-            recipe.signal.random_k,
-            self.augmented,
-            Alike(self.job.dataset.alike_by, dict(enumerate(self.stimuli.concepts))),
-            train.epoch_trials and train.epoch_trials * (recipe.finetune.sessions or 1),
+            responses=responses,
+            targets=self.targets,
+            held_out=held_out,
+            fuser=self.prior.fuser if self.prior else None,
+            starts=self.job.starts(cell),
+            tested=tested,
+            tested_targets=tested_targets,
+            learned=learned,
+            repetitions=recipe.signal.repetitions,
+            random_k=recipe.signal.random_k,
+            augmented=self.augmented,
+            alike=Alike(self.job.dataset.alike_by, dict(enumerate(self.stimuli.concepts))),
+            epoch_trials=train.epoch_trials and train.epoch_trials * (recipe.finetune.sessions or 1),
         )
-        return self._layout(recipe, trials), data
+        return layout, data
 
-    def _tested(self, cell: Cell, learned: Learned) -> tuple[list[Trials], Targets]:
+    def _tested(self, cell: Cell, learned: Learned) -> tuple[list[Responses], Targets]:
         """Open the test signals of a cell and the targets of their stimuli, which select the epoch."""
-        recipe, dataset = self.recipe, self.job.dataset
+        recipe, dataset, source = self.recipe, self.job.dataset, self.job.source(self.recipe)
         stores = open_stores(dataset, recipe.dataset, "test", recipe.stored_encoders, recipe.paths)
-        stimuli = next(iter(stores.values()))
-        trials = [
-            open_trials(
-                *(dataset, recipe.paths, recipe.signal, subject, "test", stimuli),
+        stimuli, pixels = next(iter(stores.values())), pixels_of(stores.values())
+        seen = learned.pictures.contain(dataset.pictured_as, stimuli.image_ids, pixels)
+
+        def are_unseen(rows: Rows) -> NDArray[np.bool_]:
+            return ~seen[rows]
+
+        tested = [
+            open_responses(
+                *(source, subject, "test", stimuli),
                 normaliser=learned.normaliser_of(subject),
+                are_allowed=are_unseen,
             )
             for subject in cell.tested_on
         ]
-        seen = learned.pictures.contain(dataset.pictured_as, stimuli.image_ids, pixels_of(stores.values()))
-        trials = [each.take(np.flatnonzero(~seen[each.stimulus])) for each in trials]
-        return trials, Targets.of(stores, self.launch, self.keys)
+        return tested, Targets.of(stores, self.launch, self.keys)
 
-    def _learned(self, recipe: Recipe, trials: Sequence[Trials]) -> Learned:
+    def _learned(self, recipe: Recipe, responses: Sequence[Responses]) -> Learned:
         """Describe what a cell's model learns from; what selects the epoch is added later."""
-        rows = np.unique(np.concatenate([each.stimulus for each in trials]))
+        rows = np.unique(np.concatenate([each.stimulus for each in responses]))
         pixels = None if self.pixels is None else self.pixels[rows]
-        how, normaliser, dataset = recipe.signal.normalise, None, self.job.dataset
-        stores = [open_signals(dataset, recipe.paths, recipe.signal, each.subject) for each in trials]
-        caveats = caveats_of(dataset, (store["train"] for store in stores))
+        source, normaliser, dataset = self.job.source(self.recipe), None, self.job.dataset
+        caveats = caveats_of(dataset, (source.open(each.subject)["train"] for each in responses))
+        how = recipe.signal.normalise
         if how != "none" and recipe.signal.normalise_by == "training_subjects":
-            normaliser = Moments.pooled([each.moments for each in trials if each.moments]).normaliser(how)
+            moments = [each.moments for each in responses if each.moments]
+            normaliser = Moments.pooled(moments).normaliser(how)
         return Learned(
             dataset=dataset.pictured_as,
             recordings=dataset.recorded_as,
-            subjects=tuple(each.subject for each in trials),
+            subjects=tuple(each.subject for each in responses),
             preparation=recipe.signal.model_dump(mode="json"),
             is_simulated=SIMULATED in caveats,
             is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
@@ -243,14 +218,9 @@ class TrainingData:
             normaliser=normaliser,
         )
 
-    def _digest(self, encoder: str) -> str:
-        """Return what identifies the targets of an encoder."""
-        if encoder in self.stores:
-            return digest_of(self.stores[encoder])
-        return self.online[encoder].group.digest
-
-    def _layout(self, recipe: Recipe, trials: Sequence[Trials]) -> Layout:
-        shapes, fused = self.images.shapes, {self.keys[config.name] for config in recipe.fused_encoders}
+    def _layout(self, recipe: Recipe, responses: Sequence[Responses]) -> Layout:
+        """Say what the model of a cell is built from."""
+        shapes, fused = self.targets.shapes, {self.keys[config.name] for config in recipe.fused_encoders}
         dims = {key: shapes[key][-1] for key in shapes if key in fused}
         fuser: dict[str, Any] = recipe.fuser.model_dump(mode="json") if fused else {}
         dim = recipe.fuser.token_dim(dims, recipe.dim or DIM) if fused else None
@@ -261,14 +231,16 @@ class TrainingData:
             dim = self.prior.dim
         if recipe.dim not in (None, dim):
             raise RecipeError(f"dim is {recipe.dim}, but this fuser's tokens have {dim}", "leave dim out")
-        heads = {
-            name: fused_head({key: shapes[key] for key in dims}, dim or 0)
-            if target == FUSED
-            else Head(shapes[target.name], target.name, self._digest(target.name))
-            for name, target in recipe.head_targets.items()
-        }
+        heads = {}
+        for name, target in recipe.head_targets.items():
+            if target == FUSED:
+                heads[name] = fused_head({key: shapes[key] for key in dims}, dim or 0)
+                continue
+            store = self.stores.get(target.name)
+            digest = digest_of(store) if store else self.online[target.name].group.digest
+            heads[name] = Head(shapes[target.name], target.name, digest)
         return Layout(
-            spec=spec_of(trials),
+            spec=spec_of(responses),
             heads=heads,
             backbone=recipe.backbone.model_dump(mode="json"),
             fuser=fuser,
@@ -285,10 +257,10 @@ class TrainingData:
         )
 
 
-def _shuffled(trials: Trials, seed: int) -> Trials:
+def _shuffled(responses: Responses, seed: int) -> Responses:
     """Give each signal the picture of another, drawn once."""
-    random = np.random.default_rng((seed, trials.subject))
-    return replace(trials, stimulus=random.permutation(trials.stimulus))
+    random = np.random.default_rng((seed, responses.subject))
+    return replace(responses, stimulus=random.permutation(responses.stimulus))
 
 
 def _compared(recipe: Recipe, heads: Heads) -> tuple[str, ...]:
@@ -297,8 +269,8 @@ def _compared(recipe: Recipe, heads: Heads) -> tuple[str, ...]:
         return (recipe.head,)
     if not recipe.heads:
         return () if recipe.is_fused else tuple(heads)
-    found = [name for name, head in heads.items() if len(head.shape) <= 2]
-    return tuple(found) if TOKEN not in heads and len(found) == 1 else ()
+    comparable = [name for name, head in heads.items() if len(head.shape) <= 2]
+    return tuple(comparable) if TOKEN not in heads and len(comparable) == 1 else ()
 
 
 def _inputs(recipe: Recipe) -> tuple[Any, ...]:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.signal_bank import Rows, SignalBank, averages_of
+from brainhive_cli.data.responses import Rows
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.measurement.retrieval import ranks
 from brainhive_cli.measurement.units import Alike, Items
-from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment.batches import CellData, SignalBank, averages_of
 from brainhive_cli.training.alignment.model import Aligner
 
 BLOCK = 1024
@@ -24,7 +24,7 @@ BLOCK = 1024
 class Queries:
     """Rows of a signal bank that a model is validated on; the gallery is the stimuli that any of them shows.
 
-    `images` are the targets of all stimuli; `subject` are subject indices [N], or None for an unknown one;
+    `targets` are those of all stimuli; `subject` are subject indices [N], or None for an unknown one;
     `alike` says which stimuli are, by their rows.
     """
 
@@ -32,11 +32,11 @@ class Queries:
         self,
         pool: SignalBank,
         rows: Rows,
-        images: Targets,
+        targets: Targets,
         subject: Tensor | None,
         alike: Alike | None = None,
     ) -> None:
-        self.pool, self.rows, self.images, self.subject = pool, rows, images, subject
+        self.pool, self.rows, self.targets, self.subject = pool, rows, targets, subject
         self.alike = alike or Alike()
         index = torch.from_numpy(rows).to(pool.stimulus.device)
         self.shown, self.target = torch.unique(pool.stimulus[index], return_inverse=True)
@@ -44,7 +44,7 @@ class Queries:
     def ranks(self, aligner: Aligner) -> Tensor:
         """Rank the seen picture of each signal among the pictures: [N]."""
         keys = aligner.layout.compared_keys
-        targets = Targets({key: source for key, source in self.images.sources.items() if key in keys})
+        targets = Targets({key: source for key, source in self.targets.sources.items() if key in keys})
         gallery = aligner.encode_image(targets.gather(self.shown)).float()
         blocks = np.split(self.rows, range(BLOCK, len(self.rows), BLOCK))
         return ranks(torch.cat([self._encode(aligner, rows) for rows in blocks]), gallery, self.target)
@@ -91,37 +91,37 @@ def describe_held_out(concepts: Sequence[str], share: float) -> tuple[str, str]:
     )
 
 
-def held_out(data: CellData, averages: SignalBank) -> list[Queries]:
+def held_out_queries(data: CellData, averages: SignalBank) -> list[Queries]:
     """Take the averaged signals of held-out training concepts, if there are any."""
     rows = np.flatnonzero(data.held_out[averages.stimulus.cpu().numpy()])
-    return [Queries(averages, rows, data.images, averages.subject, data.alike)] if len(rows) else []
+    return [Queries(averages, rows, data.targets, averages.subject, data.alike)] if len(rows) else []
 
 
-def tested(data: CellData, device: torch.device) -> list[Queries]:
+def test_queries(data: CellData, device: torch.device) -> list[Queries]:
     """Take the test signals, a subject at a time.
 
     Raises:
         BrainhiveError: if there are none.
     """
-    if not data.tested or data.tested_images is None:
+    if not data.tested or data.tested_targets is None:
         raise BrainhiveError("no test signals to select the epoch by", "train.selection=best")
-    learned, queries = [each.subject for each in data.trials], []
-    for trials in data.tested:
-        pool, index = averages_of([trials], device), None
-        if trials.subject in learned:
-            index = torch.full_like(pool.subject, learned.index(trials.subject))
-        queries.append(Queries(pool, np.arange(len(trials.signal)), data.tested_images, index))
+    learned, queries = [each.subject for each in data.responses], []
+    for responses in data.tested:
+        pool, index = averages_of([responses], device), None
+        if responses.subject in learned:
+            index = torch.full_like(pool.subject, learned.index(responses.subject))
+        queries.append(Queries(pool, np.arange(len(responses.signal)), data.tested_targets, index))
     return queries
 
 
 def ranks_of(queries: list[Queries], aligner: Aligner, precision: str, launch: Launch) -> Tensor:
     """Rank the seen pictures of all queries, [N]; as the main process finds them, for all processes."""
-    found = torch.empty(0)
+    ranks = torch.empty(0)
     if launch.is_main and queries:
         aligner.eval()
         with torch.inference_mode(), launch.autocast(precision):
-            found = torch.cat([each.ranks(aligner) for each in queries])
-    shared: Tensor = launch.gather(found)[0]  # each has running statistics of its own share
+            ranks = torch.cat([each.ranks(aligner) for each in queries])
+    shared: Tensor = launch.gather(ranks)[0]  # each has running statistics of its own share
     return shared
 
 

@@ -4,8 +4,7 @@ import pytest
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.data.datasets.things_eeg import POSTERIOR
-from brainhive_cli.data.signals.regions import REGIONS, region_of
-from brainhive_cli.data.signals.selection import channel_rows
+from brainhive_cli.data.signals.selection import REGIONS, channel_rows, region_of
 from brainhive_cli.data.things_files import THINGS_EEG as MONTAGE
 
 

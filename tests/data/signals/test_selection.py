@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.signals.prepared import in_memory
+from brainhive_cli.data.responses import in_memory
 from brainhive_cli.data.signals.selection import Selection, channel_rows, sample_range
 from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors, Voxels
 

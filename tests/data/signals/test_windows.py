@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.data.signals.windows import inside, window_starts
+from brainhive_cli.data.signals.selection import inside, window_starts
 
 
 def test_windows_lie_within_the_signal():

@@ -21,7 +21,7 @@ from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.trained_cell import Member
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 ITEMS = 6
 TOKEN = {"token": Head((16,))}
@@ -59,10 +59,10 @@ def reader(kind, channels, samples, head=None):
     signal = random.normal(size=(ITEMS, 2, channels, samples)).astype(np.float32)
     ids = [f"picture {number}" for number in range(ITEMS)]
     selection = Selection.of(Recording(signal, ids, space, times, rate, "µV"), None, None, 1.0, "test")
-    run, places = SimpleNamespace(are_strangers=False), np.arange(ITEMS)
+    run, places = SimpleNamespace(tests_new_subjects=False), np.arange(ITEMS)
     shared = Items.independent([ids])
     labels = Labels.of(places, places, shared, 20, 0)
-    made = Reader(Member(run, None, model), 1, "test", selection, places, places, labels, shared)
+    made = Reader(TrainedCell(run, None, model), 1, "test", selection, places, places, labels, shared)
     rest = np.full(signal.shape[2:], 0.1, np.float32)
     made.__dict__.update(  # what a run with files would be asked for
         image_ids=ids,

@@ -15,8 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.course import Course, Wave
 from brainhive_cli.models.losses import LossContext, clip, cross_entropy, dice, mixco, soft_clip
 from brainhive_cli.models.mixing import Mixing
-from brainhive_cli.training.alignment.objective import Objective
-from brainhive_cli.training.alignment.terms import Term
+from brainhive_cli.training.alignment.objective import Objective, Term
 
 RELATIVE = 1e-5
 PLAIN = LossContext()

@@ -8,23 +8,22 @@ import torch
 from cell_data import HERE, PICTURES, batches_of, targets_of
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.data.signal_bank import averages_of
-from brainhive_cli.data.trials import Trials, spec_of
+from brainhive_cli.data.responses import Responses, spec_of
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.batches import Batches, CellData
+from brainhive_cli.training.alignment.batches import Batches, CellData, averages_of
 from brainhive_cli.training.alignment.recipe import Recipe
 
 WIDTHS = {1: 3, 4: 5, 7: 4}
 
 
-def voxels(subject: int, repetitions: int = 1) -> Trials:
+def voxels(subject: int, repetitions: int = 1) -> Responses:
     """Signals [N, V, 1] that say whose they are and of which stimulus."""
     pictures, width = np.arange(PICTURES), WIDTHS[subject]
     averages = np.repeat(100.0 * subject + pictures, width).reshape(-1, width, 1).astype(np.float32)
     single = np.repeat(averages[:, None], repetitions, 1) if repetitions > 1 else None
     counts = None if single is None else np.full(PICTURES, repetitions)
     regions = {"V1": (0, 1), "FFA": tuple(range(2, width))}
-    return Trials(subject, averages, pictures, (), None, single, counts, regions=regions)
+    return Responses(subject, averages, pictures, (), None, single, counts, regions=regions)
 
 
 def data_of(repetitions: int = 1) -> CellData:
@@ -41,14 +40,14 @@ def test_a_step_is_a_micro_batch_for_each_subject_and_targets_follow_their_order
     assert [subject.unique().tolist() for _, subject in batch.parts] == [[0], [1], [2]]
     seen = torch.cat([signal[:, 0, 0] for signal, _ in batch.parts])
     whose = torch.tensor(list(WIDTHS))[torch.cat([subject for _, subject in batch.parts])]
-    assert torch.equal(seen, 100.0 * whose + batch.images["e"][:, 0])
+    assert torch.equal(seen, 100.0 * whose + batch.targets["e"][:, 0])
 
 
 def test_a_subject_without_rows_in_a_step_has_no_micro_batch() -> None:
     batch = batches_of(data_of()).draw(np.array([150, 3, 120]), 1)
 
     assert [subject.tolist() for _, subject in batch.parts] == [[0], [2, 2]]
-    assert batch.images["e"][:, 0].tolist() == [3, 0, 30]
+    assert batch.targets["e"][:, 0].tolist() == [3, 0, 30]
 
 
 def test_signals_are_mixed_within_their_subject_and_processes_agree_on_partners() -> None:
@@ -62,7 +61,7 @@ def test_signals_are_mixed_within_their_subject_and_processes_agree_on_partners(
     subjects = torch.cat([subject for batch in drawn for _, subject in batch.parts])
     assert torch.equal(subjects[one.partner], subjects)
     clean = torch.cat([100.0 * torch.tensor(list(WIDTHS))[subjects]]) + torch.cat(
-        [batch.images["e"][:, 0] for batch in drawn]
+        [batch.targets["e"][:, 0] for batch in drawn]
     )
     mixed = torch.cat([signal[:, 0, 0] for batch in drawn for signal, _ in batch.parts])
     assert torch.allclose(one.mix(clean), mixed, atol=1e-3) and not torch.allclose(clean, mixed)

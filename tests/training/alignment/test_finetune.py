@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.stores.recordings import SignalStore
-from brainhive_cli.data.trials import Trials
 from brainhive_cli.training.alignment.finetune import share_of
 from brainhive_cli.training.alignment.settings import Finetune
 
@@ -29,7 +29,7 @@ def kept(share: float, seed: int = 0) -> set[int]:
     pictures = np.repeat(np.random.default_rng(1).permutation(200), 2)
     signal = np.broadcast_to(pictures[:, None, None], (400, 2, 3)).astype(np.float32)
     trials = share_of(
-        Trials(1, signal, pictures, ("O1", "O2")), np.arange(200) < 20, Finetune(share=share, seed=seed)
+        Responses(1, signal, pictures, ("O1", "O2")), np.arange(200) < 20, Finetune(share=share, seed=seed)
     )
     assert np.array_equal(trials.signal[:, 0, 0], trials.stimulus) and trials.channels == ("O1", "O2")
     found, counts = np.unique(trials.stimulus, return_counts=True)
@@ -46,13 +46,13 @@ def test_a_share_is_whole_pictures_of_both_kinds_and_part_of_every_larger_share(
     assert kept(0.1) == kept(0.1) != kept(0.1, seed=1)
 
 
-def recorded_in_sessions() -> Trials:
+def recorded_in_sessions() -> Responses:
     """Three pictures, up to three repetitions; a signal says in which session it was recorded, from 1."""
     sessions = np.array([[2, 0, 0], [1, 2, -1], [1, 0, -1], [2, -1, -1]], np.int8)
     single = np.broadcast_to(sessions[..., None, None] + 1, (4, 3, 5, 1)).astype(np.float32)
     counts = (sessions >= 0).sum(1)
     average = single.sum(1) / counts[:, None, None]
-    return Trials(1, average, np.array([7, 3, 5, 9]), (), None, single, counts, sessions=sessions)
+    return Responses(1, average, np.array([7, 3, 5, 9]), (), None, single, counts, sessions=sessions)
 
 
 @pytest.mark.parametrize(

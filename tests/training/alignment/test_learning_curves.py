@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.training.alignment.learning_curves import learning_curves
+from brainhive_cli.training.alignment.progress import learning_curves
 
 
 @pytest.fixture

@@ -29,10 +29,10 @@ from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.initialisation import initial_aligner, take_over
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import train_cell
+from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.optimisation import Learner
 from brainhive_cli.training.alignment.settings import Train
 from brainhive_cli.training.alignment.starts import Start
-from brainhive_cli.training.alignment.terms import Term
 
 Weights = dict[str, torch.Tensor]
 
@@ -95,10 +95,10 @@ VARIED = {"noise": 0.3, "channel_dropout": 0.2, "time_shift_ms": 20}
 
 def test_each_head_is_compared_with_its_own_encoder(train, embedding):
     encoders = {"e": torch.from_numpy(embedding), "f": torch.from_numpy(embedding[:, :3] ** 2)}
-    data = replace(data_of(embedding), images=targets_of(encoders))
+    data = replace(data_of(embedding), targets=targets_of(encoders))
     heads = {"e": Head((8,), "e"), "f": Head((3,), "f")}
     layout = replace(layout_of(data, "linear"), heads=heads, fuser={}, dims={}, retrieval_heads=("e", "f"))
-    loss_of, trials = clip.Config().build(), data.trials[0]
+    loss_of, trials = clip.Config().build(), data.responses[0]
     model, learned = initial_aligner(1, layout, data, "torch"), ~data.held_out
 
     terms = [Term(prediction=name, weight=0.5) for name in heads]
@@ -161,7 +161,7 @@ def test_each_epoch_is_reported(train, embedding):
 )
 def test_metrics_say_what_selected_the_epoch(train, embedding, knobs, selected_on):
     data = data_of(embedding)
-    data = replace(data, tested=data.trials, tested_images=data.images)
+    data = replace(data, tested=data.responses, tested_targets=data.targets)
 
     assert train(data, **knobs)[1].notes["selected_on"] == selected_on
 
@@ -177,17 +177,19 @@ def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding)
 
 def test_held_out_concepts_that_no_subject_saw_validate_nothing(train, embedding):
     data = data_of(embedding)
-    seen = [replace(each, stimulus=np.where(each.stimulus < 15, -1, each.stimulus)) for each in data.trials]
+    seen = [
+        replace(each, stimulus=np.where(each.stimulus < 15, -1, each.stimulus)) for each in data.responses
+    ]
 
-    _, found, _ = train(replace(data, trials=seen))
+    _, found, _ = train(replace(data, responses=seen))
 
     assert found.notes["selected_on"] == "last epoch" and not found.scopes
 
 
 def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
     data = data_of(embedding)
-    spoilt = replace(data.trials[0], signal=np.full_like(data.trials[0].signal, np.nan))
-    data = replace(data, tested=[spoilt], tested_images=data.images)
+    spoilt = replace(data.responses[0], signal=np.full_like(data.responses[0].signal, np.nan))
+    data = replace(data, tested=[spoilt], tested_targets=data.targets)
 
     train(data)
     with pytest.raises(BrainhiveError, match="not finite"):
@@ -199,7 +201,7 @@ def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
 def test_training_stops_when_validation_no_longer_rises(train, embedding):
     noise = np.random.default_rng(5).normal(size=embedding.shape).astype(np.float32)
     data = replace(
-        data_of(embedding), images=targets_of({"e": torch.from_numpy(noise)})
+        data_of(embedding), targets=targets_of({"e": torch.from_numpy(noise)})
     )  # nothing to be learned
 
     _, metrics, events = train(data, epochs=60, patience=3)
@@ -257,9 +259,9 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
     batch = batches.draw(samples, 0)
     shown = batches.samples.stimulus[np.sort(samples)]
     for signal, subject, picture in zip(*batch.parts[0], shown, strict=True):
-        own = data.trials[subject].single[picture]  # type: ignore[index]
+        own = data.responses[subject].single[picture]  # type: ignore[index]
         assert (torch.from_numpy(own) == signal).all((1, 2)).any()
-    assert torch.equal(batch.images["e"], data.images.gather(shown)["e"])
+    assert torch.equal(batch.targets["e"], data.targets.gather(shown)["e"])
 
 
 def test_random_averages_differ_from_draw_to_draw_and_hold_so_many_trials(embedding):
@@ -270,7 +272,7 @@ def test_random_averages_differ_from_draw_to_draw_and_hold_so_many_trials(embedd
     one, other, same = (batches.draw(rows, seed).parts[0][0] for seed in (1, 2, 1))
 
     assert torch.equal(same, one) and not torch.equal(one[:-1], other[:-1])
-    trials = torch.from_numpy(data.trials[0].single)  # type: ignore[arg-type]
+    trials = torch.from_numpy(data.responses[0].single)  # type: ignore[arg-type]
     pairs = torch.stack([trials[:, pair].mean(1) for pair in ([0, 1], [0, 2], [1, 2])], 1)
     is_pair = torch.isclose(pairs[:-1], one[:-1, None], atol=1e-6).all(3).all(2)
     assert (is_pair.sum(1) == 1).all()
@@ -281,7 +283,7 @@ def test_alternatives_are_drawn_among_all_stores_of_the_encoder(embedding):
     data = data_of(embedding, others=[embedding + 100, embedding + 200])
     batch = batches_of(data).draw(np.arange(PICTURES), 3)
 
-    which = ((batch.images["e"] - torch.from_numpy(embedding)) / 100).round()
+    which = ((batch.targets["e"] - torch.from_numpy(embedding)) / 100).round()
     assert (which == which[:, :1]).all() and set(which[:, 0].tolist()) == {0, 1, 2}
 
 
@@ -291,7 +293,7 @@ def test_processes_know_each_others_mixtures_and_mix_among_their_own(embedding):
 
     one, other = (batch.mixing for batch in drawn)
     assert torch.equal(one.partner, other.partner) and torch.equal(one.share, other.share)
-    signal = torch.from_numpy(data.trials[0].signal[rows])
+    signal = torch.from_numpy(data.responses[0].signal[rows])
     assert torch.allclose(torch.cat([batch.parts[0][0] for batch in drawn]), one.mix(signal), atol=1e-6)
     assert set(one.partner[:15].tolist()) == set(range(15)) and set(one.partner[15:].tolist()) == set(
         range(15, 31)
@@ -301,7 +303,7 @@ def test_processes_know_each_others_mixtures_and_mix_among_their_own(embedding):
 
 def test_mapped_signals_train_to_the_same_weights(train, embedding, tmp_path):
     data, mapped = data_of(embedding, subjects=3), []
-    for trials in data.trials:
+    for trials in data.responses:
         path = tmp_path / f"{trials.subject}.h5"
         hdf5.create(path, {"signal": (trials.signal.shape, "float32")}, {}, {})
         writer = hdf5.RowWriter(path, "signal")
@@ -312,7 +314,7 @@ def test_mapped_signals_train_to_the_same_weights(train, embedding, tmp_path):
             mapped.append(replace(trials, signal=StoredRows(file, "signal", str)))
 
     memory, _, _ = train(data, "memory")
-    disk, _, _ = train(replace(data, trials=mapped), "disk")
+    disk, _, _ = train(replace(data, responses=mapped), "disk")
 
     assert is_same(memory, disk)
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from brainhive_cli import aligner
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.responses import Responses
 from brainhive_cli.models.backbones import neurons
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -18,9 +18,9 @@ from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.settings import Train
 from brainhive_cli.training.alignment.starts import Start
-from brainhive_cli.training.alignment.terms import Term
 
 GPT2 = "backbone.text_dec.decoder.transformer"
 CLIPS, VOXELS = 32, 12
@@ -59,7 +59,7 @@ def data() -> CellData:
         values = 1 + (values > 0) if name == "caption" else values
         made[name] = torch.tensor(values, dtype=torch.float32)
     voxels = causes @ random.normal(size=(4, VOXELS)) + 0.1 * random.normal(size=(CLIPS, VOXELS))
-    trials = Trials(1, voxels.astype(np.float32)[..., None], np.arange(CLIPS), (), None)
+    trials = Responses(1, voxels.astype(np.float32)[..., None], np.arange(CLIPS), (), None)
     return CellData([trials], targets_of(made), np.arange(CLIPS) < 8, None)
 
 
@@ -87,17 +87,17 @@ def test_decoders_learn_behind_the_brain_model_of_the_first_training(data: CellD
     blocks = {**BRAIN, "mixer": "blocks", "blocks": 1}
     first = train(data, layout(blocks, ["image", "text"]), first_terms, tmp_path / "first", 3)
     start = (Start(tmp_path / "first/cells/cell/model", "backbone.brain"),)
-    begun = CellData(data.trials, data.images, data.held_out, None, starts={0: start})
+    begun = CellData(data.responses, data.targets, data.held_out, None, starts={0: start})
     second_layout = layout(neurons.TINY.model_dump(mode="json"), list(SHAPES))
 
     second = train(begun, second_layout, TERMS, tmp_path / "second", 2, freeze=["backbone.brain"])
 
-    signal, subject = torch.from_numpy(data.trials[0].signal), torch.zeros(CLIPS, dtype=torch.long)
+    signal, subject = torch.from_numpy(data.responses[0].signal), torch.zeros(CLIPS, dtype=torch.long)
     with torch.no_grad():
         one, other = first.predict(signal, subject), second.predict(signal, subject, ["image"])
     assert torch.allclose(one["image"], other["image"], atol=1e-5)
     assert second.learned.selection == "last epoch"
-    truth = data.images.sources["concepts"].values
+    truth = data.targets.sources["concepts"].values
     decoded = second.decode(signal, subject, range(CLIPS))
     assert {name: tuple(each.shape[1:]) for name, each in decoded.tensors.items()} == {
         name: shape for name, shape in SHAPES.items() if name != "motion"

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from brainhive_cli.models.losses import LossContext
-from brainhive_cli.training.alignment.objective import Objective
-from brainhive_cli.training.alignment.terms import Term
+from brainhive_cli.training.alignment.objective import Objective, Term
 
 TEMPERATURE = 0.004
 

@@ -22,11 +22,11 @@ from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.batches import Batches, CellData
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.loop import train_cell
+from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.optimisation import Learner, schedule_of
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.settings import Stage, Train, scale_stages
 from brainhive_cli.training.alignment.starts import Start, starts_of
-from brainhive_cli.training.alignment.terms import Term
 
 Weights = dict[str, torch.Tensor]
 TERMS = [Term(prediction="token", epochs=(0, 2), loss="mixco"), Term(prediction="token", epochs=(2, 5))]
@@ -144,7 +144,7 @@ def test_a_stage_starts_from_a_model_folder_and_inherits_what_it_learned_from(da
     config = json.loads((model / "config.json").read_text())
     config["learned"]["selection"] = "test"
     (model / "config.json").write_text(json.dumps(config))
-    starting = CellData(data.trials, data.images, data.held_out, None, starts={1: (Start(model),)})
+    starting = CellData(data.responses, data.targets, data.held_out, None, starts={1: (Start(model),)})
     still = {"epochs": 1, "lr": 1e-30}
 
     second = trained(starting, tmp_path / "second", [{"epochs": 1, "lr": 5e-2}, still], weight_decay=0)

@@ -5,7 +5,7 @@ import pytest
 from brainhive_cli.commands import train_align
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.training.alignment import tables
+from brainhive_cli.training.alignment import progress
 from brainhive_cli.training.alignment.cells import Cell
 
 SWEEP = ("subjects=1,2", "train.epochs=1", "sweep.train.lr=[1e-3,2e-3]")
@@ -58,7 +58,7 @@ def metrics(*values: float | None, selected_on: str = "validation") -> Measureme
 
 
 def laid_out(found: Measurements) -> tuple[Table, ...]:
-    return tables.tables(found, [Cell(name, (1,), (1,), 1) for name in found.notes["cells"]])
+    return progress.tables(found, [Cell(name, (1,), (1,), 1) for name in found.notes["cells"]])
 
 
 def test_the_last_line_is_mean_and_standard_deviation_over_the_cells():

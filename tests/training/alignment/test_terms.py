@@ -10,8 +10,7 @@ from safetensors.torch import load_file
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.course import Course
 from brainhive_cli.models.losses import LossContext
-from brainhive_cli.training.alignment.objective import Objective
-from brainhive_cli.training.alignment.terms import Term, check
+from brainhive_cli.training.alignment.objective import Objective, Term, check
 
 PREDICTED = {"a": torch.tensor([[1.0, 2.0], [3.0, 5.0]]), "b": torch.tensor([[0.0], [1.0]])}
 TARGETS = {"a": torch.tensor([[1.0, 1.0], [1.0, 1.0]]), "b": torch.tensor([[2.0], [2.0]])}

@@ -5,22 +5,24 @@ import torch
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.training.alignment import trained
-from brainhive_cli.training.alignment.trained_cell import Member
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def member(go, small, world) -> Member:
+def member(go, small, world) -> TrainedCell:
     run = go("train-align", *small).folder
     align = trained.find(str(run), Paths())
-    return Member.load(align, align.cells[0], CPU)
+    return TrainedCell.load(align, align.cells[0], CPU)
 
 
 def test_a_cell_decodes_its_heads_once(member):
     decoded, rows = member.decoded(1, "test")
-    tokens, same = member.tokens(1, "test")
+    responses = member.responses(1, "test")
+    tokens = member.encode(1, torch.from_numpy(responses.signal))
 
-    assert torch.equal(decoded.tensors["token"], tokens) and rows.tolist() == same.tolist()
+    assert torch.equal(decoded.tensors["token"], tokens) and rows.tolist() == responses.stimulus.tolist()
+    assert member.responses(1, "test") is responses
     assert member.decoded(1, "test")[0] is decoded
     assert member.images("test", rows).shape == tokens.shape

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.responses import match_recording
 from brainhive_cli.data.signals.section import Signal
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.measurement.retrieval import ranks
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.transfer import match_recording
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 OTHER = "{kind: demo, noise: 0.5, subjects: 2}"

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.datasets import StimulusSet
-from brainhive_cli.data.targets.target_sources import OnlineTargets, StoreTargets
+from brainhive_cli.data.targets.targets import OnlineTargets, StoreTargets
 from brainhive_cli.models.encoders import timm
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.priors import fusion_prior

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.responses import in_memory, mapped
 from brainhive_cli.data.signals.normalisation import Moments
-from brainhive_cli.data.signals.prepared import in_memory, mapped
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors, SignalStore

@@ -11,7 +11,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
-from brainhive_cli.training.alignment.identity import keep_identity, refuse_others
+from brainhive_cli.data.targets.target_stores import keep_identity, refuse_others
 from tests.resealed import resealed
 
 ENCODER = "brainhive_cli-models-encoders-python-example"

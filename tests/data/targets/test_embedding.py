@@ -2,7 +2,7 @@
 
 import pytest
 
-from brainhive_cli.data.targets.throughput import DECODING, WRITING, Pace
+from brainhive_cli.data.targets.embedding import DECODING, WRITING, Pace
 
 
 @pytest.mark.parametrize(

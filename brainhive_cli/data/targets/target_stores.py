@@ -1,0 +1,193 @@
+"""The target stores of a split's stimuli: opened together, checked, and known by what made them."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+
+import numpy as np
+
+from brainhive_cli.core import console, home, needs, parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.needs import Need
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.command_lines import command
+from brainhive_cli.data.datasets import Dataset, StimulusSet
+from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores.health import Health
+from brainhive_cli.data.stores.target_store import TargetStore, making
+from brainhive_cli.models.encoders import EncoderConfig
+
+IDENTITIES = "embeddings.json"
+"""Where a run keeps it, by the encoder's name."""
+MADE_BY = ("weights", "preprocessing")
+"""What the stores of all splits have in common."""
+
+
+def open_stores(
+    dataset: Dataset,
+    dataset_config: parts.Config,
+    split: str,
+    encoders: Sequence[EncoderConfig],
+    paths: Paths,
+    images: StimulusSet | None = None,
+) -> dict[str, TargetStore]:
+    """Open the stores of several encoders over the same stimuli, by encoder; arguments as `open_targets`."""
+    root, line = paths.under_home("embeddings"), command("embed", dataset_config, encoders)
+    try:
+        stores = target_store.open_all(root, dataset.name, split, [config.name for config in encoders])
+    except MissingData as error:
+        raise MissingData(error.message, line) from error
+    first = next(iter(stores.values()))
+    with suppress(MissingData):  # the pictures need not be on this machine
+        first.refuse_other_pictures((images or dataset.images(split)).image_ids, line)
+    for other in stores.values():
+        warn_of_problems(other)
+        whose = "{dataset}/{split}".format_map(other.attributes)
+        if whose != f"{dataset.name}/{split}":
+            raise BrainhiveError(
+                f"{other.path} holds embeddings of {whose}, not of {dataset.name}/{split}", f"{line} --again"
+            )
+        if difference := _difference(first, other):
+            raise BrainhiveError(f"{first.path} and {other.path} hold {difference}", f"{line} --again")
+    return stores
+
+
+def store_needs(
+    dataset: Dataset, config: parts.Config, split: str, encoders: Sequence[EncoderConfig], paths: Paths
+) -> list[Need]:
+    """List the stores of several encoders; arguments as `open_targets`."""
+    root, given = paths.under_home("embeddings"), (dataset, config, split, encoders, paths)
+    files = [target_store.find(root, dataset.name, split, config.name)[0] for config in encoders]
+    return needs.stores(files, partial(open_stores, *given))
+
+
+def _difference(first: TargetStore, other: TargetStore) -> str:
+    """Say how the stimuli of two stores differ; empty if row by row they do not."""
+    if first.image_ids != other.image_ids:
+        is_order = sorted(first.image_ids) == sorted(other.image_ids)
+        return "the same pictures in another order" if is_order else "different pictures"
+    return "" if np.array_equal(first.done, other.done) else "gaps at different pictures"
+
+
+def open_alternatives(
+    alternatives: Mapping[str, Sequence[str]], stores: Mapping[str, TargetStore], paths: Paths
+) -> dict[str, list[TargetStore]]:
+    """Open further stores of the same stimuli.
+
+    Args:
+        alternatives: Names of further stores, by the encoder whose targets they are alternatives of.
+        stores: Its store, by the encoder's name.
+        paths: Where stores lie.
+
+    Raises:
+        MissingData: if a store is missing.
+        BrainhiveError: if one is not of the same stimuli and shape.
+    """
+    if unknown := set(alternatives) - set(stores):
+        raise BrainhiveError(
+            f"train.embedding_alternatives names {', '.join(sorted(unknown))}, which is not fused",
+            f"encoders: {', '.join(stores)}",
+        )
+    further = {}
+    for name, names in alternatives.items():
+        first = stores[name]
+        dataset, split = first.attributes["dataset"], first.attributes["split"]
+        try:
+            opened = target_store.open_all(paths.under_home("embeddings"), dataset, split, names)
+        except MissingData as error:
+            here = sorted(path.stem for path in first.path.parent.glob("*.h5"))
+            raise MissingData(error.message, f"name stores that are there: {', '.join(here)}") from error
+        for other in opened.values():
+            is_alike = first.shape == other.shape
+            if reason := _difference(first, other) or ("" if is_alike else "targets of another shape"):
+                raise BrainhiveError(f"{first.path} and {other.path} hold {reason}", "name another store")
+        further[name] = list(opened.values())
+    return further
+
+
+def identity_of(store: TargetStore) -> dict[str, str]:
+    """Return what made a store, and its path; the dtype is no part, as it only rounds."""
+    made_by = store.attributes
+    weights = "imported" if "imported" in made_by else made_by.get("weights", {}).get("digest", "")
+    return {
+        "store": str(store.path),
+        "weights": weights,
+        "preprocessing": made_by.get("preprocessing", ""),
+        "pictures": store.image_ids.digest,
+    }
+
+
+def digest_of(store: TargetStore) -> str:
+    """Return what identifies a store's targets: a latent space, or weights; "" if unknown."""
+    return str(store.attributes.get("latent_space") or identity_of(store)["weights"])
+
+
+def keep_identity(folder: RunFolder, stores: Mapping[str, TargetStore], is_main: bool) -> None:
+    """Record what made the stores that a run starts with; a run that is resumed must find the same.
+
+    Raises:
+        BrainhiveError: naming a store that was made in another way since.
+    """
+    if (folder.path / IDENTITIES).is_file():  # the run is resumed
+        refuse_others(folder, stores, (*MADE_BY, "pictures"))
+    if is_main:
+        folder.write_json(IDENTITIES, {name: identity_of(store) for name, store in stores.items()})
+
+
+def refuse_others(
+    folder: RunFolder, stores: Mapping[str, TargetStore], keys: Sequence[str] = MADE_BY
+) -> None:
+    """Refuse stores of any split that differ in `keys` from those that a run was trained on, by encoder.
+
+    Raises:
+        BrainhiveError: naming both stores.
+    """
+    for name, trained_on in folder.read_json(IDENTITIES, dict[str, dict[str, str]]).items():
+        if name not in stores:  # of another variant of a sweep
+            continue
+        here = identity_of(stores[name])
+        differs = [key for key in keys if here[key] != trained_on.get(key)]
+        if differs:
+            raise BrainhiveError(
+                f"{here['store']} was made with other {' and '.join(differs)} than "
+                f"{home.stored(trained_on.get('store', name))} was when {folder.path} was trained on it",
+                f"make both in one way ({making(stores[name].path)} --again), or train again",
+            )
+
+
+def problem_of(store: TargetStore, health: Health | None = None) -> str:
+    """Say in one line what is wrong with a store, the likely cause, and the command that makes it again.
+
+    Args:
+        store: The store.
+        health: Its figures; those in the store when None.
+
+    Returns:
+        The line; empty if the store passes its health check.
+    """
+    encoder = encoder_of(store)
+    problems = (health or store.health).problems(
+        encoder.usual_cosine, encoder.usual_repeats, encoder.usual_dead
+    )
+    if not problems:
+        return ""
+    figures = "; ".join(figure for figure, _ in problems)
+    is_ours = "imported" not in store.attributes
+    advice = "fix that" if is_ours else "it was imported, and some public caches are broken"
+    return f"{figures} (likely {problems[0][1]}); {advice}; then: {making(store.path)} --again"
+
+
+def warn_of_problems(store: TargetStore) -> None:
+    """Warn, in one line, of a store that fails its health check."""
+    if line := problem_of(store):
+        console.warn(f"{store.path} failed its health check: {line}")
+
+
+def encoder_of(store: TargetStore) -> type[EncoderConfig]:
+    """Find the part that made a store; the general one where this version does not have it."""
+    try:
+        known: type[EncoderConfig] = parts.load("encoders", store.attributes["config"]["kind"]).Config
+    except (KeyError, RecipeError):
+        return EncoderConfig
+    return known
