@@ -22,7 +22,7 @@ from brainhive_cli import aligner
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Run
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.measurement.retrieval import ranks
+from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.settings import Train

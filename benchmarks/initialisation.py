@@ -22,7 +22,7 @@ from brainhive_cli.data.datasets.things_eeg import POSTERIOR
 from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.demo import simulation
-from brainhive_cli.measurement.retrieval import ranks
+from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from brainhive_cli.evaluation.retrieval.rankings import Gallery, Queries, rank_all
-from brainhive_cli.measurement.retrieval import ranks
+from brainhive_cli.measurement.ranks import ranks
 
 SIGNALS, DIM, BLOCK = 200, 1024, 4096
 """THINGS' test pictures, BrainHiVE's token, and how many vectors are drawn at once."""

@@ -286,8 +286,7 @@ def decode(
     import torch
     from torch.nn.functional import normalize
 
-    from brainhive_cli.evaluation.retrieval.ensembles import Ensemble
-    from brainhive_cli.evaluation.retrieval.rankings import Gallery
+    from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery
 
     member = run.member(cell, device)
     subject = _only_subject(member, subject)

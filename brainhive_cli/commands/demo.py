@@ -10,18 +10,18 @@ from brainhive_cli.commands import workflow
 from brainhive_cli.commands.workflow import Command, Done
 from brainhive_cli.core import console, home
 from brainhive_cli.core.caveats import SIMULATED, extend_title
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.tables import Table
 from brainhive_cli.demo import joined_generators, simulation, voxels
-from brainhive_cli.reports.control_effects import control_effects, effects_table
-from brainhive_cli.reports.page import Grid, Group, Page, Section
+from brainhive_cli.reports.page import Group, Page, Section
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+from brainhive_cli.reports.tables import control_effects, effects_table
 
 NOTE = "All signals on this page are simulated, all stimuli drawn by a program ({provenance})."
 EFFECTS = "What controls cost each head: other voxels, trained anew; trials shuffled (95 % of draws)"
@@ -140,7 +140,7 @@ def _page(shown: System, steps: workflow.Recipe, tables: list[Table], done: Mapp
         run = ShownRun(name, RunFolder(done[name].result.folder))
         if (run.folder.path / FINISHED).is_file() and not run.found.notes.get("control"):
             groups.append(RunGroup([run], title=steps.steps[name].heading))
-    summary = Section("Summary", [Group("", [Grid.of(table) for table in tables])])
+    summary = Section("Summary", [Group("", tables)])
     commands = [step.line for step in done.values()]
     made = page_of(groups, extend_title("Brainhive demo", [SIMULATED]), commands, [summary])
     return replace(made, lead=[NOTE.format(provenance=shown.provenance), *made.lead])

@@ -14,13 +14,13 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.data.command_lines import command, write_prior
-from brainhive_cli.evaluation.retrieval.cell_scores import CellScores
-from brainhive_cli.evaluation.retrieval.comparisons import compare_pairs, compare_with
+from brainhive_cli.evaluation.retrieval.cell_scores import measure_cell
 from brainhive_cli.evaluation.retrieval.figures import artifacts_of
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import BACKWARD, summarise_job
 from brainhive_cli.evaluation.retrieval.tables import asked_tables, sweep_tables, tables
+from brainhive_cli.measurement.paired_runs import compare_pairs, compare_ranks
 
 __all__ = ["Recipe", "plan", "run"]
 
@@ -75,12 +75,12 @@ def _evaluate(job: Job, others: list[Measurements], folder: RunFolder, launch: L
     own = {}
     for group in launch.shard(job.groups):
         ensemble = job.load(group, launch.device)
-        own[ensemble.cell.name] = CellScores.measure(ensemble, job.spec)
+        own[ensemble.cell.name] = measure_cell(ensemble, job.spec)
     scores = {name: score for share in launch.gather(own) for name, score in share.items()}
     if not launch.is_main:
         return
     found = summarise_job(job, scores)
-    found |= Measurements(notes={"against": compare_with(found, others)})
+    found |= Measurements(notes={"against": compare_ranks(found, others)})
     if found.notes["verdict"] != "above chance" and job.spec.control == "none":
         verdict = found.notes["verdict"]
         console.warn(f"retrieval is {verdict}: do signals and pictures belong together as they are filed?")

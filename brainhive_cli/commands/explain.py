@@ -6,15 +6,15 @@ from typing import Any
 
 from brainhive_cli.commands import train_align
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.tables import Table
 from brainhive_cli.evaluation.explanation.conclusion import FIGURES, conclude
+from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, Recipe
-from brainhive_cli.evaluation.explanation.signal_profiles import explain_signals
 from brainhive_cli.training.alignment.trained import AlignRun
 
 __all__ = ["Recipe", "plan", "run"]
@@ -52,11 +52,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             folder.finish(conclude(job, folder, launch.device))
         launch.barrier()
     with folder.reading() as found:
-        tables = tuple(
-            Table(each.title, tuple(each.columns), tuple(map(tuple, each.rows)))
-            for each in artifacts.read(folder)
-            if isinstance(each, artifacts.Table)
-        )
+        tables = tuple(each for each in artifacts.read(folder) if isinstance(each, Table))
         files = {"figures": folder.path / FIGURES} if recipe.figures else {}
         hint = shlex.join(["brainhive", "report", str(folder.path)])
         done = (work, time.monotonic() - start) if work else None

@@ -175,7 +175,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             rows = tuple(enumerate(job.steps(), start=1))
             tables.append(
                 console.Table(
-                    f"{job.name}: get it by yourself; terms: {job.source.terms}", ("", "step"), rows, True
+                    f"{job.name}: get it by yourself; terms: {job.source.terms}",
+                    ("", "step"),
+                    rows,
+                    is_copied=True,
                 )
             )
             lacks |= not _is_there(job)

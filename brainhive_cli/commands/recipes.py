@@ -11,12 +11,12 @@ from typing import Any, get_args
 from pydantic import BaseModel, Field
 
 from brainhive_cli.core import parts, recipe_files
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.tables import Table
 
 COMMON = ("paths", "run", "digests")
 """Sections of every recipe, which are listed last."""

@@ -24,7 +24,7 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
 from brainhive_cli.evaluation.reconstruction.job import Job
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Scoring
 from brainhive_cli.evaluation.reconstruction.stimulus_heads import StimulusHeads
-from brainhive_cli.evaluation.reconstruction.swept import Variants, sweep_tables
+from brainhive_cli.evaluation.reconstruction.swept import measure_variants, sweep_tables
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.training.alignment.learned import describe_tested
 
@@ -90,19 +90,19 @@ def _plan_sweep(job: Job) -> Plan:
 
 def _run_sweep(job: Job, launch: Launch, again: bool) -> Result:
     """Run every variant by itself, and lay them out in one table; they are compared with the first."""
-    results = Variants({label: _run(each, launch, again) for label, each in job.variants.items()})
+    results = {label: _run(each, launch, again) for label, each in job.variants.items()}
     first = next(iter(job.variants.values()))
     folder = RunFolder.open("reconstruct", f"{first.align.label}-sweep", job.pinned, launch, again)
     if launch.is_main:
-        folder.finish(results.measurements)  # again where it is finished: a variant may have got a metric
+        folder.finish(
+            measure_variants(results)
+        )  # again where it is finished: a variant may have got a metric
     launch.barrier()
     with folder.reading() as found:
         for reason in found.notes["not_compared"]:
             console.warn(f"not compared: {reason}")
         files = {
-            f"{label} {kind}": path
-            for label, each in results.results.items()
-            for kind, path in each.files.items()
+            f"{label} {kind}": path for label, each in results.items() for kind, path in each.files.items()
         }
         return Result(folder.path, sweep_tables(found, job.recipe.published), found, files)
 

@@ -9,7 +9,6 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, home
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.launch import Launch
@@ -18,10 +17,10 @@ from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder, newest
-from brainhive_cli.reports.paper_tables import WRITERS, paper_table
+from brainhive_cli.measurement.paired_runs import compare_ranks, compare_runs
+from brainhive_cli.reports.paper_tables import WRITERS, comma_separated, paper_table
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, find
-from brainhive_cli.reports.tidy_table import comma_separated
 
 __all__ = ["Recipe", "plan", "run"]
 FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
@@ -80,7 +79,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         write(path, recipe.written_as, groups)
     files = {"page" if recipe.written_as == "html" else "table": path}
     compared = [vars(each) for group in groups for each in group.compared]
-    return Result(path.parent, _shown(groups), Measurements(notes={"comparisons": compared}), files)
+    return Result(
+        path.parent, tuple(map(paper_table, groups)), Measurements(notes={"comparisons": compared}), files
+    )
 
 
 def write(path: Path, format: Format, groups: Sequence[RunGroup]) -> None:
@@ -200,9 +201,7 @@ def _compared(runs: Sequence[ShownRun]) -> RunGroup:
 
 
 def _by_rank(first: ShownRun, others: Mapping[str, ShownRun]) -> list[Compared]:
-    from brainhive_cli.evaluation.retrieval.comparisons import compare_with
-
-    found = compare_with(first.found, [other.found for other in others.values()])
+    found = compare_ranks(first.found, [other.found for other in others.values()])
     return [
         _of("top1", each, first.label, label, each["p_value_adjusted"])
         for label, each in zip(others, found, strict=True)
@@ -210,9 +209,7 @@ def _by_rank(first: ShownRun, others: Mapping[str, ShownRun]) -> list[Compared]:
 
 
 def _by_value(first: ShownRun, others: Mapping[str, ShownRun]) -> list[Compared]:
-    from brainhive_cli.evaluation.reconstruction.paired_tests import with_runs
-
-    found = with_runs(first.found, first.label, {label: other.found for label, other in others.items()})
+    found = compare_runs(first.found, first.label, {label: other.found for label, other in others.items()})
     return [
         _of(metric, {**values, "notes": each["notes"]}, first.label, each["with"], values["p_adjusted"])
         for each in found
@@ -230,16 +227,3 @@ COMPARE: dict[str, Callable[[ShownRun, Mapping[str, ShownRun]], list[Compared]]]
     "sources": _by_value,
 }
 """How two runs are paired, by the note that says what they measured: ranks, or values of items."""
-
-
-def _shown(groups: Sequence[RunGroup]) -> tuple[Table, ...]:
-    """Lay out the tables for papers, for a terminal."""
-    shown = []
-    for group in groups:
-        table = paper_table(group)
-        rows = tuple(
-            (label, *("–" if each is None else each.text + each.mark for each in values))
-            for label, values in table.rows
-        )
-        shown.append(Table(table.caption, ("", *table.columns), rows))
-    return tuple(shown)

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from brainhive_cli.core import console
 from brainhive_cli.core.caveats import extend_tables
-from brainhive_cli.core.console import Table, few
+from brainhive_cli.core.console import few
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
 from brainhive_cli.core.file_lock import FileLock, is_held
 from brainhive_cli.core.files import remove
@@ -23,9 +23,10 @@ from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import CLAIM, LARGEST_RECIPE, RunFolder, age
+from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.measurement.metric_names import headlines, shown
+from brainhive_cli.reports.paper_tables import summary_scopes
 from brainhive_cli.reports.runs_shown import ShownRun, find
-from brainhive_cli.reports.tidy_table import summary_scopes
 
 REMOVE, SHOW = "rm", "show"
 BRAIN = "brain"
@@ -151,15 +152,11 @@ class Found:
         return sum(file.lstat().st_size for file in files)
 
     @property
-    def row(self) -> tuple[str, ...]:
-        """Its line in the table."""
-        return self.name, self.state, self.headline, age(self.changed), console.size(self.bytes)
-
-    @property
-    def plain(self) -> tuple[str | int, ...]:
-        """Its line for programs: the time in ISO 8601, the size in bytes."""
+    def row(self) -> tuple[str | Cell, ...]:
+        """Its line in the table; for programs with the time in ISO 8601, and the size in bytes."""
         changed = datetime.fromtimestamp(self.changed, UTC).isoformat(timespec="seconds")
-        return self.name, self.state, self.headline, changed, self.bytes
+        size = Cell(console.size(self.bytes), value=self.bytes)
+        return self.name, self.state, self.headline, Cell(age(self.changed), value=changed), size
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -185,8 +182,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     rows = tuple(each.row for each in found) if not recipe.removes else tuple((each.name,) for each in found)
     columns = ("run", "state", "result", "last changed", "size") if not recipe.removes else ("run",)
     hint = "" if recipe.removes or not found else "brainhive runs show NAME"
-    plain = tuple(each.plain for each in found) if not recipe.removes else rows
-    return Result(root, (Table(title, columns, rows, is_list=True, plain=plain),), hint=hint)
+    return Result(root, (Table(title, columns, rows, is_list=True),), hint=hint)
 
 
 def _show(run: ShownRun) -> Result:

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from brainhive_cli.core import console
 from brainhive_cli.core.caveats import merge_caveats
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope
@@ -22,6 +21,7 @@ from brainhive_cli.core.recipe import Names, Section
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.tables import Table
 
 Command = Literal["prepare", "embed", "train-align", "eval-retrieval", "train-prior", "reconstruct"]
 MADE = re.compile(r"\{(?P<step>[^{}/]+)(?P<below>/[^{}]*)?\}")

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import below, refuse_link
+from brainhive_cli.core.tables import Table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -279,34 +280,6 @@ class Media:
     kind: Literal["media"] = "media"
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of plain cells.
-
-    Attributes:
-        title: What is shown.
-        columns: [C] headings.
-        rows: [R][C] texts and numbers.
-        section: The heading under which a page shows it.
-        note: What its reader must know.
-    """
-
-    __pydantic_config__ = FORBID
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str | bool | int | float | None]]
-    section: str = ""
-    note: str = ""
-    kind: Literal["table"] = "table"
-
-    def __post_init__(self) -> None:
-        """Refuse rows of another length than the heading."""
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                raise ValueError(f"{self.title}: a row of {len(row)} cells, not {len(self.columns)}")
-
-
 Artifact = Curve | Heatmap | Sheet | Map | Media | Table
 
 
@@ -334,7 +307,7 @@ def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
     for name in {name for each in listed for name in files(each)}:
         if not _located(run.path, name).is_file():
             raise BrainhiveError(f"artifact {name} is missing in {run.path}", "write the file first")
-    run.write_json(NAME, {"schema": SCHEMA, "artifacts": [_plain(asdict(each)) for each in listed]})
+    run.write_json(NAME, {"schema": SCHEMA, "artifacts": [_plain(_fields(each)) for each in listed]})
 
 
 def read(run: "RunFolder") -> list[Artifact]:
@@ -346,13 +319,13 @@ def read(run: "RunFolder") -> list[Artifact]:
     path = run.path / NAME
     if not path.is_file():
         return []
-    found: dict[str, Any] = run.read_json(NAME)
-    if (schema := found.get("schema")) != SCHEMA:
+    document: dict[str, Any] = run.read_json(NAME)
+    if (schema := document.get("schema")) != SCHEMA:
         raise BrainhiveError(
             f"{path} is of schema {documents.show_value(schema)}, this version reads {SCHEMA}",
             "run its command again with --again",
         )
-    listed = documents.check(found, str(path), _READER)["artifacts"]
+    listed = documents.check(document, str(path), _READER)["artifacts"]
     for name in (name for each in listed for name in files(each)):
         refuse_link(_located(run.path, name), run.path)
     return listed
@@ -390,6 +363,11 @@ def save_picture(run: "RunFolder", name: str, picture: "Image", side_px: int = S
     file = f"{FOLDER}/{name}.webp"
     run.replace(file, lambda part: small.save(part, "WEBP", quality=80, method=4))
     return file
+
+
+def _fields(artifact: Artifact) -> dict[str, Any]:
+    """Give what is kept of an artifact: not how a terminal shows a table."""
+    return {key: value for key, value in asdict(artifact).items() if key not in ("is_list", "is_copied")}
 
 
 def _located(folder: Path, name: str) -> Path:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from brainhive_cli.core.console import Table
+from brainhive_cli.core.tables import Table
 
 SIMULATED = "simulated"
 """The signals that were tested on come from a program."""
@@ -32,10 +32,10 @@ CAVEATS = (
 
 def merge_caveats(*some: Iterable[str]) -> list[str]:
     """List the caveats of several things, each once and in their order."""
-    found = {caveat for caveats in some for caveat in caveats}
-    if SIMULATED in found:
-        found.discard(TRAINED_ON_SIMULATED)  # nothing was recorded at all
-    return [caveat for caveat in CAVEATS if caveat in found]
+    present = {caveat for caveats in some for caveat in caveats}
+    if SIMULATED in present:
+        present.discard(TRAINED_ON_SIMULATED)  # nothing was recorded at all
+    return [caveat for caveat in CAVEATS if caveat in present]
 
 
 def find_caveats(text: str) -> list[str]:

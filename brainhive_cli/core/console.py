@@ -7,21 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core import interruption
+from brainhive_cli.core.tables import CONTROL, ONE_LINE, draw, split_to_fit, table_width, write_as_list
+from brainhive_cli.core.tables import Table as Table
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from brainhive_cli.core.errors import BrainhiveError
 
-INDENT = " " * 4
-"""Before the lines of a row that is written as a list."""
-GAP = 2
-"""Least number of blanks between two columns."""
 WIDE = 10_000
 """Columns where no line is folded: of lines to copy."""
 PIPED = 120
@@ -34,38 +31,6 @@ POLL_S = 2.0
 """How often it is looked for cells that were finished."""
 OTHER_LINES = 6
 """Lines of a live table that are no rows: title, header, empty lines, and one for messages."""
-
-
-BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-"""Characters that turn the direction of what follows, so that a name reads as another."""
-CONTROL = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029, *BIDI)}
-"""Characters that would steer the terminal or end a line, and what is written for them."""
-ONE_LINE = CONTROL.copy()
-"""The same for warnings and errors, which are one line whatever a file is called."""
-del CONTROL[ord("\n")], CONTROL[ord("\t")]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A titled table of plain cells.
-
-    Attributes:
-        is_copied: Whether cells are lines to copy, which are never folded.
-        is_list: Whether rows are written below one another, rather than folded, where the table does not fit.
-        plain: The same rows for programs, as a time in ISO 8601 for an age; empty where `rows` are plain.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-    is_copied: bool = False
-    is_list: bool = False
-    plain: tuple[tuple[Any, ...], ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the table as one dict a row, for JSON."""
-        rows = self.plain or self.rows
-        return {"title": self.title, "rows": [dict(zip(self.columns, row, strict=True)) for row in rows]}
 
 
 def writes_messages() -> bool:
@@ -183,96 +148,15 @@ def show_table(table: Table) -> None:
         return
     console = _stdout()
     width = console.width
-    if table.is_list and _width(table) > width:
-        sys.stdout.write(_listed(table, width))
+    if table.is_list and table_width(table) > width:
+        sys.stdout.write(write_as_list(table, width))
         return
     console.width = WIDE if table.is_copied else width
-    for part in _fitting(table, console.width):
+    for part in split_to_fit(table, console.width):
         with console.capture() as written:
-            console.print(_drawn(part, console.width), highlight=False, markup=False)
+            console.print(draw(part, console.width), highlight=False, markup=False)
         lines = [line.rstrip() for line in [*written.get().splitlines(), ""]]
         sys.stdout.write("".join(f"{line if line.strip('─') else line[:width]}\n" for line in lines))
-
-
-def _drawn(table: Table, width: int) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Group
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    drawn = RichTable(box=SIMPLE_HEAD)
-    drawn.pad_edge = drawn.show_edge = False
-    if _width(table) > width:
-        drawn.padding = (0, 1, 0, 0)  # a gap of two
-    longest = [_longest_word(column) for column in zip(table.columns, *table.rows, strict=True)]
-    keeps_words = sum(longest) + GAP * len(longest) <= width  # else some word is broken wherever it is folded
-    for column, letters in zip(table.columns, longest, strict=True):
-        shown = Text(column.translate(CONTROL))
-        drawn.add_column(shown, overflow="fold", min_width=letters if keeps_words else None)
-    for row in table.rows:
-        drawn.add_row(*(Text(_shown(cell)) for cell in row))
-    return Group(
-        Text(table.title.translate(CONTROL), style="bold"), drawn
-    )  # a title of the table's is folded at its width
-
-
-def _shown(cell: Any) -> str:
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell).translate(CONTROL)
-
-
-def _widths(table: Table) -> list[int]:
-    return [max(map(len, map(_shown, column))) for column in zip(table.columns, *table.rows, strict=True)]
-
-
-def _width(table: Table) -> int:
-    return sum(widths := _widths(table)) + 3 * (len(widths) - 1)  # gaps of three
-
-
-def _fitting(table: Table, width: int) -> list[Table]:
-    """Split a table that does not fit into several that begin with its first column; titles say which.
-
-    A column over half as wide as the terminal gets a table of its own, and so do columns for whose longest
-    words there is no room next to the others.
-    """
-    columns, widths = list(zip(table.columns, *table.rows, strict=True)), _widths(table)
-    if len(columns) < 3 or _width(table) <= width:
-        return [table]
-    widest = widths.index(max(widths))
-    alone = [columns.pop(widest)] if widest > 0 and widths[widest] > width / 2 else []
-    groups, room = [[columns[0]]], width
-    for column in columns[1:]:
-        room -= _longest_word(column) + GAP
-        if room < _longest_word(columns[0]) and len(groups[-1]) > 1:
-            groups.append([columns[0]])
-            room = width - _longest_word(column) - GAP
-        groups[-1].append(column)
-    groups += [[columns[0], column] for column in alone]
-    names = [", ".join(column[0] for column in group[1:]) for group in groups]
-    titles = [f"{table.title}: {name}" for name in names]
-    titles[0] = table.title + (f" (below: {', '.join(names[1:])})" if names[1:] else "")
-    split = []
-    for title, group in zip(titles, groups, strict=True):
-        columns_of_it, *rows = zip(*group, strict=True)
-        split.append(Table(title, columns_of_it, tuple(rows)))
-    return split
-
-
-def _longest_word(column: tuple[Any, ...]) -> int:
-    return max(len(word) for cell in column for word in _shown(cell).split() or [""])
-
-
-def _listed(table: Table, width: int) -> str:
-    """Write each row as its first cell, and the others below it."""
-    from textwrap import fill
-
-    lines = [table.title.translate(CONTROL)]
-    for first, *others in table.rows:
-        text = " · ".join(shown for cell in others if (shown := _shown(cell)) not in ("", "–"))
-        lines += [
-            _shown(first),
-            fill(text, width, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False),
-        ]
-    return "\n".join([*lines, "", ""])
 
 
 class Bar:
@@ -356,11 +240,11 @@ def live(
             yield
         return
 
-    def draw() -> Any:
+    def draw_now() -> Any:
         is_long = time.monotonic() - started_s > DELAY_S
-        return _drawn(table(max(1, console.height - OTHER_LINES)), console.width) if is_long else Text("")
+        return draw(table(max(1, console.height - OTHER_LINES)), console.width) if is_long else Text("")
 
-    with Live(get_renderable=draw, console=console, refresh_per_second=1, transient=True):
+    with Live(get_renderable=draw_now, console=console, refresh_per_second=1, transient=True):
         yield
 
 

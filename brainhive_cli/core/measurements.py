@@ -130,14 +130,14 @@ class Measurements:
 
     def rows(self) -> list[dict[str, Any]]:
         """Give each metric of each scope as one flat row of its context, as tables of data frames want it."""
-        found = []
+        rows = []
         for scope_name, metrics in self.scopes.items():
             for metric in metrics.values():
                 low, high = metric.these_subjects or (None, None)
                 row = {"scope": scope_name, "metric": metric.name, **asdict(metric)}
                 row |= {"these_subjects_low": low, "these_subjects_high": high}
-                found.append({key: row[key] for key in row if key not in ("name", "these_subjects")})
-        return found
+                rows.append({key: row[key] for key in row if key not in ("name", "these_subjects")})
+        return rows
 
     def __or__(self, other: Self) -> Self:
         """Put two together; where both have a key, it is the second one's."""
@@ -180,9 +180,9 @@ class Measurements:
         Raises:
             BrainhiveError: if they are of another schema, or damaged.
         """
-        if (found := document.get("schema")) != SCHEMA:
+        if (schema := document.get("schema")) != SCHEMA:
             raise BrainhiveError(
-                f"{path} holds metrics of schema {documents.show_value(found)}, this version reads {SCHEMA}",
+                f"{path} holds metrics of schema {documents.show_value(schema)}, this version reads {SCHEMA}",
                 "run its command again with --again",
             )
         notes = documents.check(document.get("notes"), f"{path}: notes", Notes)

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.foreign_code import NotRun
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.needs import Need, lines
 from brainhive_cli.core.pace import Work
+from brainhive_cli.core.tables import Table
 
 
 @dataclass(frozen=True)

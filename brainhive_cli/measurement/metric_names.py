@@ -75,8 +75,8 @@ def lower_is_better(name: str) -> bool:
 
 def headlines(names: list[str]) -> list[str]:
     """Choose the metrics, one or two, by which a run is summarised."""
-    found = [name for name in HEADLINES if name in names]
+    chosen = [name for name in HEADLINES if name in names]
     two_way = [
         name for name in names if name.startswith((TWO_WAY, "video_50way")) or name in ("clip", "ssim")
     ]
-    return (found or two_way or names)[:2]
+    return (chosen or two_way or names)[:2]

@@ -1,71 +1,34 @@
 """One self-contained HTML page of tables, drawings, pictures and clips."""
 
+import base64
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from PIL import Image
 
-from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Map, Media, Sheet, Tile
-from brainhive_cli.core.console import Table
-from brainhive_cli.reports import curve_drawing
-from brainhive_cli.reports.numbers import number
-from brainhive_cli.reports.page_media import WHOLE_PX, Pictures
-from brainhive_cli.reports.planes import draw_map, draw_matrix
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.files import read_regular
+from brainhive_cli.core.tables import Cell, Table, number
+from brainhive_cli.reports.drawings import draw_curve, draw_map, draw_matrix
 
 HERE = Path(__file__).parent
 DETAILS = "Details"
 """The heading of what is shown on demand."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table.
-
-    Attributes:
-        text: What is read.
-        small: What stands below it, as an interval.
-        sort: By what the column sorts; None for the text.
-        is_best: Whether it is the best of its column.
-        mark: What follows it, as a sign of significance.
-    """
-
-    text: str
-    small: str = ""
-    sort: float | str | None = None
-    is_best: bool = False
-    mark: str = ""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of a page, whose cells are `Cell`s or plain values."""
-
-    title: str
-    columns: Sequence[str]
-    cells: Sequence[Sequence[Any]]
-    note: str = ""
-
-    @classmethod
-    def of(cls, table: Table | artifacts.Table) -> "Grid":
-        """Take over a table of a terminal, or of a run."""
-        return cls(table.title, table.columns, table.rows, getattr(table, "note", ""))
-
-    @cached_property
-    def rows(self) -> list[list[Cell]]:
-        """All cells, with what is read of them."""
-        return [[_cell(cell) for cell in row] for row in self.cells]
-
-    @cached_property
-    def numeric(self) -> set[int]:
-        """The columns that hold numbers."""
-        columns = list(zip(*self.rows, strict=True))
-        return {
-            place for place, some in enumerate(columns) if any(isinstance(cell.sort, float) for cell in some)
-        }
+TILE_PX, WHOLE_PX = 200, 1200
+"""Longest side of a tile of a sheet, and of a picture of its own."""
+KEPT_BYTES = 6_000
+"""A smaller file goes into the page as it is."""
+LARGEST_BYTES = 1 << 28
+"""Of a file that is shown; a page holds all of them."""
+CLIPS = {".mp4": "video/mp4", ".webm": "video/webm"}
+PLAIN = {".svg": "image/svg+xml", ".gif": "image/gif", ".webp": "image/webp", ".png": "image/png"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +47,7 @@ class Group:
     """Tables and figures that stand under one heading."""
 
     title: str
-    blocks: Sequence[Grid | Figure]
+    blocks: Sequence[Table | Figure]
 
     @property
     def is_folded(self) -> bool:
@@ -138,14 +101,61 @@ def groups_of(artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]])
     Args:
         artifacts_of_runs: Label, artifacts and folder of each run.
     """
-    found: dict[tuple[str, str, str], list[tuple[str, Artifact, Path]]] = {}
+    parts_by_title: dict[tuple[str, str, str], list[tuple[str, Artifact, Path]]] = {}
     for label, some, folder in artifacts_of_runs:
         for each in some:
-            found.setdefault((each.section, each.kind, each.title), []).append((label, each, folder))
-    sections: dict[str, list[Grid | Figure]] = {}
-    for (section, _, _), parts in found.items():
+            parts_by_title.setdefault((each.section, each.kind, each.title), []).append((label, each, folder))
+    sections: dict[str, list[Table | Figure]] = {}
+    for (section, _, _), parts in parts_by_title.items():
         sections.setdefault(section, []).append(Figure(parts))
     return [Group(title, blocks) for title, blocks in sections.items()]
+
+
+@dataclass
+class Pictures:
+    """All that a page shows, by digest of the file.
+
+    Attributes:
+        named: Id of each picture.
+        loose: Data URLs by id, of those that no element of the page holds.
+    """
+
+    named: dict[str, str] = field(default_factory=dict)
+    loose: dict[str, str] = field(default_factory=dict)
+    _known: dict[Path, str] = field(default_factory=dict)
+
+    def element(self, path: Path, words: str, poster: Path | None = None, side_px: int = TILE_PX) -> Markup:
+        """Write the element of a picture, or of a clip that can be played.
+
+        Args:
+            path: The file.
+            words: What it shows, for those who do not see it.
+            poster: A still picture of a clip.
+            side_px: Longest side.
+        """
+        if path.suffix in CLIPS:
+            still = f' poster="{_shrunk(poster, TILE_PX)}"' if poster else ""
+            source = f"data:{CLIPS[path.suffix]};base64,{_base64(_read(path))}"
+            clip = '<video controls loop muted playsinline aria-label="{}"{} src="{}"></video>'
+            return Markup(clip).format(words, Markup(still), Markup(source))
+        digest = f"{self._digest(path)}-{side_px}"
+        if known_id := self.named.get(digest):
+            return Markup('<img alt="{}" data-same="{}">').format(words, known_id)
+        name = self.named[digest] = f"p{len(self.named)}"
+        return Markup('<img alt="{}" id="{}" src="{}">').format(words, name, Markup(_shrunk(path, side_px)))
+
+    def reference(self, path: Path) -> str:
+        """Give the id of a picture that is shown on demand."""
+        digest = f"{self._digest(path)}-{TILE_PX}"
+        if digest not in self.named:
+            self.named[digest] = f"p{len(self.named)}"
+            self.loose[self.named[digest]] = _shrunk(path, TILE_PX)
+        return self.named[digest]
+
+    def _digest(self, path: Path) -> str:
+        if path not in self._known:
+            self._known[path] = hashlib.sha256(_read(path)).hexdigest()
+        return self._known[path]
 
 
 @dataclass
@@ -175,9 +185,9 @@ class _Renderer:
         )
         return shown
 
-    def draw(self, block: Grid | Figure) -> Markup:
-        if isinstance(block, Grid):
-            return self._macro("table", block)
+    def draw(self, block: Table | Figure) -> Markup:
+        if isinstance(block, Table):
+            return self._table(block)
         if all(isinstance(each, Sheet) for _, each, _ in block.parts):
             return self._sheet(block)
         return Markup("\n").join(self._figure(*part) for part in block.parts)
@@ -185,7 +195,7 @@ class _Renderer:
     def _figure(self, label: str, shown: Artifact, folder: Path) -> Markup:
         match shown:
             case Curve():
-                return self._macro("figure", shown, label, curve_drawing.draw(shown), "")
+                return self._macro("figure", shown, label, draw_curve(shown), "")
             case Heatmap():
                 return self._macro("figure", shown, label, draw_matrix(shown), "")
             case Map():
@@ -197,10 +207,15 @@ class _Renderer:
                 return self._macro(
                     "figure", shown, label, drawn, "drawing media" if shown.is_drawing else "media"
                 )
-            case artifacts.Table():
-                title = f"{shown.title} ({label})" if label else shown.title
-                return self._macro("table", Grid(title, shown.columns, shown.rows, shown.note))
+            case Table():
+                return self._table(replace(shown, title=f"{shown.title} ({label})") if label else shown)
         return Markup("")
+
+    def _table(self, table: Table) -> Markup:
+        rows = [[_cell(cell) for cell in row] for row in table.rows]
+        columns = enumerate(zip(*rows, strict=True))
+        numeric = {place for place, cells in columns if any(isinstance(each.value, float) for each in cells)}
+        return self._macro("table", table, rows, numeric)
 
     def _sheet(self, block: Figure) -> Markup:
         """Show sheets; the rows of several that are of one query, as one row with its stimulus once."""
@@ -234,4 +249,34 @@ def _cell(value: Any) -> Cell:
     if isinstance(value, Cell):
         return value
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return Cell(number(value), sort=float(value) if is_number else None)
+    return Cell(number(value), value=float(value) if is_number else None)
+
+
+def _shrunk(path: Path, side_px: int) -> str:
+    """Give a picture as a data URL, as WebP where that is smaller; drawings and animations as they are."""
+    content, kind = _read(path), PLAIN.get(path.suffix, "image/jpeg")
+    if len(content) > KEPT_BYTES and path.suffix not in (".svg", ".gif"):
+        try:
+            with Image.open(BytesIO(content)) as opened:
+                is_still = getattr(opened, "n_frames", 1) == 1
+                small = opened.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise MissingData(f"{path} is no whole picture", "run the command that made it again") from error
+        small.thumbnail((side_px, side_px))
+        held = BytesIO()
+        small.save(held, "WEBP", quality=80, method=4)
+        if is_still and held.tell() < len(content):
+            content, kind = held.getvalue(), "image/webp"
+    return f"data:{kind};base64,{_base64(content)}"
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise MissingData(
+            f"{path} is missing, and an artifact shows it", "run the command that made it again"
+        )
+    return read_regular(path, LARGEST_BYTES)
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

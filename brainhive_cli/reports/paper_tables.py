@@ -1,14 +1,16 @@
-"""Tables for papers, as Markdown or LaTeX: mean ± sd, the best in bold, signs of significance."""
+"""Tables for papers, as Markdown or LaTeX, and the tidy table of all metrics for pandas, as CSV."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import mean, stdev
-from typing import Literal
+from typing import Any, Literal
 
 from brainhive_cli.core.caveats import merge_caveats
+from brainhive_cli.core.measurements import ALL, scope
+from brainhive_cli.core.tables import Cell, Table, brief
 from brainhive_cli.measurement.metric_names import lower_is_better, with_arrow
-from brainhive_cli.reports.numbers import brief
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+from brainhive_cli.reports.runs_shown import RunGroup, ShownCell, ShownRun
 from brainhive_cli.reports.tables import MEANING, mark_of
 
 Format = Literal["md", "tex"]
@@ -17,48 +19,44 @@ SPECIAL |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textas
 SPECIAL |= {"±": r"$\pm$", "↓": r"$\downarrow$", "–": "--", "·": r"$\cdot$"}
 SPECIAL |= {"′": "$'$", "<": "$<$", ">": "$>$"}
 """What LaTeX writes otherwise."""
+Spread = tuple[float, float | None]
+"""A mean, and its standard deviation where it is of several subjects."""
 
 
-@dataclass(frozen=True)
-class Value:
-    """One cell: a mean, and its standard deviation where it is of several subjects."""
+def paper_table(group: RunGroup) -> Table:
+    """Make the table of some runs: a row a run; of a single run, a row a subject and their mean.
 
-    mean: float
-    sd: float | None = None
-    is_best: bool = False
-    mark: str = ""
-
-    @property
-    def text(self) -> str:
-        """Mean ± sd, in three decimals."""
-        return f"{self.mean:.3f}" + ("" if self.sd is None else f" ± {self.sd:.3f}")
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    """A table with all that its caption must say.
-
-    Attributes:
-        caption: What the values are of, in sentences.
-        columns: Names of metrics.
-        rows: What a row is of, and its values; None where there is none.
+    Cells are mean ± sd, of which the best is in bold; the title is the caption.
     """
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[Value | None]]]
-
-
-def paper_table(group: RunGroup) -> PaperTable:
-    """Make the table of some runs: a row a run; of a single run, a row a subject and their mean."""
     runs = group.runs
     names = list(dict.fromkeys(name for run in runs for name in _metrics(run)))
-    if len(runs) == 1:
-        rows = _subjects(runs[0], names)
-    else:
-        rows = [(run.label, [_value(run, name) for name in names]) for run in runs]
-        rows = _marked(rows, names, group)
-    return PaperTable(_caption(group), [with_arrow(name) for name in names], rows)
+    rows = _subjects(runs[0], names) if len(runs) == 1 else {run.label: _means(run, names) for run in runs}
+    best = {} if len(runs) == 1 else _best_means({k: row for k, row in rows.items() if k in group.comparable})
+    marks = {(each.second, each.metric): mark_of(each) for each in group.compared}
+
+    def cell(label: str, name: str, row: Mapping[str, Spread]) -> Cell:
+        if name not in row:
+            return Cell("–")
+        value, sd = row[name]
+        text = f"{value:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
+        is_best = label in group.comparable and name in best and value == best[name]
+        return Cell(text, is_best=is_best, mark=marks.get((label, name), ""))
+
+    cells = [[label, *(cell(label, name, row) for name in names)] for label, row in rows.items()]
+    return Table(_caption(group), ["", *map(with_arrow, names)], cells)
+
+
+def _best_means(rows: Mapping[str, Mapping[str, Spread]]) -> dict[str, float]:
+    """Find the best mean of each metric that several rows have."""
+    means: dict[str, list[float]] = {}
+    for row in rows.values():
+        for name, (value, _) in row.items():
+            means.setdefault(name, []).append(value)
+    return {
+        name: (min if lower_is_better(name) else max)(values)
+        for name, values in means.items()
+        if len(values) > 1
+    }
 
 
 def _metrics(run: ShownRun) -> list[str]:
@@ -66,60 +64,33 @@ def _metrics(run: ShownRun) -> list[str]:
     return list(run.metrics) or list(dict.fromkeys(name for metrics in measured for name in metrics))
 
 
-def _value(run: ShownRun, name: str) -> Value | None:
-    """Take the mean over subjects where it is known of each; else the run's own value."""
-    some = [mean(values) for values in run.parts(name).values()]
-    metric = run.metrics.get(name)
-    if len(some) > 1 or (some and metric is None):
-        return _of(some)
-    return None if metric is None else Value(metric.value, metric.seed_sd)
+def _means(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
+    """Take means over subjects where they are known of each; else the run's own values."""
+    row = {}
+    for name in names:
+        values = [mean(some) for some in run.parts(name).values()]
+        metric = run.metrics.get(name)
+        if len(values) > 1 or (values and metric is None):
+            row[name] = _spread(values)
+        elif metric is not None:
+            row[name] = (metric.value, metric.seed_sd)
+    return row
 
 
-def _of(values: Sequence[float]) -> Value:
-    return Value(mean(values), stdev(values) if len(values) > 1 else None)
+def _spread(values: Sequence[float]) -> Spread:
+    return mean(values), stdev(values) if len(values) > 1 else None
 
 
-def _subjects(run: ShownRun, names: Sequence[str]) -> list[tuple[str, Sequence[Value | None]]]:
-    by_name = {name: run.parts(name) for name in names}
-    subjects = list(dict.fromkeys(subject for some in by_name.values() for subject in some))
-    rows: list[tuple[str, Sequence[Value | None]]] = [
-        (subject, [_of(by_name[name][subject]) if subject in by_name[name] else None for name in names])
-        for subject in subjects
-    ]
+def _subjects(run: ShownRun, names: Sequence[str]) -> dict[str, dict[str, Spread]]:
+    rows: dict[str, dict[str, Spread]] = {}
+    for name in names:
+        for subject, values in run.parts(name).items():
+            rows.setdefault(subject, {})[name] = _spread(values)
     if run.is_swept:
         return rows
-    return [
-        *(rows if len(rows) > 1 else []),
-        ("mean" if len(rows) > 1 else run.label, [_value(run, n) for n in names]),
-    ]
-
-
-def _marked(
-    rows: Sequence[tuple[str, Sequence[Value | None]]], names: Sequence[str], group: RunGroup
-) -> list[tuple[str, Sequence[Value | None]]]:
-    """Put the best of each column in bold, and sign what differs from the first run."""
-    marks = {(each.second, each.metric): mark_of(each) for each in group.compared}
-    best = []
-    for place, name in enumerate(names):
-        values = {label: some[place] for label, some in rows if label in group.comparable}
-        means = [value.mean for value in values.values() if value is not None]
-        best.append((min if lower_is_better(name) else max)(means) if len(means) > 1 else None)
-    return [
-        (
-            label,
-            [
-                each
-                and Value(
-                    each.mean,
-                    each.sd,
-                    label in group.comparable and each.mean == best[place],
-                    marks.get((label, name), ""),
-                )
-                for place, (name, each) in enumerate(zip(names, some, strict=True))
-            ],
-        )
-        for label, some in rows
-    ]
+    if len(rows) > 1:
+        return {**rows, "mean": _means(run, names)}
+    return {run.label: _means(run, names)}
 
 
 def _caption(group: RunGroup) -> str:
@@ -154,43 +125,36 @@ def _caption(group: RunGroup) -> str:
     return " ".join(said)
 
 
-def markdown(table: PaperTable) -> str:
+def markdown(table: Table) -> str:
     """Write a table as Markdown."""
 
-    def cell(value: Value | None) -> str:
-        if value is None:
-            return "–"
-        text = f"**{value.text}**" if value.is_best else value.text
-        return text + value.mark.replace("*", r"\*")
+    def written(cell: Any) -> str:
+        if not isinstance(cell, Cell):
+            return str(cell).replace("|", r"\|")
+        return (f"**{cell.text}**" if cell.is_best else cell.text) + cell.mark.replace("*", r"\*")
 
-    head = f"| | {' | '.join(table.columns)} |"
-    lines = [head, f"|---|{'---:|' * len(table.columns)}"]
-    lines += [f"| {_plain(label)} | {' | '.join(map(cell, values))} |" for label, values in table.rows]
-    return "\n".join([*lines, "", table.caption.replace("*", r"\*")]) + "\n"
-
-
-def _plain(label: str) -> str:
-    return label.replace("|", r"\|")
+    head = f"| | {' | '.join(table.columns[1:])} |"
+    lines = [head, f"|---|{'---:|' * (len(table.columns) - 1)}"]
+    lines += [f"| {' | '.join(map(written, row))} |" for row in table.rows]
+    return "\n".join([*lines, "", table.title.replace("*", r"\*")]) + "\n"
 
 
-def latex(table: PaperTable) -> str:
+def latex(table: Table) -> str:
     """Write a table as LaTeX, for the package booktabs."""
 
-    def cell(value: Value | None) -> str:
-        if value is None:
-            return "--"
-        text = _escaped(value.text)
-        bold = rf"\textbf{{{text}}}" if value.is_best else text
-        return bold + (f"$^{{{value.mark}}}$" if value.mark else "")
+    def written(cell: Any) -> str:
+        if not isinstance(cell, Cell):
+            return _escaped(str(cell))
+        text = _escaped(cell.text)
+        bold = rf"\textbf{{{text}}}" if cell.is_best else text
+        return bold + (f"$^{{{cell.mark}}}$" if cell.mark else "")
 
-    head = " & ".join(["", *map(_escaped, table.columns)])
-    body = "\n".join(
-        f"{' & '.join([_escaped(label), *map(cell, values)])} \\\\" for label, values in table.rows
-    )
+    head, numbers = " & ".join(map(_escaped, table.columns)), "r" * (len(table.columns) - 1)
+    body = "\n".join(f"{' & '.join(map(written, row))} \\\\" for row in table.rows)
     return (
         "\\begin{table}\n\\centering\n"
-        f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n"
-        f"\\bottomrule\n\\end{{tabular}}\n\\caption{{{_escaped(table.caption)}}}\n\\end{{table}}\n"
+        f"\\begin{{tabular}}{{l{numbers}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n"
+        f"\\bottomrule\n\\end{{tabular}}\n\\caption{{{_escaped(table.title)}}}\n\\end{{table}}\n"
     )
 
 
@@ -198,5 +162,64 @@ def _escaped(text: str) -> str:
     return "".join(SPECIAL.get(letter, letter) for letter in text)
 
 
-WRITERS: dict[Format, Callable[[PaperTable], str]] = {"md": markdown, "tex": latex}
+WRITERS: dict[Format, Callable[[Table], str]] = {"md": markdown, "tex": latex}
 """How each format is written."""
+
+
+TIDY_COLUMNS = (
+    *("run", "command", "metric", "scope", "subject", "seed", "value", "low", "high", "n", "protocol"),
+    *("split", "pool", "chance", "interval", "caveats", "p"),
+)
+"""The columns; of a difference `scope` says what it is of, `protocol` its test, and `p` is adjusted."""
+
+
+def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
+    """List every metric of a run with its context; a value that there is none of is None."""
+    of_run = {"run": run.label, "command": run.command, "caveats": ", ".join(run.found.caveats)}
+    rows = []
+    for row in run.found.rows():
+        cell, seeds = _cell_of(run, row["scope"]), row["seeds"]
+        whose: dict[str, Any] = {"subject": cell.subject, "seed": cell.seed} if cell else {}
+        if not whose.get("seed") and len(seeds) == 1:
+            whose["seed"] = seeds[0]
+        rows.append(dict.fromkeys(TIDY_COLUMNS) | row | of_run | whose)
+    return [{column: row[column] for column in TIDY_COLUMNS} for row in rows]
+
+
+def summary_scopes(run: ShownRun) -> list[str]:
+    """Name the scopes of everything together: of all cells, each source or variant; else every scope."""
+    notes, cells = run.found.notes, run.found.notes.get("cells", {})
+    begins = {ALL, *notes.get("sources", ())}
+    pooled = [name for name in run.found.scopes if name.partition(" · ")[0] in begins and name not in cells]
+    variants = [name for each in notes.get("variants", ()) if (name := scope(each, ALL)) in run.found.scopes]
+    return pooled or variants or list(run.found.scopes)
+
+
+def comma_separated(groups: Sequence[RunGroup]) -> str:
+    """Write all metrics of some runs, and the differences between those that were compared, as CSV."""
+    text = io.StringIO()
+    lines = csv.DictWriter(text, TIDY_COLUMNS, lineterminator="\n")
+    lines.writeheader()
+    for group in groups:
+        for run in group.runs:
+            lines.writerows(metric_rows(run))
+        lines.writerows(_tidy_differences(group))
+    return text.getvalue()
+
+
+def _tidy_differences(group: RunGroup) -> Iterator[dict[str, Any]]:
+    for each in group.compared:
+        yield {
+            **{"run": each.first, "command": group.runs[0].command, "metric": each.metric},
+            **{"scope": f"difference from {each.second}", "value": each.difference, "protocol": each.test},
+            **{"low": each.low, "high": each.high, "n": each.n, "p": each.p},
+            "caveats": "; ".join(each.notes),
+        }
+
+
+def _cell_of(run: ShownRun, name: str) -> ShownCell | None:
+    """Find the cell that a scope is of, or is a further measurement of, as `sub-01 · backward`."""
+    for cell, about in run.found.notes.get("cells", {}).items():
+        if name == cell or name.startswith(f"{cell} · "):
+            return ShownCell(cell, about, run.found.scopes[name])
+    return None

@@ -1,10 +1,10 @@
 """The runs of a report, opened: their metrics, artifacts and recipe, whatever command made them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from pydantic import ConfigDict
@@ -54,13 +54,13 @@ def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
         run = find_run(runs, None, name)
     if not variant:
         return run, ""
-    found = run.measurements()
-    of_its_own = found.notes.get("variants", {})
+    measured = run.measurements()
+    of_its_own = measured.notes.get("variants", {})
     if isinstance(of_its_own, Mapping) and variant in of_its_own:
         folder = below(run.path.parent, of_its_own[variant]["run"], source="the run of a variant,")
         return find_run(runs, None, str(folder)), ""
-    if not found.of_variant(variant).scopes:
-        known = list(of_its_own) or sorted({scope.rpartition("/")[0] for scope in found.scopes} - {""})
+    if not measured.of_variant(variant).scopes:
+        known = list(of_its_own) or sorted({scope.rpartition("/")[0] for scope in measured.scopes} - {""})
         hint = f"it has: {', '.join(known)}" if known else "it is no sweep"
         raise RecipeError(f"{run.path.name} has no variant {variant!r}", hint)
     return run, variant
@@ -123,18 +123,18 @@ class ShownRun:
     def variants(self) -> dict[str, Mapping[str, Metric]]:
         """The metrics of each variant of a sweep, all its cells together."""
         names = list(self.found.notes.get("variants", []))
-        found = {name: self.found.scopes.get(scope(name, ALL), {}) for name in names}
-        return {name: metrics for name, metrics in found.items() if metrics}
+        by_name = {name: self.found.scopes.get(scope(name, ALL), {}) for name in names}
+        return {name: metrics for name, metrics in by_name.items() if metrics}
 
     @cached_property
     def cells(self) -> list["ShownCell"]:
         """What was measured on each cell and subject, of the source that the run is about."""
-        found = []
+        cells = []
         for name, about in self.found.notes.get("cells", {}).items():
             metrics = self.found.scopes.get(name, {})
             if metrics and about.get("source", self.source) == self.source:
-                found.append(ShownCell(name, about, metrics))
-        return found
+                cells.append(ShownCell(name, about, metrics))
+        return cells
 
     @property
     def headlines(self) -> list[str]:
@@ -187,14 +187,14 @@ class ShownCell:
     @property
     def subject(self) -> str:
         """Whose signals; empty if its notes do not say."""
-        found = self.about.get("subject")
-        return f"sub-{found:02d}" if isinstance(found, int) else str(found or "")
+        subject = self.about.get("subject")
+        return f"sub-{subject:02d}" if isinstance(subject, int) else str(subject or "")
 
     @property
     def seed(self) -> str:
         """Of the training; empty if its notes do not say."""
-        found = self.about.get("seed", next(iter(next(iter(self.metrics.values())).seeds), ""))
-        return str(found)
+        seed = self.about.get("seed", next(iter(next(iter(self.metrics.values())).seeds), ""))
+        return str(seed)
 
 
 @dataclass(frozen=True)
@@ -248,12 +248,3 @@ class RunGroup:
         labels = [run.label for run in self.runs]
         paired = {labels[0], *(each.second for each in self.compared)}
         return [label for label in labels if not self.not_compared or label in paired]
-
-
-def mean_sd(values: Iterable[float], digits: int = 3) -> str:
-    """Write a mean with the standard deviation, where there are two values or more."""
-    some = list(values)
-    if not some:
-        return "–"
-    deviation = f" ± {stdev(some):.{digits}f}" if len(some) > 1 else ""
-    return f"{mean(some):.{digits}f}{deviation}"

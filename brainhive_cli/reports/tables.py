@@ -3,27 +3,26 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from brainhive_cli.core.measurements import ALL, Metric, interval_text, scope
+from brainhive_cli.core.measurements import ALL, Measurements, Metric, interval_text, scope
 from brainhive_cli.core.set_up import SET_UP, differences
+from brainhive_cli.core.tables import Cell, Table, brief, by_subject_and_seed, mean_sd, number, p_text
 from brainhive_cli.measurement.comparison import LEVEL, is_difference
 from brainhive_cli.measurement.metric_names import lower_is_better, shown, with_arrow
-from brainhive_cli.reports.numbers import brief, number
-from brainhive_cli.reports.page import Cell, Grid
-from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, mean_sd
+from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
 
 MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
 """Signs of p values below each level."""
 MEANING = "* p < .05, ** p < .01, *** p < .001, where 0 is not in the interval"
 
 
-def tables_of(group: RunGroup) -> list[Grid]:
+def tables_of(group: RunGroup) -> list[Table]:
     """Lay out all tables of some runs."""
     if len(group.runs) > 1:
         laid_out = [*_runs(group), _subjects_of_runs(group), _differences(group.compared), _set_ups(group)]
-        return [table for table in laid_out if table.cells]
+        return [table for table in laid_out if table.rows]
     (run,) = group.runs
-    found = [_by_source(run) if run.source else _metrics(run, ALL), *_directions(run), _variants(run)]
-    return [table for table in [*found, *_by_cell(run), _published(run)] if table.cells]
+    collected = [_by_source(run) if run.source else _metrics(run, ALL), *_directions(run), _variants(run)]
+    return [table for table in [*collected, *_by_cell(run), _published(run)] if table.rows]
 
 
 def mark_of(compared: Compared) -> str:
@@ -40,7 +39,7 @@ def with_interval(metric: Metric | None, is_best: bool = False, mark: str = "") 
     return Cell(number(metric.value), low_high, metric.value, is_best, mark)
 
 
-def _metrics(run: ShownRun, name: str, title: str = "All cells together") -> Grid:
+def _metrics(run: ShownRun, name: str, title: str = "All cells together") -> Table:
     metrics = (run.metrics if name == ALL else run.found.scopes.get(name, {})) or {}
     known = _published_values(run) if name == ALL else {}
     has_these = any(metric.these_subjects for metric in metrics.values())
@@ -62,17 +61,17 @@ def _metrics(run: ShownRun, name: str, title: str = "All cells together") -> Gri
     ]
     first = next(iter(metrics.values()), None)
     columns += ["chance", *(each for each in ("n", "pool") if each not in shared)]
-    return Grid(title, columns, rows, _note(first, has_these, shared))
+    return Table(title, columns, rows, note=_note(first, has_these, shared))
 
 
 def _shared(metrics: Mapping[str, Metric], names: Sequence[str]) -> dict[str, Any]:
     """Find what is the same for all metrics, which a note says once."""
-    found = {name: {getattr(metric, name) for metric in metrics.values()} for name in names}
-    return {name: values.pop() for name, values in found.items() if len(values) == 1}
+    collected = {name: {getattr(metric, name) for metric in metrics.values()} for name in names}
+    return {name: values.pop() for name, values in collected.items() if len(values) == 1}
 
 
 def _chance(metric: Metric) -> Cell:
-    return Cell("–") if metric.chance is None else Cell(brief(metric.chance), sort=metric.chance)
+    return Cell("–") if metric.chance is None else Cell(brief(metric.chance), value=metric.chance)
 
 
 def _note(metric: Metric | None, has_these: bool, shared: Mapping[str, Any]) -> str:
@@ -86,7 +85,7 @@ def _note(metric: Metric | None, has_these: bool, shared: Mapping[str, Any]) -> 
     return "; ".join(said) + "."
 
 
-def _by_source(run: ShownRun) -> Grid:
+def _by_source(run: ShownRun) -> Table:
     """Put each source of pictures next to the first: ceiling, floor and baselines."""
     sources, titles = run.found.notes["sources"], run.found.notes.get("titles", {})
     known, shared = _published_values(run), _shared(run.metrics, ("n",))
@@ -100,17 +99,17 @@ def _by_source(run: ShownRun) -> Grid:
     first = next(iter(run.metrics.values()), None)
     columns += ["chance", *([] if "n" in shared else ["n"])]
     note = _note(first, False, shared)
-    return Grid("Measured, with ceiling, floor and baselines", columns, rows, note)
+    return Table("Measured, with ceiling, floor and baselines", columns, rows, note=note)
 
 
-def _directions(run: ShownRun) -> list[Grid]:
+def _directions(run: ShownRun) -> list[Table]:
     """Show the scopes that are of everything, but measured in another way."""
     first = scope(ALL, "")
     names = [name for name in run.found.scopes if name.startswith(f"{first} · ")]
     return [_metrics(run, name, f"All cells together: {name.removeprefix(f'{first} · ')}") for name in names]
 
 
-def _variants(run: ShownRun) -> Grid:
+def _variants(run: ShownRun) -> Table:
     """Show the variants of a sweep."""
     names = list(dict.fromkeys(name for metrics in run.variants.values() for name in metrics))
     is_comparable = not run.found.notes.get("not_compared")
@@ -120,10 +119,10 @@ def _variants(run: ShownRun) -> Grid:
         for label, metrics in run.variants.items()
     ]
     note = "Bold: the best of a column." if best else "No best is marked: some variants cannot be compared."
-    return Grid("By variant", ["variant", *map(with_arrow, names)], rows, note)
+    return Table("By variant", ["variant", *map(with_arrow, names)], rows, note=note)
 
 
-def _by_cell(run: ShownRun) -> list[Grid]:
+def _by_cell(run: ShownRun) -> list[Table]:
     """Show subjects by seeds, or cells by metrics."""
     cells = run.cells
     subjects = list(dict.fromkeys(cell.subject for cell in cells))
@@ -131,7 +130,7 @@ def _by_cell(run: ShownRun) -> list[Grid]:
     if len(cells) < 2:
         return []
     if len(seeds) > 1 and "" not in subjects:
-        return [_subject_by_seed(run, name, subjects, seeds) for name in run.headlines]
+        return [_subject_by_seed(run, name, seeds) for name in run.headlines]
     names = list(cells[0].metrics)
     has_subjects = "" not in subjects and len(subjects) == len(cells)
     epochs = ["epoch"] if "epoch" in cells[0].about else []
@@ -148,27 +147,17 @@ def _by_cell(run: ShownRun) -> list[Grid]:
     heading = "subject" if has_subjects else "cell"
     note = f"±: standard deviation over {heading}s."
     columns = [heading, *epochs, *map(with_arrow, names)]
-    return [Grid(f"By {heading}, with 95 % intervals", columns, rows, note)]
+    return [Table(f"By {heading}, with 95 % intervals", columns, rows, note=note)]
 
 
-def _subject_by_seed(run: ShownRun, metric: str, subjects: Sequence[str], seeds: Sequence[str]) -> Grid:
-    values: dict[tuple[str, str], list[float]] = {}
+def _subject_by_seed(run: ShownRun, metric: str, seeds: Sequence[str]) -> Table:
+    values: dict[str, dict[str, list[float]]] = {}
     for cell in run.cells:
         if metric in cell.metrics:
-            values.setdefault((cell.subject, cell.seed), []).append(cell.metrics[metric].value)
-    # by zero-shot transfer, several models of a seed meet a subject
-    means = {key: sum(some) / len(some) for key, some in values.items()}
-    rows: list[list[Any]] = []
-    for subject in subjects:
-        own = [means.get((subject, seed)) for seed in seeds]
-        rows.append([subject, *own, mean_sd(value for value in own if value is not None)])
-    over = [
-        mean_sd(means[subject, seed] for subject in subjects if (subject, seed) in means) for seed in seeds
-    ]
-    rows.append(["mean ± sd", *over, mean_sd(run.by_subject(metric).values())])
-    columns = ["subject", *(f"seed {seed}" for seed in seeds), "mean ± sd"]
+            by_seed = values.setdefault(cell.subject, {})
+            by_seed.setdefault(cell.seed, []).append(cell.metrics[metric].value)
     note = "±: standard deviation over seeds; in the last row over subjects, their seeds averaged."
-    return Grid(f"{shown(metric)} by subject and seed", columns, rows, note)
+    return by_subject_and_seed(f"{shown(metric)} by subject and seed", values, seeds, note)
 
 
 def _published_values(run: ShownRun) -> Mapping[str, float]:
@@ -180,7 +169,7 @@ def _published_values(run: ShownRun) -> Mapping[str, float]:
     )
 
 
-def _published(run: ShownRun) -> Grid:
+def _published(run: ShownRun) -> Table:
     """Show what was published with another set-up, and how that differs."""
     published = run.found.notes.get("published") or {}
     by_variant = {"": published} if "source" in published else published
@@ -194,10 +183,10 @@ def _published(run: ShownRun) -> Grid:
         rows.append([variant or run.label, *values, "; ".join(each["differs"])])
     source = next((each["source"] for each in others.values()), "")
     columns = ["run", *map(shown, names), "differs from this run"]
-    return Grid(f"Published with another set-up: {source}", columns, rows)
+    return Table(f"Published with another set-up: {source}", columns, rows)
 
 
-def _runs(group: RunGroup) -> list[Grid]:
+def _runs(group: RunGroup) -> list[Table]:
     """Put runs below one another; the best in bold, with signs of significance."""
     of_runs = {run.label: run.metrics for run in group.runs if run.metrics}
     names = list(dict.fromkeys(name for metrics in of_runs.values() for name in metrics))
@@ -217,11 +206,11 @@ def _runs(group: RunGroup) -> list[Grid]:
     first = group.runs[0].label
     signs = f" {MEANING}: differs from {first}, paired by item, adjusted." if group.compared else ""
     return [
-        Grid(
+        Table(
             "Run by run, with 95 % intervals",
             ["run", *map(with_arrow, names), "n"],
             rows,
-            f"{_bold(group)}{signs}",
+            note=f"{_bold(group)}{signs}",
         )
     ]
 
@@ -233,27 +222,27 @@ def _bold(group: RunGroup) -> str:
     return "Bold: best." if not group.not_compared else f"Bold: best of {', '.join(group.comparable)}."
 
 
-def _set_ups(group: RunGroup) -> Grid:
+def _set_ups(group: RunGroup) -> Table:
     """Show in what each other run differs from the first."""
     first, *others = group.runs
     here = first.found.notes.get(SET_UP, {})
     rows = [
         [run.label, line] for run in others for line in differences(run.found.notes.get(SET_UP, {}), here)
     ]
-    return Grid(f"Set-ups: what differs from {first.label}", ["run", "in"], rows)
+    return Table(f"Set-ups: what differs from {first.label}", ["run", "in"], rows)
 
 
 def _best(of_runs: Mapping[str, Mapping[str, Metric]], names: Sequence[str]) -> dict[str, str]:
     """Find whose value of each metric is best; of one run nothing is."""
-    found = {}
+    collected = {}
     for name in names:
         values = {label: metrics[name].value for label, metrics in of_runs.items() if name in metrics}
         if len(values) > 1:
-            found[name] = (min if lower_is_better(name) else max)(values, key=values.__getitem__)
-    return found
+            collected[name] = (min if lower_is_better(name) else max)(values, key=values.__getitem__)
+    return collected
 
 
-def _subjects_of_runs(group: RunGroup) -> Grid:
+def _subjects_of_runs(group: RunGroup) -> Table:
     """Show the first headline of each subject in each run."""
     name = next(iter(group.runs[0].headlines), "")
     by_run = {run.label: run.by_subject(name) for run in group.runs}
@@ -261,10 +250,10 @@ def _subjects_of_runs(group: RunGroup) -> Grid:
     rows = [[subject, *(some.get(subject) for some in by_run.values())] for subject in subjects]
     if rows:
         rows.append(["mean ± sd", *(mean_sd(some.values()) for some in by_run.values())])
-    return Grid(f"{shown(name)} by subject; seeds averaged", ["subject", *by_run], rows)
+    return Table(f"{shown(name)} by subject; seeds averaged", ["subject", *by_run], rows)
 
 
-def _differences(compared: Sequence[Compared]) -> Grid:
+def _differences(compared: Sequence[Compared]) -> Table:
     rows = [
         [
             with_arrow(each.metric),
@@ -276,11 +265,67 @@ def _differences(compared: Sequence[Compared]) -> Grid:
                 mark=mark_of(each),
             ),
             each.n,
-            Cell("–" if each.p is None else f"{each.p:.2g}", sort=each.p),
+            Cell(p_text(each.p), value=each.p),
         ]
         for each in compared
     ]
     tests = "; ".join(dict.fromkeys(each.test for each in compared))
     columns = ["metric", "runs", "difference, 95 % CI", "n", "p"]
     note = f"{MEANING}; {tests}; adjusted by Benjamini–Hochberg."
-    return Grid("Differences, paired by item and subject", columns, rows, note)
+    return Table("Differences, paired by item and subject", columns, rows, note=note)
+
+
+RIGHT = "none"
+"""The variant without a control."""
+SHUFFLED = "shuffled trials"
+
+
+def control_effects(
+    swept: Mapping[str, Measurements], shuffled: Mapping[str, Measurements]
+) -> list[dict[str, Any]]:
+    """List the effect of each control on each head.
+
+    Args:
+        swept: What eval-retrieval measured of each head, for a sweep over controls.
+        shuffled: What it measured of each head without a control, and in draws with shuffled trials.
+
+    Returns:
+        head, control, its top1, and how much less that is than without it (`loss`): the value, with the 95 %
+        interval `low` to `high`, and `these_subjects` over units alone. Those of shuffled trials are of the
+        draws. Without a control `loss` is 0 and the interval is that of top1.
+    """
+    collected: list[dict[str, Any]] = []
+    for head, measured in swept.items():
+        right = measured.scopes[scope(RIGHT, ALL)]["top1"]
+        ends = {"low": right.low, "high": right.high, "these_subjects": right.these_subjects}
+        collected.append({"head": head, "control": RIGHT, "top1": right.value, "loss": 0.0, **ends})
+        for pair in measured.notes["comparisons"]:
+            if pair["pair"][0] == RIGHT:
+                control = pair["pair"][1]
+                top1 = measured.scopes[scope(control, ALL)]["top1"].value
+                ends = {name: pair[name] for name in ("low", "high", "these_subjects")}
+                collected.append(
+                    {"head": head, "control": control, "top1": top1, "loss": pair["difference"], **ends}
+                )
+        drawn = shuffled[head].notes["control"]["metrics"]["top1"]
+        ends = {
+            "low": right.value - drawn["high"],
+            "high": right.value - drawn["low"],
+            "these_subjects": None,
+        }
+        loss = right.value - drawn["mean"]
+        collected.append({"head": head, "control": SHUFFLED, "top1": drawn["mean"], "loss": loss, **ends})
+    return collected
+
+
+def effects_table(effects: list[dict[str, Any]], title: str) -> Table:
+    """Lay out what `control_effects` found."""
+    rows = []
+    for each in effects:
+        interval = interval_text(each["low"], each["high"])
+        these = interval_text(*(each["these_subjects"] or (None, None)))
+        is_right = each["control"] == RIGHT
+        shown = ("–", f"{interval} (top-1)") if is_right else (f"{each['loss']:.3f}", interval)
+        rows.append((each["head"], each["control"], each["top1"], *shown, these))
+    columns = ("head", "control", "top-1", "loss", "95 % CI", "these subjects")
+    return Table(title, columns, tuple(rows))

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.cli import hints
 from brainhive_cli.commands import doctor
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.results import Result
+from brainhive_cli.core.tables import Table
 
 RESULT = Result(Path(), (Table("a title", ("column",), (("cell",),)),))
 

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.cli import hints
 from brainhive_cli.core import console, documents
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import nsd, things_eeg
 from brainhive_cli.data.exchange import vectors
 from brainhive_cli.data.preparations import _nsd

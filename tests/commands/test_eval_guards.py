@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.measurement.retrieval import ranks
+from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.heads import Head
 from brainhive_cli.training.alignment import model as aligners
 from tests.resealed import resealed

@@ -13,8 +13,8 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.data.stores.recordings import Recording, SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.evaluation.retrieval.comparisons import compare_with
 from brainhive_cli.measurement.comparison import FOLDS, TWO, min_f
+from brainhive_cli.measurement.paired_runs import compare_ranks
 
 DATASET = "demo-noise-0.3"
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -91,7 +91,7 @@ def test_a_comparison_says_that_folds_share_training_subjects(go, world, trained
     assert result.metrics.notes["mode"] == other.notes["mode"] == "intra"
 
     folds = other | Measurements(notes={**other.notes, "mode": "inter"})
-    (found,) = compare_with(result.metrics, [folds])
+    (found,) = compare_ranks(result.metrics, [folds])
 
     assert FOLDS in found["notes"] and FOLDS not in result.metrics.notes["against"][0]["notes"]
     assert "0.5 at least" in result.tables[-1].title  # of two subjects
@@ -145,7 +145,7 @@ def test_runs_that_averaged_other_numbers_of_repetitions_are_compared_with_a_wor
     of_all = go("eval-retrieval", f"run={trained}", "sheet_rows=0")
 
     assert "2 repetitions averaged" in of_two.tables[0].title
-    (found,) = compare_with(of_all.metrics, [of_two.metrics])
+    (found,) = compare_ranks(of_all.metrics, [of_two.metrics])
     assert found["differs"] == ["repetitions 16, not 2"]
     assert found["notes"][0] == "the two were tested on other signals: repetitions 16, not 2"
     runs = f"runs=[{of_all.folder}, {of_two.folder}]"

@@ -10,7 +10,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.explanation.found import Found
+from brainhive_cli.evaluation.explanation.profiles import SubjectProfiles
 
 pytest.importorskip("matplotlib")
 QUICK = ("draws=40", "window={width_ms: 200, step_ms: 200}", "points=8", "components=12", "figures=[]")
@@ -77,7 +77,7 @@ def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(found
 
 
 def test_the_units_are_those_of_the_data_set_and_one_permutation_is_for_all_subjects(folder, found):
-    parts = [Found.load(folder.path / f"parts/signals/sub-{subject:02d}.npz") for subject in (1, 2)]
+    parts = [SubjectProfiles.load(folder.path / f"parts/signals/sub-{subject:02d}.npz") for subject in (1, 2)]
     nulls = [part.profiles["encoding:time"].null for part in parts]
     assert np.corrcoef(*(null.mean(1) for null in nulls))[0, 1] > 0.3  # what a permutation leaves is shared
     assert (found.notes["unit_count"], found.notes["units"]) == (100, "pictures")
@@ -89,7 +89,7 @@ def test_the_model_loses_most_without_the_slow_bands_which_the_responses_are_in(
 
 
 def test_shares_of_times_and_of_sensors_sum_to_the_same_margin(folder):
-    part = Found.load(next(folder.path.glob("parts/sub-01*/sub-01.npz")))
+    part = SubjectProfiles.load(next(folder.path.glob("parts/sub-01*/sub-01.npz")))
     time, space = (part.profiles[f"gradients:{axis}"].values.sum(0) for axis in ("time", "space"))
     np.testing.assert_allclose(time, space, atol=1e-6)
 

@@ -21,10 +21,10 @@ from brainhive_cli.core.caveats import (
     UNKNOWN_SELECTION,
     WHITENED_BY_TESTED,
 )
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.training.alignment.recipe import Recipe
 from tests.resealed import resealed

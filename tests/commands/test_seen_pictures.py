@@ -10,9 +10,9 @@ from PIL import Image
 from worlds import paint
 
 from brainhive_cli.core.caveats import UNKNOWN_PICTURES
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import StimulusSet, image_folder
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 from brainhive_cli.training.alignment.validation import held_out_of

@@ -5,21 +5,10 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.artifacts import (
-    Artifact,
-    Curve,
-    Heatmap,
-    Line,
-    Map,
-    Media,
-    Point,
-    Row,
-    Sheet,
-    Table,
-    Tile,
-)
+from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Media, Point, Row, Sheet, Tile
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.tables import Table
 
 
 @pytest.fixture

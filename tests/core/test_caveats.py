@@ -10,7 +10,7 @@ from brainhive_cli.core.caveats import (
     find_caveats,
     merge_caveats,
 )
-from brainhive_cli.core.console import Table
+from brainhive_cli.core.tables import Table
 
 
 def test_a_title_and_a_protocol_say_each_caveat_once() -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Media, Point, Row, Sheet, Tile
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.reports.page import Grid, Group, Page, Section, Text, groups_of
+from brainhive_cli.core.tables import Table
+from brainhive_cli.reports.page import Group, Page, Section, Text, groups_of
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -46,12 +47,12 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Media("A drawing", "drawing.png", is_drawing=True),
         Sheet("Retrieved", ["seen", "1", "2", "3", "4", "5"], [Row("cat/1", tiles)]),
     ]
-    narrow = Grid(
+    narrow = Table(
         "Scores",
         ["", "top-1", "95 % CI", "n", "pool"],
         [["b", 0.5, "0.4–0.6", 9, 100], ["a", 0.25, "0.1–0.4", 10, 100]],
     )
-    wide = Grid("Many columns", [f"column {n}" for n in range(20)], [list(range(20)), list(range(20))])
+    wide = Table("Many columns", [f"column {n}" for n in range(20)], [list(range(20)), list(range(20))])
     groups = [Group("", [narrow, wide]), *groups_of([("", shown, folder)])]
     section = Section("A run", groups, texts=[Text("Recipe", "epochs: 3\n" + "word " * 100)])
     Page("A report", ["Top-1 is 0.5."], ["selected on test"], [section]).write(folder / "page.html")

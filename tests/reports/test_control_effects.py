@@ -3,7 +3,7 @@
 import pytest
 
 from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.reports.control_effects import SHUFFLED, control_effects, effects_table
+from brainhive_cli.reports.tables import SHUFFLED, control_effects, effects_table
 
 
 def top1(value: float) -> dict[str, Metric]:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from clips import clip
 
-from brainhive_cli.reports.filmstrips import OUTLINE, SIDE_PX, Strip, draw_filmstrips, outlined
-from brainhive_cli.reports.sheets import MARGIN_PX, PAPER
+from brainhive_cli.reports.sheets import MARGIN_PX, OUTLINE, PAPER, SIDE_PX, Strip, draw_filmstrips, outlined
 
 RED, BLUE = (
     np.full((count, 8, 8, 3), colour, np.uint8) for count, colour in ((6, (200, 0, 0)), (6, (0, 0, 200)))

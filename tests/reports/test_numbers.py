@@ -1,8 +1,9 @@
 import pytest
 
+from brainhive_cli.core.tables import brief, number
 from brainhive_cli.evaluation.reconstruction.metric_parts import SCALES
 from brainhive_cli.measurement import metric_names
-from brainhive_cli.reports.numbers import brief, number, ticks
+from brainhive_cli.reports.drawings import ticks
 
 
 @pytest.mark.parametrize(

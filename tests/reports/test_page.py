@@ -9,13 +9,13 @@ from PIL import Image
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Media, Point, Row, Sheet, Tile
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.reports.page import Cell, Figure, Grid, Group, Page, Section, Text, groups_of
+from brainhive_cli.core.tables import Cell, Table
+from brainhive_cli.reports.page import Figure, Group, Page, Section, Text, groups_of
 
 
-def written(tmp_path: Path, *blocks: Grid | Figure, **more: object) -> str:
+def written(tmp_path: Path, *blocks: Table | Figure, **more: object) -> str:
     page = Page(
         "Title <x>",
         ["All <b>simulated</b>."],
@@ -46,7 +46,7 @@ def test_pictures_lie_in_the_page_once_and_nothing_is_fetched(tmp_path):
 
 def test_text_is_shown_as_text(tmp_path):
     page = written(
-        tmp_path, Grid("A <i>table</i>", ["<u>"], [["<s>"]]), texts=[Text("Recipe", "<script>bad()")]
+        tmp_path, Table("A <i>table</i>", ["<u>"], [["<s>"]]), texts=[Text("Recipe", "<script>bad()")]
     )
     assert "Title &lt;x&gt;" in page and "First &amp; last" in page and "&lt;script&gt;bad()" in page
     assert not re.search(r"<(?:b|i|u|s)>|bad\(\)</script>", page)
@@ -54,13 +54,13 @@ def test_text_is_shown_as_text(tmp_path):
 
 def test_numbers_are_as_long_as_they_can_be_read_and_sort_by_what_they_are(tmp_path):
     cells = [["a", 0.123456, 20_000, 0.00001234], ["b", Cell("0.5", "0.4–0.6", 0.5, True, "*"), 7, None]]
-    page = written(tmp_path, Grid("Scores", ["", "top-1", "n", "p"], cells))
+    page = written(tmp_path, Table("Scores", ["", "top-1", "n", "p"], cells))
     assert ">0.123<" in page and ">20,000<" in page and ">1.2e-05<" in page and 'data-sort="20000.0"' in page
     assert '<b class="best">0.5</b>* <small>0.4–0.6</small>' in page
 
 
 def test_a_table_of_a_terminal_is_a_table_of_the_page(tmp_path):
-    page = written(tmp_path, Grid.of(Table("Scores", ("metric", "value"), (("top-1", 0.5),))))
+    page = written(tmp_path, Table("Scores", ("metric", "value"), (("top-1", 0.5),)))
     assert "<h4>Scores</h4>" in page and ">top-1<" in page and 'class="n"' in page
 
 
@@ -75,7 +75,7 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
         Map("Embedding", [Point(0, 1, "cat", "picture", file=file), Point(1, 0, "dog", "brain")]),
         Map("Scalp", [Point(0, 0.5, "Oz", value=1.5), Point(0.5, 0, "C4", value=-1.0)], "head", "µV"),
         Media("A drawing", file, is_drawing=True),
-        artifacts.Table("Cells", ["subject"], [["sub-01"]], note="A note."),
+        Table("Cells", ["subject"], [["sub-01"]], note="A note."),
     ]
     (group,) = groups_of([("", shown, tmp_path)])
     page = written(tmp_path, *group.blocks)

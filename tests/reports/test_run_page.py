@@ -11,9 +11,8 @@ from brainhive_cli.core.caveats import CAVEATS
 from brainhive_cli.core.measurements import ALL, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.paper_tables import latex, markdown, paper_table
-from brainhive_cli.reports.run_page import page_of
+from brainhive_cli.reports.run_page import MEANINGS, methods, page_of, summary
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
-from brainhive_cli.reports.sentences import MEANINGS, methods, summary
 from brainhive_cli.reports.tables import tables_of
 
 
@@ -111,8 +110,8 @@ def test_what_was_published_stands_next_to_what_was_measured_only_with_the_same_
     other = tables_of(
         RunGroup([run(tmp_path, "other", published={**published, "differs": ["epochs 3, not 40"]})])
     )
-    assert "published" in same[0].columns and 0.625 in same[0].cells[0]
-    assert "published" not in other[0].columns and other[-1].cells == [["other", 0.625, "epochs 3, not 40"]]
+    assert "published" in same[0].columns and 0.625 in same[0].rows[0]
+    assert "published" not in other[0].columns and other[-1].rows == [["other", 0.625, "epochs 3, not 40"]]
 
 
 def compared(tmp_path: Path) -> RunGroup:
@@ -130,7 +129,7 @@ def test_runs_that_are_compared_stand_below_one_another_with_the_best_and_signs(
     )
     assert "Not compared: other: another gallery" in page and "Of the tests: few subjects." in page
     runs = tables_of(group)[0]
-    aligned, base = (row[1] for row in runs.cells)
+    aligned, base = (row[1] for row in runs.rows)
     assert (aligned.is_best, base.is_best, base.mark) == (True, False, "**")
     assert [table.title for table in tables_of(group)][1] == "top-1 by subject; seeds averaged"
 
@@ -140,7 +139,7 @@ def test_tables_for_papers_have_means_deviations_the_best_and_signs_that_are_exp
     assert "| aligned | **0.500 ± 0.141** |" in markdown(table) and r"0.250 ± 0.141\*\*" in markdown(table)
     assert r"\textbf{0.500 $\pm$ 0.141}" in latex(table) and r"0.250 $\pm$ 0.141$^{**}$" in latex(table)
     assert all(row.count("&") == 2 for row in latex(table).splitlines() if "&" in row)
-    empty = replace(table, columns=[], rows=[("none", [])])
+    empty = replace(table, columns=[""], rows=[["none"]])
     assert "&" not in latex(empty).partition("midrule")[2]
     assert r"mean rank $\downarrow$" in latex(table) and latex(table).count(r"\\") == 3
     for said in (
@@ -150,18 +149,18 @@ def test_tables_for_papers_have_means_deviations_the_best_and_signs_that_are_exp
         "differs from aligned",
         "minF′",
     ):
-        assert said in table.caption
+        assert said in table.title
 
 
 def test_of_equal_values_all_are_best_and_less_is_better_of_ranks(tmp_path):
     table = paper_table(RunGroup([run(tmp_path, "a"), run(tmp_path, "b")]))
-    assert [values[1].is_best for _, values in table.rows] == [True, True]
+    assert [row[2].is_best for row in table.rows] == [True, True]
 
 
 def test_a_table_of_one_run_has_a_row_a_subject(tmp_path):
     table = paper_table(RunGroup([run(tmp_path, "ours")]))
-    assert [label for label, _ in table.rows] == ["sub-01", "sub-02", "mean"]
-    assert not any(value.is_best for _, values in table.rows for value in values if value)
+    assert [row[0] for row in table.rows] == ["sub-01", "sub-02", "mean"]
+    assert not any(cell.is_best for row in table.rows for cell in row[1:])
 
 
 def test_words_that_latex_would_read_as_commands_are_escaped(tmp_path):
@@ -209,20 +208,20 @@ def test_of_runs_that_cannot_be_compared_none_is_the_best(tmp_path):
     group = RunGroup([run(tmp_path, "ours", 0.5), run(tmp_path, "theirs", 0.25)], [], ["other galleries"])
 
     table = paper_table(group)
-    assert not any(value.is_best for _, values in table.rows for value in values)
-    assert "Bold" not in table.caption and "No best is marked" in table.caption
+    assert not any(cell.is_best for row in table.rows for cell in row[1:])
+    assert "Bold" not in table.title and "No best is marked" in table.title
     runs = tables_of(group)[0]
-    assert not any(row[1].is_best for row in runs.cells) and "Bold" not in runs.note
+    assert not any(row[1].is_best for row in runs.rows) and "Bold" not in runs.note
 
 
 def test_a_run_that_was_left_out_of_the_comparison_is_not_the_best_of_the_others(tmp_path):
     group = compared(tmp_path)
     group = replace(group, runs=[*group.runs, run(tmp_path, "other", 0.9)])
 
-    rows = dict(paper_table(group).rows)
+    rows = {row[0]: row[1:] for row in paper_table(group).rows}
     assert rows["aligned"][0].is_best and not rows["other"][0].is_best
-    assert "among aligned, base" in paper_table(group).caption
-    assert [row[1].is_best for row in tables_of(group)[0].cells] == [True, False, False]
+    assert "among aligned, base" in paper_table(group).title
+    assert [row[1].is_best for row in tables_of(group)[0].rows] == [True, False, False]
 
 
 def test_a_page_lists_in_what_runs_differ(tmp_path):
@@ -230,7 +229,7 @@ def test_a_page_lists_in_what_runs_differ(tmp_path):
     group = RunGroup([run(tmp_path, "ours", set_up=SET_UP), run(tmp_path, "theirs", set_up=fewer)])
 
     differing = next(table for table in tables_of(group) if table.title.startswith("Set-ups"))
-    assert differing.cells == [["theirs", "train.lr 1, not 0.0005"], ["theirs", "repetitions 8, not 80"]]
+    assert differing.rows == [["theirs", "train.lr 1, not 0.0005"], ["theirs", "repetitions 8, not 80"]]
 
 
 def test_what_stands_after_plus_minus_is_said_for_one_subject_too(tmp_path):
@@ -241,5 +240,10 @@ def test_what_stands_after_plus_minus_is_said_for_one_subject_too(tmp_path):
     one.folder.finish(replace(document, scopes={ALL: {"top1": top1}}))
 
     table = paper_table(RunGroup([ShownRun("ours", one.folder)]))
-    assert table.rows[-1][1][0].text == "0.500 ± 0.020"
-    assert "± standard deviation over the seeds" in table.caption
+    assert table.rows[-1][1].text == "0.500 ± 0.020"
+    assert "± standard deviation over the seeds" in table.title
+
+
+def test_tables_say_below_how_their_values_were_measured(tmp_path):
+    (first, *_) = tables_of(RunGroup([run(tmp_path, "ours")]))
+    assert "intra, lab" in first.note and not first.section

@@ -6,7 +6,7 @@ from PIL import Image
 
 from brainhive_cli.data.stores.recordings import Sensors
 from brainhive_cli.data.things_files import THINGS_EEG
-from brainhive_cli.reports.signal_figures import MIXTURES, draw_evoked
+from brainhive_cli.reports.paper_figures import MIXTURES, draw_evoked
 
 pytest.importorskip("matplotlib")
 mne = pytest.importorskip("mne")

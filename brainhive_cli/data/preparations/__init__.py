@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels
 
 

@@ -10,7 +10,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.console import Table
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data.preparations import Overview
 from brainhive_cli.data.preparations._noise import SMALLEST
 from brainhive_cli.data.preparations._recording_channels import KeptChannels, plain_name, standard_positions

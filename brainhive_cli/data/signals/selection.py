@@ -147,6 +147,14 @@ def inside(times_ms: NDArray[np.floating], start_ms: float, width_ms: float) -> 
     return is_late_enough & (times_ms < start_ms + width_ms - CLOSE_MS)
 
 
+def region_masks(regions: Mapping[str, Sequence[int]], voxels: int) -> dict[str, NDArray[np.bool_]]:
+    """Mark the voxels of each region that has any, by name: [V, 1]."""
+    masks = {name: np.zeros((voxels, 1), np.bool_) for name, places in regions.items() if places}
+    for name, mask in masks.items():
+        mask[list(regions[name])] = True
+    return masks
+
+
 @dataclass(frozen=True)
 class Selection:
     """The chosen stimuli, channels or voxels, and samples of a recording, scaled and normalised.

@@ -1,6 +1,6 @@
 """The linear encoding model: signals predicted from embeddings, also without each of them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,8 +9,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.signals.selection import Selection
+from brainhive_cli.data.stores.recordings import Sensors
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.evaluation.explanation import reliability, sensor_space
 from brainhive_cli.evaluation.explanation.linear_maps import Products, reduced
-from brainhive_cli.evaluation.explanation.profiles import Labels, Profile
+from brainhive_cli.evaluation.explanation.occlusion import REGION, SENSOR, TIME, regions_of
+from brainhive_cli.evaluation.explanation.profiles import (
+    SPACE_PART,
+    TIME_PART,
+    Labels,
+    Profile,
+    SubjectProfiles,
+)
+from brainhive_cli.evaluation.explanation.reader import Reader, units_of
+from brainhive_cli.evaluation.explanation.recipe import Explanation
 
 Values = NDArray[np.float64]
 CORRELATION, UNIQUE = "r", "unique_r"
@@ -67,8 +81,8 @@ def predict_signals(
 
     def predict(columns: NDArray[np.int64], penalty: float) -> Values:
         some = everything[:, torch.from_numpy(columns).to(everything.device)]
-        found = products.take(columns).predict(some, penalty)
-        return np.asarray(found.double().cpu().numpy().reshape(-1, *shape))
+        outputs = products.take(columns).predict(some, penalty)
+        return np.asarray(outputs.double().cpu().numpy().reshape(-1, *shape))
 
     chosen = products.take(np.arange(width)).best_alpha() if alpha is None else alpha
     rest = {name: np.setdiff1d(np.arange(width), columns) for name, columns in own.items()}
@@ -87,7 +101,7 @@ def correlations(predicted: Values, measured: Values) -> Values:
 
 
 def along(
-    found: Predicted,
+    predictions: Predicted,
     measured: Values,
     axis: str,
     places: Mapping[Any, NDArray[np.int64]],
@@ -97,14 +111,14 @@ def along(
     """Average the correlation over all but one axis, with permuted labels of the measured pictures.
 
     Args:
-        found: What was predicted.
+        predictions: What was predicted.
         measured: [N, E, T].
         axis: What the places are.
         places: Indices along E (`by` 1) or T (`by` 2) of each place.
         by: Which axis is kept.
         labels: Permutations of the N items.
     """
-    one, other = _unit(found.full), _unit(measured)
+    one, other = _unit(predictions.full), _unit(measured)
     count, values, matrices = len(one), [], []
     for rows in places.values():
         parts = [np.take(each, rows, by).reshape(count, -1) for each in (one, other)]
@@ -115,7 +129,7 @@ def along(
 
 
 def unique(
-    found: Predicted,
+    predictions: Predicted,
     measured: Values,
     level: str,
     axis: str,
@@ -127,7 +141,7 @@ def unique(
     The control adds the level with the embeddings of other pictures.
     """
     shares = []
-    for each in (found.full, found.without[level], found.shuffled[level]):
+    for each in (predictions.full, predictions.without[level], predictions.shuffled[level]):
         items = _items(each, measured)  # [N, E, T]
         shares.append(np.array([np.take(items, rows, by).mean((1, 2)) for rows in places.values()]))
     values, shuffled = shares[0] - shares[1], shares[2] - shares[1]  # [P, N]
@@ -154,3 +168,123 @@ def _unit(values: Values) -> Values:
     centred = values - values.mean(0)
     lengths = np.linalg.norm(centred, axis=0)
     return np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 1e-12)
+
+
+Levels = Mapping[str, TargetStore]
+"""Stores of the encoders that signals are compared with, by encoder."""
+
+
+def explain_signals(reader: Reader, train: Levels, test: Levels, spec: Explanation) -> SubjectProfiles:
+    """Fit the linear encoding model of one subject's signals, in sensor space where whiteners are known.
+
+    Args:
+        reader: Of any cell that is tested on the subject; its model is not used.
+        train: Embeddings of the training pictures.
+        test: Embeddings of the tested pictures.
+        spec: What is measured.
+    """
+    collected = SubjectProfiles(reader.image_ids)
+    collected.attempt("encoding", lambda: _encode(reader, train, test, spec, collected))
+    return collected
+
+
+def _encode(
+    reader: Reader, train: Levels, test: Levels, spec: Explanation, collected: SubjectProfiles
+) -> dict[str, Profile]:
+    learned, rows = reader.member.selection(reader.subject, "train", is_tested=False)
+    names, unknown = names_of(reader)
+    measured = _averages(reader.selection, bool(unknown))  # [N, E, T]
+    device = reader.member.model.device
+    given = {name: read_embeddings(store, rows, device) for name, store in train.items()}
+    tested = {name: read_embeddings(store, reader.rows, device) for name, store in test.items()}
+
+    def signals() -> Iterator[Tensor]:
+        for part in _chunks(learned, bool(unknown)):
+            yield torch.from_numpy(part.reshape(len(part), -1)).to(device)
+
+    labels, random = reader.labels.by_item, np.random.default_rng(spec.seed)
+    wrong = units_of(reader.member, "train", rows).permute(random)[0], labels.wrong
+    shape, how = measured.shape[1:], (wrong, spec.components, spec.alpha, spec.seed)
+    predicted = predict_signals(given, tested, signals, shape, *how)
+    axes = _axes(reader, names, shape, bool(unknown))
+    if unknown:
+        collected.missing["encoding by sensor"] = unknown
+    profiles = {
+        part: along(predicted, measured, axis, places, by, labels)
+        for part, (axis, places, by) in axes.items()
+    }
+    collected.arrays["encoding map"] = correlations(predicted.full, measured)
+    collected.arrays["encoding alpha"] = np.array(predicted.alpha)
+    _add_ceilings(collected, reader, predicted.full, spec.seed)
+    for level in predicted.without:
+        for part, (axis, places, by) in axes.items():
+            collected.profiles[f"encoding · {level}:{part}"] = unique(
+                predicted, measured, level, axis, places, by
+            )
+    return profiles
+
+
+def names_of(reader: Reader) -> tuple[tuple[str, ...], str]:
+    """Name the sensors; () of voxels, and where whitening cannot be undone, with the reason."""
+    space = reader.selection.recording.space
+    if not isinstance(space, Sensors):
+        return (), ""
+    try:
+        sensor_space.refuse_unknown_whitening(reader.selection.recording)
+    except BrainhiveError as error:
+        return (), error.in_one_line
+    is_whitened = reader.selection.recording.whiteners is not None
+    return (tuple(space.names) if is_whitened else reader.selection.channels), ""
+
+
+def _axes(
+    reader: Reader, names: Sequence[str], shape: tuple[int, ...], is_mixed: bool
+) -> dict[str, tuple[str, Mapping[Any, NDArray[np.int64]], int]]:
+    """List what the correlation is averaged by: axis, indices of each place, and which axis of [N, E, T]."""
+    axes: dict[str, tuple[str, Mapping[Any, NDArray[np.int64]], int]] = {}
+    if shape[1] > 1:
+        at = {float(time.round(3)): np.array([row]) for row, time in enumerate(reader.times_ms)}
+        axes[TIME_PART] = (TIME, at, 2)
+    if names:
+        axes[SPACE_PART] = (SENSOR, {name: np.array([row]) for row, name in enumerate(names)}, 1)
+    elif not is_mixed:
+        regions = {name: np.array(places) for name, places in regions_of(reader).items()}
+        axes[SPACE_PART] = (REGION, regions, 1)
+    return axes
+
+
+def _chunks(selection: Selection, is_mixed: bool) -> Iterator[NDArray[np.float32]]:
+    """Yield the averages of some stimuli [n, E, T]: in sensor space, unless it is not known."""
+    if is_mixed:
+        return (part for _, part in selection.averages())
+    return sensor_space.averages(selection)
+
+
+def _averages(selection: Selection, is_mixed: bool) -> NDArray[np.float64]:
+    return np.concatenate([*_chunks(selection, is_mixed)]).astype(np.float64)
+
+
+def read_embeddings(store: TargetStore, rows: NDArray[np.int64], device: torch.device) -> Tensor:
+    """Read embeddings of some pictures, flattened [n, F]; the first where there are alternatives."""
+    values = store.embedding if store.alternatives is None else store.embedding.column(0)
+    return torch.from_numpy(np.asarray(values[rows], np.float32).reshape(len(rows), -1)).to(device)
+
+
+def _add_ceilings(
+    collected: SubjectProfiles, reader: Reader, predicted: NDArray[np.float64], seed: int
+) -> None:
+    """Measure what any model could reach, where stimuli were shown more than once."""
+    counts = reader.selection.repetitions
+    is_mixed = bool(names_of(reader)[1])
+
+    def trials() -> Iterator[NDArray[np.float32]]:
+        return sensor_space.trials(reader.selection, is_mixed)
+
+    if counts.min() < 2:
+        collected.missing["ceilings of encoding"] = "a picture was shown once; a split with repetitions"
+        return
+    halves = reliability.random_halves(seed)
+    names = ("encoding of a half", "encoding lower ceiling", "encoding upper ceiling")
+    each = reliability.half_ceilings(trials(), predicted, halves)
+    collected.arrays |= {name: values for name, values in zip(names, each, strict=True)}
+    collected.arrays["explainable variance"] = reliability.explainable_variance(trials)

@@ -7,19 +7,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import ALL, Metric, interval_text, scope
+from brainhive_cli.core.tables import Table
 from brainhive_cli.evaluation.explanation.encoding_model import CORRELATION, UNIQUE
-from brainhive_cli.evaluation.explanation.found import Found, analysis_of
 from brainhive_cli.evaluation.explanation.occlusion import TIME
-from brainhive_cli.evaluation.explanation.profiles import PermutationTest, Spans
-from brainhive_cli.evaluation.explanation.signal_profiles import Course
+from brainhive_cli.evaluation.explanation.profiles import (
+    PermutationTest,
+    Profile,
+    Spans,
+    SubjectProfiles,
+    analysis_of,
+)
+from brainhive_cli.evaluation.explanation.similarity import Course
 from brainhive_cli.measurement.metric_names import AT_PEAK, shown
 from brainhive_cli.measurement.statistics import measure_each
 from brainhive_cli.measurement.units import Items
 
 SHUFFLED, TRAINED = "shuffled labels", "trained on shuffled labels"
 """Last part of the scope of a control: labels permuted; a model, or a level, of shuffled labels."""
+SECTION = "Explanation"
+"""The heading under which a page shows all of it."""
 SIMILARITY, RHO, UNIQUE_RHO = "similarity", "rho", "unique_rho"
 CORRELATIONS = {CORRELATION: (-1.0, 1.0), UNIQUE: (-2.0, 2.0)}
 """Least and largest value of metrics, where there are."""
@@ -31,7 +38,7 @@ SIGNIFICANT, LEAST_P = 0.05, 0.0005
 """Level of the tests; a smaller p than the second would be printed as 0.000."""
 ENDS = (2.5, 97.5)
 """Percentiles between which the middle 95 % of the control lie."""
-Groups = Sequence[Sequence[Found]]
+Groups = Sequence[Sequence[SubjectProfiles]]
 """What was found by subject, of its cells."""
 
 
@@ -99,15 +106,15 @@ class Finding:
     @property
     def scopes(self) -> dict[str, dict[str, Metric]]:
         """The metrics by scope and name; of a course, at most so many times as `TIMES`, and the strongest."""
-        found: dict[str, dict[str, Metric]] = {}
+        scopes: dict[str, dict[str, Metric]] = {}
         step = -(-len(self.at) // TIMES) if self.axis == TIME else 1
         for number, place in enumerate(self.labels):
             if number % step and number != self.peak:
                 continue
-            found[scope(self.name, place)] = {self.metric: self.measured[number]}
+            scopes[scope(self.name, place)] = {self.metric: self.measured[number]}
             for control, metrics in self.controls.items():
-                found[scope(self.name, place, control)] = {self.metric: metrics[number]}
-        return found
+                scopes[scope(self.name, place, control)] = {self.metric: metrics[number]}
+        return scopes
 
     @property
     def labels(self) -> list[str]:
@@ -129,14 +136,14 @@ class Finding:
         }
 
 
-def overall(found: Sequence[Finding]) -> dict[str, dict[str, Metric]]:
+def overall(results: Sequence[Finding]) -> dict[str, dict[str, Metric]]:
     """Give the strongest place of the first analysis as what stands for all of them.
 
     It has neither interval nor chance: the place was chosen by the items that it is measured on.
     """
-    if not found:
+    if not results:
         return {}
-    first = found[0]
+    first = results[0]
     top, place = first.measured[first.peak], first.labels[first.peak]
     name, protocol = f"{top.name}{AT_PEAK}", f"{top.protocol}, {first.name} at {place}"
     reason = "none: the strongest of all places"
@@ -156,63 +163,42 @@ def findings(
         split: Whose signals were explained.
         seeds: Of the trainings.
     """
-    names = [name for name in groups[0][0].profiles if all(name in f.profiles for g in groups for f in g)]
+    parts = [part for group in groups for part in group]
+    names = [name for name in parts[0].profiles if all(name in part.profiles for part in parts)]
     ids = [str(name) for name in pictures.ids[0]]
-    rows = [
-        [np.array([{name: row for row, name in enumerate(f.image_ids)}[each] for each in ids]) for f in group]
-        for group in groups
-    ]
-    how = {"protocol": protocol, "split": split, "items": for_all(pictures, len(groups))}
-    return [_finding(name, groups, rows, seeds, how) for name in names]
+    how: dict[str, Any] = {"protocol": protocol, "split": split, "items": for_all(pictures, len(groups))}
+    described = []
+    for name in names:
+        places = [set(part.profiles[name].at) for part in parts]
+        at = [place for place in parts[0].profiles[name].at if all(place in some for some in places)]
+        profiles = [[part.profiles[name].take(at, part.rows_of(ids)) for part in group] for group in groups]
+        described.append(_describe(analysis_of(name), profiles, seeds, how))
+    return described
 
 
-def _finding(
-    name: str,
-    groups: Groups,
-    rows: Sequence[Sequence[NDArray[np.int64]]],
-    seeds: Sequence[int],
-    how: Mapping[str, Any],
+def _describe(
+    name: str, groups: Sequence[Sequence[Profile]], seeds: Sequence[int], how: Mapping[str, Any]
 ) -> Finding:
-    own = [[found.profiles[name] for found in group] for group in groups]
-    first = own[0][0]
-    at = tuple(place for place in first.at if all(place in p.at for group in own for p in group))
-    taken = [[np.array([p.at.index(place) for place in at], int) for p in group] for group in own]
-
-    def stacked(part: str) -> list[NDArray[np.float64]]:
-        """Give values [S, P, N] of S cells, by subject."""
-        return [
-            np.stack(
-                [getattr(p, part)[places][:, some] for p, places, some in zip(*each, strict=True)]
-            )
-            for each in zip(own, taken, rows, strict=True)
-        ]  # fmt: skip
-
+    """Describe one profile of all cells, by subject; all have the same places and items."""
+    first, profiles = groups[0][0], [profile for group in groups for profile in group]
     options: dict[str, Any] = {"pool": first.pool, "chance": first.chance, **how}
-    limits = (0.0, 1.0) if first.pool else CORRELATIONS.get(first.metric, (None, None))
+    options["limits"] = (0.0, 1.0) if first.pool else CORRELATIONS.get(first.metric, (None, None))
     is_share = None if first.metric.startswith("top") else False
-    measured = measure_each(
-        first.metric, stacked("values"), seeds=seeds, limits=limits, is_share=is_share, **options
-    )
+    values = [np.stack([profile.values for profile in group]) for group in groups]  # [S, P, N]
+    measured = measure_each(first.metric, values, seeds=seeds, is_share=is_share, **options)
     controls, tested = {}, None
-    if all(len(p.null) for group in own for p in group):
-        null = np.mean(
-            [
-                np.mean([p.null[:, places] for p, places in zip(*each, strict=True)], axis=0)
-                for each in zip(own, taken, strict=True)
-            ],
-            axis=0,
-        )  # [K, P]
+    if all(len(profile.null) for profile in profiles):
+        by_subject = [np.mean([profile.null for profile in group], axis=0) for group in groups]
+        null = np.mean(by_subject, axis=0)  # [K, P]
         tested = PermutationTest.of(np.array([each.value for each in measured]), null)
         controls[SHUFFLED] = permuted_metrics(measured, null)
-    if all(p.shuffled.size for group in own for p in group):
+    if all(profile.shuffled.size for profile in profiles):
         kind = TRAINED if tested is not None or name.startswith("encoding") else SHUFFLED
-        named = {**options, "protocol": f"{how['protocol']}, {kind}"}
-        controls[kind] = measure_each(
-            first.metric, stacked("shuffled"), limits=limits, is_share=False, **named
-        )
+        shuffled = [np.stack([profile.shuffled for profile in group]) for group in groups]
+        options["protocol"] = f"{how['protocol']}, {kind}"
+        controls[kind] = measure_each(first.metric, shuffled, is_share=False, **options)
     alone, corrected = (None, None) if tested is None else (tested.p_values, tested.corrected)
-    spans = None if first.spans is None else first.spans[taken[0][0]]
-    return Finding(analysis_of(name), first.axis, at, measured, controls, alone, corrected, spans)
+    return Finding(name, first.axis, first.at, measured, controls, alone, corrected, first.spans)
 
 
 def for_all(pictures: Items, subjects: int) -> Items:
@@ -241,12 +227,16 @@ def permuted_metrics(measured: Sequence[Metric], null: NDArray[np.float64]) -> l
 
 def similarity_findings(course: Course, protocol: str, split: str) -> list[Finding]:
     """Describe the correlation with each level, and that with its own part of the distances."""
-    found, chosen = course.found, []
-    kinds = {RHO: (found.correlation, found.items, found.null)}
-    if len(found.models) > 1:
-        kinds[UNIQUE_RHO] = (found.unique, found.unique_items, found.unique_null)
+    similarity, chosen = course.found, []
+    kinds = {RHO: (similarity.correlation, similarity.items, similarity.null)}
+    if len(similarity.models) > 1:
+        kinds[UNIQUE_RHO] = (
+            similarity.unique,
+            similarity.unique_items,
+            similarity.unique_null,
+        )
     for metric, (values, items, null) in kinds.items():
-        for number, model in enumerate(found.models):
+        for number, model in enumerate(similarity.models):
             subjects = [np.asarray(each[number], np.float64) for each in items]  # [T, N]
             options = {
                 "protocol": protocol,
@@ -267,10 +257,10 @@ def similarity_findings(course: Course, protocol: str, split: str) -> list[Findi
     return chosen
 
 
-def summary_table(found: Sequence[Finding], title: str) -> Table:
+def summary_table(results: Sequence[Finding], title: str) -> Table:
     """Lay out where each analysis is strongest."""
     rows = []
-    for each in found:
+    for each in results:
         top = each.measured[each.peak]
         control = next(iter(each.controls.values()), None)
         beyond = "–" if control is None else f"{control[each.peak].value:.3f}"
@@ -278,4 +268,4 @@ def summary_table(found: Sequence[Finding], title: str) -> Table:
         place, p, interval = each.where(each.peak), each.p_at_peak, interval_text(top.low, top.high)
         rows.append((each.name, shown(each.metric), place, f"{top.value:.3f}", interval, beyond, p, first))
     columns = ("analysis", "metric", "strongest", "value", "95 % CI", "control", "p", FIRST_ABOVE)
-    return Table(title, columns, tuple(rows))
+    return Table(title, columns, rows, section=SECTION)

@@ -1,6 +1,6 @@
 """Integrated gradients of the margin of a trained model, by time and by sensor or region."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.evaluation.explanation.integrated_gradients import mean_gradient
 from brainhive_cli.evaluation.explanation.occlusion import REGION, SENSOR, TIME, regions_of
 from brainhive_cli.evaluation.explanation.profiles import Profile, Spans
 from brainhive_cli.evaluation.explanation.reader import Reader
@@ -39,12 +38,12 @@ def attribute(reader: Reader, points: int, step_ms: float) -> dict[str, Profile]
     own = _shares(reader, space, reader.labels.right, points, step_ms)
     wrong = _shares(reader, space, reader.labels.wrong, points, step_ms)
     _check_sum(reader, space, next(iter(own.values()))[1].sum(0))
-    found = {}
+    profiles = {}
     for axis, (at, values, spans) in own.items():
         if axis != SENSOR or not left_out:
             null, control = np.empty((0, len(at))), wrong[axis][1]
-            found[axis] = Profile(SHARE, axis, tuple(at), values, null, control, spans=spans)
-    return found
+            profiles[axis] = Profile(SHARE, axis, tuple(at), values, null, control, spans=spans)
+    return profiles
 
 
 def _check_sum(reader: Reader, space: SensorSpace, sums: NDArray[np.float64]) -> None:
@@ -94,17 +93,55 @@ def _by_place(
     reader: Reader, space: SensorSpace, shares: NDArray[np.float64], step_ms: float
 ) -> Mapping[str, Shares]:
     """Sum shares [N, E, T] over all axes but one."""
-    found: dict[str, Shares] = {}
+    shares_by_axis: dict[str, Shares] = {}
     if shares.shape[2] > 1:
         bins = np.floor((reader.times_ms - reader.times_ms[0]) / step_ms + 1e-9).astype(int)
         by_time = np.stack([shares[..., bins == each].sum((1, 2)) for each in np.unique(bins)])
         centres = [float(reader.times_ms[bins == each].mean().round(3)) for each in np.unique(bins)]
         starts = reader.times_ms[0] + step_ms * np.unique(bins)
-        found[TIME] = (list(centres), by_time, np.stack([starts, starts + step_ms], 1))
+        shares_by_axis[TIME] = (list(centres), by_time, np.stack([starts, starts + step_ms], 1))
     if space.names:
-        found[SENSOR] = (list(space.names), shares.sum(2).T, None)
+        shares_by_axis[SENSOR] = (list(space.names), shares.sum(2).T, None)
     elif not reader.selection.channels:
         regions = regions_of(reader)
         by_region = np.stack([shares[:, list(places)].sum((1, 2)) for places in regions.values()])
-        found[REGION] = (list(regions), by_region, None)
-    return found
+        shares_by_axis[REGION] = (list(regions), by_region, None)
+    return shares_by_axis
+
+
+POINTS = 50
+"""Points of the quadrature: captum's default."""
+
+
+def mean_gradient(
+    function: Callable[[Tensor], Tensor], signal: Tensor, baseline: Tensor, points: int = POINTS
+) -> Tensor:
+    """Average the gradient on the straight way from a baseline, by Gauss-Legendre quadrature.
+
+    Times (signal - baseline) it is the integrated gradient, and sums to the difference of the outputs.
+
+    Args:
+        function: Signals [B, C, T] to one number each, [B].
+        signal: [B, C, T].
+        baseline: [B, C, T].
+        points: Of the quadrature.
+
+    Returns:
+        [B, C, T].
+
+    Raises:
+        BrainhiveError: if the outputs do not depend on the signals in a way that has a gradient.
+
+    Source: Sundararajan, Taly and Yan 2017; the quadrature is captum's default.
+    """
+    at, weights = np.polynomial.legendre.leggauss(points)
+    total = torch.zeros_like(signal)
+    for place, weight in zip((1 + at) / 2, weights / 2, strict=True):
+        way = (baseline + float(place) * (signal - baseline)).requires_grad_()
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # of LSTMs it has none here
+            values = function(way)
+            if not values.requires_grad:
+                raise BrainhiveError("the brain encoder has no gradient", "its other analyses need none")
+            (gradient,) = torch.autograd.grad(values.sum(), way)
+        total += float(weight) * gradient
+    return total

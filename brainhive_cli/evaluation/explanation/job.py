@@ -21,7 +21,7 @@ from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import OF_SENSORS, OF_SIGNALS, OF_VOXELS, Explanation, Recipe
 from brainhive_cli.evaluation.explanation.sensor_space import refuse_unknown_whitening
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.reports.signal_figures import require_matplotlib
+from brainhive_cli.reports.paper_figures import require_matplotlib
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.matching_run import RunNeeds
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep

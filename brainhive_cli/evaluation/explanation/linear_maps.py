@@ -43,11 +43,11 @@ class Products:
         start, cross, total, squares = 0, None, None, None
         for chunk in outputs:
             part = features[start : start + len(chunk)].to(chunk.dtype)
-            found = part.T @ chunk, chunk.sum(0).double(), chunk.double().square().sum(0)
+            products = part.T @ chunk, chunk.sum(0).double(), chunk.double().square().sum(0)
             if cross is None or total is None or squares is None:
-                cross, total, squares = found
+                cross, total, squares = products
             else:
-                cross, total, squares = cross + found[0], total + found[1], squares + found[2]
+                cross, total, squares = cross + products[0], total + products[1], squares + products[2]
             start += len(chunk)
         assert start == len(features) and cross is not None and total is not None and squares is not None
         mean = total / start
@@ -79,12 +79,12 @@ class Products:
         rotated = (vectors.T.to(self.cross) @ self.cross).double().square()  # [F, Q]
         spread = self.squares.clamp(min=1e-30)
         power = (rotated / spread).mean(1)  # [F], outputs count by their spread alike
-        scale, found = float(values.mean()) or 1.0, []
+        scale, scores = float(values.mean()) or 1.0, []
         for alpha in (scale * each / self.count for each in GRID):
             explained = float((power * (values + 2 * alpha) / (values + alpha).square()).sum())
             freedom = float((values / (values + alpha)).sum())
-            found.append((max(0.0, 1 - explained) / max(1e-9, 1 - freedom / self.count) ** 2, alpha))
-        return min(found)[1]
+            scores.append((max(0.0, 1 - explained) / max(1e-9, 1 - freedom / self.count) ** 2, alpha))
+        return min(scores)[1]
 
     def predict(self, features: Tensor, alpha: float | None = None) -> Tensor:
         """Predict outputs [M, Q] of other samples [M, F]; the penalty is chosen by `best_alpha` if None."""

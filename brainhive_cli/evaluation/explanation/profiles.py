@@ -1,12 +1,14 @@
-"""A course of values over times, sensors, bands, regions or levels, with the control of shuffled labels."""
+"""Courses of values over times, sensors, regions or levels, next to shuffled labels, and their files."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.measurement.units import Items
 
 Values = NDArray[np.float64]
@@ -89,10 +91,10 @@ class Profile:
         """Describe ranks [N, M] of each candidate by each item, at each place, as shares by name."""
         own, drawn, pool = [], [], 1
         items = np.arange(len(labels.right))
-        for found in ranks:
-            pool = found.shape[1]
-            own.append(found[items, labels.right])
-            drawn.append(found[labels.shared, labels.permuted])
+        for ranks_of_place in ranks:
+            pool = ranks_of_place.shape[1]
+            own.append(ranks_of_place[items, labels.right])
+            drawn.append(ranks_of_place[labels.shared, labels.permuted])
         chances = {"top1": 1 / pool, "top5": min(1, 5 / pool), "two_way": 0.5}
         profiles = {}
         for metric, chance in chances.items():
@@ -106,6 +108,18 @@ class Profile:
         """Add a control that was measured once: [P, N]."""
         return replace(self, shuffled=shuffled)
 
+    def take(self, at: Sequence[Any], items: Places) -> Self:
+        """Keep some places, in this order, and some of the N items."""
+        places = [self.at.index(place) for place in at]
+        return replace(
+            self,
+            at=tuple(at),
+            values=self.values[places][:, items],
+            null=self.null[:, places],
+            shuffled=self.shuffled[places][:, items] if self.shuffled.size else self.shuffled,
+            spans=None if self.spans is None else self.spans[places],
+        )
+
     def as_arrays(self) -> dict[str, NDArray[Any]]:
         """Give plain arrays, for a file."""
         plain = {name: np.array(getattr(self, name)) for name in ("metric", "axis", "at", "chance")}
@@ -114,12 +128,16 @@ class Profile:
         return {**plain, "values": self.values, "null": self.null, "shuffled": self.shuffled}
 
     @classmethod
-    def from_arrays(cls, found: Mapping[str, NDArray[Any]]) -> Self:
+    def from_arrays(cls, plain: Mapping[str, NDArray[Any]]) -> Self:
         """Read back `as_arrays`."""
-        words = str(found["metric"]), str(found["axis"]), tuple(found["at"].tolist())
-        arrays = found["values"], found["null"], found["shuffled"]
-        spans = found["spans"] if len(found["spans"]) else None
-        return cls(*words, *arrays, float(found["chance"]), int(found["pool"]) or None, spans)
+        words = (
+            str(plain["metric"]),
+            str(plain["axis"]),
+            tuple(plain["at"].tolist()),
+        )
+        arrays = plain["values"], plain["null"], plain["shuffled"]
+        spans = plain["spans"] if len(plain["spans"]) else None
+        return cls(*words, *arrays, float(plain["chance"]), int(plain["pool"]) or None, spans)
 
 
 def _share(metric: str, ranks: Places, pool: int) -> Values:
@@ -216,3 +234,83 @@ class PermutationTest:
         alone = (1 + (drawn >= scaled - 1e-12).sum(0)) / count
         largest = (1 + (drawn.max(1)[:, None] >= scaled - 1e-12).sum(0)) / count
         return cls(alone, largest, null)
+
+
+Profiles = Profile | dict[str, Profile]
+"""What an analysis gives: one profile, or several by part."""
+TIME_PART, SPACE_PART = "time", "space"
+"""Parts of an analysis that has one profile over times, and one over sensors or regions."""
+
+
+@dataclass
+class SubjectProfiles:
+    """What was found of one cell and subject, or of one subject's signals.
+
+    Attributes:
+        profiles: By `analysis`, or `analysis:part`; an analysis may be of one level, as `encoding · vae`.
+        arrays: Maps and curves without items, by name.
+        missing: Reasons, by analysis.
+        image_ids: [N] what the items of all profiles showed.
+    """
+
+    image_ids: list[str]
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def rows_of(self, image_ids: Sequence[str]) -> Places:
+        """Find the items that showed some pictures, in their order."""
+        row = {name: number for number, name in enumerate(self.image_ids)}
+        return np.array([row[name] for name in image_ids])
+
+    def attempt(self, analysis: str, measure: Callable[[], Profiles]) -> None:
+        """Add the profiles of an analysis, by their parts; or the reason why there are none.
+
+        Raises:
+            RecipeError: as any: what the recipe has wrong is no property of the signals.
+        """
+        try:
+            profiles = measure()
+        except RecipeError:
+            raise
+        except BrainhiveError as error:
+            self.missing[analysis] = error.in_one_line
+            return
+        if isinstance(profiles, Profile):
+            self.profiles[analysis] = profiles
+        else:
+            self.profiles |= {f"{analysis}:{part}": profile for part, profile in profiles.items()}
+
+    def save(self, path: Path) -> None:
+        """Write everything to one file."""
+        plain: dict[str, NDArray[Any]] = {"image_ids": np.array(self.image_ids)}
+        for name, profile in self.profiles.items():
+            plain |= {f"profiles/{name}/{key}": array for key, array in profile.as_arrays().items()}
+        plain |= {f"arrays/{name}": array for name, array in self.arrays.items()}
+        plain |= {f"missing/{name}": np.array(reason) for name, reason in self.missing.items()}
+        with open(path, "wb") as stream:
+            np.savez(stream, **plain)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read back what `save` wrote."""
+        loaded = cls([])
+        nested: dict[str, dict[str, NDArray[Any]]] = {}
+        with np.load(path, allow_pickle=False) as file:
+            loaded.image_ids = file["image_ids"].tolist()
+            for name in file.files:
+                kind, _, rest = name.partition("/")
+                if kind == "profiles":
+                    profile, _, key = rest.rpartition("/")
+                    nested.setdefault(profile, {})[key] = file[name]
+                elif kind == "arrays":
+                    loaded.arrays[rest] = file[name]
+                elif kind == "missing":
+                    loaded.missing[rest] = str(file[name])
+        loaded.profiles = {name: Profile.from_arrays(arrays) for name, arrays in nested.items()}
+        return loaded
+
+
+def analysis_of(name: str) -> str:
+    """Name the analysis, with its level if it is of one, that a profile is of."""
+    return name.partition(":")[0]

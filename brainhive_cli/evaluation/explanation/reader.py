@@ -14,7 +14,7 @@ from torch import Tensor
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.evaluation.explanation.profiles import Labels
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
-from brainhive_cli.measurement.retrieval import ranks_of_all
+from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 

@@ -1,7 +1,8 @@
-"""How reliable a recording is: evoked response, split-half reliability, noise ceilings."""
+"""How reliable recordings are: split halves, noise ceilings, and how well any model could predict them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,10 @@ PROTOCOL = "halves of repetitions"
 Means = NDArray[np.float32]
 Values = NDArray[np.float64]
 Counts = NDArray[np.int64]
+Repetitions = Iterable[NDArray[np.floating]]
+"""The repetitions [R, E, T] of each stimulus."""
+Halves = Callable[[int], NDArray[np.bool_]]
+"""Draws halves [D, R] of so many repetitions: which are in the second half."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def measure_reliability(
     random = np.random.default_rng(seed)
     rows, counts = _repeated(recording, split, random)
     shape = (len(rows), *recording.signal.shape[2:])  # [N, C, T]
-    sums, halves = _sums_by_session(recording), _Halves(shape[1:])
+    sums, halves = _sums_by_session(recording), np.zeros((5, DRAWS, *shape[1:]))
     means, noise = np.empty(shape, np.float32), np.zeros(shape[1:])
     pairs = {int(size): np.empty((2, *shape), np.float32) for size in _doubling(counts.min() // 2)}
     for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
@@ -77,7 +82,7 @@ def measure_reliability(
         means[place] = trials.mean(0)
         noise += trials.var(0, ddof=1) / len(rows)
         for draw, order in enumerate(orders):
-            halves.add(draw, *_two_means(trials, order, count // 2))
+            halves[:, draw] += moments(*_two_means(trials, order, count // 2))
         for size, pair in pairs.items():
             pair[:, place] = _two_means(trials, orders[0], size)
     items = (alike or Alike()).items([[recording.image_ids[row] for row in rows]])
@@ -87,7 +92,7 @@ def measure_reliability(
         repetitions=(int(counts.min()), int(counts.max())),
         evoked=evoked,
         field_power=evoked.std(0),
-        split_half=spearman_brown(halves.correlation(len(rows)), counts.sum() / (counts // 2).sum()),
+        split_half=spearman_brown(correlate(halves, len(rows)).mean(0), counts.sum() / (counts // 2).sum()),
         ceiling=_ceiling(means, noise, counts),
         retrieval={
             size: find_by_means(pair[0], pair[1], split, (seed,), items) for size, pair in pairs.items()
@@ -111,10 +116,10 @@ def find_by_means(
         items: The stimuli, and which of them are alike; None: none.
     """
     flat = [_standard(part.reshape(len(part), -1)) for part in (first, second)]
-    found = (flat[0] @ flat[1].T).argmax(1) == np.arange(len(first))
+    is_first = (flat[0] @ flat[1].T).argmax(1) == np.arange(len(first))
     return measure(
         "top1",
-        [found.astype(float)],
+        [is_first.astype(float)],
         protocol=PROTOCOL,
         split=split,
         pool=len(first),
@@ -147,27 +152,6 @@ def _two_means(trials: Means, order: Counts, size: int) -> tuple[Means, Means]:
     return trials[order[:size]].mean(0), trials[order[size : 2 * size]].mean(0)
 
 
-class _Halves:
-    """Means of random halves of the repetitions, and their products, summed over stimuli.
-
-    Attributes:
-        sums: [draws, 5, C, T] of both halves, of their squares, and of their product.
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.sums = np.zeros((DRAWS, 5, *shape))
-
-    def add(self, draw: int, one: Means, other: Means) -> None:
-        self.sums[draw] += one, other, one * one, other * other, one * other
-
-    def correlation(self, stimuli: int) -> Values:
-        """Correlate over stimuli [C, T], the mean of all draws; 0 where a half does not vary."""
-        one, other, one_squared, other_squared, product = np.moveaxis(self.sums / stimuli, 1, 0)
-        spread = np.sqrt(np.maximum(one_squared - one**2, 0) * np.maximum(other_squared - other**2, 0))
-        covariance = product - one * other
-        return np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0).mean(0)
-
-
 def _sums_by_session(recording: Recording) -> Values:
     """Make room for sums of trials [S, C, T]: of each session that has a whitener, else of all together."""
     sessions = 1 if recording.whiteners is None else len(recording.whiteners)
@@ -182,8 +166,8 @@ def _sessions_of(recording: Recording, row: int, count: int) -> Counts:
 
 def _unwhitened(sums: Values, whiteners: Values | None) -> Values:
     """Add up the sessions [S, C, T], in sensor space where their whiteners are known."""
-    found: Values = (sums if whiteners is None else np.linalg.solve(whiteners, sums)).sum(0)
-    return found
+    evoked: Values = (sums if whiteners is None else np.linalg.solve(whiteners, sums)).sum(0)
+    return evoked
 
 
 def _ceiling(means: Means, noise: Values, repetitions: Counts) -> Values:
@@ -200,3 +184,82 @@ def _standard(values: Means) -> Means:
     values -= values.mean(1, keepdims=True)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     return (values / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+
+
+def random_halves(seed: int, draws: int = DRAWS) -> Halves:
+    """Draw halves anew for each stimulus."""
+    random = np.random.default_rng(seed)
+
+    def draw(count: int) -> NDArray[np.bool_]:
+        order = np.argsort(random.random((draws, count)), 1)
+        return np.asarray(order >= count - count // 2)
+
+    return draw
+
+
+def half_ceilings(trials: Repetitions, predicted: Values, halves: Halves) -> tuple[Values, Values, Values]:
+    """Correlate halves of the repetitions with a prediction, with each other, and with all, over stimuli.
+
+    The last is far from 0 on noise, of which a half is a part: claims are made by the lower ceiling.
+
+    Args:
+        trials: [R, E, T] of each of N stimuli.
+        predicted: [N, E, T].
+        halves: Which repetitions are the second half.
+
+    Returns:
+        [E, T] each, means over draws: the prediction with a half, the lower and the upper ceiling.
+
+    Source: Gifford et al. 2022 (THINGS-EEG2).
+    """
+    sums = np.zeros(())
+    for each, prediction in zip(trials, predicted, strict=True):
+        chosen = halves(len(each)).astype(float)  # [D, R]
+        flat = np.asarray(each, np.float64).reshape(len(each), -1)
+        second = chosen @ flat / chosen.sum(1, keepdims=True)
+        first = (1 - chosen) @ flat / (1 - chosen).sum(1, keepdims=True)  # [D, E T]
+        whole, guess = (np.broadcast_to(x.reshape(-1), first.shape) for x in (flat.mean(0), prediction))
+        pairs = ((guess, first), (first, second), (first, whole))
+        sums = sums + np.stack([moments(*pair) for pair in pairs], 1)  # [5, 3, D, E T]
+    correlation = correlate(sums, len(predicted)).mean(1)
+    against_half, lower, upper = correlation.reshape(3, *predicted.shape[1:])
+    return against_half, lower, upper
+
+
+def moments(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+    """Give what is summed to correlate two values: both, their squares, and their product; [5, ...]."""
+    return np.stack([one, other, one * one, other * other, one * other])
+
+
+def correlate(sums: Values, count: int) -> Values:
+    """Correlate two values over stimuli by sums of their `moments` [5, ...]; 0 where one is constant."""
+    one, other, one_squared, other_squared, product = sums / count
+    spread = np.sqrt(np.maximum(one_squared - one**2, 0) * np.maximum(other_squared - other**2, 0))
+    return np.divide(product - one * other, spread, out=np.zeros_like(spread), where=spread > 0)
+
+
+def explainable_variance(trials: Callable[[], Repetitions]) -> Values:
+    """Estimate the percentage [E, T] of the variance of the stimuli's means that is not noise.
+
+    Repetitions are z-scored over stimuli; 100 s / (s + 1/n), where s is the variance of the signal over that
+    of the noise of one repetition. Of stimuli that were shown more often, the first repetitions count.
+
+    Args:
+        trials: Gives [R, E, T] of each stimulus; it is called four times.
+
+    Source: Allen et al. 2022 (NSD); Hebart et al. 2023 (THINGS-MEG).
+    """
+    counts = [len(each) for each in trials()]
+    count, least = len(counts), min(counts)
+    mean = sum(_first(trials(), least), np.zeros(())) / count  # [R, E, T]
+    square = sum((each**2 for each in _first(trials(), least)), np.zeros(())) / count
+    spread = np.sqrt(np.maximum(square - mean**2, 0))
+    spread = np.where(spread > 0, spread, 1)
+    scaled = ((each - mean) / spread for each in _first(trials(), least))
+    noise = sum((each.var(0, ddof=1) for each in scaled), np.zeros(())) / count
+    ratio = np.maximum(1 - noise, 0) / np.maximum(noise, 1e-12)
+    return np.asarray(100 * ratio / (ratio + 1 / least))
+
+
+def _first(trials: Repetitions, count: int) -> Iterator[Values]:
+    return (np.asarray(each[:count], np.float64) for each in trials)

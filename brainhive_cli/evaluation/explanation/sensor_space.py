@@ -99,10 +99,10 @@ class SensorSpace:
         """
         if self.mixing is None:
             return gradient * self.deviation[:, 0]
-        found = torch.zeros_like(self.deviation[:, 0])
+        shares = torch.zeros_like(self.deviation[:, 0])
         for session, mixing in enumerate(self.mixing):
-            found += torch.einsum("ce,nct->net", mixing, gradient) * self.deviation[:, session]
-        return found
+            shares += torch.einsum("ce,nct->net", mixing, gradient) * self.deviation[:, session]
+        return shares
 
 
 def refuse_unknown_whitening(recording: Recording) -> None:
@@ -137,14 +137,14 @@ def trials(selection: Selection, is_mixed: bool = False) -> Iterator[Values]:
     if recording.whiteners is not None and not is_mixed:
         inverse = np.linalg.inv(recording.whiteners).astype(np.float32)
     for row, count in zip(selection.pictures, selection.repetitions, strict=True):
-        found = np.asarray(recording.signal[row][:count, ..., selection.samples], np.float32)
+        repetitions = np.asarray(recording.signal[row][:count, ..., selection.samples], np.float32)
         if inverse is None:
-            chosen = found[:, selection.rows]
+            chosen = repetitions[:, selection.rows]
             is_normalised = is_mixed and selection.normaliser is not None
             yield selection.normaliser(chosen * selection.scale) if is_normalised else chosen  # type: ignore[misc]
         else:
             session, _ = _sessions(recording, np.array([row]))
-            yield inverse[session[0, :count]] @ found
+            yield inverse[session[0, :count]] @ repetitions
 
 
 def _partial_sums(selection: Selection) -> Iterator[Values]:
@@ -159,10 +159,10 @@ def _partial_sums(selection: Selection) -> Iterator[Values]:
         trials = trials[:, :, every].astype(np.float32)  # [n, R, E, T]
         session, repetitions = _sessions(recording, pictures)
         shares = [np.where((session == number)[..., None, None], trials, 0).sum(1) for number in range(count)]
-        found = np.stack(shares, 1) / repetitions[:, None, None, None]
+        averages = np.stack(shares, 1) / repetitions[:, None, None, None]
         if inverse is not None:
-            found = np.einsum("sef,nsft->nset", inverse, found, optimize=True)
-        yield found.astype(np.float32)
+            averages = np.einsum("sef,nsft->nset", inverse, averages, optimize=True)
+        yield averages.astype(np.float32)
 
 
 def _deviations(tested: Selection, learned: Selection) -> Values:

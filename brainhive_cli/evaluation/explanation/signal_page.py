@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.artifacts import Artifact, Curve, Line, Media
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
 from brainhive_cli.evaluation.explanation.reliability import Reliability, measure_reliability
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.reports.page import Figure, Grid, Group, Page, Section
-from brainhive_cli.reports.signal_figures import (
+from brainhive_cli.reports.page import Figure, Group, Page, Section
+from brainhive_cli.reports.paper_figures import (
     MIXTURES,
     draw_evoked,
     draw_regions,
@@ -55,19 +55,19 @@ def write_signal_page(
     name, sections, figures, reasons = short_name(store.path), [], {}, []
     for split, recording in store.splits.items():
         try:
-            found = measure_reliability(recording, split, alike=(alike or {}).get(split))
+            reliability = measure_reliability(recording, split, alike=(alike or {}).get(split))
         except BrainhiveError as error:
             reasons.append(error)
             continue
-        title = f"{name}, {split}: {found.stimuli} stimuli"
-        drawn, has_maps = _draw(found, recording, folder, split, title)
-        figures[split] = _summary(found, recording, has_maps)
+        title = f"{name}, {split}: {reliability.stimuli} stimuli"
+        drawn, has_maps = _draw(reliability, recording, folder, split, title)
+        figures[split] = _summary(reliability, recording, has_maps)
         rows = tuple((name, value) for name, value in figures[split].items() if not isinstance(value, dict))
-        tables = [Table(title, ("figure", "value"), rows), _retrieval_table(found.retrieval)]
+        tables = [Table(title, ("figure", "value"), rows), _retrieval_table(reliability.retrieval)]
         if regions := figures[split].get("noise ceiling by region, %"):
             tables.append(_region_table(regions))
-        blocks: list[Grid | Figure] = [
-            *map(Grid.of, tables),
+        blocks: list[Table | Figure] = [
+            *tables,
             *(Figure([("", each, folder)]) for each in drawn),
         ]
         sections.append(Section(split, [Group("", blocks)]))
@@ -79,20 +79,22 @@ def write_signal_page(
 
 
 def _draw(
-    found: Reliability, recording: Recording, folder: Path, split: str, title: str
+    reliability: Reliability, recording: Recording, folder: Path, split: str, title: str
 ) -> tuple[list[Artifact], bool]:
-    curves: list[Artifact] = [_curve(found.retrieval)] if len(found.retrieval) > 1 else []
+    curves: list[Artifact] = [_curve(reliability.retrieval)] if len(reliability.retrieval) > 1 else []
     if isinstance(recording.space, Voxels):
         file = f"{split}_ceiling.png"
-        regions = _regions(recording.space, found)
-        draw_regions(folder / file, found.ceiling[:, 0], regions, f"{title}, ceiling")
+        regions = _regions(recording.space, reliability)
+        draw_regions(folder / file, reliability.ceiling[:, 0], regions, f"{title}, ceiling")
         return [Media("Noise ceiling by region", file, is_drawing=True), *curves], False
     sensors, times_s = recording.space, recording.times_s
     evoked, halves = f"{split}_evoked.png", f"{split}_split_half.png"
     has_maps = draw_evoked(
-        folder / evoked, found.evoked, times_s, sensors, _unit(recording), f"{title}, evoked response"
+        folder / evoked, reliability.evoked, times_s, sensors, _unit(recording), f"{title}, evoked response"
     )
-    draw_reliability(folder / halves, found.split_half, times_s, sensors.names, f"{title}, split halves")
+    draw_reliability(
+        folder / halves, reliability.split_half, times_s, sensors.names, f"{title}, split halves"
+    )
     shown = [
         Media("Evoked response", evoked, is_drawing=True),
         Media("Split-half reliability", halves, is_drawing=True),
@@ -100,12 +102,12 @@ def _draw(
     return [*shown, *curves], has_maps
 
 
-def _curve(found: Mapping[int, Metric]) -> Curve:
-    metrics = list(found.values())
+def _curve(retrieval: Mapping[int, Metric]) -> Curve:
+    metrics = list(retrieval.values())
     low, high = [each.low for each in metrics], [each.high for each in metrics]
     line = Line("top-1", [each.value for each in metrics], low, high, metrics[0].chance)
     title, axis = "A stimulus found among means of other repetitions", "repetitions in each mean"
-    return Curve(title, axis, list(found), [line], "accuracy", is_logarithmic=True)
+    return Curve(title, axis, list(retrieval), [line], "accuracy", is_logarithmic=True)
 
 
 def _unit(recording: Recording) -> str:
@@ -115,15 +117,15 @@ def _unit(recording: Recording) -> str:
     return MIXTURES if recording.unit == WHITENED else recording.unit
 
 
-def _regions(space: Voxels, found: Reliability) -> Mapping[str, NDArray[np.bool_]]:
+def _regions(space: Voxels, reliability: Reliability) -> Mapping[str, NDArray[np.bool_]]:
     """Name the regions that have voxels; all voxels where there is no region."""
     there = {name: mask for name, mask in space.regions.items() if np.any(mask)}
-    return there or {"all voxels": np.ones(len(found.ceiling), bool)}
+    return there or {"all voxels": np.ones(len(reliability.ceiling), bool)}
 
 
-def _ceilings(space: Voxels, found: Reliability) -> dict[str, dict[str, float]]:
+def _ceilings(space: Voxels, reliability: Reliability) -> dict[str, dict[str, float]]:
     """Describe the noise ceiling of each region."""
-    own = {name: found.ceiling[mask, 0] for name, mask in _regions(space, found).items()}
+    own = {name: reliability.ceiling[mask, 0] for name, mask in _regions(space, reliability).items()}
     return {
         name: {
             "voxels": len(each),
@@ -134,12 +136,12 @@ def _ceilings(space: Voxels, found: Reliability) -> dict[str, dict[str, float]]:
     }
 
 
-def _summary(found: Reliability, recording: Recording, has_maps: bool) -> dict[str, Any]:
+def _summary(reliability: Reliability, recording: Recording, has_maps: bool) -> dict[str, Any]:
     """Return plain numbers: of channels and times, quantiles and where the largest is."""
-    channel, sample = divmod(int(found.split_half.argmax()), found.split_half.shape[1])
+    channel, sample = divmod(int(reliability.split_half.argmax()), reliability.split_half.shape[1])
     place: dict[str, Any] = {}
     if isinstance(recording.space, Voxels):
-        place = {"noise ceiling by region, %": _ceilings(recording.space, found)}
+        place = {"noise ceiling by region, %": _ceilings(recording.space, reliability)}
     else:
         place = {
             "unit of the evoked response": _unit(recording),
@@ -147,19 +149,19 @@ def _summary(found: Reliability, recording: Recording, has_maps: bool) -> dict[s
             "most reliable channel": recording.space.names[channel],
             "most reliable time, ms": round(float(recording.times_s[sample]) * 1000, 1),
             "peak of global field power, ms": round(
-                float(recording.times_s[found.field_power.argmax()]) * 1000, 1
+                float(recording.times_s[reliability.field_power.argmax()]) * 1000, 1
             ),
         }
     return {
-        "stimuli": found.stimuli,
-        "fewest repetitions": found.repetitions[0],
-        "most repetitions": found.repetitions[1],
-        "median split-half reliability": float(np.median(found.split_half)),
-        "highest split-half reliability": float(found.split_half.max()),
+        "stimuli": reliability.stimuli,
+        "fewest repetitions": reliability.repetitions[0],
+        "most repetitions": reliability.repetitions[1],
+        "median split-half reliability": float(np.median(reliability.split_half)),
+        "highest split-half reliability": float(reliability.split_half.max()),
         **place,
-        "median noise ceiling, %": float(np.median(found.ceiling)),
-        "highest noise ceiling, %": float(found.ceiling.max()),
-        "retrieval": {str(size): metric.as_dict() for size, metric in found.retrieval.items()},
+        "median noise ceiling, %": float(np.median(reliability.ceiling)),
+        "highest noise ceiling, %": float(reliability.ceiling.max()),
+        "retrieval": {str(size): metric.as_dict() for size, metric in reliability.retrieval.items()},
     }
 
 

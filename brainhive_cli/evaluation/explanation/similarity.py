@@ -6,11 +6,16 @@ from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.evaluation.explanation.encoding_model import Levels, read_embeddings
+from brainhive_cli.evaluation.explanation.occlusion import REGION, TIME, regions_of
 from brainhive_cli.evaluation.explanation.profiles import permutations
+from brainhive_cli.evaluation.explanation.reader import Reader
+from brainhive_cli.evaluation.explanation.recipe import Explanation
 from brainhive_cli.measurement.statistics import spearman_brown
 from brainhive_cli.measurement.units import Items
 
@@ -116,22 +121,24 @@ def measure_similarity(
     Source: Kriegeskorte 2008; Nili 2014 (ceilings); Walther 2016.
     """
     both = np.concatenate([models.units, models.own])  # [2 M, P]
-    found: dict[str, list[Any]] = {name: [] for name in ("raw", "own", "unique", "items", "mean", "ceilings")}
+    by_place: dict[str, list[Any]] = {
+        name: [] for name in ("raw", "own", "unique", "items", "mean", "ceilings")
+    }
     for patterns in places:
         signals = np.stack([ranked(distances(each)) for each in patterns])  # [S, P]
         own = signals @ models.own.T  # [S, M]
-        found["raw"].append(signals @ models.units.T)
-        found["own"].append(own)
-        found["unique"].append(models.unique(signals, own))
-        found["items"].append(_items(signals, both, pictures.size).astype(np.float32))  # [S, 2 M, N]
-        found["mean"].append(signals.mean(0))
-        found["ceilings"].append(ceilings(signals))
-    raw, own, unique, means = (np.stack(found[name], -1) for name in ("raw", "own", "unique", "mean"))
+        by_place["raw"].append(signals @ models.units.T)
+        by_place["own"].append(own)
+        by_place["unique"].append(models.unique(signals, own))
+        by_place["items"].append(_items(signals, both, pictures.size).astype(np.float32))  # [S, 2 M, N]
+        by_place["mean"].append(signals.mean(0))
+        by_place["ceilings"].append(ceilings(signals))
+    raw, own, unique, means = (np.stack(by_place[name], -1) for name in ("raw", "own", "unique", "mean"))
     scale = unique / np.where(np.abs(own) < 1e-12, 1e-12, own)  # [S, M, T]
-    items, own_items = np.split(np.stack(found["items"], 2), 2, 1)  # [S, M, T, N]
+    items, own_items = np.split(np.stack(by_place["items"], 2), 2, 1)  # [S, M, T, N]
     unique_items = (own_items * scale[..., None]).astype(np.float32)
     null, own_null = np.split(_null(both, means, permutations(pictures, draws, seed)), 2, 1)  # [K, M, T]
-    lower, upper = np.transpose(found["ceilings"])
+    lower, upper = np.transpose(by_place["ceilings"])
     return Similarity(
         models.names, raw, unique, items, unique_items, null, own_null * scale.mean(0), lower, upper
     )
@@ -214,20 +221,20 @@ def _items(signals: Values, models: Values, pictures: int) -> Values:
     """
     rows, columns = _upper(pictures)
     count = signals.shape[-1]
-    found = np.empty((len(signals), len(models), pictures))
+    shares = np.empty((len(signals), len(models), pictures))
     for subject, signal in enumerate(signals):
         for number, model in enumerate(models):
             value = signal @ model
             pairs = count * (signal * model - value / 2 * (signal**2 + model**2))
             sums = np.bincount(rows, pairs, pictures) + np.bincount(columns, pairs, pictures)
-            found[subject, number] = value + 2 * sums / (pictures - 1)
-    return found
+            shares[subject, number] = value + 2 * sums / (pictures - 1)
+    return shares
 
 
 def _null(models: Values, means: Values, orders: NDArray[np.int64]) -> Values:
     """Correlate signals [P, T], subjects averaged, with models whose pictures are permuted: [K, M, T]."""
     pictures, pairs = orders.shape[1], models.shape[1]
-    found = np.empty((len(orders), len(models), means.shape[-1]))
+    correlations = np.empty((len(orders), len(models), means.shape[-1]))
     rows, columns = _upper(pictures)
     squares = np.zeros((len(models), pictures, pictures), np.float32)
     squares[:, rows, columns] = squares[:, columns, rows] = models
@@ -236,5 +243,78 @@ def _null(models: Values, means: Values, orders: NDArray[np.int64]) -> Values:
         some = orders[start : start + step]
         flat = some[:, rows] * pictures + some[:, columns]  # [k, P] places of the permuted pairs
         for number, square in enumerate(squares):
-            found[start : start + step, number] = square.ravel().take(flat) @ means
-    return found
+            correlations[start : start + step, number] = square.ravel().take(flat) @ means
+    return correlations
+
+
+@dataclass(frozen=True)
+class Course:
+    """Representational similarity over times, or over regions, of all subjects.
+
+    Attributes:
+        axis: What the places are.
+        at: [T].
+        found: What was measured.
+        pictures: One list of N that all subjects were shown, and which of them are alike.
+        halves: [T] of one subject: the correlation of halves of the repetitions, corrected to all.
+    """
+
+    axis: str
+    at: tuple[Any, ...]
+    found: Similarity
+    pictures: Items
+    halves: NDArray[np.float64] | None = None
+
+
+def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanation) -> Course:
+    """Correlate the distances of all subjects' signals with those of each level's embeddings.
+
+    Args:
+        readers: One a subject.
+        levels: Embeddings of the tested pictures.
+        spec: What is measured.
+
+    Raises:
+        BrainhiveError: if subjects share too few pictures, or the signals have one channel.
+    """
+    units, taken = readers[0].shared, [reader.shared_items for reader in readers]
+    rows = readers[0].rows[taken[0]]
+    if len(rows) < FEWEST:
+        raise BrainhiveError(f"the subjects were shown {len(rows)} pictures in common", "fewer subjects")
+    signals = [reader.signal.numpy()[some] for reader, some in zip(readers, taken, strict=True)]
+    device = torch.device("cpu")
+    models = Models.of({name: read_embeddings(each, rows, device).numpy() for name, each in levels.items()})
+    axis, at, choose = _places(readers)
+    places = ([choose(signal, place, number) for number, signal in enumerate(signals)] for place in at)
+    measured = measure_similarity(places, models, units, spec.draws, spec.seed)
+    halves = _correlate_halves(readers[0], taken[0], choose, at) if len(readers) == 1 else None
+    return Course(axis, tuple(at), measured, units, halves)
+
+
+def _places(readers: Sequence[Reader]) -> tuple[str, list[Any], Any]:
+    """Name the places, and how their patterns [N, C] are taken from signals [N, C, T]."""
+    if readers[0].selection.channels:
+        times = [float(each.round(3)) for each in readers[0].times_ms]
+        return TIME, times, lambda signal, place, _: signal[:, :, times.index(place)]
+    regions = [regions_of(reader) for reader in readers]
+    shared = [name for name in regions[0] if all(len(each.get(name, ())) > 1 for each in regions)]
+    if not shared:
+        raise BrainhiveError("no region has two voxels of every subject", "prepare the signals with regions")
+    return REGION, shared, lambda signal, place, number: signal[:, list(regions[number][place]), 0]
+
+
+def _correlate_halves(
+    reader: Reader, rows: NDArray[np.int64], choose: Any, at: Sequence[Any]
+) -> NDArray[np.float64] | None:
+    """Correlate the distances of the even and the odd repetitions, at each place."""
+    if reader.selection.repetitions.min() < 2:
+        return None
+    single = reader.member.responses(reader.subject, reader.split, with_single=True)
+    assert single.single is not None and single.counts is not None
+    trials = np.asarray(single.single)  # [N, R, C, T]
+    there = np.arange(trials.shape[1]) < single.counts[:, None]  # [N, R]
+    means = []
+    for first in (0, 1):
+        some = there[:, first::2, None, None]
+        means.append((trials[:, first::2] * some).sum(1)[rows] / some.sum(1)[rows])
+    return np.array([halves_ceiling([choose(half, place, 0) for half in means]) for place in at])

@@ -27,7 +27,7 @@ from brainhive_cli.evaluation.reconstruction.conditions import TRAIN, DecodedSet
 from brainhive_cli.evaluation.reconstruction.generated import GeneratedSet
 from brainhive_cli.evaluation.reconstruction.stimulus_heads import StimulusHeads
 from brainhive_cli.measurement.metrics.image import prepare
-from brainhive_cli.measurement.retrieval import nearest
+from brainhive_cli.measurement.ranks import nearest
 from brainhive_cli.training.alignment.trained import AlignRun
 
 BASELINES: tuple[Source, ...] = ("nearest", "mean", "still")

@@ -20,7 +20,7 @@ from brainhive_cli.evaluation.reconstruction.annotations import Annotation
 from brainhive_cli.evaluation.reconstruction.generated import Scored, best_first, first_of_sources
 from brainhive_cli.evaluation.reconstruction.metric_parts import short
 from brainhive_cli.evaluation.reconstruction.tables import titles_of
-from brainhive_cli.reports.filmstrips import Strip, draw_filmstrips, outlined
+from brainhive_cli.reports.sheets import Strip, draw_filmstrips, outlined
 
 SECTION = "Reconstructions"
 FILMSTRIP = "contact_sheet.png"

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.artifacts import Table
 from brainhive_cli.core.caveats import find_caveats, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
@@ -20,16 +19,21 @@ from brainhive_cli.evaluation.reconstruction.annotations import Annotation, as_d
 from brainhive_cli.evaluation.reconstruction.clip_selection import ClipSelection
 from brainhive_cli.evaluation.reconstruction.generated import GeneratedSet, Scored, metrics_of, write_values
 from brainhive_cli.evaluation.reconstruction.metric_parts import is_here, load, names_for
-from brainhive_cli.evaluation.reconstruction.paired_tests import with_runs, with_sources
 from brainhive_cli.evaluation.reconstruction.recipe import PublishedScores, Scoring
 from brainhive_cli.evaluation.reconstruction.scoring import Scorer
 from brainhive_cli.evaluation.reconstruction.sheet_selection import Selection
-from brainhive_cli.evaluation.reconstruction.tables import comparison_tables, missing_lines, tables, titles_of
+from brainhive_cli.evaluation.reconstruction.tables import (
+    COMPARISONS,
+    comparison_tables,
+    missing_lines,
+    tables,
+    titles_of,
+)
 from brainhive_cli.measurement.metrics.tasks import RECALL
+from brainhive_cli.measurement.paired_runs import compare_runs, compare_sources
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.encoders import EncoderConfig
 
-COMPARISONS = "Comparisons"
 """The section of tables that are written again when a run is compared with others."""
 CONTACT_SHEET = "contact_sheet.png"
 
@@ -88,8 +92,8 @@ def measure_run(
     for each in generated:
         missing_metrics |= each.tasks.missing
     found = replace(found, missing={**missing_metrics, **missing})
-    found = replace(found, notes={**found.notes, "comparisons": with_sources(found)})
-    artifacts.write(folder, [*_shown(folder, scoring, scored, stimuli, frames), *_comparisons(found)])
+    found = replace(found, notes={**found.notes, "comparisons": compare_sources(found)})
+    artifacts.write(folder, [*_shown(folder, scoring, scored, stimuli, frames), *comparison_tables(found)])
     folder.finish(found)
 
 
@@ -145,16 +149,11 @@ def compare_with(folder: RunFolder, others: Sequence[RunFolder]) -> None:
     """
     with folder.reading() as found:
         runs = {str(other.path): other.measurements() for other in others}
-        against = with_runs(found, str(folder.path), runs)
+        against = compare_runs(found, str(folder.path), runs)
     found = replace(found, notes={**found.notes, "against": against})
     kept = [each for each in artifacts.read(folder) if each.section != COMPARISONS]
-    artifacts.write(folder, [*kept, *_comparisons(found)])
+    artifacts.write(folder, [*kept, *comparison_tables(found)])
     folder.finish(found)
-
-
-def _comparisons(found: Measurements) -> list[Table]:
-    laid_out = comparison_tables(found)
-    return [Table(each.title, each.columns, each.rows, section=COMPARISONS) for each in laid_out]
 
 
 def result_of(folder: RunFolder, published: PublishedScores | None = None) -> Result:

@@ -18,7 +18,7 @@ from brainhive_cli.data.datasets import PICTURES, check_unique, pictures_below
 from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction import clip_folders
 from brainhive_cli.evaluation.reconstruction.generated import GeneratedSet
-from brainhive_cli.measurement.metrics.part import Medium
+from brainhive_cli.measurement.metrics import Medium
 
 REPEAT = re.compile(r"(.+?)[_-]\d+")
 """How the name of one of several reconstructions of NAME ends."""

@@ -31,7 +31,7 @@ from brainhive_cli.evaluation.reconstruction.recipe import Output, Recipe
 from brainhive_cli.evaluation.reconstruction.start_pictures import FromFolder, FromTokens, StartPictures
 from brainhive_cli.evaluation.reconstruction.stimulus_heads import Reranker, StimulusHeads
 from brainhive_cli.evaluation.reconstruction.task_scores import TaskScores
-from brainhive_cli.measurement.metrics.part import Medium
+from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling

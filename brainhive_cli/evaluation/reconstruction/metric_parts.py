@@ -12,9 +12,17 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.needs import Need
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.targets.encoder_groups import encode
-from brainhive_cli.measurement.metrics import clip_networks, image, networks, tasks, video
+from brainhive_cli.measurement.metrics import (
+    Medium,
+    MetricPart,
+    Scale,
+    clip_networks,
+    image,
+    networks,
+    tasks,
+    video,
+)
 from brainhive_cli.measurement.metrics.networks import Network, parts_of
-from brainhive_cli.measurement.metrics.part import Medium, MetricPart, Scale
 from brainhive_cli.models.encoders import EncoderConfig
 
 OWN_PARTS = {**image.PARTS, **video.PARTS}

@@ -14,8 +14,8 @@ from torch import Tensor
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.media.media_files import to_media
+from brainhive_cli.measurement.metrics import MetricPart
 from brainhive_cli.measurement.metrics.image import prepare
-from brainhive_cli.measurement.metrics.part import MetricPart
 from brainhive_cli.measurement.metrics.video import FRAME_PX
 
 READERS = 4

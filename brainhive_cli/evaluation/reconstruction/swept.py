@@ -1,74 +1,68 @@
 """The variants of a reconstruction, each a run of its own, in one table."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from brainhive_cli.core.caveats import extend_tables, merge_caveats
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, scope
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.set_up import SET_UP, merge
-from brainhive_cli.evaluation.reconstruction.paired_tests import with_runs
+from brainhive_cli.core.tables import Table
 from brainhive_cli.evaluation.reconstruction.tables import published_scores, titles_of
 from brainhive_cli.measurement.comparison import LEVEL, is_difference
 from brainhive_cli.measurement.metric_names import with_arrow
+from brainhive_cli.measurement.paired_runs import compare_runs
 
 MARK = "*"
 """After a value that differs from the first variant's, item by item."""
 
 
-@dataclass(frozen=True)
-class Variants:
-    """What the variants of a sweep measured, the first of which the others are compared with."""
+def measure_variants(results: Mapping[str, Result]) -> Measurements:
+    """Put the scopes of all variants together, after their names; nothing is pooled.
 
-    results: Mapping[str, Result]
-
-    @property
-    def measurements(self) -> Measurements:
-        """All scopes, after the name of their variant; why some could not be compared; nothing is pooled."""
-        found = {label: result.metrics for label, result in self.results.items()}
-        (first, base), *others = found.items()
-        comparisons: dict[str, Any] = {}
-        reasons = []
-        for label, each in others:
-            try:
-                (comparisons[label],) = with_runs(base, first, {label: each})
-            except BrainhiveError as error:
-                reasons.append(error.message)
-        notes = {
-            "mode": base.notes["mode"],
-            "medium": base.notes.get("medium", "picture"),
-            "caveats": merge_caveats(*(each.caveats for each in found.values())),
-            SET_UP: merge([each.notes.get(SET_UP, {}) for each in found.values()]),
-            "variants": {
-                label: {"run": result.folder.name, "sources": result.metrics.notes["sources"]}
-                for label, result in self.results.items()
-            },
-            "comparisons": list(comparisons.values()),
-            "not_compared": reasons,
-        }
-        scopes = {
-            scope(label, name): metrics
-            for label, each in found.items()
-            for name, metrics in each.scopes.items()
-        }
-        missing = {name: way for each in found.values() for name, way in each.missing.items()}
-        return Measurements(scopes, missing, notes)
+    The first is compared with the others; notes say why some cannot be.
+    """
+    measured = {label: result.metrics for label, result in results.items()}
+    (first, base), *others = measured.items()
+    comparisons, reasons = [], []
+    for label, found in others:
+        try:
+            comparisons += compare_runs(base, first, {label: found})
+        except BrainhiveError as error:
+            reasons.append(error.message)
+    notes = {
+        "mode": base.notes["mode"],
+        "medium": base.notes.get("medium", "picture"),
+        "caveats": merge_caveats(*(found.caveats for found in measured.values())),
+        SET_UP: merge([found.notes.get(SET_UP, {}) for found in measured.values()]),
+        "variants": {
+            label: {"run": result.folder.name, "sources": result.metrics.notes["sources"]}
+            for label, result in results.items()
+        },
+        "comparisons": comparisons,
+        "not_compared": reasons,
+    }
+    scopes = {
+        scope(label, name): metrics
+        for label, found in measured.items()
+        for name, metrics in found.scopes.items()
+    }
+    missing = {name: way for found in measured.values() for name, way in found.missing.items()}
+    return Measurements(scopes, missing, notes)
 
 
-def sweep_tables(found: Measurements, published: Any) -> tuple[Table, ...]:
+def sweep_tables(measured: Measurements, published: Any) -> tuple[Table, ...]:
     """Write one table of all variants and sources; values that differ from the first variant's are marked."""
-    variants = found.notes["variants"]
+    variants = measured.notes["variants"]
     named = {
-        (label, source): found.scopes[scope(label, source)]
+        (label, source): measured.scopes[scope(label, source)]
         for label, variant in variants.items()
         for source in variant["sources"]
     }
     metrics = list(dict.fromkeys(name for each in named.values() for name in each))
-    differs = {each["with"]: each["metrics"] for each in found.notes["comparisons"]}
-    titles, rows = titles_of(found.notes.get("medium", "picture")), []
+    differs = {each["with"]: each["metrics"] for each in measured.notes["comparisons"]}
+    titles, rows = titles_of(measured.notes.get("medium", "picture")), []
     for (label, source), each in named.items():
         is_first = source == variants[label]["sources"][0]
         values = [
@@ -83,14 +77,14 @@ def sweep_tables(found: Measurements, published: Any) -> tuple[Table, ...]:
     title = f"Reconstruction, variant by variant, {protocol}; intervals are in metrics.json"
     if differs:
         tests = {m["test"] for each in differs.values() for m in each.values()}
-        notes = dict.fromkeys(note for each in found.notes["comparisons"] for note in each["notes"])
+        notes = dict.fromkeys(note for each in measured.notes["comparisons"] for note in each["notes"])
         marked = (
             f"{MARK} differs from {first}, p < {LEVEL} ({', '.join(sorted(tests))}, adjusted over metrics)"
         )
         title = "; ".join([title, marked, *notes])
     arrows = [with_arrow(name) for name in metrics]
     table = Table(title, ("variant", "from", *arrows, "n"), tuple(rows))
-    return extend_tables([table, *published_scores(published)], found.caveats)
+    return extend_tables([table, *published_scores(published)], measured.caveats)
 
 
 def _mark(metrics: Mapping[str, Any], name: str) -> str:

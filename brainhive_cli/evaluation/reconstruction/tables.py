@@ -1,15 +1,18 @@
 """The tables of reconstructions: every source with its ceiling and floor, then cell by cell."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from brainhive_cli.core.caveats import extend_tables, merge_caveats
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import Measurements, Metric, interval_text, scope
+from brainhive_cli.core.tables import Table, p_text
 from brainhive_cli.measurement.comparison import LEVEL, is_difference
 from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.measurement.metrics.tasks import RECALL
 
+COMPARISONS = "Comparisons"
+"""The heading under which a page shows differences."""
 FLOOR = "shuffled"
 TITLES = {
     "brain": "brain",
@@ -31,28 +34,32 @@ def titles_of(medium: str) -> dict[str, str]:
     return {source: title.replace("picture", medium) for source, title in TITLES.items()}
 
 
-def tables(found: Measurements, published: Any = None) -> tuple[Table, ...]:
+def tables(measured: Measurements, published: Any = None) -> tuple[Table, ...]:
     """Write the tables of a finished run; by cell where there are several; and what was published."""
-    source = found.notes["sources"][0]
+    source = measured.notes["sources"][0]
     cells = {
-        cell["title"]: found.scopes[scope]
-        for scope, cell in found.notes["cells"].items()
+        cell["title"]: measured.scopes[scope]
+        for scope, cell in measured.notes["cells"].items()
         if cell["source"] == source
     }
-    written = [_by_source(found), *([_by_cell(cells)] if len(cells) > 1 else []), *comparison_tables(found)]
-    return extend_tables([*written, *published_scores(published)], found.caveats)
+    written = [
+        _by_source(measured),
+        *([_by_cell(cells)] if len(cells) > 1 else []),
+        *comparison_tables(measured),
+    ]
+    return extend_tables([*written, *published_scores(published)], measured.caveats)
 
 
-def comparison_tables(found: Measurements) -> list[Table]:
+def comparison_tables(measured: Measurements) -> list[Table]:
     """Write the tables of differences, of the first source and the run from others, and that of concepts."""
     written = []
-    titles = titles_of(found.notes.get("medium", "picture"))
-    if comparisons := found.notes.get("comparisons", []):
-        written.append(_comparisons(titles[found.notes["sources"][0]], comparisons, titles))
-    if against := found.notes.get("against", []):
+    titles = titles_of(measured.notes.get("medium", "picture"))
+    if comparisons := measured.notes.get("comparisons", []):
+        written.append(_comparisons(titles[measured.notes["sources"][0]], comparisons, titles))
+    if against := measured.notes.get("against", []):
         caveats = merge_caveats(*(each["caveats"] for each in against))
         written += extend_tables([_comparisons("this run", against, titles)], caveats)
-    return written + _recall_by_concept(found)
+    return [replace(table, section=COMPARISONS) for table in written + _recall_by_concept(measured)]
 
 
 def published_scores(published: Any) -> list[Table]:
@@ -75,40 +82,40 @@ def missing_lines(missing: Mapping[str, str], medium: str = "picture") -> list[s
     ]
 
 
-def _by_source(found: Measurements) -> Table:
+def _by_source(measured: Measurements) -> Table:
     """Put every source's value of a metric below one another."""
     rows: list[tuple[Any, ...]] = []
-    titles = titles_of(found.notes.get("medium", "picture"))
-    for name in found.overall:
-        for source in (each for each in found.notes["sources"] if name in found.scopes[each]):
-            m = found.scopes[source][name]
+    titles = titles_of(measured.notes.get("medium", "picture"))
+    for name in measured.overall:
+        for source in (each for each in measured.notes["sources"] if name in measured.scopes[each]):
+            m = measured.scopes[source][name]
             chance, pool = ("–" if value is None else value for value in (m.chance, m.pool))
             shown = (m.value, m.interval_text(), m.these_subjects_text(), m.n, pool, chance)
             rows.append((with_arrow(name), titles[source], *shown))
-    for name in found.missing:
+    for name in measured.missing:
         row = ("all", titles[name]) if name in titles else (with_arrow(name), "–")
         rows.append((*row, "missing", *["–"] * 5))
     columns = ("metric", "from", "value", "95 % CI", "these subjects", "n", "pool", "chance")
-    return Table(_title(found), columns, tuple(rows))
+    return Table(_title(measured), columns, tuple(rows))
 
 
-def _title(found: Measurements) -> str:
+def _title(measured: Measurements) -> str:
     """Say what all numbers of a run have in common."""
-    metrics = [metric for source in found.notes["sources"] for metric in found.scopes[source].values()]
+    metrics = [metric for source in measured.notes["sources"] for metric in measured.scopes[source].values()]
     seeds = sorted({seed for metric in metrics for seed in metric.seeds})
     trained = f", {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}" if seeds else ""
-    items = f"{metrics[0].split} {found.notes.get('medium', 'picture')}s"
+    items = f"{metrics[0].split} {measured.notes.get('medium', 'picture')}s"
     split = "" if metrics[0].split == "scored" else f" of {items}"
     return f"Reconstruction{split}: {metrics[0].protocol}{trained}"
 
 
-def _recall_by_concept(found: Measurements) -> list[Table]:
+def _recall_by_concept(measured: Measurements) -> list[Table]:
     """Show the recall of each concept, the most frequent first, next to that of shuffled pairs."""
-    source, titles = found.notes["sources"][0], titles_of(found.notes.get("medium", "picture"))
+    source, titles = measured.notes["sources"][0], titles_of(measured.notes.get("medium", "picture"))
     rows = []
-    for concept in found.notes.get("concepts", []):
-        own = found.scopes[scope(f"concept {concept}", source)][RECALL]
-        floor = found.scopes.get(scope(f"concept {concept}", FLOOR), {}).get(RECALL)
+    for concept in measured.notes.get("concepts", []):
+        own = measured.scopes[scope(f"concept {concept}", source)][RECALL]
+        floor = measured.scopes.get(scope(f"concept {concept}", FLOOR), {}).get(RECALL)
         shuffled = "–" if floor is None else floor.value
         rows.append((concept, own.n, own.value, own.interval_text(), shuffled, own.chance))
     rows.sort(key=lambda row: -row[1])
@@ -126,7 +133,7 @@ def _comparisons(of: str, comparisons: Sequence[Mapping[str, Any]], titles: Mapp
             is_more = (m["difference"] > 0) != m["lower_is_better"]
             is_shown = is_difference(m["p_adjusted"], m["low"], m["high"])
             better = (of if is_more else other) if is_shown else "–"
-            p = "–" if m["p_adjusted"] is None else f"{m['p_adjusted']:.2g}"
+            p = p_text(m["p_adjusted"])
             measured = f"{m['difference']:+.3f}", interval_text(m["low"], m["high"]), m["n"], p
             rows.append((with_arrow(name), other, *measured, better))
     tests = {m["test"] for each in comparisons for m in each["metrics"].values()}

@@ -1,21 +1,99 @@
-"""All that is measured on one cell: rankings, subsets, curves, ceiling and control, by subject."""
+"""All that is measured on one cell: rankings, subsets, curves, ceiling, regions and control, by subject."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.evaluation.retrieval.ceiling import Ceiling
-from brainhive_cli.evaluation.retrieval.controls import ControlDraws
-from brainhive_cli.evaluation.retrieval.curves import Curve, over_repetitions, over_time
-from brainhive_cli.evaluation.retrieval.ensembles import Ensemble
-from brainhive_cli.evaluation.retrieval.rankings import Gallery, Queries, Ranking, encode_queries, rank_all
-from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Subsets
-from brainhive_cli.evaluation.retrieval.region_shares import RegionShares
-from brainhive_cli.measurement.retrieval import subset_expectations, subset_hits
+from brainhive_cli.data.signals.augmentation import Augment, mix_repetitions, shuffle_repetitions
+from brainhive_cli.data.signals.selection import inside, region_masks, window_starts
+from brainhive_cli.evaluation.retrieval.rankings import (
+    Ensemble,
+    Gallery,
+    Places,
+    Queries,
+    Ranking,
+    controlled,
+    encode_queries,
+    rank_all,
+)
+from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Sliding
+from brainhive_cli.measurement.ranks import ranks, ranks_of_all, subset_expectations, subset_hits
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 Hits = tuple[list[float], list[float]]
 """Share of its draws in which an item was found first, [N] signal to image and [N] image to signal."""
+Curve = dict[float, list[list[int]]]
+"""Ranks [draws, N] by the number of repetitions, or by the centre of a window in milliseconds."""
+DRAWS = 1000
+"""Permutations of a control; the smallest p is 1 / (DRAWS + 1)."""
+CONTROL_METRICS: Mapping[str, Callable[[NDArray[Any]], float]] = {
+    "top1": lambda ranks: float((ranks == 1).mean()),
+    "top5": lambda ranks: float((ranks <= 5).mean()),
+    "mean_rank": lambda ranks: float(ranks.mean()),
+    "mrr": lambda ranks: float((1 / ranks).mean()),
+}
+SIGNALS_AT_ONCE = 64
+"""Signals whose heads are predicted at once: 272,896 outputs of each are 70 MB."""
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """How well the halves of one subject's repetitions predict each other.
+
+    Attributes:
+        image_ids: [N] pictures with two repetitions at least.
+        repetitions: The most that a picture has.
+        ranks: [splits, N] of a picture's own signal in the other half.
+        correlation: [N] share of each picture in the correlation over pictures of the halves, a mean over
+            channels, times and splits: its mean over pictures is that correlation.
+        times: Repetitions of a picture over those of its half, on average: 2 or, of odd numbers, more.
+        reason: Why there is none; empty if there is.
+    """
+
+    image_ids: list[str]
+    repetitions: int
+    ranks: list[list[int]]
+    correlation: list[float]
+    times: float = 2.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ControlDraws:
+    """One subject's metrics as they are, and in every draw of a control.
+
+    Attributes:
+        measured: By metric, without the control.
+        drawn: By metric, of each draw.
+        n: Number of signals.
+    """
+
+    measured: dict[str, float]
+    drawn: dict[str, list[float]]
+    n: int
+
+
+@dataclass(frozen=True)
+class RegionShares:
+    """What each region carries of the heads that a cell predicts of one subject.
+
+    Attributes:
+        image_ids: [N].
+        voxels: How many voxels each region has among those that the model reads.
+        shares: By head and region, [N].
+    """
+
+    image_ids: list[str]
+    voxels: Mapping[str, int]
+    shares: Mapping[str, Mapping[str, list[float]]]
 
 
 @dataclass(frozen=True)
@@ -28,8 +106,8 @@ class SubjectScores:
         curves: By name.
         ceiling: Of the signals, whatever the model.
         control: What the control leaves of the metrics, draw by draw.
-        regions: What each region carries of each head.
         expected: Hits among all possible subsets, for whose share drawn ones are an estimate.
+        regions: What each region carries of each head.
     """
 
     ranking: Ranking
@@ -55,58 +133,141 @@ class CellScores:
     pictures: list[str]
     subjects: dict[int, SubjectScores]
 
-    @classmethod
-    def measure(cls, ensemble: Ensemble, spec: EvaluationSpec) -> Self:
-        """Measure everything requested of a cell; its gallery is encoded once.
 
-        Args:
-            ensemble: The cell's model, or several.
-            spec: What is measured. A control permutes alike in all cells: seeds share a subject's signals.
-        """
-        gallery = Gallery.of(ensemble, spec.splits, spec.distractors, spec.seed, spec.only_shown)
-        queries = encode_queries(ensemble, gallery, spec.split, spec.control, spec.seed)
-        rankings = rank_all(gallery, queries)
-        subjects = {
-            subject: SubjectScores(
-                rankings[subject],
-                _subset_hits(gallery, each, spec.subsets, spec.seed) if spec.subsets else None,
-                _curves(ensemble, gallery, each, subject, spec),
-                _ceiling(ensemble, subject, spec) if spec.ceiling_splits else None,
-                ControlDraws.draw(gallery, each, spec.control, spec.seed) if spec.control != "none" else None,
-                _expected(gallery, each, spec.subsets) if spec.subsets else None,
-                RegionShares.measure(ensemble.members[0], subject, spec.split)
-                if spec.region_shares
-                else None,
+def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
+    """Measure everything requested of a cell; its gallery is encoded once.
+
+    Args:
+        ensemble: The cell's model, or several.
+        spec: What is measured. A control permutes alike in all cells: seeds share a subject's signals.
+    """
+    gallery = Gallery.of(ensemble, spec.splits, spec.distractors, spec.seed, spec.only_shown)
+    queries = encode_queries(ensemble, gallery, spec.split, spec.control, spec.seed)
+    rankings = rank_all(gallery, queries)
+    scores = {}
+    for subject, signals in queries.items():
+        subsets, expected = None, None
+        if spec.subsets:
+            images, ways = gallery.tokens[signals.target], spec.subsets.ways_of(len(signals.target))
+            subsets = subset_hits(signals.tokens, images, ways, spec.subsets.draws, spec.seed)
+            expected = subset_expectations(signals.tokens, images, ways)
+        curves = {}
+        if spec.repetitions is not None:
+            curves["repetitions"] = over_repetitions(ensemble, gallery, signals.target, subject, spec)
+        if spec.sliding is not None:
+            curves["sliding"] = over_time(
+                ensemble, gallery, signals.target, subject, spec.split, spec.sliding
             )
-            for subject, each in queries.items()
-        }
-        return cls(gallery.pool, gallery.image_ids, subjects)
+        scores[subject] = SubjectScores(
+            rankings[subject],
+            _as_lists(subsets),
+            curves,
+            _open_ceiling(ensemble, subject, spec) if spec.ceiling_splits else None,
+            draw_control(gallery, signals, spec.control, spec.seed) if spec.control != "none" else None,
+            _as_lists(expected),
+            measure_region_shares(ensemble.members[0], subject, spec.split) if spec.region_shares else None,
+        )
+    return CellScores(gallery.pool, gallery.image_ids, scores)
 
 
-def _subset_hits(gallery: Gallery, queries: Queries, subsets: Subsets, seed: int) -> Hits:
-    images, ways = gallery.tokens[queries.target], subsets.ways_of(len(queries.target))
-    forward, backward = subset_hits(queries.tokens, images, ways, subsets.draws, seed)
-    return forward.tolist(), backward.tolist()
+def _as_lists(hits: tuple[NDArray[np.float64], NDArray[np.float64]] | None) -> Hits | None:
+    return None if hits is None else (hits[0].tolist(), hits[1].tolist())
 
 
-def _expected(gallery: Gallery, queries: Queries, subsets: Subsets) -> Hits:
-    images, ways = gallery.tokens[queries.target], subsets.ways_of(len(queries.target))
-    forward, backward = subset_expectations(queries.tokens, images, ways)
-    return forward.tolist(), backward.tolist()
+def over_repetitions(
+    ensemble: Ensemble, gallery: Gallery, target: Places, subject: int, spec: EvaluationSpec
+) -> Curve:
+    """Rank with k repetitions averaged, for each k; which ones is drawn at random, several times.
+
+    A picture with fewer repetitions averages all it has.
+
+    Args:
+        ensemble: The models.
+        gallery: The candidates.
+        target: [N] what each signal showed.
+        subject: Whose signals.
+        spec: Which k, and how often they are drawn.
+
+    Raises:
+        RecipeError: if there are fewer repetitions than requested.
+    """
+    trials, available = ensemble.single_trials(subject, spec.split)
+    most, curve = int(available.max()), {}
+    chosen = doubling(most) if spec.repetitions == "all" else spec.repetitions or []
+    if max(chosen) > most:
+        raise RecipeError(
+            f"repetitions: {max(chosen)} of a picture requested, subject {subject} has {most}",
+            "repetitions=all takes 1, 2, 4, … and all that there are",
+        )
+    for k in chosen:
+        averages = [
+            [_average_some(each, available, k, derive_seed(spec.seed, subject, k, draw)) for each in trials]
+            for draw in range(spec.repetition_draws if k < most else 1)
+        ]
+        curve[float(k)] = _rank_ways(gallery, [ensemble.tokens(subject, each) for each in averages], target)
+    return curve
 
 
-def _curves(
-    ensemble: Ensemble, gallery: Gallery, queries: Queries, subject: int, spec: EvaluationSpec
-) -> dict[str, Curve]:
-    signals, curves = (ensemble, gallery, queries.target, subject), {}
-    if spec.repetitions is not None:
-        curves["repetitions"] = over_repetitions(*signals, spec)
-    if spec.sliding is not None:
-        curves["sliding"] = over_time(*signals, spec.split, spec.sliding)
-    return curves
+def doubling(most: int) -> list[int]:
+    """List 1, 2, 4, … and `most`."""
+    return [*(2**n for n in range(most.bit_length()) if 2**n < most), most]
 
 
-def _ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Ceiling:
+def _average_some(trials: Tensor, available: Tensor, k: int, seed: int) -> Tensor:
+    """Average k random repetitions of trials [N, R, C, T], or as many as there are [N]: [N, C, T]."""
+    random = torch.Generator().manual_seed(seed)
+    return mix_repetitions(*shuffle_repetitions(trials, available, k, random), Augment(), random)
+
+
+def over_time(
+    ensemble: Ensemble, gallery: Gallery, target: Places, subject: int, split: str, sliding: Sliding
+) -> Curve:
+    """Rank with all of the signal but a window replaced, by the window's centre in milliseconds.
+
+    Outside is the subject's mean training signal, in which no test picture has a part. The models are those
+    trained on the whole signal: the curve says what they use of each window when nothing else distinguishes
+    the pictures, not what a model trained on that window could decode.
+
+    Raises:
+        RecipeError: if the window is wider than the signal.
+    """
+    signals, _ = ensemble.signals(subject, split)
+    times_ms = [1000 * np.array(member.responses(subject, split).times_s) for member in ensemble.members]
+    rest = [torch.from_numpy(member.mean_training_signal(subject)) for member in ensemble.members]
+    curve = {}
+    for start_ms in window_starts(times_ms[0], sliding.width_ms, sliding.step_ms):
+        masks = [torch.from_numpy(inside(each, start_ms, sliding.width_ms)) for each in times_ms]
+        seen = [torch.where(*each) for each in zip(masks, signals, rest, strict=True)]
+        centre_ms = round(start_ms + sliding.width_ms / 2, 3)
+        curve[centre_ms] = _rank_ways(gallery, [ensemble.tokens(subject, seen)], target)
+    return curve
+
+
+def _rank_ways(gallery: Gallery, tokens: Sequence[Tensor], target: Places) -> list[list[int]]:
+    """Rank what the same items showed in several ways: [ways, N]."""
+    ranked = gallery.rank(torch.cat(list(tokens)), np.tile(target, len(tokens)))
+    return ranked.reshape(len(tokens), -1).tolist()  # type: ignore[no-any-return]
+
+
+def draw_control(gallery: Gallery, queries: Queries, control: str, seed: int) -> ControlDraws:
+    """Rank all pictures of the split once, and look up the permuted ones of each draw.
+
+    Args:
+        gallery: The candidates.
+        queries: The subject's signals and what they showed.
+        control: See `controlled`.
+        seed: Of the draws, which are the same for all subjects.
+    """
+    all_ranks = ranks_of_all(queries.tokens, gallery.tokens, len(gallery.rows), gallery.distractors())
+    signal = np.arange(len(queries.seen))
+    seeds = (derive_seed(seed, draw) for draw in range(DRAWS))
+    draws = [all_ranks[signal, target] for target in controlled(queries.seen, gallery, control, seeds)]
+    measured = {name: metric(all_ranks[signal, queries.seen]) for name, metric in CONTROL_METRICS.items()}
+    drawn = {name: [metric(ranks) for ranks in draws] for name, metric in CONTROL_METRICS.items()}
+    return ControlDraws(measured, drawn, len(signal))
+
+
+def _open_ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Ceiling:
     """Measure the ceiling of a subject's signals, once for all cells: they depend on no model."""
     first = ensemble.members[0]
 
@@ -114,7 +275,83 @@ def _ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Ceiling:
         (trials, *_), available = ensemble.single_trials(subject, spec.split)
         _, picture = ensemble.signals(subject, spec.split)
         ids = [first.pictures(spec.split).image_ids[row] for row in picture]
-        return Ceiling.measure(trials, available, ids, spec.ceiling_splits, derive_seed(spec.seed, subject))
+        return measure_ceiling(trials, available, ids, spec.ceiling_splits, derive_seed(spec.seed, subject))
 
-    found: Ceiling = first.align.once(first.key("ceiling", subject, spec.split), measure)
-    return found
+    ceiling: Ceiling = first.align.once(first.key("ceiling", subject, spec.split), measure)
+    return ceiling
+
+
+def measure_ceiling(
+    trials: Tensor, available: Tensor, image_ids: Sequence[str], splits: int, seed: int
+) -> Ceiling:
+    """Halve the single trials [N, R, …] of pictures at random, `splits` times; [N] of the R exist."""
+    most, is_repeated = int(available.max()), available >= 2
+    ids = [name for name, is_kept in zip(image_ids, is_repeated.tolist(), strict=True) if is_kept]
+    if len(ids) < 2:
+        few = "one repetition of each picture" if most < 2 else "fewer than two pictures were repeated"
+        return Ceiling([], most, [], [], reason=few)
+    if not is_repeated.all():
+        trials, available = trials[is_repeated], available[is_repeated]
+    signal, absent = trials.flatten(2), torch.arange(trials.shape[1]) >= available[:, None]  # [N, R, F]
+    if absent.any():  # the padding may be NaN
+        signal = signal.masked_fill(absent[:, :, None], 0)
+    ranks_by_split, shares = [], []
+    for split in range(splits):
+        averages = halves(signal, available, torch.Generator().manual_seed(derive_seed(seed, split)))
+        first, second = (each - each.mean(0) for each in averages)  # less what all pictures evoke
+        unit = [normalize(each, dim=0) for each in (first, second)]  # over pictures, by channel and time
+        shares.append((unit[0] * unit[1]).mean(1) * len(ids))
+        ranks_by_split.append(ranks(first, second, torch.arange(len(ids))).tolist())
+    times = float(available.sum() / (available // 2).sum())
+    return Ceiling(ids, most, ranks_by_split, torch.stack(shares).mean(0).tolist(), times)
+
+
+def halves(signal: Tensor, available: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Average two random disjoint halves of each picture's repetitions.
+
+    Args:
+        signal: [N, R, F].
+        available: How many of the R exist, [N]; of an odd number one is left out.
+        random: Draws the halves.
+
+    Returns:
+        [N, F] each.
+    """
+    drawn = torch.rand(signal.shape[:2], generator=random)
+    is_available = torch.arange(signal.shape[1]) < available[:, None]
+    place = drawn.masked_fill(~is_available, 2).argsort(1).argsort(1)  # those available come first
+    size = (available // 2)[:, None]
+    parts = torch.stack([place < size, (place >= size) & (place < 2 * size)], dim=1)  # [N, 2, R]
+    first, second = torch.bmm(parts / size[:, None], signal).unbind(1)
+    return first, second
+
+
+def measure_region_shares(member: TrainedCell, subject: int, split: str) -> RegionShares:
+    """Replace the voxels of each region by their mean over training signals, and predict again.
+
+    A share is the squared change of a head's prediction, over that with all voxels replaced: 0 where the
+    region has no effect. Shares of regions that interact, or overlap, do not add up to 1.
+
+    Raises:
+        RecipeError: if the signals are not of voxels.
+    """
+    trials = member.responses(subject, split)
+    rest = torch.from_numpy(member.mean_training_signal(subject))  # [V, 1]
+    masks = {n: torch.from_numpy(m) for n, m in region_masks(trials.regions, len(rest)).items()}
+    if not masks:
+        raise RecipeError("region_shares is of voxels in regions, which the signals have not", "leave it")
+    empty = member.predicted(subject, rest[None])
+    shares: dict[str, dict[str, list[float]]] = {head: {name: [] for name in masks} for head in empty}
+    for part in torch.from_numpy(trials.signal).split(SIGNALS_AT_ONCE):
+        whole = member.predicted(subject, part)
+        total = {head: _square_sum(values - empty[head]) for head, values in whole.items()}
+        for name, mask in masks.items():
+            for head, values in member.predicted(subject, torch.where(mask, rest, part)).items():
+                change = _square_sum(whole[head] - values) / total[head].clamp(min=1e-30)
+                shares[head][name] += change.tolist()
+    ids = [member.pictures(split).image_ids[row] for row in trials.stimulus]
+    return RegionShares(ids, {name: int(mask.sum()) for name, mask in masks.items()}, shares)
+
+
+def _square_sum(values: Tensor) -> Tensor:
+    return values.flatten(1).square().sum(1).cpu()

@@ -26,8 +26,8 @@ def by_concept(ranks: Mapping[str, Sequence[int]]) -> dict[str, dict[str, float]
         ranks: Of all signals that showed it, over subjects and seeds.
     """
     table = {}
-    for name, found in ranks.items():
-        values = np.asarray(found)
+    for name, concept_ranks in ranks.items():
+        values = np.asarray(concept_ranks)
         table[name] = {
             "top1": float((values == 1).mean()),
             "top5": float((values <= 5).mean()),
@@ -42,9 +42,9 @@ def by_category(
 ) -> dict[str, dict[str, float]]:
     """Summarise the ranks of each category; concepts that no category names are left out."""
     grouped: dict[str, list[int]] = defaultdict(list)
-    for concept, found in ranks.items():
+    for concept, concept_ranks in ranks.items():
         if category := categories.get(_plain(concept)):
-            grouped[category] += found
+            grouped[category] += concept_ranks
     return by_concept(grouped)
 
 

@@ -12,15 +12,13 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Row, Sheet, Table, Tile
+from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Row, Sheet, Tile
 from brainhive_cli.core.caveats import extend_title
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.data.stores.ids import match_ids
-from brainhive_cli.evaluation.retrieval.ensembles import Ensemble
-from brainhive_cli.evaluation.retrieval.projection import project
-from brainhive_cli.evaluation.retrieval.rankings import Gallery
+from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec
 from brainhive_cli.evaluation.retrieval.summary import label, points_of, regions_of
 from brainhive_cli.evaluation.retrieval.tables import detail_tables
@@ -36,7 +34,7 @@ SHOWN = 5
 
 def artifacts_of(
     run: RunFolder,
-    found: Measurements,
+    measured: Measurements,
     ensemble: Ensemble | None,
     spec: EvaluationSpec,
     rows: int,
@@ -47,26 +45,25 @@ def artifacts_of(
 
     Args:
         run: The run.
-        found: What it measured.
+        measured: What it measured.
         ensemble: The first cell's model, whose first subject is shown; None for no sheet, matrix or map.
         spec: How it was measured.
         rows: Queries on the sheet.
         concepts: Best and worst concepts in tables; 0 for none.
         how: The map's projection, pca or umap.
     """
-    made: list[Artifact] = [_histogram(found), *_curves(found), *_regions(found)]
+    made: list[Artifact] = [_histogram(measured), *_curves(measured), *_regions(measured)]
     if ensemble is not None:
         first = _Shown(run, ensemble, spec)
         made += [first.sheet(rows), first.matrix(), first.map(how)]
-    for table in detail_tables(found, concepts):
-        made.append(Table(table.title, table.columns, table.rows, section="Details"))
-    return [replace(each, note=extend_title(each.note, found.caveats)) for each in made]
+    made += [replace(table, section="Details") for table in detail_tables(measured, concepts)]
+    return [replace(each, note=extend_title(each.note, measured.caveats)) for each in made]
 
 
-def _histogram(found: Measurements) -> Curve:
+def _histogram(measured: Measurements) -> Curve:
     """Count the ranks of all queries in bins that double, next to what guessing would give."""
-    ranks = np.concatenate([np.asarray(found.items[name]["ranks"]) for name in found.notes["cells"]])
-    pool = found.overall["top1"].pool or int(ranks.max())
+    ranks = np.concatenate([np.asarray(measured.items[name]["ranks"]) for name in measured.notes["cells"]])
+    pool = measured.overall["top1"].pool or int(ranks.max())
     edges = [1]
     while edges[-1] <= pool:
         edges.append(min(2 * edges[-1], pool + 1))
@@ -86,15 +83,15 @@ def _histogram(found: Measurements) -> Curve:
     )
 
 
-def _line(words: str, found: Sequence[Metric]) -> Line:
-    low, high = [each.low for each in found], [each.high for each in found]
-    return Line(words, [each.value for each in found], low, high, found[0].chance)
+def _line(words: str, metrics: Sequence[Metric]) -> Line:
+    low, high = [each.low for each in metrics], [each.high for each in metrics]
+    return Line(words, [each.value for each in metrics], low, high, metrics[0].chance)
 
 
-def _curves(found: Measurements) -> list[Curve]:
+def _curves(measured: Measurements) -> list[Curve]:
     made = []
-    for name, about in found.notes["curves"].items():
-        points = points_of(found, name)
+    for name, about in measured.notes["curves"].items():
+        points = points_of(measured, name)
         lines = [
             _line(shown(metric), [each[metric] for each in points.values()]) for metric in ("top1", "top5")
         ]
@@ -110,11 +107,11 @@ def _curves(found: Measurements) -> list[Curve]:
     return made
 
 
-def _regions(found: Measurements) -> list[Curve]:
-    regions = regions_of(found)
+def _regions(measured: Measurements) -> list[Curve]:
+    regions = regions_of(measured)
     heads = list(next(iter(regions.values()), {}))
     lines = [_line(head, [metrics[head] for metrics in regions.values()]) for head in heads]
-    value, note = "share of the prediction lost without it", found.notes["protocol"]
+    value, note = "share of the prediction lost without it", measured.notes["protocol"]
     made = Curve(
         "What each region carries",
         "region",
@@ -245,3 +242,25 @@ class _Shown:
         axes = ("first component", "second component") if how == "pca" else ("UMAP 1", "UMAP 2")
         note = f"{self.note}; pictures and predictions are centred apart, and projected by the pictures."
         return Map("Embeddings in two dimensions", points, axes=axes, section="Retrieval", note=note)
+
+
+Values = NDArray[np.float32]
+
+
+def project(values: Values, count: int, how: str, seed: int) -> Values:
+    """Project vectors [N, D] to two dimensions [N, 2], which the first `count` define.
+
+    Args:
+        values: The vectors.
+        count: How many are projected by themselves; the others follow.
+        how: `pca`, or `umap` (McInnes et al. 2018), which keeps neighbours rather than distances.
+        seed: Of UMAP.
+    """
+    if how == "umap":
+        from umap import UMAP
+
+        fitted = UMAP(random_state=seed, n_neighbors=min(15, count - 1)).fit(values[:count])
+        return np.concatenate([fitted.embedding_, fitted.transform(values[count:])])
+    _, _, directions = np.linalg.svd(values[:count], full_matrices=False)
+    plane: Values = values @ directions[:2].T
+    return plane if plane.shape[1] == 2 else np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))

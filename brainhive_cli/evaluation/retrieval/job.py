@@ -9,12 +9,11 @@ from typing import Any
 import torch
 
 from brainhive_cli.core import runs
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra, RecipeError
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.pace import Work
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
-from brainhive_cli.evaluation.retrieval.ensembles import Ensemble, Group, group_cells
-from brainhive_cli.evaluation.retrieval.projection import require_projection
+from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Group, group_cells
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
 from brainhive_cli.training.alignment.matching_run import RunNeeds
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep, rejoined
@@ -55,11 +54,11 @@ class Job:
         names: Sequence[str | None] = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
         needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, recipe.head)
         given = recipe.paths, recipe.dataset, recipe.subjects, needs, self.is_plan
-        found = [find(name, *given) for name in names]
-        for run in found if len(found) > 1 else ():
+        runs_found = [find(name, *given) for name in names]
+        for run in runs_found if len(runs_found) > 1 else ():
             refuse_sweep(run)
-        first = found[0]
-        for other in found[1:]:
+        first = runs_found[0]
+        for other in runs_found[1:]:
             if other.dataset.name != first.dataset.name:
                 raise BrainhiveError(
                     f"{first.folder.path} is tested on {first.dataset.name}, "
@@ -71,7 +70,7 @@ class Job:
                 f"gallery: {first.dataset.name} has no split {unknown[0]!r}",
                 f"it has: {', '.join(first.dataset.splits)}",
             )
-        return found
+        return runs_found
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -92,12 +91,17 @@ class Job:
     @cached_property
     def stores(self) -> list[str]:
         """The names of the stores that the gallery is read from."""
-        found = [name for run in self.runs for split in self.spec.splits for name in run.stores(split)]
-        return list(dict.fromkeys(found))
+        names = [name for run in self.runs for split in self.spec.splits for name in run.stores(split)]
+        return list(dict.fromkeys(names))
 
     def check_figures(self) -> list[str]:
         """List the curves; raise `MissingExtra` if the library that the map needs is not installed."""
-        require_projection(self.recipe.embedding_map)
+        if self.recipe.embedding_map == "umap":
+            try:
+                import umap  # noqa: F401
+            except ImportError as error:
+                line = "pip install 'brainhive[umap]'"
+                raise MissingExtra("embedding_map=umap needs umap-learn", line) from error
         return self.spec.curves
 
     @cached_property

@@ -11,17 +11,22 @@ import numpy as np
 from brainhive_cli.core.caveats import extend_protocol, merge_caveats
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name, scope
 from brainhive_cli.core.set_up import SET_UP, describe_signals, merge
-from brainhive_cli.evaluation.retrieval.ceiling import describe_ceilings
-from brainhive_cli.evaluation.retrieval.cell_scores import CellScores, Hits, SubjectScores
+from brainhive_cli.evaluation.retrieval.cell_scores import (
+    CONTROL_METRICS,
+    DRAWS,
+    Ceiling,
+    CellScores,
+    ControlDraws,
+    Curve,
+    Hits,
+    RegionShares,
+    SubjectScores,
+)
 from brainhive_cli.evaluation.retrieval.concepts import by_category, by_concept, confusions
-from brainhive_cli.evaluation.retrieval.controls import describe_control
-from brainhive_cli.evaluation.retrieval.curves import Curve
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Subsets
-from brainhive_cli.evaluation.retrieval.region_shares import REGIONS, RegionShares, describe_regions
-from brainhive_cli.measurement.rank_sum import RankSum, rank_sum
-from brainhive_cli.measurement.retrieval import chance_of_precision, summarise
-from brainhive_cli.measurement.statistics import measure
+from brainhive_cli.measurement.rank_scores import RankSum, chance_of_precision, rank_sum, summarise
+from brainhive_cli.measurement.statistics import measure, spearman_brown
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.learned import describe_tested
@@ -29,7 +34,8 @@ from brainhive_cli.training.alignment.trained import AlignRun
 
 BACKWARD = "backward"
 """What the scopes of the other direction end with: a picture searches among the signals."""
-SUBSETS = "subsets"
+SUBSETS, CEILING, REGIONS = "subsets", "ceiling", "regions"
+"""The first parts of further scopes."""
 CURVE = ("top1", "top5")
 """What a curve shows."""
 Metrics = dict[str, Metric]
@@ -75,13 +81,12 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
     shares = {
         subject: [each.regions for each in group if each.regions] for subject, group in by_subject.items()
     }
-    of_regions, voxels = _regions(shares, cells, context) if spec.region_shares else ({}, {})
     rankings = {name: each.ranking for name, (_, _, each) in tested.items()}
     units = context.alike.items([ranking.image_ids for ranking in rankings.values()])
     scopes = {
         **scopes_of_all(cells, groups, context, spec.subsets),
         **scopes_of_cells(tested, context),
-        **of_regions,
+        **(describe_regions(shares, cells, context) if spec.region_shares else {}),
     }
     seen = describe_tested(run.tested_pictures(spec.split) for run in job.runs)
     too_few = _too_few(groups, spec.subsets)
@@ -100,7 +105,7 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         "unit_count": units.count,
         "control": _control(groups, spec, pool),
         "curves": _describe_curves(groups, spec),
-        "voxels": voxels,
+        "voxels": {subject: dict(group[0].voxels) for subject, group in shares.items() if group},
         "prior": first.prior,
         "published": first.published(spec.split, pool) if is_alone else {},
         SET_UP: merge([run.set_up(spec.split) for run in job.runs]),
@@ -187,38 +192,29 @@ def scopes_of_all(
 ) -> dict[str, Metrics]:
     """Describe several cells together: an item counts once, averaged over the models tried on it."""
     context = replace(context, seeds=tuple(sorted({cell.seed for cell in cells})))
-    found = {ALL: _forward(groups, context), scope(ALL, BACKWARD): _backward(groups, context)}
-    found |= _subsets(groups, context, subsets) if subsets else {}
+    scopes = {ALL: _forward(groups, context), scope(ALL, BACKWARD): _backward(groups, context)}
+    scopes |= _subsets(groups, context, subsets) if subsets else {}
     for name in groups[0][0].curves:
-        found |= _curve(name, groups, context)
-    return {name: metrics for name, metrics in found.items() if metrics}
+        scopes |= _curve(name, groups, context)
+    return {name: metrics for name, metrics in scopes.items() if metrics}
 
 
 def scopes_of_cells(tested: Tested, context: MetricContext) -> dict[str, Metrics]:
     """Describe each cell and subject by itself."""
-    found = {}
+    scopes = {}
     for name, (cell, _, scores) in tested.items():
         own = replace(context, seeds=(cell.seed,))
-        found[name] = _forward([[scores]], own)
-        found[scope(name, BACKWARD)] = _backward([[scores]], own, CURVE)
-    return {name: metrics for name, metrics in found.items() if metrics}
+        scopes[name] = _forward([[scores]], own)
+        scopes[scope(name, BACKWARD)] = _backward([[scores]], own, CURVE)
+    return {name: metrics for name, metrics in scopes.items() if metrics}
 
 
-def _regions(
-    shares: Mapping[str, list[RegionShares]], cells: Sequence[Cell], context: MetricContext
-) -> tuple[dict[str, Metrics], dict[str, Any]]:
-    """Describe what each region carries, and how many voxels it has, by subject."""
-    how: dict[str, Any] = {"protocol": f"{context.protocol}, by region", "split": context.split}
-    how["seeds"] = tuple(sorted({cell.seed for cell in cells}))
-    return describe_regions(list(shares.values()), list(shares), context.alike, **how)
-
-
-def regions_of(found: Measurements) -> dict[str, Mapping[str, Metric]]:
+def regions_of(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
     """Read back what each region carries, by head."""
     first = scope(REGIONS, "")
     return {
         name.removeprefix(f"{first} · "): metrics
-        for name, metrics in found.scopes.items()
+        for name, metrics in measured.scopes.items()
         if name.startswith(f"{first} · ")
     }
 
@@ -320,15 +316,15 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[s
         "top1": [[each.subsets for each in group if each.subsets] for group in groups],
         "top1_expected": [[each.expected for each in group if each.expected] for group in groups],
     }
-    found: dict[str, Metrics] = {}
+    scopes: dict[str, Metrics] = {}
     for way, direction in enumerate(("", BACKWARD)):
         metrics = [
             _share(name, [[each[way] for each in group] for group in shares], groups, context, changes)
             for name, shares in hits.items()
             if all(shares)
         ]
-        found[scope(ALL, SUBSETS, direction)] = by_name(metrics)
-    return found
+        scopes[scope(ALL, SUBSETS, direction)] = by_name(metrics)
+    return scopes
 
 
 def _subset_pools(groups: Groups, subsets: Subsets) -> list[int]:
@@ -364,15 +360,110 @@ def _share(
 def _curve(name: str, groups: Groups, context: MetricContext) -> dict[str, Metrics]:
     """Describe each point of a curve; the draws of a point are averaged as seeds are."""
     curves: list[list[Curve]] = [[each.curves[name] for each in group] for group in groups]
-    found = {}
+    scopes = {}
     for at in _shared_points(name, groups):
         drawn = f"{context.protocol}, {at:g} of them drawn" if name == "repetitions" else context.protocol
         ranks = [[draw for each in group for draw in each[at]] for group in curves]
         metrics = summarise(ranks, **context.named(_ids(groups), protocol=drawn), only=CURVE)
-        found[scope(name, f"{at:g}")] = by_name(metrics)
-    return found
+        scopes[scope(name, f"{at:g}")] = by_name(metrics)
+    return scopes
 
 
-def points_of(found: Measurements, curve: str) -> dict[float, Mapping[str, Metric]]:
+def points_of(measured: Measurements, curve: str) -> dict[float, Mapping[str, Metric]]:
     """Read the points of a curve back, by their place along it."""
-    return {at: found.scopes[scope(curve, f"{at:g}")] for at in found.notes["curves"][curve]["at"]}
+    return {at: measured.scopes[scope(curve, f"{at:g}")] for at in measured.notes["curves"][curve]["at"]}
+
+
+def describe_ceilings(
+    ceilings: Mapping[str, Ceiling],
+    dataset: str,
+    split: str,
+    splits: int,
+    caveats: Sequence[str],
+    alike: Alike,
+) -> Measurements:
+    """Describe the ceilings of subjects, by name, and of all together where they saw as many pictures."""
+    if not ceilings:
+        return Measurements()
+    there = {subject: each for subject, each in ceilings.items() if not each.reason}
+    protocol = extend_protocol(
+        f"half of the repetitions against the other half, {splits} random splits, {dataset}", caveats
+    )
+    how = (protocol, split, alike)
+    scopes = {scope(CEILING, subject): _describe_ceiling([each], *how) for subject, each in there.items()}
+    if len({len(each.image_ids) for each in there.values()}) == 1:
+        scopes[scope(CEILING, ALL)] = _describe_ceiling(list(there.values()), *how)
+    missing = {scope(CEILING, subject): each.reason for subject, each in ceilings.items() if each.reason}
+    notes = {"protocol": protocol, "repetitions": max(each.repetitions for each in ceilings.values())}
+    return Measurements(scopes, missing, {CEILING: notes})
+
+
+def _describe_ceiling(some: Sequence[Ceiling], protocol: str, split: str, alike: Alike) -> dict[str, Metric]:
+    items = alike.items([each.image_ids for each in some])
+    named: Any = {"protocol": protocol, "split": split, "items": items}
+    metrics = summarise([each.ranks for each in some], len(some[0].image_ids), only=("top1", "top5"), **named)
+    shares = [np.array(each.correlation) for each in some]
+    half = measure("reliability", shares, chance=0.0, limits=(-1.0, 1.0), is_share=False, **named)
+    return by_name([*metrics, _of_all_repetitions(half, float(np.mean([each.times for each in some])))])
+
+
+def _of_all_repetitions(half: Metric, times: float) -> Metric:
+    """Correct a correlation of halves, and the ends of its intervals, to all repetitions."""
+    low, high = (None if end is None else spearman_brown(end, times) for end in (half.low, half.high))
+    these = half.these_subjects
+    corrected = these and (spearman_brown(these[0], times), spearman_brown(these[1], times))
+    value = spearman_brown(half.value, times)
+    return replace(half, value=value, low=low, high=high, these_subjects=corrected)
+
+
+def describe_control(kind: str, draws: Sequence[Sequence[ControlDraws]], pool: int) -> dict[str, Any]:
+    """Describe what was measured and the control's distribution of it, over all subjects.
+
+    Args:
+        kind: Of the control.
+        draws: One list a subject, of its cells.
+        pool: Number of candidates.
+
+    Returns:
+        kind, draws, n, pool, and by metric: measured, mean, low and high (of the middle 95 % of draws), and
+        p: the share of draws that are at least as good, the measured value counted among them.
+    """
+    metrics = {}
+    for name in CONTROL_METRICS:
+        measured = float(np.mean([np.mean([each.measured[name] for each in group]) for group in draws]))
+        drawn = np.mean([np.mean([each.drawn[name] for each in group], axis=0) for group in draws], axis=0)
+        as_good = drawn <= measured if name == "mean_rank" else drawn >= measured
+        low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
+        metrics[name] = {"measured": measured, "mean": float(drawn.mean()), "low": low, "high": high}
+        metrics[name]["p"] = (1 + int(as_good.sum())) / (1 + len(drawn))
+    n = sum(group[0].n for group in draws)
+    return {"kind": kind, "draws": DRAWS, "n": n, "pool": pool, "metrics": metrics}
+
+
+def describe_regions(
+    shares: Mapping[str, Sequence[RegionShares]], cells: Sequence[Cell], context: MetricContext
+) -> dict[str, Metrics]:
+    """Average over items, and over cells and subjects as every metric; regions that all subjects have.
+
+    Args:
+        shares: Of each cell, by subject.
+        cells: Whose seeds the metrics name.
+        context: Of the metrics.
+
+    Returns:
+        Metrics by scope (`regions · V1`) and head.
+    """
+    groups = list(shares.values())
+    first = groups[0][0]
+    everywhere = [name for name in first.voxels if all(name in group[0].voxels for group in groups)]
+    named: dict[str, Any] = {"protocol": f"{context.protocol}, by region", "split": context.split}
+    named |= {"seeds": tuple(sorted({cell.seed for cell in cells})), "limits": (0.0, None)}
+    named["items"] = context.alike.items([group[0].image_ids for group in groups])
+    scopes = {}
+    for region in everywhere:
+        values = {
+            head: [np.array([each.shares[head][region] for each in group]) for group in groups]
+            for head in first.shares
+        }
+        scopes[scope(REGIONS, region)] = {head: measure(head, some, **named) for head, some in values.items()}
+    return scopes

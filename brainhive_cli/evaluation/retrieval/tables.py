@@ -5,76 +5,83 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from brainhive_cli.core.caveats import extend_tables, merge_caveats
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, interval_text, scope
-from brainhive_cli.evaluation.retrieval.ceiling import CEILING
-from brainhive_cli.evaluation.retrieval.comparisons import TESTS
-from brainhive_cli.evaluation.retrieval.summary import BACKWARD, SUBSETS, points_of, regions_of
+from brainhive_cli.core.tables import Table, by_subject_and_seed, p_text, published_table
+from brainhive_cli.evaluation.retrieval.summary import BACKWARD, CEILING, SUBSETS, points_of, regions_of
 from brainhive_cli.measurement import metric_names
-from brainhive_cli.measurement.rank_sum import LEAST
-from brainhive_cli.reports.published_table import published_table
+from brainhive_cli.measurement.paired_runs import TESTS
+from brainhive_cli.measurement.rank_scores import LEAST
 
 AXES = {"repetitions": "repetitions", "sliding": "window centre, ms"}
 CONTROLS = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
 EMPTY = Table("", (), ())
 
 
-def tables(found: Measurements, concept_rows: int) -> tuple[Table, ...]:
+def tables(measured: Measurements, concept_rows: int) -> tuple[Table, ...]:
     """Lay out all tables that a run has something for."""
-    laid_out = [_cells(found), _control(found), _directions(found), _seeds(found), _subsets(found)]
-    laid_out += [_ceiling(found), *(_curve(found, name) for name in found.notes["curves"])]
-    laid_out += [_regions(found), *_of_concepts(found, concept_rows)]
-    published = found.notes["published"]
+    laid_out = [
+        _cells(measured),
+        _control(measured),
+        _directions(measured),
+        _seeds(measured),
+        _subsets(measured),
+    ]
+    laid_out += [_ceiling(measured), *(_curve(measured, name) for name in measured.notes["curves"])]
+    laid_out += [_regions(measured), *_of_concepts(measured, concept_rows)]
+    published = measured.notes["published"]
     laid_out.append(published_table({"": published}) if published and published["differs"] else EMPTY)
-    return extend_tables([table for table in laid_out if table.rows], found.caveats)
+    return extend_tables([table for table in laid_out if table.rows], measured.caveats)
 
 
-def detail_tables(found: Measurements, concept_rows: int) -> list[Table]:
+def detail_tables(measured: Measurements, concept_rows: int) -> list[Table]:
     """Lay out what is neither metrics of cells nor drawn: controls, ceilings, concepts, comparisons."""
-    laid_out = [_control(found), _subsets(found), _ceiling(found), *_of_concepts(found, concept_rows)]
+    laid_out = [
+        _control(measured),
+        _subsets(measured),
+        _ceiling(measured),
+        *_of_concepts(measured, concept_rows),
+    ]
     return [table for table in laid_out if table.rows]
 
 
-def _of_concepts(found: Measurements, concept_rows: int) -> list[Table]:
+def _of_concepts(measured: Measurements, concept_rows: int) -> list[Table]:
     """Lay out the best and worst concepts, if any are wanted, and the comparisons with other runs."""
     laid_out: list[Table] = []
     if concept_rows:
-        laid_out += [_concepts(found, kind, concept_rows) for kind in ("concepts", "categories")]
-        laid_out.append(_confusions(found, concept_rows))
-    return [*laid_out, *comparison_tables(found.notes["against"])]
+        laid_out += [_concepts(measured, kind, concept_rows) for kind in ("concepts", "categories")]
+        laid_out.append(_confusions(measured, concept_rows))
+    return [*laid_out, *comparison_tables(measured.notes["against"])]
 
 
-def asked_tables(found: Measurements) -> tuple[Table, ...]:
+def asked_tables(measured: Measurements) -> tuple[Table, ...]:
     """Lay out the result, then each control, curve and comparison that the recipe names."""
-    laid_out = [_cells(found), _control(found), _subsets(found)]
-    laid_out += [*(_curve(found, name) for name in found.notes["curves"]), _regions(found)]
-    laid_out += comparison_tables(found.notes["against"])
-    return extend_tables([table for table in laid_out if table.rows], found.caveats)
+    laid_out = [_cells(measured), _control(measured), _subsets(measured)]
+    laid_out += [*(_curve(measured, name) for name in measured.notes["curves"]), _regions(measured)]
+    laid_out += comparison_tables(measured.notes["against"])
+    return extend_tables([table for table in laid_out if table.rows], measured.caveats)
 
 
-def sweep_tables(variants: Mapping[str, tuple[Table, ...]], found: Measurements) -> tuple[Table, ...]:
+def sweep_tables(variants: Mapping[str, tuple[Table, ...]], measured: Measurements) -> tuple[Table, ...]:
     """Lay out the tables of each variant, and their differences; nothing is pooled over variants."""
     laid_out = [
         replace(table, title=f"{variant}: {table.title}")
         for variant, some in variants.items()
         for table in some
     ]
-    return (*laid_out, *extend_tables(comparison_tables(found.notes["comparisons"]), found.caveats))
+    return (*laid_out, *extend_tables(comparison_tables(measured.notes["comparisons"]), measured.caveats))
 
 
-def _cells(found: Measurements) -> Table:
-    rows = [("all", *_row(found.overall))]
-    for name, cell in found.notes["cells"].items():
+def _cells(measured: Measurements) -> Table:
+    rows = [("all", *_row(measured.overall))]
+    for name, cell in measured.notes["cells"].items():
         is_named = cell["cell"].rpartition("/")[2].startswith(cell["subject"])
         shown = cell["cell"] if is_named else f"{cell['cell']} on {cell['subject']}"
-        rows.append((shown, *_row(found.scopes[name])))
+        rows.append((shown, *_row(measured.scopes[name])))
     columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
-    split = found.overall["top1"].split
-    title = f"Retrieval of {split} pictures: {found.notes['protocol']}: {_verdict(found.notes)}"
-    return Table("; ".join([title, *found.notes["warnings"]]), columns, tuple(rows))
+    split = measured.overall["top1"].split
+    title = f"Retrieval of {split} pictures: {measured.notes['protocol']}: {_verdict(measured.notes)}"
+    return Table("; ".join([title, *measured.notes["warnings"]]), columns, tuple(rows))
 
 
 def _row(metrics: Mapping[str, Metric]) -> tuple[Any, ...]:
@@ -90,9 +97,9 @@ def _verdict(notes: Mapping[str, Any]) -> str:
     return f"{notes['verdict']} (p {shown}, {test['test']} of {test['n']} pictures among {test['pool']})"
 
 
-def _control(found: Measurements) -> Table:
+def _control(measured: Measurements) -> Table:
     """Show what is measured, and its null distribution under the control."""
-    control = found.notes["control"]
+    control = measured.notes["control"]
     if not control:
         return EMPTY
     rows = [
@@ -110,13 +117,13 @@ def _control(found: Measurements) -> Table:
     return Table(title, ("metric", "measured", "control, mean", "95 % of draws", "p"), tuple(rows))
 
 
-def _directions(found: Measurements) -> Table:
+def _directions(measured: Measurements) -> Table:
     """Show all metrics in both directions, and what was published of the first with the same set-up."""
-    published = found.notes["published"]
+    published = measured.notes["published"]
     published = {} if not published or published["differs"] else published
-    top1, rows = found.overall["top1"], []
+    top1, rows = measured.overall["top1"], []
     for target, name in (("image", ALL), ("signal", scope(ALL, BACKWARD))):
-        for metric in found.scopes.get(name, {}).values():
+        for metric in measured.scopes.get(name, {}).values():
             known = [published.get(metric.name, "–") if target == "image" else "–"] if published else []
             more = [metric.these_subjects_text()] if top1.these_subjects else []
             if top1.seed_sd is not None:
@@ -136,42 +143,28 @@ def _directions(found: Measurements) -> Table:
     return Table(title, tuple(columns), tuple(rows))
 
 
-def _seeds(found: Measurements) -> Table:
+def _seeds(measured: Measurements) -> Table:
     """Show top-1 by subject and seed, with mean ± sd over seeds; the last row is over subjects."""
     hits: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for name, cell in found.notes["cells"].items():
+    for name, cell in measured.notes["cells"].items():
         row = f"{cell['cell'].rpartition('/')[0]} {cell['subject']}".strip()
-        hits[row][f"seed {cell['seed']}"].append(found.scopes[name]["top1"].value)
-    # by zero-shot transfer, several models of a seed meet a subject
-    means = {row: {seed: float(np.mean(some)) for seed, some in by.items()} for row, by in hits.items()}
-    seeds = list(dict.fromkeys(seed for row in means.values() for seed in row))
-    if len(means) < 2 and len(seeds) < 2:
+        hits[row][str(cell["seed"])].append(measured.scopes[name]["top1"].value)
+    seeds = list(dict.fromkeys(seed for row in hits.values() for seed in row))
+    if len(hits) < 2 and len(seeds) < 2:
         return EMPTY
-    rows = [
-        (subject, *(row.get(seed, "–") for seed in seeds), _spread(list(row.values())))
-        for subject, row in means.items()
-    ]
-    over = [_spread([row[seed] for row in means.values() if seed in row]) for seed in seeds]
-    overall = _spread([float(np.mean(list(row.values()))) for row in means.values()])
-    return Table(
-        "Top-1 by subject and seed, mean ± standard deviation: in rows over seeds, in the last over subjects",
-        ("subject", *seeds, "mean ± sd"),
-        (*rows, ("mean ± sd", *over, overall)),
+    title = (
+        "Top-1 by subject and seed, mean ± standard deviation: in rows over seeds, in the last over subjects"
     )
+    return by_subject_and_seed(title, hits, seeds)
 
 
-def _spread(values: Sequence[float]) -> str:
-    deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{deviation}"
-
-
-def _subsets(found: Measurements) -> Table:
+def _subsets(measured: Measurements) -> Table:
     """Show who finds whom among drawn subsets, and what is expected of all possible ones."""
     directions = {"": "signal", BACKWARD: "image"}
     metrics = {
-        words: found.scopes[name]
+        words: measured.scopes[name]
         for direction, words in directions.items()
-        if (name := scope(ALL, SUBSETS, direction)) in found.scopes
+        if (name := scope(ALL, SUBSETS, direction)) in measured.scopes
     }
     rows = []
     for seeker, each in metrics.items():
@@ -185,41 +178,41 @@ def _subsets(found: Measurements) -> Table:
     return Table(title, columns, tuple(rows))
 
 
-def _ceiling(found: Measurements) -> Table:
+def _ceiling(measured: Measurements) -> Table:
     """Show the ceiling of each subject's signals, or why there is none."""
-    if CEILING not in found.notes:
+    if CEILING not in measured.notes:
         return EMPTY
-    subjects = dict.fromkeys(cell["subject"] for cell in found.notes["cells"].values())
+    subjects = dict.fromkeys(cell["subject"] for cell in measured.notes["cells"].values())
     rows: list[tuple[Any, ...]] = []
     for name in (*subjects, ALL) if len(subjects) > 1 else subjects:
-        if metrics := found.scopes.get(scope(CEILING, name)):
+        if metrics := measured.scopes.get(scope(CEILING, name)):
             top1, half = metrics["top1"], metrics["reliability"]
             shown = (f"{top1.value:.3f}", top1.interval_text(), top1.chance, half.value, half.interval_text())
             rows.append((name, *shown, top1.n, top1.pool))
-        elif reason := found.missing.get(scope(CEILING, name)):
+        elif reason := measured.missing.get(scope(CEILING, name)):
             rows.append((name, f"not available: {reason}", *["–"] * 6))
-    about = found.notes[CEILING]
+    about = measured.notes[CEILING]
     title = f"Split-half ceiling of the signals: {about['protocol']}"
     title += f"; {about['repetitions']} repetitions of a picture at most"
     columns = ("subject", "top-1", "95 % CI", "chance", "reliability", "its 95 % CI", "n", "pool")
     return Table(title, columns, tuple(rows))
 
 
-def _curve(found: Measurements, name: str) -> Table:
-    rows, points = [], points_of(found, name)
+def _curve(measured: Measurements, name: str) -> Table:
+    rows, points = [], points_of(measured, name)
     for at, point in points.items():
         top1, top5 = point["top1"], point["top5"]
         rows.append((f"{at:g}", top1.value, top1.interval_text(), top5.value, top5.interval_text()))
     columns = (AXES[name], "top-1", "95 % CI", "top-5", "95 % CI of it")
-    title = f"Accuracy over {AXES[name]}: {found.notes['curves'][name]['description']}"
+    title = f"Accuracy over {AXES[name]}: {measured.notes['curves'][name]['description']}"
     if rows:
         title += f"; n {top1.n}, pool {top1.pool}, chance {top1.chance:.3g}, {top5.chance:.3g}"
     return Table(title, columns, tuple(rows))
 
 
-def _regions(found: Measurements) -> Table:
+def _regions(measured: Measurements) -> Table:
     """Show what each region carries of each head, and how many voxels it has."""
-    regions, voxels = regions_of(found), found.notes["voxels"]
+    regions, voxels = regions_of(measured), measured.notes["voxels"]
     heads = list(next(iter(regions.values()), {}))
     rows = [
         (
@@ -234,17 +227,17 @@ def _regions(found: Measurements) -> Table:
     return Table(f"What regions carry: {how}; voxels: {', '.join(voxels)}", columns, tuple(rows))
 
 
-def _concepts(found: Measurements, kind: str, most: int) -> Table:
+def _concepts(measured: Measurements, kind: str, most: int) -> Table:
     """Show the concepts (or categories) that are found best and worst."""
-    table = list(found.notes[kind].items())
+    table = list(measured.notes[kind].items())
     chosen = table if len(table) <= 2 * most else [*table[:most], *table[-most:]]
     rows = [(name, row["top1"], row["top5"], row["mean_rank"], row["n"]) for name, row in chosen]
     title = f"{kind.capitalize()}: {len(chosen)} of {len(table)}, best first; n over subjects and seeds"
     return Table(title, (kind, "top-1", "top-5", "mean rank", "n"), tuple(rows))
 
 
-def _confusions(found: Measurements, most: int) -> Table:
-    rows = [tuple(row.values()) for row in found.notes["confusions"][:most]]
+def _confusions(measured: Measurements, most: int) -> Table:
+    rows = [tuple(row.values()) for row in measured.notes["confusions"][:most]]
     columns = ("seen", "taken for", "times", "share", "cosine of the two")
     return Table("Confused concepts", columns, tuple(rows))
 
@@ -259,8 +252,8 @@ def comparison_tables(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Table, 
             each["difference"],
             interval_text(each["low"], each["high"]),
             "–" if each["only_first"] is None else f"{each['only_first']}, {each['only_second']}",
-            *("–" if p is None else f"{p:.2g}" for p in (each[f"{test}_adjusted"] for test in TESTS)),
-            "–" if each["cohens_dz"] is None else f"{each['cohens_dz']:.2g}",
+            *(p_text(each[f"{test}_adjusted"]) for test in TESTS),
+            p_text(each["cohens_dz"]),
         )
         for each in comparisons
     ]

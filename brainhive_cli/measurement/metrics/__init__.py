@@ -1,1 +1,57 @@
-"""Retrieval, image quality and their statistics."""
+"""What a metric part is: features of media, and a comparison of what was seen with what was made."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Medium = Literal["picture", "clip"]
+"""Pictures [B, 3, H, W], or clips [B, F, 3, H, W]."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the values of a metric mean.
+
+    Attributes:
+        low: The least value; None where there is none.
+        high: The largest.
+        lower_is_better: Whether it is a distance.
+        chance: Value expected of guessing; None if the metric has none.
+        pool: Candidates that each item is compared with; None: all items, if there is a chance level.
+        short: What narrow tables call it; "" for its name.
+        ranks: Whether items are sorted by it, from the best to the worst.
+    """
+
+    low: float | None = -1.0
+    high: float | None = 1.0
+    lower_is_better: bool = False
+    chance: float | None = None
+    pool: int | None = None
+    short: str = ""
+    ranks: bool = True
+
+
+@dataclass(frozen=True)
+class MetricPart:
+    """A metric of single items, ready to compute.
+
+    Attributes:
+        features: Media in 0..1 to what is compared, [B, …] on the CPU. Parts with the same `features` share
+            its results.
+        compare: `(seen, made, own)` to values [B], float64: features of N true media [N, …], those of B made
+            ones [B, …], and the row of each one's own in `seen` [B].
+        medium: What it compares.
+        is_identification: Whether an item is distinguished from others, so that one alone has no value.
+        takes_originals: Whether `features` takes a sequence of pictures as they are on disk, and not a
+            tensor at the protocol's size.
+        is_of_one: Whether it describes media by themselves, so that the stimuli have a value of their own.
+    """
+
+    features: Callable[..., Tensor]
+    compare: Callable[[Tensor, Tensor, Tensor], Tensor]
+    medium: Medium = "picture"
+    is_identification: bool = False
+    takes_originals: bool = False
+    is_of_one: bool = False

@@ -1,4 +1,4 @@
-"""The networks in whose features metrics of clips compare them, from the hub by transformers."""
+"""Metrics of clips in the features of networks of transformers: their networks, and n-way classification."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,11 +10,80 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brainhive_cli.core import console
-from brainhive_cli.measurement.metrics import networks
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.measurement.metrics import Scale, networks
 from brainhive_cli.measurement.metrics.image import identified
-from brainhive_cli.measurement.metrics.n_way import LABELS, chance, n_way, over_frames
 from brainhive_cli.measurement.metrics.networks import IMAGENET, FeatureMetric, Network
-from brainhive_cli.measurement.metrics.part import Scale
+
+LABELS = 3
+"""Classes of the stimulus that count as right in the field's definition (NEURONS, NeuroClips, MinD-Video)."""
+
+
+def n_way(seen: Tensor, made: Tensor, own: Tensor, *, ways: int, labels: int) -> Tensor:
+    """Score reconstructions by a classifier: the expected share of trials in which a right class wins.
+
+    A trial draws `ways` - 1 other classes. It is a hit if any right class, of the `labels` that the
+    classifier finds likeliest in the stimulus, scores above all of them in the reconstruction; ties are
+    misses. Of the m other classes below the best right one, C(m, ways - 1) of all draws hit, so nothing
+    has to be drawn.
+
+    Args:
+        seen: A classifier's logits of the N stimuli, [N, K].
+        made: The same of reconstructions, [B, K].
+        own: The row of each one's stimulus, [B].
+        ways: Classes of a trial, where one is right.
+        labels: Right classes of a stimulus: 3 in the field's definition, 1 in the strict one.
+
+    Returns:
+        [B], float64. Chance is labels / (labels + ways - 1).
+
+    Raises:
+        BrainhiveError: if the classifier has too few classes.
+
+    Source: MinD-Video (arXiv 2305.11675), its evaluation code, which NEURONS and NeuroClips use; it draws 100
+    trials.
+    """
+    right = seen[own].topk(min(labels, seen.shape[1]), dim=1).indices
+    return expected_hits(made, right, ways)
+
+
+def expected_hits(scores: Tensor, right: Tensor, ways: int) -> Tensor:
+    """Share of all draws of `ways` - 1 other classes that the best right class beats.
+
+    Args:
+        scores: [B, K].
+        right: Right classes, [B, L].
+        ways: Classes of a trial, where one is right.
+
+    Returns:
+        [B], float64.
+
+    Raises:
+        BrainhiveError: if there are fewer other classes than are drawn.
+    """
+    others = scores.shape[1] - right.shape[1]
+    if others < ways - 1:
+        raise BrainhiveError(
+            f"a classifier of {scores.shape[1]} classes has no {ways}-way trials", "use one of more classes"
+        )
+    best = scores.gather(1, right).amax(1, keepdim=True)
+    below = (scores < best).scatter(1, right, False).sum(1).double()  # m
+    drawn = torch.arange(ways - 1, dtype=torch.float64, device=scores.device)
+    return ((below[:, None] - drawn).clamp(min=0) / (others - drawn)).prod(1).cpu()
+
+
+def n_way_of_frames(seen: Tensor, made: Tensor, own: Tensor, *, ways: int, labels: int) -> Tensor:
+    """Score clips by a classifier of pictures, [N, F, K] and [B, F, K], frame by frame; the mean, [B]."""
+    frames = made.shape[1]
+    own_frames = (own[:, None] * frames + torch.arange(frames)).flatten()
+    shares = n_way(seen.flatten(0, 1), made.flatten(0, 1), own_frames, ways=ways, labels=labels)
+    return shares.unflatten(0, (-1, frames)).mean(1)
+
+
+def n_way_chance(ways: int, labels: int) -> float:
+    """Value expected of random scores: the best of all labels + ways - 1 classes is a right one."""
+    return labels / (labels + ways - 1)
+
 
 FRAMES = 6
 """Frames that VideoMAE is built for: those of a clip of cc2017 (NEURONS, NeuroClips)."""
@@ -49,21 +118,21 @@ def _loaded(kind: str, folder: Path, **options: Any) -> Any:
 
 
 def _vit(folder: Path) -> nn.Module:
-    return _Outputs(_loaded("ViTForImageClassification", folder), lambda found: {"logits": found.logits})
+    return _Outputs(_loaded("ViTForImageClassification", folder), lambda outputs: {"logits": outputs.logits})
 
 
 def _videomae(folder: Path) -> nn.Module:
     network = _loaded("VideoMAEForVideoClassification", folder, num_frames=FRAMES)
     return _Outputs(
         network,
-        lambda found: {"logits": found.logits, "features": found.hidden_states[-1].mean(1)},
+        lambda outputs: {"logits": outputs.logits, "features": outputs.hidden_states[-1].mean(1)},
         output_hidden_states=True,
     )
 
 
 def _dino(folder: Path) -> nn.Module:
     network = _loaded("ViTModel", folder, add_pooling_layer=False)
-    return _Outputs(network, lambda found: {"class token": found.last_hidden_state[:, 0]})
+    return _Outputs(network, lambda outputs: {"class token": outputs.last_hidden_state[:, 0]})
 
 
 NETWORKS = {
@@ -127,7 +196,7 @@ def _consistency(is_of_neighbours: bool, short: str) -> FeatureMetric:
 
 def _n_way(network: str, compare: Callable[..., Tensor], ways: int, labels: int) -> FeatureMetric:
     strict = " strict" if labels == 1 else ""
-    scale = Scale(0.0, 1.0, chance=chance(ways, labels), pool=ways, short=f"{ways}-way{strict}")
+    scale = Scale(0.0, 1.0, chance=n_way_chance(ways, labels), pool=ways, short=f"{ways}-way{strict}")
     scored = partial(compare, ways=ways, labels=labels)
     return FeatureMetric(network, "logits", scored, scale, as_they_are, "clip")
 
@@ -135,7 +204,7 @@ def _n_way(network: str, compare: Callable[..., Tensor], ways: int, labels: int)
 def _n_ways() -> dict[str, FeatureMetric]:
     return {
         f"{what}_{ways}way{'' if labels == LABELS else '_strict'}": _n_way(network, compare, ways, labels)
-        for what, network, compare in (("video", "videomae", n_way), ("frame", "vit", over_frames))
+        for what, network, compare in (("video", "videomae", n_way), ("frame", "vit", n_way_of_frames))
         for labels in (LABELS, 1)
         for ways in (2, 50)
     }

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement.metrics.part import MetricPart, Scale
+from brainhive_cli.measurement.metrics import MetricPart, Scale
 
 PIXELS_PX = 425
 """Size at which pixels are compared: that of NSD's stimuli (MindEye2)."""

@@ -13,8 +13,8 @@ from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingData, first_line
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.weights import read, reading
+from brainhive_cli.measurement.metrics import Medium, MetricPart, Scale
 from brainhive_cli.measurement.metrics.image import identified, own_distance, resize, standardised
-from brainhive_cli.measurement.metrics.part import Medium, MetricPart, Scale
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of the colours that torchvision's networks and SwAV were trained with."""

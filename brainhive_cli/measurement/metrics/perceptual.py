@@ -1,17 +1,20 @@
-"""Networks by which torchmetrics compares pictures; if weights are absent, the error says how to get them."""
+"""Metrics of generated pictures by torchmetrics: LPIPS of pairs, FID and KID of distributions of features."""
 
 import importlib
+import importlib.util
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.weights import read, reading
 from brainhive_cli.measurement.metrics.networks import NETWORKS, again, from_url, kept
+from brainhive_cli.measurement.statistics import Metric
 
 MODULES = {
     "LPIPS": ("torchmetrics.image.lpip",),
@@ -31,7 +34,7 @@ def is_here(metric: str) -> bool:
     Raises:
         MissingExtra: if a library that the metric needs is not installed.
     """
-    _require(metric)
+    _require_libraries(metric)
     return NETWORKS["alexnet"].is_here() if metric == "LPIPS" else kept(INCEPTION).is_file()
 
 
@@ -72,14 +75,14 @@ def inception(device: torch.device) -> Callable[[Tensor], Tensor]:
 
 
 def _fetched(load: Callable[[], Any], metric: str) -> Any:
-    _require(metric)
+    _require_libraries(metric)
     path = NETWORKS["alexnet"].fetch() if metric == "LPIPS" else from_url(INCEPTION, "FID's InceptionV3")
     read(path, again(path))  # the libraries themselves would run code from it
     with reading(path, again(path)):
         return load()
 
 
-def _require(metric: str) -> None:
+def _require_libraries(metric: str) -> None:
     try:
         for module in MODULES[metric]:
             importlib.import_module(module)
@@ -88,3 +91,89 @@ def _require(metric: str) -> None:
             f"{metric} needs {' and '.join(m.partition('.')[0] for m in MODULES[metric])}",
             "pip install 'brainhive[metrics]'",
         ) from error
+
+
+FOLDS = 10
+"""Parts that are left out in turn for the interval."""
+JACKKNIFE = f"normal, by a jackknife that leaves out one of {FOLDS} parts of the pictures"
+"""How the interval is made."""
+ALONE: Any = {"sync_on_compute": False}
+"""One process computes; torchmetrics would have it wait for the others."""
+
+
+def fid(true: Tensor, made: Tensor) -> float:
+    """Fréchet distance of features [N, D] and [M, D] (arXiv 1706.08500), by torchmetrics."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    return float(_fed(FrechetInceptionDistance(_as_they_are(true), **ALONE), true, made).compute())
+
+
+def kid(true: Tensor, made: Tensor) -> float:
+    """Kernel distance of features [N, D] and [M, D] (arXiv 1801.01401), unbiased, by torchmetrics."""
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    count = min(len(true), len(made))
+    with warnings.catch_warnings(action="ignore"):  # that it keeps all features, which are here anyway
+        metric = KernelInceptionDistance(_as_they_are(true), subsets=1, subset_size=count, **ALONE)
+    return float(_fed(metric, true[:count], made[:count]).compute()[0])
+
+
+def require_distances(count: int) -> None:
+    """Find out whether FID and KID of so many pictures can be measured.
+
+    Raises:
+        BrainhiveError: if there are too few pictures.
+        MissingExtra: if torchmetrics is not installed.
+    """
+    if count < 2 * FOLDS:
+        raise BrainhiveError(
+            f"FID and KID of {count} pictures mean nothing",
+            f"fid_items={2 * FOLDS} at least (a fifth of the pictures at most is kept); 5000 is usual",
+        )
+    if importlib.util.find_spec("torchmetrics") is None:
+        raise MissingExtra("FID and KID need torchmetrics", "pip install 'brainhive[metrics]'")
+
+
+def measure_distances(
+    true: Tensor, made: Tensor, *, protocol: str, split: str, seeds: tuple[int, ...]
+) -> list[Metric]:
+    """Measure FID and KID with 95 % intervals: a jackknife that leaves out a tenth of the pictures in turn.
+
+    Args:
+        true: Features of true pictures [N, D].
+        made: Features of pictures generated from the same, [N, D].
+        protocol: Whose features.
+        split: Part of the data set.
+        seeds: Of the training.
+
+    Raises:
+        BrainhiveError: as `require_distances`.
+    """
+    require_distances(len(true))
+    metrics = []
+    for name, distance in {"fid": fid, "kid": kid}.items():
+        value, spread = distance(true, made), _jackknife(distance, true, made)
+        ends = (value - 1.96 * spread, value + 1.96 * spread)
+        metrics.append(Metric(name, value, len(true), None, None, *ends, seeds, protocol, split, JACKKNIFE))
+    return metrics
+
+
+def _jackknife(distance: Callable[[Tensor, Tensor], float], true: Tensor, made: Tensor) -> float:
+    """Standard error by leaving out folds (Efron and Tibshirani, chapter 11)."""
+    fold = torch.arange(len(true)) % FOLDS
+    values = [distance(true[fold != left_out], made[fold != left_out]) for left_out in range(FOLDS)]
+    return float(np.sqrt((FOLDS - 1) * np.var(values)))
+
+
+def _as_they_are(features: Tensor) -> nn.Module:
+    """Make the network that torchmetrics takes where its inputs are features already."""
+    identity = nn.Identity()
+    identity.num_features = features.shape[1]  # type: ignore[assignment]
+    return identity
+
+
+def _fed(metric: Any, true: Tensor, made: Tensor) -> Any:
+    metric.to(true.device)
+    metric.update(true.float(), real=True)
+    metric.update(made.float(), real=False)
+    return metric

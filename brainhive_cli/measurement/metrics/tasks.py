@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.measurement.metrics.part import Scale
+from brainhive_cli.measurement.metrics import Scale
 
 Values = NDArray[np.float64]
 DICE, RECALL = "mask_dice", "concept_recall"

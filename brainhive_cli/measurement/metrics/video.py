@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.measurement.metrics import MetricPart, Scale
 from brainhive_cli.measurement.metrics.image import pixcorr, resize, ssim
-from brainhive_cli.measurement.metrics.part import MetricPart, Scale
 
 FRAME_PX = 256
 """Size at which frames are compared: that of AnimateDiff's clips (arXiv 2307.04725, NEURONS)."""
@@ -131,8 +131,8 @@ def displacement(clips: Tensor) -> Tensor:
     slopes = torch.stack([right, down], -1).flatten(1, 3)  # [B, pixels, 2]
     change = -small.diff(dim=1).flatten(1)[..., None]
     square = slopes.transpose(1, 2) @ slopes + TINY_SLOPE * torch.eye(2, dtype=slopes.dtype)
-    found: Tensor = torch.linalg.solve(square, slopes.transpose(1, 2) @ change)[..., 0]
-    return found
+    solution: Tensor = torch.linalg.solve(square, slopes.transpose(1, 2) @ change)[..., 0]
+    return solution
 
 
 def direction(seen: Tensor, made: Tensor, own: Tensor) -> Tensor:

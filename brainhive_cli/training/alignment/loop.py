@@ -16,7 +16,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, by_name
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.seeds import derive_seed, seed_torch
-from brainhive_cli.measurement.retrieval import summarise
+from brainhive_cli.measurement.rank_scores import summarise
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.batches import Batch, Batches, CellData, averages_of, join_parts
 from brainhive_cli.training.alignment.initialisation import initial_aligner, learned_by

@@ -8,16 +8,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from brainhive_cli.core import artifacts, documents
+from brainhive_cli.core import documents
 from brainhive_cli.core.artifacts import Artifact, Curve, Line, Number
 from brainhive_cli.core.caveats import extend_tables
-from brainhive_cli.core.console import Table, clock
+from brainhive_cli.core.console import clock
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.tables import Table, mean_sd, published_table
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import problem_of
-from brainhive_cli.reports.published_table import published_table
 from brainhive_cli.training.alignment.cells import Cell
 
 COLUMNS = ("cell", "seed", "epoch", "loss", "val top-1", "time left")
@@ -177,12 +177,7 @@ def _row(top1: Metric | None) -> tuple[Any, ...]:
 
 
 def _spread(cells: Sequence[Metric | None]) -> str:
-    """Mean and standard deviation of validation top-1 over cells."""
-    values = [top1.value for top1 in cells if top1 is not None]
-    if not values:
-        return "–"
-    sd = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{sd}"
+    return mean_sd(top1.value for top1 in cells if top1 is not None)
 
 
 def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:
@@ -208,7 +203,7 @@ def _curve(title: str, of_cells: Events) -> Curve:
     return Curve(title, "epoch", epochs, [line], section=SECTION, note=note)
 
 
-def health_of(stores: Mapping[str, TargetStore]) -> artifacts.Table:
+def health_of(stores: Mapping[str, TargetStore]) -> Table:
     """List the stores that a run reads, and whether each passes its health check."""
     rows = []
     for name, store in stores.items():
@@ -216,7 +211,7 @@ def health_of(stores: Mapping[str, TargetStore]) -> artifacts.Table:
         figures = (health.vectors, health.dimensions, health.median_pair_cosine, health.near_duplicates)
         rows.append((name, *figures, "passed" if not problem else f"failed: {problem}"))
     columns = ("store", "vectors", "dimensions", "median cosine of pairs", "near-duplicates", "health check")
-    return artifacts.Table("Health of the embeddings", columns, rows, section="Stores")
+    return Table("Health of the embeddings", columns, rows, section="Stores")
 
 
 def failed(stores: Mapping[str, TargetStore]) -> list[str]:

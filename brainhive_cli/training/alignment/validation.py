@@ -12,7 +12,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.responses import Rows
 from brainhive_cli.data.targets.targets import Targets
-from brainhive_cli.measurement.retrieval import ranks
+from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.training.alignment.batches import CellData, SignalBank, averages_of
 from brainhive_cli.training.alignment.model import Aligner

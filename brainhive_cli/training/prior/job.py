@@ -10,8 +10,8 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch, num_processes
 from brainhive_cli.core.needs import to_download
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
-from brainhive_cli.measurement.distribution import require
 from brainhive_cli.measurement.metrics import perceptual
+from brainhive_cli.measurement.metrics.perceptual import require_distances
 from brainhive_cli.models import encoders, priors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.prior.examples import Pictures
@@ -115,6 +115,6 @@ def _describe_network(metric: str) -> str:
 
 
 def _describe_distribution(recipe: Recipe) -> str:
-    require(recipe.fid_items)
+    require_distances(recipe.fid_items)
     name = recipe.fid_features
     return _describe_network("FID") if name == INCEPTION else _describe_encoder(encoders.resolve(name))

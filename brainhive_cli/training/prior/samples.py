@@ -19,8 +19,12 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets.encoder_groups import encode
 from brainhive_cli.data.targets.views import to_pictures
-from brainhive_cli.measurement.distribution import distances, require
-from brainhive_cli.measurement.metrics.perceptual import inception, lpips
+from brainhive_cli.measurement.metrics.perceptual import (
+    inception,
+    lpips,
+    measure_distances,
+    require_distances,
+)
 from brainhive_cli.measurement.statistics import Metric
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EncoderConfig
@@ -94,7 +98,7 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     """
     recipe, launch = training.recipe, training.launch
     chosen = training.pictures.held[: recipe.fid_items]
-    require(len(chosen))
+    require_distances(len(chosen))
     features = _features(recipe.fid_features, launch)
     share = chosen[list(launch.shard(range(len(chosen))))]
     found: list[tuple[Tensor, Tensor]] = []
@@ -107,7 +111,7 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
         return []
     true, made = (torch.cat(each) for each in zip(*chain.from_iterable(shares), strict=True))
     protocol = f"features of {recipe.fid_features}, {recipe.sample_steps} steps"
-    return distances(true, made, protocol=protocol, split="validation", seeds=(recipe.seed,))
+    return measure_distances(true, made, protocol=protocol, split="validation", seeds=(recipe.seed,))
 
 
 def try_out(training: Training, folder: RunFolder) -> None:
@@ -124,7 +128,7 @@ def try_out(training: Training, folder: RunFolder) -> None:
 
 def _try_distribution(training: Training) -> NDArray[np.float64]:
     chosen = training.pictures.held[: training.recipe.fid_items]
-    require(len(chosen))
+    require_distances(len(chosen))
     features = _features(training.recipe.fid_features, training.launch)
     return features(_true(training, chosen[:1])).double().cpu().numpy()
 

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from brainhive_cli.evaluation.explanation.explained_artifacts import curves
+from brainhive_cli.evaluation.explanation.conclusion import curves
 from brainhive_cli.evaluation.explanation.findings import findings, summary_table
-from brainhive_cli.evaluation.explanation.found import Found
 from brainhive_cli.evaluation.explanation.occlusion import TIME, centres_of
-from brainhive_cli.evaluation.explanation.profiles import Labels, Profile
+from brainhive_cli.evaluation.explanation.profiles import Labels, Profile, SubjectProfiles
 from brainhive_cli.measurement.units import Alike, Items
 
 N = 60
@@ -23,7 +22,7 @@ def explained(effect, spread, draws=200, spans=None, metric="margin", units=PICT
     labels = Labels.of(places, places, units, draws, 0)
     matrices = [e * np.eye(N) + s * random.normal(size=(N, N)) for e, s in zip(effect, spread, strict=True)]
     at = centres_of(spans) if spans is not None else [25.0 * place for place in range(len(effect))]
-    found = Found(IDS)
+    found = SubjectProfiles(IDS)
     found.profiles["occlusion"] = Profile.of(metric, TIME, at, matrices, labels, spans=spans)
     return found
 
@@ -76,7 +75,7 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
     clips, random = [str(number) for number in range(1200)], np.random.default_rng(0)
     values = lfilter([1.0], [1.0, -0.9], random.normal(size=(200, 1300)))[:, 100:]  # [P, N]
     parts = tuple(map(float, range(200))), values, np.empty((0, 200)), np.empty((0, 0))
-    found, held = Found(clips, {"occlusion": Profile("margin", TIME, *parts)}), []
+    found, held = SubjectProfiles(clips, {"occlusion": Profile("margin", TIME, *parts)}), []
 
     blocks = Alike("neighbours", medium="clip").items([clips])
     for units in (blocks, Items.independent([clips])):
@@ -90,7 +89,7 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
 @pytest.mark.parametrize("subjects", (1, 2))
 def test_pictures_that_not_all_subjects_were_shown_do_not_count(subjects):
     found = explained([1.0, 0], np.ones(2))
-    extra = Found([*IDS, "alone"], dict(found.profiles))
+    extra = SubjectProfiles([*IDS, "alone"], dict(found.profiles))
     profile = found.profiles["occlusion"]
     values = np.concatenate([profile.values, np.full((2, 1), 100.0)], 1)
     extra.profiles["occlusion"] = Profile("margin", TIME, profile.at, values, profile.null, profile.shuffled)

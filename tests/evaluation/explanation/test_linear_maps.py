@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.evaluation.explanation.encoding_ceilings import (
+from brainhive_cli.evaluation.explanation.encoding_model import correlations
+from brainhive_cli.evaluation.explanation.linear_maps import Products, Scale, reduced
+from brainhive_cli.evaluation.explanation.model_profiles import decode
+from brainhive_cli.evaluation.explanation.reliability import (
     explainable_variance,
     half_ceilings,
     random_halves,
 )
-from brainhive_cli.evaluation.explanation.encoding_model import correlations
-from brainhive_cli.evaluation.explanation.linear_maps import Products, Scale, reduced
-from brainhive_cli.evaluation.explanation.trained_windows import decode
-from brainhive_cli.measurement.retrieval import ranks
+from brainhive_cli.measurement.ranks import ranks
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from brainhive_cli.evaluation.reconstruction.annotations import Annotation
 from brainhive_cli.evaluation.reconstruction.evaluation import Stimuli, measure_run
 from brainhive_cli.evaluation.reconstruction.generated import GeneratedSet
 from brainhive_cli.evaluation.reconstruction.recipe import Scoring
-from brainhive_cli.reports.filmstrips import OUTLINE
+from brainhive_cli.reports.sheets import OUTLINE
 
 HERE = Launch(0, 1, torch.device("cpu"))
 IDS = ["test/0", "test/1", "test/2"]

@@ -5,7 +5,8 @@ import torch
 
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.retrieval.ceiling import Ceiling, describe_ceilings, halves
+from brainhive_cli.evaluation.retrieval.cell_scores import halves, measure_ceiling
+from brainhive_cli.evaluation.retrieval.summary import describe_ceilings
 from brainhive_cli.measurement.units import Alike
 
 ITEMS, REPETITIONS, FEATURES = 100, 8, 60
@@ -20,7 +21,7 @@ def trials(noise: float, seed: int = 0) -> torch.Tensor:
 
 def of(signal: torch.Tensor, there: int | torch.Tensor = REPETITIONS, splits: int = 10) -> Measurements:
     there = torch.as_tensor(there).expand(len(signal))
-    found = Ceiling.measure(signal, there, [f"item {n}" for n in range(len(signal))], splits, 0)
+    found = measure_ceiling(signal, there, [f"item {n}" for n in range(len(signal))], splits, 0)
     return describe_ceilings({"sub-01": found}, "demo", "test", splits, [], Alike())
 
 

@@ -2,11 +2,15 @@
 
 import numpy as np
 
-from brainhive_cli.evaluation.retrieval.cell_scores import SubjectScores
-from brainhive_cli.evaluation.retrieval.controls import DRAWS, ControlDraws, describe_control
+from brainhive_cli.evaluation.retrieval.cell_scores import DRAWS, ControlDraws, SubjectScores
 from brainhive_cli.evaluation.retrieval.rankings import Ranking
 from brainhive_cli.evaluation.retrieval.recipe import Subsets
-from brainhive_cli.evaluation.retrieval.summary import MetricContext, above_chance, scopes_of_all
+from brainhive_cli.evaluation.retrieval.summary import (
+    MetricContext,
+    above_chance,
+    describe_control,
+    scopes_of_all,
+)
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.training.alignment.cells import Cell
 

@@ -6,10 +6,10 @@ import transformers as tf
 from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.measurement.metrics import MetricPart
 from brainhive_cli.measurement.metrics.clip_networks import FEATURE_METRICS, NETWORKS, consistency, directions
 from brainhive_cli.measurement.metrics.image import resize
 from brainhive_cli.measurement.metrics.networks import parts_of
-from brainhive_cli.measurement.metrics.part import MetricPart
 
 CPU = torch.device("cpu")
 CLIPS = torch.rand(2, 6, 3, 40, 40, generator=torch.Generator().manual_seed(0))

@@ -7,7 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement.metrics.n_way import chance, expected_hits, n_way, over_frames
+from brainhive_cli.measurement.metrics.clip_networks import (
+    expected_hits,
+    n_way,
+    n_way_chance,
+    n_way_of_frames,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +44,9 @@ def test_random_scores_are_at_chance_which_three_labels_raise(ways, labels):
 
     found = n_way(seen, made, torch.arange(4000), ways=ways, labels=labels).mean().item()
 
-    assert found == pytest.approx(chance(ways, labels), abs=0.03)  # four standard errors, at most
-    assert chance(ways, 3) == pytest.approx(3 / (ways + 2)) and chance(ways, 1) == pytest.approx(1 / ways)
+    assert found == pytest.approx(n_way_chance(ways, labels), abs=0.03)  # four standard errors, at most
+    assert n_way_chance(ways, 3) == pytest.approx(3 / (ways + 2))
+    assert n_way_chance(ways, 1) == pytest.approx(1 / ways)
 
 
 def test_a_reconstruction_classified_as_its_stimulus_always_wins_and_a_constant_one_never():
@@ -55,7 +61,7 @@ def test_clips_are_scored_frame_by_frame_with_the_same_frame_of_their_own():
     random = torch.Generator().manual_seed(0)
     seen, made, own = torch.rand(3, 4, 20, generator=random), torch.rand(2, 4, 20, generator=random), [2, 0]
 
-    found = over_frames(seen, made, torch.tensor(own), ways=2, labels=3)
+    found = n_way_of_frames(seen, made, torch.tensor(own), ways=2, labels=3)
 
     frames = [n_way(seen[own, f], made[:, f], torch.arange(2), ways=2, labels=3) for f in range(4)]
     assert torch.allclose(found, torch.stack(frames).mean(0))

@@ -3,8 +3,8 @@
 import pytest
 
 from brainhive_cli.commands import train_align
-from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.tables import Table
 from brainhive_cli.training.alignment import progress
 from brainhive_cli.training.alignment.cells import Cell
 

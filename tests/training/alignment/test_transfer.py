@@ -16,7 +16,7 @@ from brainhive_cli.data.responses import match_recording
 from brainhive_cli.data.signals.section import Signal
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.measurement.retrieval import ranks
+from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.models.signal_spec import SignalSpec
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"

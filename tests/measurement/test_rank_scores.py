@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from brainhive_cli.measurement import rank_sum as tests
-from brainhive_cli.measurement.rank_sum import rank_sum
+from brainhive_cli.measurement import rank_scores as tests
+from brainhive_cli.measurement.rank_scores import rank_sum
 from brainhive_cli.measurement.units import Alike, Items
 
 

@@ -1,14 +1,82 @@
-"""Whether ranks are better than those of guesses: the exact test of their sum."""
+"""From ranks to metrics: top-k and the like with their chance, and whether ranks are better than guesses."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from brainhive_cli.measurement.statistics import Values, scatter_of_means
+from brainhive_cli.measurement.statistics import Limits, Metric, Statistic, Values, measure, scatter_of_means
 from brainhive_cli.measurement.units import Items
+
+TOP = (1, 3, 5)
+"""Numbers of candidates within which the seen image counts as found; the field's."""
+
+
+def summarise(
+    ranks_of_subjects: Sequence[ArrayLike],
+    pool: int,
+    *,
+    split: str,
+    items: Items | None = None,
+    protocol: str = "cosine",
+    seeds: Sequence[int] = (),
+    targets: int = 1,
+    only: Sequence[str] = (),
+) -> list[Metric]:
+    """Summarise ranks: top-1, -3, -5, mean and median rank, mean reciprocal rank, each with its chance.
+
+    Args:
+        ranks_of_subjects: Ranks [N], one array a subject; or [S, N] of S seeds, averaged for each item, so
+            that an item counts once however many models were tried on it.
+        pool: M, size of the gallery.
+        split: Part of the data set that the signals are of.
+        items: Which are the same for several subjects, and which are alike (see `statistics.describe`).
+        protocol: Name of the way the ranks were made.
+        seeds: Seeds of the trainings that were measured.
+        targets: K, gallery items that show the seen image.
+        only: Names of the metrics to compute; all when empty.
+    """
+    groups = [np.atleast_2d(np.asarray(ranks, np.float64)) for ranks in ranks_of_subjects]  # [S, N]
+    common: dict[str, Any] = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds}
+    common["items"] = items
+    guess = chance_of_ranks(pool, targets)
+    possible = np.arange(1, len(guess) + 1)
+    transforms: dict[str, tuple[Callable[[Any], Any], Statistic, Limits]] = {
+        **{f"top{k}": (partial(np.greater_equal, k), np.mean, (0.0, 1.0)) for k in TOP},
+        "mean_rank": (np.asarray, np.mean, (1.0, float(pool))),
+        "median_rank": (np.asarray, np.median, (1.0, float(pool))),
+        "mrr": (np.reciprocal, np.mean, (0.0, 1.0)),
+    }
+    metrics = []
+    for name in only or transforms:
+        transform, statistic, limits = transforms[name]
+        chance = float(f"{guess @ transform(possible.astype(np.float64)):.12g}")  # no rounding error is shown
+        if statistic is np.median:
+            chance = float(possible[np.searchsorted(guess.cumsum(), 0.5)])
+        values = [transform(group) for group in groups]
+        metrics.append(measure(name, values, statistic=statistic, chance=chance, limits=limits, **common))
+    return metrics
+
+
+def chance_of_ranks(pool: int, targets: int = 1) -> NDArray[np.float64]:
+    """Probability of each rank, from 1, for guesses among `pool` candidates of which `targets` are right."""
+    wrong = pool - targets
+    missed = (wrong - np.arange(wrong + 1)) / (pool - np.arange(wrong + 1))  # given that all before missed
+    later = np.cumprod(missed)  # the rank is beyond 1, 2, ...
+    return np.concatenate([[1.0], later[:-1]]) - later
+
+
+def chance_of_precision(pool: int, relevant: int) -> float:
+    """Average precision expected of a random order of `pool` candidates of which `relevant` are right.
+
+    Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline for System Evaluation.
+    """
+    harmonic = float((1 / np.arange(1, pool + 1)).sum())
+    return (harmonic + (relevant - 1) / max(1, pool - 1) * (pool - harmonic)) / pool
+
 
 SIGNIFICANT = 0.025
 """On each side, as a 95 % interval has it."""

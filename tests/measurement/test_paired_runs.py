@@ -11,8 +11,8 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.reconstruction.paired_tests import with_runs, with_sources
 from brainhive_cli.measurement.comparison import FOLDS, TWO, benjamini_hochberg, compare_values
+from brainhive_cli.measurement.paired_runs import compare_runs, compare_sources
 from brainhive_cli.measurement.units import Items
 
 RANDOM = np.random.default_rng(0)
@@ -48,7 +48,7 @@ def measurements(
 def test_items_and_subjects_are_paired_whatever_their_order_and_seeds_are_averaged():
     one, two, base = RANDOM.random((3, 30))
     turned = IDS[::-1]
-    found = with_sources(
+    found = compare_sources(
         measurements(
             cell("brain", 1, IDS, ssim=one + base),
             cell("brain", 1, IDS, ssim=one + base + 0.2),  # another seed
@@ -73,7 +73,7 @@ def test_clips_are_paired_in_blocks_of_neighbours():
     blocks = {"units": [str(n // 5) for n in range(30)]}
     sides = (cell("brain", 1, IDS, epe=one), cell("still", 1, IDS, epe=base))
 
-    (comparison,) = with_sources(measurements(*((named, {**values, **blocks}) for named, values in sides)))
+    (comparison,) = compare_sources(measurements(*((named, {**values, **blocks}) for named, values in sides)))
 
     mine = comparison["metrics"]["epe"]
     expected = compare_values([one.reshape(6, 5).mean(1)], [base.reshape(6, 5).mean(1)])
@@ -85,8 +85,8 @@ def test_what_is_of_no_subject_is_compared_with_every_subject():
     one, two, mean = RANDOM.random((3, 30))
     cells = [cell("brain", 1, IDS, ssim=one), cell("brain", 2, IDS[:20], ssim=two)]
 
-    (found,) = with_sources(measurements(*cells, cell("mean", None, IDS, ssim=mean)))
-    (turned,) = with_sources(measurements(cell("mean", None, IDS, ssim=mean), *cells))
+    (found,) = compare_sources(measurements(*cells, cell("mean", None, IDS, ssim=mean)))
+    (turned,) = compare_sources(measurements(cell("mean", None, IDS, ssim=mean), *cells))
 
     expected = ((one - mean).mean() + (two - mean)[:20].mean()) / 2
     assert found["metrics"]["ssim"]["difference"] == pytest.approx(expected)
@@ -98,8 +98,8 @@ def test_folds_of_inter_and_few_subjects_are_said():
     ssim = RANDOM.random((4, 30))
     cells = [cell(("brain", "nearest")[n // 2], n % 2, IDS, ssim=ssim[n]) for n in range(4)]
 
-    (found,) = with_sources(measurements(*cells, mode="inter"))
-    (intra,) = with_sources(measurements(*cells, mode="intra"))
+    (found,) = compare_sources(measurements(*cells, mode="inter"))
+    (intra,) = compare_sources(measurements(*cells, mode="intra"))
 
     assert FOLDS in found["notes"] and FOLDS not in intra["notes"]
     assert intra["notes"] == [TWO]
@@ -110,7 +110,7 @@ def test_p_values_are_adjusted_over_metrics_and_distances_are_told_to_be_better_
     brain = cell("brain", 1, IDS, ssim=base + noise, pixcorr=base + 0.2 * noise, swav=base)
     other = cell("nearest", 1, IDS, ssim=base, pixcorr=base + 0.1, swav=base + noise)
 
-    (found,) = with_sources(measurements(brain, other))
+    (found,) = compare_sources(measurements(brain, other))
 
     raw = [each["p_value"] for each in found["metrics"].values()]
     assert [each["p_adjusted"] for each in found["metrics"].values()] == benjamini_hochberg(raw) != raw
@@ -136,7 +136,7 @@ def test_p_values_are_adjusted_over_metrics_and_distances_are_told_to_be_better_
 )
 def test_runs_that_cannot_be_paired_are_refused(other, message):
     with pytest.raises(BrainhiveError, match=message):
-        with_runs(measurements(cell("brain", 1, IDS, ssim=range(30))), "mine", {"other": other})
+        compare_runs(measurements(cell("brain", 1, IDS, ssim=range(30))), "mine", {"other": other})
 
 
 def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_again(go, aligned, drawing):

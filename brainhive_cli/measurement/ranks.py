@@ -1,22 +1,29 @@
-"""Retrieval: the rank of the seen image among a gallery, by cosine similarity to the signal's token."""
+"""Ranks of the seen image among a gallery, by cosine similarity to the signal's token."""
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+import math
+from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement._rank_counts import BLOCK, CANDIDATES, TIE, count_at_least, similarity_to, unit
-from brainhive_cli.measurement.statistics import Limits, Metric, Statistic, measure
-from brainhive_cli.measurement.units import Items
 
-TOP = (1, 3, 5)
-"""Numbers of candidates within which the seen image counts as found; the field's."""
+TIE = 1e-12
+"""Similarities closer than this are equal: above the rounding of float64, below that of float32 tokens."""
+CANDIDATES = 4096
+"""Candidates that are compared at once: with a few hundred queries, what a core's caches hold."""
+SIMILARITIES_AT_ONCE = 2**22
+"""Similarities that are held at once (16 MB), so that many queries fit too."""
+SHORTEST = 1e-12
+"""A token shorter than this has no direction: its similarity to all is 0."""
+DISTRACTORS_AT_ONCE = 4096
+"""Distractors that are drawn at once; another number draws others."""
+DIRECTIONS = 256
+"""Gallery items, at most, whose deviations from the mean are mixed."""
 
 
 def ranks(
@@ -99,16 +106,19 @@ def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor
         gallery: Image tokens [M, D], or blocks [m, D] of them, of which one is held at a time.
     """
     best = torch.full((len(signal_tokens),), -torch.inf)
-    found, start = torch.zeros(len(signal_tokens), dtype=torch.long), 0
+    best_place, start = torch.zeros(len(signal_tokens), dtype=torch.long), 0
     for block in [gallery] if isinstance(gallery, Tensor) else gallery:
         unit = torch.nn.functional.normalize(block.float(), dim=1)
-        rows = max(1, BLOCK // len(block))
+        rows = max(1, SIMILARITIES_AT_ONCE // len(block))
         some = [(tokens.float() @ unit.T).max(1) for tokens in signal_tokens.split(rows)]
         value, place = (torch.cat([each[n].cpu() for each in some]) for n in (0, 1))
         is_better = value > best
-        best, found = torch.where(is_better, value, best), torch.where(is_better, start + place, found)
+        best, best_place = (
+            torch.where(is_better, value, best),
+            torch.where(is_better, start + place, best_place),
+        )
         start += len(block)
-    return found
+    return best_place
 
 
 def subset_hits(
@@ -192,64 +202,109 @@ def _prepared(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[T
     return signal_tokens.detach(), gallery.detach().to(device), targets.to(device)
 
 
-def summarise(
-    ranks_of_subjects: Sequence[ArrayLike],
-    pool: int,
-    *,
-    split: str,
-    items: Items | None = None,
-    protocol: str = "cosine",
-    seeds: Sequence[int] = (),
-    targets: int = 1,
-    only: Sequence[str] = (),
-) -> list[Metric]:
-    """Summarise ranks: top-1, -3, -5, mean and median rank, mean reciprocal rank, each with its chance.
+def count_at_least(
+    queries: Tensor, gallery: Tensor, targets: Tensor, own: Tensor, distractors: Iterable[Tensor] = ()
+) -> Tensor:
+    """Count the wrong candidates whose cosine similarity is at least a query's own; ties count.
+
+    Blocks are compared in float32; candidates that float32 cannot distinguish from the query's own are
+    compared again in float64, so the counts are those of float64 however the gallery is cut.
 
     Args:
-        ranks_of_subjects: Ranks [N], one array a subject; or [S, N] of S seeds, averaged for each item, so
-            that an item counts once however many models were tried on it.
-        pool: M, size of the gallery.
-        split: Part of the data set that the signals are of.
-        items: Which are the same for several subjects, and which are alike (see `statistics.describe`).
-        protocol: Name of the way the ranks were made.
-        seeds: Seeds of the trainings that were measured.
-        targets: K, gallery items that show the seen image.
-        only: Names of the metrics to compute; all when empty.
+        queries: [N, D].
+        gallery: [M, D].
+        targets: Right candidates, [N, K] places in the gallery; -1 where there are fewer than K.
+        own: Similarities to count against, [N, J] in float64 (see `similarity_to`).
+        distractors: Further wrong candidates, in blocks [m, D]; each is read once.
+
+    Returns:
+        Counts [N, J].
+
+    Raises:
+        BrainhiveError: if a distractor is not finite.
     """
-    groups = [np.atleast_2d(np.asarray(ranks, np.float64)) for ranks in ranks_of_subjects]  # [S, N]
-    common: dict[str, Any] = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds}
-    common["items"] = items
-    guess = chance_of_ranks(pool, targets)
-    possible = np.arange(1, len(guess) + 1)
-    transforms: dict[str, tuple[Callable[[Any], Any], Statistic, Limits]] = {
-        **{f"top{k}": (partial(np.greater_equal, k), np.mean, (0.0, 1.0)) for k in TOP},
-        "mean_rank": (np.asarray, np.mean, (1.0, float(pool))),
-        "median_rank": (np.asarray, np.median, (1.0, float(pool))),
-        "mrr": (np.reciprocal, np.mean, (0.0, 1.0)),
-    }
-    metrics = []
-    for name in only or transforms:
-        transform, statistic, limits = transforms[name]
-        chance = float(f"{guess @ transform(possible.astype(np.float64)):.12g}")  # no rounding error is shown
-        if statistic is np.median:
-            chance = float(possible[np.searchsorted(guess.cumsum(), 0.5)])
-        values = [transform(group) for group in groups]
-        metrics.append(measure(name, values, statistic=statistic, chance=chance, limits=limits, **common))
-    return metrics
+    exact, counts = unit(queries), torch.zeros(own.shape, dtype=torch.int64, device=queries.device)
+    rough, margin = exact.float(), _rounding(queries.shape[1])
+    size = max(1, min(CANDIDATES, SIMILARITIES_AT_ONCE // len(queries)))
+    with torch.autocast(queries.device.type, enabled=False):
+        for start, block in _blocks(gallery, distractors, size):
+            block = block.to(queries.device).float()
+            lengths = torch.linalg.vector_norm(block, dim=1)
+            if not lengths.isfinite().all():
+                raise BrainhiveError("a candidate of the gallery is not finite", "look for NaN in its tokens")
+            similarity = (rough @ block.T).div_(lengths.clamp_(min=SHORTEST))  # [N, m]
+            _hide(similarity, targets - start)
+            for column, threshold in enumerate(own.unsqueeze(2).unbind(1)):  # [N, 1]
+                counts[:, column] += _count(similarity, exact, block, threshold, margin)
+    return counts
 
 
-def chance_of_ranks(pool: int, targets: int = 1) -> NDArray[np.float64]:
-    """Probability of each rank, from 1, for guesses among `pool` candidates of which `targets` are right."""
-    wrong = pool - targets
-    missed = (wrong - np.arange(wrong + 1)) / (pool - np.arange(wrong + 1))  # given that all before missed
-    later = np.cumprod(missed)  # the rank is beyond 1, 2, ...
-    return np.concatenate([[1.0], later[:-1]]) - later
+def _count(similarity: Tensor, exact: Tensor, block: Tensor, own: Tensor, margin: float) -> Tensor:
+    low, high = own.float() - margin, own.float() + margin
+    marks = torch.empty_like(similarity)  # sums of floats are five times as fast as those of booleans
+    count = torch.gt(similarity, high, out=marks).sum(1).long()
+    row = (torch.gt(similarity, low, out=marks).sum(1) > count).nonzero()[:, 0]
+    near = (similarity[row] > low[row]) & (similarity[row] <= high[row])
+    candidate = near.any(0).nonzero()[:, 0]  # to be compared in float64
+    again = exact[row] @ unit(block[candidate]).T >= own[row] - TIE
+    count[row] += (near[:, candidate] & again).sum(1)
+    return count
 
 
-def chance_of_precision(pool: int, relevant: int) -> float:
-    """Average precision expected of a random order of `pool` candidates of which `relevant` are right.
+def _blocks(gallery: Tensor, distractors: Iterable[Tensor], size: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield blocks of candidates with the place of their first in the gallery; beyond it for distractors."""
+    yield from zip(range(0, len(gallery), size), gallery.split(size), strict=True)
+    for more in distractors:
+        yield from ((len(gallery), block) for block in more.split(size))
 
-    Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline for System Evaluation.
+
+def _hide(similarity: Tensor, places: Tensor) -> None:
+    """Take the right candidates out of a block, where [N, K] places say they are."""
+    row, which = ((places >= 0) & (places < similarity.shape[1])).nonzero(as_tuple=True)
+    similarity[row, places[row, which]] = -math.inf
+
+
+def _rounding(dim: int) -> float:
+    """Bound the error of a float32 cosine.
+
+    Rounding errors of a sum of D products grow as a random walk, to √D u or less, u being 2⁻²⁴ (Higham and
+    Mary 2019, A New Approach to Probabilistic Rounding Error Analysis). Twice that, and a little for lengths.
     """
-    harmonic = float((1 / np.arange(1, pool + 1)).sum())
-    return (harmonic + (relevant - 1) / max(1, pool - 1) * (pool - harmonic)) / pool
+    return (2 * math.sqrt(dim) + 16) * 2.0**-24
+
+
+def similarity_to(queries: Tensor, gallery: Tensor, targets: Tensor) -> Tensor:
+    """Return the cosine similarity of each query with its targets: [N, K] in float64, -inf where -1."""
+    pieces = max(1, SIMILARITIES_AT_ONCE // (targets.shape[1] * queries.shape[1]))
+    similarities = [
+        torch.einsum("nd,nkd->nk", unit(some), unit(gallery[places.clamp(min=0)]))
+        for some, places in zip(queries.split(pieces), targets.split(pieces), strict=True)
+    ]
+    return torch.cat(similarities).masked_fill(targets < 0, -math.inf)
+
+
+def unit(tokens: Tensor) -> Tensor:
+    """Bring tokens to unit length in float64."""
+    return F.normalize(tokens.detach().double(), dim=-1, eps=SHORTEST)
+
+
+def draw_distractors(gallery: Tensor, count: int, seed: int) -> Iterator[Tensor]:
+    """Draw vectors from the normal distribution that has the gallery's mean and covariance.
+
+    Random vectors in all directions would be far from every token, and beaten by all of them.
+
+    Args:
+        gallery: [M, D].
+        count: How many are drawn.
+        seed: Seed of the drawing, the same on every device.
+
+    Yields:
+        Blocks [m, D] on the gallery's device.
+    """
+    random = torch.Generator().manual_seed(seed)
+    centre = gallery.mean(0)
+    some = gallery[torch.randperm(len(gallery), generator=random)[:DIRECTIONS].to(gallery.device)]
+    directions = (some - centre) / math.sqrt(max(1, len(some) - 1))
+    for start in range(0, count, DISTRACTORS_AT_ONCE):
+        weights = torch.randn(min(DISTRACTORS_AT_ONCE, count - start), len(some), generator=random)
+        yield centre + weights.to(gallery.device) @ directions

@@ -6,7 +6,7 @@ import scipy.linalg
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement.distribution import distances, fid, kid
+from brainhive_cli.measurement.metrics.perceptual import fid, kid, measure_distances
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_the_interval_narrows_with_more_pictures_and_holds_the_value():
     def width(count: int) -> float:
         draw = torch.Generator().manual_seed(1)
         true, made = torch.randn(2, count, 4, generator=draw)
-        metric = distances(true, made + 1, protocol="p", split="validation", seeds=(0,))[0]
+        metric = measure_distances(true, made + 1, protocol="p", split="validation", seeds=(0,))[0]
         assert metric.name == "fid" and metric.n == count and metric.low < metric.value < metric.high
         return metric.high - metric.low
 
@@ -50,4 +50,4 @@ def test_the_interval_narrows_with_more_pictures_and_holds_the_value():
 
 def test_a_handful_of_pictures_is_refused():
     with pytest.raises(BrainhiveError, match="FID and KID of 19 pictures"):
-        distances(torch.randn(19, 4), torch.randn(19, 4), protocol="p", split="s", seeds=())
+        measure_distances(torch.randn(19, 4), torch.randn(19, 4), protocol="p", split="s", seeds=())

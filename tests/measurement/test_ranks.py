@@ -6,18 +6,16 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement import _rank_counts, retrieval
-from brainhive_cli.measurement.distractors import distractors
-from brainhive_cli.measurement.retrieval import (
+from brainhive_cli.measurement import ranks as ranks_module
+from brainhive_cli.measurement.rank_scores import chance_of_precision, chance_of_ranks, summarise
+from brainhive_cli.measurement.ranks import (
     average_precisions,
-    chance_of_precision,
-    chance_of_ranks,
+    draw_distractors,
     nearest,
     ranks,
     ranks_of_all,
     subset_expectations,
     subset_hits,
-    summarise,
 )
 from brainhive_cli.measurement.statistics import interval
 from brainhive_cli.measurement.units import Items
@@ -87,15 +85,15 @@ def hard(kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("candidates", [3, 64, 4096])
 def test_ranks_are_those_of_float64_however_the_gallery_is_cut(kind, candidates, monkeypatch):
     signal, gallery, target = hard(kind)
-    monkeypatch.setattr(_rank_counts, "CANDIDATES", candidates)
-    monkeypatch.setattr(_rank_counts, "BLOCK", 11 * candidates)
+    monkeypatch.setattr(ranks_module, "CANDIDATES", candidates)
+    monkeypatch.setattr(ranks_module, "SIMILARITIES_AT_ONCE", 11 * candidates)
 
     assert torch.equal(ranks(signal, gallery, target), in_float64(signal, gallery, target))
 
 
 def test_float32_alone_would_rank_close_candidates_otherwise(monkeypatch):
     signal, gallery, target = hard("close")
-    monkeypatch.setattr(_rank_counts, "_rounding", lambda dim: 0.0)
+    monkeypatch.setattr(ranks_module, "_rounding", lambda dim: 0.0)
 
     assert not torch.equal(ranks(signal, gallery, target), in_float64(signal, gallery, target))
 
@@ -126,13 +124,13 @@ def test_distractors_lie_as_the_gallery_does():
     draw = torch.Generator().manual_seed(0)
     gallery = torch.randn(200, 6, generator=draw) @ torch.randn(6, 6, generator=draw) + 3
 
-    drawn = torch.cat(list(distractors(gallery, 20_000, seed=1)))
+    drawn = torch.cat(list(draw_distractors(gallery, 20_000, seed=1)))
 
     assert drawn.shape == (20_000, 6)
     assert torch.allclose(drawn.mean(0), gallery.mean(0), atol=0.1)
     assert torch.allclose(drawn.T.cov(), gallery.T.cov(), atol=0.05 * float(gallery.T.cov().max()))
-    assert torch.equal(drawn, torch.cat(list(distractors(gallery, 20_000, seed=1))))
-    assert not torch.equal(drawn[:9], next(distractors(gallery, 9, seed=2)))
+    assert torch.equal(drawn, torch.cat(list(draw_distractors(gallery, 20_000, seed=1))))
+    assert not torch.equal(drawn[:9], next(draw_distractors(gallery, 9, seed=2)))
 
 
 def test_of_several_gallery_items_that_show_the_image_the_best_counts():
@@ -334,7 +332,7 @@ def test_all_pictures_are_ranked_as_each_is_alone(random, monkeypatch):
     signals, gallery = torch.randn(20, 8, generator=draw), torch.randn(30, 8, generator=draw)
     gallery[3] = gallery[4]  # they tie
     more = [torch.randn(random, 8, generator=draw)] if random else []
-    monkeypatch.setattr(retrieval, "CANDIDATES", 7)
+    monkeypatch.setattr(ranks_module, "CANDIDATES", 7)
 
     found = ranks_of_all(signals, gallery, 12, more)
 

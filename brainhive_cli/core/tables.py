@@ -1,0 +1,244 @@
+"""Tables as data, how their numbers are written for people, and how a terminal shows them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from math import isfinite
+from statistics import mean, stdev
+from typing import Any, ClassVar, Literal
+
+Value = Any
+"""A text, a number, whether something is so, None for nothing, or a `Cell`."""
+INDENT = " " * 4
+"""Before the lines of a row that is written as a list."""
+GAP = 2
+"""Least number of blanks between two columns of a terminal."""
+BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""Characters that turn the direction of what follows, so that a name reads as another."""
+CONTROL = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029, *BIDI)}
+"""Characters that would steer the terminal or end a line, and what is written for them."""
+ONE_LINE = CONTROL.copy()
+"""The same for warnings and errors, which are one line whatever a file is called."""
+del CONTROL[ord("\n")], CONTROL[ord("\t")]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell whose text is not its value alone.
+
+    Attributes:
+        text: What is read.
+        small: What stands below it on a page, as an interval.
+        value: What programs read, and what a column is sorted by; None for the text.
+        is_best: Whether it is the best of its column.
+        mark: What follows it, as a sign of significance.
+    """
+
+    text: str
+    small: str = ""
+    value: str | float | None = None
+    is_best: bool = False
+    mark: str = ""
+
+    def __str__(self) -> str:
+        """Give what a terminal shows."""
+        return self.text + self.mark
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table, for terminals, pages, papers and programs; it is an artifact of a run, too.
+
+    Attributes:
+        title: What is shown.
+        columns: [C] headings.
+        rows: [R][C] cells: plain values, or `Cell`s.
+        section: The heading under which a page shows it.
+        note: What its reader must know.
+        is_list: Whether a terminal writes rows below one another where the table does not fit, rather than
+            fold them.
+        is_copied: Whether cells are lines to copy, which a terminal never folds. Artifacts keep neither.
+    """
+
+    # pydantic is heavy, and a console needs tables
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Value]]
+    _: KW_ONLY
+    section: str = ""
+    note: str = ""
+    kind: Literal["table"] = "table"
+    is_list: bool = False
+    is_copied: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse rows of another length than the heading, and cells of a document that are nested."""
+        for row in self.rows:
+            if any(isinstance(cell, dict | list) for cell in row):
+                raise ValueError(f"{self.title}: a cell is a text, a number or nothing")
+            if len(row) != len(self.columns):
+                raise ValueError(f"{self.title}: a row of {len(row)} cells, not {len(self.columns)}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the table as one dict a row, for JSON."""
+        rows = [dict(zip(self.columns, map(_plain, row), strict=True)) for row in self.rows]
+        return {"title": self.title, "rows": rows}
+
+
+def published_table(published: Mapping[str, dict[str, Any]]) -> Table:
+    """Show what was published, by the variant of a sweep, and whether with this set-up."""
+    rows = []
+    for variant, known in published.items():
+        how = f"another set-up: {'; '.join(known['differs'])}" if known["differs"] else "this set-up"
+        rows.append([*([variant] if variant else []), *(known.get(m, "–") for m in ("top1", "top5")), how])
+    columns = [*(["variant"] if "" not in published else []), "top-1", "top-5", "measured with"]
+    source = next(iter(published.values()))["source"]
+    return Table(f"Published, on the test pictures: {source}", columns, rows)
+
+
+def number(value: Any) -> str:
+    """Write a number: three decimals of small ones, one of large ones, four digits of tiny ones."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if not isfinite(value):
+        return "–"
+    if value and abs(value) < 0.0005:
+        return f"{value:.1e}"
+    digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
+    return f"{value:z,.{digits}f}"
+
+
+def brief(value: float) -> str:
+    """Write the tick of an axis, or a level of chance: no trailing zeros."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def p_text(p: float | None) -> str:
+    """Write a p value: a dash where there is no test."""
+    return "–" if p is None else f"{p:.2g}"
+
+
+def mean_sd(values: Iterable[float]) -> str:
+    """Write a mean with the standard deviation, where there are two values or more."""
+    listed = list(values)
+    if not listed:
+        return "–"
+    deviation = f" ± {stdev(listed):.3f}" if len(listed) > 1 else ""
+    return f"{mean(listed):.3f}{deviation}"
+
+
+def by_subject_and_seed(
+    title: str, values: Mapping[str, Mapping[str, Sequence[float]]], seeds: Sequence[str], note: str = ""
+) -> Table:
+    """Lay out values by subject and seed, with mean ± sd over both.
+
+    Args:
+        title: Of the table.
+        values: By subject and seed; by zero-shot transfer, several models of a seed meet a subject.
+        seeds: Names of the columns.
+        note: Below the table.
+    """
+    means = {subject: {seed: mean(some) for seed, some in row.items()} for subject, row in values.items()}
+    rows: list[list[Any]] = [
+        [subject, *(row.get(seed) for seed in seeds), mean_sd(row.values())] for subject, row in means.items()
+    ]
+    over = [mean_sd(row[seed] for row in means.values() if seed in row) for seed in seeds]
+    rows.append(["mean ± sd", *over, mean_sd(mean(row.values()) for row in means.values())])
+    headings = [f"seed {seed}" for seed in seeds]
+    return Table(title, ("subject", *headings, "mean ± sd"), rows, note=note)
+
+
+def draw(table: Table, width: int) -> Any:
+    """Draw a table for a terminal, folded to its width."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(box=SIMPLE_HEAD)
+    drawn.pad_edge = drawn.show_edge = False
+    if table_width(table) > width:
+        drawn.padding = (0, 1, 0, 0)  # a gap of two
+    longest = [_longest_word(column) for column in _columns(table)]
+    keeps_words = sum(longest) + GAP * len(longest) <= width  # else some word is broken wherever it is folded
+    for heading, letters in zip(table.columns, longest, strict=True):
+        drawn.add_column(Text(_shown(heading)), overflow="fold", min_width=letters if keeps_words else None)
+    for row in table.rows:
+        drawn.add_row(*(Text(_shown(cell)) for cell in row))
+    title = Text(table.title.translate(CONTROL), style="bold")
+    return Group(title, drawn)  # a title of the table's is folded at its width
+
+
+def split_to_fit(table: Table, width: int) -> list[Table]:
+    """Split a table that does not fit into several that begin with its first column; titles say which.
+
+    A column over half as wide as the terminal gets a table of its own, and so do columns for whose longest
+    words there is no room next to the others.
+    """
+    columns, widths = _columns(table), _widths(table)
+    if len(columns) < 3 or table_width(table) <= width:
+        return [table]
+    widest = widths.index(max(widths))
+    alone = [columns.pop(widest)] if widest > 0 and widths[widest] > width / 2 else []
+    groups, room = [[columns[0]]], width
+    for column in columns[1:]:
+        room -= _longest_word(column) + GAP
+        if room < _longest_word(columns[0]) and len(groups[-1]) > 1:
+            groups.append([columns[0]])
+            room = width - _longest_word(column) - GAP
+        groups[-1].append(column)
+    groups += [[columns[0], column] for column in alone]
+    names = [", ".join(column[0] for column in group[1:]) for group in groups]
+    titles = [f"{table.title}: {name}" for name in names]
+    titles[0] = table.title + (f" (below: {', '.join(names[1:])})" if names[1:] else "")
+    split = []
+    for title, group in zip(titles, groups, strict=True):
+        headings, *rows = zip(*group, strict=True)
+        split.append(Table(title, headings, rows))
+    return split
+
+
+def write_as_list(table: Table, width: int) -> str:
+    """Write each row as its first cell, and the others below it."""
+    from textwrap import fill
+
+    lines = [table.title.translate(CONTROL)]
+    for first, *rest in table.rows:
+        text = " · ".join(shown for cell in rest if (shown := _shown(cell)) not in ("", "–"))
+        lines += [
+            _shown(first),
+            fill(text, width, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False),
+        ]
+    return "\n".join([*lines, "", ""])
+
+
+def table_width(table: Table) -> int:
+    """Count the letters of a line of the table in a terminal."""
+    return sum(widths := _widths(table)) + 3 * (len(widths) - 1)  # gaps of three
+
+
+def _plain(cell: Any) -> Any:
+    return (str(cell) if cell.value is None else cell.value) if isinstance(cell, Cell) else cell
+
+
+def _shown(cell: Any) -> str:
+    if cell is None:
+        return "–"
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell).translate(CONTROL)
+
+
+def _columns(table: Table) -> list[tuple[Any, ...]]:
+    return list(zip(table.columns, *table.rows, strict=True))
+
+
+def _widths(table: Table) -> list[int]:
+    return [max(map(len, map(_shown, column))) for column in _columns(table)]
+
+
+def _longest_word(column: tuple[Any, ...]) -> int:
+    return max(len(word) for cell in column for word in _shown(cell).split() or [""])
