@@ -23,10 +23,10 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
 from brainhive_cli.models.generators.sdxl import ARCHITECTURE as SDXL
 from brainhive_cli.models.generators.sdxl import TINY, Architecture
-from brainhive_cli.training.prior.examples import batches
-from brainhive_cli.training.prior.job import Job
+from brainhive_cli.training.prior.components import Learner
+from brainhive_cli.training.prior.examples import Pictures, batches
 from brainhive_cli.training.prior.loop import Training, train
-from brainhive_cli.training.prior.optimisation import Learner
+from brainhive_cli.training.prior.memory import training_bytes
 
 ENCODERS = ("clip-h14", "vae")
 DIM = 1024
@@ -48,7 +48,8 @@ def begun(
     overrides += [f"generator={{kind: sdxl, source: random, architecture: {json.dumps(architecture)}}}"]
     overrides += ["prior.start_from=null", "sampler=null", "validation_items=0", "fid_items=0"]
     what = train_prior.Recipe.resolve("train-prior", recipe, {}, [*overrides, "cache_latents=true", *more])
-    return Training.begin(Job(what, launch.start(what.run)))
+    here = launch.start(what.run)
+    return Training.begin(what, Pictures.open(what, here), here)
 
 
 def embedded(home: Path, files: list[Path]) -> None:
@@ -171,7 +172,7 @@ def speed(on: Setting, architecture: Architecture = SDXL, *more: str, count: int
 def memory(on: Setting, architecture: Architecture = SDXL, *more: str, count: int = 64) -> None:
     """Compare the peak of a training by `prior-24gb` with what its plan estimates."""
     training = begun(on.home, architecture, "train.steps=3", *more, recipe="prior-24gb", count=count)
-    estimate = Job(training.recipe).memory_bytes
+    estimate = training_bytes(training.recipe)
     reset_peak()
     whole(on, training)
     settings = training.recipe.train

@@ -9,9 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from brainhive_cli import __version__
-from brainhive_cli.cli import options
 from brainhive_cli.cli.execute import execute
-from brainhive_cli.cli.table import COMMANDS, Command
+from brainhive_cli.cli.table import COMMANDS, COMMON, OVERRIDES, Command, words
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
 
@@ -51,15 +50,13 @@ def _callback(command: Command) -> Callable[..., None]:
         flags = {key: values.pop(_name(key)) for key in command.flags}
         execute(command.name, flags, values, command.paths)
 
-    words = {"overrides": options.OVERRIDES}
+    arguments = {"overrides": OVERRIDES}
     if command.paths:
         about = {"PATH": "Files, folders or patterns", "NAME": "Names"}[command.words]
         about += "; and overrides of any recipe key."
-        words["overrides"] = options.words(
-            f"[{command.words}]... [KEY.PATH=VALUE]...", about, command.complete
-        )
+        arguments["overrides"] = words(f"[{command.words}]... [KEY.PATH=VALUE]...", about, command.complete)
     flags = {_name(key): option for key, option in command.flags.items()}
-    declared = {**words, **flags, **command.switches, **options.COMMON}
+    declared = {**arguments, **flags, **command.switches, **COMMON}
     call.__signature__ = Signature(  # type: ignore[attr-defined]
         [option.replace(name=name) for name, option in declared.items()]
     )

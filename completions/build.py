@@ -18,9 +18,9 @@ def script(shell: str) -> str:
 
 def encoders() -> str:
     """List the encoders by name: asking their parts would take longer than a completion may."""
-    from brainhive_cli.cli.catalogue import catalogue
+    from brainhive_cli.commands.embed import list_encoders
 
-    (table,) = catalogue().tables
+    (table,) = list_encoders().tables
     return "".join(f"{row[0]}\n" for row in table.rows)
 
 

@@ -29,8 +29,7 @@ from brainhive_cli.data.stores.hdf5 import part_of
 from brainhive_cli.models.encoders.python import example
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.priors import fusion_prior
-from brainhive_cli.training.prior.examples import Batch, batches
-from brainhive_cli.training.prior.job import Job
+from brainhive_cli.training.prior.examples import Batch, Pictures, batches
 from brainhive_cli.training.prior.loop import Training
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
@@ -312,7 +311,8 @@ def begun() -> Callable[..., Training]:
     """Begin the training of a prior: overrides, then perhaps a launch."""
 
     def begin(*settings: str, launch: Launch = Launch(0, 1, torch.device("cpu"))) -> Training:  # noqa: B008
-        return Training.begin(Job(train_prior.Recipe.resolve("train-prior", None, {}, settings), launch))
+        recipe = train_prior.Recipe.resolve("train-prior", None, {}, settings)
+        return Training.begin(recipe, Pictures.open(recipe, launch), launch)
 
     return begin
 

@@ -38,7 +38,7 @@ step() {
         raw)
             python -c "import mne, mne_bids, nibabel, sklearn, transformers"
             python -c "import numpy as np; from brainhive_cli.data.preparations._steps import Resampling; Resampling(1201, 1000, 250)(np.zeros((1, 1201)))" ;;
-        adamw8bit) python -c "from brainhive_cli.training.prior.optimisation import adamw8bit; adamw8bit()" ;;
+        adamw8bit) python -c "from brainhive_cli.training.prior.components import adamw8bit; adamw8bit()" ;;
         test) python -m pytest -q tests/backbones tests/test_architecture.py ;;
         dev) ruff check . && mypy brainhive_cli/core/errors.py && python -m build --wheel --outdir "$work/wheel" . ;;
         docs) mkdocs build -q -d "$work/site" ;;

@@ -108,8 +108,8 @@ def function_lengths() -> list[int]:
 
 def idle_keys() -> list[str]:
     """List the keys that nobody is known to set: no shipped recipe, flag, row or TINY, and no guide does."""
-    from brainhive_cli.cli.options import COMMON
     from brainhive_cli.cli.table import COMMANDS as commands
+    from brainhive_cli.cli.table import COMMON
     from brainhive_cli.commands.recipes import keys_of
     from brainhive_cli.core import parts
 

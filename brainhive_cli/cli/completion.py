@@ -50,7 +50,7 @@ def one(*lists: Callable[[], list[str]], words: Iterable[str] = ()) -> Complete:
     """Complete one name."""
 
     def complete(incomplete: str) -> list[str]:
-        known = [*words, *(name for each in lists for name in each())]
+        known = [*words, *(name for list_names in lists for name in list_names())]
         return [name for name in known if name.startswith(incomplete)]
 
     return complete

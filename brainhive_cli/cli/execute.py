@@ -1,16 +1,17 @@
-"""From a command's flags to its work, its result on the terminal and its exit code."""
+"""From a command's flags to its work, its result on the terminal, hints as typed, and its exit code."""
 
 import importlib
+import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import typer
 
-from brainhive_cli.cli import hints
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import console, foreign_code, interruption, needs
 from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData, RecipeError
@@ -20,6 +21,12 @@ RECIPE = "# Recipe: what follows runs as it is"
 """The line before the resolved recipe, below the plan; a comment, so that what follows is a recipe."""
 HINT = re.compile(r"\((brainhive .*)\)$")
 """The hint in a line on what is missing."""
+EXAMPLE = re.compile(r"(?<= )([\w.]+)=(?!\[|\{)")
+"""The key of an example in a hint."""
+WITHOUT_CODE = {"check", "compare", "doctor", "fetch", "recipes", "report", "runs"}
+"""Commands that run no code of others."""
+PARTS = {"dataset", "encoders", "prior", "from"}
+"""Keys that a recipe of the same name gives each of its commands."""
 
 
 def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], paths: str = "") -> None:
@@ -41,10 +48,10 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
         if flagged := flags.get(paths):  # both ways of naming a run: a command that takes one refuses two
             named = [flagged, *named] if named else flagged
         flags = {**flags, paths: named or None}
-    given = {key for key, value in flags.items() if value is not None}
-    given |= {word.partition("=")[0].partition(".")[0] for word in overrides}
+    keys = {key for key, value in flags.items() if value is not None}
+    keys |= {word.partition("=")[0].partition(".")[0] for word in overrides}
     is_allowed = bool(common["allow_code"])
-    advise = partial(hints.as_typed, recipe=common["recipe"], given=given, is_allowed=is_allowed)
+    advise = partial(as_typed, recipe=common["recipe"], keys=keys, is_allowed=is_allowed)
     try:
         switches = bool(common["allow_code"]), bool(common["check"])
         permission = foreign_code.permitted(*switches, flags, overrides)
@@ -74,12 +81,10 @@ def _run(
     try:
         recipe = module.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
     except RecipeError as error:
-        error.hint = hints.with_flags(command, error.hint)
+        error.hint = with_flags(command, error.hint)
         raise
     if common.get("list_encoders"):
-        from brainhive_cli.cli.catalogue import catalogue
-
-        _show(catalogue(), common["json"], advise)
+        _show(module.list_encoders(), common["json"], advise)
         return 0
     if common["check"]:
         return _check(_timed(module.plan(recipe), command, recipe), recipe, common["json"], advise)
@@ -94,6 +99,7 @@ def _run(
         return code
     here = launch.start(recipe.run)
     recipe = recipe.launched_in(here.mixed_precision)
+    start = time.monotonic()
     try:
         result = module.run(recipe, here, bool(common["again"]))
     except BaseException as error:
@@ -105,10 +111,8 @@ def _run(
             raise
         raise known_errors.describe(error, recipe.less_memory()) from error
     if result.work and here.is_main:
-        from brainhive_cli.core import pace
-
-        work, seconds = result.work
-        pace.remember(recipe.paths.under_home("runs"), work.key(command, _place(here)), work, seconds)
+        runs_folder, key = recipe.paths.under_home("runs"), result.work.key(command, _place(here))
+        result.work.remember(runs_folder, key, time.monotonic() - start)
     _show(result, common["json"], advise)
     return int(result.exit_code)
 
@@ -117,15 +121,15 @@ def _timed(plan: Any, command: str, recipe: Any) -> Any:
     """Add how long the work of a plan takes."""
     if plan.work is None:
         return plan
-    from brainhive_cli.core import launch, pace
+    from brainhive_cli.core import launch
 
     try:
         here = launch.start(recipe.run)
     except DeviceError as error:
         return replace(plan, missing=[*plan.missing, error.in_one_line])
     key = plan.work.key(command, _place(here, launch.num_processes(recipe.run)))
-    time_s = pace.estimate(recipe.paths.under_home("runs"), key, plan.work)
-    return replace(plan, items={**plan.items, "time": time_s})
+    duration = plan.work.estimate(recipe.paths.under_home("runs"), key)
+    return replace(plan, items={**plan.items, "time": duration})
 
 
 def _place(here: Any, processes: int | None = None) -> str:
@@ -134,7 +138,7 @@ def _place(here: Any, processes: int | None = None) -> str:
 
 
 def _check(plan: Any, recipe: Any, as_json: bool, advise: Callable[[str], str]) -> int:
-    missing = [HINT.sub(lambda found: f"({advise(found[1])})", line) for line in plan.missing]
+    missing = [HINT.sub(lambda match: f"({advise(match[1])})", line) for line in plan.missing]
     if as_json:
         document = {"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": missing}
         tables = [table.as_dict() for table in plan.tables]
@@ -154,7 +158,7 @@ def _check(plan: Any, recipe: Any, as_json: bool, advise: Callable[[str], str]) 
 
 
 def _show(result: Any, as_json: bool, advise: Callable[[str], str]) -> None:
-    hint = hints.with_permission(advise(result.hint), foreign_code.ran())
+    hint = with_permission(advise(result.hint), foreign_code.ran())
     if as_json:
         console.show_json({**result.as_dict(), "next": hint})
         return
@@ -163,7 +167,7 @@ def _show(result: Any, as_json: bool, advise: Callable[[str], str]) -> None:
     for name, path in result.files.items():
         console.show_text(f"{name}: {path}")
     if result.shown is not None and (left := len(result.tables) - len(result.shown)):
-        has_report = any(each.name == "report" for each in COMMANDS)
+        has_report = any(listed.name == "report" for listed in COMMANDS)
         way = shlex.join(["brainhive", "report", str(result.folder)]) if has_report else "--json"
         console.say(f"{left} more tables: {way}")
     console.say(f"in {result.folder}")
@@ -196,3 +200,68 @@ def _report(error: Exception, common: Mapping[str, Any], advise: Callable[[str],
     if not launch.leave_report(described.exit_code, described):
         console.fail(described, common["json"])
     return described.exit_code
+
+
+def with_flags(command: str, hint: str) -> str:
+    """Write the keys of an example (`as in key=value`) as the flags of the command that set them."""
+    flags = next(listed.flags for listed in COMMANDS if listed.name == command)
+    names = {
+        key: flag.default.param_decls[0] for key, flag in flags.items() if flag.annotation != bool | None
+    }
+    if not hint.startswith("as in "):
+        return hint
+    return EXAMPLE.sub(lambda match: f"{names[match[1]]} " if match[1] in names else match[0], hint)
+
+
+def as_typed(hint: str, recipe: str | None, keys: Collection[str], is_allowed: bool) -> str:
+    """Write a hint with what the user's own line had: the recipe, and `--allow-code`.
+
+    Args:
+        hint: A hint; command lines in it are joined by ` && `, and come before ` , or `.
+        recipe: What `--recipe` was, as `demo`; it is named in every line whose command it has a recipe for.
+        keys: Keys that flags and overrides set, which the next command needs too.
+        is_allowed: Whether the line had `--allow-code`.
+    """
+    from brainhive_cli.core.recipe_files import shipped
+
+    folder = shipped() / recipe.replace("_", "-") if recipe else None
+    if folder is not None and os.path.isdir(folder):
+        name = folder.relative_to(shipped()).as_posix()
+
+        def with_recipe(line: str) -> str:
+            _, command, *words = shlex.split(line)
+            if "--recipe" not in words and (folder / f"{command}.yaml").is_file():
+                words = ["--recipe", name, *_without_keys_of_the_recipe(words, keys)]
+            return shlex.join(["brainhive", command, *words])
+
+        hint = _map_lines(hint, with_recipe)
+    return with_permission(hint, ["--allow-code"] if is_allowed else [])
+
+
+def with_permission(hint: str, code: Collection[str]) -> str:
+    """Add `--allow-code` to the lines of a hint that may meet code, unless they name it themselves."""
+
+    def permit(line: str) -> str:
+        is_allowed = "--allow-code" in line or all(name in line for name in code)
+        return line if line.split()[1] in WITHOUT_CODE or is_allowed else f"{line} --allow-code"
+
+    return _map_lines(hint, permit) if code else hint
+
+
+def _map_lines(hint: str, rewrite: Callable[[str], str]) -> str:
+    """Rewrite each command line of a hint; a hint that is no command line stays as it is."""
+    if not hint.startswith("brainhive "):
+        return hint
+    lines, separator, alternative = hint.partition(", or ")
+    return " && ".join(map(rewrite, lines.split(" && "))) + separator + alternative
+
+
+def _without_keys_of_the_recipe(words: Iterable[str], keys: Collection[str]) -> list[str]:
+    """Leave out the words that set what the recipe sets, unless the user did."""
+    left, words = [], iter(words)
+    for word in words:
+        key = word.partition("=")[0].removeprefix("--")
+        pair = [word, next(words, "")] if word.startswith("--") and "=" not in word else [word]
+        if key not in PARTS or key in keys:
+            left += pair
+    return left

@@ -67,26 +67,26 @@ class Named:
     @classmethod
     def of(cls, recipe: Recipe) -> "Named":
         """Sort the words of a recipe; all stores if there are none."""
-        found = cls([parts.resolve("datasets", recipe.dataset)] if recipe.dataset else [])
+        named = cls([parts.resolve("datasets", recipe.dataset)] if recipe.dataset else [])
         if recipe.stores is None:
-            found.stores = [] if recipe.dataset else list_stores(None, recipe.paths)
-            return found
-        below, others = recipe.paths.under_home("runs"), []
-        by_name = {path.name: path for path in below.glob("*/*") if path.name in recipe.stores}
+            named.stores = [] if recipe.dataset else list_stores(None, recipe.paths)
+            return named
+        runs, places = recipe.paths.under_home("runs"), []
+        run_by_name = {path.name: path for path in runs.glob("*/*") if path.name in recipe.stores}
         for word in recipe.stores:
             if parts.is_kind("datasets", word):
-                found.datasets.append(parts.resolve("datasets", word))
+                named.datasets.append(parts.resolve("datasets", word))
             elif commands := _commands_of(word):
-                found.recipes += [(command, word) for command in commands]
+                named.recipes += [(command, word) for command in commands]
             elif word.startswith(("hub:", "demo:")) or _is_prior(Path(word)):
-                found.priors.append(word)
+                named.priors.append(word)
             else:
-                others.append(str(by_name.get(word, word)))
-        places = expand_patterns(others)
-        found.runs = [path for path in places if run_files.is_run(path)]
-        stores = [str(path) for path in places if path not in found.runs]
-        found.stores = list_stores(stores, recipe.paths) if stores else []
-        return found
+                places.append(str(run_by_name.get(word, word)))
+        paths = expand_patterns(places)
+        named.runs = [path for path in paths if run_files.is_run(path)]
+        stores = [str(path) for path in paths if path not in named.runs]
+        named.stores = list_stores(stores, recipe.paths) if stores else []
+        return named
 
 
 def _commands_of(word: str) -> list[str]:
@@ -111,13 +111,14 @@ def _is_prior(path: Path) -> bool:
 
 def plan(recipe: Recipe) -> Plan:
     """List what would be checked."""
-    return Plan.of({"checked": lambda: ", ".join(_words(Named.of(recipe)))})
 
+    def name_all() -> str:
+        named = Named.of(recipe)
+        datasets = [f"data set {config.kind}" for config in named.datasets]
+        recipes = [f"{word} ({command})" for command, word in named.recipes]
+        return ", ".join([*datasets, *map(str, named.stores), *map(str, named.runs), *recipes, *named.priors])
 
-def _words(named: Named) -> list[str]:
-    recipes = [f"{word} ({command})" for command, word in named.recipes]
-    sets = [f"data set {config.kind}" for config in named.datasets]
-    return [*sets, *map(str, named.stores), *map(str, named.runs), *recipes, *named.priors]
+    return Plan.of({"checked": name_all})
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -130,77 +131,128 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         MissingData: if there is none.
     """
     named = Named.of(recipe)
+    exit_codes: set[int] = set()
+
+    # stores: of signals, then of targets
     signals = [path for path in named.stores if _holds_signals(path)]
-    others = [path for path in named.stores if path not in signals]
+    targets = [path for path in named.stores if path not in signals]
     if recipe.plots:
-        signals += [path for path in _stores_of(named.datasets, recipe) if path not in signals]
+        signals += [path for path in _signals_of(named.datasets, recipe) if path not in signals]
         if not signals:
             _refuse_plots(named)
-    found = {str(path): _check_signals(path) for path in signals}
-    rows = []
-    for path in others:
-        shown, found[str(path)] = _check(path, again)
-        rows.append(shown)
-    for name, figures in found.items():
-        if figures["problem"]:
-            console.warn(f"{name} failed its health check: {figures['problem']}")
-    drawn = [path for path in signals if recipe.plots and not found[str(path)]["problem"]]
-    pages = _draw(drawn, found, recipe.paths)
-    sets = [inventory.take(each, recipe.paths, recipe.subjects, again) for each in named.datasets]
-    checked = {str(path): run_files.check(path) for path in named.runs}
-    lacks = {f"{word} ({command})": _missing_for(command, word) for command, word in named.recipes}
-    lacks |= {word: _problem_of_prior(word) for word in named.priors}
-    for bad in (bad for each in sets for bad in each.errors):
-        console.warn(bad.message)
-        if bad.hint:
-            console.say(f"  try: {bad.hint}")
-    for problem in (problem for files in checked.values() for problem in files.problems):
+    figures = {str(path): _check_signals(path) for path in signals}
+    target_rows = []
+    for path in targets:
+        row, figures[str(path)] = _check_targets(path, again)
+        target_rows.append(row)
+    for name, problem in ((name, of_store["problem"]) for name, of_store in figures.items()):
+        if problem:
+            console.warn(f"{name} failed its health check: {problem}")
+            exit_codes.add(BrainhiveError.exit_code)
+    pages: dict[str, Path] = {}
+    for path in signals if recipe.plots else []:
+        if not figures[str(path)]["problem"]:
+            store = SignalStore.open(path)
+            page, reliability = write_signal_page(store, path.with_suffix(""), _alike(store, recipe.paths))
+            pages[f"page of {short_name(path)}"], figures[str(path)]["reliability"] = page, reliability
+
+    # data sets, runs, recipes and priors
+    datasets = [inventory.take(config, recipe.paths, recipe.subjects, again) for config in named.datasets]
+    runs = {str(path): run_files.check(path) for path in named.runs}
+    errors = {f"{word} ({command})": _missing_for(command, word) for command, word in named.recipes}
+    errors |= {word: _problem_of_prior(word) for word in named.priors}
+    for dataset in datasets:
+        exit_codes.add(dataset.exit_code)
+        for error in dataset.errors:
+            console.warn(error.message)
+            if error.hint:
+                console.say(f"  try: {error.hint}")
+    for problem in (problem for files in runs.values() for problem in files.problems):
         console.warn(problem)
-    for word, error in lacks.items():
-        if error:
-            console.warn(f"{word}: {error.in_one_line}")
-    codes = {each.exit_code for each in sets} | {error.exit_code for error in lacks.values() if error}
-    if any(figures["problem"] for figures in found.values()) or any(f.problems for f in checked.values()):
-        codes.add(BrainhiveError.exit_code)
+        exit_codes.add(BrainhiveError.exit_code)
+    for word, lacking in errors.items():
+        if lacking:
+            console.warn(f"{word}: {lacking.in_one_line}")
+            exit_codes.add(lacking.exit_code)
+
     notes = {
-        "stores": found,
-        "runs_checked": {k: asdict(v) for k, v in checked.items()},
-        "datasets": {each.name: each.as_dict() for each in sets},
-        "others": {word: error.in_one_line if error else "" for word, error in lacks.items()},
+        "stores": figures,
+        "runs_checked": {path: asdict(files) for path, files in runs.items()},
+        "datasets": {dataset.name: dataset.as_dict() for dataset in datasets},
+        "others": {word: error.in_one_line if error else "" for word, error in errors.items()},
     }
-    tables = [*(each.table() for each in sets), *([health_table(rows)] if rows else [])]
-    tables += _tables_of_signals({path: found[str(path)] for path in signals})
-    tables += [_table_of_runs(checked)] if checked else []
-    tables += [_table_of_others(lacks)] if lacks else []
+    tables = [
+        *(dataset.table() for dataset in datasets),
+        *([health_table(target_rows)] if target_rows else []),
+        *_tables_of_signals({path: figures[str(path)] for path in signals}),
+        *([_table_of_runs(runs)] if runs else []),
+    ]
+    if errors:
+        states = {
+            word: PASSED if error is None else "missing" if isinstance(error, MissingData) else FAILED
+            for word, error in errors.items()
+        }
+        tables.append(console.Table("Recipes and priors", ("what", "check"), tuple(states.items())))
+    below = "runs" if runs else "data" if datasets else "embeddings" if target_rows else "signals"
+    is_missing = MissingData.exit_code in exit_codes
     return Result(
-        recipe.paths.under_home(
-            "runs" if named.runs else "data" if sets else "embeddings" if rows else "signals"
-        ),
+        recipe.paths.under_home(below),  # type: ignore[arg-type]
         tuple(tables),
-        Measurements(notes={name: each for name, each in notes.items() if each or name == "stores"}),
+        Measurements(notes={name: note for name, note in notes.items() if note or name == "stores"}),
         files=pages,
-        exit_code=MissingData.exit_code if MissingData.exit_code in codes else max(codes, default=0),
+        exit_code=MissingData.exit_code if is_missing else max(exit_codes, default=0),
     )
 
 
-def _stores_of(configs: Iterable[Any], recipe: Recipe) -> list[Path]:
+def _holds_signals(path: Path) -> bool:
+    """Whether a file is a signal store; not if it cannot be read."""
+    try:
+        return is_signal_store(path)
+    except BrainhiveError:
+        return False
+
+
+def _signals_of(configs: Iterable[Any], recipe: Recipe) -> list[Path]:
     """List the signal stores of data sets, of the subjects that are checked."""
     stores: list[Path] = []
     for config in configs:
         with suppress(MissingData):  # which its inventory says
-            below = recipe.paths.under_home("signals") / config.build(recipe.paths).recorded_as
+            folder = recipe.paths.under_home("signals") / config.build(recipe.paths).recorded_as
             names = [f"sub-{subject:02d}.h5" for subject in recipe.subjects or ()] or ["sub-*.h5"]
-            stores += [path for name in names for path in sorted(below.glob(f"*/{name}"))]
+            stores += [path for name in names for path in sorted(folder.glob(f"*/{name}"))]
     return stores
 
 
 def _refuse_plots(named: Named) -> None:
     if named.datasets:
-        sets = ", ".join(config.kind for config in named.datasets)
-        raise MissingData(f"plots are of signal stores, and {sets} has none", "brainhive prepare makes them")
+        kinds = ", ".join(config.kind for config in named.datasets)
+        raise MissingData(f"plots are of signal stores, and {kinds} has none", "brainhive prepare makes them")
     raise RecipeError(
         "plots are of signal stores, and none is named", "name a data set, or stores below signals/"
     )
+
+
+def _check_signals(path: Path) -> dict[str, Any]:
+    """Verify all rows of a signal store; describe it, or give its problem."""
+    try:
+        store = SignalStore.open(path)
+        store.verify()
+    except BrainhiveError as error:
+        return {"problem": error.in_one_line}
+    return {"problem": "", **describe_store(store)}
+
+
+def _check_targets(path: Path, again: bool) -> tuple[tuple[object, ...], dict[str, Any]]:
+    """Give one store's row and figures; one that does not open has failed too."""
+    try:
+        store = TargetStore.open(path)
+        store.verify()
+        health = store.measured() if again else store.health
+        problem = problem_of(store, health)
+    except BrainhiveError as error:
+        unknown = ["–"] * (len(COLUMNS) - 2)
+        return (path.name, *unknown, FAILED), {"problem": error.in_one_line}
+    return health_row(store.path, health, bool(problem)), {**asdict(health), "problem": problem}
 
 
 def _missing_for(command: str, word: str) -> BrainhiveError | None:
@@ -226,16 +278,7 @@ def _problem_of_prior(reference: str) -> BrainhiveError | None:
     return None
 
 
-def _table_of_others(others: Mapping[str, BrainhiveError | None]) -> console.Table:
-    rows = [
-        (word, PASSED if error is None else "missing" if isinstance(error, MissingData) else FAILED)
-        for word, error in others.items()
-    ]
-    return console.Table("Recipes and priors", ("what", "check"), tuple(rows))
-
-
-def _table_of_runs(checked: Mapping[str, RunFiles]) -> console.Table:
-    columns = ("run", *KINDS, "digests", "check")
+def _table_of_runs(runs: Mapping[str, RunFiles]) -> console.Table:
     rows = [
         (
             Path(path).name,
@@ -243,41 +286,23 @@ def _table_of_runs(checked: Mapping[str, RunFiles]) -> console.Table:
             "yes" if files.has_digests else "none",
             FAILED if files.problems else PASSED,
         )
-        for path, files in checked.items()
+        for path, files in runs.items()
     ]
-    return console.Table("Files of runs", columns, tuple(rows))
+    return console.Table("Files of runs", ("run", *KINDS, "digests", "check"), tuple(rows))
 
 
-def _holds_signals(path: Path) -> bool:
-    """Whether a file is a signal store; not if it cannot be read."""
-    try:
-        return is_signal_store(path)
-    except BrainhiveError:
-        return False
-
-
-def _check_signals(path: Path) -> dict[str, Any]:
-    """Verify all rows of a signal store; describe it, or give its problem."""
-    try:
-        store = SignalStore.open(path)
-        store.verify()
-    except BrainhiveError as error:
-        return {"problem": error.in_one_line}
-    return {"problem": "", **describe_store(store)}
-
-
-def _tables_of_signals(found: Mapping[Path, Mapping[str, Any]]) -> list[console.Table]:
+def _tables_of_signals(figures: Mapping[Path, Mapping[str, Any]]) -> list[console.Table]:
     """Show the trials of each store, and how it was recorded."""
     counted: list[tuple[object, ...]] = []
     recorded: list[tuple[object, ...]] = []
-    datasets = sorted({path.parts[-3] for path in found if len(path.parts) > 3})
-    for path, figures in found.items():
+    datasets = sorted({path.parts[-3] for path in figures if len(path.parts) > 3})
+    for path, of_store in figures.items():
         name = short_name(path).split("/", 1)[-1] if len(datasets) == 1 else short_name(path)
-        if figures["problem"]:
+        if of_store["problem"]:
             counted.append((name, *"–" * len(COUNTED), FAILED))
             continue
-        counted += [(name, *row, PASSED) for row in count_rows(figures)]
-        recorded.append((name, *recorded_row(figures)))
+        counted += [(name, *row, PASSED) for row in count_rows(of_store)]
+        recorded.append((name, *recorded_row(of_store)))
     title = f"Signal stores of {', '.join(datasets)}"
     tables = [
         console.Table(title, ("store", *COUNTED, "check"), tuple(counted)),
@@ -286,44 +311,20 @@ def _tables_of_signals(found: Mapping[Path, Mapping[str, Any]]) -> list[console.
     return [table for table in tables if table.rows]
 
 
-def _draw(paths: Iterable[Path], found: Mapping[str, dict[str, Any]], home: Paths) -> dict[str, Path]:
-    """Draw a page of each store, and add its figures to what was found."""
-    pages = {}
-    for path in paths:
-        store = SignalStore.open(path)
-        page, figures = write_signal_page(store, path.with_suffix(""), _alike(store, home))
-        pages[f"page of {short_name(path)}"], found[str(path)]["reliability"] = page, figures
-    return pages
-
-
-def _alike(store: SignalStore, home: Paths) -> dict[str, Alike]:
+def _alike(store: SignalStore, paths: Paths) -> dict[str, Alike]:
     """Ask the data set below whose name a store lies which stimuli are alike; {} if it is none of ours."""
     name = store.path.parts[-3] if len(store.path.parts) > 2 else ""
     if not parts.is_kind("datasets", name):
         return {}
     try:
-        dataset = parts.resolve("datasets", name).build(home)
+        dataset = parts.resolve("datasets", name).build(paths)
     except BrainhiveError:  # it needs keys that the store does not tell, as the folder of its pictures
         return {}
-    is_film, alike = dataset.alike_by == "neighbours", {}
+    medium, alike = "clip" if dataset.alike_by == "neighbours" else "picture", {}
     for split in store.splits:
-        try:
-            shown = dataset.images(split)
-            concept_of = dict(zip(shown.image_ids, shown.concepts, strict=True))
-        except BrainhiveError:  # the pictures may be elsewhere
-            concept_of = {}
-        alike[split] = Alike(dataset.alike_by, concept_of, "clip" if is_film else "picture")
+        concept_of = {}
+        with suppress(BrainhiveError):  # the pictures may be elsewhere
+            stimuli = dataset.images(split)
+            concept_of = dict(zip(stimuli.image_ids, stimuli.concepts, strict=True))
+        alike[split] = Alike(dataset.alike_by, concept_of, medium)
     return alike
-
-
-def _check(path: Path, again: bool) -> tuple[tuple[object, ...], dict[str, Any]]:
-    """Give one store's row and figures; one that does not open has failed too."""
-    unknown = ["–"] * (len(COLUMNS) - 2)
-    try:
-        found = TargetStore.open(path)
-        found.verify()
-        health = found.measured() if again else found.health
-        problem = problem_of(found, health)
-    except BrainhiveError as error:
-        return (path.name, *unknown, FAILED), {"problem": error.in_one_line}
-    return health_row(found.path, health, bool(problem)), {**asdict(health), "problem": problem}

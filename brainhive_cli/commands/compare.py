@@ -28,7 +28,7 @@ def _with_two(recipe: Recipe) -> Recipe:
     if len(recipe.runs or ()) < 2:
         raise RecipeError("compare needs two runs or more", "brainhive compare RUN RUN")
     runs = report.opened(recipe)
-    if len({each.command for each in runs}) == len(runs):
-        kinds = ", ".join(f"{each.label} of {each.command}" for each in runs)
+    if len({shown_run.command for shown_run in runs}) == len(runs):
+        kinds = ", ".join(f"{shown_run.label} of {shown_run.command}" for shown_run in runs)
         raise RecipeError(f"no two of these runs measured the same: {kinds}", "name two of one command")
     return recipe

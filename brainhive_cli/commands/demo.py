@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from brainhive_cli.commands import workflow
-from brainhive_cli.commands.workflow import Command, Done
+from brainhive_cli.commands.workflow import Command, FinishedStep
 from brainhive_cli.core import console, home
 from brainhive_cli.core.caveats import SIMULATED, extend_title
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Names, Run
+from brainhive_cli.core.recipe import Names
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -75,72 +75,65 @@ class Recipe(BaseRecipe):
     quick: bool = Field(False, description="few epochs and pictures: does it run?")
     overrides: dict[Command, Names] = Field({}, description="extra key.path=value of a step, by its command")
 
-    @property
-    def shown(self) -> System:
-        """What is run and shown."""
-        return SYSTEMS[self.system]
 
-    @property
-    def steps(self) -> workflow.Recipe:
-        """The steps."""
-        found = workflow.Recipe.resolve("workflow", self.shown.recipe, {}, [])
-        return found.model_copy(update={"run": self.how, "paths": self.paths})
-
-    @property
-    def how(self) -> Run:
-        """How steps are run; so few pictures are decoded before a worker has started."""
-        is_open = self.quick and self.run.workers is None
-        return self.run.model_copy(update={"workers": 0}) if is_open else self.run
+def _steps(recipe: Recipe) -> workflow.Recipe:
+    """Read the steps of the system that is shown."""
+    run = recipe.run
+    if recipe.quick and run.workers is None:  # so few pictures are decoded before a worker has started
+        run = run.model_copy(update={"workers": 0})
+    steps = workflow.Recipe.resolve("workflow", SYSTEMS[recipe.system].recipe, {}, [])
+    return steps.model_copy(update={"run": run, "paths": recipe.paths})
 
 
 def plan(recipe: Recipe) -> Plan:
     """Say which commands the demo runs."""
-    steps = recipe.steps
+    steps = _steps(recipe)
     return Plan({name: steps.line(name, []) for name in steps.steps})
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Run the steps through their own commands, then write the page."""
-    shown, steps = recipe.shown, recipe.steps
-    folder = RunFolder.open("demo", shown.recipe, recipe, launch, again)
-    for generator in shown.generators:
+    system, steps = SYSTEMS[recipe.system], _steps(recipe)
+    folder = RunFolder.open("demo", system.recipe, recipe, launch, again)
+    for generator in system.generators:
         generator.assemble(home.root() / generator.place)
-
-    def more(name: str) -> list[str]:
-        quick = steps.steps[name].quick if recipe.quick else []
-        return [*quick, *recipe.overrides.get(steps.command_of(name), [])]
-
-    done = dict(workflow.run_steps(steps, launch, again, more))
-    tables = [workflow.summary(done, f"Demo, on simulated {shown.signals}")]
-    found = workflow.measured(done)
-    notes: dict[str, Any] = {"caveats": [SIMULATED], "commands": found.notes["commands"]}
+    overrides = {
+        name: [*(step.quick if recipe.quick else []), *recipe.overrides.get(steps.command_of(name), [])]
+        for name, step in steps.steps.items()
+    }
+    finished = workflow.run_steps(steps, launch, again, overrides)
+    tables = [workflow.summarise_steps(finished, f"Demo, on simulated {system.signals}")]
+    measurements = workflow.measure_steps(finished)
+    notes: dict[str, Any] = {"caveats": [SIMULATED], "commands": measurements.notes["commands"]}
     if recipe.system == "havir":
-        measured = (
-            {head: done[name.format(head=head)].result.metrics for head in HEADS}
+        whole, shuffled = (
+            {head: finished[name.format(head=head)].result.metrics for head in HEADS}
             for name in ("{head}", SHUFFLED)
         )
-        notes["control_effects"] = control_effects(*measured)
+        notes["control_effects"] = control_effects(whole, shuffled)
         tables.append(effects_table(notes["control_effects"], EFFECTS))
-    found = Measurements(found.scopes, notes=notes)
+    measurements = Measurements(measurements.scopes, notes=notes)
     if launch.is_main:
-        folder.replace("index.html", _page(shown, steps, tables, done).write)
-        folder.finish(found)
+        folder.replace("index.html", _page(system, steps, tables, finished).write)
+        folder.finish(measurements)
     launch.barrier()
-    commands = [step.line for step in done.values()]
-    console.say("\nEach step by hand:\n" + "\n".join(f"  {command}" for command in commands) + "\n")
-    files = {name: path for step in done.values() for name, path in step.result.files.items()}
+    lines = "\n".join(f"  {line}" for line in notes["commands"])
+    console.say(f"\nEach step by hand:\n{lines}\n")
+    files = {name: path for step in finished.values() for name, path in step.result.files.items()}
     files["page"] = folder.path / "index.html"
-    return Result(folder.path, tuple(tables), found, files)
+    return Result(folder.path, tuple(tables), measurements, files)
 
 
-def _page(shown: System, steps: workflow.Recipe, tables: list[Table], done: Mapping[str, Done]) -> Page:
+def _page(
+    system: System, steps: workflow.Recipe, tables: list[Table], finished: Mapping[str, FinishedStep]
+) -> Page:
     """Show the summary, then the run of each step, pictures first; of controls the summary is enough."""
     groups = []
-    for name in sorted(done, key=lambda each: PAGE.index(steps.command_of(each))):
-        run = ShownRun(name, RunFolder(done[name].result.folder))
+    for name in sorted(finished, key=lambda step: PAGE.index(steps.command_of(step))):
+        run = ShownRun(name, RunFolder(finished[name].result.folder))
         if (run.folder.path / FINISHED).is_file() and not run.found.notes.get("control"):
             groups.append(RunGroup([run], title=steps.steps[name].heading))
     summary = Section("Summary", [Group("", tables)])
-    commands = [step.line for step in done.values()]
-    made = page_of(groups, extend_title("Brainhive demo", [SIMULATED]), commands, [summary])
-    return replace(made, lead=[NOTE.format(provenance=shown.provenance), *made.lead])
+    lines = [step.line for step in finished.values()]
+    page = page_of(groups, extend_title("Brainhive demo", [SIMULATED]), lines, [summary])
+    return replace(page, lead=[NOTE.format(provenance=system.provenance), *page.lead])

@@ -34,14 +34,17 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """
     home = recipe.paths.under_home("data").parent
     broken = environment.broken_libraries()
-    for each in broken:
-        console.warn(each.in_one_line)
-    found = {**environment.versions(), "broken": "; ".join(each.message for each in broken) or "nothing"}
-    found |= {**_device(launch), **_folders(recipe.paths, home), **_weights()}
-    table = console.Table("This machine", ("item", "found"), tuple(found.items()))
+    for library in broken:
+        console.warn(library.in_one_line)
+    facts = {
+        **environment.versions(),
+        "broken": "; ".join(library.message for library in broken) or "nothing",
+    }
+    facts |= {**_device(launch), **_folders(recipe.paths, home), **_weights()}
+    table = console.Table("This machine", ("item", "found"), tuple(facts.items()))
     hint = broken[0].hint if broken else "brainhive demo"
     return Result(
-        home, (table,), Measurements(notes=found), hint=hint, exit_code=MissingExtra.exit_code * bool(broken)
+        home, (table,), Measurements(notes=facts), hint=hint, exit_code=MissingExtra.exit_code * bool(broken)
     )
 
 
@@ -63,20 +66,20 @@ def _folders(paths: Paths, home: Path) -> dict[str, Any]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     existing = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
-    found: dict[str, Any] = {"home": home.resolve(), "home can be written": os.access(existing, os.W_OK)}
-    found["free at home"] = f"{shutil.disk_usage(existing).free // MIB} MiB"
+    facts: dict[str, Any] = {"home": home.resolve(), "home can be written": os.access(existing, os.W_OK)}
+    facts["free at home"] = f"{shutil.disk_usage(existing).free // MIB} MiB"
     for name in ("data", "embeddings", "signals", "runs"):
         path = paths.under_home(name)  # type: ignore[arg-type]
         held = sorted(child.name for child in path.iterdir()) if path.is_dir() else []
-        found[name] = ", ".join(held[:6]) or "nothing yet"
-    found["hub cache"] = HF_HUB_CACHE
-    return found
+        facts[name] = ", ".join(held[:6]) or "nothing yet"
+    facts["hub cache"] = HF_HUB_CACHE
+    return facts
 
 
 def _weights() -> dict[str, Any]:
     size = sum(file.stat().st_size for file in hub.DEMO_WEIGHTS.rglob("*") if file.is_file())
-    found = {library: environment.version(library) for library in OPTIONAL}
-    found = {
-        library: f"absent (pip install {library})" if v == "absent" else v for library, v in found.items()
+    libraries = {library: environment.version(library) for library in OPTIONAL}
+    libraries = {
+        library: f"absent (pip install {library})" if v == "absent" else v for library, v in libraries.items()
     }
-    return {"demo weights": f"{size / MIB:.1f} MiB", **found}
+    return {"demo weights": f"{size / MIB:.1f} MiB", **libraries}

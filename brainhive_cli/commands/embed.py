@@ -1,9 +1,8 @@
 """embed: every picture of a data set through frozen encoders, into one store a split and encoder."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,10 +15,9 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.foreign_code import NotRun
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.needs import Need, require
-from brainhive_cli.core.pace import Work
 from brainhive_cli.core.recipe import Names, Savings
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Plan, Result, Work
 from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.datasets import Dataset, StimulusSet, files_of, images_for_plan
 from brainhive_cli.data.media.decoding import decoders
@@ -53,78 +51,69 @@ class Recipe(BaseRecipe):
     skip_bad: bool = Field(False, description="accept pictures that cannot be decoded as gaps")
 
 
-@dataclass(frozen=True)
-class Job:
-    """What an embed recipe comes to: the stores, and the networks that fill them."""
+Stores = dict[str, list[StoreJob]]
+"""The stores of each split, one an encoder."""
 
-    recipe: Recipe
-    list_images: Callable[[Dataset, str], StimulusSet] = lambda dataset, split: dataset.images(split)
 
-    @cached_property
-    def dataset(self) -> Dataset:
-        """Whose pictures."""
-        dataset: Dataset = self.recipe.dataset.build(self.recipe.paths)
-        return dataset
-
-    @cached_property
-    def by_split(self) -> dict[str, list[StoreJob]]:
-        """The stores of each split."""
-        recipe, name = self.recipe, self.dataset.name
-        root, stores = recipe.paths.under_home("embeddings"), {}
-        for split in recipe.splits or self.dataset.splits:
-            images = self.list_images(self.dataset, split)
-            how = (recipe.precision, recipe.dtype, recipe.skip_bad)
-            stores[split] = [
-                StoreJob(config, images, path_of(root, name, split, config.name), *how)
-                for config in recipe.encoders
-            ]
-        return stores
-
-    @property
-    def stores(self) -> list[StoreJob]:
-        """All stores."""
-        return [store for stores in self.by_split.values() for store in stores]
+def _resolve(recipe: Recipe, dataset: Dataset, list_images: Callable[[Dataset, str], StimulusSet]) -> Stores:
+    """Resolve which stores there will be: each with its encoder, stimuli, place and dtype."""
+    root, stores = recipe.paths.under_home("embeddings"), {}
+    for split in recipe.splits or dataset.splits:
+        images = list_images(dataset, split)
+        stores[split] = [
+            StoreJob(
+                config,
+                images,
+                path_of(root, dataset.name, split, config.name),
+                recipe.precision,
+                recipe.dtype,
+                recipe.skip_bad,
+            )
+            for config in recipe.encoders
+        ]
+    return stores
 
 
 def plan(recipe: Recipe) -> Plan:
     """Say which stores there would be and how large, what would be fetched for them, and what is missing."""
-    job, root = Job(recipe, images_for_plan), recipe.paths.under_home("embeddings").parent
+    dataset: Dataset = recipe.dataset.build(recipe.paths)
+    root = recipe.paths.under_home("embeddings").parent
     items: dict[str, Any] = {}
     errors: list[BrainhiveError] = []
-    stores: list[StoreJob] = []
-    needs: list[Need] = []
+    by_split: Stores = {}
     reads = dict.fromkeys(["pixels", *(config.encodes for config in recipe.encoders)])
-    for split in recipe.splits or job.dataset.splits:
-        needs += [need for what in reads for need in files_of(job.dataset, split, what)]
+    splits = recipe.splits or dataset.splits
+    needs = [need for split in splits for what in reads for need in files_of(dataset, split, what)]
     try:
-        for split, own in job.by_split.items():
-            items[f"{job.dataset.name}/{split}"] = f"{len(own[0].images)} {own[0].images.medium}s"
-        stores = job.stores
+        by_split = _resolve(recipe, dataset, images_for_plan)
     except BrainhiveError as error:
         errors.append(error)
+    for split, stores in by_split.items():
+        items[f"{dataset.name}/{split}"] = f"{len(stores[0].images)} {stores[0].images.medium}s"
+    all_stores = [store for stores in by_split.values() for store in stores]
     for group in grouped(recipe.encoders, "fp32", CPU):
         names, known = ", ".join(group.names), None
-        own = [store for store in stores if store.config in group.configs]
+        stores = [store for store in all_stores if store.config in group.configs]
         try:
-            items[names], known, weights = _weights(group, own)
+            items[names], known, weights = _weights(group, stores)
             needs += weights
         except NotRun as error:
             items[names] = error.message
         except BrainhiveError as error:
             errors.append(type(error)(f"{names}: {error.message}", error.hint))
-        planned = Plan.of({str(store.path.relative_to(root)): partial(store.plan, known) for store in own})
+        planned = Plan.of({str(store.path.relative_to(root)): partial(store.plan, known) for store in stores})
         items, errors = {**items, **planned.items}, [*errors, *planned.errors]
-    listed = Plan.of(
-        {}, needs=lambda: needs, makes=[key for store in stores for key in store.keys], raised=errors
-    )
+    makes = [key for store in all_stores for key in store.keys]
+    listed = Plan.of({}, needs=lambda: needs, makes=makes, raised=errors)
     if listed.missing:
         return replace(listed, items=items)
-    todo = [due for own in job.by_split.values() if (due := [each for each in own if each.reason(None)])]
+    todo = [[store for store in stores if store.reason(None)] for stores in by_split.values()]
     return replace(listed, items=items, work=_work(todo, recipe))
 
 
 def _work(todo: Sequence[Sequence[StoreJob]], recipe: Recipe) -> Work | None:
-    """Count the pictures that are to be embedded, by the networks that see them."""
+    """Count the pictures that are to be embedded, split by split, by the networks that see them."""
+    todo = [stores for stores in todo if stores]
     names = dict.fromkeys(store.config.name for stores in todo for store in stores)
     kind = f"{' + '.join(names)} of {recipe.dataset.kind} in {recipe.precision}"
     return Work(kind, sum(len(stores[0].images) for stores in todo), "pictures") if todo else None
@@ -150,12 +139,31 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Raises:
         BrainhiveError: at the end, if pictures could not be decoded and `skip_bad` is not set.
     """
-    job = Job(recipe)
-    groups = _due(job, launch, again)
-    todo = [due for own in job.by_split.values() if (due := [store for store in own if store.path in groups])]
+    dataset: Dataset = recipe.dataset.build(recipe.paths)
+    by_split = _resolve(recipe, dataset, lambda dataset, split: dataset.images(split))
+    all_stores = [store for stores in by_split.values() for store in stores]
+
+    # the stores to be filled, each with its network; encoders whose weights are on this machine are built in
+    # any case, and compared with their stores
+    groups: dict[Path, EncoderGroup] = {}
+    for group in grouped(recipe.encoders, recipe.precision, launch):
+        stores = [store for store in all_stores if store.config in group.configs]
+        if not (again or group.configs[0].is_here or any(store.reason(None) for store in stores)):
+            continue
+        for store in stores:
+            reason = "" if again else store.reason(group)
+            if reason and store.path.is_file():
+                console.say(f"{store.path} {reason}: it is embedded again")
+            if again or reason:
+                groups[store.path] = group
+    for store in all_stores:
+        if store.path not in groups and store.imported:
+            console.say(f"{store.path} {store.imported}")
+
+    due = [[store for store in stores if store.path in groups] for stores in by_split.values()]
+    todo = [stores for stores in due if stores]
     bad: list[str] = []
-    start = time.monotonic()
-    with console.progress(job.dataset.name, sum(len(stores[0].images) for stores in todo)) as bar:
+    with console.progress(dataset.name, sum(len(stores[0].images) for stores in todo)) as bar:
         for stores in todo:
             bad += _fill(stores, groups, recipe, launch, again, bar)
     if bad and not recipe.skip_bad:
@@ -166,29 +174,22 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     work = _work(todo, recipe)
     if work is None:
         console.say("found all stores done; --again embeds again")
-    return replace(_result(job), work=(work, time.monotonic() - start) if work else None)
 
-
-def _due(job: Job, launch: Launch, again: bool) -> dict[Path, EncoderGroup]:
-    """Find the stores to be filled, each with its network, and say which are replaced.
-
-    Encoders whose weights are on this machine are built in any case, and compared with their stores.
-    """
-    due: dict[Path, EncoderGroup] = {}
-    for group in grouped(job.recipe.encoders, job.recipe.precision, launch):
-        own = [store for store in job.stores if store.config in group.configs]
-        if not (again or group.configs[0].is_here or any(store.reason(None) for store in own)):
-            continue
-        for store in own:
-            reason = "" if again else store.reason(group)
-            if reason and store.path.is_file():
-                console.say(f"{store.path} {reason}: it is embedded again")
-            if again or reason:
-                due[store.path] = group
-    for store in job.stores:
-        if store.path not in due and store.imported:
-            console.say(f"{store.path} {store.imported}")
-    return due
+    rows = []
+    for filled in (TargetStore.open(store.path) for store in all_stores):
+        shape = "×".join(map(str, filled.embedding.shape[1:]))
+        cosine = round(filled.health.median_pair_cosine, 3)
+        rows.append(
+            (filled.attributes["encoder"], filled.attributes["split"], len(filled.done), shape, cosine)
+        )
+        warn_of_problems(filled)
+    columns = ("encoder", "split", "pictures", "D", "pair cosine")
+    return Result(
+        recipe.paths.under_home("embeddings") / dataset.name,
+        (console.Table(f"Embeddings of {dataset.name}", columns, tuple(rows)),),
+        hint=next_command(recipe.dataset, recipe.encoders, recipe.paths),
+        work=work,
+    )
 
 
 def _fill(
@@ -210,8 +211,8 @@ def _fill(
         bar.expect(len(rows) - len(images))
         share = rows[np.asarray(launch.shard(range(len(rows))), int)]
         used = list(dict.fromkeys(groups[store.path] for store in stores))
-        found = stream(share, images, used, writers, pending, recipe.batch_size, workers, launch, bar)
-        bad = [name for each in launch.gather(found) for name in each]
+        undecodable = stream(share, images, used, writers, pending, recipe.batch_size, workers, launch, bar)
+        bad = [name for of_process in launch.gather(undecodable) for name in of_process]
         if len(bad) == len(images):
             raise BrainhiveError(
                 f"none of the {len(bad)} pictures of {images.dataset} can be decoded; {bad[0]}",
@@ -222,16 +223,26 @@ def _fill(
     return bad
 
 
-def _result(job: Job) -> Result:
-    rows = []
-    for found in (TargetStore.open(store.path) for store in job.stores):
-        shape = "×".join(map(str, found.embedding.shape[1:]))
-        cosine = round(found.health.median_pair_cosine, 3)
-        rows.append((found.attributes["encoder"], found.attributes["split"], len(found.done), shape, cosine))
-        warn_of_problems(found)
-    columns = ("encoder", "split", "pictures", "D", "pair cosine")
+def list_encoders() -> Result:
+    """List encoders by name, then the families that take any source; no network is used (`embed --list`)."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    rows: list[tuple[Any, ...]] = []
+    for kind in parts.kinds("encoders"):
+        config: Any = parts.load("encoders", kind).Config
+        plain = config()
+        size = config.dim or "×".join(map(str, config.shape or ()))
+        known = {plain.name: (size, config.image_px, getattr(plain, "source", ""))}
+        known |= {name: (row["dim"], row["image_px"], row["source"]) for name, row in config.variants.items()}
+        for name, (dim, side_px, weights) in known.items():
+            is_here = (config(source=weights) if weights else plain).is_here
+            state = "yes" if is_here else "no" if weights or dim else "–"
+            source = weights or f"{{kind: {name}, source: …}}"
+            rows.append((name, dim or "–", side_px or "–", source, config.licence or "–", state))
+    rows.sort(key=lambda row: row[1] == "–")
+    columns = ("encoder", "D", "px", "weights", "licence", "here")
     return Result(
-        job.recipe.paths.under_home("embeddings") / job.dataset.name,
-        (console.Table(f"Embeddings of {job.dataset.name}", columns, tuple(rows)),),
-        hint=next_command(job.recipe.dataset, job.recipe.encoders, job.recipe.paths),
+        Path(HF_HUB_CACHE),
+        (console.Table("Encoders", columns, tuple(rows)),),
+        hint="brainhive embed --encoders NAME,NAME:OUTPUT (class, mean, patches, block-I.class …)",
     )

@@ -1,18 +1,15 @@
 """eval-retrieval: which picture of the gallery was seen, for every cell of an align run."""
 
 import shlex
-import time
 from dataclasses import replace
-from typing import Any
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, console, home
-from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, scope
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.set_up import SET_UP, merge
+from brainhive_cli.core.sweep import collect_variants, reading_sweep
 from brainhive_cli.data.command_lines import command, write_prior
 from brainhive_cli.evaluation.retrieval.cell_scores import measure_cell
 from brainhive_cli.evaluation.retrieval.figures import artifacts_of
@@ -54,12 +51,11 @@ def _run(job: Job, launch: Launch, again: bool = False) -> Result:
     job.check_figures()
     others = [_run(other, launch).metrics for other in job.against]
     folder = RunFolder.open("eval-retrieval", job.label, job.pinned, launch, again)
-    work, start = job.work if folder.is_untouched else None, time.monotonic()
+    work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         _evaluate(job, others, folder, launch)
         launch.barrier()
-    done = (work, time.monotonic() - start) if work else None
-    result = replace(_result(job, folder), work=done)
+    result = replace(_result(job, folder), work=work)
     if launch.is_main:
         found = result.metrics
         both = {name: found.scopes[name] for name in (ALL, scope(ALL, BACKWARD)) if name in found.scopes}
@@ -96,23 +92,12 @@ def _run_sweep(job: Job, launch: Launch, again: bool) -> Result:
     results = {variant.runs[0].variant: _run(variant, launch, again) for variant in job.variants}
     folder = RunFolder.open("eval-retrieval", job.label, job.pinned, launch, again)
     if launch.is_main and not folder.is_finished:
-        each = {variant: result.metrics for variant, result in results.items()}
-        compared, reasons = compare_pairs(each)
-        caveats = merge_caveats(*(found.caveats for found in each.values()))
-        notes: dict[str, Any] = {"run": job.runs[0].name, "caveats": caveats}
-        notes["variants"] = {variant: {"run": result.folder.name} for variant, result in results.items()}
-        notes |= {"comparisons": compared, "not_compared": reasons}
-        notes[SET_UP] = merge([found.notes[SET_UP] for found in each.values()])
-        scopes = {
-            scope(variant, name): metrics
-            for variant, found in each.items()
-            for name, metrics in found.scopes.items()
-        }
-        folder.finish(Measurements(scopes, notes=notes))
+        compared, reasons = compare_pairs({label: result.metrics for label, result in results.items()})
+        collected = collect_variants(results)
+        notes = {"run": job.runs[0].name, "comparisons": compared, "not_compared": reasons}
+        folder.finish(replace(collected, notes={**collected.notes, **notes}))
     launch.barrier()
-    with folder.reading() as found:
-        for reason in found.notes["not_compared"]:
-            console.warn(f"not compared: {reason}")
+    with reading_sweep(folder) as found:
         every, shown = (
             sweep_tables({variant: tables or () for variant, tables in each.items()}, found)
             for each in (

@@ -1,7 +1,6 @@
 """explain: where, when, in which band and at which level the signal carries what was seen."""
 
 import shlex
-import time
 from typing import Any
 
 from brainhive_cli.commands import train_align
@@ -44,7 +43,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     job.check_figures()
     job.check_levels()
     folder = RunFolder.open("explain", job.align.label, job.pinned, launch, again)
-    work, start = job.work if folder.is_untouched else None, time.monotonic()
+    work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         _explain(job, folder, launch)
         launch.barrier()
@@ -55,8 +54,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         tables = tuple(each for each in artifacts.read(folder) if isinstance(each, Table))
         files = {"figures": folder.path / FIGURES} if recipe.figures else {}
         hint = shlex.join(["brainhive", "report", str(folder.path)])
-        done = (work, time.monotonic() - start) if work else None
-        return Result(folder.path, tables, found, files, hint, work=done)
+        return Result(folder.path, tables, found, files, hint, work=work)
 
 
 def _explain(job: Job, folder: RunFolder, launch: Launch) -> None:

@@ -44,13 +44,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Write one file a store, of the stimuli that have a target."""
     write, rows, opened = {"parquet": _write_parquet, "npy": _write_npy}[recipe.format], [], []
     for path in list_stores(recipe.stores, recipe.paths):
-        found = TargetStore.open(path)
-        opened.append(found)
-        warn_of_problems(found)
-        done = np.flatnonzero(found.done)
+        store = TargetStore.open(path)
+        opened.append(store)
+        warn_of_problems(store)
+        done = np.flatnonzero(store.done)
         if launch.is_main:
-            written = write(found, done, Path(recipe.to))
-            rows.append((short_name(found.path), len(done), str(written)))
+            written = write(store, done, Path(recipe.to))
+            rows.append((short_name(store.path), len(done), str(written)))
     launch.barrier()
     table = console.Table("Exported embeddings", ("store", "vectors", "file"), tuple(rows))
     hint = _import_command(opened, recipe.to) if recipe.format == "parquet" else ""
@@ -59,35 +59,35 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 def _import_command(opened: Sequence[TargetStore], folder: str) -> str:
     """Write the line that reads parquet files back; empty where each data set needs a line of its own."""
-    dataset, *others = dict.fromkeys(found.attributes["dataset"] for found in opened)
-    encoders = ",".join(dict.fromkeys(found.attributes["encoder"] for found in opened))
+    dataset, *further = dict.fromkeys(store.attributes["dataset"] for store in opened)
+    encoders = ",".join(dict.fromkeys(store.attributes["encoder"] for store in opened))
     arguments = ["--dataset", dataset, "--encoders", encoders]
-    return "" if others else shlex.join(["brainhive", "import-embeddings", folder, *arguments])
+    return "" if further else shlex.join(["brainhive", "import-embeddings", folder, *arguments])
 
 
-def _write_parquet(found: TargetStore, rows: NDArray[np.int64], to: Path) -> Path:
+def _write_parquet(store: TargetStore, rows: NDArray[np.int64], to: Path) -> Path:
     """Write `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`, by upstream's name of the encoder."""
-    dataset, split, name = (found.attributes[key] for key in ("dataset", "split", "encoder"))
-    known = encoder_of(found)
+    dataset, split, name = (store.attributes[key] for key in ("dataset", "split", "encoder"))
+    known = encoder_of(store)
     if name == known.model_construct().name:  # with knobs of its own it is not upstream's
         name = known.upstream or name
     called = f"{dataset}_{split}_{name}{PARQUET_PART}00000-of-00000.parquet"
-    file = below(to, called, source=f"{found.path} names a file")
-    write_parquet(found, file, rows)
+    file = below(to, called, source=f"{store.path} names a file")
+    write_parquet(store, file, rows)
     return file
 
 
-def _write_npy(found: TargetStore, rows: NDArray[np.int64], to: Path) -> Path:
+def _write_npy(store: TargetStore, rows: NDArray[np.int64], to: Path) -> Path:
     """Write `{data set}/{split}/{encoder}/features.npy` [N, *shape], and a list of image ids."""
-    names = (found.attributes[key] for key in ("dataset", "split", "encoder"))
-    folder = below(to, *names, source=f"{found.path}: its data set, split or encoder")
+    names = (store.attributes[key] for key in ("dataset", "split", "encoder"))
+    folder = below(to, *names, source=f"{store.path}: its data set, split or encoder")
     file, listed = folder / "features.npy", folder / NAMES
-    shape = (len(rows), *found.embedding.shape[1:])
-    header = {"descr": found.embedding.dtype.str, "fortran_order": False, "shape": shape}
+    shape = (len(rows), *store.embedding.shape[1:])
+    header = {"descr": store.embedding.dtype.str, "fortran_order": False, "shape": shape}
     with atomic_write(file) as part, atomic_write(listed) as names_part:
-        names_part.write_text("".join(f"{image_id}\n" for image_id in found.image_ids[rows]))
+        names_part.write_text("".join(f"{image_id}\n" for image_id in store.image_ids[rows]))
         with part.open("wb") as stream:
             np.lib.format.write_array_header_1_0(stream, header)
             for start in range(0, len(rows), BATCH):
-                stream.write(np.ascontiguousarray(found.embedding[rows[start : start + BATCH]]).tobytes())
+                stream.write(np.ascontiguousarray(store.embedding[rows[start : start + BATCH]]).tobytes())
     return file

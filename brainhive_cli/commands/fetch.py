@@ -4,7 +4,7 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -51,74 +51,55 @@ class Recipe(BaseRecipe):
 
 @dataclass(frozen=True)
 class Job:
-    """One data set."""
+    """One data set.
 
-    recipe: Recipe
+    Attributes:
+        name: As the user wrote it.
+        source: Where it is.
+        root: The folder of the data set.
+        repositories: Those that it is fetched from; none where the hub does not have it.
+        subjects: Whose recordings; None for all.
+        unpacks: Whether archives are unpacked.
+    """
+
     name: str
+    source: Source
+    root: Path
+    repositories: list[Repository]
+    subjects: list[int] | None
+    unpacks: bool
 
-    @property
-    def source(self) -> Source:
-        """Where it is.
-
-        Raises:
-            RecipeError: if nobody said.
-        """
-        found = SOURCES.get(self.name.replace("_", "-"))
-        if found is None:
-            raise RecipeError(
-                f"no source of a data set {self.name!r} is known", f"known: {', '.join(SOURCES)}"
-            )
-        return found
-
-    @property
-    def repository(self) -> str:
-        """The repository that it is fetched from; empty where the hub does not have it."""
-        return self.recipe.repository or self.source.repository
-
-    @property
-    def repositories(self) -> list[Repository]:
-        """That one, and those with more of the data set."""
-        return [Repository(self.repository), *self.source.further]
-
-    @property
-    def root(self) -> Path:
-        """The folder of the data set."""
-        return self.recipe.paths.dataset(self.name.replace("_", "-"), self.recipe.root)
-
-    @cached_property
-    def files(self) -> list[HubFile]:
-        """The files that are wanted, as the hub lists them."""
-        listed = (file for each in self.repositories for file in list_files(each, self.root))
-        return [file for file in listed if is_of_subjects(file.name, self.recipe.subjects)]
-
-    @property
-    def due(self) -> list[HubFile]:
-        """Those that are not there."""
-        return [file for file in self.files if not file.is_there]
+    def list_files(self) -> list[HubFile]:
+        """List the files that are wanted, as the hub does."""
+        listed = (file for repository in self.repositories for file in list_files(repository, self.root))
+        return [file for file in listed if is_of_subjects(file.name, self.subjects)]
 
     def archives(self, files: Sequence[HubFile]) -> dict[Path, Path]:
         """List the archives among files, and into which folder each is unpacked; none with unpack=false."""
-        paths = [self.root / file.name for file in files if self.recipe.unpack]
+        paths = [self.root / file.name for file in files if self.unpacks]
         return {path: destination(path, self.root, self.source.tops) for path in paths if is_archive(path)}
 
     def bytes_to_unpack(self, files: Sequence[HubFile]) -> int:
         """Count what unpacking these files, which are there, would write."""
         return sum(starmap(bytes_to_write, self.archives(files).items()))
 
-    def bytes_needed(self) -> tuple[int, int]:
+    def bytes_needed(self, files: Sequence[HubFile]) -> tuple[int, int]:
         """Count the bytes to download, and those to unpack; of archives to download at least their own."""
-        packed = sum(file.size for file in self.due if self.recipe.unpack and is_archive(Path(file.name)))
-        there = self.bytes_to_unpack([file for file in self.files if file.is_there])
-        return sum(file.size for file in self.due), packed + there
+        due = [file for file in files if not file.is_there]
+        packed = sum(file.size for file in due if self.unpacks and is_archive(Path(file.name)))
+        there = self.bytes_to_unpack([file for file in files if file.is_there])
+        return sum(file.size for file in due), packed + there
 
-    def summary(self) -> str:
+    def summary(self, files: Sequence[HubFile]) -> str:
         """Say from where, how much and on whose terms."""
-        total = sum(file.size for file in self.files)
-        due, unpacked = self.bytes_needed()
-        licences = ", ".join(read_licence(each) or "its page names none" for each in self.repositories)
-        names = " and ".join(each.name for each in self.repositories)
+        total = sum(file.size for file in files)
+        due, unpacked = self.bytes_needed(files)
+        licences = ", ".join(
+            read_licence(repository) or "its page names none" for repository in self.repositories
+        )
+        names = " and ".join(repository.name for repository in self.repositories)
         return (
-            f"{self.name} from the hub's {names} to {self.root}: {len(self.files)} files, "
+            f"{self.name} from the hub's {names} to {self.root}: {len(files)} files, "
             f"{console.size(total)}, {console.size(due) if due else 'nothing'} to download"
             f"{f', at least {console.size(unpacked)} to unpack' if unpacked else ''}; "
             f"licence: {licences}; terms: {self.source.terms}"
@@ -126,37 +107,55 @@ class Job:
 
     def steps(self) -> list[str]:
         """List what people do themselves."""
-        subjects = " ".join(map(str, self.recipe.subjects or self.source.subjects))
+        subjects = " ".join(map(str, self.subjects or self.source.subjects))
         root = shlex.quote(str(self.root))
         return [step.format(root=root, subjects=subjects) for step in self.source.steps]
 
 
-def _jobs(recipe: Recipe) -> list[Job]:
+def _resolve(recipe: Recipe) -> list[Job]:
+    """Resolve where each data set is, and where it goes.
+
+    Raises:
+        RecipeError: if none is named, nobody said where one is, or a key of one is set for several.
+    """
     if not recipe.names:
         raise RecipeError("no data set is named", f"brainhive fetch NAME, of: {', '.join(SOURCES)}")
     for key in ("root", "repository"):
         if len(recipe.names) > 1 and getattr(recipe, key):
             raise RecipeError(f"{key} is of one data set, not of {len(recipe.names)}", "fetch one at a time")
-    return [Job(recipe, name) for name in recipe.names]
+    jobs = []
+    for name in recipe.names:
+        kind = name.replace("_", "-")
+        if (source := SOURCES.get(kind)) is None:
+            raise RecipeError(f"no source of a data set {name!r} is known", f"known: {', '.join(SOURCES)}")
+        repository = recipe.repository or source.repository
+        repositories = [Repository(repository), *source.further] if repository else []
+        root = recipe.paths.dataset(kind, recipe.root)
+        jobs.append(Job(name, source, root, repositories, recipe.subjects, recipe.unpack))
+    return jobs
 
 
 def plan(recipe: Recipe) -> Plan:
     """Say what would be downloaded, how large it is and on whose terms; the hub is asked."""
-    jobs = Plan.of({"data sets": lambda: ", ".join(job.name for job in _jobs(recipe))})
-    if jobs.missing:
-        return jobs
-    named = [(job, each) for job in _jobs(recipe) for each in job.repositories if each.name]
-    needs = [Need.of(f"files of {each.name}", partial(list_files, each, job.root)) for job, each in named]
-    checks = {job.name: partial(_planned, job) for job in _jobs(recipe)}
+    try:
+        jobs = _resolve(recipe)
+    except BrainhiveError as error:
+        return Plan({}, (error,))
+    needs = [
+        Need.of(f"files of {repository.name}", partial(list_files, repository, job.root))
+        for job in jobs
+        for repository in job.repositories
+    ]
+    checks = {job.name: partial(_describe, job) for job in jobs}
     return Plan.of(checks, needs=lambda: [need for need in needs if need.error])
 
 
-def _planned(job: Job) -> str:
-    if not job.repository and job.source:
+def _describe(job: Job) -> str:
+    if not job.repositories:
         raise MissingData(
             f"{job.name} is not on the hub; terms: {job.source.terms}", " && ".join(job.steps())
         )
-    return job.summary()
+    return job.summary(job.list_files())
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -169,21 +168,16 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     tables: list[console.Table] = []
     notes: dict[str, Any] = {}
     lacks = False
-    jobs = _jobs(recipe)
+    jobs = _resolve(recipe)
     for job in jobs:
-        if not job.repository and job.source:
-            rows = tuple(enumerate(job.steps(), start=1))
-            tables.append(
-                console.Table(
-                    f"{job.name}: get it by yourself; terms: {job.source.terms}",
-                    ("", "step"),
-                    rows,
-                    is_copied=True,
-                )
-            )
-            lacks |= not _is_there(job)
+        if job.repositories:
+            table, notes[job.name] = _fetch(job, recipe.dry_run)
+            tables.append(table)
         else:
-            tables.append(_fetched(job, recipe, notes))
+            rows = tuple(enumerate(job.steps(), start=1))
+            title = f"{job.name}: get it by yourself; terms: {job.source.terms}"
+            tables.append(console.Table(title, ("", "step"), rows, is_copied=True))
+            lacks |= not _is_there(job, recipe)
         if job.source.others:
             console.say(f"{job.name}, also: {job.source.others}")
     return Result(
@@ -195,31 +189,40 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     )
 
 
-def _fetched(job: Job, recipe: Recipe, notes: dict[str, Any]) -> console.Table:
-    console.say(job.summary())
-    to_download, to_unpack = job.bytes_needed()
-    notes[job.name] = {
-        "repositories": [each.name for each in job.repositories],
-        "files": len(job.files),
-        "bytes": sum(f.size for f in job.files),
+def _fetch(job: Job, is_dry_run: bool) -> tuple[console.Table, dict[str, Any]]:
+    """Download and unpack a data set; return the table of its files as they were before, and notes."""
+    files = job.list_files()
+    console.say(job.summary(files))
+    to_download, to_unpack = job.bytes_needed(files)
+    notes: dict[str, Any] = {
+        "repositories": [repository.name for repository in job.repositories],
+        "files": len(files),
+        "bytes": sum(file.size for file in files),
         "bytes_to_download": to_download,
         "bytes_to_unpack_at_least": to_unpack,
     }
-    table = _table(job)  # as it was before
-    if recipe.dry_run:
-        return table
+    largest = sorted(files, key=lambda file: -file.size)
+    rows: list[tuple[str, ...]] = [
+        (file.name, console.size(file.size), "there" if file.is_there else "to download")
+        for file in largest[:LISTED]
+    ]
+    if rest := largest[LISTED:]:
+        rows.append((f"{len(rest)} more", console.size(sum(file.size for file in rest)), ""))
+    table = console.Table(f"Files of {job.name}", ("file", "size", "state"), tuple(rows))
+    if is_dry_run:
+        return table, notes
     _refuse_a_full_disk(job, to_download, to_unpack)
-    if job.due:
-        download_files(job.due, job.root)
-        _refuse_a_full_disk(job, 0, job.bytes_to_unpack(job.files))  # as is known now
-    for path, into in job.archives(job.files).items():
+    if due := [file for file in files if not file.is_there]:
+        download_files(due, job.root)
+        _refuse_a_full_disk(job, 0, job.bytes_to_unpack(files))  # as is known now
+    for path, into in job.archives(files).items():
         console.say(f"unpacking {path} into {into}")
-        notes[job.name][f"unpacked {path.name}"] = unpack(path, into)
-    return table
+        notes[f"unpacked {path.name}"] = unpack(path, into)
+    return table, notes
 
 
 def _refuse_a_full_disk(job: Job, download: int, unpacked: int) -> None:
-    place = next(each for each in (job.root, *job.root.parents) if each.is_dir())
+    place = next(path for path in (job.root, *job.root.parents) if path.is_dir())
     free = shutil.disk_usage(place).free
     if download + unpacked > free:
         raise BrainhiveError(
@@ -229,24 +232,11 @@ def _refuse_a_full_disk(job: Job, download: int, unpacked: int) -> None:
         )
 
 
-def _table(job: Job) -> console.Table:
-    largest = sorted(job.files, key=lambda file: -file.size)
-    rows: list[tuple[str, ...]] = [
-        (file.name, console.size(file.size), "there" if file.is_there else "to download")
-        for file in largest[:LISTED]
-    ]
-    if rest := largest[LISTED:]:
-        rows.append((f"{len(rest)} more", console.size(sum(file.size for file in rest)), ""))
-    return console.Table(f"Files of {job.name}", ("file", "size", "state"), tuple(rows))
-
-
-def _is_there(job: Job) -> bool:
+def _is_there(job: Job, recipe: Recipe) -> bool:
     """Whether the pictures of every split are there already."""
+    root = {"root": recipe.root} if recipe.root else {}
     try:
-        config = parts.resolve(
-            "datasets", {"kind": job.name, **({"root": job.recipe.root} if job.recipe.root else {})}
-        )
-        dataset = config.build(job.recipe.paths)
+        dataset = parts.resolve("datasets", {"kind": job.name, **root}).build(recipe.paths)
         splits: Sequence[str] = dataset.splits
         return all(len(dataset.images(split)) for split in splits)
     except BrainhiveError:

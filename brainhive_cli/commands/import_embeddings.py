@@ -3,9 +3,9 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,25 +64,22 @@ class Recipe(BaseRecipe):
 
 @dataclass(frozen=True)
 class Job:
-    """Whose vectors go to which stores."""
+    """One encoder's vectors, and the stores that they go to.
 
-    recipe: Recipe
+    Attributes:
+        config: The encoder.
+        vectors: In their files.
+        shares: The rows of the vectors that belong to each split.
+    """
 
-    @cached_property
-    def splits(self) -> list[StimulusSet]:
-        """The pictures of the splits that vectors may belong to."""
-        dataset: Dataset = self.recipe.dataset.build(self.recipe.paths)
-        return [dataset.images(split) for split in self.recipe.splits or dataset.splits]
+    config: EncoderConfig
+    vectors: Vectors
+    shares: list[Share]
 
-    @cached_property
-    def files(self) -> list[Path]:
-        """The files and folders that are named."""
-        if not self.recipe.sources:
-            line = "brainhive import-embeddings FILE --dataset NAME --encoders NAME"
-            raise MissingData("nothing to import", line)
-        return expand_patterns(self.recipe.sources)
-
-    def stores(self, config: EncoderConfig) -> tuple[Vectors, list[Share]]:
+    @classmethod
+    def resolve(
+        cls, recipe: Recipe, config: EncoderConfig, files: Sequence[Path], splits: Sequence[StimulusSet]
+    ) -> Self:
         """Match one encoder's vectors with the pictures of the splits that their names belong to.
 
         Raises:
@@ -90,24 +87,23 @@ class Job:
             BrainhiveError: if the files do not say which of several encoders made them, or the one that is
                 named makes vectors of another shape.
         """
-        recipe, first = self.recipe, 0
         keys = recipe.keys.ids, recipe.keys.vectors
-        vectors = open_vectors(self.files, config.known_as, recipe.suffix, keys)
+        vectors = open_vectors(files, config.known_as, recipe.suffix, keys)
         if len(recipe.encoders) > 1 and not vectors.says_encoder:
             problem = f"{vectors.files[0]} does not say which of the encoders made it"
             raise BrainhiveError(problem, "give one: --encoders NAME")
-        matched = match_names(
-            vectors.names, [image_id for images in self.splits for image_id in images.image_ids]
-        )
-        root, shares = recipe.paths.under_home("embeddings"), []
-        for images in self.splits:
+        matched = match_names(vectors.names, [image_id for images in splits for image_id in images.image_ids])
+        root, first = recipe.paths.under_home("embeddings"), 0
+        shares = []
+        for images in splits:
             is_here = (matched.rows >= first) & (matched.rows < first + len(images))
             if is_here.any() or recipe.splits:
                 rows = np.where(is_here, matched.rows - first, -1)
-                _refuse_gaps(images, rows, recipe.skip_missing, matched.unknown)
+                if not recipe.skip_missing:
+                    _refuse_gaps(images, rows, matched.unknown)
                 shares.append(Share(images, path_of(root, images.dataset, images.split, config.name), rows))
             first += len(images)
-        dataset = self.splits[0].dataset
+        dataset = splits[0].dataset
         if not shares:
             raise MissingData(
                 f"no picture of {dataset} is named in {vectors.files[0]}: {summarise_names(vectors.names)}",
@@ -117,18 +113,31 @@ class Job:
             unknown = summarise_names(matched.unknown, len(vectors.names))
             console.warn(f"{config.name}: vectors of no picture of {dataset} left out, {unknown}")
         _refuse_other_shape(config, vectors)
-        return vectors, shares
+        return cls(config, vectors, shares)
+
+
+def _files_and_splits(recipe: Recipe) -> tuple[list[Path], list[StimulusSet]]:
+    """List the files that are named, and the pictures of the splits that vectors may belong to."""
+    if not recipe.sources:
+        line = "brainhive import-embeddings FILE --dataset NAME --encoders NAME"
+        raise MissingData("nothing to import", line)
+    dataset: Dataset = recipe.dataset.build(recipe.paths)
+    files = expand_patterns(recipe.sources)
+    return files, [dataset.images(split) for split in recipe.splits or dataset.splits]
 
 
 def plan(recipe: Recipe) -> Plan:
     """Say which stores there would be."""
-    job = Job(recipe)
-    return Plan.of({config.name: partial(_plan_of, config, job) for config in recipe.encoders})
+    try:
+        files, splits = _files_and_splits(recipe)
+    except BrainhiveError as error:
+        return Plan.of({"vectors": error})
 
+    def describe(config: EncoderConfig) -> str:
+        job = Job.resolve(recipe, config, files, splits)
+        return f"{job.vectors.layout} to {', '.join(str(share.path) for share in job.shares)}"
 
-def _plan_of(config: EncoderConfig, job: Job) -> str:
-    vectors, shares = job.stores(config)
-    return f"{vectors.layout} to {', '.join(str(share.path) for share in shares)}"
+    return Plan.of({config.name: partial(describe, config) for config in recipe.encoders})
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -138,19 +147,28 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         MissingData: if pictures have no vector and `skip_missing` is not set.
         BrainhiveError: if a store of other vectors is there and `again` is not set.
     """
-    job, found = Job(recipe), []
+    files, splits = _files_and_splits(recipe)
+    stores: list[TargetStore] = []
     for config in recipe.encoders:
-        vectors, shares = job.stores(config)
-        digest = _digest(vectors.files)
-        todo = [share for share in shares if again or not _is_done(share, config, vectors, digest)]
+        job = Job.resolve(recipe, config, files, splits)
+        digest = _digest(job.vectors.files)
+        todo = [share for share in job.shares if again or not _is_done(share, job, digest)]
         if launch.is_main and todo:
-            copy_vectors(todo, vectors, _identity(config, vectors, digest), recipe.dtype)
+            attributes = {
+                "encoder": config.name,
+                "config": home.portable(config.model_dump(mode="json")),
+                "weights": {"source": f"imported: {job.vectors.layout}", "digest": digest},
+                "preprocessing": "not known: imported",
+                "imported": [file.name for file in job.vectors.files[:8]],
+                "versions": environment.versions(),
+            }
+            copy_vectors(todo, job.vectors, attributes, recipe.dtype)
         launch.barrier()
-        found += [TargetStore.open(share.path) for share in shares]
-    for one in found:
-        warn_of_problems(one)
-    rows = [health_row(one.path, one.health, bool(problem_of(one))) for one in found]
-    folder = recipe.paths.under_home("embeddings") / job.splits[0].dataset
+        stores += [TargetStore.open(share.path) for share in job.shares]
+    for store in stores:
+        warn_of_problems(store)
+    rows = [health_row(store.path, store.health, bool(problem_of(store))) for store in stores]
+    folder = recipe.paths.under_home("embeddings") / splits[0].dataset
     hint = next_command(recipe.dataset, recipe.encoders, recipe.paths)
     return Result(folder, (health_table(rows),), hint=hint)
 
@@ -168,19 +186,19 @@ def _refuse_other_shape(config: EncoderConfig, vectors: Vectors) -> None:
         )
 
 
-def _refuse_gaps(images: StimulusSet, rows: NDArray[np.int64], skip: bool, unknown: Sequence[str]) -> None:
-    has = np.zeros(len(images), bool)
-    has[rows[rows >= 0]] = True
-    if not has.all() and not skip:
-        absent = summarise_names([images.image_ids[row] for row in np.flatnonzero(~has)], len(images))
-        others = f"; vectors without a picture, {summarise_names(unknown)}" if unknown else ""
+def _refuse_gaps(images: StimulusSet, rows: NDArray[np.int64], unknown: Sequence[str]) -> None:
+    has_vector = np.zeros(len(images), bool)
+    has_vector[rows[rows >= 0]] = True
+    if not has_vector.all():
+        absent = summarise_names([images.image_ids[row] for row in np.flatnonzero(~has_vector)], len(images))
+        without_picture = f"; vectors without a picture, {summarise_names(unknown)}" if unknown else ""
         raise MissingData(
-            f"{images.dataset}/{images.split}: pictures without a vector, {absent}{others}",
+            f"{images.dataset}/{images.split}: pictures without a vector, {absent}{without_picture}",
             "give all files, or accept the gaps with --skip-missing",
         )
 
 
-def _is_done(share: Share, config: EncoderConfig, vectors: Vectors, digest: str) -> bool:
+def _is_done(share: Share, job: Job, digest: str) -> bool:
     """Whether the store is there and holds these vectors, wherever they came from.
 
     Raises:
@@ -188,25 +206,14 @@ def _is_done(share: Share, config: EncoderConfig, vectors: Vectors, digest: str)
     """
     if not share.path.is_file():
         return False
-    found = TargetStore.open(share.path)
-    is_same = found.attributes["config"] == home.portable(config.model_dump(mode="json"))
-    is_same &= found.image_ids == share.images.image_ids
+    store = TargetStore.open(share.path)
+    is_same = store.attributes["config"] == home.portable(job.config.model_dump(mode="json"))
+    is_same &= store.image_ids == share.images.image_ids
     if not is_same or (
-        found.attributes["weights"].get("digest") != digest and not holds_vectors(share, vectors)
+        store.attributes["weights"].get("digest") != digest and not holds_vectors(share, job.vectors)
     ):
         raise BrainhiveError(f"{share.path} is there and holds other vectors", "--again replaces it")
     return True
-
-
-def _identity(config: EncoderConfig, vectors: Vectors, digest: str) -> dict[str, Any]:
-    return {
-        "encoder": config.name,
-        "config": home.portable(config.model_dump(mode="json")),
-        "weights": {"source": f"imported: {vectors.layout}", "digest": digest},
-        "preprocessing": "not known: imported",
-        "imported": [file.name for file in vectors.files[:8]],
-        "versions": environment.versions(),
-    }
 
 
 def _digest(files: Sequence[Path]) -> str:

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import Field
@@ -46,45 +46,72 @@ class Recipe(BaseRecipe):
 
 @dataclass(frozen=True)
 class Job:
-    """Which subjects' stores are made, of which files."""
+    """Which subjects' stores are made, of which files.
 
-    recipe: Recipe
+    Attributes:
+        preparation: The recordings and what is done with them.
+        subjects: Those that are prepared.
+        signals: The folder of all stores.
+        name: Of the stores.
+        dtype: Of the stores.
+        settings: All that the content of a store depends on, apart from the files.
+        versions: Those of the libraries that signals depend on.
+    """
 
-    @cached_property
-    def preparation(self) -> Preparation | Merged:
-        """The recordings and what is done with them."""
-        preparation: Preparation | Merged = self.recipe.preparation.build(self.recipe.paths)
-        return preparation
+    preparation: Preparation | Merged
+    subjects: Sequence[int]
+    signals: Path
+    name: str
+    dtype: DType
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
 
-    @cached_property
-    def subjects(self) -> list[int]:
-        """The subjects that are prepared.
+    @classmethod
+    def resolve(cls, recipe: Recipe, is_plan: bool = False) -> Self:
+        """Resolve the preparation, and the subjects: those of the recipe, else all whose files are there.
+
+        Args:
+            recipe: What the user wrote.
+            is_plan: Whether published subjects may stand for those whose files are not there yet.
 
         Raises:
-            MissingData: if there is none.
+            MissingData: if there is no subject.
         """
-        if chosen := self.recipe.subjects:
-            return list(chosen)
-        if not (found := self.preparation.subjects):
-            self.preparation.files(1)  # which says what is missing
-            raise MissingData(f"no subject of {self.preparation.dataset} is there", "preparation.root=FOLDER")
-        return list(found)
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """All that the content of a store depends on, apart from the files."""
-        config = self.recipe.preparation.model_dump(mode="json", exclude={"root"})
-        return {"preparation": home.portable(config), "dtype": self.recipe.dtype}
+        preparation: Preparation | Merged = recipe.preparation.build(recipe.paths)
+        subjects: Sequence[int] = list(recipe.subjects or ())
+        if not subjects:
+            published = getattr(PUBLISHED.get(preparation.dataset), "voxels", ()) if is_plan else ()
+            try:
+                subjects = list(preparation.subjects)
+                if not subjects:
+                    preparation.files(1)  # which says what is missing
+                    raise MissingData(
+                        f"no subject of {preparation.dataset} is there", "preparation.root=FOLDER"
+                    )
+            except BrainhiveError:
+                if not published:
+                    raise
+                subjects = [*published]
+        signals = recipe.paths.under_home("signals")
+        config = recipe.preparation.model_dump(mode="json", exclude={"root"})
+        settings = {"preparation": home.portable(config), "dtype": recipe.dtype}
+        libraries = {name: environment.version(name) for name in LIBRARIES}
+        versions = {**environment.versions(), **libraries}
+        return cls(preparation, subjects, signals, recipe.name, recipe.dtype, settings, versions)
 
     def path(self, subject: int) -> Path:
         """Return where a subject's store lies."""
-        signals = self.recipe.paths.under_home("signals")
-        return path_of(signals, self.preparation.dataset, self.recipe.name, subject)
+        return path_of(self.signals, self.preparation.dataset, self.name, subject)
 
     @property
     def sessions_folder(self) -> Path:
         """The folder where sessions are kept until all of their subject are done."""
         return self.path(1).parent / "sessions"
+
+    def sessions(self, subject: int) -> Sequence[int]:
+        """List the sessions of a subject; none where files hold all repetitions together."""
+        preparation = self.preparation
+        return [] if isinstance(preparation, Merged) else preparation.sessions(subject)
 
     def kept(self, subject: int) -> Kept:
         """Return where the sessions of a subject are kept until all are done."""
@@ -97,11 +124,6 @@ class Job:
     def files(self, subject: int) -> session_stores.Known:
         """List the files of a subject, and what each is known by."""
         return session_stores.describe_files(self.preparation.files(subject))
-
-    @cached_property
-    def versions(self) -> dict[str, str]:
-        """The versions of the libraries that signals depend on."""
-        return {**environment.versions(), **{name: environment.version(name) for name in LIBRARIES}}
 
     def provenance(self, subject: int) -> dict[str, Any]:
         """Say what a subject's store is made from."""
@@ -121,46 +143,40 @@ class Job:
         """
         if not (path := self.path(subject)).is_file():
             return False
-        found = next(iter(SignalStore.open(path).splits.values())).provenance
-        if "preparation" not in found:
+        stored = next(iter(SignalStore.open(path).splits.values())).provenance
+        if "preparation" not in stored:
             difference = "from files that others have prepared"
         else:
-            old, new = {**found["preparation"], "dtype": found["dtype"]}, {**self.settings["preparation"]}
-            new["dtype"] = self.recipe.dtype
+            old = {**stored["preparation"], "dtype": stored["dtype"]}
+            new = {**self.settings["preparation"], "dtype": self.dtype}
             differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
             if differing:
                 key = differing[0]
                 difference = f"with {key} {json.dumps(old.get(key))}, not {json.dumps(new.get(key))}"
-            elif not (difference := self._difference_of_files(subject, found["files"])):
-                return True
+            else:
+                difference = ""
+                with suppress(MissingData):  # of raw data that were deleted
+                    difference = session_stores.files_difference(stored["files"], self.files(subject))
+                if not difference:
+                    return True
         raise BrainhiveError(
             f"{path} is there, made {difference}",
             f"--again --subjects {subject} replaces it, name=ANOTHER keeps both",
         )
 
-    def _difference_of_files(self, subject: int, found: session_stores.Known) -> str:
-        try:
-            return session_stores.files_difference(found, self.files(subject))
-        except MissingData:  # of raw data that were deleted
-            return ""
-
 
 def plan(recipe: Recipe) -> Plan:
     """Say what would be read and written of each subject, and what is missing."""
-    job = Job(recipe)
-    expected = [*getattr(PUBLISHED.get(job.preparation.dataset), "voxels", ())]
     try:
-        subjects = job.subjects
+        job = Job.resolve(recipe, is_plan=True)
     except BrainhiveError as error:
-        if recipe.subjects or not expected:
-            return Plan({}, (error,))
-        subjects = expected
-    todo = [subject for subject in subjects if not job.path(subject).is_file()]
+        return Plan({}, (error,))
+    todo = [subject for subject in job.subjects if not job.path(subject).is_file()]
     list_needs = getattr(job.preparation, "needs", lambda subject: ())
     plan = Plan.of(
-        {f"subject {subject}": partial(_plan_of, job, subject) for subject in subjects},
+        {f"subject {subject}": partial(_plan_of, job, subject) for subject in job.subjects},
         needs=lambda: [need for subject in todo for need in list_needs(subject)],
-        makes=[str(job.path(subject)) for subject in subjects],
+        makes=[str(job.path(subject)) for subject in job.subjects],
     )
     is_missing = any(need.is_missing for need in plan.needs)
     return replace(plan, tables=_look_over(job)) if todo and not is_missing else plan
@@ -179,36 +195,31 @@ def _look_over(job: Job) -> tuple[console.Table, ...]:
 
 
 def _plan_of(job: Job, subject: int) -> str:
-    path = job.path(subject).relative_to(job.recipe.paths.under_home("signals").parent)
+    path = job.path(subject).relative_to(job.signals.parent)
     if job.is_done(subject):
         size = Kept(job.sessions_folder, subject).size
         unfinished = f"; sessions/ holds {console.size(size)} of another that was not finished"
         return f"{path} exists{unfinished if size else ''}"
     files, preparation, size = job.files(subject), job.preparation, 0
     counts: dict[str, int] = {}
+    shapes: list[tuple[str, tuple[int, ...]]] = []
     if isinstance(preparation, Merged):
-        shapes = [{split: _shape(preparation, subject, split) for split in preparation.splits}]
+        for split in preparation.splits:
+            recording = preparation.recording(subject, split)
+            count, repetitions, *shape = recording.signal.shape
+            known = recording.repetitions
+            shapes.append((split, (count * repetitions if known is None else int(known.sum()), *shape)))
     else:
-        shapes = [dict(preparation.shapes(subject, session)) for session in preparation.sessions(subject)]
-    for split, shape in ((split, shape) for session in shapes for split, shape in session.items()):
+        for session in preparation.sessions(subject):
+            shapes += preparation.shapes(subject, session).items()
+    for split, shape in shapes:
         counts[split] = counts.get(split, 0) + shape[0]
-        size += int(np.prod(shape)) * np.dtype(job.recipe.dtype).itemsize
+        size += int(np.prod(shape)) * np.dtype(job.dtype).itemsize
     trials = ", ".join(f"{count} {split}" for split, count in counts.items())
     read = f"{len(files)} files, {console.size(sum(known['bytes'] for known in files.values()))}"
-    kept = [job.kept(subject).path(session).is_file() for session in _sessions(preparation, subject)]
-    resumed = f"; {sum(kept)} of {len(kept)} sessions are done" if any(kept) else ""
+    done = [job.kept(subject).path(session).is_file() for session in job.sessions(subject)]
+    resumed = f"; {sum(done)} of {len(done)} sessions are done" if any(done) else ""
     return f"{read}; {trials} trials, {console.size(size)} to {path}{resumed}"
-
-
-def _shape(preparation: Merged, subject: int, split: str) -> tuple[int, ...]:
-    recording = preparation.recording(subject, split)
-    count, most, *shape = recording.signal.shape
-    trials = count * most if recording.repetitions is None else int(recording.repetitions.sum())
-    return (trials, *shape)
-
-
-def _sessions(preparation: Preparation | Merged, subject: int) -> Sequence[int]:
-    return [] if isinstance(preparation, Merged) else preparation.sessions(subject)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -218,77 +229,72 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         MissingData: if a subject lacks a file; nothing is prepared then.
         BrainhiveError: if a store is there that was made otherwise, or a file does not hold what it should.
     """
-    job = Job(recipe)
+    job = Job.resolve(recipe)
     due = [subject for subject in job.subjects if again or not job.is_done(subject)]
     require_each(job.subjects, lambda subject: subject not in due or job.files(subject))
     looked_over = _look_over(job) if due and launch.is_main else ()
-    counts = [max(1, len(_sessions(job.preparation, subject))) for subject in due]
+    counts = [max(1, len(job.sessions(subject))) for subject in due]
     launch.barrier()  # nobody writes before everybody has seen what is there
     with console.progress(job.preparation.dataset, sum(counts)) as bar:
         for number, subject in enumerate(due):
-            joins = number % launch.processes == launch.rank
+            is_writer = number % launch.processes == launch.rank
             if isinstance(job.preparation, Merged):
-                if joins:
+                if is_writer:
                     _write_merged(job, job.preparation, subject)
                 bar.advance()
             else:
-                _write_sessions(job, job.preparation, subject, launch, joins, bar)
+                _write_sessions(job, job.preparation, subject, launch, is_writer, bar)
     launch.barrier()
     if launch.is_main:
         with suppress(OSError):  # of sessions that are kept
             job.sessions_folder.rmdir()
-    return _result(job, looked_over)
+
+    signals = {subject: describe_store(SignalStore.open(job.path(subject))) for subject in job.subjects}
+    rows = [(subject, *row) for subject, described in signals.items() for row in count_rows(described)]
+    caveats = merge_caveats(*(described["caveats"] for described in signals.values()))
+    title = extend_title(f"Signals of {job.preparation.dataset}", caveats)
+    chosen = [] if job.name == "default" else [f"signal.name={job.name}"]
+    stimuli = getattr(recipe.preparation, "stimuli", None)  # whose own name is not its kind
+    try:
+        dataset = stimuli or parts.resolve("datasets", job.preparation.dataset)
+        hint = next_command(dataset, [], recipe.paths, *chosen)
+    except RecipeError:  # a data set outside the package, whose name is not that of its part
+        hint = command("train-align", None, [], "--dataset", job.preparation.dataset, *chosen)
+    table = console.Table(title, ("subject", *COUNTED), tuple(rows))
+    return Result(job.path(1).parent, (table, *looked_over), hint=hint)
 
 
 def _write_merged(job: Job, preparation: Merged, subject: int) -> None:
     """Write the store of a subject whose files hold all repetitions together."""
-    found, dtype = {}, np.dtype(job.recipe.dtype)
+    recordings, dtype = {}, np.dtype(job.dtype)
     for split in preparation.splits:
         recording = preparation.recording(subject, split)
         provenance = {**recording.provenance, **job.provenance(subject)}
-        found[split] = replace(recording, signal=cast_signal(recording.signal, dtype), provenance=provenance)
-    SignalStore.write(job.path(subject), found)
+        recordings[split] = replace(
+            recording, signal=cast_signal(recording.signal, dtype), provenance=provenance
+        )
+    SignalStore.write(job.path(subject), recordings)
 
 
 def _write_sessions(
-    job: Job, preparation: Preparation, subject: int, launch: Launch, joins: bool, bar: console.Bar
+    job: Job, preparation: Preparation, subject: int, launch: Launch, is_writer: bool, bar: console.Bar
 ) -> None:
     """Prepare the sessions of a subject that are not kept from before; one process then joins them."""
-    kept = job.kept(subject)
-    paths = {session: kept.path(session) for session in preparation.sessions(subject)}
-    with ExitStack() as held:
-        if joins:
-            lock = FileLock(kept.claim, f"subject {subject} of {job.recipe.name}")
-            held.callback(lock.release)
+    session_files = job.kept(subject)
+    paths = {session: session_files.path(session) for session in preparation.sessions(subject)}
+    with ExitStack() as locks:
+        if is_writer:
+            lock = FileLock(session_files.claim, f"subject {subject} of {job.name}")
+            locks.callback(lock.release)
         launch.barrier()
         for session in launch.queue(list(paths), f"sessions of {subject}"):
             if not (path := paths[session]).is_file():
-                write_session(path, session, preparation.session(subject, session), job.recipe.dtype)
+                write_session(path, session, preparation.session(subject, session), job.dtype)
             bar.advance(1, f"subject {subject}, session {session}")
         launch.barrier()
-        if joins:
+        if is_writer:
             stores = [SignalStore.open(path) for path in paths.values()]
             joined = join(stores, preparation.order_seed, job.provenance(subject))
             SignalStore.write(job.path(subject), joined)
-            if others := kept.clear():
-                console.say(f"subject {subject}: deleted sessions of other settings, {console.size(others)}")
-
-
-def _result(job: Job, looked_over: tuple[console.Table, ...]) -> Result:
-    stores = {subject: describe_store(SignalStore.open(job.path(subject))) for subject in job.subjects}
-    rows = [(subject, *row) for subject, found in stores.items() for row in count_rows(found)]
-    caveats = merge_caveats(*(found["caveats"] for found in stores.values()))
-    title = extend_title(f"Signals of {job.preparation.dataset}", caveats)
-    name = job.recipe.name
-    chosen = [] if name == "default" else [f"signal.name={name}"]
-    stimuli = getattr(job.recipe.preparation, "stimuli", None)  # whose own name is not its kind
-    try:
-        dataset = stimuli or parts.resolve("datasets", job.preparation.dataset)
-        hint = next_command(dataset, [], job.recipe.paths, *chosen)
-    except RecipeError:  # a data set outside the package, whose name is not that of its part
-        hint = command("train-align", None, [], "--dataset", job.preparation.dataset, *chosen)
-    return Result(
-        job.path(1).parent,
-        (console.Table(title, ("subject", *COUNTED), tuple(rows)), *looked_over),
-        hint=hint,
-    )
+            if deleted := session_files.clear():
+                console.say(f"subject {subject}: deleted sessions of other settings, {console.size(deleted)}")

@@ -16,6 +16,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.set_up import flatten
 from brainhive_cli.core.tables import Table
 
 COMMON = ("paths", "run", "digests")
@@ -72,11 +73,11 @@ class Shipped:
     @property
     def table(self) -> Table:
         """Every key with its value, where that comes from, and what it means."""
-        given, rows = dict(leaves(recipe_files.read(self.path))), []
-        for key, field, value in sorted(_keys(self.recipe), key=lambda each: each[0].startswith(COMMON)):
+        set_keys, rows = flatten(recipe_files.read(self.path)), []
+        for key, field, value in sorted(_keys(self.recipe), key=lambda row: row[0].startswith(COMMON)):
             default = written(field.get_default(call_default_factory=True, validated_data={}))
-            is_given = any(each == key or each.startswith(f"{key}.") for each in given)
-            shown, source = written(value), "recipe" if is_given else "default"
+            is_set = any(name == key or name.startswith(f"{key}.") for name in set_keys)
+            shown, source = written(value), "recipe" if is_set else "default"
             source += f", default {default}" if shown != default and not field.is_required() else ""
             rows.append((key, shown, source, field.description or ""))
         title = f"{self.line}: {self.about}"
@@ -105,39 +106,43 @@ def find(names: list[str]) -> list[Shipped]:
     """
     root = recipe_files.shipped()
     known = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
-    found = []
+    paths = []
     for name in (name.replace("_", "-").removesuffix("/") for name in names):
-        some = [path for each, path in known.items() if each == name or each.rpartition("/")[0] == name]
+        some = [
+            path
+            for known_name, path in known.items()
+            if known_name == name or known_name.rpartition("/")[0] == name
+        ]
         if not some:
-            folders = dict.fromkeys(each.rpartition("/")[0] for each in known)
+            folders = dict.fromkeys(known_name.rpartition("/")[0] for known_name in known)
             hint = guess(name, [*folders, *known]) or guess(f"papers/{name}", folders)
             raise RecipeError(f"no shipped recipe is called {name!r}", f"{hint}brainhive recipes lists them")
-        found += some
-    return [Shipped(path) for path in found]
+        paths += some
+    return [Shipped(path) for path in paths]
 
 
 def plan(recipe: Recipe) -> Plan:
     """Name the recipes that would be shown."""
-    return Plan.of({"recipes": lambda: ", ".join(each.line for each in find(recipe.names)) or "all"})
+    return Plan.of({"recipes": lambda: ", ".join(shipped.line for shipped in find(recipe.names)) or "all"})
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Show recipes key by key, or list them all."""
     root = recipe_files.shipped()
     if recipe.names:
-        found = find(recipe.names)
-        hint = f"{found[0].line} --check" if len(found) == 1 else ""
-        return Result(root, tuple(each.table for each in found), hint=hint)
+        named = find(recipe.names)
+        hint = f"{named[0].line} --check" if len(named) == 1 else ""
+        return Result(root, tuple(listed.table for listed in named), hint=hint)
     by_name: dict[str, list[Shipped]] = {}
-    for each in map(Shipped, sorted(root.rglob("*.yaml"))):
-        by_name.setdefault(each.name, []).append(each)
-    own = tuple((each.command, each.about) for each in by_name.pop("", []))
+    for listed in map(Shipped, sorted(root.rglob("*.yaml"))):
+        by_name.setdefault(listed.name, []).append(listed)
+    defaults = tuple((listed.command, listed.about) for listed in by_name.pop("", []))
     rows = tuple(
-        (name, ", ".join(each.command for each in some), some[-1].about) for name, some in by_name.items()
+        (name, ", ".join(listed.command for listed in some), some[-1].about) for name, some in by_name.items()
     )
     tables = (
         Table("Recipes by name, for --recipe", ("recipe", "commands", "about"), rows, is_list=True),
-        Table("What each command does without --recipe", ("recipe", "about"), own, is_list=True),
+        Table("What each command does without --recipe", ("recipe", "about"), defaults, is_list=True),
     )
     return Result(root, tables, hint="brainhive recipes NAME, as in brainhive recipes demo/embed")
 
@@ -159,8 +164,8 @@ class Key:
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
     """List the keys of a recipe or of a part; those of sections stand under the section's name."""
-    for own, field in model.model_fields.items():
-        name = field.alias or own
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
         default = written(field.get_default(call_default_factory=True, validated_data={}))
         inner = section_of(field.annotation)
         if inner is None or field.default is None or issubclass(inner, parts.Config):
@@ -174,15 +179,6 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type):
         return annotation if issubclass(annotation, BaseModel) else None
     return next(filter(None, map(section_of, get_args(annotation))), None)
-
-
-def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """List the values of nested mappings by their dotted keys."""
-    if isinstance(value, Mapping) and value:
-        for name, each in value.items():
-            yield from leaves(each, f"{prefix}.{name}" if prefix else str(name))
-    else:
-        yield prefix, value
 
 
 def written(value: Any) -> str:

@@ -1,29 +1,38 @@
 """reconstruct: from test signals to pictures or clips, through a prior and a generator."""
 
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import Any
 
 from brainhive_cli.commands import trackers
-from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.pace import Work
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.needs import Need
+from brainhive_cli.core.results import Plan, Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP
+from brainhive_cli.core.sweep import reading_sweep
 from brainhive_cli.evaluation.reconstruction.baselines import stills
-from brainhive_cli.evaluation.reconstruction.conditions import decoded_sets, of_brain
+from brainhive_cli.evaluation.reconstruction.conditions import StimulusHeads, decoded_sets, of_brain
 from brainhive_cli.evaluation.reconstruction.evaluation import (
-    Stimuli,
     compare_with,
     measure_run,
     open_run,
     result_of,
 )
-from brainhive_cli.evaluation.reconstruction.job import Job
+from brainhive_cli.evaluation.reconstruction.folders import MatchedFolders
+from brainhive_cli.evaluation.reconstruction.job import (
+    Job,
+    describe_memory,
+    describe_metrics,
+    find_runs_to_compare,
+    find_start_pictures,
+    load_prior,
+    resolve_variants,
+)
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Scoring
-from brainhive_cli.evaluation.reconstruction.stimulus_heads import StimulusHeads
+from brainhive_cli.evaluation.reconstruction.scoring import Stimuli
 from brainhive_cli.evaluation.reconstruction.swept import measure_variants, sweep_tables
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.training.alignment.learned import describe_tested
@@ -33,104 +42,150 @@ __all__ = ["Recipe", "plan", "run"]
 
 def plan(recipe: Recipe) -> Plan:
     """Say which run, prior and generator would be used, how much they need, and what is missing."""
-    return _plan(Job(recipe, is_plan=True))
-
-
-def _plan(job: Job, estimates_memory: bool = True) -> Plan:
-    recipe = job.recipe
-    if recipe.is_swept:
-        return _plan_sweep(job)
     if recipe.score is not None:
+        try:
+            folders = MatchedFolders.match(recipe.score, recipe.truth, recipe.medium)
+        except BrainhiveError as error:
+            return Plan.of({}, raised=[error])
         return Plan.of(
-            {"pictures": lambda: len(job.folders.generated.media), "metrics": lambda: job.metrics_line}
+            {
+                "pictures": lambda: len(folders.generated.media),
+                "metrics": lambda: describe_metrics(recipe, folders.medium),
+            }
         )
-    return Plan.of(
-        {
-            "prior": lambda: ": ".join(filter(None, [recipe.prior.source, ", ".join(job.prior.dims)])),
-            "align run": lambda: job.align.name,
-            "pictures": lambda: job.count_line,
-            "baselines": lambda: job.baselines_line,
-            "generator": recipe.generator.check,
-            **({"memory, estimated": lambda: job.memory_line} if estimates_memory else {}),
-            "metrics": lambda: job.metrics_line,
-            "against": lambda: ", ".join(str(other.path) for other in job.against) or "none",
-            **trackers.checks(recipe.run.trackers),
-        },
-        lambda: job.work,
-        job.needs,
+    if recipe.is_swept:
+        return _plan_sweep(recipe)
+    prior = None
+    try:
+        prior = load_prior(recipe)
+        return _plan(recipe, prior, Job.resolve(recipe, prior, is_plan=True))
+    except BrainhiveError as error:
+        return _plan(recipe, prior, None, error)
+
+
+def _plan(
+    recipe: Recipe,
+    prior: Any,
+    job: Job | None,
+    error: BrainhiveError | None = None,
+    estimates_memory: bool = True,
+) -> Plan:
+    """Plan as far as prior and job could be resolved; `error` says why they could not."""
+    checks: dict[str, Callable[[], Any] | BrainhiveError] = {}
+    if prior is not None:
+        checks["prior"] = lambda: ": ".join(filter(None, [recipe.prior.source, ", ".join(prior.dims)]))
+    if job is not None:
+        checks["align run"] = lambda: job.align.name
+        checks["pictures"] = job.describe_count
+        checks["baselines"] = job.describe_baselines
+    elif error is not None:
+        checks["prior" if prior is None else "align run"] = error
+    checks["generator"] = recipe.generator.check
+    if recipe.initial.is_given:
+        checks["starts from"] = lambda: find_start_pictures(recipe) and "pictures"
+    if prior is not None and estimates_memory:
+        checks["memory, estimated"] = lambda: describe_memory(recipe, prior)
+    if job is not None:
+        checks["metrics"] = lambda: describe_metrics(recipe, job.medium)
+    checks["against"] = lambda: ", ".join(str(run.path) for run in find_runs_to_compare(recipe)) or "none"
+    checks |= trackers.checks(recipe.run.trackers)
+
+    def needs() -> list[Need]:
+        of_generator: list[Need] = list(getattr(recipe.generator, "needs", list)())
+        return [*(job.needs() if job is not None else []), *of_generator]
+
+    return Plan.of(checks, None if job is None else lambda: job.work, needs)
+
+
+def _plan_sweep(recipe: Recipe) -> Plan:
+    """Plan the first variant, and collect what is missing for any."""
+    try:
+        jobs = resolve_variants(recipe, is_plan=True)
+    except BrainhiveError as error:
+        return Plan({}, (error,))
+    plans = {
+        label: _plan(job.recipe, job.prior, job, estimates_memory=not place)
+        for place, (label, job) in enumerate(jobs.items())
+    }
+    counts, sampled = [], 0
+    for label, job in jobs.items():
+        kept = job.work.count // job.recipe.best_of
+        more = f", of {job.work.count} generated" if job.recipe.best_of > 1 else ""  # of several one is kept
+        counts.append(f"{label} ({kept} pictures{more})")
+        sampled += job.work.count
+    first = next(iter(plans.values()))
+    merged = Plan.of(
+        {},
+        needs=lambda: [need for planned in plans.values() for need in planned.needs],
+        raised=[error for planned in plans.values() for error in planned.errors],
+    )
+    return replace(
+        merged, items={"variants": ", ".join(counts), "in all": f"{sampled:,} pictures", **first.items}
     )
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Generate what is not there yet, then measure; or score what others made."""
     trackers.require(recipe.run.trackers)
-    job = Job(recipe)
-    return _run_sweep(job, launch, again) if recipe.is_swept else _run(job, launch, again)
+    if recipe.is_swept:
+        return _run_sweep(recipe, launch, again)
+    return _run(recipe, None, launch, again)
 
 
-def _plan_sweep(job: Job) -> Plan:
-    """Plan the first variant, and collect what is missing for any."""
-    try:
-        plans = {label: _plan(each, not place) for place, (label, each) in enumerate(job.variants.items())}
-    except BrainhiveError as error:
-        return Plan({}, (error,))
-    first = next(iter(plans.values()))
-    counts, sampled = {}, 0
-    for label, each in plans.items():
-        kept, _, rest = str(each.items.get("pictures", "unknown")).partition(":")
-        more = rest.partition(", ")[2]  # of several samplings one is kept
-        counts[label] = f"{kept} pictures{more and f', {more}'}"
-        sampled += job.variants[label].work.count if kept.isdigit() else 0
-    listed = ", ".join(f"{label} ({count})" for label, count in counts.items())
-    needs = [need for each in plans.values() for need in each.needs]
-    errors = [error for each in plans.values() for error in each.errors]
-    merged = Plan.of({}, needs=lambda: needs, raised=errors)
-    return replace(merged, items={"variants": listed, "in all": f"{sampled:,} pictures", **first.items})
-
-
-def _run_sweep(job: Job, launch: Launch, again: bool) -> Result:
+def _run_sweep(recipe: Recipe, launch: Launch, again: bool) -> Result:
     """Run every variant by itself, and lay them out in one table; they are compared with the first."""
-    results = {label: _run(each, launch, again) for label, each in job.variants.items()}
-    first = next(iter(job.variants.values()))
-    folder = RunFolder.open("reconstruct", f"{first.align.label}-sweep", job.pinned, launch, again)
+    jobs = resolve_variants(recipe)
+    results = {label: _run(job.recipe, job, launch, again) for label, job in jobs.items()}
+    first = next(iter(jobs.values()))
+    digests = {name: digest for job in jobs.values() for name, digest in job.pinned().digests.items()}
+    pinned = recipe.model_copy(update={"align_run": first.align_reference}).holding(digests)
+    folder = RunFolder.open("reconstruct", f"{first.align.label}-sweep", pinned, launch, again)
     if launch.is_main:
         folder.finish(
             measure_variants(results)
         )  # again where it is finished: a variant may have got a metric
     launch.barrier()
-    with folder.reading() as found:
-        for reason in found.notes["not_compared"]:
-            console.warn(f"not compared: {reason}")
+    with reading_sweep(folder) as measurements:
         files = {
-            f"{label} {kind}": path for label, each in results.items() for kind, path in each.files.items()
+            f"{label} {kind}": path
+            for label, result in results.items()
+            for kind, path in result.files.items()
         }
-        return Result(folder.path, sweep_tables(found, job.recipe.published), found, files)
+        return Result(folder.path, sweep_tables(measurements, recipe.published), measurements, files)
 
 
-def _run(job: Job, launch: Launch, again: bool) -> Result:
-    recipe = job.recipe
-    others = job.against  # found before anything is generated
-    score = (_score(job, launch, again), None) if recipe.score is not None else None
-    start = time.monotonic()
-    folder, work = score or _reconstruct(job, launch, again)
-    if launch.is_main and others:
-        compare_with(folder, others)
+def _run(recipe: Recipe, job: Job | None, launch: Launch, again: bool) -> Result:
+    """Run a recipe that is no sweep, or one variant of it; then compare it with other runs."""
+    runs_to_compare = find_runs_to_compare(recipe)  # before anything is generated
+    work = None
+    if recipe.score is not None:
+        folder = _score(recipe, launch, again)
+    else:
+        job = Job.resolve(recipe, load_prior(recipe)) if job is None else job
+        folder, work = _reconstruct(job, launch, again)
+    if launch.is_main and runs_to_compare:
+        compare_with(folder, runs_to_compare)
     launch.barrier()
     result = result_of(folder, recipe.published)
     if launch.is_main:
-        found = result.metrics
-        values = {source: found.scopes[source] for source in found.notes["sources"]}
-        shown = recipe.model_dump(mode="json")
+        metrics = result.metrics
+        values = {source: metrics.scopes[source] for source in metrics.notes["sources"]}
         trackers.log_results(
-            recipe.run.trackers, result.folder, "reconstruction", shown, values, found.caveats
+            recipe.run.trackers,
+            result.folder,
+            "reconstruction",
+            recipe.model_dump(mode="json"),
+            values,
+            metrics.caveats,
         )
-    return replace(result, work=(work, time.monotonic() - start) if work else None)
+    return replace(result, work=work)
 
 
-def _score(job: Job, launch: Launch, again: bool) -> RunFolder:
+def _score(recipe: Recipe, launch: Launch, again: bool) -> RunFolder:
     """Score a folder of reconstructions."""
-    folders, recipe = job.folders, job.pinned
-    folder = open_run(f"score-{folders.generated.name}", recipe, recipe.metric_encoders, launch, again)
+    folders = MatchedFolders.match(str(recipe.score), recipe.truth, recipe.medium)
+    label, pinned = f"score-{folders.generated.name}", recipe.holding(folders.digests)
+    folder = open_run(label, pinned, recipe.metric_encoders, launch, again)
     if not folder.is_finished:
         stimuli = Stimuli(
             lambda name: folders.open_true(folders.truths[name]),
@@ -155,42 +210,46 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
     Returns:
         The run, and the work that was done, where it was all of it.
     """
-    recipe, align, baselines = job.pinned, job.align, job.baselines
-    folder = open_run(align.label, recipe, recipe.metric_encoders, launch, again, baselines.is_here)
+    recipe, align, baselines = job.recipe, job.align, job.baselines
+    folder = open_run(align.label, job.pinned(), recipe.metric_encoders, launch, again, baselines.is_here)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
-        prior = job.prior.to(launch.device)
-        heads = StimulusHeads.of(align, prior, launch.device)
+        job = replace(job, prior=job.prior.to(launch.device))
+        heads = StimulusHeads.of(align, job.prior, launch.device)
+        start = find_start_pictures(recipe)
         align.prepare_signals(launch)
 
         # heads: decoded from signals, then of all other sources
         brain = [of_brain(align, cell, subject, recipe.split, launch.device) for cell, subject in job.cells]
         sets = decoded_sets(job.sources, brain, heads, recipe.split, recipe.items)
-        job.check(sets, prior, launch)
+        if start is not None:
+            start.prepare(sets, launch)
+        job.refuse_idle_strength(sets)
 
         # media, written to the run's folder
-        generation = job.generation(prior, heads, launch)
+        generation = job.generation(start, heads, launch)
         for decoded_set in sets:
             generation.generate(decoded_set, folder, launch)
         del generation  # and with it the generator: its memory is the metrics' now
 
         # training pictures in their place, then scores
-        kept = [decoded_set.first(recipe.items) for decoded_set in brain]
-        generated = [job.generated(decoded_set, folder) for decoded_set in sets]
+        models = job.describe_models(start)
+        used = [decoded_set.first(recipe.items) for decoded_set in brain]
+        generated = [job.generated(decoded_set, models, folder) for decoded_set in sets]
         launch.barrier()  # stills are made of what all processes generated
-        others, missing = baselines.make(job.sources, kept, generated, heads, job.trained, folder, launch)
-        generated += others
+        of_baselines, missing = baselines.make(job.sources, used, generated, heads, models, folder, launch)
+        generated += of_baselines
         if not generated:
             raise MissingData(
                 f"none of the sources can be made: {', '.join(missing)}",
                 "; ".join(dict.fromkeys(missing.values())),
             )
-        generated.sort(key=lambda each: [*map(str, job.sources)].index(each.source))
-        generated += job.task_floors(brain, folder)
+        generated.sort(key=lambda some: [*map(str, job.sources)].index(some.source))
+        generated += job.task_floors(brain, models, folder)
         notes = {"prior": recipe.prior.source, "mode": align.mode, "published": recipe.published_notes}
-        notes[SET_UP] = job.set_up
+        notes[SET_UP] = job.set_up()
         notes |= describe_tested([align.tested_pictures(recipe.split)])
         scoring = recipe.section(Scoring)
-        measure_run(folder, scoring, generated, job.stimuli, recipe.split, launch, missing, notes)
+        measure_run(folder, scoring, generated, job.stimuli(), recipe.split, launch, missing, notes)
     launch.barrier()
     return folder, work

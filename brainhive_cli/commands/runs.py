@@ -44,57 +44,10 @@ class Recipe(BaseRecipe):
     yes: bool = Field(False, description="remove without asking")
     run: Run = Run(device="cpu")
 
-    @property
-    def removes(self) -> bool:
-        """Whether the runs are to be removed."""
-        return self.words[:1] == [REMOVE]
-
-    @property
-    def shows(self) -> bool:
-        """Whether one run is to be shown."""
-        return self.words[:1] == [SHOW]
-
-    @property
-    def shown(self) -> ShownRun:
-        """The run that is to be shown.
-
-        Raises:
-            MissingData: if there is none of the name.
-            RecipeError: if several are named.
-        """
-        names = self.words[1:]
-        if len(names) > 1:
-            raise RecipeError(f"{len(names)} runs: {', '.join(names)}", "brainhive runs show NAME")
-        folder, variant = find(self.paths.under_home("runs"), names[0] if names else None)
-        return ShownRun(variant or folder.path.name, folder, variant)
-
-    @property
-    def found(self) -> list["Found"]:
-        """The runs that are named, the newest first.
-
-        Raises:
-            MissingData: if there is none of a name.
-            RecipeError: if none is named that could be removed.
-        """
-        names = self.words[1:] if self.removes else self.words
-        if self.removes and not names:
-            raise RecipeError("no run to remove is named", "brainhive runs rm NAME")
-        root = self.paths.under_home("runs")
-        folders = [path for path in root.glob("*/*") if path.is_dir() and not path.name.startswith(".")]
-        every = sorted((Found(path) for path in folders), key=lambda each: -each.changed)
-        if not names:
-            return every
-        for name in names:
-            if not any(each.is_called(name, self.removes) for each in every):
-                known = [each.path.name for each in every]
-                hint = f"{guess(name, known)}brainhive runs lists them"
-                raise MissingData(f"no run {name!r} under {root}", hint)
-        return [each for each in every if any(each.is_called(name, self.removes) for name in names)]
-
 
 @dataclass(frozen=True)
-class Found:
-    """One run on disk."""
+class RunOnDisk:
+    """One run on disk, finished or not."""
 
     path: Path
 
@@ -105,9 +58,13 @@ class Found:
 
     def is_called(self, name: str, exactly: bool) -> bool:
         """Whether it is meant by its name or path; where not only itself is, also by its command."""
-        own = {self.path.name, self.name, str(self.path), os.path.abspath(self.path)}
+        references = {self.path.name, self.name, str(self.path), os.path.abspath(self.path)}
         name = name.rstrip("/")
-        return name in own or os.path.abspath(name) in own or (not exactly and name == self.path.parent.name)
+        return (
+            name in references
+            or os.path.abspath(name) in references
+            or (not exactly and name == self.path.parent.name)
+        )
 
     @cached_property
     def changed(self) -> float:
@@ -131,18 +88,19 @@ class Found:
         if not RunFolder(self.path).is_finished:
             return ""
         try:
-            found = RunFolder(self.path).measurements()
+            measurements = RunFolder(self.path).measurements()
         except BrainhiveError as error:
             return error.message
-        overall = found.overall or found.scopes.get(BRAIN)
-        scopes = [overall] if overall else list(found.scopes.values())
-        name = next(iter(headlines(list(dict.fromkeys(name for each in scopes for name in each)))), "")
-        values = [each[name] for each in scopes if name in each]
+        overall = measurements.overall or measurements.scopes.get(BRAIN)
+        scopes = [overall] if overall else list(measurements.scopes.values())
+        names = dict.fromkeys(name for metrics in scopes for name in metrics)
+        name = next(iter(headlines(list(names))), "")
+        values = [metrics[name] for metrics in scopes if name in metrics]
         if len(values) == 1:
             interval = "" if values[0].low is None else f" ({values[0].interval_text()})"
             return f"{shown(name)} {values[0].value:.3f}{interval}"
         if values:
-            return f"{shown(name)} {fmean(each.value for each in values):.3f}, the mean of {len(values)}"
+            return f"{shown(name)} {fmean(metric.value for metric in values):.3f}, the mean of {len(values)}"
         return ""
 
     @property
@@ -159,37 +117,77 @@ class Found:
         return self.name, self.state, self.headline, Cell(age(self.changed), value=changed), size
 
 
+def _find_shown(recipe: Recipe) -> ShownRun:
+    """Find the run that is to be shown.
+
+    Raises:
+        MissingData: if there is none of the name.
+        RecipeError: if several are named.
+    """
+    names = recipe.words[1:]
+    if len(names) > 1:
+        raise RecipeError(f"{len(names)} runs: {', '.join(names)}", "brainhive runs show NAME")
+    folder, variant = find(recipe.paths.under_home("runs"), names[0] if names else None)
+    return ShownRun(variant or folder.path.name, folder, variant)
+
+
+def _find_named(recipe: Recipe, removes: bool) -> list[RunOnDisk]:
+    """Find the runs that are named, the newest first.
+
+    Raises:
+        MissingData: if there is none of a name.
+        RecipeError: if none is named that could be removed.
+    """
+    names = recipe.words[1:] if removes else recipe.words
+    if removes and not names:
+        raise RecipeError("no run to remove is named", "brainhive runs rm NAME")
+    root = recipe.paths.under_home("runs")
+    folders = [path for path in root.glob("*/*") if path.is_dir() and not path.name.startswith(".")]
+    runs = sorted(map(RunOnDisk, folders), key=lambda run: -run.changed)
+    for name in names:
+        if not any(run.is_called(name, removes) for run in runs):
+            hint = f"{guess(name, [run.path.name for run in runs])}brainhive runs lists them"
+            raise MissingData(f"no run {name!r} under {root}", hint)
+    return [run for run in runs if not names or any(run.is_called(name, removes) for name in names)]
+
+
 def plan(recipe: Recipe) -> Plan:
     """Name the runs that would be listed or removed."""
-    if recipe.shows:
-        return Plan.of({"shown": lambda: Found(recipe.shown.folder.path).name})
-    what = "removed" if recipe.removes else "listed"
-    return Plan.of({what: lambda: ", ".join(each.name for each in recipe.found) or "none"})
+    verb = recipe.words[0] if recipe.words else ""
+    if verb == SHOW:
+        return Plan.of({"shown": lambda: RunOnDisk(_find_shown(recipe).folder.path).name})
+    what = "removed" if verb == REMOVE else "listed"
+    return Plan.of(
+        {what: lambda: ", ".join(run.name for run in _find_named(recipe, verb == REMOVE)) or "none"}
+    )
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """List runs, or remove those that are named and not in use.
+    """List runs, show one, or remove those that are named and not in use.
 
     Raises:
         BrainhiveError: if one is in use, or the user does not agree.
     """
-    if recipe.shows:
-        return _show(recipe.shown)
-    found, root = recipe.found, recipe.paths.under_home("runs")
-    if recipe.removes:
-        _remove(found, recipe, _users(found, root))
-    title = "Removed runs" if recipe.removes else f"Runs in {root}"
-    rows = tuple(each.row for each in found) if not recipe.removes else tuple((each.name,) for each in found)
-    columns = ("run", "state", "result", "last changed", "size") if not recipe.removes else ("run",)
-    hint = "" if recipe.removes or not found else "brainhive runs show NAME"
-    return Result(root, (Table(title, columns, rows, is_list=True),), hint=hint)
+    verb = recipe.words[0] if recipe.words else ""
+    root = recipe.paths.under_home("runs")
+    if verb == SHOW:
+        return _show(_find_shown(recipe))
+    runs = _find_named(recipe, verb == REMOVE)
+    if verb == REMOVE:
+        _remove(runs, root, recipe.yes)
+        removed = Table("Removed runs", ("run",), tuple((run.name,) for run in runs), is_list=True)
+        return Result(root, (removed,))
+    columns = ("run", "state", "result", "last changed", "size")
+    table = Table(f"Runs in {root}", columns, tuple(run.row for run in runs), is_list=True)
+    return Result(root, (table,), hint="brainhive runs show NAME" if runs else "")
 
 
 def _show(run: ShownRun) -> Result:
     """Say what a run is, what it measured of everything together or else of each cell, and its files."""
-    on_disk, notes = Found(run.folder.path), run.found.notes
+    on_disk, notes = RunOnDisk(run.folder.path), run.found.notes
+    reference = on_disk.path.name + (f":{run.variant}" if run.variant else "")
     about = {
-        "run": on_disk.name + (f":{run.variant}" if run.variant else ""),
+        "run": f"{on_disk.path.parent.name}/{reference}",
         "state": f"{on_disk.state}, {age(on_disk.changed)}, {console.size(on_disk.bytes)}",
         **{key: notes.get(key, "") for key in ("dataset", "mode", "verdict")},
         "made from": notes.get("run", ""),
@@ -199,61 +197,46 @@ def _show(run: ShownRun) -> Result:
         "warnings": "; ".join(notes.get("warnings", ())),
         "files": ", ".join(sorted(path.name for path in run.folder.path.iterdir() if path.name[0] != ".")),
     }
-    title = f"Run {on_disk.path.name}"
     rows = tuple((key, value) for key, value in about.items() if value)
-    of_all = summary_scopes(run)
-    metrics = tuple(
+    tables = [Table(f"Run {on_disk.path.name}", ("item", "value"), rows)]
+    metrics = [
         (
-            name,
+            scope,
             shown(metric.name),
             metric.value,
             metric.interval_text(),
             metric.n,
             "–" if metric.chance is None else metric.chance,
         )
-        for name in of_all
-        for metric in run.found.scopes[name].values()
-    )
-    columns = ("of", "metric", "value", "95 % CI", "n", "chance")
-    laid_out = [
-        Table(title, ("item", "value"), rows),
-        *([Table("Metrics", columns, metrics)] if metrics else []),
+        for scope in summary_scopes(run)
+        for metric in run.found.scopes[scope].values()
     ]
-    hint = shlex.join(["brainhive", "report", on_disk.path.name + (f":{run.variant}" if run.variant else "")])
-    return Result(run.folder.path, extend_tables(laid_out, run.found.caveats), run.found, hint=hint)
+    if metrics:
+        tables.append(Table("Metrics", ("of", "metric", "value", "95 % CI", "n", "chance"), tuple(metrics)))
+    hint = shlex.join(["brainhive", "report", reference])
+    return Result(run.folder.path, extend_tables(tables, run.found.caveats), run.found, hint=hint)
 
 
-def _users(found: Sequence[Found], root: Path) -> dict[str, list[str]]:
-    """Find the other runs whose recipes name one of these."""
-    texts = {
-        f"{path.parts[-3]}/{path.parts[-2]}": _recipe_text(path.parent)
-        for path in root.glob("*/*/recipe.yaml")
-    }
-    removed = {each.name for each in found}
-    return {
-        each.name: [name for name, text in texts.items() if name not in removed and each.path.name in text]
-        for each in found
-    }
-
-
-def _recipe_text(folder: Path) -> str:
-    with suppress(OSError):  # a pipe or a large one: it is not of a run that reads another
-        return RunFolder(folder).read_text("recipe.yaml", LARGEST_RECIPE)
-    return ""
-
-
-def _remove(found: Sequence[Found], recipe: Recipe, users: dict[str, list[str]]) -> None:
-    if held := [each.name for each in found if each.is_in_use]:
+def _remove(runs: Sequence[RunOnDisk], root: Path, agreed: bool) -> None:
+    """Remove runs, after the user has seen their state, and which other runs' recipes name them."""
+    if held := [run.name for run in runs if run.is_in_use]:
         raise BrainhiveError(f"{held[0]} is in use by a running command", "wait for it, or stop it first")
-    for each in found:
-        used = f"; used by {', '.join(users[each.name])}" if users[each.name] else ""
-        console.say(f"{each.name}: {each.state}, {console.size(each.bytes)}{used}")
-    if not recipe.yes and not console.confirm(f"remove {len(found)} run{'s' if len(found) > 1 else ''}?"):
+    removed = {run.name for run in runs}
+    recipes = {}
+    for folder in (path.parent for path in root.glob("*/*/recipe.yaml")):
+        if RunOnDisk(folder).name not in removed:
+            with suppress(OSError):  # a pipe or a large one: it is not of a run that reads another
+                recipes[RunOnDisk(folder).name] = RunFolder(folder).read_text("recipe.yaml", LARGEST_RECIPE)
+    for run in runs:
+        users = [name for name, text in recipes.items() if run.path.name in text]
+        used = f"; used by {', '.join(users)}" if users else ""
+        console.say(f"{run.name}: {run.state}, {console.size(run.bytes)}{used}")
+    if not agreed and not console.confirm(f"remove {len(runs)} run{'s' if len(runs) > 1 else ''}?"):
         raise BrainhiveError("nothing was removed", "--yes removes without asking")
-    for each in found:
-        if each.path.is_symlink():  # the link goes; what it leads to is not touched, not even by a lock
-            remove(each.path)
+    for run in runs:
+        if run.path.is_symlink():  # the link goes; what it leads to is not touched, not even by a lock
+            remove(run.path)
             continue
-        lock = FileLock(each.path / CLAIM, f"run {each.path}")
-        remove(each.path)
+        lock = FileLock(run.path / CLAIM, f"run {run.path}")
+        remove(run.path)
         lock.release()

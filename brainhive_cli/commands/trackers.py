@@ -82,7 +82,9 @@ def log_results(
 ) -> None:
     """Log what a finished run has measured, metrics by name, by scope, as `tracked` logs a cell."""
     values = {
-        f"{scope}/{name}": metric.value for scope, found in results.items() for name, metric in found.items()
+        f"{scope}/{name}": metric.value
+        for scope, metrics in results.items()
+        for name, metric in metrics.items()
     }
     with tracked(names, run, label, recipe, caveats) as log:
         log({"epoch": 0, **values})

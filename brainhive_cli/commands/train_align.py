@@ -1,7 +1,6 @@
 """train-align: a brain model for each cell (subjects × seed), trained to predict its targets."""
 
 import shlex
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,8 +11,7 @@ from brainhive_cli.core import artifacts, console, documents
 from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.pace import Work
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Plan, Result, Work
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.command_lines import are_embedded, command
 from brainhive_cli.data.targets.target_stores import keep_identity
@@ -108,11 +106,11 @@ def _about(cell: Cell) -> dict[str, Any]:
     return whose | {"seed": cell.seed} | ({"variant": cell.variant} if cell.variant else {})
 
 
-def _train(job: Job, folder: RunFolder, launch: Launch) -> tuple[Work, float] | None:
+def _train(job: Job, folder: RunFolder, launch: Launch) -> Work | None:
     """Take whole cells from a queue when there are enough for all; else share each cell's batches.
 
     Returns:
-        What was done in how many seconds; None where the run was continued.
+        What was done; None where the run was continued.
     """
     is_new = folder.is_untouched
     todo = [cell for cell in job.cells if not (folder.path / f"cells/{cell.name}/metrics.json").is_file()]
@@ -125,14 +123,13 @@ def _train(job: Job, folder: RunFolder, launch: Launch) -> tuple[Work, float] | 
     job.prepare_signals(launch)
     watch = Watch(folder.path, todo, {label: each.train.epochs for label, each in job.variants.items()})
     data = None
-    start = time.monotonic()
     with console.live(watch.table, watch.news):
         for cell in launch.queue(todo, str(folder.path)) if alone else todo:
             if data is None or not data.is_compatible(job.variants[cell.variant]):
                 data = TrainingData(job, job.variants[cell.variant], launch)
             _train_cell(job, cell, data, folder, worker)
     launch.barrier()
-    return (job.work(todo), time.monotonic() - start) if is_new else None
+    return job.work(todo) if is_new else None
 
 
 def _train_cell(job: Job, cell: Cell, opened: TrainingData, folder: RunFolder, worker: Launch) -> None:

@@ -1,30 +1,35 @@
 """train-prior: a prior's modules on a frozen diffusion model."""
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.launch import Launch, num_processes
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
 from brainhive_cli.core.memory_estimate import in_words
-from brainhive_cli.core.pace import Work
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.needs import to_download
+from brainhive_cli.core.results import Plan, Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import command, only_if_recorded
+from brainhive_cli.measurement.metrics import perceptual
+from brainhive_cli.measurement.metrics.perceptual import require_distances
 from brainhive_cli.measurement.statistics import measure
-from brainhive_cli.models import priors
+from brainhive_cli.models import encoders, priors
+from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
-from brainhive_cli.training.prior.job import Job
+from brainhive_cli.training.prior.components import LAST, Learner, adamw8bit
+from brainhive_cli.training.prior.examples import Pictures
 from brainhive_cli.training.prior.loop import Training, train
-from brainhive_cli.training.prior.optimisation import LAST, Learner
-from brainhive_cli.training.prior.recipe import Recipe
+from brainhive_cli.training.prior.memory import training_bytes
+from brainhive_cli.training.prior.recipe import INCEPTION, Recipe
 from brainhive_cli.training.prior.samples import LAST as LAST_SAMPLES
 from brainhive_cli.training.prior.samples import Values, loss_curve, measure_distribution, show, try_out
 
@@ -33,22 +38,83 @@ __all__ = ["Recipe", "plan", "run"]
 
 def plan(recipe: Recipe) -> Plan:
     """List what would be trained on what, what it needs, and what is missing."""
-    job = Job(recipe)
-    steps = f"{recipe.train.steps} of {job.pass_pictures} pictures on each process"
+    pass_pictures = recipe.train.batch_size * recipe.train.accumulate
+    source = recipe.continue_from
     return Plan.of(
         {
-            "steps": lambda: steps,
-            "pictures": job.describe_pictures,
+            "steps": lambda: f"{recipe.train.steps} of {pass_pictures} pictures on each process",
+            "pictures": lambda: _describe_pictures(recipe, pass_pictures),
             "generator": recipe.generator.check,
-            "prior": job.describe_prior,
+            "prior": lambda: f"new, {recipe.prior.check()}" if source is None else f"continues from {source}",
             **({} if recipe.sampler is None else {"sampler": recipe.sampler.check}),
-            "optimizer": job.require_optimizer,
-            "metrics": job.describe_metrics,
-            "memory, estimated": lambda: in_words(job.memory_bytes),
+            "optimizer": lambda: _describe_optimizer(recipe),
+            "metrics": lambda: _describe_metrics(recipe),
+            "memory, estimated": lambda: in_words(training_bytes(recipe)),
             **trackers.checks(recipe.run.trackers),
         },
         lambda: _work(recipe),
     )
+
+
+def _describe_pictures(recipe: Recipe, pass_pictures: int) -> str:
+    """Count the pictures and epochs, and name the encoders that run in each step."""
+    train, processes = recipe.train, num_processes(recipe.run)
+    pictures = Pictures.open(recipe, Launch(0, 1, torch.device("cpu")))
+    size = pictures.count_in_step(pass_pictures * processes, train.accumulate, processes)
+    epochs = train.steps * size / len(pictures.train)
+    where = f"{processes} processes" if processes > 1 else "one process"
+    words = f"{len(pictures.train)} to learn ({epochs:.1f} epochs on {where}), {len(pictures.held)} kept"
+    online = [
+        f"{config.name}, {to_download(config.needs())}"
+        for group in pictures.targets.groups
+        for config in group.configs
+    ]
+    return words + (f"; embedded in each step by {'; '.join(online)}" if online else "")
+
+
+def _describe_optimizer(recipe: Recipe) -> str:
+    """Name the optimiser; MissingExtra if its library is not installed."""
+    name = recipe.train.optimizer
+    return f"{adamw8bit().__name__} of bitsandbytes" if name == "adamw8bit" else name
+
+
+def _describe_metrics(recipe: Recipe) -> str:
+    """Name the metrics, and of those that cannot be measured the reason."""
+    checks: dict[str, Callable[[], str]] = {}
+    if recipe.sample_items:
+        for config in recipe.similarity:
+            checks[f"similarity_{config.name}"] = partial(_describe_encoder, config)
+        if recipe.lpips:
+            checks["lpips"] = partial(_describe_network, "LPIPS")
+    if recipe.fid_items:
+        checks["fid and kid"] = partial(_describe_distribution, recipe)
+    words = []
+    for name, check in checks.items():
+        try:
+            words.append(f"{name}: {check()}")
+        except RecipeError:
+            raise
+        except BrainhiveError as error:
+            words.append(f"{name}: skipped, {error.in_one_line}")
+    return "; ".join(words) or "none"
+
+
+def _describe_encoder(config: EncoderConfig) -> str:
+    needs = config.needs()
+    words = to_download(needs)
+    if not any(need.size for need in needs):
+        config.build()  # which finds out whether it can be loaded, and loads nothing
+    return words
+
+
+def _describe_network(metric: str) -> str:
+    return to_download([]) if perceptual.is_here(metric) else "weights to download"
+
+
+def _describe_distribution(recipe: Recipe) -> str:
+    require_distances(recipe.fid_items)
+    name = recipe.fid_features
+    return _describe_network("FID") if name == INCEPTION else _describe_encoder(encoders.resolve(name))
 
 
 def _work(recipe: Recipe) -> Work:
@@ -63,24 +129,25 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     trackers.require(recipe.run.trackers)
     for line in recipe.idle:
         console.warn(line)
-    job = Job(recipe, launch)
-    label = f"{job.pictures.images.dataset}-{recipe.prior.kind}"
-    folder = RunFolder.open("train-prior", label, job.pinned, launch, again)
-    work, start = _work(recipe) if folder.is_untouched else None, time.monotonic()
+    pictures = Pictures.open(recipe, launch)
+    source = recipe.continue_from
+    pinned = recipe.holding({source: priors.describe(source).digest} if source else {})
+    label = f"{pictures.images.dataset}-{recipe.prior.kind}"
+    folder = RunFolder.open("train-prior", label, pinned, launch, again)
+    work = _work(recipe) if folder.is_untouched else None
     if not folder.is_finished:
-        measurements = _train(job, folder)
+        measurements = _train(recipe, pictures, folder, launch)
         if launch.is_main:
             artifacts.write(folder, [*loss_curve(folder), *artifacts.read(folder)])
             folder.finish(measurements)
             folder.checkpoint(LAST).remove()
         launch.barrier()
-    return replace(_result(job, folder), work=(work, time.monotonic() - start) if work else None)
+    return replace(_result(recipe, folder), work=work)
 
 
-def _train(job: Job, folder: RunFolder) -> Measurements:
+def _train(recipe: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch) -> Measurements:
     """Train, save the prior, and measure it on pictures kept from training."""
-    recipe, launch = job.recipe, job.launch
-    training = Training.begin(job)
+    training = Training.begin(recipe, pictures, launch)
     learner = Learner(training.prior, recipe.freeze, recipe.train)
     try_out(training, folder)
     at_start = _learn(training, folder, learner)
@@ -125,8 +192,10 @@ def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[floa
             if not (launch.is_main and is_due):
                 return
             with learner.averaged():
-                found = show(training, folder, f"step-{step:06d}")
-            means = {name: float(v.mean()) for name, v in found.items() if not isinstance(v, BrainhiveError)}
+                by_metric = show(training, folder, f"step-{step:06d}")
+            means = {
+                name: float(v.mean()) for name, v in by_metric.items() if not isinstance(v, BrainhiveError)
+            }
             folder.log(step=step, samples=means)
             track({"step": step, **means})
 
@@ -136,18 +205,17 @@ def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[floa
 def _metrics(values: Mapping[str, Values | list[float]], protocol: str, recipe: Recipe) -> dict[str, Metric]:
     """Make metrics of values [N] where there are any."""
     context: dict[str, Any] = {"protocol": protocol, "seeds": (recipe.seed,), "split": "validation"}
-    found = {name: np.asarray(v) for name, v in values.items() if not isinstance(v, BrainhiveError)}
-    return {name: measure(name, [v], **context) for name, v in found.items() if len(v)}
+    arrays = {name: np.asarray(v) for name, v in values.items() if not isinstance(v, BrainhiveError)}
+    return {name: measure(name, [v], **context) for name, v in arrays.items() if len(v)}
 
 
-def _result(job: Job, folder: RunFolder) -> Result:
-    found = folder.measurements()
-    for name, reason in found.missing.items():
+def _result(recipe: Recipe, folder: RunFolder) -> Result:
+    measurements = folder.measurements()
+    for name, reason in measurements.missing.items():
         console.warn(f"no {name}: {reason}")
-    rows = [(name, m.value, m.interval_text(4), m.n) for name, m in found.overall.items()]
+    rows = [(name, m.value, m.interval_text(4), m.n) for name, m in measurements.overall.items()]
     table = console.Table("prior", ("metric", "value", "95 % CI", "n"), tuple(rows))
     sheet = folder.path / "samples" / "last.png"
-    recipe = job.recipe
     dataset = only_if_recorded(recipe.dataset, recipe.paths)
     hint = command("train-align", dataset, recipe.encoders, "--prior", str(folder.path / "model"))
-    return Result(folder.path, (table,), found, {"samples": sheet} if sheet.is_file() else {}, hint)
+    return Result(folder.path, (table,), measurements, {"samples": sheet} if sheet.is_file() else {}, hint)

@@ -5,11 +5,11 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self, cast, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from brainhive_cli.core import console
 from brainhive_cli.core.caveats import merge_caveats
@@ -51,47 +51,77 @@ class Recipe(BaseRecipe):
     recipe: str | None = Field(None, description="name of each step's recipe; default: the commands' own")
     steps: dict[str, Step] = Field({}, description="the steps, in order; a name may not be used twice")
 
+    @model_validator(mode="after")
+    def _names_a_command_of_each_step(self) -> Self:
+        for name in self.steps:
+            if self.command_of(name) not in get_args(Command):
+                known = ", ".join(get_args(Command))
+                raise RecipeError(f"the step {name} names no command", f"steps.{name}.command, of: {known}")
+        return self
+
     def command_of(self, name: str) -> Command:
-        """Name the command of a step.
+        """Name the command of a step."""
+        return cast(Command, self.steps[name].command or name)
 
-        Raises:
-            RecipeError: if neither its key nor its name is one.
-        """
-        known: tuple[Command, ...] = Command.__args__  # type: ignore[attr-defined]
-        command = self.steps[name].command or name
-        for each in known:
-            if command == each:
-                return each
-        raise RecipeError(
-            f"the step {name} names no command", f"steps.{name}.command, of: {', '.join(known)}"
-        )
+    def recipe_of(self, name: str) -> str | None:
+        """Name the recipe of a step; None for its command's own."""
+        return self.steps[name].recipe or self.recipe
 
-    def line(self, name: str, overrides: list[str]) -> str:
+    def line(self, name: str, overrides: Sequence[str]) -> str:
         """Write a step as one would type it."""
-        recipe = self.steps[name].recipe or self.recipe
+        recipe = self.recipe_of(name)
         named = ["--recipe", recipe] if recipe else []
         return shlex.join(["brainhive", self.command_of(name), *named, *overrides])
 
-    def resolved(self, name: str, overrides: list[str]) -> tuple[Any, Any]:
-        """Resolve the recipe of a step; returns its module too."""
-        command = self.command_of(name)
-        module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
-        recipe = module.Recipe.resolve(command, self.steps[name].recipe or self.recipe, {}, overrides)
-        return module, recipe.model_copy(update={"run": self.run, "paths": self.paths})
+
+@dataclass(frozen=True)
+class Job:
+    """A step, resolved.
+
+    Attributes:
+        line: As one would type it.
+        module: That of its command.
+        recipe: What the command is planned and run with.
+    """
+
+    line: str
+    module: Any
+    recipe: BaseRecipe
+
+    @classmethod
+    def resolve(
+        cls, recipe: Recipe, name: str, results: Mapping[str, Result], more: Sequence[str] = ()
+    ) -> Self:
+        """Resolve the recipe of a step.
+
+        Args:
+            recipe: The workflow's.
+            name: Of the step.
+            results: Those of the earlier steps that have been run; what the others will make is planned.
+            more: Further overrides of the step.
+        """
+        overrides = list(dict.fromkeys([*overrides_of(recipe, name, results), *more]))
+        trained_by = []
+        for section, step in (match.groups("") for match in map(MADE_LATER.match, overrides) if match):
+            words = [recipe.recipe_of(step) or "", *overrides_of(recipe, step, {})]
+            trained_by.append(f"{section}trained_by={json.dumps(shlex.join(words))}")
+        resolved = _resolve(recipe, name, [*overrides, *trained_by])
+        return cls(recipe.line(name, overrides), _module(recipe.command_of(name)), resolved)
 
 
 @dataclass(frozen=True)
-class Done:
+class FinishedStep:
     """A step that was run.
 
     Attributes:
         line: As one would type it.
-        seconds: How long it took.
+        duration_s: How long it took.
         headline: What it achieved.
+        result: What its command returned.
     """
 
     line: str
-    seconds: float
+    duration_s: float
     headline: str
     result: Result
 
@@ -106,25 +136,22 @@ def plan(recipe: Recipe) -> Plan:
     needs: dict[str, Need] = {}
     makers: dict[str, str] = {}
     for name in recipe.steps:
-        overrides = overrides_of(recipe, name, {})
-        items[name] = recipe.line(name, overrides)
-        module, resolved = recipe.resolved(name, [*overrides, *_lines_of_steps(recipe, overrides)])
-        planned: Plan = module.plan(resolved)
+        job = Job.resolve(recipe, name, {})
+        items[name] = job.line
+        planned: Plan = job.module.plan(job.recipe)
         if planned.items:
             tables.append(Table(f"Plan of {name}", ("item", "value"), tuple(planned.items.items())))
-        by_step = [replace(need, step=makers.get(need.key.partition(":")[0], "")) for need in planned.needs]
-        needs |= {need.name: need for need in by_step if need.name not in needs}
-        of_steps = {need.error.message for need in by_step if need.error and need.step}
-        errors += [error for error in planned.errors if error.message not in of_steps]
+        step_needs = [
+            replace(need, step=makers.get(need.key.partition(":")[0], "")) for need in planned.needs
+        ]
+        needs |= {need.name: need for need in step_needs if need.name not in needs}
+
+        # an error of a need that a step makes is none, unless another need, which no step makes, has it too
+        made_messages = {need.error.message for need in step_needs if need.error and need.step}
+        made_messages -= {need.error.message for need in step_needs if need.error and need.is_missing}
+        errors += [error for error in planned.errors if error.message not in made_messages]
         makers |= {key: name for key in (*planned.makes, f"<{name}>")}
     return Plan(items, tuple(errors), None, tuple(tables), tuple(needs.values()))
-
-
-def _lines_of_steps(recipe: Recipe, overrides: Sequence[str]) -> Iterator[str]:
-    """Name the lines of the steps that train the runs which overrides name, for a plan without the runs."""
-    for section, step in (match.groups("") for match in map(MADE_LATER.match, overrides) if match):
-        words = [recipe.steps[step].recipe or recipe.recipe or "", *overrides_of(recipe, step, {})]
-        yield f"{section}trained_by={json.dumps(shlex.join(words))}"
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -132,44 +159,41 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if not recipe.steps:
         raise NO_STEPS
     folder = RunFolder.open("workflow", (recipe.recipe or "steps").replace("/", "-"), recipe, launch, again)
-    steps = dict(run_steps(recipe, launch, again))
-    found = measured(steps)
+    steps = run_steps(recipe, launch, again)
+    measurements = measure_steps(steps)
     if launch.is_main:
-        folder.finish(found)
+        folder.finish(measurements)
     launch.barrier()
     tables = [table for step in steps.values() for table in step.result.tables]
     files = {
         f"{name} {kind}": path for name, step in steps.items() for kind, path in step.result.files.items()
     }
-    return Result(folder.path, (*tables, summary(steps, "Steps")), found, files)
+    return Result(folder.path, (*tables, summarise_steps(steps, "Steps")), measurements, files)
 
 
 def run_steps(
-    recipe: Recipe,
-    launch: Launch,
-    again: bool,
-    more: Callable[[str], list[str]] = lambda name: [],
-) -> Iterator[tuple[str, Done]]:
+    recipe: Recipe, launch: Launch, again: bool, more: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, FinishedStep]:
     """Run the steps through their own commands, one after another.
 
     Args:
         recipe: The steps.
         launch: The processes that share each of them.
         again: Whether finished runs are made anew.
-        more: Further overrides of a step, by its name.
+        more: Further overrides of steps, by name.
     """
-    results: dict[str, Result] = {}
     mixed = recipe.run.mixed_precision
     precision = [f"run.mixed_precision={mixed}"] if mixed else []
+    results: dict[str, Result] = {}
+    finished: dict[str, FinishedStep] = {}
     for number, name in enumerate(recipe.steps, 1):
-        overrides = list(dict.fromkeys([*overrides_of(recipe, name, results), *more(name), *precision]))
-        line = recipe.line(name, overrides)
-        console.say(f"{number}/{len(recipe.steps)} {line}")
+        job = Job.resolve(recipe, name, results, [*(more or {}).get(name, ()), *precision])
+        console.say(f"{number}/{len(recipe.steps)} {job.line}")
         start = time.monotonic()
-        module, resolved = recipe.resolved(name, overrides)
-        results[name] = module.run(resolved, launch, again)
-        headline = headline_of(recipe.command_of(name), results[name])
-        yield name, Done(line, time.monotonic() - start, headline, results[name])
+        results[name] = job.module.run(job.recipe, launch, again)
+        headline = _headline(recipe.command_of(name), results[name])
+        finished[name] = FinishedStep(job.line, time.monotonic() - start, headline, results[name])
+    return finished
 
 
 def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> list[str]:
@@ -178,23 +202,32 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
     A step that decodes, and names no run, takes that of the last training before it, not the newest of all.
     """
 
-    def made(match: re.Match[str]) -> str:
+    def name_run(match: re.Match[str]) -> str:
         result = results.get(match["step"])
         if result is None:  # not made yet, or YAML in braces
             return f"<{match['step']}>" if match["step"] in recipe.steps else match[0]
         return f"{result.folder}{match['below']}" if match["below"] else result.folder.name
 
-    overrides = [MADE.sub(made, each) for each in recipe.steps[name].overrides]
+    overrides = [MADE.sub(name_run, override) for override in recipe.steps[name].overrides]
     earlier = [*recipe.steps][: [*recipe.steps].index(name)]
     trainings = [step for step in earlier if recipe.command_of(step) == "train-align"]
-    if trainings and recipe.command_of(name) in ("eval-retrieval", "reconstruct"):
-        _, resolved = recipe.resolved(name, overrides)
-        if resolved.align_run is None:
-            overrides.append(MADE.sub(made, f"align_run={{{trainings[-1]}}}"))
+    decodes = recipe.command_of(name) in ("eval-retrieval", "reconstruct")
+    if trainings and decodes and _resolve(recipe, name, overrides).align_run is None:
+        overrides.append(MADE.sub(name_run, f"align_run={{{trainings[-1]}}}"))
     return overrides
 
 
-def measured(steps: Mapping[str, Done]) -> Measurements:
+def _module(command: Command) -> Any:
+    return importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+
+
+def _resolve(recipe: Recipe, name: str, overrides: Sequence[str]) -> Any:
+    command = recipe.command_of(name)
+    resolved = _module(command).Recipe.resolve(command, recipe.recipe_of(name), {}, overrides)
+    return resolved.model_copy(update={"run": recipe.run, "paths": recipe.paths})
+
+
+def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
     """Collect what the steps measured of all subjects, and what must be said of it."""
     scopes = {
         name: step.result.metrics.overall for name, step in steps.items() if step.result.metrics.overall
@@ -205,23 +238,23 @@ def measured(steps: Mapping[str, Done]) -> Measurements:
     )
 
 
-def summary(steps: Mapping[str, Done], title: str) -> Table:
+def summarise_steps(steps: Mapping[str, FinishedStep], title: str) -> Table:
     """Say of each step how long it took and what it achieved."""
-    rows = [(name, f"{step.seconds:.0f} s", step.headline) for name, step in steps.items()]
+    rows = [(name, f"{step.duration_s:.0f} s", step.headline) for name, step in steps.items()]
     return Table(title, ("step", "time", "result"), tuple(rows))
 
 
-def headline_of(command: Command, result: Result) -> str:
+def _headline(command: Command, result: Result) -> str:
     """Describe in one line what a step achieved."""
     metrics = result.metrics.overall or next(
-        (found for name, found in result.metrics.scopes.items() if name.endswith(scope(ALL))), {}
+        (metrics for name, metrics in result.metrics.scopes.items() if name.endswith(scope(ALL))), {}
     )
     if command == "eval-retrieval":
         return _describe("top-1", metrics["top1"])
     if command == "train-prior":
         return _describe("validation loss", metrics["validation_loss"])
     if command == "reconstruct":
-        name = next((each for each in metrics if each.startswith("two_way")), next(iter(metrics)))
+        name = next((metric for metric in metrics if metric.startswith("two_way")), next(iter(metrics)))
         return _describe(
             name.partition("_")[0] + "-way" if name.startswith("two_way") else name, metrics[name]
         )

@@ -97,11 +97,11 @@ def _words(value: Any, may_nest: bool = True) -> Iterator[str]:
         if may_nest and OVERRIDE.match(value):  # of a step, as in steps.embed.overrides=[…]
             yield from _words_of(value, may_nest=False)
     elif isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from (str(key).rpartition(".")[2], *_words(each, may_nest))
+        for key, inner in value.items():
+            yield from (str(key).rpartition(".")[2], *_words(inner, may_nest))
     elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _words(each, may_nest)
+        for inner in value:
+            yield from _words(inner, may_nest)
 
 
 def require(name: str, described: str) -> None:

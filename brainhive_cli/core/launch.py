@@ -86,8 +86,8 @@ class Launch:
         if self.processes > 1:
             import torch.distributed
 
-            own = [self.device.index] if self.device.type == "cuda" else None  # or NCCL guesses
-            torch.distributed.barrier(device_ids=own)
+            device_ids = [self.device.index] if self.device.type == "cuda" else None  # or NCCL guesses
+            torch.distributed.barrier(device_ids=device_ids)
 
     def gather(self, item: Any) -> list[Any]:
         """Collect one picklable object a process, in order of rank, in every process."""
@@ -126,9 +126,13 @@ class Launch:
         import torch
         import torch.distributed
 
-        learned = [each for each in parameters if each.requires_grad]
-        parts = [torch.zeros_like(each) if each.grad is None else each.grad for each in learned]
-        reached = torch.tensor([float(each.grad is not None) for each in learned], device=self.device)
+        learned = [parameter for parameter in parameters if parameter.requires_grad]
+        parts = [
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in learned
+        ]
+        reached = torch.tensor(
+            [float(parameter.grad is not None) for parameter in learned], device=self.device
+        )
         flat = torch.cat([*(part.flatten() for part in parts), reached])
         torch.distributed.all_reduce(flat)
         flat /= self.processes
@@ -269,9 +273,9 @@ def _cause(codes: Mapping[int, int], folder: Path, less_memory: str) -> tuple[in
     files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     reports = [documents.read(file, tuple[int, str, str, bool]) for file in files]
     signals = {rank: Signals(-code) for rank, code in codes.items() if code < 0}
-    killed = {rank: each for rank, each in signals.items() if each != Signals.SIGTERM}
-    own = [report for report in reports if not report[3]]
-    if first := next(iter(own or ([] if killed else reports)), None):
+    killed = {rank: number for rank, number in signals.items() if number != Signals.SIGTERM}
+    causes = [report for report in reports if not report[3]]
+    if first := next(iter(causes or ([] if killed else reports)), None):
         return first[0], BrainhiveError(first[1], first[2])
     if INTERRUPTED in codes.values():
         return INTERRUPTED, None

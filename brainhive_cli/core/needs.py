@@ -107,8 +107,8 @@ def lines(errors: Iterable[BrainhiveError]) -> list[str]:
         by_way.setdefault(error.hint or error.message, {})[error.message] = None
     written = []
     for way, messages in by_way.items():
-        first, *others = messages
-        more = f", and {len(others)} more" if others else ""
+        first, *further = messages
+        more = f", and {len(further)} more" if further else ""
         written.append(f"{first}{more} ({way})" if way != first else first)
     return written
 

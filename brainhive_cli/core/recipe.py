@@ -45,14 +45,14 @@ def _no(value: Any) -> Any:
 
 def _ranges(value: Any) -> Any:
     """Read `1-4` as the numbers from 1 to 4."""
-    found = split(value)
-    if not isinstance(found, list | tuple):
-        return found
-    ends = [RANGE.fullmatch(each) if isinstance(each, str) else None for each in found]
+    parts = split(value)
+    if not isinstance(parts, list | tuple):
+        return parts
+    ends = [RANGE.fullmatch(part) if isinstance(part, str) else None for part in parts]
     return [
         number
-        for each, end in zip(found, ends, strict=True)
-        for number in ([each] if end is None else range(int(end[1]), int(end[2]) + 1))
+        for part, end in zip(parts, ends, strict=True)
+        for number in ([part] if end is None else range(int(end[1]), int(end[2]) + 1))
     ]
 
 
@@ -259,20 +259,20 @@ class Recipe(Section):
         """
         whole = {key for key in self.FINGERPRINT_EXCLUDE if "." not in key}
         fields = self.model_dump(mode="json", exclude={*whole, "digests"})
-        for section, key in (each.split(".") for each in self.FINGERPRINT_EXCLUDE - whole):
+        for section, key in (excluded.split(".") for excluded in self.FINGERPRINT_EXCLUDE - whole):
             fields[section][key] = type(getattr(self, section)).model_fields[key].default
         known = home.portable(_replaced(fields, self.digests))
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
 
     def less_memory(self) -> str:
         """Write the overrides with which the command would need less memory; empty if there are none left."""
-        found = []
+        ways = []
         for changes in self.LESS_MEMORY:
             now: dict[str, Any] = {key: reduce(getattr, key.split("."), self) for key in changes}
             new = {key: to if to is True else int(now[key] * to) for key, to in changes.items()}
             if all(new[key] and new[key] != now[key] for key in changes):
-                found.append(" ".join(f"{key}={json.dumps(value)}" for key, value in new.items()))
-        return ", or ".join(found)
+                ways.append(" ".join(f"{key}={json.dumps(value)}" for key, value in new.items()))
+        return ", or ".join(ways)
 
     def to_yaml(self) -> str:
         """Write the resolved recipe as YAML that runs as it is."""
@@ -328,18 +328,18 @@ def _refuse_unwritable(value: Any, key: str = "") -> None:
         raise RecipeError(f"{key}: Input should have at most 64 bits", f"as in {key}=1")
     if isinstance(value, str) and ("\0" in value or value != value.encode(errors="ignore").decode()):
         raise RecipeError(f"{key}: Input should be text in UTF-8, got {value!r}", f"as in {key}=name")
-    for step, each in value.items() if isinstance(value, Mapping) else ():
-        _refuse_unwritable(each, f"{key}.{step}" if key else step)
-    for number, each in enumerate(value if isinstance(value, list | tuple) else ()):
-        _refuse_unwritable(each, f"{key}.{number}")
+    for step, inner in value.items() if isinstance(value, Mapping) else ():
+        _refuse_unwritable(inner, f"{key}.{step}" if key else step)
+    for number, inner in enumerate(value if isinstance(value, list | tuple) else ()):
+        _refuse_unwritable(inner, f"{key}.{number}")
 
 
 def _replaced(value: Any, digests: Mapping[str, str]) -> Any:
     """Replace every string that has a digest by it."""
     if isinstance(value, dict):
-        return {key: _replaced(each, digests) for key, each in value.items()}
+        return {key: _replaced(inner, digests) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_replaced(each, digests) for each in value]
+        return [_replaced(inner, digests) for inner in value]
     return digests.get(value, value) if isinstance(value, str) else value
 
 
@@ -364,9 +364,9 @@ def _below(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[type[BaseM
     for step in loc:
         field = model.model_fields.get(str(step))
         inner = field.annotation if field else None
-        for each in (inner, *get_args(inner)):  # a section may be absent: Section | None
-            if isinstance(each, type) and issubclass(each, BaseModel):
-                model = each
+        for annotation in (inner, *get_args(inner)):  # a section may be absent: Section | None
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                model = annotation
                 keys.append(str(step))
     return model, keys
 
@@ -387,7 +387,7 @@ def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
         return f"as in {key}.KEY=VALUE, with the keys {known}" if error["type"].startswith("model") else ""
     field = section.model_fields[name]
     plain = field.get_default(call_default_factory=True, validated_data={})
-    given = {
+    examples = {
         "literal_error": re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))[:1],
         "bool": ["true", "false"],
         "int": ["1"],
@@ -396,8 +396,8 @@ def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
         "tuple": ["[1, 2]"],
         "dict": ["{name: value}"],
     }
-    meant = error["type"] if error["type"] in given else error["type"].partition("_")[0]
+    meant = error["type"] if error["type"] in examples else error["type"].partition("_")[0]
     default = [plain] if plain != "" and type(plain) in (int, float, str) else None
     seen = {int: "int", float: "float", str: "string"}.get(type(error["input"]), "")
-    values = field.examples or default or given.get(meant) or given.get(seen)
+    values = field.examples or default or examples.get(meant) or examples.get(seen)
     return f"as in {', '.join(f'{key}={value}' for value in values)}" if values else ""

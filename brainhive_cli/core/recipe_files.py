@@ -25,8 +25,8 @@ def find(command: str, name: str | None) -> Path:
     for candidate in (Path(name), shipped() / spelt / f"{command}.yaml", shipped() / f"{spelt}.yaml"):
         if os.path.isfile(candidate):  # to a Path, a name that is too long is an error
             return candidate
-    own = sorted(shipped().rglob(f"{command}.yaml"))
-    known = [file.parent.relative_to(shipped()).as_posix() for file in own if file.parent != shipped()]
+    of_command = sorted(shipped().rglob(f"{command}.yaml"))
+    known = [file.parent.relative_to(shipped()).as_posix() for file in of_command if file.parent != shipped()]
     raise RecipeError(
         f"no recipe {documents.show_value(name)}: neither a file nor a shipped recipe",
         f"{guess(name, known)}shipped for {command}: {', '.join(known) or 'none'}",

@@ -123,9 +123,9 @@ class RunFolder:
         What the block does not find there is an error of the document, not of the program, if no digest says
         that this program wrote it.
         """
-        found = self.measurements()
+        measurements = self.measurements()
         try:
-            yield found
+            yield measurements
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             if sha256_sums.read(self.path):
                 raise
@@ -387,7 +387,7 @@ def _warn_of_longer(
 
     for other in older:
         if not _rejection(other, rejects):
-            names = [f"{each.path.name} ({_described(each)})" for each in (run, other)]
+            names = [f"{trained.path.name} ({_described(trained)})" for trained in (run, other)]
             console.warn(
                 f"{names[0]} is the newest run, but {names[1]} was trained more: "
                 f"{choose}{other.path.name} takes that one"

@@ -1,18 +1,24 @@
-"""The variants of a sweep: every combination of its values, or named ablations, laid over the recipe."""
+"""The variants of a sweep, laid over the recipe: combinations of values, or ablations; what they measured."""
 
 import copy
 import itertools
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from brainhive_cli.core import home
+from brainhive_cli.core import console, home
+from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import below
+from brainhive_cli.core.measurements import Measurements, scope
 from brainhive_cli.core.recipe import Recipe, split, validate
+from brainhive_cli.core.results import Result
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.set_up import SET_UP, flatten, merge
 
 OF_THE_RUN = ("dataset", "paths", "run", "published", "sweep", "ablations")
 """Sections that all cells of a run share."""
@@ -24,24 +30,12 @@ def read_sweep(value: Any) -> Any:
     """Read `{train: {lr: 1e-3,1e-4}}`, as overrides nest it, as `{train.lr: [1e-3, 1e-4]}`."""
     if not isinstance(value, Mapping):
         return value
-    flat: dict[str, Any] = {}
-    for key, values in value.items():
-        if isinstance(values, Mapping):
-            flat |= {f"{key}.{below}": listed for below, listed in read_sweep(values).items()}
-        else:
-            flat[str(key)] = split(values)
-    return flat
+    return {key: split(values) for key, values in flatten(value).items() if values != {}}
 
 
 def flattened(fields: Any) -> Any:
     """Read `{generator: {text_share: 0}}`, as overrides nest it, as `{generator.text_share: 0}`."""
-    if not isinstance(fields, Mapping):
-        return fields
-    flat: dict[str, Any] = {}
-    for key, value in fields.items():
-        inner = flattened(value) if isinstance(value, Mapping) else None
-        flat |= {f"{key}.{below}": each for below, each in inner.items()} if inner else {str(key): value}
-    return flat
+    return flatten(fields) if isinstance(fields, Mapping) else fields
 
 
 Listed = Annotated[list[Any], Field(min_length=1)]
@@ -82,7 +76,7 @@ def variants(recipe: R) -> dict[str, R]:
     if not recipe.is_swept:
         return {"": recipe}
     base = {**recipe.model_dump(mode="json"), "sweep": {}, "ablations": {}}
-    found: dict[str, R] = {}
+    by_label: dict[str, R] = {}
     for label, changes in _changes(recipe):
         fields = copy.deepcopy(base)
         for key, value in changes.items():
@@ -90,10 +84,10 @@ def variants(recipe: R) -> dict[str, R]:
                 raise RecipeError(f"sweep: {key} is one for all cells of a run", "make a run of each")
             recipe.put(fields, key, copy.deepcopy(value))
         below(Path(), label, source="sweep: the variant", error=RecipeError)
-        if label in found:
+        if label in by_label:
             raise RecipeError(f"sweep: {label} is there twice", "leave one out")
-        found[label] = validate(type(recipe), fields)
-    return found
+        by_label[label] = validate(type(recipe), fields)
+    return by_label
 
 
 def _changes(recipe: SweptRecipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -123,9 +117,36 @@ def variant_of(known: Mapping[str, R], variant: str, run: str) -> R:
     """
     if variant not in known:
         message = f"{run} has no {variant!r}" if variant else f"{run} is a sweep: name one of its variants"
-        listed = " or ".join(f"{run}:{each}" for each in known if each) or f"{run}, which is no sweep"
+        listed = " or ".join(f"{run}:{label}" for label in known if label) or f"{run}, which is no sweep"
         raise RecipeError(message, listed)
     return known[variant]
+
+
+def collect_variants(results: Mapping[str, Result]) -> Measurements:
+    """Collect what the runs of variants measured, each scope after its variant's label; nothing is pooled."""
+    by_label = {label: result.metrics for label, result in results.items()}
+    return Measurements(
+        {
+            scope(label, name): metrics
+            for label, measurements in by_label.items()
+            for name, metrics in measurements.scopes.items()
+        },
+        {name: way for measurements in by_label.values() for name, way in measurements.missing.items()},
+        {
+            "caveats": merge_caveats(*(measurements.caveats for measurements in by_label.values())),
+            SET_UP: merge([measurements.notes.get(SET_UP, {}) for measurements in by_label.values()]),
+            "variants": {label: {"run": result.folder.name} for label, result in results.items()},
+        },
+    )
+
+
+@contextmanager
+def reading_sweep(folder: RunFolder) -> Iterator[Measurements]:
+    """Read what a sweep measured, for a block that shows it, and warn of variants that were not compared."""
+    with folder.reading() as measurements:
+        for reason in measurements.notes["not_compared"]:
+            console.warn(f"not compared: {reason}")
+        yield measurements
 
 
 def _label(key: str, value: Any) -> str:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.cli import hints
+from brainhive_cli.cli import execute
 from brainhive_cli.commands import doctor
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
@@ -51,6 +51,15 @@ def test_ctrl_c_under_json_is_a_document_too(home: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(doctor, "run", stopped)
     shown = brainhive("doctor", "--json")
     assert shown.exit_code == json.loads(shown.stdout)["exit_code"] == 130
+
+
+def test_the_time_of_finished_work_is_kept_for_the_next_plan_of_its_kind(home: Path) -> None:
+    embed = ("embed", "--recipe", "demo", "--encoders", "python:brainhive_cli.models.encoders.python:example")
+    first = brainhive(*embed, "dataset.concepts=8", "--check", "--json")
+    assert "after the first run of this kind" in json.loads(first.stdout)["plan"]["time"]
+    assert brainhive(*embed, "dataset.concepts=8").exit_code == 0
+    second = brainhive(*embed, "dataset.concepts=9", "--check", "--json")
+    assert json.loads(second.stdout)["plan"]["time"].endswith("in the last run of this kind")
 
 
 def test_a_command_that_fails_leaves_no_empty_run(home: Path) -> None:
@@ -104,8 +113,8 @@ CODE = "python:mine:net"
 def test_the_next_line_may_run_the_code_that_this_one_ran(
     hint: str, is_allowed: bool, code: list[str], expected: str
 ) -> None:
-    typed = hints.as_typed(hint, None, (), is_allowed)
-    assert hints.with_permission(typed, code) == expected
+    typed = execute.as_typed(hint, None, (), is_allowed)
+    assert execute.with_permission(typed, code) == expected
 
 
 def test_a_reader_that_goes_away_is_no_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.cli import hints
+from brainhive_cli.cli import execute
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import Measurements
@@ -54,7 +54,7 @@ def test_an_error_is_shown_though_its_hint_cannot_be_completed(
     def fail(*_: Any, **__: Any) -> str:
         raise OSError("of the hint")
 
-    monkeypatch.setattr(hints, "with_recipe", fail)
+    monkeypatch.setattr(execute, "as_typed", fail)
     shown = brainhive("eval-retrieval", "--run", "absent")
     assert shown.exit_code == MissingData.exit_code
     assert "error: no train-align run 'absent'" in shown.stderr and "of the hint" not in shown.stderr

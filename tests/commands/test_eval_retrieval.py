@@ -112,7 +112,7 @@ def test_shuffled_signals_score_at_chance(go, world, trained):
     """By the mean rank: of 100 first places one is expected, which is too few to tell."""
     result = go("eval-retrieval", f"run={trained}", "control=shuffled")
 
-    assert result.work and result.work[0].unit == "subjects of a cell"
+    assert result.work and result.work.unit == "subjects of a cell"
     shuffled = result.metrics.overall
     rank = shuffled["mean_rank"]
     assert rank.low <= rank.chance <= rank.high

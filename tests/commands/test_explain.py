@@ -115,7 +115,7 @@ def test_artifacts_are_typed_and_every_figure_is_drawn(folder, go, world, runs):
     result = go("explain", f"align_run={folder.measurements().notes['run']}", *few)
 
     made = RunFolder(result.folder)
-    assert result.work[0].count == 1 and result.work[1] > 0
+    assert result.work.count == 1
 
     listed = artifacts.read(made)
     titles = [each.title for each in listed if each.kind == "curve"]

@@ -243,7 +243,7 @@ def test_a_store_of_other_files_is_not_taken_for_done(raw, go):
 
 def test_a_session_of_files_that_were_edited_since_is_not_continued(raw):
     def path():
-        return prepare.Job(prepare.Recipe()).kept(1).path(1)
+        return prepare.Job.resolve(prepare.Recipe()).kept(1).path(1)
 
     before, table = path(), raw / "data/things-eeg/image_metadata.npy"
     assert path() == before

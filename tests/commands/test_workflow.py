@@ -47,6 +47,15 @@ def test_the_plan_lists_the_lines_and_what_the_first_step_lacks(home) -> None:
     assert any("things-eeg" in line for line in planned.missing)
 
 
+def test_what_no_step_makes_is_missing_also_where_a_step_makes_what_is_missing_with_it(home) -> None:
+    encoders = "encoders=['python:brainhive_cli.models.encoders.python:example', clip-b32]"
+    steps = {"embed": STEPS["embed"], "train-align": {"overrides": [*TRAIN[1:], encoders]}}
+    planned = workflow.plan(recipe(steps=steps))
+    states = {need.name: need.state for need in planned.needs if need.name.endswith(".h5")}
+    assert sorted(set(states.values())) == ["made by the step embed", "missing"]
+    assert any("embed" in line for line in planned.missing)
+
+
 def test_an_override_takes_the_run_of_an_earlier_step_and_leaves_yaml_in_braces(tmp_path) -> None:
     own = {
         "train-align": {"overrides": ["dataset={kind: demo}", "a={embed}", "b={embed/model}", "c={later}"]}
@@ -66,5 +75,5 @@ def test_a_step_that_decodes_takes_the_run_of_the_last_training_before_it(tmp_pa
 
 def test_a_step_that_names_no_command_and_a_workflow_without_steps_are_refused(home) -> None:
     with pytest.raises(RecipeError, match="the step paint names no command"):
-        workflow.plan(recipe(steps={"paint": {}}))
+        recipe(steps={"paint": {}})
     assert "no steps" in workflow.plan(recipe(steps={})).missing[0]

@@ -17,8 +17,8 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.demo import voxels
-from brainhive_cli.evaluation.reconstruction import stimulus_heads
-from brainhive_cli.evaluation.reconstruction.stimulus_heads import StimulusHeads
+from brainhive_cli.evaluation.reconstruction import conditions
+from brainhive_cli.evaluation.reconstruction.conditions import StimulusHeads
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.training.alignment import trained
@@ -109,7 +109,7 @@ def test_pictures_are_compared_by_the_head_of_retrieval_block_by_block(
     align, rows = trained.find(str(run), Paths()), np.arange(7)
     heads = StimulusHeads.of(align, priors.load("identity"), torch.device("cpu"))
     whole = heads.of_rows("test", rows)
-    monkeypatch.setattr(stimulus_heads, "NUMBERS", 1000)  # three pictures of 256 + 64 numbers
+    monkeypatch.setattr(conditions, "NUMBERS", 1000)  # three pictures of 256 + 64 numbers
 
     blocks = [*heads.vectors_of_rows("test", rows)]
     mean = heads.mean_of("test").tensors

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from brainhive_cli.core import runs
 from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.pace import Work
+from brainhive_cli.core.results import Work
 from brainhive_cli.core.set_up import describe_signals
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import open_stores

@@ -23,9 +23,8 @@ from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet, images_fo
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.stores.ids import match_ids
 from brainhive_cli.data.targets.views import to_pictures
-from brainhive_cli.evaluation.reconstruction.conditions import TRAIN, DecodedSet, Source
-from brainhive_cli.evaluation.reconstruction.generated import GeneratedSet
-from brainhive_cli.evaluation.reconstruction.stimulus_heads import StimulusHeads
+from brainhive_cli.evaluation.reconstruction.conditions import TRAIN, DecodedSet, Source, StimulusHeads
+from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet
 from brainhive_cli.measurement.metrics.image import prepare
 from brainhive_cli.measurement.ranks import nearest
 from brainhive_cli.training.alignment.trained import AlignRun
@@ -83,20 +82,20 @@ class Baselines:
         Returns:
             On every process the pictures, and for each baseline that is missing the way to get it.
         """
-        made: list[GeneratedSet] = []
+        baselines: list[GeneratedSet] = []
         missing: dict[str, str] = {}
         for source in [each for each in BASELINES if each in sources and launch.is_main]:
             try:
                 if source == "still":
-                    made += stills(generated, folder)
+                    baselines += stills(generated, folder)
                 elif source == "nearest":
-                    made += self._nearest(brain, heads, trained, folder)
+                    baselines += self._nearest(brain, heads, trained, folder)
                 else:
-                    made.append(self._mean(brain, folder))
+                    baselines.append(self._mean(brain, folder))
             except (MissingData, BadPicture) as error:
                 missing[source] = error.in_one_line
-        found: tuple[list[GeneratedSet], dict[str, str]] = launch.gather((made, missing))[0]
-        return found
+        gathered: tuple[list[GeneratedSet], dict[str, str]] = launch.gather((baselines, missing))[0]
+        return gathered
 
     def is_here(self, source: str) -> bool:
         """Whether the training pictures that a baseline needs can be listed."""
@@ -121,7 +120,7 @@ class Baselines:
         rows = np.flatnonzero(np.all([store.done for store in stores.values()], axis=0))
         shown = [next(iter(stores.values())).image_ids[row] for row in rows]
         image_rows = match_ids(shown, images.image_ids, f"{images.dataset} {TRAIN}")
-        made = []
+        sets = []
         for decoded_set in brain:
             assert decoded_set.cell is not None and decoded_set.decoded is not None
             vectors = heads.compare(decoded_set.decoded.tensors)
@@ -129,12 +128,14 @@ class Baselines:
             name = f"nearest/{decoded_set.name}"
             place = folder.path / "baselines" / name
             ids = decoded_set.image_ids
-            files = {each: [below(place, f"{each}.png", source="the stimulus id")] for each in ids}
+            files = {
+                image_id: [below(place, f"{image_id}.png", source="the stimulus id")] for image_id in ids
+            }
             self._write(dict(zip(chain(*files.values()), chosen.tolist(), strict=True)), folder)
             how = f"the nearest of {len(shown)} training {images.medium}s by decoded head, {trained}"
             seeds = (decoded_set.cell.seed,)
-            made.append(GeneratedSet("nearest", name, seeds, files, decoded_set.subject, how))
-        return made
+            sets.append(GeneratedSet("nearest", name, seeds, files, decoded_set.subject, how))
+        return sets
 
     def _write(self, chosen: Mapping[Path, int], folder: RunFolder) -> None:
         """Write training pictures or clips, their central squares, at the size of generated ones."""
@@ -142,7 +143,7 @@ class Baselines:
         def write(file: Path, row: int) -> None:
             opened = images.open(row)
             pictures = opened.pictures if isinstance(opened, Clip) else [opened]
-            squares = [np.asarray(TF.center_crop(TF.resize(each, [side]), [side])) for each in pictures]
+            squares = [np.asarray(TF.center_crop(TF.resize(picture, [side]), [side])) for picture in pictures]
             pixels = np.stack(squares) if isinstance(opened, Clip) else squares[0]
             rate_hz = opened.rate_hz if isinstance(opened, Clip) else None
             save = partial(media_files.save, pixels, rate_hz=rate_hz)
@@ -174,7 +175,7 @@ class Baselines:
                 for pixels in readers.map(self._pixels, some.tolist()):
                     sums[pixels.shape] = sums.get(pixels.shape, 0) + pixels
                     bar.advance(1)
-                total = total + sum(prepare(each[None], self.protocol).double() for each in sums.values())
+                total = total + sum(prepare(summed[None], self.protocol).double() for summed in sums.values())
         return to_pictures(total / len(rows))[0]
 
     def _pixels(self, row: int) -> Tensor:
@@ -199,19 +200,19 @@ def stills(generated: Sequence[GeneratedSet], folder: RunFolder) -> list[Generat
         save = partial(media_files.save, pixels, rate_hz=opened.rate_hz)
         folder.replace(file.relative_to(folder.path).as_posix(), save)
 
-    found = []
-    for each in (each for each in generated if each.source in ("brain", "scored")):
-        name, files = f"still/{each.name}", {}
-        with console.progress(f"stills of {each.name}", len(each.media)) as bar:
-            for image_id, clips in each.files.items():
+    sets = []
+    for clips_set in (clips_set for clips_set in generated if clips_set.source in ("brain", "scored")):
+        name, files = f"still/{clips_set.name}", {}
+        with console.progress(f"stills of {clips_set.name}", len(clips_set.media)) as bar:
+            for image_id, clips in clips_set.files.items():
                 place = below(folder.path / "baselines" / name, image_id, source="the stimulus id")
                 files[image_id] = [place / f"{number:02d}.png" for number in range(len(clips))]
                 for file, clip in zip(files[image_id], clips, strict=True):
                     if not file.is_file():
-                        write(file, each.open(clip))
+                        write(file, clips_set.open(clip))
                     bar.advance(1)
-        how = f"the first frame of each clip in the place of all, {each.described}"
-        found.append(GeneratedSet("still", name, each.seeds, files, each.subject, how))
-    if not found:
+        how = f"the first frame of each clip in the place of all, {clips_set.described}"
+        sets.append(GeneratedSet("still", name, clips_set.seeds, files, clips_set.subject, how))
+    if not sets:
         raise MissingData("no clips of the brain to make stills of", "add brain to sources")
-    return found
+    return sets

@@ -1,21 +1,37 @@
 """What pictures are generated from: heads of signals or stimuli, shuffled ones, or none."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import below
-from brainhive_cli.evaluation.reconstruction.stimulus_heads import StimulusHeads
-from brainhive_cli.models.heads import Decoded
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.media.media_files import Pixels
+from brainhive_cli.data.targets.encoder_groups import grouped
+from brainhive_cli.data.targets.encoder_keys import match_keys
+from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.models.encoders import EncoderConfig
+from brainhive_cli.models.heads import TOKEN, Decoded, comparable
+from brainhive_cli.models.priors import Prior
 from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
+BATCH = 8192
+"""Stimuli whose heads are made at once, at most."""
+NUMBERS = 1 << 26
+"""Numbers of all their embeddings at most: 256 MiB in float32, 259 pictures of 257 × 768 + 77 × 768."""
+Tensors = Mapping[str, Tensor]
 Source = Literal["brain", "images", "shuffled", "zeroed", "mean_embedding", "nearest", "mean", "still"]
 """From the last three nothing is generated: media of the training set, and stills of the brain's clips (see
 `baselines`)."""
@@ -23,6 +39,116 @@ TRAIN = "train"
 """The split whose embeddings are averaged, and whose pictures are baselines."""
 CELL_INDEPENDENT: tuple[Source, ...] = ("images", "zeroed", "mean_embedding")
 """Sources without a brain model: they are generated once for all cells."""
+
+
+def _of_the_token(heads: Tensors) -> Tensor:
+    return comparable(heads[TOKEN])
+
+
+@dataclass(frozen=True)
+class StimulusHeads:
+    """Makes heads by the prior's fuser; where it has none, by what the brain model's heads predict.
+
+    Attributes:
+        align: The run whose stimuli are embedded.
+        encoders: Those that embedded them.
+        keys: The key of each encoder's embeddings, by its name.
+        targets: Embeddings [B, …] by key to heads [B, …] by name.
+        device: Where they are made.
+        compare: Heads to the vectors [B, D] by which rows are compared; default: the token.
+        compared_keys: Keys of the embeddings that these vectors are made from; None for all.
+    """
+
+    align: AlignRun
+    encoders: Sequence[EncoderConfig]
+    keys: Mapping[str, str]
+    targets: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    device: torch.device
+    compare: Callable[[Tensors], Tensor] = _of_the_token
+    compared_keys: Collection[str] | None = None
+
+    @classmethod
+    def of(cls, align: AlignRun, prior: Prior, device: torch.device) -> Self:
+        """Choose what makes the heads.
+
+        Raises:
+            BrainhiveError: if the prior fuses embeddings of other encoders; it names both.
+        """
+        encoders, _ = align.training_settings[align.cells[0].variant]
+        fuser = prior.fuser
+        if fuser is not None:
+            keys = match_keys(encoders, prior.dims, "the prior")
+            return cls(align, encoders, keys, lambda embeddings: {TOKEN: fuser(embeddings)}, device)
+        model = align.model(align.cells[0], device)
+        layout = model.layout
+        return cls(align, encoders, layout.encoders, model.targets, device, model.join, layout.compared_keys)
+
+    def of_rows(self, split: str, rows: NDArray[np.int64]) -> Decoded:
+        """Make the heads of some rows of a split's stores."""
+        return Decoded.join([*self._blocks(split, rows)])
+
+    def vectors_of_rows(self, split: str, rows: NDArray[np.int64]) -> Iterator[Tensor]:
+        """Make the vectors by which rows are compared, block by block [B, D]."""
+        for block in self._blocks(split, rows, self.compared_keys):
+            yield self.compare(block.tensors)
+
+    def mean_of(self, split: str) -> Decoded:
+        """Average the heads of all stimuli of a split: one row."""
+        rows = np.flatnonzero(np.all([store.done for store in self.align.stores(split).values()], axis=0))
+        totals: dict[str, Tensor] = {}
+        for block in self._blocks(split, rows):
+            for name, head in block.tensors.items():
+                total = head.double().sum(0, keepdim=True)
+                totals[name] = totals[name] + total if name in totals else total
+        return Decoded({name: (total / len(rows)).float() for name, total in totals.items()})
+
+    def _blocks(
+        self, split: str, rows: NDArray[np.int64], keys: Collection[str] | None = None
+    ) -> Iterator[Decoded]:
+        """Make the heads of rows block by block, from the embeddings of some keys; None for all."""
+        opened = Targets.of(self.align.stores(split), Launch(0, 1, self.device), self.keys, hold=False)
+        sources = {key: source for key, source in opened.sources.items() if keys is None or key in keys}
+        width = sum(prod(source.shape) for source in sources.values())
+        at_once = max(1, min(BATCH, NUMBERS // width))
+        for batch in np.array_split(rows, max(1, -(-len(rows) // at_once))):
+            yield self.of_embeddings(Targets(sources).gather(batch))
+
+    @torch.inference_mode()
+    def of_embeddings(self, embeddings: Mapping[str, Tensor]) -> Decoded:
+        """Make the heads of embeddings [B, …] by key."""
+        return Decoded(self.targets(dict(embeddings)))
+
+
+class Reranker:
+    """Embeds generated pictures as the stimuli were, and makes heads from them; it never sees the stimulus.
+
+    Args:
+        heads: Makes heads from embeddings; its encoders are loaded here.
+        launch: Where they run.
+    """
+
+    def __init__(self, heads: StimulusHeads, launch: Launch) -> None:
+        self._heads = heads
+        compared, keys = heads.compared_keys, heads.keys
+        encoders = [config for config in heads.encoders if compared is None or keys[config.name] in compared]
+        self._groups = grouped(encoders, "fp32", launch)
+
+    @torch.inference_mode()
+    def similarity(self, pixels: Pixels, decoded: Decoded) -> Tensor:
+        """Cosine of the heads of pictures [B, H, W, 3] with decoded ones; [B].
+
+        Raises:
+            RecipeError: if they are clips.
+        """
+        if pixels.ndim != 4:
+            raise RecipeError("best_of compares pictures, and the generator makes clips", "best_of=1")
+        pictures = [Image.fromarray(picture) for picture in pixels]
+        embeddings: dict[str, Tensor] = {}
+        for group in self._groups:
+            views = group.encoder.preprocess_all(pictures)
+            embeddings |= {self._heads.keys[name]: values for name, values in group.encode(views).items()}
+        generated = self._heads.compare(self._heads.of_embeddings(embeddings).tensors)
+        return F.cosine_similarity(generated, self._heads.compare(decoded.tensors).to(generated.device))
 
 
 @dataclass(frozen=True)
@@ -107,18 +233,22 @@ def decoded_sets(
         split: Whose items.
         items: How many of them, from the start; all when None.
     """
-    made = {"brain": [each.first(items) for each in brain]}
-    image_ids = list(dict.fromkeys(image_id for each in made["brain"] for image_id in each.image_ids))
+    by_source = {"brain": [decoded_set.first(items) for decoded_set in brain]}
+    image_ids = list(
+        dict.fromkeys(image_id for decoded_set in by_source["brain"] for image_id in decoded_set.image_ids)
+    )
     if "shuffled" in sources:
-        made["shuffled"] = [each.shuffled().first(items) for each in brain]
+        by_source["shuffled"] = [decoded_set.shuffled().first(items) for decoded_set in brain]
     if "images" in sources:
         rows = next(iter(heads.align.stores(split).values())).rows(image_ids)
-        made["images"] = [DecodedSet("images", None, None, image_ids, image_ids, heads.of_rows(split, rows))]
+        by_source["images"] = [
+            DecodedSet("images", None, None, image_ids, image_ids, heads.of_rows(split, rows))
+        ]
     if "zeroed" in sources:
-        made["zeroed"] = [DecodedSet("zeroed", None, None, image_ids, image_ids, None)]
+        by_source["zeroed"] = [DecodedSet("zeroed", None, None, image_ids, image_ids, None)]
     if "mean_embedding" in sources:
         mean = heads.mean_of(TRAIN)
         of_each = {name: head.expand(len(image_ids), *head.shape[1:]) for name, head in mean.tensors.items()}
         one = DecodedSet("mean_embedding", None, None, image_ids, image_ids, Decoded(of_each))
-        made["mean_embedding"] = [one]
-    return [each for source in dict.fromkeys(sources) for each in made.get(source, [])]
+        by_source["mean_embedding"] = [one]
+    return [decoded_set for source in dict.fromkeys(sources) for decoded_set in by_source.get(source, [])]

@@ -1,7 +1,7 @@
 """From reconstructions on disk to the metrics and artifacts of a run."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,18 @@ from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.datasets import Clip
-from brainhive_cli.evaluation.reconstruction.annotations import Annotation, as_documents
-from brainhive_cli.evaluation.reconstruction.clip_selection import ClipSelection
-from brainhive_cli.evaluation.reconstruction.generated import GeneratedSet, Scored, metrics_of, write_values
+from brainhive_cli.evaluation.reconstruction.annotations import as_documents
 from brainhive_cli.evaluation.reconstruction.metric_parts import is_here, load, names_for
 from brainhive_cli.evaluation.reconstruction.recipe import PublishedScores, Scoring
-from brainhive_cli.evaluation.reconstruction.scoring import Scorer
-from brainhive_cli.evaluation.reconstruction.sheet_selection import Selection
+from brainhive_cli.evaluation.reconstruction.scoring import (
+    GeneratedSet,
+    Scored,
+    Scorer,
+    Stimuli,
+    metrics_of,
+    write_values,
+)
+from brainhive_cli.evaluation.reconstruction.selections import CONTACT_SHEET, Selection
 from brainhive_cli.evaluation.reconstruction.tables import (
     COMPARISONS,
     comparison_tables,
@@ -35,20 +40,6 @@ from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.encoders import EncoderConfig
 
 """The section of tables that are written again when a run is compared with others."""
-CONTACT_SHEET = "contact_sheet.png"
-
-
-@dataclass(frozen=True)
-class Stimuli:
-    """What was seen, by image id: functions that open a picture or a clip, and say what it shows.
-
-    `alike` says which are.
-    """
-
-    open: Callable[[str], Any]
-    label: Callable[[str], str]
-    annotation: Callable[[str], Annotation] = lambda image_id: Annotation()
-    alike: Alike = field(default_factory=Alike)
 
 
 def measure_run(
@@ -84,32 +75,22 @@ def measure_run(
     if not launch.is_main:
         return
     folder.replace("values.csv", lambda path: write_values(path, scored))
-    if decoded := {each.scope: as_documents(each.annotations) for each in generated if each.annotations}:
+    if decoded := {some.scope: as_documents(some.annotations) for some in generated if some.annotations}:
         folder.write_json("decoded.json", decoded)
-    caveats = merge_caveats(*(find_caveats(each.described) for each in generated))
+    caveats = merge_caveats(*(find_caveats(some.described) for some in generated))
     notes = {"caveats": caveats, "medium": "clip" if frames else "picture", **notes}
-    found = _measurements(scored, scoring.protocol, split, stimuli.alike, notes)
-    for each in generated:
-        missing_metrics |= each.tasks.missing
-    found = replace(found, missing={**missing_metrics, **missing})
-    found = replace(found, notes={**found.notes, "comparisons": compare_sources(found)})
-    artifacts.write(folder, [*_shown(folder, scoring, scored, stimuli, frames), *comparison_tables(found)])
-    folder.finish(found)
-
-
-def _shown(
-    folder: RunFolder, scoring: Scoring, scored: Sequence[Scored], stimuli: Stimuli, frames: int | None
-) -> list[artifacts.Artifact]:
-    """Write what people are shown: pictures, or clips that play; nothing where no rows are wanted."""
-    how = (scoring.sheet_rows, scoring.protocol)
-    if not scoring.sheet_rows:
-        return []
-    if frames:
-        opened = (stimuli.open, stimuli.label, stimuli.annotation)
-        return ClipSelection(folder, scored, *opened, *how).artifacts()
-    selection = Selection(folder, scored, stimuli.open, stimuli.label, *how)
-    folder.replace(CONTACT_SHEET, selection.contact_sheet().save)
-    return [*selection.sheets()]
+    measurements = _measurements(scored, scoring.protocol, split, stimuli.alike, notes)
+    for some in generated:
+        missing_metrics |= some.tasks.missing
+    measurements = replace(measurements, missing={**missing_metrics, **missing})
+    compared = {"comparisons": compare_sources(measurements)}
+    measurements = replace(measurements, notes={**measurements.notes, **compared})
+    shown: list[artifacts.Artifact] = []
+    if scoring.sheet_rows:
+        selection = Selection(folder, scored, stimuli, scoring.sheet_rows, scoring.protocol)
+        shown = selection.show_clips() if frames else selection.show_pictures()
+    artifacts.write(folder, [*shown, *comparison_tables(measurements)])
+    folder.finish(measurements)
 
 
 def open_run(
@@ -141,30 +122,30 @@ def open_run(
     return RunFolder.open("reconstruct", label, recipe, launch)
 
 
-def compare_with(folder: RunFolder, others: Sequence[RunFolder]) -> None:
+def compare_with(folder: RunFolder, runs: Sequence[RunFolder]) -> None:
     """Compare a finished run with others, and write it into its metrics and artifacts.
 
     Raises:
         BrainhiveError: if a run cannot be paired with this one.
     """
-    with folder.reading() as found:
-        runs = {str(other.path): other.measurements() for other in others}
-        against = compare_runs(found, str(folder.path), runs)
-    found = replace(found, notes={**found.notes, "against": against})
-    kept = [each for each in artifacts.read(folder) if each.section != COMPARISONS]
-    artifacts.write(folder, [*kept, *comparison_tables(found)])
-    folder.finish(found)
+    with folder.reading() as measurements:
+        by_path = {str(run.path): run.measurements() for run in runs}
+        against = compare_runs(measurements, str(folder.path), by_path)
+    measurements = replace(measurements, notes={**measurements.notes, "against": against})
+    unchanged = [artifact for artifact in artifacts.read(folder) if artifact.section != COMPARISONS]
+    artifacts.write(folder, [*unchanged, *comparison_tables(measurements)])
+    folder.finish(measurements)
 
 
 def result_of(folder: RunFolder, published: PublishedScores | None = None) -> Result:
     """Read back a finished run, with what was published of it, and warn of what is missing."""
     sheet = folder.path / CONTACT_SHEET
-    existing = {"contact sheet": sheet} if sheet.is_file() else {}
-    with folder.reading() as found:
-        for line in missing_lines(found.missing, found.notes.get("medium", "picture")):
+    files = {"contact sheet": sheet} if sheet.is_file() else {}
+    with folder.reading() as measurements:
+        for line in missing_lines(measurements.missing, measurements.notes.get("medium", "picture")):
             console.warn(line)
         hint = command("report", None, [], str(folder.path))
-        return Result(folder.path, tables(found, published), found, existing, hint)
+        return Result(folder.path, tables(measurements, published), measurements, files, hint)
 
 
 def _score(
@@ -175,7 +156,7 @@ def _score(
     launch: Launch,
 ) -> tuple[list[Scored], dict[str, str]]:
     """Score all reconstructions; also give the metrics that are missing, with the way to get them."""
-    ids = list(dict.fromkeys(image_id for each in generated for image_id in each.files))
+    ids = list(dict.fromkeys(image_id for some in generated for image_id in some.files))
     names = names_for("clip" if frames else "picture", scoring.metrics)
     if not launch.is_main:
         launch.barrier()  # what the main process downloads, the others find
@@ -185,7 +166,7 @@ def _score(
     opens = [partial(stimuli.open, image_id) for image_id in ids]
     scorer = Scorer(parts, scoring.protocol, scoring.metric_batch_size, launch.device, opens, frames)
     rows = {image_id: row for row, image_id in enumerate(ids)}
-    scored = [Scored.of(each, scorer, rows, launch) for each in generated]
+    scored = [Scored.of(some, scorer, rows, launch) for some in generated]
     if of_stimuli := Scored.of_stimuli(scorer, ids):
         scored.append(of_stimuli)
     if len(ids) < 2 and any(part.is_identification for part in parts.values()) and launch.is_main:
@@ -200,30 +181,32 @@ def _measurements(
         described = f"{protocol}, {some[0].generated.described}"
         return metrics_of(some, described, split, alike, by_concept)
 
-    sources = list(dict.fromkeys(each.generated.source for each in scored))
-    of_source = {source: [each for each in scored if each.generated.source == source] for source in sources}
-    scopes = {source: metrics(some) for source, some in of_source.items()}
-    scopes = {ALL: scopes[sources[0]], **scopes}
-    recalls = {source: metrics(some, by_concept=True) for source, some in of_source.items()}
+    by_source: dict[str, list[Scored]] = {}
+    for some in scored:
+        by_source.setdefault(some.generated.source, []).append(some)
+    first = next(iter(by_source))
+    scopes = {source: metrics(some) for source, some in by_source.items()}
+    scopes = {ALL: scopes[first], **scopes}
+    recalls = {source: metrics(some, by_concept=True) for source, some in by_source.items()}
     for source, metric_of in recalls.items():
         scopes |= {scope(f"concept {name}", source): {RECALL: metric} for name, metric in metric_of.items()}
-    titles = {source: titles_of(notes["medium"]).get(source, source) for source in sources}
+    titles = titles_of(notes["medium"])
     cells, items = {}, {}
-    units = alike.items([list(each.generated.files) for each in scored])
-    for each, unit_names in zip(scored, units.units, strict=True):
-        of = each.generated
-        scopes[of.scope] = metrics([each])
+    units = alike.items([list(some.generated.files) for some in scored])
+    for some, unit_names in zip(scored, units.units, strict=True):
+        of = some.generated
+        scopes[of.scope] = metrics([some])
         cells[of.scope] = {"source": of.source, "subject": of.subject, "title": of.title}
-        items[of.scope] = {**each.items, "units": [str(unit) for unit in unit_names]}
+        items[of.scope] = {**some.items, "units": [str(unit) for unit in unit_names]}
     return Measurements(
         scopes,
         notes={
             **notes,
             "units": units.kind,
             "unit_count": units.count,
-            "sources": sources,
-            "titles": titles,
-            "concepts": list(recalls[sources[0]]),
+            "sources": list(by_source),
+            "titles": {source: titles.get(source, source) for source in by_source},
+            "concepts": list(recalls[first]),
             "cells": cells,
         },
         items=items,

@@ -1,10 +1,14 @@
-"""Folders of media that someone else made, matched with the true ones by name."""
+"""Folders of pictures or clips that someone else made, matched with the true ones by name.
+
+Clips are videos, animated pictures, folders of frames, or columns of a clip that shows truth and result.
+"""
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -12,20 +16,24 @@ import numpy as np
 
 from brainhive_cli.core import console, home
 from brainhive_cli.core.caveats import extend_protocol
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.runs import FINISHED, RunFolder
-from brainhive_cli.data.datasets import PICTURES, check_unique, pictures_below
+from brainhive_cli.data.datasets import PICTURES, Clip, check_unique, decode, pictures_below
 from brainhive_cli.data.media import media_files
-from brainhive_cli.evaluation.reconstruction import clip_folders
-from brainhive_cli.evaluation.reconstruction.generated import GeneratedSet
+from brainhive_cli.data.media.media_files import ANIMATED, VIDEOS, is_animated
+from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet
 from brainhive_cli.measurement.metrics import Medium
 
 REPEAT = re.compile(r"(.+?)[_-]\d+")
 """How the name of one of several reconstructions of NAME ends."""
 LEFT = "left"
 """In the place of a folder of true clips: they are the left half of the clips that are scored."""
-NAMED = 5
+MAX_NAMED = 5
 """Names that a warning lists; the metrics file holds all."""
+BORDER_PX = 2
+"""Around and between the columns of NEURONS' GIFs: torchvision's make_grid."""
+RATE_TOLERANCE = 0.05
+"""By how much rates may differ: GIF's hundredths of a second make 3.03 Hz of 3 Hz, 7.7 or 8.3 of 8."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +55,8 @@ class MatchedFolders:
     unmatched: list[str]
     without: list[str]
     digests: Mapping[str, str]
-    medium: Medium = "picture"
-    open_true: Callable[[Path], Any] = media_files.read
-
-    def shuffled(self) -> GeneratedSet:
-        """Give every item another item's reconstructions: what any of them scores, the floor."""
-        generated = self.generated
-        ids = list(generated.files)
-        order = np.random.default_rng(0).permutation(len(ids))
-        files = {
-            ids[place]: generated.files[ids[giver]]
-            for place, giver in zip(order, np.roll(order, 1), strict=True)
-        }
-        in_order = {image_id: files[image_id] for image_id in ids}
-        described = f"other items' reconstructions, {generated.described}"
-        return replace(
-            generated,
-            source="shuffled",
-            name=f"shuffled/{generated.name}",
-            files=in_order,
-            described=described,
-        )
+    medium: Medium
+    open_true: Callable[[Path], Any]
 
     @classmethod
     def match(cls, score: str, truth: str | None, medium: Medium | None = None) -> Self:
@@ -87,35 +76,55 @@ class MatchedFolders:
             raise RecipeError("pictures to score need the true ones", "--truth FOLDER")
         folders = [score] if truth == LEFT else [score, truth]
         if medium is None:
-            medium = "clip" if truth == LEFT or any(map(clip_folders.holds_clips, folders)) else "picture"
-        list_media = clip_folders.clips_in if medium == "clip" else pictures_in
-        made, truths = list_media(score), list_media(folders[-1])
-        found, unmatched = match_repeats(list(made), list(truths))
-        if not found:
+            medium = "clip" if truth == LEFT or any(map(holds_clips, folders)) else "picture"
+        list_media = clips_in if medium == "clip" else pictures_in
+        reconstructions, truths = list_media(score), list_media(folders[-1])
+        names_of, unmatched = match_repeats(list(reconstructions), list(truths))
+        if not names_of:
             raise MissingData(
                 f"no {medium} below {score} is named after one below {truth}: {unmatched[0]!r} and "
                 f"{next(iter(truths))!r}",
                 "call reconstructions of NAME: NAME.png, NAME_0.png, NAME_1.png, or NAME/0.png",
             )
-        without = [name for name in truths if name not in found]
-        _warn_of(unmatched, f"reconstructions match no true {medium}")
-        _warn_of(without, f"true {medium}s have no reconstruction")
-        digests = {folders[-1]: digest_of(truths), score: digest_of(made)}
-        files = {name: [made[each] for each in names] for name, names in found.items()}
-        opens = _openers(truth, medium)
+        without = [name for name in truths if name not in names_of]
+        for names, problem in (
+            (unmatched, f"reconstructions match no true {medium}"),
+            (without, f"true {medium}s have no reconstruction"),
+        ):
+            if names:
+                more = " …" if len(names) > MAX_NAMED else ""
+                console.warn(f"{len(names)} {problem}: {', '.join(names[:MAX_NAMED])}{more}")
+        files = {name: [reconstructions[repeat] for repeat in repeats] for name, repeats in names_of.items()}
+
+        open_true: Callable[[Path], Any] = open_clip if medium == "clip" else media_files.read
+        open_generated = open_true
+        if truth == LEFT:
+            open_true, open_generated = (partial(open_column, column=column) for column in (0, 1))
         if medium == "clip":
-            clip_folders.check_pairs(truths, files, opens)
-        described = extend_protocol(_repeats(files.values()), caveats_around(score))
+            _refuse_other_frames_or_rates(truths, files, open_true, open_generated)
+
+        counts = sorted({len(some) for some in files.values()})
+        shown_count = "–".join(map(str, (counts[0], counts[-1])[: len(counts)]))
+        repeats_in_words = f"{shown_count} {'repeat' if counts == [1] else 'repeats'}"
+        described = extend_protocol(repeats_in_words, caveats_around(score))
         name = home.located(score).name
-        generated = GeneratedSet("scored", name, (), files, described=described, open=opens[1])
-        return cls(generated, truths, unmatched, without, digests, medium, opens[0])
+        generated = GeneratedSet("scored", name, (), files, described=described, open=open_generated)
+        digests = {folders[-1]: digest_of(truths), score: digest_of(reconstructions)}
+        return cls(generated, truths, unmatched, without, digests, medium, open_true)
 
-
-def _openers(truth: str, medium: Medium) -> tuple[Callable[[Path], Any], Callable[[Path], Any]]:
-    if truth == LEFT:
-        return clip_folders.columns()
-    opens = clip_folders.open_clip if medium == "clip" else media_files.read
-    return opens, opens
+    def shuffled(self) -> GeneratedSet:
+        """Give every item another item's reconstructions: what any of them scores, the floor."""
+        generated = self.generated
+        ids = list(generated.files)
+        order = np.random.default_rng(0).permutation(len(ids))
+        giver_of = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+        return replace(
+            generated,
+            source="shuffled",
+            name=f"shuffled/{generated.name}",
+            files={image_id: generated.files[ids[giver_of[row]]] for row, image_id in enumerate(ids)},
+            described=f"other items' reconstructions, {generated.described}",
+        )
 
 
 def pictures_in(folder: str) -> dict[str, Path]:
@@ -147,17 +156,13 @@ def caveats_around(folder: str) -> list[str]:
     return []
 
 
-def digest_of(pictures: Mapping[str, Path]) -> str:
+def digest_of(media: Mapping[str, Path]) -> str:
     """Digest the names and contents of pictures and clips, wherever they lie."""
-    contents = [
-        (name, *(hashlib.sha256(each.read_bytes()).hexdigest() for each in _files_of(file)))
-        for name, file in sorted(pictures.items())
-    ]
+    contents = []
+    for name, path in sorted(media.items()):
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        contents.append((name, *(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)))
     return hashlib.sha256(repr(contents).encode()).hexdigest()
-
-
-def _files_of(path: Path) -> list[Path]:
-    return sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
 
 
 def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -170,15 +175,15 @@ def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str
         The names of each true picture's reconstructions, and the names that match none.
     """
     known = _known(truths)
-    found: dict[str, list[str]] = {}
+    repeats_of: dict[str, list[str]] = {}
     unmatched = []
     for name in names:
         owner = next((known[candidate] for candidate in _candidates(name) if candidate in known), None)
         if owner is None:
             unmatched.append(name)
         else:
-            found.setdefault(owner, []).append(name)
-    return {truth: found[truth] for truth in truths if truth in found}, unmatched
+            repeats_of.setdefault(owner, []).append(name)
+    return {truth: repeats_of[truth] for truth in truths if truth in repeats_of}, unmatched
 
 
 def find_by_name(folder: str, pictures: Mapping[str, Path], image_ids: Sequence[str]) -> list[Path]:
@@ -188,7 +193,7 @@ def find_by_name(folder: str, pictures: Mapping[str, Path], image_ids: Sequence[
         MissingData: naming an id that has none.
     """
     known = _known(list(pictures))
-    names = [known.get(each) or known.get(PurePosixPath(each).name) for each in image_ids]
+    names = [known.get(image_id) or known.get(PurePosixPath(image_id).name) for image_id in image_ids]
     if None in names:
         absent = image_ids[names.index(None)]
         raise MissingData(
@@ -215,14 +220,108 @@ def _known(names: Sequence[str]) -> dict[str, str]:
     return unique | {name: name for name in names}
 
 
-def _warn_of(names: Sequence[str], problem: str) -> None:
-    if names:
-        more = " …" if len(names) > NAMED else ""
-        console.warn(f"{len(names)} {problem}: {', '.join(names[:NAMED])}{more}")
+def holds_clips(folder: str) -> bool:
+    """Whether a folder holds a video or an animated picture."""
+    files = _videos_and_pictures(folder)
+    return any(file.suffix.lower() in VIDEOS for file in files) or any(map(is_animated, files))
 
 
-def _repeats(files: Iterable[Sequence[Path]]) -> str:
-    """Say how many reconstructions an item has."""
-    counts = sorted({len(some) for some in files})
-    shown = "–".join(map(str, (counts[0], counts[-1])[: len(counts)]))
-    return f"{shown} {'repeat' if counts == [1] else 'repeats'}"
+def clips_in(folder: str) -> dict[str, Path]:
+    """List the clips below a folder: POSIX path below it without ending, to a file or a folder of frames.
+
+    A picture of one frame is a frame of the clip that its folder is.
+
+    Raises:
+        MissingData: if there is no such folder, or no clip in it.
+        BadPicture: naming a damaged file among the clips.
+        BrainhiveError: if two files differ in their endings only, or a frame lies among the clips.
+    """
+    root, clips = home.located(folder), set()
+    for file in _videos_and_pictures(folder):
+        is_clip = file.suffix.lower() in VIDEOS or is_animated(file)
+        if not is_clip and file.parent == root:
+            decode(str(file), file)  # or a damaged clip would be called a picture
+            raise BrainhiveError(
+                f"{file} is a picture among clips", "put the frames of each clip into a folder of their own"
+            )
+        clips.add(file if is_clip else file.parent)
+    if not clips:
+        endings = ", ".join(sorted(VIDEOS | ANIMATED))
+        raise MissingData(f"no clips below {folder}", f"clips end in {endings}, or are folders of frames")
+    paths = media_files.sorted_by_number(clips)  # neighbours in a film are then neighbours here
+    names = [
+        path.relative_to(root).with_suffix("").as_posix()
+        if path.is_file()
+        else path.relative_to(root).as_posix()
+        for path in paths
+    ]
+    check_unique(names, paths.__getitem__)
+    return dict(zip(names, paths, strict=True))
+
+
+def _videos_and_pictures(folder: str) -> list[Path]:
+    """List the videos and pictures below a folder, hidden ones left out."""
+    root = home.located(folder)
+    if not root.is_dir():
+        raise MissingData(f"no folder {folder!r}", "give a folder of clips that exists")
+    below = (PurePosixPath(path.relative_to(root)) for path in sorted(root.rglob("*")))
+    return [
+        root / path
+        for path in below
+        if path.suffix.lower() in VIDEOS | PICTURES and not any(part.startswith(".") for part in path.parts)
+    ]
+
+
+def open_clip(path: Path) -> Clip:
+    """Read a clip; a picture of one frame is a clip of one."""
+    return media_files.to_clip(media_files.read(path))
+
+
+def open_column(path: Path, column: int) -> Clip:
+    """Read one column of a clip that shows the truth (0) and the result (1) next to each other.
+
+    Columns are squares, with NEURONS' border around and between them or without one. Cutting in the middle,
+    as NEURONS' metrics do, would put them a column apart where there is a border.
+
+    Raises:
+        BrainhiveError: if it is no two squares.
+    """
+    clip = open_clip(path)
+    height, width = clip.frames.shape[1:3]
+    for border in (BORDER_PX, 0):
+        side = height - 2 * border
+        if side > 0 and width == 2 * side + 3 * border:
+            left = border + column * (side + border)
+            frames = clip.frames[:, border : border + side, left : left + side]
+            return Clip(np.ascontiguousarray(frames), clip.rate_hz)
+    raise BrainhiveError(
+        f"{path} is {width} × {height} px: not two squares next to each other, with or without a border",
+        "give the true clips in a folder of their own: --truth FOLDER",
+    )
+
+
+def _refuse_other_frames_or_rates(
+    truths: Mapping[str, Path],
+    reconstructions: Mapping[str, Sequence[Path]],
+    open_true: Callable[[Path], Clip],
+    open_reconstruction: Callable[[Path], Clip],
+) -> None:
+    """Refuse clips of another number of frames, or another rate, than the true one's; names the first."""
+    with console.progress("clips checked", len(reconstructions)) as bar:
+        for name, files in reconstructions.items():
+            true_path = truths[name]
+            true = open_true(true_path)
+            for path in files:
+                clip = open_reconstruction(path)
+                if len(clip.frames) != len(true.frames):
+                    raise BrainhiveError(
+                        f"{path} has {len(clip.frames)} frames, and {true_path} has {len(true.frames)}",
+                        "bring both to the same frames",
+                    )
+                rate_hz, true_hz = clip.rate_hz, true.rate_hz
+                if rate_hz and true_hz and abs(rate_hz / true_hz - 1) > RATE_TOLERANCE:
+                    raise BrainhiveError(
+                        f"{path} is of {rate_hz:.3g} Hz, and {true_path} of {true_hz:.3g} Hz",
+                        "write both with the rate at which they were shown",
+                    )
+            bar.advance(1)

@@ -48,8 +48,8 @@ def names_for(medium: Medium, names: Sequence[str] | None) -> list[str]:
         RecipeError: if a chosen one compares the other medium.
     """
     of_medium = PICTURE_METRICS if medium == "picture" else CLIP_METRICS
-    if others := [name for name in names or () if name not in of_medium]:
-        raise RecipeError(f"{others[0]} does not compare {medium}s", f"metrics={','.join(of_medium)}")
+    if unfit := [name for name in names or () if name not in of_medium]:
+        raise RecipeError(f"{unfit[0]} does not compare {medium}s", f"metrics={','.join(of_medium)}")
     return list(of_medium if names is None else names)
 
 
@@ -63,7 +63,7 @@ def load(
     """
     parts: dict[str, MetricPart] = {}
     missing: dict[str, str] = {}
-    for name in (each for each in names if each in OWN_PARTS):
+    for name in (chosen for chosen in names if chosen in OWN_PARTS):
         if _has_library(name):
             parts[name] = OWN_PARTS[name]
         else:
@@ -114,11 +114,6 @@ def scale_of(metric: str) -> Scale:
     return SCALES.get(metric, TWO_WAY)
 
 
-def short(metric: str) -> str:
-    """Shorten the name of a metric."""
-    return scale_of(metric).short or metric.removeprefix("two_way_")
-
-
 def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     """Whether a metric, or the two-way identification of one of the encoders, needs no download."""
     if metric in FEATURE_METRICS:
@@ -131,13 +126,8 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
 def needs_of(metrics: Sequence[str], encoders: Sequence[EncoderConfig]) -> list[Need]:
     """List the weights that metrics, and two-way identification by more encoders, are computed with."""
     networks = dict.fromkeys(_network_of(name) for name in metrics if name in FEATURE_METRICS)
-    own = [replace(need, is_optional=True) for encoder in encoders for need in encoder.needs()]
-    return [*(network.need() for network in networks), *own]
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether a metric is a distance."""
-    return scale_of(metric).lower_is_better
+    of_encoders = [replace(need, is_optional=True) for encoder in encoders for need in encoder.needs()]
+    return [*(network.need() for network in networks), *of_encoders]
 
 
 def _has_library(metric: str) -> bool:

@@ -212,12 +212,12 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
         `--recipe NAME --score FOLDER` takes the metrics of a recipe that generates.
         """
         overrides, written = list(overrides), recipe_files.read(recipe_files.find(command, name))
-        given = [key for key, value in flags.items() if value is not None]
-        given += [override.partition("=")[0] for override in overrides]
+        keys = [key for key, value in flags.items() if value is not None]
+        keys += [override.partition("=")[0] for override in overrides]
         is_resolved = "digests" in written  # as in a run folder: it names every key
-        given += list(written) if written.get("score") and not is_resolved else []
-        idle = [key for key in given if key.split(".")[0] not in SCORING_KEYS]
-        if "score" in given and idle:
+        keys += list(written) if written.get("score") and not is_resolved else []
+        idle = [key for key in keys if key.split(".")[0] not in SCORING_KEYS]
+        if "score" in keys and idle:
             raise RecipeError(
                 f"{idle[0]} has no effect on pictures that others made", f"leave out {idle[0]}, or score"
             )
@@ -225,9 +225,9 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
 
     def section(self, model: type[M]) -> M:
         """Return the keys of one of the models that this recipe inherits."""
-        given = self.model_fields_set & model.model_fields.keys()
+        set_keys = self.model_fields_set & model.model_fields.keys()
         fields = {key: getattr(self, key) for key in model.model_fields}
-        return cast(M, model.model_construct(given, **fields))
+        return cast(M, model.model_construct(set_keys, **fields))
 
     def described(self, start: str) -> str:
         """Say how pictures are generated, in words that travel with their metrics.

@@ -1,13 +1,14 @@
 """The variants of a reconstruction, each a run of its own, in one table."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from brainhive_cli.core.caveats import extend_tables, merge_caveats
+from brainhive_cli.core.caveats import extend_tables
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, scope
 from brainhive_cli.core.results import Result
-from brainhive_cli.core.set_up import SET_UP, merge
+from brainhive_cli.core.sweep import collect_variants
 from brainhive_cli.core.tables import Table
 from brainhive_cli.evaluation.reconstruction.tables import published_scores, titles_of
 from brainhive_cli.measurement.comparison import LEVEL, is_difference
@@ -23,33 +24,28 @@ def measure_variants(results: Mapping[str, Result]) -> Measurements:
 
     The first is compared with the others; notes say why some cannot be.
     """
-    measured = {label: result.metrics for label, result in results.items()}
-    (first, base), *others = measured.items()
+    by_label = {label: result.metrics for label, result in results.items()}
+    (first, base), *others = by_label.items()
     comparisons, reasons = [], []
-    for label, found in others:
+    for label, measurements in others:
         try:
-            comparisons += compare_runs(base, first, {label: found})
+            comparisons += compare_runs(base, first, {label: measurements})
         except BrainhiveError as error:
             reasons.append(error.message)
+    collected = collect_variants(results)
+    variants = {
+        label: {**variant, "sources": by_label[label].notes["sources"]}
+        for label, variant in collected.notes["variants"].items()
+    }
     notes = {
+        **collected.notes,
         "mode": base.notes["mode"],
         "medium": base.notes.get("medium", "picture"),
-        "caveats": merge_caveats(*(found.caveats for found in measured.values())),
-        SET_UP: merge([found.notes.get(SET_UP, {}) for found in measured.values()]),
-        "variants": {
-            label: {"run": result.folder.name, "sources": result.metrics.notes["sources"]}
-            for label, result in results.items()
-        },
+        "variants": variants,
         "comparisons": comparisons,
         "not_compared": reasons,
     }
-    scopes = {
-        scope(label, name): metrics
-        for label, found in measured.items()
-        for name, metrics in found.scopes.items()
-    }
-    missing = {name: way for found in measured.values() for name, way in found.missing.items()}
-    return Measurements(scopes, missing, notes)
+    return replace(collected, notes=notes)
 
 
 def sweep_tables(measured: Measurements, published: Any) -> tuple[Table, ...]:

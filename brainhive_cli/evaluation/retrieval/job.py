@@ -11,7 +11,7 @@ import torch
 from brainhive_cli.core import runs
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, RecipeError
 from brainhive_cli.core.needs import Need
-from brainhive_cli.core.pace import Work
+from brainhive_cli.core.results import Work
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Group, group_cells
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe

@@ -1,36 +1,44 @@
-"""The diffusion model and the prior of a training, loaded or of shapes alone."""
+"""The components of a prior's training: a frozen diffusion model, the prior, and what learns in it."""
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from diffusers.training_utils import EMAModel
+from torch import nn
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core import weights
+from brainhive_cli.core.checkpoints import ANEW
+from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData, MissingExtra, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets.encoder_keys import match_prior
 from brainhive_cli.models import priors
-from brainhive_cli.training.prior.recipe import Recipe
+from brainhive_cli.training.prior.recipe import Recipe, Train
 
 WIDTH = 1024
 """D of an embedding of which nothing is known yet, in a plan."""
+LAST = "last"
+"""The newest checkpoint."""
+RECENT = 100
+"""Steps whose mean loss is logged."""
 
 
-def load_generator(config: Any, recipe: Recipe, launch: Launch) -> Any:
+def load_generator(config: Any, recipe: Recipe, device: torch.device | None) -> Any:
     """Load a generator (or sampler) that denoises in the training's precision, and encodes in float32.
+
+    Args:
+        config: The part.
+        recipe: What is trained.
+        device: Where it lies; None for its shapes alone, on the meta device.
 
     Raises:
         BrainhiveError: if it has no pictures of `resolution_px`, or cannot be trained on.
     """
-    return _prepared(config.build(launch.device, _dtype(recipe)), recipe)
-
-
-def outline_generator(config: Any, recipe: Recipe) -> Any:
-    """Make the shapes, on the meta device, of what `load_generator` would load."""
-    return _prepared(config.skeleton(_dtype(recipe)), recipe)
-
-
-def _prepared(generator: Any, recipe: Recipe) -> Any:
+    dtype = torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
+    generator = config.skeleton(dtype) if device is None else config.build(device, dtype)
     generator.check_size(recipe.resolution_px)
     if not hasattr(generator, "prepare_training"):
         raise RecipeError(
@@ -38,10 +46,6 @@ def _prepared(generator: Any, recipe: Recipe) -> Any:
         )
     generator.use_float32_autoencoder()
     return generator
-
-
-def _dtype(recipe: Recipe) -> torch.dtype:
-    return torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
 
 
 def embed_empty_prompt(generator: Any, folder: RunFolder, name: str, launch: Launch) -> None:
@@ -77,10 +81,10 @@ def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple
         widths = {key: dims.get(name, WIDTH) for name, key in keys.items()}
         return _trainable(recipe.prior.build(widths, generator)), keys
     prior, keys = _trainable(priors.load(source)), match_prior(source, recipe.encoders)
-    for name, found in dims.items():
-        if found != (expected := prior.dims[keys[name]]):
+    for name, width in dims.items():
+        if width != (expected := prior.dims[keys[name]]):
             raise BrainhiveError(
-                f"the prior {source} takes {name} of width {expected}, not {found}",
+                f"the prior {source} takes {name} of width {expected}, not {width}",
                 "embed with the encoder that the prior was trained on",
             )
     return prior, keys
@@ -90,3 +94,104 @@ def _trainable(prior: Any) -> Any:
     if not hasattr(prior, "condition_on_embeddings"):
         raise RecipeError(f"a prior of kind {prior.kind} cannot be trained", f"prior={priors.DEFAULT}")
     return prior
+
+
+class Learner:
+    """The parts of a prior (on its device) that are not `frozen`, their optimiser, average and step."""
+
+    def __init__(self, prior: Any, frozen: Sequence[str], train: Train) -> None:
+        self.prior, self.grad_norm = prior, train.grad_norm
+        self.parameters = trainable(prior, frozen)
+        knobs: Any = {"lr": train.lr, "betas": train.betas, "weight_decay": train.weight_decay}
+        self.optimizer: torch.optim.Optimizer
+        if train.optimizer == "adamw":
+            self.optimizer = torch.optim.AdamW(self.parameters, fused=True, **knobs)
+        else:
+            optimizer_class = adamw8bit()
+            if self.parameters[0].device.type != "cuda":
+                raise DeviceError("adamw8bit runs on CUDA devices only", "train.optimizer=adamw")
+            self.optimizer = optimizer_class(self.parameters, **knobs)
+        self.average = EMAModel(self.parameters, train.ema) if train.ema else None
+        self.step = 0
+        self.norm = torch.tensor(0.0)
+        self.losses: deque[torch.Tensor] = deque(maxlen=RECENT * train.accumulate)  # of backward passes
+
+    def update(self) -> None:
+        """Take one step along the gradients, keep their norm, and set them to None."""
+        self.norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.step(self.parameters)
+        self.step += 1
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Replace the weights by their running average, if there is one, for a while."""
+        if self.average is None:
+            yield
+            return
+        self.average.store(self.parameters)
+        self.average.copy_to(self.parameters)
+        try:
+            yield
+        finally:
+            self.average.restore(self.parameters)
+
+    def save(self, folder: RunFolder, **further: Any) -> None:
+        """Write a checkpoint, together with other values to restore."""
+        content = {
+            "step": self.step,
+            "prior": self.prior.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "losses": torch.stack([*self.losses]).tolist() if self.losses else [],
+            "others": further,
+        }
+        folder.checkpoint(LAST).save(content)
+
+    def resume(self, folder: RunFolder, launch: Launch) -> dict[str, Any] | None:
+        """Restore the newest checkpoint, if there is one; return the other values that were saved."""
+        checkpoint = folder.checkpoint(LAST)
+        saved = checkpoint.load(launch, self.parameters[0].device)
+        if saved is None:
+            return None
+        with weights.reading(checkpoint.path, ANEW, BrainhiveError):
+            self.prior.load_state_dict(saved.pop("prior"))  # so that the device holds nothing twice
+            self.optimizer.load_state_dict(saved.pop("optimizer"))
+            average = saved.pop("average")
+            if self.average:
+                self.average.load_state_dict(average)
+            losses = saved["losses"]  # so that the next mean is of as many steps as without an interruption
+            self.losses.extend(torch.tensor(losses, device=self.parameters[0].device))
+            self.step, further = int(saved["step"]), dict(saved["others"])
+        return further
+
+
+def trainable(prior: Any, frozen: Sequence[str]) -> list[nn.Parameter]:
+    """Freeze child modules of a prior by name, and list the parameters of the others.
+
+    Raises:
+        BrainhiveError: if a name is unknown, or nothing is left to train.
+    """
+    known = [name for name, _ in prior.named_children()]
+    if set(frozen) - set(known) or set(frozen) == set(known):
+        raise BrainhiveError(
+            f"freeze: {', '.join(frozen) or 'nothing'} leaves nothing known to train",
+            f"parts: {', '.join(known)}",
+        )
+    for part in frozen:
+        prior.get_submodule(part).requires_grad_(False)
+    return [parameter for parameter in prior.parameters() if parameter.requires_grad]
+
+
+def adamw8bit() -> Any:
+    """Import the optimiser that keeps its averages in 8 bits; MissingExtra if it is not installed."""
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise MissingExtra(
+            "train.optimizer=adamw8bit needs bitsandbytes",
+            "pip install 'brainhive[adamw8bit]', or train.optimizer=adamw",
+        ) from error
+    return AdamW8bit

@@ -17,11 +17,8 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.targets.views import crop_of_the_original
-from brainhive_cli.training.prior.components import embed_empty_prompt, load_generator, make_prior
-from brainhive_cli.training.prior.examples import Batch, Pictures, batches
-from brainhive_cli.training.prior.job import Job
-from brainhive_cli.training.prior.latents import computed
-from brainhive_cli.training.prior.optimisation import Learner
+from brainhive_cli.training.prior.components import Learner, embed_empty_prompt, load_generator, make_prior
+from brainhive_cli.training.prior.examples import Batch, Pictures, batches, encode_latents
 from brainhive_cli.training.prior.recipe import Recipe
 
 EMPTY_PROMPT = "empty_prompt.safetensors"
@@ -41,15 +38,21 @@ class Training:
     launch: Launch
 
     @classmethod
-    def begin(cls, job: Job) -> Self:
+    def begin(cls, recipe: Recipe, pictures: Pictures, launch: Launch) -> Self:
         """Load the generator, and load or make the prior; BrainhiveError if they do not fit each other."""
-        recipe, pictures, launch = job.recipe, job.pictures, job.launch
-        generator = load_generator(recipe.generator, recipe, launch)
+        generator = load_generator(recipe.generator, recipe, launch.device)
         generator.prepare_training(recipe.train.gradient_checkpointing, recipe.train.compile)
         if recipe.cache_latents:
-            rows, size = np.flatnonzero(pictures.targets.done), recipe.train.batch_size
-            given = (pictures.images, rows, generator, pictures.view, recipe.paths, size)
-            latents = computed(*given, decoders(recipe.run.workers, launch), launch)
+            latents = encode_latents(
+                pictures.images,
+                np.flatnonzero(pictures.targets.done),
+                generator,
+                pictures.view,
+                recipe.paths,
+                recipe.train.batch_size,
+                decoders(recipe.run.workers, launch),
+                launch,
+            )
             pictures = replace(pictures, latents=latents)
         prior, keys = make_prior(recipe, pictures.targets.dims, generator)
         prior.attach(generator)
@@ -59,10 +62,10 @@ class Training:
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of the batch's pictures at noise of their own."""
         train = self.recipe.train
-        kept, random = self.draw(batch)
+        is_kept, random = self.draw(batch)
         embeddings = self.embeddings(batch)
         with self.launch.autocast(train.precision):
-            conditioning = self.prior.condition_on_embeddings(embeddings, kept)
+            conditioning = self.prior.condition_on_embeddings(embeddings, is_kept)
         latents, sizes = self.latents(batch), self.ids(batch)
         loss: Tensor = self.generator.loss(latents, conditioning, random, sizes, train)
         return loss
@@ -73,8 +76,11 @@ class Training:
         All randomness of a row depends on seed, step and place alone.
         """
         random = [self._random(batch.step, place) for place in batch.places]
-        kept = torch.stack([torch.rand(1, generator=each) for each in random]) >= self.recipe.token_dropout
-        return to_device(kept, self.launch.device), random
+        is_kept = (
+            torch.stack([torch.rand(1, generator=generator) for generator in random])
+            >= self.recipe.token_dropout
+        )
+        return to_device(is_kept, self.launch.device), random
 
     def latents(self, batch: Batch) -> Tensor:
         """Return the latents [B, C, h, w] of pictures, encoded now where they were not computed before.
@@ -100,8 +106,8 @@ class Training:
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
         """Return the embeddings [B, D] of pictures by the prior's keys."""
-        found = self.pictures.targets.gather(batch.rows, batch.views)
-        return {self.keys[name]: rows for name, rows in found.items()}
+        by_encoder = self.pictures.targets.gather(batch.rows, batch.views)
+        return {self.keys[name]: embeddings for name, embeddings in by_encoder.items()}
 
     @torch.no_grad()
     def validate(self) -> list[float]:
@@ -111,8 +117,9 @@ class Training:
             batch = self.pictures.batch(index[None])
             conditioning = self.prior.condition_on_embeddings(self.embeddings(batch))[rows]
             latents, sizes = self.latents(batch)[rows], self.ids(batch)[rows]
-            given = (latents, conditioning, self._random(int(index)), sizes)
-            losses.append(self.generator.loss(*given, levels=torch.tensor(LEVELS)))
+            random = self._random(int(index))
+            levels = torch.tensor(LEVELS)
+            losses.append(self.generator.loss(latents, conditioning, random, sizes, levels=levels))
         return torch.stack(losses).tolist() if losses else []
 
 
@@ -151,8 +158,8 @@ def train(
         folder.forget_events_after(learner.step)
     steps, workers = range(learner.step, settings.steps), decoders(recipe.run.workers, launch)
     with console.progress("train-prior", len(steps) * size) as bar:
-        given = (training.pictures, steps, size, settings.accumulate, recipe.seed, workers, launch)
-        for batch in batches(*given):
+        passes, seed = settings.accumulate, recipe.seed
+        for batch in batches(training.pictures, steps, size, passes, seed, workers, launch):
             share = len(batch.rows) * launch.processes / batch.count
             loss = training.loss(batch) * share
             loss.backward()
@@ -165,7 +172,13 @@ def train(
             is_due = learner.step % settings.checkpoint_steps == 0 or learner.step == settings.steps
             if is_due and launch.is_main:
                 mean = settings.accumulate * float(torch.stack([*learner.losses]).mean())
-                _require_finite(mean, learner)
+                norm = float(learner.norm)
+                if not (math.isfinite(mean) and math.isfinite(norm)):  # which spoils all steps that follow
+                    raise BrainhiveError(
+                        f"the training has diverged by step {learner.step}: loss {mean:g}, norm of the "
+                        f"gradient {norm:g}",
+                        "a lower train.lr, or train.precision=fp32; the last checkpoint is from before",
+                    )
                 event = {"step": learner.step, "loss": mean}
                 folder.log(**event)
                 track(event)
@@ -174,13 +187,3 @@ def train(
                 learner.save(folder, at_start=saved["at_start"], size=size)
     at_start: list[float] = saved["at_start"]
     return at_start
-
-
-def _require_finite(loss: float, learner: Learner) -> None:
-    """Stop a training that has diverged: one loss or gradient that is not finite spoils all that follow."""
-    norm = float(learner.norm)
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise BrainhiveError(
-            f"the training has diverged by step {learner.step}: loss {loss:g}, norm of the gradient {norm:g}",
-            "a lower train.lr, or train.precision=fp32; the last checkpoint is from before",
-        )

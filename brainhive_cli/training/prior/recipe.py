@@ -131,20 +131,20 @@ class Recipe(BaseRecipe):
     @property
     def idle(self) -> list[str]:
         """Keys that are set and have no effect because of others, each with the reason."""
-        found = {}
+        reasons = {}
         if self.continue_from is not None:
-            found["prior"] = f"continue_from={self.continue_from} brings its own sizes"
+            reasons["prior"] = f"continue_from={self.continue_from} brings its own sizes"
         if not self.sample_items:
-            found["sample_every"] = "sample_items=0 generates nothing"
+            reasons["sample_every"] = "sample_items=0 generates nothing"
         if not (self.sample_items or self.fid_items):
             reason = "sample_items=0 and fid_items=0 generate nothing"
-            found |= dict.fromkeys(("sampler", "sample_steps"), reason)
+            reasons |= dict.fromkeys(("sampler", "sample_steps"), reason)
         if not self.fid_items:
-            found["fid_features"] = "fid_items=0 measures none"
+            reasons["fid_features"] = "fid_items=0 measures none"
         default = type(self)()
         return [
             f"{key} has no effect: {reason}"
-            for key, reason in found.items()
+            for key, reason in reasons.items()
             if getattr(self, key) != getattr(default, key)
         ]
 

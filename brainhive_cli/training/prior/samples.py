@@ -49,34 +49,36 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
     if not len(chosen):
         return {}
     with _sampler(training, folder) as generator:
-        made = _generate(training, generator, chosen)
+        generated_px = _generate(training, generator, chosen)
     del generator  # its memory is the metrics' now
     true = _true(training, chosen)
     rows = [
         [Tile(seen, [images.concepts[index]], frame=INK), Tile(generated, ["generated"])]
-        for index, seen, generated in zip(chosen, to_pictures(true), to_pictures(made), strict=True)
+        for index, seen, generated in zip(chosen, to_pictures(true), to_pictures(generated_px), strict=True)
     ]
     folder.replace(f"samples/{name}.png", draw_rows("", rows).save)
     if name == LAST:
         artifacts.write(folder, [_sheet(folder, [images.image_ids[index] for index in chosen], rows)])
     launch = training.launch
-    metrics = {"lpips": partial(lpips, true, made, launch.device)} if recipe.lpips else {}
+    metrics = {"lpips": partial(lpips, true, generated_px, launch.device)} if recipe.lpips else {}
     for config in recipe.similarity:
-        metrics[f"similarity_{config.name}"] = partial(_similarity, config, true, made, launch)
+        metrics[f"similarity_{config.name}"] = partial(_similarity, config, true, generated_px, launch)
     return {metric: _or_reason(measure) for metric, measure in metrics.items()}
 
 
 def loss_curve(run: RunFolder) -> list[artifacts.Curve]:
     """Draw the loss over the steps, as the log has it; nothing where there are not two."""
-    found = {event["step"]: event["loss"] for event in run.events() if {"step", "loss"} <= event.keys()}
-    line = artifacts.Line("training loss", list(found.values()))
-    curve = artifacts.Curve("Loss", "step", list(found), [line], section="Training")
-    return [curve] if len(found) > 1 else []
+    loss_by_step = {
+        event["step"]: event["loss"] for event in run.events() if {"step", "loss"} <= event.keys()
+    }
+    line = artifacts.Line("training loss", list(loss_by_step.values()))
+    curve = artifacts.Curve("Loss", "step", list(loss_by_step), [line], section="Training")
+    return [curve] if len(loss_by_step) > 1 else []
 
 
 def _sheet(run: RunFolder, image_ids: Sequence[str], rows: Sequence[Sequence[Tile]]) -> artifacts.Sheet:
     """Keep the pictures of a sheet one by one, for pages."""
-    kept = [
+    saved_tiles = [
         [
             artifacts.Tile(
                 artifacts.save_picture(run, f"samples/{row}-{column}", tile.picture), tile.lines[:1]
@@ -85,9 +87,9 @@ def _sheet(run: RunFolder, image_ids: Sequence[str], rows: Sequence[Sequence[Til
         ]
         for row, tiles in enumerate(rows)
     ]
-    found = [artifacts.Row(*pair) for pair in zip(image_ids, kept, strict=True)]
+    sheet_rows = [artifacts.Row(*pair) for pair in zip(image_ids, saved_tiles, strict=True)]
     note = "Of pictures kept from training; made of their own embeddings, without a brain."
-    return artifacts.Sheet("What the prior generates", ("seen", "generated"), found, "Samples", note)
+    return artifacts.Sheet("What the prior generates", ("seen", "generated"), sheet_rows, "Samples", note)
 
 
 def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
@@ -101,26 +103,26 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     require_distances(len(chosen))
     features = _features(recipe.fid_features, launch)
     share = chosen[list(launch.shard(range(len(chosen))))]
-    found: list[tuple[Tensor, Tensor]] = []
+    pairs: list[tuple[Tensor, Tensor]] = []
     with _sampler(training, folder) as generator:
         for some in _batches(share, recipe.train.batch_size):
-            true, made = _true(training, some), _generate(training, generator, some)
-            found.append((features(true).cpu(), features(made).cpu()))
-    shares = launch.gather(found)
+            true, generated = _true(training, some), _generate(training, generator, some)
+            pairs.append((features(true).cpu(), features(generated).cpu()))
+    shares = launch.gather(pairs)
     if not launch.is_main:
         return []
-    true, made = (torch.cat(each) for each in zip(*chain.from_iterable(shares), strict=True))
+    true, generated = (torch.cat(joined) for joined in zip(*chain.from_iterable(shares), strict=True))
     protocol = f"features of {recipe.fid_features}, {recipe.sample_steps} steps"
-    return measure_distances(true, made, protocol=protocol, split="validation", seeds=(recipe.seed,))
+    return measure_distances(true, generated, protocol=protocol, split="validation", seeds=(recipe.seed,))
 
 
 def try_out(training: Training, folder: RunFolder) -> None:
     """Sample and measure before the first step, so that what is missing is known before hours of training."""
     if training.launch.is_main:
-        found = show(training, folder, "step-000000")
+        by_metric = show(training, folder, "step-000000")
         if training.recipe.fid_items:
-            found["fid"] = _or_reason(partial(_try_distribution, training))
-        for metric, values in found.items():
+            by_metric["fid"] = _or_reason(partial(_try_distribution, training))
+        for metric, values in by_metric.items():
             if isinstance(values, BrainhiveError):
                 console.warn(f"there will be no {metric}: {values.in_one_line}")
     training.launch.barrier()
@@ -139,7 +141,7 @@ def _sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
     if training.recipe.sampler is None:
         yield training.generator
         return
-    generator = load_generator(training.recipe.sampler, training.recipe, training.launch)
+    generator = load_generator(training.recipe.sampler, training.recipe, training.launch.device)
     embed_empty_prompt(generator, folder, SAMPLER_PROMPT, training.launch)
     training.prior.attach(generator)
     yield generator
@@ -148,13 +150,13 @@ def _sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
 @torch.no_grad()
 def _generate(training: Training, generator: Any, chosen: NDArray[np.int64]) -> Tensor:
     """Generate pictures [N, 3, H, W] in 0..1 from the chosen ones' embeddings."""
-    recipe, made = training.recipe, []
+    recipe, batches = training.recipe, []
     sampling = Sampling(steps=recipe.sample_steps)
     for some in _batches(chosen, recipe.train.batch_size):
         embeddings = training.embeddings(training.pictures.batch(some))
         conditioning = training.prior.condition_on_embeddings(embeddings)
-        made.append(generator.generate(conditioning, some.tolist(), recipe.resolution_px, sampling).cpu())
-    return torch.cat(made)
+        batches.append(generator.generate(conditioning, some.tolist(), recipe.resolution_px, sampling).cpu())
+    return torch.cat(batches)
 
 
 def _batches(chosen: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
@@ -167,10 +169,12 @@ def _true(training: Training, chosen: NDArray[np.int64]) -> Tensor:
     return torch.stack([view(images.open(index))[0] for index in chosen.tolist()]) / 255
 
 
-def _similarity(config: EncoderConfig, true: Tensor, made: Tensor, launch: Launch) -> NDArray[np.float64]:
+def _similarity(
+    config: EncoderConfig, true: Tensor, generated: Tensor, launch: Launch
+) -> NDArray[np.float64]:
     """Cosine of an encoder's embeddings of true and generated pictures: [N]."""
     features = _encoder_features(config, launch)
-    return F.cosine_similarity(features(true), features(made)).double().cpu().numpy()
+    return F.cosine_similarity(features(true), features(generated)).double().cpu().numpy()
 
 
 def _encoder_features(config: EncoderConfig, launch: Launch) -> Callable[[Tensor], Tensor]:

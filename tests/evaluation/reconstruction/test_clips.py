@@ -14,10 +14,10 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
-from brainhive_cli.evaluation.reconstruction.evaluation import Stimuli, measure_run
-from brainhive_cli.evaluation.reconstruction.generated import GeneratedSet
+from brainhive_cli.evaluation.reconstruction.evaluation import measure_run
 from brainhive_cli.evaluation.reconstruction.generation import GenerationJob, Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output, Scoring
+from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet, Stimuli
 from brainhive_cli.models import priors
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, sdxl

@@ -7,14 +7,15 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.reconstruction.generated import (
+from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Scored,
+    Stimuli,
     best_first,
     metrics_of,
     write_values,
 )
-from brainhive_cli.evaluation.reconstruction.sheet_selection import Selection
+from brainhive_cli.evaluation.reconstruction.selections import Selection
 from brainhive_cli.measurement.statistics import interval
 from brainhive_cli.measurement.units import Alike
 
@@ -131,11 +132,13 @@ def test_from_the_best_to_the_worst_goes_over_all_subjects_and_shows_each_item_o
         scored(3, 5, folder=tmp_path, ssim=[0.7, 0.9, 0.8]),
     ]
 
-    selection = Selection(RunFolder(tmp_path), subjects, lambda i: Image.new("RGB", (4, 4)), str, 4, "")
-    first, best = selection.sheets()
+    selection = Selection(
+        RunFolder(tmp_path), subjects, Stimuli(lambda i: Image.new("RGB", (4, 4)), str), 4, ""
+    )
+    first, best = selection.show_pictures()
 
     assert [row.query for row in first.rows] == ["a", "b", "c"]
     assert [row.query for row in best.rows] == ["b", "c", "a"]  # all of subject 3
     assert [row.tiles[1].metrics["SSIM"] for row in best.rows] == [0.9, 0.8, 0.7]
     assert best.rows[0].tiles[1].file == "b.png" and (tmp_path / best.rows[0].tiles[0].file).is_file()
-    assert selection.contact_sheet().height > 3 * 128
+    assert Image.open(tmp_path / "contact_sheet.png").height > 3 * 128

@@ -17,8 +17,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.reconstruction.evaluation import Stimuli, measure_run
-from brainhive_cli.evaluation.reconstruction.generated import GeneratedSet
+from brainhive_cli.evaluation.reconstruction.evaluation import measure_run
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     PICTURE_METRICS,
     known_metrics,
@@ -26,7 +25,7 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import (
     scale_of,
 )
 from brainhive_cli.evaluation.reconstruction.recipe import Scoring
-from brainhive_cli.evaluation.reconstruction.scoring import Scorer
+from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet, Scorer, Stimuli
 from brainhive_cli.measurement.metrics import image as metrics
 from brainhive_cli.measurement.metrics import networks
 from brainhive_cli.measurement.metrics.networks import NETWORKS, Network

@@ -15,9 +15,8 @@ from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.demo.pictures import scenes
 from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
 from brainhive_cli.evaluation.reconstruction.folders import pictures_in
-from brainhive_cli.evaluation.reconstruction.generation import seed_of
-from brainhive_cli.evaluation.reconstruction.job import Job
-from brainhive_cli.evaluation.reconstruction.start_pictures import FromFolder
+from brainhive_cli.evaluation.reconstruction.generation import FromFolder, seed_of
+from brainhive_cli.evaluation.reconstruction.job import find_start_pictures
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.cells import Cell
@@ -87,7 +86,8 @@ def test_sampling_starts_from_latents_decoded_from_signals(go, world, drawing, r
 
     root = result.folder / "samples/images"
     image_ids = [file.parent.relative_to(root).as_posix() for file in sorted(root.rglob("00.png"))]
-    initial = Job(reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, *start])).start
+    recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, *start])
+    initial = find_start_pictures(recipe)
     made = sdxl.Config(source=str(generator)).build()
     tokens = Decoded({"token": torch.zeros(3, 32)})
     ceiling = DecodedSet("images", None, None, image_ids, image_ids, tokens)

@@ -13,10 +13,10 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip, StimulusSet
 from brainhive_cli.data.media import media_files
-from brainhive_cli.evaluation.reconstruction.evaluation import Stimuli, measure_run, result_of
-from brainhive_cli.evaluation.reconstruction.generated import GeneratedSet, Scored, metrics_of
+from brainhive_cli.evaluation.reconstruction.annotations import TaskScores
+from brainhive_cli.evaluation.reconstruction.evaluation import measure_run, result_of
 from brainhive_cli.evaluation.reconstruction.recipe import Scoring
-from brainhive_cli.evaluation.reconstruction.task_scores import TaskScores
+from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet, Scored, Stimuli, metrics_of
 from brainhive_cli.measurement.metrics.tasks import has_library
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.heads import Decoded

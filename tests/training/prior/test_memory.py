@@ -13,9 +13,9 @@ from brainhive_cli.commands import train_prior
 from brainhive_cli.core import memory_estimate
 from brainhive_cli.core.parts import resolve
 from brainhive_cli.models.generators import sdxl
+from brainhive_cli.training.prior.components import Learner
 from brainhive_cli.training.prior.examples import batches
-from brainhive_cli.training.prior.job import Job
-from brainhive_cli.training.prior.optimisation import Learner
+from brainhive_cli.training.prior.memory import training_bytes
 from brainhive_cli.training.prior.samples import _generate
 
 WIDE = {
@@ -101,12 +101,12 @@ def test_the_estimate_of_training_is_what_a_true_step_takes(settings, begun, mor
     states = [t for state in learner.optimizer.state.values() for t in state.values()]
     averages = learner.average.shadow_params if learner.average else []
     held = memory_estimate.size_of([*states, *averages]) + sum(map(memory_estimate.size_of, networks))
-    assert Job(recipe).memory_bytes - held == pytest.approx(live.peak, rel=0.02)
+    assert training_bytes(recipe) - held == pytest.approx(live.peak, rel=0.02)
 
 
 def test_the_estimate_of_training_counts_what_is_there_between_steps(settings):
     def planned(*more: str) -> int:
-        return Job(train_prior.Recipe.resolve("train-prior", None, {}, (*settings, *more))).memory_bytes
+        return training_bytes(train_prior.Recipe.resolve("train-prior", None, {}, (*settings, *more)))
 
     plain, heavy = planned(), "{kind: sdxl, source: random, architecture: " + HEAVY_VAE + "}"
     sampler = sum(map(memory_estimate.size_of, resolve("generators", yaml.safe_load(heavy)).build().networks))
@@ -128,7 +128,7 @@ def test_weights_in_half_precision_to_start_from_are_trained_in_float32(settings
     files = ("null", tmp_path / "ip-adapter.safetensors")
     given = [(*settings, f"prior.start_from={file}") for file in files]
     recipes = [train_prior.Recipe.resolve("train-prior", None, {}, each) for each in given]
-    plain, started = (Job(recipe).memory_bytes for recipe in recipes)
+    plain, started = (training_bytes(recipe) for recipe in recipes)
 
     assert started == plain
 

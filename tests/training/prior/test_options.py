@@ -16,9 +16,9 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Objective
 from brainhive_cli.models.generators.sdxl import SDXL
+from brainhive_cli.training.prior.components import Learner
 from brainhive_cli.training.prior.examples import Batch
 from brainhive_cli.training.prior.loop import Training, train
-from brainhive_cli.training.prior.optimisation import Learner
 
 ROUNDING = 1e-6
 """Sums over pictures in another order, float32."""

@@ -4,21 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.core import pace
-from brainhive_cli.core.pace import Work
+from brainhive_cli.core.results import Work, write_duration
 
 WORK = Work("demo, nice", 200, "epochs")
 KEY = WORK.key("train-align", "cpu")
 
 
 def test_time_is_estimated_from_the_last_work_of_the_same_kind(tmp_path: Path) -> None:
-    assert "after the first run of this kind" in pace.estimate(tmp_path, KEY, WORK)
+    assert "after the first run of this kind" in WORK.estimate(tmp_path, KEY)
     for seconds in (50.0, 100.0):
-        pace.remember(tmp_path, KEY, Work("demo, nice", 50, "epochs"), seconds)
-    shown = pace.estimate(tmp_path, KEY, WORK)
+        Work("demo, nice", 50, "epochs").remember(tmp_path, KEY, seconds)
+    shown = WORK.estimate(tmp_path, KEY)
     assert shown == "about 7 min: 200 epochs, each 2 s in the last run of this kind"
     other = Work("demo, atm", 1, "epochs")
-    assert "after the first" in pace.estimate(tmp_path, other.key("train-align", "cpu"), other)
+    assert "after the first" in other.estimate(tmp_path, other.key("train-align", "cpu"))
 
 
 @pytest.mark.parametrize(
@@ -26,4 +25,4 @@ def test_time_is_estimated_from_the_last_work_of_the_same_kind(tmp_path: Path) -
     [(0.0123, "0.012 s"), (90, "90 s"), (7199, "120 min"), (7200, "2 h"), (172800, "2 days")],
 )
 def test_a_time_is_written_in_its_own_unit(seconds: float, words: str) -> None:
-    assert pace.in_words(seconds) == words
+    assert write_duration(seconds) == words

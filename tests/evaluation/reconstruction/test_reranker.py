@@ -9,8 +9,8 @@ from reconstructions import embedding, gap, generate
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.evaluation.reconstruction.conditions import Reranker, StimulusHeads
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
-from brainhive_cli.evaluation.reconstruction.stimulus_heads import Reranker, StimulusHeads
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from brainhive_cli.training.alignment.trained import find

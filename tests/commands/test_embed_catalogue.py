@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from brainhive_cli.cli.catalogue import catalogue
+from brainhive_cli.commands.embed import list_encoders
 from brainhive_cli.core import parts
 from brainhive_cli.models import encoders
 
 
 def rows() -> dict[str, dict[str, Any]]:
-    (table,) = catalogue().tables
+    (table,) = list_encoders().tables
     return {row["encoder"]: row for row in table.as_dict()["rows"]}
 
 
