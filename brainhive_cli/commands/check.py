@@ -18,6 +18,7 @@ from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.run_files import RunFiles
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data import inventory
 from brainhive_cli.data.signal_stores import COUNTED, RECORDED, count_rows, describe_store, recorded_row
 from brainhive_cli.data.stores.hdf5 import short_name
@@ -192,7 +193,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             word: PASSED if error is None else "missing" if isinstance(error, MissingData) else FAILED
             for word, error in errors.items()
         }
-        tables.append(console.Table("Recipes and priors", ("what", "check"), tuple(states.items())))
+        tables.append(Table("Recipes and priors", ("what", "check"), tuple(states.items())))
     below = "runs" if runs else "data" if datasets else "embeddings" if target_rows else "signals"
     is_missing = MissingData.exit_code in exit_codes
     return Result(
@@ -278,7 +279,7 @@ def _problem_of_prior(reference: str) -> BrainhiveError | None:
     return None
 
 
-def _table_of_runs(runs: Mapping[str, RunFiles]) -> console.Table:
+def _table_of_runs(runs: Mapping[str, RunFiles]) -> Table:
     rows = [
         (
             Path(path).name,
@@ -288,10 +289,10 @@ def _table_of_runs(runs: Mapping[str, RunFiles]) -> console.Table:
         )
         for path, files in runs.items()
     ]
-    return console.Table("Files of runs", ("run", *KINDS, "digests", "check"), tuple(rows))
+    return Table("Files of runs", ("run", *KINDS, "digests", "check"), tuple(rows))
 
 
-def _tables_of_signals(figures: Mapping[Path, Mapping[str, Any]]) -> list[console.Table]:
+def _tables_of_signals(figures: Mapping[Path, Mapping[str, Any]]) -> list[Table]:
     """Show the trials of each store, and how it was recorded."""
     counted: list[tuple[object, ...]] = []
     recorded: list[tuple[object, ...]] = []
@@ -305,8 +306,8 @@ def _tables_of_signals(figures: Mapping[Path, Mapping[str, Any]]) -> list[consol
         recorded.append((name, *recorded_row(of_store)))
     title = f"Signal stores of {', '.join(datasets)}"
     tables = [
-        console.Table(title, ("store", *COUNTED, "check"), tuple(counted)),
-        console.Table("How they were recorded", ("store", *RECORDED), tuple(recorded)),
+        Table(title, ("store", *COUNTED, "check"), tuple(counted)),
+        Table("How they were recorded", ("store", *RECORDED), tuple(recorded)),
     ]
     return [table for table in tables if table.rows]
 

@@ -13,6 +13,7 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.tables import Table
 
 MIB = 2**20
 OPTIONAL = ("open_clip_torch", "pyarrow", "mne", "braindecode")
@@ -41,7 +42,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         "broken": "; ".join(library.message for library in broken) or "nothing",
     }
     facts |= {**_device(launch), **_folders(recipe.paths, home), **_weights()}
-    table = console.Table("This machine", ("item", "found"), tuple(facts.items()))
+    table = Table("This machine", ("item", "found"), tuple(facts.items()))
     hint = broken[0].hint if broken else "brainhive demo"
     return Result(
         home, (table,), Measurements(notes=facts), hint=hint, exit_code=MissingExtra.exit_code * bool(broken)

@@ -18,6 +18,7 @@ from brainhive_cli.core.needs import Need, require
 from brainhive_cli.core.recipe import Names, Savings
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result, Work
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.datasets import Dataset, StimulusSet, files_of, images_for_plan
 from brainhive_cli.data.media.decoding import decoders
@@ -186,7 +187,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     columns = ("encoder", "split", "pictures", "D", "pair cosine")
     return Result(
         recipe.paths.under_home("embeddings") / dataset.name,
-        (console.Table(f"Embeddings of {dataset.name}", columns, tuple(rows)),),
+        (Table(f"Embeddings of {dataset.name}", columns, tuple(rows)),),
         hint=next_command(recipe.dataset, recipe.encoders, recipe.paths),
         work=work,
     )
@@ -243,6 +244,6 @@ def list_encoders() -> Result:
     columns = ("encoder", "D", "px", "weights", "licence", "here")
     return Result(
         Path(HF_HUB_CACHE),
-        (console.Table("Encoders", columns, tuple(rows)),),
+        (Table("Encoders", columns, tuple(rows)),),
         hint="brainhive embed --encoders NAME,NAME:OUTPUT (class, mean, patches, block-I.class …)",
     )

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli.core import console
 from brainhive_cli.core.files import atomic_write, below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.vectors import BATCH, NAMES, PARQUET_PART, write_parquet
 from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.target_store import TargetStore, list_stores
@@ -52,7 +52,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             written = write(store, done, Path(recipe.to))
             rows.append((short_name(store.path), len(done), str(written)))
     launch.barrier()
-    table = console.Table("Exported embeddings", ("store", "vectors", "file"), tuple(rows))
+    table = Table("Exported embeddings", ("store", "vectors", "file"), tuple(rows))
     hint = _import_command(opened, recipe.to) if recipe.format == "parquet" else ""
     return Result(Path(recipe.to), (table,), hint=hint)
 

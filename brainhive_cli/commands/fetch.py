@@ -20,6 +20,7 @@ from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Names, Run, Subjects
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.downloads import (
     SOURCES,
     HubFile,
@@ -165,7 +166,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         MissingData: if the hub cannot be reached, or its terms were not accepted.
         BrainhiveError: if the disk has no room.
     """
-    tables: list[console.Table] = []
+    tables: list[Table] = []
     notes: dict[str, Any] = {}
     lacks = False
     jobs = _resolve(recipe)
@@ -176,7 +177,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         else:
             rows = tuple(enumerate(job.steps(), start=1))
             title = f"{job.name}: get it by yourself; terms: {job.source.terms}"
-            tables.append(console.Table(title, ("", "step"), rows, is_copied=True))
+            tables.append(Table(title, ("", "step"), rows, is_copied=True))
             lacks |= not _is_there(job, recipe)
         if job.source.others:
             console.say(f"{job.name}, also: {job.source.others}")
@@ -189,7 +190,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     )
 
 
-def _fetch(job: Job, is_dry_run: bool) -> tuple[console.Table, dict[str, Any]]:
+def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
     """Download and unpack a data set; return the table of its files as they were before, and notes."""
     files = job.list_files()
     console.say(job.summary(files))
@@ -208,7 +209,7 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[console.Table, dict[str, Any]]:
     ]
     if rest := largest[LISTED:]:
         rows.append((f"{len(rest)} more", console.size(sum(file.size for file in rest)), ""))
-    table = console.Table(f"Files of {job.name}", ("file", "size", "state"), tuple(rows))
+    table = Table(f"Files of {job.name}", ("file", "size", "state"), tuple(rows))
     if is_dry_run:
         return table, notes
     _refuse_a_full_disk(job, to_download, to_unpack)

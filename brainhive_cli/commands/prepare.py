@@ -20,6 +20,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe import Run, Subjects
 from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data import session_stores
 from brainhive_cli.data.command_lines import command, next_command
 from brainhive_cli.data.preparations import LookedOver, Merged, Preparation
@@ -182,7 +183,7 @@ def plan(recipe: Recipe) -> Plan:
     return replace(plan, tables=_look_over(job)) if todo and not is_missing else plan
 
 
-def _look_over(job: Job) -> tuple[console.Table, ...]:
+def _look_over(job: Job) -> tuple[Table, ...]:
     """Describe recordings of which little is known, and warn of what is unusual in them."""
     if not isinstance(job.preparation, LookedOver):
         return ()
@@ -260,7 +261,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         hint = next_command(dataset, [], recipe.paths, *chosen)
     except RecipeError:  # a data set outside the package, whose name is not that of its part
         hint = command("train-align", None, [], "--dataset", job.preparation.dataset, *chosen)
-    table = console.Table(title, ("subject", *COUNTED), tuple(rows))
+    table = Table(title, ("subject", *COUNTED), tuple(rows))
     return Result(job.path(1).parent, (table, *looked_over), hint=hint)
 
 

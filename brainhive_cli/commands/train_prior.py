@@ -18,6 +18,7 @@ from brainhive_cli.core.memory_estimate import in_words
 from brainhive_cli.core.needs import to_download
 from brainhive_cli.core.results import Plan, Result, Work
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data.command_lines import command, only_if_recorded
 from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.measurement.metrics.perceptual import require_distances
@@ -214,7 +215,7 @@ def _result(recipe: Recipe, folder: RunFolder) -> Result:
     for name, reason in measurements.missing.items():
         console.warn(f"no {name}: {reason}")
     rows = [(name, m.value, m.interval_text(4), m.n) for name, m in measurements.overall.items()]
-    table = console.Table("prior", ("metric", "value", "95 % CI", "n"), tuple(rows))
+    table = Table("prior", ("metric", "value", "95 % CI", "n"), tuple(rows))
     sheet = folder.path / "samples" / "last.png"
     dataset = only_if_recorded(recipe.dataset, recipe.paths)
     hint = command("train-align", dataset, recipe.encoders, "--prior", str(folder.path / "model"))

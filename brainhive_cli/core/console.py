@@ -11,8 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core import interruption
-from brainhive_cli.core.tables import CONTROL, ONE_LINE, draw, split_to_fit, table_width, write_as_list
-from brainhive_cli.core.tables import Table as Table
+from brainhive_cli.core.tables import CONTROL, ONE_LINE, Table, draw, split_to_fit, table_width, write_as_list
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -7,6 +7,7 @@ from typing import Any
 
 from brainhive_cli.core import console, home
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.tables import Table
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def lines(errors: Iterable[BrainhiveError]) -> list[str]:
     return written
 
 
-def table(needs: Sequence[Need]) -> console.Table:
+def table(needs: Sequence[Need]) -> Table:
     """Lay needs out: what, how large, and where it is."""
     rows = [(need.name, console.size(need.size) if need.size else "–", need.state) for need in needs]
-    return console.Table("Needs", ("what", "size", "state"), tuple(rows), is_list=True)
+    return Table("Needs", ("what", "size", "state"), tuple(rows), is_list=True)

@@ -12,6 +12,7 @@ import numpy as np
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data import published_data
 from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.preparations import Merged
@@ -129,7 +130,7 @@ class Inventory:
         folder = str(self.folder) if self.folder else None
         return {"folder": folder, "parts": {part.name: part.as_dict() for part in self.parts}}
 
-    def table(self) -> console.Table:
+    def table(self) -> Table:
         """Show a line a part."""
         absent = [part for part in self.parts if part.name.startswith("subject ") and part.is_absent]
         absent = absent if len(absent) > 1 else []
@@ -145,7 +146,7 @@ class Inventory:
         ]
         where = f" in {self.folder}" if self.folder else ""
         columns = (COLUMNS[0], *self.splits, *COLUMNS[1:])
-        return console.Table(f"{self.name}{where}", columns, tuple(rows))
+        return Table(f"{self.name}{where}", columns, tuple(rows))
 
 
 def _ends(subjects: Sequence[Part]) -> str:

@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.tables import Table
 
 ODD = "python:brain:make [bold]x[/bold] " + "long " * 40
 
@@ -35,7 +36,7 @@ def test_talk_warnings_and_errors_go_to_stderr_one_line_each(capsys: pytest.Capt
 
 
 def test_a_table_is_aligned_and_its_numbers_short(capsys: pytest.CaptureFixture[str]) -> None:
-    table = console.Table("Title", ("name", "value"), (("python:brain:x", 0.123456), ("b", 7)))
+    table = Table("Title", ("name", "value"), (("python:brain:x", 0.123456), ("b", 7)))
     console.show_table(table)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert lines[0] == "Title" and lines[-2:] == ["python:brain:x   0.1235", "b                7"]
@@ -57,7 +58,7 @@ def test_a_long_column_stands_alone_where_a_table_does_not_fit(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("COLUMNS", width) if width else monkeypatch.delenv("COLUMNS", raising=False)
-    table = console.Table("Title", ("name", "path", "value"), (("a", "x" * 30, 1), ("b", "y", 2)))
+    table = Table("Title", ("name", "path", "value"), (("a", "x" * 30, 1), ("b", "y", 2)))
     console.show_table(table)
     lines = capsys.readouterr().out.splitlines()
     assert [words for words in map(str.split, lines) if words[:1] in (["Title"], ["Title:"], ["a"])] == shown
@@ -69,8 +70,8 @@ def test_a_table_in_a_pipe_has_at_most_120_columns(
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     names = tuple(f"column_{number}" for number in range(30))
-    console.show_table(console.Table("A title", names, (tuple("v" * 12 for _ in names),)))
-    console.show_table(console.Table("Plan", ("item", "value"), (("cells", "word " * 100),)))
+    console.show_table(Table("A title", names, (tuple("v" * 12 for _ in names),)))
+    console.show_table(Table("Plan", ("item", "value"), (("cells", "word " * 100),)))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 120 and " ".join(lines).count("v" * 12) >= 30
 
@@ -79,7 +80,7 @@ def test_a_line_to_copy_is_not_folded(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    console.show_table(console.Table("Steps", ("", "step"), ((1, ODD.strip()),), is_copied=True))
+    console.show_table(Table("Steps", ("", "step"), ((1, ODD.strip()),), is_copied=True))
     lines = capsys.readouterr().out.splitlines()
     assert f"1   {ODD.strip()}" in lines and "─" * 80 in lines
 
@@ -89,7 +90,7 @@ def test_a_title_is_folded_at_the_width_of_the_terminal_not_of_its_table(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     title = "A title that is longer than the table below it is wide, as many are"
-    console.show_table(console.Table(title, ("name", "value"), (("a", 1),)))
+    console.show_table(Table(title, ("name", "value"), (("a", 1),)))
     assert capsys.readouterr().out.splitlines()[0] == title
 
 
@@ -99,10 +100,10 @@ def test_only_the_first_process_talks(
     monkeypatch.setenv("RANK", "1")
     console.say("a")
     console.show_text("b")
-    console.show_table(console.Table("c", ("d",), ()))
+    console.show_table(Table("c", ("d",), ()))
     with console.progress("work", 3) as bar:
         bar.advance(3)
-    with console.live(lambda rows: console.Table("e", ("f",), ())):
+    with console.live(lambda rows: Table("e", ("f",), ())):
         pass
     assert capsys.readouterr() == ("", "")
 
@@ -130,9 +131,9 @@ def watched(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> tuple[str, 
     """Draw a live table on a stream of 20 lines, at once; return what it was sent, and the rows asked for."""
     asked: list[int] = []
 
-    def table(rows: int) -> console.Table:
+    def table(rows: int) -> Table:
         asked.append(rows)
-        return console.Table("2 of [6] cells", ("cell",), (("sub-01",),))
+        return Table("2 of [6] cells", ("cell",), (("sub-01",),))
 
     for name, value in (("TERM", "xterm"), ("LINES", "20"), ("COLUMNS", "40")):
         monkeypatch.setenv(name, value)
@@ -169,7 +170,7 @@ def test_without_a_terminal_news_are_lines_and_the_last_comes_at_the_end(
             was_due.set()
         return ["a minute has passed" if is_due else "the last cell is done"]
 
-    with console.live(lambda rows: console.Table("", (), ()), news):
+    with console.live(lambda rows: Table("", (), ()), news):
         assert was_due.wait(60)
     told = capsys.readouterr().err.splitlines()
     assert {*told[:-1]} == {"a minute has passed"} and told[-1] == "the last cell is done"
@@ -189,7 +190,7 @@ def test_without_a_terminal_a_bar_is_a_line_a_minute(
 
 
 def test_what_a_library_prints_under_a_live_table_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.live(lambda rows: console.Table("", (), ())):
+    with console.live(lambda rows: Table("", (), ())):
         print("hello from a tracker")
     assert capsys.readouterr() == ("", "hello from a tracker\n")
 
@@ -213,7 +214,7 @@ def test_control_characters_of_names_are_escaped_wherever_a_line_is_written(
     name, escaped = "a\x1b[31m\rb\x9b\u2028c", "a\\x1b[31m\\rb\\x9b\\u2028c"
     console.fail(BrainhiveError(name, name))
     console.show_text(name)
-    console.show_table(console.Table(name, ("name",), ((name,),)))
+    console.show_table(Table(name, ("name",), ((name,),)))
     shown = capsys.readouterr()
     assert shown.err == f"error: {escaped}\n  try: {escaped}\n"
     assert shown.out.startswith(f"{escaped}\n") and not set("\x1b\r\x9b\u2028") & set(shown.out)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core import console
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.hdf5 import short_name
 
 VALUES_IN_MEMORY = 2**24
@@ -98,9 +98,9 @@ def health_row(path: Path, health: Health, has_failed: bool) -> tuple[object, ..
     )
 
 
-def health_table(rows: Iterable[tuple[object, ...]]) -> console.Table:
+def health_table(rows: Iterable[tuple[object, ...]]) -> Table:
     """Make the table of rows that `health_row` wrote."""
-    return console.Table("Health of embeddings", COLUMNS, tuple(rows))
+    return Table("Health of embeddings", COLUMNS, tuple(rows))
 
 
 def measure(embedding: Any, rows: NDArray[np.int64]) -> Health:
