@@ -22,7 +22,8 @@ from brainhive_cli.core import launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
 from brainhive_cli.models.generators.sdxl import ARCHITECTURE as SDXL
-from brainhive_cli.models.generators.sdxl import TINY, Architecture
+from brainhive_cli.models.generators.sdxl import TINY as TINY_SDXL
+from brainhive_cli.models.generators.sdxl import Architecture
 from brainhive_cli.training.prior.components import Learner
 from brainhive_cli.training.prior.examples import Pictures, batches
 from brainhive_cli.training.prior.loop import Training, train
@@ -31,8 +32,8 @@ from brainhive_cli.training.prior.memory import training_bytes
 ENCODERS = ("clip-h14", "vae")
 DIM = 1024
 """BrainHiVE's encoders, and the width of their embeddings."""
-UNET = {**TINY.architecture["unet"], "block_out_channels": (32, 64)}
-NARROW: Architecture = {**TINY.architecture, "unet": UNET}
+TINY = TINY_SDXL.architecture
+NARROW: Architecture = {**TINY, "unet": {**TINY["unet"], "block_out_channels": (32, 64)}}
 """SDXL's kind of U-Net, a tenth as wide and less deep."""
 
 

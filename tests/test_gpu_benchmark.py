@@ -42,6 +42,7 @@ def test_every_part_reports_its_figures(name, tmp_path, home, monkeypatch, capsy
     monkeypatch.syspath_prepend(SCRIPT.parent)
     kept = tmp_path / "figures"
     monkeypatch.setenv("BRAINHIVE_FIGURES", str(kept))
+    monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "0")  # which parts set, and tests after this one must not see
     monkeypatch.setenv("PYTHONPATH", str(SCRIPT.parents[1]))
     gpu = importlib.import_module("gpu")
 

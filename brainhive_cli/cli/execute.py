@@ -149,7 +149,8 @@ def _check(plan: Any, recipe: Any, as_json: bool, advise: Callable[[str], str]) 
         )
     else:
         if plan.items:
-            console.show_table(Table("Plan", ("item", "value"), tuple(plan.items.items())))
+            items = ((name, str(value)) for name, value in plan.items.items())
+            console.show_table(Table("Plan", ("item", "value"), tuple(items)))
         for table in (*([needs.table(plan.needs)] if plan.needs else []), *plan.tables):
             console.show_table(table)
         for line in missing:

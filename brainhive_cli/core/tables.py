@@ -144,11 +144,11 @@ def by_subject_and_seed(
         note: Below the table.
     """
     means = {subject: {seed: mean(some) for seed, some in row.items()} for subject, row in values.items()}
-    rows: list[list[Any]] = [
-        [subject, *(row.get(seed) for seed in seeds), mean_sd(row.values())] for subject, row in means.items()
+    rows: list[tuple[Any, ...]] = [
+        (subject, *(row.get(seed) for seed in seeds), mean_sd(row.values())) for subject, row in means.items()
     ]
     over = [mean_sd(row[seed] for row in means.values() if seed in row) for seed in seeds]
-    rows.append(["mean ± sd", *over, mean_sd(mean(row.values()) for row in means.values())])
+    rows.append(("mean ± sd", *over, mean_sd(mean(row.values()) for row in means.values())))
     headings = [f"seed {seed}" for seed in seeds]
     return Table(title, ("subject", *headings, "mean ± sd"), rows, note=note)
 
