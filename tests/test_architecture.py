@@ -27,7 +27,7 @@ from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.losses import LossContext
 from tools import keys_page
-from tools.house import MODULES, PACKAGE, imports_of
+from tools.house import MODULES, PACKAGE, idle_keys, imports_of
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHELVES = {parts.path_of(shelf) for shelf in parts.SHELVES}
@@ -269,6 +269,10 @@ def test_the_encoders_that_the_shell_completes_are_current() -> None:
 def test_the_page_of_recipe_keys_is_current() -> None:
     kept = (CHECKOUT / "docs/keys.md").read_text()
     assert kept == keys_page.page(), "run python -m tools.keys_page"
+
+
+def test_every_key_has_somebody_who_sets_it() -> None:
+    assert idle_keys() == [], "make it a constant with its source, or say in a guide whom it is for"
 
 
 def test_python_m_and_version() -> None:

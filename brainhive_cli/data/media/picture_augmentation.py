@@ -14,6 +14,9 @@ AUGMENTED = "_augmented"
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
 """Largest changes of colour; MindEye1's."""
 
+MIN_CROP_AREA = 0.6
+"""Share of the picture that a crop keeps at least (MindEye1's training)."""
+
 
 class PictureAugment(Section):
     """Which targets are computed of augmented pictures, and how these are augmented; MindEye1's chances."""
@@ -24,7 +27,6 @@ class PictureAugment(Section):
         "the target HEAD_augmented",
     )
     crop: float = Field(0.3, ge=0, le=1, description="chance that a crop of the picture takes its place")
-    crop_least: float = Field(0.6, gt=0, le=1, description="least share of the area that a crop keeps")
     flip: float = Field(0.5, ge=0, le=1, description="chance that left and right are exchanged")
     jitter: float = Field(0.3, ge=0, le=1, description="chance that colours are changed")
     grey: float = Field(0.3, ge=0, le=1, description="chance that it becomes grey")
@@ -34,8 +36,6 @@ class PictureAugment(Section):
         if not self.heads:
             idle = [key for key in type(self).model_fields if key != "heads"]
             refuse_idle(self, idle, "where no head is named", "train.augment_pictures.heads=[...]")
-        if not self.crop:
-            refuse_idle(self, ("crop_least",), "without crops", "leave it out")
         return self
 
 
@@ -46,7 +46,7 @@ def augmented(picture: "Image.Image", config: PictureAugment) -> "Image.Image":
     """
     from torchvision.transforms import v2
 
-    crop = v2.RandomResizedCrop((picture.height, picture.width), scale=(config.crop_least, 1.0))
+    crop = v2.RandomResizedCrop((picture.height, picture.width), scale=(MIN_CROP_AREA, 1.0))
     steps = v2.Compose(
         [
             v2.RandomApply([crop], config.crop),

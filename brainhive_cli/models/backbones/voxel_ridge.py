@@ -20,20 +20,17 @@ class Config(parts.Config):
     pads_widths: ClassVar[bool] = True
 
     hidden: int = Field(1024, gt=0, le=2**16, description="Width of the shared space; ours (MindEye2: 4096).")
-    l2: float = Field(
-        1e-4,
-        ge=0,
-        description="Weight of the sum of the squared weights of the linear maps, added to the loss; ours.",
-    )
     depth: int = Field(1, gt=0, le=1_000, description="Residual MLPs in the shared space.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a hidden unit; BrainHiVE's.")
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "VoxelRidge":
         """Make the encoder for signals [B, V, 1] of S subjects and tokens [B, D]."""
-        return VoxelRidge(channels, samples, dim, subjects, self.hidden, self.l2, self.depth, self.dropout)
+        return VoxelRidge(channels, samples, dim, subjects, self.hidden, self.depth, self.dropout)
 
 
 TINY = Config(hidden=8)
+L2 = 1e-4
+"""Weight of the sum of the squared weights of the linear maps, added to the loss; ours."""
 
 
 class VoxelRidge(nn.Module):
@@ -46,13 +43,12 @@ class VoxelRidge(nn.Module):
         dim: int,
         subjects: int,
         hidden: int,
-        l2: float,
         depth: int,
         dropout: float,
     ) -> None:
         super().__init__()
         self.channels = channels
-        self.l2 = l2
+        self.l2 = L2
         reach = (channels * samples) ** -0.5  # as nn.Linear starts
         self.weight = nn.Parameter(torch.empty(subjects, channels * samples, hidden).uniform_(-reach, reach))
         self.bias = nn.Parameter(torch.zeros(subjects, hidden))

@@ -50,8 +50,8 @@ def in_motion(unet: Any, motion: Any) -> Any:
         return normalise_frame_by_frame(UNetMotionModel.from_unet2d(unet, motion))
 
 
-def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object, scale: float) -> None:
-    """Add a domain adapter to the attentions of a 2D U-Net: W += scale · up · down.
+def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object) -> None:
+    """Add a domain adapter to the attentions of a 2D U-Net: W += up · down.
 
     Raises:
         MissingData: if it holds no such weights.
@@ -75,7 +75,7 @@ def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object, s
                 "use the adapter of Stable Diffusion 1.5, or generator.domain_adapter=null",
             )
         with torch.no_grad():
-            weight.add_((pair["up"].float() @ pair["down"].float()).to(weight), alpha=scale)
+            weight.add_((pair["up"].float() @ pair["down"].float()).to(weight))
 
 
 def in_between(frames: Tensor, count: int, decimals: int | None = None) -> Tensor:

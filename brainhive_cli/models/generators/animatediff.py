@@ -94,7 +94,6 @@ class Config(_latent_diffusion.Config):
         description="AnimateDiff v3's domain adapter, merged into the U-Net: a path, hub:OWNER/NAME/FILE, "
         "or null.",
     )
-    domain_scale: float = Field(1.0, ge=0, description="Weight of the domain adapter.")
     noise: Literal["animatediff", "source"] = Field(
         "animatediff",
         description="Noise schedule: AnimateDiff's, or that of the source, where motion modules learned it.",
@@ -193,7 +192,7 @@ class Config(_latent_diffusion.Config):
         components = super().load(torch.float32)
         if self.domain_adapter is not None:
             file = single_file.find(self.domain_adapter)
-            merge_adapter(components["unet"], weights.read(file), file, self.domain_scale)
+            merge_adapter(components["unet"], weights.read(file), file)
         motion = _components.load_network_folder(diffusers.MotionAdapter, self.motion, torch.float32)
         components[SPARSE] = None
         if self.sparse_control is not None:

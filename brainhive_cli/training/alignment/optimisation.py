@@ -129,7 +129,6 @@ def schedule_of(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> L
             stage.lr,
             total_steps=total,
             pct_start=share,
-            div_factor=stage.start_div,
             final_div_factor=stage.final_div,
             cycle_momentum=False,
         )

@@ -64,7 +64,6 @@ class Stage(Section):
         description="epochs up to the peak (0.5: half of one), or a share of the stage (1/25); default: 0, "
         "of one_cycle 0.3 of all",
     )
-    start_div: float = Field(25.0, ge=1, description="one_cycle: peak over the first learning rate")
     final_div: float = Field(
         1000.0, ge=1, description="one_cycle: first over last learning rate (MindEye1's)"
     )
@@ -82,7 +81,7 @@ class Stage(Section):
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         if self.schedule != "one_cycle":
-            refuse_idle(self, ("start_div", "final_div"), f"with schedule {self.schedule}", "leave it out")
+            refuse_idle(self, ("final_div",), f"with schedule {self.schedule}", "leave it out")
         if self.warmup > self.epochs:
             raise ValueError(f"warmup_epochs is above the {self.epochs} epochs of the stage")
         if self.schedule == "one_cycle" and self.warmup == self.epochs:

@@ -53,7 +53,6 @@ def test_the_seed_decides_and_chances_are_kept(picture: Image.Image):
     ("fields", "message"),
     [
         ({"grey": 0.5}, "grey has no effect where no head is named"),
-        ({"heads": ["image"], "crop": 0, "crop_least": 0.5}, "crop_least has no effect without crops"),
     ],
 )
 def test_keys_without_effect_are_refused(fields: dict[str, object], message: str):

@@ -9,7 +9,9 @@ from brainhive_cli.models.backbones.voxel_ridge import Config
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return Config(hidden=8, l2=0.0).build(6, 1, 4, subjects=3).eval()
+    model = Config(hidden=8).build(6, 1, 4, subjects=3).eval()
+    model.l2 = 0.0
+    return model
 
 
 def test_a_mixed_batch_is_encoded_as_each_signal_alone(model):
