@@ -35,6 +35,16 @@ def no_power_cut() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_code_of_other_tests() -> Iterator[None]:
+    """Forget which modules other test files named as parts: errors in these would be said to be a user's."""
+    from brainhive_cli.core import foreign_code
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(foreign_code, "_imported", {})
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data; the test is skipped where there is none."""

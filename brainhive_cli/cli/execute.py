@@ -16,7 +16,6 @@ from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import console, foreign_code, interruption, needs
 from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData, RecipeError
 from brainhive_cli.core.foreign_code import OVERRIDE
-from brainhive_cli.core.tables import Table
 
 RECIPE = "# Recipe: what follows runs as it is"
 """The line before the resolved recipe, below the plan; a comment, so that what follows is a recipe."""
@@ -149,8 +148,7 @@ def _check(plan: Any, recipe: Any, as_json: bool, advise: Callable[[str], str]) 
         )
     else:
         if plan.items:
-            items = ((name, str(value)) for name, value in plan.items.items())
-            console.show_table(Table("Plan", ("item", "value"), tuple(items)))
+            console.show_table(plan.table("Plan"))
         for table in (*([needs.table(plan.needs)] if plan.needs else []), *plan.tables):
             console.show_table(table)
         for line in missing:

@@ -140,7 +140,7 @@ def plan(recipe: Recipe) -> Plan:
         items[name] = job.line
         planned: Plan = job.module.plan(job.recipe)
         if planned.items:
-            tables.append(Table(f"Plan of {name}", ("item", "value"), tuple(planned.items.items())))
+            tables.append(planned.table(f"Plan of {name}"))
         step_needs = [
             replace(need, step=makers.get(need.key.partition(":")[0], "")) for need in planned.needs
         ]

@@ -91,6 +91,12 @@ class Plan:
         """What is not there, a line for each way to get something."""
         return lines(self.errors)
 
+    def table(self, title: str) -> Table:
+        """Lay out the items for people."""
+        return Table(
+            title, ("item", "value"), tuple((name, str(value)) for name, value in self.items.items())
+        )
+
     @classmethod
     def of(
         cls,

@@ -91,7 +91,8 @@ def published_table(published: Mapping[str, dict[str, Any]]) -> Table:
     rows = []
     for variant, known in published.items():
         how = f"another set-up: {'; '.join(known['differs'])}" if known["differs"] else "this set-up"
-        rows.append([*([variant] if variant else []), *(known.get(m, "–") for m in ("top1", "top5")), how])
+        label = (variant,) if variant else ()
+        rows.append((*label, *(known.get(metric, "–") for metric in ("top1", "top5")), how))
     columns = [*(["variant"] if "" not in published else []), "top-1", "top-5", "measured with"]
     source = next(iter(published.values()))["source"]
     return Table(f"Published, on the test pictures: {source}", columns, rows)

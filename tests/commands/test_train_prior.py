@@ -318,4 +318,4 @@ def test_pictures_are_listed_once_which_takes_a_while_of_imagenet(settings, pict
     shutil.copy(next(pictures.rglob("*.png")), pictures / "concept_0/one_more.png")
 
     given = (dataset, what.dataset, "train", what.encoders, what.paths, ALONE)
-    assert len(open_targets(*given, images=images).ids) == len(images)
+    assert len(open_targets(*given, images=images).done) == len(images)

@@ -1,5 +1,6 @@
 """The components of a latent diffusion model: their folders, configs, weights and devices."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from torch import nn
 from brainhive_cli.core import console, documents, home, hub, weights
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.file_lock import FileLock
-from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.needs import Need
 
 Architecture = dict[str, dict[str, Any]]
@@ -231,9 +231,10 @@ def convert_once(name: str, dtype: torch.dtype, described: str, convert: Callabl
     try:
         if not folder.is_dir():
             console.say(f"{described} is converted once, into {folder}")
-            with atomic_write(folder) as part:
-                part.mkdir()
-                convert(part)
+            part = folder.with_name(f".{folder.name}.part")
+            part.mkdir(exist_ok=True)  # with the networks that an interrupted conversion has finished
+            convert(part)
+            os.replace(part, folder)
     finally:
         lock.release()
     return folder
