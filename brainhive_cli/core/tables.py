@@ -95,7 +95,7 @@ def published_table(published: Mapping[str, dict[str, Any]]) -> Table:
         rows.append((*label, *(known.get(metric, "–") for metric in ("top1", "top5")), how))
     columns = [*(["variant"] if "" not in published else []), "top-1", "top-5", "measured with"]
     source = next(iter(published.values()))["source"]
-    return Table(f"Published, on the test pictures: {source}", columns, rows)
+    return Table(f"Published, on the test pictures: {source}", columns, tuple(rows))
 
 
 def number(value: Any) -> str:
