@@ -24,7 +24,7 @@ step() {
     case $1 in
         none) demo ;;
         braindecode)
-            demo 'backbone={kind: braindecode, model: EEGNeX}' && tests tests/backbones/test_braindecode.py ;;
+            demo 'backbone={kind: braindecode, model: EEGNeX}' && tests tests/models/backbones/test_braindecode.py ;;
         open-clip)
             tiny=$(python -c "from brainhive_cli.models.encoders import open_clip as e; print(e.TINY.model_dump())")
             brainhive embed --recipe demo "encoders=[$tiny]" ;;
@@ -32,14 +32,14 @@ step() {
             demo && brainhive check signals/demo --plots ;;
         umap) demo && brainhive eval-retrieval --recipe demo embedding_map=umap ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
-        metrics) tests tests/metrics/test_perceptual.py tests/metrics/test_distribution.py ;;
-        captions) tests tests/metrics/test_tasks.py ;;
-        video) tests tests/metrics/test_video.py ;;
+        metrics) tests tests/measurement/metrics/test_perceptual.py ;;
+        captions) tests tests/measurement/metrics/test_tasks.py ;;
+        video) tests tests/measurement/metrics/test_video.py ;;
         raw)
             python -c "import mne, mne_bids, nibabel, sklearn, transformers"
             python -c "import numpy as np; from brainhive_cli.data.preparations._steps import Resampling; Resampling(1201, 1000, 250)(np.zeros((1, 1201)))" ;;
         adamw8bit) python -c "from brainhive_cli.training.prior.components import adamw8bit; adamw8bit()" ;;
-        test) python -m pytest -q tests/backbones tests/test_architecture.py ;;
+        test) python -m pytest -q tests/models/backbones tests/test_architecture.py ;;
         dev) ruff check . && mypy brainhive_cli/core/errors.py && python -m build --wheel --outdir "$work/wheel" . ;;
         docs) mkdocs build -q -d "$work/site" ;;
         all) for extra in $extras; do step "$extra" || return; done ;;
