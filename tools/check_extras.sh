@@ -32,7 +32,7 @@ step() {
             demo && brainhive check signals/demo --plots ;;
         umap) demo && brainhive eval-retrieval --recipe demo embedding_map=umap ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
-        metrics) tests tests/measurement/metrics/test_perceptual.py ;;
+        metrics) tests tests/measurement/metrics/test_perceptual.py tests/measurement/metrics/test_distribution.py ;;
         captions) tests tests/measurement/metrics/test_tasks.py ;;
         video) tests tests/measurement/metrics/test_video.py ;;
         raw)
