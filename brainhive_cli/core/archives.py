@@ -36,7 +36,7 @@ COPIED_BYTES = 2**20
 PARQUET_VALUE_BYTES = 4
 """Of most values."""
 AGAIN = "delete it and fetch it again"
-TrainedCell = tuple[str, int, Callable[[], IO[bytes]]]
+Member = tuple[str, int, Callable[[], IO[bytes]]]
 """A file in an archive: its name, size, and what opens it. All other members have no name."""
 TarMember = tuple[str, int, int]
 """A file in a tar: its name, byte offset and size."""
@@ -112,7 +112,7 @@ def _is_unpacked(place: Path, size: int) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Iterator[TrainedCell]]:
+def _opened(path: Path) -> Iterator[Iterator[Member]]:
     with reading(path, AGAIN):
         if path.suffix == ZIP:
             with ZipFile(path) as archive:
@@ -122,7 +122,7 @@ def _opened(path: Path) -> Iterator[Iterator[TrainedCell]]:
                 yield ((name, size, partial(_at, file, start)) for name, start, size in tar_members(file))
 
 
-def _files_of_zip(archive: ZipFile) -> Iterator[TrainedCell]:
+def _files_of_zip(archive: ZipFile) -> Iterator[Member]:
     for info in zip_members(archive):
         is_file = not info.is_dir() and (info.external_attr >> 28) in (0, 8)  # no links
         yield info.filename if is_file else "", info.file_size, partial(archive.open, info)  # verifies CRC32
