@@ -140,10 +140,8 @@ def _run_sweep(recipe: Recipe, launch: Launch, again: bool) -> Result:
     digests = {name: digest for job in jobs.values() for name, digest in job.pinned().digests.items()}
     pinned = recipe.model_copy(update={"align_run": first.align_reference}).holding(digests)
     folder = RunFolder.open("reconstruct", f"{first.align.label}-sweep", pinned, launch, again)
-    if launch.is_main:
-        folder.finish(
-            measure_variants(results)
-        )  # again where it is finished: a variant may have got a metric
+    if launch.is_main:  # again where it is finished: a variant may have got a metric
+        folder.finish(measure_variants(results))
     launch.barrier()
     with reading_sweep(folder) as measurements:
         files = {
