@@ -128,6 +128,18 @@ def test_an_archive_that_is_cut_short_is_named_and_what_was_unpacked_stays(hub, 
     assert not list(path.parent.glob("sub-01/test.pt")) or not list(path.parent.glob("sub-01/train.pt"))
 
 
+def test_a_member_that_ends_early_gets_no_final_name(home):
+    path, into = home / "cut.tar", home / "data"
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("recording.bin")
+        member.size = 10_000
+        archive.addfile(member, io.BytesIO(bytes(member.size)))
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(MissingData, match=r"cut\.tar is damaged or cut short: recording\.bin"):
+        unpack(path, into)
+    assert not list(into.iterdir())
+
+
 @pytest.mark.parametrize("name", ("../outside.txt", "/tmp/outside.txt", "a/../../outside.txt"))
 @pytest.mark.parametrize("kind", ("zip", "tar"))
 def test_no_archive_writes_outside_of_its_folder(home, kind, name):
