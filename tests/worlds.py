@@ -53,6 +53,15 @@ def go() -> Go:
     return run
 
 
+@contextlib.contextmanager
+def at_home(home: Path) -> Iterator[Path]:
+    """Let the commands of a whole test file use a home, which is the working directory, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(home))
+        patch.chdir(home)
+        yield home
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder of 4 concepts with 3 small pictures each."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
+from worlds import at_home
 
 from brainhive_cli.app import app
 from brainhive_cli.commands.demo import HEADS
@@ -19,9 +20,7 @@ CONTROLS = ["none", "swapped", "random", "shuffled trials"]
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory):
     home = tmp_path_factory.mktemp("havir")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BRAINHIVE_HOME", str(home))
-        patch.chdir(home)
+    with at_home(home):
         yield home
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from worlds import at_home
 
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo import voxels
@@ -13,9 +14,7 @@ SHOWN = ("embed", "brain model", "train-align", "eval-retrieval", "reconstruct")
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory):
     home = tmp_path_factory.mktemp("neurons")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BRAINHIVE_HOME", str(home))
-        patch.chdir(home)
+    with at_home(home):
         yield home
 
 

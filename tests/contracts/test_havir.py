@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from worlds import at_home
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models.backbones import havir
@@ -62,9 +63,7 @@ Go = Callable[..., Any]
 def run(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Any:
     """A home with the targets of both streams embedded and the model trained."""
     home = tmp_path_factory.mktemp("havir")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BRAINHIVE_HOME", str(home))
-        patch.chdir(home)
+    with at_home(home):
         go("embed", DATASET, f"encoders=['{LATENT}', '{TOKENS}']")
         yield go("train-align", *ALIGN).folder
 

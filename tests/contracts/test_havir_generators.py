@@ -8,6 +8,7 @@ import pytest
 import sd15_repositories
 import versatile_repository
 import yaml
+from worlds import at_home
 
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.errors import BrainhiveError
@@ -30,9 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("havir_generators")
     versatile_repository.write(home / "vd")
     sd15_repositories.write(home)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BRAINHIVE_HOME", str(home))
-        patch.chdir(home)
+    with at_home(home):
         go("embed", DATASET, f"encoders=[{LATENT}, {IMAGE}]")
         backbone = yaml.safe_dump(TINY.model_dump(mode="json"), default_flow_style=True, width=10**6)
         yield go(

@@ -10,6 +10,7 @@ import pytest
 import text_encoders
 import yaml
 from PIL import Image
+from worlds import at_home
 
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core import artifacts
@@ -56,9 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
         getattr(generator.pipeline, name).save_pretrained(home / "sdxl" / name)
     text_encoders.write(home / "sdxl")
     git_repository.write(home, 4, 16)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BRAINHIVE_HOME", str(home))
-        patch.chdir(home)
+    with at_home(home):
         go("embed", DATASET, f"encoders=['{LATENT}', '{TOKENS}']")
         yield go(
             "train-align",

@@ -12,6 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from two import in_two
+from worlds import at_home
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
@@ -54,9 +55,7 @@ Go = Callable[..., Any]
 def world(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Any:
     """A home with the targets of both heads embedded and the model trained."""
     home = tmp_path_factory.mktemp("two_heads")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BRAINHIVE_HOME", str(home))
-        patch.chdir(home)
+    with at_home(home):
         go("embed", DATASET, f"encoders=['{LATENT}', '{TOKENS}']")
         yield home, go("train-align", *ALIGN).folder
 
