@@ -30,7 +30,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets.things_eeg import POSTERIOR
-from brainhive_cli.data.responses import Responses, open_responses
+from brainhive_cli.data.responses import Responses, select_responses
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.section import Signal
 from brainhive_cli.data.stores import recordings
@@ -223,7 +223,9 @@ def opening(on: Setting) -> None:
     pictures = TargetStore.open(path_of(on.home / "embeddings", "things-eeg", "train", "vae"))
     before, most, start, held = held_bytes(os.getpid()), 0, time.perf_counter(), []
     for subject in range(1, 11):
-        held.append(open_responses(SignalSource(dataset, paths, Signal()), subject, "train", pictures))
+        held.append(
+            select_responses(SignalSource(dataset, paths, Signal()), subject, "train", pictures).read()
+        )
         most = max(most, held_bytes(os.getpid()) - before)
     took_s, selected = time.perf_counter() - start, sum(trials.signal.nbytes for trials in held)
     rate = f"{on.repetitions * selected / took_s / 1e9:.1f} GB/s from the page cache"

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from brainhive_cli.models.losses import LossContext
     from brainhive_cli.models.priors import Description
     from brainhive_cli.models.signal_spec import SignalSpec
-    from brainhive_cli.training.alignment.cells import Cell
     from brainhive_cli.training.alignment.model import Aligner
+    from brainhive_cli.training.alignment.recipe import Cell
     from brainhive_cli.training.alignment.trained import AlignRun
     from brainhive_cli.training.alignment.trained_cell import TrainedCell
 

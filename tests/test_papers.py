@@ -9,8 +9,7 @@ from brainhive_cli.commands import embed, reconstruct, train_align
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.stores.recordings import Recording, Sensors
-from brainhive_cli.training.alignment.published import compared_with_published
-from brainhive_cli.training.alignment.set_ups import describe_run
+from brainhive_cli.training.alignment.set_ups import compare_with_published, describe_run
 
 PAPERS = sorted(path.parent.name for path in shipped().glob("papers/*/train-align.yaml"))
 PUBLISHED = {  # 200-way on THINGS, top-1 and top-5, as their papers or later comparisons report them
@@ -123,7 +122,7 @@ def test_without_the_signals_of_the_test_no_set_up_is_the_published_one() -> Non
     what = resolve("brainhive-intra")
     built = what.dataset.build(what.paths)
     here = describe_run(what, built, {}, range(1, 11))
-    differs = compared_with_published(what.published, here, built, {}, [])["differs"]
+    differs = compare_with_published(what.published, here, built, {}, [])["differs"]
     assert "signals of the test not known" in differs
 
 
@@ -133,7 +132,7 @@ def beside(what: train_align.Recipe) -> list:
     subjects = what.subjects or built.subjects
     recordings = dict.fromkeys(subjects, recorded(built))
     here = describe_run(what, built, recordings, subjects)
-    return compared_with_published(what.published, here, built, recordings, [], 200)["differs"]
+    return compare_with_published(what.published, here, built, recordings, [], 200)["differs"]
 
 
 def recorded(dataset) -> Recording:

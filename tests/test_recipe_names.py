@@ -14,7 +14,6 @@ from brainhive_cli.data.datasets import cc2017
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.preparations import cc2017 as cc2017_signals
 from brainhive_cli.demo import joined_generators
-from brainhive_cli.training.alignment.job import Job
 
 RECIPES = [path.relative_to(shipped()) for path in sorted(shipped().rglob("*.yaml"))]
 SPLITS, SUBJECTS = ("train", "test"), (1, 2, 3)
@@ -149,7 +148,8 @@ def test_the_parts_of_cc2017_read_files_that_fetch_gives() -> None:
 
 def label(name: Path) -> str:
     """Name the runs of a train-align recipe, without their fingerprint."""
-    return Job(resolved(name)).label
+    recipe = resolved(name)
+    return recipe.run_label(recipe.paths)
 
 
 TRAININGS = [name for name in RECIPES if name.stem == "train-align" and resolved(name).mode != "finetune"]

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -9,18 +10,19 @@ from pydantic import BaseModel
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, console, documents
 from brainhive_cli.core.caveats import merge_caveats
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.results import Plan, Result, Work
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.command_lines import are_embedded, command
+from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import keep_identity
-from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.initialisation import learned_by
-from brainhive_cli.training.alignment.job import Job
+from brainhive_cli.training.alignment.job import Job, list_subjects
 from brainhive_cli.training.alignment.loop import train_cell
-from brainhive_cli.training.alignment.progress import Watch, artifacts_of, failed, tables
-from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.progress import Watch, artifacts_of, list_failed_stores, tables
+from brainhive_cli.training.alignment.recipe import Cell, Recipe
 from brainhive_cli.training.alignment.training_data import TrainingData
 
 
@@ -33,49 +35,130 @@ class CellNotes(BaseModel):
 
 def plan(recipe: Recipe) -> Plan:
     """List the cells there would be, and what is missing for them."""
-    job = Job(recipe, is_plan=True)
+    try:
+        job = Job.resolve(recipe, is_plan=True)
+    except BrainhiveError as error:
+        return Plan.of({"recipe": error, **trackers.checks(recipe.run.trackers)})
+    # several lines need these, and each line reports its own failure
+    cells, stores = cache(job.list_cells), cache(job.open_stores)
+    starts = cache(lambda: job.list_start_needs(cells()))
+
+    def describe_starts() -> str:
+        return "; ".join(f"{part}: {need.name}" if part else need.name for part, need in starts())
+
+    def describe_held_out() -> str:
+        shares = job.describe_validation(stores())
+        return "; ".join(reason or share for share, reason in shares.items())
+
     checks: dict[str, Callable[[], Any]] = {
-        "subjects": lambda: job.subjects,
+        "subjects": lambda: list_subjects(cells()),
         "seeds": lambda: job.recipe.seeds,
-        "cells": lambda: console.few([cell.name for cell in job.cells]),
-        "embeddings": lambda: ", ".join(job.stores),
-        "held out": lambda: "; ".join(why or share for share, why in job.validation.items()),
-        **({"at each step": lambda: job.online} if recipe.train.online else {}),
-        "signal": lambda: job.signal,
-        "target": lambda: job.targets,
-        "memory, estimated": lambda: job.memory_line,
+        "cells": lambda: console.few([cell.name for cell in cells()]),
+        "embeddings": lambda: ", ".join(stores()),
+        "held out": describe_held_out,
+        **({"at each step": job.describe_online} if recipe.train.online else {}),
+        "signal": lambda: job.describe_signals(cells()),
+        "target": job.describe_targets,
+        "memory, estimated": lambda: job.describe_memory(cells()),
         **trackers.checks(recipe.run.trackers),
     }
     if any(recipe.train.starts):
-        checks["starts from"] = lambda: job.start_line
+        checks["starts from"] = describe_starts
     if recipe.is_swept:
         checks["variants"] = lambda: ", ".join(job.variants)
     if recipe.mode == "finetune":
         checks["trained from"] = lambda: job.recipe.finetune.run or job.recipe.finetune.trained_by or ""
-    return Plan.of(checks, lambda: job.work(job.cells), job.needs)
+    return Plan.of(checks, lambda: job.count_work(cells()), lambda: job.needs(starts))
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train every cell that is not finished; the test split is never read."""
-    job = Job(recipe)
     trackers.require(recipe.run.trackers)
-    folder = RunFolder.open("train-align", job.label, job.recipe.holding(job.digests), launch, again)
+    job = Job.resolve(recipe)
+    cells = job.list_cells()
+    label = job.recipe.run_label(job.recipe.paths)
+    folder = RunFolder.open("train-align", label, job.recipe, launch, again)
     work = None
     if not folder.is_finished:
-        work = _train(job, folder, launch)
+        stores = job.open_stores()
+        warnings = [reason for reason in job.describe_validation(stores).values() if reason]
+        work = _train(job, cells, stores, warnings, folder, launch)
         if launch.is_main:
-            notes = {"mode": job.recipe.mode, "dataset": job.dataset.name, **job.described()}
-            notes["warnings"] = [*failed(job.stores), *filter(None, job.validation.values())]
-            shown = artifacts_of(folder, [cell.name for cell in job.cells], job.stores)
-            artifacts.write(folder, shown)
-            folder.finish(_measurements(folder, job.cells, notes))
+            notes = {"mode": job.recipe.mode, "dataset": job.dataset.name, **job.describe_set_ups(cells)}
+            notes["warnings"] = [*list_failed_stores(stores), *warnings]
+            artifacts.write(folder, artifacts_of(folder, [cell.name for cell in cells], stores))
+            folder.finish(_collect_measurements(folder, cells, notes))
         launch.barrier()
-    hint = _next(job, folder) if launch.is_main else ""
+    hint = _next_command(job, folder) if launch.is_main else ""
     with folder.reading() as metrics:
-        return Result(folder.path, tables(metrics, job.cells), metrics, hint=hint, work=work)
+        return Result(folder.path, tables(metrics, cells), metrics, hint=hint, work=work)
 
 
-def _next(job: Job, folder: RunFolder) -> str:
+def _train(
+    job: Job,
+    cells: Sequence[Cell],
+    stores: Mapping[str, TargetStore],
+    warnings: Sequence[str],
+    folder: RunFolder,
+    launch: Launch,
+) -> Work | None:
+    """Take whole cells from a queue when there are enough for all; else share each cell's batches.
+
+    Returns:
+        What was done; None where the run was continued.
+    """
+    is_new = folder.is_untouched
+    todo = [cell for cell in cells if not (folder.path / f"cells/{cell.name}/{FINISHED}").is_file()]
+    todo = sorted(launch.gather(todo)[0], key=lambda cell: -len(cell.trained_on))  # the longest first
+    is_alone = len(todo) >= launch.processes
+    worker = Launch(0, 1, launch.device) if is_alone else launch
+
+    # stores are checked before signals are made: a missing one ends it here
+    keep_identity(folder, stores, launch.is_main)
+    for reason in warnings:
+        console.warn(reason)
+    job.prepare_signals(cells, launch)
+
+    watch = Watch(folder.path, todo, {label: recipe.train.epochs for label, recipe in job.variants.items()})
+    subjects = list_subjects(cells, with_tested=False)
+    opened: TrainingData | None = None
+    with console.live(watch.table, watch.news):
+        for cell in launch.queue(todo, str(folder.path)) if is_alone else todo:
+            recipe = job.variants[cell.variant]
+            if opened is None or not opened.is_compatible(recipe):
+                opened = TrainingData(job, recipe, stores, subjects, launch)
+            layout, data = opened.select_cell(cell)
+            names = recipe.run.trackers if worker.is_main else ()
+            caveats, settings = learned_by(data, recipe.train).caveats, recipe.model_dump(mode="json")
+            with trackers.tracked(names, folder.path, cell.name, settings, caveats) as track:
+                terms, train = recipe.loss_terms, recipe.train
+                train_cell(cell.name, cell.seed, layout, data, terms, train, folder, worker, track)
+    launch.barrier()
+    return job.count_work(todo) if is_new else None
+
+
+def _collect_measurements(folder: RunFolder, cells: Sequence[Cell], notes: Mapping[str, Any]) -> Measurements:
+    """Collect what the cells measured."""
+    scopes: dict[str, Any] = {}
+    caveats, cell_notes = [], {}
+    for cell in cells:
+        name = f"cells/{cell.name}/{FINISHED}"
+        measured = folder.measurements(name)
+        documents.check(dict(measured.notes), f"{folder.path / name}: notes", CellNotes)
+        scopes |= measured.scopes
+        caveats.append(measured.caveats)
+        # a validation is of one subject, if that one was trained on
+        is_of_one = len(cell.trained_on) == 1 and cell.trained_on == cell.tested_on
+        cell_notes[cell.name] = {
+            **measured.notes,
+            **({"subject": cell.trained_on[0]} if is_of_one else {}),
+            "seed": cell.seed,
+            **({"variant": cell.variant} if cell.variant else {}),
+        }
+    return Measurements(scopes, notes={**notes, "caveats": merge_caveats(*caveats), "cells": cell_notes})
+
+
+def _next_command(job: Job, folder: RunFolder) -> str:
     """Write the line of the next step: retrieval, after embedding the test stimuli where that is missing."""
     recipe = job.recipe
     if "test" not in job.dataset.splits:
@@ -84,64 +167,3 @@ def _next(job: Job, folder: RunFolder) -> str:
     if are_embedded(job.dataset, recipe.encoders, recipe.paths.under_home("embeddings"), ["test"]):
         return hint
     return f"{command('embed', recipe.dataset, recipe.encoders)} && {hint}"
-
-
-def _measurements(folder: RunFolder, cells: Sequence[Cell], notes: Mapping[str, Any]) -> Measurements:
-    """Collect what the cells measured."""
-    found = {}
-    for cell in cells:
-        name = f"cells/{cell.name}/{FINISHED}"
-        found[cell.name] = folder.measurements(name)
-        documents.check(dict(found[cell.name].notes), f"{folder.path / name}: notes", CellNotes)
-    scopes = {name: metrics for each in found.values() for name, metrics in each.scopes.items()}
-    caveats = merge_caveats(*(each.caveats for each in found.values()))
-    of_cells = {cell.name: dict(found[cell.name].notes) | _about(cell) for cell in cells}
-    return Measurements(scopes, notes={**notes, "caveats": caveats, "cells": of_cells})
-
-
-def _about(cell: Cell) -> dict[str, Any]:
-    """Say whose validation a cell's is: of one subject, if that one was trained on."""
-    is_of_one = len(cell.trained_on) == 1 and cell.trained_on == cell.tested_on
-    whose: dict[str, Any] = {"subject": cell.trained_on[0]} if is_of_one else {}
-    return whose | {"seed": cell.seed} | ({"variant": cell.variant} if cell.variant else {})
-
-
-def _train(job: Job, folder: RunFolder, launch: Launch) -> Work | None:
-    """Take whole cells from a queue when there are enough for all; else share each cell's batches.
-
-    Returns:
-        What was done; None where the run was continued.
-    """
-    is_new = folder.is_untouched
-    todo = [cell for cell in job.cells if not (folder.path / f"cells/{cell.name}/metrics.json").is_file()]
-    todo = sorted(launch.gather(todo)[0], key=lambda cell: -len(cell.trained_on))  # the longest first
-    alone = len(todo) >= launch.processes
-    worker = Launch(0, 1, launch.device) if alone else launch
-    keep_identity(folder, job.stores, launch.is_main)  # before signals are made: a missing store ends it here
-    for reason in filter(None, job.validation.values()):
-        console.warn(reason)
-    job.prepare_signals(launch)
-    watch = Watch(folder.path, todo, {label: each.train.epochs for label, each in job.variants.items()})
-    data = None
-    with console.live(watch.table, watch.news):
-        for cell in launch.queue(todo, str(folder.path)) if alone else todo:
-            if data is None or not data.is_compatible(job.variants[cell.variant]):
-                data = TrainingData(job, job.variants[cell.variant], launch)
-            _train_cell(job, cell, data, folder, worker)
-    launch.barrier()
-    return job.work(todo) if is_new else None
-
-
-def _train_cell(job: Job, cell: Cell, opened: TrainingData, folder: RunFolder, worker: Launch) -> None:
-    """Train one cell; its epochs go to the log and the trackers."""
-    recipe = job.variants[cell.variant].holding(job.digests)
-    layout, data = opened.of_cell(cell)
-    names, caveats = recipe.run.trackers if worker.is_main else (), learned_by(data, recipe.train).caveats
-    with trackers.tracked(names, folder.path, cell.name, recipe.model_dump(mode="json"), caveats) as track:
-
-        def on_epoch(event: dict[str, Any]) -> None:
-            folder.log(**event)
-            track(event)
-
-        given = (layout, data, recipe.loss_terms, recipe.train, folder, worker, on_epoch)
-        train_cell(cell.name, cell.seed, *given)

@@ -4,6 +4,7 @@ import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -20,7 +21,7 @@ from brainhive_cli.data.signals.section import Signal
 from brainhive_cli.data.signals.selection import Content, Selection
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows
-from brainhive_cli.data.stores.recordings import Recording, Voxels
+from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.models.signal_spec import SignalSpec
 
@@ -94,14 +95,15 @@ def spec_of(subjects: Sequence[Responses]) -> SignalSpec:
         BrainhiveError: if subjects differ in sensors, samples or rate.
     """
     first = subjects[0]
+    shared = {
+        "sensors": lambda responses: responses.channels,
+        "samples": lambda responses: responses.signal.shape[-1],
+        "sampling rate": lambda responses: responses.rate_hz,
+        "regions": lambda responses: list(responses.regions),
+    }
     for other in subjects[1:]:
-        for name, pair in {
-            "sensors": (first.channels, other.channels),
-            "samples": (first.signal.shape[-1], other.signal.shape[-1]),
-            "sampling rate": (first.rate_hz, other.rate_hz),
-            "regions": (list(first.regions), list(other.regions)),
-        }.items():
-            if pair[0] != pair[1]:
+        for name, value_of in shared.items():
+            if value_of(first) != value_of(other):
                 raise BrainhiveError(
                     f"subjects {first.subject} and {other.subject} differ in their {name}",
                     "choose what all have: signal.channels, signal.window_ms; or train on each by itself",
@@ -109,28 +111,69 @@ def spec_of(subjects: Sequence[Responses]) -> SignalSpec:
     return SignalSpec(
         names=first.channels,
         samples=first.signal.shape[-1],
-        subjects=tuple(each.subject for each in subjects),
-        widths=tuple(each.signal.shape[-2] for each in subjects),
+        subjects=tuple(responses.subject for responses in subjects),
+        widths=tuple(responses.signal.shape[-2] for responses in subjects),
         rate_hz=first.rate_hz,
         times_s=first.times_s,
-        regions={name: tuple(each.regions[name] for each in subjects) for name in first.regions},
+        regions={name: tuple(responses.regions[name] for responses in subjects) for name in first.regions},
     )
 
 
-def open_responses(
+@dataclass(frozen=True)
+class SelectedResponses:
+    """The responses of a subject that are chosen to be read; nothing is averaged yet.
+
+    Attributes:
+        store: The subject's signal store.
+        selection: Which part of the recording, and how it is normalised.
+        stimulus: [N] row of each stimulus in the target stores.
+        moments: Of the subject's training signals, where these normalise it.
+    """
+
+    subject: int
+    split: str
+    store: Path
+    selection: Selection
+    stimulus: Rows
+    moments: Moments | None
+
+    def read(self, with_single: bool = False, memory_map: bool = False) -> Responses:
+        """Average the repetitions.
+
+        Args:
+            with_single: Whether single trials are read, too.
+            memory_map: Whether signals stay on disk.
+        """
+        selection, recording = self.selection, self.selection.recording
+        read: Callable[[Selection, Content], Signals] = in_memory
+        if memory_map:
+            read = partial(mapped, store=self.store, split=self.split)
+        return Responses(
+            subject=self.subject,
+            signal=read(selection, "averages"),
+            stimulus=self.stimulus,
+            channels=selection.channels,
+            rate_hz=recording.rate_hz,
+            single=read(selection, "trials") if with_single else None,
+            counts=selection.repetitions if with_single else None,
+            moments=self.moments,
+            times_s=tuple(selection.times_s.tolist()),
+            regions=selection.regions,
+            sessions=None if recording.sessions is None else recording.sessions[selection.pictures],
+        )
+
+
+def select_responses(
     source: SignalSource,
     subject: int,
     split: str,
     stimuli: TargetStore,
     *,
-    channels: Sequence[str] | None = None,
     normaliser: Normaliser | None = None,
     recording: Recording | None = None,
     are_allowed: Callable[[Rows], NDArray[np.bool_]] | None = None,
-    with_single: bool = False,
-    memory_map: bool = False,
-) -> Responses:
-    """Average a subject's signals and match them with the stimuli of a target store.
+) -> SelectedResponses:
+    """Choose a subject's signals, and match them with the stimuli of a target store.
 
     This is the one way from a recording to what a model reads. Signals whose stimulus could not be decoded
     are left out, with a warning.
@@ -140,68 +183,28 @@ def open_responses(
         subject: Who.
         split: Which split.
         stimuli: One of the target stores of the split.
-        channels: Names or regions; default: those of the source, else the data set's.
         normaliser: Normalises the signals; default: made of the subject's training signals.
         recording: Signals of the split; default: those of the subject's store.
         are_allowed: Says of rows of stimuli [N] which may be read; default: all.
-        with_single: Whether single trials are read, too.
-        memory_map: Whether signals stay on disk.
 
     Raises:
         MissingData: if the subject has no signal store, or it does not have the split.
         RecipeError: if it does not have the channels, regions or window.
         BrainhiveError: if the signals were simulated of other pictures than the split has now.
     """
-    selection, stimulus, moments = select_responses(
-        source, subject, split, stimuli, channels, normaliser, recording, are_allowed
-    )
-
-    def read(content: Content) -> Signals:
-        if memory_map:
-            return mapped(selection, content, source.path(subject), split)
-        return in_memory(selection, content)
-
-    sessions = selection.recording.sessions
-    return Responses(
-        subject,
-        read("averages"),
-        stimulus,
-        selection.channels,
-        selection.recording.rate_hz,
-        read("trials") if with_single else None,
-        selection.repetitions if with_single else None,
-        moments,
-        tuple(selection.times_s.tolist()),
-        selection.regions,
-        None if sessions is None else sessions[selection.pictures],
-    )
-
-
-def select_responses(
-    source: SignalSource,
-    subject: int,
-    split: str,
-    stimuli: TargetStore,
-    channels: Sequence[str] | None = None,
-    normaliser: Normaliser | None = None,
-    recording: Recording | None = None,
-    are_allowed: Callable[[Rows], NDArray[np.bool_]] | None = None,
-) -> tuple[Selection, Rows, Moments | None]:
-    """Choose what `open_responses` reads, with its arguments and errors; nothing is averaged.
-
-    Returns:
-        The selection, normalised; the row of each of its N stimuli in the target store; and the moments of
-        the subject's training signals, where these normalise it.
-    """
-    where = f"{source.dataset.name} subject {subject} {split}"
+    dataset, where = source.dataset, f"{source.dataset.name} subject {subject} {split}"
     if recording is None:
         store = source.open(subject)
-        _refuse_other_pictures(store.path, store.splits.get(split), source, split, stimuli)
+        stored = store.splits.get(split)
+        recorded_ids = () if stored is None else stored.image_ids
+        # simulated signals are of all stimuli of their split; a real recording may lack some
+        if dataset.is_simulated and {*recorded_ids} != {*stimuli.image_ids}:
+            raise BrainhiveError(
+                f"{store.path} was made when {dataset.name}/{split} had other pictures than {stimuli.path}",
+                f"{shlex.join(['rm', os.path.abspath(store.path)])}; the same command then makes it again",
+            )
         recording = store[split]
-    signal = source.signal
-    if channels:
-        signal = signal.model_copy(update={"channels": list(channels)})
-    selection = replace(source, signal=signal).select(recording, where)
+    selection = source.select(recording, where)
 
     # rows of stimuli that have targets, and may be read
     stimulus = stimuli.rows(recording.image_ids)
@@ -213,29 +216,14 @@ def select_responses(
         pictures = pictures[are_allowed(stimulus[pictures])]
     selection = replace(selection, pictures=pictures)
 
-    moments = None
-    if signal.normalise != "none":
+    moments, how = None, source.signal.normalise
+    if how != "none":
         if normaliser is None:
-            learned = replace(source, signal=signal).select(source.open(subject)["train"], where)
-            moments = Moments.of((chunk for _, chunk in learned.averages()), signal.normalise)
-            normaliser = moments.normaliser(signal.normalise)
+            learned = source.select(source.open(subject)["train"], where)
+            moments = Moments.of((chunk for _, chunk in learned.averages()), how)
+            normaliser = moments.normaliser(how)
         selection = replace(selection, normaliser=normaliser)
-    return selection, stimulus[pictures], moments
-
-
-def _refuse_other_pictures(
-    path: Path, recording: Recording | None, source: SignalSource, split: str, stimuli: TargetStore
-) -> None:
-    """Refuse signals that were simulated when the split was not there, or had other stimuli.
-
-    A real recording may lack stimuli of its split, and is matched with them one by one.
-    """
-    recorded_of = () if recording is None else recording.image_ids
-    if source.dataset.is_simulated and set(recorded_of) != set(stimuli.image_ids):
-        raise BrainhiveError(
-            f"{path} was made when {source.dataset.name}/{split} had other pictures than {stimuli.path}",
-            f"{shlex.join(['rm', os.path.abspath(path)])}; the same command then makes it again",
-        )
+    return SelectedResponses(subject, split, source.path(subject), selection, stimulus[pictures], moments)
 
 
 def in_memory(selection: Selection, content: Content) -> NDArray[np.float32]:
@@ -260,10 +248,10 @@ def mapped(selection: Selection, content: Content, store: Path, split: str) -> S
     lock = FileLock.for_path(path, wait=True)  # of processes that want the same, one writes
     shape = selection.shape_of(content)
     try:
-        is_current = _map(path, shape)[1] == changed_ns
+        signals, mapped_ns = _map(path, shape)
     except BrainhiveError:  # absent or damaged
-        is_current = False
-    if not is_current:
+        mapped_ns = None
+    if mapped_ns != changed_ns:
         part = hdf5.part_of(path)
         hdf5.create(part, {"signal": (shape, "float32")}, {}, {"source_changed_ns": changed_ns})
         writer = hdf5.RowWriter(part, "signal")
@@ -272,8 +260,9 @@ def mapped(selection: Selection, content: Content, store: Path, split: str) -> S
         writer.close()
         hdf5.seal(part)
         publish(part, path)
+        signals, _ = _map(path, shape)
     lock.release()
-    return _map(path, shape)[0]
+    return signals
 
 
 def _map(path: Path, shape: tuple[int, ...]) -> tuple[StoredRows, int]:
@@ -287,7 +276,7 @@ def _map(path: Path, shape: tuple[int, ...]) -> tuple[StoredRows, int]:
 
 def match_recording(
     spec: SignalSpec, recording: Recording, signal: Signal, default: Sequence[str] | None, where: str
-) -> tuple[Signal, tuple[str, ...]]:
+) -> Signal:
     """Choose the window and the channels of another data set's recording that a model takes.
 
     Args:
@@ -298,12 +287,35 @@ def match_recording(
         where: Name of the recording, for errors.
 
     Returns:
-        `signal` with the recording's window, and channels in the model's order (() for voxels).
+        `signal` with the recording's window, and channels in the model's order.
 
     Raises:
         BrainhiveError: if the recording lacks channels, has another rate, or is too short.
     """
-    channels = _match_channels(spec, recording, signal.channels or default, where)
+    if isinstance(recording.space, Voxels) != (not spec.names):
+        kind, needed = ("voxels", "sensors") if spec.names else ("sensors", "voxels")
+        raise BrainhiveError(
+            f"{where} has {kind} where the model takes {needed}", f"use a data set of {needed}"
+        )
+
+    # channels are matched by name; a model that only counts them takes those that are chosen
+    if isinstance(recording.space, Sensors):
+        names, chosen = recording.space.names, spec.names
+        if spec.names == tuple(map(str, range(len(spec.names)))):
+            chosen = tuple(signal.channels or default or names)
+            if len(chosen) != len(spec.names):
+                raise BrainhiveError(
+                    f"{where} gives {len(chosen)} channels where the model takes {len(spec.names)}",
+                    "the model does not name them; decode with a data set of as many",
+                )
+        elif missing := [name for name in chosen if name.lower() not in map(str.lower, names)]:
+            raise BrainhiveError(
+                f"{where} has no channel {', '.join(missing)}, which the model was trained on",
+                "train on channels that both have: signal.channels=…",
+            )
+        signal = signal.model_copy(update={"channels": list(chosen)})
+
+    # the window is that of the model's own times
     if spec.rate_hz and recording.rate_hz and round(spec.rate_hz - recording.rate_hz, 3):
         raise BrainhiveError(
             f"{where} is sampled at {recording.rate_hz:g} Hz, what the model was trained on at "
@@ -323,33 +335,4 @@ def match_recording(
             f"{where} has {samples} samples where the model takes {spec.samples}",
             "cut or resample its signals to the model's window and rate",
         )
-    return signal, channels
-
-
-def _match_channels(
-    spec: SignalSpec, recording: Recording, chosen: Sequence[str] | None, where: str
-) -> tuple[str, ...]:
-    """Find the model's channels by name; a model that only counts them takes those that are chosen."""
-    if isinstance(recording.space, Voxels) != (not spec.names):
-        kind, needed = ("voxels", "sensors") if spec.names else ("sensors", "voxels")
-        raise BrainhiveError(
-            f"{where} has {kind} where the model takes {needed}", f"use a data set of {needed}"
-        )
-    if isinstance(recording.space, Voxels):
-        return ()
-    names = recording.space.names
-    if spec.names != tuple(map(str, range(len(spec.names)))):
-        known = {name.lower() for name in names}
-        if missing := [name for name in spec.names if name.lower() not in known]:
-            raise BrainhiveError(
-                f"{where} has no channel {', '.join(missing)}, which the model was trained on",
-                "train on channels that both have: signal.channels=…",
-            )
-        return spec.names
-    channels = tuple(chosen or names)
-    if len(channels) != len(spec.names):
-        raise BrainhiveError(
-            f"{where} gives {len(channels)} channels where the model takes {len(spec.names)}",
-            "the model does not name them; decode with a data set of as many",
-        )
-    return channels
+    return signal

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from brainhive_cli.core import console, needs, parts
 from brainhive_cli.core.caveats import SIMULATED, merge_caveats
 from brainhive_cli.core.errors import MissingData
@@ -57,8 +59,11 @@ class SignalSource:
 
     def recordings(self, subjects: Sequence[int], split: str) -> dict[int, Recording]:
         """Open the recordings of a split, of those subjects who have a store with it."""
-        stores = {each: self.open(each).splits for each in subjects if self.path(each).is_file()}
-        return {subject: splits[split] for subject, splits in stores.items() if split in splits}
+        recordings = {}
+        for subject in subjects:
+            if self.path(subject).is_file() and split in (splits := self.open(subject).splits):
+                recordings[subject] = splits[split]
+        return recordings
 
     def select(self, recording: Recording, where: str) -> Selection:
         """Select what a brain model sees of a recording, not normalised; `where` names it in errors.
@@ -90,14 +95,11 @@ class SignalSource:
             elsewhere = f"; signal.name takes other stores: {', '.join(prepared)}" if prepared else ""
             where = "" if dataset.subjects else f"in signals {preparation}"
             whom = " ".join(filter(None, [", ".join(map(str, unknown)), where]))
-            source = (
-                dataset.recorded_as if parts.is_kind("preparations", dataset.recorded_as) else "recording"
-            )
-            has = f"it has: {', '.join(map(str, known))}" if known else f"brainhive prepare --from {source}"
-            raise MissingData(
-                f"{dataset.pictured_as} has no subject {whom}",
-                f"{has}{'' if dataset.subjects else elsewhere}",
-            )
+            is_ours = parts.is_kind("preparations", dataset.recorded_as)
+            way = f"brainhive prepare --from {dataset.recorded_as if is_ours else 'recording'}"
+            way = f"it has: {', '.join(map(str, known))}" if known else way
+            message = f"{dataset.pictured_as} has no subject {whom}"
+            raise MissingData(message, way if dataset.subjects else way + elsewhere)
         return list(subjects or known)
 
     def needs(self, subjects: Sequence[int]) -> list[Need]:
@@ -136,11 +138,10 @@ class SignalSource:
                 continue
             console.say(f"preparing signals of {dataset.name} subject {subject}")
             stamp = {"simulated": f"by the data set {dataset.name}"} if dataset.is_simulated else {}
-            splits = {split: dataset.recording(subject, split) for split in dataset.splits}
-            stamped = {
-                split: replace(recording, provenance={**stamp, **recording.provenance})
-                for split, recording in splits.items()
-            }
+            stamped = {}
+            for split in dataset.splits:
+                recording = dataset.recording(subject, split)
+                stamped[split] = replace(recording, provenance={**stamp, **recording.provenance})
             SignalStore.write(self.path(subject), stamped)
         launch.barrier()
 
@@ -193,7 +194,8 @@ def require_each(subjects: Sequence[int], check: Callable[[int], object]) -> Non
         except MissingData as error:
             missing[subject] = error
     if missing:
-        first, there = next(iter(missing.values())), [str(each) for each in subjects if each not in missing]
+        first = next(iter(missing.values()))
+        there = [str(subject) for subject in subjects if subject not in missing]
         alternative = f"; or those that are there: --subjects {','.join(there)}" if there else ""
         more = f", nor of {len(missing) - 1} more" if len(missing) > 1 else ""
         raise MissingData(first.message + more, first.hint + alternative)
@@ -213,27 +215,30 @@ def recorded_subjects(dataset: Dataset, paths: Paths, preparation: str | None = 
 
 def describe_store(store: SignalStore) -> dict[str, Any]:
     """Describe a store in plain values: its trials by split, also of one of which nothing was left."""
-    dropped = _dropped(store)
-    splits = {}
+    # what was dropped of each split, by reason; a session knows that of splits that it has not
+    sessions: dict[tuple[str, int], Mapping[str, int]] = {}
     for split, recording in store.splits.items():
-        counts = recording.repetitions
+        for session in recording.provenance.get("sessions", []):
+            by_split = {split: session["dropped"], **session.get("dropped_by_split", {})}
+            sessions |= {(name, session["session"]): reasons for name, reasons in by_split.items()}
+    dropped: dict[str, Counter[str]] = defaultdict(Counter)
+    for (split, _), reasons in sessions.items():
+        dropped[split].update(reasons)
+
+    splits: dict[str, dict[str, Any]] = {}
+    for split in {**store.splits, **dropped}:
+        counts = store.splits[split].repetitions if split in store.splits else np.zeros(0, np.int64)
         assert counts is not None  # as in every store
-        least, most = (
-            int(end(initial=0)) if not len(counts) else int(end()) for end in (counts.min, counts.max)
-        )
-        known = {"pictures": len(counts), "repetitions": [least, most], "trials": int(counts.sum())}
-        splits[split] = {**known, "dropped": dict(dropped.pop(split, {}))}
-    nothing = {"pictures": 0, "repetitions": [0, 0], "trials": 0}
-    splits |= {
-        split: {**nothing, "dropped": dict(each)} for split, each in dropped.items() if any(each.values())
-    }
+        if split in store.splits or any(dropped[split].values()):
+            least, most = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+            counted = {"pictures": len(counts), "repetitions": [least, most], "trials": int(counts.sum())}
+            splits[split] = {**counted, "dropped": dict(dropped[split])}
     first = next(iter(store.splits.values()))
-    width = first.signal.shape[2]
-    space: dict[str, Any] = (
-        {"voxels": width, "regions": list(first.space.regions)}
-        if isinstance(first.space, Voxels)
-        else {"channels": width, "names": list(first.space.names)}
-    )
+    space: dict[str, Any] = {"channels": first.signal.shape[2]}
+    if isinstance(first.space, Voxels):
+        space = {"voxels": first.signal.shape[2], "regions": list(first.space.regions)}
+    else:
+        space["names"] = list(first.space.names)
     return {
         **space,
         "rate_hz": first.rate_hz,
@@ -241,52 +246,32 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
         "unit": first.unit,
         "caveats": merge_caveats(*(recording.caveats for recording in store.splits.values())),
         "whiteners": 0 if first.whiteners is None else len(first.whiteners),
-        "provenance": {key: each for key, each in first.provenance.items() if key != "files"},
+        "provenance": {key: value for key, value in first.provenance.items() if key != "files"},
         "splits": splits,
     }
 
 
 def count_rows(described: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
     """Write a row a split of a store that `describe_store` described."""
-    for split, each in described["splits"].items():
-        least, most = each["repetitions"]
+    for split, counts in described["splits"].items():
+        least, most = counts["repetitions"]
         repetitions = str(most) if least == most else f"{least} to {most}"
-        dropped = ", ".join(f"{count} {reason}" for reason, count in each["dropped"].items() if count)
-        yield split, each["pictures"], repetitions, each["trials"], dropped or "none"
+        dropped = ", ".join(f"{count} {reason}" for reason, count in counts["dropped"].items() if count)
+        yield split, counts["pictures"], repetitions, counts["trials"], dropped or "none"
 
 
 def recorded_row(described: Mapping[str, Any]) -> tuple[object, ...]:
     """Write what all splits of a store share."""
     width = f"{described['voxels']} voxels" if "voxels" in described else str(described["channels"])
     rate, (start, end) = described["rate_hz"], described["window_ms"]
-    window = "–" if rate is None else f"{start:g} to {end:g} ms"
-    unit = described["unit"] + (
-        f", {_several(count, 'whitener')}" if (count := described["whiteners"]) else ""
-    )
-    return width, "–" if rate is None else f"{rate:g} Hz", window, unit, _source(described)
+    rate_and_window = ("–", "–") if rate is None else (f"{rate:g} Hz", f"{start:g} to {end:g} ms")
 
+    def count(number: int, name: str) -> list[str]:
+        return [f"{number} {name}{'s' * (number != 1)}"] if number else []
 
-def _source(described: Mapping[str, Any]) -> str:
-    """Name the preparation with its sessions, or the file that others had prepared, and the caveats."""
+    # the preparation with its sessions, or the file that others had prepared, and the caveats
     provenance = described["provenance"]
-    kind = provenance.get("preparation", {}).get("kind", "")
-    sessions = len(provenance.get("sessions", ()))
-    words = [kind or str(provenance.get("source", "")), _several(sessions, "session") if sessions else ""]
-    return ", ".join(filter(None, [*words, *described["caveats"]])) or "not said"
-
-
-def _several(count: int, name: str) -> str:
-    return f"{count} {name}{'s' * (count != 1)}"
-
-
-def _dropped(store: SignalStore) -> dict[str, Counter[str]]:
-    """Count what was dropped of each split, by reason; a session knows that of splits that it has not."""
-    sessions: dict[tuple[str, int], Mapping[str, int]] = {}
-    for split, recording in store.splits.items():
-        for each in recording.provenance.get("sessions", []):
-            by_split = {split: each["dropped"], **each.get("dropped_by_split", {})}
-            sessions |= {(name, each["session"]): reasons for name, reasons in by_split.items()}
-    dropped: dict[str, Counter[str]] = defaultdict(Counter)
-    for (split, _), reasons in sessions.items():
-        dropped[split].update(reasons)
-    return dropped
+    made_from = provenance.get("preparation", {}).get("kind", "") or str(provenance.get("source", ""))
+    source = [made_from, *count(len(provenance.get("sessions", ())), "session"), *described["caveats"]]
+    unit = ", ".join([described["unit"], *count(described["whiteners"], "whitener")])
+    return width, *rate_and_window, unit, ", ".join(filter(None, source)) or "not said"

@@ -35,8 +35,8 @@ from brainhive_cli.evaluation.explanation.similarity import Course, explain_simi
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.paper_figures import artifact_figure, flattened, known_places
-from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.learned import describe_tested
+from brainhive_cli.training.alignment.recipe import Cell
 
 FIGURES = "figures"
 """The folder of the run that they lie in."""

@@ -22,8 +22,8 @@ from brainhive_cli.evaluation.explanation.recipe import OF_SENSORS, OF_SIGNALS, 
 from brainhive_cli.evaluation.explanation.sensor_space import refuse_unknown_whitening
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.reports.paper_figures import require_matplotlib
-from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.matching_run import RunNeeds
+from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 

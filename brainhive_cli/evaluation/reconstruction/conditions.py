@@ -23,7 +23,7 @@ from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import TOKEN, Decoded, comparable
 from brainhive_cli.models.priors import Prior
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 

@@ -31,7 +31,7 @@ from brainhive_cli.models.fusers.concatenation import Concatenation
 from brainhive_cli.models.generators import Media, Sampling
 from brainhive_cli.models.heads import PREFIX, Decoded, Heads, refuse_other_target
 from brainhive_cli.models.priors import Prior
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 

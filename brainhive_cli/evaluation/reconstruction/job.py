@@ -44,9 +44,9 @@ from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling
-from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.learned import JOINED, Learned
 from brainhive_cli.training.alignment.matching_run import RunNeeds, check_tokens
+from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
 
 GENERATES = {

@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.responses import Responses
 from brainhive_cli.measurement.ranks import average_precisions, draw_distractors, nearest, ranks
 from brainhive_cli.measurement.units import Alike, AlikeBy
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 

@@ -28,8 +28,8 @@ from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Subsets
 from brainhive_cli.measurement.rank_scores import RankSum, chance_of_precision, rank_sum, summarise
 from brainhive_cli.measurement.statistics import measure, spearman_brown
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.learned import describe_tested
+from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 
 BACKWARD = "backward"

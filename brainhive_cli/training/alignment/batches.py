@@ -1,6 +1,6 @@
 """What a cell learns from, batch by batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -75,17 +75,17 @@ class SignalBank:
         """Split ascending rows into those that `gather` takes together: all, or one subject's each."""
         if len({signal.shape[1:] for signal in self.signals}) == 1:
             return [rows]
-        return [each for each in np.split(rows, np.searchsorted(rows, self.first[1:])) if len(each)]
+        return [part for part in np.split(rows, np.searchsorted(rows, self.first[1:])) if len(part)]
 
     def gather(self, rows: Rows) -> Tensor:
         """Gather the signals of ascending rows of one width: [B, ...], on the device."""
         ends = [*np.searchsorted(rows, self.first), len(rows)]
-        every = zip(range(len(self.signals)), self.first, ends, ends[1:], strict=False)
-        spans = [span for span in every if span[2] < span[3]]
-        shape = self.signals[spans[0][0] if spans else 0].shape[1:]
+        places = [place for place in range(len(self.signals)) if ends[place] < ends[place + 1]]
+        shape = self.signals[places[0] if places else 0].shape[1:]
         gathered = torch.empty((len(rows), *shape), device=self.signals[0].device)
-        for place, first, start, stop in spans:
-            signal, chosen = self.signals[place], rows[start:stop] - first
+        for place in places:
+            start, stop = ends[place], ends[place + 1]
+            signal, chosen = self.signals[place], rows[start:stop] - self.first[place]
             if stored := self.stored.get(place):
                 stored.verify(chosen // (len(signal) // len(stored)))  # where a row holds R signals, that row
             index = to_device(torch.from_numpy(chosen), signal.device)
@@ -104,8 +104,8 @@ def _tensor(signal: Signals, device: torch.device) -> Tensor:
 
 def averages_of(responses: Sequence[Responses], device: torch.device) -> SignalBank:
     """Lay out the averaged signals of several subjects."""
-    stimuli = [each.stimulus for each in responses]
-    return SignalBank.of([each.signal for each in responses], stimuli, device)
+    stimuli = [trials.stimulus for trials in responses]
+    return SignalBank.of([trials.signal for trials in responses], stimuli, device)
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,8 @@ class CellData:
     @property
     def has_validation(self) -> bool:
         """Whether a subject saw a picture of a held-out concept."""
-        shown = [each.stimulus[each.stimulus >= 0] for each in self.responses]
-        return any(self.held_out[rows].any() for rows in shown)
+        stimuli = [trials.stimulus for trials in self.responses]
+        return any(self.held_out[rows[rows >= 0]].any() for rows in stimuli)
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,6 @@ class Batch:
     targets: dict[str, Tensor]
     mixing: Mixing | None
     augmented: dict[str, Tensor] = field(default_factory=dict)
-
-    def predict(self, model: Callable[[Tensor, Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Let a model predict its heads of each micro-batch; join them in the order of the targets."""
-        return join_parts([model(*part) for part in self.parts])
 
 
 def join_parts(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -251,28 +247,33 @@ class Batches:
         # sorted, so that a subject's signals lie together, and a mapped file is read forwards
         shard: Rows = self.launch.shard(np.sort(rows))  # type: ignore[arg-type,assignment]
         generator = self._generator(seed, self.launch.rank)
-        drawn = [self._signals(each, generator) for each in self.samples.split(shard)]
+        signals = [self._signals(part, generator) for part in self.samples.split(shard)]
         index = to_device(torch.from_numpy(shard), self.launch.device)
         stimulus, mixing = self.samples.stimulus[index], None
-        targets = self._targets(stimulus, generator)
+        # where a stimulus has several targets, one is drawn
+        which = {
+            key: torch.randint(count, stimulus.shape, generator=generator, device=stimulus.device)
+            for key, count in self.targets.alternatives.items()
+        }
+        targets = self.targets.gather(stimulus, which=which)
         augmented = {} if self.augmented is None else self.augmented.gather(stimulus)
-        subjects = self.samples.subject[index].split([len(each) for each in drawn])
+        subjects = self.samples.subject[index].split([len(signal) for signal in signals])
         if self.mix_alpha:
-            mixings = [self._mixings(rows, seed, rank) for rank in range(self.launch.processes)]
-            own_mixings = mixings[self.launch.rank]
-            drawn = [each.mix(signal) for each, signal in zip(own_mixings, drawn, strict=True)]
-            mixing = _joined([each for of_rank in mixings for each in of_rank])
-        return Batch(list(zip(drawn, subjects, strict=True)), targets, mixing, augmented)
+            by_rank = [self._draw_mixings(rows, seed, rank) for rank in range(self.launch.processes)]
+            pairs = zip(by_rank[self.launch.rank], signals, strict=True)
+            signals = [part.mix(signal) for part, signal in pairs]
+            mixing = _join_mixings([part for parts in by_rank for part in parts])
+        return Batch(list(zip(signals, subjects, strict=True)), targets, mixing, augmented)
 
     def _generator(self, *seeds: int) -> torch.Generator:
         return torch.Generator(self.launch.device).manual_seed(derive_seed(*seeds))
 
-    def _mixings(self, rows: Rows, seed: int, rank: int) -> list[Mixing]:
+    def _draw_mixings(self, rows: Rows, seed: int, rank: int) -> list[Mixing]:
         """Draw partners within each micro-batch of a process; each process can do it for all."""
         share: Rows = replace(self.launch, rank=rank).shard(np.sort(rows))  # type: ignore[arg-type,assignment]
         generator = self._generator(seed, rank, 1)
-        mixed = (self.mix_alpha, generator, self.mix_share)
-        return [Mixing.draw(len(each), *mixed) for each in self.samples.split(share)]
+        parts = self.samples.split(share)
+        return [Mixing.draw(len(part), self.mix_alpha, generator, self.mix_share) for part in parts]
 
     def _signals(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """Gather the signals of ascending rows, and vary them: [B, C, T]."""
@@ -284,23 +285,15 @@ class Batches:
             signal = mix_repetitions(signal, counts, self.augment, generator)
         return augment(signal, self.augment, self.rate_hz, generator)
 
-    def _targets(self, stimulus: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Gather targets; where a stimulus has several, one is drawn."""
-        which = {
-            key: torch.randint(count, stimulus.shape, generator=generator, device=stimulus.device)
-            for key, count in self.targets.alternatives.items()
-        }
-        return self.targets.gather(stimulus, which=which)
-
 
 def _samples(data: CellData, averages: SignalBank, device: torch.device) -> tuple[SignalBank, Tensor | None]:
     """Return the averages; or single trials [N R, C, T], where missing ones have stimulus -1.
 
     Or all trials of each stimulus [N, R, C, T], and then also how many of R there are [N].
     """
-    single = [each.single for each in data.responses if each.single is not None]
-    counts = [each.counts for each in data.responses if each.counts is not None]
-    stimuli = [each.stimulus for each in data.responses]
+    single = [trials.single for trials in data.responses if trials.single is not None]
+    counts = [trials.counts for trials in data.responses if trials.counts is not None]
+    stimuli = [trials.stimulus for trials in data.responses]
     if not single:
         return averages, None
     if data.repetitions != "single":
@@ -312,8 +305,10 @@ def _samples(data: CellData, averages: SignalBank, device: torch.device) -> tupl
     return SignalBank.of(single, shown, device, are_single=True), None
 
 
-def _joined(mixings: list[Mixing]) -> Mixing:
+def _join_mixings(mixings: list[Mixing]) -> Mixing:
     """Join the mixings of micro-batches that follow each other."""
-    first = np.cumsum([0, *(len(each.partner) for each in mixings)]).tolist()
-    partner = [each.partner + start for each, start in zip(mixings, first, strict=False)]
-    return Mixing(torch.cat(partner), torch.cat([each.share for each in mixings]))
+    partners, count = [], 0
+    for mixing in mixings:
+        partners.append(mixing.partner + count)
+        count += len(mixing.partner)
+    return Mixing(torch.cat(partners), torch.cat([mixing.share for mixing in mixings]))

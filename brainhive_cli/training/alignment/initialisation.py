@@ -1,24 +1,38 @@
-"""The aligner that a cell's training starts with."""
+"""The weights that a training and its stages start with: drawn by the seed, or of a model, run or file."""
 
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core import home, hub, parts, weights
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files import below
+from brainhive_cli.core.needs import Need
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.models import single_file
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.models.weight_names import adapt
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
+from brainhive_cli.training.alignment.matching_run import RunNeeds
 from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.settings import Train
 
 REFERENCE_SD = 0.02
 """Spread of initial weights: the default of transformers' `initializer_range`."""
+BACKBONE = "backbone."
+"""Before the names of a backbone's weights in a model."""
+FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+"""Weight files of a folder, the best first."""
+ENDINGS = tuple(pattern[1:] for pattern in FILES)
 
 
 def initial_aligner(
@@ -36,15 +50,6 @@ def initial_aligner(
     return aligner
 
 
-def learned_by(data: CellData, train: Train) -> Learned:
-    """Return what a cell's model will have learned from, including what its start learned from."""
-    learned = replace(data.learned, selection=train.selected_on(data.has_validation))
-    for start in (start for starts in data.starts.values() for start in starts):
-        if start.is_model:
-            learned = learned.after(aligners.learned_in(start.path))
-    return learned
-
-
 def _draw_as_reference(module: nn.Module) -> None:
     """Draw the weights of one module again; normalisations start from 1 and 0 anyway, other parts stay.
 
@@ -54,6 +59,190 @@ def _draw_as_reference(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=REFERENCE_SD)
         if isinstance(bias := getattr(module, "bias", None), Tensor):
             nn.init.zeros_(bias)
+
+
+def learned_by(data: CellData, train: Train) -> Learned:
+    """Return what a cell's model will have learned from, including what its start learned from."""
+    learned = replace(data.learned, selection=train.selected_on(data.has_validation))
+    for start in (start for starts in data.starts.values() for start in starts):
+        if aligners.holds_model(start.path):  # which says what it learned from; weights of a part do not
+            learned = learned.after(aligners.learned_in(start.path))
+    return learned
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights that a stage starts from.
+
+    Attributes:
+        path: A model folder, a checkpoint, or a file of weights.
+        part: The part of the model that they are for; empty for all of it.
+    """
+
+    path: Path
+    part: str = ""
+
+    def give(self, aligner: Aligner) -> None:
+        """Put the weights into a model.
+
+        Raises:
+            BrainhiveError: if they are of another architecture, or lack the part.
+        """
+        if not self.part:
+            take_over(aligner, self.path)
+            return
+        prefix = f"{self.part}."
+        state = aligner.state_dict()
+        needed = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
+        given_weights = self._read_plain(needed) or self._read_from_model(aligner, needed)
+        by_subject = modules_of_subjects(aligner)
+        absent = [name for name in needed if name not in given_weights and prefix + name not in by_subject]
+        if absent:
+            raise BrainhiveError(
+                f"{self.path} has no weights for the part {self.part}: {absent[0]} is missing",
+                "name a model that has this part, or leave it out of start_from",
+            )
+        for name, value in given_weights.items():
+            if value.shape != needed[name].shape:
+                raise BrainhiveError(
+                    f"{self.path}: {prefix}{name} has the shape {list(value.shape)}, "
+                    f"{list(needed[name].shape)} is needed",
+                    "give the same sizes in the recipe's backbone, or leave the part out of start_from",
+                )
+        aligner.load_state_dict({prefix + name: v for name, v in given_weights.items()}, strict=False)
+
+    def _read_plain(self, needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Take weights from a file of the part, or of a module around it; empty if some are not in it.
+
+        GPT-2's, for one, are `wte.weight` in the file of the hub, and `transformer.wte.weight` in one that
+        was saved with the last layer.
+        """
+        if self.path.is_dir():
+            return {}
+        state, modules = weights.read(self.path), self.part.split(".")
+        is_model = aligners.holds_model(self.path)  # whose weights are read with what it says of itself
+        for depth in range(1 if is_model else len(modules) + 1):
+            above = "".join(f"{module}." for module in modules[len(modules) - depth :])
+            if all(above + name in state for name in needed):
+                return {name: state[above + name] for name in needed}
+        return {}
+
+    def _read_from_model(self, aligner: Aligner, needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Take the part of a model, wherever in its backbone it lies."""
+        start, prefix = aligners.load(self.path), f"{self.part}."
+        state, place = start.state_dict(), prefix
+        if not any(name.startswith(prefix) for name in state):
+            place = _find_place(needed, state, self.part)
+        renamed = {prefix + n.removeprefix(place): v for n, v in state.items() if n.startswith(place)}
+        adapted = getattr(aligner.backbone, "adapted", None)
+        if adapted is not None:
+            in_backbone = adapted({n.removeprefix(BACKBONE): v for n, v in renamed.items()})
+            renamed = {BACKBONE + n: v for n, v in in_backbone.items()}
+        matching = {name: renamed[prefix + name] for name in needed if prefix + name in renamed}
+        if modules_of_subjects(aligner) & {prefix + name for name in matching}:
+            refuse_other_voxels(start, aligner)
+        return matching
+
+
+def _find_place(needed: Mapping[str, Tensor], state: Mapping[str, Tensor], part: str) -> str:
+    """Find what stands before the names of a part in a model that has it elsewhere: where most are."""
+    counts: Counter[str] = Counter()
+    for name in state:
+        pieces = name.split(".")
+        for place in range(1, len(pieces)):
+            if ".".join(pieces[place:]) in needed:
+                counts[".".join(pieces[:place]) + "."] += 1
+    last = f".{part.rpartition('.')[2]}."
+    return max(counts, key=lambda name: (counts[name], f".{name}".endswith(last)), default=f"{part}.")
+
+
+def find_starts(
+    references: Sequence[str | Mapping[str, str] | None], cell: Cell, paths: Paths, backbone: Any = None
+) -> dict[int, tuple[Start, ...]]:
+    """Find what each stage starts from, by the stage's number.
+
+    A reference is a model folder or checkpoint, an align run, a file of weights, or `hub:owner/name` with
+    one; or one for each of some parts; None is no start. Of runs whose name, but for its fingerprint, is the
+    reference, the newest is taken whose sizes are those of `backbone`, the recipe's.
+
+    Raises:
+        MissingData: if there is no such run or file.
+        RecipeError: if several models of a run could be meant.
+    """
+    starts: dict[int, tuple[Start, ...]] = {}
+    for number, part, name in _list_references(references):
+        start = Start(_find_path(name, part, cell, paths, backbone), part)
+        starts[number] = (*starts.get(number, ()), start)
+    return starts
+
+
+def list_start_needs(
+    references: Sequence[str | Mapping[str, str] | None], cell: Cell, paths: Paths, backbone: Any
+) -> list[tuple[str, Need]]:
+    """Look for what stages start from: parts, and what each needs; nothing is fetched.
+
+    The key of a run is the reference.
+    """
+    needs = []
+    for _, part, name in _list_references(references):
+        if name.startswith("hub:"):
+            is_file = name.partition("@")[0].endswith(ENDINGS)
+            need = single_file.need(name) if is_file else hub.need(name, (), FILES[:1], ("config.json",))
+        else:
+            try:
+                need = Need(home.portable(str(_find_path(name, part, cell, paths, backbone))))
+            except BrainhiveError as error:
+                need = Need(name if Path(name).suffix else f"run {name}", None, error, key=name)
+        needs.append((part, need))
+    return needs
+
+
+def _list_references(
+    references: Sequence[str | Mapping[str, str] | None],
+) -> Iterator[tuple[int, str, str]]:
+    """List the number of a stage, a part ("" for all) and what it starts from."""
+    for number, reference in enumerate(references):
+        by_part = {"": reference} if isinstance(reference, str) else reference or {}
+        yield from ((number, part, name) for part, name in by_part.items())
+
+
+def _find_path(reference: str, part: str, cell: Cell, paths: Paths, backbone: Any) -> Path:
+    """Take a model or file as it is; of a run the only model, or that of the cell with the same name."""
+    if reference.startswith("hub:"):
+        if reference.partition("@")[0].endswith(ENDINGS):
+            return single_file.find(reference)
+        folder = hub.folder(reference, allow=[*FILES[:1], "config.json"])
+        return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
+    path = home.located(reference)
+    if aligners.is_model(path) or (path.is_file() and path.suffix == ".safetensors"):
+        return path
+    if path.suffix in (".pth", ".pt", ".safetensors"):
+        is_fetched = parts.is_kind("datasets", path.parent.name)  # as in data/cc2017/FILE
+        hint = f"brainhive fetch {path.parent.name}" if is_fetched else "train.stages start_from=FILE"
+        raise MissingData(f"no file {path}, which a stage starts from", hint)
+
+    # a run must have the sizes of the part of the backbone that starts from it, where it has sizes of its own
+    place = part.removeprefix(BACKBONE) if part.startswith(BACKBONE) else ""
+    weights_for = backbone if place or part in ("", "backbone") else None
+    for key in filter(None, place.split(".")):
+        weights_for = getattr(weights_for, key, None)
+    needs = RunNeeds(
+        paths,
+        label=reference,
+        weights_for=weights_for if isinstance(weights_for, parts.Config) else None,
+        part=place,
+        choose="train.start_from=",
+    )
+    run, variant = needs.find(None if needs.names_runs else reference)
+    cells = below(run.path / "cells", *filter(None, [variant]), source=f"{reference} names the variant")
+    models = {model.parent.name: model for model in sorted(cells.glob("*/model"))}
+    name = cell.name.rpartition("/")[2]
+    if name not in models and len(models) != 1:
+        raise RecipeError(
+            f"{cell.name} could start from {' or '.join(models) or 'no model'} of {run.path.name}",
+            f"train.stages start_from={cells / next(iter(models), 'CELL') / 'model'}",
+        )
+    return models.get(name) or next(iter(models.values()))
 
 
 def take_over(aligner: Aligner, folder: Path) -> None:
@@ -66,7 +255,7 @@ def take_over(aligner: Aligner, folder: Path) -> None:
     """
     start, initial = aligners.load(folder), aligner.state_dict()
     refuse_other_voxels(start, aligner)
-    state = adapt(aligner.backbone, start.state_dict(), "backbone.")
+    state = adapt(aligner.backbone, start.state_dict(), BACKBONE)
     old, new = start.layout.spec.subjects, aligner.layout.spec.subjects
     for name in _rows_of_subjects(start):
         row_of = dict(zip(old, state[name], strict=True))
@@ -75,7 +264,7 @@ def take_over(aligner: Aligner, folder: Path) -> None:
         state.pop(name, None)
     for name in modules_of_subjects(aligner) - state.keys():
         state[name] = initial[name]
-    shapes, needed = ({name: value.shape for name, value in each.items()} for each in (state, initial))
+    shapes, needed = ({name: v.shape for name, v in tensors.items()} for tensors in (state, initial))
     if unlike := sorted(name for name, _ in shapes.items() ^ needed.items()):
         raise BrainhiveError(
             f"the architecture does not match the checkpoint {folder}: {unlike[0]}",
@@ -106,7 +295,7 @@ def _rows_of_subjects(aligner: Aligner) -> set[str]:
         widths=(*spec.widths, max(spec.widths) if spec.widths else spec.channels),
         regions={region: (*by_subject, by_subject[-1]) for region, by_subject in spec.regions.items()},
     )
-    shapes = _shapes(aligner, larger)
+    shapes = _shapes_for(aligner, larger)
     state = aligner.state_dict()
     return {name for name, value in state.items() if value.shape != shapes.get(name, value.shape)}
 
@@ -114,11 +303,11 @@ def _rows_of_subjects(aligner: Aligner) -> set[str]:
 def modules_of_subjects(aligner: Aligner) -> set[str]:
     """Name the weights that go by a subject's number: those that are gone when subjects have others."""
     spec = aligner.layout.spec
-    strangers = tuple(subject + 1 + max(spec.subjects) for subject in spec.subjects)
-    return aligner.state_dict().keys() - _shapes(aligner, replace(spec, subjects=strangers)).keys()
+    new_subjects = tuple(subject + 1 + max(spec.subjects) for subject in spec.subjects)
+    return aligner.state_dict().keys() - _shapes_for(aligner, replace(spec, subjects=new_subjects)).keys()
 
 
-def _shapes(aligner: Aligner, spec: SignalSpec) -> dict[str, torch.Size]:
+def _shapes_for(aligner: Aligner, spec: SignalSpec) -> dict[str, torch.Size]:
     """Give the names and shapes that the weights of an aligner would have for other signals."""
     with torch.device("meta"):
         state = Aligner(replace(aligner.layout, spec=spec)).state_dict()

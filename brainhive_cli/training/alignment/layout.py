@@ -172,7 +172,7 @@ def tokens_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
         RecipeError: if some shapes cannot be fused.
     """
     leading = {shape[:-1] for shape in shapes.values()}
-    if len(leading) != 1 or any(len(each) > 1 for each in leading):
+    if len(leading) != 1 or any(len(axes) > 1 for axes in leading):
         listed = ", ".join(f"{key} {list(shape)}" for key, shape in shapes.items())
         raise RecipeError(
             f"embeddings of {listed} cannot be fused: they need to be vectors, or as many tokens each",

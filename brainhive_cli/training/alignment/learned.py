@@ -108,11 +108,6 @@ class LearnedPictures:
         return among if pixels is None else among | np.isin(pixels, self.pixels)
 
     @property
-    def arrays(self) -> dict[str, Hashes]:
-        """The arrays by the names that they are saved under."""
-        return {"pictures": self.names, "pixels": self.pixels}
-
-    @property
     def digest(self) -> str:
         """What identifies them."""
         return hashlib.sha256(self.names.tobytes() + self.pixels.tobytes()).hexdigest()[:16]
@@ -183,10 +178,11 @@ class Learned:
     @property
     def caveats(self) -> list[str]:
         """Caveats of every number that depends on the model."""
-        found = {"": [UNKNOWN_SELECTION], "test": [SELECTED_ON_TEST]}.get(self.selection, [])
-        signals = [TRAINED_ON_SIMULATED] if self.is_simulated else []
-        signals += [WHITENED_BY_TESTED] if self.is_whitened_by_tested else []
-        return merge_caveats(signals, [] if self.pictures.has_all_pixels else [UNKNOWN_PICTURES], found)
+        caveats = [TRAINED_ON_SIMULATED] if self.is_simulated else []
+        caveats += [WHITENED_BY_TESTED] if self.is_whitened_by_tested else []
+        caveats += [] if self.pictures.has_all_pixels else [UNKNOWN_PICTURES]
+        caveats += {"": [UNKNOWN_SELECTION], "test": [SELECTED_ON_TEST]}.get(self.selection, [])
+        return merge_caveats(caveats)
 
     def has_seen_ids(self, image_ids: Sequence[str]) -> NDArray[np.bool_]:
         """Find which image ids it learned from, in any data set: [N]; these may be other pictures."""
@@ -201,14 +197,12 @@ class Learned:
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the arrays; return the block for the config."""
-        arrays = {**self.pictures.arrays, **(vars(self.normaliser) if self.normaliser else {})}
+        arrays = {"pictures": self.pictures.names, "pixels": self.pictures.pixels}
+        arrays |= vars(self.normaliser) if self.normaliser else {}
         weights.save(folder / FILE, {name: torch.as_tensor(array) for name, array in arrays.items()})
         plain = {key: value for key, value in vars(self).items() if key not in ("pictures", "normaliser")}
-        of_pictures = self.pictures
-        block = _Pictures(
-            count=len(of_pictures), has_all_pixels=of_pictures.has_all_pixels, digest=of_pictures.digest
-        )
-        return plain | {"pictures": block.model_dump()}
+        known = {"has_all_pixels": self.pictures.has_all_pixels, "digest": self.pictures.digest}
+        return plain | {"pictures": {"count": len(self.pictures), **known}}
 
     def write(self, folder: Path) -> None:
         """Write all into a folder whose config has another format, as a prior's."""
@@ -228,8 +222,8 @@ class Learned:
             BrainhiveError: if the file is damaged, or not the one that the block was written with.
         """
         with weights.reading(folder / FILE, documents.AGAIN, BrainhiveError):
-            found = weights.read(folder / FILE, documents.AGAIN, BrainhiveError)
-            arrays = {name: value.numpy() for name, value in found.items()}
+            tensors = weights.read(folder / FILE, documents.AGAIN, BrainhiveError)
+            arrays = {name: value.numpy() for name, value in tensors.items()}
             pictures = LearnedPictures(
                 arrays.pop("pictures"), arrays.pop("pixels"), block.pictures.has_all_pixels
             )
@@ -372,11 +366,11 @@ class TestedPictures:
 
 def describe_tested(compared: Iterable[TestedPictures]) -> dict[str, Any]:
     """Write notes of one split's pictures as several runs are tested on them: what was left out, warnings."""
-    some = list(compared)
-    is_seen = np.logical_or.reduce([each.is_seen for each in some])
-    names = list(some[0].image_ids[np.flatnonzero(is_seen)])
-    left_out = {"count": len(names), "of": int(some[0].done.sum()), "names": names[:NAMED]}
-    lines = list(dict.fromkeys(line for each in some for line in each.warnings))
+    runs = list(compared)
+    is_seen = np.logical_or.reduce([tested.is_seen for tested in runs])
+    names = list(runs[0].image_ids[np.flatnonzero(is_seen)])
+    left_out = {"count": len(names), "of": int(runs[0].done.sum()), "names": names[:NAMED]}
+    lines = list(dict.fromkeys(line for tested in runs for line in tested.warnings))
     return {"seen_in_training": left_out, "warnings": lines}
 
 

@@ -1,22 +1,27 @@
-"""The training of one cell: the loop and what is written at its end."""
+"""The training of one cell: the loop, batches that processes share, and what is written at its end."""
 
-import contextlib
 import ctypes
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from brainhive_cli.core import interruption, parts
+from brainhive_cli.core import console, interruption, parts
 from brainhive_cli.core.caveats import extend_protocol
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, by_name
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.measurement.rank_scores import summarise
+from brainhive_cli.models.blocks import dropout
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.batches import Batch, Batches, CellData, averages_of, join_parts
 from brainhive_cli.training.alignment.initialisation import initial_aligner, learned_by
@@ -25,7 +30,6 @@ from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective, Term
 from brainhive_cli.training.alignment.optimisation import Stages, State
 from brainhive_cli.training.alignment.settings import Train
-from brainhive_cli.training.alignment.shared_batches import at_least_two, by_row, normalise_together
 from brainhive_cli.training.alignment.validation import (
     Queries,
     held_out_queries,
@@ -40,6 +44,8 @@ KEPT_BYTES = 2**30
 """A step of BrainHiVE's training on a CPU allocates and frees half as many."""
 CHECKPOINT_S = 60.0
 """Least time between two checkpoints of a cell; shorter cells start again."""
+ONE_VALUE = "Expected more than 1 value per channel"
+"""How torch's error begins."""
 Tensors = dict[str, Tensor]
 OnEpoch = Callable[[dict[str, Any]], None]
 """Is called after each epoch with cell, epoch, epochs, loss, validation_top1, samples_per_s."""
@@ -67,7 +73,7 @@ def train_cell(
         train: Optimisation and selection.
         folder: Where model, metrics and checkpoint go.
         launch: The processes that share each batch.
-        on_epoch: Called after each epoch, in the main process; default: the run's log.
+        on_epoch: Called after each epoch, in the main process, with what the run's log has of it.
     """
     if getattr(parts.resolve("backbones", layout.backbone), "is_closed_form", False):
         if launch.is_main:
@@ -102,8 +108,10 @@ def train_cell(
             context = LossContext(batch.mixing, done, state.epoch, train.epochs, steps=batches.steps)
             noise = by_row(launch, len(rows), len(batch.parts), derive_seed(step_seed, 0))
             with launch.autocast(train.precision), at_least_two(), noise:
-                outputs = forward(aligner, batch, context)
-                predicted, targets = (gathered(each, len(rows), launch) for each in outputs)
+                predicted, targets = (  # of all processes, with their gradient
+                    {name: launch.gather_rows(share.float(), len(rows)) for name, share in shares.items()}
+                    for shares in forward(aligner, batch, context)
+                )
                 loss = objective(predicted, targets, context)
             loss.backward()
             launch.average_gradients(learner.parameters)
@@ -121,9 +129,8 @@ def train_cell(
         if launch.is_main:
             event = {"cell": name, "epoch": state.epoch - 1, "epochs": train.epochs, "loss": loss_mean}
             event |= {"validation_top1": top1(ranks), "samples_per_s": samples_per_s}
-            if on_epoch is None:
-                folder.log(**event)
-            else:
+            folder.log(**event)
+            if on_epoch is not None:
                 on_epoch(event)
     if launch.is_main:
         assert state.kept is not None
@@ -136,28 +143,17 @@ def forward(aligner: Aligner, batch: Batch, context: LossContext) -> tuple[Tenso
     """Return predictions and targets of a batch, [B, *shape] by name, in the order of the micro-batches."""
     targets = aligner.targets(batch.targets) | batch.augmented
     if not hasattr(aligner.backbone, "learn"):
-        return batch.predict(aligner.predict), targets
+        return join_parts([aligner.predict(*part) for part in batch.parts]), targets
     first, learned = 0, []
     for signal, subject in batch.parts:
         rows = slice(first, first := first + len(signal))
-        of_part = {name: each[rows] for name, each in targets.items()}
-        learned.append(aligner.learn(signal, subject, of_part, context))
+        part_targets = {name: target[rows] for name, target in targets.items()}
+        learned.append(aligner.learn(signal, subject, part_targets, context))
     return join_parts([predicted for predicted, _ in learned]), join_parts([target for _, target in learned])
 
 
-def gathered(tensors: Tensors, count: int, launch: Launch) -> Tensors:
-    """Join the shares of all processes, by name: float32 [B, *shape] with their gradient."""
-    return {name: launch.gather_rows(each.float(), count) for name, each in tensors.items()}
-
-
 def _fit_cell(
-    name: str,
-    seed: int,
-    layout: Layout,
-    data: CellData,
-    train: Train,
-    folder: RunFolder,
-    launch: Launch,
+    name: str, seed: int, layout: Layout, data: CellData, train: Train, folder: RunFolder, launch: Launch
 ) -> None:
     """Fit a backbone in closed form: one pass over each subject, without steps or epochs.
 
@@ -186,12 +182,98 @@ def _fit_cell(
     _finish(folder, name, seed, aligner, 1, ranks, validation)
 
 
+class RowNoise(TorchFunctionMode):
+    """Draws the dropout of all rows of a batch, and applies that of this process's own.
+
+    What is drawn without `F.dropout` (in an LSTM, in torch's attention) is not changed.
+
+    Args:
+        launch: The processes that share the batch.
+        count: Rows of the whole batch.
+        seed: Of the dropout; the same in all processes.
+    """
+
+    def __init__(self, launch: Launch, count: int, seed: int) -> None:
+        super().__init__()
+        self.count, self.rows = count, launch.shard(range(count))
+        self.random: Any = torch.cuda if launch.device.type == "cuda" else torch
+        self.state = torch.Generator(launch.device).manual_seed(seed).get_state()
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call a function of torch; in place of a dropout, multiply by its mask."""
+        call = partial(self._dropped, function) if function in (F.dropout, dropout) else function
+        return call(*args, **(kwargs or {}))
+
+    def _dropped(
+        self, function: Callable[..., Tensor], x: Tensor, p: float, training: bool, inplace: bool = False
+    ) -> Tensor:
+        per_row, rest = divmod(len(x), len(self.rows))  # elements of the first axis that a row has
+        if not training or p == 0 or rest:
+            return function(x, p, training)
+        # ones of all rows, whose axes lie in memory in the order of x's: so noise is drawn
+        axes = sorted(range(x.ndim), key=lambda axis: -x.stride()[axis])
+        shape = (self.count * per_row, *x.shape[1:])
+        ones = torch.ones([shape[axis] for axis in axes], dtype=x.dtype, device=x.device)
+        before = self.random.get_rng_state()
+        self.random.set_rng_state(self.state)
+        mask = function(ones.permute([axes.index(axis) for axis in range(x.ndim)]), p, training)
+        self.state = self.random.get_rng_state()
+        self.random.set_rng_state(before)
+        return x * mask[self.rows[0] * per_row : (self.rows[-1] + 1) * per_row]
+
+
+def by_row(launch: Launch, count: int, parts: int, seed: int) -> AbstractContextManager[Any]:
+    """Draw dropout by row where several processes share the batch, and it is one micro-batch."""
+    return RowNoise(launch, count, seed) if launch.processes > 1 and parts == 1 else nullcontext()
+
+
+def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
+    """Let batch normalisation take its statistics over the whole batch, as one process would.
+
+    torch's SyncBatchNorm works on GPUs only, and needs as many micro-batches in all processes: on a CPU, and
+    where subjects differ in width, each process takes statistics of its share, with a warning.
+    """
+    has_any = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in aligner.modules())
+    if launch.processes == 1 or not has_any:
+        return aligner
+    is_split = len(set(aligner.layout.spec.widths)) > 1
+    if launch.device.type == "cuda" and not is_split:
+        return cast(Aligner, nn.SyncBatchNorm.convert_sync_batchnorm(aligner))
+    if launch.is_main:
+        where = "with subjects of different widths" if is_split else "on a CPU"
+        console.warn(
+            f"{aligner.layout.backbone['kind']} normalises by batch, and {where} each of the "
+            f"{launch.processes} processes does so by its own share: one process would give other weights"
+        )
+    return aligner
+
+
+@contextmanager
+def at_least_two() -> Iterator[None]:
+    """Say in one line that batch normalisation has no variance of one signal.
+
+    Raises:
+        BrainhiveError: in place of torch's ValueError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(ONE_VALUE):
+            raise
+        raise BrainhiveError(
+            "batch normalisation needs two signals, and a process has one of a subject in a step",
+            "another train.batch_size, or a brain model without batch normalisation",
+        ) from error
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory, rather than return it and fetch it again, page by page, in each step.
 
     Otherwise a step of the backbone `nice` takes 1.4 times the CPU time (batch 1024, fp32).
     """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
+    with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
         mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

@@ -89,29 +89,34 @@ class RunNeeds:
         name, variant = of_variant(reference)
         if name and name != "train-align":  # which stands for the newest, in every command
             run = runs.find(root, "train-align", name)
-            self._check_named(run, variant)
+            recipes = variants(run.recipe(Recipe, paths=self.paths))
+            chosen = [variant_of(recipes, variant, run.path.name)] if variant else [*recipes.values()]
+            self._refuse(run.path, self._list_lacking(chosen, is_named=True))
+            if self.prior is not None and len(chosen) == 1:
+                dataset, encoders = self.dataset or chosen[0].dataset, chosen[0].encoders
+                model = _load_model(run, variant)
+                check_tokens(model, encoders, run.path, self.prior, self.source, self.paths, dataset)
             return run, variant
 
-        def lacks(run: RunFolder) -> str:
+        def describe_lacking(run: RunFolder) -> str:
             recipes = variants(run.recipe(Recipe, paths=self.paths))
             if variant and variant not in recipes:
                 return f"no variant {variant!r}"
-            chosen = [recipes[variant]] if variant else [*recipes.values()]
-            reasons = [self.differences(each) for each in chosen]
-            if all(reasons):  # a sweep fits if one of its variants does
-                return ", ".join(reasons[0])
-            is_other = self.prior is not None and not _has_fuser_of(_model(run), self.prior, self.source)
-            return f"not the tokens of {self.source}" if is_other else ""
+            lacking = self._list_lacking([recipes[variant]] if variant else [*recipes.values()])
+            if not lacking and self.prior is not None:
+                is_same = _has_fuser_of(_load_model(run), self.prior, self.source)
+                lacking = [] if is_same else [f"not the tokens of {self.source}"]
+            return ", ".join(lacking)
 
         needed = " and ".join([*self.described, *([f"the variant {variant!r}"] if variant else [])])
         try:
-            run = runs.newest(root, "train-align", lacks, needed=needed, label=self.label, choose=self.choose)
+            choice = {"needed": needed, "label": self.label, "choose": self.choose}
+            return runs.newest(root, "train-align", describe_lacking, **choice), variant
         except MissingData as error:
             is_known = self.trained_by or not variant
             way = self.line if is_known else "name a run, or train one with `sweep`"
             zero_shot = "; --run NAME tests a run of another data set, zero-shot" if self.dataset else ""
             raise MissingData(error.message, way + zero_shot) from None
-        return run, variant
 
     @property
     def names_runs(self) -> bool:
@@ -124,40 +129,34 @@ class RunNeeds:
     @property
     def described(self) -> list[str]:
         """What a run must have, in words."""
-        words, training = [], self.training
+        training, dataset = self.training, ""
         if self.dataset is not None:
-            words.append(f"the data set {self.dataset.build(self.paths).recorded_as}")
-        if training is not None:
-            words += [] if words else [f"the data set {_named(training.dataset)}"]
-            words += [
-                f"the heads {', '.join(training.head_targets)}",
-                f"the backbone {training.backbone.kind}",
-            ]
-        if self.head is not None:
-            words.append(f"the head {self.head}")
-        if self.weights_for is not None:
-            words.append(f"the backbone {write_part(self.weights_for)}")
-        if self.prior is not None:
-            words.append(f"the tokens of {self.source}")
-        return words
+            dataset = self.dataset.build(self.paths).recorded_as
+        elif training is not None:
+            dataset = _name_dataset(training.dataset)
+        needed = [
+            ("data set", dataset),
+            ("heads", ", ".join(training.head_targets) if training else ""),
+            ("backbone", training.backbone.kind if training else ""),
+            ("head", self.head),
+            ("backbone", self.weights_for and write_part(self.weights_for)),
+            ("tokens of", self.source if self.prior is not None else ""),
+        ]
+        return [f"the {what} {value}" for what, value in needed if value]
 
     @property
     def line(self) -> str:
         """The command line that makes such a run."""
         if self.prior is not None:
-            return _training(self.source, self.paths, self._dataset_in_use)
+            dataset = self.dataset
+            if dataset is None:  # that of the newest run
+                with suppress(BrainhiveError):  # of a run of a data set that is gone
+                    for run in runs.finished_runs(self.paths.under_home("runs"), "train-align")[:1]:
+                        dataset = run.recipe(Recipe, paths=self.paths).dataset
+            return _write_training(self.source, self.paths, dataset)
         trained_by = shlex.split(self.trained_by or self._shipped)
         more = ["--recipe", *trained_by] if trained_by else []
         return command("train-align", self.dataset, [], *more)
-
-    @property
-    def _dataset_in_use(self) -> Any:
-        """The data set that is tested on, or that of the newest run; None where there is neither."""
-        if self.dataset is None:
-            with suppress(BrainhiveError):  # of a run of a data set that is gone
-                for run in runs.finished_runs(self.paths.under_home("runs"), "train-align")[:1]:
-                    return run.recipe(Recipe, paths=self.paths).dataset
-        return self.dataset
 
     @property
     def _shipped(self) -> str:
@@ -176,20 +175,27 @@ class RunNeeds:
         """
         lacking, training = [], self.training
         if self.dataset is not None:
-            wanted, actual = (each.build(self.paths).recorded_as for each in (self.dataset, recipe.dataset))
+            wanted, actual = (one.build(self.paths).recorded_as for one in (self.dataset, recipe.dataset))
             lacking += [f"data set {actual}, not {wanted}"] if actual != wanted and not is_named else []
-        elif training is not None and _named(recipe.dataset) != _named(training.dataset):
-            lacking.append(f"data set {_named(recipe.dataset)}, not {_named(training.dataset)}")
+        elif training is not None:
+            wanted, actual = (_name_dataset(one) for one in (training.dataset, recipe.dataset))
+            lacking += [f"data set {actual}, not {wanted}"] if actual != wanted else []
         if training is not None:
-            lacking += _other_heads(_targets(training), _targets(recipe))
-            lacking += _other_backbone(training.backbone.kind, recipe.backbone.kind)
-        if self.head is not None and not is_named and self.head not in recipe.head_targets:
+            lacking += _compare_models(training, _name_targets(recipe), recipe.backbone.kind)
+        if is_named:
+            return lacking
+        if self.head is not None and self.head not in recipe.head_targets:
             lacking.append(f"no head {self.head}")
-        if self.weights_for is not None and not is_named:  # whose weights say more, shape by shape
-            lacking += _other_sizes(self.weights_for, recipe.backbone, self.part)
-        if not self.may_be_finetuned and not is_named and recipe.mode == "finetune":
+        if self.weights_for is not None:  # whose weights say more, shape by shape
+            lacking += _compare_sizes(self.weights_for, recipe.backbone, self.part)
+        if not self.may_be_finetuned and recipe.mode == "finetune":
             lacking.append("fine-tuned itself")
         return lacking
+
+    def _list_lacking(self, recipes: Sequence[Recipe], is_named: bool = False) -> list[str]:
+        """List what the first recipe lacks; nothing where one of them, as of a sweep, lacks nothing."""
+        lacking = [self.differences(recipe, is_named) for recipe in recipes]
+        return lacking[0] if all(lacking) else []
 
     def check_model(self, layout: Layout, path: Path) -> None:
         """Refuse a model folder or checkpoint that is not one of `trained_by`, which has no recipe.
@@ -197,21 +203,9 @@ class RunNeeds:
         Raises:
             RecipeError: naming what differs.
         """
-        if self.training is None:
-            return
-        kind = parts.name_of(parts.file_of(str(layout.backbone.get("kind", ""))))
-        wanted, actual = dict.fromkeys(self.training.head_targets, ""), dict.fromkeys(layout.heads, "")
-        self._refuse(path, _other_heads(wanted, actual) + _other_backbone(self.training.backbone.kind, kind))
-
-    def _check_named(self, run: RunFolder, variant: str) -> None:
-        recipes = variants(run.recipe(Recipe, paths=self.paths))
-        chosen = [variant_of(recipes, variant, run.path.name)] if variant else [*recipes.values()]
-        reasons = [self.differences(each, is_named=True) for each in chosen]
-        self._refuse(run.path, reasons[0] if all(reasons) else [])
-        if self.prior is not None and len(chosen) == 1:
-            recipe = chosen[0]
-            model, dataset = _model(run, variant), self.dataset or recipe.dataset
-            check_tokens(model, recipe.encoders, run.path, self.prior, self.source, self.paths, dataset)
+        if self.training is not None:
+            kind = parts.name_of(parts.file_of(str(layout.backbone.get("kind", ""))))
+            self._refuse(path, _compare_models(self.training, dict.fromkeys(layout.heads, ""), kind))
 
     def _refuse(self, path: Path, differences: Sequence[str]) -> None:
         if differences:
@@ -227,38 +221,39 @@ def as_inherited(recipe: Recipe) -> Recipe:
     return recipe if training is None or recipe.mode != "finetune" else inherited(recipe, training)
 
 
-def inherited(recipe: Recipe, made: Recipe) -> Recipe:
-    """Take over the keys that a model fine-tuned by a recipe keeps of the one that was made by another."""
-    keys = {key: getattr(made, key) for key in INHERITED}
+def inherited(recipe: Recipe, training: Recipe) -> Recipe:
+    """Take over the keys that a model fine-tuned by a recipe keeps of the one that another has trained."""
+    keys = {key: getattr(training, key) for key in INHERITED}
     if not recipe.terms and recipe.loss == type(recipe)().loss:
-        keys["terms"] = made.terms
+        keys["terms"] = training.terms
     return recipe.model_copy(update=keys)
 
 
-def _named(dataset: Any) -> str:
+def _name_dataset(dataset: Any) -> str:
     """Name a data set by its kind, and by its own name where the kind is of any pictures."""
     name = getattr(dataset, "name", "")
     return f"{dataset.kind} {name}" if name else str(dataset.kind)
 
 
-def _targets(recipe: Recipe) -> dict[str, str]:
+def _name_targets(recipe: Recipe) -> dict[str, str]:
     """Name what each head predicts: an encoder's store, or `fused`."""
-    return {head: FUSED if each == FUSED else each.name for head, each in recipe.head_targets.items()}
+    targets = recipe.head_targets.items()
+    return {head: FUSED if target == FUSED else target.name for head, target in targets}
 
 
-def _other_heads(wanted: Mapping[str, str], own: Mapping[str, str]) -> list[str]:
-    """Say which heads are missing, and which predict something else."""
-    absent = [name for name in wanted if name not in own]
+def _compare_models(training: Recipe, heads: Mapping[str, str], backbone: str) -> list[str]:
+    """Say which heads are missing or predict something else, where that is known, and the other backbone."""
+    wanted = _name_targets(training)
+    absent = [name for name in wanted if name not in heads]
     lacking = [f"no head {', '.join(absent)}"] if absent else []
-    differing = {name: own[name] for name in wanted if name in own and own[name] != wanted[name]}
-    return [*lacking, *(f"head {name} of {other}, not {wanted[name]}" for name, other in differing.items())]
+    for name, target in wanted.items():
+        if heads.get(name) not in (None, "", target):
+            lacking.append(f"head {name} of {heads[name]}, not {target}")
+    is_same = backbone == training.backbone.kind
+    return lacking + ([] if is_same else [f"backbone {backbone}, not {training.backbone.kind}"])
 
 
-def _other_backbone(wanted: str, own: str) -> list[str]:
-    return [] if own == wanted else [f"backbone {own}, not {wanted}"]
-
-
-def _other_sizes(wanted: parts.Config, backbone: Any, part: str) -> list[str]:
+def _compare_sizes(wanted: parts.Config, backbone: Any, part: str) -> list[str]:
     """Say in which sizes a run's backbone, or its part, differs; nothing where it is of another kind."""
     for key in part.split(".") if part and backbone.kind != wanted.kind else ():
         backbone = getattr(backbone, key, None)
@@ -269,7 +264,7 @@ def _other_sizes(wanted: parts.Config, backbone: Any, part: str) -> list[str]:
     return [f"{key} {sizes[1][key]}, not {sizes[0][key]}" for key in differing]
 
 
-def _training(source: str, paths: Paths, dataset: Any) -> str:
+def _write_training(source: str, paths: Paths, dataset: Any) -> str:
     """Write the command lines that lead to pictures, on the data set in use or else that of the prior."""
     described = priors.describe(source)
     arguments = write_prior("train-align", source, dataset) if described.dims else []
@@ -278,10 +273,7 @@ def _training(source: str, paths: Paths, dataset: Any) -> str:
         dataset = only_if_recorded(parts.resolve("datasets", of), paths)
     named = None if "--recipe" in arguments else dataset
     drawing = write_prior("reconstruct", source, dataset) or ["--prior", source]
-    lines = [
-        command("train-align", named, [], *arguments),
-        command("reconstruct", None, [], *drawing),
-    ]
+    lines = [command("train-align", named, [], *arguments), command("reconstruct", None, [], *drawing)]
     with suppress(RecipeError):  # a prior whose encoders have no known names
         pictures, encoders = dataset or parts.resolve("datasets", DEFAULT_DATASET), encoders_of(source)
         if not are_embedded(pictures.build(paths), encoders, paths.under_home("embeddings")):
@@ -307,14 +299,14 @@ def check_tokens(
     if dim != prior.dim:
         raise BrainhiveError(
             f"the tokens of {path} have {dim} dimensions, those of {source} {prior.dim}",
-            _training(source, paths, dataset),
+            _write_training(source, paths, dataset),
         )
     match_prior(source, encoders)
     if not _has_fuser_of(model, prior, source):
         console.warn(f"{path} was trained against another fusion encoder than that of {source}")
 
 
-def _model(run: RunFolder, variant: str = "") -> Aligner:
+def _load_model(run: RunFolder, variant: str = "") -> Aligner:
     """Load one of a run's models: all cells have the same fuser."""
     cells = below(run.path / "cells", *filter(None, [variant]), source="the variant of a run,")
     return load(min(cells.glob("**/model"), default=cells))  # a sweep's lie one folder deeper

@@ -18,7 +18,7 @@ from brainhive_cli.models import backbones
 from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.signal_spec import SignalSpec, check_signal
-from brainhive_cli.training.alignment import published_checkpoints, upstream
+from brainhive_cli.training.alignment import published_models
 from brainhive_cli.training.alignment.layout import LAYERS, Format, Layout
 from brainhive_cli.training.alignment.learned import Block, Learned
 
@@ -106,7 +106,7 @@ class Aligner(nn.Module):
         heads = self.layout.heads
         by_head = {name: embeddings[head.target] for name, head in heads.items() if head.target in embeddings}
         direct = {head.target for head in heads.values()} - {*self.layout.dims}
-        to_fuse = {key: each for key, each in embeddings.items() if key not in direct}
+        to_fuse = {key: embedding for key, embedding in embeddings.items() if key not in direct}
         if self.fuser is not None and to_fuse:
             fused = {head: self.fuser(to_fuse) for head in self.layout.fused}  # of one head at most
             count = len(next(iter(to_fuse.values())))
@@ -143,7 +143,7 @@ class Aligner(nn.Module):
         vectors = [outputs.comparable(values[head], is_centred) for head in self.layout.compared]
         if len(vectors) == 1:
             return vectors[0]
-        return torch.cat([F.normalize(each.float(), dim=-1) for each in vectors], dim=-1)
+        return torch.cat([F.normalize(vector.float(), dim=-1) for vector in vectors], dim=-1)
 
     def _check_signal(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
         """Check signals [B, C, T], and pass them through what is learned for each subject."""
@@ -173,7 +173,8 @@ class Aligner(nn.Module):
             BrainhiveError: if upstream has no such model.
         """
         scale = self.losses.get("0.logit_scale", torch.tensor(INITIAL_LOGIT_SCALE))
-        _write(folder, *upstream.write(self.layout, self.state_dict() | {"logit_scale": scale}))
+        state = self.state_dict() | {"logit_scale": scale}
+        _write(folder, *published_models.write_upstream(self.layout, state))
 
 
 def _with_token(spec: SignalSpec) -> SignalSpec:
@@ -206,23 +207,23 @@ def load(path: Path | str) -> Aligner:
         BrainhiveError: if a file is damaged, the weights do not fit the config, or the format is another.
     """
     folder = Path(path)
-    if published_checkpoints.is_checkpoint(folder):
-        layout, state = published_checkpoints.read(folder)
-        aligner = Aligner(layout, published_checkpoints.learned_in(folder))
+    if published_models.is_checkpoint(folder):
+        layout, state = published_models.read_checkpoint(folder)
+        aligner = Aligner(layout, published_models.learned_in(folder))
         weights.fill(aligner, state, folder)
         return aligner.eval()
     file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
-    absent = [each.name for each in (folder / "config.json", file) if not each.is_file()]
+    absent = [path.name for path in (folder / "config.json", file) if not path.is_file()]
     if absent:
         raise MissingData(f"the model folder {folder} has no {', '.join(absent)}", "run train-align again")
-    config, state = _config(folder), weights.read(file, WAY, BrainhiveError)
+    config, state = _read_config(folder), weights.read(file, WAY, BrainhiveError)
     weights.check_sizes(config.sizes, folder / "config.json", WAY, BrainhiveError)
     with weights.reading(f"the model folder {folder}", WAY, BrainhiveError):
-        if upstream.is_upstream(state):
-            layout, state = upstream.read(config.model_extra or {}, state)
+        if published_models.is_upstream(state):
+            layout, state = published_models.read_upstream(config.model_extra or {}, state)
             learned = Learned(subjects=layout.spec.subjects)
         else:
-            learned = _learned(folder, config)
+            learned = _read_learned(folder, config)
             layout = documents.check(config.model_extra, str(folder / "config.json"), Layout, WAY)
         aligner = Aligner(layout, learned)
         learned_by_losses = [name for name in state if name.startswith(LOSSES)]
@@ -233,18 +234,13 @@ def load(path: Path | str) -> Aligner:
 
 def is_model(path: Path) -> bool:
     """Whether a path is a model's, not a run's."""
-    if published_checkpoints.is_checkpoint(path):
-        return True
-    return (path / "config.json").is_file() and not (path / FINISHED).is_file()
+    is_folder = (path / "config.json").is_file() and not (path / FINISHED).is_file()
+    return is_folder or published_models.is_checkpoint(path)
 
 
 def holds_model(path: Path) -> bool:
     """Whether a path is a model's, by the names of weights where it is a checkpoint."""
-    return (
-        published_checkpoints.holds_model(path)
-        if published_checkpoints.is_checkpoint(path)
-        else is_model(path)
-    )
+    return published_models.holds_model(path) if published_models.is_checkpoint(path) else is_model(path)
 
 
 def learned_in(folder: Path) -> Learned:
@@ -253,9 +249,9 @@ def learned_in(folder: Path) -> Learned:
     Raises:
         BrainhiveError: if a file is damaged, or the format is another.
     """
-    if published_checkpoints.is_checkpoint(folder):
-        return published_checkpoints.learned_in(folder)
-    return _learned(folder, _config(folder))
+    if published_models.is_checkpoint(folder):
+        return published_models.learned_in(folder)
+    return _read_learned(folder, _read_config(folder))
 
 
 class _Config(BaseModel):
@@ -275,10 +271,10 @@ class _Config(BaseModel):
         return {**fields, "spec": sizes_of_spec}
 
 
-def _config(folder: Path) -> _Config:
+def _read_config(folder: Path) -> _Config:
     return documents.read(folder / "config.json", _Config, WAY)
 
 
-def _learned(folder: Path, config: _Config) -> Learned:
+def _read_learned(folder: Path, config: _Config) -> Learned:
     """Read what the model learned from; upstream's folders do not say."""
     return Learned.load(folder, config.learned) if config.learned else Learned()

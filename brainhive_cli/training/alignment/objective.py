@@ -75,7 +75,7 @@ def check(terms: Sequence[Term], epochs: int) -> None:
     """
     # between two borders the same terms are active; at a border itself a wave may be 0
     spans = [span for term in terms for span in (term.epochs, getattr(term.weight, "epochs", None)) if span]
-    inner = {float(each) for span in spans for each in span if each < epochs}
+    inner = {float(end) for span in spans for end in span if end < epochs}
     borders = sorted({*map(float, range(epochs + 1)), *inner})
     moments = [(one + other) / 2 for one, other in pairwise(borders)]
     for number, term in enumerate(terms):
@@ -96,14 +96,13 @@ def mixing_of(terms: Sequence[Term], moment: float) -> tuple[float, float]:
     Raises:
         RecipeError: if two active terms want different ones.
     """
-    active = [term.loss for term in terms if term.weight_at(moment)]
-    losses = [loss for loss in active if getattr(loss, "mix_alpha", 0.0)]
-    wanted = sorted({(loss.mix_alpha, loss.mix_share) for loss in losses})
+    losses = [term.loss for term in terms if term.weight_at(moment)]
+    wanted = sorted({(loss.mix_alpha, loss.mix_share) for loss in losses if getattr(loss, "mix_alpha", 0.0)})
     if len(wanted) > 1:
         key, place = ("mix_alpha", 0) if wanted[0][0] != wanted[1][0] else ("mix_share", 1)
-        one, other = (each[place] for each in wanted[:2])
         raise RecipeError(
-            f"in epoch {int(moment)} terms mix signals with {key} {one:g} and {other:g}",
+            f"in epoch {int(moment)} terms mix signals with {key} {wanted[0][place]:g} and "
+            f"{wanted[1][place]:g}",
             f"one loss.{key}, or other epochs",
         )
     return wanted[0] if wanted else (0.0, 1.0)

@@ -18,10 +18,10 @@ from brainhive_cli.core import documents, weights
 from brainhive_cli.core.checkpoints import ANEW, Checkpoint
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.training.alignment.initialisation import Start
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.settings import Stage, Train
-from brainhive_cli.training.alignment.starts import Start
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 Count = Annotated[int, Field(ge=0)]
@@ -255,7 +255,7 @@ class State:
         self.step, self.loss = self.step + 1, self.loss + loss.detach()
 
     def count_epoch(
-        self, learner: Learner, found: Tensor, validated: float | None, score: float | None
+        self, learner: Learner, ranks: Tensor, validated: float | None, score: float | None
     ) -> None:
         """Count an epoch; keep its weights and validation ranks if none before had a better score.
 
@@ -266,7 +266,7 @@ class State:
             self.best = (validated, self.epoch)
         if self.kept is None or score is None or score >= (self.kept["score"] or 0.0):
             weights, losses = _copied(learner.result), _copied(learner.losses)
-            self.kept = Kept(epoch=self.epoch, score=score, weights=weights, losses=losses, ranks=found)
+            self.kept = Kept(epoch=self.epoch, score=score, weights=weights, losses=losses, ranks=ranks)
 
     def has_stalled(self, patience: int | None) -> bool:
         """Whether validation top-1 has not risen for `patience` epochs."""

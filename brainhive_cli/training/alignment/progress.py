@@ -18,7 +18,7 @@ from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table, mean_sd, published_table
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import problem_of
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Cell
 
 COLUMNS = ("cell", "seed", "epoch", "loss", "val top-1", "time left")
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
@@ -53,7 +53,7 @@ class Watch:
         self._run, self._epochs = run, epochs
         self._cells = {cell.name: cell for cell in cells}
         self._log = run / "log.jsonl"
-        self._read = self._log.stat().st_size if self._log.is_file() else 0  # skips earlier starts
+        self._bytes_read = self._log.stat().st_size if self._log.is_file() else 0  # skips earlier starts
         self._events: dict[str, list[_Epoch]] = {}
         self._reported: set[str] = set()
 
@@ -63,8 +63,7 @@ class Watch:
         done = [name for name in self._events if self._is_finished(name)]
         done.sort(key=lambda name: -self._events[name][-1].time)
         shown = [*(name for name in self._events if name not in done), *done][:rows]
-        rows_shown = tuple(self._row(name, name in done) for name in shown)
-        return Table(self._count(done), COLUMNS, rows_shown)
+        return Table(self._count(done), COLUMNS, tuple(self._row(name, name in done) for name in shown))
 
     def news(self, is_due: bool) -> list[str]:
         """Say which cells were finished since the last call; if none was and it is due, how far one is."""
@@ -73,25 +72,34 @@ class Watch:
         new = [name for name in done if name not in self._reported]
         self._reported.update(new)
         at_work = [name for name in self._events if name not in done]
-        latest = max(at_work, key=lambda name: self._events[name][-1].time, default=None)
         if is_due and not new:
-            return [f"{self._progress_of(latest)}; {self._count(done)}" if latest else self._count(done)]
-        return [f"{self._progress_of(name)}; {self._count(done)}" for name in new]
-
-    def _progress_of(self, name: str) -> str:
-        """Say how far a cell is."""
-        state = "done" if name in self._reported else "at work"
-        if not (events := self._events.get(name)):  # fitted in closed form, without epochs
-            return f"{name}: {state}"
-        last = events[-1]
-        top1 = "" if last.validation_top1 is None else f", val top-1 {last.validation_top1:.3f}"
-        epoch = f"epoch {last.epoch + 1}/{self._epochs[self._cells[name].variant]}"
-        return f"{name}: {state}, {epoch}, loss {last.loss:.3f}{top1}"
+            if not at_work:
+                return [self._count(done)]
+            new = [max(at_work, key=lambda name: self._events[name][-1].time)]
+        lines = []
+        for name in new:
+            words = f"{name}: {'done' if name in self._reported else 'at work'}"
+            if events := self._events.get(name):  # none where it is fitted in closed form, without epochs
+                last, epochs = events[-1], self._epochs[self._cells[name].variant]
+                top1 = "" if last.validation_top1 is None else f", val top-1 {last.validation_top1:.3f}"
+                words += f", epoch {last.epoch + 1}/{epochs}, loss {last.loss:.3f}{top1}"
+            lines.append(f"{words}; {self._count(done)}")
+        return lines
 
     def _count(self, done: Sequence[str]) -> str:
         """Say how many cells are done, and how long the others take."""
-        left_s = self._left_s(done)
-        return f"{len(done)} of {len(self._cells)} cells" + (f", {clock(left_s)} left" if left_s else "")
+        text = f"{len(done)} of {len(self._cells)} cells"
+        times = [event.time for events in self._events.values() for event in events]
+        if len(times) < 2:
+            return text
+        # all cells still take as long as an epoch took on average
+        epochs_left = sum(
+            self._epochs[cell.variant] - len(self._events.get(name, ()))
+            for name, cell in self._cells.items()
+            if name not in done
+        )
+        left_s = (max(times) - min(times)) / (len(times) - 1) * epochs_left
+        return f"{text}, {clock(left_s)} left" if left_s else text
 
     def _is_finished(self, name: str) -> bool:
         return name in self._reported or (self._run / "cells" / name / FINISHED).is_file()
@@ -101,10 +109,10 @@ class Watch:
         if not self._log.is_file():
             return
         with self._log.open("rb") as file:
-            file.seek(self._read)
-            lines = file.read().split(b"\n")
-        self._read += sum(len(line) + 1 for line in lines[:-1])
-        for line in lines[:-1]:
+            file.seek(self._bytes_read)
+            *lines, _ = file.read().split(b"\n")
+        self._bytes_read += sum(len(line) + 1 for line in lines)
+        for line in lines:
             with suppress(BrainhiveError):  # a shared disk may mix the lines of two machines
                 event = documents.parse(line.decode(errors="replace"), str(self._log), _Epoch)
                 if event.cell in self._cells:
@@ -125,85 +133,76 @@ class Watch:
             "done" if is_done else left,
         )
 
-    def _left_s(self, done: Sequence[str]) -> float:
-        """Estimate the time that all cells still take together, from that of their epochs."""
-        times = [event.time for events in self._events.values() for event in events]
-        if len(times) < 2:
-            return 0.0
-        left = sum(
-            self._epochs[cell.variant] - len(self._events.get(name, ()))
-            for name, cell in self._cells.items()
-            if name not in done
-        )
-        return (max(times) - min(times)) / (len(times) - 1) * left
 
-
-def tables(found: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
+def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     """Lay out the metrics of a finished run, cell by cell in the order of the recipe."""
-    notes, selected_on = found.notes, {each["selected_on"] for each in found.notes["cells"].values()}
-    how = "".join(f", {PROTOCOLS[each]}" for each in sorted(selected_on & PROTOCOLS.keys()))
+    notes = measured.notes
+    selected_on = {cell_notes["selected_on"] for cell_notes in notes["cells"].values()}
+    how = "".join(f", {PROTOCOLS[name]}" for name in sorted(selected_on & PROTOCOLS.keys()))
     title = f"{notes['dataset']} {notes['mode']}{how}"
-    top1 = {cell.name: found.scopes.get(cell.name, {}).get("top1") for cell in cells}
+    top1 = {cell.name: measured.scopes.get(cell.name, {}).get("top1") for cell in cells}
     if not any(top1.values()):
         epochs = tuple((name, notes["cells"][name]["epoch"]) for name in top1)
         title += "; no validation: no training concept is held out (train.validation)"
-        return _with_published([Table(title, ("cell", "epoch"), epochs)], found)
+        return _finish_tables([Table(title, ("cell", "epoch"), epochs)], measured)
     title += ": validation on held-out training concepts"
     columns = ("cell", "epoch", "val top-1", "95 % CI", "n", "chance")
-    rows = [(name, notes["cells"][name]["epoch"], *_row(metric)) for name, metric in top1.items()]
+    rows = [(name, notes["cells"][name]["epoch"], *_figures_of(metric)) for name, metric in top1.items()]
     by_variant: dict[str, list[Metric | None]] = {}
     for cell in cells:
         by_variant.setdefault(cell.variant, []).append(top1[cell.name])
     if "" in by_variant and len(cells) > 1:
-        rows.append((f"mean ± sd of {len(cells)}", "", _spread(by_variant[""]), "", "", ""))
+        rows.append((f"mean ± sd of {len(cells)}", "", _describe_spread(by_variant[""]), "", "", ""))
     laid_out = [Table(title, columns, tuple(rows))]
     if "" not in by_variant:
         headings = ("variant", "val top-1, mean ± sd", "cells", "chance")
-        means = ((label, _spread(some), len(some), _row(some[0])[-1]) for label, some in by_variant.items())
+        means = (
+            (label, _describe_spread(metrics), len(metrics), _figures_of(metrics[0])[-1])
+            for label, metrics in by_variant.items()
+        )
         laid_out.insert(0, Table(title, headings, tuple(means)))
-    return _with_published(laid_out, found)
+    return _finish_tables(laid_out, measured)
 
 
-def _with_published(laid_out: Sequence[Table], found: Measurements) -> tuple[Table, ...]:
+def _finish_tables(laid_out: Sequence[Table], measured: Measurements) -> tuple[Table, ...]:
     """Add what was published, which a sweep has by variant, and the caveats."""
-    if published := found.notes.get("published"):
+    if published := measured.notes.get("published"):
         by_variant = {"": published} if "source" in published else published
         laid_out = [*laid_out, published_table(by_variant)]
-    return extend_tables(laid_out, found.caveats)
+    return extend_tables(laid_out, measured.caveats)
 
 
-def _row(top1: Metric | None) -> tuple[Any, ...]:
+def _figures_of(top1: Metric | None) -> tuple[Any, ...]:
     return ("–", "–", "–", "–") if top1 is None else (top1.value, top1.interval_text(), top1.n, top1.chance)
 
 
-def _spread(cells: Sequence[Metric | None]) -> str:
+def _describe_spread(cells: Sequence[Metric | None]) -> str:
     return mean_sd(top1.value for top1 in cells if top1 is not None)
 
 
 def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:
     """Draw the log of a run: what each cell measured after each epoch."""
-    found: dict[str, dict[str, dict[int, float]]] = {key: {} for key in SHOWN}
+    logged: dict[str, dict[str, dict[int, float]]] = {key: {} for key in SHOWN}
     for event in run.events():
         for key in SHOWN:
             if event.get("cell") in cells and isinstance(event.get(key), int | float):
-                found[key].setdefault(event["cell"], {})[event["epoch"] + 1] = event[key]
-    return [_curve(title, found[key]) for key, title in SHOWN.items() if found[key]]
+                logged[key].setdefault(event["cell"], {})[event["epoch"] + 1] = event[key]
+    curves = []
+    for key, by_cell in logged.items():
+        epochs, note = sorted({epoch for values in by_cell.values() for epoch in values}), ""
+        lines = [Line(cell, [values.get(epoch) for epoch in epochs]) for cell, values in by_cell.items()]
+        if len(lines) > MOST:
+            at = [[values[epoch] for values in by_cell.values() if epoch in values] for epoch in epochs]
+            low: list[Number] = [min(values) for values in at]
+            high: list[Number] = [max(values) for values in at]
+            lines = [Line(f"mean of {len(lines)} cells", [statistics.mean(v) for v in at], low, high)]
+            note = "The band goes from the lowest cell to the highest."
+        if lines:
+            curves.append(Curve(SHOWN[key], "epoch", epochs, lines, section=SECTION, note=note))
+    return curves
 
 
-def _curve(title: str, of_cells: Events) -> Curve:
-    epochs = sorted({epoch for values in of_cells.values() for epoch in values})
-    if len(of_cells) <= MOST:
-        lines = [Line(cell, [values.get(epoch) for epoch in epochs]) for cell, values in of_cells.items()]
-        return Curve(title, "epoch", epochs, lines, section=SECTION)
-    at = [[values[epoch] for values in of_cells.values() if epoch in values] for epoch in epochs]
-    low: list[Number] = [min(some) for some in at]
-    high: list[Number] = [max(some) for some in at]
-    line = Line(f"mean of {len(of_cells)} cells", [statistics.mean(some) for some in at], low, high)
-    note = "The band goes from the lowest cell to the highest."
-    return Curve(title, "epoch", epochs, [line], section=SECTION, note=note)
-
-
-def health_of(stores: Mapping[str, TargetStore]) -> Table:
+def describe_health(stores: Mapping[str, TargetStore]) -> Table:
     """List the stores that a run reads, and whether each passes its health check."""
     rows = []
     for name, store in stores.items():
@@ -214,12 +213,12 @@ def health_of(stores: Mapping[str, TargetStore]) -> Table:
     return Table("Health of the embeddings", columns, rows, section="Stores")
 
 
-def failed(stores: Mapping[str, TargetStore]) -> list[str]:
+def list_failed_stores(stores: Mapping[str, TargetStore]) -> list[str]:
     """Say which stores fail their health check."""
-    found = {name: problem_of(store) for name, store in stores.items()}
-    return [f"{name} failed its health check: {problem}" for name, problem in found.items() if problem]
+    problems = {name: problem_of(store) for name, store in stores.items()}
+    return [f"{name} failed its health check: {problem}" for name, problem in problems.items() if problem]
 
 
 def artifacts_of(run: RunFolder, cells: Sequence[str], stores: Mapping[str, TargetStore]) -> list[Artifact]:
     """Make all artifacts of a run."""
-    return [*learning_curves(run, cells), health_of(stores)]
+    return [*learning_curves(run, cells), describe_health(stores)]

@@ -1,15 +1,19 @@
-"""The recipe of train-align."""
+"""The recipe of train-align, and the cells that it asks for: one training for each."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import RecipeError, guess
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
 from brainhive_cli.core.recipe import Numbers, Paths, Savings, Subjects, refuse_idle
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
+from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.media.picture_augmentation import AUGMENTED
+from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.section import Signal, parsed
 from brainhive_cli.data.targets.encoder_keys import encoders_of
 from brainhive_cli.models.encoders import EncoderConfig, Encoders, resolve, resolve_all
@@ -106,10 +110,10 @@ class Recipe(SweptRecipe):
         super().put(fields, key, value)
         train = fields.get("train")
         stages = train.get("stages") if isinstance(train, dict) else None
-        if not isinstance(stages, list) or not all(isinstance(each, dict) for each in stages) or not stages:
+        if not isinstance(stages, list) or not all(isinstance(one, dict) for one in stages) or not stages:
             return  # what they are is checked with the whole recipe
-        lengths = [each.get("epochs") for each in stages]
-        if key == "train.epochs" and all(type(each) is int and each > 0 for each in (value, *lengths)):
+        lengths = [stage.get("epochs") for stage in stages]
+        if key == "train.epochs" and all(type(one) is int and one > 0 for one in (value, *lengths)):
             for stage, length in zip(stages, scale_stages(lengths, value), strict=True):
                 stage["epochs"] = length
         elif key.startswith("train.stages"):
@@ -134,15 +138,15 @@ class Recipe(SweptRecipe):
         if not heads or not isinstance(heads, dict):
             return fields
         heads = _head_targets(heads)
-        opened = {each.name: each for each in heads.values() if each != FUSED}
+        opened = {target.name: target for target in heads.values() if target != FUSED}
         default = cls.model_fields["encoders"].default if FUSED in heads.values() else []
         encoders = resolve_all(fields.get("encoders", default))
         if not isinstance(encoders, list):  # which the key's own type refuses
             return fields
-        given = {each.name: each for each in encoders}
-        if FUSED not in heads.values() and not given.keys() <= opened.keys():
+        named = {config.name: config for config in encoders}
+        if FUSED not in heads.values() and not named.keys() <= opened.keys():
             raise RecipeError("encoders has no effect where no head is `fused`", "leave encoders out")
-        return {**fields, "heads": heads, "encoders": [*(given | opened).values()]}
+        return {**fields, "heads": heads, "encoders": [*(named | opened).values()]}
 
     @model_validator(mode="after")
     def _every_head_is_trained(self) -> Self:
@@ -288,7 +292,7 @@ class Recipe(SweptRecipe):
                 "leave one of them out",
             )
         if self.is_swept:  # each of its variants is checked by itself
-            modes = {self.mode, *(each.mode for each in variants(self).values())}
+            modes = {self.mode, *(variant.mode for variant in variants(self).values())}
             if modes > {"finetune"}:
                 raise RecipeError("sweep: finetune goes with no other mode", "make a run of each")
         elif self.mode == "finetune":  # whose run decides the prior
@@ -300,3 +304,57 @@ class Recipe(SweptRecipe):
             if self.finetune != Finetune():
                 raise RecipeError(f"finetune is set, but mode is {self.mode}", "--mode finetune")
         return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training.
+
+    Attributes:
+        name: Its folder below `cells/`; in a sweep it starts with the variant.
+        trained_on: Subjects.
+        tested_on: Subjects.
+        variant: Label of the sweep's values that it has; empty without a sweep.
+    """
+
+    name: str
+    trained_on: tuple[int, ...]
+    tested_on: tuple[int, ...]
+    seed: int
+    variant: str = ""
+
+
+def cells_of(variants: Mapping[str, Recipe], dataset: Dataset, is_expected: bool = False) -> list[Cell]:
+    """List the cells of every variant of a recipe, by label; of signals that may be made later if expected.
+
+    Raises:
+        MissingData: if the data set does not have the subjects.
+        BrainhiveError: if a cell of `inter` has nobody to train on.
+    """
+    cells = []
+    for label, recipe in variants.items():
+        source = SignalSource(dataset, recipe.paths, recipe.signal)
+        subjects = tuple(source.choose_subjects(recipe.subjects, is_expected))
+        groups: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
+            (f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects
+        ]
+        if recipe.mode == "joint":
+            groups = [("all", subjects, subjects)]
+        elif recipe.mode == "inter":
+            among = source.choose_subjects(recipe.trained_on, is_expected)
+            groups = [
+                (name, tuple(subject for subject in among if subject not in tested), tested)
+                for name, _, tested in groups
+            ]
+            if alone := [name for name, trained, _ in groups if not trained]:
+                raise BrainhiveError(
+                    f"mode inter trains on others, and there are none for {alone[0]}",
+                    "name more in trained_on",
+                )
+        below = f"{label}/" if label else ""
+        cells += [
+            Cell(f"{below}{name}_seed-{seed}", trained, tested, seed, label)
+            for name, trained, tested in groups
+            for seed in recipe.seeds
+        ]
+    return cells

@@ -1,11 +1,14 @@
-"""Describes the set-up of an align run: its recipe or model, and the signals that its cells are tested on."""
+"""The set-up of an align run, by its recipe or model and its signals, and how that of a paper differs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.set_up import flatten
+from brainhive_cli.core.caveats import SIMULATED
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.set_up import SetUp, differences, flatten
+from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.section import Signal
 from brainhive_cli.data.signals.selection import Selection
@@ -13,6 +16,7 @@ from brainhive_cli.data.stores.recordings import Recording, Sensors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.settings import Published
 
 DECIDE_NOTHING = {"paths", "run", "digests", "published", "sweep", "ablations", "dataset", "subjects"}
 """Sections of a recipe that a set-up says otherwise, or that change no number."""
@@ -24,6 +28,8 @@ SELECTION = {"validation": "best", "last epoch": "last", "test": "test"}
 """What a recipe calls the way in which a model folder says that its epoch was selected."""
 OF_FILES = ("source", "form", "simulated", "dtype")
 """What provenance says of signals besides the keys of their preparation."""
+STATED = ("dataset", "mode", "encoders", "epochs", "selection", "pool", "rate_hz", "repetitions", "unit")
+"""Keys of `published` that have the same name in a set-up."""
 
 
 def describe_recipe(recipe: Recipe) -> dict[str, Any]:
@@ -33,10 +39,10 @@ def describe_recipe(recipe: Recipe) -> dict[str, Any]:
     if recipe.mode != "finetune":
         del fields["finetune"]
     stages = {str(number): stage for number, stage in enumerate(fields["train"]["stages"])}
-    known = {**flatten(fields), **flatten(stages, "train.stages")}
+    settings = {**flatten(fields), **flatten(stages, "train.stages")}
     if recipe.train.selection == "best" and not recipe.train.validation:
-        known["train.selection"] = "last"
-    return {SHORT.get(key, key): value for key, value in known.items() if key not in SAID_OTHERWISE}
+        settings["train.selection"] = "last"
+    return {SHORT.get(key, key): value for key, value in settings.items() if key not in SAID_OTHERWISE}
 
 
 def describe_model(layout: Layout, encoders: Sequence[EncoderConfig], signal: Signal) -> dict[str, Any]:
@@ -59,44 +65,139 @@ def describe_run(
     Raises:
         BrainhiveError: if the recordings do not have its channels, regions or window.
     """
-    signals = describe_signals(select(dataset, recipe.signal, recordings))
+    signals = _describe_recordings(dataset, recipe.signal, recordings)
     return {"dataset": dataset.recorded_as, "subjects": [*subjects], **describe_recipe(recipe), **signals}
 
 
-def select(dataset: Dataset, signal: Signal, recordings: Mapping[int, Recording]) -> list[Selection]:
-    """Choose what a model of a recipe reads of recordings, by subject.
-
-    Raises:
-        BrainhiveError: if they do not have its channels, regions or window.
-    """
-    return [
-        signal.select(recording, dataset.channels, f"{dataset.name} subject {subject}")
-        for subject, recording in recordings.items()
-    ]
+def _describe_recordings(
+    dataset: Dataset, signal: Signal, recordings: Mapping[int, Recording]
+) -> dict[str, Any]:
+    """Describe what a model of a recipe reads of recordings, by subject."""
+    return describe_signals(
+        [
+            signal.select(recording, dataset.channels, f"{dataset.name} subject {subject}")
+            for subject, recording in recordings.items()
+        ]
+    )
 
 
 def describe_signals(selections: Sequence[Selection]) -> dict[str, Any]:
     """Describe the signals of several subjects: channels, window, rate, repetitions, preparation."""
     if not selections:
         return {}
-    first, widths = selections[0], sorted({each.shape[2] for each in selections})
-    counts = np.concatenate([each.repetitions for each in selections])
+    first, widths = selections[0], sorted({selection.shape[2] for selection in selections})
+    counts = np.concatenate([selection.repetitions for selection in selections])
     times_ms, rate_hz = 1000 * first.times_s, first.recording.rate_hz
-    is_sensors = isinstance(first.recording.space, Sensors)
-    voxels = f"{' to '.join(f'{width}' for width in dict.fromkeys((widths[0], widths[-1])))} voxels"
-    window = [] if rate_hz is None else [times_ms[0], times_ms[-1] + 1000 / rate_hz]
-    return {
-        "channels": list(first.channels) if is_sensors else voxels,
-        **({"window_ms": [round(float(end), 1) for end in window], "rate_hz": rate_hz} if window else {}),
-        "repetitions": [int(counts.min(initial=counts.max(initial=0))), int(counts.max(initial=0))],
-        **_preparation(first.recording),
-    }
+    channels: Any = f"{' to '.join(str(width) for width in dict.fromkeys((widths[0], widths[-1])))} voxels"
+    if isinstance(first.recording.space, Sensors):
+        channels = list(first.channels)
+    described = {"channels": channels}
+    if rate_hz is not None:
+        ends = (times_ms[0], times_ms[-1] + 1000 / rate_hz)
+        described |= {"window_ms": [round(float(end), 1) for end in ends], "rate_hz": rate_hz}
+    described["repetitions"] = [int(counts.min(initial=counts.max(initial=0))), int(counts.max(initial=0))]
 
-
-def _preparation(recording: Recording) -> dict[str, Any]:
-    """Say how signals were prepared, as far as their store does."""
-    provenance = recording.provenance
+    # how they were prepared, as far as their store says
+    provenance = first.recording.provenance
     steps = provenance.get("preparation")
-    known = dict(steps) if isinstance(steps, Mapping) else {}
-    known |= {key: provenance[key] for key in OF_FILES if key in provenance}
-    return {"unit": recording.unit, **flatten(known, "preparation")}
+    preparation = dict(steps) if isinstance(steps, Mapping) else {}
+    preparation |= {key: provenance[key] for key in OF_FILES if key in provenance}
+    return {**described, "unit": first.recording.unit, **flatten(preparation, "preparation")}
+
+
+def compare_with_published(
+    published: Published | None,
+    here: SetUp,
+    dataset: Dataset,
+    recordings: Mapping[int, Recording],
+    caveats: Sequence[str],
+    pool: int | None = None,
+) -> dict[str, Any]:
+    """Return what was published, and all in which a run differs; empty if its recipe names nothing.
+
+    Args:
+        published: What the recipe says of it.
+        here: The set-up of the run, or of one variant of a sweep.
+        dataset: Whose signals it is tested on.
+        recordings: These signals, by subject.
+        caveats: Of these signals.
+        pool: Number of candidates of retrieval; None before an evaluation.
+    """
+    if published is None:
+        return {}
+    stated, not_stated = _list_stated(published)
+    if pool is None:
+        stated.pop("pool", None)
+        not_stated = [key for key in not_stated if key != "pool"]
+    else:
+        here = {**here, "pool": pool}
+    # what a store does not say of its preparation, as one of files that others prepared, cannot be compared
+    steps = {key for key in {*here} ^ {*stated} if key.startswith("preparation.")}
+    here, stated = ({key: set_up[key] for key in set_up if key not in steps} for set_up in (here, stated))
+    # signals of one sample have no rate
+    said = [f"{key} not stated" for key in not_stated if key != "rate_hz" or key in here or not recordings]
+    said += [] if recordings else ["signals of the test not known"]
+    bases: list[SetUp] = [{}]
+    if published.recipe is None:
+        said.append("all other settings not stated")
+    else:
+        try:
+            bases = _describe_published_recipe(published.recipe, dataset, recordings)
+        except BrainhiveError as error:
+            said.append(f"{published.recipe}: {error.message}")
+    # what is stated lies over the recipe; a backbone that is stated replaces all knobs of the recipe's
+    is_replaced = "backbone.kind" in stated
+    by_base = []
+    for base in bases:
+        settings = {k: base[k] for k in base if not (is_replaced and k.startswith("backbone."))}
+        by_base.append(differences(here, {**settings, **stated}))
+    listed = [
+        *said,
+        *min(by_base, key=len),  # of a sweep, by its nearest variant
+        _compare_subjects(here["subjects"], published.subjects),
+        *(caveat for caveat in caveats if not (caveat == SIMULATED and dataset.is_simulated)),
+        *(f"without {part}" for part in published.lacking),
+    ]
+    numbers = published.model_dump(include={"top1", "top5", "source"}, exclude_none=True)
+    return {**numbers, "differs": [*filter(None, listed)]}
+
+
+def _list_stated(published: Published) -> tuple[dict[str, Any], list[str]]:
+    """Give what is stated of the set-up, and the keys of which neither it nor its recipe says anything."""
+    fields = published.model_dump(mode="json", include={*STATED, "backbone"}, exclude_none=True)
+    if published.encoders is not None:
+        fields["encoders"] = sorted(config.name for config in published.encoders)
+    if published.repetitions is not None:
+        fields["repetitions"] = [published.repetitions] * 2
+    in_recipe = () if published.recipe is None else ("dataset", "mode", "encoders", "epochs", "selection")
+    required = (*STATED, *(["backbone"] if published.recipe is None else []))
+    not_stated = [key for key in required if key not in fields and key not in in_recipe]
+    return flatten(fields) | flatten(published.preparation, "preparation"), not_stated
+
+
+def _describe_published_recipe(
+    name: str, dataset: Dataset, recordings: Mapping[int, Recording]
+) -> list[SetUp]:
+    """Describe the set-up that a paper's recipe would have on these recordings, variant by variant.
+
+    Raises:
+        BrainhiveError: if there is no such recipe, or the recordings lack its channels or window.
+    """
+    set_ups: list[SetUp] = []
+    for recipe in variants(Recipe.resolve("train-align", name, {}, ())).values():
+        signals = _describe_recordings(dataset, recipe.signal, recordings)
+        recorded_as = recipe.dataset.build(recipe.paths).recorded_as
+        read: dict[str, Any] = {key: signals[key] for key in ("channels", "window_ms") if key in signals}
+        set_ups.append({"dataset": recorded_as, **describe_recipe(recipe), **read})
+    return set_ups
+
+
+def _compare_subjects(here: Sequence[int], there: Sequence[int] | None) -> str:
+    if there is None:
+        return "subjects not stated"
+    if sorted(here) == sorted(there):
+        return ""
+    named = f"subject{'s' if len(here) > 1 else ''} {', '.join(map(str, here))}"
+    return (
+        f"{named} of {len(there)}" if set(here) < set(there) else f"{named}, not {', '.join(map(str, there))}"
+    )

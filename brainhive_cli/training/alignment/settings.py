@@ -232,7 +232,7 @@ class Train(Section):
         if stage >= max(1, len(self.stages)):
             last = max(1, len(self.stages)) - 1
             raise RecipeError(f"a term is of stage {stage}", f"stages 0 to {last}" if last else "stage 0")
-        lengths = [each.epochs for each in self.stages] or [self.epochs]
+        lengths = [stage.epochs for stage in self.stages] or [self.epochs]
         return sum(lengths[:stage]), lengths[stage]
 
     @property

@@ -1,11 +1,11 @@
 """A finished align run, or one model folder, opened to be evaluated or decoded with."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeGuard
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 
@@ -29,17 +29,18 @@ from brainhive_cli.data.targets.target_stores import open_stores, refuse_others,
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.cells import Cell, cells_of
 from brainhive_cli.training.alignment.learned import Learned, TestedPictures
 from brainhive_cli.training.alignment.matching_run import RunNeeds
-from brainhive_cli.training.alignment.published import compared_with_published
-from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.set_ups import (
     SELECTION,
+    compare_with_published,
     describe_model,
     describe_recipe,
     describe_signals,
 )
+
+T = TypeVar("T")
 
 
 class TrainedWith(NamedTuple):
@@ -81,7 +82,7 @@ class AlignRun:
     online: frozenset[str] = frozenset()
     absent: MissingData | None = None
     sources: Mapping[str, Learned] = field(default_factory=dict)
-    _kept: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False, compare=False)
+    _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(
@@ -107,22 +108,31 @@ class AlignRun:
         if variant:
             recipe = variant_of(recipes, variant, folder.path.name)
             recipes = {variant: recipe}
-        each = list(recipes.values())
         trained_on: Dataset = recipe.dataset.build(paths)
         tested_on: Dataset = config.build(paths)
         cells = cells_of(recipes, trained_on, is_expected)
         origin = None if tested_on.recorded_as == trained_on.recorded_as else trained_on.name
+
+        # each cell is tested on those of its subjects that are asked for, or on all of another data set
         if origin is not None or subjects is not None:
-            source = SignalSource(tested_on, paths, each[0].signal)
-            chosen = source.choose_subjects(subjects, is_expected)
-            if origin is None:
-                cells = _restrict_cells(cells, chosen, str(folder.path))
-            else:
-                cells = [replace(cell, tested_on=tuple(chosen)) for cell in cells]
+            signal = next(iter(recipes.values())).signal
+            chosen = tuple(SignalSource(tested_on, paths, signal).choose_subjects(subjects, is_expected))
+            known = {subject for cell in cells for subject in cell.tested_on}
+            if origin is None and (absent := sorted({*chosen} - known)):
+                raise MissingData(
+                    f"no cell of {folder.path} is tested on subject {', '.join(map(str, absent))}",
+                    f"it has: {', '.join(map(str, sorted(known)))}",
+                )
+            tested = [
+                chosen if origin is not None else tuple(one for one in cell.tested_on if one in chosen)
+                for cell in cells
+            ]
+            cells = [replace(cell, tested_on=who) for cell, who in zip(cells, tested, strict=True) if who]
+
         settings = {label: TrainedWith(one.encoders, one.signal) for label, one in recipes.items()}
-        mode = " + ".join(dict.fromkeys(one.mode for one in each))
-        stored = {config.name for one in each for config in one.stored_encoders}
-        online = frozenset({config.name for one in each for config in one.encoders} - stored)
+        mode = " + ".join(dict.fromkeys(one.mode for one in recipes.values()))
+        stored = {config.name for one in recipes.values() for config in one.stored_encoders}
+        online = frozenset({config.name for one in settings.values() for config in one.encoders} - stored)
         return cls(folder, tested_on, config, cells, settings, paths, mode, origin, recipe, variant, online)
 
     @classmethod
@@ -135,9 +145,8 @@ class AlignRun:
             MissingData: if the data set or the subjects are not given, or an encoder is nowhere named.
             RecipeError: if the model lacks what is needed.
         """
-        if absent := [
-            flag for flag, value in {"--dataset": dataset, "--subjects": subjects}.items() if not value
-        ]:
+        flags = {"--dataset": dataset, "--subjects": subjects}
+        if absent := [flag for flag, value in flags.items() if not value]:
             raise MissingData(
                 f"the model {path} does not say what to test it on: {' and '.join(absent)} missing",
                 f"--run {path} --dataset things-eeg --subjects 1",
@@ -202,11 +211,12 @@ class AlignRun:
             return {}
         return {str(path): hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])}
 
-    def once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
-        """Make something once, for all cells."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Compute something once, for all cells."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        value: T = self._cache[key]
+        return value
 
     def model_path(self, cell: Cell) -> Path:
         """Return where a cell's model lies."""
@@ -223,10 +233,7 @@ class AlignRun:
 
     def learned(self, cell: Cell) -> Learned:
         """Read what a cell's model learned from."""
-        learned: Learned = self.once(
-            ("learned", cell.name), lambda: aligners.learned_in(self.model_path(cell))
-        )
-        return learned
+        return self.once(("learned", cell.name), lambda: aligners.learned_in(self.model_path(cell)))
 
     def source(self, variant: str) -> SignalSource:
         """Return the signals that cells of a variant are tested on."""
@@ -240,15 +247,13 @@ class AlignRun:
         Raises:
             BrainhiveError: if they were made in another way than those that it was trained on.
         """
-        root = self.paths.under_home("embeddings")
-        encoders = [
-            config
-            for config in self.training_settings[(cell or self.cells[0]).variant].encoders
-            if config.name not in self.online
-            or target_store.find(root, self.dataset.name, split, config.name)[0].is_file()
-        ]
-        stores: dict[str, TargetStore] = self.once(
-            (split, *(config.name for config in encoders)),
+        encoders, root = [], self.paths.under_home("embeddings")
+        for config in self.training_settings[(cell or self.cells[0]).variant].encoders:
+            path, _ = target_store.find(root, self.dataset.name, split, config.name)
+            if config.name not in self.online or path.is_file():
+                encoders.append(config)
+        stores = self.once(
+            ("stores", split, *(config.name for config in encoders)),
             lambda: open_stores(self.dataset, self.dataset_config, split, encoders, self.paths),
         )
         if not self.is_model:
@@ -271,8 +276,8 @@ class AlignRun:
             MissingData: if a store and the recording that it would be made from are both missing.
         """
         for variant in self.training_settings:
-            chosen = [each for each in self._tested_on(variant) if subjects is None or each in subjects]
-            self.source(variant).prepare(chosen, launch)
+            tested = self._tested_on(variant)
+            self.source(variant).prepare([s for s in tested if subjects is None or s in subjects], launch)
 
     def _tested_on(self, variant: str) -> list[int]:
         """List the subjects that cells of a variant are tested on."""
@@ -282,41 +287,39 @@ class AlignRun:
 
     def tested_pictures(self, split: str) -> TestedPictures:
         """Compare the pictures of a split with those that were learned from, once."""
-        tested: TestedPictures = self.once(("tested pictures", split), lambda: self._compare_pictures(split))
-        return tested
 
-    def _compare_pictures(self, split: str) -> TestedPictures:
-        models: dict[int, list[Learned]] = {}
-        for cell in self.cells:
-            for subject in cell.tested_on:
-                models.setdefault(subject, []).append(self.learned(cell))
-        stores, train = self.stores(split), {}
-        if self.origin is None:
-            root = self.paths.under_home("embeddings")
-            with suppress(BrainhiveError):  # they are looked at for a warning only
-                train = target_store.open_all(root, self.dataset.name, "train", [*stores])
-        title = f"{split} pictures of {self.dataset.name}"
-        return TestedPictures.compare(title, self.dataset.pictured_as, stores, train, models, self.sources)
+        def compare() -> TestedPictures:
+            models: dict[int, list[Learned]] = {}
+            for cell in self.cells:
+                for subject in cell.tested_on:
+                    models.setdefault(subject, []).append(self.learned(cell))
+            dataset, stores, train = self.dataset, self.stores(split), {}
+            if self.origin is None:
+                root = self.paths.under_home("embeddings")
+                with suppress(BrainhiveError):  # they are looked at for a warning only
+                    train = target_store.open_all(root, dataset.name, "train", [*stores])
+            title = f"{split} pictures of {dataset.name}"
+            return TestedPictures.compare(title, dataset.pictured_as, stores, train, models, self.sources)
+
+        return self.once(("tested pictures", split), compare)
 
     def caveats(self, split: str) -> list[str]:
         """Caveats of every number that depends on the run's models, tested on a split."""
-        of_models = [self.learned(cell).caveats for cell in self.cells]
-        if any(self._is_normalised_by_tested(cell) for cell in self.cells):
-            of_models.append([NORMALISED_BY_TESTED])
-        return merge_caveats(self.signal_caveats, self.tested_pictures(split).caveats, *of_models)
-
-    def _is_normalised_by_tested(self, cell: Cell) -> bool:
-        """Whether the normalisation uses recordings of a subject who was not trained on."""
-        learned = self.learned(cell)
-        if self.training_settings[cell.variant].signal.normalise == "none" or learned.normaliser is not None:
-            return False
-        return self.tests_new_subjects or not set(cell.tested_on) <= {*cell.trained_on, *learned.subjects}
+        model_caveats = [self.learned(cell).caveats for cell in self.cells]
+        for cell in self.cells:
+            learned, signal = self.learned(cell), self.training_settings[cell.variant].signal
+            is_known = {*cell.tested_on} <= {*cell.trained_on, *learned.subjects}
+            is_new = self.tests_new_subjects or not is_known
+            # recordings of a subject who was not trained on have a part in the normalisation
+            if is_new and signal.normalise != "none" and learned.normaliser is None:
+                model_caveats.append([NORMALISED_BY_TESTED])
+        return merge_caveats(self.signal_caveats, self.tested_pictures(split).caveats, *model_caveats)
 
     @cached_property
     def signal_caveats(self) -> list[str]:
         """Caveats of every number that depends on the signals that the run's cells are tested on."""
-        tested = {variant: self._tested_on(variant) for variant in self.training_settings}
-        return merge_caveats(*(self.source(variant).caveats(who) for variant, who in tested.items()))
+        settings = self.training_settings
+        return merge_caveats(*(self.source(label).caveats(self._tested_on(label)) for label in settings))
 
     def published(self, split: str, pool: int) -> dict[str, Any]:
         """Compare with published results, by the recipe: which they are, and how this evaluation differs."""
@@ -324,7 +327,7 @@ class AlignRun:
             return {}
         variant = self.cells[0].variant
         recordings = self.source(variant).recordings(self._tested_on(variant), split)
-        return compared_with_published(
+        return compare_with_published(
             self.recipe.published, self.set_up(split), self.dataset, recordings, self.signal_caveats, pool
         )
 
@@ -335,10 +338,7 @@ class AlignRun:
             BrainhiveError: if signals do not have the channels, window or rate that a model takes.
         """
         tried = dict.fromkeys(cell.variant for cell in self.cells)
-        set_up: dict[str, Any] = self.once(
-            ("set-up", split), lambda: merge([self._set_up(variant, split) for variant in tried])
-        )
-        return set_up
+        return self.once(("set-up", split), lambda: merge([self._set_up(name, split) for name in tried]))
 
     def _set_up(self, variant: str, split: str) -> dict[str, Any]:
         source, dataset, tested = self.source(variant), self.dataset, self._tested_on(variant)
@@ -348,20 +348,19 @@ class AlignRun:
             assert layout is not None
             trained = describe_model(layout, self.training_settings[variant].encoders, source.signal)
         else:
-            recipes = variants(self.recipe)
-            trained = describe_recipe(recipes.get(variant, recipes.get("", self.recipe)))
+            trained = describe_recipe(variants(self.recipe).get(variant, self.recipe))
         selections = []
         for subject, recording in source.recordings(tested, split).items():
             where, signal = f"{dataset.name} subject {subject}", source.signal
             if layout is not None and self.origin is not None:
-                signal, names = match_recording(layout.spec, recording, signal, dataset.channels, where)
-                signal = signal.model_copy(update={"channels": list(names)}) if names else signal
+                signal = match_recording(layout.spec, recording, signal, dataset.channels, where)
             selections.append(signal.select(recording, dataset.channels, where))
-        known = {"dataset": dataset.recorded_as, "subjects": tested}
-        known |= {"trained_on_dataset": self.origin} if self.origin else {}
+        set_up = {"dataset": dataset.recorded_as, "subjects": tested}
+        set_up |= {"trained_on_dataset": self.origin} if self.origin else {}
+        set_up |= {"mode": self.mode, **trained}
         selected = dict.fromkeys(SELECTION.get(self.learned(cell).selection, "") for cell in cells)
-        selection = {} if "" in selected else {"selection": " or ".join(selected)}
-        return {**known, "mode": self.mode, **trained, **selection, **describe_signals(selections)}
+        set_up |= {} if "" in selected else {"selection": " or ".join(selected)}
+        return set_up | describe_signals(selections)
 
 
 def find(
@@ -381,8 +380,8 @@ def find(
         RecipeError: if what is named lacks what is needed.
     """
     needs = needs or RunNeeds(paths)
-    if is_named_model(reference):
-        return AlignRun.of_model(home.located(reference), paths, dataset, subjects, needs)
+    if reference is not None and aligners.is_model(path := home.located(reference)):
+        return AlignRun.of_model(path, paths, dataset, subjects, needs)
     try:
         return AlignRun.open(*needs.find(reference), paths, dataset, subjects)
     except MissingData as error:
@@ -391,11 +390,6 @@ def find(
         name, variant = of_variant(reference)
         folder = RunFolder(Path(name or str(needs.trained_by)))
         return replace(AlignRun.open(folder, variant, paths, dataset, subjects, training), absent=error)
-
-
-def is_named_model(reference: str | None) -> TypeGuard[str]:
-    """Whether a reference is that of a model folder or published checkpoint, not of a run."""
-    return reference is not None and aligners.is_model(home.located(reference))
 
 
 def refuse_sweep(align: AlignRun) -> None:
@@ -414,29 +408,13 @@ def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
     for name in names:
         longer = f"{joined[-1]},{name}" if joined else name
         run, variant = of_variant(longer)
-        if joined and variant and _starts_a_variant(str(run), variant, paths):
+        labels: Iterable[str] = ()
+        if joined and variant:
+            with suppress(BrainhiveError):  # where there is no such run
+                folder = runs.find(paths.under_home("runs"), "train-align", str(run))
+                labels = variants(folder.recipe(Recipe))
+        if any(f"{label},".startswith(f"{variant},") for label in labels):  # a variant, or the start of one
             joined[-1] = longer
         else:
             joined.append(name)
     return joined
-
-
-def _starts_a_variant(run: str, text: str, paths: Paths) -> bool:
-    """Whether a text is the name of a variant of a run, or the start of one up to a comma."""
-    try:
-        recipe = runs.find(paths.under_home("runs"), "train-align", run).recipe(Recipe)
-    except BrainhiveError:
-        return False
-    return any(f"{each},".startswith(f"{text},") for each in variants(recipe))
-
-
-def _restrict_cells(cells: Sequence[Cell], subjects: Sequence[int], where: str) -> list[Cell]:
-    """Restrict cells to some tested subjects."""
-    known = sorted({subject for cell in cells for subject in cell.tested_on})
-    if absent := sorted(set(subjects) - set(known)):
-        raise MissingData(
-            f"no cell of {where} is tested on subject {', '.join(map(str, absent))}",
-            f"it has: {', '.join(map(str, known))}",
-        )
-    tested = [tuple(subject for subject in cell.tested_on if subject in subjects) for cell in cells]
-    return [replace(cell, tested_on=who) for cell, who in zip(cells, tested, strict=True) if who]

@@ -3,7 +3,7 @@
 import zlib
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from brainhive_cli.core import console
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.responses import Responses, match_recording, open_responses, select_responses
+from brainhive_cli.data.responses import Responses, SelectedResponses, match_recording, select_responses
 from brainhive_cli.data.signals.normalisation import Normaliser
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores.recordings import Recording
@@ -22,8 +22,8 @@ from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.target_stores import digest_of
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.models.heads import Decoded, refuse_other_target
-from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 
 SIGNALS, PICTURES = 4000, 8192
@@ -80,10 +80,10 @@ class TrainedCell:
             mean = targets.sources[without].gather(rows).mean(0)
         for part in np.array_split(rows, max(1, -(-len(rows) // PICTURES))):
             with torch.inference_mode():
-                given = targets.gather(part)
+                embeddings = targets.gather(part)
                 if without:
-                    given[without] = mean.expand_as(given[without])
-                tokens.append(self.model.encode_image(given).float())
+                    embeddings[without] = mean.expand_as(embeddings[without])
+                tokens.append(self.model.encode_image(embeddings).float())
         return torch.cat(tokens)
 
     def decoded(self, subject: int, split: str) -> tuple[Decoded, NDArray[np.int64]]:
@@ -94,7 +94,7 @@ class TrainedCell:
         """
         responses = self.responses(subject, split)
         ids = self.pictures(split).image_ids[responses.stimulus]
-        seeds = [derive_seed(self.cell.seed, zlib.crc32(each.encode())) for each in ids]
+        seeds = [derive_seed(self.cell.seed, zlib.crc32(image_id.encode())) for image_id in ids]
 
         def decode() -> Decoded:
             blocks = []
@@ -104,7 +104,7 @@ class TrainedCell:
                 blocks.append(self.model.decode(signal, index, seeds[start : start + SIGNALS]).float())
             return Decoded.join(blocks)
 
-        decoded: Decoded = self.align.once(("decoded", self.cell.name, str(subject), split), decode)
+        decoded = self.align.once(("decoded", self.cell.name, subject, split), decode)
         return decoded, responses.stimulus
 
     def encode(self, subject: int, signal: Tensor) -> Tensor:
@@ -154,8 +154,7 @@ class TrainedCell:
         """
 
         def read() -> Responses:
-            reading = self._reading(subject, split, is_tested, recording)
-            responses = open_responses(**reading, with_single=with_single)
+            responses = self._select(subject, split, is_tested, recording).read(with_single)
             if not self.align.tests_new_subjects:
                 where = f"{self.align.dataset.name} subject {subject} {split}"
                 width = responses.signal.shape[-2]
@@ -164,8 +163,7 @@ class TrainedCell:
 
         if with_single or recording is not None or not is_tested:
             return read()
-        responses: Responses = self.align.once(self.key("responses", subject, split), read)
-        return responses
+        return self.align.once(self.key("responses", subject, split), read)
 
     def selection(
         self, subject: int, split: str, *, is_tested: bool = True
@@ -175,15 +173,13 @@ class TrainedCell:
         Returns:
             The selection, of which nothing is averaged yet, and the rows of its pictures [N].
         """
-        return select_responses(**self._reading(subject, split, is_tested))[:2]
+        selected = self._select(subject, split, is_tested)
+        return selected.selection, selected.stimulus
 
     def shown(self, subject: int, split: str) -> NDArray[np.int64]:
         """Find the rows of all pictures that a subject was shown, those that are left out included."""
-        rows: NDArray[np.int64] = self.align.once(
-            self.key("shown", subject, split),
-            lambda: np.unique(self.selection(subject, split, is_tested=False)[1]),
-        )
-        return rows
+        key = self.key("shown", subject, split)
+        return self.align.once(key, lambda: np.unique(self.selection(subject, split, is_tested=False)[1]))
 
     def mean_training_signal(self, subject: int) -> NDArray[np.float32]:
         """Average a subject's training signals over pictures: [C, T]; kept for the cells that follow."""
@@ -192,35 +188,28 @@ class TrainedCell:
             signal = np.asarray(self.responses(subject, "train", is_tested=False).signal)
             return np.asarray(signal.mean(0))
 
-        mean: NDArray[np.float32] = self.align.once(self.key("mean", subject, "train"), average)
-        return mean
+        return self.align.once(self.key("mean", subject, "train"), average)
 
-    def _reading(
+    def _select(
         self, subject: int, split: str, is_tested: bool, recording: Recording | None = None
-    ) -> dict[str, Any]:
-        """Give the arguments of `open_responses`: the part of a recording that the model takes."""
+    ) -> SelectedResponses:
+        """Choose the part of a recording that the model takes."""
         align, spec = self.align, self.model.layout.spec
-        source, channels = align.source(self.cell.variant), spec.names
+        source = align.source(self.cell.variant)
+        signal = source.signal
         if align.origin is not None or recording is not None:
             whose = "the recording of" if recording is not None else align.dataset.name
-            signal, channels = match_recording(
-                spec,
-                source.open(subject)[split] if recording is None else recording,
-                source.signal,
-                align.dataset.channels,
-                f"{whose} subject {subject}",
-            )
-            source = replace(source, signal=signal)
-        return {
-            "source": source,
-            "subject": subject,
-            "split": split,
-            "stimuli": self.pictures(split),
-            "channels": channels,
-            "normaliser": self._normaliser(subject),
-            "recording": recording,
-            "are_allowed": partial(self._are_unseen, subject, split) if is_tested else None,
-        }
+            matched = source.open(subject)[split] if recording is None else recording
+            where = f"{whose} subject {subject}"
+            signal = match_recording(spec, matched, signal, align.dataset.channels, where)
+        elif spec.names:
+            signal = signal.model_copy(update={"channels": list(spec.names)})
+        return select_responses(
+            *(replace(source, signal=signal), subject, split, self.pictures(split)),
+            normaliser=self._normaliser(subject),
+            recording=recording,
+            are_allowed=partial(self._are_unseen, subject, split) if is_tested else None,
+        )
 
     def _are_unseen(self, subject: int, split: str, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Find the signals [N] of pictures that no model which is tested on the subject learned from.
@@ -240,5 +229,5 @@ class TrainedCell:
     def key(self, what: str, subject: int, split: str) -> tuple[str, ...]:
         """Name something computed from a subject's signals, to keep it for cells that take the same ones."""
         signal = self.align.training_settings[self.cell.variant].signal
-        own = self.cell.name if self._normaliser(subject) else ""  # which no other cell shares
-        return (what, str(subject), split, *self.model.layout.spec.names, signal.model_dump_json(), own)
+        whose = self.cell.name if self._normaliser(subject) else ""  # a normaliser that no other cell shares
+        return (what, str(subject), split, *self.model.layout.spec.names, signal.model_dump_json(), whose)

@@ -15,10 +15,10 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import free_bytes
 from brainhive_cli.data.media.picture_augmentation import AUGMENTED, augmented
-from brainhive_cli.data.responses import Responses, Rows, open_responses, spec_of
+from brainhive_cli.data.responses import Responses, select_responses, spec_of
 from brainhive_cli.data.signal_stores import caveats_of
 from brainhive_cli.data.signals.normalisation import Moments
-from brainhive_cli.data.stores.target_store import pixels_of
+from brainhive_cli.data.stores.target_store import TargetStore, pixels_of
 from brainhive_cli.data.targets.encoder_groups import grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.target_stores import digest_of, open_alternatives, open_stores
@@ -28,16 +28,20 @@ from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.cells import Cell
-from brainhive_cli.training.alignment.finetune import share_of
 from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.layout import Layout, fused_head
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
-from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.recipe import Cell, Recipe
+from brainhive_cli.training.alignment.settings import Finetune
 from brainhive_cli.training.alignment.validation import held_out_of
 
 DIM = 1024
 """D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""
+INPUTS: Any = {
+    **dict.fromkeys(("encoders", "heads", "prior", "signal"), True),
+    "train": {"embedding_alternatives", "online", "augment", "augment_pictures", "memory_map"},
+}
+"""Keys of a recipe that decide which targets and signals are loaded, and how."""
 
 
 class TrainingData:
@@ -46,22 +50,32 @@ class TrainingData:
     Args:
         job: The run.
         recipe: The recipe of one of these cells.
+        stores: The target stores of the run, by the encoder's name; all have the same rows.
+        subjects: Those that some cell of the run is trained on.
         launch: On whose device the targets are.
 
     Attributes:
-        stores: The target stores, by the encoder's name; all have the same rows.
+        signals: Which part of the subjects' recordings is read.
+        stores: The target stores of these cells.
         stimuli: One of them: which stimulus each row is.
         pixels: Digests of the stimuli's pixels, [M]; None where no store has them.
         prior: The prior whose frozen fuser makes the target.
         keys: The fuser's key of each encoder, by the encoder's store name.
         targets: Targets of the stimuli, by the fuser's key.
         augmented: Targets of augmented pictures, by the head's name; None where none are asked for.
-        responses: Training signals, by subject; each is opened when a cell first learns from it.
+        responses: Training signals, by subject; they are opened when a cell first learns from them.
     """
 
-    def __init__(self, job: Job, recipe: Recipe, launch: Launch) -> None:
-        self.job, self.recipe, self.launch = job, recipe, launch
-        self.stores = {config.name: job.stores[config.name] for config in recipe.stored_encoders}
+    def __init__(
+        self,
+        job: Job,
+        recipe: Recipe,
+        stores: Mapping[str, TargetStore],
+        subjects: Sequence[int],
+        launch: Launch,
+    ) -> None:
+        self.job, self.recipe, self.launch, self.signals = job, recipe, launch, job.signals(recipe)
+        self.stores = {config.name: stores[config.name] for config in recipe.stored_encoders}
         self.stimuli = next(iter(self.stores.values()))
         self.pixels = pixels_of(self.stores.values())
         self.prior = priors.load(recipe.prior) if recipe.prior else None
@@ -73,21 +87,32 @@ class TrainingData:
         further = open_alternatives(recipe.train.embedding_alternatives, self.stores, recipe.paths)
         stored = Targets.of(self.stores, launch, self.keys, further=further)
         heads = recipe.head_targets
-        self.online = self._computed({heads[head].name: heads[head] for head in recipe.train.online})
+        self.online = self._compute_targets({heads[head].name: heads[head] for head in recipe.train.online})
         self.targets = Targets({**stored.sources, **self.online})
-        self.augmented = self._augmented()
+        self.augmented = self._compute_augmented_targets()
 
         # single trials are needed where repetitions are chosen anew in each step
         is_varied = recipe.train.augment.repetitions > 0 or recipe.signal.repetitions != "average"
         self.with_single = is_varied or recipe.finetune.sessions is not None
-        self.is_memory_mapped = self._is_memory_mapped()
+        name = job.dataset.name
+        shapes = [
+            self.signals.select(self.signals.open(subject)["train"], name).shape for subject in subjects
+        ]
+        _check_repetitions(name, recipe, max((shape[1] for shape in shapes), default=0))
+        self.is_memory_mapped = recipe.train.memory_map == "yes"
+        if recipe.train.memory_map == "auto":  # where they need more than half of the free memory
+            needed = sum(4 * n * (1 + r * self.with_single) * prod(rest) for n, r, *rest in shapes)
+            self.is_memory_mapped = launch.processes * needed > free_bytes(launch.device) / 2
+            if self.is_memory_mapped:
+                console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
         self.responses: dict[int, Responses] = {}
 
     def is_compatible(self, recipe: Recipe) -> bool:
         """Check that another recipe learns from the same targets and signals."""
-        return _inputs(self.recipe) == _inputs(recipe)
+        is_same = self.recipe.model_dump(include=INPUTS) == recipe.model_dump(include=INPUTS)
+        return is_same and (self.recipe.finetune.sessions is None) == (recipe.finetune.sessions is None)
 
-    def _augmented(self) -> Targets | None:
+    def _compute_augmented_targets(self) -> Targets | None:
         """Compute what the encoders of some heads give for augmented pictures.
 
         Raises:
@@ -101,13 +126,13 @@ class TrainingData:
                     f"{encoder.name} reads no pictures that could be augmented", "leave its head out"
                 )
         by_name = {encoder.name: encoder for encoder in encoders.values()}
-        computed = self._computed(by_name, partial(augmented, config=config))
+        computed = self._compute_targets(by_name, partial(augmented, config=config))
         sources: dict[str, TargetSource] = {
             head + AUGMENTED: computed[encoder.name] for head, encoder in encoders.items()
         }
         return Targets(sources) if sources else None
 
-    def _computed(
+    def _compute_targets(
         self, encoders: Mapping[str, EncoderConfig], vary: Callable[[Any], Any] | None = None
     ) -> dict[str, OnlineTargets]:
         """Compute targets at each step, by encoder; nothing is opened where there is none.
@@ -125,47 +150,34 @@ class TrainingData:
             for name in group.names
         }
 
-    def _is_memory_mapped(self) -> bool:
-        """Whether signals stay on disk; `auto`: where they need more than half of the free memory."""
-        source, where = self.job.source(self.recipe), self.job.dataset.name
-        shapes = [source.select(source.open(each)["train"], where).shape for each in self.job.trained_on]
-        _check_repetitions(where, self.recipe, max((shape[1] for shape in shapes), default=0))
-        if self.recipe.train.memory_map != "auto":
-            return self.recipe.train.memory_map == "yes"
-        needed = sum(4 * n * (1 + r * self.with_single) * prod(rest) for n, r, *rest in shapes)
-        is_mapped = self.launch.processes * needed > free_bytes(self.launch.device) / 2
-        if is_mapped:
-            console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
-        return is_mapped
-
-    def of_cell(self, cell: Cell) -> tuple[Layout, CellData]:
+    def select_cell(self, cell: Cell) -> tuple[Layout, CellData]:
         """Return the architecture of a cell's model, and what it learns from."""
         recipe = self.job.variants[cell.variant]
-        train, source = recipe.train, self.job.source(self.recipe)
+        train = recipe.train
         held_out = held_out_of(self.stimuli.concepts, train.validation, self.pixels)
         for subject in cell.trained_on:
             if subject not in self.responses:
-                self.responses[subject] = open_responses(
-                    *(source, subject, "train", self.stimuli),
-                    with_single=self.with_single,
-                    memory_map=self.is_memory_mapped,
-                )
+                selected = select_responses(self.signals, subject, "train", self.stimuli)
+                self.responses[subject] = selected.read(self.with_single, self.is_memory_mapped)
         responses = [self.responses[subject] for subject in cell.trained_on]
         if recipe.mode == "finetune":
-            responses = [share_of(each, held_out, recipe.finetune) for each in responses]
-        learned = self._learned(recipe, responses)
-        layout = self._layout(recipe, responses)
-        if train.shuffled_labels:
-            responses = [_shuffled(each, cell.seed) for each in responses]
+            responses = [take_share(trials, held_out, recipe.finetune) for trials in responses]
+        learned = self._describe_learned(recipe, responses)
+        layout = self._plan_layout(recipe, responses)
+        if train.shuffled_labels:  # each signal gets the stimulus of another, drawn once
+            for place, trials in enumerate(responses):
+                random = np.random.default_rng((cell.seed, trials.subject))
+                stimulus = random.permutation(trials.stimulus)
+                responses[place] = replace(trials, stimulus=stimulus)
         tested, tested_targets = None, None
         if train.selection == "test":
-            tested, tested_targets = self._tested(cell, learned)
+            tested, tested_targets = self._open_tested(cell, learned)
         data = CellData(
             responses=responses,
             targets=self.targets,
             held_out=held_out,
             fuser=self.prior.fuser if self.prior else None,
-            starts=self.job.starts(cell),
+            starts=self.job.find_starts(cell),
             tested=tested,
             tested_targets=tested_targets,
             learned=learned,
@@ -177,40 +189,38 @@ class TrainingData:
         )
         return layout, data
 
-    def _tested(self, cell: Cell, learned: Learned) -> tuple[list[Responses], Targets]:
+    def _open_tested(self, cell: Cell, learned: Learned) -> tuple[list[Responses], Targets]:
         """Open the test signals of a cell and the targets of their stimuli, which select the epoch."""
-        recipe, dataset, source = self.recipe, self.job.dataset, self.job.source(self.recipe)
+        recipe, dataset = self.recipe, self.job.dataset
         stores = open_stores(dataset, recipe.dataset, "test", recipe.stored_encoders, recipe.paths)
         stimuli, pixels = next(iter(stores.values())), pixels_of(stores.values())
         seen = learned.pictures.contain(dataset.pictured_as, stimuli.image_ids, pixels)
 
-        def are_unseen(rows: Rows) -> NDArray[np.bool_]:
-            return ~seen[rows]
-
         tested = [
-            open_responses(
-                *(source, subject, "test", stimuli),
+            select_responses(
+                *(self.signals, subject, "test", stimuli),
                 normaliser=learned.normaliser_of(subject),
-                are_allowed=are_unseen,
-            )
+                are_allowed=lambda rows: ~seen[rows],
+            ).read()
             for subject in cell.tested_on
         ]
         return tested, Targets.of(stores, self.launch, self.keys)
 
-    def _learned(self, recipe: Recipe, responses: Sequence[Responses]) -> Learned:
+    def _describe_learned(self, recipe: Recipe, responses: Sequence[Responses]) -> Learned:
         """Describe what a cell's model learns from; what selects the epoch is added later."""
-        rows = np.unique(np.concatenate([each.stimulus for each in responses]))
+        rows = np.unique(np.concatenate([trials.stimulus for trials in responses]))
         pixels = None if self.pixels is None else self.pixels[rows]
-        source, normaliser, dataset = self.job.source(self.recipe), None, self.job.dataset
-        caveats = caveats_of(dataset, (source.open(each.subject)["train"] for each in responses))
+        normaliser, dataset = None, self.job.dataset
+        subjects = tuple(trials.subject for trials in responses)
+        caveats = caveats_of(dataset, (self.signals.open(subject)["train"] for subject in subjects))
         how = recipe.signal.normalise
         if how != "none" and recipe.signal.normalise_by == "training_subjects":
-            moments = [each.moments for each in responses if each.moments]
+            moments = [trials.moments for trials in responses if trials.moments]
             normaliser = Moments.pooled(moments).normaliser(how)
         return Learned(
             dataset=dataset.pictured_as,
             recordings=dataset.recorded_as,
-            subjects=tuple(each.subject for each in responses),
+            subjects=subjects,
             preparation=recipe.signal.model_dump(mode="json"),
             is_simulated=SIMULATED in caveats,
             is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
@@ -218,14 +228,14 @@ class TrainingData:
             normaliser=normaliser,
         )
 
-    def _layout(self, recipe: Recipe, responses: Sequence[Responses]) -> Layout:
+    def _plan_layout(self, recipe: Recipe, responses: Sequence[Responses]) -> Layout:
         """Say what the model of a cell is built from."""
         shapes, fused = self.targets.shapes, {self.keys[config.name] for config in recipe.fused_encoders}
         dims = {key: shapes[key][-1] for key in shapes if key in fused}
         fuser: dict[str, Any] = recipe.fuser.model_dump(mode="json") if fused else {}
         dim = recipe.fuser.token_dim(dims, recipe.dim or DIM) if fused else None
         if self.prior and recipe.prior:
-            hidden = self.job.priors[recipe.prior].fuser["intermediate_size"]
+            hidden = priors.describe(recipe.prior).fuser["intermediate_size"]
             fuser = {"kind": "fusion_encoder", "intermediate_size": hidden}
             fuser["dropout"] = recipe.train.prior_dropout
             dim = self.prior.dim
@@ -246,24 +256,34 @@ class TrainingData:
             fuser=fuser,
             dims=dims,
             encoders=self.keys,
-            retrieval_heads=_compared(recipe, heads),
+            retrieval_heads=_choose_compared(recipe, heads),
             window_ms=recipe.signal.window_ms,
             scale=recipe.signal.scale,
             prior=home.portable(recipe.prior or ""),
-            prior_digest=self.job.digests.get(recipe.prior or "", ""),
+            prior_digest=recipe.digests.get(recipe.prior or "", ""),
             subject_layer=recipe.subject_layer,
             similarity=recipe.similarity,
             normalise=recipe.signal.normalise,
         )
 
 
-def _shuffled(responses: Responses, seed: int) -> Responses:
-    """Give each signal the picture of another, drawn once."""
-    random = np.random.default_rng((seed, responses.subject))
-    return replace(responses, stimulus=random.permutation(responses.stimulus))
+def take_share(responses: Responses, held_out: NDArray[np.bool_], finetune: Finetune) -> Responses:
+    """Take the trials of the first sessions, and of a share of their stimuli.
+
+    It is an equal share of the stimuli that are held out ([M]) and the others.
+    """
+    if finetune.sessions is not None:
+        responses = responses.of_first_sessions(finetune.sessions)
+    random = np.random.default_rng(finetune.seed)
+    shares = []
+    for is_held_out in (False, True):
+        pictures = np.unique(responses.stimulus[held_out[responses.stimulus] == is_held_out])
+        count = max(1, round(finetune.share * len(pictures)))
+        shares.append(random.permutation(pictures)[:count])
+    return responses.take(np.flatnonzero(np.isin(responses.stimulus, np.concatenate(shares))))
 
 
-def _compared(recipe: Recipe, heads: Heads) -> tuple[str, ...]:
+def _choose_compared(recipe: Recipe, heads: Heads) -> tuple[str, ...]:
     """Name the heads that retrieval compares: the recipe's, else the only one of vectors or tokens."""
     if recipe.head is not None:
         return (recipe.head,)
@@ -271,14 +291,6 @@ def _compared(recipe: Recipe, heads: Heads) -> tuple[str, ...]:
         return () if recipe.is_fused else tuple(heads)
     comparable = [name for name, head in heads.items() if len(head.shape) <= 2]
     return tuple(comparable) if TOKEN not in heads and len(comparable) == 1 else ()
-
-
-def _inputs(recipe: Recipe) -> tuple[Any, ...]:
-    """List the settings that decide which targets and signals are loaded, and how."""
-    train = recipe.train
-    loaded = (recipe.encoders, recipe.heads, recipe.prior, recipe.signal)
-    varied = (train.embedding_alternatives, train.online, train.augment, train.augment_pictures)
-    return (*loaded, *varied, train.memory_map, recipe.finetune.sessions is None)
 
 
 def _check_repetitions(dataset: str, recipe: Recipe, most: int) -> None:

@@ -52,7 +52,7 @@ class Queries:
     def by_subject(self, ranks: Tensor) -> tuple[list[Tensor], Items]:
         """Split ranks [N] by subject, and give the stimulus of each: several subjects may have seen one."""
         subject, stimulus = self.pool.subject.cpu()[self.rows], self.pool.stimulus.cpu()[self.rows]
-        masks = [subject == each for each in subject.unique()]
+        masks = [subject == place for place in subject.unique()]
         return [ranks[mask] for mask in masks], self.alike.items([stimulus[mask].tolist() for mask in masks])
 
     def _encode(self, aligner: Aligner, rows: Rows) -> Tensor:
@@ -105,7 +105,7 @@ def test_queries(data: CellData, device: torch.device) -> list[Queries]:
     """
     if not data.tested or data.tested_targets is None:
         raise BrainhiveError("no test signals to select the epoch by", "train.selection=best")
-    learned, queries = [each.subject for each in data.responses], []
+    learned, queries = [trials.subject for trials in data.responses], []
     for responses in data.tested:
         pool, index = averages_of([responses], device), None
         if responses.subject in learned:
@@ -120,7 +120,7 @@ def ranks_of(queries: list[Queries], aligner: Aligner, precision: str, launch: L
     if launch.is_main and queries:
         aligner.eval()
         with torch.inference_mode(), launch.autocast(precision):
-            ranks = torch.cat([each.ranks(aligner) for each in queries])
+            ranks = torch.cat([some.ranks(aligner) for some in queries])
     shared: Tensor = launch.gather(ranks)[0]  # each has running statistics of its own share
     return shared
 

@@ -22,7 +22,7 @@ from brainhive_cli.models import priors
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Decoded
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Cell
 
 HERE = Launch(0, 1, torch.device("cpu"))
 FRAMES, IDS = 4, ["a", "b", "c"]

@@ -9,7 +9,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.models.heads import Decoded
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Cell
 
 
 def test_heads_of_the_stimuli_are_the_ceiling_generated_once_for_all_cells(

@@ -19,7 +19,7 @@ from brainhive_cli.evaluation.reconstruction.generation import FromFolder, seed_
 from brainhive_cli.evaluation.reconstruction.job import find_start_pictures
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.heads import Decoded
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Cell
 
 
 def test_a_shuffled_signal_starts_from_the_picture_of_its_own_item(tmp_path):

@@ -12,7 +12,7 @@ from brainhive_cli.evaluation.retrieval.summary import (
     scopes_of_all,
 )
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Cell
 
 CONTEXT = MetricContext("intra", "test", 20, Alike())
 

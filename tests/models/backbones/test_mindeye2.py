@@ -16,10 +16,9 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.backbones import mindeye2
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.initialisation import take_over
+from brainhive_cli.training.alignment.initialisation import Start, take_over
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.starts import Start
 
 TOLERANCE = 1e-5
 """Of the largest value: one thread or several, one order of additions or another."""

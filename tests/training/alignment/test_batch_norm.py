@@ -7,8 +7,8 @@ from torch import nn
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.training.alignment.loop import at_least_two, normalise_together
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.shared_batches import at_least_two, normalise_together
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.stores.recordings import SignalStore
-from brainhive_cli.training.alignment.finetune import share_of
 from brainhive_cli.training.alignment.settings import Finetune
+from brainhive_cli.training.alignment.training_data import take_share
 
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3}"
 
@@ -28,7 +28,7 @@ def kept(share: float, seed: int = 0) -> set[int]:
     """Train on subject 1's trials of a share: two trials a picture, of pictures of which 20 are held out."""
     pictures = np.repeat(np.random.default_rng(1).permutation(200), 2)
     signal = np.broadcast_to(pictures[:, None, None], (400, 2, 3)).astype(np.float32)
-    trials = share_of(
+    trials = take_share(
         Responses(1, signal, pictures, ("O1", "O2")), np.arange(200) < 20, Finetune(share=share, seed=seed)
     )
     assert np.array_equal(trials.signal[:, 0, 0], trials.stimulus) and trials.channels == ("O1", "O2")
@@ -65,7 +65,7 @@ def recorded_in_sessions() -> Responses:
 )
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_first_sessions_are_exactly_their_trials(count, stimuli, counts, averages, share):
-    trials = share_of(recorded_in_sessions(), np.zeros(10, bool), Finetune(sessions=count, share=share))
+    trials = take_share(recorded_in_sessions(), np.zeros(10, bool), Finetune(sessions=count, share=share))
 
     rows = [stimuli.index(stimulus) for stimulus in trials.stimulus]
     assert len(rows) == len(set(rows)) == max(1, round(share * len(stimuli)))

@@ -55,11 +55,12 @@ def test_the_variants_of_a_sweep_are_validated_once(world, small, monkeypatch):
     sweep, validated = importlib.import_module("brainhive_cli.core.sweep"), []
     validate = sweep.validate
     monkeypatch.setattr(sweep, "validate", lambda *given: validated.append(given) or validate(*given))
-    job = Job(recipe)
+    job = Job.resolve(recipe)
 
-    members = (job.variants, job.cells, job.stores, job.priors, job.signal, job.targets)
+    cells, stores = job.list_cells(), job.open_stores()
+    lines = (job.describe_signals(cells), job.describe_targets())
 
-    assert len(validated) == len(job.variants) == 2 and all(member is not None for member in members)
+    assert len(validated) == len(job.variants) == 2 and cells and stores and all(lines)
 
 
 def test_reading_a_recipe_loads_no_weights(world, small, prior, monkeypatch):
@@ -71,4 +72,4 @@ def test_reading_a_recipe_loads_no_weights(world, small, prior, monkeypatch):
 
     recipe = Recipe.resolve("train-align", None, {}, (*small, f"prior={prior}"))
 
-    assert Job(recipe).priors.keys() == {str(prior)}
+    assert Job.resolve(recipe).describe_priors().keys() == {str(prior)}

@@ -26,13 +26,12 @@ from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.losses import LossContext, clip
 from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.initialisation import initial_aligner, take_over
+from brainhive_cli.training.alignment.initialisation import Start, initial_aligner, take_over
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.optimisation import Learner
 from brainhive_cli.training.alignment.settings import Train
-from brainhive_cli.training.alignment.starts import Start
 
 Weights = dict[str, torch.Tensor]
 

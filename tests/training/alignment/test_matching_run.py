@@ -13,10 +13,9 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.initialisation import find_starts
 from brainhive_cli.training.alignment.matching_run import RunNeeds
-from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.starts import starts_of
+from brainhive_cli.training.alignment.recipe import Cell, Recipe
 
 DECODERS = {"reconstruct": reconstruct, "eval-retrieval": eval_retrieval, "explain": explain}
 HAVIR = "papers/havir"
@@ -135,7 +134,7 @@ def test_a_part_starts_from_the_newest_run_of_its_sizes(
 
     def start(recipe: str) -> Path:
         backbone = Recipe.resolve("train-align", recipe, {}, []).backbone
-        (found,) = starts_of(starts, cell, Paths(), backbone)[0]
+        (found,) = find_starts(starts, cell, Paths(), backbone)[0]
         return found.path.parents[2]
 
     assert start("neurons-24gb") == small.path
@@ -152,7 +151,9 @@ def test_without_any_run_of_the_name_the_training_that_makes_one_is_given(home: 
     with pytest.raises(
         MissingData, match="no finished train-align run called cc2017-intra-mindeye2"
     ) as caught:
-        starts_of([{"backbone.brain": "cc2017-intra-mindeye2"}], Cell("a", (1,), (1,), 1), Paths(), backbone)
+        find_starts(
+            [{"backbone.brain": "cc2017-intra-mindeye2"}], Cell("a", (1,), (1,), 1), Paths(), backbone
+        )
     assert caught.value.hint == "brainhive train-align --recipe neurons-brain-24gb"
 
 
@@ -175,7 +176,7 @@ def test_a_file_that_a_data_set_should_have_is_answered_with_the_line_that_fetch
         ("mine/coco.pth", "start_from=FILE"),
     ):
         with pytest.raises(MissingData, match=r"no file .*coco\.pth") as caught:
-            starts_of([{"backbone.clipproj": file}], Cell("a", (1,), (1,), 1), Paths())
+            find_starts([{"backbone.clipproj": file}], Cell("a", (1,), (1,), 1), Paths())
         assert way in caught.value.hint
 
 

@@ -25,7 +25,7 @@ from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.initialisation import take_over
 from brainhive_cli.training.alignment.learned import LearnedPictures
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.published_checkpoints import ATTENTION
+from brainhive_cli.training.alignment.published_models import ATTENTION
 
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""

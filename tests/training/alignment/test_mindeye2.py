@@ -17,11 +17,10 @@ from brainhive_cli.data.targets.encoder_keys import encoders_by_key
 from brainhive_cli.models.backbones.mindeye2 import mixer_constant
 from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.initialisation import take_over
+from brainhive_cli.training.alignment.initialisation import Start, take_over
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.published_checkpoints import read
-from brainhive_cli.training.alignment.starts import Start
+from brainhive_cli.training.alignment.published_models import read_checkpoint
 
 State = dict[str, Tensor]
 VOXELS, SUBJECT, TOKENS, WIDTH = 7, 1, 4, 16
@@ -163,7 +162,7 @@ def test_the_published_blurry_branch_decodes_its_latent_from_the_mixers_output(
 
 
 def test_a_model_without_the_blurry_branch_starts_from_one_with_it(made: Aligner, mindeye2: Path) -> None:
-    layout, _ = read(mindeye2)
+    layout, _ = read_checkpoint(mindeye2)
     new = Aligner(replace(layout, heads={"image": layout.heads["image"]}))
 
     take_over(new, mindeye2)
@@ -249,7 +248,7 @@ def test_a_checkpoint_of_seven_subjects_has_a_ridge_of_each(made: Aligner, tmp_p
 
 
 def test_other_voxels_of_a_whole_checkpoint_are_one_line(neurons: Path) -> None:
-    layout, _ = read(neurons)
+    layout, _ = read_checkpoint(neurons)
 
     with pytest.raises(BrainhiveError, match="subject 1 has 5 voxels, the model was trained on 7"):
         take_over(Aligner(replace(layout, spec=replace(SPEC, widths=(5,)))), neurons)

@@ -15,12 +15,12 @@ from brainhive_cli.models.backbones import neurons
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment.initialisation import Start
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.settings import Train
-from brainhive_cli.training.alignment.starts import Start
 
 GPT2 = "backbone.text_dec.decoder.transformer"
 CLIPS, VOXELS = 32, 12

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.core.console import clock
-from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.progress import Watch
+from brainhive_cli.training.alignment.recipe import Cell
 
 CELLS = [Cell(f"sub-{n:02d}_seed-1", (n,), (n,), 1) for n in range(1, 7)]
 

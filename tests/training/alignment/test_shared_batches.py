@@ -6,7 +6,7 @@ from torch import nn
 
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.models import blocks
-from brainhive_cli.training.alignment.shared_batches import by_row
+from brainhive_cli.training.alignment.loop import by_row
 
 SEED = 7
 

@@ -20,13 +20,12 @@ from brainhive_cli.core.sweep import variants
 from brainhive_cli.models.course import Course
 from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.batches import Batches, CellData
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.initialisation import Start, find_starts
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.optimisation import Learner, schedule_of
-from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.recipe import Cell, Recipe
 from brainhive_cli.training.alignment.settings import Stage, Train, scale_stages
-from brainhive_cli.training.alignment.starts import Start, starts_of
 
 Weights = dict[str, torch.Tensor]
 TERMS = [Term(prediction="token", epochs=(0, 2), loss="mixco"), Term(prediction="token", epochs=(2, 5))]
@@ -192,7 +191,7 @@ def test_a_training_starts_from_the_newest_run_of_a_name_and_says_where_it_start
         (folder / "metrics.json").write_text(json.dumps(measured))
     train = Train.model_validate({"start_from": {"backbone": "clips-intra-mindeye2"}, "epochs": 1})
 
-    (start,) = starts_of(train.starts, Cell("sub-01_seed-1", (1,), (1,), 1), Paths(runs=str(root)))[0]
+    (start,) = find_starts(train.starts, Cell("sub-01_seed-1", (1,), (1,), 1), Paths(runs=str(root)))[0]
 
     assert start.part == "backbone" and start.path.parents[2].name.endswith("-0000000001")
     with pytest.raises(ValidationError, match="leave one out"):

@@ -6,7 +6,7 @@ from brainhive_cli.commands import train_align
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.tables import Table
 from brainhive_cli.training.alignment import progress
-from brainhive_cli.training.alignment.cells import Cell
+from brainhive_cli.training.alignment.recipe import Cell
 
 SWEEP = ("subjects=1,2", "train.epochs=1", "sweep.train.lr=[1e-3,2e-3]")
 

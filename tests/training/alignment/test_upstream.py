@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.upstream import KINDS
+from brainhive_cli.training.alignment.published_models import KINDS
 
 DIMS = {"vae": 6, "CLIP-ViT-B-32-laion2B-s34B-b79K": 4}
 KEPT = {

@@ -5,8 +5,8 @@ import pytest
 from brainhive_cli.commands import train_align
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.training.alignment.cells import Cell
 from brainhive_cli.training.alignment.job import Job
+from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import rejoined
 
 TWO = "sweep={train.lr: [1e-3, 2e-3], train.weight_decay: [0, 0.1]}"
@@ -46,16 +46,16 @@ def test_several_variants_can_be_averaged(go, world, swept, tmp_path):
 def test_fine_tuning_starts_from_a_variant_and_refuses_the_whole_sweep(world, small, swept):
     def job_of(run: str) -> Job:
         overrides = [*small, "mode=finetune", f"finetune={{run: '{run}'}}"]
-        return Job(train_align.Recipe.resolve("train-align", None, {}, overrides))
+        return Job.resolve(train_align.Recipe.resolve("train-align", None, {}, overrides))
 
     with pytest.raises(RecipeError, match="is a sweep") as caught:
-        _ = job_of(str(swept)).recipe
+        job_of(str(swept))
     assert f"{swept.name}:{ONE}" in caught.value.hint
 
     job = job_of(f"{swept}:{ONE}")
 
     assert job.recipe.subjects == [2] and job.recipe.finetune.run == f"{swept}:{ONE}"
-    (start,) = job.starts(Cell("sub-02_seed-1", (2,), (2,), 1))[0]
+    (start,) = job.find_starts(Cell("sub-02_seed-1", (2,), (2,), 1))[0]
     assert start.path == swept / "cells" / ONE / "all_seed-1" / "model" and start.path.is_dir()
 
 

@@ -1,8 +1,10 @@
-"""Checkpoints that other projects' trainings wrote, read as brain models: MindEye1's, MindEye2's, NEURONS'.
+"""Brain models in the formats of other projects: checkpoints of MindEye and NEURONS, folders of BrainHiVE.
 
-A reader describes the model by the shapes of its weights, and gives the table that renames them.
+A reader of checkpoints describes the model by the shapes of its weights, and gives the table that renames
+them. BrainHiVE's folders are written, too.
 
-Source: MindEye1 (arXiv 2305.18274, MIT), Train_MindEye.py and train_autoencoder.py; MindEye2 (arXiv
+Source: BrainHiVE's repository (commit f06db69, `CLIPConfig`); MindEye1 (arXiv 2305.18274, MIT),
+Train_MindEye.py and train_autoencoder.py; MindEye2 (arXiv
 2403.11207, MIT), `train_logs/*/last.pth`; NEURONS (arXiv 2503.11167), `brain_model.pth` of its first
 training, `brain_model_prior.pth` and `*_last` of its second. MindEye1 and NEURONS choose their best epoch on
 test stimuli; MindEye2 keeps its last.
@@ -10,19 +12,23 @@ test stimuli; MindEye2 keeps its last.
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import console, documents, weights
+import torch
+from torch import Size
+
+from brainhive_cli.core import console, documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.heads import Head
-from brainhive_cli.models.priors import mindeye1 as diffusion_prior
+from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.models.weight_names import State, Table, below, count_numbers, rename
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
 
+Fields = dict[str, Any]
 ENDINGS = (".pth", ".pt")
 NSD, CC2017 = "nsd", "cc2017"
 FOLDERS = 5
@@ -42,6 +48,21 @@ IMAGE, TEXT = "clip-bigg-tokens", "clip-bigg-text"
 """Encoders of what their heads predict."""
 CAPTION_LENGTH, HEAD_WIDTH = 60, 64
 """Ids of NEURONS' captions, and GPT-2's width of an attention head: neither is in the weights."""
+
+KINDS = ("brain_mlp", "brain_projection", "nice", "atm", "shallow_net", "deep_net", "eeg_net", "ts_conv")
+"""Upstream's brain encoders; they have its names here too."""
+UPSTREAM_BRAIN, UPSTREAM_VISION = "brain_model.backbone.", "vision_model."
+"""Upstream's prefixes of what is `backbone.` and `fuser.` here."""
+OURS: Table = {
+    re.escape(UPSTREAM_BRAIN): "backbone.",
+    re.escape(UPSTREAM_VISION): "fuser.",
+    "logit_scale": "losses.0.logit_scale",
+}
+BLOCK = "fuser.block.layers.0.ff.w1.weight"
+SUBJECT_TOKENS = "backbone.encoder.enc_embedding.subject_embedding.subject_embedding.weight"
+SHARED = "backbone.encoder.enc_embedding.subject_embedding.shared_embedding"
+SUBJECTS = 10
+"""Upstream's ATM takes a subject's number as the row of its token; numbers from here on share one token."""
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -66,7 +87,7 @@ def learned_in(path: Path) -> Learned:
     return Learned(selection=selection, dataset=dataset, recordings=dataset, subjects=subjects)
 
 
-def read(path: Path) -> tuple[Layout, State]:
+def read_checkpoint(path: Path) -> tuple[Layout, State]:
     """Read a checkpoint's architecture and weights.
 
     Raises:
@@ -90,15 +111,15 @@ def subjects_of(path: Path) -> tuple[int, ...]:
     Raises:
         BrainhiveError: if there is none.
     """
-    parts = "/".join(path.absolute().parts[-FOLDERS:])
-    if not (numbers := re.findall(r"subj_?0?([1-8])(?!\d)", parts)):
+    folders = "/".join(path.absolute().parts[-FOLDERS:])
+    if not (numbers := re.findall(r"subj_?0?([1-8])(?!\d)", folders)):
         raise BrainhiveError(
             f"{path} does not say whose voxels it takes",
             "keep it in a folder named as it was published, with subj01 to subj08 in its name",
         )
     subject = int(numbers[-1])
     all_but_one = tuple(number for number in range(1, 9) if number != subject)
-    return all_but_one if "multisubject" in parts else (subject,)
+    return all_but_one if "multisubject" in folders else (subject,)
 
 
 def _state(path: Path) -> State:
@@ -176,7 +197,10 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
     # MindEye2's parts lie below `backbone.brain` where a prior or decoders come with them
     backbone: dict[str, Any] = brain
     place_of_brain = "backbone."
-    if prior := _prior_sizes(state):
+    prior: dict[str, Any] = {}
+    if any(name.startswith(f"{PRIOR}net.") for name in state):
+        sizes_of = parts.load("priors", "mindeye1").sizes_of
+        prior = {"kind": "mindeye1", **sizes_of(below(state, PRIOR))}
         place_of_brain = "backbone.brain."
         backbone = {
             "kind": "with_prior",
@@ -232,7 +256,7 @@ def _check_parts(path: Path, state: State, subjects: Sequence[int]) -> bool:
             f"{path} has the part {unknown[0]}, which neither MindEye2 nor NEURONS has", "another checkpoint"
         )
     prefixes = (*DECODERS, f"{PRIOR}net.")
-    missing = sorted(each for each in prefixes if not any(name.startswith(each) for name in state))
+    missing = sorted(prefix for prefix in prefixes if not any(name.startswith(prefix) for name in state))
     has_decoders = bool({*DECODERS} - {*missing})
     if has_decoders and missing:
         raise BrainhiveError(
@@ -240,14 +264,6 @@ def _check_parts(path: Path, state: State, subjects: Sequence[int]) -> bool:
             "give the checkpoint of its second training: brain_model_prior.pth, or brain_model_prior_last",
         )
     return has_decoders
-
-
-def _prior_sizes(state: State) -> dict[str, Any]:
-    """Return the settings of the diffusion prior in a checkpoint; empty if it has none."""
-    prior = below(state, PRIOR)
-    if not any(name.startswith("net.") for name in prior):
-        return {}
-    return {"kind": "mindeye1", **diffusion_prior.sizes_of(prior)}
 
 
 def _neurons(state: State, tokens: int, width: int) -> tuple[dict[str, Any], dict[str, Head]]:
@@ -278,3 +294,123 @@ def _neurons(state: State, tokens: int, width: int) -> tuple[dict[str, Any], dic
         "caption": Head((CAPTION_LENGTH,)),
     }
     return sizes, heads
+
+
+def is_upstream(state: State) -> bool:
+    """Whether weights have upstream's names."""
+    return any(name.startswith(UPSTREAM_BRAIN) for name in state)
+
+
+def read_upstream(config: Fields, upstream: State) -> tuple[Layout, State]:
+    """Make a Layout, and our names of weights.
+
+    Raises:
+        BrainhiveError: if the config lacks what the weights do not show, or no brain encoder has them.
+    """
+    state = rename(upstream, OURS)
+    absent = [key for key in ("brain_channels", "brain_sequence_length", "proj_meta") if key not in config]
+    if absent:
+        raise BrainhiveError(
+            f"the upstream model's config.json has no {', '.join(absent)}", "add what it was trained with"
+        )
+    channels, samples = config["brain_channels"], config["brain_sequence_length"]
+    hidden, dim = state[BLOCK].shape
+    dims = {key: len(state[f"fuser.proj_maps.{key}.weight"][0]) for key in config["proj_meta"]}
+    kind = config.get("brain_backbone") or _kind_of(state, channels, samples, dim)
+    subjects: tuple[int, ...] = ()
+    if kind == "atm":
+        state[SUBJECT_TOKENS] = torch.cat([state[SUBJECT_TOKENS], state[SHARED]])
+        subjects = tuple(range(len(state[SUBJECT_TOKENS])))
+    knobs = {"dropout": config["dropout"]} if "dropout" in config else {}
+    layout = Layout(
+        spec=SignalSpec(tuple(map(str, range(channels))), samples, subjects, (channels,) * len(subjects)),
+        heads={TOKEN: Head((dim,), FUSED)},
+        backbone={"kind": kind, **knobs},
+        fuser={"kind": "fusion_encoder", "intermediate_size": hidden, **knobs},
+        dims=dims,
+        encoders={key: key for key in dims},
+    )
+    return layout, state
+
+
+def write_upstream(layout: Layout, state: State) -> tuple[Fields, State]:
+    """Make upstream's config and weights from a Layout and our weights.
+
+    Raises:
+        BrainhiveError: if upstream's model has no such parts.
+    """
+    _check(layout, state)
+    kind = _upstreams(layout.backbone)
+    if kind == "atm":
+        state = state | _tokens_by_number(state, layout.spec.subjects)
+    keys = {}
+    for name, key in layout.encoders.items():
+        encoder = parts.load("encoders", name) if parts.is_kind("encoders", name) else None
+        keys[key] = (encoder and encoder.Config.upstream) or key
+    config = {
+        "architectures": ["BrainCLIPModel"],
+        "model_type": "clip",
+        "brain_backbone": kind,
+        "brain_channels": layout.spec.channels,
+        "brain_sequence_length": layout.spec.samples,
+        "dropout": layout.backbone.get("dropout", 0.0),
+        "hidden_size": layout.heads[TOKEN].width,
+        "intermediate_size": len(state[BLOCK]),
+        "proj_meta": {keys[key]: width for key, width in layout.dims.items()},
+    }
+    for name in ("backbone.proj_eeg.0.weight", "backbone.project.1.weight"):
+        if name in state:
+            config["brain_embedding_dim"] = state[name].shape[1]
+    table = {
+        rf"fuser\.proj_maps\.{re.escape(key)}\.": f"{UPSTREAM_VISION}proj_maps.{upstreams}."
+        for key, upstreams in keys.items()
+    }
+    return config, rename(state, table | {r"backbone\.": UPSTREAM_BRAIN, r"fuser\.": UPSTREAM_VISION})
+
+
+def _check(layout: Layout, state: State) -> None:
+    kind, spec, fuser = _upstreams(layout.backbone), layout.spec, _upstreams(layout.fuser)
+    width = sum(head.width for head in layout.heads.values())
+    size = (spec.channels, spec.samples, width, len(spec.subjects))
+    shapes = {name: value.shape for name, value in state.items() if name.startswith("backbone.")}
+    for is_upstreams, what in (
+        (list(layout.heads) == [TOKEN], f"heads {', '.join(layout.heads)}"),
+        (fuser == "fusion_encoder", f"fuser {fuser}"),
+        (kind in KINDS and shapes == _shapes(kind, *size), f"brain encoder {layout.backbone}"),
+        (layout.subject_layer == "none", f"subject layer {layout.subject_layer}"),
+        (layout.similarity == "cosine", f"similarity {layout.similarity}"),
+        (kind != "atm" or max(spec.subjects) <= SUBJECTS, f"subjects above {SUBJECTS}"),
+    ):
+        if not is_upstreams:
+            raise BrainhiveError(f"upstream's model has no {what}", "keep it in this project's own layout")
+
+
+def _upstreams(part: Fields) -> str:
+    """Return upstream's name of a part's kind: with underscores."""
+    return str(part.get("kind", "")).replace("-", "_")
+
+
+def _tokens_by_number(state: State, subjects: tuple[int, ...]) -> State:
+    """Put each subject's token in the row of its number, the mean of all in those of other numbers."""
+    learned = dict(zip(subjects, state[SUBJECT_TOKENS], strict=True))
+    mean = state[SUBJECT_TOKENS].mean(0)
+    table = torch.stack([learned.get(number, mean) for number in range(SUBJECTS + 1)])
+    return {SUBJECT_TOKENS: table[:SUBJECTS].clone(), SHARED: table[SUBJECTS:].clone()}
+
+
+def _kind_of(state: State, channels: int, samples: int, dim: int) -> str:
+    """Find the brain encoder whose weights have these names."""
+    names = {name for name in state if name.startswith("backbone.")}
+    for kind in KINDS:
+        with suppress(BrainhiveError):  # too short a window for this one
+            if names == set(_shapes(kind, channels, samples, dim, 1)):
+                return kind
+    raise BrainhiveError(
+        "no brain encoder of upstream has such weights", f"name one as brain_backbone: {', '.join(KINDS)}"
+    )
+
+
+def _shapes(kind: str, channels: int, samples: int, dim: int, subjects: int) -> dict[str, Size]:
+    with torch.device("meta"):
+        module = parts.resolve("backbones", kind).build(channels, samples, dim, subjects)
+    return {f"backbone.{name}": value.shape for name, value in module.state_dict().items()}
