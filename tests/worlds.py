@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from warm_process import WarmProcess, is_fit
 
 from brainhive_cli.commands import train_prior
 from brainhive_cli.core import foreign_code
@@ -223,17 +224,20 @@ def reconstructed(world: Path, trained_for_prior: Path, generator: Path, prior: 
 @pytest.fixture
 def brainhive() -> Iterator[Callable[..., Any]]:
     """Run the command line in a process of its own; whatever still runs at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Any] = []
 
-    def run(*argv: str, wait: bool = True, launcher: tuple[str, ...] = (), **options: Any) -> Any:
+    def run(*argv: str, wait: bool = True, launcher: tuple[str, ...] = (), cwd: Path | None = None) -> Any:
         command = [*(launcher or (sys.executable, "-m", "brainhive_cli")), *argv]
         known = os.environ.get("PYTHONPATH")  # an empty entry would be the working directory
         path = os.pathsep.join([str(Path(__file__).parent), *([known] if known else [])])
         environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(
-            command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True, **options
-        )
+        if is_fit(environment) and not launcher:
+            process: Any = WarmProcess([*argv], environment, cwd or Path.cwd())
+        else:
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(
+                command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=cwd, start_new_session=True
+            )
         started.append(process)
         if not wait:
             return process

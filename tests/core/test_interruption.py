@@ -3,8 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +96,7 @@ def test_in_a_thread_no_signal_is_waited_for() -> None:
 
 @pytest.mark.parametrize("command", ["embed", "train-align"])
 def test_a_command_in_which_ctrl_c_is_swallowed_does_not_complete(
-    home: Path, go: Any, small: tuple[str, ...], command: str
+    home: Path, go: Any, brainhive: Any, small: tuple[str, ...], command: str
 ) -> None:
     (home / "traps").mkdir()
     (home / "traps/all.py").write_text(TRAP + ENCODER + BACKBONE)
@@ -106,8 +104,7 @@ def test_a_command_in_which_ctrl_c_is_swallowed_does_not_complete(
     if command == "train-align":
         go("embed", *small[:2])
         words = [*small, "subjects=1", "backbone.kind=traps.all"]
-    line = [sys.executable, "-m", "brainhive_cli", command, *words]
-    ended = subprocess.run(line, capture_output=True, text=True, cwd=home, check=False)
+    ended = brainhive(command, *words, cwd=home)
     assert ended.returncode == 130, ended.stderr
     assert ended.stderr.endswith("interrupted: the same command continues where it stopped\n")
     assert not [*home.rglob("*make.h5"), *home.rglob("runs/*/*/metrics.json")]

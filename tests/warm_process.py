@@ -1,0 +1,81 @@
+"""The command line in a process of its own that need not load its libraries: it is forked of one that has.
+
+Only libraries that read no environment variable when they are imported are loaded beforehand. A test of how
+the program starts, or of such a variable, takes a process that is new altogether.
+"""
+
+import atexit
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+LIBRARIES = ["torch", "torchvision", "h5py", "scipy.stats", "PIL.Image"]
+READ_BY_COMMANDS = {"PYTHONPATH", "COLUMNS", "BRAINHIVE_HOME", "NO_COLOR", "PYTEST_CURRENT_TEST"}
+"""Variables that no library reads when it is imported; whatever else differs needs a new process."""
+
+CONTEXT: Any = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(LIBRARIES)
+AT_START = {**os.environ}
+
+
+def is_fit(environment: dict[str, str]) -> bool:
+    """Whether a process with these variables may have been begun with those of this module's import."""
+    differing = {*environment.items()} ^ {*AT_START.items()}
+    return {name for name, _ in differing} <= READ_BY_COMMANDS
+
+
+class WarmProcess:
+    """A running command, with what tests use of `subprocess.Popen`."""
+
+    def __init__(self, argv: list[str], environment: dict[str, str], cwd: Path) -> None:
+        self.folder = Path(mkdtemp())
+        self.process = CONTEXT.Process(target=run, args=(argv, environment, str(cwd), str(self.folder)))
+        self.process.start()
+        self.pid: int = self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired("brainhive", timeout or 0)
+        return int(self.process.exitcode)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self.wait(timeout)
+        return (self.folder / "stdout").read_text(), (self.folder / "stderr").read_text()
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def run(argv: list[str], environment: dict[str, str], cwd: str, folder: str) -> None:
+    """Be `python -m brainhive_cli ARGV`, in a session of its own."""
+    os.setsid()
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        os.dup2(os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT), descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    installed = [path for path in sys.path if "site-packages" in path or path.startswith(sys.base_prefix)]
+    sys.path[:] = [cwd, *environment.get("PYTHONPATH", "").split(os.pathsep), *installed]
+    sys.argv = ["brainhive", *argv]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    from brainhive_cli.__main__ import main
+
+    try:
+        main()
+    finally:
+        atexit._run_exitfuncs()
