@@ -17,9 +17,9 @@ from scipy.spatial.distance import pdist
 from scipy.stats import rankdata, spearmanr
 from sklearn.linear_model import Ridge
 
-from brainhive_cli.evaluation.explanation.encoding_model import along, predict_signals
+from brainhive_cli.evaluation.explanation.encoding_model import Slices, along, predict_signals
 from brainhive_cli.evaluation.explanation.linear_maps import Products
-from brainhive_cli.evaluation.explanation.profiles import Labels, PermutationTest, Profile
+from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, PermutationTest, Profile
 from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
 from brainhive_cli.measurement.statistics import measure_each
 from brainhive_cli.measurement.units import Items
@@ -108,7 +108,7 @@ def course(
         smooth = np.mean([noise[shift : shift + times] for shift in range(5)], 0)
         matrices = smooth + effect * np.eye(items)
         labels = Labels.of(np.arange(items), np.arange(items), Items.unnamed([items]), 200, 1)
-        found.append(Profile.of("margin", "ms", range(times), matrices, labels))
+        found.append(Profile.of("margin", Axis("ms", range(times)), matrices, labels))
     return found
 
 
@@ -145,9 +145,9 @@ def similarity_statistics(count: int) -> Iterator[str]:
             models = Models.of({"model": features})
             places = ([signals[..., t]] for t in range(5))
             found = measure_similarity(places, models, Items.unnamed([40]), 200)
-            test = PermutationTest.of(found.correlation[0, 0], found.null[:, 0])
+            test = PermutationTest.of(found.whole.values[0, 0], found.whole.null[:, 0])
             anywhere.append(test.corrected.min() < LEVEL)
-            metrics += measure_each("rho", [found.items[0, 0][:1].astype(float)], is_share=False, **HOW)
+            metrics += measure_each("rho", [found.whole.items[0, 0][:1].astype(float)], is_share=False, **HOW)
         truth = np.mean([each.value for each in metrics])
         held = np.mean([each.low <= truth <= each.high for each in metrics])
         yield f"| {strength} | {truth:.3f} | {np.mean(anywhere):.3f} | {held:.3f} |"
@@ -177,7 +177,7 @@ def encoding_statistics(count: int) -> Iterator[str]:
             measured = signals["test"].reshape(-1, 3, 6)
             places = {time_: np.array([time_]) for time_ in range(6)}
             labels = Labels.of(np.arange(40), np.arange(40), Items.unnamed([40]), 200, number)
-            profile = along(found, measured, "ms", places, 2, labels)
+            profile = along(found, measured, Slices("ms", places, 2), labels)
             test = PermutationTest.of(profile.values.mean(1), profile.null)
             anywhere.append(test.corrected.min() < LEVEL)
             metrics += measure_each("r", [profile.values[:1]], is_share=False, **HOW)

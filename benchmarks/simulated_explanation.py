@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from brainhive_cli.evaluation.explanation.findings import for_all
-from brainhive_cli.evaluation.explanation.profiles import Labels, PermutationTest, Profile
+from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, PermutationTest, Profile
 from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
 from brainhive_cli.measurement.statistics import measure_each
 from brainhive_cli.measurement.units import Alike, Items
@@ -45,7 +45,8 @@ def concepts(random: np.random.Generator, *shape: int) -> Values:
 def profile(signals: Values, targets: Values, labels: Labels) -> Profile:
     """Look up margins of signals [P, N, D] with targets [N, D], as analyses of a model do."""
     cosine = (signals @ targets.T) / signals.shape[-1]
-    return Profile.of("margin", "ms", range(len(signals)), cosine - cosine.mean(-1, keepdims=True), labels)
+    margins = cosine - cosine.mean(-1, keepdims=True)
+    return Profile.of("margin", Axis("ms", range(len(signals))), margins, labels)
 
 
 def is_significant(profiles: Sequence[Profile]) -> bool:
@@ -107,7 +108,7 @@ def alike(count: int) -> Iterator[str]:
                 for units in chosen:
                     models = Models.of({"model": targets})
                     found = measure_similarity([list(signals[:, 0])], models, units, DRAWS, number)
-                    test = PermutationTest.of(found.correlation[:, 0].mean(0), found.null[:, 0])
+                    test = PermutationTest.of(found.whole.values[:, 0].mean(0), found.whole.null[:, 0])
                     rejected[-1].append(test.corrected.min() < LEVEL)
             shares = ("–" if np.isnan(share) else f"{share:.3f}" for share in np.mean(rejected, 0))
             yield f"| {name} | {subjects} | " + " | ".join(shares) + " |"

@@ -17,7 +17,6 @@ from brainhive_cli.core.recipe import Names, Paths, Run, Subjects
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.core.run_files import RunFiles
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import inventory
 from brainhive_cli.data.signal_stores import COUNTED, RECORDED, count_rows, describe_store, recorded_row
@@ -132,72 +131,79 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         MissingData: if there is none.
     """
     named = Named.of(recipe)
-    exit_codes: set[int] = set()
+    problems: list[tuple[str, str, int]] = []  # what is wrong, the way out, the exit code
 
     # stores: of signals, then of targets
     signals = [path for path in named.stores if _holds_signals(path)]
     targets = [path for path in named.stores if path not in signals]
     if recipe.plots:
         signals += [path for path in _signals_of(named.datasets, recipe) if path not in signals]
+        if not signals and named.datasets:
+            kinds = ", ".join(config.kind for config in named.datasets)
+            message = f"plots are of signal stores, and {kinds} has none"
+            raise MissingData(message, "brainhive prepare makes them")
         if not signals:
-            _refuse_plots(named)
-    figures = {str(path): _check_signals(path) for path in signals}
+            way = "name a data set, or stores below signals/"
+            raise RecipeError("plots are of signal stores, and none is named", way)
+    stores = {str(path): _check_signals(path) for path in signals}
     target_rows = []
     for path in targets:
-        row, figures[str(path)] = _check_targets(path, again)
+        row, stores[str(path)] = _check_targets(path, again)
         target_rows.append(row)
-    for name, problem in ((name, of_store["problem"]) for name, of_store in figures.items()):
-        if problem:
-            console.warn(f"{name} failed its health check: {problem}")
-            exit_codes.add(BrainhiveError.exit_code)
+    for name, figures in stores.items():
+        if problem := figures["problem"]:
+            problems.append((f"{name} failed its health check: {problem}", "", BrainhiveError.exit_code))
     pages: dict[str, Path] = {}
     for path in signals if recipe.plots else []:
-        if not figures[str(path)]["problem"]:
+        if not stores[str(path)]["problem"]:
             store = SignalStore.open(path)
             page, reliability = write_signal_page(store, path.with_suffix(""), _alike(store, recipe.paths))
-            pages[f"page of {short_name(path)}"], figures[str(path)]["reliability"] = page, reliability
+            pages[f"page of {short_name(path)}"], stores[str(path)]["reliability"] = page, reliability
 
     # data sets, runs, recipes and priors
     datasets = [inventory.take(config, recipe.paths, recipe.subjects, again) for config in named.datasets]
     runs = {str(path): run_files.check(path) for path in named.runs}
-    errors = {f"{word} ({command})": _missing_for(command, word) for command, word in named.recipes}
-    errors |= {word: _problem_of_prior(word) for word in named.priors}
+    lacking = {f"{word} ({command})": _missing_for(command, word) for command, word in named.recipes}
+    lacking |= {word: _problem_of_prior(word) for word in named.priors}
     for dataset in datasets:
-        exit_codes.add(dataset.exit_code)
-        for error in dataset.errors:
-            console.warn(error.message)
-            if error.hint:
-                console.say(f"  try: {error.hint}")
-    for problem in (problem for files in runs.values() for problem in files.problems):
-        console.warn(problem)
-        exit_codes.add(BrainhiveError.exit_code)
-    for word, lacking in errors.items():
-        if lacking:
-            console.warn(f"{word}: {lacking.in_one_line}")
-            exit_codes.add(lacking.exit_code)
+        problems += [(error.message, error.hint, dataset.exit_code) for error in dataset.errors]
+    for files in runs.values():
+        problems += [(problem, "", BrainhiveError.exit_code) for problem in files.problems]
+    for word, reason in lacking.items():
+        if reason is not None:
+            problems.append((f"{word}: {reason.in_one_line}", "", reason.exit_code))
+    for message, hint, _ in problems:
+        console.warn(message)
+        if hint:
+            console.say(f"  try: {hint}")
 
-    notes = {
-        "stores": figures,
-        "runs_checked": {path: asdict(files) for path, files in runs.items()},
-        "datasets": {dataset.name: dataset.as_dict() for dataset in datasets},
-        "others": {word: error.in_one_line if error else "" for word, error in errors.items()},
-    }
-    tables = [
-        *(dataset.table() for dataset in datasets),
-        *([health_table(target_rows)] if target_rows else []),
-        *_tables_of_signals({path: figures[str(path)] for path in signals}),
-        *([_table_of_runs(runs)] if runs else []),
-    ]
-    if errors:
+    tables = [dataset.table() for dataset in datasets]
+    tables += [health_table(target_rows)] if target_rows else []
+    tables += _tables_of_signals({path: stores[str(path)] for path in signals})
+    if runs:
+        rows = []
+        for run_path, files in runs.items():
+            counts = [files.counts.get(kind, 0) for kind in KINDS]
+            state = FAILED if files.problems else PASSED
+            rows.append((Path(run_path).name, *counts, "yes" if files.has_digests else "none", state))
+        tables.append(Table("Files of runs", ("run", *KINDS, "digests", "check"), rows))
+    if lacking:
         states = {
             word: PASSED if error is None else "missing" if isinstance(error, MissingData) else FAILED
-            for word, error in errors.items()
+            for word, error in lacking.items()
         }
         tables.append(Table("Recipes and priors", ("what", "check"), tuple(states.items())))
-    below = "runs" if runs else "data" if datasets else "embeddings" if target_rows else "signals"
+    notes = {
+        "stores": stores,
+        "runs_checked": {path: asdict(files) for path, files in runs.items()},
+        "datasets": {dataset.name: dataset.as_dict() for dataset in datasets},
+        "others": {word: error.in_one_line if error else "" for word, error in lacking.items()},
+    }
+    exit_codes = {code for _, _, code in problems}
     is_missing = MissingData.exit_code in exit_codes
+    below: Any = "runs" if runs else "data" if datasets else "embeddings" if target_rows else "signals"
     return Result(
-        recipe.paths.under_home(below),  # type: ignore[arg-type]
+        recipe.paths.under_home(below),
         tuple(tables),
         Measurements(notes={name: note for name, note in notes.items() if note or name == "stores"}),
         files=pages,
@@ -222,15 +228,6 @@ def _signals_of(configs: Iterable[Any], recipe: Recipe) -> list[Path]:
             names = [f"sub-{subject:02d}.h5" for subject in recipe.subjects or ()] or ["sub-*.h5"]
             stores += [path for name in names for path in sorted(folder.glob(f"*/{name}"))]
     return stores
-
-
-def _refuse_plots(named: Named) -> None:
-    if named.datasets:
-        kinds = ", ".join(config.kind for config in named.datasets)
-        raise MissingData(f"plots are of signal stores, and {kinds} has none", "brainhive prepare makes them")
-    raise RecipeError(
-        "plots are of signal stores, and none is named", "name a data set, or stores below signals/"
-    )
 
 
 def _check_signals(path: Path) -> dict[str, Any]:
@@ -277,19 +274,6 @@ def _problem_of_prior(reference: str) -> BrainhiveError | None:
     except BrainhiveError as error:
         return error
     return None
-
-
-def _table_of_runs(runs: Mapping[str, RunFiles]) -> Table:
-    rows = [
-        (
-            Path(path).name,
-            *(files.counts.get(kind, 0) for kind in KINDS),
-            "yes" if files.has_digests else "none",
-            FAILED if files.problems else PASSED,
-        )
-        for path, files in runs.items()
-    ]
-    return Table("Files of runs", ("run", *KINDS, "digests", "check"), tuple(rows))
 
 
 def _tables_of_signals(figures: Mapping[Path, Mapping[str, Any]]) -> list[Table]:

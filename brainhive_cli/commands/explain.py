@@ -1,10 +1,12 @@
 """explain: where, when, in which band and at which level the signal carries what was seen."""
 
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 from brainhive_cli.commands import train_align
 from brainhive_cli.core import artifacts, console
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
@@ -13,73 +15,102 @@ from brainhive_cli.evaluation.explanation.conclusion import FIGURES, conclude
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
+from brainhive_cli.evaluation.explanation.profiles import SubjectProfiles, part_file
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, Recipe
-from brainhive_cli.training.alignment.trained import AlignRun
+from brainhive_cli.reports.paper_figures import require_matplotlib
+from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.trained import AlignRun, find
 
 __all__ = ["Recipe", "plan", "run"]
 
 
 def plan(recipe: Recipe) -> Plan:
     """Say which run, cells and analyses there would be, and what is missing or left out."""
-    job = Job(recipe)
-    return Plan.of(
-        {
-            "run": lambda: job.align.name,
-            "cells": lambda: ", ".join(cell.name for cell in job.align.cells),
-            "subjects": lambda: [*job.subjects],
-            "analyses": lambda: ", ".join(job.spec.analyses),
-            "left out": lambda: "; ".join(f"{k}: {why}" for k, why in job.left_out().items()) or "nothing",
-            "levels": lambda: ", ".join(job.check_levels()) or "none",
-            "control": lambda: f"{job.spec.control}, {job.spec.draws} permutations",
-            "figures": job.check_figures,
-        },
-        lambda: job.work,
-    )
+
+    def name_figures() -> str:
+        if recipe.figures:
+            require_matplotlib()
+        return ", ".join(recipe.figures) or "none"
+
+    analyses = {"analyses": lambda: ", ".join(recipe.analyses)}
+    controls = {
+        "control": lambda: f"{recipe.control}, {recipe.draws} permutations",
+        "figures": name_figures,
+    }
+    try:
+        job = Job.resolve(recipe)
+    except BrainhiveError as error:
+        return Plan.of(analyses | controls, raised=[error])
+    checks: dict[str, Callable[[], Any]] = {
+        "run": lambda: job.align.name,
+        "cells": lambda: ", ".join(cell.name for cell in job.align.cells),
+        "subjects": lambda: [*job.subjects],
+        **analyses,
+        "left out": lambda: "; ".join(f"{k}: {why}" for k, why in job.left_out().items()) or "nothing",
+        "levels": lambda: ", ".join(job.open_levels().get(recipe.split, ())) or "none",
+        **controls,
+    }
+    return Plan.of(checks, lambda: job.work)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Explain every cell and subject, then all together; what an interrupted run has finished is kept."""
-    job = Job(recipe)
-    job.check_figures()
-    job.check_levels()
-    folder = RunFolder.open("explain", job.align.label, job.pinned, launch, again)
+    if recipe.figures:
+        require_matplotlib()
+    job = Job.resolve(recipe)
+    spec, align, levels = job.spec, job.align, job.open_levels()
+    pinned = job.recipe.holding(align.digests)
+    folder = RunFolder.open("explain", align.label, pinned, launch, again)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
-        _explain(job, folder, launch)
+        align.prepare_signals(launch)
+        control = _train_control(job, launch)
+        shared = job.find_shared()
+
+        # one part for each cell and subject, and one for the signals of each subject, by all processes
+        parts: list[tuple[Cell | None, int]] = []
+        if spec.analyses_of(OF_MODEL):
+            parts += job.pairs
+        if "encoding" in spec.analyses:
+            parts += [(None, subject) for subject in job.subjects]
+        todo = [part for part in parts if not (folder.path / part_file(*part)).is_file()]
         launch.barrier()
+        with console.progress("cells and subjects", len(todo)) as bar:
+            for cell, subject in launch.shard(todo):
+                reader = job.reader(cell or job.subjects[subject][0], subject, shared, launch.device)
+                if cell is None:
+                    profiles = explain_signals(reader, levels["train"], levels[spec.split], spec)
+                else:
+                    shuffled = job.reader(cell, subject, shared, launch.device, control) if control else None
+                    profiles = explain_model(reader, spec, shuffled)
+                folder.replace(part_file(cell, subject), profiles.save)
+                bar.advance()
+        launch.barrier()
+
+        # all subjects together
         if launch.is_main:
-            folder.finish(conclude(job, folder, launch.device))
+            readers = [
+                job.reader(cells[0], subject, shared, launch.device)
+                for subject, cells in job.subjects.items()
+            ]
+            loaded = {part: SubjectProfiles.load(folder.path / part_file(*part)) for part in parts}
+            folder.finish(conclude(job, folder, readers, loaded, levels.get(spec.split, {})))
         launch.barrier()
-    with folder.reading() as found:
-        tables = tuple(each for each in artifacts.read(folder) if isinstance(each, Table))
+    with folder.reading() as measurements:
+        tables = tuple(artifact for artifact in artifacts.read(folder) if isinstance(artifact, Table))
         files = {"figures": folder.path / FIGURES} if recipe.figures else {}
         hint = shlex.join(["brainhive", "report", str(folder.path)])
-        return Result(folder.path, tables, found, files, hint, work=work)
+        return Result(folder.path, tables, measurements, files, hint, work=work)
 
 
-def _explain(job: Job, folder: RunFolder, launch: Launch) -> None:
-    """Measure the parts that are not finished, shared by all processes."""
-    job.align.prepare_signals(launch)
-    control = _trained_control(job, launch)
-    work: list[tuple[Any, int]] = [*job.pairs] if job.analyses_of(OF_MODEL) else []
-    if "encoding" in job.spec.analyses:
-        work += [(None, subject) for subject in job.subjects]
-    todo = [each for each in work if not (folder.path / job.part(*each)).is_file()]
-    launch.barrier()
-    with console.progress("cells and subjects", len(todo)) as bar:
-        for cell, subject in launch.shard(todo):
-            reader = job.reader(cell or job.subjects[subject][0], subject, launch.device)
-            if cell is None:
-                found = explain_signals(reader, job.levels("train"), job.levels(job.spec.split), job.spec)
-            else:
-                shuffled = job.reader(cell, subject, launch.device, control) if control else None
-                found = explain_model(reader, job.spec, shuffled)
-            folder.replace(job.part(cell, subject), found.save)
-            bar.advance()
-
-
-def _trained_control(job: Job, launch: Launch) -> AlignRun | None:
+def _train_control(job: Job, launch: Launch) -> AlignRun | None:
     """Train the same cells on shuffled labels, if the recipe wants it; a finished training is found."""
-    if job.spec.control != "trained" or not job.analyses_of(OF_MODEL):
+    recipe, trained_by = job.recipe, job.align.recipe
+    if recipe.control != "trained" or not recipe.analyses_of(OF_MODEL) or trained_by is None:
         return None
-    return job.opened_control(train_align.run(job.control, launch).folder)
+    # below the runs of explain: it is no run that other commands find
+    paths = recipe.paths.model_copy(update={"runs": f"{recipe.paths.runs}/explain/controls"})
+    train = trained_by.train.model_copy(update={"shuffled_labels": True})
+    control = trained_by.model_copy(update={"paths": paths, "train": train, "run": recipe.run})
+    folder = train_align.run(control, launch).folder
+    return find(str(folder), paths, recipe.dataset, recipe.subjects)

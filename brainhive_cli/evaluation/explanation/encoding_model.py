@@ -1,24 +1,26 @@
 """The linear encoding model: signals predicted from embeddings, also without each of them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals.selection import Selection
-from brainhive_cli.data.stores.recordings import Sensors
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.explanation import reliability, sensor_space
 from brainhive_cli.evaluation.explanation.linear_maps import Products, reduced
-from brainhive_cli.evaluation.explanation.occlusion import REGION, SENSOR, TIME, regions_of
+from brainhive_cli.evaluation.explanation.occlusion import regions_of
 from brainhive_cli.evaluation.explanation.profiles import (
+    REGION,
+    SENSOR,
     SPACE_PART,
+    TIME,
     TIME_PART,
+    Axis,
     Labels,
     Profile,
     SubjectProfiles,
@@ -27,6 +29,8 @@ from brainhive_cli.evaluation.explanation.reader import Reader, units_of
 from brainhive_cli.evaluation.explanation.recipe import Explanation
 
 Values = NDArray[np.float64]
+CEILINGS = ("encoding of a half", "encoding lower ceiling", "encoding upper ceiling")
+"""Names of the arrays: the correlation of the prediction with half of the repetitions, and its ceilings."""
 CORRELATION, UNIQUE = "r", "unique_r"
 """Names of the metrics: Pearson's correlation over pictures of signal and prediction, and what it loses
 without the embeddings of one encoder."""
@@ -77,7 +81,7 @@ def predict_signals(
     products = Products.of(torch.cat([learned, learned[orders[0]]], 1), signals())
     everything = torch.cat([tested, tested[orders[1]]], 1)
     width, stops = learned.shape[1], np.cumsum([pair[0].shape[1] for pair in pairs.values()])
-    own = dict(zip(pairs, np.split(np.arange(width), stops[:-1]), strict=True))
+    columns_of = dict(zip(pairs, np.split(np.arange(width), stops[:-1]), strict=True))
 
     def predict(columns: NDArray[np.int64], penalty: float) -> Values:
         some = everything[:, torch.from_numpy(columns).to(everything.device)]
@@ -85,14 +89,13 @@ def predict_signals(
         return np.asarray(outputs.double().cpu().numpy().reshape(-1, *shape))
 
     chosen = products.take(np.arange(width)).best_alpha() if alpha is None else alpha
-    rest = {name: np.setdiff1d(np.arange(width), columns) for name, columns in own.items()}
-    several = {name: columns for name, columns in rest.items() if len(columns)}
-    return Predicted(
-        predict(np.arange(width), chosen),
-        {name: predict(columns, chosen) for name, columns in several.items()},
-        {name: predict(np.union1d(columns, own[name] + width), chosen) for name, columns in several.items()},
-        chosen,
-    )
+    without, shuffled = {}, {}
+    for name, columns in columns_of.items():
+        rest = np.setdiff1d(np.arange(width), columns)
+        if len(rest):
+            without[name] = predict(rest, chosen)
+            shuffled[name] = predict(np.union1d(rest, columns + width), chosen)
+    return Predicted(predict(np.arange(width), chosen), without, shuffled, chosen)
 
 
 def correlations(predicted: Values, measured: Values) -> Values:
@@ -100,58 +103,56 @@ def correlations(predicted: Values, measured: Values) -> Values:
     return np.asarray((_unit(predicted) * _unit(measured)).sum(0))
 
 
-def along(
-    predictions: Predicted,
-    measured: Values,
-    axis: str,
-    places: Mapping[Any, NDArray[np.int64]],
-    by: int,
-    labels: Labels,
-) -> Profile:
+class Slices(NamedTuple):
+    """Places along one axis of signals [N, E, T].
+
+    Attributes:
+        axis: What the places are.
+        places: Indices along E (`by` 1) or T (`by` 2) of each place.
+        by: Which axis that is.
+    """
+
+    axis: str
+    places: Mapping[Any, NDArray[np.int64]]
+    by: int
+
+    def take(self, values: Values) -> Iterator[Values]:
+        """Take each place of values [N, E, T]."""
+        return (np.take(values, rows, self.by) for rows in self.places.values())
+
+
+def along(predictions: Predicted, measured: Values, slices: Slices, labels: Labels) -> Profile:
     """Average the correlation over all but one axis, with permuted labels of the measured pictures.
 
     Args:
         predictions: What was predicted.
         measured: [N, E, T].
-        axis: What the places are.
-        places: Indices along E (`by` 1) or T (`by` 2) of each place.
-        by: Which axis is kept.
+        slices: The places.
         labels: Permutations of the N items.
     """
-    one, other = _unit(predictions.full), _unit(measured)
-    count, values, matrices = len(one), [], []
-    for rows in places.values():
-        parts = [np.take(each, rows, by).reshape(count, -1) for each in (one, other)]
-        matrices.append(count * (parts[0] @ parts[1].T) / parts[0].shape[1])  # [N, N]
-        values.append(_influence(*parts).mean(1))
-    profile = Profile.of(CORRELATION, axis, [*places], matrices, labels)
+    count, values, matrices = len(measured), [], []
+    for parts in zip(slices.take(_unit(predictions.full)), slices.take(_unit(measured)), strict=True):
+        one, other = (part.reshape(count, -1) for part in parts)
+        matrices.append(count * (one @ other.T) / one.shape[1])  # [N, N]
+        values.append(_influence(one, other).mean(1))
+    profile = Profile.of(CORRELATION, Axis(slices.axis, [*slices.places]), matrices, labels)
     return replace(profile, values=np.array(values))
 
 
-def unique(
-    predictions: Predicted,
-    measured: Values,
-    level: str,
-    axis: str,
-    places: Mapping[Any, NDArray[np.int64]],
-    by: int,
-) -> Profile:
+def unique(predictions: Predicted, measured: Values, level: str, slices: Slices) -> Profile:
     """Describe what a level adds at each place: the correlation less that without the level.
 
     The control adds the level with the embeddings of other pictures.
     """
     shares = []
-    for each in (predictions.full, predictions.without[level], predictions.shuffled[level]):
-        items = _items(each, measured)  # [N, E, T]
-        shares.append(np.array([np.take(items, rows, by).mean((1, 2)) for rows in places.values()]))
+    for predicted in (predictions.full, predictions.without[level], predictions.shuffled[level]):
+        # each picture's share of the correlations
+        flat = [_unit(side).reshape(len(side), -1) for side in (predicted, measured)]
+        items = _influence(*flat).reshape(predicted.shape)  # [N, E, T]
+        shares.append(np.array([part.mean((1, 2)) for part in slices.take(items)]))
     values, shuffled = shares[0] - shares[1], shares[2] - shares[1]  # [P, N]
-    return Profile(UNIQUE, axis, tuple(places), values, np.empty((0, len(places))), shuffled)
-
-
-def _items(predicted: Values, measured: Values) -> Values:
-    """Give each picture's share of the correlations, [N, E, T]."""
-    flat = [_unit(each).reshape(len(each), -1) for each in (predicted, measured)]
-    return _influence(*flat).reshape(predicted.shape)
+    null = np.empty((0, len(values)))
+    return Profile(UNIQUE, Axis(slices.axis, [*slices.places]), values, null, shuffled)
 
 
 def _influence(one: Values, other: Values) -> Values:
@@ -191,100 +192,58 @@ def explain_signals(reader: Reader, train: Levels, test: Levels, spec: Explanati
 def _encode(
     reader: Reader, train: Levels, test: Levels, spec: Explanation, collected: SubjectProfiles
 ) -> dict[str, Profile]:
+    """Give the correlation by time, and by sensor or region; collect what comes with it."""
     learned, rows = reader.member.selection(reader.subject, "train", is_tested=False)
-    names, unknown = names_of(reader)
-    measured = _averages(reader.selection, bool(unknown))  # [N, E, T]
-    device = reader.member.model.device
-    given = {name: read_embeddings(store, rows, device) for name, store in train.items()}
-    tested = {name: read_embeddings(store, reader.rows, device) for name, store in test.items()}
+    is_mixed, device = bool(reader.mixture), reader.member.model.device
+    if is_mixed:
+        collected.missing["encoding by sensor"] = reader.mixture
+    chunks = [*sensor_space.averages(reader.selection, is_mixed)]
+    measured = np.concatenate(chunks).astype(np.float64)  # [N, E, T]
+    shape = measured.shape[1:]
 
+    # what the correlation is averaged by
+    parts: dict[str, Slices] = {}
+    if shape[1] > 1:
+        times = {float(time.round(3)): np.array([row]) for row, time in enumerate(reader.times_ms)}
+        parts[TIME_PART] = Slices(TIME, times, 2)
+    if reader.sensors:
+        sensors = {name: np.array([row]) for row, name in enumerate(reader.sensors)}
+        parts[SPACE_PART] = Slices(SENSOR, sensors, 1)
+    elif not is_mixed:
+        regions = {name: np.array(voxels) for name, voxels in regions_of(reader).items()}
+        parts[SPACE_PART] = Slices(REGION, regions, 1)
+
+    # predictions of the tested pictures' signals, fitted in one pass over the training signals
     def signals() -> Iterator[Tensor]:
-        for part in _chunks(learned, bool(unknown)):
+        for part in sensor_space.averages(learned, is_mixed):
             yield torch.from_numpy(part.reshape(len(part), -1)).to(device)
 
     labels, random = reader.labels.by_item, np.random.default_rng(spec.seed)
     wrong = units_of(reader.member, "train", rows).permute(random)[0], labels.wrong
-    shape, how = measured.shape[1:], (wrong, spec.components, spec.alpha, spec.seed)
-    predicted = predict_signals(given, tested, signals, shape, *how)
-    axes = _axes(reader, names, shape, bool(unknown))
-    if unknown:
-        collected.missing["encoding by sensor"] = unknown
-    profiles = {
-        part: along(predicted, measured, axis, places, by, labels)
-        for part, (axis, places, by) in axes.items()
-    }
+    predicted = predict_signals(
+        {name: read_embeddings(store, rows, device) for name, store in train.items()},
+        {name: read_embeddings(store, reader.rows, device) for name, store in test.items()},
+        *(signals, shape, wrong, spec.components, spec.alpha, spec.seed),
+    )
     collected.arrays["encoding map"] = correlations(predicted.full, measured)
     collected.arrays["encoding alpha"] = np.array(predicted.alpha)
-    _add_ceilings(collected, reader, predicted.full, spec.seed)
+
+    # what any model could reach, where stimuli were shown more than once
+    if reader.selection.repetitions.min() < 2:
+        collected.missing["ceilings of encoding"] = "a picture was shown once; a split with repetitions"
+    else:
+        trials = partial(sensor_space.trials, reader.selection, is_mixed)
+        ceilings = reliability.half_ceilings(trials(), predicted.full, reliability.random_halves(spec.seed))
+        collected.arrays |= dict(zip(CEILINGS, ceilings, strict=True))
+        collected.arrays["explainable variance"] = reliability.explainable_variance(trials)
+
     for level in predicted.without:
-        for part, (axis, places, by) in axes.items():
-            collected.profiles[f"encoding · {level}:{part}"] = unique(
-                predicted, measured, level, axis, places, by
-            )
-    return profiles
-
-
-def names_of(reader: Reader) -> tuple[tuple[str, ...], str]:
-    """Name the sensors; () of voxels, and where whitening cannot be undone, with the reason."""
-    space = reader.selection.recording.space
-    if not isinstance(space, Sensors):
-        return (), ""
-    try:
-        sensor_space.refuse_unknown_whitening(reader.selection.recording)
-    except BrainhiveError as error:
-        return (), error.in_one_line
-    is_whitened = reader.selection.recording.whiteners is not None
-    return (tuple(space.names) if is_whitened else reader.selection.channels), ""
-
-
-def _axes(
-    reader: Reader, names: Sequence[str], shape: tuple[int, ...], is_mixed: bool
-) -> dict[str, tuple[str, Mapping[Any, NDArray[np.int64]], int]]:
-    """List what the correlation is averaged by: axis, indices of each place, and which axis of [N, E, T]."""
-    axes: dict[str, tuple[str, Mapping[Any, NDArray[np.int64]], int]] = {}
-    if shape[1] > 1:
-        at = {float(time.round(3)): np.array([row]) for row, time in enumerate(reader.times_ms)}
-        axes[TIME_PART] = (TIME, at, 2)
-    if names:
-        axes[SPACE_PART] = (SENSOR, {name: np.array([row]) for row, name in enumerate(names)}, 1)
-    elif not is_mixed:
-        regions = {name: np.array(places) for name, places in regions_of(reader).items()}
-        axes[SPACE_PART] = (REGION, regions, 1)
-    return axes
-
-
-def _chunks(selection: Selection, is_mixed: bool) -> Iterator[NDArray[np.float32]]:
-    """Yield the averages of some stimuli [n, E, T]: in sensor space, unless it is not known."""
-    if is_mixed:
-        return (part for _, part in selection.averages())
-    return sensor_space.averages(selection)
-
-
-def _averages(selection: Selection, is_mixed: bool) -> NDArray[np.float64]:
-    return np.concatenate([*_chunks(selection, is_mixed)]).astype(np.float64)
+        for part, slices in parts.items():
+            collected.profiles[f"encoding · {level}:{part}"] = unique(predicted, measured, level, slices)
+    return {part: along(predicted, measured, slices, labels) for part, slices in parts.items()}
 
 
 def read_embeddings(store: TargetStore, rows: NDArray[np.int64], device: torch.device) -> Tensor:
     """Read embeddings of some pictures, flattened [n, F]; the first where there are alternatives."""
     values = store.embedding if store.alternatives is None else store.embedding.column(0)
     return torch.from_numpy(np.asarray(values[rows], np.float32).reshape(len(rows), -1)).to(device)
-
-
-def _add_ceilings(
-    collected: SubjectProfiles, reader: Reader, predicted: NDArray[np.float64], seed: int
-) -> None:
-    """Measure what any model could reach, where stimuli were shown more than once."""
-    counts = reader.selection.repetitions
-    is_mixed = bool(names_of(reader)[1])
-
-    def trials() -> Iterator[NDArray[np.float32]]:
-        return sensor_space.trials(reader.selection, is_mixed)
-
-    if counts.min() < 2:
-        collected.missing["ceilings of encoding"] = "a picture was shown once; a split with repetitions"
-        return
-    halves = reliability.random_halves(seed)
-    names = ("encoding of a half", "encoding lower ceiling", "encoding upper ceiling")
-    each = reliability.half_ceilings(trials(), predicted, halves)
-    collected.arrays |= {name: values for name, values in zip(names, each, strict=True)}
-    collected.arrays["explainable variance"] = reliability.explainable_variance(trials)

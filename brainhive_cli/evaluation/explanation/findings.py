@@ -1,4 +1,4 @@
-"""What was found of all cells and subjects together, as metrics, each next to its control."""
+"""What was measured of all cells and subjects together, as metrics, each next to its control."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.measurements import ALL, Metric, interval_text, scope
+from brainhive_cli.core.measurements import ALL, Metric, scope
 from brainhive_cli.core.tables import Table
 from brainhive_cli.evaluation.explanation.encoding_model import CORRELATION, UNIQUE
-from brainhive_cli.evaluation.explanation.occlusion import TIME
 from brainhive_cli.evaluation.explanation.profiles import (
+    TIME,
+    Axis,
     PermutationTest,
     Profile,
-    Spans,
     SubjectProfiles,
     analysis_of,
 )
@@ -39,7 +39,7 @@ SIGNIFICANT, LEAST_P = 0.05, 0.0005
 ENDS = (2.5, 97.5)
 """Percentiles between which the middle 95 % of the control lie."""
 Groups = Sequence[Sequence[SubjectProfiles]]
-"""What was found by subject, of its cells."""
+"""What was measured by subject, of its cells."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +48,17 @@ class Finding:
 
     Attributes:
         name: `analysis`, or `analysis · level`.
-        axis: What the places are.
-        at: [P].
+        axis: The places.
         measured: [P].
         controls: [P] by the name of the control.
-        p_values: [P] one-sided, by permutation; None where labels were not permuted.
-        corrected: [P] for all places together.
-        spans: Of windows; None where a place is one sample, or a name.
+        test: Against permuted labels; None where labels were not permuted.
     """
 
     name: str
-    axis: str
-    at: tuple[Any, ...]
+    axis: Axis
     measured: list[Metric]
     controls: Mapping[str, list[Metric]]
-    p_values: NDArray[np.float64] | None = None
-    corrected: NDArray[np.float64] | None = None
-    spans: Spans | None = None
+    test: PermutationTest | None = None
 
     @property
     def metric(self) -> str:
@@ -74,7 +68,7 @@ class Finding:
     @property
     def peak(self) -> int:
         """The place with the largest value."""
-        return int(np.argmax([each.value for each in self.measured]))
+        return int(np.argmax([metric.value for metric in self.measured]))
 
     @property
     def first_above_chance(self) -> int | None:
@@ -82,57 +76,45 @@ class Finding:
 
         What a window carries may begin anywhere in it: its centre may lie before the effect.
         """
-        if self.corrected is None or self.axis != TIME:
+        if self.test is None or self.axis.name != TIME:
             return None
-        above = self.corrected < SIGNIFICANT
+        above = self.test.corrected < SIGNIFICANT
         first = np.flatnonzero(above[:-1] & above[1:])
         return int(first[0]) if len(first) else None
-
-    def where(self, place: int) -> str:
-        """Name a place in words: of a window, from where to where it lies."""
-        if self.spans is None:
-            return self.labels[place]
-        start, stop = self.spans[place]
-        return f"{start:g}{' to ' if start < 0 else '–'}{stop:g} ms"
 
     @property
     def p_at_peak(self) -> str:
         """p of the strongest place, corrected for all, as every table and figure prints it."""
-        if self.corrected is None:
+        if self.test is None:
             return "–"
-        p = float(self.corrected[self.peak])
+        p = float(self.test.corrected[self.peak])
         return f"{p:.3f}" if p >= LEAST_P else f"{p:.0e}"
 
     @property
     def scopes(self) -> dict[str, dict[str, Metric]]:
         """The metrics by scope and name; of a course, at most so many times as `TIMES`, and the strongest."""
         scopes: dict[str, dict[str, Metric]] = {}
-        step = -(-len(self.at) // TIMES) if self.axis == TIME else 1
-        for number, place in enumerate(self.labels):
-            if number % step and number != self.peak:
-                continue
-            scopes[scope(self.name, place)] = {self.metric: self.measured[number]}
-            for control, metrics in self.controls.items():
-                scopes[scope(self.name, place, control)] = {self.metric: metrics[number]}
+        step = -(-len(self.measured) // TIMES) if self.axis.name == TIME else 1
+        for number, place in enumerate(self.axis.labels):
+            if number % step == 0 or number == self.peak:
+                for control, metrics in {"": self.measured, **self.controls}.items():
+                    scopes[scope(self.name, place, control)] = {self.metric: metrics[number]}
         return scopes
-
-    @property
-    def labels(self) -> list[str]:
-        """The places in words."""
-        return [f"{place:g} ms" if self.axis == TIME else str(place) for place in self.at]
 
     @property
     def note(self) -> dict[str, Any]:
         """What a reader of the metrics needs besides, as plain values."""
-        plain = {"name": self.name, "metric": self.metric, "axis": self.axis, "at": list(self.at)}
-        tested = {"p": self.p_values, "p_corrected": self.corrected}
-        first = self.first_above_chance
+        first, test, axis = self.first_above_chance, self.test, self.axis
         return {
-            **plain,
-            "windows_ms": None if self.spans is None else self.spans.tolist(),
-            "peak": self.labels[self.peak],
-            "first_above_chance": None if first is None else self.where(first),
-            **{name: None if each is None else each.tolist() for name, each in tested.items()},
+            "name": self.name,
+            "metric": self.metric,
+            "axis": axis.name,
+            "at": list(axis.at),
+            "windows_ms": None if axis.spans is None else axis.spans.tolist(),
+            "peak": axis.labels[self.peak],
+            "first_above_chance": None if first is None else axis.where(first),
+            "p": None if test is None else test.p_values.tolist(),
+            "p_corrected": None if test is None else test.corrected.tolist(),
         }
 
 
@@ -144,61 +126,61 @@ def overall(results: Sequence[Finding]) -> dict[str, dict[str, Metric]]:
     if not results:
         return {}
     first = results[0]
-    top, place = first.measured[first.peak], first.labels[first.peak]
+    top, place = first.measured[first.peak], first.axis.labels[first.peak]
     name, protocol = f"{top.name}{AT_PEAK}", f"{top.protocol}, {first.name} at {place}"
-    reason = "none: the strongest of all places"
-    plain = replace(top, name=name, protocol=protocol, chance=None, interval=reason)
-    return {ALL: {name: replace(plain, low=None, high=None, these_subjects=None)}}
+    metric = replace(top, name=name, protocol=protocol, interval="none: the strongest of all places")
+    metric = replace(metric, chance=None, low=None, high=None, these_subjects=None)
+    return {ALL: {metric.name: metric}}
 
 
-def findings(
+def describe_profiles(
     groups: Groups, pictures: Items, protocol: str, split: str, seeds: Sequence[int]
 ) -> list[Finding]:
     """Describe every profile over all subjects; places that not all have, as regions, are left out.
 
     Args:
-        groups: What was found.
+        groups: What was measured.
         pictures: One list: those that all subjects were shown, and which of them are alike; no others count.
         protocol: Of the metrics.
         split: Whose signals were explained.
         seeds: Of the trainings.
     """
     parts = [part for group in groups for part in group]
-    names = [name for name in parts[0].profiles if all(name in part.profiles for part in parts)]
-    ids = [str(name) for name in pictures.ids[0]]
-    how: dict[str, Any] = {"protocol": protocol, "split": split, "items": for_all(pictures, len(groups))}
-    described = []
-    for name in names:
-        places = [set(part.profiles[name].at) for part in parts]
-        at = [place for place in parts[0].profiles[name].at if all(place in some for some in places)]
-        profiles = [[part.profiles[name].take(at, part.rows_of(ids)) for part in group] for group in groups]
-        described.append(_describe(analysis_of(name), profiles, seeds, how))
+    ids, described = [str(name) for name in pictures.ids[0]], []
+    for name in parts[0].profiles:
+        if all(name in part.profiles for part in parts):
+            places = [part.profiles[name].axis.at for part in parts]
+            at = [place for place in places[0] if all(place in some for some in places)]
+            profiles = [
+                [part.profiles[name].take(at, part.rows_of(ids)) for part in group] for group in groups
+            ]
+            options = {"protocol": protocol, "split": split, "items": for_all(pictures, len(groups))}
+            described.append(_describe(analysis_of(name), profiles, seeds, options))
     return described
 
 
 def _describe(
-    name: str, groups: Sequence[Sequence[Profile]], seeds: Sequence[int], how: Mapping[str, Any]
+    name: str, groups: Sequence[Sequence[Profile]], seeds: Sequence[int], options: Mapping[str, Any]
 ) -> Finding:
     """Describe one profile of all cells, by subject; all have the same places and items."""
     first, profiles = groups[0][0], [profile for group in groups for profile in group]
-    options: dict[str, Any] = {"pool": first.pool, "chance": first.chance, **how}
+    options = {"pool": first.pool or None, "chance": first.chance, **options}
     options["limits"] = (0.0, 1.0) if first.pool else CORRELATIONS.get(first.metric, (None, None))
     is_share = None if first.metric.startswith("top") else False
     values = [np.stack([profile.values for profile in group]) for group in groups]  # [S, P, N]
     measured = measure_each(first.metric, values, seeds=seeds, is_share=is_share, **options)
-    controls, tested = {}, None
+    test, controls = None, {}
     if all(len(profile.null) for profile in profiles):
         by_subject = [np.mean([profile.null for profile in group], axis=0) for group in groups]
         null = np.mean(by_subject, axis=0)  # [K, P]
-        tested = PermutationTest.of(np.array([each.value for each in measured]), null)
+        test = PermutationTest.of(np.array([metric.value for metric in measured]), null)
         controls[SHUFFLED] = permuted_metrics(measured, null)
     if all(profile.shuffled.size for profile in profiles):
-        kind = TRAINED if tested is not None or name.startswith("encoding") else SHUFFLED
+        kind = TRAINED if test is not None or name.startswith("encoding") else SHUFFLED
         shuffled = [np.stack([profile.shuffled for profile in group]) for group in groups]
-        options["protocol"] = f"{how['protocol']}, {kind}"
+        options["protocol"] += f", {kind}"
         controls[kind] = measure_each(first.metric, shuffled, is_share=False, **options)
-    alone, corrected = (None, None) if tested is None else (tested.p_values, tested.corrected)
-    return Finding(name, first.axis, first.at, measured, controls, alone, corrected, first.spans)
+    return Finding(name, first.axis, measured, controls, test)
 
 
 def for_all(pictures: Items, subjects: int) -> Items:
@@ -210,62 +192,56 @@ def permuted_metrics(measured: Sequence[Metric], null: NDArray[np.float64]) -> l
     """Describe a control of permuted labels, [K, P], next to what was measured at each place."""
     method = f"the middle 95 % of {len(null)} permutations of the labels"
     low, high = np.percentile(null, ENDS, axis=0)
-    return [
-        replace(
-            each,
-            value=float(mean),
-            low=float(least),
-            high=float(most),
-            interval=method,
-            these_subjects=None,
-            seed_sd=None,
-            protocol=f"{each.protocol}, {SHUFFLED}",
-        )
-        for each, mean, least, most in zip(measured, null.mean(0), low, high, strict=True)
-    ]
+    metrics = []
+    for metric, *numbers in zip(measured, null.mean(0), low, high, strict=True):
+        mean, least, most = map(float, numbers)
+        control = replace(metric, protocol=f"{metric.protocol}, {SHUFFLED}", interval=method)
+        metrics.append(replace(control, value=mean, low=least, high=most, these_subjects=None, seed_sd=None))
+    return metrics
 
 
-def similarity_findings(course: Course, protocol: str, split: str) -> list[Finding]:
+def describe_similarity(course: Course, protocol: str, split: str) -> list[Finding]:
     """Describe the correlation with each level, and that with its own part of the distances."""
-    similarity, chosen = course.found, []
-    kinds = {RHO: (similarity.correlation, similarity.items, similarity.null)}
+    similarity, described = course.similarity, []
+    kinds = {RHO: similarity.whole}
     if len(similarity.models) > 1:
-        kinds[UNIQUE_RHO] = (
-            similarity.unique,
-            similarity.unique_items,
-            similarity.unique_null,
-        )
-    for metric, (values, items, null) in kinds.items():
+        kinds[UNIQUE_RHO] = similarity.unique
+    for metric, correlations in kinds.items():
         for number, model in enumerate(similarity.models):
-            subjects = [np.asarray(each[number], np.float64) for each in items]  # [T, N]
-            options = {
-                "protocol": protocol,
-                "split": split,
-                "items": for_all(course.pictures, len(subjects)),
-                "chance": 0.0,
-                "is_share": False,
-                "limits": (-1.0, 1.0),
-            }
-            measured = measure_each(metric, subjects, **options)  # type: ignore[arg-type]
-            drawn = null[:, number]
-            tested = PermutationTest.of(values[:, number].mean(0), drawn)
-            controls = {SHUFFLED: permuted_metrics(measured, drawn)}
-            name = scope(SIMILARITY, model)
-            chosen.append(
-                Finding(name, course.axis, course.at, measured, controls, tested.p_values, tested.corrected)
-            )
-    return chosen
+            subjects = [np.asarray(values[number], np.float64) for values in correlations.items]  # [T, N]
+            items = for_all(course.pictures, len(subjects))
+            options: Any = {"protocol": protocol, "split": split, "items": items, "limits": (-1.0, 1.0)}
+            measured = measure_each(metric, subjects, chance=0.0, is_share=False, **options)
+            values, null = correlations.values[:, number].mean(0), correlations.null[:, number]
+            controls = {SHUFFLED: permuted_metrics(measured, null)}
+            test = PermutationTest.of(values, null)
+            described.append(Finding(scope(SIMILARITY, model), course.axis, measured, controls, test))
+    return described
+
+
+def ceiling_scopes(course: Course, protocol: str, split: str) -> dict[str, dict[str, Metric]]:
+    """Give the ceilings of similarity as metrics, by scope."""
+    scopes: dict[str, dict[str, Metric]] = {}
+    context = (course.pictures.size, None, None, None, None, (), protocol, split, "none")
+    ceilings = zip(course.similarity.lower, course.similarity.upper, strict=True)
+    for place, ends in zip(course.axis.labels, ceilings, strict=True):
+        name = scope(SIMILARITY, place)
+        for metric, value in zip(("ceiling_lower", "ceiling_upper"), ends, strict=True):
+            if np.isfinite(value):
+                scopes.setdefault(name, {})[metric] = Metric(metric, float(value), *context)
+    return scopes
 
 
 def summary_table(results: Sequence[Finding], title: str) -> Table:
     """Lay out where each analysis is strongest."""
     rows = []
-    for each in results:
-        top = each.measured[each.peak]
-        control = next(iter(each.controls.values()), None)
-        beyond = "–" if control is None else f"{control[each.peak].value:.3f}"
-        first = "–" if each.first_above_chance is None else each.where(each.first_above_chance)
-        place, p, interval = each.where(each.peak), each.p_at_peak, interval_text(top.low, top.high)
-        rows.append((each.name, shown(each.metric), place, f"{top.value:.3f}", interval, beyond, p, first))
+    for finding in results:
+        peak, first = finding.peak, finding.first_above_chance
+        top, control = finding.measured[peak], next(iter(finding.controls.values()), None)
+        numbers = (f"{top.value:.3f}", top.interval_text())
+        control_value = "–" if control is None else f"{control[peak].value:.3f}"
+        first_place = "–" if first is None else finding.axis.where(first)
+        names = (finding.name, shown(finding.metric), finding.axis.where(peak))
+        rows.append((*names, *numbers, control_value, finding.p_at_peak, first_place))
     columns = ("analysis", "metric", "strongest", "value", "95 % CI", "control", "p", FIRST_ABOVE)
     return Table(title, columns, rows, section=SECTION)

@@ -1,6 +1,8 @@
 """Integrated gradients of the margin of a trained model, by time and by sensor or region."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,8 +12,16 @@ from torch import Tensor
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.evaluation.explanation.occlusion import REGION, SENSOR, TIME, regions_of
-from brainhive_cli.evaluation.explanation.profiles import Profile, Spans
+from brainhive_cli.evaluation.explanation.occlusion import regions_of
+from brainhive_cli.evaluation.explanation.profiles import (
+    REGION,
+    SENSOR,
+    SPACE_PART,
+    TIME,
+    TIME_PART,
+    Axis,
+    Profile,
+)
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
 
@@ -21,8 +31,6 @@ GAP = 0.05
 """Share of the largest margin that may be missing without a warning."""
 AT_ONCE = 64
 """Signals whose gradients are computed at once."""
-Shares = tuple[list[object], NDArray[np.float64], Spans | None]
-"""Places, shares [P, N], and where places that are windows begin and end."""
 
 
 def attribute(reader: Reader, points: int, step_ms: float) -> dict[str, Profile]:
@@ -34,79 +42,67 @@ def attribute(reader: Reader, points: int, step_ms: float) -> dict[str, Profile]
     Raises:
         BrainhiveError: if the model has no gradient.
     """
-    space, left_out = _space(reader)
-    own = _shares(reader, space, reader.labels.right, points, step_ms)
-    wrong = _shares(reader, space, reader.labels.wrong, points, step_ms)
-    _check_sum(reader, space, next(iter(own.values()))[1].sum(0))
+    if reader.mixture:  # channels as they are
+        away = reader.signal - reader.baseline
+        space = SensorSpace((), reader.signal, reader.signal - away, away[:, None], None)
+    else:
+        space = reader.space
+    right = _shares(reader, space, reader.labels.right, points)  # [N, E, T]
+    wrong = _shares(reader, space, reader.labels.wrong, points)
+
+    # the outputs may bend too sharply for so few points
+    items = np.arange(len(right))
+    whole, rest = (
+        margins[items, reader.labels.right] for margins in (reader.whole, reader.margins(space.baseline))
+    )
+    by_place, controls = (_by_place(reader, space, shares, step_ms) for shares in (right, wrong))
+    gap = float(np.abs(by_place[0][1].sum(0) - (whole - rest)).max())
+    if gap > GAP * float(np.abs(whole - rest).max()):
+        console.warn(f"gradients sum to the margins up to {gap:.2g} only: take more points")
     profiles = {}
-    for axis, (at, values, spans) in own.items():
-        if axis != SENSOR or not left_out:
-            null, control = np.empty((0, len(at))), wrong[axis][1]
-            profiles[axis] = Profile(SHARE, axis, tuple(at), values, null, control, spans=spans)
+    for (axis, values), (_, control) in zip(by_place, controls, strict=True):
+        part, null = TIME_PART if axis.name == TIME else SPACE_PART, np.empty((0, len(axis.at)))
+        profiles[part] = Profile(SHARE, axis, values, null, control)
     return profiles
 
 
-def _check_sum(reader: Reader, space: SensorSpace, sums: NDArray[np.float64]) -> None:
-    """Warn if shares [N] do not sum to the margins: the output bends too sharply for so few points."""
-    items = np.arange(len(sums))
-    whole, rest = (
-        each[items, reader.labels.right] for each in (reader.whole, reader.margins(space.baseline))
-    )
-    gap = float(np.abs(sums - (whole - rest)).max())
-    if gap > GAP * float(np.abs(whole - rest).max()):
-        console.warn(f"gradients sum to the margins up to {gap:.2g} only: take more points")
-
-
-def _space(reader: Reader) -> tuple[SensorSpace, str]:
-    """Return sensor space; where whitening cannot be undone the channels as they are, and why."""
-    try:
-        return reader.space, ""
-    except BrainhiveError as error:
-        away = reader.signal - reader.baseline
-        plain = SensorSpace((), reader.signal, reader.signal - away, away[:, None], None)
-        return plain, error.message
-
-
 def _shares(
-    reader: Reader, space: SensorSpace, labels: NDArray[np.int64], points: int, step_ms: float
-) -> Mapping[str, Shares]:
-    """Compute shares by axis."""
+    reader: Reader, space: SensorSpace, labels: NDArray[np.int64], points: int
+) -> NDArray[np.float64]:
+    """Share the margins with the pictures of some labels among sensors and times: [N, E, T]."""
     gallery = F.normalize(reader.gallery, dim=1)
     targets = gallery[torch.from_numpy(labels).to(gallery.device)] - gallery.mean(0)  # [N, D]
     parts = []
     for rows in torch.arange(len(space.signal)).split(AT_ONCE):
-        signal, rest = (each[rows].to(reader.member.model.device) for each in (space.signal, space.baseline))
-
-        def margin(way: Tensor, rows: Tensor = rows) -> Tensor:
-            return reader.margin_of(way, targets[rows.to(targets.device)])
-
-        gradient = mean_gradient(margin, signal, rest, points).cpu()
-        some = SensorSpace(
-            space.names, space.signal[rows], space.baseline[rows], space.deviation[rows], space.mixing
+        some = replace(
+            space, signal=space.signal[rows], baseline=space.baseline[rows], deviation=space.deviation[rows]
         )
+        device = reader.member.model.device
+        margin = partial(reader.margin_of, targets=targets[rows.to(targets.device)])
+        gradient = mean_gradient(margin, some.signal.to(device), some.baseline.to(device), points).cpu()
         parts.append(some.by_sensor(gradient).double())
-    shares = torch.cat(parts).numpy()  # [N, E, T]
-    return _by_place(reader, space, shares, step_ms)
+    return torch.cat(parts).numpy()
 
 
 def _by_place(
     reader: Reader, space: SensorSpace, shares: NDArray[np.float64], step_ms: float
-) -> Mapping[str, Shares]:
-    """Sum shares [N, E, T] over all axes but one."""
-    shares_by_axis: dict[str, Shares] = {}
+) -> list[tuple[Axis, NDArray[np.float64]]]:
+    """Sum shares [N, E, T] over all axes but one: [P, N] by axis."""
+    by_place, times_ms = [], reader.times_ms
     if shares.shape[2] > 1:
-        bins = np.floor((reader.times_ms - reader.times_ms[0]) / step_ms + 1e-9).astype(int)
-        by_time = np.stack([shares[..., bins == each].sum((1, 2)) for each in np.unique(bins)])
-        centres = [float(reader.times_ms[bins == each].mean().round(3)) for each in np.unique(bins)]
-        starts = reader.times_ms[0] + step_ms * np.unique(bins)
-        shares_by_axis[TIME] = (list(centres), by_time, np.stack([starts, starts + step_ms], 1))
+        bins = np.floor((times_ms - times_ms[0]) / step_ms + 1e-9).astype(int)
+        numbers = np.unique(bins)
+        centres = [float(times_ms[bins == number].mean().round(3)) for number in numbers]
+        starts = times_ms[0] + step_ms * numbers
+        axis = Axis(TIME, centres, np.stack([starts, starts + step_ms], 1))
+        by_place.append((axis, np.stack([shares[..., bins == number].sum((1, 2)) for number in numbers])))
     if space.names:
-        shares_by_axis[SENSOR] = (list(space.names), shares.sum(2).T, None)
+        by_place.append((Axis(SENSOR, space.names), shares.sum(2).T))
     elif not reader.selection.channels:
         regions = regions_of(reader)
         by_region = np.stack([shares[:, list(places)].sum((1, 2)) for places in regions.values()])
-        shares_by_axis[REGION] = (list(regions), by_region, None)
-    return shares_by_axis
+        by_place.append((Axis(REGION, [*regions]), by_region))
+    return by_place
 
 
 POINTS = 50

@@ -40,16 +40,15 @@ class Products:
             features: [N, F], each of mean 0.
             outputs: Chunks [n, Q] of the outputs, in the order of the features.
         """
-        start, cross, total, squares = 0, None, None, None
+        sums: tuple[Tensor, ...] = ()
+        start = 0
         for chunk in outputs:
             part = features[start : start + len(chunk)].to(chunk.dtype)
             products = part.T @ chunk, chunk.sum(0).double(), chunk.double().square().sum(0)
-            if cross is None or total is None or squares is None:
-                cross, total, squares = products
-            else:
-                cross, total, squares = cross + products[0], total + products[1], squares + products[2]
+            sums = tuple(map(torch.add, sums, products)) if sums else products
             start += len(chunk)
-        assert start == len(features) and cross is not None and total is not None and squares is not None
+        assert start == len(features)
+        cross, total, squares = sums
         mean = total / start
         return cls((features.T @ features).double(), cross, squares - start * mean.square(), mean, start)
 
@@ -80,7 +79,7 @@ class Products:
         spread = self.squares.clamp(min=1e-30)
         power = (rotated / spread).mean(1)  # [F], outputs count by their spread alike
         scale, scores = float(values.mean()) or 1.0, []
-        for alpha in (scale * each / self.count for each in GRID):
+        for alpha in (scale * penalty / self.count for penalty in GRID):
             explained = float((power * (values + 2 * alpha) / (values + alpha).square()).sum())
             freedom = float((values / (values + alpha)).sum())
             scores.append((max(0.0, 1 - explained) / max(1e-9, 1 - freedom / self.count) ** 2, alpha))
@@ -122,7 +121,7 @@ def reduced(train: Tensor, other: Tensor, components: int, seed: int = 0) -> tup
         seed: Of the approximation that is used where there are thousands of features.
     """
     mean = train.mean(0)
-    centred, others = train - mean, other - mean
+    centred, other = train - mean, other - mean
     count = min(components, *train.shape)
     if count < min(train.shape):
         with torch.random.fork_rng():
@@ -133,6 +132,6 @@ def reduced(train: Tensor, other: Tensor, components: int, seed: int = 0) -> tup
                 if exact and train.shape[1] <= len(train)
                 else torch.svd_lowrank(centred, count, niter=4)[2]
             )
-        centred, others = centred @ basis, others @ basis
+        centred, other = centred @ basis, other @ basis
     total = centred.square().sum(1).mean().sqrt().clamp(min=1e-12)
-    return centred / total, others / total
+    return centred / total, other / total

@@ -1,6 +1,8 @@
 """All analyses of one trained model and one subject, each next to the same of a model of shuffled labels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,16 +11,16 @@ from torch import Tensor
 
 from brainhive_cli.evaluation.explanation import gradients, occlusion
 from brainhive_cli.evaluation.explanation.linear_maps import Products, Scale
-from brainhive_cli.evaluation.explanation.occlusion import REGION, TIME, centres_of, regions_of, window_masks
+from brainhive_cli.evaluation.explanation.occlusion import regions_of, window_masks
 from brainhive_cli.evaluation.explanation.profiles import (
-    SPACE_PART,
-    TIME_PART,
+    REGION,
+    Axis,
     Profile,
     Profiles,
     SubjectProfiles,
 )
 from brainhive_cli.evaluation.explanation.reader import Reader
-from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, Explanation, Window
+from brainhive_cli.evaluation.explanation.recipe import Explanation, Window
 from brainhive_cli.measurement.ranks import ranks_of_all
 
 SIGNALS_AT_ONCE = 4096
@@ -34,39 +36,31 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
         shuffled: The same signals, read by a model that was trained on shuffled labels.
     """
     measured = SubjectProfiles(reader.image_ids)
-    for name in (name for name in OF_MODEL if name in spec.analyses):
-        measured.attempt(name, lambda name=name: analyse(name, reader, spec))  # type: ignore[misc]
+    for name, analyse in ANALYSES.items():
+        if name not in spec.analyses:
+            continue
+        measured.attempt(name, partial(analyse, reader, spec))
         if shuffled is not None and name not in measured.missing and name != "trained":
             control = SubjectProfiles(shuffled.image_ids)
-            control.attempt(name, lambda name=name: analyse(name, shuffled, spec))  # type: ignore[misc]
+            control.attempt(name, partial(analyse, shuffled, spec))
             for key in measured.profiles.keys() & control.profiles.keys():
                 values = control.profiles[key].values
-                measured.profiles[key] = measured.profiles[key].with_shuffled(values)
+                measured.profiles[key] = replace(measured.profiles[key], shuffled=values)
     return measured
 
 
-def analyse(name: str, reader: Reader, spec: Explanation) -> Profiles:
-    """Run one analysis of a model by its name in the recipe."""
-    match name:
-        case "windows":
-            return occlusion.read_windows(reader, spec.window)
-        case "occlusion":
-            return occlusion.occlude_windows(reader, spec.window)
-        case "columns":
-            return occlusion.occlude_columns(reader)
-        case "sensors":
-            return occlusion.occlude_sensors(reader)
-        case "bands":
-            return occlusion.occlude_bands(reader, spec.bands)
-        case "regions":
-            return occlusion.occlude_regions(reader)
-        case "levels":
-            return occlusion.drop_levels(reader)
-        case "gradients":
-            shares = gradients.attribute(reader, spec.points, spec.window.step_ms)
-            return {TIME_PART if axis == TIME else SPACE_PART: part for axis, part in shares.items()}
-        case _:
-            return decode_parts(reader, spec.window, spec.alpha)
+ANALYSES: Mapping[str, Callable[[Reader, Explanation], Profiles]] = {
+    "windows": lambda reader, spec: occlusion.read_windows(reader, spec.window),
+    "occlusion": lambda reader, spec: occlusion.occlude_windows(reader, spec.window),
+    "columns": lambda reader, _: occlusion.occlude_columns(reader),
+    "sensors": lambda reader, _: occlusion.occlude_sensors(reader),
+    "bands": lambda reader, spec: occlusion.occlude_bands(reader, spec.bands),
+    "regions": lambda reader, _: occlusion.occlude_regions(reader),
+    "levels": lambda reader, _: occlusion.drop_levels(reader),
+    "gradients": lambda reader, spec: gradients.attribute(reader, spec.points, spec.window.step_ms),
+    "trained": lambda reader, spec: decode_parts(reader, spec.window, spec.alpha),
+}
+"""The analyses of a model by their names in the recipe, in the order of reports."""
 
 
 def decode_parts(reader: Reader, window: Window, alpha: float | None) -> dict[str, Profile]:
@@ -87,16 +81,12 @@ def decode_parts(reader: Reader, window: Window, alpha: float | None) -> dict[st
 
     signal = reader.signal
     if reader.selection.channels:
-        spans, masks = window_masks(reader.times_ms, window)
+        axis, masks = window_masks(reader.times_ms, window)
         by_window = (ranks(learned[..., mask], signal[..., mask]) for mask in masks)
-        return Profile.of_ranks(TIME, centres_of(spans), by_window, reader.labels, spans)
-    regions = regions_of(reader)
-
-    def by_region() -> Iterator[NDArray[np.int64]]:
-        for voxels in map(list, regions.values()):
-            yield ranks(learned[:, voxels], signal[:, voxels])
-
-    return Profile.of_ranks(REGION, [*regions], by_region(), reader.labels)
+        return Profile.of_ranks(axis, by_window, reader.labels)
+    regions = {name: list(voxels) for name, voxels in regions_of(reader).items()}
+    by_region = (ranks(learned[:, voxels], signal[:, voxels]) for voxels in regions.values())
+    return Profile.of_ranks(Axis(REGION, [*regions]), by_region, reader.labels)
 
 
 def decode(learned: Tensor, targets: Tensor, signal: Tensor, alpha: float | None = None) -> Tensor:

@@ -1,7 +1,7 @@
 """What a trained model loses when a part of the signal, or of the targets, is replaced by its mean."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.selection import inside, region_masks, window_starts
-from brainhive_cli.evaluation.explanation.profiles import Profile, Spans
+from brainhive_cli.evaluation.explanation.profiles import BAND, LEVEL, REGION, SENSOR, Axis, Profile
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Window
 
-TIME, SENSOR, BAND, REGION, LEVEL = "ms after onset", "sensor", "band", "region", "encoder"
-"""What places are."""
 LOST = "margin_lost"
 """Name of the metric: how much of the margin, the cosine similarity with the seen picture less its mean over
 the candidates, is lost."""
@@ -26,25 +25,18 @@ ORDER = 4
 """Of the Butterworth filter that runs forth and back over the signal."""
 
 
-def lost(
-    reader: Reader,
-    axis: str,
-    at: Sequence[object],
-    changed: Iterator[NDArray[np.float64]],
-    spans: Spans | None = None,
-) -> Profile:
+def lost(reader: Reader, axis: Axis, margins: Iterator[NDArray[np.float64]]) -> Profile:
     """Compare margins [N, M] at each place with those of the whole signal."""
-    margins = (reader.whole - each for each in changed)
-    return Profile.of(LOST, axis, at, margins, reader.labels, spans=spans)
+    return Profile.of(LOST, axis, (reader.whole - without for without in margins), reader.labels)
 
 
-def centres_of(spans: Spans) -> list[float]:
-    """Name windows by their centres, in milliseconds."""
-    return [float(each) for each in spans.mean(1).round(3)]
+def lost_without(reader: Reader, axis: Axis, signals: Iterator[Tensor]) -> Profile:
+    """Measure what signals [N, C, T], changed at each place, lose."""
+    return lost(reader, axis, (reader.margins(signal) for signal in signals))
 
 
-def window_masks(times_ms: NDArray[np.float64], window: Window) -> tuple[Spans, list[Tensor]]:
-    """List where sliding windows begin and end, and their samples [T] as masks.
+def window_masks(times_ms: NDArray[np.float64], window: Window) -> tuple[Axis, list[Tensor]]:
+    """List sliding windows, and their samples [T] as masks.
 
     Raises:
         BrainhiveError: if there is one sample.
@@ -54,23 +46,22 @@ def window_masks(times_ms: NDArray[np.float64], window: Window) -> tuple[Spans, 
         raise BrainhiveError("the signals have one sample", "fMRI has regions instead of windows")
     starts = window_starts(times_ms, window.width_ms, window.step_ms, "window")
     masks = [torch.from_numpy(inside(times_ms, start, window.width_ms)) for start in starts]
-    kept = [(start, mask) for start, mask in zip(starts, masks, strict=True) if mask.any()]
-    spans = np.array([[start, start + window.width_ms] for start, _ in kept])
-    return spans, [mask for _, mask in kept]
+    read = [(start, mask) for start, mask in zip(starts, masks, strict=True) if mask.any()]
+    spans = np.array([[start, start + window.width_ms] for start, _ in read])
+    return Axis.of_windows(spans), [mask for _, mask in read]
 
 
 def read_windows(reader: Reader, window: Window) -> dict[str, Profile]:
     """Rank with all of the signal but a window replaced: what the model uses of each window alone."""
-    spans, masks = window_masks(reader.times_ms, window)
+    axis, masks = window_masks(reader.times_ms, window)
     ranks = (reader.ranks(torch.where(mask, reader.signal, reader.baseline)) for mask in masks)
-    return Profile.of_ranks(TIME, centres_of(spans), ranks, reader.labels, spans)
+    return Profile.of_ranks(axis, ranks, reader.labels)
 
 
 def occlude_windows(reader: Reader, window: Window) -> Profile:
     """Replace one window at a time."""
-    spans, masks = window_masks(reader.times_ms, window)
-    changed = (reader.margins(torch.where(mask, reader.baseline, reader.signal)) for mask in masks)
-    return lost(reader, TIME, centres_of(spans), changed, spans)
+    axis, masks = window_masks(reader.times_ms, window)
+    return lost_without(reader, axis, (torch.where(mask, reader.baseline, reader.signal) for mask in masks))
 
 
 def occlude_columns(reader: Reader) -> Profile:
@@ -94,7 +85,7 @@ def occlude_columns(reader: Reader) -> Profile:
     step_ms = (reader.times_ms[-1] - reader.times_ms[0]) / (len(reader.times_ms) - 1)
     spans = reader.times_ms[0] + step_ms * np.array(columns.spans, np.float64)
     reader.whole  # noqa: B018  (before a column is replaced)
-    return lost(reader, TIME, centres_of(spans), changed(), spans)
+    return lost(reader, Axis.of_windows(spans), changed())
 
 
 def occlude_sensors(reader: Reader) -> Profile:
@@ -106,8 +97,7 @@ def occlude_sensors(reader: Reader) -> Profile:
     if not reader.selection.channels:
         raise BrainhiveError("the signals are of voxels", "fMRI has regions instead of sensors")
     space = reader.space
-    changed = (reader.margins(space.without(sensor)) for sensor in range(space.sensors))
-    return lost(reader, SENSOR, space.names, changed)
+    return lost_without(reader, Axis(SENSOR, space.names), map(space.without, range(space.sensors)))
 
 
 def occlude_bands(reader: Reader, bands: Mapping[str, tuple[float, float]]) -> Profile:
@@ -116,23 +106,21 @@ def occlude_bands(reader: Reader, bands: Mapping[str, tuple[float, float]]) -> P
     Raises:
         BrainhiveError: if the signals have no rate, or are too short or too slow for every band.
     """
-    rate_hz = reader.rate_hz
+    rate_hz = reader.selection.recording.rate_hz
     if rate_hz is None:
         raise BrainhiveError("the signals have one sample", "fMRI has no frequency bands")
     away = reader.signal - reader.baseline
-    usable = {name: _cut(band, rate_hz) for name, band in bands.items() if band[0] < rate_hz / 2 - 1}
+    most_hz = rate_hz / 2 - 1  # what the sampling rate holds
+    usable = {
+        name: (max(low, 0.1), min(high, most_hz)) for name, (low, high) in bands.items() if low < most_hz
+    }
     if not usable or away.shape[-1] <= 3 * (2 * ORDER + 1):
         raise BrainhiveError(
             f"{away.shape[-1]} samples at {rate_hz:g} Hz hold none of the bands", "name others: bands"
         )
     names = [f"{name} ({low:g}–{high:g} Hz)" for name, (low, high) in usable.items()]
-    changed = (reader.margins(reader.signal - _band_pass(away, *b, rate_hz)) for b in usable.values())
-    return lost(reader, BAND, names, changed)
-
-
-def _cut(band: tuple[float, float], rate_hz: float) -> tuple[float, float]:
-    """Cut a band to what the sampling rate holds."""
-    return max(band[0], 0.1), min(band[1], rate_hz / 2 - 1)
+    signals = (reader.signal - _band_pass(away, *band, rate_hz) for band in usable.values())
+    return lost_without(reader, Axis(BAND, names), signals)
 
 
 def _band_pass(signal: Tensor, low_hz: float, high_hz: float, rate_hz: float) -> Tensor:
@@ -141,8 +129,8 @@ def _band_pass(signal: Tensor, low_hz: float, high_hz: float, rate_hz: float) ->
 
     sections = butter(ORDER, (low_hz, high_hz), "bandpass", fs=rate_hz, output="sos")
     padding = min(signal.shape[-1] - 1, int(3 * rate_hz / low_hz))
-    kept = sosfiltfilt(sections, signal.numpy(), padtype="odd", padlen=padding)
-    return torch.from_numpy(np.ascontiguousarray(kept, np.float32))
+    filtered = sosfiltfilt(sections, signal.numpy(), padtype="odd", padlen=padding)
+    return torch.from_numpy(np.ascontiguousarray(filtered, np.float32))
 
 
 def occlude_regions(reader: Reader) -> Profile:
@@ -152,11 +140,8 @@ def occlude_regions(reader: Reader) -> Profile:
         BrainhiveError: if the signals are of sensors, or the voxels belong to no region.
     """
     masks = region_masks(regions_of(reader), reader.signal.shape[1])
-    changed = (
-        reader.margins(torch.where(torch.from_numpy(m), reader.baseline, reader.signal))
-        for m in masks.values()
-    )
-    return lost(reader, REGION, [*masks], changed)
+    signals = (torch.where(torch.from_numpy(mask), reader.baseline, reader.signal) for mask in masks.values())
+    return lost_without(reader, Axis(REGION, [*masks]), signals)
 
 
 def regions_of(reader: Reader) -> dict[str, tuple[int, ...]]:
@@ -186,7 +171,7 @@ def drop_levels(reader: Reader) -> Profile:
         )
     tokens = reader.member.encode(reader.subject, reader.signal)
     galleries = (reader.member.images(reader.split, reader.gallery_rows, without=key) for key in keys)
-    return lost(reader, LEVEL, keys, (reader.margins_of(tokens, gallery) for gallery in galleries))
+    return lost(reader, Axis(LEVEL, keys), (reader.margins_of(tokens, gallery) for gallery in galleries))
 
 
 PROBES = 4
@@ -220,8 +205,7 @@ class Columns:
             BrainhiveError: if every layer sees all samples at once, as attention and linear layers do.
         """
         probe = torch.randn(PROBES, channels, samples, generator=torch.Generator().manual_seed(0))
-        device = next(module.parameters()).device
-        probe = probe.to(device).requires_grad_()
+        probe = probe.to(next(module.parameters()).device).requires_grad_()
         outputs: dict[nn.Module, Tensor] = {}
 
         def keep(layer: nn.Module, _: Any, output: Any) -> None:
@@ -229,28 +213,23 @@ class Columns:
                 outputs.pop(layer, None)  # one that is used again counts where it was used last
                 outputs[layer] = output
 
-        leaves = [layer for layer in module.modules() if not [*layer.children()]]
-        handles = [layer.register_forward_hook(keep) for layer in leaves]
-        try:
-            with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-                predict(probe)
-        finally:
-            for handle in handles:
-                handle.remove()
+        with ExitStack() as hooks, torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+            for layer in module.modules():
+                if not [*layer.children()]:
+                    hooks.enter_context(layer.register_forward_hook(keep))
+            predict(probe)
         for layer, output in reversed(outputs.items()):
-            ends = [_span(output, probe, column) for column in (0, output.shape[-1] - 1)]
-            if all(ends) and _moves(ends):
-                spans = [_span(output, probe, column) for column in range(output.shape[-1])]
-                if all(spans) and _moves(spans):
-                    return cls(layer, tuple(span for span in spans if span))
+            columns = output.shape[-1]
+            ends = [_span(output, probe, column) for column in (0, columns - 1)]
+            if _moves(ends) and _moves(spans := [_span(output, probe, column) for column in range(columns)]):
+                return cls(layer, tuple(span for span in spans if span))
         raise BrainhiveError(
             f"{type(module).__name__} has no layer whose columns see a part of the window each",
             "the time course by windows serves every brain encoder",
         )
 
-    @contextmanager
-    def replaced(self, column: int, features: Tensor) -> Iterator[None]:
-        """Let a column of the feature map be that of other signals, while the block runs.
+    def replaced(self, column: int, features: Tensor) -> RemovableHandle:
+        """Let a column of the feature map be that of other signals, while a block runs.
 
         Args:
             column: Which.
@@ -262,20 +241,13 @@ class Columns:
             changed[..., column] = features[..., column]
             return changed
 
-        handle = self.layer.register_forward_hook(swap)
-        try:
-            yield
-        finally:
-            handle.remove()
+        return self.layer.register_forward_hook(swap)
 
     def features(self, predict: Predict, signal: Tensor) -> Tensor:
         """Return the feature maps [B, ..., columns] of signals [B, C, T]."""
         outputs: list[Tensor] = []
-        handle = self.layer.register_forward_hook(lambda _, __, output: outputs.append(output.detach()))
-        try:
+        with self.layer.register_forward_hook(lambda _, __, output: outputs.append(output.detach())):
             predict(signal)
-        finally:
-            handle.remove()
         return outputs[-1]
 
 
@@ -292,7 +264,7 @@ def _span(output: Tensor, probe: Tensor, column: int) -> tuple[int, int] | None:
     return (int(seen[0]), int(seen[-1])) if len(seen) else None
 
 
-def _moves(spans: list[Any]) -> bool:
-    """Whether later columns see later samples: a map over channels or features does not."""
-    centres = [first + last for first, last in spans]
-    return all(one < other for one, other in pairwise(centres))
+def _moves(spans: Sequence[tuple[int, int] | None]) -> bool:
+    """Whether all columns see samples, later ones later: a map over channels or features does not."""
+    centres = [sum(span) for span in spans if span]
+    return len(centres) == len(spans) and all(one < other for one, other in pairwise(centres))

@@ -1,5 +1,6 @@
 """Courses of values over times, sensors, regions or levels, next to shuffled labels, and their files."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.measurement.units import Items
+from brainhive_cli.training.alignment.recipe import Cell
 
 Values = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -19,125 +21,128 @@ EXCHANGES = 20
 """Permutations of which that is chosen which leaves fewest items in their unit: one in three leaves none."""
 
 
+TIME, SENSOR, BAND, REGION, LEVEL = "ms after onset", "sensor", "band", "region", "encoder"
+"""What places are."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """P places at which something was measured.
+
+    Attributes:
+        name: What they are.
+        at: [P] times in milliseconds, of windows their centres; or names.
+        spans: Of windows; None where a place is one sample, or a name.
+    """
+
+    name: str
+    at: Sequence[Any]
+    spans: Spans | None = None
+
+    @classmethod
+    def of_windows(cls, spans: Spans) -> Self:
+        """Place windows at their centres."""
+        return cls(TIME, [float(centre) for centre in spans.mean(1).round(3)], spans)
+
+    @property
+    def labels(self) -> list[str]:
+        """The places in words."""
+        return [f"{place:g} ms" if self.name == TIME else str(place) for place in self.at]
+
+    def where(self, place: int) -> str:
+        """Name a place in words: of a window, from where to where it lies."""
+        if self.spans is None:
+            return self.labels[place]
+        start, stop = self.spans[place]
+        return f"{start:g}{' to ' if start < 0 else '–'}{stop:g} ms"
+
+    def take(self, places: Sequence[int]) -> Self:
+        """Keep some places, in this order."""
+        spans = None if self.spans is None else self.spans[places]
+        return type(self)(self.name, [self.at[place] for place in places], spans)
+
+
 @dataclass(frozen=True)
 class Profile:
     """What was measured of one subject at P places.
 
     Attributes:
         metric: Name of what was measured.
-        axis: What the places are.
-        at: [P] times in milliseconds, of windows their centres; or names.
+        axis: The places.
         values: [P, N] of the items.
         null: [K, P] means over the items that all subjects have, with labels permuted, K times; K is 0 where
             that was not measured.
         shuffled: [P, N] of a control that was measured once, as with a model trained on shuffled labels;
             [0, 0] where there is none.
         chance: Value expected without any effect.
-        pool: Candidates that each item was compared with, if any.
-        spans: Of windows; None where a place is one sample, or a name.
+        pool: Candidates that each item was compared with; 0 where there are none.
     """
 
     metric: str
-    axis: str
-    at: tuple[Any, ...]
+    axis: Axis
     values: Values
     null: Values
     shuffled: Values
     chance: float = 0.0
-    pool: int | None = None
-    spans: Spans | None = None
+    pool: int = 0
 
     @classmethod
-    def of(
-        cls,
-        metric: str,
-        axis: str,
-        at: Sequence[Any],
-        matrices: Iterable[Values],
-        labels: "Labels",
-        chance: float = 0.0,
-        pool: int | None = None,
-        spans: Spans | None = None,
-    ) -> Self:
+    def of(cls, metric: str, axis: Axis, matrices: Iterable[Values], labels: "Labels") -> Self:
         """Look up the value of each item with its own label, and with those of others.
 
         Args:
-            metric: See the class, as those that follow.
+            metric: See the class.
             axis: See the class.
-            at: [P].
             matrices: For each place, the values [N, M] of each item with each label.
             labels: Right and permuted ones.
-            chance: See the class.
-            pool: See the class.
-            spans: See the class.
         """
-        items, values, null = np.arange(len(labels.right)), [], []
-        for matrix in matrices:
-            values.append(matrix[items, labels.right])
-            null.append(matrix[labels.shared, labels.permuted].mean(1))
-        places = len(values)
-        stacked = np.array(values, np.float64), np.array(null, np.float64).reshape(places, -1).T
-        return cls(metric, axis, tuple(at), *stacked, np.empty((0, 0)), chance, pool, spans)
+        return cls._of(metric, axis, [labels.look_up(matrix) for matrix in matrices])
 
     @classmethod
-    def of_ranks(
-        cls,
-        axis: str,
-        at: Sequence[Any],
-        ranks: Iterable[Places],
-        labels: "Labels",
-        spans: Spans | None = None,
-    ) -> dict[str, Self]:
+    def of_ranks(cls, axis: Axis, ranks: Iterable[Places], labels: "Labels") -> dict[str, Self]:
         """Describe ranks [N, M] of each candidate by each item, at each place, as shares by name."""
-        own, drawn, pool = [], [], 1
-        items = np.arange(len(labels.right))
-        for ranks_of_place in ranks:
-            pool = ranks_of_place.shape[1]
-            own.append(ranks_of_place[items, labels.right])
-            drawn.append(ranks_of_place[labels.shared, labels.permuted])
+        looked_up, pool = [], 1
+        for matrix in ranks:
+            pool = matrix.shape[1]
+            looked_up.append(labels.look_up(matrix))
         chances = {"top1": 1 / pool, "top5": min(1, 5 / pool), "two_way": 0.5}
         profiles = {}
         for metric, chance in chances.items():
-            values = np.array([_share(metric, each, pool) for each in own])
-            null = np.array([_share(metric, each, pool).mean(1) for each in drawn]).reshape(len(own), -1)
-            parts = values, null.T, np.empty((0, 0))
-            profiles[metric] = cls(metric, axis, tuple(at), *parts, chance, pool, spans)
+            shares = [tuple(_share(metric, some, pool) for some in both) for both in looked_up]
+            profiles[metric] = replace(cls._of(metric, axis, shares), chance=chance, pool=pool)
         return profiles
 
-    def with_shuffled(self, shuffled: Values) -> Self:
-        """Add a control that was measured once: [P, N]."""
-        return replace(self, shuffled=shuffled)
+    @classmethod
+    def _of(cls, metric: str, axis: Axis, looked_up: Sequence[tuple[NDArray[Any], ...]]) -> Self:
+        values = np.array([right for right, _ in looked_up], np.float64)
+        null = np.array([permuted.mean(1) for _, permuted in looked_up], np.float64)
+        return cls(metric, axis, values, null.reshape(len(values), -1).T, np.empty((0, 0)))
 
     def take(self, at: Sequence[Any], items: Places) -> Self:
         """Keep some places, in this order, and some of the N items."""
-        places = [self.at.index(place) for place in at]
+        places = [self.axis.at.index(place) for place in at]
         return replace(
             self,
-            at=tuple(at),
+            axis=self.axis.take(places),
             values=self.values[places][:, items],
             null=self.null[:, places],
             shuffled=self.shuffled[places][:, items] if self.shuffled.size else self.shuffled,
-            spans=None if self.spans is None else self.spans[places],
         )
 
     def as_arrays(self) -> dict[str, NDArray[Any]]:
         """Give plain arrays, for a file."""
-        plain = {name: np.array(getattr(self, name)) for name in ("metric", "axis", "at", "chance")}
-        plain["pool"] = np.array(0 if self.pool is None else self.pool)
-        plain["spans"] = np.empty((0, 2)) if self.spans is None else self.spans
-        return {**plain, "values": self.values, "null": self.null, "shuffled": self.shuffled}
+        spans = np.empty((0, 2)) if self.axis.spans is None else self.axis.spans
+        plain = {**vars(self), "axis": self.axis.name, "at": self.axis.at, "spans": spans}
+        return {name: np.array(value) for name, value in plain.items()}
 
     @classmethod
     def from_arrays(cls, plain: Mapping[str, NDArray[Any]]) -> Self:
         """Read back `as_arrays`."""
-        words = (
-            str(plain["metric"]),
-            str(plain["axis"]),
-            tuple(plain["at"].tolist()),
-        )
-        arrays = plain["values"], plain["null"], plain["shuffled"]
         spans = plain["spans"] if len(plain["spans"]) else None
-        return cls(*words, *arrays, float(plain["chance"]), int(plain["pool"]) or None, spans)
+        axis = Axis(str(plain["axis"]), plain["at"].tolist(), spans)
+        values, null, shuffled = (plain[name] for name in ("values", "null", "shuffled"))
+        numbers = float(plain["chance"]), int(plain["pool"])
+        return cls(str(plain["metric"]), axis, values, null, shuffled, *numbers)
 
 
 def _share(metric: str, ranks: Places, pool: int) -> Values:
@@ -180,11 +185,15 @@ class Labels:
         """
         number = {place: row for row, place in enumerate(pictures.tolist())}
         shared = np.array([item for item, place in enumerate(right.tolist()) if place in number], np.int64)
-        own = np.array([number[place] for place in right[shared].tolist()], np.int64)
-        random, (unit,), wrong = np.random.default_rng(seed), units.numbers, right.copy()
-        exchanges = [units.permute(random)[0] for _ in range(EXCHANGES)]
-        wrong[shared] = pictures[min(exchanges, key=lambda order: (unit[order] == unit).sum())[own]]
-        return cls(right, shared, pictures[permutations(units, draws, seed)][:, own], wrong)
+        picture = np.array([number[place] for place in right[shared].tolist()], np.int64)
+        (unit,), wrong = units.numbers, right.copy()
+        exchanges = permutations(units, EXCHANGES, seed)
+        wrong[shared] = pictures[min(exchanges, key=lambda order: (unit[order] == unit).sum())[picture]]
+        return cls(right, shared, pictures[permutations(units, draws, seed)][:, picture], wrong)
+
+    def look_up(self, matrix: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Look up [N, M] of items and labels by the right labels [N], and by the permuted ones [K, n]."""
+        return matrix[np.arange(len(self.right)), self.right], matrix[self.shared, self.permuted]
 
     @property
     def by_item(self) -> Self:
@@ -211,12 +220,10 @@ class PermutationTest:
     Attributes:
         p_values: [P] share of permutations that are at least as large, the measured value among them.
         corrected: [P] the same for the largest over all places: the chance that any is so large.
-        null: [K, P] means over subjects.
     """
 
     p_values: Values
     corrected: Values
-    null: Values
 
     @classmethod
     def of(cls, measured: Values, null: Values) -> Self:
@@ -233,7 +240,7 @@ class PermutationTest:
         count = 1 + len(null)
         alone = (1 + (drawn >= scaled - 1e-12).sum(0)) / count
         largest = (1 + (drawn.max(1)[:, None] >= scaled - 1e-12).sum(0)) / count
-        return cls(alone, largest, null)
+        return cls(alone, largest)
 
 
 Profiles = Profile | dict[str, Profile]
@@ -244,7 +251,7 @@ TIME_PART, SPACE_PART = "time", "space"
 
 @dataclass
 class SubjectProfiles:
-    """What was found of one cell and subject, or of one subject's signals.
+    """What was measured of one cell and subject, or of one subject's signals.
 
     Attributes:
         profiles: By `analysis`, or `analysis:part`; an analysis may be of one level, as `encoding · vae`.
@@ -294,21 +301,25 @@ class SubjectProfiles:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read back what `save` wrote."""
-        loaded = cls([])
-        nested: dict[str, dict[str, NDArray[Any]]] = {}
+        profiles: dict[str, dict[str, NDArray[Any]]] = defaultdict(dict)
         with np.load(path, allow_pickle=False) as file:
-            loaded.image_ids = file["image_ids"].tolist()
+            loaded = cls(file["image_ids"].tolist())
             for name in file.files:
                 kind, _, rest = name.partition("/")
                 if kind == "profiles":
                     profile, _, key = rest.rpartition("/")
-                    nested.setdefault(profile, {})[key] = file[name]
+                    profiles[profile][key] = file[name]
                 elif kind == "arrays":
                     loaded.arrays[rest] = file[name]
                 elif kind == "missing":
                     loaded.missing[rest] = str(file[name])
-        loaded.profiles = {name: Profile.from_arrays(arrays) for name, arrays in nested.items()}
+        loaded.profiles = {name: Profile.from_arrays(arrays) for name, arrays in profiles.items()}
         return loaded
+
+
+def part_file(cell: Cell | None, subject: int) -> str:
+    """Name the file that keeps what was measured of a cell and subject, or of a subject's signals."""
+    return f"parts/{'signals' if cell is None else cell.name}/sub-{subject:02d}.npz"
 
 
 def analysis_of(name: str) -> str:

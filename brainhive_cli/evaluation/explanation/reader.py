@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.selection import Selection
+from brainhive_cli.data.stores.recordings import Sensors
 from brainhive_cli.evaluation.explanation.profiles import Labels
-from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
+from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace, refuse_unknown_whitening
 from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
@@ -87,9 +89,21 @@ class Reader:
         return self.selection.times_s * 1000
 
     @property
-    def rate_hz(self) -> float | None:
-        """Samples a second; None of fMRI."""
-        return self.selection.recording.rate_hz
+    def mixture(self) -> str:
+        """Why the sensors whose signals channels are mixtures of are not known; empty where they are."""
+        try:
+            refuse_unknown_whitening(self.selection.recording)
+        except BrainhiveError as error:
+            return error.in_one_line
+        return ""
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """[E] sensors whose signals are known, all where whitening is undone; () of voxels and mixtures."""
+        recording = self.selection.recording
+        if not isinstance(recording.space, Sensors) or self.mixture:
+            return ()
+        return self.selection.channels if recording.whiteners is None else tuple(recording.space.names)
 
     @cached_property
     def image_ids(self) -> list[str]:
@@ -123,17 +137,13 @@ class Reader:
 
     def predict(self, signal: Tensor) -> Any:
         """Run the model on signals [B, C, T], with gradients where they are enabled."""
-        index = self.index(len(signal))
+        index = self.member.index(self.subject, len(signal))
         return self.member.model.predict(signal.to(self.member.model.device), index)
-
-    def index(self, count: int) -> Tensor | None:
-        """Give the subject index of signals [count]."""
-        return self.member.index(self.subject, count)
 
     def margin_of(self, signal: Tensor, targets: Tensor) -> Tensor:
         """Compute the margin of signals [B, C, T] with targets [B, D] of unit length, with gradients."""
-        model = self.member.model
-        tokens = model.encode_signal(signal.to(model.device), self.index(len(signal)))
+        model, index = self.member.model, self.member.index(self.subject, len(signal))
+        tokens = model.encode_signal(signal.to(model.device), index)
         return (F.normalize(tokens.float(), dim=1) * targets.to(tokens.device)).sum(1)
 
 

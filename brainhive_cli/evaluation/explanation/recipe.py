@@ -1,6 +1,6 @@
 """The recipe of explain: which run is explained, and by which analyses."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -111,6 +111,10 @@ class Explanation(Section):
                 raise RecipeError(f"bands.{name} is {low:g} to {high:g} Hz", "two rising frequencies")
         return self
 
+    def analyses_of(self, kind: Collection[str]) -> list[str]:
+        """List the chosen analyses of a kind."""
+        return [name for name in self.analyses if name in kind]
+
 
 class Recipe(BaseRecipe, Explanation):
     """Which run is explained, on whom, and how."""
@@ -131,7 +135,7 @@ class Recipe(BaseRecipe, Explanation):
     @classmethod
     def resolve(cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Any) -> Self:
         """Resolve as every recipe; `run=FOLDER` is short for `align_run=FOLDER`."""
-        full = [f"align_{each}" if each.startswith("run=") else each for each in overrides]
+        full = [f"align_{word}" if word.startswith("run=") else word for word in overrides]
         return super().resolve(command, name, flags, full)
 
     @model_validator(mode="after")

@@ -69,31 +69,51 @@ def measure_reliability(
     Raises:
         BrainhiveError: if fewer than three stimuli were shown twice.
     """
+    # stimuli that were shown twice at least, drawn where there are more than are measured
     random = np.random.default_rng(seed)
-    rows, counts = _repeated(recording, split, random)
-    shape = (len(rows), *recording.signal.shape[2:])  # [N, C, T]
-    sums, halves = _sums_by_session(recording), np.zeros((5, DRAWS, *shape[1:]))
-    means, noise = np.empty(shape, np.float32), np.zeros(shape[1:])
-    pairs = {int(size): np.empty((2, *shape), np.float32) for size in _doubling(counts.min() // 2)}
-    for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
+    count, most, *places = recording.signal.shape
+    counts = np.full(count, most) if recording.repetitions is None else recording.repetitions
+    rows = np.flatnonzero(counts > 1)
+    if len(rows) < 3:
+        raise BrainhiveError(
+            f"{len(rows)} {split} stimuli were shown twice or more: reliability needs three", "another split"
+        )
+    rows = np.sort(random.permutation(rows)[:STIMULI])
+    counts, shape = counts[rows], (len(rows), *places)  # [N], and N, C, T
+
+    # sums over trials: by session that has a whitener, of halves, and of the noise
+    whiteners, sessions = recording.whiteners, recording.sessions
+    if whiteners is None or sessions is None:
+        sessions = np.zeros(recording.signal.shape[:2], np.int8)
+    sums = np.zeros((1 if whiteners is None else len(whiteners), *places))
+    halves, means, noise = np.zeros((5, DRAWS, *places)), np.empty(shape, np.float32), np.zeros(places)
+    doubled = [2**n for n in range(int(counts.min() // 2).bit_length())]
+    pairs = {size: np.empty((2, *shape), np.float32) for size in doubled}
+    for place, (row, count) in enumerate(zip(rows.tolist(), counts.tolist(), strict=True)):
         trials = np.asarray(recording.signal[row][:count], np.float32)  # [R, C, T]
         orders = [random.permutation(count) for _ in range(DRAWS)]
-        np.add.at(sums, _sessions_of(recording, row, count), trials)
+        np.add.at(sums, sessions[row, :count].astype(int), trials)
         means[place] = trials.mean(0)
         noise += trials.var(0, ddof=1) / len(rows)
         for draw, order in enumerate(orders):
             halves[:, draw] += moments(*_two_means(trials, order, count // 2))
         for size, pair in pairs.items():
             pair[:, place] = _two_means(trials, orders[0], size)
-    items = (alike or Alike()).items([[recording.image_ids[row] for row in rows]])
-    evoked = _unwhitened(sums, recording.whiteners) / counts.sum()
+    evoked = (sums if whiteners is None else np.linalg.solve(whiteners, sums)).sum(0) / counts.sum()
+    times = counts.sum() / (counts // 2).sum()
+
+    # 100 s / (s + 1/n), with s the variance of the signal over the noise of one repetition
+    noise_of_mean = noise * (1 / counts).mean()
+    signal = np.maximum(means.var(0, ddof=1, dtype=np.float64) - noise_of_mean, 0)
+    total = signal + noise_of_mean
+    items = (alike or Alike()).items([[recording.image_ids[row] for row in rows.tolist()]])
     return Reliability(
         stimuli=len(rows),
         repetitions=(int(counts.min()), int(counts.max())),
         evoked=evoked,
         field_power=evoked.std(0),
-        split_half=spearman_brown(correlate(halves, len(rows)).mean(0), counts.sum() / (counts // 2).sum()),
-        ceiling=_ceiling(means, noise, counts),
+        split_half=spearman_brown(correlate(halves, len(rows)).mean(0), times),
+        ceiling=np.divide(100 * signal, total, out=np.zeros_like(total), where=total > 0),
         retrieval={
             size: find_by_means(pair[0], pair[1], split, (seed,), items) for size, pair in pairs.items()
         },
@@ -117,65 +137,14 @@ def find_by_means(
     """
     flat = [_standard(part.reshape(len(part), -1)) for part in (first, second)]
     is_first = (flat[0] @ flat[1].T).argmax(1) == np.arange(len(first))
-    return measure(
-        "top1",
-        [is_first.astype(float)],
-        protocol=PROTOCOL,
-        split=split,
-        pool=len(first),
-        chance=1 / len(first),
-        seeds=seeds,
-        items=items,
-        limits=(0, 1),
-    )
-
-
-def _repeated(recording: Recording, split: str, random: np.random.Generator) -> tuple[Counts, Counts]:
-    """Draw stimuli that were shown twice at least; returns their rows and how often each was shown."""
-    count, most = recording.signal.shape[:2]
-    counts = np.full(count, most) if recording.repetitions is None else recording.repetitions
-    rows = np.flatnonzero(counts > 1)
-    if len(rows) < 3:
-        raise BrainhiveError(
-            f"{len(rows)} {split} stimuli were shown twice or more: reliability needs three", "another split"
-        )
-    rows = np.sort(random.permutation(rows)[:STIMULI])
-    return rows, counts[rows]
-
-
-def _doubling(most: int) -> list[int]:
-    return [2**n for n in range(int(most).bit_length())]
+    hits, pool = [is_first.astype(float)], len(first)
+    context: Any = {"protocol": PROTOCOL, "split": split, "pool": pool, "chance": 1 / pool, "seeds": seeds}
+    return measure("top1", hits, items=items, limits=(0, 1), **context)
 
 
 def _two_means(trials: Means, order: Counts, size: int) -> tuple[Means, Means]:
     """Average the first `size` repetitions in an order, and as many that follow."""
     return trials[order[:size]].mean(0), trials[order[size : 2 * size]].mean(0)
-
-
-def _sums_by_session(recording: Recording) -> Values:
-    """Make room for sums of trials [S, C, T]: of each session that has a whitener, else of all together."""
-    sessions = 1 if recording.whiteners is None else len(recording.whiteners)
-    return np.zeros((sessions, *recording.signal.shape[2:]))
-
-
-def _sessions_of(recording: Recording, row: int, count: int) -> Counts:
-    if recording.whiteners is None or recording.sessions is None:
-        return np.zeros(count, int)
-    return recording.sessions[row, :count].astype(int)
-
-
-def _unwhitened(sums: Values, whiteners: Values | None) -> Values:
-    """Add up the sessions [S, C, T], in sensor space where their whiteners are known."""
-    evoked: Values = (sums if whiteners is None else np.linalg.solve(whiteners, sums)).sum(0)
-    return evoked
-
-
-def _ceiling(means: Means, noise: Values, repetitions: Counts) -> Values:
-    """Compute 100 s / (s + 1/n), with s the variance of the signal over the noise of one repetition."""
-    per_mean = (1 / repetitions).mean()
-    signal = np.maximum(means.var(0, ddof=1, dtype=np.float64) - noise * per_mean, 0)
-    total = signal + noise * per_mean
-    return np.divide(100 * signal, total, out=np.zeros_like(total), where=total > 0)
 
 
 def _standard(values: Means) -> Means:
@@ -213,9 +182,9 @@ def half_ceilings(trials: Repetitions, predicted: Values, halves: Halves) -> tup
     Source: Gifford et al. 2022 (THINGS-EEG2).
     """
     sums = np.zeros(())
-    for each, prediction in zip(trials, predicted, strict=True):
-        chosen = halves(len(each)).astype(float)  # [D, R]
-        flat = np.asarray(each, np.float64).reshape(len(each), -1)
+    for stimulus, prediction in zip(trials, predicted, strict=True):
+        chosen = halves(len(stimulus)).astype(float)  # [D, R]
+        flat = np.asarray(stimulus, np.float64).reshape(len(stimulus), -1)
         second = chosen @ flat / chosen.sum(1, keepdims=True)
         first = (1 - chosen) @ flat / (1 - chosen).sum(1, keepdims=True)  # [D, E T]
         whole, guess = (np.broadcast_to(x.reshape(-1), first.shape) for x in (flat.mean(0), prediction))
@@ -249,17 +218,17 @@ def explainable_variance(trials: Callable[[], Repetitions]) -> Values:
 
     Source: Allen et al. 2022 (NSD); Hebart et al. 2023 (THINGS-MEG).
     """
-    counts = [len(each) for each in trials()]
+    counts = [len(stimulus) for stimulus in trials()]
     count, least = len(counts), min(counts)
-    mean = sum(_first(trials(), least), np.zeros(())) / count  # [R, E, T]
-    square = sum((each**2 for each in _first(trials(), least)), np.zeros(())) / count
+
+    def repetitions() -> Iterator[Values]:
+        return (np.asarray(stimulus[:least], np.float64) for stimulus in trials())
+
+    mean = sum(repetitions(), np.zeros(())) / count  # [R, E, T]
+    square = sum((stimulus**2 for stimulus in repetitions()), np.zeros(())) / count
     spread = np.sqrt(np.maximum(square - mean**2, 0))
     spread = np.where(spread > 0, spread, 1)
-    scaled = ((each - mean) / spread for each in _first(trials(), least))
-    noise = sum((each.var(0, ddof=1) for each in scaled), np.zeros(())) / count
+    scaled = ((stimulus - mean) / spread for stimulus in repetitions())
+    noise = sum((stimulus.var(0, ddof=1) for stimulus in scaled), np.zeros(())) / count
     ratio = np.maximum(1 - noise, 0) / np.maximum(noise, 1e-12)
     return np.asarray(100 * ratio / (ratio + 1 / least))
-
-
-def _first(trials: Repetitions, count: int) -> Iterator[Values]:
-    return (np.asarray(each[:count], np.float64) for each in trials)

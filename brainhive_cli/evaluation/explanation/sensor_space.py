@@ -53,30 +53,24 @@ class SensorSpace:
             BrainhiveError: if the signals were whitened, and the store does not say how.
         """
         refuse_unknown_whitening(tested.recording)
-        given, matrix = torch.from_numpy(signal), None
+        read, matrix = torch.from_numpy(signal), None
         if tested.normaliser is not None and tested.normaliser.matrix.shape[1] > 1:
             matrix = torch.from_numpy(tested.normaliser.matrix)
         if tested.recording.whiteners is None:
-            away = given - torch.from_numpy(mean)
-            if matrix is None:
-                return cls(tested.channels, given, given - away, away[:, None], None)
-            return cls(
-                tested.channels,
-                given,
-                given - away,
-                torch.linalg.solve(matrix, away)[:, None],
-                matrix[None],
-            )
+            away = read - torch.from_numpy(mean)
+            deviation = away if matrix is None else torch.linalg.solve(matrix, away)
+            mixing = None if matrix is None else matrix[None]
+            return cls(tested.channels, read, read - away, deviation[:, None], mixing)
         whiteners = torch.from_numpy(tested.recording.whiteners).float()  # [S, E, E]
         mixing = whiteners[:, torch.from_numpy(tested.rows)] * (1 if tested.normaliser else tested.scale)
         if tested.normaliser is not None:
             scaled = torch.from_numpy(tested.normaliser.matrix) * tested.scale
             mixing = scaled @ mixing if matrix is not None else scaled * mixing
-        away = torch.from_numpy(_deviations(tested, learned))
-        baseline = given - torch.einsum("sce,nset->nct", mixing, away)
+        deviation = torch.from_numpy(_deviations(tested, learned))
+        baseline = read - torch.einsum("sce,nset->nct", mixing, deviation)
         space = tested.recording.space
         names = tuple(space.names) if isinstance(space, Sensors) else ()
-        return cls(names, given, baseline, away, mixing)
+        return cls(names, read, baseline, deviation, mixing)
 
     @property
     def sensors(self) -> int:
@@ -125,13 +119,18 @@ def refuse_unknown_whitening(recording: Recording) -> None:
         )
 
 
-def averages(selection: Selection) -> Iterator[Values]:
-    """Average the repetitions of selected stimuli in sensor space: chunks [n, E, T], not scaled."""
-    return (part.sum(1) for part in _partial_sums(selection))
+def averages(selection: Selection, is_mixed: bool = False) -> Iterator[Values]:
+    """Average the repetitions of selected stimuli in chunks [n, E, T].
+
+    In sensor space, not scaled; as the model reads them where channels are mixtures that are not known.
+    """
+    if is_mixed:
+        return (part for _, part in selection.averages())
+    return (part.sum(1) for part, _ in _by_session(selection))
 
 
 def trials(selection: Selection, is_mixed: bool = False) -> Iterator[Values]:
-    """Give the repetitions [R, E, T] of each selected stimulus; whitening is undone unless `is_mixed`."""
+    """Give the repetitions [R, E, T] of each selected stimulus, as `averages` does their averages."""
     recording = selection.recording
     inverse = None
     if recording.whiteners is not None and not is_mixed:
@@ -147,8 +146,11 @@ def trials(selection: Selection, is_mixed: bool = False) -> Iterator[Values]:
             yield inverse[session[0, :count]] @ repetitions
 
 
-def _partial_sums(selection: Selection) -> Iterator[Values]:
-    """Yield each chunk's share [n, S, E, T] of each session in the averages, in sensor space."""
+def _by_session(selection: Selection) -> Iterator[tuple[Values, NDArray[np.float64]]]:
+    """Yield the part of each session in the averages of a chunk, [n, S, E, T] in sensor space, and [n, S].
+
+    The second is the share of each session in the repetitions that are averaged.
+    """
     recording = selection.recording
     inverse = None if recording.whiteners is None else np.linalg.inv(recording.whiteners)  # [S, E, E]
     count = 1 if inverse is None else len(inverse)
@@ -158,30 +160,23 @@ def _partial_sums(selection: Selection) -> Iterator[Values]:
         trials = np.stack([recording.signal[row][..., selection.samples] for row in pictures])
         trials = trials[:, :, every].astype(np.float32)  # [n, R, E, T]
         session, repetitions = _sessions(recording, pictures)
-        shares = [np.where((session == number)[..., None, None], trials, 0).sum(1) for number in range(count)]
-        averages = np.stack(shares, 1) / repetitions[:, None, None, None]
+        is_of = [session == number for number in range(count)]  # [n, R] each
+        sums = np.stack([np.where(chosen[..., None, None], trials, 0).sum(1) for chosen in is_of], 1)
+        parts = sums / repetitions[:, None, None, None]
         if inverse is not None:
-            averages = np.einsum("sef,nsft->nset", inverse, averages, optimize=True)
-        yield averages.astype(np.float32)
+            parts = np.einsum("sef,nsft->nset", inverse, parts, optimize=True)
+        weights = np.stack([chosen.sum(1) for chosen in is_of], 1) / repetitions[:, None]
+        yield parts.astype(np.float32), weights
 
 
 def _deviations(tested: Selection, learned: Selection) -> Values:
     """Measure how sensors deviate from their mean over training trials, by session: [N, S, E, T]."""
     total, weight = 0.0, 0.0
-    for start, part in enumerate(_partial_sums(learned)):
-        pictures = learned.pictures[start * COPIED_STIMULI : start * COPIED_STIMULI + len(part)]
-        total, weight = total + part.sum(0), weight + _weights(learned.recording, pictures).sum(0)
+    for part, weights in _by_session(learned):
+        total, weight = total + part.sum(0), weight + weights.sum(0)
     mean = total / np.maximum(weight, 1e-12)[:, None, None]  # [S, E, T]
-    sums = np.concatenate([*_partial_sums(tested)])
-    expected = _weights(tested.recording, tested.pictures)[..., None, None] * mean
-    return (sums - expected).astype(np.float32)
-
-
-def _weights(recording: Recording, pictures: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Give the share of each session in the average of a picture: [n, S]."""
-    session, repetitions = _sessions(recording, pictures)
-    count = 1 if recording.whiteners is None else len(recording.whiteners)
-    return np.stack([(session == number).sum(1) for number in range(count)], 1) / repetitions[:, None]
+    parts, shares = (np.concatenate(listed) for listed in zip(*_by_session(tested), strict=True))
+    return (parts - shares[..., None, None] * mean).astype(np.float32)
 
 
 def _sessions(

@@ -12,8 +12,8 @@ from scipy.stats import rankdata
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.explanation.encoding_model import Levels, read_embeddings
-from brainhive_cli.evaluation.explanation.occlusion import REGION, TIME, regions_of
-from brainhive_cli.evaluation.explanation.profiles import permutations
+from brainhive_cli.evaluation.explanation.occlusion import regions_of
+from brainhive_cli.evaluation.explanation.profiles import REGION, TIME, Axis, permutations
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Explanation
 from brainhive_cli.measurement.statistics import spearman_brown
@@ -36,14 +36,14 @@ class Models:
     Attributes:
         names: M models.
         units: [M, P] ranks of the distances of each pair of pictures, centred, of unit length.
-        own: [M, P] the part of these that the other models do not have, of unit length.
-        others: Orthonormal bases [M - 1, P] of the other models, for each model.
+        residuals: [M, P] the part of these that the other models do not have, of unit length.
+        bases: Orthonormal bases [M - 1, P] of the other models, for each model.
     """
 
     names: tuple[str, ...]
     units: Values
-    own: Values
-    others: tuple[Values, ...]
+    residuals: Values
+    bases: tuple[Values, ...]
 
     @classmethod
     def of(cls, features: Mapping[str, Patterns]) -> Self:
@@ -59,46 +59,53 @@ class Models:
             )
         stacked = np.stack([*units.values()])
         bases = [np.linalg.qr(np.delete(stacked, row, 0).T)[0].T for row in range(len(stacked))]
-        own = [unit - (unit @ basis.T) @ basis for unit, basis in zip(stacked, bases, strict=True)]
-        return cls(tuple(units), stacked, np.stack([_unit(each) for each in own]), tuple(bases))
+        rest = [unit - (unit @ basis.T) @ basis for unit, basis in zip(stacked, bases, strict=True)]
+        return cls(tuple(units), stacked, np.stack([_unit(part) for part in rest]), tuple(bases))
 
     def unique(self, signals: Values, dots: Values) -> Values:
         """Correlate signals [..., P] with what only one model has: partial Spearman correlations [..., M].
 
         Args:
             signals: Unit ranks of distances.
-            dots: Their products [..., M] with `own`.
+            dots: Their products [..., M] with `residuals`.
         """
-        shared = [np.square(signals @ basis.T).sum(-1) for basis in self.others]
+        shared = [np.square(signals @ basis.T).sum(-1) for basis in self.bases]
         rest = np.sqrt(np.maximum(1 - np.stack(shared, -1), 1e-12))
         return np.asarray(dots / rest)
 
 
 @dataclass(frozen=True)
+class Correlations:
+    """Spearman correlations of the distances of S subjects' signals with those of M models, at T places.
+
+    Attributes:
+        values: [S, M, T].
+        items: [S, M, T, N] values of the pictures, whose mean is `values`: from how they scatter follows its
+            interval.
+        null: [K, M, T] mean over subjects with the pictures of the model permuted.
+    """
+
+    values: Values
+    items: NDArray[np.float32]
+    null: Values
+
+
+@dataclass(frozen=True)
 class Similarity:
-    """How signals and models are alike at each place of a course: times, or regions.
+    """How signals and models are alike at each of T places of a course: times, or regions.
 
     Attributes:
         models: Names of the M models.
-        correlation: [S, M, T] Spearman correlation of each subject's distances with a model's.
-        unique: [S, M, T] partial, given all other models; the same where there is one model.
-        items: [S, M, T, N] values of the pictures, whose mean is `correlation`: from how they scatter
-            follows its interval.
-        unique_items: The same of `unique`.
-        null: [K, M, T] mean correlation over subjects with the pictures of the model permuted.
-        unique_null: The same of `unique`.
+        whole: Correlations with each model.
+        unique: Partial ones, given all other models; the same where there is one model.
         lower: [T] lower ceiling: the mean correlation of each subject with the mean of the others. Of one
             subject NaN.
         upper: [T] with the mean of all. It is far from 0 on noise, about 1 over the root of subjects.
     """
 
     models: tuple[str, ...]
-    correlation: Values
-    unique: Values
-    items: NDArray[np.float32]
-    unique_items: NDArray[np.float32]
-    null: Values
-    unique_null: Values
+    whole: Correlations
+    unique: Correlations
     lower: Values
     upper: Values
 
@@ -120,28 +127,27 @@ def measure_similarity(
 
     Source: Kriegeskorte 2008; Nili 2014 (ceilings); Walther 2016.
     """
-    both = np.concatenate([models.units, models.own])  # [2 M, P]
-    by_place: dict[str, list[Any]] = {
-        name: [] for name in ("raw", "own", "unique", "items", "mean", "ceilings")
-    }
+    both = np.concatenate([models.units, models.residuals])  # [2 M, P]
+    dots, unique, items, means, ends = [], [], [], [], []
     for patterns in places:
-        signals = np.stack([ranked(distances(each)) for each in patterns])  # [S, P]
-        own = signals @ models.own.T  # [S, M]
-        by_place["raw"].append(signals @ models.units.T)
-        by_place["own"].append(own)
-        by_place["unique"].append(models.unique(signals, own))
-        by_place["items"].append(_items(signals, both, pictures.size).astype(np.float32))  # [S, 2 M, N]
-        by_place["mean"].append(signals.mean(0))
-        by_place["ceilings"].append(ceilings(signals))
-    raw, own, unique, means = (np.stack(by_place[name], -1) for name in ("raw", "own", "unique", "mean"))
-    scale = unique / np.where(np.abs(own) < 1e-12, 1e-12, own)  # [S, M, T]
-    items, own_items = np.split(np.stack(by_place["items"], 2), 2, 1)  # [S, M, T, N]
-    unique_items = (own_items * scale[..., None]).astype(np.float32)
-    null, own_null = np.split(_null(both, means, permutations(pictures, draws, seed)), 2, 1)  # [K, M, T]
-    lower, upper = np.transpose(by_place["ceilings"])
-    return Similarity(
-        models.names, raw, unique, items, unique_items, null, own_null * scale.mean(0), lower, upper
-    )
+        signals = np.stack([ranked(distances(subject)) for subject in patterns])  # [S, P]
+        residual_dots = signals @ models.residuals.T  # [S, M]
+        dots.append(np.stack([signals @ models.units.T, residual_dots]))
+        unique.append(models.unique(signals, residual_dots))
+        items.append(_items(signals, both, pictures.size).astype(np.float32))  # [S, 2 M, N]
+        means.append(signals.mean(0))
+        ends.append(ceilings(signals))
+    raw, residual = np.stack(dots, -1)  # [S, M, T]
+    partial = np.stack(unique, -1)
+    scale = partial / np.where(np.abs(residual) < 1e-12, 1e-12, residual)  # [S, M, T]
+    raw_items, residual_items = np.split(np.stack(items, 2), 2, 1)  # [S, M, T, N]
+    orders = permutations(pictures, draws, seed)
+    null, residual_null = np.split(_null(both, np.stack(means, -1), orders), 2, 1)  # [K, M, T]
+    unique_items = (residual_items * scale[..., None]).astype(np.float32)
+    lower, upper = np.transpose(ends)
+    whole = Correlations(raw, raw_items, null)
+    rest = Correlations(partial, unique_items, residual_null * scale.mean(0))
+    return Similarity(models.names, whole, rest, lower, upper)
 
 
 def distances(patterns: Patterns) -> Values:
@@ -184,7 +190,7 @@ def ceilings(signals: Values) -> tuple[float, float]:
         return np.nan, np.nan
     total = signals.sum(0)
     upper = float(np.mean(signals @ _again(total)))
-    lower = float(np.mean([each @ _again(total - each) for each in signals]))
+    lower = float(np.mean([signal @ _again(total - signal) for signal in signals]))
     return lower, upper
 
 
@@ -195,7 +201,7 @@ def _again(total: Values) -> Values:
 
 def halves_ceiling(halves: Sequence[Patterns]) -> float:
     """Correlate the distances of two halves of the repetitions [N, C], Spearman-Brown corrected to both."""
-    one, other = (ranked(distances(each)) for each in halves)
+    one, other = (ranked(distances(half)) for half in halves)
     return float(spearman_brown(float(one @ other)))
 
 
@@ -252,18 +258,16 @@ class Course:
     """Representational similarity over times, or over regions, of all subjects.
 
     Attributes:
-        axis: What the places are.
-        at: [T].
-        found: What was measured.
+        axis: The T places.
+        similarity: At these.
         pictures: One list of N that all subjects were shown, and which of them are alike.
         halves: [T] of one subject: the correlation of halves of the repetitions, corrected to all.
     """
 
-    axis: str
-    at: tuple[Any, ...]
-    found: Similarity
+    axis: Axis
+    similarity: Similarity
     pictures: Items
-    halves: NDArray[np.float64] | None = None
+    halves: Values | None = None
 
 
 def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanation) -> Course:
@@ -277,44 +281,49 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
     Raises:
         BrainhiveError: if subjects share too few pictures, or the signals have one channel.
     """
-    units, taken = readers[0].shared, [reader.shared_items for reader in readers]
-    rows = readers[0].rows[taken[0]]
+    first, items = readers[0], [reader.shared_items for reader in readers]
+    rows = first.rows[items[0]]
     if len(rows) < FEWEST:
         raise BrainhiveError(f"the subjects were shown {len(rows)} pictures in common", "fewer subjects")
-    signals = [reader.signal.numpy()[some] for reader, some in zip(readers, taken, strict=True)]
-    device = torch.device("cpu")
-    models = Models.of({name: read_embeddings(each, rows, device).numpy() for name, each in levels.items()})
-    axis, at, choose = _places(readers)
-    places = ([choose(signal, place, number) for number, signal in enumerate(signals)] for place in at)
-    measured = measure_similarity(places, models, units, spec.draws, spec.seed)
-    halves = _correlate_halves(readers[0], taken[0], choose, at) if len(readers) == 1 else None
-    return Course(axis, tuple(at), measured, units, halves)
+    cpu = torch.device("cpu")
+    models = Models.of({name: read_embeddings(store, rows, cpu).numpy() for name, store in levels.items()})
+
+    # the channels or voxels, and the sample, that signals [N, C, T] have at each place, by subject
+    slices: dict[Any, list[Any]]
+    if first.selection.channels:
+        times = [float(time.round(3)) for time in first.times_ms]
+        slices = {time: [(slice(None), row)] * len(readers) for row, time in enumerate(times)}
+    else:
+        regions = [regions_of(reader) for reader in readers]
+        shared = [name for name in regions[0] if all(len(voxels.get(name, ())) > 1 for voxels in regions)]
+        slices = {name: [(list(voxels[name]), 0) for voxels in regions] for name in shared}
+        if not slices:
+            raise BrainhiveError(
+                "no region has two voxels of every subject", "prepare the signals with regions"
+            )
+    signals = [reader.signal.numpy()[some] for reader, some in zip(readers, items, strict=True)]
+    places = (
+        [signal[:, channels, sample] for signal, (channels, sample) in zip(signals, parts, strict=True)]
+        for parts in slices.values()
+    )
+    measured = measure_similarity(places, models, first.shared, spec.draws, spec.seed)
+    halves = None
+    if len(readers) == 1 and first.selection.repetitions.min() > 1:
+        means = _average_halves(first, items[0])
+        pairs = [[half[:, channels, sample] for half in means] for ((channels, sample),) in slices.values()]
+        halves = np.array([halves_ceiling(pair) for pair in pairs])
+    axis = Axis(TIME if first.selection.channels else REGION, [*slices])
+    return Course(axis, measured, first.shared, halves)
 
 
-def _places(readers: Sequence[Reader]) -> tuple[str, list[Any], Any]:
-    """Name the places, and how their patterns [N, C] are taken from signals [N, C, T]."""
-    if readers[0].selection.channels:
-        times = [float(each.round(3)) for each in readers[0].times_ms]
-        return TIME, times, lambda signal, place, _: signal[:, :, times.index(place)]
-    regions = [regions_of(reader) for reader in readers]
-    shared = [name for name in regions[0] if all(len(each.get(name, ())) > 1 for each in regions)]
-    if not shared:
-        raise BrainhiveError("no region has two voxels of every subject", "prepare the signals with regions")
-    return REGION, shared, lambda signal, place, number: signal[:, list(regions[number][place]), 0]
-
-
-def _correlate_halves(
-    reader: Reader, rows: NDArray[np.int64], choose: Any, at: Sequence[Any]
-) -> NDArray[np.float64] | None:
-    """Correlate the distances of the even and the odd repetitions, at each place."""
-    if reader.selection.repetitions.min() < 2:
-        return None
-    single = reader.member.responses(reader.subject, reader.split, with_single=True)
-    assert single.single is not None and single.counts is not None
-    trials = np.asarray(single.single)  # [N, R, C, T]
-    there = np.arange(trials.shape[1]) < single.counts[:, None]  # [N, R]
+def _average_halves(reader: Reader, rows: NDArray[np.int64]) -> list[Patterns]:
+    """Average the even and the odd repetitions of some signals, [n, C, T] each."""
+    responses = reader.member.responses(reader.subject, reader.split, with_single=True)
+    assert responses.single is not None and responses.counts is not None
+    trials = np.asarray(responses.single)  # [N, R, C, T]
+    there = np.arange(trials.shape[1]) < responses.counts[:, None]  # [N, R]
     means = []
     for first in (0, 1):
         some = there[:, first::2, None, None]
         means.append((trials[:, first::2] * some).sum(1)[rows] / some.sum(1)[rows])
-    return np.array([halves_ceiling([choose(half, place, 0) for half in means]) for place in at])
+    return means

@@ -1,7 +1,7 @@
 """All that is measured on one cell: rankings, subsets, curves, ceiling, regions and control, by subject."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,17 +28,18 @@ from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Sliding
 from brainhive_cli.measurement.ranks import ranks, ranks_of_all, subset_expectations, subset_hits
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
-Hits = tuple[list[float], list[float]]
-"""Share of its draws in which an item was found first, [N] signal to image and [N] image to signal."""
+Values = NDArray[np.float64]
+Hits = tuple[Values, Values]
+"""Share of subsets in which an item was found first, [N] signal to image and [N] image to signal."""
 Curve = dict[float, list[list[int]]]
 """Ranks [draws, N] by the number of repetitions, or by the centre of a window in milliseconds."""
 DRAWS = 1000
 """Permutations of a control; the smallest p is 1 / (DRAWS + 1)."""
-CONTROL_METRICS: Mapping[str, Callable[[NDArray[Any]], float]] = {
-    "top1": lambda ranks: float((ranks == 1).mean()),
-    "top5": lambda ranks: float((ranks <= 5).mean()),
-    "mean_rank": lambda ranks: float(ranks.mean()),
-    "mrr": lambda ranks: float((1 / ranks).mean()),
+CONTROL_METRICS: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "top1": lambda ranks: (ranks == 1).mean(-1),
+    "top5": lambda ranks: (ranks <= 5).mean(-1),
+    "mean_rank": lambda ranks: ranks.mean(-1),
+    "mrr": lambda ranks: (1 / ranks).mean(-1),
 }
 SIGNALS_AT_ONCE = 64
 """Signals whose heads are predicted at once: 272,896 outputs of each are 70 MB."""
@@ -67,21 +68,6 @@ class Ceiling:
 
 
 @dataclass(frozen=True)
-class ControlDraws:
-    """One subject's metrics as they are, and in every draw of a control.
-
-    Attributes:
-        measured: By metric, without the control.
-        drawn: By metric, of each draw.
-        n: Number of signals.
-    """
-
-    measured: dict[str, float]
-    drawn: dict[str, list[float]]
-    n: int
-
-
-@dataclass(frozen=True)
 class RegionShares:
     """What each region carries of the heads that a cell predicts of one subject.
 
@@ -102,20 +88,19 @@ class SubjectScores:
 
     Attributes:
         ranking: Of all its signals.
-        subsets: Hits among drawn subsets.
+        subsets: Hits by metric: among drawn subsets, and among all possible ones, for whose share the drawn
+            ones are an estimate.
         curves: By name.
         ceiling: Of the signals, whatever the model.
-        control: What the control leaves of the metrics, draw by draw.
-        expected: Hits among all possible subsets, for whose share drawn ones are an estimate.
+        control: Values [1 + K] of each metric: as it is measured, then in every draw of the control.
         regions: What each region carries of each head.
     """
 
     ranking: Ranking
-    subsets: Hits | None
-    curves: Mapping[str, Curve]
-    ceiling: Ceiling | None
-    control: ControlDraws | None
-    expected: Hits | None = None
+    subsets: Mapping[str, Hits] = field(default_factory=dict)
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    ceiling: Ceiling | None = None
+    control: Mapping[str, Values] = field(default_factory=dict)
     regions: RegionShares | None = None
 
 
@@ -146,32 +131,23 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
     rankings = rank_all(gallery, queries)
     scores = {}
     for subject, signals in queries.items():
-        subsets, expected = None, None
+        subsets = {}
         if spec.subsets:
             images, ways = gallery.tokens[signals.target], spec.subsets.ways_of(len(signals.target))
-            subsets = subset_hits(signals.tokens, images, ways, spec.subsets.draws, spec.seed)
-            expected = subset_expectations(signals.tokens, images, ways)
-        curves = {}
-        if spec.repetitions is not None:
-            curves["repetitions"] = over_repetitions(ensemble, gallery, signals.target, subject, spec)
-        if spec.sliding is not None:
-            curves["sliding"] = over_time(
-                ensemble, gallery, signals.target, subject, spec.split, spec.sliding
-            )
+            drawn = subset_hits(signals.tokens, images, ways, spec.subsets.draws, spec.seed)
+            subsets = {"top1": drawn, "top1_expected": subset_expectations(signals.tokens, images, ways)}
+        curves = {
+            name: CURVES[name](ensemble, gallery, signals.target, subject, spec) for name in spec.curves
+        }
         scores[subject] = SubjectScores(
             rankings[subject],
-            _as_lists(subsets),
+            subsets,
             curves,
             _open_ceiling(ensemble, subject, spec) if spec.ceiling_splits else None,
-            draw_control(gallery, signals, spec.control, spec.seed) if spec.control != "none" else None,
-            _as_lists(expected),
+            draw_control(gallery, signals, spec.control, spec.seed) if spec.control != "none" else {},
             measure_region_shares(ensemble.members[0], subject, spec.split) if spec.region_shares else None,
         )
     return CellScores(gallery.pool, gallery.image_ids, scores)
-
-
-def _as_lists(hits: tuple[NDArray[np.float64], NDArray[np.float64]] | None) -> Hits | None:
-    return None if hits is None else (hits[0].tolist(), hits[1].tolist())
 
 
 def over_repetitions(
@@ -201,10 +177,10 @@ def over_repetitions(
         )
     for k in chosen:
         averages = [
-            [_average_some(each, available, k, derive_seed(spec.seed, subject, k, draw)) for each in trials]
+            [_average_some(some, available, k, derive_seed(spec.seed, subject, k, draw)) for some in trials]
             for draw in range(spec.repetition_draws if k < most else 1)
         ]
-        curve[float(k)] = _rank_ways(gallery, [ensemble.tokens(subject, each) for each in averages], target)
+        curve[float(k)] = _rank_ways(gallery, [ensemble.tokens(subject, some) for some in averages], target)
     return curve
 
 
@@ -220,7 +196,7 @@ def _average_some(trials: Tensor, available: Tensor, k: int, seed: int) -> Tenso
 
 
 def over_time(
-    ensemble: Ensemble, gallery: Gallery, target: Places, subject: int, split: str, sliding: Sliding
+    ensemble: Ensemble, gallery: Gallery, target: Places, subject: int, spec: EvaluationSpec
 ) -> Curve:
     """Rank with all of the signal but a window replaced, by the window's centre in milliseconds.
 
@@ -231,16 +207,22 @@ def over_time(
     Raises:
         RecipeError: if the window is wider than the signal.
     """
-    signals, _ = ensemble.signals(subject, split)
-    times_ms = [1000 * np.array(member.responses(subject, split).times_s) for member in ensemble.members]
+    sliding = spec.sliding or Sliding()
+    signals, _ = ensemble.signals(subject, spec.split)
+    responses = [member.responses(subject, spec.split) for member in ensemble.members]
+    times_ms = [1000 * np.array(some.times_s) for some in responses]
     rest = [torch.from_numpy(member.mean_training_signal(subject)) for member in ensemble.members]
     curve = {}
     for start_ms in window_starts(times_ms[0], sliding.width_ms, sliding.step_ms):
-        masks = [torch.from_numpy(inside(each, start_ms, sliding.width_ms)) for each in times_ms]
-        seen = [torch.where(*each) for each in zip(masks, signals, rest, strict=True)]
+        masks = [torch.from_numpy(inside(times, start_ms, sliding.width_ms)) for times in times_ms]
+        seen = [torch.where(*parts) for parts in zip(masks, signals, rest, strict=True)]
         centre_ms = round(start_ms + sliding.width_ms / 2, 3)
         curve[centre_ms] = _rank_ways(gallery, [ensemble.tokens(subject, seen)], target)
     return curve
+
+
+CURVES = {"repetitions": over_repetitions, "sliding": over_time}
+"""What measures each curve."""
 
 
 def _rank_ways(gallery: Gallery, tokens: Sequence[Tensor], target: Places) -> list[list[int]]:
@@ -249,7 +231,7 @@ def _rank_ways(gallery: Gallery, tokens: Sequence[Tensor], target: Places) -> li
     return ranked.reshape(len(tokens), -1).tolist()  # type: ignore[no-any-return]
 
 
-def draw_control(gallery: Gallery, queries: Queries, control: str, seed: int) -> ControlDraws:
+def draw_control(gallery: Gallery, queries: Queries, control: str, seed: int) -> dict[str, Values]:
     """Rank all pictures of the split once, and look up the permuted ones of each draw.
 
     Args:
@@ -261,10 +243,9 @@ def draw_control(gallery: Gallery, queries: Queries, control: str, seed: int) ->
     all_ranks = ranks_of_all(queries.tokens, gallery.tokens, len(gallery.rows), gallery.distractors())
     signal = np.arange(len(queries.seen))
     seeds = (derive_seed(seed, draw) for draw in range(DRAWS))
-    draws = [all_ranks[signal, target] for target in controlled(queries.seen, gallery, control, seeds)]
-    measured = {name: metric(all_ranks[signal, queries.seen]) for name, metric in CONTROL_METRICS.items()}
-    drawn = {name: [metric(ranks) for ranks in draws] for name, metric in CONTROL_METRICS.items()}
-    return ControlDraws(measured, drawn, len(signal))
+    targets = [queries.seen, *controlled(queries.seen, gallery, control, seeds)]
+    ranked = np.stack([all_ranks[signal, target] for target in targets])  # [1 + K, N]
+    return {name: metric(ranked) for name, metric in CONTROL_METRICS.items()}
 
 
 def _open_ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Ceiling:
@@ -298,8 +279,8 @@ def measure_ceiling(
     ranks_by_split, shares = [], []
     for split in range(splits):
         averages = halves(signal, available, torch.Generator().manual_seed(derive_seed(seed, split)))
-        first, second = (each - each.mean(0) for each in averages)  # less what all pictures evoke
-        unit = [normalize(each, dim=0) for each in (first, second)]  # over pictures, by channel and time
+        first, second = (half - half.mean(0) for half in averages)  # less what all pictures evoke
+        unit = [normalize(half, dim=0) for half in (first, second)]  # over pictures, by channel and time
         shares.append((unit[0] * unit[1]).mean(1) * len(ids))
         ranks_by_split.append(ranks(first, second, torch.arange(len(ids))).tolist())
     times = float(available.sum() / (available // 2).sum())

@@ -68,16 +68,13 @@ def confusions(pairs: Iterable[tuple[str, str, float]]) -> list[dict[str, Any]]:
             counts[seen, named] += 1
             similarities[seen, named].append(similarity)
     order = sorted(counts, key=lambda pair: (-counts[pair], pair))[:CONFUSIONS]
-    return [
-        {
-            "seen": pair[0],
-            "taken_for": pair[1],
-            "count": counts[pair],
-            "share": counts[pair] / shown[pair[0]],
-            "similarity": float(np.mean(similarities[pair])),
-        }
-        for pair in order
-    ]
+    rows = []
+    for pair in order:
+        seen, taken_for = pair
+        row = {"seen": seen, "taken_for": taken_for, "count": counts[pair]}
+        row |= {"share": counts[pair] / shown[seen], "similarity": float(np.mean(similarities[pair]))}
+        rows.append(row)
+    return rows
 
 
 def read_categories(path: str) -> dict[str, str]:

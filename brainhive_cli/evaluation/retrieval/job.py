@@ -1,154 +1,149 @@
-"""An evaluation, resolved: which runs and cells, compared with which others."""
+"""An evaluation, resolved: which runs and cells, which variants of a sweep, compared with which runs."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
-import torch
-
-from brainhive_cli.core import runs
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra, RecipeError
+from brainhive_cli.core import runs as run_folders
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.results import Work
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
-from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Group, group_cells
+from brainhive_cli.evaluation.retrieval.rankings import Group, group_cells
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
 from brainhive_cli.training.alignment.matching_run import RunNeeds
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep, rejoined
 
+NOT_COMPARED = {
+    "against": None,
+    "repetitions": None,
+    "sliding": None,
+    "subsets": None,
+    "region_shares": False,
+}
+"""What is not measured of the runs that a run is compared with."""
+
 
 @dataclass(frozen=True)
 class Job:
-    """What eval-retrieval is going to do; each member is resolved once, when it is first needed.
+    """What eval-retrieval measures.
 
     Attributes:
-        recipe: What to evaluate.
-        is_plan: Whether a run may be absent: what it will be is then read in the recipe that trains it.
+        recipe: What the user wrote, with the runs as a fingerprint knows them, wherever home lies.
+        spec: What is measured; all that the functions which measure get of the recipe.
+        runs: The runs; several are averaged, and tested on one data set.
+        groups: The cells that are measured: one of each run, whose similarities are averaged.
+        categories: The category of each concept that has one.
+        against: The runs to compare with, each measured in the same way but for what is not compared.
+        variants: Of a sweep, the same for each variant; empty for what is no sweep.
     """
 
     recipe: Recipe
-    is_plan: bool = False
+    spec: EvaluationSpec
+    runs: list[AlignRun]
+    groups: list[Group]
+    categories: Mapping[str, str]
+    against: Sequence[Self] = ()
+    variants: Sequence[Self] = ()
 
-    @cached_property
-    def spec(self) -> EvaluationSpec:
-        """What is measured; all that the functions which measure get of the recipe."""
-        fields = EvaluationSpec.model_fields
-        return EvaluationSpec.model_construct(**{name: getattr(self.recipe, name) for name in fields})
+    @classmethod
+    def resolve(cls, recipe: Recipe, is_plan: bool = False) -> Self:
+        """Find the runs, those to compare with, and the variants of a sweep.
+
+        Args:
+            recipe: What the user wrote.
+            is_plan: Whether a run may be absent: what it will be is then read in the recipe that trains it. A
+                plan is of a sweep as a whole, and lists by itself what the run is compared with.
+        """
+        spec, runs = recipe.spec, find_runs(recipe, is_plan)
+        categories = read_categories(recipe.categories) if recipe.categories else {}
+        against = [] if is_plan else cls.resolve_against(recipe)
+        others = [name for other in against for name in other.recipe.align_run or ()]
+        recipe = recipe.model_copy(update={"align_run": _references(runs), "against": others or None})
+        job = cls(recipe, spec, runs, group_cells(runs), categories, against)
+        if is_plan or len(runs) > 1:
+            return job
+        (name,) = _references(runs)
+        variants = []
+        for label in runs[0].variants:
+            variant_recipe = recipe.model_copy(update={"align_run": [f"{name}:{label}"], "trained_by": None})
+            variant_runs = find_runs(variant_recipe)
+            variants.append(
+                replace(job, recipe=variant_recipe, runs=variant_runs, groups=group_cells(variant_runs))
+            )
+        return replace(job, variants=variants)
+
+    @classmethod
+    def resolve_against(cls, recipe: Recipe) -> list[Self]:
+        """Find the runs to compare with.
+
+        Raises:
+            RecipeError: if one is a sweep.
+        """
+        against = []
+        for name in rejoined(recipe.against or [], recipe.paths):
+            # it need not be as the recipe wants the run that is evaluated
+            update = {**NOT_COMPARED, "align_run": [name], "trained_by": None}
+            against.append(cls.resolve(recipe.model_copy(update=update)))
+            refuse_sweep(against[-1].runs[0])
+        return against
 
     def needs(self) -> Iterator[Need]:
         """List the runs, and what they need."""
         for run in self.runs:
             yield from run.needs(self.spec.splits)
 
-    @cached_property
-    def runs(self) -> list[AlignRun]:
-        """The runs; several are averaged, and tested on one data set.
-
-        Raises:
-            BrainhiveError: if they are not of one data set, or one is a sweep.
-            RecipeError: if the data set has no such split.
-        """
-        recipe = self.recipe
-        names: Sequence[str | None] = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
-        needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, recipe.head)
-        given = recipe.paths, recipe.dataset, recipe.subjects, needs, self.is_plan
-        runs_found = [find(name, *given) for name in names]
-        for run in runs_found if len(runs_found) > 1 else ():
-            refuse_sweep(run)
-        first = runs_found[0]
-        for other in runs_found[1:]:
-            if other.dataset.name != first.dataset.name:
-                raise BrainhiveError(
-                    f"{first.folder.path} is tested on {first.dataset.name}, "
-                    f"{other.folder.path} on {other.dataset.name}",
-                    "name one data set for both: --dataset",
-                )
-        if unknown := [split for split in self.spec.splits if split not in first.dataset.splits]:
-            raise RecipeError(
-                f"gallery: {first.dataset.name} has no split {unknown[0]!r}",
-                f"it has: {', '.join(first.dataset.splits)}",
-            )
-        return runs_found
-
-    @cached_property
-    def groups(self) -> list[Group]:
-        """The cells that are measured: one of each run, whose similarities are averaged."""
-        return group_cells(self.runs)
-
     @property
     def work(self) -> Work:
         """Count what there is to measure."""
         curves = ", ".join(self.spec.curves) or "no curves"
-        kind = f"{self.runs[0].dataset.name}, {self.recipe.gallery}, {curves}"
+        kind = f"{self.runs[0].dataset.name}, {self.spec.gallery}, {curves}"
         return Work(kind, sum(len(cells[0].tested_on) for cells in self.groups), "subjects of a cell")
 
-    def load(self, group: Group, device: torch.device) -> Ensemble:
-        """Load the models of some cells that are averaged."""
-        return Ensemble.load(self.runs, group, device, self.spec.head)
-
-    @cached_property
-    def stores(self) -> list[str]:
-        """The names of the stores that the gallery is read from."""
+    def describe_stores(self) -> str:
+        """Name the stores that the gallery is read from."""
         names = [name for run in self.runs for split in self.spec.splits for name in run.stores(split)]
-        return list(dict.fromkeys(names))
+        return ", ".join(dict.fromkeys(names))
 
-    def check_figures(self) -> list[str]:
-        """List the curves; raise `MissingExtra` if the library that the map needs is not installed."""
-        if self.recipe.embedding_map == "umap":
-            try:
-                import umap  # noqa: F401
-            except ImportError as error:
-                line = "pip install 'brainhive[umap]'"
-                raise MissingExtra("embedding_map=umap needs umap-learn", line) from error
-        return self.spec.curves
-
-    @cached_property
-    def categories(self) -> dict[str, str]:
-        """The category of each concept that has one."""
-        return read_categories(self.recipe.categories) if self.recipe.categories else {}
-
-    @cached_property
-    def variants(self) -> list["Job"]:
-        """The same for each variant of a sweep; none for what is no sweep."""
-        if len(self.runs) > 1:
-            return []
-        (name,) = self.names
-        return [self._of([f"{name}:{variant}"]) for variant in self.runs[0].variants]
-
-    @cached_property
-    def against(self) -> list["Job"]:
-        """The runs to compare with, each measured in the same way but for what is not compared."""
-        plain: dict[str, Any] = dict.fromkeys(("against", "repetitions", "sliding", "subsets"))
-        plain["region_shares"] = False
-        names = rejoined(self.recipe.against or [], self.recipe.paths)
-        jobs = [self._of([name], **plain) for name in names]
-        for job in jobs:
-            refuse_sweep(job.runs[0])
-        return jobs
-
-    @property
-    def names(self) -> list[str]:
-        """The runs as the fingerprint knows them, wherever home lies."""
-        root = self.recipe.paths.under_home("runs") / "train-align"
-        return [runs.reference(run.folder, root, run.variant) for run in self.runs]
-
-    @property
-    def label(self) -> str:
-        """What its folder is called."""
-        return self.runs[0].folder.path.name if self.variants else self.runs[0].label
-
-    @property
     def pinned(self) -> Recipe:
-        """The recipe whose fingerprint names the runs, and what is known by its path alone."""
+        """Add to the recipe the content of what it knows by its path alone, for the fingerprint."""
         digests = {path: digest for run in self.runs for path, digest in run.digests.items()}
         if self.recipe.categories:
-            content = repr(self.categories).encode()
-            digests[self.recipe.categories] = hashlib.sha256(content).hexdigest()
-        against = [name for job in self.against for name in job.names] or None
-        return self.recipe.model_copy(update={"align_run": self.names, "against": against}).holding(digests)
+            digests[self.recipe.categories] = hashlib.sha256(repr(self.categories).encode()).hexdigest()
+        return self.recipe.holding(digests)
 
-    def _of(self, names: list[str], **changes: object) -> "Job":
-        # what a run is compared with, or which of its variants is meant, need not be as the recipe wants it
-        return Job(self.recipe.model_copy(update={"align_run": names, "trained_by": None, **changes}))
+
+def find_runs(recipe: Recipe, is_plan: bool = False) -> list[AlignRun]:
+    """Find the runs that a recipe names, or the newest that fits.
+
+    Raises:
+        BrainhiveError: if they are not of one data set, or one of several is a sweep.
+        RecipeError: if the data set has no such split.
+    """
+    names: Sequence[str | None] = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
+    needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, recipe.head)
+    runs = [find(name, recipe.paths, recipe.dataset, recipe.subjects, needs, is_plan) for name in names]
+    for run in runs if len(runs) > 1 else ():
+        refuse_sweep(run)
+    first = runs[0]
+    for other in runs[1:]:
+        if other.dataset.name != first.dataset.name:
+            raise BrainhiveError(
+                f"{first.folder.path} is tested on {first.dataset.name}, "
+                f"{other.folder.path} on {other.dataset.name}",
+                "name one data set for both: --dataset",
+            )
+    if unknown := [split for split in recipe.splits if split not in first.dataset.splits]:
+        raise RecipeError(
+            f"gallery: {first.dataset.name} has no split {unknown[0]!r}",
+            f"it has: {', '.join(first.dataset.splits)}",
+        )
+    return runs
+
+
+def _references(runs: Sequence[AlignRun]) -> list[str]:
+    return [
+        run_folders.reference(run.folder, run.paths.under_home("runs") / "train-align", run.variant)
+        for run in runs
+    ]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -66,27 +65,27 @@ class Ensemble:
 
     def signals(self, subject: int, split: str) -> tuple[list[Tensor], NDArray[np.int64]]:
         """Open a subject's averaged signals: [N, C, T] as each member takes them, and pictures' rows [N]."""
-        opened = [member.responses(subject, split) for member in self.members]
-        kept = [self._are_tested(trials, subject, split) for trials in opened]
-        signals = [torch.from_numpy(trials.signal[rows]) for trials, rows in zip(opened, kept, strict=True)]
-        return signals, opened[0].stimulus[kept[0]]
+        responses = [member.responses(subject, split) for member in self.members]
+        tested = [self._are_tested(some, subject, split) for some in responses]
+        signals = [torch.from_numpy(some.signal[rows]) for some, rows in zip(responses, tested, strict=True)]
+        return signals, responses[0].stimulus[tested[0]]
 
     def single_trials(self, subject: int, split: str) -> tuple[list[Tensor], Tensor]:
         """Open a subject's single trials: [N, R, C, T] as each member takes them, and how many of R [N]."""
         signals, counts = [], np.empty(0, np.int64)
         for member in self.members:
-            trials = member.responses(subject, split, with_single=True)
-            assert trials.single is not None and trials.counts is not None
-            kept = self._are_tested(trials, subject, split)
-            signals.append(torch.from_numpy(trials.single[kept]))
-            counts = trials.counts[kept]
+            responses = member.responses(subject, split, with_single=True)
+            assert responses.single is not None and responses.counts is not None
+            are_tested = self._are_tested(responses, subject, split)
+            signals.append(torch.from_numpy(responses.single[are_tested]))
+            counts = responses.counts[are_tested]
         return signals, torch.from_numpy(counts)
 
-    def _are_tested(self, trials: Responses, subject: int, split: str) -> NDArray[np.bool_]:
+    def _are_tested(self, responses: Responses, subject: int, split: str) -> NDArray[np.bool_]:
         """Find the signals [N] of pictures that all members have an embedding of and none has seen."""
-        are_tested = np.isin(trials.stimulus, self.rows(split))
+        are_tested = np.isin(responses.stimulus, self.rows(split))
         for member in self.members:
-            are_tested &= np.isin(trials.stimulus, member.responses(subject, split).stimulus)
+            are_tested &= np.isin(responses.stimulus, member.responses(subject, split).stimulus)
         return are_tested
 
     def tokens(self, subject: int, signals: Sequence[Tensor]) -> Tensor:
@@ -97,7 +96,7 @@ class Ensemble:
 
 
 def _join_tokens(tokens: Sequence[Tensor]) -> Tensor:
-    return tokens[0] if len(tokens) == 1 else torch.cat([normalize(each, dim=1) for each in tokens], dim=1)
+    return tokens[0] if len(tokens) == 1 else torch.cat([normalize(part, dim=1) for part in tokens], dim=1)
 
 
 def group_cells(runs: Sequence[AlignRun]) -> list[Group]:
@@ -106,11 +105,17 @@ def group_cells(runs: Sequence[AlignRun]) -> list[Group]:
     Raises:
         BrainhiveError: if the runs do not have the same cells; it names two.
     """
-    keyed = [_group_by_tested(run.cells) for run in runs]
-    for run, cells in zip(runs, keyed, strict=True):
+    keyed: list[dict[tuple[tuple[int, ...], int], Cell]] = []
+    for run in runs:
+        cells: dict[tuple[tuple[int, ...], int], Cell] = {}
+        for cell in run.cells:
+            before = sum(tested_on == cell.tested_on for tested_on, _ in cells)
+            cells[cell.tested_on, before] = cell
+        keyed.append(cells)
         if cells.keys() != keyed[0].keys():
             one, other = (
-                f"{each.folder.path} ({', '.join(c.name for c in each.cells)})" for each in (runs[0], run)
+                f"{differing.folder.path} ({', '.join(cell.name for cell in differing.cells)})"
+                for differing in (runs[0], run)
             )
             raise BrainhiveError(
                 f"{one} and {other} were not tested on the same subjects as often",
@@ -119,15 +124,18 @@ def group_cells(runs: Sequence[AlignRun]) -> list[Group]:
     return [tuple(cells[key] for cells in keyed) for key in keyed[0]]
 
 
-def _group_by_tested(cells: Sequence[Cell]) -> dict[tuple[tuple[int, ...], int], Cell]:
-    keyed: dict[tuple[tuple[int, ...], int], Cell] = {}
-    for cell in cells:
-        before = sum(tested_on == cell.tested_on for tested_on, _ in keyed)
-        keyed[cell.tested_on, before] = cell
-    return keyed
-
-
 Places = NDArray[np.int64]
+
+
+def candidate_rows(ensemble: Ensemble, splits: Sequence[str], only_shown: bool) -> dict[str, Places]:
+    """Find the rows of the candidates of each split, the one whose signals are used first.
+
+    With `only_shown`, those of the pictures that a tested subject of any cell was shown.
+    """
+    rows = {split: ensemble.rows(split) for split in reversed(splits)}
+    if only_shown:
+        rows[splits[-1]] = ensemble.shown(splits[-1])
+    return rows
 
 
 @dataclass(frozen=True)
@@ -161,16 +169,15 @@ class Gallery:
         With `only_shown`, those of the last that a tested subject of any cell was shown.
         """
         image_ids, concepts, tokens = [], [], []
-        rows = {split: ensemble.rows(split) for split in reversed(splits)}
-        if only_shown:
-            rows[splits[-1]] = ensemble.shown(splits[-1])
-        for split, there in rows.items():
+        rows_by_split = candidate_rows(ensemble, splits, only_shown)
+        for split, rows in rows_by_split.items():
             pictures = ensemble.members[0].pictures(split)
-            image_ids += [pictures.image_ids[row] for row in there]
-            concepts += [pictures.concepts[row] for row in there]
-            tokens.append(ensemble.images(split, there))
+            image_ids += [pictures.image_ids[row] for row in rows]
+            concepts += [pictures.concepts[row] for row in rows]
+            tokens.append(ensemble.images(split, rows))
         alike_by = ensemble.members[0].align.dataset.alike_by
-        return cls(torch.cat(tokens), image_ids, concepts, rows[splits[-1]], random, seed, alike_by)
+        rows = rows_by_split[splits[-1]]
+        return cls(torch.cat(tokens), image_ids, concepts, rows, random, seed, alike_by)
 
     @property
     def pool(self) -> int:
@@ -185,19 +192,14 @@ class Gallery:
         """Rank the target of each signal among all candidates: [N]."""
         return ranks(signal_tokens, self.tokens, torch.from_numpy(target), self.distractors())
 
-    @cached_property
-    def of_concept(self) -> dict[str, list[int]]:
-        """The places of each concept's pictures."""
+    def relevant(self, target: Places) -> NDArray[np.int64]:
+        """Find the pictures of the same concept as each target: [N, K], -1 where there are fewer than K."""
         places: dict[str, list[int]] = {}
         for place, concept in enumerate(self.concepts):
             places.setdefault(concept, []).append(place)
-        return places
-
-    def relevant(self, target: Places) -> NDArray[np.int64]:
-        """Find the pictures of the same concept as each target: [N, K], -1 where there are fewer than K."""
-        same = [self.of_concept[self.concepts[place]] for place in target]
+        same = [places[self.concepts[place]] for place in target]
         most = max(map(len, same))
-        return np.array([[*places, *[-1] * (most - len(places))] for places in same])
+        return np.array([[*some, *[-1] * (most - len(some))] for some in same])
 
 
 @dataclass(frozen=True)
@@ -284,8 +286,8 @@ def controlled(target: Places, gallery: Gallery, control: str, seeds: Iterable[i
 
 def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking]:
     """Rank for all subjects at once, so that a large gallery is read once."""
-    tokens = torch.cat([each.tokens for each in queries.values()])
-    target = np.concatenate([each.target for each in queries.values()])
+    tokens = torch.cat([some.tokens for some in queries.values()])
+    target = np.concatenate([some.target for some in queries.values()])
     seen_ranks, relevant = gallery.rank(tokens, target).numpy(), gallery.relevant(target)
     precision = 1 / seen_ranks
     if relevant.shape[1] > 1:
@@ -297,30 +299,21 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
     named = nearest(tokens, gallery.tokens)
     similarity = cosine_similarity(gallery.tokens[named], gallery.tokens[target], dim=1).cpu()
     rankings, start = {}, 0
-    for subject, each in queries.items():
-        part = slice(start, start := start + len(each.target))
-        backward, shown = _rank_backward(gallery, each)
-        rankings[subject] = Ranking(
-            [gallery.image_ids[place] for place in each.target],
-            [gallery.concepts[place] for place in each.target],
-            seen_ranks[part],
-            among_split[part],
-            size,
-            precision[part],
-            (relevant[part] >= 0).sum(1),
-            [gallery.image_ids[place] for place in np.unique(each.target)],
-            backward,
-            shown,
-            [gallery.concepts[place] for place in named[part]],
-            similarity[part].tolist(),
-        )
+    for subject, some in queries.items():
+        part = slice(start, start := start + len(some.target))
+
+        # the other direction: for each picture that was shown, its signals among all signals
+        pictures, counts = np.unique(some.target, return_counts=True)
+        backward, shown = np.empty(0, np.int64), 0
+        if (counts == counts[0]).all():
+            shown = int(counts[0])
+            signals = np.argsort(some.target, kind="stable").reshape(len(pictures), shown)
+            places = torch.from_numpy(signals)
+            backward = ranks(gallery.tokens[pictures], some.tokens, places).numpy()
+        ids, concepts = gallery.image_ids, gallery.concepts
+        seen_ids, seen_concepts = ([names[place] for place in some.target] for names in (ids, concepts))
+        forward = (seen_ranks[part], among_split[part], size, precision[part], (relevant[part] >= 0).sum(1))
+        both = (*forward, [ids[place] for place in pictures], backward, shown)
+        taken_for = [concepts[place] for place in named[part]]
+        rankings[subject] = Ranking(seen_ids, seen_concepts, *both, taken_for, similarity[part].tolist())
     return rankings
-
-
-def _rank_backward(gallery: Gallery, queries: Queries) -> tuple[Places, int]:
-    """Rank, for each picture that was shown, its signals among all signals."""
-    pictures, shown = np.unique(queries.target, return_counts=True)
-    if (shown != shown[0]).any():
-        return np.empty(0, np.int64), 0
-    signals = np.argsort(queries.target, kind="stable").reshape(len(pictures), shown[0])
-    return ranks(gallery.tokens[pictures], queries.tokens, torch.from_numpy(signals)).numpy(), int(shown[0])

@@ -126,8 +126,14 @@ class Recipe(BaseRecipe, EvaluationSpec):
         cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
     ) -> Self:
         """Resolve as every recipe; `run=FOLDER` is short for `align_run=FOLDER`."""
-        full = [f"align_{each}" if each.startswith("run=") else each for each in overrides]
+        full = [f"align_{word}" if word.startswith("run=") else word for word in overrides]
         return super().resolve(command, name, flags, full)
+
+    @property
+    def spec(self) -> EvaluationSpec:
+        """What is measured; all that the functions which measure get of the recipe."""
+        fields = EvaluationSpec.model_fields
+        return EvaluationSpec.model_construct(**{name: getattr(self, name) for name in fields})
 
     @model_validator(mode="before")
     @classmethod

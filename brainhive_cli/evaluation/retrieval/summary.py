@@ -2,11 +2,13 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brainhive_cli.core.caveats import extend_protocol, merge_caveats
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name, scope
@@ -16,14 +18,12 @@ from brainhive_cli.evaluation.retrieval.cell_scores import (
     DRAWS,
     Ceiling,
     CellScores,
-    ControlDraws,
-    Curve,
-    Hits,
     RegionShares,
     SubjectScores,
 )
 from brainhive_cli.evaluation.retrieval.concepts import by_category, by_concept, confusions
 from brainhive_cli.evaluation.retrieval.job import Job
+from brainhive_cli.evaluation.retrieval.rankings import Ranking
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Subsets
 from brainhive_cli.measurement.rank_scores import RankSum, chance_of_precision, rank_sum, summarise
 from brainhive_cli.measurement.statistics import measure, spearman_brown
@@ -55,65 +55,85 @@ class MetricContext:
     alike: Alike
     seeds: tuple[int, ...] = ()
 
-    def named(self, image_ids: Sequence[Sequence[str]], **changes: Any) -> dict[str, Any]:
-        """Give what a measurement of these items, one list of image ids a subject, is called with."""
-        of_metric = {"protocol": self.protocol, "split": self.split, "pool": self.pool, "seeds": self.seeds}
-        return {**of_metric, "items": self.alike.items(image_ids), **changes}
+    def options(self, image_ids: Sequence[Sequence[str]], **changes: Any) -> dict[str, Any]:
+        """Give the options by which these items, one list of image ids a subject, are measured."""
+        options = {"protocol": self.protocol, "split": self.split, "pool": self.pool, "seeds": self.seeds}
+        return {**options, "items": self.alike.items(image_ids), **changes}
 
 
 def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
     """Describe all that was measured on the cells of a job, by the names of their first cells."""
-    spec, first, pool = job.spec, job.runs[0], next(iter(scores.values())).pool
+    spec, run, gallery = job.spec, job.runs[0], next(iter(scores.values()))
     cells = [group[0] for group in job.groups]
     tested: Tested = {
-        scope(cell.name, label(subject)): (cell, label(subject), each)
+        scope(cell.name, label(subject)): (cell, label(subject), subject_scores)
         for cell in cells
-        for subject, each in scores[cell.name].subjects.items()
+        for subject, subject_scores in scores[cell.name].subjects.items()
     }
     by_subject: dict[str, list[SubjectScores]] = defaultdict(list)
-    for _, subject, each in tested.values():
-        by_subject[subject].append(each)
+    for _, subject, subject_scores in tested.values():
+        by_subject[subject].append(subject_scores)
     groups = list(by_subject.values())
-    protocol, is_alone = protocol_of(job.runs, spec), len(job.runs) == 1 and spec.control == "none"
-    context = MetricContext(protocol, spec.split, pool, alike_of(first, groups))
-    test = above_chance(groups, context.alike)
-    ceilings = {subject: each.ceiling for _, subject, each in tested.values() if each.ceiling}
+
+    # which pictures are alike, for all intervals and tests
+    rankings = {name: subject_scores.ranking for name, (_, _, subject_scores) in tested.items()}
+    concepts = [pair for r in rankings.values() for pair in zip(r.image_ids, r.concepts, strict=True)]
+    medium = "clip" if run.dataset.alike_by == "neighbours" else "picture"
+    alike = Alike(run.dataset.alike_by, dict(concepts), medium)
+    units = alike.items([ranking.image_ids for ranking in rankings.values()])
+
+    # metrics: of all cells together, of each, of regions and of the signals' ceilings
+    context = MetricContext(describe_protocol(job.runs, spec), spec.split, gallery.pool, alike)
+    test = above_chance(groups, alike)
+    scopes = scopes_of_all(cells, groups, context, spec.subsets) | scopes_of_cells(tested, context)
     shares = {
-        subject: [each.regions for each in group if each.regions] for subject, group in by_subject.items()
+        subject: [cell_scores.regions for cell_scores in group if cell_scores.regions]
+        for subject, group in by_subject.items()
     }
-    rankings = {name: each.ranking for name, (_, _, each) in tested.items()}
-    units = context.alike.items([ranking.image_ids for ranking in rankings.values()])
-    scopes = {
-        **scopes_of_all(cells, groups, context, spec.subsets),
-        **scopes_of_cells(tested, context),
-        **(describe_regions(shares, cells, context) if spec.region_shares else {}),
-    }
-    seen = describe_tested(run.tested_pictures(spec.split) for run in job.runs)
+    if spec.region_shares:
+        scopes |= describe_regions(shares, cells, context)
+    ceilings = {subject: group[-1].ceiling for subject, group in by_subject.items()}  # the same of all cells
+    described_ceilings = describe_ceilings(
+        {subject: ceiling for subject, ceiling in ceilings.items() if ceiling},
+        *(run.dataset.name, spec.split, spec.ceiling_splits, run.signal_caveats, alike),
+    )
+
+    # what a reader of the numbers must know, and the ranks of the items
+    seen = describe_tested(align_run.tested_pictures(spec.split) for align_run in job.runs)
     too_few = _too_few(groups, spec.subsets)
+    is_comparable = len(job.runs) == 1 and spec.control == "none"
+    seed = str(spec.seed) if spec.distractors else ""
+    candidates = "\n".join([*gallery.pictures, str(spec.distractors), seed])
     notes = {
-        "run": first.name,
-        "runs": [run.name for run in job.runs],
-        "mode": " + ".join(dict.fromkeys(run.mode for run in job.runs)),
-        "protocol": protocol,
-        "caveats": caveats_of(job.runs, spec.split),
+        "run": run.name,
+        "runs": [align_run.name for align_run in job.runs],
+        "mode": " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs)),
+        "protocol": context.protocol,
+        "caveats": merge_caveats(*(align_run.caveats(spec.split) for align_run in job.runs)),
         **seen,
         "warnings": [*seen["warnings"], *disagreement(test.verdict, scopes[ALL]["top1"]), *too_few],
-        "gallery": describe_gallery(first, next(iter(scores.values())), spec),
+        "gallery": {
+            "of": run.dataset.name,
+            "splits": spec.gallery,
+            "pictures": len(gallery.pictures),
+            "random": spec.distractors,
+            "digest": hashlib.sha256(candidates.encode()).hexdigest()[:10],
+        },
         "verdict": test.verdict,
         "above_chance": asdict(test),
         "units": units.kind,
         "unit_count": units.count,
-        "control": _control(groups, spec, pool),
+        "control": describe_control(spec.control, groups, gallery.pool),
         "curves": _describe_curves(groups, spec),
         "voxels": {subject: dict(group[0].voxels) for subject, group in shares.items() if group},
-        "prior": first.prior,
-        "published": first.published(spec.split, pool) if is_alone else {},
-        SET_UP: merge([run.set_up(spec.split) for run in job.runs]),
+        "prior": run.prior,
+        "published": run.published(spec.split, gallery.pool) if is_comparable else {},
+        SET_UP: merge([align_run.set_up(spec.split) for align_run in job.runs]),
         "cells": {
             name: {"cell": cell.name, "subject": subject, "seed": cell.seed}
             for name, (cell, subject, _) in tested.items()
         },
-        **concept_tables(groups, job.categories),
+        **concept_tables(rankings.values(), job.categories),
     }
     items = {
         name: {
@@ -124,20 +144,10 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         }
         for (name, ranking), unit_names in zip(rankings.items(), units.units, strict=True)
     }
-    return Measurements(scopes, {}, notes, items) | describe_ceilings(
-        ceilings, first.dataset.name, spec.split, spec.ceiling_splits, first.signal_caveats, context.alike
-    )
+    return Measurements(scopes, {}, notes, items) | described_ceilings
 
 
-def alike_of(run: AlignRun, groups: Groups) -> Alike:
-    """Say which of the pictures that were shown are alike."""
-    rankings = [each.ranking for group in groups for each in group]
-    pairs = [pair for r in rankings for pair in zip(r.image_ids, r.concepts, strict=True)]
-    is_film = run.dataset.alike_by == "neighbours"
-    return Alike(run.dataset.alike_by, dict(pairs), "clip" if is_film else "picture")
-
-
-def protocol_of(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
+def describe_protocol(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
     """Name the way of measuring, with all that a reader must know."""
     first = runs[0]
     words = [" + ".join(dict.fromkeys(run.mode for run in runs)), first.dataset.name]
@@ -150,25 +160,7 @@ def protocol_of(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
     words += [f"{spec.distractors} random candidates"] if spec.distractors else []
     words += {"shuffled": ["shuffled signals"], "permuted": ["permuted labels"]}.get(spec.control, [])
     words += describe_signals(merge([run.set_up(spec.split) for run in runs]))
-    return extend_protocol(", ".join(words), caveats_of(runs, spec.split))
-
-
-def caveats_of(runs: Sequence[AlignRun], split: str) -> list[str]:
-    """List the caveats of numbers that several runs contribute to: those of any of them."""
-    return merge_caveats(*(run.caveats(split) for run in runs))
-
-
-def describe_gallery(run: AlignRun, scores: CellScores, spec: EvaluationSpec) -> dict[str, Any]:
-    """Describe the candidates, so that those of two runs can be compared."""
-    seed = str(spec.seed) if spec.distractors else ""
-    named = "\n".join([*scores.pictures, str(spec.distractors), seed])
-    return {
-        "of": run.dataset.name,
-        "splits": spec.gallery,
-        "pictures": len(scores.pictures),
-        "random": spec.distractors,
-        "digest": hashlib.sha256(named.encode()).hexdigest()[:10],
-    }
+    return extend_protocol(", ".join(words), merge_caveats(*(run.caveats(spec.split) for run in runs)))
 
 
 def _describe_curves(groups: Groups, spec: EvaluationSpec) -> dict[str, Any]:
@@ -184,7 +176,7 @@ def _describe_curves(groups: Groups, spec: EvaluationSpec) -> dict[str, Any]:
 
 def _shared_points(curve: str, groups: Groups) -> list[float]:
     """List the points that all subjects have."""
-    return sorted(set.intersection(*(set(each.curves[curve]) for group in groups for each in group)))
+    return sorted(set.intersection(*(set(scores.curves[curve]) for group in groups for scores in group)))
 
 
 def scopes_of_all(
@@ -195,7 +187,12 @@ def scopes_of_all(
     scopes = {ALL: _forward(groups, context), scope(ALL, BACKWARD): _backward(groups, context)}
     scopes |= _subsets(groups, context, subsets) if subsets else {}
     for name in groups[0][0].curves:
-        scopes |= _curve(name, groups, context)
+        for at in _shared_points(name, groups):
+            # the draws of a point are averaged as seeds are
+            ranks = [[draw for scores in group for draw in scores.curves[name][at]] for group in groups]
+            options = context.options(_image_ids(groups))
+            options["protocol"] += f", {at:g} of them drawn" if name == "repetitions" else ""
+            scopes[scope(name, f"{at:g}")] = by_name(summarise(ranks, only=CURVE, **options))
     return {name: metrics for name, metrics in scopes.items() if metrics}
 
 
@@ -203,30 +200,35 @@ def scopes_of_cells(tested: Tested, context: MetricContext) -> dict[str, Metrics
     """Describe each cell and subject by itself."""
     scopes = {}
     for name, (cell, _, scores) in tested.items():
-        own = replace(context, seeds=(cell.seed,))
-        scopes[name] = _forward([[scores]], own)
-        scopes[scope(name, BACKWARD)] = _backward([[scores]], own, CURVE)
+        cell_context = replace(context, seeds=(cell.seed,))
+        scopes[name] = _forward([[scores]], cell_context)
+        scopes[scope(name, BACKWARD)] = _backward([[scores]], cell_context, CURVE)
     return {name: metrics for name, metrics in scopes.items() if metrics}
+
+
+def points_of(measured: Measurements, curve: str) -> dict[float, Mapping[str, Metric]]:
+    """Read the points of a curve back, by their place along it."""
+    return {at: measured.scopes[scope(curve, f"{at:g}")] for at in measured.notes["curves"][curve]["at"]}
 
 
 def regions_of(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
     """Read back what each region carries, by head."""
-    first = scope(REGIONS, "")
+    start = f"{REGIONS} · "
     return {
-        name.removeprefix(f"{first} · "): metrics
+        name.removeprefix(start): metrics
         for name, metrics in measured.scopes.items()
-        if name.startswith(f"{first} · ")
+        if name.startswith(start)
     }
 
 
-def concept_tables(groups: Groups, categories: Mapping[str, str]) -> dict[str, Any]:
+def concept_tables(rankings: Iterable[Ranking], categories: Mapping[str, str]) -> dict[str, Any]:
     """Describe concepts, categories and confusions, over all cells and subjects."""
     ranks: dict[str, list[int]] = defaultdict(list)
-    rankings = [each.ranking for group in groups for each in group]
+    pairs: list[tuple[str, str, float]] = []
     for ranking in rankings:
+        pairs += zip(ranking.concepts, ranking.named, ranking.similarity, strict=True)
         for concept, rank in zip(ranking.concepts, ranking.ranks.tolist(), strict=True):
             ranks[concept].append(rank)
-    pairs = [pair for r in rankings for pair in zip(r.concepts, r.named, r.similarity, strict=True)]
     return {
         "concepts": by_concept(ranks),
         "categories": by_category(ranks, categories),
@@ -236,8 +238,8 @@ def concept_tables(groups: Groups, categories: Mapping[str, str]) -> dict[str, A
 
 def above_chance(groups: Groups, alike: Alike) -> RankSum:
     """Test whether the seen pictures rank better than guesses, over all cells and subjects."""
-    ranks = [np.array([each.ranking.among_split for each in group]) for group in groups]
-    return rank_sum(ranks, groups[0][0].ranking.split_size, alike.items(_ids(groups)))
+    ranks = _stack(groups, lambda ranking: ranking.among_split)
+    return rank_sum(ranks, groups[0][0].ranking.split_size, alike.items(_image_ids(groups)))
 
 
 def disagreement(verdict: str, top1: Metric) -> list[str]:
@@ -263,40 +265,40 @@ def label(subject: int) -> str:
     return f"sub-{subject:02d}"
 
 
-def _control(groups: Groups, spec: EvaluationSpec, pool: int) -> dict[str, Any]:
-    draws = [[each.control for each in group if each.control] for group in groups]
-    return describe_control(spec.control, draws, pool) if spec.control != "none" else {}
-
-
-def _forward(groups: Groups, context: MetricContext) -> Metrics:
-    named, chance = context.named(_ids(groups)), _chance_of_precision(groups, context.pool)
-    precision = [np.array([each.ranking.precision for each in group]) for group in groups]
-    ranks = [np.array([each.ranking.ranks for each in group]) for group in groups]
-    average = measure("map", precision, chance=chance, limits=(0.0, 1.0), **named)
-    return by_name([*summarise(ranks, **named), average])
-
-
-def _ids(groups: Groups) -> list[list[str]]:
+def _image_ids(groups: Groups) -> list[list[str]]:
     return [group[0].ranking.image_ids for group in groups]
 
 
-def _chance_of_precision(groups: Groups, pool: int) -> float:
-    """Average the chance of the items' precisions, over items and then over cells."""
-    relevant = [each.ranking.relevant for group in groups for each in group]
-    chances = {each: chance_of_precision(pool, each) for each in np.unique(np.concatenate(relevant)).tolist()}
-    return float(np.mean([np.mean([chances[each] for each in some.tolist()]) for some in relevant]))
+def _stack(groups: Groups, values_of: Callable[[Ranking], Any]) -> list[NDArray[Any]]:
+    """Collect values of the items, [S, N] of the S cells of each subject."""
+    return [np.array([values_of(scores.ranking) for scores in group]) for group in groups]
+
+
+def _forward(groups: Groups, context: MetricContext) -> Metrics:
+    """Describe the ranks of the seen pictures, and how early all pictures of their concepts come."""
+    options = context.options(_image_ids(groups))
+    metrics = summarise(_stack(groups, lambda ranking: ranking.ranks), **options)
+
+    # the chance of a precision, averaged over items and then over cells
+    relevant = [scores.ranking.relevant for group in groups for scores in group]
+    counts = np.unique(np.concatenate(relevant)).tolist()
+    chance_of = {count: chance_of_precision(context.pool, count) for count in counts}
+    chance = float(np.mean([np.mean([chance_of[count] for count in cell.tolist()]) for cell in relevant]))
+    precision = _stack(groups, lambda ranking: ranking.precision)
+    average = measure("map", precision, chance=chance, limits=(0.0, 1.0), **options)
+    return by_name([*metrics, average])
 
 
 def _backward(groups: Groups, context: MetricContext, only: Sequence[str] = ()) -> Metrics:
     """Describe the other direction; nothing where some pictures were shown more often than others."""
-    rankings = [[each.ranking for each in group] for group in groups]
-    sizes = {(len(each.backward) * each.shown, each.shown) for group in rankings for each in group}
+    rankings = [scores.ranking for group in groups for scores in group]
+    sizes = {(len(ranking.backward) * ranking.shown, ranking.shown) for ranking in rankings}
     if len(sizes) != 1 or sizes == {(0, 0)}:
         return {}
-    pool, shown = sizes.pop()
-    ranks = [np.array([each.backward for each in group]) for group in rankings]
-    named = context.named([group[0].pictures for group in rankings], pool=pool)
-    return by_name(summarise(ranks, **named, targets=shown, only=only))
+    ((pool, shown),) = sizes
+    options = context.options([group[0].ranking.pictures for group in groups], pool=pool)
+    ranks = _stack(groups, lambda ranking: ranking.backward)
+    return by_name(summarise(ranks, targets=shown, only=only, **options))
 
 
 def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[str, Metrics]:
@@ -312,23 +314,23 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[s
     drawn = drawn if pool == subsets.ways else f"all {pool} pictures, fewer than {subsets.ways}"
     changes: dict[str, Any] = {"protocol": f"{context.protocol}, {drawn}", "pool": pool, "chance": 1 / pool}
     changes |= {"limits": (0.0, 1.0), "is_share": False}
-    hits: dict[str, list[list[Hits]]] = {
-        "top1": [[each.subsets for each in group if each.subsets] for group in groups],
-        "top1_expected": [[each.expected for each in group if each.expected] for group in groups],
-    }
     scopes: dict[str, Metrics] = {}
     for way, direction in enumerate(("", BACKWARD)):
-        metrics = [
-            _share(name, [[each[way] for each in group] for group in shares], groups, context, changes)
-            for name, shares in hits.items()
-            if all(shares)
-        ]
+        metrics = []
+        for name in groups[0][0].subsets:
+            shares, image_ids = [], []
+            for group in groups:
+                hits = np.array([scores.subsets[name][way] for scores in group])  # [S, N]
+                is_drawn = ~np.isnan(hits).any(0)  # items that were never drawn have no share
+                shares.append(hits[:, is_drawn])
+                image_ids.append([*compress(group[0].ranking.image_ids, is_drawn)])
+            metrics.append(measure(name, shares, **context.options(image_ids, **changes)))
         scopes[scope(ALL, SUBSETS, direction)] = by_name(metrics)
     return scopes
 
 
 def _subset_pools(groups: Groups, subsets: Subsets) -> list[int]:
-    return sorted({subsets.ways_of(len(each.ranking.image_ids)) for group in groups for each in group})
+    return sorted({subsets.ways_of(len(scores.ranking.image_ids)) for group in groups for scores in group})
 
 
 def _too_few(groups: Groups, subsets: Subsets | None) -> list[str]:
@@ -338,40 +340,6 @@ def _too_few(groups: Groups, subsets: Subsets | None) -> list[str]:
     instead = "top-1 is among all of these" if len(pools) == 1 else "a common top-1 is left out"
     tested = f"subjects were tested on {' or '.join(map(str, pools))}"
     return [f"no subsets of {subsets.ways} pictures: {tested}; {instead}"]
-
-
-def _share(
-    name: str,
-    shares_of: Sequence[Sequence[list[float]]],
-    groups: Groups,
-    context: MetricContext,
-    changes: Mapping[str, Any],
-) -> Metric:
-    """Average shares [N] of the cells of each subject; items that were never drawn have none."""
-    drawn_shares, names = [], []
-    for group, image_ids in zip(shares_of, _ids(groups), strict=True):
-        shares = np.array(group)
-        drawn = np.flatnonzero(~np.isnan(shares).any(0))
-        drawn_shares.append(shares[:, drawn])
-        names.append([image_ids[place] for place in drawn.tolist()])
-    return measure(name, drawn_shares, **context.named(names, **changes))
-
-
-def _curve(name: str, groups: Groups, context: MetricContext) -> dict[str, Metrics]:
-    """Describe each point of a curve; the draws of a point are averaged as seeds are."""
-    curves: list[list[Curve]] = [[each.curves[name] for each in group] for group in groups]
-    scopes = {}
-    for at in _shared_points(name, groups):
-        drawn = f"{context.protocol}, {at:g} of them drawn" if name == "repetitions" else context.protocol
-        ranks = [[draw for each in group for draw in each[at]] for group in curves]
-        metrics = summarise(ranks, **context.named(_ids(groups), protocol=drawn), only=CURVE)
-        scopes[scope(name, f"{at:g}")] = by_name(metrics)
-    return scopes
-
-
-def points_of(measured: Measurements, curve: str) -> dict[float, Mapping[str, Metric]]:
-    """Read the points of a curve back, by their place along it."""
-    return {at: measured.scopes[scope(curve, f"{at:g}")] for at in measured.notes["curves"][curve]["at"]}
 
 
 def describe_ceilings(
@@ -385,26 +353,26 @@ def describe_ceilings(
     """Describe the ceilings of subjects, by name, and of all together where they saw as many pictures."""
     if not ceilings:
         return Measurements()
-    there = {subject: each for subject, each in ceilings.items() if not each.reason}
     protocol = extend_protocol(
         f"half of the repetitions against the other half, {splits} random splits, {dataset}", caveats
     )
-    how = (protocol, split, alike)
-    scopes = {scope(CEILING, subject): _describe_ceiling([each], *how) for subject, each in there.items()}
-    if len({len(each.image_ids) for each in there.values()}) == 1:
-        scopes[scope(CEILING, ALL)] = _describe_ceiling(list(there.values()), *how)
-    missing = {scope(CEILING, subject): each.reason for subject, each in ceilings.items() if each.reason}
-    notes = {"protocol": protocol, "repetitions": max(each.repetitions for each in ceilings.values())}
+    measured = {subject: ceiling for subject, ceiling in ceilings.items() if not ceiling.reason}
+    groups = {scope(CEILING, subject): [ceiling] for subject, ceiling in measured.items()}
+    if len({len(ceiling.image_ids) for ceiling in measured.values()}) == 1:
+        groups[scope(CEILING, ALL)] = list(measured.values())
+    scopes = {}
+    for name, group in groups.items():
+        items = alike.items([ceiling.image_ids for ceiling in group])
+        options: Any = {"protocol": protocol, "split": split, "items": items}
+        pool, ranks = len(group[0].image_ids), [ceiling.ranks for ceiling in group]
+        metrics = summarise(ranks, pool, only=("top1", "top5"), **options)
+        shares = [np.array(ceiling.correlation) for ceiling in group]
+        half = measure("reliability", shares, chance=0.0, limits=(-1.0, 1.0), is_share=False, **options)
+        times = float(np.mean([ceiling.times for ceiling in group]))
+        scopes[name] = by_name([*metrics, _of_all_repetitions(half, times)])
+    missing = {scope(CEILING, subject): one.reason for subject, one in ceilings.items() if one.reason}
+    notes = {"protocol": protocol, "repetitions": max(one.repetitions for one in ceilings.values())}
     return Measurements(scopes, missing, {CEILING: notes})
-
-
-def _describe_ceiling(some: Sequence[Ceiling], protocol: str, split: str, alike: Alike) -> dict[str, Metric]:
-    items = alike.items([each.image_ids for each in some])
-    named: Any = {"protocol": protocol, "split": split, "items": items}
-    metrics = summarise([each.ranks for each in some], len(some[0].image_ids), only=("top1", "top5"), **named)
-    shares = [np.array(each.correlation) for each in some]
-    half = measure("reliability", shares, chance=0.0, limits=(-1.0, 1.0), is_share=False, **named)
-    return by_name([*metrics, _of_all_repetitions(half, float(np.mean([each.times for each in some])))])
 
 
 def _of_all_repetitions(half: Metric, times: float) -> Metric:
@@ -416,27 +384,30 @@ def _of_all_repetitions(half: Metric, times: float) -> Metric:
     return replace(half, value=value, low=low, high=high, these_subjects=corrected)
 
 
-def describe_control(kind: str, draws: Sequence[Sequence[ControlDraws]], pool: int) -> dict[str, Any]:
+def describe_control(kind: str, groups: Groups, pool: int) -> dict[str, Any]:
     """Describe what was measured and the control's distribution of it, over all subjects.
 
     Args:
-        kind: Of the control.
-        draws: One list a subject, of its cells.
+        kind: Of the control; `none` has no description.
+        groups: The cells of each subject.
         pool: Number of candidates.
 
     Returns:
         kind, draws, n, pool, and by metric: measured, mean, low and high (of the middle 95 % of draws), and
         p: the share of draws that are at least as good, the measured value counted among them.
     """
+    if kind == "none":
+        return {}
     metrics = {}
     for name in CONTROL_METRICS:
-        measured = float(np.mean([np.mean([each.measured[name] for each in group]) for group in draws]))
-        drawn = np.mean([np.mean([each.drawn[name] for each in group], axis=0) for group in draws], axis=0)
+        values = [[scores.control[name] for scores in group] for group in groups]  # [1 + K] of each cell
+        measured = float(np.mean([np.mean([cell[0] for cell in cells]) for cells in values]))
+        drawn = np.mean([np.mean([cell[1:] for cell in cells], axis=0) for cells in values], axis=0)
         as_good = drawn <= measured if name == "mean_rank" else drawn >= measured
         low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
-        metrics[name] = {"measured": measured, "mean": float(drawn.mean()), "low": low, "high": high}
-        metrics[name]["p"] = (1 + int(as_good.sum())) / (1 + len(drawn))
-    n = sum(group[0].n for group in draws)
+        p = (1 + int(as_good.sum())) / (1 + len(drawn))
+        metrics[name] = {"measured": measured, "mean": float(drawn.mean()), "low": low, "high": high, "p": p}
+    n = sum(len(group[0].ranking.ranks) for group in groups)
     return {"kind": kind, "draws": DRAWS, "n": n, "pool": pool, "metrics": metrics}
 
 
@@ -455,15 +426,16 @@ def describe_regions(
     """
     groups = list(shares.values())
     first = groups[0][0]
-    everywhere = [name for name in first.voxels if all(name in group[0].voxels for group in groups)]
-    named: dict[str, Any] = {"protocol": f"{context.protocol}, by region", "split": context.split}
-    named |= {"seeds": tuple(sorted({cell.seed for cell in cells})), "limits": (0.0, None)}
-    named["items"] = context.alike.items([group[0].image_ids for group in groups])
+    seeds, protocol = tuple(sorted({cell.seed for cell in cells})), f"{context.protocol}, by region"
+    options = context.options([group[0].image_ids for group in groups], protocol=protocol, seeds=seeds)
+    options |= {"pool": None, "limits": (0.0, None)}
     scopes = {}
-    for region in everywhere:
-        values = {
-            head: [np.array([each.shares[head][region] for each in group]) for group in groups]
-            for head in first.shares
-        }
-        scopes[scope(REGIONS, region)] = {head: measure(head, some, **named) for head, some in values.items()}
+    for region in first.voxels:
+        if all(region in group[0].voxels for group in groups):
+            values = {
+                head: [np.array([cell.shares[head][region] for cell in group]) for group in groups]
+                for head in first.shares
+            }
+            metrics = {head: measure(head, by_subject, **options) for head, by_subject in values.items()}
+            scopes[scope(REGIONS, region)] = metrics
     return scopes

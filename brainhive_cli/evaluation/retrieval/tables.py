@@ -16,85 +16,68 @@ from brainhive_cli.measurement.rank_scores import LEAST
 AXES = {"repetitions": "repetitions", "sliding": "window centre, ms"}
 CONTROLS = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
 EMPTY = Table("", (), ())
+REQUESTED = ("cells", "control", "subsets", "curves", "regions", "comparisons")
+"""Tables that are printed: the result, then each control, curve and comparison that the recipe names."""
+DETAILS = ("control", "subsets", "ceiling", "concepts", "comparisons")
+"""Tables on pages: what is neither metrics of cells nor drawn."""
 
 
-def tables(measured: Measurements, concept_rows: int) -> tuple[Table, ...]:
-    """Lay out all tables that a run has something for."""
-    laid_out = [
-        _cells(measured),
-        _control(measured),
-        _directions(measured),
-        _seeds(measured),
-        _subsets(measured),
-    ]
-    laid_out += [_ceiling(measured), *(_curve(measured, name) for name in measured.notes["curves"])]
-    laid_out += [_regions(measured), *_of_concepts(measured, concept_rows)]
+def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | None = None) -> list[Table]:
+    """Lay out the tables that a run has something for.
+
+    Args:
+        measured: What it measured.
+        concept_rows: Best and worst concepts, and confusions, that are listed; 0 for none.
+        parts: Which tables, by what they show; None for all.
+    """
     published = measured.notes["published"]
-    laid_out.append(published_table({"": published}) if published and published["differs"] else EMPTY)
-    return extend_tables([table for table in laid_out if table.rows], measured.caveats)
+    differs = bool(published) and published["differs"]
+    tables = {
+        "cells": [_cells(measured)],
+        "control": [_control(measured)],
+        "directions": [_directions(measured)],
+        "seeds": [_seeds(measured)],
+        "subsets": [_subsets(measured)],
+        "ceiling": [_ceiling(measured)],
+        "curves": [_curve(measured, name) for name in measured.notes["curves"]],
+        "regions": [_regions(measured)],
+        "concepts": _concepts(measured, concept_rows) if concept_rows else [],
+        "comparisons": comparison_tables(measured.notes["against"]),
+        "published": [published_table({"": published})] if differs else [],
+    }
+    return [table for part in parts or tables for table in tables[part] if table.rows]
 
 
-def detail_tables(measured: Measurements, concept_rows: int) -> list[Table]:
-    """Lay out what is neither metrics of cells nor drawn: controls, ceilings, concepts, comparisons."""
-    laid_out = [
-        _control(measured),
-        _subsets(measured),
-        _ceiling(measured),
-        *_of_concepts(measured, concept_rows),
-    ]
-    return [table for table in laid_out if table.rows]
-
-
-def _of_concepts(measured: Measurements, concept_rows: int) -> list[Table]:
-    """Lay out the best and worst concepts, if any are wanted, and the comparisons with other runs."""
-    laid_out: list[Table] = []
-    if concept_rows:
-        laid_out += [_concepts(measured, kind, concept_rows) for kind in ("concepts", "categories")]
-        laid_out.append(_confusions(measured, concept_rows))
-    return [*laid_out, *comparison_tables(measured.notes["against"])]
-
-
-def asked_tables(measured: Measurements) -> tuple[Table, ...]:
-    """Lay out the result, then each control, curve and comparison that the recipe names."""
-    laid_out = [_cells(measured), _control(measured), _subsets(measured)]
-    laid_out += [*(_curve(measured, name) for name in measured.notes["curves"]), _regions(measured)]
-    laid_out += comparison_tables(measured.notes["against"])
-    return extend_tables([table for table in laid_out if table.rows], measured.caveats)
-
-
-def sweep_tables(variants: Mapping[str, tuple[Table, ...]], measured: Measurements) -> tuple[Table, ...]:
+def sweep_tables(tables_of: Mapping[str, Sequence[Table]], measured: Measurements) -> tuple[Table, ...]:
     """Lay out the tables of each variant, and their differences; nothing is pooled over variants."""
-    laid_out = [
+    named = [
         replace(table, title=f"{variant}: {table.title}")
-        for variant, some in variants.items()
-        for table in some
+        for variant, tables in tables_of.items()
+        for table in tables
     ]
-    return (*laid_out, *extend_tables(comparison_tables(measured.notes["comparisons"]), measured.caveats))
+    return (*named, *extend_tables(comparison_tables(measured.notes["comparisons"]), measured.caveats))
+
+
+def _with_interval(metric: Metric) -> tuple[float, str]:
+    return metric.value, metric.interval_text()
 
 
 def _cells(measured: Measurements) -> Table:
-    rows = [("all", *_row(measured.overall))]
+    scopes = {"all": measured.overall}
     for name, cell in measured.notes["cells"].items():
         is_named = cell["cell"].rpartition("/")[2].startswith(cell["subject"])
-        shown = cell["cell"] if is_named else f"{cell['cell']} on {cell['subject']}"
-        rows.append((shown, *_row(measured.scopes[name])))
-    columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
-    split = measured.overall["top1"].split
-    title = f"Retrieval of {split} pictures: {measured.notes['protocol']}: {_verdict(measured.notes)}"
-    return Table("; ".join([title, *measured.notes["warnings"]]), columns, tuple(rows))
-
-
-def _row(metrics: Mapping[str, Metric]) -> tuple[Any, ...]:
-    top1, top5, median = (metrics[name] for name in ("top1", "top5", "median_rank"))
-    return (top1.value, top1.interval_text(), top5.value, median.value, top1.n, top1.pool, top1.chance)
-
-
-def _verdict(notes: Mapping[str, Any]) -> str:
-    """Say on which side of chance the ranks are, and by which test."""
-    test = notes["above_chance"]
+        scopes[cell["cell"] if is_named else f"{cell['cell']} on {cell['subject']}"] = measured.scopes[name]
+    rows = []
+    for name, metrics in scopes.items():
+        top1, top5, median = (metrics[metric] for metric in ("top1", "top5", "median_rank"))
+        rows.append((name, *_with_interval(top1), top5.value, median.value, top1.n, top1.pool, top1.chance))
+    notes, test = measured.notes, measured.notes["above_chance"]
     p = min(1.0, 2 * min(test["better"], test["worse"]))
-    shown = f"{p:.2g}" if p > 2 * LEAST else f"< {2 * LEAST:.2g}"
-    return f"{notes['verdict']} (p {shown}, {test['test']} of {test['n']} pictures among {test['pool']})"
+    p_words = f"{p:.2g}" if p > 2 * LEAST else f"< {2 * LEAST:.2g}"
+    verdict = f"{notes['verdict']} (p {p_words}, {test['test']} of {test['n']} pictures among {test['pool']})"
+    title = f"Retrieval of {measured.overall['top1'].split} pictures: {notes['protocol']}: {verdict}"
+    columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
+    return Table("; ".join([title, *notes["warnings"]]), columns, tuple(rows))
 
 
 def _control(measured: Measurements) -> Table:
@@ -102,16 +85,11 @@ def _control(measured: Measurements) -> Table:
     control = measured.notes["control"]
     if not control:
         return EMPTY
-    rows = [
-        (
-            metric_names.shown(name),
-            each["measured"],
-            each["mean"],
-            interval_text(each["low"], each["high"]),
-            f"{each['p']:.2g}",
-        )
-        for name, each in control["metrics"].items()
-    ]
+    rows = []
+    for name, metric in control["metrics"].items():
+        interval = interval_text(metric["low"], metric["high"])
+        numbers = (metric["measured"], metric["mean"], interval, p_text(metric["p"]))
+        rows.append((metric_names.shown(name), *numbers))
     draws = f"{control['draws']} draws with {CONTROLS[control['kind']]}"
     title = f"Measured, and in {draws}; n {control['n']}, pool {control['pool']}"
     return Table(title, ("metric", "measured", "control, mean", "95 % of draws", "p"), tuple(rows))
@@ -124,23 +102,18 @@ def _directions(measured: Measurements) -> Table:
     top1, rows = measured.overall["top1"], []
     for target, name in (("image", ALL), ("signal", scope(ALL, BACKWARD))):
         for metric in measured.scopes.get(name, {}).values():
-            known = [published.get(metric.name, "–") if target == "image" else "–"] if published else []
-            more = [metric.these_subjects_text()] if top1.these_subjects else []
+            row = {"metric": metric_names.shown(metric.name), "finds": target, "measured": metric.value}
+            if published:
+                row["published"] = published.get(metric.name, "–") if target == "image" else "–"
+            row["95 % CI"] = metric.interval_text()
+            if top1.these_subjects:
+                row["these subjects"] = metric.these_subjects_text()
             if top1.seed_sd is not None:
-                more.append("–" if metric.seed_sd is None else f"{metric.seed_sd:.3f}")
-            shown = (*known, metric.interval_text(), *more, metric.chance)
-            rows.append((metric_names.shown(metric.name), target, metric.value, *shown))
-    columns = [
-        *("metric", "finds", "measured"),
-        *(["published"] if published else []),
-        "95 % CI",
-        *(["these subjects"] if top1.these_subjects else []),
-        *(["sd over seeds"] if top1.seed_sd is not None else []),
-        "chance",
-    ]
+                row["sd over seeds"] = "–" if metric.seed_sd is None else f"{metric.seed_sd:.3f}"
+            rows.append({**row, "chance": metric.chance})
     source = f"; published: {published['source']}" if published else ""
     title = f"All cells together; CI of top-1: {top1.interval}{source}"
-    return Table(title, tuple(columns), tuple(rows))
+    return Table(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows))
 
 
 def _seeds(measured: Measurements) -> Table:
@@ -160,19 +133,13 @@ def _seeds(measured: Measurements) -> Table:
 
 def _subsets(measured: Measurements) -> Table:
     """Show who finds whom among drawn subsets, and what is expected of all possible ones."""
-    directions = {"": "signal", BACKWARD: "image"}
-    metrics = {
-        words: measured.scopes[name]
-        for direction, words in directions.items()
-        if (name := scope(ALL, SUBSETS, direction)) in measured.scopes
-    }
-    rows = []
-    for seeker, each in metrics.items():
-        drawn, exact = each["top1"], each.get("top1_expected")
-        of_all = ("–", "–") if exact is None else (exact.value, exact.interval_text())
-        shown = (drawn.value, drawn.interval_text(), *of_all, drawn.n, drawn.pool, drawn.chance)
-        rows.append((f"{seeker} seeks {'image' if seeker == 'signal' else 'signal'}", *shown))
-    protocol = next((each["top1"].protocol for each in metrics.values()), "")
+    rows, protocol = [], ""
+    for direction, words in {"": "signal seeks image", BACKWARD: "image seeks signal"}.items():
+        if metrics := measured.scopes.get(scope(ALL, SUBSETS, direction)):
+            drawn, expected = metrics["top1"], metrics.get("top1_expected")
+            exact = _with_interval(expected) if expected else ("–", "–")
+            rows.append((words, *_with_interval(drawn), *exact, drawn.n, drawn.pool, drawn.chance))
+            protocol = protocol or drawn.protocol
     title = f"Top-1 among subsets: {protocol}; MindEye's forward is: image seeks signal"
     columns = ("direction", "drawn", "95 % CI", "of all subsets", "its 95 % CI", "n", "pool", "chance")
     return Table(title, columns, tuple(rows))
@@ -187,76 +154,70 @@ def _ceiling(measured: Measurements) -> Table:
     for name in (*subjects, ALL) if len(subjects) > 1 else subjects:
         if metrics := measured.scopes.get(scope(CEILING, name)):
             top1, half = metrics["top1"], metrics["reliability"]
-            shown = (f"{top1.value:.3f}", top1.interval_text(), top1.chance, half.value, half.interval_text())
-            rows.append((name, *shown, top1.n, top1.pool))
+            hits = (f"{top1.value:.3f}", top1.interval_text(), top1.chance)
+            rows.append((name, *hits, *_with_interval(half), top1.n, top1.pool))
         elif reason := measured.missing.get(scope(CEILING, name)):
             rows.append((name, f"not available: {reason}", *["–"] * 6))
-    about = measured.notes[CEILING]
-    title = f"Split-half ceiling of the signals: {about['protocol']}"
-    title += f"; {about['repetitions']} repetitions of a picture at most"
+    notes = measured.notes[CEILING]
+    title = f"Split-half ceiling of the signals: {notes['protocol']}"
+    title += f"; {notes['repetitions']} repetitions of a picture at most"
     columns = ("subject", "top-1", "95 % CI", "chance", "reliability", "its 95 % CI", "n", "pool")
     return Table(title, columns, tuple(rows))
 
 
 def _curve(measured: Measurements, name: str) -> Table:
-    rows, points = [], points_of(measured, name)
-    for at, point in points.items():
-        top1, top5 = point["top1"], point["top5"]
-        rows.append((f"{at:g}", top1.value, top1.interval_text(), top5.value, top5.interval_text()))
-    columns = (AXES[name], "top-1", "95 % CI", "top-5", "95 % CI of it")
+    points = points_of(measured, name)
+    rows = [
+        (f"{at:g}", *_with_interval(point["top1"]), *_with_interval(point["top5"]))
+        for at, point in points.items()
+    ]
     title = f"Accuracy over {AXES[name]}: {measured.notes['curves'][name]['description']}"
-    if rows:
+    if points:
+        top1, top5 = (next(iter(points.values()))[name] for name in ("top1", "top5"))
         title += f"; n {top1.n}, pool {top1.pool}, chance {top1.chance:.3g}, {top5.chance:.3g}"
-    return Table(title, columns, tuple(rows))
+    return Table(title, (AXES[name], "top-1", "95 % CI", "top-5", "95 % CI of it"), tuple(rows))
 
 
 def _regions(measured: Measurements) -> Table:
     """Show what each region carries of each head, and how many voxels it has."""
     regions, voxels = regions_of(measured), measured.notes["voxels"]
     heads = list(next(iter(regions.values()), {}))
-    rows = [
-        (
-            name,
-            " ".join(str(each[name]) for each in voxels.values()),
-            *(cell for m in metrics.values() for cell in (m.value, m.interval_text())),
-        )
-        for name, metrics in regions.items()
-    ]
+    rows = []
+    for name, metrics in regions.items():
+        sizes = " ".join(str(size_of[name]) for size_of in voxels.values())
+        rows.append((name, sizes, *(cell for metric in metrics.values() for cell in _with_interval(metric))))
     columns = ("region", "voxels", *(column for head in heads for column in (head, f"95 % CI of {head}")))
     how = "squared change of predictions without the region, over that without all voxels"
     return Table(f"What regions carry: {how}; voxels: {', '.join(voxels)}", columns, tuple(rows))
 
 
-def _concepts(measured: Measurements, kind: str, most: int) -> Table:
-    """Show the concepts (or categories) that are found best and worst."""
-    table = list(measured.notes[kind].items())
-    chosen = table if len(table) <= 2 * most else [*table[:most], *table[-most:]]
-    rows = [(name, row["top1"], row["top5"], row["mean_rank"], row["n"]) for name, row in chosen]
-    title = f"{kind.capitalize()}: {len(chosen)} of {len(table)}, best first; n over subjects and seeds"
-    return Table(title, (kind, "top-1", "top-5", "mean rank", "n"), tuple(rows))
-
-
-def _confusions(measured: Measurements, most: int) -> Table:
-    rows = [tuple(row.values()) for row in measured.notes["confusions"][:most]]
+def _concepts(measured: Measurements, most: int) -> list[Table]:
+    """Show the concepts and categories that are found best and worst, and concepts that are confused."""
+    tables = []
+    for kind in ("concepts", "categories"):
+        listed = list(measured.notes[kind].items())
+        chosen = listed if len(listed) <= 2 * most else [*listed[:most], *listed[-most:]]
+        rows = [(name, row["top1"], row["top5"], row["mean_rank"], row["n"]) for name, row in chosen]
+        title = f"{kind.capitalize()}: {len(chosen)} of {len(listed)}, best first; n over subjects and seeds"
+        tables.append(Table(title, (kind, "top-1", "top-5", "mean rank", "n"), tuple(rows)))
+    confused = [tuple(row.values()) for row in measured.notes["confusions"][:most]]
     columns = ("seen", "taken for", "times", "share", "cosine of the two")
-    return Table("Confused concepts", columns, tuple(rows))
+    return [*tables, Table("Confused concepts", columns, tuple(confused))]
 
 
 def comparison_tables(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:
     """Lay out the comparisons with other runs, or of a sweep's variants; nothing where there are none."""
     if not comparisons:
         return ()
-    rows = [
-        (
-            " minus ".join(each["pair"]) if "pair" in each else f"…{each['run'][-9:]}",
-            each["difference"],
-            interval_text(each["low"], each["high"]),
-            "–" if each["only_first"] is None else f"{each['only_first']}, {each['only_second']}",
-            *(p_text(each[f"{test}_adjusted"]) for test in TESTS),
-            p_text(each["cohens_dz"]),
-        )
-        for each in comparisons
-    ]
+    rows, differing = [], []
+    for one in comparisons:
+        name = " minus ".join(one["pair"]) if "pair" in one else f"…{one['run'][-9:]}"
+        only = "–" if one["only_first"] is None else f"{one['only_first']}, {one['only_second']}"
+        p_values = [p_text(one[f"{test}_adjusted"]) for test in TESTS]
+        interval = interval_text(one["low"], one["high"])
+        rows.append((name, one["difference"], interval, only, *p_values, p_text(one["cohens_dz"])))
+        # variants of a sweep are named by what they differ in
+        differing += [] if "pair" in one else [(name, line) for line in one["differs"]]
     columns = ("against", "top-1", "95 % CI", "only", "p", "sign-flip", "Wilcoxon", "t", "d_z")
     title = [
         f"Difference in top-1, n {comparisons[0]['n']}",
@@ -264,15 +225,9 @@ def comparison_tables(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Table, 
         f"p: {comparisons[0]['test']}",
         *(["all p by Benjamini–Hochberg"] if len(rows) > 1 else []),
         *("for these items only: sign-flip, Wilcoxon, t", "Cohen's d_z"),
-        *dict.fromkeys(note for each in comparisons for note in each["notes"]),
+        *dict.fromkeys(note for one in comparisons for note in one["notes"]),
     ]
-    caveats = merge_caveats(*(each["caveats"] for each in comparisons))
-    differing = [(f"…{each['run'][-9:]}", line) for each in comparisons for line in _differs(each)]
+    caveats = merge_caveats(*(one["caveats"] for one in comparisons))
     set_ups = Table("This run differs from others", ("from", "in"), tuple(differing))
     tests = extend_tables([Table("; ".join(title), columns, tuple(rows))], caveats)
     return (*([set_ups] if differing else []), *tests)
-
-
-def _differs(comparison: Mapping[str, Any]) -> list[str]:
-    """List in what two runs differ; variants of a sweep are named by that."""
-    return [] if "pair" in comparison else list(comparison["differs"])

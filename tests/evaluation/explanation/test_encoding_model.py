@@ -8,7 +8,7 @@ from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores.recordings import Recording, Sensors
 from brainhive_cli.demo import pictures, simulation
 from brainhive_cli.evaluation.explanation import sensor_space
-from brainhive_cli.evaluation.explanation.encoding_model import along, predict_signals, unique
+from brainhive_cli.evaluation.explanation.encoding_model import Slices, along, predict_signals, unique
 from brainhive_cli.evaluation.explanation.profiles import Labels, PermutationTest
 from brainhive_cli.measurement.units import Items
 
@@ -63,7 +63,7 @@ def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
     places = {name: np.array([row]) for row, name in enumerate(NAMES)}
     labels = labels_of(COUNTS["test"], 100)
 
-    found = along(*predicted, "sensor", places, 1, labels)
+    found = along(*predicted, Slices("sensor", places, 1), labels)
 
     values = dict(zip(NAMES, found.values.mean(1), strict=True))
     test = PermutationTest.of(found.values.mean(1), found.null)
@@ -78,9 +78,10 @@ def test_looks_add_early_what_meaning_does_not_know_and_meaning_late(predicted):
     found = type(found)(*(_posterior(each) for each in (found.full, found.without, found.shuffled)), 1.0)
     places = {float(40 * row): np.array([row]) for row in range(measured.shape[2])}
 
-    looks, meaning = (unique(found, measured, level, "ms", places, 2) for level in ("looks", "meaning"))
+    times = Slices("ms", places, 2)
+    looks, meaning = (unique(found, measured, level, times) for level in ("looks", "meaning"))
 
-    at = np.array(looks.at)
+    at = np.array(looks.axis.at)
     course = {"looks": looks.values.mean(1), "meaning": meaning.values.mean(1)}
     assert 100 <= at[course["looks"].argmax()] <= 200 < at[course["meaning"].argmax()]
     half = {name: at[(each > each.max() / 2).argmax()] for name, each in course.items()}
@@ -97,7 +98,7 @@ def _posterior(values):
 def test_values_of_pictures_average_to_the_correlation(predicted):
     found, measured = predicted
     places = {"all": np.arange(measured.shape[2])}
-    profile = along(found, measured, "ms", places, 2, labels_of(len(measured), 0))
+    profile = along(found, measured, Slices("ms", places, 2), labels_of(len(measured), 0))
     expected = [
         np.corrcoef(found.full[:, e, t], measured[:, e, t])[0, 1]
         for e in range(measured.shape[1])

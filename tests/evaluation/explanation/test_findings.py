@@ -1,13 +1,14 @@
 """What is printed of profiles: where they are first above chance, and one p in tables and figures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.signal import lfilter
 
 from brainhive_cli.evaluation.explanation.conclusion import curves
-from brainhive_cli.evaluation.explanation.findings import findings, summary_table
-from brainhive_cli.evaluation.explanation.occlusion import TIME, centres_of
-from brainhive_cli.evaluation.explanation.profiles import Labels, Profile, SubjectProfiles
+from brainhive_cli.evaluation.explanation.findings import describe_profiles, summary_table
+from brainhive_cli.evaluation.explanation.profiles import TIME, Axis, Labels, Profile, SubjectProfiles
 from brainhive_cli.measurement.units import Alike, Items
 
 N = 60
@@ -21,9 +22,10 @@ def explained(effect, spread, draws=200, spans=None, metric="margin", units=PICT
     random, places = np.random.default_rng(0), np.arange(N)
     labels = Labels.of(places, places, units, draws, 0)
     matrices = [e * np.eye(N) + s * random.normal(size=(N, N)) for e, s in zip(effect, spread, strict=True)]
-    at = centres_of(spans) if spans is not None else [25.0 * place for place in range(len(effect))]
+    times = Axis(TIME, [25.0 * place for place in range(len(effect))])
+    axis = times if spans is None else Axis.of_windows(spans)
     found = SubjectProfiles(IDS)
-    found.profiles["occlusion"] = Profile.of(metric, TIME, at, matrices, labels, spans=spans)
+    found.profiles["occlusion"] = Profile.of(metric, axis, matrices, labels)
     return found
 
 
@@ -36,12 +38,12 @@ def test_the_first_window_above_chance_is_printed_from_where_to_where_it_lies():
     """The effect begins at 100 ms, and a quarter of the window lies in it whose centre is 75 ms."""
     spans = windows(6)
     reach = np.clip((spans[:, 1] - 100) / 100, 0, 1)
-    (found,) = findings([[explained(4 * reach, np.ones(6), spans=spans)]], PICTURES, *HOW)
+    (found,) = describe_profiles([[explained(4 * reach, np.ones(6), spans=spans)]], PICTURES, *HOW)
     ((_, curve),) = curves([found])
 
     table = summary_table([found], "Explanation")
 
-    assert found.at[1] == 75 and table.columns[-1] == "first above chance"
+    assert found.axis.at[1] == 75 and table.columns[-1] == "first above chance"
     assert table.rows[0][-1] == "25–125 ms" and table.rows[0][2] == "100–200 ms"
     assert curve.marks == {"25–125 ms: first above chance": 75} and curve.axis.startswith(
         "centre of the window"
@@ -51,22 +53,22 @@ def test_the_first_window_above_chance_is_printed_from_where_to_where_it_lies():
 
 
 def test_samples_are_printed_as_times():
-    (found,) = findings([[explained([0, 0, 4, 4], np.ones(4))]], PICTURES, *HOW)
+    (found,) = describe_profiles([[explained([0, 0, 4, 4], np.ones(4))]], PICTURES, *HOW)
     assert summary_table([found], "").rows[0][-1] == "50 ms" and found.note["windows_ms"] is None
 
 
 def test_table_and_figure_say_the_same_p_where_the_strongest_place_has_not_the_smallest():
     """The largest value lies where the noise is largest, and the smallest p elsewhere."""
-    (found,) = findings([[explained([2.0, 0.8, 0], [12.0, 1, 1])]], PICTURES, *HOW)
-    assert found.peak == 0 and found.corrected[1] < 0.05 < found.corrected[0]
+    (found,) = describe_profiles([[explained([2.0, 0.8, 0], [12.0, 1, 1])]], PICTURES, *HOW)
+    assert found.peak == 0 and found.test.corrected[1] < 0.05 < found.test.corrected[0]
     p = summary_table([found], "").rows[0][-2]
     ((_, curve),) = curves([found])
-    assert p == f"{found.corrected[0]:.3f}"
+    assert p == f"{found.test.corrected[0]:.3f}"
     assert curve.note.endswith(f"corrected for all: margin {p} (0 ms)")
 
 
 def test_a_small_p_is_not_printed_as_zero():
-    (found,) = findings([[explained([9.0, 0], np.ones(2), draws=5000)]], PICTURES, *HOW)
+    (found,) = describe_profiles([[explained([9.0, 0], np.ones(2), draws=5000)]], PICTURES, *HOW)
     assert found.p_at_peak == "2e-04"
 
 
@@ -74,12 +76,12 @@ def test_intervals_of_explain_take_neighbouring_clips_together():
     """Values of neighbours correlate .9; each place is a simulation. Over single clips .36 hold."""
     clips, random = [str(number) for number in range(1200)], np.random.default_rng(0)
     values = lfilter([1.0], [1.0, -0.9], random.normal(size=(200, 1300)))[:, 100:]  # [P, N]
-    parts = tuple(map(float, range(200))), values, np.empty((0, 200)), np.empty((0, 0))
-    found, held = SubjectProfiles(clips, {"occlusion": Profile("margin", TIME, *parts)}), []
+    parts = Axis(TIME, [*map(float, range(200))]), values, np.empty((0, 200)), np.empty((0, 0))
+    found, held = SubjectProfiles(clips, {"occlusion": Profile("margin", *parts)}), []
 
     blocks = Alike("neighbours", medium="clip").items([clips])
     for units in (blocks, Items.independent([clips])):
-        (finding,) = findings([[found]], units, *HOW)
+        (finding,) = describe_profiles([[found]], units, *HOW)
         held.append(np.mean([each.low <= 0 <= each.high for each in finding.measured]))
 
     assert held[0] > 0.95 - 3 * 0.0154 and held[1] < 0.6
@@ -92,7 +94,7 @@ def test_pictures_that_not_all_subjects_were_shown_do_not_count(subjects):
     extra = SubjectProfiles([*IDS, "alone"], dict(found.profiles))
     profile = found.profiles["occlusion"]
     values = np.concatenate([profile.values, np.full((2, 1), 100.0)], 1)
-    extra.profiles["occlusion"] = Profile("margin", TIME, profile.at, values, profile.null, profile.shuffled)
-    (together,) = findings([[found], [extra]][:subjects], PICTURES, *HOW)
-    (alone,) = findings([[found]], PICTURES, *HOW)
+    extra.profiles["occlusion"] = replace(profile, values=values)
+    (together,) = describe_profiles([[found], [extra]][:subjects], PICTURES, *HOW)
+    (alone,) = describe_profiles([[found]], PICTURES, *HOW)
     assert [each.value for each in together.measured] == [each.value for each in alone.measured]

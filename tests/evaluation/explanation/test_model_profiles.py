@@ -1,5 +1,6 @@
 """Every brain encoder on the shelf is explained, by every head, on EEG, MEG and fMRI."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_every_encoder_of_voxels_is_explained_by_every_head(kind, head):
     made, found = explained(kind, 40, 1, head=head)
 
     assert {"regions", "gradients:space"} <= found.profiles.keys()
-    assert found.profiles["regions"].at == ("spatial", "semantic", "V1")
+    assert found.profiles["regions"].axis.at == ["spatial", "semantic", "V1"]
     assert {"windows", "occlusion", "columns", "sensors", "bands"} <= found.missing.keys()
     spatial, semantic, _ = found.profiles["gradients:space"].values
     np.testing.assert_allclose(spatial + semantic, whole_margin(made), atol=0.04)
@@ -126,6 +127,18 @@ def test_every_encoder_of_voxels_is_explained_by_every_head(kind, head):
 
 def test_no_encoder_is_left_out_of_these_tests():
     assert set(KINDS) - OF_VOXELS and set(KINDS) >= OF_VOXELS
+
+
+def test_gradients_of_mixtures_that_are_not_known_have_times_and_no_sensors():
+    made = reader("linear", 17, 120)
+    recording = replace(made.selection.recording, unit="whitened")
+    made.__dict__.update(selection=replace(made.selection, recording=recording))
+
+    found = explain_model(made, SPEC.model_copy(update={"analyses": ["gradients"]}))
+
+    assert made.sensors == () and "does not have the whiteners" in made.mixture
+    assert list(found.profiles) == ["gradients:time"]
+    np.testing.assert_allclose(found.profiles["gradients:time"].values.sum(0), whole_margin(made), atol=0.01)
 
 
 def test_what_one_window_carries_is_what_is_lost_without_it():
@@ -148,6 +161,6 @@ def test_a_band_is_found_where_the_signal_has_it():
         gallery=made.member.encode(1, made.signal) - made.member.encode(1, made.baseline[None])
     )
     found = explain_model(made, SPEC.model_copy(update={"analyses": ["bands"]})).profiles["bands"]
-    values = dict(zip(found.at, found.values.mean(1), strict=True))
+    values = dict(zip(found.axis.at, found.values.mean(1), strict=True))
     assert max(values, key=values.get).startswith("alpha") and values["alpha (8–13 Hz)"] > 0.3
     assert max(v for name, v in values.items() if not name.startswith("alpha")) < 0.1

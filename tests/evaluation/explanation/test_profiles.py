@@ -1,10 +1,12 @@
 """Profiles look up right and permuted labels; p values hold when there is nothing to find."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from brainhive_cli.evaluation.explanation.profiles import Labels, PermutationTest, Profile
+from brainhive_cli.evaluation.explanation.profiles import TIME, Axis, Labels, PermutationTest, Profile
 from brainhive_cli.measurement.units import Alike, Items
 
 
@@ -15,7 +17,7 @@ def labels_of(right, draws, seed=0):
 
 def test_values_are_those_of_the_own_labels_and_the_control_those_of_permuted_ones():
     matrix, labels = np.arange(12.0).reshape(3, 4), labels_of(np.array([2, 0, 3]), 50)
-    found = Profile.of("margin", "sensor", ["Oz"], [matrix], labels)
+    found = Profile.of("margin", Axis("sensor", ["Oz"]), [matrix], labels)
     assert found.values.tolist() == [[2, 4, 11]]
     expected = [[matrix[range(3), each].mean() for each in labels.permuted]]
     assert pytest.approx(np.array(expected)) == found.null.T
@@ -24,17 +26,18 @@ def test_values_are_those_of_the_own_labels_and_the_control_those_of_permuted_on
 
 def test_ranks_become_shares_with_their_chance():
     ranks = np.array([[1, 2, 3], [3, 1, 2], [1, 3, 2]])
-    found = Profile.of_ranks("ms", [100.0], [ranks], labels_of(np.arange(3), 10))
+    found = Profile.of_ranks(Axis("ms", [100.0]), [ranks], labels_of(np.arange(3), 10))
     assert found["top1"].values.tolist() == [[1, 1, 0]] and found["top1"].chance == pytest.approx(1 / 3)
     assert found["two_way"].values.tolist() == [[1, 1, 0.5]] and found["two_way"].chance == 0.5
 
 
 def test_profiles_come_back_from_plain_arrays():
     labels, spans = labels_of(np.arange(3), 4), np.array([[0.0, 100], [25, 125]])
-    made = Profile.of("r", "ms", [50.0, 75.0], [np.eye(3), np.ones((3, 3))], labels, pool=3, spans=spans)
-    back = Profile.from_arrays(made.with_shuffled(made.values).as_arrays())
-    assert (back.metric, back.at, back.pool) == ("r", (50.0, 75.0), 3)
-    assert (back.spans == spans).all()
+    made = Profile.of("r", Axis.of_windows(spans), [np.eye(3), np.ones((3, 3))], labels)
+    made = replace(made, pool=3)
+    back = Profile.from_arrays(replace(made, shuffled=made.values).as_arrays())
+    assert (back.metric, back.axis.name, back.axis.at, back.pool) == ("r", TIME, [50.0, 75.0], 3)
+    assert (back.axis.spans == spans).all()
     assert (back.values == made.values).all() and (back.null == made.null).all()
     assert (back.shuffled == made.values).all()
 
@@ -78,7 +81,7 @@ def is_significant(signals, targets, labels):
     for each in signals:
         cosine = each @ targets.T / len(targets)
         margins = cosine - cosine.mean(-1, keepdims=True)
-        profiles.append(Profile.of("margin", "ms", range(len(each)), margins, labels))
+        profiles.append(Profile.of("margin", Axis("ms", range(len(each))), margins, labels))
     measured = np.mean([each.values.mean(1) for each in profiles], 0)
     null = np.mean([each.null for each in profiles], 0)
     return PermutationTest.of(measured, null).corrected.min() < 0.05

@@ -1,5 +1,7 @@
 """Representational similarity: golden values, ceilings on noise, and the truth of the demo's simulation."""
 
+from operator import attrgetter
+
 import numpy as np
 import pytest
 from scipy.signal import lfilter
@@ -43,8 +45,8 @@ def test_distances_are_those_of_the_reference(values):
 @pytest.mark.parametrize(
     ("found", "expected"),
     (
-        ("correlation", "rsa_spearman"),
-        ("unique", "rsa_partial"),
+        ("whole.values", "rsa_spearman"),
+        ("unique.values", "rsa_partial"),
         ("lower", "ceiling_lower"),
         ("upper", "ceiling_upper"),
         ("lower", "ceiling_lower_rsatoolbox"),
@@ -52,7 +54,7 @@ def test_distances_are_those_of_the_reference(values):
     ),
 )
 def test_correlations_and_ceilings_are_those_of_the_reference(measured, values, found, expected):
-    np.testing.assert_allclose(getattr(measured, found), values[expected], atol=1e-12)
+    np.testing.assert_allclose(attrgetter(found)(measured), values[expected], atol=1e-12)
 
 
 def test_halves_of_repetitions_are_correlated_and_corrected(values):
@@ -74,8 +76,8 @@ def test_halves_of_repetitions_are_correlated_and_corrected(values):
 
 
 def test_the_values_of_pictures_average_to_the_correlation(measured):
-    np.testing.assert_allclose(measured.items.mean(-1), measured.correlation, atol=1e-6)
-    np.testing.assert_allclose(measured.unique_items.mean(-1), measured.unique, atol=1e-6)
+    np.testing.assert_allclose(measured.whole.items.mean(-1), measured.whole.values, atol=1e-6)
+    np.testing.assert_allclose(measured.unique.items.mean(-1), measured.unique.values, atol=1e-6)
 
 
 def test_on_noise_the_upper_ceiling_is_far_from_zero_and_the_lower_one_is_not():
@@ -84,7 +86,7 @@ def test_on_noise_the_upper_ceiling_is_far_from_zero_and_the_lower_one_is_not():
     places = (list(noise[..., t]) for t in range(6))
     found = measure_similarity(places, models, Items.unnamed([40]), draws=100)
     assert abs(found.upper.mean() - 5**-0.5) < 0.03 and abs(found.lower.mean()) < 0.04
-    assert np.abs(found.correlation.mean((0, 1))).max() < np.abs(found.null).max()
+    assert np.abs(found.whole.values.mean((0, 1))).max() < np.abs(found.whole.null).max()
 
 
 @pytest.mark.parametrize("draws", (0, 3))
@@ -93,7 +95,7 @@ def test_a_permutation_of_the_pictures_is_the_correlation_with_permuted_features
     signal, features = random.normal(size=(12, 5)), random.normal(size=(12, 5))
     pictures, order = Items.unnamed([12]), np.random.default_rng(7)
     found = measure_similarity([[signal]], Models.of({"any": features}), pictures, draws, seed=7)
-    for each in found.null[:, 0, 0]:
+    for each in found.whole.null[:, 0, 0]:
         own = ranked(distances(features[pictures.permute(order)[0]])) @ ranked(distances(signal))
         assert each == pytest.approx(own, abs=1e-6)  # of float32
 
@@ -108,7 +110,7 @@ def test_the_truth_of_the_simulation_comes_back_early_looks_and_late_meaning():
     models = Models.of({"looks": low, "meaning": meaning})
     places = ([each[:, :, time] for each in signals] for time in times)
     found = measure_similarity(places, models, Items.unnamed([len(scenes)]), draws=200)
-    unique, null = found.unique.mean(0), found.unique_null  # [M, T], [K, M, T]
+    unique, null = found.unique.values.mean(0), found.unique.null  # [M, T], [K, M, T]
     peak_ms = 4 * times[unique.argmax(1)]
     half_ms = [4 * times[(row > row.max() / 2).argmax()] for row in unique]
     assert 100 <= peak_ms[0] <= 200 < peak_ms[1] <= 500 and half_ms[0] < half_ms[1]
@@ -134,8 +136,8 @@ def test_close_clips_that_are_alike_in_signals_and_embeddings_are_no_similarity(
         drawn = random.normal(size=(2, 120, 16))
         drawn[:, 1:] *= (1 - 0.9**2) ** 0.5
         signal, features = lfilter([1.0], [1.0, -0.9], drawn, 1)
-        found = measure_similarity([[signal]], Models.of({"any": features}), clips, 60, number)
-        false.append(PermutationTest.of(found.correlation[0, 0], found.null[:, 0]).corrected.min() < 0.05)
+        found = measure_similarity([[signal]], Models.of({"any": features}), clips, 60, number).whole
+        false.append(PermutationTest.of(found.values[0, 0], found.null[:, 0]).corrected.min() < 0.05)
     assert np.mean(false) < 0.05 + 0.1
 
 
@@ -145,6 +147,6 @@ def test_pictures_of_a_concept_stay_together_in_permutations_of_similarity():
     pictures = Alike("concept", dict(enumerate(map(str, np.arange(60) // 5)))).items([range(60)])
     for number in range(40):
         signal, features = np.repeat(random.normal(size=(2, 12, 16)), 5, 1) + random.normal(size=(2, 60, 16))
-        found = measure_similarity([[signal]], Models.of({"any": features}), pictures, 60, number)
-        false.append(PermutationTest.of(found.correlation[0, 0], found.null[:, 0]).corrected.min() < 0.05)
+        found = measure_similarity([[signal]], Models.of({"any": features}), pictures, 60, number).whole
+        false.append(PermutationTest.of(found.values[0, 0], found.null[:, 0]).corrected.min() < 0.05)
     assert np.mean(false) < 0.05 + 0.1

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.commands.eval_retrieval import plan
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.retrieval import job as jobs
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
 
@@ -28,10 +29,26 @@ def test_the_plan_and_the_run_open_each_run_once(go, world: Path, small, runs: s
     assert len(opened) == 2
 
 
+def test_a_sweep_and_what_it_is_compared_with_are_resolved_once(go, world: Path, small, runs, opened):
+    rates = "sweep={train.lr: [1e-3, 2e-3]}"
+    sweep = go("train-align", *small, "train.epochs=1", rates, runs).folder
+    other = go("train-align", *small, "train.epochs=1", runs).folder
+    few = ("subjects=1", "sheet_rows=0", "ceiling_splits=0", runs)
+
+    result = go("eval-retrieval", f"run={sweep}", f"against={other}", *few)
+
+    assert opened == [str(sweep), str(other), f"{sweep.name}:lr=1e-3", f"{sweep.name}:lr=2e-3"]
+    evaluated = RunFolder(result.folder).measurements().notes["variants"]
+    assert list(evaluated) == ["lr=1e-3", "lr=2e-3"] and "comparisons" in result.metrics.notes
+    for variant in evaluated.values():
+        notes = RunFolder(result.folder.parent / variant["run"]).measurements().notes
+        assert [Path(compared["run"]).name for compared in notes["against"]] == [other.name]
+
+
 def test_what_is_measured_is_a_part_of_the_recipe():
     recipe = Recipe(gallery="train+test", repetitions=[1, 2], align_run=["one"])
 
-    spec = jobs.Job(recipe).spec
+    spec = recipe.spec
 
     assert type(spec) is EvaluationSpec and not hasattr(spec, "align_run")
     assert (spec.split, spec.curves, spec.repetition_draws) == ("test", ["repetitions"], 10)

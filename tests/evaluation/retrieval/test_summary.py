@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from brainhive_cli.evaluation.retrieval.cell_scores import DRAWS, ControlDraws, SubjectScores
+from brainhive_cli.evaluation.retrieval.cell_scores import DRAWS, SubjectScores
 from brainhive_cli.evaluation.retrieval.rankings import Ranking
 from brainhive_cli.evaluation.retrieval.recipe import Subsets
 from brainhive_cli.evaluation.retrieval.summary import (
@@ -24,7 +24,8 @@ def ranking(names: list[str], ranks: list[int]) -> Ranking:
 
 
 def scores(names: list[str], ranks: list[int], hits: list[float]) -> SubjectScores:
-    return SubjectScores(ranking(names, ranks), (hits, hits), {}, None, None)
+    shares = np.array(hits)
+    return SubjectScores(ranking(names, ranks), {"top1": (shares, shares)})
 
 
 def test_a_perfect_decoder_of_subsets_gets_one_to_one_whatever_was_never_drawn():
@@ -64,14 +65,14 @@ def test_the_p_of_a_control_counts_draws_that_are_as_good_over_subjects():
     """Of two subjects whose means are measured: .4; nine draws of 1000 are at least as good."""
     drawn = np.zeros(DRAWS)
     drawn[:9] = 0.4
-    draws = [
-        [ControlDraws(dict.fromkeys(names, value), {name: drawn.tolist() for name in names}, 10)]
+    names = ("top1", "top5", "mean_rank", "mrr")
+    groups = [
+        [SubjectScores(ranking(["a"], [1]), control=dict.fromkeys(names, np.array([value, *drawn])))]
         for value in (0.3, 0.5)
-        for names in [("top1", "top5", "mean_rank", "mrr")]
     ]
 
-    found = describe_control("permuted", draws, 20)
+    described = describe_control("permuted", groups, 20)
 
-    assert found["metrics"]["top1"]["p"] == 10 / 1001
-    assert found["metrics"]["mean_rank"]["p"] == 1  # of which less is better
-    assert (found["metrics"]["top1"]["measured"], found["n"], found["pool"]) == (0.4, 20, 20)
+    assert described["metrics"]["top1"]["p"] == 10 / 1001
+    assert described["metrics"]["mean_rank"]["p"] == 1  # of which less is better
+    assert (described["metrics"]["top1"]["measured"], described["n"], described["pool"]) == (0.4, 2, 20)
