@@ -32,7 +32,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets.things_eeg import POSTERIOR
 from brainhive_cli.data.responses import Responses, select_responses
 from brainhive_cli.data.signal_stores import SignalSource
-from brainhive_cli.data.signals.section import Signal
+from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores import recordings
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter, path_of

@@ -33,7 +33,7 @@ def trials_of(subject: int, embedding: np.ndarray, how: str | None = None) -> Re
 def targets_of(tensors: dict[str, torch.Tensor], others: Sequence[np.ndarray] = ()) -> Targets:
     """Targets in memory; `others` are alternatives of each."""
     further = tuple(map(torch.from_numpy, others))
-    return Targets({key: StoreTargets(values, others=further) for key, values in tensors.items()})
+    return Targets({key: StoreTargets(values, further=further) for key, values in tensors.items()})
 
 
 def data_of(

@@ -23,10 +23,10 @@ def test_synthetic_recordings_are_read_as_published_ones(tmp_path):
     synthetic.write(tmp_path, size)
     found = Config(root=str(tmp_path), sessions=[1, 2], whiten="no").build(Paths()).session(1, 2)
     assert {split: each.signal.shape for split, each in found.items()} == {
-        "train": (10 * 2 + 3, 63, 250),
-        "test": (3 * 4 + 2, 63, 250),
+        "train": (10 * 2 + 3, 1, 63, 250),
+        "test": (3 * 4 + 2, 1, 63, 250),
     }
-    assert found["train"].dropped["target"] == 2
+    assert found["train"].provenance["dropped"]["target"] == 2
     assert 1 < found["train"].signal[:].std() < 100  # microvolts
 
 

@@ -179,8 +179,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             title = f"{job.name}: get it by yourself; terms: {job.source.terms}"
             tables.append(Table(title, ("", "step"), rows, is_copied=True))
             lacks |= not _is_there(job, recipe)
-        if job.source.others:
-            console.say(f"{job.name}, also: {job.source.others}")
+        if job.source.elsewhere:
+            console.say(f"{job.name}, also: {job.source.elsewhere}")
     return Result(
         jobs[0].root,
         tuple(tables),

@@ -58,7 +58,7 @@ def destination(path: Path, root: Path, tops: Sequence[str]) -> Path:
     """
     if path.parent != root:
         return path.parent
-    with _opened(path) as members:
+    with open_members(path) as members:
         first = next((name for name, _, _ in members if name), "")
     if not tops or not first.removeprefix("./").startswith(tuple(tops)):
         return root
@@ -70,7 +70,7 @@ def bytes_to_write(path: Path, into: Path) -> int:
     """Count the bytes that `unpack` would write; 0 for a compressed tar, which has no list of its members."""
     if not path.name.endswith((ZIP, ".tar")):
         return 0
-    with _opened(path) as members:
+    with open_members(path) as members:
         return sum(size for name, size, _ in members if name and not _is_unpacked(into / name, size))
 
 
@@ -85,7 +85,7 @@ def unpack(path: Path, into: Path) -> int:
         BrainhiveError: if a name in it leads out of the folder, or the disk has no room for it.
     """
     written = 0
-    with _opened(path) as members:
+    with open_members(path) as members:
         for name, size, open_member in members:
             if not name:
                 continue
@@ -112,7 +112,12 @@ def _is_unpacked(place: Path, size: int) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Iterator[Member]]:
+def open_members(path: Path) -> Iterator[Iterator[Member]]:
+    """Open an archive, to go through its members.
+
+    Raises:
+        MissingData: if it is damaged or cut short.
+    """
     with reading(path, AGAIN):
         if path.suffix == ZIP:
             with ZipFile(path) as archive:

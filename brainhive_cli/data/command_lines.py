@@ -52,7 +52,10 @@ def next_command(dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths, 
     built = dataset.build(paths)
     if not recorded_subjects(built, paths):
         return command("train-prior", dataset, encoders)
-    chosen = encoders or _embedded(built, paths)
+    # the encoders of the shelf whose embeddings of the training stimuli are there
+    stores = sorted((paths.under_home("embeddings") / built.name / "train").glob("*.h5"))
+    known = [path.stem for path in stores if parts.is_kind("encoders", path.stem)]
+    chosen = encoders or [parts.resolve("encoders", name) for name in known]
     if not chosen or not are_embedded(built, chosen, paths.under_home("embeddings"), ["train"]):
         return command("embed", dataset, encoders)
     return command("train-align", dataset, chosen, *more)
@@ -67,13 +70,6 @@ def are_embedded(
         for split in splits or dataset.splits
         for config in encoders
     )
-
-
-def _embedded(dataset: Dataset, paths: Paths) -> list[EncoderConfig]:
-    """List the encoders of the shelf whose embeddings of the training stimuli are there."""
-    stores = sorted((paths.under_home("embeddings") / dataset.name / "train").glob("*.h5"))
-    known = [path.stem for path in stores if parts.is_kind("encoders", path.stem)]
-    return [parts.resolve("encoders", name) for name in known]
 
 
 def write_encoders(encoders: Sequence[EncoderConfig]) -> list[str]:

@@ -1,9 +1,10 @@
 """What there is of a data set: pictures, raw and prepared recordings, stores, and what is bad in it."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from brainhive_cli.data.stores.ids import PICTURES, match_names, summarise_names
 from brainhive_cli.data.stores.recordings import Recording, SignalStore, size_of
 from brainhive_cli.data.stores.target_store import TargetStore
 
-PUBLISHED = {name: each.stimuli for name, each in published_data.PUBLISHED.items()}
+PUBLISHED = {name: published.stimuli for name, published in published_data.PUBLISHED.items()}
 """Pictures of each split, as their publishers say."""
 SHOWN_TO_ALL = ("things-eeg", "things-meg")
 """Data sets each of whose subjects saw all of these pictures."""
@@ -114,16 +115,10 @@ class Inventory:
         ]
 
     @property
-    def problems(self) -> list[str]:
-        """The same, a line each."""
-        return [error.in_one_line for error in self.errors]
-
-    @property
     def exit_code(self) -> int:
         """That of something missing, else of something bad, else 0."""
-        errors = [part.problem for part in self.parts if part.problem]
-        is_missing = any(isinstance(error, MissingData) for error in errors)
-        return MissingData.exit_code if is_missing else BrainhiveError.exit_code * bool(errors)
+        kinds = {MissingData if isinstance(error, MissingData) else BrainhiveError for error in self.errors}
+        return max((kind.exit_code for kind in kinds), default=0)
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values, for JSON."""
@@ -132,27 +127,19 @@ class Inventory:
 
     def table(self) -> Table:
         """Show a line a part."""
-        absent = [part for part in self.parts if part.name.startswith("subject ") and part.is_absent]
+        absent = [part.name for part in self.parts if part.name.startswith("subject ") and part.is_absent]
         absent = absent if len(absent) > 1 else []
-        rows = [
-            (
-                part.name if part not in absent else f"{len(absent)} subjects: {_ends(absent)}",
-                *(part.counts.get(split, "–") for split in self.splits),
-                "–" if part.size is None else console.size(part.size),
-                part.state,
-            )
-            for part in self.parts
-            if part not in absent[1:]
-        ]
+        rows = []
+        for part in self.parts:
+            if part.name in absent[1:]:
+                continue
+            name, size = part.name, "–" if part.size is None else console.size(part.size)
+            if name in absent:
+                last = absent[-1].removeprefix("subject ")
+                name = f"{len(absent)} subjects: {name.removeprefix('subject ')} … {last}"
+            rows.append((name, *(part.counts.get(split, "–") for split in self.splits), size, part.state))
         where = f" in {self.folder}" if self.folder else ""
-        columns = (COLUMNS[0], *self.splits, *COLUMNS[1:])
-        return Table(f"{self.name}{where}", columns, tuple(rows))
-
-
-def _ends(subjects: Sequence[Part]) -> str:
-    """Name the first and the last of some subjects."""
-    names = [part.name.removeprefix("subject ") for part in subjects]
-    return f"{names[0]} … {names[-1]}"
+        return Table(f"{self.name}{where}", (COLUMNS[0], *self.splits, *COLUMNS[1:]), tuple(rows))
 
 
 def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: bool = False) -> Inventory:
@@ -173,22 +160,22 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
         return Inventory(config.kind, (), folder, (part,))
     pictures, images = _pictures(dataset, folder, everything)
     signals = paths.under_home("signals") / dataset.recorded_as
-    raw = None  # what `prepare` reads, if it reads anything of this data set
+    raw, raw_subjects = None, ()  # what `prepare` reads, if it reads anything of this data set
     if config.kind in parts.kinds("preparations"):
-        raw = parts.resolve("preparations", {"kind": config.kind, "root": config.root}).build(paths)
-    recorded = {*recorded_subjects(dataset, paths), *(raw.subjects if raw else ())}
-    chosen = sorted(recorded) if subjects is None else subjects
+        raw = parts.resolve("preparations", {"kind": config.kind, "root": config.root})
+        raw_subjects = raw.build(paths).subjects
+    chosen = sorted({*recorded_subjects(dataset, paths), *raw_subjects}) if subjects is None else subjects
     stores = {subject: sorted(signals.glob(f"*/sub-{subject:02d}.h5")) for subject in chosen}
     listed = [pictures]
     for subject in () if dataset.is_simulated else chosen:
         part = _recordings(dataset, subject, images)
         if part.state == "missing" and stores[subject]:  # which is all that is needed
             continue
-        if part.state == "missing" and raw and subject in raw.subjects:
-            part = _raw_recordings(config, raw, paths, subject)
+        if part.state == "missing" and subject in raw_subjects:
+            part = _raw_recordings(raw, paths, subject)
         listed.append(part)
-    for path in (path for found in stores.values() for path in found):
-        listed.append(_signal_store(dataset, path, images, everything))
+    for store in (path for paths_of in stores.values() for path in paths_of):
+        listed.append(_signal_store(dataset, store, images, everything))
     embeddings = paths.under_home("embeddings") / dataset.name
     encoders = sorted({path.stem for split in dataset.splits for path in (embeddings / split).glob("*.h5")})
     listed += [_targets(embeddings, encoder, images) for encoder in encoders]
@@ -197,107 +184,94 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
 
 def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[Part, dict[str, StimulusSet]]:
     part, images = Part("pictures"), {}
-    expected = PUBLISHED.get(dataset.name, {})
     for split in dataset.splits:
         try:
             images[split] = stimuli = dataset.images(split)
-            least = expected.get(split, 0)
-            part.counts[split] = f"{len(stimuli):,}" + (f" of {least:,}" if len(stimuli) < least else "")
-            if len(stimuli) < least:
-                raise MissingData(
-                    f"{dataset.name} has {len(stimuli):,} of {least:,} {split} pictures", _way(dataset)
-                )
-            for index in range(len(stimuli)) if everything else _some(len(stimuli)):
+            count, least = len(stimuli), PUBLISHED.get(dataset.name, {}).get(split, 0)
+            part.counts[split] = f"{count:,}" + (f" of {least:,}" if count < least else "")
+            if count < least:
+                problem = f"{dataset.name} has {count:,} of {least:,} {split} pictures"
+                raise MissingData(problem, f"brainhive fetch {dataset.name}")
+            for index in range(count) if everything else _some(count):
                 stimuli.open(index)
-                for what in (each for each in ANNOTATIONS if getattr(stimuli, each)):
+                for what in (annotation for annotation in ANNOTATIONS if getattr(stimuli, annotation)):
                     stimuli.reader(what)(index)
         except BrainhiveError as error:
             part.note(_fetchable(error, dataset))
-    if folder and folder.is_dir():
-        part.size = sum(_bytes_of_pictures(folder)) or None
+
+    # recordings may lie in the same folder
+    names = (
+        os.path.join(here, name)
+        for here, _, names in os.walk(folder or "", followlinks=True)
+        for name in names
+    )
+    files = (name for name in names if name.lower().endswith(HOLD_PICTURES) and os.path.exists(name))
+    part.size = sum(map(os.path.getsize, files)) or None
     return part, images
 
 
 def _fetchable(error: BrainhiveError, dataset: Dataset) -> BrainhiveError:
     """Name the command that downloads and unpacks, rather than what it does."""
-    return MissingData(error.message, _way(dataset)) if error.hint.startswith("hf download") else error
-
-
-def _way(dataset: Dataset) -> str:
-    return f"brainhive fetch {dataset.name}"
+    is_download = error.hint.startswith("hf download")
+    return MissingData(error.message, f"brainhive fetch {dataset.name}") if is_download else error
 
 
 def _some(count: int) -> list[int]:
     """Choose rows evenly, the first and the last among them."""
-    if not count:
-        return []
-    return np.unique(np.linspace(0, count - 1, min(count, SAMPLED_ITEMS)).astype(int)).tolist()
-
-
-def _bytes_of_pictures(folder: Path) -> list[int]:
-    """Give the bytes of files that hold pictures: recordings may lie in the same folder."""
-    return [
-        os.stat(os.path.join(here, name)).st_size
-        for here, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(HOLD_PICTURES) and os.path.exists(os.path.join(here, name))
-    ]
+    return np.unique(np.linspace(0, max(count - 1, 0), min(count, SAMPLED_ITEMS)).astype(int)).tolist()
 
 
 def _recordings(dataset: Dataset, subject: int, images: Mapping[str, StimulusSet]) -> Part:
     """Open a subject's files: their axes, some trials, and whether pictures match."""
-    part = Part(f"subject {subject}", size=0)
+    part, size = Part(f"subject {subject}"), 0
     try:
         dataset.require(subject)
     except MissingData as error:
         part.note(_fetchable(error, dataset))
-        return replace(part, size=None)
+        return part
     with part.noting():
         for split in dataset.splits:
             recording = dataset.recording(subject, split)
-            part.size = (part.size or 0) + size_of(recording)
+            size += size_of(recording)
             _look(part, dataset, recording, split, images, f"{dataset.name} subject {subject}")
-    part.size = part.size or None
+    part.size = size or None
     return part
 
 
-def _raw_recordings(config: Any, raw: Any, paths: Paths, subject: int) -> Part:
+def _raw_recordings(config: Any, paths: Paths, subject: int) -> Part:
     """Count the trials of a subject's raw recordings, and say how they are prepared."""
-    part, absent = Part(f"subject {subject}, raw", is_raw=True), MissingData("")
-    shapes: dict[int, Mapping[str, Sequence[int]]] = {}
-    files: set[Path] = set()
+    raw, part = config.build(paths), Part(f"subject {subject}, raw", is_raw=True)
     prepare = f"brainhive prepare --from {config.kind}"
     prepare += f" preparation.root={config.root}" if config.root else ""
-    unprepared = MissingData(
-        f"{config.kind} subject {subject}: raw recordings that are not prepared", prepare
-    )
+    files: set[Path] = set()
+    trials: Counter[str] = Counter()
+    complete: list[int] = []
+    absent: list[MissingData] = []
     with part.noting():
         if isinstance(raw, Merged):  # files that hold all sessions together
             files.update(raw.files(subject))
             for split in raw.splits:
                 count, most = raw.recording(subject, split).signal.shape[:2]
                 part.counts[split] = f"{count:,} × {most}"
-            raise unprepared
-        section = parts.resolve("preparations", {"kind": config.kind, "root": config.root})
-        has_sessions = "sessions" in type(section).model_fields
-        for session in raw.sessions(subject):
-            only = section.model_copy(update={"sessions": [session]}) if has_sessions else section
+        for session in [] if isinstance(raw, Merged) else raw.sessions(subject):
+            has_sessions = "sessions" in type(config).model_fields
+            only = config.model_copy(update={"sessions": [session]}) if has_sessions else config
             try:
                 files.update(only.build(paths).files(subject))
-                shapes[session] = raw.shapes(subject, session)
+                trials.update({split: shape[0] for split, shape in raw.shapes(subject, session).items()})
+                complete.append(session)
             except MissingData as error:
-                absent = absent if absent.message else error
-        if not absent.message:
-            raise unprepared
-        if shapes:
-            some = f"{prepare} --subjects {subject} preparation.sessions={','.join(map(str, shapes))}"
-            absent = MissingData(absent.message, f"{absent.hint}; or take what is there: {some}")
-        raise absent
+                absent.append(error)
     part.size = sum(path.stat().st_size for path in files) or None
-    for split in dict.fromkeys(split for each in shapes.values() for split in each):
-        part.counts[split] = f"{sum(each[split][0] for each in shapes.values() if split in each):,} trials"
-    if absent.message:
-        part.name += f": sessions {', '.join(map(str, shapes)) or 'none'}"
+    part.counts |= {split: f"{count:,} trials" for split, count in trials.items()}
+    if absent:
+        way = absent[0].hint
+        if complete:
+            some = f"{prepare} --subjects {subject} preparation.sessions={','.join(map(str, complete))}"
+            way += f"; or take what is there: {some}"
+        part.note(MissingData(absent[0].message, way))
+        part.name += f": sessions {', '.join(map(str, complete)) or 'none'}"
+    part.note(MissingData(f"{config.kind} subject {subject}: raw recordings that are not prepared", prepare))
     return part
 
 
@@ -327,9 +301,8 @@ def _look(
     part.is_whole &= stimuli >= shown
     of = f" of {shown:,}" if stimuli < shown else ""
     part.counts[split] = f"{stimuli:,}{of} × {most if least == most else f'{least}–{most}'}"
-    for text in (_unknown_pictures(recording, split, images), _bad_values(recording)):
-        if text:
-            part.note(BrainhiveError(f"{where}, {split}: {text}", "download it, or prepare it, again"))
+    if text := _unknown_pictures(recording, split, images) or _bad_values(recording):
+        part.note(BrainhiveError(f"{where}, {split}: {text}", "download it, or prepare it, again"))
 
 
 def _unknown_pictures(recording: Recording, split: str, images: Mapping[str, StimulusSet]) -> str:
@@ -360,15 +333,16 @@ def _bad_values(recording: Recording) -> str:
 
 
 def _targets(embeddings: Path, encoder: str, images: Mapping[str, StimulusSet]) -> Part:
-    part = Part(f"targets {encoder}", size=0)
+    part, size = Part(f"targets {encoder}"), 0
     for split, stimuli in images.items():
         path = embeddings / split / f"{encoder}.h5"
         if not path.is_file():
             part.note(MissingData(f"no {path}", f"brainhive embed --splits {split} --encoders {encoder}"))
             continue
-        part.size = (part.size or 0) + path.stat().st_size
+        size += path.stat().st_size
         with part.noting():
             store = TargetStore.open(path)
             part.counts[split] = f"{len(store.image_ids):,}"
             store.refuse_other_pictures(stimuli.image_ids, f"brainhive embed --encoders {encoder}")
+    part.size = size
     return part

@@ -17,8 +17,7 @@ from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import publish
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.normalisation import Moments, Normaliser
-from brainhive_cli.data.signals.section import Signal
-from brainhive_cli.data.signals.selection import Content, Selection
+from brainhive_cli.data.signals.selection import Content, Selection, Signal
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels

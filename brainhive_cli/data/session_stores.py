@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -14,7 +14,6 @@ from brainhive_cli.core import home
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.seeds import shuffled
-from brainhive_cli.data.preparations import Trials
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.data.stores.ids import Names
@@ -90,29 +89,14 @@ class Kept:
         return [*self.folder.glob(pattern), *self.folder.glob(f".{pattern}")]
 
 
-def write_session(path: Path, session: int, trials: Mapping[str, Trials], dtype: DType) -> None:
+def write_session(path: Path, session: int, recordings: Mapping[str, Recording], dtype: DType) -> None:
     """Write the trials of one session, by split; the final name appears when all is there."""
-    SignalStore.write(
-        path,
-        {
-            split: Recording(
-                signal=cast_signal(each.signal[:, None], np.dtype(dtype)),
-                image_ids=each.image_ids,
-                space=each.space,
-                times_s=each.times_s,
-                rate_hz=each.rate_hz,
-                unit=each.unit,
-                provenance={
-                    "session": session,
-                    "trials": len(each.image_ids),
-                    "dropped": dict(each.dropped),
-                    **each.provenance,
-                },
-                whiteners=None if each.whitener is None else each.whitener[None],
-            )
-            for split, each in trials.items()
-        },
-    )
+    stored = {}
+    for split, trials in recordings.items():
+        about = {"session": session, "trials": len(trials.image_ids), "dropped": {}, **trials.provenance}
+        signal = cast_signal(trials.signal, np.dtype(dtype))
+        stored[split] = replace(trials, signal=signal, provenance=about)
+    SignalStore.write(path, stored)
 
 
 def join(
@@ -128,30 +112,30 @@ def join(
     Raises:
         BrainhiveError: if sessions differ in channels, times, rate or unit.
     """
-    splits = list(dict.fromkeys(split for store in stores for split in store.splits))
-    return {
-        split: _joined([s[split] for s in stores if split in s.splits], order_seed, provenance)
-        for split in splits
-    }
+    by_split: dict[str, list[Recording]] = {}
+    for store in stores:
+        for split, recording in store.splits.items():
+            by_split.setdefault(split, []).append(recording)
+    return {split: _join(recordings, order_seed, provenance) for split, recordings in by_split.items()}
 
 
-def _joined(
+def _join(
     recordings: Sequence[Recording], order_seed: int | None, provenance: Mapping[str, Any]
 ) -> Recording:
     first = recordings[0]
     for other in recordings[1:]:
         if difference := difference_of(first, other):
-            names = [f"session {each.provenance['session']}" for each in (first, other)]
+            names = [f"session {recording.provenance['session']}" for recording in (first, other)]
             raise BrainhiveError(f"{' and '.join(names)} differ in their {difference}")
-    ids = np.concatenate([Names.of(each.image_ids).packed for each in recordings])
+    ids = np.concatenate([Names.of(recording.image_ids).packed for recording in recordings])
     stimuli, trials, counts = group_trials(ids)
     if order_seed is not None:
         for row, count in zip(trials, counts.tolist(), strict=True):
             row[:count] = row[shuffled(count, order_seed)]
-    starts = np.cumsum([0, *(len(each.image_ids) for each in recordings)])
+    starts = np.cumsum([0, *(len(recording.image_ids) for recording in recordings)])
     sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)  # -1 where there is no trial
-    whiteners = [each.whiteners for each in recordings if each.whiteners is not None]
-    signals: list[StoredRows] = [each.signal for each in recordings]  # [n, 1, C, T]
+    whiteners = [recording.whiteners for recording in recordings if recording.whiteners is not None]
+    signals: list[StoredRows] = [recording.signal for recording in recordings]  # [n, 1, C, T]
     rows, trial_shape = trials - starts[sessions], signals[0].shape[2:]
 
     def read(part: slice) -> NDArray[Any]:
@@ -169,7 +153,7 @@ def _joined(
         times_s=first.times_s,
         rate_hz=first.rate_hz,
         unit=first.unit,
-        provenance={**provenance, "sessions": [each.provenance for each in recordings]},
+        provenance={**provenance, "sessions": [recording.provenance for recording in recordings]},
         repetitions=counts,
         sessions=sessions,
         whiteners=np.concatenate(whiteners) if len(whiteners) == len(recordings) else None,
@@ -197,13 +181,13 @@ def files_difference(old: Known, new: Known) -> str:
         return f"without {name}"
     if name not in new:
         return f"from {name}, which is not among the files now"
-    sizes = [each[name]["bytes"] for each in (old, new)]
+    sizes = [known[name]["bytes"] for known in (old, new)]
     return f"from {name} of " + ("other content" if len({*sizes}) == 1 else "{} bytes, not {}".format(*sizes))
 
 
 def _below_their_folder(files: Known) -> Known:
     """Name files from the folder that holds all, as raw data may be moved."""
-    parts_of = {PurePath(name).parts: each for name, each in files.items()}
+    parts_of = {PurePath(name).parts: known for name, known in files.items()}
     folders = zip(*(names[:-1] for names in parts_of), strict=False)
     shared = len([*takewhile(lambda names: len({*names}) == 1, folders)])
-    return {"/".join(names[shared:]): each for names, each in parts_of.items()}
+    return {"/".join(names[shared:]): known for names, known in parts_of.items()}

@@ -16,8 +16,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.signals.section import Signal
-from brainhive_cli.data.signals.selection import Selection
+from brainhive_cli.data.signals.selection import Selection, Signal
 from brainhive_cli.data.stores import recordings
 from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
 

@@ -199,7 +199,7 @@ def make_recording(
         images, table, counts = group_trials(names)
         read = gather_trials(table, trials.shape[1:], trials.dtype, trials.__getitem__)
         signal = Sliced(path, (*table.shape, *trials.shape[1:]), trials.dtype, read)
-    if signal.ndim != 4:
+    if len(signal.shape) != 4:
         raise BrainhiveError(f"signals {list(signal.shape)} are not [N, R, C, T]")
 
     # a channel list found with the data always wins; NeuroBridge writes an empty one

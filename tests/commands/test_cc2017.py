@@ -151,13 +151,15 @@ def test_check_names_clips_that_are_too_few_recordings_of_others_and_masks_that_
     shutil.rmtree(root / "masks/mask_cls_train_qwen_video")
     (root / "masks/mask_cls_test_qwen_video/mask_0_f3_1.png").write_bytes(b"half")
 
-    problems = " ".join(check(root, monkeypatch).problems)
+    problems = " ".join(error.in_one_line for error in check(root, monkeypatch).errors)
 
     assert "cc2017 has 4 of 5 train pictures" in problems and "brainhive fetch cc2017" in problems
     assert "signals of pictures that the data set does not have: 1 of 5: train/4" in problems
     (root / "GT_train_3fps.pt").unlink()
     torch.save(torch.from_numpy(frames_of("train", 5)), root / "GT_train_3fps.pt")
-    assert "mask_0_f3_1.png cannot be decoded" in " ".join(check(root, monkeypatch).problems)
+    assert "mask_0_f3_1.png cannot be decoded" in " ".join(
+        error.in_one_line for error in check(root, monkeypatch).errors
+    )
 
 
 def test_fetch_takes_both_repositories_and_unpacks_the_masks(go, home, tmp_path_factory, monkeypatch):

@@ -23,9 +23,9 @@ from brainhive_cli.data import session_stores
 from brainhive_cli.data.datasets import BadPicture
 from brainhive_cli.data.exchange import vectors
 from brainhive_cli.data.media import media_files
-from brainhive_cli.data.preparations import _recording_mne
+from brainhive_cli.data.preparations import _recording_files
 from brainhive_cli.data.preparations._nsd import Design
-from brainhive_cli.data.preparations._recording_mne import open_raw
+from brainhive_cli.data.preparations._recording_files import open_raw
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
 
 SPECIAL: dict[str, Callable[[Path], Any]] = {
@@ -84,7 +84,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "a.png": media_files.read,
     "a.gif": media_files.read,
     "a.mp4": media_files.read,
-    "events.tsv": _recording_mne.read_table,
+    "events.tsv": _recording_files.read_table,
     "train.tsv": lambda path: session_stores.describe_files([path]),
     "small.pt": lambda path: session_stores.describe_files([path]),
     "nsd_expdesign.mat": lambda path: Design.open(path, 1),

@@ -5,9 +5,8 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import shuffled
-from brainhive_cli.data.preparations import Trials
 from brainhive_cli.data.session_stores import cast_signal, join, write_session
-from brainhive_cli.data.stores.recordings import Sensors, SignalStore
+from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
 
 C, T = 3, 5
 
@@ -16,16 +15,16 @@ def trials(ids, first, **fields):
     """Trials whose values are first, first + 1, …"""
     values = np.arange(first, first + len(ids), dtype=np.float32)
     made = {
-        "signal": np.broadcast_to(values[:, None, None], (len(ids), C, T)).copy(),
+        "signal": np.broadcast_to(values[:, None, None, None], (len(ids), 1, C, T)).copy(),
         "image_ids": ids,
         "space": Sensors(("O1", "Oz", "O2")),
         "times_s": np.arange(T) / 250,
         "rate_hz": 250.0,
         "unit": "whitened",
-        "whitener": np.eye(C) * (first + 1),
-        "dropped": {"target": 1},
+        "whiteners": np.eye(C)[None] * (first + 1),
+        "provenance": {"dropped": {"target": 1}},
     }
-    return Trials(**{**made, **fields})
+    return Recording(**{**made, **fields})
 
 
 def stores(tmp_path, *sessions, dtype="float32"):

@@ -11,7 +11,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signal_stores import SignalSource
-from brainhive_cli.data.signals.section import Signal
+from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.recordings import Recording, Sensors
 
 HERE = Launch(0, 1, torch.device("cpu"))

@@ -100,10 +100,8 @@ class StimulusSet:
         """
         captions = self.captions(index) if self.captions else []
         if not captions:
-            raise MissingData(
-                f"{self.dataset}/{self.split} has no captions of {self.image_ids[index]}",
-                "complete the file of captions, or use an encoder that reads pixels",
-            )
+            problem = f"{self.dataset}/{self.split} has no captions of {self.image_ids[index]}"
+            raise MissingData(problem, "complete the file of captions, or use an encoder that reads pixels")
         return [captions[place % len(captions)] for place in range(self.captions_each)]
 
     def masks_of(self, index: int) -> list[NDArray[np.uint8]] | NDArray[np.uint8]:
@@ -114,11 +112,7 @@ class StimulusSet:
         """
         masks = self.masks(index) if self.masks else np.zeros((0, 0, 0), np.uint8)
         if masks.ndim != 3 or len(masks) != (self.frames or 1):
-            raise MissingData(
-                f"{self.dataset}/{self.split}: the masks {list(masks.shape)} of {self.image_ids[index]} are "
-                f"not one for each of {self.frames or 1} frames",
-                "get the masks of these stimuli",
-            )
+            raise self._miscounted("masks", masks, index, f"{self.frames or 1} frames")
         return masks[0] if self.frames is None else list(masks)
 
     def labels_of(self, index: int) -> NDArray[np.uint8]:
@@ -129,12 +123,15 @@ class StimulusSet:
         """
         flags = self.labels(index) if self.labels else np.zeros(0, np.uint8)
         if flags.shape != (len(self.label_names),):
-            raise MissingData(
-                f"{self.dataset}/{self.split}: the labels {list(flags.shape)} of {self.image_ids[index]} are "
-                f"not one for each of {len(self.label_names)} names",
-                "get the labels of these stimuli",
-            )
+            raise self._miscounted("labels", flags, index, f"{len(self.label_names)} names")
         return flags
+
+    def _miscounted(self, what: str, values: NDArray[np.uint8], index: int, needed: str) -> MissingData:
+        return MissingData(
+            f"{self.dataset}/{self.split}: the {what} {list(values.shape)} of {self.image_ids[index]} are "
+            f"not one for each of {needed}",
+            f"get the {what} of these stimuli",
+        )
 
     def reader(self, what: Literal["captions", "masks", "labels"]) -> Callable[[int], Any]:
         """Make what gives the captions, masks or labels of a stimulus, as those who encode them take them."""
@@ -155,17 +152,17 @@ def images_for_plan(dataset: Any, split: str) -> StimulusSet:
         if published is None or split not in published.stimuli:
             raise
     ids = Names.of(f"{split}/{index}" for index in range(published.stimuli[split]))
-    is_clip = published.frames is not None
-    known = {"captions": published.captions, "masks": is_clip, "labels": is_clip}
-    counts: dict[str, Any] = {"captions_each": published.captions, "frames": published.frames}
-    counts |= {what: ids.__getitem__ for what, is_known in known.items() if is_known}  # which nobody reads
-    return StimulusSet(dataset.name, split, ids, ids, ids.__getitem__, is_expected=True, **counts)
+    named: Any = ids.__getitem__  # stands for what nobody reads
+    annotations = (
+        {} if published.frames is None else {"frames": published.frames, "masks": named, "labels": named}
+    )
+    captions = {"captions": named, "captions_each": published.captions} if published.captions else {}
+    return StimulusSet(dataset.name, split, ids, ids, named, is_expected=True, **captions, **annotations)
 
 
 def files_of(dataset: Any, split: str, reads: str) -> Sequence[Need]:
     """List the files of a split that hold what is read of stimuli, where the data set says which they are."""
-    named: Sequence[Need] = getattr(dataset, "files", lambda split, reads: ())(split, reads)
-    return named
+    return dataset.files(split, reads) if hasattr(dataset, "files") else ()
 
 
 class Dataset(Protocol):
@@ -221,7 +218,7 @@ class StimulusDataset:
 
     Attributes:
         splits: The splits that are there, or all that there could be where nothing is.
-        listed: Split to its stimuli; raises MissingData.
+        images: Split to its stimuli; raises MissingData.
         recordings: The name that signals are kept under; default: `name`.
         pictures: The name of the pictures, whichever of them these are; default: that of the recordings.
         simulate: Subject and split to a simulated recording.
@@ -233,7 +230,7 @@ class StimulusDataset:
 
     name: str
     splits: tuple[str, ...]
-    listed: Callable[[str], StimulusSet]
+    images: Callable[[str], StimulusSet]
     recordings: str = ""
     pictures: str = ""
     subjects: tuple[int, ...] = ()
@@ -258,10 +255,6 @@ class StimulusDataset:
     def pictured_as(self) -> str:
         """The name of the pictures."""
         return self.pictures or self.recorded_as
-
-    def images(self, split: str) -> StimulusSet:
-        """List the stimuli of a split."""
-        return self.listed(split)
 
     def require(self, subject: int) -> None:
         """Refuse where there are stimuli only."""
@@ -306,14 +299,11 @@ def check_unique(image_ids: Sequence[str], place: Callable[[int], object]) -> No
         image_ids: One a picture.
         place: Index to where the picture lies, for the error.
     """
-    if len(set(image_ids)) == len(image_ids):
-        return
     first: dict[str, int] = {}
     for index, image_id in enumerate(image_ids):
         if (other := first.setdefault(image_id, index)) != index:
-            raise BrainhiveError(
-                f"{place(index)} and {place(other)} have one image id, {image_id!r}", "rename or remove one"
-            )
+            problem = f"{place(index)} and {place(other)} have one image id, {image_id!r}"
+            raise BrainhiveError(problem, "rename or remove one")
 
 
 def from_files(

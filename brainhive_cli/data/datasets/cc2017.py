@@ -1,9 +1,12 @@
 """The clips of cc2017: two seconds of film each, as six frames, with captions, labels and key objects."""
 
-from dataclasses import dataclass
-from functools import partial
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sized
+from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +19,6 @@ from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import StimulusDataset
-from brainhive_cli.data.datasets._cc2017_masks import NAMES, OBJECTS, TENSOR, masks_below
 from brainhive_cli.data.published_data import FOLDERS, PUBLISHED, TensorRows, find_below
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
@@ -40,6 +42,41 @@ CONCEPTS = tuple(
 
 Source: xmed-lab/NEURONS (plain words).
 """
+MASKS = "key_objects_masks_{split}.pt"
+"""The key objects' masks, one tensor [N, F, H, W]."""
+OBJECTS = "mask_cls_{split}_qwen_video"
+"""The masks of all objects, a picture each and frame: mask_{clip}_f{frame}_{label}.png, not 0 inside."""
+NAMES = "mask_cls_dict_{split}_qwen_video.json"
+"""What each label of each frame is called."""
+PUBLISHED_ROWS = 4320
+"""Rows of the published tensors, also of that of the 1200 test clips."""
+MIN_SHARE = 0.5
+"""Share of the clips that have objects, at least: masks of fewer are those of other clips."""
+LARGE = 0.5
+"""Share of the picture from which on an object is taken for its setting."""
+BACKGROUND = (
+    "None|air|airport|alley|area|arena|avenue|back|background|bale|baseball field|beach|bone|boulevard|"
+    "building|center|classroom|cloud|collar|color|column|construction site|coral reef|couch|counter top|"
+    "court|courtyard|crowd|darkness|desert|dirt|dock|doorway|drawing|drive|driveway|edge|event|expressway|"
+    "fall|field|fire|fireplace|floor|forest|freeway|garage|garden|golf course|ground|gymnasium|hall|highway|"
+    "hill|hillside|hut|island|lane|leaf|legging|light|liquid|lobby|market|motion|mountain|mud|night|ocean|"
+    "overall|panel|park|parking lot|path|platter|playground|position|precinct|push up|rack|railroad|"
+    "railroad track|range|redwood|river|road|roadway|room|route|row|rubble|sailboat|sand|server rack|shack|"
+    "shore|sidewalk|sign|sky|skyline|stack|stadium|step|stream|street|student|substance|subway|sun|surface|"
+    "swamp|tag|tank|thoroughfare|town|track|trail|trash|tray|tugboat|tunnel|tv|valley|village|wall|water|way|"
+    "weed|wood|woods|world|writing|yard"
+).split("|")
+"""Names of masks that are no key object.
+
+Source: xmed-lab/NEURONS (plain words), as the next.
+"""
+PRIORITY = (
+    "man|baby|woman|child|bull|panda cub|dog|bear|horse|sheep|cat|chicken|duck|elephant|monkey|penguin|"
+    "labrador retriever|panda|bison|chihuahua|antelope|gazelle|dolphin|whale|whale shark|tugboat|tug boat|"
+    "deer|lion|buffalo|ant|hammock|butterfly|butterfly fish|stingray|parrot fish|parrotfish|fish|eagle|owl|"
+    "turtle"
+).split("|")
+"""Names of persons and animals, one of which is the key object if it moves."""
 SOURCE = "brainhive fetch cc2017"
 
 
@@ -76,7 +113,7 @@ TINY = Config()
 def _files(root: Path, captions: str, split: str, reads: str) -> list[Need]:
     """List the files of a split that hold what is read."""
     if reads == "masks":
-        named = [name.format(split=split) for name in (TENSOR, NAMES, OBJECTS)]
+        named = [name.format(split=split) for name in (MASKS, NAMES, OBJECTS)]
         tensor, names, folder = (find_below(root, name) for name in named)
         archive = f"{named[2]}.tar.gz"
         return [
@@ -88,112 +125,193 @@ def _files(root: Path, captions: str, split: str, reads: str) -> list[Need]:
     return [needs.files(find_below(root, Path(name).name), name, root, SOURCE)]
 
 
-@dataclass(frozen=True)
-class Frames:
-    """Opens clips of a tensor [N, F, 3, H, W] in 0..1 that stays on disk."""
-
-    rows: TensorRows
-
-    def __call__(self, index: int) -> datasets.Clip:
-        """Read a clip."""
-        try:
-            return datasets.Clip(_bytes(self.rows[index]), RATE_HZ)
-        except RAISED as error:
-            raise datasets.bad_picture(f"clip {index} of {self.rows.path}", error) from error
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Gives the caption of a clip."""
-
-    texts: Names
-
-    def __call__(self, index: int) -> list[str]:
-        """Give it in a list, which is empty where there is none."""
-        return [text for text in [self.texts[index]] if text.strip()]
-
-
 class _Labelled(BaseModel):
     """An entry of the list of labels; it has more."""
 
     category_id: list[Literal[0, 1]] = Field(min_length=len(CONCEPTS), max_length=len(CONCEPTS))
 
 
-def _bytes(frames: NDArray[Any]) -> NDArray[np.uint8]:
-    """Turn frames [F, 3, H, W] in 0..1, or of bytes, into bytes [F, H, W, 3]."""
-    if frames.dtype != np.uint8:
-        low, high = frames.min(), frames.max()
-        if not 0 <= low <= high <= 1:  # NaN, too
-            raise ValueError(f"its values lie in {low:g} to {high:g}, not in 0 to 1")
-        frames = np.rint(frames * np.float32(255)).astype(np.uint8)
-    return np.ascontiguousarray(np.moveaxis(frames, 1, -1))
-
-
 def _clips(root: Path, name: str, captions: str, split: str) -> datasets.StimulusSet:
     datasets.check_split(name, split, SPLITS)
-    frames = _frames(root, split)
-    count = _count(frames)
+    frames, count = _open_frames(root, split)
     names = {"captions": captions.format(split=split), "labels": LABELS.format(split=split)}
-    texts, labels = (find_below(root, name) for name in names.values())
-    absent = {
-        what: f"{SOURCE} gets {name}"
-        for (what, name), path in zip(names.items(), (texts, labels), strict=True)
-        if path is None
-    }
+    paths = {what: find_below(root, name) for what, name in names.items()}
+    absent = {what: f"{SOURCE} gets {names[what]}" for what, path in paths.items() if path is None}
+    texts, labels = paths.values()
     return datasets.StimulusSet(
         name,
         split,
         Names.of(f"{split}/{index}" for index in range(count)),
         Names.of(f"{split}/film-{index // BLOCK + 1:02d}" for index in range(count)),
-        Frames(frames),
-        captions=_captions(texts, count) if texts else None,
+        partial(_read_clip, frames),
+        captions=partial(_list_captions, _read_texts(texts, count)) if texts else None,
         captions_each=1 if texts else 0,
         frames=FRAMES,
-        masks=masks_below(root, split, (count, FRAMES), SOURCE, absent),
-        labels=_labels(labels, count).__getitem__ if labels else None,
+        masks=_open_masks(root, split, count, absent),
+        labels=_read_labels(labels, count).__getitem__ if labels else None,
         label_names=CONCEPTS if labels else (),
         absent=absent,
     )
 
 
-def _frames(root: Path, split: str) -> TensorRows:
+def _open_frames(root: Path, split: str) -> tuple[TensorRows, int]:
+    """Find the frames [N, F, 3, H, W], check their form and count the clips; no frame is read."""
     name = FILES.format(split=split)
-    if path := find_below(root, name):
-        return TensorRows(path)
-    other_rates = sorted(path.name for folder in FOLDERS for path in root.glob(f"{folder}GT_{split}_*fps.pt"))
-    if other_rates:
-        raise MissingData(
-            f"cc2017: {root} has frames of another rate, {other_rates[0]}, and no {name}", SOURCE
+    if not (path := find_below(root, name)):
+        rates = sorted(path.name for folder in FOLDERS for path in root.glob(f"{folder}GT_{split}_*fps.pt"))
+        problem = (
+            f"{root} has frames of another rate, {rates[0]}, and no {name}" if rates else f"no {root}/{name}"
         )
-    raise MissingData(f"cc2017: no {root}/{name}", SOURCE)
-
-
-def _count(frames: TensorRows) -> int:
-    """Count the clips, and check their form; no frame is read."""
+        raise MissingData(f"cc2017: {problem}", SOURCE)
+    frames = TensorRows(path)
     shape = frames.shape("N, F, 3, H, W", SOURCE)
     if shape[2] != 3:
-        raise MissingData(f"{frames.path} has frames {list(shape)}, not [N, F, 3, H, W]", SOURCE)
+        raise MissingData(f"{path} has frames {list(shape)}, not [N, F, 3, H, W]", SOURCE)
     if shape[1] != FRAMES:
-        raise MissingData(
-            f"{frames.path} has {shape[1]} frames a clip, not {FRAMES} ({RATE_HZ:g} a second of two)", SOURCE
-        )
-    return shape[0]
+        problem = f"{path} has {shape[1]} frames a clip, not {FRAMES} ({RATE_HZ:g} a second of two)"
+        raise MissingData(problem, SOURCE)
+    return frames, shape[0]
 
 
-def _captions(path: Path, count: int) -> Texts:
+def _read_clip(frames: TensorRows, index: int) -> datasets.Clip:
+    """Read a clip of a tensor in 0..1, or of bytes, that stays on disk."""
+    try:
+        pixels = frames[index]  # [F, 3, H, W]
+        if pixels.dtype != np.uint8:
+            low, high = pixels.min(), pixels.max()
+            if not 0 <= low <= high <= 1:  # NaN, too
+                raise ValueError(f"its values lie in {low:g} to {high:g}, not in 0 to 1")
+            pixels = np.rint(pixels * np.float32(255)).astype(np.uint8)
+        return datasets.Clip(np.ascontiguousarray(np.moveaxis(pixels, 1, -1)), RATE_HZ)
+    except RAISED as error:
+        raise datasets.bad_picture(f"clip {index} of {frames.path}", error) from error
+
+
+def _read_texts(path: Path, count: int) -> Names:
     with reading(path, SOURCE):
         texts = pickles.array(pickles.load(path)).reshape(-1)
         if texts.dtype.kind not in "UO" or not all(isinstance(text, str) for text in texts.tolist()):
             raise ValueError(f"it holds {texts.dtype}, not captions")
-    return Texts(Names.of(_one_a_clip(path, texts, count, "captions").tolist()))
+    _require_one_a_clip(path, texts, count, "captions")
+    return Names.of(texts.tolist())
 
 
-def _labels(path: Path, count: int) -> NDArray[np.uint8]:
+def _list_captions(texts: Names, index: int) -> list[str]:
+    """List the one caption of a clip, or none."""
+    return [text for text in [texts[index]] if text.strip()]
+
+
+def _read_labels(path: Path, count: int) -> NDArray[np.uint8]:
     entries = documents.read(path, list[_Labelled], SOURCE, MissingData)
-    return np.array([entry.category_id for entry in _one_a_clip(path, entries, count, "labels")], np.uint8)
+    _require_one_a_clip(path, entries, count, "labels")
+    return np.array([entry.category_id for entry in entries], np.uint8)
 
 
-def _one_a_clip(path: Path, values: Any, count: int, what: str) -> Any:
+def _require_one_a_clip(path: Path, values: Sized, count: int, what: str) -> None:
     if len(values) != count:
         raise MissingData(f"{path} has {what} of {len(values)} clips, and there are {count}", SOURCE)
-    return values
+
+
+def _open_masks(
+    root: Path, split: str, count: int, absent: dict[str, str]
+) -> Callable[[int], NDArray[np.uint8]] | None:
+    """Find the key objects' masks: a tensor of them, or the masks of all objects, of which they are chosen.
+
+    Args:
+        root: The folder of the data set.
+        split: Which one.
+        count: How many clips there are.
+        absent: Takes how masks are had, where there are none.
+
+    Raises:
+        MissingData: if they are of other clips.
+    """
+    named = [name.format(split=split) for name in (MASKS, NAMES, OBJECTS)]
+    tensor, names, folder = (find_below(root, name) for name in named)
+    if tensor:
+        rows = TensorRows(tensor)
+        clips, frames, *_ = rows.shape("N, F, H, W", SOURCE)
+        if clips not in (count, max(count, PUBLISHED_ROWS)) or frames != FRAMES:
+            problem = (
+                f"{tensor} has masks of {clips} clips of {frames} frames, and there are {count} of {FRAMES}"
+            )
+            raise MissingData(problem, SOURCE)
+        return partial(_read_mask, rows)
+    if names and folder:
+        numbers = {int(key.split("_")[1]) for key in _read_names(names)}
+        if not numbers or max(numbers) >= count:
+            last = max(numbers, default="none")
+            raise MissingData(f"{names} has masks of clip {last}, and there are {count}", SOURCE)
+        if len(numbers) < MIN_SHARE * count:
+            raise MissingData(f"{names} has masks of {len(numbers)} clips, and there are {count}", SOURCE)
+        return partial(_choose_mask, folder, names)
+    archive = find_below(root, f"{named[2]}.tar.gz")
+    absent["masks"] = f"{SOURCE} gets {named[1]} and its masks"
+    if names and archive:
+        absent["masks"] = shlex.join(["tar", "-xf", str(archive), "-C", str(archive.parent)])
+    return None
+
+
+def _read_mask(rows: TensorRows, index: int) -> NDArray[np.uint8]:
+    """Read the masks [F, H, W] of a clip."""
+    return (rows[index] > 0).astype(np.uint8)
+
+
+def _choose_mask(folder: Path, path: Path, index: int) -> NDArray[np.uint8]:
+    """Read the masks [F, H, W] of a clip's key object; empty, perhaps [F, 1, 1], without one."""
+    names = _read_names(path)
+    by_name: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    for frame in range(FRAMES):
+        for label, name in names.get(f"mask_{index}_f{frame}", {}).items():
+            file = folder / f"mask_{index}_f{frame}_{label}.png"
+            if not file.is_file():
+                raise MissingData(f"{file} is missing, though {path.name} lists it", SOURCE)
+            mask = np.asarray(datasets.decode(str(file), file)).max(-1) > 0
+            frames = by_name.setdefault(name, {})
+            frames[frame] = mask | frames.get(frame, np.zeros_like(mask))
+    sizes = {mask.shape for frames in by_name.values() for mask in frames.values()}
+    if len(sizes) > 1:
+        raise MissingData(f"{folder} has masks of several sizes of clip {index}", SOURCE)
+    empty = np.zeros(next(iter(sizes), (1, 1)), bool)
+    by_name[""] = {}  # without a key object
+    masks = {
+        name: np.stack([frames.get(n, empty) for n in range(FRAMES)]) for name, frames in by_name.items()
+    }
+    return masks[key_object(masks) or ""].astype(np.uint8)
+
+
+@cache  # 26,000 frames, which every clip is looked up in
+def _read_names(path: Path) -> dict[str, dict[str, str]]:
+    names = documents.read(path, dict[str, dict[str, str]], SOURCE, MissingData)
+    if odd := next((key for key in names if not re.fullmatch(r"mask_\d+_f\d+(_.*)?", key)), None):
+        raise MissingData(f"{path}: {odd!r} is not mask_CLIP_fFRAME", SOURCE)
+    return names
+
+
+def key_object(masks: Mapping[str, NDArray[np.bool_]]) -> str | None:
+    """Choose the object that moves most; a person or an animal before others, a small one before a large one.
+
+    Args:
+        masks: [F, H, W] where each named object is; a frame in which it is not seen is empty.
+
+    Returns:
+        Its name; None where there is nothing but background.
+
+    Source: xmed-lab/NEURONS, which masks teach its segmentation.
+    """
+    known = {name: mask for name, mask in masks.items() if name not in BACKGROUND and mask.any()}
+    scores = {name: _path_px(mask) * (2 if name in PRIORITY else 1) for name, mask in known.items()}
+    moving = [name for name in known if name in PRIORITY and scores[name] > 0]
+    last_frames = {name: next(frame for frame in mask[::-1] if frame.any()) for name, mask in known.items()}
+    small = [name for name, frame in last_frames.items() if frame.mean() < LARGE]
+    return max(moving or small or known, key=scores.__getitem__, default=None)
+
+
+def _path_px(mask: NDArray[np.bool_]) -> float:
+    """Add up how far the centre moves between frames that both show the object, in pixels."""
+    centres = [np.argwhere(frame).mean(0) if frame.any() else None for frame in mask]
+    return sum(
+        float(np.linalg.norm(after - before))
+        for before, after in pairwise(centres)
+        if before is not None and after is not None
+    )

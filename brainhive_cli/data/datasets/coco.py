@@ -1,7 +1,7 @@
 """COCO: photographs of everyday scenes, with or without the annotations that say what they show."""
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -93,23 +93,17 @@ def _images(root: Path, year: int, split: str) -> datasets.StimulusSet:
     path = root / "annotations" / f"captions_{folder.name}.json"
     if not path.is_file():
         return images
-    return replace(images, captions=Captions(path, images.image_ids), captions_each=CAPTIONS)
+    captions = partial(_list_captions, path, images.image_ids)
+    return replace(images, captions=captions, captions_each=CAPTIONS)
 
 
-@dataclass(frozen=True)
-class Captions:
-    """Reads the captions of pictures, all of them when the first is needed."""
-
-    path: Path
-    image_ids: Names
-
-    def __call__(self, index: int) -> list[str]:
-        """Give the captions of a picture."""
-        return _captions(self.path).get(self.image_ids[index].rpartition("/")[2], [])
+def _list_captions(path: Path, image_ids: Names, index: int) -> list[str]:
+    """List the captions of a picture; those of all are read when the first is needed."""
+    return _read_captions(path).get(image_ids[index].rpartition("/")[2], [])
 
 
 @cache
-def _captions(path: Path) -> dict[str, list[str]]:
+def _read_captions(path: Path) -> dict[str, list[str]]:
     """Read the captions of each picture, in the order of the file, by its file name without ending."""
     content = documents.read(path, _CaptionFile, SOURCE, most=LARGEST)
     stems = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}

@@ -1,11 +1,10 @@
 """The embedded world in motion: drawn films with captions, masks and labels, and simulated fMRI of them."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import parts
@@ -64,38 +63,26 @@ def _list_films(name: str, counts: Mapping[str, int], split: str) -> tuple[films
 def _list_clips(name: str, counts: Mapping[str, int], split: str) -> datasets.StimulusSet:
     """List the films of a split; one is drawn when it is opened."""
     shown = _list_films(name, counts, split)
-    return datasets.StimulusSet(
-        name,
-        split,
-        Names.of(film.scene.image_id for film in shown),
-        Names.of(film.scene.concept for film in shown),
-        _Each(shown, _clip),
-        _Each(shown, _captions),
-        pictures.CAPTIONS_EACH,
-        films.FRAMES,
-        _Each(shown, films.Film.masks),
-        _Each(shown, films.Film.labels),
-        films.LABELS,
-    )
+    ids, concepts = (Names.of(getattr(film.scene, key) for film in shown) for key in ("image_id", "concept"))
+    read = partial(_draw, shown), partial(_describe, shown), pictures.CAPTIONS_EACH, films.FRAMES
+    labels = partial(_label, shown), films.LABELS
+    return datasets.StimulusSet(name, split, ids, concepts, *read, partial(_mask, shown), *labels)
 
 
-@dataclass(frozen=True)
-class _Each:
-    """Gives something of a film, by its index; it can be pickled."""
-
-    shown: tuple[films.Film, ...]
-    give: Callable[[films.Film], Any]
-
-    def __call__(self, index: int) -> Any:
-        return self.give(self.shown[index])
+def _draw(shown: Sequence[films.Film], index: int) -> datasets.Clip:
+    return datasets.Clip(shown[index].frames(), films.RATE_HZ)
 
 
-def _clip(film: films.Film) -> datasets.Clip:
-    return datasets.Clip(film.frames(), films.RATE_HZ)
+def _describe(shown: Sequence[films.Film], index: int) -> list[str]:
+    return pictures.captions(shown[index].scene)
 
 
-def _captions(film: films.Film) -> list[str]:
-    return pictures.captions(film.scene)
+def _mask(shown: Sequence[films.Film], index: int) -> NDArray[np.uint8]:
+    return shown[index].masks()
+
+
+def _label(shown: Sequence[films.Film], index: int) -> NDArray[np.uint8]:
+    return shown[index].labels()
 
 
 @lru_cache
@@ -104,11 +91,11 @@ def _features(shown: tuple[films.Film, ...]) -> dict[str, simulation.Floats]:
     steps = {name: np.array(step, np.float32) for name, step in films.DIRECTIONS.items()}
     rows = [
         {
-            "looks": np.mean([simulation.low_level(frame) for frame in _clip(film).pictures], 0),
+            "looks": np.mean([simulation.low_level(frame) for frame in _draw(shown, row).pictures], 0),
             "motion": steps[film.direction],
             "object": simulation.semantic(film.scene, ("category", "shape", "colour", "texture")),
             "place": simulation.semantic(film.scene, ("background",)),
         }
-        for film in shown
+        for row, film in enumerate(shown)
     ]
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -51,9 +51,8 @@ class Config(parts.Config):
         """Open the folder; MissingData when it is absent or empty."""
         root = paths.dataset("image-folder", self.root)
         if not root.is_dir():
-            raise MissingData(
-                f"image-folder: no folder {root}", "dataset.root=FOLDER, one sub-folder a concept"
-            )
+            problem = f"image-folder: no folder {root}"
+            raise MissingData(problem, "dataset.root=FOLDER, one sub-folder a concept")
         name = self.name or Path(os.path.abspath(root)).name  # as the user calls it, whatever a link leads to
         # with a list, `train` and `test` may be concepts
         called = {} if self.test_list else SPLIT_FOLDERS

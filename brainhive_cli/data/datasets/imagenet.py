@@ -1,40 +1,63 @@
-"""ImageNet-1k: 1,281,167 training, 50,000 validation and 100,000 test pictures of 1000 classes."""
+"""ImageNet-1k: 1,281,167 training, 50,000 validation and 100,000 test pictures of 1000 classes.
 
+They lie in folders, or are packed many to a file: in webdataset tars, read in place, and in the hub's parquet
+files.
+"""
+
+import hashlib
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core import home, parts
+from brainhive_cli.core.archives import open_parquet, read_at, tar_members
+from brainhive_cli.core.damage import RAISED, reading
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import publish
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import SPLIT_FOLDERS, StimulusDataset, from_files, pictures_below
-from brainhive_cli.data.datasets._packed import FOLDER, Listing, Packed, list_parquet, list_tars
+from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
 
 CALLED = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
 NAMED = re.compile(rf"(?<![a-z])({'|'.join(CALLED)})(?![a-z])")
 CLASS = re.compile(r"n\d{8}")
 CLASS_FIRST = re.compile(r"(?:.*/)?(n\d{8})_[^/]+")
-PACKED: dict[str, Callable[[Sequence[Path], Path], Listing]] = {
-    "parquet": lambda files, _: list_parquet(files),
-    "tar": list_tars,
-}
-"""What lists the files of a form, given the folder of listings that were kept."""
+PACKED = ("parquet", "tar")
+READERS = 16
+"""Threads that read headers: each is a seek away from the one before, so that several seek at once."""
+LABEL_BYTES = 256
+"""Bytes of a label that are read."""
+AGAIN = "download it again"
+FOLDER = ".listings"
+"""Where listings are kept, below the embeddings."""
 SOURCE = (
     "hf download ILSVRC/imagenet-1k --repo-type dataset --local-dir {root} "
     "(or visual-layer/imagenet-1k-vl-enriched; tars: timm/imagenet-1k-wds; folders: image-net.org)"
 )
 
+
 Place = tuple[str, str, Path]
 """A split, a form, and a folder or file of it."""
+Listed = tuple[list[str], list[str], NDArray[np.int64]]
+"""Names and labels of pictures, and [N, 2] byte offset and size; or [N, 3] with their shard first."""
 
 
 class Config(parts.Config):
@@ -52,10 +75,10 @@ class Config(parts.Config):
         """See which splits are there, and in which form."""
         root = paths.dataset("imagenet", self.root)
         places = sorted(place for place in set(_find(root)) if self.form in (None, place[1]))
-        kept = paths.under_home("embeddings") / FOLDER
+        listings = paths.under_home("embeddings") / FOLDER
         there = tuple(split for split in SPLIT_FOLDERS if split in {place[0] for place in places})
         return StimulusDataset(
-            "imagenet", there or tuple(SPLIT_FOLDERS), partial(_images, root, places, kept)
+            "imagenet", there or tuple(SPLIT_FOLDERS), partial(_images, root, places, listings)
         )
 
 
@@ -67,70 +90,63 @@ def _find(root: Path) -> Iterator[Place]:
     for here, folders, files in os.walk(root, followlinks=True):
         below = Path(here).relative_to(root)
         for file in files:
-            form = _form(file)
+            form = Path(file).suffix.removeprefix(".")
             if form in PACKED and (named := NAMED.findall((below / file).as_posix().lower())):
                 yield CALLED[named[-1]], form, Path(here, file)
         depth = next((n for n, name in enumerate(below.parts, 1) if name in CALLED), 0)
         endings = {os.path.splitext(file)[1].lower() for file in files}
         if depth and (any(map(CLASS.fullmatch, folders)) or endings & datasets.PICTURES):
             yield CALLED[below.parts[depth - 1]], "folder", root.joinpath(*below.parts[:depth])
-        folders[:] = [name for name in folders if not (CLASS.fullmatch(name) or _form(name) in PACKED)]
+        folders[:] = [
+            name for name in folders if not CLASS.fullmatch(name) and not name.endswith((".parquet", ".tar"))
+        ]
 
 
-def _form(name: str) -> str:
-    return os.path.splitext(name)[1].removeprefix(".")
-
-
-def _images(root: Path, places: Sequence[Place], kept: Path, split: str) -> datasets.StimulusSet:
+def _images(root: Path, places: Sequence[Place], listings: Path, split: str) -> datasets.StimulusSet:
     datasets.check_split("imagenet", split, tuple(SPLIT_FOLDERS))
     here = [(form, path) for named, form, path in places if named == split]
-    found_at = sorted({str(path) if form == "folder" else f"*.{form}" for form, path in here})
-    if len(found_at) > 1:
+    labels = sorted({str(path) if form == "folder" else f"*.{form}" for form, path in here})
+    if len(labels) > 1:
+        problem = f"imagenet: {split} is there several times: {' and '.join(labels)}"
+        raise MissingData(problem, "dataset.form=folder, parquet or tar; or dataset.root=FOLDER")
+    images, paths = None, [path for _, path in here]
+    if "folder" in dict(here):
+        images = _list_folder(split, *paths)
+    elif here:
+        listing = list_tars(paths, listings) if "tar" in dict(here) else list_parquet(paths)
+        images = _describe_listing(split, listing)
+    if not images:
         raise MissingData(
-            f"imagenet: {split} is there several times: {' and '.join(found_at)}",
-            "dataset.form=folder, parquet or tar; or dataset.root=FOLDER",
+            f"imagenet: no {split} pictures in {root}: neither {split}/n01440764/*.JPEG, nor "
+            f"{split}-*.parquet, nor *-{split}-*.tar",
+            SOURCE.format(root=shlex.quote(str(root))),
         )
-    paths = [path for _, path in here]
-    if paths:
-        form = here[0][0]
-        images = (
-            _in_folder(split, *paths) if form == "folder" else _in_archive(split, PACKED[form](paths, kept))
-        )
-        if len(images):
-            return images
-    raise MissingData(
-        f"imagenet: no {split} pictures in {root}: neither {split}/n01440764/*.JPEG, nor {split}-*.parquet, "
-        f"nor *-{split}-*.tar",
-        SOURCE.format(root=shlex.quote(str(root))),
-    )
+    return images
 
 
-def _in_folder(split: str, folder: Path) -> datasets.StimulusSet:
+def _list_folder(split: str, folder: Path) -> datasets.StimulusSet:
     files = list(pictures_below(folder.parent, folder.name))
     concepts = []
     for file in files:
         *_, above, name = file.split("/")
         is_loose = above == folder.name
-        concepts.append(_described(os.path.splitext(name)[0], "", ())[1] if is_loose else sys.intern(above))
+        concepts.append(_describe(os.path.splitext(name)[0], "", ())[1] if is_loose else sys.intern(above))
     return from_files("imagenet", split, folder.parent, files, concepts)
 
 
-def _in_archive(split: str, listing: Listing) -> datasets.StimulusSet:
+def _describe_listing(split: str, listing: "Listing") -> datasets.StimulusSet:
     from timm.data import ImageNetInfo
 
     classes = ImageNetInfo("imagenet-1k").label_names()
-    ids, concepts = [], []
-    for name, label in zip(listing.names, listing.labels, strict=True):
-        image_id, concept = _described(name, label, classes)
-        ids.append(image_id)
-        concepts.append(concept)
+    pairs = [_describe(*pair, classes) for pair in zip(listing.names, listing.labels, strict=True)]
+    ids = [image_id for image_id, _ in pairs]
     datasets.check_unique(ids, lambda index: f"{listing.names[index]} in {listing.archive.path(index)}")
     image_ids = Names.of(ids)
-    packed = Packed(image_ids, listing.archive)
-    return datasets.StimulusSet("imagenet", split, image_ids, Names.of(concepts), packed)
+    concepts = Names.of(concept for _, concept in pairs)
+    return datasets.StimulusSet("imagenet", split, image_ids, concepts, Packed(image_ids, listing.archive))
 
 
-def _described(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
+def _describe(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
     """Return a picture's id and concept: the class in its name, else that of its label, else its own name."""
     stem, _, last = name.rpartition("_")
     if stem and CLASS.fullmatch(last):  # as the hub names a picture
@@ -140,3 +156,209 @@ def _described(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]
     if label.isdecimal() and int(label) < len(classes):
         return name, classes[int(label)]
     return name, name.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in an archive.
+
+    Attributes:
+        names: Each picture's name there, without ending.
+        labels: Each picture's class there: a number or a name, empty when it has none.
+    """
+
+    names: list[str]
+    labels: list[str]
+    archive: "Tars | Rows"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Opens the pictures of an archive."""
+
+    image_ids: Names
+    archive: "Tars | Rows"
+
+    def __call__(self, index: int) -> Image.Image:
+        """Decode a picture."""
+        name = f"{self.image_ids[index]} in {self.archive.path(index)}"
+        try:
+            data = self.archive.read(index)
+        except RAISED as error:
+            raise datasets.bad_picture(name, error) from error
+        return datasets.decode(BytesIO(data), name)
+
+
+@dataclass(frozen=True)
+class Tars:
+    """Pictures by shard, byte offset and size, each [N]."""
+
+    shards: tuple[Path, ...]
+    shard: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+
+    def path(self, index: int) -> Path:
+        """Say which shard holds a picture."""
+        return self.shards[self.shard[index]]
+
+    def read(self, index: int) -> bytes:
+        """Read the bytes of a picture."""
+        with self.path(index).open("rb") as file:
+            file.seek(self.offset[index])
+            return file.read(self.size[index])
+
+
+def list_tars(shards: Sequence[Path], listings: Path) -> Listing:
+    """List the pictures of tars in which the files of a sample share their name up to the first dot.
+
+    They are listed from the last time if no shard has changed its size or time since.
+
+    Args:
+        shards: The tars.
+        listings: The folder of those that earlier commands kept.
+
+    Raises:
+        BrainhiveError: naming a tar that is no tar, or cut short.
+    """
+    here = [str(home.portable(str(file.absolute()))) for file in shards]
+    path = listings / f"{hashlib.sha256(_join(here).tobytes()).hexdigest()}.npz"
+    states = []
+    for shard in shards:
+        with reading(shard, AGAIN):
+            states.append(os.stat(shard))
+    stamp = [(state.st_size, state.st_mtime_ns) for state in states]
+    listed = None
+    with suppress(BrainhiveError, *RAISED):
+        content = pickles.load(path)
+        if np.array_equal(content["stamp"], stamp):
+            listed = _split(content["names"]), _split(content["labels"]), content["places"]
+            listed = listed if _is_within(*listed, [state.st_size for state in states]) else None
+    if listed is None:
+        listed = names, labels, places = _read_shards(shards)
+        with suppress(OSError):  # a folder that cannot be written to
+            listings.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=listings) as folder:  # of this writer alone
+                part = Path(folder, path.name)
+                np.savez(part, stamp=stamp, names=_join(names), labels=_join(labels), places=places)
+                publish(part, path)
+    names, labels, places = listed
+    shard, offset, size = places.T
+    return Listing(names, labels, Tars(tuple(shards), shard.astype(np.int32), offset, size))
+
+
+def _is_within(names: list[str], labels: list[str], places: NDArray[np.int64], sizes: Sequence[int]) -> bool:
+    """Whether each picture of a listing lies in its shard."""
+    shard, offset, size = places.T
+    end = np.array(sizes)[shard]
+    is_inside = (shard >= 0) & (offset >= 0) & (size >= 0) & (size <= end) & (offset <= end - size)
+    return len(names) == len(labels) == len(places) and bool(is_inside.all())
+
+
+def _join(texts: Sequence[str]) -> NDArray[np.uint8]:
+    return np.frombuffer("".join(f"{text}\0" for text in texts).encode(errors="surrogateescape"), np.uint8)
+
+
+def _split(joined: NDArray[np.uint8]) -> list[str]:
+    return joined.tobytes().decode(errors="surrogateescape").split("\0")[:-1]
+
+
+def _read_shards(shards: Sequence[Path]) -> Listed:
+    with ThreadPoolExecutor(READERS) as pool:
+        names, labels, places = zip(*pool.map(_read_shard, shards), strict=True)
+    numbered = [np.insert(place, 0, shard, axis=1) for shard, place in enumerate(places)]
+    return [*chain(*names)], [*chain(*labels)], np.concatenate(numbered)
+
+
+def _read_shard(shard: Path) -> Listed:
+    keys, places, labels = [], [], {}
+    with reading(shard, AGAIN), shard.open("rb", buffering=0) as file:
+        for path, offset, size in tar_members(file, os.fstat(file.fileno()).st_size):
+            folder, slash, name = path.removeprefix("./").rpartition("/")
+            key, _, ending = name.partition(".")  # ._name is what macOS adds, and has no key
+            if key and f".{ending.lower()}" in datasets.PICTURES:
+                keys.append(folder + slash + key)
+                places.append((offset, size))
+            elif key and ending == "cls":
+                label = read_at(file, offset, min(size, LABEL_BYTES)).decode(errors="replace").strip()
+                labels[folder + slash + key] = sys.intern(label)
+    return keys, [labels.get(key, "") for key in keys], np.array(places, np.int64).reshape(-1, 2)
+
+
+@dataclass
+class Rows:
+    """Pictures by row group.
+
+    Attributes:
+        column: The column of pictures.
+        file: [G] which file each row group is in.
+        group: [G] its number there.
+        start: [G] its first picture.
+    """
+
+    files: tuple[Path, ...]
+    column: str
+    file: NDArray[np.int64]
+    group: NDArray[np.int64]
+    start: NDArray[np.int64]
+    _held: tuple[int, Any] = field(default=(-1, None), repr=False, compare=False)
+
+    def path(self, index: int) -> Path:
+        """Say which file holds a picture."""
+        return self.files[self.file[self._group(index)]]
+
+    def read(self, index: int) -> bytes:
+        """Read the bytes of a picture; its row group is kept, since the next picture is often there too."""
+        group = self._group(index)
+        if self._held[0] != group:
+            with open_parquet(self.path(index)) as file:
+                rows = file.read_row_group(self.group[group], [f"{self.column}.bytes"], use_threads=False)
+            self._held = (group, rows.flatten().column(0))
+        data = self._held[1][index - self.start[group]].as_py()
+        if data is None:
+            raise ValueError("the file holds no bytes for it")
+        return bytes(data)
+
+    def _group(self, index: int) -> int:
+        return int(np.searchsorted(self.start, index, "right")) - 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give all but the row group that is kept, for other processes."""
+        return {**self.__dict__, "_held": (-1, None)}
+
+
+def list_parquet(files: Sequence[Path]) -> Listing:
+    """List the rows of parquet files with a column of pictures: a struct of `bytes` and `path`.
+
+    A picture is called by the column `image_id`, else by its path, else by its file and row.
+
+    Raises:
+        MissingExtra: if pyarrow is not installed.
+        BrainhiveError: naming a file that is no parquet, is cut short, or holds no pictures.
+    """
+    names: list[str] = []
+    labels: list[str] = []
+    groups: list[tuple[int, int, int]] = []
+    column = ""
+    for number, path in enumerate(files):
+        with reading(path, AGAIN), open_parquet(path) as file:
+            columns = {file.schema.column(n).path for n in range(len(file.schema))}
+            pictures = [name for name in file.schema_arrow.names if f"{name}.bytes" in columns]
+            if not pictures:
+                held = ", ".join(file.schema_arrow.names)
+                problem = f"{path} has no pictures: none of its columns {held} holds bytes"
+                raise BrainhiveError(problem, "remove it, or move it elsewhere")
+            column = str(pictures[0])
+            groups += [(number, n, file.metadata.row_group(n).num_rows) for n in range(file.num_row_groups)]
+            known = [name for name in ("image_id", f"{column}.path", "label") if name in columns]
+            table = file.read(columns=known).flatten()
+            values = {name: table[name].to_pylist() for name in table.column_names}
+            nothing = [None] * file.metadata.num_rows
+        called = values.get("image_id", values.get(f"{column}.path", nothing))
+        stems = (os.path.splitext(name or f"{path.stem}/{row:06d}") for row, name in enumerate(called))
+        names += [stem if ending.lower() in datasets.PICTURES else stem + ending for stem, ending in stems]
+        classes = values.get("label", nothing)
+        labels += ["" if label is None else sys.intern(str(label)) for label in classes]
+    where = np.array(groups, np.int64).reshape(-1, 3)
+    start = np.cumsum(where[:, 2]) - where[:, 2]
+    return Listing(names, labels, Rows(tuple(files), column, where[:, 0], where[:, 1], start))

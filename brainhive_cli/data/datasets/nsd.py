@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -80,25 +80,14 @@ def _files(root: Path, split: str, reads: str) -> list[Need]:
     return [needs.files(files_called(name, root), name, root, SOURCE, size) for name, size in sizes.items()]
 
 
-@dataclass(frozen=True)
-class Bricks:
-    """Opens pictures of `imgBrick` [73000, 425, 425, 3], uint8; the file is open no longer than that takes.
-
-    Attributes:
-        rows: [N] row of each picture.
-    """
-
-    path: Path
-    rows: NDArray[np.int64]
-
-    def __call__(self, index: int) -> Image.Image:
-        """Read a picture."""
-        row = int(self.rows[index])
-        try:
-            with h5py.File(self.path, "r") as file:
-                return Image.fromarray(open_numbers(file, "imgBrick", "u")[row])
-        except RAISED as error:
-            raise datasets.bad_picture(f"{_image_id(row)} in {self.path}", error) from error
+def _read_picture(path: Path, rows: NDArray[np.int64], index: int) -> Image.Image:
+    """Read a picture of `imgBrick` [73000, 425, 425, 3]; the file is open no longer than that takes."""
+    row = int(rows[index])
+    try:
+        with h5py.File(path, "r") as file:
+            return Image.fromarray(open_numbers(file, "imgBrick", "u")[row])
+    except RAISED as error:
+        raise datasets.bad_picture(f"{_image_id(row)} in {path}", error) from error
 
 
 def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datasets.StimulusSet:
@@ -108,43 +97,30 @@ def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datas
         bricks = open_numbers(file, "imgBrick")
         if bricks.ndim != 4 or bricks.dtype != np.uint8:
             raise ValueError(f"imgBrick is {bricks.dtype} {list(bricks.shape)}, not bytes [N, H, W, 3]")
-        is_test = np.zeros(len(bricks), bool)
-    shared, shown = _shown(root, subjects)
-    if not shared or not 0 <= min(shown) <= max(shown) < len(is_test):
-        raise BrainhiveError(
-            f"{path} has {len(is_test)} pictures, but not those {len(shared)} that all subjects saw", SOURCE
-        )
-    is_test[shared] = True
-    is_shown = np.zeros(len(is_test), bool)
-    is_shown[shown] = True
-    rows = np.flatnonzero((is_test == (split == "test")) & is_shown)
+        count = len(bricks)
+    shared, shown = _read_rows(root, subjects)
+    if not shared or not 0 <= min(shown) <= max(shown) < count:
+        problem = f"{path} has {count} pictures, but not those {len(shared)} that all subjects saw"
+        raise BrainhiveError(problem, SOURCE)
+    is_shared, is_shown = (np.isin(np.arange(count), rows) for rows in (shared, shown))
+    rows = np.flatnonzero((is_shared == (split == "test")) & is_shown)
     image_ids = Names.of(map(_image_id, rows.tolist()))
-    images = datasets.StimulusSet(name, split, image_ids, image_ids, Bricks(path, rows))
+    images = datasets.StimulusSet(name, split, image_ids, image_ids, partial(_read_picture, path, rows))
     files = files_called(CURATED, root)
     if not files:
         return replace(images, absent={"captions": f"{CAPTION_SOURCE} {root}"})
-    return replace(images, captions=Captions(files[0], rows), captions_each=CAPTIONS)
+    return replace(images, captions=partial(_list_captions, files[0], rows), captions_each=CAPTIONS)
 
 
-@dataclass(frozen=True)
-class Captions:
-    """Reads captions from a mapped array [73000, 5] of strings.
-
-    Attributes:
-        rows: [N] row of each picture.
-    """
-
-    path: Path
-    rows: NDArray[np.int64]
-
-    def __call__(self, index: int) -> list[str]:
-        """Give the captions of a picture, in their order."""
-        texts, row = _texts(self.path), int(self.rows[index])
-        return [text for text in map(str, texts[row]) if text] if row < len(texts) else []
+def _list_captions(path: Path, rows: NDArray[np.int64], index: int) -> list[str]:
+    """List the captions of a picture, in their order."""
+    texts, row = _map_captions(path), int(rows[index])
+    return [text for text in map(str, texts[row]) if text] if row < len(texts) else []
 
 
 @cache
-def _texts(path: Path) -> NDArray[Any]:
+def _map_captions(path: Path) -> NDArray[Any]:
+    """Map the captions [73000, 5], strings."""
     with reading(path, f"{CAPTION_SOURCE} {path.parent}"):
         texts = pickles.array(pickles.load(path))
         if texts.ndim != 2 or texts.dtype.kind not in "UO":
@@ -156,7 +132,7 @@ def _image_id(row: int) -> str:
     return f"nsd{row + 1:05d}"
 
 
-def _shown(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
+def _read_rows(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
     """Read which rows all subjects saw, and which any of these were shown; all rows without subjects."""
     path = _find(root, INFO)
     with reading(path, SOURCE), path.open(newline="", encoding="utf-8") as file:
@@ -170,7 +146,6 @@ def _shown(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
 
 
 def _find(root: Path, name: str) -> Path:
-    paths = files_called(name, root)
-    if not paths:
-        raise MissingData(f"nsd: no {root}/**/{name}", SOURCE)
-    return paths[0]
+    for path in files_called(name, root):
+        return path
+    raise MissingData(f"nsd: no {root}/**/{name}", SOURCE)

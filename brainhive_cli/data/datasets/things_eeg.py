@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,8 +13,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.archives import TAR, TAR_OPENERS, ZIP, tar_members
-from brainhive_cli.core.damage import RAISED
+from brainhive_cli.core.archives import TAR, ZIP, is_archive, open_members
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths, Pattern
 from brainhive_cli.data import datasets
@@ -165,8 +163,8 @@ class Things:
         label = f"{self.name}: {split} pictures of {folder}"
         if is_resized[folder]:
             _say_once(f"{label}, resized ones: no folder of the originals is there")
-        elif others := ", ".join(str(path) for path in folders if path != folder):
-            _say_once(f"{label}, not of {others}")
+        elif further := ", ".join(str(path) for path in folders if path != folder):
+            _say_once(f"{label}, not of {further}")
         files = list(pictures_below(folder.parent, folder.name))
         images = from_files(self.name, split, folder.parent, files, [file.split("/")[-2] for file in files])
         return replace(images, image_ids=Names.of(map(image_id, files)))
@@ -206,10 +204,8 @@ class Things:
             raise self._missing(f"recording {self.root}/{self.signals}/{below}", below)
         if len(paths) > 1:
             names = ", ".join(path.relative_to(self.root).parts[0] for path in paths)
-            raise MissingData(
-                f"{self.name}: several recordings of sub-{subject:02d}/{split}: {names}",
-                "dataset.signals=ONE_OF_THEM",
-            )
+            problem = f"{self.name}: several recordings of sub-{subject:02d}/{split}: {names}"
+            raise MissingData(problem, "dataset.signals=ONE_OF_THEM")
         return paths[0]
 
     def _missing(self, what: str, *needed: str) -> MissingData:
@@ -235,35 +231,26 @@ def unpacking(root: Path, needed: Sequence[str]) -> str:
         root: The folder of the data set.
         needed: Parts of paths, one of which the missing files have.
     """
-    paths = (Path(here, file) for here, _, files in os.walk(root, followlinks=True) for file in files)
-    return " && ".join(filter(None, (_line(path, root, needed) for path in sorted(paths))))
-
-
-def _line(path: Path, root: Path, needed: Sequence[str]) -> str:
-    """Unpack next to the archive; one of root with such files at its top, into a folder of its name."""
-    is_zip, ending = path.suffix == ZIP, next((e for e in (ZIP, *TAR) if path.name.endswith(e)), "")
-    names = (_members if is_zip else _first_file)(path) if ending else []
     tops = tuple(part.partition("/")[0].rstrip("0123456789") for part in needed)  # of any subject
-    is_top = path.parent == root and any(name.startswith(tops) for name in names)
-    into = path.with_name(path.name.removesuffix(ending)) if is_top else path.parent
-    if is_zip and any(part in name for name in names for part in needed):
-        return shlex.join(["unzip", "-nq", str(path), "-d", str(into)])
-    if not is_zip and names and not (into / names[0]).exists():
-        make = f"{shlex.join(['mkdir', '-p', str(into)])} && " if is_top else ""
-        return make + shlex.join(["tar", "-xf", str(path), "-C", str(into)])
-    return ""
+    lines = []
+    paths = (Path(here, file) for here, _, files in os.walk(root, followlinks=True) for file in files)
+    for path in sorted(filter(is_archive, paths)):
+        names = _list_files(path)
+        is_top = path.parent == root and any(name.startswith(tops) for name in names)
+        ending = next(ending for ending in (ZIP, *TAR) if path.name.endswith(ending))
+        into = path.with_name(path.name.removesuffix(ending)) if is_top else path.parent
+        if path.suffix == ZIP and any(part in name for name in names for part in needed):
+            lines.append(shlex.join(["unzip", "-nq", str(path), "-d", str(into)]))
+        elif path.suffix != ZIP and names and not (into / names[0]).exists():
+            lines += [shlex.join(["mkdir", "-p", str(into)])] if is_top else []
+            lines.append(shlex.join(["tar", "-xf", str(path), "-C", str(into)]))
+    return " && ".join(lines)
 
 
-def _members(path: Path) -> list[str]:
-    """List a zip file; nothing for one that is damaged."""
-    with suppress(*RAISED), zipfile.ZipFile(path) as archive:
-        return archive.namelist()
-    return []
-
-
-def _first_file(path: Path) -> list[str]:
-    """Name the first file of a tar file, which has no list: it is unpacked if that is there."""
-    with suppress(*RAISED), TAR_OPENERS.get(path.suffix, open)(path, "rb") as file:
-        names = (name for name, _, _ in islice(tar_members(file), MAX_MEMBERS) if name)
-        return [name.removeprefix("./") for name in islice(names, 1) if "\0" not in name]
+def _list_files(path: Path) -> list[str]:
+    """List the files of a zip, or the first of a tar, which has no list; nothing of one that is damaged."""
+    most = None if path.suffix == ZIP else MAX_MEMBERS
+    with suppress(BrainhiveError), open_members(path) as members:
+        names = (name.removeprefix("./") for name, _, _ in islice(members, most) if name and "\0" not in name)
+        return list(names if path.suffix == ZIP else islice(names, 1))
     return []

@@ -95,7 +95,7 @@ class Source:
         terms: Where its licence, or agreement, stands.
         steps: What people do themselves, in order; `{root}` is the folder of the data set, `{subjects}` those
             whose recordings they want.
-        others: Where else it is, or more of it.
+        elsewhere: Where else it is, or more of it.
         tops: How files at the top of an archive of the first folder begin, if they belong into a folder of
             the archive's name.
         subjects: All subjects, where steps name them.
@@ -105,7 +105,7 @@ class Source:
     further: tuple[Repository, ...] = ()
     terms: str = ""
     steps: tuple[str, ...] = ()
-    others: str = ""
+    elsewhere: str = ""
     tops: tuple[str, ...] = ()
     subjects: tuple[int, ...] = ()
 
@@ -124,7 +124,7 @@ SOURCES: Mapping[str, Source] = {
     "things-eeg": Source(
         "Haitao999/things-eeg",
         terms=f"https://osf.io/3jk45 (recordings), LICENSE of {IMAGES} (pictures)",
-        others="raw recordings, for `brainhive prepare`: https://osf.io/crxs4, with image_metadata.npy of "
+        elsewhere="raw recordings, for `brainhive prepare`: https://osf.io/crxs4, with image_metadata.npy of "
         "https://osf.io/qkgtf; prepared by their authors: https://osf.io/anp5v, by ATM's: "
         "LidongYang/EEG_Image_decode on the hub; pictures: https://osf.io/y63gw",
         tops=THINGS,
@@ -133,7 +133,7 @@ SOURCES: Mapping[str, Source] = {
     "things-meg": Source(
         "Haitao999/things-eeg-meg",
         terms=f"https://openneuro.org/datasets/ds004212 (recordings), LICENSE of {IMAGES} (pictures)",
-        others="Haitao999/things-meg on the hub; epochs, for `brainhive prepare`: "
+        elsewhere="Haitao999/things-meg on the hub; epochs, for `brainhive prepare`: "
         "aws s3 cp --no-sign-request --recursive s3://openneuro.org/ds004212/derivatives/preprocessed FOLDER",
         tops=THINGS,
     ),
@@ -142,7 +142,7 @@ SOURCES: Mapping[str, Source] = {
         "ILSVRC/imagenet-1k",
         terms="non-commercial research and education only, https://image-net.org/download.php (accept them "
         "on https://huggingface.co/datasets/ILSVRC/imagenet-1k, then: hf auth login)",
-        others="visual-layer/imagenet-1k-vl-enriched and timm/imagenet-1k-wds on the hub",
+        elsewhere="visual-layer/imagenet-1k-vl-enriched and timm/imagenet-1k-wds on the hub",
     ),
     # READMEs of NeuroClips (gongzix/NeuroClips) and NEURONS (xmed-lab/NEURONS); page of the recordings
     "cc2017": Source(
@@ -177,7 +177,7 @@ SOURCES: Mapping[str, Source] = {
             f"for s in {{subjects}}; do {NSD}/{BETAS} {{root}}/{BETAS} --recursive "
             "--exclude '*' --include '*.nii.gz'; done",
         ),
-        others="other files of MindEye: pscotti/naturalscenesdataset and pscotti/mindeyev2 on the hub",
+        elsewhere="other files of MindEye: pscotti/naturalscenesdataset and pscotti/mindeyev2 on the hub",
         subjects=(1, 2, 3, 4, 5, 6, 7, 8),
     ),
 }

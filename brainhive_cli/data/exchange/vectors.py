@@ -26,6 +26,8 @@ BATCH = 1024
 """Vectors read or written at a time."""
 NAMES = "file_names.txt"
 """Where thingsvision keeps the order of its features."""
+FEATURES = (".npy", ".pt", ".hdf5", ".txt")
+"""Endings of the files of its features."""
 PARQUET_PART = "-part-"
 """BrainHiVE's parquet files are called {data set}_{split}_{encoder}-part-00000-of-00000.parquet."""
 AGAIN = "fetch it again"
@@ -86,9 +88,8 @@ def open_vectors(
     used = {"dictionary": "keys", f"*{suffix}.npy": "suffix"}.get(vectors.layout)
     for key, value in {"suffix": suffix, "keys.ids": keys[0], "keys.vectors": keys[1]}.items():
         if value and key.partition(".")[0] != used:
-            raise RecipeError(
-                f"{key} is {value!r}, which has no effect on the layout {vectors.layout}", f"no {key}"
-            )
+            problem = f"{key} is {value!r}, which has no effect on the layout {vectors.layout}"
+            raise RecipeError(problem, f"no {key}")
     return vectors
 
 
@@ -98,17 +99,16 @@ def checked_batches(vectors: Vectors) -> Iterator[NDArray[Any]]:
     Raises:
         BrainhiveError: if they differ in shape, or are no numbers.
     """
-    shape: tuple[int, ...] = ()
-    batches = vectors.batches()
+    file, batches, shape = vectors.files[0], vectors.batches(), ()
     while True:
-        with reading(vectors.files[0], AGAIN):
+        with reading(file, AGAIN):
             batch = next(batches, None)
         if batch is None:
             return
         shape = shape or batch.shape[1:]
         if not shape or batch.shape[1:] != shape or batch.dtype.kind not in "fiu":
             place = f"after vectors {list(shape)}" if shape else "where vectors should be"
-            problem = f"{vectors.files[0]} has {batch.dtype} {list(batch.shape[1:])} {place}"
+            problem = f"{file} has {batch.dtype} {list(batch.shape[1:])} {place}"
             raise BrainhiveError(problem, "give one encoder's vectors only")
         yield batch
 
@@ -118,10 +118,8 @@ def _cache(files: Sequence[Path], known_as: Sequence[str]) -> Vectors:
     makers = {file: file.stem.rpartition(PARQUET_PART)[0] for file in files}
     ours = [file for file, maker in makers.items() if maker.endswith(tuple(f"_{name}" for name in known_as))]
     if any(makers.values()) and not ours:
-        raise MissingData(
-            f"no parquet of {' or '.join(known_as)}, only {', '.join(sorted({*makers.values()})[:6])}",
-            "give the encoder that made them: --encoders NAME",
-        )
+        problem = f"no parquet of {' or '.join(known_as)}, only {', '.join(sorted({*makers.values()})[:6])}"
+        raise MissingData(problem, "give the encoder that made them: --encoders NAME")
     files = ours or files
     names: list[str] = []
     for file in files:
@@ -161,9 +159,9 @@ def _dictionaries(files: Sequence[Path], keys: tuple[str, str]) -> Vectors:
             )
         ids = {key: texts for key, value in content.items() if (texts := _strings(value))}
         if ids:
-            chosen = _the_one(ids, keys[0], "ids", file)
+            chosen = _choose(ids, keys[0], "ids", file)
             vectors = {k: v for k, v in content.items() if k not in ids and _length(v) == len(chosen)}
-            arrays.append(_the_one(vectors, keys[1], "vectors", file))
+            arrays.append(_choose(vectors, keys[1], "vectors", file))
         else:
             chosen = [str(key) for key in content]
             arrays.append(list(content.values()))
@@ -183,7 +181,7 @@ def _length(value: Any) -> int:
     return len(value) if hasattr(value, "__len__") and getattr(value, "ndim", 2) > 1 else -1
 
 
-def _the_one(candidates: Mapping[str, Any], key: str, what: str, file: Path) -> Any:
+def _choose(candidates: Mapping[str, Any], key: str, what: str, file: Path) -> Any:
     if key in candidates or (not key and len(candidates) == 1):
         return candidates[key or next(iter(candidates))]
     names = ", ".join(map(str, candidates)) or "nothing"
@@ -213,38 +211,30 @@ def _thingsvision(folder: Path) -> Vectors:
     """`file_names.txt` next to `features.npy` (or .pt, .hdf5, .txt), or to `features_01.npy` and so on."""
     names = read_regular(folder / NAMES).decode().split("\n")
     files = sorted(folder.glob("features*.*"))
-    if len({file.suffix for file in files}) != 1 or files[0].suffix not in READERS:
+    if len({file.suffix for file in files}) != 1 or files[0].suffix not in FEATURES:
         present = ", ".join(file.name for file in files) or "none"
-        raise BrainhiveError(
-            f"{folder}: needs features of one kind, found {present}", f"known: {', '.join(READERS)}"
-        )
+        problem = f"{folder}: needs features of one kind, found {present}"
+        raise BrainhiveError(problem, f"known: {', '.join(FEATURES)}")
 
     def batches() -> Iterator[NDArray[Any]]:
         for file in files:
-            require_regular(file)
-            yield from _in_batches(READERS[file.suffix](file))
+            yield from _in_batches(_read_features(file))
 
     return Vectors("thingsvision", files, [name for name in names if name], batches)
 
 
-def _load_arrays(file: Path) -> list[Any]:
-    content = pickles.load(file)
-    return content if isinstance(content, list) else [content]
-
-
-def _from_hdf5(file: Path) -> Iterator[Any]:
-    with hdf5.open_file(file, AGAIN, MissingData) as opened:
-        for name in sorted(opened):
-            yield open_numbers(opened, name)
-
-
-READERS: dict[str, Callable[[Path], Iterable[Any]]] = {
-    ".npy": _load_arrays,
-    ".pt": _load_arrays,
-    ".hdf5": _from_hdf5,
-    ".txt": lambda file: [np.loadtxt(file, np.float64, ndmin=2)],
-}
-"""What reads the arrays of a file of thingsvision."""
+def _read_features(file: Path) -> Iterator[Any]:
+    """Read the arrays of a file of thingsvision."""
+    require_regular(file)
+    if file.suffix == ".hdf5":
+        with hdf5.open_file(file, AGAIN, MissingData) as opened:
+            for name in sorted(opened):
+                yield open_numbers(opened, name)
+    elif file.suffix == ".txt":
+        yield np.loadtxt(file, np.float64, ndmin=2)
+    else:
+        content = pickles.load(file)
+        yield from content if isinstance(content, list) else [content]
 
 
 def _in_batches(arrays: Iterable[Any]) -> Iterator[NDArray[Any]]:

@@ -116,15 +116,15 @@ def decoded(
     )
     gc.freeze()  # a collection writes on all that processes share, and so copies it for each
     try:
-        filled = iter(loader)  # starts the processes
+        items = iter(loader)  # starts the processes
         if pinned:
             ring.pin()
         in_use: deque[tuple[int, Any]] = deque()
-        for each in filled:
-            if isinstance(each, BrainhiveError):
-                raise each
-            slot, batch = each
-            memory = ring[slot]
+        for filled in items:
+            if isinstance(filled, BrainhiveError):
+                raise filled
+            slot, batch = filled
+            memory = ring.batches[slot]
             views = {n: batch.views.get(n, memory[n][: len(some)]) for n, some in batch.rows.items()}
             yield batch._replace(views=views)
             in_use.append((slot, torch.cuda.current_stream().record_event() if pinned else None))
@@ -132,7 +132,7 @@ def decoded(
                 slot, was_read = in_use.popleft()
                 if was_read:
                     was_read.synchronize()
-                ring.release(slot)
+                ring.free.put(slot)
     finally:
         gc.unfreeze()
         if pinned:
@@ -150,29 +150,21 @@ class Ring:
         examples: One view of each kind, [3, H, W].
         batch_size: Most views of a batch.
         slots: Batches that are filled, wait, or are in use at one time.
+
+    Attributes:
+        batches: The memory of each, [B, 3, H, W] by kind.
+        free: Those that nobody uses.
     """
 
     def __init__(self, examples: Mapping[str, Tensor], batch_size: int, slots: int) -> None:
-        self._batches: list[dict[str, Tensor]] = [{} for _ in range(slots)]
-        for batch in self._batches:
+        self.batches: list[dict[str, Tensor]] = [{} for _ in range(slots)]
+        for batch in self.batches:
             for name, view in examples.items():
                 pages = mmap.mmap(-1, batch_size * view.nbytes)
                 batch[name] = torch.frombuffer(pages, dtype=view.dtype).view(batch_size, *view.shape)
-        self._free: multiprocessing.SimpleQueue[int] = multiprocessing.get_context("fork").SimpleQueue()
+        self.free: multiprocessing.SimpleQueue[int] = multiprocessing.get_context("fork").SimpleQueue()
         for slot in range(slots):
-            self._free.put(slot)
-
-    def take(self) -> int:
-        """Wait for a batch that nobody uses."""
-        return self._free.get()
-
-    def release(self, slot: int) -> None:
-        """Let a batch be filled again."""
-        self._free.put(slot)
-
-    def __getitem__(self, slot: int) -> dict[str, Tensor]:
-        """Return the memory of a batch, [B, 3, H, W] by kind."""
-        return self._batches[slot]
+            self.free.put(slot)
 
     def pin(self) -> None:
         """Lock the pages, so that a GPU reads them by itself.
@@ -181,16 +173,14 @@ class Ring:
             DeviceError: if they cannot be locked.
         """
         cuda = torch.cuda.cudart()
-        for memory in (memory for batch in self._batches for memory in batch.values()):
+        for memory in (memory for batch in self.batches for memory in batch.values()):
             if failed := int(cuda.cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)):
-                raise DeviceError(
-                    f"CUDA cannot lock {memory.nbytes / 1e6:.0f} MB of pictures (error {failed})",
-                    "lower batch_size or run.workers",
-                )
+                problem = f"CUDA cannot lock {memory.nbytes / 1e6:.0f} MB of pictures (error {failed})"
+                raise DeviceError(problem, "lower batch_size or run.workers")
 
     def unpin(self) -> None:
         """Unlock the pages."""
-        for memory in (memory for batch in self._batches for memory in batch.values()):
+        for memory in (memory for batch in self.batches for memory in batch.values()):
             torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
 
 
@@ -218,8 +208,8 @@ class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
 
     def _fill(self, indices: list[int]) -> tuple[int, Batch]:
         """Fill the next free batch, and say which; it holds views of an unexpected size itself."""
-        slot = self.ring.take()
-        memory = self.ring[slot]
+        slot = self.ring.free.get()  # waits for a batch that nobody uses
+        memory = self.ring.batches[slot]
         seen: dict[str, list[int]] = {name: [] for name in self.views}
         pixels: dict[str, list[int]] = {name: [] for name in self.views if name not in self.readers}
         loose: dict[str, list[Tensor]] = {}
@@ -228,7 +218,10 @@ class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
             names = [name for name in self.views if self.needed[name][row]]
             decoding = [name for name in names if name in pixels]
             try:
-                sources = self._sources(row, names)
+                # each encoder's picture or clip, decoded once, or what it reads in its place
+                sources: dict[str, Any] = {n: self.readers[n](row) for n in names if n in self.readers}
+                if decoding or not names:
+                    sources |= dict.fromkeys(decoding, self.images.open(row))
             except BadPicture as error:
                 bad.append(error.message)
                 continue
@@ -246,13 +239,6 @@ class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
         shown = {name: np.array(some) for name, some in seen.items() if some}
         digests = {name: np.array(some, np.uint64) for name, some in pixels.items() if some}
         return slot, Batch(len(indices), shown, stacked, digests, bad)
-
-    def _sources(self, row: int, names: Sequence[str]) -> dict[str, Any]:
-        """Give each encoder the picture or clip, decoded once, or what it reads in its place."""
-        sources: dict[str, Any] = {n: self.readers[n](row) for n in names if n in self.readers}
-        if not sources or len(sources) < len(names):
-            sources = {**dict.fromkeys(names, self.images.open(row)), **sources}
-        return sources
 
 
 def _stacked(views: Sequence[Tensor], encoder: str, count: int) -> Tensor:

@@ -107,10 +107,10 @@ def read_frames_of(folder: Path) -> Clip:
         BrainhiveError: if it has no pictures, or they differ in size.
         BadPicture: naming a picture that cannot be decoded.
     """
-    files = sorted_by_number([each for each in folder.iterdir() if each.suffix.lower() in PICTURES])
+    files = sorted_by_number([file for file in folder.iterdir() if file.suffix.lower() in PICTURES])
     if not files:
         raise BrainhiveError(f"{folder} has no frames", f"frames end in {', '.join(sorted(PICTURES))}")
-    frames = _collected((np.asarray(decode(str(file), file)) for file in files), folder)
+    frames = _collect((np.asarray(decode(str(file), file)) for file in files), folder)
     if len(sizes := sorted({frame.shape[:2] for frame in frames})) > 1:
         raise BrainhiveError(f"the frames in {folder} differ in size: {sizes}", "bring them to one size")
     return Clip(np.stack(frames), None)
@@ -136,34 +136,31 @@ def read_animation(path: Path) -> Clip:
         BrainhiveError: if it is too long for a clip, or its frames are shown for durations that are no
             multiples of the shortest.
     """
-    shown_ms: list[float] = []
+    durations: list[float] = []
 
     def decoded(file: Image.Image) -> Iterator[Pixels]:
         for frame in ImageSequence.Iterator(file):
             pixels = np.asarray(frame.convert("RGB"))
-            shown_ms.append(float(frame.info.get("duration", 0)))  # which a WebP has once it is decoded
+            durations.append(float(frame.info.get("duration", 0)))  # which a WebP has once it is decoded
             yield pixels
 
     try:
         with open_regular(path) as content, Image.open(content) as file:
-            frames = np.stack(_collected(decoded(file), path))
+            frames = np.stack(_collect(decoded(file), path))
     except (*RAISED, Image.DecompressionBombError) as error:
         raise bad_picture(path, error) from error
-    return _at_one_rate(path, frames, np.array(shown_ms))
 
-
-def _at_one_rate(path: Path, frames: Pixels, shown_ms: NDArray[np.float64]) -> Clip:
-    """Repeat frames [F, H, W, 3] that are shown for a multiple of the shortest duration."""
+    # frames [F, H, W, 3] that are shown for a multiple of the shortest duration are repeated
+    shown_ms = np.array(durations)
     if shown_ms.min() <= 0:
         return Clip(frames, None)
     if np.ptp(shown_ms) <= MAX_EQUAL_SPREAD_MS:
         return Clip(frames, float(1000 / shown_ms.mean()))
     times = shown_ms / shown_ms.min()
     if (np.abs(times - times.round()) > MAX_UNEVENNESS).any():
-        durations = ", ".join(f"{each:g}" for each in np.unique(shown_ms))
-        raise BrainhiveError(
-            f"the frames of {path} are shown for {durations} ms", "write the clip at one rate"
-        )
+        listed = ", ".join(f"{duration:g}" for duration in np.unique(shown_ms))
+        problem = f"the frames of {path} are shown for {listed} ms"
+        raise BrainhiveError(problem, "write the clip at one rate")
     _refuse_long(path, times.sum(), frames[0].nbytes * times.sum())
     return Clip(np.repeat(frames, times.round().astype(int), axis=0), float(1000 / shown_ms.min()))
 
@@ -182,13 +179,13 @@ def read_video(path: Path) -> Clip:
         with library.open(str(path)) as video:
             rate = video.streams.video[0].average_rate
             pixels = (frame.to_ndarray(format="rgb24") for frame in video.decode(video=0))
-            frames = np.stack(_collected(pixels, path))
+            frames = np.stack(_collect(pixels, path))
     except RAISED as error:  # PyAV's errors are among them
         raise bad_picture(path, error) from error
     return Clip(frames, float(rate) if rate else None)
 
 
-def _collected(frames: Iterable[Pixels], path: Path) -> list[Pixels]:
+def _collect(frames: Iterable[Pixels], path: Path) -> list[Pixels]:
     """List the frames [H, W, 3] of a clip as they are decoded, until they are too many for one."""
     collected: list[Pixels] = []
     total = 0

@@ -37,7 +37,9 @@ def covariance(epochs: Signal, stimuli: NDArray[np.int64], across: Across) -> ND
     """
     total = np.zeros((epochs.shape[1],) * 2)
     for blocks, weights in (_trials if across == "epochs" else _times)(epochs, stimuli):
-        total += _weighted_sum(blocks - blocks.mean(axis=2, keepdims=True), weights)
+        centred = blocks - blocks.mean(axis=2, keepdims=True)
+        is_long = centred.shape[2] >= centred.shape[1]
+        total += (_sum_long if is_long else _sum_short)(centred, weights)
     return total
 
 
@@ -66,18 +68,13 @@ def _times(epochs: Signal, stimuli: NDArray[np.int64]) -> Iterator[tuple[Signal,
             yield observations, np.full(len(observations), 1 / blocks)
 
 
-def _weighted_sum(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum shrunk covariances: (1 - λ) S + λ diag(S), with the λ of each block.
+def _sum_long(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum shrunk covariances, (1 - λ) S + λ diag(S), of blocks with more observations than channels.
 
     Args:
-        centred: [n, C, T] blocks of T observations with mean 0; they are overwritten.
+        centred: [n, C, T] blocks of T observations with mean 0, each with its λ; they are overwritten.
         weights: [n].
     """
-    return (_of_many if centred.shape[2] >= centred.shape[1] else _of_few)(centred, weights)
-
-
-def _of_many(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum the shrunk covariances of blocks with more observations than channels."""
     count, channels, observations = centred.shape
     products = centred @ centred.transpose(0, 2, 1)  # [n, C, C]
     variances = np.diagonal(products, axis1=1, axis2=2) / observations  # [n, C]
@@ -86,12 +83,12 @@ def _of_many(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.float6
     squares = (by_channel * precisions).sum(axis=(1, 2)) / observations**2
     lengths = precisions.transpose(0, 2, 1) @ np.square(centred, out=centred)  # [n, 1, T]
     shrinkage = _shrinkage(squares, lengths[:, 0], channels)
-    kept = (weights * (1 - shrinkage) / observations).astype(centred.dtype)
-    total: NDArray[np.float64] = (kept @ products.reshape(count, -1)).reshape(channels, channels)
+    weight = (weights * (1 - shrinkage) / observations).astype(centred.dtype)
+    total: NDArray[np.float64] = (weight @ products.reshape(count, -1)).reshape(channels, channels)
     return total + np.diag((weights * shrinkage) @ variances)
 
 
-def _of_few(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sum_short(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sum those of blocks with fewer: inner products of observations have the same squares."""
     channels, observations = centred.shape[1:]
     variances = np.einsum("nct,nct->nc", centred, centred) / observations  # [n, C]
@@ -128,9 +125,8 @@ def refuse_flat(variances: NDArray[Any], names: Sequence[str]) -> None:
     """
     is_flat = variances <= SMALLEST * variances.max()
     if flat := [name for name, without in zip(names, is_flat, strict=True) if without]:
-        raise BrainhiveError(
-            f"flat channels: {', '.join(flat)}", "leave them out: preparation.channels=[...]"
-        )
+        problem = f"flat channels: {', '.join(flat)}"
+        raise BrainhiveError(problem, "leave them out: preparation.channels=[...]")
 
 
 def whitener(noise: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.float64]:

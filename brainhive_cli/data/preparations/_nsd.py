@@ -64,10 +64,9 @@ def image_id(row: int) -> str:
 def find_design(root: Path) -> Path:
     """Find the design below a root; MissingData where it is not there."""
     usual = root / DESIGN_FOLDER / MATRIX
-    paths = [usual] if is_file(usual) else files_called(MATRIX, root)
-    if not paths:
-        raise MissingData(f"nsd: no {usual}", DESIGN_SOURCE)
-    return paths[0]
+    for path in [usual] if is_file(usual) else files_called(MATRIX, root):
+        return path
+    raise MissingData(f"nsd: no {usual}", DESIGN_SOURCE)
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,12 @@ class Design:
             order = np.asarray(content["masterordering"]).ravel().astype(np.int64)
             pictures = np.asarray(content["subjectim"]).astype(np.int64)
         is_whole = pictures.ndim == 2 and len(pictures) >= subject and order.size % SESSION_TRIALS == 0
-        if not is_whole or not (_counts(order, pictures.shape[1]) and _counts(pictures, PICTURES)):
-            raise BrainhiveError(
-                f"{path} is not NSD's design: its numbers go beyond its pictures", DESIGN_SOURCE
-            )
+        limits = [(order, pictures.shape[-1]), (pictures, PICTURES)] if is_whole else []
+        if not limits or any(
+            not values.size or values.min() < 1 or values.max() > most for values, most in limits
+        ):
+            problem = f"{path} is not NSD's design: its numbers go beyond its pictures"
+            raise BrainhiveError(problem, DESIGN_SOURCE)
         return cls(pictures[subject - 1, order - 1] - 1, order <= SHARED)
 
     def first_sights(self, split: str) -> NDArray[np.int64]:
@@ -111,10 +112,6 @@ class Design:
         trials = np.flatnonzero(self.is_test == (split == "test"))
         _, first = np.unique(self.rows[trials], return_index=True)
         return trials[np.sort(first)]
-
-
-def _counts(values: NDArray[np.int64], most: int) -> bool:
-    return bool(values.size) and bool(((values >= 1) & (values <= most)).all())
 
 
 def find_volume(folder: Path, name: str, endings: Sequence[str] = NIFTI) -> Path | None:
@@ -156,37 +153,37 @@ class Masks:
 
     Attributes:
         files: Each mask that is there, by its name.
-        kept: The mask whose voxels are kept.
-        own: Which of them are the user's own.
+        base: The mask whose voxels are kept.
+        drawn: Which of them are the user's own.
     """
 
     files: Mapping[str, Path]
-    kept: str
-    own: frozenset[str] = frozenset()
+    base: str
+    drawn: frozenset[str] = frozenset()
 
     @classmethod
-    def below(cls, folder: Path, kept: str, own: Mapping[str, Path] = MappingProxyType({})) -> "Masks":
+    def below(cls, folder: Path, base: str, drawn: Mapping[str, Path] = MappingProxyType({})) -> "Masks":
         """List masks, and the user's own by their names.
 
         Raises:
             MissingData: if the one whose voxels are kept is missing, or one of the user's own.
         """
-        for name, mask in own.items():
+        for name, mask in drawn.items():
             if not mask.is_file():
                 way = f"preparation.masks.{name}: a NIfTI file for each subject"
                 raise MissingData(f"no mask {mask}", way)
-        names = dict.fromkeys([kept, *ATLASES])
-        files = {name: path for name in names if (path := find_volume(folder, name)) is not None} | {**own}
-        if kept not in files:
+        names = dict.fromkeys([base, *ATLASES])
+        files = {name: path for name in names if (path := find_volume(folder, name)) is not None} | {**drawn}
+        if base not in files:
             way = f"preparation.voxels=NAME, of {', '.join(files)}" if files else SOURCE
-            raise MissingData(f"nsd: no mask {folder / kept}.nii.gz", way)
-        return cls(files, kept, frozenset(own))
+            raise MissingData(f"nsd: no mask {folder / base}.nii.gz", way)
+        return cls(files, base, frozenset(drawn))
 
     def mask(self) -> NDArray[np.bool_]:
         """Read which voxels [X, Y, Z] are kept."""
-        mask = read_volume(self.files[self.kept]) > 0
+        mask = read_volume(self.files[self.base]) > 0
         if mask.ndim != 3 or not mask.any():
-            raise BrainhiveError(f"{self.files[self.kept]} is no mask [X, Y, Z] of voxels", SOURCE)
+            raise BrainhiveError(f"{self.files[self.base]} is no mask [X, Y, Z] of voxels", SOURCE)
         return mask
 
     def voxels(self, mask: NDArray[np.bool_]) -> Voxels:
@@ -195,19 +192,18 @@ class Masks:
         A region that a subject does not have is there, and empty, so that all subjects have the same list.
         """
         regions: dict[str, NDArray[np.bool_]] = {}
-        kept = self.files[self.kept]
+        base = self.files[self.base]
         for name, path in self.files.items():
-            volume, is_own = read_volume(path), name in self.own
+            volume, is_own = read_volume(path), name in self.drawn
             if volume.shape != mask.shape:
-                raise BrainhiveError(
-                    f"{path} is {list(volume.shape)}, {kept} {list(mask.shape)}", SPACE if is_own else SOURCE
-                )
+                problem = f"{path} is {list(volume.shape)}, {base} {list(mask.shape)}"
+                raise BrainhiveError(problem, SPACE if is_own else SOURCE)
             labels = volume[mask]
             regions[name] = labels > 0
-            if is_own and not np.allclose(open_nifti(path).affine, open_nifti(kept).affine, atol=AFFINE_MM):
-                raise BrainhiveError(f"{path} lies in another space than {kept}: their affines differ", SPACE)
+            if is_own and not np.allclose(open_nifti(path).affine, open_nifti(base).affine, atol=AFFINE_MM):
+                raise BrainhiveError(f"{path} lies in another space than {base}: their affines differ", SPACE)
             if is_own and not regions[name].any():
-                raise BrainhiveError(f"{path} has none of the voxels that {kept.name} keeps", SPACE)
+                raise BrainhiveError(f"{path} has none of the voxels that {base.name} keeps", SPACE)
             regions |= {label: labels == place + 1 for place, label in enumerate(ATLASES.get(name, ()))}
         if EARLY in regions:
             regions[HIGHER] = ~regions[EARLY]
@@ -223,27 +219,24 @@ def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) ->
         roots: Folders below which nsddata, or MindEye2's file of masks, may lie.
         source: How to get the prepared files.
     """
+    group, everywhere = f"subj{subject:02d}", {GENERAL: np.ones(width, bool)}
     for root in roots:
-        if (folder := root / f"nsddata/ppdata/subj{subject:02d}/func1pt8mm/roi").is_dir():
+        if (folder := root / f"nsddata/ppdata/{group}/func1pt8mm/roi").is_dir():
             masks = Masks.below(folder, GENERAL)
             mask = masks.mask()
             if (count := int(mask.sum())) != width:
-                raise BrainhiveError(
-                    f"{masks.files[GENERAL]} has {count} voxels, the signals {width}", source
-                )
+                problem = f"{masks.files[GENERAL]} has {count} voxels, the signals {width}"
+                raise BrainhiveError(problem, source)
             return masks.voxels(mask)
-    for root in roots:
-        if not is_file(path := root / REGION_MASKS):
-            continue
-        group = f"subj{subject:02d}"
+    for path in filter(is_file, (root / REGION_MASKS for root in roots)):
         with hdf5.open_file(path, source) as file:
-            masks_of = {
+            regions = {
                 name: hdf5.open_numbers(file, f"{group}/{name}", "fiub")[:] > 0 for name in file[group]
             }
-            general = masks_of.pop(GENERAL_OF_MINDEYE)
-            if any(mask.shape != general.shape for mask in masks_of.values()):
+            general = regions.pop(GENERAL_OF_MINDEYE)
+            if any(mask.shape != general.shape for mask in regions.values()):
                 raise ValueError("its masks have several shapes")
         if (count := int(general.sum())) != width:
             raise BrainhiveError(f"{path} has {count} voxels of {group}, the signals {width}", source)
-        return Voxels({GENERAL: np.ones(width, bool)} | {n: mask[general] for n, mask in masks_of.items()})
-    return Voxels({GENERAL: np.ones(width, bool)})
+        return Voxels(everywhere | {name: mask[general] for name, mask in regions.items()})
+    return Voxels(everywhere)

@@ -104,10 +104,8 @@ class PreparedFiles:
                 raise MissingData(f"no {self.root / label}", self.source)
             if row.is_alone and len(files[name]) > 1:
                 several = ", ".join(path.relative_to(self.root).as_posix() for path in files[name])
-                raise MissingData(
-                    f"{self.root} has several {name} files of subject {subject}: {several}",
-                    "preparation.root=FOLDER, that of one of them",
-                )
+                problem = f"{self.root} has several {name} files of subject {subject}: {several}"
+                raise MissingData(problem, "preparation.root=FOLDER, that of one of them")
         return files
 
 

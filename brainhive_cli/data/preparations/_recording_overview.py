@@ -2,9 +2,8 @@
 
 import re
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.preparations import Overview
 from brainhive_cli.data.preparations._noise import SMALLEST
-from brainhive_cli.data.preparations._recording_channels import KeptChannels, plain_name, standard_positions
+from brainhive_cli.data.preparations._recording_selection import KeptChannels, plain_name, standard_positions
 
 NO_EEG = re.compile(
     r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|RESP|GSR|AUX|COUNTER|BATTERY).*"
@@ -27,51 +26,41 @@ MOSTLY = 0.8
 """Share of a split's pictures from which on a session is one that shows all of them."""
 Rows = Mapping[str, NDArray[np.int64]]
 """The rows of each split among all pictures."""
-
-
-@dataclass(frozen=True)
-class SubjectContent:
-    """What a subject's recordings hold.
-
-    Attributes:
-        channels: Those that are kept.
-        counts: How often each picture was shown, [pictures] by session.
-    """
-
-    channels: KeptChannels
-    counts: Mapping[int, NDArray[np.int64]]
+Counts = Mapping[int, NDArray[np.int64]]
+"""How often each picture was shown, [pictures] by session."""
 
 
 def describe_subjects(
-    subjects: Mapping[int, SubjectContent],
+    by_subject: Mapping[int, KeptChannels],
+    counts: Mapping[int, Counts],
     image_ids: Sequence[str],
     by_split: Rows,
 ) -> Overview:
     """Describe the recordings of subjects, and warn of what is unusual.
 
     Args:
-        subjects: What the files of each hold.
+        by_subject: The channels that are kept of each.
+        counts: How often each was shown each picture, by session.
         image_ids: [pictures].
         by_split: The rows of each split among them.
     """
     warnings: dict[str, list[int]] = defaultdict(list)
     suspects: list[str] = []
-    for subject, content in subjects.items():
-        for text, names in _unusual_channels(content.channels):
+    for subject, channels in by_subject.items():
+        for text, names in _unusual_channels(channels):
             warnings[text].append(subject)
             suspects += names
-        for text in _unusual_counts(content.counts, image_ids, by_split):
+        for text in _unusual_counts(counts[subject], image_ids, by_split):
             warnings[text].append(subject)
     lines = [f"subject {spans(numbers)}: {text}" for text, numbers in warnings.items()]
-    kept = {subject: content.channels for subject, content in subjects.items()}
-    lines += (difference := _difference(kept))
+    lines += (difference := _difference(by_subject))
     way = ""
     if suspects or difference:
-        way = f"{_way_to_equal_channels(kept, suspects)} leaves them out"
-        headers = [header for channels in kept.values() for header in channels.headers.values()]
-        if not next(iter(kept.values())).interpolate and any(header.bad for header in headers):
+        way = f"{_way_to_equal_channels(by_subject, suspects)} leaves them out"
+        headers = [header for channels in by_subject.values() for header in channels.headers.values()]
+        if not next(iter(by_subject.values())).interpolate and any(header.bad for header in headers):
             way += "; preparation.interpolate=true keeps those that were marked as bad"
-    return Overview((_table_of_channels(kept), _table_of_pictures(subjects, by_split)), tuple(lines), way)
+    return Overview((_table_of_channels(by_subject), _table_of_pictures(counts, by_split)), tuple(lines), way)
 
 
 def spans(numbers: Sequence[int]) -> str:
@@ -92,8 +81,8 @@ def _by_value(items: Mapping[int, Sequence[Hashable]]) -> dict[Hashable, list[in
     return groups
 
 
-def _table_of_channels(kept: Mapping[int, KeptChannels]) -> Table:
-    groups = _by_value({subject: [*_rows_of_channels(channels)] for subject, channels in kept.items()})
+def _table_of_channels(by_subject: Mapping[int, KeptChannels]) -> Table:
+    groups = _by_value({subject: [*_rows_of_channels(channels)] for subject, channels in by_subject.items()})
     rows = [(spans(subjects), *row) for row, subjects in groups.items()]  # type: ignore[misc]
     columns = ("subject", "type", "channels", "kept", "bad", "positions", "names")
     return Table("Channels", columns, tuple(rows))
@@ -108,20 +97,21 @@ def _rows_of_channels(channels: KeptChannels) -> Iterator[tuple[str, int, int, s
         places = f"none, without {' '.join(without)}" if len(without) < len(channels.names) else "none"
     else:
         places = "10-05, by name"
+    files, bad_in = len(channels.headers), _count_bad(channels)
     for kind in dict.fromkeys(header.types):
         names = [name for name, type_ in zip(header.names, header.types, strict=True) if type_ == kind]
-        kept = [name for name in names if name in channels.names]
-        bad = [_where_bad(channels, name) for name in names if _files_bad(channels, name)]
-        yield kind, len(names), len(kept), " ".join(bad) or "–", places if kept else "–", " ".join(names)
+        count = sum(name in channels.names for name in names)
+        bad = [
+            name if bad_in[name] == files else f"{name} (in {bad_in[name]} of {files} files)"
+            for name in names
+            if name in bad_in
+        ]
+        yield kind, len(names), count, " ".join(bad) or "–", places if count else "–", " ".join(names)
 
 
-def _files_bad(channels: KeptChannels, name: str) -> int:
-    return sum(name in header.bad for header in channels.headers.values())
-
-
-def _where_bad(channels: KeptChannels, name: str) -> str:
-    files, count = len(channels.headers), _files_bad(channels, name)
-    return name if count == files else f"{name} (in {count} of {files} files)"
+def _count_bad(channels: KeptChannels) -> Counter[str]:
+    """Count the recordings in which each channel was marked as bad."""
+    return Counter(name for header in channels.headers.values() for name in {*header.bad})
 
 
 def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]:
@@ -136,7 +126,8 @@ def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]
         is_unknown = ~np.isfinite(standard_positions(channels.names)).all(axis=1)
         if is_unknown.mean() < 0.5 and (strange := names[is_unknown & ~has_such_name].tolist()):
             yield f"{', '.join(strange)}: no electrode of the 10-05 system has that name", strange
-    if bad := [name for name in channels.names if not channels.interpolate and _files_bad(channels, name)]:
+    bad_in = {} if channels.interpolate else _count_bad(channels)
+    if bad := [name for name in channels.names if name in bad_in]:
         yield f"{', '.join(bad)}: named in preparation.channels, but marked as bad", bad
     for path, header in channels.headers.items():
         if not {*channels.names} <= {*header.names}:
@@ -152,51 +143,46 @@ def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]
                 yield f"{name} is flat in {path.name}", [str(name)]
 
 
-def _difference(kept: Mapping[int, KeptChannels]) -> list[str]:
+def _difference(by_subject: Mapping[int, KeptChannels]) -> list[str]:
     """Say which subjects keep other channels than all have in common."""
-    sets = {subject: {*channels.names} for subject, channels in kept.items()}
-    common = set.intersection(*sets.values())
-    everything = [name for channels in kept.values() for name in channels.names]
+    everything = dict.fromkeys(name for channels in by_subject.values() for name in channels.names)
     lacking = {
-        subject: " ".join(name for name in dict.fromkeys(everything) if name not in names)
-        for subject, names in sets.items()
+        subject: [" ".join(name for name in everything if name not in channels.names)]
+        for subject, channels in by_subject.items()
     }
-    if all(names == common for names in sets.values()):
-        orders = {channels.names for channels in kept.values()}
-        return ["subjects have their channels in different orders: they cannot be trained together"] * (
-            len(orders) > 1
-        )
-    texts = [
-        f"subject {spans(subjects)} {f'lacks {names}' if names else 'has all'}"
-        for names, subjects in _by_value({subject: [names] for subject, names in lacking.items()}).items()
-    ]
-    return [f"subjects keep different channels, and cannot be trained together: {'; '.join(texts)}"]
+    if any(names for [names] in lacking.values()):
+        texts = [
+            f"subject {spans(subjects)} {f'lacks {names}' if names else 'has all'}"
+            for names, subjects in _by_value(lacking).items()
+        ]
+        return [f"subjects keep different channels, and cannot be trained together: {'; '.join(texts)}"]
+    if len({channels.names for channels in by_subject.values()}) > 1:
+        return ["subjects have their channels in different orders: they cannot be trained together"]
+    return []
 
 
-def _way_to_equal_channels(kept: Mapping[int, KeptChannels], suspects: Sequence[str]) -> str:
+def _way_to_equal_channels(by_subject: Mapping[int, KeptChannels], suspects: Sequence[str]) -> str:
     """Write the override by which no suspect is kept, and all subjects have the same channels in order."""
-    first = next(iter(kept.values()))
+    first = next(iter(by_subject.values()))
     names = [
         name
         for name in first.names
-        if name not in suspects and all(name in channels.names for channels in kept.values())
+        if name not in suspects and all(name in channels.names for channels in by_subject.values())
     ]
-    orders = {tuple(name for name in channels.names if name in names) for channels in kept.values()}
+    orders = {tuple(name for name in channels.names if name in names) for channels in by_subject.values()}
     if len(orders) > 1 or first.wanted:
         return shlex.quote(f"preparation.channels=[{','.join(names)}]")
-    everything = dict.fromkeys(name for channels in kept.values() for name in channels.names)
+    everything = dict.fromkeys(name for channels in by_subject.values() for name in channels.names)
     out = [*first.exclude, *(name for name in everything if name not in names)]
     return shlex.quote(f"preparation.exclude=[{','.join(dict.fromkeys(out))}]")
 
 
-def _table_of_pictures(subjects: Mapping[int, SubjectContent], by_split: Rows) -> Table:
-    rows_of = {}
-    for subject, content in subjects.items():
-        by_session = {
-            session: _rows_of_session(counts, by_split) for session, counts in content.counts.items()
-        }
-        rows_of[subject] = [(spans(sessions), *row) for row, sessions in _by_value(by_session).items()]  # type: ignore[misc]
-    rows = [(spans(numbers), *row) for row, numbers in _by_value(rows_of).items()]  # type: ignore[misc]
+def _table_of_pictures(counts: Mapping[int, Counts], by_split: Rows) -> Table:
+    by_subject = {}
+    for subject, sessions in counts.items():
+        by_session = {session: _rows_of_session(seen, by_split) for session, seen in sessions.items()}
+        by_subject[subject] = [(spans(numbers), *row) for row, numbers in _by_value(by_session).items()]  # type: ignore[misc]
+    rows = [(spans(numbers), *row) for row, numbers in _by_value(by_subject).items()]  # type: ignore[misc]
     columns = ("subject", "session", "split", "pictures", "times shown")
     return Table("Pictures that were shown", columns, tuple(rows))
 
@@ -212,11 +198,7 @@ def _rows_of_session(counts: NDArray[np.int64], by_split: Rows) -> list[tuple[st
     return described
 
 
-def _unusual_counts(
-    by_session: Mapping[int, NDArray[np.int64]],
-    image_ids: Sequence[str],
-    by_split: Rows,
-) -> Iterator[str]:
+def _unusual_counts(by_session: Counts, image_ids: Sequence[str], by_split: Rows) -> Iterator[str]:
     """Name sessions that show pictures less than half as often, or over twice as often, as is usual."""
     for split, rows in by_split.items():
         seen = {session: counts[rows] for session, counts in by_session.items() if counts[rows].any()}

@@ -1,6 +1,6 @@
 """The steps from a continuous recording to trials, which preparations share: their keys, and their order."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log2
 from typing import Annotated, Any, Literal, Self
@@ -85,7 +85,7 @@ class Resampling:
         return max(round(self.padded * self.to_hz / self.rate_hz), 1)
 
     @property
-    def kept(self) -> slice:
+    def inside(self) -> slice:
         """Those that belong to the epoch."""
         first = round(self.before * self.to_hz / self.rate_hz)
         return slice(first, first + max(round(self.samples * self.to_hz / self.rate_hz), 1))
@@ -96,7 +96,7 @@ class Resampling:
         if self.rate_hz == self.to_hz:
             return {"late_ms": 0.0, "rate_hz": self.rate_hz}
         step = self.padded / self.resampled  # samples before for one after
-        late_ms = (self.kept.start * step - self.before) * 1000 / self.rate_hz
+        late_ms = (self.inside.start * step - self.before) * 1000 / self.rate_hz
         return {"late_ms": round(late_ms, 3), "rate_hz": round(self.rate_hz / step, 3)}
 
     def __call__(self, epochs: NDArray[Any]) -> NDArray[Any]:
@@ -111,7 +111,7 @@ class Resampling:
         if self.resampled % 2 == 0:
             spectrum[:, -1] *= 2 if self.resampled < self.padded else 0.5
         resampled: NDArray[Any] = fft.irfft(spectrum, self.resampled, axis=1, overwrite_x=True)
-        return resampled[:, self.kept]
+        return resampled[:, self.inside]
 
 
 @dataclass(frozen=True)
@@ -150,18 +150,16 @@ class Cutting:
 
     @property
     def _all_times_ms(self) -> NDArray[np.float64]:
-        kept = self.resampling.kept
+        inside = self.resampling.inside
         first_ms = self.span[0] * 1000 / self.recorded_hz  # of a whole sample
-        return first_ms + np.arange(kept.stop - kept.start) * 1000 / self.rate_hz
+        return first_ms + np.arange(inside.stop - inside.start) * 1000 / self.rate_hz
 
     @property
     def _kept(self) -> slice:
         start, stop = np.searchsorted(self._all_times_ms + 1e-6, self.steps.keep_ms)
         if start == stop:
-            raise BrainhiveError(
-                f"no sample at {self.rate_hz:g} Hz lies in keep_ms {list(self.steps.keep_ms)}",
-                "preparation.keep_ms=[start, stop], further apart",
-            )
+            problem = f"no sample at {self.rate_hz:g} Hz lies in keep_ms {list(self.steps.keep_ms)}"
+            raise BrainhiveError(problem, "preparation.keep_ms=[start, stop], further apart")
         if stop - start == 1 and self.steps.whiten == "epochs":
             raise BrainhiveError(
                 f"keep_ms {list(self.steps.keep_ms)} holds 1 sample at {self.rate_hz:g} Hz, but noise over "
@@ -177,7 +175,7 @@ class Cutting:
 
     def cut(
         self,
-        channel: Callable[[int], NDArray[Any]],
+        channels: Iterable[NDArray[Any]],
         names: Sequence[str],
         onsets: NDArray[np.int64],
         scale: float,
@@ -188,7 +186,7 @@ class Cutting:
         offset may be a thousand times the signal.
 
         Args:
-            channel: Index of a channel to its samples.
+            channels: The samples of each channel.
             names: Of the channels.
             onsets: [trials] samples.
             scale: Factor to the unit of the result.
@@ -200,25 +198,23 @@ class Cutting:
             BrainhiveError: naming a channel with values that are not finite, or flat ones where no noise is
                 measured, which would find them.
         """
-        first, resampling, kept = self.span[0], self.resampling, self._kept
+        first, resampling, inside = self.span[0], self.resampling, self._kept
         baseline = slice(0, 1 - first) if self.steps.baseline else slice(None)
-        epochs = np.empty((len(onsets), len(names), kept.stop - kept.start), np.float32)
-        for index, name in enumerate(names):
-            windows = sliding_window_view(channel(index), resampling.samples)
+        epochs = np.empty((len(onsets), len(names), inside.stop - inside.start), np.float32)
+        for index, (name, samples) in enumerate(zip(names, channels, strict=True)):
+            windows = sliding_window_view(samples, resampling.samples)
             for start in range(0, len(onsets), ROWS):
                 trials = windows[onsets[start : start + ROWS] + first]  # [n, samples]
                 means = trials[:, baseline].mean(axis=1, keepdims=True)
                 centred = np.multiply(
                     np.subtract(trials, means, out=trials), scale, dtype=np.float32, casting="same_kind"
                 )
-                block = resampling(centred)[:, kept]
+                block = resampling(centred)[:, inside]
                 if not self.steps.baseline:  # whose means resampling leaves as they are
                     block = block + (means * scale).astype(np.float32)
                 if not np.isfinite(block).all():
-                    raise BrainhiveError(
-                        f"channel {name} has NaN or infinite values",
-                        "leave it out: preparation.channels=[...]",
-                    )
+                    problem = f"channel {name} has NaN or infinite values"
+                    raise BrainhiveError(problem, "leave it out: preparation.channels=[...]")
                 epochs[start : start + len(trials), index] = block
         if self.steps.whiten == "no" and len(epochs):
             refuse_flat(np.einsum("nct,nct->c", epochs, epochs), names)
@@ -268,10 +264,8 @@ def normalise(
         )
     if not np.isfinite(noise).all():
         most = np.max([np.abs(epochs[split]).max(axis=(0, 2)) for split in measured], axis=0)  # [C]
-        raise BrainhiveError(
-            f"channel {names[most.argmax()]} has values of up to {most.max():.3g}, too large to whiten",
-            "leave it out: preparation.channels=[...]; or correct its unit",
-        )
+        problem = f"channel {names[most.argmax()]} has values of up to {most.max():.3g}, too large to whiten"
+        raise BrainhiveError(problem, "leave it out: preparation.channels=[...]; or correct its unit")
     matrix = whitener(noise, names)
     for signal in epochs.values():
         whiten(signal, matrix)

@@ -124,8 +124,6 @@ def _list_pictures(path: Path, matrix: Path, subject: int, split: str, count: in
     trials = design.first_sights(split)
     ends = np.arange(1, max(SESSIONS) + 1) * SESSION_TRIALS
     if count not in np.searchsorted(trials, ends):
-        raise BrainhiveError(
-            f"{path} has {count} pictures, as no number of sessions of {matrix} has",
-            "the files of training and test may be swapped, or of another subject",
-        )
+        problem = f"{path} has {count} pictures, as no number of sessions of {matrix} has"
+        raise BrainhiveError(problem, "the files of training and test may be swapped, or of another subject")
     return [image_id(row) for row in design.rows[trials[:count]].tolist()]

@@ -45,7 +45,12 @@ TINY = Config(root="naturalscenesdataset")
 def _read(roots: tuple[Path, Path], files: FilesByRow, subject: int, split: str) -> Recording:
     """Open the pictures of a split, in the order of the files."""
     samples = list(list_samples((path for name in FOLDERS[split] for path in files[name]), SOURCE))
-    image_ids = [image_id(_read_picture(sample)) for sample in samples]
+    image_ids = []
+    for sample in samples:
+        row = sample.array(PICTURE).ravel()
+        if len(row) != 1 or not 0 <= int(row[0]) < PICTURES:
+            raise BrainhiveError(f"{sample.path}: {PICTURE} is no picture of NSD", SOURCE)
+        image_ids.append(image_id(int(row[0])))
     repetitions = [_list_repetitions(sample) for sample in samples]
     counts = np.array([len(rows) for rows in repetitions], np.int64)
     first = samples[0].array(SIGNAL)
@@ -72,13 +77,6 @@ def _read(roots: tuple[Path, Path], files: FilesByRow, subject: int, split: str)
         {"source": "webdataset_avg_split"},
         counts,
     )
-
-
-def _read_picture(sample: Sample) -> int:
-    values = sample.array(PICTURE).ravel()
-    if len(values) != 1 or not 0 <= (row := int(values[0])) < PICTURES:
-        raise BrainhiveError(f"{sample.path}: {PICTURE} is no picture of NSD", SOURCE)
-    return row
 
 
 def _list_repetitions(sample: Sample) -> list[int]:

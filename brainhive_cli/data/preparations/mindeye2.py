@@ -118,9 +118,8 @@ def _read_behaviour(sample: Sample, split: str, count: int) -> NDArray[np.int64]
         raise BrainhiveError(f"{path}: a sample's behaviour is not 17 numbers", SOURCE)
     row, session, trial, is_shared = (int(values[n]) for n in (ROW, SESSION, TRIAL, IS_SHARED))
     if not (0 <= row < PICTURES and 1 <= session <= max(SESSIONS) and 0 <= trial < count):
-        raise BrainhiveError(
-            f"{path} names picture {row}, session {session}, trial {trial} of {count}", SOURCE
-        )
+        problem = f"{path} names picture {row}, session {session}, trial {trial} of {count}"
+        raise BrainhiveError(problem, SOURCE)
     if is_shared >= 0 and bool(is_shared) != (split == "test"):
         raise BrainhiveError(f"{path} has trials of the other split than {split}", SOURCE)
     return values.astype(np.int64)

@@ -4,7 +4,7 @@ Source: Allen et al. 2022; z-scores as MindEye2 has them, by the training trials
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,7 +18,6 @@ from brainhive_cli.core import home, parts
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Numbers, Paths, Pattern
-from brainhive_cli.data.preparations import Trials
 from brainhive_cli.data.preparations._nsd import (
     ATLASES,
     HIGHER,
@@ -39,9 +38,10 @@ from brainhive_cli.data.preparations._nsd import (
 )
 from brainhive_cli.data.preparations._prepared import SUBJECT, list_subjects
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.recordings import REGION_NAME
+from brainhive_cli.data.stores.recordings import REGION_NAME, Recording
 
 SPLITS = ("train", "test")
+FOLDER = "nsddata_betas/ppdata/subj{subject:02d}"
 
 
 class Config(parts.Config):
@@ -110,8 +110,8 @@ class Betas:
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose betas are there."""
-        folder = f"nsddata_betas/ppdata/subj{{subject:02d}}/{self.config.space}/{self.config.betas}"
-        return tuple(subject for subject in list_subjects(self.root, [folder]) if subject in SUBJECTS)
+        listed = list_subjects(self.root, [f"{FOLDER}/{self.config.space}/{self.config.betas}"])
+        return tuple(subject for subject in listed if subject in SUBJECTS)
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the design, the masks, the noise ceiling where it is there, and the betas of each session."""
@@ -132,7 +132,7 @@ class Betas:
         width = int(self._mask(subject).sum())
         return {split: (len(trials), width, 1) for split, trials in self._trials(subject, session).items()}
 
-    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
+    def session(self, subject: int, session: int) -> Mapping[str, Recording]:
         """Read the betas of a session, by split."""
         masks, mask = self._masks(subject), self._mask(subject)
         space = masks.voxels(mask)
@@ -148,14 +148,14 @@ class Betas:
             space = replace(space, ncsnr=np.nan_to_num(ratios[mask].astype(np.float64)))
         rows = self._design(subject).rows[(session - 1) * SESSION_TRIALS :]
         return {
-            split: Trials(
-                signal[numbers][:, :, None],
+            split: Recording(
+                signal[numbers][:, None, :, None],
                 [image_id(row) for row in rows[numbers].tolist()],
                 space,
                 np.zeros(1),
                 None,
                 "z-score" if self.config.zscore else "% signal change",
-                provenance={"masks": [*masks.files], "kept": masks.kept, "constant_voxels": flat},
+                {"masks": [*masks.files], "kept": masks.base, "constant_voxels": flat},
             )
             for split, numbers in trials.items()
         }
@@ -170,16 +170,15 @@ class Betas:
 
     def _masks(self, subject: int) -> Masks:
         folder = self.root / f"nsddata/ppdata/subj{subject:02d}/{self.config.space}/roi"
-        own = {
-            name: home.located(
-                SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
-            ).absolute()
+        paths = {
+            name: SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
             for name, pattern in self.config.masks.items()
         }
-        return Masks.below(folder, self.config.voxels, own)
+        drawn = {name: home.located(path).absolute() for name, path in paths.items()}
+        return Masks.below(folder, self.config.voxels, drawn)
 
     def _folder(self, subject: int) -> Path:
-        return self.root / f"nsddata_betas/ppdata/subj{subject:02d}/{self.config.space}/{self.config.betas}"
+        return self.root / FOLDER.format(subject=subject) / self.config.space / self.config.betas
 
     def _file(self, subject: int, session: int) -> Path:
         folder, name = self._folder(subject), f"betas_session{session:02d}"
@@ -235,31 +234,23 @@ def read_betas(path: Path, mask: NDArray[np.bool_], trials: int) -> NDArray[np.i
     _check(path, image.shape, (*mask.shape, trials), image.get_data_dtype())
     places = x + mask.shape[0] * (y + mask.shape[1] * z)  # in a volume, which is in Fortran's order
     with reading(path, SOURCE):
-        for trial, volume in enumerate(_volumes(path, image, mask.size, trials)):
-            betas[trial] = volume[places]
+        from nibabel.openers import Opener
+
+        slope, intercept = image.dataobj.slope, image.dataobj.inter
+        if (slope, intercept) != (1, 0):
+            raise ValueError(f"its values are scaled by {slope} and {intercept}, those of NSD are not")
+        dtype = image.get_data_dtype()
+        with Opener(str(path)) as file:  # from one end to the other: a compressed file has no other way
+            file.seek(image.dataobj.offset)
+            for trial in range(trials):
+                content = file.read(mask.size * dtype.itemsize)
+                if len(content) != mask.size * dtype.itemsize:
+                    raise EOFError("fewer volumes than its header says")
+                betas[trial] = np.frombuffer(content, dtype)[places]
     return betas
-
-
-def _volumes(path: Path, image: Any, size: int, trials: int) -> Iterable[NDArray[np.int16]]:
-    """Read a NIfTI file from one end to the other: a compressed one cannot be read elsewhere at once."""
-    from nibabel.openers import Opener
-
-    slope, intercept = image.dataobj.slope, image.dataobj.inter
-    if (slope, intercept) != (1, 0):
-        raise ValueError(f"its values are scaled by {slope} and {intercept}, those of NSD are not")
-    dtype = image.get_data_dtype()
-    with Opener(str(path)) as file:
-        file.seek(image.dataobj.offset)
-        for _ in range(trials):
-            content = file.read(size * dtype.itemsize)
-            if len(content) != size * dtype.itemsize:
-                raise EOFError("fewer volumes than its header says")
-            yield np.frombuffer(content, dtype)
 
 
 def _check(path: Path, shape: Sequence[int], expected: Sequence[int], dtype: np.dtype[Any]) -> None:
     if tuple(shape) != tuple(expected) or dtype.kind != "i" or dtype.itemsize != 2:
-        raise BrainhiveError(
-            f"{path} holds {dtype} {list(shape)}, not int16 {list(expected)} as mask and design have it",
-            SOURCE,
-        )
+        problem = f"{path} holds {dtype} {list(shape)}, not int16 {list(expected)} as mask and design have it"
+        raise BrainhiveError(problem, SOURCE)

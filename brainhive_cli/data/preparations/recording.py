@@ -1,10 +1,10 @@
 """Anyone's own recordings, as mne reads them: events become pictures by a table or by their names."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -15,19 +15,26 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import home, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames
-from brainhive_cli.data.preparations import Overview, Trials
-from brainhive_cli.data.preparations._recording_channels import KeptChannels, fill_bad
-from brainhive_cli.data.preparations._recording_files import files_of, list_recordings
-from brainhive_cli.data.preparations._recording_mne import Channels, Header, open_raw, read_header
-from brainhive_cli.data.preparations._recording_overview import SubjectContent, describe_subjects
-from brainhive_cli.data.preparations._recording_trials import (
+from brainhive_cli.data.preparations import Overview
+from brainhive_cli.data.preparations._recording_files import (
+    Header,
+    files_of,
+    list_recordings,
+    open_raw,
+    read_channels,
+    read_header,
+)
+from brainhive_cli.data.preparations._recording_overview import describe_subjects
+from brainhive_cli.data.preparations._recording_selection import (
     EventNames,
-    Matched,
+    KeptChannels,
     RecordingTrials,
     choose_trials,
+    interpolate_bad,
 )
 from brainhive_cli.data.preparations._steps import Cutting, Steps, normalise, require_noise_splits
 from brainhive_cli.data.stores.ids import summarise_names
+from brainhive_cli.data.stores.recordings import Recording
 
 TABLES = ("events.csv", "events.tsv")
 """What the table of events is called in the folder of the recordings."""
@@ -122,7 +129,6 @@ class Own:
     root: Path
     stimuli: Any
     order_seed: int | None = None
-    _headers: dict[Path, Header] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def dataset(self) -> str:
@@ -155,7 +161,7 @@ class Own:
             require_noise_splits([split for split, count in counts.items() if count], self.config)
         return {split: (count, *shape) for split, count in counts.items() if count}
 
-    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
+    def session(self, subject: int, session: int) -> Mapping[str, Recording]:
         """Prepare the trials of a session, by split."""
         channels, cutting, trials, dropped = self._choose(subject, session)
         epochs: dict[str, NDArray[np.float32]] = {}
@@ -168,51 +174,52 @@ class Own:
         with naming(trials[0].path):
             matrix = normalise(epochs, rows, self.config, channels.names)
 
-        headers = self._headers_of(self._sessions(subject)[session])
+        headers = self._headers(subject, session)
         provenance: dict[str, Any] = {
             "time_shift": cutting.resampling.time_shift,
             "recorded_hz": cutting.recorded_hz,
             "events_from": [header.events_from for header in headers.values()],
-            "unmatched": self._match(subject).left_over,
+            "unmatched": self._names.match(channels.headers.values()).left_over,
         }
         if self.config.interpolate:
             provenance["interpolated"] = {path.name: list(channels.bad_of(path)) for path in headers}
         provenance["dropped_by_split"] = {split: dict(counts) for split, counts in dropped.items()}
         return {
-            split: Trials(
-                signal=signal,
-                image_ids=[self._pictures.image_ids[row] for row in rows[split]],
-                space=channels.space,
-                times_s=cutting.times_s,
-                rate_hz=cutting.rate_hz,
-                unit=channels.unit if matrix is None else "whitened",
-                whitener=matrix,
-                dropped=dropped[split],
-                provenance=provenance,
+            split: Recording(
+                signal[:, None],
+                [self._pictures.image_ids[row] for row in rows[split]],
+                channels.space,
+                cutting.times_s,
+                cutting.rate_hz,
+                channels.unit if matrix is None else "whitened",
+                {"dropped": dropped[split], **provenance},
+                whiteners=None if matrix is None else matrix[None],
             )
             for split, signal in epochs.items()
         }
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
         """Describe channels and pictures shown; warn of what is unusual, and of what is left over."""
-        contents, lines = {}, []
+        channels: dict[int, KeptChannels] = {}
+        counts: dict[int, dict[int, NDArray[np.int64]]] = {}  # [pictures] by session
+        lines: list[str] = []
         for subject in subjects:
             try:
-                channels = self._channels(subject)
-                counts = {
-                    session: self._count_pictures(paths) for session, paths in self._sessions(subject).items()
+                chosen = self._channels(subject)
+                by_session = {
+                    session: self._count_pictures(subject, session) for session in self._sessions(subject)
                 }
                 lines += self._describe_left_over(subject)
-                if channels.names:
-                    contents[subject] = SubjectContent(channels, counts)
+                if chosen.names:
+                    channels[subject], counts[subject] = chosen, by_session
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
-        overview = describe_subjects(contents, *self._pictures) if contents else Overview()
+        overview = describe_subjects(channels, counts, *self._pictures) if channels else Overview()
         return replace(overview, warnings=(*lines, *overview.warnings))
 
-    def _count_pictures(self, paths: Sequence[Path]) -> NDArray[np.int64]:
+    def _count_pictures(self, subject: int, session: int) -> NDArray[np.int64]:
         """Count how often the recordings of a session show each picture, [pictures]."""
-        headers = self._headers_of(paths).values()
+        headers = self._headers(subject, session).values()
         rows = self._names.match(headers).rows
         seen = [rows[name] for header in headers for _, name in {*header.events} if name in rows]
         return np.bincount(np.array(seen, np.int64), minlength=len(self._pictures.image_ids))
@@ -225,7 +232,7 @@ class Own:
             known |= {*range(1, max(known))}
         if absent := sorted(known - self._recordings[subject].keys()):
             lines.append(f"no recording of session {', '.join(map(str, absent))}")
-        matched, image_ids = self._match(subject), self._pictures.image_ids
+        matched, image_ids = self._names.match(self._headers(subject).values()), self._pictures.image_ids
         lines += [f"{what}, {summarise_names([*names])}" for what, names in matched.left_over.items()]
         seen = {*matched.rows.values()}
         if unseen := [image_id for row, image_id in enumerate(image_ids) if row not in seen]:
@@ -267,38 +274,34 @@ class Own:
     def _names(self) -> EventNames:
         return EventNames.read(self._table, self._pictures.image_ids)
 
-    def _headers_of(self, paths: Iterable[Path]) -> dict[Path, Header]:
-        """Read what recordings hold, each once."""
+    @cached_property
+    def _read_header(self) -> Callable[[Path], Header]:
+        """Reads what a recording holds, once."""
         config = self.config
-        for path in paths:
-            if path not in self._headers:
-                self._headers[path] = read_header(path, config.column, config.stim_channel, config.onset_unit)
-        return {path: self._headers[path] for path in paths}
+        return cache(lambda path: read_header(path, config.column, config.stim_channel, config.onset_unit))
 
-    def _all_headers(self, subject: int) -> dict[Path, Header]:
-        return self._headers_of([path for paths in self._sessions(subject).values() for path in paths])
-
-    def _match(self, subject: int) -> Matched:
-        return self._names.match(self._all_headers(subject).values())
+    def _headers(self, subject: int, session: int | None = None) -> dict[Path, Header]:
+        """Read what a subject's recordings hold, or those of one session."""
+        sessions = self._sessions(subject)
+        groups = sessions.values() if session is None else [sessions[session]]
+        return {path: self._read_header(path) for paths in groups for path in paths}
 
     def _channels(self, subject: int) -> KeptChannels:
-        config = self.config
-        headers = self._all_headers(subject)
+        config, headers = self.config, self._headers(subject)
         return KeptChannels(headers, config.types, config.channels, config.exclude, config.interpolate)
 
     def _choose(
         self, subject: int, session: int
     ) -> tuple[KeptChannels, Cutting, list[RecordingTrials], dict[str, Counter[str]]]:
         """Choose channels and trials of a session."""
-        channels, paths = self._channels(subject), self._sessions(subject)[session]
-        for path in paths:
+        channels, headers = self._channels(subject), self._headers(subject, session)
+        for path in headers:
             channels.check(path)
         cutting = Cutting(self.config, next(iter(channels.headers.values())).rate_hz)
-        trials = choose_trials(self._headers_of(paths), self._names, self._pictures.rows, cutting)
-        return channels, cutting, *trials
+        return channels, cutting, *choose_trials(headers, self._names, self._pictures.rows, cutting)
 
     def _cut(
-        self, trials: Sequence[RecordingTrials], kept: KeptChannels, cutting: Cutting
+        self, trials: Sequence[RecordingTrials], channels: KeptChannels, cutting: Cutting
     ) -> NDArray[np.float32]:
         """Cut trials [n, C, T] out of the recordings of one session; bad channels are interpolated."""
         epochs = []
@@ -306,10 +309,12 @@ class Own:
             if not len(recording.onsets):
                 continue
             raw = open_raw(recording.path, self.config.onset_unit == "s")
-            bad = kept.bad_of(recording.path)
-            names = [name for name in kept.names if name not in bad]
-            channels = Channels(raw, recording.path, names, self.config.band_hz)
+            bad = channels.bad_of(recording.path)
+            names = [name for name in channels.names if name not in bad]
+            samples = read_channels(raw, recording.path, names, self.config.band_hz)
             with naming(recording.path):
-                signal = cutting.cut(channels, names, recording.onsets, 1.0)  # [n, C less bad, T]
-                epochs.append(fill_bad(signal, kept.names, bad, kept.positions) if bad else signal)
+                signal = cutting.cut(samples, names, recording.onsets, 1.0)  # [n, C less bad, T]
+                epochs.append(
+                    interpolate_bad(signal, channels.names, bad, channels.positions) if bad else signal
+                )
         return epochs[0] if len(epochs) == 1 else np.concatenate(epochs)

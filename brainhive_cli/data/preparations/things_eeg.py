@@ -3,7 +3,7 @@
 The defaults are the steps of NICE, AlignVis and UBP, with all repetitions kept. Source: Gifford et al. 2022.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,10 @@ from pydantic import Field, model_validator
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.recipe import Numbers, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.seeds import shuffled
-from brainhive_cli.data.preparations import Trials
 from brainhive_cli.data.preparations._prepared import list_subjects
 from brainhive_cli.data.preparations._steps import Cutting, Steps, normalise
 from brainhive_cli.data.stores import hdf5, pickles
-from brainhive_cli.data.stores.recordings import Sensors, group_trials
+from brainhive_cli.data.stores.recordings import Recording, Sensors, group_trials
 from brainhive_cli.data.things_files import METADATA, THINGS_EEG, read_metadata
 
 PARTITIONS = {"train": "training", "test": "test"}
@@ -84,11 +83,12 @@ class Recorded:
     codes: NDArray[np.int64]
     dropped: Mapping[str, int] = field(default_factory=dict)
 
-    def channel(self, index: int) -> NDArray[np.float64]:
-        """Read the samples of one channel."""
-        samples = np.array(self.signal[self.rows[index]], np.float64)
-        hdf5.release_pages(self.signal)
-        return samples
+    def channels(self) -> Iterator[NDArray[np.float64]]:
+        """Read the samples of one channel after the other."""
+        for row in self.rows:
+            samples = np.array(self.signal[row], np.float64)
+            hdf5.release_pages(self.signal)
+            yield samples
 
     @classmethod
     def open(cls, path: Path, channels: Sequence[str]) -> Self:
@@ -104,37 +104,30 @@ class Recorded:
             signal, names, types = content["raw_eeg_data"], *([*map(str, content[key])] for key in KEYS[1:3])
             rate_hz = float(content["sfreq"])
         except (TypeError, ValueError) as error:
-            raise BrainhiveError(
-                f"{path}: its {', '.join(KEYS[1:])} are no lists and a number", SOURCE
-            ) from error
+            problem = f"{path}: its {', '.join(KEYS[1:])} are no lists and a number"
+            raise BrainhiveError(problem, SOURCE) from error
         is_array = isinstance(signal, np.ndarray) and signal.ndim == 2 and signal.dtype.kind in "fiu"
         if not is_array or not len(signal) == len(names) == len(types):
-            raise BrainhiveError(
-                f"{path}: signals {list(np.shape(signal))} come with {len(names)} channels", SOURCE
-            )
+            problem = f"{path}: signals {list(np.shape(signal))} come with {len(names)} channels"
+            raise BrainhiveError(problem, SOURCE)
         if rate_hz != RATE_HZ:
             raise BrainhiveError(
                 f"{path} has {rate_hz:g} samples a second, the published recordings {RATE_HZ}",
                 "use the recordings as published; preparation.kind=recording reads those of other rates",
             )
         if absent := [name for name in channels if name not in names]:
-            raise BrainhiveError(
-                f"{path} has no channel {', '.join(absent)}",
-                f"preparation.channels=[...] of those it has: {', '.join(names)}",
-            )
+            problem = f"{path} has no channel {', '.join(absent)}"
+            raise BrainhiveError(problem, f"preparation.channels=[...] of those it has: {', '.join(names)}")
         if types.count("stim") != 1:
             raise BrainhiveError(f"{path} has {types.count('stim')} stimulus channels, not 1", SOURCE)
-        stimulus = np.array(signal[types.index("stim")])
-        onsets = np.flatnonzero(stimulus)
+        row = types.index("stim")
+        onsets = np.flatnonzero(signal[row])
         if not len(onsets):
-            raise BrainhiveError(
-                f"{path}: the stimulus channel {names[types.index('stim')]} has no events", SOURCE
-            )
-        codes = stimulus[onsets]
+            raise BrainhiveError(f"{path}: the stimulus channel {names[row]} has no events", SOURCE)
+        codes = np.array(signal[row])[onsets]
         if not (np.isfinite(codes) & (codes == np.round(codes))).all():
-            raise BrainhiveError(
-                f"{path}: the stimulus channel holds other values than numbers of pictures", SOURCE
-            )
+            problem = f"{path}: the stimulus channel holds other values than numbers of pictures"
+            raise BrainhiveError(problem, SOURCE)
         return cls(path, signal, tuple(map(names.index, channels)), onsets, codes.astype(np.int64))
 
 
@@ -173,28 +166,26 @@ class Raw:
         recorded = self._open(subject, session)
         return {split: (len(recording.codes), *shape) for split, recording in recorded.items()}
 
-    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
+    def session(self, subject: int, session: int) -> Mapping[str, Recording]:
         """Prepare the trials of a session, by split."""
-        recorded, cutting, epochs = self._open(subject, session), self._cutting, {}
+        recorded, cutting, names = self._open(subject, session), self._cutting, self._channels
+        epochs = {}  # [n, C, T] of each split
         for split, recording in recorded.items():
             with naming(recording.path):
-                epochs[split] = cutting.cut(
-                    recording.channel, self._channels, recording.onsets, MICROVOLTS
-                )  # [n, C, T]
+                epochs[split] = cutting.cut(recording.channels(), names, recording.onsets, MICROVOLTS)
         codes = {split: recording.codes for split, recording in recorded.items()}
         with naming(recorded["train"].path):
-            matrix = normalise(epochs, codes, self.config, self._channels)
+            matrix = normalise(epochs, codes, self.config, names)
         return {
-            split: Trials(
-                epochs[split],
+            split: Recording(
+                epochs[split][:, None],
                 [self._image_ids[split][code - 1] for code in recording.codes],
-                Sensors(self._channels),
+                Sensors(names),
                 cutting.times_s,
                 cutting.rate_hz,
                 "whitened" if matrix is not None else "µV",
-                matrix,
-                recording.dropped,
-                {"time_shift": cutting.resampling.time_shift},
+                {"dropped": recording.dropped, "time_shift": cutting.resampling.time_shift},
+                whiteners=None if matrix is None else matrix[None],
             )
             for split, recording in recorded.items()
         }
@@ -230,9 +221,8 @@ class Raw:
         chosen = {split: self._choose(recording, split) for split, recording in recorded.items()}
         train, test = recorded.values()
         if np.array_equal(train.onsets, test.onsets) and np.array_equal(train.codes, test.codes):
-            raise BrainhiveError(
-                f"{train.path} shows the same pictures at the same times as {test.path}", SOURCE
-            )
+            problem = f"{train.path} shows the same pictures at the same times as {test.path}"
+            raise BrainhiveError(problem, SOURCE)
         return chosen
 
     def _choose(self, recording: Recorded, split: str) -> Recorded:
@@ -252,10 +242,8 @@ class Raw:
         dropped = {"target": int((~is_picture).sum()), "beyond the recording": beyond}
         trials = np.flatnonzero(fits & is_picture)
         if not len(trials):
-            raise BrainhiveError(
-                f"{path} has no whole trial of a picture: {beyond} go beyond it",
-                "preparation.epoch_ms=[start, stop]",
-            )
+            problem = f"{path} has no whole trial of a picture: {beyond} go beyond it"
+            raise BrainhiveError(problem, "preparation.epoch_ms=[start, stop]")
         if config.repetitions:
             count = config.repetitions[list(PARTITIONS).index(split)]
             chosen = draw_trials(recording.codes[trials], count, config.seed)
@@ -278,6 +266,5 @@ def draw_trials(stimuli: NDArray[np.int64], count: int, seed: int) -> NDArray[np
         a stimulus with fewer trials all are returned.
     """
     _, table, counts = group_trials(stimuli)
-    return np.concatenate(
-        [trials[shuffled(n, seed)[:count]] for trials, n in zip(table, counts.tolist(), strict=True)]
-    )
+    pairs = zip(table, counts.tolist(), strict=True)
+    return np.concatenate([trials[shuffled(most, seed)[:count]] for trials, most in pairs])

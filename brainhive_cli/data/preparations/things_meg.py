@@ -18,9 +18,8 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations import Trials
 from brainhive_cli.data.preparations._noise import refuse_flat
-from brainhive_cli.data.stores.recordings import Sensors
+from brainhive_cli.data.stores.recordings import Recording, Sensors
 
 FOLDERS = ("derivatives/preprocessed", "preprocessed", "raw_meg", "")
 """Where the epochs lie below root."""
@@ -69,8 +68,7 @@ class TrialTable:
         image_ids: [n] file stems.
         sessions: [n] counted from 1.
         picks: [C] rows of the magnetometers.
-        kept: Samples that are kept.
-        times_s: [T] of those.
+        samples: Those that are kept.
         sensors: The magnetometers, and where they are if the file says it.
     """
 
@@ -81,9 +79,13 @@ class TrialTable:
     image_ids: Sequence[str]
     sessions: NDArray[np.int64]
     picks: NDArray[np.int64]
-    kept: slice
-    times_s: NDArray[np.float64]
+    samples: slice
     sensors: Sensors
+
+    @property
+    def times_s(self) -> NDArray[np.float64]:
+        """[T] of the samples that are kept."""
+        return np.asarray(self.epochs.times[self.samples], np.float64)
 
     def read(self, trials: NDArray[np.int64]) -> NDArray[np.float32]:
         """Read trials [n, C, T].
@@ -96,7 +98,7 @@ class TrialTable:
             part = trials[start : start + READ]
             with reading(self.path, SOURCE):
                 data = self.epochs.get_data(picks=self.picks, item=part, copy=False, verbose="ERROR")
-                signal[start : start + READ] = data[:, :, self.kept]
+                signal[start : start + READ] = data[:, :, self.samples]
         if not np.isfinite(signal).all():
             bad = np.flatnonzero(~np.isfinite(signal).all(axis=(0, 2)))[0]
             raise BrainhiveError(f"{self.path}: channel {self.sensors.names[bad]} has NaN", SOURCE)
@@ -130,9 +132,7 @@ class Epochs:
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions in which there are trials of pictures."""
         table = self._open(subject)
-        return [
-            int(session) for session in np.unique(table.sessions[np.isin(table.types, [*TYPES.values()])])
-        ]
+        return np.unique(table.sessions[np.isin(table.types, [*TYPES.values()])]).tolist()
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session; the table of trials is read, no signal."""
@@ -141,23 +141,19 @@ class Epochs:
         chosen = {split: self._choose(table, session, split)[0] for split in TYPES}
         return {split: (len(trials), *shape) for split, trials in chosen.items() if len(trials)}
 
-    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
+    def session(self, subject: int, session: int) -> Mapping[str, Recording]:
         """Read the trials of a session, by split."""
         table, by_split = self._open(subject), {}
         info = table.epochs.info
+        rate_hz, *filtered_hz = (float(info[name]) for name in ("sfreq", "highpass", "lowpass"))
         for split in TYPES:
             trials, dropped = self._choose(table, session, split)
             if len(trials):
-                by_split[split] = Trials(
-                    table.read(trials),
-                    [table.image_ids[trial] for trial in trials.tolist()],
-                    table.sensors,
-                    table.times_s,
-                    float(info["sfreq"]),
-                    "z-score",
-                    dropped=dropped,
-                    provenance={"filtered_hz": [float(info[name]) for name in ("highpass", "lowpass")]},
-                )
+                signal = table.read(trials)[:, None]  # [n, 1, C, T]
+                image_ids = [table.image_ids[trial] for trial in trials.tolist()]
+                about = {"dropped": dropped, "filtered_hz": filtered_hz}
+                axes = table.sensors, table.times_s, rate_hz
+                by_split[split] = Recording(signal, image_ids, *axes, "z-score", about)
         return by_split
 
     @cached_property
@@ -212,40 +208,28 @@ def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
     types = np.array([str(row["trial_type"]) for row in rows])
     times_ms = epochs.times * 1000
     with reading(path, SOURCE):
-        numbers = {
-            name: _read_numbers([row[name] for row in rows]) for name in ("things_category_nr", "session_nr")
-        }
+        numbers = {}
+        for name in ("things_category_nr", "session_nr"):
+            # NaN with pandas, None without, stand for those that are missing
+            values = np.array([np.nan if row[name] is None else row[name] for row in rows], np.float64)
+            numbers[name] = np.where(np.isfinite(values), values, -1).astype(np.int64)
         picks = np.asarray(mne.pick_types(epochs.info, meg="mag", exclude=()), np.int64)
         if not len(picks):
             raise ValueError("it has no magnetometers")
         start, stop = keep_ms
         if start < times_ms[0] - HALF_MS or stop > times_ms[-1] + HALF_MS:
             raise ValueError(f"keep_ms {[start, stop]} goes beyond {times_ms[0]:g} to {times_ms[-1]:g} ms")
-    for name, values in numbers.items():
-        if len(without := np.flatnonzero(np.isin(types, [*TYPES.values()]) & (values < 1))):
+    for name, column in numbers.items():
+        if len(without := np.flatnonzero(np.isin(types, [*TYPES.values()]) & (column < 1))):
             raise BrainhiveError(
                 f"{path}: {len(without)} trials of pictures have no {name}, the first is trial {without[0]}",
                 SOURCE,
             )
-    kept = slice(*np.searchsorted(times_ms, [start - HALF_MS, stop + HALF_MS]).tolist())
+    samples = slice(*np.searchsorted(times_ms, [start - HALF_MS, stop + HALF_MS]).tolist())
     channels = [epochs.info["chs"][pick] for pick in picks.tolist()]
     positions = np.array([channel["loc"][:3] for channel in channels], np.float64)
     is_known = np.isfinite(positions).all() and positions.any()
-    return TrialTable(
-        path,
-        epochs,
-        types,
-        numbers["things_category_nr"],
-        [PurePosixPath(str(row["image_path"])).stem for row in rows],
-        numbers["session_nr"],
-        picks,
-        kept,
-        np.asarray(epochs.times[kept], np.float64),
-        Sensors([str(channel["ch_name"]) for channel in channels], positions if is_known else None),
-    )
-
-
-def _read_numbers(values: Sequence[Any]) -> NDArray[np.int64]:
-    """Read numbers, of which some may be missing: NaN with pandas, None without; -1 stands for them."""
-    numbers = np.array([np.nan if value is None else value for value in values], np.float64)
-    return np.where(np.isfinite(numbers), numbers, -1).astype(np.int64)
+    sensors = Sensors([str(channel["ch_name"]) for channel in channels], positions if is_known else None)
+    categories, sessions = numbers.values()
+    image_ids = [PurePosixPath(str(row["image_path"])).stem for row in rows]
+    return TrialTable(path, epochs, types, categories, image_ids, sessions, picks, samples, sensors)

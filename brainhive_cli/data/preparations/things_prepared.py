@@ -101,9 +101,8 @@ def _read(root: Path, stimuli: Any, unit: str, files: FilesByRow, subject: int, 
             content = info.add_to(content, split)
             provenance["info"] = info.model_dump(exclude={"ch_names", "times"})
             if info.unit and unit not in ("", info.unit):
-                raise RecipeError(
-                    f"unit {unit!r}: info.json says {info.unit!r}", "leave out preparation.unit"
-                )
+                problem = f"unit {unit!r}: info.json says {info.unit!r}"
+                raise RecipeError(problem, "leave out preparation.unit")
             unit = info.unit or unit
         rate_hz = (info.sfreq if info else rate_of(content)) or stimuli.rate_hz
         image_ids = partial(_list_pictures, root, stimuli, split)

@@ -67,10 +67,9 @@ class Moments(NamedTuple):
         Raises:
             BrainhiveError: if they differ in width.
         """
-        if len({each.mean.shape for each in subjects}) > 1:
-            raise BrainhiveError(
-                "subjects of different widths have no mean normalisation", "signal.normalise_by=subject"
-            )
+        if len({moments.mean.shape for moments in subjects}) > 1:
+            problem = "subjects of different widths have no mean normalisation"
+            raise BrainhiveError(problem, "signal.normalise_by=subject")
         means, covariances = zip(*subjects, strict=True)
         return cls(np.mean(means, axis=0), np.mean(covariances, axis=0))
 

@@ -178,8 +178,8 @@ def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     """
     node: Any = file
     for part in name.split("/"):
-        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
-        if not isinstance(link, h5py.HardLink):
+        is_group = isinstance(node, h5py.Group)
+        if not is_group or not isinstance(node.get(part, getlink=True), h5py.HardLink):
             raise ValueError(f"it has no dataset {name}")
         node = node[part]
     if not isinstance(node, h5py.Dataset) or node.shape is None:
@@ -199,21 +199,19 @@ def open_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> h5py.Datas
         ValueError: if it is of another kind, lies in other files, or is far larger than the file.
     """
     dataset = find_dataset(file, name)
-    dtype, layout = dataset.dtype, dataset.id.get_create_plist()
-    if dtype.kind not in kinds or dtype.hasobject or not _is_numpys(dataset.id.get_type(), dtype):
+    dtype, kind, layout = dataset.dtype, dataset.id.get_type(), dataset.id.get_create_plist()
+    is_numpys = dtype.kind in kinds and not dtype.hasobject
+    if is_numpys and dtype.kind == "S":
+        is_numpys = not kind.is_variable_str()
+    elif is_numpys:  # its bits are those of NumPy's dtype, and not of a float of other make, say
+        is_numpys = dtype.itemsize <= MAX_NUMBER_BYTES and kind.equal(h5py.h5t.py_create(dtype))
+    if not is_numpys:
         raise ValueError(f"{name} is {dtype}, not of kind {' or '.join(kinds)}")
     if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
         raise ValueError(f"{name} lies in other files")
     count = max(prod(dataset.shape), prod(dataset.chunks or ()))  # a chunk is read whole, and may be larger
     refuse_inflation(count * dtype.itemsize, os.path.getsize(file.filename), name)
     return dataset
-
-
-def _is_numpys(kind: h5py.h5t.TypeID, dtype: np.dtype[Any]) -> bool:
-    """Whether a type's bits are those of NumPy's dtype, and not of a float of other make, say."""
-    if dtype.kind == "S":
-        return not kind.is_variable_str()
-    return dtype.itemsize <= MAX_NUMBER_BYTES and bool(kind.equal(h5py.h5t.py_create(dtype)))
 
 
 def map_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> NDArray[Any]:
@@ -297,7 +295,6 @@ class StoredRows:
         self.values: NDArray[Any] = map_numbers(file, name, kinds)
         self._path, self._name, self._way_out = file.filename, name, way_out
         count = len(self.values) if self.values.ndim else 0
-        self._bytes = np.zeros((count, 0), np.uint8)
         self._sums, self._is_due = np.zeros(count, np.uint64), np.zeros(count, bool)
         if self.values.size:
             self._sums = _map_checksums(file, name, self.values)
@@ -360,8 +357,7 @@ class StoredRows:
         """
         content = read_rows(self.values, rows) if isinstance(self.values, np.memmap) else self.values[rows]
         if self._is_due[rows].any():
-            self._refuse(rows[_differs(content, self._sums[rows])])
-            self._is_due[rows] = False
+            self._settle(rows, _differs(content, self._sums[rows]))
         return content
 
     def verify(self, index: Any) -> None:
@@ -380,13 +376,14 @@ class StoredRows:
             rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.ravel() % len(self)
         rows = np.unique(rows[self._is_due[rows]])
         digests = (xxhash.xxh3_64_intdigest(self._bytes[row]) for row in rows.tolist())  # nothing is copied
-        self._refuse(rows[np.fromiter(digests, np.uint64, len(rows)) != self._sums[rows]])
-        self._is_due[rows] = False
+        self._settle(rows, np.fromiter(digests, np.uint64, len(rows)) != self._sums[rows])
 
-    def _refuse(self, damaged: NDArray[np.int64]) -> None:
-        if len(damaged):
-            problem = f"row {damaged[0]} of {self._name} does not match its checksum"
+    def _settle(self, rows: NDArray[np.int64], differs: NDArray[np.bool_]) -> None:
+        """Refuse rows that differ; else they need not be compared again."""
+        if differs.any():
+            problem = f"row {rows[differs][0]} of {self._name} does not match its checksum"
             raise BrainhiveError(f"{self._path} is damaged: {problem}", f"delete it, then: {self._way_out()}")
+        self._is_due[rows] = False
 
 
 def read_rows(values: np.memmap[Any, Any], rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -487,13 +484,13 @@ def damaged_rows(file: h5py.File) -> dict[str, NDArray[np.int64]]:
     for name, values, sums in _checksummed(file):
         written = np.flatnonzero(sums)
         step = max(1, VERIFIED_BYTES // values[:1].nbytes)
+        differing = [written[:0]]
         for start in range(0, len(written), step):
             rows = written[start : start + step]
-            differing = rows[_differs(values[rows], sums[rows])]
-            if differing.size:
-                damaged[name] = np.append(damaged.get(name, differing[:0]), differing)
+            differing.append(rows[_differs(values[rows], sums[rows])])
             release_pages(values)  # or a store larger than memory would count as this process's
-    return damaged
+        damaged[name] = np.concatenate(differing)
+    return {name: rows for name, rows in damaged.items() if rows.size}
 
 
 def verify_rows(file: h5py.File) -> None:

@@ -130,6 +130,7 @@ def measure(embedding: Any, rows: NDArray[np.int64]) -> Health:
         vectors, norms, zeros = vectors + len(values), norms + lengths.sum(), zeros + (lengths == 0).sum()
     count = max(vectors, 1)
     spread = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
+    pairs = (sample @ sample.T)[np.triu_indices(len(sample), 1)]  # of different vectors
     is_near = (near > 1) | (~checked.any(axis=1) & (zeros > 1))  # each is near itself, but for zeros
     return Health(
         vectors=vectors,
@@ -138,7 +139,7 @@ def measure(embedding: Any, rows: NDArray[np.int64]) -> Health:
         spread=np.quantile(spread, (0, 0.05, 0.5, 0.95, 1)).tolist(),
         dead_dimensions=int((spread <= DEAD_SPREAD_SHARE * spread.max()).sum()),
         non_finite=non_finite,
-        median_pair_cosine=_median_cosine(sample),
+        median_pair_cosine=float(np.median(pairs)) if len(pairs) else 0.0,
         near_duplicates=float(is_near.mean()) if len(checked) else 0.0,
     )
 
@@ -172,9 +173,3 @@ def units_in_blocks(embedding: Any, rows: NDArray[np.int64]) -> Iterator[NDArray
 
 def _units(values: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.float32]:
     return (values / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
-
-
-def _median_cosine(units: NDArray[np.float32]) -> float:
-    """Take the median over all pairs of different vectors; 0 when there are none."""
-    pairs = (units @ units.T)[np.triu_indices(len(units), 1)]
-    return float(np.median(pairs)) if len(pairs) else 0.0

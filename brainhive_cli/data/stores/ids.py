@@ -141,7 +141,8 @@ def match_names(names: Sequence[str], image_ids: Sequence[str], *, each_once: bo
     by_stem = _rows_by_stem(image_ids)
     rows, clashes = np.full(len(names), -1, np.int64), []
     for place, name in enumerate(map(plain_id, names)):
-        matches = [row for row in by_stem.get(_stem(name), ()) if _is_end(name, image_ids[row])]
+        pairs = [(row, f"/{image_ids[row]}") for row in by_stem.get(_stem(name), ())]
+        matches = [row for row, path in pairs if path.endswith(f"/{name}") or f"/{name}".endswith(path)]
         if len(matches) > 1:
             matches = [row for row in matches if image_ids[row] == name] or matches
         if len(matches) > 1:
@@ -180,7 +181,3 @@ def _rows_by_stem(image_ids: Iterable[str]) -> dict[str, list[int]]:
     for row, image_id in enumerate(image_ids):
         rows[_stem(image_id)].append(row)
     return rows
-
-
-def _is_end(name: str, image_id: str) -> bool:
-    return name == image_id or name.endswith(f"/{image_id}") or image_id.endswith(f"/{name}")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from pathlib import Path
 from struct import unpack
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,10 +93,8 @@ def load(path: Path, trust: bool = False, verify: bool = True) -> Any:
             if trust:
                 foreign_code.require("trust_pickle", f"trust_pickle, as {path} holds objects,")
                 return _run(path)
-            raise HoldsObjects(
-                f"{path} holds Python objects that could run code when read: {first_line(error)}",
-                "save it again as a dict of plain arrays and lists",
-            ) from error
+            problem = f"{path} holds Python objects that could run code when read: {first_line(error)}"
+            raise HoldsObjects(problem, "save it again as a dict of plain arrays and lists") from error
 
 
 def numbers(content: bytes, name: str) -> NDArray[Any]:
@@ -130,9 +128,9 @@ def array(value: Any) -> NDArray[Any]:
         return np.asarray(value.float() if str(value.dtype) == "torch.bfloat16" else value)
     is_list = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype.hasobject)
     for row in value if is_list else [value]:
-        for each in row if isinstance(row, list | tuple) else [row]:
-            if not isinstance(each, np.ndarray | np.generic | int | float | str):
-                raise TypeError(f"a {type(each).__name__} is neither numbers nor names")
+        for item in row if isinstance(row, list | tuple) else [row]:
+            if not isinstance(item, np.ndarray | np.generic | int | float | str):
+                raise TypeError(f"a {type(item).__name__} is neither numbers nor names")
     return np.asanyarray(value)
 
 
@@ -150,7 +148,7 @@ def _load(path: Path, verify: bool) -> Any:
             raise ValueError("it holds neither tensors nor arrays")
         return {name.removesuffix(NPY): _read_npy(Stream(archive.member(name))) for name in arrays}
     if magic == b"\x93NUMPY":
-        content = _read_npy(Stream.of_file(path))
+        content = _read_npy(Stream(np.memmap(path, np.uint8, "r")))
         return content.item() if isinstance(content, np.ndarray) and content.shape == () else content
     return _or_torch(path, lambda: _load_pickle(path))
 
@@ -171,11 +169,12 @@ def _load_pickle(path: Path) -> Any:
     That holds four pickles, the keys of the storages, then their numbers in turn. The content stands before
     the places of its storages are known, so it is read twice; meanwhile None stands for its tensors.
     """
-    first = Unpickler(Stream.of_file(path)).load()
+    first = Unpickler(Stream(np.memmap(path, np.uint8, "r"))).load()
     if not isinstance(first, int) or first != TORCH_MAGIC:
         return first
     places: dict[str, NDArray[np.uint8]] = {}
-    stream, storages = Stream.of_file(path, "c"), _Storages(places.get)
+    stream = Stream(np.memmap(path, np.uint8, "c"))  # torch wants what it may change in memory
+    storages = _Storages(places.get)
     for _ in ("magic", "protocol", "machine"):
         Unpickler(stream).load()
     start = stream.at
@@ -225,11 +224,6 @@ class Stream:
 
     def __init__(self, content: NDArray[np.uint8]) -> None:
         self._content, self._bytes, self.at = content, content.data, 0
-
-    @classmethod
-    def of_file(cls, path: Path, mode: Literal["r", "c"] = "r") -> Self:
-        """Map a file: read-only, or (torch wants it) with changes that stay in memory."""
-        return cls(np.memmap(path, np.uint8, mode))
 
     def take(self, count: int) -> NDArray[np.uint8]:
         """Go on by `count` bytes, and hand them out where they lie.
@@ -345,8 +339,7 @@ def _rebuild(
 class _Array:
     """An array before its content is known."""
 
-    def __init__(self, *_: Any) -> None:
-        pass
+    def __init__(self, *_: Any) -> None: ...
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -365,10 +358,6 @@ def _checked(keys: Iterable[Any]) -> None:
 def _ordered_dict(pairs: Sequence[Sequence[Any]] = ()) -> OrderedDict[Any, Any]:
     _checked(pair[0] for pair in pairs)
     return OrderedDict(pairs)  # type: ignore[arg-type]
-
-
-def _no_bytes() -> bytes:
-    return b""
 
 
 def _dtype(code: str, *_: Any) -> np.dtype[Any]:
@@ -413,21 +402,16 @@ def _array(state: tuple[Any, ...]) -> NDArray[Any]:
     return flat.reshape(shape)
 
 
-def _scalar(dtype: np.dtype[Any], content: bytes) -> Any:
-    return _frombuffer(content, dtype, (1,), "C")[0]
-
-
 PLAIN: dict[str, Any] = {
     "collections.OrderedDict": _ordered_dict,
     "_codecs.encode": _encode,
-    "builtins.bytes": _no_bytes,
-    "__builtin__.bytes": _no_bytes,
+    **dict.fromkeys(("builtins.bytes", "__builtin__.bytes"), lambda: b""),
     "numpy.ndarray": NDARRAY,
     "numpy.dtype": _dtype,
 }
 for core in ("numpy.core", "numpy._core"):  # as NumPy 1 and 2 call it
     PLAIN[f"{core}.multiarray._reconstruct"] = _Array
-    PLAIN[f"{core}.multiarray.scalar"] = _scalar
+    PLAIN[f"{core}.multiarray.scalar"] = lambda dtype, content: _frombuffer(content, dtype, (1,), "C")[0]
     PLAIN[f"{core}.numeric._frombuffer"] = _frombuffer
 
 
@@ -494,11 +478,11 @@ class Unpickler(pickle._Unpickler):
         elif type(unfinished) is not OrderedDict:
             raise Refused(f"state of {type(unfinished).__name__}")
 
-    def _replace(self, made: Any, whole: Any) -> None:
+    def _replace(self, unfinished: Any, whole: Any) -> None:
         """Replace an unfinished object by the finished one; it was memoized a few entries ago, if at all."""
         self.stack[-1] = whole
         for place in reversed(self.memo):
-            if self.memo[place] is made:
+            if self.memo[place] is unfinished:
                 self.memo[place] = whole
                 return
 
@@ -506,9 +490,9 @@ class Unpickler(pickle._Unpickler):
         """Refuse other ways to make objects."""
         raise Refused("an instance of a class")
 
-    def check_keys(self, found: slice, then: Callable[["Unpickler"], None]) -> None:
+    def check_keys(self, keys: slice, then: Callable[["Unpickler"], None]) -> None:
         """Check keys on the stack before an opcode hashes them."""
-        _checked(self.stack[found])
+        _checked(self.stack[keys])
         then(self)
 
     dispatch[pickle.BUILD[0]] = load_build

@@ -154,15 +154,14 @@ class Recording:
         sources = [self.provenance, *self.provenance.get("sessions", ())]
         simulated = [SIMULATED] if any("simulated" in source for source in sources) else []
         steps = [source["preparation"] for source in sources if isinstance(source.get("preparation"), dict)]
-        by_tested = any(
-            each.get("whiten_by") == "both" and each.get("whiten") not in ("no", False) for each in steps
-        )
+        whitened = [step for step in steps if step.get("whiten") not in ("no", False)]
+        by_tested = any(step.get("whiten_by") == "both" for step in whitened)
         return merge_caveats(simulated, [WHITENED_BY_TESTED] if by_tested else [])
 
     def _check_times(self, samples: int) -> None:
+        if self.rate_hz is None and samples != 1:
+            raise BrainhiveError(f"signals of {samples} samples have no sampling rate")
         if self.rate_hz is None:
-            if samples != 1:
-                raise BrainhiveError(f"signals of {samples} samples have no sampling rate")
             return
         steps = np.diff(self.times_s) * self.rate_hz  # [T - 1], 1 each
         if not (np.abs(steps - 1) <= STEP_TOLERANCE).all():  # of NaN, too
@@ -202,9 +201,8 @@ class SignalStore:
         with hdf5.open_file(path, AGAIN) as file:
             attributes = hdf5.get_attributes(file)
             if attributes.get("format") != FORMAT or attributes.get("holds") != "signal":
-                raise BrainhiveError(
-                    f"{path} is not a signal store of format {FORMAT}", "delete it and run again"
-                )
+                problem = f"{path} is not a signal store of format {FORMAT}"
+                raise BrainhiveError(problem, "delete it and run again")
             about = documents.check(attributes, f"{path}: attribute", Attributes, "delete it and run again")
 
             def read(name: str, kind: str) -> NDArray[Any] | None:
@@ -268,31 +266,29 @@ class SignalStore:
                     WAYS_OUT.get(difference, "prepare the splits with one window, rate and unit"),
                 )
         lock = FileLock.for_path(path)
-        arrays, about = _describe_space(first.space)
-        spaces, pictures = {}, {}
+        space: Any = first.space
+        about: dict[str, Any] = {"format": FORMAT, "holds": "signal", "splits": list(recordings)}
+        if isinstance(space, Voxels):
+            about |= {"space": "voxels", "regions": list(space.regions)}
+            masks = np.array(list(space.regions.values()), bool) if space.regions else None
+            arrays = {"region_masks": masks, "ncsnr": space.ncsnr}
+        else:
+            about |= {"space": "sensors", "channels": list(space.names)}
+            arrays = {"positions": space.positions}
+        about["times_s"] = [float(time_s) for time_s in first.times_s]
+        about |= {} if first.rate_hz is None else {"rate_hz": float(first.rate_hz)}
+        about |= {"unit": first.unit, "provenance": {}, "pictures": {}}
+        spaces = {}
         for split, recording in recordings.items():
             count, most = recording.signal.shape[:2]
             spaces[f"{split}/signal"] = (tuple(recording.signal.shape), _dtype(recording))
             image_ids = Names.of(recording.image_ids)
             repetitions = np.full(count, most) if recording.repetitions is None else recording.repetitions
-            pictures[split] = image_ids.digest
             arrays |= {f"{split}/image_id": image_ids.packed, f"{split}/repetitions": repetitions}
-            if recording.sessions is not None:
-                arrays[f"{split}/sessions"] = recording.sessions
-            if recording.whiteners is not None:
-                arrays[f"{split}/whiteners"] = recording.whiteners
-        attributes = {
-            "format": FORMAT,
-            "holds": "signal",
-            "splits": list(recordings),
-            **about,
-            "times_s": [float(time_s) for time_s in first.times_s],
-            **({} if first.rate_hz is None else {"rate_hz": float(first.rate_hz)}),
-            "unit": first.unit,
-            "provenance": {split: recording.provenance for split, recording in recordings.items()},
-            "pictures": pictures,
-        }
-        hdf5.create(part, spaces, arrays, attributes)
+            arrays |= {f"{split}/sessions": recording.sessions, f"{split}/whiteners": recording.whiteners}
+            about["provenance"][split], about["pictures"][split] = recording.provenance, image_ids.digest
+        known = {name: array for name, array in arrays.items() if array is not None}
+        hdf5.create(part, spaces, known, about)
         for split, recording in recordings.items():
             signal, writer = recording.signal, hdf5.RowWriter(part, f"{split}/signal")
             row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
@@ -364,25 +360,11 @@ def difference_of(first: Recording, other: Recording) -> str:
 
 def _only_in_one(first: Sensors | Voxels, other: Sensors | Voxels) -> str:
     """List, in brackets, the channels that one of two has alone; empty where both have the same."""
-    names = [set(each.names) if isinstance(each, Sensors) else set() for each in (first, other)]
+    names = [set(space.names) if isinstance(space, Sensors) else set() for space in (first, other)]
     alone = sorted(names[0] ^ names[1])
     shown = ", ".join(alone[:MAX_CHANNELS_SHOWN])
     more = f" and {len(alone) - MAX_CHANNELS_SHOWN} more" if len(alone) > MAX_CHANNELS_SHOWN else ""
     return f" ({shown}{more})" if alone else ""
-
-
-def _describe_space(space: Sensors | Voxels) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Give what a store keeps of the space: arrays and attributes."""
-    arrays: dict[str, NDArray[Any]] = {}
-    if isinstance(space, Voxels):
-        if space.regions:
-            arrays["region_masks"] = np.array(list(space.regions.values()), bool)
-        if space.ncsnr is not None:
-            arrays["ncsnr"] = np.asarray(space.ncsnr, np.float64)
-        return arrays, {"space": "voxels", "regions": list(space.regions)}
-    if space.positions is not None:
-        arrays["positions"] = np.asarray(space.positions, np.float64)
-    return arrays, {"space": "sensors", "channels": list(space.names)}
 
 
 Read = Callable[[slice], NDArray[Any]]
@@ -401,11 +383,6 @@ class Sliced:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     read: Read
-
-    @property
-    def ndim(self) -> int:
-        """Count the axes."""
-        return len(self.shape)
 
     def __len__(self) -> int:
         """Count the stimuli."""

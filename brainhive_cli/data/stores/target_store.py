@@ -4,7 +4,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -102,7 +102,7 @@ class TargetStore:
             if pixels is not None and (pixels.shape != done.shape or pixels.dtype != np.uint64):
                 raise ValueError("it has not one digest of pixels for each row")
             alternatives = attributes.get("alternatives")
-            is_flat = embedding.ndim < (2 if alternatives is None else 3)
+            is_flat = len(embedding.shape) < (2 if alternatives is None else 3)
             if is_flat or 0 in embedding.shape[1:] or alternatives not in (None, embedding.shape[1]):
                 raise ValueError(f"its embeddings are {list(embedding.shape)}, alternatives {alternatives}")
             return cls(path, embedding, image_ids, concepts, done, pixels, attributes)
@@ -116,9 +116,8 @@ class TargetStore:
         if place is None:
             return self
         if not place < (count := self.shape[0]):
-            raise BrainhiveError(
-                f"{self.path} has {count} views, none is {place}", "views are counted from 0"
-            )
+            problem = f"{self.path} has {count} views, none is {place}"
+            raise BrainhiveError(problem, "views are counted from 0")
         config = {**self.attributes["config"], "views": place}
         attributes = {**self.attributes, "encoder": encoder, "config": config}
         return replace(self, embedding=self.embedding.column(place), attributes=attributes)
@@ -176,9 +175,8 @@ class TargetStore:
         split = "{dataset}/{split}".format_map(self.attributes)
         added, absent = len(current - stored), len(stored - current)
         changes = f"{added} added, {absent} removed" if added or absent else "the order differs"
-        raise BrainhiveError(
-            f"{self.path} does not match the pictures that {split} has now: {changes}", f"{line} --again"
-        )
+        problem = f"{self.path} does not match the pictures that {split} has now: {changes}"
+        raise BrainhiveError(problem, f"{line} --again")
 
     def rows(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
         """Find the rows of image ids; -1 for a picture that was skipped as bad when embedding."""
@@ -223,9 +221,8 @@ class Blank:
             with h5py.File(part, "r") as file:
                 damaged = hdf5.damaged_rows(file)
             rows = np.unique(np.concatenate([np.empty(0, np.int64), *damaged.values()]))
-            done = hdf5.RowWriter(part, "done")
-            done.write(rows, np.zeros(len(rows), np.uint8))  # as after a power cut
-            done.close()
+            with closing(hdf5.RowWriter(part, "done")) as done:
+                done.write(rows, np.zeros(len(rows), np.uint8))  # as after a power cut
         else:
             hdf5.create(part, spaces, {**arrays, "done": np.zeros(count, np.uint8)}, attributes)
 
@@ -307,11 +304,11 @@ def filling(
         BrainhiveError: if another command writes one of the stores.
     """
     with ExitStack() as stack:
-        parts = [hdf5.part_of(blank.path) for blank in blanks]
         if launch.is_main:
             for blank in blanks:
                 stack.callback(FileLock.for_path(blank.path).release)
-            for blank, part in zip(blanks, parts, strict=True):
+            for blank in blanks:
+                part = hdf5.part_of(blank.path)
                 if reopen and blank.path.is_file():
                     os.replace(blank.path, part)
                 if again:
@@ -320,10 +317,7 @@ def filling(
                     stack.callback(part.unlink, missing_ok=True)
                 blank.create()
         launch.barrier()
-        writers = []
-        for blank in blanks:
-            writers.append(TargetWriter(blank.path))
-            stack.callback(writers[-1].close)
+        writers = [stack.enter_context(closing(TargetWriter(blank.path))) for blank in blanks]
         launch.barrier()  # nobody writes before every process knows what is pending
         yield Filling(tuple(writers), launch)
 
@@ -362,9 +356,9 @@ def find(embeddings: Path, dataset: str, split: str, encoder: str) -> tuple[Path
     """
     path = path_of(embeddings, dataset, split, encoder)
     if not path.is_file() and (view := VIEW.fullmatch(encoder)):
-        of_all = path_of(embeddings, dataset, split, f"{view['encoder']}-all{view['digest'] or ''}")
-        if of_all.is_file():
-            return of_all, int(view["place"])
+        combined = path_of(embeddings, dataset, split, f"{view['encoder']}-all{view['digest'] or ''}")
+        if combined.is_file():
+            return combined, int(view["place"])
     return path, None
 
 
@@ -388,10 +382,8 @@ def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
     paths = {name: find(embeddings, dataset, split, name) for name in encoders}
     absent = [name for name, (path, _) in paths.items() if not path.is_file()]
     if absent:
-        raise MissingData(
-            f"no {split} embeddings of {', '.join(absent)} for {dataset} under {embeddings}",
-            f"brainhive embed --encoders {','.join(absent)} --dataset {dataset}",
-        )
+        problem = f"no {split} embeddings of {', '.join(absent)} for {dataset} under {embeddings}"
+        raise MissingData(problem, f"brainhive embed --encoders {','.join(absent)} --dataset {dataset}")
     stores = {path: TargetStore.open(path) for path, _ in {*paths.values()}}
     return {name: stores[path].view(name, place) for name, (path, place) in paths.items()}
 
@@ -419,9 +411,8 @@ def list_stores(names: Iterable[str] | None, paths: Paths) -> list[Path]:
         MissingData: if there is none.
     """
     places = [paths.under_home("embeddings")] if names is None else expand_patterns(names)
-    stores = [
-        store for place in places for store in ([place] if place.is_file() else sorted(place.rglob("*.h5")))
-    ]
+    groups = ([place] if place.is_file() else sorted(place.rglob("*.h5")) for place in places)
+    stores = [store for group in groups for store in group]
     if not stores:
         where = ", ".join(map(str, places))
         raise MissingData(f"no embedding store in {where}", "brainhive embed or import-embeddings makes one")

@@ -81,11 +81,13 @@ class StoreJob:
     @property
     def imported(self) -> str:
         """Say from where the store was imported, and what follows; empty for one that was made here."""
-        files = TargetStore.open(self.path).attributes.get("imported")
-        if not files:
-            return ""
-        origin = f"{files[0]} and others" if len(files) > 1 else files[0]
-        return f"was imported from {origin}, so what made it is not known: --again makes it here"
+        first, *further = TargetStore.open(self.path).attributes.get("imported") or [""]
+        origin = f"{first} and others" if further else first
+        return (
+            f"was imported from {origin}, so what made it is not known: --again makes it here"
+            if first
+            else ""
+        )
 
     def plan(self, group: EncoderGroup | None) -> str:
         """Say whether the store is done, or why not and how many bytes will be written."""
@@ -95,9 +97,9 @@ class StoreJob:
         why = f" ({reason})" if self.path.is_file() else ""
         if shape is None:
             return f"to do, of a size that is known with the weights{why}"
-        each = alternatives(self.config, self.images) or 1
+        count = alternatives(self.config, self.images) or 1
         shape = shape_of(self.config, shape, self.images)
-        size = len(self.images) * each * prod(shape) * np.dtype(self.kept_as).itemsize
+        size = len(self.images) * count * prod(shape) * np.dtype(self.kept_as).itemsize
         return f"to do{why}, {console.size(size)} to write"
 
     @property
@@ -152,16 +154,14 @@ class Pace:
 
     def batches(self, source: Iterable[T]) -> Iterator[T]:
         """Yield what `source` yields, counting the time that it takes as decoding."""
-        of = iter(source)
+        iterator = iter(source)
         while True:
-            start = time.perf_counter()
-            try:
-                batch = next(of)
-            except StopIteration:
-                return
             for stage in self._spent:
                 self._spent[stage] *= RECENT
-            self.count(DECODING, time.perf_counter() - start)
+            with self.at(DECODING):
+                batch = next(iterator, None)
+            if batch is None:
+                return
             yield batch
 
     @contextmanager
@@ -174,6 +174,12 @@ class Pace:
     def count(self, stage: str, spent_s: float) -> None:
         """Count seconds at a stage."""
         self._spent[stage] += spent_s
+
+    def settle(self, group: str, write: Future[tuple[float, float]]) -> None:
+        """Count the seconds of a write that has ended: those that it waited for the group, and its own."""
+        waited_s, written_s = write.result()
+        self.count(group, waited_s)
+        self.count(WRITING, written_s)
 
     @property
     def limit(self) -> str:
@@ -234,10 +240,10 @@ def stream(
                     write = writing.submit(_keep, writers[name], at, some, pixels, lacks, there)
                     writes.append((group.name, write))
             while len(writes) > AHEAD * len(writers):  # bounds what waits, and raises what failed
-                _settle(*writes.popleft(), pace)
+                pace.settle(*writes.popleft())
             bar.advance(batch.read * launch.processes, f"{pace.limit} limits")
         for group_name, write in writes:
-            _settle(group_name, write, pace)
+            pace.settle(group_name, write)
     return bad
 
 
@@ -258,14 +264,8 @@ def _keep(
     if there is not None:
         there.synchronize()
     waited = time.perf_counter()
-    embeddings, digests = values.numpy(), {} if pixels is None else {PIXELS: pixels}
+    arrays = {"values": values.numpy()} | ({} if pixels is None else {PIXELS: pixels})
     if not lacks.all():  # nearly always all are lacking: then nothing is copied
-        rows, embeddings = rows[lacks], embeddings[lacks]
-        digests = {name: some[lacks] for name, some in digests.items()}
-    writer.write(rows, embeddings, **digests)
+        rows, arrays = rows[lacks], {name: array[lacks] for name, array in arrays.items()}
+    writer.write(rows, **arrays)
     return waited - start, time.perf_counter() - waited
-
-
-def _settle(group: str, write: Future[tuple[float, float]], pace: Pace) -> None:
-    for stage, spent_s in zip((group, WRITING), write.result(), strict=True):
-        pace.count(stage, spent_s)

@@ -92,10 +92,10 @@ class EncoderGroup:
         if (reads := self.encoder.reads) != "pixels" and isinstance(stimulus, Image.Image | Clip):
             raise MissingData(f"{self.name} reads {reads}, and has no store", "brainhive embed makes one")
         if isinstance(stimulus, Clip | list):
-            each = stimulus.pictures if isinstance(stimulus, Clip) else stimulus
+            shown = stimulus.pictures if isinstance(stimulus, Clip) else stimulus
             if isinstance(which := self.configs[0].views, int):
-                return torch.as_tensor(preprocess(each[which]))
-            return self.encoder.preprocess_all(each)
+                return torch.as_tensor(preprocess(shown[which]))
+            return self.encoder.preprocess_all(shown)
         view = preprocess(stimulus)
         if not isinstance(view, Tensor):
             problem = f"the preprocessing of {self.source} gives {type(view).__name__}, not a tensor"
@@ -114,9 +114,10 @@ class EncoderGroup:
         single = views.flatten(0, 1) if (has_several := views.ndim > self.blank.ndim + 1) else views
         outputs = encode(self.module, single, self.precision, self.launch, self.source)
         if has_several:
-            each = [one.unflatten(0, views.shape[:2]) for one in outputs]
-            how = [config.combines for config in self.configs]
-            outputs = [_combined(one, views, combines) for one, combines in zip(each, how, strict=True)]
+            pairs = zip(outputs, self.configs, strict=True)
+            outputs = [
+                _combine(one.unflatten(0, views.shape[:2]), views, config.combines) for one, config in pairs
+            ]
         return dict(zip(self.names, outputs, strict=True))
 
     def reader(self, stimuli: StimulusSet) -> Callable[[int], Any] | None:
@@ -158,7 +159,16 @@ def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
     Raises:
         MissingData: if there are none to read, or fewer than are asked for.
     """
-    count, views = _there(config, stimuli), config.views
+    reads, views = config.encodes, config.views
+    if reads == "pixels":
+        count = None if config.pictures else stimuli.frames
+    elif getattr(stimuli, reads) is None:
+        raise MissingData(
+            f"{stimuli.dataset}/{stimuli.split} has no {reads}, which {config.name} reads",
+            stimuli.absent.get(reads, f"use an encoder that reads pixels, or a data set with {reads}"),
+        )
+    else:
+        count = {"captions": stimuli.captions_each, "masks": stimuli.frames, "labels": None}[reads]
     if views == "each":
         return count
     if count is None or (isinstance(views, int) and views >= count):
@@ -175,36 +185,23 @@ def shape_of(config: EncoderConfig, one: tuple[int, ...], stimuli: StimulusSet) 
     return (views_each(config, stimuli) or 1, *one) if config.views == "all" else one
 
 
-def _there(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
-    """Count what there is to encode of each stimulus; None where it is one."""
-    reads = config.encodes
-    if reads == "pixels":
-        return None if config.pictures else stimuli.frames
-    if getattr(stimuli, reads) is None:
-        raise MissingData(
-            f"{stimuli.dataset}/{stimuli.split} has no {reads}, which {config.name} reads",
-            stimuli.absent.get(reads, f"use an encoder that reads pixels, or a data set with {reads}"),
-        )
-    return {"captions": stimuli.captions_each, "masks": stimuli.frames, "labels": None}[reads]
-
-
 def alternatives(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
     """Count the targets of each stimulus, as `views_each`; None where they are combined into one."""
     count = views_each(config, stimuli)
     return None if config.combines else count
 
 
-def _combined(each: Tensor, views: Tensor, how: str) -> Tensor:
+def _combine(targets: Tensor, views: Tensor, how: str) -> Tensor:
     """Combine targets [B, K, *shape] of views [B, K, …]; in an average, equal views count once."""
     if how == "first":
-        return each[:, 0]
+        return targets[:, 0]
     if how != "average":
-        return each
+        return targets
     flat = views.flatten(2)
     repeats = (flat[:, :, None] == flat[:, None]).all(-1).sum(-1)  # [B, K]
-    share = 1 / repeats.to(each)
+    share = 1 / repeats.to(targets)
     share = share / share.sum(1, keepdim=True)
-    return (each * share.view(*share.shape, *[1] * (each.ndim - 2))).sum(1)
+    return (targets * share.view(*share.shape, *[1] * (targets.ndim - 2))).sum(1)
 
 
 def grouped(configs: Sequence[EncoderConfig], precision: str, launch: Launch) -> list[EncoderGroup]:
@@ -263,11 +260,9 @@ class Replacements:
         names = list(pictures_below(root))
         by_row = dict(zip(match_names(names, stimuli.image_ids).rows.tolist(), names, strict=True))
         where = f"{stimuli.dataset}/{stimuli.split}"
-        if absent := [each for row, each in enumerate(stimuli.image_ids) if row not in by_row]:
-            raise MissingData(
-                f"{folder} lacks pictures of {where}, {summarise_names(absent, len(stimuli))}",
-                "name its pictures by image id",
-            )
+        if absent := [image_id for row, image_id in enumerate(stimuli.image_ids) if row not in by_row]:
+            problem = f"{folder} lacks pictures of {where}, {summarise_names(absent, len(stimuli))}"
+            raise MissingData(problem, "name its pictures by image id")
         return cls(root, Names.of(by_row[row] for row in range(len(stimuli))))
 
     def __call__(self, index: int) -> Image.Image:

@@ -50,7 +50,7 @@ def recipe_around(folder: Path) -> dict[str, Any]:
 
 def encoders_around(folder: Path) -> list[EncoderConfig]:
     """Read the encoders of the run that a prior's or model's folder lies in; none outside of a run."""
-    return [resolve(each) for each in recipe_around(folder).get("encoders", [])]
+    return [resolve(encoder) for encoder in recipe_around(folder).get("encoders", [])]
 
 
 def describe_keys(keys: Collection[str], maybe: Iterable[EncoderConfig] = ()) -> tuple[str, str]:
@@ -83,9 +83,8 @@ def match_keys(
     keys = {config.name: next((key for key in config.known_as if key in dims), "") for config in encoders}
     if "" in keys.values() or sorted(keys.values()) != sorted(dims):
         wanted, hint = describe_keys(dims, [*maybe, *encoders])
-        raise BrainhiveError(
-            f"{owner} takes the encoders {wanted}, not {', '.join(map(write_part, encoders))}", hint
-        )
+        problem = f"{owner} takes the encoders {wanted}, not {', '.join(map(write_part, encoders))}"
+        raise BrainhiveError(problem, hint)
     return keys
 
 

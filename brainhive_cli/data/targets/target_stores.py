@@ -45,9 +45,8 @@ def open_stores(
         warn_of_problems(other)
         whose = "{dataset}/{split}".format_map(other.attributes)
         if whose != f"{dataset.name}/{split}":
-            raise BrainhiveError(
-                f"{other.path} holds embeddings of {whose}, not of {dataset.name}/{split}", f"{line} --again"
-            )
+            problem = f"{other.path} holds embeddings of {whose}, not of {dataset.name}/{split}"
+            raise BrainhiveError(problem, f"{line} --again")
         if difference := _difference(first, other):
             raise BrainhiveError(f"{first.path} and {other.path} hold {difference}", f"{line} --again")
     return stores
@@ -57,9 +56,9 @@ def store_needs(
     dataset: Dataset, config: parts.Config, split: str, encoders: Sequence[EncoderConfig], paths: Paths
 ) -> list[Need]:
     """List the stores of several encoders; arguments as `open_targets`."""
-    root, given = paths.under_home("embeddings"), (dataset, config, split, encoders, paths)
+    root, arguments = paths.under_home("embeddings"), (dataset, config, split, encoders, paths)
     files = [target_store.find(root, dataset.name, split, config.name)[0] for config in encoders]
-    return needs.stores(files, partial(open_stores, *given))
+    return needs.stores(files, partial(open_stores, *arguments))
 
 
 def _difference(first: TargetStore, other: TargetStore) -> str:
@@ -85,10 +84,8 @@ def open_alternatives(
         BrainhiveError: if one is not of the same stimuli and shape.
     """
     if unknown := set(alternatives) - set(stores):
-        raise BrainhiveError(
-            f"train.embedding_alternatives names {', '.join(sorted(unknown))}, which is not fused",
-            f"encoders: {', '.join(stores)}",
-        )
+        problem = f"train.embedding_alternatives names {', '.join(sorted(unknown))}, which is not fused"
+        raise BrainhiveError(problem, f"encoders: {', '.join(stores)}")
     further = {}
     for name, names in alternatives.items():
         first = stores[name]

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -45,14 +44,14 @@ class StoreTargets:
         values: [N, *shape] on the device, or in a mapped file from which each batch is gathered.
         done: Whether the stimulus of each row could be decoded, [N].
         device: Where gathered targets go.
-        others: Further targets of the same stimuli, each like `values`.
+        further: More targets of the same stimuli, each like `values`.
         pixels: Digests of the stimuli's pixels, [N], where the store has them.
     """
 
     values: Tensor | StoredRows
     done: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     device: torch.device = CPU
-    others: tuple[Tensor | StoredRows, ...] = ()
+    further: tuple[Tensor | StoredRows, ...] = ()
     pixels: NDArray[np.uint64] | None = None
 
     @classmethod
@@ -68,9 +67,11 @@ class StoreTargets:
             further: Stores of the same stimuli and shape, whose targets are alternatives too.
         """
         arrays: list[StoredRows] = []
-        for each in (store, *further):
-            count = each.alternatives
-            arrays += [each.embedding] if count is None else [each.embedding.column(k) for k in range(count)]
+        for opened in (store, *further):
+            count = opened.alternatives
+            arrays += (
+                [opened.embedding] if count is None else [opened.embedding.column(k) for k in range(count)]
+            )
         values: list[Any] = arrays
         if hold:
             values = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
@@ -84,7 +85,7 @@ class StoreTargets:
     @property
     def alternatives(self) -> int:
         """How many targets each stimulus has: further stores, five captions, six frames."""
-        return 1 + len(self.others)
+        return 1 + len(self.further)
 
     def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
         """Gather the targets of some rows: float32 [B, *shape], on the device.
@@ -94,10 +95,8 @@ class StoreTargets:
             which: Which alternative of each, [B]; the first when None.
         """
         gathered = self._gather(self.values, rows)
-        if which is None:
-            return gathered
-        for place, values in enumerate(self.others, 1):
-            is_this = which == place
+        for place, values in enumerate(self.further if which is not None else (), 1):
+            is_this: Any = which == place
             chosen = rows[is_this] if isinstance(rows, Tensor) else rows[is_this.cpu().numpy()]
             gathered[is_this] = self._gather(values, chosen)
         return gathered
@@ -147,21 +146,19 @@ class OnlineTargets:
 
     def chosen(self, values: Tensor, which: Tensor | None) -> Tensor:
         """Choose an alternative of what the network gives for `views`: [B, *shape]."""
-        if self.alternatives == 1 or not self._combines:
-            return values
-        return _chosen(values, which)
+        has_several = self.alternatives > 1 and self._combines
+        return _choose(values, which) if has_several else values
 
     def views(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
         """Decode and preprocess stimuli in this process: [B, 3, H, W].
 
         Of several frames or captions, one; all of them, [B, K, …], where an output combines them.
         """
-        read, vary = self._read, self.vary
-        stimuli = (read(row) if vary is None else vary(read(row)) for row in rows.tolist())
-        views = torch.stack([self.group.view(each) for each in stimuli])
-        if self._combines or views_each(self.group.configs[0], self.stimuli) is None:
-            return views
-        return _chosen(views, which)
+        stimuli = (self._read(row) for row in rows.tolist())
+        varied = stimuli if self.vary is None else map(self.vary, stimuli)
+        views = torch.stack([self.group.view(stimulus) for stimulus in varied])
+        is_single = self._combines or views_each(self.group.configs[0], self.stimuli) is None
+        return views if is_single else _choose(views, which)
 
     @cached_property
     def _read(self) -> Callable[[int], Any]:
@@ -170,15 +167,14 @@ class OnlineTargets:
 
     @property
     def _config(self) -> EncoderConfig:
-        (config,) = (each for each in self.group.configs if each.name == self.name)
-        return config
+        return self.group.configs[self.group.names.index(self.name)]
 
     @property
     def _combines(self) -> bool:
         return any(config.combines for config in self.group.configs)
 
 
-def _chosen(values: Tensor, which: Tensor | None) -> Tensor:
+def _choose(values: Tensor, which: Tensor | None) -> Tensor:
     """Choose one of K for each row of [B, K, …]; the first when None."""
     place = torch.zeros(len(values), dtype=torch.int64) if which is None else which
     return values[torch.arange(len(values)), place.to(values.device)]
@@ -221,11 +217,13 @@ class Targets:
         if hold and needed > free_bytes(launch.device) / 2:
             console.say(f"the targets need {needed / 1e9:.1f} GB, so they stay on disk")
             hold = False
-        sources: dict[str, TargetSource] = {}
-        for name, store in stores.items():
-            source = StoreTargets.of(store, launch.device, hold, further.get(name, ()))
-            sources[(keys or {}).get(name, name)] = source
-        return cls(sources)
+        key_of = {name: name for name in stores} | {**(keys or {})}
+        return cls(
+            {
+                key_of[name]: StoreTargets.of(store, launch.device, hold, further.get(name, ()))
+                for name, store in stores.items()
+            }
+        )
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -245,7 +243,7 @@ class Targets:
                     f"the targets of {key} have the shape {list(shape)}, and only vectors [D] can be fused",
                     "name an output that is a vector, or give these targets a head of their own",
                 )
-        return {key: prod(shape) for key, shape in self.shapes.items()}
+        return {key: shape[0] for key, shape in self.shapes.items()}
 
     @property
     def done(self) -> NDArray[np.bool_]:
@@ -255,8 +253,8 @@ class Targets:
     @property
     def pixels(self) -> NDArray[np.uint64] | None:
         """Digests of the stimuli's pixels, [N]; None where no store has them."""
-        stored = [source for source in self.sources.values() if isinstance(source, StoreTargets)]
-        return next((source.pixels for source in stored if source.pixels is not None), None)
+        stored = (source.pixels for source in self.sources.values() if isinstance(source, StoreTargets))
+        return next((pixels for pixels in stored if pixels is not None), None)
 
     @property
     def groups(self) -> list[EncoderGroup]:
@@ -285,17 +283,15 @@ class Targets:
         computed: dict[EncoderGroup, dict[str, Tensor]] = {}
         by_key = {}
         for key, source in self.sources.items():
-            if isinstance(source, OnlineTargets):
-                group = source.group
-                if group not in computed:
-                    views_of_group = (views or {}).get(group.name)
-                    computed[group] = group.encode(
-                        source.views(rows, which.get(key)) if views_of_group is None else views_of_group
-                    )
-                values = source.chosen(computed[group][source.name], which.get(key))
-                by_key[key] = values.clone()  # or it could not be used in training
-            else:
+            if isinstance(source, StoreTargets):
                 by_key[key] = source.gather(rows, which.get(key))
+                continue
+            group = source.group
+            if group not in computed:
+                seen = (views or {}).get(group.name)
+                computed[group] = group.encode(source.views(rows, which.get(key)) if seen is None else seen)
+            values = source.chosen(computed[group][source.name], which.get(key))
+            by_key[key] = values.clone()  # or it could not be used in training
         return by_key
 
 
@@ -306,12 +302,12 @@ def open_targets(
     encoders: Sequence[EncoderConfig],
     paths: Paths,
     launch: Launch,
-    keys: Mapping[str, str] | None = None,
-    hold: bool = True,
     compute_missing: bool = False,
     images: StimulusSet | None = None,
 ) -> Targets:
     """Open the targets of several encoders over the same stimuli, after a health check.
+
+    Each batch is gathered from the files.
 
     Args:
         dataset: Whose stimuli.
@@ -335,13 +331,12 @@ def open_targets(
         root = paths.under_home("embeddings")
         stored = [c for c in encoders if target_store.find(root, dataset.name, split, c.name)[0].is_file()]
     stores = open_stores(dataset, dataset_config, split, stored, paths, images) if stored else {}
-    sources = Targets.of(stores, launch, keys, hold).sources
+    sources = Targets.of(stores, launch, hold=False).sources
     missing = [config for config in encoders if config not in stored]
     for config in missing:
         if config.pictures:  # at each step, the stimulus itself would be seen
             raise MissingData(f"{config.name} has no store", command("embed", dataset_config, [config]))
     for group in grouped(missing, "fp32", launch):
         stimuli = images or dataset.images(split)
-        for name in group.names:
-            sources[(keys or {}).get(name, name)] = OnlineTargets(stimuli, group, name)
+        sources |= {name: OnlineTargets(stimuli, group, name) for name in group.names}
     return Targets(sources)

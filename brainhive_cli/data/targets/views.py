@@ -114,4 +114,4 @@ def loaded(items: Items, rows: Iterable[list[int]], workers: int, launch: Launch
 def to_pictures(images: Tensor) -> list[Image.Image]:
     """Turn [B, 3, H, W] in 0..1 into pictures."""
     array = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(each) for each in array]
+    return [Image.fromarray(pixels) for pixels in array]

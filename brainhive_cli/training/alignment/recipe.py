@@ -12,9 +12,9 @@ from brainhive_cli.core.recipe import Numbers, Paths, Savings, Subjects, refuse_
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.media.picture_augmentation import AUGMENTED
 from brainhive_cli.data.signal_stores import SignalSource
-from brainhive_cli.data.signals.section import Signal, parsed
+from brainhive_cli.data.signals.augmentation import AUGMENTED
+from brainhive_cli.data.signals.selection import Signal, parsed
 from brainhive_cli.data.targets.encoder_keys import encoders_of
 from brainhive_cli.models.encoders import EncoderConfig, Encoders, resolve, resolve_all
 from brainhive_cli.models.heads import FUSED, TOKEN, check_names

@@ -10,8 +10,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.set_up import SetUp, differences, flatten
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.datasets import Dataset
-from brainhive_cli.data.signals.section import Signal
-from brainhive_cli.data.signals.selection import Selection
+from brainhive_cli.data.signals.selection import Selection, Signal
 from brainhive_cli.data.stores.recordings import Recording, Sensors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.layout import Layout

@@ -11,8 +11,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Names, Numbers, Section, TrainedBy, refuse_idle, split
 from brainhive_cli.core.sweep import flattened
-from brainhive_cli.data.media.picture_augmentation import PictureAugment
-from brainhive_cli.data.signals.augmentation import Augment
+from brainhive_cli.data.signals.augmentation import Augment, PictureAugment
 from brainhive_cli.models.course import read_share, write_share
 from brainhive_cli.models.encoders import Encoders
 

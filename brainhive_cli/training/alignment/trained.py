@@ -21,7 +21,7 @@ from brainhive_cli.core.sweep import of_variant, variant_of, variants
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.responses import match_recording
 from brainhive_cli.data.signal_stores import SignalSource
-from brainhive_cli.data.signals.section import Signal
+from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_keys import encoders_around, encoders_by_key

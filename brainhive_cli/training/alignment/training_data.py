@@ -14,9 +14,9 @@ from brainhive_cli.core.caveats import SIMULATED, WHITENED_BY_TESTED
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import free_bytes
-from brainhive_cli.data.media.picture_augmentation import AUGMENTED, augmented
 from brainhive_cli.data.responses import Responses, select_responses, spec_of
 from brainhive_cli.data.signal_stores import caveats_of
+from brainhive_cli.data.signals.augmentation import AUGMENTED, augmented
 from brainhive_cli.data.signals.normalisation import Moments
 from brainhive_cli.data.stores.target_store import TargetStore, pixels_of
 from brainhive_cli.data.targets.encoder_groups import grouped

@@ -143,7 +143,6 @@ class Pictures:
                 recipe.encoders,
                 recipe.paths,
                 launch,
-                hold=False,  # memory is needed for the generator
                 compute_missing=recipe.embed_missing,
                 images=images,
             )

@@ -14,7 +14,8 @@ from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import BadPicture, StimulusDataset, _packed
+from brainhive_cli.data.datasets import BadPicture, StimulusDataset
+from brainhive_cli.data.datasets import imagenet as part
 from brainhive_cli.data.datasets.imagenet import Config
 
 TENCH, GOLDFISH = "n01440764", "n01443537"
@@ -263,8 +264,8 @@ def test_tars_are_read_through_once_and_again_when_one_has_changed(
 ) -> None:
     as_tars(root)
     read: list[str] = []
-    plain = _packed._read_shard
-    monkeypatch.setattr(_packed, "_read_shard", lambda shard: read.append(shard.name) or plain(shard))
+    plain = part._read_shard
+    monkeypatch.setattr(part, "_read_shard", lambda shard: read.append(shard.name) or plain(shard))
     first, again = imagenet().images("train"), imagenet().images("train")
     assert sorted(read) == [f"imagenet1k-train-{shard:04d}.tar" for shard in range(3)]
     assert (again.image_ids, again.concepts) == (first.image_ids, first.concepts)

@@ -12,7 +12,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import BadPicture, StimulusDataset
-from brainhive_cli.data.datasets.nsd import CURATED, INFO, STIMULI, Config, _texts
+from brainhive_cli.data.datasets.nsd import CURATED, INFO, STIMULI, Config, _map_captions
 
 COUNT = 73000
 SHARED = [2, 5, 8]
@@ -114,7 +114,7 @@ def test_captions_that_are_missing_or_none_are_refused_in_one_line(root: Path) -
         with pytest.raises(MissingData, match=f"nsd/test has no captions of nsd0000{row}"):
             test.captions_of(place)
     np.save(path, np.zeros((10, 5)))
-    _texts.cache_clear()
+    _map_captions.cache_clear()
     with pytest.raises(BrainhiveError, match=r"float64 \[10, 5\], not strings") as caught:
         test.captions_of(0)
     assert CURATED in caught.value.hint

@@ -19,7 +19,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import things_eeg
 from brainhive_cli.data.signal_stores import SignalSource
-from brainhive_cli.data.signals.section import Signal
+from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores import ids
 from brainhive_cli.data.stores.recordings import path_of
 from brainhive_cli.data.things_files import THINGS_EEG

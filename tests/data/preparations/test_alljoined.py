@@ -73,15 +73,15 @@ def test_the_pictures_of_alljoined_16m_are_those_that_its_tables_name(million):
     found = made.session(8, 2)
     assert list(found["train"].image_ids) == [f"train/{number:05d}" for number in (0, 16539, 1, 2)]
     assert list(found["test"].image_ids) == [f"test/{number:05d}" for number in (16641, 16540, 16641)]
-    assert found["train"].dropped == {"no such picture": 1, "two pictures at once": 2}
-    assert found["train"].signal.shape == (4, 6, 250) and found["train"].rate_hz == 250
+    assert found["train"].provenance["dropped"] == {"no such picture": 1, "two pictures at once": 2}
+    assert found["train"].signal.shape == (4, 1, 6, 250) and found["train"].rate_hz == 250
     raw = mne.io.read_raw(
         million / "sub-08/ses-02/eeg/sub-08_ses-02_task-images_run-01_eeg.edf", verbose="ERROR"
     )
     events = np.array([[256 + 220 * place, 0, 1] for place in (0, 1, 3)])
     epochs = mne.Epochs(raw, events, tmin=-0.2, tmax=1, preload=True, verbose="ERROR").resample(250)
     expected = epochs.get_data()[..., 50:300] * 1e6  # as its authors cut them
-    np.testing.assert_allclose(found["test"].signal, expected, atol=1e-3)
+    np.testing.assert_allclose(found["test"].signal[:, 0], expected, atol=1e-3)
 
 
 def test_an_older_release_of_alljoined_16m_is_refused_by_its_table(million):
@@ -117,10 +117,10 @@ def test_alljoined_1_is_read_with_the_tables_at_its_root(home):
         str(number) for number in numbers
     ]
     assert len(found["train"].image_ids) == 16 and len(found["test"].image_ids) == 4
-    assert found["train"].signal.shape == (16, 6, 150) and found["train"].unit == "µV"
+    assert found["train"].signal.shape == (16, 1, 6, 150) and found["train"].unit == "µV"
     first = shown.index(int(found["train"].image_ids[0]))
     raw = mne.io.RawArray(signal, mne.create_info(list(CHANNELS), 512, "eeg"), verbose="ERROR")
     events = np.array([[512 + 410 * first, 0, 1]])
     epochs = mne.Epochs(raw, events, tmin=-0.05, tmax=0.6, preload=True, verbose="ERROR").resample(250)
     expected = epochs.get_data()[0][:, epochs.times >= 0][:, :150] * 1e6
-    np.testing.assert_allclose(found["train"].signal[0], expected, atol=0.01)
+    np.testing.assert_allclose(found["train"].signal[0, 0], expected, atol=0.01)

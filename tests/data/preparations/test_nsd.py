@@ -29,7 +29,7 @@ def test_voxels_of_the_mask_are_read_in_c_order_as_percent(tmp_path: Path, endin
     kept = truth.masks["nsdgeneral"] > 0
     expected = truth.stored[..., 750:][kept].T / 300  # [trials, V]
     for split, own in (("train", ~truth.is_test[750:]), ("test", truth.is_test[750:])):
-        np.testing.assert_allclose(found[split].signal[:, :, 0], expected[own], rtol=1e-6)
+        np.testing.assert_allclose(found[split].signal[:, 0, :, 0], expected[own], rtol=1e-6)
         assert found[split].image_ids == [f"nsd{row + 1:05d}" for row in truth.rows[750:][own]]
         assert found[split].unit == "% signal change" and found[split].rate_hz is None
 
@@ -43,7 +43,7 @@ def test_voxels_are_z_scored_in_each_session_by_its_training_trials(tmp_path: Pa
     )
     for split, values in (("train", train), ("test", test)):
         expected = (values - train.mean(0)) / train.std(0)
-        np.testing.assert_allclose(found[split].signal[:, :, 0], expected, atol=1e-5)
+        np.testing.assert_allclose(found[split].signal[:, 0, :, 0], expected, atol=1e-5)
 
 
 def test_other_test_trials_leave_the_training_trials_as_they_were(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_own_masks_become_regions_of_the_kept_voxels(home: Path) -> None:
     assert path in preparation.files(1)
     assert "drawn" not in made(home / "nsd").session(1, 1)["train"].space.regions
     whole = made(home / "nsd", masks=OWN, voxels="drawn").session(1, 1)["train"]
-    assert whole.signal.shape[1] == drawn.sum() and whole.space.regions["drawn"].all()
+    assert whole.signal.shape[2] == drawn.sum() and whole.space.regions["drawn"].all()
 
 
 def test_own_masks_of_another_subject_space_or_place_are_one_line(home: Path) -> None:
@@ -141,7 +141,7 @@ def test_shapes_are_those_of_the_trials(tmp_path: Path) -> None:
     nsd_files.write(tmp_path)
     preparation = made(tmp_path)
     found = preparation.session(1, 2)
-    assert preparation.shapes(1, 2) == {split: trials.signal.shape for split, trials in found.items()}
+    assert preparation.shapes(1, 2) == {split: trials.signal[:, 0].shape for split, trials in found.items()}
     assert preparation.subjects == (1,) and preparation.dataset == "nsd"
 
 
@@ -162,7 +162,7 @@ def test_a_voxel_that_never_varies_is_zero_and_counted(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["betas"][:, z, y, x] = 123
     trials = made(tmp_path, sessions=[1]).session(1, 1)["train"]
-    assert trials.provenance["constant_voxels"] == 1 and not trials.signal[:, 0].any()
+    assert trials.provenance["constant_voxels"] == 1 and not trials.signal[:, 0, 0].any()
     assert np.isfinite(trials.signal).all()
 
 
@@ -193,7 +193,7 @@ def test_sessions_are_those_that_mindeye2_made_of_the_same_files(mini, form: str
         own = slice((session - 1) * 750, session * 750)
         for split, trials in made(tmp_path).session(1, session).items():
             is_own = truth["is_test"][own] == (split == "test")
-            np.testing.assert_allclose(trials.signal[:, :, 0], expected[own][is_own], atol=2e-5)
+            np.testing.assert_allclose(trials.signal[:, 0, :, 0], expected[own][is_own], atol=2e-5)
             assert trials.image_ids == [f"nsd{row + 1:05d}" for row in truth["image"][own][is_own]]
 
 

@@ -91,8 +91,8 @@ def test_every_format_gives_the_trials_that_mne_cuts(data, kind):
         assert list(trials.image_ids) == picture_of(shown, split)
         assert trials.space.names == CHANNELS and trials.unit == "µV" and trials.rate_hz == 250
         step = 0.05 if kind in ("edf", "bids") else 1e-3  # EDF has 16 bits; BrainVision float32
-        np.testing.assert_allclose(trials.signal, expected[rows], atol=step)
-        assert made.shapes(1, 1)[split] == trials.signal.shape
+        np.testing.assert_allclose(trials.signal[:, 0], expected[rows], atol=step)
+        assert made.shapes(1, 1)[split] == trials.signal[:, 0].shape
     assert found["train"].times_s[0] == 0 and len(found["train"].times_s) == 250
 
 
@@ -102,7 +102,7 @@ def test_a_known_response_comes_back(data):
     export(raw, data, "fif")
     trials = build(whiten="no").session(1, 1)["test"]
     for picture in PICTURES["test"]:
-        evoked = trials.signal[np.array(trials.image_ids) == picture].mean(axis=0)
+        evoked = trials.signal[:, 0][np.array(trials.image_ids) == picture].mean(axis=0)
         expected = response(picture)[:, ::2]
         assert np.abs(evoked - expected).max() < 2  # µV, of 10; noise of 30 trials and a baseline is 0.4
 
@@ -120,7 +120,7 @@ def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data):
     made = build()
     found = made.session(1, 1)
     assert list(found["train"].image_ids) == picture_of(shown, "train")
-    assert found["train"].unit == "whitened" and found["train"].whitener.shape == (6, 6)
+    assert found["train"].unit == "whitened" and found["train"].whiteners[0].shape == (6, 6)
     assert found["train"].provenance["events_from"] == ["channel STI 014"]
     assert data / "events.csv" in made.files(1)
 
@@ -158,7 +158,7 @@ def test_what_does_not_match_is_listed_on_both_sides_and_counted(data):
     found, lines = own.session(1, 1), own.look_over((1,)).warnings
     assert "subject 1: events that the table does not have, 1: pause" in lines
     assert "subject 1: events of the table that were not recorded, 1: 77" in lines
-    assert found["train"].dropped["not in the table"] == 1
+    assert found["train"].provenance["dropped"]["not in the table"] == 1
     assert found["train"].provenance["unmatched"]["events that the table does not have"] == {"pause": 1}
 
 
@@ -169,7 +169,10 @@ def test_trials_are_dropped_by_reason(data):
 
     shown, _, _ = recorded(data, change=change)
     found = build().session(1, 1)
-    dropped = sum((each.dropped for each in found.values()), start=type(found["train"].dropped)())
+    dropped = sum(
+        (each.provenance["dropped"] for each in found.values()),
+        start=type(found["train"].provenance["dropped"])(),
+    )
     assert dropped == {"BAD blink": 1, "beyond the recording": 1}
     assert sum(len(each.image_ids) for each in found.values()) == len(shown.pictures) - 2
 
@@ -184,7 +187,10 @@ def test_a_trial_across_an_interruption_is_dropped(data, text):
 
     recorded(data, change=change)
     found = build().session(1, 1)
-    dropped = sum((each.dropped for each in found.values()), start=type(found["train"].dropped)())
+    dropped = sum(
+        (each.provenance["dropped"] for each in found.values()),
+        start=type(found["train"].provenance["dropped"])(),
+    )
     assert dropped == {text: 1}
 
 
@@ -213,7 +219,7 @@ def test_of_two_pictures_at_once_neither_is_a_trial_and_one_named_twice_is_one(d
 
     shown, _, _ = recorded(data, change=change)
     found = build().session(1, 1)
-    assert sum(each.dropped["two pictures at once"] for each in found.values()) == 2
+    assert sum(each.provenance["dropped"]["two pictures at once"] for each in found.values()) == 2
     assert sum(len(each.image_ids) for each in found.values()) == len(shown.pictures) - 1
 
 
@@ -241,7 +247,7 @@ def test_test_trials_do_not_change_the_whitener(data):
             raw._data[:, onset + 50 : onset + RATE_HZ] *= -3
     raw.save(path, overwrite=True, verbose="ERROR")
     after = build().session(1, 1)["train"]
-    np.testing.assert_array_equal(before.whitener, after.whitener)
+    np.testing.assert_array_equal(before.whiteners[0], after.whiteners[0])
 
 
 def test_a_channel_that_was_marked_as_bad_is_left_out(data):
@@ -268,7 +274,7 @@ def test_a_filter_is_mne_s(data):
     found = build(whiten="no", band_hz=(1, 40), baseline=False, rate_hz=RATE_HZ).session(1, 1)["train"]
     filtered = raw.filter(1, 40, verbose="ERROR").get_data()
     onset = shown.onsets[[name in PICTURES["train"] for name in shown.pictures]][0]
-    np.testing.assert_allclose(found.signal[0], filtered[:, onset : onset + RATE_HZ] * 1e6, atol=1e-3)
+    np.testing.assert_allclose(found.signal[0, 0], filtered[:, onset : onset + RATE_HZ] * 1e6, atol=1e-3)
 
 
 def truncate(path):
@@ -448,4 +454,4 @@ def test_magnetometers_are_read_in_femtotesla_at_their_positions(data):
     raw.save(data / "sub-01_meg.fif", verbose="ERROR")
     found = build(whiten="no").session(1, 1)["train"]
     assert found.unit == "fT" and np.allclose(found.space.positions, 0.1)
-    np.testing.assert_allclose(np.median(found.signal.std(axis=2)), 10, rtol=0.3)  # fT, of 10
+    np.testing.assert_allclose(np.median(found.signal.std(axis=3)), 10, rtol=0.3)  # fT, of 10

@@ -9,8 +9,8 @@ from own_recordings import CHANNELS, PICTURES, RATE_HZ, Shown, annotate, make_ra
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations._recording_channels import fit_origin, spline_weights
 from brainhive_cli.data.preparations._recording_overview import spans
+from brainhive_cli.data.preparations._recording_selection import interpolate_bad
 from brainhive_cli.data.preparations.recording import Config, Own
 from brainhive_cli.data.stores.recordings import SignalStore
 
@@ -171,7 +171,7 @@ def test_bad_channels_are_interpolated_as_mne_interpolates_the_recording(folder:
     np.testing.assert_allclose(
         interpolated.signal, expected, atol=1e-3
     )  # µV, of 10: files of single precision
-    assert np.abs(interpolated.signal[:, 3]).max() > 1
+    assert np.abs(interpolated.signal[:, 0, 3]).max() > 1
 
 
 def test_interpolated_channels_are_whitened_with_the_others(folder: Path, home: Path, go: Any) -> None:
@@ -203,23 +203,22 @@ def test_what_cannot_be_interpolated_is_refused_by_the_plan(
     assert "preparation.interpolate=false" in error.value.hint
 
 
-def test_spline_weights_are_the_golden_ones(golden: Path) -> None:
-    load = pytest.importorskip("safetensors.numpy").load_file
-    tensors = load(golden / "calibrate/spline.safetensors")
-    places = [tensors[name].astype(np.float64) for name in ("from_position", "to_position")]
-    np.testing.assert_allclose(spline_weights(*places), tensors["expected.matrix"], atol=2e-6)
-    np.testing.assert_allclose(spline_weights(*places, 0), tensors["expected.matrix_alpha_0"], atol=2e-6)
-    signal = spline_weights(*places) @ tensors["signal"]
-    np.testing.assert_allclose(signal, tensors["expected.signal"], atol=1e-5)
-
-
-def test_the_origin_is_the_centre_of_the_head_and_not_of_the_coordinates() -> None:
-    montage = mne.channels.make_standard_montage("standard_1005")
-    info = mne.create_info(list(CHANNELS + MORE), 100, "eeg").set_montage(montage)
+def test_trials_are_interpolated_around_the_centre_of_the_head_as_mne_does() -> None:
+    """Expected: mne's own interpolation of the same signals, in double precision."""
+    names, signal = CHANNELS + MORE, np.random.default_rng(0).normal(size=(len(CHANNELS + MORE), 40))
+    info = mne.create_info(list(names), 100, "eeg").set_montage("standard_1005")
+    info["bads"] = ["Pz", "C3"]
     places = np.array([channel["loc"][:3] for channel in info["chs"]])
-    _, expected, _ = mne.bem.fit_sphere_to_headshape(info, units="m", verbose="ERROR")
-    np.testing.assert_allclose(fit_origin(CHANNELS + MORE, places), expected, atol=1e-6)
-    assert np.linalg.norm(expected) > 0.03
+    is_bad = np.isin(names, info["bads"])
+    whole = interpolate_bad(signal[None, ~is_bad].astype(np.float32), names, info["bads"], places)
+    expected = mne.io.RawArray(signal, info, verbose="ERROR").interpolate_bads(verbose="ERROR").get_data()
+    np.testing.assert_allclose(whole[0], expected, atol=1e-5)
+
+
+def test_positions_that_are_no_head_are_refused_by_name() -> None:
+    epochs = np.ones((1, 5, 3), np.float32)
+    with pytest.raises(BrainhiveError, match="the positions of 6 channels do not lie on a head"):
+        interpolate_bad(epochs, ["a", "b", "c", "d", "e", "f"], ["f"], np.zeros((6, 3)))
 
 
 def test_the_command_and_its_check_show_the_tables(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

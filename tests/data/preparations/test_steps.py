@@ -93,7 +93,7 @@ def test_a_slow_wave_comes_back_whatever_the_offset_of_the_recording():
 
     def cut_with(baseline):
         cutting = Cutting(Steps(baseline=baseline), rate_hz)
-        return cutting.cut(lambda index: volts, ["Oz"], starts + 200, 1e6)[:, 0]
+        return cutting.cut([volts], ["Oz"], starts + 200, 1e6)[:, 0]
 
     time = starts[:, None] + 4 * np.arange(50, 300) + 1  # 1 ms late
     expected = np.sin(2 * np.pi * 3 * time / rate_hz)
@@ -106,4 +106,4 @@ def test_a_slow_wave_comes_back_whatever_the_offset_of_the_recording():
 def test_a_value_that_is_not_finite_is_named():
     with pytest.raises(BrainhiveError, match="channel Pz has NaN or infinite values"):
         cutting = Cutting(Steps(epoch_ms=(0, 190), keep_ms=(0, 190), baseline=False), 100)
-        cutting.cut(lambda index: np.full(50, np.nan), ["Pz"], np.array([2]), 1)
+        cutting.cut([np.full(50, np.nan)], ["Pz"], np.array([2]), 1)

@@ -40,7 +40,7 @@ def merged(found, split, seed):
     pictures = sorted({name for each in trials for name in each.image_ids})
     rows = []
     for picture in pictures:
-        own = [each.signal[np.array(each.image_ids) == picture] for each in trials]
+        own = [each.signal[np.array(each.image_ids) == picture][:, 0] for each in trials]
         rows.append(np.concatenate(own)[shuffled(sum(map(len, own)), seed)])
     return np.stack(rows)
 
@@ -57,7 +57,7 @@ def test_trials_have_the_published_baseline_and_resampling(golden, published, go
 def test_alignvis_preparation_is_the_published_one(golden, published, golden_eeg):
     found = published_sessions(published, golden_eeg, shuffle=True)
     steps = np.load(golden / "prepare/eeg_steps.npz")
-    whiteners = np.stack([session["train"].whitener for session in found]) * 1e6
+    whiteners = np.stack([session["train"].whiteners[0] for session in found]) * 1e6
     np.testing.assert_allclose(whiteners, steps["whitener"], atol=5e-6 * np.abs(steps["whitener"]).max())
     for split in ("train", "test"):
         expected = np.load(golden / f"prepare/eeg250_{split}.npz")
@@ -96,7 +96,10 @@ def test_signals_keep_the_rate_of_the_recording_where_a_higher_one_is_asked_for(
 def test_all_repetitions_are_kept_by_default_and_counted(raw):
     found = sessions(raw)[0]["train"]
     counts = np.unique(found.image_ids, return_counts=True)[1]
-    assert sorted(counts) == [2, 2, 3] and found.dropped == {"target": 1, "beyond the recording": 0}
+    assert sorted(counts) == [2, 2, 3] and found.provenance["dropped"] == {
+        "target": 1,
+        "beyond the recording": 0,
+    }
 
 
 def test_test_trials_do_not_change_the_whitener(mini_raw, small_eeg, raw, tmp_path):
@@ -106,9 +109,9 @@ def test_test_trials_do_not_change_the_whitener(mini_raw, small_eeg, raw, tmp_pa
         other = tmp_path / f"raw_eeg/sub-01/ses-{session % 4 + 1:02d}/raw_eeg_test.npy"
         path.write_bytes(other.read_bytes())
     for before, after in zip(sessions(raw), sessions(tmp_path), strict=True):
-        np.testing.assert_array_equal(before["train"].whitener, after["train"].whitener)
+        np.testing.assert_array_equal(before["train"].whiteners[0], after["train"].whiteners[0])
         np.testing.assert_array_equal(before["train"].signal, after["train"].signal)
-    both = (sessions(root, whiten_by="both")[0]["train"].whitener for root in (raw, tmp_path))
+    both = (sessions(root, whiten_by="both")[0]["train"].whiteners[0] for root in (raw, tmp_path))
     assert not np.array_equal(*both)  # which the test trials of other sessions do change
 
 
@@ -127,7 +130,7 @@ def test_a_broken_channel_is_named(mini_raw, small_eeg, tmp_path, knobs, message
 def test_a_trial_beyond_the_end_is_counted(mini_raw, small_eeg, tmp_path):
     size = mini_raw.replace(small_eeg, sessions=1, late_event=True)
     mini_raw.make_eeg(tmp_path, size, seed=3)
-    assert sessions(tmp_path, sessions=[1])[0]["train"].dropped["beyond the recording"] == 1
+    assert sessions(tmp_path, sessions=[1])[0]["train"].provenance["dropped"]["beyond the recording"] == 1
 
 
 def test_a_seed_of_nothing_is_refused():

@@ -66,8 +66,10 @@ def test_onsets_are_milliseconds_and_the_list_names_the_test_pictures(table, sig
     assert list(found["test"].image_ids) == ["owl/owl_09", "owl/owl_09"]
     for split, rows in (("train", (0, 3, 5)), ("test", (1, 4))):
         expected = [signal[:, onset : onset + 1000] * 1e6 for onset in ONSETS_MS[list(rows)]]
-        np.testing.assert_allclose(found[split].signal, expected, atol=0.011)
-    assert found["train"].dropped == {"no such picture": 2}  # owl_01, whose category is tested, and the yak
+        np.testing.assert_allclose(found[split].signal[:, 0], expected, atol=0.011)
+    assert found["train"].provenance["dropped"] == {
+        "no such picture": 2
+    }  # owl_01, whose category is tested, and the yak
     assert found["train"].provenance["events_from"] == [table.name]
     assert found["train"].space.names == CHANNELS and found["train"].space.positions is not None
 
@@ -75,7 +77,7 @@ def test_onsets_are_milliseconds_and_the_list_names_the_test_pictures(table, sig
 def test_training_pictures_of_test_categories_are_kept_on_demand(table):
     found = build("preparation.stimuli.exclude_test_concepts=false").session(1, 1)["train"]
     assert list(found.image_ids) == ["cat/cat_01", "owl/owl_01", "train/train_01", "cat/cat_02"]
-    assert found.dropped == {"no such picture": 1} and found.unit == "whitened"
+    assert found.provenance["dropped"] == {"no such picture": 1} and found.unit == "whitened"
 
 
 @pytest.mark.parametrize("bad", ("n/a", "inf", ""))
@@ -91,7 +93,7 @@ def test_an_event_after_the_end_is_dropped(table):
     table.write_text(table.read_text().replace(f"{ONSETS_MS[5]}\t", "3500\t"))
     found = build().session(1, 1)["train"]
     assert list(found.image_ids) == ["cat/cat_01", "train/train_01"]
-    assert found.dropped == {"no such picture": 2, "beyond the recording": 1}
+    assert found.provenance["dropped"] == {"no such picture": 2, "beyond the recording": 1}
 
 
 def test_a_test_list_that_was_edited_to_the_same_size_is_seen_by_a_finished_store(table):

@@ -66,25 +66,27 @@ def test_trials_are_sorted_by_their_type_and_session_and_read_as_they_are(tmp_pa
     one, two = (preparation.session(1, session) for session in (1, 2))
     assert one["train"].image_ids == ["aardvark_01b", "aardvark_02s"] and one["test"].image_ids == ["wig_13s"]
     assert two["train"].image_ids == ["bat1_05s"] and two["test"].image_ids == ["wig_13s"]
-    np.testing.assert_array_equal(one["train"].signal, signal[[0, 4], :, 20:221])
-    np.testing.assert_array_equal(two["test"].signal, signal[[5], :, 20:221])
+    np.testing.assert_array_equal(one["train"].signal[:, 0], signal[[0, 4], :, 20:221])
+    np.testing.assert_array_equal(two["test"].signal[:, 0], signal[[5], :, 20:221])
     times_s = one["train"].times_s
     assert len(times_s) == 201 and times_s[0] == 0 and times_s[-1] == 1 and one["train"].rate_hz == 200
-    assert one["train"].dropped == {"catch": 1, "category of a test picture": 1}
+    assert one["train"].provenance["dropped"] == {"catch": 1, "category of a test picture": 1}
     np.testing.assert_allclose(one["train"].space.positions[:, 0], np.arange(CHANNELS))
 
 
 def test_shapes_are_those_of_the_trials(tmp_path, signal) -> None:
     write(tmp_path, signal)
     found = made(tmp_path).session(1, 1)
-    assert made(tmp_path).shapes(1, 1) == {split: trials.signal.shape for split, trials in found.items()}
+    assert made(tmp_path).shapes(1, 1) == {
+        split: trials.signal[:, 0].shape for split, trials in found.items()
+    }
 
 
 def test_pictures_of_test_categories_and_other_times_are_kept_on_demand(tmp_path, signal) -> None:
     write(tmp_path, signal)
     found = made(tmp_path, drop_test_categories=False, keep_ms=(-100, 1300)).session(1, 1)["train"]
     assert found.image_ids == ["aardvark_01b", "wig_01b", "aardvark_02s"]
-    np.testing.assert_array_equal(found.signal, signal[[0, 3, 4]])
+    np.testing.assert_array_equal(found.signal[:, 0], signal[[0, 3, 4]])
     with pytest.raises(BrainhiveError, match=r"keep_ms \[-200.0, 1000.0\] goes beyond -100 to 1300 ms"):
         made(tmp_path, keep_ms=(-200, 1000)).sessions(1)
 
@@ -145,7 +147,7 @@ def test_a_part_of_the_epochs_that_is_missing_is_named(tmp_path) -> None:
     path = write(tmp_path, signal, trials, split_size="2MB")
     preparation = made(tmp_path)
     assert len(preparation.files(1)) > 1
-    np.testing.assert_array_equal(preparation.session(1, 1)["train"].signal, signal[:, :, 20:221])
+    np.testing.assert_array_equal(preparation.session(1, 1)["train"].signal[:, 0], signal[:, :, 20:221])
     shutil.move(preparation.files(1)[1], tmp_path / "aside")
     with pytest.raises(MissingData, match="one of its parts is missing"):
         made(tmp_path).sessions(1)
@@ -170,7 +172,7 @@ def test_files_of_an_independent_writer_give_their_evoked_responses(golden, tmp_
         "train": train_concepts * size.images_per_concept,
         "test": size.test_concepts * size.test_repetitions,
     }
-    test = np.concatenate([each["test"].signal for each in sessions])
+    test = np.concatenate([each["test"].signal[:, 0] for each in sessions])
     ids = np.concatenate([each["test"].image_ids for each in sessions])
     evoked = np.stack([test[ids == name].mean(0) for name in np.unique(ids)])
     known = truth["evoked"][:, :, 20:221]

@@ -8,7 +8,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import validate
 from brainhive_cli.data.responses import in_memory
-from brainhive_cli.data.signals.section import Signal, split_masks
+from brainhive_cli.data.signals.selection import Signal, split_masks
 from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels
 
 MEMBERS = {

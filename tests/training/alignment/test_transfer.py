@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.responses import match_recording
-from brainhive_cli.data.signals.section import Signal
+from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.measurement.ranks import ranks
