@@ -18,7 +18,7 @@ from scipy.stats import norm
 
 from brainhive_cli.evaluation.explanation.reliability import find_by_means
 from brainhive_cli.measurement.comparison import compare, mcnemar
-from brainhive_cli.measurement.rank_scores import rank_sum
+from brainhive_cli.measurement.ranks import rank_sum
 from brainhive_cli.measurement.statistics import describe
 from brainhive_cli.measurement.units import Alike, Items
 

@@ -201,10 +201,10 @@ class Run:
         from brainhive_cli.core.errors import RecipeError
         from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
-        named = [each for each in self.cells if cell in ("", each.name)]
+        named = [trained for trained in self.cells if cell in ("", trained.name)]
         if len(named) != 1:
             problem = f"no cell {cell!r}" if cell else f"{len(self.cells)} cells, of which none is named"
-            raise RecipeError(f"{self.path} has {problem}", ", ".join(each.name for each in self.cells))
+            raise RecipeError(f"{self.path} has {problem}", ", ".join(trained.name for trained in self.cells))
         return TrainedCell.load(self._align, named[0], torch.device(device))
 
     @cached_property

@@ -76,9 +76,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for each in COMMANDS:
-    text = f"{each.text}\n\nExample: {f'brainhive {each.name} {each.example}'.strip()}"
-    app.command(each.name, help=text, rich_help_panel=each.section)(_callback(each))
+for command in COMMANDS:
+    text = f"{command.text}\n\nExample: {f'brainhive {command.name} {command.example}'.strip()}"
+    app.command(command.name, help=text, rich_help_panel=command.section)(_callback(command))
 
 
 def _show_version(is_given: bool) -> None:

@@ -20,8 +20,7 @@ from brainhive_cli import __version__
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.recipe_files import shipped
+from brainhive_cli.core.recipe import Paths, shipped_recipes
 from brainhive_cli.data.targets.encoder_groups import BLANK
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.heads import Decoded
@@ -52,7 +51,7 @@ OPENED = {"trained", "trained_cell", "matching_run", "learned", "model", "recipe
 SAME_THING = {"job", "recipe", "loop", "optimisation", "memory", "tables"}
 """Stems that name the same thing in several domains."""
 PARTS = [(shelf, kind) for shelf in parts.SHELVES for kind in parts.kinds(shelf)]
-RECIPES = sorted(shipped().rglob("*.yaml"))
+RECIPES = sorted(shipped_recipes().rglob("*.yaml"))
 LIBRARIES = {"torch", "diffusers", "transformers", "timm", "accelerate", "h5py", "numpy", "yaml", "PIL"}
 HEAVY = {*LIBRARIES, "pydantic"}  # which Typer imports itself once a command's own options are asked for
 
@@ -209,7 +208,7 @@ def test_every_tiny_data_set_says_what_it_has(kind: str, home: Path) -> None:
     assert dataset.name and dataset.splits
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(shipped()).as_posix())
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(shipped_recipes()).as_posix())
 def test_every_shipped_recipe_holds(path: Path) -> None:
     pipeline = importlib.import_module(f"brainhive_cli.commands.{path.stem.replace('-', '_')}")
     recipe = pipeline.Recipe.resolve(path.stem, str(path), {}, [])
@@ -224,7 +223,7 @@ def test_every_file_that_the_architecture_names_exists() -> None:
 def test_every_command_has_its_recipe_and_file() -> None:
     commands = {command.name.replace("-", "_") for command in COMMANDS}
     files = {path.stem for path in (PACKAGE / "commands").glob("*.py") if path.stem[0] != "_"}
-    recipes = {path.stem.replace("-", "_") for path in shipped().glob("*.yaml")}
+    recipes = {path.stem.replace("-", "_") for path in shipped_recipes().glob("*.yaml")}
     assert commands == files - {"trackers"} == recipes  # which several commands feed
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli import api
 from brainhive_cli.app import app
-from brainhive_cli.cli.known_errors import describe
+from brainhive_cli.cli.execute import describe_error
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
@@ -224,7 +224,7 @@ def test_a_mistake_in_a_part_of_ones_own_is_named_with_the_part_and_its_line(
     with pytest.raises(Exception) as caught:
         use()
 
-    described = describe(caught.value)
+    described = describe_error(caught.value)
     assert isinstance(described, BrainhiveError) and "a bug" not in described.hint and described.hint
     assert f"my_parts.{part}" in described.message and told in described.message, described.in_one_line
     lines = [number for number, line in enumerate(mistaken.splitlines(), 1) if place and place in line]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from brainhive_cli.commands import embed, reconstruct, train_align
-from brainhive_cli.core.recipe_files import shipped
+from brainhive_cli.core.recipe import shipped_recipes
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.stores.recordings import Recording, Sensors
 from brainhive_cli.training.alignment.set_ups import compare_with_published, describe_run
 
-PAPERS = sorted(path.parent.name for path in shipped().glob("papers/*/train-align.yaml"))
+PAPERS = sorted(path.parent.name for path in shipped_recipes().glob("papers/*/train-align.yaml"))
 PUBLISHED = {  # 200-way on THINGS, top-1 and top-5, as their papers or later comparisons report them
     "brainhive-intra": (0.757, 0.946),
     "brainhive-inter": (0.200, 0.441),
@@ -160,7 +160,7 @@ def test_brainhives_papers_train_as_its_repository_and_say_what_differs(paper: s
     assert (train.init, train.decay, train.last_batch) == ("reference", "weights", "keep")
     against = resolve(paper, "prior=demo:prior", "encoders=demo-clip,demo-vae", "train.prior_dropout=0.1")
     assert against.train.prior_dropout == 0.1
-    recipe = (shipped() / "papers" / paper / "train-align.yaml").read_text()
+    recipe = (shipped_recipes() / "papers" / paper / "train-align.yaml").read_text()
     assert "# What still differs from its repository: " in recipe
 
 

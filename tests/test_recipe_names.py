@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from brainhive_cli.core import hub
-from brainhive_cli.core.recipe_files import shipped
+from brainhive_cli.core.recipe import shipped_recipes
 from brainhive_cli.data.datasets import cc2017
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.preparations import cc2017 as cc2017_signals
 from brainhive_cli.demo import joined_generators
 
-RECIPES = [path.relative_to(shipped()) for path in sorted(shipped().rglob("*.yaml"))]
+RECIPES = [path.relative_to(shipped_recipes()) for path in sorted(shipped_recipes().rglob("*.yaml"))]
 SPLITS, SUBJECTS = ("train", "test"), (1, 2, 3)
 CC2017 = {
     # Hub data set gongzx/cc2017_dataset, as NeuroClips' README has it downloaded
@@ -92,7 +92,7 @@ IS_FILE = re.compile(
 def resolved(name: Path) -> Any:
     """Resolve a shipped recipe, so that the defaults of its parts are there too."""
     pipeline = importlib.import_module(f"brainhive_cli.commands.{name.stem.replace('-', '_')}")
-    return pipeline.Recipe.resolve(name.stem, str(shipped() / name), {}, [])
+    return pipeline.Recipe.resolve(name.stem, str(shipped_recipes() / name), {}, [])
 
 
 def texts(value: Any) -> Iterator[str]:

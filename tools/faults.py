@@ -29,9 +29,9 @@ FAULTS = (
     Fault(".T).contiguous() - TIE", ".T).contiguous() + TIE", MEASUREMENT),
     Fault("    wrong = pool - targets\n", "    wrong = pool\n", MEASUREMENT),
     Fault("np.clip(count - ways - before, 0, None)", "np.clip(count - before, 0, None)", MEASUREMENT),
-    Fault("(correlation < with_own).double()", "(correlation > with_own).double()", MEASUREMENT),
+    Fault("(correlation < paired).double()", "(correlation > paired).double()", MEASUREMENT),
     Fault("between = scatter.estimates.var(ddof=1) / subjects", "between = 0", MEASUREMENT),
-    Fault("reach = t.ppf((1 + level) / 2, freedom) * error", "reach = error", MEASUREMENT),
+    Fault("reach = t.ppf(UPPER, freedom) * error", "reach = error", MEASUREMENT),
     Fault(
         "float(2 * t.sf(abs(mean) / error, units - 1))",
         "float(t.sf(abs(mean) / error, units - 1))",

@@ -8,8 +8,7 @@ from pathlib import Path
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.commands.recipes import Key, Shipped, keys_of
 from brainhive_cli.core import parts
-from brainhive_cli.core.recipe import Recipe
-from brainhive_cli.core.recipe_files import shipped
+from brainhive_cli.core.recipe import Recipe, shipped_recipes
 
 PAGE = Path(__file__).parents[1] / "docs" / "keys.md"
 HEAD = """# Recipe keys
@@ -72,7 +71,7 @@ def _recipes() -> str:
 
 
 def _shipped() -> Iterator[Shipped]:
-    return map(Shipped, sorted(shipped().rglob("*.yaml")))
+    return map(Shipped, sorted(shipped_recipes().rglob("*.yaml")))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """From a command's flags to its work, its result on the terminal, hints as typed, and its exit code."""
 
+import errno
 import importlib
 import os
 import re
 import shlex
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,8 +14,20 @@ from typing import Any
 import typer
 
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.core import console, foreign_code, interruption, needs
-from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData, RecipeError
+from brainhive_cli.core import console, foreign_code
+from brainhive_cli.core.errors import (
+    INTERRUPTED,
+    BrainhiveError,
+    DeviceError,
+    LostProcess,
+    MissingData,
+    MissingExtra,
+    RecipeError,
+    first_line,
+    raise_if_interrupted,
+    remember_interrupts,
+)
+from brainhive_cli.core.files import shipped_folder
 from brainhive_cli.core.foreign_code import OVERRIDE
 
 RECIPE = "# Recipe: what follows runs as it is"
@@ -27,6 +40,32 @@ WITHOUT_CODE = {"check", "compare", "doctor", "fetch", "recipes", "report", "run
 """Commands that run no code of others."""
 PARTS = {"dataset", "encoders", "prior", "from"}
 """Keys that a recipe of the same name gives each of its commands."""
+LOST_PROCESS = r"^Dist\w*Error: |gloo/transport/|NCCL error|NCCL communicator|ncclRemoteError"
+"""What torch says where another process of the launch has ended."""
+LOST_DECODER = r"DataLoader worker \(pid.*\) (is killed|exited)"
+"""What torch says where a process that decodes pictures has ended."""
+SPACE = "free space, or set BRAINHIVE_HOME to another disk; the same command continues"
+PERMISSIONS = "fix permissions, or set BRAINHIVE_HOME to a folder of yours; the same command continues"
+IN_THE_WAY = "move away what has the place of this file or folder; the same command continues"
+DISK = "check the disk or network drive (dmesg), and copy the file elsewhere; the same command continues"
+NETWORK = "check run.main_process_ip, run.main_process_port and the network between the machines"
+WAYS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), SPACE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), PERMISSIONS),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY), IN_THE_WAY),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENXIO), DISK),
+    **dict.fromkeys((errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ECONNREFUSED, errno.ETIMEDOUT), NETWORK),
+    **dict.fromkeys((errno.ECONNRESET, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EPIPE), NETWORK),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "ulimit -n 65536, or fewer run.workers or --processes"),
+    errno.ENOENT: "check that it exists, and that nothing else removes it; the same command continues",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f); the same command continues",
+    errno.ENAMETOOLONG: "shorter names, or a home with a shorter path",
+    errno.ELOOP: "remove the link; the same command continues",
+    errno.ENODEV: "copy it to a disk whose files can be mapped into memory",
+}
+"""What to do about an error of the system, by its number."""
+ANY = "check that the file is complete and its disk works; --debug shows where"
+"""What to do about others."""
 
 
 def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], paths: str = "") -> None:
@@ -50,16 +89,17 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
         flags = {**flags, paths: named or None}
     keys = {key for key, value in flags.items() if value is not None}
     keys |= {word.partition("=")[0].partition(".")[0] for word in overrides}
-    is_allowed = bool(common["allow_code"])
-    advise = partial(as_typed, recipe=common["recipe"], keys=keys, is_allowed=is_allowed)
+    all_code, is_check, as_json = (bool(common[name]) for name in ("allow_code", "check", "json"))
+    advise = partial(as_typed, recipe=common["recipe"], keys=keys, is_allowed=all_code)
     try:
-        switches = bool(common["allow_code"]), bool(common["check"])
-        permission = foreign_code.permitted(*switches, flags, overrides)
-        with permission, interruption.remembered():
+        with foreign_code.permitted(all_code, is_check, flags, overrides), remember_interrupts():
             code = _run(command, common, flags, overrides, advise)
-            interruption.check()
+            raise_if_interrupted()
     except KeyboardInterrupt:
-        code = _interrupted(common["json"])
+        code, way = INTERRUPTED, "the same command continues where it stopped"
+        console.say(f"interrupted: {way}")
+        if as_json:
+            console.show_json({"error": "interrupted", "hint": way, "exit_code": INTERRUPTED})
     except Exception as error:
         is_pipe_closed = isinstance(error, BrokenPipeError) and console.is_pipe_closed()
         code = BrainhiveError.exit_code if is_pipe_closed else _report(error, common, advise)
@@ -76,6 +116,7 @@ def _run(
     overrides: Sequence[str],
     advise: Callable[[str], str],
 ) -> int:
+    """Do what the line asks for: list, check, launch more processes, or run here; return the exit code."""
     module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
     launch_flags = {f"run.{key}": common[key] for key in ("processes", "machines", "mixed_precision")}
     try:
@@ -86,8 +127,9 @@ def _run(
     if common.get("list_encoders"):
         _show(module.list_encoders(), common["json"], advise)
         return 0
+    runs_folder = recipe.paths.under_home("runs")
     if common["check"]:
-        return _check(_timed(module.plan(recipe), command, recipe), recipe, common["json"], advise)
+        return _check(module.plan(recipe), command, recipe, common["json"], advise)
 
     from brainhive_cli.core import launch
 
@@ -103,53 +145,42 @@ def _run(
     try:
         result = module.run(recipe, here, bool(common["again"]))
     except BaseException as error:
-        from brainhive_cli.cli import known_errors
         from brainhive_cli.core import runs
 
-        runs.remove_unused(recipe.paths.under_home("runs"))
+        runs.remove_unused(runs_folder)
         if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
             raise
-        raise known_errors.describe(error, recipe.less_memory()) from error
+        raise describe_error(error, recipe.less_memory()) from error
     if result.work and here.is_main:
-        runs_folder, key = recipe.paths.under_home("runs"), result.work.key(command, _place(here))
+        key = result.work.key(command, _place(here, here.processes))
         result.work.remember(runs_folder, key, time.monotonic() - start)
     _show(result, common["json"], advise)
     return int(result.exit_code)
 
 
-def _timed(plan: Any, command: str, recipe: Any) -> Any:
-    """Add how long the work of a plan takes."""
-    if plan.work is None:
-        return plan
-    from brainhive_cli.core import launch
-
-    try:
-        here = launch.start(recipe.run)
-    except DeviceError as error:
-        return replace(plan, missing=[*plan.missing, error.in_one_line])
-    key = plan.work.key(command, _place(here, launch.num_processes(recipe.run)))
-    duration = plan.work.estimate(recipe.paths.under_home("runs"), key)
-    return replace(plan, items={**plan.items, "time": duration})
+def _place(here: Any, processes: int) -> str:
+    return f"{processes} × {here.device_name}" if processes > 1 else str(here.device_name)
 
 
-def _place(here: Any, processes: int | None = None) -> str:
-    count = processes or here.processes
-    return f"{count} × {here.device_name}" if count > 1 else str(here.device_name)
+def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable[[str], str]) -> int:
+    """Show a plan, what is missing for it and how long it takes; return the exit code."""
+    if plan.work is not None:
+        from brainhive_cli.core import launch
 
-
-def _check(plan: Any, recipe: Any, as_json: bool, advise: Callable[[str], str]) -> int:
+        try:
+            key = plan.work.key(command, _place(launch.start(recipe.run), launch.num_processes(recipe.run)))
+            duration = plan.work.estimate(recipe.paths.under_home("runs"), key)
+            plan = replace(plan, items={**plan.items, "time": duration})
+        except DeviceError as error:
+            plan = replace(plan, errors=(*plan.errors, error))
     missing = [HINT.sub(lambda match: f"({advise(match[1])})", line) for line in plan.missing]
     if as_json:
         document = {"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": missing}
-        tables = [table.as_dict() for table in plan.tables]
-        listed = [need.as_dict() for need in plan.needs]
-        console.show_json(
-            document | ({"needs": listed} if listed else {}) | ({"tables": tables} if tables else {})
-        )
+        lists = {"needs": plan.needs, "tables": plan.tables}
+        listed = {name: [entry.as_dict() for entry in entries] for name, entries in lists.items() if entries}
+        console.show_json(document | listed)
     else:
-        if plan.items:
-            console.show_table(plan.table("Plan"))
-        for table in (*([needs.table(plan.needs)] if plan.needs else []), *plan.tables):
+        for table in plan.all_tables():
             console.show_table(table)
         for line in missing:
             console.warn(f"missing: {line}")
@@ -167,29 +198,17 @@ def _show(result: Any, as_json: bool, advise: Callable[[str], str]) -> None:
     for name, path in result.files.items():
         console.show_text(f"{name}: {path}")
     if result.shown is not None and (left := len(result.tables) - len(result.shown)):
-        has_report = any(listed.name == "report" for listed in COMMANDS)
-        way = shlex.join(["brainhive", "report", str(result.folder)]) if has_report else "--json"
-        console.say(f"{left} more tables: {way}")
+        console.say(f"{left} more tables: {shlex.join(['brainhive', 'report', str(result.folder)])}")
     console.say(f"in {result.folder}")
     if hint:
         console.say(f"next: {hint}")
 
 
-def _interrupted(as_json: bool) -> int:
-    """Say that the command was stopped; return its exit code."""
-    way = "the same command continues where it stopped"
-    console.say(f"interrupted: {way}")
-    if as_json:
-        console.show_json({"error": "interrupted", "hint": way, "exit_code": INTERRUPTED})
-    return INTERRUPTED
-
-
 def _report(error: Exception, common: Mapping[str, Any], advise: Callable[[str], str]) -> int:
     """Show an error in one line and what to do in another; return its exit code."""
-    from brainhive_cli.cli import known_errors
     from brainhive_cli.core import launch
 
-    described = known_errors.describe(error)
+    described = describe_error(error)
     try:
         described.hint = advise(described.hint)
     except Exception:  # the error itself is what the user must see; its hint is then as it was raised
@@ -222,17 +241,21 @@ def as_typed(hint: str, recipe: str | None, keys: Collection[str], is_allowed: b
         keys: Keys that flags and overrides set, which the next command needs too.
         is_allowed: Whether the line had `--allow-code`.
     """
-    from brainhive_cli.core.recipe_files import shipped
-
-    folder = shipped() / recipe.replace("_", "-") if recipe else None
+    root = shipped_folder("recipes")
+    folder = root / recipe.replace("_", "-") if recipe else None
     if folder is not None and os.path.isdir(folder):
-        name = folder.relative_to(shipped()).as_posix()
 
         def with_recipe(line: str) -> str:
             _, command, *words = shlex.split(line)
-            if "--recipe" not in words and (folder / f"{command}.yaml").is_file():
-                words = ["--recipe", name, *_without_keys_of_the_recipe(words, keys)]
-            return shlex.join(["brainhive", command, *words])
+            if "--recipe" in words or not (folder / f"{command}.yaml").is_file():
+                return shlex.join(["brainhive", command, *words])
+            line_words = ["brainhive", command, "--recipe", folder.relative_to(root).as_posix()]
+            rest = iter(words)
+            for word in rest:  # without what the recipe sets, unless the user did
+                key = word.partition("=")[0].removeprefix("--")
+                pair = [word, next(rest, "")] if word.startswith("--") and "=" not in word else [word]
+                line_words += pair if key not in PARTS or key in keys else []
+            return shlex.join(line_words)
 
         hint = _map_lines(hint, with_recipe)
     return with_permission(hint, ["--allow-code"] if is_allowed else [])
@@ -256,12 +279,38 @@ def _map_lines(hint: str, rewrite: Callable[[str], str]) -> str:
     return " && ".join(map(rewrite, lines.split(" && "))) + separator + alternative
 
 
-def _without_keys_of_the_recipe(words: Iterable[str], keys: Collection[str]) -> list[str]:
-    """Leave out the words that set what the recipe sets, unless the user did."""
-    left, words = [], iter(words)
-    for word in words:
-        key = word.partition("=")[0].removeprefix("--")
-        pair = [word, next(words, "")] if word.startswith("--") and "=" not in word else [word]
-        if key not in PARTS or key in keys:
-            left += pair
-    return left
+def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
+    """Turn any exception into an error with one line on what is wrong and one on what to do.
+
+    Args:
+        error: What was raised.
+        less_memory: Overrides of the recipe with which its command needs less memory.
+    """
+    from brainhive_cli.core import damage, launch
+
+    may_be_an_import = isinstance(error, MissingExtra) or not isinstance(error, BrainhiveError)
+    if may_be_an_import and (broken := launch.failed_import(error)):
+        return broken
+    if isinstance(error, BrainhiveError):
+        return error
+    text = f"{type(error).__name__}: {error}"
+    if damage.is_out_of_memory(error):
+        way = f"{less_memory or 'a device with more memory'}; what is finished is kept"
+        return DeviceError(f"out of memory: {first_line(error)}", way)
+    if re.search(LOST_PROCESS, text):
+        way = "its own error says why, on another machine if there are several; the same command continues"
+        return LostProcess("another process of this launch has ended", way)
+    if re.search(LOST_DECODER, text):
+        way = "run.workers with a smaller number, as memory may have run out; the same command continues"
+        return DeviceError("a process that decodes pictures was killed", way)
+    if (number := damage.system_error_number(error)) and not isinstance(error, OSError):
+        error = OSError(number, os.strerror(number))
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or first_line(error)
+        # a name that is too long comes from the command line or a recipe, whatever it is a name of
+        kind = RecipeError if error.errno == errno.ENAMETOOLONG else BrainhiveError
+        return kind(f"{where}{reason}", WAYS.get(error.errno or 0, ANY))
+    return foreign_code.mistake(error) or BrainhiveError(
+        f"unexpected {type(error).__name__}: {first_line(error)}", "this is a bug; --debug shows where"
+    )

@@ -1,28 +1,94 @@
-"""All commands in the order of the help, their options, and the recipe key that each flag sets."""
+"""All commands in the order of the help, their options, the recipe key that each flag sets, completion."""
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import Parameter
+from pathlib import Path
 from typing import Any
 
 import typer
 
-from brainhive_cli.cli.completion import Complete, datasets, encoders, kinds, one, recipes, runs, several
+from brainhive_cli.core.files import shipped_folder
+
+Complete = Callable[[str], list[str]]
 
 
-def option(flag: str, text: str, value: type = str, default: str | bool = False, **limits: Any) -> Parameter:
+def kinds(shelf: str) -> list[str]:
+    """List the parts of a shelf by their files, and the rows of its families."""
+    package = Path(__file__).parents[1]
+    files = [file.stem for file in package.glob(f"*/{shelf}/[!_]*.py")]
+    for table in package.glob(f"*/{shelf}/rows.yaml"):  # read without the YAML reader, which takes time
+        files += re.findall(r"^([\w-]+):", table.read_text(encoding="utf-8"), re.MULTILINE)
+    return [file.replace("_", "-") for file in sorted(file.replace("-", "_") for file in files)]
+
+
+def encoders() -> list[str]:
+    """List the encoders by name, as `completions/build.py` wrote them down."""
+    return (shipped_folder("completions") / "encoders.txt").read_text(encoding="utf-8").split()
+
+
+def datasets() -> list[str]:
+    """List the data sets."""
+    return kinds("datasets")
+
+
+def recipes() -> list[str]:
+    """List the shipped recipes that `--recipe` takes."""
+    root = shipped_folder("recipes")
+    return sorted({path.parent.relative_to(root).as_posix() for path in root.glob("*/**/*.yaml")})
+
+
+def runs(command: str = "*") -> Callable[[], list[str]]:
+    """List the finished runs of a command, or of all, the newest first."""
+
+    def list_names() -> list[str]:
+        below = Path(os.environ.get("BRAINHIVE_HOME", ".")) / "runs"
+        files = sorted(below.glob(f"{command}/*/metrics.json"), key=lambda file: -file.stat().st_mtime)
+        return [file.parent.name for file in files]
+
+    return list_names
+
+
+def one_of(*lists: Callable[[], list[str]], words: Iterable[str] = (), is_list: bool = False) -> Complete:
+    """Complete one name, or the last of several that are separated by commas."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",") if is_list else ("", "", incomplete)
+        known = [*words, *(name for list_names in lists for name in list_names())]
+        return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
+
+    return complete
+
+
+def option(
+    flag: str,
+    text: str,
+    default: str = "",
+    complete: Complete | None = None,
+    value: type = str,
+    **limits: Any,
+) -> Parameter:
     """Declare a flag that may be left out.
 
     Args:
         flag: As it is typed.
         text: Its help.
-        value: The type of its value; bool for a switch.
         default: What the help shows as its default.
+        complete: How the shell completes its value.
+        value: The type of its value; bool for a switch.
         limits: Of the value, as `typer.Option` takes them.
     """
-    info = typer.Option(None, flag, help=text, show_default=default, **limits)
+    more: dict[str, Any] = {"show_default": default or False, "autocompletion": complete, **limits}
+    info = typer.Option(None, flag, help=text, **more)
     return Parameter("_", Parameter.KEYWORD_ONLY, default=info, annotation=value | None)
+
+
+def switch(flag: str, text: str) -> Parameter:
+    """Declare a flag without a value."""
+    return option(flag, text, value=bool)
 
 
 def words(metavar: str, text: str, complete: Complete | None = None) -> Parameter:
@@ -34,25 +100,26 @@ def words(metavar: str, text: str, complete: Complete | None = None) -> Paramete
 OVERRIDES = words("[KEY.PATH=VALUE]...", "Override any recipe key.")
 COMMON = {
     "recipe": option(
-        "--recipe",
-        "A YAML file or a shipped recipe's name.",
-        default="the command's own",
-        autocompletion=one(recipes),
+        "--recipe", "A YAML file or a shipped recipe's name.", "the command's own", one_of(recipes)
     ),
-    "check": option("--check", "Print the resolved recipe, the plan and what is missing; stop.", bool),
-    "json": option("--json", "Print the result as one JSON document.", bool),
-    "again": option("--again", "Start a new run even if the same one is finished.", bool),
-    "allow_code": option("--allow-code", "Run code that a file names: python: encoders, modules.", bool),
-    "debug": option("--debug", "Show the traceback of an error.", bool),
-    "processes": option("--processes", "Processes in all.", int, "one a GPU", min=1),
-    "machines": option("--machines", "Machines that run this command.", int, min=1),
+    "check": switch("--check", "Print the resolved recipe, the plan and what is missing; stop."),
+    "json": switch("--json", "Print the result as one JSON document."),
+    "again": switch("--again", "Start a new run even if the same one is finished."),
+    "allow_code": switch("--allow-code", "Run code that a file names: python: encoders, modules."),
+    "debug": switch("--debug", "Show the traceback of an error."),
+    "processes": option("--processes", "Processes in all.", "one a GPU", value=int, min=1),
+    "machines": option("--machines", "Machines that run this command.", value=int, min=1),
     "mixed_precision": option("--mixed-precision", "no or bf16."),
 }
 """The options of every command, by name."""
-DATASET = option("--dataset", "A data set: things-eeg, image-folder, demo …", autocompletion=one(datasets))
+DATASET = option("--dataset", "A data set: things-eeg, image-folder, demo …", complete=one_of(datasets))
 ENCODERS = option(
-    "--encoders", "Encoders, by name or reference, separated by commas.", autocompletion=several(encoders)
+    "--encoders",
+    "Encoders, by name or reference, separated by commas.",
+    complete=one_of(encoders, is_list=True),
 )
+ALIGN_RUN, ALIGN_RUNS = one_of(runs("train-align")), one_of(runs("train-align"), is_list=True)
+SUBJECTS = option("--subjects", "Subjects, as in 1,2.", "the run's")
 GENERATOR = option("--generator", "SDXL-type model: hub:owner/name or a folder.")
 
 
@@ -85,10 +152,10 @@ class Command:
 
 START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
 SHOWN = {
-    "labels": option("--labels", "What each run is called, as in aligned,base.", default="their names"),
-    "format": option("--format", "html: a page; md, tex: tables for papers; csv.", default="html"),
-    "csv": option("--csv", "All metrics as one table for pandas: a row for each and scope.", bool),
-    "to": option("--to", "The file.", default="one below reports/"),
+    "labels": option("--labels", "What each run is called, as in aligned,base.", "their names"),
+    "format": option("--format", "html: a page; md, tex: tables for papers; csv.", "html"),
+    "csv": switch("--csv", "All metrics as one table for pandas: a row for each and scope."),
+    "to": option("--to", "The file.", "one below reports/"),
 }
 """Flags of the commands that show runs."""
 COMMANDS = (
@@ -101,9 +168,9 @@ COMMANDS = (
             "system": option(
                 "--system",
                 "brainhive (EEG), havir (fMRI, in two streams) or neurons (fMRI of films).",
-                default="brainhive",
+                "brainhive",
             ),
-            "quick": option("--quick", "Few epochs and pictures, to see that it runs.", bool),
+            "quick": switch("--quick", "Few epochs and pictures, to see that it runs."),
         },
     ),
     Command(
@@ -115,12 +182,12 @@ COMMANDS = (
         "Download a data set from the hub and unpack it, or show the steps where terms must be agreed to.",
         "things-eeg --subjects 1,2",
         {
-            "subjects": option("--subjects", "Whose recordings, as in 1,2.", default="all"),
-            "dry_run": option("--dry-run", "Show files, size and licence; fetch nothing.", bool),
+            "subjects": option("--subjects", "Whose recordings, as in 1,2.", "all"),
+            "dry_run": switch("--dry-run", "Show files, size and licence; fetch nothing."),
         },
         paths="names",
         words="NAME",
-        complete=one(datasets),
+        complete=one_of(datasets),
     ),
     Command(
         START,
@@ -129,17 +196,17 @@ COMMANDS = (
         "demo/train-align",
         paths="names",
         words="NAME",
-        complete=one(recipes),
+        complete=one_of(recipes),
     ),
     Command(
         START,
         "runs",
         "List runs with state, result, age and size; `runs show NAME` shows one, `runs rm NAME` removes it.",
         "train-align",
-        {"yes": option("--yes", "Remove without asking.", bool)},
+        {"yes": switch("--yes", "Remove without asking.")},
         paths="words",
         words="NAME",
-        complete=one(runs(), words=("show", "rm")),
+        complete=one_of(runs(), words=("show", "rm")),
     ),
     Command(
         STEPS,
@@ -150,9 +217,9 @@ COMMANDS = (
             "preparation.kind": option(
                 "--from",
                 f"Preparation: {', '.join(kinds('preparations'))}.",
-                autocompletion=one(partial(kinds, "preparations")),
+                complete=one_of(partial(kinds, "preparations")),
             ),
-            "subjects": option("--subjects", "Subjects, as in 1,2,5.", default="all that are there"),
+            "subjects": option("--subjects", "Subjects, as in 1,2,5.", "all that are there"),
             "name": option("--name", "Name of the stores, as in signal.name of train-align."),
         },
     ),
@@ -164,10 +231,10 @@ COMMANDS = (
         {
             "dataset": DATASET,
             "encoders": ENCODERS,
-            "splits": option("--splits", "Splits, as in train,test.", default="all"),
-            "skip_bad": option("--skip-bad", "Accept pictures that cannot be decoded.", bool),
+            "splits": option("--splits", "Splits, as in train,test.", "all"),
+            "skip_bad": switch("--skip-bad", "Accept pictures that cannot be decoded."),
         },
-        {"list_encoders": option("--list", "Show all encoders, and which are on this machine; stop.", bool)},
+        {"list_encoders": switch("--list", "Show all encoders, and which are on this machine; stop.")},
     ),
     Command(
         STEPS,
@@ -178,12 +245,12 @@ COMMANDS = (
             "mode": option("--mode", "intra, inter (leave one subject out), joint or finetune."),
             "dataset": DATASET,
             "encoders": ENCODERS,
-            "subjects": option("--subjects", "Subjects, as in 1,2,5.", default="all"),
+            "subjects": option("--subjects", "Subjects, as in 1,2,5.", "all"),
             "seeds": option("--seeds", "Seeds, one cell each, as in 2025,2026."),
             "backbone.kind": option(
                 "--backbone",
                 f"Brain encoder: {', '.join(kinds('backbones'))}.",
-                autocompletion=one(partial(kinds, "backbones")),
+                complete=one_of(partial(kinds, "backbones")),
             ),
             "prior": option("--prior", "Train for the frozen fusion encoder of this prior, on its encoders."),
         },
@@ -197,25 +264,17 @@ COMMANDS = (
             "align_run": option(
                 "--run",
                 "Align run, by folder or name, or SWEEP:VARIANT (A,B: averaged); or model folder.",
-                default="the newest that fits",
-                autocompletion=several(runs("train-align")),
+                "the newest that fits",
+                ALIGN_RUNS,
             ),
-            "against": option(
-                "--against",
-                "Align runs to compare with, item by item.",
-                autocompletion=several(runs("train-align")),
-            ),
-            "dataset": option(
-                "--dataset", "A data set to test on; zero-shot with --run.", default="the run's"
-            ),
-            "subjects": option("--subjects", "Subjects tested on, as in 1,2.", default="the run's"),
-            "gallery": option(
-                "--gallery", "Splits whose pictures are searched, as in train+test.", default="test"
-            ),
+            "against": option("--against", "Align runs to compare with, item by item.", complete=ALIGN_RUNS),
+            "dataset": option("--dataset", "A data set to test on; zero-shot with --run.", "the run's"),
+            "subjects": option("--subjects", "Subjects tested on, as in 1,2.", "the run's"),
+            "gallery": option("--gallery", "Splits whose pictures are searched, as in train+test.", "test"),
         },
         paths="align_run",
         words="NAME",
-        complete=one(runs("train-align")),
+        complete=ALIGN_RUN,
     ),
     Command(
         STEPS,
@@ -223,16 +282,14 @@ COMMANDS = (
         "Show when, where, in which band and at which level signals carry what was seen.",
         "--analyses windows,sensors",
         {
-            "subjects": option("--subjects", "Subjects, as in 1,2.", default="the run's"),
-            "analyses": option("--analyses", "Analyses, as in windows,bands.", default="all"),
+            "subjects": SUBJECTS,
+            "analyses": option("--analyses", "Analyses, as in windows,bands.", "all"),
             "levels": option("--levels", "Further encoders to compare signals with."),
-            "control": option(
-                "--control", "permuted labels, or a model trained on them.", default="permuted"
-            ),
+            "control": option("--control", "permuted labels, or a model trained on them.", "permuted"),
         },
         paths="align_run",
         words="NAME",
-        complete=one(runs("train-align")),
+        complete=ALIGN_RUN,
     ),
     Command(
         STEPS,
@@ -243,9 +300,9 @@ COMMANDS = (
             "dataset": DATASET,
             "encoders": ENCODERS,
             "generator.source": GENERATOR,
-            "train.steps": option("--steps", "Training steps.", int, min=1),
-            "embed_missing": option(
-                "--embed-missing", "Compute embeddings that no store holds, at every step.", bool
+            "train.steps": option("--steps", "Training steps.", value=int, min=1),
+            "embed_missing": switch(
+                "--embed-missing", "Compute embeddings that no store holds, at every step."
             ),
         },
     ),
@@ -257,31 +314,28 @@ COMMANDS = (
         {
             "prior": option("--prior", "A prior: hub:NAME, hub:owner/name, a folder, or identity."),
             "align_run": option(
-                "--run",
-                "An align run: folder, name or SWEEP:VARIANT.",
-                default="the newest that fits",
-                autocompletion=one(runs("train-align")),
+                "--run", "An align run: folder, name or SWEEP:VARIANT.", "the newest that fits", ALIGN_RUN
             ),
-            "dataset": option("--dataset", "What a model folder decodes.", default="the run's"),
+            "dataset": option("--dataset", "What a model folder decodes.", "the run's"),
             "generator.source": GENERATOR,
-            "subjects": option("--subjects", "Subjects, as in 1,2.", default="the run's"),
-            "repeats": option("--repeats", "Pictures of each item.", int, min=1),
+            "subjects": SUBJECTS,
+            "repeats": option("--repeats", "Pictures of each item.", value=int, min=1),
             "sources": option(
                 "--from",
                 "brain; images (ceiling); shuffled (floor); zeroed; nearest, mean training picture.",
-                default="brain,nearest,mean",
+                "brain,nearest,mean",
             ),
             "score": option("--score", "Score this folder of pictures or clips; none are generated."),
             "truth": option("--truth", "What was seen, matched by name; left: the left half of each clip."),
             "against": option(
                 "--against",
                 "Reconstruct runs to compare with, item by item.",
-                autocompletion=several(runs("reconstruct")),
+                complete=one_of(runs("reconstruct"), is_list=True),
             ),
         },
         paths="align_run",
         words="NAME",
-        complete=one(runs("train-align")),
+        complete=ALIGN_RUN,
     ),
     Command(
         STEPS,
@@ -311,11 +365,11 @@ COMMANDS = (
         "Check data sets, stores, runs, recipes and priors: complete, damaged or missing.",
         "things-eeg",
         {
-            "subjects": option("--subjects", "Subjects of data sets, as in 1,2.", default="all"),
-            "plots": option("--plots", "Draw the reliability of signal stores, one page each.", bool),
+            "subjects": option("--subjects", "Subjects of data sets, as in 1,2.", "all"),
+            "plots": switch("--plots", "Draw the reliability of signal stores, one page each."),
         },
         paths="stores",
-        complete=one(datasets, recipes, runs()),
+        complete=one_of(datasets, recipes, runs()),
     ),
     Command(
         STORES,
@@ -325,8 +379,8 @@ COMMANDS = (
         {
             "dataset": DATASET,
             "encoders": ENCODERS,
-            "splits": option("--splits", "Splits, as in train,test.", default="those that have vectors"),
-            "skip_missing": option("--skip-missing", "Accept pictures without a vector.", bool),
+            "splits": option("--splits", "Splits, as in train,test.", "those that have vectors"),
+            "skip_missing": switch("--skip-missing", "Accept pictures without a vector."),
         },
         paths="sources",
     ),
@@ -337,7 +391,7 @@ COMMANDS = (
         "embeddings/things-eeg --format npy",
         {
             "to": option("--to", "Folder for the files."),
-            "format": option("--format", "parquet or npy.", default="parquet"),
+            "format": option("--format", "parquet or npy.", "parquet"),
         },
         paths="stores",
     ),

@@ -13,10 +13,10 @@ from brainhive_cli.core import console, hub, parts, run_files
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Names, Paths, Run, Subjects
+from brainhive_cli.core.recipe import Names, Paths, Run, Subjects, shipped_recipes
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.runs import is_run
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import inventory
 from brainhive_cli.data.signal_stores import COUNTED, RECORDED, count_rows, describe_store, recorded_row
@@ -83,7 +83,7 @@ class Named:
             else:
                 places.append(str(run_by_name.get(word, word)))
         paths = expand_patterns(places)
-        named.runs = [path for path in paths if run_files.is_run(path)]
+        named.runs = [path for path in paths if is_run(path)]
         stores = [str(path) for path in paths if path not in named.runs]
         named.stores = list_stores(stores, recipe.paths) if stores else []
         return named
@@ -99,14 +99,16 @@ def _commands_of(word: str) -> list[str]:
             )
         return [path.stem]
     return (
-        [] if path.exists() else [name for name in COMMANDS if (shipped() / word / f"{name}.yaml").is_file()]
+        []
+        if path.exists()
+        else [name for name in COMMANDS if (shipped_recipes() / word / f"{name}.yaml").is_file()]
     )
 
 
 def _is_prior(path: Path) -> bool:
     """Whether a folder holds a model, and neither stores nor a run."""
     has_config = (path / "config.json").is_file() or any(path.glob("*/config.json"))
-    return path.is_dir() and has_config and not run_files.is_run(path)
+    return path.is_dir() and has_config and not is_run(path)
 
 
 def plan(recipe: Recipe) -> Plan:

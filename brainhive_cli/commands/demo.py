@@ -8,10 +8,10 @@ from pydantic import Field
 
 from brainhive_cli.commands import workflow
 from brainhive_cli.commands.workflow import Command, FinishedStep
-from brainhive_cli.core import console, home
-from brainhive_cli.core.caveats import SIMULATED, extend_title
+from brainhive_cli.core import console
+from brainhive_cli.core.files import home_folder
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.measurements import SIMULATED, Measurements, extend_title
 from brainhive_cli.core.recipe import Names
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
@@ -96,7 +96,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     system, steps = SYSTEMS[recipe.system], _steps(recipe)
     folder = RunFolder.open("demo", system.recipe, recipe, launch, again)
     for generator in system.generators:
-        generator.assemble(home.root() / generator.place)
+        generator.assemble(home_folder() / generator.place)
     overrides = {
         name: [*(step.quick if recipe.quick else []), *recipe.overrides.get(steps.command_of(name), [])]
         for name, step in steps.steps.items()
@@ -131,7 +131,7 @@ def _page(
     groups = []
     for name in sorted(finished, key=lambda step: PAGE.index(steps.command_of(step))):
         run = ShownRun(name, RunFolder(finished[name].result.folder))
-        if (run.folder.path / FINISHED).is_file() and not run.found.notes.get("control"):
+        if (run.folder.path / FINISHED).is_file() and not run.measured.notes.get("control"):
             groups.append(RunGroup([run], title=steps.steps[name].heading))
     summary = Section("Summary", [Group("", tables)])
     lines = [step.line for step in finished.values()]

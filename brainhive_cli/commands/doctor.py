@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import console, environment, hub
+from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.launch import Launch, broken_libraries, library_version, library_versions
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
@@ -34,11 +34,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Where a library does not import, the exit code is that of a missing extra and the hint is the repair.
     """
     home = recipe.paths.under_home("data").parent
-    broken = environment.broken_libraries()
+    broken = broken_libraries()
     for library in broken:
         console.warn(library.in_one_line)
     facts = {
-        **environment.versions(),
+        **library_versions(),
         "broken": "; ".join(library.message for library in broken) or "nothing",
     }
     facts |= {**_device(launch), **_folders(recipe.paths, home), **_weights()}
@@ -79,7 +79,7 @@ def _folders(paths: Paths, home: Path) -> dict[str, Any]:
 
 def _weights() -> dict[str, Any]:
     size = sum(file.stat().st_size for file in hub.DEMO_WEIGHTS.rglob("*") if file.is_file())
-    libraries = {library: environment.version(library) for library in OPTIONAL}
+    libraries = {library: library_version(library) for library in OPTIONAL}
     libraries = {
         library: f"absent (pip install {library})" if v == "absent" else v for library, v in libraries.items()
     }

@@ -14,10 +14,9 @@ from brainhive_cli.core import console, hub, parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.foreign_code import NotRun
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.needs import Need, require
 from brainhive_cli.core.recipe import Names, Savings
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Plan, Result, Work
+from brainhive_cli.core.results import Need, Plan, Result, Work, require_needs
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.datasets import Dataset, StimulusSet, files_of, images_for_plan
@@ -128,7 +127,7 @@ def _weights(group: EncoderGroup, stores: Sequence[StoreJob]) -> tuple[str, Enco
     needs = config.needs()
     if any(isinstance(need.error, hub.Unreachable) for need in needs):
         return "weights are missing", None, needs
-    if fetched := require(needs):
+    if fetched := require_needs(needs):
         source = getattr(config, "source", "")
         return f"weights to download, {console.size(fetched)} from {source}", None, needs
     return f"on this machine; {group.encoder.preprocessing}", group, needs

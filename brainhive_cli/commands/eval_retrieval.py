@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from brainhive_cli.commands import trackers
-from brainhive_cli.core import artifacts, console, home
-from brainhive_cli.core.caveats import extend_tables
+from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL, Measurements, scope
+from brainhive_cli.core.measurements import ALL, Measurements, extend_tables, scope
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, reading_sweep
@@ -22,7 +22,7 @@ from brainhive_cli.evaluation.retrieval.rankings import Ensemble
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import BACKWARD, summarise_job
 from brainhive_cli.evaluation.retrieval.tables import REQUESTED, lay_out, sweep_tables
-from brainhive_cli.measurement.paired_runs import compare_pairs, compare_ranks
+from brainhive_cli.measurement.comparison import compare_pairs, compare_ranks
 
 __all__ = ["Recipe", "plan", "run"]
 
@@ -114,8 +114,8 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
 
     with folder.reading() as measurements:
         notes = dict(measurements.notes)
-        notes |= {"run": home.stored(notes["run"]), "runs": [home.stored(name) for name in notes["runs"]]}
-        notes["against"] = [{**other, "run": home.stored(other["run"])} for other in notes["against"]]
+        notes |= {"run": locate_stored(notes["run"]), "runs": [locate_stored(name) for name in notes["runs"]]}
+        notes["against"] = [{**other, "run": locate_stored(other["run"])} for other in notes["against"]]
         measurements |= Measurements(notes=notes)
         hint = shlex.join(["brainhive", "report", str(folder.path)])
         if prior := notes["prior"]:  # without one there is nothing to draw through

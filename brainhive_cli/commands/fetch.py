@@ -16,10 +16,9 @@ from brainhive_cli.core.archives import bytes_to_write, destination, is_archive,
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Names, Run, Subjects
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Need, Plan, Result
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.downloads import (
     SOURCES,

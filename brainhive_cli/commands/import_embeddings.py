@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli.core import console, environment, home, parts
+from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.files import portable
+from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import Names, Run, Section
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
@@ -156,11 +157,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if launch.is_main and todo:
             attributes = {
                 "encoder": config.name,
-                "config": home.portable(config.model_dump(mode="json")),
+                "config": portable(config.model_dump(mode="json")),
                 "weights": {"source": f"imported: {job.vectors.layout}", "digest": digest},
                 "preprocessing": "not known: imported",
                 "imported": [file.name for file in job.vectors.files[:8]],
-                "versions": environment.versions(),
+                "versions": library_versions(),
             }
             copy_vectors(todo, job.vectors, attributes, recipe.dtype)
         launch.barrier()
@@ -207,7 +208,7 @@ def _is_done(share: Share, job: Job, digest: str) -> bool:
     if not share.path.is_file():
         return False
     store = TargetStore.open(share.path)
-    is_same = store.attributes["config"] == home.portable(job.config.model_dump(mode="json"))
+    is_same = store.attributes["config"] == portable(job.config.model_dump(mode="json"))
     is_same &= store.image_ids == share.images.image_ids
     if not is_same or (
         store.attributes["weights"].get("digest") != digest and not holds_vectors(share, job.vectors)

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core import console, environment, home, parts
-from brainhive_cli.core.caveats import extend_title, merge_caveats
+from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.file_lock import FileLock
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.files import portable
+from brainhive_cli.core.launch import Launch, library_version, library_versions
+from brainhive_cli.core.measurements import extend_title, merge_caveats
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe import Run, Subjects
 from brainhive_cli.core.results import Plan, Result
@@ -95,9 +96,9 @@ class Job:
                 subjects = [*published]
         signals = recipe.paths.under_home("signals")
         config = recipe.preparation.model_dump(mode="json", exclude={"root"})
-        settings = {"preparation": home.portable(config), "dtype": recipe.dtype}
-        libraries = {name: environment.version(name) for name in LIBRARIES}
-        versions = {**environment.versions(), **libraries}
+        settings = {"preparation": portable(config), "dtype": recipe.dtype}
+        libraries = {name: library_version(name) for name in LIBRARIES}
+        versions = {**library_versions(), **libraries}
         return cls(preparation, subjects, signals, recipe.name, recipe.dtype, settings, versions)
 
     def path(self, subject: int) -> Path:
@@ -117,7 +118,7 @@ class Job:
     def kept(self, subject: int) -> Kept:
         """Return where the sessions of a subject are kept until all are done."""
         stats = [(str(path), path.stat()) for path in self.preparation.files(subject)]
-        files = [(home.portable(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+        files = [(portable(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
         known = json.dumps([self.settings, self.versions, files], sort_keys=True)
         digest = hashlib.sha256(known.encode()).hexdigest()[:10]
         return Kept(self.sessions_folder, subject, digest)

@@ -10,10 +10,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, Field
 
-from brainhive_cli.core import parts, recipe_files
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Names, Run
+from brainhive_cli.core.recipe import Names, Run, read_recipe, shipped_recipes
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.set_up import flatten
@@ -44,7 +44,7 @@ class Shipped:
     @property
     def name(self) -> str:
         """What `--recipe` takes; empty for the command's own."""
-        below = self.path.parent.relative_to(recipe_files.shipped()).as_posix()
+        below = self.path.parent.relative_to(shipped_recipes()).as_posix()
         return "" if below == "." else below
 
     @property
@@ -73,7 +73,7 @@ class Shipped:
     @property
     def table(self) -> Table:
         """Every key with its value, where that comes from, and what it means."""
-        set_keys, rows = flatten(recipe_files.read(self.path)), []
+        set_keys, rows = flatten(read_recipe(self.path)), []
         for key, field, value in sorted(_keys(self.recipe), key=lambda row: row[0].startswith(COMMON)):
             default = written(field.get_default(call_default_factory=True, validated_data={}))
             is_set = any(name == key or name.startswith(f"{key}.") for name in set_keys)
@@ -104,7 +104,7 @@ def find(names: list[str]) -> list[Shipped]:
     Raises:
         RecipeError: if there is none of that name.
     """
-    root = recipe_files.shipped()
+    root = shipped_recipes()
     known = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
     paths = []
     for name in (name.replace("_", "-").removesuffix("/") for name in names):
@@ -128,7 +128,7 @@ def plan(recipe: Recipe) -> Plan:
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Show recipes key by key, or list them all."""
-    root = recipe_files.shipped()
+    root = shipped_recipes()
     if recipe.names:
         named = find(recipe.names)
         hint = f"{named[0].line} --check" if len(named) == 1 else ""

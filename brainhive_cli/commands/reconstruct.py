@@ -8,8 +8,7 @@ from typing import Any
 from brainhive_cli.commands import trackers
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.needs import Need
-from brainhive_cli.core.results import Plan, Result, Work
+from brainhive_cli.core.results import Need, Plan, Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.core.sweep import reading_sweep

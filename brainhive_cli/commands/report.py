@@ -8,16 +8,16 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import console, home
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.files import atomic_write
+from brainhive_cli.core.files import atomic_write, home_folder, locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder, newest
-from brainhive_cli.measurement.paired_runs import compare_ranks, compare_runs
+from brainhive_cli.measurement.comparison import compare_ranks, compare_runs
 from brainhive_cli.reports.paper_tables import WRITERS, comma_separated, paper_table
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, find
@@ -158,7 +158,7 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
         RecipeError: if it lies in the folder of a run, whose files have digests.
     """
     if recipe.to is not None:
-        path = home.located(recipe.to)
+        path = locate(recipe.to)
         if path.is_dir() or any(path.resolve().is_relative_to(each.folder.path.resolve()) for each in runs):
             raise RecipeError(
                 f"to: {path} is a folder, or lies in that of a run", f"to=page.{recipe.written_as}"
@@ -170,7 +170,7 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
         if len(runs) == 1
         else f"-and-{len(runs) - 1}-more-{hashlib.sha256(names.encode()).hexdigest()[:6]}"
     )
-    return home.root() / FOLDER / f"{runs[0].folder.path.name}{digest}.{recipe.written_as}"
+    return home_folder() / FOLDER / f"{runs[0].folder.path.name}{digest}.{recipe.written_as}"
 
 
 def grouped(runs: Sequence[ShownRun]) -> list[RunGroup]:
@@ -184,8 +184,8 @@ def grouped(runs: Sequence[ShownRun]) -> list[RunGroup]:
 def _compared(runs: Sequence[ShownRun]) -> RunGroup:
     """Compare the first run with each other one that can be."""
     first, *others = runs
-    compare = next((compare for note, compare in COMPARE.items() if note in first.found.notes), None)
-    if compare is None or not first.found.items:
+    compare = next((compare for note, compare in COMPARE.items() if note in first.measured.notes), None)
+    if compare is None or not first.measured.items:
         return RunGroup(runs, not_compared=[f"{first.label} has no values item by item"])
     paired, reasons = {}, []
     for other in others:
@@ -201,7 +201,7 @@ def _compared(runs: Sequence[ShownRun]) -> RunGroup:
 
 
 def _by_rank(first: ShownRun, others: Mapping[str, ShownRun]) -> list[Compared]:
-    found = compare_ranks(first.found, [other.found for other in others.values()])
+    found = compare_ranks(first.measured, [other.measured for other in others.values()])
     return [
         _of("top1", each, first.label, label, each["p_value_adjusted"])
         for label, each in zip(others, found, strict=True)
@@ -209,7 +209,9 @@ def _by_rank(first: ShownRun, others: Mapping[str, ShownRun]) -> list[Compared]:
 
 
 def _by_value(first: ShownRun, others: Mapping[str, ShownRun]) -> list[Compared]:
-    found = compare_runs(first.found, first.label, {label: other.found for label, other in others.items()})
+    found = compare_runs(
+        first.measured, first.label, {label: other.measured for label, other in others.items()}
+    )
     return [
         _of(metric, {**values, "notes": each["notes"]}, first.label, each["with"], values["p_adjusted"])
         for each in found

@@ -13,12 +13,12 @@ from statistics import fmean
 from pydantic import Field
 
 from brainhive_cli.core import console
-from brainhive_cli.core.caveats import extend_tables
 from brainhive_cli.core.console import few
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
 from brainhive_cli.core.file_lock import FileLock, is_held
 from brainhive_cli.core.files import remove
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import extend_tables
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
@@ -184,7 +184,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 def _show(run: ShownRun) -> Result:
     """Say what a run is, what it measured of everything together or else of each cell, and its files."""
-    on_disk, notes = RunOnDisk(run.folder.path), run.found.notes
+    on_disk, notes = RunOnDisk(run.folder.path), run.measured.notes
     reference = on_disk.path.name + (f":{run.variant}" if run.variant else "")
     about = {
         "run": f"{on_disk.path.parent.name}/{reference}",
@@ -193,7 +193,7 @@ def _show(run: ShownRun) -> Result:
         "made from": notes.get("run", ""),
         "variants": ", ".join(notes.get("variants", ())),
         "cells": few(list(notes.get("cells", ()))),
-        "caveats": ", ".join(run.found.caveats),
+        "caveats": ", ".join(run.measured.caveats),
         "warnings": "; ".join(notes.get("warnings", ())),
         "files": ", ".join(sorted(path.name for path in run.folder.path.iterdir() if path.name[0] != ".")),
     }
@@ -209,12 +209,12 @@ def _show(run: ShownRun) -> Result:
             "–" if metric.chance is None else metric.chance,
         )
         for scope in summary_scopes(run)
-        for metric in run.found.scopes[scope].values()
+        for metric in run.measured.scopes[scope].values()
     ]
     if metrics:
         tables.append(Table("Metrics", ("of", "metric", "value", "95 % CI", "n", "chance"), tuple(metrics)))
     hint = shlex.join(["brainhive", "report", reference])
-    return Result(run.folder.path, extend_tables(tables, run.found.caveats), run.found, hint=hint)
+    return Result(run.folder.path, extend_tables(tables, run.measured.caveats), run.measured, hint=hint)
 
 
 def _remove(runs: Sequence[RunOnDisk], root: Path, agreed: bool) -> None:

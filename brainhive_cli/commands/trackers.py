@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core.caveats import extend_title
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.files import within
-from brainhive_cli.core.measurements import Metric
+from brainhive_cli.core.measurements import Metric, extend_title
 
 PROJECT = "brainhive"
 TIMES = {"epoch", "epochs", "step"}

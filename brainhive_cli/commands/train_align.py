@@ -9,10 +9,9 @@ from pydantic import BaseModel
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, console, documents
-from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.measurements import Measurements, merge_caveats
 from brainhive_cli.core.results import Plan, Result, Work
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.command_lines import are_embedded, command

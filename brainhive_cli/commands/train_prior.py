@@ -15,10 +15,10 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch, num_processes
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
 from brainhive_cli.core.memory_estimate import in_words
-from brainhive_cli.core.needs import to_download
-from brainhive_cli.core.results import Plan, Result, Work
+from brainhive_cli.core.results import Plan, Result, Work, to_download
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
+from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.data.command_lines import command, only_if_recorded
 from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.measurement.metrics.perceptual import require_distances
@@ -141,7 +141,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if launch.is_main:
             artifacts.write(folder, [*loss_curve(folder), *artifacts.read(folder)])
             folder.finish(measurements)
-            folder.checkpoint(LAST).remove()
+            Checkpoint(folder.checkpoint_path(LAST)).remove()
         launch.barrier()
     return replace(_result(recipe, folder), work=work)
 

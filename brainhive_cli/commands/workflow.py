@@ -12,14 +12,12 @@ from typing import Any, ClassVar, Literal, Self, cast, get_args
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console
-from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.measurements import ALL, Measurements, Metric, merge_caveats, scope
 from brainhive_cli.core.recipe import Names, Section
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.results import Need, Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 

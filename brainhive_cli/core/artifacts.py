@@ -1,7 +1,7 @@
 """What a run shows besides its metrics, as data: curves, matrices, sheets, maps, media and tables."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -30,11 +30,32 @@ DIGITS = 4
 """Significant digits of the numbers of an artifact, which are drawn and not computed with."""
 Number = float | None
 """A value; None where there is none, which is drawn as a gap."""
-FORBID = ConfigDict(extra="forbid")
+
+
+class Strict:
+    """What a document of artifacts may hold: none but the fields of its class."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
-class Line:
+class Titled(Strict):
+    """What all artifacts have.
+
+    Attributes:
+        title: What is shown.
+        section: The heading under which a page shows it.
+        note: What its reader must know.
+    """
+
+    title: str
+    _: KW_ONLY
+    section: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Line(Strict):
     """One line, or one group of bars, of a curve.
 
     Attributes:
@@ -45,8 +66,6 @@ class Line:
         chance: The value expected of guessing, drawn as a broken line.
     """
 
-    __pydantic_config__ = FORBID
-
     name: str
     values: Sequence[Number]
     low: Sequence[Number] | None = None
@@ -55,11 +74,10 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Curve:
+class Curve(Titled):
     """Values along an axis, as lines or as bars.
 
     Attributes:
-        title: What is shown.
         axis: What `at` is, with its unit.
         at: [N] places along the axis: numbers, or names (bars only).
         lines: What is drawn.
@@ -67,13 +85,8 @@ class Curve:
         style: Lines, or bars in groups.
         is_logarithmic: Whether equal steps along the axis are doublings.
         marks: Places along the axis that have a name, as `onset: 0`.
-        section: The heading under which a page shows it.
-        note: What its reader must know.
     """
 
-    __pydantic_config__ = FORBID
-
-    title: str
     axis: str
     at: Sequence[float] | Sequence[str]
     lines: Sequence[Line]
@@ -81,8 +94,6 @@ class Curve:
     style: Literal["lines", "bars"] = "lines"
     is_logarithmic: bool = False
     marks: dict[str, float] = field(default_factory=dict)
-    section: str = ""
-    note: str = ""
     kind: Literal["curve"] = "curve"
 
     def __post_init__(self) -> None:
@@ -96,11 +107,10 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Heatmap:
+class Heatmap(Titled):
     """A matrix of values in colours.
 
     Attributes:
-        title: What is shown.
         values: [R, C] values.
         rows: [R] names of rows; empty for none.
         columns: [C] names of columns.
@@ -110,13 +120,8 @@ class Heatmap:
         low: Value of the first colour; None for the lowest.
         high: Value of the last colour; None for the highest.
         is_diverging: Whether colours differ by sign, from `-high` to `high`.
-        section: The heading under which a page shows it.
-        note: What its reader must know.
     """
 
-    __pydantic_config__ = FORBID
-
-    title: str
     values: Sequence[Sequence[Number]]
     rows: Sequence[str] = ()
     columns: Sequence[str] = ()
@@ -126,8 +131,6 @@ class Heatmap:
     low: Number = None
     high: Number = None
     is_diverging: bool = False
-    section: str = ""
-    note: str = ""
     kind: Literal["heatmap"] = "heatmap"
 
     def __post_init__(self) -> None:
@@ -142,7 +145,7 @@ class Heatmap:
 
 
 @dataclass(frozen=True)
-class Tile:
+class Tile(Strict):
     """One picture or clip of a sheet.
 
     Attributes:
@@ -153,8 +156,6 @@ class Tile:
         poster: A still picture of a clip, by name within the run.
     """
 
-    __pydantic_config__ = FORBID
-
     file: str
     lines: Sequence[str] = ()
     metrics: dict[str, Number] = field(default_factory=dict)
@@ -163,7 +164,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Strict):
     """One row of a sheet.
 
     Attributes:
@@ -171,31 +172,21 @@ class Row:
         tiles: [C] pictures.
     """
 
-    __pydantic_config__ = FORBID
-
     query: str
     tiles: Sequence[Tile]
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Sheet(Titled):
     """Pictures in rows: stimuli with what was retrieved, or generated, for them.
 
     Attributes:
-        title: What is shown.
         columns: [C] headings, the first one of the stimuli.
         rows: One for each query.
-        section: The heading under which a page shows it.
-        note: What its reader must know.
     """
 
-    __pydantic_config__ = FORBID
-
-    title: str
     columns: Sequence[str]
     rows: Sequence[Row]
-    section: str = ""
-    note: str = ""
     kind: Literal["sheet"] = "sheet"
 
     def __post_init__(self) -> None:
@@ -206,7 +197,7 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Point:
+class Point(Strict):
     """One point of a map.
 
     Attributes:
@@ -218,8 +209,6 @@ class Point:
         file: A picture shown where the pointer is, by name within the run.
     """
 
-    __pydantic_config__ = FORBID
-
     x: float
     y: float
     name: str = ""
@@ -229,54 +218,38 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Map:
+class Map(Titled):
     """Points in a plane: embeddings in two dimensions, or sensors on a head.
 
     Attributes:
-        title: What is shown.
         points: What is drawn; groups are listed in the order of their first point.
         outline: `head` draws the head as a circle of radius 1 around the origin, nose up.
         value: What values are, with their unit.
         is_diverging: Whether colours of values differ by sign.
         axes: What x and y are.
-        section: The heading under which a page shows it.
-        note: What its reader must know.
     """
 
-    __pydantic_config__ = FORBID
-
-    title: str
     points: Sequence[Point]
     outline: Literal["", "head"] = ""
     value: str = ""
     is_diverging: bool = False
     axes: tuple[str, str] = ("", "")
-    section: str = ""
-    note: str = ""
     kind: Literal["map"] = "map"
 
 
 @dataclass(frozen=True)
-class Media:
+class Media(Titled):
     """One picture, drawing or clip in a file.
 
     Attributes:
-        title: What is shown.
         file: PNG, JPEG, WebP, GIF, SVG, MP4 or WebM, by name within the run.
         poster: A still picture of a clip, by name within the run.
         is_drawing: Whether it is dark lines on white, of which a dark page inverts the colours.
-        section: The heading under which a page shows it.
-        note: What its reader must know.
     """
 
-    __pydantic_config__ = FORBID
-
-    title: str
     file: str
     poster: str = ""
     is_drawing: bool = False
-    section: str = ""
-    note: str = ""
     kind: Literal["media"] = "media"
 
 
@@ -284,7 +257,7 @@ Artifact = Curve | Heatmap | Sheet | Map | Media | Table
 
 
 class _Document(TypedDict):
-    __pydantic_config__ = FORBID  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
     schema: int
     artifacts: list[Annotated[Artifact, Field(discriminator="kind")]]
@@ -304,10 +277,15 @@ def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
         BrainhiveError: if a file is missing, or does not lie in the run.
     """
     listed = list(artifacts)
-    for name in {name for each in listed for name in files(each)}:
+    for name in {name for artifact in listed for name in files(artifact)}:
         if not _located(run.path, name).is_file():
             raise BrainhiveError(f"artifact {name} is missing in {run.path}", "write the file first")
-    run.write_json(NAME, {"schema": SCHEMA, "artifacts": [_plain(_fields(each)) for each in listed]})
+    shown_only = ("is_list", "is_copied")  # how a terminal shows a table
+    plain = [
+        {key: _plain(value) for key, value in asdict(artifact).items() if key not in shown_only}
+        for artifact in listed
+    ]
+    run.write_json(NAME, {"schema": SCHEMA, "artifacts": plain})
 
 
 def read(run: "RunFolder") -> list[Artifact]:
@@ -326,7 +304,7 @@ def read(run: "RunFolder") -> list[Artifact]:
             "run its command again with --again",
         )
     listed = documents.check(document, str(path), _READER)["artifacts"]
-    for name in (name for each in listed for name in files(each)):
+    for name in (name for artifact in listed for name in files(artifact)):
         refuse_link(_located(run.path, name), run.path)
     return listed
 
@@ -335,15 +313,14 @@ def files(artifact: Artifact) -> Iterator[str]:
     """List the files of an artifact, by name within the run."""
     match artifact:
         case Sheet(rows=rows):
-            tiles = [tile for row in rows for tile in row.tiles]
-            named = [name for tile in tiles for name in (tile.file, tile.poster)]
+            names = [name for row in rows for tile in row.tiles for name in (tile.file, tile.poster)]
         case Map(points=points):
-            named = [point.file for point in points]
+            names = [point.file for point in points]
         case Media(file=file, poster=poster):
-            named = [file, poster]
+            names = [file, poster]
         case _:
-            named = []
-    yield from filter(None, named)
+            names = []
+    yield from filter(None, names)
 
 
 def save_picture(run: "RunFolder", name: str, picture: "Image", side_px: int = SIDE_PX) -> str:
@@ -365,11 +342,6 @@ def save_picture(run: "RunFolder", name: str, picture: "Image", side_px: int = S
     return file
 
 
-def _fields(artifact: Artifact) -> dict[str, Any]:
-    """Give what is kept of an artifact: not how a terminal shows a table."""
-    return {key: value for key, value in asdict(artifact).items() if key not in ("is_list", "is_copied")}
-
-
 def _located(folder: Path, name: str) -> Path:
     return below(folder, name, source="the file of an artifact,")
 
@@ -377,9 +349,9 @@ def _located(folder: Path, name: str) -> Path:
 def _plain(value: Any) -> Any:
     """Round numbers, and write those that are not finite as None: JSON has no word for them."""
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(inner) for inner in value]
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") if isfinite(value) else None
     return value

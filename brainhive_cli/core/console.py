@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli.core import interruption
+from brainhive_cli.core.errors import raise_if_interrupted
 from brainhive_cli.core.tables import CONTROL, ONE_LINE, Table, draw, split_to_fit, table_width, write_as_list
 
 if TYPE_CHECKING:
@@ -97,17 +97,17 @@ def hushed() -> Iterator[None]:
     """Silence the progress bars and messages of transformers and diffusers, if they are imported."""
     names = [f"{library}.utils.logging" for library in ("diffusers", "transformers")]
     libraries: list[Any] = [sys.modules[name] for name in names if name in sys.modules]
-    before = [(each, each.get_verbosity(), each.is_progress_bar_enabled()) for each in libraries]
-    for each in libraries:
-        each.set_verbosity_error()
-        each.disable_progress_bar()
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        for each, verbosity, has_bar in before:
-            each.set_verbosity(verbosity)
+        for library, (verbosity, has_bar) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
             if has_bar:
-                each.enable_progress_bar()
+                library.enable_progress_bar()
 
 
 def flush() -> None:
@@ -179,7 +179,7 @@ class Bar:
 
         Without a terminal a line is written once in LINE_S.
         """
-        interruption.check()
+        raise_if_interrupted()
         self._items += items
         elapsed_s = time.monotonic() - self._started_s
         rate = self._items / elapsed_s

@@ -1,19 +1,18 @@
-"""Documents in JSON and YAML, ours and other projects': every one is read here, whatever it holds."""
+"""Documents in JSON and YAML, anyone's: each is read here, whatever it holds; and the digests of ours."""
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Container, Hashable, Iterable
-from functools import cache, partial
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from brainhive_cli.core import sha256_sums
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import UnfitFile, read_regular
+from brainhive_cli.core.files import TRACKERS, UnfitFile, atomic_write, open_regular, read_regular
 
 T = TypeVar("T")
 AGAIN = "copy it again, or delete it and run the command that made it again"
@@ -28,6 +27,18 @@ MAX_SHOWN_CHARACTERS = 300
 """Characters of a value or reason that a message shows."""
 SURROGATE = re.compile(r"[\ud800-\udfff]|\\(u|U0000)[dD][89a-fA-F]")
 """Half of a character, or JSON's escape of one: half alone cannot be written again."""
+SHA256SUMS = "SHA256SUMS"
+"""The list that a finished run carries: the digests of its documents, as `sha256sum -c` reads them."""
+DOCUMENTS = {".json", ".yaml", ".csv", ".html"}
+"""The files of a run that have a digest there; weights and stores carry their own."""
+RUN = ("recipe.yaml", "metrics.json")
+"""Files of a run, of which one must lie next to a list: a list elsewhere governs none of its documents."""
+MAX_FOLDERS_ABOVE = 6
+"""Folders above a document that may have the list: `run/cells/VARIANT/CELL/model/config.json` needs five."""
+AGAIN_OR_DELETE = f"copy it again; if you changed it on purpose, delete {SHA256SUMS}"
+"""What to do about a document that differs from its digest."""
+MAX_LIST_BYTES = 1 << 24
+DIGEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 
 def read(
@@ -69,8 +80,8 @@ def read(
         raise error(reason.message, hint) from reason
     except OSError as reason:  # of a damaged disk, or a link to what is no file
         raise error(f"{path} cannot be read: {reason.strerror}", hint) from reason
-    if (known := sha256_sums.recorded(path)) and hashlib.sha256(content).hexdigest() != known:
-        raise error(sha256_sums.changed(path), sha256_sums.AGAIN)
+    if (known := recorded_digest(path)) and hashlib.sha256(content).hexdigest() != known:
+        raise error(describe_change(path), AGAIN_OR_DELETE)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as reason:
@@ -187,8 +198,8 @@ class _Loader(yaml.SafeLoader):
 
     yaml_constructors = {}  # noqa: RUF012
     yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
-        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
     def compose_mapping_node(self, anchor: Any) -> Any:
@@ -198,7 +209,7 @@ class _Loader(yaml.SafeLoader):
             if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
                 raise ValueError(f"the key in line {key.start_mark.line + 1} is not a text: put it in quotes")
             if (other := first.setdefault((key.tag, key.value), key)) is not key:
-                lines = " and ".join(str(each.start_mark.line + 1) for each in (other, key))
+                lines = " and ".join(str(mark.line + 1) for mark in (other.start_mark, key.start_mark))
                 raise ValueError(f"key {show_value(key.value)} appears twice, in lines {lines}")
         return node
 
@@ -232,5 +243,95 @@ def _from_yaml(text: str) -> Any:
 
 def _parts_of_node(node: Any) -> Iterable[Any]:
     if isinstance(node, yaml.MappingNode):
-        return [each for pair in node.value for each in pair]
+        return [part for pair in node.value for part in pair]
     return node.value if isinstance(node, yaml.SequenceNode) else ()
+
+
+def write_digests(folder: Path, listed: Mapping[str, str]) -> None:
+    """Write digests by name as a folder's list, under the final name only when complete."""
+    with atomic_write(folder / SHA256SUMS) as part:
+        part.write_text("".join(f"{listed[name]}  {name}\n" for name in sorted(listed)), encoding="utf-8")
+    _parsed.cache_clear()
+
+
+def digest_documents(folder: Path) -> dict[str, str]:
+    """Digest all documents of a folder, by name."""
+    return {name: digest_file(folder / name) for name in list_documents(folder)}
+
+
+def forget_digest(folder: Path, name: str) -> None:
+    """Take a document, or those below a folder, off the list before it is written anew."""
+    listed = read_digests(folder)
+    rest = {key: value for key, value in listed.items() if key != name and not key.startswith(f"{name}/")}
+    if len(rest) < len(listed):
+        write_digests(folder, rest)
+
+
+def find_changes(folder: Path, but: Container[str] = ()) -> Iterator[str]:
+    """Compare all files of a list with it: yield what is wrong with each that is missing or differs.
+
+    Args:
+        folder: The folder that has the list.
+        but: Names that are written again, or endings of which the content is checked elsewhere.
+    """
+    for name, listed_digest in read_digests(folder).items():
+        path = folder / name
+        if name in but:
+            continue
+        if not path.is_file():
+            yield f"{path} is missing"
+        elif path.suffix not in but and digest_file(path) != listed_digest:
+            yield describe_change(path)
+
+
+def describe_change(path: Path) -> str:
+    """Say that a file differs from its digest."""
+    return f"{path} was changed or damaged: {SHA256SUMS} has another digest of it"
+
+
+def list_documents(folder: Path) -> Iterator[str]:
+    """Name the documents below a folder that a list should have, in order."""
+    for path in list_files(folder):
+        if path.suffix in DOCUMENTS:
+            yield path.relative_to(folder).as_posix()
+
+
+def list_files(folder: Path) -> Iterator[Path]:
+    """List the files of a run, in order."""
+    for path in sorted(folder.rglob("*.*")):
+        parts = path.relative_to(folder).parts
+        is_hidden = any(part.startswith(".") for part in parts)  # locks and unfinished files
+        if not is_hidden and not parts[0].startswith(TRACKERS) and path.is_file():
+            yield path
+
+
+def read_digests(folder: Path) -> Mapping[str, str]:
+    """Read a folder's list: digests by name; empty where there is none."""
+    path = folder / SHA256SUMS
+    if not path.is_file() or (about := path.stat()).st_size > MAX_LIST_BYTES:
+        return {}
+    return _parsed(path.absolute(), about.st_mtime_ns, about.st_size)
+
+
+def recorded_digest(path: Path) -> str:
+    """Look a file's digest up in the list of the folder that it is in, or of one above; empty if in none."""
+    path = path.absolute()
+    for above in path.parents[:MAX_FOLDERS_ABOVE]:
+        listed = read_digests(above)
+        digest_of = listed.get(path.relative_to(above).as_posix(), "")
+        if digest_of and any((above / name).is_file() for name in RUN):
+            return digest_of
+    return ""
+
+
+def digest_file(path: Path) -> str:
+    """Digest a file (hexadecimal)."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _parsed(path: Path, mtime_ns: int, size: int) -> Mapping[str, str]:
+    """Parse a list once for each time that it was changed; it is looked up for each document."""
+    lines = read_regular(path, MAX_LIST_BYTES).decode("utf-8", "replace").splitlines()
+    return {line[2]: line[1] for line in map(DIGEST_LINE.fullmatch, lines) if line}

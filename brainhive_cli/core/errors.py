@@ -1,9 +1,15 @@
-"""The tree of errors that end a command with one clear line and an exit code of their own."""
+"""What ends a command early: errors with one clear line and an exit code of their own, and Ctrl-C."""
 
+import signal
+import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C stopped (128 + SIGINT), as shells have it."""
 FURTHEST = 0.4
 """Share of a name's letters that a known name may differ in, to be what was meant."""
 
@@ -83,13 +89,13 @@ def guess(name: str, known: Iterable[str], before: str = "") -> str:
         before: What precedes the name where it is written out, as the section of a recipe's key.
     """
     written, near = name.casefold(), []
-    for each in known:
-        other = each.casefold()
-        edits = count_edits(written, other)
-        is_begun = len(written) > 2 and other.startswith(written)
-        if is_begun or edits <= FURTHEST * max(len(other), len(written)):
-            is_shared = [letter == its for letter, its in zip(written, other, strict=False)]
-            near.append((edits, -[*is_shared, False].index(False), each))
+    for candidate in known:
+        folded = candidate.casefold()
+        edits = count_edits(written, folded)
+        is_begun = len(written) > 2 and folded.startswith(written)
+        if is_begun or edits <= FURTHEST * max(len(folded), len(written)):
+            is_shared = [letter == other for letter, other in zip(written, folded, strict=False)]
+            near.append((edits, -[*is_shared, False].index(False), candidate))
     return f"did you mean {before}{min(near)[2]}? " if near else ""
 
 
@@ -104,5 +110,47 @@ def count_edits(name: str, other: str) -> int:
     return before[-1]
 
 
-INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C stopped (128 + SIGINT), as shells have it."""
+_has_come = threading.Event()
+"""Whether there was a Ctrl-C since the command began. Python raises KeyboardInterrupt where the main thread
+is: in a destructor, or a callback of a library in C, it is printed and lost. It is remembered here, without a
+traceback, and raised again where it is safe to stop."""
+
+
+@contextmanager
+def remember_interrupts() -> Iterator[None]:
+    """Remember Ctrl-C while a command runs; in threads, where Python delivers no signals, do nothing.
+
+    Where it was ignored before, as under `nohup` and in the background of a script, it stays so.
+
+    Raises:
+        KeyboardInterrupt: instead of whatever error a library has made of it.
+    """
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        _has_come.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, show = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, remember)
+    sys.unraisablehook = lambda lost: None if lost.exc_type is KeyboardInterrupt else show(lost)
+    try:
+        yield
+    except Exception as error:
+        if _has_come.is_set():  # which a library has made another error of
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        _has_come.clear()
+        if before is not None:  # None stands for a handler in C, which Python cannot set again
+            signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = show
+
+
+def raise_if_interrupted() -> None:
+    """Raise KeyboardInterrupt if there was a Ctrl-C: between steps, and before a name becomes final."""
+    if _has_come.is_set():
+        raise KeyboardInterrupt

@@ -1,6 +1,7 @@
-"""Files that may be anyone's: opened only if plain, named below their folder, replaced when complete.
+"""Files: where they lie below home; opened only if plain, named below their folder, replaced when complete.
 
-A pipe would be waited on for ever, a device read without end; a link in a stranger's run may lead anywhere.
+Home is the folder of a user's files; paths below it are stored relative to it, so that it can be moved. A
+file may be anyone's: a pipe would be waited on for ever, a device read without end, a link may lead anywhere.
 """
 
 import errno
@@ -8,10 +9,11 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 
@@ -33,6 +35,44 @@ REFUSED = {
     "is not UTF-8": re.compile(r".*[\ud800-\udfff]", re.DOTALL),
 }
 """Why a word is no path below a folder; a backslash counts as a slash, as on Windows."""
+
+
+def home_folder() -> Path:
+    """Return home: BRAINHIVE_HOME, or the working directory."""
+    return Path(os.environ.get("BRAINHIVE_HOME", "."))
+
+
+def shipped_folder(name: str) -> Path:
+    """Return a folder that comes with Brainhive: in the wheel, or next to the package in a checkout."""
+    package = Path(__file__).parents[1]
+    return next(path for path in (package / name, package.parent / name) if path.is_dir())
+
+
+def locate(path: str | Path) -> Path:
+    """Resolve a path of a user or a recipe: as it is given, or else below home."""
+    named = Path(path)
+    below = home_folder() / named  # os.path: to a Path, a name that is too long is an error
+    return below if not os.path.exists(named) and os.path.exists(below) else named
+
+
+def locate_stored(path: str) -> str:
+    """Resolve a stored path: below home if it exists there, else as it was given."""
+    below = home_folder() / path
+    return str(below) if below.exists() else path
+
+
+def portable(value: Any) -> Any:
+    """Write paths below home relative to it, in a value as JSON has them; all else stays as it was given."""
+    if isinstance(value, Mapping):
+        return {portable(key): portable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(inner) for inner in value]
+    if isinstance(value, str | Path) and os.path.isabs(value):
+        path = os.path.normpath(value)
+        for home in (os.path.abspath(home_folder()), os.path.realpath(home_folder())):
+            if path.startswith(f"{home.rstrip(os.sep)}{os.sep}"):
+                return Path(os.path.relpath(path, home)).as_posix()
+    return value
 
 
 class UnfitFile(BrainhiveError, OSError):
@@ -102,7 +142,7 @@ def require_regular_siblings(path: Path, root: Path) -> None:
 
     Libraries open the parts of a recording, and what describes it, by names of their own.
     """
-    folders = [each for each in (path, *path.parents) if each.is_dir() and each.is_relative_to(root)]
+    folders = [above for above in (path, *path.parents) if above.is_dir() and above.is_relative_to(root)]
     inside = [Path(folder) for folder, _, _ in os.walk(path)]  # of a recording that is a folder
     for folder in {*folders, *inside}:
         for entry in os.scandir(folder):

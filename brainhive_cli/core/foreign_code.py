@@ -79,11 +79,11 @@ def permitted(
 
 def _words_of(override: str, may_nest: bool = True) -> Iterator[str]:
     """List the words of `key.path=value`; none of what no override is, which resolving the recipe reports."""
-    from brainhive_cli.core import recipe_files
+    from brainhive_cli.core import recipe
 
     key, _, text = override.partition("=")
     with suppress(RecipeError):
-        yield from _words({key: recipe_files.parse(text, override)}, may_nest)
+        yield from _words({key: recipe.parse_value(text, override)}, may_nest)
 
 
 def ran() -> frozenset[str]:

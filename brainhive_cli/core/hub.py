@@ -8,10 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import home, sha256_sums
+from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData, first_line
-from brainhive_cli.core.files import atomic_write, below, read_regular
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.files import atomic_write, below, home_folder, locate, portable, read_regular
+from brainhive_cli.core.results import Need
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 """Weights of the demo, for `demo:` references."""
@@ -60,7 +60,7 @@ def folder(
     if scheme == "demo" and colon:
         path = below(DEMO_WEIGHTS, rest, source="the reference demo:", error=MissingData)
     else:
-        path = home.located(reference)
+        path = locate(reference)
     if not reference or not path.is_dir():
         raise MissingData(f"no folder {reference!r}", "give a folder that exists, or hub:owner/name")
     return path
@@ -146,7 +146,7 @@ def need(
     if holds(reference, files, weights):
         return Need(name)
     if not is_hub:
-        absent = next((file for file in files if not (home.located(reference) / file).is_file()), weights[0])
+        absent = next((file for file in files if not (locate(reference) / file).is_file()), weights[0])
         return Need(name, None, MissingData(f"{reference} has no {absent}", "download it again"))
     try:
         kind, repository, subfolder, revision = _parse(rest, "")
@@ -172,7 +172,7 @@ def download_line(repository: str, repo_type: str, patterns: Sequence[str], *mor
     """Write the line by which the hub's own command fetches some files, by names or patterns, and no more."""
     named = [*dict.fromkeys(pattern for pattern in patterns if pattern != "**")]
     words = ["hf", "download", repository]
-    if any(each in "*?[" for pattern in named for each in pattern):
+    if any(set("*?[") & set(pattern) for pattern in named):
         words += [word for pattern in named for word in ("--include", pattern)]
     else:
         words += named
@@ -260,14 +260,14 @@ def _file_digest(file: Path) -> str:
     if file.is_symlink() and len(blob) == 64:
         return blob
     if file.stat().st_size < MIN_KEPT_DIGEST_BYTES:
-        return sha256_sums.digest(file)
-    cache = home.root() / DIGESTS / hashlib.sha256(home.portable(str(file.absolute())).encode()).hexdigest()
+        return documents.digest_file(file)
+    cache = home_folder() / DIGESTS / hashlib.sha256(portable(str(file.absolute())).encode()).hexdigest()
     stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
     with suppress(OSError, ValueError):
         recorded, content_digest = read_regular(cache).decode().rsplit(" ", 1)
         if recorded == stamp:
             return content_digest
-    content_digest = sha256_sums.digest(file)
+    content_digest = documents.digest_file(file)
     with suppress(OSError), atomic_write(cache) as part:
         part.write_text(f"{stamp} {content_digest}")
     return content_digest

@@ -1,8 +1,13 @@
-"""Processes and devices: accelerate's launcher, ranks, and the share of the work of each process."""
+"""Where the work is done: processes, devices and libraries, and the share of the work of each process."""
 
+import importlib
+import importlib.metadata
+import importlib.util
 import json
 import logging
 import os
+import platform
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,10 +17,19 @@ from datetime import timedelta
 from pathlib import Path
 from signal import Signals
 from tempfile import TemporaryDirectory
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from brainhive_cli import __version__
 from brainhive_cli.core import console, documents
-from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, DeviceError, LostProcess
+from brainhive_cli.core.errors import (
+    INTERRUPTED,
+    BrainhiveError,
+    DeviceError,
+    LostProcess,
+    MissingExtra,
+    first_line,
+)
 from brainhive_cli.core.recipe import Run
 
 if TYPE_CHECKING:
@@ -29,6 +43,17 @@ PORT = 29500
 CONTINUES = "the same command continues"
 LONGEST_WAIT = timedelta(days=1)
 """How long a process waits for another's last cell; one that fails ends them all, so it need not be short."""
+LIBRARIES = ("torch", "diffusers", "transformers", "timm", "accelerate", "h5py", "numpy", "safetensors")
+"""Libraries that numbers depend on."""
+PROBES = {
+    "torchvision": "",
+    "torchaudio": "",
+    "transformers": "CLIPVisionModelWithProjection",
+    "diffusers": "UNet2DConditionModel",
+    "timm": "",
+    "accelerate": "",
+}
+"""Library to the name that is imported from it as a test: two import lazily. Others import the first two."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +80,22 @@ class Launch:
         import torch
 
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    def describe_environment(self) -> dict[str, Any]:
+        """Describe what this process computes with, for a run's `environment.json`."""
+        try:  # of the checkout that this package runs from; nothing for an installed wheel
+            command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+            commit = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            commit = ""
+        return {
+            "command_line": ["brainhive", *sys.argv[1:]],
+            "versions": library_versions(),
+            "commit": commit.strip(),
+            "device": self.device_name,
+            "processes": self.processes,
+            "platform": platform.platform(),
+        }
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         """Return the contiguous share of `items` of this process; the shares of all are all of them, once."""
@@ -288,3 +329,63 @@ def _cause(codes: Mapping[int, int], folder: Path, less_memory: str) -> tuple[in
         way = f"{less_memory or 'fewer processes, or a machine with more memory'}; {CONTINUES}"
         return DeviceError.exit_code, DeviceError(problem, way)
     return 1, BrainhiveError(f"process {rank} of the launch was ended by {number.name}", CONTINUES)
+
+
+def library_version(library: str) -> str:
+    """Return the version of an installed library, or "absent"."""
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that numbers depend on."""
+    libraries = {library: library_version(library) for library in LIBRARIES}
+    return {"python": platform.python_version(), "brainhive": __version__, **libraries}
+
+
+def broken_libraries() -> list[MissingExtra]:
+    """Import every library that is installed; describe those that fail, each cause once.
+
+    A library that is absent is not broken. Takes seconds where nothing is imported yet.
+    """
+    errors: dict[str, MissingExtra] = {}
+    for name, probe in PROBES.items():
+        if importlib.util.find_spec(name) is None:
+            continue
+        try:
+            module = importlib.import_module(name)
+            if probe:
+                getattr(module, probe)
+        except Exception as error:  # whatever its top level raises: ImportError, RuntimeError, OSError …
+            described = failed_import(error) or _describe(name, error)
+            errors.setdefault(described.message.partition(" ")[0], described)
+    return list(errors.values())
+
+
+def failed_import(error: BaseException | None) -> MissingExtra | None:
+    """Describe the library whose import failed and thereby led to `error`; None if there is none."""
+    if error is None:
+        return None
+    if earlier := failed_import(error.__cause__ or error.__context__):
+        return earlier
+    frames = [frame for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>"]
+    packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames]
+    importing = [name for name in packages if name in PROBES]
+    return _describe(importing[-1], error) if importing else None
+
+
+def _describe(name: str, error: BaseException) -> MissingExtra:
+    versions = f"{name} {library_version(name)} does not import with torch {library_version('torch')}"
+    problem = f"{versions}: {first_line(error)}"
+    if name == "torchvision":
+        return MissingExtra(problem, "pip install --force-reinstall torch torchvision")
+    if name != "torchaudio":
+        return MissingExtra(problem, f"pip install --upgrade {name}")
+    if library_version("braindecode") == "absent":
+        return MissingExtra(problem, "pip uninstall torchaudio (brainhive does not use it)")
+    with_braindecode = "pip install 'brainhive[braindecode]'"
+    return MissingExtra(
+        problem, f"{with_braindecode} (or pip uninstall torchaudio, and do without braindecode)"
+    )

@@ -1,7 +1,8 @@
-"""What a run measured: metrics with their context, in the one document that every command writes."""
+"""What a run measured: metrics with context and caveats, in the one document that every command writes."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 from pydantic import ConfigDict
@@ -9,11 +10,36 @@ from typing_extensions import TypedDict
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.tables import Table
 
 SCHEMA = 1
 """The number of the document's format; documents of another one are refused."""
 ALL = "all"
 """The scope of everything that was measured, taken together."""
+
+# What a reader must know of a number wherever it is shown:
+SIMULATED = "simulated"
+"""The signals that were tested on come from a program."""
+TRAINED_ON_SIMULATED = "trained on simulated signals"
+"""Only the signals that were trained on do."""
+NORMALISED_BY_TESTED = "normalised by the left-out subject's own recordings"
+"""A subject who was not trained on gave (unlabelled) recordings for the normalisation."""
+WHITENED_BY_TESTED = "transductive whitening by test trials"
+"""The noise by which signals were whitened was also measured in (unlabelled) trials of the test."""
+UNKNOWN_PICTURES = "pictures unknown"
+"""Pixels of the pictures that were trained on or tested are not known, so copies are not noticed."""
+UNKNOWN_SELECTION = "nothing says how its epoch was selected"
+SELECTED_ON_TEST = "selected on test"
+"""The epoch that was kept was chosen on the test set, here or in a model that training began from."""
+PRIOR_OF_OTHERS = "prior trained on other pictures"
+"""What draws has learned from another data set than it draws."""
+MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construction"
+"""What is scored is the mean of a generated picture and one that a latent was regressed to."""
+CAVEATS = (
+    *(SIMULATED, TRAINED_ON_SIMULATED, NORMALISED_BY_TESTED, WHITENED_BY_TESTED),
+    *(UNKNOWN_PICTURES, UNKNOWN_SELECTION, PRIOR_OF_OTHERS, MIXED_WITH_BLURRY, SELECTED_ON_TEST),
+)
+"""All caveats, in the order in which they are listed."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +173,7 @@ class Measurements:
         """Give what a sweep measured of one variant; caveats and warnings are of all."""
         begins = (f"{variant} · ", f"{variant}/")  # as retrieval and training name scopes
 
-        def own(named: Mapping[str, Any]) -> dict[str, Any]:
+        def choose(named: Mapping[str, Any]) -> dict[str, Any]:
             return {
                 name.removeprefix(begin): value
                 for name, value in named.items()
@@ -155,10 +181,10 @@ class Measurements:
                 if name.startswith(begin)
             }
 
-        of_all = ("variants", "comparisons", "not_compared", "published")
-        notes = {name: value for name, value in self.notes.items() if name not in of_all}
-        notes["cells"] = own(self.notes.get("cells", {}))
-        return type(self)(own(self.scopes), self.missing, notes, own(self.items))
+        shared = ("variants", "comparisons", "not_compared", "published")
+        notes = {name: value for name, value in self.notes.items() if name not in shared}
+        notes["cells"] = choose(self.notes.get("cells", {}))
+        return type(self)(choose(self.scopes), self.missing, notes, choose(self.items))
 
     def as_dict(self) -> dict[str, Any]:
         """Give the document as plain values, for JSON."""
@@ -186,14 +212,14 @@ class Measurements:
                 "run its command again with --again",
             )
         notes = documents.check(document.get("notes"), f"{path}: notes", Notes)
-        content = {each.name: document.get(each.name) for each in fields(cls)}
-        found_all = documents.check(content, str(path), cls)
-        if absent := [name for name in notes.get("sources", []) if name not in found_all.scopes]:
+        content = {field.name: document.get(field.name) for field in fields(cls)}
+        measurements = documents.check(content, str(path), cls)
+        if absent := [name for name in notes.get("sources", []) if name not in measurements.scopes]:
             raise BrainhiveError(
                 f"{path}: notes.sources names {documents.show_value(absent[0])}, which is no scope of it",
                 documents.AGAIN,
             )
-        return found_all
+        return measurements
 
 
 def scope(*parts: str) -> str:
@@ -204,3 +230,37 @@ def scope(*parts: str) -> str:
 def by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
     """Give metrics by their names."""
     return {metric.name: metric for metric in metrics}
+
+
+def merge_caveats(*some: Iterable[str]) -> list[str]:
+    """List the caveats of several things, each once and in their order."""
+    present = {caveat for caveats in some for caveat in caveats}
+    if SIMULATED in present:
+        present.discard(TRAINED_ON_SIMULATED)  # nothing was recorded at all
+    return [caveat for caveat in CAVEATS if caveat in present]
+
+
+def find_caveats(text: str) -> list[str]:
+    """List the caveats that a title or a protocol contains, as whole words."""
+    return [caveat for caveat in CAVEATS if re.search(rf"(?<![\w-]){re.escape(caveat)}(?![\w-])", text)]
+
+
+def extend_protocol(protocol: str, caveats: Iterable[str]) -> str:
+    """Add to a protocol the caveats that it does not contain."""
+    return ", ".join([protocol, *_lacking(protocol, caveats)])
+
+
+def extend_title(title: str, caveats: Iterable[str]) -> str:
+    """Add to a title, in brackets, the caveats that it does not contain."""
+    lacking = _lacking(title, caveats)
+    return f"{title} ({', '.join(lacking)})" if lacking else title
+
+
+def extend_tables(tables: Iterable[Table], caveats: Sequence[str]) -> tuple[Table, ...]:
+    """Add caveats to the titles of tables."""
+    return tuple(replace(table, title=extend_title(table.title, caveats)) for table in tables)
+
+
+def _lacking(text: str, caveats: Iterable[str]) -> list[str]:
+    contained = find_caveats(text)
+    return [caveat for caveat in merge_caveats(caveats) if caveat not in contained]

@@ -11,21 +11,23 @@ from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
+import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails
 
-from brainhive_cli.core import home, recipe_files
+from brainhive_cli.core import documents
 from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import RecipeError, guess
-from brainhive_cli.core.recipe_files import lay_over
+from brainhive_cli.core.files import home_folder, locate, portable, shipped_folder
 
 M = TypeVar("M", bound=BaseModel)
 RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
@@ -165,11 +167,11 @@ class Paths(Section):
 
     def under_home(self, name: Literal["data", "embeddings", "signals", "runs", "latents"]) -> Path:
         """Resolve one of the folders against home."""
-        return home.root().joinpath(getattr(self, name))
+        return home_folder().joinpath(getattr(self, name))
 
     def dataset(self, name: str, root: str = "") -> Path:
         """Locate a data set: at `root`, else at its name below data; absolute, as hints name it."""
-        return Path(os.path.abspath(home.located(root) if root else self.under_home("data") / name))
+        return Path(os.path.abspath(locate(root) if root else self.under_home("data") / name))
 
 
 class Run(Section):
@@ -261,7 +263,7 @@ class Recipe(Section):
         fields = self.model_dump(mode="json", exclude={*whole, "digests"})
         for section, key in (excluded.split(".") for excluded in self.FINGERPRINT_EXCLUDE - whole):
             fields[section][key] = type(getattr(self, section)).model_fields[key].default
-        known = home.portable(_replaced(fields, self.digests))
+        known = portable(_replaced(fields, self.digests))
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
 
     def less_memory(self) -> str:
@@ -276,7 +278,7 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """Write the resolved recipe as YAML that runs as it is."""
-        return recipe_files.to_yaml(self.model_dump(mode="json"))
+        return write_yaml(self.model_dump(mode="json"))
 
     @classmethod
     def put(cls, fields: dict[str, Any], key: str, value: Any) -> None:
@@ -289,7 +291,7 @@ class Recipe(Section):
         default = cls.model_fields[whole].default if whole in cls.model_fields else None
         if dot and whole not in fields and isinstance(default, dict):
             fields[whole] = copy.deepcopy(default)  # one of the names of a mapping is set
-        recipe_files.put(fields, key, value)
+        put_key(fields, key, value)
 
     @classmethod
     def resolve(
@@ -306,7 +308,7 @@ class Recipe(Section):
         Raises:
             RecipeError: with the key, the value seen and the nearest known key.
         """
-        fields = recipe_files.read(recipe_files.find(command, name))
+        fields = read_recipe(find_recipe(command, name))
         for key, value in flags.items():
             if value is not None:
                 cls.put(fields, key, value)
@@ -314,7 +316,7 @@ class Recipe(Section):
             key, equals, text = override.partition("=")
             if not equals:
                 raise RecipeError(f"override {override!r} has no value", "write key.path=value")
-            cls.put(fields, key, recipe_files.parse(text, override))
+            cls.put(fields, key, parse_value(text, override))
         recipe = validate(cls, fields)
         _refuse_unwritable(recipe.model_dump())
         return recipe
@@ -401,3 +403,106 @@ def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
     seen = {int: "int", float: "float", str: "string"}.get(type(error["input"]), "")
     values = field.examples or default or examples.get(meant) or examples.get(seen)
     return f"as in {', '.join(f'{key}={value}' for value in values)}" if values else ""
+
+
+def shipped_recipes() -> Path:
+    """Return the folder of the shipped recipes."""
+    return shipped_folder("recipes")
+
+
+def find_recipe(command: str, name: str | None) -> Path:
+    """Find a recipe: a file, a shipped recipe, or the command's recipe in a shipped folder."""
+    root, file = shipped_recipes(), f"{command}.yaml"
+    if name is None:
+        return root / file
+    spelt = name.replace("_", "-")
+    for candidate in (Path(name), root / spelt / file, root / f"{spelt}.yaml"):
+        if os.path.isfile(candidate):  # to a Path, a name that is too long is an error
+            return candidate
+    folders = [path.parent for path in sorted(root.rglob(file)) if path.parent != root]
+    known = [folder.relative_to(root).as_posix() for folder in folders]
+    raise RecipeError(
+        f"no recipe {show_value(name)}: neither a file nor a shipped recipe",
+        f"{guess(name, known)}shipped for {command}: {', '.join(known) or 'none'}",
+    )
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Read a YAML recipe into a plain dict.
+
+    Raises:
+        RecipeError: if it is no YAML, no mapping, or has a key twice.
+    """
+    kind = TypeAdapter(dict[str, Any] | None)
+    return documents.read(path, kind, "fix the file", RecipeError, is_yaml=True) or {}
+
+
+def parse_value(text: str, override: str) -> Any:
+    """Read the value of an override as YAML.
+
+    Raises:
+        RecipeError: if it is not.
+    """
+    where = f"the value of {show_value(override)}"
+    return documents.parse(text, where, Any, "quote it for the shell", RecipeError, is_yaml=True)
+
+
+def put_key(fields: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, a number in it a place in a list; another `kind` drops the knobs of the part before.
+
+    Raises:
+        RecipeError: if the list has no such place.
+    """
+    *path, last = key.split(".")
+    section: Any = fields
+    for step in path:
+        place = _place(section, step, key)
+        below = section[place] if isinstance(section, list) else section.get(place)
+        if isinstance(below, str):  # a part named by its kind alone
+            below = {"kind": below}
+        section[place] = section = below if isinstance(below, dict | list) else {}
+    if last == "kind" and isinstance(section, dict) and not is_same_kind(section.get("kind"), value):
+        section.clear()
+    section[_place(section, last, key)] = value
+
+
+def lay_over(default: Any, value: Any) -> Any:
+    """Lay a part or section, some of whose keys are set, over its default; another kind stands alone.
+
+    Args:
+        default: What is there if nothing is set: a model, or `{kind: …, knob: …}`; any other is replaced.
+        value: What is set: a mapping, a kind alone, or what no part and no section is.
+    """
+    if isinstance(default, BaseModel):
+        default = default.model_dump(mode="json", exclude_defaults=True)
+    elif not (isinstance(default, Mapping) and "kind" in default):
+        return value
+    if isinstance(value, str) and "kind" in default:
+        value = {"kind": value}
+    if not isinstance(value, Mapping) or not is_same_kind(
+        value.get("kind", default.get("kind")), default.get("kind")
+    ):
+        return value
+    return {**default, **{key: lay_over(default.get(key), below) for key, below in value.items()}}
+
+
+def is_same_kind(one: Any, other: Any) -> bool:
+    """Whether two kinds are one, however they are written: `my-net` or `my_net`."""
+    return str(one).replace("-", "_") == str(other).replace("-", "_")
+
+
+def _place(section: dict[str, Any] | list[Any], step: str, key: str) -> Any:
+    """Take a step of a dotted key as a place in a list, where there is one."""
+    if isinstance(section, dict):
+        return step
+    if step.isdecimal() and int(step) < len(section):
+        return int(step)
+    raise RecipeError(
+        f"{key}: {step!r} is no place in a list of {len(section)}",
+        f"a number from 0 to {len(section) - 1}" if section else "set the whole list",
+    )
+
+
+def write_yaml(fields: Mapping[str, Any]) -> str:
+    """Write a recipe's fields as YAML, in their order."""
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)

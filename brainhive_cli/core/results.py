@@ -1,24 +1,133 @@
-"""What a command plans and what it returns: its plan (`--check`), its result, and the pace of its work.
+"""What a command needs, plans and returns: its needs and plan (`--check`), its result, the pace of its work.
 
 A command resolves its recipe once, into a frozen job of plain values: `plan` prints the job, `run` does it.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from brainhive_cli.core import documents
+from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import atomic_write
+from brainhive_cli.core.files import atomic_write, portable
 from brainhive_cli.core.foreign_code import NotRun
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.needs import Need, lines
 from brainhive_cli.core.tables import Table
 
 PACE = "pace.json"
 """The file below the runs that keeps seconds a unit of finished work, by what was done where."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that a command needs.
+
+    Attributes:
+        name: What it is.
+        size: Its bytes, where it is not here and they are known.
+        error: Why the command cannot use it, with the line that gets it; None of what is here, and of what
+            the command fetches by itself.
+        key: By which the plan of the command that makes it names it; empty of what no command makes.
+        is_optional: Whether the command does without.
+        step: The earlier step of a workflow that makes it.
+    """
+
+    name: str
+    size: int | None = None
+    error: BrainhiveError | None = None
+    key: str = ""
+    is_optional: bool = False
+    step: str = ""
+
+    @classmethod
+    def of(cls, name: str, look: Callable[[], Any], size: int | None = None, **fields: Any) -> "Need":
+        """Look for something by what raises an error of ours where it is absent.
+
+        Args:
+            name: What it is.
+            look: Looks for it.
+            size: Its bytes, where they are known.
+            fields: Others of its fields.
+        """
+        try:
+            look()
+        except BrainhiveError as error:
+            return cls(name, size, error, **fields)
+        return cls(name, **fields)
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether somebody has to get it before the command can run."""
+        return self.error is not None and not self.is_optional and not self.step
+
+    @property
+    def state(self) -> str:
+        """Where it is, in words."""
+        if self.step:
+            return f"made by the step {self.step}"
+        if self.error is not None:
+            return "missing; done without" if self.is_optional else "missing"
+        return "to download" if self.size else "here"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        line = self.error.hint if self.error is not None and not self.step else ""
+        return {"what": self.name, "bytes": self.size, "state": self.state, "line": line}
+
+
+def need_files(
+    present: Sequence[Path] | Path | None, name: str, root: Path, way: str, size: int | None = None
+) -> Need:
+    """Describe files of a data set by what was present of them below its root."""
+    where = portable(str(root / name))
+    return Need(where) if present else Need(where, size, MissingData(f"no {root / name}", way))
+
+
+def need_stores(paths: Sequence[Path], look: Callable[[], Any]) -> list[Need]:
+    """List stores, by their paths as keys; `look` raises the one error of all that are not here."""
+    is_here = [path.is_file() for path in paths]
+    error = None if all(is_here) else Need.of("", look).error
+    return [
+        Need(portable(str(path)), None, None if here else error, str(path))
+        for path, here in zip(paths, is_here, strict=True)
+    ]
+
+
+def require_needs(needs: Iterable[Need]) -> int:
+    """Raise the error of the first that is missing; return the bytes that are to be downloaded."""
+    total = 0
+    for need in needs:
+        if need.error is not None and need.is_missing:
+            raise need.error
+        total += need.size or 0
+    return total
+
+
+def to_download(needs: Iterable[Need]) -> str:
+    """Say how much is to be downloaded; raises the error of the first that is missing."""
+    count = require_needs(needs)
+    return f"{console.size(count) if count else 'nothing'} to download"
+
+
+def list_ways(errors: Iterable[BrainhiveError]) -> list[str]:
+    """Write a line for each way to get what is missing: the first that it gets, and how many more."""
+    by_way: dict[str, dict[str, None]] = {}
+    for error in errors:
+        by_way.setdefault(error.hint or error.message, {})[error.message] = None
+    written = []
+    for way, messages in by_way.items():
+        first, *further = messages
+        more = f", and {len(further)} more" if further else ""
+        written.append(f"{first}{more} ({way})" if way != first else first)
+    return written
+
+
+def needs_table(needs: Sequence[Need]) -> Table:
+    """Lay needs out: what, how large, and where it is."""
+    rows = [(need.name, console.size(need.size) if need.size else "–", need.state) for need in needs]
+    return Table("Needs", ("what", "size", "state"), tuple(rows), is_list=True)
 
 
 @dataclass(frozen=True)
@@ -89,13 +198,17 @@ class Plan:
     @property
     def missing(self) -> list[str]:
         """What is not there, a line for each way to get something."""
-        return lines(self.errors)
+        return list_ways(self.errors)
 
     def table(self, title: str) -> Table:
         """Lay out the items for people."""
-        return Table(
-            title, ("item", "value"), tuple((name, str(value)) for name, value in self.items.items())
-        )
+        items = tuple((name, str(value)) for name, value in self.items.items())
+        return Table(title, ("item", "value"), items)
+
+    def all_tables(self) -> list[Table]:
+        """Lay out the items and needs for people, before the other tables."""
+        planned = [self.table("Plan")] if self.items else []
+        return [*planned, *([needs_table(self.needs)] if self.needs else []), *self.tables]
 
     @classmethod
     def of(

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from brainhive_cli.core import documents, sha256_sums, weights
+from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.core.files import open_regular
 from brainhive_cli.core.measurements import Measurements
@@ -30,20 +30,15 @@ class RunFiles:
     has_digests: bool
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's, damaged as it may be."""
-    return (folder / "recipe.yaml").is_file() or (folder / FINISHED).is_file()
-
-
 def check(folder: Path) -> RunFiles:
     """Read every file of a run whose kind is known, and compare all that have a digest with it."""
-    listed = sha256_sums.read(folder)
+    listed = documents.read_digests(folder)
     counts = Counter[str]()
-    problems = list(sha256_sums.problems(folder, but=READERS))  # which compare the digest too
+    problems = list(documents.find_changes(folder, but=READERS))  # which compare the digest too
     if listed:
-        unlisted = [folder / name for name in sha256_sums.list_documents(folder) if name not in listed]
-        problems += [f"{path} is not in {sha256_sums.NAME}" for path in unlisted]
-    for path in sha256_sums.list_files(folder):
+        unlisted = [folder / name for name in documents.list_documents(folder) if name not in listed]
+        problems += [f"{path} is not in {documents.SHA256SUMS}" for path in unlisted]
+    for path in documents.list_files(folder):
         if path.suffix not in READERS:
             continue
         kind, read = READERS[path.suffix]

@@ -12,14 +12,22 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel
 
-from brainhive_cli.core import console, documents, environment, home, interruption, sha256_sums
-from brainhive_cli.core.checkpoints import Checkpoint
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line, guess
+from brainhive_cli.core import console, documents
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingData,
+    RecipeError,
+    first_line,
+    guess,
+    raise_if_interrupted,
+)
 from brainhive_cli.core.file_lock import FileLock, is_own
 from brainhive_cli.core.files import (
     atomic_write,
     below,
+    locate,
     open_no_link,
+    portable,
     read_regular,
     refuse_links,
     remove,
@@ -27,8 +35,7 @@ from brainhive_cli.core.files import (
 )
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Notes
-from brainhive_cli.core.recipe import Recipe
-from brainhive_cli.core.recipe_files import to_yaml
+from brainhive_cli.core.recipe import Recipe, write_yaml
 
 T = TypeVar("T")
 LARGEST = 1 << 30
@@ -82,8 +89,8 @@ class RunFolder:
                 lock.release()
             else:
                 run = cls(path, lock)
-                run.write_text("recipe.yaml", to_yaml(home.portable(recipe.model_dump(mode="json"))))
-                run.write_json("environment.json", environment.describe(launch))
+                run.write_text("recipe.yaml", write_yaml(portable(recipe.model_dump(mode="json"))))
+                run.write_json("environment.json", launch.describe_environment())
                 if not is_new:
                     console.say(f"continuing run {path.name}")
         if run.is_finished:
@@ -127,7 +134,7 @@ class RunFolder:
         try:
             yield measurements
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            if sha256_sums.read(self.path):
+            if documents.read_digests(self.path):
                 raise
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise BrainhiveError(
@@ -174,16 +181,16 @@ class RunFolder:
         final = within(self.path, name, "a file of a run,")
         with atomic_write(final) as part:
             write(part)
-            interruption.check()
+            raise_if_interrupted()
             if name != FINISHED:  # whose digest is listed before
-                sha256_sums.forget(self.path, name)
+                documents.forget_digest(self.path, name)
             if final.is_dir():
                 remove(final)
         return final
 
-    def checkpoint(self, name: str) -> Checkpoint:
-        """Name a training's checkpoint below `checkpoints/`."""
-        return Checkpoint(within(self.path, f"checkpoints/{name}.pt", "the checkpoint"))
+    def checkpoint_path(self, name: str) -> Path:
+        """Name the file of a training's newest checkpoint, below `checkpoints/`."""
+        return within(self.path, f"checkpoints/{name}.pt", "the checkpoint")
 
     def log(self, **event: Any) -> None:
         """Append one event to `log.jsonl`."""
@@ -212,15 +219,15 @@ class RunFolder:
         Raises:
             BrainhiveError: if a document that was listed before, and not written again since, has changed.
         """
-        for problem in sha256_sums.problems(self.path, but={FINISHED}):
-            raise BrainhiveError(problem, sha256_sums.AGAIN)
+        for problem in documents.find_changes(self.path, but={FINISHED}):
+            raise BrainhiveError(problem, documents.AGAIN_OR_DELETE)
         text = _as_json(measurements.as_dict()).encode()
-        listed = sha256_sums.digest_documents(self.path) | {FINISHED: hashlib.sha256(text).hexdigest()}
+        listed = documents.digest_documents(self.path) | {FINISHED: hashlib.sha256(text).hexdigest()}
 
         def write(part: Path) -> None:
             part.write_bytes(text)
             (self.path / FINISHED).unlink(missing_ok=True)  # no finished run has another list, even if killed
-            sha256_sums.write(self.path, listed)
+            documents.write_digests(self.path, listed)
 
         self.replace(FINISHED, write)
         if self.lock:
@@ -228,7 +235,7 @@ class RunFolder:
 
 
 def _as_json(document: Mapping[str, Any]) -> str:
-    return json.dumps(home.portable(document), indent=2, default=str) + "\n"
+    return json.dumps(portable(document), indent=2, default=str) + "\n"
 
 
 def _numbered(base: Path, name: str, again: bool) -> Path:
@@ -239,6 +246,11 @@ def _numbered(base: Path, name: str, again: bool) -> Path:
     if again and (base / name).exists():
         number += 1
     return base / (name if number == 1 else f"{name}-{number}")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's, damaged as it may be."""
+    return (folder / "recipe.yaml").is_file() or (folder / FINISHED).is_file()
 
 
 def remove_unused(runs: Path) -> None:
@@ -270,7 +282,7 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
     """
     hint = _others(runs, command, reference) or f"brainhive {command or 'demo'}"
     below = [runs / command / reference] if command else sorted(runs.glob(f"*/{escape(reference)}"))
-    named = [path for path in (home.located(reference), runs / reference) if path.is_dir()][:1]
+    named = [path for path in (locate(reference), runs / reference) if path.is_dir()][:1]
     named = named or [path for path in below if path.is_dir()]
     if not named:
         finished = [run.path for run in finished_runs(runs, command)]
@@ -280,19 +292,13 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
     if not named:
         raise MissingData(f"no{f' {command}' if command else ''} run {reference!r} under {runs}", hint)
     run = RunFolder(named[0])
-    if reason := _why_not(run.path, runs, command):
-        raise MissingData(f"{run.path} is {reason}", hint)
+    if not (run.path / "recipe.yaml").is_file():
+        raise MissingData(f"{run.path} is no run: it has no recipe.yaml", hint)
+    parent = run.path.resolve().parent
+    if command and parent.parent == runs.resolve() and parent.name != command:
+        raise MissingData(f"{run.path} is a run of {parent.name}, not of {command}", hint)
     run.measurements()  # which says what is missing
     return run
-
-
-def _why_not(path: Path, runs: Path, command: str | None) -> str:
-    """Describe why a folder is no run of the command; empty if it may be one."""
-    if not (path / "recipe.yaml").is_file():
-        return "no run: it has no recipe.yaml"
-    parent = path.resolve().parent
-    is_other = parent.parent == runs.resolve() and parent.name != command
-    return f"a run of {parent.name}, not of {command}" if command and is_other else ""
 
 
 def _others(runs: Path, command: str | None, reference: str) -> str:

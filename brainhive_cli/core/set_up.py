@@ -32,14 +32,13 @@ def merge(set_ups: Sequence[SetUp]) -> dict[str, Any]:
 
     What they differ in is said in words. Keys that some do not know are left out.
     """
-    known = [key for key in (set_ups[0] if set_ups else {}) if all(key in each for each in set_ups)]
-    values = {key: [each[key] for each in set_ups] for key in known}
-    return {
-        key: some[0]
-        if all(each == some[0] for each in some)
-        else " or ".join(dict.fromkeys(say(key, each) for each in some))
-        for key, some in values.items()
-    }
+    merged = {}
+    for key in set_ups[0] if set_ups else ():
+        if all(key in set_up for set_up in set_ups):
+            first, *rest = values = [set_up[key] for set_up in set_ups]
+            words = dict.fromkeys(say(key, value) for value in values)
+            merged[key] = first if all(value == first for value in rest) else " or ".join(words)
+    return merged
 
 
 def differences(here: SetUp, there: SetUp, only: Collection[str] | None = None) -> list[str]:
@@ -63,7 +62,7 @@ def differences(here: SetUp, there: SetUp, only: Collection[str] | None = None) 
             continue
         if not key.endswith(".kind") and any(key.startswith(part) for part in other_kinds):
             continue  # knobs of another part
-        one, other = (say(key, each.get(key)) for each in (here, there))
+        one, other = (say(key, set_up.get(key)) for set_up in (here, there))
         name = {"window_ms": "window", "rate_hz": "rate"}.get(key, key.removesuffix(".kind"))
         if one != other:
             said.append(f"{name} {one}, not {other}")
@@ -111,7 +110,7 @@ def say(key: str, value: Any) -> str:
         least, most = value
         return f"{most}" if least == most else f"{least} to {most}"
     if isinstance(value, list):
-        texts = [say("", each) for each in value]
+        texts = [say("", inner) for inner in value]
         named = len(texts) <= LISTED
         text = ", ".join(texts) if named else f"{len(texts)}: {texts[0]} … {texts[-1]}"
     else:

@@ -10,11 +10,10 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from brainhive_cli.core import console, home
-from brainhive_cli.core.caveats import merge_caveats
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.files import below
-from brainhive_cli.core.measurements import Measurements, scope
+from brainhive_cli.core.files import below, locate
+from brainhive_cli.core.measurements import Measurements, merge_caveats, scope
 from brainhive_cli.core.recipe import Recipe, split, validate
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
@@ -103,7 +102,7 @@ def _changes(recipe: SweptRecipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def of_variant(reference: str | None) -> tuple[str | None, str]:
     """Split `SWEEP:VARIANT`, as a command line names a run; a folder of that name is taken as it is."""
-    if reference is None or ":" not in reference or home.located(reference).is_dir():
+    if reference is None or ":" not in reference or locate(reference).is_dir():
         return reference, ""
     run, _, variant = reference.rpartition(":")
     return run, variant

@@ -1,10 +1,12 @@
-"""Files of weights, ours and other projects': every one is read here, whatever it holds."""
+"""Files of weights and checkpoints, ours and other projects': every one is read here, whatever it holds."""
 
 import argparse
 import errno
+import io
 import json
 import math
 import mmap
+import os
 import re
 import shutil
 import struct
@@ -12,6 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -22,10 +25,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from brainhive_cli.core import archives, environment, foreign_code
+from brainhive_cli.core import archives, console, foreign_code
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.documents import DOWNLOAD
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
+from brainhive_cli.core.files import atomic_write
+from brainhive_cli.core.launch import Launch, failed_import
 
 OTHER_MODEL = "these weights are for another model, or of another size"
 DIGEST = "digest"
@@ -50,6 +55,8 @@ MAX_REPEATED_BYTES = 1 << 30
 """Bytes of a tensor that may repeat the numbers it is stored by, as expanded ones do."""
 MAX_REASON_CHARACTERS = 200
 """Characters of a library's reason that a message shows: torch's may fill a page."""
+ANEW = "delete it: the same command then trains anew"
+"""What to do about a checkpoint that is whole, but of another training."""
 
 
 def read(path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = MissingData) -> dict[str, Tensor]:
@@ -91,6 +98,56 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}")
         return content
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file that the newest checkpoint of a training has; the one before lies next to it."""
+
+    path: Path
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before the newest."""
+        return self.path.with_name(f"{self.path.name}.previous")
+
+    def save(self, content: Mapping[str, Any]) -> None:
+        """Save tensors and plain values, and keep the last checkpoint as the previous one.
+
+        Raises:
+            OSError: if the disk is full; the checkpoints are then as they were.
+        """
+        buffer = io.BytesIO()
+        torch.save(dict(content), buffer)
+        with atomic_write(self.path) as part:
+            part.write_bytes(buffer.getbuffer())
+            if self.path.is_file():
+                os.replace(self.path, self.previous)
+
+    def load(self, launch: Launch, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+        """Read the newest checkpoint that is whole, in each of these processes; None without one.
+
+        The main process sets each that is damaged aside, with a warning.
+        """
+        content = self._load(device) if launch.is_main else None
+        launch.barrier()
+        return content if launch.is_main else self._load(device)
+
+    def _load(self, device: torch.device | str) -> dict[str, Any] | None:
+        for path in filter(Path.is_file, (self.path, self.previous)):
+            try:
+                return read_checkpoint(path, device)
+            except BrainhiveError as error:
+                raise_if_interrupted()  # a library may have made another error of it: nothing is damaged
+                aside = path.with_name(f"{path.name}.damaged")
+                os.replace(path, aside)
+                console.warn(f"{error.in_one_line}; it is kept as {aside.name}")
+        return None
+
+    def remove(self) -> None:
+        """Remove what a finished training no longer needs."""
+        for path in (self.path, self.previous):
+            path.unlink(missing_ok=True)
 
 
 def verify(path: Path) -> None:
@@ -135,13 +192,13 @@ def fill(
     """
     needed = module.state_dict()
     for key in sorted(needed.keys() | state.keys()):
-        shape, expected = (tuple(each[key].shape) if key in each else "none" for each in (state, needed))
+        shape, expected = (tuple(held[key].shape) if key in held else "none" for held in (state, needed))
         if shape != expected:
             raise error(f"{where}: {key} has shape {shape}, {expected} is needed", hint)
         if state[key].is_floating_point() != needed[key].is_floating_point():
             kinds = f"is of {state[key].dtype}, {needed[key].dtype} is needed"
             raise error(f"{where}: {key} {kinds}", hint)
-    module.load_state_dict(state, assign=any(each.is_meta for each in module.parameters()))
+    module.load_state_dict(state, assign=any(parameter.is_meta for parameter in module.parameters()))
 
 
 @contextmanager
@@ -168,7 +225,7 @@ def reading(
     except BrainhiveError:
         raise
     except Exception as reason:  # which may be the machine's, a broken library's, or code's of the user
-        if is_of_the_machine(reason) or environment.failed_import(reason) or foreign_code.mistake(reason):
+        if is_of_the_machine(reason) or failed_import(reason) or foreign_code.mistake(reason):
             raise
         _raise_interrupt(reason)
         raise error(f"{where} {problem}: {_why(reason)}", hint) from reason
@@ -187,9 +244,9 @@ def check_sizes(
         if key.split(".")[-1] in FACTORS and not (value and type(value) in (int, float)):
             raise error(f"{where}: {key} is {value!r}, and must be a number other than 0", hint)
         if isinstance(value, dict):
-            todo += [(f"{key}.{name}".lstrip("."), each) for name, each in value.items()]
+            todo += [(f"{key}.{name}".lstrip("."), inner) for name, inner in value.items()]
         elif isinstance(value, list | tuple):
-            todo += [(key, each) for each in value]
+            todo += [(key, inner) for inner in value]
         elif isinstance(value, int):
             most = MAX_LAYERS if LAYERS.search(key) else MAX_WIDTH
             if abs(value) > most:

@@ -8,8 +8,7 @@ from typing import Any
 import yaml
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.recipe_files import read, shipped
+from brainhive_cli.core.recipe import Paths, read_recipe, shipped_recipes
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signal_stores import recorded_subjects
 from brainhive_cli.data.stores.target_store import find
@@ -89,11 +88,11 @@ def write_prior(name: str, prior: str, dataset: Any = None) -> list[str]:
         prior: What the user calls the prior.
         dataset: Config of the data set in use. A recipe for another one lends its generator alone.
     """
-    for file in sorted(shipped().rglob(f"{name}.yaml")):
-        content = read(file)
+    for file in sorted(shipped_recipes().rglob(f"{name}.yaml")):
+        content = read_recipe(file)
         if content.get("prior") != prior:
             continue
-        below = file.parent.relative_to(shipped()).as_posix()
+        below = file.parent.relative_to(shipped_recipes()).as_posix()
         if dataset is None or below == "." or _dataset_of(content) == dataset.kind:
             return [] if below == "." else ["--recipe", below]
         drawing = {key: content[key] for key in ("generator", "resolution_px") if key in content}
@@ -104,7 +103,7 @@ def write_prior(name: str, prior: str, dataset: Any = None) -> list[str]:
 def _dataset_of(recipe: Mapping[str, Any]) -> str:
     """Name the kind of data set of a shipped recipe, or of the training that it is for."""
     while "dataset" not in recipe and recipe.get("trained_by"):
-        recipe = read(shipped() / shlex.split(recipe["trained_by"])[0] / "train-align.yaml")
+        recipe = read_recipe(shipped_recipes() / shlex.split(recipe["trained_by"])[0] / "train-align.yaml")
     named = recipe.get("dataset", "")
     return str(named["kind"] if isinstance(named, Mapping) else named)
 

@@ -10,9 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core import home
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import read_regular
+from brainhive_cli.core.files import portable, read_regular
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows
@@ -165,9 +164,9 @@ def describe_files(paths: Iterable[Path]) -> Known:
     known: dict[str, dict[str, Any]] = {}
     for path in paths:
         size = path.stat().st_size
-        known[home.portable(str(path))] = {"bytes": size}
+        known[portable(str(path))] = {"bytes": size}
         if path.suffix.lower() in TABLES or size < SMALL_BYTES:
-            known[home.portable(str(path))]["sha256"] = hashlib.sha256(read_regular(path)).hexdigest()
+            known[portable(str(path))]["sha256"] = hashlib.sha256(read_regular(path)).hexdigest()
     return known
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import console, needs, parts
-from brainhive_cli.core.caveats import SIMULATED, merge_caveats
+from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.measurements import SIMULATED, merge_caveats
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.results import Need, need_stores
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.selection import Selection, Signal
 from brainhive_cli.data.stores import recordings
@@ -105,7 +105,7 @@ class SignalSource:
         """List the stores that `prepare` makes of subjects; none of a data set with recordings of its own."""
         if self.dataset.subjects:
             return []
-        return needs.stores(list(map(self.path, subjects)), partial(self.choose_subjects, subjects))
+        return need_stores(list(map(self.path, subjects)), partial(self.choose_subjects, subjects))
 
     def require(self, subjects: Sequence[int]) -> None:
         """Check that each subject has a store, or a recording to make it from; nothing is read.

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.demo import pictures
-from brainhive_cli.demo.pictures import Scene
-from brainhive_cli.demo.silhouettes import CATEGORIES
+from brainhive_cli.demo.pictures import CATEGORIES, Scene
 
 FRAMES, RATE_HZ = 6, 3.0
 """Of a film, as of the clips of cc2017 that are shown to models."""

@@ -91,14 +91,14 @@ def unet_config() -> dict[str, Any]:
     return read_config(SHARED / "unet") | {"addition_embed_type": None}
 
 
-def dual_state(shared: Mapping[str, "Tensor"], own: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+def dual_state(shared: Mapping[str, "Tensor"], different: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
     """Join the weights of the dual U-Net.
 
     Args:
         shared: Of the SDXL-type U-Net.
-        own: What differs; a stream's attention block that has no own weight has the shared one.
+        different: What differs; a stream's attention block that has no own weight has the shared one.
     """
-    return {dual: own.get(dual, value) for name, value in shared.items() for dual in dual_names(name)}
+    return {dual: different.get(dual, value) for name, value in shared.items() for dual in dual_names(name)}
 
 
 def dual_names(name: str) -> Iterator[str]:

@@ -9,19 +9,40 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from brainhive_cli.demo.silhouettes import CATEGORY_OF, SILHOUETTES, Ellipse, Piece, Polygon
+from brainhive_cli.core import documents
 
 Labels = NDArray[np.uint8]
 Grid = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Concept = tuple[str, str, str]
 
+Ink = Literal["hole", "body", "shade", "dark", "light", "wood", "leaf", "amber"]
+
+
+class Piece(NamedTuple):
+    """A piece of a silhouette: an ellipse by its centre and radii, or a polygon by three corners or more."""
+
+    ink: Ink
+    points: tuple[tuple[int, int], ...]
+
+
+CATEGORIES = documents.read(
+    Path(__file__).with_name("silhouettes.json"), dict[str, dict[str, tuple[Piece, ...]]]
+)
+"""Category > shape > pieces, laid over each other in order, on a grid of 0..100 (x to the right, y down).
+
+Ink `body` has the scene's colour and texture, `shade` a darker tone; `hole` erases; others are fixed."""
+SILHOUETTES = {shape: pieces for shapes in CATEGORIES.values() for shape, pieces in shapes.items()}
+"""Shape > pieces, in a fixed order."""
+CATEGORY_OF = {shape: category for category, shapes in CATEGORIES.items() for shape in shapes}
+"""Shape > category."""
 SHAPES = tuple(SILHOUETTES)
 TEXTURES = ("plain", "striped", "dotted", "checked")
 COLOURS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
@@ -249,21 +270,13 @@ def _thing(shape: str, texture: str, cells: int) -> Labels:
 
 
 def _covers(piece: Piece, x: Grid, y: Grid, unit: int) -> Mask:
-    if isinstance(piece, Ellipse):
-        return _covers_ellipse(piece, x, y, unit)
-    return _covers_polygon(piece, x, y, unit)
-
-
-def _covers_ellipse(piece: Ellipse, x: Grid, y: Grid, unit: int) -> Mask:
-    (cx, cy), (rx, ry) = piece.centre, piece.radii
-    return ((x - cx * unit) * ry) ** 2 + ((y - cy * unit) * rx) ** 2 <= (rx * ry * unit) ** 2
-
-
-def _covers_polygon(piece: Polygon, x: Grid, y: Grid, unit: int) -> Mask:
-    """Even-odd rule by exact cross products: a float here could differ between machines."""
+    """Say where a piece is, by exact products: a float here could differ between machines."""
+    if len(piece.points) == 2:
+        (cx, cy), (rx, ry) = piece.points
+        return ((x - cx * unit) * ry) ** 2 + ((y - cy * unit) * rx) ** 2 <= (rx * ry * unit) ** 2
     inside = np.zeros((y.size, x.size), dtype=bool)
-    corners = [(px * unit, py * unit) for px, py in piece.corners]
-    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
+    corners = [(px * unit, py * unit) for px, py in piece.points]
+    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):  # the even-odd rule
         spans = (y0 <= y) != (y1 <= y)
         left_of_edge = ((x - x0) * (y1 - y0) < (y - y0) * (x1 - x0)) == (y1 > y0)
         inside ^= spans & left_of_edge

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from brainhive_cli.demo.pictures import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, Scene
-from brainhive_cli.demo.silhouettes import CATEGORIES
+from brainhive_cli.demo.pictures import BACKGROUNDS, CATEGORIES, COLOURS, SHAPES, TEXTURES, Scene
 
 Floats = NDArray[np.float32]
 
@@ -178,9 +177,9 @@ class Head:
         """Answer features [N, F] without noise: [N, C, T + 2 * JITTER_SAMPLES], zero before the onset."""
         components, width = len(stage.onsets_s), features.shape[-1]
         shared = np.random.default_rng((_MODEL_SEED, stage.number, width))
-        own = np.random.default_rng((_MODEL_SEED, stage.number, width, 1 + self.subject))
-        weights = _mixed(*(rng.standard_normal((width, components, PATTERNS)) for rng in (shared, own)))
-        patterns = _mixed(*(self._patterns(rng, components * PATTERNS) for rng in (shared, own)))
+        special = np.random.default_rng((_MODEL_SEED, stage.number, width, 1 + self.subject))
+        weights = _mixed(*(rng.standard_normal((width, components, PATTERNS)) for rng in (shared, special)))
+        patterns = _mixed(*(self._patterns(rng, components * PATTERNS) for rng in (shared, special)))
         sources = np.tensordot(features, weights, axes=1)  # [N, components, PATTERNS]
         patterns = patterns.reshape(components, PATTERNS, -1)
         scalp = np.einsum("nkp,kpc->nck", sources, patterns)  # [N, C, components]
@@ -221,8 +220,8 @@ def _varied(evoked: Floats, rng: np.random.Generator) -> Floats:
     return strength * evoked[:, JITTER_SAMPLES - late :][:, :SAMPLES]
 
 
-def _mixed(shared: NDArray[np.float64], own: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (1 - OWN_SHARE**2) ** 0.5 * shared + OWN_SHARE * own
+def _mixed(shared: NDArray[np.float64], special: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (1 - OWN_SHARE**2) ** 0.5 * shared + OWN_SHARE * special
 
 
 def _spectrum(amplitude: NDArray[np.float64]) -> Floats:

@@ -83,9 +83,9 @@ def sizes(subject: int, cortex: Cortex = PICTURES) -> dict[str, int]:
 
 def regions(subject: int, cortex: Cortex = PICTURES) -> dict[str, NDArray[np.bool_]]:
     """Mask each region among a subject's voxels: [V] by name."""
-    found = sizes(subject, cortex)
-    owner = np.repeat(list(found), list(found.values()))  # [V]
-    masks = {name: owner == name for name in found}
+    counts = sizes(subject, cortex)
+    owner = np.repeat(list(counts), list(counts.values()))  # [V]
+    masks = {name: owner == name for name in counts}
     return masks | {name: np.isin(owner, members) for name, members in cortex.groups.items()}
 
 
@@ -124,8 +124,8 @@ def simulate(
     for row, item in enumerate(range(count) if items is None else items):
         for repetition in range(repetitions):
             random = np.random.default_rng((_MODEL_SEED, seed, subject, item, repetition))
-            own, shared = random.standard_normal(evoked.shape[1]), random.standard_normal()
-            drawn = (1 - COMMON) ** 0.5 * own + COMMON**0.5 * shared * common
+            single, shared = random.standard_normal(evoked.shape[1]), random.standard_normal()
+            drawn = (1 - COMMON) ** 0.5 * single + COMMON**0.5 * shared * common
             signal[row, repetition, :, 0] = evoked[row] + noise * drawn
     return signal
 
@@ -149,8 +149,8 @@ def _respond(
         for name, share in drives.items()
     )
     tuning = np.random.default_rng((_MODEL_SEED, subject, number)).standard_normal((LATENTS, voxels))
-    found: NDArray[np.float64] = GAIN * latents @ tuning / LATENTS**0.5
-    return found
+    response: NDArray[np.float64] = GAIN * latents @ tuning / LATENTS**0.5
+    return response
 
 
 def _project(features: NDArray[Any], *seeds: int) -> NDArray[np.float64]:

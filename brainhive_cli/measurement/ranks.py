@@ -1,16 +1,21 @@
-"""Ranks of the seen image among a gallery, by cosine similarity to the signal's token."""
+"""Ranks of the seen image among a gallery, by cosine similarity, and whether they are better than guesses."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.measurement.statistics import Limits, Metric, Statistic, Values, measure, scatter_of_means
+from brainhive_cli.measurement.units import Items
 
 TIE = 1e-12
 """Similarities closer than this are equal: above the rounding of float64, below that of float32 tokens."""
@@ -64,11 +69,11 @@ def ranks_of_all(
         Ranks [N, P]; ties rank against the model.
     """
     signals = unit(signal_tokens)
-    own = (signals @ unit(gallery[:pictures]).T).contiguous() - TIE
-    counts = torch.zeros(own.shape, dtype=torch.int64, device=own.device)
-    for block in (block for some in chain([gallery], distractors) for block in some.split(CANDIDATES)):
+    limits = (signals @ unit(gallery[:pictures]).T).contiguous() - TIE
+    counts = torch.zeros(limits.shape, dtype=torch.int64, device=limits.device)
+    for block in (block for tokens in chain([gallery], distractors) for block in tokens.split(CANDIDATES)):
         sorted_up = (signals @ unit(block.to(signals.device)).T).sort(1).values
-        counts += sorted_up.shape[1] - torch.searchsorted(sorted_up, own)
+        counts += sorted_up.shape[1] - torch.searchsorted(sorted_up, limits)
     return counts.cpu().numpy()
 
 
@@ -90,8 +95,8 @@ def average_precisions(
         BrainhiveError: if sizes do not fit or a token is not a number.
     """
     signal_tokens, gallery, targets = _prepared(signal_tokens, gallery, relevant)
-    own = similarity_to(signal_tokens, gallery, targets)
-    wrong = count_at_least(signal_tokens, gallery, targets, own, distractors)  # [N, K]
+    right = similarity_to(signal_tokens, gallery, targets)
+    wrong = count_at_least(signal_tokens, gallery, targets, right, distractors)  # [N, K]
     wrong = wrong.masked_fill(targets < 0, torch.iinfo(wrong.dtype).max // 2).sort(1).values.cpu()
     place = torch.arange(1, wrong.shape[1] + 1)  # among the relevant
     precision = (place / (place + wrong.double())).where((targets >= 0).sort(1, descending=True)[0].cpu(), 0)
@@ -110,8 +115,8 @@ def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor
     for block in [gallery] if isinstance(gallery, Tensor) else gallery:
         unit = torch.nn.functional.normalize(block.float(), dim=1)
         rows = max(1, SIMILARITIES_AT_ONCE // len(block))
-        some = [(tokens.float() @ unit.T).max(1) for tokens in signal_tokens.split(rows)]
-        value, place = (torch.cat([each[n].cpu() for each in some]) for n in (0, 1))
+        best_of_rows = [(tokens.float() @ unit.T).max(1) for tokens in signal_tokens.split(rows)]
+        value, place = (torch.cat([pair[n].cpu() for pair in best_of_rows]) for n in (0, 1))
         is_better = value > best
         best, best_place = (
             torch.where(is_better, value, best),
@@ -175,8 +180,8 @@ def subset_expectations(
     """
     count, same = len(signal_tokens), torch.arange(len(signal_tokens))
     before = np.arange(count - 1)  # candidates that rank before, less one
-    kept = np.clip(count - ways - before, 0, None) / (count - 1 - before)
-    share = np.concatenate([[1.0], kept.cumprod()])
+    spared = np.clip(count - ways - before, 0, None) / (count - 1 - before)
+    share = np.concatenate([[1.0], spared.cumprod()])
     forward = ranks(signal_tokens, image_tokens, same).numpy()
     return share[forward - 1], share[ranks(image_tokens, signal_tokens, same).numpy() - 1]
 
@@ -203,7 +208,7 @@ def _prepared(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[T
 
 
 def count_at_least(
-    queries: Tensor, gallery: Tensor, targets: Tensor, own: Tensor, distractors: Iterable[Tensor] = ()
+    queries: Tensor, gallery: Tensor, targets: Tensor, thresholds: Tensor, distractors: Iterable[Tensor] = ()
 ) -> Tensor:
     """Count the wrong candidates whose cosine similarity is at least a query's own; ties count.
 
@@ -214,7 +219,7 @@ def count_at_least(
         queries: [N, D].
         gallery: [M, D].
         targets: Right candidates, [N, K] places in the gallery; -1 where there are fewer than K.
-        own: Similarities to count against, [N, J] in float64 (see `similarity_to`).
+        thresholds: Similarities to count against, [N, J] in float64 (see `similarity_to`).
         distractors: Further wrong candidates, in blocks [m, D]; each is read once.
 
     Returns:
@@ -223,7 +228,7 @@ def count_at_least(
     Raises:
         BrainhiveError: if a distractor is not finite.
     """
-    exact, counts = unit(queries), torch.zeros(own.shape, dtype=torch.int64, device=queries.device)
+    exact, counts = unit(queries), torch.zeros(thresholds.shape, dtype=torch.int64, device=queries.device)
     rough, margin = exact.float(), _rounding(queries.shape[1])
     size = max(1, min(CANDIDATES, SIMILARITIES_AT_ONCE // len(queries)))
     with torch.autocast(queries.device.type, enabled=False):
@@ -233,20 +238,22 @@ def count_at_least(
             if not lengths.isfinite().all():
                 raise BrainhiveError("a candidate of the gallery is not finite", "look for NaN in its tokens")
             similarity = (rough @ block.T).div_(lengths.clamp_(min=SHORTEST))  # [N, m]
-            _hide(similarity, targets - start)
-            for column, threshold in enumerate(own.unsqueeze(2).unbind(1)):  # [N, 1]
+            places = targets - start  # the right candidates are taken out
+            row, which = ((places >= 0) & (places < similarity.shape[1])).nonzero(as_tuple=True)
+            similarity[row, places[row, which]] = -math.inf
+            for column, threshold in enumerate(thresholds.unsqueeze(2).unbind(1)):  # [N, 1]
                 counts[:, column] += _count(similarity, exact, block, threshold, margin)
     return counts
 
 
-def _count(similarity: Tensor, exact: Tensor, block: Tensor, own: Tensor, margin: float) -> Tensor:
-    low, high = own.float() - margin, own.float() + margin
+def _count(similarity: Tensor, exact: Tensor, block: Tensor, threshold: Tensor, margin: float) -> Tensor:
+    low, high = threshold.float() - margin, threshold.float() + margin
     marks = torch.empty_like(similarity)  # sums of floats are five times as fast as those of booleans
     count = torch.gt(similarity, high, out=marks).sum(1).long()
     row = (torch.gt(similarity, low, out=marks).sum(1) > count).nonzero()[:, 0]
     near = (similarity[row] > low[row]) & (similarity[row] <= high[row])
     candidate = near.any(0).nonzero()[:, 0]  # to be compared in float64
-    again = exact[row] @ unit(block[candidate]).T >= own[row] - TIE
+    again = exact[row] @ unit(block[candidate]).T >= threshold[row] - TIE
     count[row] += (near[:, candidate] & again).sum(1)
     return count
 
@@ -256,12 +263,6 @@ def _blocks(gallery: Tensor, distractors: Iterable[Tensor], size: int) -> Iterat
     yield from zip(range(0, len(gallery), size), gallery.split(size), strict=True)
     for more in distractors:
         yield from ((len(gallery), block) for block in more.split(size))
-
-
-def _hide(similarity: Tensor, places: Tensor) -> None:
-    """Take the right candidates out of a block, where [N, K] places say they are."""
-    row, which = ((places >= 0) & (places < similarity.shape[1])).nonzero(as_tuple=True)
-    similarity[row, places[row, which]] = -math.inf
 
 
 def _rounding(dim: int) -> float:
@@ -308,3 +309,155 @@ def draw_distractors(gallery: Tensor, count: int, seed: int) -> Iterator[Tensor]
     for start in range(0, count, DISTRACTORS_AT_ONCE):
         weights = torch.randn(min(DISTRACTORS_AT_ONCE, count - start), len(some), generator=random)
         yield centre + weights.to(gallery.device) @ directions
+
+
+TOP = (1, 3, 5)
+"""Numbers of candidates within which the seen image counts as found; the field's."""
+
+
+def summarise(
+    ranks_of_subjects: Sequence[ArrayLike],
+    pool: int,
+    *,
+    split: str,
+    items: Items | None = None,
+    protocol: str = "cosine",
+    seeds: Sequence[int] = (),
+    targets: int = 1,
+    only: Sequence[str] = (),
+) -> list[Metric]:
+    """Summarise ranks: top-1, -3, -5, mean and median rank, mean reciprocal rank, each with its chance.
+
+    Args:
+        ranks_of_subjects: Ranks [N], one array a subject; or [S, N] of S seeds, averaged for each item, so
+            that an item counts once however many models were tried on it.
+        pool: M, size of the gallery.
+        split: Part of the data set that the signals are of.
+        items: Which are the same for several subjects, and which are alike (see `statistics.describe`).
+        protocol: Name of the way the ranks were made.
+        seeds: Seeds of the trainings that were measured.
+        targets: K, gallery items that show the seen image.
+        only: Names of the metrics to compute; all when empty.
+    """
+    groups = [np.atleast_2d(np.asarray(ranks, np.float64)) for ranks in ranks_of_subjects]  # [S, N]
+    common: dict[str, Any] = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds}
+    common["items"] = items
+    guess = chance_of_ranks(pool, targets)
+    possible = np.arange(1, len(guess) + 1)
+    transforms: dict[str, tuple[Callable[[Any], Any], Statistic, Limits]] = {
+        **{f"top{k}": (partial(np.greater_equal, k), np.mean, (0.0, 1.0)) for k in TOP},
+        "mean_rank": (np.asarray, np.mean, (1.0, float(pool))),
+        "median_rank": (np.asarray, np.median, (1.0, float(pool))),
+        "mrr": (np.reciprocal, np.mean, (0.0, 1.0)),
+    }
+    metrics = []
+    for name in only or transforms:
+        transform, statistic, limits = transforms[name]
+        chance = float(f"{guess @ transform(possible.astype(np.float64)):.12g}")  # no rounding error is shown
+        if statistic is np.median:
+            chance = float(possible[np.searchsorted(guess.cumsum(), 0.5)])
+        values = [transform(group) for group in groups]
+        metrics.append(measure(name, values, statistic=statistic, chance=chance, limits=limits, **common))
+    return metrics
+
+
+def chance_of_ranks(pool: int, targets: int = 1) -> NDArray[np.float64]:
+    """Probability of each rank, from 1, for guesses among `pool` candidates of which `targets` are right."""
+    wrong = pool - targets
+    missed = (wrong - np.arange(wrong + 1)) / (pool - np.arange(wrong + 1))  # given that all before missed
+    later = np.cumprod(missed)  # the rank is beyond 1, 2, ...
+    return np.concatenate([[1.0], later[:-1]]) - later
+
+
+def chance_of_precision(pool: int, relevant: int) -> float:
+    """Average precision expected of a random order of `pool` candidates of which `relevant` are right.
+
+    Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline for System Evaluation.
+    """
+    harmonic = float((1 / np.arange(1, pool + 1)).sum())
+    return (harmonic + (relevant - 1) / max(1, pool - 1) * (pool - harmonic)) / pool
+
+
+SIGNIFICANT = 0.025
+"""On each side, as a 95 % interval has it."""
+LONGEST = 2**22
+"""Values that a sum of ranks may take for its distribution to be convolved: a quarter of a second."""
+LEAST = 1e-12
+"""A smaller probability is the convolution's rounding, and is given as this one."""
+FRACTION = 1e-6
+"""A sum of averaged ranks that is closer than this to a whole number is one."""
+
+
+@dataclass(frozen=True)
+class RankSum:
+    """A sum of ranks, compared with those of guesses.
+
+    Attributes:
+        better: Probability that guesses have a sum as small.
+        worse: Probability that guesses have a sum as large.
+        n: Items whose ranks were added.
+        pool: Candidates of each.
+        test: How the probabilities were found.
+    """
+
+    better: float
+    worse: float
+    n: int
+    pool: int
+    test: str
+
+    @property
+    def verdict(self) -> str:
+        """On which side of chance the ranks are, two-sided at .05."""
+        if self.better < SIGNIFICANT:
+            return "above chance"
+        return "below chance" if self.worse < SIGNIFICANT else "at chance"
+
+
+def rank_sum(groups: Sequence[Values], pool: int, items: Items | None = None) -> RankSum:
+    """Compare the sum of ranks with that of guesses, whose every rank from 1 to `pool` is as probable.
+
+    An item is one guess, however many subjects and models ranked it: its ranks are averaged first. They vary
+    together where all subjects saw a picture that was given a wrong label; to count each rank would call such
+    labels better or worse than chance in half of simulations (ten subjects) instead of 5 %. Where they are
+    independent, the test is conservative. Items that are alike are not guesses of their own either: then the
+    mean rank is compared with that of guesses by a t test over units.
+
+    Args:
+        groups: Ranks of the items [N], or [S, N] of S models, one array a subject.
+        pool: Candidates.
+        items: See `statistics.describe`.
+    """
+    averages = [np.atleast_2d(group).mean(0) for group in groups]
+    items = items or Items.unnamed([len(group) for group in averages])
+    (scatter,) = scatter_of_means([group[None] for group in averages], items)
+    if not items.are_independent and scatter.together > 0:
+        from scipy.stats import t
+
+        distance = (scatter.estimates.mean() - (pool + 1) / 2) / np.sqrt(scatter.together)
+        better, worse = np.clip(t.cdf([distance, -distance], items.count - 1), LEAST, 1).tolist()
+        test = f"t test of the mean rank over {items.count} {items.kind}"
+        return RankSum(better, worse, items.size, pool, test)
+    ranks = items.means(averages)  # [units]
+    total, count = float(ranks.sum()), len(ranks)
+    least, most = int(np.floor(total + FRACTION)), int(np.ceil(total - FRACTION))
+    if count * pool <= LONGEST:
+        chances = _sum_of_guesses(count, pool)  # from `count`, all ranks 1
+        better, worse = chances[: least - count + 1].sum(), chances[most - count :].sum()
+        test = "exact test of the rank sum"
+    else:
+        from scipy.stats import norm
+
+        mean, sd = count * (pool + 1) / 2, np.sqrt(count * (pool**2 - 1) / 12)
+        better, worse = norm.cdf(least + 0.5, mean, sd), norm.sf(most - 0.5, mean, sd)
+        test = "normal approximation of the rank sum"
+    better, worse = np.clip([better, worse], LEAST, 1).tolist()
+    return RankSum(better, worse, count, pool, test)
+
+
+@lru_cache(maxsize=4)  # cells of a run share them; 32 MiB each at most
+def _sum_of_guesses(count: int, pool: int) -> NDArray[np.float64]:
+    """Convolve a uniform distribution over `pool` values `count` times with itself."""
+    size = count * (pool - 1) + 1
+    one = np.fft.rfft(np.full(pool, 1 / pool), size)
+    return np.fft.irfft(one**count, size)

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Required, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
-from brainhive_cli.core.caveats import SELECTED_ON_TEST, UNKNOWN_SELECTION, find_caveats
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Metric
+from brainhive_cli.core.measurements import SELECTED_ON_TEST, UNKNOWN_SELECTION, Metric, find_caveats
 from brainhive_cli.measurement.units import Items
 
 Values = NDArray[np.floating[Any]]
@@ -19,6 +19,8 @@ Correlation = TypeVar("Correlation", float, NDArray[np.float64])
 Limits = tuple[float | None, float | None]
 """The least and the largest value that a statistic can take."""
 
+UPPER = 0.975
+"""Quantile at the upper end of a 95 % interval."""
 DRAWS = 2000
 """Resamples of a median: its standard error then varies by about 2 %."""
 BLOCK = 2**22
@@ -57,19 +59,33 @@ class Scatter:
     together: float
 
 
+class Context(TypedDict, total=False):
+    """What belongs to a value.
+
+    Attributes:
+        protocol: Name of the way it was measured.
+        split: Part of the data set that it was measured on.
+        pool: Candidates that each item was compared with.
+        chance: Value expected of guessing.
+        seeds: Seeds of the trainings that were measured.
+    """
+
+    protocol: Required[str]
+    split: Required[str]
+    pool: int | None
+    chance: float | None
+    seeds: Sequence[int]
+
+
 def measure(
     name: str,
     groups: Sequence[Values],
     *,
-    protocol: str,
-    split: str,
     items: Items | None = None,
     statistic: Statistic = np.mean,
-    pool: int | None = None,
-    chance: float | None = None,
-    seeds: Sequence[int] = (),
     limits: Limits = (None, None),
     is_share: bool | None = None,
+    **context: Unpack[Context],
 ) -> Metric:
     """Measure items' values: the mean over subjects of their statistic, with a 95 % interval.
 
@@ -77,15 +93,11 @@ def measure(
         name: What was measured.
         groups: Values of the items [N], one array a subject; or [S, N] of S models, averaged for each item.
             Where there are as many models as seeds, the spread over seeds is measured too.
-        protocol: Name of the way it was measured.
-        split: Part of the data set that it was measured on.
         items: See `describe`.
         statistic: How a group's values become one.
-        pool: Candidates that each item was compared with.
-        chance: Value expected of guessing.
-        seeds: Seeds of the trainings that were measured.
         limits: See `describe`.
         is_share: See `describe`.
+        context: See `Context`.
 
     Raises:
         BrainhiveError: if there is no value, or one is not a number.
@@ -93,81 +105,64 @@ def measure(
     models = [np.atleast_2d(group) for group in groups]  # [S, N]
     interval = describe(models, items, statistic=statistic, limits=limits, is_share=is_share)
     value = float(np.mean([statistic(group.mean(0), axis=-1) for group in models]))
-    spread = None
-    if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
-        spread = float(np.mean([statistic(group, axis=-1) for group in models], axis=0).std(ddof=1))
-    context = (protocol, split, interval, spread)
-    return _metric(name, value, sum(group.shape[1] for group in models), pool, chance, seeds, *context)
+    return _metric(name, value, models, interval, context, statistic)
 
 
 def measure_each(
     name: str,
     groups: Sequence[Values],
     *,
-    protocol: str,
-    split: str,
     items: Items | None = None,
-    pool: int | None = None,
-    chance: float | None = None,
-    seeds: Sequence[int] = (),
     limits: Limits = (None, None),
     is_share: bool | None = None,
+    **context: Unpack[Context],
 ) -> list[Metric]:
     """Measure the same items at many places, as `measure` does the mean at one.
 
     Args:
         name: What was measured.
         groups: Values [P, N] at P places, one array a subject; or [S, P, N] of S models.
-        protocol: See `measure`, as those that follow.
-        split: See `measure`.
-        items: See `measure`.
-        pool: See `measure`.
-        chance: See `measure`.
-        seeds: See `measure`.
+        items: See `measure`, as those that follow.
         limits: See `measure`.
         is_share: See `measure`.
+        context: See `measure`.
     """
     models = [group if np.ndim(group) == 3 else np.asarray(group)[None] for group in groups]  # [S, P, N]
     items = items or Items.unnamed([group.shape[2] for group in models])
-    scatters = scatter_of_means([group.mean(0, np.float64) for group in models], items)
     metrics = []
+    scatters = scatter_of_means([group.mean(0, np.float64) for group in models], items)
     for place, scatter in enumerate(scatters):
         values = [group[:, place] for group in models]
         _check(values, items)
-        interval = _interval(values, scatter, items, np.mean, 0.95, limits, is_share)
-        spread = None
-        if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
-            by_seed = np.mean([group[:, place].mean(-1) for group in models], axis=0)
-            spread = float(by_seed.std(ddof=1))
-        value, count = float(scatter.estimates.mean()), sum(group.shape[1] for group in values)
-        metrics.append(_metric(name, value, count, pool, chance, seeds, protocol, split, interval, spread))
+        interval = _interval(values, scatter, items, np.mean, limits, is_share)
+        metrics.append(_metric(name, float(scatter.estimates.mean()), values, interval, context))
     return metrics
 
 
 def _metric(
     name: str,
     value: float,
-    count: int,
-    pool: int | None,
-    chance: float | None,
-    seeds: Sequence[int],
-    protocol: str,
-    split: str,
+    models: Sequence[Values],
     interval: Interval,
-    spread: float | None,
+    context: Context,
+    statistic: Statistic = np.mean,
 ) -> Metric:
-    caveats = find_caveats(protocol)
+    """Put a value together with its interval and context, and with its spread over the seeds of models."""
+    seeds, spread = tuple(context.get("seeds", ())), None
+    if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
+        spread = float(np.mean([statistic(group, axis=-1) for group in models], axis=0).std(ddof=1))
+    caveats = find_caveats(context["protocol"])
     return Metric(
         name,
         value,
-        count,
-        pool,
-        chance,
+        sum(group.shape[1] for group in models),
+        context.get("pool"),
+        context.get("chance"),
         interval.low,
         interval.high,
-        tuple(seeds),
-        protocol,
-        split,
+        seeds,
+        context["protocol"],
+        context["split"],
         interval.method,
         interval.these_subjects,
         spread,
@@ -204,7 +199,6 @@ def describe(
     items: Items | None = None,
     *,
     statistic: Statistic = np.mean,
-    level: float = 0.95,
     limits: Limits = (None, None),
     is_share: bool | None = None,
 ) -> Interval:
@@ -232,7 +226,6 @@ def describe(
         items: Which items are the same for several subjects, and which are alike. None: independent ones;
             subjects with as many have the same ones in the same order, others have none in common.
         statistic: How a group's values become one: numpy's mean or median.
-        level: How often the interval should hold the truth.
         limits: Between which the statistic lies; 0 and 1 of hits.
         is_share: Whether values are hits; None: where all are 0 or 1.
 
@@ -250,7 +243,7 @@ def describe(
         (scatter,) = scatter_of_means([group[None] for group in averages], items)
     else:
         scatter = _resampled_scatter(averages, items)
-    return _interval(models, scatter, items, statistic, level, limits, is_share)
+    return _interval(models, scatter, items, statistic, limits, is_share)
 
 
 def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
@@ -327,7 +320,6 @@ def _interval(
     scatter: Scatter,
     items: Items,
     statistic: Statistic,
-    level: float,
     limits: Limits,
     is_share: bool | None,
 ) -> Interval:
@@ -342,9 +334,9 @@ def _interval(
         is_share = could_be and all(np.isin(group, (0, 1)).all() for group in groups)
     if is_share:
         limits = (0.0, 1.0)
-        over_units = _wilson(centre, _effective_size(centre, scatter.together, units, total, level), level)
+        over_units = _wilson(centre, _effective_size(centre, scatter.together, units, total))
     else:
-        over_units = _t_interval(centre, float(np.sqrt(scatter.together)), units - 1, limits, level)
+        over_units = _t_interval(centre, float(np.sqrt(scatter.together)), units - 1, limits)
     if subjects == 1:
         return Interval(*over_units, f"{'Wilson' if is_share else 't'} over {named}")
     if is_share and centre in (0, 1):
@@ -356,18 +348,16 @@ def _interval(
     shared = max(0.0, (subjects * scatter.together - alone) / (subjects - 1))  # covariance of two subjects
     least = (alone - shared) / subjects  # the variance of subjects who do not differ
     error = float(np.sqrt(max(between, least) + shared))
-    ends = _t_interval(centre, error, subjects - 1, limits, level)
+    ends = _t_interval(centre, error, subjects - 1, limits)
     return Interval(*ends, f"t over {subjects} subjects and {named}; for people in general", over_units)
 
 
-def _t_interval(
-    centre: float, error: float, freedom: int, limits: Limits, level: float
-) -> tuple[float, float]:
+def _t_interval(centre: float, error: float, freedom: int, limits: Limits) -> tuple[float, float]:
     """Make a t interval, on the logit scale where the statistic lies between two limits."""
     from scipy.special import expit, logit
     from scipy.stats import t
 
-    reach = t.ppf((1 + level) / 2, freedom) * error
+    reach = t.ppf(UPPER, freedom) * error
     low, high = limits
     if low is None or high is None or not low < centre < high:
         ends = np.array([centre - reach, centre + reach])
@@ -378,7 +368,7 @@ def _t_interval(
     return float(ends[0]), float(ends[1])
 
 
-def _effective_size(share: float, variance: float, units: int, total: int, level: float) -> float:
+def _effective_size(share: float, variance: float, units: int, total: int) -> float:
     """Count the independent hits whose share would vary as this one does over units; `total` at most.
 
     Few units tell little of the variance, which Korn and Graubard count as a smaller number still.
@@ -388,15 +378,15 @@ def _effective_size(share: float, variance: float, units: int, total: int, level
     if variance == 0:
         return units
     size = min(float(total), share * (1 - share) / (variance * (units - 1) / units))
-    quantiles = t.ppf((1 + level) / 2, [max(1, total - 1), units - 1])
+    quantiles = t.ppf(UPPER, [max(1, total - 1), units - 1])
     return size * float(quantiles[0] / quantiles[1]) ** 2
 
 
-def _wilson(share: float, size: float, level: float) -> tuple[float, float]:
+def _wilson(share: float, size: float) -> tuple[float, float]:
     """Make Wilson's interval of a share of so many hits, not a whole number."""
     from scipy.stats import norm
 
-    z = norm.ppf((1 + level) / 2)
+    z = norm.ppf(UPPER)
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     reach = z / (1 + z**2 / size) * np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
     return max(0.0, float(centre - reach)), min(1.0, float(centre + reach))

@@ -80,7 +80,8 @@ class Items:
         """Choose items [N] by subject, and leave out subjects who have none; units stay as they are."""
         listed = zip(self.ids, self.units, is_chosen, strict=True)
         some = [(ids, units, chosen) for ids, units, chosen in listed if chosen.any()]
-        ids, units = ([list(compress(each[of], each[2])) for each in some] for of in (0, 1))
+        ids = [list(compress(names, chosen)) for names, _, chosen in some]
+        units = [list(compress(names, chosen)) for _, names, chosen in some]
         return replace(self, ids=ids, units=units)
 
     def permute(self, random: np.random.Generator) -> list[NDArray[np.int64]]:

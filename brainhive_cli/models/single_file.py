@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from brainhive_cli.core import home, hub
+from brainhive_cli.core import hub
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.files import locate
+from brainhive_cli.core.results import Need
 
 
 def find(reference: str, local: bool = False) -> Path:
@@ -18,7 +19,7 @@ def find(reference: str, local: bool = False) -> Path:
     Raises:
         MissingData: if it is not there.
     """
-    path = home.located(reference)
+    path = locate(reference)
     if reference.startswith("hub:"):
         folder, name = _on_hub(reference)
         path = hub.folder(folder, allow=[name], local=local) / name

@@ -101,7 +101,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Choose round places between two values, `most` or fewer."""
     span = high - low or abs(high) or 1.0
     power = 10.0 ** int(log10(span / most) // 1)
-    step = next(each * power for each in (1, 2, 2.5, 5, 10, 20) if span / (each * power) <= most)
+    step = next(digit * power for digit in (1, 2, 2.5, 5, 10, 20) if span / (digit * power) <= most)
     first = -int(-low // step) if low >= 0 else -int(-low / step)
     places = [round(step * place, 12) for place in range(first - 1, first + most + 2)]
     slack = span * 1e-9
@@ -127,8 +127,8 @@ def draw_curve(shown: Curve) -> Markup:
 
 
 def _lines(shown: Curve) -> Markup:
-    at = [float(each) for each in shown.at]
-    places = [log2(each) for each in at] if shown.is_logarithmic else at
+    at = [float(place) for place in shown.at]
+    places = [log2(place) for place in at] if shown.is_logarithmic else at
     low, high = _range(shown.lines)
     x = make_scale(min(places, default=0), max(places, default=1), LEFT, WIDTH - RIGHT)
     y = make_scale(low, high, HEIGHT - BOTTOM, TOP)
@@ -174,7 +174,7 @@ def _draw_series(line: Line, colour: int, places: Sequence[float], y: Place) -> 
 
 def _bars(shown: Curve) -> Markup:
     """Draw bars from left to right, a group a row, so that there is room for names."""
-    names, lines = [str(each) for each in shown.at], shown.lines
+    names, lines = list(map(str, shown.at)), shown.lines
     thick = THICK if len(lines) == 1 else NARROW
     step = thick * len(lines) + GAP
     low, high = _range(lines)
@@ -305,8 +305,8 @@ def draw_map(shown: Map, picture: Callable[[str], str]) -> Markup:
     elif any(shown.axes):
         drawn += [write_text(WIDTH / 2, SIZE + 14, shown.axes[0], "middle", "axis")]
         drawn += [write_turned(10, SIZE / 2, shown.axes[1])]
-    made = assemble(SIZE + (32 if values else 20), drawn, shown.title)
-    return made if values else add_legend(made, [group for group in groups if group])
+    drawing = assemble(SIZE + (32 if values else 20), drawn, shown.title)
+    return drawing if values else add_legend(drawing, [group for group in groups if group])
 
 
 def _words(point: Point) -> str:

@@ -4,7 +4,6 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -102,9 +101,10 @@ def groups_of(artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]])
         artifacts_of_runs: Label, artifacts and folder of each run.
     """
     parts_by_title: dict[tuple[str, str, str], list[tuple[str, Artifact, Path]]] = {}
-    for label, some, folder in artifacts_of_runs:
-        for each in some:
-            parts_by_title.setdefault((each.section, each.kind, each.title), []).append((label, each, folder))
+    for label, artifacts, folder in artifacts_of_runs:
+        for artifact in artifacts:
+            title = artifact.section, artifact.kind, artifact.title
+            parts_by_title.setdefault(title, []).append((label, artifact, folder))
     sections: dict[str, list[Table | Figure]] = {}
     for (section, _, _), parts in parts_by_title.items():
         sections.setdefault(section, []).append(Figure(parts))
@@ -158,91 +158,75 @@ class Pictures:
         return self._known[path]
 
 
-@dataclass
 class _Renderer:
-    pictures: Pictures = field(default_factory=Pictures)
-
-    @cached_property
-    def environment(self) -> Any:
+    def __init__(self) -> None:
         from jinja2 import Environment, FileSystemLoader
 
-        made = Environment(
-            autoescape=True, loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True
-        )
-        made.filters["number"] = number
-        made.globals["media"] = self.media
-        return made
-
-    @cached_property
-    def macros(self) -> Any:
-        return self.environment.get_template("blocks.html").module
+        self.pictures = Pictures()
+        loader = FileSystemLoader(HERE)
+        self.environment = Environment(autoescape=True, loader=loader, trim_blocks=True, lstrip_blocks=True)
+        self.environment.filters["number"] = number
+        self.environment.globals["media"] = self.media
+        self.macros: Any = self.environment.get_template("blocks.html").module
 
     def render(self, page: Page) -> str:
-        read = {kind: Markup((HERE / f"page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")}
+        files = {kind: Markup((HERE / f"page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")}
         template = self.environment.get_template("page.html")
-        shown: str = template.render(
-            **vars(page), **read, draw=self.draw, pictures=lambda: self.pictures.loose
-        )
-        return shown
+        return template.render(**vars(page), **files, draw=self.draw, pictures=lambda: self.pictures.loose)
 
     def draw(self, block: Table | Figure) -> Markup:
         if isinstance(block, Table):
             return self._table(block)
-        if all(isinstance(each, Sheet) for _, each, _ in block.parts):
+        if all(isinstance(artifact, Sheet) for _, artifact, _ in block.parts):
             return self._sheet(block)
         return Markup("\n").join(self._figure(*part) for part in block.parts)
 
     def _figure(self, label: str, shown: Artifact, folder: Path) -> Markup:
+        kind = ""
         match shown:
             case Curve():
-                return self._macro("figure", shown, label, draw_curve(shown), "")
+                drawing = draw_curve(shown)
             case Heatmap():
-                return self._macro("figure", shown, label, draw_matrix(shown), "")
+                drawing = draw_matrix(shown)
             case Map():
-                drawn = draw_map(shown, lambda name: self.pictures.reference(folder / name))
-                return self._macro("figure", shown, label, drawn, "")
+                drawing = draw_map(shown, lambda name: self.pictures.reference(folder / name))
             case Media():
                 poster = folder / shown.poster if shown.poster else None
-                drawn = self.pictures.element(folder / shown.file, shown.title, poster, WHOLE_PX)
-                return self._macro(
-                    "figure", shown, label, drawn, "drawing media" if shown.is_drawing else "media"
-                )
+                drawing = self.pictures.element(folder / shown.file, shown.title, poster, WHOLE_PX)
+                kind = "drawing media" if shown.is_drawing else "media"
             case Table():
                 return self._table(replace(shown, title=f"{shown.title} ({label})") if label else shown)
-        return Markup("")
+            case _:
+                return Markup("")
+        return Markup(self.macros.figure(shown, label, drawing, kind))
 
     def _table(self, table: Table) -> Markup:
         rows = [[_cell(cell) for cell in row] for row in table.rows]
         columns = enumerate(zip(*rows, strict=True))
-        numeric = {place for place, cells in columns if any(isinstance(each.value, float) for each in cells)}
-        return self._macro("table", table, rows, numeric)
+        numeric = {place for place, cells in columns if any(isinstance(cell.value, float) for cell in cells)}
+        return Markup(self.macros.table(table, rows, numeric))
 
     def _sheet(self, block: Figure) -> Markup:
         """Show sheets; the rows of several that are of one query, as one row with its stimulus once."""
-        shown = [(label, each, folder) for label, each, folder in block.parts if isinstance(each, Sheet)]
-        queries = list(dict.fromkeys(row.query for _, sheet, _ in shown for row in sheet.rows))
-        is_shared = len(shown) > 1
+        sheets = [(label, sheet, folder) for label, sheet, folder in block.parts if isinstance(sheet, Sheet)]
+        is_shared = len(sheets) > 1
         rows = []
-        for query in queries:
+        for query in dict.fromkeys(row.query for _, sheet, _ in sheets for row in sheet.rows):
             parts: list[dict[str, Any]] = []
-            for label, sheet, folder in shown:
+            for label, sheet, folder in sheets:
                 for row in (row for row in sheet.rows if row.query == query):
-                    tiles = list(zip(sheet.columns, row.tiles, strict=False))
+                    tiles = zip(sheet.columns, row.tiles, strict=False)
                     named = [(heading, tile, place == 0) for place, (heading, tile) in enumerate(tiles)]
                     if is_shared and not parts:
                         seen = Tile(named[0][1].file, named[0][1].lines[:1], poster=named[0][1].poster)
                         parts.append({"label": "", "files": folder, "tiles": [(named[0][0], seen, True)]})
-                    own = named[1:] if is_shared else named
-                    parts.append({"label": label if is_shared else "", "files": folder, "tiles": own})
+                    named = named[1:] if is_shared else named
+                    parts.append({"label": label if is_shared else "", "files": folder, "tiles": named})
             rows.append(parts)
-        first = shown[0][1]
-        return self._macro("sheet", first.title, rows, first.note)
+        return Markup(self.macros.sheet(sheets[0][1].title, rows, sheets[0][1].note))
 
     def media(self, folder: Path, name: str, poster: str, words: str) -> Markup:
         return self.pictures.element(folder / name, words, folder / poster if poster else None)
-
-    def _macro(self, name: str, *values: Any) -> Markup:
-        return Markup(getattr(self.macros, name)(*values))
 
 
 def _cell(value: Any) -> Cell:

@@ -46,7 +46,7 @@ def artifact_figure(artifact: Curve | Heatmap | Map) -> Any:
 
 
 def _draw_lines(axes: Any, curve: Curve) -> None:
-    at = [float(each) for each in curve.at]
+    at = [float(place) for place in curve.at]
     for number, line in enumerate(curve.lines):
         colour = _colour(line, number)
         axes.plot(at, _numbers(line.values), color=colour, label=line.name, linewidth=1.5)
@@ -72,7 +72,7 @@ def _draw_bars(axes: Any, curve: Curve) -> None:
         if line.low is not None and line.high is not None:
             errors = np.maximum([values - _numbers(line.low), _numbers(line.high) - values], 0)
         axes.barh(at, values, thick, xerr=errors, color=_colour(line, number), label=line.name, ecolor="0.3")
-    axes.set_yticks(range(len(curve.at)), [str(each) for each in curve.at], fontsize="x-small")
+    axes.set_yticks(range(len(curve.at)), list(map(str, curve.at)), fontsize="x-small")
     axes.invert_yaxis()
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.set(xlabel=curve.value)
@@ -119,7 +119,7 @@ def _colour(line: Line, number: int) -> str:
 
 
 def _numbers(values: Any) -> Any:
-    return np.array([np.nan if each is None else each for each in values], float)
+    return np.array([np.nan if value is None else value for value in values], float)
 
 
 MAPS = 4
@@ -217,9 +217,9 @@ def draw_regions(path: Path, ceiling: Values, regions: Mapping[str, NDArray[np.b
     axes, edges = figure.subplots(), np.linspace(0, 100, 41)
     largest = sorted(regions, key=lambda name: -int(regions[name].sum()))[:REGIONS]
     for name in (name for name in regions if name in largest and regions[name].any()):
-        own = ceiling[regions[name]]
-        label = f"{name} ({len(own):,}; median {np.median(own):.0f} %)"
-        axes.hist(own, edges, histtype="step", linewidth=1.4, density=True, label=label)
+        voxels = ceiling[regions[name]]
+        label = f"{name} ({len(voxels):,}; median {np.median(voxels):.0f} %)"
+        axes.hist(voxels, edges, histtype="step", linewidth=1.4, density=True, label=label)
     axes.set(xlabel="noise ceiling, % of variance", ylabel="density of voxels", xlim=(0, 100))
     axes.legend(frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")

@@ -2,12 +2,11 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from brainhive_cli.core.caveats import merge_caveats
-from brainhive_cli.core.measurements import ALL, scope
+from brainhive_cli.core.measurements import ALL, merge_caveats, scope
 from brainhive_cli.core.tables import Cell, Table, brief
 from brainhive_cli.measurement.metric_names import lower_is_better, with_arrow
 from brainhive_cli.reports.runs_shown import RunGroup, ShownCell, ShownRun
@@ -29,10 +28,14 @@ def paper_table(group: RunGroup) -> Table:
     Cells are mean ± sd, of which the best is in bold; the title is the caption.
     """
     runs = group.runs
-    names = list(dict.fromkeys(name for run in runs for name in _metrics(run)))
+    names = list(dict.fromkeys(name for run in runs for name in _metric_names(run)))
     rows = _subjects(runs[0], names) if len(runs) == 1 else {run.label: _means(run, names) for run in runs}
-    best = {} if len(runs) == 1 else _best_means({k: row for k, row in rows.items() if k in group.comparable})
-    marks = {(each.second, each.metric): mark_of(each) for each in group.compared}
+    marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
+    best: dict[str, float] = {}  # of each metric that several comparable runs have
+    for name in names if len(runs) > 1 else ():
+        means = [rows[label][name][0] for label in group.comparable if name in rows[label]]
+        if len(means) > 1:
+            best[name] = (min if lower_is_better(name) else max)(means)
 
     def cell(label: str, name: str, row: Mapping[str, Spread]) -> Cell:
         if name not in row:
@@ -46,22 +49,9 @@ def paper_table(group: RunGroup) -> Table:
     return Table(_caption(group), ["", *map(with_arrow, names)], cells)
 
 
-def _best_means(rows: Mapping[str, Mapping[str, Spread]]) -> dict[str, float]:
-    """Find the best mean of each metric that several rows have."""
-    means: dict[str, list[float]] = {}
-    for row in rows.values():
-        for name, (value, _) in row.items():
-            means.setdefault(name, []).append(value)
-    return {
-        name: (min if lower_is_better(name) else max)(values)
-        for name, values in means.items()
-        if len(values) > 1
-    }
-
-
-def _metrics(run: ShownRun) -> list[str]:
-    measured = [*run.variants.values(), *(cell.metrics for cell in run.cells)]
-    return list(run.metrics) or list(dict.fromkeys(name for metrics in measured for name in metrics))
+def _metric_names(run: ShownRun) -> list[str]:
+    parts = [*run.variants.values(), *(cell.metrics for cell in run.cells)]
+    return list(run.metrics) or list(dict.fromkeys(name for metrics in parts for name in metrics))
 
 
 def _means(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
@@ -88,26 +78,24 @@ def _subjects(run: ShownRun, names: Sequence[str]) -> dict[str, dict[str, Spread
             rows.setdefault(subject, {})[name] = _spread(values)
     if run.is_swept:
         return rows
-    if len(rows) > 1:
-        return {**rows, "mean": _means(run, names)}
-    return {run.label: _means(run, names)}
+    return {**rows, "mean": _means(run, names)} if len(rows) > 1 else {run.label: _means(run, names)}
 
 
 def _caption(group: RunGroup) -> str:
     first = group.runs[0]
     metrics = first.metrics or next((cell.metrics for cell in first.cells), {})
-    metric = next(iter(metrics.values()), None)
     subjects = len({cell.subject for cell in first.cells if cell.subject})
     said = []
-    if metric is not None:
-        pool = f" among {metric.pool} candidates" if metric.pool else ""
-        chance = (
-            "" if metric.chance is None else f" ({with_arrow(metric.name)} at chance: {brief(metric.chance)})"
+    if metric := next(iter(metrics.values()), None):
+        items = f"{metric.n} {metric.split} items" + (
+            f" among {metric.pool} candidates" if metric.pool else ""
         )
-        said.append(f"{metric.protocol}; {metric.n} {metric.split} items{pool}{chance}.")
+        if metric.chance is not None:
+            items += f" ({with_arrow(metric.name)} at chance: {brief(metric.chance)})"
+        said.append(f"{metric.protocol}; {items}.")
     if subjects > 1:
         said.append(f"Mean ± standard deviation over {subjects} subjects; seeds averaged.")
-    elif any(run_metric.seed_sd is not None for run in group.runs for run_metric in run.metrics.values()):
+    elif any(metric.seed_sd is not None for run in group.runs for metric in run.metrics.values()):
         said.append("One subject: value ± standard deviation over the seeds of its trainings.")
     elif len(group.runs) == 1 and not first.metrics and len(first.cells) > 1:
         said.append(f"Mean ± standard deviation over cells, {len(first.cells)} in all.")
@@ -116,11 +104,11 @@ def _caption(group: RunGroup) -> str:
         among = f", among {', '.join(labels)}" if group.not_compared else ""
         no_best = "No best is marked: these runs cannot be compared."
         said.append(f"Bold: best of a column{among}." if len(labels) > 1 else no_best)
-    said += dict.fromkeys(f"{note[:1].upper()}{note[1:]}." for each in group.compared for note in each.notes)
+    said += dict.fromkeys(f"{note[:1].upper()}{note[1:]}." for pair in group.compared for note in pair.notes)
     if group.compared:
-        tests = "; ".join(dict.fromkeys(each.test for each in group.compared))
+        tests = "; ".join(dict.fromkeys(pair.test for pair in group.compared))
         said.append(f"{MEANING}: differs from {first.label}, paired by item ({tests}; Benjamini–Hochberg).")
-    if caveats := merge_caveats(*(run.found.caveats for run in group.runs)):
+    if caveats := merge_caveats(*(run.measured.caveats for run in group.runs)):
         said.append(f"Caveats: {', '.join(caveats)}.")
     return " ".join(said)
 
@@ -175,24 +163,24 @@ TIDY_COLUMNS = (
 
 def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
     """List every metric of a run with its context; a value that there is none of is None."""
-    of_run = {"run": run.label, "command": run.command, "caveats": ", ".join(run.found.caveats)}
+    about_run = {"run": run.label, "command": run.command, "caveats": ", ".join(run.measured.caveats)}
     rows = []
-    for row in run.found.rows():
+    for row in run.measured.rows():
         cell, seeds = _cell_of(run, row["scope"]), row["seeds"]
         whose: dict[str, Any] = {"subject": cell.subject, "seed": cell.seed} if cell else {}
         if not whose.get("seed") and len(seeds) == 1:
             whose["seed"] = seeds[0]
-        rows.append(dict.fromkeys(TIDY_COLUMNS) | row | of_run | whose)
+        rows.append(dict.fromkeys(TIDY_COLUMNS) | row | about_run | whose)
     return [{column: row[column] for column in TIDY_COLUMNS} for row in rows]
 
 
 def summary_scopes(run: ShownRun) -> list[str]:
     """Name the scopes of everything together: of all cells, each source or variant; else every scope."""
-    notes, cells = run.found.notes, run.found.notes.get("cells", {})
-    begins = {ALL, *notes.get("sources", ())}
-    pooled = [name for name in run.found.scopes if name.partition(" · ")[0] in begins and name not in cells]
-    variants = [name for each in notes.get("variants", ()) if (name := scope(each, ALL)) in run.found.scopes]
-    return pooled or variants or list(run.found.scopes)
+    notes, scopes = run.measured.notes, run.measured.scopes
+    begins, cells = {ALL, *notes.get("sources", ())}, notes.get("cells", {})
+    pooled = [name for name in scopes if name.partition(" · ")[0] in begins and name not in cells]
+    variants = [name for label in notes.get("variants", ()) if (name := scope(label, ALL)) in scopes]
+    return pooled or variants or list(scopes)
 
 
 def comma_separated(groups: Sequence[RunGroup]) -> str:
@@ -203,23 +191,17 @@ def comma_separated(groups: Sequence[RunGroup]) -> str:
     for group in groups:
         for run in group.runs:
             lines.writerows(metric_rows(run))
-        lines.writerows(_tidy_differences(group))
+        for pair in group.compared:
+            row: dict[str, Any] = {"run": pair.first, "command": group.runs[0].command, "metric": pair.metric}
+            row |= {"scope": f"difference from {pair.second}", "value": pair.difference}
+            row |= {"low": pair.low, "high": pair.high, "n": pair.n, "p": pair.p}
+            lines.writerow(row | {"protocol": pair.test, "caveats": "; ".join(pair.notes)})
     return text.getvalue()
-
-
-def _tidy_differences(group: RunGroup) -> Iterator[dict[str, Any]]:
-    for each in group.compared:
-        yield {
-            **{"run": each.first, "command": group.runs[0].command, "metric": each.metric},
-            **{"scope": f"difference from {each.second}", "value": each.difference, "protocol": each.test},
-            **{"low": each.low, "high": each.high, "n": each.n, "p": each.p},
-            "caveats": "; ".join(each.notes),
-        }
 
 
 def _cell_of(run: ShownRun, name: str) -> ShownCell | None:
     """Find the cell that a scope is of, or is a further measurement of, as `sub-01 · backward`."""
-    for cell, about in run.found.notes.get("cells", {}).items():
+    for cell, about in run.measured.notes.get("cells", {}).items():
         if name == cell or name.startswith(f"{cell} · "):
-            return ShownCell(cell, about, run.found.scopes[name])
+            return ShownCell(cell, about, run.measured.scopes[name])
     return None

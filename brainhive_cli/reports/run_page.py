@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from brainhive_cli.core.caveats import (
+from brainhive_cli.core.measurements import (
     MIXED_WITH_BLURRY,
     NORMALISED_BY_TESTED,
     PRIOR_OF_OTHERS,
@@ -13,10 +13,10 @@ from brainhive_cli.core.caveats import (
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
     WHITENED_BY_TESTED,
+    Metric,
     extend_title,
     merge_caveats,
 )
-from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.set_up import LISTED, SET_UP, SetUp, describe_signals, say
 from brainhive_cli.core.tables import brief, number
 from brainhive_cli.measurement.comparison import is_difference
@@ -38,51 +38,32 @@ def page_of(
         first: Sections that come before those of the runs.
     """
     runs = [run for group in groups for run in group.runs]
-    lead = [summary(run) for run in runs[:6]] + [
-        line for group in groups for line in difference_sentences(group.compared)
-    ]
-    sections = [*first, *(_section(group) for group in groups), _methods(groups, commands), _recipes(runs)]
-    caveats = merge_caveats(*(run.found.caveats for run in runs))
-    return Page(extend_title(title or _title(runs), caveats), lead, warnings(groups), sections)
-
-
-def _title(runs: Sequence[ShownRun]) -> str:
-    commands = list(dict.fromkeys(run.command for run in runs))
-    names = runs[0].folder.path.name if len(runs) == 1 else f"{len(runs)} runs"
-    return f"{', '.join(commands)}: {names}"
+    if not title:
+        names = runs[0].folder.path.name if len(runs) == 1 else f"{len(runs)} runs"
+        title = f"{', '.join(dict.fromkeys(run.command for run in runs))}: {names}"
+    lead = [summary(run) for run in runs[:6]]
+    lead += [sentence for group in groups for sentence in difference_sentences(group.compared)]
+    texts = [Text("Each step by hand", "\n".join(commands), True)] if commands else []
+    texts.append(Text("For the methods of a paper", methods(groups), True))
+    texts.append(Text("How to cite (BibTeX)", CITATION))
+    recipes = []
+    for run in runs:
+        recipes.append(Text(f"Recipe of {run.command}: {run.label}", run.recipe_text))
+        if run.environment:
+            environment = json.dumps(run.environment, indent=2)
+            recipes.append(Text(f"Environment of {run.command}: {run.label}", environment))
+    last = [Section("Methods and citing", texts=texts), Section("Recipes and environments", texts=recipes)]
+    caveats = merge_caveats(*(run.measured.caveats for run in runs))
+    sections = [*first, *map(_section, groups), *last]
+    return Page(extend_title(title, caveats), lead, warnings(groups), sections)
 
 
 def _section(group: RunGroup) -> Section:
-    first = group.runs[0]
-    is_alone = len(group.runs) == 1
-    shown_of = [("" if is_alone else run.label, run.artifacts, run.folder.path) for run in group.runs]
-    tables = Group("", tables_of(group))
-    title = group.title or (
-        f"{first.command}: {first.label}" if is_alone else f"{first.command}: {len(group.runs)} runs"
-    )
-    lead = [] if is_alone else [f"{run.label}: {run.folder.path.name}" for run in group.runs]
-    return Section(title, [tables, *groups_of(shown_of)], lead)
-
-
-def _methods(groups: Sequence[RunGroup], commands: Sequence[str]) -> Section:
-    texts = [
-        Text("For the methods of a paper", methods(groups), True),
-        Text("How to cite (BibTeX)", CITATION),
-    ]
-    if commands:
-        texts.insert(0, Text("Each step by hand", "\n".join(commands), True))
-    return Section("Methods and citing", texts=texts)
-
-
-def _recipes(runs: Sequence[ShownRun]) -> Section:
-    texts = []
-    for run in runs:
-        texts.append(Text(f"Recipe of {run.command}: {run.label}", run.recipe_text))
-        if run.environment:
-            texts.append(
-                Text(f"Environment of {run.command}: {run.label}", json.dumps(run.environment, indent=2))
-            )
-    return Section("Recipes and environments", texts=texts)
+    first, count = group.runs[0], len(group.runs)
+    artifacts = [("" if count == 1 else run.label, run.artifacts, run.folder.path) for run in group.runs]
+    title = group.title or f"{first.command}: {first.label if count == 1 else f'{count} runs'}"
+    lead = [f"{run.label}: {run.folder.path.name}" for run in group.runs] if count > 1 else []
+    return Section(title, [Group("", tables_of(group)), *groups_of(artifacts)], lead)
 
 
 MEANINGS = {
@@ -119,20 +100,17 @@ def summary(run: ShownRun) -> str:
     """Say in a sentence or two what a run found."""
     metrics = run.metrics
     if not metrics:
-        return _summary_of_parts(run)
-    said = [measured(metrics[name]) for name in run.headlines]
+        return _summarise_parts(run)
     first = metrics[run.headlines[0]]
-    verdict = run.found.notes.get("verdict", "")
+    said = "; ".join(measured(metrics[name]) for name in run.headlines)
     subjects = len({cell.subject for cell in run.cells if cell.subject})
-    of_whom = f" of {subjects} subject{'s' if subjects > 1 else ''}" if subjects else ""
-    among = f" among {first.pool:,} candidates" if first.pool else ""
-    units = run.found.notes.get("unit_count", first.n)
-    of_units = f" in {units} {run.found.notes['units']}" if units * max(1, subjects) < first.n else ""
-    tail = f"; this is {verdict}" if verdict else ""
-    return (
-        f"{run.label}: {'; '.join(said)}. "
-        f"Measured on {first.n:,} {first.split} items{of_units}{of_whom}{among}{tail}."
-    )
+    units = run.measured.notes.get("unit_count", first.n)
+    context = f" in {units} {run.measured.notes['units']}" if units * max(1, subjects) < first.n else ""
+    context += f" of {subjects} subject{'s' if subjects > 1 else ''}" if subjects else ""
+    context += f" among {first.pool:,} candidates" if first.pool else ""
+    verdict = run.measured.notes.get("verdict", "")
+    context += f"; this is {verdict}" if verdict else ""
+    return f"{run.label}: {said}. Measured on {first.n:,} {first.split} items{context}."
 
 
 def measured(metric: Metric) -> str:
@@ -143,90 +121,97 @@ def measured(metric: Metric) -> str:
     return f"{shown(metric.name)} {number(metric.value)}" + (f" ({context})" if context else "")
 
 
-def _summary_of_parts(run: ShownRun) -> str:
+def _summarise_parts(run: ShownRun) -> str:
     """Say what was measured of each variant or cell, where nothing is pooled."""
     parts = run.variants or {cell.name: cell.metrics for cell in run.cells}
-    kind = "variant" if run.variants else "cell"
     name = next(iter(run.headlines), None)
     if name is None:
         return f"{run.label}: no metric."
-    values = {part: metrics[name].value for part, metrics in parts.items() if name in metrics}
-    best = (min if lower_is_better(name) else max)(values, key=values.__getitem__)
-    split = next(metrics[name].split for metrics in parts.values() if name in metrics)
-    spread = f"from {number(min(values.values()))} to {number(max(values.values()))}"
-    if len(values) == 1:
-        return f"{run.label}: {measured(parts[best][name])}, on {split} items."
-    of_best = "" if run.found.notes.get("not_compared") else f", the best in the {kind} “{best}”"
-    return f"{run.label}: {len(values)} {kind}s; {shown(name)} on {split} items {spread}{of_best}."
+    by_part = {part: metrics[name] for part, metrics in parts.items() if name in metrics}
+    best = (min if lower_is_better(name) else max)(by_part, key=lambda part: by_part[part].value)
+    split = next(iter(by_part.values())).split
+    if len(by_part) == 1:
+        return f"{run.label}: {measured(by_part[best])}, on {split} items."
+    values = [metric.value for metric in by_part.values()]
+    spread = f"from {number(min(values))} to {number(max(values))}"
+    kind = "variant" if run.variants else "cell"
+    where = "" if run.measured.notes.get("not_compared") else f", the best in the {kind} “{best}”"
+    return f"{run.label}: {len(by_part)} {kind}s; {shown(name)} on {split} items {spread}{where}."
 
 
 def difference_sentences(compared: Sequence[Compared]) -> list[str]:
     """Say each difference in a sentence."""
     said = []
-    for each in compared[:4]:
-        is_more = (each.difference > 0) != lower_is_better(each.metric)
-        is_shown = is_difference(each.p, each.low, each.high)
-        how = ("better" if is_more else "worse") if is_shown else "not shown to differ"
-        by = f"difference {each.difference:+.3f}"
-        by += (
-            ""
-            if each.low is None or each.high is None
-            else f", 95 % interval {each.low:+.3f} to {each.high:+.3f}"
-        )
-        p = "" if each.p is None else f", p {each.p:.2g}"
-        than = f"than {each.second}" if is_shown else f"from {each.second}"
-        said.append(f"In {shown(each.metric)} {each.first} is {how} {than} ({by}{p}, n {each.n:,}, paired).")
+    for pair in compared[:4]:
+        is_more = (pair.difference > 0) != lower_is_better(pair.metric)
+        is_shown = is_difference(pair.p, pair.low, pair.high)
+        how = f"{'better' if is_more else 'worse'} than" if is_shown else "not shown to differ from"
+        by = f"difference {pair.difference:+.3f}"
+        if pair.low is not None and pair.high is not None:
+            by += f", 95 % interval {pair.low:+.3f} to {pair.high:+.3f}"
+        by += "" if pair.p is None else f", p {pair.p:.2g}"
+        sides = f"{pair.first} is {how} {pair.second}"
+        said.append(f"In {shown(pair.metric)} {sides} ({by}, n {pair.n:,}, paired).")
     return said
 
 
 def warnings(groups: Sequence[RunGroup]) -> list[str]:
     """List all that must be known before a number is read, each once."""
     runs = [run for group in groups for run in group.runs]
-    lines = [MEANINGS[caveat] for caveat in merge_caveats(*(run.found.caveats for run in runs))]
+    lines = [MEANINGS[caveat] for caveat in merge_caveats(*(run.measured.caveats for run in runs))]
     for run in runs:
-        metrics = [metric for some in run.found.scopes.values() for metric in some.values()]
-        if any(metric.selected for metric in metrics):
+        notes = run.measured.notes
+        if any(metric.selected for metrics in run.measured.scopes.values() for metric in metrics.values()):
             lines.append(MEANINGS[SELECTED_ON_TEST])
-        verdict = run.found.notes.get("verdict", "above chance")
-        if verdict != "above chance" and not run.found.notes.get("control"):
-            lines.append(
-                f"{run.label} is {verdict}: do signals and pictures belong together as they are filed?"
-            )
-        lines += [f"{run.label}: {line}" for line in run.found.notes.get("warnings", [])]
-        lines += [
-            f"Not measured in {run.label}: {shown(name)}: {way}" for name, way in run.found.missing.items()
-        ]
+        verdict = notes.get("verdict", "above chance")
+        if verdict != "above chance" and not notes.get("control"):
+            question = "do signals and pictures belong together as they are filed?"
+            lines.append(f"{run.label} is {verdict}: {question}")
+        lines += [f"{run.label}: {line}" for line in notes.get("warnings", [])]
+        missing = run.measured.missing.items()
+        lines += [f"Not measured in {run.label}: {shown(name)}: {way}" for name, way in missing]
     lines += [f"Not compared: {reason}" for group in groups for reason in group.not_compared]
-    limits = [note for group in groups for each in group.compared for note in each.notes]
+    limits = [note for group in groups for pair in group.compared for note in pair.notes]
     return list(dict.fromkeys([*lines, *(f"Of the tests: {note}." for note in limits)]))
 
 
 def methods(groups: Sequence[RunGroup]) -> str:
     """Write a paragraph for a paper's methods, of what the runs themselves say."""
-    said = []
-    for run in (run for group in groups for run in group.runs):
-        metrics = run.metrics or next(iter(run.variants.values()), {})
-        metrics = metrics or next((cell.metrics for cell in run.cells), {})
-        if not metrics:
+    runs, said = [run for group in groups for run in group.runs], []
+    for run in runs:
+        if not (metrics := run.typical_metrics):
             continue
         first = metrics[next(iter(run.headlines))]
-        seeds = f", seeds {', '.join(map(str, first.seeds))}" if first.seeds else ""
-        pool = f" among {first.pool:,} candidates (chance {brief(first.chance or 0)})" if first.pool else ""
+        on = f"{first.n:,} {first.split} items"
+        on += f" among {first.pool:,} candidates (chance {brief(first.chance or 0)})" if first.pool else ""
+        on += f", seeds {', '.join(map(str, first.seeds))}" if first.seeds else ""
         interval = f" 95 % intervals: {first.interval}." if first.low is not None else ""
-        what, on = ", ".join(map(shown, metrics)), f"{first.n:,} {first.split} items{pool}{seeds}"
+        what = ", ".join(map(shown, metrics))
         said.append(f"{what} ({run.command}): measured on {on}; protocol: {first.protocol}.{interval}")
-        said += [*set_up_sentences(run.found.notes.get(SET_UP, {})), *tests_of(run)]
-    tests = dict.fromkeys(each.test for group in groups for each in group.compared if each.test)
+        said += [*set_up_sentences(run.measured.notes.get(SET_UP, {})), *tests_of(run)]
+    tests = dict.fromkeys(pair.test for group in groups for pair in group.compared if pair.test)
     if tests:
         said.append(
             f"Runs were compared item by item ({'; '.join(tests)}); p adjusted by Benjamini–Hochberg."
         )
-    environments = [run.environment for group in groups for run in group.runs if run.environment]
-    if environments:
-        versions, device = environments[0].get("versions", {}), environments[0].get("device", "")
+    if environment := next((run.environment for run in runs if run.environment), None):
+        versions, device = environment.get("versions", {}), environment.get("device", "")
         named = ", ".join(f"{name} {versions[name]}" for name in ("brainhive", "torch") if name in versions)
         said.append(f"All was computed with {named}{f' on {device}' if device else ''}.")
     return " ".join(dict.fromkeys(said))
+
+
+FACTS = {
+    "encoders": "embeddings of {}",
+    "mode": "mode {}",
+    "trained_on_dataset": "trained on {}",
+    "epochs": "{} epochs",
+    "train.batch_size": "batches of {}",
+    "train.lr": "learning rate {}",
+    "signal.repetitions": "training repetitions: {}",
+    "reconstruct.generator.kind": "generator {}",
+}
+"""How a set-up's keys are said of a brain model."""
 
 
 def set_up_sentences(set_up: SetUp) -> list[str]:
@@ -244,28 +229,18 @@ def set_up_sentences(set_up: SetUp) -> list[str]:
     prepared = f"prepared with {', '.join(steps)}" if steps else "how they were prepared is not recorded"
     names = set_up.get("channels")
     listed = f"; channels {' '.join(names)}" if isinstance(names, list) and len(names) > LISTED else ""
-    said = [f"{whose}: {', '.join(describe_signals(set_up))}; {prepared}{listed}."]
+    signals = f"{whose}: {', '.join(describe_signals(set_up))}; {prepared}{listed}."
     model = f"Brain model {set_up['backbone.kind']}" if "backbone.kind" in set_up else "Brain model"
-    facts = [f"embeddings of {say('encoders', set_up['encoders'])}"] if "encoders" in set_up else []
-    facts += [f"mode {set_up['mode']}"] if "mode" in set_up else []
-    for key, words in (
-        ("trained_on_dataset", "trained on {}"),
-        ("epochs", "{} epochs"),
-        ("train.batch_size", "batches of {}"),
-        ("train.lr", "learning rate {}"),
-        ("signal.repetitions", "training repetitions: {}"),
-        ("reconstruct.generator.kind", "generator {}"),
-    ):
-        facts += [words.format(say(key, set_up[key]))] if key in set_up else []
+    facts = [words.format(say(key, set_up[key])) for key, words in FACTS.items() if key in set_up]
     selection = set_up.get("selection")
-    not_known = "how its epoch was selected is not known"
-    kept = KEPT.get(selection, f"kept epoch: {selection}") if selection else not_known
-    return [*said, f"{model}: {'; '.join([*facts, kept])}."]
+    unknown = "how its epoch was selected is not known"
+    facts.append(KEPT.get(selection, f"kept epoch: {selection}") if selection else unknown)
+    return [signals, f"{model}: {'; '.join(facts)}."]
 
 
 def tests_of(run: ShownRun) -> list[str]:
     """Name the test behind each p of a run that is no comparison with others."""
-    notes, said = run.found.notes, []
+    notes, said = run.measured.notes, []
     if test := notes.get("above_chance"):
         said.append(f"Whether ranks are above chance was tested by {test['test']}.")
     if notes.get("control"):

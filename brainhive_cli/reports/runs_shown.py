@@ -1,6 +1,6 @@
 """The runs of a report, opened: their metrics, artifacts and recipe, whatever command made them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,7 @@ from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import below
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope
-from brainhive_cli.core.run_files import is_run
-from brainhive_cli.core.runs import LARGEST_RECIPE, RunFolder, newest
+from brainhive_cli.core.runs import LARGEST_RECIPE, RunFolder, is_run, newest
 from brainhive_cli.core.runs import find as find_run
 from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.measurement.metric_names import headlines
@@ -55,12 +54,12 @@ def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
     if not variant:
         return run, ""
     measured = run.measurements()
-    of_its_own = measured.notes.get("variants", {})
-    if isinstance(of_its_own, Mapping) and variant in of_its_own:
-        folder = below(run.path.parent, of_its_own[variant]["run"], source="the run of a variant,")
+    run_by_variant = measured.notes.get("variants", {})
+    if isinstance(run_by_variant, Mapping) and variant in run_by_variant:
+        folder = below(run.path.parent, run_by_variant[variant]["run"], source="the run of a variant,")
         return find_run(runs, None, str(folder)), ""
     if not measured.of_variant(variant).scopes:
-        known = list(of_its_own) or sorted({scope.rpartition("/")[0] for scope in measured.scopes} - {""})
+        known = list(run_by_variant) or sorted({scope.rpartition("/")[0] for scope in measured.scopes} - {""})
         hint = f"it has: {', '.join(known)}" if known else "it is no sweep"
         raise RecipeError(f"{run.path.name} has no variant {variant!r}", hint)
     return run, variant
@@ -81,10 +80,10 @@ class ShownRun:
     variant: str = ""
 
     @cached_property
-    def found(self) -> Measurements:
+    def measured(self) -> Measurements:
         """What it measured."""
-        found = self.folder.measurements()
-        return found.of_variant(self.variant) if self.variant else found
+        measured = self.folder.measurements()
+        return measured.of_variant(self.variant) if self.variant else measured
 
     @cached_property
     def artifacts(self) -> list[Artifact]:
@@ -110,38 +109,39 @@ class ShownRun:
     @property
     def source(self) -> str:
         """The source that the run is about, where it compares several; else empty."""
-        return str(next(iter(self.found.notes.get("sources", [])), ""))
+        return str(next(iter(self.measured.notes.get("sources", [])), ""))
 
     @cached_property
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics of everything together; of one cell where there is only one."""
-        if self.found.overall or len(self.found.scopes) != 1:
-            return self.found.overall
-        return next(iter(self.found.scopes.values()))
+        if self.measured.overall or len(self.measured.scopes) != 1:
+            return self.measured.overall
+        return next(iter(self.measured.scopes.values()))
 
     @cached_property
     def variants(self) -> dict[str, Mapping[str, Metric]]:
         """The metrics of each variant of a sweep, all its cells together."""
-        names = list(self.found.notes.get("variants", []))
-        by_name = {name: self.found.scopes.get(scope(name, ALL), {}) for name in names}
+        names = list(self.measured.notes.get("variants", []))
+        by_name = {name: self.measured.scopes.get(scope(name, ALL), {}) for name in names}
         return {name: metrics for name, metrics in by_name.items() if metrics}
 
     @cached_property
     def cells(self) -> list["ShownCell"]:
         """What was measured on each cell and subject, of the source that the run is about."""
-        cells = []
-        for name, about in self.found.notes.get("cells", {}).items():
-            metrics = self.found.scopes.get(name, {})
-            if metrics and about.get("source", self.source) == self.source:
-                cells.append(ShownCell(name, about, metrics))
-        return cells
+        scopes, notes = self.measured.scopes, self.measured.notes.get("cells", {})
+        cells = [ShownCell(name, about, scopes[name]) for name, about in notes.items() if scopes.get(name)]
+        return [cell for cell in cells if cell.about.get("source", self.source) == self.source]
+
+    @property
+    def typical_metrics(self) -> Mapping[str, Metric]:
+        """The metrics of everything together; where nothing is pooled, of the first variant or cell."""
+        metrics = self.metrics or next(iter(self.variants.values()), {})
+        return metrics or next((cell.metrics for cell in self.cells), {})
 
     @property
     def headlines(self) -> list[str]:
         """The names of the metrics that summarise it."""
-        metrics = self.metrics or next(iter(self.variants.values()), {})
-        metrics = metrics or next((cell.metrics for cell in self.cells), {})
-        return headlines(list(metrics))
+        return headlines(list(self.typical_metrics))
 
     @property
     def is_swept(self) -> bool:
@@ -158,22 +158,23 @@ class ShownRun:
         if self.variants:
             return {name: [some[metric].value] for name, some in self.variants.items() if metric in some}
         if self.is_swept:
-            values: dict[str, list[float]] = {}
-            for cell in (cell for cell in self.cells if metric in cell.metrics):
-                values.setdefault(str(cell.about.get("variant")), []).append(cell.metrics[metric].value)
-            return values
+            return self._values(metric, lambda cell: str(cell.about.get("variant")))
         by_subject = {subject: [value] for subject, value in self.by_subject(metric).items()}
         if by_subject or self.metrics:
             return by_subject
-        return {cell.name: [cell.metrics[metric].value] for cell in self.cells if metric in cell.metrics}
+        return self._values(metric, lambda cell: cell.name)
 
     def by_subject(self, metric: str) -> dict[str, float]:
         """Average a metric over the seeds of each subject."""
+        values = self._values(metric, lambda cell: cell.subject)
+        return {subject: mean(some) for subject, some in values.items() if subject}
+
+    def _values(self, metric: str, key: "Callable[[ShownCell], str]") -> dict[str, list[float]]:
+        """List a metric's values in the cells that have it, by a key of these."""
         values: dict[str, list[float]] = {}
-        for cell in self.cells:
-            if metric in cell.metrics and cell.subject:
-                values.setdefault(cell.subject, []).append(cell.metrics[metric].value)
-        return {subject: mean(some) for subject, some in values.items()}
+        for cell in (cell for cell in self.cells if metric in cell.metrics):
+            values.setdefault(key(cell), []).append(cell.metrics[metric].value)
+        return values
 
 
 @dataclass(frozen=True)
@@ -246,5 +247,5 @@ class RunGroup:
     def comparable(self) -> list[str]:
         """Labels of the runs among which one may be the best: where some were not compared, the others."""
         labels = [run.label for run in self.runs]
-        paired = {labels[0], *(each.second for each in self.compared)}
+        paired = {labels[0], *(pair.second for pair in self.compared)}
         return [label for label in labels if not self.not_compared or label in paired]

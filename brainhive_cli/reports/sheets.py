@@ -136,7 +136,7 @@ class Strip:
 def outlined(frames: Frames, masks: NDArray[np.bool_] | None, side_px: int) -> Frames:
     """Bring frames [F, H, W, 3] to squares, and draw the outlines of masks [F, h, w] into them."""
     size = (side_px, side_px)
-    sized = np.stack([np.asarray(Image.fromarray(each).resize(size)) for each in frames])
+    sized = np.stack([np.asarray(Image.fromarray(frame).resize(size)) for frame in frames])
     if masks is None or len(masks) != len(frames):
         return sized
     from scipy.ndimage import binary_erosion

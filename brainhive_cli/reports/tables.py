@@ -1,6 +1,7 @@
 """The tables of a report: metrics with intervals, by subject and seed, run by run, and their differences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, interval_text, scope
@@ -13,16 +14,25 @@ from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
 MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
 """Signs of p values below each level."""
 MEANING = "* p < .05, ** p < .01, *** p < .001, where 0 is not in the interval"
+Metrics = Mapping[str, Metric]
+Columns = Sequence[tuple[str, Callable[[Metric], Any]]]
+"""Heading, and the cell of a metric."""
 
 
 def tables_of(group: RunGroup) -> list[Table]:
     """Lay out all tables of some runs."""
     if len(group.runs) > 1:
-        laid_out = [*_runs(group), _subjects_of_runs(group), _differences(group.compared), _set_ups(group)]
-        return [table for table in laid_out if table.rows]
-    (run,) = group.runs
-    collected = [_by_source(run) if run.source else _metrics(run, ALL), *_directions(run), _variants(run)]
-    return [table for table in [*collected, *_by_cell(run), _published(run)] if table.rows]
+        tables = [
+            _run_table(group),
+            _subject_table(group),
+            _difference_table(group.compared),
+            _set_ups(group),
+        ]
+    else:
+        (run,) = group.runs
+        overall = _source_table(run) if run.source else _metric_table(run, run.metrics, is_overall=True)
+        tables = [overall, *_direction_tables(run), _variant_table(run), *_cell_tables(run), _published(run)]
+    return [table for table in tables if table.rows]
 
 
 def mark_of(compared: Compared) -> str:
@@ -39,81 +49,81 @@ def with_interval(metric: Metric | None, is_best: bool = False, mark: str = "") 
     return Cell(number(metric.value), low_high, metric.value, is_best, mark)
 
 
-def _metrics(run: ShownRun, name: str, title: str = "All cells together") -> Table:
-    metrics = (run.metrics if name == ALL else run.found.scopes.get(name, {})) or {}
-    known = _published_values(run) if name == ALL else {}
+def _metric_table(
+    run: ShownRun, metrics: Metrics, title: str = "All cells together", is_overall: bool = False
+) -> Table:
+    """Lay out the metrics of one scope; next to those of everything stands what was published."""
     has_these = any(metric.these_subjects for metric in metrics.values())
-    has_seeds = any(metric.seed_sd is not None for metric in metrics.values())
-    columns = ["metric", "value, 95 % CI", *(["published"] if known else [])]
-    columns += [*(["these subjects"] if has_these else []), *(["sd over seeds"] if has_seeds else [])]
-    shared = _shared(metrics, ("n", "pool"))
-    rows = [
-        [
-            with_arrow(key),
-            with_interval(metric),
-            *([known.get(key)] if known else []),
-            *([metric.these_subjects_text()] if has_these else []),
-            *([metric.seed_sd] if has_seeds else []),
-            _chance(metric),
-            *(getattr(metric, each) for each in ("n", "pool") if each not in shared),
-        ]
-        for key, metric in metrics.items()
-    ]
-    first = next(iter(metrics.values()), None)
-    columns += ["chance", *(each for each in ("n", "pool") if each not in shared)]
-    return Table(title, columns, rows, note=_note(first, has_these, shared))
+    columns: list[tuple[str, Callable[[Metric], Any]]] = [("value, 95 % CI", with_interval)]
+    if is_overall:
+        columns += _published_column(run)
+    if has_these:
+        columns.append(("these subjects", Metric.these_subjects_text))
+    if any(metric.seed_sd is not None for metric in metrics.values()):
+        columns.append(("sd over seeds", attrgetter("seed_sd")))
+    return _lay_out(title, metrics, columns, ("n", "pool"), has_these)
 
 
-def _shared(metrics: Mapping[str, Metric], names: Sequence[str]) -> dict[str, Any]:
-    """Find what is the same for all metrics, which a note says once."""
-    collected = {name: {getattr(metric, name) for metric in metrics.values()} for name in names}
-    return {name: values.pop() for name, values in collected.items() if len(values) == 1}
+def _source_table(run: ShownRun) -> Table:
+    """Put each source of pictures next to the first: ceiling, floor and baselines."""
+    titles = run.measured.notes.get("titles", {})
+
+    def cell_of(source: str) -> Callable[[Metric], Any]:
+        return lambda metric: with_interval(run.measured.scopes[source].get(metric.name))
+
+    columns = [(titles.get(source, source), cell_of(source)) for source in run.measured.notes["sources"]]
+    title = "Measured, with ceiling, floor and baselines"
+    return _lay_out(title, run.metrics, [*columns, *_published_column(run)], ("n",))
+
+
+def _lay_out(
+    title: str, metrics: Metrics, columns: Columns, context: Sequence[str], has_these: bool = False
+) -> Table:
+    """Write a row a metric; context that is the same for all of them is said once, in the note."""
+    values = {name: {getattr(metric, name) for metric in metrics.values()} for name in context}
+    shared = {name: some.pop() for name, some in values.items() if len(some) == 1}
+    columns = [*columns, ("chance", _chance), *((n, attrgetter(n)) for n in context if n not in shared)]
+    rows = [[with_arrow(name), *(cell(m) for _, cell in columns)] for name, m in metrics.items()]
+    notes = []
+    if first := next(iter(metrics.values()), None):
+        notes = [first.protocol, *(f"{name} {n:,}" for name, n in shared.items() if n is not None)]
+        notes += [] if first.low is None else [f"interval: {first.interval}"]
+    if has_these:
+        notes.append("these subjects: over items (or units of alike ones) alone, which holds for them only")
+    note = "; ".join(notes) + "." if notes else ""
+    return Table(title, ["metric", *(heading for heading, _ in columns)], rows, note=note)
 
 
 def _chance(metric: Metric) -> Cell:
     return Cell("–") if metric.chance is None else Cell(brief(metric.chance), value=metric.chance)
 
 
-def _note(metric: Metric | None, has_these: bool, shared: Mapping[str, Any]) -> str:
-    if metric is None:
-        return ""
-    said = [metric.protocol, *(f"{name} {value:,}" for name, value in shared.items() if value is not None)]
-    if metric.low is not None:
-        said.append(f"interval: {metric.interval}")
-    if has_these:
-        said.append("these subjects: over items (or units of alike ones) alone, which holds for them only")
-    return "; ".join(said) + "."
+def _published_column(run: ShownRun) -> Columns:
+    """Give what was published, if it was measured with the run's set-up."""
+    published = run.measured.notes.get("published") or {}
+    if "source" not in published or published.get("differs") or not _numbers(published):
+        return []
+    return [("published", lambda metric: _numbers(published).get(metric.name))]
 
 
-def _by_source(run: ShownRun) -> Table:
-    """Put each source of pictures next to the first: ceiling, floor and baselines."""
-    sources, titles = run.found.notes["sources"], run.found.notes.get("titles", {})
-    known, shared = _published_values(run), _shared(run.metrics, ("n",))
-    rows = []
-    for name, metric in run.metrics.items():
-        some = [run.found.scopes[source].get(name) for source in sources]
-        more = [known.get(name)] if known else []
-        own = [] if "n" in shared else [metric.n]
-        rows.append([with_arrow(name), *map(with_interval, some), *more, _chance(metric), *own])
-    columns = ["metric", *(titles.get(each, each) for each in sources), *(["published"] if known else [])]
-    first = next(iter(run.metrics.values()), None)
-    columns += ["chance", *([] if "n" in shared else ["n"])]
-    note = _note(first, False, shared)
-    return Table("Measured, with ceiling, floor and baselines", columns, rows, note=note)
+def _numbers(published: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in published.items() if isinstance(value, int | float)}
 
 
-def _directions(run: ShownRun) -> list[Table]:
+def _direction_tables(run: ShownRun) -> list[Table]:
     """Show the scopes that are of everything, but measured in another way."""
-    first = scope(ALL, "")
-    names = [name for name in run.found.scopes if name.startswith(f"{first} · ")]
-    return [_metrics(run, name, f"All cells together: {name.removeprefix(f'{first} · ')}") for name in names]
+    begin = f"{ALL} · "
+    scopes = {name.removeprefix(begin): name for name in run.measured.scopes if name.startswith(begin)}
+    return [
+        _metric_table(run, run.measured.scopes[name], f"All cells together: {way}")
+        for way, name in scopes.items()
+    ]
 
 
-def _variants(run: ShownRun) -> Table:
+def _variant_table(run: ShownRun) -> Table:
     """Show the variants of a sweep."""
     names = list(dict.fromkeys(name for metrics in run.variants.values() for name in metrics))
-    is_comparable = not run.found.notes.get("not_compared")
-    best = _best(run.variants, names) if is_comparable else {}
+    best = {} if run.measured.notes.get("not_compared") else _best(run.variants, names)
     rows = [
         [label, *(with_interval(metrics.get(name), best.get(name) == label) for name in names)]
         for label, metrics in run.variants.items()
@@ -122,7 +132,7 @@ def _variants(run: ShownRun) -> Table:
     return Table("By variant", ["variant", *map(with_arrow, names)], rows, note=note)
 
 
-def _by_cell(run: ShownRun) -> list[Table]:
+def _cell_tables(run: ShownRun) -> list[Table]:
     """Show subjects by seeds, or cells by metrics."""
     cells = run.cells
     subjects = list(dict.fromkeys(cell.subject for cell in cells))
@@ -130,7 +140,7 @@ def _by_cell(run: ShownRun) -> list[Table]:
     if len(cells) < 2:
         return []
     if len(seeds) > 1 and "" not in subjects:
-        return [_subject_by_seed(run, name, seeds) for name in run.headlines]
+        return [_seed_table(run, name, seeds) for name in run.headlines]
     names = list(cells[0].metrics)
     has_subjects = "" not in subjects and len(subjects) == len(cells)
     epochs = ["epoch"] if "epoch" in cells[0].about else []
@@ -145,12 +155,12 @@ def _by_cell(run: ShownRun) -> list[Table]:
     spread = [mean_sd(c.metrics[name].value for c in cells if name in c.metrics) for name in names]
     rows.append(["mean ± sd", *("" for _ in epochs), *spread])
     heading = "subject" if has_subjects else "cell"
-    note = f"±: standard deviation over {heading}s."
     columns = [heading, *epochs, *map(with_arrow, names)]
+    note = f"±: standard deviation over {heading}s."
     return [Table(f"By {heading}, with 95 % intervals", columns, rows, note=note)]
 
 
-def _subject_by_seed(run: ShownRun, metric: str, seeds: Sequence[str]) -> Table:
+def _seed_table(run: ShownRun, metric: str, seeds: Sequence[str]) -> Table:
     values: dict[str, dict[str, list[float]]] = {}
     for cell in run.cells:
         if metric in cell.metrics:
@@ -160,116 +170,83 @@ def _subject_by_seed(run: ShownRun, metric: str, seeds: Sequence[str]) -> Table:
     return by_subject_and_seed(f"{shown(metric)} by subject and seed", values, seeds, note)
 
 
-def _published_values(run: ShownRun) -> Mapping[str, float]:
-    """Give what was published, if it was measured with the run's set-up."""
-    published = run.found.notes.get("published") or {}
-    is_same = "source" in published and not published.get("differs")
-    return (
-        {key: value for key, value in published.items() if isinstance(value, int | float)} if is_same else {}
-    )
-
-
 def _published(run: ShownRun) -> Table:
     """Show what was published with another set-up, and how that differs."""
-    published = run.found.notes.get("published") or {}
+    published = run.measured.notes.get("published") or {}
     by_variant = {"": published} if "source" in published else published
-    rows = []
-    others = {variant: each for variant, each in by_variant.items() if each.get("differs")}
-    names = {
-        key: None for each in others.values() for key, value in each.items() if isinstance(value, int | float)
-    }
-    for variant, each in others.items():
-        values = [each.get(name) for name in names]
-        rows.append([variant or run.label, *values, "; ".join(each["differs"])])
-    source = next((each["source"] for each in others.values()), "")
+    differing = {variant: known for variant, known in by_variant.items() if known.get("differs")}
+    names = list(dict.fromkeys(name for known in differing.values() for name in _numbers(known)))
+    rows = [
+        [variant or run.label, *(known.get(name) for name in names), "; ".join(known["differs"])]
+        for variant, known in differing.items()
+    ]
+    source = next((known["source"] for known in differing.values()), "")
     columns = ["run", *map(shown, names), "differs from this run"]
     return Table(f"Published with another set-up: {source}", columns, rows)
 
 
-def _runs(group: RunGroup) -> list[Table]:
+def _run_table(group: RunGroup) -> Table:
     """Put runs below one another; the best in bold, with signs of significance."""
-    of_runs = {run.label: run.metrics for run in group.runs if run.metrics}
-    names = list(dict.fromkeys(name for metrics in of_runs.values() for name in metrics))
-    best = _best({label: each for label, each in of_runs.items() if label in group.comparable}, names)
-    marks = {(each.second, each.metric): mark_of(each) for each in group.compared}
-    rows = [
-        [
-            label,
-            *(
-                with_interval(metrics.get(name), best.get(name) == label, marks.get((label, name), ""))
-                for name in names
-            ),
-            next(iter(metrics.values())).n,
+    by_label = {run.label: run.metrics for run in group.runs if run.metrics}
+    names = list(dict.fromkeys(name for metrics in by_label.values() for name in metrics))
+    best = _best({label: by_label[label] for label in by_label if label in group.comparable}, names)
+    marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
+    rows = []
+    for label, metrics in by_label.items():
+        cells = [
+            with_interval(metrics.get(name), best.get(name) == label, marks.get((label, name), ""))
+            for name in names
         ]
-        for label, metrics in of_runs.items()
-    ]
-    first = group.runs[0].label
-    signs = f" {MEANING}: differs from {first}, paired by item, adjusted." if group.compared else ""
-    return [
-        Table(
-            "Run by run, with 95 % intervals",
-            ["run", *map(with_arrow, names), "n"],
-            rows,
-            note=f"{_bold(group)}{signs}",
-        )
-    ]
-
-
-def _bold(group: RunGroup) -> str:
-    """Say what is bold, where anything is."""
+        rows.append([label, *cells, next(iter(metrics.values())).n])
     if len(group.comparable) < 2:
-        return "No best is marked: these runs cannot be compared."
-    return "Bold: best." if not group.not_compared else f"Bold: best of {', '.join(group.comparable)}."
+        note = "No best is marked: these runs cannot be compared."
+    else:
+        note = f"Bold: best of {', '.join(group.comparable)}." if group.not_compared else "Bold: best."
+    if group.compared:
+        note += f" {MEANING}: differs from {group.runs[0].label}, paired by item, adjusted."
+    columns = ["run", *map(with_arrow, names), "n"]
+    return Table("Run by run, with 95 % intervals", columns, rows, note=note)
 
 
 def _set_ups(group: RunGroup) -> Table:
     """Show in what each other run differs from the first."""
-    first, *others = group.runs
-    here = first.found.notes.get(SET_UP, {})
+    first, *rest = group.runs
+    here = first.measured.notes.get(SET_UP, {})
     rows = [
-        [run.label, line] for run in others for line in differences(run.found.notes.get(SET_UP, {}), here)
+        [run.label, line] for run in rest for line in differences(run.measured.notes.get(SET_UP, {}), here)
     ]
     return Table(f"Set-ups: what differs from {first.label}", ["run", "in"], rows)
 
 
-def _best(of_runs: Mapping[str, Mapping[str, Metric]], names: Sequence[str]) -> dict[str, str]:
+def _best(by_label: Mapping[str, Metrics], names: Sequence[str]) -> dict[str, str]:
     """Find whose value of each metric is best; of one run nothing is."""
-    collected = {}
+    best = {}
     for name in names:
-        values = {label: metrics[name].value for label, metrics in of_runs.items() if name in metrics}
+        values = {label: metrics[name].value for label, metrics in by_label.items() if name in metrics}
         if len(values) > 1:
-            collected[name] = (min if lower_is_better(name) else max)(values, key=values.__getitem__)
-    return collected
+            best[name] = (min if lower_is_better(name) else max)(values, key=values.__getitem__)
+    return best
 
 
-def _subjects_of_runs(group: RunGroup) -> Table:
+def _subject_table(group: RunGroup) -> Table:
     """Show the first headline of each subject in each run."""
     name = next(iter(group.runs[0].headlines), "")
     by_run = {run.label: run.by_subject(name) for run in group.runs}
-    subjects = list(dict.fromkeys(subject for some in by_run.values() for subject in some))
-    rows = [[subject, *(some.get(subject) for some in by_run.values())] for subject in subjects]
+    subjects = list(dict.fromkeys(subject for values in by_run.values() for subject in values))
+    rows = [[subject, *(values.get(subject) for values in by_run.values())] for subject in subjects]
     if rows:
-        rows.append(["mean ± sd", *(mean_sd(some.values()) for some in by_run.values())])
+        rows.append(["mean ± sd", *(mean_sd(values.values()) for values in by_run.values())])
     return Table(f"{shown(name)} by subject; seeds averaged", ["subject", *by_run], rows)
 
 
-def _differences(compared: Sequence[Compared]) -> Table:
-    rows = [
-        [
-            with_arrow(each.metric),
-            f"{each.first} – {each.second}",
-            Cell(
-                f"{each.difference:+.3f}",
-                interval_text(each.low, each.high),
-                each.difference,
-                mark=mark_of(each),
-            ),
-            each.n,
-            Cell(p_text(each.p), value=each.p),
-        ]
-        for each in compared
-    ]
-    tests = "; ".join(dict.fromkeys(each.test for each in compared))
+def _difference_table(compared: Sequence[Compared]) -> Table:
+    rows = []
+    for pair in compared:
+        ends, text = interval_text(pair.low, pair.high), f"{pair.difference:+.3f}"
+        difference = Cell(text, ends, pair.difference, mark=mark_of(pair))
+        labels = f"{pair.first} – {pair.second}"
+        rows.append([with_arrow(pair.metric), labels, difference, pair.n, Cell(p_text(pair.p), value=pair.p)])
+    tests = "; ".join(dict.fromkeys(pair.test for pair in compared))
     columns = ["metric", "runs", "difference, 95 % CI", "n", "p"]
     note = f"{MEANING}; {tests}; adjusted by Benjamini–Hochberg."
     return Table("Differences, paired by item and subject", columns, rows, note=note)
@@ -294,38 +271,34 @@ def control_effects(
         interval `low` to `high`, and `these_subjects` over units alone. Those of shuffled trials are of the
         draws. Without a control `loss` is 0 and the interval is that of top1.
     """
-    collected: list[dict[str, Any]] = []
+    effects: list[dict[str, Any]] = []
     for head, measured in swept.items():
         right = measured.scopes[scope(RIGHT, ALL)]["top1"]
-        ends = {"low": right.low, "high": right.high, "these_subjects": right.these_subjects}
-        collected.append({"head": head, "control": RIGHT, "top1": right.value, "loss": 0.0, **ends})
+
+        def add(control: str, top1: float, loss: float, ends: Mapping[str, Any], head: str = head) -> None:
+            names = ("low", "high", "these_subjects")
+            row = {"head": head, "control": control, "top1": top1, "loss": loss}
+            effects.append({**row, **{name: ends.get(name) for name in names}})
+
+        add(RIGHT, right.value, 0.0, vars(right))
         for pair in measured.notes["comparisons"]:
             if pair["pair"][0] == RIGHT:
                 control = pair["pair"][1]
-                top1 = measured.scopes[scope(control, ALL)]["top1"].value
-                ends = {name: pair[name] for name in ("low", "high", "these_subjects")}
-                collected.append(
-                    {"head": head, "control": control, "top1": top1, "loss": pair["difference"], **ends}
-                )
+                add(control, measured.scopes[scope(control, ALL)]["top1"].value, pair["difference"], pair)
         drawn = shuffled[head].notes["control"]["metrics"]["top1"]
-        ends = {
-            "low": right.value - drawn["high"],
-            "high": right.value - drawn["low"],
-            "these_subjects": None,
-        }
-        loss = right.value - drawn["mean"]
-        collected.append({"head": head, "control": SHUFFLED, "top1": drawn["mean"], "loss": loss, **ends})
-    return collected
+        ends = {"low": right.value - drawn["high"], "high": right.value - drawn["low"]}
+        add(SHUFFLED, drawn["mean"], right.value - drawn["mean"], ends)
+    return effects
 
 
 def effects_table(effects: list[dict[str, Any]], title: str) -> Table:
     """Lay out what `control_effects` found."""
     rows = []
-    for each in effects:
-        interval = interval_text(each["low"], each["high"])
-        these = interval_text(*(each["these_subjects"] or (None, None)))
-        is_right = each["control"] == RIGHT
-        shown = ("–", f"{interval} (top-1)") if is_right else (f"{each['loss']:.3f}", interval)
-        rows.append((each["head"], each["control"], each["top1"], *shown, these))
+    for effect in effects:
+        interval = interval_text(effect["low"], effect["high"])
+        these = interval_text(*(effect["these_subjects"] or (None, None)))
+        is_right = effect["control"] == RIGHT
+        loss = ("–", f"{interval} (top-1)") if is_right else (f"{effect['loss']:.3f}", interval)
+        rows.append((effect["head"], effect["control"], effect["top1"], *loss, these))
     columns = ("head", "control", "top-1", "loss", "95 % CI", "these subjects")
     return Table(title, columns, tuple(rows))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.cli.known_errors import describe
+from brainhive_cli.cli.execute import describe_error
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, LostProcess, RecipeError
 
 
@@ -25,14 +25,14 @@ def test_too_little_memory_is_a_device_error_with_the_commands_advice(library: s
     with pytest.raises(Exception) as caught:
         too_large(library)
 
-    described = describe(caught.value, "batch_size=4")
+    described = describe_error(caught.value, "batch_size=4")
 
     assert isinstance(described, DeviceError) and "out of memory: " in described.message
     assert "\n" not in described.message and described.hint.startswith("batch_size=4")
 
 
 def test_an_error_of_the_system_names_the_file() -> None:
-    described = describe(FileNotFoundError(2, "No such file or directory", "a/file"))
+    described = describe_error(FileNotFoundError(2, "No such file or directory", "a/file"))
 
     assert described.message == "a/file: No such file or directory" and "it exists" in described.hint
 
@@ -52,7 +52,7 @@ def test_an_error_of_the_system_names_the_file() -> None:
     ],
 )
 def test_each_error_of_the_system_has_a_way_out_of_its_own(number: int, way: str) -> None:
-    described = describe(OSError(number, os.strerror(number), "a/file"))
+    described = describe_error(OSError(number, os.strerror(number), "a/file"))
 
     assert described.message == f"a/file: {os.strerror(number)}" and way in described.hint
     is_space = number in (errno.ENOSPC, errno.EDQUOT)
@@ -61,36 +61,37 @@ def test_each_error_of_the_system_has_a_way_out_of_its_own(number: int, way: str
 
 
 def test_an_error_of_the_system_without_a_number_is_no_bug() -> None:
-    described = describe(OSError("Unable to open the file\nand more"))
+    described = describe_error(OSError("Unable to open the file\nand more"))
 
     assert described.message == "Unable to open the file" and "a bug" not in described.hint
 
 
 def test_too_little_memory_in_the_words_of_the_system_is_that() -> None:
-    assert isinstance(describe(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))), DeviceError)
+    assert isinstance(describe_error(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))), DeviceError)
 
 
 def test_the_loss_of_another_process_is_said_to_be_that() -> None:
     words = "[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1"
-    described = describe(RuntimeError(words))
+    described = describe_error(RuntimeError(words))
 
     assert isinstance(described, LostProcess) and "another process" in described.message
 
 
 def test_a_killed_decoder_is_named_as_one() -> None:
     words = "DataLoader worker (pid 12) is killed by signal: Killed. "
-    assert "decodes pictures was killed" in describe(RuntimeError(words)).message
+    assert "decodes pictures was killed" in describe_error(RuntimeError(words)).message
 
 
 def test_a_full_disk_is_recognised_in_the_words_of_safetensors() -> None:
     assert (
-        describe(RuntimeError("I/O error: No space left (os error 28)")).message == "No space left on device"
+        describe_error(RuntimeError("I/O error: No space left (os error 28)")).message
+        == "No space left on device"
     )
 
 
 def test_errors_of_ours_stay_and_others_are_called_bugs() -> None:
     ours = RecipeError("a", "b")
 
-    assert describe(ours) is ours
-    assert "unexpected ValueError: odd" in describe(ValueError("odd\nand more")).message
-    assert type(describe(ValueError())) is BrainhiveError
+    assert describe_error(ours) is ours
+    assert "unexpected ValueError: odd" in describe_error(ValueError("odd\nand more")).message
+    assert type(describe_error(ValueError())) is BrainhiveError

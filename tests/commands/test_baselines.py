@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from brainhive_cli import aligner
 from brainhive_cli.commands import reconstruct
-from brainhive_cli.core import sha256_sums
+from brainhive_cli.core.documents import SHA256SUMS
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -150,7 +150,7 @@ def test_items_that_are_training_pictures_have_no_baseline_of_training_pictures(
     """Of a model that does not say which pictures it was trained on: any other refuses such items."""
     config = aligned / "cells/sub-01_seed-1/model/config.json"
     fields = json.loads(config.read_text())
-    (aligned / sha256_sums.NAME).unlink(missing_ok=True)
+    (aligned / SHA256SUMS).unlink(missing_ok=True)
     config.write_text(json.dumps({key: value for key, value in fields.items() if key != "learned"}))
 
     result = go("reconstruct", *drawing, "sources=brain,nearest", "split=train", "items=2", "repeats=1")

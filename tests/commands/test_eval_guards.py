@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from brainhive_cli.core import sha256_sums
+from brainhive_cli.core.documents import SHA256SUMS
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.data.stores.recordings import SignalStore
@@ -121,7 +121,7 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
     heads = {**model.layout.heads, "colours": Head((12,), encoder)}
     torch.manual_seed(0)
     made = aligners.Aligner(replace(model.layout, heads=heads), model.learned).eval()
-    (run / sha256_sums.NAME).unlink(missing_ok=True)
+    (run / SHA256SUMS).unlink(missing_ok=True)
     made.save(folder)
     asked = (f"run={run}", "subjects=1", "sheet_rows=0", "ceiling_splits=0")
 
@@ -186,7 +186,7 @@ def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(go
         "pool": 100,
     }
     recipe["published"] = {"top1": 0.757, "top5": 0.946, "source": "its Table 1", **same}
-    (run / sha256_sums.NAME).unlink(missing_ok=True)
+    (run / SHA256SUMS).unlink(missing_ok=True)
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     for config in run.glob("cells/*/model/config.json"):
         config.write_text(config.read_text().replace('"selection": "validation"', '"selection": "test"'))

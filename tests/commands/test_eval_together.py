@@ -13,8 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.data.stores.recordings import Recording, SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.measurement.comparison import FOLDS, TWO, min_f
-from brainhive_cli.measurement.paired_runs import compare_ranks
+from brainhive_cli.measurement.comparison import FOLDS, TWO, compare_ranks, min_f
 
 DATASET = "demo-noise-0.3"
 ENCODER = "brainhive_cli-models-encoders-python-example"

@@ -5,8 +5,8 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import demo, embed, eval_retrieval, reconstruct, train_align, train_prior
-from brainhive_cli.core import recipe_files
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.recipe import read_recipe
 
 COMMANDS = {
     "demo": demo,
@@ -73,7 +73,7 @@ def test_a_recipe_file_that_names_pictures_to_score_says_nothing_of_drawing(home
 def test_a_key_that_stands_twice_is_refused_with_both_lines(home):
     (home / "my.yaml").write_text("mode: intra\ntrain:\n  lr: 1.0e-3\n  epochs: 2\n  lr: 1.0e-4\n")
     with pytest.raises(RecipeError, match=r"my\.yaml .*: key 'lr' appears twice, in lines 3 and 5"):
-        recipe_files.read(home / "my.yaml")
+        read_recipe(home / "my.yaml")
     with pytest.raises(RecipeError, match="key 'lr' appears twice"):
         train_align.Recipe.resolve("train-align", None, {}, ["train={lr: 1.0, lr: 2.0}"])
 

@@ -7,8 +7,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli.commands import reconstruct, train_align
-from brainhive_cli.core import home as homes
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.files import locate, portable
 from brainhive_cli.models.priors.fusion_prior import digest
 from brainhive_cli.training.alignment.model import load
 
@@ -125,11 +125,9 @@ def test_the_same_pictures_elsewhere_are_the_same_and_others_at_their_place_are_
 
 def test_a_path_below_home_is_stored_relative_to_it(home, tmp_path):
     within, outside = str(home / "data" / "pictures"), "/elsewhere/pictures"
-    assert homes.portable({"a": [within, outside, "demo:prior"]}) == {
-        "a": ["data/pictures", outside, "demo:prior"]
-    }
+    assert portable({"a": [within, outside, "demo:prior"]}) == {"a": ["data/pictures", outside, "demo:prior"]}
     Path(within).mkdir(parents=True)
-    assert homes.located("data/pictures").samefile(within) and homes.located("none") == Path("none")
+    assert locate("data/pictures").samefile(within) and locate("none") == Path("none")
 
 
 def test_folders_of_pictures_below_home_have_one_fingerprint_wherever_home_lies(tmp_path, monkeypatch):
@@ -150,8 +148,8 @@ def test_the_digest_of_a_large_file_is_kept_until_the_file_changes(home, monkeyp
 
     monkeypatch.setattr(hub, "MIN_KEPT_DIGEST_BYTES", 1)
     file, read = home / "weights.safetensors", []
-    real = hub.sha256_sums.digest
-    monkeypatch.setattr(hub.sha256_sums, "digest", lambda path: read.append(path) or real(path))
+    real = hub.documents.digest_file
+    monkeypatch.setattr(hub.documents, "digest_file", lambda path: read.append(path) or real(path))
     file.write_bytes(b"one")
     first = [hub.digest(home) for _ in range(2)]
     file.write_bytes(b"another")

@@ -14,9 +14,8 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import fetch
-from brainhive_cli.core.needs import Need
-from brainhive_cli.core.recipe_files import shipped
-from brainhive_cli.core.results import Plan
+from brainhive_cli.core.recipe import shipped_recipes
+from brainhive_cli.core.results import Need, Plan
 
 PAPERS = (
     *("mindeye2", "mindeye2-1h", "neurons", "neurons-brain", "neurons-enhance", "havir", "havir-ablations"),
@@ -25,7 +24,7 @@ PAPERS = (
 LINES = [
     (file.stem, f"papers/{paper}")
     for paper in PAPERS
-    for file in sorted((shipped() / "papers" / paper).glob("*"))
+    for file in sorted((shipped_recipes() / "papers" / paper).glob("*"))
 ]
 MINDEYE2 = "datasets/pscotti/mindeyev2/train_logs/final_subj01_pretrained_40sess_24bs/last.pth"
 BIGG = "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"

@@ -17,9 +17,9 @@ from PIL import Image
 from two import in_two
 
 from brainhive_cli.commands import prepare
-from brainhive_cli.core.caveats import WHITENED_BY_TESTED
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import WHITENED_BY_TESTED
 from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
 
 FIRST, SESSION = (f"data/things-eeg/raw_eeg/sub-01/ses-0{session}" for session in (1, 4))

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from brainhive_cli import aligner
-from brainhive_cli.core import artifacts, sha256_sums
-from brainhive_cli.core.caveats import (
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.documents import SHA256SUMS
+from brainhive_cli.core.measurements import (
     NORMALISED_BY_TESTED,
     SELECTED_ON_TEST,
     SIMULATED,
@@ -97,7 +98,7 @@ def test_a_model_folder_says_it_too_and_one_that_says_nothing_says_so(go, here, 
 
     config = model / "config.json"
     kept = config.read_text()
-    (selected_on_test.folder / sha256_sums.NAME).unlink(missing_ok=True)
+    (selected_on_test.folder / SHA256SUMS).unlink(missing_ok=True)
     config.write_text(json.dumps({k: v for k, v in json.loads(kept).items() if k != "learned"}))
     try:
         check(go("eval-retrieval", *asked, again=True), SIMULATED, UNKNOWN_PICTURES, UNKNOWN_SELECTION)

@@ -12,7 +12,7 @@ from brainhive_cli.app import app
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.commands.recipes import keys_of
 from brainhive_cli.core import parts
-from brainhive_cli.core.recipe_files import shipped
+from brainhive_cli.core.recipe import shipped_recipes
 
 
 def brainhive(*words: str, columns: str = "80") -> Any:
@@ -24,7 +24,8 @@ def test_every_shipped_recipe_is_listed_with_its_commands() -> None:
     found = {f"{row['recipe']}/{command}" for row in named["rows"] for command in row["commands"].split(", ")}
     found |= {row["recipe"] for row in own["rows"]}
     assert found == {
-        path.relative_to(shipped()).with_suffix("").as_posix() for path in shipped().rglob("*.yaml")
+        path.relative_to(shipped_recipes()).with_suffix("").as_posix()
+        for path in shipped_recipes().rglob("*.yaml")
     }
     assert all(row["about"] for row in (*named["rows"], *own["rows"]))
     assert max(map(len, brainhive().stdout.splitlines())) <= 80

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.measurement.rank_scores import summarise
+from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.units import Items
 
 SUBJECTS, ITEMS = ("sub-01", "sub-02", "sub-03"), 30

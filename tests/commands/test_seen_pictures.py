@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from worlds import paint
 
-from brainhive_cli.core.caveats import UNKNOWN_PICTURES
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import UNKNOWN_PICTURES
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import StimulusSet, image_folder

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.core import recipe_files
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.recipe import parse_value
 
 PIPELINES: dict[str, Any] = {
     each.name: importlib.import_module(f"brainhive_cli.commands.{each.name.replace('-', '_')}")
@@ -131,7 +131,7 @@ def test_files_of_any_values_are_refused_in_one_line_or_stay_what_they_are(
 @given(st.text() | st.binary().map(lambda some: some.decode("latin-1")) | st.sampled_from(ODD))
 def test_text_of_any_kind_is_a_value_or_a_refusal(text: str) -> None:
     try:
-        recipe_files.parse(text, f"dim={text}")
+        parse_value(text, f"dim={text}")
     except RecipeError as error:
         assert "\n" not in error.message
 

@@ -1,6 +1,6 @@
 """Caveats are said once, wherever a number is shown."""
 
-from brainhive_cli.core.caveats import (
+from brainhive_cli.core.measurements import (
     SELECTED_ON_TEST,
     SIMULATED,
     TRAINED_ON_SIMULATED,

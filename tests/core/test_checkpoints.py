@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from brainhive_cli.core import interruption
-from brainhive_cli.core.checkpoints import Checkpoint
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, remember_interrupts
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.weights import Checkpoint
 
 ALONE = Launch(0, 1, torch.device("cpu"))
 
@@ -71,7 +70,7 @@ def test_a_ctrl_c_that_a_library_calls_damage_sets_nothing_aside(
         raise BrainhiveError("damaged")
 
     monkeypatch.setattr("brainhive_cli.core.weights.read_checkpoint", read_checkpoint)
-    with interruption.remembered(), pytest.raises(KeyboardInterrupt):
+    with remember_interrupts(), pytest.raises(KeyboardInterrupt):
         step_of(checkpoint)
     assert checkpoint.path.is_file() and not [*checkpoint.path.parent.glob("*.damaged")]
 

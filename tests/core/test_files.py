@@ -13,7 +13,7 @@ import pytest
 from clips import clip, save_animation
 from PIL import Image
 
-from brainhive_cli.cli import known_errors
+from brainhive_cli.cli.execute import describe_error
 from brainhive_cli.core import documents, files
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_lock import FileLock, is_held, is_own
@@ -75,7 +75,7 @@ def test_no_link_below_a_folder_is_followed_though_the_folder_may_be_one(tmp_pat
 def test_what_is_not_opened_is_said_in_one_line_with_a_way_out(tmp_path: Path, special: Any) -> None:
     with pytest.raises(UnfitFile) as caught:
         files.open_regular(special(tmp_path / "x"))
-    told = known_errors.describe(pickle.loads(pickle.dumps(caught.value)))  # as a decoding process does
+    told = describe_error(pickle.loads(pickle.dumps(caught.value)))  # as a decoding process does
     assert told.message == f"{tmp_path / 'x'} is a pipe, socket or device, and no plain file" and told.hint
 
 

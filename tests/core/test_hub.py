@@ -8,7 +8,7 @@ import pytest
 
 from brainhive_cli.core import hub
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.needs import require
+from brainhive_cli.core.results import require_needs
 
 
 @pytest.fixture
@@ -86,16 +86,16 @@ def test_what_is_here_need_not_be_fetched_and_what_is_not_cannot_be_sized_withou
     published: Path, tmp_path: Path
 ) -> None:
     for reference in ("hub:owner/name/vae", "hub:owner/name/vae@main", "demo:encoder"):
-        assert require([hub.need(reference)]) == 0
-    assert require([hub.need("hub:owner/name", ["config.json"], ["*.md", "*.json"])]) == 0
+        assert require_needs([hub.need(reference)]) == 0
+    assert require_needs([hub.need("hub:owner/name", ["config.json"], ["*.md", "*.json"])]) == 0
     with pytest.raises(MissingData, match="owner/name is not in the hub's cache"):
-        require([hub.need("hub:owner/name", ["config.json"])])  # its weights are not here
+        require_needs([hub.need("hub:owner/name", ["config.json"])])  # its weights are not here
     with pytest.raises(hub.Unreachable, match="owner/absent is not in the hub's cache and the hub cannot be"):
-        require([hub.need("hub:owner/absent")])
+        require_needs([hub.need("hub:owner/absent")])
     with pytest.raises(MissingData, match=r"has no \*\.safetensors"):
-        require([hub.need(str(tmp_path))])
+        require_needs([hub.need(str(tmp_path))])
     with pytest.raises(MissingData, match="not a name"):
-        require([hub.need("hub:not a name")])
+        require_needs([hub.need("hub:not a name")])
 
 
 def test_the_revision_is_read_from_the_cache_alone(published: Path, tmp_path: Path) -> None:

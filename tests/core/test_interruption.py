@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from brainhive_cli.__main__ import main
-from brainhive_cli.core import console, interruption
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import raise_if_interrupted, remember_interrupts
 from brainhive_cli.core.runs import RunFolder
 
 TRAP = """
@@ -38,6 +39,14 @@ class Config(linear.Config):
 """
 
 
+def is_interrupted() -> bool:
+    try:
+        raise_if_interrupted()
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
 def swallowed() -> None:
     with contextlib.suppress(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
@@ -54,12 +63,12 @@ def test_a_ctrl_c_that_was_swallowed_is_raised_at_the_next_step_and_before_a_nam
         with console.progress("some", 2) as bar:
             bar.advance()
 
-    steps: dict[str, Callable[[], None]] = {"check": interruption.check, "bar": advance, "file": write}
-    with interruption.remembered():
+    steps: dict[str, Callable[[], None]] = {"check": raise_if_interrupted, "bar": advance, "file": write}
+    with remember_interrupts():
         steps[stop]()
         (tmp_path / "metrics.json").unlink(missing_ok=True)
         swallowed()
-        assert interruption.has_come()
+        assert is_interrupted()
         with pytest.raises(KeyboardInterrupt):
             steps[stop]()
     assert not (tmp_path / "metrics.json").exists()
@@ -67,26 +76,26 @@ def test_a_ctrl_c_that_was_swallowed_is_raised_at_the_next_step_and_before_a_nam
 
 def test_a_new_command_forgets_it_and_python_s_own_handler_is_back_afterwards() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with interruption.remembered():
+    with remember_interrupts():
         swallowed()
     assert signal.getsignal(signal.SIGINT) is before
-    with interruption.remembered():
-        interruption.check()
+    with remember_interrupts():
+        raise_if_interrupted()
 
 
 def test_an_error_that_a_library_makes_of_it_is_it_and_nothing_is_remembered_afterwards() -> None:
-    with pytest.raises(KeyboardInterrupt), interruption.remembered():
+    with pytest.raises(KeyboardInterrupt), remember_interrupts():
         swallowed()
         raise RuntimeError("callback failed")
-    assert not interruption.has_come()
+    assert not is_interrupted()
 
 
 def test_in_a_thread_no_signal_is_waited_for() -> None:
     found: list[bool] = []
 
     def command() -> None:
-        with interruption.remembered():
-            found.append(interruption.has_come())
+        with remember_interrupts():
+            found.append(is_interrupted())
 
     thread = threading.Thread(target=command)
     thread.start()
@@ -113,9 +122,9 @@ def test_a_command_in_which_ctrl_c_is_swallowed_does_not_complete(
 def test_a_ctrl_c_in_a_destructor_shows_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     made: dict[str, Any] = {}
     exec(TRAP, made)
-    with interruption.remembered():
+    with remember_interrupts():
         made["Trap"]()
-        assert interruption.has_come()
+        assert is_interrupted()
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -132,9 +141,9 @@ def test_a_ctrl_c_before_the_command_begins_ends_the_program_quietly(monkeypatch
 def test_a_ctrl_c_that_was_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
     try:
-        with interruption.remembered():
+        with remember_interrupts():
             os.kill(os.getpid(), signal.SIGINT)
-            assert not interruption.has_come()
+            assert not is_interrupted()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -145,7 +154,7 @@ def test_a_handler_in_c_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) ->
     try:
         with monkeypatch.context() as patched:
             patched.setattr(signal, "getsignal", lambda _: None)
-            with interruption.remembered():
+            with remember_interrupts():
                 pass
     finally:
         signal.signal(signal.SIGINT, before)

@@ -11,6 +11,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.weights import Checkpoint
 
 CONFIG, MODEL = "cells/a/model/config.json", "cells/a/model/model.safetensors"
 
@@ -20,7 +21,7 @@ def run(home: Path) -> RunFolder:
     made = RunFolder.open("train-align", "tiny", Recipe(), Launch(0, 1, torch.device("cpu")))
     made.write_text(CONFIG, '{"scale": 1.0}\n')
     weights.save(made.path / MODEL, {"weight": torch.arange(64.0)})
-    made.checkpoint("a").save({"step": 3, "weight": torch.arange(64.0)})
+    Checkpoint(made.checkpoint_path("a")).save({"step": 3, "weight": torch.arange(64.0)})
     Image.effect_noise((16, 16), 50).save(made.path / "seen.png")
     made.finish(Measurements())
     return made

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from brainhive_cli.commands import trackers
-from brainhive_cli.core import run_files, runs, sha256_sums
+from brainhive_cli.core import run_files, runs
+from brainhive_cli.core.documents import read_digests
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe, Run
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.weights import Checkpoint
 
 ALONE = Launch(0, 1, torch.device("cpu"))
 
@@ -294,7 +296,7 @@ def test_what_changes_a_finished_run_renews_its_digests(home: Path) -> None:
     assert run.measurements().notes == {"mode": "inter"}
     (run.path / "metrics.json").unlink()  # as reconstruct does, to measure more
     again = opened()
-    assert sha256_sums.read(run.path).keys() == {"metrics.json"}  # the others were written again
+    assert read_digests(run.path).keys() == {"metrics.json"}  # the others were written again
     again.finish(Measurements(notes={"mode": "joint"}))
     assert again.measurements().notes == {"mode": "joint"}
 
@@ -365,7 +367,7 @@ def test_no_link_in_a_run_leads_what_is_written_elsewhere(home: Path) -> None:
     run.write_json("notes.json", {})
     (run.path / "checkpoints").mkdir()
     (run.path / "checkpoints/.a.part.pt").symlink_to(victim)
-    run.checkpoint("a").save({})
+    Checkpoint(run.checkpoint_path("a")).save({})
     (run.path / "log.jsonl").symlink_to(victim)
     with pytest.raises(OSError, match=r"symbolic links|a link, and inside a run"):
         run.log(epoch=1)
@@ -393,7 +395,7 @@ def test_damage_is_not_signed_as_sound_when_a_run_is_finished_again(
     run.write_text("values.csv", "a,2")
     with pytest.raises(BrainhiveError, match=r"config\.json (was changed or damaged|is missing)"):
         run.finish(Measurements())
-    assert "values.csv" not in sha256_sums.read(run.path)
+    assert "values.csv" not in read_digests(run.path)
     run.replace("cells/a/model", lambda part: (part.mkdir(), (part / "config.json").write_text("{}")))
     run.finish(Measurements())
     assert not run_files.check(run.path).problems
@@ -411,7 +413,7 @@ def test_no_run_is_finished_without_its_digests_wherever_it_is_killed(
     def killed(*paths: Path) -> None:
         replace(*paths)
         done.append(Path(paths[1]).name)
-        is_listed = "metrics.json" in sha256_sums.read(run.path)
+        is_listed = "metrics.json" in read_digests(run.path)
         assert not run.is_finished or (is_listed and not run_files.check(run.path).problems)
 
     monkeypatch.setattr(os, "replace", killed)
@@ -443,7 +445,7 @@ def test_nothing_is_written_through_a_linked_folder_of_a_run(home: Path) -> None
         (run.path / name).symlink_to(victim)
     writes = [
         lambda: run.write_json("cells/a/metrics.json", {}),
-        lambda: run.checkpoint("a").save({}),
+        lambda: Checkpoint(run.checkpoint_path("a")).save({}),
         lambda: trackers.log_results(["tensorboard"], run.path, "a", {}, {}, ()),
     ]
     for write in writes:

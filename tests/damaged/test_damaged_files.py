@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from brainhive_cli.core import documents, recipe_files, weights
+from brainhive_cli.core import documents, weights
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipe import Paths, read_recipe
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import coco, imagenet, nsd
@@ -189,7 +189,7 @@ READERS = [
         "metrics.json", run, lambda path: RunFolder(path.parent).measurements().as_dict(), has_digest=True
     ),
     Reader("config.json", lambda path: path.write_text('{"a": [1, 2], "b": "c"}'), documents.read),
-    Reader("recipe.yaml", lambda path: path.write_text("train: {lr: 0.1}\nseeds: [1]\n"), recipe_files.read),
+    Reader("recipe.yaml", lambda path: path.write_text("train: {lr: 0.1}\nseeds: [1]\n"), read_recipe),
     Reader("dict.npz", dictionary, lambda path: content(pickles.load(path))),
     Reader("array.npy", partial(np.save, arr=VALUES), lambda path: content(pickles.load(path))),
     Reader(

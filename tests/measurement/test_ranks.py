@@ -7,15 +7,17 @@ from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement import ranks as ranks_module
-from brainhive_cli.measurement.rank_scores import chance_of_precision, chance_of_ranks, summarise
 from brainhive_cli.measurement.ranks import (
     average_precisions,
+    chance_of_precision,
+    chance_of_ranks,
     draw_distractors,
     nearest,
     ranks,
     ranks_of_all,
     subset_expectations,
     subset_hits,
+    summarise,
 )
 from brainhive_cli.measurement.statistics import interval
 from brainhive_cli.measurement.units import Items

@@ -7,8 +7,7 @@ import pytest
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Curve, Line
-from brainhive_cli.core.caveats import CAVEATS
-from brainhive_cli.core.measurements import ALL, Measurements, Metric
+from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.paper_tables import latex, markdown, paper_table
 from brainhive_cli.reports.run_page import MEANINGS, methods, page_of, summary

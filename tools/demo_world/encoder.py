@@ -5,8 +5,7 @@ from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from brainhive_cli.core.hub import DEMO_WEIGHTS
-from brainhive_cli.demo.pictures import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, Scene
-from brainhive_cli.demo.silhouettes import CATEGORIES
+from brainhive_cli.demo.pictures import BACKGROUNDS, CATEGORIES, COLOURS, SHAPES, TEXTURES, Scene
 from tools.demo_world.pool import Pool, random_pool
 
 FOLDER = DEMO_WEIGHTS / "encoder"

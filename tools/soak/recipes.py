@@ -174,7 +174,7 @@ def _put(fields: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
 
 
 def _planned(command: str, text: str, overrides: list[str]) -> str:
-    from brainhive_cli.cli import known_errors
+    from brainhive_cli.cli.execute import describe_error
     from brainhive_cli.core.errors import BrainhiveError
 
     pipeline: Any = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
@@ -197,7 +197,7 @@ def _planned(command: str, text: str, overrides: list[str]) -> str:
     try:
         plan = pipeline.plan(recipe)
     except (BrainhiveError, OSError) as error:
-        _refuse_riddles(known_errors.describe(error))
+        _refuse_riddles(describe_error(error))
         return "refused"
     for line in plan.missing:
         if "this is a bug" in line or "MemoryError" in line:

@@ -15,7 +15,7 @@ from PIL import Image
 from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.files import UnfitFile, open_regular
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.results import Need
 from brainhive_cli.data.published_data import Published
 from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.stores.recordings import Recording

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from brainhive_cli.core import documents, needs, parts
+from brainhive_cli.core import documents, parts
 from brainhive_cli.core.damage import RAISED, reading
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.results import Need, need_files
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import StimulusDataset
 from brainhive_cli.data.published_data import FOLDERS, PUBLISHED, TensorRows, find_below
@@ -117,12 +117,12 @@ def _files(root: Path, captions: str, split: str, reads: str) -> list[Need]:
         tensor, names, folder = (find_below(root, name) for name in named)
         archive = f"{named[2]}.tar.gz"
         return [
-            needs.files(tensor or names, f"masks/{named[1]}", root, SOURCE),
-            needs.files(tensor or folder or find_below(root, archive), f"masks/{archive}", root, SOURCE),
+            need_files(tensor or names, f"masks/{named[1]}", root, SOURCE),
+            need_files(tensor or folder or find_below(root, archive), f"masks/{archive}", root, SOURCE),
         ]
     named_by = {"pixels": FILES, "captions": captions, "labels": f"qwen_annotation/{LABELS}"}
     name = named_by[reads].format(split=split)
-    return [needs.files(find_below(root, Path(name).name), name, root, SOURCE)]
+    return [need_files(find_below(root, Path(name).name), name, root, SOURCE)]
 
 
 class _Labelled(BaseModel):

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import home, parts
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import read_regular
+from brainhive_cli.core.files import locate, read_regular
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import SPLIT_FOLDERS, StimulusDataset, from_files, pictures_below
@@ -62,7 +62,7 @@ class Config(parts.Config):
         folders = {split: names[0] for split, names in present.items() if names}
         is_divided = bool(self.test_share or self.test_list)
         splits = tuple(folders) or (("train", "test") if is_divided else ("train",))
-        lists = (home.located(self.test_list),) if self.test_list else ()
+        lists = (locate(self.test_list),) if self.test_list else ()
         return StimulusDataset(name, splits, partial(_images, self, name, root, splits, folders), lists=lists)
 
 
@@ -92,7 +92,7 @@ def _choose(
 ) -> NDArray[np.int64]:
     """Choose the pictures of a split among all: by a list, or by the concepts that are held out."""
     if config.test_list:
-        is_test = _is_listed(home.located(config.test_list), root, files)
+        is_test = _is_listed(locate(config.test_list), root, files)
         is_tested = np.isin(concepts, concepts[is_test]) if config.exclude_test_concepts else is_test
     else:
         names = sorted(set(concepts.tolist()))

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.core import home, parts
+from brainhive_cli.core import parts
 from brainhive_cli.core.archives import open_parquet, read_at, tar_members
 from brainhive_cli.core.damage import RAISED, reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import publish
+from brainhive_cli.core.files import portable, publish
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import SPLIT_FOLDERS, StimulusDataset, from_files, pictures_below
@@ -221,7 +221,7 @@ def list_tars(shards: Sequence[Path], listings: Path) -> Listing:
     Raises:
         BrainhiveError: naming a tar that is no tar, or cut short.
     """
-    here = [str(home.portable(str(file.absolute()))) for file in shards]
+    here = [str(portable(str(file.absolute()))) for file in shards]
     path = listings / f"{hashlib.sha256(_join(here).tobytes()).hexdigest()}.npz"
     states = []
     for shard in shards:

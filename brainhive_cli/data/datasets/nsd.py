@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli.core import needs, parts
+from brainhive_cli.core import parts
 from brainhive_cli.core.damage import RAISED, reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import files_called
-from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Numbers, Paths
+from brainhive_cli.core.results import Need, need_files
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import StimulusDataset
 from brainhive_cli.data.published_data import PUBLISHED
@@ -75,9 +75,9 @@ TINY = Config()
 
 def _files(root: Path, split: str, reads: str) -> list[Need]:
     if reads == "captions":
-        return [needs.files(files_called(CURATED, root), CURATED, root, f"{CAPTION_SOURCE} {root}")]
+        return [need_files(files_called(CURATED, root), CURATED, root, f"{CAPTION_SOURCE} {root}")]
     sizes = {STIMULI: BYTES, INFO: None}
-    return [needs.files(files_called(name, root), name, root, SOURCE, size) for name, size in sizes.items()]
+    return [need_files(files_called(name, root), name, root, SOURCE, size) for name, size in sizes.items()]
 
 
 def _read_picture(path: Path, rows: NDArray[np.int64], index: int) -> Image.Image:

@@ -8,11 +8,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from brainhive_cli.core import needs
 from brainhive_cli.core.archives import read_at, tar_members
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.results import Need, need_files
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.recordings import Recording
 
@@ -88,7 +87,7 @@ class PreparedFiles:
         listed = []
         for row in self.rows.values():
             name, paths = row.find(self.root, subject)
-            need = needs.files(paths, name, self.root, self.source, row.sizes.get(subject))
+            need = need_files(paths, name, self.root, self.source, row.sizes.get(subject))
             listed.append(replace(need, is_optional=row.is_optional))
         return [*listed, Need.of(*self.design)] if self.design else listed
 

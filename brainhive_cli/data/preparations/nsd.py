@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from brainhive_cli.core import home, parts
+from brainhive_cli.core import parts
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Numbers, Paths, Pattern
 from brainhive_cli.data.preparations._nsd import (
     ATLASES,
@@ -174,7 +175,7 @@ class Betas:
             name: SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
             for name, pattern in self.config.masks.items()
         }
-        drawn = {name: home.located(path).absolute() for name, path in paths.items()}
+        drawn = {name: locate(path).absolute() for name, path in paths.items()}
         return Masks.below(folder, self.config.voxels, drawn)
 
     def _folder(self, subject: int) -> Path:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import home, parts
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
+from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames
 from brainhive_cli.data.preparations import Overview
 from brainhive_cli.data.preparations._recording_files import (
@@ -97,7 +98,7 @@ class Config(Steps):
 
     def build(self, paths: Paths) -> "Own":
         """Point at the recordings; nothing is read yet."""
-        root = home.located(self.root) if self.root else paths.under_home("data") / "recordings"
+        root = locate(self.root) if self.root else paths.under_home("data") / "recordings"
         with _keys_of_stimuli():
             return Own(self, root, self.stimuli.build(paths))
 
@@ -252,7 +253,7 @@ class Own:
     @cached_property
     def _table(self) -> Path | None:
         if self.config.events:
-            path = home.located(self.config.events)
+            path = locate(self.config.events)
             path = path if path.exists() else self.root / self.config.events
             if not path.is_file():
                 hint = "preparation.events=FILE.csv, with columns event and picture"

@@ -15,10 +15,10 @@ from numpy.typing import DTypeLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
 from brainhive_cli.core import documents, parts
-from brainhive_cli.core.caveats import SIMULATED, WHITENED_BY_TESTED, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import below, publish
+from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, merge_caveats
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import NUMBERS, StoredRows, map_numbers, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names

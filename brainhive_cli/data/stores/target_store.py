@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from brainhive_cli.core import documents, interruption
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core import documents
+from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import below, publish
 from brainhive_cli.core.launch import Launch
@@ -279,7 +279,7 @@ class Filling:
 
     def finish(self) -> None:
         """Wait for all processes, then give the stores their final names."""
-        interruption.check()
+        raise_if_interrupted()
         self.launch.barrier()
         if self.launch.is_main:
             for writer in self.writers:

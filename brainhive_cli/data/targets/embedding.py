@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.core import console, environment, home
+from brainhive_cli.core import console
 from brainhive_cli.core.console import Bar
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.files import portable
+from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media.decoding import decoded
 from brainhive_cli.data.stores.target_store import PIXELS, Blank, TargetStore, TargetWriter
@@ -121,7 +122,7 @@ class StoreJob:
         made_by = {"weights": encoder.weights, "preprocessing": encoder.preprocessing}
         if space := getattr(encoder.module, "latent_space", ""):  # of an autoencoder
             made_by["latent_space"] = space
-        attributes = {**self._attributes, **made_by, "versions": environment.versions()}
+        attributes = {**self._attributes, **made_by, "versions": library_versions()}
         shape = shape_of(self.config, group.shapes[self.config.name], images)
         if (count := alternatives(self.config, images)) is not None:
             attributes, shape = {**attributes, "alternatives": count}, (count, *shape)
@@ -133,7 +134,7 @@ class StoreJob:
     def _attributes(self) -> dict[str, Any]:
         return {
             "encoder": self.config.name,
-            "config": home.portable(self.config.model_dump(mode="json")),
+            "config": portable(self.config.model_dump(mode="json")),
             "dataset": self.images.dataset,
             "split": self.images.split,
             "dtype": self.kept_as,

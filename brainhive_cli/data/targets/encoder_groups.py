@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from brainhive_cli.core import home
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import Clip, StimulusSet, decode, pictures_below
 from brainhive_cli.data.stores.ids import Names, match_names, summarise_names
@@ -254,7 +254,7 @@ class Replacements:
             MissingData: if the folder is not there, or a stimulus has no picture.
             BrainhiveError: if a stimulus has several.
         """
-        root = home.located(folder)
+        root = locate(folder)
         if not root.is_dir():
             raise MissingData(f"no folder {folder!r} of pictures", "name a folder that exists")
         names = list(pictures_below(root))

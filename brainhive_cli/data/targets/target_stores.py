@@ -6,10 +6,11 @@ from functools import partial
 
 import numpy as np
 
-from brainhive_cli.core import console, home, needs, parts
+from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.results import Need, need_stores
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.datasets import Dataset, StimulusSet
@@ -58,7 +59,7 @@ def store_needs(
     """List the stores of several encoders; arguments as `open_targets`."""
     root, arguments = paths.under_home("embeddings"), (dataset, config, split, encoders, paths)
     files = [target_store.find(root, dataset.name, split, config.name)[0] for config in encoders]
-    return needs.stores(files, partial(open_stores, *arguments))
+    return need_stores(files, partial(open_stores, *arguments))
 
 
 def _difference(first: TargetStore, other: TargetStore) -> str:
@@ -148,7 +149,7 @@ def refuse_others(
         if differs:
             raise BrainhiveError(
                 f"{here['store']} was made with other {' and '.join(differs)} than "
-                f"{home.stored(trained_on.get('store', name))} was when {folder.path} was trained on it",
+                f"{locate_stored(trained_on.get('store', name))} was when {folder.path} was trained on it",
                 f"make both in one way ({making(stores[name].path)} --again), or train again",
             )
 

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brainhive_cli.core import artifacts, console, home
+from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Point
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.files import portable
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP
@@ -103,7 +104,7 @@ def conclude(
     if course is not None:
         scopes |= ceiling_scopes(course, without_model, spec.split)
     notes: dict[str, Any] = {
-        "run": home.portable(str(align.folder.path)),
+        "run": portable(str(align.folder.path)),
         "runs": [align.name],
         "dataset": align.dataset.name,
         "mode": align.mode,

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from brainhive_cli.core import runs
-from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.core.results import Work
 from brainhive_cli.core.set_up import describe_signals
 from brainhive_cli.data.stores.target_store import TargetStore

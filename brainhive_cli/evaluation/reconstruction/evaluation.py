@@ -6,10 +6,9 @@ from functools import partial
 from typing import Any
 
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.caveats import find_caveats, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope
+from brainhive_cli.core.measurements import ALL, Measurements, Metric, find_caveats, merge_caveats, scope
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -34,8 +33,8 @@ from brainhive_cli.evaluation.reconstruction.tables import (
     tables,
     titles_of,
 )
+from brainhive_cli.measurement.comparison import compare_runs, compare_sources
 from brainhive_cli.measurement.metrics.tasks import RECALL
-from brainhive_cli.measurement.paired_runs import compare_runs, compare_sources
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.encoders import EncoderConfig
 

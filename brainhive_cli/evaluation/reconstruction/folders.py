@@ -14,9 +14,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from brainhive_cli.core import console, home
-from brainhive_cli.core.caveats import extend_protocol
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files import locate
+from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.datasets import PICTURES, Clip, check_unique, decode, pictures_below
 from brainhive_cli.data.media import media_files
@@ -107,7 +108,7 @@ class MatchedFolders:
         shown_count = "–".join(map(str, (counts[0], counts[-1])[: len(counts)]))
         repeats_in_words = f"{shown_count} {'repeat' if counts == [1] else 'repeats'}"
         described = extend_protocol(repeats_in_words, caveats_around(score))
-        name = home.located(score).name
+        name = locate(score).name
         generated = GeneratedSet("scored", name, (), files, described=described, open=open_generated)
         digests = {folders[-1]: digest_of(truths), score: digest_of(reconstructions)}
         return cls(generated, truths, unmatched, without, digests, medium, open_true)
@@ -136,7 +137,7 @@ def pictures_in(folder: str) -> dict[str, Path]:
         MissingData: if there is no such folder, or no picture in it.
         BrainhiveError: if two files differ in their endings only.
     """
-    root = home.located(folder)
+    root = locate(folder)
     if not root.is_dir():
         raise MissingData(f"no folder {folder!r}", "give a folder of pictures that exists")
     below = [PurePosixPath(path) for path in pictures_below(root)]
@@ -150,7 +151,7 @@ def pictures_in(folder: str) -> dict[str, Path]:
 
 def caveats_around(folder: str) -> list[str]:
     """Read the caveats of pictures that lie in the folder of a finished run; none elsewhere."""
-    for above in home.located(folder).resolve().parents:
+    for above in locate(folder).resolve().parents:
         if (above / "recipe.yaml").is_file() and (above / FINISHED).is_file():
             return RunFolder(above).measurements().caveats
     return []
@@ -236,7 +237,7 @@ def clips_in(folder: str) -> dict[str, Path]:
         BadPicture: naming a damaged file among the clips.
         BrainhiveError: if two files differ in their endings only, or a frame lies among the clips.
     """
-    root, clips = home.located(folder), set()
+    root, clips = locate(folder), set()
     for file in _videos_and_pictures(folder):
         is_clip = file.suffix.lower() in VIDEOS or is_animated(file)
         if not is_clip and file.parent == root:
@@ -261,7 +262,7 @@ def clips_in(folder: str) -> dict[str, Path]:
 
 def _videos_and_pictures(folder: str) -> list[Path]:
     """List the videos and pictures below a folder, hidden ones left out."""
-    root = home.located(folder)
+    root = locate(folder)
     if not root.is_dir():
         raise MissingData(f"no folder {folder!r}", "give a folder of clips that exists")
     below = (PurePosixPath(path.relative_to(root)) for path in sorted(root.rglob("*")))

@@ -7,12 +7,11 @@ from typing import Any, Self
 import torch
 
 from brainhive_cli.core import runs
-from brainhive_cli.core.caveats import PRIOR_OF_OTHERS, extend_protocol
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
 from brainhive_cli.core.memory_estimate import in_words, size_of
-from brainhive_cli.core.needs import Need
-from brainhive_cli.core.results import Work
+from brainhive_cli.core.results import Need, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import describe_signals, flatten
 from brainhive_cli.core.sweep import of_variant, variants

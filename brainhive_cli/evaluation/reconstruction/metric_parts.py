@@ -9,34 +9,27 @@ from torch import Tensor
 
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.results import Need
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.targets.encoder_groups import encode
 from brainhive_cli.measurement.metrics import (
     Medium,
     MetricPart,
     Scale,
-    clip_networks,
     image,
     networks,
     tasks,
     video,
 )
-from brainhive_cli.measurement.metrics.networks import Network, parts_of
+from brainhive_cli.measurement.metrics.networks import FEATURE_METRICS, Network, parts_of
 from brainhive_cli.models.encoders import EncoderConfig
 
 OWN_PARTS = {**image.PARTS, **video.PARTS}
 """Metrics that need no weights."""
-FEATURE_METRICS = {**networks.FEATURE_METRICS, **clip_networks.FEATURE_METRICS}
-"""Metrics in the features of networks."""
-PICTURE_METRICS = (*image.PARTS, *networks.FEATURE_METRICS)
-CLIP_METRICS = (*clip_networks.FEATURE_METRICS, *video.PARTS)
-SCALES = {
-    **image.SCALES,
-    **video.SCALES,
-    **tasks.SCALES,
-    **{name: metric.scale for name, metric in FEATURE_METRICS.items()},
-}
+MEDIA = {name: metric.medium for name, metric in FEATURE_METRICS.items()}
+PICTURE_METRICS = (*image.PARTS, *(name for name, medium in MEDIA.items() if medium == "picture"))
+CLIP_METRICS = (*(name for name, medium in MEDIA.items() if medium == "clip"), *video.PARTS)
+SCALES = {**tasks.SCALES, **{name: part.scale for name, part in (OWN_PARTS | FEATURE_METRICS).items()}}
 TWO_WAY = Scale(0.0, 1.0, chance=0.5)
 """That of two-way identification in the embeddings of an encoder."""
 
@@ -136,5 +129,4 @@ def _has_library(metric: str) -> bool:
 
 
 def _network_of(metric: str) -> Network:
-    name = FEATURE_METRICS[metric].network
-    return (clip_networks.NETWORKS if metric in CLIP_METRICS else networks.NETWORKS)[name]
+    return networks.NETWORKS[FEATURE_METRICS[metric].network]

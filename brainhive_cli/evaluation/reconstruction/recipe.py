@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from brainhive_cli.core import parts, recipe_files
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import (
     Names,
@@ -15,6 +15,8 @@ from brainhive_cli.core.recipe import (
     Section,
     Subjects,
     TrainedBy,
+    find_recipe,
+    read_recipe,
     refuse_idle,
     split,
 )
@@ -211,7 +213,7 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
 
         `--recipe NAME --score FOLDER` takes the metrics of a recipe that generates.
         """
-        overrides, written = list(overrides), recipe_files.read(recipe_files.find(command, name))
+        overrides, written = list(overrides), read_recipe(find_recipe(command, name))
         keys = [key for key, value in flags.items() if value is not None]
         keys += [override.partition("=")[0] for override in overrides]
         is_resolved = "digests" in written  # as in a run folder: it names every key

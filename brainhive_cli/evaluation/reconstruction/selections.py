@@ -90,7 +90,7 @@ class Selection:
                 for image_id in self.first_ids
             ]
             title = "With ceiling, floor and baselines"
-            shown_sheets.append(Sheet(title, columns, rows, SECTION, self.described))
+            shown_sheets.append(Sheet(title, columns, rows, section=SECTION, note=self.described))
         return shown_sheets
 
     def _contact_sheet(self) -> Image.Image:
@@ -113,7 +113,7 @@ class Selection:
             repeats = scored.of_item(image_id)[:MAX_REPEATS]
             tiles = [self._generated_tile(scored, file, values) for file, values in repeats]
             rows.append(Row(image_id, [self._seen_tile(image_id, scored.generated.title), *tiles]))
-        return Sheet(title, ["seen", *columns], rows, SECTION, note)
+        return Sheet(title, ["seen", *columns], rows, section=SECTION, note=note)
 
     def _tiles_of_sources(self, image_id: str) -> list[Tile]:
         return [
@@ -168,8 +168,8 @@ class Selection:
                         replace(rows[image_id], tiles=rows[image_id].tiles[:count])
                         for image_id in chosen[title]
                     ],
-                    SECTION,
-                    self.described,
+                    section=SECTION,
+                    note=self.described,
                 )
                 for title, count in counts.items()
             ),

@@ -4,16 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from brainhive_cli.core.caveats import extend_tables
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Measurements, scope
+from brainhive_cli.core.measurements import Measurements, extend_tables, scope
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.sweep import collect_variants
 from brainhive_cli.core.tables import Table
 from brainhive_cli.evaluation.reconstruction.tables import published_scores, titles_of
-from brainhive_cli.measurement.comparison import LEVEL, is_difference
+from brainhive_cli.measurement.comparison import LEVEL, compare_runs, is_difference
 from brainhive_cli.measurement.metric_names import with_arrow
-from brainhive_cli.measurement.paired_runs import compare_runs
 
 MARK = "*"
 """After a value that differs from the first variant's, item by item."""

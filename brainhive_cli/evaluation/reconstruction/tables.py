@@ -4,8 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from brainhive_cli.core.caveats import extend_tables, merge_caveats
-from brainhive_cli.core.measurements import Measurements, Metric, interval_text, scope
+from brainhive_cli.core.measurements import (
+    Measurements,
+    Metric,
+    extend_tables,
+    interval_text,
+    merge_caveats,
+    scope,
+)
 from brainhive_cli.core.tables import Table, p_text
 from brainhive_cli.measurement.comparison import LEVEL, is_difference
 from brainhive_cli.measurement.metric_names import with_arrow

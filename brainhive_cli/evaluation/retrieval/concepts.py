@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import home
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import read_regular
+from brainhive_cli.core.files import locate, read_regular
 
 NUMBER = re.compile(r"^\d+_")
 """What THINGS puts before a concept's name in its folders."""
@@ -84,7 +83,7 @@ def read_categories(path: str) -> dict[str, str]:
         MissingData: if there is no such file.
         BrainhiveError: if it is no table in UTF-8, or a line has no second column.
     """
-    file = home.located(path)
+    file = locate(path)
     if not file.is_file():
         raise MissingData(f"no file {path} of categories", "a table: concept, category on each line")
     try:

@@ -11,9 +11,8 @@ from torch.nn.functional import normalize
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Row, Sheet, Tile
-from brainhive_cli.core.caveats import extend_title
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.measurements import Measurements, Metric, extend_title
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media.media_files import first_frame
@@ -154,7 +153,7 @@ def _draw_cell(
     columns = ["seen", *(str(place + 1) for place in range(RETRIEVED))]
     title = f"Seen, and the {RETRIEVED} most similar pictures"
     note = f"{whose}; queries drawn at random, not the best."
-    sheet = Sheet(title, columns, query_rows, SECTION, note)
+    sheet = Sheet(title, columns, query_rows, section=SECTION, note=note)
 
     # queries in even steps, one a picture and sorted by concept, with the pictures that they showed
     _, queries = np.unique(target, return_index=True)

@@ -7,8 +7,7 @@ from typing import Self
 
 from brainhive_cli.core import runs as run_folders
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.needs import Need
-from brainhive_cli.core.results import Work
+from brainhive_cli.core.results import Need, Work
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.rankings import Group, group_cells
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe

@@ -10,8 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.caveats import extend_protocol, merge_caveats
-from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name, scope
+from brainhive_cli.core.measurements import (
+    ALL,
+    Measurements,
+    Metric,
+    by_name,
+    extend_protocol,
+    merge_caveats,
+    scope,
+)
 from brainhive_cli.core.set_up import SET_UP, describe_signals, merge
 from brainhive_cli.evaluation.retrieval.cell_scores import (
     CONTROL_METRICS,
@@ -25,7 +32,7 @@ from brainhive_cli.evaluation.retrieval.concepts import by_category, by_concept,
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.rankings import Ranking
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Subsets
-from brainhive_cli.measurement.rank_scores import RankSum, chance_of_precision, rank_sum, summarise
+from brainhive_cli.measurement.ranks import RankSum, chance_of_precision, rank_sum, summarise
 from brainhive_cli.measurement.statistics import measure, spearman_brown
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.training.alignment.learned import describe_tested

@@ -5,13 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from brainhive_cli.core.caveats import extend_tables, merge_caveats
-from brainhive_cli.core.measurements import ALL, Measurements, Metric, interval_text, scope
+from brainhive_cli.core.measurements import (
+    ALL,
+    Measurements,
+    Metric,
+    extend_tables,
+    interval_text,
+    merge_caveats,
+    scope,
+)
 from brainhive_cli.core.tables import Table, by_subject_and_seed, p_text, published_table
 from brainhive_cli.evaluation.retrieval.summary import BACKWARD, CEILING, SUBSETS, points_of, regions_of
 from brainhive_cli.measurement import metric_names
-from brainhive_cli.measurement.paired_runs import TESTS
-from brainhive_cli.measurement.rank_scores import LEAST
+from brainhive_cli.measurement.comparison import TESTS
+from brainhive_cli.measurement.ranks import LEAST
 
 AXES = {"repetitions": "repetitions", "sliding": "window centre, ms"}
 CONTROLS = {"shuffled": "signals shuffled", "permuted": "labels permuted"}

@@ -40,9 +40,10 @@ class MetricPart:
     Attributes:
         features: Media in 0..1 to what is compared, [B, …] on the CPU. Parts with the same `features` share
             its results.
-        compare: `(seen, made, own)` to values [B], float64: features of N true media [N, …], those of B made
-            ones [B, …], and the row of each one's own in `seen` [B].
+        compare: `(seen, generated, rows)` to values [B], float64: features of N true media [N, …], those of B
+            generated ones [B, …], and the row of each one's stimulus in `seen` [B].
         medium: What it compares.
+        scale: What its values mean.
         is_identification: Whether an item is distinguished from others, so that one alone has no value.
         takes_originals: Whether `features` takes a sequence of pictures as they are on disk, and not a
             tensor at the protocol's size.
@@ -52,6 +53,7 @@ class MetricPart:
     features: Callable[..., Tensor]
     compare: Callable[[Tensor, Tensor, Tensor], Tensor]
     medium: Medium = "picture"
+    scale: Scale = Scale()
     is_identification: bool = False
     takes_originals: bool = False
     is_of_one: bool = False

@@ -68,7 +68,8 @@ def pixcorr(image: Tensor, reconstruction: Tensor, side_px: int = PIXELS_PX) -> 
         Pearson correlations [N], float64; 0 where a picture has one colour only.
     """
     _check_pictures(image, reconstruction)
-    return 1 - correlation_distance(resize(image, side_px), resize(reconstruction, side_px))
+    true, generated = (standardised(resize(x, side_px)) for x in (image, reconstruction))
+    return 1 - correlation_distance(true, generated, torch.arange(len(true)))
 
 
 def ssim(
@@ -102,48 +103,28 @@ def ssim(
     return torch.from_numpy(np.array(scores, dtype=np.float64))
 
 
-def two_way(feature_image: Tensor, feature_reconstruction: Tensor) -> Tensor:
+def identified(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Two-way identification: how often a reconstruction resembles its picture more than another one.
 
     Args:
-        feature_image: Features of the true pictures [N, ...], of any encoder.
-        feature_reconstruction: Features of the reconstructions [N, ...].
+        true: Standardised features of the N true pictures, [N, D], of any encoder.
+        generated: Standardised features of reconstructions, [B, D]: they can come in batches.
+        rows: The row in `true` of each one's picture, [B].
 
     Returns:
         For each reconstruction, the share of the other pictures that it correlates less with than with its
-        own; [N], float64. Chance is 0.5.
-    """
-    true, made = _paired(feature_image, feature_reconstruction)
-    return identified(true, made, torch.arange(len(made)))
-
-
-def identified(true: Tensor, made: Tensor, own: Tensor) -> Tensor:
-    """Two-way identification of some reconstructions among all pictures, so that they can come in batches.
-
-    Args:
-        true: Standardised features of the N true pictures, [N, D].
-        made: Standardised features of reconstructions, [B, D].
-        own: The row in `true` of each one's picture, [B].
-
-    Returns:
-        As `two_way`: [B], float64.
+        own; [B], float64. Chance is 0.5.
     """
     if len(true) < 2:
         raise BrainhiveError("two-way identification needs at least two pictures", "reconstruct more")
-    correlation = true @ made.T  # [picture, reconstruction]
-    with_own = correlation[own, torch.arange(len(made))]
-    return (correlation < with_own).double().sum(0) / (len(true) - 1)
+    correlation = true @ generated.T  # [picture, reconstruction]
+    paired = correlation[rows, torch.arange(len(generated))]
+    return (correlation < paired).double().sum(0) / (len(true) - 1)
 
 
-def own_distance(true: Tensor, made: Tensor, own: Tensor) -> Tensor:
-    """One minus the correlation of standardised features [B, D] with their own pictures' in [N, D]; [B]."""
-    return 1 - (true[own] * made).sum(1)
-
-
-def correlation_distance(feature_image: Tensor, feature_reconstruction: Tensor) -> Tensor:
-    """One minus the correlation of features [N, ...] of pictures and reconstructions; [N], float64."""
-    true, made = _paired(feature_image, feature_reconstruction)
-    return 1 - (true * made).sum(1)
+def correlation_distance(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+    """One minus the correlation of standardised features [B, D] with their pictures' in [N, D]; [B]."""
+    return 1 - (true[rows] * generated).sum(1)
 
 
 def standardised(features: Tensor) -> Tensor:
@@ -165,15 +146,6 @@ def pixels(images: Tensor) -> Tensor:
     return resize(images, PIXELS_PX).cpu()
 
 
-def _paired(image: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
-    if image.shape != reconstruction.shape:
-        raise BrainhiveError(
-            f"features differ in shape: {[list(image.shape), list(reconstruction.shape)]}",
-            "pair them item by item",
-        )
-    return standardised(image), standardised(reconstruction)
-
-
 def _check_pictures(image: Tensor, reconstruction: Tensor) -> None:
     count = len(image) if image.ndim == 4 else "N"
     for name, x in {"image": image, "reconstruction": reconstruction}.items():
@@ -187,8 +159,11 @@ def _check_pictures(image: Tensor, reconstruction: Tensor) -> None:
 
 
 PARTS = {
-    "pixcorr": MetricPart(pixels, lambda seen, made, own: pixcorr(seen[own], made)),
-    "ssim": MetricPart(pixels, lambda seen, made, own: ssim(seen[own], made)),
+    "pixcorr": MetricPart(
+        pixels, lambda seen, generated, rows: pixcorr(seen[rows], generated), scale=Scale(short="PixCorr")
+    ),
+    "ssim": MetricPart(
+        pixels, lambda seen, generated, rows: ssim(seen[rows], generated), scale=Scale(short="SSIM")
+    ),
 }
 """The metrics of pixels, by the name that recipes and tables use."""
-SCALES = {"pixcorr": Scale(short="PixCorr"), "ssim": Scale(short="SSIM")}

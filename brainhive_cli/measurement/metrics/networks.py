@@ -1,28 +1,48 @@
-"""The networks in whose features image metrics compare pictures, each loaded by its own library."""
+"""The networks in whose features metrics compare pictures and clips, each loaded by its own library."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingData, first_line
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.results import Need
 from brainhive_cli.core.weights import read, reading
 from brainhive_cli.measurement.metrics import Medium, MetricPart, Scale
-from brainhive_cli.measurement.metrics.image import identified, own_distance, resize, standardised
+from brainhive_cli.measurement.metrics.image import correlation_distance, identified, resize, standardised
+from brainhive_cli.measurement.metrics.video import (
+    consistency,
+    frame_similarity,
+    n_way,
+    n_way_chance,
+    n_way_of_frames,
+)
 
+LABELS = 3
+"""Classes of the stimulus that count as right in the field's definition (NEURONS, NeuroClips, MinD-Video)."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of the colours that torchvision's networks and SwAV were trained with."""
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 """The same of CLIP."""
+VIT, DINO = "hub:google/vit-base-patch16-224", "hub:facebook/dino-vitb16"
+VIDEOMAE = "hub:MCG-NJU/videomae-base-finetuned-kinetics"
+FRAMES = 6
+"""Frames that VideoMAE is built for: those of a clip of cc2017 (NEURONS, NeuroClips)."""
+HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Mean and standard deviation of ViT's colours."""
 SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
 """The file that `torch.hub.load("facebookresearch/swav:main", "resnet50")` fetches."""
 CLIP = "hub:openai/clip-vit-large-patch14"
+
+
+Colours = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +65,7 @@ class Network:
     nodes: tuple[str, ...]
     source: Callable[[], str]
     load: Callable[[Path], nn.Module]
-    colours: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+    colours: Colours = IMAGENET
     takes_clips: bool = False
     weights: str = "model.safetensors"
 
@@ -53,7 +73,7 @@ class Network:
         """Whether its weights are on this machine; no network is used."""
         if (source := self.source()).startswith("hub:"):
             return hub.holds(source, ["config.json"], [self.weights])
-        return kept(source).is_file()
+        return cached_file(source).is_file()
 
     def fetch(self) -> Path:
         """Find its weights, downloading them if necessary; MissingData if they cannot be had."""
@@ -104,15 +124,13 @@ class Features:
         outputs = self._module(pictures)
         return {node: outputs[node].flatten(1).unflatten(0, clips) for node in network.nodes}
 
-    def of_node(
-        self, node: str, made: Callable[[Tensor], Tensor] = standardised
-    ) -> Callable[[Tensor], Tensor]:
-        """Return a function from media to what is made of a node's features; all share one pass."""
+    def of_node(self, node: str, prepare: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """Return a function from media to a node's features as prepared; all share one pass."""
 
         def features(media: Tensor) -> Tensor:
             if self._last is None or self._last[0] is not media:
                 self._last = media, self(media)
-            return made(self._last[1][node])
+            return prepare(self._last[1][node])
 
         return features
 
@@ -150,24 +168,26 @@ def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
     return create_feature_extractor(model.eval(), list(nodes), suppress_diff_warning=True)
 
 
-class _Clip(nn.Module):
-    """OpenAI's image embedding."""
+class _Transformer(nn.Module):
+    """A network of transformers, by what a function takes from its outputs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, kind: str, outputs: Callable[[Any], Mapping[str, Tensor]], folder: Path, **options: Any
+    ) -> None:
         super().__init__()
-        from transformers import CLIPVisionModelWithProjection
+        import transformers
 
-        self.tower: Any
-        with console.hushed():  # the file holds a text tower too
-            self.tower, report = CLIPVisionModelWithProjection.from_pretrained(
-                folder, output_loading_info=True
+        with console.hushed():  # a file may hold more, as CLIP's a text tower
+            self.network, report = getattr(transformers, kind).from_pretrained(
+                folder, output_loading_info=True, dtype=torch.float32, **options
             )
         if report["missing_keys"]:
             raise KeyError(f"it lacks {sorted(report['missing_keys'])[0]}")
+        self._outputs = outputs
 
-    def forward(self, images: Tensor) -> Mapping[str, Tensor]:
-        """Embed pictures."""
-        return {"embedding": self.tower(pixel_values=images).image_embeds}
+    def forward(self, media: Tensor) -> Mapping[str, Tensor]:
+        """Compute the outputs of pictures or clips."""
+        return self._outputs(self.network(pixel_values=media))
 
 
 def again(path: Path) -> str:
@@ -175,21 +195,21 @@ def again(path: Path) -> str:
     return f"delete {path} and fetch it again"
 
 
-def kept(url: str) -> Path:
+def cached_file(url: str) -> Path:
     """Return where torch's hub keeps a file."""
     return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
 
 
 def line_of(url: str) -> str:
     """Write the line that gets a file for torch's hub."""
-    return f"curl -L --create-dirs -o {kept(url)} {url}"
+    return f"curl -L --create-dirs -o {cached_file(url)} {url}"
 
 
 def from_url(url: str, title: str) -> Path:
     """Find a file in torch's hub cache, or fetch it unless the hub is switched off."""
     from huggingface_hub import constants
 
-    path = kept(url)
+    path = cached_file(url)
     if path.is_file():
         return path
     way = f"on a machine with a network: {line_of(url)}"
@@ -206,18 +226,67 @@ def from_url(url: str, title: str) -> Path:
     return path
 
 
+def _transformer(
+    title: str,
+    source: str,
+    kind: str,
+    colours: Colours,
+    outputs: Mapping[str, Callable[[Any], Tensor]],
+    weights: str = "model.safetensors",
+    takes_clips: bool = False,
+    **options: Any,
+) -> Network:
+    def read_outputs(computed: Any) -> dict[str, Tensor]:
+        return {node: read(computed) for node, read in outputs.items()}
+
+    load = partial(_Transformer, kind, read_outputs, **options)
+    return Network(title, 224, tuple(outputs), lambda: source, load, colours, takes_clips, weights)
+
+
 NETWORKS = {
     "alexnet": _torchvision(
         "alexnet", "AlexNet_Weights.IMAGENET1K_V1", "AlexNet", 256, "features.4", "features.11"
     ),
     "inception": _torchvision("inception_v3", "Inception_V3_Weights.DEFAULT", "Inception v3", 342, "avgpool"),
-    "clip": Network("CLIP ViT-L/14", 224, ("embedding",), lambda: CLIP, _Clip, OPENAI),
+    "clip": _transformer(
+        "CLIP ViT-L/14",
+        CLIP,
+        "CLIPVisionModelWithProjection",
+        OPENAI,
+        {"embedding": lambda computed: computed.image_embeds},
+    ),
     "effnet": _torchvision(
         "efficientnet_b1", "EfficientNet_B1_Weights.DEFAULT", "EfficientNet-B1", 255, "avgpool"
     ),
     "swav": Network("SwAV", 224, ("avgpool",), lambda: SWAV, _swav),
+    "vit": _transformer(
+        "ViT-B/16", VIT, "ViTForImageClassification", HALVES, {"logits": lambda computed: computed.logits}
+    ),
+    "videomae": _transformer(
+        "VideoMAE",
+        VIDEOMAE,
+        "VideoMAEForVideoClassification",
+        IMAGENET,
+        {
+            "logits": lambda computed: computed.logits,
+            "features": lambda computed: computed.hidden_states[-1].mean(1),
+        },
+        takes_clips=True,
+        num_frames=FRAMES,
+        output_hidden_states=True,
+    ),
+    "dino": _transformer(
+        "DINO ViT-B/16",
+        DINO,
+        "ViTModel",
+        IMAGENET,
+        {"class token": lambda computed: computed.last_hidden_state[:, 0]},
+        "pytorch_model.bin",
+        add_pooling_layer=False,
+    ),
 }
-"""The networks of the `mindeye2` protocol (arXiv 2403.11207), with the sizes of its evaluation code."""
+"""Pictures' have the sizes of the `mindeye2` protocol's evaluation code (arXiv 2403.11207); others the
+colours of their repositories' preprocessor_config.json: VideoMAE's class has others by default."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +298,7 @@ class FeatureMetric:
         node: Its output.
         compare: See `MetricPart`.
         scale: What its values mean.
-        made: What of the node's features [B, …] is compared, on the CPU.
+        prepare: What of the node's features [B, …] is compared, on the CPU.
         medium: What it compares.
         is_of_one: See `MetricPart`.
     """
@@ -238,17 +307,44 @@ class FeatureMetric:
     node: str
     compare: Callable[[Tensor, Tensor, Tensor], Tensor]
     scale: Scale
-    made: Callable[[Tensor], Tensor] = standardised
+    prepare: Callable[[Tensor], Tensor] = standardised
     medium: Medium = "picture"
     is_of_one: bool = False
 
 
-def _identification(network: str, node: str, short: str) -> FeatureMetric:
-    return FeatureMetric(network, node, identified, Scale(0.0, 1.0, chance=0.5, short=short))
+def as_they_are(features: Tensor) -> Tensor:
+    """Bring features to the CPU in float32."""
+    return features.detach().float().cpu()
 
 
-def _distance(network: str, node: str, short: str) -> FeatureMetric:
-    return FeatureMetric(network, node, own_distance, Scale(0.0, 2.0, lower_is_better=True, short=short))
+def directions(features: Tensor) -> Tensor:
+    """Bring features [..., D] to unit length, on the CPU."""
+    return functional.normalize(as_they_are(features), dim=-1)
+
+
+def _identification(network: str, node: str, short: str, medium: Medium = "picture") -> FeatureMetric:
+    scale = Scale(0.0, 1.0, chance=0.5, short=short)
+    return FeatureMetric(network, node, identified, scale, medium=medium)
+
+
+def _distance(network: str, short: str) -> FeatureMetric:
+    scale = Scale(0.0, 2.0, lower_is_better=True, short=short)
+    return FeatureMetric(network, "avgpool", correlation_distance, scale)
+
+
+def _consistency(is_of_neighbours: bool, short: str) -> FeatureMetric:
+    def compare(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+        return consistency(generated, is_of_neighbours)
+
+    scale = Scale(short=short, ranks=False)
+    return FeatureMetric("clip", "embedding", compare, scale, directions, "clip", is_of_one=True)
+
+
+def _n_way(network: str, compare: Callable[..., Tensor], ways: int, labels: int) -> FeatureMetric:
+    strict = " strict" if labels == 1 else ""
+    scale = Scale(0.0, 1.0, chance=n_way_chance(ways, labels), pool=ways, short=f"{ways}-way{strict}")
+    scored = partial(compare, ways=ways, labels=labels)
+    return FeatureMetric(network, "logits", scored, scale, as_they_are, "clip")
 
 
 FEATURE_METRICS = {
@@ -256,8 +352,20 @@ FEATURE_METRICS = {
     "alexnet5": _identification("alexnet", "features.11", "Alex5"),
     "inception": _identification("inception", "avgpool", "Incep"),
     "clip": _identification("clip", "embedding", "CLIP"),
-    "effnet": _distance("effnet", "avgpool", "Eff"),
-    "swav": _distance("swav", "avgpool", "SwAV"),
+    "effnet": _distance("effnet", "Eff"),
+    "swav": _distance("swav", "SwAV"),
+    **{
+        f"{what}_{ways}way{'' if labels == LABELS else '_strict'}": _n_way(network, compare, ways, labels)
+        for what, network, compare in (("video", "videomae", n_way), ("frame", "vit", n_way_of_frames))
+        for labels in (LABELS, 1)
+        for ways in (2, 50)
+    },
+    "videomae": _identification("videomae", "features", "VideoMAE", "clip"),
+    "dino": FeatureMetric(
+        "dino", "class token", frame_similarity, Scale(short="DINO"), directions, medium="clip"
+    ),
+    "clip_pcc": _consistency(False, "CLIP-pcc"),
+    "clip_pcc_neighbours": _consistency(True, "CLIP-pcc n."),
 }
 """By the name that recipes and tables use."""
 
@@ -271,13 +379,14 @@ def parts_of(
         MissingData: if its weights are not there, cannot be fetched or are damaged.
     """
     loaded = network.build(device)
-    chosen = {(metric.node, metric.made) for metric in metrics.values()}
-    features = {(node, made): loaded.of_node(node, made) for node, made in chosen}
+    chosen = {(metric.node, metric.prepare) for metric in metrics.values()}
+    features = {(node, prepare): loaded.of_node(node, prepare) for node, prepare in chosen}
     return {
         name: MetricPart(
-            features[metric.node, metric.made],
+            features[metric.node, metric.prepare],
             metric.compare,
             metric.medium,
+            metric.scale,
             is_identification=metric.compare is identified,
             is_of_one=metric.is_of_one,
         )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.weights import read, reading
-from brainhive_cli.measurement.metrics.networks import NETWORKS, again, from_url, kept
+from brainhive_cli.measurement.metrics.networks import NETWORKS, again, cached_file, from_url
 from brainhive_cli.measurement.statistics import Metric
 
 MODULES = {
@@ -35,10 +35,10 @@ def is_here(metric: str) -> bool:
         MissingExtra: if a library that the metric needs is not installed.
     """
     _require_libraries(metric)
-    return NETWORKS["alexnet"].is_here() if metric == "LPIPS" else kept(INCEPTION).is_file()
+    return NETWORKS["alexnet"].is_here() if metric == "LPIPS" else cached_file(INCEPTION).is_file()
 
 
-def lpips(true: Tensor, made: Tensor, device: torch.device) -> NDArray[np.float64]:
+def lpips(true: Tensor, generated: Tensor, device: torch.device) -> NDArray[np.float64]:
     """Perceptual distance of pictures [N, 3, H, W] in 0..1 (arXiv 1801.03924, AlexNet): [N].
 
     Raises:
@@ -49,11 +49,10 @@ def lpips(true: Tensor, made: Tensor, device: torch.device) -> NDArray[np.float6
     def loaded() -> Any:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-        knobs: Any = {"sync_on_compute": False}  # one process computes, and waits for no other
-        return LearnedPerceptualImagePatchSimilarity("alex", reduction="none", normalize=True, **knobs)
+        return LearnedPerceptualImagePatchSimilarity("alex", reduction="none", normalize=True, **ALONE)
 
     metric = _fetched(loaded, "LPIPS").to(device)
-    values = [metric(a[None].to(device), b[None].to(device)) for a, b in zip(made, true, strict=True)]
+    values = [metric(a[None].to(device), b[None].to(device)) for a, b in zip(generated, true, strict=True)]
     return torch.cat([value.flatten() for value in values]).double().cpu().numpy()
 
 
@@ -101,21 +100,21 @@ ALONE: Any = {"sync_on_compute": False}
 """One process computes; torchmetrics would have it wait for the others."""
 
 
-def fid(true: Tensor, made: Tensor) -> float:
+def fid(true: Tensor, generated: Tensor) -> float:
     """Fréchet distance of features [N, D] and [M, D] (arXiv 1706.08500), by torchmetrics."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    return float(_fed(FrechetInceptionDistance(_as_they_are(true), **ALONE), true, made).compute())
+    return float(_fed(FrechetInceptionDistance(_as_they_are(true), **ALONE), true, generated).compute())
 
 
-def kid(true: Tensor, made: Tensor) -> float:
+def kid(true: Tensor, generated: Tensor) -> float:
     """Kernel distance of features [N, D] and [M, D] (arXiv 1801.01401), unbiased, by torchmetrics."""
     from torchmetrics.image.kid import KernelInceptionDistance
 
-    count = min(len(true), len(made))
+    count = min(len(true), len(generated))
     with warnings.catch_warnings(action="ignore"):  # that it keeps all features, which are here anyway
         metric = KernelInceptionDistance(_as_they_are(true), subsets=1, subset_size=count, **ALONE)
-    return float(_fed(metric, true[:count], made[:count]).compute()[0])
+    return float(_fed(metric, true[:count], generated[:count]).compute()[0])
 
 
 def require_distances(count: int) -> None:
@@ -135,13 +134,13 @@ def require_distances(count: int) -> None:
 
 
 def measure_distances(
-    true: Tensor, made: Tensor, *, protocol: str, split: str, seeds: tuple[int, ...]
+    true: Tensor, generated: Tensor, *, protocol: str, split: str, seeds: tuple[int, ...]
 ) -> list[Metric]:
     """Measure FID and KID with 95 % intervals: a jackknife that leaves out a tenth of the pictures in turn.
 
     Args:
         true: Features of true pictures [N, D].
-        made: Features of pictures generated from the same, [N, D].
+        generated: Features of pictures generated from the same, [N, D].
         protocol: Whose features.
         split: Part of the data set.
         seeds: Of the training.
@@ -152,16 +151,16 @@ def measure_distances(
     require_distances(len(true))
     metrics = []
     for name, distance in {"fid": fid, "kid": kid}.items():
-        value, spread = distance(true, made), _jackknife(distance, true, made)
+        value, spread = distance(true, generated), _jackknife(distance, true, generated)
         ends = (value - 1.96 * spread, value + 1.96 * spread)
         metrics.append(Metric(name, value, len(true), None, None, *ends, seeds, protocol, split, JACKKNIFE))
     return metrics
 
 
-def _jackknife(distance: Callable[[Tensor, Tensor], float], true: Tensor, made: Tensor) -> float:
+def _jackknife(distance: Callable[[Tensor, Tensor], float], true: Tensor, generated: Tensor) -> float:
     """Standard error by leaving out folds (Efron and Tibshirani, chapter 11)."""
     fold = torch.arange(len(true)) % FOLDS
-    values = [distance(true[fold != left_out], made[fold != left_out]) for left_out in range(FOLDS)]
+    values = [distance(true[fold != left_out], generated[fold != left_out]) for left_out in range(FOLDS)]
     return float(np.sqrt((FOLDS - 1) * np.var(values)))
 
 
@@ -172,8 +171,8 @@ def _as_they_are(features: Tensor) -> nn.Module:
     return identity
 
 
-def _fed(metric: Any, true: Tensor, made: Tensor) -> Any:
+def _fed(metric: Any, true: Tensor, generated: Tensor) -> Any:
     metric.to(true.device)
     metric.update(true.float(), real=True)
-    metric.update(made.float(), real=False)
+    metric.update(generated.float(), real=False)
     return metric

@@ -41,9 +41,9 @@ def dice(decoded: Tensor, true: Tensor) -> Values:
     Returns:
         [N], over all frames and pixels of an item; NaN of a stimulus without an object, which has none.
     """
-    inside, of_object = (decoded > INSIDE).flatten(1), true.flatten(1).bool()
-    area = of_object.sum(1)
-    values = 2 * (inside & of_object).sum(1, dtype=torch.float64) / (inside.sum(1) + area)
+    inside, object_mask = (decoded > INSIDE).flatten(1), true.flatten(1).bool()
+    area = object_mask.sum(1)
+    values = 2 * (inside & object_mask).sum(1, dtype=torch.float64) / (inside.sum(1) + area)
     return values.where(area > 0, torch.nan).numpy()
 
 

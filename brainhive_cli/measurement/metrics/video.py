@@ -35,11 +35,11 @@ def frames(clips: Tensor) -> Tensor:
 
 
 def over_frames(
-    metric: Callable[[Tensor, Tensor], Tensor], seen: Tensor, made: Tensor, own: Tensor
+    metric: Callable[[Tensor, Tensor], Tensor], seen: Tensor, generated: Tensor, rows: Tensor
 ) -> Tensor:
     """Compare the frames of clips [B, F, 3, H, W] with their own clips' in [N, F, 3, H, W]; the mean, [B]."""
-    clips = _of_one_length(seen[own], made)
-    values = metric(*(each.flatten(0, 1) / 255 for each in (clips, made)))
+    clips = _pair(seen[rows], generated)
+    values = metric(*(media.flatten(0, 1) / 255 for media in (clips, generated)))
     return values.unflatten(0, clips.shape[:2]).mean(1)
 
 
@@ -49,13 +49,13 @@ def psnr(image: Tensor, reconstruction: Tensor) -> Tensor:
     return -10 * error.clamp(min=ROUNDED).log10()
 
 
-def end_point_error(seen: Tensor, made: Tensor, own: Tensor, side_px: int = FLOW_PX) -> Tensor:
+def end_point_error(seen: Tensor, generated: Tensor, rows: Tensor, side_px: int = FLOW_PX) -> Tensor:
     """Mean distance of the motion of clips to that of their own: the end-point error of optical flow.
 
     Args:
         seen: Frames of the true clips as bytes, [N, F, 3, H, W].
-        made: Those of reconstructions, [B, F, 3, H, W].
-        own: The row of each one's own clip, [B].
+        generated: Those of reconstructions, [B, F, 3, H, W].
+        rows: The row of each one's clip in `seen`, [B].
         side_px: Frames are resized to squares of this side, whose pixels are the unit.
 
     Returns:
@@ -69,12 +69,12 @@ def end_point_error(seen: Tensor, made: Tensor, own: Tensor, side_px: int = FLOW
     """
     if not has_opencv():
         raise no_opencv()
-    clips = _of_one_length(seen[own], made)
-    if made.shape[1] < 2:
+    clips = _pair(seen[rows], generated)
+    if generated.shape[1] < 2:
         raise BrainhiveError("clips of one frame have no motion", "leave out epe")
     errors = []
-    for true, false in zip(clips.numpy(), made.numpy(), strict=True):
-        flows = [_flow(each, side_px) for each in (true, false)]  # [F - 1, H, W, 2]
+    for true, false in zip(clips.numpy(), generated.numpy(), strict=True):
+        flows = [_flow(clip, side_px) for clip in (true, false)]  # [F - 1, H, W, 2]
         errors.append(float(np.linalg.norm(flows[0] - flows[1], axis=-1).mean()))
     return torch.tensor(errors, dtype=torch.float64)
 
@@ -104,17 +104,13 @@ def _flow(clip: NDArray[np.uint8], side_px: int) -> NDArray[np.float32]:
     return np.stack([library.calcOpticalFlowFarneback(*pair, None, *FARNEBACK) for pair in pairwise(greys)])
 
 
-def _of_one_length(seen: Tensor, made: Tensor) -> Tensor:
-    if seen.shape[:2] != made.shape[:2]:
+def _pair(seen: Tensor, generated: Tensor) -> Tensor:
+    if seen.shape[:2] != generated.shape[:2]:
         raise BrainhiveError(
-            f"clips of {seen.shape[1]} frames cannot be compared with clips of {made.shape[1]}",
+            f"clips of {seen.shape[1]} frames cannot be compared with clips of {generated.shape[1]}",
             "bring both to one number of frames",
         )
     return seen
-
-
-def _of_frames(metric: Callable[..., Tensor], **options: Any) -> MetricPart:
-    return MetricPart(frames, partial(over_frames, partial(metric, **options)), "clip")
 
 
 def displacement(clips: Tensor) -> Tensor:
@@ -135,25 +131,116 @@ def displacement(clips: Tensor) -> Tensor:
     return solution
 
 
-def direction(seen: Tensor, made: Tensor, own: Tensor) -> Tensor:
+def direction(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """Cosine of the displacements [B, 2] of made clips with their own clips' in [N, 2]; 0 if one is none."""
-    return F.cosine_similarity(seen[own], made, eps=1e-6)
+    return F.cosine_similarity(seen[rows], generated, eps=1e-6)
+
+
+def n_way(seen: Tensor, generated: Tensor, rows: Tensor, *, ways: int, labels: int) -> Tensor:
+    """Score reconstructions by a classifier: the expected share of trials in which a right class wins.
+
+    A trial draws `ways` - 1 other classes. It is a hit if any right class, of the `labels` that the
+    classifier finds likeliest in the stimulus, scores above all of them in the reconstruction; ties are
+    misses. Of the m other classes below the best right one, C(m, ways - 1) of all draws hit, so nothing
+    has to be drawn.
+
+    Args:
+        seen: A classifier's logits of the N stimuli, [N, K].
+        generated: The same of reconstructions, [B, K].
+        rows: The row of each one's stimulus in `seen`, [B].
+        ways: Classes of a trial, where one is right.
+        labels: Right classes of a stimulus: 3 in the field's definition, 1 in the strict one.
+
+    Returns:
+        [B], float64. Chance is labels / (labels + ways - 1).
+
+    Raises:
+        BrainhiveError: if the classifier has too few classes.
+
+    Source: MinD-Video (arXiv 2305.11675), its evaluation code, which NEURONS and NeuroClips use; it draws 100
+    trials.
+    """
+    right = seen[rows].topk(min(labels, seen.shape[1]), dim=1).indices
+    return expected_hits(generated, right, ways)
+
+
+def expected_hits(scores: Tensor, right: Tensor, ways: int) -> Tensor:
+    """Share of all draws of `ways` - 1 other classes that the best right class beats.
+
+    Args:
+        scores: [B, K].
+        right: Right classes, [B, L].
+        ways: Classes of a trial, where one is right.
+
+    Returns:
+        [B], float64.
+
+    Raises:
+        BrainhiveError: if there are fewer other classes than are drawn.
+    """
+    wrong = scores.shape[1] - right.shape[1]
+    if wrong < ways - 1:
+        raise BrainhiveError(
+            f"a classifier of {scores.shape[1]} classes has no {ways}-way trials", "use one of more classes"
+        )
+    best = scores.gather(1, right).amax(1, keepdim=True)
+    below = (scores < best).scatter(1, right, False).sum(1).double()  # m
+    drawn = torch.arange(ways - 1, dtype=torch.float64, device=scores.device)
+    return ((below[:, None] - drawn).clamp(min=0) / (wrong - drawn)).prod(1).cpu()
+
+
+def n_way_of_frames(seen: Tensor, generated: Tensor, rows: Tensor, *, ways: int, labels: int) -> Tensor:
+    """Score clips by a classifier of pictures, [N, F, K] and [B, F, K], frame by frame; the mean, [B]."""
+    frames = generated.shape[1]
+    frame_rows = (rows[:, None] * frames + torch.arange(frames)).flatten()
+    shares = n_way(seen.flatten(0, 1), generated.flatten(0, 1), frame_rows, ways=ways, labels=labels)
+    return shares.unflatten(0, (-1, frames)).mean(1)
+
+
+def n_way_chance(ways: int, labels: int) -> float:
+    """Value expected of random scores: the best of all labels + ways - 1 classes is a right one."""
+    return labels / (labels + ways - 1)
+
+
+def consistency(generated: Tensor, is_of_neighbours: bool = False) -> Tensor:
+    """Mean cosine of the frames of clips with each other: CLIP-pcc.
+
+    Nothing is compared with the stimulus, and a still picture has the highest value, 1.
+
+    Args:
+        generated: Features of unit length, [B, F, D].
+        is_of_neighbours: Whether pairs are one frame apart (Mind-Animator), or all (NEURONS).
+
+    Returns:
+        [B], float64; 1 for clips of one frame.
+    """
+    count = generated.shape[1]
+    if count < 2:
+        return torch.ones(len(generated), dtype=torch.float64)
+    cosines = generated.double() @ generated.double().transpose(1, 2)  # [B, F, F]
+    if is_of_neighbours:
+        return cosines.diagonal(1, 1, 2).mean(1)
+    first, second = torch.triu_indices(count, count, 1)
+    return cosines[:, first, second].mean(1)
+
+
+def frame_similarity(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+    """Mean cosine of frames [B, F, D] with those of their own clips in [N, F, D]; [B]."""
+    return (seen[rows].double() * generated.double()).sum(-1).mean(1)
+
+
+def _frame_metric(metric: Callable[..., Tensor], scale: Scale, **options: Any) -> MetricPart:
+    return MetricPart(frames, partial(over_frames, partial(metric, **options)), "clip", scale)
 
 
 PARTS = {
-    "frame_pixcorr": _of_frames(pixcorr, side_px=FRAME_PX),
-    "frame_ssim": _of_frames(ssim, side_px=None),
-    "frame_ssim_published": _of_frames(ssim, side_px=None, is_published=True),
-    "frame_psnr": _of_frames(psnr),
-    "epe": MetricPart(frames, end_point_error, "clip"),
-    "motion_direction": MetricPart(displacement, direction, "clip"),
+    "frame_pixcorr": _frame_metric(pixcorr, Scale(short="PixCorr"), side_px=FRAME_PX),
+    "frame_ssim": _frame_metric(ssim, Scale(short="SSIM"), side_px=None),
+    "frame_ssim_published": _frame_metric(
+        ssim, Scale(short="SSIM pub.", ranks=False), side_px=None, is_published=True
+    ),
+    "frame_psnr": _frame_metric(psnr, Scale(0.0, None, short="PSNR")),
+    "epe": MetricPart(frames, end_point_error, "clip", Scale(0.0, None, lower_is_better=True, short="EPE")),
+    "motion_direction": MetricPart(displacement, direction, "clip", Scale(short="direction")),
 }
 """Metrics without a network, by the name that recipes and tables use."""
-SCALES = {
-    "frame_pixcorr": Scale(short="PixCorr"),
-    "frame_ssim": Scale(short="SSIM"),
-    "frame_ssim_published": Scale(short="SSIM pub.", ranks=False),
-    "frame_psnr": Scale(0.0, None, short="PSNR"),
-    "epe": Scale(0.0, None, lower_is_better=True, short="EPE"),
-    "motion_direction": Scale(short="direction"),
-}

@@ -7,8 +7,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.core import environment, parts
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, RecipeError, first_line
+from brainhive_cli.core.launch import failed_import
 from brainhive_cli.models.backbones._layers import BrainEncoder
 
 
@@ -65,7 +66,7 @@ def _class_of(name: str) -> Any:
             f"braindecode is not installed: {error}", "pip install 'brainhive[braindecode]'"
         ) from error
     except (ImportError, OSError, RuntimeError) as error:  # torchaudio refuses other PyTorchs than its own
-        raise environment.failed_import(error) or MissingExtra(
+        raise failed_import(error) or MissingExtra(
             f"braindecode does not import: {first_line(error)}", "pip install 'brainhive[braindecode]'"
         ) from error
     if name not in models_dict:

@@ -19,10 +19,11 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core import documents, home, hub, parts
+from brainhive_cli.core import documents, hub, parts
 from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import split
+from brainhive_cli.core.results import Need
 
 if TYPE_CHECKING:
     import torch
@@ -308,7 +309,7 @@ def _knobs(reference: str) -> Any:
     variants = parts.load("encoders", kind).Config.variants if parts.is_kind("encoders", kind) else {}
     if name in variants:
         return {"kind": kind, "source": variants[name]["source"], **output_knob}
-    return {"kind": "reference", "source": reference} if os.path.isdir(home.located(reference)) else reference
+    return {"kind": "reference", "source": reference} if os.path.isdir(locate(reference)) else reference
 
 
 def resolve_all(references: Any) -> Any:

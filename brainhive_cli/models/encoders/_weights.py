@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from brainhive_cli.core import documents, home, hub, weights
+from brainhive_cli.core import documents, hub, weights
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.files import locate
 from brainhive_cli.models.encoders import EncoderConfig
 
 COMPLETE = "give a complete folder, or the hub reference"
@@ -49,7 +50,7 @@ def find(source: str, files: Sequence[str], way: str) -> Path:
     Raises:
         MissingData: if the folder or one of its files is not there.
     """
-    if not source.startswith("hub:") and not home.located(source).is_dir():
+    if not source.startswith("hub:") and not locate(source).is_dir():
         raise MissingData(f"no folder {source!r}", way)
     folder = hub.folder(source, allow=files)
     require(folder, *files, way=way)

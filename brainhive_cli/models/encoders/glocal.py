@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.files import read_regular
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.results import Need
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import AlignedConfig, Encoder, EncoderConfig, resolve
 from brainhive_cli.models.encoders._weights import find, weights_of

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from brainhive_cli.core import hub, parts
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.results import Need
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
 from brainhive_cli.models.encoders._tokens import TokenConfig, checked
 from brainhive_cli.models.encoders.diffusers_vae import KINDS

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from brainhive_cli.core import console, documents, home, hub, weights
+from brainhive_cli.core import console, documents, hub, weights
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.file_lock import FileLock
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.files import home_folder
+from brainhive_cli.core.results import Need
 
 Architecture = dict[str, dict[str, Any]]
 """Arguments of diffusers' classes, by component: unet, vae, scheduler, and what else a generator has."""
@@ -221,12 +222,12 @@ def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def is_converted(name: str) -> bool:
     """Whether a publisher's weights were converted before, to any dtype."""
-    return any((home.root() / CONVERTED).glob(f"{name}-*"))
+    return any((home_folder() / CONVERTED).glob(f"{name}-*"))
 
 
 def convert_once(name: str, dtype: torch.dtype, described: str, convert: Callable[[Path], None]) -> Path:
     """Find a folder of converted weights, or let `convert` fill it; interrupted, none has this name."""
-    folder = home.root() / CONVERTED / f"{name}-{str(dtype).removeprefix('torch.')}"
+    folder = home_folder() / CONVERTED / f"{name}-{str(dtype).removeprefix('torch.')}"
     lock = FileLock.for_path(folder, wait=True)
     try:
         if not folder.is_dir():

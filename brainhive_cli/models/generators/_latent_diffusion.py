@@ -13,7 +13,7 @@ from torch import Tensor
 from brainhive_cli.core import console, hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.memory_estimate import peak, size_of
-from brainhive_cli.core.needs import Need, to_download
+from brainhive_cli.core.results import Need, to_download
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Media, Objective, Sampling, _components, _denoising
 from brainhive_cli.models.generators._components import RANDOM, Architecture, Placement

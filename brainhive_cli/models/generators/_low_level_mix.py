@@ -10,8 +10,8 @@ from torch import Tensor
 
 from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.results import Need, to_download
 from brainhive_cli.models import single_file
 from brainhive_cli.models.generators import Media, _components
 from brainhive_cli.models.generators._latent_diffusion import decode_pictures

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.results import Need
 from brainhive_cli.models import single_file
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Media, Sampling, _components, _denoising, _latent_diffusion

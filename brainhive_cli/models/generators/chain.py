@@ -8,11 +8,11 @@ import torch
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import hub, parts
-from brainhive_cli.core.caveats import MIXED_WITH_BLURRY
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
 from brainhive_cli.core.memory_estimate import size_of
-from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.results import Need, to_download
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import (

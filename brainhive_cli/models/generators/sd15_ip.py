@@ -14,7 +14,7 @@ from torch import Tensor
 
 from brainhive_cli.core import console, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.results import Need
 from brainhive_cli.models import single_file
 from brainhive_cli.models.clip_conditions import PLAIN_TEXT, VISION, token_ids, tower_of
 from brainhive_cli.models.conditioning import Conditioning

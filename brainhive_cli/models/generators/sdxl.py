@@ -13,7 +13,7 @@ from torch import Tensor
 
 from brainhive_cli.core import weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.results import Need
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, _components, _latent_diffusion
 from brainhive_cli.models.generators._components import BETAS, RANDOM, TEXT, VAE, Architecture

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.results import Need
 from brainhive_cli.models.clip_conditions import (
     IMAGE,
     PROCESSOR,

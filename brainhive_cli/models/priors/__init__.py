@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel
 
-from brainhive_cli.core import documents, home, hub, parts
+from brainhive_cli.core import documents, hub, parts
 from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.files import locate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -135,7 +136,7 @@ def kind_of(reference: str) -> str:
     if parts.is_kind("priors", named):
         return parts.name_of(named)
     is_path = "." in named and all(word.isidentifier() for word in named.split("."))
-    if is_path and not home.located(named).exists():
+    if is_path and not locate(named).exists():
         return named
     folder = hub.folder(reference, allow=["config.json", "*/config.json"], owner=OWNER)
     path = folder / "config.json"

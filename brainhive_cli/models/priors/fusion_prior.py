@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from brainhive_cli.core import documents, hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.needs import to_download
+from brainhive_cli.core.results import to_download
 from brainhive_cli.models.blocks import MLP, FusionEncoder
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.heads import TOKEN, Decoded

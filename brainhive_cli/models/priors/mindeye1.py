@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.core import documents, home, hub, parts, weights
-from brainhive_cli.core.caveats import SELECTED_ON_TEST
+from brainhive_cli.core import documents, hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import locate
+from brainhive_cli.core.measurements import SELECTED_ON_TEST
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import OWNER, Description, identity
@@ -98,7 +99,7 @@ def _located(reference: str) -> Path:
     """Find the folder, or the checkpoint's file."""
     if not reference.startswith(PREFIX):
         return hub.folder(reference, allow=["config.json", WEIGHTS, "learned*"], owner=OWNER)
-    path = home.located(reference.removeprefix(PREFIX))
+    path = locate(reference.removeprefix(PREFIX))
     if not path.is_file():
         raise MissingData(f"no checkpoint {path}", f"{PREFIX}FILE, a checkpoint of MindEye1's high level")
     return path

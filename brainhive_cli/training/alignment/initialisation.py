@@ -9,11 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import home, hub, parts, weights
+from brainhive_cli.core import hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import below
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.files import below, locate, portable
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.results import Need
 from brainhive_cli.models import single_file
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.models.weight_names import adapt
@@ -190,7 +190,7 @@ def list_start_needs(
             need = single_file.need(name) if is_file else hub.need(name, (), FILES[:1], ("config.json",))
         else:
             try:
-                need = Need(home.portable(str(_find_path(name, part, cell, paths, backbone))))
+                need = Need(portable(str(_find_path(name, part, cell, paths, backbone))))
             except BrainhiveError as error:
                 need = Need(name if Path(name).suffix else f"run {name}", None, error, key=name)
         needs.append((part, need))
@@ -213,7 +213,7 @@ def _find_path(reference: str, part: str, cell: Cell, paths: Paths, backbone: An
             return single_file.find(reference)
         folder = hub.folder(reference, allow=[*FILES[:1], "config.json"])
         return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
-    path = home.located(reference)
+    path = locate(reference)
     if aligners.is_model(path) or (path.is_file() and path.suffix == ".safetensors"):
         return path
     if path.suffix in (".pth", ".pt", ".safetensors"):

@@ -13,8 +13,7 @@ from brainhive_cli.core import console, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import in_words
-from brainhive_cli.core.needs import Need, to_download
-from brainhive_cli.core.results import Work
+from brainhive_cli.core.results import Need, Work, to_download
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.datasets import Dataset, files_of, images_for_plan

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from brainhive_cli.core import documents, weights
-from brainhive_cli.core.caveats import (
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import (
     SELECTED_ON_TEST,
     TRAINED_ON_SIMULATED,
     UNKNOWN_PICTURES,
@@ -23,7 +24,6 @@ from brainhive_cli.core.caveats import (
     WHITENED_BY_TESTED,
     merge_caveats,
 )
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.normalisation import Normaliser
 from brainhive_cli.data.stores.health import DUPLICATE_COSINE, units_in_blocks
 from brainhive_cli.data.stores.ids import Names

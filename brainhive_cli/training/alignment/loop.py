@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from brainhive_cli.core import console, interruption, parts
-from brainhive_cli.core.caveats import extend_protocol
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core import console, parts
+from brainhive_cli.core.errors import BrainhiveError, raise_if_interrupted
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements, by_name
+from brainhive_cli.core.measurements import Measurements, by_name, extend_protocol
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.seeds import derive_seed, seed_torch
-from brainhive_cli.measurement.rank_scores import summarise
+from brainhive_cli.core.weights import Checkpoint
+from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.models.blocks import dropout
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.batches import Batch, Batches, CellData, averages_of, join_parts
@@ -88,7 +88,7 @@ def train_cell(
     stages = Stages(aligner, objective, train, batches.steps, data.starts)
     validation = held_out_queries(data, batches.averages)
     test = test_queries(data, launch.device) if train.selection == "test" else []
-    checkpoint = folder.checkpoint(name)
+    checkpoint = Checkpoint(folder.checkpoint_path(name))
     (state, saved), saved_s = State.load(checkpoint, launch), time.monotonic()
     learner = stages.enter(state.epoch, saved)
     while state.epoch < train.epochs and not state.has_stalled(train.patience):
@@ -97,7 +97,7 @@ def train_cell(
         todo, start_s = batches.epoch(seed, state.epoch)[state.step :], time.monotonic()
         learner.train()
         for rows in todo:
-            interruption.check()
+            raise_if_interrupted()
             # what is random in a step depends on no step before it, so that training can continue at any
             step_seed = derive_seed(seed, state.epoch, state.step)
             seed_torch(derive_seed(step_seed, launch.rank), launch.device)
@@ -299,4 +299,4 @@ def _finish(
         scopes = {name: by_name(metrics)}
     notes = {"epoch": epoch, "selected_on": aligner.learned.selection, "caveats": caveats}
     folder.write_json(f"cells/{name}/{FINISHED}", Measurements(scopes, notes=notes).as_dict())
-    folder.checkpoint(name).remove()
+    Checkpoint(folder.checkpoint_path(name)).remove()

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
-from brainhive_cli.core import console, home, parts, runs
+from brainhive_cli.core import console, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import below
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.recipe_files import shipped
+from brainhive_cli.core.files import below, locate
+from brainhive_cli.core.recipe import Paths, shipped_recipes
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
 from brainhive_cli.data.command_lines import are_embedded, command, only_if_recorded, write_part, write_prior
@@ -122,7 +121,7 @@ class RunNeeds:
     def names_runs(self) -> bool:
         """Whether runs, or those of a shipped recipe, have the name `label` but for their fingerprint."""
         folder = self.paths.under_home("runs") / "train-align"
-        if "/" in self.label or (folder / self.label).is_dir() or home.located(self.label).is_dir():
+        if "/" in self.label or (folder / self.label).is_dir() or locate(self.label).is_dir():
             return False
         return any(folder.glob(f"{self.label}-*")) or bool(self._shipped)
 
@@ -161,10 +160,10 @@ class RunNeeds:
     @property
     def _shipped(self) -> str:
         """The shipped recipe whose runs have the label, and a backbone of the sizes; empty if none has."""
-        for file in sorted(shipped().rglob("train-align.yaml")) if self.label else ():
+        for file in sorted(shipped_recipes().rglob("train-align.yaml")) if self.label else ():
             recipe = Recipe.resolve("train-align", str(file), {}, [])
             if recipe.run_label(self.paths) == self.label and not self.differences(recipe):
-                return file.parent.relative_to(shipped()).as_posix()
+                return file.parent.relative_to(shipped_recipes()).as_posix()
         return ""
 
     def differences(self, recipe: Recipe, is_named: bool = False) -> list[str]:

@@ -15,9 +15,9 @@ from torch.optim.swa_utils import AveragedModel
 from typing_extensions import TypedDict
 
 from brainhive_cli.core import documents, weights
-from brainhive_cli.core.checkpoints import ANEW, Checkpoint
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.weights import ANEW, Checkpoint
 from brainhive_cli.training.alignment.initialisation import Start
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective

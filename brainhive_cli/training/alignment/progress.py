@@ -10,10 +10,9 @@ from pydantic import BaseModel
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.artifacts import Artifact, Curve, Line, Number
-from brainhive_cli.core.caveats import extend_tables
 from brainhive_cli.core.console import clock
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.measurements import Measurements, Metric, extend_tables
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table, mean_sd, published_table
 from brainhive_cli.data.stores.target_store import TargetStore

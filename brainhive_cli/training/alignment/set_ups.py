@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.caveats import SIMULATED
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import SIMULATED
 from brainhive_cli.core.set_up import SetUp, differences, flatten
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.datasets import Dataset

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 
-from brainhive_cli.core import home, hub, parts, runs
-from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, merge_caveats
+from brainhive_cli.core import hub, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, merge_caveats
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.results import Need
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
@@ -380,7 +381,7 @@ def find(
         RecipeError: if what is named lacks what is needed.
     """
     needs = needs or RunNeeds(paths)
-    if reference is not None and aligners.is_model(path := home.located(reference)):
+    if reference is not None and aligners.is_model(path := locate(reference)):
         return AlignRun.of_model(path, paths, dataset, subjects, needs)
     try:
         return AlignRun.open(*needs.find(reference), paths, dataset, subjects)

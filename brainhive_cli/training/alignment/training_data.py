@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core import console, home
-from brainhive_cli.core.caveats import SIMULATED, WHITENED_BY_TESTED
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
 from brainhive_cli.core.memory_estimate import free_bytes
 from brainhive_cli.data.responses import Responses, select_responses, spec_of
 from brainhive_cli.data.signal_stores import caveats_of
@@ -259,7 +260,7 @@ class TrainingData:
             retrieval_heads=_choose_compared(recipe, heads),
             window_ms=recipe.signal.window_ms,
             scale=recipe.signal.scale,
-            prior=home.portable(recipe.prior or ""),
+            prior=portable(recipe.prior or ""),
             prior_digest=recipe.digests.get(recipe.prior or "", ""),
             subject_layer=recipe.subject_layer,
             similarity=recipe.similarity,

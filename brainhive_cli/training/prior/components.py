@@ -10,10 +10,10 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 from brainhive_cli.core import weights
-from brainhive_cli.core.checkpoints import ANEW
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData, MissingExtra, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.weights import ANEW, Checkpoint
 from brainhive_cli.data.targets.encoder_keys import match_prior
 from brainhive_cli.models import priors
 from brainhive_cli.training.prior.recipe import Recipe, Train
@@ -148,11 +148,11 @@ class Learner:
             "losses": torch.stack([*self.losses]).tolist() if self.losses else [],
             "others": further,
         }
-        folder.checkpoint(LAST).save(content)
+        Checkpoint(folder.checkpoint_path(LAST)).save(content)
 
     def resume(self, folder: RunFolder, launch: Launch) -> dict[str, Any] | None:
         """Restore the newest checkpoint, if there is one; return the other values that were saved."""
-        checkpoint = folder.checkpoint(LAST)
+        checkpoint = Checkpoint(folder.checkpoint_path(LAST))
         saved = checkpoint.load(launch, self.parameters[0].device)
         if saved is None:
             return None

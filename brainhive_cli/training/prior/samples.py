@@ -89,7 +89,9 @@ def _sheet(run: RunFolder, image_ids: Sequence[str], rows: Sequence[Sequence[Til
     ]
     sheet_rows = [artifacts.Row(*pair) for pair in zip(image_ids, saved_tiles, strict=True)]
     note = "Of pictures kept from training; made of their own embeddings, without a brain."
-    return artifacts.Sheet("What the prior generates", ("seen", "generated"), sheet_rows, "Samples", note)
+    return artifacts.Sheet(
+        "What the prior generates", ("seen", "generated"), sheet_rows, section="Samples", note=note
+    )
 
 
 def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:

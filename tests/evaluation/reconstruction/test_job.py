@@ -14,7 +14,7 @@ from worlds import COLOURS
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import reconstruct
-from brainhive_cli.core import sha256_sums
+from brainhive_cli.core.documents import SHA256SUMS
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media.decoding import digest_pixels
@@ -117,7 +117,7 @@ def test_tokens_of_another_fusion_encoder_are_warned_of(go, world, drawing, smal
 
 def test_a_run_of_other_encoders_than_the_priors_is_refused_with_both(go, drawing, aligned):
     file = aligned / "recipe.yaml"
-    (aligned / sha256_sums.NAME).unlink(missing_ok=True)
+    (aligned / SHA256SUMS).unlink(missing_ok=True)
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"encoders": ["demo_clip"]}))
 
     with pytest.raises(BrainhiveError, match=r"takes the encoders .*python-example, not demo-clip"):

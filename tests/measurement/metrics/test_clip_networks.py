@@ -6,14 +6,15 @@ import transformers as tf
 from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.measurement.metrics import MetricPart
-from brainhive_cli.measurement.metrics.clip_networks import FEATURE_METRICS, NETWORKS, consistency, directions
+from brainhive_cli.measurement.metrics import MetricPart, networks
 from brainhive_cli.measurement.metrics.image import resize
-from brainhive_cli.measurement.metrics.networks import parts_of
+from brainhive_cli.measurement.metrics.networks import FEATURE_METRICS, directions, parts_of
+from brainhive_cli.measurement.metrics.video import consistency
 
 CPU = torch.device("cpu")
 CLIPS = torch.rand(2, 6, 3, 40, 40, generator=torch.Generator().manual_seed(0))
 CLIPS[1] = CLIPS[1].flip(-1) * torch.tensor([1, 0.3, 0.1]).view(3, 1, 1)
+NETWORKS = {name: networks.NETWORKS[name] for name in ("vit", "videomae", "dino", "clip")}
 COLOURS = {  # of the repositories' preprocessor_config.json
     "vit": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "videomae": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -22,7 +23,11 @@ COLOURS = {  # of the repositories' preprocessor_config.json
 
 
 def parts(network: str) -> dict[str, MetricPart]:
-    metrics = {name: each for name, each in FEATURE_METRICS.items() if each.network == network}
+    metrics = {
+        name: each
+        for name, each in FEATURE_METRICS.items()
+        if each.network == network and each.medium == "clip"
+    }
     return parts_of(NETWORKS[network], metrics, CPU)
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement.metrics.clip_networks import (
+from brainhive_cli.measurement.metrics.video import (
     expected_hits,
     n_way,
     n_way_chance,
@@ -51,10 +51,10 @@ def test_random_scores_are_at_chance_which_three_labels_raise(ways, labels):
 
 def test_a_reconstruction_classified_as_its_stimulus_always_wins_and_a_constant_one_never():
     seen = torch.rand(5, 60, generator=torch.Generator().manual_seed(0))
-    scored = partial(n_way, seen, own=torch.arange(5), ways=50, labels=1)
+    scored = partial(n_way, seen, rows=torch.arange(5), ways=50, labels=1)
 
-    assert scored(made=seen).tolist() == [1.0] * 5
-    assert scored(made=torch.ones(5, 60)).tolist() == [0.0] * 5  # ties are misses
+    assert scored(generated=seen).tolist() == [1.0] * 5
+    assert scored(generated=torch.ones(5, 60)).tolist() == [0.0] * 5  # ties are misses
 
 
 def test_clips_are_scored_frame_by_frame_with_the_same_frame_of_their_own():

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.measurement.metrics import networks
 from brainhive_cli.measurement.metrics.image import resize
-from brainhive_cli.measurement.metrics.networks import CLIP, FEATURE_METRICS, IMAGENET, NETWORKS
+from brainhive_cli.measurement.metrics.networks import CLIP, IMAGENET
 
 CPU = torch.device("cpu")
+NETWORKS = {name: networks.NETWORKS[name] for name in ("alexnet", "inception", "clip", "effnet", "swav")}
+FEATURE_METRICS = {name: each for name, each in networks.FEATURE_METRICS.items() if each.medium == "picture"}
 FILES = {
     "alexnet": "alexnet-owt-7be5be79.pth",
     "inception": "inception_v3_google-0cc3c7bd.pth",

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.needs import require
+from brainhive_cli.core.results import require_needs
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import vd_image, vd_text
 from brainhive_cli.models.generators import sd15_ip, versatile_diffusion
@@ -147,7 +147,7 @@ def test_encoders_by_name_fetch_from_the_hub_only_what_they_load(hub, name, tmp_
         served.lead(monkeypatch)
         config = encoders.resolve(name)
         assert config.name == name and not config.is_here
-        size = require(config.needs())
+        size = require_needs(config.needs())
         encoder = config.build()
         shape = encoder.module(encoder.preprocess(example_of(encoder))[None]).shape[1:]
         sent = [path for path in served.fetched if path.endswith((".bin", ".safetensors", ".pth"))]

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from hub_server import serving
 
-from brainhive_cli.core.caveats import MIXED_WITH_BLURRY
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
 from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output

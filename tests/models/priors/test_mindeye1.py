@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from brainhive_cli.core.caveats import SELECTED_ON_TEST
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.measurements import SELECTED_ON_TEST
 from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import mindeye1

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from layouts import one_token, spec_of
 
-from brainhive_cli.core.caveats import (
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import (
     SELECTED_ON_TEST,
     TRAINED_ON_SIMULATED,
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
 )
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.learned import FILE, Learned, LearnedPictures
 from brainhive_cli.training.alignment.model import Aligner

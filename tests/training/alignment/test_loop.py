@@ -14,10 +14,9 @@ from safetensors.torch import load_file
 from two import in_two
 
 from brainhive_cli import aligner
-from brainhive_cli.core.caveats import UNKNOWN_PICTURES
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.measurements import UNKNOWN_PICTURES, Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows

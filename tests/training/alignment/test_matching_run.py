@@ -10,8 +10,7 @@ from brainhive_cli.commands import eval_retrieval, explain, reconstruct, train_a
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.recipe_files import shipped
+from brainhive_cli.core.recipe import Paths, shipped_recipes
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.training.alignment.initialisation import find_starts
 from brainhive_cli.training.alignment.matching_run import RunNeeds
@@ -21,9 +20,9 @@ DECODERS = {"reconstruct": reconstruct, "eval-retrieval": eval_retrieval, "expla
 HAVIR = "papers/havir"
 LINE = f"brainhive train-align --recipe {HAVIR}"
 DECODING = sorted(
-    path.relative_to(shipped())
+    path.relative_to(shipped_recipes())
     for command in ("reconstruct", "eval-retrieval")
-    for path in shipped().glob(f"*/**/{command}.yaml")
+    for path in shipped_recipes().glob(f"*/**/{command}.yaml")
 )
 
 
@@ -182,7 +181,7 @@ def test_a_file_that_a_data_set_should_have_is_answered_with_the_line_that_fetch
 
 @pytest.mark.parametrize("name", DECODING, ids=str)
 def test_every_shipped_recipe_that_decodes_says_which_training_it_is_for(name: Path) -> None:
-    recipe = DECODERS[name.stem].Recipe.resolve(name.stem, str(shipped() / name), {}, [])
+    recipe = DECODERS[name.stem].Recipe.resolve(name.stem, str(shipped_recipes() / name), {}, [])
     training = RunNeeds(Paths(), trained_by=recipe.trained_by).training
     assert training is not None
     assert RunNeeds(Paths(), trained_by=recipe.trained_by).differences(training) == []

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
 from brainhive_cli import aligner
-from brainhive_cli.core.caveats import SELECTED_ON_TEST
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import SELECTED_ON_TEST
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import nsd
 from brainhive_cli.data.stores import recordings, target_store

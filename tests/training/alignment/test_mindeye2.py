@@ -11,8 +11,8 @@ from diffusers.models.autoencoders.vae import Decoder
 from torch import Tensor, nn
 
 from brainhive_cli import aligner
-from brainhive_cli.core.caveats import SELECTED_ON_TEST
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import SELECTED_ON_TEST
 from brainhive_cli.data.targets.encoder_keys import encoders_by_key
 from brainhive_cli.models.backbones.mindeye2 import mixer_constant
 from brainhive_cli.models.heads import Decoded, Head

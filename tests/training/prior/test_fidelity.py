@@ -11,7 +11,7 @@ from worlds import first_batch
 from brainhive_cli.commands.train_prior import Recipe
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe_files import shipped
+from brainhive_cli.core.recipe import shipped_recipes
 from brainhive_cli.data.targets.views import View, crop_of_the_original
 from brainhive_cli.training.prior.examples import batches
 from brainhive_cli.training.prior.loop import Training
@@ -123,7 +123,7 @@ def test_the_papers_recipe_has_them_all_and_says_what_differs():
     default, paper = (Recipe.resolve("train-prior", n, {}, []) for n in (None, "papers/brainhive-prior"))
     assert (paper.resize, paper.crop_ids, paper.posterior) == ("bilinear", "original", "sample")
     assert (default.resize, default.crop_ids, default.posterior) == ("lanczos", "resized", "mode")
-    text = (shipped() / "papers" / "brainhive-prior" / "train-prior.yaml").read_text()
+    text = (shipped_recipes() / "papers" / "brainhive-prior" / "train-prior.yaml").read_text()
     assert "# Remaining differences from its repository: " in text
     prints = {Recipe.resolve("train-prior", None, {}, [key]).fingerprint() for key in KEYS}
     assert len({default.fingerprint(), *prints}) == 4

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.cli import completion
+from brainhive_cli.cli.table import kinds
 from brainhive_cli.core import parts
 
 
@@ -58,4 +58,4 @@ def test_every_shell_completes_them(runs: Path, shell: str) -> None:
 
 @pytest.mark.parametrize("shelf", ["backbones", "datasets", "preparations"])
 def test_parts_are_found_without_their_shelf_being_imported(shelf: str) -> None:
-    assert completion.kinds(shelf) == parts.kinds(shelf)
+    assert kinds(shelf) == parts.kinds(shelf)

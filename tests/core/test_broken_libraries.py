@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from brainhive_cli.commands import doctor
-from brainhive_cli.core import environment
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.launch import Launch, broken_libraries, failed_import
 
 REFUSAL = "PyTorch has CUDA version 13.2 whereas TorchAudio has CUDA version 13.0."
 
@@ -35,7 +34,7 @@ def site(tmp_path, monkeypatch):
 
 
 def test_libraries_that_import_are_not_called_broken():
-    assert environment.broken_libraries() == []
+    assert broken_libraries() == []
 
 
 def test_doctor_names_a_broken_library_once_and_says_how_to_repair_it(site, home, capfd):
@@ -54,7 +53,7 @@ def test_where_braindecode_is_installed_the_repair_installs_a_torch_that_torchau
     install(site, "torchaudio", "2.11.0", f"raise RuntimeError({REFUSAL!r})")
     install(site, "braindecode", "1.8.1", "import torchaudio")
 
-    (found,) = environment.broken_libraries()
+    (found,) = broken_libraries()
 
     assert found.hint.startswith("pip install 'brainhive[braindecode]'")
 
@@ -62,7 +61,7 @@ def test_where_braindecode_is_installed_the_repair_installs_a_torch_that_torchau
 def test_a_library_that_fails_by_itself_is_named_with_its_own_repair(site):
     install(site, "timm", "0.1.0", "from torch import no_such_name")
 
-    (found,) = environment.broken_libraries()
+    (found,) = broken_libraries()
 
     assert "timm 0.1.0 does not import" in found.message and "no_such_name" in found.message
     assert found.hint == "pip install --upgrade timm"
@@ -72,7 +71,7 @@ def test_an_error_that_no_import_led_to_is_not_blamed_on_a_library():
     try:
         raise RuntimeError("torchaudio")
     except RuntimeError as error:
-        assert environment.failed_import(error) is None
+        assert failed_import(error) is None
 
 
 def test_a_command_that_a_broken_library_stops_says_so_in_one_line(tmp_path):

@@ -11,8 +11,14 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.measurement.comparison import FOLDS, TWO, benjamini_hochberg, compare_values
-from brainhive_cli.measurement.paired_runs import compare_runs, compare_sources
+from brainhive_cli.measurement.comparison import (
+    FOLDS,
+    TWO,
+    benjamini_hochberg,
+    compare_runs,
+    compare_sources,
+    compare_values,
+)
 from brainhive_cli.measurement.units import Items
 
 RANDOM = np.random.default_rng(0)

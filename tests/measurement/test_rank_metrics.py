@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from brainhive_cli.measurement import rank_scores as tests
-from brainhive_cli.measurement.rank_scores import rank_sum
+from brainhive_cli.measurement import ranks
+from brainhive_cli.measurement.ranks import rank_sum
 from brainhive_cli.measurement.units import Alike, Items
 
 
@@ -39,7 +39,7 @@ def test_no_probability_is_smaller_than_the_rounding_of_the_convolution():
 def test_more_sums_than_can_be_convolved_are_taken_as_normal(monkeypatch):
     given = np.random.default_rng(0).integers(1, 101, 60)
     exact = rank_sum([given], 100)
-    monkeypatch.setattr(tests, "LONGEST", 10)
+    monkeypatch.setattr(ranks, "LONGEST", 10)
 
     found = rank_sum([given], 100)
 
