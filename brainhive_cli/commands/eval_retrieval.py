@@ -16,6 +16,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, reading_sweep
 from brainhive_cli.data.command_lines import command, write_prior
 from brainhive_cli.evaluation.retrieval.cell_scores import CellScores, measure_cell
+from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.figures import draw_artifacts, require_projection
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.rankings import Ensemble
@@ -37,7 +38,12 @@ def plan(recipe: Recipe) -> Plan:
     def name_others() -> str:
         return ", ".join(other.runs[0].name for other in Job.resolve_against(recipe)) or "none"
 
+    def name_categories() -> str:
+        return console.few(sorted({*read_categories(recipe.categories or "").values()}))
+
     checks: dict[str, Callable[[], Any]] = {"curves": name_curves, "against": name_others}
+    if recipe.categories:
+        checks["categories"] = name_categories
     checks |= trackers.checks(recipe.run.trackers)
     try:
         job = Job.resolve(recipe, is_plan=True)

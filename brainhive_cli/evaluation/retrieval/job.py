@@ -53,10 +53,10 @@ class Job:
         Args:
             recipe: What the user wrote.
             is_plan: Whether a run may be absent: what it will be is then read in the recipe that trains it. A
-                plan is of a sweep as a whole, and lists by itself what the run is compared with.
+                plan is of a sweep as a whole; what the run is compared with, and categories, it reads itself.
         """
         spec, runs = recipe.spec, find_runs(recipe, is_plan)
-        categories = read_categories(recipe.categories) if recipe.categories else {}
+        categories = read_categories(recipe.categories) if recipe.categories and not is_plan else {}
         against = [] if is_plan else cls.resolve_against(recipe)
         others = [name for other in against for name in other.recipe.align_run or ()]
         recipe = recipe.model_copy(update={"align_run": _references(runs), "against": others or None})
