@@ -151,7 +151,7 @@ class Command:
 
 
 START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
-SHOWN = {
+PAGE_OPTIONS = {
     "labels": option("--labels", "What each run is called, as in aligned,base.", "their names"),
     "format": option("--format", "html: a page; md, tex: tables for papers; csv.", "html"),
     "csv": switch("--csv", "All metrics as one table for pandas: a row for each and scope."),
@@ -348,7 +348,7 @@ COMMANDS = (
         "report",
         "Show runs on one self-contained page, or write tables for papers.",
         "runs/eval-retrieval/NAME",
-        SHOWN,
+        PAGE_OPTIONS,
         paths="runs",
     ),
     Command(
@@ -356,7 +356,7 @@ COMMANDS = (
         "compare",
         "Show runs next to each other, with paired statistics: the first against each other one.",
         "RUN RUN --labels aligned,base",
-        SHOWN,
+        PAGE_OPTIONS,
         paths="runs",
     ),
     Command(

@@ -39,7 +39,7 @@ def plan(recipe: Recipe) -> Plan:
         return ", ".join(other.runs[0].name for other in Job.resolve_against(recipe)) or "none"
 
     def name_categories() -> str:
-        return console.few(sorted({*read_categories(recipe.categories or "").values()}))
+        return console.summarise_names(sorted({*read_categories(recipe.categories or "").values()}))
 
     checks: dict[str, Callable[[], Any]] = {"curves": name_curves, "against": name_others}
     if recipe.categories:

@@ -13,7 +13,7 @@ from statistics import fmean
 from pydantic import Field
 
 from brainhive_cli.core import console
-from brainhive_cli.core.console import few
+from brainhive_cli.core.console import summarise_names
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
 from brainhive_cli.core.file_lock import FileLock, is_held
 from brainhive_cli.core.files import remove
@@ -192,7 +192,7 @@ def _show(run: ShownRun) -> Result:
         **{key: notes.get(key, "") for key in ("dataset", "mode", "verdict")},
         "made from": notes.get("run", ""),
         "variants": ", ".join(notes.get("variants", ())),
-        "cells": few(list(notes.get("cells", ()))),
+        "cells": summarise_names(list(notes.get("cells", ()))),
         "caveats": ", ".join(run.measured.caveats),
         "warnings": "; ".join(notes.get("warnings", ())),
         "files": ", ".join(sorted(path.name for path in run.folder.path.iterdir() if path.name[0] != ".")),

@@ -52,7 +52,7 @@ def plan(recipe: Recipe) -> Plan:
     checks: dict[str, Callable[[], Any]] = {
         "subjects": lambda: list_subjects(cells()),
         "seeds": lambda: job.recipe.seeds,
-        "cells": lambda: console.few([cell.name for cell in cells()]),
+        "cells": lambda: console.summarise_names([cell.name for cell in cells()]),
         "embeddings": lambda: ", ".join(stores()),
         "held out": describe_held_out,
         **({"at each step": job.describe_online} if recipe.train.online else {}),

@@ -80,7 +80,7 @@ def size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def few(names: Sequence[str]) -> str:
+def summarise_names(names: Sequence[str]) -> str:
     """Count names, and list the first and the last; nothing of none."""
     listed = ", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]}"
     return f"{len(names)}: {listed}" if names else ""

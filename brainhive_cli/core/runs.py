@@ -48,7 +48,7 @@ CLAIM = ".claim"
 """The file by which the command that writes a run holds it."""
 OPENED = {"recipe.yaml", "environment.json", "embeddings.json", CLAIM}
 """The files of a run for which nothing was done yet."""
-SHOWN = 5
+MAX_LISTED = 5
 """How many runs are listed where the one that was named does not exist."""
 
 
@@ -308,8 +308,8 @@ def _others(runs: Path, command: str | None, reference: str) -> str:
     if not names:
         return ""
     meant = next((f"did you mean {name}? " for name in names if named in name), guess(named, names))
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{meant}finished, the newest first: {', '.join(names[:SHOWN])}{more}"
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"{meant}finished, the newest first: {', '.join(names[:MAX_LISTED])}{more}"
 
 
 def newest(
@@ -376,8 +376,8 @@ def _rejection(run: RunFolder, lacks: Callable[[RunFolder], str]) -> str:
 
 
 def _first_of(rejected: Sequence[str]) -> str:
-    more = f"; and {len(rejected) - SHOWN} more" if len(rejected) > SHOWN else ""
-    return "; ".join(rejected[:SHOWN]) + more
+    more = f"; and {len(rejected) - MAX_LISTED} more" if len(rejected) > MAX_LISTED else ""
+    return "; ".join(rejected[:MAX_LISTED]) + more
 
 
 def _warn_of_longer(

@@ -23,7 +23,7 @@ UPPER = 0.975
 """Quantile at the upper end of a 95 % interval."""
 DRAWS = 2000
 """Resamples of a median: its standard error then varies by about 2 %."""
-BLOCK = 2**22
+MAX_RESAMPLED = 2**22
 """Values that are resampled at once, to bound memory."""
 
 
@@ -294,7 +294,7 @@ def _resampled_scatter(groups: Sequence[NDArray[np.float64]], items: Items) -> S
     from scipy.stats import norm
 
     random, count = np.random.default_rng(0), items.count
-    rows = max(1, BLOCK // max(count, *map(len, groups)))
+    rows = max(1, MAX_RESAMPLED // max(count, *map(len, groups)))
     orders = [np.argsort(group) for group in groups]
     drawn = []
     for start in range(0, DRAWS, rows):

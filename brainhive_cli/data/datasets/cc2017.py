@@ -25,7 +25,7 @@ from brainhive_cli.data.stores.ids import Names
 
 SPLITS = ("train", "test")
 FRAMES, RATE_HZ = 6, 3.0
-BLOCK = 240
+CLIPS_OF_A_FILM = 240
 """Clips of a film of eight minutes: 18 are shown in training, 5 in the test."""
 FILES = "GT_{split}_3fps.pt"
 CAPTIONS = {"blip2": "GT_{split}_caption.pt", "qwen": "GT_{split}_caption_qwen.pt"}
@@ -142,7 +142,7 @@ def _clips(root: Path, name: str, captions: str, split: str) -> datasets.Stimulu
         name,
         split,
         Names.of(f"{split}/{index}" for index in range(count)),
-        Names.of(f"{split}/film-{index // BLOCK + 1:02d}" for index in range(count)),
+        Names.of(f"{split}/film-{index // CLIPS_OF_A_FILM + 1:02d}" for index in range(count)),
         partial(_read_clip, frames),
         captions=partial(_list_captions, _read_texts(texts, count)) if texts else None,
         captions_each=1 if texts else 0,

@@ -25,7 +25,7 @@ FEWEST = 4
 """Pictures whose distances can be correlated: of three, the ranks of three distances."""
 EQUAL = 12
 """Digits to which summed ranks are equal: of a million pairs they differ by 1e-9, and rounding is 1e-16."""
-BLOCK = 2**24
+MAX_DISTANCES = 2**24
 """Numbers of permuted distances that are held at once."""
 
 
@@ -244,7 +244,7 @@ def _null(models: Values, means: Values, orders: NDArray[np.int64]) -> Values:
     rows, columns = _upper(pictures)
     squares = np.zeros((len(models), pictures, pictures), np.float32)
     squares[:, rows, columns] = squares[:, columns, rows] = models
-    means, step = means.astype(np.float32), max(1, BLOCK // pairs)
+    means, step = means.astype(np.float32), max(1, MAX_DISTANCES // pairs)
     for start in range(0, len(orders), step):
         some = orders[start : start + step]
         flat = some[:, rows] * pictures + some[:, columns]  # [k, P] places of the permuted pairs

@@ -24,7 +24,7 @@ IMAGE, MOTION, TEXT, MASK, LATENTS, CONCEPTS, CAPTION = HEADS = (
 """The heads that it may have."""
 AXES = {IMAGE: 2, MOTION: 3, TEXT: 1, MASK: 4, LATENTS: 4, CONCEPTS: 1, CAPTION: 1}
 """Axes of each."""
-BLOCK = 20
+SIGNALS_AT_ONCE = 20
 """Signals decoded at once: the reference's batch, whose clips `published` mixes."""
 Size = Annotated[int, Field(gt=0, le=2**20)]
 
@@ -178,7 +178,7 @@ class Neurons(nn.Module):
         if set(names) == {IMAGE}:
             return {IMAGE: brain}
         blocks = []
-        for rows in brain.split(BLOCK):
+        for rows in brain.split(SIGNALS_AT_ONCE):
             tokens = rows if self.prior is None else self.prior.expected(rows)
             blocks.append(_as_probabilities(self._decode_tokens(tokens, names)))
         predicted = {name: torch.cat([block[name] for block in blocks]) for name in names}
@@ -203,8 +203,8 @@ class Neurons(nn.Module):
     def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
         """Decode every head but `motion`, of which others are made; tokens are sampled by a seed a row."""
         blocks = []
-        for start in range(0, len(signal), BLOCK):
-            rows = slice(start, start + BLOCK)
+        for start in range(0, len(signal), SIGNALS_AT_ONCE):
+            rows = slice(start, start + SIGNALS_AT_ONCE)
             subject = None if subject_index is None else subject_index[rows]
             tokens = self.brain(signal[rows], subject)[IMAGE]
             if self.prior is not None:

@@ -16,7 +16,7 @@ from brainhive_cli.models.weight_names import adapt
 
 DENOISED = "denoised"
 """The further output in training: what the prior makes of noised tokens, and their target."""
-BLOCK = 32
+SIGNALS_AT_ONCE = 32
 """Signals whose tokens are sampled at once: attention over 515 tokens needs 13 MB a row and layer."""
 
 
@@ -120,7 +120,7 @@ class WithPrior(nn.Module):
         else:
             decoded = backbones.decode(self.brain, self.heads, signal, subject_index, seeds)
             condition = decoded.tensors[self.head]
-        blocks = [slice(start, start + BLOCK) for start in range(0, len(seeds), BLOCK)]
+        blocks = [slice(start, start + SIGNALS_AT_ONCE) for start in range(0, len(seeds), SIGNALS_AT_ONCE)]
         sampled = torch.cat([self.prior.sample(condition[rows], seeds[rows]) for rows in blocks])
         return Decoded({**decoded.tensors, self.head: sampled}, decoded.texts)
 

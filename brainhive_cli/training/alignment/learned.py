@@ -31,7 +31,7 @@ from brainhive_cli.data.stores.target_store import TargetStore, pixels_of
 
 FILE = "learned.safetensors"
 """The file of its arrays in a model folder; all else is the block `learned` of its config."""
-BLOCK = "learned.json"
+LEARNED_FILE = "learned.json"
 """The file of that block in a folder whose config has another format."""
 HARMLESS_FIRST = ("last epoch", "validation", "", "test")
 """What may have selected an epoch ("" where nothing says). Of two, the later stands for both."""
@@ -206,12 +206,12 @@ class Learned:
 
     def write(self, folder: Path) -> None:
         """Write all into a folder whose config has another format, as a prior's."""
-        (folder / BLOCK).write_text(json.dumps(self.save(folder), indent=2) + "\n")
+        (folder / LEARNED_FILE).write_text(json.dumps(self.save(folder), indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read back what `write` wrote, as `load` does; not known where there is no such file."""
-        block = folder / BLOCK
+        block = folder / LEARNED_FILE
         return cls.load(folder, documents.read(block, Block)) if block.is_file() else cls()
 
     @classmethod

@@ -25,7 +25,7 @@ PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
 SECTION = "Training"
 MOST = 6
 """Cells that have a line each; of more, their mean is drawn, with the lowest and the highest."""
-SHOWN = {"loss": "Loss", "validation_top1": "Top-1 on held-out training concepts"}
+CURVE_TITLES = {"loss": "Loss", "validation_top1": "Top-1 on held-out training concepts"}
 """What the log has of each epoch, and its title."""
 Events = Mapping[str, Mapping[int, float]]
 """Values by cell and epoch."""
@@ -181,9 +181,9 @@ def _describe_spread(cells: Sequence[Metric | None]) -> str:
 
 def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:
     """Draw the log of a run: what each cell measured after each epoch."""
-    logged: dict[str, dict[str, dict[int, float]]] = {key: {} for key in SHOWN}
+    logged: dict[str, dict[str, dict[int, float]]] = {key: {} for key in CURVE_TITLES}
     for event in run.events():
-        for key in SHOWN:
+        for key in CURVE_TITLES:
             if event.get("cell") in cells and isinstance(event.get(key), int | float):
                 logged[key].setdefault(event["cell"], {})[event["epoch"] + 1] = event[key]
     curves = []
@@ -197,7 +197,7 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:
             lines = [Line(f"mean of {len(lines)} cells", [statistics.mean(v) for v in at], low, high)]
             note = "The band goes from the lowest cell to the highest."
         if lines:
-            curves.append(Curve(SHOWN[key], "epoch", epochs, lines, section=SECTION, note=note))
+            curves.append(Curve(CURVE_TITLES[key], "epoch", epochs, lines, section=SECTION, note=note))
     return curves
 
 

@@ -58,7 +58,7 @@ OURS: Table = {
     re.escape(UPSTREAM_VISION): "fuser.",
     "logit_scale": "losses.0.logit_scale",
 }
-BLOCK = "fuser.block.layers.0.ff.w1.weight"
+FEED_FORWARD_KEY = "fuser.block.layers.0.ff.w1.weight"
 SUBJECT_TOKENS = "backbone.encoder.enc_embedding.subject_embedding.subject_embedding.weight"
 SHARED = "backbone.encoder.enc_embedding.subject_embedding.shared_embedding"
 SUBJECTS = 10
@@ -314,7 +314,7 @@ def read_upstream(config: Fields, upstream: State) -> tuple[Layout, State]:
             f"the upstream model's config.json has no {', '.join(absent)}", "add what it was trained with"
         )
     channels, samples = config["brain_channels"], config["brain_sequence_length"]
-    hidden, dim = state[BLOCK].shape
+    hidden, dim = state[FEED_FORWARD_KEY].shape
     dims = {key: len(state[f"fuser.proj_maps.{key}.weight"][0]) for key in config["proj_meta"]}
     kind = config.get("brain_backbone") or _kind_of(state, channels, samples, dim)
     subjects: tuple[int, ...] = ()
@@ -355,7 +355,7 @@ def write_upstream(layout: Layout, state: State) -> tuple[Fields, State]:
         "brain_sequence_length": layout.spec.samples,
         "dropout": layout.backbone.get("dropout", 0.0),
         "hidden_size": layout.heads[TOKEN].width,
-        "intermediate_size": len(state[BLOCK]),
+        "intermediate_size": len(state[FEED_FORWARD_KEY]),
         "proj_meta": {keys[key]: width for key, width in layout.dims.items()},
     }
     for name in ("backbone.proj_eeg.0.weight", "backbone.project.1.weight"):

@@ -17,7 +17,7 @@ from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.training.alignment.batches import CellData, SignalBank, averages_of
 from brainhive_cli.training.alignment.model import Aligner
 
-BLOCK = 1024
+SIGNALS_AT_ONCE = 1024
 """Signals encoded at once: BrainHiVE's batch, so that what fits in training fits here."""
 
 
@@ -46,7 +46,7 @@ class Queries:
         keys = aligner.layout.compared_keys
         targets = Targets({key: source for key, source in self.targets.sources.items() if key in keys})
         gallery = aligner.encode_image(targets.gather(self.shown)).float()
-        blocks = np.split(self.rows, range(BLOCK, len(self.rows), BLOCK))
+        blocks = np.split(self.rows, range(SIGNALS_AT_ONCE, len(self.rows), SIGNALS_AT_ONCE))
         return ranks(torch.cat([self._encode(aligner, rows) for rows in blocks]), gallery, self.target)
 
     def by_subject(self, ranks: Tensor) -> tuple[list[Tensor], Items]:

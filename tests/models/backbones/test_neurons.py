@@ -196,7 +196,7 @@ def test_every_part_learns_from_what_the_prior_makes_of_noised_targets(model: nn
 def test_decoding_samples_tokens_by_the_seed_of_a_row_whatever_the_batch(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neurons, "BLOCK", 2)
+    monkeypatch.setattr(neurons, "SIGNALS_AT_ONCE", 2)
     model, signal, subject = model.eval(), torch.randn(5, 7, 1), torch.zeros(5, dtype=torch.long)
 
     decoded = backbones.decode(model, HEADS, signal, subject, range(5))

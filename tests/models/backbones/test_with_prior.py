@@ -38,7 +38,7 @@ def test_the_prior_is_of_the_heads_size_and_its_gradient_reaches_the_brain_model
 
 
 def test_decoded_tokens_are_sampled_by_the_seed_of_each_row_and_other_heads_are_predicted(model, monkeypatch):
-    monkeypatch.setattr(with_prior, "BLOCK", 2)
+    monkeypatch.setattr(with_prior, "SIGNALS_AT_ONCE", 2)
     model, signal, subject = model.eval(), torch.randn(5, 7, 1), torch.ones(5, dtype=torch.long)
 
     found = backbones.decode(model, HEADS, signal, subject, range(5)).tensors
