@@ -24,10 +24,9 @@ from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
 from brainhive_cli.models.generators.sdxl import ARCHITECTURE as SDXL
 from brainhive_cli.models.generators.sdxl import TINY as TINY_SDXL
 from brainhive_cli.models.generators.sdxl import Architecture
-from brainhive_cli.training.prior.components import Learner
+from brainhive_cli.training.prior.components import Learner, training_bytes
 from brainhive_cli.training.prior.examples import Pictures, batches
 from brainhive_cli.training.prior.loop import Training, train
-from brainhive_cli.training.prior.memory import training_bytes
 
 ENCODERS = ("clip-h14", "vae")
 DIM = 1024

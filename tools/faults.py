@@ -49,7 +49,11 @@ FAULTS = (
         "is_seen[shown].mean() > 1",
         "tests/commands/test_seen_pictures.py",
     ),
-    Fault("giver[order] = np.roll(order, 1)", "giver[order] = order", "tests/evaluation/reconstruction"),
+    Fault(
+        "neighbours[order] = np.roll(order, 1)",
+        "neighbours[order] = order",
+        "tests/evaluation/reconstruction",
+    ),
     Fault(
         "torch.lerp(values[self.partner], values, share)",
         "torch.lerp(values, values[self.partner], share)",

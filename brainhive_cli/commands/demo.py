@@ -97,10 +97,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     folder = RunFolder.open("demo", system.recipe, recipe, launch, again)
     for generator in system.generators:
         generator.assemble(home_folder() / generator.place)
-    overrides = {
-        name: [*(step.quick if recipe.quick else []), *recipe.overrides.get(steps.command_of(name), [])]
-        for name, step in steps.steps.items()
-    }
+    overrides = {}
+    for name, step in steps.steps.items():
+        quick = step.quick if recipe.quick else []
+        overrides[name] = [*quick, *recipe.overrides.get(steps.command_of(name), [])]
     finished = workflow.run_steps(steps, launch, again, overrides)
     tables = [workflow.summarise_steps(finished, f"Demo, on simulated {system.signals}")]
     measurements = workflow.measure_steps(finished)

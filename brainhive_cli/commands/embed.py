@@ -1,10 +1,10 @@
 """embed: every picture of a data set through frozen encoders, into one store a split and encoder."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Need, Plan, Result, Work, require_needs
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.command_lines import next_command
-from brainhive_cli.data.datasets import Dataset, StimulusSet, files_of, images_for_plan
+from brainhive_cli.data.datasets import Dataset, files_of, images_for_plan
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores.target_store import TargetStore, filling, path_of
 from brainhive_cli.data.targets.embedding import StoreJob, stream
@@ -51,49 +51,82 @@ class Recipe(BaseRecipe):
     skip_bad: bool = Field(False, description="accept pictures that cannot be decoded as gaps")
 
 
-Stores = dict[str, list[StoreJob]]
-"""The stores of each split, one an encoder."""
+@dataclass(frozen=True)
+class Job:
+    """Which stores are filled.
 
+    Attributes:
+        recipe: Its settings.
+        dataset: Whose stimuli.
+        stores: Those of each split, one an encoder.
+        absent: Why the stimuli of a plan are not known.
+    """
 
-def _resolve(recipe: Recipe, dataset: Dataset, list_images: Callable[[Dataset, str], StimulusSet]) -> Stores:
-    """Resolve which stores there will be: each with its encoder, stimuli, place and dtype."""
-    root, stores = recipe.paths.under_home("embeddings"), {}
-    for split in recipe.splits or dataset.splits:
-        images = list_images(dataset, split)
-        stores[split] = [
-            StoreJob(
-                config,
-                images,
-                path_of(root, dataset.name, split, config.name),
-                recipe.precision,
-                recipe.dtype,
-                recipe.skip_bad,
-            )
-            for config in recipe.encoders
-        ]
-    return stores
+    recipe: Recipe
+    dataset: Dataset
+    stores: Mapping[str, list[StoreJob]]
+    absent: BrainhiveError | None = None
+
+    @classmethod
+    def resolve(cls, recipe: Recipe, is_plan: bool = False) -> Self:
+        """Resolve which stores there will be: each with its encoder, stimuli, place and dtype.
+
+        Args:
+            recipe: What the user wrote.
+            is_plan: Whether the stimuli may be absent: as many as are published then stand for them.
+        """
+        dataset: Dataset = recipe.dataset.build(recipe.paths)
+        root, stores = recipe.paths.under_home("embeddings"), {}
+        try:
+            for split in recipe.splits or dataset.splits:
+                images = images_for_plan(dataset, split) if is_plan else dataset.images(split)
+                stores[split] = [
+                    StoreJob(
+                        config,
+                        images,
+                        path_of(root, dataset.name, split, config.name),
+                        recipe.precision,
+                        recipe.dtype,
+                        recipe.skip_bad,
+                    )
+                    for config in recipe.encoders
+                ]
+        except BrainhiveError as error:
+            if not is_plan:
+                raise
+            return cls(recipe, dataset, {}, error)
+        return cls(recipe, dataset, stores)
+
+    @property
+    def all_stores(self) -> list[StoreJob]:
+        """The stores of all splits."""
+        return [store for stores in self.stores.values() for store in stores]
+
+    def work(self, due: Collection[Path]) -> Work | None:
+        """Count the pictures that are to be embedded, split by split, by the networks that see them."""
+        todo = [[store for store in stores if store.path in due] for stores in self.stores.values()]
+        names = dict.fromkeys(store.config.name for stores in todo for store in stores)
+        kind = f"{' + '.join(names)} of {self.recipe.dataset.kind} in {self.recipe.precision}"
+        count = sum(len(stores[0].images) for stores in todo if stores)
+        return Work(kind, count, "pictures") if names else None
 
 
 def plan(recipe: Recipe) -> Plan:
     """Say which stores there would be and how large, what would be fetched for them, and what is missing."""
-    dataset: Dataset = recipe.dataset.build(recipe.paths)
-    root = recipe.paths.under_home("embeddings").parent
+    job = Job.resolve(recipe, is_plan=True)
+    dataset, root = job.dataset, recipe.paths.under_home("embeddings").parent
     items: dict[str, Any] = {}
-    errors: list[BrainhiveError] = []
-    by_split: Stores = {}
+    errors = [] if job.absent is None else [job.absent]
     reads = dict.fromkeys(["pixels", *(config.encodes for config in recipe.encoders)])
     splits = recipe.splits or dataset.splits
     needs = [need for split in splits for what in reads for need in files_of(dataset, split, what)]
-    try:
-        by_split = _resolve(recipe, dataset, images_for_plan)
-    except BrainhiveError as error:
-        errors.append(error)
-    for split, stores in by_split.items():
+    for split, stores in job.stores.items():
         items[f"{dataset.name}/{split}"] = f"{len(stores[0].images)} {stores[0].images.medium}s"
-    all_stores = [store for stores in by_split.values() for store in stores]
+
+    # each network's weights, then its stores
     for group in grouped(recipe.encoders, "fp32", CPU):
         names, known = ", ".join(group.names), None
-        stores = [store for store in all_stores if store.config in group.configs]
+        stores = [store for store in job.all_stores if store.config in group.configs]
         try:
             items[names], known, weights = _weights(group, stores)
             needs += weights
@@ -103,20 +136,11 @@ def plan(recipe: Recipe) -> Plan:
             errors.append(type(error)(f"{names}: {error.message}", error.hint))
         planned = Plan.of({str(store.path.relative_to(root)): partial(store.plan, known) for store in stores})
         items, errors = {**items, **planned.items}, [*errors, *planned.errors]
-    makes = [key for store in all_stores for key in store.keys]
-    listed = Plan.of({}, needs=lambda: needs, makes=makes, raised=errors)
-    if listed.missing:
-        return replace(listed, items=items)
-    todo = [[store for store in stores if store.reason(None)] for stores in by_split.values()]
-    return replace(listed, items=items, work=_work(todo, recipe))
-
-
-def _work(todo: Sequence[Sequence[StoreJob]], recipe: Recipe) -> Work | None:
-    """Count the pictures that are to be embedded, split by split, by the networks that see them."""
-    todo = [stores for stores in todo if stores]
-    names = dict.fromkeys(store.config.name for stores in todo for store in stores)
-    kind = f"{' + '.join(names)} of {recipe.dataset.kind} in {recipe.precision}"
-    return Work(kind, sum(len(stores[0].images) for stores in todo), "pictures") if todo else None
+    makes = [key for store in job.all_stores for key in store.keys]
+    listed = replace(Plan.of({}, needs=lambda: needs, makes=makes, raised=errors), items=items)
+    if listed.errors:
+        return listed
+    return replace(listed, work=job.work({store.path for store in job.all_stores if store.reason(None)}))
 
 
 def _weights(group: EncoderGroup, stores: Sequence[StoreJob]) -> tuple[str, EncoderGroup | None, list[Need]]:
@@ -139,15 +163,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Raises:
         BrainhiveError: at the end, if pictures could not be decoded and `skip_bad` is not set.
     """
-    dataset: Dataset = recipe.dataset.build(recipe.paths)
-    by_split = _resolve(recipe, dataset, lambda dataset, split: dataset.images(split))
-    all_stores = [store for stores in by_split.values() for store in stores]
+    job = Job.resolve(recipe)
 
     # the stores to be filled, each with its network; encoders whose weights are on this machine are built in
     # any case, and compared with their stores
     groups: dict[Path, EncoderGroup] = {}
     for group in grouped(recipe.encoders, recipe.precision, launch):
-        stores = [store for store in all_stores if store.config in group.configs]
+        stores = [store for store in job.all_stores if store.config in group.configs]
         if not (again or group.configs[0].is_here or any(store.reason(None) for store in stores)):
             continue
         for store in stores:
@@ -156,40 +178,36 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 console.say(f"{store.path} {reason}: it is embedded again")
             if again or reason:
                 groups[store.path] = group
-    for store in all_stores:
+    for store in job.all_stores:
         if store.path not in groups and store.imported:
             console.say(f"{store.path} {store.imported}")
 
-    due = [[store for store in stores if store.path in groups] for stores in by_split.values()]
-    todo = [stores for stores in due if stores]
+    work = job.work(groups)
     bad: list[str] = []
-    with console.progress(dataset.name, sum(len(stores[0].images) for stores in todo)) as bar:
-        for stores in todo:
-            bad += _fill(stores, groups, recipe, launch, again, bar)
+    with console.progress(job.dataset.name, work.count if work else 0) as bar:
+        for stores in job.stores.values():
+            if due := [store for store in stores if store.path in groups]:
+                bad += _fill(due, groups, recipe, launch, again, bar)
     if bad and not recipe.skip_bad:
         raise BrainhiveError(
             f"{len(bad)} pictures cannot be decoded: {'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''}",
             "replace them and run again (the rest is done), or accept the gaps with --skip-bad",
         )
-    work = _work(todo, recipe)
     if work is None:
         console.say("found all stores done; --again embeds again")
 
     rows = []
-    for filled in (TargetStore.open(store.path) for store in all_stores):
+    for filled in (TargetStore.open(store.path) for store in job.all_stores):
         shape = "×".join(map(str, filled.embedding.shape[1:]))
         cosine = round(filled.health.median_pair_cosine, 3)
-        rows.append(
-            (filled.attributes["encoder"], filled.attributes["split"], len(filled.done), shape, cosine)
-        )
+        encoder, split = filled.attributes["encoder"], filled.attributes["split"]
+        rows.append((encoder, split, len(filled.done), shape, cosine))
         warn_of_problems(filled)
     columns = ("encoder", "split", "pictures", "D", "pair cosine")
-    return Result(
-        recipe.paths.under_home("embeddings") / dataset.name,
-        (Table(f"Embeddings of {dataset.name}", columns, tuple(rows)),),
-        hint=next_command(recipe.dataset, recipe.encoders, recipe.paths),
-        work=work,
-    )
+    table = Table(f"Embeddings of {job.dataset.name}", columns, tuple(rows))
+    folder = recipe.paths.under_home("embeddings") / job.dataset.name
+    hint = next_command(recipe.dataset, recipe.encoders, recipe.paths)
+    return Result(folder, (table,), hint=hint, work=work)
 
 
 def _fill(
@@ -207,12 +225,14 @@ def _fill(
         pending = {name: np.zeros(len(images), bool) for name in writers}
         for name, writer in writers.items():
             pending[name][writer.pending] = True
+
+        # each process decodes and encodes its share of the rows that any store lacks
         rows = np.flatnonzero(np.logical_or.reduce(list(pending.values())))
         bar.expect(len(rows) - len(images))
         share = rows[np.asarray(launch.shard(range(len(rows))), int)]
         used = list(dict.fromkeys(groups[store.path] for store in stores))
         undecodable = stream(share, images, used, writers, pending, recipe.batch_size, workers, launch, bar)
-        bad = [name for of_process in launch.gather(undecodable) for name in of_process]
+        bad = [name for names in launch.gather(undecodable) for name in names]
         if len(bad) == len(images):
             raise BrainhiveError(
                 f"none of the {len(bad)} pictures of {images.dataset} can be decoded; {bad[0]}",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -69,6 +69,17 @@ class Job:
     subjects: list[int] | None
     unpacks: bool
 
+    @classmethod
+    def resolve(cls, recipe: Recipe, name: str) -> Self:
+        """Resolve where a data set is, and where it goes; RecipeError if nobody said where it is."""
+        kind = name.replace("_", "-")
+        if (source := SOURCES.get(kind)) is None:
+            raise RecipeError(f"no source of a data set {name!r} is known", f"known: {', '.join(SOURCES)}")
+        repository = recipe.repository or source.repository
+        repositories = [Repository(repository), *source.further] if repository else []
+        root = recipe.paths.dataset(kind, recipe.root)
+        return cls(name, source, root, repositories, recipe.subjects, recipe.unpack)
+
     def list_files(self) -> list[HubFile]:
         """List the files that are wanted, as the hub does."""
         listed = (file for repository in self.repositories for file in list_files(repository, self.root))
@@ -79,28 +90,22 @@ class Job:
         paths = [self.root / file.name for file in files if self.unpacks]
         return {path: destination(path, self.root, self.source.tops) for path in paths if is_archive(path)}
 
-    def bytes_to_unpack(self, files: Sequence[HubFile]) -> int:
-        """Count what unpacking these files, which are there, would write."""
-        return sum(starmap(bytes_to_write, self.archives(files).items()))
-
     def bytes_needed(self, files: Sequence[HubFile]) -> tuple[int, int]:
         """Count the bytes to download, and those to unpack; of archives to download at least their own."""
         due = [file for file in files if not file.is_there]
         packed = sum(file.size for file in due if self.unpacks and is_archive(Path(file.name)))
-        there = self.bytes_to_unpack([file for file in files if file.is_there])
-        return sum(file.size for file in due), packed + there
+        here = self.archives([file for file in files if file.is_there])
+        return sum(file.size for file in due), packed + sum(starmap(bytes_to_write, here.items()))
 
     def summary(self, files: Sequence[HubFile]) -> str:
         """Say from where, how much and on whose terms."""
-        total = sum(file.size for file in files)
+        total = console.size(sum(file.size for file in files))
         due, unpacked = self.bytes_needed(files)
-        licences = ", ".join(
-            read_licence(repository) or "its page names none" for repository in self.repositories
-        )
         names = " and ".join(repository.name for repository in self.repositories)
+        licences = ", ".join(read_licence(one) or "its page names none" for one in self.repositories)
         return (
-            f"{self.name} from the hub's {names} to {self.root}: {len(files)} files, "
-            f"{console.size(total)}, {console.size(due) if due else 'nothing'} to download"
+            f"{self.name} from the hub's {names} to {self.root}: {len(files)} files, {total}, "
+            f"{console.size(due) if due else 'nothing'} to download"
             f"{f', at least {console.size(unpacked)} to unpack' if unpacked else ''}; "
             f"licence: {licences}; terms: {self.source.terms}"
         )
@@ -113,26 +118,13 @@ class Job:
 
 
 def _resolve(recipe: Recipe) -> list[Job]:
-    """Resolve where each data set is, and where it goes.
-
-    Raises:
-        RecipeError: if none is named, nobody said where one is, or a key of one is set for several.
-    """
+    """Resolve all data sets; RecipeError if none is named, or a key of one is set for several."""
     if not recipe.names:
         raise RecipeError("no data set is named", f"brainhive fetch NAME, of: {', '.join(SOURCES)}")
     for key in ("root", "repository"):
         if len(recipe.names) > 1 and getattr(recipe, key):
             raise RecipeError(f"{key} is of one data set, not of {len(recipe.names)}", "fetch one at a time")
-    jobs = []
-    for name in recipe.names:
-        kind = name.replace("_", "-")
-        if (source := SOURCES.get(kind)) is None:
-            raise RecipeError(f"no source of a data set {name!r} is known", f"known: {', '.join(SOURCES)}")
-        repository = recipe.repository or source.repository
-        repositories = [Repository(repository), *source.further] if repository else []
-        root = recipe.paths.dataset(kind, recipe.root)
-        jobs.append(Job(name, source, root, repositories, recipe.subjects, recipe.unpack))
-    return jobs
+    return [Job.resolve(recipe, name) for name in recipe.names]
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -146,16 +138,15 @@ def plan(recipe: Recipe) -> Plan:
         for job in jobs
         for repository in job.repositories
     ]
-    checks = {job.name: partial(_describe, job) for job in jobs}
+
+    def describe(job: Job) -> str:
+        if job.repositories:
+            return job.summary(job.list_files())
+        steps = " && ".join(job.steps())
+        raise MissingData(f"{job.name} is not on the hub; terms: {job.source.terms}", steps)
+
+    checks = {job.name: partial(describe, job) for job in jobs}
     return Plan.of(checks, needs=lambda: [need for need in needs if need.error])
-
-
-def _describe(job: Job) -> str:
-    if not job.repositories:
-        raise MissingData(
-            f"{job.name} is not on the hub; terms: {job.source.terms}", " && ".join(job.steps())
-        )
-    return job.summary(job.list_files())
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -201,11 +192,10 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
         "bytes_to_download": to_download,
         "bytes_to_unpack_at_least": to_unpack,
     }
+    rows: list[tuple[str, ...]] = []
     largest = sorted(files, key=lambda file: -file.size)
-    rows: list[tuple[str, ...]] = [
-        (file.name, console.size(file.size), "there" if file.is_there else "to download")
-        for file in largest[:LISTED]
-    ]
+    for file in largest[:LISTED]:
+        rows.append((file.name, console.size(file.size), "there" if file.is_there else "to download"))
     if rest := largest[LISTED:]:
         rows.append((f"{len(rest)} more", console.size(sum(file.size for file in rest)), ""))
     table = Table(f"Files of {job.name}", ("file", "size", "state"), tuple(rows))
@@ -214,7 +204,8 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
     _refuse_a_full_disk(job, to_download, to_unpack)
     if due := [file for file in files if not file.is_there]:
         download_files(due, job.root)
-        _refuse_a_full_disk(job, 0, job.bytes_to_unpack(files))  # as is known now
+        to_unpack = sum(starmap(bytes_to_write, job.archives(files).items()))  # as is known now
+        _refuse_a_full_disk(job, 0, to_unpack)
     for path, into in job.archives(files).items():
         console.say(f"unpacking {path} into {into}")
         notes[f"unpacked {path.name}"] = unpack(path, into)
@@ -237,7 +228,6 @@ def _is_there(job: Job, recipe: Recipe) -> bool:
     root = {"root": recipe.root} if recipe.root else {}
     try:
         dataset = parts.resolve("datasets", {"kind": job.name, **root}).build(recipe.paths)
-        splits: Sequence[str] = dataset.splits
-        return all(len(dataset.images(split)) for split in splits)
+        return all(len(dataset.images(split)) for split in dataset.splits)
     except BrainhiveError:
         return False

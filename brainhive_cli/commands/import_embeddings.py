@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import console, parts
@@ -65,6 +64,31 @@ class Recipe(BaseRecipe):
 
 @dataclass(frozen=True)
 class Job:
+    """Which files are read, and whose pictures their vectors may belong to.
+
+    Attributes:
+        recipe: Its settings.
+        files: Those that hold the vectors.
+        splits: The pictures of each split.
+    """
+
+    recipe: Recipe
+    files: list[Path]
+    splits: list[StimulusSet]
+
+    @classmethod
+    def resolve(cls, recipe: Recipe) -> Self:
+        """List the files that are named, and the pictures of the data set; both must be here."""
+        if not recipe.sources:
+            line = "brainhive import-embeddings FILE --dataset NAME --encoders NAME"
+            raise MissingData("nothing to import", line)
+        dataset: Dataset = recipe.dataset.build(recipe.paths)
+        files = expand_patterns(recipe.sources)
+        return cls(recipe, files, [dataset.images(split) for split in recipe.splits or dataset.splits])
+
+
+@dataclass(frozen=True)
+class MatchedVectors:
     """One encoder's vectors, and the stores that they go to.
 
     Attributes:
@@ -78,9 +102,7 @@ class Job:
     shares: list[Share]
 
     @classmethod
-    def resolve(
-        cls, recipe: Recipe, config: EncoderConfig, files: Sequence[Path], splits: Sequence[StimulusSet]
-    ) -> Self:
+    def match(cls, job: Job, config: EncoderConfig) -> Self:
         """Match one encoder's vectors with the pictures of the splits that their names belong to.
 
         Raises:
@@ -88,55 +110,89 @@ class Job:
             BrainhiveError: if the files do not say which of several encoders made them, or the one that is
                 named makes vectors of another shape.
         """
+        recipe, splits = job.recipe, job.splits
         keys = recipe.keys.ids, recipe.keys.vectors
-        vectors = open_vectors(files, config.known_as, recipe.suffix, keys)
+        vectors = open_vectors(job.files, config.known_as, recipe.suffix, keys)
+        first_file = vectors.files[0]
         if len(recipe.encoders) > 1 and not vectors.says_encoder:
-            problem = f"{vectors.files[0]} does not say which of the encoders made it"
+            problem = f"{first_file} does not say which of the encoders made it"
             raise BrainhiveError(problem, "give one: --encoders NAME")
+
+        # the rows of each split; pictures without a vector are gaps, where these are accepted
         matched = match_names(vectors.names, [image_id for images in splits for image_id in images.image_ids])
-        root, first = recipe.paths.under_home("embeddings"), 0
+        root, start = recipe.paths.under_home("embeddings"), 0
         shares = []
         for images in splits:
-            is_here = (matched.rows >= first) & (matched.rows < first + len(images))
+            is_here = (matched.rows >= start) & (matched.rows < start + len(images))
             if is_here.any() or recipe.splits:
-                rows = np.where(is_here, matched.rows - first, -1)
-                if not recipe.skip_missing:
-                    _refuse_gaps(images, rows, matched.unknown)
+                rows = np.where(is_here, matched.rows - start, -1)
+                gaps = np.setdiff1d(np.arange(len(images)), rows)
+                if len(gaps) and not recipe.skip_missing:
+                    absent = summarise_names([images.image_ids[row] for row in gaps], len(images))
+                    more = ""
+                    if matched.unknown:
+                        more = f"; vectors without a picture, {summarise_names(matched.unknown)}"
+                    raise MissingData(
+                        f"{images.dataset}/{images.split}: pictures without a vector, {absent}{more}",
+                        "give all files, or accept the gaps with --skip-missing",
+                    )
                 shares.append(Share(images, path_of(root, images.dataset, images.split, config.name), rows))
-            first += len(images)
+            start += len(images)
         dataset = splits[0].dataset
         if not shares:
             raise MissingData(
-                f"no picture of {dataset} is named in {vectors.files[0]}: {summarise_names(vectors.names)}",
+                f"no picture of {dataset} is named in {first_file}: {summarise_names(vectors.names)}",
                 "check --dataset; where names have an ending of their own: suffix=_ENDING",
             )
         if matched.unknown:
             unknown = summarise_names(matched.unknown, len(vectors.names))
             console.warn(f"{config.name}: vectors of no picture of {dataset} left out, {unknown}")
-        _refuse_other_shape(config, vectors)
+
+        # their shape, where it is known without the encoder's weights
+        expected = None if config.views == "all" else config.known_shape
+        batch = None if expected is None else next(checked_batches(vectors), None)
+        if expected is not None and batch is not None and batch.shape[1:] != expected:
+            width, usual = ("×".join(map(str, sizes)) for sizes in (batch.shape[1:], expected))
+            raise BrainhiveError(
+                f"{first_file} holds vectors of {width} values, but {config.name} makes {usual}",
+                "name the encoder that made them: --encoders NAME "
+                "(all, with their D: brainhive embed --list)",
+            )
         return cls(config, vectors, shares)
 
+    @property
+    def stored_config(self) -> Any:
+        """The encoder's Config, as stores keep it."""
+        return portable(self.config.model_dump(mode="json"))
 
-def _files_and_splits(recipe: Recipe) -> tuple[list[Path], list[StimulusSet]]:
-    """List the files that are named, and the pictures of the splits that vectors may belong to."""
-    if not recipe.sources:
-        line = "brainhive import-embeddings FILE --dataset NAME --encoders NAME"
-        raise MissingData("nothing to import", line)
-    dataset: Dataset = recipe.dataset.build(recipe.paths)
-    files = expand_patterns(recipe.sources)
-    return files, [dataset.images(split) for split in recipe.splits or dataset.splits]
+    def is_done(self, share: Share, digest: str) -> bool:
+        """Whether a store is there and holds these vectors, wherever they came from.
+
+        Raises:
+            BrainhiveError: if it holds others.
+        """
+        if not share.path.is_file():
+            return False
+        store = TargetStore.open(share.path)
+        is_same = store.attributes["config"] == self.stored_config
+        is_same &= store.image_ids == share.images.image_ids
+        if not is_same or (
+            store.attributes["weights"].get("digest") != digest and not holds_vectors(share, self.vectors)
+        ):
+            raise BrainhiveError(f"{share.path} is there and holds other vectors", "--again replaces it")
+        return True
 
 
 def plan(recipe: Recipe) -> Plan:
     """Say which stores there would be."""
     try:
-        files, splits = _files_and_splits(recipe)
+        job = Job.resolve(recipe)
     except BrainhiveError as error:
-        return Plan.of({"vectors": error})
+        return Plan({}, (error,))
 
     def describe(config: EncoderConfig) -> str:
-        job = Job.resolve(recipe, config, files, splits)
-        return f"{job.vectors.layout} to {', '.join(str(share.path) for share in job.shares)}"
+        matched = MatchedVectors.match(job, config)
+        return f"{matched.vectors.layout} to {', '.join(str(share.path) for share in matched.shares)}"
 
     return Plan.of({config.name: partial(describe, config) for config in recipe.encoders})
 
@@ -148,73 +204,30 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         MissingData: if pictures have no vector and `skip_missing` is not set.
         BrainhiveError: if a store of other vectors is there and `again` is not set.
     """
-    files, splits = _files_and_splits(recipe)
+    job = Job.resolve(recipe)
     stores: list[TargetStore] = []
     for config in recipe.encoders:
-        job = Job.resolve(recipe, config, files, splits)
-        digest = _digest(job.vectors.files)
-        todo = [share for share in job.shares if again or not _is_done(share, job, digest)]
+        matched = MatchedVectors.match(job, config)
+        vectors, digest = matched.vectors, _digest(matched.vectors.files)
+        todo = [share for share in matched.shares if again or not matched.is_done(share, digest)]
         if launch.is_main and todo:
             attributes = {
                 "encoder": config.name,
-                "config": portable(config.model_dump(mode="json")),
-                "weights": {"source": f"imported: {job.vectors.layout}", "digest": digest},
+                "config": matched.stored_config,
+                "weights": {"source": f"imported: {vectors.layout}", "digest": digest},
                 "preprocessing": "not known: imported",
-                "imported": [file.name for file in job.vectors.files[:8]],
+                "imported": [file.name for file in vectors.files[:8]],
                 "versions": library_versions(),
             }
-            copy_vectors(todo, job.vectors, attributes, recipe.dtype)
+            copy_vectors(todo, vectors, attributes, recipe.dtype)
         launch.barrier()
-        stores += [TargetStore.open(share.path) for share in job.shares]
+        stores += [TargetStore.open(share.path) for share in matched.shares]
     for store in stores:
         warn_of_problems(store)
     rows = [health_row(store.path, store.health, bool(problem_of(store))) for store in stores]
-    folder = recipe.paths.under_home("embeddings") / splits[0].dataset
+    folder = recipe.paths.under_home("embeddings") / job.splits[0].dataset
     hint = next_command(recipe.dataset, recipe.encoders, recipe.paths)
     return Result(folder, (health_table(rows),), hint=hint)
-
-
-def _refuse_other_shape(config: EncoderConfig, vectors: Vectors) -> None:
-    """Refuse vectors that the encoder cannot have made, where their shape is known without its weights."""
-    expected = config.known_shape
-    if expected is None or config.views == "all" or (first := next(checked_batches(vectors), None)) is None:
-        return
-    if (shape := first.shape[1:]) != expected:
-        width, usual = ("×".join(map(str, sizes)) for sizes in (shape, expected))
-        raise BrainhiveError(
-            f"{vectors.files[0]} holds vectors of {width} values, but {config.name} makes {usual}",
-            "name the encoder that made them: --encoders NAME (all, with their D: brainhive embed --list)",
-        )
-
-
-def _refuse_gaps(images: StimulusSet, rows: NDArray[np.int64], unknown: Sequence[str]) -> None:
-    has_vector = np.zeros(len(images), bool)
-    has_vector[rows[rows >= 0]] = True
-    if not has_vector.all():
-        absent = summarise_names([images.image_ids[row] for row in np.flatnonzero(~has_vector)], len(images))
-        without_picture = f"; vectors without a picture, {summarise_names(unknown)}" if unknown else ""
-        raise MissingData(
-            f"{images.dataset}/{images.split}: pictures without a vector, {absent}{without_picture}",
-            "give all files, or accept the gaps with --skip-missing",
-        )
-
-
-def _is_done(share: Share, job: Job, digest: str) -> bool:
-    """Whether the store is there and holds these vectors, wherever they came from.
-
-    Raises:
-        BrainhiveError: if it holds others.
-    """
-    if not share.path.is_file():
-        return False
-    store = TargetStore.open(share.path)
-    is_same = store.attributes["config"] == portable(job.config.model_dump(mode="json"))
-    is_same &= store.image_ids == share.images.image_ids
-    if not is_same or (
-        store.attributes["weights"].get("digest") != digest and not holds_vectors(share, job.vectors)
-    ):
-        raise BrainhiveError(f"{share.path} is there and holds other vectors", "--again replaces it")
-    return True
 
 
 def _digest(files: Sequence[Path]) -> str:

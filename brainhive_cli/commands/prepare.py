@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -28,7 +30,7 @@ from brainhive_cli.data.preparations import LookedOver, Merged, Preparation
 from brainhive_cli.data.published_data import PUBLISHED
 from brainhive_cli.data.session_stores import DType, Kept, cast_signal, join, write_session
 from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store, require_each
-from brainhive_cli.data.stores.recordings import SignalStore, path_of
+from brainhive_cli.data.stores.recordings import Recording, SignalStore, path_of
 
 LIBRARIES = ("mne", "nibabel", "scipy")
 """Whose versions signals depend on, apart from those of all numbers."""
@@ -80,20 +82,16 @@ class Job:
             MissingData: if there is no subject.
         """
         preparation: Preparation | Merged = recipe.preparation.build(recipe.paths)
-        subjects: Sequence[int] = list(recipe.subjects or ())
-        if not subjects:
-            published = getattr(PUBLISHED.get(preparation.dataset), "voxels", ()) if is_plan else ()
-            try:
-                subjects = list(preparation.subjects)
-                if not subjects:
-                    preparation.files(1)  # which says what is missing
-                    raise MissingData(
-                        f"no subject of {preparation.dataset} is there", "preparation.root=FOLDER"
-                    )
-            except BrainhiveError:
-                if not published:
-                    raise
-                subjects = [*published]
+        dataset, subjects = preparation.dataset, [*(recipe.subjects or ())]
+        try:
+            subjects = subjects or [*preparation.subjects]
+            if not subjects:
+                preparation.files(1)  # which says what is missing
+                raise MissingData(f"no subject of {dataset} is there", "preparation.root=FOLDER")
+        except BrainhiveError:
+            subjects = [*getattr(PUBLISHED.get(dataset), "voxels", ())] if is_plan else []
+            if not subjects:
+                raise
         signals = recipe.paths.under_home("signals")
         config = recipe.preparation.model_dump(mode="json", exclude={"root"})
         settings = {"preparation": portable(config), "dtype": recipe.dtype}
@@ -176,7 +174,7 @@ def plan(recipe: Recipe) -> Plan:
     todo = [subject for subject in job.subjects if not job.path(subject).is_file()]
     list_needs = getattr(job.preparation, "needs", lambda subject: ())
     plan = Plan.of(
-        {f"subject {subject}": partial(_plan_of, job, subject) for subject in job.subjects},
+        {f"subject {subject}": partial(_describe_subject, job, subject) for subject in job.subjects},
         needs=lambda: [need for subject in todo for need in list_needs(subject)],
         makes=[str(job.path(subject)) for subject in job.subjects],
     )
@@ -196,15 +194,17 @@ def _look_over(job: Job) -> tuple[Table, ...]:
     return overview.tables
 
 
-def _plan_of(job: Job, subject: int) -> str:
+def _describe_subject(job: Job, subject: int) -> str:
+    """Say what is read, made and written of a subject; or that its store is there."""
     path = job.path(subject).relative_to(job.signals.parent)
     if job.is_done(subject):
         size = Kept(job.sessions_folder, subject).size
         unfinished = f"; sessions/ holds {console.size(size)} of another that was not finished"
         return f"{path} exists{unfinished if size else ''}"
-    files, preparation, size = job.files(subject), job.preparation, 0
-    counts: dict[str, int] = {}
-    shapes: list[tuple[str, tuple[int, ...]]] = []
+    files, preparation = job.files(subject), job.preparation
+
+    # how many trials there are of each split, and how large they are
+    shapes: list[tuple[str, tuple[int, ...]]] = []  # split, and [trials, channels, samples]
     if isinstance(preparation, Merged):
         for split in preparation.splits:
             recording = preparation.recording(subject, split)
@@ -214,10 +214,11 @@ def _plan_of(job: Job, subject: int) -> str:
     else:
         for session in preparation.sessions(subject):
             shapes += preparation.shapes(subject, session).items()
+    counts = Counter[str]()
     for split, shape in shapes:
-        counts[split] = counts.get(split, 0) + shape[0]
-        size += int(np.prod(shape)) * np.dtype(job.dtype).itemsize
+        counts[split] += shape[0]
     trials = ", ".join(f"{count} {split}" for split, count in counts.items())
+    size = sum(prod(shape) for _, shape in shapes) * np.dtype(job.dtype).itemsize
     read = f"{len(files)} files, {console.size(sum(known['bytes'] for known in files.values()))}"
     done = [job.kept(subject).path(session).is_file() for session in job.sessions(subject)]
     resumed = f"; {sum(done)} of {len(done)} sessions are done" if any(done) else ""
@@ -234,7 +235,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     job = Job.resolve(recipe)
     due = [subject for subject in job.subjects if again or not job.is_done(subject)]
     require_each(job.subjects, lambda subject: subject not in due or job.files(subject))
-    looked_over = _look_over(job) if due and launch.is_main else ()
+    overview = _look_over(job) if due and launch.is_main else ()
     counts = [max(1, len(job.sessions(subject))) for subject in due]
     launch.barrier()  # nobody writes before everybody has seen what is there
     with console.progress(job.preparation.dataset, sum(counts)) as bar:
@@ -242,7 +243,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             is_writer = number % launch.processes == launch.rank
             if isinstance(job.preparation, Merged):
                 if is_writer:
-                    _write_merged(job, job.preparation, subject)
+                    recordings = {
+                        split: _read_merged(job, job.preparation, subject, split)
+                        for split in job.preparation.splits
+                    }
+                    SignalStore.write(job.path(subject), recordings)
                 bar.advance()
             else:
                 _write_sessions(job, job.preparation, subject, launch, is_writer, bar)
@@ -251,31 +256,29 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         with suppress(OSError):  # of sessions that are kept
             job.sessions_folder.rmdir()
 
+    # what the stores hold, and the line of what comes next
     signals = {subject: describe_store(SignalStore.open(job.path(subject))) for subject in job.subjects}
     rows = [(subject, *row) for subject, described in signals.items() for row in count_rows(described)]
     caveats = merge_caveats(*(described["caveats"] for described in signals.values()))
     title = extend_title(f"Signals of {job.preparation.dataset}", caveats)
-    chosen = [] if job.name == "default" else [f"signal.name={job.name}"]
+    signal_name = [] if job.name == "default" else [f"signal.name={job.name}"]
     stimuli = getattr(recipe.preparation, "stimuli", None)  # whose own name is not its kind
     try:
         dataset = stimuli or parts.resolve("datasets", job.preparation.dataset)
-        hint = next_command(dataset, [], recipe.paths, *chosen)
+        hint = next_command(dataset, [], recipe.paths, *signal_name)
     except RecipeError:  # a data set outside the package, whose name is not that of its part
-        hint = command("train-align", None, [], "--dataset", job.preparation.dataset, *chosen)
+        hint = command("train-align", None, [], "--dataset", job.preparation.dataset, *signal_name)
     table = Table(title, ("subject", *COUNTED), tuple(rows))
-    return Result(job.path(1).parent, (table, *looked_over), hint=hint)
+    return Result(job.path(1).parent, (table, *overview), hint=hint)
 
 
-def _write_merged(job: Job, preparation: Merged, subject: int) -> None:
-    """Write the store of a subject whose files hold all repetitions together."""
-    recordings, dtype = {}, np.dtype(job.dtype)
-    for split in preparation.splits:
-        recording = preparation.recording(subject, split)
-        provenance = {**recording.provenance, **job.provenance(subject)}
-        recordings[split] = replace(
-            recording, signal=cast_signal(recording.signal, dtype), provenance=provenance
-        )
-    SignalStore.write(job.path(subject), recordings)
+def _read_merged(job: Job, preparation: Merged, subject: int, split: str) -> Recording:
+    """Open a split of a subject whose files hold all repetitions together, as its store keeps it."""
+    recording = preparation.recording(subject, split)
+    provenance = {**recording.provenance, **job.provenance(subject)}
+    return replace(
+        recording, signal=cast_signal(recording.signal, np.dtype(job.dtype)), provenance=provenance
+    )
 
 
 def _write_sessions(

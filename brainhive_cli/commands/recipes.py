@@ -4,7 +4,6 @@ import importlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -55,15 +54,15 @@ class Shipped:
     @property
     def about(self) -> str:
         """What its first comment says."""
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        comment = " ".join(line[1:].strip() for line in lines[: _comments(lines)])
-        return (
-            re.split(r"(?<!\bal)\. ", comment)[0]
-            .removesuffix(".")
-            .removeprefix(f"brainhive {self.command}: ")
-        )
+        comment = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            if not line.startswith("#"):
+                break
+            comment.append(line[1:].strip())
+        sentence = re.split(r"(?<!\bal)\. ", " ".join(comment))[0]
+        return sentence.removesuffix(".").removeprefix(f"brainhive {self.command}: ")
 
-    @cached_property
+    @property
     def recipe(self) -> BaseRecipe:
         """The recipe, resolved."""
         module = importlib.import_module(f"brainhive_cli.commands.{self.command.replace('-', '_')}")
@@ -80,12 +79,8 @@ class Shipped:
             shown, source = written(value), "recipe" if is_set else "default"
             source += f", default {default}" if shown != default and not field.is_required() else ""
             rows.append((key, shown, source, field.description or ""))
-        title = f"{self.line}: {self.about}"
-        return Table(title, ("key", "value", "from", "meaning"), tuple(rows), is_list=True)
-
-
-def _comments(lines: list[str]) -> int:
-    return next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
+        columns = ("key", "value", "from", "meaning")
+        return Table(f"{self.line}: {self.about}", columns, tuple(rows), is_list=True)
 
 
 def _keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -104,21 +99,20 @@ def find(names: list[str]) -> list[Shipped]:
     Raises:
         RecipeError: if there is none of that name.
     """
-    root = shipped_recipes()
-    known = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
-    paths = []
+    known = {f"{listed.name}/{listed.command}".lstrip("/"): listed for listed in _list_shipped()}
+    recipes = []
     for name in (name.replace("_", "-").removesuffix("/") for name in names):
-        some = [
-            path
-            for known_name, path in known.items()
-            if known_name == name or known_name.rpartition("/")[0] == name
-        ]
+        some = [listed for key, listed in known.items() if name in (key, listed.name)]
         if not some:
-            folders = dict.fromkeys(known_name.rpartition("/")[0] for known_name in known)
+            folders = dict.fromkeys(listed.name for listed in known.values())
             hint = guess(name, [*folders, *known]) or guess(f"papers/{name}", folders)
             raise RecipeError(f"no shipped recipe is called {name!r}", f"{hint}brainhive recipes lists them")
-        paths += some
-    return [Shipped(path) for path in paths]
+        recipes += some
+    return recipes
+
+
+def _list_shipped() -> list[Shipped]:
+    return [Shipped(path) for path in sorted(shipped_recipes().rglob("*.yaml"))]
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -134,7 +128,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         hint = f"{named[0].line} --check" if len(named) == 1 else ""
         return Result(root, tuple(listed.table for listed in named), hint=hint)
     by_name: dict[str, list[Shipped]] = {}
-    for listed in map(Shipped, sorted(root.rglob("*.yaml"))):
+    for listed in _list_shipped():
         by_name.setdefault(listed.name, []).append(listed)
     defaults = tuple((listed.command, listed.about) for listed in by_name.pop("", []))
     rows = tuple(
@@ -189,7 +183,7 @@ def written(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {written(each)}' for key, each in value.items())}}}"
+        return f"{{{', '.join(f'{key}: {written(inner)}' for key, inner in value.items())}}}"
     if isinstance(value, list | tuple | set | frozenset):
         return f"[{', '.join(map(written, value))}]"
     return str(value)

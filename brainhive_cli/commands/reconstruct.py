@@ -1,42 +1,325 @@
 """reconstruct: from test signals to pictures or clips, through a prior and a generator."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import PurePosixPath
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
 
 from brainhive_cli.commands import trackers
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core import runs
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
+from brainhive_cli.core.memory_estimate import in_words, size_of
 from brainhive_cli.core.results import Need, Plan, Result, Work
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.set_up import SET_UP
-from brainhive_cli.core.sweep import reading_sweep
-from brainhive_cli.evaluation.reconstruction.baselines import stills
-from brainhive_cli.evaluation.reconstruction.conditions import StimulusHeads, decoded_sets, of_brain
+from brainhive_cli.core.set_up import SET_UP, describe_signals, flatten
+from brainhive_cli.core.sweep import of_variant, reading_sweep, variants
+from brainhive_cli.data.datasets import StimulusSet, files_of, images_for_plan
+from brainhive_cli.evaluation.reconstruction.baselines import BASELINES, DEFAULT, Baselines, make_stills
+from brainhive_cli.evaluation.reconstruction.conditions import (
+    CELL_INDEPENDENT,
+    TRAIN,
+    DecodedSet,
+    Reranker,
+    Source,
+    StimulusHeads,
+    decode_signals,
+    make_decoded_sets,
+)
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     compare_with,
-    measure_run,
-    open_run,
-    result_of,
-)
-from brainhive_cli.evaluation.reconstruction.folders import MatchedFolders
-from brainhive_cli.evaluation.reconstruction.job import (
-    Job,
-    describe_memory,
-    describe_metrics,
     find_runs_to_compare,
-    find_start_pictures,
-    load_prior,
-    resolve_variants,
+    measure_run,
+    measure_variants,
+    open_run,
+    read_result,
+    sweep_tables,
 )
-from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Scoring
-from brainhive_cli.evaluation.reconstruction.scoring import Stimuli
-from brainhive_cli.evaluation.reconstruction.swept import measure_variants, sweep_tables
+from brainhive_cli.evaluation.reconstruction.folders import MatchedFolders, digest_media, list_pictures
+from brainhive_cli.evaluation.reconstruction.generation import (
+    DTYPES,
+    GenerationJob,
+    Sampler,
+    StartPictures,
+    find_start_pictures,
+)
+from brainhive_cli.evaluation.reconstruction.metric_parts import choose_metrics, describe_metrics
+from brainhive_cli.evaluation.reconstruction.metric_parts import needs_of as needs_of_metrics
+from brainhive_cli.evaluation.reconstruction.recipe import DECODED_START, Recipe
+from brainhive_cli.evaluation.reconstruction.scoring import (
+    GeneratedSet,
+    Stimuli,
+    TaskScores,
+    annotate_decoded,
+    annotate_stimulus,
+)
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.training.alignment.learned import describe_tested
+from brainhive_cli.models import priors
+from brainhive_cli.training.alignment.learned import JOINED, Learned, describe_tested
+from brainhive_cli.training.alignment.matching_run import RunNeeds, check_tokens
+from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
 
 __all__ = ["Recipe", "plan", "run"]
+PRIOR_KEYS = {"prior", "adapter"}
+"""Keys of the recipe that choose the prior."""
+RUN_KEYS = PRIOR_KEYS | {"align_run", "trained_by", "dataset", "subjects"}
+"""Keys that choose the run that decodes."""
+GENERATED_BY = {"prior", "generator", "resolution_px", "steps", "guidance", "strength"} | {
+    *("repeats", "best_of", "adapter")
+}
+"""Keys that decide what is generated of a decoded signal."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What reconstruct generates, and from what.
+
+    Attributes:
+        recipe: Its settings.
+        prior: On the CPU.
+        align: The run or model that decodes; in a plan it may be absent, and is what its recipe would train.
+        align_reference: The name by which the run is found again.
+        cells: The cells, each with a subject that it is tested on.
+        images: The stimuli; where their files are absent, as many as are published stand for them.
+        sources: What media are made from.
+        baselines: What puts training pictures in the place of reconstructions.
+    """
+
+    recipe: Recipe
+    prior: Any
+    align: AlignRun
+    align_reference: str
+    cells: list[tuple[Cell, int]]
+    images: StimulusSet
+    sources: list[Source]
+    baselines: Baselines
+
+    @classmethod
+    def resolve(cls, recipe: Recipe, prior: Any, align: AlignRun) -> Self:
+        """Choose the cells that decode, and the stimuli.
+
+        Args:
+            recipe: What the user wrote; no sweep, and no folder to score.
+            prior: What `load_prior` returns.
+            align: What `find_run` returns.
+        """
+        root = recipe.paths.under_home("runs") / "train-align"
+        reference = runs.reference(align.folder, root, align.variant)
+        known_seeds = sorted({cell.seed for cell in align.cells})
+        seeds = recipe.seeds or [align.cells[0].seed]
+        if absent := [seed for seed in seeds if seed not in known_seeds]:
+            raise MissingData(
+                f"run {align.folder.path} has no cell of seeds {absent}", f"it has seeds {known_seeds}"
+            )
+        cells = [(cell, subject) for cell in align.cells if cell.seed in seeds for subject in cell.tested_on]
+
+        images = images_for_plan(align.dataset, recipe.split)
+        if recipe.best_of > 1 and images.medium == "clip":  # encoders make the heads of pictures
+            raise RecipeError("best_of compares pictures, and the stimuli are clips", "best_of=1")
+        baselines = Baselines(align, recipe.split, recipe.resolution_px, recipe.protocol)
+        sources = recipe.sources or [*DEFAULT[images.medium]]
+        return cls(recipe, prior, align, reference, cells, images, sources, baselines)
+
+    def open(self, device: torch.device) -> Self:
+        """Put the prior onto a device, and list the stimuli whose files must be here."""
+        return replace(self, prior=self.prior.to(device), images=self.align.dataset.images(self.recipe.split))
+
+    @property
+    def item_count(self) -> int:
+        """Items that media are generated for, from each set of conditions."""
+        return min(len(self.images), self.recipe.items or len(self.images))
+
+    @property
+    def set_count(self) -> int:
+        """Sets of conditions: cells with a subject each, and sources that are of no cell."""
+        generated = {*self.sources} - {*BASELINES}
+        return sum(1 if source in CELL_INDEPENDENT else len(self.cells) for source in generated)
+
+    @property
+    def work(self) -> Work:
+        """How many media are generated, and by what."""
+        recipe = self.recipe
+        kind = f"{recipe.generator.kind} at {recipe.resolution_px} px in {recipe.steps} steps"
+        count = self.set_count * self.item_count * recipe.repeats * recipe.best_of
+        return Work(kind, count, "pictures")
+
+    def pinned(self) -> Recipe:
+        """Name the run that decodes, the sources and the content of all else, for the run's fingerprint."""
+        recipe, source = self.recipe, self.recipe.prior.source
+        digests = {source: priors.describe(source).digest, **self.align.digests}
+        if start := recipe.initial.folder:
+            digests[start] = digest_media(list_pictures(start))
+        digests = {reference: digest for reference, digest in digests.items() if digest}
+        chosen = {"align_run": self.align_reference, "sources": self.sources}
+        return recipe.model_copy(update=chosen).holding(digests)
+
+    def needs(self) -> list[Need]:
+        """List all that is read and not made."""
+        recipe = self.recipe
+        splits = {"mean_embedding": TRAIN, "images": recipe.split}
+        return [
+            *self.align.needs([split for source, split in splits.items() if source in self.sources]),
+            *files_of(self.align.dataset, recipe.split, "pixels"),
+            *needs_of_metrics(choose_metrics(self.images.medium, recipe.metrics), recipe.metric_encoders),
+            *_generator_needs(recipe),
+        ]
+
+    def describe_count(self) -> str:
+        """Count the media that are generated, for a plan."""
+        recipe, count = self.recipe, self.work.count
+        more = f", of {count} generated" if recipe.best_of > 1 else ""
+        repeats = f"{self.item_count} items × {recipe.repeats} repeats"
+        return f"{count // recipe.best_of}: {repeats} × {self.set_count} cells and sources{more}"
+
+    def describe_baselines(self) -> str:
+        """Name the baselines that are made, and those whose training pictures are missing, for a plan."""
+        names = [source for source in BASELINES if source in self.sources]
+        is_here = self.baselines.is_here
+        return ", ".join(name if is_here(name) else f"{name} (missing)" for name in names) or "none"
+
+    def describe_models(self, start: StartPictures | None) -> str:
+        """Say what a reader must know of the brain models, also of those that decoded the start pictures."""
+        align, split, source = self.align, self.recipe.split, self.recipe.prior.source
+        prior, drawn = priors.describe(source), align.dataset.pictured_as
+        if source.startswith("demo:"):  # whose noise and number of concepts are part of a data set's name
+            is_of_others = f"{drawn}-".partition("-")[0] != "demo"
+        else:
+            learned_on = Learned.read(prior.folder).dataset.split(JOINED) if prior.folder else [""]
+            is_of_others = learned_on != [""] and drawn not in learned_on
+        caveats = [
+            *align.caveats(split),
+            *prior.caveats,
+            *([PRIOR_OF_OTHERS] if is_of_others else []),
+            *(start.caveats if start else []),
+            *getattr(self.recipe.generator, "caveats", ()),
+        ]
+        signals = describe_signals(align.set_up(split))
+        return extend_protocol(", ".join([f"{align.mode} {align.dataset.name}", *signals]), caveats)
+
+    def refuse_idle_strength(self, decoded_sets: Sequence[DecodedSet]) -> None:
+        """Refuse `strength` where neither pictures nor the prior give anything to start from."""
+        decoded = next((some.decoded for some in decoded_sets if some.decoded is not None), None)
+        if self.recipe.starts_from == DECODED_START and decoded is not None:
+            with torch.inference_mode():
+                if self.prior.condition(decoded[:1], [0]).start is None:
+                    raise RecipeError(
+                        "strength has no effect without pictures to start from", "initial.folder=FOLDER"
+                    )
+
+    def generated(self, decoded_set: DecodedSet, models: str, folder: RunFolder) -> GeneratedSet:
+        """Name the files of a set in the run's folder, and describe how they and the `models` were made."""
+        ids, decoded, images = decoded_set.image_ids, decoded_set.decoded, self.images
+        start = "" if decoded_set.source == "zeroed" else self.recipe.starts_from  # that is from noise alone
+        if decoded is None:
+            annotations, tasks = {}, TaskScores()
+        else:
+            annotations = (
+                annotate_decoded(decoded, ids, images.label_names) if images.medium == "clip" else {}
+            )
+            tasks = TaskScores.of(decoded, images, ids)
+        return GeneratedSet(
+            decoded_set.source,
+            decoded_set.name,
+            (decoded_set.cell.seed,) if decoded_set.cell else (),
+            {
+                image_id: [folder.path / decoded_set.file(image_id, n) for n in range(self.recipe.repeats)]
+                for image_id in ids
+            },
+            decoded_set.subject,
+            f"{self.recipe.described(start)}, {models}",
+            annotations=annotations,
+            tasks=tasks,
+        )
+
+    def task_floors(self, brain: Sequence[DecodedSet], models: str, folder: RunFolder) -> list[GeneratedSet]:
+        """Score the masks, concepts and captions of other items' signals, where these generate no media."""
+        if "brain" not in self.sources or "shuffled" in self.sources:
+            return []
+        floors = []
+        for decoded_set in brain:
+            if len(decoded_set.image_ids) > 1:
+                shuffled = decoded_set.shuffled().first(self.recipe.items)
+                floor = self.generated(shuffled, models, folder)
+                if floor.tasks.values:
+                    floors.append(replace(floor, files={image_id: [] for image_id in floor.files}))
+        return floors
+
+    def stimuli(self) -> Stimuli:
+        """Open what was seen, by image id."""
+        images = self.images
+        rows = {image_id: row for row, image_id in enumerate(images.image_ids)}
+        concept_of = dict(zip(images.image_ids, images.concepts, strict=True))
+        return Stimuli(
+            lambda image_id: images.open(rows[image_id]),
+            concept_of.__getitem__,
+            lambda image_id: annotate_stimulus(images, rows[image_id]),
+            Alike(self.align.dataset.alike_by, concept_of, images.medium),
+        )
+
+
+def load_prior(recipe: Recipe) -> Any:
+    """Load the prior, on the CPU."""
+    return priors.load(recipe.prior.source, scale=recipe.prior.scale, adapter=recipe.adapter)
+
+
+def find_run(recipe: Recipe, prior: Any, is_plan: bool = False) -> AlignRun:
+    """Find the run that decodes: the one named, or the newest that fits recipe and prior.
+
+    Args:
+        recipe: What the user wrote.
+        prior: What `load_prior` returns.
+        is_plan: Whether the run may be absent: what it will be is then read in the recipe that trains it.
+    """
+    source = recipe.prior.source
+    fused = None if prior.fuser is None else prior
+    needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, prior=fused, source=source)
+    align = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, needs, is_plan)
+    refuse_sweep(align)
+    if align.is_model and fused is not None:
+        (encoders, _), cell = align.training_settings[""], align.cells[0]
+        model = align.model(cell, torch.device("cpu"))
+        check_tokens(model, encoders, align.folder.path, fused, source, recipe.paths, recipe.dataset)
+
+    # what the prior was trained to generate is no test of it either
+    folder = priors.describe(source).folder
+    learned = Learned() if folder is None else Learned.read(folder)
+    return replace(align, sources={f"the prior {source}": learned}) if len(learned.pictures) else align
+
+
+def resolve_variants(recipe: Recipe, is_plan: bool = False) -> dict[str, Job]:
+    """Resolve every variant of a sweep, by label, on one run unless they name others.
+
+    Variants share the prior and the run, with all that it has decoded, where their keys choose the same.
+    `align_run: :VARIANT` is a variant of the first one's run.
+    """
+    jobs: dict[str, Job] = {}
+    opened: dict[str, Any] = {}  # priors and runs, by the keys that choose them
+    requested = reference = None  # the first variant's run as the recipe names it, and as it is found again
+    for label, variant in variants(recipe).items():
+        # the run of the first variant, unless it names another one, or another variant of it
+        name = variant.align_run
+        if jobs and name in (None, requested):
+            variant = variant.model_copy(update={"align_run": reference})
+        elif jobs and name is not None and name.startswith(":"):
+            variant = variant.model_copy(update={"align_run": f"{of_variant(reference)[0] or ''}{name}"})
+
+        # the prior and the run, opened already or now
+        prior_key, run_key = (variant.model_dump_json(include=keys) for keys in (PRIOR_KEYS, RUN_KEYS))
+        if prior_key not in opened:
+            opened[prior_key] = load_prior(variant)
+        if run_key not in opened:
+            opened[run_key] = find_run(variant, opened[prior_key], is_plan)
+        job = Job.resolve(variant, opened[prior_key], opened[run_key])
+        if not jobs:
+            requested = name
+            reference = job.align_reference if job.align.absent is None else name
+            by_reference = variant.model_copy(update={"align_run": reference})
+            opened[by_reference.model_dump_json(include=RUN_KEYS)] = job.align  # as the next ones name it
+        jobs[label] = job
+    return jobs
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -49,7 +332,7 @@ def plan(recipe: Recipe) -> Plan:
         return Plan.of(
             {
                 "pictures": lambda: len(folders.generated.media),
-                "metrics": lambda: describe_metrics(recipe, folders.medium),
+                "metrics": lambda: describe_metrics(folders.medium, recipe.metrics, recipe.metric_encoders),
             }
         )
     if recipe.is_swept:
@@ -57,7 +340,7 @@ def plan(recipe: Recipe) -> Plan:
     prior = None
     try:
         prior = load_prior(recipe)
-        return _plan(recipe, prior, Job.resolve(recipe, prior, is_plan=True))
+        return _plan(recipe, prior, Job.resolve(recipe, prior, find_run(recipe, prior, is_plan=True)))
     except BrainhiveError as error:
         return _plan(recipe, prior, None, error)
 
@@ -83,17 +366,33 @@ def _plan(
     if recipe.initial.is_given:
         checks["starts from"] = lambda: find_start_pictures(recipe) and "pictures"
     if prior is not None and estimates_memory:
-        checks["memory, estimated"] = lambda: describe_memory(recipe, prior)
+        checks["memory, estimated"] = lambda: _describe_memory(recipe, prior)
     if job is not None:
-        checks["metrics"] = lambda: describe_metrics(recipe, job.medium)
-    checks["against"] = lambda: ", ".join(str(run.path) for run in find_runs_to_compare(recipe)) or "none"
+        checks["metrics"] = lambda: describe_metrics(
+            job.images.medium, recipe.metrics, recipe.metric_encoders
+        )
+    checks["against"] = lambda: (
+        ", ".join(str(run.path) for run in find_runs_to_compare(recipe.paths, recipe.against or [])) or "none"
+    )
     checks |= trackers.checks(recipe.run.trackers)
+    if job is None:
+        return Plan.of(checks, needs=lambda: _generator_needs(recipe))
+    return Plan.of(checks, lambda: job.work, job.needs)
 
-    def needs() -> list[Need]:
-        of_generator: list[Need] = list(getattr(recipe.generator, "needs", list)())
-        return [*(job.needs() if job is not None else []), *of_generator]
 
-    return Plan.of(checks, None if job is None else lambda: job.work, needs)
+def _generator_needs(recipe: Recipe) -> list[Need]:
+    """List the weights of the generator, where it says which they are."""
+    return list(getattr(recipe.generator, "needs", list)())
+
+
+def _describe_memory(recipe: Recipe, prior: Any) -> str:
+    """Estimate how much GPU memory generation takes: weights and the tensors that live at once."""
+    generator = recipe.generator.skeleton(DTYPES[recipe.precision])
+    needed = generator.memory_estimate(
+        recipe.batch_size, recipe.resolution_px, recipe.guidance, recipe.tiling, recipe.offload
+    )
+    unsized = "".join(f", and what {part} takes" for part in getattr(generator, "unsized", ()))
+    return f"{in_words(needed + size_of(prior))} for {recipe.batch_size} at once{unsized}"
 
 
 def _plan_sweep(recipe: Recipe) -> Plan:
@@ -102,39 +401,34 @@ def _plan_sweep(recipe: Recipe) -> Plan:
         jobs = resolve_variants(recipe, is_plan=True)
     except BrainhiveError as error:
         return Plan({}, (error,))
-    plans = {
-        label: _plan(job.recipe, job.prior, job, estimates_memory=not place)
-        for place, (label, job) in enumerate(jobs.items())
-    }
-    counts, sampled = [], 0
+    plans: list[Plan] = []
+    counts, total = [], 0
     for label, job in jobs.items():
-        kept = job.work.count // job.recipe.best_of
-        more = f", of {job.work.count} generated" if job.recipe.best_of > 1 else ""  # of several one is kept
-        counts.append(f"{label} ({kept} pictures{more})")
-        sampled += job.work.count
-    first = next(iter(plans.values()))
+        plans.append(_plan(job.recipe, job.prior, job, estimates_memory=not plans))
+        count, best_of = job.work.count, job.recipe.best_of
+        more = f", of {count} generated" if best_of > 1 else ""  # of several one is kept
+        counts.append(f"{label} ({count // best_of} pictures{more})")
+        total += count
     merged = Plan.of(
         {},
-        needs=lambda: [need for planned in plans.values() for need in planned.needs],
-        raised=[error for planned in plans.values() for error in planned.errors],
+        needs=lambda: [need for planned in plans for need in planned.needs],
+        raised=[error for planned in plans for error in planned.errors],
     )
-    return replace(
-        merged, items={"variants": ", ".join(counts), "in all": f"{sampled:,} pictures", **first.items}
-    )
+    items = {"variants": ", ".join(counts), "in all": f"{total:,} pictures", **plans[0].items}
+    return replace(merged, items=items)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Generate what is not there yet, then measure; or score what others made."""
     trackers.require(recipe.run.trackers)
-    if recipe.is_swept:
-        return _run_sweep(recipe, launch, again)
-    return _run(recipe, None, launch, again)
-
-
-def _run_sweep(recipe: Recipe, launch: Launch, again: bool) -> Result:
-    """Run every variant by itself, and lay them out in one table; they are compared with the first."""
+    if recipe.score is not None:
+        return _run(recipe, None, launch, again)
     jobs = resolve_variants(recipe)
     results = {label: _run(job.recipe, job, launch, again) for label, job in jobs.items()}
+    if not recipe.is_swept:
+        return results[""]
+
+    # all variants in one table; they are compared with the first
     first = next(iter(jobs.values()))
     digests = {name: digest for job in jobs.values() for name, digest in job.pinned().digests.items()}
     pinned = recipe.model_copy(update={"align_run": first.align_reference}).holding(digests)
@@ -153,52 +447,36 @@ def _run_sweep(recipe: Recipe, launch: Launch, again: bool) -> Result:
 
 def _run(recipe: Recipe, job: Job | None, launch: Launch, again: bool) -> Result:
     """Run a recipe that is no sweep, or one variant of it; then compare it with other runs."""
-    runs_to_compare = find_runs_to_compare(recipe)  # before anything is generated
-    work = None
-    if recipe.score is not None:
-        folder = _score(recipe, launch, again)
-    else:
-        job = Job.resolve(recipe, load_prior(recipe)) if job is None else job
-        folder, work = _reconstruct(job, launch, again)
+    runs_to_compare = find_runs_to_compare(recipe.paths, recipe.against or [])  # before anything is generated
+    folder, work = _score(recipe, launch, again) if job is None else _reconstruct(job, launch, again)
     if launch.is_main and runs_to_compare:
         compare_with(folder, runs_to_compare)
     launch.barrier()
-    result = result_of(folder, recipe.published)
+    result = read_result(folder, recipe.published)
     if launch.is_main:
         metrics = result.metrics
         values = {source: metrics.scopes[source] for source in metrics.notes["sources"]}
+        settings = recipe.model_dump(mode="json")
         trackers.log_results(
-            recipe.run.trackers,
-            result.folder,
-            "reconstruction",
-            recipe.model_dump(mode="json"),
-            values,
-            metrics.caveats,
+            recipe.run.trackers, folder.path, "reconstruction", settings, values, metrics.caveats
         )
     return replace(result, work=work)
 
 
-def _score(recipe: Recipe, launch: Launch, again: bool) -> RunFolder:
+def _score(recipe: Recipe, launch: Launch, again: bool) -> tuple[RunFolder, None]:
     """Score a folder of reconstructions."""
     folders = MatchedFolders.match(str(recipe.score), recipe.truth, recipe.medium)
     label, pinned = f"score-{folders.generated.name}", recipe.holding(folders.digests)
-    folder = open_run(label, pinned, recipe.metric_encoders, launch, again)
+    folder = open_run(label, pinned, launch, again)
     if not folder.is_finished:
-        stimuli = Stimuli(
-            lambda name: folders.open_true(folders.truths[name]),
-            lambda name: PurePosixPath(name).name,
-            alike=Alike("neighbours" if folders.medium == "clip" else "concept", medium=folders.medium),
-        )
-        notes = {"score": recipe.score, "unmatched": folders.unmatched, "without": folders.without}
         generated = [folders.generated]
         if folders.medium == "clip":
             if len(folders.generated.files) > 1:
                 generated.append(folders.shuffled())
-            generated += launch.gather(stills(generated[:1], folder) if launch.is_main else [])[0]
-        scoring = recipe.section(Scoring)
-        measure_run(folder, scoring, generated, stimuli, "scored", launch, {}, notes)
+            generated += launch.gather(make_stills(generated[:1], folder) if launch.is_main else [])[0]
+        measure_run(folder, recipe, generated, folders.stimuli, "scored", launch, {}, folders.notes)
     launch.barrier()
-    return folder
+    return folder, None
 
 
 def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work | None]:
@@ -208,34 +486,45 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
         The run, and the work that was done, where it was all of it.
     """
     recipe, align, baselines = job.recipe, job.align, job.baselines
-    folder = open_run(align.label, job.pinned(), recipe.metric_encoders, launch, again, baselines.is_here)
+    folder = open_run(align.label, job.pinned(), launch, again, baselines.is_here)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
-        job = replace(job, prior=job.prior.to(launch.device))
+        job = job.open(launch.device)
         heads = StimulusHeads.of(align, job.prior, launch.device)
         start = find_start_pictures(recipe)
         align.prepare_signals(launch)
 
         # heads: decoded from signals, then of all other sources
-        brain = [of_brain(align, cell, subject, recipe.split, launch.device) for cell, subject in job.cells]
-        sets = decoded_sets(job.sources, brain, heads, recipe.split, recipe.items)
+        brain = [
+            decode_signals(align, cell, subject, recipe.split, launch.device) for cell, subject in job.cells
+        ]
+        sets = make_decoded_sets(job.sources, brain, heads, recipe.split, recipe.items)
         if start is not None:
             start.prepare(sets, launch)
         job.refuse_idle_strength(sets)
 
         # media, written to the run's folder
-        generation = job.generation(start, heads, launch)
+        build, sampling = recipe.generator.build, recipe.sampling
+        generation = GenerationJob(
+            Sampler(build, job.prior, recipe, sampling, launch.device, align.heads),
+            recipe.repeats,
+            recipe.seed,
+            start,
+            recipe.best_of,
+            Reranker(heads, launch) if recipe.best_of > 1 else None,
+            job.images.open(0).rate_hz if job.images.medium == "clip" else None,
+        )
         for decoded_set in sets:
             generation.generate(decoded_set, folder, launch)
         del generation  # and with it the generator: its memory is the metrics' now
 
         # training pictures in their place, then scores
         models = job.describe_models(start)
-        used = [decoded_set.first(recipe.items) for decoded_set in brain]
+        items = [decoded_set.first(recipe.items) for decoded_set in brain]
         generated = [job.generated(decoded_set, models, folder) for decoded_set in sets]
         launch.barrier()  # stills are made of what all processes generated
-        of_baselines, missing = baselines.make(job.sources, used, generated, heads, models, folder, launch)
-        generated += of_baselines
+        in_place, missing = baselines.make(job.sources, items, generated, heads, models, folder, launch)
+        generated += in_place
         if not generated:
             raise MissingData(
                 f"none of the sources can be made: {', '.join(missing)}",
@@ -243,10 +532,14 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
             )
         generated.sort(key=lambda some: [*map(str, job.sources)].index(some.source))
         generated += job.task_floors(brain, models, folder)
-        notes = {"prior": recipe.prior.source, "mode": align.mode, "published": recipe.published_notes}
-        notes[SET_UP] = job.set_up()
-        notes |= describe_tested([align.tested_pictures(recipe.split)])
-        scoring = recipe.section(Scoring)
-        measure_run(folder, scoring, generated, job.stimuli(), recipe.split, launch, missing, notes)
+        published, generated_by = recipe.published, recipe.model_dump(mode="json", include=GENERATED_BY)
+        notes = {
+            "prior": recipe.prior.source,
+            "mode": align.mode,
+            "published": {} if published is None else published.as_notes(),
+            SET_UP: {**align.set_up(recipe.split), **flatten(generated_by, "reconstruct")},
+            **describe_tested([align.tested_pictures(recipe.split)]),
+        }
+        measure_run(folder, recipe, generated, job.stimuli(), recipe.split, launch, missing, notes)
     launch.barrier()
     return folder, work

@@ -62,7 +62,7 @@ def plan(recipe: Recipe) -> Plan:
     """Say which runs would be shown, and where the page would be."""
     return Plan.of(
         {
-            "runs": lambda: ", ".join(str(each.folder.path) for each in opened(recipe)),
+            "runs": lambda: ", ".join(str(shown_run.folder.path) for shown_run in opened(recipe)),
             "to": lambda: str(_target(recipe, opened(recipe))),
         }
     )
@@ -71,29 +71,24 @@ def plan(recipe: Recipe) -> Plan:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Read the runs, compare those that measured the same, and write the page or the tables."""
     runs = opened(recipe)
-    groups = grouped(runs)
-    path = _target(recipe, runs)
-    for reason in (reason for group in groups for reason in group.not_compared):
-        console.warn(f"not compared: {reason}")
+    path, groups = _target(recipe, runs), _group_by_command(runs)
+    for group in groups:
+        for reason in group.not_compared:
+            console.warn(f"not compared: {reason}")
     if launch.is_main:
-        write(path, recipe.written_as, groups)
+        with atomic_write(path) as part:
+            if recipe.written_as == "html":
+                page_of(groups).write(part)
+            elif recipe.written_as == "csv":
+                part.write_text(comma_separated(groups), encoding="utf-8")
+            else:
+                write_table = WRITERS[recipe.written_as]
+                text = "\n".join(write_table(paper_table(group)) for group in groups)
+                part.write_text(text, encoding="utf-8")
     files = {"page" if recipe.written_as == "html" else "table": path}
-    compared = [vars(each) for group in groups for each in group.compared]
-    return Result(
-        path.parent, tuple(map(paper_table, groups)), Measurements(notes={"comparisons": compared}), files
-    )
-
-
-def write(path: Path, format: Format, groups: Sequence[RunGroup]) -> None:
-    """Write a page or tables under their final name only when complete."""
-    with atomic_write(path) as part:
-        if format == "html":
-            page_of(groups).write(part)
-        elif format == "csv":
-            part.write_text(comma_separated(groups), encoding="utf-8")
-        else:
-            text = "\n".join(WRITERS[format](paper_table(group)) for group in groups)
-            part.write_text(text, encoding="utf-8")
+    comparisons = [vars(compared) for group in groups for compared in group.compared]
+    measurements = Measurements(notes={"comparisons": comparisons})
+    return Result(path.parent, tuple(map(paper_table, groups)), measurements, files)
 
 
 def opened(recipe: Recipe) -> list[ShownRun]:
@@ -105,18 +100,25 @@ def opened(recipe: Recipe) -> list[ShownRun]:
     """
     root = recipe.paths.under_home("runs")
     chosen = [find(root, name) for name in recipe.runs] if recipe.runs else [find(root)]
-    folders = [folder for folder, _ in chosen]
     places = [(folder.path.resolve(), variant) for folder, variant in chosen]
-    if len({*places}) < len(places):
-        twice = next(path for path, variant in places if places.count((path, variant)) > 1)
-        raise RecipeError(f"{twice} is named twice", "name each run once")
-    names = [(folder.path.parent.name, folder.path.name, variant) for folder, variant in chosen]
-    labels = recipe.labels or _labels(names)
-    if len(labels) != len(folders) or (recipe.labels and len({*labels}) < len(labels)):
+    for place in places:
+        if places.count(place) > 1:
+            raise RecipeError(f"{place[0]} is named twice", "name each run once")
+
+    # names without fingerprints, unless only these distinguish runs of a command; variants by their own names
+    short = [
+        (folder.path.parent.name, variant or FINGERPRINTS.sub("", folder.path.name))
+        for folder, variant in chosen
+    ]
+    whole = [f"{folder.path.name}:{variant}" if variant else folder.path.name for folder, variant in chosen]
+    labels = recipe.labels or [
+        key[1] if short.count(key) == 1 else name for key, name in zip(short, whole, strict=True)
+    ]
+    if len(labels) != len(chosen) or (recipe.labels and len({*labels}) < len(labels)):
         raise RecipeError(
-            f"{len(folders)} runs have the labels {', '.join(labels)}", "give each run one of its own"
+            f"{len(chosen)} runs have the labels {', '.join(labels)}", "give each run one of its own"
         )
-    return [ShownRun(label, *each) for label, each in zip(labels, chosen, strict=True)]
+    return [ShownRun(label, *run) for label, run in zip(labels, chosen, strict=True)]
 
 
 def newest_two(root: Path) -> list[str]:
@@ -135,20 +137,10 @@ def newest_two(root: Path) -> list[str]:
 
     def differs(run: RunFolder) -> str:
         is_first = run.path == first.path
-        return "the first" if is_first else "; ".join(_compared([shown, ShownRun("", run)]).not_compared)
+        return "the first" if is_first else "; ".join(_compare([shown, ShownRun("", run)]).not_compared)
 
     second = newest(root, first.path.parent.name, differs, needed=f"another of {two}", choose="")
     return [str(run.path) for run in (first, second)]
-
-
-def _labels(names: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Shorten names by their fingerprints, unless they are all that distinguishes runs of a command.
-
-    Variants of one sweep are called by their own names.
-    """
-    short = [(command, variant or FINGERPRINTS.sub("", name)) for command, name, variant in names]
-    whole = [f"{name}:{variant}" if variant else name for _, name, variant in names]
-    return [own[1] if short.count(own) == 1 else name for own, name in zip(short, whole, strict=True)]
 
 
 def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
@@ -157,75 +149,74 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
     Raises:
         RecipeError: if it lies in the folder of a run, whose files have digests.
     """
+    folders = [shown_run.folder.path for shown_run in runs]
     if recipe.to is not None:
         path = locate(recipe.to)
-        if path.is_dir() or any(path.resolve().is_relative_to(each.folder.path.resolve()) for each in runs):
+        if path.is_dir() or any(path.resolve().is_relative_to(folder.resolve()) for folder in folders):
             raise RecipeError(
                 f"to: {path} is a folder, or lies in that of a run", f"to=page.{recipe.written_as}"
             )
         return path
-    names = "\n".join(str(each.folder.path) for each in runs)
-    digest = (
-        ""
-        if len(runs) == 1
-        else f"-and-{len(runs) - 1}-more-{hashlib.sha256(names.encode()).hexdigest()[:6]}"
-    )
-    return home_folder() / FOLDER / f"{runs[0].folder.path.name}{digest}.{recipe.written_as}"
+    name = folders[0].name
+    if len(folders) > 1:
+        digest = hashlib.sha256("\n".join(map(str, folders)).encode()).hexdigest()[:6]
+        name += f"-and-{len(folders) - 1}-more-{digest}"
+    return home_folder() / FOLDER / f"{name}.{recipe.written_as}"
 
 
-def grouped(runs: Sequence[ShownRun]) -> list[RunGroup]:
+def _group_by_command(runs: Sequence[ShownRun]) -> list[RunGroup]:
     """Group runs of the same kind, in the order in which they were named, and compare them item by item."""
     kinds: dict[str, list[ShownRun]] = {}
-    for each in runs:
-        kinds.setdefault(each.command, []).append(each)
-    return [_compared(some) if len(some) > 1 else RunGroup(some) for some in kinds.values()]
+    for shown_run in runs:
+        kinds.setdefault(shown_run.command, []).append(shown_run)
+    return [_compare(some) if len(some) > 1 else RunGroup(some) for some in kinds.values()]
 
 
-def _compared(runs: Sequence[ShownRun]) -> RunGroup:
+def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     """Compare the first run with each other one that can be."""
-    first, *others = runs
+    first, *following = runs
     compare = next((compare for note, compare in COMPARE.items() if note in first.measured.notes), None)
     if compare is None or not first.measured.items:
         return RunGroup(runs, not_compared=[f"{first.label} has no values item by item"])
     paired, reasons = {}, []
-    for other in others:
+    for second in following:
         try:
-            compare(first, {other.label: other})
-            paired[other.label] = other
+            compare(first, {second.label: second})
+            paired[second.label] = second
         except BrainhiveError as error:
             reasons.append(error.message)
         except LookupError:
-            reasons.append(f"{first.label} and {other.label} did not measure the same")
-    found = compare(first, paired) if paired else []  # all at once, for the adjustment of p
-    return RunGroup(runs, found, reasons)
+            reasons.append(f"{first.label} and {second.label} did not measure the same")
+    compared = compare(first, paired) if paired else []  # all at once, for the adjustment of p
+    return RunGroup(runs, compared, reasons)
 
 
-def _by_rank(first: ShownRun, others: Mapping[str, ShownRun]) -> list[Compared]:
-    found = compare_ranks(first.measured, [other.measured for other in others.values()])
+def _compare_ranks(first: ShownRun, paired: Mapping[str, ShownRun]) -> list[Compared]:
+    results = compare_ranks(first.measured, [second.measured for second in paired.values()])
     return [
-        _of("top1", each, first.label, label, each["p_value_adjusted"])
-        for label, each in zip(others, found, strict=True)
+        _compared("top1", result, result["notes"], first.label, label, result["p_value_adjusted"])
+        for label, result in zip(paired, results, strict=True)
     ]
 
 
-def _by_value(first: ShownRun, others: Mapping[str, ShownRun]) -> list[Compared]:
-    found = compare_runs(
-        first.measured, first.label, {label: other.measured for label, other in others.items()}
-    )
+def _compare_values(first: ShownRun, paired: Mapping[str, ShownRun]) -> list[Compared]:
+    by_label = {label: second.measured for label, second in paired.items()}
     return [
-        _of(metric, {**values, "notes": each["notes"]}, first.label, each["with"], values["p_adjusted"])
-        for each in found
-        for metric, values in each["metrics"].items()
+        _compared(metric, values, result["notes"], first.label, result["with"], values["p_adjusted"])
+        for result in compare_runs(first.measured, first.label, by_label)
+        for metric, values in result["metrics"].items()
     ]
 
 
-def _of(metric: str, found: Mapping[str, Any], first: str, second: str, p: float | None) -> Compared:
-    ends = (found["difference"], found["low"], found["high"])
-    return Compared(first, second, metric, *ends, found["n"], p, found["test"], tuple(found["notes"]))
+def _compared(
+    metric: str, values: Mapping[str, Any], notes: Sequence[str], first: str, second: str, p: float | None
+) -> Compared:
+    ends = (values["difference"], values["low"], values["high"])
+    return Compared(first, second, metric, *ends, values["n"], p, values["test"], tuple(notes))
 
 
 COMPARE: dict[str, Callable[[ShownRun, Mapping[str, ShownRun]], list[Compared]]] = {
-    "gallery": _by_rank,
-    "sources": _by_value,
+    "gallery": _compare_ranks,
+    "sources": _compare_values,
 }
 """How two runs are paired, by the note that says what they measured: ranks, or values of items."""

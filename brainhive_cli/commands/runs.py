@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from pydantic import Field
 
@@ -60,11 +61,8 @@ class RunOnDisk:
         """Whether it is meant by its name or path; where not only itself is, also by its command."""
         references = {self.path.name, self.name, str(self.path), os.path.abspath(self.path)}
         name = name.rstrip("/")
-        return (
-            name in references
-            or os.path.abspath(name) in references
-            or (not exactly and name == self.path.parent.name)
-        )
+        is_command = not exactly and name == self.path.parent.name
+        return is_command or not references.isdisjoint((name, os.path.abspath(name)))
 
     @cached_property
     def changed(self) -> float:
@@ -77,15 +75,19 @@ class RunOnDisk:
         return is_held(self.path / CLAIM)
 
     @property
+    def is_finished(self) -> bool:
+        """Whether it has metrics."""
+        return RunFolder(self.path).is_finished
+
+    @property
     def state(self) -> str:
         """Finished, running, or interrupted."""
-        is_finished = RunFolder(self.path).is_finished
-        return "running" if self.is_in_use else "finished" if is_finished else "interrupted"
+        return "running" if self.is_in_use else "finished" if self.is_finished else "interrupted"
 
     @property
     def headline(self) -> str:
         """What it came to, in a few words; empty if it is not finished."""
-        if not RunFolder(self.path).is_finished:
+        if not self.is_finished:
             return ""
         try:
             measurements = RunFolder(self.path).measurements()
@@ -93,15 +95,15 @@ class RunOnDisk:
             return error.message
         overall = measurements.overall or measurements.scopes.get(BRAIN)
         scopes = [overall] if overall else list(measurements.scopes.values())
-        names = dict.fromkeys(name for metrics in scopes for name in metrics)
-        name = next(iter(headlines(list(names))), "")
+        names = headlines(list(dict.fromkeys(name for metrics in scopes for name in metrics)))
+        if not names:
+            return ""
+        name = names[0]
         values = [metrics[name] for metrics in scopes if name in metrics]
-        if len(values) == 1:
-            interval = "" if values[0].low is None else f" ({values[0].interval_text()})"
-            return f"{shown(name)} {values[0].value:.3f}{interval}"
-        if values:
+        if len(values) > 1:
             return f"{shown(name)} {fmean(metric.value for metric in values):.3f}, the mean of {len(values)}"
-        return ""
+        interval = "" if values[0].low is None else f" ({values[0].interval_text()})"
+        return f"{shown(name)} {values[0].value:.3f}{interval}"
 
     @property
     def bytes(self) -> int:
@@ -199,18 +201,11 @@ def _show(run: ShownRun) -> Result:
     }
     rows = tuple((key, value) for key, value in about.items() if value)
     tables = [Table(f"Run {on_disk.path.name}", ("item", "value"), rows)]
-    metrics = [
-        (
-            scope,
-            shown(metric.name),
-            metric.value,
-            metric.interval_text(),
-            metric.n,
-            "–" if metric.chance is None else metric.chance,
-        )
-        for scope in summary_scopes(run)
-        for metric in run.measured.scopes[scope].values()
-    ]
+    metrics: list[tuple[Any, ...]] = []
+    for scope in summary_scopes(run):
+        for m in run.measured.scopes[scope].values():
+            chance = "–" if m.chance is None else m.chance
+            metrics.append((scope, shown(m.name), m.value, m.interval_text(), m.n, chance))
     if metrics:
         tables.append(Table("Metrics", ("of", "metric", "value", "95 % CI", "n", "chance"), tuple(metrics)))
     hint = shlex.join(["brainhive", "report", reference])
@@ -236,7 +231,7 @@ def _remove(runs: Sequence[RunOnDisk], root: Path, agreed: bool) -> None:
     for run in runs:
         if run.path.is_symlink():  # the link goes; what it leads to is not touched, not even by a lock
             remove(run.path)
-            continue
-        lock = FileLock(run.path / CLAIM, f"run {run.path}")
-        remove(run.path)
-        lock.release()
+        else:
+            lock = FileLock(run.path / CLAIM, f"run {run.path}")
+            remove(run.path)
+            lock.release()

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL, Measurements, Metric, merge_caveats, scope
+from brainhive_cli.core.measurements import ALL, Measurements, merge_caveats, scope
 from brainhive_cli.core.recipe import Names, Section
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Need, Plan, Result
@@ -244,28 +244,25 @@ def summarise_steps(steps: Mapping[str, FinishedStep], title: str) -> Table:
 
 def _headline(command: Command, result: Result) -> str:
     """Describe in one line what a step achieved."""
-    metrics = result.metrics.overall or next(
-        (metrics for name, metrics in result.metrics.scopes.items() if name.endswith(scope(ALL))), {}
-    )
-    if command == "eval-retrieval":
-        return _describe("top-1", metrics["top1"])
-    if command == "train-prior":
-        return _describe("validation loss", metrics["validation_loss"])
-    if command == "reconstruct":
-        name = next((metric for metric in metrics if metric.startswith("two_way")), next(iter(metrics)))
-        return _describe(
-            name.partition("_")[0] + "-way" if name.startswith("two_way") else name, metrics[name]
-        )
     if command == "train-align":
         count = len(result.metrics.notes["cells"])
         return f"{count} brain encoder{'s' if count > 1 else ''}"
-    rows = result.tables[0].rows if result.tables else ()
-    if command == "prepare":  # a row for each split of a subject's store
-        rows = tuple({row[0]: row for row in rows}.values())
-    return f"{len(rows)} store{'s' if len(rows) > 1 else ''}" if rows else "done"
+    if command in ("prepare", "embed"):
+        rows = result.tables[0].rows if result.tables else ()
+        if command == "prepare":  # a row for each split of a subject's store
+            rows = tuple({row[0]: row for row in rows}.values())
+        return f"{len(rows)} store{'s' if len(rows) > 1 else ''}" if rows else "done"
 
-
-def _describe(name: str, metric: Metric) -> str:
+    # the metric that says most, of all subjects or else of the first scope of all
+    metrics = result.metrics.overall or next(
+        (metrics for name, metrics in result.metrics.scopes.items() if name.endswith(scope(ALL))), {}
+    )
+    name = {"eval-retrieval": "top1", "train-prior": "validation_loss"}.get(command, "")
+    words = {"top1": "top-1", "validation_loss": "validation loss"}.get(name, "")
+    if not name:
+        name = next((metric for metric in metrics if metric.startswith("two_way")), next(iter(metrics)))
+        words = "two-way" if name.startswith("two_way") else name
+    metric = metrics[name]
     chance = "" if metric.chance is None else f", chance {metric.chance:.3g}"
     these = f"; these subjects {metric.these_subjects_text()}" if metric.these_subjects else ""
-    return f"{name} {metric.value:.3f} ({metric.interval_text()}{these}), n {metric.n}{chance}"
+    return f"{words} {metric.value:.3f} ({metric.interval_text()}{these}), n {metric.n}{chance}"

@@ -114,11 +114,11 @@ def test_the_same_pictures_elsewhere_are_the_same_and_others_at_their_place_are_
     for folder, content in (("a", b"x"), ("b", b"x"), ("c", b"y")):
         (home / folder).mkdir()
         (home / folder / "1.png").write_bytes(content)
-    from brainhive_cli.evaluation.reconstruction.folders import digest_of, pictures_in
+    from brainhive_cli.evaluation.reconstruction.folders import digest_media, list_pictures
 
     def fingerprint(folder: str) -> str:
         recipe = reconstruct.Recipe(initial={"folder": folder})
-        return recipe.holding({folder: digest_of(pictures_in(folder))}).fingerprint()
+        return recipe.holding({folder: digest_media(list_pictures(folder))}).fingerprint()
 
     assert fingerprint("a") == fingerprint("b") == fingerprint(str(home / "a")) != fingerprint("c")
 

@@ -14,7 +14,7 @@ from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.targets.views import to_pictures
-from brainhive_cli.evaluation.reconstruction.conditions import of_brain
+from brainhive_cli.evaluation.reconstruction.conditions import decode_signals
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, sdxl
@@ -111,7 +111,7 @@ def test_the_identity_prior_conditions_on_the_decoded_head_itself(go, small, dra
 
     assert result.metrics.notes["sources"] == ["brain", "images", "shuffled", "zeroed", "nearest"]
     align = find(str(run), Paths())
-    (decoded_set,) = (of_brain(align, cell, 1, "test", torch.device("cpu")) for cell in align.cells)
+    (decoded_set,) = (decode_signals(align, cell, 1, "test", torch.device("cpu")) for cell in align.cells)
     token, image_id = decoded_set.decoded.tensors["token"][:1], decoded_set.image_ids[0]
     given = Conditioning(embeddings=token[:, None])
     with torch.inference_mode():

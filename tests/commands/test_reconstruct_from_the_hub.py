@@ -23,7 +23,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
-from brainhive_cli.evaluation.reconstruction.conditions import of_brain
+from brainhive_cli.evaluation.reconstruction.conditions import decode_signals
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
 from brainhive_cli.training.alignment.trained import AlignRun
@@ -127,7 +127,7 @@ def directly(root: Path, run: Path) -> dict[str, np.ndarray]:
     align = AlignRun.open(RunFolder(run), "", Paths())
     prior = FusionPrior.load(root / PRIOR)
     cells = [(cell, cell.tested_on[0]) for cell in align.cells]
-    (decoded_set,) = (of_brain(align, *cell, "test", torch.device("cpu")) for cell in cells)
+    (decoded_set,) = (decode_signals(align, *cell, "test", torch.device("cpu")) for cell in cells)
     pipeline = StableDiffusionXLPipeline.from_pretrained(root / TURBO, add_watermarker=False)
     prior.attach(pipeline.unet)
     drawn = {}

@@ -12,7 +12,9 @@ from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.sweep import FULL
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
+from brainhive_cli.models import priors
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
+from brainhive_cli.training.alignment.trained import AlignRun
 
 ABLATIONS = "ablations={ceiling: {sources: images}, average: {sources: mean_embedding}, two: {steps: 1}}"
 
@@ -40,6 +42,23 @@ def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full
     assert (published.columns, published.rows) == (("PixCorr",), (("0.500",),))
     with pytest.raises(RecipeError, match="is a sweep: name the run of a variant"):
         go("reconstruct", *drawing, f"against={result.folder.name}")
+
+
+def test_variants_share_the_prior_and_the_run_that_their_keys_choose(aligned, drawing, monkeypatch):
+    opened: list[str] = []
+    load, open_run = priors.load, AlignRun.open.__func__
+    monkeypatch.setattr(priors, "load", lambda *a, **more: opened.append("prior") or load(*a, **more))
+    monkeypatch.setattr(
+        AlignRun, "open", classmethod(lambda *a, **more: opened.append("run") or open_run(*a, **more))
+    )
+    adapted = ABLATIONS.replace("two:", "adapted: {adapter: apply}, two:")
+
+    planned = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, ABLATIONS]))
+    assert not planned.missing and sorted(opened) == ["prior", "run"]
+
+    opened.clear()
+    planned = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, adapted]))
+    assert not planned.missing and opened.count("prior") == 2
 
 
 def test_ablations_take_variants_of_one_training(go, world, small, runs, prior, drawing):

@@ -41,10 +41,6 @@ CELL_INDEPENDENT: tuple[Source, ...] = ("images", "zeroed", "mean_embedding")
 """Sources without a brain model: they are generated once for all cells."""
 
 
-def _of_the_token(heads: Tensors) -> Tensor:
-    return comparable(heads[TOKEN])
-
-
 @dataclass(frozen=True)
 class StimulusHeads:
     """Makes heads by the prior's fuser; where it has none, by what the brain model's heads predict.
@@ -64,7 +60,7 @@ class StimulusHeads:
     keys: Mapping[str, str]
     targets: Callable[[dict[str, Tensor]], dict[str, Tensor]]
     device: torch.device
-    compare: Callable[[Tensors], Tensor] = _of_the_token
+    compare: Callable[[Tensors], Tensor] = lambda heads: comparable(heads[TOKEN])
     compared_keys: Collection[str] | None = None
 
     @classmethod
@@ -75,8 +71,7 @@ class StimulusHeads:
             BrainhiveError: if the prior fuses embeddings of other encoders; it names both.
         """
         encoders, _ = align.training_settings[align.cells[0].variant]
-        fuser = prior.fuser
-        if fuser is not None:
+        if (fuser := prior.fuser) is not None:
             keys = match_keys(encoders, prior.dims, "the prior")
             return cls(align, encoders, keys, lambda embeddings: {TOKEN: fuser(embeddings)}, device)
         model = align.model(align.cells[0], device)
@@ -175,8 +170,8 @@ class DecodedSet:
     @property
     def name(self) -> str:
         """The folder of its pictures below `samples`."""
-        of_cell = f"{self.cell.name}/sub-{self.subject:02d}" if self.cell else ""
-        return of_cell if self.source == "brain" else f"{self.source}/{of_cell}".rstrip("/")
+        cell = f"{self.cell.name}/sub-{self.subject:02d}" if self.cell else ""
+        return cell if self.source == "brain" else f"{self.source}/{cell}".rstrip("/")
 
     def file(self, image_id: str, repeat: int) -> str:
         """The path of a picture below the run's folder."""
@@ -201,14 +196,20 @@ class DecodedSet:
         if len(self.image_ids) < 2:
             raise RecipeError("one signal cannot be shuffled", "leave `shuffled` out of sources")
         assert self.cell is not None and self.subject is not None and self.decoded is not None
-        order = np.random.default_rng((self.cell.seed, self.subject)).permutation(len(self.image_ids))
-        giver = np.empty_like(order)
-        giver[order] = np.roll(order, 1)  # its neighbour in a random order, and so never itself
-        origin_ids = [self.image_ids[n] for n in giver]
-        return replace(self, source="shuffled", origin_ids=origin_ids, decoded=self.decoded[giver.tolist()])
+        rows = derange(len(self.image_ids), (self.cell.seed, self.subject)).tolist()
+        origin_ids = [self.image_ids[row] for row in rows]
+        return replace(self, source="shuffled", origin_ids=origin_ids, decoded=self.decoded[rows])
 
 
-def of_brain(align: AlignRun, cell: Cell, subject: int, split: str, device: torch.device) -> DecodedSet:
+def derange(count: int, seed: int | tuple[int, ...]) -> NDArray[np.int64]:
+    """Give each of several places another one, each once: [N] its neighbour in a random order."""
+    order = np.random.default_rng(seed).permutation(count)
+    neighbours = np.empty_like(order)
+    neighbours[order] = np.roll(order, 1)
+    return neighbours
+
+
+def decode_signals(align: AlignRun, cell: Cell, subject: int, split: str, device: torch.device) -> DecodedSet:
     """Decode all signals of a subject in a split, by a cell's brain model."""
     member = TrainedCell.load(align, cell, device)
     decoded, rows = member.decoded(subject, split)
@@ -217,7 +218,7 @@ def of_brain(align: AlignRun, cell: Cell, subject: int, split: str, device: torc
     return DecodedSet("brain", cell, subject, ids, ids, decoded)
 
 
-def decoded_sets(
+def make_decoded_sets(
     sources: Sequence[Source],
     brain: Sequence[DecodedSet],
     heads: StimulusHeads,
@@ -234,21 +235,20 @@ def decoded_sets(
         items: How many of them, from the start; all when None.
     """
     by_source = {"brain": [decoded_set.first(items) for decoded_set in brain]}
-    image_ids = list(
-        dict.fromkeys(image_id for decoded_set in by_source["brain"] for image_id in decoded_set.image_ids)
-    )
+    ids = list(dict.fromkeys(image_id for some in by_source["brain"] for image_id in some.image_ids))
+
+    def of_no_cell(source: Source, decoded: Decoded | None) -> list[DecodedSet]:
+        return [DecodedSet(source, None, None, ids, ids, decoded)]
+
     if "shuffled" in sources:
         by_source["shuffled"] = [decoded_set.shuffled().first(items) for decoded_set in brain]
     if "images" in sources:
-        rows = next(iter(heads.align.stores(split).values())).rows(image_ids)
-        by_source["images"] = [
-            DecodedSet("images", None, None, image_ids, image_ids, heads.of_rows(split, rows))
-        ]
+        rows = next(iter(heads.align.stores(split).values())).rows(ids)
+        by_source["images"] = of_no_cell("images", heads.of_rows(split, rows))
     if "zeroed" in sources:
-        by_source["zeroed"] = [DecodedSet("zeroed", None, None, image_ids, image_ids, None)]
+        by_source["zeroed"] = of_no_cell("zeroed", None)
     if "mean_embedding" in sources:
-        mean = heads.mean_of(TRAIN)
-        of_each = {name: head.expand(len(image_ids), *head.shape[1:]) for name, head in mean.tensors.items()}
-        one = DecodedSet("mean_embedding", None, None, image_ids, image_ids, Decoded(of_each))
-        by_source["mean_embedding"] = [one]
+        means = heads.mean_of(TRAIN).tensors
+        repeated = {name: head.expand(len(ids), *head.shape[1:]) for name, head in means.items()}
+        by_source["mean_embedding"] = of_no_cell("mean_embedding", Decoded(repeated))
     return [decoded_set for source in dict.fromkeys(sources) for decoded_set in by_source.get(source, [])]

@@ -1,44 +1,77 @@
-"""From reconstructions on disk to the metrics and artifacts of a run."""
+"""From reconstructions on disk to the metrics, artifacts and tables of a run, or of a sweep."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core import artifacts, console, runs
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL, Measurements, Metric, find_caveats, merge_caveats, scope
-from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.measurements import (
+    ALL,
+    Measurements,
+    Metric,
+    extend_tables,
+    find_caveats,
+    interval_text,
+    merge_caveats,
+    scope,
+)
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.sweep import collect_variants
+from brainhive_cli.core.tables import Table, p_text
 from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.datasets import Clip
-from brainhive_cli.evaluation.reconstruction.annotations import as_documents
-from brainhive_cli.evaluation.reconstruction.metric_parts import is_here, load, names_for
-from brainhive_cli.evaluation.reconstruction.recipe import PublishedScores, Scoring
+from brainhive_cli.evaluation.reconstruction.metric_parts import choose_metrics, is_here, load
+from brainhive_cli.evaluation.reconstruction.recipe import PublishedScores, Recipe, Scoring
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Scored,
     Scorer,
     Stimuli,
-    metrics_of,
+    measure_sets,
+    name_sources,
     write_values,
 )
 from brainhive_cli.evaluation.reconstruction.selections import CONTACT_SHEET, Selection
-from brainhive_cli.evaluation.reconstruction.tables import (
-    COMPARISONS,
-    comparison_tables,
-    missing_lines,
-    tables,
-    titles_of,
-)
-from brainhive_cli.measurement.comparison import compare_runs, compare_sources
+from brainhive_cli.measurement.comparison import LEVEL, compare_runs, compare_sources, is_difference
+from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.measurement.metrics.tasks import RECALL
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.models.encoders import EncoderConfig
 
-"""The section of tables that are written again when a run is compared with others."""
+COMPARISONS = "Comparisons"
+"""The heading under which a page shows differences."""
+FLOOR = "shuffled"
+MARK = "*"
+"""After a value that differs from the first variant's, item by item."""
+
+
+def open_run(
+    label: str,
+    recipe: Recipe,
+    launch: Launch,
+    again: bool,
+    is_source_here: Callable[[str], bool] = lambda source: False,
+) -> RunFolder:
+    """Open a run of `reconstruct`; a finished one is reopened if something that was missing is here now.
+
+    Args:
+        is_source_here: Whether a source that was missing can be made now.
+
+    The others are those of `RunFolder.open`.
+    """
+    folder = RunFolder.open("reconstruct", label, recipe, launch, again)
+    missing = folder.measurements().missing if folder.is_finished else ()
+    if not any(is_here(name, recipe.metric_encoders) or is_source_here(name) for name in missing):
+        return folder
+    launch.barrier()
+    if launch.is_main:
+        (folder.path / FINISHED).unlink()
+    launch.barrier()
+    return RunFolder.open("reconstruct", label, recipe, launch)
 
 
 def measure_run(
@@ -63,100 +96,124 @@ def measure_run(
         missing: Sources that could not be made, and how to get them.
         notes: More notes of the measurements.
     """
+    # the values of all files; the main process writes them, and what was decoded in words
     first = stimuli.open(next(iter(generated[0].files)))
     frames = len(first.frames) if isinstance(first, Clip) else None
+    medium = "picture" if frames is None else "clip"
     scored, missing_metrics = _score(scoring, generated, stimuli, frames, launch)
     if not scored[0].values:
         raise BrainhiveError(
             "none of the metrics can be computed",
-            "; ".join(missing_lines(missing_metrics)) or "two-way identification needs at least two pictures",
+            "; ".join(missing_lines(missing_metrics, medium))
+            or "two-way identification needs at least two pictures",
         )
     if not launch.is_main:
         return
     folder.replace("values.csv", lambda path: write_values(path, scored))
-    if decoded := {some.scope: as_documents(some.annotations) for some in generated if some.annotations}:
+    if decoded := {
+        some.scope: {
+            image_id: {"caption": annotation.caption, "concepts": list(annotation.concepts)}
+            for image_id, annotation in some.annotations.items()
+        }
+        for some in generated
+        if some.annotations
+    }:
         folder.write_json("decoded.json", decoded)
+
+    # their means with intervals, and comparisons of the first source with the others
     caveats = merge_caveats(*(find_caveats(some.described) for some in generated))
-    notes = {"caveats": caveats, "medium": "clip" if frames else "picture", **notes}
+    notes = {"caveats": caveats, "medium": medium, **notes}
     measurements = _measurements(scored, scoring.protocol, split, stimuli.alike, notes)
     for some in generated:
         missing_metrics |= some.tasks.missing
-    measurements = replace(measurements, missing={**missing_metrics, **missing})
-    compared = {"comparisons": compare_sources(measurements)}
-    measurements = replace(measurements, notes={**measurements.notes, **compared})
+    measurements |= Measurements(
+        missing={**missing_metrics, **missing}, notes={"comparisons": compare_sources(measurements)}
+    )
+
+    # what people are shown
     shown: list[artifacts.Artifact] = []
     if scoring.sheet_rows:
         selection = Selection(folder, scored, stimuli, scoring.sheet_rows, scoring.protocol)
-        shown = selection.show_clips() if frames else selection.show_pictures()
+        shown = selection.show_clips() if medium == "clip" else selection.show_pictures()
     artifacts.write(folder, [*shown, *comparison_tables(measurements)])
     folder.finish(measurements)
 
 
-def open_run(
-    label: str,
-    recipe: BaseRecipe,
-    encoders: Sequence[EncoderConfig],
-    launch: Launch,
-    again: bool,
-    is_source_here: Callable[[str], bool] = lambda source: False,
-) -> RunFolder:
-    """Open a run of `reconstruct`; a finished one is reopened if something that was missing is here now.
+def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
+    """Find the runs to compare with.
 
-    Args:
-        encoders: Those of two-way identification.
-        is_source_here: Whether a source that was missing can be made now.
-
-    The others are those of `RunFolder.open`.
+    Raises:
+        RecipeError: if one is a sweep; the hint names its variants.
     """
-    folder = RunFolder.open("reconstruct", label, recipe, launch, again)
-    if not folder.is_finished:
-        return folder
-    missing = folder.measurements().missing
-    if not any(is_here(name, encoders) or is_source_here(name) for name in missing):
-        return folder
-    launch.barrier()
-    if launch.is_main:
-        (folder.path / FINISHED).unlink()
-    launch.barrier()
-    return RunFolder.open("reconstruct", label, recipe, launch)
+    root = paths.under_home("runs")
+    folders = [runs.find(root, "reconstruct", name) for name in names]
+    for folder in folders:
+        if swept := folder.measurements().notes.get("variants"):
+            hint = " or ".join(variant["run"] for variant in swept.values())
+            raise RecipeError(f"{folder.path.name} is a sweep: name the run of a variant", hint)
+    return folders
 
 
-def compare_with(folder: RunFolder, runs: Sequence[RunFolder]) -> None:
+def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
     """Compare a finished run with others, and write it into its metrics and artifacts.
 
     Raises:
         BrainhiveError: if a run cannot be paired with this one.
     """
     with folder.reading() as measurements:
-        by_path = {str(run.path): run.measurements() for run in runs}
+        by_path = {str(run.path): run.measurements() for run in compared}
         against = compare_runs(measurements, str(folder.path), by_path)
-    measurements = replace(measurements, notes={**measurements.notes, "against": against})
+    measurements |= Measurements(notes={"against": against})
     unchanged = [artifact for artifact in artifacts.read(folder) if artifact.section != COMPARISONS]
     artifacts.write(folder, [*unchanged, *comparison_tables(measurements)])
     folder.finish(measurements)
 
 
-def result_of(folder: RunFolder, published: PublishedScores | None = None) -> Result:
+def read_result(folder: RunFolder, published: PublishedScores | None = None) -> Result:
     """Read back a finished run, with what was published of it, and warn of what is missing."""
     sheet = folder.path / CONTACT_SHEET
     files = {"contact sheet": sheet} if sheet.is_file() else {}
     with folder.reading() as measurements:
-        for line in missing_lines(measurements.missing, measurements.notes.get("medium", "picture")):
+        for line in missing_lines(measurements.missing, measurements.notes["medium"]):
             console.warn(line)
         hint = command("report", None, [], str(folder.path))
         return Result(folder.path, tables(measurements, published), measurements, files, hint)
 
 
+def measure_variants(results: Mapping[str, Result]) -> Measurements:
+    """Put the scopes of all variants together, after their names; nothing is pooled.
+
+    The first is compared with the others; notes say why some cannot be.
+    """
+    by_label = {label: result.metrics for label, result in results.items()}
+    (first, base), *following = by_label.items()
+    comparisons, reasons = [], []
+    for label, measurements in following:
+        try:
+            comparisons += compare_runs(base, first, {label: measurements})
+        except BrainhiveError as error:
+            reasons.append(error.message)
+    collected = collect_variants(results)
+    variants = {
+        label: {**variant, "sources": by_label[label].notes["sources"]}
+        for label, variant in collected.notes["variants"].items()
+    }
+    notes = {
+        "mode": base.notes["mode"],
+        "medium": base.notes["medium"],
+        "variants": variants,
+        "comparisons": comparisons,
+        "not_compared": reasons,
+    }
+    return collected | Measurements(notes=notes)
+
+
 def _score(
-    scoring: Scoring,
-    generated: Sequence[GeneratedSet],
-    stimuli: Stimuli,
-    frames: int | None,
-    launch: Launch,
+    scoring: Scoring, generated: Sequence[GeneratedSet], stimuli: Stimuli, frames: int | None, launch: Launch
 ) -> tuple[list[Scored], dict[str, str]]:
     """Score all reconstructions; also give the metrics that are missing, with the way to get them."""
     ids = list(dict.fromkeys(image_id for some in generated for image_id in some.files))
-    names = names_for("clip" if frames else "picture", scoring.metrics)
+    names = choose_metrics("clip" if frames else "picture", scoring.metrics)
     if not launch.is_main:
         launch.barrier()  # what the main process downloads, the others find
     parts, missing = load(names, scoring.metric_encoders, launch)
@@ -166,8 +223,8 @@ def _score(
     scorer = Scorer(parts, scoring.protocol, scoring.metric_batch_size, launch.device, opens, frames)
     rows = {image_id: row for row, image_id in enumerate(ids)}
     scored = [Scored.of(some, scorer, rows, launch) for some in generated]
-    if of_stimuli := Scored.of_stimuli(scorer, ids):
-        scored.append(of_stimuli)
+    if truth := Scored.of_stimuli(scorer, ids):
+        scored.append(truth)
     if len(ids) < 2 and any(part.is_identification for part in parts.values()) and launch.is_main:
         console.warn("one picture cannot be distinguished from others: no two-way identification")
     return scored, missing
@@ -176,37 +233,197 @@ def _score(
 def _measurements(
     scored: Sequence[Scored], protocol: str, split: str, alike: Alike, notes: Mapping[str, Any]
 ) -> Measurements:
-    def metrics(some: Sequence[Scored], by_concept: bool = False) -> dict[str, Metric]:
+    """Collect the metrics of all, of each source, of each concept of a source, and of each cell."""
+
+    def measure(some: Sequence[Scored], by_concept: bool = False) -> dict[str, Metric]:
         described = f"{protocol}, {some[0].generated.described}"
-        return metrics_of(some, described, split, alike, by_concept)
+        return measure_sets(some, described, split, alike, by_concept)
 
     by_source: dict[str, list[Scored]] = {}
     for some in scored:
         by_source.setdefault(some.generated.source, []).append(some)
     first = next(iter(by_source))
-    scopes = {source: metrics(some) for source, some in by_source.items()}
+    scopes = {source: measure(some) for source, some in by_source.items()}
     scopes = {ALL: scopes[first], **scopes}
-    recalls = {source: metrics(some, by_concept=True) for source, some in by_source.items()}
+    recalls = {source: measure(some, by_concept=True) for source, some in by_source.items()}
     for source, metric_of in recalls.items():
         scopes |= {scope(f"concept {name}", source): {RECALL: metric} for name, metric in metric_of.items()}
-    titles = titles_of(notes["medium"])
     cells, items = {}, {}
     units = alike.items([list(some.generated.files) for some in scored])
     for some, unit_names in zip(scored, units.units, strict=True):
-        of = some.generated
-        scopes[of.scope] = metrics([some])
-        cells[of.scope] = {"source": of.source, "subject": of.subject, "title": of.title}
-        items[of.scope] = {**some.items, "units": [str(unit) for unit in unit_names]}
-    return Measurements(
-        scopes,
-        notes={
-            **notes,
-            "units": units.kind,
-            "unit_count": units.count,
-            "sources": list(by_source),
-            "titles": {source: titles.get(source, source) for source in by_source},
-            "concepts": list(recalls[first]),
-            "cells": cells,
-        },
-        items=items,
+        generated = some.generated
+        scopes[generated.scope] = measure([some])
+        cells[generated.scope] = {
+            "source": generated.source,
+            "subject": generated.subject,
+            "title": generated.title,
+        }
+        items[generated.scope] = {**some.items, "units": [str(unit) for unit in unit_names]}
+    titles = name_sources(notes["medium"])
+    notes = {
+        **notes,
+        "units": units.kind,
+        "unit_count": units.count,
+        "sources": list(by_source),
+        "titles": {source: titles.get(source, source) for source in by_source},
+        "concepts": list(recalls[first]),
+        "cells": cells,
+    }
+    return Measurements(scopes, notes=notes, items=items)
+
+
+def tables(measured: Measurements, published: Any = None) -> tuple[Table, ...]:
+    """Write the tables of a finished run; by cell where there are several; and what was published."""
+    source = measured.notes["sources"][0]
+    cells = {
+        cell["title"]: measured.scopes[scope]
+        for scope, cell in measured.notes["cells"].items()
+        if cell["source"] == source
+    }
+    written = [_table_by_source(measured)]
+    if len(cells) > 1:
+        names = list(next(iter(cells.values())))
+        rows = [
+            (title, *(f"{metrics[name].value:.3f}" for name in names), metrics[names[0]].n)
+            for title, metrics in cells.items()
+        ]
+        columns = ("cell", *(with_arrow(name) for name in names), "n")
+        written.append(Table("By cell; intervals are in metrics.json", columns, tuple(rows)))
+    written += comparison_tables(measured)
+    return extend_tables([*written, *_published_table(published)], measured.caveats)
+
+
+def comparison_tables(measured: Measurements) -> list[Table]:
+    """Write the tables of differences, of the first source and the run from others, and that of concepts."""
+    written = []
+    titles = name_sources(measured.notes["medium"])
+    if comparisons := measured.notes.get("comparisons", []):
+        written.append(_differences_table(titles[measured.notes["sources"][0]], comparisons, titles))
+    if against := measured.notes.get("against", []):
+        caveats = merge_caveats(*(comparison["caveats"] for comparison in against))
+        written += extend_tables([_differences_table("this run", against, titles)], caveats)
+    if measured.notes.get("concepts"):
+        written.append(_concepts_table(measured, titles))
+    return [replace(table, section=COMPARISONS) for table in written]
+
+
+def sweep_tables(measured: Measurements, published: Any) -> tuple[Table, ...]:
+    """Write one table of all variants and sources; values that differ from the first variant's are marked."""
+    variants = measured.notes["variants"]
+    comparisons = measured.notes["comparisons"]
+    by_variant = {
+        (label, source): measured.scopes[scope(label, source)]
+        for label, variant in variants.items()
+        for source in variant["sources"]
+    }
+    names = list(dict.fromkeys(name for metrics in by_variant.values() for name in metrics))
+    differing = {
+        (comparison["with"], name)
+        for comparison in comparisons
+        for name, m in comparison["metrics"].items()
+        if is_difference(m["p_adjusted"], m["low"], m["high"])
+    }
+    titles, rows = name_sources(measured.notes["medium"]), []
+    for (label, source), metrics in by_variant.items():
+        is_first = source == variants[label]["sources"][0]
+        values = ["–"] * len(names)
+        for place, name in enumerate(names):
+            if name in metrics:
+                mark = MARK if is_first and (label, name) in differing else ""
+                values[place] = f"{metrics[name].value:.3f}{mark}"
+        rows.append((label, titles[source], *values, next(iter(metrics.values())).n))
+    protocol = next(iter(next(iter(by_variant.values())).values())).protocol.partition(",")[0]
+    title = f"Reconstruction, variant by variant, {protocol}; intervals are in metrics.json"
+    if comparisons:
+        tests, notes = _tests_and_notes(comparisons)
+        first = next(iter(variants))
+        marked = f"{MARK} differs from {first}, p < {LEVEL} ({tests}, adjusted over metrics)"
+        title = "; ".join([title, marked, *notes])
+    table = Table(title, ("variant", "from", *map(with_arrow, names), "n"), tuple(rows))
+    return extend_tables([table, *_published_table(published)], measured.caveats)
+
+
+def missing_lines(missing: Mapping[str, str], medium: str) -> list[str]:
+    """Say which metrics and baselines are missing, and how to get them, once for those of one network."""
+    names: dict[str, list[str]] = {}
+    for name, way in missing.items():
+        names.setdefault(way, []).append(name_sources(medium).get(name, name))
+    return [
+        f"not measured: {', '.join(some)}: {way}; then the same command measures them"
+        for way, some in names.items()
+    ]
+
+
+def _published_table(published: Any) -> list[Table]:
+    """Show what was published of these metrics, if the recipe says it."""
+    if published is None:
+        return []
+    title = "; ".join(
+        [f"Published: {published.source}", *(f"differs: {difference}" for difference in published.differs)]
     )
+    values = tuple(f"{value:.3f}" for value in published.values.values())
+    return [Table(title, tuple(map(with_arrow, published.values)), (values,))]
+
+
+def _table_by_source(measured: Measurements) -> Table:
+    """Put every source's value of a metric below one another."""
+    rows: list[tuple[Any, ...]] = []
+    sources, medium = measured.notes["sources"], measured.notes["medium"]
+    titles = name_sources(medium)
+    for name in measured.overall:
+        for source in (source for source in sources if name in measured.scopes[source]):
+            m = measured.scopes[source][name]
+            chance, pool = ("–" if value is None else value for value in (m.chance, m.pool))
+            shown = (m.value, m.interval_text(), m.these_subjects_text(), m.n, pool, chance)
+            rows.append((with_arrow(name), titles[source], *shown))
+    for name in measured.missing:
+        row = ("all", titles[name]) if name in titles else (with_arrow(name), "–")
+        rows.append((*row, "missing", *["–"] * 5))
+
+    # the title says what all numbers of a run have in common
+    metrics = [metric for source in sources for metric in measured.scopes[source].values()]
+    seeds = sorted({seed for metric in metrics for seed in metric.seeds})
+    trained = f", {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}" if seeds else ""
+    split = "" if metrics[0].split == "scored" else f" of {metrics[0].split} {medium}s"
+    columns = ("metric", "from", "value", "95 % CI", "these subjects", "n", "pool", "chance")
+    return Table(f"Reconstruction{split}: {metrics[0].protocol}{trained}", columns, tuple(rows))
+
+
+def _concepts_table(measured: Measurements, titles: Mapping[str, str]) -> Table:
+    """Show the recall of each concept, the most frequent first, next to that of shuffled pairs."""
+    source, rows = measured.notes["sources"][0], []
+    for concept in measured.notes["concepts"]:
+        recall = measured.scopes[scope(f"concept {concept}", source)][RECALL]
+        floor = measured.scopes.get(scope(f"concept {concept}", FLOOR), {}).get(RECALL)
+        shuffled = "–" if floor is None else floor.value
+        rows.append((concept, recall.n, recall.value, recall.interval_text(), shuffled, recall.chance))
+    rows.sort(key=lambda row: -row[1])
+    columns = ("concept", "n", titles[source], "95 % CI", titles[FLOOR], "chance of a guess")
+    title = "Recall of each concept among the likeliest, as many as a stimulus shows"
+    return Table(title, columns, tuple(rows))
+
+
+def _differences_table(
+    name: str, comparisons: Sequence[Mapping[str, Any]], titles: Mapping[str, str]
+) -> Table:
+    """Show how much more than others the reconstructions called `name` score, metric by metric."""
+    rows = []
+    for comparison in comparisons:
+        other = titles.get(comparison["with"], f"…{comparison['with'][-9:]}")
+        for metric, m in comparison["metrics"].items():
+            is_more = (m["difference"] > 0) != m["lower_is_better"]
+            is_shown = is_difference(m["p_adjusted"], m["low"], m["high"])
+            better = (name if is_more else other) if is_shown else "–"
+            interval, p = interval_text(m["low"], m["high"]), p_text(m["p_adjusted"])
+            rows.append((with_arrow(metric), other, f"{m['difference']:+.3f}", interval, m["n"], p, better))
+    tests, notes = _tests_and_notes(comparisons)
+    title = "; ".join([f"{name} less others, paired; p: {tests} (Benjamini–Hochberg over metrics)", *notes])
+    columns = ("metric", "less", "difference", "95 % CI", "n", "p", f"better (p < {LEVEL})")
+    return Table(title[0].upper() + title[1:], columns, tuple(rows))
+
+
+def _tests_and_notes(comparisons: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
+    """Name the tests of comparisons, and list what limits them."""
+    tests = {m["test"] for comparison in comparisons for m in comparison["metrics"].values()}
+    notes = dict.fromkeys(note for comparison in comparisons for note in comparison["notes"])
+    return ", ".join(sorted(tests)), list(notes)

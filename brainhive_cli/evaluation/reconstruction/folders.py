@@ -22,8 +22,10 @@ from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.datasets import PICTURES, Clip, check_unique, decode, pictures_below
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import ANIMATED, VIDEOS, is_animated
-from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet
+from brainhive_cli.evaluation.reconstruction.conditions import derange
+from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet, Stimuli
 from brainhive_cli.measurement.metrics import Medium
+from brainhive_cli.measurement.units import Alike
 
 REPEAT = re.compile(r"(.+?)[_-]\d+")
 """How the name of one of several reconstructions of NAME ends."""
@@ -43,21 +45,17 @@ class MatchedFolders:
 
     Attributes:
         generated: The reconstructions of each true picture that has some.
-        truths: Name to file of the true pictures.
-        unmatched: Names of reconstructions of no true picture.
-        without: Names of true pictures that have no reconstruction.
-        digests: Digests of the content of both folders, by what the user calls them.
+        stimuli: The true pictures or clips.
         medium: What both folders hold.
-        open_true: Opens a true picture or clip.
+        digests: Digests of the content of both folders, by what the user calls them.
+        notes: What is left over, for the measurements.
     """
 
     generated: GeneratedSet
-    truths: Mapping[str, Path]
-    unmatched: list[str]
-    without: list[str]
-    digests: Mapping[str, str]
+    stimuli: Stimuli
     medium: Medium
-    open_true: Callable[[Path], Any]
+    digests: Mapping[str, str]
+    notes: Mapping[str, Any]
 
     @classmethod
     def match(cls, score: str, truth: str | None, medium: Medium | None = None) -> Self:
@@ -78,7 +76,7 @@ class MatchedFolders:
         folders = [score] if truth == LEFT else [score, truth]
         if medium is None:
             medium = "clip" if truth == LEFT or any(map(holds_clips, folders)) else "picture"
-        list_media = clips_in if medium == "clip" else pictures_in
+        list_media = list_clips if medium == "clip" else list_pictures
         reconstructions, truths = list_media(score), list_media(folders[-1])
         names_of, unmatched = match_repeats(list(reconstructions), list(truths))
         if not names_of:
@@ -87,6 +85,8 @@ class MatchedFolders:
                 f"{next(iter(truths))!r}",
                 "call reconstructions of NAME: NAME.png, NAME_0.png, NAME_1.png, or NAME/0.png",
             )
+
+        # what is left over on either side
         without = [name for name in truths if name not in names_of]
         for names, problem in (
             (unmatched, f"reconstructions match no true {medium}"),
@@ -97,6 +97,7 @@ class MatchedFolders:
                 console.warn(f"{len(names)} {problem}: {', '.join(names[:MAX_NAMED])}{more}")
         files = {name: [reconstructions[repeat] for repeat in repeats] for name, repeats in names_of.items()}
 
+        # how files are opened; clips must have the frames and the rate of the true ones
         open_true: Callable[[Path], Any] = open_clip if medium == "clip" else media_files.read
         open_generated = open_true
         if truth == LEFT:
@@ -104,31 +105,36 @@ class MatchedFolders:
         if medium == "clip":
             _refuse_other_frames_or_rates(truths, files, open_true, open_generated)
 
-        counts = sorted({len(some) for some in files.values()})
-        shown_count = "–".join(map(str, (counts[0], counts[-1])[: len(counts)]))
-        repeats_in_words = f"{shown_count} {'repeat' if counts == [1] else 'repeats'}"
-        described = extend_protocol(repeats_in_words, caveats_around(score))
+        # how many there are of each, in words that travel with their metrics
+        counts = {len(some) for some in files.values()}
+        shown_count = "–".join(map(str, sorted({min(counts), max(counts)})))
+        repeats_in_words = f"{shown_count} {'repeat' if counts == {1} else 'repeats'}"
+        described = extend_protocol(repeats_in_words, read_caveats_around(score))
         name = locate(score).name
         generated = GeneratedSet("scored", name, (), files, described=described, open=open_generated)
-        digests = {folders[-1]: digest_of(truths), score: digest_of(reconstructions)}
-        return cls(generated, truths, unmatched, without, digests, medium, open_true)
+        stimuli = Stimuli(
+            lambda name: open_true(truths[name]),
+            lambda name: PurePosixPath(name).name,
+            alike=Alike("neighbours" if medium == "clip" else "concept", medium=medium),
+        )
+        digests = {folders[-1]: digest_media(truths), score: digest_media(reconstructions)}
+        notes = {"score": score, "unmatched": unmatched, "without": without}
+        return cls(generated, stimuli, medium, digests, notes)
 
     def shuffled(self) -> GeneratedSet:
         """Give every item another item's reconstructions: what any of them scores, the floor."""
-        generated = self.generated
-        ids = list(generated.files)
-        order = np.random.default_rng(0).permutation(len(ids))
-        giver_of = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+        generated, ids = self.generated, list(self.generated.files)
+        rows = derange(len(ids), 0)
         return replace(
             generated,
             source="shuffled",
             name=f"shuffled/{generated.name}",
-            files={image_id: generated.files[ids[giver_of[row]]] for row, image_id in enumerate(ids)},
+            files={image_id: generated.files[ids[row]] for image_id, row in zip(ids, rows, strict=True)},
             described=f"other items' reconstructions, {generated.described}",
         )
 
 
-def pictures_in(folder: str) -> dict[str, Path]:
+def list_pictures(folder: str) -> dict[str, Path]:
     """List the pictures below a folder: POSIX path below it without ending, to file.
 
     Hidden files are left out: macOS leaves a `._NAME.png` next to each picture on foreign disks.
@@ -137,19 +143,13 @@ def pictures_in(folder: str) -> dict[str, Path]:
         MissingData: if there is no such folder, or no picture in it.
         BrainhiveError: if two files differ in their endings only.
     """
-    root = locate(folder)
-    if not root.is_dir():
-        raise MissingData(f"no folder {folder!r}", "give a folder of pictures that exists")
-    below = [PurePosixPath(path) for path in pictures_below(root)]
-    files = [root / path for path in below if not any(part.startswith(".") for part in path.parts)]
+    files = _visible_files(folder, "picture")
     if not files:
         raise MissingData(f"no pictures below {folder}", f"pictures end in {', '.join(sorted(PICTURES))}")
-    names = [file.relative_to(root).with_suffix("").as_posix() for file in files]
-    check_unique(names, files.__getitem__)
-    return dict(zip(names, files, strict=True))
+    return _by_name(folder, files)
 
 
-def caveats_around(folder: str) -> list[str]:
+def read_caveats_around(folder: str) -> list[str]:
     """Read the caveats of pictures that lie in the folder of a finished run; none elsewhere."""
     for above in locate(folder).resolve().parents:
         if (above / "recipe.yaml").is_file() and (above / FINISHED).is_file():
@@ -157,7 +157,7 @@ def caveats_around(folder: str) -> list[str]:
     return []
 
 
-def digest_of(media: Mapping[str, Path]) -> str:
+def digest_media(media: Mapping[str, Path]) -> str:
     """Digest the names and contents of pictures and clips, wherever they lie."""
     contents = []
     for name, path in sorted(media.items()):
@@ -223,11 +223,11 @@ def _known(names: Sequence[str]) -> dict[str, str]:
 
 def holds_clips(folder: str) -> bool:
     """Whether a folder holds a video or an animated picture."""
-    files = _videos_and_pictures(folder)
+    files = _visible_files(folder, "clip")
     return any(file.suffix.lower() in VIDEOS for file in files) or any(map(is_animated, files))
 
 
-def clips_in(folder: str) -> dict[str, Path]:
+def list_clips(folder: str) -> dict[str, Path]:
     """List the clips below a folder: POSIX path below it without ending, to a file or a folder of frames.
 
     A picture of one frame is a frame of the clip that its folder is.
@@ -237,10 +237,10 @@ def clips_in(folder: str) -> dict[str, Path]:
         BadPicture: naming a damaged file among the clips.
         BrainhiveError: if two files differ in their endings only, or a frame lies among the clips.
     """
-    root, clips = locate(folder), set()
-    for file in _videos_and_pictures(folder):
+    clips = set()
+    for file in _visible_files(folder, "clip"):
         is_clip = file.suffix.lower() in VIDEOS or is_animated(file)
-        if not is_clip and file.parent == root:
+        if not is_clip and file.parent == locate(folder):
             decode(str(file), file)  # or a damaged clip would be called a picture
             raise BrainhiveError(
                 f"{file} is a picture among clips", "put the frames of each clip into a folder of their own"
@@ -249,28 +249,30 @@ def clips_in(folder: str) -> dict[str, Path]:
     if not clips:
         endings = ", ".join(sorted(VIDEOS | ANIMATED))
         raise MissingData(f"no clips below {folder}", f"clips end in {endings}, or are folders of frames")
-    paths = media_files.sorted_by_number(clips)  # neighbours in a film are then neighbours here
+    return _by_name(folder, media_files.sorted_by_number(clips))  # neighbours in a film stay neighbours
+
+
+def _visible_files(folder: str, medium: Medium) -> list[Path]:
+    """List the pictures below a folder, or also the videos; hidden ones are left out."""
+    root = locate(folder)
+    if not root.is_dir():
+        raise MissingData(f"no folder {folder!r}", f"give a folder of {medium}s that exists")
+    if medium == "picture":
+        below = [PurePosixPath(path) for path in pictures_below(root)]
+    else:
+        below = [PurePosixPath(path.relative_to(root)) for path in sorted(root.rglob("*"))]
+        below = [path for path in below if path.suffix.lower() in VIDEOS | PICTURES]
+    return [root / path for path in below if not any(part.startswith(".") for part in path.parts)]
+
+
+def _by_name(folder: str, paths: Sequence[Path]) -> dict[str, Path]:
+    """Name files, without their endings, and folders by their paths below a folder; no name may be twice."""
+    root = locate(folder)
     names = [
-        path.relative_to(root).with_suffix("").as_posix()
-        if path.is_file()
-        else path.relative_to(root).as_posix()
-        for path in paths
+        (path.with_suffix("") if path.is_file() else path).relative_to(root).as_posix() for path in paths
     ]
     check_unique(names, paths.__getitem__)
     return dict(zip(names, paths, strict=True))
-
-
-def _videos_and_pictures(folder: str) -> list[Path]:
-    """List the videos and pictures below a folder, hidden ones left out."""
-    root = locate(folder)
-    if not root.is_dir():
-        raise MissingData(f"no folder {folder!r}", "give a folder of clips that exists")
-    below = (PurePosixPath(path.relative_to(root)) for path in sorted(root.rglob("*")))
-    return [
-        root / path
-        for path in below
-        if path.suffix.lower() in VIDEOS | PICTURES and not any(part.startswith(".") for part in path.parts)
-    ]
 
 
 def open_clip(path: Path) -> Clip:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,21 +23,23 @@ from brainhive_cli.data.datasets import decode
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import Pixels
 from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet, Reranker
-from brainhive_cli.evaluation.reconstruction.folders import caveats_around, find_by_name
-from brainhive_cli.evaluation.reconstruction.recipe import Output
+from brainhive_cli.evaluation.reconstruction.folders import find_by_name, list_pictures, read_caveats_around
+from brainhive_cli.evaluation.reconstruction.recipe import Output, Recipe
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.models.fusers.concatenation import Concatenation
 from brainhive_cli.models.generators import Media, Sampling
 from brainhive_cli.models.heads import PREFIX, Decoded, Heads, refuse_other_target
 from brainhive_cli.models.priors import Prior
+from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import AlignRun
+from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 ANY_PX = 512
 """A size that every autoencoder has; the channels of its latents do not depend on it."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CONCATENATION = "concatenation"
+"""The kind of fuser whose tokens have a part for each encoder, in the order of the layout's `dims`."""
 WRITERS = 4
 """Threads that write files while the next media are generated."""
 Task = tuple[int, int]
@@ -61,7 +63,7 @@ class FromFolder:
     @property
     def caveats(self) -> list[str]:
         """Those of the run that the folder lies in."""
-        return caveats_around(self.folder)
+        return read_caveats_around(self.folder)
 
     def prepare(self, decoded_sets: Sequence[DecodedSet], launch: Launch) -> None:
         """Find the picture of every item, and raise MissingData if one has none."""
@@ -86,11 +88,24 @@ class FromTokens:
     Attributes:
         align: The run whose tokens are decoded.
         split: Whose signals.
+        autoencoder: The encoder whose embeddings are latents.
     """
 
     align: AlignRun
     split: str
+    autoencoder: EncoderConfig
     _latents: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def of(cls, align: AlignRun, split: str) -> Self:
+        """Find the autoencoder that a run was trained on; BrainhiveError if there is not one."""
+        encoders, _ = align.training_settings[align.cells[0].variant]
+        autoencoders = [config for config in encoders if config.encodes_latents]
+        if len(autoencoders) != 1:
+            raise BrainhiveError(
+                f"{align.folder.path} was not trained on one VAE", "train-align --encoders vae"
+            )
+        return cls(align, split, autoencoders[0])
 
     @property
     def caveats(self) -> list[str]:
@@ -99,12 +114,12 @@ class FromTokens:
 
     def prepare(self, decoded_sets: Sequence[DecodedSet], launch: Launch) -> None:
         """Create the missing signal stores, and raise MissingData if a subject has no cell."""
-        of_cells = [decoded_set for decoded_set in decoded_sets if decoded_set.cell is not None]
-        for decoded_set in of_cells:
-            self._cell(decoded_set)
-        self.align.prepare_signals(
-            launch, {decoded_set.subject for decoded_set in of_cells if decoded_set.subject is not None}
-        )
+        subjects = set()
+        for decoded_set in decoded_sets:
+            if decoded_set.cell is not None and decoded_set.subject is not None:
+                self._cell(decoded_set.subject, decoded_set.cell.seed)
+                subjects.add(decoded_set.subject)
+        self.align.prepare_signals(launch, subjects)
 
     def pictures(self, decoded_set: DecodedSet, rows: Sequence[int], generator: Any) -> Tensor:
         """Decode the latents of some rows with the generator's autoencoder, [B, 3, H, W] in 0..1."""
@@ -123,52 +138,39 @@ class FromTokens:
         images: Tensor = generator.decode(latents.view(-1, channels, side, side))
         return images
 
-    @cached_property
-    def autoencoder(self) -> EncoderConfig:
-        """The encoder whose embeddings are latents."""
-        encoders, _ = self.align.training_settings[self.align.cells[0].variant]
-        autoencoders = [config for config in encoders if config.encodes_latents]
-        if len(autoencoders) != 1:
-            raise BrainhiveError(
-                f"{self.align.folder.path} was not trained on one VAE", "train-align --encoders vae"
-            )
-        return autoencoders[0]
-
     def _latents_of(self, decoded_set: DecodedSet) -> dict[str, Tensor]:
         """Make the latent of each item by its image id; those of stimuli are the true ones."""
         store = self.align.stores(self.split)[self.autoencoder.name]
-        if decoded_set.decoded is None or decoded_set.subject is None:
+        if decoded_set.decoded is None or decoded_set.cell is None or decoded_set.subject is None:
             values = np.asarray(store.embedding[store.rows(decoded_set.image_ids)], np.float32)
             return dict(zip(decoded_set.image_ids, torch.from_numpy(values).flatten(1), strict=True))
         device = next(iter(decoded_set.decoded.tensors.values())).device
-        member = TrainedCell.load(self.align, self._cell(decoded_set), device)
+        cell = self._cell(decoded_set.subject, decoded_set.cell.seed)
+        member = TrainedCell.load(self.align, cell, device)
         decoded, rows = member.decoded(decoded_set.subject, self.split)
-        latents = F.normalize(self._predicted(decoded.tensors, member), dim=1) * self._length
+        latents = F.normalize(self._predicted(decoded.tensors, member.model), dim=1) * self._length
         return dict(zip([store.image_ids[row] for row in rows], latents, strict=True))
 
-    def _cell(self, decoded_set: DecodedSet) -> Cell:
+    def _cell(self, subject: int, seed: int) -> Cell:
         """Choose the cell of the same subject, and of the same seed if there is one."""
-        assert decoded_set.cell is not None
-        matching = [cell for cell in self.align.cells if decoded_set.subject in cell.tested_on]
+        matching = [cell for cell in self.align.cells if subject in cell.tested_on]
         if not matching:
             raise MissingData(
-                f"{self.align.folder.path} has no cell of subject {decoded_set.subject}",
-                "train-align on that subject",
+                f"{self.align.folder.path} has no cell of subject {subject}", "train-align on that subject"
             )
-        seed = decoded_set.cell.seed
         return next((cell for cell in matching if cell.seed == seed), matching[0])
 
-    def _predicted(self, decoded: Mapping[str, Tensor], member: TrainedCell) -> Tensor:
-        """Find the predicted latents [N, D]: a head of their own, or their part of a concatenated token."""
-        keys, fuser, layout = self.autoencoder.known_as, member.model.fuser, member.model.layout
+    def _predicted(self, decoded: Mapping[str, Tensor], model: Aligner) -> Tensor:
+        """Take the predicted latents [N, D]: a head of their own, or their part of a concatenated token."""
+        keys, layout = self.autoencoder.known_as, model.layout
         for name, head in layout.heads.items():
             if head.target in keys:
                 return decoded[name].flatten(1)
-            if isinstance(fuser, Concatenation) and name in layout.fused:
-                parts = decoded[name].split(list(fuser.dims.values()), dim=1)
-                return next(part for key, part in zip(fuser.dims, parts, strict=True) if key in keys)
+            if layout.fuser.get("kind") == CONCATENATION and name in layout.fused:
+                parts = decoded[name].split(list(layout.dims.values()), dim=1)
+                return next(part for key, part in zip(layout.dims, parts, strict=True) if key in keys)
         raise BrainhiveError(
-            f"{self.align.folder.path} predicts no latents", "train-align fuser.kind=concatenation"
+            f"{self.align.folder.path} predicts no latents", f"train-align fuser.kind={CONCATENATION}"
         )
 
     @cached_property
@@ -179,6 +181,18 @@ class FromTokens:
 
 
 StartPictures = FromFolder | FromTokens
+
+
+def find_start_pictures(recipe: Recipe) -> StartPictures | None:
+    """Find the pictures that sampling starts from; None for noise alone, or what the prior gives."""
+    initial = recipe.initial
+    if initial.folder:
+        return FromFolder(initial.folder, list_pictures(initial.folder), recipe.resolution_px)
+    if initial.align_run:
+        align = find(initial.align_run, recipe.paths)
+        refuse_sweep(align)
+        return FromTokens.of(align, recipe.split)
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,10 +220,8 @@ class Sampler:
         """The generator, with the prior attached."""
         output, on_cpu = self.output, self.device.type == "cpu"
         is_offloaded = output.offload and not on_cpu
-        generator = self.build(
-            torch.device("cpu") if is_offloaded else self.device,
-            torch.float32 if on_cpu and output.precision == "fp16" else DTYPES[output.precision],
-        )
+        precision = "fp32" if on_cpu and output.precision == "fp16" else output.precision
+        generator = self.build(torch.device("cpu") if is_offloaded else self.device, DTYPES[precision])
         generator.spare_memory(self.device if is_offloaded else None, output.tiling)
         self.prior.attach(generator)
         return generator
@@ -236,21 +248,22 @@ class Sampler:
         """
         prior, count = self.prior, len(seeds)
         conditioning = prior.null(count, seeds) if decoded is None else prior.condition(decoded, seeds)
-        if not isinstance(conditioning, Conditioning) or len(conditioning) not in (0, count):
-            is_right_type = isinstance(conditioning, Conditioning)
-            seen = f"{len(conditioning)} rows" if is_right_type else type(conditioning).__name__
-            who = foreign_code.name_of(prior, "the prior")
-            raise BrainhiveError(f"{who} gives {seen} for {count} signals", "return Conditioning of B rows")
+        is_conditioning = isinstance(conditioning, Conditioning)
+        if not is_conditioning or len(conditioning) not in (0, count):
+            seen = f"{len(conditioning)} rows" if is_conditioning else type(conditioning).__name__
+            name = foreign_code.name_of(prior, "the prior")
+            raise BrainhiveError(f"{name} gives {seen} for {count} signals", "return Conditioning of B rows")
         null = prior.null(count, seeds) if self.sampling.guidance > 1 else None
+
+        # decoded latents to start from must be those of the generator's autoencoder; a chain has several
         starts = start is None and conditioning.start is not None
         if start is not None:
             conditioning = replace(conditioning, start=start)
-        generator_spaces = [self.generator.latent_space] if starts else []
-        spaces_of = getattr(
-            self.generator, "latent_spaces", lambda name, starts: generator_spaces
-        )  # a chain has several
         for name, head in self.heads.items():
-            spaces = spaces_of(name, starts)
+            if hasattr(self.generator, "latent_spaces"):
+                spaces = self.generator.latent_spaces(name, starts)
+            else:
+                spaces = [self.generator.latent_space] if starts else []
             if spaces and head.digest.startswith(PREFIX) and head.digest not in spaces:
                 refuse_other_target(name, head, spaces[0], "the generator")
         media: Media = self.generator.generate(
@@ -259,9 +272,9 @@ class Sampler:
         is_tensor = isinstance(media, Tensor)
         if not is_tensor or media.ndim not in (4, 5) or (len(media), media.shape[-3]) != (count, 3):
             seen = str([*media.shape]) if is_tensor else type(media).__name__
-            who = foreign_code.name_of(self.generator, "the generator")
+            name = foreign_code.name_of(self.generator, "the generator")
             raise BrainhiveError(
-                f"{who} gives {seen} for {count} seeds", "return [B, 3, H, W], or [B, F, 3, H, W] of clips"
+                f"{name} gives {seen} for {count} seeds", "return [B, 3, H, W], or [B, F, 3, H, W] of clips"
             )
         return media
 
@@ -295,34 +308,30 @@ class GenerationJob:
         files = {task: decoded_set.file(decoded_set.image_ids[task[0]], task[1]) for task in tasks}
         todo = [task for task, file in files.items() if not (folder.path / file).is_file()]
         writing: list[Future[Path]] = []
-        at_once = max(1, self.sampler.output.batch_size // self.candidates)
+        size = max(1, self.sampler.output.batch_size // self.candidates)
         with (
             ThreadPoolExecutor(WRITERS) as writers,
             console.progress(f"media of {decoded_set.name}", len(todo)) as bar,
         ):
-            for start in range(0, len(todo), at_once):
-                batch = todo[start : start + at_once]
+            for start in range(0, len(todo), size):
+                batch = todo[start : start + size]
                 media = self._best(decoded_set, batch, bar)
-                _finish(writing)  # so that no more than one batch waits
-                writing = [
-                    writers.submit(
-                        folder.replace, files[task], partial(media_files.save, one, rate_hz=self.rate_hz)
-                    )
-                    for task, one in zip(batch, media, strict=True)
-                ]
+                for written in writing:  # so that no more than one batch waits
+                    written.result()
+                writing = []
+                for task, pixels in zip(batch, media, strict=True):
+                    save = partial(media_files.save, pixels, rate_hz=self.rate_hz)
+                    writing.append(writers.submit(folder.replace, files[task], save))
                 bar.advance(len(batch))
-            _finish(writing)
+            for written in writing:
+                written.result()
 
     def _best(self, decoded_set: DecodedSet, tasks: Sequence[Task], bar: console.Bar) -> Pixels:
         """Generate the candidates of each task, and keep the one most similar to its decoded head."""
         candidates = [(row, repeat, n) for row, repeat in tasks for n in range(self.candidates)]
-        at_once = self.sampler.output.batch_size
-        media = np.concatenate(
-            [
-                self._sample(decoded_set, candidates[start : start + at_once], bar)
-                for start in range(0, len(candidates), at_once)
-            ]
-        )
+        size = self.sampler.output.batch_size
+        batches = [candidates[start : start + size] for start in range(0, len(candidates), size)]
+        media = np.concatenate([self._sample(decoded_set, batch, bar) for batch in batches])
         if self.reranker is None or decoded_set.decoded is None:
             return media[:: self.candidates]
         decoded = decoded_set.decoded[[row for row, _, _ in candidates]]
@@ -333,29 +342,20 @@ class GenerationJob:
     def _sample(
         self, decoded_set: DecodedSet, candidates: Sequence[tuple[int, int, int]], bar: console.Bar
     ) -> Pixels:
-        rows = [row for row, _, _ in candidates]
-        ids = [decoded_set.image_ids[row] for row in rows]
-        seeds = [seed_of(self.seed, i, repeat, n) for i, (_, repeat, n) in zip(ids, candidates, strict=True)]
-        media = self.sampler.sample(
+        sampler, rows = self.sampler, [row for row, _, _ in candidates]
+        start = None
+        if self.start is not None and decoded_set.source != "zeroed":  # a first guess would be of the brain
+            start = self.start.pictures(decoded_set, rows, sampler.generator)
+        media = sampler.sample(
             None if decoded_set.decoded is None else decoded_set.decoded[rows],
-            seeds,
-            self._start(decoded_set, rows),
-            on_step=lambda step: bar.advance(0, f"step {step} of {self.sampler.sampling.steps}"),
+            [seed_of(self.seed, decoded_set.image_ids[row], repeat, n) for row, repeat, n in candidates],
+            start,
+            on_step=lambda step: bar.advance(0, f"step {step} of {sampler.sampling.steps}"),
         )
         return media_files.to_bytes(media)
-
-    def _start(self, decoded_set: DecodedSet, rows: Sequence[int]) -> Tensor | None:
-        if self.start is None or decoded_set.source == "zeroed":  # a first guess would be of the brain too
-            return None
-        return self.start.pictures(decoded_set, rows, self.sampler.generator)
 
 
 def seed_of(seed: int, image_id: str, repeat: int, candidate: int = 0) -> int:
     """Make the noise of a picture depend on the item and the repeat, and nothing else."""
     name = f"{seed}/{image_id}/{repeat}" + (f"/{candidate}" if candidate else "")
     return zlib.crc32(name.encode())
-
-
-def _finish(writing: Sequence[Future[Path]]) -> None:
-    for written in writing:
-        written.result()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,14 +18,13 @@ from brainhive_cli.measurement.metrics import (
     MetricPart,
     Scale,
     image,
-    networks,
     tasks,
     video,
 )
-from brainhive_cli.measurement.metrics.networks import FEATURE_METRICS, Network, parts_of
+from brainhive_cli.measurement.metrics.networks import FEATURE_METRICS, NETWORKS, parts_of
 from brainhive_cli.models.encoders import EncoderConfig
 
-OWN_PARTS = {**image.PARTS, **video.PARTS}
+OWN_PARTS: dict[str, MetricPart] = {**image.PARTS, **video.PARTS}
 """Metrics that need no weights."""
 MEDIA = {name: metric.medium for name, metric in FEATURE_METRICS.items()}
 PICTURE_METRICS = (*image.PARTS, *(name for name, medium in MEDIA.items() if medium == "picture"))
@@ -34,16 +34,16 @@ TWO_WAY = Scale(0.0, 1.0, chance=0.5)
 """That of two-way identification in the embeddings of an encoder."""
 
 
-def names_for(medium: Medium, names: Sequence[str] | None) -> list[str]:
+def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
     """Name the metrics of one medium: those chosen, by default all.
 
     Raises:
         RecipeError: if a chosen one compares the other medium.
     """
-    of_medium = PICTURE_METRICS if medium == "picture" else CLIP_METRICS
-    if unfit := [name for name in names or () if name not in of_medium]:
-        raise RecipeError(f"{unfit[0]} does not compare {medium}s", f"metrics={','.join(of_medium)}")
-    return list(of_medium if names is None else names)
+    known = PICTURE_METRICS if medium == "picture" else CLIP_METRICS
+    if unfit := [name for name in names or () if name not in known]:
+        raise RecipeError(f"{unfit[0]} does not compare {medium}s", f"metrics={','.join(known)}")
+    return list(known if names is None else names)
 
 
 def load(
@@ -56,35 +56,37 @@ def load(
     """
     parts: dict[str, MetricPart] = {}
     missing: dict[str, str] = {}
-    for name in (chosen for chosen in names if chosen in OWN_PARTS):
-        if _has_library(name):
+    by_network: dict[str, dict[str, Any]] = {}
+    for name in names:
+        if name in FEATURE_METRICS:
+            by_network.setdefault(FEATURE_METRICS[name].network, {})[name] = FEATURE_METRICS[name]
+        elif _has_library(name):
             parts[name] = OWN_PARTS[name]
         else:
             missing[name] = video.no_opencv().in_one_line
-    featured = {name: FEATURE_METRICS[name] for name in names if name in FEATURE_METRICS}
-    for network in dict.fromkeys(_network_of(name) for name in featured):
-        of_network = {name: metric for name, metric in featured.items() if _network_of(name) is network}
+    for network, metrics in by_network.items():
         try:
-            parts |= parts_of(network, of_network, launch.device)
+            parts |= parts_of(NETWORKS[network], metrics, launch.device)
         except MissingData as error:
-            missing |= dict.fromkeys(of_network, error.in_one_line)
+            missing |= dict.fromkeys(metrics, error.in_one_line)
     for config in encoders:
         try:
-            parts[two_way_name(config)] = _of_encoder(config, launch)
+            parts[two_way_name(config)] = _identify_by(config, launch)
         except MissingData as error:
             missing[two_way_name(config)] = error.in_one_line
     return parts, missing
 
 
-def _of_encoder(config: EncoderConfig, launch: Launch) -> MetricPart:
+def _identify_by(config: EncoderConfig, launch: Launch) -> MetricPart:
+    """Load an encoder, and identify media by the mean embedding of their frames."""
     encoder = config.build()
     encoder.module.to(launch.device)
 
     def features(media: Sequence[Image.Image | Clip]) -> Tensor:
-        frames = [each.pictures if isinstance(each, Clip) else [each] for each in media]
+        frames = [opened.pictures if isinstance(opened, Clip) else [opened] for opened in media]
         views = encoder.preprocess_all([picture for some in frames for picture in some])
-        found = encode(encoder.module, views, "fp32", launch)[0].split([len(some) for some in frames])
-        return image.standardised(torch.stack([each.mean(0) for each in found]))
+        embeddings = encode(encoder.module, views, "fp32", launch)[0].split([len(some) for some in frames])
+        return image.standardised(torch.stack([some.mean(0) for some in embeddings]))
 
     return MetricPart(features, image.identified, is_identification=True, takes_originals=True)
 
@@ -110,23 +112,26 @@ def scale_of(metric: str) -> Scale:
 def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     """Whether a metric, or the two-way identification of one of the encoders, needs no download."""
     if metric in FEATURE_METRICS:
-        return _network_of(metric).is_here()
+        return bool(NETWORKS[FEATURE_METRICS[metric].network].is_here())
     named = [encoder for encoder in encoders if two_way_name(encoder) == metric]
     # a function brings its own weights
     return _has_library(metric) or any(encoder.is_here or encoder.kind == "python" for encoder in named)
 
 
+def describe_metrics(medium: Medium, chosen: Sequence[str] | None, encoders: Sequence[EncoderConfig]) -> str:
+    """Name what is measured, and which weights are still to be downloaded for it."""
+    names = [*choose_metrics(medium, chosen), *map(two_way_name, encoders)]
+    absent = [name for name in names if not is_here(name, encoders)]
+    return ", ".join(names) + (f"; weights not here yet: {', '.join(absent)}" if absent else "")
+
+
 def needs_of(metrics: Sequence[str], encoders: Sequence[EncoderConfig]) -> list[Need]:
     """List the weights that metrics, and two-way identification by more encoders, are computed with."""
-    networks = dict.fromkeys(_network_of(name) for name in metrics if name in FEATURE_METRICS)
-    of_encoders = [replace(need, is_optional=True) for encoder in encoders for need in encoder.needs()]
-    return [*(network.need() for network in networks), *of_encoders]
+    used = dict.fromkeys(FEATURE_METRICS[name].network for name in metrics if name in FEATURE_METRICS)
+    needs = [NETWORKS[network].need() for network in used]
+    return needs + [replace(need, is_optional=True) for encoder in encoders for need in encoder.needs()]
 
 
 def _has_library(metric: str) -> bool:
     is_of_task = metric in tasks.SCALES and tasks.has_library(metric)
     return is_of_task or (metric in OWN_PARTS and (metric != "epe" or video.has_opencv()))
-
-
-def _network_of(metric: str) -> Network:
-    return networks.NETWORKS[FEATURE_METRICS[metric].network]

@@ -1,7 +1,7 @@
 """The recipe of reconstruct."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -27,7 +27,7 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import CLIP_METRICS, P
 from brainhive_cli.models.encoders import Encoders
 from brainhive_cli.models.generators import DEFAULT, Sampling
 
-M = TypeVar("M", bound=Section)
+DECODED_START = "the decoded start"
 DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"
 
 
@@ -114,6 +114,10 @@ class PublishedScores(Section):
         known_metrics(list(self.values))
         return self
 
+    def as_notes(self) -> dict[str, Any]:
+        """Give what was published as notes of what is measured."""
+        return {**self.values, "source": self.source, "differs": self.differs}
+
 
 SCORING_KEYS = {*Scoring.model_fields, *BaseRecipe.model_fields, "score", "truth", "medium", "against"}
 """Keys that have an effect where pictures that already exist are scored."""
@@ -192,13 +196,6 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
         description="what is scored; needed where clips are folders of frames, else seen from the files",
     )
 
-    @property
-    def published_notes(self) -> dict[str, Any]:
-        """What was published, as notes of what is measured; empty if the recipe names nothing."""
-        if self.published is None:
-            return {}
-        return {**self.published.values, "source": self.published.source, "differs": self.published.differs}
-
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         if self.score is None:
@@ -225,11 +222,18 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
             )
         return super().resolve(command, name, flags, overrides)
 
-    def section(self, model: type[M]) -> M:
-        """Return the keys of one of the models that this recipe inherits."""
-        set_keys = self.model_fields_set & model.model_fields.keys()
-        fields = {key: getattr(self, key) for key in model.model_fields}
-        return cast(M, model.model_construct(set_keys, **fields))
+    @property
+    def sampling(self) -> Sampling:
+        """The keys of sampling alone, as generators take them."""
+        fields = {key: getattr(self, key) for key in Sampling.model_fields}
+        return Sampling.model_construct(self.model_fields_set & fields.keys(), **fields)
+
+    @property
+    def starts_from(self) -> str:
+        """What sampling starts from, in words; "" where nothing is known but the default strength."""
+        if self.initial.is_given:
+            return "pictures"
+        return "" if self.strength == Sampling.model_fields["strength"].default else DECODED_START
 
     def described(self, start: str) -> str:
         """Say how pictures are generated, in words that travel with their metrics.
@@ -246,4 +250,4 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
             words.append(f"scale {self.prior.scale:g}")
         if start:
             words.append(f"from {start} at strength {self.strength:g}")
-        return ", ".join([*words, *self.section(Sampling).words])
+        return ", ".join([*words, *self.words])

@@ -1,4 +1,4 @@
-"""Reconstructions on disk, compared with their stimuli batch by batch, item by item and on the whole."""
+"""Reconstructions, and what was decoded in words and masks, compared with their stimuli item by item."""
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,31 +13,171 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, scope
+from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import to_media
-from brainhive_cli.evaluation.reconstruction.annotations import Annotation, TaskScores
 from brainhive_cli.evaluation.reconstruction.metric_parts import scale_of
 from brainhive_cli.measurement.metric_names import lower_is_better
-from brainhive_cli.measurement.metrics import MetricPart
+from brainhive_cli.measurement.metrics import MetricPart, tasks
 from brainhive_cli.measurement.metrics.image import prepare
-from brainhive_cli.measurement.metrics.tasks import RECALL, SCALES
+from brainhive_cli.measurement.metrics.tasks import RECALL, SCALES, Values
 from brainhive_cli.measurement.metrics.video import FRAME_PX
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike
+from brainhive_cli.models.heads import Decoded
 
 READERS = 4
 """Threads that decode media while others are compared."""
 Open = Callable[[], Any]
 """Opens a picture or a clip."""
 Features = Callable[..., Tensor]
-Values = NDArray[np.float64]
 TRUTH = "truth"
 """The source of values that describe the stimuli themselves."""
+TITLES = {
+    "brain": "brain",
+    "images": "images, ceiling",
+    "shuffled": "shuffled, floor",
+    "zeroed": "zeroed, no brain",
+    "mean_embedding": "mean embedding",
+    "nearest": "nearest training picture",
+    "mean": "mean training picture",
+    "still": "still first frame",
+    "truth": "stimuli themselves",
+    "scored": "scored",
+}
+"""What the sources of pictures are called; ↓ after a metric means that less is better."""
+CAPTION, MASK, CONCEPTS = "caption", "mask", "concepts"
+"""The heads that are shown: texts, probabilities [F, 1, H, W] and [K]."""
+LIKELY = 0.5
+"""Probability from which a pixel is the key object's, and a concept is named."""
+MOST_CONCEPTS = 4
+"""Concepts that are named."""
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """What is known of one picture or clip.
+
+    Attributes:
+        caption: In words; "" where there is none.
+        concepts: Names of what it shows.
+        masks: Where its key object is, bool [F, H, W]; None where nothing says it.
+    """
+
+    caption: str = ""
+    concepts: tuple[str, ...] = ()
+    masks: NDArray[np.bool_] | None = None
+
+    @property
+    def lines(self) -> list[str]:
+        """The caption and the concepts, for people."""
+        return [*filter(None, (self.caption, ", ".join(self.concepts)))]
+
+
+def annotate_stimulus(images: StimulusSet, row: int) -> Annotation:
+    """Collect what a data set says of one of its stimuli."""
+    captions = images.captions(row) if images.captions else []
+    labels = images.labels(row) if images.labels else np.zeros(0, np.uint8)
+    names = tuple(name for name, has in zip(images.label_names, labels, strict=False) if has)
+    masks = images.masks(row).astype(bool) if images.masks else None
+    return Annotation(captions[0] if len(captions) else "", names[:MOST_CONCEPTS], masks)
+
+
+def annotate_decoded(
+    decoded: Decoded, image_ids: Sequence[str], names: Sequence[str]
+) -> dict[str, Annotation]:
+    """Collect what was decoded, by image id; empty where no head says anything in words or masks.
+
+    Args:
+        decoded: Heads of N rows.
+        image_ids: [N].
+        names: Those of the K concepts.
+    """
+    captions = decoded.texts.get(CAPTION)
+    masks, concepts = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
+    if masks is not None and masks.ndim != 5:
+        masks = None
+    if concepts is not None and concepts.shape[1:] != (len(names),):
+        concepts = None
+    if not captions and masks is None and concepts is None:
+        return {}
+    return {
+        image_id: Annotation(
+            captions[row] if captions else "",
+            () if concepts is None else _named(concepts[row].cpu().numpy(), names),
+            None if masks is None else (masks[row, :, 0] > LIKELY).cpu().numpy(),
+        )
+        for row, image_id in enumerate(image_ids)
+    }
+
+
+def _named(likelihood: NDArray[np.floating[Any]], names: Sequence[str]) -> tuple[str, ...]:
+    """Name the likely concepts, the likeliest first; one at least."""
+    order = np.argsort(-likelihood, kind="stable")[:MOST_CONCEPTS]
+    return tuple(names[place] for rank, place in enumerate(order) if not rank or likelihood[place] > LIKELY)
+
+
+@dataclass(frozen=True, eq=False)
+class TaskScores:
+    """The scores of one decoded set, of what it has and the data set has the truth of.
+
+    Attributes:
+        values: [N] by metric; NaN of a stimulus without an object, a known concept or a caption. None of a
+            metric of which all stimuli are such.
+        by_concept: Whether each concept was recalled, [N] by its name; NaN of stimuli that do not show it.
+        guess: Chance of recalling one of an item's concepts by guessing, [N].
+        missing: Scores whose library is missing, and how to get it.
+    """
+
+    values: Mapping[str, Values] = field(default_factory=dict)
+    by_concept: Mapping[str, Values] = field(default_factory=dict)
+    guess: Values = field(default_factory=lambda: np.zeros(0))
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, decoded: Decoded, images: StimulusSet, image_ids: Sequence[str]) -> Self:
+        """Compare decoded heads of N rows with the stimuli `image_ids` [N]."""
+        row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
+        rows = [row_of[image_id] for image_id in image_ids]
+        masks, likelihood = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
+        values, guess, missing = dict[str, Values](), np.zeros(0), dict[str, str]()
+        by_concept = dict[str, Values]()
+        if images.masks is not None and masks is not None and masks.shape[1:2] == (images.frames or 1,):
+            objects = [torch.from_numpy(images.masks(row))[:, None].gt(0).byte() for row in rows]
+            size = (masks.shape[-2], masks.shape[-1])  # to which targets are brought in the same way
+            true = torch.stack([interpolate(mask, size, mode="nearest") for mask in objects])
+            values[tasks.DICE] = tasks.dice(masks.cpu(), true)
+        names = images.label_names
+        if images.labels is not None and likelihood is not None and likelihood.shape[1:] == (len(names),):
+            shown = np.stack([images.labels(row) for row in rows]).astype(bool)  # [N, K]
+            hits = tasks.recalled(likelihood.float().cpu().numpy(), shown)
+            by_concept, guess = dict(zip(names, hits.T, strict=True)), shown.mean(1)
+            values[tasks.RECALL] = torch.from_numpy(hits).nanmean(1).numpy()
+        captions = [images.captions(row) if images.captions else [] for row in rows]
+        present = [n for n, some in enumerate(captions) if len(some)]
+        if present and (texts := decoded.texts.get(CAPTION)):
+            scores = tasks.caption_scores([texts[n] for n in present], [captions[n] for n in present])
+            for name, score in scores.items():
+                values[name] = np.full(len(rows), np.nan)
+                values[name][present] = score
+            absent = [name for name in tasks.LIBRARIES if not tasks.has_library(name)]
+            missing = {name: tasks.no_library(name).in_one_line for name in absent}
+        has_value, has_recall = (
+            {name: some for name, some in by_name.items() if not np.isnan(some).all()}
+            for by_name in (values, by_concept)
+        )
+        return cls(has_value, has_recall, guess, missing)
+
+
+def name_sources(medium: str) -> dict[str, str]:
+    """Name the sources of pictures, or of clips."""
+    return {source: title.replace("picture", medium) for source, title in TITLES.items()}
 
 
 @dataclass(frozen=True)
@@ -134,38 +274,33 @@ class Scorer:
 
         Args:
             reconstructions: B pictures or clips.
-            own: The stimulus of each, [B].
-            among: The stimuli that two-way identification chooses from, sorted, `own` among them.
+            stimulus_rows: The stimulus of each, [B].
+            among: The stimuli that two-way identification chooses from, sorted, `stimulus_rows` among them.
             bar: Advanced by each batch.
 
         Returns:
             Each metric's values, [B].
         """
-        own_row, row_among = (
-            torch.from_numpy(rows) for rows in (stimulus_rows, np.searchsorted(among, stimulus_rows))
-        )
+        rows = torch.from_numpy(stimulus_rows)
+        rows_among = torch.from_numpy(np.searchsorted(among, stimulus_rows))
         pools = {
             part.features: self.seen[part.features][among]
             for part in self.parts.values()
             if part.is_identification and len(among) < len(self.seen[part.features])
         }
+        # one item cannot be distinguished from others
+        parts = {n: part for n, part in self.parts.items() if len(among) > 1 or not part.is_identification}
         values: dict[str, list[Tensor]] = {}
-        start = 0
-        for features in self._features(reconstructions):
-            stop = min(start + self.batch_size, len(reconstructions))
-            for name, part in self.parts.items():
-                if not part.is_identification:
-                    compared = part.compare(
-                        self.seen[part.features], features[part.features], own_row[start:stop]
-                    )
-                elif len(among) > 1:  # one item cannot be distinguished from others
-                    pool = pools.get(part.features, self.seen[part.features])
-                    compared = part.compare(pool, features[part.features], row_among[start:stop])
-                else:
-                    continue
+        starts = range(0, len(reconstructions), self.batch_size)
+        for start, features in zip(starts, self._features(reconstructions), strict=True):
+            batch = slice(start, start + self.batch_size)
+            for name, part in parts.items():
+                seen, seen_rows = self.seen[part.features], rows[batch]
+                if part.is_identification:
+                    seen, seen_rows = pools.get(part.features, seen), rows_among[batch]
+                compared = part.compare(seen, features[part.features], seen_rows)
                 values.setdefault(name, []).append(compared)
-            bar.advance(stop - start)
-            start = stop
+            bar.advance(len(rows[batch]))
         return {name: torch.cat(compared).numpy() for name, compared in values.items()}
 
     def describe(self) -> dict[str, NDArray[np.float64]]:
@@ -228,13 +363,12 @@ class Scored:
         among = np.array(sorted(rows[image_id] for image_id in generated.files))
         share = launch.shard(generated.media)
         stimulus_rows = np.array([rows[image_id] for image_id, _ in share], dtype=np.int64)
+        opens = [partial(generated.open, file) for _, file in share]
         with console.progress(f"metrics of {generated.name}", len(share)) as bar:
-            shares = launch.gather(
-                scorer.score([partial(generated.open, file) for _, file in share], stimulus_rows, among, bar)
-            )
-        filled = [share for share in shares if share]  # a process may have had no file
-        names = list(filled[0]) if filled else []
-        return cls(generated, {name: np.concatenate([share[name] for share in filled]) for name in names})
+            shares = launch.gather(scorer.score(opens, stimulus_rows, among, bar))
+        shares = [values for values in shares if values]  # a process may have had no file
+        names = shares[0] if shares else {}
+        return cls(generated, {name: np.concatenate([values[name] for values in shares]) for name in names})
 
     @classmethod
     def of_stimuli(cls, scorer: Scorer, image_ids: Sequence[str]) -> Self | None:
@@ -248,8 +382,10 @@ class Scored:
     def means(self) -> dict[str, Values]:
         """The mean over an item's repeats of each metric, and its task scores, [N]; NaN where it has none."""
         ends = np.cumsum([len(files) for files in self.generated.files.values()])[:-1]
-        repeats = {name: np.split(values, ends) for name, values in self.values.items()}
-        means = {name: np.array([some.mean() for some in of_item]) for name, of_item in repeats.items()}
+        means = {
+            name: np.array([repeats.mean() for repeats in np.split(values, ends)])
+            for name, values in self.values.items()
+        }
         return means | dict(self.generated.tasks.values)
 
     @property
@@ -260,7 +396,7 @@ class Scored:
             **{name: [None if isnan(v) else v for v in some.tolist()] for name, some in self.means.items()},
         }
 
-    def of_item(self, image_id: str) -> list[tuple[Path, dict[str, float]]]:
+    def list_files(self, image_id: str) -> list[tuple[Path, dict[str, float]]]:
         """Every file of an item with its values."""
         return [
             (file, {name: float(values[row]) for name, values in self.values.items()})
@@ -269,7 +405,7 @@ class Scored:
         ]
 
 
-def first_of_sources(scored: Sequence[Scored]) -> dict[str, Scored]:
+def first_of_each_source(scored: Sequence[Scored]) -> dict[str, Scored]:
     """Choose the first cell of each source that has media of its own, by source."""
     first: dict[str, Scored] = {}
     for some in scored:
@@ -278,7 +414,7 @@ def first_of_sources(scored: Sequence[Scored]) -> dict[str, Scored]:
     return first
 
 
-def best_first(scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
+def rank_items(scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
     """Sort the items of some reconstructions by the mean over metrics of their rank among all of them."""
     from scipy.stats import rankdata
 
@@ -289,7 +425,7 @@ def best_first(scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
     return [items[row] for row in np.argsort(np.mean(ranks, axis=0), kind="stable")]
 
 
-def metrics_of(
+def measure_sets(
     scored: Sequence[Scored], protocol: str, split: str, alike: Alike, by_concept: bool = False
 ) -> dict[str, Metric]:
     """Average each metric over items and subjects, with its interval; seeds are averaged item by item.
@@ -304,27 +440,29 @@ def metrics_of(
     Returns:
         By metric, or by concept; over the items that have a value, and none where no item has.
     """
-    seeds = tuple(sorted({seed for some_set in scored for seed in some_set.generated.seeds}))
-    subjects = dict.fromkeys(some_set.generated.subject for some_set in scored)
-    groups = [
-        [some_set for some_set in scored if some_set.generated.subject == subject] for subject in subjects
-    ]
-    ids, means = zip(*(_over_seeds(group, by_concept) for group in groups), strict=True)
+    seeds = tuple(sorted({seed for some in scored for seed in some.generated.seeds}))
+    groups: dict[int | None, list[Scored]] = {}
+    for some in scored:
+        groups.setdefault(some.generated.subject, []).append(some)
+    ids, means = zip(*(_stack_seeds(group, by_concept) for group in groups.values()), strict=True)
+    guesses = [group[0].generated.tasks.guess for group in groups.values()]
     items, metrics = alike.items(ids), {}
-    for name in dict.fromkeys(name for of in means for name in of):
+    for name in dict.fromkeys(name for by_name in means for name in by_name):
         metric = RECALL if by_concept else name
         scale = scale_of(metric)
-        values = [of.get(name, np.full((1, len(i)), np.nan)) for of, i in zip(means, ids, strict=True)]
+        values = [
+            by_name.get(name, np.full((1, len(some)), np.nan))
+            for by_name, some in zip(means, ids, strict=True)
+        ]
         # of media no value may be missing: `measure` refuses it
         has_value = [~np.isnan(some).any(0) | (metric not in SCALES) for some in values]
-        subjects_with = [place for place, has in enumerate(has_value) if has.any()]
+        measured = [place for place, has in enumerate(has_value) if has.any()]
         chance = scale.chance
         if metric == RECALL:  # a mean over subjects, as the value
-            guesses = [groups[place][0].generated.tasks.guess[has_value[place]] for place in subjects_with]
-            chance = float(np.mean([guess.mean() for guess in guesses]))
+            chance = float(np.mean([guesses[place][has_value[place]].mean() for place in measured]))
         metrics[name] = measure(
             metric,
-            [values[place][:, has_value[place]] for place in subjects_with],
+            [values[place][:, has_value[place]] for place in measured],
             protocol=protocol,
             split=split,
             items=items.where(has_value),
@@ -337,13 +475,17 @@ def metrics_of(
     return metrics
 
 
-def _over_seeds(scored: Sequence[Scored], by_concept: bool) -> tuple[list[str], dict[str, Values]]:
+def _stack_seeds(scored: Sequence[Scored], by_concept: bool) -> tuple[list[str], dict[str, Values]]:
     """Stack one subject's reconstructions of the same items by S models: image ids, and by name [S, N]."""
     ids = list(scored[0].generated.files)
-    rows = [[list(of_seed.generated.files).index(image_id) for image_id in ids] for of_seed in scored]
-    values = [of_seed.generated.tasks.by_concept if by_concept else of_seed.means for of_seed in scored]
-    by_seed = [*zip(values, rows, strict=True)]
-    return ids, {name: np.stack([of[name][row] for of, row in by_seed]) for name in values[0]}
+    stacked: dict[str, list[Values]] = {}
+    for some in scored:
+        places = {image_id: place for place, image_id in enumerate(some.generated.files)}
+        rows = [places[image_id] for image_id in ids]
+        values = some.generated.tasks.by_concept if by_concept else some.means
+        for name in values:
+            stacked.setdefault(name, []).append(values[name][rows])
+    return ids, {name: np.stack(by_seed) for name, by_seed in stacked.items()}
 
 
 def write_values(path: Path, scored: Sequence[Scored]) -> None:

@@ -1,10 +1,10 @@
 """Which reconstructions people are shown: sheets of pictures, or clips that play, and one contact sheet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -16,10 +16,16 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import first_frame
-from brainhive_cli.evaluation.reconstruction.annotations import Annotation
 from brainhive_cli.evaluation.reconstruction.metric_parts import scale_of
-from brainhive_cli.evaluation.reconstruction.scoring import Scored, Stimuli, best_first, first_of_sources
-from brainhive_cli.evaluation.reconstruction.tables import TITLES, titles_of
+from brainhive_cli.evaluation.reconstruction.scoring import (
+    TITLES,
+    Annotation,
+    Scored,
+    Stimuli,
+    first_of_each_source,
+    name_sources,
+    rank_items,
+)
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.reports import sheets
 from brainhive_cli.reports.sheets import Strip, draw_filmstrips, outlined
@@ -32,6 +38,7 @@ MAX_REPEATS = 4
 CLIP_PX = 224
 """Side of the clips that people are shown."""
 NO_ANNOTATION = Annotation()
+K = TypeVar("K", str, Path)
 
 
 class Selection:
@@ -50,14 +57,15 @@ class Selection:
     ) -> None:
         self.run, self.scored, self.stimuli, self.rows, self.protocol = run, scored, stimuli, rows, protocol
         self.first = scored[0]
+        self.by_source = first_of_each_source(scored)
         self.first_ids = list(self.first.generated.files)[:rows]
         self.described = f"{protocol}, {self.first.generated.described}"
         self.saved: dict[str | Path, str] = {}  # pictures for pages: image id, or file, to file of the run
 
-    def from_best_to_worst(self, scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
+    def select_ranked(self, scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
         """Choose items in even steps over the ranks of all reconstructions, each item once."""
         best: dict[str, tuple[Scored, str]] = {}
-        for reconstructions, image_id in best_first(scored):
+        for reconstructions, image_id in rank_items(scored):
             best.setdefault(image_id, (reconstructions, image_id))
         ranked = list(best.values())
         steps = np.unique(np.linspace(0, len(ranked) - 1, min(self.rows, len(ranked))).round().astype(int))
@@ -73,22 +81,20 @@ class Selection:
         """
         self.run.replace(CONTACT_SHEET, self._contact_sheet().save)
         source = self.first.generated.source
-        of_source = [scored for scored in self.scored if scored.generated.source == source]
+        ranked = self.select_ranked([some for some in self.scored if some.generated.source == source])
         shown_sheets: list[Artifact] = [
-            self._repeats_sheet(
-                FIRST, [(self.first, image_id) for image_id in self.first_ids], self.described
-            ),
-            self._repeats_sheet(
-                BEST_TO_WORST, self.from_best_to_worst(of_source), f"{self.described}; in even steps"
-            ),
+            self._repeats_sheet(FIRST, [(self.first, image_id) for image_id in self.first_ids]),
+            self._repeats_sheet(BEST_TO_WORST, ranked, "; in even steps"),
         ]
-        by_source = first_of_sources(self.scored)
-        if len(by_source) > 1:
-            columns = ["seen", *(TITLES.get(source, source) for source in by_source)]
-            rows = [
-                Row(image_id, [self._seen_tile(image_id), *self._tiles_of_sources(image_id)])
-                for image_id in self.first_ids
-            ]
+        if len(self.by_source) > 1:
+            rows = []
+            for image_id in self.first_ids:
+                tiles = [self._seen_tile(image_id)]
+                for scored in self.by_source.values():
+                    is_generated = image_id in scored.generated.files
+                    tiles.append(self._generated_tiles(scored, image_id)[0] if is_generated else Tile(""))
+                rows.append(Row(image_id, tiles))
+            columns = ["seen", *(TITLES.get(source, source) for source in self.by_source)]
             title = "With ceiling, floor and baselines"
             shown_sheets.append(Sheet(title, columns, rows, section=SECTION, note=self.described))
         return shown_sheets
@@ -99,83 +105,68 @@ class Selection:
         for image_id in self.first_ids:
             seen = first_frame(self.stimuli.open(image_id))
             row = [sheets.Tile(seen, [self.stimuli.label(image_id)], frame=sheets.INK)]
-            for file, values in self.first.of_item(image_id):
+            for file, values in self.first.list_files(image_id):
                 picture = first_frame(self.first.generated.open(file))
                 row.append(sheets.Tile(picture, metrics=_by_name(values)))
             rows.append(row)
         return sheets.draw_rows(f"{FIRST}: {self.described}", rows)
 
-    def _repeats_sheet(self, title: str, order: Sequence[tuple[Scored, str]], note: str) -> Sheet:
-        count = max(len(scored.of_item(image_id)) for scored, image_id in order)
-        columns = [str(number) for number in range(1, min(count, MAX_REPEATS) + 1)] if count > 1 else ["made"]
+    def _repeats_sheet(self, title: str, order: Sequence[tuple[Scored, str]], note: str = "") -> Sheet:
+        """Show items with all repeats of their reconstructions."""
         rows = []
         for scored, image_id in order:
-            repeats = scored.of_item(image_id)[:MAX_REPEATS]
-            tiles = [self._generated_tile(scored, file, values) for file, values in repeats]
-            rows.append(Row(image_id, [self._seen_tile(image_id, scored.generated.title), *tiles]))
-        return Sheet(title, ["seen", *columns], rows, section=SECTION, note=note)
-
-    def _tiles_of_sources(self, image_id: str) -> list[Tile]:
-        return [
-            self._generated_tile(scored, *scored.of_item(image_id)[0])
-            if image_id in scored.generated.files
-            else Tile("")
-            for scored in first_of_sources(self.scored).values()
-        ]
+            seen = self._seen_tile(image_id, scored.generated.title)
+            rows.append(Row(image_id, [seen, *self._generated_tiles(scored, image_id)]))
+        count = max(len(row.tiles) for row in rows) - 1
+        columns = [str(number) for number in range(1, count + 1)] if count > 1 else ["made"]
+        return Sheet(title, ["seen", *columns], rows, section=SECTION, note=self.described + note)
 
     def _seen_tile(self, image_id: str, cell: str = "") -> Tile:
-        if image_id not in self.saved:
-            picture, number = first_frame(self.stimuli.open(image_id)), len(self.saved)
-            self.saved[image_id] = artifacts.save_picture(self.run, f"seen/{number}", picture)
         words = [self.stimuli.label(image_id).replace("_", " "), *filter(None, cell.split("/"))]
-        return Tile(self.saved[image_id], words)
+        return Tile(self._save(image_id, "seen", self.stimuli.open), words)
 
-    def _generated_tile(self, scored: Scored, file: Path, values: Mapping[str, float]) -> Tile:
-        """Show a file of the run as it is; one that lies elsewhere, as a copy."""
-        path, root = file.resolve(), self.run.path.resolve()
-        if path.is_relative_to(root):
-            return Tile(path.relative_to(root).as_posix(), metrics=_by_name(values))
-        if file not in self.saved:
-            picture, number = first_frame(scored.generated.open(file)), len(self.saved)
-            self.saved[file] = artifacts.save_picture(self.run, f"made/{number}", picture)
-        return Tile(self.saved[file], metrics=_by_name(values))
+    def _generated_tiles(self, scored: Scored, image_id: str) -> list[Tile]:
+        """Show files of the run as they are; those that lie elsewhere, as copies."""
+        tiles, root = [], self.run.path.resolve()
+        for file, values in scored.list_files(image_id)[:MAX_REPEATS]:
+            path = file.resolve()
+            if path.is_relative_to(root):
+                name = path.relative_to(root).as_posix()
+            else:
+                name = self._save(file, "made", scored.generated.open)
+            tiles.append(Tile(name, metrics=_by_name(values)))
+        return tiles
+
+    def _save(self, key: K, folder: str, open_media: Callable[[K], Any]) -> str:
+        """Save a picture, or the first frame of a clip, once for all pages; return its file in the run."""
+        if key not in self.saved:
+            picture, number = first_frame(open_media(key)), len(self.saved)
+            self.saved[key] = artifacts.save_picture(self.run, f"{folder}/{number}", picture)
+        return self.saved[key]
 
     # Clips
 
     def show_clips(self) -> list[Artifact]:
         """Write what is shown of clips, and list it: of the items that sheets of pictures would show."""
-        chosen = {
-            FIRST: self.first_ids,
-            BEST_TO_WORST: [image_id for _, image_id in self.from_best_to_worst([self.first])],
-        }
-        rows, titles = {}, titles_of("clip")
+        ranked_ids = [image_id for _, image_id in self.select_ranked([self.first])]
         # the first cell of each source that has clips of its own
-        by_source = {s: scored for s, scored in first_of_sources(self.scored).items() if s != "mean"}
+        by_source = {source: scored for source, scored in self.by_source.items() if source != "mean"}
+        titles = name_sources("clip")
         columns = ["seen", *(titles.get(source, "") for source in by_source)]
-        shown_ids = list(dict.fromkeys(image_id for image_ids in chosen.values() for image_id in image_ids))
+        shown_ids = list(dict.fromkeys([*self.first_ids, *ranked_ids]))
+        rows = {}
         with console.progress("clips for people", len(shown_ids)) as bar:
             for image_id in shown_ids:
                 rows[image_id] = self._row_of_clips(image_id, list(by_source.values()))
                 bar.advance(1)
         self.run.replace(CONTACT_SHEET, self._filmstrip().save)
-        counts = {FIRST: len(columns), BEST_TO_WORST: 2}
+        first_rows = [rows[image_id] for image_id in self.first_ids]
+        ranked_rows = [replace(rows[image_id], tiles=rows[image_id].tiles[:2]) for image_id in ranked_ids]
+        title = "Frames of the first items, outlined where the key object is"
         return [
-            *(
-                Sheet(
-                    title,
-                    columns[:count],
-                    [
-                        replace(rows[image_id], tiles=rows[image_id].tiles[:count])
-                        for image_id in chosen[title]
-                    ],
-                    section=SECTION,
-                    note=self.described,
-                )
-                for title, count in counts.items()
-            ),
-            Media(
-                "Frames of the first items, outlined where the key object is", CONTACT_SHEET, section=SECTION
-            ),
+            Sheet(FIRST, columns, first_rows, section=SECTION, note=self.described),
+            Sheet(BEST_TO_WORST, columns[:2], ranked_rows, section=SECTION, note=self.described),
+            Media(title, CONTACT_SHEET, section=SECTION),
         ]
 
     def _row_of_clips(self, image_id: str, sources: Sequence[Scored]) -> Row:
@@ -188,11 +179,11 @@ class Selection:
             if image_id not in scored.generated.files:
                 tiles.append(Tile(""))
                 continue
-            file, values = scored.of_item(image_id)[0]
+            file, values = scored.list_files(image_id)[0]
             clip = media_files.to_clip(scored.generated.open(file))
             decoded = scored.generated.annotations.get(image_id, NO_ANNOTATION)
             tile = self._clip_tile(scored.generated.name, image_id, clip, decoded, decoded.lines)
-            tiles.append(Tile(tile.file, tile.lines, _by_short_name(values), poster=tile.poster))
+            tiles.append(replace(tile, metrics=_by_short_name(values)))
             frames = clip.frames
             if len(frames) == 1:  # a picture, held as long as the clip
                 frames = np.repeat(frames, len(seen.frames), 0)
@@ -219,11 +210,12 @@ class Selection:
         self.run.replace(name, partial(write, frames, rate_hz=rate_hz or media_files.RATE_HZ))
 
     def _filmstrip(self) -> Image.Image:
+        """Draw the frames of the first items next to those of their reconstructions."""
         pairs = []
         for image_id in self.first_ids:
             seen = self.stimuli.annotation(image_id)
             decoded = self.first.generated.annotations.get(image_id, NO_ANNOTATION)
-            file, values = self.first.of_item(image_id)[0]
+            file, values = self.first.list_files(image_id)[0]
             clip = media_files.to_clip(self.first.generated.open(file))
             words = [self.stimuli.label(image_id), *seen.lines]
             pairs.append(

@@ -1,4 +1,4 @@
-"""The components of a prior's training: a frozen diffusion model, the prior, and what learns in it."""
+"""The components of a prior's training: a frozen diffusion model, the prior, what learns, and its memory."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +11,11 @@ from torch import nn
 
 from brainhive_cli.core import weights
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData, MissingExtra, RecipeError
-from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.launch import Launch, num_processes
+from brainhive_cli.core.memory_estimate import peak, size_of
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.weights import ANEW, Checkpoint
+from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.targets.encoder_keys import match_prior
 from brainhive_cli.models import priors
 from brainhive_cli.training.prior.recipe import Recipe, Train
@@ -24,6 +26,8 @@ LAST = "last"
 """The newest checkpoint."""
 RECENT = 100
 """Steps whose mean loss is logged."""
+ADAM_BYTES = {"adamw": 8, "adamw8bit": 2}
+"""Bytes of the optimiser's two averages, a weight."""
 
 
 def load_generator(config: Any, recipe: Recipe, device: torch.device | None) -> Any:
@@ -79,8 +83,14 @@ def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple
         torch.manual_seed(recipe.seed)
         keys = {config.name: config.upstream or config.name for config in recipe.encoders}
         widths = {key: dims.get(name, WIDTH) for name, key in keys.items()}
-        return _trainable(recipe.prior.build(widths, generator)), keys
-    prior, keys = _trainable(priors.load(source)), match_prior(source, recipe.encoders)
+        prior = recipe.prior.build(widths, generator)
+    else:
+        prior = priors.load(source)
+    if not hasattr(prior, "condition_on_embeddings"):
+        raise RecipeError(f"a prior of kind {prior.kind} cannot be trained", f"prior={priors.DEFAULT}")
+    if source is None:
+        return prior, keys
+    keys = match_prior(source, recipe.encoders)
     for name, width in dims.items():
         if width != (expected := prior.dims[keys[name]]):
             raise BrainhiveError(
@@ -88,12 +98,6 @@ def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple
                 "embed with the encoder that the prior was trained on",
             )
     return prior, keys
-
-
-def _trainable(prior: Any) -> Any:
-    if not hasattr(prior, "condition_on_embeddings"):
-        raise RecipeError(f"a prior of kind {prior.kind} cannot be trained", f"prior={priors.DEFAULT}")
-    return prior
 
 
 class Learner:
@@ -164,8 +168,8 @@ class Learner:
                 self.average.load_state_dict(average)
             losses = saved["losses"]  # so that the next mean is of as many steps as without an interruption
             self.losses.extend(torch.tensor(losses, device=self.parameters[0].device))
-            self.step, further = int(saved["step"]), dict(saved["others"])
-        return further
+            self.step = int(saved["step"])
+            return dict(saved["others"])
 
 
 def trainable(prior: Any, frozen: Sequence[str]) -> list[nn.Parameter]:
@@ -195,3 +199,58 @@ def adamw8bit() -> Any:
             "pip install 'brainhive[adamw8bit]', or train.optimizer=adamw",
         ) from error
     return AdamW8bit
+
+
+def training_bytes(recipe: Recipe) -> int:
+    """Estimate what training takes on each GPU: weights, optimiser and the tensors that live at once.
+
+    Encoders that embed or compare pictures, and workspaces, are not counted. A file to start from need not be
+    there.
+
+    Raises:
+        BrainhiveError: if generator, sampler, prior and embeddings do not fit each other.
+    """
+    # the width of each embedding, where a store or the encoder itself fixes it
+    root, dataset = recipe.paths.under_home("embeddings"), recipe.dataset.build(recipe.paths).name
+    dims = {}
+    for config in recipe.encoders:
+        path = path_of(root, dataset, recipe.split, config.name)
+        dim = TargetStore.open(path).embedding.shape[-1] if path.is_file() else config.known_dim
+        if dim is not None:
+            dims[config.name] = dim
+
+    # the networks, by their shapes
+    train, size_px = recipe.train, recipe.resolution_px
+    generator = load_generator(recipe.generator, recipe, None)
+    with torch.device("meta"):
+        prior = make_prior(recipe, dims, generator)[0].to("meta", torch.float32)
+    gradients = size_of(trainable(prior, recipe.freeze))
+    prior.attach(generator)
+    generator.prepare_training(train.gradient_checkpointing)
+    networks = (*generator.networks, prior)
+    held = sum(map(size_of, networks))
+    held += gradients // 4 * ADAM_BYTES[train.optimizer] + gradients * bool(train.ema)
+
+    def work() -> None:
+        for _ in range(min(train.accumulate, 2)):  # the second pass finds the gradients of the first
+            with torch.device("meta"):
+                latents = torch.empty(train.batch_size, *generator.latent_shape(size_px))
+                if not recipe.cache_latents:
+                    latents = generator.encode(torch.empty(train.batch_size, 3, size_px, size_px))
+                embeddings = {key: torch.empty(train.batch_size, dim) for key, dim in prior.dims.items()}
+                conditioning = prior.condition_on_embeddings(embeddings)
+            sizes = torch.empty(train.batch_size, 6)
+            generator.loss(latents, conditioning, torch.Generator(), sizes, train).backward()
+
+    # the most of a step, of the averaging of gradients (in one piece), and of sampling
+    averaged = 2 * gradients if num_processes(recipe.run) > 1 else 0
+    step = held + max(peak(work, *networks), averaged)
+    samples = min(train.batch_size, max(recipe.sample_items, recipe.fid_items))
+    if not samples:
+        return step
+    if recipe.sampler is None:
+        held -= sum(map(size_of, generator.networks))  # which the estimate of sampling counts too
+    else:
+        generator = load_generator(recipe.sampler, recipe, None)
+        prior.attach(generator)
+    return max(step, held + generator.memory_estimate(samples, size_px))

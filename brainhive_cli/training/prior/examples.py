@@ -1,7 +1,7 @@
 """The examples of a prior's training: pictures, embeddings and latents, ordered by seed and step."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Self
@@ -15,8 +15,8 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, StimulusSet
+from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
@@ -53,65 +53,6 @@ class Latents:
     def __call__(self, index: int) -> tuple[Tensor, Tensor]:
         """Read the latent [C, h, w] and the ids of one picture."""
         return torch.from_numpy(np.array(self.latent[index])), torch.from_numpy(np.array(self.sizes[index]))
-
-
-def latents_path(paths: Paths, images: StimulusSet, autoencoder: str, view: View) -> Path:
-    """Name the store of the latents of pictures by its autoencoder's digest, size and interpolation."""
-    name = f"{autoencoder[:10]}-{view.side}px-{view.resize}.h5"
-    source = "the data set or split of latents,"
-    return below(paths.under_home("latents"), images.dataset, images.split, name, source=source)
-
-
-def encode_latents(
-    images: StimulusSet,
-    rows: NDArray[np.int64],
-    generator: Any,
-    view: View,
-    paths: Paths,
-    batch_size: int,
-    workers: int,
-    launch: Launch,
-) -> Latents:
-    """Open the latents of pictures, of which missing ones among `rows` are encoded; resumes where it stopped.
-
-    Raises:
-        BrainhiveError: if a picture cannot be decoded, or another command writes the store.
-    """
-    path = latents_path(paths, images, generator.latent_digest, view)
-    blank = Blank(
-        path,
-        images.image_ids,
-        images.concepts,
-        generator.latent_shape(view.side),
-        "float32",
-        {"dataset": images.dataset, "split": images.split},
-        {"sizes": (6,)},
-    )
-    if launch.gather(_is_complete(path, images, rows))[0]:  # as the main process sees it
-        return Latents.open(path)
-    with filling([blank], launch, reopen=True) as filled:
-        (writer,) = filled.writers
-        pending, share = {*writer.pending.tolist()}, launch.shard(np.unique(rows).tolist())
-        cut = [[*share[start : start + batch_size]] for start in range(0, len(share), batch_size)]
-        cut = [batch for batch in cut if pending.intersection(batch)]  # whole, as others round differently
-        with console.progress(f"latents of {images.dataset}", sum(map(len, cut)) * launch.processes) as bar:
-            for batch in loaded(Items(images, view), cut, workers, launch):
-                latents = generator.encode(batch["image"].to(launch.device).float() / 255)
-                writer.write(batch["rows"].numpy(), latents.cpu().numpy(), sizes=batch["sizes"].numpy())
-                bar.advance(len(latents) * launch.processes)
-        filled.finish()
-    return Latents.open(path)
-
-
-def _is_complete(path: Path, images: StimulusSet, rows: NDArray[np.int64]) -> bool:
-    """Whether a finished store has the latents of these pictures."""
-    try:
-        with hdf5.open_file(path, "") as file:
-            is_same = Names(read_strings(file, "image_id")) == images.image_ids
-            is_done = is_same and bool(read_flags(file, "done")[rows].all())
-        return is_done and len(Latents.open(path).latent) == len(images)
-    except BrainhiveError:  # absent, damaged or of another kind
-        return False
 
 
 @dataclass(frozen=True)
@@ -179,7 +120,51 @@ class Pictures:
         read = collate([items[index] for index in chosen.tolist()])
         if "error" in read:
             raise read["error"]
-        return _batch(read)
+        return Batch.of(read)
+
+
+def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: Launch) -> Pictures:
+    """Add the latents of pictures, of which missing ones are encoded; resumes where it stopped.
+
+    The store is named by the autoencoder's digest, and by size and interpolation of the pictures.
+
+    Raises:
+        BrainhiveError: if a picture cannot be decoded, or another command writes the store.
+    """
+    images, view, rows = pictures.images, pictures.view, np.flatnonzero(pictures.targets.done)
+    name = f"{generator.latent_digest[:10]}-{view.side}px-{view.resize}.h5"
+    root, source = recipe.paths.under_home("latents"), "the data set or split of latents,"
+    path = below(root, images.dataset, images.split, name, source=source)
+
+    def is_complete() -> bool:
+        """Whether a finished store has the latents of these pictures."""
+        try:
+            with hdf5.open_file(path, "") as file:
+                is_same = Names(read_strings(file, "image_id")) == images.image_ids
+                is_done = is_same and bool(read_flags(file, "done")[rows].all())
+            return is_done and len(Latents.open(path).latent) == len(images)
+        except BrainhiveError:  # absent, damaged or of another kind
+            return False
+
+    if launch.gather(is_complete())[0]:  # as the main process sees it
+        return replace(pictures, latents=Latents.open(path))
+    attributes = {"dataset": images.dataset, "split": images.split}
+    shape, sizes = generator.latent_shape(view.side), {"sizes": (6,)}
+    blank = Blank(path, images.image_ids, images.concepts, shape, "float32", attributes, sizes)
+    with filling([blank], launch, reopen=True) as filled:
+        (writer,) = filled.writers
+        pending, share = {*writer.pending.tolist()}, launch.shard(rows.tolist())
+        size, workers = recipe.train.batch_size, decoders(recipe.run.workers, launch)
+        batches = [[*share[start : start + size]] for start in range(0, len(share), size)]
+        batches = [some for some in batches if pending.intersection(some)]  # whole, as others round otherwise
+        count = sum(map(len, batches)) * launch.processes
+        with console.progress(f"latents of {images.dataset}", count) as bar:
+            for batch in loaded(Items(images, view), batches, workers, launch):
+                latents = generator.encode(batch["image"].to(launch.device).float() / 255)
+                writer.write(batch["rows"].numpy(), latents.cpu().numpy(), sizes=batch["sizes"].numpy())
+                bar.advance(len(latents) * launch.processes)
+        filled.finish()
+    return replace(pictures, latents=Latents.open(path))
 
 
 @dataclass(frozen=True)
@@ -195,9 +180,10 @@ class Batch:
     count: int = 0  # pictures of the step over all processes
     is_last: bool = True  # of this process's share of the step
 
-
-def _batch(read: dict[str, Any], **place: Any) -> Batch:
-    return Batch(read["rows"].numpy(), read["image"], read["sizes"], read["views"], **place)
+    @classmethod
+    def of(cls, read: Mapping[str, Any], **place: Any) -> Self:
+        """Take what `collate` returns."""
+        return cls(read["rows"].numpy(), read["image"], read["sizes"], read["views"], **place)
 
 
 def batches(
@@ -219,20 +205,17 @@ def batches(
     """
     size = pictures.count_in_step(size, passes, launch.processes)
     cuts = np.array_split(np.asarray(launch.shard(range(size))), passes)
-    rows = _order(pictures.train, steps, cuts, size, seed)
-    read = loaded(pictures.items, rows, workers, launch)
+
+    def order() -> Iterator[list[int]]:
+        """Yield the rows of each cut of each step: every epoch is a new order, cut into whole steps."""
+        steps_per_epoch, shuffled = len(pictures.train) // size, (-1, pictures.train)
+        for step in steps:
+            epoch, place = divmod(step, steps_per_epoch)
+            if shuffled[0] != epoch:
+                shuffled = (epoch, np.random.default_rng((seed, epoch)).permutation(pictures.train))
+            for cut in cuts:
+                yield shuffled[1][place * size + cut].tolist()
+
+    read = loaded(pictures.items, order(), workers, launch)
     for (step, (number, cut)), items in zip(product(steps, enumerate(cuts, 1)), read, strict=True):
-        yield _batch(items, step=step, places=tuple(cut.tolist()), count=size, is_last=number == passes)
-
-
-def _order(
-    train: NDArray[np.int64], steps: range, cuts: Sequence[NDArray[np.int64]], size: int, seed: int
-) -> Iterator[list[int]]:
-    """Yield the rows of each cut of each step: every epoch is a new order, cut into whole steps."""
-    steps_per_epoch, shuffled = len(train) // size, (-1, train)
-    for step in steps:
-        epoch, place = divmod(step, steps_per_epoch)
-        if shuffled[0] != epoch:
-            shuffled = (epoch, np.random.default_rng((seed, epoch)).permutation(train))
-        for cut in cuts:
-            yield shuffled[1][place * size + cut].tolist()
+        yield Batch.of(items, step=step, places=tuple(cut.tolist()), count=size, is_last=number == passes)

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,17 +42,7 @@ class Training:
         generator = load_generator(recipe.generator, recipe, launch.device)
         generator.prepare_training(recipe.train.gradient_checkpointing, recipe.train.compile)
         if recipe.cache_latents:
-            latents = encode_latents(
-                pictures.images,
-                np.flatnonzero(pictures.targets.done),
-                generator,
-                pictures.view,
-                recipe.paths,
-                recipe.train.batch_size,
-                decoders(recipe.run.workers, launch),
-                launch,
-            )
-            pictures = replace(pictures, latents=latents)
+            pictures = encode_latents(pictures, generator, recipe, launch)
         prior, keys = make_prior(recipe, pictures.targets.dims, generator)
         prior.attach(generator)
         prior.to(launch.device).train()
@@ -76,11 +65,8 @@ class Training:
         All randomness of a row depends on seed, step and place alone.
         """
         random = [self._random(batch.step, place) for place in batch.places]
-        is_kept = (
-            torch.stack([torch.rand(1, generator=generator) for generator in random])
-            >= self.recipe.token_dropout
-        )
-        return to_device(is_kept, self.launch.device), random
+        drawn = torch.stack([torch.rand(1, generator=generator) for generator in random])
+        return to_device(drawn >= self.recipe.token_dropout, self.launch.device), random
 
     def latents(self, batch: Batch) -> Tensor:
         """Return the latents [B, C, h, w] of pictures, encoded now where they were not computed before.

@@ -39,31 +39,35 @@ LAST = "last"
 SAMPLER_PROMPT = "sampler_prompt.safetensors"
 Values = NDArray[np.float64] | BrainhiveError
 """Values of the items [N], or the reason why there are none."""
+Features = Callable[[Tensor], Tensor]
+"""Pictures [N, 3, H, W] in 0..1 to features [N, D]."""
 
 
 def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
     """Generate the sample items, in one process, on a sheet `samples/<name>.png`; return their metrics."""
     training = replace(training, launch=replace(training.launch, rank=0, processes=1))
-    recipe, images = training.recipe, training.pictures.images
+    recipe, images, launch = training.recipe, training.pictures.images, training.launch
     chosen = training.pictures.held[: recipe.sample_items]
     if not len(chosen):
         return {}
     with _sampler(training, folder) as generator:
-        generated_px = _generate(training, generator, chosen)
+        generated = _generate(training, generator, chosen)
     del generator  # its memory is the metrics' now
     true = _true(training, chosen)
     rows = [
-        [Tile(seen, [images.concepts[index]], frame=INK), Tile(generated, ["generated"])]
-        for index, seen, generated in zip(chosen, to_pictures(true), to_pictures(generated_px), strict=True)
+        [Tile(seen, [images.concepts[index]], frame=INK), Tile(picture, ["generated"])]
+        for index, seen, picture in zip(chosen, to_pictures(true), to_pictures(generated), strict=True)
     ]
     folder.replace(f"samples/{name}.png", draw_rows("", rows).save)
     if name == LAST:
         artifacts.write(folder, [_sheet(folder, [images.image_ids[index] for index in chosen], rows)])
-    launch = training.launch
-    metrics = {"lpips": partial(lpips, true, generated_px, launch.device)} if recipe.lpips else {}
+    metrics: dict[str, Values] = {}
+    if recipe.lpips:
+        metrics["lpips"] = _or_reason(lambda: lpips(true, generated, launch.device))
     for config in recipe.similarity:
-        metrics[f"similarity_{config.name}"] = partial(_similarity, config, true, generated_px, launch)
-    return {metric: _or_reason(measure) for metric, measure in metrics.items()}
+        measure = partial(_similarity, config, true, generated, launch)
+        metrics[f"similarity_{config.name}"] = _or_reason(measure)
+    return metrics
 
 
 def loss_curve(run: RunFolder) -> list[artifacts.Curve]:
@@ -78,16 +82,13 @@ def loss_curve(run: RunFolder) -> list[artifacts.Curve]:
 
 def _sheet(run: RunFolder, image_ids: Sequence[str], rows: Sequence[Sequence[Tile]]) -> artifacts.Sheet:
     """Keep the pictures of a sheet one by one, for pages."""
-    saved_tiles = [
-        [
-            artifacts.Tile(
-                artifacts.save_picture(run, f"samples/{row}-{column}", tile.picture), tile.lines[:1]
-            )
-            for column, tile in enumerate(tiles)
-        ]
-        for row, tiles in enumerate(rows)
-    ]
-    sheet_rows = [artifacts.Row(*pair) for pair in zip(image_ids, saved_tiles, strict=True)]
+    sheet_rows = []
+    for row, (image_id, tiles) in enumerate(zip(image_ids, rows, strict=True)):
+        saved = []
+        for column, tile in enumerate(tiles):
+            file = artifacts.save_picture(run, f"samples/{row}-{column}", tile.picture)
+            saved.append(artifacts.Tile(file, tile.lines[:1]))
+        sheet_rows.append(artifacts.Row(image_id, saved))
     note = "Of pictures kept from training; made of their own embeddings, without a brain."
     return artifacts.Sheet(
         "What the prior generates", ("seen", "generated"), sheet_rows, section="Samples", note=note
@@ -101,9 +102,7 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
         BrainhiveError: if there are too few items, or weights of the network that embeds them are missing.
     """
     recipe, launch = training.recipe, training.launch
-    chosen = training.pictures.held[: recipe.fid_items]
-    require_distances(len(chosen))
-    features = _features(recipe.fid_features, launch)
+    chosen, features = _load_distances(training)
     share = chosen[list(launch.shard(range(len(chosen))))]
     pairs: list[tuple[Tensor, Tensor]] = []
     with _sampler(training, folder) as generator:
@@ -118,23 +117,31 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     return measure_distances(true, generated, protocol=protocol, split="validation", seeds=(recipe.seed,))
 
 
+def _load_distances(training: Training) -> tuple[NDArray[np.int64], Features]:
+    """Choose the items of FID and KID, and load the network whose features these take."""
+    recipe, launch = training.recipe, training.launch
+    chosen, name = training.pictures.held[: recipe.fid_items], recipe.fid_features
+    require_distances(len(chosen))
+    if name == INCEPTION:
+        return chosen, inception(launch.device)
+    return chosen, _encoder_features(encoders.resolve(name), launch)
+
+
 def try_out(training: Training, folder: RunFolder) -> None:
     """Sample and measure before the first step, so that what is missing is known before hours of training."""
+
+    def try_distances() -> NDArray[np.float64]:
+        chosen, features = _load_distances(training)
+        return features(_true(training, chosen[:1])).double().cpu().numpy()
+
     if training.launch.is_main:
         by_metric = show(training, folder, "step-000000")
         if training.recipe.fid_items:
-            by_metric["fid"] = _or_reason(partial(_try_distribution, training))
+            by_metric["fid"] = _or_reason(try_distances)
         for metric, values in by_metric.items():
             if isinstance(values, BrainhiveError):
                 console.warn(f"there will be no {metric}: {values.in_one_line}")
     training.launch.barrier()
-
-
-def _try_distribution(training: Training) -> NDArray[np.float64]:
-    chosen = training.pictures.held[: training.recipe.fid_items]
-    require_distances(len(chosen))
-    features = _features(training.recipe.fid_features, training.launch)
-    return features(_true(training, chosen[:1])).double().cpu().numpy()
 
 
 @contextmanager
@@ -179,7 +186,7 @@ def _similarity(
     return F.cosine_similarity(features(true), features(generated)).double().cpu().numpy()
 
 
-def _encoder_features(config: EncoderConfig, launch: Launch) -> Callable[[Tensor], Tensor]:
+def _encoder_features(config: EncoderConfig, launch: Launch) -> Features:
     """Load an encoder: pictures [N, 3, H, W] in 0..1 to features [N, D]."""
     encoder = config.build()
     encoder.module.to(launch.device)
@@ -189,11 +196,6 @@ def _encoder_features(config: EncoderConfig, launch: Launch) -> Callable[[Tensor
         return encode(encoder.module, views, "fp32", launch)[0].flatten(1).clone()
 
     return features
-
-
-def _features(name: str, launch: Launch) -> Callable[[Tensor], Tensor]:
-    is_inception = name == INCEPTION
-    return inception(launch.device) if is_inception else _encoder_features(encoders.resolve(name), launch)
 
 
 def _or_reason(measure: Callable[[], NDArray[np.float64]]) -> Values:

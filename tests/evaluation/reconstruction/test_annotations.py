@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from brainhive_cli.data.datasets import StimulusSet
-from brainhive_cli.evaluation.reconstruction.annotations import of_decoded, of_stimulus
+from brainhive_cli.evaluation.reconstruction.scoring import annotate_decoded, annotate_stimulus
 from brainhive_cli.models.heads import Decoded
 
 NAMES = ("animal", "human", "vehicle")
@@ -18,11 +18,11 @@ def test_captions_labels_and_masks_of_a_stimulus_are_collected():
         lambda row: np.array([0, 1, 1], np.uint8), NAMES,
     )  # fmt: skip
 
-    found = of_stimulus(images, 0)
+    found = annotate_stimulus(images, 0)
 
     assert found.lines == ["a car drives", "human, vehicle"]
     assert found.masks.dtype == bool and np.array_equal(found.masks, masks == 1)
-    assert of_stimulus(StimulusSet("films", "test", ["a"], ["a"], str), 0).lines == []
+    assert annotate_stimulus(StimulusSet("films", "test", ["a"], ["a"], str), 0).lines == []
 
 
 def test_what_was_decoded_is_named_from_the_likeliest_concept_on():
@@ -32,10 +32,10 @@ def test_what_was_decoded_is_named_from_the_likeliest_concept_on():
     }
     decoded = Decoded(heads, {"caption": ["a cat", ""]})
 
-    first, second = of_decoded(decoded, ["a", "b"], NAMES).values()
+    first, second = annotate_decoded(decoded, ["a", "b"], NAMES).values()
 
     assert first.lines == ["a cat", "vehicle, animal"]
     assert second.lines == ["animal"]  # none is likely: the likeliest
     assert not first.masks.any() and second.masks.all() and second.masks.shape == (6, 4, 4)
-    assert of_decoded(Decoded({"token": torch.zeros(2, 3)}), ["a", "b"], ()) == {}
-    assert of_decoded(Decoded({"concepts": heads["concepts"]}), ["a", "b"], ("one",)) == {}
+    assert annotate_decoded(Decoded({"token": torch.zeros(2, 3)}), ["a", "b"], ()) == {}
+    assert annotate_decoded(Decoded({"concepts": heads["concepts"]}), ["a", "b"], ("one",)) == {}

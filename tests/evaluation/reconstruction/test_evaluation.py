@@ -11,7 +11,7 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo.pictures import draw, scenes
-from brainhive_cli.evaluation.reconstruction.tables import TITLES
+from brainhive_cli.evaluation.reconstruction.scoring import TITLES
 from brainhive_cli.measurement.metrics import image as metrics
 from brainhive_cli.models import encoders
 

@@ -9,10 +9,10 @@ from PIL import Image
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.evaluation.reconstruction.folders import (
-    caveats_around,
     find_by_name,
+    list_pictures,
     match_repeats,
-    pictures_in,
+    read_caveats_around,
 )
 
 TRUTHS = ["test/01_dog/dog_1", "test/02_cat/cat_7", "test/03_dog/dog_2"]
@@ -58,29 +58,29 @@ def test_links_are_followed_and_what_is_hidden_is_passed_over(tmp_path):
         path.write_bytes(b"")
     (folder / "link").symlink_to(elsewhere)
 
-    assert list(pictures_in(str(folder))) == ["cat", "link/dog"]
+    assert list(list_pictures(str(folder))) == ["cat", "link/dog"]
 
 
 def test_folders_without_pictures_or_with_two_of_one_name_are_refused(tmp_path):
     with pytest.raises(MissingData, match="no folder 'nowhere'"):
-        pictures_in("nowhere")
+        list_pictures("nowhere")
     with pytest.raises(MissingData, match="no pictures below"):
-        pictures_in(str(tmp_path))
+        list_pictures(str(tmp_path))
     for ending in ("png", "jpg"):
         Image.new("RGB", (4, 4)).save(tmp_path / f"x.{ending}")
     with pytest.raises(BrainhiveError, match="have one image id"):
-        pictures_in(str(tmp_path))
+        list_pictures(str(tmp_path))
 
 
 def test_pictures_of_a_run_keep_what_must_be_said_of_it(tmp_path):
     measured = Measurements(notes={"caveats": ["selected on test"]})
     samples = tmp_path / "run" / "samples" / "sub-01"
     for name in ("run/recipe.yaml", "run/metrics.json"):
-        assert caveats_around(str(samples)) == []  # of nobody's run, or one that is not finished
+        assert read_caveats_around(str(samples)) == []  # of nobody's run, or one that is not finished
         samples.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps(measured.as_dict()))
 
-    assert caveats_around(str(samples)) == ["selected on test"]
+    assert read_caveats_around(str(samples)) == ["selected on test"]
 
 
 def test_a_run_without_the_document_of_metrics_is_refused_by_name(tmp_path):
@@ -92,4 +92,4 @@ def test_a_run_without_the_document_of_metrics_is_refused_by_name(tmp_path):
     with pytest.raises(
         BrainhiveError, match=r"metrics\.json holds metrics of schema None, this version reads 1"
     ):
-        caveats_around(str(samples))
+        read_caveats_around(str(samples))

@@ -11,8 +11,8 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Scored,
     Stimuli,
-    best_first,
-    metrics_of,
+    measure_sets,
+    rank_items,
     write_values,
 )
 from brainhive_cli.evaluation.reconstruction.selections import Selection
@@ -33,7 +33,7 @@ def scored(subject: int, seed: int, repeats: int = 1, folder: Path = Path(), **v
 def test_an_item_counts_once_averaged_over_repeats_and_seeds():
     first, second = scored(1, 5, 4, ssim=[0.1, 0.2, 0.9]), scored(1, 6, 2, ssim=[0.3, 0.4, 0.5])
 
-    metric = metrics_of([first, second], "mindeye2", "test", Alike())["ssim"]
+    metric = measure_sets([first, second], "mindeye2", "test", Alike())["ssim"]
 
     items = np.array([0.2, 0.3, 0.7])
     assert (metric.value, metric.n, metric.seeds) == (pytest.approx(items.mean()), 3, (5, 6))
@@ -43,7 +43,7 @@ def test_an_item_counts_once_averaged_over_repeats_and_seeds():
 def test_the_interval_is_over_subjects_too_and_each_counts_alike():
     one, other = [0.49, 0.49, 0.49], [0.51, 0.51, 0.51]
 
-    metric = metrics_of([scored(1, 5, ssim=one), scored(2, 5, ssim=other)], "mindeye2", "test", Alike())[
+    metric = measure_sets([scored(1, 5, ssim=one), scored(2, 5, ssim=other)], "mindeye2", "test", Alike())[
         "ssim"
     ]
 
@@ -59,7 +59,7 @@ def test_intervals_of_clips_are_over_blocks_of_neighbours():
     files = {f"{n:02d}": [Path(f"{n}.mp4")] for n in range(40)}
     one = Scored(GeneratedSet("brain", "sub-01", (5,), files, 1), {"frame_ssim": values})
 
-    metric = metrics_of([one], "mindeye2", "test", Alike("neighbours", medium="clip"))["frame_ssim"]
+    metric = measure_sets([one], "mindeye2", "test", Alike("neighbours", medium="clip"))["frame_ssim"]
 
     assert (metric.value, metric.n) == (pytest.approx(values.mean()), 40)
     blocks = values.reshape(10, 4).mean(1)
@@ -69,12 +69,12 @@ def test_intervals_of_clips_are_over_blocks_of_neighbours():
 
 def test_ends_stay_within_what_a_metric_can_be_and_pixels_are_no_hits():
     one, other = (scored(n, 5, ssim=[0.1 * n] * 3, effnet=[0.9 * n] * 3) for n in (1, 9))
-    found = metrics_of([one, other], "mindeye2", "test", Alike())
+    found = measure_sets([one, other], "mindeye2", "test", Alike())
     assert (found["ssim"].low, found["ssim"].high) == pytest.approx((-1, 1), abs=1e-3)
     assert (found["effnet"].low, found["effnet"].high) == pytest.approx((0, 2), abs=1e-3)
     assert -1 < found["ssim"].low < found["ssim"].high < 1
 
-    equal = metrics_of([scored(1, 5, ssim=[1.0, 1.0, 1.0])], "mindeye2", "test", Alike())["ssim"]
+    equal = measure_sets([scored(1, 5, ssim=[1.0, 1.0, 1.0])], "mindeye2", "test", Alike())["ssim"]
     assert (equal.low, equal.high) == (1, 1)  # Wilson's of three hits begins at .44
 
 
@@ -87,27 +87,27 @@ def test_subjects_who_saw_the_same_pictures_share_their_resamples():
         {"ssim": np.array(values[::-1])},
     )
 
-    metric = metrics_of([scored(1, 5, ssim=values), turned], "mindeye2", "test", Alike())["ssim"]
+    metric = measure_sets([scored(1, 5, ssim=values), turned], "mindeye2", "test", Alike())["ssim"]
 
-    alone = metrics_of([scored(1, 5, ssim=values)], "mindeye2", "test", Alike())["ssim"]
+    alone = measure_sets([scored(1, 5, ssim=values)], "mindeye2", "test", Alike())["ssim"]
     assert metric.these_subjects == pytest.approx((alone.low, alone.high))
 
 
 def test_identification_tells_its_pool_and_chance():
-    metric = metrics_of([scored(1, 5, clip=[0.5, 0.5, 1.0])], "mindeye2", "test", Alike())["clip"]
+    metric = measure_sets([scored(1, 5, clip=[0.5, 0.5, 1.0])], "mindeye2", "test", Alike())["clip"]
     assert (metric.pool, metric.chance) == (3, 0.5)
 
 
 def test_items_are_sorted_by_their_mean_rank_and_less_distance_is_better():
     many = scored(1, 5, ssim=[0.9, 0.8, 0.7], clip=[0.0, 1.0, 1.0], swav=[0.3, 0.2, 0.1])
     # ranks of ssim: 1 2 3; of clip: 3 1.5 1.5; of swav: 3 2 1
-    assert [image_id for _, image_id in best_first([many])] == ["b", "c", "a"]
+    assert [image_id for _, image_id in rank_items([many])] == ["b", "c", "a"]
 
 
 def test_ties_do_not_make_a_metric_weigh_less():
     tied = scored(1, 5, ssim=[0.9, 0.8, 0.7], clip=[0.0, 1.0, 1.0], alexnet2=[0.0, 0.0, 1.0])
     # ranks of ssim: 1 2 3; of clip: 3 1.5 1.5; of alexnet2: 2.5 2.5 1: means 2.2, 2, 1.8
-    assert [image_id for _, image_id in best_first([tied])] == ["c", "b", "a"]
+    assert [image_id for _, image_id in rank_items([tied])] == ["c", "b", "a"]
 
 
 def test_every_picture_keeps_its_own_value(tmp_path):
@@ -116,7 +116,7 @@ def test_every_picture_keeps_its_own_value(tmp_path):
 
     write_values(tmp_path / "values.csv", [each])
 
-    assert each.of_item("b") == [(files["b"][0], {"ssim": 0.2}), (files["b"][1], {"ssim": 0.3})]
+    assert each.list_files("b") == [(files["b"][0], {"ssim": 0.2}), (files["b"][1], {"ssim": 0.3})]
     assert each.items == {"image_ids": ["a", "b", "c"], "ssim": [0.05, 0.25, 0.45]}
     rows = [row.split(",") for row in (tmp_path / "values.csv").read_text().splitlines()]
     assert rows[0] == ["source", "cell", "image_id", "file", "ssim"]

@@ -13,10 +13,9 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import media_files
-from brainhive_cli.evaluation.reconstruction.annotations import Annotation
 from brainhive_cli.evaluation.reconstruction.evaluation import measure_run
 from brainhive_cli.evaluation.reconstruction.recipe import Scoring
-from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet, Stimuli
+from brainhive_cli.evaluation.reconstruction.scoring import Annotation, GeneratedSet, Stimuli
 from brainhive_cli.reports.sheets import OUTLINE
 
 HERE = Launch(0, 1, torch.device("cpu"))

@@ -13,10 +13,15 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip, StimulusSet
 from brainhive_cli.data.media import media_files
-from brainhive_cli.evaluation.reconstruction.annotations import TaskScores
-from brainhive_cli.evaluation.reconstruction.evaluation import measure_run, result_of
+from brainhive_cli.evaluation.reconstruction.evaluation import measure_run, read_result
 from brainhive_cli.evaluation.reconstruction.recipe import Scoring
-from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet, Scored, Stimuli, metrics_of
+from brainhive_cli.evaluation.reconstruction.scoring import (
+    GeneratedSet,
+    Scored,
+    Stimuli,
+    TaskScores,
+    measure_sets,
+)
 from brainhive_cli.measurement.metrics.tasks import has_library
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.heads import Decoded
@@ -127,7 +132,7 @@ def test_a_score_that_no_stimulus_of_a_subject_has_a_truth_of_is_of_the_other_su
     both = [scored(subject, ids) for subject, ids in ((1, ["a", "b"]), (2, ["d"]), (3, ["c"]))]
 
     assert both[1].generated.tasks.values == {}
-    found = metrics_of(both, "simulated", "test", Alike())
+    found = measure_sets(both, "simulated", "test", Alike())
     assert (found["concept_recall"].n, found["concept_recall"].value) == (3, 1)
     assert found["concept_recall"].chance == pytest.approx((3 / 8 + 1 / 4) / 2)
     if has_library("cider"):  # of a single caption no n-gram is rarer than others
@@ -136,7 +141,7 @@ def test_a_score_that_no_stimulus_of_a_subject_has_a_truth_of_is_of_the_other_su
 
 def test_a_metric_of_media_that_is_not_a_number_is_no_missing_truth():
     with pytest.raises(BrainhiveError, match="not a finite number"):
-        metrics_of([scored(1, ["a", "b"], pixcorr=[0.5, np.nan])], "simulated", "test", Alike())
+        measure_sets([scored(1, ["a", "b"], pixcorr=[0.5, np.nan])], "simulated", "test", Alike())
 
 
 def scored(subject: int, ids: list[str], **values: list[float]) -> Scored:
@@ -158,10 +163,10 @@ def test_recall_by_concept_is_of_the_items_that_show_it(measured):
 
 
 def test_clips_are_called_clips_and_the_floor_without_media_has_no_column(measured):
-    rows = result_of(measured).tables[0].rows
+    rows = read_result(measured).tables[0].rows
 
     assert ("SSIM (frames)", "nearest training clip") in [row[:2] for row in rows]
-    assert result_of(measured).tables[0].title.startswith("Reconstruction of test clips")
+    assert read_result(measured).tables[0].title.startswith("Reconstruction of test clips")
     sheet = next(each for each in artifacts.read(measured) if each.kind == "sheet")
     assert sheet.columns == ["seen", "brain", "nearest training clip"]
     lines = (measured.path / "values.csv").read_text().splitlines()

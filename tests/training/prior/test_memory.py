@@ -13,9 +13,8 @@ from brainhive_cli.commands import train_prior
 from brainhive_cli.core import memory_estimate
 from brainhive_cli.core.parts import resolve
 from brainhive_cli.models.generators import sdxl
-from brainhive_cli.training.prior.components import Learner
+from brainhive_cli.training.prior.components import Learner, training_bytes
 from brainhive_cli.training.prior.examples import batches
-from brainhive_cli.training.prior.memory import training_bytes
 from brainhive_cli.training.prior.samples import _generate
 
 WIDE = {
