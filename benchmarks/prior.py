@@ -21,9 +21,9 @@ from brainhive_cli.commands import train_prior
 from brainhive_cli.core import launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
+from brainhive_cli.models.generators._components import Architecture
 from brainhive_cli.models.generators.sdxl import ARCHITECTURE as SDXL
 from brainhive_cli.models.generators.sdxl import TINY as TINY_SDXL
-from brainhive_cli.models.generators.sdxl import Architecture
 from brainhive_cli.training.prior.components import Learner, training_bytes
 from brainhive_cli.training.prior.examples import Pictures, batches
 from brainhive_cli.training.prior.loop import Training, train

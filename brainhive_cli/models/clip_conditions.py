@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import console, hub, weights
+from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import MissingData, MissingExtra
+from brainhive_cli.models.foreign_weights import load_network
 
 SOURCE = "hub:shi-labs/versatile-diffusion"
 IMAGE, TEXT = "image_encoder", "text_encoder"
@@ -59,26 +60,14 @@ def tower_of(folder: Path, component: str, kind: str, variant: str | None = None
     """
     import transformers
 
-    where = folder / component
-    files = [file for file in where.glob("*") if file.suffix in (".bin", ".safetensors")]
-    if not files:
-        raise MissingData(f"{where} has no weights", "give a whole folder, or download it again")
-    with weights.reading(where, files=files), console.hushed():
-        options = {"dtype": torch.float32, "variant": variant, "output_loading_info": True}
-        tower, info = getattr(transformers, kind).from_pretrained(where, **options)
-        if absent := sorted(info["missing_keys"]):
-            raise ValueError(f"it lacks {absent[0]} and {len(absent) - 1} more")
-        frozen: nn.Module = tower.eval().requires_grad_(False)
-        return frozen
+    options: dict[str, Any] = {"dtype": torch.float32, "variant": variant}
+    tower: nn.Module = load_network(getattr(transformers, kind), folder / component, **options)
+    return tower
 
 
 def processor_of(folder: Path) -> Any:
     """Read how a diffusion model's folder has pictures preprocessed."""
-    from transformers import CLIPImageProcessor
-
-    _require(folder, PROCESSOR)
-    with weights.reading(folder / PROCESSOR):
-        return CLIPImageProcessor.from_pretrained(folder / PROCESSOR)
+    return _read(folder / PROCESSOR, "CLIPImageProcessor")
 
 
 def pixels_of(processor: Any, picture: Any) -> Tensor:
@@ -89,12 +78,12 @@ def pixels_of(processor: Any, picture: Any) -> Tensor:
 
 def token_ids(folder: Path) -> Callable[[str], Tensor]:
     """Make what turns a text into token ids [S], padded or cut to the length that the folder says."""
-    tokenizer = _tokenizer_of(folder)
+    tokenizer = _read(folder / TOKENIZER, "CLIPTokenizer")
 
     def ids(text: str) -> Tensor:
-        encoded = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt")
-        token_ids: Tensor = encoded.input_ids[0]
-        return token_ids
+        padded = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+        encoded: Tensor = tokenizer(text, **padded).input_ids
+        return encoded[0]
 
     return ids
 
@@ -124,7 +113,8 @@ class CaptionTokens:
             self.start, self.end = tokenizer.sot_token_id, tokenizer.eot_token_id
             self._encode: Callable[[str], list[int]] = tokenizer.encode
         else:
-            tokenizer = _tokenizer_of(hub.folder(source, allow=(f"{TOKENIZER}/*",)))
+            folder = hub.folder(source, allow=(f"{TOKENIZER}/*",))
+            tokenizer = _read(folder / TOKENIZER, "CLIPTokenizer")
             self.start, self.end = tokenizer.bos_token_id, tokenizer.eos_token_id
             self._encode = lambda text: tokenizer(text, add_special_tokens=False).input_ids
         self._decode: Callable[[list[int]], str] = tokenizer.decode
@@ -148,15 +138,13 @@ class CaptionTokens:
         return self._decode(words).strip()
 
 
-def _tokenizer_of(folder: Path) -> Any:
-    from transformers import CLIPTokenizer
+def _read(folder: Path, kind: str) -> Any:
+    """Read a tokenizer or processor of transformers."""
+    import transformers
 
-    _require(folder, TOKENIZER)
-    with weights.reading(folder / TOKENIZER):
-        return CLIPTokenizer.from_pretrained(folder / TOKENIZER)
-
-
-def _require(folder: Path, component: str) -> None:
-    """Raise MissingData where a folder is not there: transformers would take it for a name on the hub."""
-    if not (folder / component).is_dir():
-        raise MissingData(f"{folder} has no {component}", "give a whole folder, or download it again")
+    if not folder.is_dir():  # transformers would take it for a name on the hub
+        raise MissingData(
+            f"{folder.parent} has no {folder.name}", "give a whole folder, or download it again"
+        )
+    with weights.reading(folder):
+        return getattr(transformers, kind).from_pretrained(folder)

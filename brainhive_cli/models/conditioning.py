@@ -1,4 +1,4 @@
-"""What a generator is conditioned on, row by row, and what it makes."""
+"""What a generator is conditioned on, row by row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from brainhive_cli.models.heads import Decoded
-
-Media = Tensor
-"""What generators make: pictures [B, 3, H, W] or clips [B, F, 3, H, W], float32 in 0..1."""
 
 
 @dataclass(frozen=True, eq=False)

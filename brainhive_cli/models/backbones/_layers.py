@@ -1,14 +1,20 @@
 """Layers that several brain models share."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.blocks import Dropout
+from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec, check_signal
+
+MAPS = "maps"
+"""The head of feature maps from which a decoder makes a latent."""
 
 
 class BrainEncoder(nn.Sequential):
@@ -104,17 +110,23 @@ class BySubject(nn.ModuleDict):
             )
         if len(self) == 1:
             return self._map(0, signal)
-        order = subject_index.argsort(stable=True)
-        counts = subject_index.bincount(minlength=len(self)).tolist()
-        mapped = [
-            self._map(place, rows) for place, rows in enumerate(signal[order].split(counts)) if len(rows)
-        ]
-        return torch.cat(mapped)[order.argsort()]
+        maps = [partial(self._map, place) for place in range(len(self))]
+        return map_by_subject(signal, subject_index, maps)
 
     def _map(self, place: int, signal: Tensor) -> Tensor:
         check_signal(signal, self.widths[place], 1)
         mapped: Tensor = [*self.values()][place](signal[..., 0])
         return mapped
+
+
+def map_by_subject(
+    signal: Tensor, subject_index: Tensor, maps: Sequence[Callable[[Tensor], Tensor]]
+) -> Tensor:
+    """Map signals [B, ...] of subjects [B] to [B, H], each by the map of its subject."""
+    order = subject_index.argsort(stable=True)
+    counts = subject_index.bincount(minlength=len(maps)).tolist()
+    groups = zip(maps, signal[order].split(counts), strict=True)
+    return torch.cat([apply(rows) for apply, rows in groups if len(rows)])[order.argsort()]
 
 
 def refuse_sensors(kind: str, spec: SignalSpec) -> None:
@@ -123,3 +135,48 @@ def refuse_sensors(kind: str, spec: SignalSpec) -> None:
         raise BrainhiveError(
             f"the backbone {kind} takes voxels, not signals of {spec.samples} samples", "another backbone"
         )
+
+
+def map_size(heads: Heads, latent: str, scale: int) -> tuple[int, int]:
+    """Return height and width of the feature maps that a decoder upsamples to the head of a latent.
+
+    Args:
+        heads: That head [C, H, W], and perhaps `maps` [S, D].
+        latent: Its name.
+        scale: How many times the decoder enlarges.
+
+    Raises:
+        BrainhiveError: if the decoder cannot make a latent of that size, or as many maps.
+    """
+    shape = heads[latent].shape
+    if len(shape) != 3 or shape[1] % scale or shape[2] % scale:
+        raise BrainhiveError(
+            f"the head {latent} is {list(shape)}, the decoder makes [C, H, W] of multiples of {scale}",
+            "the latent of an autoencoder at another size, or another number of decoder channels",
+        )
+    size = shape[1] // scale, shape[2] // scale
+    if MAPS in heads and heads[MAPS].shape[:-1] != (size[0] * size[1],):
+        raise BrainhiveError(
+            f"the head {MAPS} is {list(heads[MAPS].shape)}, the decoder starts from {size[0]}×{size[1]} maps",
+            f"maps of [{size[0] * size[1]}, D], or another number of decoder channels",
+        )
+    return size
+
+
+def upsampler(
+    features: int, latents: int, channels: tuple[int, ...], depth: int = 1, groups: int = 32
+) -> Any:
+    """Make diffusers' decoder of feature maps to a latent, without attention in its blocks."""
+    from diffusers.models.autoencoders.vae import Decoder
+
+    kinds = ("UpDecoderBlock2D",) * len(channels)
+    return Decoder(features, latents, kinds, channels, depth, groups)
+
+
+def maps_projector(features: int, first: int, second: int, last: int) -> nn.Sequential:
+    """Make the layers from feature maps [B, F, h, w] to maps of other channels, [B, D, h, w]."""
+    return nn.Sequential(
+        *(nn.Conv2d(features, first, 1, bias=False), nn.GroupNorm(1, first), nn.ReLU()),
+        *(nn.Conv2d(first, second, 1, bias=False), nn.GroupNorm(1, second), nn.ReLU()),
+        nn.Conv2d(second, last, 1),
+    )

@@ -5,7 +5,7 @@ time behind each over space.
 """
 
 from math import isqrt
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.backbones._structural import maps_projector
+from brainhive_cli.models.backbones._layers import maps_projector
 from brainhive_cli.models.blocks import Dropout
 
-Mode = Literal["right", "published"]
 EPSILON = 1e-6
 """Of the normalisations; those of diffusers' autoencoders."""
 MASK, LATENTS = "mask", "latents"
@@ -60,36 +59,25 @@ class ConceptHead(nn.Module):
 class TextDrivenDecoder(nn.Module):
     """Feature maps of each frame, driven by a text, through a decoder that attends over space and time.
 
+    In the mode `right` a clip's pictures are added to its own text, and time is within a clip; `published` is
+    as the reference, in which pictures only weigh the texts of the whole batch, whose frames are one clip.
+
     Args:
+        config: Sizes and mode of `neurons`.
         width: D of a token.
         text: E of the text vector.
-        maps: Channels of the maps, from the first projection to the last.
-        channels: Channels of the decoder, from the output; all but one double the size.
-        groups: Groups of the decoder's normalisations.
-        dropout: Probability of dropping a value of the maps.
         latents: Channels of the head `latents`.
-        mode: right: a clip's pictures are added to its own text, and time is within a clip. published: as the
-            reference, in which pictures only weigh the texts of the whole batch, whose frames are one clip.
     """
 
-    def __init__(
-        self,
-        width: int,
-        text: int,
-        maps: tuple[int, int, int],
-        channels: tuple[int, ...],
-        groups: int,
-        dropout: float,
-        latents: int,
-        mode: Mode,
-    ) -> None:
+    def __init__(self, config: Any, width: int, text: int, latents: int) -> None:
         super().__init__()
-        self.mode, self.scale = mode, width**-0.5
+        maps, channels = config.maps, config.channels
+        self.mode, self.scale = config.mode, width**-0.5
         self.q = nn.Linear(width, text, bias=False)
         self.k, self.v, self.out = (nn.Linear(text, text, bias=False) for _ in range(3))
         self.maps_projector = maps_projector(text, *maps)
-        self.dropout, self.norm = Dropout(dropout), nn.GroupNorm(1, maps[-1])
-        self.video_decoder = VideoDecoder(maps[-1], channels, groups)
+        self.dropout, self.norm = Dropout(config.dropout), nn.GroupNorm(1, maps[-1])
+        self.video_decoder = VideoDecoder(maps[-1], channels, config.groups)
         self.seg_head = nn.Conv2d(channels[0], 1, 3, padding=1)
         self.recon_head = nn.Conv2d(channels[0], latents, 3, padding=1)
 
@@ -204,34 +192,27 @@ class CaptionHead(nn.Module):
     """Writes captions of up to `length` token ids for text vectors [B, E].
 
     Args:
+        config: Sizes of `neurons`; CLIP's ids are used in GPT-2's own vocabulary.
         dim: E.
         length: Ids of a caption, the first and the last included.
-        vocabulary: How many ids there are; CLIP's are used in GPT-2's own vocabulary.
-        width: D of GPT-2.
-        layers: Its layers.
-        heads: Its attention heads.
-        positions: Its longest sequence.
 
     Source: ClipCap (arXiv 2111.09734), GPT-2; names of NEURONS.
     """
 
-    def __init__(
-        self, dim: int, length: int, vocabulary: int, width: int, layers: int, heads: int, positions: int
-    ) -> None:
+    def __init__(self, config: Any, dim: int, length: int) -> None:
         super().__init__()
         self.length = length
-        config = GPT2Config(
-            vocab_size=vocabulary,
-            n_positions=positions,
-            n_embd=width,
-            n_layer=layers,
-            n_head=heads,
+        sizes = GPT2Config(
+            vocab_size=config.vocabulary,
+            n_positions=config.caption_positions,
+            n_embd=config.caption_width,
+            n_layer=config.caption_layers,
+            n_head=config.caption_heads,
             bos_token_id=PADDING,
             eos_token_id=PADDING,
         )
-        self.decoder = GPT2LMHeadModel(config)
-        self.clip_project = nn.ModuleDict({"model": nn.Sequential(nn.Linear(dim, width))})
-
+        self.decoder = GPT2LMHeadModel(sizes)
+        self.clip_project = nn.ModuleDict({"model": nn.Sequential(nn.Linear(dim, config.caption_width))})
         self.register_state_dict_post_hook(_without_tied)
         self.register_load_state_dict_pre_hook(_with_tied)
 

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.backbones._layers import BySubject, dense_layers, refuse_sensors
-from brainhive_cli.models.backbones._structural import LATENT, MAPS, StructuralGenerator
+from brainhive_cli.models.backbones import _layers
 from brainhive_cli.models.blocks import Dropout
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
+LATENT = "latent"
+"""The head of the Structural Generator, with which `maps` come."""
 SPATIAL, SEMANTIC = "spatial", "semantic"
 """Sets of `signal.region_split` that the two streams read; without them both read all voxels."""
 PROJECTED = "_projected"
@@ -54,7 +55,7 @@ class Config(parts.Config):
 
     @model_validator(mode="after")
     def _groups_divide_channels(self) -> Self:
-        if odd := [each for each in self.decoder_channels if each % self.decoder_groups]:
+        if odd := [width for width in self.decoder_channels if width % self.decoder_groups]:
             raise ValueError(
                 f"decoder_groups {self.decoder_groups} does not divide decoder_channels {odd[0]}"
             )
@@ -82,23 +83,19 @@ class Havir(nn.Module):
 
     def __init__(self, config: Config, spec: SignalSpec, heads: Heads) -> None:
         super().__init__()
-        refuse_sensors("havir", spec)
+        _layers.refuse_sensors("havir", spec)
         _check(heads, config.projector)
         self.projected = {name for name in heads if name.endswith(PROJECTED)}
-        structural = {name: head for name, head in heads.items() if name in (LATENT, MAPS)}
+        structural = {name: head for name, head in heads.items() if name in (LATENT, _layers.MAPS)}
         semantic = {n: head for n, head in heads.items() if n not in {*structural, *self.projected}}
-        hidden, blocks = config.hidden, config.blocks
+        hidden = config.hidden
         self.structural, self.semantic = None, None
         self.inputs, self.dropout = nn.ModuleDict(), Dropout(config.input_dropout)
         if structural:
-            decoder = (config.decoder_channels, config.decoder_layers, config.decoder_groups)
-            self.structural = StructuralGenerator(
-                structural, hidden, blocks, config.structural_dropout, config.features, *decoder
-            )
+            self.structural = StructuralGenerator(config, structural)
             self.inputs[SPATIAL] = _inputs(spec, SPATIAL, hidden, nn.SiLU(), bias=False)
         if semantic:
-            sizes = (config.semantic_dropout, config.head_rank, config.projector)
-            self.semantic = SemanticExtractor(semantic, hidden, blocks, *sizes)
+            self.semantic = SemanticExtractor(config, semantic)
             self.inputs[SEMANTIC] = _inputs(spec, SEMANTIC, hidden, nn.GELU(), bias=True)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
@@ -127,29 +124,21 @@ class SemanticExtractor(nn.Module):
     """A hidden vector to CLIP's tokens: shared residual MLPs, and for each head a linear map and a projector.
 
     Args:
+        config: Sizes.
         heads: Any names; vectors [D] or tokens [S, D].
-        hidden: H, width of the residual MLPs.
-        blocks: How many of them.
-        dropout: Probability of dropping a unit in them.
-        rank: Width between the two factors of the map to a head; None is one matrix.
-        projector: Width of the projectors; 0 is none.
 
     Source: BrainNetwork of MindEye1 (arXiv 2305.18274, MIT), which HAVIR (arXiv 2510.03122) follows.
     """
 
-    def __init__(
-        self, heads: Heads, hidden: int, blocks: int, dropout: float, rank: int | None, projector: int
-    ) -> None:
+    def __init__(self, config: Config, heads: Heads) -> None:
         super().__init__()
+        hidden, rank = config.hidden, config.head_rank
         self.shapes = {name: head.shape for name, head in heads.items()}
-        self.mlp = nn.ModuleList(
-            nn.Sequential(*dense_layers(hidden, hidden, nn.GELU(), dropout, bias=True)) for _ in range(blocks)
-        )
+        self.mlp = _blocks(config, nn.GELU(), config.semantic_dropout, bias=True)
         self.lin1 = nn.ModuleDict({name: _map(hidden, head.width, rank) for name, head in heads.items()})
-        projectors = {
-            name: _projector(head.shape[-1], projector) for name, head in heads.items() if projector
-        }
-        self.projector = nn.ModuleDict(projectors)
+        self.projector = nn.ModuleDict()
+        for name, head in heads.items() if config.projector else ():
+            self.projector[name] = _projector(head.shape[-1], config.projector)
 
     def forward(self, x: Tensor, projected: set[str] | None = None) -> dict[str, Tensor]:
         """Map [B, H] to the heads [B, *shape], and those of `projected` (default: all) through projectors."""
@@ -160,6 +149,51 @@ class SemanticExtractor(nn.Module):
             if projected is None or name + PROJECTED in projected:
                 outputs[name + PROJECTED] = projector(outputs[name])
         return outputs
+
+
+class StructuralGenerator(nn.Module):
+    """Residual MLPs, a map to feature maps, and a decoder that upsamples them.
+
+    Args:
+        config: Sizes.
+        heads: `latent` [C, H, W], and `maps` [S, D] where training wants them; S is the area of the features.
+
+    Raises:
+        BrainhiveError: if the decoder cannot make a latent of that size, or as many maps.
+
+    Source: Voxel2StableDiffusionModel of MindEye1 (arXiv 2305.18274, MIT), as HAVIR has it.
+    """
+
+    def __init__(self, config: Config, heads: Heads) -> None:
+        super().__init__()
+        hidden, features, channels = config.hidden, config.features, config.decoder_channels
+        self.size = _layers.map_size(heads, LATENT, 2 ** (len(channels) - 1))
+        self.mlp = _blocks(config, nn.SiLU(), config.structural_dropout, bias=False)
+        self.lin1 = nn.Linear(hidden, features * self.size[0] * self.size[1], bias=False)
+        self.norm = nn.GroupNorm(1, features)
+        self.upsampler = _layers.upsampler(
+            features, heads[LATENT].shape[0], channels, config.decoder_layers, config.decoder_groups
+        )
+        self.maps_projector = None
+        if _layers.MAPS in heads:
+            width = heads[_layers.MAPS].shape[-1]
+            self.maps_projector = _layers.maps_projector(features, width, width, width)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Map [B, H] to the heads."""
+        for block in self.mlp:
+            x = x + block(x)
+        features = self.norm(self.lin1(x).unflatten(1, (-1, *self.size)))  # [B, F, h, w]
+        outputs = {LATENT: self.upsampler(features)}
+        if self.maps_projector is not None:
+            outputs[_layers.MAPS] = self.maps_projector(features).flatten(2).transpose(1, 2)  # [B, S, D]
+        return outputs
+
+
+def _blocks(config: Config, activation: nn.Module, dropout: float, bias: bool) -> nn.ModuleList:
+    """Make the residual MLPs of a stream."""
+    sizes = (config.hidden, config.hidden, activation, dropout, bias)
+    return nn.ModuleList(nn.Sequential(*_layers.dense_layers(*sizes)) for _ in range(config.blocks))
 
 
 class InputLayer(nn.Sequential):
@@ -181,7 +215,7 @@ class InputLayer(nn.Sequential):
         return super().forward(voxels if self.places is None else voxels[:, self.places])
 
 
-def _inputs(spec: SignalSpec, stream: str, hidden: int, activation: nn.Module, bias: bool) -> BySubject:
+def _inputs(spec: SignalSpec, stream: str, hidden: int, activation: nn.Module, bias: bool) -> nn.Module:
     """Make the input layers of a stream, by the subject's number.
 
     Raises:
@@ -196,14 +230,14 @@ def _inputs(spec: SignalSpec, stream: str, hidden: int, activation: nn.Module, b
     for place, width in enumerate(spec.widths):
         voxels = spec.regions[stream][place] if stream in spec.regions else None
         count = width if voxels is None else len(voxels)
-        layers.append(InputLayer(voxels, *dense_layers(count, hidden, activation, 0.0, bias)[:-1]))
-    return BySubject("havir", spec, layers)
+        layers.append(InputLayer(voxels, *_layers.dense_layers(count, hidden, activation, 0.0, bias)[:-1]))
+    return _layers.BySubject("havir", spec, layers)
 
 
 def _check(heads: Heads, projector: int) -> None:
     """Refuse heads that neither stream can make."""
-    if MAPS in heads and LATENT not in heads:
-        raise BrainhiveError(f"the head {MAPS} comes with the head {LATENT}", f"add the head {LATENT}")
+    if _layers.MAPS in heads and LATENT not in heads:
+        raise BrainhiveError(f"the head maps comes with the head {LATENT}", f"add the head {LATENT}")
     for name in heads:
         source = name.removesuffix(PROJECTED)
         if source != name and not (

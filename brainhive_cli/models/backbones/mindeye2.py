@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.models.backbones._layers import BySubject, refuse_sensors
-from brainhive_cli.models.backbones._structural import MAPS, map_size, maps_projector, upsampler
+from brainhive_cli.models.backbones import _layers
 from brainhive_cli.models.blocks import Dropout
+from brainhive_cli.models.foreign_weights import State, below, count_numbers, rename
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.models.weight_names import State, below, count_numbers, rename
 
 TEXT = "text"
 """The head of the tokens' mean, projected into the space of texts."""
@@ -71,7 +70,7 @@ class MindEye2(nn.Module):
 
     def __init__(self, config: Config, spec: SignalSpec, heads: Heads) -> None:
         super().__init__()
-        refuse_sensors("mindeye2", spec)
+        _layers.refuse_sensors("mindeye2", spec)
         self.image, (tokens, width) = _image_of(heads)
         self.ridge = Ridges(spec, config.hidden)
         blocks = config.blocks if config.mixer == "blocks" else 0
@@ -117,7 +116,7 @@ class Ridges(nn.Module):
     def __init__(self, spec: SignalSpec, hidden: int) -> None:
         super().__init__()
         maps = [nn.Linear(width, hidden) for width in spec.widths]
-        self.linears = BySubject("mindeye2", spec, maps)
+        self.linears = _layers.BySubject("mindeye2", spec, maps)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
         """Map voxels [B, V, 1] to [B, H], each by the map of its subject."""
@@ -143,15 +142,15 @@ class Backbone(nn.Module):
         self.clip_proj = nn.Sequential(*(layer for three in layers for layer in three))
         self.blin1: nn.Linear | None = None
         if BLURRY in heads:
-            self.map_size = map_size(heads, BLURRY, 2 ** (len(CHANNELS) - 1))
+            self.map_size = _layers.map_size(heads, BLURRY, 2 ** (len(CHANNELS) - 1))
             self.blin1 = nn.Linear(hidden, FEATURES * self.map_size[0] * self.map_size[1])
             self.bdropout = Dropout(BLURRY_DROPOUT)
             self.bnorm = nn.GroupNorm(1, FEATURES)
-            self.bupsampler = upsampler(FEATURES, heads[BLURRY].shape[0], CHANNELS)
+            self.bupsampler = _layers.upsampler(FEATURES, heads[BLURRY].shape[0], CHANNELS)
             self.b_maps_projector = None
-            if MAPS in heads:
-                map_width = heads[MAPS].shape[-1]
-                self.b_maps_projector = maps_projector(FEATURES, map_width, map_width, map_width)
+            if _layers.MAPS in heads:
+                map_width = heads[_layers.MAPS].shape[-1]
+                self.b_maps_projector = _layers.maps_projector(FEATURES, map_width, map_width, map_width)
 
     def mix(self, mapped: Tensor) -> Tensor:
         """Pass [B, H] through the mixer blocks: [B, H]."""
@@ -175,7 +174,7 @@ class Backbone(nn.Module):
         maps = self.bnorm(self.bdropout(self.blin1(mixed)).unflatten(1, (-1, *self.map_size)))  # [B, F, h, w]
         heads = {BLURRY: self.bupsampler(maps)}
         if self.b_maps_projector is not None:
-            heads[MAPS] = self.b_maps_projector(maps).flatten(2).transpose(1, 2)  # [B, S, D]
+            heads[_layers.MAPS] = self.b_maps_projector(maps).flatten(2).transpose(1, 2)  # [B, S, D]
         return heads
 
 
@@ -211,13 +210,13 @@ def _mixer(width: int, dropout: float) -> nn.Sequential:
 
 def _image_of(heads: Heads) -> tuple[str, tuple[int, ...]]:
     """Find the head of tokens, and its shape."""
-    axes = {TEXT: 1, BLURRY: 3, MAPS: 2}
+    axes = {TEXT: 1, BLURRY: 3, _layers.MAPS: 2}
     tokens = {name: head.shape for name, head in heads.items() if name not in axes}
     has_other_axes = any(axes.get(name, 2) != len(head.shape) for name, head in heads.items())
-    if has_other_axes or len(tokens) != 1 or (MAPS in heads and BLURRY not in heads):
+    if has_other_axes or len(tokens) != 1 or (_layers.MAPS in heads and BLURRY not in heads):
         raise RecipeError(
-            f"the backbone mindeye2 predicts tokens, {TEXT}, {BLURRY} and {MAPS}, the heads are "
+            f"the backbone mindeye2 predicts tokens, {TEXT}, {BLURRY} and maps, the heads are "
             f"{', '.join(heads) or 'none'}",
-            f"one head of tokens [S, D], and perhaps {TEXT}, a vector, {BLURRY}, a latent, and its {MAPS}",
+            f"one head of tokens [S, D], and perhaps {TEXT}, a vector, {BLURRY}, a latent, and its maps",
         )
     return next(iter(tokens.items()))

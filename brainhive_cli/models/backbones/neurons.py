@@ -14,9 +14,9 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.backbones import mindeye2
 from brainhive_cli.models.backbones.with_prior import DENOISED
 from brainhive_cli.models.clip_conditions import OPEN_CLIP, CaptionTokens
+from brainhive_cli.models.foreign_weights import adapt
 from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.models.weight_names import adapt
 
 IMAGE, MOTION, TEXT, MASK, LATENTS, CONCEPTS, CAPTION = HEADS = (
     *("image", "motion", "text", "mask", "latents", "concepts", "caption"),
@@ -127,12 +127,7 @@ class Neurons(nn.Module):
     """
 
     def __init__(self, config: Config, spec: SignalSpec, heads: Heads) -> None:
-        from brainhive_cli.models.backbones._neurons_decoders import (
-            CaptionHead,
-            ConceptHead,
-            MotionProjection,
-            TextDrivenDecoder,
-        )
+        from brainhive_cli.models.backbones import _neurons_decoders as decoders
 
         super().__init__()
         self.config, self.shapes = config, {name: head.shape for name, head in heads.items()}
@@ -143,27 +138,18 @@ class Neurons(nn.Module):
         if config.prior is not None:
             sizes_of_head = {"tokens": tokens, "dim": width, "head": IMAGE}
             self.prior = config.prior.model_copy(update=sizes_of_head).build({}, None)
-        self.motion_proj = MotionProjection(width, config.frames)
+        self.motion_proj = decoders.MotionProjection(width, config.frames)
         self.text_seg_dec: Any = None
         if {MASK, LATENTS} & heads.keys():
             latents = heads[LATENTS].shape[1] if LATENTS in heads else 4
-            sizes = (config.maps, config.channels, config.groups, config.dropout, latents)
             text = heads[TEXT].width if TEXT in heads else width
-            self.text_seg_dec = TextDrivenDecoder(width, text, *sizes, config.mode)
+            self.text_seg_dec = decoders.TextDrivenDecoder(config, width, text, latents)
         self.text_dec: Any = None
         if CAPTION in heads:
-            self.text_dec = CaptionHead(
-                heads[TEXT].width,
-                heads[CAPTION].width,
-                config.vocabulary,
-                config.caption_width,
-                config.caption_layers,
-                config.caption_heads,
-                config.caption_positions,
-            )
+            self.text_dec = decoders.CaptionHead(config, heads[TEXT].width, heads[CAPTION].width)
         self.classifier: Any = None
         if CONCEPTS in heads:
-            self.classifier = ConceptHead(width, config.concept_width, heads[CONCEPTS].width)
+            self.classifier = decoders.ConceptHead(width, config.concept_width, heads[CONCEPTS].width)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
         """Predict every head, [B, *shape] by name: nothing is sampled.

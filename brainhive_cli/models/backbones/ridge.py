@@ -60,7 +60,7 @@ class Config(parts.Config):
                 f"backbone.alpha is {alpha}, and needs to be above 0 for each head",
                 f"heads: {', '.join(heads)}",
             )
-        return Ridge(spec, heads, alpha, self.components, self.standardise)
+        return Ridge(self, alpha, spec, heads)
 
 
 TINY = Config(alpha=1.0)
@@ -70,22 +70,13 @@ TINY = Config(alpha=1.0)
 class Ridge(nn.Module):
     """The maps of all subjects, by number."""
 
-    def __init__(
-        self,
-        spec: SignalSpec,
-        heads: Heads,
-        alpha: dict[str, float],
-        components: int | None,
-        standardise: bool,
-    ) -> None:
+    def __init__(self, config: Config, alpha: dict[str, float], spec: SignalSpec, heads: Heads) -> None:
         super().__init__()
-        self.subjects, self.heads, self.alpha, self.standardise = spec.subjects, heads, alpha, standardise
-        self.maps = nn.ModuleDict(
-            {
-                str(subject): Map(width * spec.samples, components, heads)
-                for subject, width in zip(spec.subjects, spec.widths, strict=True)
-            }
-        )
+        self.subjects, self.heads, self.alpha = spec.subjects, heads, alpha
+        self.standardise = config.standardise
+        self.maps = nn.ModuleDict()
+        for subject, width in zip(spec.subjects, spec.widths, strict=True):
+            self.maps[str(subject)] = Map(width * spec.samples, config.components, heads)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
         """Predict every head, [B, *shape], from signals [B, C, T] of subjects [B].
@@ -203,6 +194,6 @@ def _fixed(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.zeros(shape), requires_grad=False)
 
 
-def _ratio(spread: Tensor, of_predictions: Tensor) -> Tensor:
+def _ratio(spread: Tensor, predicted_spread: Tensor) -> Tensor:
     """Divide spreads; an output that is predicted as constant stays so."""
-    return torch.where(of_predictions > 0, spread / of_predictions.clamp(min=1e-30), 1.0)
+    return torch.where(predicted_spread > 0, spread / predicted_spread.clamp(min=1e-30), 1.0)

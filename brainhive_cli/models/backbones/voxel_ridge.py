@@ -1,5 +1,6 @@
 """Voxel ridge: a penalised linear map for each subject into a shared space, and an MLP that all share."""
 
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -8,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
+from brainhive_cli.models.backbones._layers import map_by_subject
 from brainhive_cli.models.blocks import Stack, rows_of
 
 
@@ -25,7 +27,7 @@ class Config(parts.Config):
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "VoxelRidge":
         """Make the encoder for signals [B, V, 1] of S subjects and tokens [B, D]."""
-        return VoxelRidge(channels, samples, dim, subjects, self.hidden, self.depth, self.dropout)
+        return VoxelRidge(self, channels, samples, dim, subjects)
 
 
 TINY = Config(hidden=8)
@@ -36,43 +38,27 @@ L2 = 1e-4
 class VoxelRidge(nn.Module):
     """Each signal through the map of its subject, then through what all subjects share."""
 
-    def __init__(
-        self,
-        channels: int,
-        samples: int,
-        dim: int,
-        subjects: int,
-        hidden: int,
-        depth: int,
-        dropout: float,
-    ) -> None:
+    def __init__(self, config: Config, channels: int, samples: int, dim: int, subjects: int) -> None:
         super().__init__()
-        self.channels = channels
-        self.l2 = L2
+        self.channels, self.l2, hidden = channels, L2, config.hidden
         reach = (channels * samples) ** -0.5  # as nn.Linear starts
         self.weight = nn.Parameter(torch.empty(subjects, channels * samples, hidden).uniform_(-reach, reach))
         self.bias = nn.Parameter(torch.zeros(subjects, hidden))
-        self.shared = Stack(hidden, hidden, dropout, depth)
+        self.shared = Stack(hidden, hidden, config.dropout, config.depth)
         self.project = nn.Linear(hidden, dim)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, V, 1] of subjects [B] as tokens [B, D]; None is through the mean map."""
         signal = F.pad(signal, (0, 0, 0, self.channels - signal.shape[1]))
         weight = _Penalised.apply(self.weight, self.l2)
-        mapped = _mapped(signal.flatten(1), weight, subject_index) + rows_of(
-            self.bias, subject_index
-        )  # [B, H]
+        flat = signal.flatten(1)
+        if subject_index is None:
+            mapped = flat @ weight.mean(0)
+        else:  # without weights [B, V, H] for each signal
+            maps = [partial(torch.matmul, other=matrix) for matrix in weight]
+            mapped = map_by_subject(flat, subject_index, maps)
+        mapped = mapped + rows_of(self.bias, subject_index)  # [B, H]
         return self.project(self.shared(mapped))
-
-
-def _mapped(signal: Tensor, weight: Tensor, subject_index: Tensor | None) -> Tensor:
-    """Map [B, V] by weights [S, V, H] to [B, H], without weights [B, V, H] for each signal."""
-    if subject_index is None:
-        return signal @ weight.mean(0)
-    order = torch.argsort(subject_index)
-    counts = torch.bincount(subject_index, minlength=len(weight)).tolist()
-    mapped = [rows @ matrix for rows, matrix in zip(signal[order].split(counts), weight, strict=True)]
-    return torch.cat(mapped)[torch.argsort(order)]
 
 
 class _Penalised(torch.autograd.Function):

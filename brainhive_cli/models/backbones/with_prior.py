@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models import backbones
+from brainhive_cli.models.foreign_weights import adapt
 from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.models.weight_names import adapt
 
 DENOISED = "denoised"
 """The further output in training: what the prior makes of noised tokens, and their target."""

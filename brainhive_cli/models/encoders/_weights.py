@@ -1,7 +1,7 @@
 """The weights of encoders: where they lie, whether they are whole, and what stores say of them."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,24 +64,25 @@ def require(folder: Path, *names: str, way: str = COMPLETE) -> None:
         raise MissingData(f"{folder} has no {', '.join(absent)}", way)
 
 
-def loading(config: EncoderConfig, folder: Path) -> AbstractContextManager[None]:
-    """Verify an encoder's weights, and load them with the errors of `weights.reading`."""
+def weight_files(config: EncoderConfig, folder: Path) -> list[Path]:
+    """List an encoder's files of weights; indices of split ones hold none."""
     files = [file for pattern in config.weight_files for file in folder.glob(pattern)]
-    return weights.reading(folder, files=[file for file in files if file.suffix != ".json"])
-
-
-def require_all(absent: Sequence[str], where: Path) -> None:
-    """Raise MissingData if weights are absent, which libraries would fill with noise."""
-    if absent:
-        raise MissingData(
-            f"{where} lacks {len(absent)} weights of its network: {', '.join(sorted(absent)[:3])} …",
-            "fetch it again, or give a complete checkpoint",
-        )
+    return [file for file in files if file.suffix != ".json"]
 
 
 def weights_of(source: str, folder: Path, files: Sequence[str] = hub.WEIGHTS) -> dict[str, str]:
     """Describe weights, the files of a folder that match the patterns, for a store's attributes."""
     return {"source": source, "revision": hub.revision(folder), "digest": hub.digest(folder, files)}
+
+
+def prepare_network(
+    config: Any, draw: Callable[[], nn.Module], load: Callable[[Path], nn.Module]
+) -> tuple[Callable[[], nn.Module], dict[str, str]]:
+    """Choose how a network is made, of random weights if its source is `random`, and describe these."""
+    if config.source == "random":
+        return partial(untrained, draw), {"source": "random"}
+    folder, weights = fetch(config)
+    return partial(load, folder), weights
 
 
 def untrained(make: Callable[[], nn.Module]) -> nn.Module:

@@ -5,11 +5,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import hub, weights
-from brainhive_cli.models.blocks import FusionEncoder
+from brainhive_cli.core import hub, parts
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, resolve
-from brainhive_cli.models.encoders._weights import require
-from brainhive_cli.models.weight_names import below
 
 FUSION, PROJECTION = (f"{part}/diffusion_pytorch_model.safetensors" for part in ("fusion_encoder", "proj"))
 WIDTH = 128
@@ -31,13 +28,11 @@ class Config(EncoderConfig):
         clip = resolve({"kind": "demo-clip", "source": self.clip}).build()
         vae = resolve({"kind": "demo-vae", "source": self.vae}).build()
         folder = hub.folder(self.source)
-        require(folder, FUSION, PROJECTION)
         fusion = hub.digest(folder, (FUSION, PROJECTION))
         digest = " ".join([clip.weights["digest"], vae.weights["digest"], fusion])
 
         def load() -> nn.Module:
-            states = (weights.read(folder / file) for file in (FUSION, PROJECTION))
-            return _Tokens(clip.module, vae.module, *states)
+            return _Tokens(clip.module, vae.module, parts.package("priors").load(self.source))
 
         def preprocess(picture: Any) -> Tensor:
             return torch.cat([clip.preprocess(picture), vae.preprocess(picture)])  # [6, H, W]
@@ -52,20 +47,10 @@ TINY = Config()
 class _Tokens(nn.Module):
     """Pictures, preprocessed for both encoders, to image tokens."""
 
-    def __init__(
-        self, clip: nn.Module, vae: nn.Module, fusion: dict[str, Tensor], projection: dict[str, Tensor]
-    ) -> None:
+    def __init__(self, clip: nn.Module, vae: nn.Module, prior: Any) -> None:
         super().__init__()
-        self.clip, self.vae = clip, vae
-        state = below(fusion, "vision_model.")
-        maps = {name: state[f"proj_maps.{name}.weight"] for name in ("demo-clip", "demo-vae")}
-        dim = len(maps["demo-clip"])
-        self.fusion = FusionEncoder({name: weight.shape[1] for name, weight in maps.items()}, dim, dim)
-        self.fusion.load_state_dict(state)
-        self.projection = nn.Linear(dim, len(projection["proj.bias"]))
-        self.norm = nn.LayerNorm(WIDTH)
-        self.projection.load_state_dict(below(projection, "proj."))
-        self.norm.load_state_dict(below(projection, "norm."))
+        self.clip, self.vae, self.fusion = clip, vae, prior.fuser
+        self.projection, self.norm = prior.proj.proj, prior.proj.norm
 
     def forward(self, views: Tensor) -> Tensor:
         embeddings = {"demo-clip": self.clip(views[:, :3]), "demo-vae": self.vae(views[:, 3:]).flatten(1)}

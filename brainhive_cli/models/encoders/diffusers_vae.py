@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
-from brainhive_cli.models.encoders._weights import fetch, loading, require_all, untrained
+from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
+from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.heads import latent_space
 
 Output = Literal["embedding", "latent"]
@@ -90,7 +90,8 @@ class Config(EncoderConfig):
             raise MissingData(
                 f"{folder} holds a {kind or 'model without a class name'}", f"known: {', '.join(KINDS)}"
             )
-        return partial(_load, self, getattr(diffusers, kind), folder), weights
+        files, model = weight_files(self, folder), getattr(diffusers, kind)
+        return partial(load_network, model, folder, files=files, torch_dtype=torch.float32), weights
 
 
 TINY = Config(
@@ -98,16 +99,6 @@ TINY = Config(
     resolution_px=16,
     architecture={"block_out_channels": [8], "norm_num_groups": 4, "sample_size": 16},
 )
-
-
-def _load(config: Config, model: Any, folder: Path) -> nn.Module:
-    with loading(config, folder):
-        options = {"torch_dtype": torch.float32, "output_loading_info": True}
-        if not any(folder.glob("*.safetensors")):
-            options["use_safetensors"] = False  # else their absence would be reported as an error
-        vae, info = model.from_pretrained(folder, **options)
-        require_all(info["missing_keys"], folder)
-        return vae  # type: ignore[no-any-return]
 
 
 class _Latent(nn.Module):

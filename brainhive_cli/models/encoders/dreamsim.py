@@ -18,7 +18,7 @@ from brainhive_cli.models.encoders import AlignedConfig, Encoder
 from brainhive_cli.models.encoders._tokens import Outputs, TokenConfig
 from brainhive_cli.models.encoders._weights import find, untrained, weights_of
 from brainhive_cli.models.encoders.timm import anatomy_of
-from brainhive_cli.models.weight_names import Table, rename
+from brainhive_cli.models.foreign_weights import Table, rename
 
 WAY = "unzip DreamSim's release of this type there: https://github.com/ssundaram21/dreamsim/releases"
 

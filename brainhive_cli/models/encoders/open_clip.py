@@ -18,7 +18,7 @@ from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig
-from brainhive_cli.models.encoders._weights import fetch, loading, untrained
+from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
 from brainhive_cli.models.encoders.timm import anatomy_of as timm_anatomy_of
 
 CONFIG = "open_clip_config.json"
@@ -106,7 +106,7 @@ def load(config: EncoderConfig, folder: Path) -> Any:
     """Load both towers."""
     import open_clip
 
-    with loading(config, folder):
+    with reading(folder, files=weight_files(config, folder)):
         return open_clip.create_model(f"local-dir:{folder.resolve()}", require_pretrained=True)
 
 

@@ -15,7 +15,7 @@ from brainhive_cli.models.encoders import AlignedConfig, Encoder
 from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import find, untrained, weights_of
 from brainhive_cli.models.encoders.timm import outputs_of
-from brainhive_cli.models.weight_names import below
+from brainhive_cli.models.foreign_weights import below
 
 FILE, PREFIX = "alignet_siglip2_b.safetensors", "encoder."
 SIDE_PX = 224

@@ -11,9 +11,9 @@ from torch import nn
 from brainhive_cli.core import weights
 from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import TokenConfig
-from brainhive_cli.models.encoders._weights import fetch, require_all, untrained
+from brainhive_cli.models.encoders._weights import prepare_network
 from brainhive_cli.models.encoders.timm import outputs_of
-from brainhive_cli.models.weight_names import below
+from brainhive_cli.models.foreign_weights import below, refuse_absent
 
 FILE, PREFIX = "synclr_vit_b_16.pth", "module.visual."
 
@@ -41,12 +41,7 @@ class Config(TokenConfig):
         from torchvision.transforms import v2
 
         model = partial(timm.create_model, self.architecture, num_classes=0)
-        if self.source == "random":
-            load, origin = partial(untrained, model), {"source": "random"}
-        else:
-            folder, origin = fetch(self)
-            load = partial(_load, model, folder / FILE)
-
+        load, origin = prepare_network(self, model, partial(_load, model))
         side = timm.get_pretrained_cfg(self.architecture).input_size[-1]
         mean, std = timm.data.OPENAI_CLIP_MEAN, timm.data.OPENAI_CLIP_STD
         steps = [v2.Resize(side), v2.CenterCrop(side), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
@@ -62,9 +57,10 @@ class Config(TokenConfig):
 TINY = Config(source="random", architecture="test_vit")
 
 
-def _load(model: Callable[[], nn.Module], file: Path) -> nn.Module:
+def _load(model: Callable[[], nn.Module], folder: Path) -> nn.Module:
     """Read the image tower of a SynCLR checkpoint, which holds its training's other parts too."""
-    tower, network = below(weights.read(file), PREFIX), model()
+    file, network = folder / FILE, model()
+    tower = below(weights.read(file), PREFIX)
     with weights.reading(file):
-        require_all(network.load_state_dict(tower, strict=False).missing_keys, file)
+        refuse_absent(network.load_state_dict(tower, strict=False).missing_keys, file)
     return network

@@ -10,7 +10,7 @@ from torch import nn
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig
-from brainhive_cli.models.encoders._weights import fetch, loading, untrained
+from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
 
 
 class Config(TokenConfig):
@@ -31,7 +31,7 @@ class Config(TokenConfig):
             weights = {"source": "random"}
         else:
             folder, weights = fetch(self)
-            with loading(self, folder):
+            with reading(folder, files=weight_files(self, folder)):
                 model = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True, num_classes=0)
         with reading(self.source):
             settings: dict[str, Any] = timm.data.resolve_model_data_config(model)

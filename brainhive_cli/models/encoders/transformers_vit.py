@@ -12,12 +12,13 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import console
+from brainhive_cli.core.documents import DOWNLOAD
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder, ModelConfig
 from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, Tower
-from brainhive_cli.models.encoders._weights import fetch, loading, require_all, untrained
+from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
+from brainhive_cli.models.foreign_weights import load_network
 
 
 @dataclass(frozen=True)
@@ -144,19 +145,19 @@ def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn
     """Load a tower for pictures of the size `seen`, also from a folder that holds a text tower too."""
     import transformers
 
-    network = getattr(transformers, family.network)
-    with loading(config, folder), console.hushed():
-        tower, info = network.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, **_projection(folder)
+    network, options = getattr(transformers, family.network), _projection(folder)
+    files = weight_files(config, folder)
+    tower: Any = load_network(network, folder, files=files, dtype=torch.float32, **options)
+    side = tower.config.image_size
+    if family.has_fixed_size and seen != (3, side, side):
+        raise MissingData(
+            f"{folder}: its processor makes pictures {[*seen]}, its network takes {[3, side, side]}",
+            DOWNLOAD,
         )
-        require_all(list(info["missing_keys"]), folder)
-        side = tower.config.image_size
-        if family.has_fixed_size and seen != (3, side, side):
-            raise ValueError(f"its processor makes pictures {[*seen]}, its network takes [3, {side}, {side}]")
-        return tower  # type: ignore[no-any-return]
+    return tower  # type: ignore[no-any-return]
 
 
-def _projection(folder: Path) -> dict[str, int]:
+def _projection(folder: Path) -> dict[str, Any]:
     """Read the width of the projection from the whole model's config: LAION's leave it out of the tower's."""
     width = ModelConfig.read(folder).projection_dim
     return {} if width is None else {"projection_dim": width}

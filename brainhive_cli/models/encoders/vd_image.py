@@ -5,16 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from brainhive_cli.models.clip_conditions import (
-    IMAGE,
-    PROCESSOR,
-    SOURCE,
-    VISION,
-    of_pictures,
-    pixels_of,
-    processor_of,
-    tower_of,
-)
+from brainhive_cli.models import clip_conditions as clip
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, located
 from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import fetch, untrained
@@ -27,11 +18,11 @@ class Config(EncoderConfig):
     image_px = 224
     licence = "MIT"
     shape = (257, 768)
-    config_files = (f"{IMAGE}/config.json", f"{PROCESSOR}/preprocessor_config.json")
-    weight_files = (f"{IMAGE}/*.safetensors", f"{IMAGE}/pytorch_model.bin")
-    also_fetched = (f"{IMAGE}/pytorch_model.bin",)
+    config_files = (f"{clip.IMAGE}/config.json", f"{clip.PROCESSOR}/preprocessor_config.json")
+    weight_files = (f"{clip.IMAGE}/*.safetensors", f"{clip.IMAGE}/pytorch_model.bin")
+    also_fetched = (f"{clip.IMAGE}/pytorch_model.bin",)
 
-    source: str = located(SOURCE)
+    source: str = located(clip.SOURCE)
     architecture: dict[str, Any] = Field({}, description="transformers' config of `random` weights")
 
     def build(self) -> Encoder:
@@ -43,15 +34,14 @@ class Config(EncoderConfig):
             crop = {"height": side, "width": side}
             processor: Any = transformers.CLIPImageProcessor(size=crop, crop_size=crop)
             config = transformers.CLIPVisionConfig(**self.architecture)
-            load = partial(untrained, partial(getattr(transformers, VISION), config))
+            load = partial(untrained, partial(getattr(transformers, clip.VISION), config))
             weights = {"source": self.source}
         else:
             folder, weights = fetch(self)
-            processor = processor_of(folder)
-            load = partial(tower_of, folder, IMAGE, VISION)
-        return Encoder(
-            lambda: Tower(load(), of_pictures), partial(pixels_of, processor), described(processor), weights
-        )
+            processor = clip.processor_of(folder)
+            load = partial(clip.tower_of, folder, clip.IMAGE, clip.VISION)
+        pixels = partial(clip.pixels_of, processor)
+        return Encoder(lambda: Tower(load(), clip.of_pictures), pixels, described(processor), weights)
 
 
 TINY = Config(

@@ -9,26 +9,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import hub
-from brainhive_cli.models.clip_conditions import (
-    PLAIN_TEXT,
-    PROJECTED_TEXT,
-    SOURCE,
-    TEXT,
-    of_texts,
-    token_ids,
-    tower_of,
-)
+from brainhive_cli.models import clip_conditions as clip
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, located
 from brainhive_cli.models.encoders._tokens import Tower
-from brainhive_cli.models.encoders._weights import fetch, untrained
+from brainhive_cli.models.encoders._weights import prepare_network
 
 Output = Literal["embedding", "average", "first"]
 LENGTH = 77
 """Tokens of a caption."""
 TOKENS: Mapping[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
-    "projected": (PROJECTED_TEXT, of_texts),
-    "last hidden": (PLAIN_TEXT, lambda tower, ids: tower(input_ids=ids).last_hidden_state),
-    "pooled": (PROJECTED_TEXT, lambda tower, ids: tower(input_ids=ids).text_embeds),
+    "projected": (clip.PROJECTED_TEXT, clip.of_texts),
+    "last hidden": (clip.PLAIN_TEXT, lambda tower, ids: tower(input_ids=ids).last_hidden_state),
+    "pooled": (clip.PROJECTED_TEXT, lambda tower, ids: tower(input_ids=ids).text_embeds),
 }
 """By name: the tower's class in transformers, and what it makes of token ids [B, S]: [B, S, D], or [B, D]."""
 
@@ -38,9 +30,9 @@ class Config(EncoderConfig):
 
     reads: ClassVar[Literal["captions"]] = "captions"
     shape: ClassVar[tuple[int, ...] | None] = (LENGTH, 768)
-    config_files = (f"{TEXT}/config.json",)
-    weight_files: ClassVar[tuple[str, ...]] = (f"{TEXT}/*.safetensors", f"{TEXT}/pytorch_model.bin")
-    also_fetched: ClassVar[tuple[str, ...]] = (f"{TEXT}/pytorch_model.bin", "tokenizer/*")
+    config_files = (f"{clip.TEXT}/config.json",)
+    weight_files: ClassVar[tuple[str, ...]] = (f"{clip.TEXT}/*.safetensors", f"{clip.TEXT}/pytorch_model.bin")
+    also_fetched: ClassVar[tuple[str, ...]] = (f"{clip.TEXT}/pytorch_model.bin", "tokenizer/*")
     licence = "MIT"
     length: ClassVar[int] = LENGTH
     """Tokens of a caption."""
@@ -53,7 +45,7 @@ class Config(EncoderConfig):
         "the distinct captions, as Brain-Diffuser); first; several as a list: a store each, one forward",
     )
     architecture: dict[str, Any] = Field({}, description="transformers' config of `random` weights")
-    source: str = located(SOURCE)
+    source: str = located(clip.SOURCE)
 
     @property
     def combines(self) -> str:
@@ -63,15 +55,14 @@ class Config(EncoderConfig):
     def build(self) -> Encoder:
         """Prepare tokenizer and tower; MissingData when the folder lacks either."""
         kind, tokens = TOKENS[self.tokens]
+        draw = partial(_drawn, kind, self.architecture)
+        load, weights = prepare_network(self, draw, lambda folder: clip.tower_of(folder, clip.TEXT, kind))
         if self.source == "random":
-            load: Callable[[], nn.Module] = partial(untrained, partial(_drawn, kind, self.architecture))
-            words, weights = "letters", {"source": self.source}
+            words = "letters"
             ids: Callable[[str], Tensor] = _letters
         else:
-            folder, weights = fetch(self)
-            load = partial(tower_of, folder, TEXT, kind)
-            ids = token_ids(hub.folder(self.source, allow=("tokenizer/*",)))
             words = f"CLIPTokenizer, {self.length} tokens"
+            ids = clip.token_ids(hub.folder(self.source, allow=("tokenizer/*",)))
 
         def encode(tower: Any, ids: Tensor) -> Tensor | list[Tensor]:
             """Map token ids [B, S] to text tokens [B, S, D], once for each output."""

@@ -1,7 +1,18 @@
-"""Generators: diffusion models that make pictures or clips from a prior's conditioning."""
+"""Generators: diffusion models that make pictures or clips from a prior's conditioning.
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
+What a part on this shelf builds has these methods; which networks it has is nobody else's business.
+
+- `encode(media, random)`: media in 0..1 as latents [B, C, h, w]; `random` samples where None takes the mode.
+- `decode(latents)`: latents to media in 0..1.
+- `loss(latents, conditioning, random, sizes)`: the training loss, a scalar, of clean latents [B, C, h, w] at
+  noise that `random` draws, one generator of random numbers for all rows or one for each. `sizes` [B, 6] are
+  pixels: original height, width; top, left of the crop; target height, width. `train-prior` alone needs it.
+- `generate(conditioning, seeds, size_px, sampling, null, on_step)`: media for B seeds, each by its own
+  row and seed, not by the batch. The conditioning has B rows, or no condition at all; `null` is the
+  unconditional side of guidance, and `on_step` is called with the number of each step done.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -9,10 +20,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Section
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
-
-    from brainhive_cli.models.conditioning import Conditioning
 
 Media: TypeAlias = "Tensor"
 """Pictures [B, 3, H, W] or clips [B, F, 3, H, W], float32 in 0..1."""
@@ -88,55 +96,3 @@ class Objective(Section):
         None, gt=0, description="weight losses by min(SNR, gamma); 5 in Min-SNR (arXiv 2303.09556)"
     )
     noise_offset: float = Field(0.0, ge=0, description="spread of a shift of each latent channel's noise")
-
-
-class Generator(Protocol):
-    """What every generator offers; its networks are its own. `loss` is needed for train-prior alone."""
-
-    def encode(
-        self, media: "Media", random: "torch.Generator | Sequence[torch.Generator] | None"
-    ) -> "Tensor":
-        """Encode media in 0..1 as latents [B, C, h, w]; `random` samples where None takes the mode."""
-        ...
-
-    def decode(self, latents: "Tensor") -> "Media":
-        """Decode latents to media in 0..1."""
-        ...
-
-    def loss(
-        self,
-        latents: "Tensor",
-        conditioning: "Conditioning",
-        random: "torch.Generator | Sequence[torch.Generator]",
-        sizes: "Tensor",
-    ) -> "Tensor":
-        """Compute the training loss, a scalar, of clean latents at noise that `random` draws.
-
-        Args:
-            latents: [B, C, h, w].
-            conditioning: Of B rows.
-            random: One for all rows, or one for each.
-            sizes: [B, 6], pixels: original height, width; top, left of the crop; target height, width.
-        """
-        ...
-
-    def generate(
-        self,
-        conditioning: "Conditioning",
-        seeds: Sequence[int],
-        size_px: int,
-        sampling: Sampling,
-        null: "Conditioning | None" = None,
-        on_step: Callable[[int], None] | None = None,
-    ) -> "Media":
-        """Generate media for B seeds; each depends on its own row and seed, not on the batch.
-
-        Args:
-            conditioning: Of B rows, or without any condition.
-            seeds: [B], of the noise.
-            size_px: Height and width.
-            sampling: Steps, guidance, prompts.
-            null: The unconditional side of guidance.
-            on_step: Called with the number of each step done.
-        """
-        ...

@@ -12,7 +12,7 @@ from brainhive_cli.core import console, documents, hub, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.results import Need, to_download
-from brainhive_cli.models import single_file
+from brainhive_cli.models.foreign_weights import file_need, find_file, load_network
 from brainhive_cli.models.generators import Media
 from brainhive_cli.models.generators._components import Placement
 from brainhive_cli.models.heads import Decoded
@@ -134,18 +134,12 @@ def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dt
     import transformers as tf
 
     folder, kind = _folder(caption, (*FILES, *WEIGHTS))
-    files = list(folder.glob("*.safetensors"))
-    if not files:
-        raise MissingData(f"the captioner {folder} has no weights", "download it again")
-    with weights.reading(f"the captioner {folder}", files=files), console.hushed():
-        network: Any = getattr(tf, kind.network)
-        model, info = network.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-        if absent := sorted(info["missing_keys"]):
-            raise ValueError(f"it lacks {absent[0]} and {len(absent) - 1} more")
+    model = load_network(getattr(tf, kind.network), folder, f"the captioner {folder}", dtype=dtype)
+    with weights.reading(f"the captioner {folder}"):
         reader: Any = getattr(tf, kind.reader).from_pretrained(folder)
     if isinstance(caption, str):
         return Captioner(model, reader, torch.device(device))
-    converter = _converter(single_file.find(caption.converter), model.config.vision_config.hidden_size)
+    converter = _converter(find_file(caption.converter), model.config.vision_config.hidden_size)
     model.git.image_encoder = converter.to(dtype)
     return Captioner(model, reader, torch.device(device), caption.head)
 
@@ -166,7 +160,7 @@ def skeleton(caption: str | HeadCaption, dtype: torch.dtype) -> Captioner:
 def needs(caption: str | HeadCaption) -> list[Need]:
     """Look for the weights of a captioner, and for the converter of a head's tokens."""
     reference, _ = _model_of(caption)
-    converter = [] if isinstance(caption, str) else [single_file.need(caption.converter)]
+    converter = [] if isinstance(caption, str) else [file_need(caption.converter)]
     return [hub.need(reference, (), WEIGHTS, (*FILES, WEIGHTS[1])), *converter]
 
 

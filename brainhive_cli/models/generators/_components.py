@@ -13,19 +13,12 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import home_folder
 from brainhive_cli.core.results import Need
+from brainhive_cli.models.foreign_weights import load_network
 
 Architecture = dict[str, dict[str, Any]]
 """Arguments of diffusers' classes, by component: unet, vae, scheduler, and what else a generator has."""
-VAE: dict[str, Any] = {
-    "sample_size": 512,
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-}
-"""Stable Diffusion's autoencoder, of which SDXL's has other weights."""
-BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-"""The noise schedule that both were trained with."""
+ARCHITECTURES = documents.read(Path(__file__).with_name("architectures.yaml"), dict[str, Architecture])
+"""Of every kind, as published, and `KIND TINY` of its TINY instance."""
 RANDOM = "random"
 """The source that means random weights."""
 EMPTY_PROMPT = "empty_prompt.safetensors"
@@ -39,24 +32,6 @@ CONFIGS = {
 WHOLE = "give a whole folder of diffusers, or download it again"
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 """Components of SDXL that embed prompts."""
-SCHEDULERS = (
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "DEISMultistepScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "LCMScheduler",
-    "LMSDiscreteScheduler",
-    "PNDMScheduler",
-    "TCDScheduler",
-    "UniPCMultistepScheduler",
-)
-"""The classes of diffusers that a generator's config may name: those of Stable Diffusion XL."""
 WEIGHTS = "diffusion_pytorch_model"
 """Stem of the weight files of U-Net and VAE."""
 STEMS = (f"unet/{WEIGHTS}", f"vae/{WEIGHTS}")
@@ -142,44 +117,36 @@ def load_components(folder: Path, dtype: torch.dtype, variant: str | None = None
     import diffusers
 
     read_config(folder, "vae")
-    return {
-        "unet": load_network(diffusers.UNet2DConditionModel, folder, "unet", dtype, variant),
-        "vae": load_network(diffusers.AutoencoderKL, folder, "vae", dtype, variant),
-        "scheduler": make_scheduler(read_config(folder, "scheduler"), folder),
+    classes = {"unet": diffusers.UNet2DConditionModel, "vae": diffusers.AutoencoderKL}
+    networks = {
+        name: load_component(cls, folder, name, torch_dtype=dtype, variant=variant)
+        for name, cls in classes.items()
     }
+    return {**networks, "scheduler": make_scheduler(read_config(folder, "scheduler"), folder)}
 
 
-def load_network(cls: Any, folder: Path, component: str, dtype: torch.dtype, variant: str | None) -> Any:
-    """Load a component, frozen; MissingData if its weights are absent, damaged or not all there."""
-    options: dict[str, Any] = {"variant": variant, "dtype" if component in TEXT else "torch_dtype": dtype}
-    files = list((folder / component).glob("*.safetensors"))
-    if pickles := [] if files else list((folder / component).glob("*.bin")):
-        options["use_safetensors"] = False  # else their absence would be reported as an error
-    where = f"{component} of the generator {folder}" if component else f"the network {folder}"
-    if not files and not pickles:
-        raise MissingData(f"{where} is damaged or half-downloaded: no weights", WHOLE)
-    with weights.reading(where, files=files + pickles), console.hushed():
-        model, loading_info = cls.from_pretrained(folder / component, output_loading_info=True, **options)
-        if absent := sorted(loading_info["missing_keys"]):
-            raise ValueError(f"it lacks {absent[0]} and {len(absent) - 1} more")
-        return model.eval().requires_grad_(False)
+def load_component(cls: Any, folder: Path, component: str, **options: Any) -> Any:
+    """Load a network of a generator's folder with the errors of `load_network`."""
+    return load_network(cls, folder / component, f"{component} of the generator {folder}", **options)
 
 
 def load_network_folder(cls: Any, reference: str, dtype: torch.dtype) -> Any:
     """Load a network that is a folder of its own, with the errors of `load_network`."""
     folder = hub.folder(reference, allow=["config.json", *weight_files(WEIGHTS, None)])
     read_config(folder, "")
-    return load_network(cls, folder, "", dtype, None)
+    return load_network(cls, folder, f"the network {folder}", torch_dtype=dtype)
 
 
 def make_scheduler(config: dict[str, Any], where: Path | str) -> Any:
     """Make the scheduler that a config names."""
     import diffusers
+    from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 
-    if (kind := config.get("_class_name")) not in SCHEDULERS:
+    known = {*KarrasDiffusionSchedulers.__members__, "LCMScheduler", "TCDScheduler"}
+    if (kind := config.get("_class_name", "")) not in known:
         raise MissingData(
             f"the scheduler of the generator {where} is of the class {kind!r}, which is not known here",
-            f"known: {', '.join(SCHEDULERS)}",
+            f"known: {', '.join(sorted(known))}",
         )
     return getattr(diffusers, kind).from_config(config)
 

@@ -87,44 +87,52 @@ def count_steps(sampling: Sampling) -> int:
     return count
 
 
-def steps_left(scheduler: Any, sampling: Sampling) -> Tensor:
-    """Take the timesteps that are left to do from a start; the scheduler begins at the first."""
-    timesteps: Tensor = scheduler.timesteps
-    if sampling.strength == 0:
-        return timesteps[:0]
-    first = (sampling.steps - count_steps(sampling)) * scheduler.order
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(first)
-    return timesteps[first:]
-
-
 def denoise(
-    scheduler: Any,
-    latents: Tensor,
-    times: Tensor,
+    default: Any,
+    sampling: Sampling,
+    noise: Tensor,
+    start: Tensor | None,
     predict: Callable[[Tensor, Tensor], Tensor],
-    guidance: float,
-    random: Sequence[torch.Generator],
-    on_step: Callable[[int], None] | None,
+    random: Sequence[torch.Generator] = (),
+    on_step: Callable[[int], None] | None = None,
+    timesteps: Sequence[int] = (),
 ) -> Tensor:
-    """Do the steps of generators whose inputs diffusers' pipelines do not take.
+    """Sample latents of B rows where diffusers' pipelines do not take a generator's inputs.
 
     Args:
-        scheduler: At its first step.
-        latents: Noisy latents, B rows.
-        times: Timesteps.
+        default: The generator's scheduler, where the recipe names none.
+        sampling: Steps, guidance and scheduler, and from a start the share of the steps that are done.
+        noise: Of B rows.
+        start: Latents under the noise of the first step; None to start from noise alone.
         predict: Predicts noise from latents and timestep; with guidance 2 B rows, unconditional first.
-        guidance: Classifier-free guidance; none up to 1.
         random: Of each row, for schedulers that add noise.
         on_step: Called with the number of each step done.
+        timesteps: Instead of those of the default scheduler.
     """
+    scheduler = choose_scheduler(default, sampling)
+    if timesteps and sampling.scheduler is None:
+        scheduler.set_timesteps(timesteps=timesteps, device=noise.device)
+    else:
+        scheduler.set_timesteps(sampling.steps, device=noise.device)
+    times = scheduler.timesteps
+    if start is None:
+        latents = noise * scheduler.init_noise_sigma
+    elif sampling.strength == 0:
+        return start
+    else:
+        first = (sampling.steps - count_steps(sampling)) * scheduler.order
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        times = times[first:]
+        latents = scheduler.add_noise(start, noise, times[:1].expand(len(start)))
+
     extra = {"generator": list(random)} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for step, time in enumerate(times, 1):
-        rows = torch.cat([latents] * 2) if guidance > 1 else latents
+        rows = torch.cat([latents] * 2) if sampling.guidance > 1 else latents
         predicted = predict(scheduler.scale_model_input(rows, time), time).float()
-        if guidance > 1:
+        if sampling.guidance > 1:
             away, towards = predicted.chunk(2)
-            predicted = away + guidance * (towards - away)
+            predicted = away + sampling.guidance * (towards - away)
         latents = scheduler.step(predicted, time, latents, **extra).prev_sample
         if on_step is not None:
             on_step(step)

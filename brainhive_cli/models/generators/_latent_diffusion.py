@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from brainhive_cli.core import console, hub, parts, weights
@@ -29,7 +30,7 @@ OnStep = Callable[[int], None] | None
 
 
 class Config(parts.Config):
-    """From a source to a generator; each generator declares the keys in its own order.
+    """From a source to a generator.
 
     Attributes:
         published: Architecture of random weights, and of the usual source while it cannot be reached.
@@ -46,8 +47,13 @@ class Config(parts.Config):
     usual: ClassVar[str] = "hub:stable-diffusion-v1-5/stable-diffusion-v1-5, or generator.kind=sdxl"
     if TYPE_CHECKING:
         source: str = ""
-        architecture: Architecture | None = None
-        seed: int = 0
+
+    architecture: Architecture | None = Field(
+        None,
+        description="Arguments of the components of source `random`, and of checkpoints of another size; "
+        "default: as published.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the weights for source `random`.")
 
     def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
         """Load the generator, frozen, onto a device; at first a publisher's own format is converted and kept.
@@ -264,7 +270,7 @@ class LatentDiffusion:
         null: Conditioning | None = None,
         on_step: OnStep = None,
     ) -> Media:
-        """Generate pictures [B, 3, H, W] or clips [B, F, 3, H, W], as `Generator.generate` says."""
+        """Generate pictures [B, 3, H, W] or clips [B, F, 3, H, W], as the shelf says."""
         self.check_size(size_px)
         return self.to_media(self.sample(conditioning, seeds, size_px, sampling, null, on_step))
 
@@ -286,8 +292,8 @@ class LatentDiffusion:
         Args:
             latents: Clean latents [B, C, h, w]; of clips [B, F, C, h, w].
             conditioning: As `generate` takes it.
-            random: Draws noise and timesteps, as `Generator.loss` says.
-            sizes: [B, 6], as `Generator.loss` says; only SDXL's U-Net takes them.
+            random: Draws noise and timesteps, for all rows or by row.
+            sizes: [B, 6], pixels, as the shelf says; only SDXL's U-Net takes them.
             objective: What errors are weighted and noise is shifted by.
             levels: [B] in 0..1, shares of the noise schedule, instead of drawn timesteps.
 
@@ -452,9 +458,9 @@ def shrink_factor(vae: Any) -> int:
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
-def resize(pictures: Tensor, side_px: int) -> Tensor:
+def resize(pictures: Tensor, side_px: int, mode: str = "bicubic") -> Tensor:
     """Resize pictures [B, 3, H, W] in 0..1 to [B, 3, side, side]."""
-    square = F.interpolate(pictures.float(), (side_px, side_px), mode="bicubic", antialias=True)
+    square = F.interpolate(pictures.float(), (side_px, side_px), mode=mode, antialias=True)
     return square.clamp(0, 1)
 
 

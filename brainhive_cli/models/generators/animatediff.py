@@ -14,45 +14,24 @@ from torch import Tensor
 from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.results import Need
-from brainhive_cli.models import single_file
 from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.foreign_weights import file_need, find_file
 from brainhive_cli.models.generators import Media, Sampling, _components, _denoising, _latent_diffusion
-from brainhive_cli.models.generators._components import RANDOM, VAE, Architecture
-from brainhive_cli.models.generators._latent_diffusion import (
-    LatentDiffusion,
-    OnStep,
-    mask_weights,
-    resize,
-    shrink_factor,
-)
+from brainhive_cli.models.generators import _stable_diffusion as sd
+from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, Architecture
+from brainhive_cli.models.generators._latent_diffusion import OnStep, mask_weights, resize, shrink_factor
 from brainhive_cli.models.generators._motion import (
     in_between,
     in_motion,
     merge_adapter,
     normalise_frame_by_frame,
 )
-from brainhive_cli.models.generators.sd15_ip import ARCHITECTURE as SD15
-from brainhive_cli.models.generators.sd15_ip import TEXT_STEM, TINY_NETWORKS, TextTokens
 
 MOTION, SPARSE = "motion", "sparse_control"
 """In an architecture: arguments of these networks that do not follow from the U-Net's."""
-SCHEDULER = {
-    "_class_name": "DDIMScheduler",
-    "beta_schedule": "linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "steps_offset": 1,
-    "clip_sample": False,
-}
-"""AnimateDiff's, whatever the folder's is; 25 steps begin at 961."""
-ARCHITECTURE: Architecture = {
-    "unet": SD15["unet"],
-    "vae": VAE,
-    "scheduler": SCHEDULER,
-    MOTION: {"use_motion_mid_block": False, "motion_num_attention_heads": 8, "motion_max_seq_length": 32},
-    SPARSE: {"conditioning_channels": 4},
-}
-"""config.json of the components; what is left out is diffusers' default."""
+ARCHITECTURE = ARCHITECTURES["animatediff"]
+SCHEDULER = ARCHITECTURE["scheduler"]
+"""AnimateDiff's own, whatever the folder's is."""
 SUFFIX = ", 8k uhd, dslr, soft lighting, high quality, film grain, Fujifilm XT3"
 NEGATIVE = (
     "semi-realistic, cgi, 3d, render, sketch, cartoon, drawing, anime, text, close up, cropped, out of "
@@ -119,11 +98,6 @@ class Config(_latent_diffusion.Config):
     unconditional: Literal["encoded", "zeros"] = Field(
         "encoded", description="Other side of guidance: the negative prompt, encoded, or zeros."
     )
-    architecture: Architecture | None = Field(
-        None,
-        description="Arguments of unet, vae, scheduler, motion and sparse_control for source `random`.",
-    )
-    seed: int = Field(0, ge=0, description="Seed of the weights for source `random`.")
 
     @model_validator(mode="after")
     def _keeps_its_frames(self) -> "Config":
@@ -144,10 +118,10 @@ class Config(_latent_diffusion.Config):
         """Look for the weights of every network."""
         if self.source == RANDOM:
             return []
-        needs = _components.list_needs(self.source, self.variant, (*_components.STEMS, TEXT_STEM))
+        needs = _components.list_needs(self.source, self.variant, (*_components.STEMS, sd.TEXT_STEM))
         for folder in filter(None, (self.motion, self.sparse_control)):
             needs += _components.list_needs(folder, None, (_components.WEIGHTS,))
-        return needs + ([single_file.need(self.domain_adapter)] if self.domain_adapter is not None else [])
+        return needs + ([file_need(self.domain_adapter)] if self.domain_adapter is not None else [])
 
     def read_configs(self) -> Architecture:
         """Read the architecture of all networks."""
@@ -191,7 +165,7 @@ class Config(_latent_diffusion.Config):
         self.check_configs()
         components = super().load(torch.float32)
         if self.domain_adapter is not None:
-            file = single_file.find(self.domain_adapter)
+            file = find_file(self.domain_adapter)
             merge_adapter(components["unet"], weights.read(file), file)
         motion = _components.load_network_folder(diffusers.MotionAdapter, self.motion, torch.float32)
         components[SPARSE] = None
@@ -238,15 +212,7 @@ class Config(_latent_diffusion.Config):
             )
 
 
-TINY = Config(
-    source=RANDOM,
-    architecture={
-        **TINY_NETWORKS,
-        "scheduler": SCHEDULER,
-        MOTION: {**ARCHITECTURE[MOTION], "motion_num_attention_heads": 2},
-        SPARSE: {"conditioning_channels": 4, "motion_num_attention_heads": 2},
-    },
-)
+TINY = Config(source=RANDOM, architecture=ARCHITECTURES["animatediff TINY"])
 """Small enough for tests; its VAE shrinks frames 4 times."""
 
 
@@ -257,16 +223,17 @@ class Keyframe(NamedTuple):
     mask: Tensor  # [B, 1, F, h, w]
 
 
-class AnimateDiff(LatentDiffusion):
+class AnimateDiff(sd.StableDiffusion):
     """Clips by a U-Net with motion modules: from noise or blurry frames, with a keyframe or without."""
 
+    pipelines = ()
     refused = ("embeddings",)
 
     def prepare(self, components: dict[str, Any]) -> None:
         """Take SparseCtrl, if there is one."""
+        super().prepare(components)
         self.sparse_control = components[SPARSE]
         self.networks += () if self.sparse_control is None else (self.sparse_control,)
-        self._texts = TextTokens(self.config, self.unet)
 
     def sampled_shape(self, size_px: int) -> tuple[int, ...]:
         """Return the shape [F, C, h, w] of what is sampled for a clip."""
@@ -311,33 +278,31 @@ class AnimateDiff(LatentDiffusion):
         2.0), which take one keyframe for all clips of a batch, and a keyframe or a start.
         """
         self.check_conditioning(conditioning, len(seeds), sampling)
-        text, keyframe = self._condition(conditioning, sampling.prompt, len(seeds), size_px)
+        rows, config = len(seeds), self.config
+        text = self._embed_captions(conditioning.texts, sampling.prompt, rows)
+        keyframe = self._encode_keyframe(conditioning.images, size_px)
         if sampling.guidance > 1:
-            null = null or Conditioning()
-            other = self._embed_texts(null, sampling.negative_prompt, len(seeds), text)
-            text = torch.cat([other, text])
+            null_texts = None if null is None else null.texts
+            away = self.text_tokens(
+                null_texts, sampling.negative_prompt, rows, text, absent=config.negative_prompt
+            )
+            text = torch.cat([away, text])
             keyframe = keyframe and Keyframe(*(torch.cat([tensor] * 2) for tensor in keyframe))
-        is_published = self.config.mode == "published"
-        random = [torch.Generator().manual_seed(0 if is_published else seed) for seed in seeds]
+
+        # noise of each clip's own, and what is under it
+        random = [torch.Generator().manual_seed(0 if config.mode == "published" else seed) for seed in seeds]
         channels, *sides = self.latent_shape(size_px)
-        shape = (1, channels, self.config.frames, *sides)
-        latents = torch.cat([torch.randn(shape, generator=row) for row in random]).to(self.device)
-        scheduler = _denoising.choose_scheduler(self._scheduler, sampling)
-        scheduler.set_timesteps(sampling.steps, device=self.device)
+        shape = (1, channels, config.frames, *sides)
+        noise = torch.cat([torch.randn(shape, generator=row) for row in random]).to(self.device)
         start = self._interpolate_start(conditioning, size_px)
-        if start is None:
-            times, latents = scheduler.timesteps, latents * scheduler.init_noise_sigma
-        else:
-            noise, latents = latents, self.encode(start).transpose(1, 2)
-            times = _denoising.steps_left(scheduler, sampling)
-            if len(times):
-                latents = scheduler.add_noise(latents, noise, times[:1].expand(len(latents)))
+        if start is not None:
+            start = self.encode(start).transpose(1, 2)
         self.placement.use(*self.denoisers)
 
         def predict(latents: Tensor, time: Tensor) -> Tensor:
             return self._predict(latents, time, text, keyframe)
 
-        latents = _denoising.denoise(scheduler, latents, times, predict, sampling.guidance, random, on_step)
+        latents = _denoising.denoise(self._scheduler, sampling, noise, start, predict, random, on_step)
         return latents.transpose(1, 2)
 
     def to_media(self, latents: Tensor) -> Media:
@@ -349,14 +314,15 @@ class AnimateDiff(LatentDiffusion):
     ) -> Tensor:
         """Predict the noise of latents [B, F, C, h, w], or what else the U-Net predicts; sizes: no effect."""
         size_px = latents.shape[-1] * shrink_factor(self.vae)
-        text, keyframe = self._condition(conditioning, "", len(latents), size_px)
+        text = self._embed_captions(conditioning.texts, "", len(latents))
+        keyframe = self._encode_keyframe(conditioning.images, size_px)
         return self._predict(latents.transpose(1, 2), times, text, keyframe).transpose(1, 2)
 
     def predict_blank(self, latents: Tensor) -> None:
         """Do a step of sampling, with any keyframe."""
         blank = torch.empty_like(latents.transpose(1, 2), memory_format=torch.contiguous_format)
         keyframe = None if self.sparse_control is None else Keyframe(blank, blank[:, :1])
-        text = self._embed_texts(Conditioning(), "", len(latents))
+        text = self.text_tokens(None, "", len(latents))
         self._predict(blank, torch.empty(len(latents), device="meta"), text, keyframe)
 
     def _predict(self, latents: Tensor, times: Tensor, text: Tensor, keyframe: Keyframe | None) -> Tensor:
@@ -371,41 +337,23 @@ class AnimateDiff(LatentDiffusion):
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
         return self.run_unet(latents, times, text, **residuals)
 
-    def _condition(
-        self, conditioning: Conditioning, prompt: str, rows: int, size_px: int
-    ) -> tuple[Tensor, Keyframe | None]:
-        """Give the text tokens of B rows, and keyframes as SparseCtrl takes them at the first frame."""
-        text, images = self._embed_texts(conditioning, prompt, rows), conditioning.images
+    def _embed_captions(self, texts: Tensor | list[str] | None, prompt: str, rows: int) -> Tensor:
+        """Give text tokens [B, S, D] of B rows; captions have the suffix."""
+        if isinstance(texts, list):
+            texts = [words + self.config.prompt_suffix for words in texts]
+        return self.text_tokens(texts, prompt, rows)
+
+    def _encode_keyframe(self, images: Tensor | None, size_px: int) -> Keyframe | None:
+        """Give keyframes [B, 3, H, W] as SparseCtrl takes them at the first frame."""
         if images is None or self.sparse_control is None:
-            return text, None
+            return None
         encoded = self.encode(resize(images, size_px)[:, None]).transpose(1, 2)  # [B, C, 1, h, w]
         latents = encoded.new_zeros(*encoded.shape[:2], self.config.frames, *encoded.shape[3:])
         latents[:, :, :1] = encoded
         mask = torch.zeros_like(latents[:, :1])
         mask[:, :, 0] = 1
         dtype = self.sparse_control.dtype
-        return text, Keyframe(latents.to(dtype), mask.to(dtype))
-
-    def _embed_texts(
-        self, conditioning: Conditioning, prompt: str, rows: int, condition: Tensor | None = None
-    ) -> Tensor:
-        """Give the text tokens [B, S, D] of B rows; with a condition, those of the other side of guidance."""
-        texts, width = conditioning.texts, self.unet.config.cross_attention_dim
-        if condition is not None:
-            texts, absent = None if prompt else texts, self.config.negative_prompt
-            tokens = self._texts.of(texts, prompt, absent, condition.shape[1])
-        else:
-            if isinstance(texts, list):
-                texts = [words + self.config.prompt_suffix for words in texts]
-            tokens = self._texts.of(texts, prompt)
-        hint = "use a head that predicts the encoder sd15-text, or captions"
-        tokens = self.fit_tokens("text embeddings", tokens, width, rows, hint)
-        if condition is not None and tokens.shape != condition.shape:
-            raise BrainhiveError(
-                f"the text has the shape {list(condition.shape)}, the unconditional {list(tokens.shape)}",
-                "use a head that predicts sd15-text, or generator.unconditional=zeros",
-            )
-        return tokens
+        return Keyframe(latents.to(dtype), mask.to(dtype))
 
     def _interpolate_start(self, conditioning: Conditioning, size_px: int) -> Tensor | None:
         """Make the frames [B, F, 3, H, W] to start from, of latents or pictures and their masks."""

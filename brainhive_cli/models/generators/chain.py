@@ -1,4 +1,7 @@
-"""A generator of stages: each generates from the media of the one before, with its own prior and sampling."""
+"""A generator of stages: each generates from the media of the one before, with its own prior and sampling.
+
+The last may be averaged with a blurry picture that is decoded from the brain's latent: MindEye2's last step.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -7,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import hub, parts
+from brainhive_cli.core import hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
 from brainhive_cli.core.memory_estimate import size_of
@@ -15,6 +18,7 @@ from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.results import Need, to_download
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.foreign_weights import file_need, find_file, is_file
 from brainhive_cli.models.generators import (
     DEFAULT,
     SCHEDULERS,
@@ -22,10 +26,16 @@ from brainhive_cli.models.generators import (
     Sampling,
     SchedulerName,
     _captioner,
+    _components,
     sdxl,
 )
-from brainhive_cli.models.generators._low_level_mix import LowLevelMix, LowLevelMixer
-from brainhive_cli.models.heads import latent_space
+from brainhive_cli.models.generators._latent_diffusion import decode_pictures, resize
+from brainhive_cli.models.heads import Decoded, latent_space
+
+MIX_PX = 256
+"""Of the mean with a blurry picture: the size at which MindEye2 averages, and its protocol compares."""
+MIX_AUTOENCODER = {**_components.ARCHITECTURES["shared"]["vae"]}
+"""Of `sd_image_var_autoenc.pth`; source: MindEye2's recon_inference.ipynb (MIT)."""
 
 
 class Stage(Section):
@@ -75,6 +85,55 @@ class Stage(Section):
             prior = parts.resolve("priors", self.prior).build({}, generator)
         prior.attach(generator)
         return prior.to(device)
+
+
+class LowLevelMix(Section):
+    """The mean of each picture and the blurry one of a head, at 256 px: better in pixels by construction."""
+
+    head: str = Field("blurry", description="Head of the latent that is decoded to the blurry picture.")
+    share: float = Field(0.25, gt=0, le=1, description="Of the blurry picture in the mean; MindEye2: 0.25.")
+    autoencoder: str = Field(
+        "hub:stable-diffusion-v1-5/stable-diffusion-v1-5/vae",
+        description="Whose latent it is: a folder of diffusers; for MindEye2's published weights "
+        "hub:datasets/pscotti/mindeyev2/sd_image_var_autoenc.pth.",
+    )
+
+    def build(self, device: torch.device | str, dtype: torch.dtype) -> "LowLevelMixer":
+        """Load the autoencoder onto a device.
+
+        Raises:
+            MissingData: if it is absent or half-downloaded.
+            BrainhiveError: if a file is of another autoencoder.
+        """
+        import diffusers
+
+        if is_file(self.autoencoder):
+            file, network = find_file(self.autoencoder), diffusers.AutoencoderKL(**MIX_AUTOENCODER)
+            weights.fill(network, weights.read(file), file, "give sd_image_var_autoenc.pth, or a folder")
+        else:
+            network = _components.load_network_folder(diffusers.AutoencoderKL, self.autoencoder, dtype)
+        return LowLevelMixer(self, _components.cast(network, dtype), torch.device(device))
+
+    def check(self) -> str:
+        """Describe it, and how much would be downloaded; raises as `build` does."""
+        return f"blurry pictures by {self.autoencoder}, {to_download(self.needs())}"
+
+    def needs(self) -> list[Need]:
+        """Look for the autoencoder's weights."""
+        if is_file(self.autoencoder):
+            return [file_need(self.autoencoder)]
+        return _components.list_needs(self.autoencoder, None, [_components.WEIGHTS])
+
+    def skeleton(self, dtype: torch.dtype) -> "LowLevelMixer":
+        """Make the autoencoder of shapes alone."""
+        import diffusers
+
+        architecture = MIX_AUTOENCODER
+        if not is_file(self.autoencoder):
+            architecture = _components.read_config(hub.folder(self.autoencoder, allow=["config.json"]), "")
+        with weights.reading(f"the autoencoder {self.autoencoder}"), torch.device("meta"):
+            network: Any = diffusers.AutoencoderKL.from_config(architecture)
+        return LowLevelMixer(self, _components.cast(network, dtype), torch.device("meta"))
 
 
 class Config(parts.Config):
@@ -171,7 +230,7 @@ class Chain:
     """
 
     def __init__(
-        self, links: Sequence[Link], mixer: LowLevelMixer | None = None, unsized: Sequence[str] = ()
+        self, links: Sequence[Link], mixer: "LowLevelMixer | None" = None, unsized: Sequence[str] = ()
     ) -> None:
         self.links, self.mixer, self.unsized = list(links), mixer, unsized
         self.first = links[0].generator
@@ -273,3 +332,36 @@ class Chain:
 
 def _shift(on_step: Callable[[int], None], steps_before: int) -> Callable[[int], None]:
     return lambda step: on_step(steps_before + step)
+
+
+class LowLevelMixer:
+    """An autoencoder, and the mean of what it decodes with pictures.
+
+    Args:
+        config: Head and share.
+        model: The autoencoder of the head's latents.
+        device: Where it runs.
+    """
+
+    def __init__(self, config: LowLevelMix, model: Any, device: torch.device) -> None:
+        self.config, self.model = config, model
+        self.placement = _components.Placement((model,), device)
+
+    def mix(self, pictures: Media, decoded: Decoded | None) -> Media:
+        """Average pictures [B, 3, H, W] in 0..1 with the blurry ones: [B, 3, 256, 256].
+
+        Raises:
+            BrainhiveError: if there is no such head of latents, or the media are clips.
+        """
+        latents = None if decoded is None else decoded.tensors.get(self.config.head)
+        if latents is None or latents.ndim != 4 or pictures.ndim != 4:
+            raise BrainhiveError(
+                f"low_level_mix averages pictures with the latent of the head {self.config.head}, and there "
+                f"is no {'such picture' if pictures.ndim != 4 else 'such head'}",
+                "decode with a brain model that has it (papers/mindeye2-blurry), or leave low_level_mix out",
+            )
+        self.placement.use(self.model)
+        blurry = decode_pictures(self.model, latents, self.placement.device)
+        self.placement.use()
+        clear, blurry = (resize(some, MIX_PX, "bilinear") for some in (pictures, blurry))
+        return (1 - self.config.share) * clear + self.config.share * blurry.to(pictures.device)

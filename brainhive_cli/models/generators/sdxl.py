@@ -16,27 +16,10 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.results import Need
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, _components, _latent_diffusion
-from brainhive_cli.models.generators._components import BETAS, RANDOM, TEXT, VAE, Architecture
+from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, TEXT
 from brainhive_cli.models.generators._latent_diffusion import TEXT_TOKENS, LatentDiffusion
 
-ARCHITECTURE: Architecture = {
-    "unet": {
-        "sample_size": 64,
-        "block_out_channels": (320, 640, 1280),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "transformer_layers_per_block": (1, 2, 10),
-        "attention_head_dim": (5, 10, 20),
-        "cross_attention_dim": 2048,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-        "use_linear_projection": True,
-    },
-    "vae": {**VAE, "latent_channels": 4, "scaling_factor": 0.13025},
-    "scheduler": {**BETAS, "timestep_spacing": "trailing"},
-}
-"""config.json of stabilityai/stable-diffusion-xl-base-1.0, sizes and steps of sdxl-turbo."""
+ARCHITECTURE = ARCHITECTURES["sdxl"]
 NAMES = ("prompt_embeds", "pooled_prompt_embeds")
 """Of text and pooled text in a file, as diffusers' pipelines name them."""
 TEXT_STEMS = tuple(f"{name}/model" for name in TEXT[:2])
@@ -67,10 +50,6 @@ class Config(_latent_diffusion.Config):
         description="Target size among the U-Net's size conditions in sampling; default: the picture's. "
         "MindEye2's refinement: 1024.",
     )
-    architecture: Architecture | None = Field(
-        None, description="Arguments of unet, vae and scheduler for source `random`; without them SDXL's."
-    )
-    seed: int = Field(0, ge=0, description="Seed of the weights for source `random`.")
 
     def text_needs(self) -> list[Need]:
         """Look for the text encoders that prompts and captions need."""
@@ -84,35 +63,7 @@ class Config(_latent_diffusion.Config):
         return SDXL(self, components, device)
 
 
-TINY = Config(
-    source=RANDOM,
-    architecture={
-        "unet": {
-            **ARCHITECTURE["unet"],
-            "sample_size": 8,
-            "block_out_channels": (16, 32),
-            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-            "transformer_layers_per_block": 1,
-            "layers_per_block": 1,
-            "attention_head_dim": (1, 2),
-            "norm_num_groups": 8,
-            "cross_attention_dim": 16,
-            "addition_time_embed_dim": 4,
-            "projection_class_embeddings_input_dim": 32,
-        },
-        "vae": {
-            **ARCHITECTURE["vae"],
-            "sample_size": 32,
-            "block_out_channels": (8, 8, 8),
-            "down_block_types": ("DownEncoderBlock2D",) * 3,
-            "up_block_types": ("UpDecoderBlock2D",) * 3,
-            "layers_per_block": 1,
-            "norm_num_groups": 4,
-        },
-        "scheduler": ARCHITECTURE["scheduler"],
-    },
-)
+TINY = Config(source=RANDOM, architecture=ARCHITECTURES["sdxl TINY"])
 """Small enough for tests; pictures from 16 px; its VAE shrinks them 4 times."""
 
 
@@ -310,7 +261,7 @@ class Prompts:
         classes = {"text_encoder": tf.CLIPTextModel, "text_encoder_2": tf.CLIPTextModelWithProjection}
         dtype, variant = self._unet.dtype, self._config.variant
         for name, cls in classes.items():
-            components[name] = _components.load_network(cls, folder, name, dtype, variant)
+            components[name] = _components.load_component(cls, folder, name, dtype=dtype, variant=variant)
         for name in TEXT[2:]:
             with weights.reading(f"{name} of the generator {folder}"):
                 components[name] = tf.CLIPTokenizer.from_pretrained(folder / name)

@@ -20,10 +20,10 @@ from torch import Tensor
 from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.results import Need
-from brainhive_cli.models import single_file
 from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.foreign_weights import file_need, find_file, is_file
 from brainhive_cli.models.generators import Media, Sampling, _components, _denoising, _latent_diffusion, sdxl
-from brainhive_cli.models.generators._components import BETAS, RANDOM, Architecture
+from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, Architecture
 from brainhive_cli.models.generators._latent_diffusion import (
     LatentDiffusion,
     OnStep,
@@ -31,17 +31,7 @@ from brainhive_cli.models.generators._latent_diffusion import (
     mask_weights,
 )
 
-ARCHITECTURE: Architecture = {
-    "unet": {
-        **sdxl.ARCHITECTURE["unet"],
-        "sample_size": 96,
-        "cross_attention_dim": 1664,
-        "projection_class_embeddings_input_dim": 1024,
-    },
-    "vae": sdxl.ARCHITECTURE["vae"],
-    "scheduler": {"_class_name": "EulerDiscreteScheduler", **BETAS},
-}
-"""As unclip6.yaml of MindEye2 has them."""
+ARCHITECTURE = ARCHITECTURES["sdxl-unclip"]
 TOKENS = 256
 """Of a picture, by ViT-bigG-14."""
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -79,17 +69,12 @@ class Config(_latent_diffusion.Config):
     pixel_shift: float = Field(0.2, description="The shift; MindEye2: 0.2, plain: 0.5.")
     size_px: int = Field(768, gt=0, description="Size of picture that the U-Net is given; MindEye2: 768.")
     mask_floor: float = Field(0.5, ge=0, le=1, description="Weight of tokens outside of masks; NEURONS: 0.5.")
-    architecture: Architecture | None = Field(
-        None,
-        description="Arguments of unet, vae and scheduler for `random` and for checkpoints of another size.",
-    )
-    seed: int = Field(0, ge=0, description="Seed of the weights for source `random`.")
 
     def needs(self) -> list[Need]:
         """Look for the checkpoint, which is not needed once it is converted, or for the folder's weights."""
-        if not self._is_checkpoint:
+        if not is_file(self.source):
             return super().needs()
-        need = single_file.need(self.source)
+        need = file_need(self.source)
         is_here = self.source.startswith("hub:") or need.error is None
         return [Need(need.name) if is_here and _components.is_converted(self._converted_name) else need]
 
@@ -103,20 +88,15 @@ class Config(_latent_diffusion.Config):
                 "use generator.kind=sdxl",
             )
 
-    def check_configs(self) -> None:
-        """Raise as `load` does, but read configs alone; a checkpoint has none."""
-        if not self._is_checkpoint:
-            super().check_configs()
-
     def read_configs(self) -> Architecture:
         """Read the architecture of a folder; that of a checkpoint is published, or set by the recipe."""
-        if self._is_checkpoint:
+        if is_file(self.source):
             return {**ARCHITECTURE, **(self.architecture or {})}
         return super().read_configs()
 
     def load(self, dtype: torch.dtype) -> dict[str, Any]:
         """Load the components, converted first where the source is a checkpoint file."""
-        if not self._is_checkpoint:
+        if not is_file(self.source):
             return super().load(dtype)
         convert = partial(convert_checkpoint, self.source, self.read_configs(), dtype)
         folder = _components.convert_once(self._converted_name, dtype, "SDXL-unCLIP", convert)
@@ -127,27 +107,15 @@ class Config(_latent_diffusion.Config):
         return UnCLIP(self, components, device)
 
     @property
-    def _is_checkpoint(self) -> bool:
-        return Path(self.source.partition("@")[0]).suffix in (".ckpt", ".pt", ".pth", ".safetensors")
-
-    @property
     def _converted_name(self) -> str:
         """Name what is converted, by the reference at the hub or by the file's digest."""
         if self.source.startswith("hub:"):
             return f"sdxl-unclip-{sha256(self.source.encode()).hexdigest()[:12]}"
-        file = single_file.find(self.source)
+        file = find_file(self.source)
         return f"sdxl-unclip-{hub.digest(file.parent, [file.name])[:12]}"
 
 
-TINY = Config(
-    source=RANDOM,
-    architecture={
-        **(sdxl.TINY.architecture or {}),
-        "unet": {**(sdxl.TINY.architecture or {})["unet"], "projection_class_embeddings_input_dim": 16},
-        "scheduler": ARCHITECTURE["scheduler"],
-    },
-    size_px=32,
-)
+TINY = Config(source=RANDOM, architecture=ARCHITECTURES["sdxl-unclip TINY"], size_px=32)
 """Small enough for tests; pictures from 16 px."""
 
 
@@ -190,11 +158,12 @@ class UnCLIP(LatentDiffusion):
         tokens = self._weigh_tokens(conditioning, len(seeds))
         if sampling.guidance > 1:
             tokens = torch.cat([self._unconditional_tokens(tokens, null, random), tokens])
-        has_start = sampling.strength < 1 and conditioning.start is not None
-        if conditioning.start is not None and has_start:
+        if sampling.strength < 1 and conditioning.start is not None:
             latents = self.encode_start(conditioning.start, size_px)
+        else:  # all steps, from random latents
+            sampling = sampling.model_copy(update={"strength": 1.0})
         noise = noise + self.config.offset_noise * shift
-        return self.sample_from(latents, noise, tokens, sampling, has_start, random, on_step)
+        return self.sample_from(latents, noise, tokens, sampling, random, on_step)
 
     @torch.no_grad()
     def sample_from(
@@ -203,40 +172,30 @@ class UnCLIP(LatentDiffusion):
         noise: Tensor,
         tokens: Tensor,
         sampling: Sampling,
-        has_start: bool = False,
         random: Sequence[torch.Generator] = (),
         on_step: OnStep = None,
     ) -> Tensor:
-        """Sample latents [B, C, h, w] from noise that lies on latents.
+        """Sample latents [B, C, h, w] from noise that lies on latents, a start or random ones.
 
         Args:
-            latents: Of a start, or at random, [B, C, h, w].
+            latents: [B, C, h, w].
             noise: [B, C, h, w].
             tokens: [B, S, D]; with guidance [2 B, S, D], unconditional ones first.
-            sampling: Steps and guidance, and strength if there is a start.
-            has_start: Whether latents are a start.
+            sampling: Steps, guidance and strength.
             random: Of each row, for schedulers that add noise.
             on_step: Called with the number of each step done.
 
         Source: MindEye2's unclip_recon (MIT).
         """
-        scheduler = _denoising.choose_scheduler(self._scheduler, sampling)
-        if sampling.scheduler is None:  # MindEye2's steps, which end before the last
-            last = scheduler.config.num_train_timesteps - 1
-            steps = np.linspace(last, 0, sampling.steps, endpoint=False).astype(int).tolist()
-            scheduler.set_timesteps(timesteps=steps, device=self.device)
-        else:
-            scheduler.set_timesteps(sampling.steps, device=self.device)
-        times = _denoising.steps_left(scheduler, sampling) if has_start else scheduler.timesteps
-        if not len(times):
-            return latents
-        latents = scheduler.add_noise(latents, noise, times[:1].expand(len(latents)))
         self.placement.use(self.unet)
 
         def predict(latents: Tensor, time: Tensor) -> Tensor:
             return self._predict(latents, time, tokens)
 
-        return _denoising.denoise(scheduler, latents, times, predict, sampling.guidance, random, on_step)
+        # MindEye2's steps, which end before the last
+        first = self._scheduler.config.num_train_timesteps - 1
+        steps = np.linspace(first, 0, sampling.steps, endpoint=False).astype(int).tolist()
+        return _denoising.denoise(self._scheduler, sampling, noise, latents, predict, random, on_step, steps)
 
     def to_media(self, latents: Tensor) -> Media:
         """Decode what was sampled, in MindEye2's range of pixels."""
@@ -287,7 +246,7 @@ class UnCLIP(LatentDiffusion):
 
 def convert_checkpoint(source: str, architecture: Architecture, dtype: torch.dtype, part: Path) -> None:
     """Convert the networks one by one; those that were finished before an interruption stay."""
-    state = weights.read(file := single_file.find(source))
+    state = weights.read(file := find_file(source))
     for prefix in (UNET, VAE):
         if not any(name.startswith(prefix) for name in state):
             raise MissingData(f"{file} holds no weights of {prefix}*", ANOTHER)

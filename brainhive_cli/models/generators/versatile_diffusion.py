@@ -7,9 +7,8 @@ import copy
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -17,47 +16,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import hub, weights
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.results import Need
-from brainhive_cli.models.clip_conditions import (
-    IMAGE,
-    PROCESSOR,
-    PROJECTED_TEXT,
-    SOURCE,
-    TEXT,
-    TOKENIZER,
-    VISION,
-    of_pictures,
-    of_texts,
-    pixels_of,
-    processor_of,
-    token_ids,
-    tower_of,
-)
+from brainhive_cli.models import clip_conditions as clip
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, _components, _latent_diffusion
-from brainhive_cli.models.generators._components import BETAS, RANDOM, VAE, Architecture
-from brainhive_cli.models.generators._latent_diffusion import TEXT_TOKENS, LatentDiffusion
-from brainhive_cli.models.generators.sd15_ip import ARCHITECTURE as SD15
-from brainhive_cli.models.generators.sd15_ip import PIPELINE_OPTIONS, PIPELINES, TINY_NETWORKS, TextTokens
+from brainhive_cli.models.generators import _stable_diffusion as sd
+from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, Architecture
 
-IMAGE_TOKENS = 257
-"""Of a picture, by CLIP ViT-L/14."""
-ARCHITECTURE: Architecture = {
-    "unet": SD15["unet"],
-    "vae": VAE,
-    "scheduler": {
-        "_class_name": "DDIMScheduler",
-        **BETAS,
-        "clip_sample": False,
-        "set_alpha_to_one": False,
-        "steps_offset": 1,
-    },
-}
-"""config.json of the components of shi-labs/versatile-diffusion; what is left out is diffusers' default."""
+ARCHITECTURE = ARCHITECTURES["versatile-diffusion"]
 UNETS = ("image_unet", "text_unet")
 STEMS = {**dict.fromkeys((*UNETS, "vae"), _components.WEIGHTS)}
-STEMS |= dict.fromkeys((IMAGE, TEXT), "pytorch_model")
+STEMS |= dict.fromkeys((clip.IMAGE, clip.TEXT), "pytorch_model")
 """Weights of each component; the publisher's are pickles."""
 FILES = tuple(f"{component}/{stem}.bin" for component, stem in STEMS.items())
 SIZES = {FILES[0]: 3_440_000_000, FILES[3]: 1_220_000_000}
@@ -79,7 +49,7 @@ class Config(_latent_diffusion.Config):
     published = ARCHITECTURE
     folders = {"unet": "image_unet", "vae": "vae", "scheduler": "scheduler"}  # noqa: RUF012 (never changed)
 
-    source: str = Field(SOURCE, description="hub:OWNER/NAME, a folder, or `random` (tests, benchmarks).")
+    source: str = Field(clip.SOURCE, description="hub:OWNER/NAME, a folder, or `random` (tests, benchmarks).")
     text_share: float = Field(
         0.4,
         ge=0,
@@ -92,11 +62,6 @@ class Config(_latent_diffusion.Config):
         description="What guidance moves away from, and what stands for a condition that the prior does not "
         "give: the empty prompt and a black picture, encoded (Brain-Diffuser), or zeros (MindEye1).",
     )
-    architecture: dict[str, dict[str, Any]] | None = Field(
-        None,
-        description="Arguments of unet, vae and scheduler for source `random`; without them the published.",
-    )
-    seed: int = Field(0, ge=0, description="Seed of the weights for source `random`.")
 
     def check_configs(self) -> None:
         """Read the configs; all files of a folder that is not the hub's must be there too."""
@@ -142,79 +107,55 @@ class Config(_latent_diffusion.Config):
         return VersatileDiffusion(self, components, device)
 
 
-TINY = Config(source=RANDOM, architecture={**TINY_NETWORKS, "scheduler": ARCHITECTURE["scheduler"]})
+TINY = Config(source=RANDOM, architecture=ARCHITECTURES["versatile-diffusion TINY"])
 """Small enough for tests; its VAE shrinks pictures 4 times."""
 
 
-class Inputs(NamedTuple):
-    """What the dual U-Net is conditioned on, for B rows."""
-
-    tokens: Tensor  # [B, S, D], of the text, then of the image
-    attention: dict[str, Any]  # arguments of `Dual`
-
-
-class VersatileDiffusion(LatentDiffusion):
+class VersatileDiffusion(sd.StableDiffusion):
     """Pictures by text tokens and image tokens, which a dual U-Net attends to at once."""
 
-    pipelines, pipeline_options = PIPELINES, PIPELINE_OPTIONS
-    refused = ("images", "masks")
+    text_encoder, image_encoder = "vd-text", "vd-image"
 
     def prepare(self, components: dict[str, Any]) -> None:
         """Take the unconditional tokens: `text` and `image` [1, S, D]; zeros stand for those left out."""
-        unconditional, self._no_image = components[UNCONDITIONAL], components[UNCONDITIONAL].get("image")
-        embedded = {"": unconditional["text"]} if unconditional else {}
-        load = partial(_load_text_encoder, self.config.source)
-        self._texts = TextTokens(self.config, self.unet, load, embedded)
+        super().prepare(components)
+        self.image_shape = (sd.IMAGE_TOKENS, self.unet.config.cross_attention_dim)
+        self._unconditional = components[UNCONDITIONAL]
+        if self._unconditional:
+            self.embedded_texts[""] = self._unconditional["text"]
+
+    def load_text_encoder(self) -> Callable[[str], Tensor]:
+        """Load the text encoder: from a text to its tokens [1, S, D]."""
+        folder = hub.folder(self.config.source, allow=(*SMALL, f"{clip.TEXT}/*.bin"))
+        ids, tower = clip.token_ids(folder), clip.tower_of(folder, clip.TEXT, clip.PROJECTED_TEXT)
+        return lambda words: clip.of_texts(tower, ids(words)[None])
+
+    def encode_no_image(self) -> Tensor | None:
+        """Give the tokens of the black picture, [1, S, D]; None where zeros stand for it."""
+        return self._unconditional.get("image")
 
     def pipeline_inputs(
         self, conditioning: Conditioning, null: Conditioning, sampling: Sampling, rows: int
     ) -> dict[str, Any]:
         """Give the tokens of both sides of guidance, which has a null of its own."""
-        inputs = self._condition(conditioning, sampling.prompt, rows)
-        other = self._condition(null, sampling.negative_prompt, rows, inputs)
+        towards, away = self.both_sides(conditioning, null, sampling, rows)
         return {
-            "prompt_embeds": inputs.tokens,
-            "negative_prompt_embeds": other.tokens,
-            "cross_attention_kwargs": inputs.attention,
+            "prompt_embeds": torch.cat(towards, 1),
+            "negative_prompt_embeds": torch.cat(away, 1),
+            "cross_attention_kwargs": self._attention(towards[0]),
         }
 
     def predict(
         self, latents: Tensor, times: Tensor, conditioning: Conditioning, sizes: Tensor | None = None
     ) -> Tensor:
         """Predict the noise of latents [B, C, h, w] at timesteps [B], or what else the U-Net predicts."""
-        inputs = self._condition(conditioning, "", len(latents))
-        return self.run_unet(latents, times, inputs.tokens, cross_attention_kwargs=inputs.attention)
+        tokens = self.tokens(conditioning, "", len(latents))
+        attention = self._attention(tokens[0])
+        return self.run_unet(latents, times, torch.cat(tokens, 1), cross_attention_kwargs=attention)
 
-    def _condition(
-        self, conditioning: Conditioning, prompt: str, rows: int, condition: Inputs | None = None
-    ) -> Inputs:
-        """Give the inputs of B rows; what the conditioning leaves out is the unconditional one.
-
-        With a condition, these are the other side of guidance, of its shapes, and a prompt replaces texts.
-        """
-        text_count, image_count, texts = TEXT_TOKENS, IMAGE_TOKENS, conditioning.texts
-        if condition is not None:
-            text_count = condition.attention["text_tokens"]
-            image_count = condition.tokens.shape[1] - text_count
-            texts = None if prompt else texts
-        text, image = self._texts.of(texts, prompt, "", text_count), conditioning.embeddings
-        width = self.unet.config.cross_attention_dim
-        if image is None:
-            image = torch.zeros(1, image_count, width) if self._no_image is None else self._no_image
-        text, image = (
-            self.fit_tokens(
-                f"{name} tokens", tokens, width, rows, f"use a head that predicts the encoder vd-{name}"
-            )
-            for name, tokens in (("text", text), ("image", image))
-        )
-        if condition is not None and (text.shape[1], image.shape[1]) != (text_count, image_count):
-            raise BrainhiveError(
-                f"the condition has {text_count} text tokens and {image_count} image tokens, the "
-                f"unconditional side {text.shape[1]} and {image.shape[1]}",
-                "use heads that predict the encoders vd-text and vd-image, or generator.unconditional=zeros",
-            )
-        attention = {"text_tokens": text.shape[1], "text_share": self.config.text_share}
-        return Inputs(torch.cat([text, image], 1), attention)
+    def _attention(self, text: Tensor) -> dict[str, Any]:
+        """Give the arguments of `Dual`."""
+        return {"text_tokens": text.shape[1], "text_share": self.config.text_share}
 
 
 class Dual(nn.Module):
@@ -261,13 +202,6 @@ def make_dual(unet: nn.Module) -> nn.Module:
     return unet
 
 
-def _load_text_encoder(source: str) -> Callable[[str], Tensor]:
-    """Load the text encoder: from a text to its tokens [1, S, D]."""
-    folder = hub.folder(source, allow=(*SMALL, f"{TEXT}/*.bin"))
-    ids, tower = token_ids(folder), tower_of(folder, TEXT, PROJECTED_TEXT)
-    return lambda words: of_texts(tower, ids(words)[None])
-
-
 def _is_converted(source: str, folder: Path) -> bool:
     return (folder / UNET_FILE).is_file() or _components.is_converted(_converted_name(source, folder))
 
@@ -279,7 +213,7 @@ def _converted_name(source: str, folder: Path) -> str:
 
 
 def _require(folder: Path) -> None:
-    for file in (*FILES, TOKENIZER, PROCESSOR):
+    for file in (*FILES, clip.TOKENIZER, clip.PROCESSOR):
         if not (folder / file).exists():
             raise MissingData(f"the generator {folder} has no {file}", "download it again")
 
@@ -305,13 +239,13 @@ def _convert_once(source: str, folder: Path, unet: Mapping[str, Any], dtype: tor
         state = {key: value.to(dtype) for key, value in _join_states(dual, *states).items()}
         weights.fill(dual, state, whole / UNETS[1], _components.WHOLE, MissingData)
         weights.save(part / UNET_FILE, state)
-        vae = _components.load_network(diffusers.AutoencoderKL, whole, "vae", dtype, None)
+        vae = _components.load_component(diffusers.AutoencoderKL, whole, "vae", torch_dtype=dtype)
         weights.save(part / VAE_FILE, vae.state_dict())
         with torch.inference_mode():
-            ids = token_ids(whole)("")
-            pixels = pixels_of(processor_of(whole), Image.new("RGB", (BLACK_PX, BLACK_PX)))
-            text = of_texts(tower_of(whole, TEXT, PROJECTED_TEXT), ids[None])
-            image = of_pictures(tower_of(whole, IMAGE, VISION), pixels[None])
+            ids = clip.token_ids(whole)("")
+            pixels = clip.pixels_of(clip.processor_of(whole), Image.new("RGB", (BLACK_PX, BLACK_PX)))
+            text = clip.of_texts(clip.tower_of(whole, clip.TEXT, clip.PROJECTED_TEXT), ids[None])
+            image = clip.of_pictures(clip.tower_of(whole, clip.IMAGE, clip.VISION), pixels[None])
         weights.save(part / UNCONDITIONAL, {"text": text, "image": image})
 
     return _components.convert_once(_converted_name(source, folder), dtype, "Versatile Diffusion", convert)

@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.files import locate
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from brainhive_cli.models.conditioning import Conditioning
     from brainhive_cli.models.heads import Decoded
@@ -27,6 +27,10 @@ OWNER = "fakekungfu"
 
 class Prior(Protocol):
     """What every kind of prior offers.
+
+    One that train-prior trains is an nn.Module with two further methods. `condition_on_embeddings(embeddings,
+    is_kept)` is a Conditioning on embeddings of stimuli, [B, D] by key, where 0 in `is_kept` [B, 1] drops
+    a row's; `save(folder)` writes what the kind's `load` reads.
 
     Attributes:
         kind: The file that it lives in.
@@ -55,20 +59,6 @@ class Prior(Protocol):
 
     def null(self, n: int, seeds: Sequence[int]) -> "Conditioning":
         """Make n rows of the unconditional side of guidance."""
-        ...
-
-
-class TrainablePrior(Prior, Protocol):
-    """What train-prior also needs: an nn.Module whose parameters are trained, and that can be saved."""
-
-    def condition_on_embeddings(
-        self, embeddings: "dict[str, Tensor]", kept: "Tensor | None" = None
-    ) -> "Conditioning":
-        """Condition on embeddings of stimuli, [B, D] by key; 0 in `kept` [B, 1] drops a row's."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write what the kind's `load` reads."""
         ...
 
 

@@ -14,9 +14,8 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import below, locate, portable
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Need
-from brainhive_cli.models import single_file
+from brainhive_cli.models.foreign_weights import adapt, file_need, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.models.weight_names import adapt
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
@@ -187,7 +186,7 @@ def list_start_needs(
     for _, part, name in _list_references(references):
         if name.startswith("hub:"):
             is_file = name.partition("@")[0].endswith(ENDINGS)
-            need = single_file.need(name) if is_file else hub.need(name, (), FILES[:1], ("config.json",))
+            need = file_need(name) if is_file else hub.need(name, (), FILES[:1], ("config.json",))
         else:
             try:
                 need = Need(portable(str(_find_path(name, part, cell, paths, backbone))))
@@ -210,7 +209,7 @@ def _find_path(reference: str, part: str, cell: Cell, paths: Paths, backbone: An
     """Take a model or file as it is; of a run the only model, or that of the cell with the same name."""
     if reference.startswith("hub:"):
         if reference.partition("@")[0].endswith(ENDINGS):
-            return single_file.find(reference)
+            return find_file(reference)
         folder = hub.folder(reference, allow=[*FILES[:1], "config.json"])
         return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
     path = locate(reference)

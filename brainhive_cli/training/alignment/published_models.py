@@ -22,9 +22,9 @@ from torch import Size
 
 from brainhive_cli.core import console, documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.models.foreign_weights import State, Table, below, count_numbers, rename
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.models.weight_names import State, Table, below, count_numbers, rename
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
 

@@ -65,8 +65,10 @@ def test_motion_and_concepts_are_the_references(golden: Path) -> None:
 
 def decoder(config: dict[str, Any], found: Golden, weights: Golden, mode: Any) -> TextDrivenDecoder:
     latents = found["expected.latents_reference"].shape[1]
-    sizes = (tuple(config["maps"]), tuple(config["block_out_channels"]), config["groups"], 0.3, latents, mode)
-    made = TextDrivenDecoder(config["vision_dim"], config["text_dim"], *sizes)
+    sizes = neurons.Config(
+        maps=config["maps"], channels=config["block_out_channels"], groups=config["groups"], mode=mode
+    )
+    made = TextDrivenDecoder(sizes, config["vision_dim"], config["text_dim"], latents)
     filled(made, weights)
     return made
 
@@ -119,7 +121,7 @@ def test_at_its_real_widths_the_decoder_is_the_references(golden: Path) -> None:
     """Golden values: two clips of three frames; of these inputs the file holds the first values alone."""
     config, found, _ = read(golden, "decoder_real_width")
     seed = config["seed"]
-    made = TextDrivenDecoder(1664, 1280, (512, 128, 64), (32, 64, 128), 32, 0.3, 4, "published")
+    made = TextDrivenDecoder(neurons.Config(mode="published"), 1664, 1280, 4)
     filled(made, {name: by_rule(seed, name, each.shape) for name, each in made.state_dict().items()})
     frames = len(found["expected.segmentation_reference"])
     shapes = {"input.motion_tokens": (2, frames // 2, 16, 1664), "input.text": (2, 1280)}
@@ -139,8 +141,14 @@ def test_at_its_real_widths_the_decoder_is_the_references(golden: Path) -> None:
 
 def test_the_caption_head_is_the_references(golden: Path) -> None:
     config, found, weights = read(golden, "caption")
-    sizes = (config["vocab"], config["n_embd"], config["n_layer"], config["n_head"], config["n_positions"])
-    made = CaptionHead(config["prefix"], config["greedy_steps"]["plain"], *sizes)
+    sizes = neurons.Config(
+        vocabulary=config["vocab"],
+        caption_width=config["n_embd"],
+        caption_layers=config["n_layer"],
+        caption_heads=config["n_head"],
+        caption_positions=config["n_positions"],
+    )
+    made = CaptionHead(sizes, config["prefix"], config["greedy_steps"]["plain"])
     filled(made, weights)
 
     logits = made(found["input.text"], found["input.tokens"])
@@ -264,6 +272,7 @@ def test_sizes_that_cannot_be_built_and_an_absent_tokenizer_are_one_line(
 
 
 def test_a_caption_of_ids_that_the_head_does_not_know_is_one_line() -> None:
-    head = CaptionHead(6, 3, vocabulary=8, width=8, layers=1, heads=2, positions=8)
+    sizes = {"vocabulary": 8, "caption_width": 8, "caption_layers": 1, "caption_heads": 2}
+    head = CaptionHead(neurons.Config(**sizes, caption_positions=8), 6, 3)
     with pytest.raises(BrainhiveError, match="has the id 8, and the caption head knows 8"):
         head(torch.zeros(1, 6), torch.tensor([[1, 8, 0]]))

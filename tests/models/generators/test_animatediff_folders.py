@@ -96,7 +96,7 @@ def test_captions_have_the_suffix_and_guidance_moves_away_from_the_negative_prom
     assert not torch.allclose(make(plain, texts=["a"]), make(suffix, texts=["a"]), atol=1e-4)
     assert not torch.allclose(make(plain, texts=["a"]), make(negative, texts=["a"]), atol=1e-4)
     with pytest.raises(
-        BrainhiveError, match=r"text has the shape \[1, 5, 12\], the unconditional \[1, 77, 12\]"
+        BrainhiveError, match=r"text tokens are \[1, 5, 12\], the unconditional ones \[1, 77, 12\]"
     ):
         make(plain, texts=torch.zeros(1, 5, TEXT))
     with pytest.raises(RecipeError, match="prompt has no effect where the conditioning has texts"):

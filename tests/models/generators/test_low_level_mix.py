@@ -18,10 +18,9 @@ from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.generators import Sampling, _latent_diffusion, _low_level_mix, sdxl
+from brainhive_cli.models.generators import Sampling, _latent_diffusion, chain, sdxl
 from brainhive_cli.models.generators._captioner import HeadCaption
-from brainhive_cli.models.generators._low_level_mix import LowLevelMix
-from brainhive_cli.models.generators.chain import Config, Stage
+from brainhive_cli.models.generators.chain import Config, LowLevelMix, Stage
 from brainhive_cli.models.heads import Decoded, Head
 
 CPU, PX = torch.device("cpu"), 32
@@ -78,9 +77,9 @@ def test_the_published_file_is_read_as_its_autoencoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At tiny widths; MindEye2's notebook loads the file by these class arguments and names."""
-    monkeypatch.setitem(_low_level_mix.PUBLISHED, "block_out_channels", (32, 32, 32, 32))
+    monkeypatch.setitem(chain.MIX_AUTOENCODER, "block_out_channels", (32, 32, 32, 32))
     torch.manual_seed(0)
-    vae = diffusers.AutoencoderKL(**_low_level_mix.PUBLISHED)
+    vae = diffusers.AutoencoderKL(**chain.MIX_AUTOENCODER)
     torch.save(vae.state_dict(), tmp_path / "sd_image_var_autoenc.pth")
     config = LowLevelMix(autoencoder=str(tmp_path / "sd_image_var_autoenc.pth"), share=1)
 

@@ -20,7 +20,7 @@ from transformers import CLIPImageProcessor
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.generators import Sampling, sd15_ip
+from brainhive_cli.models.generators import Sampling, _stable_diffusion
 from brainhive_cli.models.generators.sd15_ip import Config
 
 TOLERANCE = 1e-4
@@ -141,16 +141,14 @@ def test_the_hub_sends_what_is_used_and_no_more(repositories, tmp_path, monkeypa
 
 def test_wrong_conditions_are_refused(repositories, given):
     plain, plus = (config(repositories, adapter).build() for adapter in KINDS)
-    with pytest.raises(BrainhiveError, match=r"image embeddings \[B, S, 10\], not \[2, 5, 64\]") as caught:
+    with pytest.raises(BrainhiveError, match=r"image tokens \[B, S, 10\], not \[2, 5, 64\]") as caught:
         make(plain, replace(given, embeddings=torch.zeros(2, 5, HIDDEN)))
     assert "clip-h14" in caught.value.hint
-    with pytest.raises(BrainhiveError, match=r"image embeddings \[B, S, 64\], not \[2, 1, 10\]"):
+    with pytest.raises(BrainhiveError, match=r"image tokens \[B, S, 64\], not \[2, 1, 10\]"):
         make(plus, given)
-    with pytest.raises(
-        BrainhiveError, match=r"the condition has the shape \[2, 1, 4, 64\], .* \[2, 1, 5, 64\]"
-    ):
+    with pytest.raises(BrainhiveError, match=r"the image tokens are \[2, 4, 64\], .* \[2, 5, 64\]"):
         make(plus, replace(given, embeddings=torch.zeros(2, 4, HIDDEN)))
-    with pytest.raises(BrainhiveError, match=r"text embeddings \[B, S, 12\], not \[2, 77, 13\]"):
+    with pytest.raises(BrainhiveError, match=r"text tokens \[B, S, 12\], not \[2, 77, 13\]"):
         make(plain, replace(given, texts=torch.zeros(2, 77, 13)))
     with pytest.raises(BrainhiveError, match="2 seeds need a conditioning of 2 rows; got 1"):
         make(plain, given[:1])
@@ -185,7 +183,7 @@ def test_the_latents_of_sdxl_have_another_name_than_these(repositories):
 
 
 def test_memory_is_estimated_with_the_adapter_and_without_weights(repositories, monkeypatch):
-    monkeypatch.setattr(sd15_ip, "load_clip_text", lambda *_: pytest.fail("an encoder is loaded"))
+    monkeypatch.setattr(_stable_diffusion, "load_clip_text", lambda *_: pytest.fail("an encoder is loaded"))
     skeleton = config(repositories).skeleton(torch.float16)
     one, two = (skeleton.memory_estimate(batch, SIDE_PX, guidance=5.0) for batch in (1, 2))
     assert 0 < one < two and {each.dtype for each in skeleton.networks} == {torch.float16}

@@ -486,7 +486,9 @@ def test_weights_that_a_file_lacks_are_named_and_not_drawn_at_random(folder):
     del weights["conv_in.bias"], weights["conv_out.bias"]
     save_file(weights, file, metadata={"format": "pt"})
 
-    with pytest.raises(MissingData, match=r"unet of the generator .* lacks conv_in.bias and 1 more"):
+    with pytest.raises(
+        MissingData, match=r"unet of the generator .* lacks 2 weights of its network: conv_in.bias, "
+    ):
         Config(source=str(folder)).build()
 
 

@@ -1,9 +1,9 @@
-"""Names of weights: renamed by tables, selected by prefix, counted, and brought to smaller models."""
+"""Publishers' weights: renamed by tables, selected, counted, and brought to smaller models."""
 
 import torch
 from torch import nn
 
-from brainhive_cli.models.weight_names import adapt, below, count_numbers, rename
+from brainhive_cli.models.foreign_weights import adapt, below, count_numbers, rename
 
 STATE = {
     name: torch.zeros(1) for name in ("net.0.weight", "net.1.weight", "net.1.bias", "head.weight", "step")

@@ -1,0 +1,139 @@
+"""Publishers' weights: where single files lie, networks from their folders, and names brought to ours."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from brainhive_cli.core import console, hub, weights
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.files import locate
+from brainhive_cli.core.results import Need
+
+State = dict[str, Tensor]
+Table = Mapping[str, str | None]
+"""What stands for the beginning of a weight's name, by a pattern of it; None: the weight is left out."""
+
+
+def is_file(reference: str) -> bool:
+    """Whether a reference is to one file of weights, not to a folder."""
+    return Path(reference.partition("@")[0]).suffix in (".ckpt", ".pt", ".pth", ".safetensors")
+
+
+def find_file(reference: str, local: bool = False) -> Path:
+    """Find one file by path or hub reference (`hub:[datasets/]OWNER/NAME/FILE[@REVISION]`).
+
+    Args:
+        reference: The file.
+        local: Use no network.
+
+    Raises:
+        MissingData: if it is not there.
+    """
+    path = locate(reference)
+    if reference.startswith("hub:"):
+        folder, name = _split(reference)
+        path = hub.folder(folder, allow=[name], local=local) / name
+    if not path.is_file():
+        raise MissingData(f"no file {reference}", "give a .safetensors file or hub:OWNER/NAME/FILE")
+    return path
+
+
+def find_neighbours(reference: str, names: Sequence[str]) -> Path:
+    """Find the folder that a file lies in, with these files below it; MissingData if one is not there."""
+    if reference.startswith("hub:"):
+        folder = hub.folder(_split(reference)[0], allow=names)
+    else:
+        folder = find_file(reference).parent
+    for name in names:
+        if not (folder / name).is_file():
+            raise MissingData(f"{folder} has no {name}", f"it belongs next to {reference}")
+    return folder
+
+
+def file_need(reference: str) -> Need:
+    """Look for a file that `find_file` would fetch; nothing is fetched."""
+    if reference.startswith("hub:"):
+        folder, name = _split(reference)
+        return hub.need(folder, (), (name,))
+    return Need.of(reference, lambda: find_file(reference))
+
+
+def load_network(
+    network: Any, folder: Path, where: str = "", files: Sequence[Path] = (), **options: Any
+) -> Any:
+    """Load a network of diffusers or transformers from its folder, frozen.
+
+    Args:
+        network: Its class there.
+        folder: With its config and weights.
+        where: What it is, for messages; default: the folder.
+        files: Its weights; default: safetensors, or pickles where there are none.
+        options: Further arguments of `from_pretrained`.
+
+    Raises:
+        MissingData: if weights are absent, damaged, or not all there: the library would draw those.
+    """
+    where = where or str(folder)
+    files = files or list(folder.glob("*.safetensors")) or list(folder.glob("*.bin"))
+    if not files:
+        raise MissingData(
+            f"{where} is damaged or half-downloaded: no weights", "give a whole folder, or download it again"
+        )
+    if not any(file.suffix == ".safetensors" for file in files):
+        options["use_safetensors"] = False  # else diffusers reports their absence as an error
+    with weights.reading(where, files=files), console.hushed():
+        model, loading_info = network.from_pretrained(folder, output_loading_info=True, **options)
+        refuse_absent(loading_info["missing_keys"], where)
+        return model.eval().requires_grad_(False)
+
+
+def refuse_absent(names: Iterable[str], where: object) -> None:
+    """Raise MissingData if weights are absent, which libraries would fill with noise."""
+    if absent := sorted(names):
+        raise MissingData(
+            f"{where} lacks {len(absent)} weights of its network: {', '.join(absent[:3])} …",
+            "fetch it again, or give a complete checkpoint",
+        )
+
+
+def rename(state: Mapping[str, Tensor], table: Table) -> State:
+    """Rename weights by the first pattern of a table that a name begins with; other names stay.
+
+    Which of our weights are then missing, and which names are left over, is said by `weights.fill`.
+    """
+    renamed = {}
+    for name, value in state.items():
+        pattern = next((pattern for pattern in table if re.match(pattern, name)), None)
+        if pattern is None:
+            renamed[name] = value
+        elif (replacement := table[pattern]) is not None:
+            renamed[re.sub(pattern, replacement, name, count=1)] = value
+    return renamed
+
+
+def below(state: Mapping[str, Tensor], prefix: str) -> State:
+    """Select the weights whose names begin with a prefix, and leave the prefix out."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def count_numbers(state: Mapping[str, Tensor], pattern: str) -> int:
+    """Count the numbers that a pattern's group has among the names of weights."""
+    return len({match[1] for name in state if (match := re.match(pattern, name))})
+
+
+def adapt(module: Any, state: State, prefix: str) -> State:
+    """Bring the weights below a prefix to a module of fewer parts, where its method `adapted` says how."""
+    if not hasattr(module, "adapted"):
+        return state
+    rest = {name: value for name, value in state.items() if not name.startswith(prefix)}
+    return rest | {prefix + name: value for name, value in module.adapted(below(state, prefix)).items()}
+
+
+def _split(reference: str) -> tuple[str, str]:
+    """Split a reference to a file at the hub into one to its folder, and its name."""
+    address, at, revision = reference.partition("@")
+    folder, _, name = address.rpartition("/")
+    return f"{folder}{at}{revision}", name

@@ -1,0 +1,146 @@
+"""What generators with Stable Diffusion 1's U-Net share: its sizes, and the tokens that condition it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.models.clip_conditions import PLAIN_TEXT, token_ids, tower_of
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.generators import Sampling, _components
+from brainhive_cli.models.generators._components import RANDOM
+from brainhive_cli.models.generators._latent_diffusion import TEXT_TOKENS, LatentDiffusion
+
+IMAGE_TOKENS = 257
+"""Of a picture, by CLIP ViT-L/14 and ViT-H/14."""
+TEXT_STEM = "text_encoder/model"
+Tokens = tuple[Tensor, Tensor]
+"""Of B rows: text [B, S, D], and image [B, S', D']."""
+
+
+class StableDiffusion(LatentDiffusion):
+    """Latents by text tokens, and by image tokens where a subclass takes them.
+
+    Where the config's `unconditional` says `encoded`, an absent text or image is encoded; else it is zeros.
+
+    Attributes:
+        text_encoder, image_encoder: Encoders whose embeddings these are, for hints.
+        image_shape: S and D of the image tokens.
+    """
+
+    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+    pipeline_options = {  # noqa: RUF012 (never changed)
+        **dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor")),
+        "requires_safety_checker": False,
+    }
+    refused: ClassVar[tuple[str, ...]] = ("images", "masks")
+    text_encoder: ClassVar[str] = "sd15-text"
+    image_encoder: str
+    image_shape: tuple[int, int]
+
+    def prepare(self, components: dict[str, Any]) -> None:
+        """Know no text yet."""
+        self.embedded_texts: dict[str, Tensor] = {}
+        self._encode_text: Callable[[str], Tensor] | None = None
+
+    def load_text_encoder(self) -> Callable[[str], Tensor]:
+        """Load what embeds a text as tokens [1, S, D]."""
+        return load_clip_text(self.config.source, self.config.variant)
+
+    def encode_no_image(self) -> Tensor | None:
+        """Encode what stands for no picture, [1, S, D]; None where zeros do."""
+        return None
+
+    @property
+    def encodes_absent(self) -> bool:
+        """Whether an absent condition is encoded, for which there must be weights."""
+        has_weights = self.config.source != RANDOM and self.unet.device.type != "meta"
+        return has_weights and self.config.unconditional == "encoded"
+
+    def both_sides(
+        self, conditioning: Conditioning, null: Conditioning, sampling: Sampling, rows: int
+    ) -> tuple[Tokens, Tokens]:
+        """Give the tokens that guidance moves towards, and those that it moves away from."""
+        towards = self.tokens(conditioning, sampling.prompt, rows)
+        return towards, self.tokens(null, sampling.negative_prompt, rows, towards)
+
+    def tokens(
+        self, conditioning: Conditioning, prompt: str, rows: int, towards: Tokens | None = None
+    ) -> Tokens:
+        """Give text and image tokens of B rows; on the other side of guidance as many as `towards`."""
+        towards_text, towards_image = towards or (None, None)
+        text = self.text_tokens(conditioning.texts, prompt, rows, towards_text)
+        image, (count, width) = conditioning.embeddings, self.image_shape
+        if image is None:
+            image = self.encode_no_image()
+        if image is None:
+            count = count if towards_image is None else towards_image.shape[1]
+            image = torch.zeros(1, count, width)
+        return text, self._fit("image", image, width, rows, self.image_encoder, towards_image)
+
+    def text_tokens(
+        self,
+        texts: Tensor | list[str] | None,
+        prompt: str,
+        rows: int,
+        towards: Tensor | None = None,
+        absent: str = "",
+    ) -> Tensor:
+        """Give text tokens [B, S, D] of the rows' texts, else of the prompt, or of no text.
+
+        Args:
+            texts: Of B rows, or their tokens.
+            prompt: For all rows; on the other side of guidance it replaces texts.
+            rows: B.
+            towards: Tokens whose other side of guidance these are.
+            absent: What is embedded where there is neither text nor prompt.
+        """
+        width = self.unet.config.cross_attention_dim
+        if prompt and towards is not None:
+            texts = None
+        if texts is not None and prompt:
+            raise RecipeError("prompt has no effect where the conditioning has texts", "leave prompt out")
+        if texts is None and (prompt or self.encodes_absent):
+            texts = [prompt or absent]
+        if texts is None:
+            texts = torch.zeros(1, TEXT_TOKENS if towards is None else towards.shape[1], width)
+        tokens = texts if isinstance(texts, Tensor) else self._embed(texts)
+        return self._fit("text", tokens, width, rows, self.text_encoder, towards)
+
+    def _fit(
+        self, kind: str, tokens: Tensor, width: int, rows: int, encoder: str, towards: Tensor | None
+    ) -> Tensor:
+        """Give tokens as the U-Net takes them; on the other side of guidance there are as many."""
+        hint = f"use a head that predicts the encoder {encoder}"
+        tokens = self.fit_tokens(f"{kind} tokens", tokens, width, rows, hint)
+        if towards is not None and tokens.shape != towards.shape:
+            raise BrainhiveError(
+                f"the {kind} tokens are {list(towards.shape)}, the unconditional ones {list(tokens.shape)}",
+                f"{hint}, or generator.unconditional=zeros",
+            )
+        return tokens
+
+    def _embed(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts, each once, by an encoder that is loaded for that alone: [B, S, D]."""
+        for words in {*texts} - {*self.embedded_texts}:
+            if self._encode_text is None:
+                if self.config.source == RANDOM:
+                    raise MissingData(
+                        "a generator of random weights has no text encoder for prompts", "leave prompts out"
+                    )
+                self._encode_text = self.load_text_encoder()
+            with torch.inference_mode():
+                self.embedded_texts[words] = self._encode_text(words)
+        return torch.cat([self.embedded_texts[words] for words in texts])
+
+
+def load_clip_text(source: str, variant: str | None) -> Callable[[str], Tensor]:
+    """Load the text encoder of a Stable Diffusion 1 folder: from a text to its last states [1, S, D]."""
+    folder = _components.find_folder(source, variant, text=True)
+    for name in ("text_encoder", "tokenizer"):
+        _components.read_config(folder, name)
+    tower: Any = tower_of(folder, "text_encoder", PLAIN_TEXT, variant)
+    ids = token_ids(folder)
+    return lambda words: tower(input_ids=ids(words)[None]).last_hidden_state
