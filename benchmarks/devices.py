@@ -60,6 +60,7 @@ def trained(home: Path, device: torch.device) -> None:
     for each, name in ((CPU, "cpu"), (device, "device")):
         data, events = align.random_data(PICTURES, each), []
         folder = RunFolder(home / name)
+        folder.path.mkdir()
         terms = [Term(prediction="token")]
         train_cell("cell", 1, layout, data, terms, train, folder, Launch(0, 1, each), events.append)
         losses.append(events[-1]["loss"])
