@@ -283,13 +283,13 @@ def _tables_of_signals(figures: Mapping[Path, Mapping[str, Any]]) -> list[Table]
     counted: list[tuple[object, ...]] = []
     recorded: list[tuple[object, ...]] = []
     datasets = sorted({path.parts[-3] for path in figures if len(path.parts) > 3})
-    for path, of_store in figures.items():
+    for path, store_figures in figures.items():
         name = short_name(path).split("/", 1)[-1] if len(datasets) == 1 else short_name(path)
-        if of_store["problem"]:
+        if store_figures["problem"]:
             counted.append((name, *"–" * len(COUNTED), FAILED))
             continue
-        counted += [(name, *row, PASSED) for row in count_rows(of_store)]
-        recorded.append((name, *recorded_row(of_store)))
+        counted += [(name, *row, PASSED) for row in count_rows(store_figures)]
+        recorded.append((name, *recorded_row(store_figures)))
     title = f"Signal stores of {', '.join(datasets)}"
     tables = [
         Table(title, ("store", *COUNTED, "check"), tuple(counted)),

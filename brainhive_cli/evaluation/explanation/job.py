@@ -137,8 +137,8 @@ class Job:
     def left_out(self) -> dict[str, str]:
         """List what cannot be measured of the first subject, and why, as far as the recording says it."""
         reader = self.reader(*self.pairs[0], self.find_shared(), torch.device("cpu"))
-        of_sensors = bool(reader.selection.channels)
-        what, idle = ("sensors", OF_VOXELS) if of_sensors else ("voxels", OF_SENSORS)
+        has_sensors = bool(reader.selection.channels)
+        what, idle = ("sensors", OF_VOXELS) if has_sensors else ("voxels", OF_SENSORS)
         missing = {name: f"the signals are of {what}" for name in self.spec.analyses_of(idle)}
         if reader.mixture:
             missing |= dict.fromkeys(self.spec.analyses_of({"sensors"}), reader.mixture)

@@ -58,8 +58,8 @@ class Job:
         spec, runs = recipe.spec, find_runs(recipe, is_plan)
         categories = read_categories(recipe.categories) if recipe.categories and not is_plan else {}
         against = [] if is_plan else cls.resolve_against(recipe)
-        others = [name for other in against for name in other.recipe.align_run or ()]
-        recipe = recipe.model_copy(update={"align_run": _references(runs), "against": others or None})
+        references = [name for other in against for name in other.recipe.align_run or ()]
+        recipe = recipe.model_copy(update={"align_run": _references(runs), "against": references or None})
         job = cls(recipe, spec, runs, group_cells(runs), categories, against)
         if is_plan or len(runs) > 1:
             return job
