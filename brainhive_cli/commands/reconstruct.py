@@ -1,13 +1,15 @@
 """reconstruct: from test signals to pictures or clips, through a prior and a generator."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Self
 
 import torch
 
 from brainhive_cli.commands import trackers
-from brainhive_cli.core import runs
+from brainhive_cli.core import parts, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
@@ -387,12 +389,27 @@ def _generator_needs(recipe: Recipe) -> list[Need]:
 
 def _describe_memory(recipe: Recipe, prior: Any) -> str:
     """Estimate how much GPU memory generation takes: weights and the tensors that live at once."""
-    generator = recipe.generator.skeleton(DTYPES[recipe.precision])
-    needed = generator.memory_estimate(
-        recipe.batch_size, recipe.resolution_px, recipe.guidance, recipe.tiling, recipe.offload
+    needed, unsized = _estimate_generation(
+        recipe.generator.model_dump_json(),
+        recipe.precision,
+        recipe.batch_size,
+        recipe.resolution_px,
+        recipe.guidance,
+        recipe.tiling,
+        recipe.offload,
     )
-    unsized = "".join(f", and what {part} takes" for part in getattr(generator, "unsized", ()))
-    return f"{in_words(needed + size_of(prior))} for {recipe.batch_size} at once{unsized}"
+    more = "".join(f", and what {part} takes" for part in unsized)
+    return f"{in_words(needed + size_of(prior))} for {recipe.batch_size} at once{more}"
+
+
+@cache  # the steps of a workflow generate alike
+def _estimate_generation(
+    generator: str, precision: str, batch: int, size_px: int, guidance: float, tile: bool, offload: bool
+) -> tuple[int, tuple[str, ...]]:
+    """Estimate the bytes that a generator takes, by its Config as JSON; and name what it cannot size."""
+    skeleton = parts.resolve("generators", json.loads(generator)).skeleton(DTYPES[precision])
+    needed = skeleton.memory_estimate(batch, size_px, guidance, tile, offload)
+    return needed, tuple(getattr(skeleton, "unsized", ()))
 
 
 def _plan_sweep(recipe: Recipe) -> Plan:
