@@ -47,7 +47,7 @@ FAULTS = (
     Fault(
         "is_seen[shown].mean() > MAX_SEEN",
         "is_seen[shown].mean() > 1",
-        "tests/commands/test_seen_pictures.py",
+        "tests/training/alignment/test_seen_pictures.py",
     ),
     Fault(
         "neighbours[order] = np.roll(order, 1)",

@@ -11,7 +11,7 @@ from worlds import paint
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
-from tests.commands.test_seen_pictures import forget_pixels
+from tests.training.alignment.test_seen_pictures import forget_pixels
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"

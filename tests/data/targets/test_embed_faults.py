@@ -208,7 +208,7 @@ def test_one_bar_shows_all_splits_their_rate_and_what_limits(home, pictures, go)
 
 def test_memory_does_not_grow_with_the_pictures(home, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    benchmark = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "embed_memory.py"))
+    benchmark = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "embed_memory.py"))
 
     samples = benchmark["watch"](home, 1500, "python:slow:wide", workers=1, batch_size=8, pause_s=0.05)
 
