@@ -209,6 +209,25 @@ def test_training_stops_when_validation_no_longer_rises(train, embedding):
     assert len(events) == last_best + 3 < 60 and metrics.notes["epoch"] == last_best
 
 
+def test_the_weights_of_the_best_epoch_are_kept(train, embedding, monkeypatch):
+    noise = np.random.default_rng(5).normal(size=embedding.shape).astype(np.float32)
+    data = replace(data_of(embedding), targets=targets_of({"e": torch.from_numpy(noise)}))
+    validated: list[Weights] = []
+    rank = loop.ranks_of
+
+    def watched(validation, aligner, *rest):
+        validated.append({key: value.clone() for key, value in aligner.state_dict().items()})
+        return rank(validation, aligner, *rest)
+
+    monkeypatch.setattr(loop, "ranks_of", watched)
+    weights, metrics, _ = train(data, epochs=60, patience=3)
+
+    by_epoch = validated[::2]  # held out, then tested
+    best = by_epoch[metrics.notes["epoch"] - 1]
+    assert all(torch.equal(weights[key], value) for key, value in best.items())
+    assert not all(torch.equal(weights[key], value) for key, value in by_epoch[-1].items())
+
+
 def test_patience_needs_validation():
     with pytest.raises(ValueError, match="patience needs validation"):
         Train(patience=2, validation=0)
