@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 LIBRARIES = ["torch", "torchvision", "h5py", "scipy.stats", "PIL.Image"]
@@ -30,11 +29,11 @@ def is_fit(environment: dict[str, str]) -> bool:
 
 
 class WarmProcess:
-    """A running command, with what tests use of `subprocess.Popen`."""
+    """A running command that writes into files of a folder, with what tests use of `subprocess.Popen`."""
 
-    def __init__(self, argv: list[str], environment: dict[str, str], cwd: Path) -> None:
-        self.folder = Path(mkdtemp())
-        self.process = CONTEXT.Process(target=run, args=(argv, environment, str(cwd), str(self.folder)))
+    def __init__(self, argv: list[str], environment: dict[str, str], cwd: Path, folder: Path) -> None:
+        self.folder = folder
+        self.process = CONTEXT.Process(target=run, args=(argv, environment, str(cwd), str(folder)))
         self.process.start()
         self.pid: int = self.process.pid
 

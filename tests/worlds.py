@@ -222,7 +222,7 @@ def reconstructed(world: Path, trained_for_prior: Path, generator: Path, prior: 
 
 
 @pytest.fixture
-def brainhive() -> Iterator[Callable[..., Any]]:
+def brainhive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
     """Run the command line in a process of its own; whatever still runs at the end is killed."""
     started: list[Any] = []
 
@@ -232,7 +232,8 @@ def brainhive() -> Iterator[Callable[..., Any]]:
         path = os.pathsep.join([str(Path(__file__).parent), *([known] if known else [])])
         environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
         if is_fit(environment) and not launcher:
-            process: Any = WarmProcess([*argv], environment, cwd or Path.cwd())
+            folder = tmp_path_factory.mktemp("output")
+            process: Any = WarmProcess([*argv], environment, cwd or Path.cwd(), folder)
         else:
             pipe = subprocess.PIPE
             process = subprocess.Popen(
