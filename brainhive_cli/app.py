@@ -6,16 +6,29 @@ from itertools import groupby
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from brainhive_cli import __version__
-from brainhive_cli.cli.execute import execute
 from brainhive_cli.cli.table import COMMANDS, COMMON, OVERRIDES, Command, words
-from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
 
 
-class Sections(TyperGroup):
+class Unchecked:
+    """Leaves values unchecked while a shell completes a line: to check any, Typer loads pydantic."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """List the options and arguments."""
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters if ctx.resilient_parsing else ():
+            parameter.process_value = lambda ctx, value: value
+        return parameters
+
+
+class Options(Unchecked, TyperCommand):
+    """One command, whose options it lists."""
+
+
+class Sections(Unchecked, TyperGroup):
     """Lists the commands by section in plain text: rich's panels would double the time of `--help`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -29,6 +42,8 @@ class Sections(TyperGroup):
             return super().invoke(ctx)
         except Exception as error:
             if "--json" in words and hasattr(error, "format_message"):  # Typer's
+                from brainhive_cli.core import console
+
                 hint = " ".join(["brainhive help", *(word for word in words[:1] if word in self.commands)])
                 console.show_json(
                     {"error": error.format_message(), "hint": hint, "exit_code": RecipeError.exit_code}
@@ -47,6 +62,8 @@ def _callback(command: Command) -> Callable[..., None]:
     """Make the function that Typer calls for a command; Typer reads its options from the signature."""
 
     def call(**values: Any) -> None:
+        from brainhive_cli.cli.execute import execute  # which neither help nor completion needs
+
         flags = {key: values.pop(_name(key)) for key in command.flags}
         execute(command.name, flags, values, command.paths)
 
@@ -78,11 +95,13 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     text = f"{command.text}\n\nExample: {f'brainhive {command.name} {command.example}'.strip()}"
-    app.command(command.name, help=text, rich_help_panel=command.section)(_callback(command))
+    app.command(command.name, cls=Options, help=text, rich_help_panel=command.section)(_callback(command))
 
 
 def _show_version(is_given: bool) -> None:
     if is_given:
+        from brainhive_cli.core import console
+
         console.show_text(f"brainhive {__version__}")
         raise typer.Exit
 

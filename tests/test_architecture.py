@@ -53,7 +53,7 @@ SAME_THING = {"job", "recipe", "loop", "optimisation", "memory", "tables"}
 PARTS = [(shelf, kind) for shelf in parts.SHELVES for kind in parts.kinds(shelf)]
 RECIPES = sorted(shipped_recipes().rglob("*.yaml"))
 LIBRARIES = {"torch", "diffusers", "transformers", "timm", "accelerate", "h5py", "numpy", "yaml", "PIL"}
-HEAVY = {*LIBRARIES, "pydantic"}  # which Typer imports itself once a command's own options are asked for
+HEAVY = {*LIBRARIES, "pydantic"}
 
 
 def room(module: str) -> str:
@@ -227,7 +227,8 @@ def test_every_command_has_its_recipe_and_file() -> None:
     assert commands == files - {"trackers"} == recipes  # which several commands feed
 
 
-def test_help_and_completion_import_nothing_heavy() -> None:
+def start(words: list[str], **environment: str) -> tuple[str, set[str]]:
+    """Run a command line in a new process; return what it shows, and the packages that it has imported."""
     program = """if True:
         import sys
         from brainhive_cli.app import app
@@ -236,6 +237,15 @@ def test_help_and_completion_import_nothing_heavy() -> None:
         finally:
             print("IMPORTED:", *{name.split(".")[0] for name in sys.modules})
     """
+    asked = [sys.executable, "-c", program, *words]
+    done = subprocess.run(
+        asked, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    shown, _, imported = done.stdout.partition("IMPORTED:")
+    return shown + done.stderr, set(imported.split())
+
+
+def test_help_and_completion_import_nothing_heavy() -> None:
     typed = {"_BRAINHIVE_COMPLETE": "complete_bash", "COMP_WORDS": "brainhive train-", "COMP_CWORD": "1"}
     named = {**typed, "COMP_WORDS": "brainhive embed --encoders vae,clip-h", "COMP_CWORD": "3"}
     for words, environment, shown in (
@@ -244,13 +254,26 @@ def test_help_and_completion_import_nothing_heavy() -> None:
         ([], typed, "train-align\ntrain-prior"),
         ([], named, "vae,clip-h14"),
     ):
-        asked = [sys.executable, "-c", program, *words]
-        done = subprocess.run(
-            asked, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-        )
-        told, _, imported = done.stdout.partition("IMPORTED:")
-        assert shown in told, done.stderr
-        assert set(imported.split()) & (HEAVY if words == ["--help"] else LIBRARIES) == set()
+        told, imported = start(words, **environment)
+        assert shown in told
+        is_help_of_one = len(words) == 2  # for which Typer imports pydantic
+        assert "typer" in imported and imported & (LIBRARIES if is_help_of_one else HEAVY) == set()
+
+
+def test_commands_load_no_library_that_they_do_not_use(world: Path, go: Any, tmp_path: Path) -> None:
+    """Not even numpy to list and show runs; and a finished run is found before what it was computed with."""
+    result = go("eval-retrieval", "sheet_rows=2")
+    page = f"to={tmp_path / 'page.html'}"
+    for words, needed in (
+        (["runs"], {"yaml"}),
+        (["runs", "show", result.folder.name], {"yaml"}),
+        (["recipes"], {"yaml"}),
+        (["report", str(result.folder), page], {"yaml", "PIL"}),
+        (["eval-retrieval", "sheet_rows=2"], {"yaml", "PIL", "numpy", "h5py", "torch"}),
+    ):
+        shown, imported = start(words)
+        assert "error:" not in shown and "in /" in shown, shown
+        assert imported & {*LIBRARIES, "torchvision", "scipy", "matplotlib", "pandas"} == needed, words
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -17,7 +17,6 @@ from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder, newest
-from brainhive_cli.measurement.comparison import compare_ranks, compare_runs
 from brainhive_cli.reports.paper_tables import WRITERS, comma_separated, paper_table
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, find
@@ -192,6 +191,8 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
 
 
 def _compare_ranks(first: ShownRun, paired: Mapping[str, ShownRun]) -> list[Compared]:
+    from brainhive_cli.measurement.comparison import compare_ranks  # one run alone needs no numpy
+
     results = compare_ranks(first.measured, [second.measured for second in paired.values()])
     return [
         _compared("top1", result, result["notes"], first.label, label, result["p_value_adjusted"])
@@ -200,6 +201,8 @@ def _compare_ranks(first: ShownRun, paired: Mapping[str, ShownRun]) -> list[Comp
 
 
 def _compare_values(first: ShownRun, paired: Mapping[str, ShownRun]) -> list[Compared]:
+    from brainhive_cli.measurement.comparison import compare_runs
+
     by_label = {label: second.measured for label, second in paired.items()}
     return [
         _compared(metric, values, result["notes"], first.label, result["with"], values["p_adjusted"])

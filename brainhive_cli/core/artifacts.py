@@ -6,7 +6,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from brainhive_cli.core import documents
@@ -263,9 +263,6 @@ class _Document(TypedDict):
     artifacts: list[Annotated[Artifact, Field(discriminator="kind")]]
 
 
-_READER: TypeAdapter[_Document] = TypeAdapter(_Document)
-
-
 def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
     """Write the list of a run's artifacts, before the run is finished.
 
@@ -303,7 +300,7 @@ def read(run: "RunFolder") -> list[Artifact]:
             f"{path} is of schema {documents.show_value(schema)}, this version reads {SCHEMA}",
             "run its command again with --again",
         )
-    listed = documents.check(document, str(path), _READER)["artifacts"]
+    listed = documents.check(document, str(path), _Document)["artifacts"]
     for name in (name for artifact in listed for name in files(artifact)):
         refuse_link(_located(run.path, name), run.path)
     return listed

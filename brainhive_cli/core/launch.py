@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from signal import Signals
 from tempfile import TemporaryDirectory
@@ -61,13 +62,21 @@ class Launch:
     """This process among those that share the work.
 
     Attributes:
+        place: Its device, by name where torch may not be loaded yet: commands that only read files need none.
         mixed_precision: What it was launched in; a recipe takes it over as its own precision.
     """
 
     rank: int
     processes: int
-    device: "torch.device"
+    place: "str | torch.device"
     mixed_precision: str | None = None
+
+    @cached_property
+    def device(self) -> "torch.device":
+        """The device; asking for it loads torch."""
+        import torch
+
+        return torch.device(self.place)
 
     @property
     def is_main(self) -> bool:
@@ -77,9 +86,11 @@ class Launch:
     @property
     def device_name(self) -> str:
         """The device in words."""
+        if self.place == "cpu" or self.device.type != "cuda":
+            return "cpu"
         import torch
 
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return torch.cuda.get_device_name(self.device)
 
     def describe_environment(self) -> dict[str, Any]:
         """Describe what this process computes with, for a run's `environment.json`."""
@@ -199,26 +210,27 @@ def start(run: Run) -> Launch:
     Raises:
         DeviceError: if the device of the recipe is not available.
     """
-    import torch
+    on_cpu = run.device == "cpu"
+    if not on_cpu:
+        import torch
 
-    has_cuda = torch.cuda.is_available()
-    if run.device == "cuda" and not has_cuda:
-        raise DeviceError(
-            "run.device is cuda, but no CUDA device is visible", "run.device=cpu, or check nvidia-smi"
-        )
-    on_cpu = run.device == "cpu" or not has_cuda
-    here, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-    if not on_cpu and here > there:  # NCCL's own error is long and unclear
-        raise DeviceError(
-            f"{here} processes on a machine with {there} GPUs: each needs one of its own",
-            f"at most {there} processes a machine, or run.device=cpu",
-        )
+        on_cpu = not torch.cuda.is_available()
+        if run.device == "cuda" and on_cpu:
+            raise DeviceError(
+                "run.device is cuda, but no CUDA device is visible", "run.device=cpu, or check nvidia-smi"
+            )
+        here, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+        if not on_cpu and here > there:  # NCCL's own error is long and unclear
+            raise DeviceError(
+                f"{here} processes on a machine with {there} GPUs: each needs one of its own",
+                f"at most {there} processes a machine, or run.device=cpu",
+            )
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if launched not in ("no", "bf16"):  # fp16 would need the gradients to be scaled
         raise DeviceError(f"the launch is in mixed precision {launched}", "use bf16 or no")
     precision = run.mixed_precision or (None if launched == "no" else launched)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Launch(0, 1, torch.device("cpu" if on_cpu else "cuda"), precision)
+        return Launch(0, 1, "cpu" if on_cpu else "cuda", precision)
     from accelerate import PartialState
 
     state = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
@@ -229,11 +241,11 @@ def num_processes(run: Run) -> int:
     """Return how many processes to launch; 1 when this process is itself a launched one."""
     if "LOCAL_RANK" in os.environ:
         return 1
-    if run.processes is not None:
-        return run.processes
+    if run.processes is not None or run.device == "cpu":
+        return run.processes or 1
     import torch
 
-    return 1 if run.device == "cpu" else max(1, torch.cuda.device_count() * run.machines)
+    return max(1, torch.cuda.device_count() * run.machines)
 
 
 def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, BrainhiveError | None]:
@@ -354,6 +366,7 @@ def broken_libraries() -> list[MissingExtra]:
     for name, probe in PROBES.items():
         if importlib.util.find_spec(name) is None:
             continue
+        console.say(f"importing {name} {library_version(name)}")
         try:
             module = importlib.import_module(name)
             if probe:

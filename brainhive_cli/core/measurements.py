@@ -16,6 +16,8 @@ SCHEMA = 1
 """The number of the document's format; documents of another one are refused."""
 ALL = "all"
 """The scope of everything that was measured, taken together."""
+LEVEL = 0.05
+"""p below which a difference is called one."""
 
 # What a reader must know of a number wherever it is shown:
 SIMULATED = "simulated"
@@ -102,6 +104,15 @@ def interval_text(low: float | None, high: float | None, digits: int = 3) -> str
         return "–"
     to = " to " if low < 0 else "–"  # a dash before a minus sign reads as another one
     return f"{low:.{digits}f}{to}{high:.{digits}f}"
+
+
+def is_difference(p: float | None, low: float | None, high: float | None, level: float = LEVEL) -> bool:
+    """Whether a difference may be called one: p is below a level, and 0 is not in its interval.
+
+    A test and an interval that take in other things can disagree; then nothing is claimed.
+    """
+    holds_zero = low is not None and high is not None and low <= 0 <= high
+    return p is not None and p < level and not holds_zero
 
 
 class Notes(TypedDict, total=False):

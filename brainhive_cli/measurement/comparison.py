@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core import set_up
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.measurements import LEVEL, Measurements
 from brainhive_cli.measurement.metric_names import lower_is_better
 from brainhive_cli.measurement.statistics import Values, describe, scatter_of_means
 from brainhive_cli.measurement.units import Items
@@ -20,9 +20,6 @@ ROUNDING = 1e-12
 """Differences below this are none."""
 ALL_SIGNS = 16
 """Subjects up to which all signs are tried; of more, as many random ones."""
-
-LEVEL = 0.05
-"""p below which a difference is called one."""
 FOLDS = "folds of inter share training subjects: they vary together, and p may be too small"
 """The limit where each subject is tested on a model of the others."""
 TWO = "of two subjects minF′ may be too small; the interval accounts for how little they say about others"
@@ -181,15 +178,6 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
-
-
-def is_difference(p: float | None, low: float | None, high: float | None, level: float = LEVEL) -> bool:
-    """Whether a difference may be called one: p is below a level, and 0 is not in its interval.
-
-    A test and an interval that take in other things can disagree; then nothing is claimed.
-    """
-    holds_zero = low is not None and high is not None and low <= 0 <= high
-    return p is not None and p < level and not holds_zero
 
 
 def least_p(subjects: int) -> float:

@@ -15,11 +15,11 @@ from brainhive_cli.core.measurements import (
     WHITENED_BY_TESTED,
     Metric,
     extend_title,
+    is_difference,
     merge_caveats,
 )
 from brainhive_cli.core.set_up import LISTED, SET_UP, SetUp, describe_signals, say
 from brainhive_cli.core.tables import brief, number
-from brainhive_cli.measurement.comparison import is_difference
 from brainhive_cli.measurement.metric_names import lower_is_better, shown
 from brainhive_cli.reports.page import Group, Page, Section, Text, groups_of
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun

@@ -4,10 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from brainhive_cli.core.measurements import ALL, Measurements, Metric, interval_text, scope
+from brainhive_cli.core.measurements import (
+    ALL,
+    LEVEL,
+    Measurements,
+    Metric,
+    interval_text,
+    is_difference,
+    scope,
+)
 from brainhive_cli.core.set_up import SET_UP, differences
 from brainhive_cli.core.tables import Cell, Table, brief, by_subject_and_seed, mean_sd, number, p_text
-from brainhive_cli.measurement.comparison import LEVEL, is_difference
 from brainhive_cli.measurement.metric_names import lower_is_better, shown, with_arrow
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
 

@@ -44,7 +44,12 @@ def test_doctor_names_a_broken_library_once_and_says_how_to_repair_it(site, home
 
     assert result.exit_code == MissingExtra.exit_code
     assert result.hint == "pip uninstall torchaudio (brainhive does not use it)"
-    (line,) = capfd.readouterr().err.splitlines()
+    *told, line = capfd.readouterr().err.splitlines()
+    assert [words.split()[:2] for words in told[:2]] == [
+        ["importing", "torchvision"],
+        ["importing", "torchaudio"],
+    ]
+    assert line.startswith("warning: ") and not any("warning" in words for words in told)
     assert "torchaudio 2.11.0 does not import with torch " in line and REFUSAL in line and result.hint in line
     assert REFUSAL in result.metrics.notes["broken"]
 

@@ -8,7 +8,14 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements, Metric, by_name, interval_text, scope
+from brainhive_cli.core.measurements import (
+    Measurements,
+    Metric,
+    by_name,
+    interval_text,
+    is_difference,
+    scope,
+)
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.runs import RunFolder
 
@@ -44,3 +51,19 @@ def test_intervals_are_written_for_tables() -> None:
     assert (TOP1.interval_text(), TOP1.these_subjects_text(2)) == ("0.100–0.250", "0.20–0.23")
     assert interval_text(-0.25, -0.1) == "-0.250 to -0.100"
     assert interval_text(None, None) == "–"
+
+
+@pytest.mark.parametrize(
+    ("p", "low", "high", "is_claimed"),
+    [
+        (0.01, 0.1, 0.3, True),
+        (0.01, -0.1, 0.3, False),  # test and interval disagree: nothing is claimed
+        (0.2, 0.1, 0.3, False),
+        (0.01, None, None, True),
+        (None, 0.1, 0.3, False),
+    ],
+)
+def test_a_difference_is_claimed_only_where_its_interval_excludes_zero_too(
+    p: float | None, low: float | None, high: float | None, is_claimed: bool
+) -> None:
+    assert is_difference(p, low, high) is is_claimed

@@ -13,7 +13,6 @@ from brainhive_cli.measurement.comparison import (
     benjamini_hochberg,
     compare,
     compare_values,
-    is_difference,
     mcnemar,
     min_f,
     over_subjects,
@@ -255,20 +254,6 @@ def test_subjects_that_all_differ_by_the_same_have_no_t():
 
     assert (t, effect) == (None, None)
     assert flipped == signed_rank == pytest.approx(2 / 2**6)
-
-
-@pytest.mark.parametrize(
-    ("p", "low", "high", "is_claimed"),
-    [
-        (0.01, 0.1, 0.3, True),
-        (0.01, -0.1, 0.3, False),  # test and interval disagree: nothing is claimed
-        (0.2, 0.1, 0.3, False),
-        (0.01, None, None, True),
-        (None, 0.1, 0.3, False),
-    ],
-)
-def test_a_difference_is_claimed_only_where_its_interval_excludes_zero_too(p, low, high, is_claimed):
-    assert is_difference(p, low, high) is is_claimed
 
 
 def test_items_that_cannot_be_paired_are_refused():

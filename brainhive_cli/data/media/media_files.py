@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from brainhive_cli.core.damage import RAISED
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
@@ -74,9 +73,16 @@ def read(path: Path) -> Image.Image | Clip:
 
 def to_media(opened: Image.Image | Clip) -> Tensor:
     """Turn a picture into [3, H, W], a clip into [F, 3, H, W]; float32 in 0..1."""
-    if isinstance(opened, Image.Image):
-        return pil_to_tensor(opened) / 255
-    return torch.from_numpy(opened.frames).permute(0, 3, 1, 2) / 255
+    pixels = np.array(opened) if isinstance(opened, Image.Image) else opened.frames
+    return torch.from_numpy(pixels).movedim(-1, -3) / 255
+
+
+def crop_square(picture: Image.Image, side_px: int) -> Image.Image:
+    """Resize the short side (bilinear) and crop the centre, to the bit as torchvision, which loads slowly."""
+    size = [int(side_px * length / min(picture.size)) for length in picture.size]
+    left, top = (round((length - side_px) / 2) for length in size)
+    resized = picture.resize((size[0], size[1]), Image.Resampling.BILINEAR)
+    return resized.crop((left, top, left + side_px, top + side_px))
 
 
 def to_clip(opened: Image.Image | Clip) -> Clip:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
@@ -126,7 +125,7 @@ class Baselines:
             opened = images.open(row)
             is_clip = isinstance(opened, Clip)
             pictures = opened.pictures if is_clip else [opened]
-            squares = [np.asarray(TF.center_crop(TF.resize(picture, [side]), [side])) for picture in pictures]
+            squares = [np.asarray(media_files.crop_square(picture, side)) for picture in pictures]
             pixels = np.stack(squares) if is_clip else squares[0]
             _save(pixels, file, folder, opened.rate_hz if is_clip else None)
 

@@ -10,11 +10,13 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     ALL,
+    LEVEL,
     Measurements,
     Metric,
     extend_tables,
     find_caveats,
     interval_text,
+    is_difference,
     merge_caveats,
     scope,
 )
@@ -37,7 +39,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     write_values,
 )
 from brainhive_cli.evaluation.reconstruction.selections import CONTACT_SHEET, Selection
-from brainhive_cli.measurement.comparison import LEVEL, compare_runs, compare_sources, is_difference
+from brainhive_cli.measurement.comparison import compare_runs, compare_sources
 from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.measurement.metrics.tasks import RECALL
 from brainhive_cli.measurement.units import Alike

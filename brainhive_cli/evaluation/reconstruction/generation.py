@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as TF
 
 from brainhive_cli.core import console, foreign_code
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -73,9 +72,8 @@ class FromFolder:
     def pictures(self, decoded_set: DecodedSet, rows: Sequence[int], generator: Any) -> Tensor:
         """Open the pictures [B, 3, H, W] in 0..1 of some rows; a shuffled row has that of its signal."""
         paths = find_by_name(self.folder, self.files, [decoded_set.origin_ids[row] for row in rows])
-        resized = [TF.resize(decode(str(path), path), [self.resolution_px]) for path in paths]
-        squares = [TF.center_crop(picture, [self.resolution_px]) for picture in resized]
-        return torch.stack([TF.pil_to_tensor(square).float() / 255 for square in squares])
+        squares = [media_files.crop_square(decode(str(path), path), self.resolution_px) for path in paths]
+        return torch.stack([media_files.to_media(square) for square in squares])
 
 
 @dataclass(frozen=True, eq=False)

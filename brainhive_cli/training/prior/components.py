@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.training_utils import EMAModel
 from torch import nn
 
 from brainhive_cli.core import weights
@@ -104,6 +103,8 @@ class Learner:
     """The parts of a prior (on its device) that are not `frozen`, their optimiser, average and step."""
 
     def __init__(self, prior: Any, frozen: Sequence[str], train: Train) -> None:
+        from diffusers.training_utils import EMAModel  # a finished run needs none, nor transformers with it
+
         self.prior, self.grad_norm = prior, train.grad_norm
         self.parameters = trainable(prior, frozen)
         knobs: Any = {"lr": train.lr, "betas": train.betas, "weight_decay": train.weight_decay}

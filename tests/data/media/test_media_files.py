@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as TF
 
 from brainhive_cli.data.media import media_files
 
@@ -46,3 +47,17 @@ def test_the_frames_of_a_gif_are_read_too(tmp_path):
 
     assert opened.frames.shape == (2, 8, 8, 3)
     assert [int(frame[0, 0].argmax()) for frame in opened.frames] == [0, 2]  # red, then blue
+
+
+@pytest.mark.parametrize("size", [(37, 53), (64, 48), (33, 32), (32, 32), (500, 375), (31, 90)])
+def test_squares_and_tensors_of_pictures_are_those_of_torchvision(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    picture = Image.fromarray(pixels)
+    true = TF.center_crop(TF.resize(picture, [32]), [32])
+
+    square = media_files.crop_square(picture, 32)
+    media = media_files.to_media(square)
+
+    assert np.array_equal(np.asarray(square), np.asarray(true))
+    assert torch.equal(media, TF.pil_to_tensor(true) / 255)
+    assert media.stride() == (TF.pil_to_tensor(true) / 255).stride()  # by which convolutions choose their way
