@@ -13,12 +13,13 @@ from functools import partial
 from itertools import product
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from brainhive_cli.evaluation.explanation.reliability import find_by_means
 from brainhive_cli.measurement.comparison import compare, mcnemar
-from brainhive_cli.measurement.ranks import rank_sum
+from brainhive_cli.measurement.ranks import rank_sum, summarise
+from brainhive_cli.measurement.reliability import rank_halves
 from brainhive_cli.measurement.statistics import describe
 from brainhive_cli.measurement.units import Alike, Items
 
@@ -93,7 +94,8 @@ def coverage_of_shared_pools(count: int) -> Iterator[str]:
             pattern = random.normal(size=(items, FEATURES)) * np.arange(1, FEATURES + 1) ** -slope
             pattern *= sd * np.exp(spread * random.normal(size=(items, 1)))
             noise = random.normal(size=(2, items, FEATURES)) * np.arange(1, FEATURES + 1) ** -0.5
-            found.append(find_by_means(*(pattern + noise).astype(np.float32)[..., None], "test"))
+            ranks = rank_halves(*torch.from_numpy(pattern + noise).float())
+            found += summarise([ranks], items, split="test", only=("top1",))
         values = np.array([each.value for each in found])
         truth = values.mean()
         held = np.mean([each.low <= truth <= each.high for each in found])

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 from brainhive_cli.commands import trackers
@@ -23,7 +24,7 @@ from brainhive_cli.evaluation.retrieval.rankings import Ensemble
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import BACKWARD, summarise_job
 from brainhive_cli.evaluation.retrieval.tables import REQUESTED, lay_out, sweep_tables
-from brainhive_cli.measurement.comparison import compare_pairs, compare_ranks
+from brainhive_cli.measurement.comparison import compare_ranks
 
 __all__ = ["Recipe", "plan", "run"]
 
@@ -72,9 +73,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     }
     folder = RunFolder.open("eval-retrieval", job.runs[0].label, job.pinned(), launch, again)
     if launch.is_main and not folder.is_finished:
-        compared, reasons = compare_pairs({label: result.metrics for label, result in results.items()})
+        measured = {label: result.metrics for label, result in results.items()}
+        pairs = {(one, other): (measured[one], measured[other]) for one, other in combinations(measured, 2)}
+        compared, errors = compare_ranks(pairs)
         collected = collect_variants(results)
-        notes = {"run": job.runs[0].name, "comparisons": compared, "not_compared": reasons}
+        notes = {
+            "run": job.runs[0].name,
+            "comparisons": [{"pair": pair, **comparison} for pair, comparison in compared.items()],
+            "not_compared": [error.message for error in errors],
+        }
         folder.finish(replace(collected, notes={**collected.notes, **notes}))
     launch.barrier()
     with reading_sweep(folder) as measurements:
@@ -100,7 +107,10 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
         if launch.is_main:
             # metrics over cells and subjects, next to those of the other runs
             measurements = summarise_job(job, scores)
-            measurements |= Measurements(notes={"against": compare_ranks(measurements, against)})
+            compared, errors = compare_ranks({n: (measurements, other) for n, other in enumerate(against)})
+            if errors:
+                raise errors[0]
+            measurements |= Measurements(notes={"against": list(compared.values())})
             verdict = measurements.notes["verdict"]
             if verdict != "above chance" and spec.control == "none":
                 console.warn(

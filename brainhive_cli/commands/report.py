@@ -172,43 +172,46 @@ def _group_by_command(runs: Sequence[ShownRun]) -> list[RunGroup]:
 
 
 def _compare(runs: Sequence[ShownRun]) -> RunGroup:
-    """Compare the first run with each other one that can be."""
+    """Compare the first run with each other one that can be, all at once, for the adjustment of p."""
     first, *following = runs
-    compare = next((compare for note, compare in COMPARE.items() if note in first.measured.notes), None)
-    if compare is None or not first.measured.items:
+    note = next((note for note in COMPARE if note in first.measured.notes), "")
+    if not note or not first.measured.items:
         return RunGroup(runs, not_compared=[f"{first.label} has no values item by item"])
-    paired, reasons = {}, []
-    for second in following:
-        try:
-            compare(first, {second.label: second})
-            paired[second.label] = second
-        except BrainhiveError as error:
-            reasons.append(error.message)
-        except LookupError:
-            reasons.append(f"{first.label} and {second.label} did not measure the same")
-    compared = compare(first, paired) if paired else []  # all at once, for the adjustment of p
-    return RunGroup(runs, compared, reasons)
+    comparable = [second for second in following if note in second.measured.notes and second.measured.items]
+    compared, errors = COMPARE[note](first, {second.label: second.measured for second in comparable})
+    reasons = [
+        f"{first.label} and {second.label} did not measure the same"
+        for second in following
+        if second not in comparable
+    ]
+    return RunGroup(runs, compared, [*reasons, *(error.message for error in errors)])
 
 
-def _compare_ranks(first: ShownRun, paired: Mapping[str, ShownRun]) -> list[Compared]:
+Comparisons = tuple[list[Compared], list[BrainhiveError]]
+"""What was compared, and why other runs cannot be."""
+
+
+def _compare_ranks(first: ShownRun, runs: Mapping[str, Measurements]) -> Comparisons:
     from brainhive_cli.measurement.comparison import compare_ranks  # one run alone needs no numpy
 
-    results = compare_ranks(first.measured, [second.measured for second in paired.values()])
-    return [
+    results, errors = compare_ranks({label: (first.measured, run) for label, run in runs.items()})
+    compared = [
         _compared("top1", result, result["notes"], first.label, label, result["p_value_adjusted"])
-        for label, result in zip(paired, results, strict=True)
+        for label, result in results.items()
     ]
+    return compared, errors
 
 
-def _compare_values(first: ShownRun, paired: Mapping[str, ShownRun]) -> list[Compared]:
+def _compare_values(first: ShownRun, runs: Mapping[str, Measurements]) -> Comparisons:
     from brainhive_cli.measurement.comparison import compare_runs
 
-    by_label = {label: second.measured for label, second in paired.items()}
-    return [
+    results, errors = compare_runs(first.measured, first.label, runs)
+    compared = [
         _compared(metric, values, result["notes"], first.label, result["with"], values["p_adjusted"])
-        for result in compare_runs(first.measured, first.label, by_label)
+        for result in results
         for metric, values in result["metrics"].items()
     ]
+    return compared, errors
 
 
 def _compared(
@@ -218,7 +221,7 @@ def _compared(
     return Compared(first, second, metric, *ends, values["n"], p, values["test"], tuple(notes))
 
 
-COMPARE: dict[str, Callable[[ShownRun, Mapping[str, ShownRun]], list[Compared]]] = {
+COMPARE: dict[str, Callable[[ShownRun, Mapping[str, Measurements]], Comparisons]] = {
     "gallery": _compare_ranks,
     "sources": _compare_values,
 }

@@ -31,3 +31,24 @@ def seed_torch(seed: int, device: "torch.device") -> None:
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
+
+
+def convex_weights(is_there: "torch.Tensor", alpha: float, generator: "torch.Generator") -> "torch.Tensor":
+    """Draw weights from a symmetric Dirichlet distribution over what is there.
+
+    Args:
+        is_there: [..., K]; at least one of each K.
+        alpha: Above 0. At 1 all weights are equally likely; near 0 one has them all, at large values all are
+            equal.
+        generator: Of the device of `is_there`.
+
+    Returns:
+        [..., K], zero where nothing is, with the sum 1.
+    """
+    import torch
+
+    # Gamma(alpha) is Gamma(alpha + 1) · U^(1 / alpha): as logarithms, small alpha does not underflow
+    like = torch.full(is_there.shape, alpha + 1, device=is_there.device)
+    gamma = torch._standard_gamma(like, generator=generator)  # torch.distributions takes no generator
+    logarithm = gamma.log() - torch.empty_like(gamma).exponential_(generator=generator) / alpha
+    return logarithm.masked_fill(~is_there, -torch.inf).softmax(-1)

@@ -1,33 +1,14 @@
 """Data sets as they are published: what is known before any file is here, and files of tensors."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from numpy.typing import NDArray
 
 from brainhive_cli.core.damage import reading
+from brainhive_cli.data.datasets import Published
 from brainhive_cli.data.stores import pickles
-
-
-@dataclass(frozen=True)
-class Published:
-    """What is known of a data set.
-
-    Attributes:
-        stimuli: How many pictures or clips each split has.
-        voxels: How many voxels each subject has, V.
-        frames: Frames of each clip; None where stimuli are pictures.
-        captions: Captions of each stimulus.
-    """
-
-    stimuli: Mapping[str, int]
-    voxels: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
-    frames: int | None = None
-    captions: int = 0
-
 
 PUBLISHED = {
     "things-eeg": Published({"train": 16_540, "test": 200}),

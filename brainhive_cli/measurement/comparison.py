@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -251,6 +251,7 @@ def limits_of_p(modes: Sequence[str], subjects: int) -> list[str]:
 
 
 TESTS = ("p_value", "sign_flip_p", "wilcoxon_p", "t_p")
+Key = TypeVar("Key")
 CellItems = Mapping[str, Any]
 """Image ids, units, and lists of their values by name, of one cell."""
 
@@ -294,54 +295,42 @@ class Side(NamedTuple):
         return subjects[subject if subject in subjects else None]
 
 
-def compare_ranks(run: Measurements, runs: Sequence[Measurements]) -> list[dict[str, Any]]:
-    """Compare the ranks of a run with those of others; p values of several comparisons are adjusted together.
-
-    Raises:
-        BrainhiveError: if a run was tested among other pictures, on other subjects or items.
-    """
-    return _compare_ranks([(run, other) for other in runs])
-
-
-def compare_pairs(variants: Mapping[str, Measurements]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Compare every two variants of a sweep, as `compare_ranks` does runs; each has its `pair`.
+def compare_ranks(
+    pairs: Mapping[Key, tuple[Measurements, Measurements]],
+) -> tuple[dict[Key, dict[str, Any]], list[BrainhiveError]]:
+    """Compare the ranks of pairs of runs; p values of several comparisons are adjusted together.
 
     Returns:
-        The comparisons, and why some pairs cannot be compared, as those of different subjects.
+        The comparisons, and why other pairs cannot be compared: as they were tested among other pictures, on
+        other subjects or items.
     """
-    pairs, reasons = [], []
-    for pair in itertools.combinations(variants, 2):
+    compared: dict[Key, dict[str, Any]] = {}
+    errors = []
+    for key, pair in pairs.items():
         try:
-            _check_galleries(*(variants[label] for label in pair))
-            pairs.append(pair)
+            compared[key] = _compare_ranks(*pair)
         except BrainhiveError as error:
-            reasons.append(error.message)
-    compared = _compare_ranks([(variants[one], variants[other]) for one, other in pairs])
-    return [{"pair": pair, **result} for pair, result in zip(pairs, compared, strict=True)], reasons
-
-
-def _compare_ranks(pairs: Sequence[tuple[Measurements, Measurements]]) -> list[dict[str, Any]]:
-    compared = []
-    for runs in pairs:
-        _check_galleries(*runs)
-        first, second = (Side(run, run.notes["run"]).subjects for run in runs)
-        named = [
-            sorted(zip(cells[0]["image_ids"], cells[0]["units"], strict=True)) for cells in first.values()
-        ]
-        ids, units = ([[pair[place] for pair in some] for some in named] for place in (0, 1))
-        ranks = [[_sorted_ranks(side[subject]) for subject in first] for side in (first, second)]
-        result = compare(*ranks, items=Items(ids, units, runs[0].notes["units"]))
-        few = []
-        if result.least_p is not None and result.least_p > LEVEL:  # few subjects have few signs
-            few = [f"{result.subjects} subjects: sign-flip and Wilcoxon give {result.least_p:.2g} at least"]
-        notes, differs = _limits(*runs, result.subjects, few)
-        named_run = {"run": runs[1].notes["run"], "caveats": runs[1].caveats}
-        compared.append({**named_run, "differs": differs, "notes": notes, **result.as_dict()})
+            errors.append(error)
     for test in TESTS:
-        adjusted = benjamini_hochberg([comparison[test] for comparison in compared])
-        for comparison, p in zip(compared, adjusted, strict=True):
+        adjusted = benjamini_hochberg([comparison[test] for comparison in compared.values()])
+        for comparison, p in zip(compared.values(), adjusted, strict=True):
             comparison[f"{test}_adjusted"] = p
-    return compared
+    return compared, errors
+
+
+def _compare_ranks(one: Measurements, other: Measurements) -> dict[str, Any]:
+    _check_galleries(one, other)
+    first, second = (Side(run, run.notes["run"]).subjects for run in (one, other))
+    named = [sorted(zip(cells[0]["image_ids"], cells[0]["units"], strict=True)) for cells in first.values()]
+    ids, units = ([[pair[place] for pair in some] for some in named] for place in (0, 1))
+    ranks = [[_sorted_ranks(side[subject]) for subject in first] for side in (first, second)]
+    result = compare(*ranks, items=Items(ids, units, one.notes["units"]))
+    few = []
+    if result.least_p is not None and result.least_p > LEVEL:  # few subjects have few signs
+        few = [f"{result.subjects} subjects: sign-flip and Wilcoxon give {result.least_p:.2g} at least"]
+    notes, differs = _limits(one, other, result.subjects, few)
+    named_run = {"run": other.notes["run"], "caveats": other.caveats}
+    return {**named_run, "differs": differs, "notes": notes, **result.as_dict()}
 
 
 def _check_galleries(first: Measurements, second: Measurements) -> None:
@@ -382,24 +371,31 @@ def compare_sources(run: Measurements) -> list[dict[str, Any]]:
     return [{"with": side.name, "caveats": [], **_compare_metrics(first, side)} for side in rest]
 
 
-def compare_runs(run: Measurements, name: str, runs: Mapping[str, Measurements]) -> list[dict[str, Any]]:
+def compare_runs(
+    run: Measurements, name: str, runs: Mapping[str, Measurements]
+) -> tuple[list[dict[str, Any]], list[BrainhiveError]]:
     """Compare the first source of a run with that of others, by name.
 
-    Raises:
-        BrainhiveError: if a run was measured by another protocol, or on other subjects or items.
+    Returns:
+        The comparisons, and why other runs cannot be compared: as they were measured by another protocol, or
+        on other subjects or items.
     """
     named = [(name, run), *runs.items()]
     first, *rest = (Side(shown, label, shown.notes["sources"][0]) for label, shown in named)
+    compared, errors = [], []
     for side in rest:
         sizes = [pair.protocol.split(",")[0] for pair in (first, side)]
-        if sizes[0] != sizes[1]:
-            raise BrainhiveError(
-                f"{name} was measured by {sizes[0]}, {side.name} by {sizes[1]}",
-                "measure both by one protocol",
-            )
-    return [
-        {"with": side.name, "caveats": side.run.caveats, **_compare_metrics(first, side)} for side in rest
-    ]
+        try:
+            if sizes[0] != sizes[1]:
+                raise BrainhiveError(
+                    f"{name} was measured by {sizes[0]}, {side.name} by {sizes[1]}",
+                    "measure both by one protocol",
+                )
+            metrics = _compare_metrics(first, side)
+            compared.append({"with": side.name, "caveats": side.run.caveats, **metrics})
+        except BrainhiveError as error:
+            errors.append(error)
+    return compared, errors
 
 
 def _compare_metrics(first: Side, second: Side) -> dict[str, Any]:

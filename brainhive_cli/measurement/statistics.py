@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Required, TypeVar, Unpack
+from typing import Any, Required, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from brainhive_cli.measurement.units import Items
 Values = NDArray[np.floating[Any]]
 Statistic = Callable[..., Any]
 """Reduces values along `axis`: numpy's mean or median."""
-Correlation = TypeVar("Correlation", float, NDArray[np.float64])
 Limits = tuple[float | None, float | None]
 """The least and the largest value that a statistic can take."""
 
@@ -168,22 +167,6 @@ def _metric(
         spread,
         True if SELECTED_ON_TEST in caveats else None if UNKNOWN_SELECTION in caveats else False,
     )
-
-
-def spearman_brown(halves: Correlation, times: float = 2.0) -> Correlation:
-    """Predict the correlation of two halves if both had `times` as many repetitions.
-
-    That is times · r / (1 + (times - 1) · |r|). Below zero the formula has no meaning, and a pole; made odd,
-    it is one to one, so that it corrects the ends of an interval too, and the noise of uncorrelated halves
-    still averages to 0.
-
-    Args:
-        halves: A correlation, or an array of any shape.
-        times: Repetitions of the whole over those of a half: 2, or 3 of three that were halved into 1 and 1.
-
-    Source: Spearman 1910; Brown 1910.
-    """
-    return times * halves / (1 + (times - 1) * abs(halves))
 
 
 def interval(

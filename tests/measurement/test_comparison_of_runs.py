@@ -1,6 +1,7 @@
 """Reconstructions compared with other sources and runs: paired by item and subject, in every metric."""
 
 import json
+import re
 import shutil
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.measurement.comparison import (
@@ -140,9 +141,12 @@ def test_p_values_are_adjusted_over_metrics_and_distances_are_told_to_be_better_
         (measurements(cell("scored", None, ["other"], ssim=[1])), "no item in common"),
     ],
 )
-def test_runs_that_cannot_be_paired_are_refused(other, message):
-    with pytest.raises(BrainhiveError, match=message):
-        compare_runs(measurements(cell("brain", 1, IDS, ssim=range(30))), "mine", {"other": other})
+def test_runs_that_cannot_be_paired_are_named_with_the_reason_and_others_compared(other, message):
+    mine = measurements(cell("brain", 1, IDS, ssim=range(30)))
+
+    (comparison,), (error,) = compare_runs(mine, "mine", {"other": other, "same": mine})
+
+    assert comparison["with"] == "same" and re.search(message, error.message)
 
 
 def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_again(go, aligned, drawing):

@@ -9,7 +9,7 @@ from scipy.stats import binomtest, t
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST, SIMULATED, UNKNOWN_SELECTION
-from brainhive_cli.measurement.statistics import describe, interval, measure, measure_each, spearman_brown
+from brainhive_cli.measurement.statistics import describe, interval, measure, measure_each
 from brainhive_cli.measurement.units import Alike, Items
 
 ITEMS = 200
@@ -304,20 +304,6 @@ def test_a_value_that_is_not_a_number_is_an_error():
 def test_names_that_do_not_belong_to_the_values_are_an_error():
     with pytest.raises(BrainhiveError, match=r"with \[2, 2\] values have \[2, 1\] item names"):
         interval([np.ones(2), np.ones(2)], Items.independent([["a", "b"], ["a"]]))
-
-
-def test_spearman_brown_doubles_the_repetitions():
-    """Spearman 1910: two halves that share half of their variance."""
-    assert spearman_brown(np.array(0.5)) == pytest.approx(2 / 3)
-    assert spearman_brown(np.array(0.2), times=3) == pytest.approx(3 / 7)  # 0.25 of variance 1.25, then 0.75
-
-
-def test_spearman_brown_leaves_noise_at_zero_and_has_no_pole():
-    noise = np.random.default_rng(0).normal(0, 0.2, 20_000)
-    assert abs(spearman_brown(noise).mean()) < 0.01
-    assert spearman_brown(np.array([-1.0, 1.0])).tolist() == [-1, 1]
-    ordered = spearman_brown(np.linspace(-1, 1, 101))
-    assert (np.diff(ordered) > 0).all()
 
 
 @pytest.mark.parametrize("subjects", (1, 3, 7))

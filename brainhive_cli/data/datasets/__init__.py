@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -16,7 +17,6 @@ from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.files import UnfitFile, open_regular
 from brainhive_cli.core.results import Need
-from brainhive_cli.data.published_data import Published
 from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.measurement.units import AlikeBy
@@ -48,6 +48,23 @@ class Clip:
     def pictures(self) -> list[Image.Image]:
         """The frames as pictures."""
         return [Image.fromarray(frame) for frame in self.frames]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known of a data set before its files are here.
+
+    Attributes:
+        stimuli: How many pictures or clips each split has.
+        voxels: How many voxels each subject has, V.
+        frames: Frames of each clip; None where stimuli are pictures.
+        captions: Captions of each stimulus.
+    """
+
+    stimuli: Mapping[str, int]
+    voxels: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
+    frames: int | None = None
+    captions: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Names, Section, refuse_idle
-from brainhive_cli.models.mixing import convex_weights
+from brainhive_cli.core.seeds import convex_weights
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -202,16 +202,16 @@ def encoding_artifacts(
     """
     if not all("encoding map" in part.arrays for part in groups) or len(times_ms) < 2:
         return
-    shapes = {part.arrays["encoding map"].shape for part in groups}
-    mean = {name: np.mean([part.arrays[name] for part in groups], axis=0) for name in groups[0].arrays}
-    if len(shapes) == 1 and len(names) == len(mean["encoding map"]):
-        title, values = f"encoding: {MEANINGS['encoding']}", mean["encoding map"].tolist()
+    maps = [part.arrays["encoding map"] for part in groups]
+    if len({correlations.shape for correlations in maps}) == 1 and len(names) == len(maps[0]):
+        title, values = f"encoding: {MEANINGS['encoding']}", np.mean(maps, axis=0).tolist()
         labels = (list(names), [f"{time:g}" for time in times_ms], "sensor", TIME, "r")
         yield "encoding-matrix", Heatmap(title, values, *labels, is_diverging=True, section=SECTION)
     if all(name in part.arrays for name in CEILINGS for part in groups):
         title = "encoding: prediction of half of the repetitions, with ceilings"
         note = "The lower ceiling is the correlation of halves; the upper one is above 0 on noise."
-        lines, value = [Line(name, mean[name].mean(0).tolist()) for name in CEILINGS], "r, mean over sensors"
+        mean = {name: np.mean([part.arrays[name].mean(0) for part in groups], axis=0) for name in CEILINGS}
+        lines, value = [Line(name, mean[name].tolist()) for name in CEILINGS], "r, mean over sensors"
         drawn = Curve(title, TIME, list(times_ms), lines, value, section=SECTION, note=note)
         yield "encoding-ceilings", drawn
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.evaluation.explanation import reliability, sensor_space
+from brainhive_cli.evaluation.explanation import sensor_space
 from brainhive_cli.evaluation.explanation.linear_maps import Products, reduced
 from brainhive_cli.evaluation.explanation.occlusion import regions_of
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -27,6 +27,14 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 from brainhive_cli.evaluation.explanation.reader import Reader, units_of
 from brainhive_cli.evaluation.explanation.recipe import Explanation
+from brainhive_cli.measurement.reliability import (
+    Repetitions,
+    correlate,
+    correlation_shares,
+    halve,
+    noise_ceiling,
+    unit_vectors,
+)
 
 Values = NDArray[np.float64]
 CEILINGS = ("encoding of a half", "encoding lower ceiling", "encoding upper ceiling")
@@ -100,7 +108,7 @@ def predict_signals(
 
 def correlations(predicted: Values, measured: Values) -> Values:
     """Correlate [N, E, T] with [N, E, T] over pictures: [E, T]."""
-    return np.asarray((_unit(predicted) * _unit(measured)).sum(0))
+    return np.asarray((unit_vectors(predicted) * unit_vectors(measured)).sum(0))
 
 
 class Slices(NamedTuple):
@@ -131,10 +139,12 @@ def along(predictions: Predicted, measured: Values, slices: Slices, labels: Labe
         labels: Permutations of the N items.
     """
     count, values, matrices = len(measured), [], []
-    for parts in zip(slices.take(_unit(predictions.full)), slices.take(_unit(measured)), strict=True):
+    for parts in zip(
+        slices.take(unit_vectors(predictions.full)), slices.take(unit_vectors(measured)), strict=True
+    ):
         one, other = (part.reshape(count, -1) for part in parts)
         matrices.append(count * (one @ other.T) / one.shape[1])  # [N, N]
-        values.append(_influence(one, other).mean(1))
+        values.append(correlation_shares(one, other).mean(1))
     profile = Profile.of(CORRELATION, Axis(slices.axis, [*slices.places]), matrices, labels)
     return replace(profile, values=np.array(values))
 
@@ -147,28 +157,41 @@ def unique(predictions: Predicted, measured: Values, level: str, slices: Slices)
     shares = []
     for predicted in (predictions.full, predictions.without[level], predictions.shuffled[level]):
         # each picture's share of the correlations
-        flat = [_unit(side).reshape(len(side), -1) for side in (predicted, measured)]
-        items = _influence(*flat).reshape(predicted.shape)  # [N, E, T]
+        flat = [unit_vectors(side).reshape(len(side), -1) for side in (predicted, measured)]
+        items = correlation_shares(*flat).reshape(predicted.shape)  # [N, E, T]
         shares.append(np.array([part.mean((1, 2)) for part in slices.take(items)]))
     values, shuffled = shares[0] - shares[1], shares[2] - shares[1]  # [P, N]
     null = np.empty((0, len(values)))
     return Profile(UNIQUE, Axis(slices.axis, [*slices.places]), values, null, shuffled)
 
 
-def _influence(one: Values, other: Values) -> Values:
-    """Give the share of each picture in correlations of unit columns [N, Q], whose mean is the correlation.
+def half_ceilings(
+    trials: Repetitions, predicted: Values, halves: Callable[[Values], tuple[Values, Values]]
+) -> tuple[Values, Values, Values]:
+    """Correlate halves of the repetitions with a prediction, with each other, and with all, over stimuli.
 
-    Source: Devlin, Gnanadesikan and Kettenring 1975 (influence function of a correlation).
+    The last is far from 0 on noise, of which a half is a part: claims are made by the lower ceiling.
+
+    Args:
+        trials: [R, E, T] of each of N stimuli.
+        predicted: [N, E, T].
+        halves: Averages halves of repetitions [R, E T], in D ways: [D, E T] each.
+
+    Returns:
+        [E, T] each, means over draws: the prediction with a half, the lower and the upper ceiling.
+
+    Source: Gifford et al. 2022 (THINGS-EEG2).
     """
-    value = (one * other).sum(0)
-    return np.asarray(len(one) * (one * other - value / 2 * (one**2 + other**2)) + value)
 
+    def pairs() -> Iterator[tuple[Values, Values]]:  # [3, D, E T]
+        for stimulus, prediction in zip(trials, predicted, strict=True):
+            flat = np.asarray(stimulus, np.float64).reshape(len(stimulus), -1)
+            first, second = halves(flat)
+            whole, guess = (np.broadcast_to(x.reshape(-1), first.shape) for x in (flat.mean(0), prediction))
+            yield np.stack([guess, first, first]), np.stack([first, second, whole])
 
-def _unit(values: Values) -> Values:
-    """Centre over pictures and give unit length; zeros where nothing varies."""
-    centred = values - values.mean(0)
-    lengths = np.linalg.norm(centred, axis=0)
-    return np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 1e-12)
+    against_half, lower, upper = correlate(pairs()).mean(1).reshape(3, *predicted.shape[1:])
+    return against_half, lower, upper
 
 
 Levels = Mapping[str, TargetStore]
@@ -233,9 +256,10 @@ def _encode(
         collected.missing["ceilings of encoding"] = "a picture was shown once; a split with repetitions"
     else:
         trials = partial(sensor_space.trials, reader.selection, is_mixed)
-        ceilings = reliability.half_ceilings(trials(), predicted.full, reliability.random_halves(spec.seed))
+        halves = partial(halve, random=torch.Generator().manual_seed(spec.seed))
+        ceilings = half_ceilings(trials(), predicted.full, halves)
         collected.arrays |= dict(zip(CEILINGS, ceilings, strict=True))
-        collected.arrays["explainable variance"] = reliability.explainable_variance(trials)
+        collected.arrays["explainable variance"] = noise_ceiling(trials, reader.selection.repetitions)
 
     for level in predicted.without:
         for part, slices in parts.items():

@@ -1,18 +1,29 @@
 """One page on the signals of a subject: evoked response, reliability and noise ceilings, by split."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from brainhive_cli.core.artifacts import Artifact, Curve, Line, Media
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
-from brainhive_cli.evaluation.explanation.reliability import Reliability, measure_reliability
 from brainhive_cli.evaluation.explanation.sensor_space import WHITENED
+from brainhive_cli.measurement.ranks import summarise
+from brainhive_cli.measurement.reliability import (
+    correlate,
+    halve,
+    noise_ceiling,
+    rank_halves,
+    spearman_brown,
+)
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.reports.page import Figure, Group, Page, Section
 from brainhive_cli.reports.paper_figures import (
@@ -23,13 +34,103 @@ from brainhive_cli.reports.paper_figures import (
     require_matplotlib,
 )
 
+Values = NDArray[np.float64]
+STIMULI = 1000
+"""Stimuli that are measured, drawn with a seed where there are more: so many give correlations to .03."""
+PROTOCOL = "halves of repetitions"
+"""How retrieval's ceiling is measured: the mean of some repetitions is looked for among means of others."""
 BY_REGION = "noise ceiling by region, %"
 """What the noise ceilings of regions are called among the numbers of a store."""
 NOTE = (
     "How much of what was recorded comes back when the same stimulus is shown again. All figures are of the "
-    "stimuli that were shown twice or more; retrieval is by correlation of all channels and times, without a "
-    "decoder."
+    "stimuli that were shown twice or more; retrieval is by cosine similarity of all channels and times, "
+    "less their mean over stimuli, without a decoder."
 )
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """What the repetitions of a recording say about it.
+
+    Attributes:
+        stimuli: How many were measured; those that were shown twice at least.
+        repetitions: The fewest and the most that they have.
+        evoked: [C, T] mean over all repetitions; where the store has the whiteners of its sessions, of the
+            signals before they were whitened, so that channels are sites.
+        field_power: [T] global field power: standard deviation of the evoked response over channels.
+        split_half: [C, T] correlation over stimuli of two halves of the repetitions, Spearman-Brown
+            corrected to all of them.
+        ceiling: [C, T] percent of the variance of the stimuli's means that is not noise (Allen et al. 2022).
+        retrieval: Top-1 of finding a stimulus by the mean of k repetitions among the means of as many others,
+            for k = 1, 2, 4 …
+    """
+
+    stimuli: int
+    repetitions: tuple[int, int]
+    evoked: Values
+    field_power: Values
+    split_half: Values
+    ceiling: Values
+    retrieval: dict[int, Metric]
+
+
+def measure_reliability(
+    recording: Recording, split: str, seed: int = 0, alike: Alike | None = None
+) -> Reliability:
+    """Measure how reliable a recording is.
+
+    Args:
+        recording: One subject's recording of a split.
+        split: Its name, for the metrics.
+        seed: Of the draw of stimuli and halves.
+        alike: Which stimuli are; None: none.
+
+    Raises:
+        BrainhiveError: if fewer than three stimuli were shown twice.
+    """
+    # stimuli that were shown twice at least, drawn where there are more than are measured
+    random = np.random.default_rng(seed)
+    count, most, *places = recording.signal.shape
+    counts = np.full(count, most) if recording.repetitions is None else recording.repetitions
+    rows = np.flatnonzero(counts > 1)
+    if len(rows) < 3:
+        raise BrainhiveError(
+            f"{len(rows)} {split} stimuli were shown twice or more: reliability needs three", "another split"
+        )
+    rows = np.sort(random.permutation(rows)[:STIMULI])
+    counts = counts[rows]
+
+    def trials() -> Iterator[NDArray[np.float32]]:
+        for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
+            yield np.array(recording.signal[row][:count], np.float32)  # [R, C, T]
+
+    # sums over trials, by session that has a whitener
+    whiteners, sessions = recording.whiteners, recording.sessions
+    if whiteners is None or sessions is None:
+        sessions = np.zeros(recording.signal.shape[:2], np.int8)
+    sums = np.zeros((1 if whiteners is None else len(whiteners), *places))
+    for row, stimulus in zip(rows.tolist(), trials(), strict=True):
+        np.add.at(sums, sessions[row, : len(stimulus)].astype(int), stimulus)
+    evoked = (sums if whiteners is None else np.linalg.solve(whiteners, sums)).sum(0) / counts.sum()
+
+    # how alike two halves are, and how often a stimulus is found by k of its repetitions among k others
+    draw = torch.Generator().manual_seed(seed)
+    halves = correlate(halve(stimulus, draw) for stimulus in trials()).mean(0).reshape(places)
+    options: Any = {"split": split, "protocol": PROTOCOL, "seeds": (seed,), "only": ("top1",)}
+    options["items"] = (alike or Alike()).items([[recording.image_ids[row] for row in rows.tolist()]])
+    retrieval = {}
+    for size in (2**n for n in range(int(counts.min() // 2).bit_length())):
+        pairs = [torch.from_numpy(np.stack(halve(stimulus, draw, 1, size))) for stimulus in trials()]
+        (retrieval[size],) = summarise([rank_halves(*torch.cat(pairs, 1))], len(rows), **options)
+    return Reliability(
+        stimuli=len(rows),
+        repetitions=(int(counts.min()), int(counts.max())),
+        evoked=evoked,
+        field_power=evoked.std(0),
+        split_half=spearman_brown(halves, counts.sum() / (counts // 2).sum()),
+        ceiling=noise_ceiling(trials, counts),
+        retrieval=retrieval,
+    )
 
 
 def write_signal_page(

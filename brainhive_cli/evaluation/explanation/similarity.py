@@ -16,7 +16,7 @@ from brainhive_cli.evaluation.explanation.occlusion import regions_of
 from brainhive_cli.evaluation.explanation.profiles import REGION, TIME, Axis, permutations
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Explanation
-from brainhive_cli.measurement.statistics import spearman_brown
+from brainhive_cli.measurement.reliability import spearman_brown, unit_vectors
 from brainhive_cli.measurement.units import Items
 
 Values = NDArray[np.float64]
@@ -60,7 +60,7 @@ class Models:
         stacked = np.stack([*units.values()])
         bases = [np.linalg.qr(np.delete(stacked, row, 0).T)[0].T for row in range(len(stacked))]
         rest = [unit - (unit @ basis.T) @ basis for unit, basis in zip(stacked, bases, strict=True)]
-        return cls(tuple(units), stacked, np.stack([_unit(part) for part in rest]), tuple(bases))
+        return cls(tuple(units), stacked, unit_vectors(np.stack(rest), -1), tuple(bases))
 
     def unique(self, signals: Values, dots: Values) -> Values:
         """Correlate signals [..., P] with what only one model has: partial Spearman correlations [..., M].
@@ -165,7 +165,7 @@ def distances(patterns: Patterns) -> Values:
             f"patterns [{len(flat)}, {flat.shape[1]}] have no distances to correlate",
             f"it needs {FEWEST} pictures and two channels or voxels",
         )
-    units = _unit(flat)
+    units = unit_vectors(flat, -1)
     return 1 - (units @ units.T)[_upper(len(flat))]
 
 
@@ -174,10 +174,10 @@ def ranked(values: Values) -> Values:
     order = values.argsort(-1)
     steps = np.diff(np.take_along_axis(values, order, -1))
     if not (steps > 0).all():
-        return _unit(rankdata(values, axis=-1))
+        return unit_vectors(rankdata(values, axis=-1), -1)
     ranks = np.empty(values.shape)  # a third faster than rankdata, which looks for ties
     np.put_along_axis(ranks, order, np.arange(values.shape[-1], dtype=float), -1)
-    return _unit(ranks)
+    return unit_vectors(ranks, -1)
 
 
 def ceilings(signals: Values) -> tuple[float, float]:
@@ -203,13 +203,6 @@ def halves_ceiling(halves: Sequence[Patterns]) -> float:
     """Correlate the distances of two halves of the repetitions [N, C], Spearman-Brown corrected to both."""
     one, other = (ranked(distances(half)) for half in halves)
     return float(spearman_brown(float(one @ other)))
-
-
-def _unit(values: Values) -> Values:
-    """Centre the last axis and give it unit length; zeros where nothing varies."""
-    centred = values - values.mean(-1, keepdims=True)
-    lengths = np.linalg.norm(centred, axis=-1, keepdims=True)
-    return np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 1e-12)
 
 
 @lru_cache(maxsize=4)

@@ -164,7 +164,9 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
     """
     with folder.reading() as measurements:
         by_path = {str(run.path): run.measurements() for run in compared}
-        against = compare_runs(measurements, str(folder.path), by_path)
+        against, errors = compare_runs(measurements, str(folder.path), by_path)
+    if errors:
+        raise errors[0]
     measurements |= Measurements(notes={"against": against})
     unchanged = [artifact for artifact in artifacts.read(folder) if artifact.section != COMPARISONS]
     artifacts.write(folder, [*unchanged, *comparison_tables(measurements)])
@@ -189,12 +191,7 @@ def measure_variants(results: Mapping[str, Result]) -> Measurements:
     """
     by_label = {label: result.metrics for label, result in results.items()}
     (first, base), *following = by_label.items()
-    comparisons, reasons = [], []
-    for label, measurements in following:
-        try:
-            comparisons += compare_runs(base, first, {label: measurements})
-        except BrainhiveError as error:
-            reasons.append(error.message)
+    comparisons, errors = compare_runs(base, first, dict(following))
     collected = collect_variants(results)
     variants = {
         label: {**variant, "sources": by_label[label].notes["sources"]}
@@ -205,7 +202,7 @@ def measure_variants(results: Mapping[str, Result]) -> Measurements:
         "medium": base.notes["medium"],
         "variants": variants,
         "comparisons": comparisons,
-        "not_compared": reasons,
+        "not_compared": [error.message for error in errors],
     }
     return collected | Measurements(notes=notes)
 

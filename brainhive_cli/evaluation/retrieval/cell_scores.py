@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.seeds import derive_seed
@@ -25,7 +24,13 @@ from brainhive_cli.evaluation.retrieval.rankings import (
     rank_all,
 )
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Sliding
-from brainhive_cli.measurement.ranks import ranks, ranks_of_all, subset_expectations, subset_hits
+from brainhive_cli.measurement.ranks import ranks_of_all, subset_expectations, subset_hits
+from brainhive_cli.measurement.reliability import (
+    average_halves,
+    correlation_shares,
+    rank_halves,
+    unit_vectors,
+)
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 Values = NDArray[np.float64]
@@ -278,33 +283,12 @@ def measure_ceiling(
         signal = signal.masked_fill(absent[:, :, None], 0)
     ranks_by_split, shares = [], []
     for split in range(splits):
-        averages = halves(signal, available, torch.Generator().manual_seed(derive_seed(seed, split)))
-        first, second = (half - half.mean(0) for half in averages)  # less what all pictures evoke
-        unit = [normalize(half, dim=0) for half in (first, second)]  # over pictures, by channel and time
-        shares.append((unit[0] * unit[1]).mean(1) * len(ids))
-        ranks_by_split.append(ranks(first, second, torch.arange(len(ids))).tolist())
+        random = torch.Generator().manual_seed(derive_seed(seed, split))
+        halves = average_halves(signal, available, random)
+        ranks_by_split.append(rank_halves(*halves).tolist())
+        shares.append(correlation_shares(*(unit_vectors(half.numpy()) for half in halves)).mean(1))
     times = float(available.sum() / (available // 2).sum())
-    return Ceiling(ids, most, ranks_by_split, torch.stack(shares).mean(0).tolist(), times)
-
-
-def halves(signal: Tensor, available: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Average two random disjoint halves of each picture's repetitions.
-
-    Args:
-        signal: [N, R, F].
-        available: How many of the R exist, [N]; of an odd number one is left out.
-        random: Draws the halves.
-
-    Returns:
-        [N, F] each.
-    """
-    drawn = torch.rand(signal.shape[:2], generator=random)
-    is_available = torch.arange(signal.shape[1]) < available[:, None]
-    place = drawn.masked_fill(~is_available, 2).argsort(1).argsort(1)  # those available come first
-    size = (available // 2)[:, None]
-    parts = torch.stack([place < size, (place >= size) & (place < 2 * size)], dim=1)  # [N, 2, R]
-    first, second = torch.bmm(parts / size[:, None], signal).unbind(1)
-    return first, second
+    return Ceiling(ids, most, ranks_by_split, np.mean(shares, 0).tolist(), times)
 
 
 def measure_region_shares(member: TrainedCell, subject: int, split: str) -> RegionShares:

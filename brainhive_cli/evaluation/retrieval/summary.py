@@ -33,7 +33,8 @@ from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.rankings import Ranking
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Subsets
 from brainhive_cli.measurement.ranks import RankSum, chance_of_precision, rank_sum, summarise
-from brainhive_cli.measurement.statistics import measure, spearman_brown
+from brainhive_cli.measurement.reliability import spearman_brown
+from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.training.alignment.learned import describe_tested
 from brainhive_cli.training.alignment.recipe import Cell

@@ -11,7 +11,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import refuse_idle
 from brainhive_cli.models.course import Course, at
-from brainhive_cli.models.mixing import Mixing
+from brainhive_cli.models.losses import Mixing
 
 MixAlpha = Annotated[
     float,

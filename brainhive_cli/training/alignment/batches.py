@@ -18,7 +18,7 @@ from brainhive_cli.data.signals.augmentation import augment, mix_repetitions, sh
 from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.models.mixing import Mixing
+from brainhive_cli.models.losses import Mixing
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.settings import Train
 

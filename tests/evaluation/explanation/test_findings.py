@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from brainhive_cli.evaluation.explanation.conclusion import curves
+from brainhive_cli.evaluation.explanation.conclusion import curves, encoding_artifacts
+from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS
 from brainhive_cli.evaluation.explanation.findings import describe_profiles, summary_table
 from brainhive_cli.evaluation.explanation.profiles import TIME, Axis, Labels, Profile, SubjectProfiles
 from brainhive_cli.measurement.units import Alike, Items
@@ -98,3 +99,17 @@ def test_pictures_that_not_all_subjects_were_shown_do_not_count(subjects):
     (together,) = describe_profiles([[found], [extra]][:subjects], PICTURES, *HOW)
     (alone,) = describe_profiles([[found]], PICTURES, *HOW)
     assert [each.value for each in together.measured] == [each.value for each in alone.measured]
+
+
+def test_encoding_of_subjects_with_other_sensors_and_repetitions_is_drawn_as_far_as_it_can_be():
+    def encoded(sensors, *names):
+        return SubjectProfiles(
+            ["a"], arrays={name: np.ones((sensors, 3)) for name in ("encoding map", *names)}
+        )
+
+    def drawn(*groups):
+        return dict(encoding_artifacts(groups, ("Oz", "Pz"), (0.0, 10.0, 20.0)))
+
+    assert drawn(encoded(2, *CEILINGS), encoded(2)).keys() == {"encoding-matrix"}  # shown once
+    (curve,) = drawn(encoded(2, *CEILINGS), encoded(4, *CEILINGS)).values()
+    assert [line.name for line in curve.lines] == list(CEILINGS)

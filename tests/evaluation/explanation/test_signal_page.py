@@ -1,4 +1,4 @@
-"""The page on a subject's signals, through the command that draws it."""
+"""The page on a subject's signals: what it measures of simulated ones, and the command that draws it."""
 
 import json
 from dataclasses import replace
@@ -8,11 +8,83 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
-from brainhive_cli.evaluation.explanation.signal_page import write_signal_page
-from tests.evaluation.explanation.test_reliability import recording
+from brainhive_cli.evaluation.explanation.signal_page import measure_reliability, write_signal_page
+from brainhive_cli.measurement.units import Alike
 
 pytest.importorskip("matplotlib")
+
+
+def recording(signal_sd, stimuli=400, repetitions=8, seed=0, counts=None):
+    """Simulate channel 0 as noise, channel 1 as signal and noise of sd 1."""
+    random = np.random.default_rng(seed)
+    signal = random.normal(size=(stimuli, 1, 2, 5)) * np.array([0, signal_sd])[:, None]
+    noise = random.normal(size=(stimuli, repetitions, 2, 5))
+    trials = (signal + noise).astype(np.float32)
+    if counts is not None:
+        trials[np.arange(repetitions) >= counts[:, None]] = np.nan
+    ids = [f"picture{number}" for number in range(stimuli)]
+    return Recording(trials, ids, Sensors(("a", "b")), np.arange(5) / 100, 100.0, "µV", repetitions=counts)
+
+
+def test_split_half_reliability_is_that_of_the_simulation():
+    found = measure_reliability(recording(signal_sd=0.5), "test")
+    expected = 0.25 / (0.25 + 1 / 8)  # of the means of all eight
+    assert abs(found.split_half[1].mean() - expected) < 0.03
+    assert abs(found.split_half[0].mean()) < 0.1
+    assert found.stimuli == 400 and found.repetitions == (8, 8)
+
+
+def test_halves_of_an_odd_number_of_repetitions_are_corrected_to_all():
+    """Of three, one and one are compared; the correction is to three, not to two."""
+    found = measure_reliability(recording(signal_sd=0.5, stimuli=1000, repetitions=3), "test")
+    assert abs(found.split_half[1].mean() - 0.25 / (0.25 + 1 / 3)) < 0.04  # to two: 0.33
+
+
+def test_ceiling_is_the_share_of_variance_that_is_signal():
+    found = measure_reliability(recording(signal_sd=0.5), "test")
+    assert abs(found.ceiling[1].mean() - 100 * 0.25 / (0.25 + 1 / 8)) < 3
+    assert found.ceiling[0].mean() < 8
+
+
+def test_padding_of_ragged_repetitions_is_never_read():
+    counts = np.random.default_rng(1).integers(2, 9, 400)
+    found = measure_reliability(recording(0.5, counts=counts), "train")
+    assert np.isfinite(found.evoked).all() and found.repetitions == (2, 8)
+    assert list(found.retrieval) == [1]
+
+
+def test_retrieval_rises_with_repetitions_and_is_chance_without_signal():
+    curve = measure_reliability(recording(signal_sd=1.0), "test").retrieval
+    assert list(curve) == [1, 2, 4] and curve[1].value < curve[2].value < curve[4].value
+    assert curve[4].n == curve[4].pool == 400 and curve[4].chance == 1 / 400
+    assert measure_reliability(recording(signal_sd=0), "test").retrieval[4].value < 0.02
+
+
+def test_evoked_response_is_that_of_the_sensors_before_whitening():
+    random, plain = np.random.default_rng(2), recording(signal_sd=1.0, stimuli=40)
+    whiteners = np.eye(2) + 0.3 * random.normal(size=(3, 2, 2))
+    sessions = random.integers(0, 3, (40, 8)).astype(np.int8)
+    whitened = np.einsum("nrij,nrjt->nrit", whiteners[sessions], plain.signal).astype(np.float32)
+    known = replace(plain, signal=whitened, sessions=sessions, whiteners=whiteners)
+    found = measure_reliability(known, "test").evoked
+    np.testing.assert_allclose(found, plain.signal.mean((0, 1)), atol=1e-5)
+
+
+def test_stimuli_shown_once_are_refused_in_one_line():
+    with pytest.raises(BrainhiveError, match="0 train stimuli were shown twice"):
+        measure_reliability(recording(1.0, repetitions=1), "train")
+
+
+def test_clips_that_follow_each_other_are_one_unit_of_the_interval():
+    """Half of a film has signal: over single clips the interval is of 120 hits, and over blocks of 20."""
+    made = recording(signal_sd=3.0, stimuli=120)
+    made.signal[60:] = np.random.default_rng(1).normal(size=made.signal[60:].shape)
+    clips = measure_reliability(made, "test").retrieval[4]
+    blocks = measure_reliability(made, "test", alike=Alike("neighbours", medium="clip")).retrieval[4]
+    assert "10 blocks of 12 neighbouring clips" in blocks.interval and blocks.value == clips.value
+    assert blocks.high - blocks.low > 1.5 * (clips.high - clips.low)
 
 
 def check(*words):

@@ -5,7 +5,7 @@ import torch
 
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.retrieval.cell_scores import halves, measure_ceiling
+from brainhive_cli.evaluation.retrieval.cell_scores import measure_ceiling
 from brainhive_cli.evaluation.retrieval.summary import describe_ceilings
 from brainhive_cli.measurement.units import Alike
 
@@ -50,16 +50,6 @@ def test_halves_of_noise_find_each_other_by_chance_and_those_of_patterns_always(
     assert by_chance["top1"].value < 0.04 and by_chance["top1"].chance == pytest.approx(1 / ITEMS)
     assert abs(by_chance["reliability"].value) < 0.1
     assert always["top1"].value == 1 and always["reliability"].value == pytest.approx(1, abs=1e-3)
-
-
-def test_halves_share_no_repetition_and_have_as_many():
-    known = torch.eye(5).repeat(3, 1, 1)  # a repetition is known by the place of its 1
-
-    first, second = halves(known, torch.tensor([5, 4, 2]), torch.Generator().manual_seed(0))
-
-    assert not (first * second).any()
-    assert (first > 0).sum(1).tolist() == (second > 0).sum(1).tolist() == [2, 2, 1]
-    assert torch.allclose(first.sum(1), torch.ones(3)) and not first[1:, 4].any() and not first[2, 2:].any()
 
 
 def test_pictures_without_a_second_repetition_are_left_out():

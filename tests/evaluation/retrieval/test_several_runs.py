@@ -90,7 +90,7 @@ def test_a_comparison_says_that_folds_share_training_subjects(go, world, trained
     assert result.metrics.notes["mode"] == other.notes["mode"] == "intra"
 
     folds = other | Measurements(notes={**other.notes, "mode": "inter"})
-    (found,) = compare_ranks(result.metrics, [folds])
+    found = compare_ranks({"folds": (result.metrics, folds)})[0]["folds"]
 
     assert FOLDS in found["notes"] and FOLDS not in result.metrics.notes["against"][0]["notes"]
     assert "0.5 at least" in result.tables[-1].title  # of two subjects
@@ -144,7 +144,7 @@ def test_runs_that_averaged_other_numbers_of_repetitions_are_compared_with_a_wor
     of_all = go("eval-retrieval", f"run={trained}", "sheet_rows=0")
 
     assert "2 repetitions averaged" in of_two.tables[0].title
-    (found,) = compare_ranks(of_all.metrics, [of_two.metrics])
+    found = compare_ranks({"both": (of_all.metrics, of_two.metrics)})[0]["both"]
     assert found["differs"] == ["repetitions 16, not 2"]
     assert found["notes"][0] == "the two were tested on other signals: repetitions 16, not 2"
     runs = f"runs=[{of_all.folder}, {of_two.folder}]"

@@ -12,8 +12,7 @@ from torch import Tensor
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.course import Course
-from brainhive_cli.models.losses import LossContext, mixco, sobel, soft_clip, soft_cont
-from brainhive_cli.models.mixing import Mixing
+from brainhive_cli.models.losses import LossContext, Mixing, mixco, sobel, soft_clip, soft_cont
 
 RELATIVE = 1e-4
 """Of the golden values, as their page says."""

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.losses import LossContext, clip, mixco, siglip, soft_clip
-from brainhive_cli.models.mixing import Mixing
+from brainhive_cli.models.losses import LossContext, Mixing, clip, mixco, siglip, soft_clip
 
 KINDS = ("clip", "mixco", "siglip", "soft_clip")
 LOG_SCALE = 1.5

@@ -13,8 +13,7 @@ from torch import Tensor
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.course import Course, Wave
-from brainhive_cli.models.losses import LossContext, clip, cross_entropy, dice, mixco, soft_clip
-from brainhive_cli.models.mixing import Mixing
+from brainhive_cli.models.losses import LossContext, Mixing, clip, cross_entropy, dice, mixco, soft_clip
 from brainhive_cli.training.alignment.objective import Objective, Term
 
 RELATIVE = 1e-5

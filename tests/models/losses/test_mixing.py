@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from brainhive_cli.models.mixing import Mixing, convex_weights
+from brainhive_cli.core.seeds import convex_weights
+from brainhive_cli.models.losses import Mixing
 
 MANY = 20_000
 

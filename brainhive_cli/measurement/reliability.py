@@ -1,0 +1,147 @@
+"""How well repetitions of a stimulus agree: random halves, what these correlate by, and what is not noise."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.measurement.ranks import ranks
+
+Values = NDArray[np.float64]
+Correlation = TypeVar("Correlation", float, Values)
+Repetitions = Iterable[NDArray[np.floating[Any]]]
+"""The repetitions [R, ...] of each stimulus."""
+HALVINGS = 10
+"""Random halves of the repetitions that a reliability is the mean of."""
+
+
+def average_halves(
+    trials: Tensor, available: Tensor, random: torch.Generator, size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Average two random halves, which share no repetition, of each stimulus' repetitions.
+
+    Args:
+        trials: [N, R, F]; or [R, F] of one stimulus, which is halved N times.
+        available: How many of the R exist, [N].
+        random: Draws the halves.
+        size: Repetitions in a half; None: half of those available, of an odd number one is left out.
+
+    Returns:
+        [N, F] each.
+    """
+    drawn = torch.rand((len(available), trials.shape[-2]), generator=random)
+    is_available = torch.arange(trials.shape[-2]) < available[:, None]
+    place = drawn.masked_fill(~is_available, 2).argsort(1).argsort(1)  # those available come first
+    sizes = available[:, None] // 2 if size is None else torch.full((len(available), 1), size)
+    parts = torch.stack([place < sizes, (place >= sizes) & (place < 2 * sizes)], dim=1)  # [N, 2, R]
+    first, second = torch.matmul(parts.to(trials.dtype) / sizes[:, None], trials).unbind(1)
+    return first, second
+
+
+def halve(
+    repetitions: NDArray[Any], random: torch.Generator, draws: int = HALVINGS, size: int | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Average halves of one stimulus' repetitions [R, ...], as `average_halves` does: [draws, F] each."""
+    flat = torch.from_numpy(repetitions).flatten(1)
+    first, second = average_halves(flat, torch.full((draws,), len(flat)), random, size)
+    return first.numpy(), second.numpy()
+
+
+def rank_halves(first: Tensor, second: Tensor) -> Tensor:
+    """Rank each stimulus' own second half among those of all by its first, [N, F] each; both centred.
+
+    Stimuli share one pool, yet their hits vary about as independent ones do: Wilson's interval over them
+    holds (`benchmarks/simulated_statistics.py` prints how often).
+    """
+    return ranks(first - first.mean(0), second - second.mean(0), torch.arange(len(first)))
+
+
+def spearman_brown(halves: Correlation, times: float = 2.0) -> Correlation:
+    """Predict the correlation of two halves if both had `times` as many repetitions.
+
+    That is times · r / (1 + (times - 1) · |r|). Below zero the formula has no meaning, and a pole; made odd,
+    it is one to one, so that it corrects the ends of an interval too, and the noise of uncorrelated halves
+    still averages to 0.
+
+    Args:
+        halves: A correlation, or an array of any shape.
+        times: Repetitions of the whole over those of a half: 2, or 3 of three that were halved into 1 and 1.
+
+    Source: Spearman 1910; Brown 1910.
+    """
+    return times * halves / (1 + (times - 1) * abs(halves))
+
+
+def unit_vectors(values: NDArray[Any], axis: int = 0) -> NDArray[Any]:
+    """Centre values along an axis and give them unit length; zeros where nothing varies."""
+    centred = values - values.mean(axis, keepdims=True)
+    lengths = np.linalg.norm(centred, axis=axis, keepdims=True)
+    return np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 1e-12)
+
+
+def correlation_shares(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+    """Give the share of each item in correlations of unit vectors [N, ...], whose mean is the correlation.
+
+    Shares vary with items as the correlation does: little where both columns are nearly the same.
+
+    Source: Devlin, Gnanadesikan and Kettenring 1975 (influence function of a correlation).
+    """
+    value = (one * other).sum(0)
+    return np.asarray(len(one) * (one * other - value / 2 * (one**2 + other**2)) + value)
+
+
+def correlate(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> Values:
+    """Correlate two values [...] over items, which are given one by one; 0 where one is constant."""
+    count, sums = 0, np.zeros(())
+    for one, other in pairs:
+        moments = np.stack([one, other, one * one, other * other, one * other])
+        sums = sums + moments.astype(np.float64)
+        count += 1
+    one, other, one_squared, other_squared, product = sums / count
+    spread = np.sqrt(np.maximum(one_squared - one**2, 0) * np.maximum(other_squared - other**2, 0))
+    return np.divide(product - one * other, spread, out=np.zeros_like(spread), where=spread > 0)
+
+
+def noise_ceiling(trials: Callable[[], Repetitions], counts: NDArray[np.int64]) -> Values:
+    """Estimate the percentage [...] of the variance of the stimuli's means that is not noise.
+
+    100 s / (s + 1/n), where s is the variance of the signal over that of the noise of one repetition. First,
+    second … repetitions are z-scored over stimuli, as signals drift between sessions; those that not all
+    stimuli have are divided by one spread in common.
+
+    Args:
+        trials: Gives the repetitions of each stimulus, which are read twice.
+        counts: How many these are, [N], two at least.
+
+    Source: Allen et al. 2022 (NSD); Hebart et al. 2023 (THINGS-MEG). Theirs where all counts are equal.
+    """
+    # mean and spread of each repetition over the stimuli that have it
+    has = (np.arange(counts.max()) < counts[:, None]).sum(0)  # [R]
+    shape = next(iter(trials())).shape[1:]
+    sums, squares = np.zeros((2, len(has), *shape))
+    for stimulus in trials():
+        values = np.asarray(stimulus, np.float64)
+        sums[: len(values)] += values
+        squares[: len(values)] += values**2
+    by_place = has.reshape(-1, *(1 for _ in shape))
+    mean = sums / by_place
+    scatter = np.maximum(squares - sums * mean, 0)  # [R, ...]
+    common = scatter.sum(0) / max(1, (has - 1).sum())
+    spread = np.sqrt(np.where(by_place == len(counts), scatter / by_place, common))
+    spread = np.where(spread > 0, spread, 1)
+
+    # variance within stimuli, which is noise, and that of their means
+    noise, total, power = np.zeros((3, *shape))
+    for stimulus in trials():
+        scaled = (stimulus - mean[: len(stimulus)]) / spread[: len(stimulus)]
+        average = scaled.mean(0)
+        noise += scaled.var(0, ddof=1)
+        total += average
+        power += average**2
+    noise_of_means = noise / len(counts) * (1 / counts).mean()
+    signal = np.maximum(power / len(counts) - (total / len(counts)) ** 2 - noise_of_means, 0)
+    whole = signal + noise_of_means
+    return np.divide(100 * signal, whole, out=np.zeros(shape), where=whole > 0)

@@ -1,0 +1,101 @@
+"""Halves of repetitions, and the share of variance that is not noise: of simulations, and of a reference."""
+
+import numpy as np
+import pytest
+import torch
+
+from brainhive_cli.measurement.ranks import summarise
+from brainhive_cli.measurement.reliability import (
+    average_halves,
+    correlation_shares,
+    noise_ceiling,
+    rank_halves,
+    spearman_brown,
+    unit_vectors,
+)
+from brainhive_cli.measurement.statistics import measure
+
+
+def test_halves_share_no_repetition_and_have_as_many():
+    known = torch.eye(5).repeat(3, 1, 1)  # a repetition is known by the place of its 1
+
+    first, second = average_halves(known, torch.tensor([5, 4, 2]), torch.Generator().manual_seed(0))
+
+    assert not (first * second).any()
+    assert (first > 0).sum(1).tolist() == (second > 0).sum(1).tolist() == [2, 2, 1]
+    assert torch.allclose(first.sum(1), torch.ones(3)) and not first[1:, 4].any() and not first[2, 2:].any()
+
+
+def test_a_stimulus_halved_many_times_is_halved_in_all_ways():
+    known = torch.eye(5, dtype=torch.float64)  # a repetition is known by the place of its 1
+    first, second = average_halves(known, torch.full((50,), 5), torch.Generator().manual_seed(0))
+    assert not (first * second).any() and len((first > 0).unique(dim=0)) == 10
+    assert set(first.unique().tolist()) == {0.0, 0.5}  # in double precision
+
+
+@pytest.mark.parametrize("signal_sd", (0.3, 0.8, 2.0))
+def test_the_interval_of_retrieval_holds_although_items_share_one_pool(signal_sd):
+    """The truth is the mean of 400 simulations; two standard errors of a coverage of .95 are .02."""
+    random = np.random.default_rng(0)
+    patterns = signal_sd * random.normal(size=(400, 1, 60, 5, 4))
+    halves = torch.from_numpy(patterns + random.normal(size=(400, 2, 60, 5, 4))).float().flatten(3)
+    found = [summarise([rank_halves(*pair)], 60, split="test", only=("top1",))[0] for pair in halves]
+    truth = np.mean([each.value for each in found])
+    assert np.mean([each.low <= truth <= each.high for each in found]) > 0.93 - 0.02
+
+
+def test_spearman_brown_doubles_the_repetitions():
+    """Spearman 1910: two halves that share half of their variance."""
+    assert spearman_brown(np.array(0.5)) == pytest.approx(2 / 3)
+    assert spearman_brown(np.array(0.2), times=3) == pytest.approx(3 / 7)  # 0.25 of variance 1.25, then 0.75
+
+
+def test_spearman_brown_leaves_noise_at_zero_and_has_no_pole():
+    noise = np.random.default_rng(0).normal(0, 0.2, 20_000)
+    assert abs(spearman_brown(noise).mean()) < 0.01
+    assert spearman_brown(np.array([-1.0, 1.0])).tolist() == [-1, 1]
+    ordered = spearman_brown(np.linspace(-1, 1, 101))
+    assert (np.diff(ordered) > 0).all()
+
+
+def test_the_noise_ceiling_is_that_of_the_reference(golden):
+    """24 pictures, 5 channels, 8 samples; by the formula of THINGS-MEG."""
+    with np.load(golden / "prepare/explain.npz") as file:
+        trials, expected = file["enc_signal_test"].astype(float), file["nc_percent_things"]
+    found = noise_ceiling(lambda: trials, np.full(len(trials), trials.shape[1]))
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize(("drift", "counts"), ((0.0, 8), (0.5, 8), (0.0, None), (0.5, None)))
+def test_the_noise_ceiling_is_the_share_of_signal_also_where_sessions_drift_and_counts_differ(drift, counts):
+    """Mean of 200 channels, whose standard error is .3; a variance over 200 stimuli is biased by about .5."""
+    random = np.random.default_rng(0)
+    shown = random.integers(2, 9, 200) if counts is None else np.full(200, counts)
+    signal, offsets = 0.7 * random.normal(size=(200, 1, 200)), drift * random.normal(size=(8, 200))
+    trials = signal + random.normal(size=(200, 8, 200)) + offsets
+    stimuli = [stimulus[:count] for stimulus, count in zip(trials, shown, strict=True)]
+
+    found = noise_ceiling(lambda: stimuli, shown)
+
+    assert found.mean() == pytest.approx(100 * 0.49 / (0.49 + (1 / shown).mean()), abs=1.5)
+
+
+def test_a_channel_that_is_constant_has_no_signal():
+    trials = np.ones((6, 3, 2)) + np.arange(6)[:, None, None] * np.array([0, 1])
+    assert noise_ceiling(lambda: trials, np.full(6, 3)).tolist() == [0, 100]
+
+
+@pytest.mark.parametrize("noise", (0.3, 3.0))
+def test_the_interval_of_a_correlation_by_shares_holds_and_is_narrow_where_both_agree(noise):
+    """Of 200 simulations, two standard errors of a coverage of .95 are .03."""
+    random, held, widths = np.random.default_rng(0), [], []
+    truth = 1 / (1 + noise**2)
+    for _ in range(200):
+        pattern = random.normal(size=(60, 20))
+        one, other = (unit_vectors(pattern + noise * random.normal(size=(60, 20))) for _ in range(2))
+        shares = correlation_shares(one, other)
+        assert shares.mean(0) == pytest.approx((one * other).sum(0))
+        found = measure("r", [shares.mean(1)], limits=(-1, 1), is_share=False, protocol="", split="test")
+        held.append(found.low <= truth <= found.high)
+        widths.append(found.high - found.low)
+    assert np.mean(held) > 0.88 and np.mean(widths) < (0.03 if noise < 1 else 0.25)
