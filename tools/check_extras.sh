@@ -28,8 +28,6 @@ step() {
         open-clip)
             tiny=$(python -c "from brainhive_cli.models.encoders import open_clip as e; print(e.TINY.model_dump())")
             brainhive embed --recipe demo "encoders=[$tiny]" ;;
-        figures)
-            demo && brainhive check signals/demo --plots ;;
         umap) demo && brainhive eval-retrieval --recipe demo embedding_map=umap ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
         metrics) tests tests/measurement/metrics/test_perceptual.py tests/measurement/metrics/test_distribution.py ;;

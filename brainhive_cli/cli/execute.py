@@ -155,6 +155,11 @@ def _run(
         key = result.work.key(command, _place(here, here.processes))
         result.work.remember(runs_folder, key, time.monotonic() - start)
     _show(result, common["json"], advise)
+    if common.get("open") and here.is_main and (page := result.files.get("page")):
+        import webbrowser
+
+        if not webbrowser.open(page.resolve().as_uri()):
+            console.warn(f"no browser was found here: {page} is the page")
     return int(result.exit_code)
 
 

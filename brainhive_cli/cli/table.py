@@ -158,6 +158,7 @@ PAGE_OPTIONS = {
     "to": option("--to", "The file.", "one below reports/"),
 }
 """Flags of the commands that show runs."""
+OPEN = {"open": switch("--open", "Open the page in a browser.")}
 COMMANDS = (
     Command(
         START,
@@ -172,6 +173,7 @@ COMMANDS = (
             ),
             "quick": switch("--quick", "Few epochs and pictures, to see that it runs."),
         },
+        OPEN,
     ),
     Command(
         START, "doctor", "Report what this machine has for Brainhive: versions, devices, folders, weights."
@@ -349,6 +351,7 @@ COMMANDS = (
         "Show runs on one self-contained page, or write tables for papers.",
         "runs/eval-retrieval/NAME",
         PAGE_OPTIONS,
+        OPEN,
         paths="runs",
     ),
     Command(
@@ -357,6 +360,7 @@ COMMANDS = (
         "Show runs next to each other, with paired statistics: the first against each other one.",
         "RUN RUN --labels aligned,base",
         PAGE_OPTIONS,
+        OPEN,
         paths="runs",
     ),
     Command(

@@ -1,7 +1,7 @@
 """demo: the steps of a system end to end on the embedded world, and one page that shows what came out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -133,7 +133,6 @@ def _page(
         run = ShownRun(name, RunFolder(finished[name].result.folder))
         if (run.folder.path / FINISHED).is_file() and not run.measured.notes.get("control"):
             groups.append(RunGroup([run], title=steps.steps[name].heading))
-    summary = Section("Summary", [Group("", tables)])
+    summary = Section("Summary", [Group("", tables)], [NOTE.format(provenance=system.provenance)])
     lines = [step.line for step in finished.values()]
-    page = page_of(groups, extend_title("Brainhive demo", [SIMULATED]), lines, [summary])
-    return replace(page, lead=[NOTE.format(provenance=system.provenance), *page.lead])
+    return page_of(groups, extend_title("Brainhive demo", [SIMULATED]), lines, [summary])

@@ -17,7 +17,6 @@ from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
 from brainhive_cli.evaluation.explanation.profiles import SubjectProfiles, part_file
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, Recipe
-from brainhive_cli.reports.paper_figures import require_matplotlib
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun, find
 
@@ -27,15 +26,10 @@ __all__ = ["Recipe", "plan", "run"]
 def plan(recipe: Recipe) -> Plan:
     """Say which run, cells and analyses there would be, and what is missing or left out."""
 
-    def name_figures() -> str:
-        if recipe.figures:
-            require_matplotlib()
-        return ", ".join(recipe.figures) or "none"
-
     analyses = {"analyses": lambda: ", ".join(recipe.analyses)}
     controls = {
         "control": lambda: f"{recipe.control}, {recipe.draws} permutations",
-        "figures": name_figures,
+        "figures": lambda: ", ".join(recipe.figures) or "none",
     }
     try:
         job = Job.resolve(recipe)
@@ -55,8 +49,6 @@ def plan(recipe: Recipe) -> Plan:
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Explain every cell and subject, then all together; what an interrupted run has finished is kept."""
-    if recipe.figures:
-        require_matplotlib()
     job = Job.resolve(recipe)
     spec, align, levels = job.spec, job.align, job.open_levels()
     pinned = job.recipe.holding(align.digests)

@@ -18,7 +18,6 @@ from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder, newest
 from brainhive_cli.reports.paper_tables import WRITERS, comma_separated, paper_table
-from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, find
 
 __all__ = ["Recipe", "plan", "run"]
@@ -77,6 +76,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if launch.is_main:
         with atomic_write(path) as part:
             if recipe.written_as == "html":
+                from brainhive_cli.reports.run_page import page_of  # draws by matplotlib
+
                 page_of(groups).write(part)
             elif recipe.written_as == "csv":
                 part.write_text(comma_separated(groups), encoding="utf-8")

@@ -23,7 +23,7 @@ NAME = "artifacts.json"
 """The document of a run that lists its artifacts; it lies next to the metrics."""
 FOLDER = "artifacts"
 """Where the pictures of artifacts lie in a run, unless they lie there under a name of their own."""
-SCHEMA = 1
+SCHEMA = 2
 SIDE_PX = 128
 """Longer side of a picture that is saved for a page."""
 DIGITS = 4
@@ -239,17 +239,15 @@ class Map(Titled):
 
 @dataclass(frozen=True)
 class Media(Titled):
-    """One picture, drawing or clip in a file.
+    """One picture or clip in a file.
 
     Attributes:
         file: PNG, JPEG, WebP, GIF, SVG, MP4 or WebM, by name within the run.
         poster: A still picture of a clip, by name within the run.
-        is_drawing: Whether it is dark lines on white, of which a dark page inverts the colours.
     """
 
     file: str
     poster: str = ""
-    is_drawing: bool = False
     kind: Literal["media"] = "media"
 
 

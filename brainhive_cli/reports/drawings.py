@@ -1,396 +1,313 @@
-"""Drawings of a page, in SVG: curves, bars, matrices and maps."""
+"""Figures of artifacts, by matplotlib: as SVG in the colours of a page, or as files for papers."""
 
-import base64
-from collections.abc import Callable, Iterable, Sequence
-from io import BytesIO
-from itertools import count
-from math import log2, log10
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from markupsafe import Markup, escape
-from PIL import Image
 
-from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Number, Point
-from brainhive_cli.core.tables import brief, number
+from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map
 
-WIDTH = 360
-"""Units of a drawing: CSS pixels of a phone, so that its letters are as large as those of the page."""
-COLOURS = 8
-"""Series that have colours of their own."""
-NAME_PX, LETTER_PX = 110, 6
-"""Room for names of rows at most, and about the width of a letter."""
-Place = Callable[[float], float]
-Points = Iterable[tuple[float, float]]
-
-
-def make_scale(low: float, high: float, begin: float, end: float) -> Place:
-    """Make the function from values to places."""
-    width = (high - low) or 1.0
-    return lambda value: begin + (value - low) / width * (end - begin)
-
-
-def cycle_colours() -> Iterable[int]:
-    """Count the colours of series, from the first again after the last."""
-    return (place % COLOURS for place in count())
-
-
-def draw_line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
-    """Draw a line from one point to another."""
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
-def draw_path(kind: str, points: Points, shape: str = "polyline") -> str:
-    """Draw a line through points, or the area that they enclose (`polygon`)."""
-    return f'<{shape} class="{kind}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>'
-
-
-def draw_circle(kind: str, x: float, y: float, radius: float, more: str = "", title: str = "") -> str:
-    """Draw a circle; `more` are attributes, `title` is what is shown where the pointer is."""
-    inner = f"<title>{escape(title)}</title>" if title else ""
-    return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"{more}>{inner}</circle>'
-
-
-def draw_rectangle(kind: str, x: float, y: float, width: float, height: float, title: str) -> str:
-    """Draw a rectangle; `title` is what is shown where the pointer is."""
-    size = f'width="{max(width, 0.8):.1f}" height="{height:.1f}"'
-    return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" {size}><title>{escape(title)}</title></rect>'
-
-
-def draw_image(source: str, x: float, y: float, width: float, height: float) -> str:
-    """Draw pixels, which stay sharp, over a rectangle."""
-    size = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
-    return f'<image href="{source}" {size} preserveAspectRatio="none" style="image-rendering:pixelated"/>'
-
-
-def write_text(x: float, y: float, words: str, anchor: str = "start", kind: str = "label") -> str:
-    """Write words at a place."""
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
-
-
-def write_turned(
-    x: float, y: float, words: str, degrees: int = -90, anchor: str = "middle", kind: str = "axis"
-) -> str:
-    """Write words at an angle; nothing if there are none."""
-    place = f'transform="translate({x:.1f},{y:.1f}) rotate({degrees})"'
-    return f'<text class="{kind}" {place} text-anchor="{anchor}">{escape(words)}</text>' if words else ""
-
-
-def shorten(name: str, most: int) -> str:
-    """Cut a name that is too long, and say so."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
-def assemble(height: float, drawn: Sequence[str], title: str) -> Markup:
-    """Put elements together."""
-    size = f'viewBox="0 0 {WIDTH} {height:.0f}"'
-    return Markup(f'<svg {size} role="img" aria-label="{escape(title)}">{"".join(drawn)}</svg>')
-
-
-def add_legend(svg: Markup, names: Sequence[str], has_chance: bool = False) -> Markup:
-    """Put the names of series below a drawing, as text; nothing for a single one without chance."""
-    if not any(names) or (len(names) == 1 and not has_chance):
-        return svg
-    item = Markup('<li class="c{}">{}</li>')
-    items = Markup("").join(
-        item.format(place, name) for place, name in zip(cycle_colours(), names, strict=False)
-    )
-    items += Markup('<li class="broken">chance</li>') if has_chance else Markup("")
-    return svg + Markup('<ul class="legend">{}</ul>').format(items)
-
-
-def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Choose round places between two values, `most` or fewer."""
-    span = high - low or abs(high) or 1.0
-    power = 10.0 ** int(log10(span / most) // 1)
-    step = next(digit * power for digit in (1, 2, 2.5, 5, 10, 20) if span / (digit * power) <= most)
-    first = -int(-low // step) if low >= 0 else -int(-low / step)
-    places = [round(step * place, 12) for place in range(first - 1, first + most + 2)]
-    slack = span * 1e-9
-    return [place for place in places if low - slack <= place <= high + slack]
-
-
-HEIGHT = 220
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 8, 34
-"""Margins of a curve."""
-DOTS = 24
-"""Places up to which each has a dot."""
-THICK, NARROW, GAP = 15, 9, 7
-"""Heights of a bar that is alone, of one in a group, and between groups."""
-FAR = 0.6
+Drawable = Curve | Heatmap | Map
+WIDTH_INCH, HEIGHT_INCH = 3.6, 2.3
+"""Of most figures; at this width the letters of a figure are as large on a phone as those of the page."""
+BAR_INCH, GROUP_INCH = 0.13, 0.08
+"""Height of a bar, and of the gap between groups of bars."""
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#6a51a3", "#7f7f7f")
+"""Of series: Okabe and Ito (2008), which colour-blind readers distinguish, and two more."""
+CONTROL_COLOUR = COLOURS[-1]
+INK, SOFT, GRID, PAPER = "#1c1f23", "#5d6570", "#d9dde2", "#f6f7f9"
+PAGE_COLOURS = {
+    **{colour: f"var(--c{place})" for place, colour in enumerate(COLOURS)},
+    **{INK: "var(--ink)", SOFT: "var(--soft)", GRID: "var(--line)", PAPER: "var(--card)"},
+}
+"""The page's variable for each colour of a figure; its style sheet has them for light, dark and print."""
+STYLE: Any = {
+    "svg.fonttype": "none",  # text stays text: it is searched, copied, and set in the page's font
+    "svg.hashsalt": "brainhive",  # equal figures are equal files
+    "font.size": 8.5,
+    "axes.prop_cycle": f"cycler('color', {list(COLOURS)})",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), GRID),
+    **dict.fromkeys(("axes.edgecolor", "xtick.labelcolor", "ytick.labelcolor"), SOFT),
+    "axes.linewidth": 0.6,
+    **dict.fromkeys(("text.color", "axes.labelcolor"), INK),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.labelcolor": SOFT,
+}
+LEGEND_INCH, NAME_INCH = 0.17, 0.13
+"""Height of a line of a legend, and of a row of a matrix that has a name."""
+MAX_NAMES = 24
+"""Names of rows or columns that can be read next to a matrix."""
+MAX_DOTS = 24
+"""Places up to which each place of a line has a dot."""
+MAX_LETTERS = 24
+CONTROLS = ("shuffled", "guessing")
+"""What names of lines that show no effect begin with, or have behind `on`."""
+LEGEND_LETTERS = 58
+"""Letters in one line of a legend."""
+HEAD_M, MIN_SENSORS = 0.095, 4
+"""Radius of mne's head, and the fewest values that it interpolates."""
+ZERO_SHARE = 0.6
 """An axis starts at 0 unless its lowest value is above this share of its highest."""
 
 
-def draw_curve(shown: Curve) -> Markup:
-    """Draw lines with their intervals, or bars; their names stand below as text."""
-    drawn = _bars(shown) if shown.style == "bars" else _lines(shown)
-    has_chance = shown.style == "lines" and any(line.chance is not None for line in shown.lines)
-    return add_legend(drawn, [line.name for line in shown.lines], has_chance)
+def save_figure(artifact: Drawable, path: Path) -> None:
+    """Save an artifact as a file, by the path's suffix: pdf, svg, png; with its title, on white paper."""
+    with _drawn(artifact) as figure:
+        figure.suptitle(artifact.title, fontsize="medium", wrap=True)
+        figure.savefig(path, facecolor="white", dpi=200)
 
 
-def _lines(shown: Curve) -> Markup:
-    at = [float(place) for place in shown.at]
-    places = [log2(place) for place in at] if shown.is_logarithmic else at
-    low, high = _range(shown.lines)
-    x = make_scale(min(places, default=0), max(places, default=1), LEFT, WIDTH - RIGHT)
-    y = make_scale(low, high, HEIGHT - BOTTOM, TOP)
-    drawn = []
-    for tick in ticks(low, high):
-        drawn.append(draw_line("grid", LEFT, y(tick), WIDTH - RIGHT, y(tick)))
-        drawn.append(write_text(LEFT - 5, y(tick) + 4, brief(tick), "end"))
-    each_has_one = shown.is_logarithmic or len(at) <= 6
-    round_places = ticks(min(places, default=0), max(places, default=1))
-    for place, value in (
-        zip(places, at, strict=True) if each_has_one else zip(round_places, round_places, strict=True)
-    ):
-        drawn.append(write_text(x(place), HEIGHT - BOTTOM + 14, brief(value), "middle"))
-    for name, mark in shown.marks.items():
-        place = x(log2(mark) if shown.is_logarithmic else mark)
-        way, anchor = (3, "start") if place < WIDTH / 2 else (-3, "end")  # into the drawing, not out of it
-        drawn.append(draw_line("mark", place, TOP, place, HEIGHT - BOTTOM))
-        drawn.append(write_text(place + way, TOP + 9, name, anchor))
-    for line, colour in zip(shown.lines, cycle_colours(), strict=False):
-        drawn += _draw_series(line, colour, [x(place) for place in places], y)
-    drawn.append(write_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, shown.axis, "middle", "axis"))
-    drawn.append(write_turned(9, (TOP + HEIGHT - BOTTOM) / 2, shown.value))
-    return assemble(HEIGHT, drawn, shown.title)
+def svg_of(artifact: Drawable) -> Markup:
+    """Draw an artifact as an SVG element whose colours are the page's variables.
 
-
-def _draw_series(line: Line, colour: int, places: Sequence[float], y: Place) -> list[str]:
-    """Draw one line: its level of chance, its interval as a band, itself with gaps, and dots."""
-    drawn = []
-    if line.chance is not None:
-        drawn.append(draw_line(f"chance c{colour}", LEFT, y(line.chance), WIDTH - RIGHT, y(line.chance)))
-    ends = zip(places, line.low or (), line.high or (), strict=False)
-    known = [(place, a, b) for place, a, b in ends if a is not None and b is not None]
-    edge = [(place, y(a)) for place, a, _ in known] + [(place, y(b)) for place, _, b in reversed(known)]
-    if edge:
-        drawn.append(draw_path(f"band c{colour}", edge, "polygon"))
-    for part in _split_at_gaps(places, line.values):
-        points = [(place, y(value)) for place, value in part]
-        drawn.append(draw_path(f"line c{colour}", points))
-        if len(places) <= DOTS or len(part) == 1:
-            drawn += [draw_circle(f"dot c{colour}", *point, 2.5) for point in points]
-    return drawn
-
-
-def _bars(shown: Curve) -> Markup:
-    """Draw bars from left to right, a group a row, so that there is room for names."""
-    names, lines = list(map(str, shown.at)), shown.lines
-    thick = THICK if len(lines) == 1 else NARROW
-    step = thick * len(lines) + GAP
-    low, high = _range(lines)
-    left = min(NAME_PX, 14 + LETTER_PX * max(map(len, names), default=0))
-    x, bottom = make_scale(low, high, left, WIDTH - RIGHT - 30), 6 + step * len(names)
-    drawn = [draw_line("grid", x(tick), 4, x(tick), bottom) for tick in ticks(low, high, 4)]
-    for row, name in enumerate(names):
-        top = 6 + step * row
-        label = shorten(name, (left - 6) // LETTER_PX)
-        drawn.append(write_text(left - 6, top + thick * len(lines) / 2 + 4, label, "end"))
-        for place, (line, colour) in enumerate(zip(lines, cycle_colours(), strict=False)):
-            drawn += _bar(line, row, name, colour, (top + thick * place, thick), x, len(lines) == 1)
-    drawn += [write_text(x(tick), bottom + 13, brief(tick), "middle") for tick in ticks(low, high, 4)]
-    words = ", by ".join(filter(None, [shown.value, shown.axis]))
-    drawn.append(write_text(WIDTH / 2, bottom + 28, words, "middle", "axis"))
-    return assemble(bottom + 34, drawn, shown.title)
-
-
-def _bar(
-    line: Line, row: int, name: str, colour: int, at: tuple[float, float], x: Place, is_alone: bool
-) -> list[str]:
-    """Draw one bar with its interval; its value stands next to it where there is room."""
-    value, (top, thick) = line.values[row], at
-    if value is None:
-        return []
-    begin, end = sorted((x(0.0), x(value)))
-    title = f"{name}: {number(value)}, {line.name}"
-    drawn = [draw_rectangle(f"bar c{colour}", begin, top, end - begin, thick - 1.5, title)]
-    low, high = (None if ends is None else ends[row] for ends in (line.low, line.high))
-    if low is not None and high is not None:
-        middle = top + thick / 2 - 0.75
-        drawn.append(draw_line("error", x(low), middle, x(high), middle))
-    elif is_alone:
-        drawn.append(write_text(end + 4, top + thick / 2 + 4, number(value)))
-    return drawn
-
-
-def _range(lines: Sequence[Line]) -> tuple[float, float]:
-    """Choose the values that an axis spans."""
-    numbers: list[float] = []
-    for line in lines:
-        for values in (line.values, line.low or (), line.high or (), [line.chance]):
-            numbers += [value for value in values if value is not None]
-    low, high = min(numbers, default=0.0), max(numbers, default=1.0)
-    if low == high:
-        return min(0.0, low), max(0.0, high) or 1.0
-    low = low if low < 0 or low > FAR * high else 0.0
-    margin = 0.04 * (high - low)
-    return (low if low == 0 else low - margin), high + margin
-
-
-def _split_at_gaps(places: Sequence[float], values: Sequence[Number]) -> list[list[tuple[float, float]]]:
-    """Split a line at its gaps."""
-    parts: list[list[tuple[float, float]]] = [[]]
-    for place, value in zip(places, values, strict=True):
-        if value is None:
-            parts.append([])
-        else:
-            parts[-1].append((place, value))
-    return [part for part in parts if part]
-
-
-NAMED = 22
-"""Rows or columns up to which each has its name next to it."""
-SIZE = 320
-"""Height of a map."""
-HEAD = 1.25
-"""How far from the origin the map of a head reaches; its radius is 1."""
-
-
-def draw_matrix(shown: Heatmap) -> Markup:
-    """Draw a matrix as pixels, with names where there are few rows, and a bar of its colours."""
-    values = [value for row in shown.values for value in row if value is not None]
-    colours = ColourScale(values, shown.low, shown.high, shown.is_diverging)
-    rows, columns = len(shown.values), len(shown.values[0]) if shown.values else 0
-    row_names = shown.rows if rows <= NAMED else ()
-    column_names = shown.columns if columns <= NAMED else ()
-    left = min(NAME_PX, 14 + LETTER_PX * _longest(row_names)) + (14 if shown.row_axis else 0)
-    wide = WIDTH - left - 8
-    least = 60 if rows < 12 else 140
-    bottom = 6 + min(max(wide / max(columns, 1) * rows, least), 1.1 * wide)
-    y, x = make_scale(0, max(rows, 1), 6, bottom), make_scale(0, max(columns, 1), left, left + wide)
-    drawn = [draw_image(colours.pixels(shown.values), left, 6, wide, bottom - 6)]
-    if shown.row_axis:
-        drawn.append(write_turned(10, (6 + bottom) / 2, shown.row_axis))
-    for place, name in enumerate(row_names):
-        drawn.append(write_text(left - 5, y(place + 0.5) + 4, shorten(name, 16), "end"))
-    for place, name in enumerate(column_names):
-        words = shorten(name, 12)
-        drawn.append(write_turned(x(place + 0.5) + 4, bottom + 6, words, -60, "end", "label"))
-    bottom += 5.5 * min(12, _longest(column_names)) + 4
-    if shown.column_axis:
-        bottom += 12
-        drawn.append(write_text(left + wide / 2, bottom, shown.column_axis, "middle", "axis"))
-    drawn += colours.bar(left, bottom + 10, wide, shown.value)
-    return assemble(bottom + 38, drawn, shown.title)
-
-
-def _longest(names: Sequence[str]) -> int:
-    return max(map(len, names), default=0)
-
-
-def draw_map(shown: Map, picture: Callable[[str], str]) -> Markup:
-    """Draw points in a plane.
-
-    Args:
-        shown: The map.
-        picture: From a file to the id by which the page knows its picture.
+    The points of a map without a head are links to `#0`, `#1` …, in the order of the artifact.
     """
+    with _drawn(artifact) as figure:
+        text = StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # the same ids in each figure
+    svg = re.sub(r"'DejaVu Sans'(?:, [^;\"]*)?", "system-ui, sans-serif", svg)
+    svg = re.sub("#[0-9a-f]{6}", lambda colour: PAGE_COLOURS.get(colour[0], colour[0]), svg)
+    head = f'<svg role="img" aria-label="{escape(artifact.title)}"'
+    return Markup(
+        re.sub(
+            r'<svg(?: xmlns(?::xlink)?="[^"]*"| width="[^"]*"| height="[^"]*"| version="[^"]*")*',
+            head,
+            svg,
+            count=1,
+        )
+    )
+
+
+@contextmanager
+def _drawn(artifact: Drawable) -> Iterator[Any]:
+    import matplotlib
+    from matplotlib.figure import Figure  # no pyplot: it keeps figures
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH_INCH, _height_inch(artifact)), layout="constrained")
+        axes = figure.subplots()
+        match artifact:
+            case Curve(style="bars"):
+                _draw_bars(figure, axes, artifact)
+            case Curve():
+                _draw_lines(figure, axes, artifact)
+            case Heatmap():
+                _draw_matrix(figure, axes, artifact)
+            case Map(outline="head"):
+                _draw_head(figure, axes, artifact)
+            case Map():
+                _draw_points(figure, axes, artifact)
+        yield figure
+
+
+def _height_inch(artifact: Drawable) -> float:
+    match artifact:
+        case Curve(style="bars", lines=lines, at=at):
+            group_inch = BAR_INCH * len(lines) + GROUP_INCH
+            return 0.7 + group_inch * len(at) + LEGEND_INCH * -(-len(lines) // _legend_columns(artifact))
+        case Curve(lines=lines):
+            return HEIGHT_INCH + LEGEND_INCH * -(-len(lines) // _legend_columns(artifact))
+        case Heatmap(values=values) if len(values) != len(values[0]):
+            return max(HEIGHT_INCH, 1.1 + NAME_INCH * min(len(values), MAX_NAMES))
+    return WIDTH_INCH
+
+
+def _draw_lines(figure: Any, axes: Any, curve: Curve) -> None:
+    at = [float(place) for place in curve.at]
+    for line, colour in zip(curve.lines, _colours(curve.lines), strict=True):
+        marker = "o" if len(at) <= MAX_DOTS else ""
+        axes.plot(
+            at,
+            _numbers(line.values),
+            color=colour,
+            label=line.name,
+            linewidth=1.6,
+            marker=marker,
+            markersize=3,
+        )
+        if line.low is not None and line.high is not None:
+            axes.fill_between(
+                at, _numbers(line.low), _numbers(line.high), color=colour, alpha=0.2, linewidth=0
+            )
+    levels = dict.fromkeys(line.chance for line in curve.lines if line.chance is not None)
+    for level in levels:
+        axes.axhline(level, color=SOFT, linestyle=(0, (4, 3)), linewidth=1)
+        axes.annotate(
+            "chance",
+            (1, level),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            color=SOFT,
+            fontsize="small",
+        )
+    for name, place in curve.marks.items():
+        axes.axvline(place, color=SOFT, linestyle=":", linewidth=1)
+        side = "left" if place < (at[0] + at[-1]) / 2 else "right"  # into the drawing, not out of it
+        axes.annotate(
+            f" {name} ",
+            (place, 1),
+            xycoords=("data", "axes fraction"),
+            ha=side,
+            va="top",
+            color=SOFT,
+            fontsize="small",
+        )
+    if curve.is_logarithmic:
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(at, [f"{place:g}" for place in at])
+    low, high = axes.get_ylim()
+    if 0 < low < ZERO_SHARE * high:
+        axes.set_ylim(0, high)
+    axes.grid(axis="x", visible=False)
+    axes.margins(x=0.02)
+    axes.set(xlabel=curve.axis)
+    axes.set_title(curve.value, loc="left", fontsize="small", color=SOFT)
+    _add_legend(figure, curve)
+
+
+def _draw_bars(figure: Any, axes: Any, curve: Curve) -> None:
+    count, names = len(curve.lines), [str(name) for name in curve.at]
+    step = BAR_INCH * count + GROUP_INCH
+    for place, (line, colour) in enumerate(zip(curve.lines, _colours(curve.lines), strict=True)):
+        at = np.arange(len(names)) + (place - (count - 1) / 2) * BAR_INCH / step
+        values, errors = _numbers(line.values), None
+        if line.low is not None and line.high is not None:
+            errors = np.maximum([values - _numbers(line.low), _numbers(line.high) - values], 0)
+        bars = axes.barh(
+            at,
+            values,
+            BAR_INCH / step * 0.9,
+            xerr=errors,
+            color=colour,
+            label=line.name,
+            ecolor=INK,
+            error_kw={"linewidth": 1},
+        )
+        if count == 1 and errors is None:
+            axes.bar_label(bars, fmt="{:.3g}", padding=3, color=SOFT, fontsize="small")
+    for level in dict.fromkeys(line.chance for line in curve.lines if line.chance):
+        axes.axvline(level, color=SOFT, linestyle=(0, (4, 3)), linewidth=1)
+    axes.set_yticks(range(len(names)), [_shorten(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.axvline(0, color=SOFT, linewidth=1)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlabel=curve.value, ylabel=curve.axis if len(names) > 1 else "")
+    _add_legend(figure, curve)
+
+
+def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> None:
+    values = np.array([_numbers(row) for row in matrix.values])
+    high = float(np.nanmax(values)) if matrix.high is None else matrix.high
+    low = float(np.nanmin(values)) if matrix.low is None else matrix.low
+    if matrix.is_diverging:
+        high = max(abs(low), abs(high))
+        low = -high
+    axes.grid(visible=False)
+    axes.set_facecolor("#a0a0a0")  # where there is no value
+    colours = "RdBu_r" if matrix.is_diverging else "viridis"
+    shown = axes.imshow(values, aspect="auto", interpolation="none", cmap=colours, vmin=low, vmax=high)
+    for names, axis in ((matrix.rows, axes.yaxis), (matrix.columns, axes.xaxis)):
+        are_numbers = all(re.fullmatch(r"-?[\d.]+", name) for name in names)
+        step = max(1, len(names) // 6) if are_numbers else 1
+        places = range(0, len(names), step) if are_numbers or len(names) <= MAX_NAMES else range(0)
+        axis.set_ticks(places, labels=[_shorten(names[place]) for place in places])
+        if axis is axes.xaxis and not are_numbers:
+            axes.tick_params(axis="x", rotation=60)
+    axes.tick_params(length=0)
+    axes.set(xlabel=matrix.column_axis, ylabel=matrix.row_axis)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(
+        shown, ax=axes, label=matrix.value, location="bottom", aspect=40, pad=0.03
+    ).outline.set_visible(False)
+
+
+def _draw_points(figure: Any, axes: Any, shown: Map) -> None:
+    places = np.array([(point.x, point.y) for point in shown.points])
     groups = list(dict.fromkeys(point.group for point in shown.points))
-    values = [point.value for point in shown.points if point.value is not None]
-    colours = ColourScale(values, is_diverging=shown.is_diverging)
-    is_head = shown.outline == "head"
-    if is_head:
-        x, y = make_scale(-HEAD, HEAD, 20, 20 + SIZE), make_scale(-HEAD, HEAD, SIZE, 0)
+    order = [n for group in groups for n, point in enumerate(shown.points) if point.group == group]
+    for group, colour in zip(groups, COLOURS * len(groups), strict=False):
+        rows = [n for n in order if shown.points[n].group == group]
+        points = axes.scatter(*places[rows].T, s=22, color=colour, alpha=0.8, linewidth=0, label=group)
+        points.set_urls([f"#{n}" for n in rows])
+    axes.set(xlabel=shown.axes[0], ylabel=shown.axes[1], xticks=[], yticks=[])
+    if any(groups):
+        figure.legend(loc="outside lower left", ncols=len(groups))
+
+
+def _draw_head(figure: Any, axes: Any, head: Map) -> None:
+    """Draw values on a head, nose up: interpolated by mne, or as dots where mne is not installed."""
+    places = np.array([[point.x, point.y] for point in head.points])
+    values = np.array([np.nan if point.value is None else point.value for point in head.points], float)
+    most = float(np.nanmax(np.abs(values))) or 1.0
+    low, high = (-most, most) if head.is_diverging else (float(np.nanmin(values)), float(np.nanmax(values)))
+    colours = "RdBu_r" if head.is_diverging else "viridis"
+    try:
+        import mne
+    except ImportError:
+        mne = None
+    if mne is not None and len(places) >= MIN_SENSORS and np.isfinite(values).all():
+        with mne.use_log_level("ERROR"):
+            shown, _ = mne.viz.plot_topomap(
+                values,
+                places * HEAD_M,
+                axes=axes,
+                show=False,
+                cmap=colours,
+                vlim=(low, high),
+                contours=4,
+                sphere=(0, 0, 0, HEAD_M),
+                extrapolate="local",  # nothing is drawn where no sensor was
+            )
     else:
-        x = make_scale(*_span([point.x for point in shown.points]), 26, WIDTH - 10)
-        y = make_scale(*_span([point.y for point in shown.points]), SIZE - 10, 10)
-    drawn = _outline_head(x, y) if is_head else []
-    for point in shown.points:
-        kind = "point" if values else f"point c{groups.index(point.group) % COLOURS}"
-        more = f' data-name="{escape(_words(point))}"'
-        more += f' fill="rgb{colours(point.value)}"' if values else ""
-        more += f' data-picture="{escape(picture(point.file))}"' if point.file else ""
-        drawn.append(draw_circle(kind, x(point.x), y(point.y), 6 if is_head else 4, more, _words(point)))
-    if values:
-        drawn += colours.bar(40, SIZE + 4, WIDTH - 80, shown.value)
-    elif any(shown.axes):
-        drawn += [write_text(WIDTH / 2, SIZE + 14, shown.axes[0], "middle", "axis")]
-        drawn += [write_turned(10, SIZE / 2, shown.axes[1])]
-    drawing = assemble(SIZE + (32 if values else 20), drawn, shown.title)
-    return drawing if values else add_legend(drawing, [group for group in groups if group])
+        shown = axes.scatter(*places.T, c=values, s=60, cmap=colours, vmin=low, vmax=high)
+        angle = np.linspace(0, 2 * np.pi, 100)
+        axes.plot(np.cos(angle), np.sin(angle), color="0.5", linewidth=1.2)
+        axes.plot((-0.1, 0, 0.1), (0.995, 1.12, 0.995), color="0.5", linewidth=1.2)
+        axes.set(aspect="equal", xlim=(-1.25, 1.25), ylim=(-1.25, 1.25))
+        axes.axis("off")
+    figure.colorbar(
+        shown, ax=axes, label=head.value, location="bottom", aspect=30, shrink=0.7
+    ).outline.set_visible(False)
 
 
-def _words(point: Point) -> str:
-    value = "" if point.value is None else number(point.value)
-    return ", ".join(filter(None, [point.name, point.group, value]))
+def _colours(lines: Sequence[Line]) -> list[str]:
+    colours, place = [], 0
+    for line in lines:
+        is_control = line.name.startswith(CONTROLS) or "on shuffled" in line.name
+        colours.append(CONTROL_COLOUR if is_control else COLOURS[place % (len(COLOURS) - 1)])
+        place += not is_control
+    return colours
 
 
-def _outline_head(x: Place, y: Place) -> list[str]:
-    nose = [(x(-0.12), y(0.99)), (x(0), y(1.15)), (x(0.12), y(0.99))]
-    return [draw_circle("head", x(0), y(0), x(1) - x(0)), draw_path("head", nose)]
+def _legend_columns(curve: Curve) -> int:
+    longest = max(len(line.name) for line in curve.lines) + 6
+    return max(1, min(len(curve.lines), LEGEND_LETTERS // longest))
 
 
-def _span(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    return (low, high) if low < high else (low - 1, high + 1)
+def _add_legend(figure: Any, curve: Curve) -> None:
+    if len(curve.lines) > 1:
+        figure.legend(loc="outside lower left", ncols=_legend_columns(curve))
 
 
-RAMP = (
-    *((68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141)),
-    *((39, 173, 129), (92, 200, 99), (170, 220, 50), (253, 231, 37)),
-)
-"""Viridis (matplotlib), in nine steps."""
-DIVERGING = (
-    *((33, 102, 172), (103, 169, 207), (209, 229, 240), (247, 247, 247)),
-    *((253, 219, 199), (239, 138, 98), (178, 24, 43)),
-)
-"""RdBu (ColorBrewer), from blue to red."""
-NONE = (160, 160, 160)
-"""Where there is no value."""
-STEPS = 41
-Colour = tuple[int, int, int]
+def _shorten(name: str) -> str:
+    return name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…"
 
 
-class ColourScale:
-    """From values to colours.
-
-    Args:
-        values: What is shown, from which the ends are taken where they are not given.
-        low: Value of the first colour.
-        high: Value of the last one.
-        is_diverging: Whether colours differ by sign, as far on both sides.
-    """
-
-    def __init__(
-        self, values: Sequence[float], low: Number = None, high: Number = None, is_diverging: bool = False
-    ) -> None:
-        self.low = min(values, default=0.0) if low is None else low
-        self.high = max(values, default=1.0) if high is None else high
-        self.ramp = DIVERGING if is_diverging else RAMP
-        if is_diverging:
-            self.high = max(abs(self.low), abs(self.high))
-            self.low = -self.high
-
-    def __call__(self, value: Number) -> Colour:
-        """Give the colour of a value; values beyond the ends have the colours of these."""
-        if value is None:
-            return NONE
-        return self._at((value - self.low) / ((self.high - self.low) or 1.0))
-
-    def pixels(self, values: Sequence[Sequence[Number]]) -> str:
-        """Draw a matrix [R, C], one pixel a value, as a data URL."""
-        return _png([[self(value) for value in row] for row in values])
-
-    def bar(self, x: float, y: float, width: float, words: str) -> list[str]:
-        """Draw the colours from the lowest to the highest value, with both."""
-        ramp = _png([[self._at(place / (STEPS - 1)) for place in range(STEPS)]])
-        return [
-            draw_image(ramp, x, y, width, 8),
-            write_text(x, y + 21, brief(self.low)),
-            write_text(x + width, y + 21, brief(self.high), "end"),
-            write_text(x + width / 2, y + 21, words, "middle", "axis"),
-        ]
-
-    def _at(self, share: float) -> Colour:
-        place = min(max(share, 0.0), 1.0) * (len(self.ramp) - 1)
-        first = min(int(place), len(self.ramp) - 2)
-        ends = zip(self.ramp[first], self.ramp[first + 1], strict=True)
-        red, green, blue = (round(a + (b - a) * (place - first)) for a, b in ends)
-        return red, green, blue
-
-
-def _png(rows: Sequence[Sequence[Colour]]) -> str:
-    picture = Image.new("RGB", (len(rows[0]), len(rows)) if rows and rows[0] else (1, 1))
-    picture.putdata([pixel for row in rows for pixel in row] or [NONE])
-    held = BytesIO()
-    (picture.quantize(256) if len(rows) > 1 else picture).save(held, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(held.getvalue()).decode()}"
+def _numbers(values: Sequence[Any]) -> Any:
+    return np.array([np.nan if value is None else value for value in values], float)

@@ -2,8 +2,7 @@
 // pictures that appear again are held once
 for (const again of document.querySelectorAll("img[data-same]")) again.src = held(again.dataset.same);
 function held(id) {
-  const found = document.getElementById(id);
-  return found ? found.src : PICTURES[id] || "";
+  return document.getElementById(id)?.src ?? PICTURES[id] ?? "";
 }
 
 // tables sort by the value of a cell, numbers before text; a third click gives the first order back
@@ -47,21 +46,27 @@ for (const button of document.querySelectorAll("button.copy")) button.addEventLi
 
 // a point of a map shows its picture where the pointer, the finger or the focus is
 const hover = document.getElementById("hover");
-function show(point) {
-  const id = point.dataset.picture, words = document.createElement("div"), box = point.getBoundingClientRect();
-  words.textContent = point.dataset.name || "";
-  hover.replaceChildren(words);
-  if (id) { const picture = new Image(); picture.src = held(id); picture.alt = ""; hover.prepend(picture); }
-  hover.hidden = false;
-  hover.style.left = `${Math.max(4, Math.min(box.right + 8, innerWidth - 170))}px`;
-  hover.style.top = `${Math.max(4, Math.min(box.bottom + 8, innerHeight - 190))}px`;
+for (const figure of document.querySelectorAll("[data-points]")) {
+  const points = JSON.parse(figure.dataset.points);
+  for (const link of figure.querySelectorAll("svg a")) {
+    const [name, id] = points[Number(link.getAttribute("xlink:href").slice(1))];
+    link.setAttribute("aria-label", name);
+    const show = () => {
+      const words = document.createElement("div"), box = link.getBoundingClientRect();
+      words.textContent = name;
+      hover.replaceChildren(words);
+      if (id) { const picture = new Image(); picture.src = held(id); picture.alt = ""; hover.prepend(picture); }
+      hover.hidden = false;
+      hover.style.left = `${Math.max(4, Math.min(box.right + 8, innerWidth - 170))}px`;
+      hover.style.top = `${Math.max(4, Math.min(box.bottom + 8, innerHeight - 190))}px`;
+    };
+    const hide = () => { hover.hidden = true; };
+    for (const event of ["pointerenter", "focus"]) link.addEventListener(event, show);
+    for (const event of ["pointerleave", "blur"]) link.addEventListener(event, hide);
+    link.addEventListener("click", (event) => { event.preventDefault(); show(); });
+  }
 }
-for (const point of document.querySelectorAll(".point[data-name]")) {
-  point.querySelector("title")?.remove();  // the browser's own hint would cover the picture
-  for (const event of ["pointerenter", "click"]) point.addEventListener(event, () => show(point));
-  point.addEventListener("pointerleave", () => { hover.hidden = true; });
-}
-addEventListener("scroll", () => { hover.hidden = !document.querySelector(".point:hover"); }, { passive: true });
+addEventListener("scroll", () => { hover.hidden = !document.querySelector("svg a:hover"); }, { passive: true });
 
 let closed = [];
 addEventListener("beforeprint", () => {

@@ -15,11 +15,13 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Map, Media, S
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.tables import Cell, Table, number
-from brainhive_cli.reports.drawings import draw_curve, draw_map, draw_matrix
+from brainhive_cli.reports.drawings import svg_of
 
 HERE = Path(__file__).parent
 DETAILS = "Details"
 """The heading of what is shown on demand."""
+ROWS_SHOWN = 4
+"""Rows of a sheet that are shown; the others unfold."""
 TILE_PX, WHOLE_PX = 200, 1200
 """Longest side of a tile of a sheet, and of a picture of its own."""
 KEPT_BYTES = 6_000
@@ -74,20 +76,39 @@ class Section:
 
 
 @dataclass(frozen=True)
+class FirstScreen:
+    """What a page shows before anything else.
+
+    Attributes:
+        headings: What the two rows of pictures are, as `seen` and `brain`.
+        pairs: A stimulus, and what was drawn or retrieved for it.
+        folder: The run that their files lie in.
+        headline: The most important metric, with its chance and intervals.
+    """
+
+    headings: tuple[str, str] = ("", "")
+    pairs: Sequence[tuple[Tile, Tile]] = ()
+    folder: Path = Path()
+    headline: Curve | None = None
+
+
+@dataclass(frozen=True)
 class Page:
     """What a page says before its sections, and these.
 
     Attributes:
         title: Its heading.
-        lead: What was found, in sentences.
+        lead: What was found, in sentences; the first one is the verdict.
         warnings: What every reader must know first.
-        sections: Its body, in order.
+        sections: Its body, in order; those without groups are folded.
+        first: What is shown first, next to the verdict.
     """
 
     title: str
     lead: Sequence[str] = ()
     warnings: Sequence[str] = ()
     sections: Sequence[Section] = ()
+    first: FirstScreen = FirstScreen()
 
     def write(self, path: Path) -> None:
         """Write the page as one file that needs no other."""
@@ -166,7 +187,7 @@ class _Renderer:
         loader = FileSystemLoader(HERE)
         self.environment = Environment(autoescape=True, loader=loader, trim_blocks=True, lstrip_blocks=True)
         self.environment.filters["number"] = number
-        self.environment.globals["media"] = self.media
+        self.environment.globals |= {"media": self.media, "svg_of": svg_of}
         self.macros: Any = self.environment.get_template("blocks.html").module
 
     def render(self, page: Page) -> str:
@@ -182,23 +203,22 @@ class _Renderer:
         return Markup("\n").join(self._figure(*part) for part in block.parts)
 
     def _figure(self, label: str, shown: Artifact, folder: Path) -> Markup:
-        kind = ""
+        points: list[tuple[str, str]] = []
         match shown:
-            case Curve():
-                drawing = draw_curve(shown)
-            case Heatmap():
-                drawing = draw_matrix(shown)
-            case Map():
-                drawing = draw_map(shown, lambda name: self.pictures.reference(folder / name))
+            case Curve() | Heatmap() | Map():
+                drawing = svg_of(shown)
+                for point in shown.points if isinstance(shown, Map) else ():
+                    value = "" if point.value is None else number(point.value)
+                    words = ", ".join(filter(None, [point.name, point.group, value]))
+                    points.append((words, self.pictures.reference(folder / point.file) if point.file else ""))
             case Media():
                 poster = folder / shown.poster if shown.poster else None
                 drawing = self.pictures.element(folder / shown.file, shown.title, poster, WHOLE_PX)
-                kind = "drawing media" if shown.is_drawing else "media"
             case Table():
                 return self._table(replace(shown, title=f"{shown.title} ({label})") if label else shown)
             case _:
                 return Markup("")
-        return Markup(self.macros.figure(shown, label, drawing, kind))
+        return Markup(self.macros.figure(shown, label, drawing, points))
 
     def _table(self, table: Table) -> Markup:
         rows = [[_cell(cell) for cell in row] for row in table.rows]
@@ -223,7 +243,8 @@ class _Renderer:
                     named = named[1:] if is_shared else named
                     parts.append({"label": label if is_shared else "", "files": folder, "tiles": named})
             rows.append(parts)
-        return Markup(self.macros.sheet(sheets[0][1].title, rows, sheets[0][1].note))
+        shown_rows, folded_rows = rows[:ROWS_SHOWN], rows[ROWS_SHOWN:]
+        return Markup(self.macros.sheet(sheets[0][1].title, shown_rows, folded_rows, sheets[0][1].note))
 
     def media(self, folder: Path, name: str, poster: str, words: str) -> Markup:
         return self.pictures.element(folder / name, words, folder / poster if poster else None)

@@ -1,8 +1,9 @@
 """The page of one or many runs, made of what they measured and show; it knows no command."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from brainhive_cli.core.artifacts import Curve, Line, Sheet
 from brainhive_cli.core.measurements import (
     MIXED_WITH_BLURRY,
     NORMALISED_BY_TESTED,
@@ -20,8 +21,8 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.set_up import LISTED, SET_UP, SetUp, describe_signals, say
 from brainhive_cli.core.tables import brief, number
-from brainhive_cli.measurement.metric_names import lower_is_better, shown
-from brainhive_cli.reports.page import Group, Page, Section, Text, groups_of
+from brainhive_cli.measurement.metric_names import lower_is_better, shown, with_arrow
+from brainhive_cli.reports.page import FirstScreen, Group, Page, Section, Text, groups_of
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
 from brainhive_cli.reports.tables import tables_of
 
@@ -39,12 +40,14 @@ def page_of(
     """
     runs = [run for group in groups for run in group.runs]
     if not title:
-        names = runs[0].folder.path.name if len(runs) == 1 else f"{len(runs)} runs"
+        names = runs[0].label if len(runs) == 1 else f"{len(runs)} runs"
         title = f"{', '.join(dict.fromkeys(run.command for run in runs))}: {names}"
     lead = [summary(run) for run in runs[:6]]
+    if len(runs) == 1:  # which the title names
+        lead[0] = lead[0].removeprefix(f"{runs[0].label}: ")
     lead += [sentence for group in groups for sentence in difference_sentences(group.compared)]
     texts = [Text("Each step by hand", "\n".join(commands), True)] if commands else []
-    texts.append(Text("For the methods of a paper", methods(groups), True))
+    texts.append(Text("For the methods of a paper", methods(groups)))
     texts.append(Text("How to cite (BibTeX)", CITATION))
     recipes = []
     for run in runs:
@@ -55,7 +58,56 @@ def page_of(
     last = [Section("Methods and citing", texts=texts), Section("Recipes and environments", texts=recipes)]
     caveats = merge_caveats(*(run.measured.caveats for run in runs))
     sections = [*first, *map(_section, groups), *last]
-    return Page(extend_title(title, caveats), lead, warnings(groups), sections)
+    return Page(extend_title(title, caveats), lead, warnings(groups), sections, first_screen(groups))
+
+
+def first_screen(groups: Sequence[RunGroup]) -> FirstScreen:
+    """Choose what is seen first: pictures of the run that draws them, else retrieves them; the headline."""
+    runs = sorted((run for group in groups for run in group.runs), key=lambda run: not run.source)
+    headline = next((shown for run in runs if (shown := headline_curve(run))), None)
+    if len(groups) == 1 and len(groups[0].runs) > 1:
+        by_label = {run.label: run.metrics for run in groups[0].runs if run.metrics}
+        headline = _bars_of(by_label, next(iter(groups[0].runs[0].headlines), "")) or headline
+    for run in runs:
+        for sheet in (shown for shown in run.artifacts if isinstance(shown, Sheet)):
+            pairs = [(row.tiles[0], row.tiles[1]) for row in sheet.rows if len(row.tiles) > 1][:MAX_PAIRS]
+            if pairs:
+                second = FIRST_COLUMNS.get(sheet.columns[1], sheet.columns[1])
+                return FirstScreen((sheet.columns[0], second), pairs, run.folder.path, headline)
+    return FirstScreen(headline=headline)
+
+
+def headline_curve(run: ShownRun) -> Curve | None:
+    """Draw the most important metric: of each source, else of all and of each subject."""
+    names = run.headlines  # a metric with chance says more than one that smooth pictures do well in
+    name = next(
+        (name for name in names if run.typical_metrics[name].chance is not None), next(iter(names), "")
+    )
+    if run.source:
+        titles = run.measured.notes.get("titles", {})
+        sources = run.measured.notes["sources"]
+        return _bars_of({titles.get(one, one): run.measured.scopes.get(one, {}) for one in sources}, name)
+    subjects = [cell for cell in run.cells if cell.subject]
+    is_one_each = len({cell.subject for cell in subjects}) == len(subjects) <= MAX_BARS
+    by_name = {"all": run.metrics} | {cell.subject: cell.metrics for cell in subjects if is_one_each}
+    bars = _bars_of(by_name if run.metrics else run.variants, name)
+    if bars is None or len(bars.at) > 1 or any(bars.lines[0].low or ()):
+        return bars
+    return next(
+        (drawn for drawn in run.artifacts if isinstance(drawn, Curve) and drawn.style == "lines"), bars
+    )
+
+
+def _bars_of(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve | None:
+    by_part = {part: some[name] for part, some in metrics.items() if name in some}
+    if not by_part:
+        return None
+    listed = list(by_part.values())
+    ends = ([metric.low for metric in listed], [metric.high for metric in listed])
+    line = Line(shown(name), [metric.value for metric in listed], *ends, listed[0].chance)
+    chance = "" if line.chance is None else f"; broken line: chance, {brief(line.chance)}"
+    title = f"{with_arrow(name)}, with 95 % intervals{chance}"
+    return Curve(title, "", list(by_part), [line], shown(name), "bars")
 
 
 def _section(group: RunGroup) -> Section:
@@ -66,6 +118,10 @@ def _section(group: RunGroup) -> Section:
     return Section(title, [Group("", tables_of(group)), *groups_of(artifacts)], lead)
 
 
+FIRST_COLUMNS = {"1": "retrieved first", "made": "drawn from the signal"}
+"""What the second column of a sheet is, where its heading does not say it by itself."""
+MAX_PAIRS, MAX_BARS = 4, 10
+"""Pictures, and subjects, on the first screen."""
 MEANINGS = {
     SIMULATED: "Simulated: a program made the signals; no brain was recorded.",
     TRAINED_ON_SIMULATED: "Trained on simulated signals: a program made what models learned from.",

@@ -70,7 +70,7 @@ def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs):
     found = say("report")
     page = home / "reports" / "poor-0000000002.html"
     assert found.exit_code == 0 and f"page: {page}" in found.stdout
-    assert "poor: top-1" in page.read_text() and not list(page.parent.glob(".*"))
+    assert "top-1 0.3" in page.read_text() and not list(page.parent.glob(".*"))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def one_of_each(file: str) -> list[Artifact]:
         Heatmap("similarity", [[1.0, 0.5], [0.5, 1.0]], ["a", "b"], ["a", "b"]),
         Sheet("retrieved", ["seen", "1"], [Row("cat/1", [Tile(file), Tile(file, ["0.5"], {"ssim": 0.5})])]),
         Map("embedding", [Point(0.0, 1.0, "cat", file=file)]),
-        Media("a drawing", file, is_drawing=True),
+        Media("a drawing", file),
         Table("cells", ["subject", "top-1"], [["1", 0.5], ["2", None]]),
     ]
 
@@ -77,7 +77,7 @@ def test_an_artifact_without_its_file_is_refused(run: RunFolder) -> None:
 
 
 def test_a_list_that_names_a_file_outside_of_the_run_is_refused(run: RunFolder) -> None:
-    plain = {"schema": 1, "artifacts": [{"kind": "media", "title": "x", "file": "../secret.png"}]}
+    plain = {"schema": 2, "artifacts": [{"kind": "media", "title": "x", "file": "../secret.png"}]}
     run.write_json(artifacts.NAME, plain)
     with pytest.raises(BrainhiveError, match="leads out of its folder"):
         artifacts.read(run)
@@ -86,10 +86,10 @@ def test_a_list_that_names_a_file_outside_of_the_run_is_refused(run: RunFolder) 
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        ({"schema": 2, "artifacts": []}, "schema 2"),
-        ({"schema": 1, "artifacts": [{"kind": "poem"}]}, "artifacts.0"),
+        ({"schema": 3, "artifacts": []}, "schema 3"),
+        ({"schema": 2, "artifacts": [{"kind": "poem"}]}, "artifacts.0"),
         (
-            {"schema": 1, "artifacts": [{"kind": "table", "title": "x", "columns": ["a"], "rows": [[]]}]},
+            {"schema": 2, "artifacts": [{"kind": "table", "title": "x", "columns": ["a"], "rows": [[]]}]},
             "cells",
         ),
     ],

@@ -44,7 +44,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Curve("Loss", "epoch", list(range(30)), [Line("train", [1 / (n + 1) for n in range(30)])]),
         Heatmap("Similarity", [[0.1, 0.9], [0.5, 1.0]], ["cat", "dog"], ["cat", "dog"]),
         Map("Embedding", [Point(0, 1, "a cat", file=red), Point(1, 0, "a dog", file=blue)]),
-        Media("A drawing", "drawing.png", is_drawing=True),
+        Media("A drawing", "drawing.png"),
         Sheet("Retrieved", ["seen", "1", "2", "3", "4", "5"], [Row("cat/1", tiles)]),
     ]
     narrow = Table(
@@ -157,7 +157,10 @@ def test_a_dark_page_has_no_white_slabs(opened):
         }).map(each => each.outerHTML.slice(0, 80))"""
     )
     assert light == []
-    assert "invert" in page.evaluate("getComputedStyle(document.querySelector('.drawing img')).filter")
+    colours = "drawn => drawn.map(one => getComputedStyle(one))"
+    lines = page.locator(".curve svg path").evaluate_all(f"{colours}.map(style => style.stroke)")
+    words = page.locator(".curve svg text").evaluate_all(f"{colours}.map(style => style.fill)")
+    assert "rgb(86, 168, 232)" in lines and {*words} == {"rgb(230, 232, 234)", "rgb(160, 168, 178)"}
 
 
 def test_a_table_sorts_by_numbers_and_the_third_click_restores_it(opened):
@@ -174,7 +177,7 @@ def test_a_table_sorts_by_numbers_and_the_third_click_restores_it(opened):
 @pytest.mark.parametrize("width", [PHONE, DESK])
 def test_a_point_of_a_map_shows_its_picture(opened, width):
     page, complaints = opened(width)
-    page.locator("circle[data-name='a dog']").hover()
+    page.locator("svg a").nth(1).hover()
     shown = page.locator("#hover")
     assert shown.is_visible() and "a dog" in shown.inner_text()
     assert page.evaluate("document.querySelector('#hover img').naturalWidth") == 64

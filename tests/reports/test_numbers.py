@@ -3,7 +3,6 @@ import pytest
 from brainhive_cli.core.tables import brief, number
 from brainhive_cli.evaluation.reconstruction.metric_parts import SCALES
 from brainhive_cli.measurement import metric_names
-from brainhive_cli.reports.drawings import ticks
 
 
 @pytest.mark.parametrize(
@@ -27,13 +26,6 @@ def test_a_number_has_as_many_digits_as_can_be_read(value, text):
 
 def test_a_level_of_chance_shows_no_rounding_error():
     assert brief(0.010000000000000009) == "0.01" and brief(1 / 3) == "0.333"
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 0.037), (-3.2, 3.2), (50, 1000), (0.61, 0.64), (5, 5)])
-def test_ticks_are_few_and_within_the_axis(low, high):
-    found = ticks(low, high)
-    assert 1 <= len(found) <= 6 and all(low <= each <= high for each in found)
-    assert found == sorted(set(found))
 
 
 def test_names_for_people_agree_with_the_parts_that_measure():

@@ -1,5 +1,7 @@
 """The page: one file that needs no other, and shows text as text."""
 
+import html
+import json
 import re
 from pathlib import Path
 
@@ -74,14 +76,27 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
         Heatmap("Similarity", [[0.1, None], [0.5, 1.0]], ["cat", "dog"], ["cat", "dog"], is_diverging=True),
         Map("Embedding", [Point(0, 1, "cat", "picture", file=file), Point(1, 0, "dog", "brain")]),
         Map("Scalp", [Point(0, 0.5, "Oz", value=1.5), Point(0.5, 0, "C4", value=-1.0)], "head", "µV"),
-        Media("A drawing", file, is_drawing=True),
+        Media("A drawing", file),
         Table("Cells", ["subject"], [["sub-01"]], note="A note."),
     ]
     (group,) = groups_of([("", shown, tmp_path)])
     page = written(tmp_path, *group.blocks)
-    assert page.count("<svg ") == 5 and page.count('<polyline class="line') == 2  # a gap splits the line
-    assert 'data-picture="p0"' in page and ">chance<" in page and "C4, -1.000" in page
-    assert '<figure class="card drawing media">' in page and "A note." in page
+    assert page.count("<svg ") == 5 and ">chance<" in page and "A note." in page
+    assert '<figure class="card media">' in page and 'href="#1"' in page
+    points = json.loads(html.unescape(re.search('class="card map" data-points="(.*?)"', page)[1]))
+    assert points == [["cat, picture", "p0"], ["dog, brain", ""]]
+
+
+def test_figures_take_the_colours_of_the_page_and_stay_text(tmp_path):
+    curve = Curve("Top-1", "ms after onset", [0, 1], [Line("brain", [0.1, 0.5], chance=0.1)], "top-1")
+    page = written(tmp_path, Figure([("", curve, tmp_path)]))
+    svg = page[page.index("<svg") : page.index("</svg>")]
+    assert "var(--c0)" in svg and "var(--ink)" in svg and "ms after onset" in svg
+    assert (
+        not {*re.findall("#[0-9a-f]{6}", svg)}
+        and "DejaVu" not in svg
+        and " id=" not in svg.split("<defs>")[0]
+    )
 
 
 def test_rows_of_two_runs_that_are_of_one_query_are_one_row_with_its_stimulus_once(tmp_path):

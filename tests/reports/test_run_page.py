@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.artifacts import Curve, Line
+from brainhive_cli.core.artifacts import Curve, Line, Row, Sheet, Tile
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.paper_tables import latex, markdown, paper_table
@@ -68,12 +69,33 @@ def test_a_variant_that_is_called_none_is_not_taken_for_no_best(tmp_path):
 def test_a_run_of_any_command_is_shown_with_all_that_its_documents_hold(tmp_path):
     page = text_of(tmp_path, RunGroup([run(tmp_path, "ours")]))
     assert (
-        "ours: top-1 0.500 (95 % interval 0.400–0.600, chance 0.01). Measured on 40 test items of 2 subjects"
+        "top-1 0.500 (95 % interval 0.400–0.600, chance 0.01). Measured on 40 test items of 2 subjects"
         in page
     )
     assert "top-1 by subject and seed" in page and "0.500 ± 0.141" in page
-    assert "Training" in page and "<polyline" in page and "epochs: 3" in page and "torch 2.9" in page
+    assert "Training" in page and "<svg" in page and "epochs: 3" in page and "torch 2.9" in page
     assert "@inproceedings" in page
+
+
+def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_intervals(tmp_path):
+    shown = run(tmp_path, "ours")
+    files = [
+        artifacts.save_picture(shown.folder, name, Image.new("RGB", (8, 8), name)) for name in ("red", "blue")
+    ]
+    rows = [Row(f"cat/{n}", [Tile(files[0], ["a cat"]), Tile(files[1], ["a dog"])]) for n in range(6)]
+    artifacts.write(shown.folder, [Sheet("Retrieved", ["seen", "1"], rows)])
+
+    first = page_of([RunGroup([shown])]).first
+
+    assert first.headings == ("seen", "retrieved first") and len(first.pairs) == 4
+    assert first.headline is not None and list(first.headline.at) == ["all"]
+    (line,) = first.headline.lines
+    assert (line.values, line.low, line.high, line.chance) == ([0.5], [0.4], [0.6], 0.01)
+
+
+def test_of_runs_that_are_compared_the_headline_has_a_bar_each(tmp_path):
+    headline = page_of([compared(tmp_path)]).first.headline
+    assert headline is not None and list(headline.at) == ["aligned", "base"]
 
 
 @pytest.mark.parametrize(

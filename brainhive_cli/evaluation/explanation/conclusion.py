@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -31,9 +32,11 @@ from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.profiles import SENSOR, TIME, Axis, SubjectProfiles
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS
+from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
 from brainhive_cli.evaluation.explanation.similarity import Course, explain_similarity
 from brainhive_cli.measurement.metric_names import shown
-from brainhive_cli.reports.paper_figures import artifact_figure, flattened, known_places
+from brainhive_cli.reports.drawings import save_figure
+from brainhive_cli.reports.page import DETAILS
 from brainhive_cli.training.alignment.learned import describe_tested
 from brainhive_cli.training.alignment.recipe import Cell
 
@@ -90,9 +93,8 @@ def conclude(
     for name, reason in missing.items():
         console.warn(f"{name} left out: {reason}")
     for name, artifact in drawn.items() if spec.figures else ():
-        figure = artifact_figure(artifact)
         for suffix in spec.figures:
-            folder.replace(f"{FIGURES}/{name}.{suffix}", figure.savefig)
+            folder.replace(f"{FIGURES}/{name}.{suffix}", partial(save_figure, artifact))
     table = summary_table(results, f"Explanation: {protocol}, {spec.split}")
     artifacts.write(folder, [table, *drawn.values()])
 
@@ -142,16 +144,28 @@ def draw_results(
     drawn: dict[str, Drawn] = {}
     if course is not None:
         drawn["similarity"] = similarity_curve(course, results)
-    drawn |= dict(curves(results))
-    if isinstance(space := reader.selection.recording.space, Sensors):
-        drawn |= dict(head_maps(results, space))
+    space = reader.selection.recording.space
+    known = known_places(space) if isinstance(space, Sensors) else None
+    places: dict[str, tuple[float, float]] = {}  # on the head, from left to right and from back to front
+    if known is not None and isinstance(space, Sensors):
+        names = [space.names[row] for row in known[0]]
+        places = {name: (float(x), float(y)) for name, (x, y) in zip(names, flattened(known[1]), strict=True)}
+    drawn |= dict(curves(results, places))
+    drawn |= dict(head_maps(results, places))
     if encoded:
         drawn |= dict(encoding_artifacts(encoded, reader.sensors, reader.times_ms.round(3).tolist()))
     return drawn
 
 
-def curves(results: Sequence[Finding]) -> Iterator[tuple[str, Drawn]]:
-    """Draw each analysis over its places, with its controls; several metrics of one together.
+def curves(
+    results: Sequence[Finding], places: Mapping[str, tuple[float, float]]
+) -> Iterator[tuple[str, Drawn]]:
+    """Draw the first metric of each analysis over its places, with its controls and the p of all metrics.
+
+    Args:
+        results: All analyses.
+        places: Of sensors on the head, as far as they are known; such sensors are listed front to back, as
+            details of the map.
 
     Yields:
         What the file of each is called, and the artifact.
@@ -160,33 +174,36 @@ def curves(results: Sequence[Finding]) -> Iterator[tuple[str, Drawn]]:
     for finding in results:
         together.setdefault((finding.name, finding.axis.name), []).append(finding)
     for (name, axis_name), several in together.items():
-        lines = [_line(finding.metric, finding.measured) for finding in several]
-        for finding in several:
-            ending = f" ({finding.metric})" if len(several) > 1 else ""
-            lines += [_line(f"{control}{ending}", metrics) for control, metrics in finding.controls.items()]
-        axis = several[0].axis
+        first, axis = several[0], several[0].axis
         at = [float(place) for place in axis.at] if axis_name == TIME else axis.labels
-        title, words = _title(several[0]), axis_name if axis.spans is None else OF_WINDOWS
-        value, style = ", ".join(finding.metric for finding in several), _style(axis)
-        options: Any = {"marks": _marks(several), "section": SECTION, "note": _note(several)}
-        yield _file_name(name, axis_name), Curve(title, words, at, lines, value, style, **options)
+        is_mapped = axis_name == SENSOR and all(label in places for label in axis.labels)
+        order = list(range(len(at)))
+        if is_mapped:
+            order.sort(key=lambda row: -places[axis.labels[row]][1])
+        measured = {shown(first.metric): first.measured, **first.controls}
+        lines = [_line(label, [metrics[row] for row in order]) for label, metrics in measured.items()]
+        title, words = _title(first), axis_name if axis.spans is None else OF_WINDOWS
+        section = DETAILS if is_mapped else SECTION
+        options: Any = {"marks": _marks(first), "section": section, "note": _note(several)}
+        ordered: Any = [at[row] for row in order]
+        value, style = shown(first.metric), _style(axis)
+        yield _file_name(name, axis_name), Curve(title, words, ordered, lines, value, style, **options)
 
 
-def head_maps(results: Sequence[Finding], sensors: Sensors) -> Iterator[tuple[str, Drawn]]:
+def head_maps(
+    results: Sequence[Finding], places: Mapping[str, tuple[float, float]]
+) -> Iterator[tuple[str, Drawn]]:
     """Draw analyses by sensor on a head, where places of sensors are known."""
-    by_sensor = [finding for finding in results if finding.axis.name == SENSOR]
-    if not by_sensor or (known := known_places(sensors)) is None:
-        return
-    rows, places = known
-    flat = dict(zip([sensors.names[row] for row in rows], flattened(places), strict=True))
-    for finding in by_sensor:
+    for finding in results if places else ():
+        if finding.axis.name != SENSOR:
+            continue
         points = [
-            Point(float(flat[name][0]), float(flat[name][1]), name, value=metric.value)
+            Point(*places[name], name, value=metric.value)
             for name, metric in zip(finding.axis.labels, finding.measured, strict=True)
-            if name in flat
+            if name in places
         ]
-        title, note = f"{_title(finding)}: {finding.metric}", _note([finding])
-        drawn = Map(title, points, "head", finding.metric, True, section=SECTION, note=note)
+        title, value = _title(finding), shown(finding.metric)
+        drawn = Map(title, points, "head", value, True, section=SECTION, note=_note([finding]))
         yield f"{_file_name(finding.name, finding.axis.name)}-map", drawn
 
 
@@ -253,15 +270,14 @@ def _title(finding: Finding) -> str:
     return finding.name if level else f"{finding.name} ({MEANINGS[analysis]})"
 
 
-def _marks(several: Sequence[Finding]) -> dict[str, float]:
-    """Mark the first place that is above chance by any of the metrics."""
-    firsts = [(finding.first_above_chance, finding) for finding in several]
-    above = [(place, finding) for place, finding in firsts if place is not None]
-    if not above:
-        return {}
-    place, earliest = min(above, key=lambda pair: pair[0])
-    by = f" ({shown(earliest.metric)})" if len(several) > 1 else ""
-    return {f"{earliest.axis.where(place)}: {FIRST_ABOVE}{by}": float(earliest.axis.at[place])}
+def _marks(finding: Finding) -> dict[str, float]:
+    """Mark the first place that is above chance."""
+    place = finding.first_above_chance
+    return (
+        {}
+        if place is None
+        else {f"{finding.axis.where(place)}: {FIRST_ABOVE}": float(finding.axis.at[place])}
+    )
 
 
 def _note(several: Sequence[Finding]) -> str:

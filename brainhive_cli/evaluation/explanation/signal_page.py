@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from brainhive_cli.core.artifacts import Artifact, Curve, Line, Media
+from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.hdf5 import short_name
-from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
+from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
+from brainhive_cli.evaluation.explanation.profiles import TIME
+from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
 from brainhive_cli.evaluation.explanation.sensor_space import WHITENED
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.reliability import (
@@ -26,13 +28,6 @@ from brainhive_cli.measurement.reliability import (
 )
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.reports.page import Figure, Group, Page, Section
-from brainhive_cli.reports.paper_figures import (
-    MIXTURES,
-    draw_evoked,
-    draw_regions,
-    draw_reliability,
-    require_matplotlib,
-)
 
 Values = NDArray[np.float64]
 STIMULI = 1000
@@ -41,6 +36,14 @@ PROTOCOL = "halves of repetitions"
 """How retrieval's ceiling is measured: the mean of some repetitions is looked for among means of others."""
 BY_REGION = "noise ceiling by region, %"
 """What the noise ceilings of regions are called among the numbers of a store."""
+MIXTURES = "whitened channels"
+"""Unit of whitened signals whose whiteners are not known: each is a mixture of channels, and has no place."""
+MAX_MAPS, MAX_REGIONS = 4, 8
+"""Scalp maps at peaks of the global field power, and regions that one figure can distinguish."""
+PEAK_DISTANCE = 20
+"""Two maps are of peaks at least this part of the window apart."""
+RHYTHM_SHARE = 0.5
+"""Share of the evoked response's variance before onset, of that after it, from which a rhythm is named."""
 NOTE = (
     "How much of what was recorded comes back when the same stimulus is shown again. All figures are of the "
     "stimuli that were shown twice or more; retrieval is by cosine similarity of all channels and times, "
@@ -147,10 +150,8 @@ def write_signal_page(
         The page, and the figures by split: plain numbers for JSON.
 
     Raises:
-        MissingExtra: if matplotlib is not installed.
         BrainhiveError: if no split has stimuli that were shown twice.
     """
-    require_matplotlib()
     folder.mkdir(parents=True, exist_ok=True)
     name, sections, figures, reasons = short_name(store.path), [], {}, []
     for split, recording in store.splits.items():
@@ -160,7 +161,7 @@ def write_signal_page(
             reasons.append(error)
             continue
         title = f"{name}, {split}: {reliability.stimuli} stimuli"
-        drawn, place = _draw(reliability, recording, folder, split, title)
+        drawn, lead, place = _draw(reliability, recording)
         figures[split] = described = _describe(reliability, place)
         rows: list[tuple[Any, ...]] = [
             (name, value) for name, value in described.items() if not isinstance(value, dict)
@@ -176,19 +177,17 @@ def write_signal_page(
             columns = ("region", "voxels", "median, %", "90 % quantile, %")
             rows = [(region, *ceiling.values()) for region, ceiling in regions.items()]
             blocks.append(Table("Noise ceiling by region", columns, rows))
-        blocks += [Figure([("", artifact, folder)]) for artifact in drawn]
-        sections.append(Section(split, [Group("", blocks)]))
+        figures_first = [Figure([("", artifact, folder)]) for artifact in drawn]
+        sections.append(Section(split, [Group("", [*figures_first, *blocks])], lead))
     if not sections:
         raise reasons[0]
     page = folder / f"{store.path.stem}.html"
-    Page(f"Signals of {name}", [NOTE], sections=sections).write(page)
+    Page(f"Signals of {name}", [sections[0].lead[0], NOTE], sections=sections).write(page)
     return page, figures
 
 
-def _draw(
-    reliability: Reliability, recording: Recording, folder: Path, split: str, title: str
-) -> tuple[list[Artifact], dict[str, Any]]:
-    """Draw a split's figures, and describe what they show of voxels, or of sensors and times."""
+def _draw(reliability: Reliability, recording: Recording) -> tuple[list[Artifact], list[str], dict[str, Any]]:
+    """Draw a split's figures; say first what they show, and describe it in plain numbers."""
     curves: list[Artifact] = []
     if len(reliability.retrieval) > 1:
         top1 = list(reliability.retrieval.values())
@@ -196,53 +195,150 @@ def _draw(
         line = Line("top-1", [metric.value for metric in top1], low, high, top1[0].chance)
         words, axis = "A stimulus found among means of other repetitions", "repetitions in each mean"
         sizes = list(reliability.retrieval)
-        curves.append(Curve(words, axis, sizes, [line], "accuracy", is_logarithmic=True))
+        curves.append(Curve(words, axis, sizes, [line], "top-1", is_logarithmic=True))
+    if isinstance(recording.space, Voxels):
+        drawn, lead, place = _draw_voxels(reliability, recording.space)
+    else:
+        drawn, lead, place = _draw_sensors(reliability, recording)
+    return [*drawn, *curves], lead, place
 
-    space, times_s = recording.space, recording.times_s
-    if isinstance(space, Voxels):
-        regions = {name: mask for name, mask in space.regions.items() if np.any(mask)}
-        regions = regions or {"all voxels": np.ones(len(reliability.ceiling), bool)}
-        file, ceiling = f"{split}_ceiling.png", reliability.ceiling[:, 0]
-        draw_regions(folder / file, ceiling, regions, f"{title}, ceiling")
-        by_region = {
-            name: {
-                "voxels": len(ceiling[mask]),
-                "median": float(np.median(ceiling[mask])),
-                "quantile": float(np.quantile(ceiling[mask], 0.9)),
-            }
-            for name, mask in regions.items()
+
+def _draw_voxels(reliability: Reliability, space: Voxels) -> tuple[list[Artifact], list[str], dict[str, Any]]:
+    """Draw how the noise ceiling is distributed over the voxels of the largest regions."""
+    ceiling = reliability.ceiling[:, 0]
+    regions = {name: mask for name, mask in space.regions.items() if np.any(mask)}
+    regions = regions or {"all voxels": np.ones(len(ceiling), bool)}
+    edges = np.linspace(0, 100, 41)
+    largest = sorted(regions, key=lambda name: -int(regions[name].sum()))[:MAX_REGIONS]
+    lines, by_region = [], {}
+    for name, mask in regions.items():
+        voxels, median = ceiling[mask], float(np.median(ceiling[mask]))
+        by_region[name] = {
+            "voxels": len(voxels),
+            "median": median,
+            "quantile": float(np.quantile(voxels, 0.9)),
         }
-        return [Media("Noise ceiling by region", file, is_drawing=True), *curves], {BY_REGION: by_region}
+        if name in largest:
+            counts = 100 * np.histogram(voxels, edges)[0] / len(voxels)
+            lines.append(Line(f"{name} ({len(voxels):,} voxels)", counts.tolist()))
+    best = max(by_region, key=lambda name: by_region[name]["median"])
+    words = f"{best} is the most reliable region: median noise ceiling {by_region[best]['median']:.0f} %."
+    centres = ((edges[1:] + edges[:-1]) / 2).tolist()
+    axis, value = "noise ceiling, % of variance", "% of voxels"
+    return [Curve("Noise ceiling by region", axis, centres, lines, value)], [words], {BY_REGION: by_region}
+
+
+def _draw_sensors(
+    reliability: Reliability, recording: Recording
+) -> tuple[list[Artifact], list[str], dict[str, Any]]:
+    """Draw the evoked response, its maps at peaks, and the reliability of each channel and time."""
+    space, times_ms = recording.space, (recording.times_s * 1000).round(3)
+    assert not isinstance(space, Voxels)
+    evoked, power, halves = reliability.evoked, reliability.field_power, reliability.split_half
+    row, sample = (int(place) for place in np.unravel_index(halves.argmax(), halves.shape))
+    channel, peak = space.names[row], times_ms[power.argmax()]
 
     # the evoked response is in sensor space where whiteners are known
     unit = MIXTURES if recording.unit == WHITENED else recording.unit
     unit = unit if recording.whiteners is None else "before whitening"
-    evoked, halves = f"{split}_evoked.png", f"{split}_split_half.png"
-    has_maps = draw_evoked(
-        folder / evoked, reliability.evoked, times_s, space, unit, f"{title}, evoked response"
+    marks = {"onset": 0.0} if times_ms[0] <= 0 <= times_ms[-1] else {}
+    at, lead = (
+        times_ms.tolist(),
+        [
+            f"{channel} is the most reliable channel, at {times_ms[sample]:g} ms: "
+            f"correlation of halves {halves[row, sample]:.2f}."
+        ],
     )
-    draw_reliability(folder / halves, reliability.split_half, times_s, space.names, f"{title}, split halves")
-    channel, sample = np.unravel_index(reliability.split_half.argmax(), reliability.split_half.shape)
+    lines = [Line("global field power", power.tolist()), Line(channel, evoked[row].tolist())]
+    over_times = [
+        Line(channel, halves[row].tolist()),
+        Line("median of channels", np.median(halves, 0).tolist()),
+    ]
+    known = None if unit == MIXTURES else known_places(space)
+    drawn: list[Artifact] = [
+        Curve("Reliability over time", TIME, at, over_times, "correlation of halves", marks=marks),
+        Curve("Evoked response", TIME, at, lines, unit, marks=marks, note=_describe_rhythm(evoked, times_ms)),
+        *_maps_at_peaks(evoked, power, times_ms, known, space, unit),
+        Heatmap(
+            "Reliability of each channel and time",
+            halves.tolist(),
+            space.names,
+            [f"{time:g}" for time in at],
+            "channel",
+            TIME,
+            "correlation of halves, Spearman-Brown corrected",
+            low=0,
+            high=1,
+        ),
+    ]
+    if (silent := float((times_ms < 0).mean())) > 0:
+        lead.append(
+            f"{silent:.0%} of the window lie before onset, where nothing can be reliable: medians over all "
+            "channels and times say less than the best of them."
+        )
     place = {
+        "most reliable channel": channel,
+        "most reliable time, ms": round(float(times_ms[sample]), 1),
+        "peak of global field power, ms": round(float(peak), 1),
         "unit of the evoked response": unit,
-        "scalp maps": "yes" if has_maps else "none",
-        "most reliable channel": space.names[int(channel)],
-        "most reliable time, ms": round(float(times_s[sample]) * 1000, 1),
-        "peak of global field power, ms": round(float(times_s[reliability.field_power.argmax()]) * 1000, 1),
+        "scalp maps": "none" if known is None else "yes",
     }
-    drawings = [("Evoked response", evoked), ("Split-half reliability", halves)]
-    return [*(Media(*drawing, is_drawing=True) for drawing in drawings), *curves], place
+    return drawn, [*lead, *filter(None, [drawn[1].note])], place
+
+
+def _maps_at_peaks(
+    evoked: Values, power: Values, times_ms: Values, known: Any, space: Sensors, unit: str
+) -> list[Map]:
+    """Draw the evoked response on the head at the highest peaks of its global field power, in their order."""
+    if known is None:
+        return []
+    from scipy.signal import find_peaks
+
+    peaks = find_peaks(power, distance=max(1, len(power) // PEAK_DISTANCE))[0]
+    peaks = peaks if len(peaks) else np.array([power.argmax()])
+    rows, places = known
+    flat = flattened(places)
+    return [
+        Map(
+            f"Evoked response at {times_ms[peak]:.0f} ms",
+            [
+                Point(float(x), float(y), space.names[row], value=float(evoked[row, peak]))
+                for row, (x, y) in zip(rows.tolist(), flat, strict=True)
+            ],
+            "head",
+            unit,
+            is_diverging=True,
+        )
+        for peak in sorted(peaks[np.argsort(power[peaks])[-MAX_MAPS:]].tolist())
+    ]
+
+
+def _describe_rhythm(evoked: Values, times_ms: Values) -> str:
+    """Name a rhythm that is locked to onset: an evoked response that is as large before onset as after it."""
+    before = times_ms < 0
+    if before.sum() < 2 or before.all():
+        return ""
+    centred = evoked - evoked.mean(1, keepdims=True)
+    if np.square(centred[:, before]).mean() < RHYTHM_SHARE * np.square(centred[:, ~before]).mean():
+        return ""
+    spectrum = np.square(np.abs(np.fft.rfft(centred))).sum(0)
+    rate_hz = 1000 / np.diff(times_ms).mean()
+    frequency = np.fft.rfftfreq(len(times_ms), 1 / rate_hz)[1 + spectrum[1:].argmax()]
+    return (
+        f"The evoked response is as large before onset as after it: a rhythm of about {frequency:.1f} Hz is "
+        "locked to onset, as where stimuli follow each other at an even pace."
+    )
 
 
 def _describe(reliability: Reliability, place: dict[str, Any]) -> dict[str, Any]:
-    """Return plain numbers: of channels and times, quantiles and where the largest is."""
+    """Return plain numbers, the place of the best first."""
     return {
+        **place,
         "stimuli": reliability.stimuli,
         "fewest repetitions": reliability.repetitions[0],
         "most repetitions": reliability.repetitions[1],
         "median split-half reliability": float(np.median(reliability.split_half)),
         "highest split-half reliability": float(reliability.split_half.max()),
-        **place,
         "median noise ceiling, %": float(np.median(reliability.ceiling)),
         "highest noise ceiling, %": float(reliability.ceiling.max()),
         "retrieval": {str(size): metric.as_dict() for size, metric in reliability.retrieval.items()},

@@ -98,9 +98,9 @@ def _curves(measured: Measurements) -> list[Curve]:
     curves = []
     for name, notes in measured.notes["curves"].items():
         points = points_of(measured, name)
-        lines = [_line(shown(key), [point[key] for point in points.values()]) for key in ("top1", "top5")]
+        lines = [_line(shown("top1"), [point["top1"] for point in points.values()])]
         options = {"is_logarithmic": name == "repetitions", "note": notes["description"]}
-        curves.append(Curve(*CURVES[name], list(points), lines, "accuracy", section=SECTION, **options))
+        curves.append(Curve(*CURVES[name], list(points), lines, "top-1", section=SECTION, **options))
     return curves
 
 

@@ -40,7 +40,7 @@ def test_the_first_window_above_chance_is_printed_from_where_to_where_it_lies():
     spans = windows(6)
     reach = np.clip((spans[:, 1] - 100) / 100, 0, 1)
     (found,) = describe_profiles([[explained(4 * reach, np.ones(6), spans=spans)]], PICTURES, *HOW)
-    ((_, curve),) = curves([found])
+    ((_, curve),) = curves([found], {})
 
     table = summary_table([found], "Explanation")
 
@@ -63,7 +63,7 @@ def test_table_and_figure_say_the_same_p_where_the_strongest_place_has_not_the_s
     (found,) = describe_profiles([[explained([2.0, 0.8, 0], [12.0, 1, 1])]], PICTURES, *HOW)
     assert found.peak == 0 and found.test.corrected[1] < 0.05 < found.test.corrected[0]
     p = summary_table([found], "").rows[0][-2]
-    ((_, curve),) = curves([found])
+    ((_, curve),) = curves([found], {})
     assert p == f"{found.test.corrected[0]:.3f}"
     assert curve.note.endswith(f"corrected for all: margin {p} (0 ms)")
 

@@ -113,7 +113,7 @@ def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind
     ]
     assert figures["stimuli"] == 30 and figures["retrieval"]["1"]["pool"] == 30
     page = (path.with_suffix("") / "sub-01.html").read_text()
-    assert page.count("<figure") == (3 if kind == "sensors" else 1)
+    assert page.count("<figure") == (4 if kind == "sensors" else 1)
     assert "lab/default/sub-01" in page
 
 

@@ -61,10 +61,7 @@ def test_curves_come_as_artifacts_and_tables_that_say_how_they_were_made(curves)
     drawn = {each.title: each for each in artifacts.read(RunFolder(result.folder))}
     for title, is_logarithmic in (("Accuracy over repetitions", True), ("Accuracy over time", False)):
         curve = drawn[title]
-        assert curve.is_logarithmic is is_logarithmic and [line.chance for line in curve.lines] == [
-            0.01,
-            0.05,
-        ]
+        assert curve.is_logarithmic is is_logarithmic and [line.chance for line in curve.lines] == [0.01]
         assert all(len(line.low) == len(curve.at) for line in curve.lines)
     titles = " ".join(table.title for table in result.tables)
     assert "3 random choices of each number" in titles

@@ -1,0 +1,61 @@
+"""Where sensors lie on the head, for maps of their values."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.data.stores.recordings import Sensors
+
+Values = NDArray[np.float64]
+MIN_SENSORS = 4
+"""Sensors with a known place that a map is drawn of."""
+MONTAGE = "standard_1005"
+"""Where mne has the electrodes of the 10-05 system; its newest version calls it colin27_1005, too."""
+
+
+def known_places(sensors: Sensors) -> tuple[NDArray[np.int64], Values] | None:
+    """Find which channels have a known place on the head.
+
+    Those are the recording's positions; of recordings without any, the electrodes of the 10-05 system.
+
+    Returns:
+        Which channels [K], and their places [K, 3] in metres; None where there are too few, or two in one
+        place, as gradiometers have, or mne is not installed.
+    """
+    try:
+        import mne  # noqa: F401
+    except ImportError:
+        return None
+    positions = _standard(sensors.names) if sensors.positions is None else sensors.positions  # [C, 3]
+    known = np.flatnonzero(np.isfinite(positions).all(1) & positions.any(1))
+    _, first = np.unique(positions[known].round(4), axis=0, return_index=True)
+    if len(known) < MIN_SENSORS or len(first) < len(known):
+        return None
+    return known, positions[known]
+
+
+def flattened(places: Values) -> Values:
+    """Project places on a head [K, 3] on a plane [K, 2], nose up; 1 is the height of the ears.
+
+    Distances from the top are angles, as seen from the centre of the sphere that fits the places best.
+    """
+    system = np.column_stack([2 * places, np.ones(len(places))])
+    centre = np.linalg.lstsq(system, np.square(places).sum(1), rcond=None)[0][:3]
+    away = places - centre
+    angle = np.arctan2(np.hypot(away[:, 0], away[:, 1]), away[:, 2])
+    direction = np.arctan2(away[:, 1], away[:, 0])
+    plane: Values = (angle / (np.pi / 2))[:, None] * np.stack([np.cos(direction), np.sin(direction)], 1)
+    return plane
+
+
+def _standard(names: Sequence[str]) -> Values:
+    """Look up electrodes [C, 3] of the 10-05 system, in head coordinates; NaN for other names."""
+    import mne
+
+    # mne would print the montage's new name to stdout
+    with mne.use_log_level("ERROR"), warnings.catch_warnings(action="ignore"):
+        standard = mne.channels.transform_to_head(mne.channels.make_standard_montage(MONTAGE))
+    places = standard.get_positions()["ch_pos"]
+    return np.array([places.get(name, (np.nan,) * 3) for name in names], np.float64)
