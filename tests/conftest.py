@@ -1,5 +1,6 @@
 """What all tests share: golden values and real data, a home of their own, one thread a process."""
 
+import gc
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+gc.disable()  # until tests are collected: what modules leave behind when they are imported stays
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads of several processes fight on few cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches a hub beyond this machine
 
@@ -18,7 +20,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or SHARED / "golden").absolute()
 
 LONG_FILES = {
-    *("test_guides", "test_published_workflows", "test_own_data", "test_demo_havir", "test_havir_benchmark"),
+    *("test_guides", "test_published_workflows", "test_processes", "test_demo_havir", "test_havir_benchmark"),
     *("test_demo", "test_files_as_published", "test_demo_neurons", "test_reconstruct_from_the_hub"),
     *("test_gpu_benchmark", "test_tutorial", "test_embed_faults", "test_wheel"),
 }
@@ -116,6 +118,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "golden" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.golden)
     items.sort(key=lambda item: item.path.stem not in LONG_FILES)
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage pass over all that was imported, and begin with what tests make."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Let it take all at the end: libraries complain of what is left."""
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""Processes on this CPU that share work; they come from one that has imported what they need."""
+"""Processes on this CPU that share work; they are forked of that of `warm_process`."""
 
 import os
 from collections.abc import Callable
-from multiprocessing import set_forkserver_preload
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,11 +11,6 @@ from torch.multiprocessing import start_processes
 
 from brainhive_cli.core.launch import Launch, exit_worker
 
-IMPORTED = (
-    *(f"brainhive_cli.commands.{name}" for name in ("train_align", "train_prior", "reconstruct")),
-    "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl",
-)
-
 
 def in_two(work: Callable[..., None], *given: Any, processes: int = 2) -> None:
     """Call `work(launch, *given)` in each of two or more processes; `work` is a function of a module.
@@ -25,7 +19,6 @@ def in_two(work: Callable[..., None], *given: Any, processes: int = 2) -> None:
         torch.multiprocessing.ProcessExitedException: if one is killed.
         torch.multiprocessing.ProcessRaisedException: if one raises.
     """
-    set_forkserver_preload(list(IMPORTED))
     with TemporaryDirectory() as met:
         here = (met, dict(os.environ), str(Path.cwd()))
         start_processes(_join, (work, processes, *here, given), nprocs=processes, start_method="forkserver")

@@ -1,7 +1,7 @@
 """The command line in a process of its own that need not load its libraries: it is forked of one that has.
 
-Only libraries that read no environment variable when they are imported are loaded beforehand. A test of how
-the program starts, or of such a variable, takes a process that is new altogether.
+Libraries read environment variables when they are imported: a command with others than those that the first
+process was begun with takes a process that is new altogether, as does a test of how the program starts.
 """
 
 import atexit
@@ -13,19 +13,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ["torch", "torchvision", "h5py", "scipy.stats", "PIL.Image"]
+COMMANDS = ("train_align", "eval_retrieval", "train_prior", "reconstruct", "report")
+PRELOADED = [
+    *("h5py", "scipy.stats", "torchvision", "accelerate.commands.launch", "torch.distributed.launcher.api"),
+    "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl",
+    *("brainhive_cli.cli.execute", *(f"brainhive_cli.commands.{name}" for name in COMMANDS)),
+]
 READ_BY_COMMANDS = {"PYTHONPATH", "COLUMNS", "BRAINHIVE_HOME", "NO_COLOR", "PYTEST_CURRENT_TEST"}
 """Variables that no library reads when it is imported; whatever else differs needs a new process."""
+SET_BY_LIBRARIES = {"TORCHINDUCTOR_CACHE_DIR", "TOKENIZERS_PARALLELISM", "KMP_DUPLICATE_LIB_OK"}
+SET_BY_LIBRARIES |= {"KMP_INIT_AT_FORK"}
+"""Variables that torch, open_clip and scikit-learn set where they are not, whenever a test imports them."""
 
 CONTEXT: Any = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(LIBRARIES)
+CONTEXT.set_forkserver_preload(PRELOADED)
 AT_START = {**os.environ}
 
 
 def is_fit(environment: dict[str, str]) -> bool:
     """Whether a process with these variables may have been begun with those of this module's import."""
     differing = {*environment.items()} ^ {*AT_START.items()}
-    return {name for name, _ in differing} <= READ_BY_COMMANDS
+    return {name for name, _ in differing} <= READ_BY_COMMANDS | SET_BY_LIBRARIES
 
 
 class WarmProcess:
@@ -63,7 +71,7 @@ def run(argv: list[str], environment: dict[str, str], cwd: str, folder: str) -> 
     """Be `python -m brainhive_cli ARGV`, in a session of its own."""
     os.setsid()
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        os.dup2(os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT), descriptor)
+        os.dup2(os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
@@ -71,6 +79,8 @@ def run(argv: list[str], environment: dict[str, str], cwd: str, folder: str) -> 
     sys.path[:] = [cwd, *environment.get("PYTHONPATH", "").split(os.pathsep), *installed]
     sys.argv = ["brainhive", *argv]
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "--processes" in argv:
+        fork_what_is_launched(Path(folder))
 
     from brainhive_cli.__main__ import main
 
@@ -78,3 +88,13 @@ def run(argv: list[str], environment: dict[str, str], cwd: str, folder: str) -> 
         main()
     finally:
         atexit._run_exitfuncs()
+
+
+def fork_what_is_launched(folder: Path) -> None:
+    """Let torch's launcher fork its processes as this one was; they write where this one writes."""
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
+
+    def fork(_: SubprocessHandler, words: tuple[str, ...], environment: dict[str, str]) -> WarmProcess:
+        return WarmProcess([*words[words.index("brainhive_cli") + 1 :]], environment, Path.cwd(), folder)
+
+    SubprocessHandler._popen = fork

@@ -2,8 +2,8 @@
 
 import os
 import re
+import shlex
 import subprocess
-import sys
 
 import pytest
 from own_recordings import Shown, annotate, codes, make_raw, write_pictures, write_table
@@ -19,30 +19,29 @@ def lines_of_the_readme() -> str:
     return re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[0]
 
 
-def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(tmp_path):
+def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(tmp_path, brainhive, monkeypatch):
     write_pictures(tmp_path / "pictures")
     (tmp_path / "recordings").mkdir()
     shown = Shown.of(3, seed=0)
     raw = annotate(make_raw(shown, seed=0), shown, [str(code) for code in codes(shown)])
     raw.save(tmp_path / "recordings/sub-01_ses-01.fif", verbose="ERROR")
     write_table(tmp_path / "recordings/events.csv")
-    command = tmp_path / "bin/brainhive"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m brainhive_cli "$@"\n')
-    command.chmod(0o755)
-    path = os.pathsep.join([str(command.parent), os.environ["PATH"]])
-    hidden = {"BRAINHIVE_HOME", "PYTHONSAFEPATH"}
-    env = {name: value for name, value in os.environ.items() if name not in hidden}
-    env |= {"HOME": str(tmp_path), "PATH": path, "PYTHONPATH": str(CHECKOUT)}
+    monkeypatch.delenv("BRAINHIVE_HOME", raising=False)
+    work, told = tmp_path / "work", []
+    work.mkdir()
     script = lines_of_the_readme()
     assert len(script.splitlines()) <= 10
-    (tmp_path / "work").mkdir()
-    done = subprocess.run(
-        ["bash", "-ec", script], cwd=tmp_path / "work", env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "18 train, 6 test trials" in done.stdout.replace("\n", " ")
-    store = SignalStore.open(tmp_path / "work/signals/image-folder/default/sub-01.h5")
+    for line in script.splitlines():
+        if line.startswith("brainhive "):
+            told.append(brainhive(*shlex.split(line, comments=True)[1:], cwd=work))
+            assert told[-1].returncode == 0, told[-1].stderr
+        else:
+            subprocess.run(
+                ["bash", "-ec", line], cwd=work, env={**os.environ, "HOME": str(tmp_path)}, check=True
+            )
+    output = "".join(ended.stdout for ended in told)
+    assert "18 train, 6 test trials" in output.replace("\n", " ")
+    store = SignalStore.open(work / "signals/image-folder/default/sub-01.h5")
     assert store["test"].repetitions.tolist() == [3, 3]
-    assert re.search(r"Retrieval of test pictures: intra, image-folder", done.stdout)
-    assert "next: brainhive train-align --dataset image-folder" in done.stderr
+    assert "Retrieval of test pictures: intra, image-folder" in output
+    assert "next: brainhive train-align --dataset image-folder" in "".join(ended.stderr for ended in told)

@@ -274,8 +274,8 @@ def test_chance_is_written_without_the_noise_of_its_sum() -> None:
 def test_what_is_drawn_of_subsets_tends_to_what_is_expected_exactly(tokens):
     noisy = tokens + 1.5 * torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
 
-    expected = subset_expectations(noisy, tokens, ways=10)
-    drawn = subset_hits(noisy, tokens, ways=10, draws=3000, seed=0)
+    expected = subset_expectations(noisy, tokens, ways=20)
+    drawn = subset_hits(noisy, tokens, ways=20, draws=1500, seed=0)
     whole = subset_expectations(noisy, tokens, ways=40)
 
     for exact, share, of_all in zip(expected, drawn, whole, strict=True):
