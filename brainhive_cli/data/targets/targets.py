@@ -97,6 +97,10 @@ class StoreTargets:
         gathered = self._gather(self.values, rows)
         for place, values in enumerate(self.further if which is not None else (), 1):
             is_this: Any = which == place
+            if isinstance(values, Tensor) and values.is_cuda:  # which would be waited for by a choice of rows
+                is_row = is_this.view(-1, *[1] * (values.ndim - 1))
+                gathered = torch.where(is_row, self._gather(values, rows), gathered)
+                continue
             chosen = rows[is_this] if isinstance(rows, Tensor) else rows[is_this.cpu().numpy()]
             gathered[is_this] = self._gather(values, chosen)
         return gathered

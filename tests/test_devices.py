@@ -1,0 +1,309 @@
+"""Every part, and the commands, on a pretended GPU: no tensor stays behind on the CPU, and no step waits."""
+
+import importlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from pretended_gpu import GPU, PretendedGpu, pretended_gpu
+from torch import Tensor
+from worlds import COLOURS, DEMO, SMALL
+
+from brainhive_cli import aligner
+from brainhive_cli.api import open_run
+from brainhive_cli.core import foreign_code, parts
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.results import Result
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.responses import Responses, spec_of
+from brainhive_cli.data.targets.encoder_groups import BLANK, EncoderGroup
+from brainhive_cli.data.targets.targets import StoreTargets, Targets
+from brainhive_cli.measurement import ranks
+from brainhive_cli.models.backbones._layers import BySubject
+from brainhive_cli.models.generators import DEFAULT, Objective, Sampling
+from brainhive_cli.models.heads import Decoded, Head
+from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.mixing import Mixing
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment import loop
+from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.objective import Term
+from brainhive_cli.training.alignment.settings import Train
+
+HERE = Launch(0, 1, torch.device("cuda"))
+PICTURES = 24
+HEADS = (
+    {"token": (16,)},
+    {"image": (2, 4)},
+    {"image": (3, 16), "latent": (4, 2, 2)},
+    {"image": (3, 5), "text": (2, 5), "latent": (4, 8, 8), "maps": (16, 6)},
+    {
+        **{"image": (4, 16), "motion": (2, 4, 16), "text": (6,), "concepts": (5,)},
+        **{"mask": (2, 1, 4, 4), "latents": (2, 4, 3, 3), "caption": (8,)},
+    },
+)
+"""Shapes of heads by name: a brain model predicts the first of these that it takes."""
+VARIED = ("noise", "channel_dropout", "repetitions", "repetitions_equal", "repetitions_one")
+SETTINGS = {"epochs": 1, "batch_size": 12, "ema": 0.9, "selection": "last", "precision": "bf16"}
+
+
+@pytest.fixture
+def gpu() -> Iterator[PretendedGpu]:
+    with pretended_gpu() as mode:
+        yield mode
+
+
+def all_on_gpu(*tensors: Tensor) -> bool:
+    return {tensor.device for tensor in tensors} == {GPU}
+
+
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        lambda there: there + torch.ones(3),
+        lambda there: torch.cat([there, torch.ones(3)]),
+        lambda there: torch.ones(3)[there.long()],
+        lambda there: there.normal_(generator=torch.Generator()),
+        lambda there: torch.nn.Linear(3, 3)(there),
+        lambda there: np.asarray(there),
+        lambda there: torch.nn.Linear(3, 3).to("cuda")(there).sum().backward() or there.cpu() * there,
+    ],
+)
+def test_a_pretended_gpu_refuses_what_a_real_one_does(mixed: Callable[..., Any], gpu: PretendedGpu) -> None:
+    there = torch.rand(3, device="cuda")
+    assert all_on_gpu(there * torch.tensor(2.0), there[torch.tensor([0, 2])], torch.ones(3).to(there))
+
+    with pytest.raises((RuntimeError, TypeError), match="device"):
+        mixed(there)
+
+
+@pytest.mark.parametrize("kind", parts.kinds("encoders"))
+def test_every_encoder_embeds_there(kind: str, gpu: PretendedGpu) -> None:
+    config = parts.load("encoders", kind).TINY
+    group = EncoderGroup([config], "bf16", HERE)
+    labels = np.zeros(config.known_shape or 0, np.uint8)
+    view = group.view({**BLANK, "labels": labels}[group.encoder.reads])
+
+    embeddings = group.encode(torch.stack([view, view]))
+
+    assert all_on_gpu(*embeddings.values()) and not gpu.waits
+
+
+def cell_of(config: Any) -> tuple[Layout, CellData]:
+    """Lay out a brain model of two subjects, who differ in their number of voxels where it takes any."""
+    is_of_voxels, random, responses = getattr(config, "takes_spec", False), np.random.default_rng(0), []
+    for subject, voxels in ((1, 7), (2, 5)):
+        shape = (PICTURES, 3, voxels, 1) if is_of_voxels else (PICTURES, 3, 5, 100)
+        trials = random.normal(size=shape).astype(np.float32)
+        regions = {"spatial": (0, 2), "semantic": (1, 3, 4)} if is_of_voxels else {}
+        names, rate_hz = ((), None) if is_of_voxels else (tuple("ABCDE"), 100.0)
+        counts, rows = np.full(PICTURES, 3), np.arange(PICTURES)
+        responses.append(
+            Responses(subject, trials.mean(1), rows, names, rate_hz, trials, counts, regions=regions)
+        )
+    refusals = []
+    for shapes in HEADS:
+        heads = {name: Head(shape, name) for name, shape in shapes.items()}
+        backbone, compared = config.model_dump(mode="json"), (next(iter(heads)),)
+        layout = Layout(spec_of(responses), heads, backbone, retrieval_heads=compared)
+        try:
+            aligner.Aligner(layout)
+            break
+        except MissingExtra as error:
+            pytest.skip(error.in_one_line)
+        except BrainhiveError as error:
+            refusals.append(error.in_one_line)
+    assert len(refusals) < len(HEADS), refusals
+    drawn = {name: torch.rand(PICTURES, *shape, device="cuda") for name, shape in shapes.items()}
+    drawn |= {"caption": torch.randint(1, 16, (PICTURES, 8), device="cuda")} if "caption" in shapes else {}
+    sources = {
+        name: StoreTargets(values, device=HERE.device, further=(values,)) for name, values in drawn.items()
+    }
+    is_held_out = np.arange(PICTURES) < PICTURES // 2
+    return layout, CellData(responses, Targets(sources), is_held_out, None, repetitions="random")
+
+
+def train(layout: Layout, data: CellData, folder: Path, loss: Any, **settings: Any) -> None:
+    folder.mkdir(exist_ok=True)
+    terms = [Term(prediction=next(iter(layout.heads)), loss=loss)]
+    loop.train_cell("cell", 1, layout, data, terms, Train(**SETTINGS | settings), RunFolder(folder), HERE)
+
+
+@pytest.mark.parametrize("kind", parts.kinds("backbones"))
+def test_every_brain_model_learns_and_decodes_there(kind: str, gpu: PretendedGpu, tmp_path: Path) -> None:
+    layout, data = cell_of(parts.load("backbones", kind).TINY)
+
+    train(layout, data, tmp_path, {"kind": "mse"})
+    model = aligner.load(tmp_path / "cells/cell/model").to(HERE.device)
+    signal = torch.from_numpy(data.responses[0].signal[:3]).to(HERE.device)
+    decoded = model.decode(signal, torch.zeros(3, dtype=torch.long, device="cuda"), range(3))
+
+    assert all_on_gpu(*decoded.tensors.values()) and decoded.tensors.keys() == layout.heads.keys()
+
+
+@pytest.mark.parametrize("kind", ["nice", "havir"])
+def test_a_step_of_training_does_not_wait_for_the_gpu(kind: str, gpu: PretendedGpu, tmp_path: Path) -> None:
+    """Other waits do not grow with the steps; signals are varied and mixed, and one of two targets drawn."""
+    layout, data = cell_of(parts.load("backbones", kind).TINY)
+    augment, counts = dict.fromkeys(VARIED, 0.2), []
+    augment |= {"time_shift_ms": 20.0} if layout.spec.rate_hz else {}
+    for batch_size in (12, 4):
+        gpu.waits.clear()
+        mixed = {"kind": "clip", "mix_alpha": 0.2, "mix_share": 0.5}
+        train(layout, data, tmp_path / str(batch_size), mixed, batch_size=batch_size, augment=augment)
+        counts.append(Counter(gpu.waits))
+
+    assert counts[0] == counts[1] != Counter()
+
+
+def test_alternatives_and_subjects_are_told_apart_there_as_on_a_cpu(gpu: PretendedGpu) -> None:
+    """Without a wait for the GPU; the width of the signals says whose they are."""
+    stored, rows, which = torch.rand(3, 6, 2), torch.tensor([5, 0, 3, 1]), torch.tensor([0, 2, 1, 1])
+    maps = BySubject("linear", SignalSpec((), 1, (1, 2), (3, 5)), [torch.nn.Linear(n, 4) for n in (3, 5)])
+    signal, subject = torch.rand(2, 5, 1), torch.ones(2, dtype=torch.long)
+    gathered, mapped = (
+        StoreTargets(stored[0], further=(*stored[1:],)).gather(rows, which),
+        maps(signal, subject),
+    )
+
+    there = [tensor.to("cuda") for tensor in (*stored, rows, which, signal, subject)]
+    gathered_there = StoreTargets(there[0], device=HERE.device, further=(*there[1:3],)).gather(*there[3:5])
+    mapped_there = maps.to(HERE.device)(*there[5:])
+
+    assert not gpu.waits and all_on_gpu(gathered_there, mapped_there)
+    assert torch.equal(gathered_there.cpu(), gathered) and torch.equal(mapped_there.cpu(), mapped)
+
+
+def test_a_training_continues_there_from_its_checkpoint(
+    gpu: PretendedGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, data = cell_of(parts.load("backbones", "linear").TINY)
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    steps = iter([None, None, None])
+    with monkeypatch.context() as patch, pytest.raises(StopIteration):
+        patch.setattr(loop, "raise_if_interrupted", lambda: next(steps))
+        train(layout, data, tmp_path, "clip", batch_size=6)
+    assert [*(tmp_path / "checkpoints").iterdir()]
+
+    train(layout, data, tmp_path, "clip", batch_size=6)
+
+    assert (tmp_path / "cells/cell/model/model.safetensors").is_file()
+
+
+def test_noise_by_row_is_drawn_there(gpu: PretendedGpu) -> None:
+    half = torch.ones(4, 6, device="cuda")
+
+    with loop.RowNoise(Launch(1, 2, HERE.device), 8, seed=3):
+        dropped = F.dropout(half, 0.5, True)
+
+    assert all_on_gpu(dropped) and set(dropped.cpu().flatten().tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("kind", parts.kinds("fusers"))
+def test_every_fuser_fuses_there(kind: str, gpu: PretendedGpu) -> None:
+    config, dims = parts.load("fusers", kind).TINY, {"one": 4, "other": 6}
+    fuser = config.build(dims, config.token_dim(dims, 8)).to(HERE.device)
+
+    fused = fuser({name: torch.randn(2, dim, device="cuda") for name, dim in dims.items()})
+
+    assert all_on_gpu(*(fused.values() if isinstance(fused, dict) else [fused])) and not gpu.waits
+
+
+@pytest.mark.parametrize("kind", parts.kinds("losses"))
+def test_every_loss_is_lowered_there(kind: str, gpu: PretendedGpu) -> None:
+    config = parts.load("losses", kind).TINY
+    predicted, target = torch.rand(2, 3, 4, 8, 8, device="cuda").unbind()
+    if kind == "cross-entropy":  # whose targets are ids
+        target = torch.randint(0, 8, predicted.shape[:-1], device="cuda")
+    is_mixed = getattr(config, "mix_alpha", 0)
+    mixing = Mixing.draw(3, 0.2, torch.Generator("cuda"), 0.5) if is_mixed else None
+
+    value = config.build().to(HERE.device)(predicted.requires_grad_(), target, LossContext(mixing))
+    value.backward()
+
+    assert all_on_gpu(value, predicted.grad)
+    assert len(gpu.waits) == (kind == "cross-entropy"), gpu.waits  # which refuses ids that are too large
+
+
+PAIRS = [(kind, "identity") for kind in parts.kinds("generators")]
+PAIRS += [(DEFAULT, kind) for kind in parts.kinds("priors") if kind != "identity"]
+
+
+@pytest.mark.parametrize(("kind", "prior_kind"), PAIRS)
+def test_every_generator_and_prior_draw_and_learn_there(
+    kind: str, prior_kind: str, gpu: PretendedGpu
+) -> None:
+    generator = parts.load("generators", kind).TINY.build(HERE.device)
+    prior = parts.load("priors", prior_kind).TINY.build({"one": 4}, generator)
+    prior.attach(generator)
+    prior.to(HERE.device)
+    tokens = {"token": torch.randn(2, prior.dim or 16), "image": torch.randn(2, 2, 16)}
+    decoded = Decoded({"keyframe": torch.rand(2, 3, 32, 32)} if kind == "animatediff" else tokens)
+    random = [torch.Generator(), torch.Generator()]
+
+    conditioning, null = prior.condition(decoded.to(HERE.device), [0, 1]), prior.null(2, [0, 1])
+    with torch.no_grad():
+        media = generator.generate(conditioning, [0, 1], 32, Sampling(steps=1, guidance=2.0), null)
+
+    assert all_on_gpu(media)
+    if not hasattr(generator, "loss"):  # a chain's stages learn by themselves
+        return
+    latents = torch.randn(2, *generator.sampled_shape(32), device="cuda")
+    sizes = torch.full((2, 6), 32.0, device="cuda")
+    objective = Objective(min_snr_gamma=5, noise_offset=0.1)
+    gpu.waits.clear()
+    loss = generator.loss(latents, conditioning, random, sizes, objective)
+    assert all_on_gpu(generator.encode(media, random), loss) and not gpu.waits
+
+
+def test_ranks_are_counted_there(gpu: PretendedGpu) -> None:
+    signals, gallery, target = *torch.randn(2, 9, 8, device="cuda").unbind(), torch.arange(9)
+    distractors = [*ranks.draw_distractors(gallery, 20, seed=0)]
+
+    assert all_on_gpu(*distractors)
+    assert len(ranks.ranks(signals, gallery.cpu(), target, distractors)) == 9
+    assert ranks.ranks_of_all(signals, gallery, 5, distractors).shape == (9, 5)
+    assert len(ranks.average_precisions(signals, gallery, target[:, None].expand(-1, 2), distractors)) == 9
+    assert len(ranks.nearest(signals, gallery)) == len(ranks.subset_hits(signals, gallery, 3, 2, 0)[0]) == 9
+
+
+def test_commands_run_there_from_pictures_to_metrics(
+    gpu: PretendedGpu, home: Path, generator: Path, prior: Path, pictures: Path
+) -> None:
+    def go(command: str, *overrides: str) -> Result:
+        module: Any = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+        with foreign_code.permitted(False, False, {}, overrides):
+            return module.run(module.Recipe.resolve(command, None, {}, overrides), HERE, False)
+
+    colours, sdxl = f"encoders=[{COLOURS!r}]", f"generator={{kind: sdxl, source: {generator}}}"
+    folder = f"dataset={{kind: image-folder, root: {pictures}}}"
+    small = ("prior={kind: fusion_prior, hidden_size: 32, intermediate_size: 64}", "resolution_px=32")
+    few = ("run.workers=0", "sample_items=2", "train.steps=2", "train.batch_size=4", "lpips=false")
+    go("embed", DEMO, colours, "run.workers=0")
+    go("embed", folder, colours, "run.workers=0")
+    go("train-prior", folder, colours, sdxl, *small, *few, "train.ema=0.9", f"similarity=[{COLOURS!r}]")
+    cell = ("subjects=1", "train.epochs=2", "train.selection=test", f"prior={prior}")
+    run = go("train-align", *SMALL, *cell).folder
+    varied = ("distractors=10", "subsets.ways=20", "sliding.step_ms=400", "ceiling_splits=2", "repetitions=2")
+    go("eval-retrieval", f"run={run}", *varied)
+    go(
+        *("reconstruct", f"prior={prior}", f"align_run={run}", sdxl, "sources=brain,images,nearest"),
+        *(
+            "items=2",
+            "repeats=2",
+            "resolution_px=32",
+            "steps=1",
+            "metrics=pixcorr,ssim",
+            f"metric_encoders=[{COLOURS!r}]",
+        ),
+    )
+    predictions = open_run(str(run)).predictions(device="cuda")
+
+    assert predictions.heads["token"].shape[1] == 64
