@@ -1,8 +1,9 @@
 """How much GPU memory work takes, estimated without a GPU: its tensors' shapes on the meta device."""
 
+import ctypes
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import finalize
 
@@ -14,6 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 MIB, GIB = 2**20, 2**30
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Numbers of glibc's malloc.h."""
+KEPT_BYTES = 2**30
+"""A step of BrainHiVE's training on a CPU allocates and frees half as many."""
 
 
 def in_words(count: int) -> str:
@@ -106,3 +111,14 @@ def free_bytes(device: torch.device) -> int:
     """Count the free memory of this machine, or of the device where it has less."""
     free: int = psutil.virtual_memory().available
     return min(free, torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory, rather than return it and fetch it again, page by page, in each step.
+
+    Otherwise a step of the backbone `nice` takes 1.4 times the CPU time (batch 1024, fp32).
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

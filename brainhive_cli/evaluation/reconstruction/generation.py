@@ -17,6 +17,7 @@ from torch import Tensor
 from brainhive_cli.core import console, foreign_code
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.memory_estimate import keep_freed_memory
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import decode
 from brainhive_cli.data.media import media_files
@@ -222,6 +223,7 @@ class Sampler:
         generator = self.build(torch.device("cpu") if is_offloaded else self.device, DTYPES[precision])
         generator.spare_memory(self.device if is_offloaded else None, output.tiling)
         self.prior.attach(generator)
+        keep_freed_memory()  # of each step; that of the weights, which are here already, is returned
         return generator
 
     @torch.inference_mode()

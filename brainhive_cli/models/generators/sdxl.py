@@ -156,7 +156,8 @@ class SDXL(LatentDiffusion):
     @property
     def _has_prior(self) -> bool:
         """Whether a prior is attached: without one, diffusers would drop image tokens silently."""
-        processors = self.unet.attn_processors.values()
+        modules = self.unet.modules()  # up to the first that takes tokens: listing all takes milliseconds
+        processors = (module.processor for module in modules if hasattr(module, "processor"))
         return any("ip_hidden_states" in inspect.signature(p.__call__).parameters for p in processors)
 
     def _condition(

@@ -1,9 +1,8 @@
 """The training of one cell: the loop, batches that processes share, and what is written at its end."""
 
-import ctypes
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -17,6 +16,7 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, raise_if_interrupted
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, by_name, extend_protocol
+from brainhive_cli.core.memory_estimate import keep_freed_memory
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.core.weights import Checkpoint
@@ -38,10 +38,6 @@ from brainhive_cli.training.alignment.validation import (
     top1,
 )
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Numbers of glibc's malloc.h."""
-KEPT_BYTES = 2**30
-"""A step of BrainHiVE's training on a CPU allocates and frees half as many."""
 CHECKPOINT_S = 60.0
 """Least time between two checkpoints of a cell; shorter cells start again."""
 ONE_VALUE = "Expected more than 1 value per channel"
@@ -266,17 +262,6 @@ def at_least_two() -> Iterator[None]:
             "batch normalisation needs two signals, and a process has one of a subject in a step",
             "another train.batch_size, or a brain model without batch normalisation",
         ) from error
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory, rather than return it and fetch it again, page by page, in each step.
-
-    Otherwise a step of the backbone `nice` takes 1.4 times the CPU time (batch 1024, fp32).
-    """
-    with suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
-        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def _finish(
