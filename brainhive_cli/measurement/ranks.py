@@ -19,14 +19,22 @@ from brainhive_cli.measurement.units import Items
 
 TIE = 1e-12
 """Similarities closer than this are equal: above the rounding of float64, below that of float32 tokens."""
-CANDIDATES = 4096
+CANDIDATES = 1024
 """Candidates that are compared at once: with a few hundred queries, what a core's caches hold."""
 SIMILARITIES_AT_ONCE = 2**22
 """Similarities that are held at once (16 MB), so that many queries fit too."""
+NUMBERS_AT_ONCE = 2**18
+"""Numbers of targets that are held at once in float64 (2 MB)."""
+GPU_FACTOR = 16
+"""How many times as many are compared at once on a GPU, which is waited for in every block."""
+LINE = 64
+"""Rows of results are as many values apart, or a multiple: else MKL's product takes 1.5 times as long."""
 SHORTEST = 1e-12
 """A token shorter than this has no direction: its similarity to all is 0."""
 DISTRACTORS_AT_ONCE = 4096
 """Distractors that are drawn at once; another number draws others."""
+FEWEST_ROWS = 32
+"""Distractors that are formed at once, at least: MKL's product of fewer rows rounds in another way."""
 DIRECTIONS = 256
 """Gallery items, at most, whose deviations from the mean are mixed."""
 
@@ -41,7 +49,7 @@ def ranks(
         gallery: Image tokens [M, D].
         target: Index of the seen image in the gallery, [N]; or [N, K] when K gallery items show it (-1 where
             there are fewer), of which the best counts, among those that do not.
-        distractors: Further candidates that nobody saw, in blocks [m, D]; each is read once and let go.
+        distractors: Further candidates that nobody saw, drawn, or in blocks [m, D], each read once.
 
     Returns:
         Ranks [N] on the CPU, 1 is best.
@@ -77,19 +85,22 @@ def ranks_of_all(
     return counts.cpu().numpy()
 
 
-def average_precisions(
-    signal_tokens: Tensor, gallery: Tensor, relevant: Tensor, distractors: Iterable[Tensor] = ()
-) -> Tensor:
-    """Average the precision at each relevant image; wrong ones that tie with it rank before it.
+def ranks_and_precisions(
+    signal_tokens: Tensor, gallery: Tensor, seen: Tensor, relevant: Tensor, distractors: Iterable[Tensor] = ()
+) -> tuple[Tensor, Tensor]:
+    """Rank each signal's seen image, and average the precision at each relevant one, in one reading of all.
 
     Args:
         signal_tokens: [N, D].
         gallery: Image tokens [M, D].
-        relevant: Indices of the relevant images in the gallery, [N, K]; -1 where there are fewer than K.
+        seen: Index of the seen image in the gallery, [N].
+        relevant: Indices of the relevant images, among them the seen one, [N, K]; -1 where there are fewer
+            than K.
         distractors: As in `ranks`.
 
     Returns:
-        Average precision [N] on the CPU, in float64; with one relevant image it is one over its rank.
+        Ranks [N] as those of `ranks`, and average precision [N] in float64, both on the CPU; wrong images
+        that tie with a relevant one rank before it. With one relevant image it is one over the rank.
 
     Raises:
         BrainhiveError: if sizes do not fit or a token is not a number.
@@ -97,10 +108,13 @@ def average_precisions(
     signal_tokens, gallery, targets = _prepared(signal_tokens, gallery, relevant)
     right = similarity_to(signal_tokens, gallery, targets)
     wrong = count_at_least(signal_tokens, gallery, targets, right, distractors)  # [N, K]
+    is_seen = targets == seen.to(targets.device)[:, None]
+    limits = right.masked_fill(~is_seen, -math.inf).amax(1, keepdim=True) - TIE
+    seen_ranks = wrong.masked_fill(~is_seen, 0).amax(1) + (right >= limits).sum(1)  # itself among the latter
     wrong = wrong.masked_fill(targets < 0, torch.iinfo(wrong.dtype).max // 2).sort(1).values.cpu()
     place = torch.arange(1, wrong.shape[1] + 1)  # among the relevant
     precision = (place / (place + wrong.double())).where((targets >= 0).sort(1, descending=True)[0].cpu(), 0)
-    return precision.sum(1) / (targets >= 0).sum(1).cpu()
+    return seen_ranks.cpu(), precision.sum(1) / (targets >= 0).sum(1).cpu()
 
 
 def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor:
@@ -201,9 +215,8 @@ def _prepared(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[T
             f"from {int(targets.min())} to {int(targets.max())}",
             "the seen images must be in the gallery",
         )
-    for name, tokens in {"signal tokens": signal_tokens, "gallery": gallery}.items():
-        if bad := int((~torch.linalg.vector_norm(tokens.float(), dim=1).isfinite()).sum()):
-            raise BrainhiveError(f"{bad} of {len(tokens)} {name} are not finite", "the training has diverged")
+    if bad := int((~torch.linalg.vector_norm(signal_tokens.float(), dim=1).isfinite()).sum()):
+        raise BrainhiveError(f"{bad} of {n} signal tokens are not finite", "the training has diverged")
     return signal_tokens.detach(), gallery.detach().to(device), targets.to(device)
 
 
@@ -220,63 +233,111 @@ def count_at_least(
         gallery: [M, D].
         targets: Right candidates, [N, K] places in the gallery; -1 where there are fewer than K.
         thresholds: Similarities to count against, [N, J] in float64 (see `similarity_to`).
-        distractors: Further wrong candidates, in blocks [m, D]; each is read once.
+        distractors: Further wrong candidates, drawn, or in blocks [m, D]; each is read once.
 
     Returns:
         Counts [N, J].
 
     Raises:
-        BrainhiveError: if a distractor is not finite.
+        BrainhiveError: if a candidate is not finite.
     """
     exact, counts = unit(queries), torch.zeros(thresholds.shape, dtype=torch.int64, device=queries.device)
-    rough, margin = exact.float(), _rounding(queries.shape[1])
-    size = max(1, min(CANDIDATES, SIMILARITIES_AT_ONCE // len(queries)))
+    size = min(CANDIDATES, max(LINE, SIMILARITIES_AT_ONCE // len(queries) // LINE * LINE))
+    size *= GPU_FACTOR if queries.is_cuda else 1
+    buffers = torch.empty(2, len(queries), size, device=queries.device)  # fresh memory is as slow as counting
+    norms = []
     with torch.autocast(queries.device.type, enabled=False):
-        for start, block in _blocks(gallery, distractors, size):
-            block = block.to(queries.device).float()
-            lengths = torch.linalg.vector_norm(block, dim=1)
-            if not lengths.isfinite().all():
-                raise BrainhiveError("a candidate of the gallery is not finite", "look for NaN in its tokens")
-            similarity = (rough @ block.T).div_(lengths.clamp_(min=SHORTEST))  # [N, m]
-            places = targets - start  # the right candidates are taken out
-            row, which = ((places >= 0) & (places < similarity.shape[1])).nonzero(as_tuple=True)
-            similarity[row, places[row, which]] = -math.inf
+        for block in _blocks(exact, gallery, distractors, size):
+            count = len(block.vectors)
+            similarity, marks = buffers[..., :count]  # [N, m]
+            torch.mm(block.queries, block.vectors.T, out=similarity)
+            norms.append(torch.linalg.vector_norm(block.vectors, dim=1).clamp_(min=SHORTEST))
+            similarity.div_(norms[-1])
+            places = targets - block.start  # the right candidates are taken out
+            limits = torch.where((places >= 0) & (places < count), -math.inf, math.inf)
+            similarity.scatter_reduce_(1, places.clamp(0, count - 1), limits, "amin")
+            margin = block.margin + block.vector_error / norms[-1].min()
             for column, threshold in enumerate(thresholds.unsqueeze(2).unbind(1)):  # [N, 1]
-                counts[:, column] += _count(similarity, exact, block, threshold, margin)
+                counts[:, column] += _count(similarity, marks, exact, block.form, threshold, margin)
+    is_bad = ~torch.cat(norms).isfinite()  # asked once: a GPU is waited for
+    if bad := int(is_bad[: len(gallery)].sum()):
+        raise BrainhiveError(f"{bad} of {len(gallery)} gallery are not finite", "the training has diverged")
+    if is_bad.any():
+        raise BrainhiveError("a candidate of the gallery is not finite", "look for NaN in its tokens")
     return counts
 
 
-def _count(similarity: Tensor, exact: Tensor, block: Tensor, threshold: Tensor, margin: float) -> Tensor:
+def _count(
+    similarity: Tensor,
+    marks: Tensor,
+    exact: Tensor,
+    form: Callable[[Tensor], Tensor],
+    threshold: Tensor,
+    margin: Tensor,
+) -> Tensor:
     low, high = threshold.float() - margin, threshold.float() + margin
-    marks = torch.empty_like(similarity)  # sums of floats are five times as fast as those of booleans
+    # sums of floats are five times as fast as those of booleans
     count = torch.gt(similarity, high, out=marks).sum(1).long()
     row = (torch.gt(similarity, low, out=marks).sum(1) > count).nonzero()[:, 0]
     near = (similarity[row] > low[row]) & (similarity[row] <= high[row])
     candidate = near.any(0).nonzero()[:, 0]  # to be compared in float64
-    again = exact[row] @ unit(block[candidate]).T >= threshold[row] - TIE
-    count[row] += (near[:, candidate] & again).sum(1)
-    return count
+    tokens, near = unit(form(candidate)), near[:, candidate]
+    which, column = near.nonzero(as_tuple=True)
+    if len(which) > 4 * len(candidate):  # many tie: all products at once
+        again = exact[row] @ tokens.T >= threshold[row] - TIE
+        return count.index_add_(0, row, (near & again).sum(1))
+    row = row[which]
+    again = (exact[row] * tokens[column]).sum(1) >= threshold[row, 0] - TIE
+    return count.index_add_(0, row, again.long())
 
 
-def _blocks(gallery: Tensor, distractors: Iterable[Tensor], size: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield blocks of candidates with the place of their first in the gallery; beyond it for distractors."""
-    yield from zip(range(0, len(gallery), size), gallery.split(size), strict=True)
-    for more in distractors:
-        yield from ((len(gallery), block) for block in more.split(size))
+@dataclass(frozen=True)
+class _Block:
+    """Candidates that are compared at once, in coordinates in which cosines are the same.
+
+    Attributes:
+        start: Place of the first in the gallery; beyond it for distractors.
+        queries: [N, R] of unit length, or shorter.
+        vectors: [m, R].
+        margin: Largest error of a cosine of two such vectors.
+        vector_error: Largest distance of a vector from the one that `form` returns.
+        form: Returns the candidates at some places of the block, [n, D].
+    """
+
+    start: int
+    queries: Tensor
+    vectors: Tensor
+    margin: float
+    vector_error: float
+    form: Callable[[Tensor], Tensor]
 
 
-def _rounding(dim: int) -> float:
-    """Bound the error of a float32 cosine.
+def _blocks(exact: Tensor, gallery: Tensor, distractors: Iterable[Tensor], size: int) -> Iterator[_Block]:
+    """Cut candidates into blocks, to be compared with unit queries [N, D]."""
+    queries, margin = exact.float(), _rounding(exact.shape[1])
+    parts: Iterable[tuple[int, Tensor]] = zip(range(0, len(gallery), size), gallery.split(size), strict=True)
+    if not isinstance(distractors, Distractors):
+        beyond = ((len(gallery), block) for tokens in distractors for block in tokens.split(size))
+        parts = chain(parts, beyond)
+    for start, part in parts:
+        vectors = part.detach().to(exact.device).float()
+        yield _Block(start, queries, vectors, margin, 0.0, vectors.__getitem__)
+    if isinstance(distractors, Distractors):
+        yield from distractors.blocks(exact, len(gallery), size)
+
+
+def _rounding(terms: int) -> float:
+    """Bound the error of a float32 cosine, or of a sum of vectors relative to the longest partial sum.
 
     Rounding errors of a sum of D products grow as a random walk, to √D u or less, u being 2⁻²⁴ (Higham and
     Mary 2019, A New Approach to Probabilistic Rounding Error Analysis). Twice that, and a little for lengths.
     """
-    return (2 * math.sqrt(dim) + 16) * 2.0**-24
+    return (2 * math.sqrt(terms) + 16) * 2.0**-24
 
 
 def similarity_to(queries: Tensor, gallery: Tensor, targets: Tensor) -> Tensor:
     """Return the cosine similarity of each query with its targets: [N, K] in float64, -inf where -1."""
-    pieces = max(1, SIMILARITIES_AT_ONCE // (targets.shape[1] * queries.shape[1]))
+    pieces = max(1, NUMBERS_AT_ONCE // (targets.shape[1] * queries.shape[1]))
     similarities = [
         torch.einsum("nd,nkd->nk", unit(some), unit(gallery[places.clamp(min=0)]))
         for some, places in zip(queries.split(pieces), targets.split(pieces), strict=True)
@@ -286,29 +347,64 @@ def similarity_to(queries: Tensor, gallery: Tensor, targets: Tensor) -> Tensor:
 
 def unit(tokens: Tensor) -> Tensor:
     """Bring tokens to unit length in float64."""
-    return F.normalize(tokens.detach().double(), dim=-1, eps=SHORTEST)
+    exact = tokens.detach().to(torch.float64, copy=True)
+    return exact.div_(torch.linalg.vector_norm(exact, dim=-1, keepdim=True).clamp_(min=SHORTEST))
 
 
-def draw_distractors(gallery: Tensor, count: int, seed: int) -> Iterator[Tensor]:
-    """Draw vectors from the normal distribution that has the gallery's mean and covariance.
+@dataclass(frozen=True)
+class Distractors:
+    """Vectors drawn from the normal distribution that has the gallery's mean and covariance.
 
     Random vectors in all directions would be far from every token, and beaten by all of them.
 
-    Args:
+    Attributes:
         gallery: [M, D].
         count: How many are drawn.
         seed: Seed of the drawing, the same on every device.
-
-    Yields:
-        Blocks [m, D] on the gallery's device.
     """
-    random = torch.Generator().manual_seed(seed)
-    centre = gallery.mean(0)
-    some = gallery[torch.randperm(len(gallery), generator=random)[:DIRECTIONS].to(gallery.device)]
-    directions = (some - centre) / math.sqrt(max(1, len(some) - 1))
-    for start in range(0, count, DISTRACTORS_AT_ONCE):
-        weights = torch.randn(min(DISTRACTORS_AT_ONCE, count - start), len(some), generator=random)
-        yield centre + weights.to(gallery.device) @ directions
+
+    gallery: Tensor
+    count: int
+    seed: int
+
+    def _draw(self) -> tuple[Tensor, Tensor, Iterator[Tensor]]:
+        """Return the centre [D], the directions [K, D], and blocks of weights of these, [m, K]."""
+        random, device = torch.Generator().manual_seed(self.seed), self.gallery.device
+        centre = self.gallery.mean(0)
+        some = self.gallery[torch.randperm(len(self.gallery), generator=random)[:DIRECTIONS].to(device)]
+        directions = (some - centre) / math.sqrt(max(1, len(some) - 1))
+        sizes = [min(DISTRACTORS_AT_ONCE, self.count - n) for n in range(0, self.count, DISTRACTORS_AT_ONCE)]
+        weights = (torch.randn(size, len(some), generator=random).to(device) for size in sizes)
+        return centre, directions, weights
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Form all in blocks [m, D] on the gallery's device; the same every time."""
+        centre, directions, draws = self._draw()
+        return (centre + weights @ directions for weights in draws)
+
+    def blocks(self, exact: Tensor, start: int, size: int) -> Iterator[_Block]:
+        """Draw all for unit queries [N, D], in coordinates of what centre and directions span: fewer than D.
+
+        A vector itself is formed only where rounding could decide. Partial sums of it are no longer than its
+        weights times the longest direction, and weights no longer than √K + 8 (but for one in 10¹³).
+        """
+        centre, directions, draws = self._draw()
+        basis, coordinates = torch.linalg.qr(torch.cat([centre[None], directions]).double().T)
+        # products of widths that are no multiple of 8 are slower
+        basis, coordinates = (F.pad(one, (0, -basis.shape[1] % 8)) for one in (basis, coordinates.T))
+        offset, mixing = coordinates.float().tensor_split([1])  # [1, R] and [K, R]
+        queries, terms = (exact @ basis.to(exact.device)).float(), len(mixing)
+        longest = offset.norm() + (math.sqrt(terms) + 8) * torch.linalg.matrix_norm(mixing, 2)
+        error = 2 * _rounding(terms) * float(longest)  # of both ways to form it
+
+        def form(weights: Tensor, rows: Tensor) -> Tensor:
+            enough = F.pad(weights[rows.to(weights.device)], (0, 0, 0, max(0, FEWEST_ROWS - len(rows))))
+            return (centre + enough @ directions)[: len(rows)].to(exact.device)
+
+        for weights in chain.from_iterable(draw.split(size) for draw in draws):
+            vectors = torch.addmm(offset, weights, mixing).to(exact.device)
+            margin = _rounding(queries.shape[1])
+            yield _Block(start, queries, vectors, margin, error, partial(form, weights))
 
 
 TOP = (1, 3, 5)

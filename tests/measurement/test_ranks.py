@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement import ranks as ranks_module
 from brainhive_cli.measurement.ranks import (
-    average_precisions,
+    Distractors,
     chance_of_precision,
     chance_of_ranks,
-    draw_distractors,
     nearest,
     ranks,
+    ranks_and_precisions,
     ranks_of_all,
     subset_expectations,
     subset_hits,
@@ -126,13 +127,93 @@ def test_distractors_lie_as_the_gallery_does():
     draw = torch.Generator().manual_seed(0)
     gallery = torch.randn(200, 6, generator=draw) @ torch.randn(6, 6, generator=draw) + 3
 
-    drawn = torch.cat(list(draw_distractors(gallery, 20_000, seed=1)))
+    drawn = torch.cat(list(Distractors(gallery, 20_000, seed=1)))
 
     assert drawn.shape == (20_000, 6)
     assert torch.allclose(drawn.mean(0), gallery.mean(0), atol=0.1)
     assert torch.allclose(drawn.T.cov(), gallery.T.cov(), atol=0.05 * float(gallery.T.cov().max()))
-    assert torch.equal(drawn, torch.cat(list(draw_distractors(gallery, 20_000, seed=1))))
-    assert not torch.equal(drawn[:9], next(draw_distractors(gallery, 9, seed=2)))
+    assert torch.equal(drawn, torch.cat(list(Distractors(gallery, 20_000, seed=1))))
+    assert not torch.equal(drawn[:9], next(iter(Distractors(gallery, 9, seed=2))))
+
+
+def degenerate(kind: str, width: int) -> torch.Tensor:
+    """Tokens [40, D] from which distractors are drawn that tie with them, or nearly."""
+    draw = torch.Generator().manual_seed(width)
+    gallery = torch.randn(40, width, generator=draw) + torch.randn(width, generator=draw)
+    if kind == "duplicates":
+        gallery[20:] = gallery[:20]
+    elif kind == "constant":
+        gallery = gallery[:1].repeat(40, 1)
+    elif kind == "close":
+        gallery = gallery[:1] + 3e-7 * gallery
+    return gallery[:1] if kind == "one" else gallery
+
+
+@pytest.mark.parametrize("kind", ["random", "duplicates", "constant", "close", "one"])
+@pytest.mark.parametrize(("width", "count"), [(3, 37), (65, 4099), (300, 5000)])
+def test_drawn_distractors_rank_as_the_vectors_they_form(kind, width, count):
+    gallery = degenerate(kind, width)
+    target, drawn = torch.arange(len(gallery)), Distractors(gallery, count, seed=1)
+    noisy = gallery + torch.randn(gallery.shape, generator=torch.Generator().manual_seed(2))
+
+    for signal in (gallery, noisy):
+        assert torch.equal(ranks(signal, gallery, target, drawn), ranks(signal, gallery, target, iter(drawn)))
+
+
+def test_without_a_bound_of_its_rounding_a_drawn_vector_would_rank_otherwise(monkeypatch):
+    gallery = degenerate("close", 300)
+    signal = gallery + 1e-3 * torch.randn(40, 300, generator=torch.Generator().manual_seed(2))
+    drawn = Distractors(gallery, 5000, seed=1)
+    formed = ranks(signal, gallery, torch.arange(40), iter(drawn))
+    monkeypatch.setattr(ranks_module, "_rounding", lambda terms: 0.0)
+
+    assert not torch.equal(ranks(signal, gallery, torch.arange(40), drawn), formed)
+
+
+@pytest.mark.parametrize("kind", ["random", "duplicates", "constant"])
+def test_ranks_beside_precision_are_those_alone(kind):
+    gallery = degenerate(kind, 65)
+    signal = gallery + 3 * torch.randn(40, 65, generator=torch.Generator().manual_seed(2))
+    seen = torch.arange(40)
+    relevant = torch.stack([(seen + 20) % 40, seen, torch.where(seen < 9, -1, (seen + 1) % 40)], 1)
+    drawn = Distractors(gallery, 500, seed=1)
+
+    together, precision = ranks_and_precisions(signal, gallery, seen, relevant, drawn)
+
+    assert torch.equal(together, ranks(signal, gallery, seen, drawn))
+    alone = ranks_and_precisions(signal, gallery, seen, seen[:, None], drawn)
+    assert torch.equal(alone[0], together) and torch.equal(alone[1], 1 / together.double())
+    assert not torch.equal(precision, alone[1])
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations after which a program must wait for a GPU: their result has a size or is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        waiting = ("nonzero", "_local_scalar_dense", "is_nonzero", "masked_select", "equal", "unique")
+        reads_mask = "index" in str(function) and any(
+            index is not None and index.dtype == torch.bool
+            for indices in args
+            if isinstance(indices, (list, tuple))
+            for index in indices
+        )
+        self.count += reads_mask or str(function).split(".")[1] in waiting
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_block_waits_for_a_gpu_for_near_candidates_alone(tokens, monkeypatch):
+    monkeypatch.setattr(ranks_module, "CANDIDATES", 8)
+    counts = []
+    for size in (8, 40):
+        with Waits() as waits:
+            ranks(tokens[:4], tokens[:size], torch.arange(4))
+        counts.append(waits.count)
+
+    assert counts[1] - counts[0] == 4 * 3  # of rows, candidates and pairs, in four blocks more
 
 
 def test_of_several_gallery_items_that_show_the_image_the_best_counts():
@@ -198,18 +279,21 @@ def test_average_precision_is_the_mean_precision_at_each_relevant_one():
     gallery = torch.stack([angle.cos(), angle.sin()], dim=1)  # ever less like the signal
     relevant = torch.tensor([[9, 5, 0, 8, 2], [0, -1, -1, -1, -1], [1, 3, -1, -1, -1]])
 
-    found = average_precisions(gallery[:1].expand(3, 2), gallery, relevant)
+    ranked, precision = ranks_and_precisions(gallery[:1].expand(3, 2), gallery, relevant[:, 0], relevant)
 
     by_hand = [(1 + 2 / 3 + 3 / 6 + 4 / 9 + 5 / 10) / 5, 1.0, (1 / 2 + 2 / 4) / 2]
-    assert found.tolist() == pytest.approx(by_hand)
+    assert precision.tolist() == pytest.approx(by_hand)
+    assert ranked.tolist() == [10, 1, 2]
 
 
 def test_wrong_candidates_that_tie_stand_before_the_relevant():
     gallery = torch.ones(5, 3)
 
-    assert average_precisions(torch.ones(1, 3), gallery, torch.tensor([[1, 2]])).item() == pytest.approx(
-        (1 / 4 + 2 / 5) / 2
+    ranked, precision = ranks_and_precisions(
+        torch.ones(1, 3), gallery, torch.tensor([2]), torch.tensor([[1, 2]])
     )
+
+    assert precision.item() == pytest.approx((1 / 4 + 2 / 5) / 2) and ranked.item() == 5
 
 
 @pytest.mark.parametrize("relevant", [1, 4])
@@ -218,7 +302,7 @@ def test_chance_of_precision_is_what_random_tokens_score(relevant):
     signal, gallery = torch.randn(4000, 8, generator=draw), torch.randn(15, 8, generator=draw)
     right = torch.rand(4000, 15, generator=draw).argsort(1)[:, :relevant]
 
-    found = average_precisions(signal, gallery, right)
+    found = ranks_and_precisions(signal, gallery, right[:, 0], right)[1]
 
     assert found.mean().item() == pytest.approx(chance_of_precision(15, relevant), abs=0.015)
     assert chance_of_precision(3, 3) == pytest.approx(1)

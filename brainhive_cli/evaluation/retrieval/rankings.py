@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.responses import Responses
-from brainhive_cli.measurement.ranks import average_precisions, draw_distractors, nearest, ranks
+from brainhive_cli.measurement.ranks import Distractors, nearest, ranks, ranks_and_precisions
 from brainhive_cli.measurement.units import Alike, AlikeBy
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
@@ -184,9 +184,9 @@ class Gallery:
         """Count the candidates."""
         return len(self.tokens) + self.random
 
-    def distractors(self) -> Iterator[Tensor]:
+    def distractors(self) -> Distractors:
         """Draw the random candidates; the same every time."""
-        return draw_distractors(self.tokens, self.random, self.seed)
+        return Distractors(self.tokens, self.random, self.seed)
 
     def rank(self, signal_tokens: Tensor, target: Places) -> Tensor:
         """Rank the target of each signal among all candidates: [N]."""
@@ -288,11 +288,10 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
     """Rank for all subjects at once, so that a large gallery is read once."""
     tokens = torch.cat([some.tokens for some in queries.values()])
     target = np.concatenate([some.target for some in queries.values()])
-    seen_ranks, relevant = gallery.rank(tokens, target).numpy(), gallery.relevant(target)
-    precision = 1 / seen_ranks
-    if relevant.shape[1] > 1:
-        places = torch.from_numpy(relevant)
-        precision = average_precisions(tokens, gallery.tokens, places, gallery.distractors()).numpy()
+    relevant = gallery.relevant(target)
+    right = (torch.from_numpy(target), torch.from_numpy(relevant))
+    ranked = ranks_and_precisions(tokens, gallery.tokens, *right, gallery.distractors())
+    seen_ranks, precision = (values.numpy() for values in ranked)
     size, among_split = len(gallery.rows), seen_ranks
     if gallery.pool > size:
         among_split = ranks(tokens, gallery.tokens[:size], torch.from_numpy(target)).numpy()
