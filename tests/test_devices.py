@@ -28,8 +28,7 @@ from brainhive_cli.measurement import ranks
 from brainhive_cli.models.backbones._layers import BySubject
 from brainhive_cli.models.generators import DEFAULT, Objective, Sampling
 from brainhive_cli.models.heads import Decoded, Head
-from brainhive_cli.models.losses import LossContext
-from brainhive_cli.models.mixing import Mixing
+from brainhive_cli.models.losses import LossContext, Mixing
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.batches import CellData
