@@ -73,6 +73,16 @@ def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs):
     assert "top-1 0.3" in page.read_text() and not list(page.parent.glob(".*"))
 
 
+@pytest.mark.parametrize("has_browser", [True, False])
+def test_a_page_is_opened_in_a_browser_where_there_is_one(home, runs, monkeypatch, has_browser):
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or has_browser)
+    shown = say("report", "--open")
+    page = home / "reports" / "poor-0000000002.html"
+    assert shown.exit_code == 0 and opened == [page.as_uri()]
+    assert ("no browser was found" in shown.stderr) is not has_browser
+
+
 @pytest.mark.parametrize(
     "name",
     ["good-0000000001", "0000000001", *(f"{below}eval-retrieval/good-0000000001" for below in ("", "runs/"))],
