@@ -1,307 +1,169 @@
-"""How fast `brainhive train-align` is compared with a bare loop and the reference, and what memory it takes.
+"""How fast `brainhive train-align` is next to bare loops and the published code."""
 
-Random data in the shape of THINGS-EEG; each ratio comes from one run, its sides in turns; `--only` takes the
-names of parts.
-"""
-
-import argparse
-import contextlib
-import math
-import os
-import resource
-import subprocess
+import json
+import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import synthetic
 import torch
-from figures import show
-from numpy.typing import NDArray
+import yaml
+from harness import OVERHEAD, Bench, brainhive, main, run
+from synthetic import DIMS, Model
 from torch import nn
 
-from brainhive_cli.commands import embed, eval_retrieval, train_align
 from brainhive_cli.core import parts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets.things_eeg import POSTERIOR
-from brainhive_cli.data.responses import Responses, select_responses
+from brainhive_cli.data.responses import select_responses
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.stores import recordings
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore
-from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter, path_of
-from brainhive_cli.data.targets.targets import StoreTargets, Targets
-from brainhive_cli.models.heads import FUSED, TOKEN, Head
-from brainhive_cli.models.losses import LossContext
-from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import train_cell
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.objective import Term
-from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.objective import Objective
 
-PICTURES, SAMPLES, RATE_HZ = 16_540, 250, 250.0
-DIMS = {"synclr-b16": 768, "clip-b32": 512, "vae": 1024}
-PICTURES_A_CONCEPT = 10
-DIM, BATCH = 1024, 1024
-"""BrainHiVE's training on THINGS-EEG."""
-LOOP = 8 * BATCH
-"""Pictures of an epoch where only the rate of steps is looked at."""
-REFERENCE = 747.0
-"""Samples a second of the published code, whole command, in fp32 on two cores of this kind."""
+UPSTREAM = {"synclr-b16": "synclr_vit_b_16", "clip-b32": "CLIP-ViT-B-32-laion2B-s34B-b79K", "vae": "vae"}
+"""Our encoders by the names that the published code has for them."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--reference": {"type": Path, "help": "checkout of ssshamiii/Brain-HIVE, to compare `command` with"},
+    "--reference-python": {"default": sys.executable, "help": "a Python that has what the checkout needs"},
+}
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How everything is measured.
-
-    Attributes:
-        home: A folder to write in.
-        epochs: Epochs of the whole command.
-        repetitions: R of the signal stores.
-        kinds: Brain encoders of the loop.
-        rounds: Turns of its sides.
-        busy: Whether others use the machine: the whole command then runs on one core, and its time is half of
-            the seconds that it had it, which is what two free cores would take at best.
-    """
-
-    home: Path
-    epochs: int
-    repetitions: int
-    kinds: list[str]
-    rounds: int
-    busy: bool
-    device: torch.device
+def train_model(on: Bench, model: Model, data: CellData, precision: str, epochs: int = 3) -> float:
+    """Train as a cell does; return the seconds of the fastest epoch but the first."""
+    ends: list[float] = []
+    train, launch = model.settings(precision, epochs), Launch(0, 1, on.device)
+    fixed = (model.layout, data, model.terms, train, RunFolder(on.folder()), launch)
+    train_cell("cell", 1, *fixed, lambda event: ends.append(on.now()))
+    return min(np.diff(ends).tolist())
 
 
-def layout(kind: str) -> Layout:
-    """Describe the aligner that is trained."""
-    return Layout(
-        SignalSpec(POSTERIOR, SAMPLES, (1,), (len(POSTERIOR),)),
-        {TOKEN: Head((DIM,), FUSED)},
-        backbone=parts.resolve("backbones", kind).model_dump(),
-        fuser=parts.resolve("fusers", "fusion_encoder").model_dump(),
-        dims=DIMS,
-        encoders={name: name for name in DIMS},
-    )
-
-
-def random_data(count: int, device: torch.device) -> CellData:
-    """Make one subject's averaged signals, and embeddings."""
-    random = np.random.default_rng(0)
-    signal = random.standard_normal((count, len(POSTERIOR), SAMPLES), np.float32)
-    images = {
-        name: StoreTargets(torch.from_numpy(random.standard_normal((count, width), np.float32)).to(device))
-        for name, width in DIMS.items()
-    }
-    trials = Responses(1, signal, np.arange(count), POSTERIOR, RATE_HZ)
-    return CellData([trials], Targets(images), np.zeros(count, bool), None)
-
-
-def our_rate(on: Setting, kind: str, data: CellData, precision: str, epochs: int = 2) -> float:
-    """Train some epochs as a cell does; return samples/s of the fastest."""
-    events: list[dict[str, Any]] = []
-    train = Train(epochs=epochs, batch_size=BATCH, precision=precision, selection="last", validation=0)  # type: ignore[arg-type]
-    folder = RunFolder(Path(tempfile.mkdtemp(dir=on.home)))
-    terms, launch = [Term(prediction="token")], Launch(0, 1, on.device)
-    train_cell("cell", 1, layout(kind), data, terms, train, folder, launch, events.append)
-    return max(event["samples_per_s"] for event in events)
-
-
-def bare_rate(on: Setting, kind: str, data: CellData, precision: str) -> float:
-    """Train two epochs as one writes it by hand; return samples/s of the faster one."""
-    aligner = Aligner(layout(kind)).to(on.device).train()
-    loss_of = parts.resolve("losses", "clip").build().to(on.device)
-    signal = torch.from_numpy(data.responses[0].signal).to(on.device)
-    parameters = [*loss_of.parameters(), *aligner.parameters()]
+def train_bare(on: Bench, model: Model, data: CellData, precision: str) -> float:
+    """Train the same model as one writes it by hand; return the seconds of the faster epoch."""
+    aligner, objective = model.aligner(on.device), Objective(model.terms).to(on.device)
+    signal = torch.from_numpy(np.asarray(data.responses[0].signal)).to(on.device)
+    parameters = [each for each in [*objective.parameters(), *aligner.parameters()] if each.requires_grad]
     optimizer = torch.optim.AdamW(parameters, 5e-4, betas=(0.9, 0.995), weight_decay=0.05, fused=True)
-    count = len(signal)
-    steps = math.ceil(count / BATCH)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2 * steps)
-    rates = []
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2 * model.steps)
+    times = []
     for _ in range(2):
-        start = time.perf_counter()
-        for rows in torch.randperm(count, device=on.device).tensor_split(steps):
+        start = on.now()
+        for rows in torch.randperm(len(signal), device=on.device).split(model.batch):
+            embeddings = data.targets.gather(rows)
             with torch.autocast(on.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                signals = aligner.encode_signal(signal[rows]).float()
-                images = aligner.encode_image(data.targets.gather(rows)).float()
-                loss = loss_of(signals, images, LossContext())
+                loss = objective(*model.forward(aligner, signal[rows], embeddings))
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
         loss.item()
-        rates.append(count / (time.perf_counter() - start))
-    return max(rates)
+        times.append(on.now() - start)
+    return min(times)
 
 
-def loop(on: Setting, pictures: int = LOOP) -> None:
-    """Compare the training loop with a bare one, in the same precision."""
-    data = random_data(pictures, on.device)
-    for kind in on.kinds:
-        for precision in ("bf16", "fp32"):
+def loop(on: Bench) -> None:
+    """Compare the training loop with a bare one around the same model, in the same precision."""
+    batch, steps = on.pick((16, 2), (1024, 8), (1024, 16))
+    models = {kind: synthetic.eeg_model(kind, batch, steps) for kind in ("brain_mlp", "nice")}
+    models |= {"havir": synthetic.havir_model(on.size), "neurons": synthetic.neurons_model(on.size)}
+    for name, model in models.items():
+        data = model.data(on.device)
+        for precision in ("bf16", "fp32") if name in ("brain_mlp", "nice") else (on.precision,):
             sides = [
-                (our_rate(on, kind, data, precision), bare_rate(on, kind, data, precision))
-                for _ in range(on.rounds)
+                lambda side=side: side(on, model, data, precision)  # noqa: B023
+                for side in (train_model, train_bare)
             ]
-            ours, bare = (max(rates) for rates in zip(*sides, strict=True))
-            show(
-                f"{kind} {precision}: of a bare loop",
-                ours / bare,
-                0.95,
-                f"{ours:.0f} of {bare:.0f} samples/s",
-            )
+            what = f"{name} {precision}: of a bare loop"
+            on.compare(what, *sides, model.batch * model.steps, "signals/s", 0.95, OVERHEAD, warm=False)
 
 
-def write_stores(
-    on: Setting, subjects: int, dims: Mapping[str, int] = DIMS, pictures: int = PICTURES
-) -> None:
-    """Make the stores that the command reads; all subjects share one file, so that it fits the page cache."""
-    random = torch.Generator(on.device).manual_seed(0)
+def command(on: Bench) -> None:
+    """Compare the whole command with the published code's: the same files, pictures, epochs and precision."""
+    folder: Path | None = on.options.get("reference")
+    if folder is None:
+        on.leave_out("train-align: of the published code", "--reference FOLDER is not given")
+        return
+    epochs, concepts = on.pick((1, 8), (25, 1654), (25, 1654))
+    ids = synthetic.things_ids("train", concepts)
+    tested = synthetic.things_ids("test", 2)  # which our store of the subject holds, too
+    synthetic.write_published(on.home, 1, {"train": ids, "test": tested})
+    synthetic.write_targets(on.home, "things-eeg", "train", ids)
+    _write_parquet(on.home, ids)
 
-    def normal(*shape: int) -> NDArray[np.float32]:
-        return torch.randn(shape, generator=random, device=on.device).cpu().numpy()
+    def ours(precision: str) -> None:
+        for made in ("runs", "signals"):
+            shutil.rmtree(on.home / made, ignore_errors=True)
+        settings = {"epochs": epochs, "precision": precision, "validation": 0, "selection": "last"}
+        words = [f"train.{name}={value}" for name, value in settings.items()]
+        words += ["subjects=1", "seeds=2025", f"encoders={','.join(DIMS)}"]
+        run(**brainhive(["train-align", *words], on.home))
 
-    ids = [f"training_images/{row // 10:05d}_concept/picture_{row:06d}" for row in range(pictures)]
-    for name, width in dims.items():
-        path = path_of(on.home / "embeddings", "things-eeg", "train", name)
-        if not path.is_file():
-            attributes = {"dataset": "things-eeg", "split": "train"}
-            Blank(path, ids, [i.split("/")[1] for i in ids], (width,), "float32", attributes).create()
-            writer = TargetWriter(path)
-            writer.write(np.arange(pictures), normal(pictures, width))
-            writer.close()
-            writer.finish()
-    first = recordings.path_of(on.home / "signals", "things-eeg", "default", 1)
-    if not first.is_file():
-        signal = normal(pictures, on.repetitions, len(POSTERIOR), SAMPLES)
-        times_s = np.arange(SAMPLES) / RATE_HZ
-        SignalStore.write(
-            first, {"train": Recording(signal, ids, Sensors(POSTERIOR), times_s, RATE_HZ, "random")}
-        )
-    for subject in range(2, subjects + 1):
-        path = recordings.path_of(on.home / "signals", "things-eeg", "default", subject)
-        if not path.exists():
-            os.link(first, path)
+    def published(precision: str) -> None:
+        config = on.folder() / "config.json"
+        config.write_text(json.dumps(_reference_config(on, config.parent, precision, epochs)))
+        run([on.options["reference_python"], "train_clip.py", str(config)], cwd=folder)
 
-
-def started(on: Setting, *overrides: str) -> subprocess.Popen[bytes]:
-    """Start the command as a user does."""
-    argv = [sys.executable, "-m", "brainhive_cli", "train-align", f"encoders={','.join(DIMS)}", "seeds=1"]
-    environment = {**os.environ, "BRAINHIVE_HOME": str(on.home)}
-    environment |= {"OMP_NUM_THREADS": "1"} if on.busy else {}
-    return subprocess.Popen([*argv, *overrides], env=environment, stdout=subprocess.DEVNULL)
+    for precision, target in (("fp32", 4.0), ("bf16", 5.5)):
+        what = f"train-align, {epochs} epochs, {precision}: of the published code"
+        sides = [lambda side=side: side(precision) for side in (ours, published)]  # noqa: B023
+        on.compare(what, *sides, epochs * len(ids), "signals/s", target, of_children=True, warm=False)
 
 
-def command(on: Setting) -> None:
-    """Time the whole command, from its start to its end, for one cell."""
-    write_stores(on, 1)
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    if started(on, "subjects=1", f"train.epochs={on.epochs}").wait():
-        raise SystemExit("train-align failed")
-    took_s, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if on.busy:
-        took_s = (used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime) / 2
-    learned = PICTURES - PICTURES_A_CONCEPT * round(0.1 * PICTURES / PICTURES_A_CONCEPT)
-    rate = on.epochs * learned / took_s
-    show("whole command: over the reference", rate / REFERENCE, 8, f"{rate:.0f} samples/s, {took_s:.1f} s")
+def _write_parquet(home: Path, ids: list[str]) -> None:
+    """Write embeddings as the published code reads them."""
+    import pyarrow
+    from pyarrow import parquet
+
+    for encoder, name in UPSTREAM.items():
+        values = TargetStore.open(path_of(home / "embeddings", "things-eeg", "train", encoder)).embedding
+        stems = [Path(each).name for each in ids]
+        table = pyarrow.table({"image_id": stems, "emb": list(np.asarray(values))})
+        parquet.write_table(table, home / f"things_train_{name}-part-00000-of-00000.parquet")
 
 
-def opening(on: Setting) -> None:
-    """Open and average the signals of ten subjects."""
-    write_stores(on, 10)
+def _reference_config(on: Bench, folder: Path, precision: str, epochs: int) -> dict[str, Any]:
+    """Write the published settings, without evaluations and checkpoints between."""
+    published = yaml.safe_load((on.options["reference"] / "configs/train_clip.yaml").read_text())
+    data = on.home / "data/things-eeg/Preprocessed_data_250Hz_whiten"
+    return {
+        **{name: value for name, value in published.items() if value is not None},
+        **{"learning_rate": 5e-4, "num_train_epochs": epochs, "bf16": precision == "bf16", "seed": 2025},
+        **{"proj_meta": {name: DIMS[ours] for ours, name in UPSTREAM.items()}, "report_to": "none"},
+        **{"selected_channels": list(POSTERIOR), "data_directory": str(data), "do_eval": False},
+        **{"embedding_directory": str(on.home), "output_dir": str(folder), "cache_dir": str(folder)},
+        **{"eval_strategy": "no", "save_strategy": "no", "use_cpu": on.device.type == "cpu"},
+    }
+
+
+def opening(on: Bench) -> None:
+    """Open and average the signals of ten subjects, whose stores hold four repetitions."""
+    subjects, concepts = on.pick((2, 8), (10, 1654), (10, 1654))
+    ids = synthetic.things_ids("train", concepts)
+    synthetic.write_targets(on.home, "things-eeg", "train", ids, {"vae": 1024})
+    synthetic.write_signals(on.home, ids, subjects)
     paths = Paths(**{name: str(on.home / name) for name in ("data", "embeddings", "signals", "runs")})
     dataset = parts.resolve("datasets", "things-eeg").build(paths)
     pictures = TargetStore.open(path_of(on.home / "embeddings", "things-eeg", "train", "vae"))
-    before, most, start, held = held_bytes(os.getpid()), 0, time.perf_counter(), []
-    for subject in range(1, 11):
-        held.append(
-            select_responses(SignalSource(dataset, paths, Signal()), subject, "train", pictures).read()
-        )
-        most = max(most, held_bytes(os.getpid()) - before)
-    took_s, selected = time.perf_counter() - start, sum(trials.signal.nbytes for trials in held)
-    rate = f"{on.repetitions * selected / took_s / 1e9:.1f} GB/s from the page cache"
-    show("opening 10 subjects, s", took_s, 15, rate, at_most=True)
-    show("  memory: of the selected data", most / selected, 1.5, f"{most / 1e9:.2f} GB", at_most=True)
+    source, opened = SignalSource(dataset, paths, Signal()), []
+
+    def read() -> None:
+        for subject in range(1, subjects + 1):
+            opened.append(select_responses(source, subject, "train", pictures).read())
+
+    took_s = on.seconds(read)
+    rate = 4 * sum(each.signal.nbytes for each in opened) / took_s / 1e9
+    note = f"{rate:.1f} GB/s from the page cache"
+    on.show(f"opening {subjects} subjects", took_s, unit="s", target=15, at_most=True, note=note)
 
 
-def held_bytes(pid: int) -> int:
-    """Count the memory that a process holds for itself, without the pages of files."""
-    smaps = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(line.split()[1]) * 1024 for line in smaps.splitlines() if line.startswith("Pss_Anon"))
-
-
-def mapped(on: Setting) -> None:
-    """Train on nine subjects at once, as an inter cell does, with the signals on disk."""
-    write_stores(on, 9)
-    process, most = (
-        started(on, "mode=joint", "subjects=1,2,3,4,5,6,7,8,9", "train.epochs=1", "train.memory_map=yes"),
-        0,
-    )
-    start = time.perf_counter()
-    while process.poll() is None:
-        with contextlib.suppress(OSError):  # it has just ended
-            most = max(most, held_bytes(process.pid))
-        time.sleep(0.2)
-    if process.returncode:
-        raise SystemExit("train-align failed")
-    took_s = time.perf_counter() - start
-    show("9 subjects mapped: GiB held at most", most / 2**30, 4, f"{took_s:.0f} s for an epoch", at_most=True)
-
-
-def accuracy(on: Setting) -> None:
-    """Compare test top-1 of bf16 with fp32 on the demo: every subject, three seeds."""
-    os.environ["BRAINHIVE_HOME"] = str(on.home)
-    here = Launch(0, 1, on.device)
-    embed.run(embed.Recipe.resolve("embed", "demo", {}, []), here)
-    hits = {}
-    for precision in ("fp32", "bf16"):
-        overrides = ["seeds=1,2,3", f"train.precision={precision}"]
-        run = train_align.run(train_align.Recipe.resolve("train-align", "demo", {}, overrides), here).folder
-        overrides = [f"align_run={run}", "sheet_rows=0"]
-        found = eval_retrieval.run(
-            eval_retrieval.Recipe.resolve("eval-retrieval", "demo", {}, overrides), here
-        )
-        top1 = found.metrics.overall["top1"]
-        print(f"demo {precision}: top-1 {top1.value:.4f} ({top1.interval_text(4)})")
-        ranks = [each["ranks"] for each in found.metrics.items.values()]
-        hits[precision] = np.array(ranks) == 1  # [cells, N]
-    lost = (hits["fp32"].astype(float) - hits["bf16"]).mean(0)  # [N], over subjects and seeds
-    drawn = np.random.default_rng(0).choice(lost, (10_000, len(lost))).mean(1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    found = f"{100 * lost.mean():+.2f} ({100 * low:+.2f} to {100 * high:+.2f}), pictures paired"
-    show("bf16 loses points of top-1, at most", 100 * high, 1, found, at_most=True)
-
-
-PARTS = {part.__name__: part for part in (loop, command, opening, mapped, accuracy)}
-
-
-def main() -> None:
-    """Run the chosen parts."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--epochs", type=int, default=25, help="of the whole command")
-    parser.add_argument("--repetitions", type=int, default=4, help="trials of each picture in the stores")
-    parser.add_argument(
-        "--kinds", nargs="+", default=["brain_mlp", "nice"], help="brain encoders of the loop"
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="turns of the sides of the loop")
-    parser.add_argument("--busy", action="store_true", help="count seconds on a core: others use the machine")
-    args = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with tempfile.TemporaryDirectory() as home:
-        on = Setting(Path(home), args.epochs, args.repetitions, args.kinds, args.rounds, args.busy, device)
-        for name in args.only:
-            PARTS[name](on)
-
+CASES = (loop, command, opening)
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, CASES, OPTIONS)
