@@ -264,12 +264,13 @@ def test_every_generator_and_prior_draw_and_learn_there(
 
 def test_ranks_are_counted_there(gpu: PretendedGpu) -> None:
     signals, gallery, target = *torch.randn(2, 9, 8, device="cuda").unbind(), torch.arange(9)
-    distractors = [*ranks.draw_distractors(gallery, 20, seed=0)]
+    distractors = ranks.Distractors(gallery, 20, seed=0)
 
     assert all_on_gpu(*distractors)
     assert len(ranks.ranks(signals, gallery.cpu(), target, distractors)) == 9
     assert ranks.ranks_of_all(signals, gallery, 5, distractors).shape == (9, 5)
-    assert len(ranks.average_precisions(signals, gallery, target[:, None].expand(-1, 2), distractors)) == 9
+    relevant = target[:, None].expand(-1, 2)
+    assert len(ranks.ranks_and_precisions(signals, gallery, target, relevant, distractors)[1]) == 9
     assert len(ranks.nearest(signals, gallery)) == len(ranks.subset_hits(signals, gallery, 3, 2, 0)[0]) == 9
 
 
