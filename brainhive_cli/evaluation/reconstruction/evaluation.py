@@ -20,6 +20,7 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     scope,
 )
+from brainhive_cli.core.memory_estimate import keep_freed_memory
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -211,6 +212,7 @@ def _score(
     scoring: Scoring, generated: Sequence[GeneratedSet], stimuli: Stimuli, frames: int | None, launch: Launch
 ) -> tuple[list[Scored], dict[str, str]]:
     """Score all reconstructions; also give the metrics that are missing, with the way to get them."""
+    keep_freed_memory()
     ids = list(dict.fromkeys(image_id for some in generated for image_id in some.files))
     names = choose_metrics("clip" if frames else "picture", scoring.metrics)
     if not launch.is_main:

@@ -19,6 +19,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, scope
+from brainhive_cli.core.memory_estimate import free_bytes, size_of
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import to_media
@@ -34,6 +35,8 @@ from brainhive_cli.models.heads import Decoded
 
 READERS = 4
 """Threads that decode media while others are compared."""
+MAX_SHARE = 0.5
+"""Of a device's free memory: what features of stimuli take at most; networks need the rest."""
 Open = Callable[[], Any]
 """Opens a picture or a clip."""
 Features = Callable[..., Tensor]
@@ -245,7 +248,7 @@ class Scorer:
         parts: The metrics, by name.
         protocol: How media are sized.
         batch_size: Media compared at once.
-        device: Where networks compute.
+        device: Where media are sized and compared.
         stimuli: N pictures or clips.
         frames: Frames of the stimuli where they are clips; None of pictures.
     """
@@ -259,9 +262,21 @@ class Scorer:
 
     @cached_property
     def seen(self) -> dict[Features, Tensor]:
-        """Features [N, …] of the stimuli, once for all that they are compared with."""
-        batches = list(self._features(self.stimuli))
-        return {function: torch.cat([batch[function] for batch in batches]) for function in batches[0]}
+        """Features [N, …] of the stimuli, once for all that they are compared with.
+
+        Where they would not fit on the device, they lie on the CPU, and are compared there.
+        """
+        seen: dict[Features, Tensor] = {}
+        starts = range(0, len(self.stimuli), self.batch_size)
+        for start, batch in zip(starts, self._features(self.stimuli), strict=True):
+            if not seen:
+                torch.cuda.empty_cache()  # of what the generator held
+                fits = size_of(batch.values()) * len(starts) < MAX_SHARE * free_bytes(self.device)
+                home, count = self.device if fits else "cpu", len(self.stimuli)
+                seen = {f: some.new_empty((count, *some.shape[1:]), device=home) for f, some in batch.items()}
+            for function, features in batch.items():
+                seen[function][start : start + len(features)] = features
+        return seen
 
     def score(
         self,
@@ -298,25 +313,27 @@ class Scorer:
                 seen, seen_rows = self.seen[part.features], rows[batch]
                 if part.is_identification:
                     seen, seen_rows = pools.get(part.features, seen), rows_among[batch]
-                compared = part.compare(seen, features[part.features], seen_rows)
+                compared = part.compare(seen, features[part.features].to(seen.device), seen_rows)
                 values.setdefault(name, []).append(compared)
             bar.advance(len(rows[batch]))
-        return {name: torch.cat(compared).numpy() for name, compared in values.items()}
+        return {name: torch.cat(compared).cpu().numpy() for name, compared in values.items()}
 
     def describe(self) -> dict[str, NDArray[np.float64]]:
         """Values [N] of the stimuli themselves, by the metrics that describe media by themselves."""
         rows = torch.arange(len(self.stimuli))
         parts = {name: part for name, part in self.parts.items() if part.is_of_one}
         seen = {name: self.seen[part.features] for name, part in parts.items()}
-        return {name: part.compare(seen[name], seen[name], rows).numpy() for name, part in parts.items()}
+        values = {name: part.compare(seen[name], seen[name], rows) for name, part in parts.items()}
+        return {name: compared.cpu().numpy() for name, compared in values.items()}
 
     def _features(self, media: Sequence[Open]) -> Iterator[dict[Features, Tensor]]:
         """Decode media and compute all features, each once, batch by batch."""
         functions = {part.features: part.takes_originals for part in self.parts.values()}
         with ThreadPoolExecutor(READERS) as readers:
-            for start in range(0, len(media), self.batch_size):
-                some = media[start : start + self.batch_size]
-                opened = list(readers.map(lambda open_one: open_one(), some))
+            pending = [readers.submit(open_one) for open_one in media[: self.batch_size]]
+            for stop in range(self.batch_size, len(media) + self.batch_size, self.batch_size):
+                opened = [one.result() for one in pending]
+                pending = [readers.submit(open_one) for open_one in media[stop : stop + self.batch_size]]
                 sized = self._sized(opened)
                 yield {
                     function: function(opened if takes_originals else sized)
@@ -330,7 +347,7 @@ class Scorer:
             BrainhiveError: if clips differ in their number of frames, or some media are pictures.
         """
         sized = []
-        for media in map(to_media, opened):
+        for media in (to_media(one).to(self.device) for one in opened):
             if media.ndim == 3 and self.frames is not None:
                 media = media.expand(self.frames, -1, -1, -1)  # a keyframe, held still
             if media.ndim == 4:
@@ -342,7 +359,7 @@ class Scorer:
                 f"pictures and clips cannot be compared that differ in shape: {sorted(shapes)}",
                 "bring all clips to one number of frames",
             )
-        return torch.stack(sized).to(self.device)
+        return torch.stack(sized)
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,11 @@ class MetricPart:
     """A metric of single items, ready to compute.
 
     Attributes:
-        features: Media in 0..1 to what is compared, [B, …] on the CPU. Parts with the same `features` share
-            its results.
+        features: Media in 0..1 to what is compared, [B, …] on their device. Parts with the same `features`
+            share its results.
         compare: `(seen, generated, rows)` to values [B], float64: features of N true media [N, …], those of B
-            generated ones [B, …], and the row of each one's stimulus in `seen` [B].
+            generated ones [B, …] on the same device, and on the CPU the row of each one's stimulus in `seen`
+            [B].
         medium: What it compares.
         scale: What its values mean.
         is_identification: Whether an item is distinguished from others, so that one alone has no value.

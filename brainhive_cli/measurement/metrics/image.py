@@ -1,9 +1,7 @@
 """How similar pictures and their reconstructions are, in pixels and in any encoder's features."""
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +16,15 @@ COMMON_PX = 256
 CROP_PX = 512
 """Size that `brainhive` brings every picture to: its generator's."""
 PROTOCOLS = ("mindeye2", "brainhive")
+GREY = (0.2125, 0.7154, 0.0721)
+"""Weights of the colours: ITU-R BT.709, as scikit-image has them."""
+RADIUS_PX, SIGMA_PX = 5, 1.5
+"""Half the side of SSIM's windows less half a pixel, and the width of their Gaussian (Wang et al. 2004)."""
+WEIGHTS = [math.exp(-0.5 * (offset / SIGMA_PX) ** 2) for offset in range(-RADIUS_PX, RADIUS_PX + 1)]
+STABLE = (0.01**2, 0.03**2)
+"""C1 and C2 of SSIM, which keep it finite where a window is black or has one colour."""
+ROWS_AND_COLUMNS, ROWS = (-2, -1), (-2,)
+"""The axes that windows extend along."""
 ROUNDING = 1e-6
 """What resizing in float32 may add to a colour: white becomes up to 1.0000005, and varies as much."""
 
@@ -52,7 +59,9 @@ def prepare(images: Tensor, protocol: str = "mindeye2", crop_px: int = CROP_PX) 
 
 
 def resize(images: Tensor, side_px: int) -> Tensor:
-    """Resize images [N, 3, H, W] to squares, bilinear, antialiased where they shrink."""
+    """Resize images [N, C, H, W] to squares, bilinear, antialiased where they shrink."""
+    if images.shape[-2:] == (side_px, side_px):
+        return images.float()
     return F.interpolate(images.float(), (side_px, side_px), mode="bilinear", antialias=True)
 
 
@@ -68,8 +77,8 @@ def pixcorr(image: Tensor, reconstruction: Tensor, side_px: int = PIXELS_PX) -> 
         Pearson correlations [N], float64; 0 where a picture has one colour only.
     """
     _check_pictures(image, reconstruction)
-    true, generated = (standardised(resize(x, side_px)) for x in (image, reconstruction))
-    return 1 - correlation_distance(true, generated, torch.arange(len(true)))
+    true, generated = (standardised_pixels(x, side_px) for x in (image, reconstruction))
+    return correlation(true, generated, torch.arange(len(true)))
 
 
 def ssim(
@@ -87,20 +96,12 @@ def ssim(
     Returns:
         SSIM [N], float64.
 
-    Source: Wang et al. 2004, by scikit-image with that paper's Gaussian weights.
+    Source: Wang et al. 2004, as scikit-image computes it with that paper's Gaussian weights.
     """
-    from skimage.color import rgb2gray
-    from skimage.metrics import structural_similarity
-
     _check_pictures(image, reconstruction)
-    if side_px is not None:
-        image, reconstruction = resize(image, side_px), resize(reconstruction, side_px)
-    greys = (rgb2gray(x.detach().cpu().permute(0, 2, 3, 1).numpy()) for x in (image, reconstruction))
-    paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-    channels = {"channel_axis": -1 if is_published else None}
-    with ThreadPoolExecutor() as threads:  # its filters let go of Python's lock
-        scores = list(threads.map(partial(structural_similarity, **paper, **channels), *greys))
-    return torch.from_numpy(np.array(scores, dtype=np.float64))
+    axes = ROWS if is_published else ROWS_AND_COLUMNS
+    true, generated = (local_moments(x, side_px, axes) for x in (image, reconstruction))
+    return structural_similarity(true, generated, torch.arange(len(true)), axes)
 
 
 def identified(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
@@ -122,28 +123,88 @@ def identified(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     return (correlation < paired).double().sum(0) / (len(true) - 1)
 
 
+def correlation(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+    """Correlate standardised features [B, D] with their pictures' in [N, D]; [B], float64."""
+    return (true[rows] * generated).sum(1, dtype=torch.float64)
+
+
 def correlation_distance(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     """One minus the correlation of standardised features [B, D] with their pictures' in [N, D]; [B]."""
-    return 1 - (true[rows] * generated).sum(1)
+    return 1 - correlation(true, generated, rows)
 
 
 def standardised(features: Tensor) -> Tensor:
     """Centre and scale features [N, ...] to [N, D]: their dot products are correlations, 0 for constant ones.
 
     Returns:
-        Float64 on the CPU: it is not on every device.
+        Float64.
     """
-    flat = features.detach().cpu().flatten(1).double()
-    if not flat.isfinite().all():
+    flat = features.detach().flatten(1).double()
+    norms = flat.norm(dim=1, keepdim=True)
+    if not norms.isfinite().all():
         raise BrainhiveError("features or pictures are not finite", "check the reconstructions for NaN")
     centred = flat - flat.mean(1, keepdim=True)
-    varies = centred.norm(dim=1, keepdim=True) > ROUNDING * flat.norm(dim=1, keepdim=True)
-    return F.normalize(centred * varies, dim=1)
+    spreads = centred.norm(dim=1, keepdim=True)
+    return centred / spreads.where(spreads > ROUNDING * norms, torch.inf)
 
 
-def pixels(images: Tensor) -> Tensor:
-    """Resize pictures [B, 3, H, W] to the size at which pixels are compared, [B, 3, 425, 425]."""
-    return resize(images, PIXELS_PX).cpu()
+def standardised_pixels(images: Tensor, side_px: int = PIXELS_PX) -> Tensor:
+    """Resize pictures [B, 3, H, W] and standardise their pixels; [B, D], float32."""
+    return standardised(resize(images, side_px)).float()
+
+
+def local_moments(
+    images: Tensor, side_px: int | None = PIXELS_PX, axes: tuple[int, ...] = ROWS_AND_COLUMNS
+) -> Tensor:
+    """Compute what SSIM needs of pictures alone, at its size.
+
+    Args:
+        images: [B, 3, H, W] in 0..1.
+        side_px: Size of the comparison; None leaves the pictures as they are.
+        axes: What windows extend along.
+
+    Returns:
+        [B, 3, H, W]: the grey picture, and the mean and variance in the window around each pixel, 0 near
+        the border, where windows leave the picture.
+    """
+    grey = (images.detach().float() * images.new_tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True)
+    if side_px is not None:
+        grey = resize(grey, side_px)
+    moments = F.pad(grey, (0, 0, 0, 0, 0, 2))  # [B, 3, H, W]
+    mean, variance = _inside(moments[:, 1:], axes).unbind(1)
+    mean.copy_(_averaged(moments[:, 0], axes))
+    variance.copy_(_averaged(moments[:, 0].square(), axes) - mean.square())
+    return moments
+
+
+def structural_similarity(
+    true: Tensor, generated: Tensor, rows: Tensor, axes: tuple[int, ...] = ROWS_AND_COLUMNS
+) -> Tensor:
+    """SSIM by the local moments of B pictures [B, 3, H, W] and of their true ones in [N, 3, H, W]; [B]."""
+    product = _averaged(true[rows, 0] * generated[:, 0], axes)
+    true_mean, true_variance = _inside(true[rows, 1:], axes).unbind(1)
+    mean, variance = _inside(generated[:, 1:], axes).unbind(1)
+    means = true_mean * mean
+    similar = (2 * means + STABLE[0]) * (2 * (product - means) + STABLE[1])
+    similar /= (true_mean.square() + mean.square() + STABLE[0]) * (true_variance + variance + STABLE[1])
+    return similar.flatten(1).mean(1, dtype=torch.float64)
+
+
+def _averaged(pictures: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Average pictures [B, H, W] over the window around each pixel whose window is inside of them."""
+    for axis in axes:
+        shifts = [pictures.narrow(axis, n, pictures.shape[axis] - 2 * RADIUS_PX) for n in range(len(WEIGHTS))]
+        pictures = shifts[0] * (WEIGHTS[0] / sum(WEIGHTS))
+        for shifted, weight in zip(shifts[1:], WEIGHTS[1:], strict=True):
+            pictures.add_(shifted, alpha=weight / sum(WEIGHTS))
+    return pictures
+
+
+def _inside(planes: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """View the pixels of planes [..., H, W] whose windows are inside of the picture."""
+    for axis in axes:
+        planes = planes.narrow(axis, RADIUS_PX, planes.shape[axis] - 2 * RADIUS_PX)
+    return planes
 
 
 def _check_pictures(image: Tensor, reconstruction: Tensor) -> None:
@@ -159,11 +220,7 @@ def _check_pictures(image: Tensor, reconstruction: Tensor) -> None:
 
 
 PARTS = {
-    "pixcorr": MetricPart(
-        pixels, lambda seen, generated, rows: pixcorr(seen[rows], generated), scale=Scale(short="PixCorr")
-    ),
-    "ssim": MetricPart(
-        pixels, lambda seen, generated, rows: ssim(seen[rows], generated), scale=Scale(short="SSIM")
-    ),
+    "pixcorr": MetricPart(standardised_pixels, correlation, scale=Scale(short="PixCorr")),
+    "ssim": MetricPart(local_moments, structural_similarity, scale=Scale(short="SSIM")),
 }
 """The metrics of pixels, by the name that recipes and tables use."""

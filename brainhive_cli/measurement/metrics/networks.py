@@ -298,7 +298,7 @@ class FeatureMetric:
         node: Its output.
         compare: See `MetricPart`.
         scale: What its values mean.
-        prepare: What of the node's features [B, …] is compared, on the CPU.
+        prepare: What of the node's features [B, …] is compared.
         medium: What it compares.
         is_of_one: See `MetricPart`.
     """
@@ -313,12 +313,12 @@ class FeatureMetric:
 
 
 def as_they_are(features: Tensor) -> Tensor:
-    """Bring features to the CPU in float32."""
-    return features.detach().float().cpu()
+    """Bring features to float32."""
+    return features.detach().float()
 
 
 def directions(features: Tensor) -> Tensor:
-    """Bring features [..., D] to unit length, on the CPU."""
+    """Bring features [..., D] to unit length."""
     return functional.normalize(as_they_are(features), dim=-1)
 
 

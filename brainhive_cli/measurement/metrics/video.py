@@ -31,7 +31,7 @@ ROUNDED = 1 / (12 * 255**2)
 def frames(clips: Tensor) -> Tensor:
     """Resize the frames of clips [B, F, 3, H, W] to [B, F, 3, 256, 256], in bytes, as files hold them."""
     sized = resize(clips.flatten(0, 1), FRAME_PX).unflatten(0, clips.shape[:2])
-    return sized.clamp(0, 1).mul(255).round().byte().cpu()
+    return sized.clamp(0, 1).mul(255).round().byte()
 
 
 def over_frames(
@@ -73,7 +73,7 @@ def end_point_error(seen: Tensor, generated: Tensor, rows: Tensor, side_px: int 
     if generated.shape[1] < 2:
         raise BrainhiveError("clips of one frame have no motion", "leave out epe")
     errors = []
-    for true, false in zip(clips.numpy(), generated.numpy(), strict=True):
+    for true, false in zip(clips.cpu().numpy(), generated.cpu().numpy(), strict=True):
         flows = [_flow(clip, side_px) for clip in (true, false)]  # [F - 1, H, W, 2]
         errors.append(float(np.linalg.norm(flows[0] - flows[1], axis=-1).mean()))
     return torch.tensor(errors, dtype=torch.float64)
@@ -121,12 +121,12 @@ def displacement(clips: Tensor) -> Tensor:
 
     Source: Lucas and Kanade 1981, with one window.
     """
-    small = F.adaptive_avg_pool2d(clips.double().mean(2), COARSE_PX).cpu()  # [B, F, h, w]
+    small = F.adaptive_avg_pool2d(clips.double().mean(2), COARSE_PX)  # [B, F, h, w]
     middle = (small[:, 1:] + small[:, :-1]) / 2
     down, right = torch.gradient(middle, dim=(-2, -1))
     slopes = torch.stack([right, down], -1).flatten(1, 3)  # [B, pixels, 2]
     change = -small.diff(dim=1).flatten(1)[..., None]
-    square = slopes.transpose(1, 2) @ slopes + TINY_SLOPE * torch.eye(2, dtype=slopes.dtype)
+    square = slopes.transpose(1, 2) @ slopes + TINY_SLOPE * torch.eye(2).to(slopes)
     solution: Tensor = torch.linalg.solve(square, slopes.transpose(1, 2) @ change)[..., 0]
     return solution
 
@@ -186,7 +186,7 @@ def expected_hits(scores: Tensor, right: Tensor, ways: int) -> Tensor:
     best = scores.gather(1, right).amax(1, keepdim=True)
     below = (scores < best).scatter(1, right, False).sum(1).double()  # m
     drawn = torch.arange(ways - 1, dtype=torch.float64, device=scores.device)
-    return ((below[:, None] - drawn).clamp(min=0) / (wrong - drawn)).prod(1).cpu()
+    return ((below[:, None] - drawn).clamp(min=0) / (wrong - drawn)).prod(1)
 
 
 def n_way_of_frames(seen: Tensor, generated: Tensor, rows: Tensor, *, ways: int, labels: int) -> Tensor:

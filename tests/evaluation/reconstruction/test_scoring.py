@@ -3,6 +3,7 @@
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from brainhive_cli.core import console
@@ -17,6 +19,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.evaluation.reconstruction import scoring
 from brainhive_cli.evaluation.reconstruction.evaluation import measure_run
 from brainhive_cli.evaluation.reconstruction.metric_parts import (
     PICTURE_METRICS,
@@ -26,8 +29,8 @@ from brainhive_cli.evaluation.reconstruction.metric_parts import (
 )
 from brainhive_cli.evaluation.reconstruction.recipe import Scoring
 from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet, Scorer, Stimuli
+from brainhive_cli.measurement.metrics import MetricPart, networks
 from brainhive_cli.measurement.metrics import image as metrics
-from brainhive_cli.measurement.metrics import networks
 from brainhive_cli.measurement.metrics.networks import NETWORKS, Network
 
 HERE = Launch(0, 1, torch.device("cpu"))
@@ -174,6 +177,39 @@ def test_batches_give_the_values_of_the_public_functions_on_the_whole(counted, p
         }
         for name, values in expected.items():
             assert np.abs(found[name][repeat::REPEATS] - values.numpy()).max() < 1e-6, name
+
+
+@pytest.mark.parametrize(("free_bytes", "home"), [(2**40, "cuda"), (2**20, "cpu")])
+def test_stimuli_stay_on_the_device_where_their_features_fit(free_bytes, home, monkeypatch):
+    monkeypatch.setattr(scoring, "free_bytes", lambda device: free_bytes)
+    rows, opens = torch.tensor([3, 1]), [lambda each=each: each for each in SEEN]
+
+    with FakeTensorMode(allow_non_fake_inputs=True):  # tensors of a GPU without one, and without values
+        scorer = Scorer({"ssim": metrics.PARTS["ssim"]}, "mindeye2", 2, torch.device("cuda"), opens)
+        seen = scorer.seen[metrics.local_moments]
+        values = metrics.structural_similarity(seen, seen[:2], rows)
+
+    assert seen.shape == (ITEMS, 3, 425, 425)
+    assert (seen.device.type, values.device.type) == (home, home)
+
+
+def test_media_are_decoded_while_others_are_compared():
+    is_decoding_next, waited = Event(), []
+
+    def open_second() -> Image.Image:
+        is_decoding_next.set()
+        return SEEN[1]
+
+    def features(media: Tensor) -> Tensor:
+        waited.append(is_decoding_next.wait(timeout=30))
+        return media
+
+    part = MetricPart(features, metrics.correlation)
+    assert (
+        len(Scorer({"x": part}, "mindeye2", 1, HERE.device, [lambda: SEEN[0], open_second]).seen[features])
+        == 2
+    )
+    assert waited == [True, True]
 
 
 def test_two_way_in_batches_equals_the_reference(golden):

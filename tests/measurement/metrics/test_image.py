@@ -55,6 +55,22 @@ def test_ssim_equals_the_reference_at_its_size_only(reference):
     assert gap(ssim(image, made, side_px=None), reference["ssim"]) > 100 * TOLERANCE
 
 
+@pytest.mark.parametrize("is_published", [False, True])
+def test_ssim_is_that_of_scikit_image(is_published):
+    """Tolerance: float32, which both compute in."""
+    from skimage.color import rgb2gray
+    from skimage.metrics import structural_similarity
+
+    true = torch.rand(3, 3, 30, 41, generator=torch.Generator().manual_seed(0))
+    made = 0.7 * true + 0.3 * true.flip(-1)
+    greys = [rgb2gray(x.permute(0, 2, 3, 1).numpy()) for x in (true, made)]
+    paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    paper["channel_axis"] = -1 if is_published else None
+    expected = [structural_similarity(*pair, **paper) for pair in zip(*greys, strict=True)]
+
+    assert ssim(true, made, None, is_published).tolist() == pytest.approx(expected, abs=TOLERANCE)
+
+
 def test_ssim_gives_the_published_value_of_a_noisy_photograph():
     """Reference: scikit-image's own test against the original implementation, 0.35796 (noise of sigma 20)."""
     from skimage import data
@@ -178,6 +194,11 @@ def test_mindeye2_squeezes_the_whole_picture_into_256_px():
 def test_pictures_that_shrink_are_smoothed():
     noise = torch.rand(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(0))
     assert prepare(noise).std() < 0.08  # 0.14 of four pixels each, as without antialiasing
+
+
+def test_pictures_of_the_size_stay_as_they_are():
+    picture = torch.rand(1, 3, 32, 32)
+    assert resize(picture, 32).data_ptr() == picture.data_ptr()
 
 
 def test_an_unknown_protocol_is_refused():
