@@ -47,6 +47,15 @@ def no_code_of_other_tests() -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """Know the variables that libraries set when a test imported them: commands are forked nevertheless."""
+    from warm_process import note_libraries  # which remembers the variables of its import
+
+    yield
+    note_libraries()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data; the test is skipped where there is none."""

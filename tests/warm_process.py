@@ -19,15 +19,20 @@ PRELOADED = [
     "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl",
     *("brainhive_cli.cli.execute", *(f"brainhive_cli.commands.{name}" for name in COMMANDS)),
 ]
-READ_BY_COMMANDS = {"PYTHONPATH", "COLUMNS", "BRAINHIVE_HOME", "NO_COLOR", "PYTEST_CURRENT_TEST"}
+READ_BY_COMMANDS = {"PYTHONPATH", "COLUMNS", "BRAINHIVE_HOME", "BRAINHIVE_ALLOW_CODE", "NO_COLOR"}
+READ_BY_COMMANDS |= {"PYTEST_CURRENT_TEST"}
 """Variables that no library reads when it is imported; whatever else differs needs a new process."""
-SET_BY_LIBRARIES = {"TORCHINDUCTOR_CACHE_DIR", "TOKENIZERS_PARALLELISM", "KMP_DUPLICATE_LIB_OK"}
-SET_BY_LIBRARIES |= {"KMP_INIT_AT_FORK"}
-"""Variables that torch, open_clip and scikit-learn set where they are not, whenever a test imports them."""
+SET_BY_LIBRARIES: set[str] = set()
+"""Variables that torch, open_clip, scikit-learn … set where they are not, whenever a test imports them."""
 
 CONTEXT: Any = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(PRELOADED)
 AT_START = {**os.environ}
+
+
+def note_libraries() -> None:
+    """Take the variables that remain between tests, which none of them has set, for those of libraries."""
+    SET_BY_LIBRARIES.update(os.environ.keys() - AT_START.keys())
 
 
 def is_fit(environment: dict[str, str]) -> bool:

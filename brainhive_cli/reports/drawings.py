@@ -76,20 +76,13 @@ def svg_of(artifact: Drawable) -> Markup:
     with _drawn(artifact) as figure:
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # the same ids in each figure
-    svg = re.sub(r"'DejaVu Sans'(?:, [^;\"]*)?", "system-ui, sans-serif", svg)
-    svg = re.sub("#[0-9a-f]{6}", lambda colour: PAGE_COLOURS.get(colour[0], colour[0]), svg)
-    head = f'<svg role="img" aria-label="{escape(artifact.title)}"'
-    return Markup(
-        re.sub(
-            r'<svg(?: xmlns(?::xlink)?="[^"]*"| width="[^"]*"| height="[^"]*"| version="[^"]*")*',
-            head,
-            svg,
-            count=1,
-        )
-    )
+    head, _, drawn = text.getvalue().partition("<svg")[2].partition(">")
+    view = re.search('viewBox="[^"]*"', head)
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r'<g id="[^"]*">', "<g>", drawn)  # the same ids in each figure
+    drawn = re.sub(r"'DejaVu Sans'(?:, [^;\"]*)?", "system-ui, sans-serif", drawn)
+    drawn = re.sub("#[0-9a-f]{6}", lambda colour: PAGE_COLOURS.get(colour[0], colour[0]), drawn)
+    return Markup(f'<svg {view[0] if view else ""} role="img" aria-label="{escape(artifact.title)}">{drawn}')
 
 
 @contextmanager
