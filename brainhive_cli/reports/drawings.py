@@ -29,6 +29,7 @@ PAGE_COLOURS = {
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: it is searched, copied, and set in the page's font
     "svg.hashsalt": "brainhive",  # equal figures are equal files
+    "text.parse_math": False,  # a $ in a name is one
     "font.size": 8.5,
     "axes.prop_cycle": f"cycler('color', {list(COLOURS)})",
     "axes.spines.top": False,
@@ -46,11 +47,12 @@ STYLE: Any = {
 }
 LEGEND_INCH, NAME_INCH = 0.17, 0.13
 """Height of a line of a legend, and of a row of a matrix that has a name."""
-MAX_NAMES = 24
-"""Names of rows or columns that can be read next to a matrix."""
+MAX_NAMES, MAX_LETTERS = 24, 24
+"""Names of rows or columns that can be read next to a matrix, and letters of a name."""
 MAX_DOTS = 24
 """Places up to which each place of a line has a dot."""
-MAX_LETTERS = 24
+SMALL: Any = {"color": SOFT, "fontsize": "small"}
+BROKEN: Any = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
 CONTROLS = ("shuffled", "guessing")
 """What names of lines that show no effect begin with, or have behind `on`."""
 LEGEND_LETTERS = 58
@@ -71,8 +73,11 @@ def save_figure(artifact: Drawable, path: Path) -> None:
 def svg_of(artifact: Drawable) -> Markup:
     """Draw an artifact as an SVG element whose colours are the page's variables.
 
-    The points of a map without a head are links to `#0`, `#1` …, in the order of the artifact.
+    The points of a map without a head are links to `#0`, `#1` …, in the order of the artifact. Of an artifact
+    without any value nothing is drawn.
     """
+    if not _has_values(artifact):
+        return Markup('<p class="note">no values</p>')
     with _drawn(artifact) as figure:
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -107,6 +112,15 @@ def _drawn(artifact: Drawable) -> Iterator[Any]:
         yield figure
 
 
+def _has_values(artifact: Drawable) -> bool:
+    match artifact:
+        case Curve(lines=lines):
+            return any(value is not None for line in lines for value in line.values)
+        case Heatmap(values=values):
+            return any(value is not None for row in values for value in row)
+    return bool(artifact.points)
+
+
 def _height_inch(artifact: Drawable) -> float:
     match artifact:
         case Curve(style="bars", lines=lines, at=at):
@@ -123,43 +137,20 @@ def _draw_lines(figure: Any, axes: Any, curve: Curve) -> None:
     at = [float(place) for place in curve.at]
     for line, colour in zip(curve.lines, _colours(curve.lines), strict=True):
         marker = "o" if len(at) <= MAX_DOTS else ""
-        axes.plot(
-            at,
-            _numbers(line.values),
-            color=colour,
-            label=line.name,
-            linewidth=1.6,
-            marker=marker,
-            markersize=3,
-        )
+        how = {"color": colour, "label": line.name, "marker": marker, "markersize": 3}
+        axes.plot(at, _numbers(line.values), linewidth=1.6, **how)
         if line.low is not None and line.high is not None:
-            axes.fill_between(
-                at, _numbers(line.low), _numbers(line.high), color=colour, alpha=0.2, linewidth=0
-            )
-    levels = dict.fromkeys(line.chance for line in curve.lines if line.chance is not None)
-    for level in levels:
-        axes.axhline(level, color=SOFT, linestyle=(0, (4, 3)), linewidth=1)
-        axes.annotate(
-            "chance",
-            (1, level),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            color=SOFT,
-            fontsize="small",
-        )
+            ends = _numbers(line.low), _numbers(line.high)
+            axes.fill_between(at, *ends, color=colour, alpha=0.2, linewidth=0)
+    for level in dict.fromkeys(line.chance for line in curve.lines if line.chance is not None):
+        axes.axhline(level, **BROKEN)
+        at_right = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        axes.annotate("chance", (1, level), **at_right, **SMALL)
     for name, place in curve.marks.items():
         axes.axvline(place, color=SOFT, linestyle=":", linewidth=1)
         side = "left" if place < (at[0] + at[-1]) / 2 else "right"  # into the drawing, not out of it
-        axes.annotate(
-            f" {name} ",
-            (place, 1),
-            xycoords=("data", "axes fraction"),
-            ha=side,
-            va="top",
-            color=SOFT,
-            fontsize="small",
-        )
+        at_top = {"xycoords": ("data", "axes fraction"), "ha": side, "va": "top"}
+        axes.annotate(f" {name} ", (place, 1), **at_top, **SMALL)
     if curve.is_logarithmic:
         axes.set_xscale("log", base=2)
         axes.set_xticks(at, [f"{place:g}" for place in at])
@@ -169,7 +160,7 @@ def _draw_lines(figure: Any, axes: Any, curve: Curve) -> None:
     axes.grid(axis="x", visible=False)
     axes.margins(x=0.02)
     axes.set(xlabel=curve.axis)
-    axes.set_title(curve.value, loc="left", fontsize="small", color=SOFT)
+    axes.set_title(curve.value, **SMALL)
     _add_legend(figure, curve)
 
 
@@ -181,20 +172,12 @@ def _draw_bars(figure: Any, axes: Any, curve: Curve) -> None:
         values, errors = _numbers(line.values), None
         if line.low is not None and line.high is not None:
             errors = np.maximum([values - _numbers(line.low), _numbers(line.high) - values], 0)
-        bars = axes.barh(
-            at,
-            values,
-            BAR_INCH / step * 0.9,
-            xerr=errors,
-            color=colour,
-            label=line.name,
-            ecolor=INK,
-            error_kw={"linewidth": 1},
-        )
+        how = {"color": colour, "label": line.name, "ecolor": INK, "error_kw": {"linewidth": 1}}
+        bars = axes.barh(at, values, 0.9 * BAR_INCH / step, xerr=errors, **how)
         if count == 1 and errors is None:
-            axes.bar_label(bars, fmt="{:.3g}", padding=3, color=SOFT, fontsize="small")
+            axes.bar_label(bars, fmt="{:.3g}", padding=3, **SMALL)
     for level in dict.fromkeys(line.chance for line in curve.lines if line.chance):
-        axes.axvline(level, color=SOFT, linestyle=(0, (4, 3)), linewidth=1)
+        axes.axvline(level, **BROKEN)
     axes.set_yticks(range(len(names)), [_shorten(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.axvline(0, color=SOFT, linewidth=1)
@@ -225,19 +208,16 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> None:
     axes.tick_params(length=0)
     axes.set(xlabel=matrix.column_axis, ylabel=matrix.row_axis)
     axes.spines[:].set_visible(False)
-    figure.colorbar(
-        shown, ax=axes, label=matrix.value, location="bottom", aspect=40, pad=0.03
-    ).outline.set_visible(False)
+    _add_colour_bar(figure, axes, shown, matrix.value)
 
 
 def _draw_points(figure: Any, axes: Any, shown: Map) -> None:
     places = np.array([(point.x, point.y) for point in shown.points])
     groups = list(dict.fromkeys(point.group for point in shown.points))
-    order = [n for group in groups for n, point in enumerate(shown.points) if point.group == group]
     for group, colour in zip(groups, COLOURS * len(groups), strict=False):
-        rows = [n for n in order if shown.points[n].group == group]
+        rows = [row for row, point in enumerate(shown.points) if point.group == group]
         points = axes.scatter(*places[rows].T, s=22, color=colour, alpha=0.8, linewidth=0, label=group)
-        points.set_urls([f"#{n}" for n in rows])
+        points.set_urls([f"#{row}" for row in rows])
     axes.set(xlabel=shown.axes[0], ylabel=shown.axes[1], xticks=[], yticks=[])
     if any(groups):
         figure.legend(loc="outside lower left", ncols=len(groups))
@@ -274,9 +254,12 @@ def _draw_head(figure: Any, axes: Any, head: Map) -> None:
         axes.plot((-0.1, 0, 0.1), (0.995, 1.12, 0.995), color="0.5", linewidth=1.2)
         axes.set(aspect="equal", xlim=(-1.25, 1.25), ylim=(-1.25, 1.25))
         axes.axis("off")
-    figure.colorbar(
-        shown, ax=axes, label=head.value, location="bottom", aspect=30, shrink=0.7
-    ).outline.set_visible(False)
+    _add_colour_bar(figure, axes, shown, head.value)
+
+
+def _add_colour_bar(figure: Any, axes: Any, shown: Any, words: str) -> None:
+    bar = figure.colorbar(shown, ax=axes, label=words, location="bottom", aspect=40, pad=0.03)
+    bar.outline.set_visible(False)
 
 
 def _colours(lines: Sequence[Line]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from PIL import Image
 
 from brainhive_cli.core import artifacts
@@ -97,6 +98,32 @@ def test_figures_take_the_colours_of_the_page_and_stay_text(tmp_path):
         and "DejaVu" not in svg
         and " id=" not in svg.split("<defs>")[0]
     )
+
+
+@pytest.mark.parametrize(
+    "artifact",
+    [
+        Curve("Loss", "epoch", [], []),
+        Curve("Loss", "epoch", [1], [Line("train", [None])]),
+        Heatmap("Similarity", []),
+        Heatmap("Similarity", [[None]]),
+        Map("Embedding", []),
+    ],
+)
+def test_an_artifact_without_values_says_so(tmp_path, artifact):
+    page = written(tmp_path, Figure([("", artifact, tmp_path)]))
+    assert "<svg" not in page and "no values" in page
+
+
+@pytest.mark.parametrize("name", ["a $ b $ c", "<b>", "_under", "ä" * 80])
+def test_any_name_is_drawn_as_it_is(tmp_path, name):
+    lines = [Line(name, [0.5, 0.25]), Line("other", [0.5, 0.25])]
+    for artifact in (
+        Curve(name, name, [1, 2], lines, name),
+        Curve("x", name, [name, "b"], lines, style="bars"),
+    ):
+        page = written(tmp_path, Figure([("", artifact, tmp_path)]))
+        assert str(escape(name))[:20] in page.split("<svg")[1] and "<b>" not in page
 
 
 def test_rows_of_two_runs_that_are_of_one_query_are_one_row_with_its_stimulus_once(tmp_path):
