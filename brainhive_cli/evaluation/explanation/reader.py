@@ -108,7 +108,8 @@ class Reader:
     @cached_property
     def image_ids(self) -> list[str]:
         """[N] what each signal showed."""
-        return [self.member.pictures(self.split).image_ids[row] for row in self.rows]
+        image_ids = self.member.pictures(self.split).image_ids
+        return [image_ids[row] for row in self.rows]
 
     @property
     def shared_items(self) -> NDArray[np.int64]:

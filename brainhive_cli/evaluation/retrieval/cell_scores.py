@@ -260,7 +260,8 @@ def _open_ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Cei
     def measure() -> Ceiling:
         (trials, *_), available = ensemble.single_trials(subject, spec.split)
         _, picture = ensemble.signals(subject, spec.split)
-        ids = [first.pictures(spec.split).image_ids[row] for row in picture]
+        image_ids = first.pictures(spec.split).image_ids
+        ids = [image_ids[row] for row in picture]
         return measure_ceiling(trials, available, ids, spec.ceiling_splits, derive_seed(spec.seed, subject))
 
     ceiling: Ceiling = first.align.once(first.key("ceiling", subject, spec.split), measure)
@@ -314,7 +315,8 @@ def measure_region_shares(member: TrainedCell, subject: int, split: str) -> Regi
             for head, values in member.predicted(subject, torch.where(mask, rest, part)).items():
                 change = _square_sum(whole[head] - values) / total[head].clamp(min=1e-30)
                 shares[head][name] += change.tolist()
-    ids = [member.pictures(split).image_ids[row] for row in trials.stimulus]
+    image_ids = member.pictures(split).image_ids
+    ids = [image_ids[row] for row in trials.stimulus]
     return RegionShares(ids, {name: int(mask.sum()) for name, mask in masks.items()}, shares)
 
 
