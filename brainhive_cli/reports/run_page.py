@@ -72,7 +72,9 @@ def first_screen(groups: Sequence[RunGroup]) -> FirstScreen:
         for sheet in (shown for shown in run.artifacts if isinstance(shown, Sheet)):
             pairs = [(row.tiles[0], row.tiles[1]) for row in sheet.rows if len(row.tiles) > 1][:MAX_PAIRS]
             if pairs:
-                second = FIRST_COLUMNS.get(sheet.columns[1], sheet.columns[1])
+                second = sheet.columns[1]  # `made`, or the number of a repeat or of a rank
+                if second == "made" or second.isdecimal():
+                    second = "drawn from the signal" if run.source else "retrieved first"
                 return FirstScreen((sheet.columns[0], second), pairs, run.folder.path, headline)
     return FirstScreen(headline=headline)
 
@@ -118,8 +120,6 @@ def _section(group: RunGroup) -> Section:
     return Section(title, [Group("", tables_of(group)), *groups_of(artifacts)], lead)
 
 
-FIRST_COLUMNS = {"1": "retrieved first", "made": "drawn from the signal"}
-"""What the second column of a sheet is, where its heading does not say it by itself."""
 MAX_PAIRS, MAX_BARS = 4, 10
 """Pictures, and subjects, on the first screen."""
 MEANINGS = {

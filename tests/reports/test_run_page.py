@@ -11,7 +11,7 @@ from brainhive_cli.core.artifacts import Curve, Line, Row, Sheet, Tile
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.paper_tables import latex, markdown, paper_table
-from brainhive_cli.reports.run_page import MEANINGS, methods, page_of, summary
+from brainhive_cli.reports.run_page import MEANINGS, first_screen, methods, page_of, summary
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
 from brainhive_cli.reports.tables import tables_of
 
@@ -87,6 +87,9 @@ def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_interva
 
     first = page_of([RunGroup([shown])]).first
 
+    drawn = run(tmp_path, "drawn", sources=[ALL])
+    artifacts.write(drawn.folder, [Sheet("Made", ["seen", "made"], [Row("cat/0", [Tile(""), Tile("")])])])
+    assert first_screen([RunGroup([drawn])]).headings == ("seen", "drawn from the signal")
     assert first.headings == ("seen", "retrieved first") and len(first.pairs) == 4
     assert first.headline is not None and list(first.headline.at) == ["all"]
     (line,) = first.headline.lines
