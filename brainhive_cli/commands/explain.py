@@ -25,7 +25,6 @@ __all__ = ["Recipe", "plan", "run"]
 
 def plan(recipe: Recipe) -> Plan:
     """Say which run, cells and analyses there would be, and what is missing or left out."""
-
     analyses = {"analyses": lambda: ", ".join(recipe.analyses)}
     controls = {
         "control": lambda: f"{recipe.control}, {recipe.draws} permutations",

@@ -20,10 +20,10 @@ BAR_INCH, GROUP_INCH = 0.13, 0.08
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#6a51a3", "#7f7f7f")
 """Of series: Okabe and Ito (2008), which colour-blind readers distinguish, and two more."""
 CONTROL_COLOUR = COLOURS[-1]
-INK, SOFT, GRID, PAPER = "#1c1f23", "#5d6570", "#d9dde2", "#f6f7f9"
+INK, SOFT, GRID = "#1c1f23", "#5d6570", "#d9dde2"
 PAGE_COLOURS = {
     **{colour: f"var(--c{place})" for place, colour in enumerate(COLOURS)},
-    **{INK: "var(--ink)", SOFT: "var(--soft)", GRID: "var(--line)", PAPER: "var(--card)"},
+    **{INK: "var(--ink)", SOFT: "var(--soft)", GRID: "var(--line)"},
 }
 """The page's variable for each colour of a figure; its style sheet has them for light, dark and print."""
 STYLE: Any = {
@@ -31,7 +31,6 @@ STYLE: Any = {
     "svg.hashsalt": "brainhive",  # equal figures are equal files
     "text.parse_math": False,  # a $ in a name is one
     "font.size": 8.5,
-    "axes.prop_cycle": f"cycler('color', {list(COLOURS)})",
     "axes.spines.top": False,
     "axes.spines.right": False,
     **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), GRID),
