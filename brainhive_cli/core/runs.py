@@ -168,9 +168,9 @@ class RunFolder:
         path = self.path / name
         return read_regular(path, max_bytes, self.path).decode("utf-8", "replace") if path.is_file() else ""
 
-    def write_json(self, name: str, document: Mapping[str, Any]) -> None:
+    def write_json(self, name: str, document: Mapping[str, Any], indent: int | None = 2) -> None:
         """Write a JSON document, its paths relative to home, under its final name only when complete."""
-        self.write_text(name, _as_json(document))
+        self.write_text(name, _as_json(document, indent))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file under its final name only when complete."""
@@ -234,8 +234,8 @@ class RunFolder:
             self.lock.release()
 
 
-def _as_json(document: Mapping[str, Any]) -> str:
-    return json.dumps(portable(document), indent=2, default=str) + "\n"
+def _as_json(document: Mapping[str, Any], indent: int | None = 2) -> str:
+    return json.dumps(portable(document), indent=indent, default=str) + "\n"
 
 
 def _numbered(base: Path, name: str, again: bool) -> Path:
