@@ -16,6 +16,7 @@ from brainhive_cli import __version__
 from brainhive_cli.app import app
 from brainhive_cli.cli import execute
 from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError
+from tools import gallery
 
 DOCS = CHECKOUT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -64,6 +65,17 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         target = page.parent / name if name else page
         assert target.is_file(), f"{page.name}: {link}"
         assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_the_gallery_has_each_picture_below_its_command_with_its_figures() -> None:
+    page = (DOCS / "gallery.md").read_text()
+    entry = r"^    brainhive [^\n]+\n\n!\[[^\]]+\]\(gallery/(\w+)\.png\)\n\n\*[^\n]* \d\.\d{3} [^\n]*\*\n"
+    names = re.findall(entry, page, re.MULTILINE)
+    assert names == [*gallery.PICTURES] and page.count("![") == len(names)
+    sizes = {path.name: path.stat().st_size for path in (DOCS / "gallery").iterdir()}
+    assert sizes.keys() == {f"{name}.png" for name in names} and sum(sizes.values()) < 600_000
+    in_readme = re.findall(r'<img src="([^"]+)"', (CHECKOUT / "README.md").read_text())
+    assert len(in_readme) == 3 and all((CHECKOUT / name).is_file() for name in in_readme)
 
 
 def lines_of(page: Path) -> Iterator[str]:

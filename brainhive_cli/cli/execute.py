@@ -117,10 +117,11 @@ def _run(
     advise: Callable[[str], str],
 ) -> int:
     """Do what the line asks for: list, check, launch more processes, or run here; return the exit code."""
-    module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
     launch_flags = {f"run.{key}": common[key] for key in ("processes", "machines", "mixed_precision")}
     try:
-        recipe = module.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
+        with console.progress("starting"):
+            module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+            recipe = module.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
     except RecipeError as error:
         error.hint = with_flags(command, error.hint)
         raise
@@ -133,7 +134,8 @@ def _run(
 
     from brainhive_cli.core import launch
 
-    processes = launch.num_processes(recipe.run)
+    with console.progress("starting"):  # torch is imported
+        processes = launch.num_processes(recipe.run)
     if processes > 1:
         code, reason = launch.relaunch(recipe.run, processes, recipe.less_memory())
         if reason:
@@ -143,7 +145,8 @@ def _run(
     recipe = recipe.launched_in(here.mixed_precision)
     start = time.monotonic()
     try:
-        result = module.run(recipe, here, bool(common["again"]))
+        with console.progress(command):
+            result = module.run(recipe, here, bool(common["again"]))
     except BaseException as error:
         from brainhive_cli.core import runs
 

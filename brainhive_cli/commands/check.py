@@ -159,7 +159,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     for path in signals if recipe.plots else []:
         if not stores[str(path)]["problem"]:
             store = SignalStore.open(path)
-            page, reliability = write_signal_page(store, path.with_suffix(""), _alike(store, recipe.paths))
+            with console.progress(f"drawing the page of {short_name(path)}"):
+                page, reliability = write_signal_page(
+                    store, path.with_suffix(""), _alike(store, recipe.paths)
+                )
             pages[f"page of {short_name(path)}"], stores[str(path)]["reliability"] = page, reliability
 
     # data sets, runs, recipes and priors

@@ -95,6 +95,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Run the steps through their own commands, then write the page."""
     system, steps = SYSTEMS[recipe.system], _steps(recipe)
     folder = RunFolder.open("demo", system.recipe, recipe, launch, again)
+    console.say(f"On simulated {system.signals} ({system.provenance}).")
     for generator in system.generators:
         generator.assemble(home_folder() / generator.place)
     overrides = {}
@@ -114,14 +115,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         tables.append(effects_table(notes["control_effects"], EFFECTS))
     measurements = Measurements(measurements.scopes, notes=notes)
     if launch.is_main:
-        folder.replace("index.html", _page(system, steps, tables, finished).write)
+        with console.progress("writing the page"):
+            folder.replace("index.html", _page(system, steps, tables, finished).write)
         folder.finish(measurements)
     launch.barrier()
-    lines = "\n".join(f"  {line}" for line in notes["commands"])
-    console.say(f"\nEach step by hand:\n{lines}\n")
-    files = {name: path for step in finished.values() for name, path in step.result.files.items()}
-    files["page"] = folder.path / "index.html"
-    return Result(folder.path, tuple(tables), measurements, files)
+    files = {"page": folder.path / "index.html"}
+    hint = ", or ".join(f"brainhive demo --system {name}" for name in SYSTEMS if name != recipe.system)
+    return Result(folder.path, tuple(tables), measurements, files, hint)
 
 
 def _page(

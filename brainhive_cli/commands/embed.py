@@ -184,7 +184,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     work = job.work(groups)
     bad: list[str] = []
-    with console.progress(job.dataset.name, work.count if work else 0) as bar:
+    with console.progress(f"embedding {job.dataset.name}", work.count if work else 0) as bar:
         for stores in job.stores.values():
             if due := [store for store in stores if store.path in groups]:
                 bad += _fill(due, groups, recipe, launch, again, bar)

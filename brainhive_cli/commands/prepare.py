@@ -238,7 +238,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     overview = _look_over(job) if due and launch.is_main else ()
     counts = [max(1, len(job.sessions(subject))) for subject in due]
     launch.barrier()  # nobody writes before everybody has seen what is there
-    with console.progress(job.preparation.dataset, sum(counts)) as bar:
+    with console.progress(f"preparing {job.preparation.dataset}", sum(counts)) as bar:
         for number, subject in enumerate(due):
             is_writer = number % launch.processes == launch.rank
             if isinstance(job.preparation, Merged):

@@ -78,7 +78,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             if recipe.written_as == "html":
                 from brainhive_cli.reports.run_page import page_of  # draws by matplotlib
 
-                page_of(groups).write(part)
+                with console.progress("drawing the page"):
+                    page_of(groups).write(part)
             elif recipe.written_as == "csv":
                 part.write_text(comma_separated(groups), encoding="utf-8")
             else:

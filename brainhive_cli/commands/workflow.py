@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import shlex
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ MADE = re.compile(r"\{(?P<step>[^{}/]+)(?P<below>/[^{}]*)?\}")
 """In an override, what an earlier step made: `{STEP}` the name of its run, `{STEP/model}` a path in it."""
 MADE_LATER = re.compile(r"(finetune\.)?(?:align_)?run=\W*<([^<>]+)>")
 """In an override of a plan, the run that a step will make."""
+SENTENCE_LETTERS = 74
+"""Letters in a line of what a step says: a terminal of 80 columns has room for it."""
 NO_STEPS = RecipeError("the workflow has no steps", "--recipe papers/neurons, or a file with `steps`")
 
 
@@ -37,6 +40,7 @@ class Step(Section):
     overrides: Names = Field(
         [], description="key.path=value; {STEP} is the run of an earlier step, {STEP/model} a path in it"
     )
+    says: str = Field("", description="what it does and why, said when it begins")
     heading: str = Field("", description="of its section on the demo's page")
     quick: Names = Field([], description="overrides that make it small, for demo --quick")
 
@@ -186,9 +190,12 @@ def run_steps(
     finished: dict[str, FinishedStep] = {}
     for number, name in enumerate(recipe.steps, 1):
         job = Job.resolve(recipe, name, results, [*(more or {}).get(name, ()), *precision])
-        console.say(f"{number}/{len(recipe.steps)} {job.line}")
+        says = textwrap.wrap(recipe.steps[name].says, SENTENCE_LETTERS)
+        place = f"{number}/{len(recipe.steps)} {name}"
+        console.say("\n    ".join([f"\n{place}", *says, job.line]))
         start = time.monotonic()
-        results[name] = job.module.run(job.recipe, launch, again)
+        with console.progress(place):
+            results[name] = job.module.run(job.recipe, launch, again)
         headline = _headline(recipe.command_of(name), results[name])
         finished[name] = FinishedStep(job.line, time.monotonic() - start, headline, results[name])
     return finished
@@ -239,7 +246,7 @@ def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
 def summarise_steps(steps: Mapping[str, FinishedStep], title: str) -> Table:
     """Say of each step how long it took and what it achieved."""
     rows = [(name, f"{step.duration_s:.0f} s", step.headline) for name, step in steps.items()]
-    return Table(title, ("step", "time", "result"), tuple(rows))
+    return Table(title, ("step", "time", "result"), tuple(rows), is_list=True)
 
 
 def _headline(command: Command, result: Result) -> str:

@@ -23,9 +23,11 @@ WIDE = 10_000
 PIPED = 120
 """Columns of a table in a pipe or file, whose width is not known."""
 DELAY_S = 2.0
-"""A progress bar appears only for work that lasts longer than this."""
+"""A command that lasts shorter than this shows no progress."""
 LINE_S = 60.0
 """Where there is no terminal to draw on, a line that says how far work is comes this often."""
+SLOW_PER_S = 0.2
+"""Up to this rate, the time that an item takes says more than the rate."""
 POLL_S = 2.0
 """How often it is looked for cells that were finished."""
 OTHER_LINES = 6
@@ -120,8 +122,9 @@ def confirm(question: str) -> bool:
     """Ask the user; no where there is nobody to ask."""
     if not sys.stdin.isatty():
         return False
-    _write(f"{question} [y/N]")
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    with undrawn():
+        _write(f"{question} [y/N]")
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def is_pipe_closed() -> bool:
@@ -159,11 +162,11 @@ def show_table(table: Table) -> None:
 
 
 class Bar:
-    """A progress bar that appears once the work takes long."""
+    """What a line of progress shows, and counts where there is something to count."""
 
-    def __init__(self, progress: "Progress", description: str, total: int) -> None:
+    def __init__(self, progress: "Progress", description: str, total: int | None) -> None:
         self._progress = progress
-        self._total = total
+        self._total = total or 0
         description = description.translate(ONE_LINE)
         self._task = progress.add_task(description, total=total, note="")
         self._started_s = self._said_s = time.monotonic()
@@ -183,45 +186,40 @@ class Bar:
         self._items += items
         elapsed_s = time.monotonic() - self._started_s
         rate = self._items / elapsed_s
-        self._progress.update(self._task, advance=items, note=f"{rate:.1f}/s {note}")
-        if self._progress.disable:
-            if self._started_s + elapsed_s - self._said_s > LINE_S and rate:
-                self._said_s = self._started_s + elapsed_s
-                left = clock((self._total - self._items) / rate)
-                counts = f"{self._items:,} of {self._total:,}, {rate:.1f}/s"
-                say(f"{self._description}: {counts}, {left} left {note}".rstrip())
-        elif not self._progress.live.is_started and elapsed_s > DELAY_S:
-            self._progress.start()
+        pace = "" if not rate else f"{rate:.1f}/s" if rate > SLOW_PER_S else f"{clock(1 / rate)} each"
+        self._progress.update(self._task, advance=items, note=f"{pace} {note}".strip())
+        if self._progress.disable and self._started_s + elapsed_s - self._said_s > LINE_S and rate:
+            self._said_s = self._started_s + elapsed_s
+            left = clock((self._total - self._items) / rate)
+            counts = f"{self._items:,} of {self._total:,}, {pace}"
+            say(f"{self._description}: {counts}, {left} left {note}".rstrip())
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Bar]:
-    """Show items, rate and time left on stderr during the work: as a bar, or once a minute as a line."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def progress(description: str, total: int | None = None) -> Iterator[Bar]:
+    """Show how far work is on stderr: items, rate and time left; or, without a total, how long it has taken.
 
-    console = _stderr()
-    shown = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (console.is_terminal and writes_messages()),
+    On a terminal that is one line, of the innermost work; elsewhere a line once a minute, of counted work.
+    """
+    from rich import progress as rich
+
+    counts: list[Any] = [rich.TimeElapsedColumn()]
+    if total is not None:
+        counts = [rich.BarColumn(bar_width=20), rich.MofNCompleteColumn(), "{task.fields[note]}"]
+        counts.append(rich.TimeRemainingColumn())
+    shown = rich.Progress(
+        rich.SpinnerColumn(), "{task.description}", *counts, console=_stderr(), disable=not _draws()
     )
-    try:
-        yield Bar(shown, description, total)
-    finally:
-        if shown.live.is_started:
-            shown.stop()
+    bar = Bar(shown, description, total)
+    with _display_on(_stderr()).add(shown.get_renderable) if _draws() else nullcontext():
+        yield bar
 
 
 @contextmanager
 def live(
     table: Callable[[int], Table], news: Callable[[bool], Sequence[str]] = lambda is_due: ()
 ) -> Iterator[None]:
-    """Show a table on stderr, updated each second during the work; where there is no terminal, lines.
+    """Show a table on stderr, updated during the work; where there is no terminal, lines.
 
     What libraries print meanwhile goes to stderr too.
 
@@ -230,21 +228,54 @@ def live(
         news: Says what was finished since it was last called and, where LINE_S have passed without a line,
             how far the rest is.
     """
-    from rich.live import Live
-    from rich.text import Text
-
-    console, started_s = _stderr(), time.monotonic()
-    if not (console.is_terminal and writes_messages()):
+    console = _stderr()
+    if not _draws():
         with redirect_stdout(sys.stderr), _saying(news) if writes_messages() else nullcontext():
             yield
         return
-
-    def draw_now() -> Any:
-        is_long = time.monotonic() - started_s > DELAY_S
-        return draw(table(max(1, console.height - OTHER_LINES)), console.width) if is_long else Text("")
-
-    with Live(get_renderable=draw_now, console=console, refresh_per_second=1, transient=True):
+    with _display_on(console).add(lambda: draw(table(max(1, console.height - OTHER_LINES)), console.width)):
         yield
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Leave the terminal to what others write on it without the console: a question, a bar of a library."""
+    display = _display_on(_stderr())
+    display.live.stop()
+    try:
+        yield
+    finally:
+        if display.works:
+            display.live.start()
+
+
+class _Display:
+    """What a terminal shows below the messages: the innermost work, DELAY_S after the first began."""
+
+    def __init__(self, console: Any) -> None:
+        from rich.live import Live
+
+        self.works: list[Callable[[], Any]] = []
+        self._started_s = time.monotonic()
+        self.live = Live(get_renderable=self._draw, console=console, refresh_per_second=2, transient=True)
+
+    @contextmanager
+    def add(self, render: Callable[[], Any]) -> Iterator[None]:
+        """Draw work until it ends."""
+        self.works.append(render)
+        self.live.start()
+        self.live.refresh()
+        try:
+            yield
+        finally:
+            self.works.pop()
+            self.live.refresh() if self.works else self.live.stop()
+
+    def _draw(self) -> Any:
+        from rich.console import Group
+
+        works = [*self.works]  # work may end meanwhile
+        return works[-1]() if works and time.monotonic() - self._started_s > DELAY_S else Group()
 
 
 @contextmanager
@@ -268,6 +299,15 @@ def _saying(news: Callable[[bool], Sequence[str]]) -> Iterator[None]:
         thread.join()
         for line in news(False):
             say(line)
+
+
+def _draws() -> bool:
+    return bool(_stderr().is_terminal and writes_messages())
+
+
+@lru_cache(1)
+def _display_on(console: Any) -> _Display:
+    return _Display(console)
 
 
 def _stderr() -> Any:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import documents
+from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import MissingData, first_line
 from brainhive_cli.core.files import atomic_write, below, home_folder, locate, portable, read_regular
 from brainhive_cli.core.results import Need
@@ -87,7 +87,8 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
             super().__init__(*args, **{"disable": None, **options, "leave": False})  # type: ignore[no-untyped-call]
 
     try:
-        return snapshot_download(repository, repo_type=repo_type, tqdm_class=TransientBar, **options)
+        with console.undrawn():
+            return snapshot_download(repository, repo_type=repo_type, tqdm_class=TransientBar, **options)
     except (ValueError, OSError) as error:  # the hub's own errors are OSErrors too
         raise _failure(repository, error, repo_type, options) from error
 

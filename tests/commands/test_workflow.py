@@ -40,6 +40,16 @@ def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
     assert len([*home.glob("runs/train-align/*")]) == 2
 
 
+def test_a_step_says_what_it_does_before_the_line_that_runs_it(home, capsys) -> None:
+    import torch
+
+    step = {**STEPS["embed"], "says": "Describes pictures by colours, which need no weights. " * 2}
+    workflow.run(recipe(steps={"embed": step}), Launch(0, 1, torch.device("cpu")))
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said[0] == "1/1 embed" and said[1].startswith("    Describes pictures by colours")
+    assert said[3].startswith("    brainhive embed --recipe demo") and max(map(len, said[:3])) <= 80
+
+
 def test_the_plan_lists_the_lines_and_what_the_first_step_lacks(home) -> None:
     missing = {"embed": {"overrides": ["dataset=things-eeg", "encoders=clip-b32"]}}
     planned = workflow.plan(recipe(steps=missing))

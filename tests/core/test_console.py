@@ -151,7 +151,26 @@ def test_a_live_table_shows_on_a_terminal_below_what_is_said_and_vanishes(
     assert set(asked) == {20 - console.OTHER_LINES}
     assert "2 of [6] cells" in shown and "sub-01" in shown
     assert shown.index("warning: careful") < shown.rindex("sub-01")
-    assert shown.rstrip("\r").endswith("\x1b[1A\x1b[2K")  # up and erased, line by line
+    assert shown.rstrip("\r").endswith("\x1b[1A\x1b[2K\x1b[?25h")  # up and erased, line by line
+
+
+def test_work_without_a_count_shows_and_the_outer_one_comes_back_after_the_inner_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console, "DELAY_S", -1.0)
+    monkeypatch.setattr("sys.stderr", stream)
+
+    with console.progress("outer"):
+        with console.progress("inner"):
+            pass
+        drawn = stream.getvalue()
+        assert drawn.index("outer") < drawn.index("inner") < drawn.rindex("outer")
+        with console.undrawn():
+            pass
+    after = stream.getvalue()[len(drawn) :]
+    assert after.index("\x1b[?25h") < after.index("\x1b[?25l")  # the cursor is there for what others write
 
 
 def test_a_live_table_is_nothing_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
@@ -55,7 +56,8 @@ class EncoderGroup:
     @cached_property
     def encoder(self) -> Encoder:
         """The one encoder of the group, with as many outputs as there are names."""
-        return joined(self.configs).build()
+        with console.progress(f"loading {self.name}"):
+            return joined(self.configs).build()
 
     @cached_property
     def module(self) -> nn.Module:

@@ -110,6 +110,7 @@ class Baselines:
             raise MissingData(f"the items are training {images.medium}s themselves", "choose another split")
         return images
 
+    @console.progress("nearest training pictures")
     def _nearest(
         self, brain: Sequence[DecodedSet], heads: StimulusHeads, models: str, folder: RunFolder
     ) -> list[GeneratedSet]:

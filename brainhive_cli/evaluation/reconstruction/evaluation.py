@@ -231,6 +231,7 @@ def _score(
     return scored, missing
 
 
+@console.progress("computing statistics")
 def _measurements(
     scored: Sequence[Scored], protocol: str, split: str, alike: Alike, notes: Mapping[str, Any]
 ) -> Measurements:

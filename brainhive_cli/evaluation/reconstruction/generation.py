@@ -215,6 +215,7 @@ class Sampler:
     heads: Heads = field(default_factory=dict)
 
     @cached_property
+    @console.progress("loading the generator")
     def generator(self) -> Any:
         """The generator, with the prior attached."""
         output, on_cpu = self.output, self.device.type == "cpu"
@@ -311,7 +312,7 @@ class GenerationJob:
         size = max(1, self.sampler.output.batch_size // self.candidates)
         with (
             ThreadPoolExecutor(WRITERS) as writers,
-            console.progress(f"media of {decoded_set.name}", len(todo)) as bar,
+            console.progress(f"generating {decoded_set.name}", len(todo)) as bar,
         ):
             for start in range(0, len(todo), size):
                 batch = todo[start : start + size]

@@ -261,6 +261,7 @@ class Scorer:
     frames: int | None = None
 
     @cached_property
+    @console.progress("features of the stimuli")
     def seen(self) -> dict[Features, Tensor]:
         """Features [N, …] of the stimuli, once for all that they are compared with.
 

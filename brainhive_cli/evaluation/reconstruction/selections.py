@@ -73,6 +73,7 @@ class Selection:
 
     # Pictures
 
+    @console.progress("drawing sheets")
     def show_pictures(self) -> list[Artifact]:
         """Write what is shown of pictures, and list it.
 
@@ -146,6 +147,7 @@ class Selection:
 
     # Clips
 
+    @console.progress("drawing sheets")
     def show_clips(self) -> list[Artifact]:
         """Write what is shown of clips, and list it: of the items that sheets of pictures would show."""
         ranked_ids = [image_id for _, image_id in self.select_ranked([self.first])]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.augmentation import Augment, mix_repetitions, shuffle_repetitions
@@ -124,6 +125,7 @@ class CellScores:
     subjects: dict[int, SubjectScores]
 
 
+@console.progress("ranking pictures by signals")
 def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
     """Measure everything requested of a cell; its gallery is encoded once.
 
@@ -268,6 +270,7 @@ def _open_ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Cei
     return ceiling
 
 
+@console.progress("measuring the ceiling")
 def measure_ceiling(
     trials: Tensor, available: Tensor, image_ids: Sequence[str], splits: int, seed: int
 ) -> Ceiling:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
-from brainhive_cli.core import artifacts
+from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Row, Sheet, Tile
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.measurements import Measurements, Metric, extend_title
@@ -46,6 +46,7 @@ def require_projection(how: str) -> None:
             raise MissingExtra("embedding_map=umap needs umap-learn", line) from error
 
 
+@console.progress("drawing figures")
 def draw_artifacts(
     run: RunFolder,
     measured: Measurements,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core import console
 from brainhive_cli.core.measurements import (
     ALL,
     Measurements,
@@ -69,6 +70,7 @@ class MetricContext:
         return {**options, "items": self.alike.items(image_ids), **changes}
 
 
+@console.progress("computing statistics")
 def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
     """Describe all that was measured on the cells of a job, by the names of their first cells."""
     spec, run, gallery = job.spec, job.runs[0], next(iter(scores.values()))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from brainhive_cli.core import weights
+from brainhive_cli.core import console, weights
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData, MissingExtra, RecipeError
 from brainhive_cli.core.launch import Launch, num_processes
 from brainhive_cli.core.memory_estimate import peak, size_of
@@ -29,6 +29,7 @@ ADAM_BYTES = {"adamw": 8, "adamw8bit": 2}
 """Bytes of the optimiser's two averages, a weight."""
 
 
+@console.progress("loading the generator")
 def load_generator(config: Any, recipe: Recipe, device: torch.device | None) -> Any:
     """Load a generator (or sampler) that denoises in the training's precision, and encodes in float32.
 

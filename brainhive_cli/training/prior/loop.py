@@ -95,6 +95,7 @@ class Training:
         by_encoder = self.pictures.targets.gather(batch.rows, batch.views)
         return {self.keys[name]: embeddings for name, embeddings in by_encoder.items()}
 
+    @console.progress("validating")
     @torch.no_grad()
     def validate(self) -> list[float]:
         """Denoise the validation pictures at fixed noise and levels: the mean loss of each."""
@@ -143,7 +144,7 @@ def train(
     if launch.is_main:
         folder.forget_events_after(learner.step)
     steps, workers = range(learner.step, settings.steps), decoders(recipe.run.workers, launch)
-    with console.progress("train-prior", len(steps) * size) as bar:
+    with console.progress("training the prior", len(steps) * size) as bar:
         passes, seed = settings.accumulate, recipe.seed
         for batch in batches(training.pictures, steps, size, passes, seed, workers, launch):
             share = len(batch.rows) * launch.processes / batch.count

@@ -43,6 +43,7 @@ Features = Callable[[Tensor], Tensor]
 """Pictures [N, 3, H, W] in 0..1 to features [N, D]."""
 
 
+@console.progress("drawing samples")
 def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
     """Generate the sample items, in one process, on a sheet `samples/<name>.png`; return their metrics."""
     training = replace(training, launch=replace(training.launch, rank=0, processes=1))

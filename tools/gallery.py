@@ -1,0 +1,103 @@
+"""Draws the pictures of docs/gallery.md, and writes their figures into it: `python -m tools.gallery HOME`.
+
+HOME is where the lines of the gallery were run. What is drawn are the artifacts of their newest runs, by the
+package's own sheets and figures: the first items, as they come.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.artifacts import Sheet
+from brainhive_cli.core.measurements import ALL
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.media import media_files
+from brainhive_cli.measurement.metric_names import shown
+from brainhive_cli.reports import drawings, sheets
+
+PAGE = Path(__file__).resolve().parents[1] / "docs/gallery.md"
+COLOURS, ROWS = 128, 3
+"""Of a picture's palette, which makes its file half as large; and of a sheet."""
+FRAMES = {"right": (0, 130, 80), "wrong": None, "": None}
+LABELS = {
+    "seen": "seen",
+    "brain": "drawn from the signal",
+    "images, ceiling": "ceiling",
+    "nearest training picture": "nearest in training",
+}
+SOURCES = tuple(LABELS)
+
+
+class Picture(NamedTuple):
+    """One picture of the gallery.
+
+    Attributes:
+        runs: Pattern of the run that has it, below `runs/`.
+        shows: Columns of a sheet, or how the title of a figure begins.
+        metrics: Those that are written below it.
+        scope: Whose.
+    """
+
+    runs: str
+    shows: tuple[str, ...] | str
+    metrics: tuple[str, ...]
+    scope: str = ALL
+
+
+PICTURES = {
+    "eeg": Picture("reconstruct/demo-intra-*", SOURCES, ("two_way_demo-clip", "pixcorr")),
+    "retrieval": Picture("eval-retrieval/demo-intra-*", ("seen", *"12345"), ("top1", "top5")),
+    "when": Picture("explain/demo-intra-*", "windows", ("top1",), "windows · 250 ms"),
+    "fmri": Picture("reconstruct/demo-joint-*", SOURCES, ("two_way_demo-clip", "pixcorr")),
+    "films": Picture("reconstruct/demo-films-*", SOURCES[:2], ("two_way_demo-clip", "motion_direction")),
+}
+
+
+def draw_sheet(run: RunFolder, columns: tuple[str, ...]) -> Image.Image:
+    """Draw the first rows of the sheet of a run that has these columns: tiles, or the frames of clips."""
+    chosen = (some for some in artifacts.read(run) if isinstance(some, Sheet))
+    sheet = next(some for some in chosen if {*columns} <= {*some.columns})
+    rows = [
+        [(LABELS.get(name, name), row.tiles[sheet.columns.index(name)]) for name in columns if row.tiles]
+        for row in sheet.rows[:ROWS]
+    ]
+    opened = [[(name, tile, media_files.read(run.path / tile.file)) for name, tile in row] for row in rows]
+    if not isinstance(opened[0][0][2], Image.Image):
+        strips = [[sheets.Strip(clip.frames, name, tile.lines) for name, tile, clip in row] for row in opened]
+        return sheets.draw_filmstrips("Simulated", strips)
+    tiles = [
+        [sheets.Tile(picture, [name], frame=FRAMES[tile.verdict]) for name, tile, picture in row]
+        for row in opened
+    ]
+    return sheets.draw_rows("Simulated", tiles)
+
+
+def draw(home: Path) -> None:
+    """Draw all pictures, and write their figures behind them."""
+    text = PAGE.read_text(encoding="utf-8")
+    for file, picture in PICTURES.items():
+        run = RunFolder(max(home.glob(f"runs/{picture.runs}"), key=lambda path: path.stat().st_mtime))
+        path = PAGE.parent / f"gallery/{file}.png"
+        if isinstance(picture.shows, str):
+            figures = [some for some in artifacts.read(run) if some.title.startswith(picture.shows)]
+            drawings.save_figure(figures[0], path)
+        else:
+            draw_sheet(run, picture.shows).save(path)
+        Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
+        words = []
+        for name in picture.metrics:
+            metric = run.measurements().scopes[picture.scope][name]
+            chance = "no chance level" if metric.chance is None else f"chance {metric.chance:.3g}"
+            these = f"; these subjects {metric.these_subjects_text()}" if metric.these_subjects else ""
+            interval = f"({metric.interval_text()}{these})"
+            words.append(f"{shown(metric.name)} {metric.value:.3f} {interval}, {chance}, n {metric.n}")
+        text = re.sub(rf"(\(gallery/{file}\.png\)\n\n)\*.*?\*\n", rf"\1*{'; '.join(words)}*\n", text)
+    PAGE.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]))
