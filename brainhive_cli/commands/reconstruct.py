@@ -141,12 +141,18 @@ class Job:
         return sum(1 if source in CELL_INDEPENDENT else len(self.cells) for source in generated)
 
     @property
+    def kept_count(self) -> int:
+        """Media that are kept."""
+        return self.set_count * self.item_count * self.recipe.repeats
+
+    @property
     def work(self) -> Work:
         """How many media are generated, and by what."""
         recipe = self.recipe
         kind = f"{recipe.generator.kind} at {recipe.resolution_px} px in {recipe.steps} steps"
-        count = self.set_count * self.item_count * recipe.repeats * recipe.best_of
-        return Work(kind, count, "pictures")
+        unchosen = int("zeroed" in self.sources)  # nothing is decoded that could choose
+        candidates = (self.set_count - unchosen) * recipe.best_of + unchosen
+        return Work(kind, candidates * self.item_count * recipe.repeats, "pictures")
 
     def pinned(self) -> Recipe:
         """Name the run that decodes, the sources and the content of all else, for the run's fingerprint."""
@@ -174,7 +180,7 @@ class Job:
         recipe, count = self.recipe, self.work.count
         more = f", of {count} generated" if recipe.best_of > 1 else ""
         repeats = f"{self.item_count} items × {recipe.repeats} repeats"
-        return f"{count // recipe.best_of}: {repeats} × {self.set_count} cells and sources{more}"
+        return f"{self.kept_count}: {repeats} × {self.set_count} cells and sources{more}"
 
     def describe_baselines(self) -> str:
         """Name the baselines that are made, and those whose training pictures are missing, for a plan."""
@@ -214,8 +220,9 @@ class Job:
     def generated(self, decoded_set: DecodedSet, models: str, folder: RunFolder) -> GeneratedSet:
         """Name the files of a set in the run's folder, and describe how they and the `models` were made."""
         ids, decoded, images = decoded_set.image_ids, decoded_set.decoded, self.images
-        start = "" if decoded_set.source == "zeroed" else self.recipe.starts_from  # that is from noise alone
-        if decoded is None:
+        recipe, start = self.recipe, self.recipe.starts_from
+        if decoded is None:  # from noise alone, and nothing chooses
+            recipe, start = recipe.model_copy(update={"best_of": 1}), ""
             annotations, tasks = {}, TaskScores()
         else:
             annotations = (
@@ -227,11 +234,11 @@ class Job:
             decoded_set.name,
             (decoded_set.cell.seed,) if decoded_set.cell else (),
             {
-                image_id: [folder.path / decoded_set.file(image_id, n) for n in range(self.recipe.repeats)]
+                image_id: [folder.path / decoded_set.file(image_id, n) for n in range(recipe.repeats)]
                 for image_id in ids
             },
             decoded_set.subject,
-            f"{self.recipe.described(start)}, {models}",
+            f"{recipe.described(start)}, {models}",
             annotations=annotations,
             tasks=tasks,
         )
@@ -424,7 +431,7 @@ def _plan_sweep(recipe: Recipe) -> Plan:
         plans.append(_plan(job.recipe, job.prior, job, estimates_memory=not plans))
         count, best_of = job.work.count, job.recipe.best_of
         more = f", of {count} generated" if best_of > 1 else ""  # of several one is kept
-        counts.append(f"{label} ({count // best_of} pictures{more})")
+        counts.append(f"{label} ({job.kept_count} pictures{more})")
         total += count
     merged = Plan.of(
         {},

@@ -49,12 +49,12 @@ class Config(parts.Config):
         def simulate(subject: int, split: str) -> Recording:
             scenes = read_scenes(split)
             image_ids = [scene.image_id for scene in scenes]
-            return simulated(self.space, *_features(scenes), subject, split, self.noise, image_ids)
+            return simulated(self.space, *measure_features(scenes), subject, split, self.noise, image_ids)
 
         return datasets.StimulusDataset(
             name,
             SPLITS,
-            partial(_list_images, name, read_scenes),
+            partial(list_images, name, read_scenes),
             # the pictures' embeddings serve both spaces
             recordings=name if self.space == "sensors" else f"{name}-{self.space}",
             pictures=name,
@@ -73,7 +73,7 @@ def _list_scenes(name: str, concepts: int, split: str) -> tuple[pictures.Scene, 
     return tuple(scenes[:most] if split == "train" else scenes)
 
 
-def _list_images(
+def list_images(
     name: str, read_scenes: Callable[[str], tuple[pictures.Scene, ...]], split: str
 ) -> datasets.StimulusSet:
     """List the scenes of a split; a picture is drawn when it is opened."""
@@ -84,7 +84,7 @@ def _list_images(
 
 
 @lru_cache
-def _features(scenes: tuple[pictures.Scene, ...]) -> tuple[simulation.Floats, simulation.Floats]:
+def measure_features(scenes: tuple[pictures.Scene, ...]) -> tuple[simulation.Floats, simulation.Floats]:
     """Measure low-level [N, F] and semantic features [N, G] of scenes."""
     low = np.stack([simulation.low_level(pictures.draw(scene)) for scene in scenes])
     return low, np.stack([simulation.semantic(scene) for scene in scenes])

@@ -328,17 +328,21 @@ class GenerationJob:
                 written.result()
 
     def _best(self, decoded_set: DecodedSet, tasks: Sequence[Task], bar: console.Bar) -> Pixels:
-        """Generate the candidates of each task, and keep the one most similar to its decoded head."""
-        candidates = [(row, repeat, n) for row, repeat in tasks for n in range(self.candidates)]
+        """Generate the candidates of each task, and keep the one most similar to its decoded head.
+
+        Where nothing was decoded there is nothing to choose by, and one is generated.
+        """
+        count = 1 if decoded_set.decoded is None else self.candidates
+        candidates = [(row, repeat, n) for row, repeat in tasks for n in range(count)]
         size = self.sampler.output.batch_size
         batches = [candidates[start : start + size] for start in range(0, len(candidates), size)]
         media = np.concatenate([self._sample(decoded_set, batch, bar) for batch in batches])
         if self.reranker is None or decoded_set.decoded is None:
-            return media[:: self.candidates]
+            return media
         decoded = decoded_set.decoded[[row for row, _, _ in candidates]]
-        similarity = self.reranker.similarity(media, decoded).view(len(tasks), self.candidates)
+        similarity = self.reranker.similarity(media, decoded).view(len(tasks), count)
         best = similarity.argmax(1).cpu().numpy()
-        return media[np.arange(len(tasks)) * self.candidates + best]
+        return media[np.arange(len(tasks)) * count + best]
 
     def _sample(
         self, decoded_set: DecodedSet, candidates: Sequence[tuple[int, int, int]], bar: console.Bar

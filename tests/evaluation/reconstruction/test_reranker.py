@@ -10,7 +10,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.evaluation.reconstruction.conditions import Reranker, StimulusHeads
-from brainhive_cli.evaluation.reconstruction.generation import seed_of
+from brainhive_cli.evaluation.reconstruction.generation import Sampler, seed_of
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from brainhive_cli.training.alignment.trained import find
@@ -32,6 +32,21 @@ def test_the_best_of_several_is_most_similar_to_its_token(go, world, aligned, dr
     gaps = [gap(candidate, Image.open(file)) for candidate in candidates]
     assert gaps[int(similarity.argmax())] <= 1 and sorted(gaps)[1] > 1
     assert "each the best of 3 by its decoded head" in result.tables[0].title
+
+
+def test_without_a_brain_nothing_chooses_and_one_picture_is_generated(go, aligned, drawing, monkeypatch):
+    sample, seeds = Sampler.sample, []
+
+    def count(self, decoded, drawn, *more, **named):
+        seeds.extend(drawn)
+        return sample(self, decoded, drawn, *more, **named)
+
+    monkeypatch.setattr(Sampler, "sample", count)
+    result = go("reconstruct", *drawing, "sources=images,zeroed", "best_of=3", "items=2", "repeats=1")
+
+    assert len(seeds) == result.work.count == 2 * 3 + 2
+    protocols = {name: scope["pixcorr"].protocol for name, scope in result.metrics.scopes.items()}
+    assert "best of 3" in protocols["images"] and "best of" not in protocols["zeroed"]
 
 
 def test_clips_are_not_compared_with_heads():
