@@ -23,13 +23,15 @@ NAME = "artifacts.json"
 """The document of a run that lists its artifacts; it lies next to the metrics."""
 FOLDER = "artifacts"
 """Where the pictures of artifacts lie in a run, unless they lie there under a name of their own."""
-SCHEMA = 2
+SCHEMA = 3
 SIDE_PX = 128
 """Longer side of a picture that is saved for a page."""
 DIGITS = 4
 """Significant digits of the numbers of an artifact, which are drawn and not computed with."""
 Number = float | None
 """A value; None where there is none, which is drawn as a gap."""
+Mark = float | tuple[float, float]
+"""A place along an axis, or where a span begins and ends."""
 
 
 class Strict:
@@ -84,7 +86,7 @@ class Curve(Titled):
         value: What the values are, with their unit.
         style: Lines, or bars in groups.
         is_logarithmic: Whether equal steps along the axis are doublings.
-        marks: Places along the axis that have a name, as `onset: 0`.
+        marks: Places and spans along the axis that have a name, as `onset: 0`.
     """
 
     axis: str
@@ -93,7 +95,7 @@ class Curve(Titled):
     value: str = ""
     style: Literal["lines", "bars"] = "lines"
     is_logarithmic: bool = False
-    marks: dict[str, float] = field(default_factory=dict)
+    marks: dict[str, Mark] = field(default_factory=dict)
     kind: Literal["curve"] = "curve"
 
     def __post_init__(self) -> None:

@@ -24,6 +24,8 @@ THINGS_EEG = tuple(
     "POz PO4 PO8 O1 Oz O2".split()
 )
 """The 63 of THINGS-EEG2 from front to back, as NICE and all papers after it; not the amplifier's order."""
+SHOWN = {"things-eeg": {"stimulus_ms": 100.0}, "things-meg": {"stimulus_ms": 500.0}}
+"""How long each picture was shown, for provenance. Source: Gifford et al. 2022; Hebart et al. 2023."""
 FOLDERS = {"train": ("training_images", "train_images"), "test": ("test_images",)}
 """What the folder of a split's pictures is called; in image ids always the first."""
 CALLED = {name: names[0] for names in FOLDERS.values() for name in names}

@@ -86,6 +86,7 @@ def svg_of(artifact: Drawable) -> Markup:
     drawn = re.sub(r'<g id="[^"]*">', "<g>", drawn)  # the same ids in each figure
     drawn = re.sub(r"'DejaVu Sans'(?:, [^;\"]*)?", "system-ui, sans-serif", drawn)
     drawn = re.sub("#[0-9a-f]{6}", lambda colour: PAGE_COLOURS.get(colour[0], colour[0]), drawn)
+    drawn = re.sub(' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), drawn)
     return Markup(f'<svg {view[0] if view else ""} role="img" aria-label="{escape(artifact.title)}">{drawn}')
 
 
@@ -126,7 +127,8 @@ def _height_inch(artifact: Drawable) -> float:
             group_inch = BAR_INCH * len(lines) + GROUP_INCH
             return 0.7 + group_inch * len(at) + LEGEND_INCH * -(-len(lines) // _legend_columns(artifact))
         case Curve(lines=lines):
-            return HEIGHT_INCH + LEGEND_INCH * -(-len(lines) // _legend_columns(artifact))
+            entries = len(lines) + any(line.chance is not None for line in lines)
+            return HEIGHT_INCH + LEGEND_INCH * -(-entries // _legend_columns(artifact))
         case Heatmap(values=values) if len(values) != len(values[0]):
             return max(HEIGHT_INCH, 1.1 + NAME_INCH * min(len(values), MAX_NAMES))
     return WIDTH_INCH
@@ -142,22 +144,24 @@ def _draw_lines(figure: Any, axes: Any, curve: Curve) -> None:
             ends = _numbers(line.low), _numbers(line.high)
             axes.fill_between(at, *ends, color=colour, alpha=0.2, linewidth=0)
     for level in dict.fromkeys(line.chance for line in curve.lines if line.chance is not None):
-        axes.axhline(level, **BROKEN)
-        at_right = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
-        axes.annotate("chance", (1, level), **at_right, **SMALL)
-    for name, place in curve.marks.items():
+        axes.axhline(level, label="chance", **BROKEN)
+    for row, (name, mark) in enumerate(curve.marks.items()):
+        place = mark[0] if isinstance(mark, tuple) else mark
+        if isinstance(mark, tuple):
+            axes.axvspan(*mark, color=SOFT, alpha=0.15, linewidth=0)
         axes.axvline(place, color=SOFT, linestyle=":", linewidth=1)
         side = "left" if place < (at[0] + at[-1]) / 2 else "right"  # into the drawing, not out of it
-        at_top = {"xycoords": ("data", "axes fraction"), "ha": side, "va": "top"}
-        axes.annotate(f" {name} ", (place, 1), **at_top, **SMALL)
+        at_top: Any = {"xycoords": ("data", "axes fraction"), "ha": side, "va": "top"}
+        below = {"xytext": (0, -row * LEGEND_INCH * 72), "textcoords": "offset points"}
+        axes.annotate(f" {name} ", (place, 1), **below, **at_top, **SMALL)
     if curve.is_logarithmic:
         axes.set_xscale("log", base=2)
         axes.set_xticks(at, [f"{place:g}" for place in at])
+    axes.margins(x=0.02, y=0.15 if curve.marks else 0.05)  # room for the names of marks
     low, high = axes.get_ylim()
     if 0 < low < ZERO_SHARE * high:
         axes.set_ylim(0, high)
     axes.grid(axis="x", visible=False)
-    axes.margins(x=0.02)
     axes.set(xlabel=curve.axis)
     axes.set_title(curve.value, **SMALL)
     _add_legend(figure, curve)
@@ -257,7 +261,11 @@ def _draw_head(figure: Any, axes: Any, head: Map) -> None:
 
 
 def _add_colour_bar(figure: Any, axes: Any, shown: Any, words: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     bar = figure.colorbar(shown, ax=axes, label=words, location="bottom", aspect=40, pad=0.03)
+    bar.locator = MaxNLocator(4)
+    bar.update_ticks()
     bar.outline.set_visible(False)
 
 
@@ -272,11 +280,11 @@ def _colours(lines: Sequence[Line]) -> list[str]:
 
 def _legend_columns(curve: Curve) -> int:
     longest = max(len(line.name) for line in curve.lines) + 6
-    return max(1, min(len(curve.lines), LEGEND_LETTERS // longest))
+    return max(1, LEGEND_LETTERS // longest)
 
 
 def _add_legend(figure: Any, curve: Curve) -> None:
-    if len(curve.lines) > 1:
+    if len(curve.lines) > 1 or (curve.style == "lines" and curve.lines[0].chance is not None):
         figure.legend(loc="outside lower left", ncols=_legend_columns(curve))
 
 

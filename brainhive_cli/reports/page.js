@@ -1,6 +1,6 @@
 "use strict";
-// pictures that appear again are held once
-for (const again of document.querySelectorAll("img[data-same]")) again.src = held(again.dataset.same);
+// pictures and clips that appear again are held once
+for (const again of document.querySelectorAll("[data-same]")) again.src = held(again.dataset.same);
 function held(id) {
   return document.getElementById(id)?.src ?? PICTURES[id] ?? "";
 }
@@ -24,7 +24,7 @@ for (const table of document.querySelectorAll("table.sorts")) {
 }
 
 // clips of a row play together, from their start; the browser's own controls would cover clips of this size
-for (const row of document.querySelectorAll(".row")) {
+for (const row of document.querySelectorAll(".row, .pairs")) {
   const clips = [...row.querySelectorAll(".tile video")];
   if (!clips.length) continue;
   const button = document.createElement("button");
@@ -35,7 +35,8 @@ for (const row of document.querySelectorAll(".row")) {
   };
   for (const clip of clips) { clip.controls = false; clip.addEventListener("click", toggle); }
   Object.assign(button, { type: "button", className: "play", textContent: "▶ play", onclick: toggle });
-  clips[0].after(button);
+  if (row.matches(".row")) clips[0].after(button);
+  else row.append(button);
 }
 
 for (const button of document.querySelectorAll("button.copy")) button.addEventListener("click", async () => {
@@ -67,10 +68,3 @@ for (const figure of document.querySelectorAll("[data-points]")) {
   }
 }
 addEventListener("scroll", () => { hover.hidden = !document.querySelector("svg a:hover"); }, { passive: true });
-
-let closed = [];
-addEventListener("beforeprint", () => {
-  closed = [...document.querySelectorAll("details:not([open])")];
-  for (const each of closed) each.open = true;
-});
-addEventListener("afterprint", () => { for (const each of closed) each.open = false; });

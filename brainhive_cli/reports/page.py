@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -22,12 +23,16 @@ DETAILS = "Details"
 """The heading of what is shown on demand."""
 ROWS_SHOWN = 4
 """Rows of a sheet that are shown; the others unfold."""
+MAX_STACKED = 40
+"""Cells up to which a phone shows a table row below row; it scrolls a larger one to the side."""
 TILE_PX, WHOLE_PX = 200, 1200
 """Longest side of a tile of a sheet, and of a picture of its own."""
 KEPT_BYTES = 6_000
-"""A smaller file goes into the page as it is."""
+"""A smaller file goes into the page as it is, unless it is a PNG."""
 LARGEST_BYTES = 1 << 28
 """Of a file that is shown; a page holds all of them."""
+NUMERIC = re.compile(r"[-+±]?[\d.]|–?$")
+"""How the text of a cell begins that stands to the right: a number, an interval, or nothing."""
 CLIPS = {".mp4": "video/mp4", ".webm": "video/webm"}
 PLAIN = {".svg": "image/svg+xml", ".gif": "image/gif", ".webp": "image/webp", ".png": "image/png"}
 
@@ -129,6 +134,8 @@ def groups_of(artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]])
     sections: dict[str, list[Table | Figure]] = {}
     for (section, _, _), parts in parts_by_title.items():
         sections.setdefault(section, []).append(Figure(parts))
+    for blocks in sections.values():  # sheets first, which are as wide as the page: the others share rows
+        blocks.sort(key=lambda block: isinstance(block, Table) or not isinstance(block.parts[0][1], Sheet))
     return [Group(title, blocks) for title, blocks in sections.items()]
 
 
@@ -154,16 +161,22 @@ class Pictures:
             poster: A still picture of a clip.
             side_px: Longest side.
         """
-        if path.suffix in CLIPS:
-            still = f' poster="{_shrunk(poster, TILE_PX)}"' if poster else ""
-            source = f"data:{CLIPS[path.suffix]};base64,{_base64(_read(path))}"
-            clip = '<video controls loop muted playsinline aria-label="{}"{} src="{}"></video>'
-            return Markup(clip).format(words, Markup(still), Markup(source))
-        digest = f"{self._digest(path)}-{side_px}"
+        digest, is_clip = f"{self._digest(path)}-{side_px}", path.suffix in CLIPS
         if known_id := self.named.get(digest):
-            return Markup('<img alt="{}" data-same="{}">').format(words, known_id)
-        name = self.named[digest] = f"p{len(self.named)}"
-        return Markup('<img alt="{}" id="{}" src="{}">').format(words, name, Markup(_shrunk(path, side_px)))
+            source = Markup('data-same="{}"').format(known_id)
+        else:
+            known_id = self.named[digest] = f"p{len(self.named)}"
+            url = (
+                f"data:{CLIPS[path.suffix]};base64,{_base64(_read(path))}"
+                if is_clip
+                else _shrunk(path, side_px)
+            )
+            source = Markup('id="{}" src="{}"').format(known_id, Markup(url))
+        if not is_clip:
+            return Markup('<img alt="{}" {}>').format(words, source)
+        still = Markup(' poster="{}"').format(Markup(_shrunk(poster, TILE_PX))) if poster else ""
+        clip = '<video controls loop muted playsinline aria-label="{}"{} {}></video>'
+        return Markup(clip).format(words, still, source)
 
     def reference(self, path: Path) -> str:
         """Give the id of a picture that is shown on demand."""
@@ -187,7 +200,7 @@ class _Renderer:
         loader = FileSystemLoader(HERE)
         self.environment = Environment(autoescape=True, loader=loader, trim_blocks=True, lstrip_blocks=True)
         self.environment.filters["number"] = number
-        self.environment.globals |= {"media": self.media, "svg_of": svg_of}
+        self.environment.globals |= {"media": self.media, "svg_of": svg_of, "MAX_STACKED": MAX_STACKED}
         self.macros: Any = self.environment.get_template("blocks.html").module
 
     def render(self, page: Page) -> str:
@@ -223,7 +236,7 @@ class _Renderer:
     def _table(self, table: Table) -> Markup:
         rows = [[_cell(cell) for cell in row] for row in table.rows]
         columns = enumerate(zip(*rows, strict=True))
-        numeric = {place for place, cells in columns if any(isinstance(cell.value, float) for cell in cells)}
+        numeric = {place for place, cells in columns if all(NUMERIC.match(cell.text) for cell in cells)}
         return Markup(self.macros.table(table, rows, numeric))
 
     def _sheet(self, block: Figure) -> Markup:
@@ -260,7 +273,7 @@ def _cell(value: Any) -> Cell:
 def _shrunk(path: Path, side_px: int) -> str:
     """Give a picture as a data URL, as WebP where that is smaller; drawings and animations as they are."""
     content, kind = _read(path), PLAIN.get(path.suffix, "image/jpeg")
-    if len(content) > KEPT_BYTES and path.suffix not in (".svg", ".gif"):
+    if path.suffix == ".png" or (len(content) > KEPT_BYTES and path.suffix not in (".svg", ".gif")):
         try:
             with Image.open(BytesIO(content)) as opened:
                 is_still = getattr(opened, "n_frames", 1) == 1

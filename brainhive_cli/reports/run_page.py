@@ -42,10 +42,12 @@ def page_of(
     if not title:
         names = runs[0].label if len(runs) == 1 else f"{len(runs)} runs"
         title = f"{', '.join(dict.fromkeys(run.command for run in runs))}: {names}"
-    lead = [summary(run) for run in runs[:6]]
-    if len(runs) == 1:  # which the title names
-        lead[0] = lead[0].removeprefix(f"{runs[0].label}: ")
-    lead += [sentence for group in groups for sentence in difference_sentences(group.compared)]
+    differences = [sentence for group in groups for sentence in difference_sentences(group.compared)]
+    lead = [*differences[:1], *map(summary, runs[:6]), *differences[1:]]
+    if not differences:
+        most_told = _pictured_first(groups)[0]
+        label = f"{most_told.label}: " if len(groups[0].runs) > 1 else ""
+        lead.insert(0, label + verdict(most_told))
     texts = [Text("Each step by hand", "\n".join(commands), True)] if commands else []
     texts.append(Text("For the methods of a paper", methods(groups)))
     texts.append(Text("How to cite (BibTeX)", CITATION))
@@ -63,7 +65,7 @@ def page_of(
 
 def first_screen(groups: Sequence[RunGroup]) -> FirstScreen:
     """Choose what is seen first: pictures of the run that draws them, else retrieves them; the headline."""
-    runs = sorted((run for group in groups for run in group.runs), key=lambda run: not run.source)
+    runs = _pictured_first(groups)
     headline = next((shown for run in runs if (shown := headline_curve(run))), None)
     if len(groups) == 1 and len(groups[0].runs) > 1:
         by_label = {run.label: run.metrics for run in groups[0].runs if run.metrics}
@@ -72,19 +74,43 @@ def first_screen(groups: Sequence[RunGroup]) -> FirstScreen:
         for sheet in (shown for shown in run.artifacts if isinstance(shown, Sheet)):
             pairs = [(row.tiles[0], row.tiles[1]) for row in sheet.rows if len(row.tiles) > 1][:MAX_PAIRS]
             if pairs:
-                second = sheet.columns[1]  # `made`, or the number of a repeat or of a rank
-                if second == "made" or second.isdecimal():
+                second = sheet.columns[1]  # `made`, the source, or the number of a repeat or of a rank
+                if second in ("made", run.source) or second.isdecimal():
                     second = "drawn from the signal" if run.source else "retrieved first"
                 return FirstScreen((sheet.columns[0], second), pairs, run.folder.path, headline)
     return FirstScreen(headline=headline)
 
 
+def _pictured_first(groups: Sequence[RunGroup]) -> list[ShownRun]:
+    return sorted((run for group in groups for run in group.runs), key=lambda run: not run.source)
+
+
+def _headline(run: ShownRun) -> str:
+    """Name the most important metric: one with chance says more than one that smooth pictures do well in."""
+    names = run.headlines
+    with_chance = (name for name in names if run.typical_metrics[name].chance is not None)
+    return next(with_chance, next(iter(names), ""))
+
+
+def verdict(run: ShownRun) -> str:
+    """Say in one plain sentence what a run found; the figure next to it has the interval."""
+    name = _headline(run)
+    if (metric := run.metrics.get(name)) is None:
+        return summary(run).removeprefix(f"{run.label}: ")
+    said = f"{shown(name)} is {number(metric.value)}"
+    said += f" on {metric.n:,} {metric.split} items"
+    if subjects := len({cell.subject for cell in run.cells if cell.subject}):
+        said += f" of {subjects} subject{'s' if subjects > 1 else ''}"
+    if metric.chance is not None:
+        is_above = metric.low is not None and metric.low > metric.chance
+        level = "above chance" if is_above else "not shown to be above chance"
+        said += f": {run.measured.notes.get('verdict', level)}, which is {brief(metric.chance)}"
+    return f"{said[0].upper()}{said[1:]}."
+
+
 def headline_curve(run: ShownRun) -> Curve | None:
     """Draw the most important metric: of each source, else of all and of each subject."""
-    names = run.headlines  # a metric with chance says more than one that smooth pictures do well in
-    name = next(
-        (name for name in names if run.typical_metrics[name].chance is not None), next(iter(names), "")
-    )
+    name = _headline(run)
     if run.source:
         titles = run.measured.notes.get("titles", {})
         sources = run.measured.notes["sources"]
@@ -95,9 +121,9 @@ def headline_curve(run: ShownRun) -> Curve | None:
     bars = _bars_of(by_name if run.metrics else run.variants, name)
     if bars is None or len(bars.at) > 1 or any(bars.lines[0].low or ()):
         return bars
-    return next(
-        (drawn for drawn in run.artifacts if isinstance(drawn, Curve) and drawn.style == "lines"), bars
-    )
+    drawn = [shown for shown in run.artifacts if isinstance(shown, Curve) and shown.style == "lines"]
+    same = (curve for curve in drawn if curve.value and shown(name).startswith(curve.value))
+    return next(same, next(iter(drawn), bars))
 
 
 def _bars_of(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve | None:
@@ -108,8 +134,8 @@ def _bars_of(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve | 
     ends = ([metric.low for metric in listed], [metric.high for metric in listed])
     line = Line(shown(name), [metric.value for metric in listed], *ends, listed[0].chance)
     chance = "" if line.chance is None else f"; broken line: chance, {brief(line.chance)}"
-    title = f"{with_arrow(name)}, with 95 % intervals{chance}"
-    return Curve(title, "", list(by_part), [line], shown(name), "bars")
+    intervals = "" if listed[0].low is None else ", with 95 % intervals"
+    return Curve(f"{with_arrow(name)}{intervals}{chance}", "", list(by_part), [line], "", "bars")
 
 
 def _section(group: RunGroup) -> Section:

@@ -77,7 +77,7 @@ def test_an_artifact_without_its_file_is_refused(run: RunFolder) -> None:
 
 
 def test_a_list_that_names_a_file_outside_of_the_run_is_refused(run: RunFolder) -> None:
-    plain = {"schema": 2, "artifacts": [{"kind": "media", "title": "x", "file": "../secret.png"}]}
+    plain = {"schema": 3, "artifacts": [{"kind": "media", "title": "x", "file": "../secret.png"}]}
     run.write_json(artifacts.NAME, plain)
     with pytest.raises(BrainhiveError, match="leads out of its folder"):
         artifacts.read(run)
@@ -86,10 +86,10 @@ def test_a_list_that_names_a_file_outside_of_the_run_is_refused(run: RunFolder) 
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        ({"schema": 3, "artifacts": []}, "schema 3"),
-        ({"schema": 2, "artifacts": [{"kind": "poem"}]}, "artifacts.0"),
+        ({"schema": 2, "artifacts": []}, "schema 2"),
+        ({"schema": 3, "artifacts": [{"kind": "poem"}]}, "artifacts.0"),
         (
-            {"schema": 2, "artifacts": [{"kind": "table", "title": "x", "columns": ["a"], "rows": [[]]}]},
+            {"schema": 3, "artifacts": [{"kind": "table", "title": "x", "columns": ["a"], "rows": [[]]}]},
             "cells",
         ),
     ],

@@ -153,7 +153,7 @@ def test_no_page_shows_a_file_that_a_strangers_run_links_to(
     Image.fromarray(np.full((8, 8, 3), 77, np.uint8)).save(private)
     (shown / "artifacts").mkdir(exist_ok=True)
     listed = [{"kind": "media", "title": "x", "file": "artifacts/x.png"}]
-    (shown / "artifacts.json").write_text(json.dumps({"schema": 2, "artifacts": listed}))
+    (shown / "artifacts.json").write_text(json.dumps({"schema": 3, "artifacts": listed}))
 
     (shown / "artifacts/x.png").symlink_to(private)
     ended = brainhive("report", str(shown), "--to", str(tmp_path / "page.html"))

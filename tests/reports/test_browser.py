@@ -195,9 +195,28 @@ def test_a_recipe_is_unfolded_and_copied(opened):
     assert page.locator("pre").is_visible() and complaints == []
 
 
-def test_a_printed_page_shows_what_is_folded(opened):
+def test_a_printed_page_has_what_its_reader_unfolded_and_no_empty_lines_of_what_is_folded(opened):
     page, _ = opened()
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert not page.get_by_text("Recipe").is_visible()
+    page.emulate_media(media="screen")
+    page.get_by_text("Recipe").click()
+    page.emulate_media(media="print")
     assert page.locator("pre").is_visible()
-    page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert not page.locator("pre").is_visible()
+
+
+def test_on_a_phone_four_pictures_of_a_row_are_in_sight(browser, tmp_path):
+    names = [
+        artifacts.save_picture(RunFolder(tmp_path), str(n), Image.new("RGB", (64, 64), "red"))
+        for n in range(6)
+    ]
+    sheet = Sheet("Items", [*"123456"], [Row("a", [Tile(name, ["a cat"]) for name in names])])
+    Page("Sheet", sections=[Section("A run", groups_of([("", [sheet], tmp_path)]))]).write(
+        tmp_path / "page.html"
+    )
+    page = browser.new_page(viewport={"width": PHONE, "height": 900})
+    page.goto((tmp_path / "page.html").as_uri())
+    boxes = [image.bounding_box() for image in page.locator(".tile img").all()]
+    assert len({box["y"] for box in boxes}) == 1
+    assert sum(box["x"] + box["width"] <= PHONE for box in boxes) == 4
+    page.close()

@@ -83,9 +83,23 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
     (group,) = groups_of([("", shown, tmp_path)])
     page = written(tmp_path, *group.blocks)
     assert page.count("<svg ") == 5 and ">chance<" in page and "A note." in page
+    outside = r'(?:src|href)="(?!data:|#)|url\((?!#|data:)|https?:'
+    assert not re.search(outside, page) and re.search(outside, page + "url(x.woff)")
     assert '<figure class="card media">' in page and 'href="#1"' in page
     points = json.loads(html.unescape(re.search('class="card map" data-points="(.*?)"', page)[1]))
     assert points == [["cat, picture", "p0"], ["dog, brain", ""]]
+
+
+def test_a_span_is_shaded_and_a_place_is_a_line_and_both_have_their_names(tmp_path):
+    shaded, line = (
+        written(
+            tmp_path,
+            Figure([("", Curve("C", "ms", [0, 9], [Line("a", [1, 2])], marks={"on": on}), tmp_path)]),
+        )
+        for on in ((0.0, 5.0), 0.0)
+    )
+    assert " on </text>" in shaded and " on </text>" in line
+    assert "opacity: 0.15" in shaded and "opacity: 0.15" not in line
 
 
 def test_figures_take_the_colours_of_the_page_and_stay_text(tmp_path):
@@ -138,7 +152,7 @@ def test_rows_of_two_runs_that_are_of_one_query_are_one_row_with_its_stimulus_on
         ]
     )
     page = written(tmp_path, *shown[0].blocks)
-    rows = page.split('<div class="row">')[1:]
+    rows = page.split('<div class="row box"')[1:]
     assert len(rows) == 2 and [row.count("tile seen") for row in rows] == [1, 1]
     assert "aligned" in rows[0] and "base" in rows[0] and rows[0].count("<figure") == 3
     assert "base" not in rows[1]

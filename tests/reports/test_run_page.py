@@ -96,6 +96,21 @@ def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_interva
     assert (line.values, line.low, line.high, line.chance) == ([0.5], [0.4], [0.6], 0.01)
 
 
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [("above chance", "above chance, which is 0.01"), ("at chance", "at chance, which is 0.01")],
+)
+def test_the_verdict_is_one_plain_sentence(tmp_path, verdict, said):
+    page = page_of([RunGroup([run(tmp_path, "ours", verdict=verdict)])])
+    assert page.lead[0] == f"Top-1 is 0.500 on 40 test items of 2 subjects: {said}."
+    several = [RunGroup([run(tmp_path, "a")]), RunGroup([run(tmp_path, "b")])]
+    assert page_of(several).lead[0].startswith("Top-1 is") and page_of(several).lead[1].startswith("a: ")
+
+
+def test_of_runs_that_are_compared_the_verdict_is_their_difference(tmp_path):
+    assert page_of([compared(tmp_path)]).lead[0].startswith("In top-1 aligned is better than base")
+
+
 def test_of_runs_that_are_compared_the_headline_has_a_bar_each(tmp_path):
     headline = page_of([compared(tmp_path)]).first.headline
     assert headline is not None and list(headline.at) == ["aligned", "base"]

@@ -26,6 +26,7 @@ from brainhive_cli.data.things_files import (
     FOLDERS,
     KEYS,
     PATHS,
+    SHOWN,
     THINGS_EEG,
     Defaults,
     has_signal,
@@ -194,7 +195,7 @@ class Things:
         provenance = {"source": path.name, "dataset": self.name, "subject": subject, "split": split}
         with refusing(path, download):
             defaults = Defaults(self.rate_hz, self.unit, self.montage, lambda: self.images(split).image_ids)
-            return make_recording(path, content, split, defaults, provenance)
+            return make_recording(path, content, split, defaults, {**provenance, **SHOWN[self.name]})
 
     def _file(self, subject: int, split: str) -> Path:
         folder = f"{self.signals}/sub-{subject:02d}"

@@ -83,6 +83,10 @@ class Config(Steps):
         description="lower and upper edge of a filter over the whole recording, as mne's; or null",
     )
 
+    stimulus_ms: float | None = Field(
+        None, gt=0, description="how long each picture was shown, which figures shade; default: not known"
+    )
+
     @model_validator(mode="after")
     def _has_a_table_of_that_unit(self) -> Self:
         if self.onset_unit != "s" and (self.stim_channel or not self.column):
@@ -179,6 +183,7 @@ class Own:
         provenance: dict[str, Any] = {
             "time_shift": cutting.resampling.time_shift,
             "recorded_hz": cutting.recorded_hz,
+            "stimulus_ms": self.config.stimulus_ms,
             "events_from": [header.events_from for header in headers.values()],
             "unmatched": self._names.match(channels.headers.values()).left_over,
         }

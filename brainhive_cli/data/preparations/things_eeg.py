@@ -20,7 +20,7 @@ from brainhive_cli.data.preparations._prepared import list_subjects
 from brainhive_cli.data.preparations._steps import Cutting, Steps, normalise
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.recordings import Recording, Sensors, group_trials
-from brainhive_cli.data.things_files import METADATA, THINGS_EEG, read_metadata
+from brainhive_cli.data.things_files import METADATA, SHOWN, THINGS_EEG, read_metadata
 
 PARTITIONS = {"train": "training", "test": "test"}
 """What the recording of a split is called."""
@@ -184,7 +184,11 @@ class Raw:
                 cutting.times_s,
                 cutting.rate_hz,
                 "whitened" if matrix is not None else "µV",
-                {"dropped": recording.dropped, "time_shift": cutting.resampling.time_shift},
+                {
+                    "dropped": recording.dropped,
+                    "time_shift": cutting.resampling.time_shift,
+                    **SHOWN[self.dataset],
+                },
                 whiteners=None if matrix is None else matrix[None],
             )
             for split, recording in recorded.items()

@@ -20,6 +20,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra,
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._noise import refuse_flat
 from brainhive_cli.data.stores.recordings import Recording, Sensors
+from brainhive_cli.data.things_files import SHOWN
 
 FOLDERS = ("derivatives/preprocessed", "preprocessed", "raw_meg", "")
 """Where the epochs lie below root."""
@@ -151,7 +152,7 @@ class Epochs:
             if len(trials):
                 signal = table.read(trials)[:, None]  # [n, 1, C, T]
                 image_ids = [table.image_ids[trial] for trial in trials.tolist()]
-                about = {"dropped": dropped, "filtered_hz": filtered_hz}
+                about = {"dropped": dropped, "filtered_hz": filtered_hz, **SHOWN[self.dataset]}
                 axes = table.sensors, table.times_s, rate_hz
                 by_split[split] = Recording(signal, image_ids, *axes, "z-score", about)
         return by_split

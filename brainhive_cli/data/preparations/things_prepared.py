@@ -22,6 +22,7 @@ from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.recordings import Recording, Sliced
 from brainhive_cli.data.things_files import (
     METADATA,
+    SHOWN,
     Defaults,
     has_signal,
     make_recording,
@@ -97,6 +98,7 @@ def _read(root: Path, stimuli: Any, unit: str, files: FilesByRow, subject: int, 
     with refusing(path, SOURCE):
         form = "array" if is_array else "dict of " + ", ".join(sorted(map(str, content)))
         provenance: dict[str, Any] = {"source": path.name, "form": f"{path.suffix.removeprefix('.')}: {form}"}
+        provenance |= SHOWN[stimuli.name]
         if info is not None:
             content = info.add_to(content, split)
             provenance["info"] = info.model_dump(exclude={"ch_names", "times"})

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
 from brainhive_cli.core import documents, parts
+from brainhive_cli.core.artifacts import Mark
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import below, publish
@@ -157,6 +158,15 @@ class Recording:
         whitened = [step for step in steps if step.get("whiten") not in ("no", False)]
         by_tested = any(step.get("whiten_by") == "both" for step in whitened)
         return merge_caveats(simulated, [WHITENED_BY_TESTED] if by_tested else [])
+
+    @property
+    def stimulus_marks(self) -> dict[str, Mark]:
+        """Mark the stimulus in ms after onset: as long as it was shown, where the provenance says it."""
+        sources = [self.provenance, *self.provenance.get("sessions", ())]
+        shown_ms = {source.get("stimulus_ms") for source in sources} - {None}
+        if self.times_s[-1] <= 0:  # as of voxels
+            return {}
+        return {"stimulus": (0.0, float(shown_ms.pop()))} if len(shown_ms) == 1 else {"onset": 0.0}
 
     def _check_times(self, samples: int) -> None:
         if self.rate_hz is None and samples != 1:

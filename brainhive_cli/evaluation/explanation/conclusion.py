@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -154,6 +155,10 @@ def draw_results(
     drawn |= dict(head_maps(results, places))
     if encoded:
         drawn |= dict(encoding_artifacts(encoded, reader.sensors, reader.times_ms.round(3).tolist()))
+    stimulus = reader.selection.recording.stimulus_marks
+    for name, artifact in drawn.items():
+        if isinstance(artifact, Curve) and artifact.style == "lines":
+            drawn[name] = replace(artifact, marks=stimulus | artifact.marks)
     return drawn
 
 
@@ -222,13 +227,16 @@ def encoding_artifacts(
     maps = [part.arrays["encoding map"] for part in groups]
     if len({correlations.shape for correlations in maps}) == 1 and len(names) == len(maps[0]):
         title, values = f"encoding: {MEANINGS['encoding']}", np.mean(maps, axis=0).tolist()
-        labels = (list(names), [f"{time:g}" for time in times_ms], "sensor", TIME, "r")
+        labels = (list(names), [f"{time:g}" for time in times_ms], "sensor", TIME, "correlation")
         yield "encoding-matrix", Heatmap(title, values, *labels, is_diverging=True, section=SECTION)
     if all(name in part.arrays for name in CEILINGS for part in groups):
         title = "encoding: prediction of half of the repetitions, with ceilings"
         note = "The lower ceiling is the correlation of halves; the upper one is above 0 on noise."
         mean = {name: np.mean([part.arrays[name].mean(0) for part in groups], axis=0) for name in CEILINGS}
-        lines, value = [Line(name, mean[name].tolist()) for name in CEILINGS], "r, mean over sensors"
+        lines, value = (
+            [Line(name, mean[name].tolist()) for name in CEILINGS],
+            "correlation, mean over sensors",
+        )
         drawn = Curve(title, TIME, list(times_ms), lines, value, section=SECTION, note=note)
         yield "encoding-ceilings", drawn
 
@@ -281,12 +289,8 @@ def _marks(finding: Finding) -> dict[str, float]:
 
 
 def _note(several: Sequence[Finding]) -> str:
-    """Say how the metrics of one analysis were measured, and p of each, as the table does."""
+    """Say how the metrics of one analysis were measured; p stands in the table."""
     words = [several[0].measured[0].protocol]
     if several[0].measured[0].these_subjects:
         words.append("intervals over items, for these subjects")
-    tested = [finding for finding in several if finding.test is not None]
-    if tested:
-        p = [f"{shown(one.metric)} {one.p_at_peak} ({one.axis.where(one.peak)})" for one in tested]
-        words.append(f"p of the strongest place, corrected for all: {', '.join(p)}")
     return "; ".join(words)

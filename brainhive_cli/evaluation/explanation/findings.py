@@ -84,7 +84,7 @@ class Finding:
 
     @property
     def p_at_peak(self) -> str:
-        """p of the strongest place, corrected for all, as every table and figure prints it."""
+        """p of the strongest place, corrected for all, as every table prints it."""
         if self.test is None:
             return "–"
         p = float(self.test.corrected[self.peak])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Metric
+from brainhive_cli.core.measurements import Metric, extend_title
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
@@ -27,7 +27,7 @@ from brainhive_cli.measurement.reliability import (
     spearman_brown,
 )
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.reports.page import Figure, Group, Page, Section
+from brainhive_cli.reports.page import Figure, FirstScreen, Group, Page, Section
 
 Values = NDArray[np.float64]
 STIMULI = 1000
@@ -154,6 +154,8 @@ def write_signal_page(
     """
     folder.mkdir(parents=True, exist_ok=True)
     name, sections, figures, reasons = short_name(store.path), [], {}, []
+    caveats: list[str] = []
+    headline: Curve | None = None
     for split, recording in store.splits.items():
         try:
             reliability = measure_reliability(recording, split, alike=(alike or {}).get(split))
@@ -162,6 +164,8 @@ def write_signal_page(
             continue
         title = f"{name}, {split}: {reliability.stimuli} stimuli"
         drawn, lead, place = _draw(reliability, recording)
+        caveats = recording.caveats
+        headline = headline or next(shown for shown in drawn if isinstance(shown, Curve))
         figures[split] = described = _describe(reliability, place)
         rows: list[tuple[Any, ...]] = [
             (name, value) for name, value in described.items() if not isinstance(value, dict)
@@ -182,7 +186,10 @@ def write_signal_page(
     if not sections:
         raise reasons[0]
     page = folder / f"{store.path.stem}.html"
-    Page(f"Signals of {name}", [sections[0].lead[0], NOTE], sections=sections).write(page)
+    title = extend_title(f"Signals of {name}", caveats)
+    Page(title, [sections[0].lead[0], NOTE], sections=sections, first=FirstScreen(headline=headline)).write(
+        page
+    )
     return page, figures
 
 
@@ -241,14 +248,17 @@ def _draw_sensors(
     # the evoked response is in sensor space where whiteners are known
     unit = MIXTURES if recording.unit == WHITENED else recording.unit
     unit = unit if recording.whiteners is None else "before whitening"
-    marks = {"onset": 0.0} if times_ms[0] <= 0 <= times_ms[-1] else {}
-    at, lead = (
-        times_ms.tolist(),
-        [
-            f"{channel} is the most reliable channel, at {times_ms[sample]:g} ms: "
-            f"correlation of halves {halves[row, sample]:.2f}."
-        ],
+    marks = recording.stimulus_marks
+    below = np.flatnonzero(halves[row] < halves[row, sample] / 2)
+    first, last = (
+        max(below[below < sample], default=-1) + 1,
+        min(below[below > sample], default=len(power)) - 1,
     )
+    at = times_ms.tolist()
+    lead = [
+        f"{channel} is the most reliable channel: correlation of halves {halves[row, sample]:.2f} at "
+        f"{at[sample]:g} ms, and at least half of that from {at[first]:g} to {at[last]:g} ms."
+    ]
     lines = [Line("global field power", power.tolist()), Line(channel, evoked[row].tolist())]
     over_times = [
         Line(channel, halves[row].tolist()),
@@ -279,6 +289,7 @@ def _draw_sensors(
     place = {
         "most reliable channel": channel,
         "most reliable time, ms": round(float(times_ms[sample]), 1),
+        "window of at least half of that, ms": f"{at[first]:g}–{at[last]:g}",
         "peak of global field power, ms": round(float(peak), 1),
         "unit of the evoked response": unit,
         "scalp maps": "none" if known is None else "yes",

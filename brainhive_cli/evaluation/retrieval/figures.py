@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,8 @@ def draw_artifacts(
         concept_rows: Best and worst concepts in tables; 0 for none.
         projection: The map's, pca or umap.
     """
-    drawn: list[Artifact] = [_histogram(measured), *_curves(measured), *_regions(measured)]
+    curves = _curves(measured, ensemble, spec.split)
+    drawn: list[Artifact] = [_histogram(measured), *curves, *_regions(measured)]
     if ensemble is not None:
         drawn += _draw_cell(run, ensemble, spec, sheet_rows, projection)
     details = lay_out(measured, concept_rows, DETAILS)
@@ -95,12 +97,15 @@ def _line(name: str, metrics: Sequence[Metric]) -> Line:
     return Line(name, [metric.value for metric in metrics], low, high, metrics[0].chance)
 
 
-def _curves(measured: Measurements) -> list[Curve]:
-    curves = []
+def _curves(measured: Measurements, ensemble: Ensemble | None, split: str) -> list[Curve]:
+    curves: list[Curve] = []
     for name, notes in measured.notes["curves"].items():
         points = points_of(measured, name)
         lines = [_line(shown("top1"), [point["top1"] for point in points.values()])]
-        options = {"is_logarithmic": name == "repetitions", "note": notes["description"]}
+        options: Any = {"is_logarithmic": name == "repetitions", "note": notes["description"]}
+        if name == "sliding" and ensemble is not None:
+            selection, _ = ensemble.members[0].selection(ensemble.cell.tested_on[0], split)
+            options["marks"] = selection.recording.stimulus_marks
         curves.append(Curve(*CURVES[name], list(points), lines, "top-1", section=SECTION, **options))
     return curves
 

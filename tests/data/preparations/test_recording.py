@@ -117,9 +117,10 @@ def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data):
     raw.add_channels([mne.io.RawArray(stimulus, channel, verbose="ERROR")], force_update_info=True)
     raw.save(data / "sub-01.fif", verbose="ERROR")
     write_table(data / "events.csv")
-    made = build()
+    made = build(stimulus_ms=300)
     found = made.session(1, 1)
     assert list(found["train"].image_ids) == picture_of(shown, "train")
+    assert found["train"].stimulus_marks == {"stimulus": (0.0, 300.0)}
     assert found["train"].unit == "whitened" and found["train"].whiteners[0].shape == (6, 6)
     assert found["train"].provenance["events_from"] == ["channel STI 014"]
     assert data / "events.csv" in made.files(1)

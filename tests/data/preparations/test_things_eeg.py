@@ -90,6 +90,7 @@ def test_preparation_of_the_data_set_s_authors_is_theirs(golden, published, gold
 def test_signals_keep_the_rate_of_the_recording_where_a_higher_one_is_asked_for(raw):
     found = sessions(raw, sessions=[1], rate_hz=2000, whiten="no")[0]["train"]
     assert found.rate_hz == 1000 and found.provenance["time_shift"]["late_ms"] == 0
+    assert found.stimulus_marks == {"stimulus": (0.0, 100.0)}
     np.testing.assert_allclose(found.times_s, np.arange(1000) / 1000, atol=1e-12)
 
 

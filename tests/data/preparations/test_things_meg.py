@@ -71,6 +71,7 @@ def test_trials_are_sorted_by_their_type_and_session_and_read_as_they_are(tmp_pa
     times_s = one["train"].times_s
     assert len(times_s) == 201 and times_s[0] == 0 and times_s[-1] == 1 and one["train"].rate_hz == 200
     assert one["train"].provenance["dropped"] == {"catch": 1, "category of a test picture": 1}
+    assert one["test"].stimulus_marks == {"stimulus": (0.0, 500.0)}
     np.testing.assert_allclose(one["train"].space.positions[:, 0], np.arange(CHANNELS))
 
 

@@ -47,6 +47,20 @@ def test_both_splits_come_back_mapped_with_all_that_describes_them(path: Path) -
     assert [path.name for path in path.parent.iterdir()] == ["sub-03.h5"]
 
 
+@pytest.mark.parametrize(
+    ("shown_ms", "marks"),
+    [
+        ([100.0, 100.0], {"stimulus": (0.0, 100.0)}),
+        ([100.0, 200.0], {"onset": 0.0}),
+        ([None, None], {"onset": 0.0}),
+    ],
+)
+def test_a_stimulus_is_marked_for_as_long_as_all_sessions_say_that_it_was_shown(path, shown_ms, marks):
+    provenance = {"sessions": [{"stimulus_ms": length_ms} for length_ms in shown_ms]}
+    SignalStore.write(path, {"train": recording(4, 2, provenance=provenance)})
+    assert SignalStore.open(path)["train"].stimulus_marks == marks
+
+
 @pytest.mark.parametrize("rate_hz", [512, 30_000, 100_000])
 def test_times_come_back_exactly_whatever_the_rate(path: Path, rate_hz: int) -> None:
     times_s = np.arange(5) / rate_hz - 0.1
