@@ -62,7 +62,7 @@ HEADLINES = ("top1", "top5", "validation_loss")
 def shown(name: str) -> str:
     """Name a metric for people, as in papers."""
     if name.startswith(TWO_WAY):
-        return f"two-way {name.removeprefix(TWO_WAY)}"
+        return f"two-way ({name.removeprefix(TWO_WAY)})"
     if name.endswith(AT_PEAK):
         return f"{shown(name.removesuffix(AT_PEAK))} at its peak"
     return NAMES.get(name, name.replace("_", " "))

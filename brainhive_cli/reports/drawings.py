@@ -56,6 +56,8 @@ CONTROLS = ("shuffled", "guessing")
 """What names of lines that show no effect begin with, or have behind `on`."""
 LEGEND_LETTERS = 58
 """Letters in one line of a legend."""
+CELL = re.compile(r"sub-0*(\d+)_seed-(\d+)")
+"""The name of a subject's cell."""
 HEAD_M, MIN_SENSORS = 0.095, 4
 """Radius of mne's head, and the fewest values that it interpolates."""
 ZERO_SHARE = 0.6
@@ -134,11 +136,17 @@ def _height_inch(artifact: Drawable) -> float:
     return WIDTH_INCH
 
 
+def _in_words(name: str) -> str:
+    """Write the name of a cell as people say it: `sub-01_seed-2025` is subject 1, seed 2025."""
+    whose = CELL.sub(r"subject \1, seed \2", name)
+    return whose.replace("all_seed-", "all subjects, seed ")
+
+
 def _draw_lines(figure: Any, axes: Any, curve: Curve) -> None:
     at = [float(place) for place in curve.at]
     for line, colour in zip(curve.lines, _colours(curve.lines), strict=True):
         marker = "o" if len(at) <= MAX_DOTS else ""
-        how = {"color": colour, "label": line.name, "marker": marker, "markersize": 3}
+        how = {"color": colour, "label": _in_words(line.name), "marker": marker, "markersize": 3}
         axes.plot(at, _numbers(line.values), linewidth=1.6, **how)
         if line.low is not None and line.high is not None:
             ends = _numbers(line.low), _numbers(line.high)
@@ -175,7 +183,7 @@ def _draw_bars(figure: Any, axes: Any, curve: Curve) -> None:
         values, errors = _numbers(line.values), None
         if line.low is not None and line.high is not None:
             errors = np.maximum([values - _numbers(line.low), _numbers(line.high) - values], 0)
-        how = {"color": colour, "label": line.name, "ecolor": INK, "error_kw": {"linewidth": 1}}
+        how = {"color": colour, "label": _in_words(line.name), "ecolor": INK, "error_kw": {"linewidth": 1}}
         bars = axes.barh(at, values, 0.9 * BAR_INCH / step, xerr=errors, **how)
         if count == 1 and errors is None:
             axes.bar_label(bars, fmt="{:.3g}", padding=3, **SMALL)
