@@ -54,6 +54,9 @@ class Config(parts.Config):
         "reference, for its weights: clips of a batch are mixed, so that results depend on its order.",
     )
     frames: Size = Field(6, description="F, frames of a clip.")
+    decodes_motion: bool = Field(
+        False, description="Decode the tokens of all frames, too: of them a generator can draw each frame."
+    )
     maps: tuple[Size, Size, Size] = Field((512, 128, 64), description="Channels of the decoder's maps.")
     channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=10)] = Field(
         (32, 64, 128),
@@ -187,7 +190,7 @@ class Neurons(nn.Module):
         return {**decoded, IMAGE: brain, **denoised}, replaced
 
     def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
-        """Decode every head but `motion`, of which others are made; tokens are sampled by a seed a row."""
+        """Decode every head, `motion` only where it is asked for; tokens are sampled by a seed a row."""
         blocks = []
         for start in range(0, len(signal), SIGNALS_AT_ONCE):
             rows = slice(start, start + SIGNALS_AT_ONCE)
@@ -199,7 +202,8 @@ class Neurons(nn.Module):
             texts = {}
             if self.words is not None:
                 texts[CAPTION] = [self.words.text(ids) for ids in heads[CAPTION].tolist()]
-            heads.pop(MOTION, None)
+            if not self.config.decodes_motion:
+                heads.pop(MOTION, None)
             blocks.append(Decoded(heads, texts))
         return Decoded.join(blocks)
 

@@ -344,9 +344,10 @@ class AnimateDiff(sd.StableDiffusion):
         return self.text_tokens(texts, prompt, rows)
 
     def _encode_keyframe(self, images: Tensor | None, size_px: int) -> Keyframe | None:
-        """Give keyframes [B, 3, H, W] as SparseCtrl takes them at the first frame."""
+        """Give keyframes [B, 3, H, W], or those of clips, as SparseCtrl takes them at the first frame."""
         if images is None or self.sparse_control is None:
             return None
+        images = images[:, 0] if images.ndim == 5 else images
         encoded = self.encode(resize(images, size_px)[:, None]).transpose(1, 2)  # [B, C, 1, h, w]
         latents = encoded.new_zeros(*encoded.shape[:2], self.config.frames, *encoded.shape[3:])
         latents[:, :, :1] = encoded

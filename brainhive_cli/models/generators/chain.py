@@ -49,8 +49,10 @@ class Stage(Section):
         description="Prior of the stage, from the decoded heads: a reference, or a kind without weights with "
         "its knobs; without one the stage takes the conditioning that the chain is given.",
     )
-    receives: Literal["start", "images"] = Field(
-        "start", description="As which condition the media of the stage before are taken."
+    receives: Literal["start", "images", "both"] = Field(
+        "start",
+        description="As which condition the media of the stage before are taken; both: clips to start from, "
+        "the first frames of which are keyframes, too.",
     )
     caption: str | _captioner.HeadCaption | None = Field(
         None,
@@ -319,7 +321,8 @@ class Chain:
                 condition = link.prior.condition(conditioning.decoded, stage_seeds)
                 stage_null = link.prior.null(len(seeds), stage_seeds)
             if media is not None:
-                condition = replace(condition, **{link.stage.receives: media})
+                names = ("start", "images") if link.stage.receives == "both" else (link.stage.receives,)
+                condition = replace(condition, **dict.fromkeys(names, media))
             if link.captioner is not None:
                 condition = replace(condition, texts=link.captioner.captions(media, conditioning.decoded))
             report = None if on_step is None else _shift(on_step, steps_before)

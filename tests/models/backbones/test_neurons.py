@@ -238,6 +238,18 @@ def test_without_a_prior_decoders_read_the_brains_tokens() -> None:
     assert all(torch.equal(each, predicted[name]) for name, each in found.items())
 
 
+def test_the_tokens_of_all_frames_are_decoded_where_they_are_asked_for() -> None:
+    config = neurons.TINY.model_copy(update={"prior": None, "decodes_motion": True})
+    model = backbones.build(config, SPEC, HEADS).eval()
+    signal, subject = torch.randn(3, 7, 1), torch.zeros(3, dtype=torch.long)
+
+    found = backbones.decode(model, HEADS, signal, subject, range(3)).tensors
+    with torch.no_grad():
+        predicted = backbones.predict(model, HEADS, signal, subject)
+
+    assert torch.equal(found["motion"], predicted["motion"])
+
+
 @pytest.mark.parametrize(
     ("heads", "problem"),
     [

@@ -15,7 +15,7 @@ from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.generators import Sampling, chain, sdxl, sdxl_unclip
+from brainhive_cli.models.generators import Sampling, animatediff, chain, sdxl, sdxl_unclip
 from brainhive_cli.models.generators.chain import TINY, Config, Stage
 from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.priors import fusion_prior
@@ -141,6 +141,26 @@ def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
     assert not [name for name in hub.fetched if name.endswith(".bin")]
     held = config.skeleton(torch.float32).memory_estimate(1, 32)
     assert held > sum(chain.size_of(network) for network in generator.networks[:-2])
+
+
+def test_a_clip_of_the_first_stage_is_the_start_of_the_second_and_its_first_frame_the_keyframe():
+    whole = {"kind": "identity", "texts": [], "start": [], "images": [], "masks": []}
+    motion = animatediff.TINY.model_copy(update={"frames": 3, "kept": (0, 1, 2)})
+    stages = [
+        {"generator": sdxl_unclip.TINY, "prior": whole | {"embeddings": ["motion"]}},
+        {"generator": motion, "prior": whole | {"embeddings": []}, "receives": "both"},
+    ]
+    generator = parts.resolve("generators", {"kind": "chain", "stages": stages}).build()
+    heads = Decoded({"motion": torch.randn(2, 3, 4, 16, generator=torch.Generator().manual_seed(0))})
+    sampling = Sampling(steps=2, strength=0.5)
+
+    made = generator.generate(Conditioning(decoded=heads), [1, 2], PX, sampling)
+
+    frames, video = (link.generator for link in generator.links)
+    clips = frames.generate(Conditioning(heads.tensors["motion"]), [1, 2], PX, sampling)
+    conditions = Conditioning(images=clips[:, 0], start=clips)
+    wanted = video.generate(conditions, [derive_seed(seed, 1) for seed in (1, 2)], PX, sampling)
+    assert torch.allclose(made, wanted, atol=SAME_PICTURE)
 
 
 def test_a_captioner_of_another_kind_is_refused(tmp_path):

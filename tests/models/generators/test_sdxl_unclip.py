@@ -118,6 +118,17 @@ def test_a_picture_depends_on_its_row_and_seed_and_not_on_the_batch(generator, g
         )
 
 
+def test_the_frames_of_a_clip_are_drawn_of_their_tokens_from_the_same_noise(generator, given):
+    frames = torch.stack([given.embeddings, given.embeddings.flip(0), given.embeddings], 1)  # [B, F, S, D]
+
+    clips = make(generator, Conditioning(frames))
+
+    assert clips.shape == (2, 3, 3, PX, PX)
+    assert torch.allclose(clips[:, 0], make(generator, given), atol=SAME)
+    assert torch.allclose(clips[:, 2], clips[:, 0], atol=SAME)
+    assert not torch.allclose(clips[:, 1], clips[:, 0], atol=SAME)
+
+
 def test_each_condition_changes_the_picture(generator, given):
     masks = torch.zeros(2, 6, 1, 16, 16)
     masks[..., :8] = 1
