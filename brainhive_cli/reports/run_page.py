@@ -102,10 +102,20 @@ def verdict(run: ShownRun) -> str:
     if subjects := len({cell.subject for cell in run.cells if cell.subject}):
         said += f" of {subjects} subject{'s' if subjects > 1 else ''}"
     if metric.chance is not None:
-        is_above = metric.low is not None and metric.low > metric.chance
-        level = "above chance" if is_above else "not shown to be above chance"
-        said += f": {run.measured.notes.get('verdict', level)}, which is {brief(metric.chance)}"
+        said += f", where chance is {brief(metric.chance)}: "
+        said += run.measured.notes.get("verdict", _level(metric))
     return f"{said[0].upper()}{said[1:]}."
+
+
+def _level(metric: Metric) -> str:
+    """Compare a metric with its chance: in people in general, else in the subjects who were measured."""
+    if metric.chance is None:
+        return ""
+    if metric.low is not None and metric.low > metric.chance:
+        return "above chance"
+    if metric.these_subjects is not None and metric.these_subjects[0] > metric.chance:
+        return IN_THESE
+    return "not shown to be above chance"
 
 
 def headline_curve(run: ShownRun) -> Curve | None:
@@ -132,9 +142,14 @@ def _bars_of(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve | 
         return None
     listed = list(by_part.values())
     ends = ([metric.low for metric in listed], [metric.high for metric in listed])
+    is_of_these = _level(listed[0]) == IN_THESE  # too few subjects to say more
+    if is_of_these:
+        both = [metric.these_subjects or (metric.low, metric.high) for metric in listed]
+        ends = ([low for low, _ in both], [high for _, high in both])
     line = Line(shown(name), [metric.value for metric in listed], *ends, listed[0].chance)
     chance = "" if line.chance is None else f"; broken line: chance, {brief(line.chance)}"
     intervals = "" if listed[0].low is None else ", with 95 % intervals"
+    intervals += " of these subjects" if is_of_these else ""
     return Curve(f"{with_arrow(name)}{intervals}{chance}", "", list(by_part), [line], "", "bars")
 
 
@@ -146,6 +161,7 @@ def _section(group: RunGroup) -> Section:
     return Section(title, [Group("", tables_of(group)), *groups_of(artifacts)], lead)
 
 
+IN_THESE = "above chance in these subjects"
 MAX_PAIRS, MAX_BARS = 4, 10
 """Pictures, and subjects, on the first screen."""
 MEANINGS = {

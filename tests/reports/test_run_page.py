@@ -96,15 +96,32 @@ def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_interva
     assert (line.values, line.low, line.high, line.chance) == ([0.5], [0.4], [0.6], 0.01)
 
 
-@pytest.mark.parametrize(
-    ("verdict", "said"),
-    [("above chance", "above chance, which is 0.01"), ("at chance", "at chance, which is 0.01")],
-)
-def test_the_verdict_is_one_plain_sentence(tmp_path, verdict, said):
+@pytest.mark.parametrize("verdict", ["above chance", "at chance"])
+def test_the_verdict_is_one_plain_sentence(tmp_path, verdict):
     page = page_of([RunGroup([run(tmp_path, "ours", verdict=verdict)])])
-    assert page.lead[0] == f"Top-1 is 0.500 on 40 test items of 2 subjects: {said}."
+    expected = f"Top-1 is 0.500 on 40 test items of 2 subjects, where chance is 0.01: {verdict}."
+    assert page.lead[0] == expected
     several = [RunGroup([run(tmp_path, "a")]), RunGroup([run(tmp_path, "b")])]
     assert page_of(several).lead[0].startswith("Top-1 is") and page_of(several).lead[1].startswith("a: ")
+
+
+@pytest.mark.parametrize(
+    ("low", "these", "said", "drawn"),
+    [
+        (0.4, (0.45, 0.55), "above chance", 0.4),
+        (0.0, (0.45, 0.55), "above chance in these subjects", 0.45),
+        (0.0, (0.0, 0.55), "not shown to be above chance", 0.0),
+    ],
+)
+def test_where_subjects_are_few_the_verdict_and_its_figure_are_of_these_subjects(
+    tmp_path, low, these, said, drawn
+):
+    scopes = {ALL: {"two_way": replace(metric("two_way", 0.5), low=low, these_subjects=these)}}
+    folder = RunFolder(tmp_path / "run")
+    folder.finish(Measurements(scopes))
+    page = page_of([RunGroup([ShownRun("run", folder)])])
+    assert page.lead[0].endswith(f"where chance is 0.01: {said}.")
+    assert page.first.headline.lines[0].low == [drawn]
 
 
 def test_of_runs_that_are_compared_the_verdict_is_their_difference(tmp_path):
