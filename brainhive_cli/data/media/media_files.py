@@ -34,8 +34,8 @@ MAX_EQUAL_SPREAD_MS = 10
 """GIF counts time in hundredths of a second, so that equal durations may differ by one."""
 MAX_UNEVENNESS = 0.1
 """By how much the duration of merged frames may differ from a multiple of the shortest one."""
-QUALITY = {"crf": "18", "preset": "veryfast"}
-"""H.264 that looks like the original (x264's guide)."""
+CRF, SMALL_CRF = 18, 28
+"""Of H.264: one that looks like the original (x264's guide), and one of less than half its size, for pages."""
 
 
 def to_bytes(media: Tensor) -> Pixels:
@@ -216,7 +216,7 @@ def has_pyav() -> bool:
     return importlib.util.find_spec("av") is not None
 
 
-def write_video(frames: Pixels, path: Path, rate_hz: float) -> None:
+def write_video(frames: Pixels, path: Path, rate_hz: float, crf: int = CRF) -> None:
     """Write frames [F, H, W, 3] as H.264 in MP4, which every browser plays; odd sides get one more pixel.
 
     Raises:
@@ -224,9 +224,9 @@ def write_video(frames: Pixels, path: Path, rate_hz: float) -> None:
     """
     height, width = frames.shape[1:3]
     padded = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    library = _library(path)
+    library, quality = _library(path), {"crf": str(crf), "preset": "veryfast"}
     with library.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as video:
-        stream = video.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1000), options=QUALITY)
+        stream = video.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1000), options=quality)
         stream.height, stream.width = padded.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for frame in padded:

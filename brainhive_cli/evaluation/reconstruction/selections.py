@@ -202,13 +202,17 @@ class Selection:
         frames = outlined(clip.frames, annotation.masks, CLIP_PX)
         name = _below_run(f"artifacts/clips/{folder}", image_id)
         file, poster = f"{name}.{'mp4' if media_files.has_pyav() else 'webp'}", f"{name}-still.webp"
-        self._write_clip(file, frames, clip.rate_hz)
+        self._write_clip(file, frames, clip.rate_hz, media_files.SMALL_CRF)
         still = Image.fromarray(frames[0])
         self.run.replace(poster, partial(still.save, format="WEBP", quality=80))
         return Tile(file, list(lines), poster=poster if file.endswith(".mp4") else "")
 
-    def _write_clip(self, name: str, frames: media_files.Pixels, rate_hz: float | None) -> None:
-        write = media_files.write_video if name.endswith(".mp4") else media_files.write_animation
+    def _write_clip(
+        self, name: str, frames: media_files.Pixels, rate_hz: float | None, crf: int = media_files.CRF
+    ) -> None:
+        write = partial(media_files.write_video, crf=crf)
+        if not name.endswith(".mp4"):
+            write = partial(media_files.write_animation)
         self.run.replace(name, partial(write, frames, rate_hz=rate_hz or media_files.RATE_HZ))
 
     def _filmstrip(self) -> Image.Image:
