@@ -35,7 +35,7 @@ MAX_EQUAL_SPREAD_MS = 10
 MAX_UNEVENNESS = 0.1
 """By how much the duration of merged frames may differ from a multiple of the shortest one."""
 CRF, SMALL_CRF = 18, 28
-"""Of H.264: one that looks like the original (x264's guide), and one of less than half its size, for pages."""
+"""Of H.264: one that looks like the original (x264's guide), and one of half its size, for pages."""
 
 
 def to_bytes(media: Tensor) -> Pixels:
