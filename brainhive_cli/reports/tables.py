@@ -20,6 +20,8 @@ from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
 
 MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
 """Signs of p values below each level."""
+MAX_COLUMNS = 8
+"""Metrics that stand next to one another on a page of usual width."""
 MEANING = "* p < .05, ** p < .01, *** p < .001, where 0 is not in the interval"
 Metrics = Mapping[str, Metric]
 Columns = Sequence[tuple[str, Callable[[Metric], Any]]]
@@ -163,6 +165,9 @@ def _cell_tables(run: ShownRun) -> list[Table]:
     rows.append(["mean ± sd", *("" for _ in epochs), *spread])
     heading = "subject" if has_subjects else "cell"
     columns = [heading, *epochs, *map(with_arrow, names)]
+    if len(names) > MAX_COLUMNS > len(rows):  # a row a metric, or the table would be cut off
+        first, *others = zip(columns, *rows, strict=True)
+        columns, rows = ["metric", *map(str, first[1:])], [list(row) for row in others]
     note = f"±: standard deviation over {heading}s."
     return [Table(f"By {heading}, with 95 % intervals", columns, rows, note=note)]
 

@@ -303,3 +303,21 @@ def test_what_stands_after_plus_minus_is_said_for_one_subject_too(tmp_path):
 def test_tables_say_below_how_their_values_were_measured(tmp_path):
     (first, *_) = tables_of(RunGroup([run(tmp_path, "ours")]))
     assert "intra, lab" in first.note and not first.section
+
+
+@pytest.mark.parametrize("count", [3, 12])
+def test_a_table_by_subject_has_a_row_a_metric_where_there_are_more_than_a_page_is_wide(tmp_path, count):
+    names = [f"metric_{place}" for place in range(count)]
+    subjects = {f"sub-{number:02d}_seed-1": f"sub-{number:02d}" for number in (1, 2)}
+    scopes = {name: {metric_: metric(metric_, 0.5) for metric_ in names} for name in (ALL, *subjects)}
+    folder = RunFolder(tmp_path / "run")
+    cells = {name: {"subject": subject, "seed": 1} for name, subject in subjects.items()}
+    folder.finish(Measurements(scopes, notes={"cells": cells}))
+    table = next(
+        t for t in tables_of(RunGroup([ShownRun("run", folder)])) if t.title.startswith("By subject")
+    )
+    heads = [row[0] for row in table.rows]
+    if count == 3:
+        assert table.columns[0] == "subject" and heads == ["sub-01", "sub-02", "mean ± sd"]
+    else:
+        assert table.columns == ["metric", "sub-01", "sub-02", "mean ± sd"] and len(heads) == count
