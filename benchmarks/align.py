@@ -72,6 +72,9 @@ def loop(on: Bench) -> None:
     """Compare the training loop with a bare one around the same model, in the same precision."""
     batch, steps = on.pick((16, 2), (1024, 8), (1024, 16))
     models = {kind: synthetic.eeg_model(kind, batch, steps) for kind in ("brain_mlp", "nice")}
+    width, halves = on.pick(16, 3200, 3200), on.pick((16, 2), (512, 16), (512, 32))
+    models |= {"samga": synthetic.samga_model(*halves, width)}
+    models |= {"shallow-alignment": synthetic.shallow_alignment_model(batch, steps, width)}
     models |= {"havir": synthetic.havir_model(on.size), "neurons": synthetic.neurons_model(on.size)}
     for name, model in models.items():
         data = model.data(on.device)

@@ -119,6 +119,7 @@ class Model:
         steps: Of an epoch.
         train: Settings of the training that are not the defaults.
         frozen: The part that keeps its weights.
+        dtype: Of stored targets.
     """
 
     layout: Layout
@@ -128,6 +129,7 @@ class Model:
     steps: int
     train: Mapping[str, Any] = field(default_factory=dict)
     frozen: str = ""
+    dtype: torch.dtype = torch.float32
 
     def settings(self, precision: str, epochs: int) -> Train:
         """Make the settings of a training whose last epoch is kept."""
@@ -143,7 +145,7 @@ class Model:
             if name == "caption":  # words
                 return torch.randint(0, 256, (count, *shape), generator=random).float()
             values = torch.randn(count, *shape, generator=random)
-            return (values > 0).float() if name in ("mask", "concepts") else values
+            return (values > 0).float() if name in ("mask", "concepts") else values.to(self.dtype)
 
         targets = {name: StoreTargets(target(name, shape).to(device)) for name, shape in self.targets.items()}
         signal: NDArray[np.float32] = np.random.default_rng(0).standard_normal(
@@ -201,6 +203,36 @@ def eeg_model(kind: str = "brain_mlp", batch: int = 1024, steps: int = 8, **back
         encoders={name: name for name in DIMS},
     )
     return Model(layout, [Term(prediction=TOKEN)], {name: (dim,) for name, dim in DIMS.items()}, batch, steps)
+
+
+def samga_model(batch: int = 512, steps: int = 32, width: int = 3200) -> Model:
+    """Describe SAMGA's model of THINGS-EEG in its first stage: five layers of InternViT, MMD beside clip."""
+    clip = {"kind": "clip", "normalise_signal": False, "scale_by": "softplus", "learn_scale": False}
+    terms = [{"prediction": TOKEN, "loss": "mmd", "weight": 0.7}, {"prediction": TOKEN, "loss": clip}]
+    train = {"augment": {"parts": [{"kind": "smooth", "p": 0.3}]}}
+    layers = {f"layer-{number}": width for number in range(5)}
+    return _linear_model("router", 512, layers, terms, batch, steps, train)
+
+
+def shallow_alignment_model(batch: int = 1024, steps: int = 16, width: int = 3200) -> Model:
+    """Describe Shallow Alignment's model of THINGS-EEG: one layer of InternViT, a linear map each side."""
+    return _linear_model("linear", DIM, {"layer": width}, [{"prediction": TOKEN}], batch, steps, {})
+
+
+def _linear_model(
+    fuser: str, dim: int, dims: dict[str, int], terms: list[Any], batch: int, steps: int, train: Any
+) -> Model:
+    layout = Layout(
+        SignalSpec(POSTERIOR, SAMPLES, (1,), (len(POSTERIOR),)),
+        {TOKEN: Head((dim,), FUSED)},
+        backbone=parts.resolve("backbones", "brain-projection").model_dump(),
+        fuser=parts.resolve("fusers", {"kind": fuser, "signal_dim": DIM}).model_dump(),
+        dims=dims,
+        encoders={name: name for name in dims},
+    )
+    shapes = {name: (width,) for name, width in dims.items()}
+    placed = [Term.model_validate(term) for term in terms]
+    return Model(layout, placed, shapes, batch, steps, train, dtype=torch.float16)
 
 
 def havir_model(size: str, hidden: int = 4096, **backbone: Any) -> Model:

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.core.runs import RunFolder
     from brainhive_cli.data.datasets import StimulusSet
+    from brainhive_cli.data.signals.normalisations import Normaliser
     from brainhive_cli.data.stores.ids import Names
     from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
     from brainhive_cli.data.stores.target_store import TargetStore
+    from brainhive_cli.measurement.metrics import MetricPart
     from brainhive_cli.models.conditioning import Conditioning
     from brainhive_cli.models.encoders import Encoder, EncoderConfig
     from brainhive_cli.models.generators import Sampling
@@ -50,7 +52,9 @@ PLACES = {
     "Encoder": "models.encoders",
     "EncoderConfig": "models.encoders",
     "LossContext": "models.losses",
+    "MetricPart": "measurement.metrics",
     "Names": "data.stores.ids",
+    "Normaliser": "data.signals.normalisations",
     "Paths": "core.recipe",
     "Recording": "data.stores.recordings",
     "Sampling": "models.generators",
@@ -69,7 +73,9 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "LossContext",
+    "MetricPart",
     "Names",
+    "Normaliser",
     "Paths",
     "Predictions",
     "Ranks",

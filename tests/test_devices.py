@@ -22,9 +22,10 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.responses import Responses, spec_of
-from brainhive_cli.data.targets.encoder_groups import BLANK, EncoderGroup
+from brainhive_cli.data.targets.encoder_groups import BLANK, grouped
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.measurement import ranks
+from brainhive_cli.models import fusers
 from brainhive_cli.models.backbones._layers import BySubject
 from brainhive_cli.models.generators import DEFAULT, Objective, Sampling
 from brainhive_cli.models.heads import Decoded, Head
@@ -49,7 +50,7 @@ HEADS = (
     },
 )
 """Shapes of heads by name: a brain model predicts the first of these that it takes."""
-VARIED = ("noise", "channel_dropout", "repetitions", "repetitions_equal", "repetitions_one")
+VARIED = ("repetitions", "repetitions_equal", "repetitions_one")
 SETTINGS = {"epochs": 1, "batch_size": 12, "ema": 0.9, "selection": "last", "precision": "bf16"}
 
 
@@ -86,7 +87,7 @@ def test_a_pretended_gpu_refuses_what_a_real_one_does(mixed: Callable[..., Any],
 @pytest.mark.parametrize("kind", parts.kinds("encoders"))
 def test_every_encoder_embeds_there(kind: str, gpu: PretendedGpu) -> None:
     config = parts.load("encoders", kind).TINY
-    group = EncoderGroup([config], "bf16", HERE)
+    (group,) = grouped([config], "bf16", HERE)
     labels = np.zeros(config.known_shape or 0, np.uint8)
     view = group.view({**BLANK, "labels": labels}[group.encoder.reads])
 
@@ -151,8 +152,8 @@ def test_every_brain_model_learns_and_decodes_there(kind: str, gpu: PretendedGpu
 def test_a_step_of_training_does_not_wait_for_the_gpu(kind: str, gpu: PretendedGpu, tmp_path: Path) -> None:
     """Other waits do not grow with the steps; signals are varied and mixed, and one of two targets drawn."""
     layout, data = cell_of(parts.load("backbones", kind).TINY)
-    augment, counts = dict.fromkeys(VARIED, 0.2), []
-    augment |= {"time_shift_ms": 20.0} if layout.spec.rate_hz else {}
+    counts, augment = [], {**dict.fromkeys(VARIED, 0.2), "parts": ["noise", "channel-dropout"]}
+    augment["parts"] += ["time-shift", "smooth"] if layout.spec.rate_hz else []
     for batch_size in (12, 4):
         gpu.waits.clear()
         mixed = {"kind": "clip", "mix_alpha": 0.2, "mix_share": 0.5}
@@ -207,8 +208,8 @@ def test_noise_by_row_is_drawn_there(gpu: PretendedGpu) -> None:
 
 @pytest.mark.parametrize("kind", parts.kinds("fusers"))
 def test_every_fuser_fuses_there(kind: str, gpu: PretendedGpu) -> None:
-    config, dims = parts.load("fusers", kind).TINY, {"one": 4, "other": 6}
-    fuser = config.build(dims, config.token_dim(dims, 8)).to(HERE.device)
+    config, dims = parts.load("fusers", kind).TINY, {"one": 6, "other": 6}
+    fuser = fusers.build(config, dims, config.token_dim(dims, 8), subjects=2).to(HERE.device)
 
     fused = fuser({name: torch.randn(2, dim, device="cuda") for name, dim in dims.items()})
 

@@ -38,6 +38,7 @@ SMALL = {
 }
 USED = (
     *("dataset", "preparation", "backbone", "fuser", "loss", "generator", "prior"),  # keys of parts
+    *("signal.normalise", "train.augment.parts", "corrections", "metrics"),
     "python:my_parts",  # an encoder
 )
 
@@ -81,7 +82,9 @@ def brainhive(line: str, *more: str) -> tuple[int, str]:
 def test_a_part_of_ones_own_of_every_kind_works_with_the_others(home: Path, my_parts: Path) -> None:
     write_arrays(home)
     lines = re.findall(r"^brainhive (.*)$", PAGE.replace("\\\n", ""), re.MULTILINE)
-    assert [key for key in USED if not re.search(rf"{key}(\.kind)?=my_parts|{key}\.", " ".join(lines))] == []
+    assert [
+        key for key in USED if not re.search(rf"{key}(\.kind)?=\S*my_parts|{key}\.", " ".join(lines))
+    ] == []
     for line in lines:
         code, shown = brainhive(line)
         assert code == 0, f"brainhive {line}\n{shown}"
@@ -89,11 +92,13 @@ def test_a_part_of_ones_own_of_every_kind_works_with_the_others(home: Path, my_p
     found = measured(home, "eval-retrieval")
     low, _ = found.overall["top1"].these_subjects or (0, 0)
     assert low > 3 / 32 and "simulated" in found.caveats  # chance is 1 / 32
+    assert found.scopes["corrections · my_parts.popularity"]["top1"].value > 3 / 32
     trained = [*(home / "runs/train-align").glob("*/cells/*/model")]
     assert trained and all(learned_in(model).is_simulated for model in trained)
     drawn = measured(home, "reconstruct").scopes
     (brain, shuffled) = (drawn[source]["pixcorr"].value for source in ("brain", "shuffled"))
     assert brain > 0.5 > shuffled
+    assert 0.5 < drawn["brain"]["my_parts.warmth"].value <= 1
 
 
 def test_the_backbone_of_the_page_passes_the_tests_of_its_shelf_when_it_is_put_there(

@@ -54,6 +54,7 @@ PUBLISHED = {
     # Models of the hub, by the names that their pages have
     **dict.fromkeys(
         (
+            "hub:OpenGVLab/InternViT-6B-448px-V2_5",
             "hub:Salesforce/blip2-opt-2.7b",
             "hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
             "hub:laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
@@ -70,6 +71,7 @@ PUBLISHED = {
             "hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
             "hub:stable-diffusion-v1-5/stable-diffusion-v1-5/vae",
             "hub:timm/resnet50_clip.openai",
+            "hub:timm/vit_pe_core_gigantic_patch14_448.fb",
         ),
         "the model's page",
     ),

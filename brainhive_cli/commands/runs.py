@@ -19,7 +19,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, 
 from brainhive_cli.core.file_lock import FileLock, is_held
 from brainhive_cli.core.files import remove
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import extend_tables
+from brainhive_cli.core.measurements import extend_tables, stamp
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
@@ -89,21 +89,24 @@ class RunOnDisk:
         """What it came to, in a few words; empty if it is not finished."""
         if not self.is_finished:
             return ""
+        run = ShownRun(self.path.name, RunFolder(self.path))
         try:
-            measurements = RunFolder(self.path).measurements()
+            measurements = run.measured
         except BrainhiveError as error:
             return error.message
         overall = measurements.overall or measurements.scopes.get(BRAIN)
-        scopes = [overall] if overall else list(measurements.scopes.values())
-        names = headlines(list(dict.fromkeys(name for metrics in scopes for name in metrics)))
+        parts = [overall] if overall else [measurements.scopes[name] for name in summary_scopes(run)]
+        names = headlines(list(dict.fromkeys(name for metrics in parts for name in metrics)))
         if not names:
             return ""
         name = names[0]
-        values = [metrics[name] for metrics in scopes if name in metrics]
+        every = [metrics[name] for metrics in parts if name in metrics]
+        values = [metric for metric in every if not metric.selected] or every
+        stamped = stamp(shown(name), values)
         if len(values) > 1:
-            return f"{shown(name)} {fmean(metric.value for metric in values):.3f}, the mean of {len(values)}"
+            return f"{stamped} {fmean(metric.value for metric in values):.3f}, the mean of {len(values)}"
         interval = "" if values[0].low is None else f" ({values[0].interval_text()})"
-        return f"{shown(name)} {values[0].value:.3f}{interval}"
+        return f"{stamped} {values[0].value:.3f}{interval}"
 
     @property
     def bytes(self) -> int:

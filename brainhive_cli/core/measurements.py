@@ -24,8 +24,8 @@ SIMULATED = "simulated"
 """The signals that were tested on come from a program."""
 TRAINED_ON_SIMULATED = "trained on simulated signals"
 """Only the signals that were trained on do."""
-NORMALISED_BY_TESTED = "normalised by the left-out subject's own recordings"
-"""A subject who was not trained on gave (unlabelled) recordings for the normalisation."""
+CALIBRATED = "calibrated on the left-out subject's unlabelled training recordings"
+"""A subject who was not trained on gave recordings of training pictures for the normalisation."""
 WHITENED_BY_TESTED = "transductive whitening by test trials"
 """The noise by which signals were whitened was also measured in (unlabelled) trials of the test."""
 UNKNOWN_PICTURES = "pictures unknown"
@@ -38,10 +38,12 @@ PRIOR_OF_OTHERS = "prior trained on other pictures"
 MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construction"
 """What is scored is the mean of a generated picture and one that a latent was regressed to."""
 CAVEATS = (
-    *(SIMULATED, TRAINED_ON_SIMULATED, NORMALISED_BY_TESTED, WHITENED_BY_TESTED),
+    *(SIMULATED, TRAINED_ON_SIMULATED, CALIBRATED, WHITENED_BY_TESTED),
     *(UNKNOWN_PICTURES, UNKNOWN_SELECTION, PRIOR_OF_OTHERS, MIXED_WITH_BLURRY, SELECTED_ON_TEST),
 )
 """All caveats, in the order in which they are listed."""
+TRANSDUCTIVE = "uses all test signals together: a control, no result"
+"""In the protocol of scopes whose similarities were corrected; no caveat, since a run's result never is."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,12 @@ def extend_title(title: str, caveats: Iterable[str]) -> str:
     """Add to a title, in brackets, the caveats that it does not contain."""
     lacking = _lacking(title, caveats)
     return f"{title} ({', '.join(lacking)})" if lacking else title
+
+
+def stamp(label: str, metrics: Iterable[Metric | None]) -> str:
+    """Add to the label of metrics that something was selected on test, where it was."""
+    is_selected = any(metric is not None and metric.selected for metric in metrics)
+    return extend_title(label, [SELECTED_ON_TEST]) if is_selected else label
 
 
 def extend_tables(tables: Iterable[Table], caveats: Sequence[str]) -> tuple[Table, ...]:

@@ -26,11 +26,18 @@ SHELVES = {
     "losses": "loss",
     "priors": "prior",
     "generators": "generator",
+    "augmentations": "augmentation",
+    "normalisations": "normalisation",
+    "corrections": "correction",
 }
 """The folders whose every file is a part (names that begin with an underscore are shared pieces), and what
 one part of each is called."""
 PACKAGE = "brainhive_cli."
-ROOMS = dict.fromkeys(("datasets", "preparations"), "data")
+ROOMS = {
+    **dict.fromkeys(("datasets", "preparations"), "data"),
+    **dict.fromkeys(("augmentations", "normalisations"), "data.signals"),
+    "corrections": "measurement",
+}
 """Where shelves lie that are not below `models`."""
 
 

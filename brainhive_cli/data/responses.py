@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import publish
 from brainhive_cli.data.signal_stores import SignalSource
-from brainhive_cli.data.signals.normalisation import Moments, Normaliser
+from brainhive_cli.data.signals.normalisations import Normaliser, Statistics
 from brainhive_cli.data.signals.selection import Content, Selection, Signal
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows
@@ -42,10 +42,11 @@ class Responses:
         rate_hz: Sampling rate; None where there is one sample.
         single: [N, R, C, T], each trial by itself, where they are needed.
         counts: [N] how many of R there are, where they are needed.
-        moments: Of the subject's training signals, where these are normalised by them.
+        statistics: Of the subject's training signals, where these are normalised by them.
         times_s: [T] seconds after stimulus onset.
         regions: Places of each region's voxels among V; empty for sensors.
         sessions: [N, R] session of each repetition, from 0, -1 where there is none; None if not known.
+        positions: [C, 3] places of the sensors in metres; None where one is not known.
     """
 
     subject: int
@@ -55,10 +56,11 @@ class Responses:
     rate_hz: float | None = 250.0
     single: Signals | None = None
     counts: Rows | None = None
-    moments: Moments | None = None
+    statistics: Statistics | None = None
     times_s: tuple[float, ...] | None = None
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     sessions: NDArray[np.int8] | None = None
+    positions: tuple[tuple[float, float, float], ...] | None = None
 
     def take(self, rows: Rows) -> Self:
         """Take some of the N signals."""
@@ -115,6 +117,7 @@ def spec_of(subjects: Sequence[Responses]) -> SignalSpec:
         rate_hz=first.rate_hz,
         times_s=first.times_s,
         regions={name: tuple(responses.regions[name] for responses in subjects) for name in first.regions},
+        positions=first.positions,
     )
 
 
@@ -126,7 +129,7 @@ class SelectedResponses:
         store: The subject's signal store.
         selection: Which part of the recording, and how it is normalised.
         stimulus: [N] row of each stimulus in the target stores.
-        moments: Of the subject's training signals, where these normalise it.
+        statistics: Of the subject's training signals, where these normalise it.
     """
 
     subject: int
@@ -134,7 +137,7 @@ class SelectedResponses:
     store: Path
     selection: Selection
     stimulus: Rows
-    moments: Moments | None
+    statistics: Statistics | None
 
     def read(self, with_single: bool = False, memory_map: bool = False) -> Responses:
         """Average the repetitions.
@@ -155,10 +158,11 @@ class SelectedResponses:
             rate_hz=recording.rate_hz,
             single=read(selection, "trials") if with_single else None,
             counts=selection.repetitions if with_single else None,
-            moments=self.moments,
+            statistics=self.statistics,
             times_s=tuple(selection.times_s.tolist()),
             regions=selection.regions,
             sessions=None if recording.sessions is None else recording.sessions[selection.pictures],
+            positions=selection.positions,
         )
 
 
@@ -215,14 +219,14 @@ def select_responses(
         pictures = pictures[are_allowed(stimulus[pictures])]
     selection = replace(selection, pictures=pictures)
 
-    moments, how = None, source.signal.normalise
-    if how != "none":
+    statistics, normalisation = None, source.signal.normalise
+    if normalisation is not None:
         if normaliser is None:
             learned = source.select(source.open(subject)["train"], where)
-            moments = Moments.of((chunk for _, chunk in learned.averages()), how)
-            normaliser = moments.normaliser(how)
+            statistics = normalisation.measure(chunk for _, chunk in learned.averages())
+            normaliser = normalisation.build(statistics)
         selection = replace(selection, normaliser=normaliser)
-    return SelectedResponses(subject, split, source.path(subject), selection, stimulus[pictures], moments)
+    return SelectedResponses(subject, split, source.path(subject), selection, stimulus[pictures], statistics)
 
 
 def in_memory(selection: Selection, content: Content) -> NDArray[np.float32]:

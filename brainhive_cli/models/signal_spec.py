@@ -22,6 +22,7 @@ class SignalSpec:
         rate_hz: Sampling rate, where it is known.
         times_s: [T] seconds after stimulus onset, where they are known.
         regions: Indices of each region's voxels, by region and then by subject.
+        positions: [C, 3] places of the sensors on the head in metres, where all are known.
 
     Raises:
         BrainhiveError: if two of these lists contradict each other.
@@ -36,6 +37,7 @@ class SignalSpec:
     rate_hz: float | None = None
     times_s: tuple[float, ...] | None = None
     regions: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    positions: tuple[tuple[float, float, float], ...] | None = None
 
     def __post_init__(self) -> None:
         """Check every list against the others."""
@@ -45,6 +47,8 @@ class SignalSpec:
             raise BrainhiveError(f"{len(self.names)} sensors, but widths {list(self.widths)}")
         if self.times_s is not None and len(self.times_s) != self.samples:
             raise BrainhiveError(f"{len(self.times_s)} times for {self.samples} samples")
+        if self.positions is not None and len(self.positions) != len(self.names):
+            raise BrainhiveError(f"{len(self.positions)} positions for {len(self.names)} sensors")
         for region, by_subject in self.regions.items():
             if len(by_subject) != len(self.subjects):
                 raise BrainhiveError(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from brainhive_cli.core.measurements import ALL, merge_caveats, scope
+from brainhive_cli.core.measurements import ALL, merge_caveats, scope, stamp
 from brainhive_cli.core.tables import Cell, Table, brief
 from brainhive_cli.measurement.metric_names import lower_is_better, with_arrow
 from brainhive_cli.reports.runs_shown import RunGroup, ShownCell, ShownRun
@@ -31,9 +31,11 @@ def paper_table(group: RunGroup) -> Table:
     names = list(dict.fromkeys(name for run in runs for name in _metric_names(run)))
     rows = _subjects(runs[0], names) if len(runs) == 1 else {run.label: _means(run, names) for run in runs}
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
-    best: dict[str, float] = {}  # of each metric that several comparable runs have
+    stamps = {run.label: stamp(run.label, run.metrics.values()) for run in runs}
+    honest = [label for label in group.comparable if stamps[label] == label]  # nothing was selected on test
+    best: dict[str, float] = {}  # of each metric that several of them have
     for name in names if len(runs) > 1 else ():
-        means = [rows[label][name][0] for label in group.comparable if name in rows[label]]
+        means = [rows[label][name][0] for label in honest if name in rows[label]]
         if len(means) > 1:
             best[name] = (min if lower_is_better(name) else max)(means)
 
@@ -42,10 +44,12 @@ def paper_table(group: RunGroup) -> Table:
             return Cell("–")
         value, sd = row[name]
         text = f"{value:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
-        is_best = label in group.comparable and name in best and value == best[name]
+        is_best = label in honest and name in best and value == best[name]
         return Cell(text, is_best=is_best, mark=marks.get((label, name), ""))
 
-    cells = [[label, *(cell(label, name, row) for name in names)] for label, row in rows.items()]
+    cells = [
+        [stamps.get(label, label), *(cell(label, name, row) for name in names)] for label, row in rows.items()
+    ]
     return Table(_caption(group), ["", *map(with_arrow, names)], cells)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from brainhive_cli.core.artifacts import Curve, Line, Sheet
 from brainhive_cli.core.measurements import (
+    CALIBRATED,
     MIXED_WITH_BLURRY,
-    NORMALISED_BY_TESTED,
     PRIOR_OF_OTHERS,
     SELECTED_ON_TEST,
     SIMULATED,
@@ -167,7 +167,7 @@ MAX_PAIRS, MAX_BARS = 4, 10
 MEANINGS = {
     SIMULATED: "Simulated: a program made the signals; no brain was recorded.",
     TRAINED_ON_SIMULATED: "Trained on simulated signals: a program made what models learned from.",
-    NORMALISED_BY_TESTED: "Transductive: signals were normalised by the left-out subject's own recordings.",
+    CALIBRATED: "Calibrated: the left-out subject's own unlabelled training recordings normalised signals.",
     WHITENED_BY_TESTED: "Transductive: noise of test trials had a part in the whitening of the signals.",
     UNKNOWN_PICTURES: "Pictures unknown: nothing says whether tested ones, or copies, were trained on.",
     UNKNOWN_SELECTION: "Nothing says how the epoch of a model was selected.",
@@ -225,7 +225,9 @@ def _summarise_parts(run: ShownRun) -> str:
     name = next(iter(run.headlines), None)
     if name is None:
         return f"{run.label}: no metric."
-    by_part = {part: metrics[name] for part, metrics in parts.items() if name in metrics}
+    of_all = {part: metrics[name] for part, metrics in parts.items() if name in metrics}
+    # what was selected on test is no finding where anything else was measured
+    by_part = {part: metric for part, metric in of_all.items() if not metric.selected} or of_all
     best = (min if lower_is_better(name) else max)(by_part, key=lambda part: by_part[part].value)
     split = next(iter(by_part.values())).split
     if len(by_part) == 1:

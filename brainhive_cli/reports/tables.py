@@ -12,6 +12,7 @@ from brainhive_cli.core.measurements import (
     interval_text,
     is_difference,
     scope,
+    stamp,
 )
 from brainhive_cli.core.set_up import SET_UP, differences
 from brainhive_cli.core.tables import Cell, Table, brief, by_subject_and_seed, mean_sd, number, p_text
@@ -209,7 +210,7 @@ def _run_table(group: RunGroup) -> Table:
             with_interval(metrics.get(name), best.get(name) == label, marks.get((label, name), ""))
             for name in names
         ]
-        rows.append([label, *cells, next(iter(metrics.values())).n])
+        rows.append([stamp(label, metrics.values()), *cells, next(iter(metrics.values())).n])
     if len(group.comparable) < 2:
         note = "No best is marked: these runs cannot be compared."
     else:
@@ -231,10 +232,11 @@ def _set_ups(group: RunGroup) -> Table:
 
 
 def _best(by_label: Mapping[str, Metrics], names: Sequence[str]) -> dict[str, str]:
-    """Find whose value of each metric is best; of one run nothing is."""
+    """Find whose value of each metric is best; of one run nothing is, and none that was selected on test."""
     best = {}
     for name in names:
-        values = {label: metrics[name].value for label, metrics in by_label.items() if name in metrics}
+        compared = {label: metrics[name] for label, metrics in by_label.items() if name in metrics}
+        values = {label: metric.value for label, metric in compared.items() if not metric.selected}
         if len(values) > 1:
             best[name] = (min if lower_is_better(name) else max)(values, key=values.__getitem__)
     return best

@@ -15,7 +15,7 @@ from brainhive_cli.data.media.decoding import digest_pixels
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.hdf5 import part_of
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.encoder_groups import EncoderGroup, encode
+from brainhive_cli.data.targets.encoder_groups import encode, grouped
 from brainhive_cli.models import encoders
 from tests.resealed import resealed
 
@@ -180,7 +180,7 @@ def test_an_embed_is_alone_on_its_store_and_when_interrupted_resumes_where_it_st
 
 
 def test_what_an_encoder_gives_outlives_the_memory_of_its_batch():
-    group = EncoderGroup([encoders.resolve(COLOURS)], "fp32", Launch(0, 1, torch.device("cpu")))
+    (group,) = grouped([encoders.resolve(COLOURS)], "fp32", Launch(0, 1, torch.device("cpu")))
     batch = torch.rand(3, 3, 2, 2)  # the encoder only flattens it
 
     (found,) = group.encode(batch).values()
@@ -193,7 +193,7 @@ def test_what_an_encoder_gives_outlives_the_memory_of_its_batch():
 @pytest.mark.parametrize("kind", ["timm", "transformers_clip", "diffusers_vae", "open_clip", "dreamsim"])
 def test_weights_cast_once_give_just_what_autocast_gives(kind):
     launch, config = Launch(0, 1, torch.device("cpu")), parts.load("encoders", kind).TINY
-    ready = EncoderGroup([config], "bf16", launch)
+    (ready,) = grouped([config], "bf16", launch)
     picture = ready.encoder.preprocess(Image.radial_gradient("L").convert("RGB"))[None]
 
     (as_it_is,) = encode(config.build().module, picture, "bf16", launch)

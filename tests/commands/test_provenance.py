@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from brainhive_cli import aligner
-from brainhive_cli.core import artifacts
+from brainhive_cli.core import artifacts, parts
 from brainhive_cli.core.documents import SHA256SUMS
 from brainhive_cli.core.measurements import (
-    NORMALISED_BY_TESTED,
+    CALIBRATED,
     SELECTED_ON_TEST,
     SIMULATED,
     TRAINED_ON_SIMULATED,
@@ -145,11 +145,12 @@ def signals(world: Path, tmp_path: Path) -> str:
     return f"paths.signals={tmp_path / 'signals'}"
 
 
+@pytest.mark.parametrize("kind", ["channel", "template"])
 @pytest.mark.parametrize(("by", "is_changed"), [("subject", True), ("training_subjects", False)])
 def test_recordings_of_the_left_out_subject_normalise_only_where_it_is_said(
-    go, small, here, signals, by, is_changed, tmp_path
+    go, small, here, signals, kind, by, is_changed, tmp_path
 ):
-    how = ("mode=inter", "train.epochs=1", "signal.normalise=channel", f"signal.normalise_by={by}")
+    how = ("mode=inter", "train.epochs=1", f"signal.normalise={kind}", f"signal.normalise_by={by}")
     run = go("train-align", *small, here, signals, *how).folder
     asked = ("eval-retrieval", here, signals, f"run={run}", "subjects=1", *QUICK)
 
@@ -158,11 +159,30 @@ def test_recordings_of_the_left_out_subject_normalise_only_where_it_is_said(
         file["train/signal"][:, :, ::2] *= 5
     after = go(*asked, again=True)
 
-    check(before, SIMULATED, *([NORMALISED_BY_TESTED] if is_changed else []))
+    check(before, SIMULATED, *([CALIBRATED] if is_changed else []))
     first, second = (each.metrics.items["sub-01_seed-1 · sub-01"]["ranks"] for each in (before, after))
     assert (first != second) == is_changed
     model = aligner.load(run / "cells/sub-01_seed-1/model")
     assert (model.learned.normaliser is None) == is_changed
+    assert f"normalised by {kind}" in before.metrics.notes["protocol"]
+
+
+@pytest.mark.parametrize("kind", parts.kinds("normalisations"))
+def test_a_signal_is_normalised_and_ranked_whatever_the_other_test_signals_are(
+    go, small, here, signals, kind, tmp_path
+):
+    """Where their statistics leaked, it would change with them."""
+    how = ("subjects=1", "train.epochs=1", f"signal.normalise={kind}")
+    run = go("train-align", *small, here, signals, *how).folder
+    asked = ("eval-retrieval", here, signals, f"run={run}", *QUICK)
+
+    before = go(*asked)
+    with resealed(tmp_path / "signals/demo-noise-0.3/default/sub-01.h5") as file:
+        file["test/signal"][50:] = 5 * file["test/signal"][50:][::-1] + 20
+    after = go(*asked, again=True)
+
+    first, second = (each.metrics.items["sub-01_seed-1 · sub-01"]["ranks"] for each in (before, after))
+    assert first[:50] == second[:50] and first[50:] != second[50:]
 
 
 def test_statistics_of_the_training_subjects_are_those_that_these_were_normalised_by(

@@ -8,7 +8,7 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.responses import in_memory, mapped
-from brainhive_cli.data.signals.normalisation import Moments
+from brainhive_cli.data.signals.normalisations import whiten
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors, SignalStore
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_mapped_signals_are_those_in_memory(path):
     whole = recorded(path)
-    normaliser = Moments.of(chunk for _, chunk in whole.averages()).normaliser("whiten")
+    normaliser = whiten.TINY.build(whiten.TINY.measure(chunk for _, chunk in whole.averages()))
     for chosen in (
         whole,
         replace(whole, pictures=np.arange(0, 200, 3)),

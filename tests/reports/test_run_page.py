@@ -8,7 +8,7 @@ from PIL import Image
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Curve, Line, Row, Sheet, Tile
-from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
+from brainhive_cli.core.measurements import ALL, CALIBRATED, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.paper_tables import latex, markdown, paper_table
 from brainhive_cli.reports.run_page import MEANINGS, first_screen, methods, page_of, summary
@@ -138,7 +138,7 @@ def test_of_runs_that_are_compared_the_headline_has_a_bar_each(tmp_path):
     [
         ({"caveats": ["simulated"]}, "Simulated: a program made the signals"),
         ({"caveats": ["selected on test"]}, "Selected on test"),
-        ({"caveats": ["normalised by the left-out subject's own recordings"]}, "Transductive"),
+        ({"caveats": [CALIBRATED]}, "Calibrated: the left-out subject"),
         ({"verdict": "at chance"}, "ours is at chance"),
         ({"warnings": ["clip failed its health check"]}, "ours: clip failed its health check"),
         ({}, "Not measured in ours: lpips: pip install it"),

@@ -1,13 +1,13 @@
-"""Augmentation of training signals, their repetitions and pictures, drawn anew at each training step."""
+"""How training signals, their repetitions and pictures are varied."""
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.parts import part
 from brainhive_cli.core.recipe import Names, Section, refuse_idle
 from brainhive_cli.core.seeds import convex_weights
 
@@ -25,14 +25,10 @@ MIN_CROP_AREA = 0.6
 class Augment(Section):
     """How training signals are varied; all off by default."""
 
-    time_shift_ms: float = Field(
-        0.0, ge=0, description="largest shift of a trial in time, either way, ms; what moves in is zero"
-    )
-    noise: float = Field(
-        0.0, ge=0, description="sd of Gaussian noise, as a share of the standard deviation of the trial"
-    )
-    channel_dropout: float = Field(
-        0.0, ge=0, lt=1, description="probability that a channel of a trial is set to zero"
+    parts: list[Annotated[Any, part("augmentations", "smooth")]] = Field(
+        [],
+        description="augmentations, one after another: {kind: smooth, p: 0.3}, noise, time-shift, "
+        "channel-dropout; kinds and their keys below",
     )
     repetitions: float = Field(
         0.0,
@@ -55,43 +51,6 @@ class Augment(Section):
         if self.repetitions_equal + self.repetitions_one > 1:
             raise ValueError("repetitions_equal and repetitions_one sum to more than 1")
         return self
-
-
-def augment(signal: Tensor, config: Augment, rate_hz: float | None, generator: torch.Generator) -> Tensor:
-    """Shift, add noise, then drop channels; what is off costs nothing and draws nothing.
-
-    Args:
-        signal: [B, C, T].
-        config: What is varied, and how much.
-        rate_hz: Sampling rate; None where there is one sample.
-        generator: Of the signal's device.
-
-    Returns:
-        [B, C, T]; the signal itself when all is off.
-
-    Raises:
-        RecipeError: if the largest shift is less than a sample, or the whole window, or there is no rate.
-    """
-    if config.time_shift_ms:
-        signal = shift(signal, _samples(config.time_shift_ms, rate_hz, signal.shape[-1]), generator)
-    if config.noise:
-        spread = signal.std((1, 2), correction=0, keepdim=True)  # [B, 1, 1]
-        noise = torch.empty_like(signal).normal_(generator=generator)
-        signal = signal + config.noise * spread * noise
-    if config.channel_dropout:
-        drawn = torch.rand(signal.shape[:2], generator=generator, device=signal.device)
-        signal = signal.masked_fill((drawn < config.channel_dropout)[..., None], 0)
-    return signal
-
-
-def shift(signal: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Shift each trial [B, C, T] whole by up to `most` samples, either way; zeros move in."""
-    count, channels, samples = signal.shape
-    by = torch.randint(-most, most + 1, (count, 1), generator=generator, device=signal.device)
-    source = torch.arange(samples, device=signal.device) - by  # [B, T]
-    is_outside = (source < 0) | (source >= samples)
-    moved = signal.gather(2, source.clamp(0, samples - 1)[:, None].expand(-1, channels, -1))
-    return moved.masked_fill(is_outside[:, None], 0)
 
 
 def mix_repetitions(signal: Tensor, count: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
@@ -148,19 +107,6 @@ def shuffle_repetitions(
     is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]
     order = drawn.masked_fill(~is_there, 2).argsort(1)[:, :most]  # [B, K], what is there comes first
     return signal[torch.arange(len(signal), device=signal.device)[:, None], order], count.clamp(max=most)
-
-
-def _samples(shift_ms: float, rate_hz: float | None, samples: int) -> int:
-    if rate_hz is None:
-        problem = "signals without a sampling rate cannot be shifted in time"
-        raise RecipeError(problem, "train.augment.time_shift_ms=0")
-    most = round(shift_ms * rate_hz / 1000)
-    if not 0 < most < samples:
-        raise RecipeError(
-            f"a time shift of {shift_ms:g} ms is {most} samples of a window of {samples}",
-            f"time_shift_ms from {1000 / rate_hz:g} to below {1000 * samples / rate_hz:g}",
-        )
-    return most
 
 
 class PictureAugment(Section):

@@ -6,15 +6,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
 from brainhive_cli.core.recipe import Names, Section, refuse_idle
-from brainhive_cli.data.signals.normalisation import Normaliser
+from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores.recordings import COPIED_STIMULI, REGION_NAME, Recording, Sensors, Voxels
 
 REGIONS = {
@@ -206,6 +207,15 @@ class Selection:
         return tuple(space.names[row] for row in self.rows) if isinstance(space, Sensors) else ()
 
     @property
+    def positions(self) -> tuple[tuple[float, float, float], ...] | None:
+        """Places of the chosen channels, in metres; None for voxels, or where one is not known."""
+        space = self.recording.space
+        if not isinstance(space, Sensors) or space.positions is None:
+            return None
+        places = np.asarray(space.positions, np.float64)[self.rows]
+        return tuple((x, y, z) for x, y, z in places.tolist()) if np.isfinite(places).all() else None
+
+    @property
     def regions(self) -> dict[str, tuple[int, ...]]:
         """Places among the chosen voxels, by region or set; empty for sensors."""
         space = self.recording.space
@@ -294,6 +304,16 @@ class Selection:
         return self.normaliser(signal) if self.normaliser else signal
 
 
+def _read_normalisation(value: Any) -> Any:
+    return None if value in (None, "none") else parts.resolve("normalisations", value)
+
+
+def _write_normalisation(config: Any) -> str | dict[str, Any]:
+    """Write a part without knobs by its name alone, as tables and protocols show it."""
+    fields = {"kind": "none"} if config is None else config.model_dump(mode="json")
+    return fields if len(fields) > 1 else fields["kind"]  # type: ignore[no-any-return]
+
+
 class Signal(Section):
     """Which part of the recordings a brain model sees, and how it is normalised and averaged."""
 
@@ -320,10 +340,12 @@ class Signal(Section):
         gt=0,
         description="signals are multiplied by this (1 over their usual spread)",
     )
-    normalise: Literal["none", "channel", "whiten"] = Field(
-        "none",
-        description="by the training signals of each subject: channel (mean 0, variance 1), whiten (also "
-        "no correlation between channels)",
+    normalise: Annotated[Any, BeforeValidator(_read_normalisation), PlainSerializer(_write_normalisation)] = (
+        Field(
+            None,
+            description="by the training signals of each subject: none, channel (mean 0, variance 1), whiten "
+            "(also no correlation between channels), template (less the mean response)",
+        )
     )
     normalise_by: Literal["subject", "training_subjects"] = Field(
         "subject",
@@ -358,7 +380,7 @@ class Signal(Section):
             refuse_idle(self, ("region_control",), "without two sets of region_split", "leave it out")
         if self.region_control != "random":
             refuse_idle(self, ("region_seed",), f"with region_control {self.region_control}", "leave it out")
-        if self.normalise == "none":
+        if self.normalise is None:
             refuse_idle(self, ("normalise_by",), "with normalise none", "normalise: channel")
         return self
 

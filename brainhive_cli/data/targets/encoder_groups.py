@@ -17,7 +17,7 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import Clip, StimulusSet, decode, pictures_below
 from brainhive_cli.data.stores.ids import Names, match_names, summarise_names
-from brainhive_cli.models.encoders import Encoder, EncoderConfig, joined
+from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, joined
 
 BLANK = {
     "pixels": Image.new("RGB", (256, 256)),
@@ -28,41 +28,33 @@ BLANK = {
 
 
 @dataclass(frozen=True, eq=False)
-class EncoderGroup:
-    """Encoders that differ in their output alone, so that one forward pass serves them all.
+class Network:
+    """What encoders have in common that differ in output, or in what they see of a stimulus: loaded once.
 
     Weights are fetched when `encoder` is first used, and loaded when `module` is.
 
     Attributes:
-        configs: The encoders, in the order of the outputs.
+        configs: An encoder of each output.
         precision: Autocast dtype of the forward pass.
         launch: Where it runs.
+        learns: Whether gradients pass through it, where there are any, to what changes it.
     """
 
     configs: Sequence[EncoderConfig]
     precision: str
     launch: Launch
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The encoders' names, in the order of the outputs."""
-        return tuple(config.name for config in self.configs)
-
-    @property
-    def name(self) -> str:
-        """The first of its names, which stands for the network."""
-        return self.names[0]
+    learns: bool = False
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The one encoder of the group, with as many outputs as there are names."""
-        with console.progress(f"loading {self.name}"):
+        """The one encoder of stimuli as they are, with as many outputs as there are configs."""
+        with console.progress(f"loading {self.configs[0].name}"):
             return joined(self.configs).build()
 
     @cached_property
     def module(self) -> nn.Module:
         """The network on its device; weights that autocast would cast at each call are cast once."""
-        module = self.encoder.module.to(self.launch.device)
+        module = self.encoder.module.requires_grad_(False).to(self.launch.device)
         with self.launch.autocast(self.precision):
             if torch.is_autocast_enabled(self.launch.device.type):
                 dtype = torch.get_autocast_dtype(self.launch.device.type)
@@ -70,6 +62,40 @@ class EncoderGroup:
                     if isinstance(layer, nn.Linear | nn.Conv2d):
                         layer.to(dtype)
         return module
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderGroup:
+    """Encoders of one network that see the same of a stimulus, so that one forward pass serves them all.
+
+    Attributes:
+        configs: The encoders.
+        network: Theirs, which other groups may share.
+    """
+
+    configs: Sequence[EncoderConfig]
+    network: Network
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The encoders' names."""
+        return tuple(config.name for config in self.configs)
+
+    @property
+    def name(self) -> str:
+        """The first of its names, which stands for the group."""
+        return self.names[0]
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The network with its preprocessing, of degraded pictures where the group sees these."""
+        how = self.configs[0].degrade
+        return self.network.encoder.degraded(how) if isinstance(how, str) else self.network.encoder
+
+    @property
+    def module(self) -> nn.Module:
+        """The network on its device."""
+        return self.network.module
 
     @property
     def source(self) -> str:
@@ -114,13 +140,16 @@ class EncoderGroup:
             By name, float32 [B, *shape], or [B, K, *shape].
         """
         single = views.flatten(0, 1) if (has_several := views.ndim > self.blank.ndim + 1) else views
-        outputs = encode(self.module, single, self.precision, self.launch, self.source)
+        network, is_frozen = self.network, not (self.network.learns and torch.is_grad_enabled())
+        where = (network.precision, network.launch, self.source)
+        encoded = encode(self.module, single, *where, is_frozen=is_frozen)
+        by_output = dict(zip(map(_output_of, network.configs), encoded, strict=True))
+        outputs = {config.name: by_output[_output_of(config)] for config in self.configs}
         if has_several:
-            pairs = zip(outputs, self.configs, strict=True)
-            outputs = [
-                _combine(one.unflatten(0, views.shape[:2]), views, config.combines) for one, config in pairs
-            ]
-        return dict(zip(self.names, outputs, strict=True))
+            for config in self.configs:
+                several = outputs[config.name].unflatten(0, views.shape[:2])
+                outputs[config.name] = _combine(several, views, config.combines)
+        return outputs
 
     def reader(self, stimuli: StimulusSet) -> Callable[[int], Any] | None:
         """Make what gives the captions, masks or labels of a stimulus, or the picture in its place.
@@ -207,31 +236,45 @@ def _combine(targets: Tensor, views: Tensor, how: str) -> Tensor:
 
 
 def grouped(configs: Sequence[EncoderConfig], precision: str, launch: Launch) -> list[EncoderGroup]:
-    """Group encoders that one forward pass can serve."""
-    groups: dict[str, list[EncoderConfig]] = {}
+    """Group encoders that one forward pass can serve; groups of one network share it."""
+    networks: dict[str, dict[str, EncoderConfig]] = {}
+    groups: dict[tuple[str, str], list[EncoderConfig]] = {}
     for config in configs:
-        groups.setdefault(config.network_key, []).append(config)
-    return [EncoderGroup(group, precision, launch) for group in groups.values()]
+        networks.setdefault(config.network_key, {}).setdefault(_output_of(config), config)
+        groups.setdefault((config.network_key, config.view_key), []).append(config)
+    shared = {key: Network([*some.values()], precision, launch) for key, some in networks.items()}
+    return [EncoderGroup(group, shared[network]) for (network, _), group in groups.items()]
 
 
-@torch.inference_mode()
+def _output_of(config: EncoderConfig) -> str:
+    return getattr(config, "output", EMBEDDING)
+
+
 def encode(
-    module: nn.Module, pictures: Tensor, precision: str, launch: Launch, source: str = "the network"
+    module: nn.Module,
+    pictures: Tensor,
+    precision: str,
+    launch: Launch,
+    source: str = "the network",
+    is_frozen: bool = True,
 ) -> list[Tensor]:
     """Encode preprocessed pictures [B, 3, H, W] as float32 [B, *shape], once for each output.
+
+    Gradients pass through it if it is not frozen.
 
     Raises:
         BrainhiveError: if the module, which comes from `source`, gives something else.
     """
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # or a GPU's fp32 has 10 bits
-    with launch.autocast(precision), exact:
+    with torch.inference_mode(is_frozen), launch.autocast(precision), exact:
         output = module(pictures.to(launch.device, non_blocking=True))
     listed = output if isinstance(output, list) else [output]
     for one in listed:
         if not isinstance(one, Tensor) or one.ndim < 2 or len(one) != len(pictures):
             seen = list(one.shape) if isinstance(one, Tensor) else type(one).__name__
             raise BrainhiveError(f"{source} gives {seen} for {len(pictures)} pictures", "return [B, *shape]")
-    outputs = [one.float() for one in listed]
+    with torch.inference_mode(is_frozen):
+        outputs = [one.float() for one in listed]
     memory = pictures.untyped_storage().data_ptr()  # is filled again while outputs wait to be written
     return [one.clone() if one.untyped_storage().data_ptr() == memory else one for one in outputs]
 

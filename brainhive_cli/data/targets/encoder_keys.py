@@ -11,7 +11,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import write_encoders, write_part
 from brainhive_cli.models import priors
-from brainhive_cli.models.encoders import EncoderConfig, resolve
+from brainhive_cli.models.encoders import NAME, EncoderConfig, resolve
 
 
 def encoders_by_key(keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()) -> dict[str, EncoderConfig]:
@@ -33,9 +33,11 @@ def encoders_by_key(keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()) ->
 
 
 def _named(key: str) -> EncoderConfig | None:
-    kind, _, view = key.rpartition("-view-")
+    match = NAME.fullmatch(key)
+    seen: dict[str, Any] = match.groupdict() if match else {}
+    knobs = {knob: value for knob, value in seen.items() if value}
     with suppress(RecipeError):
-        config = resolve({"kind": kind, "views": int(view)} if kind and view.isdecimal() else key)
+        config = resolve(knobs if len(knobs) > 1 else key)
         return config if config.name == key else None
     return None
 

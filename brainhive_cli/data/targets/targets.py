@@ -1,6 +1,7 @@
 """Targets: what encoders give for the stimuli of a split, read from stores or computed at each step."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -33,6 +34,8 @@ from brainhive_cli.data.targets.target_stores import open_stores
 from brainhive_cli.models.encoders import EncoderConfig
 
 Rows = NDArray[np.int64]
+ONLINE_AT_ONCE = 512
+"""Stimuli that networks encode at once: pictures of 224 pixels are 308 MB."""
 CPU = torch.device("cpu")
 
 
@@ -153,21 +156,39 @@ class OnlineTargets:
         has_several = self.alternatives > 1 and self._combines
         return _choose(values, which) if has_several else values
 
-    def views(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
+    def views(
+        self, rows: Rows | Tensor, which: Tensor | None = None, opened: dict[int, Any] | None = None
+    ) -> Tensor:
         """Decode and preprocess stimuli in this process: [B, 3, H, W].
 
-        Of several frames or captions, one; all of them, [B, K, …], where an output combines them.
+        Of several frames or captions, one; all of them, [B, K, …], where an output combines them. What is
+        decoded is kept in `opened`, by row, for other groups that see the same stimuli.
         """
-        stimuli = (self._read(row) for row in rows.tolist())
-        varied = stimuli if self.vary is None else map(self.vary, stimuli)
-        views = torch.stack([self.group.view(stimulus) for stimulus in varied])
+        kept = {} if opened is None else opened
+
+        def view(row: int) -> Tensor:
+            stimulus = self._read(row, kept)
+            return self.group.view(stimulus if self.vary is None else self.vary(stimulus))
+
+        if self.group.network.learns:  # all pictures at each step, unchanged and by nothing random
+            with ThreadPoolExecutor() as threads:
+                views = torch.stack([*threads.map(view, rows.tolist())])
+        else:
+            views = torch.stack([view(row) for row in rows.tolist()])
         is_single = self._combines or views_each(self.group.configs[0], self.stimuli) is None
         return views if is_single else _choose(views, which)
 
+    def _read(self, row: int, opened: dict[int, Any]) -> Any:
+        if self._reader is not None:
+            return self._reader(row)
+        if row not in opened:
+            opened[row] = self.stimuli.open(row)
+        return opened[row]
+
     @cached_property
-    def _read(self) -> Callable[[int], Any]:
-        """Gives what is encoded of a stimulus; other pictures are looked for once."""
-        return self.group.reader(self.stimuli) or self.stimuli.open
+    def _reader(self) -> Callable[[int], Any] | None:
+        """Gives what is encoded in place of a stimulus; other pictures are looked for once."""
+        return self.group.reader(self.stimuli)
 
     @property
     def _config(self) -> EncoderConfig:
@@ -277,14 +298,20 @@ class Targets:
         views: Mapping[str, Tensor] | None = None,
         which: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> dict[str, Tensor]:
-        """Give the targets of some rows, float32 [B, *shape] by key; each network runs once.
+        """Give the targets of some rows, float32 [B, *shape] by key; each group runs once.
 
         Args:
             rows: Which stimuli, [B].
             which: Which alternative of each, [B] by key; the first where none is named.
             views: The stimuli as each of `groups` sees them, [B, 3, H, W] by its name; decoded here if none.
         """
+        if self.groups and views is None and len(rows) > ONLINE_AT_ONCE:
+            blocks = [slice(start, start + ONLINE_AT_ONCE) for start in range(0, len(rows), ONLINE_AT_ONCE)]
+            chosen = ({key: places[block] for key, places in which.items()} for block in blocks)
+            gathered = [self.gather(rows[b], None, some) for b, some in zip(blocks, chosen, strict=True)]
+            return {key: torch.cat([block[key] for block in gathered]) for key in gathered[0]}
         computed: dict[EncoderGroup, dict[str, Tensor]] = {}
+        opened: dict[int, Any] = {}
         by_key = {}
         for key, source in self.sources.items():
             if isinstance(source, StoreTargets):
@@ -293,7 +320,8 @@ class Targets:
             group = source.group
             if group not in computed:
                 seen = (views or {}).get(group.name)
-                computed[group] = group.encode(source.views(rows, which.get(key)) if seen is None else seen)
+                seen = source.views(rows, which.get(key), opened) if seen is None else seen
+                computed[group] = group.encode(seen)
             values = source.chosen(computed[group][source.name], which.get(key))
             by_key[key] = values.clone()  # or it could not be used in training
         return by_key

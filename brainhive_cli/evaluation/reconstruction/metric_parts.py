@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Need
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.targets.encoder_groups import encode
+from brainhive_cli.measurement import metric_names
 from brainhive_cli.measurement.metrics import (
     Medium,
     MetricPart,
@@ -34,6 +36,25 @@ TWO_WAY = Scale(0.0, 1.0, chance=0.5)
 """That of two-way identification in the embeddings of an encoder."""
 
 
+def names_module(metric: str) -> bool:
+    """Whether a metric is named by the import path of a module; encoders' names may have dots, too."""
+    return "." in metric and not metric.startswith(metric_names.TWO_WAY)
+
+
+def import_metric(path: str) -> MetricPart:
+    """Import a metric from outside the package: what a module calls `PART`.
+
+    Raises:
+        RecipeError: if the module has none, or the user did not allow it.
+    """
+    part = getattr(foreign_code.import_module(path, path, f"the metric {path}"), "PART", None)
+    if not isinstance(part, MetricPart) or part.scale.lower_is_better:
+        raise RecipeError(
+            f"the module {path!r} is no metric", "it defines PART, a MetricPart of which more is better"
+        )
+    return part
+
+
 def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
     """Name the metrics of one medium: those chosen, by default all.
 
@@ -41,7 +62,8 @@ def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
         RecipeError: if a chosen one compares the other medium.
     """
     known = PICTURE_METRICS if medium == "picture" else CLIP_METRICS
-    if unfit := [name for name in names or () if name not in known]:
+    own = [name for name in names or () if names_module(name) and import_metric(name).medium == medium]
+    if unfit := [name for name in names or () if name not in (*known, *own)]:
         raise RecipeError(f"{unfit[0]} does not compare {medium}s", f"metrics={','.join(known)}")
     return list(known if names is None else names)
 
@@ -60,6 +82,8 @@ def load(
     for name in names:
         if name in FEATURE_METRICS:
             by_network.setdefault(FEATURE_METRICS[name].network, {})[name] = FEATURE_METRICS[name]
+        elif names_module(name):
+            parts[name] = import_metric(name)
         elif _has_library(name):
             parts[name] = OWN_PARTS[name]
         else:
@@ -79,7 +103,7 @@ def load(
 
 def _identify_by(config: EncoderConfig, launch: Launch) -> MetricPart:
     """Load an encoder, and identify media by the mean embedding of their frames."""
-    encoder = config.build()
+    encoder = config.prepare()
     encoder.module.to(launch.device)
 
     def features(media: Sequence[Image.Image | Clip]) -> Tensor:
@@ -92,9 +116,10 @@ def _identify_by(config: EncoderConfig, launch: Launch) -> MetricPart:
 
 
 def known_metrics(names: list[str]) -> list[str]:
-    """Refuse a metric that is not known."""
+    """Refuse a metric that is not known; one with a dot is the import path of a module."""
     known = (*PICTURE_METRICS, *CLIP_METRICS)
-    if unknown := [name for name in names if name not in known]:
+    own = [name for name in names if names_module(name) and import_metric(name)]
+    if unknown := [name for name in names if name not in (*known, *own)]:
         raise RecipeError(f"no metric called {unknown[0]!r}", f"there are: {', '.join(known)}")
     return names
 
@@ -106,7 +131,7 @@ def two_way_name(encoder: EncoderConfig) -> str:
 
 def scale_of(metric: str) -> Scale:
     """Say what the values of a metric mean."""
-    return SCALES.get(metric, TWO_WAY)
+    return import_metric(metric).scale if names_module(metric) else SCALES.get(metric, TWO_WAY)
 
 
 def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
@@ -114,8 +139,10 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     if metric in FEATURE_METRICS:
         return bool(NETWORKS[FEATURE_METRICS[metric].network].is_here())
     named = [encoder for encoder in encoders if two_way_name(encoder) == metric]
+    if names_module(metric) or _has_library(metric):
+        return True
     # a function brings its own weights
-    return _has_library(metric) or any(encoder.is_here or encoder.kind == "python" for encoder in named)
+    return any(encoder.is_here or encoder.kind == "python" for encoder in named)
 
 
 def describe_metrics(medium: Medium, chosen: Sequence[str] | None, encoders: Sequence[EncoderConfig]) -> str:

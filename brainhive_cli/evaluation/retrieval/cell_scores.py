@@ -23,6 +23,7 @@ from brainhive_cli.evaluation.retrieval.rankings import (
     controlled,
     encode_queries,
     rank_all,
+    rank_corrected,
 )
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Sliding
 from brainhive_cli.measurement.ranks import ranks_of_all, subset_expectations, subset_hits
@@ -100,6 +101,7 @@ class SubjectScores:
         ceiling: Of the signals, whatever the model.
         control: Values [1 + K] of each metric: as it is measured, then in every draw of the control.
         regions: What each region carries of each head.
+        corrected: Of similarities that were corrected, by the names of the corrections.
     """
 
     ranking: Ranking
@@ -108,6 +110,7 @@ class SubjectScores:
     ceiling: Ceiling | None = None
     control: Mapping[str, Values] = field(default_factory=dict)
     regions: RegionShares | None = None
+    corrected: Mapping[str, Ranking] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
     gallery = Gallery.of(ensemble, spec.splits, spec.distractors, spec.seed, spec.only_shown)
     queries = encode_queries(ensemble, gallery, spec.split, spec.control, spec.seed)
     rankings = rank_all(gallery, queries)
+    corrected = rank_corrected(gallery, queries, spec.corrections)
     scores = {}
     for subject, signals in queries.items():
         subsets = {}
@@ -153,6 +157,7 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
             _open_ceiling(ensemble, subject, spec) if spec.ceiling_splits else None,
             draw_control(gallery, signals, spec.control, spec.seed) if spec.control != "none" else {},
             measure_region_shares(ensemble.members[0], subject, spec.split) if spec.region_shares else None,
+            {name: ranked[subject] for name, ranked in corrected.items()},
         )
     return CellScores(gallery.pool, gallery.image_ids, scores)
 

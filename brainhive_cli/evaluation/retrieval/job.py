@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from brainhive_cli.core import runs as run_folders
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -14,12 +14,13 @@ from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
 from brainhive_cli.training.alignment.matching_run import RunNeeds
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep, rejoined
 
-NOT_COMPARED = {
+NOT_COMPARED: Mapping[str, Any] = {
     "against": None,
     "repetitions": None,
     "sliding": None,
     "subsets": None,
     "region_shares": False,
+    "corrections": [],
 }
 """What is not measured of the runs that a run is compared with."""
 

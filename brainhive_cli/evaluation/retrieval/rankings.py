@@ -1,8 +1,8 @@
 """How the signals of a cell, or of several averaged, rank the pictures of a gallery, and vice versa."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.responses import Responses
+from brainhive_cli.measurement.corrections import Compared
 from brainhive_cli.measurement.ranks import Distractors, nearest, ranks, ranks_and_precisions
 from brainhive_cli.measurement.units import Alike, AlikeBy
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
+MOST_CORRECTED = 10_000
+"""Candidates whose similarities are corrected, at most: as tokens they take 400 MB."""
 Group = tuple[Cell, ...]
 """Cells that are averaged, one of each run; the first one's name stands for all."""
 
@@ -315,4 +318,33 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
         both = (*forward, [ids[place] for place in pictures], backward, shown)
         taken_for = [concepts[place] for place in named[part]]
         rankings[subject] = Ranking(seen_ids, seen_concepts, *both, taken_for, similarity[part].tolist())
+    return rankings
+
+
+def rank_corrected(
+    gallery: Gallery, queries: dict[int, Queries], corrections: Sequence[Any]
+) -> dict[str, dict[int, Ranking]]:
+    """Rank after each correction, on top of those before it; by the names of all so far.
+
+    This is the one place where similarities are corrected, each subject's by themselves.
+
+    Raises:
+        RecipeError: if there are too many candidates.
+    """
+    if corrections and gallery.pool > MOST_CORRECTED:
+        raise RecipeError(
+            f"corrections compare all candidates at once, at most {MOST_CORRECTED}; there are {gallery.pool}",
+            "gallery=test, or leave corrections out",
+        )
+    compared = {subject: Compared.of(some.tokens, gallery.tokens) for subject, some in queries.items()}
+    rankings: dict[str, dict[int, Ranking]] = {}
+    for count, config in enumerate(corrections, 1):
+        correct = config.build()
+        compared = {subject: correct(before) for subject, before in compared.items()}
+        corrected, one_hot = {}, gallery.tokens
+        for subject, after in compared.items():
+            signals, one_hot = after.as_tokens()
+            corrected[subject] = replace(queries[subject], tokens=signals)
+        name = " + ".join(one.kind for one in corrections[:count])
+        rankings[name] = rank_all(replace(gallery, tokens=one_hot), corrected)
     return rankings

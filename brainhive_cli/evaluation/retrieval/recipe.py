@@ -55,6 +55,13 @@ class EvaluationSpec(Section):
         "none",
         description="at chance: shuffled permutes each subject's signals, permuted the pictures' labels",
     )
+    corrections: Annotated[
+        list[Annotated[Any, parts.part("corrections", "csls")]], BeforeValidator(recipe.split)
+    ] = Field(
+        [],
+        description="corrections of similarities by all test signals together, one on top of the other: rows "
+        "beside the result, as controls; whitening, csls, sinkhorn, assignment",
+    )
     subsets: Subsets | None = Field(None, description="small galleries drawn from the test pictures (NSD)")
     repetitions: Annotated[list[PositiveInt], BeforeValidator(recipe.split)] | Literal["all"] | None = Field(
         None, description="curve over how many are averaged, as [1, 2, 4]; all: 1, 2, 4, … and all"
@@ -78,6 +85,8 @@ class EvaluationSpec(Section):
     def _every_key_has_an_effect(self) -> Self:
         if self.repetitions is None:
             recipe.refuse_idle(self, ("repetition_draws",), "without that curve", "repetitions=all")
+        if "whitening" in [correction.kind for correction in self.corrections[1:]]:
+            raise ValueError("whitening computes similarities anew, so it comes first in corrections")
         return self
 
     @property

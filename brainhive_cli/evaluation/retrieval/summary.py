@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from brainhive_cli.core import console
 from brainhive_cli.core.measurements import (
     ALL,
+    TRANSDUCTIVE,
     Measurements,
     Metric,
     by_name,
@@ -43,7 +44,7 @@ from brainhive_cli.training.alignment.trained import AlignRun
 
 BACKWARD = "backward"
 """What the scopes of the other direction end with: a picture searches among the signals."""
-SUBSETS, CEILING, REGIONS = "subsets", "ceiling", "regions"
+SUBSETS, CEILING, REGIONS, CORRECTIONS = "subsets", "ceiling", "regions", "corrections"
 """The first parts of further scopes."""
 CURVE = ("top1", "top5")
 """What a curve shows."""
@@ -196,6 +197,7 @@ def scopes_of_all(
     context = replace(context, seeds=tuple(sorted({cell.seed for cell in cells})))
     scopes = {ALL: _forward(groups, context), scope(ALL, BACKWARD): _backward(groups, context)}
     scopes |= _subsets(groups, context, subsets) if subsets else {}
+    scopes |= _corrections(groups, context)
     for name in groups[0][0].curves:
         for at in _shared_points(name, groups):
             # the draws of a point are averaged as seeds are
@@ -336,6 +338,18 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[s
                 image_ids.append([*compress(group[0].ranking.image_ids, is_drawn)])
             metrics.append(measure(name, shares, **context.options(image_ids, **changes)))
         scopes[scope(ALL, SUBSETS, direction)] = by_name(metrics)
+    return scopes
+
+
+def _corrections(groups: Groups, context: MetricContext) -> dict[str, Metrics]:
+    """Describe both directions after each correction, which no other number depends on."""
+    scopes = {}
+    for name in groups[0][0].corrected:
+        corrected = [[SubjectScores(scores.corrected[name]) for scores in group] for group in groups]
+        protocol = f"{context.protocol}, similarities corrected by {name}, {TRANSDUCTIVE}"
+        corrected_context = replace(context, protocol=protocol)
+        scopes[scope(CORRECTIONS, name)] = _forward(corrected, corrected_context)
+        scopes[scope(CORRECTIONS, name, BACKWARD)] = _backward(corrected, corrected_context)
     return scopes
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from brainhive_cli.core.measurements import (
     ALL,
+    TRANSDUCTIVE,
     Measurements,
     Metric,
     extend_tables,
@@ -15,7 +16,14 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.tables import Table, by_subject_and_seed, p_text, published_table
-from brainhive_cli.evaluation.retrieval.summary import BACKWARD, CEILING, SUBSETS, points_of, regions_of
+from brainhive_cli.evaluation.retrieval.summary import (
+    BACKWARD,
+    CEILING,
+    CORRECTIONS,
+    SUBSETS,
+    points_of,
+    regions_of,
+)
 from brainhive_cli.measurement import metric_names
 from brainhive_cli.measurement.comparison import TESTS
 from brainhive_cli.measurement.ranks import LEAST
@@ -23,9 +31,9 @@ from brainhive_cli.measurement.ranks import LEAST
 AXES = {"repetitions": "repetitions", "sliding": "window centre, ms"}
 CONTROLS = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
 EMPTY = Table("", (), ())
-REQUESTED = ("cells", "control", "subsets", "curves", "regions", "comparisons")
+REQUESTED = ("cells", "control", "corrections", "subsets", "curves", "regions", "comparisons")
 """Tables that are printed: the result, then each control, curve and comparison that the recipe names."""
-DETAILS = ("control", "subsets", "ceiling", "concepts", "comparisons")
+DETAILS = ("control", "corrections", "subsets", "ceiling", "concepts", "comparisons")
 """Tables on pages: what is neither metrics of cells nor drawn."""
 
 
@@ -44,6 +52,7 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
         "control": [_control(measured)],
         "directions": [_directions(measured)],
         "seeds": [_seeds(measured)],
+        "corrections": [_corrections(measured)],
         "subsets": [_subsets(measured)],
         "ceiling": [_ceiling(measured)],
         "curves": [_curve(measured, name) for name in measured.notes["curves"]],
@@ -100,6 +109,19 @@ def _control(measured: Measurements) -> Table:
     draws = f"{control['draws']} draws with {CONTROLS[control['kind']]}"
     title = f"Measured, and in {draws}; n {control['n']}, pool {control['pool']}"
     return Table(title, ("metric", "measured", "control, mean", "95 % of draws", "p"), tuple(rows))
+
+
+def _corrections(measured: Measurements) -> Table:
+    """Show the result beside what it would be after corrections by all test signals."""
+    scopes = [name for name in measured.scopes if name.startswith(CORRECTIONS) and BACKWARD not in name]
+    rows = []
+    for name in [ALL, *scopes] if scopes else []:
+        top1, top5 = (measured.scopes[name][metric] for metric in ("top1", "top5"))
+        backward = measured.scopes.get(scope(name, BACKWARD))
+        words = "none: the result" if name == ALL else name.removeprefix(f"{CORRECTIONS} · ")
+        rows.append((words, *_with_interval(top1), top5.value, backward["top1"].value if backward else "–"))
+    columns = ("correction", "top-1", "95 % CI", "top-5", "top-1, finds signal")
+    return Table(f"Similarities corrected: {TRANSDUCTIVE}", columns, tuple(rows))
 
 
 def _directions(measured: Measurements) -> Table:

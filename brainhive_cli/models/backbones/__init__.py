@@ -6,6 +6,9 @@ whose Config has `takes_spec: ClassVar[bool] = True` has `build(spec, heads)` an
 heads by name; it may have methods `learn` and `decode` where the defaults below do not serve. What such a
 part learns for one subject alone lies in a `ModuleDict` by the subject's number, so that no other gets it.
 
+A part with a key `pretrained` has a module with `load_pretrained()`, which is called when a training begins,
+after its weights were drawn, and not when a trained model is opened.
+
 The aligner has checked that signals are of the size that a part was built for.
 """
 
@@ -29,7 +32,8 @@ def build(config: parts.Config, spec: SignalSpec, heads: Heads) -> nn.Module:
 
     Args:
         config: The part's Config. A part that gives one vector needs subjects of equal width, unless it has
-            `pads_widths: ClassVar[bool] = True` and takes signals of any width up to the largest.
+            `pads_widths: ClassVar[bool] = True` and takes signals of any width up to the largest. One with
+            `reads_sensors: ClassVar[bool] = True` gets the spec behind the subjects.
         spec: What it is built for.
         heads: What it predicts.
 
@@ -40,7 +44,8 @@ def build(config: parts.Config, spec: SignalSpec, heads: Heads) -> nn.Module:
         return parts.build_module(config, spec, heads)
     channels = max(spec.widths) if spec.widths and getattr(config, "pads_widths", False) else spec.channels
     dim = sum(head.width for head in heads.values())
-    return parts.build_module(config, channels, spec.samples, dim, len(spec.subjects))
+    sensors = (spec,) if getattr(config, "reads_sensors", False) else ()
+    return parts.build_module(config, channels, spec.samples, dim, len(spec.subjects), *sensors)
 
 
 def predict(

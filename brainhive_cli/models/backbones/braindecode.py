@@ -1,30 +1,72 @@
-"""Any model of the library braindecode, by its name, its outputs taken as the token."""
+"""Any model of the library braindecode by its name, or its features, pretrained, at their own rate."""
 
 import difflib
-from typing import Any
+import inspect
+import re
+import warnings
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import chain
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra, RecipeError, first_line
+from brainhive_cli.core import documents, hub, parts, weights
+from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, RecipeError, first_line
 from brainhive_cli.core.launch import failed_import
 from brainhive_cli.models.backbones._layers import BrainEncoder
+from brainhive_cli.models.foreign_weights import refuse_absent
+from brainhive_cli.models.signal_spec import SignalSpec, samples_left
+
+PUBLISHED = "*.safetensors"
+"""The weights that are fetched; braindecode also writes a pickle of the same."""
+OVER_TIME = "temporal_embedding"
+"""LaBraM's vectors by patch: weights for longer windows have more of them, and the first are used."""
+OF_THE_SIGNAL = re.compile("n_(chans|times|outputs)|input_window_seconds|return_|.*drop")
+"""Settings in a publisher's config.json that follow from signal and recipe, or change no weight's meaning."""
+MEG = re.compile(r"MEG|M[LRZ][A-Z]\d")
+"""How the names of MEG sensors begin (MEGIN's and CTF's), from which no EEG can be interpolated."""
 
 
 class Config(parts.Config):
-    """A braindecode model with as many outputs as the token is wide, and braindecode's own defaults."""
+    """A braindecode model with as many outputs as the token is wide, or a linear map of its features.
+
+    With `features` or `pretrained` weights, signals reach the model at its rate, in its channels and scale.
+    `options` say its sizes; where weights state others, training refuses them with the options to set.
+    """
+
+    reads_sensors: ClassVar[bool] = True
 
     model: str = Field(description="braindecode's name of the model, as in EEGNeX.")
     rate_hz: float | None = Field(
-        None, gt=0, description="Sampling rate, for the models that ask for it (their `sfreq`)."
+        None, gt=0, description="Sampling rate, for the models that ask for it (`sfreq`) or for `features`."
     )
     options: dict[str, Any] = Field(
         {}, description="Further arguments of the model, as in {drop_prob: 0.25}; braindecode's defaults."
     )
+    features: bool = Field(False, description="Map the model's features, not its last layer, to the token.")
+    pretrained: str | None = Field(
+        None, description="hub:owner/name[@revision], or a folder that braindecode's save_pretrained wrote."
+    )
+    channels: tuple[str, ...] = Field(
+        (), description="What the model knows, by name or interpolated, A-B for a difference; none: any."
+    )
+    any_channels: bool = Field(
+        False, description="The model takes any of `channels`: if it knows all the signal's, it gets these."
+    )
+    scale: float | Literal["quantile"] = Field(
+        1.0, description="Factor on the signal, or each channel over the 0.95 quantile of its magnitude."
+    )
+    clip: float | None = Field(None, gt=0, description="Largest magnitude of what the model gets.")
+    patch_samples: int = Field(1, gt=0, description="Windows are cut to a multiple of so many samples.")
 
-    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
+    def build(
+        self, channels: int, samples: int, dim: int, subjects: int = 1, spec: SignalSpec | None = None
+    ) -> nn.Module:
         """Make the encoder for signals [B, C, T] and tokens [B, D], and try it on signals of zeros.
 
         Raises:
@@ -33,34 +75,213 @@ class Config(parts.Config):
             BrainhiveError: if the model does not take the signals, or makes no tokens of them.
         """
         model_class = _class_of(self.model)
-        sizes = {"n_chans": channels, "n_times": samples, "n_outputs": dim, "sfreq": self.rate_hz}
-        try:
-            model = model_class(**sizes, **self.options)
-            with torch.no_grad():
-                tokens = model.eval()(torch.zeros(2, channels, samples))
-        except Exception as error:
-            raise BrainhiveError(
-                f"braindecode's {self.model} does not take signals of {channels} channels and {samples} "
-                f"samples: {first_line(error)}",
-                "give backbone.rate_hz or backbone.options if it asks for them, or choose another model",
-            ) from error
+        if self.features or self.pretrained:
+            return FeatureEncoder(self, model_class, spec, samples, dim)
+        model, tokens = self.make_model(model_class, {}, n_chans=channels, n_times=samples, n_outputs=dim)
         if not isinstance(tokens, Tensor) or tokens.shape != (2, dim):
             shape = list(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
             raise BrainhiveError(
                 f"braindecode's {self.model} gives {shape} for two signals, not tokens [2, {dim}]",
                 "choose a model that makes one decision a window",
             )
-        return BrainEncoder(model=model.train())
+        return BrainEncoder(model=model)
+
+    def make_model(self, model_class: Any, arguments: dict[str, Any], **sizes: Any) -> tuple[Any, Any]:
+        """Make the model of braindecode, and what it makes of two signals of zeros.
+
+        Raises:
+            BrainhiveError: if it refuses the sizes or options.
+        """
+        try:
+            # warnings are of channels and sizes, which are as wanted
+            with warnings.catch_warnings(action="ignore"), torch.no_grad():
+                model = model_class(**sizes, sfreq=self.rate_hz, **self.options).eval()
+                outputs = model(torch.zeros(2, sizes["n_chans"], sizes["n_times"]), **arguments)
+                return model.train(), outputs
+        except Exception as error:
+            raise BrainhiveError(
+                f"braindecode's {self.model} does not take signals of {sizes['n_chans']} channels and "
+                f"{sizes['n_times']} samples: {first_line(error)}",
+                "give backbone.rate_hz or backbone.options if it asks for them, or choose another model",
+            ) from error
 
 
 TINY = Config(model="EEGNeX")
 """One of the smaller models."""
 
 
+class FeatureEncoder(nn.Module):
+    """Signals in a model's own channels, rate and scale; its features; a linear map of them to the token.
+
+    Attributes:
+        channel_map: [C', C] what the model's channels are of the signal's; None where they are these.
+        resampling: [T', T] a polyphase filter as a fixed matrix; None where the rate is the model's.
+        model: braindecode's, without its last layer.
+        project: From all features of a window to the token.
+    """
+
+    channel_map: Tensor | None
+    resampling: Tensor | None
+
+    def __init__(
+        self, config: Config, model_class: Any, spec: SignalSpec | None, samples: int, dim: int
+    ) -> None:
+        super().__init__()
+        if spec is None or not spec.names or not spec.rate_hz:
+            raise BrainhiveError(
+                f"braindecode's {config.model} reads sensors at a known rate, not voxels", "another backbone"
+            )
+        self.config = config
+        names, channel_map = choose_channels(spec, config.channels, config.any_channels)
+        rate_hz = config.rate_hz or spec.rate_hz
+        resampling = None if rate_hz == spec.rate_hz else resampling_matrix(samples, spec.rate_hz, rate_hz)
+        self.register_buffer("channel_map", channel_map)
+        self.register_buffer("resampling", resampling)
+        resampled, patch = samples if resampling is None else len(resampling), config.patch_samples
+        self.samples = samples_left(resampled, (patch, patch)) * patch
+
+        # some models choose their vectors by chs_info, others by names at each call
+        sizes: dict[str, Any] = {"n_chans": len(names), "n_times": self.samples, "n_outputs": 1}
+        if config.channels:
+            sizes["chs_info"] = [{"ch_name": name, "kind": "eeg"} for name in names]
+        self.arguments: dict[str, Any] = {"return_features": True}
+        if "ch_names" in inspect.signature(model_class.forward).parameters:
+            self.arguments["ch_names"] = names
+        self.model, outputs = config.make_model(model_class, self.arguments, **sizes)
+        self.model.final_layer = nn.Identity()
+        self.project = nn.Linear(outputs["features"][0].numel(), dim)
+
+    def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
+        """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
+        features: Tensor = self.model(self.prepare(signal), **self.arguments)["features"]  # [B, ..., E]
+        return self.project(features.flatten(1))
+
+    def prepare(self, signal: Tensor) -> Tensor:
+        """Bring signals [B, C, T] to the model's channels, rate, length and scale, [B, C', T']."""
+        with torch.autocast(signal.device.type, enabled=False):  # spectra are not computed in bf16
+            signal = signal.float()
+            if self.channel_map is not None:
+                signal = self.channel_map @ signal
+            if self.resampling is not None:
+                signal = signal @ self.resampling.mT
+            signal = signal[..., : self.samples]
+            if self.config.scale == "quantile":  # as BIOT's code does
+                signal = signal / (signal.abs().quantile(0.95, -1, keepdim=True) + 1e-8)
+            else:
+                signal = signal * self.config.scale
+            limit = self.config.clip or torch.inf
+            return signal.clamp(-limit, limit)
+
+    def load_pretrained(self) -> None:
+        """Take over the weights of `pretrained`, but for the last layer; no code of the repository is run.
+
+        Raises:
+            MissingData: if they are not there, damaged or incomplete.
+            BrainhiveError: if they are of a model of other sizes or settings.
+        """
+        if (reference := self.config.pretrained) is None:
+            return
+        folder = hub.folder(reference, allow=["config.json", PUBLISHED])
+        file = next((file for pattern in hub.WEIGHTS for file in sorted(folder.glob(pattern))), None)
+        if file is None:
+            raise MissingData(f"{reference} has no {PUBLISHED}", "give a folder that save_pretrained wrote")
+        if (folder / "config.json").is_file():
+            self._check_settings(documents.read(folder / "config.json", hint=documents.DOWNLOAD), reference)
+        needed, renamed = self.model.state_dict(), self.model.mapping or {}
+        state = {renamed.get(name, name): value for name, value in weights.read(file).items()}
+        refuse_absent(needed.keys() - state.keys(), reference)
+        if OVER_TIME in needed:
+            state[OVER_TIME] = state[OVER_TIME][:, : needed[OVER_TIME].shape[1]]
+        weights.fill(self.model, {name: state[name] for name in needed}, reference)
+
+    def _check_settings(self, published: dict[str, Any], reference: str) -> None:
+        """Refuse weights of a model with other settings: some, as numbers of heads, change no shape."""
+        built = self.model.get_config()
+        for key, value in published.items():
+            is_plain = isinstance(value, int | float) and not OF_THE_SIGNAL.match(key)
+            if is_plain and built.get(key, value) != value:
+                raise BrainhiveError(
+                    f"{reference} is of a {self.config.model} with {key} {value}, not {built[key]}",
+                    f"backbone.rate_hz={value}" if key == "sfreq" else f"backbone.options.{key}={value}",
+                )
+
+
+def choose_channels(
+    spec: SignalSpec, known: Sequence[str], takes_any: bool
+) -> tuple[list[str], Tensor | None]:
+    """Choose which channels a model gets, and what each is of the signal's.
+
+    Args:
+        spec: The signal's sensors.
+        known: Names that the model knows, A-B for differences; none: it takes any.
+        takes_any: Whether it takes any of these, in any order.
+
+    Returns:
+        Their names, and a matrix [C', C]; None where they are the signal's own.
+
+    Raises:
+        BrainhiveError: if channels are to be interpolated between sensors of unknown places, or of MEG.
+    """
+    spelling = {name.lower(): name for name in known}
+    rows = {name.lower(): row for name, row in zip(spec.names, np.eye(len(spec.names)), strict=True)}
+    if not known or (takes_any and rows.keys() <= spelling.keys()):
+        return [spelling.get(name.lower(), name) for name in spec.names], None
+    # electrodes of each channel: itself, or the two that it is the difference of
+    electrodes = [[name] if name.lower() in rows else name.split("-") for name in known]
+    absent = [name for name in dict.fromkeys(chain(*electrodes)) if name.lower() not in rows]
+    if absent:
+        rows |= dict(zip(map(str.lower, absent), interpolate(spec, absent), strict=True))
+    channels = [rows[first.lower()] - sum(rows[name.lower()] for name in rest) for first, *rest in electrodes]
+    return [*known], torch.tensor(np.stack(channels), dtype=torch.float32)
+
+
+def interpolate(spec: SignalSpec, electrodes: Sequence[str]) -> NDArray[np.float64]:
+    """Return what electrodes of the 10-05 system are of the signal's sensors, [E, C], by spherical splines.
+
+    Source: Perrin et al. (1989), regularised as mne interpolates bad channels. `Raw.interpolate_to`, which
+    braindecode calls, is not: of posterior sensors it makes frontal channels of twice the noise.
+    """
+    import mne
+
+    with mne.use_log_level("ERROR"), warnings.catch_warnings(action="ignore"):  # the montage's new name
+        montage = mne.channels.transform_to_head(mne.channels.make_standard_montage("standard_1005"))
+        standard = {name.lower(): place for name, place in montage.get_positions()["ch_pos"].items()}
+        sensors = spec.positions or [standard.get(name.lower()) for name in spec.names]
+        places = dict(zip(spec.names, sensors, strict=True))
+        places |= {name: standard.get(name.lower()) for name in electrodes}
+        unknown = [name for name, place in places.items() if place is None or MEG.match(name)]
+        if unknown:
+            raise BrainhiveError(
+                f"{', '.join(electrodes[:3])} … are no channels of the signal, and cannot be interpolated: "
+                f"no place on the scalp is known of {', '.join(unknown[:3])}",
+                "prepare EEG with positions of its electrodes, or choose signal.channels of the 10-05 system",
+            )
+        info = mne.create_info([*places], 1.0, "eeg")
+        info.set_montage(mne.channels.make_dig_montage(places, coord_frame="head"))
+        info["bads"] = [*electrodes]
+        each_sensor = mne.io.RawArray(np.eye(len(places), len(spec.names)), info)
+        return np.asarray(each_sensor.interpolate_bads().get_data(picks=[*electrodes]))
+
+
+def resampling_matrix(samples: int, rate_hz: float, to_rate_hz: float) -> Tensor:
+    """Return the matrix [T', T] by which windows are resampled: scipy's polyphase filter.
+
+    It filters out what the new rate cannot hold, which interpolating between samples does not; and as windows
+    have one length, the filter with what it does at their ends is one product. Beyond its ends a window goes
+    on along the line from its first to its last sample, so that an offset or drift makes no step there.
+    """
+    from scipy.signal import resample_poly
+
+    ratio = Fraction(to_rate_hz / rate_hz).limit_denominator(1000)
+    filtered = resample_poly(np.eye(samples), ratio.numerator, ratio.denominator, padtype="line")
+    return torch.tensor(filtered, dtype=torch.float32)
+
+
 def _class_of(name: str) -> Any:
     try:
-        from braindecode import models
-        from braindecode.models.util import models_dict
+        with warnings.catch_warnings(action="ignore"):  # mne's to braindecode, of names of montages
+            from braindecode import models
+            from braindecode.models.util import models_dict
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"braindecode is not installed: {error}", "pip install 'brainhive[braindecode]'"

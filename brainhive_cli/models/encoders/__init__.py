@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -24,6 +25,7 @@ from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import split
 from brainhive_cli.core.results import Need
+from brainhive_cli.models.encoders._degradations import GRAMMAR, Degradation, degrade
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +34,10 @@ Reads = Literal["pixels", "captions", "masks", "labels"]
 """What of a stimulus an encoder may encode."""
 EMBEDDING = "embedding"
 """The output that a family is usually used by."""
+SEEN = {"pictures", "degrade", "views"}
+"""Keys that say what an encoder sees of a stimulus, whatever its network."""
+NAME = re.compile(rf"(?P<kind>.+?)(-(?P<degrade>{GRAMMAR.pattern}))?(-view-(?P<views>\d{{1,5}}))?")
+"""The name of an encoder's store, with what it says of what is seen."""
 
 
 class ModelConfig(BaseModel):
@@ -92,6 +98,26 @@ class Encoder:
         network = self.network if isinstance(self.network, torch.nn.Module) else self.network()
         return network.eval().requires_grad_(False)
 
+    def degraded(self, how: str) -> Self:
+        """Make an encoder of degraded pictures, which shares the network: it is loaded once for both.
+
+        Kernels count pixels of pictures whose short side is that of the network's input.
+        """
+        from PIL import Image
+
+        side_px = min(self.preprocess(Image.new("RGB", (64, 64))).shape[-2:])
+
+        def preprocess_batch(pictures: Sequence[Any]) -> "torch.Tensor":
+            return self.preprocess_all([degrade(picture, how, side_px) for picture in pictures])
+
+        return replace(
+            self,
+            network=lambda: self.module,
+            preprocess=lambda picture: self.preprocess(degrade(picture, how, side_px)),
+            preprocessing=f"short side {side_px} bicubic, {how}, then {self.preprocessing}",
+            preprocess_batch=preprocess_batch,
+        )
+
 
 class EncoderConfig(parts.Config):
     """What every encoder's Config has: a name under which its stores are kept, and what is known of it."""
@@ -132,6 +158,14 @@ class EncoderConfig(parts.Config):
         "such as pictures made from captions (HAVIR, June 2025)",
     )
 
+    degrade: Degradation | list[Degradation] | None = Field(
+        None,
+        exclude_if=lambda degrade: degrade is None,  # as `pictures`
+        description="degraded pictures are encoded, in training and test: gaussian-K or fovea-K (kernel, in "
+        "pixels of the network's input), low-resolution-N, mosaic-N (sides divided by N), noise-SD (of 255, "
+        "the same for a picture every time); several as a list: a store each",
+    )
+
     views: Literal["each", "all"] | Annotated[int, Field(ge=0, le=100_000)] = Field(
         "each",
         exclude_if=lambda views: views == "each",  # as `pictures`
@@ -147,8 +181,9 @@ class EncoderConfig(parts.Config):
 
     @model_validator(mode="after")
     def _replaces_what_it_reads(self) -> Self:
-        if self.pictures is not None and self.encodes != "pixels":
-            raise ValueError(f"pictures has no effect on an encoder of {self.encodes}")
+        for key in ("pictures", "degrade"):
+            if getattr(self, key) is not None and self.encodes != "pixels":
+                raise ValueError(f"{key} has no effect on an encoder of {self.encodes}")
         return self
 
     @property
@@ -158,12 +193,14 @@ class EncoderConfig(parts.Config):
 
     @property
     def name(self) -> str:
-        """The store's name: encoder, output, and a digest of knobs that differ from the default."""
-        unlike = {"source", "output", "views"}
+        """The store's name: encoder, output, degradation, and a digest of knobs that are not the default."""
+        unlike = {"source", "output", "degrade", "views"}
         knobs = self.model_dump(mode="json", exclude=unlike)
         plain = self._base_name()
         if (output := getattr(self, "output", EMBEDDING)) != EMBEDDING:
-            plain += "-" + "-".join([output] if isinstance(output, str) else output).replace(".", "-")
+            plain += "-" + "-".join(listed(output)).replace(".", "-")
+        if self.degrade:
+            plain += "-" + "-".join(listed(self.degrade))
         if self.views != "each":
             plain += "-all" if self.views == "all" else f"-view-{self.views}"
         if knobs == type(self).model_construct().model_dump(mode="json", exclude=unlike):
@@ -173,21 +210,28 @@ class EncoderConfig(parts.Config):
     @property
     def known_as(self) -> tuple[str, ...]:
         """The keys by which a prior or aligner may name this encoder."""
-        upstream = self.upstream if getattr(self, "output", EMBEDDING) == EMBEDDING else ""
+        is_usual = getattr(self, "output", EMBEDDING) == EMBEDDING and self.degrade is None
+        upstream = self.upstream if is_usual else ""
         return tuple(dict.fromkeys(filter(None, (self.name, upstream))))
 
     @property
     def outputs(self) -> list[Self]:
-        """The same encoder once for each of its outputs: one store each."""
-        output = getattr(self, "output", EMBEDDING)
-        if isinstance(output, str):
-            return [self]
-        return [self.model_copy(update={"output": one}) for one in dict.fromkeys(output)]
+        """The same encoder once for each of its outputs and degradations: one store each."""
+        updates: list[dict[str, Any]] = [{}]
+        for key in ("output", "degrade"):
+            if isinstance(values := getattr(self, key, None), list):
+                updates = [{**update, key: one} for one in dict.fromkeys(values) for update in updates]
+        return [self.model_copy(update=update) for update in updates] if updates != [{}] else [self]
 
     @property
     def network_key(self) -> str:
-        """What encoders have in common whose outputs one forward pass gives."""
-        return json.dumps(self.model_dump(mode="json", exclude={"output"}), sort_keys=True)
+        """What encoders have in common that share a network."""
+        return json.dumps(self.model_dump(mode="json", exclude={"output", *SEEN}), sort_keys=True)
+
+    @property
+    def view_key(self) -> str:
+        """What those have in common that see the same, so that one forward pass gives their outputs."""
+        return json.dumps(self.model_dump(mode="json", include=SEEN), sort_keys=True)
 
     @property
     def is_here(self) -> bool:
@@ -206,16 +250,17 @@ class EncoderConfig(parts.Config):
     @property
     def known_dim(self) -> int | None:
         """D of the embedding where the defaults or a variant fix it: known before any weights are here."""
-        if self.dim is None or self.name == type(self)().name:
+        name = self.model_copy(update={"degrade": None}).name
+        if self.dim is None or name == type(self)().name:
             return self.dim
-        return self.variants[self.name]["dim"] if self.name in self.variants else None
+        return self.variants[name]["dim"] if name in self.variants else None
 
     @property
     def known_shape(self) -> tuple[int, ...] | None:
         """Shape of a target, where the defaults or a variant fix it."""
         if self.shape is None:
             return None if self.known_dim is None else (self.known_dim,)
-        size = {"output", "pictures", "views"} & type(self).model_fields.keys()
+        size = {"output", *SEEN} & type(self).model_fields.keys()
         return self.shape if self.model_dump(exclude=size) == type(self)().model_dump(exclude=size) else None
 
     def _base_name(self) -> str:
@@ -227,8 +272,13 @@ class EncoderConfig(parts.Config):
         return next(names, None) or slug(str(source))
 
     def build(self) -> Encoder:
-        """Prepare the preprocessing, and the network to be loaded."""
+        """Prepare the preprocessing, and the network to be loaded; `degrade` is not its task."""
         raise NotImplementedError
+
+    def prepare(self) -> Encoder:
+        """Build the encoder, of degraded pictures where the recipe says so."""
+        assert not isinstance(self.degrade, list)
+        return self.build().degraded(self.degrade) if self.degrade else self.build()
 
 
 class AlignedConfig(EncoderConfig):
@@ -257,6 +307,11 @@ class AnnotationConfig(EncoderConfig):
         import torch
 
         return Encoder(torch.nn.Identity(), preprocess, words, reads=self.encodes)
+
+
+def listed(values: str | list[str]) -> list[str]:
+    """Make a list of a key that holds one name or several."""
+    return [values] if isinstance(values, str) else values
 
 
 def located(source: str) -> Any:

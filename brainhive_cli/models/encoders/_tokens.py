@@ -1,27 +1,30 @@
-"""The outputs of a vision transformer: its embedding, its tokens and those of its blocks, in one forward."""
+"""The outputs of a network: its embedding, the tokens of its blocks or maps of its stages, in one forward."""
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.models.encoders import EMBEDDING, EncoderConfig
+from brainhive_cli.models.encoders import EMBEDDING, EncoderConfig, listed
 
-FORMS = "class|mean|patches"
-GRAMMAR = re.compile(rf"{EMBEDDING}|(?P<last>{FORMS}|tokens)|block-(?P<block>\d+)(\.(?P<form>{FORMS}))?")
+FORMS = "class|mean|tokens-mean|patches"
+GRAMMAR = re.compile(
+    rf"{EMBEDDING}|(?P<last>{FORMS}|tokens)|stage-(?P<stage>[1-9])(?P<mean>\.mean)?|"
+    rf"block-(?P<block>0\.\d+|1\.0|\d+)(\.(?P<form>{FORMS}))?"
+)
 
 
 def checked(output: str | list[str], more: Sequence[str] = ()) -> str | list[str]:
-    """Refuse outputs that no vision transformer has, unless they are among `more`."""
-    for one in [output] if isinstance(output, str) else output:
+    """Refuse outputs that no network has, unless they are among `more`."""
+    for one in listed(output):
         if not GRAMMAR.fullmatch(one) and one not in more:
             raise ValueError(
-                "an output is embedding, class, mean, patches, tokens, block-I or block-I.class (…)"
+                "an output is embedding, class, mean, patches, tokens, tokens-mean, block-I or block-I.class "
+                "(…; I: a block, or a share of the depth), or of a ResNet stage-I or stage-I.mean"
             )
     if not output:
         raise ValueError("name one output at least")
@@ -34,26 +37,35 @@ class TokenConfig(EncoderConfig):
     output: Annotated[str | list[str], AfterValidator(checked)] = Field(
         EMBEDDING,
         description="embedding (the family's usual one); after the last norm: class, mean (of patches), "
-        "patches [S, D], tokens [S, D] (class and registers first); of a block, counted from 0: block-I "
-        "(all tokens), block-I.class (…); several as a list: a store each, one forward",
+        "patches [S, D], tokens [S, D] (class and registers first), tokens-mean (of all); of a block, "
+        "from 0: block-I (all tokens), block-I.class (…), block-0.667 (at a share of the depth); of a "
+        "ResNet, from 1: stage-I [C, h, w], stage-I.mean; several as a list: a store each, one forward",
     )
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The modules of a vision transformer whose outputs are read.
+    """The modules of a network whose outputs are read.
 
     Attributes:
-        blocks: Its blocks, which give tokens [B, S, D].
+        blocks: Blocks of a vision transformer, which give tokens [B, S, D].
         norm: The norm after the last block.
         extra: How many tokens (class, registers) stand before the patches.
         has_class: Whether the first of them is a class token.
+        stages: Stages of a ResNet, which give maps [B, C, h, w].
     """
 
-    blocks: Sequence[nn.Module]
-    norm: nn.Module
-    extra: int
-    has_class: bool
+    blocks: Sequence[nn.Module] = ()
+    norm: nn.Module = field(default_factory=nn.Identity)
+    extra: int = 0
+    has_class: bool = False
+    stages: Sequence[nn.Module] = ()
+
+
+def resnet_anatomy(network: Any) -> Anatomy | None:
+    """Find the stages of a ResNet as torchvision, timm and open_clip name them; None for other networks."""
+    stages = [stage for place in range(1, 5) if (stage := getattr(network, f"layer{place}", None))]
+    return Anatomy(stages=stages) if stages else None
 
 
 class Tower(nn.Module):
@@ -74,7 +86,7 @@ class Outputs(nn.Module):
     Args:
         network: Pictures [B, 3, H, W] to their usual embedding [B, D].
         output: One output, or several, which come as a list.
-        anatomy: None for a network that has no tokens.
+        anatomy: None for a network that has neither tokens nor stages.
 
     Raises:
         RecipeError: if the network does not have such an output.
@@ -83,44 +95,58 @@ class Outputs(nn.Module):
     def __init__(self, network: nn.Module, output: str | list[str], anatomy: Anatomy | None) -> None:
         super().__init__()
         self.network, self.output, self.anatomy = network, output, anatomy
-        self._tokens: dict[int, Tensor] = {}
-        for block in {self._place(one)[0] for one in self._names if one != EMBEDDING}:
-            anatomy.blocks[block].register_forward_hook(partial(self._keep, block))  # type: ignore[union-attr]
+        self._read_from: dict[nn.Module, Tensor] = {}
+        for module in {self._place(one)[0] for one in self._names if one != EMBEDDING}:
+            module.register_forward_hook(self._keep)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Encode pictures [B, 3, H, W]: [B, D] or [B, S, D], or a list of these."""
         embedding = self.network(images)
         outputs = [embedding if name == EMBEDDING else self._read(name) for name in self._names]
-        self._tokens.clear()
+        self._read_from.clear()
         return outputs[0] if isinstance(self.output, str) else outputs
 
     @property
     def _names(self) -> list[str]:
-        return [self.output] if isinstance(self.output, str) else self.output
+        return listed(self.output)
 
-    def _keep(self, block: int, module: nn.Module, inputs: Any, tokens: Tensor) -> None:
-        self._tokens[block] = tokens
+    def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._read_from[module] = output
 
-    def _place(self, output: str) -> tuple[int, str]:
-        """Say which block, and which of its tokens, an output is."""
-        if self.anatomy is None:
-            raise RecipeError(f"this network has no tokens, so no output {output!r}", f"take {EMBEDDING}")
-        match, count = GRAMMAR.fullmatch(output), len(self.anatomy.blocks)
+    def _place(self, output: str) -> tuple[nn.Module, str]:
+        """Say whose output, and what of it, is read."""
+        anatomy, match = self.anatomy or Anatomy(), GRAMMAR.fullmatch(output)
         assert match
-        block, form = int(match["block"] or count - 1), match["last"] or match["form"] or ""
-        if block >= count:
+        if match["stage"]:
+            stage, count = int(match["stage"]), len(anatomy.stages)
+            if stage > count:
+                ways = f"its stages are 1 to {count}" if count else f"take {EMBEDDING}, or a block's output"
+                raise RecipeError(f"this network has no {output!r}", ways)
+            return anatomy.stages[stage - 1], match["mean"] or ""
+        if not (count := len(anatomy.blocks)):
+            ways = f"take {EMBEDDING}" + (" or stage-I.mean" if anatomy.stages else "")
+            raise RecipeError(f"this network has no tokens, so no output {output!r}", ways)
+        block, form = count - 1, match["last"] or match["form"] or ""
+        if depth := match["block"]:
+            # a share is hidden state int(share · blocks), of which 0 stands before block 0 (NeuralBench)
+            block = int(depth) if depth.isdecimal() else int(float(depth) * count) - 1
+        if not 0 <= block < count:
             raise RecipeError(f"this network has no {output!r}", f"its blocks are 0 to {count - 1}")
-        if form == "class" and not self.anatomy.has_class:
+        if form == "class" and not anatomy.has_class:
             raise RecipeError(f"this network has no class token, so no {output!r}", "take mean or patches")
-        return block, form
+        return anatomy.blocks[block], form
 
     def _read(self, output: str) -> Tensor:
-        block, form = self._place(output)
+        module, form = self._place(output)
         assert self.anatomy
-        tokens = self._tokens[block]  # [B, S, D]
+        tokens = self._read_from[module]  # [B, S, D]; [B, C, h, w] of a stage
+        if form == ".mean":
+            return tokens.mean((2, 3))
         if output == form:
             tokens = self.anatomy.norm(tokens)
         if form == "class":
             return tokens[:, 0]
+        if form == "tokens-mean":
+            return tokens.mean(1)
         patches = tokens[:, self.anatomy.extra :]
         return patches.mean(1) if form == "mean" else patches if form == "patches" else tokens

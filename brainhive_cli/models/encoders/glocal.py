@@ -58,7 +58,7 @@ class Config(AlignedConfig):
 
         The module raises RecipeError, when it is loaded, if the base's embeddings have another width.
         """
-        base = self._named_base().build()
+        base = self._named_base().prepare()
         transform, weights = self._transform()
 
         def load() -> nn.Module:

@@ -17,7 +17,7 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
-from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig
+from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, resnet_anatomy
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
 from brainhive_cli.models.encoders.timm import anatomy_of as timm_anatomy_of
 
@@ -138,10 +138,10 @@ def _load(config: Config, folder: Path) -> nn.Module:
 
 
 def _anatomy_of(tower: Any) -> Anatomy | None:
-    """Find the parts of open_clip's own vision transformer, or of timm's; None for a convolutional tower."""
+    """Find the parts of open_clip's own vision transformer or ResNet, or of timm's network."""
     if hasattr(tower, "trunk"):
         return timm_anatomy_of(tower.trunk)
     if not hasattr(tower, "transformer"):
-        return None
+        return resnet_anatomy(tower)
     norm = tower.ln_post if tower.attn_pool is None else nn.Identity()  # a pool's norm is as wide as the pool
     return Anatomy(list(tower.transformer.resblocks), norm, extra=1, has_class=True)

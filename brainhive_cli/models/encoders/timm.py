@@ -9,7 +9,7 @@ from torch import nn
 
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder
-from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig
+from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, resnet_anatomy
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
 
 
@@ -49,8 +49,8 @@ def outputs_of(model: nn.Module, output: str | list[str]) -> Outputs:
 
 
 def anatomy_of(model: nn.Module) -> Anatomy | None:
-    """Find the parts of a vision transformer of timm; None for other networks."""
+    """Find the parts of a vision transformer or ResNet of timm; None for other networks."""
     blocks, norm, extra = (getattr(model, name, None) for name in ("blocks", "norm", "num_prefix_tokens"))
     if blocks is None or norm is None or extra is None:
-        return None
+        return resnet_anatomy(model)
     return Anatomy(list(blocks), norm, extra, has_class=getattr(model, "cls_token", None) is not None)

@@ -1,4 +1,4 @@
-"""Any vision transformer of transformers whose anatomy is known here: CLIP, DINOv2, DINOv3, SigLIP."""
+"""Any vision transformer of transformers whose anatomy is known here: CLIP, DINO, SigLIP, InternViT."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from brainhive_cli.core.documents import DOWNLOAD
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import reading
-from brainhive_cli.models.encoders import Encoder, ModelConfig
+from brainhive_cli.models.encoders import Encoder, ModelConfig, _intern_vit
 from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, Tower
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
 from brainhive_cli.models.foreign_weights import load_network
@@ -50,6 +50,9 @@ SIGLIP = _Family(
     has_class=False,
     has_fixed_size=True,
 )
+INTERN_VIT = _Family(
+    "InternVLVisionModel", "CLIPImageProcessor", "encoder.layer", "layernorm", embedding="last_hidden_state"
+)
 FAMILIES = {
     "clip": CLIP,
     "clip_vision_model": CLIP,
@@ -58,6 +61,8 @@ FAMILIES = {
         "Dinov2WithRegistersModel", "BitImageProcessor", "encoder.layer", "layernorm"
     ),
     "dinov3_vit": _Family("DINOv3ViTModel", "DINOv3ViTImageProcessor", "model.layer", "norm"),
+    _intern_vit.MODEL_TYPE: INTERN_VIT,
+    "internvl_vision": INTERN_VIT,
     "siglip": SIGLIP,
     "siglip_vision_model": SIGLIP,
 }
@@ -95,7 +100,9 @@ class Config(TokenConfig):
             settings = {"model_type": self.model_type, **self.architecture}
             family = family_of(settings["model_type"], "the architecture")
             config = transformers.AutoConfig.for_model(**settings)
-            side = {"height": config.image_size, "width": config.image_size}
+            size = config.image_size  # InternVL's config makes two of it
+            height, width = (size, size) if isinstance(size, int) else size
+            side = {"height": height, "width": width}
             processor = getattr(transformers, family.processor)(size=side, crop_size=side)
             load = partial(untrained, partial(getattr(transformers, family.network), config))
             weights = {"source": "random"}
@@ -119,10 +126,12 @@ class Config(TokenConfig):
                 family.has_class + getattr(network.config, "num_register_tokens", 0),
                 family.has_class,
             )
-            tower = Tower(
-                network, lambda tower, images: getattr(tower(pixel_values=images), family.embedding)
-            )
-            return Outputs(tower, self.output, anatomy)
+
+            def embed(tower: Any, images: Tensor) -> Tensor:
+                embedding: Tensor = getattr(tower(pixel_values=images), family.embedding)
+                return embedding[:, 0] if embedding.ndim == 3 else embedding  # of all tokens the class token
+
+            return Outputs(Tower(network, embed), self.output, anatomy)
 
         words, one = described(processor), (lambda image: preprocess([image])[0])
         return Encoder(outputs, one, words, weights, preprocess_batch=preprocess)
@@ -145,8 +154,10 @@ def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn
     """Load a tower for pictures of the size `seen`, also from a folder that holds a text tower too."""
     import transformers
 
-    network, options = getattr(transformers, family.network), _projection(folder)
     files = weight_files(config, folder)
+    if ModelConfig.read(folder).model_type == _intern_vit.MODEL_TYPE:
+        return _intern_vit.load(folder, files)
+    network, options = getattr(transformers, family.network), _projection(folder)
     tower: Any = load_network(network, folder, files=files, dtype=torch.float32, **options)
     side = tower.config.image_size
     if family.has_fixed_size and seen != (3, side, side):

@@ -60,6 +60,7 @@ class LossContext:
         epochs: Epochs of the whole training.
         targets: All targets of the batch, [B, *shape] by name, for losses that compare with several.
         steps: Steps of an epoch.
+        stimuli: [B] number of the stimulus of each row, over all processes; equal ones are one stimulus.
     """
 
     mixing: Mixing | None = None
@@ -68,6 +69,7 @@ class LossContext:
     epochs: int = 1
     targets: Mapping[str, Tensor] = field(default_factory=dict)
     steps: int = 1
+    stimuli: Tensor | None = None
 
     @property
     def moment(self) -> float:

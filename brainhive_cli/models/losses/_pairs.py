@@ -90,8 +90,10 @@ class ScaledLoss(nn.Module):
         return self.logit_scale.exp()
 
 
-def cosines(predicted: Tensor, target: Tensor) -> Tensor:
+def cosines(predicted: Tensor, target: Tensor, with_length: bool = False) -> Tensor:
     """Compare every prediction with every target, both [B, ...]: [B, B], a prediction a row.
+
+    With `with_length` predictions keep their length, and cosines are multiplied by it.
 
     Raises:
         BrainhiveError: if predictions and targets are not pairs.
@@ -102,13 +104,20 @@ def cosines(predicted: Tensor, target: Tensor) -> Tensor:
             "a head needs the shape of its target",
         )
     predicted, target = predicted.flatten(1), target.flatten(1)
-    cosine = F.normalize(predicted, dim=-1) @ F.normalize(target, dim=-1).T
+    direction = predicted if with_length else F.normalize(predicted, dim=-1)
+    cosine = direction @ F.normalize(target, dim=-1).T
     return cosine.to(predicted.dtype)  # under autocast only the product is of less precision
 
 
-def pair_weights(mixing: Mixing | None, cosine: Tensor) -> Tensor:
-    """Return how much of each target each signal of the batch holds: [B, B], rows sum to 1."""
-    return mixed(torch.eye(len(cosine), dtype=cosine.dtype, device=cosine.device), mixing)
+def pair_weights(mixing: Mixing | None, cosine: Tensor, stimuli: Tensor | None = None) -> Tensor:
+    """Return how much of each target each signal of the batch holds: [B, B], rows sum to 1.
+
+    With `stimuli` [B] all rows of a signal's stimulus are its targets, in equal shares.
+    """
+    if stimuli is None:
+        return mixed(torch.eye(len(cosine), dtype=cosine.dtype, device=cosine.device), mixing)
+    is_same = (stimuli[:, None] == stimuli).to(cosine.dtype)
+    return mixed(is_same / is_same.sum(1, keepdim=True), mixing)
 
 
 def mixed(weights: Tensor, mixing: Mixing | None) -> Tensor:

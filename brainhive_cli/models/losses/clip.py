@@ -1,9 +1,13 @@
 """The contrastive loss of CLIP: each prediction should find its target, each target its prediction."""
 
+from typing import ClassVar, Literal
+
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.losses._pairs import (
     ScaledConfig,
@@ -17,6 +21,11 @@ from brainhive_cli.models.losses._pairs import (
 class Config(ScaledConfig):
     """Symmetric cross-entropy of scaled cosine similarities (CLIP, arXiv 2103.00020)."""
 
+    no_effect_with_temperature: ClassVar[tuple[str, ...]] = (
+        *ScaledConfig.no_effect_with_temperature,
+        "scale_by",
+    )
+
     cosine_weight: float = Field(
         0.0,
         ge=0,
@@ -29,6 +38,20 @@ class Config(ScaledConfig):
         description="Wrong candidates weigh more the more similar they are: by exp(beta · logit), with "
         "mean 1 (beta of Robinson et al., arXiv 2010.04592; both ways as in arXiv 2301.02280). 0: all "
         "the same. A picture that is twice in a batch counts as wrong too.",
+    )
+
+    normalise_signal: bool = Field(
+        True,
+        description="Whether predictions are brought to unit length, as targets are; UBP, NeuroBridge and "
+        "SAMGA leave theirs as they are. Retrieval compares by cosines either way.",
+    )
+    scale_by: Literal["exp", "softplus"] = Field(
+        "exp", description="What makes the scale of its logarithm, or of what stands in its place (UBP)."
+    )
+    positives: Literal["row", "stimulus"] = Field(
+        "row",
+        description="stimulus: all signals of a batch that were shown one stimulus are pairs, as those of "
+        "several subjects; row: each has its own target alone, and the others' count as wrong.",
     )
 
     def build(self) -> "ClipLoss":
@@ -50,8 +73,8 @@ class ClipLoss(ScaledLoss):
         Raises:
             BrainhiveError: if they are not pairs, or the mixing is of another batch.
         """
-        cosine = cosines(predicted, target)  # [B, B]
-        pairs = pair_weights(context.mixing, cosine)
+        cosine = self.similarities(predicted, target)
+        pairs = pair_weights(context.mixing, cosine, self._shared(context))
         logits = cosine * self.scale(context.epoch)
         beta = self.config.hard_negative_beta
         to_target, to_prediction = (
@@ -59,6 +82,27 @@ class ClipLoss(ScaledLoss):
         )
         distance = 1 - (pairs * cosine).sum() / len(pairs)
         return (to_target + to_prediction) / 2 + self.config.cosine_weight * distance
+
+    def of_pairs(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Return the scaled similarity of each prediction [B, ...] and its own target: [B]."""
+        return self.similarities(predicted, target).diagonal() * self.scale(context.epoch)
+
+    def scale(self, epoch: int) -> Tensor | float:
+        """Return what similarities are multiplied by in an epoch."""
+        if self.logit_scale is not None and self.config.scale_by == "softplus":
+            return F.softplus(self.logit_scale)
+        return super().scale(epoch)
+
+    def similarities(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Compare every prediction with every target, before the scale: [B, B], a prediction a row."""
+        return cosines(predicted, target, with_length=not self.config.normalise_signal)
+
+    def _shared(self, context: LossContext) -> Tensor | None:
+        if self.config.positives == "row":
+            return None
+        if context.stimuli is None:
+            raise BrainhiveError("positives=stimulus needs the stimuli of the rows, and has none")
+        return context.stimuli
 
 
 def harder(logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int) -> Tensor:

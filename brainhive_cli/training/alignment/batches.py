@@ -14,11 +14,14 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import to_device
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.responses import Responses, Rows, Signals
-from brainhive_cli.data.signals.augmentation import augment, mix_repetitions, shuffle_repetitions
+from brainhive_cli.data.signals.augmentation import mix_repetitions, shuffle_repetitions
+from brainhive_cli.data.signals.augmentations import Augmentation
 from brainhive_cli.data.stores.hdf5 import StoredRows
+from brainhive_cli.data.targets.encoder_groups import EncoderGroup
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.losses import Mixing
+from brainhive_cli.training.alignment.feedback import Feedback
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.settings import Train
 
@@ -125,6 +128,8 @@ class CellData:
         augmented: Further targets, by name, of augmented pictures; computed at each step.
         alike: Which pictures are, by their rows.
         epoch_trials: Samples of an epoch, as many of each subject in every step; None: each sample once.
+        adapted: The encoders that learn with the model; their targets are computed at each step.
+        seed: Of the cell; it decides what is drawn once.
     """
 
     responses: list[Responses]
@@ -140,6 +145,8 @@ class CellData:
     augmented: Targets | None = None
     alike: Alike = field(default_factory=Alike)
     epoch_trials: int | None = None
+    adapted: EncoderGroup | None = None
+    seed: int = 0
 
     @property
     def has_validation(self) -> bool:
@@ -157,12 +164,14 @@ class Batch:
             subjects have one width; else there is one for each subject in the step.
         targets: [B, ...] by the fuser's key, in the order of the micro-batches.
         mixing: How the signals of the whole batch, over all processes, were mixed; None when they were not.
+        stimuli: Row of the stimulus of each signal of the whole batch, over all processes, in their order.
         augmented: Targets [B, *shape] of augmented pictures, by name.
     """
 
     parts: list[tuple[Tensor, Tensor]]
     targets: dict[str, Tensor]
     mixing: Mixing | None
+    stimuli: Tensor
     augmented: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -187,10 +196,16 @@ class Batches:
         self.targets, self.augmented = data.targets, data.augmented
         self.augment, self.mix_alpha, self.launch = train.augment, mix_alpha, launch
         self.mix_share = 1.0
-        self.rate_hz = data.responses[0].rate_hz
         self.random_k = data.random_k if data.repetitions == "random" else None
         self.averages = averages_of(data.responses, launch.device)
         self.samples, self.counts = _samples(data, self.averages, launch.device)
+        rate_hz = data.responses[0].rate_hz
+        self.augmentations: list[Augmentation] = [part.build(rate_hz) for part in train.augment.parts]
+        self.drawn_once = {
+            place: self._draw_once(place, data)
+            for place, config in enumerate(train.augment.parts)
+            if getattr(config, "drawn", "each_step") == "once"
+        }
         stimulus = self.samples.stimulus.cpu().numpy()
         self.rows = np.flatnonzero((stimulus >= 0) & ~data.held_out[stimulus])
         whose = self.samples.subject.cpu().numpy()[self.rows]
@@ -201,6 +216,10 @@ class Batches:
         if data.epoch_trials is not None:
             self.share = train.batch_size // len(self.rows_of)
             self.steps = data.epoch_trials // max(1, self.share * len(self.rows_of))
+        self.feedback: Feedback | None = None
+        if train.alternatives == "uncertainty":
+            samples = len(self.samples.stimulus)
+            self.feedback = Feedback(samples, self.targets.alternatives, launch.device)
         self.taken = self.steps * train.batch_size  # or all, where they are fewer
         self.cuts: Any = range(train.batch_size, self.taken, train.batch_size)
         if train.last_batch == "even":
@@ -239,20 +258,30 @@ class Batches:
                 "another train.batch_size, or train.last_batch=even",
             )
 
+    def learn(self, rows: Rows, similarity: Tensor) -> None:
+        """Learn from the scaled similarities of a batch's pairs, in the order of `Batch.stimuli`."""
+        if self.feedback is not None:
+            index = to_device(torch.from_numpy(np.sort(rows)), self.launch.device)
+            self.feedback.learn(index, similarity)
+
     def draw(self, rows: Rows, seed: int) -> Batch:
         """Gather and augment this process's share of a batch, whose rows are given for all processes.
 
         The seed decides, with this process's rank, what is random.
         """
         # sorted, so that a subject's signals lie together, and a mapped file is read forwards
-        shard: Rows = self.launch.shard(np.sort(rows))  # type: ignore[arg-type,assignment]
+        ordered = np.sort(rows)
+        shard: Rows = self.launch.shard(ordered)  # type: ignore[arg-type,assignment]
         generator = self._generator(seed, self.launch.rank)
         signals = [self._signals(part, generator) for part in self.samples.split(shard)]
         index = to_device(torch.from_numpy(shard), self.launch.device)
+        stimuli = self.samples.stimulus[to_device(torch.from_numpy(ordered), self.launch.device)]
         stimulus, mixing = self.samples.stimulus[index], None
-        # where a stimulus has several targets, one is drawn
+        # where a stimulus has several targets, one is drawn, or chosen by feedback
         which = {
             key: torch.randint(count, stimulus.shape, generator=generator, device=stimulus.device)
+            if self.feedback is None
+            else self.feedback.level[index]
             for key, count in self.targets.alternatives.items()
         }
         targets = self.targets.gather(stimulus, which=which)
@@ -263,7 +292,7 @@ class Batches:
             pairs = zip(by_rank[self.launch.rank], signals, strict=True)
             signals = [part.mix(signal) for part, signal in pairs]
             mixing = _join_mixings([part for parts in by_rank for part in parts])
-        return Batch(list(zip(signals, subjects, strict=True)), targets, mixing, augmented)
+        return Batch(list(zip(signals, subjects, strict=True)), targets, mixing, stimuli, augmented)
 
     def _generator(self, *seeds: int) -> torch.Generator:
         return torch.Generator(self.launch.device).manual_seed(derive_seed(*seeds))
@@ -275,6 +304,15 @@ class Batches:
         parts = self.samples.split(share)
         return [Mixing.draw(len(part), self.mix_alpha, generator, self.mix_share) for part in parts]
 
+    def _draw_once(self, place: int, data: CellData) -> SignalBank:
+        """Draw an augmentation for all samples: by seed, subject and row, whatever takes them and when."""
+        drawn = []
+        for trials, signal in zip(data.responses, self.samples.signals, strict=True):
+            generator = torch.Generator().manual_seed(derive_seed(data.seed, trials.subject, place))
+            count, (channels, samples) = len(signal), signal.shape[-2:]
+            drawn.append(self.augmentations[place].draw((count, channels, samples), generator).numpy())
+        return SignalBank.of(drawn, [trials.stimulus for trials in data.responses], self.launch.device)
+
     def _signals(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """Gather the signals of ascending rows, and vary them: [B, C, T]."""
         signal = self.samples.gather(rows)
@@ -283,7 +321,13 @@ class Batches:
             if self.random_k is not None:
                 signal, counts = shuffle_repetitions(signal, counts, self.random_k, generator)
             signal = mix_repetitions(signal, counts, self.augment, generator)
-        return augment(signal, self.augment, self.rate_hz, generator)
+        for place, augmentation in enumerate(self.augmentations):
+            if bank := self.drawn_once.get(place):
+                drawn = bank.gather(rows)
+            else:
+                drawn = augmentation.draw((len(rows), *signal.shape[1:]), generator)
+            signal = augmentation.apply(signal, drawn)
+        return signal
 
 
 def _samples(data: CellData, averages: SignalBank, device: torch.device) -> tuple[SignalBank, Tensor | None]:

@@ -42,6 +42,10 @@ def initial_aligner(
     aligner = Aligner(layout)
     if init == "reference":
         aligner.apply(_draw_as_reference)
+    for module in aligner.backbone.modules():
+        load_pretrained: Any = getattr(module, "load_pretrained", None)
+        if load_pretrained is not None:
+            load_pretrained()
     if data.fuser is not None:
         assert aligner.fuser is not None  # which a prior's layout has
         aligner.fuser.load_state_dict(data.fuser.state_dict())
@@ -182,7 +186,8 @@ def list_start_needs(
 
     The key of a run is the reference.
     """
-    needs = []
+    pretrained = getattr(backbone, "pretrained", None)
+    needs = [("backbone", hub.need(pretrained, (), FILES[:1], ("config.json",)))] if pretrained else []
     for _, part, name in _list_references(references):
         if name.startswith("hub:"):
             is_file = name.partition("@")[0].endswith(ENDINGS)

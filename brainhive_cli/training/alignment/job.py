@@ -353,7 +353,8 @@ def inherit(recipe: Recipe, base_run: AlignRun) -> Recipe:
             "fine-tune to others, or a run that was trained without them",
         )
     is_of_sessions = any(variant.finetune.sessions for variant in variants(recipe).values())
-    if is_of_sessions and (how := training.signal.normalise) != "none":
+    if is_of_sessions and training.signal.normalise is not None:
+        how = training.signal.normalise.kind
         raise RecipeError(
             f"finetune.sessions: signal.normalise={how} of {run.path.name} takes statistics of all sessions",
             "a run without signal.normalise, of signals that are z-scored by session; or finetune.share",

@@ -58,8 +58,8 @@ class ChannelAttention(nn.Module):
 LAYERS: dict[str, type[nn.Module]] = {"token": Token, "linear": Linear, "channel_attention": ChannelAttention}
 """By their names in a recipe; each is built from the number of subjects, C and T."""
 
-Format = Literal[4]
-FORMAT: Format = 4
+Format = Literal[5]
+FORMAT: Format = 5
 """Of the model folder; the number that its config.json carries."""
 SUBJECT_LAYERS = ("none", *LAYERS)
 SIMILARITIES = ("cosine", "centred_cosine")
@@ -86,6 +86,8 @@ class Layout:
             empty: the head `token`, or the only one.
         prior: The prior whose fusion encoder it holds frozen; empty when it has its own.
         prior_digest: Digest of the weights of that prior, by which it is known.
+        adapter: Which encoders' network the model changes, and how: their names, digest of its weights, rank,
+            alpha, and outputs and inputs of each map; empty where encoders are frozen.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -98,12 +100,13 @@ class Layout:
     encoders: dict[str, str] = field(default_factory=dict)
     window_ms: tuple[float, float] | None = None
     scale: float = 1.0
-    normalise: str = "none"
+    normalise: str | dict[str, Any] = "none"
     subject_layer: str = "none"
     similarity: str = "cosine"
     retrieval_heads: tuple[str, ...] = ()
     prior: str = ""
     prior_digest: str = ""
+    adapter: dict[str, Any] = field(default_factory=dict)
 
     @property
     def fused(self) -> Heads:

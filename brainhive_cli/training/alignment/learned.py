@@ -24,7 +24,7 @@ from brainhive_cli.core.measurements import (
     WHITENED_BY_TESTED,
     merge_caveats,
 )
-from brainhive_cli.data.signals.normalisation import Normaliser
+from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores.health import DUPLICATE_COSINE, units_in_blocks
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import TargetStore, pixels_of

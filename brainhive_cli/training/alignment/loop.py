@@ -78,6 +78,8 @@ def train_cell(
     keep_freed_memory()
     aligner = initial_aligner(seed, layout, data, train.init).to(launch.device)
     aligner.learned = learned_by(data, train)
+    if aligner.adapter is not None and data.adapted is not None:
+        aligner.adapter.attach(data.adapted.module)
     aligner = normalise_together(aligner, launch)
     objective = Objective(terms, layout.similarity == "centred_cosine").to(launch.device)
     batches = Batches(data, train, 0.0, launch)
@@ -87,6 +89,8 @@ def train_cell(
     checkpoint = Checkpoint(folder.checkpoint_path(name))
     (state, saved), saved_s = State.load(checkpoint, launch), time.monotonic()
     learner = stages.enter(state.epoch, saved)
+    if batches.feedback is not None and state.feedback:
+        batches.feedback.load_state_dict(state.feedback)
     while state.epoch < train.epochs and not state.has_stalled(train.patience):
         if state.epoch == learner.stop:
             learner = stages.enter(state.epoch)
@@ -101,7 +105,8 @@ def train_cell(
             batches.mix_alpha, batches.mix_share = objective.mixing(moment)
             batch = batches.draw(rows, step_seed)
             done = state.epoch * batches.steps + state.step
-            context = LossContext(batch.mixing, done, state.epoch, train.epochs, steps=batches.steps)
+            progress = (done, state.epoch, train.epochs)
+            context = LossContext(batch.mixing, *progress, steps=batches.steps, stimuli=batch.stimuli)
             noise = by_row(launch, len(rows), len(batch.parts), derive_seed(step_seed, 0))
             with launch.autocast(train.precision), at_least_two(), noise:
                 predicted, targets = (  # of all processes, with their gradient
@@ -109,11 +114,15 @@ def train_cell(
                     for shares in forward(aligner, batch, context)
                 )
                 loss = objective(predicted, targets, context)
+                if batches.feedback is not None:
+                    batches.learn(rows, objective.of_pairs(predicted, targets, context))
             loss.backward()
             launch.average_gradients(learner.parameters)
             learner.step()
             state.count_step(loss)
             if launch.is_main and time.monotonic() - saved_s > CHECKPOINT_S:
+                if batches.feedback is not None:
+                    state.feedback = batches.feedback.state_dict()
                 checkpoint.save(state.content(learner))
                 saved_s = time.monotonic()
         loss_mean = float(state.loss) / batches.steps  # which waits until the steps are done
@@ -137,7 +146,8 @@ def train_cell(
 
 def forward(aligner: Aligner, batch: Batch, context: LossContext) -> tuple[Tensors, Tensors]:
     """Return predictions and targets of a batch, [B, *shape] by name, in the order of the micro-batches."""
-    targets = aligner.targets(batch.targets) | batch.augmented
+    subjects = torch.cat([subject for _, subject in batch.parts])
+    targets = aligner.targets(batch.targets, subjects) | batch.augmented
     if not hasattr(aligner.backbone, "learn"):
         return join_parts([aligner.predict(*part) for part in batch.parts]), targets
     first, learned = 0, []

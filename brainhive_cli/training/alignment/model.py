@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.runs import FINISHED
-from brainhive_cli.models import backbones
+from brainhive_cli.models import backbones, fusers
 from brainhive_cli.models import heads as outputs
-from brainhive_cli.models.heads import Decoded
+from brainhive_cli.models.heads import Decoded, Heads
+from brainhive_cli.models.lora import Adapter
 from brainhive_cli.models.signal_spec import SignalSpec, check_signal
 from brainhive_cli.training.alignment import published_models
 from brainhive_cli.training.alignment.layout import LAYERS, Format, Layout
@@ -57,11 +58,20 @@ class Aligner(nn.Module):
             self.subject_layer = LAYERS[layout.subject_layer](len(spec.subjects), spec.channels, spec.samples)
         if layout.subject_layer == "token":
             spec = _with_token(spec)
-        self.backbone = backbones.build(parts.resolve("backbones", layout.backbone), spec, layout.heads)
+        fuser = parts.resolve("fusers", layout.fuser) if layout.fused else None
+        self.backbone_heads = _backbone_heads(layout, fuser)
+        self.backbone = backbones.build(
+            parts.resolve("backbones", layout.backbone), spec, self.backbone_heads
+        )
         self.fuser: nn.Module | None = None
-        if layout.fused:
+        if fuser is not None:
             dim = next(iter(layout.fused.values())).shape[-1]
-            self.fuser = parts.build_module(parts.resolve("fusers", layout.fuser), layout.dims, dim)
+            self.takes_subjects = getattr(fuser, "takes_subjects", False)
+            self.fuser = fusers.build(fuser, layout.dims, dim, len(spec.subjects))
+
+        self.adapter: Adapter | None = None
+        if layout.adapter:  # drawn last: a model with one starts from the same weights as one without
+            self.adapter = Adapter(*(layout.adapter[key] for key in ("maps", "rank", "alpha")))
 
     @property
     def device(self) -> torch.device:
@@ -80,25 +90,38 @@ class Aligner(nn.Module):
             BrainhiveError: if the signals are of another size.
         """
         checked = self._check_signal(signal, subject_index)
-        return backbones.predict(self.backbone, self.layout.heads, checked, subject_index, names)
+        predicted = backbones.predict(self.backbone, self.backbone_heads, checked, subject_index, names)
+        return self._map_signals(predicted)
 
     def learn(
         self, signal: Tensor, subject_index: Tensor, targets: Mapping[str, Tensor], context: Any
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Predict for a training step: predictions, and the targets they are compared with, by head."""
-        checked, heads = self._check_signal(signal, subject_index), self.layout.heads
+        checked, heads = self._check_signal(signal, subject_index), self.backbone_heads
         predicted, replaced = backbones.learn(self.backbone, heads, checked, subject_index, targets, context)
-        return predicted, {**targets, **replaced}
+        return self._map_signals(predicted), {**targets, **replaced}
 
     def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
         """Decode signals [B, C, T], without gradients; where answers are sampled, by one seed a signal."""
         checked = self._check_signal(signal, subject_index)
-        return backbones.decode(self.backbone, self.layout.heads, checked, subject_index, seeds)
+        decoded = backbones.decode(self.backbone, self.backbone_heads, checked, subject_index, seeds)
+        with torch.inference_mode():
+            return replace(decoded, tensors=self._map_signals(decoded.tensors))
 
-    def targets(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _map_signals(self, predicted: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Map what the backbone gives for the fused head as the fuser does, if it has a map of signals."""
+        mapping: Any = getattr(self.fuser, "of_signal", None)
+        if mapping is None:
+            return predicted
+        return predicted | {head: mapping(predicted[head]) for head in self.layout.fused if head in predicted}
+
+    def targets(
+        self, embeddings: Mapping[str, Tensor], subject_index: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Compute the targets of heads, [B, *shape] by head, from embeddings [B, *shape] by key.
 
-        A head whose embedding is not given is left out.
+        A head whose embedding is not given is left out. `subject_index` [B] are places in
+        `layout.spec.subjects`, for fusers that learn something of each; None is everyone.
 
         Raises:
             BrainhiveError: if an embedding has another shape than the head that predicts it.
@@ -108,7 +131,10 @@ class Aligner(nn.Module):
         direct = {head.target for head in heads.values()} - {*self.layout.dims}
         to_fuse = {key: embedding for key, embedding in embeddings.items() if key not in direct}
         if self.fuser is not None and to_fuse:
-            fused = {head: self.fuser(to_fuse) for head in self.layout.fused}  # of one head at most
+            subjects = (subject_index,) if self.takes_subjects else ()
+            fused = {
+                head: self.fuser(to_fuse, *subjects) for head in self.layout.fused
+            }  # of one head at most
             count = len(next(iter(to_fuse.values())))
             outputs.check(fused, self.layout.fused, "the fuser", self.fuser, count)
             by_head |= fused
@@ -177,12 +203,22 @@ class Aligner(nn.Module):
         _write(folder, *published_models.write_upstream(self.layout, state))
 
 
+def _backbone_heads(layout: Layout, fuser: Any) -> Heads:
+    """Describe what the backbone predicts: the heads, or what the fuser's map of signals makes them from."""
+    width = getattr(fuser, "signal_dim", None)
+    if not width:
+        return layout.heads
+    fused = {name: replace(head, shape=(*head.shape[:-1], width)) for name, head in layout.fused.items()}
+    return {name: fused.get(name, head) for name, head in layout.heads.items()}
+
+
 def _with_token(spec: SignalSpec) -> SignalSpec:
     """Add the channel that the subject layer `token` puts first."""
     return replace(
         spec,
         names=("subject token", *spec.names) if spec.names else (),
         widths=tuple(width + 1 for width in spec.widths),
+        positions=None,
         regions={
             region: tuple(tuple(index + 1 for index in indices) for indices in by_subject)
             for region, by_subject in spec.regions.items()

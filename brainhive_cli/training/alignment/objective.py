@@ -152,6 +152,21 @@ class Objective(nn.ModuleList):
                 values.append(weight * value)
             return torch.stack(values).sum()
 
+    def of_pairs(
+        self, predicted: Mapping[str, Tensor], targets: Mapping[str, Tensor], context: LossContext
+    ) -> Tensor:
+        """Return the scaled similarity of each prediction and its target, [B], in the first contrastive term.
+
+        Raises:
+            RecipeError: if no active term has one.
+        """
+        for term, loss in zip(self.terms, self, strict=True):
+            of_pairs: Any = getattr(loss, "of_pairs", None)
+            if of_pairs is not None and term.weight_at(context.moment):
+                similarity: Tensor = of_pairs(predicted[term.prediction], targets[term.of], context)
+                return similarity
+        raise RecipeError("train.alternatives=uncertainty needs the similarities of clip", "a term of clip")
+
     def mixing(self, moment: float) -> tuple[float, float]:
         """Return how signals are mixed at a moment: alpha (0: not at all), and how many of them."""
         return mixing_of(self.terms, moment)

@@ -45,7 +45,7 @@ class Learner:
         self.frozen, self.stop = tuple(stage.freeze), stop
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            _groups(self.parameters, self.model, train), stage.lr, betas=train.betas, fused=True
+            _groups(self.parameters, self.model, train, stage.lr), stage.lr, betas=train.betas, fused=True
         )
         self.schedule = schedule_of(self.optimizer, stage, steps)
         self.decay = train.ema
@@ -94,8 +94,10 @@ class Learner:
         return parts | ({"average": self.average} if self.average else {})
 
 
-def _groups(parameters: Sequence[Tensor], model: nn.Module, train: Train) -> list[dict[str, Any]]:
-    """Group parameters by the weight decay that acts on them.
+def _groups(
+    parameters: Sequence[Tensor], model: nn.ModuleList, train: Train, lr: float
+) -> list[dict[str, Any]]:
+    """Group parameters by the weight decay and the learning rate that act on them.
 
     Source: `get_decay_parameter_names` of transformers' Trainer: scales of batch normalisation decay there;
     and the trainings of MindEye1 and MindEye2, which exempt every name that holds `bias`.
@@ -107,11 +109,19 @@ def _groups(parameters: Sequence[Tensor], model: nn.Module, train: Train) -> lis
         norms = [part for part in model.modules() if isinstance(part, nn.LayerNorm)]
         exempt = {parameter for norm in norms for parameter in norm.parameters()}
         exempt |= {p for name, p in model.named_parameters() if "bias" in name.rpartition(".")[2]}
-    groups = (
-        {"params": [p for p in parameters if p not in exempt], "weight_decay": train.weight_decay},
-        {"params": [p for p in parameters if p in exempt], "weight_decay": 0.0},
-    )
-    return [group for group in groups if group["params"]]
+    factor_of: dict[Tensor, float] = {
+        parameter: factor
+        for part, factor in sorted(train.lr_of.items())  # a submodule's comes after its module's
+        for name, parameter in model[1].named_parameters()
+        if is_below(name, [part])
+    }
+    groups: dict[tuple[bool, float], list[Tensor]] = {}
+    for parameter in parameters:
+        groups.setdefault((parameter in exempt, factor_of.get(parameter, 1.0)), []).append(parameter)
+    return [
+        {"params": groups[key], "weight_decay": 0.0 if key[0] else train.weight_decay, "lr": lr * key[1]}
+        for key in sorted(groups)
+    ]
 
 
 def is_below(name: str, prefixes: Iterable[str]) -> bool:
@@ -126,7 +136,7 @@ def schedule_of(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> L
         share = 0.3 if stage.warmup_epochs is None else stage.warmup / stage.epochs
         return OneCycleLR(
             optimizer,
-            stage.lr,
+            [group["lr"] for group in optimizer.param_groups],
             total_steps=total,
             pct_start=share,
             final_div_factor=stage.final_div,
@@ -195,10 +205,16 @@ class Stages:
     def _check(self, number: int, stage: Stage) -> None:
         names = [name for name, _ in self.aligner.named_modules() if name]
         started = [start.part for start in self.starts.get(number, ()) if start.part]
-        for done, parts in (("freezes", stage.freeze), ("starts", started)):
+        key = f"train.stages[{number}]"
+        checked = (
+            (f"{key} freezes", stage.freeze),
+            (f"{key} starts", started),
+            ("train.lr_of names", self.train.lr_of),
+        )
+        for what, parts in checked:
             if unknown := [part for part in parts if part not in names]:
                 top = ", ".join(name for name in names if name.count(".") < 2)
-                raise RecipeError(f"train.stages[{number}] {done} {unknown[0]!r}", f"there are: {top}")
+                raise RecipeError(f"{what} {unknown[0]!r}", f"there are: {top}")
         if all(is_below(name, stage.freeze) for name in self.learnable):
             raise RecipeError(f"train.stages[{number}] freezes all that could learn", "freeze less")
 
@@ -223,6 +239,7 @@ class State:
         step: Steps of the next one that are done; `loss` is the sum of their losses.
         best: Highest validation top-1 so far, and the epoch that reached it last (0: none yet).
         kept: The epoch that is kept.
+        feedback: What chooses the alternatives of samples, where they are chosen by feedback.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = HOLDS_TENSORS
@@ -232,6 +249,7 @@ class State:
     loss: Tensor | float = 0.0
     best: tuple[float, Count] = (0.0, 0)
     kept: Kept | None = None
+    feedback: dict[str, Tensor] | None = None
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, launch: Launch) -> tuple[Self, dict[str, Any] | None]:

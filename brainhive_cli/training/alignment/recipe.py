@@ -217,6 +217,12 @@ class Recipe(SweptRecipe):
                     f"train.{key} names {unknown[0]!r}",
                     f"heads that predict what an encoder gives: {', '.join(direct) or 'none'}",
                 )
+        lora, known = self.train.lora.encoders, [config.name for config in self.encoders]
+        if unknown := [name for name in lora if name not in known]:
+            raise RecipeError(f"train.lora.encoders names {unknown[0]!r}", f"encoders: {', '.join(known)}")
+        if lora and (self.prior or self.train.ema):
+            what = "prior" if self.prior else "train.ema"
+            raise RecipeError(f"train.lora goes with no {what}", f"leave {what} out, or train.lora")
         if not self.stored_encoders:
             raise RecipeError(
                 "train.online names every head", "leave one out: its store says which stimuli there are"

@@ -106,6 +106,29 @@ def scale_stages(lengths: Sequence[int], epochs: int) -> list[int]:
     return [stop - start for start, stop in pairwise(stops)]
 
 
+class LoraSection(Section):
+    """Which encoders learn with the brain model, by low-rank changes (LoRA, arXiv 2106.09685)."""
+
+    encoders: Names = Field(
+        [],
+        description="encoders of one network, named as in `encoders`: they see every picture at each step, "
+        "and each cell's gallery is encoded by its own",
+    )
+    rank: int = Field(32, gt=0, description="of each change")
+    alpha: float = Field(32, gt=0, description="a change is multiplied by alpha / rank")
+    modules: Names = Field(
+        [], description="ends of the names of the maps that are changed, as q_proj; default: all linear maps"
+    )
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        if not self.encoders:
+            refuse_idle(
+                self, ("rank", "alpha", "modules"), "where no encoder learns", "train.lora.encoders=[...]"
+            )
+        return self
+
+
 class Train(Section):
     """How a cell is trained; defaults are BrainHiVE's for THINGS-EEG."""
 
@@ -136,6 +159,12 @@ class Train(Section):
         "(normal with sd 0.02, bias 0)",
     )
     lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
+    lr_of: Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(flattened)] = Field(
+        {},
+        exclude_if=lambda factors: not factors,  # older runs do not name it
+        description="{part: factor of its learning rate} in all stages; a part is backbone, fuser, or a "
+        "submodule's name",
+    )
     weight_decay: float = Field(0.05, ge=0, description="of AdamW")
     decay: Literal["all", "not_biases", "weights"] = Field(
         "all",
@@ -174,8 +203,19 @@ class Train(Section):
         description="heads whose encoder runs at each step, so that no store holds its training targets, "
         "as of five captions of each picture",
     )
+    lora: LoraSection = Field(
+        LoraSection(),
+        exclude_if=lambda lora: not lora.encoders,  # older runs do not name it
+        description="encoders that learn with the brain model; lr_of: {adapter: …} is their learning rate",
+    )
     embedding_alternatives: dict[str, Names] = Field(
         {}, description="encoder: names of further stores of the same pictures and width, one drawn each time"
+    )
+    alternatives: Literal["random", "uncertainty"] = Field(
+        "random",
+        exclude_if=lambda choice: choice == "random",  # older runs do not name it
+        description="which of a stimulus's alternative targets a sample learns from: random, or of three the "
+        "first where it was found easily before, the last where hardly (UBP's blurs, from weak to strong)",
     )
     shuffled_labels: bool = Field(
         False,

@@ -13,7 +13,7 @@ from brainhive_cli.core import hub, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, merge_caveats
+from brainhive_cli.core.measurements import CALIBRATED, merge_caveats
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Need
 from brainhive_cli.core.runs import RunFolder
@@ -312,8 +312,8 @@ class AlignRun:
             is_known = {*cell.tested_on} <= {*cell.trained_on, *learned.subjects}
             is_new = self.tests_new_subjects or not is_known
             # recordings of a subject who was not trained on have a part in the normalisation
-            if is_new and signal.normalise != "none" and learned.normaliser is None:
-                model_caveats.append([NORMALISED_BY_TESTED])
+            if is_new and signal.normalise is not None and learned.normaliser is None:
+                model_caveats.append([CALIBRATED])
         return merge_caveats(self.signal_caveats, self.tested_pictures(split).caveats, *model_caveats)
 
     @cached_property

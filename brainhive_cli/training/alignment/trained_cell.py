@@ -1,6 +1,7 @@
 """One cell of an align run with its model: signals to heads, signals and pictures to comparable vectors."""
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -11,16 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.responses import Responses, SelectedResponses, match_recording, select_responses
-from brainhive_cli.data.signals.normalisation import Normaliser
+from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.target_stores import digest_of
-from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.data.targets.targets import OnlineTargets, Targets, TargetSource
 from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
@@ -75,7 +78,8 @@ class TrainedCell:
         for name, head in layout.heads.items():
             for store in (store for store_name, store in stores.items() if keys[store_name] == head.target):
                 refuse_other_target(name, head, digest_of(store), str(store.path))
-        targets, tokens = Targets.of(stores, Launch(0, 1, self.model.device), keys, hold=False), []
+        stored = Targets.of(stores, Launch(0, 1, self.model.device), keys, hold=False)
+        targets, tokens = Targets({**stored.sources, **self._compute_adapted(split, keys)}), []
         if without:
             mean = targets.sources[without].gather(rows).mean(0)
         for part in np.array_split(rows, max(1, -(-len(rows) // PICTURES))):
@@ -85,6 +89,32 @@ class TrainedCell:
                     embeddings[without] = mean.expand_as(embeddings[without])
                 tokens.append(self.model.encode_image(embeddings).float())
         return torch.cat(tokens)
+
+    def _compute_adapted(self, split: str, keys: Mapping[str, str]) -> dict[str, TargetSource]:
+        """Compute what the network that learned with the model gives, by key.
+
+        Raises:
+            BrainhiveError: if its weights are others than those that the model changes.
+        """
+        adapter, described = self.model.adapter, self.model.layout.adapter
+        if adapter is None:
+            return {}
+        names, encoders = described["encoders"], self.align.training_settings[self.cell.variant].encoders
+        configs = [config for config in encoders if config.name in names]
+
+        def open_network() -> EncoderGroup:
+            group = grouped(configs, "fp32", Launch(0, 1, self.model.device))[0]
+            if group.digest != described["digest"]:
+                problem = (
+                    f"{self.align.folder.path} changes weights {described['digest']}, and {names[0]} has"
+                )
+                raise BrainhiveError(f"{problem} {group.digest}", "the weights that it was trained with")
+            return group
+
+        group = self.align.once(("network", *names), open_network)
+        adapter.attach(group.module)
+        stimuli = self.align.dataset.images(split)
+        return {keys[name]: OnlineTargets(stimuli, group, name) for name in names}
 
     def decoded(self, subject: int, split: str) -> tuple[Decoded, NDArray[np.int64]]:
         """Decode a subject's averaged signals, once: answers that are sampled are then the same for everyone.

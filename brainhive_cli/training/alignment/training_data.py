@@ -18,9 +18,9 @@ from brainhive_cli.core.memory_estimate import free_bytes
 from brainhive_cli.data.responses import Responses, select_responses, spec_of
 from brainhive_cli.data.signal_stores import caveats_of
 from brainhive_cli.data.signals.augmentation import AUGMENTED, augmented
-from brainhive_cli.data.signals.normalisation import Moments
+from brainhive_cli.data.signals.normalisations import pool_statistics
 from brainhive_cli.data.stores.target_store import TargetStore, pixels_of
-from brainhive_cli.data.targets.encoder_groups import grouped
+from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.target_stores import digest_of, open_alternatives, open_stores
 from brainhive_cli.data.targets.targets import OnlineTargets, Targets, TargetSource
@@ -28,6 +28,7 @@ from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
+from brainhive_cli.models.lora import shapes_of
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.layout import Layout, fused_head
@@ -40,7 +41,7 @@ DIM = 1024
 """D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""
 INPUTS: Any = {
     **dict.fromkeys(("encoders", "heads", "prior", "signal"), True),
-    "train": {"embedding_alternatives", "online", "augment", "augment_pictures", "memory_map"},
+    "train": {"embedding_alternatives", "online", "lora", "augment", "augment_pictures", "memory_map"},
 }
 """Keys of a recipe that decide which targets and signals are loaded, and how."""
 
@@ -87,9 +88,10 @@ class TrainingData:
         # targets are opened before signals, which are mapped or not by the memory that is left
         further = open_alternatives(recipe.train.embedding_alternatives, self.stores, recipe.paths)
         stored = Targets.of(self.stores, launch, self.keys, further=further)
+        self.adapted = self._open_adapted()
         heads = recipe.head_targets
         self.online = self._compute_targets({heads[head].name: heads[head] for head in recipe.train.online})
-        self.targets = Targets({**stored.sources, **self.online})
+        self.targets = Targets({**stored.sources, **self.online, **self._compute_adapted("train")})
         self.augmented = self._compute_augmented_targets()
 
         # single trials are needed where repetitions are chosen anew in each step
@@ -151,6 +153,40 @@ class TrainingData:
             for name in group.names
         }
 
+    def _open_adapted(self) -> EncoderGroup | None:
+        """Open the network that learns with the model, if one does.
+
+        Raises:
+            RecipeError: if its encoders are of several networks, or read no pictures.
+        """
+        if not (names := self.recipe.train.lora.encoders):
+            return None
+        configs = [config for config in self.recipe.encoders if config.name in names]
+        groups = grouped(configs, self.recipe.train.precision, self.launch)
+        if len(groups) != 1 or any(config.encodes != "pixels" for config in configs):
+            raise RecipeError(
+                "train.lora.encoders are to be outputs of one network of pictures, "
+                f"and {', '.join(names)} are of {len(groups)}",
+                "a training for each",
+            )
+        return replace(groups[0], network=replace(groups[0].network, learns=True))
+
+    def _compute_adapted(self, split: str) -> dict[str, TargetSource]:
+        """Compute what the network that learns gives for a split's pictures, by key, in place of stores."""
+        if (group := self.adapted) is None:
+            return {}
+        stimuli = self.job.dataset.images(split)
+        return {self.keys[name]: OnlineTargets(stimuli, group, name) for name in group.names}
+
+    def _describe_adapter(self) -> dict[str, Any]:
+        """Say which network a cell's model changes, and how."""
+        lora = self.recipe.train.lora
+        if self.adapted is None:
+            return {}
+        maps = shapes_of(self.adapted.module, lora.modules)
+        described = {"encoders": list(self.adapted.names), "digest": self.adapted.digest}
+        return described | {"maps": maps, "rank": lora.rank, "alpha": lora.alpha}
+
     def select_cell(self, cell: Cell) -> tuple[Layout, CellData]:
         """Return the architecture of a cell's model, and what it learns from."""
         recipe = self.job.variants[cell.variant]
@@ -186,7 +222,9 @@ class TrainingData:
             random_k=recipe.signal.random_k,
             augmented=self.augmented,
             alike=Alike(self.job.dataset.alike_by, dict(enumerate(self.stimuli.concepts))),
+            adapted=self.adapted,
             epoch_trials=train.epoch_trials and train.epoch_trials * (recipe.finetune.sessions or 1),
+            seed=cell.seed,
         )
         return layout, data
 
@@ -205,7 +243,8 @@ class TrainingData:
             ).read()
             for subject in cell.tested_on
         ]
-        return tested, Targets.of(stores, self.launch, self.keys)
+        stored = Targets.of(stores, self.launch, self.keys)
+        return tested, Targets({**stored.sources, **self._compute_adapted("test")})
 
     def _describe_learned(self, recipe: Recipe, responses: Sequence[Responses]) -> Learned:
         """Describe what a cell's model learns from; what selects the epoch is added later."""
@@ -214,10 +253,10 @@ class TrainingData:
         normaliser, dataset = None, self.job.dataset
         subjects = tuple(trials.subject for trials in responses)
         caveats = caveats_of(dataset, (self.signals.open(subject)["train"] for subject in subjects))
-        how = recipe.signal.normalise
-        if how != "none" and recipe.signal.normalise_by == "training_subjects":
-            moments = [trials.moments for trials in responses if trials.moments]
-            normaliser = Moments.pooled(moments).normaliser(how)
+        normalisation = recipe.signal.normalise
+        if normalisation is not None and recipe.signal.normalise_by == "training_subjects":
+            statistics = [trials.statistics for trials in responses if trials.statistics]
+            normaliser = normalisation.build(pool_statistics(statistics))
         return Learned(
             dataset=dataset.pictured_as,
             recordings=dataset.recorded_as,
@@ -264,7 +303,8 @@ class TrainingData:
             prior_digest=recipe.digests.get(recipe.prior or "", ""),
             subject_layer=recipe.subject_layer,
             similarity=recipe.similarity,
-            normalise=recipe.signal.normalise,
+            adapter=self._describe_adapter(),
+            normalise=recipe.signal.model_dump(mode="json")["normalise"],
         )
 
 
@@ -305,8 +345,9 @@ def _check_repetitions(dataset: str, recipe: Recipe, most: int) -> None:
         raise RecipeError(
             "single trials cannot be mixed over repetitions", "signal.repetitions=average, or random"
         )
-    if signal.normalise != "none" and signal.scale != 1:
-        console.warn(f"signal.scale={signal.scale:g} has no effect with signal.normalise={signal.normalise}")
+    if getattr(signal.normalise, "removes_scale", False) and signal.scale != 1:
+        kind = signal.normalise.kind
+        console.warn(f"signal.scale={signal.scale:g} has no effect with signal.normalise={kind}")
     least = {"single": 2, "random": signal.random_k + 1}.get(signal.repetitions, 0)
     idle = [f"signal.repetitions={signal.repetitions}"] if most < least else []
     idle += ["train.augment.repetitions"] if mixed and most < 2 else []

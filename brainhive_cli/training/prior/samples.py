@@ -189,7 +189,7 @@ def _similarity(
 
 def _encoder_features(config: EncoderConfig, launch: Launch) -> Features:
     """Load an encoder: pictures [N, 3, H, W] in 0..1 to features [N, D]."""
-    encoder = config.build()
+    encoder = config.prepare()
     encoder.module.to(launch.device)
 
     def features(images: Tensor) -> Tensor:

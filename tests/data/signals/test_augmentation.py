@@ -1,4 +1,4 @@
-"""What training signals are varied by, and that nothing is when all is off."""
+"""How repetitions are weighted, and drawn."""
 
 from pathlib import Path
 
@@ -11,83 +11,14 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import validate
 from brainhive_cli.data.signals.augmentation import (
     Augment,
-    augment,
     mix_repetitions,
     shuffle_repetitions,
     weighted,
 )
 
-RATE_HZ = 250.0
-
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture
-def signal() -> Tensor:
-    return 3 * torch.randn(400, 17, 50, generator=generator(9))
-
-
-def test_off_gives_the_signal_itself_and_draws_nothing(signal: Tensor):
-    source = generator()
-
-    assert augment(signal, Augment(), RATE_HZ, source) is signal
-    assert torch.equal(source.get_state(), generator().get_state())
-
-
-@pytest.mark.parametrize("knob", [{"time_shift_ms": 20}, {"noise": 0.5}, {"channel_dropout": 0.3}])
-def test_the_generator_decides_and_the_signal_stays_as_it_was(signal: Tensor, knob: dict[str, float]):
-    before = signal.clone()
-
-    first, again, other = (augment(signal, Augment(**knob), RATE_HZ, generator(seed)) for seed in (1, 1, 2))
-
-    assert first.shape == signal.shape and first.dtype == signal.dtype
-    assert torch.equal(first, again) and not torch.equal(first, other) and torch.equal(signal, before)
-
-
-def test_a_trial_is_shifted_whole_and_zeros_move_in(signal: Tensor):
-    shifted = augment(signal, Augment(time_shift_ms=8), RATE_HZ, generator())
-
-    expected = {0: signal}
-    for by in (1, 2):
-        nothing = torch.zeros_like(signal[..., :by])
-        expected[by] = torch.cat([nothing, signal[..., :-by]], -1)
-        expected[-by] = torch.cat([signal[..., by:], nothing], -1)
-    counts = {by: int((shifted == e).all((1, 2)).sum()) for by, e in expected.items()}
-    assert sum(counts.values()) == len(signal)
-    assert min(counts.values()) > 0.7 * len(signal) / 5  # each of the five is as likely
-
-
-@pytest.mark.parametrize("shift_ms", [1, 200, 1000])
-def test_a_shift_of_no_sample_or_of_the_window_is_refused(signal: Tensor, shift_ms: float):
-    with pytest.raises(RecipeError, match=f"a time shift of {shift_ms} ms") as caught:
-        augment(signal, Augment(time_shift_ms=shift_ms), RATE_HZ, generator())
-    assert caught.value.hint == "time_shift_ms from 4 to below 200"
-
-
-def test_noise_is_a_share_of_each_trials_spread(signal: Tensor):
-    signal[0] *= 100
-
-    noise = augment(signal, Augment(noise=0.2), RATE_HZ, generator()) - signal
-
-    share = noise.std((1, 2)) / signal.std((1, 2))
-    assert noise.mean().abs() < 0.02 and share.mean().item() == pytest.approx(0.2, abs=0.002)
-    assert share[0].item() == pytest.approx(0.2, abs=0.02)
-
-
-def test_a_channel_is_dropped_whole_with_its_probability(signal: Tensor):
-    dropped = augment(signal, Augment(channel_dropout=0.3), RATE_HZ, generator())
-
-    is_silent = (dropped == 0).all(2)
-    assert is_silent.float().mean().item() == pytest.approx(0.3, abs=0.02)  # 6800 channels: 4 sd
-    assert torch.equal(dropped[~is_silent], signal[~is_silent])
-
-
-def test_a_dropped_channel_has_no_noise(signal: Tensor):
-    noisy = augment(signal, Augment(noise=1, channel_dropout=0.3), RATE_HZ, generator())
-
-    assert (noisy == 0).all(2).float().mean().item() == pytest.approx(0.3, abs=0.02)
 
 
 @pytest.fixture
@@ -163,11 +94,6 @@ def test_weights_count_by_their_share_as_in_the_reference(golden: Path):
 def test_shares_of_the_trials_that_cannot_be_are_refused(shares: dict[str, float], message: str):
     with pytest.raises(RecipeError, match=message):
         validate(Augment, shares)
-
-
-def test_signals_without_a_rate_are_not_shifted(signal: Tensor):
-    with pytest.raises(RecipeError, match="without a sampling rate cannot be shifted"):
-        augment(signal, Augment(time_shift_ms=8), None, generator())
 
 
 def test_each_draw_takes_so_many_of_those_that_are_there_each_once():

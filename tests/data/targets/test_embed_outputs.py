@@ -14,6 +14,7 @@ from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import diffusers_vae
+from brainhive_cli.models.encoders._degradations import degrade
 
 OUTPUTS = ["class", "mean", "block-2.patches"]
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
@@ -127,3 +128,47 @@ def test_latents_and_tokens_keep_their_shape_in_a_store(go, home, pictures, fold
     tokens = TargetStore.open(store_of(home, "tokens"))
     assert np.allclose(tokens.embedding, directly(pictures, "tokens"), atol=ROUNDING)
     assert tokens.embedding.ndim == 3
+
+
+def test_degraded_pictures_share_one_network_and_one_decoding(go, home, pictures, folder, seen, monkeypatch):
+    loads, opened = [], []
+    make, open_picture = timm.create_model, Image.open
+    monkeypatch.setattr(timm, "create_model", lambda *args, **knobs: loads.append(1) or make(*args, **knobs))
+    monkeypatch.setattr(
+        Image, "open", lambda *args, **knobs: opened.append(knobs) or open_picture(*args, **knobs)
+    )
+    blurs = ["gaussian-9", "mosaic-5", "noise-25"]
+    encoder = {**TIMM, "degrade": blurs, "output": ["class", "mean"]}
+
+    go("embed", *folder, f"encoders=[{ {**TIMM, 'output': 'class'} }, {encoder}]")
+
+    decoded = [knobs for knobs in opened if knobs["formats"] != ("PNG",)]  # which verifies checksums
+    assert (len(loads), len(decoded)) == (1, len([*pictures.rglob("*.png")]))
+    assert seen["network"] == (1 + len(blurs)) * (
+        12 + 1
+    )  # a forward for each that is seen, and for its shapes
+    plain, made = encoders.resolve(TIMM).build(), set()
+    for config in encoders.resolve(encoder).outputs:
+        found = TargetStore.open(target_store.path_of(home / "embeddings", "pictures", "train", config.name))
+        assert found.attributes["config"]["degrade"] == config.degrade
+        assert config.degrade in found.attributes["preprocessing"]
+        files = sorted(pictures.rglob("*.png"))
+        side = plain.preprocess(Image.new("RGB", (64, 64))).shape[-1]
+        views = [degrade(Image.open(file).convert("RGB"), config.degrade, side) for file in files]
+        module = encoders.resolve({**TIMM, "output": config.output}).build().module
+        with torch.inference_mode():
+            expected = module(torch.stack([plain.preprocess(view) for view in views])).numpy()
+        assert np.allclose(found.embedding, expected, atol=ROUNDING)
+        made.add(found.embedding[...].tobytes())
+    assert len(made) == 2 * len(blurs)
+
+
+def test_a_store_of_a_degradation_is_made_anew_alone(go, home, pictures, folder):
+    paths = []
+    for how in ("gaussian-9", "gaussian-15"):
+        go("embed", *folder, f"encoders=[{ {**TIMM, 'degrade': how} }]")
+        name = encoders.resolve({**TIMM, "degrade": how}).name
+        paths.append(target_store.path_of(home / "embeddings", "pictures", "train", name))
+    first, second = (TargetStore.open(path) for path in paths)
+    assert paths[0].name.replace("-9", "-15") == paths[1].name
+    assert not np.allclose(first.embedding, second.embedding)

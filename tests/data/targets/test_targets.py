@@ -15,7 +15,7 @@ from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWri
 from brainhive_cli.data.targets import targets
 from brainhive_cli.data.targets.encoder_groups import grouped
 from brainhive_cli.data.targets.targets import OnlineTargets, StoreTargets, Targets
-from brainhive_cli.models.encoders import resolve, timm
+from brainhive_cli.models.encoders import open_clip, resolve, timm
 
 EXAMPLE = "python:brainhive_cli.models.encoders.python:example"
 ALONE = Launch(0, 1, torch.device("cpu"))
@@ -85,6 +85,27 @@ def test_online_targets_of_several_outputs_take_one_forward_pass():
         with torch.no_grad():
             torch.testing.assert_close(found[config.name], encoder.module(views))
     assert {len(shape) for shape in online.shapes.values()} == {1, 2}
+
+
+def test_online_targets_of_degraded_pictures_share_one_network_and_one_decoding():
+    plain = open_clip.TINY
+    configs = [plain, *(plain.model_copy(update={"degrade": how}) for how in ("gaussian-5", "mosaic-4"))]
+    pictures = [Image.radial_gradient("L").convert("RGB").rotate(angle) for angle in (0, 30, 60)]
+    names, opened = Names.of("abc"), []
+    stimuli = StimulusSet("discs", "train", names, names, lambda row: opened.append(row) or pictures[row])
+    groups = grouped(configs, "fp32", ALONE)
+    online = Targets({group.name: OnlineTargets(stimuli, group, group.name) for group in groups})
+
+    gathered = online.gather(np.array([2, 0]))
+
+    assert opened == [2, 0]
+    assert len({id(module) for group in groups for module in (group.module, group.encoder.module)}) == 1
+    for config in configs:
+        encoder = config.prepare()
+        views = torch.stack([encoder.preprocess(pictures[row]) for row in (2, 0)])
+        with torch.no_grad():
+            torch.testing.assert_close(gathered[config.name], encoder.module(views))
+    assert len({tuple(values.flatten().tolist()) for values in gathered.values()}) == 3
 
 
 @pytest.mark.parametrize("hold", [True, False])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals.normalisation import Moments
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores.recordings import Recording, Sensors
 from brainhive_cli.evaluation.explanation import sensor_space
@@ -29,8 +29,9 @@ def selection(split, normalise=None, whitened=True, channels=("Oz", "Pz", "O1"),
     made = Recording(plain, ids, Sensors(NAMES), np.arange(7) / 100, 100.0, **{"unit": "V", **own})
     found = Selection.of(made, channels, None, 0.5, split)
     if normalise:
-        moments = Moments.of((chunk for _, chunk in selection("train").averages()), "whiten")
-        found = replace(found, normaliser=moments.normaliser(normalise))
+        part = parts.load("normalisations", normalise).TINY
+        measured = part.measure(chunk for _, chunk in selection("train").averages())
+        found = replace(found, normaliser=part.build(measured))
     return found
 
 
@@ -43,7 +44,9 @@ def space(**how):
     return SensorSpace.of(tested, learned, averages(tested), averages(learned).mean(0))
 
 
-CASES = [{"whitened": w, "normalise": n} for w in (True, False) for n in (None, "channel", "whiten")]
+CASES = [
+    {"whitened": w, "normalise": n} for w in (True, False) for n in (None, "channel", "whiten", "template")
+]
 
 
 @pytest.mark.parametrize("how", CASES, ids=str)
@@ -58,7 +61,7 @@ def test_input_is_the_baseline_and_what_all_sensors_add(how):
     assert found.names == (NAMES if how["whitened"] else ("Oz", "Pz", "O1"))
 
 
-@pytest.mark.parametrize("normalise", (None, "channel", "whiten"))
+@pytest.mark.parametrize("normalise", (None, "channel", "whiten", "template"))
 def test_without_a_sensor_is_the_recording_in_which_it_shows_its_mean(normalise):
     """By hand: the sensor's own trials are replaced before whitening, session by session."""
     found, sensor = space(normalise=normalise), NAMES.index("Cz")

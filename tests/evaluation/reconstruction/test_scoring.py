@@ -234,6 +234,9 @@ def test_metrics_without_weights_are_missing_with_the_way_to_get_them(image_netw
 def test_an_unknown_metric_is_refused_with_the_known_ones():
     with pytest.raises(RecipeError, match="no metric called 'fid'") as caught:
         known_metrics(["ssim", "fid"])
+    with pytest.raises(RecipeError, match=r"the metric my_parts\.warmth is code, named by a file"):
+        known_metrics(["ssim", "my_parts.warmth"])
+    assert scale_of("two_way_clip-b32.class").chance == 0.5  # an encoder's name, and no module's
     assert "alexnet2" in caught.value.hint
 
 

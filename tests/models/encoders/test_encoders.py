@@ -275,6 +275,13 @@ def test_anyones_function_is_an_encoder(
         ("hub:owner/name/vae", "owner--name--vae"),
         ({"kind": "reference", "source": "hub:owner/vae", "output": "latent"}, "owner--vae-latent"),
         ({"kind": "clip-h14", "output": "block-8.class"}, "clip-h14-block-8-class"),
+        ("dinov2-giant:block-0.667.tokens-mean", "dinov2-giant-block-0-667-tokens-mean"),
+        ("intern-vit:block-19.mean", "intern-vit-block-19-mean"),
+        ({"kind": "clip-rn50", "degrade": "gaussian-15"}, "clip-rn50-gaussian-15"),
+        (
+            {"kind": "clip-rn50", "degrade": "low-resolution-10", "output": "stage-3.mean", "views": 2},
+            "clip-rn50-stage-3-mean-low-resolution-10-view-2",
+        ),
         ("dinov3-l16", "dinov3-l16"),
         ("siglip2-so400m14-384:patches", "siglip2-so400m14-384-patches"),
     ],

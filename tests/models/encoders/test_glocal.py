@@ -99,3 +99,14 @@ def test_a_broken_transform_is_one_clear_line(content: bytes, tmp_path: Path) ->
     config = encoders.resolve({"kind": "glocal", "base": base_of(8), "source": str(tmp_path)})
     with pytest.raises(MissingData, match="is no gLocal transform"):
         config.build()
+
+
+def test_a_base_may_see_degraded_pictures(tmp_path: Path, picture: Image.Image, embed: Any) -> None:
+    np.savez(tmp_path / "transform.npz", weights=np.eye(8), mean=0, std=1)
+    base = {**base_of(8), "degrade": "mosaic-4"}
+    aligned = encoders.resolve({"kind": "glocal", "base": base, "source": str(tmp_path)}).build()
+
+    embedding = embed(aligned, picture)
+
+    assert np.allclose(embedding, embed(encoders.resolve(base).prepare(), picture), atol=SAME)
+    assert not np.allclose(embedding, embed(encoders.resolve(base).build(), picture), atol=SAME)

@@ -103,6 +103,9 @@ def tokens(last: Tensor, blocks: Any, extra: int) -> dict[str, Tensor]:
         "block-1.class": blocks[1][:, 0],
         "block-2.mean": blocks[2][:, extra:].mean(1),
         "block-1.patches": blocks[1][:, extra:],
+        "tokens-mean": last.mean(1),
+        "block-1.tokens-mean": blocks[1].mean(1),
+        "block-0.667.mean": blocks[int(0.667 * len(blocks)) - 1][:, extra:].mean(1),
     }
 
 
@@ -175,7 +178,8 @@ def open_clip_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
     batch = torch.stack([view(picture) for picture in pictures])
     found = {"embedding": model.eval().encode_image(batch)}
     if not hasattr(model.visual, "transformer"):
-        return found
+        stages = model.visual.forward_intermediates(batch)["image_intermediates"]
+        return {**found, "stage-3": stages[3], "stage-3.mean": stages[3].mean((2, 3))}
     _, blocks = model.visual.transformer.forward_intermediates(model.visual._embeds(batch))
     return {**found, **tokens(model.visual.ln_post(blocks[-1]), blocks, extra=1)}
 
@@ -201,7 +205,10 @@ def timm_outputs(model: Any, batch: Tensor) -> dict[str, Tensor]:
     features = model.forward_features(batch)
     found = {"embedding": model.forward_head(features, pre_logits=True)}
     if features.ndim == 4:  # a convolutional network
-        return found
+        stage = model.layer3(
+            model.layer2(model.layer1(model.maxpool(model.act1(model.bn1(model.conv1(batch))))))
+        )
+        return {**found, "stage-3": stage, "stage-4.mean": features.mean((2, 3))}
     pairs = model.forward_intermediates(
         batch, return_prefix_tokens=True, output_fmt="NLC", intermediates_only=True
     )
@@ -315,7 +322,20 @@ def compare(name: str, folder: Path, pictures: Pictures) -> dict[str, float]:
 def test_a_family_gives_what_its_library_gives(name: str, tmp_path: Path, pictures: Pictures) -> None:
     found = compare(name, tmp_path / "model", pictures)
     assert max(found.values()) <= SAME, found
-    assert len(found) in (1, 2, 7, 9)
+    assert len(found) in (1, 2, 3, 10, 12)
+
+
+def test_a_share_of_the_depth_is_the_hidden_state_that_neuralbench_takes() -> None:
+    sizes = {"model_type": "dinov2", **vit(28, 14), "num_hidden_layers": 40}
+    knobs = {"kind": "dinov2-giant", "source": "random", "architecture": sizes}
+    part = encoders.resolve(
+        {**knobs, "output": ["block-0.6667.tokens-mean", "block-25", "block-1.0"]}
+    ).build()
+    pixels = torch.rand(2, 3, 28, 28)
+    by_share, block, last = part.module(pixels)
+    hidden = part.module.network.tower(pixels, output_hidden_states=True).hidden_states
+    assert torch.equal(by_share, hidden[26].mean(1)) and torch.equal(block, hidden[26])
+    assert torch.equal(last, hidden[40])
 
 
 def test_a_vae_samples_as_diffusers_does_with_the_same_noise(tmp_path: Path, pictures: Pictures) -> None:
@@ -358,6 +378,9 @@ def test_a_checkpoint_without_some_weights_is_refused(name: str, tmp_path: Path)
         ({"kind": "dinov2-b14", "output": []}, "name one output at least"),
         ({**TIMM, "output": "block-6"}, "no 'block-6'"),
         ({**TIMM, "architecture": "test_resnet", "output": "mean"}, "no tokens, so no output 'mean'"),
+        ({**TIMM, "architecture": "test_resnet", "output": "stage-5.mean"}, "no 'stage-5.mean'"),
+        ({**TIMM, "output": "stage-1"}, "no 'stage-1'"),
+        ({**TIMM, "output": "block-0.1"}, "no 'block-0.1'"),  # int(0.1 * 6) = 0: before the first block
         ({**SIGLIP2, "output": "class"}, "no class token, so no 'class'"),
         ({"kind": "vae", "output": "mean"}, "'embedding' or 'latent'"),
         ({"kind": "open-clip", "source": "random", "architecture": "RN51"}, "open_clip has no model 'RN51'"),

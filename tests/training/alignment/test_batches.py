@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cell_data as cells
 import numpy as np
 import pytest
 import torch
@@ -148,3 +149,43 @@ def test_an_epoch_of_trials_needs_trials_of_every_subject() -> None:
 
     with pytest.raises(RecipeError, match="no trial is left to train on"):
         batches_of(data)
+
+
+SMOOTHED = {"parts": [{"kind": "smooth", "p": 0.5}]}
+
+
+def smoothed_rows(seed: int, rows: np.ndarray, step_seed: int, rank: int = 0, processes: int = 1, **knobs):
+    """Draw rows of two subjects' signals, of which some channels are smoothed."""
+    embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
+    data = replace(cells.data_of(embedding, 2, **knobs), seed=seed)
+    batches = batches_of(data, replace(HERE, rank=rank, processes=processes), augment=SMOOTHED)
+    ((signal, _),) = batches.draw(rows, step_seed).parts
+    return signal
+
+
+@pytest.mark.parametrize("how", [None, "single"])
+def test_what_is_drawn_once_stays_whatever_the_step_the_batch_and_the_processes_are(how) -> None:
+    rows = np.random.default_rng(1).permutation(100)[:40]
+
+    first = smoothed_rows(1, rows, 3, how=how)
+
+    assert torch.equal(first, smoothed_rows(1, rows, 4, how=how))  # as after an interruption
+    assert torch.equal(first[::2], smoothed_rows(1, np.sort(rows)[::2], 5, how=how))
+    shares = [smoothed_rows(1, rows, 3, rank, 2, how=how) for rank in (0, 1)]
+    both = torch.cat(shares)
+    assert all((both == row).flatten(1).all(1).any() for row in first)
+    assert not torch.equal(first, smoothed_rows(2, rows, 3, how=how))
+
+
+def test_signals_that_validate_are_not_varied_and_those_in_memory_stay_as_they_were() -> None:
+    embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
+    data, rows = cells.data_of(embedding), np.arange(20, 40)
+    before = data.responses[0].signal.copy()
+    parts = ["noise", "channel-dropout", {"kind": "time-shift", "largest_ms": 20}, "smooth"]
+    batches = batches_of(data, augment={"parts": parts})
+
+    ((signal, _),) = batches.draw(rows, 1).parts
+
+    np.testing.assert_array_equal(data.responses[0].signal, before)
+    assert np.array_equal(batches.averages.gather(rows).numpy(), before[rows])
+    assert not np.isclose(signal.numpy(), before[rows]).any(1).all()

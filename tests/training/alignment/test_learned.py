@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
 
-    assert config["format"] == 4
+    assert config["format"] == 5
     assert config["learned"]["selection"] == "validation" and config["learned"]["dataset"] == "faces"
     assert config["learned"]["subjects"] == [1, 2] and config["learned"]["pictures"]["count"] == 3
     for found in (aligners.load(folder).learned, aligners.learned_in(folder)):
@@ -57,14 +57,14 @@ def test_arrays_of_another_model_are_refused(folder: Path, tmp_path: Path) -> No
         aligners.load(folder)
 
 
-@pytest.mark.parametrize("number", [3, 5])
+@pytest.mark.parametrize("number", [4, 6])
 def test_a_model_folder_of_another_format_is_refused_with_what_makes_it_anew(
     folder: Path, number: int
 ) -> None:
     config = folder / "config.json"
-    config.write_text(config.read_text().replace('"format": 4', f'"format": {number}'))
+    config.write_text(config.read_text().replace('"format": 5', f'"format": {number}'))
     for read in (aligners.load, aligners.learned_in):
-        with pytest.raises(BrainhiveError, match=f"config.json: format: .*4, got {number}") as caught:
+        with pytest.raises(BrainhiveError, match=f"config.json: format: .*5, got {number}") as caught:
             read(folder)
         assert caught.value.hint == "run train-align --again, or copy it again"
 

@@ -88,7 +88,14 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     monkeypatch.setattr(Learner, "step", pressed)
 
 
-VARIED = {"noise": 0.3, "channel_dropout": 0.2, "time_shift_ms": 20}
+VARIED = {
+    "parts": [
+        {"kind": "time-shift", "largest_ms": 20},
+        {"kind": "noise", "share": 0.3},
+        {"kind": "channel-dropout", "p": 0.2},
+        "smooth",
+    ]
+}
 
 
 def test_each_head_is_compared_with_its_own_encoder(train, embedding):
@@ -255,7 +262,8 @@ def test_the_moving_average_of_the_weights_is_kept(train, embedding, monkeypatch
 
 
 def test_nothing_random_touches_validation(train, embedding):
-    varied = {"noise": 5.0, "channel_dropout": 0.9, "repetitions": 0.1}
+    loud, silent = {"kind": "noise", "share": 5}, {"kind": "channel-dropout", "p": 0.9}
+    varied = {"parts": [loud, silent, {"kind": "smooth", "p": 1}], "repetitions": 0.1}
     still = {"lr": 1e-30, "weight_decay": 0, "epochs": 1}  # so that both end with the weights they began with
 
     plain, metrics, (told,) = train(data_of(embedding), "plain", **still)

@@ -91,7 +91,7 @@ def change_config(old: str, new: str) -> Callable[[Path], None]:
     [
         (cut_weights, "is damaged"),
         (change_config("{", ""), r"config\.json is not valid JSON"),
-        (change_config('"format": 4', '"format": "x"'), r"config\.json: format: "),
+        (change_config('"format": 5', '"format": "x"'), r"config\.json: format: "),
         (change_config('"selection": ""', '"selection": 1'), r"config\.json: learned\.selection: "),
         (change_config('"scale": 0.2', '"scale": [0.2]'), r"config\.json: scale: "),
         (change_config("        8\n", "        16\n"), r"has shape .*, .* is needed"),
@@ -237,3 +237,41 @@ def encoded(model: Aligner) -> tuple[Tensor, Tensor]:
 
 def cosines(signal: Tensor, image: Tensor) -> Tensor:
     return torch.nn.functional.normalize(signal) @ torch.nn.functional.normalize(image).T
+
+
+ROUTED = replace(
+    LAYOUT,
+    dims={"low": 6, "high": 6},
+    encoders={"low": "low", "high": "high"},
+    fuser={"kind": "router", "hidden": 5, "signal_dim": 12},
+)
+
+
+def test_a_fuser_maps_what_the_backbone_gives_by_the_map_that_targets_pass_too(tmp_path: Path) -> None:
+    made = Aligner(ROUTED).eval()
+    made.save(tmp_path)
+    model = aligner.load(tmp_path)
+    signal, subject = torch.randn(3, 2, 10), torch.tensor([0, 1, 0])
+    raw = model.backbone(signal, subject)
+    assert raw.shape == (3, 12)
+    expected = model.fuser.share(model.fuser.signal(raw))  # type: ignore[union-attr,operator]
+    for tokens in (
+        model.predict(signal, subject)[TOKEN],
+        model.learn(signal, subject, {}, None)[0][TOKEN],
+        model.decode(signal, subject, [0, 1, 2]).tensors[TOKEN],
+        model.encode_signal(signal, subject),
+    ):
+        assert tokens.shape == (3, 8) and torch.equal(tokens, expected)
+
+
+def test_a_subjects_bias_weighs_layers_in_training_alone() -> None:
+    """Else a picture's token would tell whose signal it is compared with."""
+    model = Aligner(ROUTED)
+    embeddings = {key: torch.randn(2, 6) for key in ROUTED.dims}
+    subject = torch.tensor([0, 1])
+    with torch.no_grad():
+        model.fuser.subject_bias += torch.tensor([[5.0, 0.0], [0.0, 5.0]])  # type: ignore[union-attr,operator]
+    model.fuser.bias_dropout = 0.0  # type: ignore[union-attr]
+    everyone = model.targets(embeddings)[TOKEN]
+    assert not torch.allclose(model.train().targets(embeddings, subject)[TOKEN], everyone)
+    assert torch.equal(model.eval().targets(embeddings, subject)[TOKEN], everyone)

@@ -22,6 +22,7 @@ from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.batches import Batches, CellData
 from brainhive_cli.training.alignment.initialisation import Start, find_starts
 from brainhive_cli.training.alignment.loop import train_cell
+from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.optimisation import Learner, schedule_of
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
@@ -387,3 +388,29 @@ def test_a_share_that_ends_within_an_epoch_changes_the_training_at_its_step(data
 
     steps = len(is_mixed)
     assert steps > 3 and is_mixed == [step / steps < 1 / 3 for step in range(steps)]
+
+
+def test_parts_learn_at_rates_of_their_own_in_every_schedule_and_stage(data: CellData) -> None:
+    factors = {"fuser": 0.5, "fuser.block": 0.1}
+    train = Train(lr_of=factors, precision="fp32", decay="weights")
+    model = Aligner(layout_of(data))
+    for schedule in ("constant", "cosine", "one_cycle"):
+        stage = Stage(epochs=2, lr=4e-3, schedule=schedule)
+        learner = Learner(model, torch.nn.Module(), train, stage, steps=3)
+        highest: dict[str, float] = {}
+        for _ in range(6):
+            for group in learner.optimizer.param_groups:
+                for name, parameter in model.named_parameters():
+                    if any(parameter is learned for learned in group["params"]):
+                        highest[name] = max(highest.get(name, 0.0), group["lr"])
+            learner.optimizer.step()
+            learner.schedule.step()
+        for name, rate in highest.items():
+            factor = 0.1 if name.startswith("fuser.block.") else 0.5 if name.startswith("fuser.") else 1.0
+            assert rate == pytest.approx(4e-3 * factor, rel=0.1), (schedule, name)
+        assert highest.keys() == dict(model.named_parameters()).keys()
+
+
+def test_a_rate_of_no_part_is_refused(data: CellData, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"train\.lr_of names 'fusor'"):
+        trained(data, tmp_path / "run", STAGES, lr_of={"fusor": 0.5})

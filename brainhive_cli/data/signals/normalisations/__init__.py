@@ -1,0 +1,72 @@
+"""What a normalisation is: learned from a subject's training signals, then used on all of the subject's."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import BrainhiveError
+
+SMALLEST = 1e-6
+"""Share of the largest variance below which a direction is not amplified: it holds rounding, not signal."""
+Chunks = Iterable[NDArray[np.float32]]
+"""Averaged training signals of one subject [n, C, T], a part of them at a time."""
+Statistics = Mapping[str, NDArray[np.float64]]
+"""What a part's `measure(chunks)` gives of a subject, by name; its `build(statistics)` makes a Normaliser."""
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Subtracts a mean, then maps channels to channels.
+
+    Attributes:
+        mean: [C, 1], or [C, T].
+        matrix: [C, C]; or [C, 1], its diagonal, where channels are not mixed.
+    """
+
+    mean: NDArray[np.float32]
+    matrix: NDArray[np.float32]
+
+    def __call__(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map [..., C, T] to [..., C, T]."""
+        centred = signal - self.mean
+        mapped: NDArray[np.float32] = (
+            self.matrix * centred if self.matrix.shape[1] == 1 else self.matrix @ centred
+        )
+        return mapped
+
+
+def pool_statistics(subjects: Sequence[Statistics]) -> Statistics:
+    """Average the statistics of several subjects, with equal weights.
+
+    Raises:
+        BrainhiveError: if they differ in width.
+    """
+    first = subjects[0]
+    if any(other[name].shape != first[name].shape for other in subjects for name in first):
+        problem = "subjects of different widths have no mean normalisation"
+        raise BrainhiveError(problem, "signal.normalise_by=subject")
+    return {name: np.mean([statistics[name] for statistics in subjects], axis=0) for name in first}
+
+
+def measure(signals: Chunks, with_products: bool) -> Statistics:
+    """Measure mean [C, 1] and covariance [C, C] of all signals together.
+
+    Without products of channels only variances [C, 1]: tens of thousands of voxels have no room for more.
+    """
+    count, total, products = 0, np.zeros((1, 1)), np.zeros((1, 1))  # they become [C, 1] and [C, C or 1]
+    for chunk in signals:
+        flat = chunk.transpose(1, 0, 2).reshape(chunk.shape[1], -1).astype(np.float64)  # [C, n T]
+        count += flat.shape[1]
+        total = total + flat.sum(1, keepdims=True)
+        squares = flat @ flat.T if with_products else np.einsum("cn,cn->c", flat, flat)[:, None]
+        products = products + squares
+    mean = total / count
+    return {"mean": mean, "covariance": products / count - (mean @ mean.T if with_products else mean**2)}
+
+
+def inverse_spread(variances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give one over the standard deviations; of what holds rounding alone, that of the smallest signal."""
+    inverse: NDArray[np.float64] = 1 / np.sqrt(np.maximum(variances, SMALLEST * variances.max()))
+    return inverse

@@ -1,0 +1,47 @@
+"""Visual Blur Perception's brain encoder: non-negative spatial filters, then dense layers over time."""
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.models.backbones._layers import BrainEncoder
+from brainhive_cli.models.blocks import Dropout
+
+FIRST_DROPOUT = 0.25
+"""Probability of dropping a unit behind the first layer over time; VBP's."""
+
+
+class Config(parts.Config):
+    """The encoder of Visual Blur Perception (AAAI 2026, published repository)."""
+
+    filters: int = Field(25, gt=0, description="Spatial filters; VBP's.")
+    hidden: int = Field(200, gt=0, description="Width of the layers over time; VBP's.")
+    dropout: float = Field(0.65, ge=0, lt=1, description="Behind the second layer over time; VBP's.")
+
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
+        """Make the encoder for signals [B, C, T] and tokens [B, D]."""
+        over_time = nn.Sequential(
+            *(nn.Linear(samples, self.hidden), nn.ELU(), Dropout(FIRST_DROPOUT)),
+            *(nn.Linear(self.hidden, self.hidden), nn.ELU(), Dropout(self.dropout)),
+        )
+        return BrainEncoder(
+            spatial=NonNegativeFilters(channels, self.filters),
+            norm=nn.BatchNorm1d(self.filters),
+            time=over_time,
+            flatten=nn.Flatten(),
+            project=nn.Linear(self.filters * self.hidden, dim),
+        )
+
+
+TINY = Config(filters=3, hidden=8)
+
+
+class NonNegativeFilters(nn.Conv1d):
+    """A mixing of channels whose weights enter by their absolute values, without bias."""
+
+    def __init__(self, channels: int, filters: int) -> None:
+        super().__init__(channels, filters, 1, bias=False)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """Map [B, C, T] to [B, F, T]."""
+        return self.weight[..., 0].abs() @ signal

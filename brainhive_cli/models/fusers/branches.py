@@ -1,0 +1,53 @@
+"""BRIDGE's target: a projection of each depth of a network, joined and mixed by one block."""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.models.blocks import Dropout, ResidualMLP, refuse_other_embeddings
+
+
+class Config(parts.Config):
+    """The image side of BRIDGE (NeurIPS 2026, published repository)."""
+
+    width: int = Field(256, gt=0, description="Width of each encoder's branch; BRIDGE's.")
+    hidden: int = Field(1024, gt=0, le=2**17, description="Width inside the block; BRIDGE's.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BRIDGE's.")
+
+    def token_dim(self, dims: dict[str, int], dim: int) -> int:
+        """Return the width of the token: the recipe's `dim`."""
+        return dim
+
+    def build(self, dims: dict[str, int], dim: int) -> "Branches":
+        """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D]."""
+        return Branches(dims, dim, self)
+
+
+TINY = Config(width=4, hidden=8)
+
+
+class Branches(nn.Module):
+    """Branches, a map of all of them, and a block.
+
+    Args:
+        dims: Width of each encoder's embedding, by the encoder's key.
+        dim: D, width of the token.
+        config: The knobs.
+    """
+
+    def __init__(self, dims: dict[str, int], dim: int, config: Config) -> None:
+        super().__init__()
+        self.dims = dict(dims)
+        self.branches = nn.ModuleList(nn.Linear(width, config.width) for width in dims.values())
+        self.dropout = Dropout(config.dropout)
+        self.input_proj = nn.Linear(len(dims) * config.width, dim)
+        self.block = ResidualMLP(dim, config.hidden, config.dropout)
+
+    def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
+        """Fuse embeddings, each [B, D_encoder], to a token [B, D]."""
+        refuse_other_embeddings(embeddings, self.dims)
+        pairs = zip(self.branches, self.dims, strict=True)
+        joined = torch.cat([self.dropout(branch(embeddings[key])) for branch, key in pairs], -1)
+        token: Tensor = self.block(self.input_proj(joined))
+        return token

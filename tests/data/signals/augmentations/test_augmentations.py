@@ -1,0 +1,111 @@
+"""What training signals are varied by."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import RecipeError
+
+RATE_HZ = 250.0
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def vary(signal: Tensor, kind: str, seed: int = 0, rate_hz: float | None = RATE_HZ, **knobs: Any) -> Tensor:
+    augmentation = parts.load("augmentations", kind).Config(**knobs).build(rate_hz)
+    return augmentation.apply(signal, augmentation.draw(signal.shape, generator(seed)))
+
+
+@pytest.fixture
+def signal() -> Tensor:
+    return 3 * torch.randn(400, 17, 50, generator=generator(9))
+
+
+@pytest.mark.parametrize("kind", parts.kinds("augmentations"))
+def test_the_generator_decides_and_the_signal_stays_as_it_was(signal, kind):
+    before = signal.clone()
+
+    first, again, other = (vary(signal, kind, seed) for seed in (1, 1, 2))
+
+    assert first.shape == signal.shape and first.dtype == signal.dtype
+    assert torch.equal(first, again) and not torch.equal(first, other) and torch.equal(signal, before)
+
+
+@pytest.mark.parametrize("kind", parts.kinds("augmentations"))
+def test_a_signal_is_varied_by_its_own_row_whatever_else_is_in_the_batch(signal, kind):
+    augmentation = parts.load("augmentations", kind).TINY.build(RATE_HZ)
+    drawn = augmentation.draw(signal.shape, generator())
+    rows = torch.tensor([7, 3, 300])
+
+    alone = augmentation.apply(signal[rows], drawn[rows])
+
+    assert torch.equal(alone, augmentation.apply(signal, drawn)[rows])
+
+
+def test_a_trial_is_shifted_whole_and_zeros_move_in(signal):
+    shifted = vary(signal, "time-shift", largest_ms=8)
+
+    expected = {0: signal}
+    for by in (1, 2):
+        nothing = torch.zeros_like(signal[..., :by])
+        expected[by] = torch.cat([nothing, signal[..., :-by]], -1)
+        expected[-by] = torch.cat([signal[..., by:], nothing], -1)
+    counts = {by: int((shifted == e).all((1, 2)).sum()) for by, e in expected.items()}
+    assert sum(counts.values()) == len(signal)
+    assert min(counts.values()) > 0.7 * len(signal) / 5  # each of the five is as likely
+
+
+@pytest.mark.parametrize("shift_ms", [1, 200, 1000])
+def test_a_shift_of_no_sample_or_of_the_window_is_refused(signal, shift_ms):
+    with pytest.raises(RecipeError, match=f"a time shift of {shift_ms} ms") as caught:
+        vary(signal, "time-shift", largest_ms=shift_ms)
+    assert caught.value.hint == "largest_ms from 4 to below 200"
+
+
+def test_signals_without_a_rate_are_not_shifted_and_those_of_one_sample_not_smoothed(signal):
+    with pytest.raises(RecipeError, match="without a sampling rate cannot be shifted"):
+        vary(signal, "time-shift", rate_hz=None)
+    with pytest.raises(RecipeError, match="of one sample cannot be smoothed"):
+        vary(signal[..., :1], "smooth")
+
+
+def test_noise_is_a_share_of_each_trials_spread(signal):
+    signal[0] *= 100
+
+    noise = vary(signal, "noise", share=0.2) - signal
+
+    share = noise.std((1, 2)) / signal.std((1, 2))
+    assert noise.mean().abs() < 0.02 and share.mean().item() == pytest.approx(0.2, abs=0.002)
+    assert share[0].item() == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_channel_is_dropped_whole_with_its_probability(signal):
+    dropped = vary(signal, "channel-dropout", p=0.3)
+
+    is_silent = (dropped == 0).all(2)
+    assert is_silent.float().mean().item() == pytest.approx(0.3, abs=0.02)  # 6800 channels: 4 sd
+    assert torch.equal(dropped[~is_silent], signal[~is_silent])
+
+
+def test_a_smoothed_channel_is_the_published_moving_average(golden: Path):
+    """Golden values: an average over 5 samples of the unsmoothed signal, its window cut at the edges."""
+    known = load_file(golden / "methods" / "smooth.safetensors")
+
+    smoothed = vary(known["signal"][None], "smooth", p=1)[0]
+
+    torch.testing.assert_close(smoothed, known["expected.smoothed"], atol=1e-6, rtol=0)
+
+
+def test_a_channel_is_smoothed_whole_with_its_probability(signal):
+    smoothed = vary(signal, "smooth", p=0.3)
+
+    is_plain = (smoothed == signal).all(2)
+    assert is_plain.float().mean().item() == pytest.approx(0.7, abs=0.02)
+    assert torch.equal(smoothed[~is_plain], vary(signal, "smooth", p=1)[~is_plain])

@@ -1,0 +1,95 @@
+"""Normalisation of a subject's signals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.signals.normalisations import channel, pool_statistics, template, whiten
+
+ROUNDING = 1e-4
+KINDS = parts.kinds("normalisations")
+
+
+@pytest.fixture
+def signal() -> np.ndarray:
+    """[N, C, T] with means, sizes and correlations."""
+    random = np.random.default_rng(0)
+    mixing = random.normal(size=(3, 3))
+    return (5 + mixing @ random.normal(size=(40, 3, 50)) * [[1], [10], [0.1]]).astype(np.float32)
+
+
+def covariance(signal: np.ndarray) -> np.ndarray:
+    return np.cov(signal.transpose(1, 0, 2).reshape(3, -1), bias=True)
+
+
+def learn(part, signal: np.ndarray):
+    return part.TINY.build(part.TINY.measure(np.split(signal, 4)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_signals_may_be_measured_in_any_chunks(kind, signal):
+    part = parts.load("normalisations", kind)
+
+    normalised = learn(part, signal)(signal)
+
+    assert normalised.dtype == np.float32 and normalised.shape == signal.shape
+    whole = part.TINY.build(part.TINY.measure([signal]))
+    np.testing.assert_allclose(whole(signal), normalised, atol=ROUNDING)
+
+
+def test_channels_get_mean_0_and_variance_1_and_keep_their_correlations(signal):
+    normalised = learn(channel, signal)(signal)
+
+    np.testing.assert_allclose(normalised.mean((0, 2)), 0, atol=ROUNDING)
+    spread = np.sqrt(np.diag(covariance(signal)))
+    np.testing.assert_allclose(
+        covariance(normalised), covariance(signal) / np.outer(spread, spread), atol=ROUNDING
+    )
+
+
+def test_whitening_takes_correlations_away_and_turns_nothing(signal):
+    normaliser = learn(whiten, signal)
+
+    np.testing.assert_allclose(covariance(normaliser(signal)), np.eye(3), atol=ROUNDING)
+    np.testing.assert_allclose(normaliser.matrix, normaliser.matrix.T, atol=ROUNDING)
+
+
+def test_the_template_of_training_pictures_is_taken_from_all_signals_as_published(golden: Path):
+    """Golden values: BRIDGE's mean over repetitions, then over training pictures."""
+    known = load_file(golden / "methods" / "bridge_template.safetensors")
+    averages = {split: known[split].mean(1) for split in ("train", "test")}
+
+    normaliser = template.TINY.build(template.TINY.measure([averages["train"][:3], averages["train"][3:]]))
+
+    np.testing.assert_allclose(normaliser.mean, known["expected.template"], atol=1e-6)
+    for split, signals in averages.items():
+        np.testing.assert_allclose(normaliser(signals), known[f"expected.{split}"], atol=1e-6)
+        single = normaliser(known[split])  # each repetition, too
+        np.testing.assert_allclose(single.mean(1), known[f"expected.{split}"], atol=1e-6)
+
+
+def test_a_dead_channel_stays_quiet(signal):
+    signal[:, 1] = 3.0
+    for part in (channel, whiten):
+        assert np.abs(learn(part, signal)(signal)[:, 1]).max() < 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_subjects_count_alike_however_many_signals_they_gave(kind, signal):
+    measure = parts.load("normalisations", kind).TINY.measure
+    quiet, loud = measure([signal]), measure([3 * signal[:5]])
+
+    pooled = pool_statistics([quiet, loud])
+
+    for name, values in pooled.items():
+        np.testing.assert_allclose(values, (quiet[name] + loud[name]) / 2)
+
+
+def test_subjects_of_different_widths_have_no_mean_normalisation(signal):
+    with pytest.raises(BrainhiveError, match="different widths") as caught:
+        pool_statistics([channel.TINY.measure([signal]), channel.TINY.measure([signal[:, :2]])])
+    assert caught.value.hint == "signal.normalise_by=subject"

@@ -1,0 +1,60 @@
+"""Corrections of similarities stand beside the result as controls, and change nothing else."""
+
+import pytest
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.measurements import TRANSDUCTIVE
+from brainhive_cli.evaluation.retrieval import rankings
+
+ALL_OF_THEM = "corrections=whitening,csls,sinkhorn,assignment"
+CHAINS = ["whitening"]
+for kind in ("csls", "sinkhorn", "assignment"):
+    CHAINS.append(f"{CHAINS[-1]} + {kind}")
+QUICK = ("sheet_rows=0", "ceiling_splits=0")
+
+
+def test_corrections_are_rows_beside_a_result_that_stays_what_it_was(go, trained, evaluated):
+    result = go("eval-retrieval", f"run={trained}", ALL_OF_THEM, "sheet_rows=0")
+
+    plain, found = evaluated.metrics, result.metrics
+    added = found.scopes.keys() - plain.scopes.keys()
+    assert added == {f"corrections · {name}{way}" for name in CHAINS for way in ("", " · backward")}
+    assert {name: found.scopes[name] for name in plain.scopes} == plain.scopes and found.items == plain.items
+    for name, metrics in found.scopes.items():
+        assert all((TRANSDUCTIVE in one.protocol) == (name in added) for one in metrics.values())
+    table = next(table for table in result.shown if TRANSDUCTIVE in table.title)
+    assert [row[0] for row in table.rows] == ["none: the result", *CHAINS]
+    assert table.rows[0][1] == plain.overall["top1"].value
+    assigned = found.scopes[f"corrections · {CHAINS[-1]}"]["top1"]
+    assert assigned.value > plain.overall["top1"].value and (assigned.n, assigned.pool) == (200, 100)
+
+
+@pytest.mark.parametrize("control", ["shuffled", "permuted"])
+def test_a_correction_gains_nothing_under_a_control(go, trained, control):
+    asked = (f"control={control}", ALL_OF_THEM, *QUICK)
+
+    metrics = go("eval-retrieval", f"run={trained}", *asked).metrics
+
+    for name, scope in metrics.scopes.items():
+        if name.startswith("corrections"):
+            rank = scope["mean_rank"]
+            assert scope["top1"].value <= 0.03 and rank.low <= rank.chance <= rank.high, name
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("corrections=csls,whitening",), "whitening computes similarities anew, so it comes first"),
+        (("corrections=csls", "distractors=1000000"), "corrections compare all candidates at once"),
+        (("corrections=cls",), "no correction called 'cls'"),
+    ],
+)
+def test_corrections_that_cannot_be_are_refused(go, trained, words, message):
+    with pytest.raises(RecipeError, match=message):
+        go("eval-retrieval", f"run={trained}", *QUICK, *words)
+
+
+def test_a_gallery_of_millions_is_refused_before_its_similarities_are_formed(go, trained, monkeypatch):
+    monkeypatch.setattr(rankings, "MOST_CORRECTED", 99)
+    with pytest.raises(RecipeError, match="at most 99; there are 100"):
+        go("eval-retrieval", f"run={trained}", "corrections=csls", *QUICK)

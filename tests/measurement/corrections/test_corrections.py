@@ -1,0 +1,93 @@
+"""Similarity corrections: published values, both directions, and nothing that the order of pictures gives."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from brainhive_cli.core import parts
+from brainhive_cli.measurement.corrections import Compared
+from brainhive_cli.measurement.ranks import ranks
+
+KINDS = parts.kinds("corrections")
+ROUNDING = 2e-6  # golden values are float32, and CSLS doubles their error
+
+
+def correct(kind: str, compared: Compared) -> Compared:
+    return parts.load("corrections", kind).Config().build()(compared)
+
+
+@pytest.fixture
+def compared() -> Compared:
+    """40 signals of 60 pictures, of which some are near to everything."""
+    random = torch.Generator().manual_seed(0)
+    gallery = torch.randn(60, 16, generator=random) + 0.5 * torch.randn(16, generator=random)
+    return Compared.of(gallery[:40] + 1.5 * torch.randn(40, 16, generator=random), gallery)
+
+
+def test_corrections_one_on_top_of_the_other_are_the_published_calibration(golden: Path):
+    """Golden values: whitening of the signals alone, CSLS of these, Sinkhorn's plan of CSLS."""
+    known = load_file(golden / "methods" / "test_time.safetensors")
+
+    whitened = correct("whitening", Compared.of(known["signal_tokens"], known["image_tokens"]))
+    scaled = correct("csls", whitened)
+    balanced = correct("sinkhorn", scaled)
+
+    for found, name in (
+        (whitened.signals, "whitened"),
+        (whitened.similarities, "cosine"),
+        (scaled.similarities, "csls_5"),
+        (balanced.similarities.exp(), "sinkhorn"),
+    ):
+        torch.testing.assert_close(found.float(), known[f"expected.{name}"], atol=ROUNDING, rtol=0)
+    assert torch.equal(whitened.gallery, known["image_tokens"])
+
+
+def test_an_assignment_gives_each_signal_a_picture_of_its_own_and_leaves_the_rest_in_order(compared):
+    assigned = correct("assignment", compared).similarities
+
+    best = assigned.argmax(1)
+    assert len(best.unique()) == 40 > len(compared.similarities.argmax(1).unique())
+    others = torch.ones_like(assigned, dtype=torch.bool).scatter_(1, best[:, None], False)
+    assert torch.equal(assigned[others], compared.similarities[others])
+    chosen = compared.similarities[torch.arange(40), best].sum()
+    shifted = torch.stack([compared.similarities.roll(-n, 1).diagonal().sum() for n in range(60)])
+    assert chosen > shifted.max()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_of_corrected_similarities_rank_as_these_do_in_both_directions(kind, compared):
+    after = correct(kind, compared)
+    seen = torch.arange(40)
+
+    signals, pictures = after.as_tokens()
+
+    own, values = after.similarities.diagonal(), after.similarities
+    assert torch.equal(ranks(signals, pictures, seen), (values >= own[:, None] - 1e-12).sum(1))
+    backward = (values[:, :40] >= own - 1e-12).sum(0)
+    assert torch.equal(ranks(pictures[:40], signals, seen), backward)
+    torch.testing.assert_close(torch.linalg.vector_norm(signals, dim=1), torch.ones(40).double())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_signals_and_pictures_gives_nothing_away(kind, compared):
+    random = torch.Generator().manual_seed(1)
+    rows, columns = torch.randperm(40, generator=random), torch.randperm(60, generator=random)
+
+    plain = correct(kind, compared).similarities
+    permuted = correct(kind, Compared.of(compared.signals[rows], compared.gallery[columns])).similarities
+
+    torch.testing.assert_close(permuted, plain[rows][:, columns], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_constant_embedding_finds_no_more_than_guesses_do(kind):
+    """Equal sums: an assignment that took the diagonal would find every picture."""
+    gallery = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    seen = torch.arange(200)
+    for signals, pictures in ((torch.ones(200, 8), gallery), (torch.ones(200, 8), torch.ones(200, 8))):
+        tokens: tuple[Tensor, Tensor] = correct(kind, Compared.of(signals, pictures)).as_tokens()
+        hits = int((ranks(*tokens, seen) == 1).sum())
+        assert hits <= 5  # of guesses 1 is expected, and more than 5 are once in 2000 times

@@ -1,0 +1,114 @@
+"""Degraded pictures: golden tensors, and encoders that see them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.data.targets.encoder_keys import encoders_by_key
+from brainhive_cli.models import encoders
+from brainhive_cli.models.encoders import open_clip
+from brainhive_cli.models.encoders._degradations import degrade, fovea_mask
+
+ROUNDING = 1
+"""Grey values: the published codes blur and resize by OpenCV, in fixed-point numbers."""
+
+
+@pytest.fixture
+def reference(golden: Path) -> dict[str, Tensor]:
+    """A picture, and what becomes of it."""
+    return load_file(golden / "methods" / "blur.safetensors")
+
+
+def noise(side: int, seed: int = 0) -> Image.Image:
+    """A picture of noise."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8))
+
+
+def test_pictures_are_degraded_as_published(reference: dict[str, Tensor]) -> None:
+    picture = reference["picture"].numpy()
+    compared = 0
+    for name, expected in reference.items():
+        kind, _, strength = name.removeprefix("expected.").rpartition("_")
+        if not name.startswith("expected.") or not kind:
+            continue
+        number = round(1 / float(strength)) if kind == "low_resolution" else int(strength)
+        how = f"{kind.replace('_', '-')}-{number}"
+        degraded = np.asarray(degrade(Image.fromarray(picture), how, min(picture.shape[:2])))
+        assert np.abs(degraded.astype(int) - expected.numpy()).max() <= ROUNDING, how
+        assert np.abs(degraded.astype(int) - picture).max() > 10 * ROUNDING
+        compared += 1
+    assert compared >= 5
+
+
+def test_the_share_of_the_sharp_picture_is_cut_at_the_distance_of_the_last_pixel(
+    reference: dict[str, Tensor],
+) -> None:
+    expected = reference["expected.mask"]
+    mask = fovea_mask(*expected.shape)
+    assert torch.allclose(mask, expected, atol=1e-7, rtol=0)
+    assert mask[0, 0] == mask[-1, -1] == mask.min()  # the first pixel is farther, and no sharper for it
+
+
+def test_noise_is_that_of_the_picture_every_time() -> None:
+    grey, other = (Image.new("RGB", (64, 64), (level,) * 3) for level in (120, 130))
+    first, again, unlike = (
+        np.asarray(degrade(picture, "noise-25", 64)).astype(int) for picture in (grey, grey, other)
+    )
+    assert np.array_equal(first, again) and not np.array_equal(first - 120, unlike - 130)
+    assert abs((first - 120).std() - 25) < 1 and abs((first - 120).mean()) < 1
+
+
+def test_kernels_count_pixels_of_the_networks_input() -> None:
+    large, small = noise(8).resize((128, 128), Image.Resampling.NEAREST), noise(8)
+    encoder = open_clip.Config(**{**dict(open_clip.TINY), "degrade": "gaussian-5"}).prepare()
+    plain = open_clip.TINY.prepare()
+    sharp = open_clip.Config(**{**dict(open_clip.TINY), "degrade": "gaussian-1"}).prepare()
+    for picture in (large, small):
+        assert torch.equal(sharp.preprocess(picture), plain.preprocess(picture))
+        by_hand = plain.preprocess(degrade(picture, "gaussian-5", 16))
+        assert torch.equal(encoder.preprocess(picture), by_hand)
+        assert not torch.allclose(by_hand, plain.preprocess(picture), atol=0.1)
+    pair = encoder.preprocess_all([large, large.rotate(90)])
+    assert torch.equal(pair[1], encoder.preprocess(large.rotate(90)))
+    assert "gaussian-5" in encoder.preprocessing and encoder.weights == plain.weights
+
+
+def test_a_list_of_degradations_is_an_encoder_each() -> None:
+    blurs = encoders.resolve({"kind": "clip-rn50", "degrade": ["gaussian-1", "gaussian-63"]}).outputs
+    assert [config.name for config in blurs] == ["clip-rn50-gaussian-1", "clip-rn50-gaussian-63"]
+    plain = encoders.resolve("clip-rn50")
+    assert blurs[0].network_key == plain.network_key and blurs[0].view_key != plain.view_key
+    assert blurs[0].known_shape == plain.known_shape == (1024,)
+    both = {"kind": "clip-rn50", "degrade": ["mosaic-5", "noise-25"], "output": ["embedding", "stage-3.mean"]}
+    assert len({config.name for config in encoders.resolve_all([both])}) == 4
+
+
+def test_a_degraded_encoder_is_known_by_its_own_name_alone() -> None:
+    blurred = encoders.resolve({"kind": "clip-rn50", "degrade": "gaussian-15"})
+    assert blurred.known_as == ("clip-rn50-gaussian-15",)
+    found = encoders_by_key(["clip-rn50-gaussian-15", "clip-rn50-noise-25-view-2", "clip-rn50-blur-3"])
+    assert [*found] == ["clip-rn50-gaussian-15", "clip-rn50-noise-25-view-2"]
+    assert found["clip-rn50-gaussian-15"] == blurred
+
+
+@pytest.mark.parametrize("how", ["gaussian-4", "fovea-0", "blur-3", "gaussian", "noise--1", "gaussian-15-3"])
+def test_what_is_no_degradation_is_refused(how: str) -> None:
+    with pytest.raises(RecipeError, match="a degradation is gaussian-K or fovea-K"):
+        encoders.resolve({"kind": "clip-rn50", "degrade": how})
+
+
+def test_a_kernel_that_the_picture_cannot_mirror_is_refused() -> None:
+    encoder = open_clip.Config(**{**dict(open_clip.TINY), "degrade": "gaussian-33"}).prepare()
+    with pytest.raises(RecipeError, match="a kernel of 33 pixels is too large for pictures of 16"):
+        encoder.preprocess(noise(64))
+
+
+def test_captions_cannot_be_blurred() -> None:
+    with pytest.raises(RecipeError, match="degrade has no effect on an encoder of captions"):
+        encoders.resolve({"kind": "vd-text", "degrade": "gaussian-3"})

@@ -1,0 +1,72 @@
+"""Losses of published retrieval methods give the values and gradients of their repositories."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.models.losses import LossContext
+
+CLOSE = 5e-6
+SAMGA = {"initial_logit_scale": math.log(1 / 0.07), "learn_scale": False}
+LONG = {**SAMGA, "normalise_signal": False, "scale_by": "softplus"}
+"""Signals keep their length, the scale is 2.727."""
+
+
+def compare(kind: str, pair: tuple[Tensor, Tensor], context: LossContext, **knobs: Any) -> tuple[Tensor, ...]:
+    """A loss and its gradients, of predictions and of targets."""
+    predicted, target = (tensor.clone().requires_grad_() for tensor in pair)
+    loss = parts.resolve("losses", {"kind": kind, **knobs}).build()(predicted, target, context)
+    loss.backward()
+    assert predicted.grad is not None and target.grad is not None
+    return loss.detach(), predicted.grad, target.grad
+
+
+@pytest.mark.parametrize(
+    ("kind", "knobs", "end", "expected"),
+    [
+        ("clip", LONG, "", ("clip", "clip_grad_signal", "clip_grad_image")),
+        ("clip", SAMGA, "", ("clip_both_normalised_exp",)),
+        ("mmd", {}, "", ("mmd",)),
+        ("mmd", {}, "_near", ("mmd_near", "mmd_near_grad_signal", "mmd_near_grad_image")),
+    ],
+)
+def test_samgas_losses_have_its_values_and_gradients(
+    golden: Path, kind: str, knobs: dict[str, Any], end: str, expected: tuple[str, ...]
+) -> None:
+    tensors = load_file(golden / "methods/samga_loss.safetensors")
+    measured = compare(kind, (tensors[f"signal{end}"], tensors[f"image{end}"]), LossContext(), **knobs)
+    for value, name in zip(measured, expected, strict=False):
+        assert (value - tensors[f"expected.{name}"]).abs().max() < CLOSE, name
+
+
+def test_signals_of_one_stimulus_are_pairs_where_positives_are_stimuli(golden: Path) -> None:
+    tensors = load_file(golden / "methods/multi_positive.safetensors")
+    pair, context = (tensors["signal"], tensors["image"]), LossContext(stimuli=tensors["picture"])
+    loss, *gradients = compare("clip", pair, context, **LONG, positives="stimulus")
+    assert (loss - tensors["expected.loss"]).abs() < CLOSE
+    for gradient, name in zip(gradients, ("signal", "image"), strict=True):
+        assert (gradient - tensors[f"expected.grad_{name}"]).abs().max() < CLOSE
+    alone = compare("clip", pair, LossContext(), **LONG)[0]
+    each = LossContext(stimuli=torch.arange(len(pair[0])))
+    assert compare("clip", pair, each, **LONG, positives="stimulus")[0] == alone != loss
+
+
+def test_positives_need_the_stimuli_of_the_rows_and_mmd_two_rows() -> None:
+    pair = torch.randn(1, 3), torch.randn(1, 3)
+    for kind, knobs in (("clip", {"positives": "stimulus"}), ("mmd", {})):
+        with pytest.raises(BrainhiveError, match=r"stimuli of the rows|one row"):
+            compare(kind, pair, LossContext(), **knobs)
+
+
+def test_the_scaled_similarity_of_pairs_is_that_of_the_loss() -> None:
+    loss = parts.resolve("losses", {"kind": "clip", **LONG}).build()
+    predicted, target = torch.randn(4, 3), torch.randn(4, 3)
+    expected = (predicted * target / target.norm(dim=1, keepdim=True)).sum(1) * math.log1p(1 / 0.07)
+    assert torch.allclose(loss.of_pairs(predicted, target, LossContext()), expected)

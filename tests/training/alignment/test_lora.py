@@ -1,0 +1,95 @@
+"""Encoders that learn with a brain model: from the same start, and each cell with a gallery of its own."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.models.encoders import resolve
+from brainhive_cli.training.alignment import model as aligners
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.trained import AlignRun
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
+from tests.worlds import Go
+
+ENCODER = "{kind: timm, source: random, architecture: test_vit}"
+NAME = resolve({"kind": "timm", "source": "random", "architecture": "test_vit"}).name
+WORLD = (
+    "dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 16}",
+    f"encoders=[{ENCODER}]",
+)
+TRAINING = (
+    *WORLD,
+    "fuser=concatenation",
+    "seeds=1",
+    "signal.scale=0.2",
+    "train.precision=fp32",
+    "train.epochs=2",
+    "train.batch_size=32",
+    "train.selection=last",
+)
+LORA = (f"train.lora.encoders={NAME}", "train.lora.rank=2", "train.lora.alpha=2", "train.lr_of.adapter=2")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, go: Go) -> dict[str, Any]:
+    """A frozen training and one with LoRA, and the home that they lie in."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("lora")
+        patch.setenv("BRAINHIVE_HOME", str(home))
+        go("embed", *WORLD)
+        runs = {name: go("train-align", *TRAINING, *more) for name, more in (("frozen", ()), ("lora", LORA))}
+    return {"home": home, **runs}
+
+
+def test_a_brain_model_with_an_adapter_starts_from_the_same_weights_and_the_adapter_learns(
+    results: dict[str, Any],
+) -> None:
+    models = {name: sorted(results[name].folder.glob("cells/*/model")) for name in ("frozen", "lora")}
+    first = [aligners.load(folders[0]).layout for folders in models.values()]
+    starts = []
+    for layout in first:
+        torch.manual_seed(3)
+        starts.append(Aligner(layout).state_dict())
+    assert starts[0] and all(torch.equal(value, starts[1][key]) for key, value in starts[0].items())
+    for folder in models["lora"]:
+        moved = [up.abs().max() for up in aligners.load(folder).adapter.up]  # type: ignore[union-attr]
+        assert moved and min(moved) > 0
+
+
+def test_each_cell_has_a_gallery_of_its_own(results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAINHIVE_HOME", str(results["home"]))
+    galleries = []
+    for name in ("frozen", "lora"):
+        run = AlignRun.open(RunFolder(results[name].folder), "", Paths())
+        cells = [TrainedCell.load(run, cell, torch.device("cpu")) for cell in run.cells]
+        galleries += [cell.images("test", np.arange(20)) for cell in cells]
+    frozen, same, first, second = galleries
+    assert torch.equal(frozen, same)
+    assert not torch.allclose(frozen, first, atol=1e-4) and not torch.allclose(first, second, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lora.encoders=ears", "names 'ears'"),
+        ("train.ema=0.9", "goes with no train.ema"),
+        ("train.lora.modules=nowhere", "nowhere"),
+    ],
+)
+def test_what_cannot_learn_together_is_refused(
+    go: Go, results: dict[str, Any], override: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAINHIVE_HOME", str(results["home"]))
+    with pytest.raises(RecipeError, match=message):
+        go("train-align", *TRAINING, *LORA, override)
+
+
+def test_its_keys_have_no_effect_where_no_encoder_learns() -> None:
+    with pytest.raises(Exception, match=r"train\.lora\.encoders=|where no encoder learns"):
+        Recipe.resolve("train-align", None, {}, ["train.lora.rank=4"])
