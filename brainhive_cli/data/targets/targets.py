@@ -199,6 +199,21 @@ class OnlineTargets:
         return any(config.combines for config in self.group.configs)
 
 
+def compute_online(
+    groups: Sequence[EncoderGroup],
+    stimuli: StimulusSet,
+    store: TargetStore,
+    vary: Callable[[Any], Any] | None = None,
+) -> dict[str, OnlineTargets]:
+    """Compute what networks give for the stimuli of a store whenever they are gathered, by encoder.
+
+    Raises:
+        BrainhiveError: if the stimuli are not those of the store.
+    """
+    store.refuse_other_pictures(stimuli.image_ids, "brainhive embed")
+    return {name: OnlineTargets(stimuli, group, name, vary) for group in groups for name in group.names}
+
+
 def _choose(values: Tensor, which: Tensor | None) -> Tensor:
     """Choose one of K for each row of [B, K, …]; the first when None."""
     place = torch.zeros(len(values), dtype=torch.int64) if which is None else which

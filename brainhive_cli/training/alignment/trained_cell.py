@@ -23,7 +23,7 @@ from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.target_stores import digest_of
-from brainhive_cli.data.targets.targets import OnlineTargets, Targets, TargetSource
+from brainhive_cli.data.targets.targets import Targets, TargetSource, compute_online
 from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
@@ -94,7 +94,8 @@ class TrainedCell:
         """Compute what the network that learned with the model gives, by key.
 
         Raises:
-            BrainhiveError: if its weights are others than those that the model changes.
+            BrainhiveError: if its weights are not those that the model changes, or the pictures not those
+                of the store.
         """
         adapter, described = self.model.adapter, self.model.layout.adapter
         if adapter is None:
@@ -113,8 +114,8 @@ class TrainedCell:
 
         group = self.align.once(("network", *names), open_network)
         adapter.attach(group.module)
-        stimuli = self.align.dataset.images(split)
-        return {keys[name]: OnlineTargets(stimuli, group, name) for name in names}
+        computed = compute_online([group], self.align.dataset.images(split), self.pictures(split))
+        return {keys[name]: source for name, source in computed.items()}
 
     def decoded(self, subject: int, split: str) -> tuple[Decoded, NDArray[np.int64]]:
         """Decode a subject's averaged signals, once: answers that are sampled are then the same for everyone.

@@ -23,7 +23,7 @@ from brainhive_cli.data.stores.target_store import TargetStore, pixels_of
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.target_stores import digest_of, open_alternatives, open_stores
-from brainhive_cli.data.targets.targets import OnlineTargets, Targets, TargetSource
+from brainhive_cli.data.targets.targets import OnlineTargets, Targets, TargetSource, compute_online
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
@@ -91,7 +91,9 @@ class TrainingData:
         self.adapted = self._open_adapted()
         heads = recipe.head_targets
         self.online = self._compute_targets({heads[head].name: heads[head] for head in recipe.train.online})
-        self.targets = Targets({**stored.sources, **self.online, **self._compute_adapted("train")})
+        self.targets = Targets(
+            {**stored.sources, **self.online, **self._compute_adapted("train", self.stimuli)}
+        )
         self.augmented = self._compute_augmented_targets()
 
         # single trials are needed where repetitions are chosen anew in each step
@@ -145,13 +147,8 @@ class TrainingData:
         """
         if not encoders:
             return {}
-        stimuli = self.job.dataset.images("train")
-        self.stimuli.refuse_other_pictures(stimuli.image_ids, "brainhive embed")
-        return {
-            name: OnlineTargets(stimuli, group, name, vary)
-            for group in grouped(list(encoders.values()), "fp32", self.launch)
-            for name in group.names
-        }
+        groups = grouped(list(encoders.values()), "fp32", self.launch)
+        return compute_online(groups, self.job.dataset.images("train"), self.stimuli, vary)
 
     def _open_adapted(self) -> EncoderGroup | None:
         """Open the network that learns with the model, if one does.
@@ -171,12 +168,16 @@ class TrainingData:
             )
         return replace(groups[0], network=replace(groups[0].network, learns=True))
 
-    def _compute_adapted(self, split: str) -> dict[str, TargetSource]:
-        """Compute what the network that learns gives for a split's pictures, by key, in place of stores."""
-        if (group := self.adapted) is None:
+    def _compute_adapted(self, split: str, store: TargetStore) -> dict[str, TargetSource]:
+        """Compute what the network that learns gives for the pictures of a split's store, by key.
+
+        Raises:
+            BrainhiveError: if the pictures are not those of the store.
+        """
+        if self.adapted is None:
             return {}
-        stimuli = self.job.dataset.images(split)
-        return {self.keys[name]: OnlineTargets(stimuli, group, name) for name in group.names}
+        computed = compute_online([self.adapted], self.job.dataset.images(split), store)
+        return {self.keys[name]: source for name, source in computed.items()}
 
     def _describe_adapter(self) -> dict[str, Any]:
         """Say which network a cell's model changes, and how."""
@@ -244,7 +245,7 @@ class TrainingData:
             for subject in cell.tested_on
         ]
         stored = Targets.of(stores, self.launch, self.keys)
-        return tested, Targets({**stored.sources, **self._compute_adapted("test")})
+        return tested, Targets({**stored.sources, **self._compute_adapted("test", stimuli)})
 
     def _describe_learned(self, recipe: Recipe, responses: Sequence[Responses]) -> Learned:
         """Describe what a cell's model learns from; what selects the epoch is added later."""

@@ -1,12 +1,14 @@
 """Encoders that learn with a brain model: from the same start, and each cell with a gallery of its own."""
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.encoders import resolve
@@ -72,6 +74,19 @@ def test_each_cell_has_a_gallery_of_its_own(results: dict[str, Any], monkeypatch
     frozen, same, first, second = galleries
     assert torch.equal(frozen, same)
     assert not torch.allclose(frozen, first, atol=1e-4) and not torch.allclose(first, second, atol=1e-4)
+
+
+def test_a_gallery_of_other_pictures_than_those_of_the_store_is_refused(
+    results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAINHIVE_HOME", str(results["home"]))
+    run = AlignRun.open(RunFolder(results["lora"].folder), "", Paths())
+    cell = TrainedCell.load(run, run.cells[0], torch.device("cpu"))
+    fewer = SimpleNamespace(image_ids=list(cell.pictures("test").image_ids)[1:])
+    changed = replace(run, dataset=replace(run.dataset, images=lambda *_: fewer))
+    with pytest.raises(BrainhiveError) as caught:
+        replace(cell, align=changed).images("test", np.arange(20))
+    assert caught.value.hint == "brainhive embed --again"
 
 
 @pytest.mark.parametrize(
