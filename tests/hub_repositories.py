@@ -20,7 +20,7 @@ CLIP_CONFIG = {
     "logit_scale_init_value": 2.6592,
     "model_type": "clip",
     "projection_dim": 1024,
-    "text_config": {**TOWER, "vocab_size": 64, "bos_token_id": 0, "eos_token_id": 1},
+    "text_config": {**TOWER, **text_encoders.IDS, "vocab_size": len(text_encoders.SPELLED)},
     "vision_config": {**TOWER, "image_size": 224, "patch_size": 14},
     "torch_dtype": "float32",
 }
@@ -78,7 +78,7 @@ INDEX = {
 
 
 def write_encoders(root: Path) -> Path:
-    """Write clip-h14 and the VAE of SDXL at tiny widths."""
+    """Write both towers of clip-h14 and the VAE of SDXL at tiny widths."""
     from diffusers import AutoencoderKL
     from transformers import CLIPConfig, CLIPModel
 
@@ -89,6 +89,8 @@ def write_encoders(root: Path) -> Path:
     (clip / "config.json").write_text(json.dumps(CLIP_CONFIG))
     (vae / "config.json").write_text(json.dumps(VAE_CONFIG))
     (clip / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+    words = {word: number for number, word in enumerate(text_encoders.SPELLED)}
+    text_encoders.write_tokenizer(clip, "<|endoftext|>", words)
     (clip / "open_clip_config.json").write_text("{}")
     for copy in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin"):
         (clip / copy).write_bytes(b"the same weights for others")

@@ -12,6 +12,9 @@ IDS = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
 """As published: no ids of the vocabulary, which transformers knows by the 2."""
 WORDS = {"a": 0, "b": 1, "a</w>": 2, "b</w>": 3, "ab</w>": 4, "!": 5}
 WORDS |= {"<|startoftext|>": 6, "<|endoftext|>": 7}
+LETTERS = [*"abcdefghijklmnopqrstuvwxyz123"]
+SPELLED = [*LETTERS, *(letter + "</w>" for letter in LETTERS), "ab</w>", "<|startoftext|>", "<|endoftext|>"]
+"""Ids of a vocabulary that spells what it reads; as published, the last is the token that ends a text."""
 PADS = {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}
 
 
@@ -28,12 +31,12 @@ def write(folder: Path) -> None:
         write_tokenizer(folder / name, pad)
 
 
-def write_tokenizer(folder: Path, pad: str) -> None:
+def write_tokenizer(folder: Path, pad: str, words: dict[str, int] = WORDS) -> None:
     """Write the files of a CLIP tokenizer of a few words."""
     special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     told = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True}
-    folder.mkdir(parents=True)
-    (folder / "vocab.json").write_text(json.dumps(WORDS))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(words))
     (folder / "merges.txt").write_text("#version: 0.2\na b</w>\n")
     (folder / "special_tokens_map.json").write_text(json.dumps({**special, "pad_token": pad}))
     (folder / "tokenizer_config.json").write_text(json.dumps({**special, **told, "pad_token": pad}))

@@ -127,15 +127,13 @@ def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor
     best = torch.full((len(signal_tokens),), -torch.inf)
     best_place, start = torch.zeros(len(signal_tokens), dtype=torch.long), 0
     for block in [gallery] if isinstance(gallery, Tensor) else gallery:
-        unit = torch.nn.functional.normalize(block.float(), dim=1)
+        directions = F.normalize(block.float(), dim=1)
         rows = max(1, SIMILARITIES_AT_ONCE // len(block))
-        best_of_rows = [(tokens.float() @ unit.T).max(1) for tokens in signal_tokens.split(rows)]
+        best_of_rows = [(tokens.float() @ directions.T).max(1) for tokens in signal_tokens.split(rows)]
         value, place = (torch.cat([pair[n].cpu() for pair in best_of_rows]) for n in (0, 1))
         is_better = value > best
-        best, best_place = (
-            torch.where(is_better, value, best),
-            torch.where(is_better, start + place, best_place),
-        )
+        best = torch.where(is_better, value, best)
+        best_place = torch.where(is_better, start + place, best_place)
         start += len(block)
     return best_place
 
@@ -436,8 +434,7 @@ def summarise(
         only: Names of the metrics to compute; all when empty.
     """
     groups = [np.atleast_2d(np.asarray(ranks, np.float64)) for ranks in ranks_of_subjects]  # [S, N]
-    common: dict[str, Any] = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds}
-    common["items"] = items
+    common: Any = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds, "items": items}
     guess = chance_of_ranks(pool, targets)
     possible = np.arange(1, len(guess) + 1)
     transforms: dict[str, tuple[Callable[[Any], Any], Statistic, Limits]] = {

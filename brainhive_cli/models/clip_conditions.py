@@ -46,21 +46,24 @@ def of_texts(tower: Any, ids: Tensor) -> Tensor:
     return tokens.div(encoded.text_embeds.norm(dim=-1, keepdim=True)[:, None])
 
 
-def tower_of(folder: Path, component: str, kind: str, variant: str | None = None) -> nn.Module:
+def tower_of(
+    folder: Path, component: str, kind: str, variant: str | None = None, **options: Any
+) -> nn.Module:
     """Load a tower from its folder below a diffusion model's, frozen, in float32.
 
     Args:
         folder: The diffusion model's.
-        component: Folder of the tower.
+        component: Folder of the tower; "" where it is the model's.
         kind: Its class in transformers.
         variant: Variant of the weight files.
+        options: Further arguments of `load_network`.
 
     Raises:
         MissingData: if weights are absent, damaged or not all there.
     """
     import transformers
 
-    options: dict[str, Any] = {"dtype": torch.float32, "variant": variant}
+    options |= {"dtype": torch.float32, "variant": variant}
     tower: nn.Module = load_network(getattr(transformers, kind), folder / component, **options)
     return tower
 
@@ -76,9 +79,9 @@ def pixels_of(processor: Any, picture: Any) -> Tensor:
     return pixels
 
 
-def token_ids(folder: Path) -> Callable[[str], Tensor]:
+def token_ids(folder: Path, component: str = TOKENIZER) -> Callable[[str], Tensor]:
     """Make what turns a text into token ids [S], padded or cut to the length that the folder says."""
-    tokenizer = _read(folder / TOKENIZER, "CLIPTokenizer")
+    tokenizer = _read(folder / component, "CLIPTokenizer")
 
     def ids(text: str) -> Tensor:
         padded = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}

@@ -21,6 +21,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 from typer.testing import CliRunner, Result
 
+from brainhive_cli import aligner
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.datasets import things_eeg
@@ -154,6 +155,34 @@ def test_check_says_how_to_unpack_archives_wherever_it_is_run(things, monkeypatc
         f"({' && '.join(f'unzip -nq {root}/{name}.zip -d {root}' for name in IMAGES)})"
     )
     assert signals[-1].endswith(f"(unzip -nq {root}/Preprocessed_data_250Hz_whiten.zip -d {root})")
+
+
+def test_atm_s_goes_from_its_files_to_retrieval_and_tests_without_captions(hub, home):
+    root, random = home / "data/things-eeg", np.random.default_rng(0)
+    for folder, split in (("training_images", "train"), ("test_images", "test")):
+        names = paint(root, folder, side=32)
+        signal = random.normal(size=(len(names), REPETITIONS[folder], 63, 80))
+        published.save_eeg(root, 1, split, published.eeg_content(signal, names))
+    small = ("subjects=1", "train.epochs=2", "train.batch_size=4")
+
+    refused = brainhive("train-align --recipe papers/atm-s", *small)
+    lines = re.findall(r"brainhive ([^&\n]+?)(?: &&|$)", refused.stderr.splitlines()[-1])
+    assert refused.exit_code == MissingData.exit_code and "clip-h14,clip-h14-text" in lines[0]
+    for line in ("embed --encoders clip-h14", "embed --encoders clip-h14-text splits=train"):
+        ended = brainhive(line)
+        assert ended.exit_code == 0, ended.stderr
+    trained = brainhive("train-align --recipe papers/atm-s --json", *small)
+    assert trained.exit_code == 0, trained.stderr
+    tested = brainhive("eval-retrieval --json sheet_rows=0")
+    assert tested.exit_code == 0, tested.stderr
+
+    folder = next((home / "runs/train-align").glob("*/cells/*/model"))
+    model = aligner.load(folder)
+    assert model.layout.encoders == {"clip-h14": "clip-h14"} and [*model.layout.heads] == ["token"]
+    chosen_on_test = brainhive("train-align --recipe papers/atm-s train.selection=test", *small)
+    assert chosen_on_test.exit_code == 0, chosen_on_test.stderr
+    first, second = (model.losses[f"{number}.logit_scale"] for number in (0, 1))
+    assert first == second != torch.tensor(2.65926)  # learned, by both
 
 
 def test_meg_goes_from_its_files_to_retrieval(home, go):

@@ -1,11 +1,12 @@
 """THINGS-EEG2, and THINGS-MEG as a row of it: pictures by concept, and signals by subject, as distributed."""
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar
@@ -44,8 +45,8 @@ FILES = {
 POSTERIOR = tuple("P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split())
 RESIZED = "resize"
 """What is in the name of a folder of pictures that were squashed to 224 × 224 (Image_set_Resize)."""
-
-
+NUMBER = re.compile(r"^\d+_")
+"""What the folder of a concept begins with, as the files are distributed."""
 MAX_MEMBERS = 10_000
 """Members of a tar that are searched for its first file."""
 
@@ -168,7 +169,8 @@ class Things:
             _say_once(f"{label}, not of {further}")
         files = list(pictures_below(folder.parent, folder.name))
         images = from_files(self.name, split, folder.parent, files, [file.split("/")[-2] for file in files])
-        return replace(images, image_ids=Names.of(map(image_id, files)))
+        captions = partial(_list_captions, images.concepts)
+        return replace(images, image_ids=Names.of(map(image_id, files)), captions=captions, captions_each=1)
 
     def require(self, subject: int) -> None:
         """Check that a subject's files are there."""
@@ -218,6 +220,11 @@ class Things:
         return MissingData(
             f"{self.name}: no {what}", f"{download} ({mirror}), then unpack its archives ({unpack})"
         )
+
+
+def _list_captions(concepts: Names, index: int) -> list[str]:
+    """Name what a picture shows, as ATM does by the folder `00001_aardvark` of its concept."""
+    return [f"This picture is {NUMBER.sub('', concepts[index])}"]
 
 
 @cache  # of a process that opens a data set several times, once

@@ -149,8 +149,7 @@ class TaskScores:
         row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
         rows = [row_of[image_id] for image_id in image_ids]
         masks, likelihood = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
-        values, guess, missing = dict[str, Values](), np.zeros(0), dict[str, str]()
-        by_concept = dict[str, Values]()
+        values, by_concept, guess, missing = dict[str, Values](), dict[str, Values](), np.zeros(0), {}
         if images.masks is not None and masks is not None and masks.shape[1:2] == (images.frames or 1,):
             objects = [torch.from_numpy(images.masks(row))[:, None].gt(0).byte() for row in rows]
             size = (masks.shape[-2], masks.shape[-1])  # to which targets are brought in the same way

@@ -23,6 +23,13 @@ class Config(parts.Config):
     """The brain encoder of ATM (arXiv 2403.07721), as BrainHiVE has it."""
 
     dropout: float = Field(0.25, ge=0, lt=1, description="Probability of dropping a unit; the paper's.")
+    convolution_dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        exclude_if=lambda dropout: dropout is None,  # older runs do not name it
+        description="The same behind the convolutions and in the projection; default: dropout (ATM-S: 0.5).",
+    )
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "ATM":
         """Make the encoder for signals [B, C, T] of S subjects and tokens [B, D].
@@ -30,7 +37,8 @@ class Config(parts.Config):
         Raises:
             BrainhiveError: if the window is shorter than the filters of NICE.
         """
-        return ATM(channels, samples, dim, subjects, self.dropout)
+        late = self.dropout if self.convolution_dropout is None else self.convolution_dropout
+        return ATM(channels, samples, dim, subjects, self.dropout, late)
 
 
 TINY = Config()
@@ -39,13 +47,15 @@ TINY = Config()
 class ATM(nn.Module):
     """Channels attend to each other and to the subject's token; the parameter names are upstream's."""
 
-    def __init__(self, channels: int, samples: int, dim: int, subjects: int, dropout: float) -> None:
+    def __init__(
+        self, channels: int, samples: int, dim: int, subjects: int, dropout: float, convolution_dropout: float
+    ) -> None:
         super().__init__()
         self.channels = channels
         patches = samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
         self.encoder = ChannelEncoder(samples, subjects, dropout)
-        self.enc_eeg = nn.Sequential(patch_embedding(channels, dropout), nn.Flatten())
-        self.proj_eeg = projection_head(FILTERS * patches, dim, dropout)
+        self.enc_eeg = nn.Sequential(patch_embedding(channels, convolution_dropout), nn.Flatten())
+        self.proj_eeg = projection_head(FILTERS * patches, dim, convolution_dropout)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] of subjects [B] as tokens [B, D]."""

@@ -56,6 +56,11 @@ class ModelConfig(BaseModel):
         """Read it from a model's folder; MissingData if it is absent or damaged."""
         return documents.read(folder / "config.json", cls, documents.DOWNLOAD, MissingData)
 
+    @property
+    def projection(self) -> dict[str, Any]:
+        """The width of the projection, as an option: LAION's folders leave it out of the towers' configs."""
+        return {} if self.projection_dim is None else {"projection_dim": self.projection_dim}
+
 
 @dataclass(frozen=True)
 class Encoder:

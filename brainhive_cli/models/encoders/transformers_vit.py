@@ -157,7 +157,7 @@ def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn
     files = weight_files(config, folder)
     if ModelConfig.read(folder).model_type == _intern_vit.MODEL_TYPE:
         return _intern_vit.load(folder, files)
-    network, options = getattr(transformers, family.network), _projection(folder)
+    network, options = getattr(transformers, family.network), ModelConfig.read(folder).projection
     tower: Any = load_network(network, folder, files=files, dtype=torch.float32, **options)
     side = tower.config.image_size
     if family.has_fixed_size and seen != (3, side, side):
@@ -166,12 +166,6 @@ def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn
             DOWNLOAD,
         )
     return tower  # type: ignore[no-any-return]
-
-
-def _projection(folder: Path) -> dict[str, Any]:
-    """Read the width of the projection from the whole model's config: LAION's leave it out of the tower's."""
-    width = ModelConfig.read(folder).projection_dim
-    return {} if width is None else {"projection_dim": width}
 
 
 def family_of(model_type: str, where: Any) -> _Family:

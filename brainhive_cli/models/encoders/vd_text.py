@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import hub
 from brainhive_cli.models import clip_conditions as clip
-from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, located
+from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig, located
 from brainhive_cli.models.encoders._tokens import Tower
-from brainhive_cli.models.encoders._weights import prepare_network
+from brainhive_cli.models.encoders._weights import prepare_network, weight_files
 
 Output = Literal["embedding", "average", "first"]
 LENGTH = 77
@@ -34,6 +35,9 @@ class Config(EncoderConfig):
     weight_files: ClassVar[tuple[str, ...]] = (f"{clip.TEXT}/*.safetensors", f"{clip.TEXT}/pytorch_model.bin")
     also_fetched: ClassVar[tuple[str, ...]] = (f"{clip.TEXT}/pytorch_model.bin", "tokenizer/*")
     licence = "MIT"
+    components: ClassVar[tuple[str, str]] = (clip.TEXT, clip.TOKENIZER)
+    """Folders of tower and tokenizer; "" where their files lie among the whole model's."""
+    tokenizer_files: ClassVar[tuple[str, ...]] = ("tokenizer/*",)
     length: ClassVar[int] = LENGTH
     """Tokens of a caption."""
     tokens: ClassVar[str] = "projected"
@@ -54,15 +58,20 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare tokenizer and tower; MissingData when the folder lacks either."""
-        kind, tokens = TOKENS[self.tokens]
+        (kind, tokens), (text, tokenizer) = TOKENS[self.tokens], self.components
         draw = partial(_drawn, kind, self.architecture)
-        load, weights = prepare_network(self, draw, lambda folder: clip.tower_of(folder, clip.TEXT, kind))
+
+        def load_tower(folder: Path) -> nn.Module:
+            options = ModelConfig.read(folder / text).projection
+            return clip.tower_of(folder, text, kind, files=weight_files(self, folder), **options)
+
+        load, weights = prepare_network(self, draw, load_tower)
         if self.source == "random":
             words = "letters"
             ids: Callable[[str], Tensor] = _letters
         else:
             words = f"CLIPTokenizer, {self.length} tokens"
-            ids = clip.token_ids(hub.folder(self.source, allow=("tokenizer/*",)))
+            ids = clip.token_ids(hub.folder(self.source, allow=self.tokenizer_files), tokenizer)
 
         def encode(tower: Any, ids: Tensor) -> Tensor | list[Tensor]:
             """Map token ids [B, S] to text tokens [B, S, D], once for each output."""

@@ -45,8 +45,10 @@ class Config(ScaledConfig):
         description="Whether predictions are brought to unit length, as targets are; UBP, NeuroBridge and "
         "SAMGA leave theirs as they are. Retrieval compares by cosines either way.",
     )
-    scale_by: Literal["exp", "softplus"] = Field(
-        "exp", description="What makes the scale of its logarithm, or of what stands in its place (UBP)."
+    scale_by: Literal["exp", "softplus", "itself"] = Field(
+        "exp",
+        description="What makes the scale of its logarithm, or of what stands in its place: softplus (UBP), "
+        "or itself, so that ln(1 / 0.07) is the scale (ATM-S).",
     )
     positives: Literal["row", "stimulus"] = Field(
         "row",
@@ -89,9 +91,9 @@ class ClipLoss(ScaledLoss):
 
     def scale(self, epoch: int) -> Tensor | float:
         """Return what similarities are multiplied by in an epoch."""
-        if self.logit_scale is not None and self.config.scale_by == "softplus":
-            return F.softplus(self.logit_scale)
-        return super().scale(epoch)
+        if self.logit_scale is None or self.config.scale_by == "exp":
+            return super().scale(epoch)
+        return F.softplus(self.logit_scale) if self.config.scale_by == "softplus" else self.logit_scale
 
     def similarities(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Compare every prediction with every target, before the scale: [B, B], a prediction a row."""

@@ -1,6 +1,6 @@
 """Architecture of an aligner: the `config.json` of a model folder, and the layers for each subject."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -132,7 +132,11 @@ class Layout:
     @property
     def compared_keys(self) -> set[str]:
         """Keys of the embeddings that the targets of these heads are made from."""
-        targets = {self.heads[name].target for name in self.compared}
+        return self.keys_of(self.compared)
+
+    def keys_of(self, heads: Iterable[str]) -> set[str]:
+        """Give the keys of the embeddings that the targets of some heads are made from."""
+        targets = {self.heads[name].target for name in heads}
         return targets - {FUSED} | ({*self.dims} if FUSED in targets else set())
 
     def check(self) -> None:

@@ -147,7 +147,10 @@ def train_cell(
 def forward(aligner: Aligner, batch: Batch, context: LossContext) -> tuple[Tensors, Tensors]:
     """Return predictions and targets of a batch, [B, *shape] by name, in the order of the micro-batches."""
     subjects = torch.cat([subject for _, subject in batch.parts])
-    targets = aligner.targets(batch.targets, subjects) | batch.augmented
+    keys = aligner.layout.keys_of(aligner.layout.heads)
+    embeddings = {key: target for key, target in batch.targets.items() if key in keys}
+    further = {name: target for name, target in batch.targets.items() if name not in keys}
+    targets = further | aligner.targets(embeddings, subjects) | batch.augmented
     if not hasattr(aligner.backbone, "learn"):
         return join_parts([aligner.predict(*part) for part in batch.parts]), targets
     first, learned = 0, []

@@ -224,7 +224,7 @@ def inherited(recipe: Recipe, training: Recipe) -> Recipe:
     """Take over the keys that a model fine-tuned by a recipe keeps of the one that another has trained."""
     keys = {key: getattr(training, key) for key in INHERITED}
     if not recipe.terms and recipe.loss == type(recipe)().loss:
-        keys["terms"] = training.terms
+        keys |= {"terms": training.terms, "targets": training.targets}
     return recipe.model_copy(update=keys)
 
 

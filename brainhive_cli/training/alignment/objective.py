@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Annotated, Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from brainhive_cli.core import foreign_code, parts
@@ -23,9 +23,16 @@ class Term(Section):
     """One loss term: a prediction, its target, the loss between them, and how much it counts when."""
 
     prediction: str = Field(description="head, or another output of the backbone in training")
-    target: str | None = Field(None, description="whose target; default: the prediction's own")
+    target: str | None = Field(
+        None, description="head whose target, or one of `targets`; default: the prediction's own"
+    )
     loss: Annotated[Any, parts.part("losses", "clip")] = Field(
         "clip", validate_default=True, description="between the prediction and its target"
+    )
+    loss_of: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        exclude_if=lambda place: place is None,  # older runs do not name it
+        description="place, from 0, of an earlier term whose loss this one takes, with the scale it learns",
     )
     weight: Annotated[float, Field(gt=0)] | Course | Wave = Field(
         1.0,
@@ -42,6 +49,12 @@ class Term(Section):
         description="stage of train.stages, from 0, in which the term is active, and whose epochs and shares "
         "its own are; default: the whole training",
     )
+
+    @model_validator(mode="after")
+    def _has_one_loss(self) -> Self:
+        if self.loss_of is not None and self.loss != parts.resolve("losses", "clip"):
+            raise ValueError("loss has no effect with loss_of: leave one of them out")
+        return self
 
     @property
     def of(self) -> str:
@@ -73,6 +86,12 @@ def check(terms: Sequence[Term], epochs: int) -> None:
     Raises:
         RecipeError: naming the term or the epoch.
     """
+    for number, term in enumerate(terms):
+        first = term.loss_of
+        if first is not None and (first >= number or terms[first].loss_of is not None):
+            raise RecipeError(
+                f"terms[{number}].loss_of is {first}", "an earlier term that has a loss of its own"
+            )
     # between two borders the same terms are active; at a border itself a wave may be 0
     spans = [span for term in terms for span in (term.epochs, getattr(term.weight, "epochs", None)) if span]
     inner = {float(end) for span in spans for end in span if end < epochs}
@@ -96,7 +115,8 @@ def mixing_of(terms: Sequence[Term], moment: float) -> tuple[float, float]:
     Raises:
         RecipeError: if two active terms want different ones.
     """
-    losses = [term.loss for term in terms if term.weight_at(moment)]
+    active = [term for term in terms if term.weight_at(moment)]
+    losses = [term.loss if term.loss_of is None else terms[term.loss_of].loss for term in active]
     wanted = sorted({(loss.mix_alpha, loss.mix_share) for loss in losses if getattr(loss, "mix_alpha", 0.0)})
     if len(wanted) > 1:
         key, place = ("mix_alpha", 0) if wanted[0][0] != wanted[1][0] else ("mix_share", 1)
@@ -117,7 +137,9 @@ class Objective(nn.ModuleList):
     """
 
     def __init__(self, terms: Sequence[Term], is_centred: bool = False) -> None:
-        super().__init__(parts.build_module(term.loss) for term in terms)
+        super().__init__()
+        for term in terms:  # one module in two places learns one scale of both terms
+            self.append(parts.build_module(term.loss) if term.loss_of is None else self[term.loss_of])
         self.terms, self.is_centred = tuple(terms), is_centred
 
     def forward(

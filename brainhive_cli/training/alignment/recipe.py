@@ -84,6 +84,12 @@ class Recipe(SweptRecipe):
         description="head: the encoder whose output it predicts, or `fused`; default: one head, `token`, "
         "that predicts what the fuser makes of `encoders`",
     )
+    targets: Annotated[dict[str, SerializeAsAny[EncoderConfig]], BeforeValidator(_head_targets)] = Field(
+        {},
+        exclude_if=lambda targets: not targets,  # older runs do not name it
+        description="name: encoder whose output terms compare predictions with, and no head is made for, as "
+        "of captions; only training reads it",
+    )
     terms: list[Term] = Field(
         [], description="loss terms; default: `loss` for every head, with equal weights that sum to 1"
     )
@@ -229,14 +235,18 @@ class Recipe(SweptRecipe):
             )
         terms = self.loss_terms
         check(terms, self.train.epochs)
+        if twice := self.targets.keys() & {*self.head_targets, *(config.name for config in self.encoders)}:
+            raise RecipeError(f"targets name {min(twice)}, as heads or encoders do", "another name")
+        if idle := sorted(self.targets.keys() - {term.target for term in terms}):
+            raise RecipeError(f"targets.{idle[0]} has no effect", f"a term with target: {idle[0]}")
         if not getattr(self.backbone, "takes_spec", False):  # such a part may give more names in training
-            named = {name for term in terms for name in (term.prediction, term.of)}
+            predicted, names = {term.prediction for term in terms}, {*self.head_targets}
             augmented = {name + AUGMENTED for name in self.train.augment_pictures.heads}
-            if unknown := sorted(named - set(self.head_targets) - augmented):
-                raise RecipeError(
-                    f"terms name {', '.join(unknown)}", f"heads: {', '.join(self.head_targets)}"
-                )
-            if untrained := sorted(set(self.head_targets) - {term.prediction for term in terms}):
+            compared = {term.of for term in terms} - augmented - self.targets.keys()
+            if absent := sorted((predicted | compared) - names):
+                hint = f"heads and targets: {', '.join([*self.head_targets, *self.targets])}"
+                raise RecipeError(f"terms name {', '.join(absent)}", hint)
+            if untrained := sorted(names - predicted):
                 raise RecipeError(f"no term trains the head {', '.join(untrained)}", "add a term for it")
 
     def run_label(self, paths: Paths) -> str:
@@ -269,9 +279,10 @@ class Recipe(SweptRecipe):
 
     @property
     def stored_encoders(self) -> list[EncoderConfig]:
-        """The encoders whose training targets are read from stores."""
+        """The encoders whose training targets are read from stores, those of terms alone last."""
         online = {self.head_targets[head].name for head in self.train.online}
-        return [config for config in self.encoders if config.name not in online]
+        stored = [config for config in self.encoders if config.name not in online]
+        return stored + [config for config in self.targets.values() if config not in stored]
 
     @property
     def loss_terms(self) -> list[Term]:

@@ -40,7 +40,7 @@ from brainhive_cli.training.alignment.validation import held_out_of
 DIM = 1024
 """D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""
 INPUTS: Any = {
-    **dict.fromkeys(("encoders", "heads", "prior", "signal"), True),
+    **dict.fromkeys(("encoders", "heads", "targets", "prior", "signal"), True),
     "train": {"embedding_alternatives", "online", "lora", "augment", "augment_pictures", "memory_map"},
 }
 """Keys of a recipe that decide which targets and signals are loaded, and how."""
@@ -63,7 +63,7 @@ class TrainingData:
         pixels: Digests of the stimuli's pixels, [M]; None where no store has them.
         prior: The prior whose frozen fuser makes the target.
         keys: The fuser's key of each encoder, by the encoder's store name.
-        targets: Targets of the stimuli, by the fuser's key.
+        targets: Targets of the stimuli, by the fuser's key, and by the names of those that terms alone read.
         augmented: Targets of augmented pictures, by the head's name; None where none are asked for.
         responses: Training signals, by subject; they are opened when a cell first learns from them.
     """
@@ -91,9 +91,13 @@ class TrainingData:
         self.adapted = self._open_adapted()
         heads = recipe.head_targets
         self.online = self._compute_targets({heads[head].name: heads[head] for head in recipe.train.online})
-        self.targets = Targets(
-            {**stored.sources, **self.online, **self._compute_adapted("train", self.stimuli)}
-        )
+        by_key = {key: source for key, source in stored.sources.items() if key in self.keys.values()}
+        named = {
+            name: stored.sources[self.keys.get(config.name, config.name)]
+            for name, config in recipe.targets.items()
+        }
+        adapted = self._compute_adapted("train", self.stimuli)
+        self.targets = Targets({**by_key, **self.online, **adapted, **named})
         self.augmented = self._compute_augmented_targets()
 
         # single trials are needed where repetitions are chosen anew in each step
@@ -232,7 +236,8 @@ class TrainingData:
     def _open_tested(self, cell: Cell, learned: Learned) -> tuple[list[Responses], Targets]:
         """Open the test signals of a cell and the targets of their stimuli, which select the epoch."""
         recipe, dataset = self.recipe, self.job.dataset
-        stores = open_stores(dataset, recipe.dataset, "test", recipe.stored_encoders, recipe.paths)
+        encoders = [config for config in recipe.stored_encoders if config in recipe.encoders]
+        stores = open_stores(dataset, recipe.dataset, "test", encoders, recipe.paths)
         stimuli, pixels = next(iter(stores.values())), pixels_of(stores.values())
         seen = learned.pictures.contain(dataset.pictured_as, stimuli.image_ids, pixels)
 

@@ -1,5 +1,6 @@
 """THINGS-EEG and THINGS-MEG in the layout in which they are distributed, with contents of a few pictures."""
 
+import pickle
 import re
 import shutil
 import subprocess
@@ -75,6 +76,18 @@ def test_signals_and_pictures_meet_by_image_id(root: Path) -> None:
         np.testing.assert_array_equal(recording.signal, signal(split))
         assert (recording.rate_hz, recording.times_s[1], recording.unit) == (250.0, 0.004, "whitened")
         assert images.open(0).size == (4, 4)
+
+
+def test_a_picture_has_one_caption_that_names_its_concept_as_its_folder_does(root: Path) -> None:
+    (root / "Image_set/test_images/ice_9_cream").mkdir()
+    Image.new("RGB", (4, 4)).save(root / "Image_set/test_images/ice_9_cream/one.jpg")
+    captions = {
+        split: [pickle.loads(pickle.dumps(images)).captions_of(row) for row in range(len(images))]
+        for split, images in ((split, eeg().images(split)) for split in ("train", "test"))
+    }
+
+    assert captions["train"] == [["This picture is aardvark"], ["This picture is abacus"]]
+    assert captions["test"] == [["This picture is aircraft_carrier"], ["This picture is ice_9_cream"]]
 
 
 def test_the_montage_has_oz_once_and_poz(root: Path) -> None:

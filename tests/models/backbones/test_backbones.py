@@ -122,6 +122,17 @@ def test_a_window_shorter_than_the_filters_is_refused(kind, least):
     assert config.build(3, least, 8).eval()(torch.zeros(2, 3, least)).shape == (2, 8)
 
 
+@pytest.mark.parametrize(("late", "expected"), [(None, 0.25), (0.5, 0.5), (0.0, 0.0)])
+def test_atm_drops_behind_its_convolutions_as_told_and_in_its_attention_as_ever(late, expected):
+    model = parts.load("backbones", "atm").Config(convolution_dropout=late).build(4, 100, 8)
+
+    rates = {name: part.p for name, part in model.named_modules() if isinstance(part, torch.nn.Dropout)}
+
+    assert {rate for name, rate in rates.items() if not name.startswith("encoder.")} == {expected}
+    early = [rate for name, rate in rates.items() if name.startswith("encoder.")]
+    assert len(rates) - len(early) == 2 and {*early} == {0.25}
+
+
 @pytest.mark.parametrize("kind", ["atm", "voxel_ridge"])
 def test_a_subject_of_its_own_counts_and_an_unknown_one_is_the_mean_of_those_learned(kind):
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hub_repositories
 import numpy as np
 import pytest
 import sd15_repositories
@@ -173,6 +174,20 @@ def test_sd15_text_is_the_last_hidden_state_of_its_own_text_encoder(hub):
 
     assert torch.equal(encoder.preprocess("a b"), ids[0])
     assert torch.allclose(encoder.module(ids), expected, atol=SAME)
+
+
+def test_clip_h14s_text_is_the_projected_end_token_in_the_space_of_its_pictures(tmp_path):
+    folder = hub_repositories.write_encoders(tmp_path) / hub_repositories.H14
+    encoder = encoders.resolve({"kind": "clip-h14-text", "source": str(folder)}).build()
+    ids = torch.stack([encoder.preprocess(text) for text in ("This picture is aardvark", "ab")])
+    model = transformers.CLIPModel.from_pretrained(folder)
+    tower = model.text_model(input_ids=ids[:, :30])  # what follows the end of a text changes nothing
+
+    embedded = encoder.module(ids)
+
+    assert ids.shape == (2, 77) and embedded.shape == (2, *encoders.resolve("clip-h14-text").shape)
+    assert torch.allclose(embedded, model.text_projection(tower.pooler_output), atol=SAME)
+    assert (embedded[0] - embedded[1]).abs().max() > 1000 * SAME
 
 
 def test_a_plus_adapters_tokens_are_those_of_the_last_block_but_one(hub):

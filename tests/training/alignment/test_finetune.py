@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.training.alignment.matching_run import inherited
+from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.settings import Finetune
 from brainhive_cli.training.alignment.training_data import take_share
 
@@ -176,6 +178,19 @@ def test_a_run_that_leaves_one_out_is_fine_tuned_to_the_one_left_out(go, small, 
     for cell in ("sub-01", "sub-02"):  # no model has seed 5, so that of the only seed is taken
         start = weights(inter.folder, f"{cell}_seed-1")
         assert moved(weights(made.folder, f"{cell}_seed-5"), start) < 1e-6
+
+
+def test_terms_are_inherited_with_the_targets_that_they_name():
+    training = Recipe.resolve("train-align", "papers/atm-s", {}, [])
+    plain, changed = (
+        inherited(Recipe.resolve("train-align", None, {}, ["mode=finetune", *more]), training)
+        for more in ([], ["loss.kind=siglip"])
+    )
+    plain.check_terms()
+    changed.check_terms()
+
+    assert (plain.terms, plain.targets) == (training.terms, training.targets)
+    assert not changed.terms and not changed.targets
 
 
 def test_what_cannot_be_fine_tuned_is_said_in_one_line(go, small, here):

@@ -26,6 +26,19 @@ def resolve(*overrides: str) -> Recipe:
         ([TWO, "head=token"], "head is 'token'"),
         ([TWO, "terms=[{prediction: latent, loss: mse}]"], "no term trains the head meaning"),
         ([TWO, "terms=[{prediction: colour, loss: mse}]"], "terms name colour"),
+        (["targets={text: clip-h14-text}"], "targets.text has no effect"),
+        (
+            ["targets={token: vae}", "terms=[{prediction: token, target: token}]"],
+            "targets name token, as heads",
+        ),
+        (
+            ["targets={vae: clip-b32}", "terms=[{prediction: token, target: vae}]"],
+            "targets name vae, as heads",
+        ),
+        (
+            ["targets={text: vae}", "terms=[{prediction: text, target: text}, {prediction: token}]"],
+            "terms name text",
+        ),
         (["terms=[{prediction: token, loss: mse}]", "loss.kind=siglip"], "loss has no effect where terms"),
     ],
 )

@@ -1,9 +1,11 @@
 """Loss terms: their weights over epochs, when they are active, and what is refused."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -11,6 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.course import Course
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.objective import Objective, Term, check
+from brainhive_cli.training.alignment.recipe import Recipe
 
 PREDICTED = {"a": torch.tensor([[1.0, 2.0], [3.0, 5.0]]), "b": torch.tensor([[0.0], [1.0]])}
 TARGETS = {"a": torch.tensor([[1.0, 1.0], [1.0, 1.0]]), "b": torch.tensor([[2.0], [2.0]])}
@@ -66,6 +69,63 @@ def test_contrastive_terms_own_a_scale_each():
     names = [name for name, _ in Objective(terms).named_parameters()]
 
     assert names == ["0.logit_scale", "2.logit_scale", "2.bias"]
+
+
+def test_two_terms_of_atm_s_are_its_loss_with_one_scale_and_so_are_its_gradients():
+    """Source: ATMS_retrieval.py of dongyangli-del/EEG_Image_decode, written again in plain torch."""
+    random = torch.Generator().manual_seed(0)
+    token, image, text = (torch.randn(6, 5, generator=random) for _ in range(3))
+    recipe = Recipe.resolve("train-align", "papers/atm-s", {}, [])
+    objective = Objective(recipe.loss_terms)
+    (scale,) = objective.parameters()
+    signals = [token.clone().requires_grad_() for _ in range(2)]
+    expected_scale = scale.detach().clone().requires_grad_()
+
+    value = objective({"token": signals[0]}, {"token": image, "text": text}, LossContext())
+    value.backward()
+
+    expected = torch.zeros(())
+    for share, target in ((0.99, image), (0.01, text)):
+        logits = expected_scale * signals[1] @ F.normalize(target, dim=-1).T
+        pairs = torch.arange(6)
+        loss = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+        expected = expected + share * loss
+    expected.backward()
+
+    assert scale.item() == pytest.approx(math.log(1 / 0.07), abs=1e-5)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(signals[0].grad, signals[1].grad)
+    torch.testing.assert_close(scale.grad, expected_scale.grad)
+    assert scale.grad is not None and scale.grad.abs() > 1e-3
+
+
+def test_a_scale_that_two_terms_share_is_learned_and_kept_as_one():
+    terms = [Term(prediction="a"), Term(prediction="b", loss_of=0), Term(prediction="b")]
+    objective = Objective(terms)
+
+    assert [name for name, _ in objective.named_parameters()] == ["0.logit_scale", "2.logit_scale"]
+    objective.continue_from({"0.logit_scale": torch.tensor(1.0), "1.logit_scale": torch.tensor(3.0)})
+    values = objective.state_dict()
+    assert values["0.logit_scale"] == values["1.logit_scale"] == 1 != values["2.logit_scale"]
+
+
+@pytest.mark.parametrize(
+    "terms", [[{"loss_of": 0}], [{}, {"loss_of": 2}, {}], [{}, {"loss_of": 0}, {"loss_of": 1}]]
+)
+def test_a_term_takes_the_loss_of_an_earlier_one_that_has_its_own(terms):
+    with pytest.raises(RecipeError, match=r"terms\[\d\].loss_of is \d"):
+        check([Term.model_validate({"prediction": "a", **term}) for term in terms], 5)
+    with pytest.raises(ValidationError, match="loss has no effect with loss_of"):
+        Term.model_validate({"prediction": "a", "loss": "mse", "loss_of": 0})
+
+
+def test_a_term_that_takes_a_loss_mixes_signals_as_that_does():
+    terms = [
+        Term(prediction="a", loss="mixco", epochs=(0, 1)),
+        Term(prediction="a", loss_of=0, epochs=(1, 2)),
+    ]
+
+    assert [Objective(terms).mixing(epoch) for epoch in range(3)] == [(0.15, 1), (0.15, 1), (0, 1)]
 
 
 def test_centring_changes_contrastive_terms_alone():
