@@ -20,7 +20,8 @@ ELSEWHERE = ("tutorial.md", "keys.md", "extending.md", "CHANGELOG.md")
 """Pages whose lines other tests run; `keys.md` is a list of recipes, not a guide."""
 FIRST = ("README.md", "evaluate.md", "explain.md", "report.md")
 """Pages whose lines come first, on one's own recordings: commands take the newest run."""
-LEFT_OUT = ("demo", "doctor", "workflow", "fetch", "--install-completion", "COMMAND", "runs rm")
+VOXELS = "train-align --dataset image-folder --encoders demo-clip backbone.kind=voxel-ridge"
+LEFT_OUT = ("demo", "doctor", "workflow", "fetch", "--install-completion", "COMMAND", "runs rm", VOXELS)
 """Lines that other tests run (also those of `mirrored`, a part of the user's), or that change the machine."""
 UNPLANNED = ("runs", "report", "recipes", "compare", "check")
 """Commands whose plan says nothing: they are quick."""

@@ -151,6 +151,8 @@ def test_the_parts_of_cc2017_read_files_that_fetch_gives() -> None:
 def label(name: Path) -> str:
     """Name the runs of a train-align recipe, without their fingerprint."""
     recipe = resolved(name)
+    if recipe.dataset.kind == "image-folder":  # whose name is that of the folder: users' own
+        return f"image-folder-{recipe.mode}-{recipe.backbone.kind}"
     return recipe.run_label(recipe.paths)
 
 

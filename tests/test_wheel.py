@@ -50,4 +50,7 @@ def test_the_demo_weights_are_in_the_wheel(wheel: Path) -> None:
 
 
 def test_the_licence_travels_along(wheel: Path) -> None:
-    assert list(wheel.glob("*.dist-info/licenses/LICENSE"))
+    assert list(wheel.glob("*.dist-info/licenses/LICENSE")) and list(
+        wheel.glob("*.dist-info/licenses/NOTICE")
+    )
+    assert (wheel / "brainhive_cli/data/signals/hrf_library.csv").is_file()

@@ -26,7 +26,7 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import session_stores
 from brainhive_cli.data.command_lines import command, next_command
-from brainhive_cli.data.preparations import LookedOver, Merged, Preparation
+from brainhive_cli.data.preparations import Finished, LookedOver, Merged, Preparation
 from brainhive_cli.data.published_data import PUBLISHED
 from brainhive_cli.data.session_stores import DType, Kept, cast_signal, join, write_session
 from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store, require_each
@@ -300,6 +300,8 @@ def _write_sessions(
         if is_writer:
             stores = [SignalStore.open(path) for path in paths.values()]
             joined = join(stores, preparation.order_seed, job.provenance(subject))
+            if isinstance(preparation, Finished):
+                joined = preparation.finish(subject, joined)
             SignalStore.write(job.path(subject), joined)
             if deleted := session_files.clear():
                 console.say(f"subject {subject}: deleted sessions of other settings, {console.size(deleted)}")

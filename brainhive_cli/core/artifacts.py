@@ -110,7 +110,7 @@ class Curve(Titled):
 
 @dataclass(frozen=True)
 class Heatmap(Titled):
-    """A matrix of values in colours.
+    """A matrix of values in colours; without names and axes it is a picture, as of slices of a volume.
 
     Attributes:
         values: [R, C] values.

@@ -444,7 +444,8 @@ def parse_value(text: str, override: str) -> Any:
         RecipeError: if it is not.
     """
     where = f"the value of {show_value(override)}"
-    return documents.parse(text, where, Any, "quote it for the shell", RecipeError, is_yaml=True)
+    way_out = "quote it for the shell; of {NAME: VALUE} with more { in it, write KEY.NAME=VALUE instead"
+    return documents.parse(text, where, Any, way_out, RecipeError, is_yaml=True)
 
 
 def put_key(fields: dict[str, Any], key: str, value: Any) -> None:

@@ -1,14 +1,20 @@
-"""Data sets as they are published: what is known before any file is here, and files of tensors."""
+"""Data sets as they are published: what is known before any file is here, and readers of files."""
 
+import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
 from brainhive_cli.core.damage import reading
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.files import is_file, read_regular
 from brainhive_cli.data.datasets import Published
 from brainhive_cli.data.stores import pickles
+
+T = TypeVar("T")
 
 PUBLISHED = {
     "things-eeg": Published({"train": 16_540, "test": 200}),
@@ -22,16 +28,53 @@ PUBLISHED = {
     ),
     # gongzx/cc2017_dataset: tensors [N, 2, V] and [N, 10, V] of responses, [N, 6, 3, 224, 224] of frames
     "cc2017": Published({"train": 4_320, "test": 1_200}, {1: 13447, 2: 14828, 3: 9114}, frames=6, captions=1),
+    # of shared/random_0; the test pictures of other pools and splits differ
+    "laion-fmri": Published({"train": 897, "test": 224}),
+    # Hebart et al. 2023; Chang et al. 2019, subjects 1 to 3; Horikawa and Kamitani 2017; Shen et al. 2019
+    "things-fmri": Published({"train": 8_640, "test": 100}),
+    "bold5000": Published({"train": 4_803, "test": 113}),
+    "god": Published({"train": 1_200, "test": 50, "imagery": 50}),
+    "deeprecon": Published({"train": 1_200, "test": 50}),
+    "nsd-imagery": Published({"test": 18, "imagery": 18}),
 }
 """By the name of the data set."""
 
 FOLDERS = ("", "*/", "*/*/")
 """Where files may lie below the folder of a data set."""
+WAY_OUT = "brainhive fetch NAME, of the data set, shows where to get it, and on whose terms"
+BOLD5000_LIST = "CSI%s_imgnames.txt"
+"""The pictures of a subject of BOLD5000, one a trial. That of `[1-4]`, the first who is there, says which
+are the test: 1 to 3 saw the same pictures, the fourth left early."""
 
 
 def find_below(root: Path, name: str) -> Path | None:
     """Find a file or folder at most two folders below `root`; None where there is none."""
     return next((path for folder in FOLDERS for path in sorted(root.glob(f"{folder}{name}"))), None)
+
+
+def find_file(root: Path, pattern: str, way_out: str = WAY_OUT) -> Path:
+    """Find a file, at most two folders below `root`; MissingData where it is not there."""
+    if (path := find_below(root, pattern)) is None or not is_file(path):
+        raise MissingData(f"no {pattern} in {root}", way_out)
+    return path
+
+
+def read_table(path: Path, read_row: Callable[[dict[str, str]], T]) -> list[T]:
+    """Read a table with a header line, of tabs (.tsv) or commas: what a function makes of each row."""
+    with reading(path, WAY_OUT), path.open(newline="", encoding="utf-8-sig") as file:
+        return [*map(read_row, csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))]
+
+
+def cut_ending(name: str) -> str:
+    """Cut the last suffix off the name of a picture's file, and no more: names may hold dots and blanks."""
+    return name.rpartition(".")[0] or name
+
+
+def read_bold5000_names(path: Path) -> list[str]:
+    """Read the picture of each trial of a subject of BOLD5000, in the order of time."""
+    # lists of release 1.0 mark repeated pictures, whose files are not called so
+    lines = read_regular(path).decode("utf-8-sig").splitlines()
+    return [cut_ending(name.strip().removeprefix("rep_")) for name in lines if name.strip()]
 
 
 @dataclass(frozen=True)

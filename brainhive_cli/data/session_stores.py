@@ -16,7 +16,14 @@ from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.recordings import Recording, SignalStore, Sliced, difference_of, group_trials
+from brainhive_cli.data.stores.recordings import (
+    Recording,
+    SignalStore,
+    Sliced,
+    Voxels,
+    difference_of,
+    group_trials,
+)
 
 DType = Literal["float32", "float16"]
 Known = Mapping[str, Mapping[str, Any]]
@@ -115,7 +122,18 @@ def join(
     for store in stores:
         for split, recording in store.splits.items():
             by_split.setdefault(split, []).append(recording)
-    return {split: _join(recordings, order_seed, provenance) for split, recordings in by_split.items()}
+    spaces = [next(iter(store.splits.values())).space for store in stores]
+    space = spaces[0]
+    if isinstance(space, Voxels):  # whose maps are those of the mean session
+        maps = {
+            name: np.mean([other.maps[name] for other in spaces if isinstance(other, Voxels)], axis=0)
+            for name in space.maps
+        }
+        space = replace(space, maps=maps)
+    return {
+        split: replace(_join(recordings, order_seed, provenance), space=space)
+        for split, recordings in by_split.items()
+    }
 
 
 def _join(

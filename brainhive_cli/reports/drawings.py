@@ -131,9 +131,16 @@ def _height_inch(artifact: Drawable) -> float:
         case Curve(lines=lines):
             entries = len(lines) + any(line.chance is not None for line in lines)
             return HEIGHT_INCH + LEGEND_INCH * -(-entries // _legend_columns(artifact))
+        case Heatmap(values=values) if _is_picture(artifact):
+            return 0.6 + WIDTH_INCH * len(values) / len(values[0])
         case Heatmap(values=values) if len(values) != len(values[0]):
             return max(HEIGHT_INCH, 1.1 + NAME_INCH * min(len(values), MAX_NAMES))
     return WIDTH_INCH
+
+
+def _is_picture(matrix: Heatmap) -> bool:
+    """Whether rows and columns are places, whose values make a picture: they have no names and no axes."""
+    return not (matrix.rows or matrix.columns or matrix.row_axis or matrix.column_axis)
 
 
 def _in_words(name: str) -> str:
@@ -206,9 +213,11 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> None:
         high = max(abs(low), abs(high))
         low = -high
     axes.grid(visible=False)
-    axes.set_facecolor("#a0a0a0")  # where there is no value
+    is_picture = _is_picture(matrix)
+    axes.set_facecolor("none" if is_picture else "#a0a0a0")  # where there is no value
     colours = "RdBu_r" if matrix.is_diverging else "viridis"
-    shown = axes.imshow(values, aspect="auto", interpolation="none", cmap=colours, vmin=low, vmax=high)
+    aspect = "equal" if is_picture else "auto"
+    shown = axes.imshow(values, aspect=aspect, interpolation="none", cmap=colours, vmin=low, vmax=high)
     for names, axis in ((matrix.rows, axes.yaxis), (matrix.columns, axes.xaxis)):
         are_numbers = all(re.fullmatch(r"-?[\d.]+", name) for name in names)
         step = max(1, len(names) // 6) if are_numbers else 1

@@ -34,8 +34,8 @@ def runs(home: Path) -> Path:
 @pytest.mark.parametrize(
     ("line", "names"),
     [
-        ("brainhive embed --encoders clip-h", ["clip-h14"]),
-        ("brainhive embed --encoders vae,clip-h", ["vae,clip-h14"]),
+        ("brainhive embed --encoders clip-h", ["clip-h14", "clip-h14-text"]),
+        ("brainhive embed --encoders vae,clip-h", ["vae,clip-h14", "vae,clip-h14-text"]),
         ("brainhive embed --dataset things-e", ["things-eeg"]),
         ("brainhive fetch things-e", ["things-eeg"]),
         ("brainhive embed --recipe demo-h", ["demo-havir"]),

@@ -182,6 +182,11 @@ def files_of(dataset: Any, split: str, reads: str) -> Sequence[Need]:
     return dataset.files(split, reads) if hasattr(dataset, "files") else ()
 
 
+def people_of(dataset: "Dataset") -> str:
+    """Name the data set whose subjects a data set has: 1 is the same person in all of one name."""
+    return getattr(dataset, "people", "") or dataset.recorded_as
+
+
 class Dataset(Protocol):
     """A data set, built by its part's Config."""
 
@@ -238,6 +243,7 @@ class StimulusDataset:
         images: Split to its stimuli; raises MissingData.
         recordings: The name that signals are kept under; default: `name`.
         pictures: The name of the pictures, whichever of them these are; default: that of the recordings.
+        people: The name of the data set whose subjects these are; default: that of the recordings.
         simulate: Subject and split to a simulated recording.
         lists: Files that say which pictures are in which split.
         alike_by: What they are alike by.
@@ -250,6 +256,7 @@ class StimulusDataset:
     images: Callable[[str], StimulusSet]
     recordings: str = ""
     pictures: str = ""
+    people: str = ""
     subjects: tuple[int, ...] = ()
     simulate: Callable[[int, str], Recording] | None = None
     channels: tuple[str, ...] | None = None

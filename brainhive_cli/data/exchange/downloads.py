@@ -110,6 +110,11 @@ class Source:
     subjects: tuple[int, ...] = ()
 
 
+def _by_hand(terms: str, *steps: str) -> Source:
+    """Say where a data set is that the hub does not have."""
+    return Source(terms=terms, steps=steps)
+
+
 THINGS = ("sub-", "training_images/", "train_images/", "test_images/")
 IMAGES = "https://osf.io/jum2f"
 """Of THINGS, with their LICENSE, which is to be read before the password of the archive is used."""
@@ -117,6 +122,11 @@ NSD = "aws s3 cp --no-sign-request s3://natural-scenes-dataset"
 DESIGN = "nsddata/experiments/nsd"
 MASKS = "nsddata/ppdata/subj0$s/func1pt8mm/roi"
 BETAS = "nsddata_betas/ppdata/subj0$s/func1pt8mm/betas_fithrf_GLMdenoise_RR"
+IMAGERY = "nsddata_betas/ppdata/subj0$s/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
+ON_REQUEST = "not verified (recordings); ImageNet's, on request only (pictures)"
+GOD = "https://github.com/KamitaniLab/GenericObjectDecoding"
+DEEPRECON = "https://github.com/KamitaniLab/DeepImageReconstruction"
+ASK = "ask the authors for the pictures: {root}/images/training and {root}/images/test"
 SOURCES: Mapping[str, Source] = {
     # READMEs of UBP (HaitaoWuTJU/Uncertainty-aware-Blur-Prior), BrainHiVE (ssshamiii/Brain-HIVE), NeuroBridge
     # (feroooooo/NeuroBridge: crxs4, y63gw), ATM (ncclab-sustech/EEG_Image_decode) and the data's authors
@@ -179,6 +189,39 @@ SOURCES: Mapping[str, Source] = {
         ),
         elsewhere="other files of MindEye: pscotti/naturalscenesdataset and pscotti/mindeyev2 on the hub",
         subjects=(1, 2, 3, 4, 5, 6, 7, 8),
+    ),
+    # NSD's bucket; where nsdimagery_stimuli.pkl3 lies in it is not verified
+    "nsd-imagery": Source(
+        terms="NSD's: https://cvnlab.slite.page/p/IB6BSeW_7o/Terms-and-Conditions",
+        steps=(
+            "fetch nsd, then nsdimagery_stimuli.pkl3 of nsddata_stimuli, to {root}/../nsd",
+            f"for s in {{subjects}}; do {NSD}/{IMAGERY} {{root}}/../nsd/{IMAGERY} --recursive; done",
+            "save the pictures that cues stand for (its image_map) as {root}/stimuli/SET-CUE.png, as A-X.png",
+        ),
+        subjects=(1, 2, 3, 4, 5, 6, 7, 8),
+    ),
+    # README of ViCCo-Group/LAION-fMRI
+    "laion-fmri": _by_hand(
+        "CC0 (brain data); an agreement (pictures: not passed on, not used commercially)",
+        "fetch derivatives/ and stimuli/ to {root} by https://github.com/ViCCo-Group/LAION-fMRI",
+        "copy laion_fmri/splits/data of that package to {root}/splits",
+    ),
+    # Hebart et al. 2023
+    "things-fmri": _by_hand(
+        f"not verified (betas), LICENSE of {IMAGES} (pictures)",
+        "get betas_csv of https://doi.org/10.25452/figshare.plus.c.6161151 into {root}",
+        f"get THINGS at {IMAGES}, as {{root}}/images/CONCEPT/NAME.jpg",
+    ),
+    # Chang et al. 2019; the betas are of release 2.0
+    "bold5000": _by_hand(
+        "not verified for release 2.0 (1.0: CC0)",
+        "get CSI*_GLMbetas-TYPED-*, CSI*_brainmask* and CSI*_imgnames.txt into {root}: figshare 14456124",
+        "get Presented_Stimuli of release 1.0 into {root}",
+    ),
+    # READMEs of Kamitani's group
+    "god": _by_hand(ON_REQUEST, f"get Subject*.h5, version 5 or later, into {{root}}: {GOD}", ASK),
+    "deeprecon": _by_hand(
+        ON_REQUEST, f"get sub-0*_perception*_original_VC.h5 into {{root}}: {DEEPRECON}", ASK
     ),
 }
 """Each address is one that the public source in the comment above it gives."""

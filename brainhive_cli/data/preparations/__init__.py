@@ -4,11 +4,13 @@ Private files begin with the name of the part that they belong to (`_nsd_…`, `
 `_noise` and `_prepared` are shared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.recordings import Recording
 
@@ -85,6 +87,14 @@ class LookedOver(Protocol):
 
 
 @runtime_checkable
+class Finished(Preparation, Protocol):
+    """A preparation with steps that need all sessions of a subject."""
+
+    def finish(self, subject: int, recordings: Mapping[str, Recording]) -> dict[str, Recording]:
+        """Complete the joined recordings [N, R, C, T], by split; signals need not be in memory."""
+
+
+@runtime_checkable
 class Merged(SubjectFiles, Protocol):
     """What the file of a preparation builds whose files hold all repetitions of a stimulus together."""
 
@@ -98,3 +108,12 @@ class Merged(SubjectFiles, Protocol):
         Raises:
             BrainhiveError: naming a file that is damaged or does not hold what it should.
         """
+
+
+@contextmanager
+def keys_of_stimuli() -> Iterator[None]:
+    """Call the keys of a preparation's pictures by their names in its recipe, in errors of the block."""
+    try:
+        yield
+    except BrainhiveError as error:
+        raise type(error)(error.message, error.hint.replace("dataset.", "preparation.stimuli.")) from error

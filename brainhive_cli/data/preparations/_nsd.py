@@ -1,17 +1,18 @@
 """What all forms of the Natural Scenes Dataset share: the design of its trials, and masks of voxels."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.damage import reading, refuse_inflation
-from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
+from brainhive_cli.core.damage import reading
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import files_called, is_file
+from brainhive_cli.data.preparations._volumes import NIFTI, Mask
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Voxels
 
@@ -47,9 +48,6 @@ REGION_MASKS, GENERAL_OF_MINDEYE = "brain_region_masks.hdf5", "nsd_general"
 """MindEye2's file of each subject's nsd_general and masks of its voxels."""
 PERCENT = 300
 """By which betas are multiplied in the files."""
-NIFTI = (".nii.gz", ".nii")
-AFFINE_MM = 1e-3
-"""By which affines of one space may differ: they are written as float32."""
 SPACE = "draw or resample it on the volumes of preparation.space, of the same subject"
 AGREEMENT = "sign the agreement of naturalscenesdataset.org, then fetch"
 DESIGN_SOURCE = f"{AGREEMENT} {DESIGN_FOLDER} into that folder"
@@ -119,34 +117,6 @@ def find_volume(folder: Path, name: str, endings: Sequence[str] = NIFTI) -> Path
     return next((path for ending in endings if is_file(path := folder / f"{name}{ending}")), None)
 
 
-def open_nifti(path: Path) -> Any:
-    """Open a NIfTI file; its values stay on disk.
-
-    Raises:
-        MissingExtra: if nibabel is not installed.
-        MissingData: if the file is damaged.
-    """
-    try:
-        import nibabel
-        from nibabel.filebasedimages import ImageFileError
-        from nibabel.spatialimages import HeaderDataError, ImageDataError
-    except ImportError as error:
-        raise MissingExtra("NIfTI files need nibabel", "pip install 'brainhive[raw]'") from error
-    with reading(path, SOURCE):
-        try:
-            return nibabel.load(path)
-        except (HeaderDataError, ImageDataError, ImageFileError) as error:
-            raise ValueError(str(error)) from error
-
-
-def read_volume(path: Path) -> NDArray[Any]:
-    """Read a NIfTI volume [X, Y, Z]; raises as `open_nifti`."""
-    image = open_nifti(path)
-    with reading(path, SOURCE):
-        refuse_inflation(int(np.prod(image.shape)) * 8, path.stat().st_size, "the volume")
-        return np.asarray(image.dataobj)
-
-
 @dataclass(frozen=True)
 class Masks:
     """The masks of one subject, below nsddata/ppdata/subjXX/func1pt8mm/roi.
@@ -179,35 +149,27 @@ class Masks:
             raise MissingData(f"nsd: no mask {folder / base}.nii.gz", way)
         return cls(files, base, frozenset(drawn))
 
-    def mask(self) -> NDArray[np.bool_]:
-        """Read which voxels [X, Y, Z] are kept."""
-        mask = read_volume(self.files[self.base]) > 0
-        if mask.ndim != 3 or not mask.any():
-            raise BrainhiveError(f"{self.files[self.base]} is no mask [X, Y, Z] of voxels", SOURCE)
-        return mask
+    def mask(self) -> Mask:
+        """Read which voxels are kept."""
+        return replace(Mask.open(self.files[self.base], SOURCE), compares_affines=False)
 
-    def voxels(self, mask: NDArray[np.bool_]) -> Voxels:
-        """Read the regions of kept voxels, in C order over [X, Y, Z].
+    def voxels(self, mask: Mask) -> Voxels:
+        """Read the regions of kept voxels.
 
         A region that a subject does not have is there, and empty, so that all subjects have the same list.
         """
         regions: dict[str, NDArray[np.bool_]] = {}
-        base = self.files[self.base]
         for name, path in self.files.items():
-            volume, is_own = read_volume(path), name in self.drawn
-            if volume.shape != mask.shape:
-                problem = f"{path} is {list(volume.shape)}, {base} {list(mask.shape)}"
-                raise BrainhiveError(problem, SPACE if is_own else SOURCE)
-            labels = volume[mask]
+            is_own = name in self.drawn
+            way_out = SPACE if is_own else SOURCE
+            labels = replace(mask, way_out=way_out, compares_affines=is_own).read(path)
             regions[name] = labels > 0
-            if is_own and not np.allclose(open_nifti(path).affine, open_nifti(base).affine, atol=AFFINE_MM):
-                raise BrainhiveError(f"{path} lies in another space than {base}: their affines differ", SPACE)
             if is_own and not regions[name].any():
-                raise BrainhiveError(f"{path} has none of the voxels that {base.name} keeps", SPACE)
+                raise BrainhiveError(f"{path} has none of the voxels that {mask.path.name} keeps", SPACE)
             regions |= {label: labels == place + 1 for place, label in enumerate(ATLASES.get(name, ()))}
         if EARLY in regions:
             regions[HIGHER] = ~regions[EARLY]
-        return Voxels(regions)
+        return Voxels(regions, grid=mask.grid)
 
 
 def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) -> Voxels:
@@ -224,8 +186,8 @@ def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) ->
         if (folder := root / f"nsddata/ppdata/{group}/func1pt8mm/roi").is_dir():
             masks = Masks.below(folder, GENERAL)
             mask = masks.mask()
-            if (count := int(mask.sum())) != width:
-                problem = f"{masks.files[GENERAL]} has {count} voxels, the signals {width}"
+            if mask.width != width:
+                problem = f"{mask.path} has {mask.width} voxels, the signals {width}"
                 raise BrainhiveError(problem, source)
             return masks.voxels(mask)
     for path in filter(is_file, (root / REGION_MASKS for root in roots)):

@@ -4,7 +4,7 @@ import csv
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -64,18 +64,35 @@ def list_recordings(root: Path, pattern: str) -> dict[int, dict[int, list[Path]]
         MissingData: if there is none.
         BrainhiveError: naming a file whose path does not say which subject's it is.
     """
-    recordings: dict[int, dict[int, list[Path]]] = {}
-    labels: dict[int, str] = {}
-    named: dict[tuple[int, int], tuple[str, Path]] = {}
+    recordings = group_by_session(root, _list_whole(root, pattern))
+    if not recordings:
+        problem = f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}"
+        raise MissingData(problem, "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set")
+    return recordings
+
+
+def _list_whole(root: Path, pattern: str) -> Iterator[Path]:
     for path in sorted(_below(root), key=_natural):
         whole = path.with_suffix(LEADING.get(path.suffix.lower(), path.suffix))
         if not whole.match(pattern) or _is_continuation(path):
             continue
-        if whole != path:
-            if not os.path.lexists(whole):
-                problem = f"{path} is there, but not {whole.name}"
-                raise MissingData(problem, "copy it, or remove the rest of it")
-            continue
+        if whole == path:
+            yield path
+        elif not os.path.lexists(whole):
+            problem = f"{path} is there, but not {whole.name}"
+            raise MissingData(problem, "copy it, or remove the rest of it")
+
+
+def group_by_session(root: Path, paths: Iterable[Path]) -> dict[int, dict[int, list[Path]]]:
+    """Group files or folders by the subject and session that their paths below a folder name.
+
+    Raises:
+        BrainhiveError: naming one whose path does not say which subject's it is, or two that clash.
+    """
+    recordings: dict[int, dict[int, list[Path]]] = {}
+    labels: dict[int, str] = {}
+    named: dict[tuple[int, int], tuple[str, Path]] = {}
+    for path in paths:
         place = path.relative_to(root).as_posix()
         subjects = list(SUBJECT.finditer(place))
         if not subjects:
@@ -90,9 +107,6 @@ def list_recordings(root: Path, pattern: str) -> dict[int, dict[int, list[Path]]
             problem = f"{path} and {first} are of two sessions {session}"
             raise BrainhiveError(problem, "number them: ses-01, ses-02")
         recordings.setdefault(subject, {}).setdefault(session, []).append(path)
-    if not recordings:
-        problem = f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}"
-        raise MissingData(problem, "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set")
     return recordings
 
 

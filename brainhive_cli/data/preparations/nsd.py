@@ -23,7 +23,6 @@ from brainhive_cli.data.preparations._nsd import (
     ATLASES,
     HIGHER,
     LAST_SESSIONS,
-    NIFTI,
     PERCENT,
     SESSION_TRIALS,
     SESSIONS,
@@ -34,10 +33,9 @@ from brainhive_cli.data.preparations._nsd import (
     find_design,
     find_volume,
     image_id,
-    open_nifti,
-    read_volume,
 )
 from brainhive_cli.data.preparations._prepared import SUBJECT, list_subjects
+from brainhive_cli.data.preparations._volumes import NIFTI, Mask, open_image
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import REGION_NAME, Recording
 
@@ -130,7 +128,7 @@ class Betas:
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session by the design; betas are not opened."""
-        width = int(self._mask(subject).sum())
+        width = self._mask(subject).width
         return {split: (len(trials), width, 1) for split, trials in self._trials(subject, session).items()}
 
     def session(self, subject: int, session: int) -> Mapping[str, Recording]:
@@ -142,11 +140,8 @@ class Betas:
         signal /= PERCENT  # [trials, V]
         flat = zscore(signal, trials.get("train", np.arange(0))) if self.config.zscore else 0
         if path := find_volume(self._folder(subject), "ncsnr"):
-            ratios = read_volume(path)
-            if ratios.shape != mask.shape:
-                raise BrainhiveError(f"{path} is {list(ratios.shape)}, the mask {list(mask.shape)}", SOURCE)
             # no ratio: no signal
-            space = replace(space, ncsnr=np.nan_to_num(ratios[mask].astype(np.float64)))
+            space = replace(space, maps={"ncsnr": np.nan_to_num(mask.read(path).astype(np.float64))})
         rows = self._design(subject).rows[(session - 1) * SESSION_TRIALS :]
         return {
             split: Recording(
@@ -166,7 +161,7 @@ class Betas:
         return cache(lambda subject: Design.open(find_design(self.root), subject))
 
     @cached_property
-    def _mask(self) -> Callable[[int], NDArray[np.bool_]]:
+    def _mask(self) -> Callable[[int], Mask]:
         return cache(lambda subject: self._masks(subject).mask())
 
     def _masks(self, subject: int) -> Masks:
@@ -212,42 +207,30 @@ def zscore(signal: NDArray[np.float32], trials: NDArray[np.int64]) -> int:
     return int((~varies).sum())
 
 
-def read_betas(path: Path, mask: NDArray[np.bool_], trials: int) -> NDArray[np.int16]:
-    """Read a session's betas [trials, V] of the voxels of a mask [X, Y, Z], in its C order; 300 is 1 percent.
+def read_betas(path: Path, mask: Mask, trials: int) -> NDArray[np.int16]:
+    """Read a session's betas [trials, V] of the voxels of a mask, in its C order; 300 is 1 percent.
 
     A volume (NIfTI), or a plane of voxels (HDF5), is in memory at a time.
 
     Raises:
         BrainhiveError: if they are of another shape or dtype, or the file is damaged.
     """
-    x, y, z = np.nonzero(mask)
+    if path.suffix != ".hdf5":
+        image = open_image(path, SOURCE)
+        _check(path, image.shape, (*mask.inside.shape, trials), image.get_data_dtype())
+        with reading(path, SOURCE):
+            if (image.dataobj.slope, image.dataobj.inter) != (1, 0):
+                raise ValueError("its values are scaled, those of NSD are not")
+        return mask.read_series(path)
+    x, y, z = np.nonzero(mask.inside)
     betas = np.empty((trials, len(x)), np.int16)
-    if path.suffix == ".hdf5":
-        with hdf5.open_file(path, SOURCE) as file:
-            stored = hdf5.open_numbers(file, "betas", "i")
-            # MATLAB wrote these files: their axes are [trials, Z, Y, X]
-            _check(path, stored.shape[::-1], (*mask.shape, trials), stored.dtype)
-            for plane in np.unique(z).tolist():
-                is_here = z == plane
-                betas[:, is_here] = stored[:, plane][:, y[is_here], x[is_here]]
-        return betas
-    image = open_nifti(path)
-    _check(path, image.shape, (*mask.shape, trials), image.get_data_dtype())
-    places = x + mask.shape[0] * (y + mask.shape[1] * z)  # in a volume, which is in Fortran's order
-    with reading(path, SOURCE):
-        from nibabel.openers import Opener
-
-        slope, intercept = image.dataobj.slope, image.dataobj.inter
-        if (slope, intercept) != (1, 0):
-            raise ValueError(f"its values are scaled by {slope} and {intercept}, those of NSD are not")
-        dtype = image.get_data_dtype()
-        with Opener(str(path)) as file:  # from one end to the other: a compressed file has no other way
-            file.seek(image.dataobj.offset)
-            for trial in range(trials):
-                content = file.read(mask.size * dtype.itemsize)
-                if len(content) != mask.size * dtype.itemsize:
-                    raise EOFError("fewer volumes than its header says")
-                betas[trial] = np.frombuffer(content, dtype)[places]
+    with hdf5.open_file(path, SOURCE) as file:
+        stored = hdf5.open_numbers(file, "betas", "i")
+        # MATLAB wrote these files: their axes are [trials, Z, Y, X]
+        _check(path, stored.shape[::-1], (*mask.inside.shape, trials), stored.dtype)
+        for plane in np.unique(z).tolist():
+            is_here = z == plane
+            betas[:, is_here] = stored[:, plane][:, y[is_here], x[is_here]]
     return betas
 
 

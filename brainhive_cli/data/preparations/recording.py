@@ -1,8 +1,7 @@
 """Anyone's own recordings, as mne reads them: events become pictures by a table or by their names."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames
-from brainhive_cli.data.preparations import Overview
+from brainhive_cli.data.preparations import Overview, keys_of_stimuli
 from brainhive_cli.data.preparations._recording_files import (
     Header,
     files_of,
@@ -103,7 +102,7 @@ class Config(Steps):
     def build(self, paths: Paths) -> "Own":
         """Point at the recordings; nothing is read yet."""
         root = locate(self.root) if self.root else paths.under_home("data") / "recordings"
-        with _keys_of_stimuli():
+        with keys_of_stimuli():
             return Own(self, root, self.stimuli.build(paths))
 
 
@@ -115,15 +114,6 @@ class Pictures(NamedTuple):
 
     image_ids: list[str]
     rows: dict[str, NDArray[np.int64]]
-
-
-@contextmanager
-def _keys_of_stimuli() -> Iterator[None]:
-    """Call the keys of the pictures by their names in this recipe."""
-    try:
-        yield
-    except BrainhiveError as error:
-        raise type(error)(error.message, error.hint.replace("dataset.", "preparation.stimuli.")) from error
 
 
 @dataclass(frozen=True)
@@ -268,7 +258,7 @@ class Own:
 
     @cached_property
     def _pictures(self) -> Pictures:
-        with _keys_of_stimuli():
+        with keys_of_stimuli():
             by_split = {split: list(self.stimuli.images(split).image_ids) for split in self.stimuli.splits}
         stops = np.cumsum([len(ids) for ids in by_split.values()])
         ranges = np.split(np.arange(stops[-1]), stops[:-1])

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from glob import escape
 from pathlib import Path
@@ -24,7 +24,7 @@ from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import NUMBERS, StoredRows, map_numbers, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
 
-FORMAT = 2
+FORMAT = 3
 """Of a signal store; the number that it carries."""
 AGAIN = "run the command that needs the signals again"
 """What makes a store."""
@@ -52,6 +52,9 @@ class Attributes(BaseModel):
     space: Literal["sensors", "voxels"]
     channels: list[str] = []
     regions: list[str] = []
+    maps: list[str] = []
+    volume_shape: list[int] = []
+    affine: list[list[float]] = []
     times_s: list[float]
     rate_hz: float | None = None
     unit: str
@@ -78,23 +81,48 @@ class Sensors:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Where voxels lie in a volume.
+
+    Attributes:
+        places: [V, 3] indices.
+        shape: Of the volume, X, Y, Z.
+        affine: [4, 4] from indices to mm.
+    """
+
+    places: NDArray[np.int16]
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Voxels:
     """The regions that the V voxels of a signal belong to; a voxel may lie in several, or in none.
 
     Attributes:
         regions: Mask [V] of each region, by its name.
-        ncsnr: [V] noise-ceiling signal-to-noise ratio, the spread of the signal over that of the noise,
-            where it is known.
+        maps: What was measured of voxels, [V] by name, as `tsnr`, or `ncsnr`: the noise-ceiling
+            signal-to-noise ratio, which is the spread of the signal over that of the noise.
+        grid: Where they lie in a volume; None where that is not known, or they lie on a surface.
     """
 
     regions: Mapping[str, NDArray[np.bool_]]
-    ncsnr: NDArray[np.float64] | None = None
+    maps: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    grid: Grid | None = None
 
     @property
     def lists(self) -> dict[str, Any]:
-        """All that has one entry a voxel."""
-        ratios = {} if self.ncsnr is None else {"noise-ceiling ratios": self.ncsnr}
-        return {f"voxels in the mask of region {name}": mask for name, mask in self.regions.items()} | ratios
+        """All that has one entry a voxel and is the same in all recordings of a subject."""
+        places = {} if self.grid is None else {"places": self.grid.places}
+        return {f"voxels in the mask of region {name}": mask for name, mask in self.regions.items()} | places
+
+    def select(self, rows: NDArray[np.int64]) -> "Voxels":
+        """Keep some voxels, in this order."""
+        return Voxels(
+            {name: mask[rows] for name, mask in self.regions.items()},
+            {name: values[rows] for name, values in self.maps.items()},
+            None if self.grid is None else replace(self.grid, places=self.grid.places[rows]),
+        )
 
 
 @dataclass(frozen=True)
@@ -135,8 +163,13 @@ class Recording:
             raise BrainhiveError(f"signals {shape} are not [N, R, C, T]")
         if self.signal.dtype.kind not in NUMBERS:
             raise BrainhiveError(f"signals are {self.signal.dtype}, not real numbers")
-        lists = [("image ids", self.image_ids, 0), ("repetitions", self.repetitions, 0)]
+        lists: list[tuple[str, Any, int]] = [
+            ("image ids", self.image_ids, 0),
+            ("repetitions", self.repetitions, 0),
+        ]
         lists += [(name, values, 2) for name, values in self.space.lists.items()]
+        if isinstance(self.space, Voxels):
+            lists += [(f"values of the map {name}", values, 2) for name, values in self.space.maps.items()]
         for name, values, axis in [*lists, ("times", self.times_s, 3)]:
             if values is not None and len(values) != shape[axis]:
                 raise BrainhiveError(f"signals {shape} come with {len(values)} {name}, not {shape[axis]}")
@@ -221,7 +254,14 @@ class SignalStore:
             space: Sensors | Voxels = Sensors(about.channels, read("positions", "f"))
             if about.space == "voxels":
                 masks = read_flags(file, "region_masks") if about.regions else ()
-                space = Voxels(dict(zip(about.regions, masks, strict=True)), read("ncsnr", "f"))
+                places = read("places", "i")
+                space = Voxels(
+                    dict(zip(about.regions, masks, strict=True)),
+                    {name: np.array(map_numbers(file, f"maps/{name}", "f")) for name in about.maps},
+                    None
+                    if places is None
+                    else Grid(places, tuple(about.volume_shape), np.array(about.affine, np.float64)),
+                )
             recordings = {}
             for split in about.splits:
                 way_out = partial(making, path, about.provenance[split])
@@ -279,9 +319,13 @@ class SignalStore:
         space: Any = first.space
         about: dict[str, Any] = {"format": FORMAT, "holds": "signal", "splits": list(recordings)}
         if isinstance(space, Voxels):
-            about |= {"space": "voxels", "regions": list(space.regions)}
+            about |= {"space": "voxels", "regions": list(space.regions), "maps": list(space.maps)}
             masks = np.array(list(space.regions.values()), bool) if space.regions else None
-            arrays = {"region_masks": masks, "ncsnr": space.ncsnr}
+            maps = {f"maps/{name}": np.asarray(values, np.float64) for name, values in space.maps.items()}
+            arrays = {"region_masks": masks, **maps}
+            if space.grid is not None:
+                arrays["places"] = space.grid.places
+                about |= {"volume_shape": [*space.grid.shape], "affine": space.grid.affine.tolist()}
         else:
             about |= {"space": "sensors", "channels": list(space.names)}
             arrays = {"positions": space.positions}

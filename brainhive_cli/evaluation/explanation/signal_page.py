@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric, extend_title
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.hdf5 import short_name
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
+from brainhive_cli.data.stores.recordings import Grid, Recording, Sensors, SignalStore, Voxels
 from brainhive_cli.evaluation.explanation.profiles import TIME
 from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
 from brainhive_cli.evaluation.explanation.sensor_space import WHITENED
@@ -42,6 +43,16 @@ MAX_MAPS, MAX_REGIONS = 4, 8
 """Scalp maps at peaks of the global field power, and regions that one figure can distinguish."""
 PEAK_DISTANCE = 20
 """Two maps are of peaks at least this part of the window apart."""
+MAX_SLICES, SLICES_IN_ROW = 12, 4
+"""Of a volume that are drawn."""
+WORDS = {
+    "tsnr": "Temporal signal-to-noise ratio",
+    "ncsnr": "Noise-ceiling signal-to-noise ratio",
+    "r2": "Variance that the model of the responses explains, %",
+    "hrf_index": "Haemodynamic response of each voxel: of the library's, from early to late",
+    "fraction": "Fraction to which ridge regression shrinks betas",
+}
+"""What maps are called."""
 RHYTHM_SHARE = 0.5
 """Share of the evoked response's variance before onset, of that after it, from which a rhythm is named."""
 NOTE = (
@@ -183,11 +194,18 @@ def write_signal_page(
             blocks.append(Table("Noise ceiling by region", columns, rows))
         figures_first = [Figure([("", artifact, folder)]) for artifact in drawn]
         sections.append(Section(split, [Group("", [*figures_first, *blocks])], lead))
+    space = next(iter(store.splits.values())).space
+    if isinstance(space, Voxels) and space.maps:
+        maps, slices = _describe_maps(space)
+        figures["maps"] = {row[0]: dict(zip(maps.columns[1:], row[1:], strict=True)) for row in maps.rows}
+        sections.append(
+            Section("voxels", [Group("", [*(Figure([("", one, folder)]) for one in slices), maps])])
+        )
     if not sections:
         raise reasons[0]
     page = folder / f"{store.path.stem}.html"
     title = extend_title(f"Signals of {name}", caveats)
-    Page(title, [sections[0].lead[0], NOTE], sections=sections, first=FirstScreen(headline=headline)).write(
+    Page(title, [*sections[0].lead[:1], NOTE], sections=sections, first=FirstScreen(headline=headline)).write(
         page
     )
     return page, figures
@@ -232,7 +250,65 @@ def _draw_voxels(reliability: Reliability, space: Voxels) -> tuple[list[Artifact
     words = f"{best} is the most reliable region: median noise ceiling {by_region[best]['median']:.0f} %."
     centres = ((edges[1:] + edges[:-1]) / 2).tolist()
     axis, value = "noise ceiling, % of variance", "% of voxels"
-    return [Curve("Noise ceiling by region", axis, centres, lines, value)], [words], {BY_REGION: by_region}
+    drawn: list[Artifact] = [Curve("Noise ceiling by region", axis, centres, lines, value)]
+    if space.grid is not None:
+        halves = "correlation of halves, Spearman-Brown corrected"
+        drawn.append(
+            draw_slices("Reliability of voxels", reliability.split_half[:, 0], space.grid, halves, 0)
+        )
+    return drawn, [words], {BY_REGION: by_region}
+
+
+def _describe_maps(space: Voxels) -> tuple[Table, list[Heatmap]]:
+    """Tabulate what was measured of voxels, and draw it on slices where their places are known."""
+    rows = [
+        (name, *(float(np.quantile(values, share)) for share in (0.5, 0.9, 1.0)))
+        for name, values in space.maps.items()
+    ]
+    columns = ("map", "median", "90 % quantile", "highest")
+    slices = [
+        draw_slices(WORDS.get(name, name), values, space.grid, name)
+        for name, values in space.maps.items()
+        if space.grid is not None
+    ]
+    return Table("What was measured of voxels", columns, rows), slices
+
+
+def draw_slices(title: str, values: Values, grid: Grid, unit: str, low: float | None = None) -> Heatmap:
+    """Draw values of voxels on axial slices from bottom to top, nose up, left is left.
+
+    Args:
+        title: What is shown.
+        values: [V].
+        grid: Where the voxels lie.
+        unit: What values are.
+        low: Value of the first colour; None for the lowest.
+    """
+    # axes of the volume that run most along left-right, back-front and bottom-top, in this order
+    weights = np.abs(grid.affine[:3, :3])
+    axes = max(permutations(range(3)), key=lambda order: sum(weights[row, order[row]] for row in range(3)))
+    places = grid.places.astype(int)[:, axes]  # [V, 3] x, y, z
+    for world, axis in enumerate(axes):
+        if grid.affine[world, axis] < 0:
+            places[:, world] = -places[:, world]
+    places -= places.min(0)
+    width, height, depth = places.max(0) + 1
+
+    # of the slices that hold voxels, the middle ones of up to a dozen equal parts, in rows of four
+    heights = np.unique(places[:, 2])
+    parts = min(MAX_SLICES, len(heights))
+    heights = heights[((np.arange(parts) + 0.5) * len(heights) / parts).astype(int)]
+    columns = min(len(heights), SLICES_IN_ROW)
+    mosaic = np.full((-(-len(heights) // columns) * (height + 1), columns * (width + 1)), np.nan)
+    for number, z in enumerate(heights.tolist()):
+        row, column = divmod(number, columns)
+        x, y, _ = places[places[:, 2] == z].T
+        at = row * (height + 1) + height - 1 - y, column * (width + 1) + x
+        mosaic[at] = values[places[:, 2] == z]
+    pixels = [[None if np.isnan(value) else value for value in line] for line in mosaic.tolist()]
+    shown = "" if len(heights) == depth else f"{len(heights)} of {depth} slices, "
+    note = f"Axial: {shown}from bottom to top; nose up, left is left."
+    return Heatmap(title, pixels, value=unit, low=low, note=note)
 
 
 def _draw_sensors(

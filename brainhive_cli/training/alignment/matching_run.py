@@ -162,8 +162,9 @@ class RunNeeds:
         """The shipped recipe whose runs have the label, and a backbone of the sizes; empty if none has."""
         for file in sorted(shipped_recipes().rglob("train-align.yaml")) if self.label else ():
             recipe = Recipe.resolve("train-align", str(file), {}, [])
-            if recipe.run_label(self.paths) == self.label and not self.differences(recipe):
-                return file.parent.relative_to(shipped_recipes()).as_posix()
+            with suppress(MissingData):  # of pictures in a folder that is not here: nor are its runs
+                if recipe.run_label(self.paths) == self.label and not self.differences(recipe):
+                    return file.parent.relative_to(shipped_recipes()).as_posix()
         return ""
 
     def differences(self, recipe: Recipe, is_named: bool = False) -> list[str]:

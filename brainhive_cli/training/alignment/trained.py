@@ -19,7 +19,7 @@ from brainhive_cli.core.results import Need
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
-from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.datasets import Dataset, people_of
 from brainhive_cli.data.responses import match_recording
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.selection import Signal
@@ -112,7 +112,7 @@ class AlignRun:
         trained_on: Dataset = recipe.dataset.build(paths)
         tested_on: Dataset = config.build(paths)
         cells = cells_of(recipes, trained_on, is_expected)
-        origin = None if tested_on.recorded_as == trained_on.recorded_as else trained_on.name
+        origin = None if people_of(tested_on) == people_of(trained_on) else trained_on.name
 
         # each cell is tested on those of its subjects that are asked for, or on all of another data set
         if origin is not None or subjects is not None:
@@ -164,7 +164,7 @@ class AlignRun:
             )
 
         # of another data set's signals, it reads what its layout says, and its sets of regions
-        is_same = learned.recordings == tested_on.recorded_as
+        is_same = learned.recordings == people_of(tested_on)
         fields = {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
         fields |= {key: value for key, value in learned.preparation.items() if key.startswith("region_")}
         signal = Signal.model_validate({**(learned.preparation if is_same else {}), **fields})

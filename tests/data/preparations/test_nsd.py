@@ -70,7 +70,7 @@ def test_masks_are_regions_by_label_and_the_noise_ceiling_is_kept(tmp_path: Path
     }
     for name, mask in expected.items():
         np.testing.assert_array_equal(space.regions[name], mask, name)
-    np.testing.assert_array_equal(space.ncsnr, np.arange(24).reshape(kept.shape)[kept])
+    np.testing.assert_array_equal(space.maps["ncsnr"], np.arange(24).reshape(kept.shape)[kept])
 
 
 OWN = {"drawn": "masks/subj{subject:02d}_drawn.nii"}

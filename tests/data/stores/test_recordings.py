@@ -161,11 +161,11 @@ def test_voxels_without_regions_come_back(path: Path) -> None:
 
 
 def test_voxels_keep_their_noise_ceiling(path: Path) -> None:
-    written = replace(voxels(4), space=Voxels({}, np.array([0.5, 0, 2])))
+    written = replace(voxels(4), space=Voxels({}, {"ncsnr": np.array([0.5, 0, 2])}))
     SignalStore.write(path, {"train": written})
-    np.testing.assert_array_equal(SignalStore.open(path)["train"].space.ncsnr, [0.5, 0, 2])
-    with pytest.raises(BrainhiveError, match="come with 2 noise-ceiling ratios, not 3"):
-        replace(written, space=Voxels({}, np.ones(2)))
+    np.testing.assert_array_equal(SignalStore.open(path)["train"].space.maps["ncsnr"], [0.5, 0, 2])
+    with pytest.raises(BrainhiveError, match="come with 2 values of the map ncsnr, not 3"):
+        replace(written, space=Voxels({}, {"ncsnr": np.ones(2)}))
 
 
 def test_a_store_whose_region_masks_do_not_match_its_voxels_does_not_open(path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_store_of_another_format_is_refused(path: Path) -> None:
     SignalStore.write(path, {"train": recording(4, 2)})
     with resealed(path) as file:
         file.attrs["format"] = 1
-    with pytest.raises(BrainhiveError, match=r"sub-03\.h5 is not a signal store of format 2") as caught:
+    with pytest.raises(BrainhiveError, match=r"sub-03\.h5 is not a signal store of format 3") as caught:
         SignalStore.open(path)
     assert caught.value.hint == "delete it and run again"
 

@@ -10,8 +10,12 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
-from brainhive_cli.evaluation.explanation.signal_page import measure_reliability, write_signal_page
+from brainhive_cli.data.stores.recordings import Grid, Recording, Sensors, SignalStore, Voxels
+from brainhive_cli.evaluation.explanation.signal_page import (
+    draw_slices,
+    measure_reliability,
+    write_signal_page,
+)
 from brainhive_cli.measurement.units import Alike
 
 pytest.importorskip("matplotlib")
@@ -150,3 +154,43 @@ def test_regions_have_a_ceiling_each_and_empty_ones_none(tmp_path, recwarn):
 def test_plots_without_a_signal_store_are_refused(tmp_path):
     found = check("--plots", tmp_path / "nothing.h5")
     assert found.exit_code in (2, 3) and "Traceback" not in found.output
+
+
+@pytest.mark.parametrize("axes", ((0, 1, 2), (2, 0, 1)), ids=("x-y-z", "z-x-y in the file"))
+@pytest.mark.parametrize("sign", (1, -1), ids=("towards the right", "towards the left"))
+def test_slices_show_left_on_the_left_and_the_nose_up_whatever_the_axes_of_the_file(axes, sign):
+    affine = np.zeros((4, 4))
+    for world, axis in enumerate(axes):
+        affine[world, axis] = 2.0 * (sign if world == 0 else 1)
+    affine[3, 3] = 1
+    world = np.array([[0, 0, 0], [3, 0, 0], [0, 2, 0], [0, 0, 1]])  # centre, right, front, top
+    places = np.zeros((4, 3), np.int16)
+    for number, axis in enumerate(axes):
+        places[:, axis] = world[:, number] * (sign if number == 0 else 1) + (
+            3 if sign < 0 and number == 0 else 0
+        )
+    drawn = draw_slices("a", np.array([1.0, 2, 3, 4]), Grid(places, (4, 4, 4), affine), "unit")
+    pixels = np.array(drawn.values, float)  # two slices of 3 × 4, with a gap behind each
+    assert pixels[2, [0, 3, 5]].tolist() == [1, 2, 4] and pixels[0, 0] == 3
+    assert np.isfinite(pixels).sum() == 4
+
+
+def test_maps_of_voxels_are_drawn_on_slices_and_tabulated(tmp_path):
+    made = voxels()
+    places = np.argwhere(np.ones((2, 3, 2))).astype(np.int16)
+    grid = Grid(places, (2, 3, 2), np.diag([2.0, 2, 2, 1]))
+    space = replace(made.space, maps={"tsnr": np.arange(12.0), "ncsnr": np.full(12, 0.5)}, grid=grid)
+    SignalStore.write(tmp_path / "sub-01.h5", {"test": replace(made, space=space)})
+    page, figures = write_signal_page(SignalStore.open(tmp_path / "sub-01.h5"), tmp_path / "page")
+    assert figures["maps"]["tsnr"] == {"median": 5.5, "90 % quantile": pytest.approx(9.9), "highest": 11}
+    text = page.read_text()
+    for words in ("Reliability of voxels", "Temporal signal-to-noise ratio", "Noise-ceiling signal"):
+        assert words in text
+
+
+def test_maps_are_drawn_of_a_store_whose_stimuli_were_shown_once(tmp_path):
+    made = voxels()
+    once = replace(made, signal=made.signal[:, :1], space=replace(made.space, maps={"tsnr": np.ones(12)}))
+    SignalStore.write(tmp_path / "sub-01.h5", {"train": once})
+    page, figures = write_signal_page(SignalStore.open(tmp_path / "sub-01.h5"), tmp_path / "page")
+    assert list(figures) == ["maps"] and "What was measured of voxels" in page.read_text()

@@ -1,0 +1,122 @@
+"""The pictures of LAION-fMRI, in train and test as one of the publisher's split files has them."""
+
+from collections import defaultdict
+from dataclasses import replace
+from functools import partial
+from io import BytesIO
+from operator import getitem
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+
+from brainhive_cli.core import documents, parts
+from brainhive_cli.core.damage import RAISED, reading
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.results import Need
+from brainhive_cli.data import datasets
+from brainhive_cli.data import published_data as published
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.ids import Names
+
+NAME, SPLITS = "laion-fmri", ("train", "test")
+DEFAULT = ("shared", "random_0")
+"""Pool and split whose stores have the plain name."""
+PICTURES, METADATA = "task-images_stimuli.h5", "task-images_metadata.csv"
+CAPTIONS = "task-images_desc-captions.csv"
+SPLIT_FILES = "copy laion_fmri/splits/data of the publisher's package into that folder, as splits"
+
+
+class Config(parts.Config):
+    """LAION-fMRI's pictures, by the split files of its publisher, which lie in splits/POOL/NAME.json.
+
+    A picture's id is the name of its file without the last suffix, and each picture is a concept of its own.
+    Other splits than the default are data sets with stores of their own, as `laion-fmri-sub-01-tau`.
+    """
+
+    root: str = Field("", description="folder of the data set; default: laion-fmri below paths.data")
+    pool: str = Field(
+        DEFAULT[0],
+        pattern=r"^(shared|sub-\d\d)$",
+        description="shared: what all subjects saw, the only pool that several may be trained on together; "
+        "sub-01 and so on: all pictures of that subject, for whom alone it is",
+    )
+    split: str = Field(
+        DEFAULT[1],
+        pattern=r"^\w+$",
+        description="file of the pool: random_0 to random_4, cluster_k5_0 to cluster_k5_4, tau or ood",
+    )
+
+    @property
+    def name(self) -> str:
+        """The name of stores of this split."""
+        words = self.pool, self.split
+        return NAME if words == DEFAULT else "-".join([NAME, *words])
+
+    def read_split(self, root: Path) -> tuple[dict[str, str], Path]:
+        """Read the split of each picture from the user's copy of the split files; and which file it is.
+
+        Raises:
+            MissingData: if it is not there, or is no split.
+        """
+        path = published.find_file(root, f"splits/**/{self.pool}/{self.split}.json", SPLIT_FILES)
+        with reading(path, SPLIT_FILES):
+            variant: Any = documents.read(path, hint=SPLIT_FILES)["variants"][0]
+            labels = [(label, split) for split in SPLITS for label in variant[f"{split}_ids"]]
+            split_of = {published.cut_ending(label): split for label, split in labels}
+            if len(split_of) < len(labels):
+                raise ValueError("it has a picture twice")
+        return split_of, path
+
+    def build(self, paths: Paths) -> datasets.StimulusDataset:
+        """Point at the data; nothing is read yet."""
+        listed = partial(_images, paths.dataset(NAME, self.root), self)
+        return datasets.StimulusDataset(
+            self.name,
+            SPLITS,
+            listed,
+            pictures=NAME,
+            published_sizes=published.PUBLISHED.get(self.name),
+            files=lambda split, _: [Need.of(f"{self.name}: {split} pictures", partial(listed, split))],
+        )
+
+
+TINY = Config()
+
+
+def _images(root: Path, config: Config, split: str) -> datasets.StimulusSet:
+    datasets.check_split(config.name, split, SPLITS)
+    split_of, _ = config.read_split(root)
+    ids = Names.of(image_id for image_id, side in split_of.items() if side == split)
+    path, table = published.find_file(root, PICTURES), published.find_file(root, METADATA)
+    names = published.read_table(table, lambda row: published.cut_ending(row["image_name"]))
+    with reading(table, published.WAY_OUT):
+        places = {name: place for place, name in enumerate(names)}
+        rows = np.array([places[image_id] for image_id in ids])
+    images = datasets.StimulusSet(config.name, split, ids, ids, partial(_read_picture, path, rows))
+    if (captions := published.find_below(root, CAPTIONS)) is None:
+        return replace(images, absent={"captions": f"get stimuli/{CAPTIONS}"})
+    texts: defaultdict[str, list[str]] = defaultdict(list)
+    for name, _, text in sorted(published.read_table(captions, _read_caption)):
+        texts[name].append(text)
+    lists = [texts[image_id] for image_id in ids]
+    return replace(images, captions=partial(getitem, lists), captions_each=max(map(len, lists)))
+
+
+def _read_caption(row: dict[str, str]) -> tuple[str, int, str]:
+    return published.cut_ending(row["image_name"]), int(row["caption_idx"]), row["caption"]
+
+
+def _read_picture(path: Path, rows: NDArray[np.int64], index: int) -> Image.Image:
+    """Decode the file that a row of `images` holds; the HDF5 file is open no longer than that takes."""
+    name = f"row {rows[index]} of {path}"
+    try:
+        with h5py.File(path, "r") as file:
+            content: Any = hdf5.find_dataset(file, "images")[int(rows[index])]
+            return datasets.decode(BytesIO(content.astype(np.uint8).tobytes()), name)
+    except RAISED as error:
+        raise datasets.bad_picture(name, error) from error

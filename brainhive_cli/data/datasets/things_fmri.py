@@ -1,0 +1,88 @@
+"""Pictures that published fMRI data sets showed, as files: THINGS-fMRI's, and others as rows of it."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path, PurePath
+from typing import ClassVar
+
+from pydantic import Field
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.results import Need
+from brainhive_cli.data import datasets
+from brainhive_cli.data import published_data as published
+from brainhive_cli.data.datasets import StimulusDataset, from_files, pictures_below
+
+CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)")
+"""What stems of ImageNet's (n01443537_22563), BOLD5000's scenes (abbey1) and THINGS' (dog_12s) begin with."""
+
+
+class Config(parts.Config):
+    """THINGS' pictures that THINGS-fMRI showed, images/CONCEPT/NAME.jpg, in the splits that its trials say.
+
+    Attributes:
+        name: Of the data set and of its pictures.
+        folders: Where the pictures of each split lie, at most two folders below root.
+        people: The data set that has the same subjects, if another has them.
+    """
+
+    name: ClassVar[str] = "things-fmri"
+    folders: ClassVar[Mapping[str, str]] = {"train": "images", "test": "images"}
+    people: ClassVar[str] = ""
+
+    root: str = Field("", description="folder of the data set; default: its name below paths.data")
+
+    def build(self, paths: Paths) -> StimulusDataset:
+        """Point at the data; nothing is read yet."""
+        listed = partial(_images, paths.dataset(self.name, self.root), self)
+        return StimulusDataset(
+            self.name,
+            tuple(self.folders),
+            listed,
+            people=self.people,
+            published_sizes=published.PUBLISHED[self.name],
+            files=lambda split, _: [Need.of(f"{self.name}: {split} pictures", partial(listed, split))],
+        )
+
+
+TINY = Config()
+
+
+def _images(root: Path, config: Config, split: str) -> datasets.StimulusSet:
+    datasets.check_split(config.name, split, tuple(config.folders))
+    if (folder := published.find_below(root, config.folders[split])) is None:
+        raise MissingData(
+            f"{config.name}: no folder {config.folders[split]} of pictures in {root}", published.WAY_OUT
+        )
+    is_only = len({*config.folders.values()}) == 1
+    above, below = (folder, "") if is_only else (folder.parent, folder.name)
+    stems = {file: PurePath(file).stem for file in pictures_below(above, below)}
+    if config.name in SPLITS:
+        split_of = SPLITS[config.name](root)
+        stems = {file: stem for file, stem in stems.items() if split_of.get(stem) == split}
+    concepts = [match[0] if (match := CONCEPT.match(stem)) else stem for stem in stems.values()]
+    return from_files(config.name, split, above, [*stems], concepts)
+
+
+def _read_things_split(root: Path) -> dict[str, str]:
+    """Read the split of each picture by the trials of any subject: all saw the same."""
+    table = published.find_file(root, "sub-*_StimulusMetadata.csv")
+    return dict(published.read_table(table, lambda row: (PurePath(row["stimulus"]).stem, row["trial_type"])))
+
+
+def _read_bold5000_split(root: Path) -> dict[str, str]:
+    """Read the split of each picture: what was shown more than once is the test."""
+    path = published.find_file(root, published.BOLD5000_LIST % "[1-4]")
+    counts = Counter(published.read_bold5000_names(path))
+    return {name: "test" if count > 1 else "train" for name, count in counts.items()}
+
+
+SPLITS: Mapping[str, Callable[[Path], dict[str, str]]] = {
+    "things-fmri": _read_things_split,
+    "bold5000": _read_bold5000_split,
+}
+"""What reads the split of each picture, by the stem of its file, where folders do not say it."""

@@ -1,0 +1,298 @@
+"""Single-trial betas of any origin: recordings by split, z-scored, of voxels that repetitions choose."""
+
+from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import no
+from brainhive_cli.core.tables import Table
+from brainhive_cli.data.preparations import Overview, Preparation
+from brainhive_cli.data.preparations._recording_overview import spans
+from brainhive_cli.data.stores.ids import match_names, plain_id, summarise_names
+from brainhive_cli.data.stores.recordings import Recording, Sliced, Voxels
+
+BLOCK_BYTES = 2**27
+"""Of signals that are in memory while voxels are measured."""
+REPEATED = 20
+"""Training stimuli shown twice or more, below which a choice of voxels would be one of noise."""
+
+
+class BetaSteps(parts.Config):
+    """What happens to single-trial betas, whoever estimated them."""
+
+    zscore: Annotated[Literal["session", "run", "no"], no] = Field(
+        "session",
+        description="z-score each voxel within a session or run, by its training trials; of one without "
+        "training trials by all of its own",
+    )
+    min_ncsnr: float | None = Field(
+        None, gt=0, description="keep voxels of at least this ncsnr, by the repetitions of training stimuli"
+    )
+    max_voxels: int | None = Field(None, gt=0, description="keep so many voxels, those of the highest ncsnr")
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of a session, in the order of its betas.
+
+    Attributes:
+        image_ids: [n] of the stimuli that were shown; "" where none was.
+        splits: [n] of the split of each; "" where a trial is left out.
+        runs: [n] number of the run.
+        dropped: How many are left out, or have no beta at all, by reason.
+        noted: What else is unusual, with counts, in words: each is a line of the plan.
+        unmatched: What the trials call pictures that the data set does not have, each once.
+        provenance: What else the store says of the session.
+    """
+
+    image_ids: Sequence[str]
+    splits: NDArray[np.str_]
+    runs: NDArray[np.int64]
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    noted: Mapping[str, int] = field(default_factory=dict)
+    unmatched: Sequence[str] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SessionBetas:
+    """The betas of a session.
+
+    Attributes:
+        values: [n, V] float32, in the order of `Trials`; NaN where a voxel was not recorded.
+        maps: What the session's estimation measured of voxels, [V] by name.
+        unit: Of the values.
+        provenance: What the estimation says of itself.
+    """
+
+    values: NDArray[np.float32]
+    maps: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    unit: str = "% signal change"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Betas(Preparation, ABC):
+    """A preparation of betas: where they are is up to its subclasses, all else is the same for all."""
+
+    config: Any  # BetaSteps, and the keys of the subclass
+    root: Path
+    order_seed: int | None = None
+
+    @abstractmethod
+    def voxels(self, subject: int) -> Voxels:
+        """Give the V voxels of a subject: regions, maps of the whole study, and their places."""
+
+    @abstractmethod
+    def width(self, subject: int) -> int:
+        """Count the voxels of a subject."""
+
+    @abstractmethod
+    def trials(self, subject: int, session: int) -> Trials:
+        """List the trials of a session; no beta is read."""
+
+    @abstractmethod
+    def read(self, subject: int, session: int) -> SessionBetas:
+        """Read, or estimate, the betas of a session."""
+
+    def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
+        """Count the trials of a session by split."""
+        splits, width = self.trials(subject, session).splits, self.width(subject)
+        return {split: (int((splits == split).sum()), width, 1) for split in _list_splits(splits)}
+
+    def session(self, subject: int, session: int) -> Mapping[str, Recording]:
+        """Read the betas of a session, by split, z-scored."""
+        trials, betas = self.trials(subject, session), self.read(subject, session)
+        where, space = f"session {session} of subject {subject}", self.voxels(subject)
+        rows = np.flatnonzero(trials.splits != "")
+        if not len(rows):
+            reasons = ", ".join(f"{count} {reason}" for reason, count in trials.dropped.items())
+            way = "correct its events, or leave it out: preparation.sessions=[…]"
+            raise BrainhiveError(f"{where} has no trial of a picture: {reasons}", way)
+        splits, values = trials.splits[rows], betas.values[rows]  # [n], [n, V]
+        groups = trials.runs[rows] if self.config.zscore == "run" else np.zeros(len(rows), np.int64)
+
+        # a voxel that was not recorded, or never changes, in some session is left out of all in the end
+        is_sound = np.isfinite(values).all(0)
+        values[:, ~is_sound] = 0
+        is_sound &= np.ptp(values, axis=0) > 0
+        untrained = []
+        for group in np.unique(groups).tolist() if self.config.zscore != "no" else ():
+            members = np.flatnonzero(groups == group)
+            training = members[splits[members] == "train"]
+            if not len(training):
+                untrained.append(group)
+            known = values[training if len(training) else members]
+            if len(known) < 2:
+                problem = f"{where}: {self.config.zscore} {group} has one trial to z-score by"
+                raise BrainhiveError(problem, "preparation.zscore=session")
+            mean, spread = known.mean(0, np.float64), known.std(0, dtype=np.float64)
+            is_sound &= spread > 0
+            values[members] -= mean  # in place: of all voxels of a brain, copies in float64 are large
+            values[members] /= np.where(is_sound, spread, 1)
+
+        maps = {**space.maps, **betas.maps, "is_sound": is_sound}
+        space = replace(space, maps={name: np.asarray(map_, np.float64) for name, map_ in maps.items()})
+        unit = betas.unit if self.config.zscore == "no" else "z-score"
+        provenance = {"noted": dict(trials.noted), **trials.provenance, **betas.provenance}
+        if untrained:
+            provenance["z_scored_without_training_trials"] = untrained
+        recordings: dict[str, Recording] = {}
+        for split in _list_splits(splits):
+            dropped = {} if recordings else dict(trials.dropped)  # of no split: the first has them
+            signal = values[splits == split][:, None, :, None]
+            ids = [trials.image_ids[row] for row in rows[splits == split].tolist()]
+            known_of = {"dropped": dropped, **provenance}
+            recordings[split] = Recording(signal, ids, space, np.zeros(1), None, unit, known_of)
+        return recordings
+
+    def finish(self, subject: int, recordings: Mapping[str, Recording]) -> dict[str, Recording]:
+        """Measure voxels by the repetitions of training stimuli, and keep those that are wanted."""
+        space = next(iter(recordings.values())).space
+        assert isinstance(space, Voxels)
+        maps, least, most = {**space.maps}, self.config.min_ncsnr, self.config.max_voxels
+        is_sound = maps.pop("is_sound") == 1  # the mean over sessions
+        repeated, highest, rows = 0, "", np.flatnonzero(is_sound)
+        if "train" in recordings:
+            ncsnr, repeated = measure_ncsnr(recordings["train"])
+            maps |= {"ncsnr": ncsnr} if repeated else {}
+        if least is not None or most is not None:
+            if repeated < REPEATED:
+                problem = f"subject {subject}: {repeated} training stimuli were shown twice or more, too few"
+                way = "leave out preparation.min_ncsnr and preparation.max_voxels; choose by region instead"
+                raise BrainhiveError(f"{problem} to choose voxels by, which takes {REPEATED}", way)
+            ratios = maps["ncsnr"]
+            highest = f"; the highest ncsnr is {ratios.max():.2g}"
+            rows = rows[np.argsort(-ratios[rows], kind="stable")[:most]]
+            rows = np.sort(rows[ratios[rows] >= (least or 0)])
+        if not len(rows):
+            problem = f"subject {subject}: no voxel is left, {is_sound.sum()} vary in each session{highest}"
+            raise BrainhiveError(problem, "a lower preparation.min_ncsnr; or other sessions or mask")
+        counts = {
+            "read": len(is_sound),
+            "constant_or_missing_in_a_session": int((~is_sound).sum()),
+            "kept": len(rows),
+            **({"chosen_by_training_stimuli": repeated} if len(rows) < is_sound.sum() else {}),
+        }
+        space = replace(space, maps=maps).select(rows)
+        finished = {}
+        for split, recording in recordings.items():
+            signal, provenance = _select_voxels(recording.signal, rows), recording.provenance
+            provenance = {**provenance, "voxels": counts}
+            finished[split] = replace(recording, signal=signal, space=space, provenance=provenance)
+        return finished
+
+    def look_over(self, subjects: Sequence[int]) -> Overview:
+        """Count what the trials of each session are, and what is unusual in them."""
+        rows: list[tuple[object, ...]] = []
+        lines: list[str] = []
+        for subject in subjects:
+            try:
+                by_session = {session: self.trials(subject, session) for session in self.sessions(subject)}
+            except BrainhiveError:
+                continue  # the preparation of this subject raises it
+            unusual: dict[str, dict[int, int]] = defaultdict(dict)  # how many in each session, by what it is
+            for session, trials in by_session.items():
+                shown, counts = [*filter(None, trials.image_ids)], Counter(trials.splits.tolist())
+                pictures, runs = len({*shown}), len(np.unique(trials.runs))
+                again = len(shown) - pictures
+                rows.append((subject, session, runs, counts["train"], counts["test"], pictures, again))
+                for reason, count in (+Counter({**trials.dropped, **trials.noted})).items():
+                    unusual[reason][session] = count
+            lines += [
+                f"subject {subject}, session {spans([*sessions])}: {sum(sessions.values())} {reason}"
+                for reason, sessions in unusual.items()
+            ]
+            if unmatched := {name: None for trials in by_session.values() for name in trials.unmatched}:
+                names = summarise_names([*unmatched])
+                lines.append(f"subject {subject}: pictures that {self.dataset} does not have, {names}")
+        columns = ("subject", "session", "runs", "train trials", "test trials", "pictures", "shown again")
+        return Overview((Table("Trials", columns, tuple(rows)),) if rows else (), tuple(lines))
+
+
+def match_pictures(names: Sequence[str], stimuli: Any) -> tuple[list[str], NDArray[np.str_], Counter[str]]:
+    """Match what trials say that they showed with the stimuli of a data set.
+
+    Args:
+        names: [n] a path, a file name or an id; "" where no picture was shown.
+        stimuli: The data set.
+
+    Returns:
+        Image ids [n] and splits [n], "" where there is none, and how many have none, by reason.
+
+    Raises:
+        MissingData: if no picture of the data set was shown.
+    """
+    pairs = [(image_id, split) for split in stimuli.splits for image_id in stimuli.images(split).image_ids]
+    image_ids = [image_id for image_id, _ in pairs]
+    distinct = list(dict.fromkeys(filter(None, names)))
+    stems = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
+    rows: dict[str, int] = {}
+    ends = {name: name.replace("\\", "/") for name in distinct}
+    whole: set[str] | None = None  # names that are ids themselves, or have all of one
+    while ends:  # a path may begin with a folder that the data set has not, as images/cat/cat_01.jpg
+        matched = match_names([*ends.values()], image_ids, each_once=False).rows.tolist()
+        rows |= {name: row for name, row in zip(ends, matched, strict=True) if row >= 0}
+        whole = {*rows} if whole is None else whole
+        ends = {name: end.partition("/")[2] for name, end in ends.items() if name not in rows}
+        ends = {name: end for name, end in ends.items() if "/" in end or stems[plain_id(end)] == 1}
+    if not rows:
+        problem = f"no picture that was shown is in {stimuli.name}, of {summarise_names(distinct)}"
+        way = f"it has: {', '.join(image_ids[:3])} …: preparation.stimuli.root=FOLDER"
+        raise MissingData(problem, way)
+    # dog/01.jpg is not the data set's cat/01, though that has no other 01, where cat/01.jpg was shown, too
+    shared = Counter(rows.values())
+    rows = {name: row for name, row in rows.items() if name in (whole or ()) or shared[row] == 1}
+    matches = [pairs[rows[name]] if name in rows else ("", "") for name in names]
+    absent = f"trials of pictures that {stimuli.name} does not have"
+    dropped = Counter(absent if name else "blank trials" for name in names if name not in rows)
+    return [image_id for image_id, _ in matches], np.array([split for _, split in matches], str), dropped
+
+
+def measure_ncsnr(recording: Recording) -> tuple[NDArray[np.float64], int]:
+    """Measure the noise-ceiling signal-to-noise ratio of voxels.
+
+    The variance of the noise is the mean, over stimuli that were shown twice or more, of that over
+    repetitions; what it leaves of the variance of all trials is the signal's. Of betas that are z-scored by
+    session, as NSD's, that is 1.
+
+    Returns:
+        [V], 0 where no stimulus was shown twice; and how many were.
+
+    Source: Allen et al. 2022.
+    """
+    signal, counts = recording.signal, recording.repetitions
+    assert counts is not None  # as in every joined recording
+    repeated = int((counts > 1).sum())
+    noise, sums, squares = np.zeros((3, signal.shape[2]))
+    step = max(1, BLOCK_BYTES // (8 * int(np.prod(signal.shape[1:]))))
+    for start in range(0, len(signal), step):
+        shown = counts[start : start + step, None]  # [n, 1]
+        values = np.array(signal[start : start + step], np.float64)[..., 0]  # [n, R, V]
+        values[np.arange(values.shape[1]) >= shown] = np.nan
+        sums += np.nansum(values, (0, 1))
+        squares += np.nansum(values**2, (0, 1))
+        noise += np.nanvar(values[shown[:, 0] > 1], 1, ddof=1).sum(0)
+    noise /= max(1, repeated)
+    explained = np.maximum(squares / counts.sum() - (sums / counts.sum()) ** 2 - noise, 0)
+    return np.sqrt(np.divide(explained, noise, out=np.zeros_like(noise), where=noise > 0)), repeated
+
+
+def _list_splits(splits: NDArray[np.str_]) -> list[str]:
+    """List the splits of trials, training first whatever was shown first."""
+    return sorted({*splits.tolist()} - {""}, key=lambda split: (split != "train", split))
+
+
+def _select_voxels(signal: Any, rows: NDArray[np.int64]) -> Sliced:
+    """Give a signal [N, R, V, 1] of some voxels alone, where it is sliced."""
+    shape = (*signal.shape[:2], len(rows), 1)
+    return Sliced(None, shape, signal.dtype, lambda part: np.asarray(signal[part])[:, :, rows])

@@ -1,0 +1,367 @@
+"""Files of BOLD runs in BIDS: raw events, fMRIPrep's derivatives, and what describes both."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import filter as match_pattern
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core import documents
+from brainhive_cli.core.damage import reading
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.files import open_regular
+from brainhive_cli.data.preparations._recording_files import read_table
+from brainhive_cli.data.preparations._volumes import NIFTI, Mask, open_image
+
+AGAIN = "copy it again, or let fMRIPrep make it again"
+SERIES = ("*_bold.nii.gz", "*_bold.nii", "*_hemi-L_*bold.func.gii", "*_bold.dtseries.nii")
+"""What fMRIPrep calls volumes, surfaces (the right hemisphere lies next to the left) and grayordinates."""
+CORTEX = {"left": "CIFTI_STRUCTURE_CORTEX_LEFT", "right": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
+HEAD_BYTES = 4096
+"""Of a GIFTI file, which hold the number of its volumes."""
+GROUPS: Mapping[str, Sequence[str]] = {
+    "motion": ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"),
+    "cosine": ("cosine*",),
+    "non_steady": ("non_steady_state_outlier*",),
+    "motion_outlier": ("motion_outlier*",),
+    "a_comp_cor": ("a_comp_cor_0[0-4]",),
+    "t_comp_cor": ("t_comp_cor_0[0-4]",),
+}
+"""fMRIPrep's columns of each group of confounds; of CompCor the first components, as is usual."""
+COMPONENTS = 5
+OPTIONAL = ("cosine", "non_steady", "motion_outlier")
+"""Groups without a column in a run that is short, or has no such volume."""
+HEADER_TOLERANCE_S = 1e-3
+LONGEST_TR_S = 100
+"""A larger TR is one in milliseconds."""
+ABSENT = ("", "n/a")
+"""What BIDS writes where there is no value."""
+
+
+class BidsFile(NamedTuple):
+    """A file and what its name says: entities, in which run-01 is run-1, and the suffix before its ending."""
+
+    path: Path
+    folder: Path  # below the root
+    entities: dict[str, str]
+    suffix: str
+
+    @classmethod
+    def parse(cls, path: Path, root: Path) -> Self:
+        """Read a name."""
+        *pairs, suffix = path.name.partition(".")[0].split("_")
+        entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
+        if "run" in entities:
+            entities["run"] = entities["run"].lstrip("0")
+        return cls(path, path.parent.relative_to(root), entities, suffix)
+
+    @property
+    def space(self) -> str:
+        """The space as fMRIPrep's --output-spaces has it; empty for the grid of the run itself."""
+        details = [f"{key}-{self.entities[key]}" for key in ("cohort", "res", "den") if key in self.entities]
+        return ":".join([self.entities["space"], *details]) if "space" in self.entities else ""
+
+    @property
+    def task(self) -> str:
+        """The task."""
+        return self.entities.get("task", "")
+
+    def is_of(self, other: "BidsFile") -> bool:
+        """Whether it is of the same run, space and resolution, whatever it describes."""
+        return {**self.entities, "desc": ""} == {**other.entities, "desc": ""}
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The files below a folder of BIDS; each of its folders is listed once."""
+
+    root: Path
+    listed: dict[Path, list[BidsFile]] = field(default_factory=dict)
+
+    def list_folder(self, folder: Path) -> list[BidsFile]:
+        """List the files in a folder below the root, those of the fewest entities first."""
+        if folder not in self.listed:
+            paths = sorted((self.root / folder).glob("[!.]*_*.*"))
+            files = [BidsFile.parse(path, self.root) for path in paths]
+            self.listed[folder] = sorted(files, key=lambda file: len(file.entities))
+        return self.listed[folder]
+
+    def inherit(self, file: BidsFile, ending: str, *suffixes: str) -> list[Path]:
+        """List the files that hold for one, by BIDS's inheritance; nearer ones, which override, come last."""
+        folders = (*reversed(file.folder.parents), file.folder)
+        return [
+            path
+            for folder in folders
+            for path, _, entities, suffix in self.list_folder(folder)
+            if suffix in suffixes and path.name.endswith(ending) and entities.items() <= file.entities.items()
+        ]
+
+
+class Timing(NamedTuple):
+    """When the volumes of a run were acquired: the first at `start_s`, which `source` says."""
+
+    volumes: int
+    tr_s: float
+    start_s: float
+    source: str
+
+    @property
+    def times_s(self) -> NDArray[np.float64]:
+        """Of all volumes [T]."""
+        return np.arange(self.volumes, dtype=np.float64) * self.tr_s + self.start_s
+
+    @property
+    def end_s(self) -> float:
+        """When the run ends."""
+        return self.volumes * self.tr_s
+
+
+class Picture(NamedTuple):
+    """A picture that was shown: when, for how long (NaN where that is not known), and what events call it."""
+
+    onset_s: float
+    duration_s: float
+    name: str
+
+
+@dataclass(frozen=True)
+class BoldRun:
+    """The files of a run.
+
+    Attributes:
+        number: Of the run, within its session.
+        series: Its BOLD: one file, or one a hemisphere.
+        events: The nearest table of them.
+        sidecars: JSON of the raw run, and of the derived one; the farthest first.
+        confounds: Their table.
+        images: fMRIPrep's volumes of the same grid by `desc`, as `brain` and `aparcaseg`.
+    """
+
+    number: int
+    series: tuple[Path, ...]
+    events: Path
+    sidecars: tuple[Sequence[Path], Sequence[Path]]
+    confounds: Path | None
+    images: Mapping[str, Path]
+
+    @property
+    def files(self) -> list[Path]:
+        """List all that is read."""
+        confounds = [self.confounds] if self.confounds else []
+        raw, derived = self.sidecars
+        return [*self.series, self.events, *raw, *derived, *confounds, *self.images.values()]
+
+    @cached_property
+    def timing(self) -> Timing:
+        """Read when volumes were acquired: key by key from the nearest JSON that has it.
+
+        Raises:
+            BrainhiveError: if there is no TR, or the header of the BOLD has another.
+        """
+        raw, derived = (_read_sidecars(paths) for paths in self.sidecars)
+        path, tr_s = self.series[0], {**raw, **derived}.get("RepetitionTime")
+        if not isinstance(tr_s, int | float) or not 0 < tr_s < LONGEST_TR_S:
+            problem = f"{path}: its JSON has no RepetitionTime in seconds{f', but {tr_s}' if tr_s else ''}"
+            json = f"{path.name.partition('.')[0]}.json"
+            raise BrainhiveError(problem, f'write {{"RepetitionTime": 2.0}}, with its TR, into {json}')
+        volumes, header_s = _read_header(path)
+        header_s = header_s / 1000 if header_s > LONGEST_TR_S else header_s
+        # tools that know no TR write 0 or 1
+        if header_s > 0 and header_s != 1 and abs(header_s - tr_s) > HEADER_TOLERANCE_S:
+            problem = f"{path}: its header has a TR of {header_s:g} s, its JSON one of {tr_s:g} s"
+            raise BrainhiveError(problem, "find out which is right, and correct RepetitionTime or the header")
+        if isinstance(start_s := derived.get("StartTime"), int | float):
+            return Timing(volumes, tr_s, float(start_s), "StartTime")
+        if derived.get("SliceTimingCorrected"):
+            return Timing(volumes, tr_s, tr_s / 2, "TR/2")
+        return Timing(volumes, tr_s, 0.0, "0")
+
+    @property
+    def is_surface(self) -> bool:
+        """Whether its BOLD is that of vertices."""
+        return self.series[0].name.endswith((".gii", ".dtseries.nii"))
+
+    def read_surface(self) -> dict[str, NDArray[Any]]:
+        """Read the BOLD [T, V] of the vertices of each hemisphere."""
+        images = [open_image(path, AGAIN) for path in self.series]
+        with reading(self.series[0], AGAIN):
+            if len(images) == 2:
+                stacks = [np.stack([volume.data for volume in image.darrays]) for image in images]
+                return dict(zip(CORTEX, stacks, strict=True))
+            values, axis = np.asarray(images[0].dataobj), images[0].header.get_axis(1)
+            return {side: values[:, axis.name == name] for side, name in CORTEX.items()}
+
+    def read_series(self, space: Mask | Mapping[str, int]) -> NDArray[np.float32]:
+        """Read the BOLD [T, V] of the voxels of a mask, or of the vertices of both hemispheres."""
+        if isinstance(space, Mask):
+            return space.read_series(self.series[0]).astype(np.float32, copy=False)
+        sides = [*self.read_surface().values()]
+        if [side.shape for side in sides] != [(self.timing.volumes, size) for size in space.values()]:
+            shapes = " and ".join(str([*side.shape]) for side in sides)
+            problem = f"{self.series[0]} has {shapes}, other runs {[*space.values()]} vertices"
+            raise BrainhiveError(problem, AGAIN)
+        return np.concatenate(sides, axis=1, dtype=np.float32)
+
+
+def _read_sidecars(paths: Sequence[Path]) -> dict[str, Any]:
+    contents: list[dict[str, Any]] = [documents.read(path, hint="correct it") for path in paths]
+    return {key: value for content in contents for key, value in content.items()}
+
+
+def list_series(derived: Tree, folders: Iterable[Path]) -> list[BidsFile]:
+    """List the BOLD in spaces that runs share; of each run and space one file: not what AROMA smoothed."""
+    files = [file for folder in folders for file in derived.list_folder(folder.relative_to(derived.root))]
+    usual = [file for file in files if file.space and file.entities.get("desc", "preproc") == "preproc"]
+    return [file for file in usual if any(map(file.path.match, SERIES))]
+
+
+def find_runs(raw: Tree, derived: Tree, series: Iterable[BidsFile]) -> list[BoldRun]:
+    """Find the files of the runs of a session by their derived BOLD; what has no events is left out."""
+    by_events = [(file, events) for file in series if (events := raw.inherit(file, ".tsv", "events"))]
+    by_events.sort(key=lambda pair: (len(run := pair[0].entities.get("run", "")), run, pair[0].path))
+    labels = [file.entities.get("run", "") for file, _ in by_events]
+    numbers = [int(label) if label.isdecimal() else 0 for label in labels]
+    if len({*numbers}) < len(numbers) or 0 in numbers:  # runs may differ in other entities, as acq
+        numbers = [*range(1, len(by_events) + 1)]
+    runs = []
+    for number, (file, events) in zip(numbers, by_events, strict=True):
+        path, described = file.path, file._replace(entities={**file.entities, "desc": "confounds"})
+        right = [path.with_name(path.name.replace("_hemi-L_", "_hemi-R_"))] if path.suffix == ".gii" else []
+        tables = derived.inherit(described, ".tsv", "regressors", "timeseries")  # the former before 20.2
+        sidecars = raw.inherit(file, ".json", "bold"), derived.inherit(file, ".json", "bold")
+        images = {
+            image.entities.get("desc", ""): image.path
+            for image in derived.list_folder(file.folder)
+            if image.suffix in ("mask", "dseg") and image.path.name.endswith(NIFTI) and image.is_of(file)
+        }
+        confounds = tables[-1] if tables else None
+        runs.append(BoldRun(number, (path, *right), events[-1], sidecars, confounds, images))
+    return runs
+
+
+def _read_header(path: Path) -> tuple[int, float]:
+    """Read how many volumes BOLD has, and the TR in its header: 0 where that is not known."""
+    if path.suffix == ".gii":
+        with reading(path, AGAIN), open_regular(path) as file:  # nibabel would read all of it
+            if not (match := re.search(rb'NumberOfDataArrays="(\d+)"', file.read(HEAD_BYTES))):
+                raise ValueError("it has no NumberOfDataArrays")
+            return int(match[1]), 0.0
+    image = open_image(path, AGAIN)
+    if path.name.endswith(".dtseries.nii"):
+        axis = image.header.get_axis(0)
+        return axis.size, axis.step if axis.unit == "SECOND" else 0.0
+    if image.ndim != 4:
+        raise BrainhiveError(f"{path} is {list(image.shape)}, not [X, Y, Z, T]", AGAIN)
+    unit = {"msec": 1e-3, "usec": 1e-6}.get(image.header.get_xyzt_units()[1], 1.0)
+    return image.shape[3], float(image.header.get_zooms()[3]) * unit
+
+
+def read_events(path: Path, stimulus: str, where: Mapping[str, Any]) -> tuple[list[Picture], Counter[str]]:
+    """Read the pictures of a run in the order of time.
+
+    Args:
+        path: The table.
+        stimulus: The column that names pictures.
+        where: Columns, and the value or values that pictures have in them.
+
+    Returns:
+        The pictures, and how many events are none, by reason.
+
+    Raises:
+        BrainhiveError: if a column is missing, a time is no number, or two pictures begin at once.
+    """
+    columns, rows = read_table(path)
+    if absent := [name for name in ("onset", stimulus, *where) if name not in columns]:
+        way = "preparation.stimulus=COLUMN, preparation.where={COLUMN: VALUE}"
+        raise BrainhiveError(f"{path} has no column {absent[0]}", f"it has {', '.join(columns)}: {way}")
+    wanted = {
+        column: {*map(_plain, values if isinstance(values, list) else [values])}
+        for column, values in where.items()
+    }
+    pictures, dropped = [], Counter[str]()
+    for line, row in enumerate(rows, 2):
+        kind = f" (trial_type {row['trial_type']})" if "trial_type" in columns else ""
+        other = [column for column, values in wanted.items() if _plain(row[column]) not in values]
+        if other:
+            dropped[f"events whose {other[0]} is {row[other[0]]}"] += 1
+        elif row[stimulus] in ABSENT:
+            dropped[f"events without {stimulus}{kind}"] += 1
+        elif row["onset"] in ABSENT:
+            dropped["events of pictures without an onset"] += 1
+        else:
+            onset_s, duration_s = (_read_number(row.get(name, "")) for name in ("onset", "duration"))
+            if np.isnan(onset_s):
+                raise BrainhiveError(f"{path}, line {line}: onset {row['onset']}", "write seconds, or n/a")
+            pictures.append(Picture(onset_s, duration_s, row[stimulus]))
+    pictures.sort()
+    for picture, later in pairwise(pictures):
+        if picture.onset_s == later.onset_s:
+            way = "preparation.where={COLUMN: VALUE} chooses one, or correct the table"
+            raise BrainhiveError(f"{path}: two pictures begin at {later.onset_s:g} s", way)
+    return pictures, dropped
+
+
+def _plain(value: object) -> str:
+    """Write numbers alike: 1, 01 and 1.0."""
+    return str(value) if np.isnan(number := _read_number(value)) else str(number)
+
+
+def _read_number(text: object) -> float:
+    """Read a number; NaN where there is none."""
+    try:
+        return float(str(text))
+    except ValueError:
+        return np.nan
+
+
+def read_confounds(
+    path: Path, groups: Sequence[str], volumes: int
+) -> tuple[dict[str, NDArray[np.float64]], Counter[str]]:
+    """Read the confounds of a run.
+
+    Args:
+        path: The table.
+        groups: `GROUPS`, or columns, which may have wildcards.
+        volumes: T.
+
+    Returns:
+        [T] by column, finite; and what was unusual in them, with counts.
+
+    Raises:
+        BrainhiveError: if a column is not there, or a value is missing behind the first row.
+    """
+    columns, rows = read_table(path)
+    if len(rows) != volumes:
+        raise BrainhiveError(f"{path} has {len(rows)} rows for {volumes} volumes", AGAIN)
+    names, noted = list[str](), Counter[str]()
+    for group in groups:
+        for pattern in GROUPS.get(group, (group,)):
+            matches = sorted(match_pattern(columns, pattern))
+            if not matches and group not in OPTIONAL:
+                there = dict.fromkeys(re.sub(r"\d+$", "*", name) for name in columns)
+                problem = f"{path} has no column {pattern} of the confounds {group}"
+                raise BrainhiveError(problem, f"preparation.confounds=[…] of those there: {', '.join(there)}")
+            if group.endswith("comp_cor"):
+                noted[f"runs of fewer than {COMPONENTS} columns {group}"] += len(matches) < COMPONENTS
+            names += matches
+    if "cosine" in groups and not any(name.startswith("cosine") for name in names):
+        noted["runs without columns cosine, whose drift is polynomial"] += 1
+    values = {}
+    for name in dict.fromkeys(names):
+        column = values[name] = np.array([_read_number(row[name]) for row in rows])
+        if rows[0][name] in ABSENT:
+            noted["confounds with n/a in the first row, taken as 0"] += 1
+            column[0] = 0
+        if not np.isfinite(column).all():
+            problem = f"{path}, column {name}: not all of its rows are numbers"
+            raise BrainhiveError(problem, "leave it out of preparation.confounds, or correct it")
+    if zero := [name for name, column in values.items() if not column.any()]:
+        noted["confounds that are zero throughout, left out"] += len(zero)
+    return {name: column for name, column in values.items() if name not in zero}, +noted

@@ -1,0 +1,103 @@
+"""Betas that others have published: what each data set finds in the files of a subject, in one form."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.preparations._betas import Betas, SessionBetas, Trials
+from brainhive_cli.data.preparations._prepared import list_subjects
+from brainhive_cli.data.published_data import FOLDERS, WAY_OUT
+from brainhive_cli.data.stores.recordings import Voxels
+
+SPLITS = ("train", "test", "imagery")
+
+
+class Subject(NamedTuple):
+    """What the files of a subject hold.
+
+    Attributes:
+        files: All of them.
+        voxels: Regions, maps and places.
+        width: How many voxels there are.
+        trials: Picture, split, session and run of each; in place of a split, why it is left out.
+        read: Reads the betas [n, V] of a session.
+        fitted: Over which trials betas were estimated together, where that is known.
+    """
+
+    files: Sequence[Path]
+    voxels: Voxels
+    width: int
+    trials: Sequence[tuple[str, str, int, int]]
+    read: Callable[[int], NDArray[Any]]
+    fitted: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedBetas(Betas):
+    """The betas below one root.
+
+    Attributes:
+        pattern: A file or folder that each subject has who is there, at most two folders below the root.
+        find: Config, root and subject to all but the betas; MissingData where a file is not there.
+        unit: Of the betas.
+    """
+
+    dataset: str = ""  # with a default, as a field without one would be the abstract property
+    pattern: str = ""
+    find: Callable[[Any, Path, int], Subject] | None = None
+    unit: str = "% signal change"
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """The subjects whose files are there."""
+        return list_subjects(self.root, [folder + self.pattern for folder in FOLDERS])
+
+    def files(self, subject: int) -> Sequence[Path]:
+        """List all files of a subject."""
+        return [*dict.fromkeys(self.subject(subject).files)]
+
+    def sessions(self, subject: int) -> Sequence[int]:
+        """List the sessions in which there are trials."""
+        return sorted({session for _, _, session, _ in self.subject(subject).trials})
+
+    def voxels(self, subject: int) -> Voxels:
+        """Give regions, maps and places of the voxels."""
+        return self.subject(subject).voxels
+
+    def width(self, subject: int) -> int:
+        """Count the voxels."""
+        return self.subject(subject).width
+
+    def trials(self, subject: int, session: int) -> Trials:
+        """List the trials of a session."""
+        trials = [trial for trial in self.subject(subject).trials if trial[2] == session]
+        names, splits, _, runs = zip(*trials, strict=True)
+        dropped = Counter(split for split in splits if split not in SPLITS)
+        used = np.where(np.isin(splits, SPLITS), splits, "")
+        fitted = {"fitted": self.subject(subject).fitted}
+        return Trials(names, used, np.array(runs), dropped, provenance=fitted)
+
+    def read(self, subject: int, session: int) -> SessionBetas:
+        """Read the betas of a session."""
+        values, count = self.subject(subject).read(session), len(self.trials(subject, session).runs)
+        if len(values) != count:
+            problem = f"session {session} of subject {subject} has {len(values)} betas of {count} trials"
+            raise BrainhiveError(problem, WAY_OUT)
+        return SessionBetas(values.astype(np.float32, copy=False), unit=self.unit)
+
+    @cached_property
+    def subject(self) -> Callable[[int], Subject]:
+        """Finds what there is of a subject, once."""
+        return cache(self.open)
+
+    def open(self, subject: int) -> Subject:
+        """Find what there is of a subject but the betas."""
+        assert self.find is not None  # a subclass without it has its own `open`
+        return self.find(self.config, self.root, subject)

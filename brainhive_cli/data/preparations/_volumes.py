@@ -1,0 +1,134 @@
+"""Volumes of voxels: NIfTI masks, maps, and series that are read through a mask."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.damage import reading, refuse_inflation
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.data.stores.recordings import Grid
+
+NIFTI = (".nii.gz", ".nii")
+AFFINE_MM = 1e-3
+"""By which affines of one space may differ: they are written as float32."""
+
+
+def open_image(path: Path, way_out: str, **options: Any) -> Any:
+    """Open a file that nibabel reads (NIfTI, GIFTI, CIFTI); the values of volumes stay on disk.
+
+    Args:
+        path: The file.
+        way_out: One line on how to get a sound one.
+        options: Of nibabel's format.
+
+    Raises:
+        MissingExtra: if nibabel is not installed.
+        MissingData: if the file is damaged.
+    """
+    try:
+        import nibabel
+        from nibabel.filebasedimages import ImageFileError
+        from nibabel.spatialimages import HeaderDataError, ImageDataError
+    except ImportError as error:
+        raise MissingExtra("NIfTI files need nibabel", "pip install 'brainhive[raw]'") from error
+    with reading(path, way_out):
+        try:
+            return nibabel.load(path, **options)
+        except (HeaderDataError, ImageDataError, ImageFileError) as error:
+            raise ValueError(str(error)) from error
+
+
+def read_volume(path: Path, way_out: str) -> NDArray[Any]:
+    """Read a NIfTI volume [X, Y, Z]; raises as `open_image`."""
+    image = open_image(path, way_out)
+    with reading(path, way_out):
+        refuse_inflation(int(np.prod(image.shape)) * 8, path.stat().st_size, "the volume")
+        return np.asarray(image.dataobj)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The voxels of a volume that are kept, in C order.
+
+    Attributes:
+        path: Its file, for messages.
+        inside: [X, Y, Z] which.
+        affine: [4, 4] from indices to mm.
+        way_out: How to get a sound one.
+        compares_affines: Whether other images must lie in the same space, besides having the same shape; not
+            where a publisher is known to have resampled all, and headers may say less.
+    """
+
+    path: Path
+    inside: NDArray[np.bool_]
+    affine: NDArray[np.float64]
+    way_out: str
+    compares_affines: bool = True
+
+    @classmethod
+    def open(cls, path: Path, way_out: str, above: float = 0) -> "Mask":
+        """Read a mask: above 0 is inside, or above a limit of a map.
+
+        Raises:
+            BrainhiveError: if it is no volume, or empty.
+        """
+        inside = read_volume(path, way_out) > above
+        if inside.ndim != 3 or not inside.any():
+            raise BrainhiveError(f"{path} is no mask [X, Y, Z] of voxels", way_out)
+        return cls(path, inside, np.asarray(open_image(path, way_out).affine, np.float64), way_out)
+
+    @property
+    def width(self) -> int:
+        """Count the voxels, V."""
+        return int(self.inside.sum())
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels lie."""
+        return Grid(np.argwhere(self.inside).astype(np.int16), self.inside.shape, self.affine)
+
+    def require_grid_of(self, path: Path) -> None:
+        """Refuse an image [X, Y, Z] or [X, Y, Z, n] of another shape, or in another space.
+
+        Raises:
+            BrainhiveError: naming both files.
+        """
+        image = open_image(path, self.way_out)
+        if tuple(image.shape[:3]) != self.inside.shape:
+            problem = f"{path} is {list(image.shape[:3])}, {self.path} {[*self.inside.shape]}"
+            raise BrainhiveError(problem, self.way_out)
+        if self.compares_affines and not np.allclose(image.affine, self.affine, atol=AFFINE_MM):
+            problem = f"{path} lies in another space than {self.path}: their affines differ"
+            raise BrainhiveError(problem, self.way_out)
+
+    def read(self, path: Path) -> NDArray[Any]:
+        """Read the values [V] of a volume on the same grid."""
+        self.require_grid_of(path)
+        return read_volume(path, self.way_out)[self.inside]
+
+    def read_series(self, path: Path, volumes: Sequence[int] | None = None) -> NDArray[Any]:
+        """Read a series of volumes [n, V], or some of them; one is in memory at a time.
+
+        Values are of the file's dtype, float32 where it scales them.
+
+        Args:
+            path: The series.
+            volumes: Which, ascending, from 0; None for all.
+        """
+        # a file that stays open is unpacked once, from one end to the other
+        image = open_image(path, self.way_out, keep_file_open=True)
+        if image.ndim != 4:
+            raise BrainhiveError(f"{path} is {list(image.shape)}, not [X, Y, Z, n]", self.way_out)
+        self.require_grid_of(path)
+        with reading(path, self.way_out):
+            rows = range(image.shape[3]) if volumes is None else volumes
+            is_plain = (image.dataobj.slope, image.dataobj.inter) == (1, 0)
+            dtype = image.get_data_dtype().newbyteorder("=") if is_plain else np.float32
+            places, series = np.nonzero(self.inside), np.empty((len(rows), self.width), dtype)
+            for row, values in zip(rows, series, strict=True):
+                values[:] = image.dataobj[..., row][places]
+            return series

@@ -1,0 +1,213 @@
+"""Anyone's own single-trial betas: files of voxels, and a table of what each trial showed."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from glob import glob
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.preparations import keys_of_stimuli
+from brainhive_cli.data.preparations._betas import BetaSteps, Trials, match_pictures
+from brainhive_cli.data.preparations._published import PublishedBetas, Subject
+from brainhive_cli.data.preparations._recording_files import SESSION, group_by_session, read_table
+from brainhive_cli.data.preparations._regions import find_region_files, read_regions
+from brainhive_cli.data.preparations._volumes import NIFTI, Mask, open_image
+from brainhive_cli.data.stores import hdf5, pickles
+from brainhive_cli.data.stores.recordings import Voxels
+
+HDF5 = (".h5", ".hdf5")
+ENDINGS = {"betas": (*NIFTI, *HDF5, ".npy", ".npz"), "trials": (".csv", ".tsv"), "mask": NIFTI}
+"""Of the files of each kind."""
+NUMBER = re.compile(r"(?:[A-Za-z]+[-_ ]?)?(\d+)(?:\.0+)?")
+"""How tables write a session or run: 1, 01, 1.0, ses-01."""
+AGAIN = "save it again, or correct preparation.betas"
+AXES = (
+    "a line for each of n betas, which are [X, Y, Z, n], [n, voxels] or, if that is not square, [voxels, n]"
+)
+MASK = "preparation.mask=PATTERN of a mask on the grid of the betas"
+
+
+class Config(BetaSteps):
+    """Single-trial betas in NIfTI, HDF5 or NumPy, and a table with a picture for each.
+
+    `sub-01_ses-01_betas.nii.gz`, `sub-01_ses-01_trials.csv`, `sub-01_mask.nii.gz`: paths say whose files are,
+    as those of recordings do. Without `ses`, one file holds all sessions.
+    """
+
+    root: str = Field("", description="folder of the files; default: betas below paths.data")
+    betas: str = Field("*_betas.*", description="files: 4-D NIfTI, or [trials, voxels] in .h5, .npy or .npz")
+    key: str = Field("betas", description="name of the array in .h5 and .npz")
+    trials: str = Field("*_trials.*", description="tables (CSV, TSV): a line a beta; picture, session, run")
+    column: str = Field("picture", description="column of the names of the pictures")
+    mask: str = Field("sub-??_mask.nii*", description="NIfTI masks or atlases, above 0 where voxels are kept")
+    regions: dict[str, str] = Field({}, description="masks, atlases: regions.V1=sub-{subject:02d}_V1.nii.gz")
+    stimuli: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
+        "image-folder", validate_default=True, description="the data set of the pictures that were shown"
+    )
+
+    def build(self, paths: Paths) -> "OwnBetas":
+        """Point at the files; nothing is read yet."""
+        with keys_of_stimuli():
+            stimuli = self.stimuli.build(paths)
+        # every session looks for its pictures among them: they are listed once
+        stimuli = replace(stimuli, images=cache(stimuli.images))
+        root = paths.dataset("betas", self.root)
+        return OwnBetas(self, root, dataset=str(stimuli.recorded_as), stimuli=stimuli)
+
+
+TINY = Config()
+
+
+@dataclass(frozen=True)
+class OwnBetas(PublishedBetas):
+    """The betas below one root."""
+
+    stimuli: Any = None
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """The subjects whose betas are there."""
+        return tuple(sorted(self._files["betas"]))
+
+    def open(self, subject: int) -> Subject:
+        """Read the mask, regions and tables of a subject, and compare them with the betas."""
+        files, tables = self._find("betas", subject), self._find("trials", subject)
+        whole = [path for path in files.values() if not SESSION.search(str(path.relative_to(self.root)))]
+        needs_mask = any(path.name.endswith(NIFTI) for path in files.values())
+        masks = self._find("mask", subject) if needs_mask or self._files["mask"] else {}
+        mask = next((Mask.open(path, MASK) for path in masks.values()), None)
+        trials: list[tuple[str, str, int, int]] = []
+        places: dict[int, tuple[Path, list[int]]] = {}  # file of betas and rows in it, by session
+        counts = Counter[Path]()
+        for session_of_table, table in sorted(tables.items()):
+            for where, line in self._read_lines(table, len(tables) == 1 < len(files)):
+                session = _read_number(line, "session", session_of_table, where)
+                if len(tables) > 1 and session != session_of_table:
+                    raise BrainhiveError(f"{where} is of session {session}", "correct it, or the file's name")
+                path = whole[0] if whole else files.get(session)
+                if path is None:
+                    problem = f"{where} is of session {session}, of which no betas are below {self.root}"
+                    raise MissingData(problem, "copy them, or take these lines out of the table")
+                picture = line[self.config.column]
+                name = "" if picture.lower() in ("n/a", "nan") else picture
+                trials.append((name, "", session, _read_number(line, "run", 1, where)))
+                places.setdefault(session, (path, []))[1].append(counts[path])
+                counts[path] += 1
+        width, *others = (self._read_width(path, count, mask) for path, count in counts.items())
+        if len({width, *others}) > 1:
+            problem = f"files of subject {subject} have {', '.join(map(str, [width, *others]))} voxels"
+            raise BrainhiveError(problem, "all sessions of a subject have the same voxels")
+        atlas = {"mask": [mask.path]} if mask else {}
+        regions = atlas | find_region_files(self.config.regions, subject, self.root)
+        named = read_regions(regions, mask or (width,))
+        named.pop("mask", None)  # it is no atlas
+        lists = filter(Path.is_file, getattr(self.stimuli, "lists", ()))
+        several = (files.values(), tables.values(), *regions.values(), lists)
+        return Subject(
+            [path for paths in several for path in paths],
+            Voxels(named, grid=mask.grid if mask else None),
+            width,
+            trials,
+            lambda session: self._read_rows(*places[session], counts[places[session][0]], mask),
+        )
+
+    def trials(self, subject: int, session: int) -> Trials:
+        """Match the lines of a session with pictures."""
+        lines = [(name, run) for name, _, number, run in self.subject(subject).trials if number == session]
+        names, runs = zip(*lines, strict=True)
+        with keys_of_stimuli():
+            image_ids, splits, dropped = match_pictures(names, self.stimuli)
+        unmatched = {name for name, image_id in zip(names, image_ids, strict=True) if name and not image_id}
+        return Trials(image_ids, splits, np.array(runs), dropped, unmatched=sorted(unmatched))
+
+    @cached_property
+    def _files(self) -> Mapping[str, Mapping[int, Mapping[int, list[Path]]]]:
+        """Files by kind, subject and session."""
+        files = {}
+        for kind, endings in ENDINGS.items():
+            names = sorted(glob(f"**/{getattr(self.config, kind)}", root_dir=self.root, recursive=True))
+            paths = [self.root / name for name in names if name.endswith(endings)]
+            files[kind] = group_by_session(self.root, paths)
+        return files
+
+    def _find(self, kind: str, subject: int) -> Mapping[int, Path]:
+        """Find the betas, tables or masks of a subject by session."""
+        files = self._files[kind].get(subject, {})
+        if not files:
+            wanted = f"{getattr(self.config, kind)} ({', '.join(ENDINGS[kind])})"
+            problem = f"no {kind} of subject {subject} below {self.root}: {wanted}"
+            raise MissingData(problem, f"preparation.root=FOLDER, or preparation.{kind}=PATTERN")
+        for first, *further in files.values():
+            if further:
+                problem = f"{first} and {further[0]} are both {kind} of one subject and session"
+                raise BrainhiveError(problem, f"preparation.{kind}=PATTERN that one of them has")
+        return {session: paths[0] for session, paths in files.items()}
+
+    def _read_lines(self, table: Path, is_divided: bool) -> Iterator[tuple[str, Mapping[str, str]]]:
+        """Read the lines of a table, and where each stands."""
+        columns, lines = read_table(table)
+        needed = [self.config.column, *["session"] * is_divided, *["run"] * (self.config.zscore == "run")]
+        if not lines or not {*needed} <= {*columns}:
+            way_out = f"it has {len(lines)} lines of {', '.join(columns)}; preparation.column=NAME"
+            raise BrainhiveError(f"{table} needs columns {' and '.join(needed)}", way_out)
+        return ((f"{table}, line {number}", line) for number, line in enumerate(lines, 2))
+
+    def _read_width(self, path: Path, count: int, mask: Mask | None) -> int:
+        """Count the voxels of betas, which must be as many as the lines of the tables."""
+        if mask and path.name.endswith(NIFTI):
+            mask.require_grid_of(path)
+            shape = tuple(open_image(path, AGAIN).shape)
+            sides = [(*shape[3:], mask.width)]
+        else:
+            with self._open_array(path) as array:
+                shape = tuple(array.shape)
+            sides = [shape, shape[::-1]]
+        widths = [side[1] for side in sides if len(side) == 2 and side[0] == count]
+        if len(widths) != 1 or (mask and widths[0] != mask.width):
+            voxels = f", the mask {mask.width} voxels" if mask else ""
+            problem = f"{path} is {list(shape)}; its table has {count} lines{voxels}"
+            raise BrainhiveError(problem, AXES)
+        return widths[0]
+
+    def _read_rows(self, path: Path, rows: list[int], count: int, mask: Mask | None) -> NDArray[Any]:
+        """Read some of the betas of a file, [n, V]."""
+        if mask and path.name.endswith(NIFTI):
+            return mask.read_series(path, rows)
+        part = slice(rows[0], rows[-1] + 1)
+        with self._open_array(path) as array:
+            values = np.asarray(array[part] if len(array) == count else array[:, part].T)
+        return values[np.subtract(rows, part.start)]
+
+    @contextmanager
+    def _open_array(self, path: Path) -> Iterator[Any]:
+        """Open the array of a file; its values stay on disk, unless they are compressed."""
+        with ExitStack() as stack:
+            is_hdf5, name = path.suffix in HDF5, self.config.key
+            content = stack.enter_context(hdf5.open_file(path, AGAIN)) if is_hdf5 else pickles.load(path)
+            if not isinstance(content, np.ndarray):
+                if name not in content:
+                    problem = f"{path} holds {', '.join(map(str, content))}, and nothing called {name}"
+                    raise BrainhiveError(problem, "preparation.key=NAME")
+                content = hdf5.open_numbers(content, name) if is_hdf5 else content[name]
+            if content.dtype.kind not in hdf5.NUMBERS:
+                raise BrainhiveError(f"{path} holds {content.dtype}, no numbers", AGAIN)
+            yield content
+
+
+def _read_number(line: Mapping[str, str], name: str, default: int, where: str) -> int:
+    """Read the number of a session or run; the default where the table has none."""
+    text = line.get(name, str(default))
+    if match := NUMBER.fullmatch(text):
+        return int(match[1])
+    raise BrainhiveError(f"{where}: {name} {text!r} is no number", f"as 1, or {name}-01")

@@ -1,0 +1,400 @@
+"""Your own fMRI: single-trial betas of BOLD in BIDS, preprocessed by fMRIPrep."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import is_file, locate
+from brainhive_cli.core.recipe import Names, Numbers, Paths
+from brainhive_cli.core.tables import Table
+from brainhive_cli.data.preparations import Overview, keys_of_stimuli
+from brainhive_cli.data.preparations._betas import Betas, BetaSteps, SessionBetas, Trials, match_pictures
+from brainhive_cli.data.preparations._bold_files import (
+    AGAIN,
+    BoldRun,
+    Picture,
+    Tree,
+    find_runs,
+    list_series,
+    read_confounds,
+    read_events,
+)
+from brainhive_cli.data.preparations._prepared import SUBJECT
+from brainhive_cli.data.preparations._recording_files import group_by_session, read_table
+from brainhive_cli.data.preparations._regions import find_region_files, read_regions
+from brainhive_cli.data.preparations._volumes import Mask
+from brainhive_cli.data.signals.single_trials import TrialRun, estimate_trials
+from brainhive_cli.data.stores.ids import plain_id
+from brainhive_cli.data.stores.recordings import Voxels
+
+PEAK_S = 6.0
+"""After the onset of a picture: about when its response is largest."""
+LAST_S, FIRST_S = 1.0, -20.0
+"""A picture that begins later, seen from the last volume, or earlier, seen from the start of the run, leaves
+no response in it that could be modelled."""
+AFTER_END = "pictures that begin after the end of the run"
+PEAK_OUTSIDE = f"pictures whose response peaks ({PEAK_S:g} s after onset) outside the run"
+DURATION_TOLERANCE_S = 0.1
+"""By which pictures may differ in duration and still have one HRF; that has steps of as much."""
+
+
+class Config(BetaSteps):
+    """BOLD in BIDS, preprocessed by fMRIPrep: volumes, or surfaces (GIFTI, CIFTI).
+
+    A beta is estimated for each picture of each run, in percent of signal change; sessions are fitted apart.
+    """
+
+    root: str = Field("", description="folder of the BIDS data set; default: bids below paths.data")
+    derivatives: str = Field("derivatives/fmriprep", description="fMRIPrep's, below `root` or anywhere")
+    task: str = Field("", description="task; default: the only one whose events name pictures")
+    space: str = Field("", description="of the BOLD, as T1w or fsLR:den-91k; default: T1w, or the only one")
+    sessions: Numbers | None = Field(None, description="sessions, each of which must be there; default: all")
+    stimuli: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
+        "image-folder", validate_default=True, description="the data set of the pictures that were shown"
+    )
+    stimulus: str = Field("stim_file", description="column of the events.tsv that names the picture")
+    where: dict[str, str | float | list[str | float]] = Field(
+        {}, description="only events with these values, as {trial_type: picture} or {trial_type: [1, 2]}"
+    )
+    stimulus_s: float | None = Field(None, gt=0, description="seconds of a picture; default: as events say")
+    estimator: Literal["lsa", "lss", "hrf", "denoised"] = Field(
+        "denoised",
+        description="lsa: all trials of a run at once; lss: each trial against the others; hrf: lsa with the "
+        "best of 20 HRFs by voxel; denoised: that, less noise, by training pictures shown in several runs",
+    )
+    hrf: Literal["glover", "spm"] = Field("glover", description="HRF of lsa and lss")
+    confounds: Names | None = Field(
+        None,
+        description="fMRIPrep's motion, cosine, non_steady, motion_outlier, a_comp_cor, t_comp_cor, or "
+        "columns as trans_*_derivative1; default: motion, cosine and non_steady, or of denoised non_steady",
+    )
+    mask: str = Field(
+        "",
+        description="NIfTI of the voxels, with {subject} or {subject:02d}; default: fMRIPrep's masks",
+    )
+    regions: dict[str, str] = Field(
+        {}, description="masks and atlases besides aparcaseg, name: file with {subject} or {subject:02d}"
+    )
+
+    @model_validator(mode="after")
+    def _has_steps_that_fit(self) -> Self:
+        if self.hrf != "glover" and self.estimator not in ("lsa", "lss"):
+            raise ValueError(f"hrf {self.hrf} is for lsa and lss; {self.estimator} fits one by voxel")
+        if any("comp_cor" in name for name in self.groups) and "cosine" not in self.groups:
+            raise ValueError("CompCor was computed after the high-pass of cosine: name cosine, too")
+        return self
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """The groups and columns of confounds."""
+        usual = ["non_steady"] if self.estimator == "denoised" else ["motion", "cosine", "non_steady"]
+        return usual if self.confounds is None else self.confounds
+
+    def build(self, paths: Paths) -> "Bold":
+        """Point at the data set; nothing is read yet."""
+        root, folder = paths.dataset("bids", self.root), locate(self.derivatives)
+        derived = folder if folder.is_dir() else root / self.derivatives
+        with keys_of_stimuli():
+            stimuli = self.stimuli.build(paths)
+        return Bold(self, root, derived=derived, stimuli=stimuli, scratch=paths.under_home("signals"))
+
+
+TINY = Config()
+
+
+class Design(NamedTuple):
+    """What is fitted of a session: the files of its runs, when these show what, and the trials of all."""
+
+    files: list[BoldRun]
+    runs: list[TrialRun]
+    trials: Trials
+
+
+@dataclass(frozen=True)
+class Bold(Betas):
+    """The BOLD of one BIDS data set.
+
+    Attributes:
+        derived: The folder of the derivatives.
+        stimuli: The data set of the pictures.
+        scratch: A folder with room for a session's BOLD while that is fitted.
+    """
+
+    derived: Path = Path()
+    stimuli: Any = None
+    scratch: Path = Path()
+
+    @property
+    def dataset(self) -> str:
+        """The data set of the pictures."""
+        return str(self.stimuli.recorded_as)
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """The subjects with BOLD of the task in the space."""
+        return tuple(sorted(self._runs))
+
+    def sessions(self, subject: int) -> Sequence[int]:
+        """List the sessions of a subject, or those of the recipe."""
+        there = sorted(self._runs.get(subject, ()))
+        sessions = sorted(self.config.sessions or there)
+        if absent := [session for session in sessions or [1] if session not in there]:
+            problem = f"no BOLD with events of subject {subject}, session {absent[0]}, in {self.derived}"
+            listed = f"sessions={','.join(map(str, there))}" if there else "derivatives=FOLDER"
+            raise MissingData(problem, f"preparation.{listed}")
+        return sessions
+
+    def files(self, subject: int) -> Sequence[Path]:
+        """List BOLD, events, confounds, masks and sidecars of all runs, regions, and lists of pictures."""
+        runs = [path for run in self._all_runs(subject) for path in run.files]
+        mask = filter(None, [self._mask_file(subject)])
+        regions = [path for paths in self._region_files(subject).values() for path in paths]
+        files = [*dict.fromkeys([*runs, *mask, *regions])]
+        if absent := [path for path in files if not is_file(path)]:
+            raise MissingData(f"no file {absent[0]}", AGAIN)
+        return [*files, *filter(Path.is_file, getattr(self.stimuli, "lists", ()))]
+
+    def width(self, subject: int) -> int:
+        """Count voxels, or vertices of both hemispheres."""
+        space = self._space(subject)
+        return space.width if isinstance(space, Mask) else sum(space.values())
+
+    def voxels(self, subject: int) -> Voxels:
+        """Name the regions of voxels or vertices."""
+        space, files = self._space(subject), self._region_files(subject)
+        if isinstance(space, Mask):
+            return Voxels(read_regions(files, space), grid=space.grid)
+        sides = np.repeat([*space], [*space.values()])
+        return Voxels({side: sides == side for side in space} | read_regions(files, [*space.values()]))
+
+    def trials(self, subject: int, session: int) -> Trials:
+        """List the pictures that are modelled, and count what is not."""
+        return self._design(subject, session).trials
+
+    def read(self, subject: int, session: int) -> SessionBetas:
+        """Estimate the betas of a session; its BOLD is unpacked into files that vanish once closed."""
+        design, space, config = self._design(subject, session), self._space(subject), self.config
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=self.scratch) as file:
+            for run in design.files:
+                file.write(np.ascontiguousarray(run.read_series(space)).data)
+            file.flush()
+            volumes = [run.timing.volumes for run in design.files]
+            shape = (sum(volumes), self.width(subject))
+            series = np.memmap(file, np.float32, "r", shape=shape)  # type: ignore[call-overload]
+            parts = np.split(series, np.cumsum(volumes)[:-1])  # [T, V] of each run
+            try:
+                estimates = estimate_trials(
+                    design.runs,
+                    lambda run, voxels: parts[run][:, voxels].T,
+                    self.width(subject),
+                    config.estimator,
+                    design.trials.provenance["stimulus_s"],
+                    config.hrf,
+                )
+            except BrainhiveError as error:
+                where = f"session {session} of subject {subject}"
+                raise type(error)(f"{where}: {error.message}", error.hint) from error
+        return SessionBetas(estimates.betas, estimates.maps, provenance=estimates.facts)
+
+    def look_over(self, subjects: Sequence[int]) -> Overview:
+        """Count trials, and say when volumes were acquired."""
+        overview, models = super().look_over(subjects), []
+        for subject, session, *_ in overview.tables[0].rows if overview.tables else ():
+            known = self.trials(subject, session).provenance
+            runs = [
+                (f"{timing['tr_s']:g}", f"{timing['start_s']:g}", timing["source"], str(len(names)))
+                for timing, names in zip(known["timing"], known["confounds"], strict=True)
+            ]
+            texts = (", ".join(sorted({*column})) for column in zip(*runs, strict=True))
+            models.append((subject, session, *texts, f"{known['stimulus_s']:g}", known["repeated"]))
+        columns = ("subject", "session", "TR (s)", "first (s)", "by", "confounds", "shown (s)", "repeated")
+        tables = (*overview.tables, Table("Models", columns, tuple(models)))
+        return replace(overview, tables=tables if models else ())
+
+    @cached_property
+    def _runs(self) -> dict[int, dict[int, list[BoldRun]]]:
+        """Find the runs of all subjects, by session."""
+        if not self.root.is_dir():
+            raise MissingData(f"no folder {self.root}", "preparation.root=FOLDER, a BIDS data set")
+        raw, derived = Tree(self.root), Tree(self.derived)
+        folders = [*self.derived.glob("sub-*/func"), *self.derived.glob("sub-*/ses-*/func")]
+        files = list_series(derived, sorted(folders))
+        if not files:
+            problem = f"no BOLD in a space that runs share below {self.derived}"
+            raise MissingData(problem, "preparation.derivatives=FOLDER, of fmriprep --output-spaces T1w")
+        space = self._choose("space", {file.space for file in files}, "T1w")
+        files = [file for file in files if file.space == space]
+
+        columns: dict[str, dict[str, None]] = defaultdict(dict)  # of events, by task
+        for file in files:
+            for path in raw.inherit(file, ".tsv", "events")[-1:]:
+                columns[file.task] |= dict.fromkeys(read_table(path)[0])
+        tasks = {task for task, names in columns.items() if self.config.stimulus in names}
+        if not tasks:
+            there = ", ".join(dict.fromkeys(name for names in columns.values() for name in names))
+            problem = f"no events.tsv of BOLD in {self.derived} has a column {self.config.stimulus}"
+            raise MissingData(problem, f"preparation.stimulus=COLUMN, of {there or 'none'}")
+        task = self._choose("task", tasks)
+        series = [file for file in files if file.task == task]
+        by_folder = {folder: [*part] for folder, part in groupby(series, lambda file: file.path.parent)}
+        runs: dict[int, dict[int, list[BoldRun]]] = {}
+        for subject, sessions in group_by_session(self.derived, by_folder).items():
+            for session, paths in sessions.items():
+                series = [file for path in paths for file in by_folder[path]]
+                if session_runs := find_runs(raw, derived, series):
+                    runs.setdefault(subject, {})[session] = session_runs
+        return runs
+
+    def _choose(self, key: str, options: set[str], usual: str = "") -> str:
+        """Choose the recipe's task or space, or the only one, or the usual one."""
+        wanted = getattr(self.config, key) or (usual if len(options) > 1 else min(options))
+        matches = [option for option in options if option == wanted or option.startswith(f"{wanted}:")]
+        if len(matches) != 1 or not wanted:
+            problem = f"{self.derived} has BOLD of the {key}s {', '.join(sorted(options))}"
+            raise MissingData(problem, f"preparation.{key}=ONE")
+        return matches[0]
+
+    @cached_property
+    def _space(self) -> Callable[[int], Mask | dict[str, int]]:
+        return cache(self._find_space)
+
+    def _find_space(self, subject: int) -> Mask | dict[str, int]:
+        """Read which voxels all runs have; on surfaces, count the vertices of each hemisphere."""
+        runs, way_out = self._all_runs(subject), "preparation.mask=FILE, a mask on the grid of the BOLD"
+        path = self._mask_file(subject)
+        if runs[0].is_surface:
+            if path:
+                raise BrainhiveError(f"{path} is a mask of volumes, the BOLD is of a surface", "leave it out")
+            return {side: values.shape[1] for side, values in runs[0].read_surface().items()}
+        paths = [path] if path else [run.images.get("brain", run.series[0]) for run in runs]
+        if absent := {run.series[0] for run in runs} & {*paths}:
+            raise MissingData(f"{min(absent)} has no desc-brain_mask next to it", way_out)
+        first, *others = (Mask.open(path, way_out) for path in paths)
+        inside = first.inside
+        for other in others:
+            first.require_grid_of(other.path)
+            inside = inside & other.inside
+        if not inside.any():
+            raise BrainhiveError(f"the brain masks of subject {subject} share no voxel", way_out)
+        return replace(first, inside=inside)
+
+    def _all_runs(self, subject: int) -> list[BoldRun]:
+        return [run for session in self.sessions(subject) for run in self._runs[subject][session]]
+
+    def _mask_file(self, subject: int) -> Path | None:
+        name = SUBJECT.sub(lambda field: field[0].format(subject=subject), self.config.mask)
+        return locate(name) if name else None
+
+    def _region_files(self, subject: int) -> dict[str, list[Path]]:
+        labels = [run.images["aparcaseg"] for run in self._all_runs(subject) if "aparcaseg" in run.images]
+        drawn = find_region_files(self.config.regions, subject, self.root)
+        return {**({"aparcaseg": labels[:1]} if labels else {}), **drawn}
+
+    @cached_property
+    def _design(self) -> Callable[[int, int], Design]:
+        return cache(self._plan_session)
+
+    def _plan_session(self, subject: int, session: int) -> Design:
+        """Read events, times and confounds of a session, and decide which pictures are modelled."""
+        config, where = self.config, f"session {session} of subject {subject}"
+        dropped, noted = Counter[str](), Counter[str]()
+
+        # which pictures have a response in their run that can be modelled
+        shown: list[tuple[BoldRun, Picture]] = []
+        for run in self._runs[subject][session]:
+            pictures, no_pictures = read_events(run.events, config.stimulus, config.where)
+            begun = [picture for picture in pictures if picture.onset_s < run.timing.end_s]
+            latest_s = run.timing.times_s[-1] - LAST_S
+            modelled = [picture for picture in begun if FIRST_S < picture.onset_s < latest_s]
+            dropped.update(no_pictures)
+            dropped[AFTER_END] += len(pictures) - len(begun)
+            dropped[PEAK_OUTSIDE] += len(begun) - len(modelled)
+            noted["runs without a picture"] += not modelled
+            shown += [(run, picture) for picture in modelled]
+        if not shown:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in (+dropped).items())
+            way = "preparation.sessions=[…] leaves it out"
+            raise MissingData(f"{where} shows no picture: {reasons}", way)
+        numbers = np.array([run.number for run, _ in shown])
+        onsets_s, durations_s = np.array([picture[:2] for _, picture in shown]).T
+        names = [picture.name for _, picture in shown]
+
+        # pictures that the data set lacks are modelled, too: they evoke responses
+        with keys_of_stimuli():
+            image_ids, splits, unmatched = match_pictures(names, self.stimuli)
+        ends_s = [run.timing.end_s for run, _ in shown]
+        peaks_inside = (onsets_s + PEAK_S >= 0) & (onsets_s + PEAK_S <= ends_s)
+        dropped.update(unmatched)
+        dropped[PEAK_OUTSIDE] += int(((splits != "") & ~peaks_inside).sum())
+
+        # which are shown again; those that will test a model choose nothing here, and count as new
+        ids = [image_id or plain_id(name) for image_id, name in zip(image_ids, names, strict=True)]
+        stimuli = np.unique(ids, return_inverse=True)[1].astype(np.int64)
+        is_tested = ~np.isin(splits, ["train", ""])
+        stimuli[is_tested] = -1 - np.flatnonzero(is_tested)
+        counts = Counter(stimulus for stimulus, _ in {*zip(stimuli.tolist(), numbers.tolist(), strict=True)})
+        repeated = sum(count > 1 for count in counts.values())
+        if config.estimator == "denoised" and not repeated:
+            problem = f"{where} shows no training picture in two runs, by which estimator denoised chooses"
+            raise BrainhiveError(problem, "preparation.estimator=hrf, which needs no repetitions")
+        if config.stimulus_s is None and not np.ptp(durations_s) <= DURATION_TOLERANCE_S:  # of NaN, too
+            least_s, most_s = durations_s.min(), durations_s.max()
+            known = "without a duration" if np.isnan(least_s) else f"for {least_s:g} to {most_s:g} s"
+            way = "preparation.stimulus_s=SECONDS models all alike; preparation.where={…} takes some"
+            raise BrainhiveError(f"{where} shows pictures {known}", way)
+
+        # the runs, and what is unusual in them
+        files = {run.number: run for run, _ in shown}
+        confounds = [self._read_confounds(run, noted) for run in files.values()]
+        runs = [
+            TrialRun(
+                run.timing.times_s,
+                onsets_s[numbers == run.number],
+                stimuli[numbers == run.number],
+                run.timing.tr_s,
+                confounds=np.stack([*columns.values()], 1) if columns else None,
+                has_drift=not any(name.startswith("cosine") for name in columns),
+            )
+            for run, columns in zip(files.values(), confounds, strict=True)
+        ]
+        every = {run.number for sessions in self._runs.values() for runs in sessions.values() for run in runs}
+        if lost := sorted(every - {run.number for run in self._runs[subject][session]}):
+            noted[f"missing runs, which other sessions have: {', '.join(map(str, lost))}"] = len(lost)
+        (usual_s, _), *unusual = Counter(run.tr_s for run in runs).most_common()
+        noted |= Counter({f"runs with a TR of {tr:g} s, others have {usual_s:g} s": n for tr, n in unusual})
+        untimed = sum(run.timing.source == "0" for run in files.values())
+        noted["runs without slice-timing correction, timed at k·TR"] = untimed
+        provenance = {
+            "fitted": "by session, training and test trials together",
+            "stimulus_s": config.stimulus_s or float(np.median(durations_s)),
+            "repeated": repeated,
+            "timing": [run.timing._asdict() for run in files.values()],
+            "confounds": [[*columns] for columns in confounds],
+        }
+        unknown = sorted({name for name, image_id in zip(names, image_ids, strict=True) if not image_id})
+        splits = np.where(peaks_inside, splits, "")
+        trials = Trials(image_ids, splits, numbers, +dropped, +noted, unknown, provenance)
+        return Design([*files.values()], runs, trials)
+
+    def _read_confounds(self, run: BoldRun, noted: Counter[str]) -> dict[str, NDArray[np.float64]]:
+        """Read the confounds [T] of a run by name; note what is unusual in them."""
+        if not self.config.groups:
+            return {}
+        if run.confounds is None:
+            problem = f"{run.series[0]} has no desc-confounds_timeseries.tsv next to it"
+            raise MissingData(problem, "preparation.confounds=[] does without")
+        columns, unusual = read_confounds(run.confounds, self.config.groups, run.timing.volumes)
+        noted.update(unusual)
+        return columns

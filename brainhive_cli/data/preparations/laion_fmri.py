@@ -1,0 +1,93 @@
+"""LAION-fMRI from its single-trial betas, which GLMsingle's type D estimated session by session."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import locate
+from brainhive_cli.core.recipe import Numbers, Paths
+from brainhive_cli.data.preparations._betas import BetaSteps
+from brainhive_cli.data.preparations._published import PublishedBetas, Subject
+from brainhive_cli.data.preparations._volumes import Mask
+from brainhive_cli.data.published_data import WAY_OUT, cut_ending, find_below, find_file, read_table
+from brainhive_cli.data.stores.recordings import Voxels
+
+NAME = "laion-fmri"
+FOLDER = "derivatives/glmsingle-tedana/"
+REGIONS = (
+    "derivatives/atlases/{0}/rois/*.nii.gz",
+    "derivatives/rois/{0}/*/{0}_space-T1w_*label-*_mask.nii.gz",
+)
+"""As they are distributed since May 2026, and later; those of surfaces are not read."""
+NAME_OF_REGION = re.compile(r"(?:.*_label-)?(.+?)(?:_mask)?\.nii\.gz")
+SESSIONS = range(1, 31)
+"""Distributed of each subject; 31 to 34 are withheld."""
+LEAST_R2 = 15
+"""Percent of variance, the mean over sessions, above which voxels are in the publisher's mask."""
+UNUSED = "trials of pictures that are neither in train nor in test"
+
+
+class Config(BetaSteps):
+    """LAION-fMRI's betas in the publisher's mask, R² above 15 %, below derivatives/glmsingle-tedana.
+
+    The folder says whose betas they are: numbers of people in names of pictures (`_p04`) and in split files
+    are older codes, which mean other subjects.
+    """
+
+    root: str = Field("", description="folder of the data set; default: laion-fmri below paths.data")
+    stimuli: Annotated[Any, parts.part("datasets", NAME)] = Field(
+        NAME, validate_default=True, description="pool and split of the pictures; its root is as above"
+    )
+    sessions: Numbers | None = Field(None, description="sessions, each of which must be there; default: 1-30")
+
+    def build(self, paths: Paths) -> PublishedBetas:
+        """Point at the data; nothing is read yet."""
+        root, stimuli = paths.dataset(NAME, self.root), self.stimuli
+        whose = FOLDER + ("sub-{subject:02d}" if stimuli.pool == "shared" else stimuli.pool)
+        return PublishedBetas(self, root, dataset=stimuli.name, pattern=whose, find=_find)
+
+
+TINY = Config()
+
+
+def _find(config: Config, root: Path, subject: int) -> Subject:
+    """Read masks, and the tables of trials; refuse the pool of another subject."""
+    name, stimuli = f"sub-{subject:02d}", config.stimuli
+    split_of, split_file = stimuli.read_split(locate(stimuli.root) if stimuli.root else root)
+    folder, images = root / FOLDER / name, f"{name}_task-images_space-T1w"
+    path, least = find_below(folder, f"{images}_desc-meanR2gt15mask_mask.nii.gz"), 0
+    if path is None:
+        path, least = find_file(folder, f"{images}_stat-rsquare_desc-R2mean_statmap.nii.gz"), LEAST_R2
+    if stimuli.pool not in ("shared", name):
+        problem = f"pool {stimuli.pool} is for that subject alone: {name} may be trained on what it tests on"
+        raise BrainhiveError(problem, "preparation.stimuli.pool=shared, whose test is the same for all")
+    mask = Mask.open(path, WAY_OUT, above=least)
+    paths = sorted(path for pattern in REGIONS for path in root.glob(pattern.format(name)))
+    regions = {NAME_OF_REGION.sub(r"\1", one.name): mask.read(one) > 0 for one in paths}
+    betas, tables, trials = {}, [], []
+    for session in config.sessions or SESSIONS:
+        stem = f"ses-{session:02d}/func/{name}_ses-{session:02d}_task-images"
+        betas[session] = find_file(
+            folder, f"{stem}_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
+        )
+        tables.append(find_file(folder, f"{stem}_desc-SingletrialBetas_trials.tsv"))
+        rows = sorted(read_table(tables[-1], _read_trial))
+        if [place for place, _, _ in rows] != [*range(len(rows))]:
+            raise MissingData(f"{tables[-1]}: beta_index does not count the betas from 0", WAY_OUT)
+        trials += [(picture, split_of.get(picture, UNUSED), session, run) for _, picture, run in rows]
+    return Subject(
+        [split_file, path, *paths, *tables, *betas.values()],
+        Voxels(regions, grid=mask.grid),
+        mask.width,
+        trials,
+        lambda session: mask.read_series(betas[session]),
+        "session by session, training and test together",
+    )
+
+
+def _read_trial(row: dict[str, str]) -> tuple[int, str, int]:
+    return int(row["beta_index"]), cut_ending(row["label"]), int(row["run"].rpartition("-")[2])

@@ -1,0 +1,110 @@
+"""THINGS-fMRI from its single-trial betas: a table of voxels and trials, written by pandas, read by h5py."""
+
+import csv
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from brainhive_cli.core.damage import reading
+from brainhive_cli.core.recipe import Paths, no
+from brainhive_cli.data.preparations._betas import BetaSteps
+from brainhive_cli.data.preparations._published import PublishedBetas, Subject
+from brainhive_cli.data.published_data import WAY_OUT, cut_ending, find_file, read_table
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.recordings import Voxels
+
+NAME = "things-fmri"
+FILES = ("ResponseData.h5", "StimulusMetadata.csv", "VoxelMetadata.csv")
+READ_VOXELS = 2048
+"""Rows of the table that are read at a time: all trials of them are 160 MB."""
+TESTED = "training trials of concepts that test pictures show"
+
+
+class Config(BetaSteps):
+    """sub-0X_{ResponseData.h5,StimulusMetadata.csv,VoxelMetadata.csv} of betas_csv.
+
+    Columns of 0 and 1 in the table of voxels are regions, other numbers maps. Noise ceilings and split-half
+    correlations were measured on test pictures: who chooses voxels by them chooses by the test.
+    """
+
+    root: str = Field("", description="folder of the files; default: things-fmri below paths.data")
+    zscore: Annotated[Literal["session", "run", "no"], no] = Field(
+        "no", description="z-score voxels again, within a session or run; as published they are on that scale"
+    )
+    drop_test_concepts: bool = Field(
+        True, description="leave training pictures out whose concept a test picture shows, as papers do"
+    )
+
+    def build(self, paths: Paths) -> PublishedBetas:
+        """Point at the data; nothing is read yet."""
+        root, pattern = paths.dataset(NAME, self.root), "sub-{subject:02d}_" + FILES[0]
+        return PublishedBetas(self, root, dataset=NAME, pattern=pattern, find=_find, unit="z-score")
+
+
+TINY = Config()
+
+
+def _find(config: Config, root: Path, subject: int) -> Subject:
+    """Read the tables of trials and of voxels, and find the responses in pandas' table."""
+    responses, stimuli, voxels = (find_file(root, f"sub-{subject:02d}_{name}") for name in FILES)
+    table = read_table(stimuli, _read_trial)
+    tested = {concept for concept, _, split, *_ in table if split == "test" and config.drop_test_concepts}
+    trials = [
+        (picture, TESTED if split == "train" and concept in tested else split, session, run)
+        for concept, picture, split, session, run, _ in table
+    ]
+    ids = [trial_id for *_, trial_id in table]
+    sessions = np.array([session for _, _, session, _ in trials])
+    with hdf5.open_file(responses, WAY_OUT) as file:
+        group: Any = file["ResponseData"]
+        name = max(
+            (name for name in group if name.endswith("_values")), key=lambda name: group[name].shape[-1]
+        )
+        width, count = hdf5.open_numbers(file, f"ResponseData/{name}", "f").shape
+        # the block's columns, by the names of trials, else in order: pandas pickles names of several types
+        items = group[name.replace("_values", "_items")]
+        names = [] if items.dtype.hasobject else items[:].astype(str).tolist()
+        places = {trial: place for place, trial in enumerate(names)}
+        are_named = len({*ids}) == len(ids) and {*ids} <= places.keys()
+        if not are_named and count != len(ids):
+            raise ValueError(f"its {count} columns are not the {len(ids)} trials of the table of stimuli")
+        columns = np.array([places[trial] for trial in ids] if are_named else range(count))
+
+    def read(session: int) -> NDArray[np.float32]:
+        chosen = columns[sessions == session]
+        first, stop = chosen.min(), chosen.max() + 1
+        betas = np.empty((len(chosen), width), np.float32)
+        with hdf5.open_file(responses, WAY_OUT) as file:
+            stored = hdf5.open_numbers(file, f"ResponseData/{name}", "f")
+            for start in range(0, width, READ_VOXELS):
+                block = stored[start : start + READ_VOXELS, first:stop]
+                betas[:, start : start + READ_VOXELS] = block[:, chosen - first].T
+        return betas
+
+    return Subject([responses, stimuli, voxels], _read_voxels(voxels), width, trials, read)
+
+
+def _read_trial(row: dict[str, str]) -> tuple[str, str, str, int, int, str]:
+    session, run = int(row["session"]), int(row["run"])
+    return row["concept"], cut_ending(row["stimulus"]), row["trial_type"], session, run, row["trial_id"]
+
+
+def _read_voxels(path: Path) -> Voxels:
+    """Read regions and maps [V]: columns of 0 and 1, and of other numbers; it has no affine, so no places."""
+    regions, maps = {}, {}
+    with reading(path, WAY_OUT), path.open(encoding="utf-8-sig") as file:
+        names = next(csv.reader(file))
+        table: Any = np.loadtxt(
+            file, np.float32, delimiter=",", converters=lambda text: float(text or "nan"), ndmin=2
+        )
+    for name, values in zip(names, table.T, strict=True):
+        if np.isin(values, [0, 1]).all() and not name.endswith("_id"):  # subject_id is 1 of the first
+            # as LO1 (prf): sets of regions are written with blanks and brackets
+            regions[re.sub(r"[\s&|()]+", "-", name).strip("-")] = values == 1
+        else:
+            maps[name] = np.nan_to_num(values).astype(np.float64)
+    return Voxels(regions, maps)

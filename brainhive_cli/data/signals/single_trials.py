@@ -1,0 +1,529 @@
+"""Single-trial betas of BOLD: one estimate a trial and voxel, from series of runs and onsets of trials.
+
+Nuisance regressors belong to one run, so that runs share no regressor and have normal equations of their
+own. Voxels are read in blocks, those of one HRF are solved together, and of their series only the products
+with the regressors are needed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import ceil, floor
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.data.signals.trial_regressors import (
+    MIN_EIGENVALUE,
+    Array,
+    CanonicalHRF,
+    TrialRun,
+    design,
+    drift_basis,
+    orthonormalise,
+)
+
+Estimator = Literal["lsa", "lss", "hrf", "denoised"]
+BRIGHT_SHARE, BRIGHT_PERCENTILE = 0.1, 99
+"""A voxel of the noise pool is brighter than this share of this percentile of the voxels' means."""
+MAX_COMPONENTS, TOLERANCE = 10, 1.05
+"""GLMsingle's `n_pcs` and `pcstop`."""
+FRACTIONS = tuple((np.arange(20, 0, -1) / 20).tolist())
+"""GLMsingle's `fracs`: 1, .95 … .05."""
+THRESHOLD_STEPS = 20_000
+PENALTIES, PENALTY_STEP = (0.01, 1e4), 0.2
+"""fracridge's grid: shares of the smallest and of the largest eigenvalue, and its step in powers of ten."""
+MIN_RESPONSE = 0.1
+"""Share of the largest sample of its run that a trial's regressor must reach for a beta that is not 0."""
+MIN_TSNR = 1.0
+"""Half of the voxels must have more; magnitudes of pure noise have 1.9, series without mean 0."""
+MIN_POWER = 1e-24
+"""Share of a series' squares that must be left without drift; rounding leaves about 1e-30 of a constant."""
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What was estimated.
+
+    Attributes:
+        betas: [trials, V], in the order of runs, then time; percent of the voxel's mean over all volumes of
+            all runs; zero where a voxel is constant, or a run has the tail of a response alone or none of it.
+        maps: Name → [V]. `r2`: percent of the series without drift that the fitted model explains, before
+            any rescaling. `tsnr`: mean over runs of mean / standard deviation without drift. `is_constant`
+            (bool): constant or not finite in some run; the other maps are then 0, fraction 1. Where the
+            estimator chooses them, `hrf_index` (0 … 19) and `fraction` (of the unregularised betas' length).
+        facts: `scaling`, `constant_voxels`; of `denoised` also `threshold`, `noise_pool`, `pc_trend` and
+            `pc_number`.
+    """
+
+    betas: NDArray[np.float32]
+    maps: dict[str, NDArray[Any]]
+    facts: dict[str, Any]
+
+
+def estimate_trials(
+    runs: Sequence[TrialRun],
+    read: Callable[[int, slice], NDArray[np.float32]],
+    voxels: int,
+    estimator: Estimator,
+    stimulus_s: float,
+    hrf: CanonicalHRF = "glover",
+    seed: int = 0,
+    block: int = 2000,
+) -> Estimates:
+    """Estimate a beta for each trial and voxel.
+
+    Args:
+        runs: Those that are fitted together, such as the runs of a session.
+        read: Run, voxels → raw series [v, T], scaled as in the file; called several times for each.
+        voxels: How many there are.
+        estimator: `lsa` (all trials of a run at once) and `lss` (each trial and the sum of the others) with a
+            canonical HRF; `hrf`: lsa with the best of 20 HRFs by voxel (GLMsingle's type B); `denoised`: that
+            with components of a noise pool and fractional ridge regression (type D), both chosen by stimuli
+            that are repeated in several runs; without any it is `hrf`.
+        stimulus_s: Duration of a stimulus.
+        hrf: Of `lsa` and `lss`.
+        seed: Of the mixture of Gaussians that bounds the noise pool.
+        block: Voxels that are read at a time.
+
+    Raises:
+        BrainhiveError: if a run has more regressors than volumes, most voxels have no mean or do not vary, or
+            `denoised` lacks noise.
+        MissingExtra: if `denoised` lacks scikit-learn.
+
+    Source: Prince et al. 2022 (GLMsingle); Mumford et al. 2012 (LSA, LSS).
+    """
+    designs = []
+    for number, run in enumerate(runs):
+        trials, volumes = len(run.onsets_s), len(run.times_s)
+        nuisance = drift_basis(run).shape[1] + (0 if run.confounds is None else run.confounds.shape[1])
+        if trials + nuisance >= volumes:
+            problem = f"{trials} trials, drift and confounds ({nuisance}) are too many for {volumes} volumes"
+            raise BrainhiveError(f"run {number} (from 0): {problem}", "leave some out")
+        regressors = design(run, stimulus_s, hrf if estimator in ("lsa", "lss") else "library")
+        # betas of the tail of an HRF would be huge, and lengths that ridge regression shrinks theirs
+        peaks = np.abs(regressors).max(1, keepdims=True)  # [H, 1, n]
+        designs.append(regressors * (peaks >= MIN_RESPONSE * peaks.max(2, keepdims=True, initial=0)))
+    session = Session(runs, read, voxels, designs, block)
+    with limit_threads():
+        if estimator == "denoised":
+            assumed = [design(run, stimulus_s, "assumed").sum(2, keepdims=True) for run in runs]
+            return denoise(session, assumed, seed)
+        solve = solve_exactly(session, lss_weights if estimator == "lss" else lsa_weights)
+        estimates = fit_trials(session, survey_voxels(session), solve)
+    for name in ("fraction",) if estimator == "hrf" else ("fraction", "hrf_index"):
+        del estimates.maps[name]
+    return estimates
+
+
+def limit_threads() -> AbstractContextManager[Any]:
+    """Let linear algebra use one thread: for small matrices two took ten times as long on a busy machine."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:  # comes with scikit-learn
+        return nullcontext()
+    return cast(AbstractContextManager[Any], threadpool_limits(1))
+
+
+def lsa_weights(gram: Array) -> Array:
+    """Weights of least squares on all trials: the pseudoinverse of the regressors' products [..., n, n]."""
+    return np.asarray(np.linalg.pinv(gram, rcond=MIN_EIGENVALUE, hermitian=True))
+
+
+def lss_weights(gram: Array, members: Any = 1.0) -> Array:
+    """Weights of least squares on each trial and the sum of the other trials, for all trials at once.
+
+    Args:
+        gram: [..., n, n], products of the regressors without nuisance.
+        members: [K, n], ones where a trial belongs to a kind whose other trials have a regressor of their
+            own; one kind by default.
+
+    Returns:
+        [..., n, n]; betas are weights @ products of regressors and series.
+    """
+    alone = np.eye(gram.shape[-1])[:, None]
+    sums = np.concatenate([alone, members * (1 - alone)], 1)  # [n, 1 + K, n]: which trials a regressor sums
+    weights = lsa_weights(sums @ gram[..., None, :, :] @ sums.transpose(0, 2, 1))
+    return np.einsum("...tk,tkn->...tn", weights[..., 0, :], sums)
+
+
+class RunModel:
+    """The regressors of a run, and what is projected out of them and of the series.
+
+    Attributes:
+        drift: [T, d], orthonormal: what R² does not count.
+        trials, confounds: How many regressors are trials, and how many of the nuisance are confounds.
+        regressors: [H, T, n + M], without drift: trials, then orthonormal nuisance (confounds, components).
+        gram: [H, n + M, n + M], their products.
+    """
+
+    def __init__(self, run: TrialRun, regressors: Array, components: Array | None = None) -> None:
+        drift = drift_basis(run)
+        confounded = orthonormalise(run.confounds, drift)
+        basis = orthonormalise(components, confounded)
+        drifts = (drift if run.has_drift else confounded).shape[1]
+        self.trials, self.confounds = regressors.shape[2], confounded.shape[1] - drifts
+        self.drift, nuisance = basis[:, :drifts], basis[:, drifts:]
+        regressors = regressors - self.drift @ (self.drift.T @ regressors)
+        nuisance = np.broadcast_to(nuisance, (len(regressors), *nuisance.shape))
+        self.regressors = np.concatenate([regressors, nuisance], 2)
+        self.gram = self.regressors.transpose(0, 2, 1) @ self.regressors
+
+    def clean(self, components: int | None = None) -> tuple[Array, Array]:
+        """Remove confounds and the first components, or all, from the products of trials.
+
+        Returns:
+            Products of the regressors [H, n, n], and a matrix [H, n, n + m] by which those with the series
+            are to be multiplied.
+        """
+        n = self.trials
+        cross = self.gram[:, :n, n : None if components is None else n + self.confounds + components]
+        identity = np.broadcast_to(np.eye(n), (len(cross), n, n))
+        return self.gram[:, :n, :n] - cross @ cross.transpose(0, 2, 1), np.concatenate([identity, -cross], 2)
+
+    def weigh(self, solve: Callable[[Array], Array], components: int | None = None) -> Array:
+        """Weights [H, n, n + m] of the products with the series, by `lsa_weights` or `lss_weights`."""
+        gram, projection = self.clean(components)
+        return solve(gram) @ projection
+
+
+class Group:
+    """What the estimators need of the series of v voxels of one HRF.
+
+    Attributes:
+        hrf: Which HRF.
+        voxels: [v], which of all.
+        products: [n + M, v] of each run, of regressors and series.
+    """
+
+    def __init__(self, models: list[RunModel], hrf: int, voxels: Any, series: list[Array]) -> None:
+        self.models, self.hrf, self.voxels = models, hrf, voxels
+        pairs = zip(models, series, strict=True)
+        self.products = [model.regressors[hrf].T @ values for model, values in pairs]
+
+    def solve(self, weights: Sequence[Array]) -> Array:
+        """Estimate betas [trials, v] by the weights [H, n, n + m] of each run."""
+        pairs = zip(weights, self.products, strict=True)
+        return np.concatenate([matrix[self.hrf] @ rows[: matrix.shape[2]] for matrix, rows in pairs])
+
+    def explain(self, betas: Array) -> Array:
+        """Sum the squares [v] that betas [trials, v] explain of the series without drift: b(2Xᵀy − XᵀXb)."""
+        y = np.concatenate(
+            [rows[: model.trials] for model, rows in zip(self.models, self.products, strict=True)]
+        )
+        fit = multiply([model.gram[self.hrf, : model.trials, : model.trials] for model in self.models], betas)
+        return np.asarray(np.einsum("nv,nv->v", betas, 2 * y - fit))
+
+
+def multiply(matrices: Sequence[Array], values: Array) -> Array:
+    """Multiply the rows of each run in values [trials, v] by the matrix [n, n] of the run."""
+    parts = np.split(values, np.cumsum([len(matrix) for matrix in matrices])[:-1])
+    return np.concatenate([matrix @ part for matrix, part in zip(matrices, parts, strict=True)])
+
+
+@dataclass(frozen=True)
+class Session:
+    """Runs that are fitted together, their series, and a design [H, T, n] and components [T, P] of each."""
+
+    runs: Sequence[TrialRun]
+    read: Callable[[int, slice], NDArray[np.float32]]
+    voxels: int
+    designs: Sequence[Array]
+    block: int = 2000
+    components: Sequence[Array] | None = None
+
+    @cached_property
+    def models(self) -> list[RunModel]:
+        """The runs' equations."""
+        components: Sequence[Array | None] = self.components or [None] * len(self.runs)
+        return [RunModel(*parts) for parts in zip(self.runs, self.designs, components, strict=True)]
+
+    @cached_property
+    def repetitions(self) -> Any:
+        """Pairs of trials [trials, trials] of one stimulus in different runs, as a sparse matrix of ones."""
+        run = np.repeat(np.arange(len(self.runs)), [len(run.stimuli) for run in self.runs])
+        stimuli = np.concatenate([run.stimuli for run in self.runs])
+        return csr_array((stimuli[:, None] == stimuli) & (run[:, None] != run), dtype=np.float64)
+
+    def blocks(self) -> Iterator[tuple[slice, Array, Array, list[Array]]]:
+        """Read voxels, and in each run their mean, and sum of squares and series without drift.
+
+        Yields:
+            Voxels; means and squares [R, v]; series [T, v]. All 0 where a voxel does not vary in some run.
+        """
+        for start in range(0, self.voxels, self.block):
+            voxels = slice(start, min(start + self.block, self.voxels))
+            series = [self.read(run, voxels).T.astype(np.float64) for run in range(len(self.runs))]
+            means, squares, floors = np.zeros((3, len(series), voxels.stop - start))
+            for run, (model, values) in enumerate(zip(self.models, series, strict=True)):
+                values[:, ~np.isfinite(values).all(0)] = 0
+                means[run], floors[run] = values.mean(0), MIN_POWER * np.einsum("tv,tv->v", values, values)
+                values -= model.drift @ (model.drift.T @ values)
+                squares[run] = np.einsum("tv,tv->v", values, values)
+            for values in (means, squares, *series):
+                values[:, (squares <= floors).any(0)] = 0
+            yield voxels, means, squares, series
+
+    def groups(self, hrf_index: NDArray[np.int64]) -> Iterator[Group]:
+        """Read voxels, those of one HRF in a block together."""
+        for voxels, _, _, series in self.blocks():
+            for hrf in np.unique(hrf_index[voxels]):
+                rows = np.flatnonzero(hrf_index[voxels] == hrf)
+                yield Group(self.models, hrf, voxels.start + rows, [values[:, rows] for values in series])
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of voxels before their trials are estimated.
+
+    Attributes:
+        mean, tsnr: [V].
+        squares: [V], sum of squares of the series without drift; infinite where a voxel is constant in a run.
+        r2: [V, H], percent of the squares that all trials explain with each HRF.
+    """
+
+    mean: Array
+    tsnr: Array
+    squares: Array
+    r2: Array
+
+
+def survey_voxels(session: Session) -> Survey:
+    """Measure the series, and fit all trials of each run at once with each HRF, without components."""
+    mean, tsnr, squares = np.zeros((3, session.voxels))
+    r2 = np.zeros((session.voxels, len(session.designs[0])))
+    lengths = np.array([len(run.times_s) for run in session.runs])
+    weights = [model.weigh(lsa_weights, 0) for model in session.models]
+    for voxels, means, powers, series in session.blocks():
+        powers[powers == 0] = np.inf
+        squares[voxels], mean[voxels] = powers.sum(0), np.average(means, 0, lengths)
+        tsnr[voxels] = (means * np.sqrt(lengths[:, None] / powers)).mean(0)
+        for hrf in range(r2.shape[1]):
+            group = Group(session.models, hrf, voxels, series)
+            r2[voxels, hrf] = 100 * group.explain(group.solve(weights)) / squares[voxels]
+    if 2 * np.sum(tsnr >= MIN_TSNR) <= np.isfinite(squares).sum():
+        problem = "most voxels do not vary, or have a mean below their standard deviation"
+        raise BrainhiveError(problem, "mask the brain, and take BOLD whose mean was not removed")
+    return Survey(mean, tsnr, squares, r2)
+
+
+Solution = tuple[Array, Array, Any]
+"""Betas [trials, v] that R² is of, betas that are returned, fraction [v]."""
+
+
+def solve_exactly(session: Session, solve: Callable[[Array], Array]) -> Callable[[Group], Solution]:
+    """Make a solver by `lsa_weights` or `lss_weights`."""
+    weights = [model.weigh(solve) for model in session.models]
+    return lambda group: (betas := group.solve(weights), betas, 1.0)
+
+
+def fit_trials(session: Session, survey: Survey, solve: Callable[[Group], Solution]) -> Estimates:
+    """Estimate all trials with the HRF of the largest R²."""
+    index = survey.r2.argmax(1)
+    betas = np.zeros((sum(len(run.stimuli) for run in session.runs), session.voxels), np.float32)
+    r2, fraction = np.zeros((2, session.voxels))
+    scale = 100 / np.where(survey.mean == 0, np.inf, np.abs(survey.mean))
+    for group in session.groups(index):
+        fitted, final, fraction[group.voxels] = solve(group)
+        r2[group.voxels] = 100 * group.explain(fitted) / survey.squares[group.voxels]
+        betas[:, group.voxels] = final * scale[group.voxels]
+    numbers = {"r2": r2, "tsnr": survey.tsnr, "hrf_index": index, "fraction": fraction}
+    maps: dict[str, NDArray[Any]] = {name: values.astype(np.float32) for name, values in numbers.items()}
+    maps["is_constant"] = np.isinf(survey.squares)
+    scaling = "percent of the voxel's mean over all volumes of all runs"
+    return Estimates(betas, maps, {"scaling": scaling, "constant_voxels": int(maps["is_constant"].sum())})
+
+
+def denoise(session: Session, assumed: Sequence[Array], seed: int) -> Estimates:
+    """Estimate with components of a noise pool and ridge regression: GLMsingle's type D.
+
+    Args:
+        session: Its designs have the HRFs of the library.
+        assumed: [1, T, 1] of each run, one regressor for all trials with the assumed HRF.
+        seed: Of the mixture that the threshold comes from.
+    """
+    survey = survey_voxels(session)
+    is_variable = np.isfinite(survey.squares)
+    r2 = explain_together(replace(session, designs=assumed), survey.squares)
+    threshold = mixture_threshold(r2[is_variable], seed)
+    pool = choose_noise_pool(survey, r2, threshold)
+    trend, session = add_components(session, survey, pool, is_variable & (r2 > threshold))
+    facts = {"threshold": threshold, "noise_pool": int(pool.sum()), "pc_trend": trend.tolist()}
+    estimates = fit_trials(session, survey, solve_ridge(session))
+    return replace(estimates, facts=estimates.facts | facts | {"pc_number": choose_components(trend)})
+
+
+def explain_together(session: Session, squares: Array) -> Array:
+    """R² [V] in percent of one beta for all trials of all runs (GLMsingle's type A).
+
+    Args:
+        session: Its designs have one regressor.
+        squares: [V], of the series without drift.
+    """
+    explained = np.zeros(session.voxels)
+    grams, projections = zip(*(model.clean() for model in session.models), strict=True)
+    for group in session.groups(np.zeros(session.voxels, np.int64)):
+        beta = group.solve(projections).sum(0) / np.sum(grams)
+        explained[group.voxels] = group.explain(np.tile(beta, (len(session.runs), 1)))
+    return 100 * explained / squares
+
+
+def mixture_threshold(values: Array, seed: int) -> float:
+    """Find the largest R² [V] at which two fitted Gaussians are equally likely; noise lies below.
+
+    Raises:
+        BrainhiveError: if one of them is likelier everywhere.
+
+    Source: cvnlab/GLMsingle, `findtailthreshold`; seeded here.
+    """
+    try:
+        from sklearn.mixture import GaussianMixture
+    except ImportError as error:
+        raise MissingExtra("estimator=denoised needs scikit-learn", "pip install 'brainhive[raw]'") from error
+    mixture = GaussianMixture(2, tol=1e-10, n_init=3, max_iter=10_000, random_state=seed).fit(values[:, None])
+    grid = np.linspace(values.min(), values.max(), THRESHOLD_STEPS)
+    changes = np.flatnonzero(np.diff(mixture.predict(grid[:, None])))
+    if not len(changes):
+        raise BrainhiveError("R² of voxels do not separate noise from responses", "try estimator=hrf")
+    return float(grid[changes[-1]])
+
+
+def choose_noise_pool(survey: Survey, r2: Array, threshold: float) -> NDArray[np.bool_]:
+    """Choose bright voxels whose R² [V] by `explain_together` is below a threshold: [V]."""
+    bright = BRIGHT_SHARE * np.percentile(survey.mean, BRIGHT_PERCENTILE)
+    pool = (survey.mean > bright) & (r2 < threshold) & np.isfinite(survey.squares)
+    if not pool.any():
+        raise BrainhiveError(f"no voxel has R² below {threshold:.3g} %: no noise", "try estimator=hrf")
+    return pool
+
+
+def add_components(
+    session: Session, survey: Survey, pool: NDArray[np.bool_], judges: NDArray[np.bool_]
+) -> tuple[Array, Session]:
+    """Add as many components of the noise pool as repetitions call for, judged in some voxels (type C).
+
+    Confounds are projected out however many components there are; GLMsingle loses them where there are none.
+
+    Returns:
+        Minus the median badness [P + 1] of 0 … P components, and the session with those chosen.
+    """
+    columns = noise_components(session, pool)
+    trend = -np.median(judge_components(session, columns, survey.r2.argmax(1))[judges], 0)
+    number = choose_components(trend)
+    return trend, replace(session, components=[values[:, :number] for values in columns])
+
+
+def noise_components(session: Session, pool: NDArray[np.bool_]) -> list[Array]:
+    """Find the components [T, P] of each run that explain most of the pool's series at length 1."""
+    moments = [np.zeros((len(run.times_s),) * 2) for run in session.runs]
+    for voxels, _, squares, series in session.blocks():
+        is_noise = pool[voxels]
+        for moment, power, values in zip(moments, squares, series, strict=True):
+            noise = values[:, is_noise] / np.sqrt(power[is_noise])
+            moment += noise @ noise.T
+    count = min(MAX_COMPONENTS, pool.sum())
+    vectors = [np.linalg.eigh(moment)[1][:, : -count - 1 : -1] for moment in moments]
+    return [columns / columns.std(0, ddof=1) for columns in vectors]
+
+
+def judge_components(session: Session, columns: Sequence[Array], hrf_index: NDArray[np.int64]) -> Array:
+    """Judge betas with the first 0 … P components as nuisance, besides the confounds: badness [V, P + 1]."""
+    session, counts = replace(session, components=columns), range(columns[0].shape[1] + 1)
+    weights = [[model.weigh(lsa_weights, count) for model in session.models] for count in counts]
+    badness = np.zeros((session.voxels, len(counts)))
+    for group in session.groups(hrf_index):
+        badness[group.voxels] = score_repetitions(session, [group.solve(these) for these in weights]).T
+    return badness
+
+
+def choose_components(trend: Array) -> int:
+    """Choose the first number of components whose gain over none is within 5 % of the largest [P + 1]."""
+    gains = trend - trend[0]
+    return int(np.argmax(TOLERANCE * gains >= gains.max()))
+
+
+def score_repetitions(session: Session, candidates: Sequence[Array]) -> Array:
+    """Score how badly betas of all runs but one predict those of the same stimuli in the run left out.
+
+    Betas are z-scored within sessions by mean and standard deviation of the first candidate's. The sum of
+    (z_i − f_t)² over pairs of trials, f of the first candidate, is Σ n_i z_i² − 2 z_i Σ_t f_t + Σ_t f_t².
+
+    Args:
+        session: Tells which trials are repetitions.
+        candidates: [trials, v] of each.
+
+    Returns:
+        Badness [P, v] of P candidates.
+    """
+    first = candidates[0]
+    center, scale = np.empty_like(first), np.empty_like(first)
+    sessions = np.repeat([run.session for run in session.runs], [len(run.stimuli) for run in session.runs])
+    for name in np.unique(sessions):
+        trials = first[sessions == name]
+        spread = trials.std(0, ddof=min(1, len(trials) - 1))  # 0 of a single trial
+        center[sessions == name] = trials.mean(0)
+        scale[sessions == name] = 1 / np.where(spread > 0, spread, np.inf)
+    first = (first - center) * scale
+    partners = session.repetitions.sum(1)[:, None]
+    sums = session.repetitions @ first
+    constant = np.einsum("tv,tv->v", partners * first, first)
+    scores = ((candidate - center) * scale for candidate in candidates)
+    return np.stack([constant + np.einsum("tv,tv->v", partners * z - 2 * sums, z) for z in scores])
+
+
+def fractional_ridge(
+    spectra: Sequence[tuple[Array, Array]], products: Array, fractions: Sequence[float]
+) -> list[Array]:
+    """Shrink the betas of voxels to fractions of their length over all runs.
+
+    Args:
+        spectra: Eigenvalues [n] and eigenvectors [n, n] of the regressors' products in each run: together
+            they are those of all runs, as runs share no regressor.
+        products: [trials, v], of regressors and series.
+        fractions: 1 is least squares.
+
+    Returns:
+        Betas [trials, v] of each fraction.
+
+    Source: Rokem and Kay 2020, with their grid of penalties.
+    """
+    values = np.concatenate([eigenvalues for eigenvalues, _ in spectra])[:, None]
+    is_used = values > MIN_EIGENVALUE * values.max()
+    lowest = floor(np.log10(PENALTIES[0] * values[is_used].min()))
+    highest = ceil(np.log10(PENALTIES[1] * values.max()))
+    penalties = np.r_[0, 10 ** np.arange(lowest, highest, PENALTY_STEP)]
+    values = np.where(is_used, values, np.inf)
+    rotated = multiply([vectors.T for _, vectors in spectra], products) / values
+    lengths = np.sqrt((1 / (1 + penalties / values)).T ** 2 @ rotated**2)  # [penalties, v]
+    lengths /= np.where(lengths[0] > 0, lengths[0], 1)
+    logs = np.log1p(penalties)[::-1]
+    chosen = np.expm1([np.interp(fractions, column, logs) for column in lengths[::-1].T])  # [v, fractions]
+    vectors = [vectors for _, vectors in spectra]
+    return [multiply(vectors, rotated / (1 + penalty / values)) for penalty in chosen.T]
+
+
+def rescale(betas: Array, target: Array) -> Array:
+    """Scale and shift betas [trials, v] to fit others by least squares; those that would change sign stay."""
+    deviations = betas - betas.mean(0)
+    variance = np.einsum("tv,tv->v", deviations, deviations)
+    slope = np.einsum("tv,tv->v", deviations, target) / np.where(variance > 0, variance, 1)
+    return np.where(slope >= 0, slope * deviations + target.mean(0), betas)
+
+
+def solve_ridge(session: Session, fractions: Sequence[float] = FRACTIONS) -> Callable[[Group], Solution]:
+    """Make a solver by ridge regression, with the fraction that repetitions judge best for each voxel."""
+    grams, projections = zip(*(model.clean() for model in session.models), strict=True)
+    spectra = [np.linalg.eigh(gram) for gram in grams]
+
+    def solve(group: Group) -> Solution:
+        hrf_spectra = [(values[group.hrf], vectors[group.hrf]) for values, vectors in spectra]
+        candidates = fractional_ridge(hrf_spectra, group.solve(projections), (1.0, *fractions))
+        best = score_repetitions(session, candidates)[1:].argmin(0)
+        fitted = np.stack(candidates)[best + 1, :, np.arange(len(best))].T
+        return fitted, rescale(fitted, candidates[0]), np.asarray(fractions)[best]
+
+    return solve

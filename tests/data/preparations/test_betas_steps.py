@@ -1,0 +1,227 @@
+"""What happens to betas of any origin: z-scores, sound voxels, noise ceilings, the choice of voxels."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.preparations._betas import Betas, BetaSteps, SessionBetas, Trials, match_pictures
+from brainhive_cli.data.session_stores import join, write_session
+from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
+
+VOXELS = 12
+
+
+@dataclass(frozen=True)
+class InMemory(Betas):
+    """Betas of one subject: values [n, V], splits, runs and pictures of each session."""
+
+    root: Path = Path()
+    held: dict = field(default_factory=dict)
+    dataset = "image-folder"
+    subjects = (1,)
+
+    def files(self, subject):
+        return []
+
+    def sessions(self, subject):
+        return sorted(self.held)
+
+    def voxels(self, subject):
+        return Voxels({})
+
+    def width(self, subject):
+        return VOXELS
+
+    def trials(self, subject, session):
+        _, names, splits, runs = self.held[session]
+        return Trials(names, np.array(splits), np.array(runs), {"blank trials": 3})
+
+    def read(self, subject, session):
+        return SessionBetas(self.held[session][0].copy())
+
+    def prepare(self, folder: Path) -> dict[str, Recording]:
+        """Prepare, join and finish all sessions, as the command does."""
+        stores = []
+        for session in self.held:
+            path = folder / f"ses-{session}.h5"
+            write_session(path, session, self.session(1, session), "float32")
+            stores.append(SignalStore.open(path))
+        return self.finish(1, join(stores, None, {}))
+
+
+def make(seed=0, sessions=2, train=30, test=6, repetitions=3, noise=1.0, **keys) -> InMemory:
+    """Simulate betas: a response to each picture, and noise; each session shows all pictures."""
+    random = np.random.default_rng(seed)
+    names = [*(f"a{row}" for row in range(train)), *(f"z{row}" for row in range(test))] * repetitions
+    splits = (["train"] * train + ["test"] * test) * repetitions
+    responses = random.normal(size=(train + test, VOXELS))
+    held = {}
+    for session in range(1, sessions + 1):
+        values = np.tile(responses, (repetitions, 1)) + noise * random.normal(size=(len(names), VOXELS))
+        runs = np.repeat(np.arange(repetitions), train + test)
+        held[session] = [(session * values + 5).astype(np.float32), names, splits, runs]
+    return InMemory(BetaSteps(**keys), held=held)
+
+
+def change(betas: InMemory, split: str, session: int = 1) -> InMemory:
+    """Give all trials of a split other values."""
+    values, names, splits, runs = betas.held[session]
+    random = np.random.default_rng(9)
+    other = np.where((np.array(splits) == split)[:, None], random.normal(3, 7, values.shape), values)
+    return replace(betas, held={**betas.held, session: [other.astype(np.float32), names, splits, runs]})
+
+
+@pytest.mark.parametrize("zscore", ("session", "run"))
+def test_other_test_values_leave_training_values_as_they_were_and_training_values_scale_the_test(zscore):
+    betas = make(zscore=zscore)
+    one, other = betas.session(1, 1), change(betas, "test").session(1, 1)
+    np.testing.assert_array_equal(one["train"].signal, other["train"].signal)
+    assert (one["test"].signal != other["test"].signal).any()
+    assert (one["test"].signal != change(betas, "train").session(1, 1)["test"].signal).any()
+
+
+def test_training_trials_have_mean_0_and_spread_1_in_each_session_or_run():
+    for zscore in ("session", "run"):
+        betas = make(zscore=zscore)
+        runs = np.array(betas.held[2][3])[np.array(betas.held[2][2]) == "train"]
+        signal = betas.session(1, 2)["train"].signal[:, 0, :, 0]
+        for rows in [slice(None)] if zscore == "session" else [runs == run for run in range(3)]:
+            np.testing.assert_allclose(signal[rows].mean(0), 0, atol=1e-5)  # of float32
+            np.testing.assert_allclose(signal[rows].std(0), 1, atol=1e-5)
+
+
+def test_a_session_of_test_trials_alone_is_scaled_by_its_own_and_says_so():
+    betas = make(train=0, test=8)
+    recording = betas.session(1, 1)["test"]
+    np.testing.assert_allclose(recording.signal.mean((0, 1, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(recording.signal.std((0, 1, 3)), 1, atol=1e-5)
+    assert recording.provenance["z_scored_without_training_trials"] == [0]
+    assert "z_scored_without_training_trials" not in make().session(1, 1)["train"].provenance
+
+
+def test_trials_of_no_picture_are_counted_once_though_both_splits_have_the_session(tmp_path):
+    recordings = make(sessions=1).prepare(tmp_path)
+    dropped = {
+        split: recording.provenance["sessions"][0]["dropped"] for split, recording in recordings.items()
+    }
+    assert dropped == {"train": {"blank trials": 3}, "test": {}}
+
+
+def test_a_run_of_one_trial_is_not_z_scored_by_itself():
+    betas = make(zscore="run")
+    betas.held[1][3] = np.r_[7, betas.held[1][3][1:]]
+    with pytest.raises(BrainhiveError, match="session 1 of subject 1: run 7 has one trial"):
+        betas.session(1, 1)
+
+
+def test_without_z_scores_values_are_those_of_the_files_in_their_unit():
+    betas = make(zscore="no")
+    recording = betas.session(1, 1)["train"]
+    expected = betas.held[1][0][np.array(betas.held[1][2]) == "train"]
+    np.testing.assert_array_equal(recording.signal[:, 0, :, 0], expected)
+    assert recording.unit == "% signal change" and make().session(1, 1)["train"].unit == "z-score"
+
+
+def test_voxels_that_are_constant_or_missing_in_one_session_are_left_out_of_all(tmp_path):
+    betas = make()
+    betas.held[1][0][3, 2] = np.nan
+    betas.held[2][0][:, 5] = 4
+    recordings = betas.prepare(tmp_path)
+    assert recordings["train"].signal.shape[2] == recordings["test"].signal.shape[2] == VOXELS - 2
+    counts = recordings["train"].provenance["voxels"]
+    assert counts == {"read": VOXELS, "constant_or_missing_in_a_session": 2, "kept": VOXELS - 2}
+    expected = np.delete(betas.session(1, 1)["train"].signal[0, 0, :, 0], [2, 5])
+    np.testing.assert_array_equal(np.asarray(recordings["train"].signal[0:1])[0, 0, :, 0], expected)
+
+
+def test_a_trial_that_is_left_out_does_not_cost_a_voxel(tmp_path):
+    betas = make()
+    betas.held[1][2] = ["", *betas.held[1][2][1:]]
+    betas.held[1][0][0] = np.nan
+    assert betas.prepare(tmp_path)["train"].signal.shape[2] == VOXELS
+
+
+def test_the_noise_ceiling_is_that_of_nsd_where_pictures_have_unequal_repetitions(tmp_path):
+    betas = make(sessions=1)
+    values, names, splits, runs = betas.held[1]
+    rows = np.array([row for row in range(len(names)) if row % 7 or splits[row] == "test"])  # 2 or 3, some 1
+    rows = rows[~np.isin(np.array(names)[rows], ["a3", "a4"]) | (rows < 36)]
+    picked = [values[rows], [names[row] for row in rows], [splits[row] for row in rows], runs[rows]]
+    recordings = replace(betas, held={1: picked}).prepare(tmp_path)
+
+    is_train = np.array(picked[2]) == "train"
+    scored, shown = picked[0][is_train].astype(np.float64), np.array(picked[1])[is_train]
+    scored = (scored - scored.mean(0)) / scored.std(0)
+    trials = [scored[shown == name] for name in np.unique(shown)]
+    assert {len(some) for some in trials} == {1, 2, 3}
+    noise = np.mean([some.var(0, ddof=1) for some in trials if len(some) > 1], axis=0)
+    expected = np.sqrt(np.maximum(1 - noise, 0) / noise)
+    np.testing.assert_allclose(recordings["train"].space.maps["ncsnr"], expected, rtol=1e-4)  # of float32
+
+
+def test_the_noise_ceiling_is_the_ratio_that_was_simulated(tmp_path):
+    # a response of spread 1 and noise of .5 and 2; over 600 pictures the ratio's own spread is about 3 %
+    for noise in (0.5, 2.0):
+        ncsnr = make(train=600, sessions=1, noise=noise).prepare(tmp_path)["train"].space.maps["ncsnr"]
+        assert ncsnr.mean() == pytest.approx(1 / noise, rel=0.05)
+
+
+def test_voxels_are_chosen_by_repetitions_of_training_pictures_and_test_values_change_nothing(tmp_path):
+    betas = make(max_voxels=4)
+    recordings = betas.prepare(tmp_path / "one")
+    ncsnr = make().prepare(tmp_path / "all")["train"].space.maps["ncsnr"]
+    best = np.sort(np.argsort(-ncsnr)[:4])
+    np.testing.assert_array_equal(recordings["train"].space.maps["ncsnr"], ncsnr[best])
+    assert recordings["train"].provenance["voxels"]["chosen_by_training_stimuli"] == 30
+
+    other = change(change(betas, "test"), "test", 2).prepare(tmp_path / "other")
+    np.testing.assert_array_equal(other["train"].signal[:], recordings["train"].signal[:])
+    assert other["test"].space.maps.keys() == other["train"].space.maps.keys()
+
+
+def test_a_least_ratio_keeps_the_voxels_that_reach_it(tmp_path):
+    ncsnr = make().prepare(tmp_path / "all")["train"].space.maps["ncsnr"]
+    least = float(np.sort(ncsnr)[-5])
+    kept = make(min_ncsnr=least, max_voxels=9).prepare(tmp_path / "one")["train"]
+    np.testing.assert_array_equal(kept.space.maps["ncsnr"], ncsnr[ncsnr >= least])
+    with pytest.raises(
+        BrainhiveError, match=r"no voxel is left, 12 vary in each session; the highest ncsnr is"
+    ):
+        make(min_ncsnr=99).prepare(tmp_path / "none")
+
+
+def test_too_few_repeated_training_pictures_choose_no_voxels(tmp_path):
+    betas = make(train=19, max_voxels=4)
+    with pytest.raises(
+        BrainhiveError, match="19 training stimuli were shown twice or more, too few"
+    ) as error:
+        betas.prepare(tmp_path)
+    assert "preparation.max_voxels" in error.value.hint
+    alone = make(train=0, test=30, max_voxels=4)
+    with pytest.raises(BrainhiveError, match="0 training stimuli"):
+        alone.prepare(tmp_path)
+
+
+def test_a_session_in_which_no_picture_was_shown_is_named_with_the_reasons():
+    betas = make()
+    betas.held[1][2] = [""] * len(betas.held[1][2])
+    with pytest.raises(BrainhiveError, match="session 1 of subject 1 has no trial of a picture"):
+        betas.session(1, 1)
+
+
+def test_a_picture_that_the_data_set_lacks_is_not_another_of_the_same_file_name():
+    listed = {"train": ["cat/01", "cat/02"], "test": ["tree/oak"]}
+    stimuli = SimpleNamespace(
+        name="mine", splits=[*listed], images=lambda split: SimpleNamespace(image_ids=listed[split])
+    )
+    names = ["images/cat/01.jpg", "images/dog/01.jpg", "", "plants/oak.jpg", "s/bee/02.jpg", "s/owl/02.jpg"]
+    image_ids, splits, dropped = match_pictures(names, stimuli)
+    assert image_ids == ["cat/01", "", "", "tree/oak", "", ""]
+    assert splits.tolist() == ["train", "", "", "test", "", ""]
+    assert dropped == {"blank trials": 1, "trials of pictures that mine does not have": 3}
+    image_ids, _, _ = match_pictures(["images/dog/01.jpg", "images/bee/01.jpg", "plants/oak.jpg"], stimuli)
+    assert image_ids == ["", "", "tree/oak"]

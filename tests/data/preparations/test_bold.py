@@ -1,0 +1,579 @@
+"""A lab's own BOLD in BIDS, with the oddities that such data have: single-trial betas of each run."""
+
+import json
+import shutil
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+pytest.importorskip("nibabel")
+
+import nibabel
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.preparations import bold
+from brainhive_cli.data.preparations.bold import Bold, Config
+from brainhive_cli.data.stores.recordings import SignalStore
+
+RECOVERED = 0.77
+"""Correlation with the true betas in each run: .80; without StartTime .68 to .80, with one TR for all 0."""
+TESTED = ["plants/fern_01.jpg", "plants/oak_01.jpg"]
+RUN = "sub-01/ses-01/func/sub-01_ses-01_task-images_run-01"
+OTHER_RUN = "sub-01/ses-02/func/sub-01_ses-02_task-images_run-2"
+
+
+@pytest.fixture(scope="session")
+def mini_bids(golden: Path) -> ModuleType:
+    spec = spec_from_file_location("mini_bids", golden / "bold/mini_bids.py")
+    assert spec and spec.loader
+    module = sys.modules["mini_bids"] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def written(mini_bids, tmp_path_factory):
+    """A data set that no test changes, with its truth."""
+    folder = tmp_path_factory.mktemp("mini_bids")
+    return folder, mini_bids.write_bids(folder)
+
+
+@pytest.fixture
+def data(home, written, mini_bids):
+    """A data set of a test's own; with pictures, two of which are test pictures."""
+    shutil.copytree(written[0], home / "data/bids")
+    for number, name in enumerate(mini_bids.PICTURES):
+        path = home / "data/image-folder" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    (home / "test.txt").write_text("\n".join(TESTED))
+    return home / "data/bids"
+
+
+def build(estimator="lsa", **knobs) -> Bold:
+    stimuli = {"kind": "image-folder", "test_list": "test.txt"}
+    return Config(estimator=estimator, stimuli=stimuli, **knobs).build(Paths())
+
+
+def derived(data: Path, name: str) -> Path:
+    return data / "derivatives/fmriprep" / name
+
+
+def edit_json(path: Path, **changes):
+    """Change keys of a JSON file; None takes one away."""
+    content = {**(json.loads(path.read_text()) if path.is_file() else {}), **changes}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def edit_table(path: Path, edit):
+    """Change the lines of a table, lists of cells, behind its header."""
+    header, *lines = path.read_text().splitlines()
+    edited = edit([line.split("\t") for line in lines])
+    path.write_text("\n".join([header, *("\t".join(map(str, cells)) for cells in edited)]) + "\n")
+
+
+def edit_column(path: Path, name: str, edit):
+    """Change the cells of a column of a table, or its name."""
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    at = rows[0].index(name)
+    for row, cell in zip(rows, edit([row[at] for row in rows]), strict=True):
+        row[at] = cell
+    path.write_text("".join("\t".join(row) + "\n" for row in rows))
+
+
+def correlate(values, truth):
+    """Correlate betas [n, V] over trials, on average over voxels that were recorded."""
+    varies = np.ptp(values, axis=0) > 0
+    pairs = zip(values.T[varies], truth[varies], strict=True)
+    return np.mean([np.corrcoef(column, true)[0, 1] for column, true in pairs])
+
+
+def test_betas_of_each_run_follow_the_true_ones(data, written):
+    """Which they do not where StartTime is ignored, or one TR taken for all runs."""
+    prepared = build(hrf="spm")
+    found = {}
+    for subject in prepared.subjects:
+        for session in prepared.sessions(subject):
+            trials, values = prepared.trials(subject, session), prepared.read(subject, session).values
+            for run in np.unique(trials.runs).tolist():
+                key = (f"sub-{subject:02d}", f"ses-{session:02d}", run)
+                rows, truth = trials.runs == run, written[1][key]
+                shown = [trials.image_ids[row] for row in np.flatnonzero(rows)]
+                assert shown == truth["ids"]
+                found[key] = correlate(values[rows], truth["betas"])
+    assert found.keys() == written[1].keys()
+    assert min(found.values()) > RECOVERED, found
+
+
+def test_every_oddity_is_counted(data):
+    prepared = build()
+    zero = {"confounds that are zero throughout, left out": 2}  # rot_z
+    first, second, last = (prepared.trials(*which) for which in ((1, 1), (1, 2), (2, 2)))
+    assert first.dropped == {
+        "events without stim_file (trial_type blank)": 6,
+        "events without stim_file (trial_type response)": 2,
+        "pictures that begin after the end of the run": 1,
+    }
+    assert first.noted == zero
+    assert second.noted == {**zero, "runs with a TR of 1.6 s, others have 2 s": 1}
+    assert last.dropped == {
+        "events without stim_file (trial_type 0)": 3,
+        "events without stim_file (trial_type 99)": 1,
+    }
+    assert last.noted == {
+        "confounds that are zero throughout, left out": 1,
+        "missing runs, which other sessions have: 2": 1,
+    }
+    overview = prepared.look_over([1, 2])
+    assert "subject 2, session 2: 1 missing runs, which other sessions have: 2" in overview.warnings
+    models = {row[:2]: row[2:] for row in overview.tables[1].rows}
+    assert models[1, 2] == ("1.6, 2", "0.8, 1", "StartTime", "6", "2", 10)  # and two test pictures
+    assert models[2, 2][-1] == 0  # no second run
+    assert overview.tables[0].rows[0] == (1, 1, 2, 40, 8, 12, 36)
+
+
+def test_provenance_says_how_volumes_were_timed_and_what_was_projected_out(data):
+    said = build().trials(1, 2).provenance
+    assert said["timing"][1] == {"volumes": 125, "tr_s": 1.6, "start_s": 0.8, "source": "StartTime"}
+    motion = ["trans_x", "trans_y", "trans_z", "rot_x", "rot_y"]
+    assert said["confounds"] == [[*motion, "cosine00"]] * 2 and said["stimulus_s"] == 2
+    assert said["fitted"] == "by session, training and test trials together"
+    lost = build().trials(1, 1).provenance["confounds"][1]
+    assert lost[-2:] == ["non_steady_state_outlier00", "non_steady_state_outlier01"]
+
+
+def test_rows_of_events_may_be_in_any_order(data):
+    expected = build().read(1, 1).values
+    for path in sorted(data.glob("sub-01/ses-01/func/*_events.tsv")):
+        edit_table(path, lambda rows: rows[::-1])
+    np.testing.assert_array_equal(build().read(1, 1).values, expected)
+
+
+def test_run_1_is_run_01_of_the_other_folder(data):
+    expected = build().trials(1, 2)
+    for path in (data / "sub-01/ses-02/func").iterdir():
+        path.rename(path.with_name(path.name.replace("run-", "run-0")))
+    trials = build().trials(1, 2)
+    assert trials.image_ids == expected.image_ids and trials.provenance == expected.provenance
+
+
+def test_sidecars_are_inherited_key_by_key_from_the_nearest(data):
+    side = derived(data, f"{OTHER_RUN}_space-T1w_desc-preproc_bold.json")
+    edit_json(side, RepetitionTime=None)
+    assert build().trials(1, 2).provenance["timing"][1]["tr_s"] == 1.6  # of the raw run
+    edit_json(data / f"{OTHER_RUN}_bold.json", RepetitionTime=None)
+    with pytest.raises(BrainhiveError, match=r"its header has a TR of 1\.6 s, its JSON one of 2 s"):
+        build().trials(1, 2)
+    edit_json(data / "sub-01/ses-02/sub-01_ses-02_bold.json", RepetitionTime=1.6)
+    assert [timing["tr_s"] for timing in build().trials(1, 2).provenance["timing"]] == [2.0, 1.6]
+
+
+def test_without_start_time_it_is_half_the_tr_of_corrected_slices_or_else_0(data):
+    sides = sorted(data.glob("derivatives/fmriprep/sub-01/ses-01/func/*preproc_bold.json"))
+    edit_json(sides[0], StartTime=None)
+    edit_json(sides[1], StartTime=None, SliceTimingCorrected=False)
+    trials = build().trials(1, 1)
+    runs = [(timing["start_s"], timing["source"]) for timing in trials.provenance["timing"]]
+    assert runs == [(1.0, "TR/2"), (0.0, "0")]
+    assert trials.noted["runs without slice-timing correction, timed at k·TR"] == 1
+
+
+@pytest.mark.parametrize(
+    ("header_tr", "unit", "is_refused"),
+    ((0, "sec", False), (1, "sec", False), (2000, "msec", False), (2000, "sec", False), (2.1, "sec", True)),
+)
+def test_a_header_is_believed_only_where_it_holds_a_tr(data, header_tr, unit, is_refused):
+    path = derived(data, f"{RUN}_space-T1w_desc-preproc_bold.nii.gz")
+    image = nibabel.load(path)
+    values = np.asarray(image.dataobj)
+    changed = nibabel.Nifti1Image(values, image.affine)
+    changed.header.set_zooms((2, 2, 2, header_tr))
+    changed.header.set_xyzt_units("mm", unit)
+    nibabel.save(changed, path)
+    if is_refused:
+        with pytest.raises(BrainhiveError, match=r"header has a TR of 2\.1 s, its JSON one of 2 s"):
+            build().trials(1, 1)
+    else:
+        assert build().trials(1, 1).provenance["timing"][0]["tr_s"] == 2
+
+
+@pytest.mark.parametrize("tr", (None, 2000, "2"))
+def test_a_run_without_a_tr_in_seconds_says_where_to_write_it(data, tr):
+    edit_json(data / "task-images_bold.json", RepetitionTime=tr)
+    edit_json(derived(data, f"{RUN}_space-T1w_desc-preproc_bold.json"), RepetitionTime=tr)
+    with pytest.raises(BrainhiveError, match="no RepetitionTime in seconds") as raised:
+        build().trials(1, 1)
+    assert "run-01_space-T1w_desc-preproc_bold.json" in raised.value.hint
+
+
+def test_events_are_chosen_by_texts_and_by_numbers(data):
+    everything = build().trials(1, 1)
+    assert build(where={"trial_type": "picture"}).trials(1, 1).image_ids == everything.image_ids
+    two = build(where={"trial_type": [1, 5]}).trials(2, 1)  # as a spreadsheet may write 1.0
+    edit_column(
+        data / "sub-02/ses-01/func/sub-02_ses-01_task-images_run-01_events.tsv",
+        "trial_type",
+        lambda cells: [cell if cell == "trial_type" else f"{cell}.0" for cell in cells],
+    )
+    again = build(where={"trial_type": [1, 5]}).trials(2, 1)
+    assert {*two.image_ids} == {"animals/dog_01", "food/bread_01"}
+    assert again.image_ids == two.image_ids and len(two.image_ids) == 8
+    assert two.dropped["events whose trial_type is 99"] == 2
+    edit_column(
+        data / f"{RUN}_events.tsv",
+        "trial_type",
+        lambda cells: [cells[0], "20260101", *["20260102"] * (len(cells) - 2)],
+    )
+    assert build(where={"trial_type": 20260101}).trials(1, 1).runs.tolist() == [1]
+
+
+def test_pictures_at_the_edges_of_a_run_are_left_out_where_their_response_peaks_outside(data):
+    """A late one is modelled, since it changes the last volumes; one without any response is not."""
+    path = data / f"{RUN}_events.tsv"
+    expected = build().trials(1, 1)
+    more = [[at, 2.0, "picture", f"images/{TESTED[0]}", "n/a"] for at in (-30, -8, -4, 193, 195, 199, "n/a")]
+    edit_table(path, lambda rows: [*rows, *more])
+    trials = build().trials(1, 1)
+    assert len(trials.image_ids) == len(expected.image_ids) + 4  # -8, -4, 193 and 195
+    assert (trials.splits == "test").sum() == (expected.splits == "test").sum() + 2  # -4 and 193
+    assert trials.dropped[bold.PEAK_OUTSIDE] == 4  # -30, -8, 195 and 199
+    assert trials.dropped["events of pictures without an onset"] == 1
+    assert np.isfinite(build().read(1, 1).values).all()
+
+
+def test_pictures_that_the_data_set_lacks_are_modelled_and_left_out(data, home):
+    expected = build().read(1, 1).values
+    (home / "data/image-folder/tools/axe_01.jpg").unlink()
+    trials = build().trials(1, 1)
+    assert trials.dropped["trials of pictures that image-folder does not have"] == 4
+    assert trials.unmatched == ["images/tools/axe_01.jpg"]
+    np.testing.assert_array_equal(build().read(1, 1).values, expected)
+    recordings = build().session(1, 1)
+    assert sum(len(recording.image_ids) for recording in recordings.values()) == 44
+
+
+def test_pictures_may_lie_in_other_folders_than_events_say(data, home):
+    """Events name `images/animals/dog_01.jpg`, the data set has `train/animals/dog_01`, or another folder."""
+    expected = build().trials(1, 1)
+    pictures = home / "data/image-folder"
+    for path in sorted(pictures.rglob("*.*")):
+        split = "test" if path.relative_to(pictures).as_posix() in TESTED else "train"
+        new = home / "data/divided" / split / path.parent.name / path.name
+        new.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(new)
+    stimuli = {"kind": "image-folder", "root": str(home / "data/divided")}
+    trials = Config(estimator="lsa", stimuli=stimuli).build(Paths()).trials(1, 1)
+    assert trials.splits.tolist() == expected.splits.tolist() and not trials.unmatched
+    assert [name.partition("/")[2] for name in trials.image_ids] == expected.image_ids
+    shutil.copytree(home / "data/divided/train/animals", home / "data/divided/train/copies")
+    (home / "data/divided/train/animals/cat_01.jpg").unlink()
+    (home / "data/divided/train/food/cat_01.jpg").touch()
+    trials = Config(estimator="lsa", stimuli=stimuli).build(Paths()).trials(1, 1)
+    assert trials.unmatched == ["images/animals/cat_01.jpg"]  # which could be two by its stem
+
+
+def test_two_pictures_at_one_onset_are_refused(data):
+    path = data / f"{RUN}_events.tsv"
+    edit_table(path, lambda rows: [*rows, rows[0]])
+    with pytest.raises(BrainhiveError, match="two pictures begin at"):
+        build().trials(1, 1)
+
+
+def test_durations_that_differ_are_refused_unless_one_is_named(data):
+    edit_column(data / f"{RUN}_events.tsv", "duration", lambda cells: [*cells[:-2], "3.5", cells[-1]])
+    with pytest.raises(BrainhiveError, match=r"for 2 to 3\.5 s") as raised:
+        build().trials(1, 1)
+    assert "preparation.stimulus_s" in raised.value.hint
+    assert build(stimulus_s=2).trials(1, 1).provenance["stimulus_s"] == 2
+    edit_column(data / f"{RUN}_events.tsv", "duration", lambda cells: [cells[0], *["n/a"] * len(cells[1:])])
+    with pytest.raises(BrainhiveError, match="pictures without a duration"):
+        build().trials(1, 1)
+
+
+def test_denoised_is_refused_where_no_picture_is_shown_in_two_runs(data):
+    with pytest.raises(BrainhiveError, match="no training picture in two runs") as raised:
+        build("denoised").trials(2, 2)
+    assert "preparation.estimator=hrf" in raised.value.hint
+    betas = build("denoised").read(1, 1)
+    assert {"hrf_index", "fraction", "r2", "tsnr"} <= betas.maps.keys()
+    assert build("denoised").trials(1, 1).provenance["confounds"][0] == []
+
+
+def test_confounds_are_named_by_groups(data):
+    groups = ["cosine", "a_comp_cor", "framewise_displacement"]
+    trials = build(confounds=["cosine", "a_comp_cor_00", "framewise_displacement"]).trials(1, 1)
+    assert trials.provenance["confounds"][0] == [
+        "cosine00",
+        "a_comp_cor_00",
+        "framewise_displacement",
+    ]
+    assert trials.noted == {"confounds with n/a in the first row, taken as 0": 2}
+    assert np.isfinite(build(confounds=groups).read(1, 1).values).all()
+    assert build(confounds=groups).trials(1, 1).noted["runs of fewer than 5 columns a_comp_cor"] == 2
+    assert build(confounds=[]).trials(1, 1).provenance["confounds"][0] == []
+    for some in ("a_comp_cor", "t_comp_cor_0?"):
+        with pytest.raises(ValidationError, match="name cosine, too"):
+            build(confounds=["motion", some])
+    with pytest.raises(ValidationError, match="hrf spm is for lsa and lss"):
+        build("denoised", hrf="spm")
+
+
+def test_polynomials_model_the_drift_where_cosines_do_not(data, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        bold, "estimate_trials", lambda runs, *rest: seen.append(runs) or rest[0](0, slice(1))
+    )
+    for knobs in ({}, {"confounds": ["motion"]}, {"estimator": "denoised"}):
+        with pytest.raises(AttributeError):  # what stands for the estimates has no betas
+            build(**knobs).read(1, 1)
+    assert [runs[0].has_drift for runs in seen] == [False, True, True]
+    for path in derived(data, "sub-01/ses-01").rglob("*timeseries.tsv"):
+        edit_column(path, "cosine00", lambda cells: ["else", *cells[1:]])
+    assert build().trials(1, 1).noted["runs without columns cosine, whose drift is polynomial"] == 2
+
+
+def test_confounds_that_are_not_there_are_named_with_those_that_are(data):
+    with pytest.raises(BrainhiveError, match=r"timeseries\.tsv has no column trans_q of") as raised:
+        build(confounds=["trans_q"]).trials(1, 1)
+    assert "cosine*, a_comp_cor_*, c_comp_cor_*" in raised.value.hint
+    with pytest.raises(BrainhiveError, match=r"no column t_comp_cor_0\[0-4\] of the confounds t_comp_cor"):
+        build(confounds=["t_comp_cor", "cosine"]).trials(1, 1)
+    table = derived(data, f"{RUN}_desc-confounds_timeseries.tsv")
+    edit_column(table, "trans_x", lambda cells: [*cells[:5], "n/a", *cells[6:]])
+    with pytest.raises(BrainhiveError, match="column trans_x"):
+        build().trials(1, 1)
+    edit_table(table, lambda rows: rows[:-1])
+    with pytest.raises(BrainhiveError, match="99 rows for 100 volumes"):
+        build().trials(1, 1)
+    table.unlink()
+    with pytest.raises(MissingData, match="desc-confounds") as raised:
+        build().trials(1, 1)
+    assert raised.value.hint == "preparation.confounds=[] does without"
+    assert build(confounds=[]).trials(1, 1).noted == {}
+
+
+def test_confounds_are_read_under_their_name_before_fmriprep_20_2(data):
+    expected = build().trials(1, 1).provenance
+    for path in data.rglob("*_timeseries.tsv"):
+        path.rename(path.with_name(path.name.replace("timeseries", "regressors")))
+    assert build().trials(1, 1).provenance == expected
+
+
+def test_voxels_are_those_that_the_masks_of_all_sessions_share(data, mini_bids):
+    path = derived(data, f"{OTHER_RUN}_space-T1w_desc-brain_mask.nii.gz")
+    mask = mini_bids.brain_mask()
+    places = np.argwhere(mask)
+    mask[tuple(places[3])] = False
+    mini_bids.save(path, mask.astype(np.uint8))
+    prepared = build()
+    assert prepared.width(1) == len(places) - 1 and prepared.width(2) == len(places)
+    np.testing.assert_array_equal(prepared.voxels(1).grid.places, np.delete(places, 3, axis=0))
+    assert prepared.read(1, 1).values.shape == (48, len(places) - 1)
+    assert build(sessions=[1]).width(1) == len(places)
+    path.unlink()
+    with pytest.raises(MissingData, match="no desc-brain_mask next to it"):
+        build().width(1)
+    mini_bids.save(data / "masks/sub-1.nii.gz", np.ones_like(mask).astype(np.uint8))
+    assert build(mask="data/bids/masks/sub-{subject}.nii.gz").width(1) == mask.size
+
+
+def test_regions_are_those_of_aparcaseg_and_the_lab_s_own(data, mini_bids):
+    drawn = np.zeros(mini_bids.SHAPE, np.uint8)
+    drawn[:4] = 1
+    mini_bids.save(data / "rois/sub-01_V1.nii.gz", drawn)
+    prepared = build(regions={"V1": "rois/sub-{subject:02d}_V1.nii.gz"})
+    regions = prepared.voxels(1).regions
+    assert regions["cuneus"].all() and 0 < regions["V1"].sum() < prepared.width(1)
+    assert data / "rois/sub-01_V1.nii.gz" in prepared.files(1)
+
+
+def write_surfaces(data: Path, mini_bids, space: str):
+    """Write the voxels of each volume as vertices: odd ones left, even ones right."""
+    for path in sorted(data.rglob("*_space-T1w_desc-preproc_bold.nii.gz")):
+        series = np.asarray(nibabel.load(path).dataobj)[mini_bids.brain_mask()].astype(np.float32)  # [V, T]
+        sides = {"L": series[::2], "R": series[1::2]}
+        side = json.loads(path.with_name(path.name.replace("nii.gz", "json")).read_text())
+        if space == "fsaverage6":
+            for name, values in sides.items():
+                new = path.with_name(
+                    path.name.replace("space-T1w_desc-preproc", f"hemi-{name}_space-{space}")
+                )
+                arrays = [nibabel.gifti.GiftiDataArray(volume) for volume in values.T]
+                nibabel.save(nibabel.gifti.GiftiImage(darrays=arrays), str(new).replace("nii.gz", "func.gii"))
+                Path(str(new).replace("nii.gz", "json")).write_text(json.dumps(side))
+            continue
+        new = Path(
+            str(path).replace("space-T1w_desc-preproc", f"space-{space}").replace("nii.gz", "dtseries.nii")
+        )
+        axis = nibabel.cifti2.BrainModelAxis.from_mask
+        places = np.zeros((2, 2, 2), bool)
+        places[0, 0, 0] = True
+        models = [
+            axis(np.ones(len(sides["L"])), "CortexLeft"),
+            axis(np.ones(len(sides["R"])), "CortexRight"),
+            axis(places, "ThalamusLeft", np.eye(4)),
+        ]
+        rows = nibabel.cifti2.SeriesAxis(0, side["RepetitionTime"], series.shape[1])
+        values = np.concatenate([*sides.values(), np.full((1, series.shape[1]), 7)]).T
+        nibabel.save(
+            nibabel.Cifti2Image(values.astype(np.float32), (rows, models[0] + models[1] + models[2])), new
+        )
+        Path(str(new).replace("dtseries.nii", "json")).write_text(json.dumps(side))
+
+
+@pytest.mark.parametrize("space", ("fsaverage6", "fsLR_den-91k"))
+def test_surfaces_give_the_betas_of_volumes(data, mini_bids, space):
+    write_surfaces(data, mini_bids, space)
+    prepared, volumes = build(space=space.partition("_")[0]), build()
+    values, expected = prepared.read(1, 2).values, volumes.read(1, 2).values
+    np.testing.assert_allclose(values, np.concatenate([expected[:, ::2], expected[:, 1::2]], 1), rtol=1e-5)
+    space_of = prepared.voxels(1)
+    left = expected[:, ::2].shape[1]
+    assert space_of.grid is None and space_of.regions["left"].sum() == left
+    assert space_of.regions["right"][left:].all()
+    assert prepared.files(1) and prepared.trials(1, 2).provenance == volumes.trials(1, 2).provenance
+
+
+def test_a_surface_without_its_other_hemisphere_is_missing_data(data, mini_bids):
+    write_surfaces(data, mini_bids, "fsaverage6")
+    derived(data, f"{RUN.replace('_run-01', '_run-01_hemi-R')}_space-fsaverage6_bold.func.gii").unlink()
+    with pytest.raises(MissingData, match=r"no file .*hemi-R_space-fsaverage6_bold\.func\.gii"):
+        build(space="fsaverage6").files(1)
+
+
+def test_spaces_and_tasks_are_listed_where_there_are_several(data, mini_bids):
+    folder = derived(data, "sub-01/ses-01/func")
+    volume = folder / "sub-01_ses-01_task-rest_space-T1w_desc-preproc_bold.nii.gz"
+    shutil.copy(next(folder.glob("*preproc_bold.nii.gz")), volume)
+    assert build().trials(1, 1).runs.tolist() == [1] * 24 + [2] * 24  # rest has no events
+    shutil.copy(data / f"{RUN}_events.tsv", data / "sub-01/ses-01/func/sub-01_ses-01_task-rest_events.tsv")
+    with pytest.raises(MissingData, match="of the tasks images, rest") as raised:
+        build().sessions(1)
+    assert raised.value.hint == "preparation.task=ONE" and build(task="images").sessions(1) == [1, 2]
+    for path in derived(data, "").rglob("*_space-T1w_*"):
+        path.rename(
+            path.with_name(path.name.replace("T1w", f"MNI152NLin2009cAsym_res-{1 + ('sub-02' in path.name)}"))
+        )
+    with pytest.raises(MissingData, match="of the spaces MNI152NLin2009cAsym:res-1, MNI152NLin"):
+        build(task="images").sessions(1)
+    assert build(task="images", space="MNI152NLin2009cAsym:res-2").subjects == (2,)
+
+
+def test_what_is_missing_is_one_line_with_its_way_out(data, home):
+    with pytest.raises(MissingData, match="no BOLD with events of subject 1, session 3") as raised:
+        build(sessions=[1, 3]).sessions(1)
+    assert raised.value.hint == "preparation.sessions=1,2"
+    with pytest.raises(MissingData, match="no BOLD with events of subject 7"):
+        build().files(7)
+    with pytest.raises(MissingData, match=r"no events\.tsv of BOLD in .* has a column picture") as raised:
+        build(stimulus="picture").subjects  # noqa: B018
+    assert "of onset, duration, trial_type, stim_file" in raised.value.hint
+    with pytest.raises(BrainhiveError, match="has no column block"):
+        build(where={"block": 1}).trials(1, 1)
+    bold_file = derived(data, f"{RUN}_space-T1w_desc-preproc_bold.nii.gz")
+    bold_file.unlink()
+    trials = build().trials(1, 1)
+    assert trials.noted["missing runs, which other sessions have: 1"] == 1 and {*trials.runs.tolist()} == {2}
+    bold_file.symlink_to("../.git/annex/objects/none")
+    with pytest.raises(MissingData, match="a link to a file that is not here"):
+        build().files(1)
+    shutil.rmtree(derived(data, ""))
+    with pytest.raises(MissingData, match="no BOLD in a space that runs share") as raised:
+        build().subjects  # noqa: B018
+    assert "--output-spaces T1w" in raised.value.hint
+    shutil.rmtree(data)
+    with pytest.raises(MissingData, match="no folder") as raised:
+        build().subjects  # noqa: B018
+    assert "preparation.root=FOLDER" in raised.value.hint
+
+
+def test_nothing_is_left_of_a_session_that_failed(data, home, monkeypatch):
+    def fail(runs, read, voxels, *knobs):
+        assert read(0, slice(0, 3)).shape == (3, len(runs[0].times_s))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bold, "estimate_trials", fail)
+    with pytest.raises(KeyboardInterrupt):
+        build().read(1, 1)
+    assert not list((home / "signals").iterdir())
+
+
+def test_an_interrupted_command_continues_and_writes_the_same_bytes(data, home, go, monkeypatch):
+    overrides = (
+        "preparation.kind=bold",
+        "preparation.estimator=hrf",
+        "preparation.stimuli.test_list=test.txt",
+    )
+    go("prepare", *overrides)
+    read, sessions = Bold.read, []
+
+    def interrupt(self, subject, session):
+        if session == 2:
+            raise KeyboardInterrupt
+        return read(self, subject, session)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Bold, "read", interrupt)
+        go("prepare", *overrides, "name=again")
+    monkeypatch.setattr(Bold, "read", lambda *which: (sessions.append(which[1:]), read(*which))[1])
+    go("prepare", *overrides, "name=again")
+    assert (1, 1) not in sessions and (1, 2) in sessions
+    folder = home / "signals/image-folder"
+    for name in ("sub-01.h5", "sub-02.h5"):
+        assert (folder / "again" / name).read_bytes() == (folder / "default" / name).read_bytes()
+
+    stored = SignalStore.open(folder / "default/sub-01.h5").splits
+    assert {*stored} == {"train", "test"} and {*stored["test"].image_ids} == {
+        "plants/fern_01",
+        "plants/oak_01",
+    }
+    voxels = stored["train"].provenance["voxels"]
+    assert voxels["constant_or_missing_in_a_session"] == 2  # one out of view in a run, one constant
+    assert {"r2", "tsnr", "hrf_index"} <= stored["train"].space.maps.keys()
+    assert stored["train"].signal.shape[2] == voxels["kept"] == voxels["read"] - 2
+
+
+def test_a_picture_that_begins_just_before_the_last_volume_is_left_out(data):
+    """Which no response reaches, whatever the TR: of slices not corrected it is a TR before the end."""
+    side = derived(data, f"{RUN}_space-T1w_desc-preproc_bold.json")
+    edit_json(side, StartTime=None, SliceTimingCorrected=False)
+    expected = len(build().trials(1, 1).image_ids)
+    late = [197.98, 2.0, "picture", f"images/{TESTED[0]}", "n/a"]  # volume 99 is at 198 s
+    edit_table(data / f"{RUN}_events.tsv", lambda rows: [*rows, late])
+    assert len(build().trials(1, 1).image_ids) == expected
+    assert build().trials(1, 1).dropped[bold.PEAK_OUTSIDE] == 1
+    assert np.isfinite(build().read(1, 1).values).all()
+
+
+def test_what_aroma_smoothed_is_no_second_series_of_a_run(data):
+    expected = build().trials(1, 1)
+    for path in sorted(data.rglob("*_space-T1w_desc-preproc_bold.*")):
+        shutil.copy(path, path.with_name(path.name.replace("preproc", "smoothAROMAnonaggr")))
+    trials = build().trials(1, 1)
+    assert trials.image_ids == expected.image_ids and trials.runs.tolist() == expected.runs.tolist()
+
+
+def test_repetitions_of_test_pictures_choose_nothing(data, monkeypatch):
+    """Neither components nor fractions of denoised betas, which repetitions of training pictures judge."""
+    seen = []
+    monkeypatch.setattr(bold, "estimate_trials", lambda runs, *rest: seen.extend(runs))
+    with pytest.raises(AttributeError):  # what stands for the estimates has no betas
+        build("denoised").read(1, 1)
+    splits = build("denoised").trials(1, 1).splits
+    numbers, counts = np.unique(np.concatenate([run.stimuli for run in seen]), return_counts=True)
+    is_test = np.isin(numbers, np.concatenate([run.stimuli for run in seen])[splits == "test"])
+    assert is_test.sum() == 8 and (counts[is_test] == 1).all() and (counts[~is_test] == 4).all()
+
+
+def test_a_session_that_cannot_be_fitted_is_named(data):
+    more = [[0.31 + 2.3 * row, 2.0, "picture", f"images/{TESTED[0]}", "n/a"] for row in range(80)]
+    edit_table(data / f"{RUN}_events.tsv", lambda rows: [*rows, *more])
+    with pytest.raises(BrainhiveError, match=r"session 1 of subject 1: run 0 .* are too many for 100"):
+        build().read(1, 1)

@@ -1,0 +1,554 @@
+"""Published betas, in files as their publishers write them: the command puts values at what was shown."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.core import parts
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
+from tools.soak import nsd_files
+
+pytest.importorskip("nibabel")
+
+VOLUME = (3, 4, 2)
+RANDOM = np.random.default_rng(29)
+
+
+def prepare(name: str, *words: str, code: int = 0) -> str:
+    """Run the command; return all that it shows, in one line."""
+    ended = CliRunner().invoke(app, ["prepare", "--from", name, *words])
+    shown = " ".join(f"{ended.stdout} {ended.stderr}".split())
+    assert ended.exit_code == code, shown
+    return shown
+
+
+def stored(home: Path, dataset: str, split: str, subject: int = 1) -> Recording:
+    return SignalStore.open(home / f"signals/{dataset}/default/sub-{subject:02d}.h5")[split]
+
+
+def trials_of(recording: Recording, image_id: str) -> np.ndarray:
+    """Give the trials [R, V] of a picture."""
+    row = list(recording.image_ids).index(image_id)
+    return np.asarray(recording.signal[row : row + 1])[0, : recording.repetitions[row], :, 0]
+
+
+def images(kind: str, split: str, **keys: Any) -> Any:
+    return parts.resolve("datasets", {"kind": kind, **keys}).build(Paths()).images(split)
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",").writerows([columns, *rows])
+
+
+def paint(path: Path, level: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (16, 16), (level, level, level)).save(path)
+
+
+# LAION-fMRI
+
+
+@pytest.fixture
+def mini_bids(golden: Path) -> Iterator[ModuleType]:
+    """What writes LAION-fMRI's files."""
+    spec = spec_from_file_location("mini_bids", golden / "bold/mini_bids.py")
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+
+
+SESSIONS = "preparation.sessions=1,2"
+
+
+@pytest.fixture
+def laion(home: Path, mini_bids: ModuleType) -> Callable[..., dict[str, np.ndarray]]:
+    def write(*subjects: str) -> dict[str, np.ndarray]:
+        root = home / "data/laion-fmri"
+        betas = [mini_bids.write_laion(root, subject=subject) for subject in subjects]
+        mini_bids.write_laion_splits(root / "splits", subjects=subjects)
+        return betas[0]
+
+    return write
+
+
+def shown(home: Path, subject: str = "sub-01") -> list[tuple[str, str]]:
+    """List session and label of each trial, as the tables have them."""
+    paths = sorted((home / "data/laion-fmri/derivatives").rglob(f"{subject}_*_trials.tsv"))
+    rows = [row for path in paths for row in csv.DictReader(path.open(), delimiter="\t")]
+    return [(row["session"], row["label"]) for row in rows]
+
+
+def test_laions_betas_lie_at_their_pictures_without_voxels_at_the_edge(home, laion) -> None:
+    betas = laion("sub-01")
+    values, labels = np.concatenate([*betas.values()]), [label for _, label in shown(home)]
+    for path in (home / "data/laion-fmri").rglob("*_trials.tsv"):  # whose rows may stand in any order
+        head, *rows = path.read_text().splitlines()
+        path.write_text("\n".join([head, *reversed(rows)]))
+    prepare("laion-fmri", SESSIONS, "preparation.zscore=no")
+    sides = json.loads((home / "data/laion-fmri/splits/shared/random_0.json").read_text())["variants"][0]
+    for split in ("train", "test"):
+        recording = stored(home, "laion-fmri", split)
+        assert sorted(recording.image_ids) == sorted(one.rpartition(".")[0] for one in sides[f"{split}_ids"])
+        for label in sides[f"{split}_ids"]:
+            rows = [row for row, other in enumerate(labels) if other == label]
+            expected = np.delete(values[rows], 3, axis=1)  # where trial 0 of each session is NaN
+            np.testing.assert_allclose(trials_of(recording, label.rpartition(".")[0]), expected, rtol=1e-6)
+
+
+def test_laions_ids_lose_their_last_suffix_and_no_other_byte(home, laion) -> None:
+    laion("sub-01")
+    prepare(
+        "laion-fmri", SESSIONS, "preparation.stimuli={kind: laion-fmri, root: data/laion-fmri, split: ood}"
+    )
+    unusual = "shared_4rep_OOD_unusual_Screenshot 2024-01-02 at 10.11.12"
+    assert unusual in list(stored(home, "laion-fmri-shared-ood", "test").image_ids)
+
+
+def test_laions_regions_are_those_of_both_layouts_and_the_mask_is_made_of_r2_without_it(home, laion) -> None:
+    import nibabel
+
+    laion("sub-01")
+    prepare("laion-fmri", SESSIONS)
+    recording = stored(home, "laion-fmri", "train")
+    first: Any = recording.space
+    assert set(first.regions) == {"hlvis", "V1v", "hV4", "laionventral"} and first.grid is not None
+    (mask,) = (home / "data").rglob("*meanR2gt15mask_mask.nii.gz")
+    (r2,) = (home / "data").rglob("*R2mean_statmap.nii.gz")
+    image = nibabel.load(r2)
+    values = image.get_fdata(dtype=np.float32)
+    values[values == 0] = 14  # outside
+    values[0, 0, 0] = np.nan
+    mask.unlink()
+    nibabel.save(nibabel.Nifti1Image(values, image.affine), r2)
+    prepare("laion-fmri", SESSIONS, "name=r2")
+    store = SignalStore.open(home / "signals/laion-fmri/r2/sub-01.h5")
+    np.testing.assert_array_equal(store["train"].space.grid.places, first.grid.places)
+    assert store["train"].provenance["voxels"] == recording.provenance["voxels"]
+
+
+def test_laions_pool_of_one_subject_is_refused_for_another_by_its_folder_and_not_by_its_code(
+    home, laion
+) -> None:
+    laion("sub-01", "sub-03")
+    own = ("preparation.stimuli.pool=sub-03", "preparation.stimuli.split=tau")
+    refused = prepare("laion-fmri", SESSIONS, *own, "--subjects", "1,3", code=1)
+    assert "pool sub-03 is for that subject alone" in refused and "preparation.stimuli.pool=shared" in refused
+    prepare(
+        "laion-fmri", SESSIONS, *own
+    )  # of all subjects that may be there: 3, whose pictures are called p04
+    recording = stored(home, "laion-fmri-sub-03-tau", "train", 3)
+    assert any(name.endswith("_p04") for name in recording.image_ids)
+    assert not (home / "signals/laion-fmri-sub-03-tau/default/sub-01.h5").exists()
+
+
+def test_laions_pool_of_one_subject_does_not_hide_that_nothing_is_there(home) -> None:
+    refused = prepare("laion-fmri", "preparation.stimuli.pool=sub-03", code=3)
+    assert "splits/**/sub-03/random_0.json" in refused and "is for that subject alone" not in refused
+
+
+def test_laions_table_of_fewer_trials_than_betas_is_refused(home, laion) -> None:
+    laion("sub-01")
+    path = next((home / "data/laion-fmri").rglob("*ses-01*_trials.tsv"))
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:-1]))
+    count = len(lines) - 1
+    said = prepare("laion-fmri", SESSIONS, code=1)
+    assert f"session 1 of subject 1 has {count} betas of {count - 1} trials" in said
+    path.write_text("\n".join(lines[:1] + lines[2:]))
+    assert "beta_index does not count the betas from 0" in prepare("laion-fmri", SESSIONS, code=3)
+
+
+def test_laions_withheld_sessions_are_not_asked_for(home, laion) -> None:
+    laion("sub-01")
+    assert "ses-03" in prepare("laion-fmri", code=3)
+    func = home / "data/laion-fmri/derivatives/glmsingle-tedana/sub-01/ses-01/func"
+    for session in range(3, 31):
+        other = func.parents[1] / f"ses-{session:02d}/func"
+        other.mkdir(parents=True)
+        for path in func.iterdir():
+            (other / path.name.replace("ses-01", f"ses-{session:02d}")).symlink_to(path)
+    assert list(parts.resolve("preparations", "laion-fmri").build(Paths()).sessions(1)) == [*range(1, 31)]
+
+
+def test_laions_missing_pictures_are_named_before_anything_is_embedded(home, laion) -> None:
+    laion("sub-01")
+    ended = CliRunner().invoke(
+        app, ["embed", "--dataset", "laion-fmri", "--encoders", "demo-clip", "--check"]
+    )
+    shown = " ".join(ended.stderr.split())
+    assert "task-images_stimuli.h5" in shown and "brainhive fetch" in shown
+
+
+def test_laions_pictures_are_rows_of_their_table_with_captions(home, laion) -> None:
+    laion("sub-01")
+    root = home / "data/laion-fmri/stimuli"
+    labels = [row["image_name"] for row in csv.DictReader((root / "task-images_metadata.csv").open())]
+    with h5py.File(root / "task-images_stimuli.h5", "w") as file:
+        pictures = file.create_dataset("images", (len(labels),), h5py.vlen_dtype(np.uint8))
+        for row in range(len(labels)):
+            content = BytesIO()
+            Image.new("RGB", (9 + row % 3, 8), (3 * row,) * 3).save(content, "JPEG")
+            pictures[row] = np.frombuffer(content.getvalue(), np.uint8)
+    rows = [(label, place, "x", f"{label}, {place}") for label in labels for place in (1, 0)]
+    write_table(
+        root / "task-images_desc-captions.csv", ("image_name", "caption_idx", "source", "caption"), rows
+    )
+    listed = images("laion-fmri", "test", root=str(root.parent))
+    assert listed.dataset == "laion-fmri"  # wherever it lies
+    for index, image_id in enumerate(listed.image_ids):
+        (row,) = (row for row, label in enumerate(labels) if label.rpartition(".")[0] == image_id)
+        picture = listed.open(index)
+        assert picture.width == 9 + row % 3 and abs(picture.getpixel((4, 4))[0] - 3 * row) < 4
+        assert listed.captions_of(index) == [f"{labels[row]}, {place}" for place in (0, 1)]
+
+
+# THINGS-fMRI
+
+
+@pytest.fixture
+def things(home: Path) -> np.ndarray:
+    """Write 2 sessions of 11 trials, 5 voxels; return the responses [V, trials] by trial."""
+    root = home / "data/things-fmri"
+    pictures = [
+        f"{concept}/{concept}_{one}" for concept in ("dog", "cat", "axe") for one in ("01b", "02s", "12s")
+    ]
+    for level, picture in enumerate(pictures):
+        paint(root / f"images/{picture}.jpg", 20 * level)
+    paint(root / "images/dog/dog_13s.jpg", 250)  # of THINGS, and never shown
+    trials = [(s, place) for s in (1, 2) for place in [*range(9), 2, 2]]
+    rows = []
+    for number, (session, place) in enumerate(trials):
+        concept, _, name = pictures[place].partition("/")
+        kind = "test" if place == 2 else "train"  # dog_12s
+        rows.append([kind, session, 1 + number % 2, 1, number, f"{name}.jpg", concept])
+    columns = ("trial_type", "session", "run", "subject_id", "trial_id", "stimulus", "concept")
+    write_table(root / "betas_csv/sub-01_StimulusMetadata.csv", columns, rows)
+    voxels = [[k, 1, 3 * k, 1, 7, 10.5 + k, int(k < 2), int(k == 3), "" if k else 1.5] for k in range(5)]
+    columns = ("voxel_id", "subject_id", "voxel_x", "voxel_y", "voxel_z", "nc_singletrial", "V1", "LO1 (prf)")
+    columns = (*columns, "prf-size")
+    write_table(root / "betas_csv/sub-01_VoxelMetadata.csv", columns, voxels)
+    betas = RANDOM.standard_normal((5, len(rows)))
+    order = RANDOM.permutation(len(rows))  # of the columns, which their names undo
+    with h5py.File(root / "betas_csv/sub-01_ResponseData.h5", "w") as file:
+        group = file.create_group("ResponseData")
+        group["axis1"] = np.arange(5)
+        group["axis0"] = np.array([b"voxel_id", *(str(number).encode() for number in order)])
+        group["block0_items"] = np.array([str(number).encode() for number in order])
+        group["block0_values"] = betas[:, order]
+        group["block1_items"], group["block1_values"] = np.array([b"voxel_id"]), np.arange(5)[:, None]
+    return betas
+
+
+def test_things_responses_lie_at_their_trials_by_name_and_test_concepts_are_not_trained_on(
+    home, things
+) -> None:
+    shown = prepare("things-fmri", "--check")
+    assert "session 1–2: 4 training trials of concepts that test pictures show" in shown
+    prepare("things-fmri")
+    train, test = (stored(home, "things-fmri", split) for split in ("train", "test"))
+    assert list(test.image_ids) == ["dog_12s"] and test.unit == "z-score"
+    np.testing.assert_allclose(trials_of(test, "dog_12s"), things[:, [2, 9, 10, 13, 20, 21]].T, rtol=1e-6)
+    assert {name.partition("_")[0] for name in train.image_ids} == {"cat", "axe"}
+    np.testing.assert_allclose(trials_of(train, "axe_02s"), things[:, [7, 18]].T, rtol=1e-6)
+    space: Any = train.space
+    assert {"V1", "LO1-prf"} <= {*space.regions} and "subject_id" not in space.regions
+    np.testing.assert_array_equal(space.regions["V1"], [1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(space.regions["LO1-prf"], [0, 0, 0, 1, 0])
+    np.testing.assert_allclose(space.maps["nc_singletrial"], 10.5 + np.arange(5))
+
+
+def test_things_columns_without_names_of_trials_are_in_order_and_another_count_is_refused(
+    home, things
+) -> None:
+    path = home / "data/things-fmri/betas_csv/sub-01_ResponseData.h5"
+    with h5py.File(path, "r+") as file:
+        group = file["ResponseData"]
+        del group["block0_items"], group["block0_values"]
+        group["block0_items"], group["block0_values"] = np.arange(100, 122), things
+    prepare("things-fmri", "preparation.drop_test_concepts=false")
+    np.testing.assert_allclose(
+        trials_of(stored(home, "things-fmri", "train"), "dog_01b"), things[:, [0, 11]].T
+    )
+    with h5py.File(path, "r+") as file:
+        group = file["ResponseData"]
+        del group["block0_items"], group["block0_values"]
+        group["block0_items"], group["block0_values"] = np.arange(100, 121), things[:, 1:]
+    assert "21 columns are not the 22 trials" in prepare("things-fmri", "name=other", code=1)
+
+
+def test_things_columns_whose_names_pandas_pickled_are_in_order(home, things) -> None:
+    with h5py.File(home / "data/things-fmri/betas_csv/sub-01_ResponseData.h5", "r+") as file:
+        group = file["ResponseData"]
+        del group["block0_items"], group["block0_values"]
+        group.create_dataset("block0_items", (1,), h5py.vlen_dtype(np.uint8))[0] = np.frombuffer(
+            b"cos\n.", "u1"
+        )
+        group["block0_values"] = things
+    prepare("things-fmri", "preparation.drop_test_concepts=false")
+    np.testing.assert_allclose(
+        trials_of(stored(home, "things-fmri", "train"), "dog_01b"), things[:, [0, 11]].T, rtol=1e-6
+    )
+
+
+def test_things_pictures_are_those_that_were_shown(home, things) -> None:
+    assert list(images("things-fmri", "test").image_ids) == ["dog/dog_12s"]
+    train = images("things-fmri", "train")
+    assert len(train) == 8 and "dog/dog_13s" not in list(train.image_ids) and train.concepts[0] == "axe"
+
+
+# BOLD5000
+
+
+@pytest.fixture
+def bold5000(home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], np.ndarray]:
+    """Write 2 sessions of 40 and 39 trials; return what was shown, and all volumes."""
+    from brainhive_cli.data.preparations import bold5000
+
+    monkeypatch.setattr(bold5000, "SESSIONS", {1: 2})
+    root = home / "data/bold5000"
+    names = ["n01440764_10110.JPEG", "COCO_train2014_000000000036.jpg", "abbey1.jpg", "abbey2.jpg"]
+    names += [f"scene{number}.jpg" for number in range(67)]
+    shown = [*names, *names[:1] * 3, *names[2:3] * 3, *names[5:7]]
+    shown = [shown[place] for place in RANDOM.permutation(len(shown))]
+    volumes = RANDOM.standard_normal((*VOLUME, len(shown))).astype(np.float32)
+    inside = RANDOM.random(VOLUME) < 0.6
+    nsd_files.save(root / "CSI1_brainmask.nii.gz", inside.astype(np.uint8))
+    for session, part in enumerate((volumes[..., :40], volumes[..., 40:]), 1):
+        nsd_files.save(root / f"CSI1_GLMbetas-TYPED-FITHRF-GLMDENOISE-RR_ses-{session:02d}.nii.gz", part)
+        nsd_files.save(root / f"b/CSI1_GLMbetas-TYBEB-FITHRF_ses-{session:02d}.nii.gz", 2 * part)
+    (root / "CSI1_imgnames.txt").write_text("\n".join(shown) + "\n")
+    for folder, name in (
+        ("ImageNet", names[0]),
+        ("COCO", names[1]),
+        ("Scene", names[2]),
+        ("Scene", names[3]),
+    ):
+        paint(root / f"BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli/{folder}/{name}", 99)
+    return shown, volumes[inside].T
+
+
+def test_bold5000s_list_is_divided_by_volumes_and_repeated_pictures_are_the_test(home, bold5000) -> None:
+    shown, volumes = bold5000
+    prepare("bold5000", "preparation.zscore=no")
+    for split, name, count in (("test", "abbey1", 4), ("test", "n01440764_10110", 4), ("train", "abbey2", 1)):
+        rows = [row for row, other in enumerate(shown) if other.startswith(name + ".")]
+        assert len(rows) == count
+        np.testing.assert_array_equal(trials_of(stored(home, "bold5000", split), name), volumes[rows])
+    assert len(stored(home, "bold5000", "test").image_ids) == 4
+    test, train = images("bold5000", "test"), images("bold5000", "train")
+    assert list(test.image_ids) == ["ImageNet/n01440764_10110", "Scene/abbey1"]
+    assert list(test.concepts) == ["n01440764", "abbey"] and len(train) == 2
+    # 333 or 370 trials a session are runs of 37
+    (session, _) = stored(home, "bold5000", "train").provenance["sessions"]
+    assert session["fitted"] == "over groups of five sessions, training and test together"
+
+
+def test_bold5000s_type_b_is_found_as_its_readme_misspells_it_and_a_list_of_other_length_refused(
+    home, bold5000
+) -> None:
+    shown, volumes = bold5000
+    prepare("bold5000", "preparation.betas=TYPEB-FITHRF", "preparation.zscore=no")
+    row = shown.index("abbey2.jpg")
+    np.testing.assert_array_equal(trials_of(stored(home, "bold5000", "train"), "abbey2")[0], 2 * volumes[row])
+    (home / "data/bold5000/CSI1_imgnames.txt").write_text("\n".join(shown[1:]))
+    assert "lists 78 trials, all sessions have 79 betas" in prepare("bold5000", "name=other", code=1)
+
+
+# Generic Object Decoding, Deep Image Reconstruction
+
+
+def write_bdata(path: Path, columns: dict[str, np.ndarray], names: tuple[str, str], vmap: Any = None) -> None:
+    """Write a table as bdpy does; columns of VoxelData come with two regions."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    widths = [np.atleast_2d(values.T).shape[0] for values in columns.values()]
+    keys = [*columns, "ROI_V1", "ROI_VC", "voxel_x"]
+    value = np.full((len(keys), sum(widths)), np.nan)
+    for row, (start, width) in enumerate(zip(np.cumsum([0, *widths]), widths, strict=False)):
+        value[row, start : start + width] = 1
+    place = list(columns).index("VoxelData")
+    voxels = np.flatnonzero(value[place] == 1)
+    value[-3, voxels[:2]], value[-2, voxels], value[-1, voxels] = 1, 1, np.arange(len(voxels))
+    with h5py.File(path, "w") as file:
+        file[names[0]] = np.column_stack([*columns.values()])
+        group = file.create_group(names[1])
+        group["key"], group["value"] = [key.encode() for key in keys], value
+        group["description"] = [b"" for _ in keys]
+        file["header/ran_by"] = b"import os"
+        for key, labels in (vmap or {}).items():
+            for number, name in labels.items():
+                file[f"vmap/{key}/{number}"] = name.encode()
+
+
+ANIMAL, TOOL, LAST = 1443537.022563, 1621127.019020, 2071294.046212
+
+
+@pytest.mark.parametrize("names", [("dataset", "metadata"), ("dataSet", "metaData")])
+def test_gods_samples_lie_at_their_pictures_and_immediate_repetitions_are_left_out(home, names) -> None:
+    types = np.array([1, 1, 1, 1, 2, 2, 2, 3, 1.0])
+    ids = np.array([ANIMAL, TOOL, TOOL, ANIMAL, LAST, LAST, LAST, LAST, np.nan])
+    voxels = RANDOM.standard_normal((9, 4))
+    columns = {"DataType": types, "VoxelData": voxels, "stimulus_id": ids, "Run": np.ones(9)}
+    write_bdata(home / "data/god/Subject1.h5", columns, names)
+    said = prepare("god", "preparation.zscore=no", "--check")
+    assert "1 training samples of the picture before" in said and "1 samples of no picture" in said
+    prepare("god", "preparation.zscore=no")
+    for split, name, rows in (
+        ("train", "n01443537_22563", [0, 3]),
+        ("train", "n01621127_19020", [1]),
+        ("test", "n02071294_46212", [4, 5, 6]),
+        ("imagery", "n02071294_46212", [7]),
+    ):
+        recording = stored(home, "god", split)
+        np.testing.assert_allclose(trials_of(recording, name), voxels[rows], rtol=1e-6)
+        assert isinstance(recording.space, Voxels) and list(recording.space.regions["V1"]) == [1, 1, 0, 0]
+    for split in ("training", "test"):
+        paint(home / f"data/god/images/{split}/n02071294_46212.JPEG", 9)
+    assert list(images("god", "imagery").image_ids) == ["test/n02071294_46212"]
+    assert list(images("god", "train").concepts) == ["n02071294"]
+
+
+def test_gods_numbers_of_pictures_that_were_rounded_are_refused(home) -> None:
+    columns = {"VoxelData": np.ones((2, 3)), "stimulus_id": np.array([ANIMAL, TOOL])}
+    write_bdata(home / "data/god/Subject1.h5", columns, ("dataset", "metadata"))
+    with h5py.File(home / "data/god/Subject1.h5", "r+") as file:
+        rounded = file["dataset"][:].astype(np.float32)
+        del file["dataset"]
+        file["dataset"] = rounded
+    assert "which rounds the numbers of pictures" in prepare("god", code=1)
+
+
+@pytest.mark.parametrize(
+    ("label", "problem"),
+    [("image_index", "it has no 'stimulus_name'"), ("Label", "2 samples of no picture")],
+)
+def test_gods_samples_without_a_column_of_pictures_or_with_mere_counts_in_it_are_refused(
+    home, label, problem
+) -> None:
+    columns = {"VoxelData": np.ones((2, 3)), label: np.array([1.0, 2.0])}
+    write_bdata(home / "data/god/Subject1.h5", columns, ("dataset", "metadata"))
+    assert problem in prepare("god", code=1)
+
+
+def test_deeprecons_two_files_name_pictures_by_their_table(home) -> None:
+    values = {}
+    for split, count in (("Training", 4), ("Test", 3)):
+        values[split] = RANDOM.standard_normal((count, 3))
+        columns = {"VoxelData": values[split], "stimulus_name": np.arange(count) % 2 + 1.0}
+        vmap = {"stimulus_name": {1: f"n01443537_{count}", 2: f"n01621127_{count}"}}
+        path = home / f"data/deeprecon/sub-01_perceptionNaturalImage{split}_original_VC.h5"
+        write_bdata(path, columns, ("dataset", "metadata"), vmap)
+    prepare("deeprecon", "preparation.zscore=no")
+    train, test = (stored(home, "deeprecon", split) for split in ("train", "test"))
+    np.testing.assert_allclose(trials_of(train, "n01443537_4"), values["Training"][[0, 2]], rtol=1e-6)
+    np.testing.assert_allclose(trials_of(test, "n01621127_3"), values["Test"][[1]], rtol=1e-6)
+
+
+# NSD-Imagery
+
+
+@pytest.fixture
+def imagery(home: Path) -> tuple[np.ndarray, list[str], list[str]]:
+    """Write NSD, and 6 blocks of its imagery; return betas [trials, V] in percent, blocks and cues."""
+    import pickle
+
+    truth = nsd_files.write(home / "data/nsd", sessions=1)
+    blocks = [
+        name for name, count in (("visA", 12), ("attA", 8), ("imgA_1", 6), ("visB", 12)) for _ in range(count)
+    ]
+    blocks += ["imgA_2"] * 6
+    letters = {"A": "XLKTHS", "B": "FGWUVZ"}
+    cues = [letters[block[3]][place % 6] for place, block in enumerate(blocks)]
+    stored = RANDOM.integers(-900, 900, (*VOLUME, len(blocks))).astype(np.int16)
+    x, y, z = np.argwhere(truth.masks["nsdgeneral"] > 0)[1]
+    stored[x, y, z] = 7  # a voxel that never varies keeps its place
+    folder = home / "data/nsd/nsddata_betas/ppdata/subj01/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
+    folder.mkdir(parents=True)
+    with h5py.File(folder / "betas_nsdimagery.hdf5", "w") as file:
+        file["betas"] = stored.T
+    content = {"exps": np.array(blocks), "cues": np.array(cues)}
+    (home / "data/nsd/nsdimagery_stimuli.pkl3").write_bytes(pickle.dumps(content, protocol=3))
+    return stored[truth.masks["nsdgeneral"] > 0].T / 300, blocks, cues
+
+
+def test_imagery_has_nsds_voxels_in_their_order_z_scored_by_run_alone(home, imagery) -> None:
+    betas, blocks, cues = imagery
+    assert "8 trials of the attention task" in prepare("nsd-imagery", "--check")
+    prepare("nsd-imagery")
+    prepare("nsd", "preparation.sessions=1")
+    space, nsd = (stored(home, name, "test").space for name in ("nsd-imagery", "nsd"))
+    assert list(space.regions) == list(nsd.regions)
+    np.testing.assert_array_equal(space.grid.places, nsd.grid.places)
+    known = np.array(blocks)
+    for split, block, name, cue in (("test", "visA", "A-H", "H"), ("imagery", "imgA_2", "A-X", "X")):
+        run = betas[known == block]
+        rows = [row for row, one in enumerate(zip(blocks, cues, strict=True)) if one == (block, cue)]
+        with np.errstate(invalid="ignore"):
+            expected = np.nan_to_num((betas[rows] - run.mean(0)) / run.std(0))
+        trials = trials_of(stored(home, "nsd-imagery", split), name)[-len(rows) :]
+        np.testing.assert_allclose(trials, expected, atol=1e-4)
+    assert trials_of(stored(home, "nsd-imagery", "imagery"), "A-H").shape == (2, nsd.grid.places.shape[0])
+    (session,) = stored(home, "nsd-imagery", "test").provenance["sessions"]
+    assert session["z_scored_without_training_trials"] == [1, 3, 4, 5]
+
+
+def test_imagery_without_its_list_of_stimuli_is_missing_data(home, imagery) -> None:
+    (home / "data/nsd/nsdimagery_stimuli.pkl3").unlink()
+    assert "nsdimagery_stimuli.pkl3" in prepare("nsd-imagery", code=3)
+
+
+def test_a_model_of_nsd_is_tested_on_the_same_people_seeing_and_imagining(
+    home, imagery, go, code_allowed
+) -> None:
+    root = home / "data/nsd"
+    with h5py.File(root / "nsd_stimuli.hdf5", "w") as file:
+        file["imgBrick"] = RANDOM.integers(0, 255, (73000, 1, 1, 3), np.uint8)
+    prepare("nsd", "preparation.sessions=1")
+    store = SignalStore.open(home / "signals/nsd/default/sub-01.h5")
+    shown = {int(name[3:]) - 1 for split in store.splits.values() for name in split.image_ids}
+    tested = {int(name[3:]) - 1 for name in store["test"].image_ids}
+    rows = [[row, row in tested, 1] for row in sorted(shown)]
+    write_table(root / "nsd_stim_info_merged.csv", ("nsdId", "shared1000", "subject1_rep0"), rows)
+    prepare("nsd-imagery")
+    for level, cue in enumerate("XLKTHS"):
+        paint(home / f"data/nsd-imagery/stimuli/A-{cue}.png", 40 * level)
+    for level, cue in enumerate("FGWUVZ"):
+        paint(home / f"data/nsd-imagery/stimuli/B-{cue}.png", 40 * level + 15)
+
+    nsd = "dataset={kind: nsd, subjects: [1]}"
+    encoder = "encoders=['python:brainhive_cli.models.encoders.python:example']"
+    go("embed", nsd, encoder)
+    go("embed", "dataset=nsd-imagery", encoder)
+    settings = (
+        "backbone.kind=voxel-ridge",
+        "train.epochs=1",
+        "seeds=0",
+        "subjects=1",
+        "signal.normalise=null",
+    )
+    go("train-align", nsd, encoder, *settings)
+    (run,) = (home / "runs/train-align").glob("nsd-1-*")
+    for split in ("test", "imagery"):
+        result = go("eval-retrieval", f"run={run}", "dataset=nsd-imagery", f"gallery={split}")
+        names = [*"FGHKLSTUVWXZ"] if split == "test" else [*"HKLSTX"]
+        assert result.metrics is not None and not result.metrics.notes["caveats"]
+        (items,) = (items for name, items in result.metrics.items.items() if "backward" not in name)
+        assert sorted(name[2:] for name in items["image_ids"]) == names and len({*items["units"]}) == len(
+            names
+        )
+        assert "zero-shot" not in result.tables[0].title  # by the layer of the subject, who is no stranger

@@ -1,0 +1,213 @@
+"""Regions by name: masks, atlases with and without tables, and labels of surfaces."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("nibabel")
+
+import nibabel
+from nibabel.freesurfer import write_annot
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.preparations._regions import WANG, find_region_files, read_regions
+from brainhive_cli.data.preparations._volumes import Mask
+
+SHAPE, AFFINE = (3, 4, 5), np.eye(4)
+INSIDE = np.random.default_rng(0).random(SHAPE) < 0.7
+LEFT, RIGHT = 30, 40
+
+
+def save(path: Path, values: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    nibabel.save(nibabel.Nifti1Image(values, affine), path)
+    return path
+
+
+def draw(*labels: int) -> np.ndarray:
+    """Draw a volume of labels, each of which is somewhere in the mask."""
+    values = np.random.default_rng(1).choice(labels, SHAPE).astype(np.int16)
+    values[INSIDE] = np.resize(labels, INSIDE.sum())
+    return values
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Mask:
+    return Mask.open(save(tmp_path / "mask.nii", INSIDE.astype(np.uint8)), "save it again")
+
+
+def read(mask: Mask, **files: Path) -> dict[str, np.ndarray]:
+    return read_regions({name: [path] for name, path in files.items()}, mask)
+
+
+def test_a_mask_is_a_region_under_its_name_whatever_its_value(tmp_path: Path, mask: Mask) -> None:
+    values = draw(0, 1)
+    for factor in (1, 7, 0.5):
+        regions = read(mask, PPA=save(tmp_path / "ppa.nii", (values * factor).astype(np.float32)))
+        assert [*regions] == ["PPA"]
+        np.testing.assert_array_equal(regions["PPA"], values[INSIDE] > 0)
+    ratios = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)  # a map, and no labels
+    np.testing.assert_array_equal(read(mask, t=save(tmp_path / "t.nii", ratios))["t"], ratios[INSIDE] > 0)
+
+
+def test_masks_keep_the_names_that_they_are_given(tmp_path: Path, mask: Mask) -> None:
+    for side in ("lh", "rh"):
+        save(tmp_path / f"{side}.wang_V1.nii", draw(0, 1))
+    regions = read(mask, **{f"{side}.V1": tmp_path / f"{side}.wang_V1.nii" for side in ("lh", "rh")})
+    assert [*regions] == ["lh.V1", "rh.V1"]
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    (
+        (
+            "atlas.tsv",
+            "index\tname\tcolor\n0\tUnknown\t#000000\n1\tL_V1_ROI\t#ff0000\n2\tFusiform face\t#00ff00\n",
+        ),
+        (
+            "atlas.txt",
+            "#No. Label Name: R G B A\n0 Unknown 0 0 0 0\n\n1 lh.V1 120 18 134 0\n2 Fusiform_face 1 2 3 0\n",
+        ),
+        ("atlas.csv", "label,region\n1,V1\n2,Fusiform face\n3,elsewhere\n"),
+    ),
+)
+def test_a_table_beside_an_atlas_names_its_labels(tmp_path: Path, mask: Mask, table: str, text: str) -> None:
+    (tmp_path / table).write_text(text)
+    values = draw(0, 1, 2)
+    regions = read(mask, visual=save(tmp_path / "atlas.nii.gz", values))
+    assert [*regions] == ["V1", "Fusiform_face"]
+    np.testing.assert_array_equal(regions["Fusiform_face"], values[INSIDE] == 2)
+
+
+def test_labels_without_names_are_called_by_their_numbers(tmp_path: Path, mask: Mask) -> None:
+    values = draw(0, 3, 8)
+    regions = read(mask, streams=save(tmp_path / "streams.nii", values))
+    assert [*regions] == ["streams-3", "streams-8"]
+    np.testing.assert_array_equal(regions["streams-8"], values[INSIDE] == 8)
+
+
+def test_the_labels_of_freesurfer_in_a_volume_are_the_regions_of_both_hemispheres(
+    tmp_path: Path, mask: Mask
+) -> None:
+    values = draw(1005, 2005, 1021, 2004, 17, 41)
+    name = "sub-01_space-T1w_desc-aparcaseg_dseg.nii.gz"
+    regions = read(mask, anatomy=save(tmp_path / name, values))
+    assert len(regions) == 34 and not {"corpuscallosum", "unknown"} & {*regions}
+    np.testing.assert_array_equal(regions["cuneus"], np.isin(values[INSIDE], [1005, 2005]))
+    np.testing.assert_array_equal(regions["pericalcarine"], values[INSIDE] == 1021)
+    assert {"fusiform", "lateraloccipital", "lingual", "parahippocampal", "insula"} < {*regions}
+
+
+def test_the_atlas_of_wang_and_kastner_comes_with_its_names_a_file_a_hemisphere(
+    tmp_path: Path, mask: Mask
+) -> None:
+    values = draw(0, *range(1, 26))
+    is_left = np.arange(SHAPE[0])[:, None, None] < 1
+    for side, here in (("lh", is_left), ("rh", ~is_left)):
+        save(tmp_path / f"maxprob_vol_{side}.nii.gz", np.where(here, values, 0).astype(np.int16))
+    files = find_region_files({"atlas": "maxprob_vol_?h.nii.gz"}, 1, tmp_path)
+    regions = read_regions(files, mask)
+    assert [*regions] == WANG and len(WANG) == 25 and WANG[6] == "hV4" and WANG[-1] == "FEF"
+    np.testing.assert_array_equal(regions["TO2"], values[INSIDE] == 12)
+
+
+def test_of_two_atlases_with_a_region_of_one_name_the_second_names_its_own(
+    tmp_path: Path, mask: Mask
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text("1 FEF\n2 V1\n")
+    one, two = save(tmp_path / "one.nii", draw(1, 2)), save(tmp_path / "two.nii", draw(0, 1))
+    regions = read(mask, one=one, two=two)
+    assert [*regions] == ["FEF", "V1", "two.FEF"]
+    assert (regions["FEF"] != regions["two.FEF"]).any()
+
+
+def test_what_lies_elsewhere_or_has_nothing_of_the_mask_is_refused(tmp_path: Path, mask: Mask) -> None:
+    with pytest.raises(BrainhiveError, match=r"moved\.nii lies in another space") as error:
+        read(mask, V1=save(tmp_path / "moved.nii", draw(1), np.diag([2.0, 1, 1, 1])))
+    assert error.value.hint.startswith("preparation.regions")
+    with pytest.raises(BrainhiveError, match=r"outside\.nii has nothing in the \d+ voxels"):
+        read(mask, V1=save(tmp_path / "outside.nii", (~INSIDE).astype(np.uint8)))
+    with pytest.raises(BrainhiveError, match=r"lh\.aparc\.annot is of a surface"):
+        read(mask, aparc=tmp_path / "lh.aparc.annot")
+
+
+def write_annots(folder: Path) -> np.ndarray:
+    """Write the annotations of both hemispheres; give the labels of all vertices."""
+    labels = np.random.default_rng(3).integers(-1, 3, LEFT + RIGHT)
+    colours = np.array([[25, 5, 25, 0], [10, 20, 30, 0], [40, 50, 60, 0]])
+    for side, values in (("lh", labels[:LEFT]), ("rh", labels[LEFT:])):
+        prefix = side[0].upper()
+        names = ["???", f"{prefix}_V1_ROI", f"{prefix}_MT_ROI"]
+        write_annot(folder / f"{side}.HCP-MMP1.annot", values, colours, names)
+    return labels
+
+
+def test_annotations_of_a_surface_name_regions_of_both_hemispheres(tmp_path: Path) -> None:
+    labels = write_annots(tmp_path)
+    files = find_region_files({"glasser": "?h.HCP-MMP1.annot"}, 1, tmp_path)
+    for vertices in ((LEFT, RIGHT), (LEFT + RIGHT,)):
+        regions = read_regions(files, vertices)
+        assert [*regions] == ["V1", "MT"]
+        np.testing.assert_array_equal(regions["MT"], labels == 2)
+    with pytest.raises(BrainhiveError, match=r"lh\.HCP-MMP1\.annot have 30 vertices, the betas 70"):
+        read_regions({"glasser": files["glasser"][:1]}, (LEFT, RIGHT))
+
+
+def test_labels_of_freesurfer_need_to_know_the_vertices_of_each_hemisphere(tmp_path: Path) -> None:
+    for side, vertices in (("lh", [3, 9]), ("rh", [0, 39])):
+        rows = "\n".join(f"{vertex} 0 0 0 0" for vertex in vertices)
+        (tmp_path / f"{side}.V1_exvivo.label").write_text(f"#!ascii label\n{len(vertices)}\n{rows}\n")
+    files = find_region_files({"V1": "?h.V1_exvivo.label"}, 1, tmp_path)
+    assert np.flatnonzero(read_regions(files, (LEFT, RIGHT))["V1"]).tolist() == [3, 9, 30, 69]
+    with pytest.raises(MissingData, match=r"does not say how many of 70 vertices are left; take an \.annot"):
+        read_regions(files, (LEFT + RIGHT,))
+
+
+def test_gifti_has_labels_with_names_or_a_mask(tmp_path: Path) -> None:
+    labels = np.random.default_rng(3).integers(0, 3, LEFT + RIGHT).astype(np.int32)
+    for side, values in (("L", labels[:LEFT]), ("R", labels[LEFT:])):
+        array = nibabel.gifti.GiftiDataArray(values, intent="NIFTI_INTENT_LABEL")
+        table = nibabel.gifti.GiftiLabelTable()
+        for key, name in enumerate(("???", "V1 d", "MT")):
+            label = nibabel.gifti.GiftiLabel(key)
+            label.label = name
+            table.labels.append(label)
+        nibabel.save(
+            nibabel.gifti.GiftiImage(darrays=[array], labeltable=table),
+            tmp_path / f"hemi-{side}_dseg.label.gii",
+        )
+        plain = nibabel.gifti.GiftiDataArray((values == 2).astype(np.float32))
+        nibabel.save(
+            nibabel.gifti.GiftiImage(darrays=[plain]), tmp_path / f"hemi-{side}_label-hMT_mask.func.gii"
+        )
+    patterns = {"visual": "hemi-?_dseg.label.gii", "hMT": "hemi-?_label-hMT_mask.func.gii"}
+    regions = read_regions(find_region_files(patterns, 1, tmp_path), (LEFT, RIGHT))
+    assert [*regions] == ["V1_d", "MT", "hMT"]
+    np.testing.assert_array_equal(regions["MT"], labels == 2)
+    np.testing.assert_array_equal(regions["MT"], regions["hMT"])
+
+
+def test_a_damaged_annotation_is_named(tmp_path: Path) -> None:
+    write_annots(tmp_path)
+    path = tmp_path / "lh.HCP-MMP1.annot"
+    content = path.read_bytes()
+    for stop in (2, 100, 4 + 8 * LEFT + 2, len(content) - 9):
+        path.write_bytes(content[:stop])
+        with pytest.raises(MissingData, match=r"lh\.HCP-MMP1\.annot is damaged or cut short"):
+            read_regions({"glasser": [path]}, (LEFT,))
+    path.write_bytes(content[: 4 + 8 * LEFT] + bytes(4))  # no names
+    with pytest.raises(MissingData, match="Color table not found"):
+        read_regions({"glasser": [path]}, (LEFT,))
+
+
+def test_files_are_found_by_subject_below_the_root_or_home_and_their_absence_names_the_key(
+    tmp_path: Path, home: Path
+) -> None:
+    (tmp_path / "rois").mkdir(exist_ok=True)
+    path = save(tmp_path / "rois/sub-03_V1.nii.gz", draw(0, 1))
+    files = find_region_files({"V1": "rois/sub-{subject:02d}_V1.nii.gz"}, 3, tmp_path / "elsewhere")
+    assert [file.name for file in files["V1"]] == [path.name]
+    with pytest.raises(MissingData, match=r"no file .*sub-04_V1") as error:
+        find_region_files({"V1": "rois/sub-{subject:02d}_V1.nii.gz"}, 4, tmp_path)
+    assert error.value.hint == "preparation.regions.V1=FILE"

@@ -1,0 +1,104 @@
+"""Volumes through a mask: the order of voxels, dtypes as scanners write them, damaged and foreign files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("nibabel")
+
+import nibabel
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.preparations._volumes import Mask, read_volume
+
+SHAPE, VOLUMES, WAY = (3, 4, 5), 6, "save it again"
+AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
+
+
+def save(path: Path, values: np.ndarray, affine: np.ndarray = AFFINE, dtype: str = "") -> Path:
+    header = nibabel.Nifti1Header(endianness=">" if dtype.startswith(">") else "<")
+    header.set_data_dtype(dtype or values.dtype)
+    nibabel.save(nibabel.Nifti1Image(values, affine, header), path)
+    return path
+
+
+@pytest.fixture
+def inside() -> np.ndarray:
+    inside = np.random.default_rng(0).random(SHAPE) < 0.5
+    inside[0, 0, 0], inside[2, 3, 4] = False, True
+    return inside
+
+
+@pytest.fixture
+def mask(tmp_path: Path, inside: np.ndarray) -> Mask:
+    return Mask.open(save(tmp_path / "mask.nii.gz", inside.astype(np.uint8)), WAY)
+
+
+@pytest.mark.parametrize("name", ("series.nii", "series.nii.gz"))
+@pytest.mark.parametrize("dtype", ("<i2", ">i2", ">f4", "<f8", "|u1"))
+def test_a_series_is_read_in_the_masks_c_order_whatever_the_order_of_bytes(
+    tmp_path: Path, mask: Mask, inside: np.ndarray, name: str, dtype: str
+) -> None:
+    values = (
+        np.random.default_rng(1).integers(0, 200, (*SHAPE, VOLUMES)).astype(np.dtype(dtype).newbyteorder("="))
+    )
+    path = save(tmp_path / name, values, dtype=dtype)
+    expected = np.stack([values[..., volume][inside] for volume in range(VOLUMES)])
+    series = mask.read_series(path)
+    np.testing.assert_array_equal(series, expected)
+    assert series.dtype.isnative
+    np.testing.assert_array_equal(mask.read_series(path, [1, 4]), expected[[1, 4]])
+
+
+def test_values_that_a_file_scales_are_what_nibabel_makes_of_them(
+    tmp_path: Path, mask: Mask, inside: np.ndarray
+) -> None:
+    values = np.random.default_rng(1).normal(100, 30, (*SHAPE, VOLUMES))
+    path = save(tmp_path / "scaled.nii", values, dtype="<i2")
+    expected = np.asarray(nibabel.load(path).dataobj)[inside].T
+    assert nibabel.load(path).dataobj.slope != 1
+    np.testing.assert_allclose(mask.read_series(path), expected, rtol=1e-6)
+
+
+def test_voxels_know_their_places(mask: Mask, inside: np.ndarray) -> None:
+    assert inside[tuple(mask.grid.places.T)].all() and mask.width == len(mask.grid.places) == inside.sum()
+    np.testing.assert_array_equal(mask.grid.affine, AFFINE)
+
+
+@pytest.mark.parametrize("name", ("series.nii", "series.nii.gz"))
+def test_a_file_that_is_cut_short_is_named(tmp_path: Path, mask: Mask, name: str) -> None:
+    path = save(tmp_path / name, np.random.default_rng(0).normal(size=(*SHAPE, VOLUMES)).astype(np.float32))
+    path.write_bytes(path.read_bytes()[:-99])
+    with pytest.raises(MissingData, match=f"{name} is damaged or cut short"):
+        mask.read_series(path)
+
+
+def test_a_header_that_claims_far_more_than_the_file_has_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "huge.nii", np.zeros(SHAPE, np.uint8))
+    content = bytearray(path.read_bytes())
+    content[42:48] = np.array([20000, 20000, 20000], "<i2").tobytes()  # dim[1:4]
+    path.write_bytes(content)
+    with pytest.raises(MissingData, match="the volume would take"):
+        read_volume(path, WAY)
+
+
+def test_images_of_another_shape_or_in_another_space_are_refused(tmp_path: Path, mask: Mask) -> None:
+    moved = AFFINE.copy()
+    moved[0, 3] = 1.0
+    other = save(tmp_path / "moved.nii", np.zeros(SHAPE, np.float32), moved)
+    with pytest.raises(BrainhiveError, match=r"moved\.nii lies in another space than .*mask\.nii\.gz"):
+        mask.read(other)
+    small = save(tmp_path / "small.nii", np.zeros((3, 4, 6), np.float32))
+    with pytest.raises(BrainhiveError, match=r"small\.nii is \[3, 4, 6\], .* \[3, 4, 5\]"):
+        mask.read(small)
+    rounded = save(tmp_path / "rounded.nii", np.ones(SHAPE, np.float32), AFFINE + 1e-5)
+    assert mask.read(rounded).all()
+
+
+def test_what_is_no_series_and_what_is_no_mask_is_refused(tmp_path: Path, mask: Mask) -> None:
+    with pytest.raises(BrainhiveError, match=r"is \[3, 4, 5\], not \[X, Y, Z, n\]"):
+        mask.read_series(mask.path)
+    for values in (np.zeros(SHAPE, np.uint8), np.ones((*SHAPE, 2), np.uint8)):
+        with pytest.raises(BrainhiveError, match=r"is no mask \[X, Y, Z\]"):
+            Mask.open(save(tmp_path / "none.nii", values), WAY)

@@ -1,0 +1,810 @@
+"""Single-trial betas: equal to those of GLMsingle and nilearn, and true to what was simulated."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import load_file
+from scipy.stats import gamma
+
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.data.signals import single_trials
+from brainhive_cli.data.signals.single_trials import (
+    Estimates,
+    Session,
+    TrialRun,
+    add_components,
+    choose_components,
+    choose_noise_pool,
+    estimate_trials,
+    explain_together,
+    fit_trials,
+    fractional_ridge,
+    judge_components,
+    lsa_weights,
+    lss_weights,
+    mixture_threshold,
+    noise_components,
+    rescale,
+    score_repetitions,
+    solve_exactly,
+    solve_ridge,
+    survey_voxels,
+)
+from brainhive_cli.data.signals.trial_regressors import (
+    canonical_design,
+    canonical_hrf,
+    design,
+    hrf_library,
+    polynomial_degree,
+    polynomials,
+)
+
+Array = NDArray[Any]
+SPREAD = 1e-4
+"""Of betas next to GLMsingle's, which are float32, as a share of their spread."""
+R2_POINTS = 1e-3
+NILEARN = 1e-8
+"""Of betas next to nilearn's, as a share of their spread: both are float64."""
+LIBRARY, ASSUMED = 5e-5, 6e-3
+"""Of HRFs by formula, of the peak; the reference's assumed HRF is a table of three digits."""
+
+
+def load(golden: Path, name: str) -> tuple[dict[str, Array], dict[str, Any]]:
+    path = golden / "bold" / f"{name}.safetensors"
+    with safe_open(path, "np") as file:
+        config = file.metadata().get("config", "{}")
+    return load_file(path), json.loads(config)
+
+
+def distance(betas: Array, expected: Array, voxels: Any = slice(None)) -> float:
+    return float(np.abs(betas - expected)[voxels].max() / expected[voxels].std())
+
+
+def correlation(betas: Array, truth: Array) -> float:
+    pairs = [np.corrcoef(one, other)[0, 1] for one, other in zip(betas, truth, strict=True)]
+    return float(np.mean(pairs))
+
+
+class Reference:
+    """GLMsingle's inputs as ours, and its outputs."""
+
+    def __init__(self, golden: Path) -> None:
+        self.tensors, config = load(golden, "glmsingle")
+        self.options, _ = load(golden, "glmsingle_options")
+        self.tr_s, self.stimulus_s, self.count = config["tr"], config["stimulus_s"], config["runs"]
+        self.fractions = config["fractions"]
+        self.bold = [self.tensors[f"input.bold_{run}"] for run in range(self.count)]
+        self.brain = self.tensors["truth.kind"] < 2
+        self.voxels = len(self.brain)
+
+    def __getitem__(self, key: str) -> Array:
+        return self.tensors[f"expected.{key}"]
+
+    def read(self, run: int, voxels: slice) -> Array:
+        return self.bold[run][voxels]
+
+    def runs(self, has_extra: bool = False) -> list[TrialRun]:
+        return [
+            TrialRun(
+                np.arange(self.bold[run].shape[1]) * self.tr_s,
+                self.tensors[f"input.onsets_{run}"],
+                self.tensors[f"input.conditions_{run}"],
+                self.tr_s,
+                int(self.tensors["input.sessions"][run]),
+                self.options[f"input.extra_{run}"].astype(np.float64) if has_extra else None,
+            )
+            for run in range(self.count)
+        ]
+
+    def session(self, name: str, is_ours: bool, has_extra: bool = False) -> Session:
+        """Designs by our formula and at exact lags, or the reference's samples of its HRFs put at volumes."""
+        runs = self.runs(has_extra)
+        if is_ours:
+            designs = [design(run, self.stimulus_s, name) for run in runs]
+        else:
+            samples = self.tensors[f"input.hrf_{name}"]
+            samples = samples.reshape(len(samples), -1)
+            designs = []
+            for run in runs:
+                regressors = np.zeros((samples.shape[1], len(run.times_s), len(run.onsets_s)))
+                for trial, onset_s in enumerate(run.onsets_s):
+                    first = round(onset_s / self.tr_s)
+                    part = samples[: len(run.times_s) - first]
+                    regressors[:, first : first + len(part), trial] = part.T
+                designs.append(regressors)
+        return Session(runs, self.read, self.voxels, designs)
+
+    def assumed(self) -> list[Array]:
+        return [regressors.sum(2, keepdims=True) for regressors in self.session("assumed", False).designs]
+
+    def noise_pool(self, session: Session) -> Array:
+        survey = survey_voxels(session)
+        r2 = explain_together(replace(session, designs=self.assumed()), survey.squares)
+        return choose_noise_pool(survey, r2, self["threshold_r2"][0])
+
+    def denoised(self, is_ours: bool) -> tuple[Array, Session]:
+        """Components are chosen with the reference's threshold; its mixture has no seed."""
+        session = self.session("library", is_ours)
+        judges = self["pc_voxels"].astype(bool)
+        return add_components(session, survey_voxels(session), self.noise_pool(session), judges)
+
+    def add_components(self, session: Session, count: int) -> Session:
+        columns = noise_components(session, self["noise_pool"].astype(bool))
+        return replace(session, components=[values[:, :count] for values in columns])
+
+
+@pytest.fixture(scope="module")
+def reference(golden: Path) -> Reference:
+    return Reference(golden)
+
+
+def fit(session: Session, solve: Callable[[Array], Array] = lsa_weights) -> Estimates:
+    return fit_trials(session, survey_voxels(session), solve_exactly(session, solve))
+
+
+def shrink(session: Session, *fractions: float, is_rescaled: bool = True) -> Estimates:
+    solve = solve_ridge(session, fractions or single_trials.FRACTIONS)
+    if is_rescaled:
+        return fit_trials(session, survey_voxels(session), solve)
+
+    def solve_without_rescaling(group: Any) -> Any:
+        fitted, _, fraction = solve(group)
+        return fitted, fitted, fraction
+
+    return fit_trials(session, survey_voxels(session), solve_without_rescaling)
+
+
+# ---------------------------------------------------------------- GLMsingle
+
+both_designs = pytest.mark.parametrize("is_ours", [True, False], ids=["our HRFs", "the reference's HRFs"])
+
+
+@pytest.mark.golden
+def test_hrfs_are_those_of_the_reference(golden: Path) -> None:
+    tensors, _ = load(golden, "hrf")
+    keys = [key for key in tensors if key.startswith(("expected.library", "expected.assumed"))]
+    assert len(keys) > 2
+    for key in keys:
+        _, name, times = key.split(".", 2)
+        stimulus_s, tr_s = (float(Fraction(number).limit_denominator(30)) for number in times.split("s_tr"))
+        lags_s = np.arange(len(tensors[key])) * tr_s
+        ours = hrf_library(stimulus_s, tr_s, name)(lags_s)
+        # the reference extrapolates its table by up to a second, where the HRF is over
+        table_s = 48.9 if name == "assumed" else 50
+        inside = lags_s <= table_s + max(stimulus_s - 0.1, 0) + 1e-9
+        expected = tensors[key].reshape(ours.shape)
+        np.testing.assert_allclose(
+            ours[inside], expected[inside], atol=LIBRARY if name == "library" else ASSUMED
+        )
+
+
+@pytest.mark.golden
+def test_drift_and_its_degree_are_those_of_the_reference(golden: Path) -> None:
+    tensors, _ = load(golden, "hrf")
+    assert [polynomial_degree(minutes) for minutes in tensors["input.minutes"]] == list(
+        tensors["expected.degree"]
+    )
+    for key in (key for key in tensors if "polynomials" in key):
+        volumes, degree = map(int, key.rpartition(".")[2].split("_"))
+        np.testing.assert_allclose(polynomials(volumes, degree), tensors[key], atol=1e-6)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_threshold_of_a_mixture_is_that_of_the_reference(golden: Path, seed: int) -> None:
+    tensors, _ = load(golden, "hrf")
+    threshold = mixture_threshold(tensors["input.mixture"], seed)
+    assert threshold == pytest.approx(tensors["expected.mixture_threshold"][0], rel=0.01)
+
+
+@pytest.mark.golden
+@both_designs
+def test_fitted_hrfs_and_their_betas_are_those_of_type_b(reference: Reference, is_ours: bool) -> None:
+    session = reference.session("library", is_ours)
+    survey = survey_voxels(session)
+    estimates = fit(session)
+    assert np.abs(survey.mean - reference["mean"]).max() < 1e-3
+    assert np.abs(survey.r2 - reference["b.r2_by_hrf"]).max() < R2_POINTS
+    assert np.array_equal(estimates.maps["hrf_index"], reference["hrf_index"])
+    assert np.abs(estimates.maps["r2"] - reference["b.r2"]).max() < R2_POINTS
+    assert distance(estimates.betas.T, reference["b.betas"], reference.brain) < SPREAD
+
+
+@pytest.mark.golden
+def test_one_beta_for_all_trials_explains_as_much_as_type_a(reference: Reference) -> None:
+    session = reference.session("library", True)
+    squares = survey_voxels(session).squares
+    r2 = explain_together(replace(session, designs=reference.assumed()), squares)
+    assert np.abs(r2 - reference["a.r2"]).max() < R2_POINTS
+
+
+@pytest.mark.golden
+def test_components_and_what_repetitions_say_of_them_are_those_of_type_c(reference: Reference) -> None:
+    session = reference.session("library", True)
+    pool = reference["noise_pool"].astype(bool)
+    columns = noise_components(session, pool)
+    for run, values in enumerate(columns):
+        expected = reference[f"pc_regressors_{run}"]
+        np.testing.assert_allclose(values * np.sign((values * expected).sum(0)), expected, atol=1e-3)
+    badness = judge_components(session, columns, reference["hrf_index"])
+    np.testing.assert_allclose(badness, reference["glm_badness"], rtol=1e-4)
+    trend = -np.median(badness[reference["pc_voxels"].astype(bool)], 0)
+    np.testing.assert_allclose(trend, reference["pc_trend"], rtol=1e-5)
+    assert choose_components(trend) == reference["pc_number"][0]
+
+
+@pytest.mark.golden
+@both_designs
+def test_the_noise_pool_is_that_of_the_reference(reference: Reference, is_ours: bool) -> None:
+    pool = reference.noise_pool(reference.session("library", is_ours))
+    assert np.array_equal(pool, reference["noise_pool"].astype(bool))
+
+
+@pytest.mark.golden
+@both_designs
+def test_denoised_betas_are_those_of_type_c(reference: Reference, is_ours: bool) -> None:
+    trend, session = reference.denoised(is_ours)
+    assert choose_components(trend) == reference["pc_number"][0]
+    np.testing.assert_allclose(trend, reference["pc_trend"], rtol=1e-5)
+    estimates = fit(session)
+    assert np.abs(estimates.maps["r2"] - reference["c.r2"]).max() < R2_POINTS
+    assert distance(estimates.betas.T, reference["c.betas"], reference.brain) < SPREAD
+
+
+@pytest.mark.golden
+@both_designs
+def test_shrunk_betas_and_their_fractions_are_those_of_type_d(reference: Reference, is_ours: bool) -> None:
+    _, session = reference.denoised(is_ours)
+    estimates = shrink(session)
+    np.testing.assert_allclose(single_trials.FRACTIONS, reference.fractions)
+    np.testing.assert_allclose(estimates.maps["fraction"], reference["fraction"], atol=1e-6)
+    assert np.abs(estimates.maps["r2"] - reference["d.r2"]).max() < R2_POINTS
+    assert distance(estimates.betas.T, reference["d.betas"], reference.brain) < SPREAD
+
+
+@pytest.mark.golden
+def test_other_settings_of_types_c_and_d_give_their_betas(reference: Reference) -> None:
+    session = reference.session("library", True)
+    three = reference.add_components(session, 3)
+    without = shrink(session)
+    expected = {
+        "no_denoise.d": without,
+        "no_denoise.no_autoscale.d": shrink(session, is_rescaled=False),
+        "fixed.c": fit(three),
+        "fixed.d": shrink(three, 0.4),
+    }
+    for key, estimates in expected.items():
+        betas = reference.options[f"expected.{key}.betas"]
+        assert distance(estimates.betas.T, betas, reference.brain) < SPREAD, key
+    fractions = reference.options["expected.no_denoise.fraction"]
+    np.testing.assert_allclose(without.maps["fraction"], fractions, atol=1e-6)
+
+
+@pytest.mark.golden
+def test_the_assumed_hrf_alone_gives_its_betas(reference: Reference) -> None:
+    estimates = fit(reference.session("assumed", False))
+    assert (
+        distance(estimates.betas.T, reference.options["expected.assumed_hrf.b.betas"], reference.brain)
+        < SPREAD
+    )
+    assert np.abs(estimates.maps["r2"] - reference.options["expected.assumed_hrf.b.r2"]).max() < R2_POINTS
+
+
+@pytest.mark.golden
+def test_lss_with_fitted_hrfs_is_that_of_the_reference_in_percent_of_each_run(reference: Reference) -> None:
+    betas = fit(reference.session("library", True), lss_weights).betas.T.astype(np.float64)
+    ends = np.cumsum([len(run.stimuli) for run in reference.runs()])[:-1]
+    means = [bold.mean(1, dtype=np.float64)[:, None] for bold in reference.bold]
+    parts = zip(np.split(betas, ends, 1), means, strict=True)
+    by_run = np.concatenate([part * reference["mean"][:, None] / mean for part, mean in parts], 1)
+    assert distance(by_run, reference.options["expected.lss.betas"], reference.brain) < SPREAD
+
+
+@pytest.mark.golden
+def test_confounds_are_projected_out_with_and_without_components(reference: Reference) -> None:
+    session = reference.session("library", True, has_extra=True)
+    expected = reference.options["expected.extra.b.betas"]
+    estimates = fit(session)
+    assert np.array_equal(estimates.maps["hrf_index"], reference.options["expected.extra.hrf_index"])
+    assert distance(estimates.betas.T, expected, reference.brain) < SPREAD
+
+    without = fit(reference.add_components(session, 0))
+    fault = reference.options["fault.extra_lost_at_0_pcs.c.betas"]
+    assert distance(without.betas.T, expected, reference.brain) < SPREAD
+    assert distance(without.betas.T, fault, reference.brain) > 100 * SPREAD
+
+    columns = noise_components(session, reference["noise_pool"].astype(bool))
+    index = estimates.maps["hrf_index"].astype(np.int64)
+    badness = judge_components(session, columns, index)
+    without = score_repetitions(session, [estimates.betas.astype(np.float64)])[0]
+    np.testing.assert_allclose(badness[:, 0], without, rtol=1e-4)
+
+
+@pytest.mark.golden
+def test_denoised_betas_are_as_true_as_the_references(reference: Reference) -> None:
+    responds = reference.tensors["truth.kind"] == 0
+    truth = reference.tensors["truth.trial_betas"][responds]
+    for estimator, key in (("hrf", "b.betas"), ("denoised", "d.betas")):
+        estimates = estimate_trials(
+            reference.runs(), reference.read, reference.voxels, estimator, reference.stimulus_s
+        )
+        ours = correlation(estimates.betas.T[responds], truth)
+        assert ours >= correlation(reference[key][responds], truth) - 0.005
+
+
+# ---------------------------------------------------------------- nilearn
+
+
+@pytest.fixture(scope="module")
+def nilearn(golden: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    return load(golden, "nilearn")
+
+
+def nilearn_runs(tensors: dict[str, Array], config: dict[str, Any], drift: str) -> list[TrialRun]:
+    """Runs whose confounds are the nuisance columns of nilearn's design."""
+    runs = []
+    for number in range(len(tensors["input.sessions"])):
+        onsets_s = tensors[f"input.onsets_{number}"]
+        nuisance = tensors[f"expected.design.{drift}_{number}"][:, len(onsets_s) :]
+        times_s, stimuli = (tensors[f"input.{name}_{number}"] for name in ("frame_times", "conditions"))
+        runs.append(TrialRun(times_s, onsets_s, stimuli, config["tr"], confounds=nuisance, has_drift=False))
+    return runs
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("kind", ["spm", "glover"])
+def test_canonical_hrfs_and_designs_are_nilearns(nilearn: Any, kind: Any) -> None:
+    tensors, config = nilearn
+    np.testing.assert_allclose(canonical_hrf(kind, config["tr"]), tensors[f"expected.hrf.{kind}"], atol=1e-12)
+    drifts = [kind, "glover_polynomial3"] if kind == "glover" else [kind]
+    for drift in drifts:
+        for number, run in enumerate(nilearn_runs(tensors, config, drift)):
+            expected = tensors[f"expected.design.{drift}_{number}"]
+            ours = canonical_design(run, config["stimulus_s"], kind)
+            np.testing.assert_allclose(ours, expected[:, : len(run.onsets_s)], atol=NILEARN)
+            if "polynomial" in drift:
+                basis = polynomials(len(expected), 3)
+                nuisance = expected[:, len(run.onsets_s) :]
+                np.testing.assert_allclose(basis @ (basis.T @ nuisance), nuisance, atol=NILEARN)
+
+
+def in_unit_of_data(
+    tensors: dict[str, Array], number: int, run: TrialRun, solve: Any, **options: Any
+) -> Array:
+    bold = tensors[f"input.bold_{number}"]
+    designs = [canonical_design(run, **options)[None]]
+    estimates = fit(Session([run], lambda _, voxels: bold[voxels], len(bold), designs), solve)
+    return estimates.betas.T * bold.mean(1, dtype=np.float64)[:, None] / 100
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("kind", ["spm", "glover"])
+def test_lsa_is_nilearns(nilearn: Any, kind: Any) -> None:
+    tensors, config = nilearn
+    for number, run in enumerate(nilearn_runs(tensors, config, kind)):
+        bold = tensors[f"input.bold_{number}"].astype(np.float64)
+        regressors = canonical_design(run, config["stimulus_s"], kind)
+        betas = solve_run(regressors, run, bold, lsa_weights)
+        assert distance(betas, tensors[f"expected.lsa.{kind}_{number}"]) < NILEARN
+        options = {"stimulus_s": config["stimulus_s"], "kind": kind}
+        whole = in_unit_of_data(tensors, number, run, lsa_weights, **options)  # float32 at the end
+        assert distance(whole, betas) < 1e-6
+
+
+def solve_run(regressors: Array, run: TrialRun, bold: Array, solve: Callable[[Array], Array]) -> Array:
+    model = single_trials.RunModel(run, regressors[None])
+    return (model.weigh(solve)[0] @ (model.regressors[0].T @ bold.T)).T
+
+
+@pytest.mark.golden
+def test_lsa_with_the_derivative_of_the_hrf_is_nilearns(nilearn: Any) -> None:
+    """nilearn makes the derivative's regressor orthogonal to the HRF's; here both are nuisance."""
+    tensors, config = nilearn
+    for number, run in enumerate(nilearn_runs(tensors, config, "spm")):
+        regressors, later = (canonical_design(run, config["stimulus_s"], "spm", shift) for shift in (0, 0.1))
+        derivatives = (regressors - later) / 0.1
+        derivatives -= regressors * (regressors * derivatives).sum(0) / (regressors**2).sum(0)
+        assert run.confounds is not None
+        run = replace(run, confounds=np.column_stack([run.confounds, derivatives]))
+        betas = solve_run(regressors, run, tensors[f"input.bold_{number}"].astype(np.float64), lsa_weights)
+        assert distance(betas, tensors[f"expected.lsa.spm_derivative_{number}"]) < NILEARN
+
+
+@pytest.mark.golden
+def test_lss_is_nilearns_with_one_regressor_for_the_others_and_with_one_by_condition(nilearn: Any) -> None:
+    tensors, config = nilearn
+    for number, run in enumerate(nilearn_runs(tensors, config, "glover")):
+        bold = tensors[f"input.bold_{number}"].astype(np.float64)
+        regressors = canonical_design(run, config["stimulus_s"], "glover")
+        members = (np.arange(3)[:, None] == run.stimuli % 3).astype(float)
+        by_condition: Any = lambda gram, members=members: lss_weights(gram, members)  # noqa: E731
+        for key, solve in (("others", lss_weights), ("by_condition", by_condition)):
+            betas = solve_run(regressors, run, bold, solve)
+            assert distance(betas, tensors[f"expected.lss_{key}.glover_{number}"]) < NILEARN
+
+
+# ---------------------------------------------------------------- a simulation
+
+STIMULUS_S = 2.0
+RESPONSIVE, SILENT, STIMULI = 24, 12, 15
+
+
+def respond(lags_s: Array) -> Array:
+    """A response to two seconds of a stimulus: SPM's HRF, summed over tenths of a second."""
+    tenths = np.arange(0, STIMULUS_S, 0.1)
+    lags_s = lags_s[..., None] - tenths
+    return (gamma.pdf(lags_s, 6) - gamma.pdf(lags_s, 16) / 6).mean(-1)
+
+
+class World:
+    """Runs of two TRs whose volumes were acquired 0.9 s after their start, with onsets between volumes."""
+
+    def __init__(self, seed: int = 3, noise: float = 0.6) -> None:
+        random = np.random.default_rng(seed)
+        voxels = RESPONSIVE + SILENT
+        gain = np.r_[random.uniform(0.5, 2, RESPONSIVE), np.zeros(SILENT)]
+        tuning = gain[:, None] * (1 + 0.8 * random.standard_normal((voxels, STIMULI)))
+        load = random.standard_normal((voxels, 2))
+        self.runs, self.bold, truth = [], [], []
+        for number, tr_s in enumerate((1.5, 2.0, 1.5, 2.0)):
+            shown = random.permutation(STIMULI)
+            onsets_s = 5 + np.cumsum(random.uniform(2.5, 4.5, STIMULI))
+            times_s = np.arange(round((onsets_s[-1] + 16) / tr_s)) * tr_s + 0.9
+            betas = tuning[:, shown] + 0.2 * gain[:, None] * random.standard_normal((voxels, STIMULI))
+            change = betas @ respond(times_s[:, None] - onsets_s).T * 5
+            change += random.standard_normal((voxels, 1)) * np.linspace(-1, 1, len(times_s))
+            change += 0.5 * noise * load @ random.standard_normal((2, len(times_s)))
+            change += noise * random.standard_normal(change.shape)
+            self.runs.append(TrialRun(times_s, onsets_s, shown, tr_s, 1 + number // 2))
+            self.bold.append((800 * (1 + change / 100)).astype(np.float32))
+            truth.append(betas)
+        self.truth = np.concatenate(truth, 1)
+
+    def read(self, run: int, voxels: slice) -> Array:
+        return self.bold[run][voxels]
+
+    def estimate(self, estimator: Any, runs: Any = None, **options: Any) -> Estimates:
+        runs, voxels = runs or self.runs, len(self.bold[0])
+        return estimate_trials(runs, self.read, voxels, estimator, STIMULUS_S, hrf="spm", **options)
+
+    def score(self, estimator: Any, runs: Any = None) -> float:
+        return correlation(self.estimate(estimator, runs).betas.T[:RESPONSIVE], self.truth[:RESPONSIVE])
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+FAULTS: dict[str, Callable[[TrialRun], TrialRun]] = {
+    "start time ignored": lambda run: replace(run, times_s=run.times_s - run.times_s[0]),
+    "one TR for all runs": lambda run: replace(
+        run, tr_s=2.0, times_s=np.arange(len(run.times_s)) * 2.0 + run.times_s[0]
+    ),
+    "onsets rounded to volumes": lambda run: replace(
+        run, onsets_s=np.round(run.onsets_s / run.tr_s) * run.tr_s
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("estimator", "fault"),
+    [
+        *(("lsa", fault) for fault in FAULTS),
+        *((name, "one TR for all runs") for name in ("lss", "hrf", "denoised")),
+    ],
+)
+def test_wrong_times_make_betas_less_true(world: World, estimator: Any, fault: str) -> None:
+    """Not each for each estimator: one of 20 HRFs makes up for a delay that all runs share."""
+    right, wrong = world.score(estimator), world.score(estimator, [FAULTS[fault](run) for run in world.runs])
+    assert right > 0.6 and wrong < right - 0.02
+
+
+@pytest.mark.parametrize("estimator", ["lsa", "lss", "hrf", "denoised"])
+def test_the_time_between_onset_and_volume_counts_and_nothing_else(world: World, estimator: Any) -> None:
+    expected = world.estimate(estimator).betas
+    later = [replace(run, times_s=run.times_s + 4.3, onsets_s=run.onsets_s + 4.3) for run in world.runs]
+    # onsets of canonical designs lie on a grid of TR/50 that depends on the run's times (nilearn)
+    bound = 0.1 if estimator in ("lsa", "lss") else 1e-4
+    assert distance(world.estimate(estimator, later).betas, expected) < bound
+    for fault in FAULTS.values():
+        wrong = world.estimate(estimator, [fault(run) for run in world.runs]).betas
+        assert distance(wrong, expected) > 2 * bound
+
+
+def test_denoised_betas_are_the_truest(world: World) -> None:
+    assert world.score("denoised") > world.score("hrf")
+
+
+def test_betas_are_percent_of_the_mean_over_all_runs(world: World) -> None:
+    """A response is 5 × its beta at .15, the peak of the density, and regressors of the library peak at 1."""
+    estimates = world.estimate("hrf")
+    brighter = World()
+    brighter.bold = [3 * bold for bold in brighter.bold]
+    np.testing.assert_allclose(brighter.estimate("hrf").betas, estimates.betas, rtol=1e-3, atol=1e-4)
+    peak = 5 * respond(np.arange(0, 20, 0.1)).max()
+    ratio = np.median(estimates.betas.T[:RESPONSIVE].mean(1) / world.truth[:RESPONSIVE].mean(1))
+    assert ratio == pytest.approx(peak, rel=0.1)
+    assert "all runs" in estimates.facts["scaling"]
+
+
+def test_maps_are_those_that_the_estimator_has(world: World) -> None:
+    common = {"r2", "tsnr", "is_constant"}
+    assert set(world.estimate("lsa").maps) == set(world.estimate("lss").maps) == common
+    assert set(world.estimate("hrf").maps) == common | {"hrf_index"}
+    estimates = world.estimate("denoised")
+    assert set(estimates.maps) == common | {"hrf_index", "fraction"}
+    assert json.loads(json.dumps(estimates.facts)) == estimates.facts
+    assert estimates.betas.dtype == np.float32 and estimates.betas.shape == world.truth.T.shape
+    assert estimates.maps["r2"][:RESPONSIVE].min() > estimates.maps["r2"][RESPONSIVE:].mean()
+
+
+def test_tsnr_is_the_mean_over_the_spread_without_drift() -> None:
+    random = np.random.default_rng(0)
+    world = World()
+    for run in range(len(world.bold)):
+        drift = 100 * np.linspace(-1, 1, world.bold[run].shape[1])
+        world.bold[run] = (1000 + drift + 20 * random.standard_normal(world.bold[run].shape)).astype(
+            np.float32
+        )
+    assert world.estimate("lsa").maps["tsnr"].mean() == pytest.approx(50, rel=0.05)
+
+
+@pytest.mark.parametrize("estimator", ["lss", "denoised"])
+def test_the_size_of_blocks_changes_nothing(world: World, estimator: Any) -> None:
+    whole, parts = world.estimate(estimator), world.estimate(estimator, block=5)
+    np.testing.assert_allclose(parts.betas, whole.betas, rtol=1e-3, atol=1e-5)
+    assert whole.maps["is_constant"].sum() == 0
+
+
+@pytest.mark.parametrize("estimator", ["lsa", "lss", "hrf", "denoised"])
+@pytest.mark.parametrize("value", [0.0, 500.0, np.nan, np.inf])
+def test_a_voxel_without_signal_in_one_run_is_marked_and_leaves_others_alone(
+    estimator: Any, value: float
+) -> None:
+    world = World()
+    expected = world.estimate(estimator)
+    world.bold = [np.concatenate([bold[:1], bold]) for bold in world.bold]
+    world.bold[1][0] = value
+    if not np.isfinite(value):
+        world.bold[1][0] = np.where(np.arange(world.bold[1].shape[1]) == 3, value, 500)
+    estimates = world.estimate(estimator)
+    assert estimates.facts["constant_voxels"] == 1 and list(
+        np.flatnonzero(estimates.maps["is_constant"])
+    ) == [0]
+    assert not estimates.betas[:, 0].any() and all(
+        np.isfinite(values).all() for values in estimates.maps.values()
+    )
+    np.testing.assert_allclose(estimates.betas[:, 1:], expected.betas, rtol=1e-3, atol=1e-5)
+
+
+def test_runs_are_fitted_apart(world: World) -> None:
+    together = world.estimate("lsa").betas
+    first = estimate_trials(world.runs[:1], world.read, len(world.bold[0]), "lsa", STIMULUS_S, "spm").betas
+    means = [bold.mean(1, dtype=np.float64) for bold in world.bold]
+    lengths = [len(run.times_s) for run in world.runs]
+    ratio = means[0] / np.average(means, 0, lengths)
+    np.testing.assert_allclose(first * ratio, together[: len(first)], rtol=1e-4)
+
+
+def test_drift_among_the_confounds_is_as_good_as_polynomials(world: World) -> None:
+    runs = []
+    for run in world.runs:
+        degree = polynomial_degree(len(run.times_s) * run.tr_s / 60)
+        drift = polynomials(len(run.times_s), degree)
+        zeros = np.zeros((len(drift), 1))  # a confound that says nothing
+        runs.append(
+            replace(run, has_drift=False, confounds=np.column_stack([7 * drift, drift[:, :1], zeros]))
+        )
+    ours, expected = world.estimate("denoised", runs), world.estimate("denoised")
+    np.testing.assert_allclose(ours.betas, expected.betas, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ours.maps["r2"], expected.maps["r2"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("estimator", ["lsa", "lss", "hrf", "denoised"])
+def test_confounds_are_projected_out(world: World, estimator: Any) -> None:
+    random = np.random.default_rng(1)
+    moved, runs = World(), []
+    for number, run in enumerate(world.runs):
+        motion = random.standard_normal((len(run.times_s), 2))
+        moved.bold[number] = moved.bold[number] + (40 * random.standard_normal((36, 2)) @ motion.T).astype(
+            np.float32
+        )
+        runs.append(replace(run, confounds=motion))
+    assert moved.score(estimator, runs) > max(0.55, moved.score(estimator) + 0.1)
+
+
+@pytest.mark.parametrize("estimator", ["lsa", "lss", "hrf"])
+def test_a_trial_outside_its_run_is_0_and_leaves_others_alone(world: World, estimator: Any) -> None:
+    run = world.runs[1]
+    onsets_s = np.r_[-60.0, run.onsets_s, 500.0]
+    longer = replace(run, onsets_s=onsets_s, stimuli=np.r_[0, run.stimuli, 0])
+    betas = world.estimate(estimator, [world.runs[0], longer, *world.runs[2:]]).betas
+    outside = [STIMULI, 2 * STIMULI + 1]
+    assert not betas[outside].any()
+    np.testing.assert_allclose(np.delete(betas, outside, 0), world.estimate(estimator).betas, atol=1e-4)
+
+
+def test_a_trial_shortly_before_the_first_volume_is_estimated(world: World) -> None:
+    onsets_s = np.r_[-2.0, world.runs[0].onsets_s[1:]]
+    runs = [replace(world.runs[0], onsets_s=onsets_s), *world.runs[1:]]
+    for estimator in ("lsa", "hrf"):
+        assert np.isfinite(world.estimate(estimator, runs).betas).all()
+
+
+def test_more_regressors_than_volumes_are_refused(world: World) -> None:
+    volumes = len(world.runs[0].times_s)
+    run = replace(world.runs[0], confounds=np.random.default_rng(0).standard_normal((volumes, volumes - 10)))
+    with pytest.raises(BrainhiveError, match=f"run 0 .*{STIMULI} trials, .* are too many for {volumes} "):
+        world.estimate("lsa", [run, *world.runs[1:]])
+
+
+def test_drift_counts_among_the_regressors_of_a_short_run(world: World) -> None:
+    volumes = STIMULI + 2
+    run = replace(world.runs[0], times_s=world.runs[0].times_s[:volumes], onsets_s=np.arange(STIMULI) * 1.5)
+    series = [bold[:, :volumes] for bold in world.bold]
+    read = lambda run, voxels: series[run][voxels]  # noqa: E731
+    assert np.isfinite(estimate_trials([run], read, 36, "lsa", STIMULUS_S).betas).all()
+    one = replace(run, confounds=np.linspace(0, 1, volumes)[:, None])
+    for short in (one, replace(run, times_s=run.times_s[:1])):
+        with pytest.raises(BrainhiveError, match="too many"):
+            estimate_trials([short], read, 36, "lsa", STIMULUS_S)
+
+
+@pytest.mark.parametrize("estimator", ["lsa", "lss", "hrf", "denoised"])
+def test_a_trial_of_whose_response_the_run_has_the_tail_alone_gets_no_huge_beta(
+    world: World, estimator: Any
+) -> None:
+    largest = np.abs(world.estimate(estimator).betas).max()
+    for onset_s in (-15.0, -20.0):
+        onsets_s = np.r_[onset_s, world.runs[0].onsets_s[1:]]
+        betas = world.estimate(estimator, [replace(world.runs[0], onsets_s=onsets_s), *world.runs[1:]]).betas
+        assert np.abs(betas).max() < 3 * largest
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("estimator", ["lsa", "lss", "hrf", "denoised"])
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_run_and_session_of_one_trial_or_none_is_fitted(world: World, estimator: Any, count: int) -> None:
+    run = world.runs[-1]
+    lone = replace(run, onsets_s=run.onsets_s[:count], stimuli=run.stimuli[:count], session=9)
+    betas = world.estimate(estimator, [*world.runs[:-1], lone]).betas
+    assert betas.shape == (3 * STIMULI + count, 36) and np.isfinite(betas).all()
+    assert count == 0 or betas[-1].any()
+
+
+def test_a_voxel_that_drift_and_its_confounds_explain_is_constant() -> None:
+    world = World()
+    runs = []
+    for number, run in enumerate(world.runs):
+        outlier = (np.arange(len(run.times_s)) == 0).astype(float)[:, None]
+        runs.append(replace(run, confounds=outlier, has_drift=False))
+        edge = 700.3 * (1 - outlier.T).astype(np.float32)
+        world.bold[number] = np.concatenate([world.bold[number], edge])
+    estimates = world.estimate("denoised", runs)
+    assert list(np.flatnonzero(estimates.maps["is_constant"])) == [36]
+    assert np.isfinite(estimates.betas).all() and not estimates.betas[:, 36].any()
+
+
+def test_series_whose_mean_was_removed_are_refused() -> None:
+    world = World()
+    world.bold = [bold - bold.mean(1, keepdims=True) for bold in world.bold]
+    with pytest.raises(BrainhiveError, match="a mean below their standard deviation"):
+        world.estimate("lsa")
+
+
+@pytest.mark.parametrize("estimator", ["lss", "denoised"])
+@pytest.mark.parametrize("factor", [1e-30, 1e34])
+def test_the_unit_of_series_changes_nothing(world: World, estimator: Any, factor: float) -> None:
+    scaled = World()
+    scaled.bold = [(bold * np.float64(factor)).astype(np.float32) for bold in scaled.bold]
+    expected = world.estimate(estimator)
+    np.testing.assert_allclose(scaled.estimate(estimator).betas, expected.betas, rtol=1e-3, atol=1e-4)
+
+
+def test_denoising_without_stimuli_that_are_repeated_in_several_runs_fits_hrfs(world: World) -> None:
+    runs = [replace(run, stimuli=run.stimuli + 100 * number) for number, run in enumerate(world.runs)]
+    runs[0] = replace(runs[0], stimuli=np.zeros_like(runs[0].stimuli))  # repeated within a run alone
+    estimates = world.estimate("denoised", runs)
+    assert estimates.facts["pc_number"] == 0 and (estimates.maps["fraction"] == 1).all()
+    np.testing.assert_allclose(estimates.betas, world.estimate("hrf", runs).betas, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_data_without_noise_or_without_responses_are_refused_with_a_way_out(world: World) -> None:
+    with pytest.raises(BrainhiveError, match="do not separate noise"):
+        mixture_threshold(np.ones(20), 0)
+    designs = [design(run, STIMULUS_S, "assumed") for run in world.runs]
+    survey = survey_voxels(Session(world.runs, world.read, len(world.bold[0]), designs))
+    with pytest.raises(BrainhiveError, match="no voxel has R² below -50 %") as caught:
+        choose_noise_pool(survey, survey.r2[:, 0], -50.0)
+    assert "estimator=hrf" in caught.value.hint
+    dark = World()
+    dark.bold = [np.zeros_like(bold) for bold in dark.bold]
+    with pytest.raises(BrainhiveError, match="most voxels do not vary"):
+        dark.estimate("denoised")
+
+
+def test_denoising_says_that_it_needs_scikit_learn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.mixture", None)
+    with pytest.raises(MissingExtra, match="scikit-learn"):
+        world.estimate("denoised")
+    assert world.estimate("hrf").betas.any()
+
+
+# ---------------------------------------------------------------- building blocks
+
+
+def test_lss_is_a_fit_for_each_trial(world: World) -> None:
+    run, bold = world.runs[0], world.bold[0].astype(np.float64)
+    regressors = canonical_design(run, STIMULUS_S, "glover")
+    drift = polynomials(len(regressors), polynomial_degree(len(regressors) * run.tr_s / 60))
+    total = regressors.sum(1)
+    models = [np.column_stack([one, total - one, drift]) for one in regressors.T]
+    expected = np.stack([np.linalg.lstsq(model, bold.T)[0][0] for model in models], 1)
+    assert distance(solve_run(regressors, run, bold, lss_weights), expected) < NILEARN
+
+
+def test_repetitions_are_scored_as_by_a_loop_over_pairs(world: World) -> None:
+    random = np.random.default_rng(0)
+    stimuli = [np.array([0, 1, 2, 0]), np.array([1, 0, 5]), np.array([1, 2, 1])]
+    runs = [
+        replace(world.runs[0], stimuli=shown, session=1 + (number == 2))
+        for number, shown in enumerate(stimuli)
+    ]
+    session = Session(runs, world.read, 4, [])
+    candidates = [random.standard_normal((10, 4)) for _ in range(3)]
+    run, shown, names = np.repeat([0, 1, 2], [4, 3, 3]), np.concatenate(stimuli), np.repeat([1, 2], [7, 3])
+    expected = np.zeros((3, 4))
+    for row, candidate in enumerate(candidates):
+        scores, first = candidate.copy(), candidates[0].copy()
+        for name in (1, 2):
+            part = candidates[0][names == name]
+            for values in (scores, first):
+                values[names == name] = (values[names == name] - part.mean(0)) / part.std(0, ddof=1)
+        for tested in range(10):
+            for trained in range(10):
+                if run[tested] != run[trained] and shown[tested] == shown[trained]:
+                    expected[row] += (scores[trained] - first[tested]) ** 2
+    np.testing.assert_allclose(score_repetitions(session, candidates), expected)
+
+
+def test_ridge_shrinks_betas_to_the_fraction_of_their_length() -> None:
+    random = np.random.default_rng(0)
+    designs = [random.standard_normal((40, 6)), random.standard_normal((50, 4)) * 3]
+    series = [random.standard_normal((40, 5)), random.standard_normal((50, 5))]
+    spectra = [np.linalg.eigh(one.T @ one) for one in designs]
+    products = np.concatenate([one.T @ values for one, values in zip(designs, series, strict=True)])
+    full, half = fractional_ridge(spectra, products, (1.0, 0.5))
+    exact = [np.linalg.lstsq(one, values)[0] for one, values in zip(designs, series, strict=True)]
+    np.testing.assert_allclose(full, np.concatenate(exact))
+    np.testing.assert_allclose(np.linalg.norm(half, axis=0) / np.linalg.norm(full, axis=0), 0.5, atol=0.01)
+    # a ridge solution of both runs together: (XᵀX + α)b = Xᵀy with one α for a voxel
+    rest = products - np.concatenate(
+        [one.T @ one @ part for one, part in zip(designs, (half[:6], half[6:]), strict=True)]
+    )
+    penalties = rest / half
+    np.testing.assert_allclose(
+        penalties, np.broadcast_to(np.median(penalties, 0), penalties.shape), rtol=1e-6
+    )
+
+
+def test_rescaling_restores_offset_and_slope_but_never_the_sign() -> None:
+    target = np.random.default_rng(0).standard_normal((20, 2))
+    shrunk = np.column_stack([0.3 * target[:, 0] + 4, -target[:, 1]])
+    np.testing.assert_allclose(rescale(shrunk, target)[:, 0], target[:, 0])
+    np.testing.assert_allclose(rescale(shrunk, target)[:, 1], shrunk[:, 1])
+
+
+def test_the_first_number_of_components_close_to_the_best_is_chosen() -> None:
+    assert choose_components(np.array([-10.0, -5.0, -1.2, -1.0, -1.1])) == 2
+    assert choose_components(np.array([-1.0, -2.0, -3.0])) == 0

@@ -1,0 +1,113 @@
+"""From BOLD in BIDS to retrieval, explanation by region and drawn pictures, on the demo's world as BIDS."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.data.stores.recordings import SignalStore, Voxels
+
+pytest.importorskip("nibabel")
+pytest.importorskip("sklearn")
+from tools.demo_world.bids import write_bids
+
+REGIONS = {
+    name: f"derivatives/fmriprep/sub-{{subject:02d}}/masks/{name}.nii.gz"
+    for name in ("V1", "FFA", "early", "higher")
+}
+PREPARED = [f"preparation.regions.{name}={path}" for name, path in REGIONS.items()]
+
+
+def invoke(*words: str) -> Any:
+    ended = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
+    assert ended.exit_code == 0, f"brainhive {' '.join(words)}\n{ended.stderr}"
+    return json.loads(ended.stdout)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with two subjects' BIDS and pictures where the workflow looks for them, prepared."""
+    home = tmp_path_factory.mktemp("lab")
+    write_bids(home / "data/bids", train=120, test=20)
+    (home / "data/image-folder").symlink_to(home / "data/bids/stimuli")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(home))
+        invoke("prepare", "--recipe", "own-fmri", *PREPARED)
+        invoke("embed", "--dataset", "image-folder", "--encoders", "demo-clip,demo-vae,demo-image")
+        invoke("embed", "dataset=image-folder", "encoders=[{kind: demo-vae, output: latent}]")
+    return home
+
+
+@pytest.fixture(autouse=True)
+def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAINHIVE_HOME", str(home))
+
+
+def test_stores_hold_betas_regions_places_and_what_was_measured_of_voxels(home: Path) -> None:
+    store = SignalStore.open(home / "signals/image-folder/default/sub-01.h5")
+    space = store["train"].space
+    assert isinstance(space, Voxels) and {*REGIONS} <= {*space.regions} and space.grid is not None
+    assert {"tsnr", "r2", "ncsnr", "hrf_index", "fraction"} <= {*space.maps}
+    assert store["train"].signal.shape[:2] == (120, 2) and store["test"].signal.shape[:2] == (20, 4)
+    assert [session["session"] for session in store["train"].provenance["sessions"]] == [1]
+
+
+def test_the_workflow_finds_pictures_far_above_chance_and_regions_that_carry_them(home: Path) -> None:
+    invoke(
+        *("workflow", "--recipe", "own-fmri"),
+        f"steps.prepare.overrides={json.dumps(PREPARED)}",
+        "steps.embed.overrides=[encoders=demo-clip]",
+        "steps.train-align.overrides=[encoders=demo-clip, subjects=1, seeds=2025]",
+    )
+    (document,) = (home / "runs/eval-retrieval").glob("*/metrics.json")
+    top1 = json.loads(document.read_text())["scopes"]["all"]["top1"]
+    assert top1["n"] == 20 and top1["value"] > 4 * top1["chance"]
+    explained = invoke("explain", "draws=20", "analyses=trained")
+    assert "early" in json.dumps(explained) and "higher" in json.dumps(explained)
+
+
+def test_havir_reads_its_streams_from_the_regions_of_the_store(home: Path) -> None:
+    trained = invoke(
+        "train-align",
+        "--recipe",
+        "demo-havir",
+        "dataset=image-folder",
+        "heads={latent: {kind: demo-vae, output: latent}, image: demo-image}",
+        "terms=[{prediction: latent, loss: mse}, {prediction: image, loss: mse}]",
+        "sweep={}",
+        "train.epochs=1",
+    )
+    assert trained
+    config = next((home / "runs/train-align").glob("image-folder-joint-havir-*/**/config.json"))
+    assert {"spatial", "semantic"} <= {*json.loads(config.read_text())["spec"]["regions"]}
+
+
+def test_mindeye2_learns_the_voxels_of_a_region_of_the_store_of_subjects_who_differ_in_them(
+    home: Path,
+) -> None:
+    invoke(
+        *("train-align", "--recipe", "papers/mindeye2", "dataset=image-folder", "subjects=1,2"),
+        *("heads={image: demo-image}", "signal.channels=[early]"),
+        *("backbone.backbone.hidden=16", "backbone.prior.heads=2", "backbone.prior.dim_head=8"),
+        *("train.batch_size=8", "train.epoch_trials=64"),
+        "train.stages=[{epochs: 3, lr: 3.0e-4}]",
+    )
+    config = next((home / "runs/train-align").glob("image-folder-*-with-prior-*/**/config.json"))
+    widths = json.loads(config.read_text())["spec"]["widths"]
+    assert len(widths) == 2 and widths[0] != widths[1]
+
+
+def test_pictures_are_drawn_from_betas(home: Path) -> None:
+    invoke(
+        *("train-align", "--dataset", "image-folder", "--prior", "demo:prior", "--seeds", "1"),
+        *("backbone={kind: voxel-ridge, hidden: 32}", "train.epochs=1", "train.precision=fp32", "subjects=1"),
+    )
+    invoke(
+        *("reconstruct", "--prior", "demo:prior", "generator.source=demo:generator", "resolution_px=64"),
+        *("items=2", "repeats=1", "steps=1", "metrics=pixcorr", "sheet_rows=0", "sources=brain"),
+        "metric_encoders=[demo-clip]",
+    )
+    assert list((home / "runs/reconstruct").rglob("*.png"))
