@@ -56,14 +56,17 @@ def hrf_library(stimulus_s: float, tr_s: float, name: str = "library") -> Callab
         Seconds since the onset [...] → responses [..., H]; H is 20 for `library`, 1 for `assumed`. As
         there, the largest sample at multiples of the TR is 1.
 
-    Source: cvnlab/GLMsingle, `getcanonicalhrflibrary`, rebuilt from a formula.
+    Source: cvnlab/GLMsingle, `getcanonicalhrflibrary` (rebuilt from a formula), `getcanonicalhrf` (a table).
     """
-    rows = np.loadtxt(Path(__file__).with_name("hrf_library.csv"), delimiter=",")
-    rows = rows[:-1] if name == "library" else rows[-1:]
-    delay, late, scale, late_scale, ratio, onset = rows.T[:, :, None]
-    times_s = np.arange(HRF_SAMPLES) * HRF_STEP_S - onset
-    undershoot = gamma_density(times_s, late / late_scale, late_scale) / ratio
-    responses = gamma_density(times_s, delay / scale, scale) - undershoot
+    folder = Path(__file__).parent
+    if name == "assumed":
+        responses = np.loadtxt(folder / "assumed_hrf.txt").reshape(1, -1)
+    else:
+        rows = np.loadtxt(folder / "hrf_library.csv", delimiter=",")
+        delay, late, scale, late_scale, ratio, onset = rows.T[:, :, None]
+        times_s = np.arange(HRF_SAMPLES) * HRF_STEP_S - onset
+        undershoot = gamma_density(times_s, late / late_scale, late_scale) / ratio
+        responses = gamma_density(times_s, delay / scale, scale) - undershoot
     boxcar = np.ones(max(1, round(stimulus_s / HRF_STEP_S)))
     responses = np.stack([np.convolve(response, boxcar) for response in responses], 1)
     grid_s = np.arange(len(responses)) * HRF_STEP_S
