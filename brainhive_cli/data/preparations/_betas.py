@@ -192,12 +192,15 @@ class Betas(Preparation, ABC):
         return finished
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
-        """Count what the trials of each session are, and what is unusual in them."""
+        """Count voxels, and what the trials of each session are, and what is unusual in them."""
         rows: list[tuple[object, ...]] = []
+        widths: list[tuple[object, ...]] = []
         lines: list[str] = []
         for subject in subjects:
             try:
                 by_session = {session: self.trials(subject, session) for session in self.sessions(subject)}
+                regions = _list_regions(self.voxels(subject).regions)
+                widths.append((subject, self.width(subject), regions))
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
             unusual: dict[str, dict[int, int]] = defaultdict(dict)  # how many in each session, by what it is
@@ -216,7 +219,16 @@ class Betas(Preparation, ABC):
                 names = summarise_names([*unmatched])
                 lines.append(f"subject {subject}: pictures that {self.dataset} does not have, {names}")
         columns = ("subject", "session", "runs", "train trials", "test trials", "pictures", "shown again")
-        return Overview((Table("Trials", columns, tuple(rows)),) if rows else (), tuple(lines))
+        voxels = Table(
+            "Voxels", ("subject", "voxels", "regions that have any, the largest first"), tuple(widths)
+        )
+        return Overview((Table("Trials", columns, tuple(rows)), voxels) if rows else (), tuple(lines))
+
+
+def _list_regions(regions: Mapping[str, NDArray[np.bool_]]) -> str:
+    """Name the largest regions with their voxels, and count those that have any."""
+    sizes = sorted(((int(mask.sum()), name) for name, mask in regions.items() if mask.any()), reverse=True)
+    return summarise_names([f"{name} ({size})" for size, name in sizes]) if sizes else "none"
 
 
 def match_pictures(names: Sequence[str], stimuli: Any) -> tuple[list[str], NDArray[np.str_], Counter[str]]:

@@ -211,7 +211,10 @@ class Bold(Betas):
     def look_over(self, subjects: Sequence[int]) -> Overview:
         """Count trials, and say when volumes were acquired."""
         overview, models = super().look_over(subjects), []
-        for subject, session, *_ in overview.tables[0].rows if overview.tables else ():
+        if not overview.tables:
+            return overview
+        trials, voxels = overview.tables
+        for subject, session, *_ in trials.rows:
             known = self.trials(subject, session).provenance
             runs = [
                 (f"{timing['tr_s']:g}", f"{timing['start_s']:g}", timing["source"], str(len(names)))
@@ -220,8 +223,7 @@ class Bold(Betas):
             texts = (", ".join(sorted({*column})) for column in zip(*runs, strict=True))
             models.append((subject, session, *texts, f"{known['stimulus_s']:g}", known["repeated"]))
         columns = ("subject", "session", "TR (s)", "first (s)", "by", "confounds", "shown (s)", "repeated")
-        tables = (*overview.tables, Table("Models", columns, tuple(models)))
-        return replace(overview, tables=tables if models else ())
+        return replace(overview, tables=(trials, Table("Models", columns, tuple(models)), voxels))
 
     @cached_property
     def _runs(self) -> dict[int, dict[int, list[BoldRun]]]:
@@ -281,14 +283,13 @@ class Bold(Betas):
         paths = [path] if path else [run.images.get("brain", run.series[0]) for run in runs]
         if absent := {run.series[0] for run in runs} & {*paths}:
             raise MissingData(f"{min(absent)} has no desc-brain_mask next to it", way_out)
-        first, *others = (Mask.open(path, way_out) for path in paths)
-        inside = first.inside
-        for other in others:
-            first.require_grid_of(other.path)
-            inside = inside & other.inside
+        masks = [Mask.open(path, way_out) for path in paths]
+        for image in [*paths, *(run.series[0] for run in runs)]:
+            masks[0].require_grid_of(image)
+        inside = np.logical_and.reduce([mask.inside for mask in masks])
         if not inside.any():
             raise BrainhiveError(f"the brain masks of subject {subject} share no voxel", way_out)
-        return replace(first, inside=inside)
+        return replace(masks[0], inside=inside)
 
     def _all_runs(self, subject: int) -> list[BoldRun]:
         return [run for session in self.sessions(subject) for run in self._runs[subject][session]]

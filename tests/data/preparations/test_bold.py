@@ -137,6 +137,7 @@ def test_every_oddity_is_counted(data):
     assert models[1, 2] == ("1.6, 2", "0.8, 1", "StartTime", "6", "2", 10)  # and two test pictures
     assert models[2, 2][-1] == 0  # no second run
     assert overview.tables[0].rows[0] == (1, 1, 2, 40, 8, 12, 36)
+    assert overview.tables[2].rows[0] == (1, 112, "1: cuneus (112)")
 
 
 def test_provenance_says_how_volumes_were_timed_and_what_was_projected_out(data):
@@ -382,6 +383,11 @@ def test_voxels_are_those_that_the_masks_of_all_sessions_share(data, mini_bids):
         build().width(1)
     mini_bids.save(data / "masks/sub-1.nii.gz", np.ones_like(mask).astype(np.uint8))
     assert build(mask="data/bids/masks/sub-{subject}.nii.gz").width(1) == mask.size
+    mini_bids.save(data / "masks/sub-2.nii.gz", np.ones((9, 6, 4), np.uint8))
+    with pytest.raises(
+        BrainhiveError, match=r"preproc_bold\.nii\.gz is \[8, 6, 4\], .*sub-2\.nii\.gz \[9, 6, 4\]"
+    ):
+        build(mask="data/bids/masks/sub-{subject}.nii.gz").width(2)  # before any BOLD is read
 
 
 def test_regions_are_those_of_aparcaseg_and_the_lab_s_own(data, mini_bids):
