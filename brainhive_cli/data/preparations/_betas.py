@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import no
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.preparations import Overview, Preparation
+from brainhive_cli.data.preparations import Overview, Preparation, keys_of_stimuli
 from brainhive_cli.data.preparations._recording_overview import spans
 from brainhive_cli.data.stores.ids import match_names, plain_id, summarise_names
 from brainhive_cli.data.stores.recordings import Recording, Sliced, Voxels
@@ -151,8 +151,8 @@ class Betas(Preparation, ABC):
             dropped = {} if recordings else dict(trials.dropped)  # of no split: the first has them
             signal = values[splits == split][:, None, :, None]
             ids = [trials.image_ids[row] for row in rows[splits == split].tolist()]
-            known_of = {"dropped": dropped, **provenance}
-            recordings[split] = Recording(signal, ids, space, np.zeros(1), None, unit, known_of)
+            about = {"dropped": dropped, **provenance}
+            recordings[split] = Recording(signal, ids, space, np.zeros(1), None, unit, about)
         return recordings
 
     def finish(self, subject: int, recordings: Mapping[str, Recording]) -> dict[str, Recording]:
@@ -231,12 +231,33 @@ def _list_regions(regions: Mapping[str, NDArray[np.bool_]]) -> str:
     return summarise_names([f"{name} ({size})" for size, name in sizes]) if sizes else "none"
 
 
-def match_pictures(names: Sequence[str], stimuli: Any) -> tuple[list[str], NDArray[np.str_], Counter[str]]:
-    """Match what trials say that they showed with the stimuli of a data set.
+class Pictures(NamedTuple):
+    """The pictures of a data set.
+
+    Attributes:
+        dataset: Its name.
+        pairs: Image id and split of each.
+    """
+
+    dataset: str
+    pairs: list[tuple[str, str]]
+
+    @classmethod
+    def of(cls, stimuli: Any) -> Self:
+        """List them, once for all sessions."""
+        with keys_of_stimuli():
+            listed = {split: stimuli.images(split).image_ids for split in stimuli.splits}
+        return cls(stimuli.name, [(image_id, split) for split, ids in listed.items() for image_id in ids])
+
+
+def match_pictures(
+    names: Sequence[str], pictures: Pictures
+) -> tuple[list[str], NDArray[np.str_], Counter[str]]:
+    """Match what trials say that they showed with the pictures of a data set.
 
     Args:
         names: [n] a path, a file name or an id; "" where no picture was shown.
-        stimuli: The data set.
+        pictures: Those of the data set.
 
     Returns:
         Image ids [n] and splits [n], "" where there is none, and how many have none, by reason.
@@ -244,7 +265,7 @@ def match_pictures(names: Sequence[str], stimuli: Any) -> tuple[list[str], NDArr
     Raises:
         MissingData: if no picture of the data set was shown.
     """
-    pairs = [(image_id, split) for split in stimuli.splits for image_id in stimuli.images(split).image_ids]
+    pairs = pictures.pairs
     image_ids = [image_id for image_id, _ in pairs]
     distinct = list(dict.fromkeys(filter(None, names)))
     stems = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
@@ -258,14 +279,14 @@ def match_pictures(names: Sequence[str], stimuli: Any) -> tuple[list[str], NDArr
         ends = {name: end.partition("/")[2] for name, end in ends.items() if name not in rows}
         ends = {name: end for name, end in ends.items() if "/" in end or stems[plain_id(end)] == 1}
     if not rows:
-        problem = f"no picture that was shown is in {stimuli.name}, of {summarise_names(distinct)}"
+        problem = f"no picture that was shown is in {pictures.dataset}, of {summarise_names(distinct)}"
         way = f"it has: {', '.join(image_ids[:3])} …: preparation.stimuli.root=FOLDER"
         raise MissingData(problem, way)
     # dog/01.jpg is not the data set's cat/01, though that has no other 01, where cat/01.jpg was shown, too
     shared = Counter(rows.values())
     rows = {name: row for name, row in rows.items() if name in (whole or ()) or shared[row] == 1}
     matches = [pairs[rows[name]] if name in rows else ("", "") for name in names]
-    absent = f"trials of pictures that {stimuli.name} does not have"
+    absent = f"trials of pictures that {pictures.dataset} does not have"
     dropped = Counter(absent if name else "blank trials" for name in names if name not in rows)
     return [image_id for image_id, _ in matches], np.array([split for _, split in matches], str), dropped
 

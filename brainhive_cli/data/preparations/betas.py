@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from dataclasses import dataclass
+from functools import cached_property
 from glob import glob
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import keys_of_stimuli
-from brainhive_cli.data.preparations._betas import BetaSteps, Trials, match_pictures
+from brainhive_cli.data.preparations._betas import BetaSteps, Pictures, Trials, match_pictures
 from brainhive_cli.data.preparations._published import PublishedBetas, Subject
 from brainhive_cli.data.preparations._recording_files import SESSION, group_by_session, read_table
 from brainhive_cli.data.preparations._regions import find_region_files, read_regions
@@ -60,8 +60,6 @@ class Config(BetaSteps):
         """Point at the files; nothing is read yet."""
         with keys_of_stimuli():
             stimuli = self.stimuli.build(paths)
-        # every session looks for its pictures among them: they are listed once
-        stimuli = replace(stimuli, images=cache(stimuli.images))
         root = paths.dataset("betas", self.root)
         return OwnBetas(self, root, dataset=str(stimuli.recorded_as), stimuli=stimuli)
 
@@ -126,10 +124,13 @@ class OwnBetas(PublishedBetas):
         """Match the lines of a session with pictures."""
         lines = [(name, run) for name, _, number, run in self.subject(subject).trials if number == session]
         names, runs = zip(*lines, strict=True)
-        with keys_of_stimuli():
-            image_ids, splits, dropped = match_pictures(names, self.stimuli)
+        image_ids, splits, dropped = match_pictures(names, self._pictures)
         unmatched = {name for name, image_id in zip(names, image_ids, strict=True) if name and not image_id}
         return Trials(image_ids, splits, np.array(runs), dropped, unmatched=sorted(unmatched))
+
+    @cached_property
+    def _pictures(self) -> Pictures:
+        return Pictures.of(self.stimuli)
 
     @cached_property
     def _files(self) -> Mapping[str, Mapping[int, Mapping[int, list[Path]]]]:

@@ -19,7 +19,14 @@ from brainhive_cli.core.files import is_file, locate
 from brainhive_cli.core.recipe import Names, Numbers, Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.preparations import Overview, keys_of_stimuli
-from brainhive_cli.data.preparations._betas import Betas, BetaSteps, SessionBetas, Trials, match_pictures
+from brainhive_cli.data.preparations._betas import (
+    Betas,
+    BetaSteps,
+    Pictures,
+    SessionBetas,
+    Trials,
+    match_pictures,
+)
 from brainhive_cli.data.preparations._bold_files import (
     AGAIN,
     BoldRun,
@@ -172,6 +179,13 @@ class Bold(Betas):
 
     def voxels(self, subject: int) -> Voxels:
         """Name the regions of voxels or vertices."""
+        return self._voxels(subject)
+
+    @cached_property
+    def _voxels(self) -> Callable[[int], Voxels]:
+        return cache(self._name_voxels)
+
+    def _name_voxels(self, subject: int) -> Voxels:
         space, files = self._space(subject), self._region_files(subject)
         if isinstance(space, Mask):
             return Voxels(read_regions(files, space), grid=space.grid)
@@ -269,6 +283,10 @@ class Bold(Betas):
         return matches[0]
 
     @cached_property
+    def _pictures(self) -> Pictures:
+        return Pictures.of(self.stimuli)
+
+    @cached_property
     def _space(self) -> Callable[[int], Mask | dict[str, int]]:
         return cache(self._find_space)
 
@@ -333,8 +351,7 @@ class Bold(Betas):
         names = [picture.name for _, picture in shown]
 
         # pictures that the data set lacks are modelled, too: they evoke responses
-        with keys_of_stimuli():
-            image_ids, splits, unmatched = match_pictures(names, self.stimuli)
+        image_ids, splits, unmatched = match_pictures(names, self._pictures)
         ends_s = [run.timing.end_s for run, _ in shown]
         peaks_inside = (onsets_s + PEAK_S >= 0) & (onsets_s + PEAK_S <= ends_s)
         dropped.update(unmatched)

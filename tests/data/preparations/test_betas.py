@@ -289,3 +289,7 @@ def test_an_atlas_may_be_the_mask_and_its_labels_are_regions(folder: Path) -> No
     assert [*regions] == ["V1", "V2", "FFA"]
     np.testing.assert_array_equal(regions["V1"], labels[INSIDE] == 1)
     np.testing.assert_array_equal(regions["FFA"], regions["V2"])
+
+
+def test_pictures_may_be_those_of_a_data_set_that_is_no_folder(folder):
+    assert Config(stimuli="things-eeg").build(Paths()).dataset == "things-eeg"

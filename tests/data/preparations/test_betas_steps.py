@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.preparations._betas import Betas, BetaSteps, SessionBetas, Trials, match_pictures
+from brainhive_cli.data.preparations._betas import (
+    Betas,
+    BetaSteps,
+    Pictures,
+    SessionBetas,
+    Trials,
+    match_pictures,
+)
 from brainhive_cli.data.session_stores import join, write_session
 from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
 
@@ -218,10 +225,11 @@ def test_a_picture_that_the_data_set_lacks_is_not_another_of_the_same_file_name(
     stimuli = SimpleNamespace(
         name="mine", splits=[*listed], images=lambda split: SimpleNamespace(image_ids=listed[split])
     )
+    pictures = Pictures.of(stimuli)
     names = ["images/cat/01.jpg", "images/dog/01.jpg", "", "plants/oak.jpg", "s/bee/02.jpg", "s/owl/02.jpg"]
-    image_ids, splits, dropped = match_pictures(names, stimuli)
+    image_ids, splits, dropped = match_pictures(names, pictures)
     assert image_ids == ["cat/01", "", "", "tree/oak", "", ""]
     assert splits.tolist() == ["train", "", "", "test", "", ""]
     assert dropped == {"blank trials": 1, "trials of pictures that mine does not have": 3}
-    image_ids, _, _ = match_pictures(["images/dog/01.jpg", "images/bee/01.jpg", "plants/oak.jpg"], stimuli)
+    image_ids, _, _ = match_pictures(["images/dog/01.jpg", "images/bee/01.jpg", "plants/oak.jpg"], pictures)
     assert image_ids == ["", "", "tree/oak"]
