@@ -273,4 +273,4 @@ def test_a_ridge_is_fitted_in_one_pass_to_heads_of_any_shape(world: Any, go: Go)
         with pytest.raises(RecipeError, match="has no effect on ridge, which is fitted in closed form"):
             go("train-align", *given, idle)
     with pytest.raises(RecipeError, match="no fuser is trained on ridge"):
-        go("train-align", DATASET, "backbone.kind=ridge")
+        go("train-align", DATASET, "backbone.kind=ridge", "fuser.kind=mean")

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.explanation import sensor_space
-from brainhive_cli.evaluation.explanation.linear_maps import Products, reduced
 from brainhive_cli.evaluation.explanation.occlusion import regions_of
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
@@ -27,6 +26,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 from brainhive_cli.evaluation.explanation.reader import Reader, units_of
 from brainhive_cli.evaluation.explanation.recipe import Explanation
+from brainhive_cli.measurement.linear_maps import Products, reduced
 from brainhive_cli.measurement.reliability import (
     Repetitions,
     correlate,

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.evaluation.explanation import gradients, occlusion
-from brainhive_cli.evaluation.explanation.linear_maps import Products, Scale
 from brainhive_cli.evaluation.explanation.occlusion import regions_of, window_masks
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
@@ -21,6 +20,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import Explanation, Window
+from brainhive_cli.measurement.linear_maps import Products, Scale
 from brainhive_cli.measurement.ranks import ranks_of_all
 
 SIGNALS_AT_ONCE = 4096

@@ -1,7 +1,7 @@
 """Ridge regression from a subject's signals to every head, fitted in closed form."""
 
 from collections.abc import Callable
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.measurement.linear_maps import choose_penalty
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
@@ -30,9 +31,10 @@ class Config(parts.Config):
     streams: ClassVar[tuple[str, ...]] = ()
     is_closed_form: ClassVar[bool] = True
 
-    alpha: float | dict[str, float] = Field(
+    alpha: float | dict[str, float] | Literal["auto"] = Field(
         60_000.0,
-        description="Penalty of the squared weights, as scikit-learn's; or one for each head. "
+        description="Penalty of the squared weights, as scikit-learn's; or one for each head; auto: for each "
+        "head by generalised cross-validation. "
         "Brain-Diffuser: 60000 for image, 100000 for text tokens, of z-scored voxels.",
     )
     components: int | None = Field(
@@ -54,6 +56,8 @@ class Config(parts.Config):
         Raises:
             RecipeError: if `alpha` names other heads, or is not positive.
         """
+        if self.alpha == "auto":
+            return Ridge(self, {}, spec, heads)
         alpha = self.alpha if isinstance(self.alpha, dict) else dict.fromkeys(heads, self.alpha)
         if alpha.keys() != heads.keys() or min(alpha.values()) <= 0:
             raise RecipeError(
@@ -68,7 +72,7 @@ TINY = Config(alpha=1.0)
 
 
 class Ridge(nn.Module):
-    """The maps of all subjects, by number."""
+    """The maps of all subjects, by number; a head without a penalty has that of cross-validation."""
 
     def __init__(self, config: Config, alpha: dict[str, float], spec: SignalSpec, heads: Heads) -> None:
         super().__init__()
@@ -117,7 +121,12 @@ class Ridge(nn.Module):
                 totals[name] += torch.stack([flat.sum(0), flat.square().sum(0)])
         for name, (total, squares) in totals.items():
             mean = total / len(signal)
-            ridge.weight[name] *= (singular / (singular.square() + self.alpha[name]))[:, None]
+            loadings, values = ridge.weight[name], singular.square()
+            if (alpha := self.alpha.get(name)) is None:
+                rotated = (loadings * singular[:, None]).double().square()
+                centred = (squares - len(signal) * mean.square()).double()
+                alpha = choose_penalty(values.double(), rotated, centred, len(signal))
+            ridge.weight[name] *= (singular / (values + alpha))[:, None]
             if self.standardise:
                 spread = (squares / len(signal) - mean.square()).clamp(min=0).sqrt()
                 ridge.weight[name] *= _ratio(spread, ridge.spread(name, singular, len(signal), held_out))

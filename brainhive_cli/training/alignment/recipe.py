@@ -1,6 +1,7 @@
 """The recipe of train-align, and the cells that it asks for: one training for each."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -138,6 +139,23 @@ class Recipe(SweptRecipe):
 
     @model_validator(mode="before")
     @classmethod
+    def _predicts_each_encoder_in_closed_form(cls, fields: Any) -> Any:
+        """Make a head for each encoder where the backbone is fitted in closed form, which trains no fuser."""
+        if not isinstance(fields, dict) or fields.get("heads") or fields.get("prior"):
+            return fields
+        shelves = {"backbone": "backbones", "fuser": "fusers"}
+        defaults = {key: cls.model_fields[key].default for key in shelves}
+        with suppress(BrainhiveError):  # which the keys' own types raise
+            backbone, fuser = (
+                parts.resolve(shelf, fields.get(key, defaults[key])) for key, shelf in shelves.items()
+            )
+            is_default = fuser == parts.resolve("fusers", defaults["fuser"])
+            if getattr(backbone, "is_closed_form", False) and is_default:
+                return {**fields, "fuser": "heads"}
+        return fields
+
+    @model_validator(mode="before")
+    @classmethod
     def _takes_the_encoders_of_its_heads(cls, fields: Any) -> Any:
         """Open the embeddings that heads predict, next to those that are fused."""
         heads = fields.get("heads") if isinstance(fields, dict) else None
@@ -205,7 +223,9 @@ class Recipe(SweptRecipe):
         if (repetitions := self.signal.repetitions) != "average":
             raise RecipeError(f"signal.repetitions={repetitions} has no effect {when}", "average")
         if self.is_fused and not self.prior:
-            raise RecipeError(f"no fuser is trained {when}", "heads of encoders, or a prior")
+            raise RecipeError(
+                f"no fuser is trained {when}", "fuser.kind=heads, heads of encoders, or a prior"
+            )
 
     def check_terms(self) -> None:
         """Refuse terms that cannot be trained together, and heads that none of them trains.

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.measurement.linear_maps import Products
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import ridge
 from brainhive_cli.models.heads import Head
@@ -84,6 +85,22 @@ def test_predictions_have_the_spread_of_the_targets_on_what_was_held_out_or_on_t
         spread = targets[name][learned].std(0, correction=0)
         torch.testing.assert_close(each[where].std(0, correction=0), spread, atol=1e-3, rtol=1e-3)
         assert not torch.allclose(plain[name][where].std(0, correction=0), spread, rtol=0.01)
+
+
+@pytest.mark.parametrize(("subject", "voxels"), [(1, 40), (4, 15)])
+def test_alpha_auto_is_that_of_generalised_cross_validation_for_each_head(subject, voxels):
+    """More voxels than signals have eigenvalues of zero, in both; tolerance: sums in float32."""
+    signal, targets = drawn(voxels)
+    model = backbones.build(ridge.Config(alpha="auto", standardise=False), SPEC, HEADS)
+
+    model.fit(subject, signal, lambda rows: {n: part[rows] for n, part in targets.items()}, signal[:0])
+    predicted = model.eval()(signal, torch.full((25,), SPEC.subjects.index(subject)))
+
+    flat = signal[..., 0].double()
+    for name, target in targets.items():
+        products = Products.of(flat - flat.mean(0), [target.flatten(1).double()])
+        expected = products.predict(flat - flat.mean(0)).float()
+        torch.testing.assert_close(predicted[name].flatten(1), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_a_subject_without_a_map_and_an_alpha_without_its_head_are_refused():

@@ -3,6 +3,7 @@
 import pytest
 
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.sweep import variants
 from brainhive_cli.training.alignment.recipe import Recipe
 
 TWO = "heads={meaning: clip-h14, latent: vae}"
@@ -84,3 +85,18 @@ def test_heads_open_the_encoders_that_they_predict() -> None:
     recipe = resolve(TWO)
     assert [term.prediction for term in recipe.loss_terms] == ["meaning", "latent"]
     assert len(recipe.encoders) == 2 and recipe.fused_encoders == []
+
+
+def test_a_closed_form_backbone_predicts_each_encoder_by_a_head_where_no_heads_are_named() -> None:
+    fitted = resolve("backbone.kind=ridge", "encoders=clip-b32,vae")
+    variants_of = variants(resolve("encoders=clip-b32,vae", "sweep.backbone.kind=[ridge, linear]"))
+
+    assert list(fitted.head_targets) == ["clip-b32", "vae"] and fitted.fuser.kind == "heads"
+    assert resolve("backbone.kind=ridge", TWO).fuser == resolve().fuser
+    assert {label: recipe.is_fused for label, recipe in variants_of.items()} == {
+        "ridge": False,
+        "linear": True,
+    }
+    with pytest.raises(RecipeError, match="no fuser is trained on ridge") as caught:
+        resolve("backbone.kind=ridge", "fuser.kind=mean")
+    assert "fuser.kind=heads" in caught.value.hint

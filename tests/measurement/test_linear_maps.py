@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from brainhive_cli.evaluation.explanation.encoding_model import correlations, half_ceilings
-from brainhive_cli.evaluation.explanation.linear_maps import Products, Scale, reduced
 from brainhive_cli.evaluation.explanation.model_profiles import decode
+from brainhive_cli.measurement import linear_maps
+from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes, reduced
 from brainhive_cli.measurement.ranks import ranks
 
 
@@ -98,3 +99,20 @@ def test_levels_have_equal_weight_whatever_their_width_and_scale():
         train, other = reduced(features, features[:5], 10)
         assert float(train.square().sum(1).mean()) == pytest.approx(1, rel=1e-4)
         torch.testing.assert_close(train[:5], other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", ((60, 12), (12, 60)))
+@pytest.mark.parametrize("is_exact", (True, False))
+def test_principal_axes_are_the_first_singular_vectors(shape, is_exact, monkeypatch):
+    """Tolerance of two power iterations, where each singular value is about a third of the one before."""
+    random = torch.Generator().manual_seed(0)
+    features = torch.randn(shape, generator=random) * 0.3 ** torch.arange(shape[1])
+    features -= features.mean(0)
+    monkeypatch.setattr(linear_maps, "MAX_EXACT", 100 if is_exact else 3)
+
+    axes = principal_axes(features, 4)
+
+    expected = torch.linalg.svd(features, full_matrices=False)[2][:4].T
+    torch.testing.assert_close((axes * expected).sum(0).abs(), torch.ones(4), atol=1e-2, rtol=0)
+    torch.testing.assert_close(axes.T @ axes, torch.eye(4), atol=1e-4, rtol=0)
+    assert principal_axes(features, 100).shape[1] == min(shape[0] - 1, shape[1])

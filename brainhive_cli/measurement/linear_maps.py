@@ -12,6 +12,8 @@ from torch import Tensor
 
 GRID = tuple(10.0**power for power in range(-2, 9))
 """Penalties that cross-validation chooses from, times the mean variance of a feature."""
+MAX_EXACT = 2000
+"""Features, or samples where these are fewer, whose products are factorised exactly."""
 
 
 @dataclass(frozen=True)
@@ -70,25 +72,35 @@ class Products:
         return scaled @ (vectors.T.to(self.cross) @ self.cross)
 
     def best_alpha(self) -> float:
-        """Choose one penalty for all outputs by generalised cross-validation, without another fit.
-
-        Source: Golub, Heath and Wahba 1979.
-        """
+        """Choose one penalty for all outputs by generalised cross-validation, without another fit."""
         values, vectors = self._factors
         rotated = (vectors.T.to(self.cross) @ self.cross).double().square()  # [F, Q]
-        spread = self.squares.clamp(min=1e-30)
-        power = (rotated / spread).mean(1)  # [F], outputs count by their spread alike
-        scale, scores = float(values.mean()) or 1.0, []
-        for alpha in (scale * penalty / self.count for penalty in GRID):
-            explained = float((power * (values + 2 * alpha) / (values + alpha).square()).sum())
-            freedom = float((values / (values + alpha)).sum())
-            scores.append((max(0.0, 1 - explained) / max(1e-9, 1 - freedom / self.count) ** 2, alpha))
-        return min(scores)[1]
+        return choose_penalty(values, rotated, self.squares, self.count)
 
     def predict(self, features: Tensor, alpha: float | None = None) -> Tensor:
         """Predict outputs [M, Q] of other samples [M, F]; the penalty is chosen by `best_alpha` if None."""
         weights = self.weights(self.best_alpha() if alpha is None else alpha)
         return features.to(weights) @ weights + self.mean.to(weights)
+
+
+def choose_penalty(values: Tensor, rotated: Tensor, squares: Tensor, count: int) -> float:
+    """Choose one penalty of a ridge for all outputs by generalised cross-validation.
+
+    Args:
+        values: [K] eigenvalues of the products of features with features.
+        rotated: [K, Q] squared products of the features, turned to their eigenvectors, with outputs.
+        squares: [Q] of outputs, centred.
+        count: N, training samples.
+
+    Source: Golub, Heath and Wahba 1979.
+    """
+    power = (rotated / squares.clamp(min=1e-30)).mean(1)  # [K], outputs count by their spread alike
+    scale, scores = float(values.mean()) or 1.0, []
+    for alpha in (scale * penalty / count for penalty in GRID):
+        explained = float((power * (values + 2 * alpha) / (values + alpha).square()).sum())
+        freedom = float((values / (values + alpha)).sum())
+        scores.append((max(0.0, 1 - explained) / max(1e-9, 1 - freedom / count) ** 2, alpha))
+    return min(scores)[1]
 
 
 @dataclass(frozen=True)
@@ -135,3 +147,23 @@ def reduced(train: Tensor, other: Tensor, components: int, seed: int = 0) -> tup
         centred, other = centred @ basis, other @ basis
     total = centred.square().sum(1).mean().sqrt().clamp(min=1e-12)
     return centred / total, other / total
+
+
+def principal_axes(features: Tensor, components: int, seed: int = 0) -> Tensor:
+    """Find the directions of largest variance, the largest first: [F, K] of unit length, K at most N - 1.
+
+    Args:
+        features: [N, F], each of mean 0.
+        components: How many are kept at most.
+        seed: Of the approximation that is used where signals and features are thousands.
+    """
+    count = min(components, len(features) - 1, features.shape[1])
+    if min(features.shape) > MAX_EXACT:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return torch.svd_lowrank(features, count, niter=2)[2]
+    if features.shape[1] <= len(features):
+        return torch.linalg.eigh((features.T @ features).double())[1][:, -count:].flip(1).to(features)
+    values, vectors = torch.linalg.eigh((features @ features.T).double())
+    lengths = values[-count:].clamp(min=1e-9 * float(values[-1])).sqrt()
+    return features.T @ (vectors[:, -count:] / lengths).flip(1).to(features)
