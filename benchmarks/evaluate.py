@@ -1,4 +1,4 @@
-"""How fast evaluation is: ranks among a million vectors, similarity of signals and models."""
+"""How fast evaluation is: ranks among a million vectors, the verdict, similarity of signals and models."""
 
 from functools import partial
 
@@ -13,6 +13,7 @@ from brainhive_cli.evaluation.explanation.similarity import Models, measure_simi
 from brainhive_cli.evaluation.retrieval.rankings import Gallery, Queries, rank_all
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.units import Items
+from brainhive_cli.measurement.verdict import DRAWS, judge
 
 SIGNALS, DIM, BLOCK = 200, 1024, 4096
 """THINGS' test pictures, BrainHiVE's token, and how many vectors a block has."""
@@ -72,7 +73,24 @@ def similarity(on: Bench) -> None:
     on.compare(what, ours, peer, times, "times/s", 2)
 
 
-CASES = (ranking, similarity)
+def verdict(on: Bench) -> None:
+    """Judge ranks of 10 subjects next to a plain loop over the same number of permutations."""
+    subjects, pictures = 10, on.pick(40, 200, 200)
+    random, rows = np.random.default_rng(0), np.arange(pictures)
+    first = np.tile(np.arange(1, pictures + 1), (pictures, 1))
+    ranked = [random.permuted(first, axis=1) for _ in range(subjects)]
+    items = Items.independent([list(range(pictures))] * subjects)
+
+    def loop() -> None:
+        for _ in range(DRAWS):
+            order = random.permutation(pictures)
+            np.mean([matrix[rows, order].mean() for matrix in ranked])
+
+    what = f"verdict, {subjects} subjects x {pictures} pictures: of a loop over permutations"
+    on.compare(what, partial(judge, ranked, items, range(pictures)), loop, DRAWS, "permutations/s", 2)
+
+
+CASES = (ranking, verdict, similarity)
 
 if __name__ == "__main__":
     main(__doc__, CASES, {})

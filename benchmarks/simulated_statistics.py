@@ -16,24 +16,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.signal import lfilter
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from brainhive_cli.evaluation.explanation.encoding_model import Slices, along, predict_signals
 from brainhive_cli.evaluation.explanation.findings import for_all
 from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, PermutationTest, Profile
 from brainhive_cli.evaluation.explanation.similarity import Models, measure_similarity
-from brainhive_cli.measurement.comparison import compare, mcnemar
-from brainhive_cli.measurement.ranks import rank_sum, ranks, summarise
-from brainhive_cli.measurement.statistics import describe, measure_each
-from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.measurement.comparison import compare_values
+from brainhive_cli.measurement.ranks import ranks, summarise
+from brainhive_cli.measurement.statistics import describe, measure, measure_each
+from brainhive_cli.measurement.units import MANY_SUBJECTS, Alike, Items
+from brainhive_cli.measurement.verdict import Verdict, judge
 
 Values = NDArray[np.float64]
 Random = np.random.Generator
 LEVEL, ITEMS, FEATURES, EACH = 0.05, 200, 60, 5
 ITEM_SD = 1.5
 """Standard deviation in logits; published values of subjects spread by up to 1."""
-METHOD_BY_SUBJECT = 0.2
-"""Of how two methods, equally good for people and pictures in general, differ by subject."""
 HOW: Mapping[str, Any] = {"protocol": "simulated", "split": "test", "is_share": False}
 CLIPS, CONCEPT_OF = Alike("neighbours", medium="clip"), dict(enumerate(np.arange(200) // EACH))
 
@@ -123,56 +122,162 @@ def intervals_of_shared_pools(random: Random, items: int, slope: float, spread: 
     return summarise([ranks(first, second, torch.arange(items))], items, split="test", only=("top1",))
 
 
-def tests_of_methods(random: Random, by_item: float) -> list[float]:
-    """Tests between two methods that are equally good in general: 10 subjects."""
-    both = random.normal(0, 0.3, (10, 1)) + random.normal(0, 1.5, (1, ITEMS))
-    first, second = (
-        draw_hits(
-            random,
-            both + random.normal(0, METHOD_BY_SUBJECT, (10, 1)) + random.normal(0, by_item, (1, ITEMS)),
-        )
-        for _ in range(2)
-    )
-    result = compare(list(2 - first), list(2 - second))  # ranks: 1 is a hit
-    pooled = mcnemar(result.only_first, result.only_second)
-    p_values = (result.p_value, result.sign_flip_p, result.wilcoxon_p, result.t_p, pooled)
-    return [*(p < LEVEL for p in p_values), not result.low <= 0 <= result.high]
+def rank_all(signals: Values, pictures: Values) -> Values:
+    """Rank all pictures [P, D] by each signal [N, D]: [N, P]."""
+    order = (-(signals @ pictures.T)).argsort(1)
+    counted = np.empty_like(order)
+    np.put_along_axis(counted, order, np.arange(1, len(pictures) + 1)[None], 1)
+    return counted.astype(np.float64)
 
 
-def tests_of_units(random: Random, items: str) -> list[float]:
-    """Tests on items that are alike: verdict, shuffled p, and the comparison of two equal runs.
+def answer(ranked: Sequence[Values], items: Items, **options: Any) -> Verdict:
+    """Give the verdict of ranks of all items by all."""
+    return judge(ranked, items, items.names, **options)[0]
 
-    Of the verdict and the shuffled p, a model and wrong labels vary alike in neighbours, or concepts.
+
+def verdicts(random: Random, subjects: int, pictures: int, effect: float) -> list[float]:
+    """1. Verdict: level without an effect and under wrong labels that all share; power beside two peers.
+
+    The permutation is one of 1,000 of labels shared by all subjects, as an oracle would write it here; t is
+    of the mean rank of items, against that of guesses.
     """
-    units, sd, draw = alike_items(items)
-    shared = 0.9 * (draw(random) / sd) + np.sqrt(1 - 0.9**2) * random.normal(size=(1, units.size))
-    places, p_values = list(np.ceil(units.size * norm.cdf(shared))), []  # type: ignore[var-annotated]
-    verdicts = [rank_sum(places, units.size, how).verdict != "at chance" for how in (units, None)]
-    signal, label = draw(random)[0], draw(random)[0]
-    for how in (units, Items.independent(units.ids)):
-        drawn = [signal @ label[how.permute(random)[0]] for _ in range(99)]
-        p_values.append((1 + sum(value >= signal @ label for value in drawn)) / 100)
-    first, second = (2 - draw_hits(random, draw(random)) for _ in range(2))
-    p_values += [compare(list(first), list(second), items=how).p_value for how in (units, None)]
-    return [*verdicts, *(p <= LEVEL for p in p_values)]
+    features, wrong = random.normal(size=(pictures, 20)), random.permutation(pictures)
+    noise = random.normal(size=(subjects, pictures, 20))
+    items = Items.independent([range(pictures)] * subjects, "pictures")
+    pure = [rank_all(each, features) for each in noise]
+    clear = [rank_all(features + each, features)[:, wrong] for each in noise]
+    weak = [rank_all(effect * features + each, features) for each in noise]
+    mean, rows = np.mean(weak, 0), np.arange(pictures)
+    null = [mean[rows, random.permutation(pictures)].mean() for _ in range(999)]
+    permuted = (1 + sum(value <= mean.trace() / pictures + 1e-9 for value in null)) / 1000
+    own = mean.diagonal()
+    p = 2 * t.sf(abs(own.mean() - (pictures + 1) / 2) / own.std(ddof=1) * pictures**0.5, pictures - 1)
+    called = [answer(ranked, items).side != "at chance" for ranked in (pure, clear, weak)]
+    return [*called, 2 * permuted <= LEVEL, p <= LEVEL]
 
 
-def tests_of_seeds(random: Random, rate: float, seeds: tuple[int, int]) -> list[float]:
-    """The comparison of two equal runs of one subject, whose numbers of seeds differ."""
-    both = [2 - (random.random((number, ITEMS)) < rate).astype(int) for number in seeds]
-    first, second = ((places == 1).mean(0) > 0.5 for places in both)
-    majorities = mcnemar(int((first & ~second).sum()), int((second & ~first).sum()))
-    p = compare([both[0]], [both[1]]).p_value
-    return [p is not None and p < LEVEL, majorities < LEVEL]
+DESIGNS = {
+    "100 + 20 x 5": [100] + [5] * 20,
+    "Zipf, 20 concepts": [56, 28, 19, 14, 11, 9, 8, 7, 6, 6, 5, 5, 4, 4, 4, 3, 3, 3, 3, 2],
+    "Zipf, 40 concepts": [47, 23, 16, 12, 9, 8, 7, 6, 5, 5, 4, 4, 4, 3, 3, 3, 3, 3, *[2] * 13, *[1] * 9],
+    "60 40 20 20 10 10 10 10 5 5 5 5": [60, 40, 20, 20, 10, 10, 10, 10, 5, 5, 5, 5],
+    "40 x 5": [5] * 40,
+}
+"""Pictures of each concept."""
 
 
-def verdicts_and_intervals(random: Random, subjects: int) -> list[float]:
-    """Verdict and interval of top-1 on other sides of chance, under the null."""
-    places = random.integers(1, ITEMS + 1, (subjects, ITEMS))
-    interval, verdict = describe(list((places == 1) * 1.0)), rank_sum(list(places), ITEMS).verdict
-    side = "above chance" if interval.low > 1 / ITEMS else "at chance"
-    side = "below chance" if interval.high < 1 / ITEMS else side
-    return [verdict != "at chance", side != "at chance", verdict != side]
+def units_of_unequal_size(random: Random, design: str, subjects: int, centre: float) -> list[float]:
+    """2. Units of unequal size: coverage and width for units in general, and verdicts without an effect.
+
+    Signals and pictures of a concept are alike, and have nothing to do with each other.
+    """
+    sizes = DESIGNS[design]
+    concept = np.repeat(np.arange(len(sizes)), sizes)
+    items = Alike("concept", dict(enumerate(map(str, concept)))).items([range(len(concept))] * subjects)
+    by_subject = centre + random.normal(0, 0.3 if subjects > 1 else 0.0, (subjects, 1))
+    logits = ITEM_SD * random.normal(size=len(sizes))[concept] + random.normal(size=len(concept))
+    hits = draw_hits(random, by_subject + logits)
+    interval = describe(list(hits), items)
+    truth = np.mean([mean_hit(logit, float(np.hypot(ITEM_SD, 1))) for logit in by_subject[:, 0]])
+    alike = random.normal(size=(2, len(sizes), 20))[:, concept]
+    features, shared = alike + 0.5 * random.normal(size=alike.shape)
+    ranked = [rank_all(shared + random.normal(size=shared.shape), features) for _ in range(subjects)]
+    return [holds(interval, truth), interval.high - interval.low, answer(ranked, items).side != "at chance"]
+
+
+def few_concepts(random: Random, concepts: int, pictures: int, drift: float) -> list[float]:
+    """3. Few concepts: coverage for these, false answers to each question, and both found at top-1 .6 of 20.
+
+    With drift, the signals of a session share what has nothing to do with pictures, and three in four
+    pictures of a concept were shown in its own session. Concepts are not equally decodable: the effect grows
+    from the first to the last.
+    """
+    concept = np.repeat(np.arange(concepts), pictures)
+    count, names = len(concept), dict(enumerate(map(str, concept)))
+    items = Alike("concept", names).items([range(count)])
+    options: Any = {"concept_of": names}
+    strength = np.linspace(0.5, 1.5, concepts)[concept]
+    logits = 2 * strength - 2 + random.normal(size=count)
+    interval = describe([draw_hits(random, logits[None])[0]], items)
+    truth = np.mean([mean_hit(2 * each - 2, 1.0) for each in strength])
+    session = np.where(np.arange(count) % 4 > 0, concept, (concept + 1) % concepts)
+    options["sessions"] = dict(enumerate(session.tolist()))
+    features = random.normal(size=(concepts, 20))[concept] + random.normal(size=(count, 20))
+    drifted = drift * random.normal(size=(concepts, 20))[session]
+    noise = random.normal(size=(count, 20))
+    false = judge([rank_all(drifted + noise, features)], items, range(count), **options)
+    seen = 0.7 * (count / 20) ** 0.2 * strength[:, None] * features + drifted
+    right = judge([rank_all(seen + noise, features)], items, range(count), **options)
+    top1 = float((rank_all(seen + noise, features).diagonal() == 1).mean())
+    called = [[each.side == "above chance" for each in both] for both in (false, right)]
+    return [holds(interval, truth), *called[0], top1, *called[1]]
+
+
+def small_and_bounded(random: Random, items: int, strength: float, metric: str) -> Any:
+    """4. Few items: coverage of the mean of all simulations, and width, of one subject.
+
+    Items are each other's candidates: guesses at strength 0, nearly all found at 1.
+    """
+    features = random.normal(size=(items, 20))
+    own = rank_all(strength * features + random.normal(size=(items, 20)), features).diagonal()
+    values = {"two-way": 1 - (own - 1) / (items - 1), "MRR": 1 / own, "top-1": (own == 1) * 1.0}[metric]
+    how: Any = {"protocol": "simulated", "split": "test", "limits": (0.0, 1.0)}
+    return [measure(metric, [values], **how)]
+
+
+def films(random: Random, clips: int, near: float) -> list[float]:
+    """5. Films: verdicts without an effect where neighbours correlate, and coverage in a shuffled order."""
+    names = random.permutation(clips).tolist()
+    items = Alike("neighbours", dict.fromkeys(range(clips), "film"), "clip").items([names])
+    features, signals = draw_film(random, 2, clips, 8, near=near)
+    ranked = rank_all(signals[names], features[items.names])
+    hits = draw_hits(random, ITEM_SD * draw_film(random, clips, 1, near=near).T)[:, names]
+    interval, verdict = describe(list(hits), items), answer([ranked], items)
+    return [verdict.side == "above chance", verdict.side == "not testable", holds(interval, 0.5)]
+
+
+def differences(random: Random, subjects: int, pictures: int, by: str, effect: float) -> list[float]:
+    """6. Differences: how often two methods differ at p < .05, beside an oracle that knows what varies.
+
+    An item's difference has noise of sd .7; subjects vary by .1, pictures by .35, where they do. To four
+    subjects, the oracle is a t test over items.
+    """
+    by_subject = 0.1 * ("subjects" in by) * random.normal(size=(subjects, 1))
+    by_picture = 0.35 * ("pictures" in by) * random.normal(size=(1, pictures))
+    noise = 0.7 * random.normal(size=(subjects, pictures))
+    if subjects < MANY_SUBJECTS:  # the claim is about these, who are equal on average
+        by_subject, by = by_subject - by_subject.mean(), "pictures"
+    drawn = by_subject + by_picture + noise
+    sd = np.sqrt(drawn_variance(subjects, pictures, by))
+    drawn = drawn + effect * sd
+    result = compare_values(list(drawn), list(0 * drawn))
+    of_items, of_subjects = drawn.mean(0), drawn.mean(1)
+    shared = max(0.0, of_items.var(ddof=1) / pictures - drawn.var(1, ddof=1).mean() / pictures / subjects)
+    errors, freedom = {
+        "pictures": ([of_items.var(ddof=1) / pictures], [pictures - 1]),
+        "subjects": ([of_subjects.var(ddof=1) / subjects], [subjects - 1]),
+        "both": ([of_subjects.var(ddof=1) / subjects, shared], [subjects - 1, pictures - 1]),
+    }["both" if " " in by else by]
+    total = sum(errors)
+    satterthwaite = total**2 / sum(error**2 / free for error, free in zip(errors, freedom, strict=True))
+    oracle = 2 * t.sf(abs(drawn.mean()) / total**0.5, satterthwaite) < LEVEL
+    is_shown = result.p_value is not None and result.p_value <= LEVEL
+    holds_zero = result.low is not None and result.low <= 0 <= result.high
+    return [is_shown, oracle, is_shown == holds_zero]
+
+
+def drawn_variance(subjects: int, pictures: int, by: str) -> float:
+    """Variance of the mean difference of a design."""
+    parts = [0.1**2 / subjects * ("subjects" in by), 0.35**2 / pictures * ("pictures" in by)]
+    return sum(parts) + 0.7**2 / subjects / pictures
+
+
+def best_of_many(random: Random, variants: int) -> list[float]:
+    """7. Best of equal variants: how far its test top-1 lies above the truth, by how it was chosen."""
+    truth = mean_hit(0, ITEM_SD)
+    logits = random.normal(0, ITEM_SD, (2, 1, ITEMS))
+    validation, test = (draw_hits(random, np.repeat(half, variants, 0)).mean(1) for half in logits)
+    return [float(test.max()) - truth, float(test[validation.argmax()]) - truth]
 
 
 def is_significant(profiles: Sequence[Profile]) -> bool:
@@ -283,7 +388,6 @@ CENTRES = (0.0, -1.5, -4.0, 3.0)
 """Mean logits: hits of .5, .25, .05 and .9."""
 PEOPLE = {"subjects": (2, 4, 6, 8, 10, 15, 20), "sd": (0.3, 1.0), "centre": CENTRES}
 POOLS = {"items": (50, ITEMS), "slope": (0.5, 2.0), "spread": (0.0, 0.7), "sd": (0.4, 0.8, 1.5, 3.0)}
-SEEDS = {"rate": (0.2, 0.8), "seeds": ((1, 1), (1, 3), (1, 5), (3, 5))}
 FILMS = {"items": ("1200 clips", "240 clips", f"200 pictures, {EACH} a concept"), "subjects": (1, 5)}
 TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
     intervals_over_people: (PEOPLE, "mean hit | people in general | mean width | these subjects"),
@@ -295,20 +399,41 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         {"items": UNITS, "subjects": (1, 10), "centre": (0.0, -2.0)},
         "mean hit | over units | over items",
     ),
-    intervals_of_shared_pools: (POOLS, "mean top-1 | coverage"),
-    tests_of_methods: (
-        {"by_item": (0.0, 0.3, 0.5, 1.0)},
-        "minF′ | sign-flip | Wilcoxon | t | McNemar, pooled | interval without 0",
+    intervals_of_shared_pools: (POOLS, "mean top-1 | coverage | width"),
+    verdicts: (
+        {"subjects": (1, 4, 10, 20), "pictures": (20, 200), "effect": (0.015, 0.05)},
+        "no effect | shared wrong labels | effect | permutation | t over items",
     ),
-    tests_of_units: (
-        {"items": UNITS},
-        "verdict | over items | shuffled p | over items | equal runs differ | McNemar's",
+    units_of_unequal_size: (
+        {"design": tuple(DESIGNS), "subjects": (1, 4), "centre": (0.0, -2.0)},
+        "coverage | width | false verdicts",
     ),
-    tests_of_seeds: (SEEDS, "compared | McNemar's on majorities"),
-    verdicts_and_intervals: (
-        {"subjects": (1, 5, 10)},
-        "verdict not at chance | interval without chance | not the same",
+    few_concepts: (
+        {"concepts": (2, 3, 5, 8), "pictures": (10, 50), "drift": (0.0, 1.0)},
+        "coverage | false: picture | false: concept | top-1 | found: picture | found: concept",
     ),
+    small_and_bounded: (
+        {
+            "items": (6, 8, 9, 10, 15, 40),
+            "strength": (0.0, 0.3, 0.6, 1.0),
+            "metric": ("two-way", "MRR", "top-1"),
+        },
+        "mean | coverage | width",
+    ),
+    films: (
+        {"clips": (10, 15, 40, 120, 240, 1200), "near": (0.0, 0.6, 0.9)},
+        "false verdicts | not testable | coverage",
+    ),
+    differences: (
+        {
+            "subjects": (1, 3, 4, 5, 10, 20),
+            "pictures": (20, 200),
+            "by": ("pictures", "subjects", "subjects pictures"),
+            "effect": (0.0, 2.8),
+        },
+        "said | oracle | interval disagrees",
+    ),
+    best_of_many: ({"variants": (2, 8)}, "chosen on test | on validation"),
     tests_along_a_course: (
         {"subjects": (1, 4), "effect": (0.0, 0.15)},
         "any time at corrected p < .05 | mean of the control",
@@ -319,8 +444,11 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
     ),
     tests_of_alike_items: (FILMS, "margin: one by one | in units | similarity: one by one | in units"),
     intervals_of_profiles: ({"clips": (240, 1200), "subjects": (1, 5)}, "over clips | over blocks"),
-    similarity: ({"strength": (0.0, 0.5, 1.0)}, "mean rho | coverage | any of 5 times at corrected p < .05"),
-    encoding: ({"strength": (0.0, 0.3)}, "mean r | coverage | any of 6 times at corrected p < .05"),
+    similarity: (
+        {"strength": (0.0, 0.5, 1.0)},
+        "mean rho | coverage | width | any of 5 times at corrected p < .05",
+    ),
+    encoding: ({"strength": (0.0, 0.3)}, "mean r | coverage | width | any of 6 times at corrected p < .05"),
 }
 """Of each simulation the values of its arguments, and what it gives, averaged over many."""
 
@@ -330,7 +458,8 @@ def average(results: Sequence[Sequence[Any]]) -> list[float]:
     columns: list[Any] = [*zip(*results, strict=True)]
     if hasattr(columns[0][0], "low"):
         truth = float(np.mean([metric.value for metric in columns[0]]))
-        columns[:1] = [[truth], [holds(metric, truth) for metric in columns[0]]]
+        widths = [metric.high - metric.low for metric in columns[0]]
+        columns[:1] = [[truth], [holds(metric, truth) for metric in columns[0]], widths]
     return [float(np.mean(column)) for column in columns]
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Sheet
-from brainhive_cli.core.measurements import ALL
+from brainhive_cli.core.measurements import ALL, beside_heading
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media import media_files
 from brainhive_cli.measurement.metric_names import shown
@@ -92,8 +92,9 @@ def draw(home: Path) -> None:
         for name in picture.metrics:
             metric = run.measurements().scopes[picture.scope][name]
             chance = "no chance level" if metric.chance is None else f"chance {metric.chance:.3g}"
-            these = f"; these subjects {metric.these_subjects_text()}" if metric.these_subjects else ""
-            interval = f"({metric.interval_text()}{these})"
+            heading = beside_heading([metric])
+            beside = f"; {heading} {metric.beside_text()}" if heading else ""
+            interval = f"({metric.interval_text()}{beside})"
             words.append(f"{shown(metric.name)} {metric.value:.3f} {interval}, {chance}, n {metric.n}")
         text = re.sub(rf"(\(gallery/{file}\.png\)\n\n)\*.*?\*\n", rf"\1*{'; '.join(words)}*\n", text)
     PAGE.write_text(text, encoding="utf-8")

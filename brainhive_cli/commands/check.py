@@ -19,6 +19,7 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import is_run
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import inventory
+from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.signal_stores import COUNTED, RECORDED, count_rows, describe_store, recorded_row
 from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.health import COLUMNS, FAILED, PASSED, health_row, health_table
@@ -310,11 +311,8 @@ def _alike(store: SignalStore, paths: Paths) -> dict[str, Alike]:
         dataset = parts.resolve("datasets", name).build(paths)
     except BrainhiveError:  # it needs keys that the store does not tell, as the folder of its pictures
         return {}
-    medium, alike = "clip" if dataset.alike_by == "neighbours" else "picture", {}
+    alike = dict.fromkeys(store.splits, Alike(dataset.alike_by))
     for split in store.splits:
-        concept_of = {}
         with suppress(BrainhiveError):  # the pictures may be elsewhere
-            stimuli = dataset.images(split)
-            concept_of = dict(zip(stimuli.image_ids, stimuli.concepts, strict=True))
-        alike[split] = Alike(dataset.alike_by, concept_of, medium)
+            alike[split] = alike_of(dataset, dataset.images(split))
     return alike

@@ -16,8 +16,10 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, reading_sweep
 from brainhive_cli.data.command_lines import command, write_prior
+from brainhive_cli.data.datasets import describe_test_claims
 from brainhive_cli.evaluation.retrieval.cell_scores import CellScores, measure_cell
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
+from brainhive_cli.evaluation.retrieval.diagnosis import QUESTION, explain_verdict
 from brainhive_cli.evaluation.retrieval.figures import draw_artifacts, require_projection
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.rankings import Ensemble
@@ -53,6 +55,7 @@ def plan(recipe: Recipe) -> Plan:
     described = {
         "run": lambda: ", ".join(run.name for run in job.runs),
         "cells": lambda: len(job.groups),
+        "claims": lambda: describe_test_claims(job.runs[0].dataset, job.subjects),
         f"{recipe.gallery} pictures of": job.describe_stores,
     }
     return Plan.of({**described, **checks}, lambda: job.work, job.needs)
@@ -110,12 +113,16 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
             compared, errors = compare_ranks({n: (measurements, other) for n, other in enumerate(against)})
             if errors:
                 raise errors[0]
-            measurements |= Measurements(notes={"against": list(compared.values())})
+            # by the validation of their trainings the best of several is chosen; an average has none
+            validation = job.runs[0].validation if len(job.runs) == 1 else {}
+            more = {"against": list(compared.values()), "validation": validation}
+            measurements |= Measurements(notes=more)
+            measurements |= explain_verdict(job, measurements, launch.device)
             verdict = measurements.notes["verdict"]
-            if verdict != "above chance" and spec.control == "none":
-                console.warn(
-                    f"retrieval is {verdict}: do signals and pictures belong together as they are filed?"
-                )
+            if not verdict.startswith("above chance") and spec.control == "none":
+                explained = measurements.notes.get("baseline", {"sentence": QUESTION})
+                line = f": {explained['line']}" if explained.get("line") else ""
+                console.warn(f"retrieval is {verdict}: {explained['sentence']}{line}")
             # what pages show of them and of the first cell, then the metrics, which make the run finished
             shown_cell = None
             if recipe.sheet_rows:

@@ -18,7 +18,7 @@ from brainhive_cli.core.results import Need, Plan, Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP, describe_signals, flatten
 from brainhive_cli.core.sweep import of_variant, reading_sweep, variants
-from brainhive_cli.data.datasets import StimulusSet, files_of, images_for_plan
+from brainhive_cli.data.datasets import StimulusSet, alike_of, files_of, images_for_plan
 from brainhive_cli.evaluation.reconstruction.baselines import BASELINES, DEFAULT, Baselines, make_stills
 from brainhive_cli.evaluation.reconstruction.conditions import (
     CELL_INDEPENDENT,
@@ -57,7 +57,6 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     annotate_decoded,
     annotate_stimulus,
 )
-from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
 from brainhive_cli.training.alignment.learned import JOINED, Learned, describe_tested
 from brainhive_cli.training.alignment.matching_run import RunNeeds, check_tokens
@@ -265,7 +264,7 @@ class Job:
             lambda image_id: images.open(rows[image_id]),
             concept_of.__getitem__,
             lambda image_id: annotate_stimulus(images, rows[image_id]),
-            Alike(self.align.dataset.alike_by, concept_of, images.medium),
+            alike_of(self.align.dataset, images),
         )
 
 

@@ -197,10 +197,7 @@ def _compare_ranks(first: ShownRun, runs: Mapping[str, Measurements]) -> Compari
     from brainhive_cli.measurement.comparison import compare_ranks  # one run alone needs no numpy
 
     results, errors = compare_ranks({label: (first.measured, run) for label, run in runs.items()})
-    compared = [
-        _compared("top1", result, result["notes"], first.label, label, result["p_value_adjusted"])
-        for label, result in results.items()
-    ]
+    compared = [_compared("top1", result, result, first, label) for label, result in results.items()]
     return compared, errors
 
 
@@ -209,7 +206,7 @@ def _compare_values(first: ShownRun, runs: Mapping[str, Measurements]) -> Compar
 
     results, errors = compare_runs(first.measured, first.label, runs)
     compared = [
-        _compared(metric, values, result["notes"], first.label, result["with"], values["p_adjusted"])
+        _compared(metric, values, result, first, result["with"])
         for result in results
         for metric, values in result["metrics"].items()
     ]
@@ -217,10 +214,11 @@ def _compare_values(first: ShownRun, runs: Mapping[str, Measurements]) -> Compar
 
 
 def _compared(
-    metric: str, values: Mapping[str, Any], notes: Sequence[str], first: str, second: str, p: float | None
+    metric: str, values: Mapping[str, Any], result: Mapping[str, Any], first: ShownRun, second: str
 ) -> Compared:
-    ends = (values["difference"], values["low"], values["high"])
-    return Compared(first, second, metric, *ends, values["n"], p, values["test"], tuple(notes))
+    ends, limits = (values["difference"], values["low"], values["high"]), tuple(result["notes"])
+    n, p, over = values["n"], values["p_adjusted"], result["adjusted_over"]
+    return Compared(first.label, second, metric, *ends, n, p, values["test"], limits, over, first.scope)
 
 
 COMPARE: dict[str, Callable[[ShownRun, Mapping[str, Measurements]], Comparisons]] = {

@@ -102,11 +102,12 @@ class RunOnDisk:
         name = names[0]
         every = [metrics[name] for metrics in parts if name in metrics]
         values = [metric for metric in every if not metric.selected] or every
-        stamped = stamp(shown(name), values)
+        stamped, about = stamp(shown(name), values), f" for {run.scope}" if run.scope else ""
         if len(values) > 1:
-            return f"{stamped} {fmean(metric.value for metric in values):.3f}, the mean of {len(values)}"
+            mean = fmean(metric.value for metric in values)
+            return f"{stamped} {mean:.3f}, the mean of {len(values)}{about}"
         interval = "" if values[0].low is None else f" ({values[0].interval_text()})"
-        return f"{stamped} {values[0].value:.3f}{interval}"
+        return f"{stamped} {values[0].value:.3f}{interval}{about}"
 
     @property
     def bytes(self) -> int:

@@ -15,6 +15,7 @@ from brainhive_cli.core.measurements import Measurements, merge_caveats
 from brainhive_cli.core.results import Plan, Result, Work
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.command_lines import are_embedded, command
+from brainhive_cli.data.datasets import describe_test_claims
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import keep_identity
 from brainhive_cli.training.alignment.initialisation import learned_by
@@ -51,6 +52,7 @@ def plan(recipe: Recipe) -> Plan:
 
     checks: dict[str, Callable[[], Any]] = {
         "subjects": lambda: list_subjects(cells()),
+        "claims": lambda: describe_test_claims(job.dataset, len(list_subjects(cells()))),
         "seeds": lambda: job.recipe.seeds,
         "cells": lambda: console.summarise_names([cell.name for cell in cells()]),
         "embeddings": lambda: ", ".join(stores()),

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL, Measurements, merge_caveats, scope
+from brainhive_cli.core.measurements import ALL, Measurements, beside_heading, merge_caveats, scope
 from brainhive_cli.core.recipe import Names, Section
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Need, Plan, Result
@@ -271,5 +271,6 @@ def _headline(command: Command, result: Result) -> str:
         words = "two-way" if name.startswith("two_way") else name
     metric = metrics[name]
     chance = "" if metric.chance is None else f", chance {metric.chance:.3g}"
-    these = f"; these subjects {metric.these_subjects_text()}" if metric.these_subjects else ""
-    return f"{words} {metric.value:.3f} ({metric.interval_text()}{these}), n {metric.n}{chance}"
+    heading = beside_heading([metric])
+    second = f"; {heading} {metric.beside_text()}" if heading else ""
+    return f"{words} {metric.value:.3f} ({metric.interval_text()}{second}), n {metric.n}{chance}"

@@ -12,12 +12,12 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.tables import Table
 
-SCHEMA = 1
+SCHEMA = 2
 """The number of the document's format; documents of another one are refused."""
 ALL = "all"
 """The scope of everything that was measured, taken together."""
 LEVEL = 0.05
-"""p below which a difference is called one."""
+"""p up to which a difference is called one."""
 
 # What a reader must know of a number wherever it is shown:
 SIMULATED = "simulated"
@@ -63,6 +63,8 @@ class Metric:
         split: Part of the data set that it was measured on.
         interval: How the interval was made, and for whom it holds.
         these_subjects: Of several subjects, the interval over units alone, which holds for them only.
+        people: Of several subjects, the interval for people in general; None where it says nothing. To four
+            subjects the interval is that of these subjects, from five that for people.
         seed_sd: Standard deviation of the value over seeds; None where there is one, or seeds cannot be
             distinguished. No interval contains it: they are of models trained with these seeds.
         selected: Whether anything, as the epoch of a model, was selected on the test split; None if unknown.
@@ -82,22 +84,29 @@ class Metric:
     split: str
     interval: str
     these_subjects: tuple[float, float] | None = None
+    people: tuple[float, float] | None = None
     seed_sd: float | None = None
     selected: bool | None = False
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
-        these = None if self.these_subjects is None else list(self.these_subjects)
-        return {**asdict(self), "seeds": list(self.seeds), "these_subjects": these}
+        plain = {**asdict(self), "seeds": list(self.seeds)}
+        ends = {name: plain[name] and list(plain[name]) for name in ("these_subjects", "people")}
+        return plain | ends
 
     def interval_text(self, digits: int = 3) -> str:
         """Write the interval for a table: a dash where there is none."""
         return interval_text(self.low, self.high, digits)
 
-    def these_subjects_text(self, digits: int = 3) -> str:
-        """Write the interval that holds for the subjects who were measured only."""
-        low, high = self.these_subjects or (None, None)
+    def beside_text(self, digits: int = 3) -> str:
+        """Write the second interval: for people in general where the first is of these subjects."""
+        low, high = (self.these_subjects if self.is_of_people else self.people) or (None, None)
         return interval_text(low, high, digits)
+
+    @property
+    def is_of_people(self) -> bool:
+        """Whether the interval is for people in general."""
+        return self.people is not None and self.people == (self.low, self.high)
 
 
 def interval_text(low: float | None, high: float | None, digits: int = 3) -> str:
@@ -108,13 +117,17 @@ def interval_text(low: float | None, high: float | None, digits: int = 3) -> str
     return f"{low:.{digits}f}{to}{high:.{digits}f}"
 
 
-def is_difference(p: float | None, low: float | None, high: float | None, level: float = LEVEL) -> bool:
-    """Whether a difference may be called one: p is below a level, and 0 is not in its interval.
+def beside_heading(metrics: Iterable[Metric]) -> str:
+    """Name the second interval of some metrics, for the head of a column; empty where none has one."""
+    several = [metric for metric in metrics if metric.these_subjects or metric.people]
+    if not several:
+        return ""
+    return "these subjects" if any(metric.is_of_people for metric in several) else "people in general"
 
-    A test and an interval that take in other things can disagree; then nothing is claimed.
-    """
-    holds_zero = low is not None and high is not None and low <= 0 <= high
-    return p is not None and p < level and not holds_zero
+
+def is_difference(p: float | None, level: float = LEVEL) -> bool:
+    """Whether a difference may be called one: its interval, the inversion of the test, then excludes 0."""
+    return p is not None and p <= level
 
 
 class Notes(TypedDict, total=False):
@@ -127,6 +140,7 @@ class Notes(TypedDict, total=False):
     dataset: str
     mode: str
     protocol: str
+    scope: str
     run: str
     runs: list[str]
     sources: list[str]
@@ -172,10 +186,10 @@ class Measurements:
         rows = []
         for scope_name, metrics in self.scopes.items():
             for metric in metrics.values():
-                low, high = metric.these_subjects or (None, None)
                 row = {"scope": scope_name, "metric": metric.name, **asdict(metric)}
-                row |= {"these_subjects_low": low, "these_subjects_high": high}
-                rows.append({key: row[key] for key in row if key not in ("name", "these_subjects")})
+                for reach in ("these_subjects", "people"):
+                    row[f"{reach}_low"], row[f"{reach}_high"] = row.pop(reach) or (None, None)
+                rows.append({key: row[key] for key in row if key != "name"})
         return rows
 
     def __or__(self, other: Self) -> Self:

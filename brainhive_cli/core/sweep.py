@@ -133,8 +133,14 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
         {name: way for measurements in by_label.values() for name, way in measurements.missing.items()},
         {
             "caveats": merge_caveats(*(measurements.caveats for measurements in by_label.values())),
+            "scope": ", ".join(
+                dict.fromkeys(filter(None, (some.notes.get("scope", "") for some in by_label.values())))
+            ),
             SET_UP: merge([measurements.notes.get(SET_UP, {}) for measurements in by_label.values()]),
-            "variants": {label: {"run": result.folder.name} for label, result in results.items()},
+            "variants": {
+                label: {"run": result.folder.name, "validation": by_label[label].notes.get("validation", {})}
+                for label, result in results.items()
+            },
         },
     )
 

@@ -124,6 +124,13 @@ def p_text(p: float | None) -> str:
     return "–" if p is None else f"{p:.2g}"
 
 
+def adjustment_text(adjusted_over: Mapping[str, Any]) -> str:
+    """Say over how many tests p values are adjusted, and of what these are, as comparisons note it."""
+    if adjusted_over.get("tests", 0) < 2:
+        return "p not adjusted"
+    return f"p adjusted by Benjamini–Hochberg over {adjusted_over['tests']} tests: {adjusted_over['of']}"
+
+
 def mean_sd(values: Iterable[float]) -> str:
     """Write a mean with the standard deviation, where there are two values or more."""
     listed = list(values)

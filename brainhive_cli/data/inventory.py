@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import published_data
-from brainhive_cli.data.datasets import Dataset, StimulusSet
+from brainhive_cli.data.datasets import Dataset, StimulusSet, describe_test_claims
 from brainhive_cli.data.preparations import Merged
 from brainhive_cli.data.signal_stores import recorded_subjects
 from brainhive_cli.data.stores.ids import PICTURES, match_names, summarise_names
@@ -96,12 +96,14 @@ class Inventory:
         name: Of the data set.
         splits: Its splits.
         folder: Where its files lie; None of one that is part of the package.
+        claims: Which statements its test split will allow, in words.
     """
 
     name: str
     splits: tuple[str, ...]
     folder: Path | None
     parts: tuple[Part, ...]
+    claims: str = ""
 
     @property
     def errors(self) -> list[BrainhiveError]:
@@ -123,7 +125,8 @@ class Inventory:
     def as_dict(self) -> dict[str, Any]:
         """Give plain values, for JSON."""
         folder = str(self.folder) if self.folder else None
-        return {"folder": folder, "parts": {part.name: part.as_dict() for part in self.parts}}
+        described = {part.name: part.as_dict() for part in self.parts}
+        return {"folder": folder, "claims": self.claims, "parts": described}
 
     def table(self) -> Table:
         """Show a line a part."""
@@ -139,7 +142,8 @@ class Inventory:
                 name = f"{len(absent)} subjects: {name.removeprefix('subject ')} … {last}"
             rows.append((name, *(part.counts.get(split, "–") for split in self.splits), size, part.state))
         where = f" in {self.folder}" if self.folder else ""
-        return Table(f"{self.name}{where}", (COLUMNS[0], *self.splits, *COLUMNS[1:]), tuple(rows))
+        claims = f"; {self.claims}" if self.claims else ""
+        return Table(f"{self.name}{where}{claims}", (COLUMNS[0], *self.splits, *COLUMNS[1:]), tuple(rows))
 
 
 def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: bool = False) -> Inventory:
@@ -179,7 +183,8 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
     embeddings = paths.under_home("embeddings") / dataset.name
     encoders = sorted({path.stem for split in dataset.splits for path in (embeddings / split).glob("*.h5")})
     listed += [_targets(embeddings, encoder, images) for encoder in encoders]
-    return Inventory(dataset.name, dataset.splits, folder, tuple(listed))
+    claims = describe_test_claims(dataset, len(chosen))
+    return Inventory(dataset.name, dataset.splits, folder, tuple(listed), claims)
 
 
 def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[Part, dict[str, StimulusSet]]:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -12,18 +12,19 @@ from brainhive_cli.core import set_up
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import LEVEL, Measurements
 from brainhive_cli.measurement.metric_names import lower_is_better
-from brainhive_cli.measurement.statistics import Values, describe, scatter_of_means
-from brainhive_cli.measurement.units import Items
+from brainhive_cli.measurement.signs import flip_signs
+from brainhive_cli.measurement.statistics import Values, scatter_of_means
+from brainhive_cli.measurement.units import MANY_SUBJECTS, Items
 
 Ranks = NDArray[np.integer[Any]]
 ROUNDING = 1e-12
 """Differences below this are none."""
-ALL_SIGNS = 16
-"""Subjects up to which all signs are tried; of more, as many random ones."""
+OWN_FREEDOM = 4
+"""Power of the share of subjects' variance that their own noise explains, by which that variance gains
+degrees of freedom: subjects who hardly differ are then tested as items are. Of powers 1 to 8 the one that has
+most power while a true null is rejected in at most .06 (`benchmarks/simulated_statistics.py`)."""
 FOLDS = "folds of inter share training subjects: they vary together, and p may be too small"
 """The limit where each subject is tested on a model of the others."""
-TWO = "of two subjects minF′ may be too small; the interval accounts for how little they say about others"
-"""It rejects a true null in 10 % of simulations where subject × method has a sd of .4 logits."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,15 @@ class Comparison:
 
     Attributes:
         difference: First minus second, mean over subjects.
-        low: Lower end of its 95 % interval, as those of `core.measurements.Metric`; None of one item.
+        low: Lower end of its 95 % interval: the differences that the test does not reject; None where the
+            items are too few.
         high: Upper end.
         interval: How the interval was made, and for whom it holds.
-        these_subjects: Of several subjects, the interval over units alone, which holds for them only.
         n: Items that were compared, over all subjects.
         subjects: Number of subjects.
-        p_value: The headline, two-sided: minF′ over subjects and items; of one subject McNemar's test, or a
-            t test over items where values are no hits, which one item cannot have: None.
-        test: What the headline is.
-        sign_flip_p: Over subjects, for these items: exact test by all signs of the subjects' differences.
-        wilcoxon_p: Over subjects, for these items: signed-rank test. None for one subject, as all three.
-        t_p: Over subjects, for these items: paired t test; None if all differ by the same, too.
-        least_p: The smallest p that the sign-flip and signed-rank tests of so few subjects can give.
+        p_value: Two-sided; at most .05 exactly where 0 is not in the interval. None where items are too few.
+        test: What it is, and whom it is about.
+        least_p: The smallest p that the test can give.
         cohens_dz: Effect size over subjects: mean difference over the standard deviation of differences.
         only_first: Items that only the first run found; None where values are no hits, or of several seeds.
         only_second: Items that only the second run found.
@@ -54,32 +51,24 @@ class Comparison:
     low: float | None
     high: float | None
     interval: str
-    these_subjects: tuple[float, float] | None
     n: int
     subjects: int
     p_value: float | None
     test: str
-    sign_flip_p: float | None
-    wilcoxon_p: float | None
-    t_p: float | None
-    least_p: float | None
+    least_p: float
     cohens_dz: float | None
     only_first: int | None = None
     only_second: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
-        these = None if self.these_subjects is None else list(self.these_subjects)
-        return {**asdict(self), "these_subjects": these}
+        return asdict(self)
 
 
 def compare(first: Sequence[Ranks], second: Sequence[Ranks], *, items: Items | None = None) -> Comparison:
     """Compare two runs by how often they rank the seen image first.
 
-    Subjects and units of items are crossed: a method may suit some subjects and some concepts by chance, and
-    both chances count. minF′ takes both in; a test over subjects alone does not, and holds for these items
-    only. An item's value is its share of hits over seeds. McNemar's test needs single hits of independent
-    items; it is that of one subject with one seed a side, and a t test over units that of one subject else.
+    An item's value is its share of hits over seeds.
 
     Args:
         first: Ranks [S, N] of S seeds and N items, one array a subject; or [N].
@@ -88,148 +77,96 @@ def compare(first: Sequence[Ranks], second: Sequence[Ranks], *, items: Items | N
 
     Raises:
         BrainhiveError: if subjects or items are not the same in number.
-
-    Source: Clark 1973, The language-as-fixed-effect fallacy (minF′); McNemar 1947; Wilcoxon 1945; Cohen 1988
-    (d_z), through scipy.stats.
     """
     hits = [[(np.atleast_2d(group) == 1) * 1.0 for group in groups] for groups in (first, second)]
-    return _compare(hits[0], hits[1], items, are_hits=True)
+    compared = compare_values(hits[0], hits[1], items=items)
+    if any(len(group) > 1 for side in hits for group in side):
+        return compared
+    joined = np.concatenate([one[0] - other[0] for one, other in zip(*hits, strict=True)])
+    return replace(compared, only_first=int((joined > 0).sum()), only_second=int((joined < 0).sum()))
 
 
 def compare_values(
     first: Sequence[Values], second: Sequence[Values], *, items: Items | None = None
 ) -> Comparison:
-    """Compare two runs by values of any kind, [S, N] or [N], as `compare` does by ranks."""
-    values = [[np.atleast_2d(group) for group in groups] for groups in (first, second)]
-    return _compare(values[0], values[1], items, are_hits=False)
+    """Compare two runs by values of any kind, [S, N] or [N].
 
+    To four subjects the question is whether the runs differ in these subjects: signs of the units' paired
+    differences are flipped, alike for all subjects. From five it is about people and items: a t test with
+    crossed variances. The interval is the inversion of the test, so that they never disagree.
 
-def _compare(
-    first: Sequence[Values], second: Sequence[Values], items: Items | None, are_hits: bool
-) -> Comparison:
-    sizes = [[group.shape[-1] for group in groups] for groups in (first, second)]
+    Args:
+        first: Values [S, N] of S seeds and N items, one array a subject; or [N].
+        second: Values of the same items and subjects; the number of seeds may be another.
+        items: See `statistics.describe`.
+
+    Raises:
+        BrainhiveError: if subjects or items are not the same in number.
+
+    Source: Clark 1973, The language-as-fixed-effect fallacy; Cohen 1988 (d_z).
+    """
+    groups = [[np.atleast_2d(np.asarray(group, np.float64)) for group in side] for side in (first, second)]
+    sizes = [[group.shape[-1] for group in side] for side in groups]
     if sizes[0] != sizes[1] or not sizes[0]:
         raise BrainhiveError(
             f"items by subject {sizes[0]} and {sizes[1]} cannot be paired", "compare runs of the same items"
         )
     items = items or Items.unnamed(sizes[0])
-    differences = [one.mean(0) - other.mean(0) for one, other in zip(first, second, strict=True)]
-    interval = describe(differences, items, limits=(-1, 1) if are_hits else (None, None), is_share=False)
+    differences = [one.mean(0) - other.mean(0) for one, other in zip(*groups, strict=True)]
     by_subject = np.array([difference.mean() for difference in differences])
-    discordant = None
-    if are_hits and all(len(group) == 1 for group in (*first, *second)):  # of one seed a side
-        joined = np.concatenate(differences)
-        discordant = int((joined > 0).sum()), int((joined < 0).sum())
-    p: float | None
-    if len(differences) > 1:
-        p, test = min_f(differences, items), f"minF′ over subjects and {items.kind}"
-    elif discordant and items.are_independent:
-        p, test = mcnemar(*discordant), f"McNemar's over {items.kind}"
+    subjects, named = len(by_subject), f"{items.count} {items.kind}"
+    about = f"{items.scope} and " if items.scope else ""
+    if subjects < MANY_SUBJECTS:
+        flips = flip_signs(differences, items)
+        can_be_found = flips.least_p <= LEVEL
+        people = "this subject" if subjects == 1 else f"these {subjects} subjects"
+        test = f"sign flips over {named}, for {about}{people}"
+        p, least_p, ends = flips.p if can_be_found else None, flips.least_p, (flips.low, flips.high)
+        if not can_be_found:
+            test = f"none: {named} are too few"
     else:
-        p, test = _over_units(differences[0], items), f"t over {items.kind}"
+        p, low, high = crossed_t(differences, items)
+        ends = low, high
+        least_p = 0.0
+        test = f"t over {subjects} subjects and {named}, for {about}people in general"
+    effect = float(by_subject.mean() / by_subject.std(ddof=1)) if np.ptp(by_subject) > ROUNDING else None
+    size = sum(map(len, differences))
     return Comparison(
-        float(by_subject.mean()),
-        interval.low,
-        interval.high,
-        interval.method,
-        interval.these_subjects,
-        sum(map(len, differences)),
-        len(differences),
-        p,
-        test,
-        *over_subjects(by_subject),
-        *(discordant or ()),
+        *(float(by_subject.mean()), *ends, f"inversion of: {test}", size, subjects, p, test, least_p, effect)
     )
 
 
-def min_f(differences: Sequence[Values], items: Items | None = None) -> float | None:
-    """Test over subjects and units of items that the mean difference is 0: the p of minF′.
+def crossed_t(differences: Sequence[Values], items: Items) -> tuple[float | None, float | None, float | None]:
+    """Test over people and units of items that the mean difference is 0; both vary, and are crossed.
 
-    With F₁ over subjects and F₂ over units, minF′ = F₁F₂ / (F₁ + F₂): the squared mean over the sum of both
-    errors' squares. Where nothing varies it has no value, and p is the least that a sign flip could give.
+    The variance of the mean is that of subjects and, on top, the covariance that shared units give them. Its
+    degrees of freedom are Satterthwaite's, of subjects and of units; where the noise of single items explains
+    how subjects differ, these add as few doubts as items do.
 
     Args:
         differences: Of the items [N], one array a subject; two subjects at least.
         items: See `statistics.describe`.
 
     Returns:
-        p, or None if all items are of one unit.
+        p, and both ends of the 95 % interval; None where all items are of one unit.
     """
-    from scipy.stats import f
-
-    items = items or Items.unnamed([len(group) for group in differences])
-    if items.count == 1:
-        return None
-    (scatter,) = scatter_of_means([group[None] for group in differences], items)
-    subjects, mean = len(differences), float(scatter.estimates.mean())
-    errors = np.array([scatter.estimates.var(ddof=1) / subjects, scatter.together])
-    freedom = np.array([subjects - 1, items.count - 1])
-    if abs(mean) < ROUNDING:
-        return 1.0
-    if errors.sum() < ROUNDING**2:
-        return least_p(subjects)
-    denominator = errors.sum() ** 2 / (errors**2 / freedom).sum()
-    return float(f.sf(mean**2 / errors.sum(), 1, denominator))
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Test whether two counts of discordant pairs of one subject differ: exact, two-sided."""
-    from scipy.stats import binomtest
-
-    discordant = only_first + only_second
-    return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
-
-
-def least_p(subjects: int) -> float:
-    """Give the smallest two-sided p of tests by the signs of so many subjects."""
-    return 2.0 ** (1 - subjects)
-
-
-def over_subjects(
-    differences: Values,
-) -> tuple[float | None, float | None, float | None, float | None, float | None]:
-    """Test the subjects' differences [subjects]: p of sign flips, Wilcoxon and t, the least p, and d_z."""
-    from scipy.stats import ttest_1samp, wilcoxon
-
-    differences = differences.round(12)  # equal sizes tie, whatever their last digit
-    if len(differences) < 2:
-        return None, None, None, None, None
-    least = least_p(len(differences))
-    if not differences.any():
-        return 1.0, 1.0, 1.0, least, 0.0
-    mean, spread = differences.mean(), differences.std(ddof=1)
-    t_p: float | None = None  # where all differ by the same, and d_z too
-    effect: float | None = None
-    if spread >= ROUNDING:
-        t_p, effect = float(ttest_1samp(differences, 0).pvalue), float(mean / spread)
-    elif abs(mean) < ROUNDING:
-        t_p, effect = 1.0, 0.0
-    return sign_flip(differences), float(wilcoxon(differences).pvalue), t_p, least, effect
-
-
-def sign_flip(differences: Values) -> float:
-    """Test differences [subjects]: the share of signs that give a mean as far from 0, two-sided."""
-    count = len(differences)
-    if count <= ALL_SIGNS:
-        signs = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
-    else:
-        signs = np.random.default_rng(0).choice((-1, 1), (2**ALL_SIGNS, count))
-        signs[0] = 1  # the observed ones are among them
-    return float((np.abs(signs @ differences) >= abs(differences.sum()) - ROUNDING).mean())
-
-
-def _over_units(differences: Values, items: Items) -> float | None:
-    """Test the differences [N] of one subject by t over units; where all are the same, by their signs."""
     from scipy.stats import t
 
-    units, mean = items.count, float(differences.mean())
-    if units == 1:
-        return None
-    (scatter,) = scatter_of_means([differences[None]], items)
-    error = float(np.sqrt(scatter.together))
-    if error < ROUNDING:
-        return 1.0 if abs(mean) < ROUNDING else least_p(units)
-    return float(2 * t.sf(abs(mean) / error, units - 1))
+    if items.count == 1:
+        return None, None, None
+    (scatter,) = scatter_of_means([group[None] for group in differences], items)
+    subjects, mean = len(differences), float(scatter.estimates.mean())
+    of_subjects, shared = max(scatter.between, scatter.own), scatter.shared
+    variance = of_subjects + shared
+    if variance < ROUNDING**2:  # all differ by the same
+        return (1.0, 0.0, 0.0) if abs(mean) < ROUNDING else (2.0 ** (1 - subjects), mean, mean)
+    noise = (scatter.own / of_subjects) ** OWN_FREEDOM if of_subjects else 0.0
+    of_units = scatter.freedom
+    doubt = of_subjects**2 * ((1 - noise) / (subjects - 1) + noise / (subjects * of_units))
+    freedom = variance**2 / (doubt + shared**2 / of_units)
+    error = float(np.sqrt(variance))
+    reach = float(t.ppf(1 - LEVEL / 2, freedom)) * error
+    return float(2 * t.sf(abs(mean) / error, freedom)), mean - reach, mean + reach
 
 
 def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
@@ -245,12 +182,11 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def limits_of_p(modes: Sequence[str], subjects: int) -> list[str]:
-    """Say what a reader of minF′'s p must know, of runs trained in these modes."""
+    """Say what a reader of p must know, of runs trained in these modes."""
     is_inter = any("inter" in mode.split(" + ") for mode in modes)
-    return [*([TWO] if subjects == 2 else []), *([FOLDS] if is_inter and subjects > 1 else [])]
+    return [FOLDS] if is_inter and subjects > 1 else []
 
 
-TESTS = ("p_value", "sign_flip_p", "wilcoxon_p", "t_p")
 Key = TypeVar("Key")
 CellItems = Mapping[str, Any]
 """Image ids, units, and lists of their values by name, of one cell."""
@@ -298,7 +234,7 @@ class Side(NamedTuple):
 def compare_ranks(
     pairs: Mapping[Key, tuple[Measurements, Measurements]],
 ) -> tuple[dict[Key, dict[str, Any]], list[BrainhiveError]]:
-    """Compare the ranks of pairs of runs; p values of several comparisons are adjusted together.
+    """Compare the ranks of pairs of runs; p values are adjusted over all pairs.
 
     Returns:
         The comparisons, and why other pairs cannot be compared: as they were tested among other pictures, on
@@ -311,10 +247,10 @@ def compare_ranks(
             compared[key] = _compare_ranks(*pair)
         except BrainhiveError as error:
             errors.append(error)
-    for test in TESTS:
-        adjusted = benjamini_hochberg([comparison[test] for comparison in compared.values()])
-        for comparison, p in zip(compared.values(), adjusted, strict=True):
-            comparison[f"{test}_adjusted"] = p
+    p_values = [comparison["p_value"] for comparison in compared.values()]
+    over = _describe_tests(p_values, 1, pair=len(compared))
+    for comparison, p in zip(compared.values(), benjamini_hochberg(p_values), strict=True):
+        comparison |= {"p_adjusted": p, "adjusted_over": over}
     return compared, errors
 
 
@@ -324,11 +260,8 @@ def _compare_ranks(one: Measurements, other: Measurements) -> dict[str, Any]:
     named = [sorted(zip(cells[0]["image_ids"], cells[0]["units"], strict=True)) for cells in first.values()]
     ids, units = ([[pair[place] for pair in some] for some in named] for place in (0, 1))
     ranks = [[_sorted_ranks(side[subject]) for subject in first] for side in (first, second)]
-    result = compare(*ranks, items=Items(ids, units, one.notes["units"]))
-    few = []
-    if result.least_p is not None and result.least_p > LEVEL:  # few subjects have few signs
-        few = [f"{result.subjects} subjects: sign-flip and Wilcoxon give {result.least_p:.2g} at least"]
-    notes, differs = _limits(one, other, result.subjects, few)
+    result = compare(*ranks, items=Items(ids, units, one.notes["units"], scope=one.notes.get("scope", "")))
+    notes, differs = _limits(one, other, result.subjects)
     named_run = {"run": other.notes["run"], "caveats": other.caveats}
     return {**named_run, "differs": differs, "notes": notes, **result.as_dict()}
 
@@ -366,15 +299,48 @@ def _sorted_ranks(cells: Sequence[CellItems]) -> NDArray[np.int64]:
 
 
 def compare_sources(run: Measurements) -> list[dict[str, Any]]:
-    """Compare the first source with each other one of the same run; p values are adjusted over metrics."""
+    """Compare the first source with each other one of the same run, in every metric."""
     first, *rest = (Side(run, source, source) for source in run.notes["sources"])
-    return [{"with": side.name, "caveats": [], **_compare_metrics(first, side)} for side in rest]
+    compared = [{"with": side.name, "caveats": [], **_compare_metrics(first, side)} for side in rest]
+    return adjust_together(source=compared)[0]
+
+
+def adjust_together(**groups: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Adjust the p values of all metrics of all comparisons that stand on one page.
+
+    Args:
+        groups: What `compare_sources` and `compare_runs` return, by what is compared with: `source`, `run`.
+
+    Returns:
+        Each group, with `p_adjusted` of each metric; `adjusted_over` says how many `tests`, and `of` what.
+    """
+    comparisons = list(itertools.chain.from_iterable(groups.values()))
+    p_values = [metric["p_value"] for comparison in comparisons for metric in comparison["metrics"].values()]
+    metrics = {name for comparison in comparisons for name in comparison["metrics"]}
+    over = _describe_tests(p_values, len(metrics), **{noun: len(group) for noun, group in groups.items()})
+    adjusted = iter(benjamini_hochberg(p_values))
+
+    def adjust(comparison: Mapping[str, Any]) -> dict[str, Any]:
+        compared = {name: {**m, "p_adjusted": next(adjusted)} for name, m in comparison["metrics"].items()}
+        return {**comparison, "metrics": compared, "adjusted_over": over}
+
+    return [[adjust(comparison) for comparison in group] for group in groups.values()]
+
+
+def _describe_tests(p_values: Sequence[float | None], metrics: int, **pairs: int) -> dict[str, Any]:
+    """Count the tests that p is adjusted over, and say of what they are: metrics × pairs."""
+    tests = sum(p is not None for p in p_values)
+    counts = [f"{count} {noun}{'s' * (count > 1)}" for noun, count in pairs.items() if count]
+    others = counts[0] if len(counts) == 1 else f"({' + '.join(counts)})"
+    of = f"{metrics} metric{'s' * (metrics > 1)} × {others}"
+    is_complete = tests == metrics * sum(pairs.values())
+    return {"tests": tests, "of": of if is_complete else f"{of}, as far as they could be tested"}
 
 
 def compare_runs(
-    run: Measurements, name: str, runs: Mapping[str, Measurements]
+    run: Measurements, name: str, runs: Mapping[str, Measurements], noun: str = "run"
 ) -> tuple[list[dict[str, Any]], list[BrainhiveError]]:
-    """Compare the first source of a run with that of others, by name.
+    """Compare the first source of a run with that of others, by name; `noun` is what these are called.
 
     Returns:
         The comparisons, and why other runs cannot be compared: as they were measured by another protocol, or
@@ -395,7 +361,7 @@ def compare_runs(
             compared.append({"with": side.name, "caveats": side.run.caveats, **metrics})
         except BrainhiveError as error:
             errors.append(error)
-    return compared, errors
+    return adjust_together(**{noun: compared})[0], errors
 
 
 def _compare_metrics(first: Side, second: Side) -> dict[str, Any]:
@@ -420,7 +386,8 @@ def _compare_metrics(first: Side, second: Side) -> dict[str, Any]:
     if not metrics:
         raise BrainhiveError(f"{names} have no metric in common", "measure both by one metric")
     unit_of = first.unit_of
-    items = Items(ids, [[unit_of[image_id] for image_id in some] for some in ids], first.run.notes["units"])
+    units, context = [[unit_of[image_id] for image_id in listed] for listed in ids], first.run.notes
+    items = Items(ids, units, context["units"], scope=context.get("scope", ""))
     compared = {}
     for name in metrics:
         values = [
@@ -437,23 +404,20 @@ def _compare_metrics(first: Side, second: Side) -> dict[str, Any]:
             compared[name] = {**result, "lower_is_better": lower_is_better(name)}
     if not compared:
         raise BrainhiveError(f"{names} have no item in common", in_common)
-    adjusted = benjamini_hochberg([result["p_value"] for result in compared.values()])
     notes, differs = _limits(first.run, second.run, len(subjects))
     return {
         "protocol": second.protocol,
         "notes": notes,
         "differs": differs,
-        "metrics": {n: {**compared[n], "p_adjusted": p} for n, p in zip(compared, adjusted, strict=True)},
+        "metrics": compared,
     }
 
 
-def _limits(
-    first: Measurements, second: Measurements, subjects: int, few: Sequence[str] = ()
-) -> tuple[list[str], list[str]]:
+def _limits(first: Measurements, second: Measurements, subjects: int) -> tuple[list[str], list[str]]:
     """Say what limits a comparison, and in what the set-ups of two runs differ."""
     set_ups = [run.notes.get(set_up.SET_UP, {}) for run in (first, second)]
     modes = [run.notes.get("mode", "") for run in (first, second)]
-    notes = [*set_up.notes_of_signals(*set_ups), *few, *limits_of_p(modes, subjects)]
+    notes = [*set_up.notes_of_signals(*set_ups), *limits_of_p(modes, subjects)]
     return notes, set_up.differences(*set_ups)
 
 

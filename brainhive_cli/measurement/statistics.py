@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST, UNKNOWN_SELECTION, Metric, find_caveats
-from brainhive_cli.measurement.units import Items
+from brainhive_cli.measurement.units import MANY_SUBJECTS, Items
 
 Values = NDArray[np.floating[Any]]
 Statistic = Callable[..., Any]
@@ -24,6 +24,13 @@ DRAWS = 2000
 """Resamples of a median: its standard error then varies by about 2 %."""
 MAX_RESAMPLED = 2**22
 """Values that are resampled at once, to bound memory."""
+ROUNDING = 1e-12
+"""Share of the largest value, below which a difference from the mean is the rounding of a sum."""
+FEWEST_UNITS = 6
+"""Units from which there is an interval: of five, no test by signs or ranks reaches .05, two-sided."""
+MOST_HITS, AT_LIMIT = 4, 2
+"""Independent hits that the share of an item is worth at most (guessed two-way shares are worth 3, reciprocal
+ranks nearly 4), and where nearly all items lie at a limit."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +40,16 @@ class Interval:
     Attributes:
         low: Lower end; None where there is no interval.
         high: Upper end.
-        method: How it was made, and for whom it holds.
+        method: How it was made, and for whom it holds; or why there is none.
         these_subjects: Of several subjects, the interval over units alone, which holds for them only.
+        people: Of several subjects, the interval for people in general; None where it says nothing.
     """
 
     low: float | None
     high: float | None
     method: str
     these_subjects: tuple[float, float] | None = None
+    people: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,11 +60,29 @@ class Scatter:
         estimates: [S] the statistic of each subject.
         alone: [S] its variance over units.
         together: Variance over units of the mean over subjects.
+        freedom: Degrees of freedom of that variance, by what the units weigh.
     """
 
     estimates: NDArray[np.float64]
     alone: NDArray[np.float64]
     together: float
+    freedom: float
+
+    @property
+    def shared(self) -> float:
+        """Covariance of two subjects, whose units are the same."""
+        subjects = len(self.estimates)
+        return max(0.0, (subjects * self.together - float(self.alone.mean())) / max(1, subjects - 1))
+
+    @property
+    def own(self) -> float:
+        """Variance of the mean over subjects by their own noise alone: the least that subjects add."""
+        return max(0.0, float(self.alone.mean()) - self.shared) / len(self.estimates)
+
+    @property
+    def between(self) -> float:
+        """Variance of the mean over subjects that the differences of subjects show."""
+        return float(self.estimates.var(ddof=1)) / len(self.estimates)
 
 
 class Context(TypedDict, total=False):
@@ -164,6 +191,7 @@ def _metric(
         context["split"],
         interval.method,
         interval.these_subjects,
+        interval.people,
         spread,
         True if SELECTED_ON_TEST in caveats else None if UNKNOWN_SELECTION in caveats else False,
     )
@@ -190,17 +218,17 @@ def describe(
     Units of items and subjects are crossed: a concept that several subjects saw is easy or hard for all of
     them, and so are its pictures. What the interval holds for:
 
-    - several subjects: people in general and units in general, by a t interval over subjects (one degree of
-      freedom less than there are subjects), whose variance is the subjects' and, on top, the covariance that
-      the shared units give them; a t interval of the subjects alone would hold for these pictures only;
-    - one subject: this subject and units in general. Of hits by Wilson's interval with the number of
-      independent hits that has the variance over units that was measured; else by a t interval over units;
-    - one unit: there is none, and both ends are None.
+    - one subject, and two to four: these subjects, and units in general (or the few that `items` names). Of
+      shares by Wilson's interval with the number of independent hits that has the variance over units that
+      was measured; else by a t interval over units;
+    - five subjects or more: people in general, by a t interval over subjects (one degree of freedom less
+      than there are subjects), whose variance is the subjects' and, on top, the covariance that the shared
+      units give them. Of two to four it is the second one, unless it covers more than half of the scale;
+    - fewer than six units, or values that do not vary: there is none, and both ends are None.
 
-    Variances over units are linearised (those of cluster-robust standard errors); that of a median is
-    resampled. Between two limits, t intervals are made on the logit scale: near a limit they are asymmetric
-    and never cross it. Where all hits of several subjects are 0, or all are 1, nothing varies: the interval
-    is Wilson's over units, for these subjects.
+    Variances over units are linearised (cluster-robust, CR2); that of a median is resampled. Between two
+    limits, t intervals are made on the logit scale: near a limit they are asymmetric and never cross it.
+    Where all shares are at one limit, nothing varies: the interval is Wilson's of as many hits as units.
 
     `benchmarks/simulated_statistics.py` prints how often they hold.
 
@@ -209,8 +237,9 @@ def describe(
         items: Which items are the same for several subjects, and which are alike. None: independent ones;
             subjects with as many have the same ones in the same order, others have none in common.
         statistic: How a group's values become one: numpy's mean or median.
-        limits: Between which the statistic lies; 0 and 1 of hits.
-        is_share: Whether values are hits; None: where all are 0 or 1.
+        limits: Between which the statistic lies; 0 and 1 of shares.
+        is_share: Whether values are shares of tries or candidates, hits among them; None: where the limits
+            are 0 and 1, or all values are.
 
     Raises:
         BrainhiveError: if there is no value, one is not a number, or the items do not fit.
@@ -230,7 +259,7 @@ def describe(
 
 
 def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
-    """Measure how means over items vary with their units.
+    """Measure how means over items vary with their units, within strata where there are any.
 
     Args:
         groups: Values [P, N] at P places, one array a subject.
@@ -239,33 +268,59 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
     Returns:
         One for each place.
     """
-    estimates, alone, influence = [], [], np.zeros((len(groups[0]), items.count))
-    for values, number in zip(groups, items.numbers, strict=True):
-        present, column, sizes = np.unique(number, return_inverse=True, return_counts=True)
-        mean = values.mean(1)
-        sums = np.zeros((len(values), len(present)))
-        if len(present) == values.shape[1]:
-            sums[:, column] = values
+    subjects, units, strata = len(groups), items.count, items.stratum_of_unit
+    estimates, alone = [], []
+    influence, weight = np.zeros((len(groups[0]), units)), np.zeros(units)
+    for values, unit in zip(groups, items.numbers, strict=True):
+        # what each unit adds to the mean, beyond its stratum's: [P, U], and its share of the items: [U]
+        count = values.shape[1]
+        sizes = np.bincount(unit, minlength=units)
+        sums = np.zeros((len(values), units))
+        if sizes.max() == 1:
+            sums[:, unit] = values
         else:
-            np.add.at(sums.T, column, values.T)
-        share = (sums - mean[:, None] * sizes) / values.shape[1]  # what each unit adds to the mean
-        influence[:, present] += share / len(groups)
-        estimates.append(mean)
-        alone.append(_unbiased(share))
-    together = _unbiased(influence)
+            np.add.at(sums.T, unit, np.asarray(values, np.float64).T)
+        by_stratum = np.zeros((len(values), strata.max() + 1))
+        np.add.at(by_stratum.T, strata, sums.T)
+        means = by_stratum / np.maximum(1, np.bincount(strata, sizes))
+        part = (sums - means[:, strata] * sizes) / count
+        part[np.abs(part) < ROUNDING * np.abs(values).max(1, keepdims=True)] = 0  # of equal values
+        estimates.append(values.mean(1))
+        alone.append(_variance(part, sizes / count, strata)[0])
+        influence += part / subjects
+        weight += sizes / count / subjects
+    together, freedom = _variance(influence, weight, strata)
     return [
-        Scatter(estimate, variances, float(shared))
-        for estimate, variances, shared in zip(
+        Scatter(estimate, variances, float(variance), freedom)
+        for estimate, variances, variance in zip(
             np.stack(estimates, 1), np.stack(alone, 1), together, strict=True
         )
     ]
 
 
-def _unbiased(influence: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum the squared influences [P, U] of units to the variance of an estimate [P]; 0 of one unit."""
-    units = influence.shape[1]
-    variance: NDArray[np.float64] = (influence**2).sum(1) * units / max(1, units - 1)
-    return variance
+def _variance(
+    influence: NDArray[np.float64], weight: NDArray[np.float64], strata: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], float]:
+    """Sum the squared influences [P, U] of units to the variance of an estimate [P], and its freedom.
+
+    A unit of weight w pulls the mean towards itself, so its square is divided by 1 - w (CR2). The freedom is
+    Satterthwaite's, as of independent items: units less one where all weigh the same. A stratum of one unit
+    says nothing of its variance; it counts as the others do.
+
+    Source: Bell and McCaffrey 2002, Bias reduction in standard errors for linear regression with multi-stage
+    samples; Imbens and Kolesár 2016.
+    """
+    share = np.bincount(strata, weight)[strata]  # [U] weight of the unit's stratum
+    is_compared = (weight > 0) & (weight < share * (1 - 1e-9))
+    if not is_compared.any():
+        return np.zeros(len(influence)), 1.0
+    w, total = weight[is_compared], weight[is_compared].sum()
+    leverage = w / share[is_compared]
+    variance = (influence[:, is_compared] ** 2 / (1 - leverage)).sum(1) / total**2
+    w = w / total
+    q = w * leverage / (1 - leverage)
+    by_stratum, squares = (np.bincount(strata[is_compared], power) for power in (q, q**2))
+    return variance, float(1 / ((w**2).sum() + (by_stratum**2 - squares).sum()))
 
 
 def _resampled_scatter(groups: Sequence[NDArray[np.float64]], items: Items) -> Scatter:
@@ -295,7 +350,7 @@ def _resampled_scatter(groups: Sequence[NDArray[np.float64]], items: Items) -> S
     joined = np.column_stack([resampled, resampled.mean(1)])
     low, high = np.percentile(joined, [2.5, 97.5], axis=0)
     variances = ((high - low) / (2 * norm.ppf(0.975))) ** 2
-    return Scatter(estimates, variances[:-1], float(variances[-1]))
+    return Scatter(estimates, variances[:-1], float(variances[-1]), count - 1)
 
 
 def _interval(
@@ -307,35 +362,44 @@ def _interval(
     is_share: bool | None,
 ) -> Interval:
     """Make the interval of values [S, N] by subject, whose scatter was measured."""
-    subjects, units, total = len(groups), items.count, sum(map(np.size, groups))
+    subjects, units = len(groups), items.count
     centre, named = float(scatter.estimates.mean()), f"{units} {items.kind}"
-    if units == 1:
-        is_one = max(group.shape[1] for group in groups) == 1
-        return Interval(None, None, "none: one item" if is_one else "none: all items are of one unit")
     if is_share is None:
-        could_be = statistic is np.mean and limits in ((None, None), (0.0, 1.0))
-        is_share = could_be and all(np.isin(group, (0, 1)).all() for group in groups)
-    if is_share:
-        limits = (0.0, 1.0)
-        over_units = _wilson(centre, _effective_size(centre, scatter.together, units, total))
-    else:
-        over_units = _t_interval(centre, float(np.sqrt(scatter.together)), units - 1, limits)
+        is_share = limits == (0.0, 1.0) or all(np.isin(group, (0, 1)).all() for group in groups)
+    is_share, (low, high) = is_share and statistic is np.mean, limits
+    if is_share and (low is None or high is None):
+        low, high = limits = (0.0, 1.0)
+    if units == 1:
+        return Interval(None, None, f"none: {'one item' if items.size == 1 else 'all items are of one unit'}")
+    if units < FEWEST_UNITS and not items.is_film:
+        return Interval(None, None, f"none: {named} are too few")
+
+    # over units: for one subject, or for these
+    over_units, method = None, "none: no item differs from others"
+    if is_share and low is not None and high is not None:
+        over_units, method = _share_interval(groups, scatter, items, (low, high)), f"Wilson over {named}"
+    elif scatter.together > 0:
+        error = float(np.sqrt(scatter.together))
+        over_units, method = _t_interval(centre, error, scatter.freedom, limits), f"t over {named}"
+    low_high: tuple[float | None, float | None] = over_units or (None, None)
+    scope = [items.scope] if items.scope else []
     if subjects == 1:
-        return Interval(*over_units, f"{'Wilson' if is_share else 't'} over {named}")
-    if is_share and centre in (0, 1):
-        return Interval(
-            *over_units, f"Wilson over {named}; for these subjects, who do not differ", over_units
-        )
-    between = scatter.estimates.var(ddof=1) / subjects
-    alone = scatter.alone.mean()
-    shared = max(0.0, (subjects * scatter.together - alone) / (subjects - 1))  # covariance of two subjects
-    least = (alone - shared) / subjects  # the variance of subjects who do not differ
-    error = float(np.sqrt(max(between, least) + shared))
-    ends = _t_interval(centre, error, subjects - 1, limits)
-    return Interval(*ends, f"t over {subjects} subjects and {named}; for people in general", over_units)
+        return Interval(*low_high, "; for ".join([method, *scope]))
+    these = f"{method}; for {' and '.join([*scope, f'these {subjects} subjects'])}"
+
+    # over people too: the variance of subjects and, on top, the covariance of those who saw the same units
+    variance = max(scatter.between, scatter.own) + scatter.shared
+    if variance == 0:
+        return Interval(*low_high, f"{these}, who do not differ", over_units)
+    people = _t_interval(centre, float(np.sqrt(variance)), subjects - 1, limits)
+    if subjects >= MANY_SUBJECTS:
+        about = " and ".join(["people in general", *scope])
+        return Interval(*people, f"t over {subjects} subjects and {named}; for {about}", over_units, people)
+    says_little = low is not None and high is not None and people[1] - people[0] > (high - low) / 2
+    return Interval(*low_high, these, over_units, None if says_little else people)
 
 
-def _t_interval(centre: float, error: float, freedom: int, limits: Limits) -> tuple[float, float]:
+def _t_interval(centre: float, error: float, freedom: float, limits: Limits) -> tuple[float, float]:
     """Make a t interval, on the logit scale where the statistic lies between two limits."""
     from scipy.special import expit, logit
     from scipy.stats import t
@@ -346,23 +410,38 @@ def _t_interval(centre: float, error: float, freedom: int, limits: Limits) -> tu
         ends = np.array([centre - reach, centre + reach])
         ends = np.clip(ends, low, high) if limits != (None, None) else ends
     else:
-        place, span = (centre - low) / (high - low), high - low
-        ends = low + span * expit(logit(place) + np.array([-1, 1]) * reach / (span * place * (1 - place)))
+        position, span = (centre - low) / (high - low), high - low
+        steps = np.array([-1, 1]) * reach / (span * position * (1 - position))
+        ends = low + span * expit(logit(position) + steps)
     return float(ends[0]), float(ends[1])
 
 
-def _effective_size(share: float, variance: float, units: int, total: int) -> float:
-    """Count the independent hits whose share would vary as this one does over units; `total` at most.
+def _share_interval(
+    groups: Sequence[Values], scatter: Scatter, items: Items, limits: tuple[float, float]
+) -> tuple[float, float]:
+    """Make Wilson's interval of shares, of as many independent hits as would vary alike over units.
 
-    Few units tell little of the variance, which Korn and Graubard count as a smaller number still.
+    Few units tell little of the variance, which Korn and Graubard count as a smaller number still. Shares
+    that are no hits vary less; where many of them lie at a limit, those that do not were hardly seen, so the
+    number of hits is bounded.
     """
     from scipy.stats import t
 
-    if variance == 0:
-        return units
-    size = min(float(total), share * (1 - share) / (variance * (units - 1) / units))
-    quantiles = t.ppf(UPPER, [max(1, total - 1), units - 1])
-    return size * float(quantiles[0] / quantiles[1]) ** 2
+    (low, high), span = limits, limits[1] - limits[0]
+    share, variance = (float(scatter.estimates.mean()) - low) / span, scatter.together / span**2
+    size = float(items.count)
+    if 0 < share < 1:
+        values = np.concatenate([group.mean(0) for group in groups])
+        are_hits = all(np.isin(group, limits).all() for group in groups)
+        at_limit = max((values == low).mean(), (values == high).mean(), AT_LIMIT / MOST_HITS)
+        most = sum(map(np.size, groups)) if are_hits else AT_LIMIT / at_limit * len(values)
+        hits = share * (1 - share) * items.size / (items.size - 1)
+        size = min(most, hits / variance) if variance > 0 else most
+        are_independent = are_hits and items.count == items.size
+        quantiles = t.ppf(UPPER, [max(1, len(values) - 1) if are_independent else np.inf, scatter.freedom])
+        size *= float(quantiles[0] / quantiles[1]) ** 2
+    ends = _wilson(share, size)
+    return low + span * ends[0], low + span * ends[1]
 
 
 def _wilson(share: float, size: float) -> tuple[float, float]:

@@ -1,10 +1,11 @@
-"""Items that are alike: intervals resample them together, and permutations move them together."""
+"""Items that are alike: over which units intervals are made, and which labels may be exchanged."""
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, compress
+from itertools import chain, compress, permutations, product
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,12 +13,16 @@ from numpy.typing import NDArray
 
 AlikeBy = Literal["concept", "neighbours"]
 """What the stimuli of a data set are alike by: what they show, or that they follow each other in a film."""
-BLOCKS = 10, 20
-"""Fewest and most blocks into which the clips of a split are cut: 60 clips of cc2017, two minutes, are one.
-Means over 10 to 30 batches of a series give intervals that hold (Schmeiser 1982, Batch size effects in the
-analysis of simulation output, Operations Research 30)."""
-LONG_BLOCK = 24
-"""Clips of a block, 48 s of cc2017, that are worth having fewer blocks for."""
+MANY_UNITS = 10
+"""Units from which an inference speaks of units in general; of fewer it speaks of these alone."""
+BLOCKS = 4, 20
+"""Fewest and most blocks into which the clips of a split are cut. Means over 10 to 30 batches give intervals
+that hold where a series is long (Schmeiser 1982, Batch size effects in the analysis of simulation output); a
+short film needs fewer, longer ones (`benchmarks/simulated_statistics.py`)."""
+MANY_SUBJECTS = 5
+"""Subjects from which an inference speaks of people in general; of fewer it speaks of these alone."""
+LONG_BLOCK = 40
+"""Clips of a block, 80 s of cc2017, beyond which neighbouring blocks hardly correlate."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +33,27 @@ class Items:
         ids: Name of each item, one list a subject; an item that several subjects saw has one name.
         units: Name of the unit that each item belongs to, in the same order.
         kind: What the units are, in the plural.
-        is_film: Whether items follow each other, in the order in which their names first appear.
+        is_film: Whether items follow each other, in the order of `order`.
+        strata: Name of the stratum of each item: the few concepts that an inference is about, within which
+            units are compared. None: all are of one.
+        order: Names in the order of their film; those that are absent follow as they first appear.
+        scope: What an inference is about where the units are too few for units in general, as "these 2
+            concepts".
     """
 
     ids: Sequence[Sequence[Hashable]]
     units: Sequence[Sequence[Hashable]]
     kind: str = "items"
     is_film: bool = False
+    strata: Sequence[Sequence[Hashable]] | None = None
+    order: Sequence[Hashable] = ()
+    scope: str = ""
 
     @classmethod
     def independent(cls, ids: Sequence[Sequence[Hashable]], kind: str = "items") -> Self:
         """Take each item for a unit of its own."""
-        return cls(ids, ids, kind)
+        count = len(set(chain.from_iterable(ids)))
+        return cls(ids, ids, kind, scope=f"these {count} {kind}" if count < MANY_UNITS else "")
 
     @classmethod
     def unnamed(cls, sizes: Sequence[int]) -> Self:
@@ -54,43 +68,80 @@ class Items:
     @property
     def size(self) -> int:
         """Count the items of all subjects."""
-        return len(set(chain.from_iterable(self.ids)))
+        return len(self.names)
+
+    @cached_property
+    def names(self) -> list[Hashable]:
+        """Names of all items, each once; those of a film in its order."""
+        present = dict.fromkeys(chain.from_iterable(self.ids))
+        return list(dict.fromkeys([*(name for name in self.order if name in present), *present]))
 
     @cached_property
     def numbers(self) -> list[NDArray[np.int64]]:
         """Number of each item's unit among those of all subjects, [N] by subject."""
-        return _numbered(self.units)
+        return _number(self.units)
 
     @cached_property
-    def _places(self) -> list[NDArray[np.int64]]:
-        return _numbered(self.ids)
+    def stratum_of_unit(self) -> NDArray[np.int64]:
+        """Number of the stratum of each unit, [U]."""
+        stratum = np.zeros(self.count, np.int64)
+        for unit, number in zip(self.numbers, _number(self.strata or ()), strict=False):
+            stratum[unit] = number
+        return stratum
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Count the units of all subjects."""
         return 1 + max(int(number.max()) for number in self.numbers)
 
-    def means(self, groups: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Average values [N] by subject over the items and subjects of each unit: [units]."""
-        number, values = np.concatenate(self.numbers), np.concatenate(groups)
-        means: NDArray[np.float64] = np.bincount(number, values) / np.bincount(number)
-        return means
-
     def where(self, is_chosen: Sequence[NDArray[np.bool_]]) -> Self:
         """Choose items [N] by subject, and leave out subjects who have none; units stay as they are."""
-        listed = zip(self.ids, self.units, is_chosen, strict=True)
-        some = [(ids, units, chosen) for ids, units, chosen in listed if chosen.any()]
-        ids = [list(compress(names, chosen)) for names, _, chosen in some]
-        units = [list(compress(names, chosen)) for _, names, chosen in some]
-        return replace(self, ids=ids, units=units)
+        subjects = [row for row, chosen in enumerate(is_chosen) if chosen.any()]
+
+        def choose(lists: Sequence[Sequence[Hashable]]) -> list[list[Hashable]]:
+            return [list(compress(lists[row], is_chosen[row])) for row in subjects]
+
+        strata = None if self.strata is None else choose(self.strata)
+        return replace(self, ids=choose(self.ids), units=choose(self.units), strata=strata)
+
+    def permutations(self, draws: int, random: np.random.Generator) -> NDArray[np.int64]:
+        """Permute the labels of items that are exchangeable, the same for all subjects.
+
+        Pictures are exchanged with pictures that the same subjects were shown: freely where each is a unit of
+        its own, else within their unit, and units of equal composition with each other; always within their
+        stratum. Clips of a film are shifted along it, around its end: in another order they would have other
+        neighbours, and pairs of close clips are alike whatever signals and embeddings have in common.
+
+        Args:
+            draws: Most permutations, K.
+            random: Draws them where there are more.
+
+        Returns:
+            [K, I] number of the name in `names` whose label each name gets, without the identity: all where
+            they are no more than `draws`.
+        """
+        count, identity = self.size, np.arange(self.size)
+        if self.is_film:
+            shifts = np.arange(1, count)
+            if len(shifts) > draws:
+                shifts = random.choice(shifts, draws, replace=False)
+            return np.asarray((identity + shifts[:, None]) % max(1, count), np.int64)
+        classes = self._exchangeable()
+        total = math.prod(exchange.permutations for exchange in classes)
+        if total - 1 > draws:
+            orders = np.tile(identity, (draws, 1))
+            for exchange in classes:
+                orders[:, exchange.members] = exchange.draw(draws, random)
+            return orders
+        orders = np.tile(identity, (total, 1))
+        for order, parts in zip(orders, product(*(one.list_all() for one in classes)), strict=True):
+            for exchange, part in zip(classes, parts, strict=True):
+                order[exchange.members] = part
+        moves: NDArray[np.int64] = orders[(orders != identity).any(1)]
+        return moves
 
     def permute(self, random: np.random.Generator) -> list[NDArray[np.int64]]:
-        """Permute the units, alike for all subjects, and with each the items in it.
-
-        Units of other sizes than those whose place they take leave neighbours together: items are lined up
-        unit by unit, before and after. Clips of a film are shifted along it instead, around its end: blocks
-        in another order would have other neighbours, and pairs of close clips are alike in signals and
-        embeddings whatever these have to do with each other.
+        """Permute labels once, as `permutations` does.
 
         Args:
             random: Draws the permutation.
@@ -98,24 +149,88 @@ class Items:
         Returns:
             [N] by subject: the item whose label each item gets.
         """
-        key, orders = random.permutation(self.count), []
-        shift = random.integers(1, max(2, self.size)) / self.size
-        for number, place in zip(self.numbers, self._places, strict=True):
-            if self.is_film:
-                before = np.argsort(place, kind="stable")
-                after = np.roll(before, -round(shift * len(place)))
+        number = {name: row for row, name in enumerate(self.names)}
+        drawn, orders = self.permutations(1, random), []
+        order = drawn[0] if len(drawn) else np.arange(self.size)
+        for ids in self.ids:
+            if self.is_film:  # a subject who lacks clips is shifted by the same share of the film
+                line = np.argsort([number[name] for name in ids])
+                shifted = np.empty_like(line)
+                shifted[line] = np.roll(line, -round(int(order[0]) / self.size * len(line)))
+                orders.append(shifted)
             else:
-                before, after = np.lexsort((place, number)), np.lexsort((place, key[number]))
-            order = np.empty(len(number), np.int64)
-            order[before] = after
-            orders.append(order)
+                item = {name: row for row, name in enumerate(ids)}
+                orders.append(np.array([item[self.names[order[number[name]]]] for name in ids], np.int64))
         return orders
 
+    def _exchangeable(self) -> list["_Exchange"]:
+        """List the classes of units that may be exchanged, which may hold one unit."""
+        number = {name: row for row, name in enumerate(self.names)}
+        unit_of, shown_to = [0] * self.size, [0] * self.size  # of a set of subjects, a bit each
+        for subject, (ids, units) in enumerate(zip(self.ids, self.numbers, strict=True)):
+            for row, unit in zip([number[name] for name in ids], units.tolist(), strict=True):
+                unit_of[row] = unit
+                shown_to[row] |= 1 << subject
 
-def _numbered(names: Sequence[Sequence[Hashable]]) -> list[NDArray[np.int64]]:
+        # items by unit, those that the same subjects were shown together; then units that are equal in this
+        members: dict[int, list[int]] = {}
+        for row in sorted(range(self.size), key=shown_to.__getitem__):
+            members.setdefault(unit_of[row], []).append(row)
+        classes: dict[tuple[int, tuple[int, ...]], list[list[int]]] = {}
+        for unit, rows in members.items():
+            key = int(self.stratum_of_unit[unit]), tuple(shown_to[row] for row in rows)
+            classes.setdefault(key, []).append(rows)
+        return [
+            _Exchange(np.array(rows), tuple(Counter(subjects).values()))
+            for (_, subjects), rows in classes.items()
+        ]
+
+
+@dataclass(frozen=True)
+class _Exchange:
+    """Units of equal composition, which may be exchanged for each other.
+
+    Attributes:
+        members: [g, m] numbers of the m items of each unit.
+        sizes: How many of the m items each group of subjects was shown; only these are exchanged in a unit.
+    """
+
+    members: NDArray[np.int64]
+    sizes: tuple[int, ...]
+
+    @property
+    def permutations(self) -> int:
+        """Count the permutations of units and of the items in them."""
+        units = len(self.members)
+        within: int = math.prod(map(math.factorial, self.sizes))
+        return math.factorial(units) * int(within**units)
+
+    def list_all(self) -> list[NDArray[np.int64]]:
+        """List all permutations, [g, m] each."""
+        listed, ends = [], np.cumsum(self.sizes)[:-1]
+        for units in permutations(self.members):
+            parts = [part for unit in units for part in np.split(unit, ends)]
+            for orders in product(*(permutations(part) for part in parts)):
+                listed.append(np.concatenate(orders).reshape(self.members.shape))
+        return listed
+
+    def draw(self, draws: int, random: np.random.Generator) -> NDArray[np.int64]:
+        """Draw permutations, [K, g, m]."""
+        units = np.tile(np.arange(len(self.members)), (draws, 1))
+        moved: NDArray[np.int64] = self.members[random.permuted(units, axis=1)]
+        start = 0
+        for size in self.sizes:
+            if size > 1:
+                part = moved[..., start : start + size]
+                moved[..., start : start + size] = random.permuted(part, axis=2)
+            start += size
+        return moved
+
+
+def _number(names: Sequence[Sequence[Hashable]]) -> list[NDArray[np.int64]]:
     """Number names in the order in which they first appear, over all subjects."""
-    number = {name: place for place, name in enumerate(dict.fromkeys(chain.from_iterable(names)))}
-    return [np.array([number[name] for name in some], np.int64) for some in names]
+    number = {name: row for row, name in enumerate(dict.fromkeys(chain.from_iterable(names)))}
+    return [np.array([number[name] for name in listed], np.int64) for listed in names]
 
 
 @dataclass(frozen=True)
@@ -123,8 +238,9 @@ class Alike:
     """What the stimuli of a data set are alike by.
 
     Attributes:
-        by: Why some are of one unit.
-        concept_of: Name to what a stimulus shows; one that is not there is a concept of its own.
+        by: Why stimuli are of one unit.
+        concept_of: Name to what a stimulus shows, in the order of the data set, which is that of a film; a
+            name that is absent is a concept of its own.
         medium: What they are, in the singular.
     """
 
@@ -133,15 +249,56 @@ class Alike:
     medium: str = "picture"
 
     def items(self, ids: Sequence[Sequence[Hashable]]) -> Items:
-        """Group stimuli, one list of names a subject; clips in the order of their film."""
+        """Group stimuli, one list of names a subject.
+
+        From ten concepts of which any has several stimuli, the concepts are the units. Fewer are what the
+        inference is about: each stimulus is a unit, compared within its concept, and concepts with one
+        stimulus together. Clips are cut into blocks of neighbours.
+        """
         names = list(dict.fromkeys(chain.from_iterable(ids)))
-        concepts = [[self.concept_of.get(name, name) for name in some] for some in ids]
-        if self.by == "concept" and len(set(chain.from_iterable(concepts))) < len(names):
-            return Items(ids, concepts, "concepts")
-        if self.by == "neighbours" and len(names) >= 2 * BLOCKS[0]:
-            count = min(BLOCKS[1], max(BLOCKS[0], len(names) // LONG_BLOCK))
-            block = {name: place * count // len(names) for place, name in enumerate(names)}
-            units = [[block[name] for name in some] for some in ids]
-            kind = f"blocks of {len(names) // count} neighbouring {self.medium}s"
-            return Items(ids, units, kind, is_film=True)
-        return Items(ids, ids, f"{self.medium}s", is_film=self.by == "neighbours")
+        concept = {name: self.concept_of.get(name, name) for name in names}
+        shown = Counter(concept.values())
+        if self.by == "neighbours":
+            return self._clips(ids, len(shown) if len(shown) < len(names) else 0)
+        if len(shown) == len(names):
+            return Items.independent(ids, f"{self.medium}s")
+        if len(shown) >= MANY_UNITS:
+            return Items(ids, [[concept[name] for name in listed] for listed in ids], "concepts")
+        strata = [[concept[name] if shown[concept[name]] > 1 else None for name in listed] for listed in ids]
+        which = f"{len(shown)} concept{'s' if len(shown) > 1 else ''}"
+        scope = f"these {which}" if len(shown) > 1 else "this concept"
+        return Items(ids, ids, f"{self.medium}s within {which}", strata=strata, scope=scope)
+
+    def _clips(self, ids: Sequence[Sequence[Hashable]], films: int) -> Items:
+        """Cut clips into blocks, in the order of their film; `films` is 0 where nothing says how many."""
+        scope = {0: "these films", 1: "this film"}.get(films, f"these {films} films")
+        scope = "" if films >= MANY_UNITS else scope
+        film = Items(ids, ids, f"{self.medium}s", is_film=True, order=[*self.concept_of], scope=scope)
+        if film.size < 2 * BLOCKS[0]:
+            return film
+        count = min(BLOCKS[1], max(BLOCKS[0], film.size // LONG_BLOCK))
+        block = {name: row * count // film.size for row, name in enumerate(film.names)}
+        units = [[block[name] for name in listed] for listed in ids]
+        kind = f"blocks of {film.size // count} neighbouring {self.medium}s"
+        return replace(film, units=units, kind=kind)
+
+
+def describe_claims(items: Items, subjects: int) -> str:
+    """Say which statements a design allows.
+
+    Args:
+        items: What will be tested.
+        subjects: How many people; 0 where nobody was recorded yet.
+
+    Returns:
+        As "2 concepts, 1 subject: statements about these 2 concepts and this subject".
+    """
+    counted = items.scope.removeprefix("these ").replace("this ", "1 ") or f"{items.count} {items.kind}"
+    about = items.scope or f"{items.kind.rpartition(' of ')[2]} in general"
+    people = "this subject" if subjects == 1 else f"these {subjects} subjects"
+    people = people if subjects < MANY_SUBJECTS else "people in general"
+    if not subjects:
+        return f"{counted}: statements about {about}"
+    return (
+        f"{counted}, {subjects} subject{'' if subjects == 1 else 's'}: statements about {about} and {people}"
+    )

@@ -3,20 +3,21 @@
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import mean, stdev
 from typing import Any, Literal
 
 from brainhive_cli.core.measurements import ALL, merge_caveats, scope, stamp
-from brainhive_cli.core.tables import Cell, Table, brief
-from brainhive_cli.measurement.metric_names import lower_is_better, with_arrow
+from brainhive_cli.core.tables import Cell, Table, adjustment_text, brief
+from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.reports.runs_shown import RunGroup, ShownCell, ShownRun
-from brainhive_cli.reports.tables import MEANING, mark_of
+from brainhive_cli.reports.tables import MEANING, Best, best_of_runs, bold_note, mark_of
 
 Format = Literal["md", "tex"]
 SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 SPECIAL |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SPECIAL |= {"±": r"$\pm$", "↓": r"$\downarrow$", "–": "--", "·": r"$\cdot$"}
-SPECIAL |= {"′": "$'$", "<": "$<$", ">": "$>$"}
+SPECIAL |= {"′": "$'$", "<": "$<$", ">": "$>$", "≤": r"$\leq$", "×": r"$\times$"}
 """What LaTeX writes otherwise."""
 Spread = tuple[float, float | None]
 """A mean, and its standard deviation where it is of several subjects."""
@@ -32,25 +33,25 @@ def paper_table(group: RunGroup) -> Table:
     rows = _subjects(runs[0], names) if len(runs) == 1 else {run.label: _means(run, names) for run in runs}
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
     stamps = {run.label: stamp(run.label, run.metrics.values()) for run in runs}
-    honest = [label for label in group.comparable if stamps[label] == label]  # nothing was selected on test
-    best: dict[str, float] = {}  # of each metric that several of them have
-    for name in names if len(runs) > 1 else ():
-        means = [rows[label][name][0] for label in honest if name in rows[label]]
-        if len(means) > 1:
-            best[name] = (min if lower_is_better(name) else max)(means)
+    means = {  # over subjects, which are shown
+        run.label: {
+            name: replace(metric, value=rows[run.label][name][0]) for name, metric in run.metrics.items()
+        }
+        for run in (runs if len(runs) > 1 else ())
+    }
+    best = best_of_runs(group, means)
 
     def cell(label: str, name: str, row: Mapping[str, Spread]) -> Cell:
         if name not in row:
             return Cell("–")
         value, sd = row[name]
         text = f"{value:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
-        is_best = label in honest and name in best and value == best[name]
-        return Cell(text, is_best=is_best, mark=marks.get((label, name), ""))
+        return Cell(text, is_best=label in best.labels.get(name, ()), mark=marks.get((label, name), ""))
 
     cells = [
         [stamps.get(label, label), *(cell(label, name, row) for name in names)] for label, row in rows.items()
     ]
-    return Table(_caption(group), ["", *map(with_arrow, names)], cells)
+    return Table(_caption(group, best), ["", *map(with_arrow, names)], cells)
 
 
 def _metric_names(run: ShownRun) -> list[str]:
@@ -85,7 +86,7 @@ def _subjects(run: ShownRun, names: Sequence[str]) -> dict[str, dict[str, Spread
     return {**rows, "mean": _means(run, names)} if len(rows) > 1 else {run.label: _means(run, names)}
 
 
-def _caption(group: RunGroup) -> str:
+def _caption(group: RunGroup, best: Best) -> str:
     first = group.runs[0]
     metrics = first.metrics or next((cell.metrics for cell in first.cells), {})
     subjects = len({cell.subject for cell in first.cells if cell.subject})
@@ -96,6 +97,7 @@ def _caption(group: RunGroup) -> str:
         )
         if metric.chance is not None:
             items += f" ({with_arrow(metric.name)} at chance: {brief(metric.chance)})"
+        items += f", for {first.scope}" if first.scope else ""
         said.append(f"{metric.protocol}; {items}.")
     if subjects > 1:
         said.append(f"Mean ± standard deviation over {subjects} subjects; seeds averaged.")
@@ -104,14 +106,12 @@ def _caption(group: RunGroup) -> str:
     elif len(group.runs) == 1 and not first.metrics and len(first.cells) > 1:
         said.append(f"Mean ± standard deviation over cells, {len(first.cells)} in all.")
     if len(group.runs) > 1:
-        labels = group.comparable
-        among = f", among {', '.join(labels)}" if group.not_compared else ""
-        no_best = "No best is marked: these runs cannot be compared."
-        said.append(f"Bold: best of a column{among}." if len(labels) > 1 else no_best)
+        said.append(bold_note(best, "runs", group.comparable if group.not_compared else ()))
     said += dict.fromkeys(f"{note[:1].upper()}{note[1:]}." for pair in group.compared for note in pair.notes)
     if group.compared:
         tests = "; ".join(dict.fromkeys(pair.test for pair in group.compared))
-        said.append(f"{MEANING}: differs from {first.label}, paired by item ({tests}; Benjamini–Hochberg).")
+        adjustment = adjustment_text(group.compared[0].adjusted_over)
+        said.append(f"{MEANING}: differs from {first.label}, paired by item ({tests}; {adjustment}).")
     if caveats := merge_caveats(*(run.measured.caveats for run in group.runs)):
         said.append(f"Caveats: {', '.join(caveats)}.")
     return " ".join(said)

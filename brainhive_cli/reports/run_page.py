@@ -15,16 +15,17 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_SELECTION,
     WHITENED_BY_TESTED,
     Metric,
+    beside_heading,
     extend_title,
     is_difference,
     merge_caveats,
 )
 from brainhive_cli.core.set_up import LISTED, SET_UP, SetUp, describe_signals, say
-from brainhive_cli.core.tables import brief, number
+from brainhive_cli.core.tables import adjustment_text, brief, number
 from brainhive_cli.measurement.metric_names import lower_is_better, shown, with_arrow
 from brainhive_cli.reports.page import FirstScreen, Group, Page, Section, Text, groups_of
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
-from brainhive_cli.reports.tables import tables_of
+from brainhive_cli.reports.tables import choose_best, tables_of
 
 
 def page_of(
@@ -103,19 +104,24 @@ def verdict(run: ShownRun) -> str:
         said += f" of {subjects} subject{'s' if subjects > 1 else ''}"
     if metric.chance is not None:
         said += f", where chance is {brief(metric.chance)}: "
-        said += run.measured.notes.get("verdict", _level(metric))
+        said += run.measured.notes.get("verdict", _level(metric, run.scope))
     return f"{said[0].upper()}{said[1:]}."
 
 
-def _level(metric: Metric) -> str:
-    """Compare a metric with its chance: in people in general, else in the subjects who were measured."""
+def _level(metric: Metric, scope: str) -> str:
+    """Compare a metric with its chance: in people in general, else in the subjects who were measured.
+
+    Args:
+        metric: What was measured.
+        scope: What a claim is about where that is not units in general.
+    """
     if metric.chance is None:
         return ""
-    if metric.low is not None and metric.low > metric.chance:
-        return "above chance"
-    if metric.these_subjects is not None and metric.these_subjects[0] > metric.chance:
-        return IN_THESE
-    return "not shown to be above chance"
+    if metric.low is None:
+        return f"nothing can be said of it ({metric.interval.removeprefix('none: ')})"
+    about = " in these subjects" if metric.these_subjects and not metric.is_of_people else ""
+    about += f" for {scope}" if scope else ""
+    return f"{'above' if metric.low > metric.chance else 'not shown to be above'} chance{about}"
 
 
 def headline_curve(run: ShownRun) -> Curve | None:
@@ -142,14 +148,10 @@ def _bars_of(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve | 
         return None
     listed = list(by_part.values())
     ends = ([metric.low for metric in listed], [metric.high for metric in listed])
-    is_of_these = _level(listed[0]) == IN_THESE  # too few subjects to say more
-    if is_of_these:
-        both = [metric.these_subjects or (metric.low, metric.high) for metric in listed]
-        ends = ([low for low, _ in both], [high for _, high in both])
     line = Line(shown(name), [metric.value for metric in listed], *ends, listed[0].chance)
     chance = "" if line.chance is None else f"; broken line: chance, {brief(line.chance)}"
     intervals = "" if listed[0].low is None else ", with 95 % intervals"
-    intervals += " of these subjects" if is_of_these else ""
+    intervals += " of these subjects" if beside_heading(listed) == "people in general" else ""
     return Curve(f"{with_arrow(name)}{intervals}{chance}", "", list(by_part), [line], "", "bars")
 
 
@@ -161,7 +163,6 @@ def _section(group: RunGroup) -> Section:
     return Section(title, [Group("", tables_of(group)), *groups_of(artifacts)], lead)
 
 
-IN_THESE = "above chance in these subjects"
 MAX_PAIRS, MAX_BARS = 4, 10
 """Pictures, and subjects, on the first screen."""
 MEANINGS = {
@@ -207,8 +208,15 @@ def summary(run: ShownRun) -> str:
     context += f" of {subjects} subject{'s' if subjects > 1 else ''}" if subjects else ""
     context += f" among {first.pool:,} candidates" if first.pool else ""
     verdict = run.measured.notes.get("verdict", "")
-    context += f"; this is {verdict}" if verdict else ""
-    return f"{run.label}: {said}. Measured on {first.n:,} {first.split} items{context}."
+    context += f"; this is {verdict}" if verdict else f"; for {run.scope}" if run.scope else ""
+    # the claims that the design does not allow, and further questions that the ranks were asked
+    notes = run.measured.notes
+    further = [
+        notes.get("above_chance", {}).get("wider"),
+        *(each["sentence"] for each in notes.get("questions", ())),
+    ]
+    lines = [f"Measured on {first.n:,} {first.split} items{context}", *filter(None, further)]
+    return " ".join([f"{run.label}: {said}.", *(f"{line[0].upper()}{line[1:]}." for line in lines)])
 
 
 def measured(metric: Metric) -> str:
@@ -228,15 +236,19 @@ def _summarise_parts(run: ShownRun) -> str:
     of_all = {part: metrics[name] for part, metrics in parts.items() if name in metrics}
     # what was selected on test is no finding where anything else was measured
     by_part = {part: metric for part, metric in of_all.items() if not metric.selected} or of_all
-    best = (min if lower_is_better(name) else max)(by_part, key=lambda part: by_part[part].value)
-    split = next(iter(by_part.values())).split
+    first = next(iter(by_part.values()))
     if len(by_part) == 1:
-        return f"{run.label}: {measured(by_part[best])}, on {split} items."
+        return f"{run.label}: {measured(first)}, on {first.split} items."
     values = [metric.value for metric in by_part.values()]
     spread = f"from {number(min(values))} to {number(max(values))}"
     kind = "variant" if run.variants else "cell"
-    where = "" if run.measured.notes.get("not_compared") else f", the best in the {kind} “{best}”"
-    return f"{run.label}: {len(by_part)} {kind}s; {shown(name)} on {split} items {spread}{where}."
+    said = f"{run.label}: {len(by_part)} {kind}s; {shown(name)} on {first.split} items {spread}"
+    comparable = {} if run.measured.notes.get("not_compared") else by_part
+    best = choose_best({part: {name: m} for part, m in comparable.items()}, run.validation_of_variants)
+    if labels := best.labels.get(name):
+        named = " and ".join(f"“{label}” with {number(by_part[label].value)}" for label in labels)
+        said += f"; {best.chosen}: {kind} {named}"
+    return f"{said}."
 
 
 def difference_sentences(compared: Sequence[Compared]) -> list[str]:
@@ -244,13 +256,13 @@ def difference_sentences(compared: Sequence[Compared]) -> list[str]:
     said = []
     for pair in compared[:4]:
         is_more = (pair.difference > 0) != lower_is_better(pair.metric)
-        is_shown = is_difference(pair.p, pair.low, pair.high)
+        is_shown = is_difference(pair.p)
         how = f"{'better' if is_more else 'worse'} than" if is_shown else "not shown to differ from"
         by = f"difference {pair.difference:+.3f}"
         if pair.low is not None and pair.high is not None:
             by += f", 95 % interval {pair.low:+.3f} to {pair.high:+.3f}"
         by += "" if pair.p is None else f", p {pair.p:.2g}"
-        sides = f"{pair.first} is {how} {pair.second}"
+        sides = f"{pair.first} is {how} {pair.second}" + (f" for {pair.scope}" if pair.scope else "")
         said.append(f"In {shown(pair.metric)} {sides} ({by}, n {pair.n:,}, paired).")
     return said
 
@@ -264,9 +276,11 @@ def warnings(groups: Sequence[RunGroup]) -> list[str]:
         if any(metric.selected for metrics in run.measured.scopes.values() for metric in metrics.values()):
             lines.append(MEANINGS[SELECTED_ON_TEST])
         verdict = notes.get("verdict", "above chance")
-        if verdict != "above chance" and not notes.get("control"):
+        if not verdict.startswith("above chance") and not notes.get("control"):
             question = "do signals and pictures belong together as they are filed?"
-            lines.append(f"{run.label} is {verdict}: {question}")
+            explained = notes.get("baseline", {"sentence": question})
+            line = f": {explained['line']}" if explained.get("line") else ""
+            lines.append(f"{run.label} is {verdict}: {explained['sentence']}{line}")
         lines += [f"{run.label}: {line}" for line in notes.get("warnings", [])]
         missing = run.measured.missing.items()
         lines += [f"Not measured in {run.label}: {shown(name)}: {way}" for name, way in missing]
@@ -291,9 +305,9 @@ def methods(groups: Sequence[RunGroup]) -> str:
         said += [*set_up_sentences(run.measured.notes.get(SET_UP, {})), *tests_of(run)]
     tests = dict.fromkeys(pair.test for group in groups for pair in group.compared if pair.test)
     if tests:
-        said.append(
-            f"Runs were compared item by item ({'; '.join(tests)}); p adjusted by Benjamini–Hochberg."
-        )
+        compared = (pair for group in groups for pair in group.compared)
+        adjustments = dict.fromkeys(adjustment_text(pair.adjusted_over) for pair in compared)
+        said.append(f"Runs were compared item by item ({'; '.join(tests)}); {'; '.join(adjustments)}.")
     if environment := next((run.environment for run in runs if run.environment), None):
         versions, device = environment.get("versions", {}), environment.get("device", "")
         named = ", ".join(f"{name} {versions[name]}" for name in ("brainhive", "torch") if name in versions)
@@ -341,8 +355,14 @@ def set_up_sentences(set_up: SetUp) -> list[str]:
 def tests_of(run: ShownRun) -> list[str]:
     """Name the test behind each p of a run that is no comparison with others."""
     notes, said = run.measured.notes, []
-    if test := notes.get("above_chance"):
-        said.append(f"Whether ranks are above chance was tested by {test['test']}.")
+    for answer in filter(None, [notes.get("above_chance"), *notes.get("questions", ())]):
+        if answer["p"] is None:
+            said.append(f"{answer['question'].capitalize()} was seen: {answer['test']}.")
+        else:
+            about = f" for {answer['scope']}" if answer["scope"] else ""
+            wider = f"; {answer['wider']}" if answer["wider"] else ""
+            tested = f"Whether ranks are above chance{about} ({answer['question']})"
+            said.append(f"{tested} was tested by {answer['test']}{wider}.")
     if notes.get("control"):
         said.append("The p of the control is the share of its draws that are at least as good.")
     if any(profile.get("p") is not None for profile in notes.get("profiles", [])):

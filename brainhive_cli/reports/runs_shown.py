@@ -1,7 +1,7 @@
 """The runs of a report, opened: their metrics, artifacts and recipe, whatever command made them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
@@ -111,6 +111,11 @@ class ShownRun:
         """The source that the run is about, where it compares several; else empty."""
         return str(next(iter(self.measured.notes.get("sources", [])), ""))
 
+    @property
+    def scope(self) -> str:
+        """What its claims are about, as "these 2 concepts"; empty where it is units in general."""
+        return str(self.measured.notes.get("scope", ""))
+
     @cached_property
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics of everything together; of one cell where there is only one."""
@@ -124,6 +129,12 @@ class ShownRun:
         names = list(self.measured.notes.get("variants", []))
         by_name = {name: self.measured.scopes.get(scope(name, ALL), {}) for name in names}
         return {stamp(name, metrics.values()): metrics for name, metrics in by_name.items() if metrics}
+
+    @property
+    def validation_of_variants(self) -> dict[str, Mapping[str, Any]]:
+        """What the training of each variant measured on validation, if it did."""
+        variants = self.measured.notes.get("variants", {})
+        return {name: about.get("validation", {}) for name, about in variants.items()}
 
     @cached_property
     def cells(self) -> list["ShownCell"]:
@@ -210,9 +221,11 @@ class Compared:
         low: Lower end of its 95 % interval.
         high: Upper end.
         n: Items.
-        p: Adjusted over metrics or runs; None where there is no test.
+        p: Adjusted over all metrics and runs that are compared; None where there is no test.
         test: What the p is of.
         notes: What limits it.
+        adjusted_over: The number of `tests`, and `of` what these are.
+        scope: What it is about, as "these 2 concepts"; empty where that is units in general.
     """
 
     first: str
@@ -225,6 +238,8 @@ class Compared:
     p: float | None
     test: str
     notes: tuple[str, ...] = ()
+    adjusted_over: Mapping[str, Any] = field(default_factory=dict)
+    scope: str = ""
 
 
 @dataclass(frozen=True)

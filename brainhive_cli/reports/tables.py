@@ -2,20 +2,30 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from brainhive_cli.core.measurements import (
     ALL,
     LEVEL,
     Measurements,
     Metric,
+    beside_heading,
     interval_text,
     is_difference,
     scope,
     stamp,
 )
 from brainhive_cli.core.set_up import SET_UP, differences
-from brainhive_cli.core.tables import Cell, Table, brief, by_subject_and_seed, mean_sd, number, p_text
+from brainhive_cli.core.tables import (
+    Cell,
+    Table,
+    adjustment_text,
+    brief,
+    by_subject_and_seed,
+    mean_sd,
+    number,
+    p_text,
+)
 from brainhive_cli.measurement.metric_names import lower_is_better, shown, with_arrow
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
 
@@ -23,7 +33,7 @@ MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
 """Signs of p values below each level."""
 MAX_COLUMNS = 8
 """Metrics that stand next to one another on a page of usual width."""
-MEANING = "* p < .05, ** p < .01, *** p < .001, where 0 is not in the interval"
+MEANING = "* p ≤ .05, ** p ≤ .01, *** p ≤ .001"
 Metrics = Mapping[str, Metric]
 Columns = Sequence[tuple[str, Callable[[Metric], Any]]]
 """Heading, and the cell of a metric."""
@@ -47,8 +57,7 @@ def tables_of(group: RunGroup) -> list[Table]:
 
 def mark_of(compared: Compared) -> str:
     """Give the sign of a difference; empty where none may be claimed."""
-    ends = (compared.low, compared.high)
-    return next((sign for level, sign in MARKS if is_difference(compared.p, *ends, level)), "")
+    return next((sign for level, sign in MARKS if is_difference(compared.p, level)), "")
 
 
 def with_interval(metric: Metric | None, is_best: bool = False, mark: str = "") -> Cell:
@@ -59,19 +68,89 @@ def with_interval(metric: Metric | None, is_best: bool = False, mark: str = "") 
     return Cell(number(metric.value), low_high, metric.value, is_best, mark)
 
 
+class Best(NamedTuple):
+    """The best of several variants or runs.
+
+    Attributes:
+        labels: By metric the label of the best, of equal ones all; nothing of a metric without a best.
+        chosen: How it was chosen: on validation, or on test among so many.
+    """
+
+    labels: Mapping[str, Sequence[str]]
+    chosen: str = ""
+
+
+def choose_best(by_label: Mapping[str, Metrics], validation: Mapping[str, Mapping[str, Any]]) -> Best:
+    """Choose the best variant or run in each metric: of one none is, and none that was selected on test.
+
+    The highest of several test scores is too high. Where the trainings of all were validated on the same
+    pictures, the best on validation is the best in every metric, with its test scores.
+
+    Args:
+        by_label: The metrics of each.
+        validation: What its training measured on validation, as `AlignRun.validation`.
+    """
+    values: dict[str, dict[str, float]] = {}
+    splits = set()
+    for label, metrics in by_label.items():
+        for name, metric in metrics.items():
+            if not metric.selected:
+                values.setdefault(name, {})[label] = metric.value
+                splits.add(metric.split)
+    values = {name: value_of for name, value_of in values.items() if len(value_of) > 1}
+    if not values:
+        return Best({})
+
+    # validation decides where it was the same for all; runs of one training have one value
+    labels = {label for value_of in values.values() for label in value_of}
+    known = [validation.get(label, {}) for label in labels]
+    kinds = [(one.get("metric", ""), one.get("measured_on")) for one in known]
+    validated_by, _ = kinds[0]
+    is_same = kinds.count(kinds[0]) == len(kinds)
+    is_validated = validated_by and is_same and len({one["value"] for one in known}) > 1
+
+    # the best by these scores, of equal ones all
+    best = {}
+    for name, value_of in values.items():
+        scores = {label: validation[label]["value"] for label in value_of} if is_validated else value_of
+        is_less = lower_is_better(validated_by if is_validated else name)
+        extreme = (min if is_less else max)(scores.values())
+        best[name] = [label for label, score in scores.items() if score == extreme]
+    if is_validated:
+        return Best(best, f"best on validation ({shown(validated_by)})")
+    if splits == {"validation"}:
+        return Best(best, "best on validation")
+    counts = sorted({*map(len, values.values())})
+    return Best(best, f"best, chosen on test among {' or '.join(map(str, counts))}")
+
+
+def best_of_runs(group: RunGroup, by_label: Mapping[str, Metrics]) -> Best:
+    """Choose the best of the runs of a group that can be compared."""
+    comparable = {label: metrics for label, metrics in by_label.items() if label in group.comparable}
+    validation = {run.label: run.measured.notes.get("validation", {}) for run in group.runs}
+    return choose_best(comparable, validation)
+
+
+def bold_note(best: Best, kind: str, compared: Sequence[str] = ()) -> str:
+    """Say what bold marks in a table, and among which runs where not all were compared; or why nothing is."""
+    if not best.labels:
+        return f"No best is marked: these {kind} cannot be compared."
+    return f"Bold: {best.chosen}{'; compared: ' if compared else ''}{', '.join(compared)}."
+
+
 def _metric_table(
     run: ShownRun, metrics: Metrics, title: str = "All cells together", is_overall: bool = False
 ) -> Table:
     """Lay out the metrics of one scope; next to those of everything stands what was published."""
-    has_these = any(metric.these_subjects for metric in metrics.values())
+    heading = beside_heading(metrics.values())
     columns: list[tuple[str, Callable[[Metric], Any]]] = [("value, 95 % CI", with_interval)]
     if is_overall:
         columns += _published_column(run)
-    if has_these:
-        columns.append(("these subjects", Metric.these_subjects_text))
+    if heading:
+        columns.append((heading, Metric.beside_text))
     if any(metric.seed_sd is not None for metric in metrics.values()):
         columns.append(("sd over seeds", attrgetter("seed_sd")))
-    return _lay_out(title, metrics, columns, ("n", "pool"), has_these)
+    return _lay_out(title, metrics, columns, ("n", "pool"))
 
 
 def _source_table(run: ShownRun) -> Table:
@@ -86,9 +165,7 @@ def _source_table(run: ShownRun) -> Table:
     return _lay_out(title, run.metrics, [*columns, *_published_column(run)], ("n",))
 
 
-def _lay_out(
-    title: str, metrics: Metrics, columns: Columns, context: Sequence[str], has_these: bool = False
-) -> Table:
+def _lay_out(title: str, metrics: Metrics, columns: Columns, context: Sequence[str]) -> Table:
     """Write a row a metric; context that is the same for all of them is said once, in the note."""
     values = {name: {getattr(metric, name) for metric in metrics.values()} for name in context}
     shared = {name: some.pop() for name, some in values.items() if len(some) == 1}
@@ -98,8 +175,6 @@ def _lay_out(
     if first := next(iter(metrics.values()), None):
         notes = [first.protocol, *(f"{name} {n:,}" for name, n in shared.items() if n is not None)]
         notes += [] if first.low is None else [f"interval: {first.interval}"]
-    if has_these:
-        notes.append("these subjects: over items (or units of alike ones) alone, which holds for them only")
     note = "; ".join(notes) + "." if notes else ""
     return Table(title, ["metric", *(heading for heading, _ in columns)], rows, note=note)
 
@@ -133,13 +208,13 @@ def _direction_tables(run: ShownRun) -> list[Table]:
 def _variant_table(run: ShownRun) -> Table:
     """Show the variants of a sweep."""
     names = list(dict.fromkeys(name for metrics in run.variants.values() for name in metrics))
-    best = {} if run.measured.notes.get("not_compared") else _best(run.variants, names)
+    comparable = {} if run.measured.notes.get("not_compared") else run.variants
+    best = choose_best(comparable, run.validation_of_variants)
     rows = [
-        [label, *(with_interval(metrics.get(name), best.get(name) == label) for name in names)]
+        [label, *(with_interval(metrics.get(name), label in best.labels.get(name, ())) for name in names)]
         for label, metrics in run.variants.items()
     ]
-    note = "Bold: the best of a column." if best else "No best is marked: some variants cannot be compared."
-    return Table("By variant", ["variant", *map(with_arrow, names)], rows, note=note)
+    return Table("By variant", ["variant", *map(with_arrow, names)], rows, note=bold_note(best, "variants"))
 
 
 def _cell_tables(run: ShownRun) -> list[Table]:
@@ -202,21 +277,19 @@ def _run_table(group: RunGroup) -> Table:
     """Put runs below one another; the best in bold, with signs of significance."""
     by_label = {run.label: run.metrics for run in group.runs if run.metrics}
     names = list(dict.fromkeys(name for metrics in by_label.values() for name in metrics))
-    best = _best({label: by_label[label] for label in by_label if label in group.comparable}, names)
+    best = best_of_runs(group, by_label)
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
     rows = []
     for label, metrics in by_label.items():
         cells = [
-            with_interval(metrics.get(name), best.get(name) == label, marks.get((label, name), ""))
+            with_interval(metrics.get(name), label in best.labels.get(name, ()), marks.get((label, name), ""))
             for name in names
         ]
         rows.append([stamp(label, metrics.values()), *cells, next(iter(metrics.values())).n])
-    if len(group.comparable) < 2:
-        note = "No best is marked: these runs cannot be compared."
-    else:
-        note = f"Bold: best of {', '.join(group.comparable)}." if group.not_compared else "Bold: best."
+    note = bold_note(best, "runs", group.comparable if group.not_compared else ())
     if group.compared:
-        note += f" {MEANING}: differs from {group.runs[0].label}, paired by item, adjusted."
+        adjustment = adjustment_text(group.compared[0].adjusted_over)
+        note += f" {MEANING}: differs from {group.runs[0].label}, paired by item; {adjustment}."
     columns = ["run", *map(with_arrow, names), "n"]
     return Table("Run by run, with 95 % intervals", columns, rows, note=note)
 
@@ -229,17 +302,6 @@ def _set_ups(group: RunGroup) -> Table:
         [run.label, line] for run in rest for line in differences(run.measured.notes.get(SET_UP, {}), here)
     ]
     return Table(f"Set-ups: what differs from {first.label}", ["run", "in"], rows)
-
-
-def _best(by_label: Mapping[str, Metrics], names: Sequence[str]) -> dict[str, str]:
-    """Find whose value of each metric is best; of one run nothing is, and none that was selected on test."""
-    best = {}
-    for name in names:
-        compared = {label: metrics[name] for label, metrics in by_label.items() if name in metrics}
-        values = {label: metric.value for label, metric in compared.items() if not metric.selected}
-        if len(values) > 1:
-            best[name] = (min if lower_is_better(name) else max)(values, key=values.__getitem__)
-    return best
 
 
 def _subject_table(group: RunGroup) -> Table:
@@ -262,7 +324,7 @@ def _difference_table(compared: Sequence[Compared]) -> Table:
         rows.append([with_arrow(pair.metric), labels, difference, pair.n, Cell(p_text(pair.p), value=pair.p)])
     tests = "; ".join(dict.fromkeys(pair.test for pair in compared))
     columns = ["metric", "runs", "difference, 95 % CI", "n", "p"]
-    note = f"{MEANING}; {tests}; adjusted by Benjamini–Hochberg."
+    note = f"{MEANING}; {tests}; {adjustment_text(compared[0].adjusted_over if compared else {})}."
     return Table("Differences, paired by item and subject", columns, rows, note=note)
 
 
@@ -282,17 +344,16 @@ def control_effects(
 
     Returns:
         head, control, its top1, and how much less that is than without it (`loss`): the value, with the 95 %
-        interval `low` to `high`, and `these_subjects` over units alone. Those of shuffled trials are of the
-        draws. Without a control `loss` is 0 and the interval is that of top1.
+        interval `low` to `high`. That of shuffled trials is of the draws. Without a control `loss` is 0 and
+        the interval is that of top1.
     """
     effects: list[dict[str, Any]] = []
     for head, measured in swept.items():
         right = measured.scopes[scope(RIGHT, ALL)]["top1"]
 
         def add(control: str, top1: float, loss: float, ends: Mapping[str, Any], head: str = head) -> None:
-            names = ("low", "high", "these_subjects")
             row = {"head": head, "control": control, "top1": top1, "loss": loss}
-            effects.append({**row, **{name: ends.get(name) for name in names}})
+            effects.append({**row, "low": ends["low"], "high": ends["high"]})
 
         add(RIGHT, right.value, 0.0, vars(right))
         for pair in measured.notes["comparisons"]:
@@ -310,9 +371,8 @@ def effects_table(effects: list[dict[str, Any]], title: str) -> Table:
     rows = []
     for effect in effects:
         interval = interval_text(effect["low"], effect["high"])
-        these = interval_text(*(effect["these_subjects"] or (None, None)))
         is_right = effect["control"] == RIGHT
         loss = ("–", f"{interval} (top-1)") if is_right else (f"{effect['loss']:.3f}", interval)
-        rows.append((effect["head"], effect["control"], effect["top1"], *loss, these))
-    columns = ("head", "control", "top-1", "loss", "95 % CI", "these subjects")
+        rows.append((effect["head"], effect["control"], effect["top1"], *loss))
+    columns = ("head", "control", "top-1", "loss", "95 % CI")
     return Table(title, columns, tuple(rows))

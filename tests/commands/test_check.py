@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.measurements import SCHEMA, Measurements
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores import hdf5, target_store
@@ -223,7 +223,7 @@ def test_a_run_is_checked_by_folder_or_name_next_to_stores(go, sound, home, caps
         assert result.tables[1].rows[0][-2:] == ("yes", "passed")
 
     metrics = run.path / "metrics.json"
-    metrics.write_text(metrics.read_text().replace("1", "2"))
+    metrics.write_text(metrics.read_text().replace(f"{SCHEMA}", f"{SCHEMA + 1}"))
     capsys.readouterr()
     result = go("check", f"stores={run.path.name}")
     assert result.exit_code == 1 and result.tables[0].rows[0][-1] == "failed"

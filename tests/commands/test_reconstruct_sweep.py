@@ -36,6 +36,8 @@ def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full
     found = result.metrics
     assert table.rows[0][2] == f"{found.scopes[f'{FULL} · brain']['pixcorr'].value:.3f}"
     assert [each["with"] for each in found.notes["comparisons"]] == ["ceiling", "average", "two"]
+    over = [each["adjusted_over"]["of"] for each in found.notes["comparisons"]]
+    assert all(of.startswith("2 metrics × 3 variants") for of in over)
     runs = {label: each["run"] for label, each in found.notes["variants"].items()}
     assert runs[FULL] == alone.folder.name and len(set(runs.values())) == 4
     assert (alone.folder / "metrics.json").stat().st_mtime_ns == made  # nothing is done twice

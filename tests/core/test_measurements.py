@@ -1,6 +1,7 @@
 """The document of metrics: what is written is read back, and another schema is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
+    LEVEL,
     Measurements,
     Metric,
+    beside_heading,
     by_name,
     interval_text,
     is_difference,
@@ -19,9 +22,16 @@ from brainhive_cli.core.measurements import (
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.runs import RunFolder
 
-TOP1 = Metric("top1", 0.5, 4, 200, 0.005, 0.1, 0.25, (0, 1), "cosine", "test", "t", (0.2, 0.225), 0.01, None)
+TOP1 = Metric(
+    *("top1", 0.5, 4, 200, 0.005, 0.1, 0.25, (0, 1), "cosine", "test", "t"),
+    **{"these_subjects": (0.2, 0.225), "people": (0.1, 0.25), "seed_sd": 0.01, "selected": None},
+)
+"""Of five subjects or more: the interval is that for people in general."""
+OF_FEW = replace(TOP1, low=0.2, high=0.225)
+"""Of two to four: the interval is that of these subjects."""
+OF_ONE = replace(TOP1, these_subjects=None, people=None)
 MADE = Measurements(
-    {"all": by_name([TOP1]), scope("brain", "subject 1"): {}},
+    {"all": by_name([TOP1]), scope("brain", "subject 1"): by_name([OF_ONE])},
     {"fid": "fewer than 10 pictures"},
     {"caveats": ["simulated"], "mode": "intra"},
     {"subject 1": {"image_ids": ["a", "b"], "ranks": [1, 2]}},
@@ -37,9 +47,9 @@ def test_what_a_run_measured_is_read_back_as_it_was(home: Path) -> None:
     assert (MADE.overall["top1"].value, MADE.caveats) == (0.5, ["simulated"])
 
 
-@pytest.mark.parametrize("document", [{"top1": 0.5}, {**MADE.as_dict(), "schema": 2}])
+@pytest.mark.parametrize("document", [{"top1": 0.5}, {**MADE.as_dict(), "schema": 1}])
 def test_another_schema_is_refused_in_one_line(document: dict[str, object]) -> None:
-    with pytest.raises(BrainhiveError, match=r"run-1 holds metrics of schema (None|2), this version reads 1"):
+    with pytest.raises(BrainhiveError, match=r"run-1 holds metrics of schema (None|1), this version reads 2"):
         Measurements.read(json.loads(json.dumps(document)), "run-1")
 
 
@@ -48,22 +58,47 @@ def test_a_scope_names_only_the_parts_that_there_are() -> None:
 
 
 def test_intervals_are_written_for_tables() -> None:
-    assert (TOP1.interval_text(), TOP1.these_subjects_text(2)) == ("0.100–0.250", "0.20–0.23")
+    assert (TOP1.interval_text(), OF_FEW.interval_text()) == ("0.100–0.250", "0.200–0.225")
     assert interval_text(-0.25, -0.1) == "-0.250 to -0.100"
     assert interval_text(None, None) == "–"
 
 
 @pytest.mark.parametrize(
-    ("p", "low", "high", "is_claimed"),
+    ("metrics", "heading", "beside"),
     [
-        (0.01, 0.1, 0.3, True),
-        (0.01, -0.1, 0.3, False),  # test and interval disagree: nothing is claimed
-        (0.2, 0.1, 0.3, False),
-        (0.01, None, None, True),
-        (None, 0.1, 0.3, False),
+        ([TOP1], "these subjects", "0.20–0.23"),
+        ([OF_FEW], "people in general", "0.10–0.25"),
+        ([replace(OF_FEW, people=None)], "people in general", "–"),  # too wide to say anything
+        ([OF_ONE], "", "–"),
+        ([OF_ONE, TOP1], "these subjects", "–"),
+        ([], "", None),
     ],
+    ids=["from five", "to four", "to four, too wide", "one", "one and several", "none"],
 )
-def test_a_difference_is_claimed_only_where_its_interval_excludes_zero_too(
-    p: float | None, low: float | None, high: float | None, is_claimed: bool
+def test_beside_the_interval_stands_the_one_for_the_others(
+    metrics: list[Metric], heading: str, beside: str | None
 ) -> None:
-    assert is_difference(p, low, high) is is_claimed
+    assert beside_heading(metrics) == heading
+    assert [metric.beside_text(2) for metric in metrics[:1]] == [beside][: len(metrics)]
+
+
+def test_rows_of_a_csv_have_every_interval_in_columns_of_its_own() -> None:
+    of_all, of_one = MADE.rows()
+    columns = [column for column in of_all if column.endswith(("low", "high"))]
+
+    assert [of_all[column] for column in columns] == [0.1, 0.25, 0.2, 0.225, 0.1, 0.25]
+    assert [of_one[column] for column in columns] == [0.1, 0.25, None, None, None, None]
+    assert columns[2:] == ["these_subjects_low", "these_subjects_high", "people_low", "people_high"]
+    assert (of_all["scope"], of_all["metric"], of_all["interval"]) == ("all", "top1", "t")
+    assert not {"name", "these_subjects", "people"} & set(of_all)
+
+
+@pytest.mark.parametrize(
+    ("p", "is_claimed"), [(0.01, True), (LEVEL, True), (LEVEL + 1e-9, False), (0.2, False), (None, False)]
+)
+def test_a_difference_is_claimed_where_p_is_at_most_the_level(p: float | None, is_claimed: bool) -> None:
+    assert is_difference(p) is is_claimed
+
+
+def test_a_stricter_level_may_be_asked_for() -> None:
+    assert [is_difference(0.01, level) for level in (0.05, 0.01, 0.001)] == [True, True, False]

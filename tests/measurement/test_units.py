@@ -4,31 +4,57 @@ import numpy as np
 import pytest
 
 from brainhive_cli.measurement.statistics import describe
-from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.measurement.units import Alike, Items, describe_claims
 
 
 def test_pictures_of_one_concept_are_one_unit_and_pictures_of_different_ones_are_not():
     concept_of = {"cat_1": "cat", "cat_2": "cat", "owl_1": "owl"}
 
-    together = Alike("concept", concept_of).items([["cat_1", "owl_1"], ["cat_2"]])
-    apart = Alike("concept", concept_of).items([["cat_1", "owl_1"]])
+    others = [f"{n}" for n in range(8)]
 
-    assert (together.units, together.kind) == ([["cat", "owl"], ["cat"]], "concepts")
-    assert (together.count, together.size) == (2, 3)
+    together = Alike("concept", concept_of).items([["cat_1", "owl_1", *others], ["cat_2"]])
+    apart = Alike("concept", concept_of).items([["cat_1", "owl_1", *others]])
+
+    assert (together.units, together.kind) == ([["cat", "owl", *others], ["cat"]], "concepts")
+    assert (together.count, together.size, together.scope) == (10, 11, "")
     assert apart.are_independent and apart.kind == "pictures"
 
 
+def test_fewer_than_ten_concepts_are_what_is_spoken_of_and_their_pictures_are_the_units():
+    concept_of = {"cat_1": "cat", "cat_2": "cat", "owl_1": "owl", "fox_1": "fox"}
+
+    items = Alike("concept", concept_of).items([["cat_1", "owl_1", "fox_1"], ["cat_2"]])
+
+    assert (items.scope, items.kind, items.count) == ("these 3 concepts", "pictures within 3 concepts", 4)
+    assert items.strata == [["cat", None, None], ["cat"]]  # concepts with one picture are one stratum
+
+
 @pytest.mark.parametrize(
-    ("clips", "blocks", "length"), [(1210, 20, 60), (480, 20, 24), (240, 10, 24), (40, 10, 4)]
+    ("concepts", "pictures", "subjects", "expected"),
+    [
+        (2, 10, 1, "2 concepts, 1 subject: statements about these 2 concepts and this subject"),
+        (40, 1, 3, "40 pictures, 3 subjects: statements about pictures in general and these 3 subjects"),
+        (12, 5, 10, "12 concepts, 10 subjects: statements about concepts in general and people in general"),
+        (4, 1, 0, "4 pictures: statements about these 4 pictures"),
+    ],
 )
-def test_neighbouring_clips_make_ten_to_twenty_blocks_and_few_clips_none(clips, blocks, length):
+def test_a_design_says_which_claims_it_allows(concepts, pictures, subjects, expected):
+    concept_of = dict(enumerate(np.repeat(np.arange(concepts), pictures).astype(str).tolist()))
+
+    assert describe_claims(Alike("concept", concept_of).items([[*concept_of]]), subjects) == expected
+
+
+@pytest.mark.parametrize(
+    ("clips", "blocks", "length"), [(1210, 20, 60), (480, 12, 40), (240, 6, 40), (40, 4, 10), (8, 4, 2)]
+)
+def test_neighbouring_clips_make_four_to_twenty_blocks_and_few_clips_none(clips, blocks, length):
     films = Alike("neighbours", medium="clip")
 
     items = films.items([list(range(clips))] * 2)
 
     assert (items.count, items.kind) == (blocks, f"blocks of {length} neighbouring clips")
     assert {*np.bincount(items.numbers[1]).tolist()} <= {length, length + 1}
-    assert films.items([list(range(19))]).are_independent
+    assert films.items([list(range(7))]).are_independent
 
 
 def test_the_clips_of_a_film_are_shifted_along_it_alike_for_all_subjects():
@@ -47,6 +73,42 @@ def test_a_clip_is_in_the_same_block_for_all_subjects():
     items = Alike("neighbours").items([ids, ids[::-1]])
 
     assert items.numbers[0].tolist() == items.numbers[1].tolist()[::-1]
+
+
+def test_blocks_follow_the_film_in_whatever_order_a_subject_saw_its_clips():
+    order = np.random.default_rng(0).permutation(80).tolist()
+    film = Alike("neighbours", dict.fromkeys(range(80), "film"), "clip")
+
+    shuffled, in_order = film.items([order]), film.items([list(range(80))])
+
+    assert shuffled.names == list(range(80)) and shuffled.scope == "this film"
+    assert [shuffled.units[0][order.index(clip)] for clip in range(80)] == list(in_order.units[0])
+
+
+def test_a_film_is_shifted_by_every_shift_once_and_by_none():
+    film = Alike("neighbours", dict.fromkeys(range(12), "film"), "clip").items([list(range(12))])
+
+    orders = film.permutations(500, np.random.default_rng(0))
+
+    assert sorted(orders[:, 0].tolist()) == list(range(1, 12))
+    assert len(film.permutations(5, np.random.default_rng(0))) == 5
+
+
+def test_all_permutations_are_listed_where_they_are_few_and_the_identity_is_none():
+    orders = Items.independent([list("abcd")]).permutations(100, np.random.default_rng(0))
+
+    assert len({tuple(order) for order in orders.tolist()}) == 23 and [0, 1, 2, 3] not in orders.tolist()
+    units = Items([list(range(4))], [[0, 0, 1, 1]]).permutations(100, np.random.default_rng(0))
+    assert len({tuple(order) for order in units.tolist()}) == 2 * 2 * 2 - 1
+
+
+def test_labels_are_exchanged_within_few_concepts_only():
+    items = Alike("concept", dict(enumerate("aaabbbcd"))).items([list(range(8))])
+
+    orders = items.permutations(10_000, np.random.default_rng(0))
+
+    assert len(orders) == 6 * 6 * 2 - 1  # c and d have one picture each
+    assert {*orders[:, :3].ravel().tolist()} == {0, 1, 2} and {*orders[:, 6:].ravel().tolist()} == {6, 7}
 
 
 def test_a_permutation_moves_whole_units_alike_for_all_subjects():
@@ -72,25 +134,18 @@ def test_a_permutation_of_independent_items_is_any_permutation():
     assert len(drawn) == 6
 
 
-def test_units_of_unequal_size_leave_neighbours_together():
-    items = Items([list(range(6))], [[0, 0, 0, 1, 1, 2]])
+def test_only_units_of_equal_size_are_exchanged():
+    items = Items([list(range(9))], [[0, 0, 0, 1, 1, 2, 2, 3, 4]])
 
-    orders = [items.permute(np.random.default_rng(seed))[0] for seed in range(20)]
+    orders = items.permutations(10_000, np.random.default_rng(0))
 
-    assert all(sorted(order.tolist()) == list(range(6)) for order in orders)
-    assert all(np.isin(1, np.diff(order)) for order in orders)
-
-
-@pytest.mark.parametrize("units", [[[0, 0, 1, 1], [0, 1]], [[0, 1, 2, 3], [0, 1]]])
-def test_units_average_over_items_and_subjects(units):
-    items = Items([list("abcd"), list("ab")], units)
-    values = [np.array([1.0, 2, 3, 4]), np.array([5.0, 6])]
-
-    expected = {0: [], 1: [], 2: [], 3: []}
-    for group, some in zip(values, units, strict=True):
-        for value, unit in zip(group, some, strict=True):
-            expected[unit].append(value)
-    assert items.means(values).tolist() == [np.mean(some) for some in expected.values() if some]
+    assert len(orders) == 6 * (2 * 2 * 2) * 2 - 1
+    assert {*orders[:, :3].ravel().tolist()} == {0, 1, 2} and {*orders[:, 3:7].ravel().tolist()} == {
+        3,
+        4,
+        5,
+        6,
+    }
 
 
 def test_intervals_over_units_hold_the_mean_where_those_over_items_do_not():

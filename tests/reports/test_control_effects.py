@@ -8,11 +8,11 @@ from brainhive_cli.reports.tables import SHUFFLED, control_effects, effects_tabl
 
 def top1(value: float) -> dict[str, Metric]:
     ends = (value - 0.1, value + 0.1)
-    return {"top1": Metric("top1", value, 200, 100, 0.01, *ends, (1,), "", "test", "", these_subjects=ends)}
+    return {"top1": Metric("top1", value, 200, 100, 0.01, *ends, (1,), "", "test", "")}
 
 
 def pair(first: str, second: str, difference: float) -> dict[str, object]:
-    ends = {"low": difference - 0.05, "high": difference + 0.05, "these_subjects": [0.0, 1.0]}
+    ends = {"low": difference - 0.05, "high": difference + 0.05}
     return {"pair": (first, second), "difference": difference, **ends}
 
 
@@ -45,5 +45,6 @@ def test_the_interval_of_shuffled_trials_is_that_of_draws(effects) -> None:
 def test_the_table_has_a_row_for_each_and_marks_the_interval_that_is_not_of_a_loss(effects) -> None:
     table = effects_table(effects, "title")
     assert [row[1] for row in table.rows] == ["none", "swapped", "random", SHUFFLED]
-    assert table.rows[0][3:5] == ("–", "0.500–0.700 (top-1)")
-    assert table.rows[1][3:] == ("0.300", "0.250–0.350", "0.000–1.000")
+    assert table.rows[0][3:] == ("–", "0.500–0.700 (top-1)")
+    assert table.rows[1][3:] == ("0.300", "0.250–0.350")
+    assert table.columns == ("head", "control", "top-1", "loss", "95 % CI")

@@ -10,6 +10,8 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Curve, Line, Row, Sheet, Tile
 from brainhive_cli.core.measurements import ALL, CALIBRATED, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.tables import Cell
+from brainhive_cli.measurement.verdict import Verdict
 from brainhive_cli.reports.paper_tables import latex, markdown, paper_table
 from brainhive_cli.reports.run_page import MEANINGS, first_screen, methods, page_of, summary
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
@@ -51,19 +53,97 @@ def text_of(page_folder: Path, *groups: RunGroup) -> str:
     return (page_folder / "page.html").read_text()
 
 
-def test_a_variant_that_is_called_none_is_not_taken_for_no_best(tmp_path):
-    folder = RunFolder(tmp_path / "sweep")
+def validated(value: float, pool: int = 30) -> dict[str, object]:
+    """What a training measured on held-out pictures, as eval-retrieval notes it."""
+    return {"metric": "top1", "value": value, "measured_on": {"dataset": "lab", "cells": [[40, pool]]}}
+
+
+def sweep(tmp_path: Path, top1: dict[str, float], validation: dict[str, object] | None = None) -> ShownRun:
+    """An evaluated sweep, with top-1 on test of each variant, and what their trainings validated."""
+    folder = RunFolder(tmp_path / "runs/eval-retrieval/sweep")
     scopes = {
-        f"{name} · {ALL}": {"top1": metric("top1", value)}
-        for name, value in {"none": 0.5, "zero": 0.1}.items()
+        f"{name} · {ALL}": {"top1": metric("top1", value), "top5": metric("top5", value)}
+        for name, value in top1.items()
     }
-    folder.finish(Measurements(scopes, notes={"variants": ["none", "zero"]}))
+    variants = {name: {"run": name, "validation": (validation or {}).get(name, {})} for name in top1}
+    folder.write_text("recipe.yaml", "align_run: a\n")
+    folder.finish(Measurements(scopes, notes={"variants": variants}))
+    return ShownRun("sweep", folder)
 
-    said = summary(ShownRun("controls", folder))
 
-    assert said.endswith(
-        "2 variants; top-1 on test items from 0.100 to 0.500, the best in the variant “none”."
+def bold_rows(group: RunGroup, title: str) -> tuple[str, list[str]]:
+    """Give the note of a table, and the labels of the rows whose every value is bold."""
+    table = next(table for table in tables_of(group) if table.title.startswith(title))
+    rows = {row[0]: [cell.is_best for cell in row[1:] if isinstance(cell, Cell)] for row in table.rows}
+    assert all(all(cells) or not any(cells) for cells in rows.values())
+    return table.note, [label for label, cells in rows.items() if any(cells)]
+
+
+TOP1 = {"none": 0.5, "zero": 0.1, "half": 0.3}
+VALIDATION = {"none": 0.2, "zero": 0.3, "half": 0.4}
+
+
+@pytest.mark.parametrize(
+    "validation",
+    [
+        {},
+        {"none": validated(0.2), "zero": validated(0.3)},
+        {"none": validated(0.2), "zero": validated(0.3), "half": validated(0.4, pool=60)},
+        dict.fromkeys(TOP1, validated(0.2)),
+    ],
+    ids=["nothing is validated", "one is not", "one on other pictures", "all are of one training"],
+)
+def test_where_validation_cannot_choose_a_variant_it_is_stamped_chosen_on_test(tmp_path, validation):
+    run = sweep(tmp_path, TOP1, validation)
+
+    assert summary(run).endswith(
+        "3 variants; top-1 on test items from 0.100 to 0.500; "
+        "best, chosen on test among 3: variant “none” with 0.500."
     )
+    assert bold_rows(RunGroup([run]), "By variant") == ("Bold: best, chosen on test among 3.", ["none"])
+
+
+def test_the_variant_that_is_best_on_validation_is_named_with_its_test_score_though_another_has_more(
+    tmp_path,
+):
+    run = sweep(tmp_path, TOP1, {name: validated(value) for name, value in VALIDATION.items()})
+
+    assert summary(run).endswith("; best on validation (top-1): variant “half” with 0.300.")
+    assert bold_rows(RunGroup([run]), "By variant") == ("Bold: best on validation (top-1).", ["half"])
+
+
+def test_what_was_selected_on_test_is_not_counted_among_the_variants_that_the_best_is_chosen_of(tmp_path):
+    run = sweep(tmp_path, TOP1)
+    scopes = dict(run.measured.scopes)
+    scopes[f"none · {ALL}"] = {"top1": metric("top1", 0.5, selected=True)}
+    run.folder.finish(replace(run.measured, scopes=scopes))
+
+    said = summary(ShownRun("sweep", run.folder))
+
+    assert said.endswith("best, chosen on test among 2: variant “half” with 0.300.")
+
+
+def test_of_runs_that_are_compared_the_best_on_validation_is_bold_in_pages_and_tables_for_papers(tmp_path):
+    first = run(tmp_path, "first", 0.5, validation=validated(0.2))
+    second = run(tmp_path, "second", 0.25, validation=validated(0.4))
+    unknown = run(tmp_path, "unknown", 0.125)
+
+    group, note = RunGroup([first, second]), "Bold: best on validation (top-1)."
+    paper = paper_table(group)
+    assert bold_rows(group, "Run by run") == (note, ["second"])
+    assert note in paper.title and [row[1].is_best for row in paper.rows] == [False, True]
+    assert "best, chosen on test among 3." in paper_table(RunGroup([first, second, unknown])).title
+
+
+def test_the_best_cell_of_a_training_is_chosen_on_validation(tmp_path):
+    folder = RunFolder(tmp_path / "runs/train-align/lab")
+    values = {"sub-01_seed-1": 0.5, "sub-02_seed-1": 0.25}
+    scopes = {name: {"top1": metric("top1", top1, split="validation")} for name, top1 in values.items()}
+    folder.finish(Measurements(scopes, notes={"cells": {name: {} for name in values}}))
+
+    said = summary(ShownRun("lab", folder))
+
+    assert said.endswith("; best on validation: cell “sub-01_seed-1” with 0.500.")
 
 
 def test_a_run_of_any_command_is_shown_with_all_that_its_documents_hold(tmp_path):
@@ -105,23 +185,53 @@ def test_the_verdict_is_one_plain_sentence(tmp_path, verdict):
     assert page_of(several).lead[0].startswith("Top-1 is") and page_of(several).lead[1].startswith("a: ")
 
 
+WIDE, NARROW, AT_CHANCE = (0.4, 0.6), (0.45, 0.55), (0.0, 0.55)
+
+
 @pytest.mark.parametrize(
-    ("low", "these", "said", "drawn"),
+    ("ends", "these", "people", "said"),
     [
-        (0.4, (0.45, 0.55), "above chance", 0.4),
-        (0.0, (0.45, 0.55), "above chance in these subjects", 0.45),
-        (0.0, (0.0, 0.55), "not shown to be above chance", 0.0),
+        (WIDE, NARROW, WIDE, "above chance"),
+        (AT_CHANCE, NARROW, AT_CHANCE, "not shown to be above chance"),
+        (NARROW, NARROW, AT_CHANCE, "above chance in these subjects"),
+        (NARROW, NARROW, None, "above chance in these subjects"),
+        (AT_CHANCE, AT_CHANCE, None, "not shown to be above chance in these subjects"),
+        (NARROW, None, None, "above chance"),
+        ((None, None), None, None, "nothing can be said of it (5 items are too few)"),
     ],
+    ids=["five", "five, not found", "two", "two who say nothing of people", "two, not found", "one", "no"],
 )
 def test_where_subjects_are_few_the_verdict_and_its_figure_are_of_these_subjects(
-    tmp_path, low, these, said, drawn
+    tmp_path, ends, these, people, said
 ):
-    scopes = {ALL: {"two_way": replace(metric("two_way", 0.5), low=low, these_subjects=these)}}
+    found = replace(metric("two_way", 0.5), low=ends[0], high=ends[1], these_subjects=these, people=people)
+    if ends == (None, None):
+        found = replace(found, interval="none: 5 items are too few")
     folder = RunFolder(tmp_path / "run")
-    folder.finish(Measurements(scopes))
+    folder.finish(Measurements({ALL: {"two_way": found}}))
+
     page = page_of([RunGroup([ShownRun("run", folder)])])
+
     assert page.lead[0].endswith(f"where chance is 0.01: {said}.")
-    assert page.first.headline.lines[0].low == [drawn]
+    headline = page.first.headline
+    assert (headline.lines[0].low, headline.lines[0].high) == ([ends[0]], [ends[1]])
+    assert ("95 % intervals" in headline.title) == (ends[0] is not None)
+    assert ("of these subjects" in headline.title) == ("these subjects" in said)
+
+
+@pytest.mark.parametrize("notes", [{}, {"verdict": "above chance for these 2 concepts"}])
+def test_a_claim_about_few_concepts_says_so_wherever_it_is_made(tmp_path, notes):
+    folder, scopes = RunFolder(tmp_path / "run"), {ALL: {"two_way": metric("two_way", 0.5)}}
+    folder.finish(Measurements(scopes, notes={"scope": "these 2 concepts", **notes}))
+    shown = ShownRun("run", folder)
+    difference = Compared("run", "other", "two_way", 0.25, 0.1, 0.4, 40, 0.004, "t", scope=shown.scope)
+
+    compared_page = page_of([RunGroup([shown], [difference])])
+
+    assert page_of([RunGroup([shown])]).lead[0].endswith(": above chance for these 2 concepts.")
+    assert summary(shown).endswith("for these 2 concepts.")
+    assert "run is better than other for these 2 concepts (" in compared_page.lead[0]
+    assert "for these 2 concepts." in paper_table(RunGroup([shown])).title
 
 
 def test_of_runs_that_are_compared_the_verdict_is_their_difference(tmp_path):
@@ -170,9 +280,14 @@ def test_what_was_published_stands_next_to_what_was_measured_only_with_the_same_
     assert "published" not in other[0].columns and other[-1].rows == [["other", 0.625, "epochs 3, not 40"]]
 
 
+TEST = "sign flips over 40 pictures, for these 2 subjects"
+
+
 def compared(tmp_path: Path) -> RunGroup:
     runs = [run(tmp_path, "aligned", 0.5), run(tmp_path, "base", 0.25)]
-    difference = Compared("aligned", "base", "top1", 0.25, 0.1, 0.4, 40, 0.004, "minF′", ("few subjects",))
+    over = {"tests": 12, "of": "6 metrics × 2 runs"}
+    tested = (0.004, TEST, ("few subjects",), over)
+    difference = Compared("aligned", "base", "top1", 0.25, 0.1, 0.4, 40, *tested)
     return RunGroup(runs, [difference], ["other: another gallery"])
 
 
@@ -198,12 +313,14 @@ def test_tables_for_papers_have_means_deviations_the_best_and_signs_that_are_exp
     empty = replace(table, columns=[""], rows=[["none"]])
     assert "&" not in latex(empty).partition("midrule")[2]
     assert r"mean rank $\downarrow$" in latex(table) and latex(table).count(r"\\") == 3
+    assert r"** p $\leq$ .01" in latex(table) and r"6 metrics $\times$ 2 runs" in latex(table)
+    assert latex(table).isascii()
     for said in (
         "standard deviation over 2 subjects",
         "Bold: best",
-        "** p < .01",
+        "** p ≤ .01",
         "differs from aligned",
-        "minF′",
+        TEST,
     ):
         assert said in table.title
 
@@ -251,13 +368,33 @@ SET_UP = {
         "whiten epochs, whiten_by training",
         "Brain model brain-mlp: embeddings of clip-h14, vae; mode intra; 25 epochs; learning rate 0.0005",
         "the last epoch was kept",
-        "Whether ranks are above chance was tested by the exact sum of ranks.",
+        "Whether ranks are above chance (over 12 concepts) was tested by sign flips.",
+        "Whether ranks are above chance for these 2 concepts (which picture) was tested by permutations; "
+        "concepts in general: not possible with 2 concepts.",
+        "Which concept was seen: cannot be tested: concepts and sessions coincide.",
         "The p of the control is the share of its draws that are at least as good.",
     ],
 )
 def test_the_methods_name_the_whole_set_up_and_the_test_behind_each_p(tmp_path, words):
-    notes = {"above_chance": {"test": "the exact sum of ranks"}, "control": {"draws": 1000}}
+    about = "these 2 concepts", "concepts in general: not possible with 2 concepts"
+    untested = "cannot be tested: concepts and sessions coincide"
+    answers = [
+        Verdict("over 12 concepts", 0.01, 0.99, 0.0005, 24, 24, "sign flips"),
+        Verdict("which picture", 0.01, 0.99, 0.0004, 24, 24, "permutations", *about),
+        Verdict("which concept", None, None, 1.0, 24, 24, untested, *about[:1]),
+    ]
+    verdict, *questions = [answer.as_dict() for answer in answers]
+    notes = {"above_chance": verdict, "questions": questions, "control": {"draws": 1000}}
     assert words in methods([RunGroup([run(tmp_path, "ours", set_up=SET_UP, **notes)])])
+
+
+def test_every_caption_of_adjusted_p_says_over_how_many_tests_and_of_what(tmp_path):
+    group, over = compared(tmp_path), "p adjusted by Benjamini–Hochberg over 12 tests: 6 metrics × 2 runs"
+    notes = {table.title: table.note for table in tables_of(group)}
+
+    assert over in notes["Run by run, with 95 % intervals"]
+    assert over in notes["Differences, paired by item and subject"]
+    assert over in paper_table(group).title and over in methods([group])
 
 
 def test_of_runs_that_cannot_be_compared_none_is_the_best(tmp_path):
@@ -276,7 +413,7 @@ def test_a_run_that_was_left_out_of_the_comparison_is_not_the_best_of_the_others
 
     rows = {row[0]: row[1:] for row in paper_table(group).rows}
     assert rows["aligned"][0].is_best and not rows["other"][0].is_best
-    assert "among aligned, base" in paper_table(group).title
+    assert "Bold: best, chosen on test among 2; compared: aligned, base." in paper_table(group).title
     assert [row[1].is_best for row in tables_of(group)[0].rows] == [True, False, False]
 
 

@@ -19,7 +19,7 @@ from brainhive_cli.core.files import UnfitFile, open_regular
 from brainhive_cli.core.results import Need
 from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.stores.recordings import Recording
-from brainhive_cli.measurement.units import AlikeBy
+from brainhive_cli.measurement.units import Alike, AlikeBy, describe_claims
 
 FORMATS = ("BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What PIL may take a file for, whatever its ending: for others it runs programs (EPS: Ghostscript)."""
@@ -293,6 +293,23 @@ class StimulusDataset:
         self.require(subject)
         assert self.simulate is not None
         return self.simulate(subject, split)
+
+
+def alike_of(dataset: Dataset, stimuli: StimulusSet) -> Alike:
+    """Say which stimuli of a split are alike, in the order of the data set."""
+    medium = "clip" if dataset.alike_by == "neighbours" else "picture"
+    return Alike(dataset.alike_by, dict(zip(stimuli.image_ids, stimuli.concepts, strict=True)), medium)
+
+
+def describe_test_claims(dataset: Dataset, subjects: int) -> str:
+    """Say which statements tests on so many subjects will allow; empty where no test stimuli are here."""
+    if "test" not in dataset.splits:
+        return ""
+    try:
+        alike = alike_of(dataset, dataset.images("test"))
+    except BrainhiveError:  # which the inventory of pictures says
+        return ""
+    return describe_claims(alike.items([list(alike.concept_of)]), subjects) if alike.concept_of else ""
 
 
 def pictures_below(root: Path, folder: str = "") -> Iterator[str]:

@@ -96,7 +96,8 @@ def conclude(
     for name, artifact in drawn.items() if spec.figures else ():
         for suffix in spec.figures:
             folder.replace(f"{FIGURES}/{name}.{suffix}", partial(save_figure, artifact))
-    table = summary_table(results, f"Explanation: {protocol}, {spec.split}")
+    about = f"; for {pictures.scope}" if pictures.scope else ""
+    table = summary_table(results, f"Explanation: {protocol}, {spec.split}{about}")
     artifacts.write(folder, [table, *drawn.values()])
 
     # metrics by scope; several of one scope are put together
@@ -114,7 +115,8 @@ def conclude(
         "protocol": protocol,
         "caveats": align.caveats(spec.split),
         **describe_tested([align.tested_pictures(spec.split)]),
-        "draws": spec.draws,
+        "draws": len(readers[0].labels.permuted),
+        "scope": pictures.scope,
         SET_UP: align.set_up(spec.split),
         "units": pictures.kind,
         "unit_count": pictures.count,
@@ -267,7 +269,7 @@ def _file_name(analysis: str, axis: str) -> str:
 
 
 def _line(name: str, metrics: Sequence[Metric]) -> Line:
-    """Draw metrics with the intervals of these subjects: those of people in general are wide for a few."""
+    """Draw metrics with the intervals of these subjects, which hold at any number of them."""
     ends = [metric.these_subjects or (metric.low, metric.high) for metric in metrics]
     low, high = ([pair[side] for pair in ends] for side in (0, 1))
     return Line(name, [metric.value for metric in metrics], low, high, metrics[0].chance)

@@ -129,7 +129,7 @@ def overall(results: Sequence[Finding]) -> dict[str, dict[str, Metric]]:
     top, place = first.measured[first.peak], first.axis.labels[first.peak]
     name, protocol = f"{top.name}{AT_PEAK}", f"{top.protocol}, {first.name} at {place}"
     metric = replace(top, name=name, protocol=protocol, interval="none: the strongest of all places")
-    metric = replace(metric, chance=None, low=None, high=None, these_subjects=None)
+    metric = replace(metric, chance=None, low=None, high=None, these_subjects=None, people=None)
     return {ALL: {metric.name: metric}}
 
 
@@ -185,7 +185,10 @@ def _describe(
 
 def for_all(pictures: Items, subjects: int) -> Items:
     """Give one list of pictures to so many subjects."""
-    return replace(pictures, ids=[*pictures.ids] * subjects, units=[*pictures.units] * subjects)
+    strata = None if pictures.strata is None else [*pictures.strata] * subjects
+    return replace(
+        pictures, ids=[*pictures.ids] * subjects, units=[*pictures.units] * subjects, strata=strata
+    )
 
 
 def permuted_metrics(measured: Sequence[Metric], null: NDArray[np.float64]) -> list[Metric]:
@@ -195,8 +198,8 @@ def permuted_metrics(measured: Sequence[Metric], null: NDArray[np.float64]) -> l
     metrics = []
     for metric, *numbers in zip(measured, null.mean(0), low, high, strict=True):
         mean, least, most = map(float, numbers)
-        control = replace(metric, protocol=f"{metric.protocol}, {SHUFFLED}", interval=method)
-        metrics.append(replace(control, value=mean, low=least, high=most, these_subjects=None, seed_sd=None))
+        control = replace(metric, protocol=f"{metric.protocol}, {SHUFFLED}", interval=method, seed_sd=None)
+        metrics.append(replace(control, value=mean, low=least, high=most, these_subjects=None, people=None))
     return metrics
 
 

@@ -174,7 +174,7 @@ class Labels:
 
     @classmethod
     def of(cls, right: Places, pictures: Places, units: Items, draws: int, seed: int) -> Self:
-        """Permute the units of pictures K times.
+        """Permute the labels of pictures that are exchangeable, K times at most.
 
         Args:
             right: [N].
@@ -187,7 +187,7 @@ class Labels:
         shared = np.array([item for item, place in enumerate(right.tolist()) if place in number], np.int64)
         picture = np.array([number[place] for place in right[shared].tolist()], np.int64)
         (unit,), wrong = units.numbers, right.copy()
-        exchanges = permutations(units, EXCHANGES, seed)
+        exchanges = [np.arange(units.size), *permutations(units, EXCHANGES, seed)]
         wrong[shared] = pictures[min(exchanges, key=lambda order: (unit[order] == unit).sum())[picture]]
         return cls(right, shared, pictures[permutations(units, draws, seed)][:, picture], wrong)
 
@@ -207,10 +207,16 @@ class Labels:
 
 
 def permutations(units: Items, draws: int, seed: int) -> Places:
-    """Permute the units of one list of n items K times: [K, n] the item whose label each gets."""
-    random, count = np.random.default_rng(seed), units.size
-    orders = [units.permute(random)[0] for _ in range(draws)]
-    return np.array(orders, np.int64).reshape(draws, count)
+    """Permute the labels of one list of n items: [K, n] the item whose label each gets.
+
+    K is `draws`, or fewer where no more permutations leave exchangeable items together: see `Items`.
+    """
+    orders = units.permutations(draws, np.random.default_rng(seed))
+    item = {name: row for row, name in enumerate(units.ids[0])}
+    rows = np.array([item[name] for name in units.names], np.int64)
+    permuted = np.empty_like(orders)
+    permuted[:, rows] = rows[orders]
+    return permuted
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,6 @@ class Reader:
 def units_of(member: TrainedCell, split: str, rows: NDArray[np.int64]) -> Items:
     """Say which of the pictures of some rows [n] are alike: one list, of image ids."""
     store, dataset = member.pictures(split), member.align.dataset
-    ids = [store.image_ids[row] for row in rows]
-    concept_of = {name: store.concepts[row] for name, row in zip(ids, rows, strict=True)}
-    is_film = dataset.alike_by == "neighbours"
-    return Alike(dataset.alike_by, concept_of, "clip" if is_film else "picture").items([ids])
+    concept_of = dict(zip(store.image_ids, store.concepts, strict=True))
+    medium = "clip" if dataset.alike_by == "neighbours" else "picture"
+    return Alike(dataset.alike_by, concept_of, medium).items([[store.image_ids[row] for row in rows]])

@@ -183,7 +183,7 @@ def write_signal_page(
         ]
         blocks: list[Table | Figure] = [Table(title, ("figure", "value"), rows)]
         rows = [
-            (size, f"{top1.value:.1%}", f"{top1.low:.1%}–{top1.high:.1%}", top1.pool, f"{top1.chance:.2%}")
+            (size, f"{top1.value:.1%}", _ends(top1), top1.pool, f"{top1.chance:.2%}")
             for size, top1 in reliability.retrieval.items()
         ]
         columns: tuple[str, ...] = ("repetitions", "top-1", "95 %", "pool", "chance")
@@ -209,6 +209,11 @@ def write_signal_page(
         page
     )
     return page, figures
+
+
+def _ends(share: Metric) -> str:
+    """Write the interval of a share in percent: a dash where there is none."""
+    return "–" if share.low is None or share.high is None else f"{share.low:.1%}–{share.high:.1%}"
 
 
 def _draw(reliability: Reliability, recording: Recording) -> tuple[list[Artifact], list[str], dict[str, Any]]:

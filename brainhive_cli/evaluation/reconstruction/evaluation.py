@@ -13,6 +13,7 @@ from brainhive_cli.core.measurements import (
     LEVEL,
     Measurements,
     Metric,
+    beside_heading,
     extend_tables,
     find_caveats,
     interval_text,
@@ -25,7 +26,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.sweep import collect_variants
-from brainhive_cli.core.tables import Table, p_text
+from brainhive_cli.core.tables import Table, adjustment_text, p_text
 from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.evaluation.reconstruction.metric_parts import choose_metrics, is_here, load
@@ -40,7 +41,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     write_values,
 )
 from brainhive_cli.evaluation.reconstruction.selections import CONTACT_SHEET, Selection
-from brainhive_cli.measurement.comparison import compare_runs, compare_sources
+from brainhive_cli.measurement.comparison import adjust_together, compare_runs, compare_sources
 from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.measurement.metrics.tasks import RECALL
 from brainhive_cli.measurement.units import Alike
@@ -168,7 +169,8 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
         against, errors = compare_runs(measurements, str(folder.path), by_path)
     if errors:
         raise errors[0]
-    measurements |= Measurements(notes={"against": against})
+    comparisons, against = adjust_together(source=measurements.notes["comparisons"], run=against)
+    measurements |= Measurements(notes={"comparisons": comparisons, "against": against})
     unchanged = [artifact for artifact in artifacts.read(folder) if artifact.section != COMPARISONS]
     artifacts.write(folder, [*unchanged, *comparison_tables(measurements)])
     folder.finish(measurements)
@@ -192,7 +194,7 @@ def measure_variants(results: Mapping[str, Result]) -> Measurements:
     """
     by_label = {label: result.metrics for label, result in results.items()}
     (first, base), *following = by_label.items()
-    comparisons, errors = compare_runs(base, first, dict(following))
+    comparisons, errors = compare_runs(base, first, dict(following), noun="variant")
     collected = collect_variants(results)
     variants = {
         label: {**variant, "sources": by_label[label].notes["sources"]}
@@ -266,6 +268,7 @@ def _measurements(
         **notes,
         "units": units.kind,
         "unit_count": units.count,
+        "scope": units.scope,
         "sources": list(by_source),
         "titles": {source: titles.get(source, source) for source in by_source},
         "concepts": list(recalls[first]),
@@ -323,7 +326,7 @@ def sweep_tables(measured: Measurements, published: Any) -> tuple[Table, ...]:
         (comparison["with"], name)
         for comparison in comparisons
         for name, m in comparison["metrics"].items()
-        if is_difference(m["p_adjusted"], m["low"], m["high"])
+        if is_difference(m["p_adjusted"])
     }
     titles, rows = name_sources(measured.notes["medium"]), []
     for (label, source), metrics in by_variant.items():
@@ -339,7 +342,8 @@ def sweep_tables(measured: Measurements, published: Any) -> tuple[Table, ...]:
     if comparisons:
         tests, notes = _tests_and_notes(comparisons)
         first = next(iter(variants))
-        marked = f"{MARK} differs from {first}, p < {LEVEL} ({tests}, adjusted over metrics)"
+        adjustment = adjustment_text(comparisons[0]["adjusted_over"])
+        marked = f"{MARK} differs from {first}, p ≤ {LEVEL} ({tests}; {adjustment})"
         title = "; ".join([title, marked, *notes])
     table = Table(title, ("variant", "from", *map(with_arrow, names), "n"), tuple(rows))
     return extend_tables([table, *_published_table(published)], measured.caveats)
@@ -372,23 +376,27 @@ def _table_by_source(measured: Measurements) -> Table:
     rows: list[tuple[Any, ...]] = []
     sources, medium = measured.notes["sources"], measured.notes["medium"]
     titles = name_sources(medium)
+    heading = beside_heading(m for source in sources for m in measured.scopes[source].values())
     for name in measured.overall:
         for source in (source for source in sources if name in measured.scopes[source]):
             m = measured.scopes[source][name]
             chance, pool = ("–" if value is None else value for value in (m.chance, m.pool))
-            shown = (m.value, m.interval_text(), m.these_subjects_text(), m.n, pool, chance)
+            second = (m.beside_text(),) if heading else ()
+            shown = (m.value, m.interval_text(), *second, m.n, pool, chance)
             rows.append((with_arrow(name), titles[source], *shown))
     for name in measured.missing:
         row = ("all", titles[name]) if name in titles else (with_arrow(name), "–")
-        rows.append((*row, "missing", *["–"] * 5))
+        rows.append((*row, "missing", *["–"] * (5 if heading else 4)))
 
     # the title says what all numbers of a run have in common
     metrics = [metric for source in sources for metric in measured.scopes[source].values()]
     seeds = sorted({seed for metric in metrics for seed in metric.seeds})
     trained = f", {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}" if seeds else ""
     split = "" if metrics[0].split == "scored" else f" of {metrics[0].split} {medium}s"
-    columns = ("metric", "from", "value", "95 % CI", "these subjects", "n", "pool", "chance")
-    return Table(f"Reconstruction{split}: {metrics[0].protocol}{trained}", columns, tuple(rows))
+    second = (heading,) if heading else ()
+    columns = ("metric", "from", "value", "95 % CI", *second, "n", "pool", "chance")
+    about = f"; for {measured.notes['scope']}" if measured.notes.get("scope") else ""
+    return Table(f"Reconstruction{split}: {metrics[0].protocol}{trained}{about}", columns, tuple(rows))
 
 
 def _concepts_table(measured: Measurements, titles: Mapping[str, str]) -> Table:
@@ -414,13 +422,14 @@ def _differences_table(
         other = titles.get(comparison["with"], f"…{comparison['with'][-9:]}")
         for metric, m in comparison["metrics"].items():
             is_more = (m["difference"] > 0) != m["lower_is_better"]
-            is_shown = is_difference(m["p_adjusted"], m["low"], m["high"])
+            is_shown = is_difference(m["p_adjusted"])
             better = (name if is_more else other) if is_shown else "–"
             interval, p = interval_text(m["low"], m["high"]), p_text(m["p_adjusted"])
             rows.append((with_arrow(metric), other, f"{m['difference']:+.3f}", interval, m["n"], p, better))
     tests, notes = _tests_and_notes(comparisons)
-    title = "; ".join([f"{name} less others, paired; p: {tests} (Benjamini–Hochberg over metrics)", *notes])
-    columns = ("metric", "less", "difference", "95 % CI", "n", "p", f"better (p < {LEVEL})")
+    adjustment = adjustment_text(comparisons[0]["adjusted_over"])
+    title = "; ".join([f"{name} less others, paired; p: {tests}; {adjustment}", *notes])
+    columns = ("metric", "less", "difference", "95 % CI", "n", "p", f"better (p ≤ {LEVEL})")
     return Table(title[0].upper() + title[1:], columns, tuple(rows))
 
 

@@ -25,7 +25,7 @@ from brainhive_cli.data.media.media_files import ANIMATED, VIDEOS, is_animated
 from brainhive_cli.evaluation.reconstruction.conditions import derange
 from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet, Stimuli
 from brainhive_cli.measurement.metrics import Medium
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import Alike, AlikeBy
 
 REPEAT = re.compile(r"(.+?)[_-]\d+")
 """How the name of one of several reconstructions of NAME ends."""
@@ -112,10 +112,12 @@ class MatchedFolders:
         described = extend_protocol(repeats_in_words, read_caveats_around(score))
         name = locate(score).name
         generated = GeneratedSet("scored", name, (), files, described=described, open=open_generated)
+        alike_by: AlikeBy = "neighbours" if medium == "clip" else "concept"
+        order = sorted(truths)  # of a film
         stimuli = Stimuli(
             lambda name: open_true(truths[name]),
             lambda name: PurePosixPath(name).name,
-            alike=Alike("neighbours" if medium == "clip" else "concept", medium=medium),
+            alike=Alike(alike_by, dict(zip(order, order, strict=True)), medium),
         )
         digests = {folders[-1]: digest_media(truths), score: digest_media(reconstructions)}
         notes = {"score": score, "unmatched": unmatched, "without": without}

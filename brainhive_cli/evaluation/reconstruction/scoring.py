@@ -477,6 +477,7 @@ def measure_sets(
         chance = scale.chance
         if metric == RECALL:  # a mean over subjects, as the value
             chance = float(np.mean([guesses[place][has_value[place]].mean() for place in measured]))
+        is_of_candidates = scale.chance is not None and (scale.low, scale.high) == (0.0, 1.0)
         metrics[name] = measure(
             metric,
             [values[place][:, has_value[place]] for place in measured],
@@ -487,7 +488,7 @@ def measure_sets(
             chance=chance,
             limits=(scale.low, scale.high),
             seeds=seeds,
-            is_share=False if metric in {*SCALES} - {RECALL} else None,  # even where all values are 0 or 1
+            is_share=metric == RECALL or is_of_candidates,  # others are none, even if all are 0 or 1
         )
     return metrics
 

@@ -20,6 +20,7 @@ from brainhive_cli.evaluation.retrieval.rankings import (
     Places,
     Queries,
     Ranking,
+    SplitRanks,
     controlled,
     encode_queries,
     rank_all,
@@ -95,6 +96,7 @@ class SubjectScores:
 
     Attributes:
         ranking: Of all its signals.
+        split_ranks: Of all pictures of the signals' split, which the verdict compares.
         subsets: Hits by metric: among drawn subsets, and among all possible ones, for whose share the drawn
             ones are an estimate.
         curves: By name.
@@ -105,6 +107,7 @@ class SubjectScores:
     """
 
     ranking: Ranking
+    split_ranks: SplitRanks | None = None
     subsets: Mapping[str, Hits] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     ceiling: Ceiling | None = None
@@ -120,11 +123,13 @@ class CellScores:
     Attributes:
         pool: Number of candidates.
         pictures: Image ids of those candidates that are pictures.
+        concepts: What each of these shows, by image id, in the order of the data set.
         subjects: Scores by subject.
     """
 
     pool: int
     pictures: list[str]
+    concepts: Mapping[str, str]
     subjects: dict[int, SubjectScores]
 
 
@@ -152,6 +157,7 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
         }
         scores[subject] = SubjectScores(
             rankings[subject],
+            SplitRanks.of(gallery, signals),
             subsets,
             curves,
             _open_ceiling(ensemble, subject, spec) if spec.ceiling_splits else None,
@@ -159,7 +165,8 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
             measure_region_shares(ensemble.members[0], subject, spec.split) if spec.region_shares else None,
             {name: ranked[subject] for name, ranked in corrected.items()},
         )
-    return CellScores(gallery.pool, gallery.image_ids, scores)
+    concepts = dict(zip(gallery.image_ids, gallery.concepts, strict=True))
+    return CellScores(gallery.pool, gallery.image_ids, concepts, scores)
 
 
 def over_repetitions(

@@ -21,6 +21,7 @@ NOT_COMPARED: Mapping[str, Any] = {
     "subsets": None,
     "region_shares": False,
     "corrections": [],
+    "baseline": "none",
 }
 """What is not measured of the runs that a run is compared with."""
 
@@ -88,6 +89,11 @@ class Job:
             against.append(cls.resolve(recipe.model_copy(update=update)))
             refuse_sweep(against[-1].runs[0])
         return against
+
+    @property
+    def subjects(self) -> int:
+        """Count the people whom cells are tested on."""
+        return len({subject for cells in self.groups for subject in cells[0].tested_on})
 
     def needs(self) -> Iterator[Need]:
         """List the runs, and what they need."""

@@ -13,12 +13,20 @@ from torch.nn.functional import cosine_similarity, normalize
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.data.responses import Responses
 from brainhive_cli.measurement.corrections import Compared
-from brainhive_cli.measurement.ranks import Distractors, nearest, ranks, ranks_and_precisions
+from brainhive_cli.measurement.ranks import (
+    Distractors,
+    nearest,
+    ranks,
+    ranks_and_precisions,
+    ranks_of_all,
+)
 from brainhive_cli.measurement.units import Alike, AlikeBy
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
+MOST_TESTED = 2048
+"""Pictures of the split among which the verdict is asked, at most: ranks of all by all take 8 MB a cell."""
 MOST_CORRECTED = 10_000
 """Candidates whose similarities are corrected, at most: as tokens they take 400 MB."""
 Group = tuple[Cell, ...]
@@ -72,6 +80,14 @@ class Ensemble:
         tested = [self._are_tested(some, subject, split) for some in responses]
         signals = [torch.from_numpy(some.signal[rows]) for some, rows in zip(responses, tested, strict=True)]
         return signals, responses[0].stimulus[tested[0]]
+
+    def sessions(self, subject: int, split: str) -> list[tuple[int, ...]] | None:
+        """List the sessions of each of a subject's tested signals, [N]; None where they are not known."""
+        responses = self.members[0].responses(subject, split)
+        if responses.sessions is None:
+            return None
+        tested = responses.sessions[self._are_tested(responses, subject, split)]
+        return [tuple(sorted({session for session in row if session >= 0})) for row in tested.tolist()]
 
     def single_trials(self, subject: int, split: str) -> tuple[list[Tensor], Tensor]:
         """Open a subject's single trials: [N, R, C, T] as each member takes them, and how many of R [N]."""
@@ -213,11 +229,13 @@ class Queries:
         tokens: [N, D].
         target: [N]; by a control, that of another picture.
         seen: [N] before a control.
+        sessions: [N] in which each was recorded; None where they are not known.
     """
 
     tokens: Tensor
     target: Places
     seen: Places
+    sessions: list[tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -228,9 +246,6 @@ class Ranking:
         image_ids: [N] of what each signal showed.
         concepts: [N] of what each signal showed.
         ranks: [N] of the seen picture.
-        among_split: [N] its rank among the pictures of the signals' split alone: training pictures or random
-            vectors may be nearer to, or further from, any signal.
-        split_size: How many these are.
         precision: [N] average precision; relevant are the gallery's pictures of the seen concept.
         relevant: [N] how many these are.
         pictures: Image ids of what was shown, each once.
@@ -244,8 +259,6 @@ class Ranking:
     image_ids: list[str]
     concepts: list[str]
     ranks: Places
-    among_split: Places
-    split_size: int
     precision: NDArray[np.float64]
     relevant: Places
     pictures: list[str]
@@ -264,14 +277,49 @@ def encode_queries(
         signals, picture = ensemble.signals(subject, split)
         seen = np.searchsorted(gallery.rows, picture)
         target = next(controlled(seen, gallery, control, [seed]))
-        queries[subject] = Queries(ensemble.tokens(subject, signals), target, seen)
+        tokens, sessions = ensemble.tokens(subject, signals), ensemble.sessions(subject, split)
+        queries[subject] = Queries(tokens, target, seen, sessions)
     return queries
+
+
+@dataclass(frozen=True)
+class SplitRanks:
+    """Ranks of the pictures of the signals' split by one subject's signals, for the verdict.
+
+    Training pictures and random vectors have no part in it: they may be nearer to, or further from, any
+    signal.
+
+    Attributes:
+        candidates: Image ids of the P pictures; of more than `MOST_TESTED`, so many drawn ones.
+        image_ids: [N] what each signal showed, by a control another picture.
+        ranks: [N, P], uint16; 1 is best.
+        sessions: [N] in which each signal was recorded; None where they are not known.
+    """
+
+    candidates: list[str]
+    image_ids: list[str]
+    ranks: NDArray[np.uint16]
+    sessions: list[tuple[int, ...]] | None
+
+    @classmethod
+    def of(cls, gallery: Gallery, queries: Queries) -> Self:
+        """Rank all pictures of the split; which are drawn depends on the gallery alone."""
+        chosen = np.arange(len(gallery.rows))
+        if len(chosen) > MOST_TESTED:
+            chosen = np.sort(np.random.default_rng(0).choice(chosen, MOST_TESTED, replace=False))
+        rows = np.flatnonzero(np.isin(queries.target, chosen))
+        tokens = gallery.tokens[torch.from_numpy(chosen)]
+        counted = ranks_of_all(queries.tokens[torch.from_numpy(rows)], tokens, len(chosen))
+        candidates = [gallery.image_ids[index] for index in chosen]
+        image_ids = [gallery.image_ids[index] for index in queries.target[rows]]
+        sessions = None if queries.sessions is None else [queries.sessions[row] for row in rows]
+        return cls(candidates, image_ids, counted.astype(np.uint16), sessions)
 
 
 def controlled(target: Places, gallery: Gallery, control: str, seeds: Iterable[int]) -> Iterator[Places]:
     """Pair signals with wrong pictures, for a control; what is left is chance.
 
-    Units of pictures move together, and alike for all subjects and models, whose ranks vary together.
+    Labels of exchangeable pictures move, alike for all subjects and models, whose ranks vary together.
 
     Args:
         target: [N] place of what each signal showed.
@@ -295,9 +343,6 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
     right = (torch.from_numpy(target), torch.from_numpy(relevant))
     ranked = ranks_and_precisions(tokens, gallery.tokens, *right, gallery.distractors())
     seen_ranks, precision = (values.numpy() for values in ranked)
-    size, among_split = len(gallery.rows), seen_ranks
-    if gallery.pool > size:
-        among_split = ranks(tokens, gallery.tokens[:size], torch.from_numpy(target)).numpy()
     named = nearest(tokens, gallery.tokens)
     similarity = cosine_similarity(gallery.tokens[named], gallery.tokens[target], dim=1).cpu()
     rankings, start = {}, 0
@@ -314,7 +359,7 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
             backward = ranks(gallery.tokens[pictures], some.tokens, places).numpy()
         ids, concepts = gallery.image_ids, gallery.concepts
         seen_ids, seen_concepts = ([names[place] for place in some.target] for names in (ids, concepts))
-        forward = (seen_ranks[part], among_split[part], size, precision[part], (relevant[part] >= 0).sum(1))
+        forward = (seen_ranks[part], precision[part], (relevant[part] >= 0).sum(1))
         both = (*forward, [ids[place] for place in pictures], backward, shown)
         taken_for = [concepts[place] for place in named[part]]
         rankings[subject] = Ranking(seen_ids, seen_concepts, *both, taken_for, similarity[part].tolist())

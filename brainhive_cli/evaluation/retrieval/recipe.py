@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from brainhive_cli.core import parts, recipe
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe import Section
 
@@ -79,10 +80,17 @@ class EvaluationSpec(Section):
         le=10_000,
         description="random halvings of repetitions for the ceiling of the signals; 0 leaves it out",
     )
+    baseline: Literal["auto", "ridge", "none"] = Field(
+        "auto",
+        description="a closed-form ridge on the same signals, and the cause of a verdict at chance; auto: "
+        "where the verdict is at or below chance and there is no control; ridge: always",
+    )
     seed: int = Field(0, ge=0, description="seed of every random choice")
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
+        if self.control != "none" and self.baseline == "ridge":
+            raise RecipeError("baseline=ridge has no effect with a control", "leave one of them out")
         if self.repetitions is None:
             recipe.refuse_idle(self, ("repetition_draws",), "without that curve", "repetitions=all")
         if "whitening" in [correction.kind for correction in self.corrections[1:]]:

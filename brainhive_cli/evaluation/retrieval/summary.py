@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any
 
@@ -34,10 +34,11 @@ from brainhive_cli.evaluation.retrieval.concepts import by_category, by_concept,
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.rankings import Ranking
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Subsets
-from brainhive_cli.measurement.ranks import RankSum, chance_of_precision, rank_sum, summarise
+from brainhive_cli.measurement.ranks import chance_of_precision, summarise
 from brainhive_cli.measurement.reliability import spearman_brown
 from brainhive_cli.measurement.statistics import measure
-from brainhive_cli.measurement.units import Alike
+from brainhive_cli.measurement.units import Alike, describe_claims
+from brainhive_cli.measurement.verdict import Verdict, judge
 from brainhive_cli.training.alignment.learned import describe_tested
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
@@ -88,14 +89,13 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
 
     # which pictures are alike, for all intervals and tests
     rankings = {name: subject_scores.ranking for name, (_, _, subject_scores) in tested.items()}
-    concepts = [pair for r in rankings.values() for pair in zip(r.image_ids, r.concepts, strict=True)]
     medium = "clip" if run.dataset.alike_by == "neighbours" else "picture"
-    alike = Alike(run.dataset.alike_by, dict(concepts), medium)
+    alike = Alike(run.dataset.alike_by, gallery.concepts, medium)
     units = alike.items([ranking.image_ids for ranking in rankings.values()])
 
     # metrics: of all cells together, of each, of regions and of the signals' ceilings
     context = MetricContext(describe_protocol(job.runs, spec), spec.split, gallery.pool, alike)
-    test = above_chance(groups, alike)
+    verdict, *questions = above_chance(groups, alike)
     scopes = scopes_of_all(cells, groups, context, spec.subsets) | scopes_of_cells(tested, context)
     shares = {
         subject: [cell_scores.regions for cell_scores in group if cell_scores.regions]
@@ -122,7 +122,7 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         "protocol": context.protocol,
         "caveats": merge_caveats(*(align_run.caveats(spec.split) for align_run in job.runs)),
         **seen,
-        "warnings": [*seen["warnings"], *disagreement(test.verdict, scopes[ALL]["top1"]), *too_few],
+        "warnings": [*seen["warnings"], *disagreement(verdict, scopes[ALL]["top1"]), *too_few],
         "gallery": {
             "of": run.dataset.name,
             "splits": spec.gallery,
@@ -130,10 +130,13 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
             "random": spec.distractors,
             "digest": hashlib.sha256(candidates.encode()).hexdigest()[:10],
         },
-        "verdict": test.verdict,
-        "above_chance": asdict(test),
+        "verdict": verdict.words,
+        "above_chance": verdict.as_dict(),
+        "questions": [question.as_dict() for question in questions],
+        "claims": describe_claims(units, len(groups)),
         "units": units.kind,
         "unit_count": units.count,
+        "scope": units.scope,
         "control": describe_control(spec.control, groups, gallery.pool),
         "curves": _describe_curves(groups, spec),
         "voxels": {subject: dict(group[0].voxels) for subject, group in shares.items() if group},
@@ -248,27 +251,41 @@ def concept_tables(rankings: Iterable[Ranking], categories: Mapping[str, str]) -
     }
 
 
-def above_chance(groups: Groups, alike: Alike) -> RankSum:
-    """Test whether the seen pictures rank better than guesses, over all cells and subjects."""
-    ranks = _stack(groups, lambda ranking: ranking.among_split)
-    return rank_sum(ranks, groups[0][0].ranking.split_size, alike.items(_image_ids(groups)))
+def above_chance(groups: Groups, alike: Alike) -> list[Verdict]:
+    """Test whether the seen pictures rank better than others, over all cells and subjects: see `judge`."""
+    tables = [[scores.split_ranks for scores in group if scores.split_ranks] for group in groups]
+    firsts = [group[0] for group in tables]
+    ranks = [np.mean([table.ranks for table in group], 0) for group in tables]
+    items = alike.items([table.image_ids for table in firsts])
+
+    # the sessions of a picture, of each subject who was shown it
+    sessions: dict[str, list[tuple[int, ...]]] | None = None
+    if all(table.sessions is not None for table in firsts):
+        sessions = defaultdict(list)
+        for table in firsts:
+            for image_id, recorded in zip(table.image_ids, table.sessions or (), strict=True):
+                sessions[image_id].append(recorded)
+    shown_in: dict[Any, Any] | None = None
+    if sessions is not None:
+        shown_in = {image_id: tuple(recorded) for image_id, recorded in sessions.items()}
+    return judge(ranks, items, firsts[0].candidates, shown_in, alike.concept_of, alike.medium)
 
 
-def disagreement(verdict: str, top1: Metric) -> list[str]:
+def disagreement(verdict: Verdict, top1: Metric) -> list[str]:
     """Say which counts where the verdict on all ranks and the interval of top-1 are on other sides of chance.
 
-    Of guesses that is so in one of seven evaluations of one subject: few hits are expected, and an interval
-    of so rare ones is too narrow.
+    Few hits are expected of guesses, and an interval of so rare ones is too narrow.
     """
-    if top1.low is None or top1.high is None or top1.chance is None:
+    if top1.low is None or top1.high is None or top1.chance is None or verdict.side == "not testable":
         return []
     side = "above chance" if top1.low > top1.chance else "at chance"
     side = "below chance" if top1.high < top1.chance else side
-    if side == verdict:
+    if side == verdict.side:
         return []
+    about = f" for {verdict.scope}" if verdict.scope else ""
     return [
-        f"the ranks are {verdict}, the interval of top-1 is {side}: the ranks say whether pictures are found "
-        "at all, the interval how often one is found first"
+        f"the ranks are {verdict.words}, the interval of top-1 is {side}{about}: the ranks say whether "
+        "pictures are found at all, the interval how often one is found first"
     ]
 
 
@@ -325,7 +342,7 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[s
     drawn = f"{pool}-way, {subsets.draws} draws"
     drawn = drawn if pool == subsets.ways else f"all {pool} pictures, fewer than {subsets.ways}"
     changes: dict[str, Any] = {"protocol": f"{context.protocol}, {drawn}", "pool": pool, "chance": 1 / pool}
-    changes |= {"limits": (0.0, 1.0), "is_share": False}
+    changes |= {"limits": (0.0, 1.0)}
     scopes: dict[str, Metrics] = {}
     for way, direction in enumerate(("", BACKWARD)):
         metrics = []
@@ -402,10 +419,11 @@ def describe_ceilings(
 def _of_all_repetitions(half: Metric, times: float) -> Metric:
     """Correct a correlation of halves, and the ends of its intervals, to all repetitions."""
     low, high = (None if end is None else spearman_brown(end, times) for end in (half.low, half.high))
-    these = half.these_subjects
-    corrected = these and (spearman_brown(these[0], times), spearman_brown(these[1], times))
-    value = spearman_brown(half.value, times)
-    return replace(half, value=value, low=low, high=high, these_subjects=corrected)
+    intervals: dict[str, Any] = {
+        name: ends and (spearman_brown(ends[0], times), spearman_brown(ends[1], times))
+        for name, ends in (("these_subjects", half.these_subjects), ("people", half.people))
+    }
+    return replace(half, value=spearman_brown(half.value, times), low=low, high=high, **intervals)
 
 
 def describe_control(kind: str, groups: Groups, pool: int) -> dict[str, Any]:

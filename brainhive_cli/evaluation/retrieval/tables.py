@@ -10,12 +10,14 @@ from brainhive_cli.core.measurements import (
     TRANSDUCTIVE,
     Measurements,
     Metric,
+    beside_heading,
     extend_tables,
     interval_text,
     merge_caveats,
     scope,
 )
-from brainhive_cli.core.tables import Table, by_subject_and_seed, p_text, published_table
+from brainhive_cli.core.tables import Table, adjustment_text, by_subject_and_seed, p_text, published_table
+from brainhive_cli.evaluation.retrieval.diagnosis import baseline_table
 from brainhive_cli.evaluation.retrieval.summary import (
     BACKWARD,
     CEILING,
@@ -25,15 +27,13 @@ from brainhive_cli.evaluation.retrieval.summary import (
     regions_of,
 )
 from brainhive_cli.measurement import metric_names
-from brainhive_cli.measurement.comparison import TESTS
-from brainhive_cli.measurement.ranks import LEAST
 
 AXES = {"repetitions": "repetitions", "sliding": "window centre, ms"}
 CONTROLS = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
 EMPTY = Table("", (), ())
-REQUESTED = ("cells", "control", "corrections", "subsets", "curves", "regions", "comparisons")
+REQUESTED = ("cells", "baseline", "control", "corrections", "subsets", "curves", "regions", "comparisons")
 """Tables that are printed: the result, then each control, curve and comparison that the recipe names."""
-DETAILS = ("control", "corrections", "subsets", "ceiling", "concepts", "comparisons")
+DETAILS = ("baseline", "control", "corrections", "subsets", "ceiling", "concepts", "comparisons")
 """Tables on pages: what is neither metrics of cells nor drawn."""
 
 
@@ -49,6 +49,7 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
     differs = bool(published) and published["differs"]
     tables = {
         "cells": [_cells(measured)],
+        "baseline": [baseline_table(measured)],
         "control": [_control(measured)],
         "directions": [_directions(measured)],
         "seeds": [_seeds(measured)],
@@ -87,13 +88,11 @@ def _cells(measured: Measurements) -> Table:
     for name, metrics in scopes.items():
         top1, top5, median = (metrics[metric] for metric in ("top1", "top5", "median_rank"))
         rows.append((name, *_with_interval(top1), top5.value, median.value, top1.n, top1.pool, top1.chance))
-    notes, test = measured.notes, measured.notes["above_chance"]
-    p = min(1.0, 2 * min(test["better"], test["worse"]))
-    p_words = f"{p:.2g}" if p > 2 * LEAST else f"< {2 * LEAST:.2g}"
-    verdict = f"{notes['verdict']} (p {p_words}, {test['test']} of {test['n']} pictures among {test['pool']})"
-    title = f"Retrieval of {measured.overall['top1'].split} pictures: {notes['protocol']}: {verdict}"
+    notes = measured.notes
+    answers = [notes["above_chance"]["sentence"], *(answer["sentence"] for answer in notes["questions"])]
+    title = f"Retrieval of {measured.overall['top1'].split} pictures: {notes['protocol']}"
     columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
-    return Table("; ".join([title, *notes["warnings"]]), columns, tuple(rows))
+    return Table("; ".join([title, *answers, *notes["warnings"]]), columns, tuple(rows))
 
 
 def _control(measured: Measurements) -> Table:
@@ -112,7 +111,7 @@ def _control(measured: Measurements) -> Table:
 
 
 def _corrections(measured: Measurements) -> Table:
-    """Show the result beside what it would be after corrections by all test signals."""
+    """Show the result next to what it would be after corrections by all test signals."""
     scopes = [name for name in measured.scopes if name.startswith(CORRECTIONS) and BACKWARD not in name]
     rows = []
     for name in [ALL, *scopes] if scopes else []:
@@ -135,8 +134,8 @@ def _directions(measured: Measurements) -> Table:
             if published:
                 row["published"] = published.get(metric.name, "–") if target == "image" else "–"
             row["95 % CI"] = metric.interval_text()
-            if top1.these_subjects:
-                row["these subjects"] = metric.these_subjects_text()
+            if heading := beside_heading([top1]):
+                row[heading] = metric.beside_text()
             if top1.seed_sd is not None:
                 row["sd over seeds"] = "–" if metric.seed_sd is None else f"{metric.seed_sd:.3f}"
             rows.append({**row, "chance": metric.chance})
@@ -242,18 +241,18 @@ def comparison_tables(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Table, 
     for one in comparisons:
         name = " minus ".join(one["pair"]) if "pair" in one else f"…{one['run'][-9:]}"
         only = "–" if one["only_first"] is None else f"{one['only_first']}, {one['only_second']}"
-        p_values = [p_text(one[f"{test}_adjusted"]) for test in TESTS]
         interval = interval_text(one["low"], one["high"])
-        rows.append((name, one["difference"], interval, only, *p_values, p_text(one["cohens_dz"])))
+        numbers = (one["difference"], interval, only, p_text(one["p_adjusted"]), p_text(one["cohens_dz"]))
+        rows.append((name, *numbers))
         # variants of a sweep are named by what they differ in
         differing += [] if "pair" in one else [(name, line) for line in one["differs"]]
-    columns = ("against", "top-1", "95 % CI", "only", "p", "sign-flip", "Wilcoxon", "t", "d_z")
+    columns = ("against", "top-1", "95 % CI", "only", "p", "d_z")
     title = [
         f"Difference in top-1, n {comparisons[0]['n']}",
         "only: items that only the first, only the second found, of one seed a side",
         f"p: {comparisons[0]['test']}",
-        *(["all p by Benjamini–Hochberg"] if len(rows) > 1 else []),
-        *("for these items only: sign-flip, Wilcoxon, t", "Cohen's d_z"),
+        adjustment_text(comparisons[0]["adjusted_over"]),
+        "d_z: Cohen's, over subjects",
         *dict.fromkeys(note for one in comparisons for note in one["notes"]),
     ]
     caveats = merge_caveats(*(one["caveats"] for one in comparisons))

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
@@ -27,6 +28,7 @@ from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_keys import encoders_around, encoders_by_key
 from brainhive_cli.data.targets.target_stores import open_stores, refuse_others, store_needs
+from brainhive_cli.measurement.metric_names import headlines
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.training.alignment import model as aligners
@@ -235,6 +237,24 @@ class AlignRun:
     def learned(self, cell: Cell) -> Learned:
         """Read what a cell's model learned from."""
         return self.once(("learned", cell.name), lambda: aligners.learned_in(self.model_path(cell)))
+
+    @cached_property
+    def validation(self) -> dict[str, Any]:
+        """Mean over cells of the headline metric on held-out training pictures; empty without validation.
+
+        Values of two runs can be compared where `measured_on` is the same.
+        """
+        scopes = {} if self.is_model else self.folder.measurements().scopes
+        measured = [scopes.get(cell.name, {}) for cell in self.cells]
+        name = next(iter(headlines(list(measured[0]))), "")
+        if not all(name in metrics for metrics in measured):
+            return {}
+        metrics = [metrics[name] for metrics in measured]
+        measured_on = {
+            "dataset": self.origin or self.dataset.name,
+            "cells": [[metric.n, metric.pool] for metric in metrics],
+        }
+        return {"metric": name, "value": fmean(m.value for m in metrics), "measured_on": measured_on}
 
     def source(self, variant: str) -> SignalSource:
         """Return the signals that cells of a variant are tested on."""

@@ -83,12 +83,13 @@ def test_stimuli_shown_once_are_refused_in_one_line():
 
 
 def test_clips_that_follow_each_other_are_one_unit_of_the_interval():
-    """Half of a film has signal: over single clips the interval is of 120 hits, and over blocks of 20."""
+    """Half of a film has signal: over single clips the interval is of 120 hits, and over blocks of four."""
     made = recording(signal_sd=3.0, stimuli=120)
     made.signal[60:] = np.random.default_rng(1).normal(size=made.signal[60:].shape)
     clips = measure_reliability(made, "test").retrieval[4]
     blocks = measure_reliability(made, "test", alike=Alike("neighbours", medium="clip")).retrieval[4]
-    assert "10 blocks of 12 neighbouring clips" in blocks.interval and blocks.value == clips.value
+    assert blocks.interval == "Wilson over 4 blocks of 30 neighbouring clips; for these films"
+    assert clips.interval == "Wilson over 120 pictures" and blocks.value == clips.value
     assert blocks.high - blocks.low > 1.5 * (clips.high - clips.low)
 
 
@@ -122,6 +123,17 @@ def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind
     assert "lab/default/sub-01" in page
     if kind == "sensors":
         assert re.search(r"most reliable channel: .* and at least half of that from [\d-]+ to \d+ ms\.", page)
+
+
+def test_of_five_stimuli_the_page_has_a_dash_for_the_interval(tmp_path):
+    SignalStore.write(tmp_path / "sub-01.h5", {"test": recording(1.0, stimuli=5)})
+
+    page, figures = write_signal_page(SignalStore.open(tmp_path / "sub-01.h5"), tmp_path / "page")
+
+    table = re.search(r"Stimuli found by their repetitions.*?</table>", page.read_text(), re.DOTALL)
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table[0].split("<tr>")]
+    assert [row[2] for row in cells if len(row) == 5] == ["<span>–</span>"] * 3  # of 1, 2 and 4 repetitions
+    assert figures["test"]["retrieval"]["4"]["pool"] == 5
 
 
 @pytest.mark.parametrize(("is_known", "unit"), ((True, "before whitening"), (False, "whitened channels")))

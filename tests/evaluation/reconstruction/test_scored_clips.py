@@ -32,8 +32,9 @@ def scored(made: Path, truth: Path | str, *more: str) -> tuple[str, ...]:
 
 
 def test_folders_of_frames_are_scored_with_floor_and_still(go, home, truth):
-    for number, name in enumerate(NAMES):
-        save_frames(home / "made" / name, noisy(clip(number)))
+    for number in range(8):
+        save_frames(truth / f"{number}", clip(number))
+        save_frames(home / "made" / f"{number}", noisy(clip(number)))
 
     result = go("reconstruct", *scored(home / "made", truth, FAST, "medium=clip"))
 
@@ -43,9 +44,13 @@ def test_folders_of_frames_are_scored_with_floor_and_still(go, home, truth):
     assert values["scored"] > 0.5 and values["scored"] > max(values["shuffled"], values["still"]) + 0.05
     ours, still = (found.items[scope]["frame_psnr"] for scope in ("scored · made", "still · made"))
     assert all(a > b for a, b in zip(ours, still, strict=True))
-    assert found.overall["frame_psnr"].n == 3 and found.overall["frame_psnr"].interval == "t over 3 clips"
+    psnr = found.overall["frame_psnr"]
+    assert (psnr.n, psnr.interval) == (8, "t over 4 blocks of 2 neighbouring clips; for these films")
+    blocks = np.reshape(ours, (4, 2)).mean(1)
+    reach = 3.1824 * blocks.std(ddof=1) / 2  # t with three degrees of freedom
+    assert (psnr.low, psnr.high) == pytest.approx((psnr.value - reach, psnr.value + reach), rel=1e-4)
     stills = [media_files.read(file) for file in sorted(result.folder.rglob("baselines/**/*.png"))]
-    assert len(stills) == 3 and all((each.frames == each.frames[:1]).all() for each in stills)
+    assert len(stills) == 8 and all((each.frames == each.frames[:1]).all() for each in stills)
 
 
 def test_frames_are_pictures_unless_the_recipe_says_clips(go, home, truth):

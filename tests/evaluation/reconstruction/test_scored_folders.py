@@ -56,8 +56,23 @@ def test_folders_are_scored_by_name_and_what_is_left_over_is_listed(go, folders,
     assert "1 true pictures have no reconstruction: b/cow" in warned
     overall = result.metrics.overall["pixcorr"]
     assert (overall.n, overall.protocol) == (2, "mindeye2, 1–2 repeats")
-    assert overall.low <= overall.value <= overall.high
+    assert (overall.low, overall.high, overall.interval) == (None, None, "none: 2 pictures are too few")
     assert len((result.folder / "values.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_the_interval_is_over_the_pictures_that_were_scored(go, home):
+    random = np.random.default_rng(0)
+    for number in range(10):
+        save(home / f"truth/{number}.png", random)
+        save(home / f"made/{number}.png", random)
+
+    result = go("reconstruct", *asked((home / "made", home / "truth"), "metrics=ssim"))
+
+    values, ssim = np.array(result.metrics.items["scored · made"]["ssim"]), result.metrics.overall["ssim"]
+    reach = 2.2622 * values.std(ddof=1) / np.sqrt(10)  # t with nine degrees of freedom
+    ends = np.tanh(np.arctanh(ssim.value) + np.array([-1, 1]) * reach / (1 - ssim.value**2))
+    assert (ssim.low, ssim.high) == pytest.approx(ends, rel=1e-4)
+    assert (ssim.n, ssim.interval) == (10, "t over 10 pictures") and 0 < ssim.high - ssim.low < 2
 
 
 def test_all_of_the_fields_metrics_are_computed_where_the_weights_are(go, folders, image_networks):
@@ -134,7 +149,8 @@ def test_one_picture_has_its_own_metrics_and_no_identification(
 
     result = go("reconstruct", *alone, encoder, PIXELS)
     assert list(result.metrics.overall) == ["pixcorr", "ssim"]
-    assert result.tables[0].title == "Reconstruction: brainhive, 1 repeat"
+    about = result.metrics.notes["scope"]
+    assert result.tables[0].title == f"Reconstruction: brainhive, 1 repeat; for {about}" and about
     assert "no two-way identification" in capsys.readouterr().err
     with pytest.raises(BrainhiveError, match="none of the metrics can be computed") as caught:
         go("reconstruct", *alone, encoder, "metrics=swav")

@@ -103,14 +103,19 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained,
         with resealed(path) as file:
             file["test/signal"][...] = np.random.default_rng(0).permutation(file["test/signal"][()])
     metrics = go("eval-retrieval", f"run={trained}", "sheet_rows=0", again=True).metrics
+    warned = capsys.readouterr().err
+    go("eval-retrieval", f"run={trained}", "sheet_rows=0", "baseline=none")
 
     assert metrics.notes["verdict"] == "at chance"
+    assert "retrieval is at chance: do signals and pictures belong together" in capsys.readouterr().err
+    assert f"retrieval is at chance: {metrics.notes['baseline']['sentence']}" in warned
+    assert "filed wrongly" in warned
     controls = [
         go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0", again=True).metrics
         for control in ("shuffled", "permuted")
     ]
     assert min(each.notes["control"]["metrics"]["mean_rank"]["p"] for each in controls) > 0.05
-    assert "retrieval is at chance: do signals and pictures belong together" in capsys.readouterr().err
+    assert "retrieval is" not in capsys.readouterr().err  # which a control is meant to be
 
 
 def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):

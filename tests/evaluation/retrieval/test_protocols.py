@@ -1,6 +1,7 @@
 """Three ways to choose an epoch, side by side: what the test set chose says so, and is never the best."""
 
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ def test_what_the_test_set_chose_is_stamped_in_json_and_tables(shared: Any) -> N
 
 
 def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None:
-    runs, _, evaluated = shared
+    runs, trained, evaluated = shared
     scopes = {name: scope["top1"].value for name, scope in evaluated.metrics.scopes.items()}
     run = ShownRun("protocols", RunFolder(evaluated.folder))
 
@@ -50,10 +51,21 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None
     listed = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["runs", f"paths.runs={runs}"]).stdout
 
     assert [row[0] for row in table.rows] == ["last", "best", f"test ({SELECTED_ON_TEST})"]
-    assert not any(cell.is_best for cell in table.rows[2][1:]) and any(c.is_best for c in table.rows[0][1:])
+    validated = {
+        variant: mean(
+            metrics["top1"].value
+            for cell, metrics in trained.metrics.scopes.items()
+            if trained.metrics.notes["cells"][cell]["variant"] == variant
+        )
+        for variant in ("last", "best")
+    }
+    chosen = [row[0] for row in table.rows if any(cell.is_best for cell in row[1:])]
+    assert validated["best"] > validated["last"] and chosen == ["best"]
+    assert table.note == "Bold: best on validation (top-1)."
+    assert f"(top-1): variant “best” with {scopes['best · all']:.3f}." in summary(run)
     assert "2 variants" in summary(run) and "test (" not in summary(run)
     lines = {line.split()[0].rpartition("/")[2]: line for line in listed.splitlines() if "eval-ret" in line}
-    mean = (scopes["last · all"] + scopes["best · all"]) / 2
-    assert f"top-1 {mean:.3f}, the mean of 2" in lines[evaluated.folder.name]
+    pooled = mean([scopes["last · all"], scopes["best · all"]])
+    assert f"top-1 {pooled:.3f}, the mean of 2" in lines[evaluated.folder.name]
     (alone,) = (line for name, line in lines.items() if "--test-" in name)
     assert f"top-1 ({SELECTED_ON_TEST}) {scopes['test · all']:.3f}" in alone

@@ -13,7 +13,9 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.data.stores.recordings import Recording, SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.measurement.comparison import FOLDS, TWO, compare_ranks, min_f
+from brainhive_cli.measurement.comparison import FOLDS, compare_ranks
+from brainhive_cli.measurement.signs import flip_signs
+from brainhive_cli.measurement.units import Items
 
 DATASET = "demo-noise-0.3"
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -75,12 +77,16 @@ def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
     assert worse["n"] == 200 and worse["subjects"] == 2
     assert worse["run"] == str(weaker)
     assert same["difference"] == 0 and same["p_value"] == 1
-    assert worse["test"] == "minF′ over subjects and pictures"
-    assert worse["p_value"] == min_f([a * 1.0 - b for a, b in zip(*hits, strict=True)])
-    assert worse["p_value_adjusted"] == pytest.approx(min(1, 2 * worse["p_value"]))
-    assert worse["notes"] == ["2 subjects: sign-flip and Wilcoxon give 0.5 at least", TWO]
+    assert worse["test"] == "sign flips over 100 pictures, for these 2 subjects"
+    flips = flip_signs([a * 1.0 - b for a, b in zip(*hits, strict=True)], Items.unnamed([100, 100]))
+    assert (worse["p_value"], worse["low"], worse["high"]) == (flips.p, flips.low, flips.high)
+    assert worse["interval"] == f"inversion of: {worse['test']}" and not worse["notes"]
+    assert worse["least_p"] == flips.least_p and 0 < worse["p_value"] < 0.05 < worse["low"]
+    assert worse["p_adjusted"] == pytest.approx(min(1, 2 * worse["p_value"]))
+    assert worse["adjusted_over"] == same["adjusted_over"] == {"tests": 2, "of": "1 metric × 2 pairs"}
     table = result.tables[-1]
-    assert len(table.rows) == 2 and "Benjamini–Hochberg" in table.title
+    assert len(table.rows) == 2 and "over 2 tests: 1 metric × 2 pairs" in table.title
+    assert f"p: {worse['test']}" in table.title
     assert "p_value" in result.as_dict()["metrics"]["notes"]["against"][0]
 
 
@@ -93,7 +99,7 @@ def test_a_comparison_says_that_folds_share_training_subjects(go, world, trained
     found = compare_ranks({"folds": (result.metrics, folds)})[0]["folds"]
 
     assert FOLDS in found["notes"] and FOLDS not in result.metrics.notes["against"][0]["notes"]
-    assert "0.5 at least" in result.tables[-1].title  # of two subjects
+    assert "for these 2 subjects; p not adjusted" in result.tables[-1].title
 
 
 def test_runs_on_other_subjects_or_galleries_are_not_compared(go, world, trained, small, tmp_path):

@@ -1,9 +1,12 @@
 """From items' values to metrics: what subsets, controls and the verdict count."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from brainhive_cli.evaluation.retrieval.cell_scores import DRAWS, SubjectScores
-from brainhive_cli.evaluation.retrieval.rankings import Ranking
+from brainhive_cli.evaluation.retrieval.rankings import Ranking, SplitRanks
 from brainhive_cli.evaluation.retrieval.recipe import Subsets
 from brainhive_cli.evaluation.retrieval.summary import (
     MetricContext,
@@ -20,12 +23,12 @@ CONTEXT = MetricContext("intra", "test", 20, Alike())
 def ranking(names: list[str], ranks: list[int]) -> Ranking:
     """Make a ranking of pictures, each its own concept, among 20."""
     found, one = np.array(ranks), np.ones(len(names), np.int64)
-    return Ranking(names, names, found, found, 20, 1 / found, one, names, found, 1, names, [0.0] * len(names))
+    return Ranking(names, names, found, 1 / found, one, names, found, 1, names, [0.0] * len(names))
 
 
 def scores(names: list[str], ranks: list[int], hits: list[float]) -> SubjectScores:
     shares = np.array(hits)
-    return SubjectScores(ranking(names, ranks), {"top1": (shares, shares)})
+    return SubjectScores(ranking(names, ranks), subsets={"top1": (shares, shares)})
 
 
 def test_a_perfect_decoder_of_subsets_gets_one_to_one_whatever_was_never_drawn():
@@ -36,7 +39,8 @@ def test_a_perfect_decoder_of_subsets_gets_one_to_one_whatever_was_never_drawn()
     scopes = scopes_of_all([cell], [[scores(names, [1] * 20, hits)]], CONTEXT, Subsets(ways=5, draws=3))
 
     found = scopes["all · subsets"]["top1"]
-    assert (found.value, found.low, found.high, found.n) == (1, 1, 1, 18)
+    wilson = 18 / (18 + 1.959964**2)  # of 18 hits in 18
+    assert (found.value, found.low, found.high, found.n) == (1, pytest.approx(wilson), 1, 18)
 
 
 def test_subjects_with_pools_of_several_sizes_below_a_subsets_have_no_common_share_of_hits():
@@ -54,11 +58,69 @@ def test_subjects_are_matched_by_the_pictures_that_they_saw():
     cells = [Cell(f"sub-0{n}_seed-1", (n,), (n,), 1) for n in (1, 2)]
     groups = [[scores(names, ranks, [])], [scores(names[::-1], ranks[::-1], [])]]
 
-    overall, test = scopes_of_all(cells, groups, CONTEXT, None)["all"], above_chance(groups, Alike())
+    both, alone = (
+        scopes_of_all(cells[:count], groups[:count], CONTEXT, None)["all"]["mean_rank"] for count in (2, 1)
+    )
 
-    alone = scopes_of_all(cells[:1], groups[:1], CONTEXT, None)["all"]["mean_rank"]
-    assert overall["mean_rank"].these_subjects == (alone.low, alone.high)
-    assert (test.n, test.pool, test.verdict) == (20, 20, "at chance")
+    assert both.these_subjects == (both.low, both.high) == (alone.low, alone.high)
+
+
+def group_of(order: list[int], ranks: np.ndarray, sessions: list[int] | None = None) -> list[SubjectScores]:
+    """One subject whose signals show pictures 0 to 19 in an order; `ranks` [20, 20] of candidates."""
+    names = [f"{n}" for n in range(20)]
+    recorded = None if sessions is None else [(sessions[n],) for n in order]
+    split_ranks = SplitRanks(names, [names[n] for n in order], ranks[order], recorded)
+    made = scores([names[n] for n in order], [int(ranks[n, n]) for n in order], [])
+    return [replace(made, split_ranks=split_ranks)]
+
+
+def test_the_verdict_matches_subjects_by_the_pictures_that_they_saw():
+    ranks = np.array([np.random.default_rng(row).permutation(20) + 1 for row in range(20)])
+    orders = [*range(20)], [*range(19, -1, -1)]
+
+    (alone,) = above_chance([group_of(orders[0], ranks)], Alike())
+    (both,) = above_chance([group_of(order, ranks) for order in orders], Alike())
+
+    assert both == alone and (both.n, both.pool, both.side) == (20, 20, "at chance")
+    assert 0.05 < both.better < 0.95  # nothing that any labels would give
+
+
+def test_the_verdict_is_of_all_subjects_and_the_mean_of_their_seeds():
+    """Picture n is ranked first by one seed and last by the other: on average as by guesses."""
+    right, wrong = 1 + (np.arange(20) - np.arange(20)[:, None]) % 20, np.full((20, 20), 10)
+    np.fill_diagonal(wrong, 20)
+    order = [*range(20)]
+    good, bad = group_of(order, right), group_of(order, wrong)
+
+    (found,), (lost,) = (above_chance([group], Alike()) for group in (good, bad))
+    (averaged,) = above_chance([[*good, *bad]], Alike())
+    (subjects,) = above_chance([good, bad], Alike())
+
+    assert (found.side, lost.side) == ("above chance", "below chance")
+    assert found.better == lost.worse == 1 / 5000
+    assert averaged.better == subjects.better and averaged.side == subjects.side == "at chance"
+
+
+@pytest.mark.parametrize(
+    ("sessions", "answer"),
+    [
+        ([0] * 20, "above chance for these 2 concepts"),
+        ([0] * 10 + [1] * 10, "which concept: cannot be tested: concepts and sessions coincide"),
+        (None, "which concept: cannot be tested: their sessions are not known"),
+    ],
+    ids=["one session", "a session a concept", "unknown"],
+)
+def test_which_concept_was_seen_is_asked_within_the_sessions_of_the_pictures(sessions, answer):
+    """Two concepts of ten pictures: all of the own one are ranked before those of the other."""
+    concept = np.arange(20) // 10
+    ranks = np.where(concept[:, None] == concept, 5, 15) + (np.arange(20) % 10 - 4)
+    alike = Alike("concept", {f"{n}": f"{concept[n]}" for n in range(20)})
+
+    of_picture, of_concept = above_chance([group_of([*range(20)], ranks, sessions)], alike)
+
+    assert answer in of_concept.sentence
+    assert (of_picture.words, of_picture.p) == ("at chance for these 2 concepts", 1)
+    assert of_picture.wider == "concepts in general: not possible with 2 concepts"
 
 
 def test_the_p_of_a_control_counts_draws_that_are_as_good_over_subjects():

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import variants
@@ -188,8 +189,7 @@ def test_a_training_starts_from_the_newest_run_of_a_name_and_says_where_it_start
         folder = root / "train-align" / f"clips-intra-mindeye2-{number:010d}"
         (folder / "cells/sub-01_seed-1/model").mkdir(parents=True)
         (folder / "recipe.yaml").write_text("{}")
-        measured = {"schema": 1, "scopes": {}, "missing": {}, "notes": {}}
-        (folder / "metrics.json").write_text(json.dumps(measured))
+        (folder / "metrics.json").write_text(json.dumps(Measurements().as_dict()))
     train = Train.model_validate({"start_from": {"backbone": "clips-intra-mindeye2"}, "epochs": 1})
 
     (start,) = find_starts(train.starts, Cell("sub-01_seed-1", (1,), (1,), 1), Paths(runs=str(root)))[0]

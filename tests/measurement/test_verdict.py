@@ -1,0 +1,217 @@
+"""The verdict on ranks: what is permuted, what is said of whom, and how often it is wrong."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.measurement.verdict import judge
+
+
+def rank_all(signals, pictures):
+    """Rank all pictures by each signal, [N, P]."""
+    order = (-(signals @ pictures.T)).argsort(1)
+    ranked = np.empty_like(order)
+    np.put_along_axis(ranked, order, np.arange(1, len(pictures) + 1)[None], 1)
+    return ranked
+
+
+def independent(count, subjects=1):
+    return Items.independent([list(range(count))] * subjects, "pictures")
+
+
+def concepts(sizes):
+    """Give pictures, and the concept of each, by these numbers of pictures."""
+    concept = dict(enumerate(np.repeat(np.arange(len(sizes)), sizes).astype(str).tolist()))
+    return Alike("concept", concept).items([list(concept)]), concept
+
+
+def test_few_pictures_have_all_permutations_counted():
+    ranked = np.random.default_rng(0).integers(1, 6, (5, 5))
+    sums = np.array([sum(ranked[row, order[row]] for row in range(5)) for order in permutations(range(5))])
+
+    (found,) = judge([ranked], independent(5), range(5))
+
+    assert found.better == pytest.approx((sums <= ranked.trace()).mean())
+    assert found.worse == pytest.approx((sums >= ranked.trace()).mean())
+    assert "all 120 permutations" in found.test and (found.n, found.pool) == (5, 5)
+
+
+def test_what_no_result_could_show_is_not_called_at_chance():
+    (found,) = judge([np.array([[1, 2, 3], [2, 1, 3], [3, 2, 1]])], independent(3), range(3))
+
+    assert found.side == "not testable" and found.least_p == 2 / 6
+    assert found.words == "not testable for these 3 pictures"
+
+
+def test_ranks_are_matched_by_the_names_of_pictures():
+    """Two subjects who saw the same pictures in another order have one permutation of labels in common."""
+    random = np.random.default_rng(0)
+    ranked = rank_all(random.normal(size=(20, 8)), random.normal(size=(20, 8)))
+    items = Items.independent([list(range(20)), list(range(20))[::-1]], "pictures")
+
+    (turned,), (alone,) = (
+        judge([ranked, ranked[::-1]], items, range(20)),
+        judge([ranked], independent(20), range(20)),
+    )
+
+    assert (turned.better, turned.n) == (alone.better, 20)
+
+
+def test_pictures_that_other_subjects_saw_are_not_exchanged():
+    """Each subject's pictures are found by all: labels exchanged between subjects would look right."""
+    random = np.random.default_rng(1)
+    hub = np.repeat([3.0, -3.0], 10)
+    ranked = [
+        rank_all(sign * np.ones((10, 1)) + 0 * hub[:10, None], hub[:, None] + random.normal(size=(20, 1)))
+        for sign in (1.0, -1.0)
+    ]
+    items = Items.independent([list(range(10)), list(range(10, 20))], "pictures")
+
+    (found,) = judge(ranked, items, range(20))
+
+    assert found.side == "at chance" and found.better > 0.2
+
+
+@pytest.mark.parametrize(("subjects", "pictures"), [(1, 20), (8, 60)])
+def test_wrong_labels_are_seldom_called_right_however_many_subjects_share_them(subjects, pictures):
+    """Bound .05 and two Monte Carlo errors of 200; ranks counted subject by subject reject .3 to .5."""
+    random, called = np.random.default_rng(0), 0
+    for _ in range(200):
+        features, wrong = random.normal(size=(pictures, 16)), random.permutation(pictures)
+        seen = [features + 0.5 * random.normal(size=features.shape) for _ in range(subjects)]
+        ranked = [rank_all(signals, features)[:, wrong] for signals in seen]
+        called += judge(ranked, independent(pictures, subjects), range(pictures))[0].side != "at chance"
+
+    assert called / 200 <= 0.081
+
+
+def test_a_weak_effect_that_ten_subjects_share_is_found():
+    """Found in .00 of runs where ranks averaged over subjects are compared with the spread of one guess."""
+    random, found = np.random.default_rng(0), 0
+    for _ in range(40):
+        features = random.normal(size=(200, 20))
+        ranked = [rank_all(0.02 * features + random.normal(size=(200, 20)), features) for _ in range(10)]
+        found += judge(ranked, independent(200, 10), range(200))[0].side == "above chance"
+
+    assert found / 40 >= 0.85
+
+
+def test_two_concepts_are_spoken_of_as_these_two_in_two_questions():
+    items, concept = concepts([10, 10])
+    random = np.random.default_rng(0)
+    features = random.normal(size=(20, 16))
+    ranked = rank_all(features + random.normal(size=features.shape), features)
+
+    which, of_concept = judge([ranked], items, range(20), dict.fromkeys(range(20), 1), concept)
+
+    assert which.words == "above chance for these 2 concepts" and which.question == "which picture"
+    assert (
+        "within concepts" in which.test and which.wider == "concepts in general: not possible with 2 concepts"
+    )
+    assert of_concept.question == "which concept" and of_concept.side == "at chance"
+
+
+@pytest.mark.parametrize(
+    ("sessions", "reason"),
+    [
+        (dict(enumerate(np.repeat([1, 2], 10).tolist())), "cannot be tested: concepts and sessions coincide"),
+        (None, "cannot be tested: their sessions are not known"),
+    ],
+)
+def test_concepts_that_were_shown_in_sessions_of_their_own_cannot_be_told_from_drift(sessions, reason):
+    items, concept = concepts([10, 10])
+    ranked = np.random.default_rng(0).permuted(np.tile(np.arange(1, 21), (20, 1)), axis=1)
+
+    _, of_concept = judge([ranked], items, range(20), sessions, concept)
+
+    assert (of_concept.side, of_concept.p, of_concept.test) == ("not testable", None, reason)
+    assert of_concept.sentence == f"which concept: {reason}"
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_signals_that_drift_with_sessions_are_seldom_called_right(count):
+    """Most pictures of a concept were shown in a session of its own, whose signals share an offset."""
+    random, called = np.random.default_rng(0), np.zeros(2)
+    items, concept = concepts([12] * count)
+    number = np.repeat(np.arange(count), 12)
+    session = np.where(np.arange(12 * count) % 4 > 0, number, (number + 1) % count)
+    sessions = dict(enumerate(session.tolist()))
+    for _ in range(150):
+        features = random.normal(size=(count, 16))[number] + random.normal(size=(12 * count, 16))
+        signals = 2 * random.normal(size=(count, 16))[session] + random.normal(size=features.shape)
+        answers = judge([rank_all(signals, features)], items, range(12 * count), sessions, concept)
+        called += [answer.side == "above chance" for answer in answers]
+
+    assert (called / 150 <= 0.06).all()
+
+
+@pytest.mark.parametrize("sizes", [[10, 10], [10] * 8, [30, 10, 10]])
+def test_pictures_and_concepts_that_are_decoded_are_found(sizes):
+    """Top-1 of about .6 of 20; .9 at least are found."""
+    random, found = np.random.default_rng(0), np.zeros(2)
+    items, concept = concepts(sizes)
+    number, count = np.repeat(np.arange(len(sizes)), sizes), sum(sizes)
+    for _ in range(30):
+        features = random.normal(size=(len(sizes), 20))[number] + random.normal(size=(count, 20))
+        signals = 0.8 * features + random.normal(size=features.shape)
+        answers = judge(
+            [rank_all(signals, features)], items, range(count), dict.fromkeys(range(count), 1), concept
+        )
+        found += [answer.side == "above chance" for answer in answers]
+
+    assert (found / 30 >= 0.9).all()
+
+
+def test_from_ten_concepts_the_verdict_is_over_concepts_and_both_questions_stand_beside():
+    items, concept = concepts([100] + [5] * 20)
+    random = np.random.default_rng(0)
+    features = random.normal(size=(21, 20))[np.repeat(np.arange(21), [100] + [5] * 20)]
+    features = features + random.normal(size=features.shape)
+    ranked = rank_all(0.5 * features + random.normal(size=features.shape), features)
+
+    answers = judge([ranked], items, range(200), dict.fromkeys(range(200), 1), concept)
+
+    assert [answer.question for answer in answers] == ["over concepts", "which picture", "which concept"]
+    assert answers[0].words == "above chance" and "21 concepts" in answers[0].test
+    assert "within concepts" in answers[1].test and not answers[1].wider
+
+
+def test_which_picture_is_exchanged_within_concepts_however_many_these_are():
+    """Of signals that carry their concept alone, the concept is found and the picture is not."""
+    random, found = np.random.default_rng(0), np.zeros(3)
+    items, concept = concepts([6] * 12)
+    number = np.repeat(np.arange(12), 6)
+    for _ in range(60):
+        features = random.normal(size=(12, 16))[number]
+        ranked = rank_all(
+            features + random.normal(size=(72, 16)), features + 0.5 * random.normal(size=(72, 16))
+        )
+        answers = judge([ranked], items, range(72), dict.fromkeys(range(72), 1), concept)
+        found += [answer.side == "above chance" for answer in answers]
+
+    assert found[0] == found[2] == 60 and found[1] / 60 <= 0.1
+
+
+def test_clips_are_shifted_by_every_shift_once():
+    """Of twelve clips the smallest two-sided p is 2/12, so nothing could be found, and it says so."""
+    film = Alike("neighbours", dict.fromkeys(range(12), "film"), "clip")
+    found = judge([rank_all(np.eye(12), np.eye(12))], film.items([list(range(12))]), range(12))[0]
+
+    assert found.least_p == pytest.approx(2 / 12) and found.side == "not testable"
+    assert "all 12 circular shifts" in found.test and "smallest p 0.17" in found.test
+
+
+@pytest.mark.parametrize("clips", [10, 45])
+def test_neighbouring_clips_are_seldom_called_right(clips):
+    """Shifts drawn with replacement, without the identity, gave p ≤ .05 in up to .18."""
+    random, small = np.random.default_rng(0), 0
+    film = Alike("neighbours", dict.fromkeys(range(clips), "film"), "clip").items([list(range(clips))])
+    for _ in range(300):
+        drawn = random.normal(size=(2, clips, 8))
+        for clip in range(1, clips):
+            drawn[:, clip] = 0.9 * drawn[:, clip - 1] + 0.44 * drawn[:, clip]
+        small += judge([rank_all(*drawn)], film, range(clips))[0].better <= 0.05
+
+    assert small / 300 <= 0.075
