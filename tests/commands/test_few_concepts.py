@@ -116,10 +116,13 @@ def test_what_is_not_found_is_at_chance_for_these_concepts_and_never_for_concept
     made: Runs,
 ) -> None:
     notes, printed = made.wrong.metrics.notes, "\n".join(table.title for table in made.wrong.tables)
+    invoke("report", made.wrong.folder, "--to", "wrong.html")
+    page = Path("wrong.html").read_text()
 
     assert notes["verdict"] == f"at chance for {SCOPE}" and notes["above_chance"]["side"] == "at chance"
     assert WIDER in printed and "concepts in general" not in printed.replace(WIDER, "")
-    assert claims(printed) and all(about.startswith(f" for {SCOPE}") for about in claims(printed))
+    for text in (printed, page):
+        assert claims(text) and all(about.startswith(f" for {SCOPE}") for about in claims(text))
 
 
 def test_json_has_scope_claims_and_answers_and_every_interval_says_it(made: Runs) -> None:
@@ -194,3 +197,19 @@ def test_an_explanation_says_it_in_its_title_and_its_intervals(made: Runs, go: G
     ]
     assert windows and all(metric.interval.endswith(f"; for {SCOPE}") for metric in windows)
     assert f"for {SCOPE}" in invoke("runs", "explain")
+
+
+def test_plans_and_the_check_of_a_data_set_say_which_claims_its_test_split_allows(made: Runs) -> None:
+    dataset = made.trained.parents[2] / "right"
+    images, claims_of = (
+        f"dataset={{kind: image-folder, root: {dataset}}}",
+        "2 concepts, 1 subject: statements about ",
+    )
+    planned = [
+        json.loads(invoke(*words, "--check", "--json"))["plan"]["claims"]
+        for words in (("train-align", *SMALL[1:], images), ("eval-retrieval", "--run", made.trained))
+    ]
+    found = json.loads(invoke("check", images, "--json"))["metrics"]["notes"]["datasets"]["right"]
+
+    assert {*planned, found["claims"]} == {f"{claims_of}{SCOPE} and this subject"}
+    assert f"; {claims_of}{SCOPE} and this subject" in " ".join(invoke("check", images).split())

@@ -115,9 +115,10 @@ def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs, mode, ce
         assert config["spec"]["subjects"] == subjects
         top1 = result.metrics.scopes[name]["top1"]
         assert top1.n == 96 * len(subjects) and top1.pool == 96
-        several = f"over {len(subjects)} subjects" in top1.interval
-        assert several == (len(subjects) > 1)  # not 192 items of one
-        assert (top1.these_subjects or [top1.low])[0] > top1.chance
+        several = "; for these 2 subjects" if len(subjects) > 1 else ""
+        assert top1.interval == f"Wilson over 16 concepts{several}"  # whose 96 pictures both saw
+        assert top1.these_subjects == ((top1.low, top1.high) if several else None)
+        assert top1.low > top1.chance
     assert list(result.metrics.scopes) == list(cells)
 
 
