@@ -365,13 +365,14 @@ def _interval(
     subjects, units = len(groups), items.count
     centre, named = float(scatter.estimates.mean()), f"{units} {items.kind}"
     if is_share is None:
-        is_share = limits == (0.0, 1.0) or all(np.isin(group, (0, 1)).all() for group in groups)
+        are_hits = limits == (None, None) and all(np.isin(group, (0, 1)).all() for group in groups)
+        is_share = limits == (0.0, 1.0) or are_hits
     is_share, (low, high) = is_share and statistic is np.mean, limits
     if is_share and (low is None or high is None):
         low, high = limits = (0.0, 1.0)
     if units == 1:
         return Interval(None, None, f"none: {'one item' if items.size == 1 else 'all items are of one unit'}")
-    if units < FEWEST_UNITS and not items.is_film:
+    if units < FEWEST_UNITS and (items.are_independent or not items.is_film):  # blocks may be fewer
         return Interval(None, None, f"none: {named} are too few")
 
     # over units: for one subject, or for these

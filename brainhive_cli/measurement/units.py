@@ -53,7 +53,8 @@ class Items:
     def independent(cls, ids: Sequence[Sequence[Hashable]], kind: str = "items") -> Self:
         """Take each item for a unit of its own."""
         count = len(set(chain.from_iterable(ids)))
-        return cls(ids, ids, kind, scope=f"these {count} {kind}" if count < MANY_UNITS else "")
+        scope = f"these {count} {kind}" if count > 1 else f"this one of {kind}"
+        return cls(ids, ids, kind, scope=scope if count < MANY_UNITS else "")
 
     @classmethod
     def unnamed(cls, sizes: Sequence[int]) -> Self:

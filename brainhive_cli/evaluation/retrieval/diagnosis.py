@@ -72,7 +72,7 @@ class Diagnosis(NamedTuple):
 def diagnose(facts: Facts) -> Diagnosis:
     """Explain a verdict by what was measured, and by no more."""
     ridge, orders = facts.ridge, f"in {facts.filings} other orders neither"
-    compared = f"a closed-form ridge on the same signals is {ridge.verdict.side} ({ridge.words})"
+    compared = f"a closed-form ridge on the same signals is {ridge.verdict.words} ({ridge.words})"
     if facts.refiled:
         advice = "correct the order and prepare the signals again"
         return Diagnosis("misfiled", f"misfiled: {facts.refiled}; {advice}")
