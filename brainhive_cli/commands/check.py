@@ -314,5 +314,6 @@ def _alike(store: SignalStore, paths: Paths) -> dict[str, Alike]:
     alike = dict.fromkeys(store.splits, Alike(dataset.alike_by))
     for split in store.splits:
         with suppress(BrainhiveError):  # the pictures may be elsewhere
-            alike[split] = alike_of(dataset, dataset.images(split))
+            stimuli = dataset.images(split)
+            alike[split] = alike_of(dataset, stimuli.image_ids, stimuli.concepts)
     return alike

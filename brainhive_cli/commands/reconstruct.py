@@ -264,7 +264,7 @@ class Job:
             lambda image_id: images.open(rows[image_id]),
             concept_of.__getitem__,
             lambda image_id: annotate_stimulus(images, rows[image_id]),
-            alike_of(self.align.dataset, images),
+            alike_of(self.align.dataset, images.image_ids, images.concepts),
         )
 
 

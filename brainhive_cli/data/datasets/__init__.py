@@ -1,7 +1,7 @@
 """Data sets: stimuli, and the recordings made with them."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -295,10 +295,10 @@ class StimulusDataset:
         return self.simulate(subject, split)
 
 
-def alike_of(dataset: Dataset, stimuli: StimulusSet) -> Alike:
-    """Say which stimuli of a split are alike, in the order of the data set."""
+def alike_of(dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]) -> Alike:
+    """Say which stimuli of a split are alike, given in the order of the data set."""
     medium = "clip" if dataset.alike_by == "neighbours" else "picture"
-    return Alike(dataset.alike_by, dict(zip(stimuli.image_ids, stimuli.concepts, strict=True)), medium)
+    return Alike(dataset.alike_by, dict(zip(image_ids, concepts, strict=True)), medium)
 
 
 def describe_test_claims(dataset: Dataset, subjects: int) -> str:
@@ -306,7 +306,8 @@ def describe_test_claims(dataset: Dataset, subjects: int) -> str:
     if "test" not in dataset.splits:
         return ""
     try:
-        alike = alike_of(dataset, dataset.images("test"))
+        stimuli = dataset.images("test")
+        alike = alike_of(dataset, stimuli.image_ids, stimuli.concepts)
     except BrainhiveError:  # which the inventory of pictures says
         return ""
     return describe_claims(alike.items([list(alike.concept_of)]), subjects) if alike.concept_of else ""

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores.recordings import Sensors
 from brainhive_cli.evaluation.explanation.profiles import Labels
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace, refuse_unknown_whitening
 from brainhive_cli.measurement.ranks import ranks_of_all
-from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 
@@ -151,6 +152,5 @@ class Reader:
 def units_of(member: TrainedCell, split: str, rows: NDArray[np.int64]) -> Items:
     """Say which of the pictures of some rows [n] are alike: one list, of image ids."""
     store, dataset = member.pictures(split), member.align.dataset
-    concept_of = dict(zip(store.image_ids, store.concepts, strict=True))
-    medium = "clip" if dataset.alike_by == "neighbours" else "picture"
-    return Alike(dataset.alike_by, concept_of, medium).items([[store.image_ids[row] for row in rows]])
+    alike = alike_of(dataset, store.image_ids, store.concepts)
+    return alike.items([[store.image_ids[row] for row in rows]])

@@ -22,6 +22,7 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.set_up import SET_UP, describe_signals, merge
+from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.evaluation.retrieval.cell_scores import (
     CONTROL_METRICS,
     DRAWS,
@@ -89,8 +90,7 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
 
     # which pictures are alike, for all intervals and tests
     rankings = {name: subject_scores.ranking for name, (_, _, subject_scores) in tested.items()}
-    medium = "clip" if run.dataset.alike_by == "neighbours" else "picture"
-    alike = Alike(run.dataset.alike_by, gallery.concepts, medium)
+    alike = alike_of(run.dataset, gallery.concepts, gallery.concepts.values())
     units = alike.items([ranking.image_ids for ranking in rankings.values()])
 
     # metrics: of all cells together, of each, of regions and of the signals' ceilings
