@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,35 @@ def test_troubleshooting_has_every_error_with_its_exit_code() -> None:
     absent = [kind.__name__ for kind in public if f"| {kind.exit_code} | `{kind.__name__}` |" not in table]
     assert len(public) > 5 and absent == []
     assert f"| {INTERRUPTED} |" in table
+
+
+def test_the_readme_has_its_two_commands_and_ci_runs_the_second_as_it_stands_there() -> None:
+    commands = re.findall(r"```bash\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.S)[0].splitlines()
+    assert commands == [
+        "pip install -e . && brainhive demo",
+        'pip install -e ".[test]" && pytest -n 2 --dist loadfile',
+    ]
+    ci = (CHECKOUT / ".ci" / "run").read_text()
+    pattern = re.search(r"""eval "\$\(grep -m 1 -F '(.+)' README.md\)\"""", ci)
+    assert pattern is not None and pattern[1] in commands[1]
+
+
+def test_one_install_brings_the_packages_that_the_user_named_and_readers_of_recordings() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    installed = {re.split(r"[<>=]", requirement)[0] for requirement in project["dependencies"]}
+    named = {
+        "typer",
+        "rich",
+        "torch",
+        "diffusers",
+        "transformers",
+        "open_clip_torch",
+        "h5py",
+        "accelerate",
+        "pyyaml",
+    }
+    assert named | {"mne", "mne-bids", "nibabel", "scikit-learn"} <= installed
+    assert not {"raw", "open-clip"} & {*project["optional-dependencies"]}
 
 
 def test_the_citation_is_of_this_version_and_names_the_four_papers() -> None:

@@ -16,7 +16,7 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.tables import Table
 
 MIB = 2**20
-OPTIONAL = ("open_clip_torch", "pyarrow", "mne", "braindecode")
+OPTIONAL = ("pyarrow", "braindecode")
 
 
 class Recipe(BaseRecipe):

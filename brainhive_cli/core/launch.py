@@ -44,7 +44,10 @@ PORT = 29500
 CONTINUES = "the same command continues"
 LONGEST_WAIT = timedelta(days=1)
 """How long a process waits for another's last cell; one that fails ends them all, so it need not be short."""
-LIBRARIES = ("torch", "diffusers", "transformers", "timm", "accelerate", "h5py", "numpy", "safetensors")
+LIBRARIES = (
+    *("torch", "diffusers", "transformers", "timm", "open_clip_torch", "accelerate"),
+    *("h5py", "numpy", "safetensors", "mne", "mne-bids", "nibabel", "scikit-learn"),
+)
 """Libraries that numbers depend on."""
 PROBES = {
     "torchvision": "",

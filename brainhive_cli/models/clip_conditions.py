@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from brainhive_cli.core import hub, weights
-from brainhive_cli.core.errors import MissingData, MissingExtra
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.models.foreign_weights import load_network
 
 SOURCE = "hub:shi-labs/versatile-diffusion"
@@ -99,19 +99,14 @@ class CaptionTokens:
         length: Ids of a caption, the first and the last token included; longer captions are cut.
 
     Raises:
-        MissingExtra: if open_clip is not installed.
         MissingData: if the folder has no tokenizer.
     """
 
     def __init__(self, source: str = OPEN_CLIP, length: int = 60) -> None:
         self.length = length
         if source == OPEN_CLIP:
-            try:
-                from open_clip.tokenizer import SimpleTokenizer
-            except ModuleNotFoundError as error:
-                raise MissingExtra(
-                    "open_clip is not installed", "pip install 'brainhive[open-clip]'"
-                ) from error
+            from open_clip.tokenizer import SimpleTokenizer
+
             tokenizer: Any = SimpleTokenizer()
             self.start, self.end = tokenizer.sot_token_id, tokenizer.eot_token_id
             self._encode: Callable[[str], list[int]] = tokenizer.encode

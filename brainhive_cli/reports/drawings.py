@@ -244,17 +244,15 @@ def _draw_points(figure: Any, axes: Any, shown: Map) -> None:
 
 
 def _draw_head(figure: Any, axes: Any, head: Map) -> None:
-    """Draw values on a head, nose up: interpolated by mne, or as dots where mne is not installed."""
+    """Draw values on a head, nose up: interpolated by mne, or as dots where values are few or not finite."""
     places = np.array([[point.x, point.y] for point in head.points])
     values = np.array([np.nan if point.value is None else point.value for point in head.points], float)
     most = float(np.nanmax(np.abs(values))) or 1.0
     low, high = (-most, most) if head.is_diverging else (float(np.nanmin(values)), float(np.nanmax(values)))
     colours = "RdBu_r" if head.is_diverging else "viridis"
-    try:
+    if len(places) >= MIN_SENSORS and np.isfinite(values).all():
         import mne
-    except ImportError:
-        mne = None
-    if mne is not None and len(places) >= MIN_SENSORS and np.isfinite(values).all():
+
         with mne.use_log_level("ERROR"):
             shown, _ = mne.viz.plot_topomap(
                 values,

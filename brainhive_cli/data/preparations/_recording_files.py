@@ -355,7 +355,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except ImportError as error:  # as of a .set of MATLAB 7.3
-        raise MissingExtra(f"{path}: {first_line(error)}", "pip install 'brainhive[raw]'") from error
+        raise MissingExtra(f"{path}: {first_line(error)}", "pip install pymatreader") from error
     except Exception as error:
         if isinstance(error, BrainhiveError) or is_of_the_machine(error):
             raise
@@ -369,12 +369,10 @@ def open_raw(path: Path, has_bids_onsets: bool = True) -> Any:
 
     Raises:
         MissingData: if it cannot be read, or ends early.
-        MissingExtra: if mne is not there.
+        MissingExtra: if mne needs another package for its format.
     """
-    try:
-        import mne
-    except ImportError as error:
-        raise MissingExtra("reading recordings needs mne", "pip install 'brainhive[raw]'") from error
+    import mne
+
     roots = [folder for folder in list(path.parents)[1:5] if (folder / "dataset_description.json").is_file()]
     is_bids = bool(roots)
     require_regular_siblings(path, roots[-1] if roots else path.parent)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.damage import reading, refuse_inflation
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.stores.recordings import Grid
 
 NIFTI = (".nii.gz", ".nii")
@@ -26,15 +26,12 @@ def open_image(path: Path, way_out: str, **options: Any) -> Any:
         options: Of nibabel's format.
 
     Raises:
-        MissingExtra: if nibabel is not installed.
         MissingData: if the file is damaged.
     """
-    try:
-        import nibabel
-        from nibabel.filebasedimages import ImageFileError
-        from nibabel.spatialimages import HeaderDataError, ImageDataError
-    except ImportError as error:
-        raise MissingExtra("NIfTI files need nibabel", "pip install 'brainhive[raw]'") from error
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError, ImageDataError
+
     with reading(path, way_out):
         try:
             return nibabel.load(path, **options)

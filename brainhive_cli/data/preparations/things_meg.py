@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.damage import reading
-from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
+from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._noise import refuse_flat
 from brainhive_cli.data.stores.recordings import Recording, Sensors
@@ -186,14 +186,11 @@ def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
     """Open epochs, which mne reads when they are indexed, and the table of their trials.
 
     Raises:
-        MissingExtra: if mne is not installed.
         MissingData: if a file is damaged, or one of its parts is missing.
         BrainhiveError: if the table lacks a column, or the number of a picture's trial.
     """
-    try:
-        import mne
-    except ImportError as error:
-        raise MissingExtra("epochs in .fif files need mne", "pip install 'brainhive[raw]'") from error
+    import mne
+
     with reading(path, SOURCE):
         try:
             epochs = mne.read_epochs(path, proj=False, preload=False, verbose="ERROR")

@@ -6,7 +6,7 @@ with the regressors are needed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, floor
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.trial_regressors import (
     MIN_EIGENVALUE,
     Array,
@@ -93,7 +93,6 @@ def estimate_trials(
     Raises:
         BrainhiveError: if a run has more regressors than volumes, most voxels have no mean or do not vary, or
             `denoised` lacks noise.
-        MissingExtra: if `denoised` lacks scikit-learn.
 
     Source: Prince et al. 2022 (GLMsingle); Mumford et al. 2012 (LSA, LSS).
     """
@@ -122,10 +121,8 @@ def estimate_trials(
 
 def limit_threads() -> AbstractContextManager[Any]:
     """Let linear algebra use one thread: for small matrices two took ten times as long on a busy machine."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:  # comes with scikit-learn
-        return nullcontext()
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
     return cast(AbstractContextManager[Any], threadpool_limits(1))
 
 
@@ -380,10 +377,8 @@ def mixture_threshold(values: Array, seed: int) -> float:
 
     Source: cvnlab/GLMsingle, `findtailthreshold`; seeded here.
     """
-    try:
-        from sklearn.mixture import GaussianMixture
-    except ImportError as error:
-        raise MissingExtra("estimator=denoised needs scikit-learn", "pip install 'brainhive[raw]'") from error
+    from sklearn.mixture import GaussianMixture
+
     mixture = GaussianMixture(2, tol=1e-10, n_init=3, max_iter=10_000, random_state=seed).fit(values[:, None])
     grid = np.linspace(values.min(), values.max(), THRESHOLD_STEPS)
     changes = np.flatnonzero(np.diff(mixture.predict(grid[:, None])))

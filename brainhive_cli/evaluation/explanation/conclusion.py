@@ -90,7 +90,7 @@ def conclude(
     is_mapped = any(isinstance(artifact, Map) for artifact in drawn.values())
     is_by_sensor = any(finding.axis.name == SENSOR for finding in results)
     if is_by_sensor and not is_mapped:
-        missing["head maps"] = "where the sensors lie is not known; pip install 'brainhive[raw]' for EEG"
+        missing["head maps"] = "where the sensors lie is not known"
     for name, reason in missing.items():
         console.warn(f"{name} left out: {reason}")
     for name, artifact in drawn.items() if spec.figures else ():

@@ -22,12 +22,8 @@ def known_places(sensors: Sensors) -> tuple[NDArray[np.int64], Values] | None:
 
     Returns:
         Which channels [K], and their places [K, 3] in metres; None where there are too few, or two in one
-        place, as gradiometers have, or mne is not installed.
+        place, as gradiometers have.
     """
-    try:
-        import mne  # noqa: F401
-    except ImportError:
-        return None
     positions = _standard(sensors.names) if sensors.positions is None else sensors.positions  # [C, 3]
     known = np.flatnonzero(np.isfinite(positions).all(1) & positions.any(1))
     _, first = np.unique(positions[known].round(4), axis=0, return_index=True)

@@ -28,7 +28,7 @@ class Config(AnnotationConfig):
         return (self.length,)
 
     def build(self) -> Encoder:
-        """Open the vocabulary; MissingExtra or MissingData where it is not there."""
+        """Open the vocabulary; MissingData where it is not there."""
         tokens = CaptionTokens(self.source, self.length)
         words = f"{self.source}: {self.length} ids, start, words, end, zeros"
         return self.built(lambda caption: tokens.ids(caption).to(torch.int32), words)

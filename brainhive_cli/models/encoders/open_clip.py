@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
+from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, resnet_anatomy
@@ -46,10 +46,7 @@ class Config(TokenConfig):
 
     def build(self) -> Encoder:
         """Prepare image tower and transform."""
-        try:
-            from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
-        except ModuleNotFoundError as error:
-            raise MissingExtra("open_clip is not installed", "pip install 'brainhive[open-clip]'") from error
+        from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
         if self.source == "random":
             model, stated = _architecture(self.architecture), dict[str, Any]()

@@ -1,7 +1,6 @@
 """Single-trial betas: equal to those of GLMsingle and nilearn, and true to what was simulated."""
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -15,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from scipy.stats import gamma
 
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals import single_trials
 from brainhive_cli.data.signals.single_trials import (
     Estimates,
@@ -732,13 +731,6 @@ def test_data_without_noise_or_without_responses_are_refused_with_a_way_out(worl
     dark.bold = [np.zeros_like(bold) for bold in dark.bold]
     with pytest.raises(BrainhiveError, match="most voxels do not vary"):
         dark.estimate("denoised")
-
-
-def test_denoising_says_that_it_needs_scikit_learn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.mixture", None)
-    with pytest.raises(MissingExtra, match="scikit-learn"):
-        world.estimate("denoised")
-    assert world.estimate("hrf").betas.any()
 
 
 # ---------------------------------------------------------------- building blocks
