@@ -95,13 +95,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: bool = False) -> Result:
     """Evaluate what is no sweep, and compare it with others; a finished run is left as it is."""
+    for align_run in job.runs:
+        align_run.prepare_signals(launch)
     recipe, spec, pinned = job.recipe, job.spec, job.pinned()
     folder = RunFolder.open("eval-retrieval", job.runs[0].label, pinned, launch, again)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         # rankings, curves and ceilings of the cells, shared by all processes
-        for align_run in job.runs:
-            align_run.prepare_signals(launch)
         scores: dict[str, CellScores] = {}
         for cells in launch.shard(job.groups):
             ensemble = Ensemble.load(job.runs, cells, launch.device, spec.head)

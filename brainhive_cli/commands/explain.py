@@ -50,11 +50,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Explain every cell and subject, then all together; what an interrupted run has finished is kept."""
     job = Job.resolve(recipe)
     spec, align, levels = job.spec, job.align, job.open_levels()
+    align.prepare_signals(launch)
     pinned = job.recipe.holding(align.digests)
     folder = RunFolder.open("explain", align.label, pinned, launch, again)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
-        align.prepare_signals(launch)
         control = _train_control(job, launch)
         shared = job.find_shared()
 

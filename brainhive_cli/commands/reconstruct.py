@@ -509,13 +509,13 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
         The run, and the work that was done, where it was all of it.
     """
     recipe, align, baselines = job.recipe, job.align, job.baselines
+    align.prepare_signals(launch)
     folder = open_run(align.label, job.pinned(), launch, again, baselines.is_here)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         job = job.open(launch.device)
         heads = StimulusHeads.of(align, job.prior, launch.device)
         start = find_start_pictures(recipe)
-        align.prepare_signals(launch)
 
         # heads: decoded from signals, then of all other sources
         brain = [

@@ -19,7 +19,13 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, 
 from brainhive_cli.core.file_lock import FileLock, is_held
 from brainhive_cli.core.files import remove
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import extend_tables, stamp
+from brainhive_cli.core.measurements import (
+    caveats_of,
+    explain_stamps,
+    extend_title,
+    find_caveats,
+    stamp,
+)
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
@@ -85,8 +91,8 @@ class RunOnDisk:
         return "running" if self.is_in_use else "finished" if self.is_finished else "interrupted"
 
     @property
-    def headline(self) -> str:
-        """What it came to, in a few words; empty if it is not finished."""
+    def headline(self) -> str | Cell:
+        """What it came to, in a few words, for programs with the caveats in full; empty if not finished."""
         if not self.is_finished:
             return ""
         run = ShownRun(self.path.name, RunFolder(self.path))
@@ -102,12 +108,14 @@ class RunOnDisk:
         name = names[0]
         every = [metrics[name] for metrics in parts if name in metrics]
         values = [metric for metric in every if not metric.selected] or every
-        stamped, about = stamp(shown(name), values), f" for {run.scope}" if run.scope else ""
-        if len(values) > 1:
-            mean = fmean(metric.value for metric in values)
-            return f"{stamped} {mean:.3f}, the mean of {len(values)}{about}"
         interval = "" if values[0].low is None else f" ({values[0].interval_text()})"
-        return f"{stamped} {values[0].value:.3f}{interval}{about}"
+        if len(values) > 1:
+            interval = f", the mean of {len(values)}"
+        about = f" for {run.scope}" if run.scope else ""
+        value = f"{fmean(metric.value for metric in values):.3f}{interval}{about}"
+        caveats = caveats_of(values)
+        short, full = stamp(shown(name), caveats), extend_title(shown(name), caveats)
+        return Cell(f"{short} {value}", value=f"{full} {value}")
 
     @property
     def bytes(self) -> int:
@@ -184,7 +192,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         removed = Table("Removed runs", ("run",), tuple((run.name,) for run in runs), is_list=True)
         return Result(root, (removed,))
     columns = ("run", "state", "result", "last changed", "size")
-    table = Table(f"Runs in {root}", columns, tuple(run.row for run in runs), is_list=True)
+    rows = tuple(run.row for run in runs)
+    results = [cell.value for row in rows for cell in row if isinstance(cell, Cell)]
+    note = explain_stamps(*(find_caveats(str(result)) for result in results))
+    table = Table(f"Runs in {root}", columns, rows, is_list=True, note=note)
     return Result(root, (table,), hint="brainhive runs show NAME" if runs else "")
 
 
@@ -213,7 +224,7 @@ def _show(run: ShownRun) -> Result:
     if metrics:
         tables.append(Table("Metrics", ("of", "metric", "value", "95 % CI", "n", "chance"), tuple(metrics)))
     hint = shlex.join(["brainhive", "report", reference])
-    return Result(run.folder.path, extend_tables(tables, run.measured.caveats), run.measured, hint=hint)
+    return Result(run.folder.path, tuple(tables), run.measured, hint=hint)
 
 
 def _remove(runs: Sequence[RunOnDisk], root: Path, agreed: bool) -> None:

@@ -44,6 +44,9 @@ def plan(recipe: Recipe) -> Plan:
     starts = cache(lambda: job.list_start_needs(cells()))
 
     def describe_starts() -> str:
+        is_here = all(need.error is None and need.size is None for _, need in starts())
+        for cell in cells() if is_here else ():
+            job.find_starts(cell)
         return "; ".join(f"{part}: {need.name}" if part else need.name for part, need in starts())
 
     def describe_held_out() -> str:
@@ -77,10 +80,16 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     trackers.require(recipe.run.trackers)
     job = Job.resolve(recipe)
     cells = job.list_cells()
+    if not job.has_signals(cells):
+        job.open_stores()  # a missing one ends it before signals are made
+    job.prepare_signals(cells, launch)
+    job = job.pinned(cells)
     label = job.recipe.run_label(job.recipe.paths)
     folder = RunFolder.open("train-align", label, job.recipe, launch, again)
     work = None
     if not folder.is_finished:
+        for cell in cells:
+            job.find_starts(cell)  # which are refused before anything is trained
         stores = job.open_stores()
         warnings = [reason for reason in job.describe_validation(stores).values() if reason]
         work = _train(job, cells, stores, warnings, folder, launch)
@@ -114,11 +123,9 @@ def _train(
     is_alone = len(todo) >= launch.processes
     worker = Launch(0, 1, launch.device) if is_alone else launch
 
-    # stores are checked before signals are made: a missing one ends it here
     keep_identity(folder, stores, launch.is_main)
     for reason in warnings:
         console.warn(reason)
-    job.prepare_signals(cells, launch)
 
     watch = Watch(folder.path, todo, {label: recipe.train.epochs for label, recipe in job.variants.items()})
     subjects = list_subjects(cells, with_tested=False)

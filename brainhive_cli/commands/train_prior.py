@@ -222,8 +222,9 @@ def _save(training: Training, folder: Path) -> None:
     training.prior.save(folder)
     images, recipe = training.pictures.images, training.recipe
     name, source = recipe.dataset.build(recipe.paths).pictured_as, recipe.continue_from
-    pictures = LearnedPictures.of(name, images.image_ids, training.pictures.targets.pixels)
-    learned = Learned("last epoch", name, split=images.split, pictures=pictures)
+    pixels = training.pictures.targets.pixels
+    pictures = LearnedPictures.of(name, images.image_ids, pixels, images.concepts)
+    learned = Learned("last epoch", name, has_all_subjects=True, split=images.split, pictures=pictures)
     if source is not None and (before := priors.describe(source).folder) is not None:
         learned = learned.after(Learned.read(before))
     learned.write(folder)

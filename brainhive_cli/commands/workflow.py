@@ -15,7 +15,16 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL, Measurements, beside_heading, merge_caveats, scope
+from brainhive_cli.core.measurements import (
+    ALL,
+    Measurements,
+    beside_heading,
+    caveats_of,
+    explain_stamps,
+    merge_caveats,
+    scope,
+    stamp,
+)
 from brainhive_cli.core.recipe import Names, Section
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Need, Plan, Result
@@ -246,7 +255,9 @@ def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
 def summarise_steps(steps: Mapping[str, FinishedStep], title: str) -> Table:
     """Say of each step how long it took and what it achieved."""
     rows = [(name, f"{step.duration_s:.0f} s", step.headline) for name, step in steps.items()]
-    return Table(title, ("step", "time", "result"), tuple(rows), is_list=True)
+    measured = [metric for step in steps.values() for metric in step.result.metrics.overall.values()]
+    note = explain_stamps(caveats_of(measured))
+    return Table(title, ("step", "time", "result"), tuple(rows), is_list=True, note=note)
 
 
 def _headline(command: Command, result: Result) -> str:
@@ -273,4 +284,5 @@ def _headline(command: Command, result: Result) -> str:
     chance = "" if metric.chance is None else f", chance {metric.chance:.3g}"
     heading = beside_heading([metric])
     second = f"; {heading} {metric.beside_text()}" if heading else ""
-    return f"{words} {metric.value:.3f} ({metric.interval_text()}{second}), n {metric.n}{chance}"
+    value = f"{metric.value:.3f} ({metric.interval_text()}{second}), n {metric.n}{chance}"
+    return f"{stamp(words, metric.caveats)} {value}"

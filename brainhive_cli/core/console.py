@@ -3,6 +3,7 @@
 import os
 import select
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -153,12 +154,14 @@ def show_table(table: Table) -> None:
     if table.is_list and table_width(table) > width:
         sys.stdout.write(write_as_list(table, width))
         return
+    note = [*textwrap.wrap(table.note, width), ""] if table.is_list and table.note else []
     console.width = WIDE if table.is_copied else width
     for part in split_to_fit(table, console.width):
         with console.capture() as written:
             console.print(draw(part, console.width), highlight=False, markup=False)
         lines = [line.rstrip() for line in [*written.get().splitlines(), ""]]
         sys.stdout.write("".join(f"{line if line.strip('─') else line[:width]}\n" for line in lines))
+    sys.stdout.write("".join(f"{line}\n" for line in note))
 
 
 class Bar:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from typing import Any, Self
 
 from pydantic import ConfigDict
@@ -12,7 +13,7 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.tables import Table
 
-SCHEMA = 2
+SCHEMA = 3
 """The number of the document's format; documents of another one are refused."""
 ALL = "all"
 """The scope of everything that was measured, taken together."""
@@ -31,6 +32,10 @@ WHITENED_BY_TESTED = "transductive whitening by test trials"
 UNKNOWN_PICTURES = "pictures unknown"
 """Pixels of the pictures that were trained on or tested are not known, so copies are not noticed."""
 UNKNOWN_SELECTION = "nothing says how its epoch was selected"
+UNKNOWN_HISTORY = "history unknown (selection, subjects, pictures)"
+"""Training began from weights that nothing says anything of; it stands for the two before, too."""
+SEEN_CONCEPTS = "concepts of the test seen in earlier training"
+"""A model learned from other pictures of a tested concept, in another data set or before this training."""
 SELECTED_ON_TEST = "selected on test"
 """The epoch that was kept was chosen on the test set, here or in a model that training began from."""
 PRIOR_OF_OTHERS = "prior trained on other pictures"
@@ -39,9 +44,24 @@ MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construc
 """What is scored is the mean of a generated picture and one that a latent was regressed to."""
 CAVEATS = (
     *(SIMULATED, TRAINED_ON_SIMULATED, CALIBRATED, WHITENED_BY_TESTED),
-    *(UNKNOWN_PICTURES, UNKNOWN_SELECTION, PRIOR_OF_OTHERS, MIXED_WITH_BLURRY, SELECTED_ON_TEST),
+    *(UNKNOWN_PICTURES, UNKNOWN_SELECTION, UNKNOWN_HISTORY, SEEN_CONCEPTS),
+    *(PRIOR_OF_OTHERS, MIXED_WITH_BLURRY, SELECTED_ON_TEST),
 )
 """All caveats, in the order in which they are listed."""
+SHORT = {
+    SIMULATED: "sim",
+    TRAINED_ON_SIMULATED: "sim-train",
+    CALIBRATED: "calib",
+    WHITENED_BY_TESTED: "white-test",
+    UNKNOWN_PICTURES: "pics?",
+    UNKNOWN_SELECTION: "sel?",
+    UNKNOWN_HISTORY: "hist?",
+    SEEN_CONCEPTS: "seen",
+    PRIOR_OF_OTHERS: "prior",
+    MIXED_WITH_BLURRY: "mixed",
+    SELECTED_ON_TEST: "test-sel",
+}
+"""What caveats are called where there is little room."""
 TRANSDUCTIVE = "uses all test signals together: a control, no result"
 """In the protocol of scopes whose similarities were corrected; no caveat, since a run's result never is."""
 
@@ -68,6 +88,8 @@ class Metric:
         seed_sd: Standard deviation of the value over seeds; None where there is one, or seeds cannot be
             distinguished. No interval contains it: they are of models trained with these seeds.
         selected: Whether anything, as the epoch of a model, was selected on the test split; None if unknown.
+        caveats: What a reader must know of the value wherever it is shown; those that its protocol names are
+            always among them.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -87,10 +109,17 @@ class Metric:
     people: tuple[float, float] | None = None
     seed_sd: float | None = None
     selected: bool | None = False
+    caveats: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Complete the caveats by those of the protocol, so that none is lost whoever makes the metric."""
+        selected = [SELECTED_ON_TEST] if self.selected else []
+        complete = merge_caveats(self.caveats, find_caveats(self.protocol), selected)
+        object.__setattr__(self, "caveats", tuple(complete))
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
-        plain = {**asdict(self), "seeds": list(self.seeds)}
+        plain = {**asdict(self), "seeds": list(self.seeds), "caveats": list(self.caveats)}
         ends = {name: plain[name] and list(plain[name]) for name in ("these_subjects", "people")}
         return plain | ends
 
@@ -264,12 +293,15 @@ def merge_caveats(*some: Iterable[str]) -> list[str]:
     present = {caveat for caveats in some for caveat in caveats}
     if SIMULATED in present:
         present.discard(TRAINED_ON_SIMULATED)  # nothing was recorded at all
+    if UNKNOWN_HISTORY in present:
+        present -= {UNKNOWN_PICTURES, UNKNOWN_SELECTION}
     return [caveat for caveat in CAVEATS if caveat in present]
 
 
-def find_caveats(text: str) -> list[str]:
+@cache
+def find_caveats(text: str) -> tuple[str, ...]:
     """List the caveats that a title or a protocol contains, as whole words."""
-    return [caveat for caveat in CAVEATS if re.search(rf"(?<![\w-]){re.escape(caveat)}(?![\w-])", text)]
+    return tuple(c for c in CAVEATS if re.search(rf"(?<![\w-]){re.escape(c)}(?![\w-])", text))
 
 
 def extend_protocol(protocol: str, caveats: Iterable[str]) -> str:
@@ -283,10 +315,27 @@ def extend_title(title: str, caveats: Iterable[str]) -> str:
     return f"{title} ({', '.join(lacking)})" if lacking else title
 
 
-def stamp(label: str, metrics: Iterable[Metric | None]) -> str:
-    """Add to the label of metrics that something was selected on test, where it was."""
-    is_selected = any(metric is not None and metric.selected for metric in metrics)
-    return extend_title(label, [SELECTED_ON_TEST]) if is_selected else label
+def stamp(label: str, *caveats: Iterable[str]) -> str:
+    """Add caveats to a label in short, as `top-1 [sim, test-sel]`; `explain_stamps` says what they mean."""
+    short = ", ".join(SHORT[caveat] for caveat in merge_caveats(*caveats))
+    return f"{label} [{short}]".lstrip() if short else label
+
+
+def caveats_of(metrics: Iterable[Metric | None]) -> list[str]:
+    """List the caveats of metrics; None has none."""
+    return merge_caveats(*(metric.caveats for metric in metrics if metric is not None))
+
+
+def stamp_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
+    """Stamp the labels of rows of metrics by caveats that not all rows have; a title names the others."""
+    caveats = {label: caveats_of(some) for label, some in metrics.items()}
+    shared = set.intersection(*map(set, caveats.values())) if caveats else set()
+    return {label: stamp(label, set(some) - shared) for label, some in caveats.items()}
+
+
+def explain_stamps(*caveats: Iterable[str]) -> str:
+    """Say what short stamps mean, as `sim: simulated; test-sel: selected on test`; empty without any."""
+    return "; ".join(f"{SHORT[caveat]}: {caveat}" for caveat in merge_caveats(*caveats))
 
 
 def extend_tables(tables: Iterable[Table], caveats: Sequence[str]) -> tuple[Table, ...]:

@@ -30,6 +30,8 @@ from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.files import home_folder, locate, portable, shipped_folder
 
 M = TypeVar("M", bound=BaseModel)
+SIGNALS = "signals"
+"""Before the name of a signal store among the digests of a recipe, which no key of the recipe names."""
 RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
 """The first and the last of several numbers."""
 
@@ -257,13 +259,16 @@ class Recipe(Section):
     def fingerprint(self) -> str:
         """Digest the resolved recipe without FINGERPRINT_EXCLUDE (10 hexadecimal digits).
 
-        A path or reference that has a digest counts as that; other paths below home count from there.
+        A path or reference that has a digest counts as that; other paths below home count from there. Signal
+        stores count by their digests alone.
         """
         whole = {key for key in self.FINGERPRINT_EXCLUDE if "." not in key}
         fields = self.model_dump(mode="json", exclude={*whole, "digests"})
         for section, key in (excluded.split(".") for excluded in self.FINGERPRINT_EXCLUDE - whole):
             fields[section][key] = type(getattr(self, section)).model_fields[key].default
         known = portable(_replaced(fields, self.digests))
+        if signals := {name: value for name, value in self.digests.items() if name.startswith(f"{SIGNALS} ")}:
+            known[SIGNALS] = signals
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
 
     def less_memory(self) -> str:

@@ -13,7 +13,7 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import atomic_write, portable
 from brainhive_cli.core.foreign_code import NotRun
-from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.measurements import Measurements, extend_tables
 from brainhive_cli.core.tables import Table
 
 PACE = "pace.json"
@@ -281,6 +281,15 @@ class Result:
     exit_code: int = 0
     shown: tuple[Table, ...] | None = None
     work: Work | None = None
+
+    def __post_init__(self) -> None:
+        """Add the caveats of what was measured to the title of every table, whoever prints it.
+
+        Those of a sweep have them already, each those of its variant.
+        """
+        for name in () if "variants" in self.metrics.notes else ("tables", "shown"):
+            if (tables := getattr(self, name)) is not None:
+                object.__setattr__(self, name, extend_tables(tables, self.metrics.caveats))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a JSON document."""

@@ -222,7 +222,7 @@ def write_as_list(table: Table, width: int) -> str:
             _shown(first),
             fill(text, width, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False),
         ]
-    return "\n".join([*lines, "", ""])
+    return "\n".join([*lines, *([fill(table.note, width)] if table.note else []), "", ""])
 
 
 def table_width(table: Table) -> int:

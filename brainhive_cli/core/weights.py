@@ -177,6 +177,23 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] 
         stream.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
 
 
+def metadata_of(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file; none of a file that is no safetensors.
+
+    Raises:
+        BrainhiveError: if it is damaged.
+    """
+    if _is_torch(path):
+        return {}
+    with reading(path, error=BrainhiveError), _mappable(path) as mapped, safe_open(mapped, "pt") as opened:
+        return opened.metadata() or {}
+
+
+def digest_of(path: Path) -> str:
+    """Read the digest that `save` wrote with the tensors; empty where another program wrote the file."""
+    return metadata_of(path).get(DIGEST, "")
+
+
 def fill(
     module: nn.Module,
     state: Mapping[str, Tensor],

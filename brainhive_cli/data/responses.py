@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ class Responses:
         regions: Places of each region's voxels among V; empty for sensors.
         sessions: [N, R] session of each repetition, from 0, -1 where there is none; None if not known.
         positions: [C, 3] places of the sensors in metres; None where one is not known.
+        unit: Of the signals.
+        preparation: Steps that made them, as `Recording.preparation`.
     """
 
     subject: int
@@ -61,6 +63,8 @@ class Responses:
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     sessions: NDArray[np.int8] | None = None
     positions: tuple[tuple[float, float, float], ...] | None = None
+    unit: str = ""
+    preparation: Mapping[str, Any] = field(default_factory=dict)
 
     def take(self, rows: Rows) -> Self:
         """Take some of the N signals."""
@@ -93,13 +97,14 @@ def spec_of(subjects: Sequence[Responses]) -> SignalSpec:
     """Say what a model that learns from these subjects' signals is built for.
 
     Raises:
-        BrainhiveError: if subjects differ in sensors, samples or rate.
+        BrainhiveError: if subjects differ in sensors, samples, rate or unit.
     """
     first = subjects[0]
     shared = {
         "sensors": lambda responses: responses.channels,
         "samples": lambda responses: responses.signal.shape[-1],
         "sampling rate": lambda responses: responses.rate_hz,
+        "unit": lambda responses: responses.unit,
         "regions": lambda responses: list(responses.regions),
     }
     for other in subjects[1:]:
@@ -109,6 +114,7 @@ def spec_of(subjects: Sequence[Responses]) -> SignalSpec:
                     f"subjects {first.subject} and {other.subject} differ in their {name}",
                     "choose what all have: signal.channels, signal.window_ms; or train on each by itself",
                 )
+    steps = [responses.preparation for responses in subjects]
     return SignalSpec(
         names=first.channels,
         samples=first.signal.shape[-1],
@@ -118,6 +124,8 @@ def spec_of(subjects: Sequence[Responses]) -> SignalSpec:
         times_s=first.times_s,
         regions={name: tuple(responses.regions[name] for responses in subjects) for name in first.regions},
         positions=first.positions,
+        unit=first.unit,
+        preparation={k: v for k, v in first.preparation.items() if all(s.get(k) == v for s in steps)},
     )
 
 
@@ -163,6 +171,8 @@ class SelectedResponses:
             regions=selection.regions,
             sessions=None if recording.sessions is None else recording.sessions[selection.pictures],
             positions=selection.positions,
+            unit=recording.unit,
+            preparation=recording.preparation,
         )
 
 
@@ -293,7 +303,7 @@ def match_recording(
         `signal` with the recording's window, and channels in the model's order.
 
     Raises:
-        BrainhiveError: if the recording lacks channels, has another rate, or is too short.
+        BrainhiveError: if the recording lacks channels, or is too short.
     """
     if isinstance(recording.space, Voxels) != (not spec.names):
         kind, needed = ("voxels", "sensors") if spec.names else ("sensors", "voxels")
@@ -319,12 +329,6 @@ def match_recording(
         signal = signal.model_copy(update={"channels": list(chosen)})
 
     # the window is that of the model's own times
-    if spec.rate_hz and recording.rate_hz and round(spec.rate_hz - recording.rate_hz, 3):
-        raise BrainhiveError(
-            f"{where} is sampled at {recording.rate_hz:g} Hz, what the model was trained on at "
-            f"{spec.rate_hz:g} Hz",
-            f"prepare its signals at {spec.rate_hz:g} Hz",
-        )
     if spec.times_s and spec.rate_hz:
         half_ms = 500 / spec.rate_hz  # samples may lie a little off the model's
         first_ms, last_ms = (1000 * spec.times_s[index] for index in (0, -1))

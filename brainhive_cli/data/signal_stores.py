@@ -13,11 +13,11 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, merge_caveats
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipe import SIGNALS, Paths
 from brainhive_cli.core.results import Need, need_stores
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signals.selection import Selection, Signal
-from brainhive_cli.data.stores import recordings
+from brainhive_cli.data.stores import hdf5, recordings
 from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
 
 COUNTED = ("split", "pictures", "repetitions", "trials", "dropped")
@@ -63,6 +63,14 @@ class SignalSource:
             if self.path(subject).is_file() and split in (splits := self.open(subject).splits):
                 recordings[subject] = splits[split]
         return recordings
+
+    def identities(self, subjects: Sequence[int]) -> dict[str, str]:
+        """Give what the signals of subjects are known by, of those who have a store, by its name."""
+        stored = [subject for subject in subjects if self.path(subject).is_file()]
+        return {
+            f"{SIGNALS} {hdf5.short_name(self.path(subject))}": self.open(subject).identity
+            for subject in stored
+        }
 
     def select(self, recording: Recording, where: str) -> Selection:
         """Select what a brain model sees of a recording, not normalised; `where` names it in errors.

@@ -1,5 +1,6 @@
 """What a signal is to a brain model: sensors or voxels, samples, subjects; and signals of another size."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -8,6 +9,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.set_up import say
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class SignalSpec:
         times_s: [T] seconds after stimulus onset, where they are known.
         regions: Indices of each region's voxels, by region and then by subject.
         positions: [C, 3] places of the sensors on the head in metres, where all are known.
+        unit: Of the signals; empty where it is not known.
+        preparation: Steps that made the signals, by dotted key, as far as all subjects' stores say the same.
 
     Raises:
         BrainhiveError: if two of these lists contradict each other.
@@ -38,6 +42,8 @@ class SignalSpec:
     times_s: tuple[float, ...] | None = None
     regions: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     positions: tuple[tuple[float, float, float], ...] | None = None
+    unit: str = ""
+    preparation: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check every list against the others."""
@@ -103,6 +109,52 @@ class SignalSpec:
             if voxels != by_subject[place]:
                 counts = f"{len(voxels)} voxels, {len(by_subject[place])} in training"
                 raise BrainhiveError(f"{where} has another mask of {region}: {counts}", way)
+
+    def refuse_other_signals(
+        self,
+        unit: str,
+        rate_hz: float | None,
+        preparation: Mapping[str, Any],
+        where: str,
+        is_same_store: bool,
+    ) -> None:
+        """Refuse signals that were made in another way than those that the model was trained on.
+
+        Args:
+            unit: Of the signals.
+            rate_hz: Their sampling rate; None where there is none.
+            preparation: Steps that made them, by dotted key; nothing is compared where either side has none.
+            where: What they are of, for errors.
+            is_same_store: Whether they lie where those of the training lay: all steps are then compared. Of
+                other data sets, which have preparations of their own, those that both name.
+
+        Raises:
+            BrainhiveError: naming what differs.
+        """
+        # unit and rate, where both sides know them
+        pairs: dict[str, tuple[Any, ...]] = {"unit": (unit, self.unit), "rate_hz": (rate_hz, self.rate_hz)}
+        pairs = {key: pair for key, pair in pairs.items() if all(pair)}
+
+        # simulated in place of recorded, and the steps; models of other projects know no unit and no step
+        here, trained = dict(preparation), dict(self.preparation)
+        origins = tuple(
+            "simulated" if steps.pop("simulated", False) else "recorded" for steps in (here, trained)
+        )
+        if is_same_store and self.unit:
+            pairs["signals"] = origins
+        keys = {*here, *trained} if is_same_store and here and trained else {*here} & {*trained} - {"kind"}
+        pairs |= {key: (here.get(key), trained.get(key)) for key in sorted(keys)}
+
+        differing = [
+            f"{key} {say(key, value)}, not {say(key, other)}"
+            for key, (value, other) in pairs.items()
+            if json.dumps(value) != json.dumps(other)  # which a model folder keeps them as
+        ]
+        if differing:
+            raise BrainhiveError(
+                f"{where} was made in another way than what the model learned from: {'; '.join(differing)}",
+                "prepare both in one way, or train again on these signals",
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for a model folder's config.json."""

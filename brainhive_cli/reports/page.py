@@ -257,7 +257,8 @@ class _Renderer:
                     parts.append({"label": label if is_shared else "", "files": folder, "tiles": named})
             rows.append(parts)
         shown_rows, folded_rows = rows[:ROWS_SHOWN], rows[ROWS_SHOWN:]
-        return Markup(self.macros.sheet(sheets[0][1].title, shown_rows, folded_rows, sheets[0][1].note))
+        label, sheet = ("", sheets[0][1]) if is_shared else sheets[0][:2]
+        return Markup(self.macros.sheet(sheet.title, label, shown_rows, folded_rows, sheet.note))
 
     def media(self, folder: Path, name: str, poster: str, words: str) -> Markup:
         return self.pictures.element(folder / name, words, folder / poster if poster else None)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from brainhive_cli.core.measurements import ALL, merge_caveats, scope, stamp
+from brainhive_cli.core.measurements import ALL, caveats_of, merge_caveats, scope, stamp, stamp_rows
 from brainhive_cli.core.tables import Cell, Table, adjustment_text, brief
 from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.reports.runs_shown import RunGroup, ShownCell, ShownRun
@@ -32,7 +32,7 @@ def paper_table(group: RunGroup) -> Table:
     names = list(dict.fromkeys(name for run in runs for name in _metric_names(run)))
     rows = _subjects(runs[0], names) if len(runs) == 1 else {run.label: _means(run, names) for run in runs}
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
-    stamps = {run.label: stamp(run.label, run.metrics.values()) for run in runs}
+    stamps = stamp_rows({run.label: run.metrics.values() for run in runs})
     means = {  # over subjects, which are shown
         run.label: {
             name: replace(metric, value=rows[run.label][name][0]) for name, metric in run.metrics.items()
@@ -112,8 +112,9 @@ def _caption(group: RunGroup, best: Best) -> str:
         tests = "; ".join(dict.fromkeys(pair.test for pair in group.compared))
         adjustment = adjustment_text(group.compared[0].adjusted_over)
         said.append(f"{MEANING}: differs from {first.label}, paired by item ({tests}; {adjustment}).")
-    if caveats := merge_caveats(*(run.measured.caveats for run in group.runs)):
-        said.append(f"Caveats: {', '.join(caveats)}.")
+    measured = [caveats_of(run.metrics.values()) for run in group.runs]
+    if caveats := merge_caveats(*(run.measured.caveats for run in group.runs), *measured):
+        said.append(f"Caveats: {', '.join(stamp(caveat, [caveat]) for caveat in caveats)}.")
     return " ".join(said)
 
 
@@ -160,21 +161,23 @@ WRITERS: dict[Format, Callable[[Table], str]] = {"md": markdown, "tex": latex}
 
 TIDY_COLUMNS = (
     *("run", "command", "metric", "scope", "subject", "seed", "value", "low", "high", "n", "protocol"),
-    *("split", "pool", "chance", "interval", "caveats", "p"),
+    *("split", "pool", "chance", "interval", "caveats", "p", "notes"),
 )
-"""The columns; of a difference `scope` says what it is of, `protocol` its test, and `p` is adjusted."""
+"""The columns; of a difference `scope` says what it is of, `protocol` its test, `p` is adjusted, and `notes`
+say what limits the test."""
 
 
 def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
     """List every metric of a run with its context; a value that there is none of is None."""
-    about_run = {"run": run.label, "command": run.command, "caveats": ", ".join(run.measured.caveats)}
+    about_run = {"run": run.label, "command": run.command}
     rows = []
     for row in run.measured.rows():
         cell, seeds = _cell_of(run, row["scope"]), row["seeds"]
         whose: dict[str, Any] = {"subject": cell.subject, "seed": cell.seed} if cell else {}
         if not whose.get("seed") and len(seeds) == 1:
             whose["seed"] = seeds[0]
-        rows.append(dict.fromkeys(TIDY_COLUMNS) | row | about_run | whose)
+        caveats = {"caveats": ", ".join(row["caveats"])}
+        rows.append(dict.fromkeys(TIDY_COLUMNS) | row | about_run | whose | caveats)
     return [{column: row[column] for column in TIDY_COLUMNS} for row in rows]
 
 
@@ -195,11 +198,14 @@ def comma_separated(groups: Sequence[RunGroup]) -> str:
     for group in groups:
         for run in group.runs:
             lines.writerows(metric_rows(run))
+        caveats = {run.label: run.measured.caveats for run in group.runs}
         for pair in group.compared:
+            both = merge_caveats(*(caveats.get(label, ()) for label in (pair.first, pair.second)))
             row: dict[str, Any] = {"run": pair.first, "command": group.runs[0].command, "metric": pair.metric}
             row |= {"scope": f"difference from {pair.second}", "value": pair.difference}
             row |= {"low": pair.low, "high": pair.high, "n": pair.n, "p": pair.p}
-            lines.writerow(row | {"protocol": pair.test, "caveats": "; ".join(pair.notes)})
+            limits = {"caveats": ", ".join(both), "notes": "; ".join(pair.notes)}
+            lines.writerow(row | {"protocol": pair.test, **limits})
     return text.getvalue()
 
 

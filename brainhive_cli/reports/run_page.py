@@ -2,29 +2,34 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from brainhive_cli.core.artifacts import Curve, Line, Sheet
 from brainhive_cli.core.measurements import (
     CALIBRATED,
     MIXED_WITH_BLURRY,
     PRIOR_OF_OTHERS,
+    SEEN_CONCEPTS,
     SELECTED_ON_TEST,
     SIMULATED,
     TRAINED_ON_SIMULATED,
+    UNKNOWN_HISTORY,
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
     WHITENED_BY_TESTED,
     Metric,
     beside_heading,
+    caveats_of,
     extend_title,
     is_difference,
     merge_caveats,
+    stamp,
 )
 from brainhive_cli.core.set_up import LISTED, SET_UP, SetUp, describe_signals, say
 from brainhive_cli.core.tables import adjustment_text, brief, number
 from brainhive_cli.measurement.metric_names import lower_is_better, shown, with_arrow
 from brainhive_cli.reports.page import FirstScreen, Group, Page, Section, Text, groups_of
-from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.tables import choose_best, tables_of
 
 
@@ -43,7 +48,7 @@ def page_of(
     if not title:
         names = runs[0].label if len(runs) == 1 else f"{len(runs)} runs"
         title = f"{', '.join(dict.fromkeys(run.command for run in runs))}: {names}"
-    differences = [sentence for group in groups for sentence in difference_sentences(group.compared)]
+    differences = [sentence for group in groups for sentence in difference_sentences(group)]
     lead = [*differences[:1], *map(summary, runs[:6]), *differences[1:]]
     if not differences:
         most_told = _pictured_first(groups)[0]
@@ -98,7 +103,7 @@ def verdict(run: ShownRun) -> str:
     name = _headline(run)
     if (metric := run.metrics.get(name)) is None:
         return summary(run).removeprefix(f"{run.label}: ")
-    said = f"{shown(name)} is {number(metric.value)}"
+    said = f"{stamp(shown(name), metric.caveats)} is {number(metric.value)}"
     said += f" on {metric.n:,} {metric.split} items"
     if subjects := len({cell.subject for cell in run.cells if cell.subject}):
         said += f" of {subjects} subject{'s' if subjects > 1 else ''}"
@@ -157,10 +162,13 @@ def _bars_of(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve | 
 
 def _section(group: RunGroup) -> Section:
     first, count = group.runs[0], len(group.runs)
-    artifacts = [("" if count == 1 else run.label, run.artifacts, run.folder.path) for run in group.runs]
+    stamps = {run.label: stamp("" if count == 1 else run.label, run.measured.caveats) for run in group.runs}
+    artifacts = [(stamps[run.label], run.artifacts, run.folder.path) for run in group.runs]
     title = group.title or f"{first.command}: {first.label if count == 1 else f'{count} runs'}"
     lead = [f"{run.label}: {run.folder.path.name}" for run in group.runs] if count > 1 else []
-    return Section(title, [Group("", tables_of(group)), *groups_of(artifacts)], lead)
+    caveats = merge_caveats(*(run.measured.caveats for run in group.runs))
+    tables = [replace(table, title=stamp(table.title, caveats)) for table in tables_of(group)]
+    return Section(title, [Group("", tables), *groups_of(artifacts)], lead)
 
 
 MAX_PAIRS, MAX_BARS = 4, 10
@@ -172,6 +180,10 @@ MEANINGS = {
     WHITENED_BY_TESTED: "Transductive: noise of test trials had a part in the whitening of the signals.",
     UNKNOWN_PICTURES: "Pictures unknown: nothing says whether tested ones, or copies, were trained on.",
     UNKNOWN_SELECTION: "Nothing says how the epoch of a model was selected.",
+    UNKNOWN_HISTORY: "History unknown: nothing says whose signals and which pictures the weights, with which "
+    "training began, had learned from, nor how they were selected.",
+    SEEN_CONCEPTS: "Concepts seen: a model learned from other pictures of tested concepts, before this training "
+    "or in that on another data set.",
     PRIOR_OF_OTHERS: "Prior trained on other pictures: what draws has learned from another data set.",
     MIXED_WITH_BLURRY: "Mixed with the blurry picture: scored is the mean of each picture and one that a "
     "latent was regressed to, which low-level metrics favour by construction.",
@@ -224,7 +236,8 @@ def measured(metric: Metric) -> str:
     interval = "" if metric.low is None else f"95 % interval {metric.interval_text()}"
     chance = "" if metric.chance is None else f"chance {brief(metric.chance)}"
     context = ", ".join(filter(None, [interval, chance]))
-    return f"{shown(metric.name)} {number(metric.value)}" + (f" ({context})" if context else "")
+    name = stamp(shown(metric.name), metric.caveats)
+    return f"{name} {number(metric.value)}" + (f" ({context})" if context else "")
 
 
 def _summarise_parts(run: ShownRun) -> str:
@@ -251,10 +264,10 @@ def _summarise_parts(run: ShownRun) -> str:
     return f"{said}."
 
 
-def difference_sentences(compared: Sequence[Compared]) -> list[str]:
+def difference_sentences(group: RunGroup) -> list[str]:
     """Say each difference in a sentence."""
-    said = []
-    for pair in compared[:4]:
+    said, caveats = [], merge_caveats(*(run.measured.caveats for run in group.runs))
+    for pair in group.compared[:4]:
         is_more = (pair.difference > 0) != lower_is_better(pair.metric)
         is_shown = is_difference(pair.p)
         how = f"{'better' if is_more else 'worse'} than" if is_shown else "not shown to differ from"
@@ -263,18 +276,18 @@ def difference_sentences(compared: Sequence[Compared]) -> list[str]:
             by += f", 95 % interval {pair.low:+.3f} to {pair.high:+.3f}"
         by += "" if pair.p is None else f", p {pair.p:.2g}"
         sides = f"{pair.first} is {how} {pair.second}" + (f" for {pair.scope}" if pair.scope else "")
-        said.append(f"In {shown(pair.metric)} {sides} ({by}, n {pair.n:,}, paired).")
+        said.append(f"In {stamp(shown(pair.metric), caveats)} {sides} ({by}, n {pair.n:,}, paired).")
     return said
 
 
 def warnings(groups: Sequence[RunGroup]) -> list[str]:
     """List all that must be known before a number is read, each once."""
     runs = [run for group in groups for run in group.runs]
-    lines = [MEANINGS[caveat] for caveat in merge_caveats(*(run.measured.caveats for run in runs))]
+    of_metrics = [caveats_of(metrics.values()) for run in runs for metrics in run.measured.scopes.values()]
+    caveats = merge_caveats(*(run.measured.caveats for run in runs), *of_metrics)
+    lines = [stamp(MEANINGS[caveat], [caveat]) for caveat in caveats]
     for run in runs:
         notes = run.measured.notes
-        if any(metric.selected for metrics in run.measured.scopes.values() for metric in metrics.values()):
-            lines.append(MEANINGS[SELECTED_ON_TEST])
         verdict = notes.get("verdict", "above chance")
         if not verdict.startswith("above chance") and not notes.get("control"):
             question = "do signals and pictures belong together as they are filed?"

@@ -14,7 +14,7 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import below
-from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope, stamp
+from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope, stamp_rows
 from brainhive_cli.core.runs import LARGEST_RECIPE, RunFolder, is_run, newest
 from brainhive_cli.core.runs import find as find_run
 from brainhive_cli.core.sweep import of_variant
@@ -128,7 +128,8 @@ class ShownRun:
         """The metrics of each variant of a sweep, all its cells together, by its stamped name."""
         names = list(self.measured.notes.get("variants", []))
         by_name = {name: self.measured.scopes.get(scope(name, ALL), {}) for name in names}
-        return {stamp(name, metrics.values()): metrics for name, metrics in by_name.items() if metrics}
+        stamps = stamp_rows({name: metrics.values() for name, metrics in by_name.items() if metrics})
+        return {stamped: by_name[name] for name, stamped in stamps.items()}
 
     @property
     def validation_of_variants(self) -> dict[str, Mapping[str, Any]]:

@@ -13,7 +13,7 @@ from brainhive_cli.core.measurements import (
     interval_text,
     is_difference,
     scope,
-    stamp,
+    stamp_rows,
 )
 from brainhive_cli.core.set_up import SET_UP, differences
 from brainhive_cli.core.tables import (
@@ -279,13 +279,14 @@ def _run_table(group: RunGroup) -> Table:
     names = list(dict.fromkeys(name for metrics in by_label.values() for name in metrics))
     best = best_of_runs(group, by_label)
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
+    stamps = stamp_rows({label: metrics.values() for label, metrics in by_label.items()})
     rows = []
     for label, metrics in by_label.items():
         cells = [
             with_interval(metrics.get(name), label in best.labels.get(name, ()), marks.get((label, name), ""))
             for name in names
         ]
-        rows.append([stamp(label, metrics.values()), *cells, next(iter(metrics.values())).n])
+        rows.append([stamps[label], *cells, next(iter(metrics.values())).n])
     note = bold_note(best, "runs", group.comparable if group.not_compared else ())
     if group.compared:
         adjustment = adjustment_text(group.compared[0].adjusted_over)

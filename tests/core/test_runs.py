@@ -312,12 +312,12 @@ def test_a_run_that_was_finished_before_there_were_digests_is_read(home: Path) -
     ("name", "text", "reason"),
     [
         ("metrics.json", "[]", "valid dictionary"),
-        ("metrics.json", '{"schema": 2, "notes": {}}', "scopes"),
-        ("metrics.json", '{"schema": 2, "scopes": {"all": {"top1": 3}}, "notes": {}}', "top1"),
-        ("metrics.json", '{"schema": 2, "notes": {"cells": [1]}}', "cells"),
+        ("metrics.json", '{"schema": 3, "notes": {}}', "scopes"),
+        ("metrics.json", '{"schema": 3, "scopes": {"all": {"top1": 3}}, "notes": {}}', "top1"),
+        ("metrics.json", '{"schema": 3, "notes": {"cells": [1]}}', "cells"),
         (
             "metrics.json",
-            '{"schema": 2, "scopes": {}, "missing": {}, "notes": {}, "items": {"a": {"ranks": 3}}}',
+            '{"schema": 3, "scopes": {}, "missing": {}, "notes": {}, "items": {"a": {"ranks": 3}}}',
             "ranks",
         ),
         ("recipe.yaml", "- 1", "valid dictionary"),

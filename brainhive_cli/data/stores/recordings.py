@@ -5,12 +5,13 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from glob import escape
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+import xxhash
 from numpy.typing import DTypeLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
@@ -20,6 +21,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import below, publish
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, merge_caveats
+from brainhive_cli.core.set_up import flatten
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import NUMBERS, StoredRows, map_numbers, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
@@ -39,6 +41,14 @@ WAYS_OUT = {
 """What to do about splits of a subject that differ, by what they differ in."""
 REGION_NAME = r"(?!-$)[^\s&|()]+"
 """What a region may be called where sets of them are written; it may hold hyphens, as `prf-visualrois`."""
+SELECTING = {
+    *("root", "files", "sessions", "task", "derivatives", "where", "trials", "key", "info"),
+    *("stimuli", "events", "column", "onset_unit", "stim_channel", "stimulus", "stimulus_ms", "stimulus_s"),
+    *("channels", "types", "exclude", "mask", "masks", "regions", "voxels"),
+    *("repetitions", "seed", "shuffle", "test_pictures", "drop_test_categories"),
+}
+"""Keys of preparations that say where signals are and which trials, sensors or voxels are taken. All others
+change the numbers themselves."""
 STEP_TOLERANCE = 0.02
 """Share of the time between samples by which it may differ from 1 / rate, as after resampling."""
 
@@ -193,6 +203,20 @@ class Recording:
         return merge_caveats(simulated, [WHITENED_BY_TESTED] if by_tested else [])
 
     @property
+    def preparation(self) -> dict[str, Any]:
+        """Steps that made these numbers, by dotted key, as far as the provenance says them.
+
+        `simulated` is among them. Which trials, sensors or voxels were taken is not.
+        """
+        sources = [*self.provenance.get("sessions", ()), self.provenance]
+        steps: dict[str, Any] = {}
+        for source in sources:
+            settings = source.get("preparation")
+            steps |= settings if isinstance(settings, dict) else {}
+        steps = {key: value for key, value in steps.items() if key not in SELECTING}
+        return flatten(steps) | ({"simulated": True} if SIMULATED in self.caveats else {})
+
+    @property
     def stimulus_marks(self) -> dict[str, Mark]:
         """Mark the stimulus in ms after onset: as long as it was shown, where the provenance says it."""
         sources = [self.provenance, *self.provenance.get("sessions", ())]
@@ -287,6 +311,25 @@ class SignalStore:
         if split not in self.splits:
             raise MissingData(f"{self.path} has no {split} signals", f"it has: {', '.join(self.splits)}")
         return self.splits[split]
+
+    @cached_property
+    def identity(self) -> str:
+        """What the signals are known by: 16 hexadecimal digits.
+
+        It is made of the checksums that the store carries, so that no row is read. The same signals written
+        again have the same; versions of libraries and names of files have no part in it.
+        """
+        first = next(iter(self.splits.values()))
+        about: list[Any] = [first.unit, first.rate_hz, first.times_s.tolist()]
+        for name, values in first.space.lists.items():
+            about.append((name, xxhash.xxh3_64_hexdigest(repr(np.asarray(values).tolist()).encode())))
+        for split, recording in self.splits.items():
+            arrays = (recording.repetitions, recording.sessions)
+            counts = [None if array is None else array.tobytes() for array in arrays]
+            steps = sorted(recording.preparation.items())
+            ids = Names.of(recording.image_ids).digest
+            about.append((split, recording.signal.shape, recording.signal.digest, ids, counts, steps))
+        return xxhash.xxh3_64_hexdigest(repr(about).encode())
 
     def verify(self) -> None:
         """Verify the checksums of all rows; reads the whole store.

@@ -295,7 +295,7 @@ def tables(measured: Measurements, published: Any = None) -> tuple[Table, ...]:
         columns = ("cell", *(with_arrow(name) for name in names), "n")
         written.append(Table("By cell; intervals are in metrics.json", columns, tuple(rows)))
     written += comparison_tables(measured)
-    return extend_tables([*written, *_published_table(published)], measured.caveats)
+    return (*written, *_published_table(published))
 
 
 def comparison_tables(measured: Measurements) -> list[Table]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import hub, parts, weights
+from brainhive_cli.core import documents, hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import below, locate, portable
 from brainhive_cli.core.recipe import Paths
@@ -17,6 +17,7 @@ from brainhive_cli.core.results import Need
 from brainhive_cli.models.foreign_weights import adapt, file_need, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import model as aligners
+from brainhive_cli.training.alignment import published_models
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
@@ -65,11 +66,11 @@ def _draw_as_reference(module: nn.Module) -> None:
 
 
 def learned_by(data: CellData, train: Train) -> Learned:
-    """Return what a cell's model will have learned from, including what its start learned from."""
+    """Return what a cell's model will have learned from, including what its starts learned from."""
     learned = replace(data.learned, selection=train.selected_on(data.has_validation))
     for start in (start for starts in data.starts.values() for start in starts):
-        if aligners.holds_model(start.path):  # which says what it learned from; weights of a part do not
-            learned = learned.after(aligners.learned_in(start.path))
+        if (before := start.learned) is not None:
+            learned = learned.after(before)
     return learned
 
 
@@ -84,6 +85,22 @@ class Start:
 
     path: Path
     part: str = ""
+
+    @property
+    def learned(self) -> Learned | None:
+        """What the weights learned from, by the folder or the file that lies next to them.
+
+        Not known where neither says so; None of a public network that has seen no brain: parts in the layout
+        of transformers, as GPT-2, and files that are fetched with a data set.
+        """
+        if aligners.holds_model(self.path):
+            return aligners.learned_in(self.path)
+        config = self.path.parent / "config.json"
+        is_transformers = config.is_file() and "model_type" in documents.read(config, dict[str, Any])
+        is_public = is_transformers or parts.is_kind("datasets", self.path.parent.name)
+        if self.part and is_public and not published_models.is_upstream(weights.read(self.path)):
+            return None
+        return Learned.read_next_to(self.path)
 
     def give(self, aligner: Aligner) -> None:
         """Put the weights into a model.

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from brainhive_cli.core.memory_estimate import in_words
 from brainhive_cli.core.results import Need, Work, to_download
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variants
-from brainhive_cli.data.datasets import Dataset, files_of, images_for_plan
+from brainhive_cli.data.datasets import Dataset, files_of, images_for_plan, people_of
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import shape_of
@@ -64,6 +64,7 @@ class Job:
     base_run: AlignRun | None = None
     base_need: Need | None = None
     is_plan: bool = False
+    _starts: dict[str, dict[int, tuple[Start, ...]]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def resolve(cls, recipe: Recipe, is_plan: bool = False) -> Self:
@@ -88,9 +89,22 @@ class Job:
         job = cls(recipe, variants(recipe), dataset, base_run, base_need, is_plan)
         if is_plan:
             return job
-        digests = {reference: prior.digest for reference, prior in job.describe_priors().items()}
-        by_label = {label: variant.holding(digests) for label, variant in job.variants.items()}
-        return replace(job, recipe=recipe.holding(digests), variants=by_label)
+        return job._holding({reference: prior.digest for reference, prior in job.describe_priors().items()})
+
+    def _holding(self, digests: Mapping[str, str]) -> Self:
+        """Add digests of what the recipe and its variants name."""
+        by_label = {
+            label: recipe.holding({**recipe.digests, **digests}) for label, recipe in self.variants.items()
+        }
+        recipe = self.recipe.holding({**self.recipe.digests, **digests})
+        return replace(self, recipe=recipe, variants=by_label)
+
+    def pinned(self, cells: Sequence[Cell]) -> Self:
+        """Add the identities of the signals, which are there, so that others make another run."""
+        identities: dict[str, str] = {}
+        for recipe in self.variants.values():
+            identities |= self.signals(recipe).identities(self._list_read(recipe, cells))
+        return self._holding(identities)
 
     def signals(self, recipe: Recipe) -> SignalSource:
         """Return the signals of a variant."""
@@ -170,20 +184,47 @@ class Job:
             yield start
 
     def find_starts(self, cell: Cell) -> dict[int, tuple[Start, ...]]:
-        """Find what stages of a cell's training start from, by the stage's number."""
+        """Find what stages of a cell's training start from, by the stage's number; each is looked for once.
+
+        Raises:
+            BrainhiveError: if a subject who is to be new to the model is among those that a start, or what it
+                started from, was trained on.
+        """
+        if cell.name in self._starts:
+            return self._starts[cell.name]
         recipe = self.variants[cell.variant]
         starts = find_starts(recipe.train.starts, cell, recipe.paths, recipe.backbone)
         if recipe.mode == "finetune":
             is_same = recipe.finetune.run == self.recipe.finetune.run
             base_run = (self.base_run if is_same else None) or find_base_run(recipe)
             starts[0] = (Start(find_base_model(base_run, cell)),)
+        if recipe.mode in ("inter", "finetune"):
+            for start in (start for stage in starts.values() for start in stage):
+                if (learned := start.learned) is not None:
+                    learned.refuse_subjects(
+                        people_of(self.dataset),
+                        cell.tested_on,
+                        f"{cell.name}, which starts from {start.path},",
+                    )
+        self._starts[cell.name] = starts
         return starts
+
+    def _list_read(self, recipe: Recipe, cells: Sequence[Cell]) -> list[int]:
+        """List the subjects whose signals a variant reads: those of the test where they select the epoch."""
+        return list_subjects(cells, with_tested=recipe.train.selection == "test")
+
+    def has_signals(self, cells: Sequence[Cell]) -> bool:
+        """Whether all signal stores are there."""
+        return all(
+            self.signals(recipe).path(subject).is_file()
+            for recipe in self.variants.values()
+            for subject in self._list_read(recipe, cells)
+        )
 
     def prepare_signals(self, cells: Sequence[Cell], launch: Launch) -> None:
         """Create the signal stores that are missing."""
         for recipe in self.variants.values():
-            tests = recipe.train.selection == "test"
-            self.signals(recipe).prepare(list_subjects(cells, with_tested=tests), launch)
+            self.signals(recipe).prepare(self._list_read(recipe, cells), launch)
         self._refuse_absent_sessions(cells)
 
     def _refuse_absent_sessions(self, cells: Sequence[Cell]) -> None:

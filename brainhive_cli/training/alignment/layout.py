@@ -58,8 +58,8 @@ class ChannelAttention(nn.Module):
 LAYERS: dict[str, type[nn.Module]] = {"token": Token, "linear": Linear, "channel_attention": ChannelAttention}
 """By their names in a recipe; each is built from the number of subjects, C and T."""
 
-Format = Literal[5]
-FORMAT: Format = 5
+Format = Literal[6]
+FORMAT: Format = 6
 """Of the model folder; the number that its config.json carries."""
 SUBJECT_LAYERS = ("none", *LAYERS)
 SIMILARITIES = ("cosine", "centred_cosine")

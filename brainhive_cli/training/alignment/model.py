@@ -188,9 +188,10 @@ class Aligner(nn.Module):
     def save(self, folder: Path) -> None:
         """Write `config.json`, `model.safetensors` and `learned.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
-        config = {**self.layout.as_dict(), "learned": self.learned.save(folder)}
         losses = {f"{LOSSES}{name}": value for name, value in self.losses.items()}
-        _write(folder, config, self.state_dict() | losses)
+        weights.save(folder / WEIGHTS[0], self.state_dict() | losses)
+        config = {**self.layout.as_dict(), "learned": self.learned.save(folder, folder / WEIGHTS[0])}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
     def save_upstream(self, folder: Path) -> None:
         """Write the model folder that the BrainHiVE repository reads; its embeddings go by upstream's names.
@@ -200,7 +201,10 @@ class Aligner(nn.Module):
         """
         scale = self.losses.get("0.logit_scale", torch.tensor(INITIAL_LOGIT_SCALE))
         state = self.state_dict() | {"logit_scale": scale}
-        _write(folder, *published_models.write_upstream(self.layout, state))
+        config, renamed = published_models.write_upstream(self.layout, state)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        weights.save(folder / WEIGHTS[0], renamed)
 
 
 def _backbone_heads(layout: Layout, fuser: Any) -> Heads:
@@ -224,12 +228,6 @@ def _with_token(spec: SignalSpec) -> SignalSpec:
             for region, by_subject in spec.regions.items()
         },
     )
-
-
-def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    weights.save(folder / WEIGHTS[0], state)
 
 
 def load(path: Path | str) -> Aligner:
@@ -257,7 +255,7 @@ def load(path: Path | str) -> Aligner:
     with weights.reading(f"the model folder {folder}", WAY, BrainhiveError):
         if published_models.is_upstream(state):
             layout, state = published_models.read_upstream(config.model_extra or {}, state)
-            learned = Learned(subjects=layout.spec.subjects)
+            learned = Learned()
         else:
             learned = _read_learned(folder, config)
             layout = documents.check(config.model_extra, str(folder / "config.json"), Layout, WAY)

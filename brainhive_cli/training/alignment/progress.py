@@ -12,7 +12,7 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.artifacts import Artifact, Curve, Line, Number
 from brainhive_cli.core.console import clock
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Measurements, Metric, extend_tables, stamp
+from brainhive_cli.core.measurements import Measurements, Metric, extend_tables, stamp_rows
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table, mean_sd, published_table
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -154,9 +154,10 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
         rows.append((f"mean ± sd of {len(cells)}", "", _describe_spread(by_variant[""]), "", "", ""))
     laid_out = [Table(title, columns, tuple(rows))]
     if "" not in by_variant:
+        stamps = stamp_rows(by_variant)
         headings = ("variant", "val top-1, mean ± sd", "cells", "chance")
         means = (
-            (stamp(label, metrics), _describe_spread(metrics), len(metrics), _figures_of(metrics[0])[-1])
+            (stamps[label], _describe_spread(metrics), len(metrics), _figures_of(metrics[0])[-1])
             for label, metrics in by_variant.items()
         )
         laid_out.insert(0, Table(title, headings, tuple(means)))

@@ -31,6 +31,8 @@ from brainhive_cli.training.alignment.learned import Learned
 Fields = dict[str, Any]
 ENDINGS = (".pth", ".pt")
 NSD, CC2017 = "nsd", "cc2017"
+ALL_OF_NSD = tuple(range(1, 9))
+"""MindEye2's `final_subj01_pretrained_*` is tuned to one subject after training on the seven others."""
 FOLDERS = 5
 """Last parts of a path that may name the subject: NEURONS' has EXP/exp_*/subj_*/checkpoints/FILE."""
 NEURONS_FILE = "brain_model"
@@ -82,9 +84,10 @@ def learned_in(path: Path) -> Learned:
         BrainhiveError: if neither file nor folder is named by the subject.
     """
     dataset = CC2017 if path.name.startswith(NEURONS_FILE) else NSD
-    subjects = subjects_of(path)
+    subjects = ALL_OF_NSD if "pretrained" in path.parent.name else subjects_of(path)
     selection = "last epoch" if dataset == NSD and _has_ridges(_state(path)) else "test"
-    return Learned(selection=selection, dataset=dataset, recordings=dataset, subjects=subjects)
+    people = {dataset: subjects}
+    return Learned(selection, dataset, recordings=dataset, people=people, has_all_subjects=True)
 
 
 def read_checkpoint(path: Path) -> tuple[Layout, State]:

@@ -208,11 +208,13 @@ class AlignRun:
 
     @property
     def digests(self) -> dict[str, str]:
-        """The digest of a model by its path; of a run nothing, whose name tells it from others."""
-        path = self.folder.path
-        if not self.is_model:
-            return {}
-        return {str(path): hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])}
+        """Digests of the tested signals, and of a model folder; a run's name tells it from others."""
+        path, digests = self.folder.path, dict[str, str]()
+        for variant in self.training_settings:
+            digests |= self.source(variant).identities(self._tested_on(variant))
+        if self.is_model:
+            digests[str(path)] = hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])
+        return digests
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Compute something once, for all cells."""
@@ -235,8 +237,21 @@ class AlignRun:
         return aligners.load(self.model_path(self.cells[0])).layout.heads
 
     def learned(self, cell: Cell) -> Learned:
-        """Read what a cell's model learned from."""
-        return self.once(("learned", cell.name), lambda: aligners.learned_in(self.model_path(cell)))
+        """Read what a cell's model learned from, with all that it started from.
+
+        Raises:
+            BrainhiveError: if a subject who is to be new to it is among these.
+        """
+
+        def read() -> Learned:
+            learned = aligners.learned_in(self.model_path(cell))
+            recipe = self.recipe and variants(self.recipe).get(cell.variant, self.recipe)
+            if self.tests_new_subjects or (recipe is not None and recipe.mode == "inter"):
+                model = f"{self.name}, {cell.name},"
+                learned.refuse_subjects(people_of(self.dataset), cell.tested_on, model)
+            return learned
+
+        return self.once(("learned", cell.name), read)
 
     @cached_property
     def validation(self) -> dict[str, Any]:
@@ -320,7 +335,10 @@ class AlignRun:
                 with suppress(BrainhiveError):  # they are looked at for a warning only
                     train = target_store.open_all(root, dataset.name, "train", [*stores])
             title = f"{split} pictures of {dataset.name}"
-            return TestedPictures.compare(title, dataset.pictured_as, stores, train, models, self.sources)
+            return TestedPictures.compare(
+                *(title, dataset.pictured_as, stores, train, models, self.sources),
+                is_other_dataset=self.origin is not None,
+            )
 
         return self.once(("tested pictures", split), compare)
 

@@ -228,10 +228,14 @@ class TrainedCell:
         align, spec = self.align, self.model.layout.spec
         source = align.source(self.cell.variant)
         signal = source.signal
-        if align.origin is not None or recording is not None:
-            whose = "the recording of" if recording is not None else align.dataset.name
-            matched = source.open(subject)[split] if recording is None else recording
-            where = f"{whose} subject {subject}"
+        whose = "the recording of" if recording is not None else align.dataset.name
+        matched = source.open(subject).splits.get(split) if recording is None else recording
+        where, is_same_store = f"{whose} subject {subject}", align.origin is None and recording is None
+        if matched is not None:
+            steps = matched.unit, matched.rate_hz, matched.preparation
+            spec.refuse_other_signals(*steps, where, is_same_store)
+        if not is_same_store:
+            matched = matched or source.open(subject)[split]  # which says what is missing
             signal = match_recording(spec, matched, signal, align.dataset.channels, where)
         elif spec.names:
             signal = signal.model_copy(update={"channels": list(spec.names)})

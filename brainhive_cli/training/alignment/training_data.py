@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.files import portable
+from brainhive_cli.core.files import locate, portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
 from brainhive_cli.core.memory_estimate import free_bytes
+from brainhive_cli.data.datasets import people_of
 from brainhive_cli.data.responses import Responses, select_responses, spec_of
 from brainhive_cli.data.signal_stores import caveats_of
 from brainhive_cli.data.signals.augmentation import AUGMENTED, augmented
@@ -32,7 +33,7 @@ from brainhive_cli.models.lora import shapes_of
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.layout import Layout, fused_head
-from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
+from brainhive_cli.training.alignment.learned import LEARNED_FILE, Learned, LearnedPictures
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
 from brainhive_cli.training.alignment.settings import Finetune
 from brainhive_cli.training.alignment.validation import held_out_of
@@ -263,16 +264,25 @@ class TrainingData:
         if normalisation is not None and recipe.signal.normalise_by == "training_subjects":
             statistics = [trials.statistics for trials in responses if trials.statistics]
             normaliser = normalisation.build(pool_statistics(statistics))
-        return Learned(
+        learned = Learned(
             dataset=dataset.pictured_as,
-            recordings=dataset.recorded_as,
-            subjects=subjects,
+            recordings=people_of(dataset),
+            people={people_of(dataset): subjects},
+            has_all_subjects=True,
+            signals=self.signals.identities(subjects),
             preparation=recipe.signal.model_dump(mode="json"),
             is_simulated=SIMULATED in caveats,
             is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
-            pictures=LearnedPictures.of(dataset.pictured_as, self.stimuli.image_ids[rows], pixels),
+            pictures=LearnedPictures.of(
+                dataset.pictured_as, self.stimuli.image_ids[rows], pixels, self.stimuli.concepts[rows]
+            ),
             normaliser=normaliser,
         )
+        for encoder in recipe.encoders:  # one that was tuned says what it learned from
+            folder = locate(getattr(encoder, "source", ""))
+            if (folder / LEARNED_FILE).is_file():
+                learned = learned.after(Learned.read(folder))
+        return learned
 
     def _plan_layout(self, recipe: Recipe, responses: Sequence[Responses]) -> Layout:
         """Say what the model of a cell is built from."""

@@ -39,7 +39,7 @@ def test_what_the_test_set_chose_is_stamped_in_json_and_tables(shared: Any) -> N
             "minus test" in str(row[0]) for row in table.rows
         )
         assert (SELECTED_ON_TEST in table.title) == is_of_test, table.title
-    assert [row[0] for row in trained.tables[0].rows] == ["last", "best", f"test ({SELECTED_ON_TEST})"]
+    assert [row[0] for row in trained.tables[0].rows] == ["last", "best", "test [test-sel]"]
 
 
 def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None:
@@ -50,7 +50,7 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None
     table = next(table for table in tables_of(RunGroup([run])) if table.title == "By variant")
     listed = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["runs", f"paths.runs={runs}"]).stdout
 
-    assert [row[0] for row in table.rows] == ["last", "best", f"test ({SELECTED_ON_TEST})"]
+    assert [row[0] for row in table.rows] == ["last", "best", "test [test-sel]"]
     validated = {
         variant: mean(
             metrics["top1"].value
@@ -66,6 +66,6 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None
     assert "2 variants" in summary(run) and "test (" not in summary(run)
     lines = {line.split()[0].rpartition("/")[2]: line for line in listed.splitlines() if "eval-ret" in line}
     pooled = mean([scopes["last · all"], scopes["best · all"]])
-    assert f"top-1 {pooled:.3f}, the mean of 2" in lines[evaluated.folder.name]
+    assert f"top-1 [sim] {pooled:.3f}, the mean of 2" in lines[evaluated.folder.name]
     (alone,) = (line for name, line in lines.items() if "--test-" in name)
-    assert f"top-1 ({SELECTED_ON_TEST}) {scopes['test · all']:.3f}" in alone
+    assert f"top-1 [sim, test-sel] {scopes['test · all']:.3f}" in alone

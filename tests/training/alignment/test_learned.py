@@ -13,11 +13,12 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import (
     SELECTED_ON_TEST,
     TRAINED_ON_SIMULATED,
+    UNKNOWN_HISTORY,
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
 )
 from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.learned import FILE, Learned, LearnedPictures
+from brainhive_cli.training.alignment.learned import FILE, Learned, LearnedPictures, hash_concepts
 from brainhive_cli.training.alignment.model import Aligner
 
 LAYOUT = one_token(spec_of(("Oz", "Pz"), 10, (1, 2)), 8, {"e": 4})
@@ -25,7 +26,8 @@ IDS = ["train/cat/1", "train/cat/2", "train/dog/1"]
 
 
 def learned(dataset: str = "faces", ids: list[str] = IDS, **fields: object) -> Learned:
-    given = {"selection": "validation", "dataset": dataset, "subjects": (1, 2)} | fields
+    given = {"selection": "validation", "dataset": dataset, "recordings": "eeg", "people": {"eeg": (1, 2)}}
+    given = given | {"has_all_subjects": True} | fields
     pixels = np.array([zlib.crc32(image_id.encode()) for image_id in ids], np.uint64)
     return Learned(pictures=LearnedPictures.of(dataset, ids, pixels), **given)  # type: ignore[arg-type]
 
@@ -39,9 +41,9 @@ def folder(tmp_path: Path) -> Path:
 def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
 
-    assert config["format"] == 5
+    assert config["format"] == 6
     assert config["learned"]["selection"] == "validation" and config["learned"]["dataset"] == "faces"
-    assert config["learned"]["subjects"] == [1, 2] and config["learned"]["pictures"]["count"] == 3
+    assert config["learned"]["people"] == {"eeg": [1, 2]} and config["learned"]["pictures"]["count"] == 3
     for found in (aligners.load(folder).learned, aligners.learned_in(folder)):
         assert (found.subjects, found.preparation) == ((1, 2), {"normalise": "channel"})
         assert found.pictures.contain("faces", ["train/dog/1", "test/dog/1"]).tolist() == [True, False]
@@ -57,14 +59,14 @@ def test_arrays_of_another_model_are_refused(folder: Path, tmp_path: Path) -> No
         aligners.load(folder)
 
 
-@pytest.mark.parametrize("number", [4, 6])
+@pytest.mark.parametrize("number", [5, 7])
 def test_a_model_folder_of_another_format_is_refused_with_what_makes_it_anew(
     folder: Path, number: int
 ) -> None:
     config = folder / "config.json"
-    config.write_text(config.read_text().replace('"format": 5', f'"format": {number}'))
+    config.write_text(config.read_text().replace('"format": 6', f'"format": {number}'))
     for read in (aligners.load, aligners.learned_in):
-        with pytest.raises(BrainhiveError, match=f"config.json: format: .*5, got {number}") as caught:
+        with pytest.raises(BrainhiveError, match=f"config.json: format: .*6, got {number}") as caught:
             read(folder)
         assert caught.value.hint == "run train-align --again, or copy it again"
 
@@ -113,11 +115,55 @@ def test_a_history_is_as_good_as_its_worst_selection(before: str, own: str, both
 
 
 def test_subjects_pictures_and_simulation_are_inherited() -> None:
-    before = learned("drawn", ["a"], subjects=(1, 3), is_simulated=True)
+    before = learned("drawn", ["a"], people={"eeg": (1, 3), "meg": (4,)}, is_simulated=True)
 
-    found = learned(subjects=(2,)).after(before)
+    found = learned(people={"eeg": (2,)}).after(before)
 
-    assert found.subjects == (1, 2, 3) and found.dataset == "drawn + faces"
+    assert found.people == {"eeg": (1, 2, 3), "meg": (4,)} and found.subjects == (1, 2, 3)
+    assert found.dataset == "drawn + faces"
     assert found.pictures.contain("drawn", ["a"]).all() and found.pictures.contain("faces", IDS).all()
     assert found.caveats == [TRAINED_ON_SIMULATED]
     assert replace(found, selection="").caveats == [TRAINED_ON_SIMULATED, UNKNOWN_SELECTION]
+
+
+def test_people_of_another_data_set_have_numbers_of_their_own() -> None:
+    found = learned(people={"eeg": (2,)}).after(learned(people={"meg": (1,)}))
+
+    found.refuse_subjects("eeg", (1, 3), "the model")
+    with pytest.raises(BrainhiveError, match="the model is to be tested on new subjects.* subject 1 of meg"):
+        found.refuse_subjects("meg", (1, 3), "the model")
+
+
+def test_what_began_from_weights_without_a_history_says_all_that_is_unknown_of_it() -> None:
+    assert learned().after(Learned()).caveats == Learned().caveats == [UNKNOWN_HISTORY]
+    assert learned(selection="test").after(Learned()).caveats == [UNKNOWN_HISTORY, SELECTED_ON_TEST]
+
+
+def test_a_copied_weight_file_has_the_history_that_was_copied_with_it_and_no_other(
+    folder: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy" / "any-name.safetensors"
+    copy.parent.mkdir()
+    copy.write_bytes((folder / "model.safetensors").read_bytes())
+    assert Learned.read_next_to(copy).caveats == [UNKNOWN_HISTORY]
+
+    (copy.parent / FILE).write_bytes((folder / FILE).read_bytes())
+    found = Learned.read_next_to(copy)
+    assert (found.people, found.selection, found.caveats) == ({"eeg": (1, 2)}, "validation", [])
+    assert found.pictures.contain("faces", IDS).all()
+
+    Aligner(LAYOUT, learned=learned()).save(
+        tmp_path / "other"
+    )  # weights of another model beside this history
+    copy.write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
+    assert Learned.read_next_to(copy).caveats == [UNKNOWN_HISTORY]
+
+
+def test_concepts_of_what_a_model_started_from_are_known_apart_from_its_own() -> None:
+    own = LearnedPictures.of("faces", ["a"], None, ["00001_owl", "cat"])
+    started = LearnedPictures.of("other", ["b"], None, ["Owl", "n0123_dog"])
+
+    after = own.after(started)
+
+    assert np.array_equal(after.concepts, own.concepts)
+    assert after.start_concepts.tolist() == hash_concepts(["dog"]).tolist()

@@ -16,7 +16,7 @@ from two import in_two
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import UNKNOWN_PICTURES, Measurements
+from brainhive_cli.core.measurements import UNKNOWN_HISTORY, Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows
@@ -176,7 +176,7 @@ def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding)
 
     _, metrics, _ = train(data, validation=0)
 
-    kept = {"epoch": 4, "selected_on": "last epoch", "caveats": [UNKNOWN_PICTURES]}
+    kept = {"epoch": 4, "selected_on": "last epoch", "caveats": [UNKNOWN_HISTORY]}
     assert metrics == Measurements(notes=kept)
 
 

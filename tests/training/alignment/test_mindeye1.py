@@ -135,7 +135,9 @@ def test_whatever_starts_from_it_was_selected_on_test(low_file: Path, tmp_path: 
     new = Aligner(replace(start.layout, spec=SignalSpec((), 1, (5, 7), (start.layout.spec.widths[0], 9))))
 
     take_over(new, low_file)
-    new.learned = replace(new.learned, selection="validation", subjects=(5, 7)).after(learned)
+    new.learned = replace(
+        new.learned, selection="validation", people={"nsd": (5, 7)}, has_all_subjects=True
+    ).after(learned)
     new.save(tmp_path / "model")
 
     found = aligner.load(tmp_path / "model")

@@ -91,7 +91,7 @@ def change_config(old: str, new: str) -> Callable[[Path], None]:
     [
         (cut_weights, "is damaged"),
         (change_config("{", ""), r"config\.json is not valid JSON"),
-        (change_config('"format": 5', '"format": "x"'), r"config\.json: format: "),
+        (change_config('"format": 6', '"format": "x"'), r"config\.json: format: "),
         (change_config('"selection": ""', '"selection": 1'), r"config\.json: learned\.selection: "),
         (change_config('"scale": 0.2', '"scale": [0.2]'), r"config\.json: scale: "),
         (change_config("        8\n", "        16\n"), r"has shape .*, .* is needed"),

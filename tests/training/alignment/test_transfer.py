@@ -46,7 +46,6 @@ def test_channels_are_found_by_name_and_the_window_is_cut():
     ("given", "what"),
     [
         ({"channels": ("Cz", "Fz")}, "other subject 1 has no channel Oz, P7, which the model was trained on"),
-        ({"rate_hz": 250.0}, "sampled at 250 Hz, what the model was trained on at 100 Hz"),
         ({"samples": 40}, "has 40 samples where the model takes 50"),
         ({"start_s": 0.2}, "has 30 samples where the model takes 50"),
     ],
@@ -152,6 +151,6 @@ def test_a_model_folder_of_brainhives_own_is_evaluated(go, published, world):
     assert metrics.items["published · sub-02"]["ranks"] == ranks(signal, image, target).tolist()
     assert metrics.notes["protocol"] == (
         "model folder, demo-noise-0.3, 17 channels, 0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV, "
-        "simulated, pictures unknown, nothing says how its epoch was selected"
+        "simulated, history unknown (selection, subjects, pictures)"
     )
     assert metrics.notes["verdict"] == "above chance"
