@@ -367,6 +367,7 @@ def test_a_metric_carries_its_circumstances_as_plain_values():
         "people": None,
         "seed_sd": None,
         "selected": False,
+        "caveats": [],
     }
 
 

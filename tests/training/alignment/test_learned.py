@@ -130,7 +130,9 @@ def test_people_of_another_data_set_have_numbers_of_their_own() -> None:
     found = learned(people={"eeg": (2,)}).after(learned(people={"meg": (1,)}))
 
     found.refuse_subjects("eeg", (1, 3), "the model")
-    with pytest.raises(BrainhiveError, match="the model is to be tested on new subjects.* subject 1 of meg"):
+    with pytest.raises(
+        BrainhiveError, match=r"is to be tested on new subjects, but it.*was trained on subject 1 of meg"
+    ):
         found.refuse_subjects("meg", (1, 3), "the model")
 
 
@@ -152,9 +154,7 @@ def test_a_copied_weight_file_has_the_history_that_was_copied_with_it_and_no_oth
     assert (found.people, found.selection, found.caveats) == ({"eeg": (1, 2)}, "validation", [])
     assert found.pictures.contain("faces", IDS).all()
 
-    Aligner(LAYOUT, learned=learned()).save(
-        tmp_path / "other"
-    )  # weights of another model beside this history
+    Aligner(LAYOUT, learned=learned()).save(tmp_path / "other")
     copy.write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
     assert Learned.read_next_to(copy).caveats == [UNKNOWN_HISTORY]
 
