@@ -22,20 +22,17 @@ tests() {
 
 step() {
     case $1 in
-        none) demo ;;
+        none)
+            tiny=$(python -c "from brainhive_cli.models.encoders import open_clip as e; print(e.TINY.model_dump())")
+            python -c "import mne, mne_bids, nibabel, sklearn, transformers"
+            demo && brainhive embed --recipe demo "encoders=[$tiny]" ;;
         braindecode)
             demo 'backbone={kind: braindecode, model: EEGNeX}' && tests tests/models/backbones/test_braindecode.py ;;
-        open-clip)
-            tiny=$(python -c "from brainhive_cli.models.encoders import open_clip as e; print(e.TINY.model_dump())")
-            brainhive embed --recipe demo "encoders=[$tiny]" ;;
         umap) demo && brainhive eval-retrieval --recipe demo embedding_map=umap ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
         metrics) tests tests/measurement/metrics/test_perceptual.py tests/measurement/metrics/test_distribution.py ;;
         captions) tests tests/measurement/metrics/test_tasks.py ;;
         video) tests tests/measurement/metrics/test_video.py ;;
-        raw)
-            python -c "import mne, mne_bids, nibabel, sklearn, transformers"
-            python -c "import numpy as np; from brainhive_cli.data.preparations._steps import Resampling; Resampling(1201, 1000, 250)(np.zeros((1, 1201)))" ;;
         adamw8bit) python -c "from brainhive_cli.training.prior.components import adamw8bit; adamw8bit()" ;;
         test) python -m pytest -q tests/models/backbones tests/test_architecture.py ;;
         dev) ruff check . && mypy brainhive_cli/core/errors.py && python -m build --wheel --outdir "$work/wheel" . ;;

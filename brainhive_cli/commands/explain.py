@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from brainhive_cli.commands import train_align
@@ -104,4 +105,5 @@ def _train_control(job: Job, launch: Launch) -> AlignRun | None:
     train = trained_by.train.model_copy(update={"shuffled_labels": True})
     control = trained_by.model_copy(update={"paths": paths, "train": train, "run": recipe.run})
     folder = train_align.run(control, launch).folder
-    return find(str(folder), paths, recipe.dataset, recipe.subjects)
+    shuffled = find(str(folder), paths, recipe.dataset, recipe.subjects)
+    return replace(shuffled, allows_copies=job.align.allows_copies)

@@ -58,15 +58,16 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     annotate_stimulus,
 )
 from brainhive_cli.models import priors
-from brainhive_cli.training.alignment.learned import JOINED, Learned, describe_tested
+from brainhive_cli.training.alignment.learned import JOINED, Learned
 from brainhive_cli.training.alignment.matching_run import RunNeeds, check_tokens
 from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.tested_pictures import describe_tested
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
 
 __all__ = ["Recipe", "plan", "run"]
 PRIOR_KEYS = {"prior", "adapter"}
 """Keys of the recipe that choose the prior."""
-RUN_KEYS = PRIOR_KEYS | {"align_run", "trained_by", "dataset", "subjects"}
+RUN_KEYS = PRIOR_KEYS | {"align_run", "trained_by", "dataset", "subjects", "copies"}
 """Keys that choose the run that decodes."""
 GENERATED_BY = {"prior", "generator", "resolution_px", "steps", "guidance", "strength"} | {
     *("repeats", "best_of", "adapter")
@@ -285,6 +286,7 @@ def find_run(recipe: Recipe, prior: Any, is_plan: bool = False) -> AlignRun:
     fused = None if prior.fuser is None else prior
     needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, prior=fused, source=source)
     align = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, needs, is_plan)
+    align = replace(align, allows_copies=recipe.copies == "allow")
     refuse_sweep(align)
     if align.is_model and fused is not None:
         (encoders, _), cell = align.training_settings[""], align.cells[0]
@@ -561,7 +563,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
             "mode": align.mode,
             "published": {} if published is None else published.as_notes(),
             SET_UP: {**align.set_up(recipe.split), **flatten(generated_by, "reconstruct")},
-            **describe_tested([align.tested_pictures(recipe.split)]),
+            **describe_tested([align.tested_pictures(recipe.split)], align.signal_warnings),
         }
         measure_run(folder, recipe, generated, job.stimuli(), recipe.split, launch, missing, notes)
     launch.barrier()

@@ -34,6 +34,8 @@ UNKNOWN_PICTURES = "pictures unknown"
 UNKNOWN_SELECTION = "nothing says how its epoch was selected"
 UNKNOWN_HISTORY = "history unknown (selection, subjects, pictures)"
 """Training began from weights that nothing says anything of; it stands for the two before, too."""
+SEEN_COPIES = "copies of training pictures are tested"
+"""As copies=allow asks."""
 SEEN_CONCEPTS = "concepts of the test seen in earlier training"
 """A model learned from other pictures of a tested concept, in another data set or before this training."""
 SELECTED_ON_TEST = "selected on test"
@@ -44,7 +46,7 @@ MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construc
 """What is scored is the mean of a generated picture and one that a latent was regressed to."""
 CAVEATS = (
     *(SIMULATED, TRAINED_ON_SIMULATED, CALIBRATED, WHITENED_BY_TESTED),
-    *(UNKNOWN_PICTURES, UNKNOWN_SELECTION, UNKNOWN_HISTORY, SEEN_CONCEPTS),
+    *(UNKNOWN_PICTURES, UNKNOWN_SELECTION, UNKNOWN_HISTORY, SEEN_COPIES, SEEN_CONCEPTS),
     *(PRIOR_OF_OTHERS, MIXED_WITH_BLURRY, SELECTED_ON_TEST),
 )
 """All caveats, in the order in which they are listed."""
@@ -56,6 +58,7 @@ SHORT = {
     UNKNOWN_PICTURES: "pics?",
     UNKNOWN_SELECTION: "sel?",
     UNKNOWN_HISTORY: "hist?",
+    SEEN_COPIES: "seen",
     SEEN_CONCEPTS: "seen",
     PRIOR_OF_OTHERS: "prior",
     MIXED_WITH_BLURRY: "mixed",
@@ -317,7 +320,7 @@ def extend_title(title: str, caveats: Iterable[str]) -> str:
 
 def stamp(label: str, *caveats: Iterable[str]) -> str:
     """Add caveats to a label in short, as `top-1 [sim, test-sel]`; `explain_stamps` says what they mean."""
-    short = ", ".join(SHORT[caveat] for caveat in merge_caveats(*caveats))
+    short = ", ".join(dict.fromkeys(SHORT[caveat] for caveat in merge_caveats(*caveats)))
     return f"{label} [{short}]".lstrip() if short else label
 
 

@@ -115,6 +115,14 @@ TrainedBy = Annotated[
     ),
 ]
 """What kind of run a recipe is written for."""
+Copies = Annotated[
+    Literal["refuse", "allow"],
+    Field(
+        description="tested pictures that are (near-)copies of training pictures under other names are left "
+        "out, and refused where they are over a fifth; or they are tested, and every number says so",
+    ),
+]
+"""What is done about copies of training pictures."""
 Savings = Sequence[Mapping[str, float | bool]]
 """Changes of a recipe: dotted keys, each with the factor of its number or True for a switch."""
 Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]

@@ -92,6 +92,7 @@ def describe_signals(set_up: SetUp) -> list[str]:
         count = say("repetitions", repetitions)
         words.append(f"{count} repetition{'s' * (count != '1')} averaged")
     words += [str(set_up["unit"])] if set_up.get("unit") else []
+    words += [f"prepared by {set_up['preparation.kind']}"] if set_up.get("preparation.kind") else []
     how = set_up.get("signal.normalise.kind") or set_up.get("signal.normalise", "none")
     return [*words, *([] if how == "none" else [f"normalised by {how}"])]
 

@@ -10,6 +10,7 @@ from brainhive_cli.core.measurements import (
     MIXED_WITH_BLURRY,
     PRIOR_OF_OTHERS,
     SEEN_CONCEPTS,
+    SEEN_COPIES,
     SELECTED_ON_TEST,
     SIMULATED,
     TRAINED_ON_SIMULATED,
@@ -182,8 +183,9 @@ MEANINGS = {
     UNKNOWN_SELECTION: "Nothing says how the epoch of a model was selected.",
     UNKNOWN_HISTORY: "History unknown: nothing says whose signals and which pictures the weights, with which "
     "training began, had learned from, nor how they were selected.",
-    SEEN_CONCEPTS: "Concepts seen: a model learned from other pictures of tested concepts, before this training "
-    "or in that on another data set.",
+    SEEN_COPIES: "Copies seen: tested pictures that are copies of training pictures were not left out.",
+    SEEN_CONCEPTS: "Concepts seen: a model learned from other pictures of tested concepts, before this "
+    "training or in that on another data set.",
     PRIOR_OF_OTHERS: "Prior trained on other pictures: what draws has learned from another data set.",
     MIXED_WITH_BLURRY: "Mixed with the blurry picture: scored is the mean of each picture and one that a "
     "latent was regressed to, which low-level metrics favour by construction.",

@@ -17,7 +17,7 @@ from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.documents import SHA256SUMS
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.datasets import StimulusSet
-from brainhive_cli.data.media.decoding import digest_pixels
+from brainhive_cli.data.media.decoding import describe_pixels
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.models import priors
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
@@ -129,7 +129,7 @@ def test_pictures_that_the_prior_was_trained_on_are_left_out_and_many_are_refuse
 ):
     shutil.copytree(prior, tmp_path / "seen")
     ids, asked = [scene.image_id for scene in scenes("test")], (f"prior={tmp_path / 'seen'}",)
-    pixels = np.array([digest_pixels(draw(scene)) for scene in scenes("test")[:21]], np.uint64)
+    pixels = np.stack([describe_pixels(draw(scene)) for scene in scenes("test")[:21]])
     Learned(pictures=LearnedPictures.of("drawn", ids[:2], pixels[:2])).write(tmp_path / "seen")
 
     result = go("reconstruct", *drawing, f"align_run={aligned}", *asked)

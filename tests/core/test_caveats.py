@@ -25,8 +25,8 @@ def test_a_title_and_a_protocol_say_each_caveat_once() -> None:
 
 def test_a_data_set_that_is_called_simulated_says_nothing() -> None:
     assert find_caveats("intra, simulated-faces, faces_simulated") == ()
-    assert find_caveats("intra, faces, simulated, selected on test") == [SIMULATED, SELECTED_ON_TEST]
-    assert find_caveats("faces: simulated") == [SIMULATED]
+    assert find_caveats("intra, faces, simulated, selected on test") == (SIMULATED, SELECTED_ON_TEST)
+    assert find_caveats("faces: simulated") == (SIMULATED,)
 
 
 def test_any_of_several_runs_taints_all() -> None:

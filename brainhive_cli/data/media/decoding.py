@@ -24,6 +24,7 @@ from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import BrainhiveError, DeviceError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet
+from brainhive_cli.data.media.near_copies import hash_picture
 
 DECODERS = 16
 """The most decoding processes by default."""
@@ -38,7 +39,7 @@ class Batch(NamedTuple):
         read: How many pictures, bad ones included.
         rows: Which pictures each encoder sees, [B].
         views: Preprocessed pictures by encoder, [B, 3, H, W].
-        pixels: `digest_pixels` of the pictures by encoder, [B]; none for one that reads something else.
+        pixels: `describe_pixels` of the pictures by encoder, [B, 5]; none for one that reads something else.
         bad: What could not be decoded.
     """
 
@@ -58,6 +59,11 @@ def digest_pixels(stimulus: Image.Image | Clip) -> int:
     digest = xxhash.xxh3_64(str(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.intdigest()
+
+
+def describe_pixels(stimulus: Image.Image | Clip) -> NDArray[np.uint64]:
+    """Give what a stimulus is known by, [5]: the digest of its pixels, and its perceptual hash."""
+    return np.array([digest_pixels(stimulus), *hash_picture(stimulus)], np.uint64)
 
 
 def decoders(workers: int | None, launch: Launch) -> int:
@@ -211,7 +217,7 @@ class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
         slot = self.ring.free.get()  # waits for a batch that nobody uses
         memory = self.ring.batches[slot]
         seen: dict[str, list[int]] = {name: [] for name in self.views}
-        pixels: dict[str, list[int]] = {name: [] for name in self.views if name not in self.readers}
+        pixels: dict[str, list[NDArray[np.uint64]]] = {n: [] for n in self.views if n not in self.readers}
         loose: dict[str, list[Tensor]] = {}
         bad = []
         for row in self.rows[indices].tolist():
@@ -225,9 +231,10 @@ class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
             except BadPicture as error:
                 bad.append(error.message)
                 continue
-            digest = digest_pixels(sources[decoding[0]]) if decoding else 0
-            for name in decoding:
-                pixels[name].append(digest)
+            if decoding:
+                known_by = describe_pixels(sources[decoding[0]])
+                for name in decoding:
+                    pixels[name].append(known_by)
             for name in names:
                 view, place = self.views[name](sources[name]), memory[name][len(seen[name])]
                 if view.shape == place.shape:
@@ -237,7 +244,7 @@ class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
                 seen[name].append(row)
         stacked = {name: _stacked(views, name, len(seen[name])) for name, views in loose.items()}
         shown = {name: np.array(some) for name, some in seen.items() if some}
-        digests = {name: np.array(some, np.uint64) for name, some in pixels.items() if some}
+        digests = {name: np.stack(some) for name, some in pixels.items() if some}
         return slot, Batch(len(indices), shown, stacked, digests, bad)
 
 

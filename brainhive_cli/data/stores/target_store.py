@@ -26,9 +26,11 @@ from brainhive_cli.data.stores.hdf5 import StoredRows, map_numbers, read_flags, 
 from brainhive_cli.data.stores.health import Health, measure
 from brainhive_cli.data.stores.ids import Names, match_ids
 
-FORMAT = 2
+FORMAT = 3
 PIXELS = "pixels"
-"""The dataset of the digests of the stimuli's pixels, in stores whose making decoded them."""
+"""The dataset of what the stimuli's pixels are known by, in stores whose making decoded them."""
+PIXEL_WORDS = 5
+"""64-bit words that a stimulus is known by: a digest of its pixels, and four of a perceptual hash."""
 SUMS = f"{hdf5.CHECKSUMS}/embedding"
 VIEW = re.compile(r"(?P<encoder>.+)-view-(?P<place>\d{1,6})(?P<digest>-[0-9a-f]{8})?")
 """The name of an encoder of one frame or caption; with `-all` in place of the view, that of all of them."""
@@ -62,8 +64,8 @@ class TargetStore:
         image_ids: The stimulus id of each row.
         concepts: The concept of each row.
         done: [N] whether the stimulus could be decoded.
-        pixels: [N] digest of each stimulus's pixels; None where none were decoded, as for imported vectors
-            and captions.
+        pixels: [N, 5] digest of each stimulus's pixels, and its perceptual hash; None where none were
+            decoded, as for imported vectors and captions.
         attributes: Encoder, config, weights, preprocessing, data set, split, digest of the stimulus ids
             (`pictures`), versions and health.
     """
@@ -99,8 +101,9 @@ class TargetStore:
             attributes = {**place, "config": {}, "weights": {}, "skipped": skipped, **attributes}
             if done.shape != embedding.shape[:1] or not len(image_ids) == len(concepts) == len(done):
                 raise ValueError("it has not one name, concept and done-mark for each row")
-            if pixels is not None and (pixels.shape != done.shape or pixels.dtype != np.uint64):
-                raise ValueError("it has not one digest of pixels for each row")
+            shape = (*done.shape, PIXEL_WORDS)
+            if pixels is not None and (pixels.shape != shape or pixels.dtype != np.uint64):
+                raise ValueError(f"it has not {PIXEL_WORDS} words of pixels for each row")
             alternatives = attributes.get("alternatives")
             is_flat = len(embedding.shape) < (2 if alternatives is None else 3)
             if is_flat or 0 in embedding.shape[1:] or alternatives not in (None, embedding.shape[1]):
@@ -196,7 +199,7 @@ class Blank:
         dtype: In which targets are kept.
         attributes: What makes them; an interrupted store with the same ones is resumed.
         more: Shape of a row of further float32 datasets, by name.
-        has_pixels: Whether the stimuli are decoded, so that each row gets the digest of its pixels.
+        has_pixels: Whether the stimuli are decoded, so that each row gets what its pixels are known by.
     """
 
     path: Path
@@ -214,7 +217,7 @@ class Blank:
         attributes = {"format": FORMAT, "dtype": self.dtype, "pictures": ids.digest, **self.attributes}
         spaces: dict[str, tuple[tuple[int, ...], str]] = {"embedding": ((count, *self.shape), self.dtype)}
         spaces |= {name: ((count, *row), "float32") for name, row in self.more.items()}
-        spaces |= {PIXELS: ((count,), "uint64")} if self.has_pixels else {}
+        spaces |= {PIXELS: ((count, PIXEL_WORDS), "uint64")} if self.has_pixels else {}
         arrays = {"image_id": ids.packed, "concept": Names.of(self.concepts).packed}
         if part.is_file() and _is_same(part, spaces, arrays, attributes):
             hdf5.unseal(part)
@@ -369,7 +372,7 @@ def making(path: Path) -> str:
 
 
 def pixels_of(stores: Iterable[TargetStore]) -> NDArray[np.uint64] | None:
-    """Give the digests of stimuli's pixels [N] that one of several stores of the same stimuli has, if any."""
+    """Give what stimuli's pixels are known by [N, 5], if one of several stores of the same stimuli has it."""
     return next((store.pixels for store in stores if store.pixels is not None), None)
 
 

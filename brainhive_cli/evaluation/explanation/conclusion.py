@@ -38,8 +38,8 @@ from brainhive_cli.evaluation.explanation.similarity import Course, explain_simi
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.reports.drawings import save_figure
 from brainhive_cli.reports.page import DETAILS
-from brainhive_cli.training.alignment.learned import describe_tested
 from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.tested_pictures import describe_tested
 
 FIGURES = "figures"
 """The folder of the run that they lie in."""
@@ -114,7 +114,7 @@ def conclude(
         "mode": align.mode,
         "protocol": protocol,
         "caveats": align.caveats(spec.split),
-        **describe_tested([align.tested_pictures(spec.split)]),
+        **describe_tested([align.tested_pictures(spec.split)], align.signal_warnings),
         "draws": len(readers[0].labels.permuted),
         "scope": pictures.scope,
         SET_UP: align.set_up(spec.split),

@@ -1,7 +1,7 @@
 """An explanation, resolved: which run, cells and subjects, which levels, by which analyses."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Self
 
@@ -53,6 +53,7 @@ class Job:
         spec = recipe.spec
         needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, recipe.head)
         align = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, needs)
+        align = replace(align, allows_copies=recipe.copies == "allow")
         refuse_sweep(align)
         if spec.split not in align.dataset.splits:
             raise RecipeError(

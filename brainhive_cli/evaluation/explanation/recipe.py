@@ -131,6 +131,7 @@ class Recipe(BaseRecipe, Explanation):
         None, description="another data set than the run's, with other subjects"
     )
     subjects: recipe.Numbers | None = Field(None, description="subjects explained; default: the run's")
+    copies: recipe.Copies = "refuse"
 
     @classmethod
     def resolve(cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Any) -> Self:

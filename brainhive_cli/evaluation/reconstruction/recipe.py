@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import (
+    Copies,
     Names,
     Numbers,
     OneRun,
@@ -164,6 +165,7 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     )
     split: str = Field("test", description="split whose signals are decoded")
     subjects: Subjects = Field(None, description="subjects; default: the run's")
+    copies: Copies = "refuse"
     seeds: Numbers | None = Field(
         None,
         examples=["2025", "2025-2027"],

@@ -129,7 +129,8 @@ def find_runs(recipe: Recipe, is_plan: bool = False) -> list[AlignRun]:
     """
     names: Sequence[str | None] = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
     needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, recipe.head)
-    runs = [find(name, recipe.paths, recipe.dataset, recipe.subjects, needs, is_plan) for name in names]
+    found = [find(name, recipe.paths, recipe.dataset, recipe.subjects, needs, is_plan) for name in names]
+    runs = [replace(run, allows_copies=recipe.copies == "allow") for run in found]
     for run in runs if len(runs) > 1 else ():
         refuse_sweep(run)
     first = runs[0]

@@ -129,6 +129,7 @@ class Recipe(BaseRecipe, EvaluationSpec):
         None, description="another data set than the run's: zero-shot transfer"
     )
     subjects: recipe.Subjects = Field(None, description="subjects tested on; default: the run's")
+    copies: recipe.Copies = "refuse"
     against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
     categories: str | None = Field(None, description="a table (.csv or tabs): concept, category")
     concept_rows: int = Field(5, ge=0, description="best and worst concepts shown; --json has all")

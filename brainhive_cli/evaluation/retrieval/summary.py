@@ -40,8 +40,8 @@ from brainhive_cli.measurement.reliability import spearman_brown
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike, describe_claims
 from brainhive_cli.measurement.verdict import Verdict, judge
-from brainhive_cli.training.alignment.learned import describe_tested
 from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.tested_pictures import describe_tested
 from brainhive_cli.training.alignment.trained import AlignRun
 
 BACKWARD = "backward"
@@ -110,7 +110,10 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
     )
 
     # what a reader of the numbers must know, and the ranks of the items
-    seen = describe_tested(align_run.tested_pictures(spec.split) for align_run in job.runs)
+    seen = describe_tested(
+        (align_run.tested_pictures(spec.split) for align_run in job.runs),
+        [line for align_run in job.runs for line in align_run.signal_warnings],
+    )
     too_few = _too_few(groups, spec.subsets)
     is_comparable = len(job.runs) == 1 and spec.control == "none"
     seed = str(spec.seed) if spec.distractors else ""

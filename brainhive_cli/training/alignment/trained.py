@@ -20,7 +20,8 @@ from brainhive_cli.core.results import Need
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
-from brainhive_cli.data.datasets import Dataset, people_of
+from brainhive_cli.data.datasets import BadPicture, Dataset, people_of
+from brainhive_cli.data.media.near_copies import Likeness, confirm_near_copy
 from brainhive_cli.data.responses import match_recording
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.selection import Signal
@@ -32,7 +33,7 @@ from brainhive_cli.measurement.metric_names import headlines
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.learned import Learned, TestedPictures
+from brainhive_cli.training.alignment.learned import Learned, hashes_of
 from brainhive_cli.training.alignment.matching_run import RunNeeds
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.set_ups import (
@@ -42,6 +43,7 @@ from brainhive_cli.training.alignment.set_ups import (
     describe_recipe,
     describe_signals,
 )
+from brainhive_cli.training.alignment.tested_pictures import Confirm, TestedPictures
 
 T = TypeVar("T")
 
@@ -70,6 +72,7 @@ class AlignRun:
             it is unknown: subjects are then known by their numbers. None when it is `dataset`.
         absent: Why a run is not here that a plan describes.
         sources: What else learned from pictures and has a part in results, as a prior, by what it is called.
+        allows_copies: Whether copies of learned pictures under other names are tested.
     """
 
     folder: RunFolder
@@ -85,6 +88,7 @@ class AlignRun:
     online: frozenset[str] = frozenset()
     absent: MissingData | None = None
     sources: Mapping[str, Learned] = field(default_factory=dict)
+    allows_copies: bool = False
     _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -338,9 +342,39 @@ class AlignRun:
             return TestedPictures.compare(
                 *(title, dataset.pictured_as, stores, train, models, self.sources),
                 is_other_dataset=self.origin is not None,
+                confirm=self._confirm_copy(split),
+                allows_copies=self.allows_copies,
             )
 
         return self.once(("tested pictures", split), compare)
+
+    def _confirm_copy(self, split: str) -> Confirm:
+        """Compare pictures of a split with learned ones, where both are on this machine."""
+        datasets = [self.dataset, *([self.recipe.dataset.build(self.paths)] if self.recipe else [])]
+
+        def list_learned() -> dict[int, tuple[Dataset, int]]:
+            learned: dict[int, tuple[Dataset, int]] = {}
+            for dataset in datasets:
+                with suppress(MissingData):
+                    names = hashes_of(dataset.pictured_as, dataset.images("train").image_ids)
+                    learned |= {int(name): (dataset, row) for row, name in enumerate(names)}
+            return learned
+
+        def confirm(row: int, name: int) -> Likeness | None:
+            learned = self.once("learned pictures", list_learned)
+            if name not in learned:
+                return None
+            dataset, learned_row = learned[name]
+            tested, image_id = (
+                self.dataset.images(split),
+                next(iter(self.stores(split).values())).image_ids[row],
+            )
+            with suppress(MissingData, BadPicture, ValueError):
+                place = list(tested.image_ids).index(image_id)
+                return confirm_near_copy(tested.open(place), dataset.images("train").open(learned_row))
+            return None
+
+        return confirm
 
     def caveats(self, split: str) -> list[str]:
         """Caveats of every number that depends on the run's models, tested on a split."""
@@ -359,6 +393,17 @@ class AlignRun:
         """Caveats of every number that depends on the signals that the run's cells are tested on."""
         settings = self.training_settings
         return merge_caveats(*(self.source(label).caveats(self._tested_on(label)) for label in settings))
+
+    @property
+    def signal_warnings(self) -> list[str]:
+        """Name the stores that were written anew, with other signals, since a model was trained on them."""
+        changed = []
+        for variant in self.training_settings:
+            here = self.source(variant).identities(self._tested_on(variant))
+            for cell in (cell for cell in self.cells if cell.variant == variant):
+                there = self.learned(cell).signals
+                changed += [name for name in here if here[name] != there.get(name, here[name])]
+        return [f"{name} has changed since models were trained on it" for name in dict.fromkeys(changed)]
 
     def published(self, split: str, pool: int) -> dict[str, Any]:
         """Compare with published results, by the recipe: which they are, and how this evaluation differs."""

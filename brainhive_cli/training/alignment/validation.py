@@ -69,12 +69,15 @@ def held_out_of(
 ) -> NDArray[np.bool_]:
     """Choose whole training concepts for validation: [M]; the same for every cell of every run.
 
-    With digests of pixels [M], copies of these pictures in other concepts are held out too.
+    With what pixels are known by [M, 5], copies of these pictures in other concepts are held out too.
     """
     names = np.unique(np.asarray(concepts))
     chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
     held_out: NDArray[np.bool_] = np.isin(concepts, chosen)
-    return held_out if pixels is None else held_out | np.isin(pixels, pixels[held_out])
+    if pixels is None:
+        return held_out
+    copies: NDArray[np.bool_] = np.isin(pixels[:, 0], pixels[held_out, 0])
+    return held_out | copies
 
 
 def describe_held_out(concepts: Sequence[str], share: float) -> tuple[str, str]:

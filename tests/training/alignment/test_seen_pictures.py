@@ -6,15 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
+from skimage import data
 from worlds import paint
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import UNKNOWN_PICTURES
+from brainhive_cli.core.measurements import SEEN_COPIES, UNKNOWN_PICTURES
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import StimulusSet, image_folder
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.training.alignment import model as aligners
+from brainhive_cli.training.alignment.learned import Learned
+from brainhive_cli.training.alignment.tested_pictures import TestedPictures
 from brainhive_cli.training.alignment.validation import held_out_of
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -112,7 +116,7 @@ def test_copies_of_pictures_that_validate_are_not_trained_on(go, home, photos):
     go("embed", simulated(photos), COLOURS)
     store = TargetStore.open(home / f"embeddings/photos/train/{ENCODER}.h5")
     by_concept = held_out_of(store.concepts, 0.5)
-    assert store.pixels is not None and len(set(store.pixels)) == len(by_concept)
+    assert store.pixels is not None and len(set(store.pixels[:, 0])) == len(by_concept)
     copy, original = np.flatnonzero(~by_concept)[0], np.flatnonzero(by_concept)[0]
     pixels = store.pixels.copy()
     pixels[copy] = pixels[original]
@@ -122,19 +126,85 @@ def test_copies_of_pictures_that_validate_are_not_trained_on(go, home, photos):
     assert np.flatnonzero(held_out != by_concept).tolist() == [copy] and held_out[copy]
 
 
-def test_near_duplicates_are_tested_with_a_warning(go, home, photos):
-    name, seen = split_of(photos, "test").image_ids[0], split_of(photos, "train").image_ids[0]
-    pixels = np.array(Image.open(photos / f"{seen}.png"))
-    pixels[0, 0, 0] ^= 1
-    Image.fromarray(pixels).save(photos / f"{name}.png")
+def photograph_into_test(root: Path, edit: Callable[[Image.Image], Image.Image], suffix: str) -> str:
+    """Put an edited photograph of training in the place of a test picture; its name."""
+    name, seen = split_of(root, "test").image_ids[0], split_of(root, "train").image_ids[0]
+    photograph = data.astronaut()[:256, 64:320]  # a photograph of many details
+    Image.fromarray(photograph).save(root / f"{seen}.png")
+    (root / f"{name}.png").unlink()
+    edit(Image.fromarray(photograph)).convert("RGB").save(root / f"{name}{suffix}", quality=75)
+    return name
+
+
+COPIES = {
+    "JPEG": (lambda picture: picture, ".jpg"),
+    "brighter": (lambda picture: ImageEnhance.Brightness(picture).enhance(1.1), ".png"),
+    "palette": (lambda picture: picture.quantize(64), ".png"),
+    "half size": (lambda picture: picture.resize((128, 128)), ".png"),
+    "one pixel": (lambda picture: ImageOps.expand(picture.crop((0, 0, 255, 256)), (0, 0, 1, 0)), ".png"),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_near_copies_are_left_out_as_exact_ones_are(go, home, photos, kind):
+    name = photograph_into_test(photos, *COPIES[kind])
+    go("embed", simulated(photos), COLOURS)
+    run = go("train-align", simulated(photos), COLOURS, *SMALL).folder
+
+    left_out = go("eval-retrieval", f"run={run}", *QUICK).metrics
+
+    assert left_out.notes["seen_in_training"] == {"count": 1, "of": TEST, "names": [name]}
+    assert left_out.overall["top1"].n == TEST - 1
+
+
+def test_copies_are_tested_on_request_and_every_number_says_so(go, home, photos):
+    copies = copy_into_test(photos, 3)
+    photograph_into_test(photos, *COPIES["JPEG"])  # in the place of the first
+    go("embed", simulated(photos), COLOURS)
+    run = go("train-align", simulated(photos), COLOURS, *SMALL).folder
+
+    allowed = go("eval-retrieval", f"run={run}", "copies=allow", *QUICK).metrics
+
+    assert allowed.overall["top1"].n == TEST and allowed.notes["seen_in_training"]["count"] == 0
+    assert all(SEEN_COPIES in metric.caveats for metric in allowed.overall.values())
+    (line,) = (line for line in allowed.notes["warnings"] if "are copies of training pictures" in line)
+    assert line.startswith("3 of") and all(copy in line for copy in copies)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (ImageOps.mirror, "mirrored copies of training pictures"),
+        (lambda picture: picture.crop((10, 10, 246, 246)), "cropped from training pictures"),
+    ],
+)
+def test_mirrored_and_cropped_pictures_are_tested_with_a_warning_that_counts_them(
+    go, home, photos, edit, said
+):
+    name = photograph_into_test(photos, edit, ".png")
     go("embed", simulated(photos), COLOURS)
     run = go("train-align", simulated(photos), COLOURS, *SMALL).folder
 
     found = go("eval-retrieval", f"run={run}", *QUICK).metrics
 
-    assert found.overall["top1"].n == TEST and found.notes["seen_in_training"]["count"] == 0
-    line, *_ = found.notes["warnings"]
-    assert line.startswith(f"1 of the {TEST} test pictures") and "near-duplicates" in line and name in line
+    assert found.overall["top1"].n == TEST and SEEN_COPIES not in found.caveats
+    (line,) = (line for line in found.notes["warnings"] if said in line)
+    assert line.startswith(f"1 of the {TEST} test pictures of photos") and name in line
+
+
+def test_what_looks_like_a_picture_that_is_gone_is_said_to_be_unconfirmed(go, home, photos):
+    name = photograph_into_test(photos, *COPIES["JPEG"])
+    go("embed", simulated(photos), COLOURS)
+    run = go("train-align", simulated(photos), COLOURS, *SMALL).folder
+    learned = aligners.learned_in(run / "cells/sub-01_seed-1/model").pictures
+    store = TargetStore.open(home / f"embeddings/photos/test/{ENCODER}.h5")
+
+    tested = TestedPictures.compare(
+        "test pictures", "others", {"e": store}, {}, {1: [Learned(pictures=learned)]}, {}
+    )
+
+    (line,) = (line for line in tested.warnings if "may be near-copies" in line)
+    assert line.startswith("1 of") and name in line
 
 
 def forget_pixels(store: Path) -> None:

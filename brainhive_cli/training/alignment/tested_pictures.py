@@ -1,0 +1,295 @@
+"""Tested pictures, compared with those that models learned from; what was seen in training is left out."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import SEEN_CONCEPTS, SEEN_COPIES, UNKNOWN_PICTURES
+from brainhive_cli.data.media.near_copies import Likeness, find_candidates
+from brainhive_cli.data.stores.health import DUPLICATE_COSINE, units_in_blocks
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.stores.target_store import TargetStore, pixels_of
+from brainhive_cli.training.alignment.learned import Learned, LearnedPictures, hash_concepts
+
+MAX_SEEN = 0.2
+"""Share of the tested pictures that may be left out. A fifth fewer items make intervals 12 % wider; where
+more were seen in training, the split itself is at fault, and the rest of it a selection that nobody chose."""
+MAX_ID_OVERLAP = 0.5
+"""Share of the tested pictures that may have the ids of other pictures, as numbered ones do."""
+NAMED = 5
+"""Pictures that are named; the others are counted."""
+NEAR_BYTES = 2**31
+"""Largest store that is searched for near-duplicates: larger ones take minutes to read, for a warning."""
+Confirm = Callable[[int, int], Likeness | None]
+"""Compares the pixels of the tested picture of a row with those of a learned one, which the hash of its name
+names; None where one of them is not on this machine."""
+ALTERED = {
+    "mirrored": "are mirrored copies of training pictures",
+    "cropped": "are cropped from training pictures, or the other way round",
+    "": "may be near-copies of training pictures, which are not here to be compared",
+}
+"""What is said of tested pictures that are like learned ones and are tested nevertheless."""
+
+
+@dataclass(frozen=True, eq=False)
+class TestedPictures:
+    """The pictures of a split, compared with those that the models which are tested on them learned from.
+
+    Pictures stay candidates of a gallery; what is left out are the signals that were recorded of them.
+
+    Attributes:
+        title: What they are: `test pictures of things-eeg`.
+        image_ids: [M], the rows of the target stores.
+        done: [M] whether they have targets.
+        by_subject: [M] whether a model that is tested on a subject learned from them, by subject. All models
+            of a subject share it, so that they are tested on the same items.
+        by_source: [M] whether something else did, such as a prior, by what that is called.
+        near: [M] whether their embeddings are those of a training picture, within rounding.
+        of_seen_concepts: [M] whether a model learned from other pictures of their concept, in training of
+            another data set or in that of what it started from: what its own data set holds out says nothing
+            of that.
+        has_pixels: Whether their target stores know their pixels.
+        same_ids: Names of the data sets whose pictures, of unknown pixels, have the ids of most of them.
+        copies: [M] whether they are tested though they are copies of learned pictures under other names.
+        altered: [M] whether they are like learned pictures in another way, by a key of `ALTERED`.
+    """
+
+    __test__ = False  # no test, though pytest would take it for one by its name
+
+    title: str
+    image_ids: Names
+    done: NDArray[np.bool_]
+    by_subject: Mapping[int, NDArray[np.bool_]]
+    by_source: Mapping[str, NDArray[np.bool_]]
+    near: NDArray[np.bool_]
+    of_seen_concepts: NDArray[np.bool_]
+    has_pixels: bool
+    same_ids: tuple[str, ...] = ()
+    copies: NDArray[np.bool_] | None = None
+    altered: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+    @classmethod
+    def compare(
+        cls,
+        title: str,
+        pictured_as: str,
+        stores: Mapping[str, TargetStore],
+        train: Mapping[str, TargetStore],
+        models: Mapping[int, Sequence[Learned]],
+        sources: Mapping[str, Learned],
+        is_other_dataset: bool = False,
+        confirm: Confirm = lambda row, name: None,
+        allows_copies: bool = False,
+    ) -> Self:
+        """Look for the pictures of stores among those that models and other sources learned from.
+
+        Args:
+            title: What they are.
+            pictured_as: The name of the data set's pictures.
+            stores: The target stores of the split, by encoder.
+            train: Those of the pictures that the models learned from; empty where they are not there.
+            models: What the models that are tested on each subject learned from.
+            sources: What else learned from pictures, by what it is called.
+            is_other_dataset: Whether the models learned from another data set.
+            confirm: Says whether a tested picture is a near-copy of a learned one.
+            allows_copies: Whether copies of learned pictures under other names are tested.
+        """
+        first, pixels = next(iter(stores.values())), pixels_of(stores.values())
+        ids, every = first.image_ids, [learned for some in models.values() for learned in some]
+        pictures = [learned.pictures for learned in (*every, *sources.values())]
+
+        # near-copies are looked for among those that are not known by their names or pixels
+        known = [some.contain(pictured_as, ids, pixels) for some in pictures]
+        is_sought = first.done & ~np.logical_or.reduce([np.zeros(len(ids), bool), *known])
+        alike = {} if pixels is None else _find_near_copies(pixels[:, 1:], is_sought, pictures, confirm)
+
+        def are_copies(some: LearnedPictures) -> NDArray[np.bool_]:
+            copies = np.zeros(len(ids), bool) if pixels is None else np.isin(pixels[:, 0], some.pixels)
+            near = [row for row, name in alike.get("copy", ()) if np.isin(name, some.names)]
+            copies[near] = True
+            return copies
+
+        def are_seen(some: LearnedPictures) -> NDArray[np.bool_]:
+            named = some.contain(pictured_as, ids)
+            return named if allows_copies else named | are_copies(some)
+
+        by_subject = {
+            subject: np.logical_or.reduce([are_seen(learned.pictures) for learned in some])
+            for subject, some in models.items()
+        }
+        by_source = {name: are_seen(learned.pictures) for name, learned in sources.items()}
+        seen = np.logical_or.reduce([*by_subject.values(), *by_source.values()])
+        copies = np.logical_or.reduce([are_copies(some) for some in pictures]) & ~seen & first.done
+        altered = {}
+        for kind in ALTERED:
+            altered[kind] = np.isin(np.arange(len(ids)), [row for row, _ in alike.get(kind, ())])
+            altered[kind] &= ~(seen | copies)
+        is_near = _are_near(stores, train, every, pictured_as) & first.done & ~(seen | copies)
+        trained = [learned.pictures for learned in every]
+        started = [pictures.start_concepts for pictures in trained]
+        started += [pictures.concepts for pictures in trained] if is_other_dataset else []
+        of_seen = (
+            np.isin(hash_concepts(first.concepts), reduce(np.union1d, started, np.empty(0, np.uint64)))
+            & first.done
+        )
+        same_ids = dict.fromkeys(
+            learned.dataset
+            for learned in every
+            if (pixels is None or not learned.pictures.has_all_pixels)
+            and (learned.has_seen_ids(ids) & ~seen)[first.done].mean() > MAX_ID_OVERLAP
+        )
+        return cls(
+            *(title, ids, first.done, by_subject, by_source, is_near, of_seen, pixels is not None),
+            *((*same_ids,), copies, altered),
+        )
+
+    def are_unseen(self, subject: int, rows: NDArray[np.int64], model: str) -> NDArray[np.bool_]:
+        """Find the signals of a subject that show no picture which was seen in training: [N].
+
+        Args:
+            subject: Who.
+            rows: [N] row of what each signal shows.
+            model: What the subject's models are called.
+
+        Raises:
+            BrainhiveError: if more than `MAX_SEEN` of the pictures were seen.
+        """
+        seen = {model: self.by_subject[subject], **self.by_source}
+        shown = np.unique(rows)
+        for source, is_seen in seen.items():
+            if len(shown) and is_seen[shown].mean() > MAX_SEEN:
+                raise BrainhiveError(
+                    f"{source} was trained on {is_seen[shown].sum()} of the {len(shown)} {self.title} that "
+                    "it is tested on, by name, by pixels or as near-copies; "
+                    f"at most {MAX_SEEN:.0%} can be left out",
+                    "evaluate on pictures that were held out, or train again on a split without them; "
+                    "copies=allow tests copies under other names, and says so",
+                )
+        unseen: NDArray[np.bool_] = ~np.logical_or.reduce([is_seen[rows] for is_seen in seen.values()])
+        return unseen
+
+    @property
+    def is_seen(self) -> NDArray[np.bool_]:
+        """[M] whether any subject's models, or anything else, learned from them."""
+        seen: NDArray[np.bool_] = np.logical_or.reduce([*self.by_subject.values(), *self.by_source.values()])
+        return seen & self.done
+
+    @property
+    def caveats(self) -> list[str]:
+        """Caveats of every number that depends on them; those of the models are the models' own."""
+        caveats = [] if self.has_pixels else [UNKNOWN_PICTURES]
+        caveats += [SEEN_COPIES] if self.copies is not None and self.copies.any() else []
+        return caveats + ([SEEN_CONCEPTS] if self.of_seen_concepts.any() else [])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know, one line each."""
+        lines, whole = [], f"of the {self.done.sum()} {self.title}"
+        if self.is_seen.any():
+            lines.append(
+                f"{self.is_seen.sum()} {whole} were seen in training, by name, by pixels or as near-copies, "
+                f"and are not tested: {self._named(self.is_seen)}"
+            )
+        if self.copies is not None and self.copies.any():
+            named = self._named(self.copies)
+            lines.append(
+                f"{self.copies.sum()} {whole} are copies of training pictures, and are tested: {named}"
+            )
+        for kind, is_altered in self.altered.items():
+            if is_altered.any():
+                lines.append(f"{is_altered.sum()} {whole} {ALTERED[kind]}: {self._named(is_altered)}")
+        if self.near.any():
+            lines.append(
+                f"{self.near.sum()} {whole} are tested though they are near-duplicates of training pictures "
+                f"(embeddings of cosine 1): {self._named(self.near)}"
+            )
+        if self.of_seen_concepts.any():
+            lines.append(
+                f"{self.of_seen_concepts.sum()} {whole} show concepts of which a model saw other pictures in "
+                f"earlier training, or in that of another data set: {self._named(self.of_seen_concepts)}"
+            )
+        lines += [
+            f"pictures of {dataset} that a model was trained on have the ids of most {whole}, and pixels are "
+            "unknown: if they are the same pictures, this is no test of it"
+            for dataset in self.same_ids
+        ]
+        return lines
+
+    def _named(self, chosen: NDArray[np.bool_]) -> str:
+        names = list(self.image_ids[np.flatnonzero(chosen)])
+        return ", ".join(names[:NAMED]) + (" …" if len(names) > NAMED else "")
+
+
+def describe_tested(compared: Iterable[TestedPictures], warnings: Iterable[str] = ()) -> dict[str, Any]:
+    """Write notes of one split's pictures as several runs are tested on them: what was left out, warnings.
+
+    Args:
+        compared: The pictures, by run.
+        warnings: Further ones.
+    """
+    runs = list(compared)
+    is_seen = np.logical_or.reduce([tested.is_seen for tested in runs])
+    names = list(runs[0].image_ids[np.flatnonzero(is_seen)])
+    left_out = {"count": len(names), "of": int(runs[0].done.sum()), "names": names[:NAMED]}
+    lines = list(dict.fromkeys([*warnings, *(line for tested in runs for line in tested.warnings)]))
+    return {"seen_in_training": left_out, "warnings": lines}
+
+
+def _find_near_copies(
+    hashes: NDArray[np.uint64],
+    is_sought: NDArray[np.bool_],
+    pictures: Sequence[LearnedPictures],
+    confirm: Confirm,
+) -> dict[str, list[tuple[int, int]]]:
+    """Find tested pictures [M] that are like learned ones: pairs of row and name, by likeness.
+
+    Candidates by hash are compared on pixels. "" is of those that cannot be, where a picture is not here.
+    """
+    alike: dict[str, list[tuple[int, int]]] = {}
+    learned = np.unique(np.concatenate([some.hashes for some in pictures]), axis=0)  # [H, 5]
+    settled: set[int] = set()
+    for candidate in find_candidates(np.where(is_sought[:, None], hashes, 0), learned[:, 1:]):
+        name = int(learned[candidate.learned, 0])
+        likeness = confirm(candidate.tested, name)
+        if likeness is None:
+            alike.setdefault("", []).append((candidate.tested, name))
+        elif likeness == "copy" or (likeness and candidate.tested not in settled):
+            alike.setdefault(likeness, []).append((candidate.tested, name))
+            settled.add(candidate.tested)
+    return alike
+
+
+def _are_near(
+    tested: Mapping[str, TargetStore],
+    train: Mapping[str, TargetStore],
+    models: Sequence[Learned],
+    pictured_as: str,
+) -> NDArray[np.bool_]:
+    """Find tested pictures [M] that have a near-duplicate among those learned from, in all stores of vectors.
+
+    One small network may take different pictures for one; captions and labels are alike for many.
+    """
+    first, encoders = next(iter(tested.values())), []
+    for name, store in train.items():
+        is_of_pictures = store.pixels is not None or "imported" in store.attributes
+        is_of_floats = store.embedding.dtype.kind == "f"
+        if is_of_pictures and is_of_floats and store.embedding.nbytes <= NEAR_BYTES:
+            encoders.append(name)
+    is_near = np.full(len(first.done), bool(encoders))
+    for name in encoders:
+        there, ours = train[name], tested[name]
+        learned = np.any([model.pictures.contain(pictured_as, there.image_ids) for model in models], axis=0)
+        rows, candidates = np.flatnonzero(learned & there.done), np.flatnonzero(is_near & ours.done)
+        highest = np.full(len(candidates), -1.0, np.float32)
+        sought = np.concatenate([*units_in_blocks(ours.embedding, candidates)])
+        for block in units_in_blocks(there.embedding, rows):
+            if len(block) and len(sought):
+                highest = np.maximum(highest, (sought @ block.T).max(1))
+        is_near = np.zeros_like(is_near)
+        is_near[candidates[highest > DUPLICATE_COSINE]] = True
+    return is_near
