@@ -304,7 +304,11 @@ def merge_caveats(*some: Iterable[str]) -> list[str]:
 @cache
 def find_caveats(text: str) -> tuple[str, ...]:
     """List the caveats that a title or a protocol contains, as whole words."""
-    return tuple(c for c in CAVEATS if re.search(rf"(?<![\w-]){re.escape(c)}(?![\w-])", text))
+    contained = set()
+    for caveat in sorted(CAVEATS, key=len, reverse=True):  # some contain the words of another
+        text, count = re.subn(rf"(?<![\w-]){re.escape(caveat)}(?![\w-])", "", text)
+        contained |= {caveat} if count else set()
+    return tuple(caveat for caveat in CAVEATS if caveat in contained)
 
 
 def extend_protocol(protocol: str, caveats: Iterable[str]) -> str:

@@ -228,7 +228,8 @@ class _Renderer:
                 poster = folder / shown.poster if shown.poster else None
                 drawing = self.pictures.element(folder / shown.file, shown.title, poster, WHOLE_PX)
             case Table():
-                return self._table(replace(shown, title=f"{shown.title} ({label})") if label else shown)
+                title = f"{shown.title} {label}" if label.startswith("[") else f"{shown.title} ({label})"
+                return self._table(replace(shown, title=title) if label else shown)
             case _:
                 return Markup("")
         return Markup(self.macros.figure(shown, label, drawing, points))

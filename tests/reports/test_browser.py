@@ -205,6 +205,25 @@ def test_a_printed_page_has_what_its_reader_unfolded_and_no_empty_lines_of_what_
     assert page.locator("pre").is_visible()
 
 
+def test_a_printed_page_has_the_box_of_caveats_and_folded_rows_and_details(browser, tmp_path):
+    names = [artifacts.save_picture(RunFolder(tmp_path), str(n), Image.new("RGB", (9, 9))) for n in range(6)]
+    rows = [Row(name, [Tile(name, [f"row {place}"])]) for place, name in enumerate(names)]
+    folded = Group("Details", [Table("Ceiling", ("a",), ((1,),))])
+    section = Section("A run", [*groups_of([("[sim]", [Sheet("Items", ["seen"], rows)], tmp_path)]), folded])
+    Page("Sheet", ["It is so.", "In other words."], ["Simulated: no brain was recorded."], [section]).write(
+        tmp_path / "page.html"
+    )
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    assert not page.get_by_text("row 5").is_visible()
+
+    page.emulate_media(media="print")
+
+    for text in ("no brain was recorded", "row 5", "Ceiling", "In other words", "[sim]"):
+        assert page.get_by_text(text).first.is_visible(), text
+    page.close()
+
+
 def test_on_a_phone_four_pictures_of_a_row_are_in_sight(browser, tmp_path):
     names = [
         artifacts.save_picture(RunFolder(tmp_path), str(n), Image.new("RGB", (64, 64), "red"))
