@@ -10,7 +10,7 @@ Paths are found as commands find them: below the working directory, or `BRAINHIV
 """
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,11 +111,13 @@ class Predictions:
         image_ids: [N] what was seen.
         heads: [N, *shape] by head.
         texts: N texts by head, where a head is a caption.
+        caveats: What a reader must know of every number that is made of them.
     """
 
     image_ids: list[str]
     heads: "dict[str, NDArray[np.float32]]"
     texts: dict[str, list[str]]
+    caveats: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -127,12 +129,14 @@ class Ranks:
         ranks: [N] of the seen picture among all of the gallery; 1 is the most similar.
         gallery: [M] image ids of the candidates.
         similarity: [N, M] cosine similarities.
+        caveats: What a reader must know of every number that is made of them.
     """
 
     image_ids: list[str]
     ranks: "NDArray[np.int64]"
     gallery: list[str]
     similarity: "NDArray[np.float32]"
+    caveats: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,8 @@ class Run:
         member = self.member(cell, device)
         decoded, rows = member.decoded(_only_subject(member, subject), split)
         heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
-        return Predictions(list(member.pictures(split).image_ids[rows]), heads, decoded.texts)
+        image_ids, caveats = list(member.pictures(split).image_ids[rows]), member.align.caveats(split)
+        return Predictions(image_ids, heads, decoded.texts, caveats)
 
     def member(self, cell: str = "", device: str = "cpu") -> "TrainedCell":
         """Open a cell with its model, as evaluations do."""
@@ -292,6 +297,7 @@ def decode(
     import torch
     from torch.nn.functional import normalize
 
+    from brainhive_cli.core.measurements import merge_caveats
     from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery
 
     member = run.member(cell, device)
@@ -306,6 +312,7 @@ def decode(
         gallery.rank(tokens, target).cpu().numpy(),
         gallery.image_ids,
         similarity.cpu().numpy(),
+        merge_caveats(signal.caveats, member.model.learned.caveats),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import documents, hub, parts, weights
+from brainhive_cli.core import console, documents, hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import below, locate, portable
 from brainhive_cli.core.recipe import Paths
@@ -276,6 +276,13 @@ def take_over(aligner: Aligner, folder: Path) -> None:
     """
     start, initial = aligners.load(folder), aligner.state_dict()
     refuse_other_voxels(start, aligner)
+    spec = aligner.layout.spec
+    try:
+        start.layout.spec.refuse_other_signals(
+            spec.unit, spec.rate_hz, spec.preparation, "what is trained on", False
+        )
+    except BrainhiveError as error:  # training may adapt to it
+        console.warn(f"{folder}: {error.message}")
     state = adapt(aligner.backbone, start.state_dict(), BACKBONE)
     old, new = start.layout.spec.subjects, aligner.layout.spec.subjects
     for name in _rows_of_subjects(start):

@@ -118,6 +118,7 @@ class TestedPictures:
             named = some.contain(pictured_as, ids)
             return named if allows_copies else named | are_copies(some)
 
+        # what is left out, and copies that are not
         by_subject = {
             subject: np.logical_or.reduce([are_seen(learned.pictures) for learned in some])
             for subject, some in models.items()
@@ -125,6 +126,8 @@ class TestedPictures:
         by_source = {name: are_seen(learned.pictures) for name, learned in sources.items()}
         seen = np.logical_or.reduce([*by_subject.values(), *by_source.values()])
         copies = np.logical_or.reduce([are_copies(some) for some in pictures]) & ~seen & first.done
+
+        # what is tested with a warning: altered copies, equal embeddings, concepts and ids seen elsewhere
         altered = {}
         for kind in ALTERED:
             altered[kind] = np.isin(np.arange(len(ids)), [row for row, _ in alike.get(kind, ())])
@@ -133,10 +136,8 @@ class TestedPictures:
         trained = [learned.pictures for learned in every]
         started = [pictures.start_concepts for pictures in trained]
         started += [pictures.concepts for pictures in trained] if is_other_dataset else []
-        of_seen = (
-            np.isin(hash_concepts(first.concepts), reduce(np.union1d, started, np.empty(0, np.uint64)))
-            & first.done
-        )
+        concepts = reduce(np.union1d, started, np.empty(0, np.uint64))
+        of_seen = np.isin(hash_concepts(first.concepts), concepts) & first.done
         same_ids = dict.fromkeys(
             learned.dataset
             for learned in every
