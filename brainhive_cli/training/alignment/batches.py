@@ -123,6 +123,7 @@ class CellData:
         starts: What a stage of the training starts from, by the stage's number.
         tested: Test signals by subject, with `tested_targets`; only where the test selects the epoch.
         learned: What the model folder records of all this, without what selects the epoch.
+        tuned_encoders: What encoders were tuned on, of those whose folder says so.
         repetitions: A training sample is the average of a stimulus's trials, each single trial, or an average
             of `random_k` trials at random. Responses' single repetitions are used where they are given.
         augmented: Further targets, by name, of augmented pictures; computed at each step.
@@ -140,6 +141,7 @@ class CellData:
     tested: list[Responses] | None = None
     tested_targets: Targets | None = None
     learned: Learned = field(default_factory=Learned)
+    tuned_encoders: tuple[Learned, ...] = ()
     repetitions: Literal["average", "single", "random"] = "average"
     random_k: int = 2
     augmented: Targets | None = None

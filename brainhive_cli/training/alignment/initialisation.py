@@ -66,11 +66,11 @@ def _draw_as_reference(module: nn.Module) -> None:
 
 
 def learned_by(data: CellData, train: Train) -> Learned:
-    """Return what a cell's model will have learned from, including what its starts learned from."""
+    """Return what a cell's model will have learned from, with what its starts and encoders learned from."""
     learned = replace(data.learned, selection=train.selected_on(data.has_validation))
-    for start in (start for starts in data.starts.values() for start in starts):
-        if (before := start.learned) is not None:
-            learned = learned.after(before)
+    starts = (start.learned for starts in data.starts.values() for start in starts)
+    for before in (*data.tuned_encoders, *filter(None, starts)):
+        learned = learned.after(before)
     return learned
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from brainhive_cli.core import console, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import in_words
 from brainhive_cli.core.results import Need, Work, to_download
@@ -29,6 +30,7 @@ from brainhive_cli.models.priors import Description
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.initialisation import Start, find_starts, list_start_needs
 from brainhive_cli.training.alignment.layout import tokens_of
+from brainhive_cli.training.alignment.learned import LEARNED_FILE, Learned
 from brainhive_cli.training.alignment.matching_run import INHERITED, RunNeeds, as_inherited, inherited
 from brainhive_cli.training.alignment.optimisation import is_below
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
@@ -199,13 +201,12 @@ class Job:
             base_run = (self.base_run if is_same else None) or find_base_run(recipe)
             starts[0] = (Start(find_base_model(base_run, cell)),)
         if recipe.mode in ("inter", "finetune"):
-            for start in (start for stage in starts.values() for start in stage):
-                if (learned := start.learned) is not None:
-                    learned.refuse_subjects(
-                        people_of(self.dataset),
-                        cell.tested_on,
-                        f"{cell.name}, which starts from {start.path},",
-                    )
+            sources = [(str(start.path), start.learned) for stage in starts.values() for start in stage]
+            sources += [("an encoder", learned) for learned in read_tuned_encoders(recipe)]
+            for source, learned in sources:
+                if learned is not None:
+                    model = f"{cell.name}, which starts from {source},"
+                    learned.refuse_subjects(people_of(self.dataset), cell.tested_on, model)
         self._starts[cell.name] = starts
         return starts
 
@@ -340,6 +341,12 @@ class Job:
             held += weight.numel() * (TRAINED_BYTES if is_trained else HELD_BYTES)
         what = "weights" if is_fitted else "weights, gradients and moments, without a batch's tensors"
         return f"{in_words(held)} a cell: {total / 1e6:,.0f} million {what}"
+
+
+def read_tuned_encoders(recipe: Recipe) -> tuple[Learned, ...]:
+    """Read what encoders were tuned on, of those whose folder says so."""
+    folders = [locate(getattr(encoder, "source", "")) for encoder in recipe.encoders]
+    return tuple(Learned.read(folder) for folder in folders if (folder / LEARNED_FILE).is_file())
 
 
 def list_subjects(cells: Iterable[Cell], with_tested: bool = True) -> list[int]:

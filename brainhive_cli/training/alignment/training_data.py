@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.files import locate, portable
+from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
 from brainhive_cli.core.memory_estimate import free_bytes
@@ -31,9 +31,9 @@ from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.models.lora import shapes_of
 from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.job import Job
+from brainhive_cli.training.alignment.job import Job, read_tuned_encoders
 from brainhive_cli.training.alignment.layout import Layout, fused_head
-from brainhive_cli.training.alignment.learned import LEARNED_FILE, Learned, LearnedPictures
+from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
 from brainhive_cli.training.alignment.settings import Finetune
 from brainhive_cli.training.alignment.validation import held_out_of
@@ -224,6 +224,7 @@ class TrainingData:
             tested=tested,
             tested_targets=tested_targets,
             learned=learned,
+            tuned_encoders=read_tuned_encoders(recipe),
             repetitions=recipe.signal.repetitions,
             random_k=recipe.signal.random_k,
             augmented=self.augmented,
@@ -264,7 +265,7 @@ class TrainingData:
         if normalisation is not None and recipe.signal.normalise_by == "training_subjects":
             statistics = [trials.statistics for trials in responses if trials.statistics]
             normaliser = normalisation.build(pool_statistics(statistics))
-        learned = Learned(
+        return Learned(
             dataset=dataset.pictured_as,
             recordings=people_of(dataset),
             people={people_of(dataset): subjects},
@@ -278,11 +279,6 @@ class TrainingData:
             ),
             normaliser=normaliser,
         )
-        for encoder in recipe.encoders:  # one that was tuned says what it learned from
-            folder = locate(getattr(encoder, "source", ""))
-            if (folder / LEARNED_FILE).is_file():
-                learned = learned.after(Learned.read(folder))
-        return learned
 
     def _plan_layout(self, recipe: Recipe, responses: Sequence[Responses]) -> Layout:
         """Say what the model of a cell is built from."""
