@@ -80,8 +80,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     trackers.require(recipe.run.trackers)
     job = Job.resolve(recipe)
     cells = job.list_cells()
-    if not job.has_signals(cells):
-        job.open_stores()  # a missing one ends it before signals are made
+    # a missing store ends it before signals are made
+    stores = {} if job.has_signals(cells) else job.open_stores()
     job.prepare_signals(cells, launch)
     job = job.pinned(cells)
     label = job.recipe.run_label(job.recipe.paths)
@@ -90,7 +90,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if not folder.is_finished:
         for cell in cells:
             job.find_starts(cell)  # which are refused before anything is trained
-        stores = job.open_stores()
+        stores = stores or job.open_stores()
         warnings = [reason for reason in job.describe_validation(stores).values() if reason]
         work = _train(job, cells, stores, warnings, folder, launch)
         if launch.is_main:

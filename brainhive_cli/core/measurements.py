@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache
 from typing import Any, Self
 
 from pydantic import ConfigDict
@@ -301,14 +300,13 @@ def merge_caveats(*some: Iterable[str]) -> list[str]:
     return [caveat for caveat in CAVEATS if caveat in present]
 
 
-@cache
-def find_caveats(text: str) -> tuple[str, ...]:
+def find_caveats(text: str) -> list[str]:
     """List the caveats that a title or a protocol contains, as whole words."""
     contained = set()
     for caveat in sorted(CAVEATS, key=len, reverse=True):  # some contain the words of another
         text, count = re.subn(rf"(?<![\w-]){re.escape(caveat)}(?![\w-])", "", text)
         contained |= {caveat} if count else set()
-    return tuple(caveat for caveat in CAVEATS if caveat in contained)
+    return [caveat for caveat in CAVEATS if caveat in contained]
 
 
 def extend_protocol(protocol: str, caveats: Iterable[str]) -> str:

@@ -67,10 +67,11 @@ class SignalSource:
     def identities(self, subjects: Sequence[int]) -> dict[str, str]:
         """Give what the signals of subjects are known by, of those who have a store, by its name."""
         stored = [subject for subject in subjects if self.path(subject).is_file()]
-        return {
-            f"{SIGNALS} {hdf5.short_name(self.path(subject))}": self.open(subject).identity
-            for subject in stored
-        }
+        return {self.name_of(subject): self.open(subject).identity for subject in stored}
+
+    def name_of(self, subject: int) -> str:
+        """Name a subject's store, as recipes and models do among what they have read."""
+        return f"{SIGNALS} {hdf5.short_name(self.path(subject))}"
 
     def select(self, recording: Recording, where: str) -> Selection:
         """Select what a brain model sees of a recording, not normalised; `where` names it in errors.

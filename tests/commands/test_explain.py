@@ -150,7 +150,7 @@ def test_the_run_is_named_first_and_json_is_the_document(folder, world):
     checked = CliRunner().invoke(app, [*words, "--check", "--json"])
 
     assert shown.exit_code == 0, shown.stderr
-    assert json.loads(shown.stdout)["metrics"]["schema"] == 2
+    assert json.loads(shown.stdout)["metrics"]["schema"] == 3
     plan = json.loads(checked.stdout)["plan"]
     assert checked.exit_code == 0 and plan["left out"] == "regions: the signals are of sensors"
     assert "subjects of a cell; how long is known after" in plan["time"]

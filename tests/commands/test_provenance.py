@@ -18,8 +18,7 @@ from brainhive_cli.core.measurements import (
     SELECTED_ON_TEST,
     SIMULATED,
     TRAINED_ON_SIMULATED,
-    UNKNOWN_PICTURES,
-    UNKNOWN_SELECTION,
+    UNKNOWN_HISTORY,
     WHITENED_BY_TESTED,
 )
 from brainhive_cli.core.recipe import Paths
@@ -84,7 +83,8 @@ def test_fine_tuning_does_not_wash_off_that_the_epoch_was_selected_on_test(go, s
     assert all(SELECTED_ON_TEST in table.title for table in tuned.tables)
     assert tuned.metrics.notes["cells"]["sub-03_seed-1"]["selected_on"] == "test"
     config = json.loads((tuned.folder / "cells/sub-03_seed-1/model/config.json").read_text())
-    assert config["learned"]["selection"] == "test" and config["learned"]["subjects"] == [1, 2, 3]
+    assert config["learned"]["selection"] == "test"
+    assert config["learned"]["people"] == {"demo-noise-0.3": [1, 2, 3]}
     check(go("eval-retrieval", here, f"run={tuned.folder}", *QUICK), SIMULATED, SELECTED_ON_TEST)
 
 
@@ -101,7 +101,7 @@ def test_a_model_folder_says_it_too_and_one_that_says_nothing_says_so(go, here, 
     (selected_on_test.folder / SHA256SUMS).unlink(missing_ok=True)
     config.write_text(json.dumps({k: v for k, v in json.loads(kept).items() if k != "learned"}))
     try:
-        check(go("eval-retrieval", *asked, again=True), SIMULATED, UNKNOWN_PICTURES, UNKNOWN_SELECTION)
+        check(go("eval-retrieval", *asked, again=True), SIMULATED, UNKNOWN_HISTORY)
     finally:
         config.write_text(kept)
 

@@ -37,9 +37,9 @@ def test_a_title_and_a_protocol_say_each_caveat_once() -> None:
 
 
 def test_a_data_set_that_is_called_simulated_says_nothing() -> None:
-    assert find_caveats("intra, simulated-faces, faces_simulated") == ()
-    assert find_caveats("intra, faces, simulated, selected on test") == (SIMULATED, SELECTED_ON_TEST)
-    assert find_caveats("faces: simulated") == (SIMULATED,)
+    assert find_caveats("intra, simulated-faces, faces_simulated") == []
+    assert find_caveats("intra, faces, simulated, selected on test") == [SIMULATED, SELECTED_ON_TEST]
+    assert find_caveats("faces: simulated") == [SIMULATED]
 
 
 def test_any_of_several_runs_taints_all() -> None:
@@ -54,8 +54,8 @@ def test_every_table_gets_them() -> None:
 
 
 def test_a_caveat_is_not_found_in_the_words_of_a_longer_one() -> None:
-    assert find_caveats("held out, trained on simulated signals") == (TRAINED_ON_SIMULATED,)
-    assert find_caveats("trained on simulated signals, simulated") == (SIMULATED, TRAINED_ON_SIMULATED)
+    assert find_caveats("held out, trained on simulated signals") == [TRAINED_ON_SIMULATED]
+    assert find_caveats("trained on simulated signals, simulated") == [SIMULATED, TRAINED_ON_SIMULATED]
 
 
 def test_a_metric_holds_the_caveats_of_its_protocol_whoever_makes_it() -> None:

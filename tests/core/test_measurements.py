@@ -49,7 +49,7 @@ def test_what_a_run_measured_is_read_back_as_it_was(home: Path) -> None:
 
 @pytest.mark.parametrize("document", [{"top1": 0.5}, {**MADE.as_dict(), "schema": 1}])
 def test_another_schema_is_refused_in_one_line(document: dict[str, object]) -> None:
-    with pytest.raises(BrainhiveError, match=r"run-1 holds metrics of schema (None|1), this version reads 2"):
+    with pytest.raises(BrainhiveError, match=r"run-1 holds metrics of schema (None|1), this version reads 3"):
         Measurements.read(json.loads(json.dumps(document)), "run-1")
 
 

@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.fft import dctn
 
 from brainhive_cli.data.datasets import Clip
 
@@ -65,8 +64,17 @@ _BAND, _CHROMA_BAND = 24, 8  # highest frequencies compared: JPEG and resizing c
 _COMPARED = _FREQUENCY[: _BAND + 1, : _BAND + 1]  # [25, 25]
 _CHROMA_WEIGHTS = 2 * _COMPARED * (_COMPARED <= _CHROMA_BAND)  # 2: colour alone distinguishes demo pictures
 _WEIGHTS = np.stack([_COMPARED, _CHROMA_WEIGHTS, _CHROMA_WEIGHTS], axis=-1)  # of Y, Cb, Cr: [25, 25, 3]
-_DCT = np.cos(np.pi / _SIDE_PX * np.outer(np.arange(_BAND + 1), np.arange(_SIDE_PX) + 0.5)).astype(np.float32)
-_DCT[0] /= np.sqrt(2)  # the DCT of the compared frequencies, [25, 64]; its scale does not count
+
+
+def _make_dct(count: int, samples: int) -> NDArray[np.float32]:
+    """Make the matrix [count, samples] of a DCT's lowest frequencies; its scale does not count."""
+    matrix = np.cos(np.pi / samples * np.outer(np.arange(count), np.arange(samples) + 0.5))
+    matrix[0] /= np.sqrt(2)
+    return np.asarray(matrix, np.float32)
+
+
+_FULL_DCT, _HASHED_DCT = _make_dct(_SIDE_PX, _SIDE_PX), _make_dct(16, _HASHED_PX)
+_COMPARED_DCT = _FULL_DCT[: _BAND + 1]
 
 
 class Candidate(NamedTuple):
@@ -106,7 +114,8 @@ def hash_picture(stimulus: Image.Image | Clip) -> Hashes:
     for margin in (0, CENTRE_MARGIN * _SIDE_PX):
         box = (margin, margin, _SIDE_PX - margin, _SIDE_PX - margin)
         view = grey.resize((_HASHED_PX, _HASHED_PX), Image.Resampling.BILINEAR, box)
-        signs.append(dctn(np.asarray(view, np.float32), norm="ortho")[_HASHED] > 0)
+        spectrum = _HASHED_DCT @ np.asarray(view, np.float32) @ _HASHED_DCT.T  # [16, 16]
+        signs.append(spectrum[_HASHED] > 0)
     return np.packbits(np.concatenate(signs)).view(np.uint64)
 
 
@@ -117,7 +126,7 @@ def count_details(grey: Image.Image) -> float:
         (sum of e)² / (sum of e²) over the energies e of DCT coefficients weighted by frequency: the number of
         coefficients if all have one energy, about 2 for a grating, 0 for a constant picture.
     """
-    energy = np.square(dctn(np.asarray(grey, np.float32), norm="ortho") * _FREQUENCY)
+    energy = np.square(_FULL_DCT @ np.asarray(grey, np.float32) @ _FULL_DCT.T * _FREQUENCY)
     return float(energy.sum() ** 2 / np.square(energy).sum()) if energy.any() else 0.0
 
 
@@ -246,7 +255,9 @@ def _measure_details(square: Image.Image, weights: Details, margins: Margins = _
     left, upper, right, lower = (square.width * margins).tolist()
     box = (left, upper, square.width - right, square.height - lower)
     window = square.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR, box)
-    spectrum = _DCT @ np.asarray(window, np.float32).transpose(2, 0, 1) @ _DCT.T  # [3, 25, 25]
+    spectrum = (
+        _COMPARED_DCT @ np.asarray(window, np.float32).transpose(2, 0, 1) @ _COMPARED_DCT.T
+    )  # [3, 25, 25]
     details = spectrum.transpose(1, 2, 0) * weights
     return np.asarray(details, np.float32)
 

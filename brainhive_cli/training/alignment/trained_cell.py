@@ -230,11 +230,12 @@ class TrainedCell:
         signal = source.signal
         whose = "the recording of" if recording is not None else align.dataset.name
         matched = source.open(subject).splits.get(split) if recording is None else recording
-        where, is_same_store = f"{whose} subject {subject}", align.origin is None and recording is None
+        where, folder = f"{whose} subject {subject}", source.name_of(subject).rpartition("/")[0]
         if matched is not None:
+            is_same_store = any(name.rpartition("/")[0] == folder for name in self.model.learned.signals)
             steps = matched.unit, matched.rate_hz, matched.preparation
-            spec.refuse_other_signals(*steps, where, is_same_store)
-        if not is_same_store:
+            spec.refuse_other_signals(*steps, where, is_same_store and recording is None)
+        if align.origin is not None or recording is not None:
             matched = matched or source.open(subject)[split]  # which says what is missing
             signal = match_recording(spec, matched, signal, align.dataset.channels, where)
         elif spec.names:

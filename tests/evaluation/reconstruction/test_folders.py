@@ -90,6 +90,6 @@ def test_a_run_without_the_document_of_metrics_is_refused_by_name(tmp_path):
         (tmp_path / "run" / name).write_text('{"caveats": ["selected on test"]}')
 
     with pytest.raises(
-        BrainhiveError, match=r"metrics\.json holds metrics of schema None, this version reads 2"
+        BrainhiveError, match=r"metrics\.json holds metrics of schema None, this version reads 3"
     ):
         read_caveats_around(str(samples))
