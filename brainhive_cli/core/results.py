@@ -285,9 +285,10 @@ class Result:
     def __post_init__(self) -> None:
         """Add the caveats of what was measured to the title of every table, whoever prints it.
 
-        Those of a sweep have them already, each those of its variant.
+        Tables of a sweep or a workflow have them already, each those of its variant or step.
         """
-        for name in () if "variants" in self.metrics.notes else ("tables", "shown"):
+        is_collected = not self.metrics.notes.keys().isdisjoint({"variants", "commands"})
+        for name in () if is_collected else ("tables", "shown"):
             if (tables := getattr(self, name)) is not None:
                 object.__setattr__(self, name, extend_tables(tables, self.metrics.caveats))
 
