@@ -227,7 +227,7 @@ class Recipe(Section):
     paths: Paths = Paths()
     run: Run = Run()
     digests: dict[str, str] = Field(
-        {}, description="digests of what paths and references of the recipe hold, filled in"
+        {}, description="digests of what paths and references of the recipe hold, and of signals, filled in"
     )
 
     @model_validator(mode="after")

@@ -132,7 +132,8 @@ class SignalSpec:
             BrainhiveError: naming what differs.
         """
         # unit and rate, where both sides know them
-        pairs: dict[str, tuple[Any, ...]] = {"unit": (unit, self.unit), "rate_hz": (rate_hz, self.rate_hz)}
+        rates_hz = tuple(rate and round(rate, 3) for rate in (rate_hz, self.rate_hz))
+        pairs: dict[str, tuple[Any, ...]] = {"unit": (unit, self.unit), "rate_hz": rates_hz}
         pairs = {key: pair for key, pair in pairs.items() if all(pair)}
 
         # simulated in place of recorded, and the steps; models of other projects know no unit and no step

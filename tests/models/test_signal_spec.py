@@ -1,71 +1,58 @@
-"""What a brain model is built for: checked when it is made, and the same after a trip through JSON."""
+"""Signals that were made in another way than those of the training are refused by naming what differs."""
 
-import json
 from typing import Any
 
 import pytest
 
-from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.signal_spec import SignalSpec
 
-VOXELS: dict[str, Any] = {
-    "names": (),
-    "samples": 1,
-    "subjects": (1, 5),
-    "widths": (3, 4),
-    "regions": {"V1": ((0, 2), (3,)), "FFA": ((), (0, 1))},
-}
-SENSORS: dict[str, Any] = {
-    "names": ("O1", "O2"),
-    "samples": 2,
-    "subjects": (1, 2),
-    "widths": (2, 2),
-    "rate_hz": 100.0,
-    "times_s": (0.0, 0.01),
-}
+STEPS = {"kind": "recording", "band_hz": [0.1, 40], "whiten": "train"}
+SPEC = SignalSpec(("Oz",), 50, (1,), (1,), 100.0, unit="uV", preparation=STEPS)
 
 
-@pytest.mark.parametrize("fields", [VOXELS, SENSORS])
-def test_a_spec_is_the_same_after_json(fields: dict[str, Any]) -> None:
-    spec = SignalSpec(**fields)
-
-    assert documents.check(json.loads(json.dumps(spec.as_dict())), "", SignalSpec) == spec
-
-
-def test_subjects_of_one_width_have_that_many_channels() -> None:
-    assert SignalSpec(**SENSORS).channels == 2
-    assert SignalSpec(("O1", "O2", "Oz"), 5, (), ()).channels == 3
-
-
-def test_subjects_of_different_widths_have_no_single_number_of_channels() -> None:
-    with pytest.raises(BrainhiveError, match="different widths: 3, 4"):
-        _ = SignalSpec(**VOXELS).channels
+def difference(
+    unit: str = "uV", rate_hz: float = 100.0, steps: dict[str, Any] = STEPS, is_same_store: bool = True
+) -> str:
+    """Say what a recording is refused for; empty if it is not."""
+    try:
+        SPEC.refuse_other_signals(unit, rate_hz, steps, "faces subject 1", is_same_store)
+    except BrainhiveError as error:
+        start = "faces subject 1 was made in another way than what the model learned from: "
+        assert error.message.startswith(start) and error.hint
+        return error.message.removeprefix(start)
+    return ""
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("changes", "named"),
     [
-        (VOXELS | {"widths": (3,)}, "1 widths for 2 subjects"),
-        (SENSORS | {"widths": (2, 3)}, r"2 sensors, but widths \[2, 3\]"),
-        (SENSORS | {"times_s": (0.0,)}, "1 times for 2 samples"),
-        (VOXELS | {"regions": {"V1": ((0,),)}}, "region V1 has indices for 1 of 2 subjects"),
-        (VOXELS | {"regions": {"V1": ((3,), ())}}, "region V1 of subject 1 goes beyond its 3 voxels"),
-        (VOXELS | {"regions": {"V1": ((-1,), ())}}, "region V1 of subject 1 goes beyond its 3 voxels"),
+        ({"unit": "V"}, "unit V, not uV"),
+        ({"rate_hz": 250.0}, "rate_hz 250 Hz, not 100 Hz"),
+        ({"steps": STEPS | {"whiten": "no"}}, "whiten no, not train"),
+        ({"steps": STEPS | {"kind": "things_eeg", "baseline": True}}, "baseline True, not none; kind"),
+        ({"steps": STEPS | {"simulated": True}}, "signals simulated, not recorded"),
+        ({"unit": "V", "rate_hz": 250.0}, "unit V, not uV; rate_hz 250 Hz, not 100 Hz"),
     ],
 )
-def test_lists_that_contradict_each_other_are_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(BrainhiveError, match=message):
-        SignalSpec(**fields)
+def test_what_differs_is_named(changes: dict[str, Any], named: str) -> None:
+    assert difference(**changes).startswith(named)
 
 
-def test_other_voxels_of_a_subject_trained_on_are_refused_and_anothers_are_not() -> None:
-    spec, own = SignalSpec(**VOXELS), {"V1": (3,), "FFA": (0, 1)}
+def test_the_same_and_what_nobody_knows_is_no_difference() -> None:
+    assert (
+        difference()
+        == difference(rate_hz=100.0001)
+        == difference(steps={**STEPS, "band_hz": (0.1, 40)})
+        == ""
+    )
+    assert difference(unit="") == difference(steps={}) == ""
+    SignalSpec(("Oz",), 50, (1,), (1,)).refuse_other_signals(
+        "V", 250.0, STEPS | {"simulated": True}, "x", True
+    )
 
-    spec.refuse_other_voxels(5, 4, own, "here")
-    spec.refuse_other_voxels(2, 99, {}, "here")
-    SignalSpec(**SENSORS).refuse_other_voxels(1, 99, {}, "here")
-    with pytest.raises(BrainhiveError, match="here has 6 voxels, the model was trained on 4 of this subject"):
-        spec.refuse_other_voxels(5, 6, own, "here")
-    with pytest.raises(BrainhiveError, match="here has another mask of FFA: 2 voxels, 2 in training"):
-        spec.refuse_other_voxels(5, 4, {**own, "FFA": (0, 2)}, "here")
+
+def test_of_another_data_set_only_steps_that_both_name_are_compared() -> None:
+    other = {"kind": "things_eeg", "keep_ms": [0, 1000], "band_hz": [0.1, 40], "simulated": True}
+    assert difference(steps=other, is_same_store=False) == ""
+    assert difference(steps=other | {"band_hz": [1, 40]}, is_same_store=False) == "band_hz 1, 40, not 0.1, 40"
