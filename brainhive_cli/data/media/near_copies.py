@@ -44,9 +44,9 @@ MIN_COARSE_CORRELATION = 0.85
 """The same after the coarsest steps of the search for that window, which otherwise ends there. 40 pictures
 (of photos, rsa92, digits and demo), cropped in seven ways, reach .89 or more."""
 MIN_FIRST_CORRELATION = 0.75
-"""The same of brightness alone, after the first few windows. Pictures of which 2 to 10 % were cut off all sides
-reach .88, 4 % off one side .97; different demo pictures .80 at most (40 photographs and 40 demo pictures,
-26 pairs of demo pictures)."""
+"""The same of brightness alone, after the first few windows. Pictures of which 2 to 10 % were cut off all
+sides reach .88, 4 % off one side .97; different demo pictures .80 at most (40 photographs and 40 demo
+pictures, 26 pairs of demo pictures)."""
 MAX_MARGIN = 0.12
 """Largest share cut off a side that is looked for."""
 
@@ -213,7 +213,7 @@ def _align(full: Image.Image, part: Details, weights: Details) -> float:
     def score(window: Margins) -> float:
         return _correlate(_measure_details(full, weights, window), part)
 
-    # Begin with the best of a few windows, by brightness alone: centred ones, and those with one side cut off.
+    # Begin with the best of a few windows, by brightness: centred ones, and those with one side cut off.
     brightness = full.getchannel(0)
     centred = np.arange(0, MAX_MARGIN, 0.02)[:, None].repeat(4, 1)  # [6, 4]
     windows = np.concatenate([centred, 0.04 * np.eye(4)])
