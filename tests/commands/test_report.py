@@ -288,3 +288,17 @@ def test_a_tidy_table_has_a_row_for_each_metric_of_each_scope_and_for_each_diffe
     assert float(difference["value"]) == pytest.approx(
         first["all"]["top1"]["value"] - float(next(r["value"] for r in rows if r["run"] == "poor"))
     )
+
+
+def test_a_difference_in_a_tidy_table_has_the_caveats_of_both_runs_beside_what_limits_its_test(home, runs):
+    metrics = runs[1] / "metrics.json"
+    document = json.loads(metrics.read_text())
+    document["notes"]["caveats"] = ["simulated"]
+    metrics.write_text(json.dumps(document))
+    (runs[1] / "SHA256SUMS").unlink(missing_ok=True)
+
+    assert say("compare", *runs, "--csv", "--to", home / "table.csv").exit_code == 0
+
+    with (home / "table.csv").open(newline="") as file:
+        (difference,) = (row for row in csv.DictReader(file) if row["p"])
+    assert difference["caveats"] == "simulated" and "simulated" not in difference["notes"]
