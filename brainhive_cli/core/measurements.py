@@ -304,8 +304,9 @@ def find_caveats(text: str) -> list[str]:
     """List the caveats that a title or a protocol contains, as whole words."""
     contained = set()
     for caveat in sorted(CAVEATS, key=len, reverse=True):  # some contain the words of another
-        text, count = re.subn(rf"(?<![\w-]){re.escape(caveat)}(?![\w-])", "", text)
-        contained |= {caveat} if count else set()
+        if caveat in text:
+            text, count = re.subn(rf"(?<![\w-]){re.escape(caveat)}(?![\w-])", "", text)
+            contained |= {caveat} if count else set()
     return [caveat for caveat in CAVEATS if caveat in contained]
 
 

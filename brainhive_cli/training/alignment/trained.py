@@ -20,7 +20,7 @@ from brainhive_cli.core.results import Need
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
-from brainhive_cli.data.datasets import BadPicture, Dataset, people_of
+from brainhive_cli.data.datasets import BadPicture, Dataset, StimulusSet, people_of
 from brainhive_cli.data.media.near_copies import Likeness, confirm_near_copy
 from brainhive_cli.data.responses import match_recording
 from brainhive_cli.data.signal_stores import SignalSource
@@ -46,6 +46,8 @@ from brainhive_cli.training.alignment.set_ups import (
 from brainhive_cli.training.alignment.tested_pictures import Confirm, TestedPictures
 
 T = TypeVar("T")
+Picture = tuple[StimulusSet, int]
+"""A picture of a set, by its row."""
 
 
 class TrainedWith(NamedTuple):
@@ -215,7 +217,7 @@ class AlignRun:
         """Digests of the tested signals, and of a model folder; a run's name tells it from others."""
         path, digests = self.folder.path, dict[str, str]()
         for variant in self.training_settings:
-            digests |= self.source(variant).identities(self._tested_on(variant))
+            digests |= self._identities(variant)
         if self.is_model:
             digests[str(path)] = hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])
         return digests
@@ -319,6 +321,11 @@ class AlignRun:
             tested = self._tested_on(variant)
             self.source(variant).prepare([s for s in tested if subjects is None or s in subjects], launch)
 
+    def _identities(self, variant: str) -> dict[str, str]:
+        """Give what the signals that cells of a variant are tested on are known by, by the store's name."""
+        tested = self._tested_on(variant)
+        return self.once(("identities", variant), lambda: self.source(variant).identities(tested))
+
     def _tested_on(self, variant: str) -> list[int]:
         """List the subjects that cells of a variant are tested on."""
         return sorted(
@@ -352,27 +359,30 @@ class AlignRun:
         """Compare pictures of a split with learned ones, where both are on this machine."""
         datasets = [self.dataset, *([self.recipe.dataset.build(self.paths)] if self.recipe else [])]
 
-        def list_learned() -> dict[int, tuple[Dataset, int]]:
-            learned: dict[int, tuple[Dataset, int]] = {}
+        def list_pictures() -> tuple[dict[str, Picture], dict[int, Picture]]:
+            """List the tested pictures by id, and the learned ones by the hash of their names."""
+            tested: dict[str, Picture] = {}
+            learned: dict[int, Picture] = {}
+            with suppress(MissingData):
+                images = self.dataset.images(split)
+                tested = {image_id: (images, row) for row, image_id in enumerate(images.image_ids)}
             for dataset in datasets:
                 with suppress(MissingData):
-                    names = hashes_of(dataset.pictured_as, dataset.images("train").image_ids)
-                    learned |= {int(name): (dataset, row) for row, name in enumerate(names)}
-            return learned
+                    images = dataset.images("train")
+                    names = hashes_of(dataset.pictured_as, images.image_ids).tolist()
+                    learned |= {name: (images, row) for row, name in enumerate(names)}
+            return tested, learned
 
         def confirm(row: int, name: int) -> Likeness | None:
-            learned = self.once("learned pictures", list_learned)
-            if name not in learned:
+            tested, learned = self.once(("pictures", split), list_pictures)
+            image_id = next(iter(self.stores(split).values())).image_ids[row]
+            if image_id not in tested or name not in learned:
                 return None
-            dataset, learned_row = learned[name]
-            tested, image_id = (
-                self.dataset.images(split),
-                next(iter(self.stores(split).values())).image_ids[row],
-            )
-            with suppress(MissingData, BadPicture, ValueError):
-                place = list(tested.image_ids).index(image_id)
-                return confirm_near_copy(tested.open(place), dataset.images("train").open(learned_row))
-            return None
+            try:
+                pair = [images.open(place) for images, place in (tested[image_id], learned[name])]
+            except (MissingData, BadPicture):
+                return None
+            return confirm_near_copy(*pair)
 
         return confirm
 
@@ -399,7 +409,7 @@ class AlignRun:
         """Name the stores that were written anew, with other signals, since a model was trained on them."""
         changed = []
         for variant in self.training_settings:
-            here = self.source(variant).identities(self._tested_on(variant))
+            here = self._identities(variant)
             for cell in (cell for cell in self.cells if cell.variant == variant):
                 there = self.learned(cell).signals
                 changed += [name for name in here if here[name] != there.get(name, here[name])]
