@@ -284,6 +284,12 @@ COMMANDS = (
         "Show when, where, in which band and at which level signals carry what was seen.",
         "--analyses windows,sensors",
         {
+            "align_run": option(
+                "--run",
+                "Align run: folder, name or SWEEP:VARIANT; or model folder.",
+                "the newest that fits",
+                ALIGN_RUN,
+            ),
             "subjects": SUBJECTS,
             "analyses": option("--analyses", "Analyses, as in windows,bands.", "all"),
             "levels": option("--levels", "Further encoders to compare signals with."),

@@ -127,13 +127,15 @@ def test_a_reader_that_goes_away_is_no_error(home: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("command", ["eval-retrieval", "explain", "reconstruct"])
-def test_a_run_is_named_without_a_flag_by_every_command_that_takes_one(home: Path, command: str) -> None:
+def test_a_run_is_named_with_and_without_its_flag_by_every_command_that_takes_one(
+    home: Path, command: str
+) -> None:
     prior = ["--prior", "identity"] if command == "reconstruct" else []
     shown = brainhive(command, "nothing", *prior)
     assert shown.exit_code == 3 and "no train-align run 'nothing'" in shown.stderr
+    assert "no train-align run 'nothing'" in brainhive(command, "--run", "nothing", *prior).stderr
     if command != "eval-retrieval":  # which averages several
-        flag = [] if command == "explain" else ["--run"]
-        shown = brainhive(command, *flag, "one", "other")
+        shown = brainhive(command, "--run", "one", "other")
         assert shown.exit_code == 2 and "2 runs: one, other" in shown.stderr
 
 

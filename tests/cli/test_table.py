@@ -43,6 +43,7 @@ def runs(home: Path) -> Path:
         ("brainhive train-align --backbone brain-m", ["brain-mlp"]),
         ("brainhive eval-retrieval --run demo", ["demo-intra"]),
         ("brainhive eval-retrieval --run other,demo", ["other,demo-intra"]),
+        ("brainhive explain --run demo", ["demo-intra"]),
         ("brainhive reconstruct --against demo", ["demo-intra-1"]),
         ("brainhive runs rm demo", ["demo-intra", "demo-intra-1"]),
     ],
