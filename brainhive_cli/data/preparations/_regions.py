@@ -1,5 +1,6 @@
 """Regions of voxels or vertices by name: masks, atlases and labels of surfaces, as they are published."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -32,20 +33,24 @@ def find_region_files(patterns: Mapping[str, str], subject: int, root: Path) -> 
     """Find the files of a subject by the names of regions and atlases.
 
     Args:
-        patterns: Name to a path below `root` or home, with `{subject}` or `{subject:02d}` and the wildcards
-            of a shell; of a surface, both hemispheres, as `label/?h.aparc.annot`.
+        patterns: Name to a path below `root`, else below home, with `{subject}` or `{subject:02d}` and the
+            wildcards of a shell; of a surface, both hemispheres, as `label/?h.aparc.annot`.
         subject: By number.
-        root: The folder of the betas.
+        root: The folder of the betas, or of the BIDS data set.
 
     Raises:
-        MissingData: naming one that is not there.
+        MissingData: naming the paths that were looked for.
     """
     files = {}
     for name, pattern in patterns.items():
         path = SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
-        matches = sorted(glob(str(root / path))) or sorted(glob(str(home_folder() / path)))
-        if not matches:
-            raise MissingData(f"no file {root / path}", f"preparation.regions.{name}=FILE")
+        paths = dict.fromkeys(os.path.abspath(folder / path) for folder in (root, home_folder()))
+        matches = next(filter(None, (sorted(glob(candidate)) for candidate in paths)), None)
+        if matches is None:
+            raise MissingData(
+                f"region {name} of subject {subject}: no file {' or '.join(paths)}",
+                f"preparation.regions.{name}=FILE, absolute or relative to {os.path.abspath(root)}",
+            )
         files[name] = [Path(match) for match in matches]
     return files
 

@@ -51,7 +51,9 @@ class Config(BetaSteps):
     trials: str = Field("*_trials.*", description="tables (CSV, TSV): a line a beta; picture, session, run")
     column: str = Field("picture", description="column of the names of the pictures")
     mask: str = Field("sub-??_mask.nii*", description="NIfTI masks or atlases, above 0 where voxels are kept")
-    regions: dict[str, str] = Field({}, description="masks, atlases: regions.V1=sub-{subject:02d}_V1.nii.gz")
+    regions: dict[str, str] = Field(
+        {}, description="masks, atlases, below root or else home: regions.V1=sub-{subject:02d}_V1.nii.gz"
+    )
     stimuli: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
         "image-folder", validate_default=True, description="the data set of the pictures that were shown"
     )

@@ -91,7 +91,9 @@ class Config(BetaSteps):
         description="NIfTI of the voxels, with {subject} or {subject:02d}; default: fMRIPrep's masks",
     )
     regions: dict[str, str] = Field(
-        {}, description="masks and atlases besides aparcaseg, name: file with {subject} or {subject:02d}"
+        {},
+        description="masks and atlases besides aparcaseg, below root or else home, name: file with {subject} "
+        "or {subject:02d}",
     )
 
     @model_validator(mode="after")

@@ -201,13 +201,27 @@ def test_a_damaged_annotation_is_named(tmp_path: Path) -> None:
         read_regions({"glasser": [path]}, (LEFT,))
 
 
-def test_files_are_found_by_subject_below_the_root_or_home_and_their_absence_names_the_key(
-    tmp_path: Path, home: Path
-) -> None:
+def test_files_are_found_by_subject_below_the_root_or_else_below_home(tmp_path: Path, home: Path) -> None:
     (tmp_path / "rois").mkdir(exist_ok=True)
     path = save(tmp_path / "rois/sub-03_V1.nii.gz", draw(0, 1))
     files = find_region_files({"V1": "rois/sub-{subject:02d}_V1.nii.gz"}, 3, tmp_path / "elsewhere")
-    assert [file.name for file in files["V1"]] == [path.name]
-    with pytest.raises(MissingData, match=r"no file .*sub-04_V1") as error:
-        find_region_files({"V1": "rois/sub-{subject:02d}_V1.nii.gz"}, 4, tmp_path)
-    assert error.value.hint == "preparation.regions.V1=FILE"
+    assert files == {"V1": [path]}
+    (tmp_path / "elsewhere/rois").mkdir(parents=True)
+    nearer = save(tmp_path / "elsewhere/rois/sub-03_V1.nii.gz", draw(0, 1))
+    files = find_region_files({"V1": "rois/sub-{subject:02d}_V1.nii.gz"}, 3, tmp_path / "elsewhere")
+    assert files == {"V1": [nearer]}
+
+
+def test_a_missing_file_is_named_by_the_absolute_paths_that_were_looked_for(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAINHIVE_HOME", ".")
+    with pytest.raises(MissingData) as error:
+        find_region_files({"V1": "rois/sub-{subject:02d}_V1.nii.gz"}, 4, Path("data/betas"))
+    below_root, below_home = (tmp_path / name / "rois/sub-04_V1.nii.gz" for name in ("data/betas", ""))
+    assert error.value.message == f"region V1 of subject 4: no file {below_root} or {below_home}"
+    way = f"preparation.regions.V1=FILE, absolute or relative to {tmp_path / 'data/betas'}"
+    assert error.value.hint == way
+    with pytest.raises(MissingData) as error:
+        find_region_files({"V1": "/absent/sub-{subject}.nii"}, 4, tmp_path)
+    assert error.value.message == "region V1 of subject 4: no file /absent/sub-4.nii"
