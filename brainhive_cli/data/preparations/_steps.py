@@ -36,8 +36,10 @@ class Steps(parts.Config):
         description="noise that is normalised: over the samples of each trial, or over the trials of each "
         "picture at each time",
     )
-    whiten_by: Literal["training", "both"] = Field(
-        "training", description="whose noise: training trials alone, or the mean with that of the test trials"
+    whiten_by: Literal["training", "all_training", "both"] = Field(
+        "training",
+        description="whose noise: that of a session's training trials; all_training: for every session the "
+        "mean over the subject's sessions that have training trials; both: the mean with that of test trials",
     )
 
     @model_validator(mode="after")
@@ -195,8 +197,8 @@ class Cutting:
             [trials, C, T].
 
         Raises:
-            BrainhiveError: naming a channel with values that are not finite, or flat ones where no noise is
-                measured, which would find them.
+            BrainhiveError: naming a channel with values that are not finite, or flat ones where no noise of
+                the session alone is measured, which would find them.
         """
         first, resampling, inside = self.span[0], self.resampling, self._kept
         baseline = slice(0, 1 - first) if self.steps.baseline else slice(None)
@@ -216,7 +218,8 @@ class Cutting:
                     problem = f"channel {name} has NaN or infinite values"
                     raise BrainhiveError(problem, "leave it out: preparation.channels=[...]")
                 epochs[start : start + len(trials), index] = block
-        if self.steps.whiten == "no" and len(epochs):
+        is_noise_elsewhere = self.steps.whiten == "no" or self.steps.whiten_by == "all_training"
+        if is_noise_elsewhere and len(epochs):
             refuse_flat(np.einsum("nct,nct->c", epochs, epochs), names)
         return epochs
 
@@ -229,34 +232,24 @@ def require_noise_splits(splits: Iterable[str], steps: Steps) -> list[str]:
     """
     measured = [split for split in splits if split == "train" or steps.whiten_by == "both"]
     if steps.whiten != "no" and not measured:
-        hint = "preparation.whiten_by=both, or preparation.whiten=no"
+        hint = "preparation.whiten_by=all_training, by the other sessions; or both; or preparation.whiten=no"
         raise BrainhiveError("this session has no training trials, whose noise is to be measured", hint)
     return measured
 
 
-def normalise(
+def measure_noise(
     epochs: Mapping[str, NDArray[np.float32]],
     stimuli: Mapping[str, NDArray[np.int64]],
     steps: Steps,
     names: Sequence[str],
-) -> NDArray[np.float64] | None:
-    """Whiten the trials of one session in place.
-
-    Args:
-        epochs: [n, C, T] of each split; `train` first.
-        stimuli: [n] of each split.
-        steps: Whether, by which noise and whose.
-        names: Of the channels.
-
-    Returns:
-        Σ^(-1/2) [C, C]; None where nothing is whitened.
+) -> NDArray[np.float64]:
+    """Measure the covariance [C, C] of the noise of one session; arguments are those of `normalise`.
 
     Raises:
-        BrainhiveError: if there are no trials whose noise is to be measured, or channels are flat, or hold
-            values whose squares overflow.
+        BrainhiveError: if there are no trials whose noise is to be measured, or channels hold values whose
+            squares overflow.
     """
-    if steps.whiten == "no":
-        return None
+    assert steps.whiten != "no"
     measured = require_noise_splits(epochs, steps)
     with np.errstate(over="ignore", invalid="ignore"):  # of which the next lines speak
         noise = np.mean(
@@ -266,7 +259,34 @@ def normalise(
         most = np.max([np.abs(epochs[split]).max(axis=(0, 2)) for split in measured], axis=0)  # [C]
         problem = f"channel {names[most.argmax()]} has values of up to {most.max():.3g}, too large to whiten"
         raise BrainhiveError(problem, "leave it out: preparation.channels=[...]; or correct its unit")
-    matrix = whitener(noise, names)
+    return noise
+
+
+def normalise(
+    epochs: Mapping[str, NDArray[np.float32]],
+    stimuli: Mapping[str, NDArray[np.int64]],
+    steps: Steps,
+    names: Sequence[str],
+    noise: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64] | None:
+    """Whiten the trials of one session in place.
+
+    Args:
+        epochs: [n, C, T] of each split; `train` first.
+        stimuli: [n] of each split.
+        steps: Whether, by which noise and whose.
+        names: Of the channels.
+        noise: Covariance [C, C] over all sessions of the subject; default: that of this session.
+
+    Returns:
+        Σ^(-1/2) [C, C]; None where nothing is whitened.
+
+    Raises:
+        BrainhiveError: as `measure_noise`; or if channels are flat, or sums of others.
+    """
+    if steps.whiten == "no":
+        return None
+    matrix = whitener(measure_noise(epochs, stimuli, steps, names) if noise is None else noise, names)
     for signal in epochs.values():
         whiten(signal, matrix)
     return matrix

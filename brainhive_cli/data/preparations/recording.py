@@ -32,7 +32,13 @@ from brainhive_cli.data.preparations._recording_selection import (
     choose_trials,
     interpolate_bad,
 )
-from brainhive_cli.data.preparations._steps import Cutting, Steps, normalise, require_noise_splits
+from brainhive_cli.data.preparations._steps import (
+    Cutting,
+    Steps,
+    measure_noise,
+    normalise,
+    require_noise_splits,
+)
 from brainhive_cli.data.stores.ids import summarise_names
 from brainhive_cli.data.stores.recordings import Recording
 
@@ -152,12 +158,17 @@ class Own:
         shape = (len(channels.names), len(cutting.times_s))
         rows = np.concatenate([recording.rows for recording in trials])
         counts = {split: int(np.isin(rows, those).sum()) for split, those in self._pictures.rows.items()}
-        with naming(trials[0].path):
-            require_noise_splits([split for split, count in counts.items() if count], self.config)
+        if self.config.whiten_by != "all_training":
+            with naming(trials[0].path):
+                require_noise_splits([split for split, count in counts.items() if count], self.config)
+        elif not counts.get("train"):
+            self._training_trials(subject)  # which refuses a subject without any
         return {split: (count, *shape) for split, count in counts.items() if count}
 
     def session(self, subject: int, session: int) -> Mapping[str, Recording]:
         """Prepare the trials of a session, by split."""
+        by_all = self.config.whiten_by == "all_training"
+        noise, noise_sessions = self._average_noise(subject) if by_all else (None, [])
         channels, cutting, trials, dropped = self._choose(subject, session)
         epochs: dict[str, NDArray[np.float32]] = {}
         rows: dict[str, NDArray[np.int64]] = {}
@@ -167,7 +178,7 @@ class Own:
             if len(rows[split]):
                 epochs[split] = self._cut(selected, channels, cutting)
         with naming(trials[0].path):
-            matrix = normalise(epochs, rows, self.config, channels.names)
+            matrix = normalise(epochs, rows, self.config, channels.names, noise)
 
         headers = self._headers(subject, session)
         provenance: dict[str, Any] = {
@@ -179,6 +190,8 @@ class Own:
         }
         if self.config.interpolate:
             provenance["interpolated"] = {path.name: list(channels.bad_of(path)) for path in headers}
+        if by_all:
+            provenance["noise_of_sessions"] = noise_sessions
         provenance["dropped_by_split"] = {split: dict(counts) for split, counts in dropped.items()}
         return {
             split: Recording(
@@ -295,6 +308,36 @@ class Own:
             channels.check(path)
         cutting = Cutting(self.config, next(iter(channels.headers.values())).rate_hz)
         return channels, cutting, *choose_trials(headers, self._names, self._pictures.rows, cutting)
+
+    def _training_trials(self, subject: int) -> dict[int, list[RecordingTrials]]:
+        """Choose the training trials of each of a subject's sessions that has any."""
+        rows, trials_of = self._pictures.rows.get("train", np.zeros(0, np.int64)), {}
+        for session in self.sessions(subject):
+            trials = [recording.select(rows) for recording in self._choose(subject, session)[2]]
+            if any(len(recording.rows) for recording in trials):
+                trials_of[session] = trials
+        if not trials_of:
+            problem = f"no session of subject {subject} below {self.root} has training trials"
+            hint = "preparation.whiten_by=both, or preparation.whiten=no"
+            raise BrainhiveError(f"{problem}, whose noise is to be measured", hint)
+        return trials_of
+
+    @cached_property
+    def _average_noise(self) -> Callable[[int], tuple[NDArray[np.float64], list[int]]]:
+        """Averages the noise [C, C] of a subject's training trials over sessions, once, and lists these."""
+
+        def average(subject: int) -> tuple[NDArray[np.float64], list[int]]:
+            trials_of = self._training_trials(subject)
+            noise = []  # [C, C] of each session
+            for session, trials in trials_of.items():
+                channels, cutting, *_ = self._choose(subject, session)
+                epochs = {"train": self._cut(trials, channels, cutting)}
+                rows = {"train": np.concatenate([recording.rows for recording in trials])}
+                with naming(trials[0].path):
+                    noise.append(measure_noise(epochs, rows, self.config, channels.names))
+            return np.mean(noise, axis=0), [*trials_of]
+
+        return cache(average)
 
     def _cut(
         self, trials: Sequence[RecordingTrials], channels: KeptChannels, cutting: Cutting

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,9 @@ class Config(Steps):
     )
     seed: int = Field(20200220, ge=0, lt=2**32, description="of the draw, and of `shuffle`")
     shuffle: bool = Field(False, description="shuffle the repetitions of a picture; default: order of time")
+    whiten_by: Literal["training", "both"] = Field(  # each session has training trials
+        "training", description="whose noise: training trials alone, or the mean with that of the test trials"
+    )
 
     @model_validator(mode="after")
     def _has_a_use_of_the_seed(self) -> Self:
