@@ -163,14 +163,15 @@ COMMANDS = (
     Command(
         START,
         "demo",
-        "Go from a simulated brain recording to pictures, on data shipped with Brainhive.",
-        "--system havir",
+        "Decode recorded fMRI (--real), or go from a simulated recording to pictures, on shipped data.",
+        "--real",
         {
             "system": option(
                 "--system",
                 "brainhive (EEG), havir (fMRI, in two streams) or neurons (fMRI of films).",
                 "brainhive",
             ),
+            "real": switch("--real", "Recorded fMRI of a person: which category was looked at?"),
             "quick": switch("--quick", "Few epochs and pictures, to see that it runs."),
         },
         OPEN,

@@ -1,14 +1,17 @@
-"""demo: the steps of a system end to end on the embedded world, and one page that shows what came out."""
+"""demo: the steps of a system end to end on shipped data, and one page that shows what came out."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from brainhive_cli import demo
 from brainhive_cli.commands import workflow
 from brainhive_cli.commands.workflow import Command, FinishedStep
 from brainhive_cli.core import console
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import home_folder
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, Measurements, extend_title
@@ -24,8 +27,17 @@ from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.tables import control_effects, effects_table
 
 NOTE = "All signals on this page are simulated, all stimuli drawn by a program ({provenance})."
+RECORDED_NOTE = "All signals on this page were recorded: {provenance}."
+RECORDING = Path(demo.__file__).parent / "haxby2001"
+"""A BIDS data set that is shipped, with its licence (CC BY-SA 3.0)."""
+HAXBY = (
+    "subject 1 of Haxby et al. 2001 (Science 293, 2425), the posterior half of one axial slice, 12 runs; "
+    "CC BY-SA 3.0, by way of PyMVPA"
+)
 EFFECTS = "What controls cost each head: other voxels, trained anew; trials shuffled (95 % of draws)"
-PAGE: tuple[Command, ...] = ("reconstruct", "eval-retrieval", "train-prior", "train-align", "embed")
+PAGE: tuple[Command, ...] = (
+    *("reconstruct", "eval-retrieval", "train-prior", "train-align", "embed", "prepare"),
+)
 """Whose sections come first."""
 HEADS = ("latent", "image", "text")
 """Of HAVIR's brain model."""
@@ -39,15 +51,24 @@ class System:
 
     Attributes:
         recipe: Name of the shipped recipe of each command.
-        signals: What is simulated.
+        signals: What is simulated, or was recorded.
         provenance: What made the signals.
         generators: Those that are joined from what the wheel holds.
+        is_simulated: Whether a program made the signals.
+        overrides: Of steps, by name.
     """
 
     recipe: str
     signals: str
     provenance: str
     generators: tuple[joined_generators.JoinedFolder, ...] = ()
+    is_simulated: bool = True
+    overrides: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """Name the signals in a title."""
+        return f"{'simulated' if self.is_simulated else 'recorded'} {self.signals}"
 
 
 SYSTEMS: Mapping[str, System] = {
@@ -59,6 +80,11 @@ SYSTEMS: Mapping[str, System] = {
         voxels.PROVENANCE,
         (joined_generators.TOKEN_GUIDED, joined_generators.TEXT_GUIDED),
     ),
+    "real": System(
+        *("demo-real", "fMRI", HAXBY),
+        is_simulated=False,
+        overrides={"prepare": [f"preparation.root={RECORDING}"]},
+    ),
 }
 
 
@@ -67,13 +93,24 @@ class Recipe(BaseRecipe):
 
     is_tracked: ClassVar[bool] = True
 
-    system: Literal["brainhive", "havir", "neurons"] = Field(
+    system: Literal["brainhive", "havir", "neurons", "real"] = Field(
         "brainhive",
         description="brainhive: EEG and the Fusion Prior; havir: fMRI, structure and meaning apart; neurons: "
-        "fMRI of films, keyframe and motion",
+        "fMRI of films, keyframe and motion; real: recorded fMRI, the category that was looked at",
     )
     quick: bool = Field(False, description="few epochs and pictures: does it run?")
     overrides: dict[Command, Names] = Field({}, description="extra key.path=value of a step, by its command")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_real_as_a_system(cls, fields: Any) -> Any:
+        """Let `--real` be short for `--system real`."""
+        if isinstance(fields, dict) and fields.get("real") is True:
+            fields = {key: value for key, value in fields.items() if key != "real"}
+            if fields.get("system", "real") != "real":
+                raise RecipeError(f"--real goes with no --system {fields['system']}", "one of them")
+            fields["system"] = "real"
+        return fields
 
 
 def _steps(recipe: Recipe) -> workflow.Recipe:
@@ -88,24 +125,27 @@ def _steps(recipe: Recipe) -> workflow.Recipe:
 def plan(recipe: Recipe) -> Plan:
     """Say which commands the demo runs."""
     steps = _steps(recipe)
-    return Plan({name: steps.line(name, []) for name in steps.steps})
+    more = SYSTEMS[recipe.system].overrides
+    return Plan({name: steps.line(name, more.get(name, [])) for name in steps.steps})
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Run the steps through their own commands, then write the page."""
     system, steps = SYSTEMS[recipe.system], _steps(recipe)
     folder = RunFolder.open("demo", system.recipe, recipe, launch, again)
-    console.say(f"On simulated {system.signals} ({system.provenance}).")
+    console.say(f"On {system.words} ({system.provenance}).")
     for generator in system.generators:
         generator.assemble(home_folder() / generator.place)
     overrides = {}
     for name, step in steps.steps.items():
         quick = step.quick if recipe.quick else []
-        overrides[name] = [*quick, *recipe.overrides.get(steps.command_of(name), [])]
+        further = recipe.overrides.get(steps.command_of(name), [])
+        overrides[name] = [*system.overrides.get(name, []), *quick, *further]
     finished = workflow.run_steps(steps, launch, again, overrides)
-    tables = [workflow.summarise_steps(finished, f"Demo, on simulated {system.signals}")]
+    tables = [workflow.summarise_steps(finished, f"Demo, on {system.words}")]
     measurements = workflow.measure_steps(finished)
-    notes: dict[str, Any] = {"caveats": [SIMULATED], "commands": measurements.notes["commands"]}
+    caveats = [SIMULATED] if system.is_simulated else measurements.caveats
+    notes: dict[str, Any] = {"caveats": caveats, "commands": measurements.notes["commands"]}
     if recipe.system == "havir":
         whole, shuffled = (
             {head: finished[name.format(head=head)].result.metrics for head in HEADS}
@@ -120,7 +160,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         folder.finish(measurements)
     launch.barrier()
     files = {"page": folder.path / "index.html"}
-    hint = ", or ".join(f"brainhive demo --system {name}" for name in SYSTEMS if name != recipe.system)
+    lines = {name: "--real" if name == "real" else f"--system {name}" for name in SYSTEMS}
+    hint = ", or ".join(f"brainhive demo {lines[name]}" for name in SYSTEMS if name != recipe.system)
     return Result(folder.path, tuple(tables), measurements, files, hint)
 
 
@@ -133,6 +174,8 @@ def _page(
         run = ShownRun(name, RunFolder(finished[name].result.folder))
         if (run.folder.path / FINISHED).is_file() and not run.measured.notes.get("control"):
             groups.append(RunGroup([run], title=steps.steps[name].heading))
-    summary = Section("Summary", [Group("", tables)], [NOTE.format(provenance=system.provenance)])
+    note = NOTE if system.is_simulated else RECORDED_NOTE
+    summary = Section("Summary", [Group("", tables)], [note.format(provenance=system.provenance)])
     lines = [step.line for step in finished.values()]
-    return page_of(groups, extend_title("Brainhive demo", [SIMULATED]), lines, [summary])
+    title = extend_title("Brainhive demo", [SIMULATED] if system.is_simulated else [])
+    return page_of(groups, title, lines, [summary])

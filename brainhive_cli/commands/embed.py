@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, hub, parts
 from brainhive_cli.core.errors import BrainhiveError
@@ -24,6 +24,7 @@ from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores.target_store import TargetStore, filling, path_of
 from brainhive_cli.data.targets.embedding import StoreJob, stream
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
+from brainhive_cli.data.targets.encoder_keys import with_usual_encoders
 from brainhive_cli.data.targets.target_stores import warn_of_problems
 from brainhive_cli.models.encoders import Encoders
 
@@ -49,6 +50,11 @@ class Recipe(BaseRecipe):
     )
     dtype: Literal["float32", "float16"] = Field("float32", description="dtype of the store")
     skip_bad: bool = Field(False, description="accept pictures that cannot be decoded as gaps")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_the_encoders_of_its_dataset(cls, fields: Any) -> Any:
+        return with_usual_encoders(fields)
 
 
 @dataclass(frozen=True)

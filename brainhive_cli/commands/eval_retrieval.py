@@ -22,6 +22,7 @@ from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.diagnosis import QUESTION, explain_verdict
 from brainhive_cli.evaluation.retrieval.figures import draw_artifacts, require_projection
 from brainhive_cli.evaluation.retrieval.job import Job
+from brainhive_cli.evaluation.retrieval.plain import rank_plainly
 from brainhive_cli.evaluation.retrieval.rankings import Ensemble
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import BACKWARD, summarise_job
@@ -109,7 +110,8 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
         scores = {name: score for share in launch.gather(scores) for name, score in share.items()}
         if launch.is_main:
             # metrics over cells and subjects, next to those of the other runs
-            measurements = summarise_job(job, scores)
+            plain = rank_plainly(job, launch.device) if job.compares_plainly else {}
+            measurements = summarise_job(job, scores, plain)
             compared, errors = compare_ranks({n: (measurements, other) for n, other in enumerate(against)})
             if errors:
                 raise errors[0]
@@ -117,7 +119,8 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
             validation = job.runs[0].validation if len(job.runs) == 1 else {}
             more = {"against": list(compared.values()), "validation": validation}
             measurements |= Measurements(notes=more)
-            measurements |= explain_verdict(job, measurements, launch.device)
+            if job.runs[0].dataset.holdout is None:
+                measurements |= explain_verdict(job, measurements, launch.device)
             verdict = measurements.notes["verdict"]
             if not verdict.startswith("above chance") and spec.control == "none":
                 explained = measurements.notes.get("baseline", {"sentence": QUESTION})

@@ -18,7 +18,7 @@ from brainhive_cli.core.results import Need, Plan, Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP, describe_signals, flatten
 from brainhive_cli.core.sweep import of_variant, reading_sweep, variants
-from brainhive_cli.data.datasets import StimulusSet, alike_of, files_of, images_for_plan
+from brainhive_cli.data.datasets import StimulusSet, alike_of, files_of, images_for_plan, stored_split
 from brainhive_cli.evaluation.reconstruction.baselines import BASELINES, DEFAULT, Baselines, make_stills
 from brainhive_cli.evaluation.reconstruction.conditions import (
     CELL_INDEPENDENT,
@@ -118,7 +118,7 @@ class Job:
             )
         cells = [(cell, subject) for cell in align.cells if cell.seed in seeds for subject in cell.tested_on]
 
-        images = images_for_plan(align.dataset, recipe.split)
+        images = images_for_plan(align.dataset, stored_split(align.dataset, recipe.split))
         if recipe.best_of > 1 and images.medium == "clip":  # encoders make the heads of pictures
             raise RecipeError("best_of compares pictures, and the stimuli are clips", "best_of=1")
         baselines = Baselines(align, recipe.split, recipe.resolution_px, recipe.protocol)
@@ -127,7 +127,11 @@ class Job:
 
     def open(self, device: torch.device) -> Self:
         """Put the prior onto a device, and list the stimuli whose files must be here."""
-        return replace(self, prior=self.prior.to(device), images=self.align.dataset.images(self.recipe.split))
+        return replace(
+            self,
+            prior=self.prior.to(device),
+            images=self.align.dataset.images(stored_split(self.align.dataset, self.recipe.split)),
+        )
 
     @property
     def item_count(self) -> int:

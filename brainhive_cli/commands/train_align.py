@@ -15,7 +15,7 @@ from brainhive_cli.core.measurements import Measurements, merge_caveats
 from brainhive_cli.core.results import Plan, Result, Work
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.command_lines import are_embedded, command
-from brainhive_cli.data.datasets import describe_test_claims
+from brainhive_cli.data.datasets import describe_test_claims, stored_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import keep_identity
 from brainhive_cli.training.alignment.initialisation import learned_by
@@ -169,7 +169,7 @@ def _collect_measurements(folder: RunFolder, cells: Sequence[Cell], notes: Mappi
 def _next_command(job: Job, folder: RunFolder) -> str:
     """Write the line of the next step: retrieval, after embedding the test stimuli where that is missing."""
     recipe = job.recipe
-    if "test" not in job.dataset.splits:
+    if stored_split(job.dataset, "test") not in job.dataset.splits:
         return shlex.join(["brainhive", "report", folder.path.name])
     hint = shlex.join(["brainhive", "eval-retrieval", "--run", str(folder.path)])
     if are_embedded(job.dataset, recipe.encoders, recipe.paths.under_home("embeddings"), ["test"]):

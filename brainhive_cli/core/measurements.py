@@ -37,6 +37,10 @@ SEEN_COPIES = "copies of training pictures are tested"
 """As copies=allow asks."""
 SEEN_CONCEPTS = "concepts of the test seen in earlier training"
 """A model learned from other pictures of a tested concept, in another data set or before this training."""
+SEEN_PICTURES = "seen pictures"
+"""Other trials of the tested pictures or categories were trained on, as `dataset.holdout` asks."""
+NORMALISED_BY_TESTED = "normalised by held-out trials"
+"""Held-out runs or sessions were z-scored by their own (unlabelled) trials."""
 SELECTED_ON_TEST = "selected on test"
 """The epoch that was kept was chosen on the test set, here or in a model that training began from."""
 PRIOR_OF_OTHERS = "prior trained on other pictures"
@@ -45,6 +49,7 @@ MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construc
 """What is scored is the mean of a generated picture and one that a latent was regressed to."""
 CAVEATS = (
     *(SIMULATED, TRAINED_ON_SIMULATED, CALIBRATED, WHITENED_BY_TESTED),
+    *(NORMALISED_BY_TESTED, SEEN_PICTURES),
     *(UNKNOWN_PICTURES, UNKNOWN_SELECTION, UNKNOWN_HISTORY, SEEN_COPIES, SEEN_CONCEPTS),
     *(PRIOR_OF_OTHERS, MIXED_WITH_BLURRY, SELECTED_ON_TEST),
 )
@@ -54,6 +59,8 @@ SHORT = {
     TRAINED_ON_SIMULATED: "sim-train",
     CALIBRATED: "calib",
     WHITENED_BY_TESTED: "white-test",
+    NORMALISED_BY_TESTED: "norm-test",
+    SEEN_PICTURES: "seen-pics",
     UNKNOWN_PICTURES: "pics?",
     UNKNOWN_SELECTION: "sel?",
     UNKNOWN_HISTORY: "hist?",

@@ -15,6 +15,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import publish
+from brainhive_cli.data.datasets import stored_split, tested_rows
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.normalisations import Normaliser, Statistics
 from brainhive_cli.data.signals.selection import Content, Selection, Signal
@@ -49,6 +50,7 @@ class Responses:
         positions: [C, 3] places of the sensors in metres; None where one is not known.
         unit: Of the signals.
         preparation: Steps that made them, as `Recording.preparation`.
+        runs: [N, R] run of each repetition within its session, as `sessions`.
     """
 
     subject: int
@@ -65,6 +67,7 @@ class Responses:
     positions: tuple[tuple[float, float, float], ...] | None = None
     unit: str = ""
     preparation: Mapping[str, Any] = field(default_factory=dict)
+    runs: NDArray[np.int16] | None = None
 
     def take(self, rows: Rows) -> Self:
         """Take some of the N signals."""
@@ -75,6 +78,7 @@ class Responses:
             single=None if self.single is None else self.single[rows],
             counts=None if self.counts is None else self.counts[rows],
             sessions=None if self.sessions is None else self.sessions[rows],
+            runs=None if self.runs is None else self.runs[rows],
         )
 
     def of_first_sessions(self, count: int) -> Self:
@@ -90,7 +94,7 @@ class Responses:
         sessions = np.take_along_axis(np.where(is_first, self.sessions[rows], -1), order, 1)
         average = single.sum(1, dtype=np.float32) / counts[:, None, None].astype(np.float32)
         chosen = {"signal": average, "stimulus": self.stimulus[rows], "single": single, "counts": counts}
-        return replace(self, **chosen, sessions=sessions)
+        return replace(self, **chosen, sessions=sessions, runs=None)
 
 
 def spec_of(subjects: Sequence[Responses]) -> SignalSpec:
@@ -173,6 +177,7 @@ class SelectedResponses:
             positions=selection.positions,
             unit=recording.unit,
             preparation=recording.preparation,
+            runs=None if recording.runs is None else recording.runs[selection.pictures],
         )
 
 
@@ -206,9 +211,10 @@ def select_responses(
         BrainhiveError: if the signals were simulated of other pictures than the split has now.
     """
     dataset, where = source.dataset, f"{source.dataset.name} subject {subject} {split}"
+    is_stored = recording is None
     if recording is None:
         store = source.open(subject)
-        stored = store.splits.get(split)
+        stored = store.splits.get(stored_split(dataset, split))
         recorded_ids = () if stored is None else stored.image_ids
         # simulated signals are of all stimuli of their split; a real recording may lack some
         if dataset.is_simulated and {*recorded_ids} != {*stimuli.image_ids}:
@@ -216,7 +222,7 @@ def select_responses(
                 f"{store.path} was made when {dataset.name}/{split} had other pictures than {stimuli.path}",
                 f"{shlex.join(['rm', os.path.abspath(store.path)])}; the same command then makes it again",
             )
-        recording = store[split]
+        recording = source.recording(subject, split)
     selection = source.select(recording, where)
 
     # rows of stimuli that have targets, and may be read
@@ -225,6 +231,8 @@ def select_responses(
     if not is_known.all():
         console.warn(f"{where}: {(~is_known).sum()} trials left out, their pictures could not be decoded")
     pictures = np.flatnonzero(is_known)
+    if is_stored:
+        pictures = pictures[tested_rows(dataset, stimuli, split, source.fold)[stimulus[pictures]]]
     if are_allowed is not None:
         pictures = pictures[are_allowed(stimulus[pictures])]
     selection = replace(selection, pictures=pictures)
@@ -232,7 +240,11 @@ def select_responses(
     statistics, normalisation = None, source.signal.normalise
     if normalisation is not None:
         if normaliser is None:
-            learned = source.select(source.open(subject)["train"], where)
+            learned = source.select(source.recording(subject, "train"), where)
+            if dataset.holdout is not None:  # whose stimuli all lie in one store
+                rows = stimuli.rows(learned.recording.image_ids)
+                is_learned = (rows >= 0) & tested_rows(dataset, stimuli, "train", source.fold)[rows]
+                learned = replace(learned, pictures=np.flatnonzero(is_learned))
             statistics = normalisation.measure(chunk for _, chunk in learned.averages())
             normaliser = normalisation.build(statistics)
         selection = replace(selection, normaliser=normaliser)

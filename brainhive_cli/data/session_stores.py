@@ -151,6 +151,12 @@ def _join(
             row[:count] = row[shuffled(count, order_seed)]
     starts = np.cumsum([0, *(len(recording.image_ids) for recording in recordings)])
     sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)  # -1 where there is no trial
+    runs = None
+    if all(recording.runs is not None for recording in recordings):
+        numbers = np.concatenate(
+            [recording.runs[:, 0] for recording in recordings if recording.runs is not None]
+        )
+        runs = np.where(trials < 0, -1, numbers[trials]).astype(np.int16)
     whiteners = [recording.whiteners for recording in recordings if recording.whiteners is not None]
     signals: list[StoredRows] = [recording.signal for recording in recordings]  # [n, 1, C, T]
     rows, trial_shape = trials - starts[sessions], signals[0].shape[2:]
@@ -174,6 +180,7 @@ def _join(
         repetitions=counts,
         sessions=sessions,
         whiteners=np.concatenate(whiteners) if len(whiteners) == len(recordings) else None,
+        runs=runs,
     )
 
 

@@ -15,7 +15,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, merge_caveats
 from brainhive_cli.core.recipe import SIGNALS, Paths
 from brainhive_cli.core.results import Need, need_stores
-from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.datasets import Dataset, stored_split
 from brainhive_cli.data.signals.selection import Selection, Signal
 from brainhive_cli.data.stores import hdf5, recordings
 from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
@@ -34,11 +34,13 @@ class SignalSource:
         dataset: Whose subjects were recorded.
         paths: Where stores lie.
         signal: Names the preparation, and says which part of a recording a model sees.
+        fold: Which trials are held out, where the data set holds out any.
     """
 
     dataset: Dataset
     paths: Paths
     signal: Signal
+    fold: int = 1
 
     def path(self, subject: int) -> Path:
         """Return where a subject's store lies."""
@@ -56,12 +58,29 @@ class SignalSource:
             raise MissingData(f"no signals {path}", "train-align, eval-retrieval and reconstruct create them")
         return SignalStore.open(path)
 
+    def recording(self, subject: int, split: str) -> Recording:
+        """Open a subject's recording of a split: in the fold, where trials of `train` are held out.
+
+        Raises:
+            MissingData: if there is no store, or it does not have the split.
+            BrainhiveError: if it does not say what is held out, or was fitted to held-out trials.
+        """
+        recording, holdout = self.open(subject)[stored_split(self.dataset, split)], self.dataset.holdout
+        if holdout is None:
+            return recording
+        where = f"{self.dataset.name} subject {subject}"
+        if not holdout.shows_seen:  # the pictures are chosen where they are matched with targets
+            holdout.refuse_fitted(recording, where)
+            return recording
+        is_tested = holdout.hold_out_trials(recording, self.fold, where)
+        return recording.take_trials(is_tested if split == "test" else recording.is_there & ~is_tested)
+
     def recordings(self, subjects: Sequence[int], split: str) -> dict[int, Recording]:
         """Open the recordings of a split, of those subjects who have a store with it."""
-        recordings = {}
+        recordings, stored = {}, stored_split(self.dataset, split)
         for subject in subjects:
-            if self.path(subject).is_file() and split in (splits := self.open(subject).splits):
-                recordings[subject] = splits[split]
+            if self.path(subject).is_file() and stored in self.open(subject).splits:
+                recordings[subject] = self.recording(subject, split)
         return recordings
 
     def identities(self, subjects: Sequence[int]) -> dict[str, str]:
@@ -161,7 +180,9 @@ class SignalSource:
                 splits = self.open(subject).splits
                 names = [split for split in splits if split != "train"] or [*splits]
                 tested += [splits[name] for name in names]
-        return caveats_of(self.dataset, tested)
+        holdout = self.dataset.holdout
+        held_out = [holdout.caveats(recording) for recording in tested] if holdout else []
+        return merge_caveats(caveats_of(self.dataset, tested), *held_out)
 
     def store_size(self, subjects: Sequence[int]) -> tuple[tuple[int, ...], int]:
         """Return the shape [N, R, C, T] of a subject's training signals, and the bytes of stores to be made.
@@ -175,7 +196,7 @@ class SignalSource:
         if missing:
             splits = {split: self.dataset.recording(missing[0], split) for split in self.dataset.splits}
         else:
-            splits = {"train": self.open(subjects[0])["train"]}
+            splits = {"train": self.recording(subjects[0], "train")}
         self.select(splits["train"], self.dataset.name)  # which refuses what is not there
         return splits["train"].signal.shape, len(missing) * sum(map(recordings.size_of, splits.values()))
 

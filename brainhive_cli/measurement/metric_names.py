@@ -33,6 +33,8 @@ NAMES = {
     "dino": "DINO",
     "clip_pcc": "CLIP-pcc",
     "two_way": "two-way",
+    "balanced_accuracy": "balanced accuracy",
+    "auc": "AUC",
     "r": "correlation",
     "rho": "rank correlation",
     "unique_r": "unique correlation",

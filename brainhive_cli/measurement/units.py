@@ -243,11 +243,15 @@ class Alike:
         concept_of: Name to what a stimulus shows, in the order of the data set, which is that of a film; a
             name that is absent is a concept of its own.
         medium: What they are, in the singular.
+        group_of: Name of a held-out trial to its run or session; empty where pictures are held out.
+        groups: What these are, in the plural.
     """
 
     by: AlikeBy = "concept"
     concept_of: Mapping[Any, str] = field(default_factory=dict)
     medium: str = "picture"
+    group_of: Mapping[Any, Hashable] = field(default_factory=dict)
+    groups: str = ""
 
     def items(self, ids: Sequence[Sequence[Hashable]]) -> Items:
         """Group stimuli, one list of names a subject.
@@ -256,6 +260,8 @@ class Alike:
         inference is about: each stimulus is a unit, compared within its concept, and concepts with one
         stimulus together. Clips are cut into blocks of neighbours.
         """
+        if self.group_of:
+            return self._trials(ids)
         names = list(dict.fromkeys(chain.from_iterable(ids)))
         concept = {name: self.concept_of.get(name, name) for name in names}
         shown = Counter(concept.values())
@@ -269,6 +275,18 @@ class Alike:
         which = f"{len(shown)} concept{'s' if len(shown) > 1 else ''}"
         scope = f"these {which}" if len(shown) > 1 else "this concept"
         return Items(ids, ids, f"{self.medium}s within {which}", strata=strata, scope=scope)
+
+    def _trials(self, ids: Sequence[Sequence[Hashable]]) -> Items:
+        """Group trials by run or session; of fewer than ten, statements are about these."""
+        groups = [[self.group_of[name] for name in listed] for listed in ids]
+        count = len({*chain.from_iterable(groups)})
+        if self.groups == "trials":
+            return Items.independent(ids, "trials")
+        if count >= MANY_UNITS:
+            return Items(ids, groups, self.groups)
+        name = self.groups if count > 1 else self.groups[:-1]
+        scope = f"these {count} {name}" if count > 1 else f"this {name}"
+        return Items(ids, ids, f"trials within {count} {name}", strata=groups, scope=scope)
 
     def _clips(self, ids: Sequence[Sequence[Hashable]], films: int) -> Items:
         """Cut clips into blocks, in the order of their film; `films` is 0 where nothing says how many."""

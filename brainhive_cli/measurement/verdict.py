@@ -92,6 +92,9 @@ def judge(
     sessions: Mapping[Hashable, Hashable] | None = None,
     concept_of: Mapping[Any, str] | None = None,
     medium: str = "picture",
+    label_of: Mapping[Any, Hashable] | None = None,
+    group_of: Mapping[Any, Hashable] | None = None,
+    pool: int | None = None,
 ) -> list[Verdict]:
     """Test whether labels belong to signals, for these subjects: the mean rank with labels permuted.
 
@@ -108,20 +111,38 @@ def judge(
         sessions: Sessions in which an item was shown, by name; None where they are not known.
         concept_of: Concept of each candidate by name; None: each is one of its own.
         medium: What an item is, in the singular.
+        label_of: Candidate that an item shows, by name, where items are trials; None: items are candidates.
+        group_of: Fold, run or session of each item, within which labels are exchanged; None: all are one.
+        pool: Candidates of each signal; default: all.
 
     Source: Hoeffding 1951 (combinatorial permutation statistic); Phipson and Smyth 2010 (p with identity).
     """
-    table = _table(ranks, items, candidates)
+    pool = len(candidates) if pool is None else pool
+    column = {name: number for number, name in enumerate(candidates)}
+    columns = {name: column[(label_of or {}).get(name, name)] for name in items.names}
+    table = _table(ranks, items, columns)
     concepts = [(concept_of or {}).get(name, name) for name in items.names]
-    has_several = len(set(concepts)) < len(concepts) and not items.is_film
+    has_several = len(set(concepts)) < len(concepts) and not items.is_film and label_of is None
     questions = []
     if not items.is_film and not items.are_independent:
-        questions.append(_over_units(ranks, items, candidates))
+        questions.append(_over_units(ranks, items, columns, pool))
         items = within_units(items)
-    questions.append(_of_stimuli(table, items, len(candidates), medium))
+    if group_of:
+        items = within_groups(items, group_of)
+    questions.append(_of_stimuli(table, items, pool, medium, bool(group_of)))
     if has_several:
-        questions.append(_of_concepts(table, items, len(candidates), concepts, sessions))
+        questions.append(_of_concepts(table, items, pool, concepts, sessions, group_of))
     return questions
+
+
+def within_groups(items: Items, group_of: Mapping[Any, Hashable]) -> Items:
+    """Exchange items within their group (a run, session or fold), and within their stratum as before."""
+    strata = items.strata or [[None] * len(listed) for listed in items.ids]
+    paired = [
+        [(stratum, group_of[name]) for name, stratum in zip(listed, known, strict=True)]
+        for listed, known in zip(items.ids, strata, strict=True)
+    ]
+    return replace(items, strata=paired)
 
 
 def within_units(items: Items) -> Items:
@@ -132,12 +153,11 @@ def within_units(items: Items) -> Items:
 
 
 def _table(
-    ranks: Sequence[NDArray[Any]], items: Items, candidates: Sequence[Hashable]
+    ranks: Sequence[NDArray[Any]], items: Items, columns: Mapping[Hashable, int]
 ) -> NDArray[np.float64]:
-    """Add up rank of name j by the signals of name i, as it counts in the mean rank: [I, I]."""
-    column = {name: number for number, name in enumerate(candidates)}
+    """Add up rank of what name j shows by the signals of name i, as it counts in the mean rank: [I, I]."""
     number = {name: row for row, name in enumerate(items.names)}
-    chosen = [column[name] for name in items.names]
+    chosen = [columns[name] for name in items.names]
     table = np.zeros((items.size, items.size))
     for matrix, ids in zip(ranks, items.ids, strict=True):
         rows = [number[name] for name in ids]
@@ -145,7 +165,9 @@ def _table(
     return table
 
 
-def _of_stimuli(table: NDArray[np.float64], items: Items, pool: int, medium: str) -> Verdict:
+def _of_stimuli(
+    table: NDArray[np.float64], items: Items, pool: int, medium: str, is_grouped: bool = False
+) -> Verdict:
     """Ask which stimulus was seen: labels are permuted as `Items.permutations` has it."""
     orders = items.permutations(DRAWS, np.random.default_rng(0))
     count = len(orders) + 1
@@ -153,9 +175,10 @@ def _of_stimuli(table: NDArray[np.float64], items: Items, pool: int, medium: str
         how = f"all {count} circular shifts" if count == items.size else f"{count:,} circular shifts"
     else:
         drawn = f"{count:,} permutations" if count > DRAWS else f"all {count:,} permutations"
-        how = f"{drawn} of the labels" + (" within concepts" if items.strata is not None else "")
+        within = {True: " within runs, sessions or folds", False: " within concepts"}[is_grouped]
+        how = f"{drawn} of the labels" + (within if items.strata is not None else "")
     wider = ""
-    if items.strata is not None and items.scope:
+    if items.strata is not None and items.scope and not is_grouped:
         kinds = items.scope.removeprefix("these ").replace("this ", "1 ")
         wider = f"concepts in general: not possible with {kinds}"
     question = STIMULUS.format(medium)
@@ -170,6 +193,7 @@ def _of_concepts(
     pool: int,
     concepts: Sequence[Hashable],
     sessions: Mapping[Hashable, Hashable] | None,
+    group_of: Mapping[Any, Hashable] | None = None,
 ) -> Verdict:
     """Ask which concept was seen: the mean rank of the other items of a label's concept.
 
@@ -177,12 +201,16 @@ def _of_concepts(
     """
     number = {name: index for index, name in enumerate(dict.fromkeys(concepts))}
     concept = np.array([number[name] for name in concepts])
-    is_same = (concept[:, None] == concept) - np.eye(len(concept))
+    group_number = {name: index for index, name in enumerate(dict.fromkeys((group_of or {}).values()))}
+    group = np.array([group_number[group_of[name]] if group_of else 0 for name in items.names])
+    is_same = ((concept[:, None] == concept) & (group[:, None] == group)) - np.eye(len(concept))
     sizes = is_same.sum(0)
     means = np.where(sizes > 0, table @ is_same / np.maximum(sizes, 1), table.mean(1, keepdims=True))
 
     # exchange labels within sessions; where these have one concept each, nothing is exchanged for another
-    shown_in = [(sessions or {}).get(name) for name in items.names]
+    shown_in: list[Hashable] = [(sessions or {}).get(name) for name in items.names]
+    if group_of:
+        shown_in = [(session, group_of[name]) for session, name in zip(shown_in, items.names, strict=True)]
     in_sessions = Items([items.names], [items.names], strata=[shown_in])
     scope = items.scope if len(set(concepts)) < MANY_UNITS else ""
     if sessions is None or len({*zip(shown_in, concepts, strict=True)}) == len(set(shown_in)):
@@ -218,15 +246,16 @@ def _compare(
     return Verdict(question, better, worse, 2 / count, items.size, pool, test, scope, wider)
 
 
-def _over_units(ranks: Sequence[NDArray[Any]], items: Items, candidates: Sequence[Hashable]) -> Verdict:
+def _over_units(
+    ranks: Sequence[NDArray[Any]], items: Items, columns: Mapping[Hashable, int], pool: int
+) -> Verdict:
     """Ask whether units in general are found: signs of how far their mean rank is from that of guesses."""
-    column = {name: number for number, name in enumerate(candidates)}
-    middle = (len(candidates) + 1) / 2
+    middle = (pool + 1) / 2
     distances = [
-        middle - matrix[np.arange(len(ids)), [column[name] for name in ids]]
+        middle - matrix[np.arange(len(ids)), [columns[name] for name in ids]]
         for matrix, ids in zip(ranks, items.ids, strict=True)
     ]
     flips = flip_signs(distances, items)
     test = f"sign flips of the mean rank over {items.count} {items.kind}"
-    named = (items.size, len(candidates), test, items.scope)
+    named = (items.size, pool, test, items.scope)
     return Verdict(UNITS.format(items.kind), flips.p_above, flips.p_below, flips.least_p, *named)

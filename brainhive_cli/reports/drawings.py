@@ -4,19 +4,26 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
+from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup, escape
+from numpy.typing import NDArray
 
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map
+
+if TYPE_CHECKING:  # which loads h5py
+    from brainhive_cli.data.stores.recordings import Grid
 
 Drawable = Curve | Heatmap | Map
 WIDTH_INCH, HEIGHT_INCH = 3.6, 2.3
 """Of most figures; at this width the letters of a figure are as large on a phone as those of the page."""
 BAR_INCH, GROUP_INCH = 0.13, 0.08
 """Height of a bar, and of the gap between groups of bars."""
+MAX_SLICES, SLICES_IN_ROW = 12, 4
+"""Of a volume that are drawn."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#6a51a3", "#7f7f7f")
 """Of series: Okabe and Ito (2008), which colour-blind readers distinguish, and two more."""
 CONTROL_COLOUR = COLOURS[-1]
@@ -309,3 +316,42 @@ def _shorten(name: str) -> str:
 
 def _numbers(values: Sequence[Any]) -> Any:
     return np.array([np.nan if value is None else value for value in values], float)
+
+
+def draw_slices(
+    title: str, values: NDArray[np.float64], grid: "Grid", unit: str, low: float | None = None
+) -> Heatmap:
+    """Draw values of voxels on axial slices from bottom to top, nose up, left is left.
+
+    Args:
+        title: What is shown.
+        values: [V].
+        grid: Where the voxels lie.
+        unit: What values are.
+        low: Value of the first colour; None for the lowest.
+    """
+    # axes of the volume that run most along left-right, back-front and bottom-top, in this order
+    weights = np.abs(grid.affine[:3, :3])
+    axes = max(permutations(range(3)), key=lambda order: sum(weights[row, order[row]] for row in range(3)))
+    places = grid.places.astype(int)[:, axes]  # [V, 3] x, y, z
+    for world, axis in enumerate(axes):
+        if grid.affine[world, axis] < 0:
+            places[:, world] = -places[:, world]
+    places -= places.min(0)
+    width, height, depth = places.max(0) + 1
+
+    # of the slices that hold voxels, the middle ones of up to a dozen equal parts, in rows of four
+    heights = np.unique(places[:, 2])
+    parts = min(MAX_SLICES, len(heights))
+    heights = heights[((np.arange(parts) + 0.5) * len(heights) / parts).astype(int)]
+    columns = min(len(heights), SLICES_IN_ROW)
+    mosaic = np.full((-(-len(heights) // columns) * (height + 1), columns * (width + 1)), np.nan)
+    for number, z in enumerate(heights.tolist()):
+        row, column = divmod(number, columns)
+        x, y, _ = places[places[:, 2] == z].T
+        at = row * (height + 1) + height - 1 - y, column * (width + 1) + x
+        mosaic[at] = values[places[:, 2] == z]
+    pixels = [[None if np.isnan(value) else value for value in line] for line in mosaic.tolist()]
+    shown = "" if len(heights) == depth else f"{len(heights)} of {depth} slices, "
+    note = f"Axial: {shown}from bottom to top; nose up, left is left."
+    return Heatmap(title, pixels, value=unit, low=low, note=note)

@@ -8,9 +8,11 @@ from brainhive_cli.core.artifacts import Curve, Line, Sheet
 from brainhive_cli.core.measurements import (
     CALIBRATED,
     MIXED_WITH_BLURRY,
+    NORMALISED_BY_TESTED,
     PRIOR_OF_OTHERS,
     SEEN_CONCEPTS,
     SEEN_COPIES,
+    SEEN_PICTURES,
     SELECTED_ON_TEST,
     SIMULATED,
     TRAINED_ON_SIMULATED,
@@ -183,6 +185,10 @@ MEANINGS = {
     UNKNOWN_SELECTION: "Nothing says how the epoch of a model was selected.",
     UNKNOWN_HISTORY: "History unknown: nothing says whose signals and which pictures the weights, with which "
     "training began, had learned from, nor how they were selected.",
+    NORMALISED_BY_TESTED: "Normalised by held-out trials: held-out runs or sessions were z-scored by "
+    "their own unlabelled trials.",
+    SEEN_PICTURES: "Seen pictures: models learned from other trials of what was tested. Not "
+    "comparable with zero-shot retrieval.",
     SEEN_COPIES: "Copies seen: tested pictures that are copies of training pictures were not left out.",
     SEEN_CONCEPTS: "Concepts seen: a model learned from other pictures of tested concepts, before this "
     "training or in that on another data set.",

@@ -17,6 +17,7 @@ from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.files import UnfitFile, open_regular
 from brainhive_cli.core.results import Need
+from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.measurement.units import Alike, AlikeBy, describe_claims
@@ -83,6 +84,7 @@ class StimulusSet:
         labels: Index to which of `label_names` a stimulus has, uint8 [K].
         label_names: What the labels are called.
         absent: How captions, masks or labels are had that are not there.
+        has_pictures: Whether stimuli can be opened: categories without exemplars are names.
         is_expected: Whether the files are not here: how many stimuli there are is published, not which.
     """
 
@@ -98,6 +100,7 @@ class StimulusSet:
     labels: Callable[[int], NDArray[np.uint8]] | None = None
     label_names: tuple[str, ...] = ()
     absent: Mapping[str, str] = field(default_factory=dict)
+    has_pictures: bool = True
     is_expected: bool = False
 
     def __len__(self) -> int:
@@ -211,6 +214,10 @@ class Dataset(Protocol):
         """What its stimuli are alike by: intervals and permutations take those together."""
 
     @property
+    def holdout(self) -> Holdout | None:
+        """What of the trials of its split `train` is tested; None where the split `test` is."""
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """The splits of its pictures."""
 
@@ -245,6 +252,7 @@ class StimulusDataset:
         pictures: The name of the pictures, whichever of them these are; default: that of the recordings.
         people: The name of the data set whose subjects these are; default: that of the recordings.
         simulate: Subject and split to a simulated recording.
+        holdout: What of the trials of `train` is tested.
         lists: Files that say which pictures are in which split.
         alike_by: What they are alike by.
         published_sizes: What is known of them before their files are here.
@@ -263,6 +271,7 @@ class StimulusDataset:
     lists: tuple[Path, ...] = ()
     alike_by: AlikeBy = "concept"
     published_sizes: Published | None = None
+    holdout: Holdout | None = None
     files: Callable[[str, str], Sequence[Need]] = lambda split, reads: ()
 
     @property
@@ -295,6 +304,20 @@ class StimulusDataset:
         return self.simulate(subject, split)
 
 
+def stored_split(dataset: Dataset, split: str) -> str:
+    """Name the split in whose stores a split lies: what is held out lies in those of `train`."""
+    return "train" if dataset.holdout is not None and split == "test" else split
+
+
+def tested_rows(dataset: Dataset, stimuli: Any, split: str, fold: int) -> NDArray[np.bool_]:
+    """Choose the rows [M] of a target store that belong to a split in a fold."""
+    holdout = dataset.holdout
+    if holdout is None or holdout.shows_seen:
+        return np.ones(len(stimuli.image_ids), bool)
+    is_tested = holdout.hold_out_pictures(stimuli.image_ids, stimuli.concepts, fold)
+    return is_tested if split == "test" else ~is_tested
+
+
 def alike_of(dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]) -> Alike:
     """Say which stimuli of a split are alike, given in the order of the data set."""
     medium = "clip" if dataset.alike_by == "neighbours" else "picture"
@@ -303,10 +326,10 @@ def alike_of(dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]
 
 def describe_test_claims(dataset: Dataset, subjects: int) -> str:
     """Say which statements tests on so many subjects will allow; empty where no test stimuli are here."""
-    if "test" not in dataset.splits:
+    if stored_split(dataset, "test") not in dataset.splits:
         return ""
     try:
-        stimuli = dataset.images("test")
+        stimuli = dataset.images(stored_split(dataset, "test"))
         alike = alike_of(dataset, stimuli.image_ids, stimuli.concepts)
     except BrainhiveError:  # which the inventory of pictures says
         return ""

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate, read_regular
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import SPLIT_FOLDERS, StimulusDataset, from_files, pictures_below
+from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.stores.ids import match_names, summarise_names
 
 
@@ -35,6 +36,9 @@ class Config(parts.Config):
         description="text file with a test picture in each line, as CONCEPT/FILE.jpg; all others are train, "
         "whatever folders are called",
     )
+    holdout: Holdout | None = Field(
+        None, description="what is tested of the pictures or trials of `train`, as {by: runs, folds: 12}"
+    )
     exclude_test_concepts: bool = Field(
         True, description="with test_list: leave training pictures out whose concept a test picture shows"
     )
@@ -43,6 +47,8 @@ class Config(parts.Config):
     def _chooses_test_pictures_once(self) -> Self:
         if self.test_list and self.test_share:
             raise ValueError("test_list and test_share both choose the test pictures")
+        if self.holdout and (self.test_list or self.test_share):
+            raise ValueError("holdout chooses what is tested: leave out test_list and test_share")
         if not (self.test_list or self.exclude_test_concepts):
             raise ValueError("exclude_test_concepts needs a test_list")
         return self
@@ -60,10 +66,16 @@ class Config(parts.Config):
             split: [name for name in names if (root / name).is_dir()] for split, names in called.items()
         }
         folders = {split: names[0] for split, names in present.items() if names}
+        if self.holdout and folders.keys() - {"train"}:
+            raise RecipeError(
+                f"dataset.holdout divides pictures of train, and {root} has a folder {[*folders][-1]}, too",
+                "put all pictures into train, or leave holdout out",
+            )
         is_divided = bool(self.test_share or self.test_list)
         splits = tuple(folders) or (("train", "test") if is_divided else ("train",))
         lists = (locate(self.test_list),) if self.test_list else ()
-        return StimulusDataset(name, splits, partial(_images, self, name, root, splits, folders), lists=lists)
+        listed = partial(_images, self, name, root, splits, folders)
+        return StimulusDataset(name, splits, listed, lists=lists, holdout=self.holdout)
 
 
 TINY = Config(test_share=0.5)

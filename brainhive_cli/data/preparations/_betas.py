@@ -152,7 +152,8 @@ class Betas(Preparation, ABC):
             signal = values[splits == split][:, None, :, None]
             ids = [trials.image_ids[row] for row in rows[splits == split].tolist()]
             about = {"dropped": dropped, **provenance}
-            recordings[split] = Recording(signal, ids, space, np.zeros(1), None, unit, about)
+            runs = trials.runs[rows[splits == split]][:, None].astype(np.int16)
+            recordings[split] = Recording(signal, ids, space, np.zeros(1), None, unit, about, runs=runs)
         return recordings
 
     def finish(self, subject: int, recordings: Mapping[str, Recording]) -> dict[str, Recording]:

@@ -171,10 +171,13 @@ class Own:
         noise, noise_sessions = self._average_noise(subject) if by_all else (None, [])
         channels, cutting, trials, dropped = self._choose(subject, session)
         epochs: dict[str, NDArray[np.float32]] = {}
+        runs: dict[str, NDArray[np.int16]] = {}  # each file is a run
         rows: dict[str, NDArray[np.int64]] = {}
         for split, those in self._pictures.rows.items():
             selected = [recording.select(those) for recording in trials]
             rows[split] = np.concatenate([recording.rows for recording in selected])
+            counts = [len(recording.rows) for recording in selected]
+            runs[split] = np.repeat(np.arange(len(counts), dtype=np.int16), counts)[:, None]
             if len(rows[split]):
                 epochs[split] = self._cut(selected, channels, cutting)
         with naming(trials[0].path):
@@ -203,6 +206,7 @@ class Own:
                 channels.unit if matrix is None else "whitened",
                 {"dropped": dropped[split], **provenance},
                 whiteners=None if matrix is None else matrix[None],
+                runs=runs[split],
             )
             for split, signal in epochs.items()
         }

@@ -16,7 +16,14 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
 from brainhive_cli.core.recipe import Names, Section, refuse_idle
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.stores.recordings import COPIED_STIMULI, REGION_NAME, Recording, Sensors, Voxels
+from brainhive_cli.data.stores.recordings import (
+    COPIED_STIMULI,
+    REGION_NAME,
+    ChosenTrials,
+    Recording,
+    Sensors,
+    Voxels,
+)
 
 REGIONS = {
     "frontal": ("Fp", "AF", "F"),
@@ -245,7 +252,9 @@ class Selection:
         """Digest what is chosen of the recording (10 hexadecimal digits)."""
         chosen = hashlib.sha256(f"{self.samples} {self.scale!r}".encode())
         arrays = (self.normaliser.mean, self.normaliser.matrix) if self.normaliser else ()
-        for array in (self.pictures, self.rows, *arrays):
+        signal = self.recording.signal
+        trials = (signal.rows, signal.places) if isinstance(signal, ChosenTrials) else ()
+        for array in (self.pictures, self.rows, *trials, *arrays):
             chosen.update(array.tobytes())
         return chosen.hexdigest()[:10]
 

@@ -148,6 +148,8 @@ class Recording:
         rate_hz: Samples a second; None where there is one sample and no rate.
         repetitions: [N] how many of R there are; None when all are.
         sessions: [N, R] index of the session of each repetition, -1 where there is none; None if not known.
+        runs: [N, R] number of the run of each repetition within its session, -1 where there is none; None if
+            not known.
         whiteners: [S, C, C], Σ^(-1/2) by which the signals of each session were multiplied; None if by none.
 
     Raises:
@@ -165,6 +167,7 @@ class Recording:
     repetitions: NDArray[np.int64] | None = None
     sessions: NDArray[np.int8] | None = None
     whiteners: NDArray[np.float64] | None = None
+    runs: NDArray[np.int16] | None = None
 
     def __post_init__(self) -> None:
         """Check every axis against every list."""
@@ -188,6 +191,33 @@ class Recording:
             raise BrainhiveError(f"signals {shape} come with counts of repetitions beyond 1 to {shape[1]}")
         self._check_times(shape[3])
         self._check_sessions(shape, np.broadcast_to(counts, shape[:1]))
+
+    @property
+    def is_there(self) -> NDArray[np.bool_]:
+        """[N, R] which repetitions there are."""
+        count, most = self.signal.shape[:2]
+        counts = np.full(count, most) if self.repetitions is None else self.repetitions
+        return np.asarray(np.arange(most) < counts[:, None])
+
+    def take_trials(self, is_chosen: NDArray[np.bool_]) -> "Recording":
+        """Take single trials, each a row of its own whose stimulus others may have, too.
+
+        Args:
+            is_chosen: [N, R] which of them.
+
+        Returns:
+            A recording [n, 1, C, T], in the order of the N stimuli.
+        """
+        rows, places = np.nonzero(is_chosen)
+        names = self.image_ids
+        return replace(
+            self,
+            signal=ChosenTrials(self.signal, rows, places),
+            image_ids=Names.of(names[row] for row in rows.tolist()),
+            repetitions=None,
+            sessions=None if self.sessions is None else self.sessions[is_chosen][:, None],
+            runs=None if self.runs is None else self.runs[is_chosen][:, None],
+        )
 
     @property
     def caveats(self) -> list[str]:
@@ -240,14 +270,54 @@ class Recording:
     def _check_sessions(self, shape: list[int], counts: NDArray[np.int64]) -> None:
         if self.whiteners is not None and [*self.whiteners.shape[1:]] != [shape[2]] * 2:
             raise BrainhiveError(f"signals {shape} come with whiteners {list(self.whiteners.shape)}")
+        is_there = np.arange(shape[1]) < counts[:, None]  # [N, R]
+        if self.runs is not None and (
+            self.runs.shape != is_there.shape or ((self.runs >= 0) != is_there).any()
+        ):
+            raise BrainhiveError(f"signals {shape} come with runs that are not one a repetition")
         if self.sessions is None:
             return
-        is_there = np.arange(shape[1]) < counts[:, None]  # [N, R]
         most = np.inf if self.whiteners is None else len(self.whiteners)
         if self.sessions.shape != is_there.shape or ((self.sessions >= 0) != is_there).any():
             raise BrainhiveError(f"signals {shape} come with sessions that are not one a repetition")
         if self.sessions.max(initial=-1) >= most:
             raise BrainhiveError(f"signals {shape} come with {most} whiteners for more sessions")
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenTrials:
+    """Single trials [n, 1, C, T] of signals [N, R, C, T], read when they are sliced along n.
+
+    Attributes:
+        signal: The signals.
+        rows: [n] stimulus of each trial.
+        places: [n] its repetition.
+    """
+
+    signal: Any
+    rows: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape [n, 1, C, T]."""
+        return (len(self.rows), 1, *self.signal.shape[2:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the signals."""
+        kind: np.dtype[Any] = np.dtype(self.signal.dtype)
+        return kind
+
+    def __len__(self) -> int:
+        """Count the trials."""
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Read trials by what indexes an array; the first index is a slice of the n trials."""
+        part, *rest = index if isinstance(index, tuple) else (index,)
+        trials = np.asarray(self.signal[self.rows[part], self.places[part]])[:, None]
+        return trials[(slice(None), *rest)]
 
 
 @dataclass(frozen=True)
@@ -301,6 +371,7 @@ class SignalStore:
                         repetitions=np.array(map_numbers(file, f"{split}/repetitions", "iu")),
                         sessions=read(f"{split}/sessions", "i"),
                         whiteners=read(f"{split}/whiteners", "f"),
+                        runs=read(f"{split}/runs", "i"),
                     )
                 except BrainhiveError as error:
                     raise BrainhiveError(f"{path}: {error.message}", "delete it and run again") from error
@@ -326,6 +397,7 @@ class SignalStore:
         for split, recording in self.splits.items():
             arrays = (recording.repetitions, recording.sessions)
             counts = [None if array is None else array.tobytes() for array in arrays]
+            counts += [] if recording.runs is None else [recording.runs.tobytes()]
             steps = sorted(recording.preparation.items())
             ids = Names.of(recording.image_ids).digest
             about.append((split, recording.signal.shape, recording.signal.digest, ids, counts, steps))
@@ -383,6 +455,7 @@ class SignalStore:
             repetitions = np.full(count, most) if recording.repetitions is None else recording.repetitions
             arrays |= {f"{split}/image_id": image_ids.packed, f"{split}/repetitions": repetitions}
             arrays |= {f"{split}/sessions": recording.sessions, f"{split}/whiteners": recording.whiteners}
+            arrays[f"{split}/runs"] = recording.runs
             about["provenance"][split], about["pictures"][split] = recording.provenance, image_ids.digest
         known = {name: array for name, array in arrays.items() if array is not None}
         hdf5.create(part, spaces, known, about)

@@ -14,6 +14,18 @@ from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import NAME, EncoderConfig, resolve
 
 
+def with_usual_encoders(fields: Any) -> Any:
+    """Complete a recipe that names no encoders by those of its data set, where that has some, as a label."""
+    if not isinstance(fields, dict) or not {"encoders", "heads", "prior"}.isdisjoint(fields):
+        return fields
+    with suppress(BrainhiveError):  # which the key's own type raises
+        dataset = fields.get("dataset")
+        config = parts.resolve("datasets", dataset) if dataset else None
+        if usual := getattr(config, "usual_encoders", None):
+            return {**fields, "encoders": usual}
+    return fields
+
+
 def encoders_by_key(keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()) -> dict[str, EncoderConfig]:
     """Find the encoder of each key: a candidate, the one of that upstream name, or the one of that name.
 

@@ -13,7 +13,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Need, need_stores
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import command
-from brainhive_cli.data.datasets import Dataset, StimulusSet
+from brainhive_cli.data.datasets import Dataset, StimulusSet, stored_split
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.health import Health
 from brainhive_cli.data.stores.target_store import TargetStore, making
@@ -35,6 +35,7 @@ def open_stores(
 ) -> dict[str, TargetStore]:
     """Open the stores of several encoders over the same stimuli, by encoder; arguments as `open_targets`."""
     root, line = paths.under_home("embeddings"), command("embed", dataset_config, encoders)
+    split = stored_split(dataset, split)
     try:
         stores = target_store.open_all(root, dataset.name, split, [config.name for config in encoders])
     except MissingData as error:
@@ -58,7 +59,8 @@ def store_needs(
 ) -> list[Need]:
     """List the stores of several encoders; arguments as `open_targets`."""
     root, arguments = paths.under_home("embeddings"), (dataset, config, split, encoders, paths)
-    files = [target_store.find(root, dataset.name, split, config.name)[0] for config in encoders]
+    stored = stored_split(dataset, split)
+    files = [target_store.find(root, dataset.name, stored, config.name)[0] for config in encoders]
     return need_stores(files, partial(open_stores, *arguments))
 
 

@@ -107,7 +107,7 @@ class Job:
         align, split, cell, shown = self.align, self.spec.split, self.align.cells[0], []
         tested, pictures = align.tested_pictures(split), next(iter(align.stores(split, cell).values()))
         for subject in self.subjects:
-            rows = pictures.rows(align.source(cell.variant).open(subject)[split].image_ids)
+            rows = pictures.rows(align.source(cell.variant, cell.fold).recording(subject, split).image_ids)
             rows = rows[rows >= 0]
             shown.append(rows[tested.are_unseen(subject, rows, f"{align.folder.path}")])
         shared = reduce(np.intersect1d, shown)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric, extend_title
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.hdf5 import short_name
-from brainhive_cli.data.stores.recordings import Grid, Recording, Sensors, SignalStore, Voxels
+from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
 from brainhive_cli.evaluation.explanation.profiles import TIME
 from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
 from brainhive_cli.evaluation.explanation.sensor_space import WHITENED
@@ -28,6 +27,7 @@ from brainhive_cli.measurement.reliability import (
     spearman_brown,
 )
 from brainhive_cli.measurement.units import Alike
+from brainhive_cli.reports.drawings import draw_slices
 from brainhive_cli.reports.page import Figure, FirstScreen, Group, Page, Section
 
 Values = NDArray[np.float64]
@@ -43,8 +43,6 @@ MAX_MAPS, MAX_REGIONS = 4, 8
 """Scalp maps at peaks of the global field power, and regions that one figure can distinguish."""
 PEAK_DISTANCE = 20
 """Two maps are of peaks at least this part of the window apart."""
-MAX_SLICES, SLICES_IN_ROW = 12, 4
-"""Of a volume that are drawn."""
 WORDS = {
     "tsnr": "Temporal signal-to-noise ratio",
     "ncsnr": "Noise-ceiling signal-to-noise ratio",
@@ -277,43 +275,6 @@ def _describe_maps(space: Voxels) -> tuple[Table, list[Heatmap]]:
         if space.grid is not None
     ]
     return Table("What was measured of voxels", columns, rows), slices
-
-
-def draw_slices(title: str, values: Values, grid: Grid, unit: str, low: float | None = None) -> Heatmap:
-    """Draw values of voxels on axial slices from bottom to top, nose up, left is left.
-
-    Args:
-        title: What is shown.
-        values: [V].
-        grid: Where the voxels lie.
-        unit: What values are.
-        low: Value of the first colour; None for the lowest.
-    """
-    # axes of the volume that run most along left-right, back-front and bottom-top, in this order
-    weights = np.abs(grid.affine[:3, :3])
-    axes = max(permutations(range(3)), key=lambda order: sum(weights[row, order[row]] for row in range(3)))
-    places = grid.places.astype(int)[:, axes]  # [V, 3] x, y, z
-    for world, axis in enumerate(axes):
-        if grid.affine[world, axis] < 0:
-            places[:, world] = -places[:, world]
-    places -= places.min(0)
-    width, height, depth = places.max(0) + 1
-
-    # of the slices that hold voxels, the middle ones of up to a dozen equal parts, in rows of four
-    heights = np.unique(places[:, 2])
-    parts = min(MAX_SLICES, len(heights))
-    heights = heights[((np.arange(parts) + 0.5) * len(heights) / parts).astype(int)]
-    columns = min(len(heights), SLICES_IN_ROW)
-    mosaic = np.full((-(-len(heights) // columns) * (height + 1), columns * (width + 1)), np.nan)
-    for number, z in enumerate(heights.tolist()):
-        row, column = divmod(number, columns)
-        x, y, _ = places[places[:, 2] == z].T
-        at = row * (height + 1) + height - 1 - y, column * (width + 1) + x
-        mosaic[at] = values[places[:, 2] == z]
-    pixels = [[None if np.isnan(value) else value for value in line] for line in mosaic.tolist()]
-    shown = "" if len(heights) == depth else f"{len(heights)} of {depth} slices, "
-    note = f"Axial: {shown}from bottom to top; nose up, left is left."
-    return Heatmap(title, pixels, value=unit, low=low, note=note)
 
 
 def _draw_sensors(

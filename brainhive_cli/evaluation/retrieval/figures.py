@@ -15,14 +15,17 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Po
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.measurements import Measurements, Metric, extend_title
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.datasets import StimulusSet
+from brainhive_cli.data.datasets import StimulusSet, stored_split
 from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.data.stores.ids import match_ids
+from brainhive_cli.data.stores.recordings import Voxels
+from brainhive_cli.evaluation.retrieval.folds import draw_confusions
 from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery, candidate_rows
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec
 from brainhive_cli.evaluation.retrieval.summary import label, points_of, regions_of
 from brainhive_cli.evaluation.retrieval.tables import DETAILS, lay_out
 from brainhive_cli.measurement.metric_names import shown
+from brainhive_cli.reports.drawings import draw_slices
 
 CURVES = {
     "repetitions": ("Accuracy over repetitions", "repetitions averaged"),
@@ -69,7 +72,10 @@ def draw_artifacts(
         projection: The map's, pca or umap.
     """
     curves = _curves(measured, ensemble, spec.split)
-    drawn: list[Artifact] = [_histogram(measured), *curves, *_regions(measured)]
+    confusions = draw_confusions(measured, SECTION)
+    if confusions and ensemble is not None:
+        confusions += _draw_voxels(ensemble, spec.split)
+    drawn: list[Artifact] = [*confusions, _histogram(measured), *curves, *_regions(measured)]
     if ensemble is not None:
         drawn += _draw_cell(run, ensemble, spec, sheet_rows, projection)
     details = lay_out(measured, concept_rows, DETAILS)
@@ -90,6 +96,24 @@ def _histogram(measured: Measurements) -> Curve:
     lines = [Line("measured", shares), Line("guessing", [(b - a) / pool for a, b in bins])]
     title, axis = "Ranks of the seen picture", f"rank among {pool}"
     return Curve(title, axis, names, lines, "share of queries", "bars", section=SECTION)
+
+
+def _draw_voxels(ensemble: Ensemble, split: str) -> list[Heatmap]:
+    """Draw how far categories differ in each voxel, over the first subject's trials."""
+    from sklearn.feature_selection import f_classif
+
+    member, subject = ensemble.members[0], ensemble.cell.tested_on[0]
+    parts = [member.responses(subject, name, is_tested=False) for name in ("train", split)]
+    selection, _ = member.selection(subject, split, is_tested=False)
+    space = selection.recording.space
+    if not isinstance(space, Voxels) or space.grid is None:
+        return []
+    signals = np.concatenate([np.asarray(part.signal)[:, :, 0] for part in parts])
+    ratios, _ = f_classif(signals, np.concatenate([part.stimulus for part in parts]))
+    grid = replace(space.grid, places=space.grid.places[selection.rows])
+    title = f"Where the categories differ: F of each voxel over all {len(signals)} trials of {label(subject)}"
+    drawn = draw_slices(title, np.nan_to_num(ratios), grid, "F (describes the signals, no model)", 0.0)
+    return [replace(drawn, section=SECTION)]
 
 
 def _line(name: str, metrics: Sequence[Metric]) -> Line:
@@ -136,7 +160,10 @@ def _draw_cell(
     # the files of the candidates, each saved at most once
     places: list[tuple[StimulusSet, int]] = []
     for split, rows in candidate_rows(ensemble, spec.splits, spec.only_shown).items():
-        images, known = first.align.dataset.images(split), first.pictures(split).image_ids
+        images = first.align.dataset.images(stored_split(first.align.dataset, split))
+        if not images.has_pictures:
+            return []
+        known = first.pictures(split).image_ids
         file_rows = match_ids([known[row] for row in rows], images.image_ids, f"{images.dataset} {split}")
         places += [(images, row) for row in file_rows.tolist()]
 

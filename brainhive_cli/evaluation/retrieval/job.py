@@ -8,6 +8,7 @@ from typing import Any, Self
 from brainhive_cli.core import runs as run_folders
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.results import Need, Work
+from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.rankings import Group, group_cells
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
@@ -91,6 +92,12 @@ class Job:
         return against
 
     @property
+    def compares_plainly(self) -> bool:
+        """Whether plain baselines are fitted: where trials are held out, without a control."""
+        is_wanted = self.spec.baseline != "none" and self.spec.control == "none"
+        return self.runs[0].dataset.holdout is not None and is_wanted and self.spec.split == "test"
+
+    @property
     def subjects(self) -> int:
         """Count the people whom cells are tested on."""
         return len({subject for cells in self.groups for subject in cells[0].tested_on})
@@ -141,7 +148,8 @@ def find_runs(recipe: Recipe, is_plan: bool = False) -> list[AlignRun]:
                 f"{other.folder.path} on {other.dataset.name}",
                 "name one data set for both: --dataset",
             )
-    if unknown := [split for split in recipe.splits if split not in first.dataset.splits]:
+    known = first.dataset.splits
+    if unknown := [split for split in recipe.splits if stored_split(first.dataset, split) not in known]:
         raise RecipeError(
             f"gallery: {first.dataset.name} has no split {unknown[0]!r}",
             f"it has: {', '.join(first.dataset.splits)}",

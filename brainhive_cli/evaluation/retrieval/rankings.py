@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, Self
 
 import numpy as np
@@ -61,7 +62,7 @@ class Ensemble:
         for other in stores[1:]:
             if first.image_ids != other.image_ids:
                 raise BrainhiveError(f"{first.path} and {other.path} hold different pictures", "embed again")
-        return np.flatnonzero(np.all([store.done for store in stores], axis=0))
+        return reduce(np.intersect1d, [member.rows(split) for member in self.members])
 
     def shown(self, split: str) -> NDArray[np.int64]:
         """Find the rows of those pictures that a tested subject of any cell was shown."""
@@ -88,6 +89,30 @@ class Ensemble:
             return None
         tested = responses.sessions[self._are_tested(responses, subject, split)]
         return [tuple(sorted({session for session in row if session >= 0})) for row in tested.tolist()]
+
+    def trials(self, subject: int, split: str) -> tuple[list[str], list[str]]:
+        """Name each of a subject's tested trials, and its run or session, [N]; without trials held out, none.
+
+        The names of a subject's trials are those of no other, as nobody else was there.
+        """
+        holdout = self.members[0].align.dataset.holdout
+        if holdout is None or not holdout.shows_seen or split != "test":
+            return [], []
+        responses = self.members[0].responses(subject, split)
+        is_tested, fold = self._are_tested(responses, subject, split), self.cell.fold
+        absent = np.zeros((len(is_tested), 1), np.int64)
+        sessions, runs = (
+            absent if known is None else known for known in (responses.sessions, responses.runs)
+        )
+        shown = {
+            "runs": [f"session {s + 1} run {r}" for s, r in zip(sessions[:, 0], runs[:, 0], strict=True)],
+            "sessions": [f"session {session + 1}" for session in sessions[:, 0]],
+            "trials": [f"fold {fold}"] * len(is_tested),
+        }[holdout.by]
+        groups = [f"subject {subject} {name}" for name in np.asarray(shown)[is_tested].tolist()]
+        stimuli = self.members[0].pictures(split).image_ids[responses.stimulus[is_tested]]
+        names = [f"{image_id}, {group}" for image_id, group in zip(stimuli, groups, strict=True)]
+        return [f"{name}, trial {number}" for number, name in enumerate(names, 1)], groups
 
     def single_trials(self, subject: int, split: str) -> tuple[list[Tensor], Tensor]:
         """Open a subject's single trials: [N, R, C, T] as each member takes them, and how many of R [N]."""
@@ -230,12 +255,16 @@ class Queries:
         target: [N]; by a control, that of another picture.
         seen: [N] before a control.
         sessions: [N] in which each was recorded; None where they are not known.
+        trials: [N] name of each, where trials of seen pictures are held out; else none.
+        groups: [N] run or session of each of these.
     """
 
     tokens: Tensor
     target: Places
     seen: Places
     sessions: list[tuple[int, ...]] | None = None
+    trials: Sequence[str] = ()
+    groups: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -243,7 +272,7 @@ class Ranking:
     """How one subject's signals and the pictures rank each other.
 
     Attributes:
-        image_ids: [N] of what each signal showed.
+        image_ids: [N] of what each signal showed; where trials of seen pictures are held out, their names.
         concepts: [N] of what each signal showed.
         ranks: [N] of the seen picture.
         precision: [N] average precision; relevant are the gallery's pictures of the seen concept.
@@ -254,6 +283,11 @@ class Ranking:
         shown: How many signals show each of these pictures.
         named: [N] concept of the picture that is most similar to the signal.
         similarity: [N] cosine similarity of the seen picture and the named one.
+        labels: [N] image id of what each signal showed.
+        groups: [N] run, session or fold of each signal, within which labels may be exchanged; () if all may.
+        wins: [N] share of the same fold's signals of the other of two pictures that are less like the seen
+            one, ties half; empty where there are not two. Their mean over pictures is the area under the ROC
+            curve.
     """
 
     image_ids: list[str]
@@ -266,6 +300,9 @@ class Ranking:
     shown: int
     named: list[str]
     similarity: list[float]
+    labels: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    wins: Sequence[float] = ()
 
 
 def encode_queries(
@@ -278,7 +315,7 @@ def encode_queries(
         seen = np.searchsorted(gallery.rows, picture)
         target = next(controlled(seen, gallery, control, [seed]))
         tokens, sessions = ensemble.tokens(subject, signals), ensemble.sessions(subject, split)
-        queries[subject] = Queries(tokens, target, seen, sessions)
+        queries[subject] = Queries(tokens, target, seen, sessions, *ensemble.trials(subject, split))
     return queries
 
 
@@ -294,12 +331,18 @@ class SplitRanks:
         image_ids: [N] what each signal showed, by a control another picture.
         ranks: [N, P], uint16; 1 is best.
         sessions: [N] in which each signal was recorded; None where they are not known.
+        labels: [N] image id of what each signal showed.
+        groups: [N] run, session or fold of each signal; () if labels of all may be exchanged.
+        pool: Candidates of each signal: of P those of its fold.
     """
 
     candidates: list[str]
     image_ids: list[str]
     ranks: NDArray[np.uint16]
     sessions: list[tuple[int, ...]] | None
+    labels: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    pool: int = 0
 
     @classmethod
     def of(cls, gallery: Gallery, queries: Queries) -> Self:
@@ -311,9 +354,12 @@ class SplitRanks:
         tokens = gallery.tokens[torch.from_numpy(chosen)]
         counted = ranks_of_all(queries.tokens[torch.from_numpy(rows)], tokens, len(chosen))
         candidates = [gallery.image_ids[index] for index in chosen]
-        image_ids = [gallery.image_ids[index] for index in queries.target[rows]]
+        labels = [gallery.image_ids[index] for index in queries.target[rows]]
         sessions = None if queries.sessions is None else [queries.sessions[row] for row in rows]
-        return cls(candidates, image_ids, counted.astype(np.uint16), sessions)
+        image_ids = [queries.trials[row] for row in rows.tolist()] if queries.trials else labels
+        groups = [queries.groups[row] for row in rows.tolist()] if queries.trials else ()
+        ranked = counted.astype(np.uint16)
+        return cls(candidates, image_ids, ranked, sessions, labels, groups, len(candidates))
 
 
 def controlled(target: Places, gallery: Gallery, control: str, seeds: Iterable[int]) -> Iterator[Places]:
@@ -362,8 +408,25 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
         forward = (seen_ranks[part], precision[part], (relevant[part] >= 0).sum(1))
         both = (*forward, [ids[place] for place in pictures], backward, shown)
         taken_for = [concepts[place] for place in named[part]]
-        rankings[subject] = Ranking(seen_ids, seen_concepts, *both, taken_for, similarity[part].tolist())
+        wins = _share_of_wins(some, gallery.tokens) if len(gallery.tokens) == 2 else ()
+        rankings[subject] = Ranking(
+            *([*some.trials] or seen_ids, seen_concepts, *both, taken_for, similarity[part].tolist()),
+            *(seen_ids, some.groups, wins),
+        )
     return rankings
+
+
+def _share_of_wins(queries: Queries, gallery: Tensor) -> list[float]:
+    """Compare each signal with those of the other of two pictures: [N] share that it is above."""
+    likeness = cosine_similarity(queries.tokens[:, None], gallery[None], dim=2)  # [N, 2]
+    score = (likeness[:, 1] - likeness[:, 0]).cpu().numpy()
+    signed = np.where(queries.target == 1, 1, -1)
+    is_other = queries.target[:, None] != queries.target
+    if not is_other.any(1).all():
+        return []
+    difference = signed[:, None] * (score[:, None] - score)
+    wins = ((difference > 0) + 0.5 * (difference == 0)) * is_other
+    return [*map(float, wins.sum(1) / is_other.sum(1))]
 
 
 def rank_corrected(

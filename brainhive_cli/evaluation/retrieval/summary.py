@@ -32,7 +32,14 @@ from brainhive_cli.evaluation.retrieval.cell_scores import (
     SubjectScores,
 )
 from brainhive_cli.evaluation.retrieval.concepts import by_category, by_concept, confusions
+from brainhive_cli.evaluation.retrieval.folds import (
+    count_confusions,
+    describe_absent,
+    measure_classes,
+    merge_folds,
+)
 from brainhive_cli.evaluation.retrieval.job import Job
+from brainhive_cli.evaluation.retrieval.plain import compare_plainly
 from brainhive_cli.evaluation.retrieval.rankings import Ranking
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Subsets
 from brainhive_cli.measurement.ranks import chance_of_precision, summarise
@@ -74,14 +81,23 @@ class MetricContext:
 
 
 @console.progress("computing statistics")
-def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
-    """Describe all that was measured on the cells of a job, by the names of their first cells."""
-    spec, run, gallery = job.spec, job.runs[0], next(iter(scores.values()))
-    cells = [group[0] for group in job.groups]
+def summarise_job(
+    job: Job, scores: Mapping[str, CellScores], plain: Mapping[str, Mapping[int, Any]] | None = None
+) -> Measurements:
+    """Describe all that was measured on the cells of a job, folds pooled.
+
+    Args:
+        job: The evaluation.
+        scores: What was measured on each cell, by the name of the first of its group.
+        plain: Ranks of plain baselines, by name and subject.
+    """
+    merged = merge_folds([group[0] for group in job.groups], scores)
+    spec, run, gallery = job.spec, job.runs[0], next(iter(merged.values()))
+    cells, holdout = [*merged], run.dataset.holdout
     tested: Tested = {
         scope(cell.name, label(subject)): (cell, label(subject), subject_scores)
-        for cell in cells
-        for subject, subject_scores in scores[cell.name].subjects.items()
+        for cell, cell_scores in merged.items()
+        for subject, subject_scores in cell_scores.subjects.items()
     }
     by_subject: dict[str, list[SubjectScores]] = defaultdict(list)
     for _, subject, subject_scores in tested.values():
@@ -91,12 +107,18 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
     # which pictures are alike, for all intervals and tests
     rankings = {name: subject_scores.ranking for name, (_, _, subject_scores) in tested.items()}
     alike = alike_of(run.dataset, gallery.concepts, gallery.concepts.values())
+    if holdout is not None and holdout.shows_seen and spec.split == "test":
+        trials = [ranking for ranking in rankings.values()]
+        named = [pair for one in trials for pair in zip(one.image_ids, one.groups, strict=True)]
+        alike = replace(alike, group_of=dict(named), groups=holdout.by)
     units = alike.items([ranking.image_ids for ranking in rankings.values()])
 
     # metrics: of all cells together, of each, of regions and of the signals' ceilings
     context = MetricContext(describe_protocol(job.runs, spec), spec.split, gallery.pool, alike)
     verdict, *questions = above_chance(groups, alike)
     scopes = scopes_of_all(cells, groups, context, spec.subsets) | scopes_of_cells(tested, context)
+    if alike.group_of:
+        scopes[ALL] |= measure_classes(groups, context.options(_image_ids(groups), seeds=context.seeds))
     shares = {
         subject: [cell_scores.regions for cell_scores in group if cell_scores.regions]
         for subject, group in by_subject.items()
@@ -111,7 +133,7 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
 
     # what a reader of the numbers must know, and the ranks of the items
     seen = describe_tested(
-        (align_run.tested_pictures(spec.split) for align_run in job.runs),
+        (align_run.tested_pictures(spec.split, fold) for align_run in job.runs for fold in align_run.folds),
         [line for align_run in job.runs for line in align_run.signal_warnings],
     )
     too_few = _too_few(groups, spec.subsets)
@@ -125,12 +147,16 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         "protocol": context.protocol,
         "caveats": merge_caveats(*(align_run.caveats(spec.split) for align_run in job.runs)),
         **seen,
-        "warnings": [*seen["warnings"], *disagreement(verdict, scopes[ALL]["top1"]), *too_few],
+        "warnings": [
+            *(*seen["warnings"], *disagreement(verdict, scopes[ALL]["top1"]), *too_few),
+            *(describe_absent(merged) if alike.group_of else []),
+        ],
         "gallery": {
             "of": run.dataset.name,
             "splits": spec.gallery,
             "pictures": len(gallery.pictures),
             "random": spec.distractors,
+            **({"held_out": holdout.words} if holdout else {}),
             "digest": hashlib.sha256(candidates.encode()).hexdigest()[:10],
         },
         "verdict": verdict.words,
@@ -151,7 +177,18 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
             for name, (cell, subject, _) in tested.items()
         },
         **concept_tables(rankings.values(), job.categories),
+        **({"confusion_matrix": count_confusions(rankings.values())} if alike.group_of else {}),
     }
+    compared = Measurements()
+    if plain:
+        ours = {
+            subject: [scores.ranking.ranks.tolist() for scores in by_subject[label(subject)]]
+            for subject in next(iter(plain.values()))
+        }
+        options = context.options(_image_ids(groups))
+        options["protocol"] = f"plain baseline, {options['protocol']}"
+        compared = compare_plainly(plain, ours, caveats=notes["caveats"], **options)
+        notes["warnings"] += compared.notes["plain_warnings"]
     items = {
         name: {
             "image_ids": ranking.image_ids,
@@ -161,7 +198,7 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         }
         for (name, ranking), unit_names in zip(rankings.items(), units.units, strict=True)
     }
-    return Measurements(scopes, {}, notes, items) | described_ceilings
+    return compared | Measurements(scopes, {}, notes, items) | described_ceilings
 
 
 def describe_protocol(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
@@ -172,6 +209,7 @@ def describe_protocol(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
     words += [run.variant for run in runs if run.variant]
     words += [f"mean of {len(runs)} runs"] if len(runs) > 1 else []
     words += [f"head {spec.head}"] if spec.head else []
+    words += [first.dataset.holdout.words] if first.dataset.holdout else []
     words += [f"gallery {spec.gallery}"] if len(spec.splits) > 1 else []
     words += ["pictures that were shown"] if spec.only_shown else []
     words += [f"{spec.distractors} random candidates"] if spec.distractors else []
@@ -271,7 +309,14 @@ def above_chance(groups: Groups, alike: Alike) -> list[Verdict]:
     shown_in: dict[Any, Any] | None = None
     if sessions is not None:
         shown_in = {image_id: tuple(recorded) for image_id, recorded in sessions.items()}
-    return judge(ranks, items, firsts[0].candidates, shown_in, alike.concept_of, alike.medium)
+    options: dict[str, Any] = {"medium": alike.medium, "pool": firsts[0].pool or None}
+    if firsts[0].groups:
+        pairs = [pair for table in firsts for pair in zip(table.image_ids, table.groups, strict=True)]
+        options["group_of"] = dict(pairs) if alike.groups != "trials" else None
+    if alike.group_of:
+        labels = [pair for table in firsts for pair in zip(table.image_ids, table.labels, strict=True)]
+        options["label_of"] = dict(labels)
+    return judge(ranks, items, firsts[0].candidates, shown_in, alike.concept_of, **options)
 
 
 def disagreement(verdict: Verdict, top1: Metric) -> list[str]:

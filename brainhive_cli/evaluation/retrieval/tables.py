@@ -18,6 +18,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.tables import Table, adjustment_text, by_subject_and_seed, p_text, published_table
 from brainhive_cli.evaluation.retrieval.diagnosis import baseline_table
+from brainhive_cli.evaluation.retrieval.plain import plain_table
 from brainhive_cli.evaluation.retrieval.summary import (
     BACKWARD,
     CEILING,
@@ -28,6 +29,8 @@ from brainhive_cli.evaluation.retrieval.summary import (
 )
 from brainhive_cli.measurement import metric_names
 
+CLASSES = ("balanced_accuracy", "auc")
+"""Metrics of held-out trials beside top-1, which is their accuracy."""
 AXES = {"repetitions": "repetitions", "sliding": "window centre, ms"}
 CONTROLS = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
 EMPTY = Table("", (), ())
@@ -49,7 +52,7 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
     differs = bool(published) and published["differs"]
     tables = {
         "cells": [_cells(measured)],
-        "baseline": [baseline_table(measured)],
+        "baseline": [baseline_table(measured), plain_table(measured)],
         "control": [_control(measured)],
         "directions": [_directions(measured)],
         "seeds": [_seeds(measured)],
@@ -91,6 +94,13 @@ def _cells(measured: Measurements) -> Table:
     notes = measured.notes
     answers = [notes["above_chance"]["sentence"], *(answer["sentence"] for answer in notes["questions"])]
     title = f"Retrieval of {measured.overall['top1'].split} pictures: {notes['protocol']}"
+    if "confusion_matrix" in notes:
+        title = f"Which of {measured.overall['top1'].pool} was shown in held-out trials: {notes['protocol']}"
+        further = [measured.overall[name] for name in CLASSES if name in measured.overall]
+        answers += [
+            f"{metric_names.shown(metric.name)} {metric.value:.3f} ({metric.interval_text()})"
+            for metric in further
+        ]
     columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
     return Table("; ".join([title, *answers, *notes["warnings"]]), columns, tuple(rows))
 

@@ -171,11 +171,12 @@ class EncoderConfig(parts.Config):
         "the same for a picture every time); several as a list: a store each",
     )
 
-    views: Literal["each", "all"] | Annotated[int, Field(ge=0, le=100_000)] = Field(
+    views: Literal["each", "all", "average"] | Annotated[int, Field(ge=0, le=100_000)] = Field(
         "each",
         exclude_if=lambda views: views == "each",  # as `pictures`
         description="frames of a clip, or captions: each is a target, of which training draws one a step; "
-        "all are one target [F, ...]; a number: this one alone, counted from 0",
+        "all are one target [F, ...]; average: their mean, as of a category's exemplars; a number: this one "
+        "alone, counted from 0",
     )
 
     @property
@@ -194,7 +195,7 @@ class EncoderConfig(parts.Config):
     @property
     def combines(self) -> str:
         """How the targets of several captions or frames become one; empty where each is kept."""
-        return "all" if self.views == "all" else ""
+        return str(self.views) if self.views in ("all", "average") else ""
 
     @property
     def name(self) -> str:
@@ -207,7 +208,7 @@ class EncoderConfig(parts.Config):
         if self.degrade:
             plain += "-" + "-".join(listed(self.degrade))
         if self.views != "each":
-            plain += "-all" if self.views == "all" else f"-view-{self.views}"
+            plain += f"-{self.combines}" if self.combines else f"-view-{self.views}"
         if knobs == type(self).model_construct().model_dump(mode="json", exclude=unlike):
             return plain
         return f"{plain}-{hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:8]}"

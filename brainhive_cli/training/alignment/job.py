@@ -169,6 +169,8 @@ class Job:
 
     def describe_validation(self, stores: Mapping[str, TargetStore]) -> dict[str, str]:
         """Say how many training concepts each share of the variants holds out, and why none, in words."""
+        if self.dataset.holdout is not None and self.dataset.holdout.shows_seen:
+            return {f"none: the last epoch is kept; {self.dataset.holdout.words}": ""}
         concepts = next(iter(stores.values())).concepts
         shares = dict.fromkeys(recipe.train.validation for recipe in self.variants.values())
         return dict(describe_held_out(concepts, share) for share in shares)

@@ -1,5 +1,6 @@
 """The recipe of train-align, and the cells that it asks for: one training for each."""
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from brainhive_cli.core.recipe import Numbers, Paths, Savings, Subjects, refuse_
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.augmentation import AUGMENTED
 from brainhive_cli.data.signals.selection import Signal, parsed
-from brainhive_cli.data.targets.encoder_keys import encoders_of
+from brainhive_cli.data.targets.encoder_keys import encoders_of, with_usual_encoders
 from brainhive_cli.models.encoders import EncoderConfig, Encoders, resolve, resolve_all
 from brainhive_cli.models.heads import FUSED, TOKEN, check_names
 from brainhive_cli.training.alignment.objective import Term, check
@@ -29,6 +31,8 @@ def _head_targets(heads: Any) -> Any:
     return {name: target if target == FUSED else resolve(target) for name, target in heads.items()}
 
 
+FOLD = re.compile(r"_fold-\d+(?=_seed-)")
+"""In the name of a cell."""
 USED_IN_CLOSED_FORM = {"validation", "memory_map", "shuffled_labels"}
 """Keys of `train` that have an effect where nothing is trained step by step."""
 HeadTargets = Annotated[
@@ -125,6 +129,12 @@ class Recipe(SweptRecipe):
                 stage["epochs"] = length
         elif key.startswith("train.stages"):
             fields["train"].pop("epochs", None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_the_encoders_of_its_dataset(cls, fields: Any) -> Any:
+        """Predict labels, names or exemplars of categories where no encoders are named."""
+        return with_usual_encoders(fields)
 
     @model_validator(mode="before")
     @classmethod
@@ -352,6 +362,7 @@ class Cell:
         trained_on: Subjects.
         tested_on: Subjects.
         variant: Label of the sweep's values that it has; empty without a sweep.
+        fold: Which trials it holds out, from 1, where the data set holds out any.
     """
 
     name: str
@@ -359,6 +370,12 @@ class Cell:
     tested_on: tuple[int, ...]
     seed: int
     variant: str = ""
+    fold: int = 1
+
+    @property
+    def name_over_folds(self) -> str:
+        """The name without its fold: that of all folds of one training."""
+        return FOLD.sub("", self.name)
 
 
 def cells_of(variants: Mapping[str, Recipe], dataset: Dataset, is_expected: bool = False) -> list[Cell]:
@@ -388,10 +405,36 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset, is_expected: bool
                     f"mode inter trains on others, and there are none for {alone[0]}",
                     "name more in trained_on",
                 )
-        below = f"{label}/" if label else ""
+        below, holdout = f"{label}/" if label else "", dataset.holdout
+        if holdout is not None:
+            _check_holdout(recipe, holdout)
+        numbers = holdout.fold_numbers if holdout else [1]
+        folds = {number: f"_fold-{number:02d}" if len(numbers) > 1 else "" for number in numbers}
         cells += [
-            Cell(f"{below}{name}_seed-{seed}", trained, tested, seed, label)
+            Cell(f"{below}{name}{named}_seed-{seed}", trained, tested, seed, label, fold)
             for name, trained, tested in groups
+            for fold, named in folds.items()
             for seed in recipe.seeds
         ]
     return cells
+
+
+def _check_holdout(recipe: Recipe, holdout: Holdout) -> None:
+    """Refuse what would test seen trials, or claim what seen pictures cannot show.
+
+    Raises:
+        RecipeError: naming the key.
+    """
+    if recipe.mode not in ("intra", "joint"):
+        raise RecipeError(
+            f"mode {recipe.mode} tests subjects who are left out, and dataset.holdout holds out "
+            f"{holdout.by} of those trained on",
+            "mode=intra or joint, or no dataset.holdout",
+        )
+    if holdout.shows_seen and recipe.published is not None:
+        raise RecipeError(
+            f"published results are zero-shot, and with {holdout.by} held out a model has seen all pictures",
+            "published=null, or dataset.holdout.by=pictures",
+        )
+    if recipe.train.selection == "test":
+        raise RecipeError("train.selection=test goes with no dataset.holdout", "train.selection=last")

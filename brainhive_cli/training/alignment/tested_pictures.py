@@ -85,6 +85,7 @@ class TestedPictures:
         is_other_dataset: bool = False,
         confirm: Confirm = lambda row, name: None,
         allows_copies: bool = False,
+        is_tested: NDArray[np.bool_] | None = None,
     ) -> Self:
         """Look for the pictures of stores among those that models and other sources learned from.
 
@@ -98,6 +99,7 @@ class TestedPictures:
             is_other_dataset: Whether the models learned from another data set.
             confirm: Says whether a tested picture is a near-copy of a learned one.
             allows_copies: Whether copies of learned pictures under other names are tested.
+            is_tested: [M] which pictures of the stores are tested; default: all that have targets.
         """
         first, pixels = next(iter(stores.values())), pixels_of(stores.values())
         ids, every = first.image_ids, [learned for some in models.values() for learned in some]
@@ -105,7 +107,8 @@ class TestedPictures:
 
         # near-copies are looked for among those that are not known by their names or pixels
         known = [some.contain(pictured_as, ids, pixels) for some in pictures]
-        is_sought = first.done & ~np.logical_or.reduce([np.zeros(len(ids), bool), *known])
+        done = first.done if is_tested is None else first.done & is_tested
+        is_sought = done & ~np.logical_or.reduce([np.zeros(len(ids), bool), *known])
         alike = {} if pixels is None else _find_near_copies(pixels[:, 1:], is_sought, pictures, confirm)
 
         def are_copies(some: LearnedPictures) -> NDArray[np.bool_]:
@@ -125,29 +128,36 @@ class TestedPictures:
         }
         by_source = {name: are_seen(learned.pictures) for name, learned in sources.items()}
         seen = np.logical_or.reduce([*by_subject.values(), *by_source.values()])
-        copies = np.logical_or.reduce([are_copies(some) for some in pictures]) & ~seen & first.done
+        copies = np.logical_or.reduce([are_copies(some) for some in pictures]) & ~seen & done
 
         # what is tested with a warning: altered copies, equal embeddings, concepts and ids seen elsewhere
         altered = {}
         for kind in ALTERED:
             altered[kind] = np.isin(np.arange(len(ids)), [row for row, _ in alike.get(kind, ())])
             altered[kind] &= ~(seen | copies)
-        is_near = _are_near(stores, train, every, pictured_as) & first.done & ~(seen | copies)
+        is_near = _are_near(stores, train, every, pictured_as) & done & ~(seen | copies)
         trained = [learned.pictures for learned in every]
         started = [pictures.start_concepts for pictures in trained]
         started += [pictures.concepts for pictures in trained] if is_other_dataset else []
         concepts = reduce(np.union1d, started, np.empty(0, np.uint64))
-        of_seen = np.isin(hash_concepts(first.concepts), concepts) & first.done
+        of_seen = np.isin(hash_concepts(first.concepts), concepts) & done
         same_ids = dict.fromkeys(
             learned.dataset
             for learned in every
             if (pixels is None or not learned.pictures.has_all_pixels)
-            and (learned.has_seen_ids(ids) & ~seen)[first.done].mean() > MAX_ID_OVERLAP
+            and (learned.has_seen_ids(ids) & ~seen)[done].mean() > MAX_ID_OVERLAP
         )
         return cls(
-            *(title, ids, first.done, by_subject, by_source, is_near, of_seen, pixels is not None),
+            *(title, ids, done, by_subject, by_source, is_near, of_seen, pixels is not None),
             *((*same_ids,), copies, altered),
         )
+
+    @classmethod
+    def of_seen(cls, title: str, stores: Mapping[str, TargetStore], subjects: Iterable[int]) -> Self:
+        """Test all stimuli of stores, which were seen in other trials, as the data set's holdout asks."""
+        first = next(iter(stores.values()))
+        none = np.zeros(len(first.image_ids), bool)
+        return cls(title, first.image_ids, first.done, dict.fromkeys(subjects, none), {}, none, none, True)
 
     def are_unseen(self, subject: int, rows: NDArray[np.int64], model: str) -> NDArray[np.bool_]:
         """Find the signals of a subject that show no picture which was seen in training: [N].
@@ -168,8 +178,9 @@ class TestedPictures:
                     f"{source} was trained on {is_seen[shown].sum()} of the {len(shown)} {self.title} that "
                     "it is tested on, by name, by pixels or as near-copies; "
                     f"at most {MAX_SEEN:.0%} can be left out",
-                    "evaluate on pictures that were held out, or train again on a split without them; "
-                    "copies=allow tests copies under other names, and says so",
+                    "evaluate on pictures that were held out, or train again on a split without them; or "
+                    "hold out trials of seen pictures: all pictures in one folder `train`, and "
+                    "dataset.holdout='{by: runs, folds: N}'; copies=allow tests copies under other names",
                 )
         unseen: NDArray[np.bool_] = ~np.logical_or.reduce([is_seen[rows] for is_seen in seen.values()])
         return unseen

@@ -20,7 +20,14 @@ from brainhive_cli.core.results import Need
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
-from brainhive_cli.data.datasets import BadPicture, Dataset, StimulusSet, people_of
+from brainhive_cli.data.datasets import (
+    BadPicture,
+    Dataset,
+    StimulusSet,
+    people_of,
+    stored_split,
+    tested_rows,
+)
 from brainhive_cli.data.media.near_copies import Likeness, confirm_near_copy
 from brainhive_cli.data.responses import match_recording
 from brainhive_cli.data.signal_stores import SignalSource
@@ -277,9 +284,9 @@ class AlignRun:
         }
         return {"metric": name, "value": fmean(m.value for m in metrics), "measured_on": measured_on}
 
-    def source(self, variant: str) -> SignalSource:
-        """Return the signals that cells of a variant are tested on."""
-        return SignalSource(self.dataset, self.paths, self.training_settings[variant].signal)
+    def source(self, variant: str, fold: int = 1) -> SignalSource:
+        """Return the signals that cells of a variant are tested on, in a fold."""
+        return SignalSource(self.dataset, self.paths, self.training_settings[variant].signal, fold)
 
     def stores(self, split: str, cell: Cell | None = None) -> dict[str, TargetStore]:
         """Open the embeddings that a cell's aligner takes; the first cell's by default.
@@ -291,7 +298,9 @@ class AlignRun:
         """
         encoders, root = [], self.paths.under_home("embeddings")
         for config in self.training_settings[(cell or self.cells[0]).variant].encoders:
-            path, _ = target_store.find(root, self.dataset.name, split, config.name)
+            path, _ = target_store.find(
+                root, self.dataset.name, stored_split(self.dataset, split), config.name
+            )
             if config.name not in self.online or path.is_file():
                 encoders.append(config)
         stores = self.once(
@@ -332,15 +341,19 @@ class AlignRun:
             {subject for cell in self.cells if cell.variant == variant for subject in cell.tested_on}
         )
 
-    def tested_pictures(self, split: str) -> TestedPictures:
-        """Compare the pictures of a split with those that were learned from, once."""
+    def tested_pictures(self, split: str, fold: int = 1) -> TestedPictures:
+        """Compare the pictures of a split with those that were learned from, once; in one fold."""
 
         def compare() -> TestedPictures:
             models: dict[int, list[Learned]] = {}
             for cell in self.cells:
-                for subject in cell.tested_on:
+                for subject in cell.tested_on if cell.fold == fold else ():
                     models.setdefault(subject, []).append(self.learned(cell))
             dataset, stores, train = self.dataset, self.stores(split), {}
+            first = next(iter(stores.values()))
+            if dataset.holdout is not None and dataset.holdout.shows_seen and split == "test":
+                return TestedPictures.of_seen(f"stimuli of {dataset.name}", stores, [*models])
+            is_tested = tested_rows(dataset, first, split, fold)
             if self.origin is None:
                 root = self.paths.under_home("embeddings")
                 with suppress(BrainhiveError):  # they are looked at for a warning only
@@ -351,9 +364,15 @@ class AlignRun:
                 is_other_dataset=self.origin is not None,
                 confirm=self._confirm_copy(split),
                 allows_copies=self.allows_copies,
+                is_tested=is_tested,
             )
 
-        return self.once(("tested pictures", split), compare)
+        return self.once(("tested pictures", split, fold), compare)
+
+    @property
+    def folds(self) -> list[int]:
+        """Folds of the cells: one where nothing is held out in folds."""
+        return sorted({cell.fold for cell in self.cells})
 
     def _confirm_copy(self, split: str) -> Confirm:
         """Compare pictures of a split with learned ones, where both are on this machine."""
@@ -364,7 +383,7 @@ class AlignRun:
             tested: dict[str, Picture] = {}
             learned: dict[int, Picture] = {}
             with suppress(MissingData):
-                images = self.dataset.images(split)
+                images = self.dataset.images(stored_split(self.dataset, split))
                 tested = {image_id: (images, row) for row, image_id in enumerate(images.image_ids)}
             for dataset in datasets:
                 with suppress(MissingData):
@@ -396,7 +415,8 @@ class AlignRun:
             # recordings of a subject who was not trained on have a part in the normalisation
             if is_new and signal.normalise is not None and learned.normaliser is None:
                 model_caveats.append([CALIBRATED])
-        return merge_caveats(self.signal_caveats, self.tested_pictures(split).caveats, *model_caveats)
+        pictures = [self.tested_pictures(split, fold).caveats for fold in self.folds]
+        return merge_caveats(self.signal_caveats, *pictures, *model_caveats)
 
     @cached_property
     def signal_caveats(self) -> list[str]:

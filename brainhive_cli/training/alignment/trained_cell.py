@@ -15,6 +15,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.data.datasets import stored_split, tested_rows
 from brainhive_cli.data.responses import Responses, SelectedResponses, match_recording, select_responses
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Selection
@@ -57,6 +58,12 @@ class TrainedCell:
     def pictures(self, split: str) -> TargetStore:
         """Open one of the target stores; all have the same rows."""
         return next(iter(self.align.stores(split, self.cell).values()))
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Find the rows of the pictures of a split that have targets; in the cell's fold."""
+        store = self.pictures(split)
+        is_tested = tested_rows(self.align.dataset, store, split, self.cell.fold)
+        return np.flatnonzero(store.done & is_tested)
 
     def images(self, split: str, rows: NDArray[np.int64], without: str = "") -> Tensor:
         """Encode the pictures of some rows as the vectors [M, D] that retrieval compares.
@@ -114,7 +121,8 @@ class TrainedCell:
 
         group = self.align.once(("network", *names), open_network)
         adapter.attach(group.module)
-        computed = compute_online([group], self.align.dataset.images(split), self.pictures(split))
+        images = self.align.dataset.images(stored_split(self.align.dataset, split))
+        computed = compute_online([group], images, self.pictures(split))
         return {keys[name]: source for name, source in computed.items()}
 
     def decoded(self, subject: int, split: str) -> tuple[Decoded, NDArray[np.int64]]:
@@ -226,17 +234,18 @@ class TrainedCell:
     ) -> SelectedResponses:
         """Choose the part of a recording that the model takes."""
         align, spec = self.align, self.model.layout.spec
-        source = align.source(self.cell.variant)
+        source = align.source(self.cell.variant, self.cell.fold)
         signal = source.signal
         whose = "the recording of" if recording is not None else align.dataset.name
-        matched = source.open(subject).splits.get(split) if recording is None else recording
+        stored = stored_split(align.dataset, split)
+        matched = source.open(subject).splits.get(stored) if recording is None else recording
         where, folder = f"{whose} subject {subject}", source.name_of(subject).rpartition("/")[0]
         if matched is not None:
             is_same_store = any(name.rpartition("/")[0] == folder for name in self.model.learned.signals)
             steps = matched.unit, matched.rate_hz, matched.preparation
             spec.refuse_other_signals(*steps, where, is_same_store and recording is None)
         if align.origin is not None or recording is not None:
-            matched = matched or source.open(subject)[split]  # which says what is missing
+            matched = matched or source.recording(subject, split)  # which says what is missing
             signal = match_recording(spec, matched, signal, align.dataset.channels, where)
         elif spec.names:
             signal = signal.model_copy(update={"channels": list(spec.names)})
@@ -252,9 +261,11 @@ class TrainedCell:
 
         Whatever tests a model asks here: no result is of a picture that was seen in training.
         """
-        tested = self.align.tested_pictures(split)
+        tested = self.align.tested_pictures(split, self.cell.fold)
         unseen = tested.are_unseen(subject, rows, f"{self.align.folder.path}, {self.cell.name},")
-        self.align.once(("warned of pictures", split), lambda: [*map(console.warn, tested.warnings)])
+        self.align.once(
+            ("warned of pictures", split, self.cell.fold), lambda: [*map(console.warn, tested.warnings)]
+        )
         return unseen
 
     def _normaliser(self, subject: int) -> Normaliser | None:
@@ -266,4 +277,5 @@ class TrainedCell:
         """Name something computed from a subject's signals, to keep it for cells that take the same ones."""
         signal = self.align.training_settings[self.cell.variant].signal
         whose = self.cell.name if self._normaliser(subject) else ""  # a normaliser that no other cell shares
-        return (what, str(subject), split, *self.model.layout.spec.names, signal.model_dump_json(), whose)
+        names, fold = self.model.layout.spec.names, f"fold {self.cell.fold}"
+        return (what, str(subject), split, fold, *names, signal.model_dump_json(), whose)

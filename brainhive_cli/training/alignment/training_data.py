@@ -35,7 +35,7 @@ from brainhive_cli.training.alignment.job import Job, read_tuned_encoders
 from brainhive_cli.training.alignment.layout import Layout, fused_head
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
-from brainhive_cli.training.alignment.settings import Finetune
+from brainhive_cli.training.alignment.settings import Finetune, Train
 from brainhive_cli.training.alignment.validation import held_out_of
 
 DIM = 1024
@@ -66,7 +66,7 @@ class TrainingData:
         keys: The fuser's key of each encoder, by the encoder's store name.
         targets: Targets of the stimuli, by the fuser's key, and by the names of those that terms alone read.
         augmented: Targets of augmented pictures, by the head's name; None where none are asked for.
-        responses: Training signals, by subject; they are opened when a cell first learns from them.
+        responses: Training signals, by subject and fold; they are opened when a cell first learns from them.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class TrainingData:
         self.with_single = is_varied or recipe.finetune.sessions is not None
         name = job.dataset.name
         shapes = [
-            self.signals.select(self.signals.open(subject)["train"], name).shape for subject in subjects
+            self.signals.select(self.signals.recording(subject, "train"), name).shape for subject in subjects
         ]
         _check_repetitions(name, recipe, max((shape[1] for shape in shapes), default=0))
         self.is_memory_mapped = recipe.train.memory_map == "yes"
@@ -115,7 +115,7 @@ class TrainingData:
             self.is_memory_mapped = launch.processes * needed > free_bytes(launch.device) / 2
             if self.is_memory_mapped:
                 console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
-        self.responses: dict[int, Responses] = {}
+        self.responses: dict[tuple[int, int], Responses] = {}
 
     def is_compatible(self, recipe: Recipe) -> bool:
         """Check that another recipe learns from the same targets and signals."""
@@ -197,12 +197,13 @@ class TrainingData:
         """Return the architecture of a cell's model, and what it learns from."""
         recipe = self.job.variants[cell.variant]
         train = recipe.train
-        held_out = held_out_of(self.stimuli.concepts, train.validation, self.pixels)
+        held_out = held_out_of(self.stimuli.concepts, self._validation_share(train), self.pixels)
         for subject in cell.trained_on:
-            if subject not in self.responses:
-                selected = select_responses(self.signals, subject, "train", self.stimuli)
-                self.responses[subject] = selected.read(self.with_single, self.is_memory_mapped)
-        responses = [self.responses[subject] for subject in cell.trained_on]
+            if (subject, cell.fold) not in self.responses:
+                signals = replace(self.signals, fold=cell.fold)
+                selected = select_responses(signals, subject, "train", self.stimuli)
+                self.responses[subject, cell.fold] = selected.read(self.with_single, self.is_memory_mapped)
+        responses = [self.responses[subject, cell.fold] for subject in cell.trained_on]
         if recipe.mode == "finetune":
             responses = [take_share(trials, held_out, recipe.finetune) for trials in responses]
         learned = self._describe_learned(recipe, responses)
@@ -235,6 +236,11 @@ class TrainingData:
         )
         return layout, data
 
+    def _validation_share(self, train: Train) -> float:
+        """Share of training concepts held out: none where the question is which of seen ones was shown."""
+        holdout = self.job.dataset.holdout
+        return 0.0 if holdout is not None and holdout.shows_seen else train.validation
+
     def _open_tested(self, cell: Cell, learned: Learned) -> tuple[list[Responses], Targets]:
         """Open the test signals of a cell and the targets of their stimuli, which select the epoch."""
         recipe, dataset = self.recipe, self.job.dataset
@@ -259,6 +265,11 @@ class TrainingData:
         rows = np.unique(np.concatenate([trials.stimulus for trials in responses]))
         pixels = None if self.pixels is None else self.pixels[rows]
         normaliser, dataset = None, self.job.dataset
+        pictures = LearnedPictures.of(
+            dataset.pictured_as, self.stimuli.image_ids[rows], pixels, self.stimuli.concepts[rows]
+        )
+        if getattr(self.recipe.dataset, "target", "exemplars") != "exemplars":  # of names, without pixels
+            pictures = replace(pictures, has_all_pixels=True)
         subjects = tuple(trials.subject for trials in responses)
         caveats = caveats_of(dataset, (self.signals.open(subject)["train"] for subject in subjects))
         normalisation = recipe.signal.normalise
@@ -274,9 +285,7 @@ class TrainingData:
             preparation=recipe.signal.model_dump(mode="json"),
             is_simulated=SIMULATED in caveats,
             is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
-            pictures=LearnedPictures.of(
-                dataset.pictured_as, self.stimuli.image_ids[rows], pixels, self.stimuli.concepts[rows]
-            ),
+            pictures=pictures,
             normaliser=normaliser,
         )
 

@@ -1,0 +1,128 @@
+"""Categories that events name, as face and house: a stimulus with many exemplar pictures, or with none."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field, model_validator
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.datasets import (
+    Clip,
+    StimulusDataset,
+    StimulusSet,
+    check_split,
+    decode,
+    pictures_below,
+)
+from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.data.stores.ids import Names
+
+SIDE_PX = 256
+"""Side of the square that exemplars are resized and cropped to, so that they lie in one array."""
+ENCODERS: dict[str, Any] = {"name": "clip-h14-text", "exemplars": {"kind": "clip-h14", "views": "average"}}
+"""Encoders that are usual for a target; a label has one number a category."""
+
+
+class Config(parts.Config):
+    """Categories by name, shown in trials of which some are held out.
+
+    The target of a category is its label, its name as a text encoder embeds it, or the mean embedding of its
+    exemplar pictures.
+    """
+
+    names: list[str] = Field(
+        [], description="as events call them; default: the folders below `root`, one a category"
+    )
+    target: Literal["label", "name", "exemplars"] = Field(
+        "label", description="what a brain model predicts: `concepts`, an encoder of text, or one of pictures"
+    )
+    root: str = Field("", description="folder of exemplars, a sub-folder a category, below paths.data")
+    name: str = Field("categories", description="name under which stores and runs are kept")
+    holdout: Holdout = Field(
+        Holdout(by="runs", folds=2), description="what is tested, as {by: runs, folds: 12}"
+    )
+
+    @model_validator(mode="after")
+    def _names_categories(self) -> "Config":
+        if not (self.names or self.root):
+            raise RecipeError("categories have no names", "dataset.names=[face,house], as events call them")
+        if len({*self.names}) != len(self.names) or len(self.names) == 1:
+            raise RecipeError(f"dataset.names is {self.names}", "two categories or more, each once")
+        if self.target == "exemplars" and not self.root:
+            raise RecipeError(
+                "target=exemplars needs pictures", "dataset.root=FOLDER, a sub-folder a category"
+            )
+        return self
+
+    @property
+    def usual_encoders(self) -> list[Any]:
+        """Encoders of the target, where a recipe names none."""
+        if self.target != "label":
+            return [ENCODERS[self.target]]
+        return [{"kind": "concepts", "count": len(self.names)}] if self.names else []
+
+    def build(self, paths: Paths) -> StimulusDataset:
+        """List the categories; MissingData where exemplars are absent."""
+        root = paths.dataset("categories", self.root) if self.root else None
+        if root is not None and not root.is_dir():
+            raise MissingData(f"categories: no folder {root}", "dataset.root=FOLDER, a sub-folder a category")
+        names = self.names
+        if root is not None and not names:
+            names = sorted(path.name for path in root.iterdir() if path.is_dir())
+        listed = partial(_list, self, tuple(names), root)
+        return StimulusDataset(self.name, ("train",), listed, holdout=self.holdout)
+
+
+TINY = Config(names=["face", "house"])
+
+
+def _list(config: Config, names: Sequence[str], root: Path | None, split: str) -> StimulusSet:
+    """List the categories with what their target is made of."""
+    check_split(config.name, split, ("train",))
+    absent = {
+        "captions": f"dataset.target=name, not {config.target}",
+        "labels": f"dataset.target=label, not {config.target}",
+    }
+
+    def refuse(index: int) -> Any:
+        problem = f"the target of {config.name} is the {config.target} of a category, no picture"
+        raise MissingData(problem, "an encoder of it, or dataset.target=exemplars with dataset.root=FOLDER")
+
+    offered: dict[str, Any] = {"open": refuse, "has_pictures": False}
+    if config.target == "label":
+        labels = np.eye(len(names), dtype=np.uint8)
+        offered |= {"labels": labels.__getitem__, "label_names": tuple(names)}
+    elif config.target == "name":
+        words = [name.replace("_", " ") for name in names]
+        offered |= {"captions": lambda index: [words[index]], "captions_each": 1}
+    elif root is not None:
+        files = {name: [*pictures_below(root, name)] if (root / name).is_dir() else [] for name in names}
+        if empty := [name for name, listed in files.items() if not listed]:
+            raise MissingData(f"categories: no pictures in {root / empty[0]}", "exemplars of each category")
+        most = max(map(len, files.values()))
+        offered = {"open": partial(_open, root, [files[name] for name in names], most), "frames": most}
+    ids = Names.of(names)
+    return StimulusSet(config.name, split, ids, ids, absent=absent, **offered)
+
+
+def _open(root: Path, files: Sequence[Sequence[str]], most: int, index: int) -> Clip:
+    """Open the exemplars of a category; one that has fewer repeats them, which an average counts once."""
+    listed = files[index]
+    pictures = [_crop(decode(str(root / file), root / file)) for file in listed]
+    return Clip(np.stack([pictures[place % len(listed)] for place in range(most)]), None)
+
+
+def _crop(picture: Image.Image) -> NDArray[np.uint8]:
+    """Resize the short side, and crop the centre: [256, 256, 3]."""
+    scale = SIDE_PX / min(picture.size)
+    width, height = (max(SIDE_PX, round(side * scale)) for side in picture.size)
+    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - SIDE_PX) // 2, (height - SIDE_PX) // 2
+    return np.asarray(resized.crop((left, top, left + SIDE_PX, top + SIDE_PX)))

@@ -1,0 +1,193 @@
+"""What is held out of a data set's trials: pictures, trials, runs or sessions, by share, list or folds."""
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
+from brainhive_cli.core.recipe import Section
+from brainhive_cli.data.stores.recordings import Recording
+
+Mask = NDArray[np.bool_]
+STEPS_WITHIN = {"run": ("runs",), "session": ("sessions",), "no": ("pictures", "trials", "runs", "sessions")}
+"""Z-scoring that has no part in the training trials of a fold, by what may be held out."""
+
+
+class Holdout(Section):
+    """Which trials are tested, and by how many models.
+
+    With `pictures` the tested pictures are new to a model (zero-shot). With `trials`, `runs` or `sessions` it
+    has seen all pictures or categories in other trials: the classical design of M/EEG and fMRI.
+    """
+
+    by: Literal["pictures", "trials", "runs", "sessions"] = Field(description="what is held out")
+    folds: int | None = Field(
+        None, ge=2, le=1000, description="every trial is tested once, by the model of one of so many folds"
+    )
+    share: float | None = Field(None, gt=0, lt=1, description="share that is tested, drawn by `seed`")
+    test: list[int | str] | None = Field(
+        None,
+        min_length=1,
+        description="what is tested: numbers of runs or sessions, from 1 in the order of time; or image ids",
+    )
+    seed: int = Field(0, ge=0, description="seed of the order in which pictures or trials are dealt to folds")
+
+    @model_validator(mode="after")
+    def _says_once_how_much(self) -> Self:
+        named = [key for key in ("folds", "share", "test") if getattr(self, key) is not None]
+        if len(named) != 1:
+            problem = f"holdout has {' and '.join(named) or 'no folds, share or test'}"
+            raise RecipeError(problem, f"one of them, as holdout={{by: {self.by}, folds: 5}}")
+        if self.test is not None:
+            is_numbered = self.by in ("runs", "sessions")
+            if self.by == "trials" or any(isinstance(name, int) != is_numbered for name in self.test):
+                raise RecipeError(
+                    f"holdout.test lists {self.test} of {self.by}",
+                    "numbers of runs or sessions, or image ids of pictures; trials by folds or share",
+                )
+        return self
+
+    @property
+    def shows_seen(self) -> bool:
+        """Whether the tested pictures were also shown in training trials."""
+        return self.by != "pictures"
+
+    @property
+    def fold_numbers(self) -> list[int]:
+        """Number of each fold, from 1."""
+        return [*range(1, (self.folds or 1) + 1)]
+
+    @property
+    def words(self) -> str:
+        """Name for protocols, as "runs held out, 12 folds"."""
+        how = f"{self.folds} folds" if self.folds else f"a share of {self.share:g}" if self.share else ""
+        how = how or f"{self.by} {', '.join(map(str, self.test or ()))}"
+        return f"{self.by} held out, {how}"
+
+    def caveats(self, recording: Recording) -> list[str]:
+        """Caveats of every number that was measured on held-out trials of a recording."""
+        is_own = recording.preparation.get("zscore") in (self.by.removesuffix("s"),)
+        return ([SEEN_PICTURES] if self.shows_seen else []) + ([NORMALISED_BY_TESTED] if is_own else [])
+
+    def hold_out_pictures(self, image_ids: Sequence[str], concepts: Sequence[str], fold: int) -> Mask:
+        """Choose the pictures [M] that a fold tests: of each concept about as many.
+
+        Folds have equally many, so that chance is the same in all; pictures that are left over are training
+        pictures in every fold.
+
+        Raises:
+            RecipeError: if there are fewer pictures than folds, or a listed picture is unknown.
+        """
+        count = len(image_ids)
+        if self.test is not None:
+            if unknown := [name for name in map(str, self.test) if name not in {*image_ids}]:
+                raise RecipeError(f"holdout.test names {unknown[0]}", f"image ids as {image_ids[0]}")
+            return np.isin(np.asarray(image_ids), list(map(str, self.test)))
+        # pictures in a random order, concept by concept, are dealt to the folds in turn
+        random = np.random.default_rng(self.seed)
+        order = random.permutation(count)
+        order = order[np.argsort(np.asarray(concepts)[order], kind="stable")]
+        if self.folds is None:
+            tested, step = round((self.share or 0) * count), count
+            chosen = order[np.linspace(0, count - 1, tested).astype(int)] if tested else order[:0]
+        else:
+            tested, step = count // self.folds, self.folds
+            chosen = order[fold - 1 :: step][:tested]
+        if not 0 < tested < count:
+            raise RecipeError(f"holdout: {self.words} of {count} pictures", "fewer folds, or another share")
+        is_tested = np.zeros(count, bool)
+        is_tested[chosen] = True
+        return is_tested
+
+    def hold_out_trials(self, recording: Recording, fold: int, where: str) -> Mask:
+        """Choose the trials [N, R] of a recording that a fold tests.
+
+        Raises:
+            BrainhiveError: if runs or sessions are not known, or signals were fitted with held-out trials.
+            RecipeError: if there are fewer runs or sessions than folds, or a listed one is unknown.
+        """
+        self.refuse_fitted(recording, where)
+        is_there = recording.is_there
+        if self.by == "trials":
+            return is_there & self._deal_trials(is_there, fold)
+        groups = self.number_groups(recording, where)  # [N, R]
+        total = int(groups.max()) + 1
+        if self.test is not None:
+            if unknown := [number for number in self.test if not 1 <= int(number) <= total]:
+                raise RecipeError(
+                    f"holdout.test names {self.by[:-1]} {unknown[0]}: {where} has {total}",
+                    f"numbers from 1 to {total}, in the order of time",
+                )
+            tested = [int(number) - 1 for number in self.test]
+        elif self.folds is not None:
+            tested = [*range(fold - 1, total, self.folds)]
+        else:
+            drawn = np.random.default_rng(self.seed).permutation(total)
+            tested = drawn[: round((self.share or 0) * total)].tolist()
+        if not tested or len(tested) == total:
+            raise RecipeError(
+                f"holdout: {self.words}, and {where} has {total} {self.by}",
+                f"at most {total} folds" if total > 1 else "hold out trials",
+            )
+        return is_there & np.isin(groups, tested)
+
+    def number_groups(self, recording: Recording, where: str) -> NDArray[np.int64]:
+        """Number the runs or sessions of trials from 0, [N, R]: -1 where there is none.
+
+        Raises:
+            BrainhiveError: if the recording does not say them.
+        """
+        sessions = recording.sessions
+        runs = recording.runs if self.by == "runs" else sessions
+        if runs is None:
+            raise BrainhiveError(
+                f"{where}: nothing says which trial is of which {self.by[:-1]}",
+                "prepare the signals again (brainhive prepare --again), or hold out trials",
+            )
+        pairs = np.zeros_like(runs, np.int64) if sessions is None else sessions.astype(np.int64)
+        pairs = pairs * (int(runs.max()) + 1) + runs  # runs are numbered within their session
+        is_there = runs >= 0
+        numbers = np.full(runs.shape, -1, np.int64)
+        numbers[is_there] = np.unique(pairs[is_there], return_inverse=True)[1]
+        return numbers
+
+    def _deal_trials(self, is_there: Mask, fold: int) -> Mask:
+        """Deal the trials of each stimulus to folds in a random order; one trial alone is never tested."""
+        random, is_tested = np.random.default_rng(self.seed), np.zeros_like(is_there)
+        for row, there in enumerate(is_there):
+            order = random.permutation(np.flatnonzero(there))
+            if self.folds is None:
+                chosen = order[: round((self.share or 0) * len(order))]
+            else:
+                chosen = order[(fold - 1 - row) % self.folds :: self.folds]
+            if len(chosen) < len(order):
+                is_tested[row, chosen] = True
+        return is_tested
+
+    def refuse_fitted(self, recording: Recording, where: str) -> None:
+        """Refuse signals whose preparation was fitted to trials that are held out here.
+
+        Raises:
+            BrainhiveError: naming the steps, and the line that prepares signals without them.
+        """
+        steps = recording.preparation
+        fitted = {
+            "zscore": self.by not in STEPS_WITHIN.get(steps.get("zscore", "no"), ()),
+            "estimator": steps.get("estimator") in ("hrf", "denoised"),
+            "min_ncsnr": steps.get("min_ncsnr") is not None,
+            "max_voxels": steps.get("max_voxels") is not None,
+            "whiten": steps.get("whiten", "no") not in ("no", False),
+        }
+        instead = {"estimator": "lsa", "min_ncsnr": "null", "max_voxels": "null"}
+        if named := [key for key, is_fitted in fitted.items() if is_fitted]:
+            flags = " ".join(f"preparation.{key}={instead.get(key, 'no')}" for key in named)
+            raise BrainhiveError(
+                f"{where}: {' and '.join(f'{key}={steps[key]}' for key in named)} was fitted to all trials, "
+                f"and {self.by} are held out",
+                f"brainhive prepare --name unfitted {flags}, then signal.name=unfitted; "
+                "signal.normalise=channel or whiten is fitted to the training trials of each fold",
+            )

@@ -1,0 +1,206 @@
+"""Folds pooled into one test, and what tests of seen categories need: confusions, balance, AUC."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.artifacts import Heatmap
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import Measurements, Metric, by_name
+from brainhive_cli.evaluation.retrieval.cell_scores import CellScores, SubjectScores
+from brainhive_cli.evaluation.retrieval.rankings import Ranking, SplitRanks
+from brainhive_cli.measurement.statistics import measure
+from brainhive_cli.training.alignment.recipe import Cell
+
+MOST_NAMED = 5
+"""Absent stimuli that are named, and runs that lack some."""
+MAX_CONFUSED = 50
+"""Stimuli whose confusions are drawn as a matrix."""
+
+
+def merge_folds(cells: Sequence[Cell], scores: Mapping[str, CellScores]) -> dict[Cell, CellScores]:
+    """Pool the folds of each training: every item was tested once, by a model that had not learned from it.
+
+    Args:
+        cells: All cells.
+        scores: What was measured on each, by name.
+
+    Returns:
+        Scores by cell, which has the name of all its folds.
+
+    Raises:
+        BrainhiveError: if folds have different numbers of candidates.
+    """
+    folds: dict[str, list[Cell]] = {}
+    for cell in cells:
+        folds.setdefault(cell.name_over_folds, []).append(cell)
+    pools = sorted({cell_scores.pool for cell_scores in scores.values()})
+    if len(pools) > 1:
+        problem = f"folds have {pools[0]} to {pools[-1]} candidates, so no common chance"
+        raise BrainhiveError(problem, "gallery=test, without only_shown")
+    merged: dict[Cell, CellScores] = {}
+    for name, members in folds.items():
+        measured, first = [scores[cell.name] for cell in members], members[0]
+        if len(members) == 1:
+            merged[first] = measured[0]
+            continue
+        subjects = {}
+        for subject in first.tested_on:
+            subjects[subject] = _merge([one.subjects[subject] for one in measured], members)
+        pictures = [*dict.fromkeys(chain.from_iterable(one.pictures for one in measured))]
+        concepts = {name: concept for one in measured for name, concept in one.concepts.items()}
+        merged[replace(first, name=name)] = CellScores(pools[0], pictures, concepts, subjects)
+    return merged
+
+
+def _merge(scores: Sequence[SubjectScores], cells: Sequence[Cell]) -> SubjectScores:
+    """Put the items of all folds one behind the other."""
+
+    def join(rankings: Sequence[Ranking]) -> Ranking:
+        groups = [
+            group
+            for ranking, cell in zip(rankings, cells, strict=True)
+            for group in ranking.groups or [f"fold {cell.fold}"] * len(ranking.image_ids)
+        ]
+        lists = ("image_ids", "concepts", "named", "similarity", "labels", "wins", "pictures")
+        joined: dict[str, Any] = {
+            name: [*chain.from_iterable(getattr(one, name) for one in rankings)] for name in lists
+        }
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(one, name) for one in rankings])
+            for name in ("ranks", "precision", "relevant")
+        }
+        empty = np.empty(0, np.int64)  # signals of other folds are no candidates of a picture
+        return Ranking(**{**joined, **arrays, "groups": groups, "backward": empty, "shown": 0})
+
+    curves = {
+        name: {
+            at: [
+                [*chain.from_iterable(parts)]
+                for parts in zip(*(one.curves[name][at] for one in scores), strict=False)
+            ]
+            for at in sorted(set.intersection(*(set(one.curves[name]) for one in scores)))
+        }
+        for name in scores[0].curves
+    }
+    sizes = [len(one.ranking.image_ids) for one in scores]
+    return SubjectScores(
+        ranking=join([one.ranking for one in scores]),
+        split_ranks=_merge_split_ranks([one.split_ranks for one in scores if one.split_ranks], cells),
+        curves=curves,
+        control={
+            name: np.average([one.control[name] for one in scores], axis=0, weights=sizes)
+            for name in scores[0].control
+        },
+        corrected={name: join([one.corrected[name] for one in scores]) for name in scores[0].corrected},
+    )
+
+
+def _merge_split_ranks(tables: Sequence[SplitRanks], cells: Sequence[Cell]) -> SplitRanks:
+    """Join the ranks of folds; a candidate has none, 0, by signals of other folds, which are not compared."""
+    candidates = [*dict.fromkeys(chain.from_iterable(table.candidates for table in tables))]
+    column = {name: number for number, name in enumerate(candidates)}
+    ranks = np.zeros((sum(len(one.ranks) for one in tables), len(candidates)), np.uint16)
+    groups: list[str] = []
+    start = 0
+    for table, cell in zip(tables, cells, strict=True):
+        ranks[start : start + len(table.ranks), [column[name] for name in table.candidates]] = table.ranks
+        start += len(table.ranks)
+        groups += table.groups or [f"fold {cell.fold}"] * len(table.ranks)
+    has_sessions = all(table.sessions is not None for table in tables)
+    return SplitRanks(
+        candidates,
+        [*chain.from_iterable(table.image_ids for table in tables)],
+        ranks,
+        [*chain.from_iterable(table.sessions or () for table in tables)] if has_sessions else None,
+        [*chain.from_iterable(table.labels for table in tables)],
+        groups,
+        tables[0].pool,
+    )
+
+
+def measure_classes(
+    groups: Sequence[Sequence[SubjectScores]], options: Mapping[str, Any]
+) -> dict[str, Metric]:
+    """Measure what single trials of seen categories need besides accuracy, which is top-1.
+
+    Args:
+        groups: The cells of each subject.
+        options: Of `measure`, with the items.
+
+    Returns:
+        `balanced_accuracy` where categories were tested unequally often, and `auc` where there are two.
+    """
+
+    def weigh(values_of: Any) -> list[NDArray[np.float64]]:
+        """Weigh values of items so that their mean is that over categories: [S, N] by subject."""
+        weighed = []
+        for group in groups:
+            counts = Counter(group[0].ranking.labels)
+            size = len(group[0].ranking.labels)
+            weights = np.array([size / (len(counts) * counts[name]) for name in group[0].ranking.labels])
+            weighed.append(np.array([values_of(scores.ranking) for scores in group]) * weights)
+        return weighed
+
+    common = {**options, "limits": (0.0, 1.0), "is_share": False}
+    metrics = []
+    if any(len({*Counter(group[0].ranking.labels).values()}) > 1 for group in groups):
+        hits = weigh(lambda ranking: ranking.ranks == 1)
+        metrics.append(measure("balanced_accuracy", hits, chance=1 / options["pool"], **common))
+    if all(len(scores.ranking.wins) for group in groups for scores in group):
+        wins = weigh(lambda ranking: ranking.wins)
+        metrics.append(measure("auc", wins, **{**common, "chance": 0.5}))
+    return by_name(metrics)
+
+
+def count_confusions(rankings: Iterable[Ranking]) -> dict[str, Any]:
+    """Count which concept was taken for which: names, and counts [K, K] of all cells; empty for too many."""
+    pairs = [pair for ranking in rankings for pair in zip(ranking.concepts, ranking.named, strict=True)]
+    names = sorted({*chain.from_iterable(pairs)})
+    if len(names) > MAX_CONFUSED:
+        return {}
+    counted = Counter(pairs)
+    return {"names": names, "counts": [[counted[seen, named] for named in names] for seen in names]}
+
+
+def draw_confusions(measured: Measurements, section: str) -> list[Heatmap]:
+    """Draw the share of each concept's trials that were taken for each concept."""
+    confusions = measured.notes.get("confusion_matrix")
+    if not confusions:
+        return []
+    counts = np.array(confusions["counts"], np.float64)
+    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
+    names = [f"{name} ({int(total)})" for name, total in zip(confusions["names"], counts.sum(1), strict=True)]
+    return [
+        Heatmap(
+            "Confusion matrix: share of the trials of each row taken for each column; in brackets, trials",
+            shares.round(4).tolist(),
+            names,
+            confusions["names"],
+            "shown",
+            "decoded as",
+            "share of trials",
+            0.0,
+            1.0,
+            section=section,
+        )
+    ]
+
+
+def describe_absent(scores: Mapping[Cell, CellScores]) -> list[str]:
+    """Name the stimuli that no trial of a run, session or fold shows, one line each."""
+    lines: dict[str, None] = {}
+    for cell_scores in scores.values():
+        for one in cell_scores.subjects.values():
+            tested: dict[str, set[str]] = {}
+            for label, group in zip(one.ranking.labels, one.ranking.groups, strict=True):
+                tested.setdefault(group, set()).add(label)
+            for group, labels in tested.items():
+                if absent := [name for name in cell_scores.pictures if name not in labels]:
+                    lines[f"{group} tests no trial of {', '.join(absent[:MOST_NAMED])}"] = None
+    return [*lines][:MOST_NAMED]

@@ -1,0 +1,113 @@
+"""Linear discriminant analysis with shrinkage: which category a signal is of, in closed form."""
+
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.models.backbones.ridge import Targets
+from brainhive_cli.models.heads import Heads
+from brainhive_cli.models.signal_spec import SignalSpec
+
+MAX_FEATURES = 10_000
+"""Numbers of a signal whose covariance is estimated: 10,000 take 800 MB."""
+
+
+class Config(parts.Config):
+    """scikit-learn's discriminant analysis of each subject, with the covariance shrunk by Ledoit and Wolf.
+
+    Heads are labels, one number a category. Nothing is tuned; no part of `train` has an effect.
+
+    Source: Ledoit and Wolf 2004, A well-conditioned estimator for large-dimensional covariance matrices;
+    Blankertz et al. 2011, Single-trial analysis and classification of ERP components.
+    """
+
+    takes_spec: ClassVar[bool] = True
+    streams: ClassVar[tuple[str, ...]] = ()
+    is_closed_form: ClassVar[bool] = True
+
+    def build(self, spec: SignalSpec, heads: Heads) -> "Discriminant":
+        """Make the model, with weights of zero.
+
+        Raises:
+            RecipeError: if a head is no vector, or signals are too large.
+        """
+        if odd := [name for name, head in heads.items() if len(head.shape) != 1]:
+            raise RecipeError(
+                f"lda decides between categories, and {odd[0]} is no label", "encoders=[concepts]"
+            )
+        if (size := max(spec.widths) * spec.samples) > MAX_FEATURES:
+            raise RecipeError(
+                f"lda takes up to {MAX_FEATURES:,} numbers of a signal, not {size:,}",
+                "a region or window: signal.channels, signal.window_ms; or backbone.kind=ridge",
+            )
+        return Discriminant(spec, heads)
+
+
+TINY = Config()
+
+
+class Discriminant(nn.Module):
+    """Weights [F, K] and offsets [K] of each subject and head."""
+
+    def __init__(self, spec: SignalSpec, heads: Heads) -> None:
+        super().__init__()
+        self.subjects, self.heads = spec.subjects, heads
+        self.maps = nn.ModuleDict()
+        for subject, width in zip(spec.subjects, spec.widths, strict=True):
+            by_head = {name: nn.Linear(width * spec.samples, head.width) for name, head in heads.items()}
+            self.maps[str(subject)] = nn.ModuleDict(by_head).requires_grad_(False)
+
+    def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
+        """Score every category, [B, K] by head, of signals [B, C, T] of subjects [B].
+
+        Raises:
+            BrainhiveError: for a subject that was not fitted.
+        """
+        if subject_index is None:
+            raise BrainhiveError("lda knows the subjects it was fitted on only", "fit one to this subject")
+        scores = {name: signal.new_empty(len(signal), *head.shape) for name, head in self.heads.items()}
+        for index in subject_index.unique().tolist():
+            rows = subject_index == index
+            for name in self.heads:
+                linear = self._map(self.subjects[index], name)
+                scores[name][rows] = linear(signal[rows].flatten(1)).to(scores[name])
+        return scores
+
+    @torch.no_grad()
+    def fit(self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor) -> None:
+        """Fit one subject: training signals [N, C, T], and what gives their labels [N, K] by head.
+
+        Raises:
+            BrainhiveError: if all signals are of one category.
+        """
+        from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+        flat = signal.flatten(1).double().cpu().numpy()
+        mean, spread = flat.mean(0), flat.std(0)
+        spread[spread == 0] = 1
+        for name, labels in targets(slice(0, len(flat))).items():
+            numbers = labels.argmax(1).cpu().numpy()
+            if len(np.unique(numbers)) < 2:
+                raise BrainhiveError("all training signals are of one category", "hold out fewer trials")
+            fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+            fitted.fit((flat - mean) / spread, numbers)
+            weights, offsets = fitted.coef_, fitted.intercept_
+            if len(weights) == 1:  # of two categories, scikit-learn gives the difference
+                weights, offsets = (
+                    np.concatenate([-weights, weights]) / 2,
+                    np.concatenate([-offsets, offsets]) / 2,
+                )
+            weights = weights / spread
+            offsets = offsets - weights @ mean
+            linear = self._map(subject, name)
+            linear.weight.zero_()
+            linear.bias.fill_(float(offsets.min()) - 1e3)  # categories without training trials come last
+            linear.weight[fitted.classes_] = torch.from_numpy(weights).to(linear.weight)
+            linear.bias[fitted.classes_] = torch.from_numpy(offsets).to(linear.bias)
+
+    def _map(self, subject: int, head: str) -> nn.Linear:
+        return cast(nn.Linear, cast(nn.ModuleDict, self.maps[str(subject)])[head])
