@@ -98,6 +98,8 @@ def judge(
 ) -> list[Verdict]:
     """Test whether labels belong to signals, for these subjects: the mean rank with labels permuted.
 
+    Of trials of seen stimuli (`label_of`), labels are exchanged within `group_of`, whatever the units.
+
     One permutation serves all subjects: wrong labels that all share are then as probable as any others. The
     first answer is the verdict: which stimulus was seen, or, from ten concepts of which any has several
     stimuli, the sign-flip test over concepts, each with its own weight. Below ten concepts, and next to that
@@ -124,9 +126,11 @@ def judge(
     concepts = [(concept_of or {}).get(name, name) for name in items.names]
     has_several = len(set(concepts)) < len(concepts) and not items.is_film and label_of is None
     questions = []
-    if not items.is_film and not items.are_independent:
+    if not items.is_film and not items.are_independent and label_of is None:
         questions.append(_over_units(ranks, items, columns, pool))
         items = within_units(items)
+    if label_of is not None:  # categories may be unequally frequent: only labels within a group compare like
+        items = replace(items, units=items.ids, strata=None)
     if group_of:
         items = within_groups(items, group_of)
     questions.append(_of_stimuli(table, items, pool, medium, bool(group_of)))

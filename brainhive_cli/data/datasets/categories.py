@@ -45,8 +45,8 @@ class Config(parts.Config):
     )
     root: str = Field("", description="folder of exemplars, a sub-folder a category, below paths.data")
     name: str = Field("categories", description="name under which stores and runs are kept")
-    holdout: Holdout = Field(
-        Holdout(by="runs", folds=2), description="what is tested, as {by: runs, folds: 12}"
+    holdout: Holdout | None = Field(
+        None, description="which trials are tested, as {by: runs, folds: 12}; default: none"
     )
 
     @model_validator(mode="after")

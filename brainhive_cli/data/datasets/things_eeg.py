@@ -19,6 +19,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths, Pattern
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import from_files, pictures_below
+from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.recordings import Recording
@@ -135,6 +136,7 @@ class Things:
     splits: tuple[str, ...] = ("train", "test")
     alike_by: AlikeBy = "concept"
     is_simulated: bool = False
+    holdout: Holdout | None = None
 
     @property
     def recorded_as(self) -> str:

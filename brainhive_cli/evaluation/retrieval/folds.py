@@ -17,6 +17,8 @@ from brainhive_cli.evaluation.retrieval.rankings import Ranking, SplitRanks
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.training.alignment.recipe import Cell
 
+ROUNDING = 1e-9
+"""Shares closer than this are equal."""
 MOST_NAMED = 5
 """Absent stimuli that are named, and runs that lack some."""
 MAX_CONFUSED = 50
@@ -156,6 +158,15 @@ def measure_classes(
         wins = weigh(lambda ranking: ranking.wins)
         metrics.append(measure("auc", wins, **{**common, "chance": 0.5}))
     return by_name(metrics)
+
+
+def name_guess(metrics: Mapping[str, Metric], groups: Sequence[Sequence[SubjectScores]]) -> dict[str, Metric]:
+    """Set the chance of top-1 to that of the most frequent category, where some are more frequent."""
+    labels = Counter(label for group in groups for label in group[0].ranking.labels)
+    most = max(labels.values()) / labels.total()
+    if "top1" not in metrics or most <= 1 / (metrics["top1"].pool or 1) + ROUNDING:
+        return dict(metrics)
+    return {**metrics, "top1": replace(metrics["top1"], chance=most)}
 
 
 def count_confusions(rankings: Iterable[Ranking]) -> dict[str, Any]:

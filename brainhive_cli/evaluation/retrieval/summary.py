@@ -37,6 +37,7 @@ from brainhive_cli.evaluation.retrieval.folds import (
     describe_absent,
     measure_classes,
     merge_folds,
+    name_guess,
 )
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.plain import compare_plainly
@@ -118,6 +119,7 @@ def summarise_job(
     verdict, *questions = above_chance(groups, alike)
     scopes = scopes_of_all(cells, groups, context, spec.subsets) | scopes_of_cells(tested, context)
     if alike.group_of:
+        scopes = {name: name_guess(metrics, groups) for name, metrics in scopes.items()}
         scopes[ALL] |= measure_classes(groups, context.options(_image_ids(groups), seeds=context.seeds))
     shares = {
         subject: [cell_scores.regions for cell_scores in group if cell_scores.regions]

@@ -1,0 +1,143 @@
+"""Designs as laboratories run them: the same categories in every run, and which trials are tested."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from worlds import Go, at_home
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.measurements import SEEN_PICTURES
+from brainhive_cli.core.results import Result
+from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, path_of
+
+NAMES, RUNS, SENSORS = ("face", "house", "shoe"), 12, 20
+LABELS = "encoders=[{kind: concepts, count: 3}]"
+
+
+def dataset(**holdout: Any) -> str:
+    """Write the data set as an override."""
+    fields = {"kind": "categories", "name": "of-3", "names": [*NAMES], "holdout": holdout}
+    return f"dataset={json.dumps(fields)}"
+
+
+def record(home: Path, subject: int, effect: float, names: Sequence[str] = NAMES, rare: int = 1) -> None:
+    """Record each category twice a run, the last one `rare` times; runs have offsets of their own."""
+    random = np.random.default_rng(subject)
+    patterns = random.normal(size=(len(names), SENSORS)) * effect
+    offsets = random.normal(size=(RUNS, SENSORS))
+    times = [*[2 * RUNS] * (len(names) - 1), rare * RUNS]
+    signal = np.zeros((len(names), max(times), SENSORS, 1), np.float32)
+    runs = np.full(signal.shape[:2], -1, np.int16)
+    for row, count in enumerate(times):
+        runs[row, :count] = np.arange(count) % RUNS
+        noise = random.normal(size=(count, SENSORS))
+        signal[row, :count, :, 0] = patterns[row] + offsets[runs[row, :count]] + noise
+    space = Sensors([f"E{number}" for number in range(SENSORS)])
+    recording = Recording(
+        *(signal, names, space, np.zeros(1), None, "µV"), repetitions=np.array(times), runs=runs
+    )
+    path = path_of(home / "signals", f"of-{len(names)}", "default", subject)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    SignalStore.write(path, {"train": recording})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
+    with at_home(tmp_path_factory.mktemp("trials")) as home:
+        for subject in (1, 2):
+            record(home, subject, 0.6)
+        go("embed", dataset(by="runs", folds=12))
+        yield home
+
+
+def decode(go: Go, *words: str, **holdout: Any) -> Result:
+    """Train a discriminant analysis on all folds, and evaluate it."""
+    go("train-align", dataset(**holdout), "backbone=lda", "seeds=0", *words)
+    return go("eval-retrieval", "sheet_rows=0")
+
+
+@pytest.fixture(scope="module")
+def by_runs(home: Path, go: Go) -> Result:
+    return decode(go, by="runs", folds=12)
+
+
+def test_every_trial_of_every_run_is_tested_once_beside_plain_baselines(by_runs: Result) -> None:
+    top1, notes = by_runs.metrics.overall["top1"], by_runs.metrics.notes
+
+    assert (top1.n, top1.pool, top1.chance) == (2 * 5 * RUNS, 3, pytest.approx(2 / 5))  # the most frequent
+    assert top1.value > 0.6 and notes["verdict"] == "above chance"
+    assert {row["name"] for row in notes["plain"]} == {"lda", "logistic", "ridge"}
+    lda = next(row for row in notes["plain"] if row["name"] == "lda")
+    assert lda["difference"] == pytest.approx(0, abs=1e-9) and lda["side"] == "not told apart"
+    assert "runs" in top1.interval and "runs held out, 12 folds" in top1.protocol
+
+
+def test_what_was_seen_is_stamped_wherever_a_number_stands(by_runs: Result) -> None:
+    assert all(
+        SEEN_PICTURES in metric.caveats
+        for metrics in by_runs.metrics.scopes.values()
+        for metric in metrics.values()
+    )
+    assert all("seen pictures" in table.title for table in by_runs.tables)
+
+
+def test_unequal_categories_have_balanced_accuracy_and_a_confusion_matrix(by_runs: Result) -> None:
+    overall, matrix = by_runs.metrics.overall, by_runs.metrics.notes["confusion_matrix"]
+    counts = np.array(matrix["counts"])
+
+    assert matrix["names"] == sorted(NAMES) and counts.sum(1).tolist() == [4 * RUNS, 4 * RUNS, 2 * RUNS]
+    recall = np.diag(counts) / counts.sum(1)
+    assert overall["balanced_accuracy"].value == pytest.approx(recall.mean())
+    assert overall["top1"].value == pytest.approx(np.diag(counts).sum() / counts.sum())
+
+
+def test_shuffled_labels_are_at_chance(home: Path, go: Go) -> None:
+    shuffled = decode(go, "train.shuffled_labels=true", by="runs", folds=12)
+
+    assert shuffled.metrics.notes["verdict"] != "above chance"
+    assert shuffled.metrics.overall["top1"].value < 0.5  # the most frequent two make .4 each
+
+
+def test_a_listed_run_or_a_share_of_trials_is_one_fold(home: Path, go: Go) -> None:
+    listed = decode(go, by="runs", test=[3, 4])
+    shared = decode(go, by="trials", share=0.25)
+
+    assert listed.metrics.overall["top1"].n == 2 * 2 * 5
+    assert listed.metrics.notes["scope"] == "these 4 runs"  # two of each of two people
+    assert shared.metrics.overall["top1"].n == 2 * (6 + 6 + 3)
+
+
+def test_sessions_that_the_store_does_not_say_are_refused(home: Path, go: Go) -> None:
+    with pytest.raises(BrainhiveError, match="nothing says which trial is of which session"):
+        go("train-align", dataset(by="sessions", folds=2), "backbone=lda", "seeds=0")
+
+
+def test_claims_of_zero_shot_and_new_subjects_are_refused(home: Path, go: Go) -> None:
+    with pytest.raises(RecipeError, match="mode inter"):
+        go("train-align", dataset(by="runs", folds=2), "backbone=lda", "mode=inter")
+    published = "published={source: a paper, top1: 50, split: test}"
+    with pytest.raises(BrainhiveError):
+        go("train-align", dataset(by="runs", folds=2), "backbone=lda", published)
+
+
+def test_other_ways_to_hold_out_are_another_protocol(home: Path, go: Go, by_runs: Result) -> None:
+    other = go("train-align", dataset(by="trials", folds=2), "backbone=lda", "seeds=0")
+
+    with pytest.raises(BrainhiveError, match="galleries"):
+        go("eval-retrieval", "sheet_rows=0", f"against={by_runs.metrics.notes['run']}", f"run={other.folder}")
+
+
+def test_two_categories_have_the_area_under_the_curve(home: Path, go: Go) -> None:
+    names = ["face", "house"]
+    record(home, 1, 0.5, names, rare=2)
+    fields = {"kind": "categories", "name": "of-2", "names": names, "holdout": {"by": "runs", "folds": 12}}
+    go("embed", f"dataset={json.dumps(fields)}")
+    go("train-align", f"dataset={json.dumps(fields)}", "backbone=lda", "seeds=0", "subjects=1")
+    found = go("eval-retrieval", "sheet_rows=0")
+
+    auc, top1 = found.metrics.overall["auc"], found.metrics.overall["top1"]
+    assert auc.chance == 0.5 and auc.value >= top1.value - 0.1 and auc.value > 0.7
