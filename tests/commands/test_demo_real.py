@@ -1,0 +1,92 @@
+"""demo --real: a recorded brain, from the shipped BOLD to the category that was looked at."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+from worlds import Go, at_home
+
+from brainhive_cli.app import app
+from brainhive_cli.commands.demo import RECORDING
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.measurements import SEEN_PICTURES, SIMULATED
+from brainhive_cli.core.results import Result
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.stores.recordings import SignalStore, path_of
+
+NAMES = ["face", "house", "cat", "shoe", "bottle", "scissors", "chair", "scrambledpix"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with at_home(tmp_path_factory.mktemp("real")) as home:
+        yield home
+
+
+@pytest.fixture(scope="module")
+def shown(home: Path, go: Go) -> Result:
+    return go("demo", "real=true")
+
+
+@pytest.fixture(scope="module")
+def decoded(home: Path, shown: Result) -> RunFolder:
+    (file,) = home.glob("runs/eval-retrieval/*/metrics.json")
+    return RunFolder(file.parent)
+
+
+def test_the_recording_is_shipped_with_its_licence_and_attribution() -> None:
+    text = (RECORDING / "README").read_text()
+
+    assert "CC BY-SA 3.0" in text and "Haxby, J. V." in text and "Science 293" in text
+    assert json.loads((RECORDING / "dataset_description.json").read_text())["License"] == "CC-BY-SA-3.0"
+    assert sum(path.stat().st_size for path in RECORDING.rglob("*") if path.is_file()) < 2e6
+
+
+def test_eight_categories_are_decoded_in_runs_that_no_model_has_seen(shown: Result) -> None:
+    top1 = shown.metrics.scopes["eval-retrieval"]["top1"]
+
+    assert (top1.n, top1.pool, top1.chance) == (96, 8, 0.125)
+    assert top1.value >= 0.70 and top1.low is not None and top1.low > 0.5
+    assert SEEN_PICTURES in top1.caveats and SIMULATED not in top1.caveats
+
+
+def test_it_is_not_below_plain_baselines_on_the_same_folds(decoded: RunFolder) -> None:
+    notes = decoded.measurements().notes
+
+    assert {row["name"] for row in notes["plain"]} == {"lda", "logistic", "ridge"}
+    assert not [row for row in notes["plain"] if row["side"] == "below"]
+    assert notes["verdict"] == "above chance"
+
+
+def test_the_page_shows_confusions_and_voxels_and_says_that_a_person_was_recorded(
+    home: Path, shown: Result, decoded: RunFolder
+) -> None:
+    page = (home / shown.files["page"]).read_text()
+    drawn = {one.title.partition(":")[0] for one in artifacts.read(decoded)}
+
+    assert {"Confusion matrix", "Where the categories differ"} <= drawn
+    assert "were recorded" in page and "Haxby" in page and "simulated" not in page
+    counts = np.array(decoded.measurements().notes["confusion_matrix"]["counts"])
+    assert counts.sum(1).tolist() == [12] * 8
+
+
+def test_betas_know_their_runs_and_nothing_was_fitted_across_them(home: Path, shown: Result) -> None:
+    recording = SignalStore.open(path_of(home / "signals", "haxby2001", "default", 1))["train"]
+
+    assert list(recording.image_ids) == sorted(NAMES) and recording.runs is not None
+    assert [sorted(row) for row in recording.runs.tolist()] == [[*range(1, 13)]] * 8
+    assert recording.preparation["zscore"] == "no" and recording.preparation["estimator"] == "lsa"
+    assert shown.metrics.caveats == [SEEN_PICTURES]
+
+
+def test_denoised_betas_which_saw_all_labels_are_refused(home: Path, shown: Result) -> None:
+    words = [f"preparation.root={RECORDING}", "preparation.estimator=denoised", "name=denoised"]
+    assert CliRunner().invoke(app, ["prepare", "--recipe", "demo-real", *words]).exit_code == 0
+
+    refused = CliRunner().invoke(app, ["train-align", "--recipe", "demo-real", "signal.name=denoised"])
+
+    assert refused.exit_code == 1
+    assert "estimator=denoised was fitted to all trials" in " ".join(refused.output.split())

@@ -1,0 +1,74 @@
+"""Recorded EEG of sixteen gratings, the same in every run: frequency and orientation, runs held out."""
+
+import csv
+import json
+import runpy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+from worlds import COLOURS, Go, at_home
+
+from brainhive_cli.app import app
+from brainhive_cli.core.results import Result
+
+KINDS = {"frequency": ["f1", "f2", "f3", "f4"], "orientation": ["o000", "o045", "o090", "o135"]}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Path]:
+    script = shared / "data/real/gratings_to_brainhive.py"
+    if not script.is_file():
+        pytest.skip("no recordings of gratings")
+    with at_home(tmp_path_factory.mktemp("gratings")) as home, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(script), str(home), "same"])
+        runpy.run_path(str(script))
+        with (home / "data/recordings/events.csv").open() as file:
+            rows = [*csv.DictReader(file)]
+        for place, kind in enumerate(KINDS):  # train/f1_o000/f1_o000.png
+            named = [f"{row['event']},{Path(row['picture']).stem.split('_')[place]}" for row in rows]
+            (home / f"{kind}.csv").write_text("\n".join(["event,picture", *named]) + "\n")
+        yield home
+
+
+def decode(home: Path, go: Go, kind: str) -> Result:
+    """Go from recordings to the category that was shown, leaving out one run at a time."""
+    fields = {"kind": "categories", "name": kind, "names": KINDS[kind], "holdout": {"by": "runs", "folds": 3}}
+    cut = ["preparation.whiten=no", "preparation.band_hz=[1,40]", "preparation.rate_hz=128"]
+    stimuli = [f"preparation.stimuli={json.dumps(fields)}", f"preparation.events={home / kind}.csv"]
+    go("prepare", "preparation.kind=recording", *cut, *stimuli)
+    go("embed", f"dataset={json.dumps(fields)}")
+    window = "signal.window_ms=[0,500]"
+    go("train-align", f"dataset={json.dumps(fields)}", "backbone=lda", "seeds=0", window)
+    return go("eval-retrieval", "sheet_rows=0")
+
+
+def test_spatial_frequency_is_decoded_from_five_electrodes_in_runs_held_out(home: Path, go: Go) -> None:
+    found = decode(home, go, "frequency")
+    top1, notes = found.metrics.overall["top1"], found.metrics.notes
+
+    assert (top1.n, top1.pool, top1.chance) == (480, 4, 0.25)
+    assert top1.value > 0.55 and notes["verdict"] == "above chance for these 3 runs"
+    assert not [row for row in notes["plain"] if row["side"] == "below"]
+
+
+def test_orientation_is_reported_whatever_it_is(home: Path, go: Go) -> None:
+    found = decode(home, go, "orientation")
+
+    assert found.metrics.overall["top1"].n == 480 and 0.15 < found.metrics.overall["top1"].value < 0.4
+    assert {row["name"] for row in found.metrics.notes["plain"]} == {"lda", "logistic", "ridge"}
+
+
+def test_the_same_pictures_in_training_and_test_name_the_way_to_hold_out_runs(home: Path, go: Go) -> None:
+    go("prepare", "preparation.kind=recording", "subjects=1")
+    encoder = f"encoders=[{COLOURS!r}]"
+    go("embed", "dataset=image-folder", encoder)
+    words = ["dataset=image-folder", encoder, "backbone=ridge", "backbone.alpha=auto", "seeds=0"]
+    go("train-align", *words, "train.validation=0")
+
+    refused = CliRunner().invoke(app, ["eval-retrieval", "gallery=train", "sheet_rows=0"])
+
+    said = " ".join(refused.output.split())
+    assert refused.exit_code == 1 and "dataset.holdout=" in said and "by: runs" in said

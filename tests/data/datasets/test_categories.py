@@ -1,0 +1,77 @@
+"""Categories that events name: their label, their name, or the mean embedding of their exemplars."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from worlds import Go, at_home
+
+from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.datasets.categories import Config
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.training.alignment.recipe import Recipe
+
+SHADES = {"bright": (250, 200), "dark": (20, 40, 60)}
+"""Grey levels of the exemplars of each category."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with at_home(tmp_path_factory.mktemp("categories")) as home:
+        for name, levels in SHADES.items():
+            for level in levels:
+                path = home / f"exemplars/{name}/{level}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (40, 30), (level, level, level)).save(path)
+        yield home
+
+
+def test_a_label_is_embedded_without_any_picture(home: Path, go: Go) -> None:
+    go("embed", "dataset={kind: categories, names: [face, house, shoe]}")
+
+    (file,) = (home / "embeddings/categories/train").glob("concepts-*.h5")
+    store = TargetStore.open(file)
+    assert np.asarray(store.embedding).tolist() == np.eye(3).tolist()
+    assert list(store.image_ids) == ["face", "house", "shoe"]
+
+
+def test_exemplars_are_averaged_and_a_category_with_fewer_counts_each_once(home: Path, go: Go) -> None:
+    dataset = f"dataset={{kind: categories, name: shades, root: {home / 'exemplars'}, target: exemplars}}"
+    go("embed", dataset, "encoders=[demo-clip, {kind: demo-clip, views: average}]")
+
+    stores = home / "embeddings/shades/train"
+    averages, each = (TargetStore.open(stores / f"demo-clip{end}.h5").embedding for end in ("-average", ""))
+    assert np.asarray(each).shape[:2] == (2, 3)  # the third of the first category repeats its first
+    for row, levels in enumerate(SHADES.values()):
+        expected = np.asarray(each)[row, : len(levels)].mean(0)
+        np.testing.assert_allclose(averages[row], expected, atol=1e-5)
+
+
+def test_a_name_is_what_encoders_of_text_read() -> None:
+    stimuli = Config(names=["face", "scrambled_pictures"], target="name").build(Paths()).images("train")
+
+    assert stimuli.captions_of(1) == ["scrambled pictures"] and not stimuli.has_pictures
+    with pytest.raises(MissingData, match="is the name of a category, no picture"):
+        stimuli.open(0)
+
+
+def test_recipes_that_name_no_encoder_take_that_of_the_target() -> None:
+    words = ["dataset={kind: categories, names: [a, b, c]}"]
+    label = Recipe.resolve("train-align", None, {}, words)
+    name = Recipe.resolve(
+        "train-align", None, {}, ["dataset={kind: categories, names: [a, b], target: name}"]
+    )
+
+    assert label.encoders[0].known_shape == (3,)
+    assert [encoder.name for encoder in name.encoders] == ["clip-h14-text"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"names": ["a", "a"]}, {"names": ["a"]}, {"names": ["a", "b"], "target": "exemplars"}]
+)
+def test_categories_without_two_names_or_pictures_are_refused(fields: dict) -> None:
+    with pytest.raises(RecipeError):
+        Config(**fields)
