@@ -76,7 +76,7 @@ def test_the_gallery_has_each_picture_below_its_command_with_its_figures() -> No
     sizes = {path.name: path.stat().st_size for path in (DOCS / "gallery").iterdir()}
     assert sizes.keys() == {f"{name}.png" for name in names} and sum(sizes.values()) < 600_000
     in_readme = re.findall(r'<img src="([^"]+)"', (CHECKOUT / "README.md").read_text())
-    assert len(in_readme) == 3 and all((CHECKOUT / name).is_file() for name in in_readme)
+    assert len(in_readme) == 5 and all((CHECKOUT / name).is_file() for name in in_readme)
 
 
 def lines_of(page: Path) -> Iterator[str]:

@@ -49,6 +49,8 @@ class Picture(NamedTuple):
 
 
 PICTURES = {
+    "haxby": Picture("eval-retrieval/haxby2001-intra-*", "Confusion matrix", ("top1",)),
+    "haxby_slice": Picture("eval-retrieval/haxby2001-intra-*", "Where the categories differ", ("top1",)),
     "eeg": Picture("reconstruct/demo-intra-*", SOURCES, ("two_way_demo-clip", "pixcorr")),
     "retrieval": Picture("eval-retrieval/demo-intra-*", ("seen", *"12345"), ("top1", "top5")),
     "when": Picture("explain/demo-intra-*", "windows", ("top1",), "windows · 250 ms"),
@@ -80,6 +82,8 @@ def draw(home: Path) -> None:
     """Draw all pictures, and write their figures behind them."""
     text = PAGE.read_text(encoding="utf-8")
     for file, picture in PICTURES.items():
+        if not [*home.glob(f"runs/{picture.runs}")]:
+            continue  # its line was not run
         run = RunFolder(max(home.glob(f"runs/{picture.runs}"), key=lambda path: path.stat().st_mtime))
         path = PAGE.parent / f"gallery/{file}.png"
         if isinstance(picture.shows, str):
