@@ -18,6 +18,7 @@ from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model
 from brainhive_cli.evaluation.explanation.profiles import SubjectProfiles, part_file
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, Recipe
+from brainhive_cli.evaluation.explanation.trial_decoding import count_folds, explain_trials
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun, find
 
@@ -35,6 +36,9 @@ def plan(recipe: Recipe) -> Plan:
         job = Job.resolve(recipe)
     except BrainhiveError as error:
         return Plan.of(analyses | controls, raised=[error])
+    if job.align.dataset.holdout is not None:
+        folds = {"folds": lambda: count_folds(job)}
+        return Plan.of({"run": lambda: job.align.name, **folds, **controls}, lambda: job.work)
     checks: dict[str, Callable[[], Any]] = {
         "run": lambda: job.align.name,
         "cells": lambda: ", ".join(cell.name for cell in job.align.cells),
@@ -50,11 +54,18 @@ def plan(recipe: Recipe) -> Plan:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Explain every cell and subject, then all together; what an interrupted run has finished is kept."""
     job = Job.resolve(recipe)
-    spec, align, levels = job.spec, job.align, job.open_levels()
+    count_folds(job)  # which refuses those of pictures
+    spec, align = job.spec, job.align
+    has_trials = align.dataset.holdout is not None
+    levels = {} if has_trials else job.open_levels()
     align.prepare_signals(launch)
     pinned = job.recipe.holding(align.digests)
     folder = RunFolder.open("explain", align.label, pinned, launch, again)
     work = job.work if folder.is_untouched else None
+    if has_trials and not folder.is_finished:
+        if launch.is_main:
+            folder.finish(explain_trials(job, folder))
+        launch.barrier()
     if not folder.is_finished:
         control = _train_control(job, launch)
         shared = job.find_shared()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 from worlds import COLOURS, Go, at_home
@@ -52,6 +53,22 @@ def test_spatial_frequency_is_decoded_from_five_electrodes_in_runs_held_out(home
     assert (top1.n, top1.pool, top1.chance) == (480, 4, 0.25)
     assert top1.value > 0.55 and notes["verdict"] == "above chance for these 3 runs"
     assert not [row for row in notes["plain"] if row["side"] == "below"]
+
+
+def test_frequency_is_decoded_by_time_and_from_time_to_time_in_held_out_runs(home: Path, go: Go) -> None:
+    decode(home, go, "frequency")
+    explained = go("explain", "window={width_ms: 50, step_ms: 50}", "draws=200", "figures=[]")
+
+    by_time = explained.metrics.notes["profiles"][0]
+    peak_ms = float(by_time["peak"].removesuffix(" ms"))
+    assert by_time["name"] == "decoding" and 100 < peak_ms < 300 and min(by_time["p_corrected"]) < 0.02
+    before = [p for at, p in zip(by_time["at"], by_time["p_corrected"], strict=True) if at < 50]
+    assert before and min(before) > 0.05  # a cortex needs longer
+    grid = np.array(explained.metrics.notes["generalisation"]["p_corrected"])
+    assert grid.shape == (len(by_time["at"]),) * 2 and grid.min() < 0.02 and np.median(grid) > 0.05
+    assert all(
+        "seen pictures" in m.caveats for some in explained.metrics.scopes.values() for m in some.values()
+    )
 
 
 def test_orientation_is_reported_whatever_it_is(home: Path, go: Go) -> None:

@@ -32,7 +32,7 @@ from brainhive_cli.evaluation.explanation.findings import (
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.profiles import SENSOR, TIME, Axis, SubjectProfiles
 from brainhive_cli.evaluation.explanation.reader import Reader
-from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS
+from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS
 from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
 from brainhive_cli.evaluation.explanation.similarity import Course, explain_similarity
 from brainhive_cli.measurement.metric_names import shown
@@ -129,7 +129,7 @@ def conclude(
 
 OF_WINDOWS = f"centre of the window, {TIME}"
 """The axis of windows."""
-MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS}
+MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS, **OF_TRIALS}
 Drawn = Curve | Heatmap | Map
 
 

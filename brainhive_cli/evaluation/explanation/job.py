@@ -14,10 +14,19 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.core.results import Work
 from brainhive_cli.core.set_up import describe_signals
+from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import open_stores
 from brainhive_cli.evaluation.explanation.reader import Reader
-from brainhive_cli.evaluation.explanation.recipe import OF_SENSORS, OF_SIGNALS, OF_VOXELS, Explanation, Recipe
+from brainhive_cli.evaluation.explanation.recipe import (
+    ANALYSES,
+    OF_SENSORS,
+    OF_SIGNALS,
+    OF_TRIALS,
+    OF_VOXELS,
+    Explanation,
+    Recipe,
+)
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.matching_run import RunNeeds
 from brainhive_cli.training.alignment.recipe import Cell
@@ -55,7 +64,13 @@ class Job:
         align = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, needs)
         align = replace(align, allows_copies=recipe.copies == "allow")
         refuse_sweep(align)
-        if spec.split not in align.dataset.splits:
+        holdout = align.dataset.holdout
+        has_trials, wanted = holdout is not None and holdout.shows_seen, spec.analyses_of(OF_TRIALS)
+        if (wanted and not has_trials) or (has_trials and not wanted and spec.analyses != [*ANALYSES]):
+            why = "holds out trials" if has_trials else "holds out no trials of seen stimuli"
+            way = f"analyses={','.join(OF_TRIALS if has_trials else ANALYSES)}"
+            raise RecipeError(f"analyses: {align.name} {why}", way)
+        if stored_split(align.dataset, spec.split) not in align.dataset.splits:
             raise RecipeError(
                 f"split: {align.dataset.name} has no split {spec.split!r}",
                 f"it has: {', '.join(align.dataset.splits)}",
@@ -150,6 +165,7 @@ class Job:
         align = self.align
         words = [align.mode, align.dataset.name, align.variant]
         words += [f"zero-shot from {align.origin}"] if align.tests_new_subjects else []
+        words += [align.dataset.holdout.words] if align.dataset.holdout else []
         words += [f"head {self.spec.head}"] if self.spec.head else []
         words += describe_signals(align.set_up(self.spec.split))
         return extend_protocol(", ".join(filter(None, words)), align.caveats(self.spec.split))

@@ -28,6 +28,11 @@ OF_SIGNALS = {
     "similarity": "distances of signals correlated with those of embeddings, by time or by region",
 }
 """Analyses of signals and embeddings, which need no model."""
+OF_TRIALS = {
+    "decoding": "categories decoded from held-out trials, window by window",
+    "generalisation": "classifiers of one window tested on every other",
+}
+"""Analyses of runs that hold out trials of seen stimuli: all that there are of these."""
 OF_SENSORS: tuple[str, ...] = ("windows", "occlusion", "columns", "sensors", "bands")
 OF_VOXELS: tuple[str, ...] = ("regions",)
 """Analyses of EEG and MEG alone, and of fMRI alone."""
@@ -42,10 +47,11 @@ BANDS = {
 
 
 def _known(value: list[str]) -> list[str]:
+    known = [*ANALYSES, *OF_TRIALS]
     for name in value:
-        if name not in ANALYSES:
+        if name not in known:
             raise RecipeError(
-                f"no analysis called {name!r}", f"{guess(name, ANALYSES)}there are: {', '.join(ANALYSES)}"
+                f"no analysis called {name!r}", f"{guess(name, known)}there are: {', '.join(known)}"
             )
     return value
 
@@ -65,7 +71,9 @@ class Explanation(Section):
         None, description="the head that is compared, flattened; default: the model's own, token, or the only"
     )
     analyses: Annotated[list[str], BeforeValidator(recipe.split), AfterValidator(_known)] = Field(
-        [*ANALYSES], min_length=1, description=f"which of {', '.join(ANALYSES)}"
+        [*ANALYSES],
+        min_length=1,
+        description=f"which of {', '.join(ANALYSES)}; of held-out trials {' and '.join(OF_TRIALS)}",
     )
     window: Window = Window()
     bands: dict[str, tuple[float, float]] = Field(BANDS, description="frequency bands in Hz, by name")
@@ -95,7 +103,7 @@ class Explanation(Section):
     def _every_key_has_an_effect(self) -> Self:
         wanted = {*self.analyses}
         needs = {
-            "window": {"windows", "occlusion", "gradients", "trained"},
+            "window": {*OF_TRIALS, "windows", "occlusion", "gradients", "trained"},
             "bands": {"bands"},
             "levels": {*OF_SIGNALS},
             "components": {"encoding"},

@@ -91,28 +91,12 @@ class Ensemble:
         return [tuple(sorted({session for session in row if session >= 0})) for row in tested.tolist()]
 
     def trials(self, subject: int, split: str) -> tuple[list[str], list[str]]:
-        """Name each of a subject's tested trials, and its run or session, [N]; without trials held out, none.
-
-        The names of a subject's trials are those of no other, as nobody else was there.
-        """
-        holdout = self.members[0].align.dataset.holdout
-        if holdout is None or not holdout.shows_seen or split != "test":
-            return [], []
-        responses = self.members[0].responses(subject, split)
-        is_tested, fold = self._are_tested(responses, subject, split), self.cell.fold
-        absent = np.zeros((len(is_tested), 1), np.int64)
-        sessions, runs = (
-            absent if known is None else known for known in (responses.sessions, responses.runs)
-        )
-        shown = {
-            "runs": [f"session {s + 1} run {r}" for s, r in zip(sessions[:, 0], runs[:, 0], strict=True)],
-            "sessions": [f"session {session + 1}" for session in sessions[:, 0]],
-            "trials": [f"fold {fold}"] * len(is_tested),
-        }[holdout.by]
-        groups = [f"subject {subject} {name}" for name in np.asarray(shown)[is_tested].tolist()]
-        stimuli = self.members[0].pictures(split).image_ids[responses.stimulus[is_tested]]
-        names = [f"{image_id}, {group}" for image_id, group in zip(stimuli, groups, strict=True)]
-        return [f"{name}, trial {number}" for number, name in enumerate(names, 1)], groups
+        """Name each of a subject's held-out trials, and its run or session, [N]; none of other designs."""
+        names, groups = self.members[0].name_trials(subject, split)
+        tested = np.flatnonzero(self._are_tested(self.members[0].responses(subject, split), subject, split))
+        return [names[row] for row in tested] if names else [], [
+            groups[row] for row in tested
+        ] if names else []
 
     def single_trials(self, subject: int, split: str) -> tuple[list[Tensor], Tensor]:
         """Open a subject's single trials: [N, R, C, T] as each member takes them, and how many of R [N]."""

@@ -204,6 +204,29 @@ class TrainedCell:
             return read()
         return self.align.once(self.key("responses", subject, split), read)
 
+    def name_trials(self, subject: int, split: str) -> tuple[list[str], list[str]]:
+        """Name each of a subject's held-out trials, and its run or session, [N]; none of other designs.
+
+        The names of a subject's trials are those of no other, as nobody else was there.
+        """
+        holdout = self.align.dataset.holdout
+        if holdout is None or not holdout.shows_seen or split != "test":
+            return [], []
+        responses = self.responses(subject, split)
+        absent = np.zeros((len(responses.stimulus), 1), np.int64)
+        sessions, runs = (
+            absent if known is None else known for known in (responses.sessions, responses.runs)
+        )
+        shown = {
+            "runs": [f"session {s + 1} run {r}" for s, r in zip(sessions[:, 0], runs[:, 0], strict=True)],
+            "sessions": [f"session {session + 1}" for session in sessions[:, 0]],
+            "trials": [f"fold {self.cell.fold}"] * len(absent),
+        }[holdout.by]
+        groups = [f"subject {subject} {name}" for name in shown]
+        stimuli = self.pictures(split).image_ids[responses.stimulus]
+        names = [f"{image_id}, {group}" for image_id, group in zip(stimuli, groups, strict=True)]
+        return [f"{name}, trial {number}" for number, name in enumerate(names, 1)], groups
+
     def selection(
         self, subject: int, split: str, *, is_tested: bool = True
     ) -> tuple[Selection, NDArray[np.int64]]:
