@@ -198,7 +198,8 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
                 problem = f"{dataset.name} has {count:,} of {least:,} {split} pictures"
                 raise MissingData(problem, f"brainhive fetch {dataset.name}")
             for index in range(count) if everything else _some(count):
-                stimuli.open(index)
+                if stimuli.has_pictures:
+                    stimuli.open(index)
                 for what in (annotation for annotation in ANNOTATIONS if getattr(stimuli, annotation)):
                     stimuli.reader(what)(index)
         except BrainhiveError as error:

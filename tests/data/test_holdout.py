@@ -67,6 +67,18 @@ def test_pictures_are_dealt_by_concept_and_every_fold_has_as_many() -> None:
     assert all(1 <= mask[:11].sum() <= 3 for mask in masks)
 
 
+def test_listed_pictures_are_tested_and_unknown_ones_refused() -> None:
+    ids, concepts = ["a/1", "a/2", "b/1"], ["a", "a", "b"]
+
+    assert Holdout(by="pictures", test=["a/2"]).hold_out_pictures(ids, concepts, 1).tolist() == [
+        False,
+        True,
+        False,
+    ]
+    with pytest.raises(RecipeError, match="names a/9"):
+        Holdout(by="pictures", test=["a/9"]).hold_out_pictures(ids, concepts, 1)
+
+
 def test_chosen_trials_are_rows_whose_values_and_runs_are_those_of_the_file() -> None:
     recording = record(IN_FOUR_RUNS)
     is_tested = Holdout(by="runs", test=[2, 4]).hold_out_trials(recording, 1, "here")

@@ -20,7 +20,7 @@ from brainhive_cli.core.results import Need
 from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.stores.recordings import Recording
-from brainhive_cli.measurement.units import Alike, AlikeBy, describe_claims
+from brainhive_cli.measurement.units import MANY_UNITS, Alike, AlikeBy, describe_claims
 
 FORMATS = ("BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What PIL may take a file for, whatever its ending: for others it runs programs (EPS: Ghostscript)."""
@@ -333,6 +333,12 @@ def describe_test_claims(dataset: Dataset, subjects: int) -> str:
         alike = alike_of(dataset, stimuli.image_ids, stimuli.concepts)
     except BrainhiveError:  # which the inventory of pictures says
         return ""
+    holdout = dataset.holdout
+    if holdout is not None and holdout.shows_seen:
+        few = holdout.by if (holdout.folds or 0) < MANY_UNITS and holdout.by != "trials" else ""
+        who = "this subject" if subjects == 1 else f"these {subjects} subjects"
+        about = f"other trials of these {len(stimuli)} stimuli" + (f" in these {few}" if few else "")
+        return f"{holdout.words}: statements about {about}, and {who if subjects else 'who is recorded'}"
     return describe_claims(alike.items([list(alike.concept_of)]), subjects) if alike.concept_of else ""
 
 

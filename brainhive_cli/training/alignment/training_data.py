@@ -203,6 +203,7 @@ class TrainingData:
                 signals = replace(self.signals, fold=cell.fold)
                 selected = select_responses(signals, subject, "train", self.stimuli)
                 self.responses[subject, cell.fold] = selected.read(self.with_single, self.is_memory_mapped)
+                self._warn_of_absent(self.responses[subject, cell.fold], cell.fold)
         responses = [self.responses[subject, cell.fold] for subject in cell.trained_on]
         if recipe.mode == "finetune":
             responses = [take_share(trials, held_out, recipe.finetune) for trials in responses]
@@ -235,6 +236,16 @@ class TrainingData:
             seed=cell.seed,
         )
         return layout, data
+
+    def _warn_of_absent(self, responses: Responses, fold: int) -> None:
+        """Name the stimuli of which a fold holds out all trials of a subject."""
+        holdout = self.job.dataset.holdout
+        if holdout is None or not holdout.shows_seen:
+            return
+        shown = self.stimuli.rows(self.signals.open(responses.subject)["train"].image_ids)
+        if len(absent := np.setdiff1d(shown[shown >= 0], responses.stimulus)):
+            names = ", ".join(self.stimuli.image_ids[row] for row in absent[:5].tolist())
+            console.warn(f"fold {fold} of subject {responses.subject} trains on no trial of {names}")
 
     def _validation_share(self, train: Train) -> float:
         """Share of training concepts held out: none where the question is which of seen ones was shown."""

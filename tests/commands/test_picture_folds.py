@@ -1,0 +1,88 @@
+"""Pictures held out in folds: each is tested once, by a model that has not learned from it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from worlds import COLOURS, Go, at_home
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.measurements import SEEN_PICTURES
+from brainhive_cli.core.results import Result
+from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, path_of
+from brainhive_cli.models.encoders.python import example
+
+COUNT, FOLDS = 26, 4
+DATASET = "dataset={kind: image-folder, holdout: {by: pictures, folds: 4}}"
+RIDGE = ("backbone=ridge", "backbone.alpha=auto", "seeds=0", "train.validation=0")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
+    random = np.random.default_rng(0)
+    with at_home(tmp_path_factory.mktemp("folds")) as home:
+        root, seen, ids = home / "data/image-folder", [], []
+        module, preprocess = example()
+        for number in range(COUNT):
+            path = root / f"train/{'six' if number % 2 else 'nine'}/{number:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            coarse = Image.fromarray(random.integers(0, 256, (2, 2, 3), np.uint8))
+            coarse.resize((16, 16), Image.Resampling.NEAREST).save(path)
+            seen.append(preprocess(Image.open(path)))
+            ids.append(path.relative_to(root).with_suffix("").as_posix())
+        evoked = (module(torch.stack(seen)).numpy() - 0.5) @ random.normal(size=(12, 40))
+        signal = evoked[:, None, :, None] + 0.3 * random.normal(size=(COUNT, 2, 40, 1))
+        space = Sensors([f"E{number}" for number in range(40)])
+        recording = Recording(signal.astype(np.float32), ids, space, np.zeros(1), None, "µV")
+        store = path_of(home / "signals", "image-folder", "default", 1)
+        store.parent.mkdir(parents=True)
+        SignalStore.write(store, {"train": recording})
+        go("embed", DATASET, f"encoders=[{COLOURS!r}]")
+        yield home
+
+
+@pytest.fixture(scope="module")
+def found(home: Path, go: Go) -> Result:
+    go("train-align", DATASET, f"encoders=[{COLOURS!r}]", *RIDGE)
+    return go("eval-retrieval", "repetitions=all", "repetition_draws=2", "sheet_rows=2")
+
+
+def test_folds_are_pooled_among_the_candidates_of_each(found: Result) -> None:
+    top1, notes = found.metrics.overall["top1"], found.metrics.notes
+
+    assert (top1.n, top1.pool, top1.chance) == (24, 6, pytest.approx(1 / 6))  # two pictures are left over
+    assert top1.value > 0.5 and notes["verdict"] == "above chance for these 2 concepts"
+    assert SEEN_PICTURES not in top1.caveats and "pictures held out, 4 folds" in top1.protocol
+    assert [row["name"] for row in notes["plain"]] == ["ridge"]
+
+
+def test_both_questions_are_asked_within_folds_and_curves_are_pooled(found: Result) -> None:
+    notes = found.metrics.notes
+
+    assert [question["question"] for question in notes["questions"]] == ["which concept"]
+    assert "folds" in notes["above_chance"]["test"]
+    assert notes["curves"]["repetitions"]["at"] == [1.0, 2.0]
+    assert found.metrics.scopes["repetitions · 2"]["top1"].value == found.metrics.overall["top1"].value
+
+
+def test_no_fold_learns_from_what_it_tests(home: Path, go: Go) -> None:
+    go("train-align", DATASET, f"encoders=[{COLOURS!r}]", *RIDGE, "train.shuffled_labels=true")
+    shuffled = go("eval-retrieval", "sheet_rows=0")
+
+    assert not shuffled.metrics.notes["verdict"].startswith("above chance")
+    assert shuffled.metrics.notes["seen_in_training"]["count"] == 0
+
+
+def test_a_folder_that_is_divided_already_is_refused(home: Path, go: Go) -> None:
+    for split in ("train", "test"):
+        (home / f"divided/{split}/a").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(home / f"divided/{split}/a/1.png")
+
+    with pytest.raises(RecipeError, match="has a folder test, too"):
+        go(
+            "embed",
+            f"dataset={{kind: image-folder, root: {home / 'divided'}, holdout: {{by: trials, folds: 2}}}}",
+        )
