@@ -1,4 +1,4 @@
-"""fetch: data sets from the hub, unpacked; or the exact steps where people must agree to something first."""
+"""fetch: data sets from the hub or a web server, unpacked; or the exact steps where people must agree to something first."""
 
 import shlex
 import shutil
@@ -76,6 +76,10 @@ class Job:
         if (source := SOURCES.get(kind)) is None:
             raise RecipeError(f"no source of a data set {name!r} is known", f"known: {', '.join(SOURCES)}")
         repository = recipe.repository or source.repository
+        if repository and source.web:
+            raise RecipeError(
+                f"repository has no effect on {name}, which the hub does not have", "leave it out"
+            )
         repositories = [Repository(repository), *source.further] if repository else []
         root = recipe.paths.dataset(kind, recipe.root)
         return cls(name, source, root, repositories, recipe.subjects, recipe.unpack)
@@ -99,6 +103,11 @@ class Job:
 
     def summary(self, files: Sequence[HubFile]) -> str:
         """Say from where, how much and on whose terms."""
+        if self.source.web:
+            due = [file for file in self.source.web if not file.is_there(self.root)]
+            names = ", ".join(file.url for file in self.source.web)
+            to_download = console.size(sum(file.size for file in due)) if due else "nothing"
+            return f"{self.name} from {names} to {self.root}: {to_download} to download; licence: {self.source.terms}"
         total = console.size(sum(file.size for file in files))
         due, unpacked = self.bytes_needed(files)
         names = " and ".join(repository.name for repository in self.repositories)
@@ -140,7 +149,7 @@ def plan(recipe: Recipe) -> Plan:
     ]
 
     def describe(job: Job) -> str:
-        if job.repositories:
+        if job.repositories or job.source.web:
             return job.summary(job.list_files())
         steps = " && ".join(job.steps())
         raise MissingData(f"{job.name} is not on the hub; terms: {job.source.terms}", steps)
@@ -164,6 +173,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if job.repositories:
             table, notes[job.name] = _fetch(job, recipe.dry_run)
             tables.append(table)
+        elif job.source.web:
+            table, notes[job.name] = _fetch_web_files(job, recipe.dry_run)
+            tables.append(table)
         else:
             rows = tuple(enumerate(job.steps(), start=1))
             title = f"{job.name}: get it by yourself; terms: {job.source.terms}"
@@ -175,7 +187,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         jobs[0].root,
         tuple(tables),
         Measurements(notes={"fetched": notes}),
-        hint=f"brainhive check {' '.join(recipe.names)}",
+        hint=jobs[0].source.next_line or f"brainhive check {' '.join(recipe.names)}",
         exit_code=MissingData.exit_code * lacks,
     )
 
@@ -209,6 +221,25 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
     for path, into in job.archives(files).items():
         console.say(f"unpacking {path} into {into}")
         notes[f"unpacked {path.name}"] = unpack(path, into)
+    return table, notes
+
+
+def _fetch_web_files(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
+    """Download files of a web server and convert them; return their table as they were before, and notes."""
+    files, root = job.source.web, job.root
+    console.say(job.summary([]))
+    due = [file for file in files if not file.is_there(root)]
+    rows = [(file.name, console.size(file.size), "to download" if file in due else "there") for file in files]
+    table = Table(f"Files of {job.name}", ("file", "size", "state"), tuple(rows))
+    notes: dict[str, Any] = {"files": [file.url for file in files], "bytes": sum(file.size for file in files)}
+    if is_dry_run:
+        return table, notes
+    _refuse_a_full_disk(job, sum(file.size for file in due), 0)
+    for file in due:
+        file.download(root)
+    if job.source.convert is not None and job.unpacks:
+        notes["converted"] = job.source.convert(root)
+        console.say(f"converted into {root}: {notes['converted']}")
     return table, notes
 
 

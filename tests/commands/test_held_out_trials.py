@@ -124,6 +124,18 @@ def test_claims_of_zero_shot_and_new_subjects_are_refused(home: Path, go: Go) ->
         go("train-align", dataset(by="runs", folds=2), "backbone=lda", published)
 
 
+def test_a_start_or_a_model_folder_that_may_know_held_out_trials_is_refused(
+    home: Path, go: Go, by_runs: Result
+) -> None:
+    model = f"{by_runs.metrics.notes['run']}/cells/sub-01_fold-03_seed-0/model"
+    with pytest.raises(RecipeError, match="may have learned from the runs"):
+        go("train-align", dataset(by="runs", folds=12), "seeds=0", f"train.start_from={model}")
+    with pytest.raises(RecipeError, match="does not say which fold"):
+        go("eval-retrieval", f"run={model}", dataset(by="runs", folds=12), "subjects=1")
+    with pytest.raises(RecipeError, match="does not hold out what"):
+        go("eval-retrieval", f"run={by_runs.metrics.notes['run']}", dataset(by="trials", folds=2))
+
+
 def test_other_ways_to_hold_out_are_another_protocol(home: Path, go: Go, by_runs: Result) -> None:
     other = go("train-align", dataset(by="trials", folds=2), "backbone=lda", "seeds=0")
 

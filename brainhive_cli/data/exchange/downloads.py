@@ -1,15 +1,25 @@
 """Where each data set is, on whose terms, and its files on the hub, whose downloads can be resumed."""
 
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
+from urllib.request import urlopen
 
 from brainhive_cli.core import hub
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.files import atomic_write
+from brainhive_cli.data.exchange import digits69
+
+TIMEOUT_S = 60
+"""Seconds without an answer after which a server counts as unreachable."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,51 @@ def download_files(files: Sequence[HubFile], folder: Path) -> None:
 
 
 @dataclass(frozen=True)
+class WebFile:
+    """A file of a web server, whose content is known.
+
+    Attributes:
+        url: Its address, with the commit where it is of a repository.
+        size: Bytes.
+        sha256: Of its content.
+    """
+
+    url: str
+    size: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.url.rpartition("/")[2]
+
+    def is_there(self, folder: Path) -> bool:
+        """Whether a folder holds the file, whole and unchanged."""
+        path = folder / self.name
+        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256
+
+    def download(self, folder: Path) -> None:
+        """Download the file into a folder.
+
+        Raises:
+            MissingData: if the server cannot be reached, or has another content.
+        """
+        path = folder / self.name
+        line = f"curl -L --create-dirs -o {shlex.quote(str(path))} {self.url}"
+        with atomic_write(path) as part:
+            try:
+                with urlopen(self.url, timeout=TIMEOUT_S) as answer, part.open("wb") as file:
+                    shutil.copyfileobj(answer, file)
+            except OSError as error:  # urllib's errors are such
+                problem = f"{self.url} cannot be fetched: {getattr(error, 'reason', error)}"
+                raise MissingData(problem, f"on a machine with a network: {line}") from error
+            content = part.read_bytes()
+            if hashlib.sha256(content).hexdigest() != self.sha256:
+                problem = f"{self.url} gave {len(content):,} bytes that are not the known {self.size:,}"
+                raise MissingData(problem, f"fetch it again, or by hand: {line}")
+
+
+@dataclass(frozen=True)
 class Source:
     """Where a data set is.
 
@@ -99,6 +154,10 @@ class Source:
         tops: How files at the top of an archive of the first folder begin, if they belong into a folder of
             the archive's name.
         subjects: All subjects, where steps name them.
+        web: Files of a web server, where the hub does not have it.
+        convert: What turns these files, in the folder of the data set, into folders that commands read, and
+            says what it wrote.
+        next_line: The command that takes the data set from there.
     """
 
     repository: str = ""
@@ -108,6 +167,9 @@ class Source:
     elsewhere: str = ""
     tops: tuple[str, ...] = ()
     subjects: tuple[int, ...] = ()
+    web: tuple[WebFile, ...] = ()
+    convert: Callable[[Path], str] | None = None
+    next_line: str = ""
 
 
 def _by_hand(terms: str, *steps: str) -> Source:
@@ -205,6 +267,21 @@ SOURCES: Mapping[str, Source] = {
         "CC0 (brain data); an agreement (pictures: not passed on, not used commercially)",
         "fetch derivatives/ and stimuli/ to {root} by https://github.com/ViCCo-Group/LAION-fMRI",
         "copy laion_fmri/splits/data of that package to {root}/splits",
+    ),
+    # van Gerven et al. 2010; Güçlü's repository of the data, in which no file states a licence
+    "digits69": Source(
+        terms="none stated: neither the repository umguec/Decoding-brain-representations nor the file says on "
+        "what terms the data may be used or passed on; ask its authors before you publish or share them",
+        web=(
+            WebFile(
+                "https://raw.githubusercontent.com/umguec/Decoding-brain-representations/2435d51/"
+                + digits69.FILE,
+                3_220_652,
+                "1544e704114bab975b69e9a0921362cc4104f8e4a902e8d572a70a4418c73dd3",
+            ),
+        ),
+        convert=digits69.write_folders,
+        next_line="brainhive workflow --recipe digits69",
     ),
     # Hebart et al. 2023
     "things-fmri": _by_hand(

@@ -92,9 +92,11 @@ def summarise_job(
         scores: What was measured on each cell, by the name of the first of its group.
         plain: Ranks of plain baselines, by name and subject.
     """
-    merged = merge_folds([group[0] for group in job.groups], scores)
-    spec, run, gallery = job.spec, job.runs[0], next(iter(merged.values()))
-    cells, holdout = [*merged], run.dataset.holdout
+    spec, run, holdout = job.spec, job.runs[0], job.runs[0].dataset.holdout
+    merged = {group[0]: scores[group[0].name] for group in job.groups}
+    if holdout is not None and spec.split == "test":
+        merged = merge_folds([*merged], scores)
+    cells, gallery = [*merged], next(iter(merged.values()))
     tested: Tested = {
         scope(cell.name, label(subject)): (cell, label(subject), subject_scores)
         for cell, cell_scores in merged.items()

@@ -436,5 +436,10 @@ def _check_holdout(recipe: Recipe, holdout: Holdout) -> None:
             f"published results are zero-shot, and with {holdout.by} held out a model has seen all pictures",
             "published=null, or dataset.holdout.by=pictures",
         )
+    if holdout.shows_seen and any(recipe.train.starts):
+        raise RecipeError(
+            f"train.start_from names what may have learned from the {holdout.by} that are held out",
+            "leave it out: each fold begins anew",
+        )
     if recipe.train.selection == "test":
         raise RecipeError("train.selection=test goes with no dataset.holdout", "train.selection=last")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import torch
 
 from brainhive_cli.core import hub, parts, runs
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import CALIBRATED, merge_caveats
@@ -128,6 +128,11 @@ class AlignRun:
         tested_on: Dataset = config.build(paths)
         cells = cells_of(recipes, trained_on, is_expected)
         origin = None if people_of(tested_on) == people_of(trained_on) else trained_on.name
+        if tested_on.holdout != trained_on.holdout:
+            raise RecipeError(
+                f"{folder.path} does not hold out what dataset.holdout names",
+                "the run's own data set, which needs no --dataset; or another one without dataset.holdout",
+            )
 
         # each cell is tested on those of its subjects that are asked for, or on all of another data set
         if origin is not None or subjects is not None:
@@ -168,6 +173,11 @@ class AlignRun:
                 f"--run {path} --dataset things-eeg --subjects 1",
             )
         tested_on: Dataset = dataset.build(paths)
+        if tested_on.holdout is not None:
+            raise RecipeError(
+                f"the model {path} does not say which fold it is of",
+                "name its run: --run RUN, without --dataset",
+            )
         model = aligners.load(path)
         layout, learned = model.layout, model.learned
         needs.check_model(layout, path)
