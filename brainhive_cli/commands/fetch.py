@@ -1,4 +1,4 @@
-"""fetch: data sets from the hub or a web server, unpacked; or the exact steps where people must agree to something first."""
+"""fetch: data sets from the hub or a web server, or the exact steps where people must agree to something."""
 
 import shlex
 import shutil
@@ -106,8 +106,9 @@ class Job:
         if self.source.web:
             due = [file for file in self.source.web if not file.is_there(self.root)]
             names = ", ".join(file.url for file in self.source.web)
-            to_download = console.size(sum(file.size for file in due)) if due else "nothing"
-            return f"{self.name} from {names} to {self.root}: {to_download} to download; licence: {self.source.terms}"
+            size = console.size(sum(file.size for file in due)) if due else "nothing"
+            where = f"{self.name} from {names} to {self.root}"
+            return f"{where}: {size} to download; licence: {self.source.terms}"
         total = console.size(sum(file.size for file in files))
         due, unpacked = self.bytes_needed(files)
         names = " and ".join(repository.name for repository in self.repositories)

@@ -1,5 +1,6 @@
 """Handwritten sixes and nines with fMRI (van Gerven et al. 2010), as folders that commands read."""
 
+import gzip
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ AGAIN = "delete it, then: brainhive fetch digits69"
 def write_folders(root: Path) -> str:
     """Convert the file of a folder into pictures, betas, masks of areas and further digits below it.
 
-    `images/train/{six,nine}` are the pictures that were shown, `betas` their response amplitudes as NIfTI with
+    `images/train/{six,nine}` are the pictures that were shown, `betas` the response amplitudes as NIfTI with
     masks and a table of trials, `further/train/digit` digits that were not shown.
 
     Args:
@@ -67,7 +68,7 @@ def write_folders(root: Path) -> str:
     images["sub-01_ses-01_betas"] = volumes.reshape((*brain.shape, len(betas)), order="F")
     for name, values in images.items():
         with atomic_write(root / f"betas/{name}.nii.gz") as path:
-            nibabel.save(nibabel.Nifti1Image(values, affine), path)
+            path.write_bytes(gzip.compress(nibabel.Nifti1Image(values, affine).to_bytes(), mtime=0))
     with atomic_write(done) as path:  # the last, so that it says that all is there
         path.write_text("\n".join(["picture", *paths]) + "\n", encoding="utf-8")
     return f"{len(shown)} pictures, {betas.shape[1]} voxels, {len(further)} further digits"

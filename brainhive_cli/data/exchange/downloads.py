@@ -270,12 +270,12 @@ SOURCES: Mapping[str, Source] = {
     ),
     # van Gerven et al. 2010; Güçlü's repository of the data, in which no file states a licence
     "digits69": Source(
-        terms="none stated: neither the repository umguec/Decoding-brain-representations nor the file says on "
-        "what terms the data may be used or passed on; ask its authors before you publish or share them",
+        terms="none stated: neither the repository umguec/Decoding-brain-representations nor the file says "
+        "on what terms the data may be used or passed on; ask their authors before you share them",
         web=(
             WebFile(
-                "https://raw.githubusercontent.com/umguec/Decoding-brain-representations/2435d51/"
-                + digits69.FILE,
+                "https://raw.githubusercontent.com/umguec/Decoding-brain-representations/"
+                "ea52ab2cd1c1342fcf5db81b357414facbe1d679/" + digits69.FILE,
                 3_220_652,
                 "1544e704114bab975b69e9a0921362cc4104f8e4a902e8d572a70a4418c73dd3",
             ),

@@ -1,0 +1,131 @@
+"""fetch digits69: a file of a web server, checked by its digest, becomes folders that commands read."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import nibabel
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+from scipy.io import loadmat, savemat
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.data.exchange import digits69, downloads
+
+SIDE = 6
+"""Of the synthetic pictures, pixels."""
+
+
+def write_file(folder: Path) -> Path:
+    """Write a small file with the keys and axes of the real one: 4 pictures, 3 further, 8 voxels of 24."""
+    random, grid = np.random.default_rng(0), (2, 3, 4)
+    brain = np.zeros(grid, np.uint8)
+    brain[0, :2] = 1
+    names = ["primary.nii", *(f"{h}.V{n}{v}.nii" for h in ("lh", "rh") for n in (1, 2, 3) for v in "dv")]
+    masks = [brain, *(np.zeros(grid, np.uint8) for _ in names[1:])]
+    for number, mask in enumerate(masks[1:5], 1):
+        mask[0, 0, number - 1] = mask[1, 2, 3] = 1  # one voxel in the brain, one outside
+    content = {
+        "X": random.integers(0, 256, (4, SIDE**2), np.uint8),
+        "X_prior": random.integers(0, 256, (3, SIDE**2), np.uint8),
+        "Y": random.normal(size=(4, 8)),
+        "stimulus_label": np.array([[1], [1], [2], [2]], np.uint8),
+        "region_of_interest_label": np.array(names, object)[None],
+        "region_of_interest_mask": np.empty((1, len(masks)), object),
+    }
+    for column, mask in enumerate(masks):
+        content["region_of_interest_mask"][0, column] = mask
+    folder.mkdir(parents=True, exist_ok=True)
+    savemat(folder / digits69.FILE, content)
+    return folder / digits69.FILE
+
+
+def test_pictures_betas_masks_and_further_digits_are_those_of_the_file(tmp_path: Path) -> None:
+    content = loadmat(write_file(tmp_path))
+    assert digits69.write_folders(tmp_path) == "4 pictures, 8 voxels, 3 further digits"
+
+    lines = (tmp_path / "betas/sub-01_ses-01_trials.csv").read_text().split()
+    assert lines[0] == "picture" and lines[3] == "train/nine/nine_002.png"
+    pixels = np.asarray(Image.open(tmp_path / "images" / lines[3]))
+    assert pixels.shape == (SIDE, SIDE, 3)
+    assert np.array_equal(pixels[..., 0], content["X"][2].reshape(SIDE, SIDE, order="F"))
+    assert len([*(tmp_path / "further/train/digit").glob("*.png")]) == 3
+
+    betas, mask, area = (
+        np.asarray(nibabel.load(tmp_path / f"betas/sub-01_{name}.nii.gz").dataobj)
+        for name in ("ses-01_betas", "mask", "V1")
+    )
+    assert betas.shape == (2, 3, 4, 4) and mask.sum() == 8
+    flat, inside = betas.reshape(-1, 4, order="F"), mask.ravel(order="F") > 0
+    assert np.allclose(flat[inside].T, content["Y"]) and not flat[~inside].any()
+    assert area.sum() == 2 and not area[mask == 0].any()  # lh.V1d and lh.V1v; nothing outside of the brain
+
+
+def test_the_recorded_file_has_a_hundred_pictures_and_its_areas_lie_in_the_brain(
+    tmp_path: Path, shared: Path
+) -> None:
+    path = shared / "data/real/digits69" / digits69.FILE
+    if not path.is_file():
+        pytest.skip("no recording of digits")
+    (file,) = downloads.SOURCES["digits69"].web
+    assert file.is_there(path.parent) and file.size == path.stat().st_size
+    (tmp_path / digits69.FILE).symlink_to(path)
+    assert digits69.write_folders(tmp_path) == "100 pictures, 3092 voxels, 2000 further digits"
+    assert len([*(tmp_path / "images/train/six").iterdir()]) == 50
+    sizes = [
+        int(np.asarray(nibabel.load(tmp_path / f"betas/sub-01_{area}.nii.gz").dataobj).sum())
+        for area in digits69.AREAS
+    ]
+    assert all(300 < size < 1500 for size in sizes) and sum(sizes) <= 3092
+
+
+@pytest.fixture
+def fetch(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+    """Run fetch, with a server on this machine that has the synthetic file."""
+    path = write_file(tmp_path / "served")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(path.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        content = path.read_bytes()
+        url = f"http://127.0.0.1:{server.server_port}/{path.name}"
+        file = downloads.WebFile(url, len(content), hashlib.sha256(content).hexdigest())
+        source = replace(downloads.SOURCES["digits69"], web=(file,))
+        monkeypatch.setattr(downloads, "SOURCES", {**downloads.SOURCES, "digits69": source})
+        monkeypatch.setattr("brainhive_cli.commands.fetch.SOURCES", downloads.SOURCES)
+        yield lambda *words: CliRunner().invoke(app, ["fetch", "digits69", *words])
+        server.shutdown()
+
+
+def test_it_is_fetched_once_its_missing_licence_is_said_and_a_dry_run_fetches_nothing(
+    fetch: Callable[..., Result], home: Path
+) -> None:
+    planned = fetch("--dry-run")
+    assert planned.exit_code == 0 and "licence: none stated" in " ".join(planned.stderr.split())
+    assert not (home / "data").exists()
+
+    fetched = fetch()
+    assert fetched.exit_code == 0, fetched.stderr
+    assert "4 pictures, 8 voxels" in fetched.stderr and "workflow --recipe digits69" in fetched.stderr
+    table = home / "data/digits69/betas/sub-01_ses-01_trials.csv"
+    stamp = table.stat().st_mtime_ns
+    again = fetch()
+    assert again.exit_code == 0 and "nothing to download" in " ".join(again.stderr.split())
+    assert table.stat().st_mtime_ns == stamp
+
+
+def test_a_file_with_another_content_is_refused_and_leaves_nothing(
+    fetch: Callable[..., Result], home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "served" / digits69.FILE).write_bytes(b"MATLAB 5.0, cut short")
+    refused = fetch()
+    assert refused.exit_code == MissingData.exit_code
+    assert "are not the known" in " ".join(refused.stderr.split()) and "curl" in refused.stderr
+    assert not (home / "data/digits69" / digits69.FILE).exists()
