@@ -291,7 +291,7 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
         weight += sizes / count / subjects
     together, freedom = _variance(influence, weight, strata)
     return [
-        Scatter(estimate, variances, float(variance), freedom)
+        Scatter(estimate, variances * items.inflation, float(variance) * items.inflation, freedom)
         for estimate, variances, variance in zip(
             np.stack(estimates, 1), np.stack(alone, 1), together, strict=True
         )

@@ -21,6 +21,10 @@ that hold where a series is long (Schmeiser 1982, Batch size effects in the anal
 short film needs fewer, longer ones (`benchmarks/simulated_statistics.py`)."""
 MANY_SUBJECTS = 5
 """Subjects from which an inference speaks of people in general; of fewer it speaks of these alone."""
+FOLD_INFLATION, FOLD_NULL_INFLATION = 1.4, 2.0
+"""Variance of a mean over folds, whose models share training data, over that which its units show, and over
+that of permuted labels: about the largest of simulated designs (`benchmarks/simulated_statistics.py --only
+pooled_folds`). There is no unbiased estimate of it (Bengio and Grandvalet 2004)."""
 LONG_BLOCK = 40
 """Clips of a block, 80 s of cc2017, beyond which neighbouring blocks hardly correlate."""
 
@@ -39,6 +43,8 @@ class Items:
         order: Names in the order of their film; those that are absent follow as they first appear.
         scope: What an inference is about where the units are too few for units in general, as "these 2
             concepts".
+        inflation: By what the variance of a mean is larger than units say, as of folds that share training
+            data.
     """
 
     ids: Sequence[Sequence[Hashable]]
@@ -48,6 +54,7 @@ class Items:
     strata: Sequence[Sequence[Hashable]] | None = None
     order: Sequence[Hashable] = ()
     scope: str = ""
+    inflation: float = 1.0
 
     @classmethod
     def independent(cls, ids: Sequence[Sequence[Hashable]], kind: str = "items") -> Self:
@@ -245,6 +252,7 @@ class Alike:
         medium: What they are, in the singular.
         group_of: Name of a held-out trial to its run or session; empty where pictures are held out.
         groups: What these are, in the plural.
+        has_folds: Whether items were tested by models of several folds, which share training data.
     """
 
     by: AlikeBy = "concept"
@@ -252,9 +260,15 @@ class Alike:
     medium: str = "picture"
     group_of: Mapping[Any, Hashable] = field(default_factory=dict)
     groups: str = ""
+    has_folds: bool = False
 
     def items(self, ids: Sequence[Sequence[Hashable]]) -> Items:
-        """Group stimuli, one list of names a subject.
+        """Group stimuli, one list of names a subject; see `_group`."""
+        items = self._group(ids)
+        return replace(items, inflation=FOLD_INFLATION) if self.has_folds else items
+
+    def _group(self, ids: Sequence[Sequence[Hashable]]) -> Items:
+        """Group stimuli into the units of an inference.
 
         From ten concepts of which any has several stimuli, the concepts are the units. Fewer are what the
         inference is about: each stimulus is a unit, compared within its concept, and concepts with one

@@ -32,6 +32,7 @@ from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.profiles import Axis, PermutationTest
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
 from brainhive_cli.measurement.statistics import measure_each
+from brainhive_cli.measurement.units import FOLD_NULL_INFLATION
 from brainhive_cli.reports.drawings import save_figure
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
@@ -84,6 +85,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     assert holdout is not None
     pairs = [pair for one in groups for pair in zip(one.names, one.groups, strict=True)]
     alike = replace(alike_of(align.dataset, (), ()), group_of=dict(pairs), groups=holdout.by)
+    alike = replace(alike, has_folds=len(align.folds) > 1)
     items = alike.items([one.names for one in groups])
     permuted = [one.permute(spec.draws, spec.seed) for one in groups]
     options: dict[str, Any] = {
@@ -201,6 +203,8 @@ def _describe(
     measured = measure_each(ACCURACY, values, is_share=True, **options)
     pairs = zip(chosen, permuted, strict=True)
     null = np.mean([_share_right(predicted, labels) for predicted, labels in pairs], axis=0)  # [K, Q]
+    if options["items"].inflation > 1:  # as of a verdict over folds
+        null = null.mean(0) + FOLD_NULL_INFLATION**0.5 * (null - null.mean(0))
     test = PermutationTest.of(np.array([metric.value for metric in measured]), null)
     return Finding(name, axis, measured, {SHUFFLED: permuted_metrics(measured, null)}, test)
 

@@ -114,6 +114,7 @@ def summarise_job(
         trials = [ranking for ranking in rankings.values()]
         named = [pair for one in trials for pair in zip(one.image_ids, one.groups, strict=True)]
         alike = replace(alike, group_of=dict(named), groups=holdout.by)
+    alike = replace(alike, has_folds=holdout is not None and len(run.folds) > 1 and spec.split == "test")
     units = alike.items([ranking.image_ids for ranking in rankings.values()])
 
     # metrics: of all cells together, of each, of regions and of the signals' ceilings
