@@ -17,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 from scipy.stats import norm, t
+from sklearn.covariance import ledoit_wolf
 
+from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.evaluation.explanation.encoding_model import Slices, along, predict_signals
 from brainhive_cli.evaluation.explanation.findings import for_all
 from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, PermutationTest, Profile
@@ -25,7 +27,7 @@ from brainhive_cli.evaluation.explanation.similarity import Models, measure_simi
 from brainhive_cli.measurement.comparison import compare_values
 from brainhive_cli.measurement.ranks import ranks, summarise
 from brainhive_cli.measurement.statistics import describe, measure, measure_each
-from brainhive_cli.measurement.units import MANY_SUBJECTS, Alike, Items
+from brainhive_cli.measurement.units import MANY_SUBJECTS, MANY_UNITS, Alike, Items
 from brainhive_cli.measurement.verdict import Verdict, judge
 
 Values = NDArray[np.float64]
@@ -280,6 +282,96 @@ def best_of_many(random: Random, variants: int) -> list[float]:
     return [float(test.max()) - truth, float(test[validation.argmax()]) - truth]
 
 
+def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
+    """8. Runs or trials in folds: coverage of accuracy for the mean of all simulations, and verdicts.
+
+    A design has so many categories of fixed patterns, and trials of each in a run. Where runs drift, their
+    trials share an offset and a linear trend, each as strong as the noise of a trial; runs are new in each
+    simulation, or the same. Each fold is classified by linear discriminant analysis with shrinkage, fitted to
+    the trials of all others.
+
+    Source: Ledoit and Wolf 2004 (shrinkage of the covariance).
+    """
+    runs, folds, categories, trials = (int(word) for word in design.split() if word.isdigit())
+    shape = (categories, runs * trials, 30)
+    run = np.tile(np.repeat(np.arange(runs), trials), (categories, 1))
+    category = np.tile(np.arange(categories)[:, None], shape[1])
+
+    # signals [K, N, F]; patterns are weaker where there are many trials to learn from
+    patterns = np.random.default_rng(categories).normal(size=(categories, 1, shape[2]))
+    signals = effect * shape[1] ** -0.25 * patterns + random.normal(size=shape)
+    if "drift" in design:
+        of_runs = np.random.default_rng(runs) if "same" in design else random
+        offset, trend = of_runs.normal(size=(2, runs, shape[2]))
+        signals += offset[run] + random.uniform(-1, 1, (*run.shape, 1)) * trend[run]
+
+    # folds [K, N], as `Holdout` deals runs and the trials of each category
+    is_by_trial = design.startswith("trials")
+    dealt = random.permuted(np.tile(np.arange(shape[1]), (categories, 1)), axis=1)
+    fold = (dealt + np.arange(categories)[:, None]) % folds if is_by_trial else run % folds
+
+    # ranks [K, N, K] of the categories by each trial
+    ranked = np.empty((*run.shape, categories))
+    for number in range(folds):
+        is_tested = fold == number
+        counts = (~is_tested).sum(1)
+        means = np.stack([each[~out].mean(0) for each, out in zip(signals, is_tested, strict=True)])
+        covariance = ledoit_wolf((signals - means[:, None])[~is_tested], assume_centered=True)[0]
+        weights = np.linalg.solve(covariance, means.T)  # [F, K]
+        scores = signals[is_tested] @ weights - (means.T * weights).sum(0) / 2 + np.log(counts)
+        ranked[is_tested] = rank_all(scores, np.eye(categories))
+    ranked = ranked.reshape(-1, categories)
+
+    # interval and verdicts, as of an evaluation
+    group_of, label_of = (dict(enumerate(each.ravel().tolist())) for each in (run, category))
+    items = Alike(group_of=group_of, groups="trials" if is_by_trial else "runs", has_folds=True).items(
+        [[*group_of]]
+    )
+    own = ranked[np.arange(len(ranked)), category.ravel()]
+    top1 = summarise([own], categories, split="test", items=items, only=("top1",))
+    options: Any = {"label_of": label_of, "group_of": None if is_by_trial else group_of}
+    side = judge([ranked], items, range(categories), **options)[0].side
+    return [*top1, side == "above chance", side == "below chance"]
+
+
+def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float) -> list[Any]:
+    """9. 100 pictures in 10 folds: the same for top-1 of ten by a ridge from signals to embeddings.
+
+    Pictures are new in each simulation, how signals carry embeddings is the same, and so are two concepts;
+    twenty are new, too. With drift, ten pictures that were drawn of all were shown in each run.
+    """
+    fixed = np.random.default_rng(2)
+    concept, mixing = np.arange(100) * concepts // 100, fixed.normal(size=(20, 30)) / 20**0.5
+    centres = (fixed if concepts < MANY_UNITS else random).normal(size=(concepts, 20))
+    embeddings = centres[concept] + random.normal(size=(100, 20))
+    run, offset = random.permutation(100) // 10, drift * random.normal(size=(10, 30))
+    signals = effect * embeddings @ mixing + offset[run] + random.normal(size=(100, 30))
+
+    # ranks of all pictures; those of other folds have none
+    names, ranked, fold_of = [*range(100)], np.zeros((100, 100)), {}
+    holdout = Holdout(by="pictures", folds=10)
+    for fold in holdout.fold_numbers:
+        is_tested = holdout.hold_out_pictures(list(map(str, names)), list(map(str, concept)), fold)
+        train, target = signals[~is_tested], embeddings[~is_tested]
+        centred = train - train.mean(0)
+        penalised = centred.T @ centred + 30 * np.eye(30)
+        weights = np.linalg.solve(penalised, centred.T @ (target - target.mean(0)))
+        predicted, candidates = (signals[is_tested] - train.mean(0)) @ weights, embeddings[is_tested]
+        candidates = candidates - target.mean(0)
+        candidates /= np.linalg.norm(candidates, axis=1, keepdims=True)
+        ranked[np.ix_(is_tested, is_tested)] = rank_all(predicted, candidates)
+        fold_of |= dict.fromkeys(np.flatnonzero(is_tested).tolist(), fold)
+
+    # interval and verdicts, as of an evaluation
+    concept_of = dict(zip(names, map(str, concept), strict=True))
+    items = Alike("concept", concept_of, has_folds=True).items([names])
+    top1 = summarise([ranked.diagonal()], 10, split="test", items=items, only=("top1",))
+    answers = judge([ranked], items, names, dict.fromkeys(names, 0), concept_of, group_of=fold_of, pool=10)
+    asked = ("over concepts", "which picture", "which concept")
+    sides = {each.question: each.side == "above chance" for each in answers}
+    return [*top1, *(sides.get(question, np.nan) for question in asked)]
+
+
 def is_significant(profiles: Sequence[Profile]) -> bool:
     """Whether a profile of all subjects is above its control anywhere."""
     measured, null = (np.mean(each, 0) for each in zip(*[(p.values.mean(1), p.null) for p in profiles]))  # noqa: B905
@@ -389,6 +481,17 @@ CENTRES = (0.0, -1.5, -4.0, 3.0)
 PEOPLE = {"subjects": (2, 4, 6, 8, 10, 15, 20), "sd": (0.3, 1.0), "centre": CENTRES}
 POOLS = {"items": (50, ITEMS), "slope": (0.5, 2.0), "spread": (0.0, 0.7), "sd": (0.4, 0.8, 1.5, 3.0)}
 FILMS = {"items": ("1200 clips", "240 clips", f"200 pictures, {EACH} a concept"), "subjects": (1, 5)}
+FOLDS = [
+    f"{held_out} folds, {shown} a run{drift}"
+    for held_out in (
+        *(f"runs, {runs} in {runs}" for runs in (3, 6, 12, 24)),
+        *("runs, 24 in 12", "trials of 12 runs in 5"),
+    )
+    for shown in ("2 categories x 1", "2 categories x 5", "8 categories x 1", "8 categories x 5")
+    for drift in ("", ", runs drift", ", the same runs drift")
+    if held_out in ("runs, 3 in 3", "runs, 6 in 6") or not ("8 categories x 5" in shown or "same" in drift)
+]
+"""More runs of eight categories in five trials each are slow; of few runs, statements are about these."""
 TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
     intervals_over_people: (PEOPLE, "mean hit | people in general | mean width | these subjects"),
     intervals_of_one_subject: (
@@ -434,6 +537,14 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         "said | oracle | interval disagrees",
     ),
     best_of_many: ({"variants": (2, 8)}, "chosen on test | on validation"),
+    pooled_folds: (
+        {"design": FOLDS, "effect": (0.0, 0.7, 1.2)},
+        "accuracy | coverage | width | above chance | below chance",
+    ),
+    folds_of_pictures: (
+        {"concepts": (2, 20), "effect": (0.0, 0.2, 0.5), "drift": (0.0, 1.0)},
+        "top-1 | coverage | width | above chance: over concepts | which picture | which concept",
+    ),
     tests_along_a_course: (
         {"subjects": (1, 4), "effect": (0.0, 0.15)},
         "any time at corrected p < .05 | mean of the control",
