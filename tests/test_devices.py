@@ -245,7 +245,11 @@ def test_every_generator_and_prior_draw_and_learn_there(
     prior.attach(generator)
     prior.to(HERE.device)
     tokens = {"token": torch.randn(2, prior.dim or 16), "image": torch.randn(2, 2, 16)}
-    decoded = Decoded({"keyframe": torch.rand(2, 3, 32, 32)} if kind == "animatediff" else tokens)
+    heads = {
+        "animatediff": {"keyframe": torch.rand(2, 3, 32, 32)},
+        "autoencoder": {"latent": torch.randn(2, 16)},
+    }
+    decoded = Decoded(heads.get(kind, tokens))
     random = [torch.Generator(), torch.Generator()]
 
     conditioning, null = prior.condition(decoded.to(HERE.device), [0, 1]), prior.null(2, [0, 1])

@@ -34,7 +34,15 @@ KINDS = ("documents", "weights", "checkpoints", "pictures")
 """The files of a run that are counted."""
 
 
-COMMANDS = ("prepare", "embed", "train-align", "eval-retrieval", "train-prior", "reconstruct")
+COMMANDS = (
+    "prepare",
+    "embed",
+    "train-align",
+    "eval-retrieval",
+    "train-prior",
+    "train-autoencoder",
+    "reconstruct",
+)
 """Whose recipes are checked."""
 
 

@@ -104,9 +104,9 @@ class Job:
     def summary(self, files: Sequence[HubFile]) -> str:
         """Say from where, how much and on whose terms."""
         if self.source.web:
-            due = [file for file in self.source.web if not file.is_there(self.root)]
+            lacking = [file for file in self.source.web if not file.is_there(self.root)]
             names = ", ".join(file.url for file in self.source.web)
-            size = console.size(sum(file.size for file in due)) if due else "nothing"
+            size = console.size(sum(file.size for file in lacking)) if lacking else "nothing"
             where = f"{self.name} from {names} to {self.root}"
             return f"{where}: {size} to download; licence: {self.source.terms}"
         total = console.size(sum(file.size for file in files))

@@ -56,6 +56,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     TaskScores,
     annotate_decoded,
     annotate_stimulus,
+    pool_folds,
 )
 from brainhive_cli.models import priors
 from brainhive_cli.training.alignment.learned import JOINED, Learned
@@ -119,6 +120,12 @@ class Job:
         cells = [(cell, subject) for cell in align.cells if cell.seed in seeds for subject in cell.tested_on]
 
         images = images_for_plan(align.dataset, stored_split(align.dataset, recipe.split))
+        is_folded = len({cell.fold for cell, _ in cells}) > 1
+        if is_folded and "mean_embedding" in (recipe.sources or ()):
+            raise RecipeError(
+                "mean_embedding averages pictures that other folds hold out",
+                "sources=[brain,images,shuffled]",
+            )
         if recipe.best_of > 1 and images.medium == "clip":  # encoders make the heads of pictures
             raise RecipeError("best_of compares pictures, and the stimuli are clips", "best_of=1")
         baselines = Baselines(align, recipe.split, recipe.resolution_px, recipe.protocol)
@@ -140,9 +147,10 @@ class Job:
 
     @property
     def set_count(self) -> int:
-        """Sets of conditions: cells with a subject each, and sources that are of no cell."""
+        """Sets of conditions: trainings with a subject each, and sources that are of no cell."""
         generated = {*self.sources} - {*BASELINES}
-        return sum(1 if source in CELL_INDEPENDENT else len(self.cells) for source in generated)
+        trainings = {(cell.name_over_folds, subject) for cell, subject in self.cells}
+        return sum(1 if source in CELL_INDEPENDENT else len(trainings) for source in generated)
 
     @property
     def kept_count(self) -> int:
@@ -560,7 +568,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
                 "; ".join(dict.fromkeys(missing.values())),
             )
         generated.sort(key=lambda some: [*map(str, job.sources)].index(some.source))
-        generated += job.task_floors(brain, models, folder)
+        generated = pool_folds([*generated, *job.task_floors(brain, models, folder)])
         published, generated_by = recipe.published, recipe.model_dump(mode="json", include=GENERATED_BY)
         notes = {
             "prior": recipe.prior.source,

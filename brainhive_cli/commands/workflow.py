@@ -31,11 +31,15 @@ from brainhive_cli.core.results import Need, Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 
-Command = Literal["prepare", "embed", "train-align", "eval-retrieval", "train-prior", "reconstruct"]
+Command = Literal[
+    "prepare", "embed", "train-align", "eval-retrieval", "train-prior", "train-autoencoder", "reconstruct"
+]
 MADE = re.compile(r"\{(?P<step>[^{}/]+)(?P<below>/[^{}]*)?\}")
 """In an override, what an earlier step made: `{STEP}` the name of its run, `{STEP/model}` a path in it."""
 MADE_LATER = re.compile(r"(finetune\.)?(?:align_)?run=\W*<([^<>]+)>")
 """In an override of a plan, the run that a step will make."""
+LEARNING = ("train-prior", "train-autoencoder")
+"""Commands that say how well they fit pictures kept from training."""
 SENTENCE_LETTERS = 74
 """Letters in a line of what a step says: a terminal of 80 columns has room for it."""
 NO_STEPS = RecipeError("the workflow has no steps", "--recipe papers/neurons, or a file with `steps`")
@@ -275,7 +279,7 @@ def _headline(command: Command, result: Result) -> str:
     metrics = result.metrics.overall or next(
         (metrics for name, metrics in result.metrics.scopes.items() if name.endswith(scope(ALL))), {}
     )
-    name = {"eval-retrieval": "top1", "train-prior": "validation_loss"}.get(command, "")
+    name = {"eval-retrieval": "top1", **dict.fromkeys(LEARNING, "validation_loss")}.get(command, "")
     words = {"top1": "top-1", "validation_loss": "validation loss"}.get(name, "")
     if not name:
         name = next((metric for metric in metrics if metric.startswith("two_way")), next(iter(metrics)))

@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet, images_for_plan
+from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet, images_for_plan, tested_rows
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import Pixels
 from brainhive_cli.data.stores.ids import match_ids
@@ -98,7 +98,10 @@ class Baselines:
                 elif source == "nearest":
                     baselines += self._nearest(brain, heads, models, folder)
                 else:
-                    baselines.append(self._mean(brain, folder))
+                    folds = {one.cell.fold for one in brain if one.cell is not None}
+                    for fold in sorted(folds):
+                        members = [one for one in brain if one.cell is not None and one.cell.fold == fold]
+                        baselines.append(self._mean(members, fold, folder))
             except (MissingData, BadPicture) as error:
                 missing[source] = error.in_one_line
         gathered: tuple[list[GeneratedSet], dict[str, str]] = launch.gather((baselines, missing))[0]
@@ -116,11 +119,8 @@ class Baselines:
     ) -> list[GeneratedSet]:
         """Keep the training picture nearest to each decoded head, its central square, at the media's size."""
         images, stores, side = self._training_images(), self.align.stores(TRAIN), self.resolution_px
-        rows = np.flatnonzero(np.all([store.done for store in stores.values()], axis=0))
-        store_ids = next(iter(stores.values())).image_ids
-        image_rows = match_ids(
-            [store_ids[row] for row in rows], images.image_ids, f"{images.dataset} {TRAIN}"
-        )
+        done = np.all([store.done for store in stores.values()], axis=0)
+        first = next(iter(stores.values()))
 
         def write(file: Path, row: int) -> None:
             opened = images.open(row)
@@ -131,9 +131,13 @@ class Baselines:
             _save(pixels, file, folder, opened.rate_hz if is_clip else None)
 
         sets = []
-        how = f"the nearest of {len(rows)} training {images.medium}s by decoded head, {models}"
         for decoded_set in brain:
             assert decoded_set.cell is not None and decoded_set.decoded is not None
+            is_learned = tested_rows(self.align.dataset, first, TRAIN, decoded_set.cell.fold)
+            rows = np.flatnonzero(done & is_learned)
+            ids_of_rows = [first.image_ids[row] for row in rows]
+            image_rows = match_ids(ids_of_rows, images.image_ids, f"{images.dataset} {TRAIN}")
+            how = f"the nearest of {len(rows)} training {images.medium}s by decoded head, {models}"
             vectors = heads.compare(decoded_set.decoded.tensors)
             nearest_rows = image_rows[nearest(vectors, heads.vectors_of_rows(TRAIN, rows)).numpy()]
             name, ids = f"nearest/{decoded_set.name}", decoded_set.image_ids
@@ -147,15 +151,20 @@ class Baselines:
             sets.append(GeneratedSet("nearest", name, seeds, by_id, decoded_set.subject, how))
         return sets
 
-    def _mean(self, brain: Sequence[DecodedSet], folder: RunFolder) -> GeneratedSet:
-        """Average training pictures at the protocol's size; resizing is linear, so equal sizes share one."""
+    def _mean(self, brain: Sequence[DecodedSet], fold: int, folder: RunFolder) -> GeneratedSet:
+        """Average the training pictures of a fold at the protocol's size.
+
+        Resizing is linear, so pictures of equal sizes share one.
+        """
         images = self._training_images()
+        learned = np.flatnonzero(tested_rows(self.align.dataset, images, TRAIN, fold))
         if images.medium == "clip":
             raise MissingData("the mean of clips shows nothing", "leave `mean` out of sources")
-        count = min(len(images), MEAN_OF)
-        file = folder.path / "baselines/mean.png"
+        count = min(len(learned), MEAN_OF)
+        file = folder.path / ("baselines/mean.png" if fold == 1 else f"baselines/mean-{fold:02d}.png")
         if not file.is_file():
-            rows, total = np.linspace(0, len(images) - 1, count).round().astype(int), torch.tensor(0.0)
+            rows = learned[np.linspace(0, len(learned) - 1, count).round().astype(int)]
+            total = torch.tensor(0.0)
             with console.progress("mean training picture", count) as bar, ThreadPoolExecutor() as readers:
                 for some in np.split(rows, range(AT_ONCE, count, AT_ONCE)):
                     sums: dict[tuple[int, ...], Tensor] = {}

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import isnan
 from pathlib import Path
@@ -32,6 +32,7 @@ from brainhive_cli.measurement.metrics.video import FRAME_PX
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.heads import Decoded
+from brainhive_cli.training.alignment.recipe import FOLD
 
 READERS = 4
 """Threads that decode media while others are compared."""
@@ -176,6 +177,22 @@ class TaskScores:
         )
         return cls(has_value, has_recall, guess, missing)
 
+    @classmethod
+    def join(cls, scores: Sequence[Self]) -> Self:
+        """Put the scores of different items one behind the other; of what all of them have."""
+        if len(scores) == 1:
+            return scores[0]
+        values, by_concept = (
+            {
+                name: np.concatenate([getattr(one, key)[name] for one in scores])
+                for name in getattr(scores[0], key)
+                if all(name in getattr(one, key) for one in scores)
+            }
+            for key in ("values", "by_concept")
+        )
+        guess = np.concatenate([one.guess for one in scores])
+        return cls(values, by_concept, guess, scores[0].missing)
+
 
 def name_sources(medium: str) -> dict[str, str]:
     """Name the sources of pictures, or of clips."""
@@ -237,6 +254,23 @@ class GeneratedSet:
     def media(self) -> list[tuple[str, Path]]:
         """Every file with its image id."""
         return [(image_id, file) for image_id, files in self.files.items() for file in files]
+
+
+def pool_folds(sets: Sequence[GeneratedSet]) -> list[GeneratedSet]:
+    """Pool the sets of folds, so that each picture is compared with those of all folds.
+
+    Every stimulus was held out in one fold, and its media are those of that fold's model.
+    """
+    groups: dict[tuple[str, str], list[GeneratedSet]] = {}
+    for one in sets:
+        groups.setdefault((one.source, FOLD.sub("", one.name)), []).append(one)
+    pooled = []
+    for (_, name), members in groups.items():
+        files = {image_id: media for one in members for image_id, media in one.files.items()}
+        notes = {image_id: note for one in members for image_id, note in one.annotations.items()}
+        tasks = TaskScores.join([one.tasks for one in members])
+        pooled.append(replace(members[0], name=name, files=files, annotations=notes, tasks=tasks))
+    return pooled
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,139 @@
+"""train-autoencoder: a small variational autoencoder of a folder of pictures."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from brainhive_cli.core import console, parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import ALL, Measurements
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import Run
+from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.tables import Table
+from brainhive_cli.data.datasets import StimulusSet
+from brainhive_cli.data.media.media_files import to_media
+from brainhive_cli.measurement.statistics import measure
+from brainhive_cli.models.picture_autoencoder import Architecture, PictureAutoencoder
+
+MOST = 100_000
+"""Pictures that are held in memory at most."""
+
+
+class Recipe(BaseRecipe):
+    """An autoencoder, and the pictures that it learns from."""
+
+    is_tracked: ClassVar[bool] = True
+
+    dataset: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
+        "image-folder",
+        validate_default=True,
+        description="pictures; those that are decoded later are no part",
+    )
+    split: str = Field("train", description="split whose pictures are learned")
+    model: Architecture = Architecture()
+    epochs: int = Field(80, gt=0, le=100_000, description="passes over the pictures")
+    batch_size: int = Field(64, gt=0, le=2**16, description="pictures in a step")
+    lr: float = Field(2e-3, gt=0, le=1, description="highest learning rate of one cycle")
+    validation: float = Field(0.1, gt=0, lt=1, description="share of the pictures that is kept from training")
+    seed: int = Field(0, ge=0, description="seed of weights, order, noise, and of the pictures that are kept")
+    run: Run = Run(device="cpu")
+
+
+@dataclass(frozen=True)
+class Job:
+    """An autoencoder to be trained.
+
+    Attributes:
+        recipe: Its settings.
+        images: The pictures.
+    """
+
+    recipe: Recipe
+    images: StimulusSet
+
+    @classmethod
+    def resolve(cls, recipe: Recipe) -> Self:
+        """List the pictures.
+
+        Raises:
+            MissingData: if there are none.
+            BrainhiveError: if there are too many, or too few.
+        """
+        images = recipe.dataset.build(recipe.paths).images(recipe.split)
+        if not 2 <= len(images) <= MOST or images.medium != "picture":
+            problem = f"{images.dataset} has {len(images)} {images.medium}s in {recipe.split}"
+            raise BrainhiveError(problem, f"2 to {MOST:,} pictures")
+        return cls(recipe, images)
+
+    def read_pictures(self, network: PictureAutoencoder) -> Tensor:
+        """Read all pictures at the network's size and colours, [N, pixels]."""
+        rows = []
+        with console.progress("reading pictures", len(self.images)) as bar:
+            for row in range(len(self.images)):
+                rows.append(network.flatten(to_media(self.images.open(row))[None])[0])
+                bar.advance(1)
+        return torch.stack(rows)
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Count the pictures."""
+
+    def describe() -> str:
+        return f"{len(Job.resolve(recipe).images)} pictures, {recipe.epochs} epochs"
+
+    return Plan.of({"pictures": describe})
+
+
+def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Train, save the autoencoder as RUN/model, and measure it on pictures that were kept from training."""
+    job = Job.resolve(recipe)
+    folder = RunFolder.open("train-autoencoder", job.images.dataset, recipe, launch, again)
+    if launch.is_main and not folder.is_finished:
+        folder.finish(_train(job, folder))
+    launch.barrier()
+    measured = folder.measurements()
+    rows = [(name, m.value, m.interval_text(2), m.n) for name, m in measured.overall.items()]
+    table = Table("autoencoder", ("metric", "value", "95 % CI", "n"), tuple(rows))
+    return Result(folder.path, (table,), measured)
+
+
+def _train(job: Job, folder: RunFolder) -> Measurements:
+    """Train on most pictures, and measure the bound of the others."""
+    recipe = job.recipe
+    random = torch.Generator().manual_seed(recipe.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = PictureAutoencoder(recipe.model)
+    pixels = job.read_pictures(network)
+    order = torch.randperm(len(pixels), generator=random)
+    held = order[: max(1, round(recipe.validation * len(pixels)))]
+    if len(held) == len(pixels):
+        raise MissingData(f"no picture of {len(pixels)} is left to learn from", "a smaller validation")
+
+    with console.progress("training the autoencoder", recipe.epochs) as bar:
+
+        def after_epoch(loss: float) -> None:
+            folder.log(loss=loss)
+            bar.advance(1, f"loss {loss:.1f}")
+
+        learned = pixels[order[len(held) :]]
+        network.fit(learned, recipe.epochs, recipe.batch_size, recipe.lr, random, after_epoch)
+    folder.replace("model", network.eval().save)
+    with torch.no_grad():
+        noise = torch.randn(len(held), recipe.model.latents, generator=random)
+        losses = network.loss(pixels[held], noise).double().numpy()
+    metric = measure(
+        "validation_loss",
+        [np.asarray(losses)],
+        protocol="negative evidence lower bound, nats a picture",
+        seeds=(recipe.seed,),
+        split="validation",
+    )
+    return Measurements({ALL: {metric.name: metric}})

@@ -1,0 +1,107 @@
+"""A picture from a decoded latent by an autoencoder alone: nothing is sampled."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.memory_estimate import size_of
+from brainhive_cli.models.conditioning import Conditioning
+from brainhive_cli.models.generators import Media, Sampling
+from brainhive_cli.models.picture_autoencoder import PIXELS, open_autoencoder, resize
+
+
+class Config(parts.Config):
+    """The decoder of what the encoder `autoencoder` encodes; the head that predicts it is called latent."""
+
+    source: str = Field(PIXELS, description="folder of a trained autoencoder, RUN/model; `pixels`; `random`")
+
+    def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Decoder":
+        """Load the autoencoder, frozen; it always computes in float32.
+
+        Raises:
+            MissingData: if the folder is absent or damaged.
+        """
+        return Decoder(open_autoencoder(self.source).eval().requires_grad_(False).to(device), self.source)
+
+    def check(self) -> str:
+        """Describe it; raises as `build` does."""
+        self.build()
+        return self.source
+
+    def skeleton(self, dtype: torch.dtype) -> "Decoder":
+        """Make the generator; it is small."""
+        return self.build()
+
+
+TINY = Config(source="random")
+
+
+class Decoder:
+    """Decodes latents; without any, that of mean 0.
+
+    Args:
+        model: The autoencoder.
+        source: Where it is from.
+    """
+
+    def __init__(self, model: Any, source: str) -> None:
+        self.model, self.source = model, source
+        self.latent_space: str = model.latent_space
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next((weight.device for weight in self.model.parameters()), torch.device("cpu"))
+
+    def check_size(self, size_px: int) -> None:
+        """Accept any size: pictures are resized."""
+
+    def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
+        """Do nothing: it is small."""
+
+    def memory_estimate(
+        self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
+    ) -> int:
+        """Estimate the bytes that decoding takes: weights and the pictures."""
+        return size_of(self.model) + batch * 3 * size_px**2 * 4 * 2
+
+    def encode(self, media: Media, random: Any = None) -> Tensor:
+        """Encode pictures [B, 3, H, W] in 0..1 as latents [B, D]."""
+        latents: Tensor = self.model.encode(media.to(self.device))
+        return latents
+
+    def decode(self, latents: Tensor) -> Media:
+        """Decode latents [B, D] to pictures [B, 3, H, W] in 0..1."""
+        pictures: Tensor = self.model.decode(latents.flatten(1).float().to(self.device))
+        return pictures
+
+    def generate(
+        self,
+        conditioning: Conditioning,
+        seeds: Sequence[int],
+        size_px: int,
+        sampling: Sampling,
+        null: Conditioning | None = None,
+        on_step: Callable[[int], None] | None = None,
+    ) -> Media:
+        """Decode the latents of the conditioning's start; seeds and sampling have no effect.
+
+        Raises:
+            BrainhiveError: if the conditioning has no start, or one of another width.
+        """
+        latents, sizes = conditioning.start, getattr(self.model, "architecture", None)
+        if len(conditioning) == 0 and sizes is not None:
+            latents = torch.zeros(len(seeds), sizes.latents)
+        if latents is None or (sizes is not None and latents[0].numel() != sizes.latents):
+            seen = "none" if latents is None else f"latents {list(latents.shape[1:])}"
+            problem = f"the autoencoder {self.source} decodes latents, and the prior gives {seen}"
+            raise BrainhiveError(problem, "prior: identity, with a head `latent` of the same source")
+        pictures = resize(self.decode(latents), size_px)
+        if on_step is not None:
+            on_step(1)
+        return pictures.clamp(0, 1)

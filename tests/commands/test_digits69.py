@@ -1,0 +1,74 @@
+"""Digits drawn from a recorded brain, pictures held out in folds; skipped without the recording."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from worlds import at_home
+
+from brainhive_cli.commands import embed, prepare, reconstruct, train_align, train_autoencoder
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.results import Result
+from brainhive_cli.data.exchange import digits69
+
+COMMANDS: dict[str, Any] = {
+    "train-autoencoder": train_autoencoder,
+    "prepare": prepare,
+    "embed": embed,
+    "train-align": train_align,
+    "reconstruct": reconstruct,
+}
+FOLDS = "dataset.holdout.folds=2"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Path]:
+    path = shared / "data/real/digits69" / digits69.FILE
+    if not path.is_file():
+        pytest.skip("no recording of digits")
+    with at_home(tmp_path_factory.mktemp("digits69")) as home:
+        root = home / "data/digits69"
+        root.mkdir(parents=True)
+        (root / digits69.FILE).symlink_to(path)
+        digits69.write_folders(root)
+        yield home
+
+
+def test_digits_are_drawn_from_responses_by_the_decoder_of_the_fold_that_has_not_seen_them(
+    home: Path,
+) -> None:
+    def run(command: str, *overrides: str) -> Result:
+        recipe = COMMANDS[command].Recipe.resolve(command, "digits69", {}, overrides)
+        return COMMANDS[command].run(recipe, Launch(0, 1, torch.device("cpu")))
+
+    model = run("train-autoencoder", "epochs=8", "model.width=128").folder / "model"
+    run("prepare", "preparation.stimuli.holdout.folds=2")
+    run("embed", FOLDS, f"encoders=[{{kind: autoencoder, source: '{model}'}}, pixels]")
+    align = run(
+        "train-align", FOLDS, f"heads={{latent: {{kind: autoencoder, source: '{model}'}}}}"
+    ).folder.name
+    drawn = run(
+        "reconstruct",
+        f"align_run={align}",
+        f"generator.source={model}",
+        "sources=[brain, shuffled, nearest, mean]",
+        "metrics=[pixcorr]",
+        "sheet_rows=0",
+    )
+
+    scopes = drawn.metrics.scopes
+    two_way = {name: scopes[name]["two_way_pixels"] for name in ("brain", "shuffled", "nearest")}
+    assert (two_way["brain"].n, two_way["brain"].pool) == (100, 100)  # of both folds together
+    assert two_way["brain"].value > 0.85 > 0.65 > two_way["shuffled"].value
+    assert scopes["nearest"]["pixcorr"].value < 0.9  # 1 if a fold's own test pictures were among them
+    files = [*(drawn.folder / "samples").glob("sub-01_fold-*/**/00.png")]
+    by_fold = [{path.parent.name for path in files if f"fold-0{fold}" in str(path)} for fold in (1, 2)]
+    assert [len(names) for names in by_fold] == [50, 50] and not by_fold[0] & by_fold[1]
+    assert len({(drawn.folder / f"baselines/mean{n}.png").read_bytes() for n in ("", "-02")}) == 2
+
+    with pytest.raises(RecipeError, match=re.escape("mean_embedding averages pictures that other folds")):
+        run("reconstruct", f"align_run={align}", f"generator.source={model}", "sources=[mean_embedding]")
