@@ -1,5 +1,6 @@
 """Small variational autoencoders of small pictures, and the pixels themselves in their place."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -51,9 +52,7 @@ class PictureAutoencoder(nn.Module):
     @property
     def latent_space(self) -> str:
         """Name of the latents' space, by the weights of the encoder."""
-        import hashlib
-
-        first = self.encoder[0].weight.detach().cpu().numpy()
+        first = next(self.encoder.parameters()).detach().cpu().numpy()
         return PREFIX + hashlib.sha256(first.tobytes()).hexdigest()[:16]
 
     def flatten(self, pictures: Tensor) -> Tensor:

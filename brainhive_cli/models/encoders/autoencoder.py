@@ -7,11 +7,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import hub
+from brainhive_cli.core import documents, hub
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, slug
 from brainhive_cli.models.encoders._weights import require
-from brainhive_cli.models.picture_autoencoder import CONFIG, HOW, PIXELS, WEIGHTS, open_autoencoder
+from brainhive_cli.models.picture_autoencoder import (
+    CONFIG,
+    HOW,
+    PIXELS,
+    WEIGHTS,
+    Architecture,
+    open_autoencoder,
+)
 
 
 class Config(EncoderConfig):
@@ -38,7 +46,7 @@ class Config(EncoderConfig):
             folder = locate(self.source)
             require(folder, CONFIG, WEIGHTS, way=HOW)
             digests["digest"] = hub.digest(folder, (CONFIG, WEIGHTS))
-            side = open_autoencoder(self.source).architecture.resolution_px  # type: ignore[union-attr]
+            side = documents.read(folder / CONFIG, Architecture, HOW, MissingData).resolution_px
 
         def preprocess(picture: Any) -> Tensor:
             from torchvision.transforms import v2
