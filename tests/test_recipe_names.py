@@ -31,6 +31,7 @@ TRAINED = "hub:datasets/pscotti/mindeyev2/train_logs"
 PUBLISHED = {
     **{f"data/cc2017/{name}": "brainhive fetch cc2017" for name in CC2017},
     # Recordings that users get by hand
+    **{f"data/digits69/{name}": "brainhive fetch digits69" for name in ("images", "betas", "further")},
     "data/alljoined": "NEMAR nm000133, docs/prepare.md",
     "data/alljoined/stimuli/nsd": "NEMAR nm000133, docs/prepare.md",
     "*_task-images_eeg.bdf": "NEMAR nm000133; reader Xu2024Alljoined of Meta's neuralset",
