@@ -120,7 +120,12 @@ class Job:
         cells = [(cell, subject) for cell in align.cells if cell.seed in seeds for subject in cell.tested_on]
 
         images = images_for_plan(align.dataset, stored_split(align.dataset, recipe.split))
-        is_folded = len({cell.fold for cell, _ in cells}) > 1
+        is_folded, holdout = len({cell.fold for cell, _ in cells}) > 1, align.dataset.holdout
+        if holdout is not None and holdout.shows_seen:
+            raise RecipeError(
+                f"{align.name} holds out {holdout.by} of seen pictures, and drawings are of new ones",
+                "a run with dataset.holdout.by=pictures; eval-retrieval says which of the seen ones it was",
+            )
         if is_folded and "mean_embedding" in (recipe.sources or ()):
             raise RecipeError(
                 "mean_embedding averages pictures that other folds hold out",
@@ -217,6 +222,7 @@ class Job:
             *getattr(self.recipe.generator, "caveats", ()),
         ]
         signals = describe_signals(align.set_up(split))
+        signals = [*([align.dataset.holdout.words] if align.dataset.holdout else []), *signals]
         return extend_protocol(", ".join([f"{align.mode} {align.dataset.name}", *signals]), caveats)
 
     def refuse_idle_strength(self, decoded_sets: Sequence[DecodedSet]) -> None:

@@ -136,6 +136,11 @@ def test_a_start_or_a_model_folder_that_may_know_held_out_trials_is_refused(
         go("eval-retrieval", f"run={by_runs.metrics.notes['run']}", dataset(by="trials", folds=2))
 
 
+def test_no_picture_is_drawn_of_trials_whose_pictures_were_seen(home: Path, go: Go, by_runs: Result) -> None:
+    with pytest.raises(RecipeError, match="drawings are of new ones"):
+        go("reconstruct", f"align_run={by_runs.metrics.notes['run']}", "prior=identity", "sources=[brain]")
+
+
 def test_other_ways_to_hold_out_are_another_protocol(home: Path, go: Go, by_runs: Result) -> None:
     other = go("train-align", dataset(by="trials", folds=2), "backbone=lda", "seeds=0")
 
