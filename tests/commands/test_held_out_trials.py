@@ -72,7 +72,7 @@ def test_every_trial_of_every_run_is_tested_once_beside_plain_baselines(by_runs:
     assert top1.value > 0.6 and notes["verdict"] == "above chance"
     assert {row["name"] for row in notes["plain"]} == {"lda", "logistic", "ridge"}
     lda = next(row for row in notes["plain"] if row["name"] == "lda")
-    assert lda["difference"] == pytest.approx(0, abs=1e-9) and lda["side"] == "not told apart"
+    assert lda["difference"] == pytest.approx(0, abs=1e-9) and lda["side"] == "not distinguished"
     assert "runs" in top1.interval and "runs held out, 12 folds" in top1.protocol
 
 

@@ -52,7 +52,7 @@ class Decoded:
         shown: [N] row of the stimulus that each shows.
         predicted: [P, P, N] rows that a classifier of training time p names at test time q.
         spans: [P, 2] windows in milliseconds.
-        candidates: How many stimuli are told apart.
+        candidates: How many stimuli are distinguished.
     """
 
     names: list[str]

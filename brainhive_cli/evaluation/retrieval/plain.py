@@ -1,4 +1,4 @@
-"""Plain baselines of scikit-learn on the same folds, beside a run that holds out trials or pictures."""
+"""Plain baselines of scikit-learn on the same folds, next to a run that holds out trials or pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Fold:
         labels: [N] row of the stimulus that each shows.
         test: [M, F].
         shown: [M] row of the stimulus that each shows.
-        candidates: [K] rows of the stimuli that are to be told apart.
+        candidates: [K] rows of the stimuli that are to be distinguished.
     """
 
     train: NDArray[np.float32]
@@ -149,7 +149,7 @@ def compare_plainly(
         measured = summarise([by_subject[subject] for subject in ours], items=items, **context)
         scopes[scope(PLAIN, name)] = by_name(measured)
         difference = compare([np.array(ours[s]) for s in ours], [by_subject[s] for s in ours], items=items)
-        side = "not told apart"
+        side = "not distinguished"
         if difference.p_value is not None and difference.low is not None and difference.high is not None:
             side = "above" if difference.low > 0 else "below" if difference.high < 0 else side
         elif difference.p_value is None:
