@@ -42,6 +42,18 @@ TarMember = tuple[str, int, int]
 """A file in a tar: its name, byte offset and size."""
 
 
+def verify_compressed(path: Path) -> None:
+    """Read a compressed file to its end, where its checksum is compared; readers of its parts stop before.
+
+    Raises:
+        MissingData: if the checksum differs, or the file is cut short.
+    """
+    if opener := TAR_OPENERS.get(path.suffix):
+        with reading(path, AGAIN), opener(path, "rb") as file:
+            while file.read(COPIED_BYTES):
+                pass
+
+
 def is_archive(path: Path) -> bool:
     """Whether a file is called like an archive that `unpack` reads."""
     return path.name.endswith((ZIP, *TAR))
@@ -81,10 +93,12 @@ def unpack(path: Path, into: Path) -> int:
         How many files were written.
 
     Raises:
-        MissingData: if the archive is damaged or cut short; what was written before stays.
+        MissingData: if the archive is damaged or cut short; what was written before stays, and of a
+            compressed tar nothing is written.
         BrainhiveError: if a name in it leads out of the folder, or the disk has no room for it.
     """
     written = 0
+    verify_compressed(path)
     with open_members(path) as members:
         for name, size, open_member in members:
             if not name:

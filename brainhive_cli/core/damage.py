@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from xml.parsers.expat import ExpatError
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.files import UnfitFile, require_regular
@@ -23,7 +24,7 @@ from brainhive_cli.core.files import UnfitFile, require_regular
 RAISED = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError),
     *(RuntimeError, SyntaxError, TypeError, ValueError, pickle.UnpicklingError, struct.error, zlib.error),
-    *(csv.Error, tarfile.TarError, tokenize.TokenError, zipfile.BadZipFile),
+    *(csv.Error, tarfile.TarError, tokenize.TokenError, zipfile.BadZipFile, ExpatError),
 )
 """What h5py, zipfile, tarfile, pyarrow, PIL, NumPy, torch and our own checks raise of such files."""
 MAX_INFLATION, NEVER_INFLATED_BYTES = 100, 2**28

@@ -1,12 +1,14 @@
 """A lock that one process at a time holds on a file."""
 
+import errno
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Self
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
-from brainhive_cli.core.files import open_no_link, read_regular
+from brainhive_cli.core.files import UnfitFile, open_no_link, read_regular
 
 try:
     import fcntl
@@ -16,6 +18,8 @@ except ImportError as error:
 
 MAX_LOCK_BYTES = 1 << 12
 """Bytes of a lock's file, which names a machine and a process."""
+HOLDER = re.compile(r"(\S+ \d+)?", re.ASCII)
+"""What is in a lock's file; nothing in a new one."""
 
 
 def _holder() -> str:
@@ -53,14 +57,14 @@ class FileLock:
 
     Raises:
         BrainhiveError: if another process holds it and `wait` is false.
-        OSError: if the file is a link, or no plain file.
+        OSError: if the file is a link, hard or soft, no plain file, or no lock.
     """
 
     def __init__(self, path: Path, name: str, wait: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         while True:
-            self._file = open(path, "a+", opener=open_no_link)  # noqa: SIM115
+            self._file = open(path, "a+", errors="replace", opener=open_no_link)  # noqa: SIM115
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as error:
@@ -68,6 +72,11 @@ class FileLock:
                 way = "wait for it, or give this one another recipe"
                 raise BrainhiveError(f"{name} is being written by another command", way) from error
             if self._is_there():
+                self._file.seek(0)
+                if not HOLDER.fullmatch(self._file.read(MAX_LOCK_BYTES)):
+                    self._file.close()
+                    way = "move it: a lock of this name is written and removed here"
+                    raise UnfitFile(errno.EEXIST, "no lock, and not written to", path, way)
                 self._file.truncate(0)
                 self._file.write(_holder())
                 self._file.flush()

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -22,6 +22,10 @@ MAX_TEXT_BYTES = 1 << 28
 TRACKERS = ("tensorboard", "wandb", "swan", "run-")
 """First letters of what trackers keep in a run's own folder, links too, and which is no part of the run."""
 
+MAX_DEPTH, MAX_ENTRIES = 64, 5_000_000
+"""Depth of folders, and number of files and folders, of a walk; ImageNet has 1.3 million pictures."""
+SYSTEM_FOLDERS = ("/proc", "/sys", "/dev")
+"""File systems of the kernel: they hold no data, and links to everywhere."""
 MAX_NAME_BYTES = 255
 """Of one part of a path, on the usual file systems (NAME_MAX)."""
 MAX_SHOWN_CHARACTERS = 80
@@ -117,10 +121,17 @@ def read_regular(
 def open_plain(
     path: str | os.PathLike[str], flags: int, follow: bool = True, max_bytes: int | None = None
 ) -> int:
-    """Open the descriptor of a plain file, or make one; see `open_regular`."""
+    """Open the descriptor of a plain file, or make one; see `open_regular`.
+
+    A file that is opened for writing must have one name: another, a hard link, may be somebody's file.
+    """
     number = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW), 0o666)
     try:
-        _refuse_unfit(os.fstat(number), path, max_bytes)
+        about = os.fstat(number)
+        _refuse_unfit(about, path, max_bytes)
+        if about.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR):
+            way = f"remove it, or give it content of its own: cp {path} COPY && mv COPY {path}"
+            raise UnfitFile(errno.EMLINK, "a hard link, and not written to", path, way)
     except BaseException:
         os.close(number)
         raise
@@ -164,8 +175,65 @@ def is_file(path: Path) -> bool:
 
 def files_called(name: str, root: Path) -> list[Path]:
     """Find the files of a name at any depth, in order; see `is_file`."""
-    paths = sorted(Path(folder, name) for folder, _, files in os.walk(root) if name in files)
-    return [path for path in paths if is_file(path)]
+    paths = (root / path for path, is_folder in walk(root) if not is_folder)
+    return sorted(path for path in paths if path.name == name and is_file(path))
+
+
+def walk(
+    root: Path, folder: str = "", enters: Callable[[str], object] = lambda name: True
+) -> Iterator[tuple[str, bool]]:
+    """Walk through the files and folders below a folder, each folder's names in order.
+
+    Links are followed, as folders of concepts are often links into a larger data set, but not to a folder
+    that the link itself lies in. Hidden names are left out, among them the `._*` that macOS adds to files.
+
+    Args:
+        root: A folder; where it is absent, nothing is listed.
+        folder: One below it, POSIX; only what lies there is listed.
+        enters: Whether to go into a folder of this name; each is listed in any case.
+
+    Yields:
+        A POSIX path below `root`, and whether it is a folder; a link to nowhere is none.
+
+    Raises:
+        BrainhiveError: if there are more than MAX_ENTRIES, or more than MAX_DEPTH in one another, or if it is
+            a folder of the kernel.
+        OSError: if a folder cannot be read.
+    """
+    system = {os.stat(path).st_dev for path in SYSTEM_FOLDERS if os.path.ismount(path)}
+    way = "name the folder of the data set itself"
+    count = 0
+
+    def open_folder(path: str) -> tuple[tuple[int, int], str, Iterator[os.DirEntry[str]]]:
+        about = os.stat(root / path)
+        if about.st_dev in system:
+            raise BrainhiveError(f"{root / path} is a folder of the system, and holds no data", way)
+        with os.scandir(root / path) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
+        return (about.st_dev, about.st_ino), path, iter(entries)
+
+    # the folders that the walk is in, from the top down
+    opened = [open_folder(folder)] if os.path.isdir(root / folder) else []
+    while opened:
+        _, above, entries = opened[-1]
+        entry = next(entries, None)
+        if entry is None:
+            opened.pop()
+            continue
+        if entry.name.startswith("."):
+            continue
+        count += 1
+        if count > MAX_ENTRIES:
+            raise BrainhiveError(f"{root} holds more than {MAX_ENTRIES:,} files", way)
+        path, is_folder = f"{above}/{entry.name}" if above else entry.name, entry.is_dir()
+        yield path, is_folder
+        if is_folder and enters(entry.name):
+            below = open_folder(path)
+            if any(below[0] == number for number, _, _ in opened):
+                continue
+            if len(opened) > MAX_DEPTH:
+                raise BrainhiveError(f"{root / path} lies more than {MAX_DEPTH} folders deep", way)
+            opened.append(below)
 
 
 def refuse_link(path: Path, folder: Path) -> None:

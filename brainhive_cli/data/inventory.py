@@ -12,6 +12,7 @@ import numpy as np
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import published_data
@@ -207,9 +208,7 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
 
     # recordings may lie in the same folder
     names = (
-        os.path.join(here, name)
-        for here, _, names in os.walk(folder or "", followlinks=True)
-        for name in names
+        (os.path.join(folder, name) for name, is_folder in walk(folder) if not is_folder) if folder else ()
     )
     files = (name for name in names if name.lower().endswith(HOLD_PICTURES) and os.path.exists(name))
     part.size = sum(map(os.path.getsize, files)) or None

@@ -8,6 +8,7 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.files import UnfitFile
 
 
 def test_a_lock_holds_until_it_is_released(tmp_path: Path) -> None:
@@ -48,3 +49,15 @@ def test_a_lock_that_was_released_does_not_release_that_of_another(tmp_path: Pat
     with pytest.raises(BrainhiveError, match="another command"):
         FileLock(tmp_path / ".claim", "run X")
     second.release()
+
+
+def test_a_lock_writes_into_no_file_of_another_name_or_content(tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("ten years of work")
+    (tmp_path / ".claim").hardlink_to(thesis)
+    with pytest.raises(UnfitFile, match="a hard link"):
+        FileLock(tmp_path / ".claim", "a run")
+    (tmp_path / "copy").write_text("ten years of work")
+    with pytest.raises(UnfitFile, match="no lock"):
+        FileLock(tmp_path / "copy", "a run")
+    assert thesis.read_text() == (tmp_path / "copy").read_text() == "ten years of work"

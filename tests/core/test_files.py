@@ -210,3 +210,34 @@ def test_runs_rm_of_a_link_removes_it_and_touches_nothing_that_it_leads_to(
     assert not os.path.lexists(home / "runs/train-align/linked")
     assert [path.name for path in elsewhere.iterdir()] == ["recipe.yaml"]
     assert elsewhere.stat().st_mtime_ns == before
+
+
+def test_a_walk_enters_each_folder_once_though_links_lead_back(tmp_path: Path) -> None:
+    (tmp_path / "data/a").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("data/a/1.png", "elsewhere/2.png", "data/a/._1.png", "data/.DS_Store"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "data/b").symlink_to("../elsewhere")
+    for name in ("data/a/loop", "data/a/again", "elsewhere/up"):
+        (tmp_path / name).symlink_to(tmp_path / "data")
+    below = [path for path, is_folder in files.walk(tmp_path / "data") if not is_folder]
+    assert below == ["a/1.png", "b/2.png"]
+
+
+def test_a_walk_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BrainhiveError, match="is a folder of the system"):
+        list(files.walk(Path("/proc/self")))
+    (tmp_path / "/".join("x" * 70)).mkdir(parents=True)
+    with pytest.raises(BrainhiveError, match="more than 64 folders deep"):
+        list(files.walk(tmp_path))
+    monkeypatch.setattr(files, "MAX_ENTRIES", 9)
+    with pytest.raises(BrainhiveError, match="more than 9 files"):
+        list(files.walk(tmp_path))
+
+
+def test_a_hard_link_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "thesis").write_bytes(b"1")
+    (tmp_path / "log.jsonl").hardlink_to(tmp_path / "thesis")
+    with pytest.raises(UnfitFile, match="a hard link"):
+        RunFolder(tmp_path).log(step=1)
+    assert (tmp_path / "thesis").read_bytes() == b"1"

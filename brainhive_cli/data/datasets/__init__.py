@@ -15,7 +15,7 @@ from PIL import Image
 
 from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
-from brainhive_cli.core.files import UnfitFile, open_regular
+from brainhive_cli.core.files import UnfitFile, open_regular, walk
 from brainhive_cli.core.results import Need
 from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.stores.ids import PICTURES, Names
@@ -343,17 +343,9 @@ def describe_test_claims(dataset: Dataset, subjects: int) -> str:
 
 
 def pictures_below(root: Path, folder: str = "") -> Iterator[str]:
-    """Yield the picture files in a folder of `root`, as POSIX paths below `root`, sorted name by name.
-
-    Links are followed: folders of concepts are often links into a larger data set.
-    """
-    with os.scandir(root / folder) as scanned:
-        entries = sorted(scanned, key=lambda entry: entry.name)
-    for entry in entries:
-        path = f"{folder}/{entry.name}" if folder else entry.name
-        if entry.is_dir():
-            yield from pictures_below(root, path)
-        elif os.path.splitext(path)[1].lower() in PICTURES and entry.is_file():
+    """Yield the picture files in a folder of `root`, as POSIX paths below `root`; see `walk`."""
+    for path, is_folder in walk(root, folder):
+        if not is_folder and os.path.splitext(path)[1].lower() in PICTURES and os.path.isfile(root / path):
             yield path
 
 

@@ -29,7 +29,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.archives import open_parquet, read_at, tar_members
 from brainhive_cli.core.damage import RAISED, reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import portable, publish
+from brainhive_cli.core.files import portable, publish, walk
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import SPLIT_FOLDERS, StimulusDataset, from_files, pictures_below
@@ -87,19 +87,18 @@ TINY = Config()
 
 def _find(root: Path) -> Iterator[Place]:
     """Search for folders of pictures and for packed files, but not into the folders of classes."""
-    for here, folders, files in os.walk(root, followlinks=True):
-        below = Path(here).relative_to(root)
-        for file in files:
-            form = Path(file).suffix.removeprefix(".")
-            if form in PACKED and (named := NAMED.findall((below / file).as_posix().lower())):
-                yield CALLED[named[-1]], form, Path(here, file)
-        depth = next((n for n, name in enumerate(below.parts, 1) if name in CALLED), 0)
-        endings = {os.path.splitext(file)[1].lower() for file in files}
-        if depth and (any(map(CLASS.fullmatch, folders)) or endings & datasets.PICTURES):
-            yield CALLED[below.parts[depth - 1]], "folder", root.joinpath(*below.parts[:depth])
-        folders[:] = [
-            name for name in folders if not CLASS.fullmatch(name) and not name.endswith((".parquet", ".tar"))
-        ]
+
+    def enters(name: str) -> bool:
+        return not CLASS.fullmatch(name) and not name.endswith((".parquet", ".tar"))
+
+    for path, is_folder in walk(root, enters=enters):
+        *above, name = path.split("/")
+        ending = os.path.splitext(name)[1].lower()
+        if not is_folder and ending[1:] in PACKED and (named := NAMED.findall(path.lower())):
+            yield CALLED[named[-1]], ending[1:], root / path
+        depth = next((n for n, folder in enumerate(above, 1) if folder in CALLED), 0)
+        if depth and (CLASS.fullmatch(name) if is_folder else ending in datasets.PICTURES):
+            yield CALLED[above[depth - 1]], "folder", root.joinpath(*above[:depth])
 
 
 def _images(root: Path, places: Sequence[Place], listings: Path, split: str) -> datasets.StimulusSet:

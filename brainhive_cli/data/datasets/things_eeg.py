@@ -1,6 +1,5 @@
 """THINGS-EEG2, and THINGS-MEG as a row of it: pictures by concept, and signals by subject, as distributed."""
 
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from pydantic import Field
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.archives import TAR, ZIP, is_archive, open_members
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths, Pattern
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import from_files, pictures_below
@@ -154,10 +154,9 @@ class Things:
         Of several such folders the originals are taken, rather than resized ones.
         """
         datasets.check_split(self.name, split, self.splits)
-        folders = []
-        for here, below, _ in os.walk(self.root, followlinks=True):
-            folders += [Path(here, name) for name in below if name in FOLDERS[split]]
-            below[:] = [name for name in below if name not in CALLED]
+        below = walk(self.root, enters=lambda name: name not in CALLED)
+        paths = (self.root / path for path, is_folder in below if is_folder)
+        folders = [path for path in paths if path.name in FOLDERS[split]]
         is_resized = {path: RESIZED in path.relative_to(self.root).as_posix().lower() for path in folders}
         folders.sort(key=lambda path: (is_resized[path], path))
         folder = next((path for path in folders if any(pictures_below(path))), None)
@@ -243,7 +242,7 @@ def unpacking(root: Path, needed: Sequence[str]) -> str:
     """
     tops = tuple(part.partition("/")[0].rstrip("0123456789") for part in needed)  # of any subject
     lines = []
-    paths = (Path(here, file) for here, _, files in os.walk(root, followlinks=True) for file in files)
+    paths = (root / path for path, is_folder in walk(root) if not is_folder)
     for path in sorted(filter(is_archive, paths)):
         names = _list_files(path)
         is_top = path.parent == root and any(name.startswith(tops) for name in names)

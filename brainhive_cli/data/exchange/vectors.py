@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from glob import escape
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from brainhive_cli.core.archives import import_pyarrow, open_parquet
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import atomic_write, read_regular, require_regular
+from brainhive_cli.core.files import atomic_write, read_regular, require_regular, walk
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.stores import hdf5, pickles
@@ -71,7 +70,7 @@ def open_vectors(
         BrainhiveError: if a file is broken, unsafe or of another layout.
     """
     with reading(files[0], AGAIN):
-        below = [below for file in files for below in (sorted(file.rglob("*")) if file.is_dir() else [file])]
+        below = [*files, *(file / name for file in files for name, _ in walk(file))]
         if len(files) == 1 and (files[0] / NAMES).is_file():
             vectors = _thingsvision(files[0])
         elif tables := [file for file in below if file.suffix == ".parquet"]:
@@ -194,7 +193,7 @@ def _tree(folders: Sequence[Path], suffix: str) -> Vectors:
     names = {
         file: file.relative_to(folder).as_posix().removesuffix(ending)
         for folder in folders
-        for file in sorted(folder.rglob(f"*{escape(ending)}"))
+        for file in (folder / name for name, _ in walk(folder) if name.endswith(ending))
     }
     if not names:
         raise MissingData(f"{folders[0]} has no *{ending}", "give the folder that holds the vectors")

@@ -12,13 +12,15 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import open_regular
+from brainhive_cli.data.preparations._brain_images import NIFTI, check_count, open_image
 from brainhive_cli.data.preparations._recording_files import read_table
-from brainhive_cli.data.preparations._volumes import NIFTI, Mask, open_image
+from brainhive_cli.data.preparations._volumes import Mask
 
 AGAIN = "copy it again, or let fMRIPrep make it again"
 SERIES = ("*_bold.nii.gz", "*_bold.nii", "*_hemi-L_*bold.func.gii", "*_bold.dtseries.nii")
@@ -166,8 +168,9 @@ class BoldRun:
             BrainhiveError: if there is no TR, or the header of the BOLD has another.
         """
         raw, derived = (_read_sidecars(paths) for paths in self.sidecars)
-        path, tr_s = self.series[0], {**raw, **derived}.get("RepetitionTime")
-        if not isinstance(tr_s, int | float) or not 0 < tr_s < LONGEST_TR_S:
+        path = self.series[0]
+        tr_s = derived.RepetitionTime if derived.RepetitionTime is not None else raw.RepetitionTime
+        if isinstance(tr_s, bool) or not isinstance(tr_s, int | float) or not 0 < tr_s < LONGEST_TR_S:
             problem = f"{path}: its JSON has no RepetitionTime in seconds{f', but {tr_s}' if tr_s else ''}"
             json = f"{path.name.partition('.')[0]}.json"
             raise BrainhiveError(problem, f'write {{"RepetitionTime": 2.0}}, with its TR, into {json}')
@@ -177,9 +180,9 @@ class BoldRun:
         if header_s > 0 and header_s != 1 and abs(header_s - tr_s) > HEADER_TOLERANCE_S:
             problem = f"{path}: its header has a TR of {header_s:g} s, its JSON one of {tr_s:g} s"
             raise BrainhiveError(problem, "find out which is right, and correct RepetitionTime or the header")
-        if isinstance(start_s := derived.get("StartTime"), int | float):
-            return Timing(volumes, tr_s, float(start_s), "StartTime")
-        if derived.get("SliceTimingCorrected"):
+        if derived.StartTime is not None:
+            return Timing(volumes, tr_s, derived.StartTime, "StartTime")
+        if derived.SliceTimingCorrected:
             return Timing(volumes, tr_s, tr_s / 2, "TR/2")
         return Timing(volumes, tr_s, 0.0, "0")
 
@@ -210,9 +213,21 @@ class BoldRun:
         return np.concatenate(sides, axis=1, dtype=np.float32)
 
 
-def _read_sidecars(paths: Sequence[Path]) -> dict[str, Any]:
-    contents: list[dict[str, Any]] = [documents.read(path, hint="correct it") for path in paths]
-    return {key: value for content in contents for key, value in content.items()}
+class Sidecar(BaseModel):
+    """What is read of the JSON of a run, named as in BIDS; it has more."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    RepetitionTime: Any = None  # whatever is no number of seconds is an absent one
+    StartTime: float | None = Field(None, ge=0, lt=LONGEST_TR_S)
+    SliceTimingCorrected: bool = False
+
+
+def _read_sidecars(paths: Sequence[Path]) -> Sidecar:
+    """Read JSON files, of which later ones override earlier ones key by key."""
+    hint = "correct it: BIDS has numbers of seconds, and true or false"
+    read = [documents.read(path, Sidecar, hint).model_dump(exclude_unset=True) for path in paths]
+    return Sidecar(**{key: value for content in read for key, value in content.items()})
 
 
 def list_series(derived: Tree, folders: Iterable[Path]) -> list[BidsFile]:
@@ -252,11 +267,14 @@ def _read_header(path: Path) -> tuple[int, float]:
         with reading(path, AGAIN), open_regular(path) as file:  # nibabel would read all of it
             if not (match := re.search(rb'NumberOfDataArrays="(\d+)"', file.read(HEAD_BYTES))):
                 raise ValueError("it has no NumberOfDataArrays")
-            return int(match[1]), 0.0
+            return check_count(int(match[1]), path), 0.0
     image = open_image(path, AGAIN)
     if path.name.endswith(".dtseries.nii"):
-        axis = image.header.get_axis(0)
-        return axis.size, axis.step if axis.unit == "SECOND" else 0.0
+        with reading(path, AGAIN):
+            axis = image.header.get_axis(0)
+            if axis.size != image.shape[0]:
+                raise ValueError(f"its XML has {axis.size:,} volumes, its header {image.shape[0]:,}")
+            return image.shape[0], axis.step if axis.unit == "SECOND" else 0.0
     if image.ndim != 4:
         raise BrainhiveError(f"{path} is {list(image.shape)}, not [X, Y, Z, T]", AGAIN)
     unit = {"msec": 1e-3, "usec": 1e-6}.get(image.header.get_xyzt_units()[1], 1.0)

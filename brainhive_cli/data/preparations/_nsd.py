@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import files_called, is_file
-from brainhive_cli.data.preparations._volumes import NIFTI, Mask
+from brainhive_cli.data.preparations._brain_images import NIFTI
+from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Voxels
 

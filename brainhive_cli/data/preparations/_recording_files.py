@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.archives import verify_compressed
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
-from brainhive_cli.core.files import read_regular, require_regular_siblings
+from brainhive_cli.core.files import MAX_NAME_BYTES, read_regular, require_regular_siblings, walk
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
@@ -43,6 +44,10 @@ BAD = re.compile(r"(bad|edge).*", re.IGNORECASE | re.DOTALL)
 """Annotations of spans of which no trial is taken."""
 CUT = re.compile(r"boundary|new segment/.*", re.IGNORECASE)
 """Annotations of EEGLAB and BrainVision where a recording was interrupted, or samples were cut out."""
+VHDR_FILE = re.compile(r"^\s*(?:DataFile|MarkerFile)\s*=\s*(.*?)\s*$", re.IGNORECASE | re.MULTILINE)
+FIF_NEXT_FILE = 118
+"""FIFF_REF_FILE_NAME: the tag of a .fif that names the next file of a recording."""
+FIF_FILE = re.compile(r"REF_FILE_NAME \(.*?\)\s+= (.*?)(?: \.\.\. str len=\d+)?$", re.MULTILINE)
 DAMAGE = re.compile(r"does not match the file size|Omitted \d+ annotation|Invalid tag|truncated|corrupt")
 """What mne warns of where a file ends early."""
 UNITS = {
@@ -119,15 +124,10 @@ def _session(place: str) -> tuple[int, str]:
 
 
 def _below(root: Path) -> Iterator[Path]:
-    for here, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if name not in NO_RECORDINGS and not name.startswith(".")]
-        yield from (
-            Path(here, name)
-            for name in files
-            if name.lower().endswith((*ENDINGS, *LEADING))
-            and not OTHER_FIF.fullmatch(name.lower())
-            and not name.startswith(".")
-        )
+    for path, is_folder in walk(root, enters=lambda name: name not in NO_RECORDINGS):
+        name = path.rpartition("/")[2].lower()
+        if not is_folder and name.endswith((*ENDINGS, *LEADING)) and not OTHER_FIF.fullmatch(name):
+            yield root / path
 
 
 def _natural(path: Path) -> list[tuple[str, int]]:
@@ -362,13 +362,30 @@ def _readable(path: Path) -> Iterator[None]:
         raise MissingData(f"{path} cannot be read: {first_line(error)}", AGAIN) from error
 
 
+def _refuse_files_elsewhere(path: Path) -> None:
+    """Refuse a recording that names a file outside its folder, before mne opens that.
+
+    A BrainVision header names its signals and markers, a .fif the next file of the recording.
+    """
+    import mne
+
+    named: list[str] = []
+    if path.suffix.lower() == ".vhdr":
+        named = VHDR_FILE.findall(read_regular(path).decode("latin-1"))
+    elif path.name.endswith((".fif", ".fif.gz")):
+        tags = mne.io.show_fiff(path, tag=FIF_NEXT_FILE, max_str=MAX_NAME_BYTES, verbose="ERROR")
+        named = FIF_FILE.findall(tags)
+    if outside := [name for name in named if name in ("", ".", "..") or re.search(r"[/\\\0]", name)]:
+        raise ValueError(f"it names a file outside its folder, {outside[0]!r}")
+
+
 def open_raw(path: Path, has_bids_onsets: bool = True) -> Any:
     """Open a recording with mne, and mne-bids in a BIDS data set unless its onsets are not BIDS's.
 
-    Signals stay on disk.
+    Signals stay on disk. The checksum of a .fif.gz is compared first, since mne reads parts of the file.
 
     Raises:
-        MissingData: if it cannot be read, or ends early.
+        MissingData: if it cannot be read, ends early, or names files outside its folder.
         MissingExtra: if mne needs another package for its format.
     """
     import mne
@@ -382,12 +399,17 @@ def open_raw(path: Path, has_bids_onsets: bool = True) -> Any:
         _readable(path),
     ):
         warnings.simplefilter("always")
+        verify_compressed(path)
+        _refuse_files_elsewhere(path)
         if is_bids and has_bids_onsets and path.name.startswith("sub-"):
             import mne_bids
 
             raw = mne_bids.read_raw_bids(mne_bids.get_bids_path_from_fname(path), verbose="WARNING")
         else:
             raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
+        folders = {Path(file).parent.resolve() for file in raw.filenames if file}
+        if outside := folders - {path.parent.resolve()}:
+            raise ValueError(f"its signals are in another folder, {outside.pop()}")
     for warning in warned:
         if DAMAGE.search(str(warning.message)):
             raise MissingData(f"{path} is damaged: {first_line(warning.message)}", AGAIN)  # type: ignore[arg-type]

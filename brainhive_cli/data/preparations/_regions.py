@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import home_folder, is_file, read_regular
+from brainhive_cli.data.preparations._brain_images import open_image
 from brainhive_cli.data.preparations._prepared import SUBJECT
-from brainhive_cli.data.preparations._volumes import Mask, open_image
+from brainhive_cli.data.preparations._volumes import Mask, read_volume
 
 WAY_OUT = "preparation.regions: {NAME: FILE}, a mask or atlas on the grid of the betas"
 UNNAMED = re.compile(r"\?+|unknown|background|medial[_ ]?wall|corpuscallosum|none", re.IGNORECASE)
@@ -146,10 +147,10 @@ def _read_surface(path: Path, vertices: Sequence[int]) -> tuple[NDArray[Any], Ma
             labels = np.zeros(vertices[bool(re.search(r"(^|[._])rh[._]|hemi-R", path.name))], np.int64)
             labels[read_label(path)] = 1
             return labels, {}
-        image = open_image(path, WAY_OUT)
         if path.suffix == ".gii":
+            image = open_image(path, WAY_OUT)
             return image.darrays[0].data.ravel(), image.labeltable.get_labels_as_dict()
-        return np.asarray(image.dataobj).ravel(), {}
+        return read_volume(path, WAY_OUT).ravel(), {}
 
 
 def _read_names(path: Path) -> dict[int, str]:

@@ -8,42 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.preparations._brain_images import open_image, open_volumes
 from brainhive_cli.data.stores.recordings import Grid
 
-NIFTI = (".nii.gz", ".nii")
 AFFINE_MM = 1e-3
 """By which affines of one space may differ: they are written as float32."""
 
 
-def open_image(path: Path, way_out: str, **options: Any) -> Any:
-    """Open a file that nibabel reads (NIfTI, GIFTI, CIFTI); the values of volumes stay on disk.
-
-    Args:
-        path: The file.
-        way_out: One line on how to get a sound one.
-        options: Of nibabel's format.
-
-    Raises:
-        MissingData: if the file is damaged.
-    """
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError, ImageDataError
-
-    with reading(path, way_out):
-        try:
-            return nibabel.load(path, **options)
-        except (HeaderDataError, ImageDataError, ImageFileError) as error:
-            raise ValueError(str(error)) from error
-
-
 def read_volume(path: Path, way_out: str) -> NDArray[Any]:
     """Read a NIfTI volume [X, Y, Z]; raises as `open_image`."""
-    image = open_image(path, way_out)
-    with reading(path, way_out):
-        refuse_inflation(int(np.prod(image.shape)) * 8, path.stat().st_size, "the volume")
+    with open_volumes(path, way_out) as image:
         return np.asarray(image.dataobj)
 
 
@@ -116,12 +91,10 @@ class Mask:
             path: The series.
             volumes: Which, ascending, from 0; None for all.
         """
-        # a file that stays open is unpacked once, from one end to the other
-        image = open_image(path, self.way_out, keep_file_open=True)
-        if image.ndim != 4:
-            raise BrainhiveError(f"{path} is {list(image.shape)}, not [X, Y, Z, n]", self.way_out)
         self.require_grid_of(path)
-        with reading(path, self.way_out):
+        with open_volumes(path, self.way_out) as image:
+            if image.ndim != 4:
+                raise BrainhiveError(f"{path} is {list(image.shape)}, not [X, Y, Z, n]", self.way_out)
             rows = range(image.shape[3]) if volumes is None else volumes
             is_plain = (image.dataobj.slope, image.dataobj.inter) == (1, 0)
             dtype = image.get_data_dtype().newbyteorder("=") if is_plain else np.float32

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from glob import glob
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,13 +15,15 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import keys_of_stimuli
 from brainhive_cli.data.preparations._betas import BetaSteps, Pictures, Trials, match_pictures
+from brainhive_cli.data.preparations._brain_images import NIFTI, open_image
 from brainhive_cli.data.preparations._published import PublishedBetas, Subject
 from brainhive_cli.data.preparations._recording_files import SESSION, group_by_session, read_table
 from brainhive_cli.data.preparations._regions import find_region_files, read_regions
-from brainhive_cli.data.preparations._volumes import NIFTI, Mask, open_image
+from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.recordings import Voxels
 
@@ -137,10 +138,11 @@ class OwnBetas(PublishedBetas):
     @cached_property
     def _files(self) -> Mapping[str, Mapping[int, Mapping[int, list[Path]]]]:
         """Files by kind, subject and session."""
+        names = [PurePath(name) for name, is_folder in walk(self.root) if not is_folder]
         files = {}
         for kind, endings in ENDINGS.items():
-            names = sorted(glob(f"**/{getattr(self.config, kind)}", root_dir=self.root, recursive=True))
-            paths = [self.root / name for name in names if name.endswith(endings)]
+            matches = [name for name in names if name.match(getattr(self.config, kind))]
+            paths = [self.root / name for name in sorted(matches) if name.name.endswith(endings)]
             files[kind] = group_by_session(self.root, paths)
         return files
 

@@ -9,8 +9,9 @@ from pydantic import Field
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._betas import BetaSteps
+from brainhive_cli.data.preparations._brain_images import open_image
 from brainhive_cli.data.preparations._published import PublishedBetas, Subject
-from brainhive_cli.data.preparations._volumes import Mask, open_image
+from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.published_data import BOLD5000_LIST, WAY_OUT, find_file, read_bold5000_names
 from brainhive_cli.data.stores.recordings import Voxels
 

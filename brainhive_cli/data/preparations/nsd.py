@@ -19,6 +19,7 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Numbers, Paths, Pattern
+from brainhive_cli.data.preparations._brain_images import NIFTI, open_image
 from brainhive_cli.data.preparations._nsd import (
     ATLASES,
     HIGHER,
@@ -35,7 +36,7 @@ from brainhive_cli.data.preparations._nsd import (
     image_id,
 )
 from brainhive_cli.data.preparations._prepared import SUBJECT, list_subjects
-from brainhive_cli.data.preparations._volumes import NIFTI, Mask, open_image
+from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import REGION_NAME, Recording
 

@@ -28,7 +28,7 @@ from numpy.typing import DTypeLike, NDArray
 from brainhive_cli.core import documents
 from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import atomic_write
+from brainhive_cli.core.files import atomic_write, open_no_link, open_plain
 
 PART = ".part"
 """Ending of a store that is still being written; it is renamed when complete."""
@@ -420,7 +420,7 @@ class RowWriter:
             self._dtype, self._row_shape, self._path = dataset.dtype, dataset.shape[1:], path
             self._sums: int | None = find_dataset(file, sums).id.get_offset() if sums in file else None
         self._row_bytes = prod(self._row_shape) * self._dtype.itemsize
-        self._file = os.open(path, os.O_WRONLY)
+        self._file = open_plain(path, os.O_WRONLY, follow=False)
 
     def write(self, rows: Sequence[int] | NDArray[np.integer[Any]], values: NDArray[Any]) -> None:
         """Write `values` [len(rows), …] at `rows`, then their checksums; neighbouring rows go in one call."""
@@ -526,7 +526,8 @@ def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
 def unseal(path: Path) -> None:
     """Cut the seal off."""
     if sealed := _read_seal(path):
-        os.truncate(path, sealed[2])
+        with open(path, "r+b", opener=open_no_link) as file:
+            file.truncate(sealed[2])
 
 
 def verify_seal(path: Path) -> bool:

@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Self
 
 import numpy as np
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import locate
+from brainhive_cli.core.files import locate, walk
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.datasets import PICTURES, Clip, check_unique, decode, pictures_below
@@ -260,11 +260,8 @@ def _visible_files(folder: str, medium: Medium) -> list[Path]:
     if not root.is_dir():
         raise MissingData(f"no folder {folder!r}", f"give a folder of {medium}s that exists")
     if medium == "picture":
-        below = [PurePosixPath(path) for path in pictures_below(root)]
-    else:
-        below = [PurePosixPath(path.relative_to(root)) for path in sorted(root.rglob("*"))]
-        below = [path for path in below if path.suffix.lower() in VIDEOS | PICTURES]
-    return [root / path for path in below if not any(part.startswith(".") for part in path.parts)]
+        return [root / path for path in pictures_below(root)]
+    return [root / path for path, _ in walk(root) if PurePath(path).suffix.lower() in VIDEOS | PICTURES]
 
 
 def _by_name(folder: str, paths: Sequence[Path]) -> dict[str, Path]:
