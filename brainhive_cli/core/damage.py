@@ -33,13 +33,19 @@ measured or learned numbers compress so well."""
 
 
 @contextmanager
-def reading(path: Path, way_out: str, error: type[BrainhiveError] = MissingData) -> Iterator[None]:
+def reading(
+    path: Path,
+    way_out: str,
+    error: type[BrainhiveError] = MissingData,
+    raised: tuple[type[Exception], ...] = RAISED,
+) -> Iterator[None]:
     """Turn whatever reading a file raises, until the block ends, into one error; the block should do no more.
 
     Args:
         path: The file.
         way_out: One line on how to get a sound one.
         error: What is raised instead.
+        raised: What the reader raises; `(Exception,)` of a library with exceptions of its own, as nibabel.
     """
     try:
         if path.exists() and not path.is_dir():
@@ -47,8 +53,8 @@ def reading(path: Path, way_out: str, error: type[BrainhiveError] = MissingData)
         yield
     except UnfitFile as reason:
         raise error(reason.message, way_out) from reason
-    except RAISED as reason:
-        if is_of_the_machine(reason):
+    except raised as reason:
+        if isinstance(reason, BrainhiveError) or is_of_the_machine(reason):
             raise
         problem = getattr(reason, "strerror", None) or first_line(reason).rsplit("(", 1)[-1].rstrip(")")
         problem = f"it has no {problem}" if isinstance(reason, KeyError) else problem

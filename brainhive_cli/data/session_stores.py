@@ -142,7 +142,7 @@ def _join(
     first = recordings[0]
     for other in recordings[1:]:
         if difference := difference_of(first, other):
-            names = [f"session {recording.provenance['session']}" for recording in (first, other)]
+            names = [f"session {recording.provenance.get('session')}" for recording in (first, other)]
             raise BrainhiveError(f"{' and '.join(names)} differ in their {difference}")
     ids = np.concatenate([Names.of(recording.image_ids).packed for recording in recordings])
     stimuli, trials, counts = group_trials(ids)

@@ -248,8 +248,8 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
     sessions: dict[tuple[str, int], Mapping[str, int]] = {}
     for split, recording in store.splits.items():
         for session in recording.provenance.get("sessions", []):
-            by_split = {split: session["dropped"], **session.get("dropped_by_split", {})}
-            sessions |= {(name, session["session"]): reasons for name, reasons in by_split.items()}
+            by_split = {split: session.get("dropped", {}), **session.get("dropped_by_split", {})}
+            sessions |= {(name, session.get("session", 0)): reasons for name, reasons in by_split.items()}
     dropped: dict[str, Counter[str]] = defaultdict(Counter)
     for (split, _), reasons in sessions.items():
         dropped[split].update(reasons)

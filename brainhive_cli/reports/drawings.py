@@ -254,10 +254,13 @@ def _draw_head(figure: Any, axes: Any, head: Map) -> None:
     """Draw values on a head, nose up: interpolated by mne, or as dots where values are few or not finite."""
     places = np.array([[point.x, point.y] for point in head.points])
     values = np.array([np.nan if point.value is None else point.value for point in head.points], float)
-    most = float(np.nanmax(np.abs(values))) or 1.0
-    low, high = (-most, most) if head.is_diverging else (float(np.nanmin(values)), float(np.nanmax(values)))
+    finite = values[np.isfinite(values)]
+    most = float(np.abs(finite).max(initial=0)) or 1.0
+    low, high = (-most, most) if head.is_diverging or not len(finite) else (finite.min(), finite.max())
     colours = "RdBu_r" if head.is_diverging else "viridis"
-    if len(places) >= MIN_SENSORS and np.isfinite(values).all():
+    # sensors on one line span no area to interpolate over
+    is_area = np.linalg.matrix_rank(places - places.mean(0), tol=1e-6) == 2
+    if len(places) >= MIN_SENSORS and is_area and len(finite) == len(values):
         import mne
 
         with mne.use_log_level("ERROR"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.core import archives
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.datasets import things_eeg
 
 LONG = "a" * 60 + "/" + "é" * 40 + "/picture.jpg"
@@ -32,6 +33,19 @@ def test_files_are_found_where_tarfile_finds_them(tmp_path: Path, form: int) -> 
     with path.open("rb") as file:
         found = [member for member in archives.tar_members(file, path.stat().st_size) if member[0]]
     assert found == expected and len(found) == 6
+
+
+def test_a_flipped_bit_of_a_compressed_tar_is_found_before_anything_is_unpacked(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", compresslevel=0) as tar:
+        member = tarfile.TarInfo("picture.jpg")
+        member.size = 600
+        tar.addfile(member, io.BytesIO(bytes(600)))
+    content = bytearray((tmp_path / "a.tar.gz").read_bytes())
+    content[700] ^= 1  # stored, not compressed: the picture's own byte
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    with pytest.raises(MissingData, match="damaged or cut short"):
+        archives.unpack(tmp_path / "a.tar.gz", tmp_path)
+    assert not (tmp_path / "picture.jpg").exists()
 
 
 def test_links_and_folders_have_no_data_whatever_size_they_claim(tmp_path: Path) -> None:

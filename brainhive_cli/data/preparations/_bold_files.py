@@ -194,7 +194,7 @@ class BoldRun:
     def read_surface(self) -> dict[str, NDArray[Any]]:
         """Read the BOLD [T, V] of the vertices of each hemisphere."""
         images = [open_image(path, AGAIN) for path in self.series]
-        with reading(self.series[0], AGAIN):
+        with reading(self.series[0], AGAIN, raised=(Exception,)):
             if len(images) == 2:
                 stacks = [np.stack([volume.data for volume in image.darrays]) for image in images]
                 return dict(zip(CORTEX, stacks, strict=True))
@@ -270,7 +270,7 @@ def _read_header(path: Path) -> tuple[int, float]:
             return check_count(int(match[1]), path), 0.0
     image = open_image(path, AGAIN)
     if path.name.endswith(".dtseries.nii"):
-        with reading(path, AGAIN):
+        with reading(path, AGAIN, raised=(Exception,)):
             axis = image.header.get_axis(0)
             if axis.size != image.shape[0]:
                 raise ValueError(f"its XML has {axis.size:,} volumes, its header {image.shape[0]:,}")

@@ -7,8 +7,10 @@ from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xml.parsers.expat import ParserCreate
+
+import numpy as np
 
 from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.files import open_regular
@@ -38,21 +40,16 @@ def open_image(path: Path, way_out: str) -> Any:
             more than its size allows.
     """
     import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError, ImageDataError
 
     nibabel.imageglobals.logger.disabled = True  # it writes what it corrects in headers to the terminal
-    with reading(path, way_out):
+    with reading(path, way_out, raised=(Exception,)):
         if not path.name.endswith(ENDINGS):
             raise ValueError(f"it is none of {', '.join(ENDINGS)}")
         if path.suffix == ".gii":
             _check_gifti(path)
         elif path.name.endswith(NIFTI):
             _check_extensions(path)
-        try:
-            image = nibabel.load(path)
-        except (HeaderDataError, ImageDataError, ImageFileError) as error:
-            raise ValueError(str(error)) from error
+        image: Any = nibabel.load(path)
         if path.suffix != ".gii":
             dtype = image.get_data_dtype()
             if dtype.kind not in "iuf":
@@ -115,7 +112,7 @@ def _check_gifti(path: Path) -> None:
                 encoding = attributes["Encoding"]
                 if attributes.get("ExternalFileName") or encoding not in GIFTI_ENCODINGS:
                     raise ValueError(f"its values are in another file, or encoded as {encoding}")
-                size = data_type_codes.dtype[attributes["DataType"]].itemsize
+                size = np.dtype(cast(Any, data_type_codes.dtype[attributes["DataType"]])).itemsize
                 shape = [int(attributes[f"Dim{n}"]) for n in range(int(attributes["Dimensionality"]))]
                 arrays.append((math.prod(shape) * size, encoding))
                 refuse_inflation(sum(size for size, _ in arrays), path.stat().st_size, "its values")

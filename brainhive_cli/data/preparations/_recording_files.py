@@ -343,6 +343,8 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         separator = max("\t;,", key=first.count) if path.suffix != ".tsv" else "\t"
         reader = csv.DictReader(text.splitlines(), delimiter=separator, strict=True)
         rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
+        if match := re.search(r"[\0-\x08]", text):
+            raise csv.Error(f"line {text.count(chr(10), 0, match.start()) + 1} has a control character")
     except (UnicodeDecodeError, csv.Error, AttributeError) as error:
         problem = f"{path} is no table in UTF-8: {first_line(error)}"
         raise BrainhiveError(problem, "save it as CSV in UTF-8") from error

@@ -132,12 +132,9 @@ def _read_surface(path: Path, vertices: Sequence[int]) -> tuple[NDArray[Any], Ma
     """Read an .annot of a hemisphere, a .label, which does not say how many vertices there are, or GIFTI."""
     from nibabel.freesurfer import read_annot, read_label
 
-    with reading(path, WAY_OUT):
+    with reading(path, WAY_OUT, raised=(Exception,)):
         if path.suffix == ".annot":
-            try:
-                labels, _, names = read_annot(path)
-            except Exception as error:  # which nibabel raises itself where there is no table of names
-                raise ValueError(str(error)) from error
+            labels, _, names = read_annot(path)
             return labels, {label: name.decode() for label, name in enumerate(names)}
         if path.suffix == ".label":
             if len(vertices) == 1:

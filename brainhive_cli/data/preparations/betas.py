@@ -105,6 +105,9 @@ class OwnBetas(PublishedBetas):
                 trials.append((name, "", session, _read_number(line, "run", 1, where)))
                 places.setdefault(session, (path, []))[1].append(counts[path])
                 counts[path] += 1
+        if unread := [path for path in files.values() if not counts[path]]:
+            problem = f"{unread[0]} has betas, and no table lists their trials"
+            raise MissingData(problem, "write the table of its session, or move the betas away")
         width, *others = (self._read_width(path, count, mask) for path, count in counts.items())
         if len({width, *others}) > 1:
             problem = f"files of subject {subject} have {', '.join(map(str, [width, *others]))} voxels"

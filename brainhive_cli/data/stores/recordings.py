@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 from numpy.typing import DTypeLike, NDArray
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypedDict
 
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.artifacts import Mark
@@ -53,6 +54,27 @@ STEP_TOLERANCE = 0.02
 """Share of the time between samples by which it may differ from 1 / rate, as after resampling."""
 
 
+class Provenance(TypedDict, total=False):
+    """What a store says of the origin of a split; preparations add facts of their own.
+
+    `preparation` holds the keys of its recipe, `sessions` what each session says, `simulated` how a program
+    made the signals, `source` the file that others had prepared.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    preparation: dict[str, Any]
+    sessions: list["Provenance"]
+    session: int
+    trials: int
+    dropped: dict[str, int]
+    dropped_by_split: dict[str, dict[str, int]]
+    simulated: Any
+    source: str
+    stimulus_ms: float | None
+    dtype: str
+
+
 class Attributes(BaseModel):
     """Types of the attributes of a signal store."""
 
@@ -68,7 +90,7 @@ class Attributes(BaseModel):
     times_s: list[float]
     rate_hz: float | None = None
     unit: str
-    provenance: dict[str, dict[str, Any]]
+    provenance: dict[str, Provenance]
 
 
 @dataclass(frozen=True)
@@ -227,7 +249,7 @@ class Recording:
         """
         sources = [self.provenance, *self.provenance.get("sessions", ())]
         simulated = [SIMULATED] if any("simulated" in source for source in sources) else []
-        steps = [source["preparation"] for source in sources if isinstance(source.get("preparation"), dict)]
+        steps = [source["preparation"] for source in sources if "preparation" in source]
         whitened = [step for step in steps if step.get("whiten") not in ("no", False)]
         by_tested = any(step.get("whiten_by") == "both" for step in whitened)
         return merge_caveats(simulated, [WHITENED_BY_TESTED] if by_tested else [])
@@ -241,8 +263,7 @@ class Recording:
         sources = [*self.provenance.get("sessions", ()), self.provenance]
         steps: dict[str, Any] = {}
         for source in sources:
-            settings = source.get("preparation")
-            steps |= settings if isinstance(settings, dict) else {}
+            steps |= source.get("preparation", {})
         steps = {key: value for key, value in steps.items() if key not in SELECTING}
         return flatten(steps) | ({"simulated": True} if SIMULATED in self.caveats else {})
 
@@ -358,7 +379,7 @@ class SignalStore:
                 )
             recordings = {}
             for split in about.splits:
-                way_out = partial(making, path, about.provenance[split])
+                way_out = partial(making, path, {**about.provenance.get(split, {})})
                 try:
                     recordings[split] = Recording(
                         signal=StoredRows(file, f"{split}/signal", way_out),
@@ -367,7 +388,7 @@ class SignalStore:
                         times_s=np.asarray(about.times_s, np.float64),
                         rate_hz=about.rate_hz,
                         unit=about.unit,
-                        provenance=about.provenance[split],
+                        provenance={**about.provenance.get(split, {})},
                         repetitions=np.array(map_numbers(file, f"{split}/repetitions", "iu")),
                         sessions=read(f"{split}/sessions", "i"),
                         whiteners=read(f"{split}/whiteners", "f"),

@@ -55,7 +55,8 @@ def load(folder: Path, files: Sequence[Path]) -> nn.Module:
     bias, is_normed = anatomy.pop("qkv_bias"), anatomy.pop("qk_normalization")
     state: State = {}
     for file in files:
-        shard = rename(_split_attention(weights.read(file)), NAMES)
+        with weights.reading(file):
+            shard = rename(_split_attention(weights.read(file)), NAMES)
         state |= {name: value.float() for name, value in shard.items()}
     with weights.reading(folder), torch.device("meta"):  # the tensors of the files become the network's
         config = InternVLVisionConfig(**anatomy, attention_bias=bias, use_qk_norm=is_normed)
@@ -68,7 +69,10 @@ def _split_attention(state: State) -> State:
     """Split the joined weights of queries, keys and values [3 D, …] into three."""
     split: State = {}
     for name, value in state.items():
-        parts = value.chunk(3) if ".attn.qkv." in name else [value]
-        keys = [name.replace(".qkv.", f".{one}_proj.") for one in "qkv"] if len(parts) > 1 else [name]
+        is_joined = ".attn.qkv." in name
+        if is_joined and len(value) % 3:
+            raise ValueError(f"{name} has {len(value)} rows, not as many of queries, keys and values")
+        parts = value.chunk(3) if is_joined else [value]
+        keys = [name.replace(".qkv.", f".{one}_proj.") for one in "qkv"] if is_joined else [name]
         split |= zip(keys, parts, strict=True)
     return split

@@ -98,8 +98,7 @@ def describe_signals(selections: Sequence[Selection]) -> dict[str, Any]:
 
     # how they were prepared, as far as their store says
     provenance = first.recording.provenance
-    steps = provenance.get("preparation")
-    preparation = dict(steps) if isinstance(steps, Mapping) else {}
+    preparation = dict(provenance.get("preparation", {}))
     preparation |= {key: provenance[key] for key in OF_FILES if key in provenance}
     return {**described, "unit": first.recording.unit, **flatten(preparation, "preparation")}
 

@@ -69,6 +69,15 @@ def build(**keys):
     return Config(**{"zscore": "no", **keys}).build(Paths())
 
 
+def test_betas_of_a_session_without_a_table_are_not_left_out(folder: Path) -> None:
+    for session in (1, 2, 3):
+        save_betas(folder / f"sub-01_ses-{session:02d}_betas.npy", make_betas(len(NAMES)))
+    for session in (1, 3):
+        write_table(folder / f"sub-01_ses-{session:02d}_trials.csv", NAMES)
+    with pytest.raises(MissingData, match=r"ses-02_betas\.npy has betas, and no table"):
+        build().sessions(1)
+
+
 @pytest.mark.parametrize("ending", ("nii.gz", "nii", "npy", "npz", "h5", "hdf5"))
 @pytest.mark.parametrize("table", ("csv", "tsv"))
 def test_files_named_by_subject_and_session_need_no_keys(folder: Path, ending: str, table: str) -> None:

@@ -1,10 +1,13 @@
 """Files of recordings: which are whose, which are none, and what each is read together with."""
 
+import re
+
+import numpy as np
 import pytest
 from own_recordings import Shown, make_raw
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.preparations._recording_files import files_of, list_recordings, table_of
+from brainhive_cli.data.preparations._recording_files import files_of, list_recordings, open_raw, table_of
 
 
 def test_two_sessions_of_one_number_are_not_merged(tmp_path):
@@ -92,3 +95,41 @@ def test_the_tables_of_bids_are_among_the_files_of_a_recording(tmp_path):
     for name in names:
         (tmp_path / name).write_text("0")
     assert files_of(tmp_path / names[0]) == [tmp_path / name for name in names]
+
+
+@pytest.fixture
+def raw():
+    """A recording of two channels, large enough for two files."""
+    mne = pytest.importorskip("mne")
+    signal = np.random.default_rng(0).normal(scale=1e-6, size=(2, 300_000))
+    return mne.io.RawArray(signal, mne.create_info(["Cz", "Pz"], 100.0, "eeg"), verbose="ERROR")
+
+
+def test_a_next_file_in_another_folder_is_refused_before_it_is_opened(tmp_path, raw):
+    raw.save(tmp_path / "x_raw.fif", split_size="2MB", verbose="ERROR")
+    assert len(open_raw(tmp_path / "x_raw.fif").filenames) == 3
+    content = (tmp_path / "x_raw.fif").read_bytes()
+    (tmp_path / "x_raw.fif").write_bytes(content.replace(b"x_raw-1.fif", b"/dev/stdin\0"))
+    with pytest.raises(MissingData, match="names a file outside its folder, '/dev/stdin"):
+        open_raw(tmp_path / "x_raw.fif")
+
+
+@pytest.mark.parametrize("key", ("DataFile", "MarkerFile"))
+def test_a_brainvision_header_that_names_files_elsewhere_is_refused(tmp_path, raw, key):
+    pytest.importorskip("pybv")
+    raw.crop(0, 1).export(tmp_path / "x.vhdr", verbose="ERROR")
+    header = (tmp_path / "x.vhdr").read_text()
+    assert open_raw(tmp_path / "x.vhdr").n_times == 101
+    (tmp_path / "x.vhdr").write_text(re.sub(f"{key}=.*", f"{key}=/etc/passwd", header))
+    with pytest.raises(MissingData, match="names a file outside its folder, '/etc/passwd'"):
+        open_raw(tmp_path / "x.vhdr")
+
+
+def test_a_flipped_bit_of_a_compressed_recording_is_found(tmp_path, raw):
+    path = tmp_path / "x_raw.fif.gz"
+    raw.crop(0, 20).save(path, verbose="ERROR")
+    content = bytearray(path.read_bytes())
+    content[-3000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(MissingData, match="damaged"):
+        open_raw(path)

@@ -247,6 +247,15 @@ def test_a_damaged_or_foreign_file_is_one_clear_error(path: Path) -> None:
         SignalStore.open(path)
 
 
+@pytest.mark.parametrize(
+    "provenance", [{"preparation": "damaged"}, {"sessions": 3}, {"sessions": [{"session": "x"}]}]
+)
+def test_provenance_of_odd_types_is_refused_where_a_store_is_opened(path: Path, provenance: Any) -> None:
+    SignalStore.write(path, {"train": recording(4, 2, provenance=provenance)})
+    with pytest.raises(BrainhiveError, match=rf"provenance\.train\.{next(iter(provenance))}"):
+        SignalStore.open(path)
+
+
 PREPARED = {"kind": "things-eeg", "sessions": [1, 2], "rate_hz": 100.0, "seed": 20200220}
 
 
@@ -262,9 +271,8 @@ PREPARED = {"kind": "things-eeg", "sessions": [1, 2], "rate_hz": 100.0, "seed": 
             "'preparation.sessions=[1, 2]' dtype=float16",
         ),
         ("default", {"preparation": {"kind": "my.module"}}, recordings.AGAIN),
-        ("default", {"preparation": "damaged"}, recordings.AGAIN),
     ],
-    ids=["of a data set's files", "defaults", "with knobs", "by foreign code", "no preparation"],
+    ids=["of a data set's files", "defaults", "with knobs", "by foreign code"],
 )
 def test_a_damaged_row_is_named_with_the_line_that_prepares_it_again(
     tmp_path: Path, name: str, provenance: dict[str, Any], line: str
