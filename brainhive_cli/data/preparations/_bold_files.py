@@ -269,16 +269,16 @@ def _read_header(path: Path) -> tuple[int, float]:
                 raise ValueError("it has no NumberOfDataArrays")
             return check_count(int(match[1]), path), 0.0
     image = open_image(path, AGAIN)
-    if path.name.endswith(".dtseries.nii"):
-        with reading(path, AGAIN, raised=(Exception,)):
+    with reading(path, AGAIN, raised=(Exception,)):
+        if path.name.endswith(".dtseries.nii"):
             axis = image.header.get_axis(0)
             if axis.size != image.shape[0]:
                 raise ValueError(f"its XML has {axis.size:,} volumes, its header {image.shape[0]:,}")
             return image.shape[0], axis.step if axis.unit == "SECOND" else 0.0
-    if image.ndim != 4:
-        raise BrainhiveError(f"{path} is {list(image.shape)}, not [X, Y, Z, T]", AGAIN)
-    unit = {"msec": 1e-3, "usec": 1e-6}.get(image.header.get_xyzt_units()[1], 1.0)
-    return image.shape[3], float(image.header.get_zooms()[3]) * unit
+        if image.ndim != 4:
+            raise BrainhiveError(f"{path} is {list(image.shape)}, not [X, Y, Z, T]", AGAIN)
+        unit = {"msec": 1e-3, "usec": 1e-6}.get(image.header.get_xyzt_units()[1], 1.0)
+        return image.shape[3], float(image.header.get_zooms()[3]) * unit
 
 
 def read_events(path: Path, stimulus: str, where: Mapping[str, Any]) -> tuple[list[Picture], Counter[str]]:
