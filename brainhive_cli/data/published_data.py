@@ -28,8 +28,8 @@ PUBLISHED = {
     ),
     # gongzx/cc2017_dataset: tensors [N, 2, V] and [N, 10, V] of responses, [N, 6, 3, 224, 224] of frames
     "cc2017": Published({"train": 4_320, "test": 1_200}, {1: 13447, 2: 14828, 3: 9114}, frames=6, captions=1),
-    # of shared/random_0; the test pictures of other pools and splits differ
-    "laion-fmri": Published({"train": 897, "test": 224}),
+    # of shared/random_0, 896 and 225, in copies of May 2026 897 and 224; other pools and splits differ
+    "laion-fmri": Published({"train": 896, "test": 224}),
     # Hebart et al. 2023; Chang et al. 2019, subjects 1 to 3; Horikawa and Kamitani 2017; Shen et al. 2019
     "things-fmri": Published({"train": 8_640, "test": 100}),
     "bold5000": Published({"train": 4_803, "test": 113}),
@@ -39,29 +39,33 @@ PUBLISHED = {
 }
 """By the name of the data set."""
 
-FOLDERS = ("", "*/", "*/*/")
+FOLDERS = ("", "*/", "*/*/", "*/*/*/")
 """Where files may lie below the folder of a data set."""
-WAY_OUT = "brainhive fetch NAME, of the data set, shows where to get it, and on whose terms"
 BOLD5000_LIST = "CSI%s_imgnames.txt"
 """The pictures of a subject of BOLD5000, one a trial. That of `[1-4]`, the first who is there, says which
 are the test: 1 to 3 saw the same pictures, the fourth left early."""
 
 
+def where_to_get(name: str) -> str:
+    """Give the line that shows where a data set is, and on whose terms."""
+    return f"where to get it, and on whose terms: brainhive fetch {name}"
+
+
 def find_below(root: Path, name: str) -> Path | None:
-    """Find a file or folder at most two folders below `root`; None where there is none."""
+    """Find a file or folder at most three folders below `root`; None where there is none."""
     return next((path for folder in FOLDERS for path in sorted(root.glob(f"{folder}{name}"))), None)
 
 
-def find_file(root: Path, pattern: str, way_out: str = WAY_OUT) -> Path:
-    """Find a file, at most two folders below `root`; MissingData where it is not there."""
+def find_file(root: Path, pattern: str, way_out: str) -> Path:
+    """Find a file, at most three folders below `root`; MissingData where it is not there."""
     if (path := find_below(root, pattern)) is None or not is_file(path):
         raise MissingData(f"no {pattern} in {root}", way_out)
     return path
 
 
-def read_table(path: Path, read_row: Callable[[dict[str, str]], T]) -> list[T]:
+def read_table(path: Path, way_out: str, read_row: Callable[[dict[str, str]], T]) -> list[T]:
     """Read a table with a header line, of tabs (.tsv) or commas: what a function makes of each row."""
-    with reading(path, WAY_OUT), path.open(newline="", encoding="utf-8-sig") as file:
+    with reading(path, way_out), path.open(newline="", encoding="utf-8-sig") as file:
         return [*map(read_row, csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))]
 
 

@@ -24,6 +24,7 @@ from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.ids import Names
 
 NAME, SPLITS = "laion-fmri", ("train", "test")
+SOURCE = published.where_to_get(NAME)
 DEFAULT = ("shared", "random_0")
 """Pool and split whose stores have the plain name."""
 PICTURES, METADATA = "task-images_stimuli.h5", "task-images_metadata.csv"
@@ -41,14 +42,15 @@ class Config(parts.Config):
     root: str = Field("", description="folder of the data set; default: laion-fmri below paths.data")
     pool: str = Field(
         DEFAULT[0],
-        pattern=r"^(shared|sub-\d\d)$",
-        description="shared: what all subjects saw, the only pool that several may be trained on together; "
-        "sub-01 and so on: all pictures of that subject, for whom alone it is",
+        pattern=r"^(shared|pooled|sub-\d\d)$",
+        description="shared: what all subjects saw; pooled: all pictures of all subjects, who may be trained "
+        "together on either; sub-01 and so on: all pictures of that subject, for whom alone it is",
     )
     split: str = Field(
         DEFAULT[1],
         pattern=r"^\w+$",
-        description="file of the pool: random_0 to random_4, cluster_k5_0 to cluster_k5_4, tau or ood",
+        description="file of the pool: tau, cluster_k5_0 to cluster_k5_4, or, not of `pooled`, random_0 to "
+        "random_4 or ood",
     )
 
     @property
@@ -63,7 +65,10 @@ class Config(parts.Config):
         Raises:
             MissingData: if it is not there, or is no split.
         """
-        path = published.find_file(root, f"splits/**/{self.pool}/{self.split}.json", SPLIT_FILES)
+        folder = f"splits/**/{self.pool}"
+        others = sorted(path.stem for path in root.glob(f"{folder}/*.json"))
+        way_out = f"dataset.split={others[-1]}, of {', '.join(others)}" if others else SPLIT_FILES
+        path = published.find_file(root, f"{folder}/{self.split}.json", way_out)
         with reading(path, SPLIT_FILES):
             variant: Any = documents.read(path, hint=SPLIT_FILES)["variants"][0]
             labels = [(label, split) for split in SPLITS for label in variant[f"{split}_ids"]]
@@ -92,16 +97,16 @@ def _images(root: Path, config: Config, split: str) -> datasets.StimulusSet:
     datasets.check_split(config.name, split, SPLITS)
     split_of, _ = config.read_split(root)
     ids = Names.of(image_id for image_id, side in split_of.items() if side == split)
-    path, table = published.find_file(root, PICTURES), published.find_file(root, METADATA)
-    names = published.read_table(table, lambda row: published.cut_ending(row["image_name"]))
-    with reading(table, published.WAY_OUT):
+    path, table = (published.find_file(root, name, SOURCE) for name in (PICTURES, METADATA))
+    names = published.read_table(table, SOURCE, lambda row: published.cut_ending(row["image_name"]))
+    with reading(table, SOURCE):
         places = {name: place for place, name in enumerate(names)}
         rows = np.array([places[image_id] for image_id in ids])
     images = datasets.StimulusSet(config.name, split, ids, ids, partial(_read_picture, path, rows))
     if (captions := published.find_below(root, CAPTIONS)) is None:
         return replace(images, absent={"captions": f"get stimuli/{CAPTIONS}"})
     texts: defaultdict[str, list[str]] = defaultdict(list)
-    for name, _, text in sorted(published.read_table(captions, _read_caption)):
+    for name, _, text in sorted(published.read_table(captions, SOURCE, _read_caption)):
         texts[name].append(text)
     lists = [texts[image_id] for image_id in ids]
     return replace(images, captions=partial(getitem, lists), captions_each=max(map(len, lists)))

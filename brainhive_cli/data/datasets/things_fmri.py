@@ -26,7 +26,7 @@ class Config(parts.Config):
 
     Attributes:
         name: Of the data set and of its pictures.
-        folders: Where the pictures of each split lie, at most two folders below root.
+        folders: Where the pictures of each split lie, at most three folders below root.
         people: The data set that has the same subjects, if another has them.
     """
 
@@ -55,9 +55,8 @@ TINY = Config()
 def _images(root: Path, config: Config, split: str) -> datasets.StimulusSet:
     datasets.check_split(config.name, split, tuple(config.folders))
     if (folder := published.find_below(root, config.folders[split])) is None:
-        raise MissingData(
-            f"{config.name}: no folder {config.folders[split]} of pictures in {root}", published.WAY_OUT
-        )
+        problem = f"{config.name}: no folder {config.folders[split]} of pictures in {root}"
+        raise MissingData(problem, published.where_to_get(config.name))
     is_only = len({*config.folders.values()}) == 1
     above, below = (folder, "") if is_only else (folder.parent, folder.name)
     stems = {file: PurePath(file).stem for file in pictures_below(above, below)}
@@ -70,13 +69,17 @@ def _images(root: Path, config: Config, split: str) -> datasets.StimulusSet:
 
 def _read_things_split(root: Path) -> dict[str, str]:
     """Read the split of each picture by the trials of any subject: all saw the same."""
-    table = published.find_file(root, "sub-*_StimulusMetadata.csv")
-    return dict(published.read_table(table, lambda row: (PurePath(row["stimulus"]).stem, row["trial_type"])))
+    source = published.where_to_get("things-fmri")
+    table = published.find_file(root, "sub-*_StimulusMetadata.csv", source)
+    rows = published.read_table(
+        table, source, lambda row: (PurePath(row["stimulus"]).stem, row["trial_type"])
+    )
+    return dict(rows)
 
 
 def _read_bold5000_split(root: Path) -> dict[str, str]:
     """Read the split of each picture: what was shown more than once is the test."""
-    path = published.find_file(root, published.BOLD5000_LIST % "[1-4]")
+    path = published.find_file(root, published.BOLD5000_LIST % "[1-4]", published.where_to_get("bold5000"))
     counts = Counter(published.read_bold5000_names(path))
     return {name: "test" if count > 1 else "train" for name, count in counts.items()}
 

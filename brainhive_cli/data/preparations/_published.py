@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.preparations._betas import Betas, SessionBetas, Trials
 from brainhive_cli.data.preparations._prepared import list_subjects
-from brainhive_cli.data.published_data import FOLDERS, WAY_OUT
+from brainhive_cli.data.published_data import FOLDERS
 from brainhive_cli.data.stores.recordings import Voxels
 
 SPLITS = ("train", "test", "imagery")
@@ -26,7 +25,8 @@ class Subject(NamedTuple):
         files: All of them.
         voxels: Regions, maps and places.
         width: How many voxels there are.
-        trials: Picture, split, session and run of each; in place of a split, why it is left out.
+        trials: Picture, split, session and run of each, as many as there are betas; in place of a split, why
+            it is left out.
         read: Reads the betas [n, V] of a session.
         fitted: Over which trials betas were estimated together, where that is known.
     """
@@ -44,20 +44,20 @@ class PublishedBetas(Betas):
     """The betas below one root.
 
     Attributes:
-        pattern: A file or folder that each subject has who is there, at most two folders below the root.
+        patterns: Files or folders, at most three folders below the root, one of which each subject has.
         find: Config, root and subject to all but the betas; MissingData where a file is not there.
         unit: Of the betas.
     """
 
     dataset: str = ""  # with a default, as a field without one would be the abstract property
-    pattern: str = ""
+    patterns: Sequence[str] = ()
     find: Callable[[Any, Path, int], Subject] | None = None
     unit: str = "% signal change"
 
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose files are there."""
-        return list_subjects(self.root, [folder + self.pattern for folder in FOLDERS])
+        return list_subjects(self.root, [folder + pattern for pattern in self.patterns for folder in FOLDERS])
 
     def files(self, subject: int) -> Sequence[Path]:
         """List all files of a subject."""
@@ -86,10 +86,7 @@ class PublishedBetas(Betas):
 
     def read(self, subject: int, session: int) -> SessionBetas:
         """Read the betas of a session."""
-        values, count = self.subject(subject).read(session), len(self.trials(subject, session).runs)
-        if len(values) != count:
-            problem = f"session {session} of subject {subject} has {len(values)} betas of {count} trials"
-            raise BrainhiveError(problem, WAY_OUT)
+        values = self.subject(subject).read(session)
         return SessionBetas(values.astype(np.float32, copy=False), unit=self.unit)
 
     @cached_property

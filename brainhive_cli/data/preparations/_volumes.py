@@ -63,8 +63,11 @@ class Mask:
         """Where the voxels lie."""
         return Grid(np.argwhere(self.inside).astype(np.int16), self.inside.shape, self.affine)
 
-    def require_grid_of(self, path: Path) -> None:
-        """Refuse an image [X, Y, Z] or [X, Y, Z, n] of another shape, or in another space.
+    def require_grid_of(self, path: Path) -> Any:
+        """Open an image [X, Y, Z] or [X, Y, Z, n]; refuse one of another shape, or in another space.
+
+        Args:
+            path: The image.
 
         Raises:
             BrainhiveError: naming both files.
@@ -76,6 +79,14 @@ class Mask:
         if self.compares_affines and not np.allclose(image.affine, self.affine, atol=AFFINE_MM):
             problem = f"{path} lies in another space than {self.path}: their affines differ"
             raise BrainhiveError(problem, self.way_out)
+        return image
+
+    def open_series(self, path: Path) -> Any:
+        """Open a series of volumes [X, Y, Z, n] on the same grid; values stay on disk."""
+        image = self.require_grid_of(path)
+        if image.ndim != 4:
+            raise BrainhiveError(f"{path} is {list(image.shape)}, not [X, Y, Z, n]", self.way_out)
+        return image
 
     def read(self, path: Path) -> NDArray[Any]:
         """Read the values [V] of a volume on the same grid."""
@@ -91,10 +102,8 @@ class Mask:
             path: The series.
             volumes: Which, ascending, from 0; None for all.
         """
-        self.require_grid_of(path)
+        self.open_series(path)
         with open_volumes(path, self.way_out) as image:
-            if image.ndim != 4:
-                raise BrainhiveError(f"{path} is {list(image.shape)}, not [X, Y, Z, n]", self.way_out)
             rows = range(image.shape[3]) if volumes is None else volumes
             is_plain = (image.dataobj.slope, image.dataobj.inter) == (1, 0)
             dtype = image.get_data_dtype().newbyteorder("=") if is_plain else np.float32

@@ -1,68 +1,113 @@
 """BOLD5000 2.0 from its single-trial betas, which GLMsingle estimated over groups of five sessions."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._betas import BetaSteps
-from brainhive_cli.data.preparations._brain_images import open_image
 from brainhive_cli.data.preparations._published import PublishedBetas, Subject
 from brainhive_cli.data.preparations._volumes import Mask
-from brainhive_cli.data.published_data import BOLD5000_LIST, WAY_OUT, find_file, read_bold5000_names
+from brainhive_cli.data.published_data import (
+    BOLD5000_LIST,
+    find_below,
+    find_file,
+    read_bold5000_names,
+    where_to_get,
+)
+from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.recordings import Voxels
 
+SOURCE = where_to_get("bold5000")
 SESSIONS = {1: 15, 2: 15, 3: 15, 4: 9}
 """Of each subject."""
 RUN_TRIALS = 37
 """Sessions have 333 or 370 trials, of nine or ten runs."""
+REGIONS = tuple(f"{side}{name}" for side in ("LH", "RH") for name in ("EarlyVis", "LOC", "OPA", "PPA", "RSC"))
+FITTED = "over groups of five sessions, training and test together"
 TYPES = Literal["TYPEA-ASSUMEHRF", "TYPEB-FITHRF", "TYPEC-FITHRF-GLMDENOISE", "TYPED-FITHRF-GLMDENOISE-RR"]
 
 
 class Config(BetaSteps):
-    """CSI{1…4}_GLMbetas-TYPE_ses-NN.nii.gz, CSIN_brainmask.nii.gz and CSIN_imgnames.txt, in percent.
+    """The betas of a brain mask by session, or those of ten regions over all sessions, in percent.
 
-    All sessions of a subject must be there: the list of pictures is divided by how many volumes they have.
+    `volumes`: CSI{1…4}_GLMbetas-TYPE_ses-NN.nii.gz of all sessions, with CSIN_brainmask.nii.gz, whose affine
+    counts: that of the betas has no origin. `regions`: py/CSIN_GLMbetas-TYPE_allses_{LH,RH}REGION.npy, arrays
+    [trials, voxels]; these do not say where sessions end, so all trials are session 1, in runs of 37.
+    CSIN_imgnames.txt lists the pictures of either.
     """
 
     root: str = Field("", description="folder of the files; default: bold5000 below paths.data")
+    form: Literal["volumes", "regions"] = Field(
+        "volumes", description="volumes in a brain mask, or arrays of EarlyVis, LOC, OPA, PPA and RSC"
+    )
     betas: TYPES = Field("TYPED-FITHRF-GLMDENOISE-RR", description="type of the betas, as files are called")
 
     def build(self, paths: Paths) -> PublishedBetas:
         """Point at the data; nothing is read yet."""
         root, pattern = paths.dataset("bold5000", self.root), BOLD5000_LIST % "{subject}"
-        return PublishedBetas(self, root, dataset="bold5000", pattern=pattern, find=_find)
+        return PublishedBetas(self, root, dataset="bold5000", patterns=(pattern,), find=_find)
 
 
 TINY = Config()
 
 
 def _find(config: Config, root: Path, subject: int) -> Subject:
-    """Divide the list of pictures among the sessions, by how many volumes they have."""
-    lists = [find_file(root, BOLD5000_LIST % whose) for whose in (subject, "[1-4]")]
-    names, counts = read_bold5000_names(lists[0]), Counter(read_bold5000_names(lists[1]))
-    mask = Mask.open(find_file(root, f"CSI{subject}_brainmask.nii.gz"), WAY_OUT)
+    """Compare the list of pictures with the betas, of which headers alone are read."""
     # type B may be called as the publisher's README has it
-    betas = f"CSI{subject}_GLMbetas-{config.betas.replace('TYPEB', 'TY[PB]EB')}_ses-"
-    numbers = range(1, SESSIONS.get(subject, 1) + 1)
-    volumes = [find_file(root, f"{betas}{number:02d}.nii.gz") for number in numbers]
-    lengths = [int(open_image(volume, WAY_OUT).shape[-1]) for volume in volumes]
+    betas = f"CSI{subject}_GLMbetas-{config.betas.replace('TYPEB', 'TY[PB]EB')}"
+    patterns = {"volumes": f"CSI{subject}_brainmask.nii.gz", "regions": f"{betas}_allses_{REGIONS[0]}.npy"}
+    others = [form for form, name in patterns.items() if form != config.form and find_below(root, name)]
+    way = f"read what is there: preparation.form={others[0]}" if others else SOURCE
+    first = find_file(root, patterns[config.form], way)
+    if config.form == "volumes":
+        # the publisher saved betas with voxels of 2 mm and no origin, the mask in fMRIPrep's space
+        mask = replace(Mask.open(first, SOURCE), compares_affines=False)
+        numbers = range(1, SESSIONS.get(subject, 1) + 1)
+        files = [find_file(root, f"{betas}_ses-{number:02d}.nii.gz", SOURCE) for number in numbers]
+        lengths = [int(mask.open_series(path).shape[3]) for path in files]
+        voxels, width = Voxels({}, grid=mask.grid), mask.width
+    else:
+        files = [find_file(root, f"{betas}_allses_{name}.npy", SOURCE) for name in REGIONS]
+        counts, widths = zip(*(_open_array(path).shape for path in files), strict=True)
+        if len({*counts}) > 1:
+            problem = f"{first.parent}: the regions of subject {subject} have {[*counts]} trials"
+            raise BrainhiveError(problem, SOURCE)
+        lengths, width = [counts[0]], sum(widths)
+        region_of = np.repeat(REGIONS, widths)  # [V]
+        voxels = Voxels({name: region_of == name for name in REGIONS})
+
+    def read(session: int) -> NDArray[Any]:
+        if config.form == "volumes":
+            return mask.read_series(files[session - 1])
+        return np.concatenate([_open_array(path) for path in files], axis=1)
+
+    # pictures by session and run
+    lists = [find_file(root, BOLD5000_LIST % whose, SOURCE) for whose in (subject, "[1-4]")]
+    names, shown = read_bold5000_names(lists[0]), Counter(read_bold5000_names(lists[1]))
     if sum(lengths) != len(names):
         problem = f"{lists[0]} lists {len(names)} trials, all sessions have {sum(lengths)} betas"
-        raise BrainhiveError(problem, WAY_OUT)
-    left, trials = iter(names), []
-    for number, length in zip(numbers, lengths, strict=True):
-        for place in range(length):
-            split = "test" if counts[name := next(left)] > 1 else "train"
-            trials.append((name, split, number, 1 + place // RUN_TRIALS))
-    return Subject(
-        [*lists, mask.path, *volumes],
-        Voxels({}, grid=mask.grid),
-        mask.width,
-        trials,
-        lambda session: mask.read_series(volumes[session - 1]),
-        "over groups of five sessions, training and test together",
-    )
+        raise BrainhiveError(problem, SOURCE)
+    rows = [(session, row) for session, length in enumerate(lengths, 1) for row in range(length)]
+    trials = [
+        (name, "test" if shown[name] > 1 else "train", session, 1 + row // RUN_TRIALS)
+        for name, (session, row) in zip(names, rows, strict=True)
+    ]
+    sources = [*lists, *dict.fromkeys([first, *files])]
+    return Subject(sources, voxels, width, trials, read, FITTED)
+
+
+def _open_array(path: Path) -> NDArray[Any]:
+    """Map the betas [trials, voxels] of a region; values stay on disk."""
+    array = pickles.load(path)
+    with reading(path, SOURCE):
+        if getattr(array, "ndim", 0) != 2 or array.dtype.kind not in hdf5.NUMBERS or not array.shape[1]:
+            raise ValueError("it is no array of numbers [trials, voxels]")
+    return np.asarray(array)

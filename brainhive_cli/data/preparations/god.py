@@ -1,6 +1,6 @@
 """Generic Object Decoding and Deep Image Reconstruction, from tables of samples in bdpy's HDF5."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,17 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._betas import BetaSteps
 from brainhive_cli.data.preparations._published import PublishedBetas, Subject
-from brainhive_cli.data.published_data import WAY_OUT, find_file
+from brainhive_cli.data.published_data import find_below, find_file, where_to_get
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Voxels
 
 SPLITS = {1: "train", 2: "test", 3: "imagery"}
 """By DataType."""
 PICTURES = ("stimulus_name", "stimulus_id", "Label")
-"""Columns that say which picture it was; the first that is there counts."""
+"""Keys that say which picture it was; the first that is there counts. Of several columns of `Label`, the
+second is the number of the picture."""
 LABELS = {*PICTURES, "DataType", "Run"}
 FIRST_SYNSET = 1740
 """The number of WordNet's first noun; below it is none of a picture of ImageNet."""
@@ -33,18 +35,21 @@ class Config(BetaSteps):
 
     Attributes:
         name: Of the data set.
-        patterns: Of a subject's files, each a session, and the split of those that do not say it.
+        forms: Each form in which the set was published: patterns of a subject's files, each a session, and
+            the split of samples that do not say it. The first form that is there is read.
     """
 
     name: ClassVar[str] = "god"
-    patterns: ClassVar[Mapping[str, str]] = {"Subject{subject}.h5": "train"}
+    forms: ClassVar[Sequence[Mapping[str, str]]] = [{"Subject{subject}.h5": "train"}]
 
     root: str = Field("", description="folder of the files; default: the data set's name below paths.data")
 
     def build(self, paths: Paths) -> PublishedBetas:
         """Point at the data; nothing is read yet."""
-        root, first = paths.dataset(self.name, self.root), next(iter(self.patterns))
-        return PublishedBetas(self, root, dataset=self.name, pattern=first, find=_find, unit="block average")
+        root, patterns = paths.dataset(self.name, self.root), [name for form in self.forms for name in form]
+        return PublishedBetas(
+            self, root, dataset=self.name, patterns=patterns, find=_find, unit="block average"
+        )
 
 
 TINY = Config()
@@ -52,18 +57,26 @@ TINY = Config()
 
 def _find(config: Config, root: Path, subject: int) -> Subject:
     """Read the labels of all samples; each file is a session."""
+    forms = [{name.format(subject=subject): split for name, split in form.items()} for form in config.forms]
+    form = next((form for form in forms if any(find_below(root, name) for name in form)), forms[0])
+    source = where_to_get(config.name)
+    paths = [find_file(root, name, source) for name in form]
     trials: list[tuple[str, str, int, int]] = []
-    paths = [find_file(root, pattern.format(subject=subject)) for pattern in config.patterns]
-    for session, (path, split) in enumerate(zip(paths, config.patterns.values(), strict=True), 1):
-        with hdf5.open_file(path, WAY_OUT) as file:
+    regions: list[dict[str, NDArray[np.bool_]]] = []  # masks [V] of each file
+    for session, (path, split) in enumerate(zip(paths, form.values(), strict=True), 1):
+        with hdf5.open_file(path, source) as file:
             samples, columns = _open_samples(file)
-            labels = {key: samples[:, int(columns[key].argmax())].tolist() for key in LABELS & columns.keys()}
+            numbers = {key: np.flatnonzero(columns[key]) for key in LABELS & columns.keys()}
+            chosen = {key: rows[:2][-1] if key == "Label" else rows[0] for key, rows in numbers.items()}
+            labels = {key: samples[:, column].tolist() for key, column in chosen.items()}
             key = next((key for key in PICTURES if key in labels), PICTURES[0])
             group: Any = file.get(f"vmap/{key}", {})
             names = {float(number): str(np.asarray(group[number]).astype(str)) for number in group}
             if not names and samples.dtype.itemsize < 8:
                 raise ValueError(f"{key} is {samples.dtype}, which rounds the numbers of pictures")
             pictures = ["", *(names.get(number) or _name_picture(number) for number in labels[key])]
+            is_voxel = columns["VoxelData"]
+        regions.append({key[4:]: mask[is_voxel] for key, mask in columns.items() if key.startswith("ROI_")})
         types = [SPLITS.get(one, NOTHING) for one in labels.get("DataType", ())] or [split] * len(pictures)
         for place, (before, picture) in enumerate(pairwise(pictures)):
             is_again = types[place] == "train" and picture == before
@@ -71,14 +84,17 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
             run = int(labels["Run"][place]) if "Run" in labels else 1
             trials.append((picture, reason if picture else NOTHING, session, run))
 
+    first, last = regions[0], regions[-1]
+    if differing := [n for n in {**first, **last} if not np.array_equal(first.get(n, ()), last.get(n, ()))]:
+        problem = f"{paths[0]} and {paths[-1]} differ in the voxels of region {differing[0]}"
+        raise BrainhiveError(problem, source)
+
     def read(session: int) -> NDArray[Any]:
-        with hdf5.open_file(paths[session - 1], WAY_OUT) as file:
+        with hdf5.open_file(paths[session - 1], source) as file:
             samples, columns = _open_samples(file)
             return np.asarray(samples[:])[:, columns["VoxelData"]]
 
-    is_voxel = columns["VoxelData"]
-    regions = {key[4:]: mask[is_voxel] for key, mask in columns.items() if key.startswith("ROI_")}
-    return Subject(paths, Voxels(regions), int(is_voxel.sum()), trials, read)
+    return Subject(paths, Voxels(first), int(is_voxel.sum()), trials, read)
 
 
 def _open_samples(file: h5py.File) -> tuple[h5py.Dataset, dict[str, NDArray[np.bool_]]]:

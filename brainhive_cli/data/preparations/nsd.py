@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,9 +128,12 @@ class Betas:
         return sorted(self.config.sessions or range(1, last + 1))
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
-        """Count the trials of a session by the design; betas are not opened."""
-        width = self._mask(subject).width
-        return {split: (len(trials), width, 1) for split, trials in self._trials(subject, session).items()}
+        """Count the trials of a session by the design; of betas the header is read."""
+        mask = self._mask(subject)
+        check_betas(self._file(subject, session), mask, SESSION_TRIALS)
+        return {
+            split: (len(trials), mask.width, 1) for split, trials in self._trials(subject, session).items()
+        }
 
     def session(self, subject: int, session: int) -> Mapping[str, Recording]:
         """Read the betas of a session, by split."""
@@ -208,34 +211,42 @@ def zscore(signal: NDArray[np.float32], trials: NDArray[np.int64]) -> int:
     return int((~varies).sum())
 
 
-def read_betas(path: Path, mask: Mask, trials: int) -> NDArray[np.int16]:
-    """Read a session's betas [trials, V] of the voxels of a mask, in its C order; 300 is 1 percent.
-
-    A volume (NIfTI), or a plane of voxels (HDF5), is in memory at a time.
+def check_betas(path: Path, mask: Mask, trials: int) -> None:
+    """Check the header of a session's betas.
 
     Raises:
         BrainhiveError: if they are of another shape or dtype, or the file is damaged.
     """
-    if path.suffix != ".hdf5":
+    if path.suffix == ".hdf5":
+        with hdf5.open_file(path, SOURCE) as file:
+            stored = hdf5.open_numbers(file, "betas", "i")
+            # MATLAB wrote these files: their axes are [trials, Z, Y, X]
+            shape, dtype = stored.shape[::-1], stored.dtype
+    else:
         image = open_image(path, SOURCE)
-        _check(path, image.shape, (*mask.inside.shape, trials), image.get_data_dtype())
+        shape, dtype = image.shape, image.get_data_dtype()
         with reading(path, SOURCE):
             if (image.dataobj.slope, image.dataobj.inter) != (1, 0):
                 raise ValueError("its values are scaled, those of NSD are not")
+    expected = [*mask.inside.shape, trials]
+    if [*shape] != expected or dtype.kind != "i" or dtype.itemsize != 2:
+        problem = f"{path} holds {dtype} {[*shape]}, not int16 {expected} as mask and design have it"
+        raise BrainhiveError(problem, SOURCE)
+
+
+def read_betas(path: Path, mask: Mask, trials: int) -> NDArray[np.int16]:
+    """Read a session's betas [trials, V] of the voxels of a mask, in its C order; 300 is 1 percent.
+
+    A volume (NIfTI), or a plane of voxels (HDF5), is in memory at a time. Raises as `check_betas`.
+    """
+    check_betas(path, mask, trials)
+    if path.suffix != ".hdf5":
         return mask.read_series(path)
     x, y, z = np.nonzero(mask.inside)
     betas = np.empty((trials, len(x)), np.int16)
     with hdf5.open_file(path, SOURCE) as file:
         stored = hdf5.open_numbers(file, "betas", "i")
-        # MATLAB wrote these files: their axes are [trials, Z, Y, X]
-        _check(path, stored.shape[::-1], (*mask.inside.shape, trials), stored.dtype)
         for plane in np.unique(z).tolist():
             is_here = z == plane
             betas[:, is_here] = stored[:, plane][:, y[is_here], x[is_here]]
     return betas
-
-
-def _check(path: Path, shape: Sequence[int], expected: Sequence[int], dtype: np.dtype[Any]) -> None:
-    if tuple(shape) != tuple(expected) or dtype.kind != "i" or dtype.itemsize != 2:
-        problem = f"{path} holds {dtype} {list(shape)}, not int16 {list(expected)} as mask and design have it"
-        raise BrainhiveError(problem, SOURCE)

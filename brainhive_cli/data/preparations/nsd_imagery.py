@@ -3,7 +3,9 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from itertools import pairwise
+from operator import itemgetter
+from pathlib import Path, PurePath
 from typing import ClassVar
 
 import numpy as np
@@ -11,26 +13,36 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.damage import reading
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._nsd import PERCENT, Masks
 from brainhive_cli.data.preparations._published import PublishedBetas, Subject
-from brainhive_cli.data.preparations.nsd import read_betas
-from brainhive_cli.data.published_data import WAY_OUT, find_file
+from brainhive_cli.data.preparations.nsd import check_betas, read_betas
+from brainhive_cli.data.published_data import find_below, find_file, read_table, where_to_get
 from brainhive_cli.data.stores import pickles
+from brainhive_cli.data.stores.ids import PICTURES
 from brainhive_cli.data.stores.recordings import Recording
 
+SOURCE = where_to_get("nsd-imagery")
 FOLDER = "nsddata_betas/ppdata/subj{subject:02d}/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
+RUNS = "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2".split()
+"""In the order of the betas: task, set of six stimuli, and which of two runs of imagery."""
 BLOCK = re.compile(r"(vis|img|att)([ABC])")
-"""What the block of a run is called: its task, and the set of six stimuli."""
+PICKLE = "nsdimagery_stimuli.pkl3"
+TABLES = "nsddata/bdata/nsdimagery/nsdimagery_subj{subject:02d}_{run}.tsv"
+BETAS_OF_A_TRIAL = {"vis": 1, "img": 1, "att": 2}
 SPLITS = {"vis": "test", "img": "imagery", "att": "trials of the attention task, each of which has two"}
 
 
 class Config(parts.Config):
     """NSD-Imagery's betas, in the mask of NSD's: models of NSD are tested on them, none is trained.
 
-    Stimuli are called by their set and cue, as nsdimagery_stimuli.pkl3 has them: `A-X`. Seen ones are `test`,
-    imagined ones `imagery`; trials of the attention task are left out. Voxels are z-scored within each run by
-    all of its trials: none is of training.
+    Trials are those of the public tables nsdimagery_subj0N_RUN.tsv, or, where these are not there, of the
+    laboratory's own nsdimagery_stimuli.pkl3. A stimulus is called by its set and what `column` of the tables,
+    or the pickle's cue, says of it, as `A-X`; a name of a picture's file is that picture. The public files do
+    not say which picture a value of CONDITION is, so that pictures are called as these values are. Seen
+    stimuli are `test`, imagined ones `imagery`; trials of the attention task are left out. Voxels are
+    z-scored within each run by all of its trials: none is of training.
     """
 
     zscore: ClassVar[str] = "run"
@@ -38,10 +50,14 @@ class Config(parts.Config):
     root: str = Field("", description="folder of nsddata and nsddata_betas; default: nsd below paths.data")
     voxels: str = Field("nsdgeneral", description="mask of the voxels that are kept, as NSD's were prepared")
 
+    column: str = Field(
+        "CONDITION", description="column of the public tables that names the stimulus of a trial"
+    )
+
     def build(self, paths: Paths) -> PublishedBetas:
         """Point at the data; nothing is read yet."""
         root = paths.dataset("nsd", self.root)
-        return ImageryBetas(self, root, dataset="nsd-imagery", pattern=FOLDER, find=_find)
+        return ImageryBetas(self, root, dataset="nsd-imagery", patterns=(FOLDER,), find=_find)
 
 
 TINY = Config()
@@ -60,18 +76,40 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
     """Read masks, and the stimulus of each trial; a run is a series of trials of one block."""
     masks = Masks.below(root / f"nsddata/ppdata/subj{subject:02d}/func1pt8mm/roi", config.voxels)
     mask = masks.mask()
-    betas = find_file(root / FOLDER.format(subject=subject), "betas_nsdimagery.*")
-    path = find_file(root, "**/nsdimagery_stimuli.pkl3")
+    betas = find_file(root / FOLDER.format(subject=subject), "betas_nsdimagery.*", SOURCE)
+    tables = [TABLES.format(subject=subject, run=run) for run in RUNS]
+    blocks: list[str] = []
+    stimuli: list[str] = []
+    if not any((root / name).exists() for name in tables) and (pickle := find_below(root, f"**/{PICKLE}")):
+        paths = [pickle]
+        with reading(pickle, SOURCE):
+            content = pickles.load(pickle)
+            blocks, stimuli = (
+                pickles.array(content[key]).astype(str).ravel().tolist() for key in ("exps", "cues")
+            )
+    else:
+        paths = [find_file(root, name, SOURCE) for name in tables]
+        for path, run in zip(paths, RUNS, strict=True):
+            for stimulus in read_table(path, SOURCE, itemgetter(config.column)):
+                count = BETAS_OF_A_TRIAL[run[:3]]
+                blocks += [run] * count
+                stimuli += [stimulus] * count
+    check_betas(betas, mask, len(blocks))
+    if unnamed := sum(not name and block[:3] != "att" for block, name in zip(blocks, stimuli, strict=True)):
+        problem = f"{paths[0].parent}: {unnamed} trials have nothing in column {config.column}"
+        raise BrainhiveError(problem, "preparation.column=CONDITION")
+
+    # a run begins where the block changes
+    runs = np.cumsum([1, *(block != before for before, block in pairwise(blocks))]).tolist()
     trials: list[tuple[str, str, int, int]] = []
-    with reading(path, WAY_OUT):
-        content = pickles.load(path)
-        blocks, cues = (pickles.array(content[key]).astype(str).ravel() for key in ("exps", "cues"))
-        runs = np.cumsum([1, *(blocks[1:] != blocks[:-1])]).tolist()
-        for block, cue, run in zip(blocks.tolist(), cues.tolist(), runs, strict=True):
+    with reading(paths[0], SOURCE):
+        for block, stimulus, run in zip(blocks, stimuli, runs, strict=True):
             ((task, letter),) = BLOCK.findall(block)
-            trials.append((f"{letter}-{cue}", SPLITS[task], 1, run))
+            file = PurePath(stimulus)
+            name = file.stem if file.suffix.lower() in PICTURES else f"{letter}-{stimulus}"
+            trials.append((name, SPLITS[task], 1, run))
     return Subject(
-        [betas, path, *masks.files.values()],
+        [betas, *paths, *masks.files.values()],
         masks.voxels(mask),
         mask.width,
         trials,

@@ -13,11 +13,12 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.recipe import Paths, no
 from brainhive_cli.data.preparations._betas import BetaSteps
 from brainhive_cli.data.preparations._published import PublishedBetas, Subject
-from brainhive_cli.data.published_data import WAY_OUT, cut_ending, find_file, read_table
+from brainhive_cli.data.published_data import cut_ending, find_file, read_table, where_to_get
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Voxels
 
 NAME = "things-fmri"
+SOURCE = where_to_get(NAME)
 FILES = ("ResponseData.h5", "StimulusMetadata.csv", "VoxelMetadata.csv")
 READ_VOXELS = 2048
 """Rows of the table that are read at a time: all trials of them are 160 MB."""
@@ -42,7 +43,7 @@ class Config(BetaSteps):
     def build(self, paths: Paths) -> PublishedBetas:
         """Point at the data; nothing is read yet."""
         root, pattern = paths.dataset(NAME, self.root), "sub-{subject:02d}_" + FILES[0]
-        return PublishedBetas(self, root, dataset=NAME, pattern=pattern, find=_find, unit="z-score")
+        return PublishedBetas(self, root, dataset=NAME, patterns=(pattern,), find=_find, unit="z-score")
 
 
 TINY = Config()
@@ -50,8 +51,8 @@ TINY = Config()
 
 def _find(config: Config, root: Path, subject: int) -> Subject:
     """Read the tables of trials and of voxels, and find the responses in pandas' table."""
-    responses, stimuli, voxels = (find_file(root, f"sub-{subject:02d}_{name}") for name in FILES)
-    table = read_table(stimuli, _read_trial)
+    responses, stimuli, voxels = (find_file(root, f"sub-{subject:02d}_{name}", SOURCE) for name in FILES)
+    table = read_table(stimuli, SOURCE, _read_trial)
     tested = {concept for concept, _, split, *_ in table if split == "test" and config.drop_test_concepts}
     trials = [
         (picture, TESTED if split == "train" and concept in tested else split, session, run)
@@ -59,7 +60,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
     ]
     ids = [trial_id for *_, trial_id in table]
     sessions = np.array([session for _, _, session, _ in trials])
-    with hdf5.open_file(responses, WAY_OUT) as file:
+    with hdf5.open_file(responses, SOURCE) as file:
         group: Any = file["ResponseData"]
         name = max(
             (name for name in group if name.endswith("_values")), key=lambda name: group[name].shape[-1]
@@ -78,7 +79,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
         chosen = columns[sessions == session]
         first, stop = chosen.min(), chosen.max() + 1
         betas = np.empty((len(chosen), width), np.float32)
-        with hdf5.open_file(responses, WAY_OUT) as file:
+        with hdf5.open_file(responses, SOURCE) as file:
             stored = hdf5.open_numbers(file, f"ResponseData/{name}", "f")
             for start in range(0, width, READ_VOXELS):
                 block = stored[start : start + READ_VOXELS, first:stop]
@@ -96,7 +97,7 @@ def _read_trial(row: dict[str, str]) -> tuple[str, str, str, int, int, str]:
 def _read_voxels(path: Path) -> Voxels:
     """Read regions and maps [V]: columns of 0 and 1, and of other numbers; it has no affine, so no places."""
     regions, maps = {}, {}
-    with reading(path, WAY_OUT), path.open(encoding="utf-8-sig") as file:
+    with reading(path, SOURCE), path.open(encoding="utf-8-sig") as file:
         names = next(csv.reader(file))
         table: Any = np.loadtxt(
             file, np.float32, delimiter=",", converters=lambda text: float(text or "nan"), ndmin=2

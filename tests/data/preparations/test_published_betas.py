@@ -168,10 +168,63 @@ def test_laions_table_of_fewer_trials_than_betas_is_refused(home, laion) -> None
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[:-1]))
     count = len(lines) - 1
+    assert "betas of" in prepare("laion-fmri", SESSIONS, "--check", code=3)
     said = prepare("laion-fmri", SESSIONS, code=1)
     assert f"session 1 of subject 1 has {count} betas of {count - 1} trials" in said
     path.write_text("\n".join(lines[:1] + lines[2:]))
     assert "beta_index does not count the betas from 0" in prepare("laion-fmri", SESSIONS, code=3)
+
+
+def test_laions_voxels_of_any_fit_are_those_above_0_of_the_map(home, laion) -> None:
+    import nibabel
+
+    laion("sub-01")
+    (path,) = (home / "data").rglob("*R2mean_statmap.nii.gz")
+    image = nibabel.load(path)
+    values = image.get_fdata(dtype=np.float32)
+    outside = tuple(np.argwhere(values == 0)[0])
+    values[outside] = 0.2
+    nibabel.save(nibabel.Nifti1Image(values, image.affine), path)
+    counts = []
+    for above in (0, 15):
+        prepare("laion-fmri", SESSIONS, f"preparation.above_r2={above}", f"name=above-{above}")
+        store = SignalStore.open(home / f"signals/laion-fmri/above-{above}/sub-01.h5")
+        counts.append(store["train"].provenance["voxels"]["read"])
+    assert counts[0] == counts[1] + 1
+
+
+@pytest.mark.parametrize("written", ["FFA-1", "FFA1"])
+def test_laions_regions_are_called_alike_with_and_without_hyphens(home, laion, written) -> None:
+    laion("sub-01")
+    (path,) = (home / "data").rglob("*label-V1v_mask.nii.gz")
+    folder = path.parents[1] / "face"
+    folder.mkdir()
+    path.rename(folder / path.name.replace("V1v", written))
+    prepare("laion-fmri", SESSIONS)
+    space: Any = stored(home, "laion-fmri", "train").space
+    assert "FFA1" in space.regions and "FFA-1" not in space.regions
+
+
+def test_laions_pool_of_all_subjects_trains_them_together(home, laion) -> None:
+    laion("sub-01", "sub-03")
+    splits = home / "data/laion-fmri/splits"
+    sides: dict[str, list[str]] = {"train_ids": [], "test_ids": []}
+    for subject in ("sub-01", "sub-03"):
+        (variant,) = json.loads((splits / subject / "tau.json").read_text())["variants"]
+        for side in sides:
+            sides[side] += [name for name in variant[side] if name.startswith("unique")]
+    (splits / "pooled").mkdir()
+    (splits / "pooled/tau.json").write_text(json.dumps({"variants": [{"variant_id": 0, **sides}]}))
+    refused = prepare("laion-fmri", SESSIONS, "preparation.stimuli.pool=pooled", code=3)
+    assert (
+        "splits/**/pooled/random_0.json" in refused
+        and "try: preparation.stimuli.split=tau, of tau" in refused
+    )
+    pool = ("preparation.stimuli.pool=pooled", "preparation.stimuli.split=tau")
+    prepare("laion-fmri", SESSIONS, *pool, "--subjects", "1,3")
+    for subject, code in ((1, "_p01"), (3, "_p04")):
+        test = stored(home, "laion-fmri-pooled-tau", "test", subject)
+        assert {name[-4:] for name in test.image_ids} == {code}
 
 
 def test_laions_withheld_sessions_are_not_asked_for(home, laion) -> None:
@@ -314,6 +367,18 @@ def test_things_pictures_are_those_that_were_shown(home, things) -> None:
 
 # BOLD5000
 
+TYPE_D = "TYPED-FITHRF-GLMDENOISE-RR"
+
+
+def save_without_origin(path: Path, betas: np.ndarray) -> None:
+    """Write a session as the publisher's make_nii(betas, [2 2 2], [], 16) does: float32, 2 mm, no origin."""
+    import nibabel
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(betas.astype(np.float32), None)
+    image.header.set_zooms((2, 2, 2, 1))
+    nibabel.save(image, path)
+
 
 @pytest.fixture
 def bold5000(home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], np.ndarray]:
@@ -330,8 +395,8 @@ def bold5000(home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], np
     inside = RANDOM.random(VOLUME) < 0.6
     nsd_files.save(root / "CSI1_brainmask.nii.gz", inside.astype(np.uint8))
     for session, part in enumerate((volumes[..., :40], volumes[..., 40:]), 1):
-        nsd_files.save(root / f"CSI1_GLMbetas-TYPED-FITHRF-GLMDENOISE-RR_ses-{session:02d}.nii.gz", part)
-        nsd_files.save(root / f"b/CSI1_GLMbetas-TYBEB-FITHRF_ses-{session:02d}.nii.gz", 2 * part)
+        save_without_origin(root / f"CSI1_GLMbetas-{TYPE_D}_ses-{session:02d}.nii.gz", part)
+        save_without_origin(root / f"b/CSI1_GLMbetas-TYBEB-FITHRF_ses-{session:02d}.nii.gz", 2 * part)
     (root / "CSI1_imgnames.txt").write_text("\n".join(shown) + "\n")
     for folder, name in (
         ("ImageNet", names[0]),
@@ -357,6 +422,57 @@ def test_bold5000s_list_is_divided_by_volumes_and_repeated_pictures_are_the_test
     # 333 or 370 trials a session are runs of 37
     (session, _) = stored(home, "bold5000", "train").provenance["sessions"]
     assert session["fitted"] == "over groups of five sessions, training and test together"
+
+
+def test_bold5000s_betas_without_an_origin_lie_where_their_mask_does(home, bold5000) -> None:
+    import nibabel
+
+    root = home / "data/bold5000"
+    mask = nibabel.load(root / "CSI1_brainmask.nii.gz")
+    moved = nibabel.Nifti1Image(
+        np.asarray(mask.dataobj), [[-2, 0, 0, 70], [0, 2, 0, -90], [0, 0, 2, -60], [0, 0, 0, 1]]
+    )
+    nibabel.save(moved, root / "CSI1_brainmask.nii.gz")
+    prepare("bold5000")
+    space: Any = stored(home, "bold5000", "test").space
+    np.testing.assert_array_equal(space.grid.affine, moved.affine)
+    smaller = np.asarray(nibabel.load(root / f"CSI1_GLMbetas-{TYPE_D}_ses-02.nii.gz").dataobj)[:, :, :1]
+    save_without_origin(root / f"CSI1_GLMbetas-{TYPE_D}_ses-02.nii.gz", smaller)
+    said = prepare("bold5000", "name=other", "--check", code=3)
+    assert "ses-02.nii.gz is [3, 4, 1]" in said and "CSI1_brainmask.nii.gz [3, 4, 2]" in said
+
+
+def test_bold5000s_arrays_of_regions_are_all_trials_of_named_voxels(home, bold5000) -> None:
+    shown, _ = bold5000
+    root = home / "data/bold5000"
+    folder = root / "BOLD5000_GLMsingle_ROI_betas/py"
+    folder.mkdir(parents=True)
+    names = [f"{side}{name}" for side in ("LH", "RH") for name in ("EarlyVis", "LOC", "OPA", "PPA", "RSC")]
+    betas = {name: RANDOM.standard_normal((len(shown), 2 + row % 3)) for row, name in enumerate(names)}
+    for name, values in betas.items():
+        np.save(folder / f"CSI1_GLMbetas-{TYPE_D}_allses_{name}.npy", values)
+    (root / "CSI1_brainmask.nii.gz").unlink()
+    assert "preparation.form=regions" in prepare("bold5000", code=3)
+    prepare("bold5000", "preparation.form=regions", "preparation.zscore=no")
+    test = stored(home, "bold5000", "test")
+    rows = [row for row, name in enumerate(shown) if name == "abbey1.jpg"]
+    expected = np.concatenate([values[rows] for values in betas.values()], axis=1)
+    np.testing.assert_allclose(trials_of(test, "abbey1"), expected, rtol=1e-6)
+    assert isinstance(test.space, Voxels) and list(test.space.regions) == names
+    np.testing.assert_array_equal(np.flatnonzero(test.space.regions["LHLOC"]), [2, 3, 4])
+    assert test.provenance["preparation"]["form"] == "regions"
+    # what prepare would refuse, the plan refuses
+    plan = ("bold5000", "preparation.form=regions", "name=other", "--check")
+    last = folder / f"CSI1_GLMbetas-{TYPE_D}_allses_RHRSC.npy"
+    np.save(last, betas["RHRSC"][1:])
+    assert "the regions of subject 1 have [79, 79" in prepare(*plan, code=3)
+    np.save(last, betas["RHRSC"][:, 0])
+    assert "RHRSC.npy is damaged or cut short: it is no array of numbers" in prepare(*plan, code=3)
+    last.unlink()
+    assert "allses_RHRSC.npy" in prepare(*plan, code=3)
+    for name, values in betas.items():
+        np.save(folder / f"CSI1_GLMbetas-{TYPE_D}_allses_{name}.npy", values[1:])
+    assert "lists 79 trials, all sessions have 78 betas" in prepare(*plan, code=3)
 
 
 def test_bold5000s_type_b_is_found_as_its_readme_misspells_it_and_a_list_of_other_length_refused(
@@ -459,6 +575,42 @@ def test_deeprecons_two_files_name_pictures_by_their_table(home) -> None:
     np.testing.assert_allclose(trials_of(test, "n01621127_3"), values["Test"][[1]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_deeprecons_files_of_today_are_read_before_the_older_ones(home, older) -> None:
+    values, folder = RANDOM.standard_normal((3, 3)), home / "data/deeprecon"
+    for split in ("Training", "Test"):
+        columns = {"VoxelData": values, "stimulus_name": np.array([1.0, 2.0, 1.0])}
+        vmap = {"stimulus_name": {1: "n01443537_22563", 2: "n01621127_19020"}}
+        path = folder / f"sub-02_ImageNet{split}_fmriprep_volume_native.h5"
+        write_bdata(path, columns, ("dataset", "metadata"), vmap)
+        if older:
+            path = folder / f"sub-02_perceptionNaturalImage{split}_original_VC.h5"
+            write_bdata(path, {**columns, "VoxelData": -values}, ("dataset", "metadata"), vmap)
+    prepare("deeprecon", "preparation.zscore=no")
+    test = stored(home, "deeprecon", "test", subject=2)
+    np.testing.assert_allclose(trials_of(test, "n01443537_22563"), values[[0, 2]], rtol=1e-6)
+    assert len(test.provenance["files"]) == 2
+
+
+def test_deeprecons_pictures_are_the_second_column_of_labels(home) -> None:
+    for split in ("Training", "Test"):
+        labels = np.array([[1.0, ANIMAL, 7.0], [2.0, TOOL, 7.0]])
+        columns = {"VoxelData": np.eye(2, 3), "Label": labels}
+        path = home / f"data/deeprecon/sub-01_perceptionNaturalImage{split}_original_VC.h5"
+        write_bdata(path, columns, ("dataset", "metadata"))
+    prepare("deeprecon", "preparation.zscore=no")
+    test = stored(home, "deeprecon", "test")
+    assert list(test.image_ids) == ["n01443537_22563", "n01621127_19020"]
+
+
+def test_deeprecons_files_of_other_regions_are_refused_by_the_plan(home) -> None:
+    for split, regions in (("Training", 4), ("Test", 3)):
+        columns = {"VoxelData": np.ones((2, regions)), "stimulus_id": np.array([ANIMAL, TOOL])}
+        path = home / f"data/deeprecon/sub-01_ImageNet{split}_fmriprep_volume_native.h5"
+        write_bdata(path, columns, ("dataset", "metadata"))
+    assert "differ in the voxels of region V1" in prepare("deeprecon", "--check", code=3)
+
+
 # NSD-Imagery
 
 
@@ -507,9 +659,78 @@ def test_imagery_has_nsds_voxels_in_their_order_z_scored_by_run_alone(home, imag
     assert session["z_scored_without_training_trials"] == [1, 3, 4, 5]
 
 
-def test_imagery_without_its_list_of_stimuli_is_missing_data(home, imagery) -> None:
-    (home / "data/nsd/nsdimagery_stimuli.pkl3").unlink()
-    assert "nsdimagery_stimuli.pkl3" in prepare("nsd-imagery", code=3)
+RUNS = "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2".split()
+
+
+def write_imagery_tables(root: Path) -> list[tuple[str, str, str]]:
+    """Write the public tables, and betas of 720 trials; return run, condition and picture of each beta."""
+    folder = root / "nsddata_betas/ppdata/subj01/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = []
+    for run in RUNS:
+        order = RANDOM.permutation(48) % 6 + 1
+        rows = [[1, trial, f"{run[3]}{one}", f"{run[3]}_{one}.png"] for trial, one in enumerate(order)]
+        table = root / f"nsddata/bdata/nsdimagery/nsdimagery_subj01_{run}.tsv"
+        write_table(table, ("SUBJECT", "TRIAL", "CONDITION", "IMAGEFILE"), rows)
+        for _, _, condition, picture in rows:
+            shown += [(run, condition, picture)] * (2 if run.startswith("att") else 1)
+    with h5py.File(folder / "betas_nsdimagery.hdf5", "w") as file:
+        file["betas"] = RANDOM.integers(-900, 900, (len(shown), *VOLUME[::-1])).astype(np.int16)
+    return shown
+
+
+def test_imagery_is_read_by_the_public_tables_in_the_order_of_runs(home) -> None:
+    truth, root = nsd_files.write(home / "data/nsd", sessions=1), home / "data/nsd"
+    shown = write_imagery_tables(root)
+    path = next(root.rglob("betas_nsdimagery.hdf5"))
+    with h5py.File(path) as file:
+        betas = file["betas"][:].T[truth.masks["nsdgeneral"] > 0].T / 300
+    assert len(betas) == 720 and "288 trials of the attention task" in prepare("nsd-imagery", "--check")
+    prepare("nsd-imagery")
+    for split, runs, count in (("test", ["visB"], 8), ("imagery", ["imgB_1", "imgB_2"], 16)):
+        recording = stored(home, "nsd-imagery", split)
+        expected = [
+            (betas[row] - (run := betas[[one[0] == block for one in shown]]).mean(0)) / run.std(0)
+            for row, (block, condition, _) in enumerate(shown)
+            if block in runs and condition == "B4"
+        ]
+        assert len(expected) == count and len(recording.image_ids) == 18
+        np.testing.assert_allclose(trials_of(recording, "B-B4"), expected, atol=1e-4)
+    # a column of file names is that of pictures, whatever folder they lie in
+    prepare("nsd-imagery", "preparation.column=IMAGEFILE", "name=files")
+    ids = SignalStore.open(home / "signals/nsd-imagery/files/sub-01.h5")["test"].image_ids
+    assert sorted(ids) == [f"{letter}_{one}" for letter in "ABC" for one in range(1, 7)]
+
+
+def test_imagery_whose_tables_do_not_fit_its_betas_is_refused_by_the_plan(home) -> None:
+    root = home / "data/nsd"
+    nsd_files.write(root, sessions=1)
+    write_imagery_tables(root)
+    table = root / "nsddata/bdata/nsdimagery/nsdimagery_subj01_attB.tsv"
+    lines = table.read_text().splitlines()
+    assert "it has no 'CUE'" in prepare("nsd-imagery", "--check", "preparation.column=CUE", code=3)
+    table.write_text("\n".join(lines[:-1]))
+    assert "[3, 4, 2, 720], not int16 [3, 4, 2, 718]" in prepare("nsd-imagery", "--check", code=3)
+    table.unlink()
+    assert "no nsddata/bdata/nsdimagery/nsdimagery_subj01_attB.tsv" in prepare(
+        "nsd-imagery", "--check", code=3
+    )
+    table.write_text("\n".join(lines))
+    table = root / "nsddata/bdata/nsdimagery/nsdimagery_subj01_visC.tsv"
+    table.write_text(table.read_text().replace("C1\t", "\t"))
+    assert "8 trials have nothing in column CONDITION" in prepare("nsd-imagery", "--check", code=3)
+
+
+@pytest.mark.parametrize("folder", ["nsddata_stimuli/stimuli", "nsddata_stimuli/stimuli/nsd", None])
+def test_imagery_without_public_tables_takes_the_pickle_wherever_it_lies(home, imagery, folder) -> None:
+    path = home / "data/nsd/nsdimagery_stimuli.pkl3"
+    if folder is None:
+        path.unlink()
+        assert "no nsddata/bdata/nsdimagery/nsdimagery_subj01_visA.tsv" in prepare("nsd-imagery", code=3)
+    else:
+        (home / "data/nsd" / folder).mkdir(parents=True, exist_ok=True)
+        path.rename(home / "data/nsd" / folder / path.name)
+        assert "8 trials of the attention task" in prepare("nsd-imagery", "--check")
 
 
 def test_a_model_of_nsd_is_tested_on_the_same_people_seeing_and_imagining(
