@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -106,20 +107,53 @@ class Betas(Preparation, ABC):
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session by split."""
-        splits, width = self.trials(subject, session).splits, self.width(subject)
+        trials, rows, _ = self._choose_trials(subject, session)
+        splits, width = trials.splits[rows], self.width(subject)
         return {split: (int((splits == split).sum()), width, 1) for split in _list_splits(splits)}
 
-    def session(self, subject: int, session: int) -> Mapping[str, Recording]:
-        """Read the betas of a session, by split, z-scored."""
-        trials, betas = self.trials(subject, session), self.read(subject, session)
-        where, space = f"session {session} of subject {subject}", self.voxels(subject)
+    def _choose_trials(self, subject: int, session: int) -> tuple[Trials, NDArray[Any], NDArray[Any]]:
+        """List the trials of a session, the rows that are used, and the z-scored group of each; none is read.
+
+        Raises:
+            BrainhiveError: if there are too few to use, to z-score by, or to choose voxels by.
+        """
+        trials, where = self.trials(subject, session), f"session {session} of subject {subject}"
         rows = np.flatnonzero(trials.splits != "")
         if not len(rows):
             reasons = ", ".join(f"{count} {reason}" for reason, count in trials.dropped.items())
             way = "correct its events, or leave it out: preparation.sessions=[…]"
             raise BrainhiveError(f"{where} has no trial of a picture: {reasons}", way)
-        splits, values = trials.splits[rows], betas.values[rows]  # [n], [n, V]
         groups = trials.runs[rows] if self.config.zscore == "run" else np.zeros(len(rows), np.int64)
+        for group in np.unique(groups).tolist() if self.config.zscore != "no" else ():
+            splits = trials.splits[rows][groups == group]
+            if ((splits == "train").sum() or len(splits)) < 2:
+                problem = f"{where}: {self.config.zscore} {group} has one trial to z-score by"
+                way = "session" if self.config.zscore == "run" else "no"
+                raise BrainhiveError(problem, f"preparation.zscore={way}")
+        chooses_voxels = self.config.min_ncsnr is not None or self.config.max_voxels is not None
+        if chooses_voxels and (repeated := self._repeated(subject)) < REPEATED:
+            problem = f"subject {subject}: {repeated} training stimuli were shown twice or more, too few"
+            way = "leave out preparation.min_ncsnr and preparation.max_voxels; choose by region instead"
+            raise BrainhiveError(f"{problem} to choose voxels by, which takes {REPEATED}", way)
+        return trials, rows, groups
+
+    @cached_property
+    def _repeated(self) -> Callable[[int], int]:
+        """Counts, once, the training stimuli of a subject that were shown twice or more."""
+
+        def count(subject: int) -> int:
+            sessions = [self.trials(subject, session) for session in self.sessions(subject)]
+            pairs = (pair for one in sessions for pair in zip(one.image_ids, one.splits, strict=True))
+            shown = Counter(image_id for image_id, split in pairs if split == "train")
+            return sum(number > 1 for number in shown.values())
+
+        return cache(count)
+
+    def session(self, subject: int, session: int) -> Mapping[str, Recording]:
+        """Read the betas of a session, by split, z-scored."""
+        trials, rows, groups = self._choose_trials(subject, session)
+        betas, space = self.read(subject, session), self.voxels(subject)
+        splits, values = trials.splits[rows], betas.values[rows]  # [n], [n, V]
 
         # a voxel that was not recorded, or never changes, in some session is left out of all in the end
         is_sound = np.isfinite(values).all(0)
@@ -132,9 +166,6 @@ class Betas(Preparation, ABC):
             if not len(training):
                 untrained.append(group)
             known = values[training if len(training) else members]
-            if len(known) < 2:
-                problem = f"{where}: {self.config.zscore} {group} has one trial to z-score by"
-                raise BrainhiveError(problem, "preparation.zscore=session")
             mean, spread = known.mean(0, np.float64), known.std(0, dtype=np.float64)
             is_sound &= spread > 0
             values[members] -= mean  # in place: of all voxels of a brain, copies in float64 are large
@@ -167,10 +198,6 @@ class Betas(Preparation, ABC):
             ncsnr, repeated = measure_ncsnr(recordings["train"])
             maps |= {"ncsnr": ncsnr} if repeated else {}
         if least is not None or most is not None:
-            if repeated < REPEATED:
-                problem = f"subject {subject}: {repeated} training stimuli were shown twice or more, too few"
-                way = "leave out preparation.min_ncsnr and preparation.max_voxels; choose by region instead"
-                raise BrainhiveError(f"{problem} to choose voxels by, which takes {REPEATED}", way)
             ratios = maps["ncsnr"]
             highest = f"; the highest ncsnr is {ratios.max():.2g}"
             rows = rows[np.argsort(-ratios[rows], kind="stable")[:most]]

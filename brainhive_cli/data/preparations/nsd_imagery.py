@@ -46,6 +46,8 @@ class Config(parts.Config):
     """
 
     zscore: ClassVar[str] = "run"
+    min_ncsnr: ClassVar[None] = None
+    max_voxels: ClassVar[None] = None
 
     root: str = Field("", description="folder of nsddata and nsddata_betas; default: nsd below paths.data")
     voxels: str = Field("nsdgeneral", description="mask of the voxels that are kept, as NSD's were prepared")

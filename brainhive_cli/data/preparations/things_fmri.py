@@ -86,7 +86,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
                 betas[:, start : start + READ_VOXELS] = block[:, chosen - first].T
         return betas
 
-    return Subject([responses, stimuli, voxels], _read_voxels(voxels), width, trials, read)
+    return Subject([responses, stimuli, voxels], _read_voxels(voxels, width), width, trials, read)
 
 
 def _read_trial(row: dict[str, str]) -> tuple[str, str, str, int, int, str]:
@@ -94,7 +94,7 @@ def _read_trial(row: dict[str, str]) -> tuple[str, str, str, int, int, str]:
     return row["concept"], cut_ending(row["stimulus"]), row["trial_type"], session, run, row["trial_id"]
 
 
-def _read_voxels(path: Path) -> Voxels:
+def _read_voxels(path: Path, width: int) -> Voxels:
     """Read regions and maps [V]: columns of 0 and 1, and of other numbers; it has no affine, so no places."""
     regions, maps = {}, {}
     with reading(path, SOURCE), path.open(encoding="utf-8-sig") as file:
@@ -102,6 +102,8 @@ def _read_voxels(path: Path) -> Voxels:
         table: Any = np.loadtxt(
             file, np.float32, delimiter=",", converters=lambda text: float(text or "nan"), ndmin=2
         )
+        if len(table) != width:
+            raise ValueError(f"its {len(table)} voxels are not the {width} of the responses")
     for name, values in zip(names, table.T, strict=True):
         if np.isin(values, [0, 1]).all() and not name.endswith("_id"):  # subject_id is 1 of the first
             # as LO1 (prf): sets of regions are written with blanks and brackets

@@ -208,6 +208,8 @@ def test_too_few_repeated_training_pictures_choose_no_voxels(tmp_path):
     ) as error:
         betas.prepare(tmp_path)
     assert "preparation.max_voxels" in error.value.hint
+    with pytest.raises(BrainhiveError, match="19 training stimuli"):
+        betas.shapes(1, 1)  # as a plan does
     alone = make(train=0, test=30, max_voxels=4)
     with pytest.raises(BrainhiveError, match="0 training stimuli"):
         alone.prepare(tmp_path)
@@ -216,8 +218,19 @@ def test_too_few_repeated_training_pictures_choose_no_voxels(tmp_path):
 def test_a_session_in_which_no_picture_was_shown_is_named_with_the_reasons():
     betas = make()
     betas.held[1][2] = [""] * len(betas.held[1][2])
-    with pytest.raises(BrainhiveError, match="session 1 of subject 1 has no trial of a picture"):
-        betas.session(1, 1)
+    for read in (betas.shapes, betas.session):
+        with pytest.raises(BrainhiveError, match="session 1 of subject 1 has no trial of a picture"):
+            read(1, 1)
+
+
+@pytest.mark.parametrize(("zscore", "way"), [("run", "session"), ("session", "no")])
+def test_one_trial_cannot_be_z_scored_which_a_plan_says(zscore, way):
+    betas = make(zscore=zscore)
+    betas.held[1][2] = ["train"] + [""] * (len(betas.held[1][2]) - 1)
+    for read in (betas.shapes, betas.session):
+        with pytest.raises(BrainhiveError, match="has one trial to z-score by") as error:
+            read(1, 1)
+        assert error.value.hint == f"preparation.zscore={way}"
 
 
 def test_a_picture_that_the_data_set_lacks_is_not_another_of_the_same_file_name():

@@ -211,8 +211,10 @@ def test_betas_of_another_subject_or_space_are_refused(tmp_path: Path) -> None:
     nsd_files.write(tmp_path, sessions=1, ending=".nii.gz")
     folder = tmp_path / "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
     nsd_files.save(folder / "betas_session01.nii.gz", np.zeros((4, 4, 2, 750), np.int16))
-    with pytest.raises(BrainhiveError, match=r"holds int16 \[4, 4, 2, 750\], not int16 \[3, 4, 2, 750\]"):
-        made(tmp_path, sessions=[1]).session(1, 1)
+    betas = made(tmp_path, sessions=[1])
+    for read in (betas.shapes, betas.session):
+        with pytest.raises(BrainhiveError, match=r"int16 \[4, 4, 2, 750\], not int16 \[3, 4, 2, 750\]"):
+            read(1, 1)
 
 
 def test_a_mask_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:

@@ -345,6 +345,14 @@ def test_things_columns_without_names_of_trials_are_in_order_and_another_count_i
     assert "21 columns are not the 22 trials" in prepare("things-fmri", "name=other", code=1)
 
 
+def test_things_tables_of_other_voxels_and_too_few_repetitions_are_refused_by_the_plan(home, things) -> None:
+    chosen = prepare("things-fmri", "--check", "preparation.max_voxels=2", code=3)
+    assert "6 training stimuli were shown twice or more, too few to choose voxels by" in chosen
+    path = home / "data/things-fmri/betas_csv/sub-01_VoxelMetadata.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert "its 4 voxels are not the 5 of the responses" in prepare("things-fmri", "--check", code=3)
+
+
 def test_things_columns_whose_names_pandas_pickled_are_in_order(home, things) -> None:
     with h5py.File(home / "data/things-fmri/betas_csv/sub-01_ResponseData.h5", "r+") as file:
         group = file["ResponseData"]
