@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePath
 from typing import ClassVar
@@ -26,12 +26,12 @@ class Config(parts.Config):
 
     Attributes:
         name: Of the data set and of its pictures.
-        folders: Where the pictures of each split lie, at most three folders below root.
+        folders: Where pictures of each split may lie, at most three folders below root; the first counts.
         people: The data set that has the same subjects, if another has them.
     """
 
     name: ClassVar[str] = "things-fmri"
-    folders: ClassVar[Mapping[str, str]] = {"train": "images", "test": "images"}
+    folders: ClassVar[Mapping[str, Sequence[str]]] = {"train": ["images"], "test": ["images"]}
     people: ClassVar[str] = ""
 
     root: str = Field("", description="folder of the data set; default: its name below paths.data")
@@ -54,10 +54,12 @@ TINY = Config()
 
 def _images(root: Path, config: Config, split: str) -> datasets.StimulusSet:
     datasets.check_split(config.name, split, tuple(config.folders))
-    if (folder := published.find_below(root, config.folders[split])) is None:
-        problem = f"{config.name}: no folder {config.folders[split]} of pictures in {root}"
+    names = config.folders[split]
+    folder = next((path for name in names if (path := published.find_below(root, name))), None)
+    if folder is None:
+        problem = f"{config.name}: no folder {' or '.join(names)} of pictures in {root}"
         raise MissingData(problem, published.where_to_get(config.name))
-    is_only = len({*config.folders.values()}) == 1
+    is_only = all(others == names for others in config.folders.values())
     above, below = (folder, "") if is_only else (folder.parent, folder.name)
     stems = {file: PurePath(file).stem for file in pictures_below(above, below)}
     if config.name in SPLITS:

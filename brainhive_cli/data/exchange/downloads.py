@@ -185,6 +185,7 @@ DESIGN = "nsddata/experiments/nsd"
 MASKS = "nsddata/ppdata/subj0$s/func1pt8mm/roi"
 BETAS = "nsddata_betas/ppdata/subj0$s/func1pt8mm/betas_fithrf_GLMdenoise_RR"
 IMAGERY = "nsddata_betas/ppdata/subj0$s/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
+IMAGERY_TABLES = "nsddata/bdata/nsdimagery"
 ON_REQUEST = "not verified (recordings); ImageNet's, on request only (pictures)"
 GOD = "https://github.com/KamitaniLab/GenericObjectDecoding"
 DEEPRECON = "https://github.com/KamitaniLab/DeepImageReconstruction"
@@ -252,20 +253,26 @@ SOURCES: Mapping[str, Source] = {
         elsewhere="other files of MindEye: pscotti/naturalscenesdataset and pscotti/mindeyev2 on the hub",
         subjects=(1, 2, 3, 4, 5, 6, 7, 8),
     ),
-    # NSD's bucket; where nsdimagery_stimuli.pkl3 lies in it is not verified
+    # NSD's bucket, as three public downloaders list it; it does not have nsdimagery_stimuli.pkl3
     "nsd-imagery": Source(
         terms="NSD's: https://cvnlab.slite.page/p/IB6BSeW_7o/Terms-and-Conditions",
         steps=(
-            "fetch nsd, then nsdimagery_stimuli.pkl3 of nsddata_stimuli, to {root}/../nsd",
-            f"for s in {{subjects}}; do {NSD}/{IMAGERY} {{root}}/../nsd/{IMAGERY} --recursive; done",
-            "save the pictures that cues stand for (its image_map) as {root}/stimuli/SET-CUE.png, as A-X.png",
+            "agree to NSD's terms, and get its masks, into {root}/../nsd: brainhive fetch nsd",
+            f"for s in {{subjects}}; do {NSD}/{IMAGERY}/betas_nsdimagery.hdf5 {{root}}/../nsd/{IMAGERY}/; "
+            "done",
+            f"{NSD}/{IMAGERY_TABLES} {{root}}/../nsd/{IMAGERY_TABLES} --recursive",
+            f"{NSD}/nsddata/experiments/nsdimagery/rawtargetimages {{root}}/stimuli --recursive",
+            "call pictures as {root}/stimuli/SET-CONDITION.png, by the tables' CONDITION: no file maps them",
         ),
+        elsewhere="betas are 1.1 GB a subject; nsdimagery_stimuli.pkl3 of a laboratory, anywhere below nsd, "
+        "is read where there are no tables",
         subjects=(1, 2, 3, 4, 5, 6, 7, 8),
     ),
-    # README of ViCCo-Group/LAION-fMRI
+    # README and documents of ViCCo-Group/LAION-fMRI; the bucket has no mask of voxels, but the map of R²
     "laion-fmri": _by_hand(
         "CC0 (brain data); an agreement (pictures: not passed on, not used commercially)",
-        "fetch derivatives/ and stimuli/ to {root} by https://github.com/ViCCo-Group/LAION-fMRI",
+        "fetch derivatives/glmsingle-tedana (betas, trials, R2mean), derivatives/rois and stimuli/ to {root} "
+        "by https://github.com/ViCCo-Group/LAION-fMRI",
         "copy laion_fmri/splits/data of that package to {root}/splits",
     ),
     # van Gerven et al. 2010; Güçlü's repository of the data, in which no file states a licence
@@ -283,22 +290,32 @@ SOURCES: Mapping[str, Source] = {
         convert=digits69.write_folders,
         next_line="brainhive workflow --recipe digits69",
     ),
-    # Hebart et al. 2023
+    # Hebart et al. 2023; figshare plus 20492835, version 2
     "things-fmri": _by_hand(
         f"not verified (betas), LICENSE of {IMAGES} (pictures)",
-        "get betas_csv of https://doi.org/10.25452/figshare.plus.c.6161151 into {root}",
+        "get betas_csv.zip (43 GB) of https://doi.org/10.25452/figshare.plus.c.6161151, unpack it in {root}",
         f"get THINGS at {IMAGES}, as {{root}}/images/CONCEPT/NAME.jpg",
     ),
     # Chang et al. 2019; the betas are of release 2.0
     "bold5000": _by_hand(
         "not verified for release 2.0 (1.0: CC0)",
-        "get CSI*_GLMbetas-TYPED-*, CSI*_brainmask* and CSI*_imgnames.txt into {root}: figshare 14456124",
-        "get Presented_Stimuli of release 1.0 into {root}",
+        "get CSI*_imgnames.txt, CSI*_GLMbetas-TYPED-*_ses-*.nii.gz and CSI*_brainmask.nii.gz into {root}: "
+        "figshare 14456124",
+        "or, for preparation.form=regions, BOLD5000_GLMsingle_ROI_betas/py in place of volumes and masks",
+        "get BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli of release 1.0 into {root}",
     ),
-    # READMEs of Kamitani's group
-    "god": _by_hand(ON_REQUEST, f"get Subject*.h5, version 5 or later, into {{root}}: {GOD}", ASK),
+    # READMEs of Kamitani's group; data/files.json of KamitaniLab/feature-decoding
+    "god": _by_hand(
+        ON_REQUEST,
+        f"get Subject1.h5 to Subject5.h5, version 5 or later, into {{root}}: figshare 7387130, {GOD}",
+        ASK,
+    ),
     "deeprecon": _by_hand(
-        ON_REQUEST, f"get sub-0*_perception*_original_VC.h5 into {{root}}: {DEEPRECON}", ASK
+        ON_REQUEST,
+        "get sub-0*_ImageNetTraining_fmriprep_volume_native.h5 and sub-0*_ImageNetTest_* into {root}: "
+        "figshare, by data/files.json of https://github.com/KamitaniLab/feature-decoding",
+        f"or their older form, sub-0*_perceptionNaturalImage*_original_VC.h5: figshare 7033577, {DEEPRECON}",
+        ASK,
     ),
 }
 """Each address is one that the public source in the comment above it gives."""

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shlex
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatch
 from importlib.util import module_from_spec, spec_from_file_location
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +20,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.stores.ids import match_names
 from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
 from tools.soak import nsd_files
 
@@ -58,6 +61,24 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]
 def paint(path: Path, level: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (16, 16), (level, level, level)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("bold5000", "CSI1_brainmask.nii.gz"),
+        ("god", "Subject1.h5"),
+        ("deeprecon", "sub-01_ImageNetTraining_fmriprep_volume_native.h5"),
+    ],
+)
+def test_a_missing_file_is_had_by_the_command_of_the_hint(home, name, file) -> None:
+    refused = prepare(name, code=3)
+    assert f"no {file} in" in refused
+    fetch = shlex.split(refused.partition("brainhive ")[2])
+    steps = CliRunner().invoke(app, fetch)
+    assert steps.exit_code == 3 and f"{name}: get it by yourself" in steps.stdout
+    patterns = [word.strip(",:") for word in steps.stdout.split()]
+    assert any(fnmatch(file, pattern) for pattern in patterns if "." in pattern)
 
 
 # LAION-fMRI
@@ -708,6 +729,10 @@ def test_imagery_is_read_by_the_public_tables_in_the_order_of_runs(home) -> None
     prepare("nsd-imagery", "preparation.column=IMAGEFILE", "name=files")
     ids = SignalStore.open(home / "signals/nsd-imagery/files/sub-01.h5")["test"].image_ids
     assert sorted(ids) == [f"{letter}_{one}" for letter in "ABC" for one in range(1, 7)]
+    for name in ids:
+        paint(root / f"nsddata/experiments/nsdimagery/rawtargetimages/set{name[0]}/{name}.png", 9)
+    listed = images("nsd-imagery", "imagery", root=str(root)).image_ids
+    assert len(listed) == 18 and not match_names(list(ids), list(listed)).unknown
 
 
 def test_imagery_whose_tables_do_not_fit_its_betas_is_refused_by_the_plan(home) -> None:
