@@ -65,7 +65,11 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
     betas = f"CSI{subject}_GLMbetas-{config.betas.replace('TYPEB', 'TY[PB]EB')}"
     patterns = {"volumes": f"CSI{subject}_brainmask.nii.gz", "regions": f"{betas}_allses_{REGIONS[0]}.npy"}
     others = [form for form, name in patterns.items() if form != config.form and find_below(root, name)]
-    way = f"read what is there: preparation.form={others[0]}" if others else SOURCE
+    way = (
+        f"read what is there: brainhive prepare --from bold5000 preparation.form={others[0]}"
+        if others
+        else SOURCE
+    )
     first = find_file(root, patterns[config.form], way)
     if config.form == "volumes":
         # the publisher saved betas with voxels of 2 mm and no origin, the mask in fMRIPrep's space

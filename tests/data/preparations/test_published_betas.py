@@ -481,7 +481,8 @@ def test_bold5000s_arrays_of_regions_are_all_trials_of_named_voxels(home, bold50
     for name, values in betas.items():
         np.save(folder / f"CSI1_GLMbetas-{TYPE_D}_allses_{name}.npy", values)
     (root / "CSI1_brainmask.nii.gz").unlink()
-    assert "preparation.form=regions" in prepare("bold5000", code=3)
+    hint = "brainhive prepare --from bold5000 preparation.form=regions"
+    assert prepare("bold5000", code=3).endswith(hint)
     prepare("bold5000", "preparation.form=regions", "preparation.zscore=no")
     test = stored(home, "bold5000", "test")
     rows = [row for row, name in enumerate(shown) if name == "abbey1.jpg"]
