@@ -1,18 +1,67 @@
 """The `brainhive` executable, also as `python -m brainhive_cli`."""
 
+import logging
+import os
 import sys
+import warnings
+from contextlib import suppress
 
-from brainhive_cli.core.errors import INTERRUPTED
+from brainhive_cli.core.errors import INTERRUPTED, first_line
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; whatever happens ends in an exit code and, of an error, in a line on stderr."""
+    _secure_streams()
+    # opinions of libraries on numbers and fonts, with paths of their source; -W or PYTHONWARNINGS shows them
+    logging.getLogger().addHandler(logging.NullHandler())
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that decode pictures
+
+    code: object = 0
     try:
         from brainhive_cli.app import app
 
         app(prog_name="brainhive")
+    except SystemExit as ended:
+        code = ended.code
     except KeyboardInterrupt:  # before a command begins, which handles its own
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
+    except BaseException as error:  # as of a terminal on which nothing can be written
+        code = _report(error)
+
+    # what Python would do at its end, where an error is a traceback
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            code = code if isinstance(error, BrokenPipeError) else code or _report(error)
+    sys.exit(code)  # type: ignore[arg-type]
+
+
+def _secure_streams() -> None:
+    """Replace closed streams, and write `?` or an escape for letters that the terminal does not have."""
+    for name, mode, errors in (
+        ("stdin", "r", "replace"),
+        ("stdout", "w", "replace"),
+        ("stderr", "w", "backslashreplace"),
+    ):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+        elif name != "stdin" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=errors)
+
+
+def _report(error: BaseException) -> int:
+    """Write an error in a line as best as can be; return the exit code."""
+    problem = "".join(filter(str.isprintable, first_line(error)))
+    line = f"error: {problem}\n  try: check the terminal or file of the output\n"
+    with suppress(OSError):
+        os.write(2, line.encode("ascii", "backslashreplace"))
+    return 1
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -222,10 +223,11 @@ def _report(error: Exception, common: Mapping[str, Any], advise: Callable[[str],
     except Exception:  # the error itself is what the user must see; its hint is then as it was raised
         if common["debug"]:
             console.show_traceback()
-    if common["debug"]:
-        console.show_traceback()
-    if not launch.leave_report(described.exit_code, described):
-        console.fail(described, common["json"])
+    with suppress(OSError):  # of a terminal or a full disk: the exit code says it, too
+        if common["debug"]:
+            console.show_traceback()
+        if not launch.leave_report(described.exit_code, described):
+            console.fail(described, common["json"])
     return described.exit_code
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -29,6 +29,7 @@ from brainhive_cli.core.errors import (
     DeviceError,
     LostProcess,
     MissingExtra,
+    RecipeError,
     first_line,
 )
 from brainhive_cli.core.recipe import Run
@@ -222,7 +223,7 @@ def start(run: Run) -> Launch:
             raise DeviceError(
                 "run.device is cuda, but no CUDA device is visible", "run.device=cpu, or check nvidia-smi"
             )
-        here, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+        here, there = _read_number("LOCAL_WORLD_SIZE", 1), torch.cuda.device_count()
         if not on_cpu and here > there:  # NCCL's own error is long and unclear
             raise DeviceError(
                 f"{here} processes on a machine with {there} GPUs: each needs one of its own",
@@ -232,12 +233,27 @@ def start(run: Run) -> Launch:
     if launched not in ("no", "bf16"):  # fp16 would need the gradients to be scaled
         raise DeviceError(f"the launch is in mixed precision {launched}", "use bf16 or no")
     precision = run.mixed_precision or (None if launched == "no" else launched)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _read_number("WORLD_SIZE", 1) == 1:
         return Launch(0, 1, "cpu" if on_cpu else "cuda", precision)
+    for name in ("RANK", "LOCAL_RANK"):
+        _read_number(name, 0)
     from accelerate import PartialState
 
     state = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
     return Launch(state.process_index, state.num_processes, state.device, precision)
+
+
+def _read_number(name: str, least: int) -> int:
+    """Read what a launcher says of its processes; the least number where there is no launcher.
+
+    Raises:
+        RecipeError: if the variable is no such number.
+    """
+    text = os.environ.get(name, str(least))
+    if not text.isdecimal() or int(text) < least:
+        problem = f"the environment variable {name} is {text!r}, no number from {least} on"
+        raise RecipeError(problem, f"unset {name}; --processes starts several processes")
+    return int(text)
 
 
 def num_processes(run: Run) -> int:
@@ -312,8 +328,9 @@ def exit_worker(code: int) -> None:
     A thread of gloo may still free tensors while the interpreter shuts down, and then aborts a process that
     has finished its work (pytorch/pytorch pull request 179291).
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        console.flush()
+    if os.environ.get("WORLD_SIZE", "1") not in ("1", ""):
+        with suppress(OSError):
+            console.flush()
         os._exit(code)
 
 

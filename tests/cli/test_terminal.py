@@ -1,0 +1,65 @@
+"""Terminals on which nothing, or not every letter, can be written: a line at most, and an exit code."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BRAINHIVE = f"{sys.executable} -m brainhive_cli"
+ASCII = {"PYTHONIOENCODING": "ascii"}
+
+
+def run(line: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of a shell, in which `brainhive` is this one."""
+    variables = {**os.environ, "BRAINHIVE_HOME": str(home), **environment}
+    script = line.replace("brainhive", BRAINHIVE)
+    return subprocess.run(
+        ["bash", "-c", script], env=variables, capture_output=True, text=True, errors="replace", timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "variables"),
+    [
+        ("brainhive recipes >&-", 0, {}),
+        ("brainhive recipes 2>&-", 0, {}),
+        ("brainhive recipes <&-", 0, {}),
+        ("brainhive recipes nothing >&- 2>&-", 2, {}),
+        ("brainhive recipes > /dev/full", 1, {}),
+        ("brainhive recipes --json > /dev/full", 1, {}),
+        ("brainhive embed --help > /dev/full", 1, {}),
+        ("brainhive --version > /dev/full", 1, {}),
+        ("brainhive embed --dataset image-folder 2> /dev/full", 3, {}),
+        ("brainhive recipes > /dev/full 2>&1", 1, {}),
+        ("brainhive recipes", 0, ASCII),
+        ("brainhive recipes", 0, {"PYTHONIOENCODING": "latin-1"}),
+        ("brainhive embed --dataset é–x", 2, ASCII),
+        ("brainhive embed --dataset demo", 2, {"WORLD_SIZE": "y"}),
+        ("brainhive embed --dataset demo", 2, {"WORLD_SIZE": "2", "RANK": "x"}),
+    ],
+)
+def test_every_terminal_gets_an_exit_code_and_no_traceback(
+    tmp_path: Path, line: str, code: int, variables: dict[str, str]
+) -> None:
+    done = run(line, tmp_path, **variables)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr and "this is a bug" not in done.stderr
+    assert "2>" in line or done.stderr.count("error: ") == (code > 0)
+
+
+def test_warnings_of_libraries_stay_off_the_terminal(tmp_path: Path) -> None:
+    program = """
+import logging, sys, warnings
+import brainhive_cli.app, brainhive_cli.__main__
+
+def app(prog_name):
+    warnings.warn("odd \\x1b[31mnumbers")
+    logging.getLogger("matplotlib").warning("no font")
+
+brainhive_cli.app.app = app
+brainhive_cli.__main__.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
