@@ -12,6 +12,7 @@ Paths are found as commands find them: below the working directory, or `BRAINHIV
 import importlib
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,13 @@ __all__ = [
 ]
 
 
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "subject": ((Integral,), "a whole number"),
+    "path": ((str, Path), "a name or path"),
+}
+"""Types of the arguments that are no text."""
+
+
 def __getattr__(name: str) -> Any:
     if name not in PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -101,6 +109,25 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _check(**arguments: object) -> None:
+    """Refuse arguments of another type, by name, and names that no file can have.
+
+    Raises:
+        RecipeError: naming the argument, its value and what it takes.
+    """
+    from brainhive_cli.core.errors import RecipeError
+    from brainhive_cli.core.files import describe_bad_name
+
+    for name, value in arguments.items():
+        kinds, words = KINDS.get(name, ((str,), "text"))
+        shown = repr(value)[:80]
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            problem = f"{name} is {shown}, of type {type(value).__name__}"
+            raise RecipeError(problem, f"{name}=… takes {words}; help(brainhive_cli.api) says more")
+        if isinstance(value, str | Path) and (reason := describe_bad_name(str(value))):
+            raise RecipeError(f"{name} {shown} {reason}", "give a name or path that a file can have")
 
 
 @dataclass(frozen=True)
@@ -185,6 +212,7 @@ class Run:
 
         Raises:
             BrainhiveError: if the run has no models, or several; it names the cells.
+            DeviceError: if there is no such device.
         """
         return self.member(cell, device).model
 
@@ -199,6 +227,7 @@ class Run:
             cell: Which model; default: the only one.
             device: Where it is computed.
         """
+        _check(split=split, **({} if subject is None else {"subject": subject}))
         member = self.member(cell, device)
         decoded, rows = member.decoded(_only_subject(member, subject), split)
         heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
@@ -206,17 +235,17 @@ class Run:
         return Predictions(image_ids, heads, decoded.texts, caveats)
 
     def member(self, cell: str = "", device: str = "cpu") -> "TrainedCell":
-        """Open a cell with its model, as evaluations do."""
-        import torch
-
+        """Open a cell with its model, as evaluations do; raises as `aligner`."""
         from brainhive_cli.core.errors import RecipeError
+        from brainhive_cli.core.launch import open_device
         from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
+        _check(cell=cell)
         named = [trained for trained in self.cells if cell in ("", trained.name)]
         if len(named) != 1:
             problem = f"no cell {cell!r}" if cell else f"{len(self.cells)} cells, of which none is named"
             raise RecipeError(f"{self.path} has {problem}", ", ".join(trained.name for trained in self.cells))
-        return TrainedCell.load(self._align, named[0], torch.device(device))
+        return TrainedCell.load(self._align, named[0], open_device(device))
 
     @cached_property
     def _align(self) -> "AlignRun":
@@ -229,7 +258,7 @@ class Run:
         return AlignRun.open(self.folder, self.variant, Paths())
 
 
-def open_run(name: str) -> Run:
+def open_run(name: str | Path) -> Run:
     """Open a finished run, by its folder, its name or the end of it; `RUN:VARIANT` is a variant of a sweep.
 
     Raises:
@@ -239,6 +268,7 @@ def open_run(name: str) -> Run:
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.core.sweep import of_variant
 
+    _check(path=name)
     run, variant = of_variant(str(name))
     return Run(runs.find(Paths().under_home("runs"), None, str(run)), variant)
 
@@ -254,6 +284,7 @@ def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.data.stores import target_store
 
+    _check(dataset=dataset, split=split, encoder=encoder)
     return target_store.open_all(Paths().under_home("embeddings"), dataset, split, [encoder])[encoder]
 
 
@@ -268,6 +299,7 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.data.stores import recordings
 
+    _check(dataset=dataset, subject=subject, name=name)
     path = recordings.path_of(Paths().under_home("signals"), dataset, name, subject)
     return recordings.SignalStore.open(path)
 
@@ -297,9 +329,18 @@ def decode(
     import torch
     from torch.nn.functional import normalize
 
+    from brainhive_cli.core.errors import RecipeError
     from brainhive_cli.core.measurements import merge_caveats
+    from brainhive_cli.data.stores.recordings import Recording
     from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery
 
+    for argument, value, kind in (("run", run, Run), ("signal", signal, Recording)):
+        if not isinstance(value, kind):
+            problem = f"{argument} is of type {type(value).__name__}, not {kind.__name__}"
+            raise RecipeError(
+                problem, 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'
+            )
+    _check(split=split, **({} if subject is None else {"subject": subject}))
     member = run.member(cell, device)
     subject = _only_subject(member, subject)
     trials = member.responses(subject, split, recording=signal)

@@ -14,8 +14,8 @@ import torch
 from test_architecture import HEAVY
 from test_docs import DOCS
 
-from brainhive_cli import api
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli import aligner, api
+from brainhive_cli.core.errors import BrainhiveError, DeviceError
 from brainhive_cli.models.encoders import resolve
 
 COLOURS = resolve("python:brainhive_cli.models.encoders.python:example").name
@@ -123,3 +123,56 @@ def test_type_checkers_see_the_names_where_they_lie() -> None:
     assert {name: seen[name] for name in api.PLACES} == {
         name: f"brainhive_cli.{place}" for name, place in api.PLACES.items()
     }
+
+
+ODD = (
+    None,
+    -1,
+    1.5,
+    True,
+    "",
+    "x" * 5000,
+    "é" * 300,
+    "a\nb",
+    "a\0b",
+    "../..",
+    "*",
+    "\ud800",
+    b"x",
+    ["a"],
+    {},
+    10**400,
+)
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:12])
+def test_bad_arguments_are_refused_by_name_with_a_way_out(trained: Path, odd: Any) -> None:
+    run = api.open_run(trained)
+    cell = run.cells[0]
+    calls = {
+        "open_run": lambda: api.open_run(odd),
+        "open_store dataset": lambda: api.open_store(odd, "train", "x"),
+        "open_store split": lambda: api.open_store("x", odd, "x"),
+        "open_store encoder": lambda: api.open_store("x", "train", odd),
+        "open_signals dataset": lambda: api.open_signals(odd, 1),
+        "open_signals subject": lambda: api.open_signals("x", odd),
+        "open_signals name": lambda: api.open_signals("x", 1, odd),
+        "device": lambda: run.aligner(cell.name, odd),
+        "split": lambda: run.predictions(cell.tested_on[0], odd, cell.name),
+        "decode run": lambda: api.decode(odd, None),  # type: ignore[arg-type]
+        "decode signal": lambda: api.decode(run, odd, cell=cell.name),
+        "load": lambda: aligner.load(odd),
+    }
+    if odd is not None:
+        calls["subject"] = lambda: run.predictions(odd, cell=cell.name)
+    for name, call in calls.items():
+        with pytest.raises(BrainhiveError) as raised:
+            call()
+        assert raised.value.hint, name
+
+
+def test_devices_that_are_not_there_are_device_errors(trained: Path) -> None:
+    run = api.open_run(trained)
+    for device in ("gpu", "cuda:x", "mps", "meta", "cuda:99"):
+        with pytest.raises(DeviceError, match=device):
+            run.aligner(run.cells[0].name, device)

@@ -28,6 +28,8 @@ SYSTEM_FOLDERS = ("/proc", "/sys", "/dev")
 """File systems of the kernel: they hold no data, and links to everywhere."""
 MAX_NAME_BYTES = 255
 """Of one part of a path, on the usual file systems (NAME_MAX)."""
+MAX_PATH_BYTES = 4000
+"""Of a path (PATH_MAX is 4,096)."""
 MAX_SHOWN_CHARACTERS = 80
 """Of a refused name, in its error."""
 REFUSED = {
@@ -272,6 +274,16 @@ def _refuse_unfit(about: os.stat_result, path: str | os.PathLike[str], max_bytes
         raise UnfitFile(errno.EFBIG, problem, path, "check that it is the file that is meant")
 
 
+def describe_bad_name(name: str) -> str:
+    """Say why no file can have a name or path; empty where one can."""
+    for reason in ("has a control character", "is not UTF-8"):
+        if REFUSED[reason].match(name):
+            return reason
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in name.split("/")):
+        return f"has a part of more than {MAX_NAME_BYTES} bytes"
+    return f"has more than {MAX_PATH_BYTES} bytes" if len(name.encode()) > MAX_PATH_BYTES else ""
+
+
 def below(folder: Path, *names: str, source: str, error: type[BrainhiveError] = BrainhiveError) -> Path:
     """Return the path of `names` below a folder.
 
@@ -289,8 +301,7 @@ def below(folder: Path, *names: str, source: str, error: type[BrainhiveError] = 
             reason = f"is a {type(name).__name__}, not a name"
         else:
             reason = next((reason for reason, pattern in REFUSED.items() if pattern.match(name)), "")
-            if not reason and any(len(part.encode()) > MAX_NAME_BYTES for part in name.split("/")):
-                reason = f"has a part of more than {MAX_NAME_BYTES} bytes"
+            reason = reason or describe_bad_name(name)
         if reason:
             shown = repr(name)
             shown = shown if len(shown) <= MAX_SHOWN_CHARACTERS else f"{shown[:MAX_SHOWN_CHARACTERS]}…"

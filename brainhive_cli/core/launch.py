@@ -243,6 +243,27 @@ def start(run: Run) -> Launch:
     return Launch(state.process_index, state.num_processes, state.device, precision)
 
 
+def open_device(name: object) -> "torch.device":
+    """Open a device by its name.
+
+    Raises:
+        DeviceError: if there is none of this name, or it is not visible.
+    """
+    import torch
+
+    try:
+        device = torch.device(str(name))
+    except (RuntimeError, ValueError):
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"no device {str(name)[:80]!r}", "device is cpu, cuda or cuda:0")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise DeviceError(
+            f"device {name}: {count} CUDA devices are visible", "device=cpu, or check nvidia-smi"
+        )
+    return device
+
+
 def _read_number(name: str, least: int) -> int:
     """Read what a launcher says of its processes; the least number where there is no launcher.
 

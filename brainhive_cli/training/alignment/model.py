@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from brainhive_cli.core import documents, parts, weights
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files import describe_bad_name
 from brainhive_cli.core.runs import FINISHED
 from brainhive_cli.models import backbones, fusers
 from brainhive_cli.models import heads as outputs
@@ -239,7 +240,12 @@ def load(path: Path | str) -> Aligner:
     Raises:
         MissingData: if the folder lacks a file.
         BrainhiveError: if a file is damaged, the weights do not fit the config, or the format is another.
+        RecipeError: if it is no path.
     """
+    if not isinstance(path, str | Path) or describe_bad_name(str(path)):
+        raise RecipeError(
+            f"{repr(path)[:80]} is no path of a model folder", "runs/train-align/NAME/cells/CELL/model"
+        )
     folder = Path(path)
     if published_models.is_checkpoint(folder):
         layout, state = published_models.read_checkpoint(folder)
