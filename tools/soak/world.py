@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tools.soak import recordings
+from tools.soak import own_data, recordings
 
 ENCODER = "weights/encoder"
 NAME = "local--encoder"
@@ -97,6 +97,7 @@ def _preparing(kind: str, root: str, *more: str) -> tuple[str, ...]:
     return ("prepare", "--from", kind, f"preparation.root=data/{root}", "paths.signals=new", *more)
 
 
+LSA = (f"preparation.stimuli={IMAGES}", "preparation.estimator=lsa")
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
 TRAIN, TEST = (f"embeddings/things-eeg/{split}/{NAME}.h5" for split in ("train", "test"))
 READERS: dict[str, Reader] = {
@@ -223,6 +224,54 @@ READERS: dict[str, Reader] = {
         "data/arrays/sub-01/*.npy data/arrays/image_metadata.npy",
         has_digest=False,
     ),
+    # a lab's own recordings
+    "own-betas": Reader(
+        _preparing(
+            *("betas", "own-betas", f"preparation.stimuli={IMAGES}", "preparation.zscore=run"),
+            "preparation.regions={atlas: sub-01_atlas.nii.gz, region: sub-01_region.mgz}",
+        ),
+        "data/own-betas/*.nii.gz data/own-betas/*.npz data/own-betas/*.mgz",
+    ),
+    "own-tables": Reader(
+        _preparing("betas", "own-betas", f"preparation.stimuli={IMAGES}"),
+        "data/own-betas/*.csv data/own-betas/*.tsv",
+        has_digest=False,
+    ),
+    "own-bold": Reader(
+        _preparing("bold", "own-bold", *LSA, "preparation.space=T1w"),
+        "data/own-bold/**/*.nii.gz",
+    ),
+    "own-surface": Reader(
+        _preparing("bold", "own-bold", *LSA, "preparation.space=fsaverage5"),
+        "data/own-bold/**/*.gii",
+        has_digest=False,
+    ),
+    "own-bids": Reader(
+        _preparing("bold", "own-bold", *LSA, "preparation.space=T1w"),
+        "data/own-bold/**/*.json data/own-bold/**/*.tsv",
+        has_digest=False,
+    ),
+    "own-eeg": Reader(
+        _preparing(
+            "recording",
+            "own-eeg",
+            f"preparation.stimuli={IMAGES}",
+            "preparation.epoch_ms=[-100, 400]",
+            "preparation.keep_ms=[0, 400]",
+        ),
+        "data/own-eeg/*.fif",
+        has_digest=False,
+    ),
+    "own-eeg-gz": Reader(
+        _preparing(
+            "recording",
+            "own-eeg",
+            f"preparation.stimuli={IMAGES}",
+            "preparation.epoch_ms=[-100, 400]",
+            "preparation.keep_ms=[0, 400]",
+        ),
+        "data/own-eeg/*.fif.gz",
+    ),
     # vectors of others
     **{
         f"import-{name.replace('.', '-')}": Reader(
@@ -255,7 +304,7 @@ def build(home: Path) -> list[Callable[[Path], Any] | tuple[str, ...]]:
     """List the steps that make the world, each run in a process of its own: functions of home, commands."""
     new_embeddings = "paths.embeddings=embeddings"
     return [
-        *(_paint, _make_weights, _record, recordings.write, _pack),
+        *(_paint, _make_weights, _record, recordings.write, own_data.write, _pack),
         ("embed", *THINGS),
         ("embed", *PICTURES),
         (*_embedding("{kind: imagenet, root: data/tars}"), new_embeddings),
