@@ -28,9 +28,11 @@ SIDE_PX = 128
 """Longer side of a picture that is saved for a page."""
 DIGITS = 4
 """Significant digits of the numbers of an artifact, which are drawn and not computed with."""
-Number = float | None
+Value = Annotated[float, Field(ge=-1e100, le=1e100)]
+"""A number that can be drawn: axes reach further than their values, and must be finite."""
+Number = Value | None
 """A value; None where there is none, which is drawn as a gap."""
-Mark = float | tuple[float, float]
+Mark = Value | tuple[Value, Value]
 """A place along an axis, or where a span begins and ends."""
 
 
@@ -90,7 +92,7 @@ class Curve(Titled):
     """
 
     axis: str
-    at: Sequence[float] | Sequence[str]
+    at: Sequence[Value] | Sequence[str]
     lines: Sequence[Line]
     value: str = ""
     style: Literal["lines", "bars"] = "lines"
@@ -211,8 +213,8 @@ class Point(Strict):
         file: A picture shown where the pointer is, by name within the run.
     """
 
-    x: float
-    y: float
+    x: Value
+    y: Value
     name: str = ""
     group: str = ""
     value: Number = None

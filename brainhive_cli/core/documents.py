@@ -21,6 +21,8 @@ DOWNLOAD = "download it again"
 """What to do about a damaged document of another project."""
 MAX_DOCUMENT_BYTES = {".json": 64 << 20, ".yaml": 1 << 18}
 """Bytes of the largest document that is read by default; so much YAML takes two seconds."""
+MAX_DIGITS = 100
+"""Of a whole number in JSON."""
 MAX_NESTING = 64
 """Levels of nesting that are read; pydantic stops at 255."""
 MAX_SHOWN_CHARACTERS = 300
@@ -152,9 +154,16 @@ def _why(reason: Exception) -> str:
 
 def _from_json(text: str, without: Container[str]) -> Any:
     hook = partial(_each_once, without)
-    value = json.loads(text, object_pairs_hook=hook, parse_constant=_read_constant)
+    value = json.loads(text, object_pairs_hook=hook, parse_int=_read_int, parse_constant=_read_constant)
     _refuse_deep(value, _parts_of_value, len(text))
     return value
+
+
+def _read_int(digits: str) -> int:
+    """Read a whole number that a float can hold; tokenizers write 10**30 for no limit."""
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"the number {digits[:20]}… has more than {MAX_DIGITS} digits")
+    return int(digits)
 
 
 def _read_constant(name: str) -> float:

@@ -168,6 +168,19 @@ def is_difference(p: float | None, level: float = LEVEL) -> bool:
     return p is not None and p <= level
 
 
+class Answer(TypedDict):
+    """What notes say of a question that was tested."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    question: str
+    sentence: str
+    test: str
+    scope: str
+    wider: str
+    p: float | None
+
+
 class Notes(TypedDict, total=False):
     """What all readers of notes rely on; commands add more."""
 
@@ -186,6 +199,13 @@ class Notes(TypedDict, total=False):
     cells: dict[str, dict[str, Any]]
     curves: dict[str, dict[str, Any]]
     gallery: dict[str, Any]
+    above_chance: Answer
+    questions: list[Answer]
+    profiles: list[dict[str, Any]]
+    units: str
+    unit_count: int
+    verdict: str
+    not_compared: list[str]
     comparisons: list[dict[str, Any]]
     against: list[dict[str, Any]]
 

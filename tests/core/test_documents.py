@@ -159,3 +159,10 @@ def test_a_document_that_differs_from_its_digest_is_refused_wherever_the_list_li
 def test_keys_that_are_not_needed_are_forgotten_while_reading(tmp_path: Path) -> None:
     path = written(tmp_path, '{"a": [{"b": 1, "outline": [1, 2]}]}')
     assert documents.read(path, without={"outline"}) == {"a": [{"b": 1}]}
+
+
+def test_a_number_of_400_digits_is_refused_in_json_as_in_yaml(tmp_path: Path) -> None:
+    for name, text in (("a.json", '{"n": %s}'), ("a.yaml", "n: %s")):
+        (tmp_path / name).write_text(text % ("9" * 400))
+        with pytest.raises(BrainhiveError, match=r"more than (64 bits|100 digits)"):
+            documents.read(tmp_path / name)
