@@ -197,8 +197,14 @@ def test_a_papers_plan_lacks_nothing_but_data(paper: str, home: object) -> None:
     assert plan.items["cells"].startswith(f"{subjects * seeds * len(variants(what))}: ")
     assert subjects == (4 if "meg" in paper else 10)
     assert len(plan.missing) == 2
-    assert re.match(r"no train embeddings of .* \(brainhive embed ", plan.missing[0])
-    assert re.match(r"things-[em]eg: no recording .* \(hf download ", plan.missing[1])
+    assert re.match(r"things-[em]eg: no recording .* \(brainhive fetch things-[em]eg\)", plan.missing[0])
+    assert re.match(r"no train embeddings of .* \(brainhive embed ", plan.missing[1])
+    signals = [need.state for need in plan.needs if need.name.startswith("signals of ")]
+    stores = {need.name for need in plan.needs if need.name.startswith("embeddings/")}
+    read = {name for names in what.train.embedding_alternatives.values() for name in names}
+    read |= {encoder.name for recipe in variants(what).values() for encoder in recipe.stored_encoders}
+    assert signals == ["missing"] * subjects
+    assert stores == {f"embeddings/{what.dataset.kind}/train/{name}.h5" for name in read}
 
 
 def test_mindeye2s_curve_is_six_trainings_of_four_subjects_each_held_out_of_its_start() -> None:

@@ -197,14 +197,14 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
             part.counts[split] = f"{count:,}" + (f" of {least:,}" if count < least else "")
             if count < least:
                 problem = f"{dataset.name} has {count:,} of {least:,} {split} pictures"
-                raise MissingData(problem, f"brainhive fetch {dataset.name}")
+                raise MissingData(problem, published_data.fetch_line(dataset.name))
             for index in range(count) if everything else _some(count):
                 if stimuli.has_pictures:
                     stimuli.open(index)
                 for what in (annotation for annotation in ANNOTATIONS if getattr(stimuli, annotation)):
                     stimuli.reader(what)(index)
         except BrainhiveError as error:
-            part.note(_fetchable(error, dataset))
+            part.note(error)
 
     # recordings may lie in the same folder
     names = (
@@ -213,12 +213,6 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
     files = (name for name in names if name.lower().endswith(HOLD_PICTURES) and os.path.exists(name))
     part.size = sum(map(os.path.getsize, files)) or None
     return part, images
-
-
-def _fetchable(error: BrainhiveError, dataset: Dataset) -> BrainhiveError:
-    """Name the command that downloads and unpacks, rather than what it does."""
-    is_download = error.hint.startswith("hf download")
-    return MissingData(error.message, f"brainhive fetch {dataset.name}") if is_download else error
 
 
 def _some(count: int) -> list[int]:
@@ -232,7 +226,7 @@ def _recordings(dataset: Dataset, subject: int, images: Mapping[str, StimulusSet
     try:
         dataset.require(subject)
     except MissingData as error:
-        part.note(_fetchable(error, dataset))
+        part.note(error)
         return part
     with part.noting():
         for split in dataset.splits:
@@ -273,7 +267,7 @@ def _raw_recordings(config: Any, paths: Paths, subject: int) -> Part:
         way = absent[0].hint
         if complete:
             some = f"{prepare} --subjects {subject} preparation.sessions={','.join(map(str, complete))}"
-            way += f"; or take what is there: {some}"
+            way += f", or take what is there: {some}"
         part.note(MissingData(absent[0].message, way))
         part.name += f": sessions {', '.join(map(str, complete)) or 'none'}"
     part.note(MissingData(f"{config.kind} subject {subject}: raw recordings that are not prepared", prepare))

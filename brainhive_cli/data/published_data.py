@@ -1,6 +1,7 @@
 """Data sets as they are published: what is known before any file is here, and readers of files."""
 
 import csv
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +47,19 @@ BOLD5000_LIST = "CSI%s_imgnames.txt"
 are the test: 1 to 3 saw the same pictures, the fourth left early."""
 
 
-def where_to_get(name: str) -> str:
-    """Give the line that shows where a data set is, and on whose terms."""
-    return f"where to get it, and on whose terms: brainhive fetch {name}"
-
-
 def find_below(root: Path, name: str) -> Path | None:
     """Find a file or folder at most three folders below `root`; None where there is none."""
     return next((path for folder in FOLDERS for path in sorted(root.glob(f"{folder}{name}"))), None)
+
+
+def fetch_line(dataset: str, root: str = "") -> str:
+    """Write the line that fetches a data set, or shows where to get it, and on whose terms.
+
+    Args:
+        dataset: Its kind.
+        root: Its folder, where that is not the default.
+    """
+    return shlex.join(["brainhive", "fetch", dataset, *([f"root={root}"] if root else [])])
 
 
 def find_file(root: Path, pattern: str, way_out: str) -> Path:

@@ -130,10 +130,20 @@ class SignalSource:
         return list(subjects or known)
 
     def needs(self, subjects: Sequence[int]) -> list[Need]:
-        """List the stores that `prepare` makes of subjects; none of a data set with recordings of its own."""
-        if self.dataset.subjects:
+        """List the stores of subjects, and what they would be made from; nothing of what is simulated."""
+        paths = list(map(self.path, subjects))
+        if not self.dataset.subjects:
+            return need_stores(paths, partial(self.choose_subjects, subjects))
+        if self.dataset.is_simulated:
             return []
-        return need_stores(list(map(self.path, subjects)), partial(self.choose_subjects, subjects))
+        name = f"signals of {self.dataset.name} subject"
+        needs = [
+            Need.of(f"{name} {subject}", partial(self.require, [subject]), key=str(path))
+            for subject, path in zip(subjects, paths, strict=True)
+        ]
+        # one error of all that are absent
+        error = Need.of("", partial(self.require, subjects)).error
+        return [replace(need, error=need.error and error) for need in needs]
 
     def require(self, subjects: Sequence[int]) -> None:
         """Check that each subject has a store, or a recording to make it from; nothing is read.
@@ -225,7 +235,7 @@ def require_each(subjects: Sequence[int], check: Callable[[int], object]) -> Non
     if missing:
         first = next(iter(missing.values()))
         there = [str(subject) for subject in subjects if subject not in missing]
-        alternative = f"; or those that are there: --subjects {','.join(there)}" if there else ""
+        alternative = f", or those that are there: --subjects {','.join(there)}" if there else ""
         more = f", nor of {len(missing) - 1} more" if len(missing) > 1 else ""
         raise MissingData(first.message + more, first.hint + alternative)
 

@@ -150,7 +150,7 @@ def test_an_unknown_encoder_is_answered_with_those_there_are(home, refused):
         (
             ("embed", "--encoders", COLOURS),
             r"things-eeg: no pictures in /.*/data/things-eeg/\*\*/training_images/<concept>/\*.jpg",
-            r"hf download Haitao999/things-eeg .*--local-dir /.*/data/things-eeg .*unpack its archives",
+            "brainhive fetch things-eeg",
         ),
         (
             ("embed", "--dataset", "image-folder", "--encoders", COLOURS),
@@ -203,7 +203,7 @@ def test_a_recording_that_is_cut_short_leaves_no_signal_store(embedded, refused)
     path = next(embedded.rglob("test.pt"))
     path.write_bytes(path.read_bytes()[:-5000])
 
-    refused(*ALIGN, *QUICK, code=3, what="test.pt .*cut short", hint="hf download")
+    refused(*ALIGN, *QUICK, code=3, what="test.pt .*cut short", hint="delete it, then: brainhive fetch")
     assert not list((embedded / "signals").rglob("*.h5"))
 
 

@@ -150,11 +150,11 @@ def test_check_says_how_to_unpack_archives_wherever_it_is_run(things, monkeypatc
         json.loads(brainhive(f"{command} --check --json").stdout)["missing"]
         for command in ("embed", "train-align")
     )
-    assert all("archives are there, but not unpacked" in missing for missing in (pictures[0], signals[-1]))
+    assert all("archives are there, but not unpacked" in missing for missing in (pictures[0], signals[0]))
     assert pictures[0].endswith(
         f"({' && '.join(f'unzip -nq {root}/{name}.zip -d {root}' for name in IMAGES)})"
     )
-    assert signals[-1].endswith(f"(unzip -nq {root}/Preprocessed_data_250Hz_whiten.zip -d {root})")
+    assert signals[0].endswith(f"(unzip -nq {root}/Preprocessed_data_250Hz_whiten.zip -d {root})")
 
 
 def test_atm_s_goes_from_its_files_to_retrieval_and_tests_without_captions(hub, home):

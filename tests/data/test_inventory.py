@@ -103,7 +103,7 @@ def test_what_is_absent_is_missing_once_for_each_way_to_get_it(home):
     found = take("things_eeg", subjects=[1, 2, 3])
     assert set(states(found).values()) == {"missing"} and found.exit_code == 3
     assert len(problems(found)) == 1 and "and 3 more" in problems(found)[0]
-    assert "brainhive fetch things-eeg" in problems(found)[0] or "hf download" in problems(found)[0]
+    assert "brainhive fetch things-eeg" in problems(found)[0]
 
 
 def test_raw_recordings_are_counted_by_subject_and_split(mini_raw, small_eeg, home):

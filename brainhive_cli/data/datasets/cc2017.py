@@ -19,7 +19,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Need, need_files
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import StimulusDataset
-from brainhive_cli.data.published_data import FOLDERS, PUBLISHED, TensorRows, find_below
+from brainhive_cli.data.published_data import FOLDERS, PUBLISHED, TensorRows, fetch_line, find_below
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
 
@@ -77,7 +77,7 @@ PRIORITY = (
     "turtle"
 ).split("|")
 """Names of persons and animals, one of which is the key object if it moves."""
-SOURCE = "brainhive fetch cc2017"
+SOURCE = fetch_line("cc2017")
 
 
 class Config(parts.Config):

@@ -13,6 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import StimulusDataset, from_files, pictures_below
+from brainhive_cli.data.published_data import fetch_line
 from brainhive_cli.data.stores.ids import Names
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -20,7 +21,7 @@ LARGEST = 4 << 30
 """Bytes of the largest annotations that are read; those of instances in train2017 have 0.45e9."""
 CAPTIONS = 5
 """Captions of a picture that are kept: every picture has as many, and a few have one or two more."""
-SOURCE = "unpack train2017.zip, val2017.zip and annotations_trainval2017.zip of cocodataset.org there"
+SOURCE = fetch_line("coco")
 
 
 class _Image(TypedDict):

@@ -7,7 +7,6 @@ files.
 import hashlib
 import os
 import re
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -33,6 +32,7 @@ from brainhive_cli.core.files import portable, publish, walk
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import SPLIT_FOLDERS, StimulusDataset, from_files, pictures_below
+from brainhive_cli.data.published_data import fetch_line
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
 
@@ -48,10 +48,6 @@ LABEL_BYTES = 256
 AGAIN = "download it again"
 FOLDER = ".listings"
 """Where listings are kept, below the embeddings."""
-SOURCE = (
-    "hf download ILSVRC/imagenet-1k --repo-type dataset --local-dir {root} "
-    "(or visual-layer/imagenet-1k-vl-enriched; tars: timm/imagenet-1k-wds; folders: image-net.org)"
-)
 
 
 Place = tuple[str, str, Path]
@@ -118,7 +114,7 @@ def _images(root: Path, places: Sequence[Place], listings: Path, split: str) -> 
         raise MissingData(
             f"imagenet: no {split} pictures in {root}: neither {split}/n01440764/*.JPEG, nor "
             f"{split}-*.parquet, nor *-{split}-*.tar",
-            SOURCE.format(root=shlex.quote(str(root))),
+            fetch_line("imagenet"),
         )
     return images
 

@@ -24,7 +24,7 @@ from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.ids import Names
 
 NAME, SPLITS = "laion-fmri", ("train", "test")
-SOURCE = published.where_to_get(NAME)
+SOURCE = published.fetch_line(NAME)
 DEFAULT = ("shared", "random_0")
 """Pool and split whose stores have the plain name."""
 PICTURES, METADATA = "task-images_stimuli.h5", "task-images_metadata.csv"

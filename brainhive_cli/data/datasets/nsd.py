@@ -21,7 +21,7 @@ from brainhive_cli.core.recipe import Numbers, Paths
 from brainhive_cli.core.results import Need, need_files
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import StimulusDataset
-from brainhive_cli.data.published_data import PUBLISHED
+from brainhive_cli.data.published_data import PUBLISHED, fetch_line
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.hdf5 import open_numbers
 from brainhive_cli.data.stores.ids import Names
@@ -35,10 +35,7 @@ CAPTIONS, OWN = 5, 9_000
 """Captions of a picture; training pictures of a subject, which nobody else saw."""
 CAPTION_SOURCE = f"hf download pscotti/naturalscenesdataset {CURATED} --repo-type dataset --local-dir"
 SPLITS = ("train", "test")
-SOURCE = (
-    "sign the agreement of naturalscenesdataset.org, then fetch nsddata_stimuli/stimuli/nsd and "
-    "nsddata/experiments/nsd into that folder by the lines of: brainhive fetch nsd"
-)
+SOURCE = fetch_line("nsd")
 
 
 class Config(parts.Config):

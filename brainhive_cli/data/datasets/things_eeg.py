@@ -20,6 +20,7 @@ from brainhive_cli.core.recipe import Paths, Pattern
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import from_files, pictures_below
 from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.data.published_data import fetch_line
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.recordings import Recording
@@ -58,8 +59,6 @@ class Config(parts.Config):
     Attributes:
         name: Of the data set and of its pictures.
         published: What the folder of signals is called in the files as they are distributed.
-        repository: Of the files on the hub.
-        mirror: Where else they are.
         subjects: Those who took part.
         rate_hz: Of the signals.
         unit: Of the signals.
@@ -70,8 +69,6 @@ class Config(parts.Config):
 
     name: ClassVar[str] = "things-eeg"
     published: ClassVar[str] = "Preprocessed_data_*"
-    repository: ClassVar[str] = "Haitao999/things-eeg"
-    mirror: ClassVar[str] = "or the signals of LidongYang/EEG_Image_decode: Preprocessed_data_250Hz"
     subjects: ClassVar[tuple[int, ...]] = tuple(range(1, 11))
     rate_hz: ClassVar[float] = 250.0
     unit: ClassVar[str] = "whitened"
@@ -90,7 +87,6 @@ class Config(parts.Config):
     def build(self, paths: Paths) -> "Things":
         """Point at the data; nothing is read yet."""
         root = paths.dataset(self.name, self.root)
-        download = ["hf", "download", self.repository, "--repo-type", "dataset", "--local-dir", str(root)]
         sensors = tuple(f"MEG{number:03d}" for number in range(1, self.magnetometers + 1))
         return Things(
             self.name,
@@ -98,7 +94,7 @@ class Config(parts.Config):
             self.signals or self.published,
             is_usual="*" in self.signals or self.signals in ("", self.published),
             trust_pickle=self.trust_pickle,
-            source=(shlex.join(download), self.mirror),
+            source=fetch_line(self.name, self.root),
             rate_hz=self.rate_hz,
             unit=self.unit,
             montage=sensors or THINGS_EEG,
@@ -117,7 +113,7 @@ class Things:
     Attributes:
         signals: Folder of sub-XX/{train,test}.pt below root; may be a pattern.
         is_usual: Whether that is the one of the files as they are distributed.
-        source: The line that downloads the data, and where else they are.
+        source: The line that downloads and unpacks the data.
         montage: Channel names in the files' order, used when the files hold none.
         channels: The channels that decoding uses by default.
     """
@@ -127,7 +123,7 @@ class Things:
     signals: str
     is_usual: bool
     trust_pickle: bool
-    source: tuple[str, str]
+    source: str
     rate_hz: float
     unit: str
     montage: tuple[str, ...]
@@ -184,19 +180,19 @@ class Things:
         Files without `img` (NICE's) are in the order of the pictures' paths.
         """
         datasets.check_split(self.name, split, self.splits)
-        path, (download, _) = self._file(subject, split), self.source
+        path, again = self._file(subject, split), f"delete it, then: {self.source}"
         try:
             content = pickles.load(path, self.trust_pickle)
         except pickles.HoldsObjects as error:
             hint = "if you trust whoever made it: dataset.trust_pickle=true"
             raise pickles.HoldsObjects(error.message, hint) from error
         except MissingData as error:
-            raise MissingData(error.message, download) from error
+            raise MissingData(error.message, again) from error
         if not has_signal(content, KEYS[:2]):
             held = f"has keys {sorted(map(str, content))}" if isinstance(content, Mapping) else "is no dict"
-            raise BrainhiveError(f"{path} {held}, not {KEYS[0]!r} and {PATHS[0]!r}", download)
+            raise BrainhiveError(f"{path} {held}, not {KEYS[0]!r} and {PATHS[0]!r}", again)
         provenance = {"source": path.name, "dataset": self.name, "subject": subject, "split": split}
-        with refusing(path, download):
+        with refusing(path, again):
             defaults = Defaults(self.rate_hz, self.unit, self.montage, lambda: self.images(split).image_ids)
             return make_recording(path, content, split, defaults, {**provenance, **SHOWN[self.name]})
 
@@ -213,14 +209,10 @@ class Things:
         return paths[0]
 
     def _missing(self, what: str, *needed: str) -> MissingData:
-        """Say what is not there; and how to unpack it, or to download and unpack it."""
+        """Say what is not there, and the line that unpacks it, or downloads and unpacks it."""
         if line := unpacking(self.root, needed):
             return MissingData(f"{self.name}: archives are there, but not unpacked: no {what}", line)
-        root, (download, mirror) = shlex.quote(str(self.root)), self.source
-        unpack = f"unzip -nq ARCHIVE.zip -d {root}, tar -xf ARCHIVE.tar.gz -C {root}"
-        return MissingData(
-            f"{self.name}: no {what}", f"{download} ({mirror}), then unpack its archives ({unpack})"
-        )
+        return MissingData(f"{self.name}: no {what}", self.source)
 
 
 def _list_captions(concepts: Names, index: int) -> list[str]:

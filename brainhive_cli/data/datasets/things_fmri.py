@@ -58,7 +58,7 @@ def _images(root: Path, config: Config, split: str) -> datasets.StimulusSet:
     folder = next((path for name in names if (path := published.find_below(root, name))), None)
     if folder is None:
         problem = f"{config.name}: no folder {' or '.join(names)} of pictures in {root}"
-        raise MissingData(problem, published.where_to_get(config.name))
+        raise MissingData(problem, published.fetch_line(config.name))
     is_only = all(others == names for others in config.folders.values())
     above, below = (folder, "") if is_only else (folder.parent, folder.name)
     stems = {file: PurePath(file).stem for file in pictures_below(above, below)}
@@ -71,7 +71,7 @@ def _images(root: Path, config: Config, split: str) -> datasets.StimulusSet:
 
 def _read_things_split(root: Path) -> dict[str, str]:
     """Read the split of each picture by the trials of any subject: all saw the same."""
-    source = published.where_to_get("things-fmri")
+    source = published.fetch_line("things-fmri")
     table = published.find_file(root, "sub-*_StimulusMetadata.csv", source)
     rows = published.read_table(
         table, source, lambda row: (PurePath(row["stimulus"]).stem, row["trial_type"])
@@ -81,7 +81,7 @@ def _read_things_split(root: Path) -> dict[str, str]:
 
 def _read_bold5000_split(root: Path) -> dict[str, str]:
     """Read the split of each picture: what was shown more than once is the test."""
-    path = published.find_file(root, published.BOLD5000_LIST % "[1-4]", published.where_to_get("bold5000"))
+    path = published.find_file(root, published.BOLD5000_LIST % "[1-4]", published.fetch_line("bold5000"))
     counts = Counter(published.read_bold5000_names(path))
     return {name: "test" if count > 1 else "train" for name, count in counts.items()}
 

@@ -14,6 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import files_called, is_file
 from brainhive_cli.data.preparations._brain_images import NIFTI
 from brainhive_cli.data.preparations._volumes import Mask
+from brainhive_cli.data.published_data import fetch_line
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Voxels
 
@@ -50,9 +51,7 @@ REGION_MASKS, GENERAL_OF_MINDEYE = "brain_region_masks.hdf5", "nsd_general"
 PERCENT = 300
 """By which betas are multiplied in the files."""
 SPACE = "draw or resample it on the volumes of preparation.space, of the same subject"
-AGREEMENT = "sign the agreement of naturalscenesdataset.org, then fetch"
-DESIGN_SOURCE = f"{AGREEMENT} {DESIGN_FOLDER} into that folder"
-SOURCE = f"{AGREEMENT} nsddata and nsddata_betas into that folder"
+SOURCE = fetch_line("nsd")
 
 
 def image_id(row: int) -> str:
@@ -65,7 +64,7 @@ def find_design(root: Path) -> Path:
     usual = root / DESIGN_FOLDER / MATRIX
     for path in [usual] if is_file(usual) else files_called(MATRIX, root):
         return path
-    raise MissingData(f"nsd: no {usual}", DESIGN_SOURCE)
+    raise MissingData(f"nsd: no {usual}", SOURCE)
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Design:
         from scipy.io import loadmat
         from scipy.io.matlab import MatReadError
 
-        with reading(path, DESIGN_SOURCE):
+        with reading(path, SOURCE):
             try:
                 content = loadmat(path, variable_names=("masterordering", "subjectim"))
             except MatReadError as error:
@@ -103,7 +102,7 @@ class Design:
             not values.size or values.min() < 1 or values.max() > most for values, most in limits
         ):
             problem = f"{path} is not NSD's design: its numbers go beyond its pictures"
-            raise BrainhiveError(problem, DESIGN_SOURCE)
+            raise BrainhiveError(problem, SOURCE)
         return cls(pictures[subject - 1, order - 1] - 1, order <= SHARED)
 
     def first_sights(self, split: str) -> NDArray[np.int64]:

@@ -17,15 +17,15 @@ from brainhive_cli.data.preparations._published import PublishedBetas, Subject
 from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.published_data import (
     BOLD5000_LIST,
+    fetch_line,
     find_below,
     find_file,
     read_bold5000_names,
-    where_to_get,
 )
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.recordings import Voxels
 
-SOURCE = where_to_get("bold5000")
+SOURCE = fetch_line("bold5000")
 SESSIONS = {1: 15, 2: 15, 3: 15, 4: 9}
 """Of each subject."""
 RUN_TRIALS = 37

@@ -12,13 +12,13 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles
-from brainhive_cli.data.published_data import FOLDERS, PUBLISHED, TensorRows, find_below
+from brainhive_cli.data.published_data import FOLDERS, PUBLISHED, TensorRows, fetch_line, find_below
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.recordings import Recording, Sliced, Voxels
 
 FILE, FRAMES = "subj{subject:02d}_{split}_fmri.pt", "GT_{split}_3fps.pt"
 REPETITIONS = {"train": 2, "test": 10}
-SOURCE = "brainhive fetch cc2017"
+SOURCE = fetch_line("cc2017")
 
 
 class Config(parts.Config):

@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._betas import BetaSteps
 from brainhive_cli.data.preparations._published import PublishedBetas, Subject
-from brainhive_cli.data.published_data import find_below, find_file, where_to_get
+from brainhive_cli.data.published_data import fetch_line, find_below, find_file
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Voxels
 
@@ -59,7 +59,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
     """Read the labels of all samples; each file is a session."""
     forms = [{name.format(subject=subject): split for name, split in form.items()} for form in config.forms]
     form = next((form for form in forms if any(find_below(root, name) for name in form)), forms[0])
-    source = where_to_get(config.name)
+    source = fetch_line(config.name)
     paths = [find_file(root, name, source) for name in form]
     trials: list[tuple[str, str, int, int]] = []
     regions: list[dict[str, NDArray[np.bool_]]] = []  # masks [V] of each file

@@ -14,11 +14,11 @@ from brainhive_cli.data.preparations import keys_of_stimuli
 from brainhive_cli.data.preparations._betas import BetaSteps
 from brainhive_cli.data.preparations._published import PublishedBetas, Subject
 from brainhive_cli.data.preparations._volumes import Mask
-from brainhive_cli.data.published_data import cut_ending, find_below, find_file, read_table, where_to_get
+from brainhive_cli.data.published_data import cut_ending, fetch_line, find_below, find_file, read_table
 from brainhive_cli.data.stores.recordings import Voxels
 
 NAME = "laion-fmri"
-SOURCE = where_to_get(NAME)
+SOURCE = fetch_line(NAME)
 FOLDER = "derivatives/glmsingle-tedana/"
 REGIONS = (
     "derivatives/atlases/{0}/rois/*.nii.gz",

@@ -185,7 +185,7 @@ class Betas:
         if (path := find_volume(folder, name, (".hdf5", *NIFTI))) is None:
             matches = (re.match(r"betas_session(\d+)\.", path.name) for path in folder.glob("betas_session*"))
             there = ",".join(map(str, sorted({int(match[1]) for match in matches if match})))
-            some = f"; or take what is there: preparation.sessions={there}" if there else ""
+            some = f", or take what is there: preparation.sessions={there}" if there else ""
             raise MissingData(f"nsd: no {folder / name}.nii.gz, nor .hdf5", f"{SOURCE}{some}")
         return path
 

@@ -18,12 +18,12 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._nsd import PERCENT, Masks
 from brainhive_cli.data.preparations._published import PublishedBetas, Subject
 from brainhive_cli.data.preparations.nsd import check_betas, read_betas
-from brainhive_cli.data.published_data import find_below, find_file, read_table, where_to_get
+from brainhive_cli.data.published_data import fetch_line, find_below, find_file, read_table
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import PICTURES
 from brainhive_cli.data.stores.recordings import Recording
 
-SOURCE = where_to_get("nsd-imagery")
+SOURCE = fetch_line("nsd-imagery")
 FOLDER = "nsddata_betas/ppdata/subj{subject:02d}/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
 RUNS = "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2".split()
 """In the order of the betas: task, set of six stimuli, and which of two runs of imagery."""

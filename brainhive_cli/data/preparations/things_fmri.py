@@ -13,12 +13,12 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.recipe import Paths, no
 from brainhive_cli.data.preparations._betas import BetaSteps
 from brainhive_cli.data.preparations._published import PublishedBetas, Subject
-from brainhive_cli.data.published_data import cut_ending, find_file, read_table, where_to_get
+from brainhive_cli.data.published_data import cut_ending, fetch_line, find_file, read_table
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Voxels
 
 NAME = "things-fmri"
-SOURCE = where_to_get(NAME)
+SOURCE = fetch_line(NAME)
 FILES = ("ResponseData.h5", "StimulusMetadata.csv", "VoxelMetadata.csv")
 READ_VOXELS = 2048
 """Rows of the table that are read at a time: all trials of them are 160 MB."""

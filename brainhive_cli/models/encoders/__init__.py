@@ -38,6 +38,10 @@ SEEN = {"pictures", "degrade", "views"}
 """Keys that say what an encoder sees of a stimulus, whatever its network."""
 NAME = re.compile(rf"(?P<kind>.+?)(-(?P<degrade>{GRAMMAR.pattern}))?(-view-(?P<views>\d{{1,5}}))?")
 """The name of an encoder's store, with what it says of what is seen."""
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(?=:|$)")
+"""The name of a repository, without an output."""
+VIEW = re.compile(r"-view-(\d{1,5})")
+"""In the name of a store: the one view that is encoded."""
 
 
 class ModelConfig(BaseModel):
@@ -229,6 +233,12 @@ class EncoderConfig(parts.Config):
                 updates = [{**update, key: one} for one in dict.fromkeys(values) for update in updates]
         return [self.model_copy(update=update) for update in updates] if updates != [{}] else [self]
 
+    def seeing_as(self, name: str) -> Self:
+        """Make the same encoder of what the name of a store says that is seen: a degradation, a view."""
+        degrade, view = GRAMMAR.search(name), VIEW.search(name)
+        views = int(view[1]) if view else "each"
+        return self.model_copy(update={"degrade": degrade and degrade[0], "views": views})
+
     @property
     def network_key(self) -> str:
         """What encoders have in common that share a network."""
@@ -348,9 +358,13 @@ def resolve(reference: Any) -> EncoderConfig:
 
     A reference is `name[:output]`, `hub:owner/name`, a local folder, or `python:package.module:function`.
     """
-    config: EncoderConfig = parts.resolve(
-        "encoders", _knobs(reference) if isinstance(reference, str) else reference
-    )
+    knobs = _knobs(reference) if isinstance(reference, str) else reference
+    kind = knobs.get("kind") if isinstance(knobs, Mapping) else knobs
+    if isinstance(kind, str) and "/" in kind:  # neither a name nor an import path
+        repository = REPOSITORY.match(kind)
+        way = f"hub:{repository[0]}, if it is on the hub" if repository else "a folder that exists"
+        raise RecipeError(f"no encoder or folder {kind!r}", way)
+    config: EncoderConfig = parts.resolve("encoders", knobs)
     if not config.name:
         raise RecipeError(f"the reference {reference!r} names no encoder", "hub:owner/name, or a folder")
     return config

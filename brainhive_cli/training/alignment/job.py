@@ -1,6 +1,5 @@
 """The job of train-align: a recipe, resolved once into what `plan` prints and `run` does."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from brainhive_cli.data.datasets import Dataset, files_of, images_for_plan, peop
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import shape_of
-from brainhive_cli.data.targets.encoder_keys import match_prior
+from brainhive_cli.data.targets.encoder_keys import encoders_by_key, match_prior
 from brainhive_cli.data.targets.target_stores import open_stores, store_needs
 from brainhive_cli.models import backbones, priors
 from brainhive_cli.models.encoders import EncoderConfig
@@ -40,8 +39,6 @@ from brainhive_cli.training.alignment.validation import describe_held_out
 
 TRAINED_BYTES, HELD_BYTES = 16, 4
 """Of a weight in float32: with its gradient and AdamW's two moments, and alone."""
-VIEW = re.compile(r"-view-(\d+)$")
-"""In the name of a store: the one view that is encoded."""
 
 
 @dataclass(frozen=True)
@@ -134,14 +131,13 @@ class Job:
         return stores
 
     def stored_encoders(self) -> list[EncoderConfig]:
-        """List the encoders whose stores are read, those of other views of the same encoder too."""
+        """List the encoders whose stores are read, and those of alternatives, by what their names say."""
         recipes = self.variants.values()
         configs = {config.name: config for recipe in recipes for config in recipe.stored_encoders}
         for recipe in recipes:
-            for name, names in recipe.train.embedding_alternatives.items():
-                views = [int(match[1]) for match in map(VIEW.search, names) if match and name in configs]
-                further = [configs[name].model_copy(update={"views": view}) for view in views]
-                configs |= {config.name: config for config in further if config.name in names}
+            for name, alternatives in recipe.train.embedding_alternatives.items():
+                alike = [configs[name].seeing_as(other) for other in alternatives if name in configs]
+                configs |= encoders_by_key(alternatives, alike)
         return [*configs.values()]
 
     def describe_priors(self) -> dict[str, Description]:

@@ -103,7 +103,7 @@ def test_annotations_cut_short_are_one_clear_error(root: Path) -> None:
 def test_missing_data_say_what_is_expected_where_and_how_to_get_it(home: Path) -> None:
     with pytest.raises(MissingData, match=r"no pictures .*data/coco/train2017/\*\.jpg") as caught:
         coco().images("train")
-    assert "cocodataset.org" in caught.value.hint
+    assert caught.value.hint == "brainhive fetch coco"
     (home / "data/coco/val2017").mkdir(parents=True)
     with pytest.raises(MissingData, match=r"no pictures .*data/coco/val2017/\*\.jpg"):
         coco().images("validation")

@@ -160,7 +160,7 @@ def test_shared_pictures_that_are_not_said_or_not_there_are_no_split(root: Path,
 def test_missing_data_say_what_is_expected_where_and_how_to_get_it(home: Path) -> None:
     with pytest.raises(MissingData, match=r"no .*data/nsd/\*\*/nsd_stimuli\.hdf5") as caught:
         nsd().images("train")
-    assert "naturalscenesdataset.org" in caught.value.hint
+    assert caught.value.hint == "brainhive fetch nsd"
     write_stimuli(home / "data/nsd", 3)
     with pytest.raises(MissingData, match=r"no .*data/nsd/\*\*/nsd_stim_info_merged\.csv"):
         nsd().images("train")

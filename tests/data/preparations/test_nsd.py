@@ -152,7 +152,7 @@ def test_all_sessions_are_needed_by_default_and_the_982_are_those_of_37(tmp_path
     assert len(made(tmp_path, sessions=None, test_pictures=982).sessions(4)) == 30
     with pytest.raises(MissingData, match=r"no .*betas_session03\.nii\.gz, nor \.hdf5") as caught:
         made(tmp_path, sessions=None).files(1)
-    assert caught.value.hint.endswith("; or take what is there: preparation.sessions=1,2")
+    assert caught.value.hint.endswith(", or take what is there: preparation.sessions=1,2")
 
 
 def test_a_voxel_that_never_varies_is_zero_and_counted(tmp_path: Path) -> None:

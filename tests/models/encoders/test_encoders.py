@@ -368,3 +368,18 @@ def test_frames_in_a_batch_are_preprocessed_to_the_same_numbers_as_one_by_one(gi
     assert encoder.preprocess_batch is not None
     assert torch.equal(together, torch.stack([encoder.preprocess(frame) for frame in frames]))
     assert not torch.equal(together[0], together[1])
+
+
+@pytest.mark.parametrize(
+    ("reference", "hint"),
+    [
+        ("facebook/dinov2-base", "hub:facebook/dinov2-base, if it is on the hub"),
+        ("timm/vit_base.augreg:block-1.mean", "hub:timm/vit_base.augreg, if it is on the hub"),
+        ({"kind": "owner/name"}, "hub:owner/name, if it is on the hub"),
+        ("no/such/folder", "a folder that exists"),
+    ],
+)
+def test_a_repository_without_hub_is_answered_with_its_reference(reference, hint) -> None:
+    with pytest.raises(RecipeError, match="no encoder or folder") as caught:
+        encoders.resolve(reference)
+    assert caught.value.hint == hint
