@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -39,8 +39,13 @@ EXAMPLE = re.compile(r"(?<= )([\w.]+)=(?!\[|\{)")
 """The key of an example in a hint."""
 WITHOUT_CODE = {"check", "compare", "doctor", "fetch", "recipes", "report", "runs"}
 """Commands that run no code of others."""
-PARTS = {"dataset", "encoders", "prior", "from"}
-"""Keys that a recipe of the same name gives each of its commands."""
+PARTS = {
+    "dataset": {"dataset", "preparation"},
+    "encoders": {"encoders"},
+    "prior": {"prior"},
+    "from": {"from"},
+}
+"""Keys that a recipe of the same name gives each of its commands, by the keys that change them."""
 LOST_PROCESS = r"^Dist\w*Error: |gloo/transport/|NCCL error|NCCL communicator|ncclRemoteError"
 """What torch says where another process of the launch has ended."""
 LOST_DECODER = r"DataLoader worker \(pid.*\) (is killed|exited)"
@@ -242,7 +247,7 @@ def with_flags(command: str, hint: str) -> str:
     return EXAMPLE.sub(lambda match: f"{names[match[1]]} " if match[1] in names else match[0], hint)
 
 
-def as_typed(hint: str, recipe: str | None, keys: Collection[str], is_allowed: bool) -> str:
+def as_typed(hint: str, recipe: str | None, keys: Set[str], is_allowed: bool) -> str:
     """Write a hint with what the user's own line had: the recipe, and `--allow-code`.
 
     Args:
@@ -264,7 +269,7 @@ def as_typed(hint: str, recipe: str | None, keys: Collection[str], is_allowed: b
             for word in rest:  # without what the recipe sets, unless the user did
                 key = word.partition("=")[0].removeprefix("--")
                 pair = [word, next(rest, "")] if word.startswith("--") and "=" not in word else [word]
-                line_words += pair if key not in PARTS or key in keys else []
+                line_words += pair if key not in PARTS or PARTS[key] & keys else []
             return shlex.join(line_words)
 
         hint = _map_lines(hint, with_recipe)

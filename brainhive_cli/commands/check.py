@@ -152,7 +152,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if not signals and named.datasets:
             kinds = ", ".join(config.kind for config in named.datasets)
             message = f"plots are of signal stores, and {kinds} has none"
-            raise MissingData(message, "brainhive prepare makes them")
+            raise MissingData(message, "brainhive prepare")
         if not signals:
             way = "name a data set, or stores below signals/"
             raise RecipeError("plots are of signal stores, and none is named", way)

@@ -119,7 +119,10 @@ class Job:
 
 def plan(recipe: Recipe) -> Plan:
     """Say which stores there would be and how large, what would be fetched for them, and what is missing."""
-    job = Job.resolve(recipe, is_plan=True)
+    try:
+        job = Job.resolve(recipe, is_plan=True)
+    except BrainhiveError as error:
+        return Plan({}, (error,))
     dataset, root = job.dataset, recipe.paths.under_home("embeddings").parent
     items: dict[str, Any] = {}
     errors = [] if job.absent is None else [job.absent]

@@ -266,8 +266,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     try:
         dataset = stimuli or parts.resolve("datasets", job.preparation.dataset)
         hint = next_command(dataset, [], recipe.paths, *signal_name)
-    except RecipeError:  # a data set outside the package, whose name is not that of its part
-        hint = command("train-align", None, [], "--dataset", job.preparation.dataset, *signal_name)
+    except RecipeError:  # a data set outside the package: a module of the user's has its pictures
+        hint = command("embed", None, [], "dataset.kind=MODULE")
     table = Table(title, ("subject", *COUNTED), tuple(rows))
     return Result(job.path(1).parent, (table, *overview), hint=hint)
 

@@ -106,7 +106,9 @@ def find(names: list[str]) -> list[Shipped]:
         if not some:
             folders = dict.fromkeys(listed.name for listed in known.values())
             hint = guess(name, [*folders, *known]) or guess(f"papers/{name}", folders)
-            raise RecipeError(f"no shipped recipe is called {name!r}", f"{hint}brainhive recipes lists them")
+            raise RecipeError(
+                f"no shipped recipe is called {name!r}", f"{hint}they are listed by: brainhive recipes"
+            )
         recipes += some
     return recipes
 
@@ -138,7 +140,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         Table("Recipes by name, for --recipe", ("recipe", "commands", "about"), rows, is_list=True),
         Table("What each command does without --recipe", ("recipe", "about"), defaults, is_list=True),
     )
-    return Result(root, tables, hint="brainhive recipes NAME, as in brainhive recipes demo/embed")
+    return Result(root, tables, hint="brainhive recipes demo/embed")
 
 
 @dataclass(frozen=True)

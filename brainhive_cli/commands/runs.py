@@ -160,7 +160,7 @@ def _find_named(recipe: Recipe, removes: bool) -> list[RunOnDisk]:
     runs = sorted(map(RunOnDisk, folders), key=lambda run: -run.changed)
     for name in names:
         if not any(run.is_called(name, removes) for run in runs):
-            hint = f"{guess(name, [run.path.name for run in runs])}brainhive runs lists them"
+            hint = f"{guess(name, [run.path.name for run in runs])}they are listed by: brainhive runs"
             raise MissingData(f"no run {name!r} under {root}", hint)
     return [run for run in runs if not names or any(run.is_called(name, removes) for name in names)]
 

@@ -164,7 +164,12 @@ def plan(recipe: Recipe) -> Plan:
         # an error of a need that a step makes is none, unless another need, which no step makes, has it too
         made_messages = {need.error.message for need in step_needs if need.error and need.step}
         made_messages -= {need.error.message for need in step_needs if need.error and need.is_missing}
-        errors += [error for error in planned.errors if error.message not in made_messages]
+        planned_runs = [key for key in makers if key.startswith("<")]
+        errors += [
+            error
+            for error in planned.errors
+            if error.message not in made_messages and not any(run in error.message for run in planned_runs)
+        ]
         makers |= {key: name for key in (*planned.makes, f"<{name}>")}
     return Plan(items, tuple(errors), None, tuple(tables), tuple(needs.values()))
 

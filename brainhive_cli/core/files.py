@@ -7,6 +7,7 @@ file may be anyone's: a pipe would be waited on for ever, a device read without 
 import errno
 import os
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -59,6 +60,21 @@ def locate(path: str | Path) -> Path:
     named = Path(path)
     below = home_folder() / named  # os.path: to a Path, a name that is too long is an error
     return below if not os.path.exists(named) and os.path.exists(below) else named
+
+
+def way_to_folder(root: Path, key: str, chosen: str, content: str) -> str:
+    """Say how a user's folder is read: by a link where the default is meant, which all commands follow.
+
+    Args:
+        root: Where it was looked for.
+        key: Of a recipe, which names another folder.
+        chosen: What the key says; empty for the default.
+        content: Of the folder, in words.
+    """
+    if chosen:
+        return f"{key}=FOLDER, {content}"
+    above, here = (shlex.quote(str(path)) for path in (root.parent, root))
+    return f"mkdir -p {above} && ln -s /FOLDER {here}, {content}"
 
 
 def locate_stored(path: str) -> str:

@@ -20,7 +20,7 @@ from brainhive_cli.models.heads import PREFIX
 PIXELS = "pixels"
 """The source whose latents are the pixels."""
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-HOW = "brainhive train-autoencoder trains one; source: RUN/model"
+HOW = "source: RUN/model, of a run of: brainhive train-autoencoder"
 
 
 class Architecture(Section):

@@ -113,7 +113,7 @@ CODE = "python:mine:net"
 def test_the_next_line_may_run_the_code_that_this_one_ran(
     hint: str, is_allowed: bool, code: list[str], expected: str
 ) -> None:
-    typed = execute.as_typed(hint, None, (), is_allowed)
+    typed = execute.as_typed(hint, None, set(), is_allowed)
     assert execute.with_permission(typed, code) == expected
 
 

@@ -210,3 +210,17 @@ def test_sizes_are_written_only_where_they_are_published() -> None:
     assert sizes["data/cc2017/subj01_train_fmri.pt"] == 4 * 4320 * 2 * 13447
     needs: list[Need] = [*planned("embed", "papers/neurons").needs]
     assert all(need.size is None for need in needs if need.is_missing)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "way"),
+    [
+        ("own-fmri", "mkdir -p {0} && ln -s /FOLDER {0}/image-folder, one sub-folder a concept"),
+        ("digits69", "brainhive fetch digits69"),
+    ],
+)
+def test_a_workflow_lists_its_steps_and_one_way_to_begin(recipe: str, way: str, nothing: Path) -> None:
+    plan = planned("workflow", recipe)
+    assert {"prepare", "embed", "train-align", "eval-retrieval"} <= plan.items.keys()
+    (line,) = plan.missing
+    assert line.endswith(f"({way.format(nothing / 'data')})")

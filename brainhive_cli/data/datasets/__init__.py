@@ -294,7 +294,7 @@ class StimulusDataset:
         if self.simulate is None:
             raise MissingData(
                 f"{self.name} holds pictures only and has no recordings of its own",
-                "brainhive prepare --from recording keeps yours; or dataset.kind=simulated",
+                "brainhive prepare --from recording, or dataset.kind=simulated",
             )
 
     def recording(self, subject: int, split: str) -> Recording:

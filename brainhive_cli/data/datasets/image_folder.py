@@ -12,11 +12,13 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import locate, read_regular
+from brainhive_cli.core.files import locate, read_regular, way_to_folder
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import SPLIT_FOLDERS, StimulusDataset, from_files, pictures_below
+from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.holdout import Holdout
+from brainhive_cli.data.published_data import fetch_line
 from brainhive_cli.data.stores.ids import match_names, summarise_names
 
 
@@ -57,8 +59,10 @@ class Config(parts.Config):
         """Open the folder; MissingData when it is absent or empty."""
         root = paths.dataset("image-folder", self.root)
         if not root.is_dir():
-            problem = f"image-folder: no folder {root}"
-            raise MissingData(problem, "dataset.root=FOLDER, one sub-folder a concept")
+            way = way_to_folder(root, "dataset.root", self.root, "one sub-folder a concept")
+            fetched = (kind for kind, source in SOURCES.items() if source.web)
+            from_web = next((kind for kind in fetched if paths.dataset(kind, "") in root.parents), "")
+            raise MissingData(f"image-folder: no folder {root}", fetch_line(from_web) if from_web else way)
         name = self.name or Path(os.path.abspath(root)).name  # as the user calls it, whatever a link leads to
         # with a list, `train` and `test` may be concepts
         called = {} if self.test_list else SPLIT_FOLDERS

@@ -52,7 +52,8 @@ def _simulate(config: Config, paths: Paths, source: datasets.Dataset, subject: i
     for name in {"train": None, split: None}:
         stores[name] = target_store.open_all(root, source.name, name, [config.meaning])[config.meaning]
         stores[name].refuse_other_pictures(
-            source.images(name).image_ids, f"brainhive embed dataset=… --encoders {config.meaning}"
+            source.images(name).image_ids,
+            f"brainhive embed --dataset {source.name} --encoders {config.meaning}",
         )
     images = source.images(split)
     low = np.stack([simulation.low_level(images.open(index)) for index in range(len(images))])

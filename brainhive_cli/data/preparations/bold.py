@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import is_file, locate
+from brainhive_cli.core.files import is_file, locate, way_to_folder
 from brainhive_cli.core.recipe import Names, Numbers, Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.preparations import Overview, keys_of_stimuli
@@ -245,7 +245,8 @@ class Bold(Betas):
     def _runs(self) -> dict[int, dict[int, list[BoldRun]]]:
         """Find the runs of all subjects, by session."""
         if not self.root.is_dir():
-            raise MissingData(f"no folder {self.root}", "preparation.root=FOLDER, a BIDS data set")
+            way = way_to_folder(self.root, "preparation.root", self.config.root, "a BIDS data set")
+            raise MissingData(f"no folder {self.root}", way)
         raw, derived = Tree(self.root), Tree(self.derived)
         folders = [*self.derived.glob("sub-*/func"), *self.derived.glob("sub-*/ses-*/func")]
         files = list_series(derived, sorted(folders))

@@ -418,5 +418,5 @@ def list_stores(names: Iterable[str] | None, paths: Paths) -> list[Path]:
     stores = [store for group in groups for store in group]
     if not stores:
         where = ", ".join(map(str, places))
-        raise MissingData(f"no embedding store in {where}", "brainhive embed or import-embeddings makes one")
+        raise MissingData(f"no embedding store in {where}", "brainhive embed, or import-embeddings")
     return list(dict.fromkeys(stores))

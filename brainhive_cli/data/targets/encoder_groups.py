@@ -118,7 +118,7 @@ class EncoderGroup:
         """
         preprocess: Any = self.encoder.preprocess
         if (reads := self.encoder.reads) != "pixels" and isinstance(stimulus, Image.Image | Clip):
-            raise MissingData(f"{self.name} reads {reads}, and has no store", "brainhive embed makes one")
+            raise MissingData(f"{self.name} reads {reads}, and has no store", "brainhive embed")
         if isinstance(stimulus, Clip | list):
             shown = stimulus.pictures if isinstance(stimulus, Clip) else stimulus
             if isinstance(which := self.configs[0].views, int):
