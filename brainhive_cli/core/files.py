@@ -193,13 +193,13 @@ def is_file(path: Path) -> bool:
 
 def files_called(name: str, root: Path) -> list[Path]:
     """Find the files of a name at any depth, in order; see `is_file`."""
-    paths = (root / path for path, is_folder in walk(root) if not is_folder)
-    return sorted(path for path in paths if path.name == name and is_file(path))
+    paths = (root / path for path, entry in walk(root) if entry.name == name and not entry.is_dir())
+    return sorted(filter(is_file, paths))
 
 
 def walk(
     root: Path, folder: str = "", enters: Callable[[str], object] = lambda name: True
-) -> Iterator[tuple[str, bool]]:
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Walk through the files and folders below a folder, each folder's names in order.
 
     Links are followed, as folders of concepts are often links into a larger data set, but not to a folder
@@ -211,7 +211,7 @@ def walk(
         enters: Whether to go into a folder of this name; each is listed in any case.
 
     Yields:
-        A POSIX path below `root`, and whether it is a folder; a link to nowhere is none.
+        A POSIX path below `root`, and its entry, which knows without a further look what it is.
 
     Raises:
         BrainhiveError: if there are more than MAX_ENTRIES, or more than MAX_DEPTH in one another, or if it is
@@ -243,9 +243,9 @@ def walk(
         count += 1
         if count > MAX_ENTRIES:
             raise BrainhiveError(f"{root} holds more than {MAX_ENTRIES:,} files", way)
-        path, is_folder = f"{above}/{entry.name}" if above else entry.name, entry.is_dir()
-        yield path, is_folder
-        if is_folder and enters(entry.name):
+        path = f"{above}/{entry.name}" if above else entry.name
+        yield path, entry
+        if entry.is_dir() and enters(entry.name):
             below = open_folder(path)
             if any(below[0] == number for number, _, _ in opened):
                 continue

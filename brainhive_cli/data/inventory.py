@@ -208,7 +208,7 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
 
     # recordings may lie in the same folder
     names = (
-        (os.path.join(folder, name) for name, is_folder in walk(folder) if not is_folder) if folder else ()
+        (os.path.join(folder, name) for name, entry in walk(folder) if not entry.is_dir()) if folder else ()
     )
     files = (name for name in names if name.lower().endswith(HOLD_PICTURES) and os.path.exists(name))
     part.size = sum(map(os.path.getsize, files)) or None

@@ -220,7 +220,7 @@ def test_a_walk_enters_each_folder_once_though_links_lead_back(tmp_path: Path) -
     (tmp_path / "data/b").symlink_to("../elsewhere")
     for name in ("data/a/loop", "data/a/again", "elsewhere/up"):
         (tmp_path / name).symlink_to(tmp_path / "data")
-    below = [path for path, is_folder in files.walk(tmp_path / "data") if not is_folder]
+    below = [path for path, entry in files.walk(tmp_path / "data") if not entry.is_dir()]
     assert below == ["a/1.png", "b/2.png"]
 
 

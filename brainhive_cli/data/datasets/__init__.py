@@ -344,8 +344,8 @@ def describe_test_claims(dataset: Dataset, subjects: int) -> str:
 
 def pictures_below(root: Path, folder: str = "") -> Iterator[str]:
     """Yield the picture files in a folder of `root`, as POSIX paths below `root`; see `walk`."""
-    for path, is_folder in walk(root, folder):
-        if not is_folder and os.path.splitext(path)[1].lower() in PICTURES and os.path.isfile(root / path):
+    for path, entry in walk(root, folder):
+        if os.path.splitext(path)[1].lower() in PICTURES and entry.is_file():
             yield path
 
 

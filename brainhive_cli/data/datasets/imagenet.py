@@ -87,13 +87,13 @@ def _find(root: Path) -> Iterator[Place]:
     def enters(name: str) -> bool:
         return not CLASS.fullmatch(name) and not name.endswith((".parquet", ".tar"))
 
-    for path, is_folder in walk(root, enters=enters):
+    for path, entry in walk(root, enters=enters):
         *above, name = path.split("/")
         ending = os.path.splitext(name)[1].lower()
-        if not is_folder and ending[1:] in PACKED and (named := NAMED.findall(path.lower())):
+        if not entry.is_dir() and ending[1:] in PACKED and (named := NAMED.findall(path.lower())):
             yield CALLED[named[-1]], ending[1:], root / path
         depth = next((n for n, folder in enumerate(above, 1) if folder in CALLED), 0)
-        if depth and (CLASS.fullmatch(name) if is_folder else ending in datasets.PICTURES):
+        if depth and (CLASS.fullmatch(name) if entry.is_dir() else ending in datasets.PICTURES):
             yield CALLED[above[depth - 1]], "folder", root.joinpath(*above[:depth])
 
 

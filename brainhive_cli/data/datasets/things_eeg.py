@@ -151,7 +151,7 @@ class Things:
         """
         datasets.check_split(self.name, split, self.splits)
         below = walk(self.root, enters=lambda name: name not in CALLED)
-        paths = (self.root / path for path, is_folder in below if is_folder)
+        paths = (self.root / path for path, entry in below if entry.is_dir())
         folders = [path for path in paths if path.name in FOLDERS[split]]
         is_resized = {path: RESIZED in path.relative_to(self.root).as_posix().lower() for path in folders}
         folders.sort(key=lambda path: (is_resized[path], path))
@@ -234,7 +234,7 @@ def unpacking(root: Path, needed: Sequence[str]) -> str:
     """
     tops = tuple(part.partition("/")[0].rstrip("0123456789") for part in needed)  # of any subject
     lines = []
-    paths = (root / path for path, is_folder in walk(root) if not is_folder)
+    paths = (root / path for path, entry in walk(root) if not entry.is_dir())
     for path in sorted(filter(is_archive, paths)):
         names = _list_files(path)
         is_top = path.parent == root and any(name.startswith(tops) for name in names)

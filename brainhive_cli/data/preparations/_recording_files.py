@@ -124,9 +124,9 @@ def _session(place: str) -> tuple[int, str]:
 
 
 def _below(root: Path) -> Iterator[Path]:
-    for path, is_folder in walk(root, enters=lambda name: name not in NO_RECORDINGS):
+    for path, entry in walk(root, enters=lambda name: name not in NO_RECORDINGS):
         name = path.rpartition("/")[2].lower()
-        if not is_folder and name.endswith((*ENDINGS, *LEADING)) and not OTHER_FIF.fullmatch(name):
+        if not entry.is_dir() and name.endswith((*ENDINGS, *LEADING)) and not OTHER_FIF.fullmatch(name):
             yield root / path
 
 

@@ -141,7 +141,7 @@ class OwnBetas(PublishedBetas):
     @cached_property
     def _files(self) -> Mapping[str, Mapping[int, Mapping[int, list[Path]]]]:
         """Files by kind, subject and session."""
-        names = [PurePath(name) for name, is_folder in walk(self.root) if not is_folder]
+        names = [PurePath(name) for name, entry in walk(self.root) if not entry.is_dir()]
         files = {}
         for kind, endings in ENDINGS.items():
             matches = [name for name in names if name.match(getattr(self.config, kind))]
