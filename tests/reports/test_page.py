@@ -114,6 +114,12 @@ def test_figures_take_the_colours_of_the_page_and_stay_text(tmp_path):
     )
 
 
+@pytest.mark.parametrize("y", [(0, 0, 0, 0, 0), (0, 1, 2, 3, 4)])
+def test_sensors_on_one_line_are_drawn_as_dots(tmp_path, y):
+    points = [Point(x / 5, y / 5, f"E{x}", value=float(x)) for x, y in enumerate(y)]
+    assert "<svg" in written(tmp_path, Figure([("", Map("Scalp", points, "head", "µV"), tmp_path)]))
+
+
 @pytest.mark.parametrize(
     "artifact",
     [
