@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from PIL import Image
 
 BRAINHIVE = f"{sys.executable} -m brainhive_cli"
 ASCII = {"PYTHONIOENCODING": "ascii"}
@@ -63,3 +65,30 @@ brainhive_cli.__main__.main()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [("recipe", "a\nb"), ("recipe", "é" * 300), ("name", "a\x1b[31mb"), ("run", "é" * 300)],
+)
+def test_a_name_that_no_file_can_have_is_refused_in_two_lines(tmp_path: Path, name: str, where: str) -> None:
+    (tmp_path / "data/image-folder").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "data/image-folder/a.png")
+    recipe = {"dataset": {"kind": "image-folder", "name": name}, "encoders": ["pixels"]}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    words = {
+        "recipe": ["embed", "--recipe", name],
+        "name": ["embed", "--recipe", "recipe.yaml"],
+        "run": ["eval-retrieval", "--run", name],
+    }[where]
+    done = subprocess.run(
+        [sys.executable, "-m", "brainhive_cli", *words],
+        cwd=tmp_path,
+        env={**os.environ, "BRAINHIVE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode in (1, 2, 3) and "\x1b" not in done.stderr
+    error, hint = done.stderr.splitlines()
+    assert error.startswith("error: ") and hint.startswith("  try: ") and "bug" not in hint
