@@ -176,3 +176,18 @@ def test_devices_that_are_not_there_are_device_errors(trained: Path) -> None:
     for device in ("gpu", "cuda:x", "mps", "meta", "cuda:99"):
         with pytest.raises(DeviceError, match=device):
             run.aligner(run.cells[0].name, device)
+
+
+@pytest.mark.parametrize("field", ("signal", "image_ids", "space", "times_s", "sessions", "whiteners"))
+def test_a_recording_of_odd_fields_is_refused(field: str) -> None:
+    sound = {
+        "signal": np.zeros((2, 1, 1, 1)),
+        "image_ids": ["a", "b"],
+        "space": api.Sensors(["Cz"]),
+        "times_s": np.zeros(1),
+        "rate_hz": None,
+        "unit": "µV",
+    }
+    api.Recording(**sound)
+    with pytest.raises(BrainhiveError, match="a recording has a field of another type"):
+        api.Recording(**{**sound, field: 3.5})

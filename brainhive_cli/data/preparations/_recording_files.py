@@ -364,8 +364,8 @@ def _readable(path: Path) -> Iterator[None]:
         raise MissingData(f"{path} cannot be read: {first_line(error)}", AGAIN) from error
 
 
-def _refuse_files_elsewhere(path: Path) -> None:
-    """Refuse a recording that names a file outside its folder, before mne opens that.
+def _check_before_mne(path: Path) -> None:
+    """Refuse a recording that names a file outside its folder, or claims channels that it does not list.
 
     A BrainVision header names its signals and markers, a .fif the next file of the recording.
     """
@@ -373,7 +373,11 @@ def _refuse_files_elsewhere(path: Path) -> None:
 
     named: list[str] = []
     if path.suffix.lower() == ".vhdr":
-        named = VHDR_FILE.findall(read_regular(path).decode("latin-1"))
+        header = read_regular(path).decode("latin-1")
+        named = VHDR_FILE.findall(header)
+        channels = re.search(r"NumberOfChannels\s*=\s*(\d{1,20})", header)
+        if channels and int(channels[1]) > header.count("\n"):  # each has a line
+            raise ValueError(f"it says that it has {int(channels[1]):,} channels, and does not list them")
     elif path.name.endswith((".fif", ".fif.gz")):
         tags = mne.io.show_fiff(path, tag=FIF_NEXT_FILE, max_str=MAX_NAME_BYTES, verbose="ERROR")
         named = FIF_FILE.findall(tags)
@@ -402,7 +406,7 @@ def open_raw(path: Path, has_bids_onsets: bool = True) -> Any:
     ):
         warnings.simplefilter("always")
         verify_compressed(path)
-        _refuse_files_elsewhere(path)
+        _check_before_mne(path)
         if is_bids and has_bids_onsets and path.name.startswith("sub-"):
             import mne_bids
 

@@ -58,7 +58,7 @@ class KeptChannels:
         """Their names.
 
         Raises:
-            BrainhiveError: if the first recording has none of these types.
+            BrainhiveError: if the first recording has none of these types that is good.
         """
         if self.wanted:
             return tuple(name for name in self.wanted if name not in self.exclude)
@@ -70,7 +70,11 @@ class KeptChannels:
             hint = f"preparation.types=…; it has: {', '.join(sorted({*header.types}))}"
             raise BrainhiveError(f"{path} has no channels of type {' or '.join(wanted)}", hint)
         pairs = zip(header.names, header.types, strict=True)
-        return tuple(name for name, kind in pairs if kind in wanted and name not in out)
+        names = tuple(name for name, kind in pairs if kind in wanted and name not in out)
+        if not names:
+            problem = f"{path}: all its channels of type {' or '.join(wanted)} are marked as bad or excluded"
+            raise BrainhiveError(problem, "preparation.channels='[NAME, …]', or correct the marks")
+        return names
 
     def check(self, path: Path) -> None:
         """Compare a recording with the first.

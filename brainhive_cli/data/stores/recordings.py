@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.artifacts import Mark
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import below, publish
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, merge_caveats
@@ -193,6 +193,15 @@ class Recording:
 
     def __post_init__(self) -> None:
         """Check every axis against every list."""
+        try:
+            self._check_axes()
+        except (AttributeError, TypeError) as error:
+            way_out = "help(brainhive_cli.api.Recording) lists the types of its fields"
+            raise BrainhiveError(
+                f"a recording has a field of another type: {first_line(error)}", way_out
+            ) from error
+
+    def _check_axes(self) -> None:
         shape = list(self.signal.shape)
         if len(shape) != 4:
             raise BrainhiveError(f"signals {shape} are not [N, R, C, T]")

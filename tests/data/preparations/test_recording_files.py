@@ -7,7 +7,14 @@ import pytest
 from own_recordings import Shown, make_raw
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.preparations._recording_files import files_of, list_recordings, open_raw, table_of
+from brainhive_cli.data.preparations._recording_files import (
+    files_of,
+    list_recordings,
+    open_raw,
+    read_header,
+    table_of,
+)
+from brainhive_cli.data.preparations._recording_selection import KeptChannels
 
 
 def test_two_sessions_of_one_number_are_not_merged(tmp_path):
@@ -133,3 +140,21 @@ def test_a_flipped_bit_of_a_compressed_recording_is_found(tmp_path, raw):
     path.write_bytes(content)
     with pytest.raises(MissingData, match="damaged"):
         open_raw(path)
+
+
+def test_a_recording_of_bad_channels_alone_is_refused(tmp_path, raw):
+    raw.info["bads"] = list(raw.ch_names)
+    raw.set_annotations(type(raw.annotations)(1.0, 0.0, "cat"))
+    raw.crop(0, 9).save(tmp_path / "sub-01_raw.fif", verbose="ERROR")
+    header = read_header(tmp_path / "sub-01_raw.fif", "", "")
+    with pytest.raises(BrainhiveError, match="all its channels of type eeg are marked as bad"):
+        _ = KeptChannels({tmp_path: header}, None, None, ()).names
+
+
+def test_a_header_of_more_channels_than_it_lists_is_refused(tmp_path, raw):
+    pytest.importorskip("pybv")
+    raw.crop(0, 1).export(tmp_path / "x.vhdr", verbose="ERROR")
+    header = (tmp_path / "x.vhdr").read_text()
+    (tmp_path / "x.vhdr").write_text(re.sub(r"NumberOfChannels=\d+", "NumberOfChannels=999999999", header))
+    with pytest.raises(MissingData, match="999,999,999 channels, and does not list them"):
+        open_raw(tmp_path / "x.vhdr")
