@@ -122,7 +122,7 @@ def _check(**arguments: object) -> None:
 
     for name, value in arguments.items():
         kinds, words = KINDS.get(name, ((str,), "text"))
-        shown = repr(value)[:80]
+        shown = " ".join(repr(value)[:300].split())[:80]
         if isinstance(value, bool) or not isinstance(value, kinds):
             problem = f"{name} is {shown}, of type {type(value).__name__}"
             raise RecipeError(problem, f"{name}=… takes {words}; help(brainhive_cli.api) says more")

@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
+from functools import partial
 from pathlib import Path
 
 for name in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
@@ -22,7 +23,17 @@ sys.dont_write_bytecode = True
 from PIL import Image  # noqa: E402
 
 import brainhive_cli  # noqa: E402
-from tools.soak import damage, hostile, kills, recipes, runner, world  # noqa: E402
+from tools.soak import (  # noqa: E402
+    damage,
+    hostile,
+    hostile_own,
+    kills,
+    notebooks,
+    recipes,
+    runner,
+    terminals,
+    world,
+)
 
 IMPORTED = """
 accelerate pyarrow.parquet open_clip timm.data h5py scipy.stats scipy.special rich.live rich.table
@@ -31,9 +42,11 @@ transformers.models.clip.modeling_clip transformers.models.clip.image_processing
 diffusers.models.autoencoders.autoencoder_kl diffusers.models.unets.unet_2d_condition
 diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl
 diffusers.schedulers.scheduling_euler_discrete diffusers.training_utils
+matplotlib.pyplot mne.epochs mne.export mne.io mne.preprocessing nibabel pybv sklearn.cross_decomposition
 """
 """What commands import of libraries while they run."""
-COUNTS = {"recipes": 6000, "damaged": 900, "hostile": 800, "kills": 240}
+COUNTS = {"recipes": 6000, "methods": 2000, "damaged": 900, "hostile": 800, "kills": 240}
+COUNTS |= {"own": 800, "pages": 300, "api": 800, "terminals": 100}
 
 
 def main() -> int:
@@ -44,7 +57,9 @@ def main() -> int:
     words.add_argument("--seed", type=int, default=0)
     words.add_argument("--match", default="", help="only cases with this text in their name")
     words.add_argument("--jobs", type=int, default=2)
-    words.add_argument("--keep", type=Path, help="a new folder for a copy of the world of sound files")
+    words.add_argument(
+        "--keep", type=Path, help="a folder for a copy of the world of sound files, for later calls"
+    )
     words.add_argument("--all", action="store_true", help="how each case ended, in a line")
     words.add_argument("--verbose", action="store_true", help="also the stderr of failures")
     given = words.parse_args()
@@ -62,30 +77,41 @@ class _Soak:
         """Make the world, run all, and print the table; returns the exit code."""
         began_s = time.monotonic()
         _import_all()
-        runner.make_world(self.world, world.build(self.world), world.COMMON)
+        if self.given.keep and self.given.keep.exists():
+            shutil.copytree(self.given.keep, self.world, symlinks=True)
+        else:
+            runner.make_world(self.world, world.build(self.world), world.COMMON)
         count, taken_s = sum(1 for _ in self.world.rglob("*")), time.monotonic() - began_s
         print(f"world of {count} files in {taken_s:.0f} s", file=sys.stderr, flush=True)
-        if self.given.keep:
+        if self.given.keep and not self.given.keep.exists():
             shutil.copytree(self.world, self.given.keep, symlinks=True)
-        self.sound = self._sound()
-        for group in self.given.only.split(","):
-            began_s, count = time.monotonic(), self.given.count or COUNTS[group]
-            cases: Iterator[runner.Case] = {
-                "recipes": lambda n: recipes.cases(self.given.seed, n),
-                "damaged": lambda n: damage.cases(self.given.seed, n, self.world),
-                "hostile": lambda n: hostile.cases(self.given.seed, n),
-                "kills": lambda n: kills.cases(self.given.seed, n, self.sound),
-            }[group](count)
-            chosen = (case for case in cases if self.given.match in case.name)
+        groups = self.given.only.split(",")
+        is_all = not {"hostile", "kills"}.isdisjoint(groups)
+        self.sound = self._sound(COUNTS if is_all else groups)
+        for group in groups:
+            began_s, seed, count = time.monotonic(), self.given.seed, self.given.count or COUNTS[group]
+            make: Callable[[], Iterator[runner.Case]] = {
+                "recipes": partial(recipes.cases, seed, count, group),
+                "methods": partial(recipes.cases, seed, count, group),
+                "damaged": partial(damage.cases, seed, count, self.world, group),
+                "own": partial(hostile_own.cases, seed, count, self.world, group),
+                "pages": partial(hostile_own.cases, seed, count, self.world, group),
+                "hostile": partial(hostile.cases, seed, count),
+                "kills": partial(kills.cases, seed, count, self.sound),
+                "api": partial(notebooks.cases, seed, count),
+                "terminals": partial(terminals.cases, seed, count),
+            }[group]
+            chosen = (case for case in make() if self.given.match in case.name)
             for found in runner.run_all(chosen, self.world, self.scratch, self.given.jobs):
                 self._count(found, kills.problems(found))
             self.table[group]["seconds"] = round(time.monotonic() - began_s)
         return self._show()
 
-    def _sound(self) -> dict[str, runner.Outcome]:
-        """Run every reader on sound files, twice, and keep what is the same both times."""
+    def _sound(self, groups: Container[str]) -> dict[str, runner.Outcome]:
+        """Run the readers of some groups on sound files, twice, and keep what is the same both times."""
         found: dict[str, runner.Outcome] = {}
-        cases = [runner.Case("sound", name, **reader.case) for name, reader in world.READERS.items()]
+        readers = {name: each for name, each in world.READERS.items() if each.surface in groups}
+        cases = [runner.Case("sound", name, **reader.case) for name, reader in readers.items()]
         for outcome in runner.run_all([*cases, *cases], self.world, self.scratch, self.given.jobs):
             name, problems = outcome.case.name, outcome.problems
             if (outcome.code or problems) and name != "unpacked":
@@ -121,7 +147,7 @@ class _Soak:
         if problems or found.code:
             return "failures" if problems else "refused"
         differing = _differs(found.result, self.sound[case.reader].result) if case.reader else ""
-        if differing and (case.has_digest or case.group != "damaged"):
+        if differing and case.has_digest:
             problems.append(f"silent corruption: {differing}")
             return "silent"
         return "changed, no checksum" if differing else "same result"

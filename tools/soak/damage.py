@@ -92,10 +92,11 @@ DAMAGES: dict[str, Damage] = {
 }
 
 
-def cases(seed: int, count: int, world: Path) -> Iterator[Case]:
-    """Make cases in which one file that a command reads is damaged."""
+def cases(seed: int, count: int, world: Path, surface: str = "damaged") -> Iterator[Case]:
+    """Make cases in which one file that a command of a surface reads is damaged."""
     chosen = random.Random(seed)
-    pairs = [(name, file) for name, reader in READERS.items() for file in _files(reader, world, chosen)]
+    readers = {name: reader for name, reader in READERS.items() if reader.surface == surface}
+    pairs = [(name, file) for name, reader in readers.items() for file in _files(reader, world, chosen)]
     for made in range(count):
         turn, place = divmod(made, len(pairs))
         name, file = pairs[place]
@@ -104,7 +105,7 @@ def cases(seed: int, count: int, world: Path) -> Iterator[Case]:
         change = partial(_damage, reader, file, kind, f"{seed}/{made}")
         is_seen = reader.has_digest and not (file.endswith((".png", ".jpg")) and kind in GONE)
         argv = (*reader.argv, *COMMON, "--json")
-        yield Case("damaged", f"{name} {file} {kind} {made}", argv, change, name, is_seen)
+        yield Case(surface, f"{name} {file} {kind} {made}", argv, change, name, is_seen)
 
 
 def _files(reader: Reader, world: Path, chosen: random.Random) -> list[str]:

@@ -26,7 +26,7 @@ def _save(path: Path, values: np.ndarray) -> None:
 
 
 def _betas(root: Path, pictures: list[str]) -> None:
-    """Write two sessions of two subjects, a mask, an atlas with its table, and a region of FreeSurfer."""
+    """Write two sessions, a mask, an atlas with its table, and a region of FreeSurfer."""
     import nibabel
 
     random = np.random.default_rng(1)
@@ -49,7 +49,7 @@ def _betas(root: Path, pictures: list[str]) -> None:
 
 
 def _bold(root: Path, pictures: list[str]) -> None:
-    """Write two runs as scanned, and as fMRIPrep leaves them on a volume, a surface and as grayordinates."""
+    """Write events of two runs, and BOLD as fMRIPrep leaves it: volumes and surfaces."""
     import nibabel
 
     random = np.random.default_rng(2)
@@ -84,15 +84,17 @@ def _bold(root: Path, pictures: list[str]) -> None:
 
 
 def _eeg(root: Path, pictures: list[str]) -> None:
-    """Write a session with annotations, and a compressed one with a stimulus channel and its table."""
+    """Write a session with annotations in each format that labs have."""
     import mne
 
     root.mkdir(parents=True)
-    onsets_s = 1.0 + np.arange(len(pictures))
     signal = np.random.default_rng(3).normal(scale=1e-5, size=(5, 100 * (len(pictures) + 3)))
-    raw = mne.io.RawArray(
-        signal, mne.create_info(["Cz", "Pz", "O1", "O2", "P7"], 100.0, "eeg"), verbose="ERROR"
-    )
-    raw.set_annotations(mne.Annotations(onsets_s, 0.0, pictures))
-    raw.save(root / "sub-01_ses-01_raw.fif", verbose="ERROR")
-    raw.save(root / "sub-01_ses-02_raw.fif.gz", verbose="ERROR")
+    header = mne.create_info(["Cz", "Pz", "O1", "O2", "P7"], 100.0, "eeg")
+    raw = mne.io.RawArray(signal, header, verbose="ERROR")
+    raw.set_annotations(mne.Annotations(1.0 + np.arange(len(pictures)), 0.0, pictures))
+    for session, ending in enumerate(("fif", "fif.gz", "edf", "vhdr"), 1):
+        path = root / f"sub-01_ses-{session:02d}_eeg.{ending}"
+        if "fif" in ending:
+            raw.save(path, verbose="ERROR")
+        else:
+            mne.export.export_raw(path, raw, verbose="ERROR")

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from brainhive_cli.core.recipe import read_recipe, shipped_recipes
 from tools.soak.runner import Case
 from tools.soak.world import ALIGN, COMMON, DRAW, ENCODER, PICTURES, PRIOR
 
@@ -70,22 +71,34 @@ WORLD = {
     "demo": [()],
     "doctor": [()],
 }
+PAPERS = sorted(shipped_recipes().glob("papers/*/*.yaml"))
 WEIGHTS = (4, 8, 5, 5, 6, 1, 2, 1, 1, 1)
 
 
-def cases(seed: int, count: int) -> Iterator[Case]:
-    """Make batches of recipes."""
+def cases(seed: int, count: int, group: str = "recipes") -> Iterator[Case]:
+    """Make batches of recipes: of commands on the world, or of papers (`methods`)."""
     for number in range(0, count, BATCH):
-        some = range(number, min(number + BATCH, count))
-        yield Case("recipes", f"{number}-{number + len(some) - 1}", call=partial(_try, seed, some))
+        numbers = range(number, min(number + BATCH, count))
+        batch = partial(_try, seed, numbers, group == "methods")
+        yield Case(group, f"{number}-{number + len(numbers) - 1}", call=batch)
 
 
-def _try(seed: int, numbers: range) -> tuple[dict[str, str], dict[str, int]]:
+def _try(seed: int, numbers: range, is_of_paper: bool) -> tuple[dict[str, str], dict[str, int]]:
     problems, counts = {}, Counter[str]()
     for number in numbers:
         chosen = random.Random(f"{seed}/{number}")
-        (command,) = chosen.choices(list(WORLD), WEIGHTS)
-        text, overrides = _mutated(chosen, command)
+        if is_of_paper:
+            file = chosen.choice(PAPERS)
+            command = file.stem
+            recipe = read_recipe(file) | {"run": {"device": "cpu", "workers": 0}}
+            fields = _command(command).Recipe.resolve(command, str(file), {}, COMMON).model_dump(mode="json")
+        else:
+            (command,) = chosen.choices(list(WORLD), WEIGHTS)
+            base = chosen.choice(WORLD[command])
+            words = [*base, *COMMON]
+            fields = _command(command).Recipe.resolve(command, None, {}, words).model_dump(mode="json")
+            recipe = _of(fields, base)
+        text, overrides = _mutated(chosen, fields, recipe)
         shown = f"{number} {command} {text!r:.200} {' '.join(overrides)!r:.300}"
         print(shown, file=sys.stderr, flush=True)
         signal.signal(signal.SIGALRM, _too_long)
@@ -107,15 +120,15 @@ def _too_long(*_: Any) -> None:
     raise TimeoutError(f"over {TIME_S} s")
 
 
-def _mutated(chosen: random.Random, command: str) -> tuple[str, list[str]]:
-    """Make the text of a recipe, and overrides."""
-    pipeline: Any = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
-    base = chosen.choice(WORLD[command])
-    fields = pipeline.Recipe.resolve(command, None, {}, [*base, *COMMON]).model_dump(mode="json")
+def _command(name: str) -> Any:
+    return importlib.import_module(f"brainhive_cli.commands.{name.replace('-', '_')}")
+
+
+def _mutated(chosen: random.Random, fields: dict[str, Any], changed: dict[str, Any]) -> tuple[str, list[str]]:
+    """Make the text of a recipe, and overrides: of all fields of a resolved one, and what its file sets."""
     fields.pop("digests", None)
     keys = list(_keys(fields, ()))
     given: list[str] = []
-    changed = _of(fields, base)
     for _ in range(chosen.choice((1, 1, 1, 2, 3))):
         key = chosen.choice(keys)
         how = chosen.random()
@@ -177,7 +190,7 @@ def _planned(command: str, text: str, overrides: list[str]) -> str:
     from brainhive_cli.cli.execute import describe_error
     from brainhive_cli.core.errors import BrainhiveError
 
-    pipeline: Any = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+    pipeline = _command(command)
     path = Path("mutated.yaml")
     path.write_bytes(text.encode(errors="surrogatepass"))
     try:
@@ -185,7 +198,7 @@ def _planned(command: str, text: str, overrides: list[str]) -> str:
         fingerprint, written = recipe.fingerprint(), recipe.to_yaml()
         written.encode()
     except BrainhiveError as error:
-        _refuse_riddles(error)
+        refuse_riddles(error)
         return "refused"
     path.write_text(written)
     try:
@@ -197,7 +210,7 @@ def _planned(command: str, text: str, overrides: list[str]) -> str:
     try:
         plan = pipeline.plan(recipe)
     except (BrainhiveError, OSError) as error:
-        _refuse_riddles(describe_error(error))
+        refuse_riddles(describe_error(error))
         return "refused"
     for line in plan.missing:
         if "this is a bug" in line or "MemoryError" in line:
@@ -205,7 +218,7 @@ def _planned(command: str, text: str, overrides: list[str]) -> str:
     return "planned, something missing" if plan.missing else "planned"
 
 
-def _refuse_riddles(error: Any) -> None:
+def refuse_riddles(error: Any) -> None:
     """An error is two lines, each of which a terminal shows whole."""
     if "this is a bug" in error.hint or "free space" in error.hint:
         raise AssertionError(f"{error.message} ({error.hint})")

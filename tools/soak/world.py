@@ -60,12 +60,14 @@ class Reader:
         files: What it reads, as patterns below home with spaces between them.
         has_digest: Whether these files can tell a damaged payload from a sound one.
         setup: Changes the home first, as for a command that resumes.
+        surface: The group that it is counted in.
     """
 
     argv: tuple[str, ...]
     files: str
     has_digest: bool = True
     setup: Callable[[Path], Any] | None = None
+    surface: str = "damaged"
 
     @property
     def case(self) -> dict[str, Any]:
@@ -97,7 +99,27 @@ def _preparing(kind: str, root: str, *more: str) -> tuple[str, ...]:
     return ("prepare", "--from", kind, f"preparation.root=data/{root}", "paths.signals=new", *more)
 
 
-LSA = (f"preparation.stimuli={IMAGES}", "preparation.estimator=lsa")
+def _modelling(space: str) -> tuple[str, ...]:
+    keys = (f"preparation.stimuli={IMAGES}", "preparation.estimator=lsa", f"preparation.space={space}")
+    return _preparing("bold", "own-bold", *keys)
+
+
+BETAS_OF_A_LAB = _preparing(
+    *("betas", "own-betas", f"preparation.stimuli={IMAGES}", "preparation.zscore=run"),
+    "preparation.regions={atlas: sub-01_atlas.nii.gz, region: sub-01_region.mgz}",
+)
+EEG = _preparing(
+    *("recording", "own-eeg", f"preparation.stimuli={IMAGES}"),
+    *("preparation.epoch_ms=[-100, 400]", "preparation.keep_ms=[0, 400]"),
+)
+EXPLAIN = (
+    "explain",
+    "--run",
+    "runs/aligned",
+    "draws=20",
+    "figures=[png]",
+    "window={width_ms: 20, step_ms: 20}",
+)
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
 TRAIN, TEST = (f"embeddings/things-eeg/{split}/{NAME}.h5" for split in ("train", "test"))
 READERS: dict[str, Reader] = {
@@ -224,54 +246,16 @@ READERS: dict[str, Reader] = {
         "data/arrays/sub-01/*.npy data/arrays/image_metadata.npy",
         has_digest=False,
     ),
-    # a lab's own recordings
-    "own-betas": Reader(
-        _preparing(
-            *("betas", "own-betas", f"preparation.stimuli={IMAGES}", "preparation.zscore=run"),
-            "preparation.regions={atlas: sub-01_atlas.nii.gz, region: sub-01_region.mgz}",
-        ),
-        "data/own-betas/*.nii.gz data/own-betas/*.npz data/own-betas/*.mgz",
+    # pages
+    "report": Reader(
+        ("report", "runs/aligned", "runs/drawn", "runs/explained"),
+        "runs/aligned/*.json runs/drawn/*.json runs/explained/*.json runs/drawn/samples/**/*.png",
+        surface="pages",
     ),
-    "own-tables": Reader(
-        _preparing("betas", "own-betas", f"preparation.stimuli={IMAGES}"),
-        "data/own-betas/*.csv data/own-betas/*.tsv",
-        has_digest=False,
+    "explain": Reader(
+        (*EXPLAIN, FRESH), f"{TEST} signals/**/sub-01.h5 runs/aligned/**/model/*", surface="pages"
     ),
-    "own-bold": Reader(
-        _preparing("bold", "own-bold", *LSA, "preparation.space=T1w"),
-        "data/own-bold/**/*.nii.gz",
-    ),
-    "own-surface": Reader(
-        _preparing("bold", "own-bold", *LSA, "preparation.space=fsaverage5"),
-        "data/own-bold/**/*.gii",
-        has_digest=False,
-    ),
-    "own-bids": Reader(
-        _preparing("bold", "own-bold", *LSA, "preparation.space=T1w"),
-        "data/own-bold/**/*.json data/own-bold/**/*.tsv",
-        has_digest=False,
-    ),
-    "own-eeg": Reader(
-        _preparing(
-            "recording",
-            "own-eeg",
-            f"preparation.stimuli={IMAGES}",
-            "preparation.epoch_ms=[-100, 400]",
-            "preparation.keep_ms=[0, 400]",
-        ),
-        "data/own-eeg/*.fif",
-        has_digest=False,
-    ),
-    "own-eeg-gz": Reader(
-        _preparing(
-            "recording",
-            "own-eeg",
-            f"preparation.stimuli={IMAGES}",
-            "preparation.epoch_ms=[-100, 400]",
-            "preparation.keep_ms=[0, 400]",
-        ),
-        "data/own-eeg/*.fif.gz",
-    ),
+    "explain-finished": Reader(EXPLAIN, "runs/explain/*/*.json", surface="pages"),
     # vectors of others
     **{
         f"import-{name.replace('.', '-')}": Reader(
@@ -298,6 +282,20 @@ READERS: dict[str, Reader] = {
         has_digest=False,
     ),
 }
+OWN = {
+    "own-betas": (BETAS_OF_A_LAB, "data/own-betas/*.nii.gz data/own-betas/*.npz data/own-betas/*.mgz"),
+    "own-trials": (BETAS_OF_A_LAB, "data/own-betas/*.csv data/own-betas/*.tsv"),
+    "own-bold": (_modelling("T1w"), "data/own-bold/**/*.nii.gz"),
+    "own-bids": (_modelling("T1w"), "data/own-bold/**/*.json data/own-bold/**/*.tsv"),
+    "own-surface": (_modelling("fsaverage5"), "data/own-bold/**/*.gii"),
+    "own-eeg": (EEG, "data/own-eeg/*.fif data/own-eeg/*.edf data/own-eeg/*.v* data/own-eeg/*.eeg"),
+    "own-eeg-gz": (EEG, "data/own-eeg/*.fif.gz"),
+}
+"""A lab's own recordings: command and files; what is packed has checksums."""
+READERS |= {
+    name: Reader(argv, files, has_digest=files.endswith(("gz", "mgz")), surface="own")
+    for name, (argv, files) in OWN.items()
+}
 
 
 def build(home: Path) -> list[Callable[[Path], Any] | tuple[str, ...]]:
@@ -319,6 +317,7 @@ def build(home: Path) -> list[Callable[[Path], Any] | tuple[str, ...]]:
         _name_runs,
         ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0"),
         DRAW,
+        EXPLAIN,
         _name_runs,
         ("export-embeddings", f"embeddings/pictures/train/{NAME}.h5", "to=vectors"),
         _make_vectors,
@@ -356,6 +355,7 @@ def _name_runs(home: Path) -> None:
         "prior-aligned": "with-prior/train-align/*",
         "prior": "runs/train-prior/*",
         "drawn": "runs/reconstruct/*",
+        "explained": "runs/explain/*",
     }.items():
         for found in sorted(home.glob(pattern))[-1:]:
             if (found / "metrics.json").is_file() and not (home / "runs" / name).exists():

@@ -409,8 +409,10 @@ class SignalStore:
 
     def __getitem__(self, split: str) -> Recording:
         """Return the recording of a split; MissingData when the store does not have it."""
-        if split not in self.splits:
-            raise MissingData(f"{self.path} has no {split} signals", f"it has: {', '.join(self.splits)}")
+        if not isinstance(split, str) or split not in self.splits:
+            raise MissingData(
+                f"{self.path} has no {str(split)[:80]} signals", f"it has: {', '.join(self.splits)}"
+            )
         return self.splits[split]
 
     @cached_property
