@@ -31,7 +31,7 @@ def main() -> None:
         code = _report(error)
 
     # what Python would do at its end, where an error is a traceback
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (getattr(sys, name) for name in ("stdout", "stderr")):
         try:
             stream.flush()
         except OSError as error:
