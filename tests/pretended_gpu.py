@@ -179,6 +179,7 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
         torch._C: {"_group_tensors_by_device_and_dtype": grouped},
         torch.backends.cudnn: {"is_acceptable": lambda tensor: False},
         torch.cuda: {
+            "device_count": lambda: 1,
             "manual_seed": torch.default_generator.manual_seed,
             "get_rng_state": lambda device=None: torch.get_rng_state(),
             "set_rng_state": lambda state, device=None: torch.set_rng_state(state),

@@ -51,10 +51,10 @@ def test_digits_are_drawn_from_responses_by_the_decoder_of_the_fold_that_has_not
     align = run(
         "train-align", FOLDS, f"heads={{latent: {{kind: autoencoder, source: '{model}'}}}}"
     ).folder.name
+    drawing = (f"align_run={align}", "trained_by=null", f"generator.source={model}")
     drawn = run(
         "reconstruct",
-        f"align_run={align}",
-        f"generator.source={model}",
+        *drawing,
         "sources=[brain, shuffled, nearest, mean]",
         "metrics=[pixcorr]",
         "sheet_rows=0",
@@ -71,4 +71,4 @@ def test_digits_are_drawn_from_responses_by_the_decoder_of_the_fold_that_has_not
     assert len({(drawn.folder / f"baselines/mean{n}.png").read_bytes() for n in ("", "-02")}) == 2
 
     with pytest.raises(RecipeError, match=re.escape("mean_embedding averages pictures that other folds")):
-        run("reconstruct", f"align_run={align}", f"generator.source={model}", "sources=[mean_embedding]")
+        run("reconstruct", *drawing, "sources=[mean_embedding]")

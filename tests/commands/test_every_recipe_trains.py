@@ -150,7 +150,7 @@ def shortened(name: str, recipe: train_align.Recipe) -> list[str]:
     stages = [f"stages.{stage}.epochs=1" for stage in range(len(train.stages))] or ["epochs=1"]
     smaller = {"epoch_trials": 8, "warmup_steps": 0, "validation": 0.2, "start_from": {}}
     stages += [f"{key}={value}" for key, value in smaller.items() if getattr(train, key)]
-    return [*short, *(f"train.{key}" for key in ("batch_size=8", "precision=fp32", *stages))]
+    return [*short, *(f"train.{key}" for key in ("batch_size=4", "precision=fp32", *stages))]
 
 
 def train(name: str, *overrides: str) -> tuple[Job, Path]:
