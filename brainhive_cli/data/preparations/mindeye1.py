@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._nsd import PICTURES, image_id, name_voxels
 from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles, Sample, list_samples
@@ -31,18 +31,21 @@ class Config(parts.Config):
     """
 
     root: str = Field("", description="folder of the files; default: naturalscenesdataset below paths.data")
+    needs_regions: bool = Field(False, description="refuse signals whose regions no mask of NSD names")
 
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
         root = paths.dataset("naturalscenesdataset", self.root)
-        read = partial(_read, (root, paths.dataset("nsd")))
+        read = partial(_read, (root, paths.dataset("nsd")), self.needs_regions)
         return PreparedFiles("nsd", root, f"{SOURCE} --local-dir {root}", FILES, read)
 
 
 TINY = Config(root="naturalscenesdataset")
 
 
-def _read(roots: tuple[Path, Path], files: FilesByRow, subject: int, split: str) -> Recording:
+def _read(
+    roots: tuple[Path, Path], needs_regions: bool, files: FilesByRow, subject: int, split: str
+) -> Recording:
     """Open the pictures of a split, in the order of the files."""
     samples = list(list_samples((path for name in FOLDERS[split] for path in files[name]), SOURCE))
     image_ids = []
@@ -55,6 +58,9 @@ def _read(roots: tuple[Path, Path], files: FilesByRow, subject: int, split: str)
     counts = np.array([len(rows) for rows in repetitions], np.int64)
     first = samples[0].array(SIGNAL)
     most, width = int(counts.max()), first.shape[-1]
+    voxels = name_voxels(subject, width, roots, SOURCE)
+    if needs_regions and len(voxels.regions) == 1:
+        raise MissingData(f"no masks of NSD below {roots[1]}, which name regions", "brainhive fetch nsd")
 
     def read(part: slice) -> NDArray[Any]:
         signal = np.zeros((len(samples[part]), most, width, 1), first.dtype)
@@ -70,7 +76,7 @@ def _read(roots: tuple[Path, Path], files: FilesByRow, subject: int, split: str)
     return Recording(
         Sliced(samples[0].path.parents[1], (len(samples), most, width, 1), first.dtype, read),
         image_ids,
-        name_voxels(subject, width, roots, SOURCE),
+        voxels,
         np.zeros(1),
         None,
         "z-score",

@@ -109,6 +109,13 @@ def test_mindeye1_keeps_each_repetition_once(mini) -> None:
             np.testing.assert_array_equal(row[:count, :, 0], voxels[trials[image_id]])
 
 
+def test_mindeye1_without_masks_of_nsd_is_refused_where_regions_are_needed(mini, tmp_path: Path) -> None:
+    config = mindeye1.Config(root=str(mini[0] / "mindeye1"), needs_regions=True)
+    with pytest.raises(MissingData, match="no masks of NSD below .*, which name regions") as caught:
+        config.build(Paths(data=str(tmp_path))).recording(1, "test")
+    assert caught.value.hint == "brainhive fetch nsd"
+
+
 def test_brain_diffuser_means_find_their_pictures_by_the_order_of_first_sight(mini) -> None:
     _, truth = mini
     for split in ("train", "test"):
