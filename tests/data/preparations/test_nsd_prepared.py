@@ -111,7 +111,7 @@ def test_mindeye1_keeps_each_repetition_once(mini) -> None:
 
 def test_mindeye1_without_masks_of_nsd_is_refused_where_regions_are_needed(mini, tmp_path: Path) -> None:
     config = mindeye1.Config(root=str(mini[0] / "mindeye1"), needs_regions=True)
-    with pytest.raises(MissingData, match="no masks of NSD below .*, which name regions") as caught:
+    with pytest.raises(MissingData, match=r"no masks of NSD below .*, which name regions") as caught:
         config.build(Paths(data=str(tmp_path))).recording(1, "test")
     assert caught.value.hint == "brainhive fetch nsd"
 
