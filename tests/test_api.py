@@ -15,7 +15,7 @@ from test_architecture import HEAVY
 from test_docs import DOCS
 
 from brainhive_cli import aligner, api
-from brainhive_cli.core.errors import BrainhiveError, DeviceError
+from brainhive_cli.core.errors import BrainhiveError, DeviceError, RecipeError
 from brainhive_cli.models.encoders import resolve
 
 COLOURS = resolve("python:brainhive_cli.models.encoders.python:example").name
@@ -162,6 +162,7 @@ def test_bad_arguments_are_refused_by_name_with_a_way_out(trained: Path, odd: An
         "decode run": lambda: api.decode(odd, None),  # type: ignore[arg-type]
         "decode signal": lambda: api.decode(run, odd, cell=cell.name),
         "load": lambda: aligner.load(odd),
+        "Paths": lambda: api.Paths(**{"folder": odd}),
     }
     if odd is not None:
         calls["subject"] = lambda: run.predictions(odd, cell=cell.name)
@@ -169,6 +170,12 @@ def test_bad_arguments_are_refused_by_name_with_a_way_out(trained: Path, odd: An
         with pytest.raises(BrainhiveError) as raised:
             call()
         assert raised.value.hint, name
+
+
+def test_folders_may_be_paths_and_nothing_else_but_text() -> None:
+    assert api.Paths(data=Path("some/folder")) == api.Paths(data="some/folder")  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"paths\.runs: .*, got 3"):
+        api.Paths(runs=3)  # type: ignore[arg-type]
 
 
 def test_devices_that_are_not_there_are_device_errors(trained: Path) -> None:

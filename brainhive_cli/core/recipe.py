@@ -20,6 +20,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -32,6 +33,8 @@ from brainhive_cli.core.files import home_folder, locate, portable, shipped_fold
 M = TypeVar("M", bound=BaseModel)
 SIGNALS = "signals"
 """Before the name of a signal store among the digests of a recipe, which no key of the recipe names."""
+RECIPE = object()
+"""The context of pydantic in which a recipe is checked as a whole, so that its error names the key in full."""
 RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
 """The first and the last of several numbers."""
 
@@ -174,6 +177,22 @@ class Paths(Section):
     signals: str = Field("signals", description="signal stores")
     runs: str = Field("runs", description="run folders")
     latents: str = Field("latents", description="what a VAE makes of pictures, for train-prior")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuses_in_one_line(cls, fields: Any, handler: Any, info: ValidationInfo) -> Self:
+        """Take folders of pathlib too, and refuse what Python code gives as a recipe's keys are refused."""
+        if isinstance(fields, Mapping):
+            fields = {
+                name: str(folder) if isinstance(folder, Path) else folder for name, folder in fields.items()
+            }
+        try:
+            paths: Self = handler(fields)
+        except ValidationError as error:
+            if info.context is RECIPE:
+                raise
+            raise _in_one_line(cls, error, "paths") from error
+        return paths
 
     def under_home(self, name: Literal["data", "embeddings", "signals", "runs", "latents"]) -> Path:
         """Resolve one of the folders against home."""
@@ -361,16 +380,20 @@ def _replaced(value: Any, digests: Mapping[str, str]) -> Any:
 def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
     """Validate `fields`, turning pydantic's report into one clear line."""
     try:
-        return model.model_validate(dict(fields))
+        return model.model_validate(dict(fields), context=RECIPE)
     except ValidationError as error:
-        first = error.errors()[0]
-        named = [step for step in map(str, first["loc"]) if "[" not in step]  # the others are pydantic's own
-        key = ".".join([where, *named] if where else named)
-        if first["type"] == "extra_forbidden":
-            raise RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"], where)) from error
-        reason = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
-        hint = _example(model, first, where) or "fix the recipe, flag or override"
-        raise RecipeError(f"{key}: {reason}, got {show_value(first['input'])}", hint) from error
+        raise _in_one_line(model, error, where) from error
+
+
+def _in_one_line(model: type[BaseModel], error: ValidationError, where: str) -> RecipeError:
+    first = error.errors()[0]
+    named = [step for step in map(str, first["loc"]) if "[" not in step]  # the others are pydantic's own
+    key = ".".join([where, *named] if where else named)
+    if first["type"] == "extra_forbidden":
+        return RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"], where))
+    reason = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
+    hint = _example(model, first, where) or "fix the recipe, flag or override"
+    return RecipeError(f"{key}: {reason}, got {show_value(first['input'])}", hint)
 
 
 def _below(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[type[BaseModel], list[str]]:
