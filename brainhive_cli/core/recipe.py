@@ -34,7 +34,7 @@ M = TypeVar("M", bound=BaseModel)
 SIGNALS = "signals"
 """Before the name of a signal store among the digests of a recipe, which no key of the recipe names."""
 RECIPE = object()
-"""The context of pydantic in which a recipe is checked as a whole, so that its error names the key in full."""
+"""The context of pydantic in which a recipe is checked as a whole: its error names the key in full."""
 RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
 """The first and the last of several numbers."""
 
