@@ -362,8 +362,9 @@ def _only_subject(member: "TrainedCell", subject: int | None) -> int:
     from brainhive_cli.core.errors import RecipeError
 
     tested = member.cell.tested_on
-    if subject is None and len(tested) > 1:
-        raise RecipeError(
-            f"{member.cell.name} is tested on several subjects", f"subject={' or '.join(map(str, tested))}"
-        )
-    return tested[0] if subject is None else subject
+    if subject in tested or (subject is None and len(tested) == 1):
+        return tested[0] if subject is None else subject
+    problem = "several subjects" if subject is None else f"other subjects than {subject}"
+    raise RecipeError(
+        f"{member.cell.name} is tested on {problem}", f"subject={' or '.join(map(str, tested))}"
+    )

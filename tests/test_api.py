@@ -172,6 +172,13 @@ def test_bad_arguments_are_refused_by_name_with_a_way_out(trained: Path, odd: An
         assert raised.value.hint, name
 
 
+def test_a_subject_whom_no_cell_tests_is_refused(trained: Path) -> None:
+    run = api.open_run(trained)
+    with pytest.raises(RecipeError, match="is tested on other subjects than -1") as caught:
+        run.predictions(-1, cell=run.cells[0].name)
+    assert caught.value.hint == f"subject={run.cells[0].tested_on[0]}"
+
+
 def test_folders_may_be_paths_and_nothing_else_but_text() -> None:
     assert api.Paths(data=Path("some/folder")) == api.Paths(data="some/folder")  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match=r"paths\.runs: .*, got 3"):

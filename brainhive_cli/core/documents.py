@@ -137,7 +137,7 @@ def check(
 
 def show_value(value: Any) -> str:
     """Write a value for a message, cut where it is long."""
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from brainhive_cli.core import documents, parts, weights
+from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import describe_bad_name
 from brainhive_cli.core.runs import FINISHED
@@ -244,7 +245,7 @@ def load(path: Path | str) -> Aligner:
     """
     if not isinstance(path, str | Path) or describe_bad_name(str(path)):
         raise RecipeError(
-            f"{repr(path)[:80]} is no path of a model folder", "runs/train-align/NAME/cells/CELL/model"
+            f"{show_value(path)} is no path of a model folder", "runs/train-align/NAME/cells/CELL/model"
         )
     folder = Path(path)
     if published_models.is_checkpoint(folder):
