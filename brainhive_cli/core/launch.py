@@ -42,6 +42,8 @@ REPORTS = "BRAINHIVE_REPORTS"
 """Environment variable: the folder where a launched process writes its error for the launcher to show."""
 PORT = 29500
 """Default port on which machine 0 waits for the others; torch's own."""
+BY_LAUNCHERS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun and accelerate set for each of several processes, besides WORLD_SIZE."""
 CONTINUES = "the same command continues"
 LONGEST_WAIT = timedelta(days=1)
 """How long a process waits for another's last cell; one that fails ends them all, so it need not be short."""
@@ -237,6 +239,9 @@ def start(run: Run) -> Launch:
         return Launch(0, 1, "cpu" if on_cpu else "cuda", precision)
     for name in ("RANK", "LOCAL_RANK"):
         _read_number(name, 0)
+    if absent := [name for name in BY_LAUNCHERS if name not in os.environ]:
+        problem = f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but no launcher has set {', '.join(absent)}"
+        raise RecipeError(problem, "unset WORLD_SIZE; --processes starts several processes")
     from accelerate import PartialState
 
     state = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)

@@ -40,6 +40,7 @@ def run(line: str, home: Path, **environment: str) -> subprocess.CompletedProces
         ("brainhive embed --dataset é–x", 2, ASCII),
         ("brainhive embed --dataset demo", 2, {"WORLD_SIZE": "y"}),
         ("brainhive embed --dataset demo", 2, {"WORLD_SIZE": "2", "RANK": "x"}),
+        ("brainhive embed --dataset demo", 2, {"WORLD_SIZE": "999999999"}),
     ],
 )
 def test_every_terminal_gets_an_exit_code_and_no_traceback(
