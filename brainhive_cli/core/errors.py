@@ -41,6 +41,10 @@ class RecipeError(BrainhiveError):
     exit_code = 2
 
 
+class DamagedStore(BrainhiveError):
+    """Rows of a store that are not those which were written: nothing is computed without them."""
+
+
 class MissingData(BrainhiveError):
     """Data or weights that are not where they are expected."""
 

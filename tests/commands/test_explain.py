@@ -2,13 +2,14 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, DamagedStore, MissingData, RecipeError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.explanation.profiles import SubjectProfiles
 
@@ -198,3 +199,16 @@ def test_what_cannot_be_explained_is_one_line(go, world, trained, evaluated, run
         go("explain", f"align_run={trained}", "levels=demo_clip", runs, "figures=[]")
     with pytest.raises(BrainhiveError, match="has no split 'val'"):
         go("explain", f"align_run={trained}", "split=val", runs, "figures=[]")
+
+
+def test_a_damaged_row_ends_the_command_where_else_an_analysis_is_left_out(trained, go, runs, world):
+    (path,) = world.glob("signals/demo*/default/sub-01.h5")
+    sound = path.read_bytes()
+    with h5py.File(path) as file:
+        at = file["test/signal"].id.get_offset() + file["test/signal"].id.get_storage_size() - 3
+    path.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+    try:
+        with pytest.raises(DamagedStore, match=r"row \d+ of test/signal does not match its checksum"):
+            go("explain", f"align_run={trained}", "analyses=similarity", runs, "figures=[]", "draws=20")
+    finally:
+        path.write_bytes(sound)

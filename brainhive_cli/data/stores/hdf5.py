@@ -27,7 +27,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.damage import reading, refuse_inflation
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, DamagedStore, MissingData
 from brainhive_cli.core.files import atomic_write, open_no_link, open_plain
 
 PART = ".part"
@@ -387,7 +387,7 @@ class StoredRows:
         """Refuse rows that differ; else they need not be compared again."""
         if differs.any():
             problem = f"row {rows[differs][0]} of {self._name} does not match its checksum"
-            raise BrainhiveError(f"{self._path} is damaged: {problem}", f"delete it, then: {self._way_out()}")
+            raise DamagedStore(f"{self._path} is damaged: {problem}", f"delete it, then: {self._way_out()}")
         self._is_due[rows] = False
 
 

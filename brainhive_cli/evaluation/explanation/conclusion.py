@@ -10,7 +10,7 @@ import numpy as np
 
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Point
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
@@ -80,6 +80,8 @@ def conclude(
     if SIMILARITY in spec.analyses:
         try:
             course = explain_similarity(readers, levels, spec)
+        except DamagedStore:
+            raise
         except BrainhiveError as error:
             missing[SIMILARITY] = error.in_one_line
         else:

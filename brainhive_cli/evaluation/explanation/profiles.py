@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.recipe import Cell
 
@@ -281,10 +281,11 @@ class SubjectProfiles:
 
         Raises:
             RecipeError: as any: what the recipe has wrong is no property of the signals.
+            DamagedStore: if a row of a store is not that which was written.
         """
         try:
             profiles = measure()
-        except RecipeError:
+        except (RecipeError, DamagedStore):
             raise
         except BrainhiveError as error:
             self.missing[analysis] = error.in_one_line

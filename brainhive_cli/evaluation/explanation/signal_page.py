@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import Metric, extend_title
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.hdf5 import short_name
@@ -168,6 +168,8 @@ def write_signal_page(
     for split, recording in store.splits.items():
         try:
             reliability = measure_reliability(recording, split, alike=(alike or {}).get(split))
+        except DamagedStore:
+            raise
         except BrainhiveError as error:
             reasons.append(error)
             continue
