@@ -423,7 +423,7 @@ def open_raw(path: Path, has_bids_onsets: bool = True) -> Any:
 
 
 def read_channels(
-    raw: Any, path: Path, names: Sequence[str], band_hz: tuple[float | None, float | None]
+    raw: Any, path: Path, names: Sequence[str], band_hz: tuple[float | None, float | None], phase: str
 ) -> Iterator[NDArray[np.float64]]:
     """Read channels one after the other, in the unit of `UNITS`, and filter them.
 
@@ -432,12 +432,14 @@ def read_channels(
         path: Its file, for errors.
         names: Those that are read, in order.
         band_hz: Lower and upper edge of a filter; None where there is none.
+        phase: `zero`, or `forward`: causal.
 
     Raises:
         MissingData: if they cannot be read.
     """
     from mne.filter import filter_data
 
+    how: dict[str, Any] = {"method": "iir", "phase": "forward"} if phase == "forward" else {}
     scales = [UNITS.get(kind, (1.0, ""))[0] for kind in raw.get_channel_types(list(names))]
     step = max(1, READ_BYTES // (8 * int(raw.n_times)))
     for start in range(0, len(names), step):
@@ -445,6 +447,7 @@ def read_channels(
             block = raw.get_data(picks=list(names[start : start + step]))
         for row, scale in zip(block, scales[start:], strict=False):
             samples = row * scale
-            is_plain = band_hz == (None, None)
-            yield samples if is_plain else filter_data(samples, raw.info["sfreq"], *band_hz, verbose="ERROR")
+            if band_hz != (None, None):
+                samples = filter_data(samples, raw.info["sfreq"], *band_hz, **how, verbose="ERROR")
+            yield samples
         del block, row  # gone before the next is read

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.recipe import Names, Paths, UniqueNames
+from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
 from brainhive_cli.data.preparations import Overview, keys_of_stimuli
 from brainhive_cli.data.preparations._recording_files import (
     Header,
@@ -87,7 +87,11 @@ class Config(Steps):
         (None, None),
         description="lower and upper edge of a filter over the whole recording, as mne's; or null",
     )
-
+    phase: Literal["zero", "forward"] = Field(
+        "zero",
+        description="of that filter: zero looks ahead (mne's FIR); forward is causal, as live decoding needs "
+        "(Butterworth of fourth order, whose delay stays)",
+    )
     stimulus_ms: float | None = Field(
         None, gt=0, description="how long each picture was shown, which figures shade; default: not known"
     )
@@ -103,6 +107,8 @@ class Config(Steps):
         low, high = self.band_hz
         if min(low or 1, high or 1) <= 0 or (low and high and low >= high):
             raise ValueError(f"band_hz {[low, high]} is not from a lower to an upper edge")
+        if not (low or high):
+            refuse_idle(self, ("phase",), "without a filter", "preparation.band_hz=[0.1, 40]")
         return self
 
     def build(self, paths: Paths) -> "Own":
@@ -354,7 +360,7 @@ class Own:
             raw = open_raw(recording.path, self.config.onset_unit == "s")
             bad = channels.bad_of(recording.path)
             names = [name for name in channels.names if name not in bad]
-            samples = read_channels(raw, recording.path, names, self.config.band_hz)
+            samples = read_channels(raw, recording.path, names, self.config.band_hz, self.config.phase)
             with naming(recording.path):
                 signal = cutting.cut(samples, names, recording.onsets, 1.0)  # [n, C less bad, T]
                 epochs.append(

@@ -18,8 +18,9 @@ from own_recordings import (
     write_pictures,
     write_table,
 )
+from scipy.signal import butter, sosfilt
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations.recording import Config
 
@@ -309,6 +310,23 @@ def test_a_filter_is_mne_s(data):
     filtered = raw.filter(1, 40, verbose="ERROR").get_data()
     onset = shown.onsets[[name in PICTURES["train"] for name in shown.pictures]][0]
     np.testing.assert_allclose(found.signal[0, 0], filtered[:, onset : onset + RATE_HZ] * 1e6, atol=1e-3)
+
+
+def test_a_causal_filter_is_butterworth_s_and_does_not_see_what_comes_later(data):
+    shown, raw, path = recorded(data)
+    how = {"whiten": "no", "band_hz": (1, 40), "phase": "forward", "baseline": False, "rate_hz": RATE_HZ}
+    found = build(**how).session(1, 1)["train"].signal[:, 0]
+    sections = butter(4, (1, 40), "bandpass", fs=RATE_HZ, output="sos")
+    filtered = sosfilt(sections, raw.get_data()) * 1e6
+    onsets = shown.onsets[[name in PICTURES["train"] for name in shown.pictures]]
+    np.testing.assert_allclose(found[0], filtered[:, onsets[0] : onsets[0] + RATE_HZ], atol=1e-3)
+
+    raw.crop(tmax=(onsets[1] + RATE_HZ) / RATE_HZ, verbose="ERROR").save(
+        path, overwrite=True, verbose="ERROR"
+    )
+    np.testing.assert_array_equal(build(**how).session(1, 1)["train"].signal[:2, 0], found[:2])
+    with pytest.raises(RecipeError, match="phase has no effect without a filter"):
+        build(phase="forward")
 
 
 def truncate(path):
