@@ -157,6 +157,10 @@ def _join(
             [recording.runs[:, 0] for recording in recordings if recording.runs is not None]
         )
         runs = np.where(trials < 0, -1, numbers[trials]).astype(np.int16)
+    onset_s = None
+    if all(recording.onset_s is not None for recording in recordings):
+        known = [recording.onset_s[:, 0] for recording in recordings if recording.onset_s is not None]
+        onset_s = np.where(trials < 0, np.nan, np.concatenate(known)[trials])
     whiteners = [recording.whiteners for recording in recordings if recording.whiteners is not None]
     signals: list[StoredRows] = [recording.signal for recording in recordings]  # [n, 1, C, T]
     rows, trial_shape = trials - starts[sessions], signals[0].shape[2:]
@@ -181,6 +185,7 @@ def _join(
         sessions=sessions,
         whiteners=np.concatenate(whiteners) if len(whiteners) == len(recordings) else None,
         runs=runs,
+        onset_s=onset_s,
     )
 
 

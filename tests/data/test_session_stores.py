@@ -50,6 +50,24 @@ def test_repetitions_come_by_session_and_time_with_ragged_counts(tmp_path):
     np.testing.assert_array_equal(again.signal, made.signal[0:3])
 
 
+def test_onsets_of_trials_are_kept_where_every_session_knows_them(tmp_path):
+    timed = [
+        trials(["b", "a", "b"], 0, onset_s=np.array([[0.5], [1], [1.5]])),
+        trials(["c", "b"], 10, onset_s=np.array([[0.25], [2]])),
+    ]
+    made = join(stores(tmp_path, *timed), None, {})["train"]
+    SignalStore.write(tmp_path / "whole.h5", {"train": made})
+    again = SignalStore.open(tmp_path / "whole.h5")
+    nan = np.nan
+    np.testing.assert_array_equal(again["train"].onset_s, [[1, nan, nan], [0.5, 1.5, 2], [0.25, nan, nan]])
+    chosen = again["train"].take_trials(np.array([[True, False, False], [False, True, True], [False] * 3]))
+    assert chosen.onset_s.ravel().tolist() == [1, 1.5, 2]
+
+    assert join(stores(tmp_path, timed[0], trials(["b"], 10)), None, {})["train"].onset_s is None
+    with pytest.raises(BrainhiveError, match="onsets that are not one a repetition"):
+        trials(["b", "a"], 0, onset_s=np.array([[0.5], [nan]]))
+
+
 def test_a_seed_shuffles_the_repetitions_of_each_stimulus(tmp_path):
     found = stores(tmp_path, trials(["a"] * 4 + ["b"] * 2, 0))
     made = join(found, 20200220, {})["train"]

@@ -49,6 +49,7 @@ class Trials:
         image_ids: [n] of the stimuli that were shown; "" where none was.
         splits: [n] of the split of each; "" where a trial is left out.
         runs: [n] number of the run.
+        onset_s: [n] seconds from its start to each stimulus; None where that is not known.
         dropped: How many are left out, or have no beta at all, by reason.
         noted: What else is unusual, with counts, in words: each is a line of the plan.
         unmatched: What the trials call pictures that the data set does not have, each once.
@@ -62,6 +63,7 @@ class Trials:
     noted: Mapping[str, int] = field(default_factory=dict)
     unmatched: Sequence[str] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    onset_s: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -183,8 +185,12 @@ class Betas(Preparation, ABC):
             signal = values[splits == split][:, None, :, None]
             ids = [trials.image_ids[row] for row in rows[splits == split].tolist()]
             about = {"dropped": dropped, **provenance}
-            runs = trials.runs[rows[splits == split]][:, None].astype(np.int16)
-            recordings[split] = Recording(signal, ids, space, np.zeros(1), None, unit, about, runs=runs)
+            kept = rows[splits == split][:, None]
+            recordings[split] = Recording(
+                *(signal, ids, space, np.zeros(1), None, unit, about),
+                runs=trials.runs[kept].astype(np.int16),
+                onset_s=None if trials.onset_s is None else trials.onset_s[kept],
+            )
         return recordings
 
     def finish(self, subject: int, recordings: Mapping[str, Recording]) -> dict[str, Recording]:

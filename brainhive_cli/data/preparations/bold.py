@@ -406,7 +406,7 @@ class Bold(Betas):
         }
         unknown = sorted({name for name, image_id in zip(names, image_ids, strict=True) if not image_id})
         splits = np.where(peaks_inside, splits, "")
-        trials = Trials(image_ids, splits, numbers, +dropped, +noted, unknown, provenance)
+        trials = Trials(image_ids, splits, numbers, +dropped, +noted, unknown, provenance, onsets_s)
         return Design([*files.values()], runs, trials)
 
     def _read_confounds(self, run: BoldRun, noted: Counter[str]) -> dict[str, NDArray[np.float64]]:

@@ -178,12 +178,15 @@ class Own:
         channels, cutting, trials, dropped = self._choose(subject, session)
         epochs: dict[str, NDArray[np.float32]] = {}
         runs: dict[str, NDArray[np.int16]] = {}  # each file is a run
+        onset_s: dict[str, NDArray[np.float64]] = {}
         rows: dict[str, NDArray[np.int64]] = {}
         for split, those in self._pictures.rows.items():
             selected = [recording.select(those) for recording in trials]
             rows[split] = np.concatenate([recording.rows for recording in selected])
             counts = [len(recording.rows) for recording in selected]
             runs[split] = np.repeat(np.arange(len(counts), dtype=np.int16), counts)[:, None]
+            onsets = np.concatenate([recording.onsets for recording in selected])
+            onset_s[split] = onsets[:, None] / cutting.recorded_hz
             if len(rows[split]):
                 epochs[split] = self._cut(selected, channels, cutting)
         with naming(trials[0].path):
@@ -213,6 +216,7 @@ class Own:
                 {"dropped": dropped[split], **provenance},
                 whiteners=None if matrix is None else matrix[None],
                 runs=runs[split],
+                onset_s=onset_s[split],
             )
             for split, signal in epochs.items()
         }

@@ -193,6 +193,7 @@ class Raw:
                     **SHOWN[self.dataset],
                 },
                 whiteners=None if matrix is None else matrix[None],
+                onset_s=recording.onsets[:, None] / RATE_HZ,  # each file is a run
             )
             for split, recording in recorded.items()
         }

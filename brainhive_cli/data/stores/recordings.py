@@ -172,6 +172,8 @@ class Recording:
         sessions: [N, R] index of the session of each repetition, -1 where there is none; None if not known.
         runs: [N, R] number of the run of each repetition within its session, -1 where there is none; None if
             not known.
+        onset_s: [N, R] seconds from the start of its run to the stimulus of each repetition, NaN where there
+            is none; None if not known.
         whiteners: [S, C, C], Σ^(-1/2) by which the signals of each session were multiplied; None if by none.
 
     Raises:
@@ -190,12 +192,13 @@ class Recording:
     sessions: NDArray[np.int8] | None = None
     whiteners: NDArray[np.float64] | None = None
     runs: NDArray[np.int16] | None = None
+    onset_s: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Check every axis against every list."""
         try:
             self._check_axes()
-        except (AttributeError, TypeError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             way_out = "help(brainhive_cli.api.Recording) lists the types of its fields"
             raise BrainhiveError(
                 f"a recording has a field of another type: {first_line(error)}", way_out
@@ -248,6 +251,7 @@ class Recording:
             repetitions=None,
             sessions=None if self.sessions is None else self.sessions[is_chosen][:, None],
             runs=None if self.runs is None else self.runs[is_chosen][:, None],
+            onset_s=None if self.onset_s is None else self.onset_s[is_chosen][:, None],
         )
 
     @property
@@ -305,6 +309,10 @@ class Recording:
             self.runs.shape != is_there.shape or ((self.runs >= 0) != is_there).any()
         ):
             raise BrainhiveError(f"signals {shape} come with runs that are not one a repetition")
+        if self.onset_s is not None and (
+            self.onset_s.shape != is_there.shape or (np.isfinite(self.onset_s) != is_there).any()
+        ):
+            raise BrainhiveError(f"signals {shape} come with onsets that are not one a repetition")
         if self.sessions is None:
             return
         most = np.inf if self.whiteners is None else len(self.whiteners)
@@ -402,6 +410,7 @@ class SignalStore:
                         sessions=read(f"{split}/sessions", "i"),
                         whiteners=read(f"{split}/whiteners", "f"),
                         runs=read(f"{split}/runs", "i"),
+                        onset_s=read(f"{split}/onset_s", "f"),
                     )
                 except BrainhiveError as error:
                     raise BrainhiveError(f"{path}: {error.message}", "delete it and run again") from error
@@ -411,7 +420,8 @@ class SignalStore:
         """Return the recording of a split; MissingData when the store does not have it."""
         if not isinstance(split, str) or split not in self.splits:
             raise MissingData(
-                f"{self.path} has no {str(split)[:80]} signals", f"it has: {', '.join(self.splits)}"
+                f"{self.path} has no {' '.join(str(split).split())[:80]} signals",
+                f"it has: {', '.join(self.splits)}",
             )
         return self.splits[split]
 
@@ -429,7 +439,8 @@ class SignalStore:
         for split, recording in self.splits.items():
             arrays = (recording.repetitions, recording.sessions)
             counts = [None if array is None else array.tobytes() for array in arrays]
-            counts += [] if recording.runs is None else [recording.runs.tobytes()]
+            known_of_trials = (recording.runs, recording.onset_s)
+            counts += [array.tobytes() for array in known_of_trials if array is not None]
             steps = sorted(recording.preparation.items())
             ids = Names.of(recording.image_ids).digest
             about.append((split, recording.signal.shape, recording.signal.digest, ids, counts, steps))
@@ -487,7 +498,7 @@ class SignalStore:
             repetitions = np.full(count, most) if recording.repetitions is None else recording.repetitions
             arrays |= {f"{split}/image_id": image_ids.packed, f"{split}/repetitions": repetitions}
             arrays |= {f"{split}/sessions": recording.sessions, f"{split}/whiteners": recording.whiteners}
-            arrays[f"{split}/runs"] = recording.runs
+            arrays |= {f"{split}/runs": recording.runs, f"{split}/onset_s": recording.onset_s}
             about["provenance"][split], about["pictures"][split] = recording.provenance, image_ids.digest
         known = {name: array for name, array in arrays.items() if array is not None}
         hdf5.create(part, spaces, known, about)

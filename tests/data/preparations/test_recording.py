@@ -238,6 +238,9 @@ def test_runs_of_a_session_follow_each_other(data):
     made = build()
     found = made.session(1, 1)["train"]
     assert list(found.image_ids) == picture_of(first, "train") + picture_of(second, "train")
+    is_train = [[name in PICTURES["train"] for name in shown.pictures] for shown in (first, second)]
+    onsets = np.concatenate([first.onsets[is_train[0]], second.onsets[is_train[1]]])
+    np.testing.assert_allclose(found.onset_s[:, 0], onsets / RATE_HZ)  # each from the start of its run
     assert [path.name for path in made.files(1)] == ["sub-01_ses-01_run-2.fif", "sub-01_ses-01_run-10.fif"]
 
 
