@@ -149,7 +149,9 @@ class Job:
         else:
             old = {**stored["preparation"], "dtype": stored["dtype"]}
             new = {**self.settings["preparation"], "dtype": self.dtype}
-            differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+            # a key `needs_…` is a check, which changes nothing of what is stored
+            passed = {key for key in new if key.startswith("needs_") and new[key] <= bool(old.get(key))}
+            differing = [key for key in {**old, **new} if old.get(key) != new.get(key) and key not in passed]
             if differing:
                 key = differing[0]
                 difference = f"with {key} {json.dumps(old.get(key))}, not {json.dumps(new.get(key))}"
