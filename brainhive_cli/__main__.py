@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 import warnings
 from contextlib import suppress
 
@@ -13,7 +14,7 @@ def main() -> None:
     """Run the command line; whatever happens ends in an exit code and, of an error, in a line on stderr."""
     _secure_streams()
     # opinions of libraries on numbers and fonts, with paths of their source; -W or PYTHONWARNINGS shows them
-    logging.getLogger().addHandler(logging.NullHandler())
+    logging.lastResort = logging.NullHandler()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
         os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that decode pictures
@@ -27,7 +28,9 @@ def main() -> None:
         code = ended.code
     except KeyboardInterrupt:  # before a command begins, which handles its own
         code = INTERRUPTED
-    except BaseException as error:  # as of a terminal on which nothing can be written
+    except BaseException as error:  # before a command begins, or of a terminal that cannot be written to
+        if "--debug" in sys.argv:
+            traceback.print_exc()
         code = _report(error)
 
     # what Python would do at its end, where an error is a traceback
@@ -58,7 +61,11 @@ def _secure_streams() -> None:
 def _report(error: BaseException) -> int:
     """Write an error in a line as best as can be; return the exit code."""
     problem = "".join(filter(str.isprintable, first_line(error)))
-    line = f"error: {problem}\n  try: check the terminal or file of the output\n"
+    way = "check the terminal or file of the output"
+    if not isinstance(error, OSError | UnicodeError):
+        problem = f"{type(error).__name__}: {problem}"
+        way = "pip install --force-reinstall brainhive; --debug shows where"
+    line = f"error: {problem}\n  try: {way}\n"
     with suppress(OSError):
         os.write(2, line.encode("ascii", "backslashreplace"))
     return 1

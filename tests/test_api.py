@@ -205,3 +205,7 @@ def test_a_recording_of_odd_fields_is_refused(field: str) -> None:
     api.Recording(**sound)
     with pytest.raises(BrainhiveError, match="a recording has a field of another type"):
         api.Recording(**{**sound, field: 3.5})
+    odd = {"unit": 3, "image_ids": [1, 2], "provenance": {"preparation": "filtered by hand"}}
+    for name, value in odd.items():
+        with pytest.raises(BrainhiveError, match=f"{name.replace('_', ' ')} of a recording"):
+            api.Recording(**{**sound, name: value})

@@ -10,8 +10,10 @@ import re
 import shlex
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import translate
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,12 @@ MAX_TEXT_BYTES = 1 << 28
 TRACKERS = ("tensorboard", "wandb", "swan", "run-")
 """First letters of what trackers keep in a run's own folder, links too, and which is no part of the run."""
 
-MAX_DEPTH, MAX_ENTRIES = 64, 5_000_000
-"""Depth of folders, and number of files and folders, of a walk; ImageNet has 1.3 million pictures."""
+MAX_DEPTH, MAX_ENTRIES = 64, 50_000_000
+"""Depth of folders, and number of files and folders, of a walk; ImageNet-21k has 14 million pictures."""
+MAX_LINKS_TO = 100
+"""Times that a walk goes into one folder through links: n folders linked to each other have 2^n ways."""
+OF_THE_SYSTEM = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
+"""Folders at the top of a disk which its user may not read, and which hold no data."""
 SYSTEM_FOLDERS = ("/proc", "/sys", "/dev")
 """File systems of the kernel: they hold no data, and links to everywhere."""
 MAX_NAME_BYTES = 255
@@ -72,9 +78,9 @@ def way_to_folder(root: Path, key: str, chosen: str, content: str) -> str:
         content: Of the folder, in words.
     """
     if chosen:
-        return f"{key}=FOLDER, {content}"
+        return f"{key}=FOLDER  # {content}"
     above, here = (shlex.quote(str(path)) for path in (root.parent, root))
-    return f"mkdir -p {above} && ln -s /FOLDER {here}, {content}"
+    return f"mkdir -p {above} && ln -s /FOLDER {here}  # {content}"
 
 
 def locate_stored(path: str) -> str:
@@ -148,7 +154,8 @@ def open_plain(
         about = os.fstat(number)
         _refuse_unfit(about, path, max_bytes)
         if about.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR):
-            way = f"remove it, or give it content of its own: cp {path} COPY && mv COPY {path}"
+            one, copy = (shlex.quote(f"{os.fspath(path)}{end}") for end in ("", ".copy"))
+            way = f"cp {one} {copy} && mv {copy} {one}, or remove it"
             raise UnfitFile(errno.EMLINK, "a hard link, and not written to", path, way)
     except BaseException:
         os.close(number)
@@ -203,7 +210,8 @@ def walk(
     """Walk through the files and folders below a folder, each folder's names in order.
 
     Links are followed, as folders of concepts are often links into a larger data set, but not to a folder
-    that the link itself lies in. Hidden names are left out, among them the `._*` that macOS adds to files.
+    that the link itself lies in. Left out are hidden names, among them the `._*` that macOS adds to files,
+    and folders of the system on a disk, as `lost+found`.
 
     Args:
         root: A folder; where it is absent, nothing is listed.
@@ -214,13 +222,14 @@ def walk(
         A POSIX path below `root`, and its entry, which knows without a further look what it is.
 
     Raises:
-        BrainhiveError: if there are more than MAX_ENTRIES, or more than MAX_DEPTH in one another, or if it is
-            a folder of the kernel.
+        BrainhiveError: if there are more than MAX_ENTRIES, more than MAX_DEPTH in one another, more than
+            MAX_LINKS_TO links to one of them, or if it is a folder of the kernel.
         OSError: if a folder cannot be read.
     """
     system = {os.stat(path).st_dev for path in SYSTEM_FOLDERS if os.path.ismount(path)}
     way = "name the folder of the data set itself"
     count = 0
+    by_links: Counter[tuple[int, int]] = Counter()  # how often each was entered on a way with a link
 
     def open_folder(path: str) -> tuple[tuple[int, int], str, Iterator[os.DirEntry[str]]]:
         about = os.stat(root / path)
@@ -231,14 +240,14 @@ def walk(
         return (about.st_dev, about.st_ino), path, iter(entries)
 
     # the folders that the walk is in, from the top down
-    opened = [open_folder(folder)] if os.path.isdir(root / folder) else []
+    opened = [(*open_folder(folder), False)] if os.path.isdir(root / folder) else []
     while opened:
-        _, above, entries = opened[-1]
+        _, above, entries, is_linked = opened[-1]
         entry = next(entries, None)
         if entry is None:
             opened.pop()
             continue
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") or entry.name in OF_THE_SYSTEM:
             continue
         count += 1
         if count > MAX_ENTRIES:
@@ -247,11 +256,29 @@ def walk(
         yield path, entry
         if entry.is_dir() and enters(entry.name):
             below = open_folder(path)
-            if any(below[0] == number for number, _, _ in opened):
+            if any(below[0] == number for number, *_ in opened):
                 continue
+            is_linked = is_linked or entry.is_symlink()
+            by_links[below[0]] += is_linked
+            if by_links[below[0]] > MAX_LINKS_TO:
+                raise BrainhiveError(f"more than {MAX_LINKS_TO} links lead to the folder {root / path}", way)
             if len(opened) > MAX_DEPTH:
                 raise BrainhiveError(f"{root / path} lies more than {MAX_DEPTH} folders deep", way)
-            opened.append(below)
+            opened.append((*below, is_linked))
+
+
+WILD = {"*": "[^/]*", "?": "[^/]"}
+ANY_FOLDERS = "(?:[^/]+/)*"
+"""What stands for `*`, `?` and `**/` in a pattern of paths, as regular expressions."""
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Whether a POSIX path ends as a pattern says, as `Path.rglob` finds it: `sub-*/**/*_beta.nii.gz`."""
+    pieces = re.split(r"((?:\*\*/)+|\*|\?|\[!?\]?[^\]]*\])", pattern)
+    ending = ""
+    for piece in pieces:
+        ending += ANY_FOLDERS if piece[:3] == "**/" else WILD.get(piece, translate(piece).removesuffix(r"\Z"))
+    return re.fullmatch(f"(?:.*/)?{ending}", path, re.DOTALL) is not None
 
 
 def refuse_link(path: Path, folder: Path) -> None:

@@ -42,6 +42,8 @@ REPORTS = "BRAINHIVE_REPORTS"
 """Environment variable: the folder where a launched process writes its error for the launcher to show."""
 PORT = 29500
 """Default port on which machine 0 waits for the others; torch's own."""
+MOST_DIGITS = 9
+"""Of a number of processes."""
 BY_LAUNCHERS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun and accelerate set for each of several processes, besides WORLD_SIZE."""
 CONTINUES = "the same command continues"
@@ -260,7 +262,8 @@ def open_device(name: object) -> "torch.device":
         device = torch.device(str(name))
     except (RuntimeError, ValueError):
         device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
+    known = ["cpu", "cuda", *["mps"] * torch.backends.mps.is_available()]
+    if device.type not in known:
         raise DeviceError(f"no device {str(name)[:80]!r}", "device is cpu, cuda or cuda:0")
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
         raise DeviceError(
@@ -276,8 +279,8 @@ def _read_number(name: str, least: int) -> int:
         RecipeError: if the variable is no such number.
     """
     text = os.environ.get(name, str(least))
-    if not text.isdecimal() or int(text) < least:
-        problem = f"the environment variable {name} is {text!r}, no number from {least} on"
+    if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < least:
+        problem = f"the environment variable {name} is {text[:80]!r}, no number from {least} on"
         raise RecipeError(problem, f"unset {name}; --processes starts several processes")
     return int(text)
 

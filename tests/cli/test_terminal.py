@@ -41,6 +41,7 @@ def run(line: str, home: Path, **environment: str) -> subprocess.CompletedProces
         ("brainhive embed --dataset demo", 2, {"WORLD_SIZE": "y"}),
         ("brainhive embed --dataset demo", 2, {"WORLD_SIZE": "2", "RANK": "x"}),
         ("brainhive embed --dataset demo", 2, {"WORLD_SIZE": "999999999"}),
+        ("brainhive embed --dataset demo", 2, {"WORLD_SIZE": "9" * 5000}),
     ],
 )
 def test_every_terminal_gets_an_exit_code_and_no_traceback(
@@ -66,6 +67,22 @@ brainhive_cli.__main__.main()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_broken_installation_is_called_one_and_debug_shows_where(tmp_path: Path) -> None:
+    program = """
+import sys
+sys.modules["typer"] = None
+import brainhive_cli.__main__
+brainhive_cli.__main__.main()
+"""
+    for flags in ((), ("--debug",)):
+        line = [sys.executable, "-c", program, *flags]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "error: ModuleNotFoundError: import of typer halted" in done.stderr
+        assert "try: pip install --force-reinstall brainhive; --debug shows where" in done.stderr
+        assert ("Traceback" in done.stderr) == bool(flags)
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,39 @@ def test_a_walk_enters_each_folder_once_though_links_lead_back(tmp_path: Path) -
     assert below == ["a/1.png", "b/2.png"]
 
 
+def test_a_walk_through_folders_that_are_linked_to_each_other_ends(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"{number:02d}").mkdir()
+        for name in "ab":
+            (tmp_path / f"{number:02d}" / name).symlink_to(tmp_path / f"{number + 1:02d}")
+    with pytest.raises(BrainhiveError, match="more than 100 links lead to the folder"):
+        list(files.walk(tmp_path))
+
+
+def test_a_walk_leaves_out_what_a_disk_keeps_for_the_system(tmp_path: Path) -> None:
+    for name in ("lost+found", "$RECYCLE.BIN", "a"):
+        (tmp_path / name).mkdir()
+    assert [path for path, _ in files.walk(tmp_path)] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched"),
+    (
+        ("*_beta.nii", ["s1_beta.nii", "x/s2_beta.nii", "x/y/z/s3_beta.nii"]),
+        ("**/*_beta.nii", ["s1_beta.nii", "x/s2_beta.nii", "x/y/z/s3_beta.nii"]),
+        ("x/**/s?_beta.nii", ["x/s2_beta.nii", "x/y/z/s3_beta.nii"]),
+        ("x/*/[!1]*/s[0-9]_b*", ["x/y/z/s3_beta.nii"]),
+    ),
+)
+def test_a_pattern_of_paths_means_what_rglob_means(tmp_path: Path, pattern: str, matched: list[str]) -> None:
+    for name in ("s1_beta.nii", "x/s2_beta.nii", "x/y/z/s3_beta.nii", "x/y/z/s3_mask.nii"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    below = [path for path, entry in files.walk(tmp_path) if not entry.is_dir()]
+    assert [path for path in below if files.matches(path, pattern)] == matched
+    assert sorted({path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob(pattern)}) == matched
+
+
 def test_a_walk_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BrainhiveError, match="is a folder of the system"):
         list(files.walk(Path("/proc/self")))

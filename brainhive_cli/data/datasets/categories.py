@@ -75,7 +75,7 @@ class Config(parts.Config):
             raise MissingData(f"categories: no folder {root}", "dataset.root=FOLDER, a sub-folder a category")
         names = self.names
         if root is not None and not names:
-            names = sorted(path.name for path in root.iterdir() if path.is_dir())
+            names = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
         listed = partial(_list, self, tuple(names), root)
         return StimulusDataset(self.name, ("train",), listed, holdout=self.holdout)
 

@@ -70,7 +70,8 @@ def open_vectors(
         BrainhiveError: if a file is broken, unsafe or of another layout.
     """
     with reading(files[0], AGAIN):
-        below = [*files, *(file / name for file in files for name, _ in walk(file))]
+        listed = (file / name for file in files for name, entry in walk(file) if not entry.is_dir())
+        below = [*(file for file in files if not file.is_dir()), *listed]
         if len(files) == 1 and (files[0] / NAMES).is_file():
             vectors = _thingsvision(files[0])
         elif tables := [file for file in below if file.suffix == ".parquet"]:

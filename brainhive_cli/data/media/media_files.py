@@ -113,7 +113,8 @@ def read_frames_of(folder: Path) -> Clip:
         BrainhiveError: if it has no pictures, or they differ in size.
         BadPicture: naming a picture that cannot be decoded.
     """
-    files = sorted_by_number([file for file in folder.iterdir() if file.suffix.lower() in PICTURES])
+    shown = (file for file in folder.iterdir() if not file.name.startswith("."))  # not macOS's ._ files
+    files = sorted_by_number(file for file in shown if file.suffix.lower() in PICTURES)
     if not files:
         raise BrainhiveError(f"{folder} has no frames", f"frames end in {', '.join(sorted(PICTURES))}")
     frames = _collect((np.asarray(decode(str(file), file)) for file in files), folder)

@@ -220,7 +220,7 @@ class Sidecar(BaseModel):
 
     RepetitionTime: Any = None  # whatever is no number of seconds is an absent one
     StartTime: float | None = Field(None, ge=0, lt=LONGEST_TR_S)
-    SliceTimingCorrected: bool = False
+    SliceTimingCorrected: bool | None = None
 
 
 def _read_sidecars(paths: Sequence[Path]) -> Sidecar:

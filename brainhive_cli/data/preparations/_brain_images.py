@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import struct
 import zlib
 from base64 import b64decode
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ from brainhive_cli.core.files import open_regular
 
 NIFTI = (".nii.gz", ".nii")
 ENDINGS = (*NIFTI, ".mgz", ".mgh", ".gii")
-NIFTI2 = (540, int.from_bytes((540).to_bytes(4, "big"), "little"))
-"""Size of the header of NIfTI-2, its first number, in both orders of bytes."""
+NIFTI_HEADERS = {348: (108, "f"), 540: (168, "q")}
+"""Of NIfTI-1 and -2: bytes of the header, its first number, and where and how it says where values begin."""
+EXTENSION_BYTES = 16
+"""Of the smallest header extension, and what the sizes of all are multiples of."""
 CIFTI_CODE = 32
 """Of the header extension that holds CIFTI's XML."""
 GIFTI_ENCODINGS = ("ASCII", "Base64Binary", "GZipBase64Binary")
@@ -73,18 +76,30 @@ def open_volumes(path: Path, way_out: str) -> Iterator[Any]:
 
 
 def _check_extensions(path: Path) -> None:
-    """Refuse a NIfTI-2 image, as CIFTI is, whose XML declares entities."""
-    import nibabel
-
+    """Refuse an image whose header extensions reach beyond the header, or have XML that declares entities."""
     with _open_unpacked(path) as file:
-        is_nifti2 = int.from_bytes(file.read(4), "little") in NIFTI2
-        file.seek(0)
-        extensions = nibabel.Nifti2Image.from_stream(file).header.extensions if is_nifti2 else ()
-    for extension in extensions:
-        if extension.get_code() == CIFTI_CODE:
-            parser = ParserCreate()
-            parser.EntityDeclHandler = _refuse_entity
-            parser.Parse(extension.content, True)
+        number = file.read(4)
+        order = "<" if int.from_bytes(number, "little") in NIFTI_HEADERS else ">"
+        (size,) = struct.unpack(f"{order}i", number)
+        if size not in NIFTI_HEADERS:
+            return  # no NIfTI, as nibabel will say
+        place, form = NIFTI_HEADERS[size]
+        header = number + file.read(size)  # with the four bytes that say whether there are extensions
+        (end,) = struct.unpack_from(order + form, header, place)
+        if not header[size : size + 1].strip(b"\0"):
+            return
+        if not end >= file.tell():
+            raise ValueError(f"its values begin at byte {end}, within the header")
+        refuse_inflation(end, path.stat().st_size, "its header")
+        while file.tell() + EXTENSION_BYTES <= end:
+            extension_size, code = struct.unpack(f"{order}2i", file.read(8))
+            if extension_size < EXTENSION_BYTES or file.tell() - 8 + extension_size > end:
+                raise ValueError(f"a header extension of {extension_size:,} bytes does not fit its header")
+            content = file.read(extension_size - 8)
+            if code == CIFTI_CODE:
+                parser = ParserCreate()
+                parser.EntityDeclHandler = _refuse_entity
+                parser.Parse(content.rstrip(b"\0"), True)
 
 
 def _open_unpacked(path: Path) -> Any:

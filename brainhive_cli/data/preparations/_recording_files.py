@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from brainhive_cli.core.archives import verify_compressed
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
-from brainhive_cli.core.files import MAX_NAME_BYTES, read_regular, require_regular_siblings, walk
+from brainhive_cli.core.files import MAX_NAME_BYTES, matches, read_regular, require_regular_siblings, walk
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
@@ -44,7 +44,7 @@ BAD = re.compile(r"(bad|edge).*", re.IGNORECASE | re.DOTALL)
 """Annotations of spans of which no trial is taken."""
 CUT = re.compile(r"boundary|new segment/.*", re.IGNORECASE)
 """Annotations of EEGLAB and BrainVision where a recording was interrupted, or samples were cut out."""
-VHDR_FILE = re.compile(r"^\s*(?:DataFile|MarkerFile)\s*=\s*(.*?)\s*$", re.IGNORECASE | re.MULTILINE)
+VHDR_FILE = re.compile(r"^\s*(?:DataFile|MarkerFile)\s*[=:]\s*(?:\./)?(.*?)\s*$", re.I | re.M)
 FIF_NEXT_FILE = 118
 """FIFF_REF_FILE_NAME: the tag of a .fif that names the next file of a recording."""
 FIF_FILE = re.compile(r"REF_FILE_NAME \(.*?\)\s+= (.*?)(?: \.\.\. str len=\d+)?$", re.MULTILINE)
@@ -79,7 +79,7 @@ def list_recordings(root: Path, pattern: str) -> dict[int, dict[int, list[Path]]
 def _list_whole(root: Path, pattern: str) -> Iterator[Path]:
     for path in sorted(_below(root), key=_natural):
         whole = path.with_suffix(LEADING.get(path.suffix.lower(), path.suffix))
-        if not whole.match(pattern) or _is_continuation(path):
+        if not matches(whole.as_posix(), pattern) or _is_continuation(path):
             continue
         if whole == path:
             yield path
@@ -375,7 +375,7 @@ def _check_before_mne(path: Path) -> None:
     if path.suffix.lower() == ".vhdr":
         header = read_regular(path).decode("latin-1")
         named = VHDR_FILE.findall(header)
-        channels = re.search(r"NumberOfChannels\s*=\s*(\d{1,20})", header)
+        channels = re.search(r"NumberOfChannels\s*[=:]\s*(\d{1,20})", header)
         if channels and int(channels[1]) > header.count("\n"):  # each has a line
             raise ValueError(f"it says that it has {int(channels[1]):,} channels, and does not list them")
     elif path.name.endswith((".fif", ".fif.gz")):
@@ -414,7 +414,8 @@ def open_raw(path: Path, has_bids_onsets: bool = True) -> Any:
         else:
             raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
         folders = {Path(file).parent.resolve() for file in raw.filenames if file}
-        if outside := folders - {path.parent.resolve()}:
+        here = {path.parent.resolve(), path.resolve().parent}  # DataLad's files are links into its own folder
+        if outside := folders - here:
             raise ValueError(f"its signals are in another folder, {outside.pop()}")
     for warning in warned:
         if DAMAGE.search(str(warning.message)):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import walk
+from brainhive_cli.core.files import matches, walk
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import keys_of_stimuli
 from brainhive_cli.data.preparations._betas import BetaSteps, Pictures, Trials, match_pictures
@@ -141,11 +141,11 @@ class OwnBetas(PublishedBetas):
     @cached_property
     def _files(self) -> Mapping[str, Mapping[int, Mapping[int, list[Path]]]]:
         """Files by kind, subject and session."""
-        names = [PurePath(name) for name, entry in walk(self.root) if not entry.is_dir()]
+        names = sorted(name for name, entry in walk(self.root) if not entry.is_dir())
         files = {}
         for kind, endings in ENDINGS.items():
-            matches = [name for name in names if name.match(getattr(self.config, kind))]
-            paths = [self.root / name for name in sorted(matches) if name.name.endswith(endings)]
+            pattern = getattr(self.config, kind)
+            paths = [self.root / name for name in names if name.endswith(endings) and matches(name, pattern)]
             files[kind] = group_by_session(self.root, paths)
         return files
 

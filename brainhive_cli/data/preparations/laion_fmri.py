@@ -21,7 +21,7 @@ NAME = "laion-fmri"
 SOURCE = fetch_line(NAME)
 FOLDER = "derivatives/glmsingle-tedana/"
 REGIONS = (
-    "derivatives/atlases/{0}/rois/*.nii.gz",
+    "derivatives/atlases/{0}/rois/[!.]*.nii.gz",
     "derivatives/rois/{0}/*/{0}_space-T1w_*label-*_mask.nii.gz",
 )
 """As they are distributed since May 2026, and later; those of surfaces are not read."""

@@ -205,11 +205,15 @@ class Recording:
             ) from error
 
     def _check_axes(self) -> None:
+        documents.check(self.provenance, "provenance of a recording", Provenance, "see help(api.Recording)")
+        documents.check(self.unit, "unit of a recording", str, "a unit, as uV")
         shape = list(self.signal.shape)
         if len(shape) != 4:
             raise BrainhiveError(f"signals {shape} are not [N, R, C, T]")
         if self.signal.dtype.kind not in NUMBERS:
             raise BrainhiveError(f"signals are {self.signal.dtype}, not real numbers")
+        if not isinstance(self.image_ids, Names) and not all(isinstance(one, str) for one in self.image_ids):
+            raise BrainhiveError("image ids of a recording are not all text", "str(number)")
         lists: list[tuple[str, Any, int]] = [
             ("image ids", self.image_ids, 0),
             ("repetitions", self.repetitions, 0),

@@ -414,7 +414,7 @@ def list_stores(names: Iterable[str] | None, paths: Paths) -> list[Path]:
         MissingData: if there is none.
     """
     places = [paths.under_home("embeddings")] if names is None else expand_patterns(names)
-    groups = ([place] if place.is_file() else sorted(place.rglob("*.h5")) for place in places)
+    groups = ([place] if place.is_file() else sorted(place.rglob("[!.]*.h5")) for place in places)
     stores = [store for group in groups for store in group]
     if not stores:
         where = ", ".join(map(str, places))

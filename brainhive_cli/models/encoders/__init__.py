@@ -38,7 +38,7 @@ SEEN = {"pictures", "degrade", "views"}
 """Keys that say what an encoder sees of a stimulus, whatever its network."""
 NAME = re.compile(rf"(?P<kind>.+?)(-(?P<degrade>{GRAMMAR.pattern}))?(-view-(?P<views>\d{{1,5}}))?")
 """The name of an encoder's store, with what it says of what is seen."""
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(?=:|$)")
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+(?=:|$)")
 """The name of a repository, without an output."""
 VIEW = re.compile(r"-view-(\d{1,5})")
 """In the name of a store: the one view that is encoded."""
@@ -363,6 +363,7 @@ def resolve(reference: Any) -> EncoderConfig:
     if isinstance(kind, str) and "/" in kind:  # neither a name nor an import path
         repository = REPOSITORY.match(kind)
         way = f"hub:{repository[0]}, if it is on the hub" if repository else "a folder that exists"
+        way = f"{{kind: reference, source: {kind}}}" if kind.startswith("hub:") else way
         raise RecipeError(f"no encoder or folder {kind!r}", way)
     config: EncoderConfig = parts.resolve("encoders", knobs)
     if not config.name:

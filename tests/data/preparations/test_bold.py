@@ -497,7 +497,7 @@ def test_what_is_missing_is_one_line_with_its_way_out(data, home):
     shutil.rmtree(data)
     with pytest.raises(MissingData, match="no folder") as raised:
         build().subjects  # noqa: B018
-    assert raised.value.hint == f"mkdir -p {data.parent} && ln -s /FOLDER {data}, a BIDS data set"
+    assert raised.value.hint == f"mkdir -p {data.parent} && ln -s /FOLDER {data}  # a BIDS data set"
 
 
 def test_nothing_is_left_of_a_session_that_failed(data, home, monkeypatch):

@@ -1,6 +1,7 @@
 """GIFTI and CIFTI files that name other files or claim what they do not hold."""
 
 import base64
+import gzip
 import os
 import zlib
 from pathlib import Path
@@ -69,6 +70,25 @@ def test_xml_that_is_cut_short_is_refused(surface: Path) -> None:
     surface.write_bytes(surface.read_bytes()[:-30])
     with pytest.raises(MissingData, match="damaged or cut short"):
         open_image(surface, "copy it again")
+
+
+@pytest.mark.parametrize("form", (nibabel.Nifti1Image, nibabel.Nifti2Image))
+@pytest.mark.parametrize(
+    ("extension", "offset"), ((2**30, None), (2**30, 0), (16, 2**60), (-8, None), (32, None)), ids=str
+)
+def test_header_extensions_beyond_the_file_are_refused(tmp_path: Path, form, extension, offset) -> None:
+    image = form(np.zeros((2, 2, 2), np.int16), np.eye(4))
+    start = len(image.header.binaryblock) + 4
+    fits = extension == 32
+    image.header["vox_offset"] = (start + (32 if fits else 16)) if offset is None else offset
+    content = np.array([extension, 6], "<i4").tobytes() + bytes(8 if not fits else 24)
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(gzip.compress(image.header.binaryblock + b"\1\0\0\0" + content + bytes(16)))
+    if fits:
+        assert open_image(path, "").shape == (2, 2, 2)
+        return
+    with pytest.raises(MissingData, match="damaged or cut short"):
+        open_image(path, "copy it again")
 
 
 def test_a_cifti_file_with_entities_is_refused(tmp_path: Path) -> None:

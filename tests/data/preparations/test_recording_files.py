@@ -121,13 +121,27 @@ def test_a_next_file_in_another_folder_is_refused_before_it_is_opened(tmp_path, 
         open_raw(tmp_path / "x_raw.fif")
 
 
+def test_a_recording_of_datalad_is_a_link_into_its_own_folder(tmp_path, raw):
+    kept = tmp_path / ".git" / "annex" / "objects" / "KEY.fif" / "KEY.fif"
+    kept.parent.mkdir(parents=True)
+    raw.crop(0, 1).save(kept, verbose="ERROR")
+    (tmp_path / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
+    link = tmp_path / "sub-01" / "meg" / "sub-01_task-x_meg.fif"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(kept)
+    assert open_raw(link, has_bids_onsets=False).n_times == 101
+
+
+@pytest.mark.parametrize("sign", ("=", " : "))
 @pytest.mark.parametrize("key", ("DataFile", "MarkerFile"))
-def test_a_brainvision_header_that_names_files_elsewhere_is_refused(tmp_path, raw, key):
+def test_a_brainvision_header_that_names_files_elsewhere_is_refused(tmp_path, raw, key, sign):
     pytest.importorskip("pybv")
     raw.crop(0, 1).export(tmp_path / "x.vhdr", verbose="ERROR")
     header = (tmp_path / "x.vhdr").read_text()
     assert open_raw(tmp_path / "x.vhdr").n_times == 101
-    (tmp_path / "x.vhdr").write_text(re.sub(f"{key}=.*", f"{key}=/etc/passwd", header))
+    (tmp_path / "x.vhdr").write_text(re.sub(f"{key}=", f"{key}{sign}./", header))
+    assert open_raw(tmp_path / "x.vhdr").n_times == 101
+    (tmp_path / "x.vhdr").write_text(re.sub(f"{key}=.*", f"{key}{sign}/etc/passwd", header))
     with pytest.raises(MissingData, match="names a file outside its folder, '/etc/passwd'"):
         open_raw(tmp_path / "x.vhdr")
 

@@ -251,7 +251,9 @@ def test_a_damaged_or_foreign_file_is_one_clear_error(path: Path) -> None:
     "provenance", [{"preparation": "damaged"}, {"sessions": 3}, {"sessions": [{"session": "x"}]}]
 )
 def test_provenance_of_odd_types_is_refused_where_a_store_is_opened(path: Path, provenance: Any) -> None:
-    SignalStore.write(path, {"train": recording(4, 2, provenance=provenance)})
+    written = recording(4, 2)
+    object.__setattr__(written, "provenance", provenance)  # a recording itself would refuse it
+    SignalStore.write(path, {"train": written})
     with pytest.raises(BrainhiveError, match=rf"provenance\.train\.{next(iter(provenance))}"):
         SignalStore.open(path)
 
