@@ -1,8 +1,10 @@
 """How fast `brainhive train-align` is next to bare loops and the published code."""
 
 import json
+import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from harness import OVERHEAD, Bench, brainhive, main, run
 from synthetic import DIMS, Model
 from torch import nn
 
+from brainhive_cli.commands import train_align
 from brainhive_cli.core import parts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
@@ -24,8 +27,10 @@ from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.loop import train_cell
+from brainhive_cli.training.alignment.job import Job
+from brainhive_cli.training.alignment.loop import fit, train_cell
 from brainhive_cli.training.alignment.objective import Objective
+from brainhive_cli.training.alignment.training_data import TrainingData
 
 UPSTREAM = {"synclr-b16": "synclr_vit_b_16", "clip-b32": "CLIP-ViT-B-32-laion2B-s34B-b79K", "vae": "vae"}
 """Our encoders by the names that the published code has for them."""
@@ -166,7 +171,39 @@ def opening(on: Bench) -> None:
     on.show(f"opening {subjects} subjects", took_s, unit="s", target=15, at_most=True, note=note)
 
 
-CASES = (loop, command, opening)
+def cells(on: Bench) -> None:
+    """Train the cells of a sweep of the demo's size in one process, next to `fit` alone on the same data."""
+    count, launch = on.pick(3, 300, 300), Launch(0, 1, "cpu")
+    os.environ["BRAINHIVE_HOME"] = str(on.home)
+    run(**brainhive(["embed", "--recipe", "demo"], on.home))
+
+    def resolve(count: int) -> train_align.Recipe:
+        rates = ",".join(f"{1e-4 + 1e-7 * number:.7f}" for number in range(count))
+        words = ["subjects=1", "seeds=1", "train.epochs=2", f"sweep.train.lr=[{rates}]"]
+        return train_align.Recipe.resolve("train-align", "demo", {}, words)
+
+    def sweep() -> None:
+        train_align.run(resolve(count), launch, again=True)
+
+    def bare() -> None:
+        job = Job.resolve(resolve(count))
+        todo, stores = job.list_cells(), job.open_stores()
+        opened = TrainingData(job, job.variants[todo[0].variant], stores, [1], launch)
+        for cell in todo:
+            recipe, (layout, data) = job.variants[cell.variant], opened.select_cell(cell)
+            fit(layout, data, recipe.loss_terms, recipe.train, seed=cell.seed)
+
+    train_align.run(resolve(2), launch)  # which makes the signals, and loads what training needs
+    on.compare(
+        f"{count} cells of the demo: of fit alone", sweep, bare, count, "cells/s", rounds=1, warm=False
+    )
+    start_s = time.process_time()
+    sweep()
+    a_cell_s = (time.process_time() - start_s) / count
+    on.show("a cell, on a core", a_cell_s, unit="s", target=0.35, at_most=True)
+
+
+CASES = (loop, command, opening, cells)
 
 if __name__ == "__main__":
     main(__doc__, CASES, OPTIONS)

@@ -187,6 +187,8 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
             "get_device_name": lambda device=None: "a pretended GPU",
             "current_stream": lambda device=None: SimpleNamespace(record_event=lambda: event),
             "synchronize": lambda device=None: None,
+            "reset_peak_memory_stats": lambda device=None: None,
+            "max_memory_allocated": lambda device=None: 2**30,
             "cudart": lambda: pinning,
         },
     }

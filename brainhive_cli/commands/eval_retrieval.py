@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import combinations
 from typing import Any
 
 from brainhive_cli.commands import trackers
@@ -71,14 +70,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if not job.variants:
         return _evaluate(job, against, launch, again)
 
-    # a sweep: every variant by itself, then compared in pairs; nothing is pooled
+    # a sweep: every variant by itself, then compared with one, or in pairs; nothing is pooled
     results = {
         variant.runs[0].variant: _evaluate(variant, against, launch, again) for variant in job.variants
     }
     folder = RunFolder.open("eval-retrieval", job.runs[0].label, job.pinned(), launch, again)
     if launch.is_main and not folder.is_finished:
         measured = {label: result.metrics for label, result in results.items()}
-        pairs = {(one, other): (measured[one], measured[other]) for one, other in combinations(measured, 2)}
+        pairs = {(one, other): (measured[one], measured[other]) for one, other in job.list_pairs()}
         compared, errors = compare_ranks(pairs)
         collected = collect_variants(results)
         notes = {

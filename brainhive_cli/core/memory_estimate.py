@@ -2,6 +2,8 @@
 
 import ctypes
 import math
+import resource
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -38,6 +40,14 @@ def peak(work: Callable[[], object], *networks: nn.Module) -> int:
     with _fused_attention(), live:
         work()
     return live.peak
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the most bytes in use so far: of a GPU by tensors, since its last reset; else by the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class LiveBytes(TorchDispatchMode):

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class SignalSource:
         path = self.path(subject)
         if not path.is_file():
             raise MissingData(f"no signals {path}", "train-align, eval-retrieval and reconstruct create them")
-        return SignalStore.open(path)
+        return _open_once(path, hdf5.state_of(path))
 
     def recording(self, subject: int, split: str) -> Recording:
         """Open a subject's recording of a split: in the fold, where trials of `train` are held out.
@@ -209,6 +209,12 @@ class SignalSource:
             splits = {"train": self.recording(subjects[0], "train")}
         self.select(splits["train"], self.dataset.name)  # which refuses what is not there
         return splits["train"].signal.shape, len(missing) * sum(map(recordings.size_of, splits.values()))
+
+
+@lru_cache(maxsize=256)
+def _open_once(path: Path, state: tuple[int, ...]) -> SignalStore:
+    """Open a store once for all who read it, as long as its file is the same."""
+    return SignalStore.open(path)
 
 
 def caveats_of(dataset: Dataset, recordings: Iterable[Recording]) -> list[str]:

@@ -59,6 +59,16 @@ def part_of(path: Path) -> Path:
     return path.with_name(path.name + PART)
 
 
+def state_of(path: Path) -> tuple[int, ...]:
+    """Give what changes when a file does: whoever has opened it need not open it again while it is the same.
+
+    Raises:
+        OSError: if there is none.
+    """
+    about = path.stat()
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
+
+
 def short_name(path: Path) -> str:
     """Name a store by where it lies: data set, split and encoder, or data set, preparation and subject."""
     return "/".join(path.with_suffix("").parts[-3:])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -387,8 +387,14 @@ def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
     if absent:
         problem = f"no {split} embeddings of {', '.join(absent)} for {dataset} under {embeddings}"
         raise MissingData(problem, f"brainhive embed --encoders {','.join(absent)} --dataset {dataset}")
-    stores = {path: TargetStore.open(path) for path, _ in {*paths.values()}}
+    stores = {path: _open_once(path, hdf5.state_of(path)) for path, _ in {*paths.values()}}
     return {name: stores[path].view(name, place) for name, (path, place) in paths.items()}
+
+
+@lru_cache(maxsize=256)
+def _open_once(path: Path, state: tuple[int, ...]) -> TargetStore:
+    """Open a store once for all who read it, as long as its file is the same."""
+    return TargetStore.open(path)
 
 
 def expand_patterns(names: Iterable[str]) -> list[Path]:

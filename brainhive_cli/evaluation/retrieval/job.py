@@ -3,7 +3,10 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any, Self
+
+import numpy as np
 
 from brainhive_cli.core import runs as run_folders
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -17,6 +20,7 @@ from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_swee
 
 NOT_COMPARED: Mapping[str, Any] = {
     "against": None,
+    "compare": None,
     "repetitions": None,
     "sliding": None,
     "subsets": None,
@@ -25,6 +29,8 @@ NOT_COMPARED: Mapping[str, Any] = {
     "baseline": "none",
 }
 """What is not measured of the runs that a run is compared with."""
+PAIRS = "pairs"
+"""In place of the label of a variant: all variants are compared with each other."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +72,26 @@ class Job:
         job = cls(recipe, spec, runs, group_cells(runs), categories, against)
         if is_plan or len(runs) > 1:
             return job
-        (name,) = _references(runs)
-        variants = []
+        (name,), variants = _references(runs), []
         for label in runs[0].variants:
-            variant_recipe = recipe.model_copy(update={"align_run": [f"{name}:{label}"], "trained_by": None})
-            variant_runs = find_runs(variant_recipe)
-            variants.append(
-                replace(job, recipe=variant_recipe, runs=variant_runs, groups=group_cells(variant_runs))
-            )
+            update = {"align_run": [f"{name}:{label}"], "trained_by": None, "compare": None}
+            narrowed = [runs[0].of_variant(label)]
+            variant = replace(job, recipe=recipe.model_copy(update=update), runs=narrowed)
+            variants.append(replace(variant, groups=group_cells(narrowed)))
+        if recipe.compare not in (None, *([PAIRS, *runs[0].variants] if variants else [])):
+            known = ", ".join([PAIRS, *runs[0].variants]) if variants else "no compare: the run is no sweep"
+            raise RecipeError(f"compare is {recipe.compare!r}, no variant of {runs[0].name}", known)
         return replace(job, variants=variants)
+
+    def list_pairs(self) -> list[tuple[str, str]]:
+        """List the variants of a sweep that are compared with each other, by their labels."""
+        labels, chosen = [variant.runs[0].variant for variant in self.variants], self.recipe.compare
+        if chosen == PAIRS:
+            return [*combinations(labels, 2)]
+        if chosen is None:
+            scores = [variant.runs[0].validation.get("value", -1.0) for variant in self.variants]
+            chosen = labels[int(np.argmax(scores))]
+        return [(chosen, other) for other in labels if other != chosen]
 
     @classmethod
     def resolve_against(cls, recipe: Recipe) -> list[Self]:

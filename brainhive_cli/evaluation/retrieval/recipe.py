@@ -130,6 +130,11 @@ class Recipe(BaseRecipe, EvaluationSpec):
     )
     subjects: recipe.Subjects = Field(None, description="subjects tested on; default: the run's")
     copies: recipe.Copies = "refuse"
+    compare: str | None = Field(
+        None,
+        description="the variant of a sweep that the others are compared with, by its label; pairs: all with "
+        "each other; default: the one of best validation, or the first where there is none",
+    )
     against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
     categories: str | None = Field(None, description="a table (.csv or tabs): concept, category")
     concept_rows: int = Field(5, ge=0, description="best and worst concepts shown; --json has all")

@@ -266,15 +266,17 @@ def _find_path(reference: str, part: str, cell: Cell, paths: Paths, backbone: An
     return models.get(name) or next(iter(models.values()))
 
 
-def take_over(aligner: Aligner, folder: Path) -> None:
-    """Take the weights of a model folder over.
+def take_over(aligner: Aligner, source: Aligner | Path) -> None:
+    """Take the weights of another model, or of one's folder, over.
 
-    A new subject's row is the mean of the rows in the folder; its own modules keep their initial weights.
+    A new subject's row is the mean of the rows of the other; its own modules keep their initial weights.
 
     Raises:
         BrainhiveError: if the architecture does not match.
     """
-    start, initial = aligners.load(folder), aligner.state_dict()
+    start = aligners.load(source) if isinstance(source, Path) else source
+    where = source if isinstance(source, Path) else "the model to start from"
+    initial = aligner.state_dict()
     refuse_other_voxels(start, aligner)
     spec = aligner.layout.spec
     try:
@@ -282,7 +284,7 @@ def take_over(aligner: Aligner, folder: Path) -> None:
             spec.unit, spec.rate_hz, spec.preparation, "what is trained on", False
         )
     except BrainhiveError as error:  # training may adapt to it
-        console.warn(f"{folder}: {error.message}")
+        console.warn(f"{where}: {error.message}")
     state = adapt(aligner.backbone, start.state_dict(), BACKBONE)
     old, new = start.layout.spec.subjects, aligner.layout.spec.subjects
     for name in _rows_of_subjects(start):
@@ -295,7 +297,7 @@ def take_over(aligner: Aligner, folder: Path) -> None:
     shapes, needed = ({name: v.shape for name, v in tensors.items()} for tensors in (state, initial))
     if unlike := sorted(name for name, _ in shapes.items() ^ needed.items()):
         raise BrainhiveError(
-            f"the architecture does not match the checkpoint {folder}: {unlike[0]}",
+            f"the architecture does not match the checkpoint {where}: {unlike[0]}",
             "give the same backbone, fuser, encoders, channels, window and dim as its config.json",
         )
     aligner.load_state_dict(state)

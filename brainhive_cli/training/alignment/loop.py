@@ -1,4 +1,4 @@
-"""The training of one cell: the loop, batches that processes share, and what is written at its end."""
+"""The loop that trains a model, batches that processes share, and what is written of a cell of a run."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, raise_if_interrupted
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, by_name, extend_protocol
-from brainhive_cli.core.memory_estimate import keep_freed_memory
+from brainhive_cli.core.memory_estimate import keep_freed_memory, peak_bytes
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.core.weights import Checkpoint
@@ -24,7 +24,7 @@ from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.models.blocks import dropout
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.batches import Batch, Batches, CellData, averages_of, join_parts
-from brainhive_cli.training.alignment.initialisation import initial_aligner, learned_by
+from brainhive_cli.training.alignment.initialisation import initial_aligner, learned_by, take_over
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective, Term
@@ -45,6 +45,128 @@ ONE_VALUE = "Expected more than 1 value per channel"
 Tensors = dict[str, Tensor]
 OnEpoch = Callable[[dict[str, Any]], None]
 """Is called after each epoch with cell, epoch, epochs, loss, validation_top1, samples_per_s."""
+
+
+class Callbacks:
+    """What hears of a training; these do nothing, and whoever wants to hear overrides some of them."""
+
+    def find_checkpoint(self) -> tuple[State, dict[str, Any] | None]:
+        """Return how far an interrupted training is, and the state of its learner; as here, nothing."""
+        return State(), None
+
+    def after_step(self, content: Callable[[], dict[str, Any]]) -> None:
+        """Hear of a step; `content` makes the checkpoint that `find_checkpoint` may return."""
+
+    def after_epoch(self, event: dict[str, Any]) -> None:
+        """Hear of an epoch: its number from 0, `epochs`, `loss`, `validation_top1` and `samples_per_s`."""
+
+    def at_end(self, epoch: int, ranks: Tensor, validation: list[Queries]) -> None:
+        """Hear which epoch is kept, counted from 1, and of its ranks [N] among the held-out pictures."""
+
+
+def fit(
+    layout: Layout,
+    data: CellData,
+    terms: Sequence[Term],
+    settings: Train,
+    start: Aligner | None = None,
+    seed: int = 0,
+    callbacks: Callbacks | None = None,
+    launch: Launch | None = None,
+) -> Aligner:
+    """Train a model; nothing is read or written but by the callbacks.
+
+    Args:
+        layout: Architecture of the aligner.
+        data: What it learns from.
+        terms: The loss.
+        settings: Optimisation and selection.
+        start: A model whose weights it begins with; its history becomes the new one's. Default: none.
+        seed: Decides all that is random.
+        callbacks: What hears of it, and where it continues.
+        launch: The processes that share each batch, each of which calls this; default: this one, on the CPU.
+
+    Returns:
+        The model of the epoch that is kept, in evaluation mode.
+
+    Raises:
+        BrainhiveError: if `start` is of another architecture.
+        RecipeError: if a stage freezes an unknown part, or everything.
+    """
+    launch, callbacks = launch or Launch(0, 1, "cpu"), callbacks or Callbacks()
+    if getattr(parts.resolve("backbones", layout.backbone), "is_closed_form", False):
+        return _fit_in_closed_form(layout, data, settings, seed, callbacks, launch)
+    keep_freed_memory()
+    aligner = initial_aligner(seed, layout, data, settings.init).to(launch.device)
+    aligner.learned = learned_by(data, settings)
+    if start is not None:
+        take_over(aligner, start)
+        aligner.learned = aligner.learned.after(start.learned)
+    if aligner.adapter is not None and data.adapted is not None:
+        aligner.adapter.attach(data.adapted.module)
+    aligner = normalise_together(aligner, launch)
+    objective = Objective(terms, layout.similarity == "centred_cosine").to(launch.device)
+    batches = Batches(data, settings, 0.0, launch)
+    stages = Stages(aligner, objective, settings, batches.steps, data.starts)
+    validation = held_out_queries(data, batches.averages)
+    test = test_queries(data, launch.device) if settings.selection == "test" else []
+    state, saved = callbacks.find_checkpoint()
+    learner = stages.enter(state.epoch, saved)
+    if batches.feedback is not None and state.feedback:
+        batches.feedback.load_state_dict(state.feedback)
+
+    def content() -> dict[str, Any]:
+        if batches.feedback is not None:
+            state.feedback = batches.feedback.state_dict()
+        return state.content(learner)
+
+    while state.epoch < settings.epochs and not state.has_stalled(settings.patience):
+        if state.epoch == learner.stop:
+            learner = stages.enter(state.epoch)
+        todo, start_s = batches.epoch(seed, state.epoch)[state.step :], time.monotonic()
+        learner.train()
+        for rows in todo:
+            raise_if_interrupted()
+            # what is random in a step depends on no step before it, so that training can continue at any
+            step_seed = derive_seed(seed, state.epoch, state.step)
+            seed_torch(derive_seed(step_seed, launch.rank), launch.device)
+            moment = state.epoch + state.step / batches.steps
+            batches.mix_alpha, batches.mix_share = objective.mixing(moment)
+            batch = batches.draw(rows, step_seed)
+            done = state.epoch * batches.steps + state.step
+            progress = (done, state.epoch, settings.epochs)
+            context = LossContext(batch.mixing, *progress, steps=batches.steps, stimuli=batch.stimuli)
+            noise = by_row(launch, len(rows), len(batch.parts), derive_seed(step_seed, 0))
+            with launch.autocast(settings.precision), at_least_two(), noise:
+                predicted, targets = (  # of all processes, with their gradient
+                    {name: launch.gather_rows(share.float(), len(rows)) for name, share in shares.items()}
+                    for shares in forward(aligner, batch, context)
+                )
+                loss = objective(predicted, targets, context)
+                if batches.feedback is not None:
+                    batches.learn(rows, objective.of_pairs(predicted, targets, context))
+            loss.backward()
+            launch.average_gradients(learner.parameters)
+            learner.step()
+            state.count_step(loss)
+            if launch.is_main:
+                callbacks.after_step(content)
+        loss_mean = float(state.loss) / batches.steps  # which waits until the steps are done
+        samples_per_s = sum(map(len, todo)) / (time.monotonic() - start_s)
+        ranks = ranks_of(validation, learner.result, settings.precision, launch)
+        on_test = ranks_of(test, learner.result, settings.precision, launch)
+        score = {"best": top1(ranks), "last": None, "test": top1(on_test)}[settings.selection]
+        state.count_epoch(learner, ranks, top1(ranks), score)
+        if launch.is_main:
+            event = {"epoch": state.epoch - 1, "epochs": settings.epochs, "loss": loss_mean}
+            callbacks.after_epoch(event | {"validation_top1": top1(ranks), "samples_per_s": samples_per_s})
+
+    assert state.kept is not None
+    learner.result.load_state_dict(state.kept["weights"])
+    learner.result.losses = state.kept["losses"]
+    if launch.is_main:
+        callbacks.at_end(state.kept["epoch"], state.kept["ranks"], validation)
+    return learner.result.eval()
 
 
 def train_cell(
@@ -71,77 +193,71 @@ def train_cell(
         launch: The processes that share each batch.
         on_epoch: Called after each epoch, in the main process, with what the run's log has of it.
     """
-    if getattr(parts.resolve("backbones", layout.backbone), "is_closed_form", False):
-        if launch.is_main:
-            _fit_cell(name, seed, layout, data, train, folder, launch)
-        return
-    keep_freed_memory()
-    aligner = initial_aligner(seed, layout, data, train.init).to(launch.device)
-    aligner.learned = learned_by(data, train)
-    if aligner.adapter is not None and data.adapted is not None:
-        aligner.adapter.attach(data.adapted.module)
-    aligner = normalise_together(aligner, launch)
-    objective = Objective(terms, layout.similarity == "centred_cosine").to(launch.device)
-    batches = Batches(data, train, 0.0, launch)
-    stages = Stages(aligner, objective, train, batches.steps, data.starts)
-    validation = held_out_queries(data, batches.averages)
-    test = test_queries(data, launch.device) if train.selection == "test" else []
-    checkpoint = Checkpoint(folder.checkpoint_path(name))
-    (state, saved), saved_s = State.load(checkpoint, launch), time.monotonic()
-    learner = stages.enter(state.epoch, saved)
-    if batches.feedback is not None and state.feedback:
-        batches.feedback.load_state_dict(state.feedback)
-    while state.epoch < train.epochs and not state.has_stalled(train.patience):
-        if state.epoch == learner.stop:
-            learner = stages.enter(state.epoch)
-        todo, start_s = batches.epoch(seed, state.epoch)[state.step :], time.monotonic()
-        learner.train()
-        for rows in todo:
-            raise_if_interrupted()
-            # what is random in a step depends on no step before it, so that training can continue at any
-            step_seed = derive_seed(seed, state.epoch, state.step)
-            seed_torch(derive_seed(step_seed, launch.rank), launch.device)
-            moment = state.epoch + state.step / batches.steps
-            batches.mix_alpha, batches.mix_share = objective.mixing(moment)
-            batch = batches.draw(rows, step_seed)
-            done = state.epoch * batches.steps + state.step
-            progress = (done, state.epoch, train.epochs)
-            context = LossContext(batch.mixing, *progress, steps=batches.steps, stimuli=batch.stimuli)
-            noise = by_row(launch, len(rows), len(batch.parts), derive_seed(step_seed, 0))
-            with launch.autocast(train.precision), at_least_two(), noise:
-                predicted, targets = (  # of all processes, with their gradient
-                    {name: launch.gather_rows(share.float(), len(rows)) for name, share in shares.items()}
-                    for shares in forward(aligner, batch, context)
-                )
-                loss = objective(predicted, targets, context)
-                if batches.feedback is not None:
-                    batches.learn(rows, objective.of_pairs(predicted, targets, context))
-            loss.backward()
-            launch.average_gradients(learner.parameters)
-            learner.step()
-            state.count_step(loss)
-            if launch.is_main and time.monotonic() - saved_s > CHECKPOINT_S:
-                if batches.feedback is not None:
-                    state.feedback = batches.feedback.state_dict()
-                checkpoint.save(state.content(learner))
-                saved_s = time.monotonic()
-        loss_mean = float(state.loss) / batches.steps  # which waits until the steps are done
-        samples_per_s = sum(map(len, todo)) / (time.monotonic() - start_s)
-        ranks = ranks_of(validation, learner.result, train.precision, launch)
-        on_test = ranks_of(test, learner.result, train.precision, launch)
-        score = {"best": top1(ranks), "last": None, "test": top1(on_test)}[train.selection]
-        state.count_epoch(learner, ranks, top1(ranks), score)
-        if launch.is_main:
-            event = {"cell": name, "epoch": state.epoch - 1, "epochs": train.epochs, "loss": loss_mean}
-            event |= {"validation_top1": top1(ranks), "samples_per_s": samples_per_s}
-            folder.log(**event)
-            if on_epoch is not None:
-                on_epoch(event)
+    in_folder = CellFolder(name, folder, launch, on_epoch)
+    aligner = fit(layout, data, terms, train, seed=seed, callbacks=in_folder, launch=launch)
     if launch.is_main:
-        assert state.kept is not None
-        learner.result.load_state_dict(state.kept["weights"])
-        learner.result.losses = state.kept["losses"]
-        _finish(folder, name, seed, learner.result, state.kept["epoch"], state.kept["ranks"], validation)
+        in_folder.finish(aligner, seed)
+
+
+class CellFolder(Callbacks):
+    """Keeps a cell's log and checkpoint in the folder of its run, and writes its model and metrics.
+
+    Args:
+        name: The cell's.
+        folder: Of the run.
+        launch: The processes that train the cell; one of them writes.
+        on_epoch: Called after each epoch with what the log has of it.
+    """
+
+    def __init__(self, name: str, folder: RunFolder, launch: Launch, on_epoch: OnEpoch | None = None) -> None:
+        self.name, self.folder, self.launch, self.on_epoch = name, folder, launch, on_epoch
+        self.checkpoint = Checkpoint(folder.checkpoint_path(name))
+        self.started_s = self.saved_s = time.monotonic()
+        if launch.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(launch.device)
+        self.epoch, self.ranks, self.validation = 0, torch.empty(0), list[Queries]()
+
+    def find_checkpoint(self) -> tuple[State, dict[str, Any] | None]:
+        """Read the newest checkpoint of the cell that is whole."""
+        return State.load(self.checkpoint, self.launch)
+
+    def after_step(self, content: Callable[[], dict[str, Any]]) -> None:
+        """Write a checkpoint once a minute."""
+        if time.monotonic() - self.saved_s > CHECKPOINT_S:
+            self.checkpoint.save(content())
+            self.saved_s = time.monotonic()
+
+    def after_epoch(self, event: dict[str, Any]) -> None:
+        """Write a line of the log."""
+        event = {"cell": self.name, **event}
+        self.folder.log(**event)
+        if self.on_epoch is not None:
+            self.on_epoch(event)
+
+    def at_end(self, epoch: int, ranks: Tensor, validation: list[Queries]) -> None:
+        """Keep what the metrics are made of."""
+        self.epoch, self.ranks, self.validation = epoch, ranks, validation
+
+    def finish(self, aligner: Aligner, seed: int) -> None:
+        """Write model and metrics of the epoch that is kept, and what it took since it began or went on."""
+        name, caveats = self.name, aligner.learned.caveats
+        self.folder.replace(f"cells/{name}/model", aligner.save)
+        scopes = {}
+        for held in self.validation:
+            protocol = extend_protocol("held-out training concepts", caveats)
+            named = {"seeds": (seed,), "protocol": protocol, "split": "validation"}
+            by_subject, items = held.by_subject(self.ranks)
+            metrics = summarise(by_subject, len(held.shown), items=items, **named)  # type: ignore[arg-type]
+            scopes = {name: by_name(metrics)}
+        took = {
+            "seconds": round(time.monotonic() - self.started_s, 3),
+            "peak_memory_bytes": peak_bytes(self.launch.device),
+            "parameters": sum(parameter.numel() for parameter in aligner.parameters()),
+        }
+        notes = {"epoch": self.epoch, "selected_on": aligner.learned.selection, "caveats": caveats}
+        notes["took"] = took
+        self.folder.write_json(f"cells/{name}/{FINISHED}", Measurements(scopes, notes=notes).as_dict())
+        self.checkpoint.remove()
 
 
 def forward(aligner: Aligner, batch: Batch, context: LossContext) -> tuple[Tensors, Tensors]:
@@ -161,15 +277,15 @@ def forward(aligner: Aligner, batch: Batch, context: LossContext) -> tuple[Tenso
     return join_parts([predicted for predicted, _ in learned]), join_parts([target for _, target in learned])
 
 
-def _fit_cell(
-    name: str, seed: int, layout: Layout, data: CellData, train: Train, folder: RunFolder, launch: Launch
-) -> None:
+def _fit_in_closed_form(
+    layout: Layout, data: CellData, settings: Train, seed: int, callbacks: Callbacks, launch: Launch
+) -> Aligner:
     """Fit a backbone in closed form: one pass over each subject, without steps or epochs.
 
-    Held-out concepts are not learned: they validate the model, which is then written.
+    Held-out concepts are not learned: they validate the model. Each process does the whole by itself.
     """
     aligner = initial_aligner(seed, layout, data, "torch").to(launch.device)
-    aligner.learned = learned_by(data, train.model_copy(update={"selection": "last"}))
+    aligner.learned = learned_by(data, settings.model_copy(update={"selection": "last"}))
     for responses in data.responses:
         is_known = responses.stimulus >= 0
         held_out = is_known & data.held_out[responses.stimulus]
@@ -188,7 +304,8 @@ def _fit_cell(
     aligner.eval()
     validation = held_out_queries(data, averages_of(data.responses, launch.device))
     ranks = ranks_of(validation, aligner, "fp32", Launch(0, 1, launch.device))
-    _finish(folder, name, seed, aligner, 1, ranks, validation)
+    callbacks.at_end(1, ranks, validation)
+    return aligner
 
 
 class RowNoise(TorchFunctionMode):
@@ -275,26 +392,3 @@ def at_least_two() -> Iterator[None]:
             "batch normalisation needs two signals, and a process has one of a subject in a step",
             "another train.batch_size, or a brain model without batch normalisation",
         ) from error
-
-
-def _finish(
-    folder: RunFolder,
-    name: str,
-    seed: int,
-    aligner: Aligner,
-    epoch: int,
-    ranks: Tensor,
-    queries: list[Queries],
-) -> None:
-    """Write model and metrics of the epoch that is kept."""
-    folder.replace(f"cells/{name}/model", aligner.save)
-    scopes, caveats = {}, aligner.learned.caveats
-    for held in queries:
-        protocol = extend_protocol("held-out training concepts", caveats)
-        named = {"seeds": (seed,), "protocol": protocol, "split": "validation"}
-        by_subject, items = held.by_subject(ranks)
-        metrics = summarise(by_subject, len(held.shown), items=items, **named)  # type: ignore[arg-type]
-        scopes = {name: by_name(metrics)}
-    notes = {"epoch": epoch, "selected_on": aligner.learned.selection, "caveats": caveats}
-    folder.write_json(f"cells/{name}/{FINISHED}", Measurements(scopes, notes=notes).as_dict())
-    Checkpoint(folder.checkpoint_path(name)).remove()

@@ -75,6 +75,7 @@ class AlignRun:
         cells: The trainings, with the subjects that each is tested on.
         training_settings: What cells were trained with, by the variant of a sweep.
         recipe: The run's own, or that of the one variant of a sweep; None for a model folder.
+        recipes: The recipe of each variant, as `training_settings`; none for a model folder.
         variant: The only variant of a sweep; empty for a run without a sweep, and for all variants of one.
         online: Encoders whose targets were computed at each step, so that they need no store.
         origin: Name of the data set that the models were trained on, when that is not `dataset`; empty when
@@ -93,12 +94,14 @@ class AlignRun:
     mode: str
     origin: str | None = None
     recipe: Recipe | None = None
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
     variant: str = ""
     online: frozenset[str] = frozenset()
     absent: MissingData | None = None
     sources: Mapping[str, Learned] = field(default_factory=dict)
     allows_copies: bool = False
     _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+    _pictures: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(
@@ -154,7 +157,33 @@ class AlignRun:
         mode = " + ".join(dict.fromkeys(one.mode for one in recipes.values()))
         stored = {config.name for one in recipes.values() for config in one.stored_encoders}
         online = frozenset({config.name for one in settings.values() for config in one.encoders} - stored)
-        return cls(folder, tested_on, config, cells, settings, paths, mode, origin, recipe, variant, online)
+        ways = (paths, mode, origin, recipe, recipes, variant, online)
+        return cls(folder, tested_on, config, cells, settings, *ways)
+
+    def of_variant(self, label: str) -> Self:
+        """Take one variant of an open sweep.
+
+        Raises:
+            MissingData: if it is tested on none of the subjects that were asked for.
+            RecipeError: if there is no such variant.
+        """
+        recipe = variant_of(self.recipes, label, self.folder.path.name)
+        cells = [cell for cell in self.cells if cell.variant == label]
+        if not cells:
+            tested = ", ".join(str(subject) for cell in self.cells for subject in cell.tested_on)
+            raise MissingData(f"{self.folder.path}:{label} is not tested on subject {tested}", "--subjects")
+        stored = {config.name for config in recipe.stored_encoders}
+        return replace(
+            self,
+            cells=cells,
+            training_settings={label: self.training_settings[label]},
+            recipe=recipe,
+            recipes={label: recipe},
+            mode=recipe.mode,
+            variant=label,
+            online=frozenset(config.name for config in recipe.encoders if config.name not in stored),
+            _cache={},
+        )
 
     @classmethod
     def of_model(
@@ -268,7 +297,7 @@ class AlignRun:
 
         def read() -> Learned:
             learned = aligners.learned_in(self.model_path(cell))
-            recipe = self.recipe and variants(self.recipe).get(cell.variant, self.recipe)
+            recipe = self.recipes.get(cell.variant)
             if self.tests_new_subjects or (recipe is not None and recipe.mode == "inter"):
                 model = f"{self.name}, {cell.name},"
                 learned.refuse_subjects(people_of(self.dataset), cell.tested_on, model)
@@ -402,8 +431,18 @@ class AlignRun:
                     learned |= {name: (images, row) for row, name in enumerate(names)}
             return tested, learned
 
+        known = self._pictures  # which no model has a part in: variants of a sweep share it
+
         def confirm(row: int, name: int) -> Likeness | None:
-            tested, learned = self.once(("pictures", split), list_pictures)
+            if (split, row, name) not in known:
+                known[split, row, name] = compare_pictures(row, name)
+            likeness: Likeness | None = known[split, row, name]
+            return likeness
+
+        def compare_pictures(row: int, name: int) -> Likeness | None:
+            if split not in known:
+                known[split] = list_pictures()
+            tested, learned = known[split]
             image_id = next(iter(self.stores(split).values())).image_ids[row]
             if image_id not in tested or name not in learned:
                 return None
@@ -472,7 +511,7 @@ class AlignRun:
             assert layout is not None
             trained = describe_model(layout, self.training_settings[variant].encoders, source.signal)
         else:
-            trained = describe_recipe(variants(self.recipe).get(variant, self.recipe))
+            trained = describe_recipe(self.recipes[variant])
         selections = []
         for subject, recording in source.recordings(tested, split).items():
             where, signal = f"{dataset.name} subject {subject}", source.signal
@@ -522,8 +561,8 @@ def refuse_sweep(align: AlignRun) -> None:
     Raises:
         RecipeError: listing its variants.
     """
-    if align.recipe is not None and align.variants:
-        variant_of(variants(align.recipe), "", align.folder.path.name)
+    if align.variants:
+        variant_of(align.recipes, "", align.folder.path.name)
 
 
 def rejoined(names: Sequence[str], paths: Paths) -> list[str]:

@@ -1,11 +1,14 @@
 """The resolved job: runs are opened once, and the functions that measure get no more than they need."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from brainhive_cli.commands.eval_retrieval import plan
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.stores import hdf5
 from brainhive_cli.evaluation.retrieval import job as jobs
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
 
@@ -37,12 +40,51 @@ def test_a_sweep_and_what_it_is_compared_with_are_resolved_once(go, world: Path,
 
     result = go("eval-retrieval", f"run={sweep}", f"against={other}", *few)
 
-    assert opened == [str(sweep), str(other), f"{sweep.name}:lr=1e-3", f"{sweep.name}:lr=2e-3"]
+    assert opened == [str(sweep), str(other)]
     evaluated = RunFolder(result.folder).measurements().notes["variants"]
     assert list(evaluated) == ["lr=1e-3", "lr=2e-3"] and "comparisons" in result.metrics.notes
     for variant in evaluated.values():
         notes = RunFolder(result.folder.parent / variant["run"]).measurements().notes
         assert [Path(compared["run"]).name for compared in notes["against"]] == [other.name]
+
+
+def test_a_sweep_is_compared_with_one_variant_or_in_all_pairs(go, world: Path, small, runs: str):
+    rates = "sweep={train.lr: [1e-3, 2e-3, 4e-3]}"
+    sweep = go("train-align", *small, "train.epochs=1", rates, runs).folder
+    few = (f"run={sweep}", "subjects=1", "sheet_rows=0", "ceiling_splits=0", runs)
+    measured = RunFolder(sweep).measurements()
+    by_label = {n.split("/")[0]: s["top1"].value for n, s in measured.scopes.items() if "sub-01" in n}
+
+    def pairs(*words: str) -> list[list[str]]:
+        found = go("eval-retrieval", *few, *words).metrics.notes["comparisons"]
+        assert {each["adjusted_over"]["of"] for each in found} == {f"1 metric × {len(found)} pairs"}
+        return [[*each["pair"]] for each in found]
+
+    best = max(by_label, key=lambda label: by_label[label])
+    assert pairs() == [[best, label] for label in by_label if label != best]
+    assert pairs("compare=lr=4e-3") == [["lr=4e-3", "lr=1e-3"], ["lr=4e-3", "lr=2e-3"]]
+    assert pairs("compare=pairs") == [["lr=1e-3", "lr=2e-3"], ["lr=1e-3", "lr=4e-3"], ["lr=2e-3", "lr=4e-3"]]
+    with pytest.raises(RecipeError, match="compare is 'lr=5', no variant of") as caught:
+        go("eval-retrieval", *few, "compare=lr=5")
+    assert caught.value.hint == "pairs, lr=1e-3, lr=2e-3, lr=4e-3"
+    with pytest.raises(RecipeError, match="no variant of") as caught:
+        go("eval-retrieval", f"run={sweep}:lr=1e-3", "compare=pairs", runs)
+    assert "no sweep" in caught.value.hint
+
+
+def test_a_sweep_opens_each_store_once(go, world: Path, small, runs: str, monkeypatch: pytest.MonkeyPatch):
+    rates = "sweep={train.lr: [1e-3, 2e-3, 4e-3]}"
+    sweep = go("train-align", *small, "subjects=1", "train.epochs=1", rates, runs).folder
+    opened: Counter[str] = Counter()
+    verify = hdf5.verify_seal
+
+    def count(path: Path) -> bool:
+        opened[hdf5.short_name(path)] += 1
+        return verify(path)
+
+    monkeypatch.setattr(hdf5, "verify_seal", count)
+    go("eval-retrieval", f"run={sweep}", "sheet_rows=0", "ceiling_splits=0", runs)
+    assert max(opened.values(), default=1) == 1
 
 
 def test_what_is_measured_is_a_part_of_the_recipe():

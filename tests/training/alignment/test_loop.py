@@ -27,7 +27,7 @@ from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.initialisation import Start, initial_aligner, take_over
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.loop import train_cell
+from brainhive_cli.training.alignment.loop import Callbacks, fit, train_cell
 from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.optimisation import Learner
 from brainhive_cli.training.alignment.settings import Train
@@ -67,9 +67,12 @@ def train(tmp_path: Path) -> Callable[..., tuple[Weights, Measurements, list[dic
 
 def written(run: Path) -> tuple[Weights, Measurements]:
     cell = run / "cells" / "cell"
-    return load_file(cell / "model" / "model.safetensors"), Measurements.read(
-        json.loads((cell / "metrics.json").read_text()), cell
-    )
+    state = load_file(cell / "model" / "model.safetensors")
+    found = Measurements.read(json.loads((cell / "metrics.json").read_text()), cell)
+    took = found.notes.pop("took")  # which differs from one run to the next
+    assert took["seconds"] > 0 and took["peak_memory_bytes"] > 10**6
+    assert took["parameters"] <= sum(value.numel() for value in state.values())
+    return state, found
 
 
 def is_same(one: Weights, other: Weights) -> bool:
@@ -114,6 +117,33 @@ def test_each_head_is_compared_with_its_own_encoder(train, embedding):
     apart = [loss_of(signal[:, part], image[:, part], LossContext()) for part in (slice(8), slice(8, None))]
     assert events[0]["loss"] == pytest.approx(torch.stack(apart).mean().item(), rel=1e-4)
     assert events[0]["loss"] != pytest.approx(loss_of(signal, image, LossContext()).item(), rel=1e-2)
+
+
+def test_a_model_is_fitted_without_a_folder_and_from_another(train, embedding, tmp_path, monkeypatch):
+    data = data_of(embedding)
+    weights, _, events = train(data)
+    monkeypatch.chdir(tmp_path / "run")
+    before = sorted(tmp_path.rglob("*"))
+    heard: list[dict[str, Any]] = []
+    callbacks, layout = Callbacks(), layout_of(data)
+    monkeypatch.setattr(callbacks, "after_epoch", heard.append)
+    terms = [Term(prediction=name) for name in layout.heads]
+    settings = Train(epochs=4, batch_size=16, lr=5e-3, precision="fp32")
+
+    fitted = fit(layout, data, terms, settings, seed=1, callbacks=callbacks)
+
+    assert is_same(fitted.state_dict() | {f"losses.{k}": v for k, v in fitted.losses.items()}, weights)
+    assert [event["loss"] for event in heard] == [event["loss"] for event in events]
+    one = settings.model_copy(update={"epochs": 1, "selection": "last"})
+    begun, anew = (fit(layout, data, terms, one, start, seed=2) for start in (fitted, None))
+    shares = [
+        sum(
+            float((model.state_dict()[name] - value).pow(2).sum())
+            for name, value in fitted.state_dict().items()
+        )
+        for model in (begun, anew)
+    ]
+    assert shares[0] < 0.5 * shares[1] and sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("after", [1, 4, 6])
