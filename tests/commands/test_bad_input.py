@@ -155,7 +155,7 @@ def test_an_unknown_encoder_is_answered_with_those_there_are(home, refused):
         (
             ("embed", "--dataset", "image-folder", "--encoders", COLOURS),
             r"no folder /.*/data/image-folder",
-            r"mkdir -p /.*/data && ln -s /FOLDER /.*/data/image-folder, one sub-folder a concept",
+            r"mkdir -p /.*/data && ln -s /FOLDER /.*/data/image-folder  # one sub-folder a concept",
         ),
         (
             ("train-align", "--dataset", "demo", "--encoders", COLOURS),

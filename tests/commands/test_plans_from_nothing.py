@@ -215,7 +215,7 @@ def test_sizes_are_written_only_where_they_are_published() -> None:
 @pytest.mark.parametrize(
     ("recipe", "way"),
     [
-        ("own-fmri", "mkdir -p {0} && ln -s /FOLDER {0}/image-folder, one sub-folder a concept"),
+        ("own-fmri", "mkdir -p {0} && ln -s /FOLDER {0}/image-folder  # one sub-folder a concept"),
         ("digits69", "brainhive fetch digits69"),
     ],
 )
