@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.core.runs import RunFolder
     from brainhive_cli.data.datasets import StimulusSet
+    from brainhive_cli.data.responses import model_input
     from brainhive_cli.data.signals.normalisations import Normaliser
     from brainhive_cli.data.stores.ids import Names
     from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
@@ -63,6 +64,7 @@ PLACES = {
     "SignalSpec": "models.signal_spec",
     "StimulusSet": "data.datasets",
     "Voxels": "data.stores.recordings",
+    "model_input": "data.responses",
 }
 """Where the names lie today that a part outside the package needs."""
 __all__ = [
@@ -88,6 +90,7 @@ __all__ = [
     "StimulusSet",
     "Voxels",
     "decode",
+    "model_input",
     "open_run",
     "open_signals",
     "open_store",

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core import console
+from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import publish
@@ -51,6 +51,7 @@ class Responses:
         unit: Of the signals.
         preparation: Steps that made them, as `Recording.preparation`.
         runs: [N, R] run of each repetition within its session, as `sessions`.
+        normaliser: What normalised them, if anything did.
     """
 
     subject: int
@@ -68,6 +69,7 @@ class Responses:
     unit: str = ""
     preparation: Mapping[str, Any] = field(default_factory=dict)
     runs: NDArray[np.int16] | None = None
+    normaliser: Normaliser | None = None
 
     def take(self, rows: Rows) -> Self:
         """Take some of the N signals."""
@@ -97,8 +99,12 @@ class Responses:
         return replace(self, **chosen, sessions=sessions, runs=None)
 
 
-def spec_of(subjects: Sequence[Responses]) -> SignalSpec:
+def spec_of(subjects: Sequence[Responses], signal: Mapping[str, Any] | None = None) -> SignalSpec:
     """Say what a model that learns from these subjects' signals is built for.
+
+    Args:
+        subjects: The responses of each.
+        signal: The section `signal` that chose them.
 
     Raises:
         BrainhiveError: if subjects differ in sensors, samples, rate or unit.
@@ -130,6 +136,7 @@ def spec_of(subjects: Sequence[Responses]) -> SignalSpec:
         positions=first.positions,
         unit=first.unit,
         preparation={k: v for k, v in first.preparation.items() if all(s.get(k) == v for s in steps)},
+        signal=signal or {},
     )
 
 
@@ -178,6 +185,7 @@ class SelectedResponses:
             unit=recording.unit,
             preparation=recording.preparation,
             runs=None if recording.runs is None else recording.runs[selection.pictures],
+            normaliser=selection.normaliser,
         )
 
 
@@ -193,8 +201,7 @@ def select_responses(
 ) -> SelectedResponses:
     """Choose a subject's signals, and match them with the stimuli of a target store.
 
-    This is the one way from a recording to what a model reads. Signals whose stimulus could not be decoded
-    are left out, with a warning.
+    Signals whose stimulus could not be decoded are left out, with a warning.
 
     Args:
         source: Whose signals, and which part of them.
@@ -225,30 +232,97 @@ def select_responses(
         recording = source.recording(subject, split)
     selection = source.select(recording, where)
 
-    # rows of stimuli that have targets, and may be read
-    stimulus = stimuli.rows(recording.image_ids)
-    is_known = stimulus >= 0
-    if not is_known.all():
-        console.warn(f"{where}: {(~is_known).sum()} trials left out, their pictures could not be decoded")
-    pictures = np.flatnonzero(is_known)
+    # those that have targets, and may be read
+    pictures, stimulus = match_stimuli(recording.image_ids, stimuli, where)
+    is_read = np.ones(len(pictures), bool)
     if is_stored:
-        pictures = pictures[tested_rows(dataset, stimuli, split, source.fold)[stimulus[pictures]]]
+        is_read = tested_rows(dataset, stimuli, split, source.fold)[stimulus]
     if are_allowed is not None:
-        pictures = pictures[are_allowed(stimulus[pictures])]
-    selection = replace(selection, pictures=pictures)
+        is_read[is_read] = are_allowed(stimulus[is_read])
+    selection = replace(selection, pictures=pictures[is_read])
 
     statistics, normalisation = None, source.signal.normalise
     if normalisation is not None:
         if normaliser is None:
-            learned = source.select(source.recording(subject, "train"), where)
-            if dataset.holdout is not None:  # whose stimuli all lie in one store
-                rows = stimuli.rows(learned.recording.image_ids)
-                is_learned = (rows >= 0) & tested_rows(dataset, stimuli, "train", source.fold)[rows]
-                learned = replace(learned, pictures=np.flatnonzero(is_learned))
-            statistics = normalisation.measure(chunk for _, chunk in learned.averages())
+            statistics = _measure_training(source, subject, stimuli, where)
             normaliser = normalisation.build(statistics)
         selection = replace(selection, normaliser=normaliser)
-    return SelectedResponses(subject, split, source.path(subject), selection, stimulus[pictures], statistics)
+    path = source.path(subject)
+    return SelectedResponses(subject, split, path, selection, stimulus[is_read], statistics)
+
+
+def match_stimuli(image_ids: Sequence[str], stimuli: TargetStore, where: str) -> tuple[Rows, Rows]:
+    """Match what was shown with the stimuli of a target store.
+
+    What is not there could not be decoded: it is left out, with a warning.
+
+    Args:
+        image_ids: [N] what was shown.
+        stimuli: The store.
+        where: Whose signals they are of, for the warning.
+
+    Returns:
+        [n] places among the N, ascending, and [n] the row of each in the store.
+    """
+    rows = stimuli.rows(image_ids)
+    is_known = rows >= 0
+    if not is_known.all():
+        console.warn(f"{where}: {(~is_known).sum()} trials left out, their pictures could not be decoded")
+    return np.flatnonzero(is_known), rows[is_known]
+
+
+def _measure_training(source: SignalSource, subject: int, stimuli: TargetStore, where: str) -> Statistics:
+    """Measure a subject's training signals for the normalisation: in the fold, where stimuli are held out."""
+    learned = source.select(source.recording(subject, "train"), where)
+    if source.dataset.holdout is not None:  # whose stimuli all lie in one store
+        rows = stimuli.rows(learned.recording.image_ids)
+        is_learned = (rows >= 0) & tested_rows(source.dataset, stimuli, "train", source.fold)[rows]
+        learned = replace(learned, pictures=np.flatnonzero(is_learned))
+    statistics: Statistics = source.signal.normalise.measure(chunk for _, chunk in learned.averages())
+    return statistics
+
+
+def model_input(
+    spec: SignalSpec, recording: Recording, normaliser: Normaliser | None, where: str = "the recording"
+) -> NDArray[np.float32]:
+    """Read a recording as a model takes it; it may be of any stimuli, and of anyone.
+
+    Channels are chosen by name, or voxels by region, the window by time; repetitions are averaged, signals
+    scaled and normalised as in training.
+
+    Args:
+        spec: What the model is built for.
+        recording: Prepared as the signals that it learned from, [N, R, C, T].
+        normaliser: Of whose signals these are, as `Learned.normaliser_of(subject)` of the model; None where
+            the model's are not normalised.
+        where: What the recording is, for errors.
+
+    Returns:
+        [N, C, T], channels and samples as in `spec`.
+
+    Raises:
+        BrainhiveError: if the recording has another unit, rate or preparation, lacks channels or samples, or
+            has to be normalised and nothing says how.
+    """
+    selection = choose_input(spec, recording, where)
+    if (normaliser is None) != (spec.signal.get("normalise", "none") == "none"):
+        kind = spec.signal.get("normalise", "none")
+        problem = f"{where} comes with{'out' if normaliser is None else ''} a normaliser"
+        hint = "model.learned.normaliser_of(SUBJECT), or that of the subject's own training signals"
+        raise BrainhiveError(f"{problem}, and the model's signals were normalised by {kind}", hint)
+    return in_memory(replace(selection, normaliser=normaliser), "averages")
+
+
+def choose_input(
+    spec: SignalSpec, recording: Recording, where: str, default: Sequence[str] | None = None
+) -> Selection:
+    """Choose what a model reads of a recording, not normalised; see `model_input`.
+
+    `default` are channels for a model that only counts its own.
+    """
+    spec.refuse_other_signals(recording.unit, recording.rate_hz, recording.preparation, where, False)
+    section = documents.check({**spec.signal}, "the model's signal", Signal)
+    return match_recording(spec, recording, section, default, where).select(recording, default, where)
 
 
 def in_memory(selection: Selection, content: Content) -> NDArray[np.float32]:

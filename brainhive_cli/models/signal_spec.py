@@ -27,6 +27,8 @@ class SignalSpec:
         positions: [C, 3] places of the sensors on the head in metres, where all are known.
         unit: Of the signals; empty where it is not known.
         preparation: Steps that made the signals, by dotted key, as far as all subjects' stores say the same.
+        signal: The section `signal` of the recipe: which part of a recording is read, and how it is scaled
+            and normalised; empty where it is not known.
 
     Raises:
         BrainhiveError: if two of these lists contradict each other.
@@ -44,6 +46,7 @@ class SignalSpec:
     positions: tuple[tuple[float, float, float], ...] | None = None
     unit: str = ""
     preparation: Mapping[str, Any] = field(default_factory=dict)
+    signal: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check every list against the others."""

@@ -58,8 +58,8 @@ class ChannelAttention(nn.Module):
 LAYERS: dict[str, type[nn.Module]] = {"token": Token, "linear": Linear, "channel_attention": ChannelAttention}
 """By their names in a recipe; each is built from the number of subjects, C and T."""
 
-Format = Literal[6]
-FORMAT: Format = 6
+Format = Literal[7]
+FORMAT: Format = 7
 """Of the model folder; the number that its config.json carries."""
 SUBJECT_LAYERS = ("none", *LAYERS)
 SIMILARITIES = ("cosine", "centred_cosine")
@@ -76,9 +76,6 @@ class Layout:
         fuser: The fuser's Config, as a mapping with its kind; empty where no head's target is fused.
         dims: Width of each embedding that is fused, by the fuser's key.
         encoders: The key of each encoder's embeddings, by the encoder's store name.
-        window_ms: Start and stop of the signal after stimulus onset; None is all of it.
-        scale: What signals are multiplied by.
-        normalise: How signals are normalised, by each subject's training signals.
         subject_layer: What is learned for each subject before the backbone; one of `SUBJECT_LAYERS`.
         similarity: How vectors are compared; one of `SIMILARITIES`. Centred ones have mean 0, so that their
             cosine is the correlation.
@@ -98,9 +95,6 @@ class Layout:
     fuser: dict[str, Any] = field(default_factory=dict)
     dims: dict[str, int] = field(default_factory=dict)
     encoders: dict[str, str] = field(default_factory=dict)
-    window_ms: tuple[float, float] | None = None
-    scale: float = 1.0
-    normalise: str | dict[str, Any] = "none"
     subject_layer: str = "none"
     similarity: str = "cosine"
     retrieval_heads: tuple[str, ...] = ()

@@ -36,6 +36,8 @@ LEARNED_FILE = "learned.json"
 """The file of that block in a folder whose config has another format."""
 HARMLESS_FIRST = ("last epoch", "validation", "", "test")
 """What may have selected an epoch ("" where nothing says). Of two, the later stands for both."""
+NORMALISER, WHITENER = "normaliser.", "whitener."
+"""Before the number of a subject, in the names of arrays."""
 JOINED = " + "
 """Between the names of several data sets."""
 
@@ -149,7 +151,7 @@ class Block(BaseModel):
     has_all_subjects: bool
     signals: dict[str, str]
     split: str
-    preparation: dict[str, Any]
+    recorded_channels: tuple[str, ...]
     is_simulated: bool
     is_whitened_by_tested: bool
     pictures: _Pictures
@@ -167,11 +169,14 @@ class Learned:
         people: Subjects that it and what it started from learned from, by that name.
         has_all_subjects: Whether these are all.
         signals: What the signals are known by, by the name of their store.
-        preparation: The signal section of the recipe.
         is_simulated: Whether the provenance of some of the signals says that a program made them.
         is_whitened_by_tested: Whether it says that noise of test trials had a part in their whitening.
         pictures: With those held out for validation; empty where they are not known.
-        normaliser: The mean of the subjects' own, for others; None where these are normalised by themselves.
+        normalisers: What normalised the signals of each subject of its own training, by their numbers.
+        normaliser: The mean of theirs, for others; None where these are normalised by themselves.
+        whiteners: [S, C, C] of each subject of its own training whose signals were whitened before they were
+            stored: Σ^(-1/2) of each session, of all recorded channels.
+        recorded_channels: [C] of the whiteners, in order.
     """
 
     selection: str = ""
@@ -181,11 +186,13 @@ class Learned:
     has_all_subjects: bool = False
     signals: Mapping[str, str] = field(default_factory=dict)
     split: str = "train"
-    preparation: dict[str, Any] = field(default_factory=dict)
+    recorded_channels: tuple[str, ...] = ()
     is_simulated: bool = False
     is_whitened_by_tested: bool = False
     pictures: LearnedPictures = field(default_factory=LearnedPictures)
+    normalisers: Mapping[int, Normaliser] = field(default_factory=dict)
     normaliser: Normaliser | None = None
+    whiteners: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def after(self, before: Self) -> Self:
         """Add what the model that training started from had learned from."""
@@ -247,7 +254,8 @@ class Learned:
 
     def normaliser_of(self, subject: int) -> Normaliser | None:
         """Return what normalises a subject's signals; None: it comes from the subject's training signals."""
-        return None if subject in self.subjects else self.normaliser
+        others = None if subject in self.subjects else self.normaliser
+        return self.normalisers.get(subject, others)
 
     def save(self, folder: Path, weights_file: Path | None = None) -> dict[str, Any]:
         """Write the arrays, and whose history they are; return the block for the config.
@@ -257,16 +265,23 @@ class Learned:
             weights_file: The weights that learned from them, written before.
         """
         pictures = self.pictures
-        plain = {key: value for key, value in vars(self).items() if key not in ("pictures", "normaliser")}
+        plain = {key: value for key, value in vars(self).items() if key in Block.model_fields}
         known = {"has_all_pixels": pictures.has_all_pixels, "digest": pictures.digest}
         block = plain | {"pictures": {"count": len(pictures), **known}}
 
-        arrays = {"pictures": pictures.names, "pixels": pictures.pixels, "hashes": pictures.hashes}
+        arrays: dict[str, NDArray[Any]] = {
+            "pictures": pictures.names,
+            "pixels": pictures.pixels,
+            "hashes": pictures.hashes,
+        }
         arrays |= {"concepts": pictures.concepts, "start_concepts": pictures.start_concepts}
-        arrays |= vars(self.normaliser) if self.normaliser else {}
+        named = {f"{NORMALISER}{subject}.": each for subject, each in self.normalisers.items()}
+        for before, one in {**named, **({"": self.normaliser} if self.normaliser else {})}.items():
+            arrays |= {f"{before}mean": one.mean, f"{before}matrix": one.matrix}
+        arrays |= {f"{WHITENER}{subject}": matrices for subject, matrices in self.whiteners.items()}
         about = {"learned": json.dumps(block)}
         about |= {"weights": weights.digest_of(weights_file)} if weights_file else {}
-        weights.save(folder / FILE, {name: torch.as_tensor(array) for name, array in arrays.items()}, about)
+        weights.save(folder / FILE, {name: torch.tensor(array) for name, array in arrays.items()}, about)
         return block
 
     def write(self, folder: Path) -> None:
@@ -304,5 +319,13 @@ class Learned:
             pictures = LearnedPictures(names, pixels, block.pictures.has_all_pixels, *others)
             if pictures.digest != block.pictures.digest:
                 raise ValueError("it does not belong to its config.json")
-            normaliser = Normaliser(**arrays) if arrays else None
-            return cls(**{**dict(block), "pictures": pictures, "normaliser": normaliser})
+            whitened = [name for name in arrays if name.startswith(WHITENER)]
+            whiteners = {int(name.removeprefix(WHITENER)): arrays.pop(name) for name in whitened}
+            before = [name.removesuffix("mean") for name in arrays if name.endswith("mean")]
+            made = {name: Normaliser(arrays[f"{name}mean"], arrays[f"{name}matrix"]) for name in before}
+            mean = made.pop("", None)
+            normalisers = {
+                int(name.removeprefix(NORMALISER).rstrip(".")): each for name, each in made.items()
+            }
+            own = {"normalisers": normalisers, "normaliser": mean, "whiteners": whiteners}
+            return cls(**{**dict(block), "pictures": pictures, **own})

@@ -217,11 +217,11 @@ class AlignRun:
                 "name the run that it is of",
             )
 
-        # of another data set's signals, it reads what its layout says, and its sets of regions
-        is_same = learned.recordings == people_of(tested_on)
-        fields = {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
-        fields |= {key: value for key, value in learned.preparation.items() if key.startswith("region_")}
-        signal = Signal.model_validate({**(learned.preparation if is_same else {}), **fields})
+        # of another data set's signals, it reads the same window in the same way, and its sets of regions
+        is_same, section = learned.recordings == people_of(tested_on), layout.spec.signal
+        of_any = ("window_ms", "scale", "normalise")
+        fields = {key: value for key, value in section.items() if key in of_any or key.startswith("region_")}
+        signal = Signal.model_validate(section if is_same else fields)
         subjects = SignalSource(tested_on, paths, signal).choose_subjects(subjects)
         cell = Cell(path.name, layout.spec.subjects, tuple(subjects), 0)
         settings = {"": TrainedWith(list(encoders.values()), signal)}

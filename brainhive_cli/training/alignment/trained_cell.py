@@ -299,6 +299,7 @@ class TrainedCell:
     def key(self, what: str, subject: int, split: str) -> tuple[str, ...]:
         """Name something computed from a subject's signals, to keep it for cells that take the same ones."""
         signal = self.align.training_settings[self.cell.variant].signal
-        whose = self.cell.name if self._normaliser(subject) else ""  # a normaliser that no other cell shares
+        normaliser = self._normaliser(subject)
+        whose = normaliser.digest if normaliser else ""
         names, fold = self.model.layout.spec.names, f"fold {self.cell.fold}"
         return (what, str(subject), split, fold, *names, signal.model_dump_json(), whose)

@@ -20,6 +20,7 @@ from brainhive_cli.data.responses import Responses, select_responses, spec_of
 from brainhive_cli.data.signal_stores import caveats_of
 from brainhive_cli.data.signals.augmentation import AUGMENTED, augmented
 from brainhive_cli.data.signals.normalisations import pool_statistics
+from brainhive_cli.data.stores.recordings import Sensors
 from brainhive_cli.data.stores.target_store import TargetStore, pixels_of
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
@@ -282,7 +283,15 @@ class TrainingData:
         if getattr(self.recipe.dataset, "target", "exemplars") != "exemplars":  # of names, without pixels
             pictures = replace(pictures, has_all_pixels=True)
         subjects = tuple(trials.subject for trials in responses)
-        caveats = caveats_of(dataset, (self.signals.open(subject)["train"] for subject in subjects))
+        recordings = {subject: self.signals.open(subject)["train"] for subject in subjects}
+        caveats = caveats_of(dataset, recordings.values())
+        whiteners = {
+            subject: recording.whiteners.astype(np.float32)
+            for subject, recording in recordings.items()
+            if recording.whiteners is not None
+        }
+        space = recordings[subjects[0]].space
+        recorded_channels = space.names if whiteners and isinstance(space, Sensors) else ()
         normalisation = recipe.signal.normalise
         if normalisation is not None and recipe.signal.normalise_by == "training_subjects":
             statistics = [trials.statistics for trials in responses if trials.statistics]
@@ -293,12 +302,21 @@ class TrainingData:
             people={people_of(dataset): subjects},
             has_all_subjects=True,
             signals=self.signals.identities(subjects),
-            preparation=recipe.signal.model_dump(mode="json"),
+            recorded_channels=tuple(recorded_channels),
             is_simulated=SIMULATED in caveats,
             is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
             pictures=pictures,
+            normalisers={trials.subject: trials.normaliser for trials in responses if trials.normaliser},
             normaliser=normaliser,
+            whiteners=whiteners,
         )
+
+    def _describe_signals(self, recipe: Recipe) -> dict[str, Any]:
+        """Describe the section `signal`, with the channels that the data set has where it names none."""
+        section = recipe.signal.model_dump(mode="json")
+        channels = self.job.dataset.channels
+        is_default = section["channels"] is None and not section["region_split"] and channels is not None
+        return section | ({"channels": [*(channels or ())]} if is_default else {})
 
     def _plan_layout(self, recipe: Recipe, responses: Sequence[Responses]) -> Layout:
         """Say what the model of a cell is built from."""
@@ -322,21 +340,18 @@ class TrainingData:
             digest = digest_of(store) if store else self.online[target.name].group.digest
             heads[name] = Head(shapes[target.name], target.name, digest)
         return Layout(
-            spec=spec_of(responses),
+            spec=spec_of(responses, self._describe_signals(recipe)),
             heads=heads,
             backbone=recipe.backbone.model_dump(mode="json"),
             fuser=fuser,
             dims=dims,
             encoders=self.keys,
             retrieval_heads=_choose_compared(recipe, heads),
-            window_ms=recipe.signal.window_ms,
-            scale=recipe.signal.scale,
             prior=portable(recipe.prior or ""),
             prior_digest=recipe.digests.get(recipe.prior or "", ""),
             subject_layer=recipe.subject_layer,
             similarity=recipe.similarity,
             adapter=self._describe_adapter(),
-            normalise=recipe.signal.model_dump(mode="json")["normalise"],
         )
 
 

@@ -17,12 +17,23 @@ from brainhive_cli.core.measurements import (
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
 )
+from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.learned import FILE, Learned, LearnedPictures, hash_concepts
 from brainhive_cli.training.alignment.model import Aligner
 
 LAYOUT = one_token(spec_of(("Oz", "Pz"), 10, (1, 2)), 8, {"e": 4})
 IDS = ["train/cat/1", "train/cat/2", "train/dog/1"]
+
+
+MEAN = Normaliser(np.zeros((2, 1), np.float32), np.ones((2, 1), np.float32))
+OTHER = Normaliser(np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
+KEPT = {
+    "normalisers": {1: MEAN, 2: OTHER},
+    "normaliser": MEAN,
+    "whiteners": {2: np.arange(8, dtype=np.float32).reshape(2, 2, 2)},
+    "recorded_channels": ("Oz", "P7"),
+}
 
 
 def known_by(*digests: int) -> np.ndarray:
@@ -39,18 +50,21 @@ def learned(dataset: str = "faces", ids: list[str] = IDS, **fields: object) -> L
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    Aligner(LAYOUT, learned=learned(preparation={"normalise": "channel"})).save(tmp_path / "model")
+    Aligner(LAYOUT, learned=learned(**KEPT)).save(tmp_path / "model")
     return tmp_path / "model"
 
 
 def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
 
-    assert config["format"] == 6
+    assert config["format"] == 7
     assert config["learned"]["selection"] == "validation" and config["learned"]["dataset"] == "faces"
     assert config["learned"]["people"] == {"eeg": [1, 2]} and config["learned"]["pictures"]["count"] == 3
     for found in (aligners.load(folder).learned, aligners.learned_in(folder)):
-        assert (found.subjects, found.preparation) == ((1, 2), {"normalise": "channel"})
+        assert found.subjects == (1, 2) and found.recorded_channels == ("Oz", "P7")
+        assert [*found.normalisers] == [1, 2] and found.normaliser_of(2).digest == OTHER.digest
+        assert found.normaliser_of(3).digest == found.normaliser_of(1).digest == MEAN.digest
+        np.testing.assert_array_equal(found.whiteners[2], KEPT["whiteners"][2])
         assert found.pictures.contain("faces", ["train/dog/1", "test/dog/1"]).tolist() == [True, False]
         assert not found.pictures.contain("other", IDS).any()  # another data set's are other pictures
         assert found.has_seen_ids(["train/dog/1", "test/dog/1"]).tolist() == [True, False]
@@ -64,14 +78,14 @@ def test_arrays_of_another_model_are_refused(folder: Path, tmp_path: Path) -> No
         aligners.load(folder)
 
 
-@pytest.mark.parametrize("number", [5, 7])
+@pytest.mark.parametrize("number", [6, 8])
 def test_a_model_folder_of_another_format_is_refused_with_what_makes_it_anew(
     folder: Path, number: int
 ) -> None:
     config = folder / "config.json"
-    config.write_text(config.read_text().replace('"format": 6', f'"format": {number}'))
+    config.write_text(config.read_text().replace('"format": 7', f'"format": {number}'))
     for read in (aligners.load, aligners.learned_in):
-        with pytest.raises(BrainhiveError, match=f"config.json: format: .*6, got {number}") as caught:
+        with pytest.raises(BrainhiveError, match=f"config.json: format: .*7, got {number}") as caught:
             read(folder)
         assert caught.value.hint == "run train-align --again, or copy it again"
 

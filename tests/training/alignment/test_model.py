@@ -23,8 +23,6 @@ LAYOUT = one_token(
     {"vae": 6, "CLIP": 4},
     encoders={"vae": "vae", "clip-b32": "CLIP"},
     backbone={"kind": "brain_mlp"},
-    window_ms=(0.0, 40.0),
-    scale=0.2,
 )
 VOXELS = SignalSpec((), 1, (5, 2), (7, 4), regions={"V1": ((0, 1, 6), (3,)), "V2": ((2,), ())})
 TWO = replace(
@@ -45,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
     "layout",
     [
         LAYOUT,
-        replace(LAYOUT, window_ms=None, prior="demo:prior"),
+        replace(LAYOUT, prior="demo:prior"),
         replace(LAYOUT, subject_layer="token", similarity="centred_cosine"),
         TWO,
     ],
@@ -91,9 +89,9 @@ def change_config(old: str, new: str) -> Callable[[Path], None]:
     [
         (cut_weights, "is damaged"),
         (change_config("{", ""), r"config\.json is not valid JSON"),
-        (change_config('"format": 6', '"format": "x"'), r"config\.json: format: "),
+        (change_config('"format": 7', '"format": "x"'), r"config\.json: format: "),
         (change_config('"selection": ""', '"selection": 1'), r"config\.json: learned\.selection: "),
-        (change_config('"scale": 0.2', '"scale": [0.2]'), r"config\.json: scale: "),
+        (change_config('"prior": ""', '"prior": 0.2'), r"config\.json: prior: "),
         (change_config("        8\n", "        16\n"), r"has shape .*, .* is needed"),
         (
             change_config("        8\n", "        1000000000\n"),
@@ -104,7 +102,7 @@ def change_config(old: str, new: str) -> Callable[[Path], None]:
             r"config\.json: spec\.samples is 10000",
         ),
         (change_config('"target": "fused"', '"targets": "fused"'), r"config\.json: heads\.token\.targets"),
-        (change_config('"scale": 0.2', '"size": 8'), r"config\.json: size"),
+        (change_config('"prior": ""', '"size": 8'), r"config\.json: size"),
         (change_config('"subject_layer": "none"', '"subject_layer": "linear"'), "has shape none"),
         (flip_a_byte("model.safetensors"), r"model\.safetensors is damaged"),
         (flip_a_byte("learned.safetensors"), r"learned\.safetensors is damaged"),

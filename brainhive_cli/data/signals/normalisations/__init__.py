@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -27,6 +29,11 @@ class Normaliser:
 
     mean: NDArray[np.float32]
     matrix: NDArray[np.float32]
+
+    @cached_property
+    def digest(self) -> str:
+        """What identifies it: 16 hexadecimal digits."""
+        return xxhash.xxh3_64_hexdigest(self.mean.tobytes() + self.matrix.tobytes())
 
     def __call__(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map [..., C, T] to [..., C, T]."""

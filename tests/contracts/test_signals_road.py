@@ -1,0 +1,142 @@
+"""What others build on the road of signals: a replay, many fits in one process, a model folder alone."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from own_recordings import RATE_HZ, Shown, annotate, codes, make_raw, write_pictures, write_table
+from worlds import COLOURS
+
+from brainhive_cli import aligner, api
+from brainhive_cli.commands.train_align import Recipe
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.training.alignment.job import Job
+from brainhive_cli.training.alignment.loop import fit
+from brainhive_cli.training.alignment.training_data import TrainingData
+
+FAST = ("dim=64", "fuser.intermediate_size=64", "seeds=1", "train.epochs=2", "train.precision=fp32")
+
+
+def replay(raw: Any, onset_s: NDArray[np.float64], learned: Any, times_s: NDArray[np.float64]) -> Any:
+    """Cut a continuous recording into windows as a stream gives them, prepared as in training."""
+    from mne.filter import filter_data
+
+    filtered = [
+        filter_data(row * 1e6, RATE_HZ, 0.5, 40, method="iir", phase="forward") for row in raw.get_data()
+    ]
+    stream, windows = np.stack(filtered), []
+    for onset in np.round(onset_s * RATE_HZ).astype(int):
+        baseline = stream[:, onset - RATE_HZ // 5 : onset + 1].mean(1, keepdims=True)
+        window = stream[:, onset : onset + len(times_s)] - baseline
+        windows.append(learned.whiteners[1][0] @ window)
+    signal = np.stack(windows)[:, None].astype(np.float32)
+    names = [f"window {number}" for number in range(len(signal))]
+    space = api.Sensors(raw.ch_names)
+    return api.Recording(signal, names, space, times_s, float(RATE_HZ), "whitened")
+
+
+def test_windows_of_a_continuous_recording_give_the_tokens_of_single_trials(home: Path, go: Any) -> None:
+    mne = pytest.importorskip("mne")
+    write_pictures(home / "data/image-folder")
+    (home / "data/recordings").mkdir(parents=True)
+    shown, file = Shown.of(3, seed=0), home / "data/recordings/sub-01_ses-01.fif"
+    annotate(make_raw(shown, seed=0), shown, [str(code) for code in codes(shown)]).save(file, verbose="ERROR")
+    write_table(home / "data/recordings/events.csv")
+    steps = f"rate_hz: {RATE_HZ}, band_hz: [0.5, 40], phase: forward"
+    go("prepare", f"preparation={{kind: recording, {steps}}}")
+    go("embed", "dataset=image-folder", f"encoders=[{COLOURS!r}]")
+    run = go(
+        "train-align", "dataset=image-folder", f"encoders=[{COLOURS!r}]", *FAST, "train.validation=0"
+    ).folder
+
+    member = api.open_run(run).member()
+    trials = member.responses(1, "test", with_single=True)
+    expected = member.encode(1, torch.from_numpy(trials.single.reshape(-1, *trials.signal.shape[1:])))
+
+    model, stored = member.model, api.open_signals("image-folder", 1)["test"]
+    raw = mne.io.read_raw(file, verbose="ERROR")
+    windows = replay(raw, stored.onset_s.ravel(), model.learned, stored.times_s)
+    signal = torch.from_numpy(api.model_input(model.layout.spec, windows, model.learned.normaliser_of(1)))
+    with torch.inference_mode():
+        tokens = model.encode_signal(signal, torch.zeros(len(signal), dtype=torch.long))
+    torch.testing.assert_close(tokens, expected, rtol=1e-5, atol=1e-5)
+
+    steps = {**stored.provenance["preparation"], "phase": "zero"}
+    filtered = replace(stored, provenance={**stored.provenance, "preparation": steps})
+    with pytest.raises(BrainhiveError, match="learned from: phase zero, not forward"):
+        api.model_input(model.layout.spec, filtered, None)
+
+
+def test_fifty_fits_of_a_new_subject_take_one_process(world: Path, go: Any, small: Any, runs: str) -> None:
+    joint = go("train-align", *small, runs, "mode=joint", "subjects=1", "train.epochs=4").folder
+    start = aligner.load(next((joint / "cells").glob("*/model")))
+    words = [*small, runs, "subjects=2", "train.epochs=1", "train.validation=0", "train.selection=last"]
+    job = Job.resolve(Recipe.resolve("train-align", None, {}, words))
+    (cell,), stores = job.list_cells(), job.open_stores()
+    layout, data = TrainingData(job, job.recipe, stores, [2], Launch(0, 1, "cpu")).select_cell(cell)
+    (trials,) = data.responses
+    before, learned = {path: path.stat().st_mtime_ns for path in world.rglob("*")}, {}
+    for amount in (8, 16, 32, 64, 96):
+        for seed in range(10):
+            rows = np.random.default_rng(seed).permutation(len(trials.signal))[:amount]
+            some = replace(data, responses=[trials.take(np.sort(rows))])
+            model = fit(layout, some, job.recipe.loss_terms, job.recipe.train, start, seed)
+            learned[amount, seed] = float(sum(weight.detach().abs().sum() for weight in model.parameters()))
+            assert model.learned.people == {"demo-noise-0.3": (1, 2)}
+    assert len({*learned.values()}) == len(learned) == 50
+    assert {path: path.stat().st_mtime_ns for path in world.rglob("*")} == before
+
+
+def test_a_model_folder_alone_decodes_a_recording(
+    trained: Path, evaluated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = api.open_signals("demo-noise-0.3", 1)["test"]
+    pictures = api.open_store("demo-noise-0.3", "test", "brainhive_cli-models-encoders-python-example")
+    shutil.copytree(trained / "cells/sub-01_seed-1/model", tmp_path / "empty/model")
+    monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "empty"))
+
+    model = aligner.load(tmp_path / "empty/model")
+    signal = torch.from_numpy(api.model_input(model.layout.spec, recording, model.learned.normaliser_of(1)))
+    tokens = model.encode_signal(signal, torch.zeros(len(signal), dtype=torch.long))
+    images = model.encode_image(
+        {key: torch.from_numpy(np.array(pictures.embedding)) for key in model.layout.dims}
+    )
+    seen = torch.from_numpy(pictures.rows(recording.image_ids))
+    similarity = torch.nn.functional.normalize(tokens, dim=1) @ torch.nn.functional.normalize(images, dim=1).T
+    top1 = float((similarity.argmax(1) == seen).float().mean())
+
+    assert top1 == pytest.approx(evaluated.metrics.scopes["sub-01_seed-1 · sub-01"]["top1"].value)
+    with pytest.raises(BrainhiveError, match="learned from: unit V, not"):
+        api.model_input(model.layout.spec, replace(recording, unit="V"), None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("signal.normalise=channel", "signal.channels=[occipital]", "signal.window_ms=[100, 500]"),
+        ("signal.normalise=whiten", "signal.scale=1"),
+        ("dataset={kind: demo, noise: 0.3, subjects: 2, space: voxels}", "signal.channels=[V1]"),
+    ],
+)
+def test_model_input_reads_what_training_and_retrieval_read(
+    world: Path, go: Any, small: Any, runs: str, words: tuple[str, ...]
+) -> None:
+    run = api.open_run(go("train-align", *small, "subjects=1", "train.epochs=1", *words, runs).folder)
+    member = run.member()
+    spec, learned = member.model.layout.spec, member.model.learned
+    assert spec.signal["name"] == "default" and (1 in learned.normalisers) == ("normalise" in words[0])
+    for split in ("train", "test"):
+        recording = member.align.source("").recording(1, split)
+        expected = member.responses(1, split, is_tested=False).signal
+        found = api.model_input(spec, recording, learned.normaliser_of(1))
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    given = None if learned.normalisers else Normaliser(np.zeros((1, 1)), np.ones((1, 1)))
+    with pytest.raises(BrainhiveError, match=r"a normaliser, and the model's signals were normalised by"):
+        api.model_input(spec, recording, given)
