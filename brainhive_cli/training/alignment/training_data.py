@@ -117,6 +117,7 @@ class TrainingData:
             if self.is_memory_mapped:
                 console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
         self.responses: dict[tuple[int, int], Responses] = {}
+        self._pictures: dict[bytes, LearnedPictures] = {}
 
     def is_compatible(self, recipe: Recipe) -> bool:
         """Check that another recipe learns from the same targets and signals."""
@@ -277,9 +278,10 @@ class TrainingData:
         rows = np.unique(np.concatenate([trials.stimulus for trials in responses]))
         pixels = None if self.pixels is None else self.pixels[rows]
         normaliser, dataset = None, self.job.dataset
-        pictures = LearnedPictures.of(
-            dataset.pictured_as, self.stimuli.image_ids[rows], pixels, self.stimuli.concepts[rows]
-        )
+        if (key := rows.tobytes()) not in self._pictures:  # which cells of a sweep share
+            shown = self.stimuli.image_ids[rows], pixels, self.stimuli.concepts[rows]
+            self._pictures[key] = LearnedPictures.of(dataset.pictured_as, *shown)
+        pictures = self._pictures[key]
         if getattr(self.recipe.dataset, "target", "exemplars") != "exemplars":  # of names, without pixels
             pictures = replace(pictures, has_all_pixels=True)
         subjects = tuple(trials.subject for trials in responses)
