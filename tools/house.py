@@ -300,7 +300,10 @@ def _module_of(shelf: str, tiny: Any) -> Any:
     if shelf == "backbones" and not getattr(tiny, "takes_spec", False):
         return tiny.build(5, 100, 16)
     if shelf == "fusers":
-        return tiny.build({"one": 4, "other": 6}, tiny.token_dim({"one": 4, "other": 6}, 8))
+        from brainhive_cli.models import fusers
+
+        dims = {"one": 6, "other": 6}  # one width, which some need
+        return fusers.build(tiny, dims, tiny.token_dim(dims, 8), 2)
     if shelf in ("losses", "encoders", "generators"):
         part = tiny.build()
         parts_of_it = [part, *(value for _, value in inspect.getmembers(part))]
