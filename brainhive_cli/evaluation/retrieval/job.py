@@ -70,17 +70,18 @@ class Job:
         references = [name for other in against for name in other.recipe.align_run or ()]
         recipe = recipe.model_copy(update={"align_run": _references(runs), "against": references or None})
         job = cls(recipe, spec, runs, group_cells(runs), categories, against)
+        labels = runs[0].variants if len(runs) == 1 else []
+        if recipe.compare not in (None, *([PAIRS, *labels] if labels else [])):
+            known = ", ".join([PAIRS, *labels]) if labels else "leave compare out: it is of a sweep"
+            raise RecipeError(f"compare is {recipe.compare!r}, no variant of {runs[0].name}", known)
         if is_plan or len(runs) > 1:
             return job
         (name,), variants = _references(runs), []
-        for label in runs[0].variants:
+        for label in labels:
             update = {"align_run": [f"{name}:{label}"], "trained_by": None, "compare": None}
             narrowed = [runs[0].of_variant(label)]
             variant = replace(job, recipe=recipe.model_copy(update=update), runs=narrowed)
             variants.append(replace(variant, groups=group_cells(narrowed)))
-        if recipe.compare not in (None, *([PAIRS, *runs[0].variants] if variants else [])):
-            known = ", ".join([PAIRS, *runs[0].variants]) if variants else "no compare: the run is no sweep"
-            raise RecipeError(f"compare is {recipe.compare!r}, no variant of {runs[0].name}", known)
         return replace(job, variants=variants)
 
     def list_pairs(self) -> list[tuple[str, str]]:

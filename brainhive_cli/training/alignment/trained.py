@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 
-from brainhive_cli.core import hub, parts, runs
+from brainhive_cli.core import documents, hub, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
@@ -171,7 +171,9 @@ class AlignRun:
         cells = [cell for cell in self.cells if cell.variant == label]
         if not cells:
             tested = ", ".join(str(subject) for cell in self.cells for subject in cell.tested_on)
-            raise MissingData(f"{self.folder.path}:{label} is not tested on subject {tested}", "--subjects")
+            raise MissingData(
+                f"{self.folder.path}:{label} is not tested on subject {tested}", "subjects=null"
+            )
         stored = {config.name for config in recipe.stored_encoders}
         return replace(
             self,
@@ -221,7 +223,7 @@ class AlignRun:
         is_same, section = learned.recordings == people_of(tested_on), layout.spec.signal
         of_any = ("window_ms", "scale", "normalise")
         fields = {key: value for key, value in section.items() if key in of_any or key.startswith("region_")}
-        signal = Signal.model_validate(section if is_same else fields)
+        signal = documents.check({**(section if is_same else fields)}, f"{path}: spec.signal", Signal)
         subjects = SignalSource(tested_on, paths, signal).choose_subjects(subjects)
         cell = Cell(path.name, layout.spec.subjects, tuple(subjects), 0)
         settings = {"": TrainedWith(list(encoders.values()), signal)}
