@@ -91,6 +91,7 @@ __all__ = [
     "Voxels",
     "decode",
     "model_input",
+    "open_model",
     "open_run",
     "open_signals",
     "open_store",
@@ -274,6 +275,33 @@ def open_run(name: str | Path) -> Run:
     _check(path=name)
     run, variant = of_variant(str(name))
     return Run(runs.find(Paths().under_home("runs"), None, str(run)), variant)
+
+
+def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "Aligner":
+    """Open a trained brain model by whatever names it.
+
+    Args:
+        reference: A run of train-align or `RUN:VARIANT`, as `open_run` takes it; or a cell's model folder,
+            wherever it lies.
+        cell: Which model of a run; default: the only one.
+        device: Where it is computed.
+
+    Raises:
+        BrainhiveError: if there is none, or several could be meant; it names the cells.
+        DeviceError: if there is no such device.
+    """
+    from brainhive_cli.core.errors import RecipeError
+    from brainhive_cli.core.files import locate
+    from brainhive_cli.core.launch import open_device
+    from brainhive_cli.training.alignment import model as aligners
+
+    _check(path=reference, cell=cell)
+    folder = locate(reference)
+    if not aligners.is_model(folder):
+        return open_run(reference).aligner(cell, device)
+    if cell:
+        raise RecipeError(f"{folder} is the model of one cell, and has no {cell!r}", "leave cell out")
+    return aligners.load(folder).to(open_device(device))
 
 
 def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":

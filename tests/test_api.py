@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,22 @@ def test_a_run_of_several_cells_wants_one_named_and_one_without_models_says_so(
     assert page["cell"].name in caught.value.hint
     with pytest.raises(BrainhiveError, match="has no models"):
         page["run"].aligner()
+
+
+def test_a_model_is_opened_by_its_run_or_by_its_folder(page: dict[str, Any], tmp_path: Path) -> None:
+    run, cell = page["trained"], page["cell"]
+    shutil.copytree(run.path / "cells" / cell.name / "model", tmp_path / "copy")
+    states = [
+        api.open_model(*reference).state_dict()
+        for reference in ((run.path, cell.name), (run.path.name, cell.name), (tmp_path / "copy",))
+    ]
+    assert all(torch.equal(state[name], value) for state in states for name, value in states[0].items())
+    with pytest.raises(BrainhiveError, match="2 cells, of which none is named"):
+        api.open_model(run.path)
+    with pytest.raises(BrainhiveError, match="is the model of one cell, and has no"):
+        api.open_model(tmp_path / "copy", cell.name)
+    with pytest.raises(BrainhiveError, match="nothing"):
+        api.open_model("nothing")
 
 
 def test_importing_it_imports_nothing_heavy_and_every_name_is_there() -> None:
