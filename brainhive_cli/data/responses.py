@@ -310,6 +310,9 @@ def model_input(
         problem = f"{where} comes with{'out' if normaliser is None else ''} a normaliser"
         hint = "model.learned.normaliser_of(SUBJECT), or that of the subject's own training signals"
         raise BrainhiveError(f"{problem}, and the model's signals were normalised by {kind}", hint)
+    if normaliser is not None and len(normaliser.mean) != len(selection.rows):
+        widths = f"{len(selection.rows)} channels or voxels, the normaliser is of {len(normaliser.mean)}"
+        raise BrainhiveError(f"{where} has {widths}", "take that of the subject whose signals these are")
     return in_memory(replace(selection, normaliser=normaliser), "averages")
 
 

@@ -137,6 +137,10 @@ def test_model_input_reads_what_training_and_retrieval_read(
         expected = member.responses(1, split, is_tested=False).signal
         found = api.model_input(spec, recording, learned.normaliser_of(1))
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    if learned.normalisers:
+        wide = Normaliser(np.zeros((99, 1)), np.ones((99, 1)))
+        with pytest.raises(BrainhiveError, match="channels or voxels, the normaliser is of 99"):
+            api.model_input(spec, recording, wide)
     given = None if learned.normalisers else Normaliser(np.zeros((1, 1)), np.ones((1, 1)))
     with pytest.raises(BrainhiveError, match=r"a normaliser, and the model's signals were normalised by"):
         api.model_input(spec, recording, given)

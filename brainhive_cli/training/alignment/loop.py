@@ -90,11 +90,13 @@ def fit(
         The model of the epoch that is kept, in evaluation mode.
 
     Raises:
-        BrainhiveError: if `start` is of another architecture.
+        BrainhiveError: if `start` is of another architecture, or the backbone is fitted in closed form.
         RecipeError: if a stage freezes an unknown part, or everything.
     """
     launch, callbacks = launch or Launch(0, 1, "cpu"), callbacks or Callbacks()
-    if getattr(parts.resolve("backbones", layout.backbone), "is_closed_form", False):
+    if is_closed_form(layout):
+        if start is not None:
+            raise BrainhiveError("what is fitted in closed form begins with no weights", "leave start out")
         return _fit_in_closed_form(layout, data, settings, seed, callbacks, launch)
     keep_freed_memory()
     aligner = initial_aligner(seed, layout, data, settings.init).to(launch.device)
@@ -169,6 +171,11 @@ def fit(
     return learner.result.eval()
 
 
+def is_closed_form(layout: Layout) -> bool:
+    """Whether the backbone is fitted in one pass, without steps."""
+    return bool(getattr(parts.resolve("backbones", layout.backbone), "is_closed_form", False))
+
+
 def train_cell(
     name: str,
     seed: int,
@@ -193,6 +200,8 @@ def train_cell(
         launch: The processes that share each batch.
         on_epoch: Called after each epoch, in the main process, with what the run's log has of it.
     """
+    if is_closed_form(layout) and not launch.is_main:
+        return  # one process does the whole
     in_folder = CellFolder(name, folder, launch, on_epoch)
     aligner = fit(layout, data, terms, train, seed=seed, callbacks=in_folder, launch=launch)
     if launch.is_main:
@@ -282,7 +291,7 @@ def _fit_in_closed_form(
 ) -> Aligner:
     """Fit a backbone in closed form: one pass over each subject, without steps or epochs.
 
-    Held-out concepts are not learned: they validate the model. Each process does the whole by itself.
+    Held-out concepts are not learned: they validate the model.
     """
     aligner = initial_aligner(seed, layout, data, "torch").to(launch.device)
     aligner.learned = learned_by(data, settings.model_copy(update={"selection": "last"}))

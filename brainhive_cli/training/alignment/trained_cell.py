@@ -193,12 +193,7 @@ class TrainedCell:
         """
 
         def read() -> Responses:
-            responses = self._select(subject, split, is_tested, recording).read(with_single)
-            if not self.align.tests_new_subjects:
-                where = f"{self.align.dataset.name} subject {subject} {split}"
-                width = responses.signal.shape[-2]
-                self.model.layout.spec.refuse_other_voxels(subject, width, responses.regions, where)
-            return responses
+            return self._select(subject, split, is_tested, recording).read(with_single)
 
         if with_single or recording is not None or not is_tested:
             return read()
@@ -272,12 +267,16 @@ class TrainedCell:
             signal = match_recording(spec, matched, signal, align.dataset.channels, where)
         elif spec.names:
             signal = signal.model_copy(update={"channels": list(spec.names)})
-        return select_responses(
+        selected = select_responses(
             *(replace(source, signal=signal), subject, split, self.pictures(split)),
             normaliser=self._normaliser(subject),
             recording=recording,
             are_allowed=partial(self._are_unseen, subject, split) if is_tested else None,
         )
+        if not align.tests_new_subjects:
+            chosen, where = selected.selection, f"{align.dataset.name} subject {subject} {split}"
+            spec.refuse_other_voxels(subject, len(chosen.rows), chosen.regions, where)
+        return selected
 
     def _are_unseen(self, subject: int, split: str, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Find the signals [N] of pictures that no model which is tested on the subject learned from.
