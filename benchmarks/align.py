@@ -22,7 +22,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets.things_eeg import POSTERIOR
-from brainhive_cli.data.responses import select_responses
+from brainhive_cli.data.responses import read_training
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
@@ -163,7 +163,7 @@ def opening(on: Bench) -> None:
 
     def read() -> None:
         for subject in range(1, subjects + 1):
-            opened.append(select_responses(source, subject, "train", pictures).read())
+            opened.append(read_training(source, subject, pictures))
 
     took_s = on.seconds(read)
     rate = 4 * sum(each.signal.nbytes for each in opened) / took_s / 1e9

@@ -281,8 +281,8 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
     """Open a trained brain model by whatever names it.
 
     Args:
-        reference: A run of train-align or `RUN:VARIANT`, as `open_run` takes it; or a cell's model folder,
-            wherever it lies.
+        reference: A run of train-align or `RUN:VARIANT`, as `open_run` takes it; the name of a recipe of
+            train-align, for the newest run that it made; or a cell's model folder, wherever it lies.
         cell: Which model of a run; default: the only one.
         device: Where it is computed.
 
@@ -290,18 +290,13 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
         BrainhiveError: if there is none, or several could be meant; it names the cells.
         DeviceError: if there is no such device.
     """
-    from brainhive_cli.core.errors import RecipeError
-    from brainhive_cli.core.files import locate
     from brainhive_cli.core.launch import open_device
+    from brainhive_cli.core.recipe import Paths
     from brainhive_cli.training.alignment import model as aligners
+    from brainhive_cli.training.alignment import references
 
     _check(path=reference, cell=cell)
-    folder = locate(reference)
-    if not aligners.is_model(folder):
-        return open_run(reference).aligner(cell, device)
-    if cell:
-        raise RecipeError(f"{folder} is the model of one cell, and has no {cell!r}", "leave cell out")
-    return aligners.load(folder).to(open_device(device))
+    return aligners.load(references.open_model(str(reference), Paths()).path_of(cell)).to(open_device(device))
 
 
 def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":

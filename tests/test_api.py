@@ -109,7 +109,7 @@ def test_a_model_is_opened_by_its_run_or_by_its_folder(page: dict[str, Any], tmp
     assert all(torch.equal(state[name], value) for state in states for name, value in states[0].items())
     with pytest.raises(BrainhiveError, match="2 cells, of which none is named"):
         api.open_model(run.path)
-    with pytest.raises(BrainhiveError, match="is the model of one cell, and has no"):
+    with pytest.raises(BrainhiveError, match="is the model of one cell: no cell"):
         api.open_model(tmp_path / "copy", cell.name)
     with pytest.raises(BrainhiveError, match="nothing"):
         api.open_model("nothing")

@@ -47,7 +47,16 @@ LAYERS = (
     {"__main__"},
 )
 """The rooms from the ground up; a module imports from its own room and from those below."""
-OPENED = {"trained", "trained_cell", "tested_pictures", "matching_run", "learned", "model", "recipe"}
+OPENED = {
+    "trained",
+    "trained_cell",
+    "tested_pictures",
+    "references",
+    "prior_tokens",
+    "learned",
+    "model",
+    "recipe",
+}
 """Modules of alignment that evaluation may import: finished runs, their models, and what these saw."""
 SAME_THING = {"job", "recipe", "loop", "optimisation", "memory", "tables"}
 """Stems that name the same thing in several domains."""

@@ -32,6 +32,7 @@ PUBLISHED = {  # 200-way on THINGS, top-1 and top-5, as their papers or later co
     "lora-b32": (0.867, 0.984),
 }
 UNPUBLISHED = {
+    *("havir-ablations", "mindeye2-inter"),
     "brainhive-intra-synclr",
     "brainhive-inter-synclr",
     "brainhive-meg-synclr",
@@ -51,7 +52,7 @@ RECONSTRUCTED = {  # PixCorr and CLIP on NSD, as they are commonly quoted; HAVIR
 }
 ON_VALIDATION = {
     *("alignvis-intra", "alignvis-inter", "alignvis-meg", "alignvis-nsd", "nice"),
-    *("havir", "mindeye1-lowlevel", "neurons", "neurons-brain", "svtl"),
+    *("havir", "havir-ablations", "mindeye1-lowlevel", "neurons", "neurons-brain", "svtl"),
 }
 """They choose the epoch on held-out training data, as their authors did."""
 HELD_OUT = {"shallow-alignment", "shallow-alignment-meg", "visual-blur-perception"}
@@ -214,8 +215,7 @@ def test_mindeye2s_curve_is_six_trainings_of_four_subjects_each_held_out_of_its_
 
     assert [each.finetune.sessions for each in found] == [1, 2, 4, 10, 20, 40]
     assert hour.finetune.sessions == 1 and all(each.train == hour.train for each in found)
-    name, *overrides = (curve.finetune.trained_by or "").split()
-    start = train_align.Recipe.resolve("train-align", name, {}, overrides)
+    start = train_align.Recipe.resolve("train-align", curve.finetune.run, {}, [])
     assert (start.mode, start.subjects) == ("inter", curve.subjects) == ("inter", [1, 2, 5, 7])
     assert start.trained_on is None  # all others of the eight
 
@@ -261,11 +261,12 @@ def test_havirs_ablations_and_heads_are_those_that_its_building_blocks_know() ->
     recipe = reconstruct.Recipe.resolve("reconstruct", "papers/havir-ablations", {}, [])
     plain = reconstruct.Recipe.resolve("reconstruct", "papers/havir", {}, []).model_dump(mode="json")
     assert recipe.model_dump(mode="json") == plain | {
-        "align_run": ":none",
+        "align_run": "papers/havir-ablations:none",
+        "recipe_name": "papers/havir-ablations",
         "ablations": recipe.ablations,
-        "trained_by": "papers/havir sweep.signal.region_control=none,swapped,random",
     }
-    regions = {label: each.align_run for label, each in variants(recipe).items() if each.align_run != ":none"}
+    whole = recipe.align_run
+    regions = {label: each.align_run for label, each in variants(recipe).items() if each.align_run != whole}
     assert regions == {"swapped-regions": ":swapped", "random-regions": ":random"}
     found = {
         label: (each.strength, each.generator.text_share, *each.sources)
@@ -305,4 +306,5 @@ def test_havir_on_a_small_card_differs_by_its_width_alone() -> None:
         for name in ("papers/havir", "havir-24gb")
     )
     assert full["backbone"].pop("hidden") == 4096 and small["backbone"].pop("hidden") == 1024
+    assert full.pop("recipe_name") == "papers/havir" and small.pop("recipe_name") == "havir-24gb"
     assert full == small

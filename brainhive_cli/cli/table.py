@@ -267,7 +267,7 @@ COMMANDS = (
             "align_run": option(
                 "--run",
                 "Align run, by folder or name, or SWEEP:VARIANT (A,B: averaged); or model folder.",
-                "the newest that fits",
+                "the newest on the data set",
                 ALIGN_RUNS,
             ),
             "against": option("--against", "Align runs to compare with, item by item.", complete=ALIGN_RUNS),
@@ -288,7 +288,7 @@ COMMANDS = (
             "align_run": option(
                 "--run",
                 "Align run: folder, name or SWEEP:VARIANT; or model folder.",
-                "the newest that fits",
+                "the newest on the data set",
                 ALIGN_RUN,
             ),
             "subjects": SUBJECTS,
@@ -333,7 +333,10 @@ COMMANDS = (
         {
             "prior": option("--prior", "A prior: hub:NAME, hub:owner/name, a folder, or identity."),
             "align_run": option(
-                "--run", "An align run: folder, name or SWEEP:VARIANT.", "the newest that fits", ALIGN_RUN
+                "--run",
+                "An align run: folder, name or SWEEP:VARIANT.",
+                "the newest on the data set",
+                ALIGN_RUN,
             ),
             "dataset": option("--dataset", "What a model folder decodes.", "the run's"),
             "generator.source": GENERATOR,

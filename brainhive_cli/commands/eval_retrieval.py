@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from brainhive_cli.commands import trackers
@@ -27,12 +28,18 @@ from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import BACKWARD, summarise_job
 from brainhive_cli.evaluation.retrieval.tables import REQUESTED, lay_out, sweep_tables
 from brainhive_cli.measurement.comparison import compare_ranks
+from brainhive_cli.training.alignment.references import Planned
 
 __all__ = ["Recipe", "plan", "run"]
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Say which runs and cells would be evaluated, and what is missing."""
+def plan(recipe: Recipe, planned: Planned = MappingProxyType({})) -> Plan:
+    """Say which runs and cells would be evaluated, and what is missing.
+
+    Args:
+        recipe: What the user wrote.
+        planned: The trainings that are done before, by how the recipe names their runs.
+    """
 
     def name_curves() -> str:
         require_projection(recipe.embedding_map)
@@ -49,7 +56,7 @@ def plan(recipe: Recipe) -> Plan:
         checks["categories"] = name_categories
     checks |= trackers.checks(recipe.run.trackers)
     try:
-        job = Job.resolve(recipe, is_plan=True)
+        job = Job.resolve(recipe, planned)
     except BrainhiveError as error:
         return Plan.of(checks, raised=[error])
     described = {

@@ -108,13 +108,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 def _train_control(job: Job, launch: Launch) -> AlignRun | None:
     """Train the same cells on shuffled labels, if the recipe wants it; a finished training is found."""
-    recipe, trained_by = job.recipe, job.align.recipe
-    if recipe.control != "trained" or not recipe.analyses_of(OF_MODEL) or trained_by is None:
+    recipe, training = job.recipe, job.align.recipe
+    if recipe.control != "trained" or not recipe.analyses_of(OF_MODEL) or training is None:
         return None
     # below the runs of explain: it is no run that other commands find
     paths = recipe.paths.model_copy(update={"runs": f"{recipe.paths.runs}/explain/controls"})
-    train = trained_by.train.model_copy(update={"shuffled_labels": True})
-    control = trained_by.model_copy(update={"paths": paths, "train": train, "run": recipe.run})
+    train = training.train.model_copy(update={"shuffled_labels": True})
+    control = training.model_copy(update={"paths": paths, "train": train, "run": recipe.run})
     folder = train_align.run(control, launch).folder
     shuffled = find(str(folder), paths, recipe.dataset, recipe.subjects)
     return replace(shuffled, allows_copies=job.align.allows_copies)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Self
 
 import torch
@@ -60,15 +61,16 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 )
 from brainhive_cli.models import priors
 from brainhive_cli.training.alignment.learned import JOINED, Learned
-from brainhive_cli.training.alignment.matching_run import RunNeeds, check_tokens
+from brainhive_cli.training.alignment.prior_tokens import check_tokens, write_training
 from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.references import Planned, name_of_training
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
 
 __all__ = ["Recipe", "plan", "run"]
 PRIOR_KEYS = {"prior", "adapter"}
 """Keys of the recipe that choose the prior."""
-RUN_KEYS = PRIOR_KEYS | {"align_run", "trained_by", "dataset", "subjects", "copies"}
+RUN_KEYS = PRIOR_KEYS | {"align_run", "dataset", "subjects", "copies"}
 """Keys that choose the run that decodes."""
 GENERATED_BY = {"prior", "generator", "resolution_px", "steps", "guidance", "strength"} | {
     *("repeats", "best_of", "adapter")
@@ -292,24 +294,40 @@ def load_prior(recipe: Recipe) -> Any:
     return priors.load(recipe.prior.source, scale=recipe.prior.scale, adapter=recipe.adapter)
 
 
-def find_run(recipe: Recipe, prior: Any, is_plan: bool = False) -> AlignRun:
-    """Find the run that decodes: the one named, or the newest that fits recipe and prior.
+def find_run(recipe: Recipe, prior: Any, planned: Planned | None = None) -> AlignRun:
+    """Find the run that decodes: the one named, or else the newest; it must have the prior's tokens.
 
     Args:
         recipe: What the user wrote.
         prior: What `load_prior` returns.
-        is_plan: Whether the run may be absent: what it will be is then read in the recipe that trains it.
+        planned: For a plan, the trainings that it does before, by how it names their runs: a run may then be
+            absent, and is what its recipe says. None: it must be here.
+
+    Raises:
+        MissingData: if there is none, or the tokens of the newest are not the prior's; it says what trains
+            one.
+        BrainhiveError: if the tokens of a run that is named are not the prior's.
     """
-    source = recipe.prior.source
-    fused = None if prior.fuser is None else prior
-    needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, prior=fused, source=source)
-    align = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, needs, is_plan)
-    align = replace(align, allows_copies=recipe.copies == "allow")
+    source, paths = recipe.prior.source, recipe.paths
+    name, variant = of_variant(recipe.align_run)
+    is_newest = not variant and (name is None or name_of_training(name, paths.under_home("runs")) is not None)
+
+    def with_way(error: MissingData) -> MissingData:
+        """Say what trains a run for this prior, where any such run would do."""
+        if not is_newest or prior.fuser is None:
+            return error
+        return MissingData(error.message, write_training(source, paths, recipe.dataset))
+
+    try:
+        align = find(recipe.align_run, paths, recipe.dataset, recipe.subjects, planned)
+    except MissingData as error:
+        raise with_way(error) from None
+    absent = align.absent and with_way(align.absent)
+    align = replace(align, allows_copies=recipe.copies == "allow", absent=absent)
     refuse_sweep(align)
-    if align.is_model and fused is not None:
-        (encoders, _), cell = align.training_settings[""], align.cells[0]
-        model = align.model(cell, torch.device("cpu"))
-        check_tokens(model, encoders, align.folder.path, fused, source, recipe.paths, recipe.dataset)
+    if absent is None and prior.fuser is not None:
+        dataset = recipe.dataset or align.dataset_config
+        check_tokens(align, prior, source, dataset, is_named=not is_newest)
 
     # what the prior was trained to generate is no test of it either
     folder = priors.describe(source).folder
@@ -317,7 +335,7 @@ def find_run(recipe: Recipe, prior: Any, is_plan: bool = False) -> AlignRun:
     return replace(align, sources={f"the prior {source}": learned}) if len(learned.pictures) else align
 
 
-def resolve_variants(recipe: Recipe, is_plan: bool = False) -> dict[str, Job]:
+def resolve_variants(recipe: Recipe, planned: Planned | None = None) -> dict[str, Job]:
     """Resolve every variant of a sweep, by label, on one run unless they name others.
 
     Variants share the prior and the run, with all that it has decoded, where their keys choose the same.
@@ -339,7 +357,7 @@ def resolve_variants(recipe: Recipe, is_plan: bool = False) -> dict[str, Job]:
         if prior_key not in opened:
             opened[prior_key] = load_prior(variant)
         if run_key not in opened:
-            opened[run_key] = find_run(variant, opened[prior_key], is_plan)
+            opened[run_key] = find_run(variant, opened[prior_key], planned)
         job = Job.resolve(variant, opened[prior_key], opened[run_key])
         if not jobs:
             requested = name
@@ -350,8 +368,13 @@ def resolve_variants(recipe: Recipe, is_plan: bool = False) -> dict[str, Job]:
     return jobs
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Say which run, prior and generator would be used, how much they need, and what is missing."""
+def plan(recipe: Recipe, planned: Planned = MappingProxyType({})) -> Plan:
+    """Say which run, prior and generator would be used, how much they need, and what is missing.
+
+    Args:
+        recipe: What the user wrote.
+        planned: The trainings that are done before, by how the recipe names their runs.
+    """
     if recipe.score is not None:
         try:
             folders = MatchedFolders.match(recipe.score, recipe.truth, recipe.medium)
@@ -364,11 +387,11 @@ def plan(recipe: Recipe) -> Plan:
             }
         )
     if recipe.is_swept:
-        return _plan_sweep(recipe)
+        return _plan_sweep(recipe, planned)
     prior = None
     try:
         prior = load_prior(recipe)
-        return _plan(recipe, prior, Job.resolve(recipe, prior, find_run(recipe, prior, is_plan=True)))
+        return _plan(recipe, prior, Job.resolve(recipe, prior, find_run(recipe, prior, planned)))
     except BrainhiveError as error:
         return _plan(recipe, prior, None, error)
 
@@ -438,10 +461,10 @@ def _estimate_generation(
     return needed, tuple(getattr(skeleton, "unsized", ()))
 
 
-def _plan_sweep(recipe: Recipe) -> Plan:
+def _plan_sweep(recipe: Recipe, planned: Planned) -> Plan:
     """Plan the first variant, and collect what is missing for any."""
     try:
-        jobs = resolve_variants(recipe, is_plan=True)
+        jobs = resolve_variants(recipe, planned)
     except BrainhiveError as error:
         return Plan({}, (error,))
     plans: list[Plan] = []

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -23,6 +24,7 @@ from brainhive_cli.training.alignment.job import Job, list_subjects
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.progress import Watch, artifacts_of, list_failed_stores, tables
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
+from brainhive_cli.training.alignment.references import Planned
 from brainhive_cli.training.alignment.training_data import TrainingData
 
 
@@ -33,10 +35,15 @@ class CellNotes(BaseModel):
     selected_on: str
 
 
-def plan(recipe: Recipe) -> Plan:
-    """List the cells there would be, and what is missing for them."""
+def plan(recipe: Recipe, planned: Planned = MappingProxyType({})) -> Plan:
+    """List the cells there would be, and what is missing for them.
+
+    Args:
+        recipe: What the user wrote.
+        planned: The trainings that are done before, by how the recipe names their runs.
+    """
     try:
-        job = Job.resolve(recipe, is_plan=True)
+        job = Job.resolve(recipe, planned)
     except BrainhiveError as error:
         return Plan.of({"recipe": error, **trackers.checks(recipe.run.trackers)})
     # several lines need these, and each line reports its own failure
@@ -71,7 +78,7 @@ def plan(recipe: Recipe) -> Plan:
     if recipe.is_swept:
         checks["variants"] = lambda: ", ".join(job.variants)
     if recipe.mode == "finetune":
-        checks["trained from"] = lambda: job.recipe.finetune.run or job.recipe.finetune.trained_by or ""
+        checks["trained from"] = lambda: job.recipe.finetune.run or ""
     return Plan.of(checks, lambda: job.count_work(cells()), lambda: job.needs(starts))
 
 

@@ -1,7 +1,6 @@
 """workflow: the steps of a system one after another, from its data to its tables, each by its own command."""
 
 import importlib
-import json
 import re
 import shlex
 import textwrap
@@ -29,15 +28,17 @@ from brainhive_cli.core.recipe import Names, Section
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Need, Plan, Result
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.core.tables import Table
+from brainhive_cli.training.alignment.references import name_of_training
 
 Command = Literal[
     "prepare", "embed", "train-align", "eval-retrieval", "train-prior", "train-autoencoder", "reconstruct"
 ]
 MADE = re.compile(r"\{(?P<step>[^{}/]+)(?P<below>/[^{}]*)?\}")
 """In an override, what an earlier step made: `{STEP}` the name of its run, `{STEP/model}` a path in it."""
-MADE_LATER = re.compile(r"(finetune\.)?(?:align_)?run=\W*<([^<>]+)>")
-"""In an override of a plan, the run that a step will make."""
+TRAINING, DECODING = "train-align", ("eval-retrieval", "reconstruct")
+"""Commands that make brain models, and that take the run of one."""
 LEARNING = ("train-prior", "train-autoencoder")
 """Commands that say how well they fit pictures kept from training."""
 SENTENCE_LETTERS = 74
@@ -116,11 +117,7 @@ class Job:
             more: Further overrides of the step.
         """
         overrides = list(dict.fromkeys([*overrides_of(recipe, name, results), *more]))
-        trained_by = []
-        for section, step in (match.groups("") for match in map(MADE_LATER.match, overrides) if match):
-            words = [recipe.recipe_of(step) or "", *overrides_of(recipe, step, {})]
-            trained_by.append(f"{section}trained_by={json.dumps(shlex.join(words))}")
-        resolved = _resolve(recipe, name, [*overrides, *trained_by])
+        resolved = _resolve(recipe, name, overrides)
         return cls(recipe.line(name, overrides), _module(recipe.command_of(name)), resolved)
 
 
@@ -150,10 +147,14 @@ def plan(recipe: Recipe) -> Plan:
     errors: list[BrainhiveError] = []
     needs: dict[str, Need] = {}
     makers: dict[str, str] = {}
+    trainings: dict[str, Any] = {}
     for name in recipe.steps:
         job = Job.resolve(recipe, name, {})
         items[name] = job.line
-        planned: Plan = job.module.plan(job.recipe)
+        names_runs = recipe.command_of(name) in (TRAINING, *DECODING)
+        planned: Plan = job.module.plan(job.recipe, *([trainings] if names_runs else []))
+        if recipe.command_of(name) == TRAINING:
+            trainings[f"<{name}>"] = job.recipe
         if planned.items:
             tables.append(planned.table(f"Plan of {name}"))
         step_needs = [
@@ -222,7 +223,7 @@ def run_steps(
 def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> list[str]:
     """List the overrides of a step, with the names of the runs of earlier steps.
 
-    A step that decodes, and names no run, takes that of the last training before it, not the newest of all.
+    A step that decodes takes the run of the last training before it, unless it names another run.
     """
 
     def name_run(match: re.Match[str]) -> str:
@@ -233,10 +234,13 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
 
     overrides = [MADE.sub(name_run, override) for override in recipe.steps[name].overrides]
     earlier = [*recipe.steps][: [*recipe.steps].index(name)]
-    trainings = [step for step in earlier if recipe.command_of(step) == "train-align"]
-    decodes = recipe.command_of(name) in ("eval-retrieval", "reconstruct")
-    if trainings and decodes and _resolve(recipe, name, overrides).align_run is None:
-        overrides.append(MADE.sub(name_run, f"align_run={{{trainings[-1]}}}"))
+    trainings = [step for step in earlier if recipe.command_of(step) == TRAINING]
+    if trainings and recipe.command_of(name) in DECODING:
+        named = _resolve(recipe, name, overrides).align_run
+        references = [named] if isinstance(named, str) else named or []
+        root = recipe.paths.under_home("runs")
+        if all(name_of_training(of_variant(reference)[0], root) for reference in references):
+            overrides.append(MADE.sub(name_run, f"align_run={{{trainings[-1]}}}"))
     return overrides
 
 

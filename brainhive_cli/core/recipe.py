@@ -109,15 +109,6 @@ Numbers = Annotated[
 """Whole numbers: `1,2`, the range `1-4`, or both."""
 Subjects = Annotated[Numbers | None, BeforeValidator(_all), Field(examples=["1,2", "1-4", "all"])]
 """Subjects by number; `all` leaves the choice to the default."""
-TrainedBy = Annotated[
-    str | None,
-    Field(
-        description="train-align recipe, and overrides of it, whose kind of data set, heads and kind of "
-        "backbone the align run must have; null: any",
-        examples=["papers/havir"],
-    ),
-]
-"""What kind of run a recipe is written for."""
 Copies = Annotated[
     Literal["refuse", "allow"],
     Field(
@@ -236,7 +227,7 @@ class Recipe(Section):
 
     is_tracked: ClassVar[bool] = False
     """Whether the command logs to trackers."""
-    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset({"run", "paths"})
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset({"run", "paths", "recipe_name"})
     """Keys that do not change what is computed, and so are no part of the fingerprint; a key of a section
     (`section.key`) counts as its default, so that fingerprints stay what they were."""
 
@@ -247,6 +238,9 @@ class Recipe(Section):
     run: Run = Run()
     digests: dict[str, str] = Field(
         {}, description="digests of what paths and references of the recipe hold, and of signals, filled in"
+    )
+    recipe_name: str = Field(
+        "", description="what `--recipe` named, by which its newest run is found, filled in"
     )
 
     @model_validator(mode="after")
@@ -340,7 +334,10 @@ class Recipe(Section):
         Raises:
             RecipeError: with the key, the value seen and the nearest known key.
         """
-        fields = read_recipe(find_recipe(command, name))
+        path = find_recipe(command, name)
+        fields = read_recipe(path, command)
+        if not fields.get("recipe_name") and name is not None:  # that of a run names the one that made it
+            fields["recipe_name"] = name_of(path)
         for key, value in flags.items():
             if value is not None:
                 cls.put(fields, key, value)
@@ -463,14 +460,53 @@ def find_recipe(command: str, name: str | None) -> Path:
     )
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """Read a YAML recipe into a plain dict.
+def name_of(path: Path) -> str:
+    """Give the name by which a recipe's file is known: that of its shipped folder, or its path from home."""
+    root = shipped_recipes().resolve()
+    if path.resolve().is_relative_to(root):
+        return path.resolve().parent.relative_to(root).as_posix().removeprefix(".")
+    return str(portable(os.path.abspath(path)))
+
+
+def read_recipe(path: Path, command: str = "") -> dict[str, Any]:
+    """Read a YAML recipe into a plain dict, with the keys of the recipe that it extends.
+
+    A key that both have is the file's own; parts and sections are merged, unless they are of two kinds.
+
+    Args:
+        path: The file.
+        command: Whose recipe a name after `extends` means; default: the command that the file is called by.
 
     Raises:
-        RecipeError: if it is no YAML, no mapping, or has a key twice.
+        RecipeError: if it is no YAML, no mapping, has a key twice, or extends itself.
     """
     kind = TypeAdapter(dict[str, Any] | None)
-    return documents.read(path, kind, "fix the file", RecipeError, is_yaml=True) or {}
+    layers: list[dict[str, Any]] = []
+    read: list[Path] = []
+    following = path
+    while True:
+        if following.resolve() in read:
+            raise RecipeError(f"{path} extends itself", "another recipe after `extends`")
+        read.append(following.resolve())
+        fields = documents.read(following, kind, "fix the file", RecipeError, is_yaml=True) or {}
+        base = fields.pop("extends", None)
+        if not isinstance(base, str | None):
+            raise RecipeError(f"extends: Input should be a string, got {show_value(base)}", "a recipe's name")
+        layers.insert(0, fields)
+        if base is None:
+            break
+        sibling = following.parent / base
+        following = sibling if sibling.is_file() else find_recipe(command or path.stem, base)
+    return reduce(_merged, layers)
+
+
+def _merged(base: Any, value: Any) -> Any:
+    """Lay a value of a recipe over that of the recipe that it extends."""
+    if not isinstance(base, Mapping) or not isinstance(value, Mapping):
+        return value
+    if not is_same_kind(base.get("kind", ""), value.get("kind", base.get("kind", ""))):
+        return value
+    return {**base, **{key: _merged(base.get(key), below) for key, below in value.items()}}
 
 
 def parse_value(text: str, override: str) -> Any:

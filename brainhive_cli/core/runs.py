@@ -320,7 +320,6 @@ def newest(
     *,
     needed: str = "",
     hint: str = "",
-    label: str = "",
     choose: str = "--run ",
 ) -> RunFolder:
     """Find the newest finished run of a command, or of any, that lacks nothing, and print its name and age.
@@ -334,7 +333,6 @@ def newest(
         lacks: Says why a run does not fit; empty if it does.
         needed: What a run must have, to follow "has" in the message where none fits.
         hint: What to do where none fits; by default the command.
-        label: Takes only runs of this name, but for its fingerprint.
         choose: What precedes the name of a run on a command line that chooses it; empty: longer trainings
             are no better.
 
@@ -342,8 +340,6 @@ def newest(
         MissingData: if none fits, with what each of the newest lacks.
     """
     finished = finished_runs(runs, command)
-    if label:
-        finished = [run for run in finished if run.path.name.rpartition("-")[0] == label]
     rejected: list[str] = []
     for place, run in enumerate(finished):
         if reason := _rejection(run, lacks):
@@ -357,9 +353,8 @@ def newest(
         if choose:
             _warn_of_longer(run, finished[place + 1 :], lacks, choose)
         return run
-    which = f" called {label}" if label else ""
     raise MissingData(
-        f"no finished {command + ' ' if command else ''}run{which} under {runs / (command or '')}"
+        f"no finished {command + ' ' if command else ''}run under {runs / (command or '')}"
         + (f" has {needed}" if needed else "")
         + (f" ({_first_of(rejected)})" if rejected else ""),
         hint or f"brainhive {command or 'demo'}",

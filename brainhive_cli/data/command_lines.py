@@ -101,9 +101,10 @@ def write_prior(name: str, prior: str, dataset: Any = None) -> list[str]:
 
 
 def _dataset_of(recipe: Mapping[str, Any]) -> str:
-    """Name the kind of data set of a shipped recipe, or of the training that it is for."""
-    while "dataset" not in recipe and recipe.get("trained_by"):
-        recipe = read_recipe(shipped_recipes() / shlex.split(recipe["trained_by"])[0] / "train-align.yaml")
+    """Name the kind of data set of a shipped recipe, or of the training whose run it takes."""
+    if "dataset" not in recipe and recipe.get("align_run"):
+        training = str(recipe["align_run"]).partition(":")[0]
+        recipe = read_recipe(shipped_recipes() / training / "train-align.yaml")
     named = recipe.get("dataset", "")
     return str(named["kind"] if isinstance(named, Mapping) else named)
 

@@ -71,6 +71,47 @@ class Responses:
     runs: NDArray[np.int16] | None = None
     normaliser: Normaliser | None = None
 
+    @classmethod
+    def of(
+        cls,
+        subject: int,
+        selection: Selection,
+        stimulus: Rows,
+        *,
+        statistics: Statistics | None = None,
+        with_single: bool = False,
+        read: Callable[[Selection, Content], Signals] | None = None,
+    ) -> Self:
+        """Read what is selected of a subject's recording, and average its repetitions.
+
+        Args:
+            subject: Who.
+            selection: Which part of the recording, and how it is normalised.
+            stimulus: [N] row of each stimulus in the target stores.
+            statistics: Of the subject's training signals, where these normalise it.
+            with_single: Whether single trials are read, too.
+            read: How signals are read; default: into memory.
+        """
+        recording, read = selection.recording, read or in_memory
+        return cls(
+            subject=subject,
+            signal=read(selection, "averages"),
+            stimulus=stimulus,
+            channels=selection.channels,
+            rate_hz=recording.rate_hz,
+            single=read(selection, "trials") if with_single else None,
+            counts=selection.repetitions if with_single else None,
+            statistics=statistics,
+            times_s=tuple(selection.times_s.tolist()),
+            regions=selection.regions,
+            sessions=None if recording.sessions is None else recording.sessions[selection.pictures],
+            positions=selection.positions,
+            unit=recording.unit,
+            preparation=recording.preparation,
+            runs=None if recording.runs is None else recording.runs[selection.pictures],
+            normaliser=selection.normaliser,
+        )
+
     def take(self, rows: Rows) -> Self:
         """Take some of the N signals."""
         return replace(
@@ -140,115 +181,78 @@ def spec_of(subjects: Sequence[Responses], signal: Mapping[str, Any] | None = No
     )
 
 
-@dataclass(frozen=True)
-class SelectedResponses:
-    """The responses of a subject that are chosen to be read; nothing is averaged yet.
-
-    Attributes:
-        store: The subject's signal store.
-        selection: Which part of the recording, and how it is normalised.
-        stimulus: [N] row of each stimulus in the target stores.
-        statistics: Of the subject's training signals, where these normalise it.
-    """
-
-    subject: int
-    split: str
-    store: Path
-    selection: Selection
-    stimulus: Rows
-    statistics: Statistics | None
-
-    def read(self, with_single: bool = False, memory_map: bool = False) -> Responses:
-        """Average the repetitions.
-
-        Args:
-            with_single: Whether single trials are read, too.
-            memory_map: Whether signals stay on disk.
-        """
-        selection, recording = self.selection, self.selection.recording
-        read: Callable[[Selection, Content], Signals] = in_memory
-        if memory_map:
-            read = partial(mapped, store=self.store, split=self.split)
-        return Responses(
-            subject=self.subject,
-            signal=read(selection, "averages"),
-            stimulus=self.stimulus,
-            channels=selection.channels,
-            rate_hz=recording.rate_hz,
-            single=read(selection, "trials") if with_single else None,
-            counts=selection.repetitions if with_single else None,
-            statistics=self.statistics,
-            times_s=tuple(selection.times_s.tolist()),
-            regions=selection.regions,
-            sessions=None if recording.sessions is None else recording.sessions[selection.pictures],
-            positions=selection.positions,
-            unit=recording.unit,
-            preparation=recording.preparation,
-            runs=None if recording.runs is None else recording.runs[selection.pictures],
-            normaliser=selection.normaliser,
-        )
-
-
-def select_responses(
+def read_training(
     source: SignalSource,
     subject: int,
-    split: str,
     stimuli: TargetStore,
     *,
-    normaliser: Normaliser | None = None,
-    recording: Recording | None = None,
-    are_allowed: Callable[[Rows], NDArray[np.bool_]] | None = None,
-) -> SelectedResponses:
-    """Choose a subject's signals, and match them with the stimuli of a target store.
-
-    Signals whose stimulus could not be decoded are left out, with a warning.
+    with_single: bool = False,
+    memory_map: bool = False,
+) -> Responses:
+    """Read the signals that a subject's model learns from, normalised by their own statistics.
 
     Args:
         source: Whose signals, and which part of them.
         subject: Who.
-        split: Which split.
-        stimuli: One of the target stores of the split.
-        normaliser: Normalises the signals; default: made of the subject's training signals.
-        recording: Signals of the split; default: those of the subject's store.
-        are_allowed: Says of rows of stimuli [N] which may be read; default: all.
+        stimuli: One of the target stores of the training split.
+        with_single: Whether single trials are read, too.
+        memory_map: Whether signals stay on disk.
+
+    Raises:
+        MissingData: if the subject has no signal store, or it has no training split.
+        RecipeError: if it does not have the channels, regions or window.
+        BrainhiveError: if the signals were simulated of other pictures than there are now.
+    """
+    recording, pictures, stimulus = match_split(source, subject, "train", stimuli)
+    where = f"{source.dataset.name} subject {subject} train"
+    selection = replace(source.select(recording, where), pictures=pictures)
+    statistics, normalisation = None, source.signal.normalise
+    if normalisation is not None:
+        statistics = measure_training(source, source.select(recording, where), stimuli)
+        selection = replace(selection, normaliser=normalisation.build(statistics))
+    read = partial(mapped, store=source.path(subject), split="train") if memory_map else None
+    return Responses.of(
+        subject, selection, stimulus, statistics=statistics, with_single=with_single, read=read
+    )
+
+
+def measure_training(source: SignalSource, selection: Selection, stimuli: TargetStore) -> Statistics:
+    """Measure a subject's training signals for the normalisation: in the fold, where stimuli are held out."""
+    if source.dataset.holdout is not None:  # whose stimuli all lie in one store
+        rows = stimuli.rows(selection.recording.image_ids)
+        is_learned = (rows >= 0) & tested_rows(source.dataset, stimuli, "train", source.fold)[rows]
+        selection = replace(selection, pictures=np.flatnonzero(is_learned))
+    statistics: Statistics = source.signal.normalise.measure(chunk for _, chunk in selection.averages())
+    return statistics
+
+
+def match_split(
+    source: SignalSource, subject: int, split: str, stimuli: TargetStore
+) -> tuple[Recording, Rows, Rows]:
+    """Open a subject's recording of a split, and match it with the stimuli that its fold has of the split.
+
+    Returns:
+        The recording of N stimuli, [n] places among these, ascending, and [n] the row of each in the store.
 
     Raises:
         MissingData: if the subject has no signal store, or it does not have the split.
-        RecipeError: if it does not have the channels, regions or window.
         BrainhiveError: if the signals were simulated of other pictures than the split has now.
     """
-    dataset, where = source.dataset, f"{source.dataset.name} subject {subject} {split}"
-    is_stored = recording is None
-    if recording is None:
-        store = source.open(subject)
-        stored = store.splits.get(stored_split(dataset, split))
-        recorded_ids = () if stored is None else stored.image_ids
-        # simulated signals are of all stimuli of their split; a real recording may lack some
-        if dataset.is_simulated and {*recorded_ids} != {*stimuli.image_ids}:
-            raise BrainhiveError(
-                f"{store.path} was made when {dataset.name}/{split} had other pictures than {stimuli.path}",
-                f"{shlex.join(['rm', os.path.abspath(store.path)])}; the same command then makes it again",
-            )
-        recording = source.recording(subject, split)
-    selection = source.select(recording, where)
-
-    # those that have targets, and may be read
-    pictures, stimulus = match_stimuli(recording.image_ids, stimuli, where)
-    is_read = np.ones(len(pictures), bool)
-    if is_stored:
-        is_read = tested_rows(dataset, stimuli, split, source.fold)[stimulus]
-    if are_allowed is not None:
-        is_read[is_read] = are_allowed(stimulus[is_read])
-    selection = replace(selection, pictures=pictures[is_read])
-
-    statistics, normalisation = None, source.signal.normalise
-    if normalisation is not None:
-        if normaliser is None:
-            statistics = _measure_training(source, subject, stimuli, where)
-            normaliser = normalisation.build(statistics)
-        selection = replace(selection, normaliser=normaliser)
-    path = source.path(subject)
-    return SelectedResponses(subject, split, path, selection, stimulus[is_read], statistics)
+    dataset, store = source.dataset, source.open(subject)
+    stored = store.splits.get(stored_split(dataset, split))
+    recorded_ids = () if stored is None else stored.image_ids
+    # simulated signals are of all stimuli of their split; a real recording may lack some
+    if dataset.is_simulated and {*recorded_ids} != {*stimuli.image_ids}:
+        raise BrainhiveError(
+            f"{store.path} was made when {dataset.name}/{split} had other pictures than {stimuli.path}",
+            f"{shlex.join(['rm', os.path.abspath(store.path)])}; the same command then makes it again",
+        )
+    recording = source.recording(subject, split)
+    pictures, stimulus = match_stimuli(
+        recording.image_ids, stimuli, f"{dataset.name} subject {subject} {split}"
+    )
+    is_in_fold = tested_rows(dataset, stimuli, split, source.fold)[stimulus]
+    return recording, pictures[is_in_fold], stimulus[is_in_fold]
 
 
 def match_stimuli(image_ids: Sequence[str], stimuli: TargetStore, where: str) -> tuple[Rows, Rows]:
@@ -263,23 +267,20 @@ def match_stimuli(image_ids: Sequence[str], stimuli: TargetStore, where: str) ->
 
     Returns:
         [n] places among the N, ascending, and [n] the row of each in the store.
+
+    Raises:
+        BrainhiveError: if nothing says what was shown.
     """
+    if not len(image_ids):
+        raise BrainhiveError(
+            f"{where}: nothing says which pictures were shown",
+            "Recording(image_ids=[…]); api.model_input, which matches nothing, needs none",
+        )
     rows = stimuli.rows(image_ids)
     is_known = rows >= 0
     if not is_known.all():
         console.warn(f"{where}: {(~is_known).sum()} trials left out, their pictures could not be decoded")
     return np.flatnonzero(is_known), rows[is_known]
-
-
-def _measure_training(source: SignalSource, subject: int, stimuli: TargetStore, where: str) -> Statistics:
-    """Measure a subject's training signals for the normalisation: in the fold, where stimuli are held out."""
-    learned = source.select(source.recording(subject, "train"), where)
-    if source.dataset.holdout is not None:  # whose stimuli all lie in one store
-        rows = stimuli.rows(learned.recording.image_ids)
-        is_learned = (rows >= 0) & tested_rows(source.dataset, stimuli, "train", source.fold)[rows]
-        learned = replace(learned, pictures=np.flatnonzero(is_learned))
-    statistics: Statistics = source.signal.normalise.measure(chunk for _, chunk in learned.averages())
-    return statistics
 
 
 def model_input(
@@ -317,13 +318,19 @@ def model_input(
 
 
 def choose_input(
-    spec: SignalSpec, recording: Recording, where: str, default: Sequence[str] | None = None
+    spec: SignalSpec,
+    recording: Recording,
+    where: str,
+    default: Sequence[str] | None = None,
+    is_same_store: bool = False,
 ) -> Selection:
     """Choose what a model reads of a recording, not normalised; see `model_input`.
 
-    `default` are channels for a model that only counts its own.
+    `default` are channels for a model that only counts its own. Of the store that the model learned from, all
+    steps of the preparation are compared.
     """
-    spec.refuse_other_signals(recording.unit, recording.rate_hz, recording.preparation, where, False)
+    steps = recording.unit, recording.rate_hz, recording.preparation
+    spec.refuse_other_signals(*steps, where, is_same_store)
     section = documents.check({**spec.signal}, "the model's signal", Signal)
     return match_recording(spec, recording, section, default, where).select(recording, default, where)
 

@@ -51,7 +51,7 @@ def test_digits_are_drawn_from_responses_by_the_decoder_of_the_fold_that_has_not
     align = run(
         "train-align", FOLDS, f"heads={{latent: {{kind: autoencoder, source: '{model}'}}}}"
     ).folder.name
-    drawing = (f"align_run={align}", "trained_by=null", f"generator.source={model}")
+    drawing = (f"align_run={align}", f"generator.source={model}")
     drawn = run(
         "reconstruct",
         *drawing,

@@ -5,7 +5,6 @@ pictures and voxels, D of token grids, and the widths of brain models whose publ
 """
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -156,7 +155,7 @@ def shortened(name: str, recipe: train_align.Recipe) -> list[str]:
 def train(name: str, *overrides: str) -> tuple[Job, Path]:
     """Train a recipe with nothing but the stores that its job lists; give it and the run."""
     recipe = resolve(name, *shortened(name, resolve(name, *overrides)), *overrides)
-    job = Job.resolve(recipe, is_plan=True)
+    job = Job.resolve(recipe, {})
     write_signals(job, (1, 2, 3))
     for config in job.stored_encoders():
         write_targets(job, config)
@@ -166,10 +165,8 @@ def train(name: str, *overrides: str) -> tuple[Job, Path]:
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in ELSEWHERE])
 def test_a_recipe_trains_on_signals_of_the_published_shape(name: str, home: Path) -> None:
     overrides: list[str] = []
-    if by := resolve(name).finetune.trained_by:  # another recipe makes what this one starts from
-        base, *changed = shlex.split(by)
-        changed = [word for word in changed if not word.startswith("subjects=")]
-        overrides = [f"finetune.run={train(base, *changed)[1].name}"]
+    if base := resolve(name).finetune.run:  # another recipe makes what this one starts from
+        overrides = [f"finetune.run={train(base)[1].name}"]
     if resolve(name).train.lora.encoders:  # a network runs: a small one
         network = {"kind": "timm", "source": "random", "architecture": "test_vit"}
         encoders = f"encoders={json.dumps([network])}"

@@ -80,7 +80,7 @@ EXPECTED = {
     | {MINDEYE2, "data/cc2017/coco_tokens_avg_proj.pth"},
     ("train-align", "neurons"): signals("cc2017", 1, 2, 3)
     | stores("cc2017", "train", *NEURONS_STORES)
-    | {MINDEYE2, "openai-community/gpt2", "run cc2017-intra-mindeye2"},
+    | {MINDEYE2, "openai-community/gpt2", "run papers/neurons-brain"},
     ("reconstruct", "neurons"): signals("cc2017", 1, 2, 3)
     | OF_CLIPS
     | {"run papers/neurons", "Salesforce/blip2-opt-2.7b", "data/cc2017/GT_test_3fps.pt"},

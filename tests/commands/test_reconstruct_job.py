@@ -24,11 +24,8 @@ from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.training.alignment.trained import AlignRun
 
 
-def test_the_newest_run_that_fits_the_prior_is_taken_and_named(
-    go, aligned, drawing, small, runs, prior, capsys
-):
+def test_the_newest_run_is_taken_and_named(go, aligned, drawing, small, runs, prior, capsys):
     newest = align(go, small, runs, f"prior={prior}", "seeds=2")
-    align(go, small, runs)  # newer, but with a fusion encoder of its own
 
     result = go("reconstruct", *drawing)
 
@@ -51,10 +48,13 @@ def test_one_variant_of_a_sweep_is_reconstructed_from_and_a_whole_sweep_is_refus
     assert "lr=2e-3" in result.folder.name
 
 
-def test_without_a_fitting_run_the_line_that_makes_one_is_given(go, world, drawing, small, runs, prior):
-    align(go, small, runs)
+def test_where_the_newest_run_does_not_fit_the_prior_the_line_that_makes_one_is_given(
+    go, world, drawing, small, runs, prior
+):
+    align(go, small, runs)  # with a fusion encoder of its own
 
-    with pytest.raises(MissingData, match="no finished train-align run") as caught:
+    message = "was trained against another fusion encoder than that of"
+    with pytest.raises(MissingData, match=message) as caught:
         go("reconstruct", *drawing)
 
     dataset = "'dataset={kind: demo, subjects: 2, noise: 0.3}'"  # of the run that is there

@@ -37,9 +37,7 @@ def replay(raw: Any, onset_s: NDArray[np.float64], learned: Any, times_s: NDArra
         window = stream[:, onset : onset + len(times_s)] - baseline
         windows.append(learned.whiteners[1][0] @ window)
     signal = np.stack(windows)[:, None].astype(np.float32)
-    names = [f"window {number}" for number in range(len(signal))]
-    space = api.Sensors(raw.ch_names)
-    return api.Recording(signal, names, space, times_s, float(RATE_HZ), "whitened")
+    return api.Recording(signal, (), api.Sensors(raw.ch_names), times_s, float(RATE_HZ), "whitened")
 
 
 def test_windows_of_a_continuous_recording_give_the_tokens_of_single_trials(home: Path, go: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 from brainhive_cli.commands.eval_retrieval import Recipe as EvalRecipe
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.recipe import read_recipe
 from brainhive_cli.training.alignment.recipe import Recipe
 
 SDXL = "hub:stabilityai/stable-diffusion-xl-base-1.0"
@@ -132,7 +133,7 @@ def test_a_flag_is_checked_as_a_recipe_is() -> None:
 def test_an_empty_recipe_is_all_defaults(tmp_path: Path) -> None:
     path = tmp_path / "empty.yaml"
     path.write_text("# nothing\n")
-    assert resolve(recipe=path) == Recipe()
+    assert resolve(recipe=path).model_copy(update={"recipe_name": ""}) == Recipe()
 
 
 def test_a_missing_recipe_suggests_the_nearest_shipped_one_of_the_command() -> None:
@@ -192,7 +193,7 @@ def test_the_fingerprint_ignores_how_a_run_is_run_and_nothing_else() -> None:
 
 def test_fingerprints_are_what_they_were_so_that_runs_are_found_again() -> None:
     """A digest of all but `run`, `paths` and `published`; how signals are held counts as auto."""
-    what = resolve().model_dump(mode="json", exclude={"run", "paths", "published", "digests"})
+    what = resolve().model_dump(mode="json", exclude={"run", "paths", "published", "digests", "recipe_name"})
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     assert what["train"]["memory_map"] == "auto"
     assert resolve("train.memory_map=yes").fingerprint() == resolve().fingerprint() == digest[:10]
@@ -296,3 +297,28 @@ def test_an_override_of_another_kind_keeps_no_knob_of_the_default() -> None:
     prior = resolve("backbone.prior={depth: 2, heads: 3}", recipe="papers/neurons").backbone.prior
     assert (prior.depth, prior.heads, prior.dim_head) == (2, 3, 52)
     assert resolve("backbone.prior=null", recipe="papers/neurons").backbone.prior is None
+
+
+def test_a_recipe_that_extends_another_lays_its_keys_over_it(home: Path) -> None:
+    (home / "base.yaml").write_text(
+        "mode: joint\nseeds: [1, 2]\ntrain: {epochs: 3, lr: 0.1}\nbackbone: {kind: nice}\n"
+    )
+    (home / "mine.yaml").write_text(
+        "extends: base.yaml\nseeds: [3]\ntrain: {epochs: 5}\nbackbone: {dropout: 0.25}\n"
+    )
+    (home / "other.yaml").write_text("extends: mine.yaml\nbackbone: {kind: linear}\n")
+
+    mine = resolve("train.lr=0.5", recipe=home / "mine.yaml")
+    assert (mine.mode, mine.seeds, mine.train.epochs, mine.train.lr) == ("joint", [3], 5, 0.5)
+    assert (mine.backbone.kind, mine.backbone.dropout, mine.recipe_name) == ("nice", 0.25, "mine.yaml")
+    other = read_recipe(home / "other.yaml", "train-align")
+    assert other["backbone"] == {"kind": "linear"} and other["mode"] == "joint"
+
+    for base, message in (
+        ("other.yaml", "extends itself"),
+        ("none.yaml", "no recipe"),
+        (3, "should be a string"),
+    ):
+        (home / "base.yaml").write_text(f"extends: {base}\n")
+        with pytest.raises(RecipeError, match=message):
+            read_recipe(home / "other.yaml", "train-align")

@@ -6,7 +6,7 @@ On them the settings of `recipes/demo-havir` were chosen, never on the demo's te
     brainhive embed --recipe demo-havir dataset.kind=tools.demo_world.held_out
     brainhive train-align --recipe demo-havir "dataset={kind: tools.demo_world.held_out}" \
         sweep={} train.validation=0
-    brainhive reconstruct --recipe demo-havir --allow-code trained_by=null align_run=RUN \
+    brainhive reconstruct --recipe demo-havir --allow-code align_run=RUN \
         sources=brain,nearest,mean sweep.strength=0.375,0.5,0.625,0.75,0.875 sweep.best_of=1,4,8
 """
 

@@ -68,6 +68,7 @@ class TrialTable:
         categories: [n] numbers of concepts; -1 where there is none.
         image_ids: [n] file stems.
         sessions: [n] counted from 1.
+        onset_s: [n] seconds from the start of its run to each trial; None where the table does not say it.
         picks: [C] rows of the magnetometers.
         samples: Those that are kept.
         sensors: The magnetometers, and where they are if the file says it.
@@ -79,6 +80,7 @@ class TrialTable:
     categories: NDArray[np.int64]
     image_ids: Sequence[str]
     sessions: NDArray[np.int64]
+    onset_s: NDArray[np.float64] | None
     picks: NDArray[np.int64]
     samples: slice
     sensors: Sensors
@@ -153,8 +155,10 @@ class Epochs:
                 signal = table.read(trials)[:, None]  # [n, 1, C, T]
                 image_ids = [table.image_ids[trial] for trial in trials.tolist()]
                 about = {"dropped": dropped, "filtered_hz": filtered_hz, **SHOWN[self.dataset]}
-                axes = table.sensors, table.times_s, rate_hz
-                by_split[split] = Recording(signal, image_ids, *axes, "z-score", about)
+                by_split[split] = Recording(
+                    *(signal, image_ids, table.sensors, table.times_s, rate_hz, "z-score", about),
+                    onset_s=None if table.onset_s is None else table.onset_s[trials][:, None],
+                )
         return by_split
 
     @cached_property
@@ -204,12 +208,13 @@ def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
     if not (rows and is_whole):
         raise BrainhiveError(f"{path} has no {', '.join(COLUMNS)} of each trial", SOURCE)
     types = np.array([str(row["trial_type"]) for row in rows])
+    shows_picture = np.isin(types, [*TYPES.values()])
     times_ms = epochs.times * 1000
     with reading(path, SOURCE):
+        onset_s = _read_column(rows, "onset")
         numbers = {}
         for name in ("things_category_nr", "session_nr"):
-            # NaN with pandas, None without, stand for those that are missing
-            values = np.array([np.nan if row[name] is None else row[name] for row in rows], np.float64)
+            values = _read_column(rows, name)
             numbers[name] = np.where(np.isfinite(values), values, -1).astype(np.int64)
         picks = np.asarray(mne.pick_types(epochs.info, meg="mag", exclude=()), np.int64)
         if not len(picks):
@@ -218,7 +223,7 @@ def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
         if start < times_ms[0] - HALF_MS or stop > times_ms[-1] + HALF_MS:
             raise ValueError(f"keep_ms {[start, stop]} goes beyond {times_ms[0]:g} to {times_ms[-1]:g} ms")
     for name, column in numbers.items():
-        if len(without := np.flatnonzero(np.isin(types, [*TYPES.values()]) & (column < 1))):
+        if len(without := np.flatnonzero(shows_picture & (column < 1))):
             raise BrainhiveError(
                 f"{path}: {len(without)} trials of pictures have no {name}, the first is trial {without[0]}",
                 SOURCE,
@@ -230,4 +235,10 @@ def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
     sensors = Sensors([str(channel["ch_name"]) for channel in channels], positions if is_known else None)
     categories, sessions = numbers.values()
     image_ids = [PurePosixPath(str(row["image_path"])).stem for row in rows]
-    return TrialTable(path, epochs, types, categories, image_ids, sessions, picks, samples, sensors)
+    known_s = onset_s if np.isfinite(onset_s[shows_picture]).all() else None
+    return TrialTable(path, epochs, types, categories, image_ids, sessions, known_s, picks, samples, sensors)
+
+
+def _read_column(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
+    """Read a column of numbers [n]; NaN where there is none: with pandas it is NaN, without it None."""
+    return np.array([np.nan if row.get(name) is None else row[name] for row in rows], np.float64)

@@ -304,10 +304,11 @@ class Selection:
     def _finish(self, signal: NDArray[np.float32], part: slice) -> NDArray[np.float32]:
         if not np.isfinite(signal).all():
             place, *_, row, _ = np.argwhere(~np.isfinite(signal))[0]
-            picture = self.recording.image_ids[self.pictures[part.start + place]]
+            number, known = int(self.pictures[part.start + place]), self.recording.image_ids
+            picture = f"picture {known[number]}" if len(known) else f"row {number}"
             which = f"channel {self.channels[row]}" if self.channels else f"voxel {self.rows[row]}"
             raise BrainhiveError(
-                f"{self.where}: a signal is not finite, of picture {picture}, {which}",
+                f"{self.where}: a signal is not finite, of {picture}, {which}",
                 "repair the recording, or leave the channel out with signal.channels",
             )
         return self.normaliser(signal) if self.normaliser else signal

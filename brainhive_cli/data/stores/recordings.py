@@ -164,7 +164,8 @@ class Recording:
     Attributes:
         signal: [N, R, C, T], or [N, R, V, 1] of voxels; sliceable along N, of the source's dtype; need not be
             in memory.
-        image_ids: [N] stimulus ids, or file stems where the source knows no more.
+        image_ids: [N] stimulus ids, or file stems where the source knows no more; () where nobody knows what
+            was seen: such a recording can be decoded, but neither stored nor learned from.
         space: What the third axis is: sensors, or voxels.
         times_s: [T] seconds after stimulus onset.
         rate_hz: Samples a second; None where there is one sample and no rate.
@@ -215,7 +216,7 @@ class Recording:
         if not isinstance(self.image_ids, Names) and not all(isinstance(one, str) for one in self.image_ids):
             raise BrainhiveError("image ids of a recording are not all text", "str(number)")
         lists: list[tuple[str, Any, int]] = [
-            ("image ids", self.image_ids, 0),
+            ("image ids", self.image_ids if len(self.image_ids) else None, 0),
             ("repetitions", self.repetitions, 0),
         ]
         lists += [(name, values, 2) for name, values in self.space.lists.items()]
@@ -251,7 +252,7 @@ class Recording:
         return replace(
             self,
             signal=ChosenTrials(self.signal, rows, places),
-            image_ids=Names.of(names[row] for row in rows.tolist()),
+            image_ids=Names.of(names[row] for row in rows.tolist()) if len(names) else (),
             repetitions=None,
             sessions=None if self.sessions is None else self.sessions[is_chosen][:, None],
             runs=None if self.runs is None else self.runs[is_chosen][:, None],
@@ -471,6 +472,11 @@ class SignalStore:
         """
         part, first = hdf5.part_of(path), next(iter(recordings.values()))
         for split, recording in recordings.items():
+            if not len(recording.image_ids):
+                raise BrainhiveError(
+                    f"{path.stem}: nothing says which pictures the {split} signals are of",
+                    "Recording(image_ids=[…]), one for each of its N rows",
+                )
             if difference := difference_of(first, recording):
                 raise BrainhiveError(
                     f"{path.stem}: the {split} signals have other {difference} than the first"

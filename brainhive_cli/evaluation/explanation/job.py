@@ -28,7 +28,6 @@ from brainhive_cli.evaluation.explanation.recipe import (
     Recipe,
 )
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.training.alignment.matching_run import RunNeeds
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
@@ -54,14 +53,13 @@ class Job:
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
-        """Find the run that a recipe names, or the newest that fits.
+        """Find the run that a recipe names, or the newest on its data set.
 
         Raises:
             RecipeError: if it is a sweep, has no recipe for a control, or its data set lacks the split.
         """
         spec = recipe.spec
-        needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, recipe.head)
-        align = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, needs)
+        align = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects)
         align = replace(align, allows_copies=recipe.copies == "allow")
         refuse_sweep(align)
         holdout = align.dataset.holdout

@@ -1,7 +1,7 @@
 """The recipe of explain: which run is explained, and by which analyses."""
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -127,14 +127,11 @@ class Explanation(Section):
 class Recipe(BaseRecipe, Explanation):
     """Which run is explained, on whom, and how."""
 
-    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {"trained_by"}
-
     align_run: recipe.OneRun = Field(
         None,
-        description="an align run, by folder or name, or SWEEP:VARIANT; or a model folder; default: the "
-        "newest run that fits (key: run)",
+        description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
+        "it; or a model folder; default: the newest run (key: run)",
     )
-    trained_by: recipe.TrainedBy = None
     dataset: Annotated[Any, parts.optional("datasets", "things-eeg")] = Field(
         None, description="another data set than the run's, with other subjects"
     )

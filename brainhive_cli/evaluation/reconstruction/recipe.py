@@ -15,7 +15,6 @@ from brainhive_cli.core.recipe import (
     Savings,
     Section,
     Subjects,
-    TrainedBy,
     find_recipe,
     read_recipe,
     refuse_idle,
@@ -132,7 +131,7 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     """
 
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {
-        *("batch_size", "offload", "tiling", "metric_batch_size", "against", "published", "trained_by")
+        *("batch_size", "offload", "tiling", "metric_batch_size", "against", "published")
     }
     is_tracked: ClassVar[bool] = True
     LESS_MEMORY: ClassVar[Savings] = (
@@ -146,10 +145,9 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     )
     align_run: OneRun = Field(
         None,
-        description="an align run; RUN:VARIANT, or :VARIANT of the newest sweep that has it; a model folder "
-        "or published checkpoint; default: the newest run that fits, and has the prior's tokens",
+        description="an align run, or the train-align recipe that made it; RUN:VARIANT, or :VARIANT of the "
+        "newest sweep that has it; a model folder or published checkpoint; default: the newest run",
     )
-    trained_by: TrainedBy = None
     dataset: Annotated[Any, parts.optional("datasets", "things-eeg")] = Field(
         None, description="what a model folder or published checkpoint decodes; default: the run's data set"
     )

@@ -15,7 +15,7 @@ from brainhive_cli.data.datasets import stored_split
 from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.rankings import Group, group_cells
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
-from brainhive_cli.training.alignment.matching_run import RunNeeds
+from brainhive_cli.training.alignment.references import Planned
 from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep, rejoined
 
 NOT_COMPARED: Mapping[str, Any] = {
@@ -56,15 +56,16 @@ class Job:
     variants: Sequence[Self] = ()
 
     @classmethod
-    def resolve(cls, recipe: Recipe, is_plan: bool = False) -> Self:
+    def resolve(cls, recipe: Recipe, planned: Planned | None = None) -> Self:
         """Find the runs, those to compare with, and the variants of a sweep.
 
         Args:
             recipe: What the user wrote.
-            is_plan: Whether a run may be absent: what it will be is then read in the recipe that trains it. A
-                plan is of a sweep as a whole; what the run is compared with, and categories, it reads itself.
+            planned: For a plan, the trainings that it does before, by how it names their runs: a run may then
+                be absent, and is what its recipe says. A plan is of a sweep as a whole; what the run is
+                compared with, and categories, it reads itself. None: the work is to be done.
         """
-        spec, runs = recipe.spec, find_runs(recipe, is_plan)
+        spec, runs, is_plan = recipe.spec, find_runs(recipe, planned), planned is not None
         categories = read_categories(recipe.categories) if recipe.categories and not is_plan else {}
         against = [] if is_plan else cls.resolve_against(recipe)
         references = [name for other in against for name in other.recipe.align_run or ()]
@@ -78,7 +79,7 @@ class Job:
             return job
         (name,), variants = _references(runs), []
         for label in labels:
-            update = {"align_run": [f"{name}:{label}"], "trained_by": None, "compare": None}
+            update = {"align_run": [f"{name}:{label}"], "compare": None}
             narrowed = [runs[0].of_variant(label)]
             variant = replace(job, recipe=recipe.model_copy(update=update), runs=narrowed)
             variants.append(replace(variant, groups=group_cells(narrowed)))
@@ -103,8 +104,7 @@ class Job:
         """
         against = []
         for name in rejoined(recipe.against or [], recipe.paths):
-            # it need not be as the recipe wants the run that is evaluated
-            update = {**NOT_COMPARED, "align_run": [name], "trained_by": None}
+            update = {**NOT_COMPARED, "align_run": [name]}
             against.append(cls.resolve(recipe.model_copy(update=update)))
             refuse_sweep(against[-1].runs[0])
         return against
@@ -145,16 +145,15 @@ class Job:
         return self.recipe.holding(digests)
 
 
-def find_runs(recipe: Recipe, is_plan: bool = False) -> list[AlignRun]:
-    """Find the runs that a recipe names, or the newest that fits.
+def find_runs(recipe: Recipe, planned: Planned | None = None) -> list[AlignRun]:
+    """Find the runs that a recipe names, or the newest on its data set.
 
     Raises:
         BrainhiveError: if they are not of one data set, or one of several is a sweep.
         RecipeError: if the data set has no such split.
     """
     names: Sequence[str | None] = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
-    needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, recipe.head)
-    found = [find(name, recipe.paths, recipe.dataset, recipe.subjects, needs, is_plan) for name in names]
+    found = [find(name, recipe.paths, recipe.dataset, recipe.subjects, planned) for name in names]
     runs = [replace(run, allows_copies=recipe.copies == "allow") for run in found]
     for run in runs if len(runs) > 1 else ():
         refuse_sweep(run)

@@ -116,15 +116,13 @@ class EvaluationSpec(Section):
 class Recipe(BaseRecipe, EvaluationSpec):
     """Which runs are evaluated, on whom, and how."""
 
-    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {"trained_by"}
     is_tracked: ClassVar[bool] = True
 
     align_run: recipe.Names | None = Field(
         None,
-        description="an align run, by folder or name, or SWEEP:VARIANT; several are averaged; or a model "
-        "folder; default: the newest run that fits (key: run)",
+        description="an align run, by folder or name, or SWEEP:VARIANT; several are averaged; or the "
+        "train-align recipe that made it; or a model folder; default: the newest run (key: run)",
     )
-    trained_by: recipe.TrainedBy = None
     dataset: Annotated[Any, parts.optional("datasets", "things-eeg")] = Field(
         None, description="another data set than the run's: zero-shot transfer"
     )

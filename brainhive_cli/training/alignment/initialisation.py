@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from brainhive_cli.core import console, documents, hub, parts, weights
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import below, locate, portable
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.files import locate, portable
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Need
 from brainhive_cli.models.foreign_weights import adapt, file_need, find_file
@@ -21,9 +21,9 @@ from brainhive_cli.training.alignment import published_models
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
-from brainhive_cli.training.alignment.matching_run import RunNeeds
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.references import open_model
 from brainhive_cli.training.alignment.settings import Train
 
 REFERENCE_SD = 0.02
@@ -177,13 +177,13 @@ def _find_place(needed: Mapping[str, Tensor], state: Mapping[str, Tensor], part:
 
 
 def find_starts(
-    references: Sequence[str | Mapping[str, str] | None], cell: Cell, paths: Paths, backbone: Any = None
+    references: Sequence[str | Mapping[str, str] | None], cell: Cell, paths: Paths
 ) -> dict[int, tuple[Start, ...]]:
     """Find what each stage starts from, by the stage's number.
 
     A reference is a model folder or checkpoint, an align run, a file of weights, or `hub:owner/name` with
-    one; or one for each of some parts; None is no start. Of runs whose name, but for its fingerprint, is the
-    reference, the newest is taken whose sizes are those of `backbone`, the recipe's.
+    one; or one for each of some parts; None is no start. The name of a train-align recipe means its newest
+    run. Whether sizes fit is seen where the weights are taken over.
 
     Raises:
         MissingData: if there is no such run or file.
@@ -191,7 +191,7 @@ def find_starts(
     """
     starts: dict[int, tuple[Start, ...]] = {}
     for number, part, name in _list_references(references):
-        start = Start(_find_path(name, part, cell, paths, backbone), part)
+        start = Start(_find_path(name, cell, paths), part)
         starts[number] = (*starts.get(number, ()), start)
     return starts
 
@@ -211,7 +211,7 @@ def list_start_needs(
             need = file_need(name) if is_file else hub.need(name, (), FILES[:1], ("config.json",))
         else:
             try:
-                need = Need(portable(str(_find_path(name, part, cell, paths, backbone))))
+                need = Need(portable(str(_find_path(name, cell, paths))))
             except BrainhiveError as error:
                 need = Need(name if Path(name).suffix else f"run {name}", None, error, key=name)
         needs.append((part, need))
@@ -227,7 +227,7 @@ def _list_references(
         yield from ((number, part, name) for part, name in by_part.items())
 
 
-def _find_path(reference: str, part: str, cell: Cell, paths: Paths, backbone: Any) -> Path:
+def _find_path(reference: str, cell: Cell, paths: Paths) -> Path:
     """Take a model or file as it is; of a run the only model, or that of the cell with the same name."""
     if reference.startswith("hub:"):
         if reference.partition("@")[0].endswith(ENDINGS):
@@ -242,28 +242,8 @@ def _find_path(reference: str, part: str, cell: Cell, paths: Paths, backbone: An
         hint = f"brainhive fetch {path.parent.name}" if is_fetched else "train.stages start_from=FILE"
         raise MissingData(f"no file {path}, which a stage starts from", hint)
 
-    # a run must have the sizes of the part of the backbone that starts from it, where it has sizes of its own
-    place = part.removeprefix(BACKBONE) if part.startswith(BACKBONE) else ""
-    weights_for = backbone if place or part in ("", "backbone") else None
-    for key in filter(None, place.split(".")):
-        weights_for = getattr(weights_for, key, None)
-    needs = RunNeeds(
-        paths,
-        label=reference,
-        weights_for=weights_for if isinstance(weights_for, parts.Config) else None,
-        part=place,
-        choose="train.start_from=",
-    )
-    run, variant = needs.find(None if needs.names_runs else reference)
-    cells = below(run.path / "cells", *filter(None, [variant]), source=f"{reference} names the variant")
-    models = {model.parent.name: model for model in sorted(cells.glob("*/model"))}
-    name = cell.name.rpartition("/")[2]
-    if name not in models and len(models) != 1:
-        raise RecipeError(
-            f"{cell.name} could start from {' or '.join(models) or 'no model'} of {run.path.name}",
-            f"train.stages start_from={cells / next(iter(models), 'CELL') / 'model'}",
-        )
-    return models.get(name) or next(iter(models.values()))
+    named, name = open_model(reference, paths, choose="train.start_from="), cell.name.rpartition("/")[2]
+    return named.path_of(name if name in named.models else "")
 
 
 def take_over(aligner: Aligner, source: Aligner | Path) -> None:

@@ -30,9 +30,15 @@ from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.initialisation import Start, find_starts, list_start_needs
 from brainhive_cli.training.alignment.layout import tokens_of
 from brainhive_cli.training.alignment.learned import LEARNED_FILE, Learned
-from brainhive_cli.training.alignment.matching_run import INHERITED, RunNeeds, as_inherited, inherited
 from brainhive_cli.training.alignment.optimisation import is_below
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
+from brainhive_cli.training.alignment.references import (
+    INHERITED,
+    Planned,
+    expected_recipe,
+    inherited,
+    open_model,
+)
 from brainhive_cli.training.alignment.set_ups import compare_with_published, describe_run
 from brainhive_cli.training.alignment.trained import AlignRun, refuse_sweep
 from brainhive_cli.training.alignment.validation import describe_held_out
@@ -66,24 +72,30 @@ class Job:
     _starts: dict[str, dict[int, tuple[Start, ...]]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def resolve(cls, recipe: Recipe, is_plan: bool = False) -> Self:
+    def resolve(cls, recipe: Recipe, planned: Planned | None = None) -> Self:
         """Find the run that is fine-tuned, inherit its keys, and lay the variants of a sweep over the recipe.
+
+        Args:
+            recipe: What the user wrote.
+            planned: For a plan, the trainings that it does before, by how it names their runs: the run that
+                is fine-tuned may then be absent, and is what its recipe says. None: the work is to be done.
 
         Raises:
             BrainhiveError: if the run is absent, or does not fit the recipe.
         """
-        base_run, base_need = None, None
+        base_run, base_need, is_plan = None, None, planned is not None
         if recipe.mode == "finetune":
-            name = recipe.finetune.run or recipe.finetune.trained_by or "train-align"
+            name = recipe.finetune.run or "train-align"
             base_need = Need(f"run {name}", key=name)
             try:
                 base_run = find_base_run(recipe)
                 recipe = inherit(recipe, base_run)
             except MissingData as error:
-                if not is_plan or not recipe.finetune.trained_by:
+                training = expected_recipe(name, recipe.paths, planned) if planned is not None else None
+                if training is None:
                     raise
                 base_need = base_need if base_run else replace(base_need, error=error)
-                recipe = as_inherited(recipe)
+                recipe = inherited(recipe, training)
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         job = cls(recipe, variants(recipe), dataset, base_run, base_need, is_plan)
         if is_plan:
@@ -193,7 +205,7 @@ class Job:
         if cell.name in self._starts:
             return self._starts[cell.name]
         recipe = self.variants[cell.variant]
-        starts = find_starts(recipe.train.starts, cell, recipe.paths, recipe.backbone)
+        starts = find_starts(recipe.train.starts, cell, recipe.paths)
         if recipe.mode == "finetune":
             is_same = recipe.finetune.run == self.recipe.finetune.run
             base_run = (self.base_run if is_same else None) or find_base_run(recipe)
@@ -360,18 +372,17 @@ def find_base_run(recipe: Recipe) -> AlignRun:
 
     Raises:
         MissingData: if there is no such run.
-        RecipeError: if it is a sweep and no variant is named, or does not fit `finetune.trained_by`.
+        RecipeError: if it is a sweep and no variant is named.
         BrainhiveError: if the run is fine-tuned itself.
     """
     usual = type(recipe)().dataset
-    needs = RunNeeds(
-        recipe.paths,
-        None if recipe.dataset == usual or recipe.finetune.trained_by else recipe.dataset,
-        recipe.finetune.trained_by,
-        may_be_finetuned=False,
-        choose="finetune.run=",
+    dataset = None if recipe.dataset == usual else recipe.dataset
+    named = open_model(
+        recipe.finetune.run, recipe.paths, dataset, choose="finetune.run=", may_be_finetuned=False
     )
-    base_run = AlignRun.open(*needs.find(recipe.finetune.run), recipe.paths)
+    if named.is_model:
+        raise RecipeError(f"finetune.run is one model, {named.folder.path}, and no run", "finetune.run=RUN")
+    base_run = AlignRun.open(named.folder, named.variant, recipe.paths)
     refuse_sweep(base_run)
     if base_run.mode == "finetune":
         raise BrainhiveError(

@@ -46,7 +46,6 @@ class Recipe(SweptRecipe):
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {
         "published",
         "train.memory_map",
-        "finetune.trained_by",
     }
     is_tracked: ClassVar[bool] = True
     LESS_MEMORY: ClassVar[Savings] = ({"train.batch_size": 0.5},)

@@ -17,7 +17,9 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.settings import Published
 
-DECIDE_NOTHING = {"paths", "run", "digests", "published", "sweep", "ablations", "dataset", "subjects"}
+DECIDE_NOTHING = {"paths", "run", "digests", "recipe_name", "published"} | {
+    *("sweep", "ablations", "dataset", "subjects")
+}
 """Sections of a recipe that a set-up says otherwise, or that change no number."""
 SAID_OTHERWISE = {"signal.name", "signal.channels", "signal.window_ms", "train.memory_map", "train.stages"}
 """Keys that what was recorded says better, or that change no number; stages have keys of their own."""

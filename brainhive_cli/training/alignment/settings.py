@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Names, Numbers, Section, TrainedBy, refuse_idle, split
+from brainhive_cli.core.recipe import Names, Numbers, Section, refuse_idle, split
 from brainhive_cli.core.sweep import flattened
 from brainhive_cli.data.signals.augmentation import Augment, PictureAugment
 from brainhive_cli.models.course import read_share, write_share
@@ -39,8 +39,8 @@ StartFrom = Annotated[
     BeforeValidator(_parts_by_dotted_name),
     Field(
         description="weights to start from: a model folder, a published checkpoint, an align run "
-        "(SWEEP:VARIANT), or a run's name without its fingerprint: the newest; or {part: any of these, or a "
-        "file or hub: reference of the part's own weights}"
+        "(SWEEP:VARIANT), or a train-align recipe: its newest run; or {part: any of these, or a file or hub: "
+        "reference of the part's own weights}"
     ),
 ]
 
@@ -306,10 +306,9 @@ class Finetune(Section):
 
     run: str | None = Field(
         None,
-        description="align run, by folder or name (SWEEP:VARIANT); default: the newest that fits, and is not "
-        "fine-tuned itself",
+        description="align run, by folder or name (SWEEP:VARIANT), or the train-align recipe that made it; "
+        "default: the newest on the data set that is not fine-tuned itself",
     )
-    trained_by: TrainedBy = None
     share: float = Field(
         1.0, ge=0.01, le=1, description="share of a new subject's training pictures, 0.01 to 1"
     )

@@ -12,7 +12,6 @@ import torch
 
 from brainhive_cli.core import documents, hub, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import CALIBRATED, merge_caveats
 from brainhive_cli.core.recipe import Paths
@@ -41,8 +40,8 @@ from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.learned import Learned, hashes_of
-from brainhive_cli.training.alignment.matching_run import RunNeeds
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
+from brainhive_cli.training.alignment.references import Planned, expected_recipe, open_model
 from brainhive_cli.training.alignment.set_ups import (
     SELECTION,
     compare_with_published,
@@ -188,14 +187,12 @@ class AlignRun:
         )
 
     @classmethod
-    def of_model(
-        cls, path: Path, paths: Paths, dataset: Any, subjects: Sequence[int] | None, needs: RunNeeds
-    ) -> Self:
+    def of_model(cls, path: Path, paths: Paths, dataset: Any, subjects: Sequence[int] | None) -> Self:
         """Open a model folder, of this project or of BrainHiVE's repository, on a data set and subjects.
 
         Raises:
             MissingData: if the data set or the subjects are not given, or an encoder is nowhere named.
-            RecipeError: if the model lacks what is needed.
+            RecipeError: if the data set holds out folds.
         """
         flags = {"--dataset": dataset, "--subjects": subjects}
         if absent := [flag for flag, value in flags.items() if not value]:
@@ -211,7 +208,6 @@ class AlignRun:
             )
         model = aligners.load(path)
         layout, learned = model.layout, model.learned
-        needs.check_model(layout, path)
         encoders = encoders_by_key(layout.encoders, encoders_around(path))
         if nameless := sorted(layout.encoders.keys() - encoders.keys()):
             raise MissingData(
@@ -533,28 +529,33 @@ def find(
     paths: Paths,
     dataset: Any = None,
     subjects: Sequence[int] | None = None,
-    needs: RunNeeds | None = None,
-    is_plan: bool = False,
+    planned: Planned | None = None,
 ) -> AlignRun:
-    """Open a run by folder or name, also `SWEEP:VARIANT`; a model by its folder; or the newest run that fits.
+    """Open what a reference names, as `open_model` finds it, on a data set and subjects.
 
-    For a plan, a run that is not here is what the recipe that trains it says it will be.
+    Args:
+        reference: How it is named; None: the newest run on the data set.
+        paths: Where runs, signals and embeddings lie.
+        dataset: Config of another data set than a run's own: zero-shot.
+        subjects: Who is tested on; default: those of the run.
+        planned: For a plan, the trainings that it does before, by how it names their runs: a run that is not
+            here is what its recipe says it will be. None: it must be here.
 
     Raises:
         MissingData: if there is none, and for a plan no recipe of one.
-        RecipeError: if what is named lacks what is needed.
     """
-    needs = needs or RunNeeds(paths)
-    if reference is not None and aligners.is_model(path := locate(reference)):
-        return AlignRun.of_model(path, paths, dataset, subjects, needs)
     try:
-        return AlignRun.open(*needs.find(reference), paths, dataset, subjects)
+        named = open_model(reference, paths, dataset)
     except MissingData as error:
-        if not is_plan or (training := needs.training) is None:
+        training = None if planned is None else expected_recipe(reference, paths, planned)
+        if training is None:
             raise
         name, variant = of_variant(reference)
-        folder = RunFolder(Path(name or str(needs.trained_by)))
+        folder = RunFolder(Path(str(name)))
         return replace(AlignRun.open(folder, variant, paths, dataset, subjects, training), absent=error)
+    if named.is_model:
+        return AlignRun.of_model(named.folder.path, paths, dataset, subjects)
+    return AlignRun.open(named.folder, named.variant, paths, dataset, subjects)
 
 
 def refuse_sweep(align: AlignRun) -> None:

@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Self
 
 import numpy as np
@@ -16,7 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.datasets import stored_split, tested_rows
-from brainhive_cli.data.responses import Responses, SelectedResponses, match_recording, select_responses
+from brainhive_cli.data.responses import Responses, choose_input, match_split, match_stimuli, measure_training
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores.recordings import Recording
@@ -193,7 +192,8 @@ class TrainedCell:
         """
 
         def read() -> Responses:
-            return self._select(subject, split, is_tested, recording).read(with_single)
+            selected = self.selection(subject, split, is_tested=is_tested, recording=recording)
+            return Responses.of(subject, *selected, with_single=with_single)
 
         if with_single or recording is not None or not is_tested:
             return read()
@@ -223,15 +223,40 @@ class TrainedCell:
         return [f"{name}, trial {number}" for number, name in enumerate(names, 1)], groups
 
     def selection(
-        self, subject: int, split: str, *, is_tested: bool = True
+        self, subject: int, split: str, *, is_tested: bool = True, recording: Recording | None = None
     ) -> tuple[Selection, NDArray[np.int64]]:
         """Choose what `responses` reads.
 
         Returns:
             The selection, of which nothing is averaged yet, and the rows of its pictures [N].
         """
-        selected = self._select(subject, split, is_tested)
-        return selected.selection, selected.stimulus
+        align, spec = self.align, self.model.layout.spec
+        source = align.source(self.cell.variant, self.cell.fold)
+        channels, stimuli = align.dataset.channels, self.pictures(split)
+        if recording is not None:
+            where, is_same_store = f"the recording of subject {subject}", False
+            pictures, stimulus = match_stimuli(recording.image_ids, stimuli, where)
+        else:
+            where, folder = (
+                f"{align.dataset.name} subject {subject}",
+                source.name_of(subject).rpartition("/")[0],
+            )
+            is_same_store = any(name.rpartition("/")[0] == folder for name in self.model.learned.signals)
+            recording, pictures, stimulus = match_split(source, subject, split, stimuli)
+        chosen = choose_input(spec, recording, where, channels, is_same_store)
+        if not align.tests_new_subjects:
+            spec.refuse_other_voxels(subject, len(chosen.rows), chosen.regions, f"{where} {split}")
+        if is_tested:
+            is_read = self._are_unseen(subject, split, stimulus)
+            pictures, stimulus = pictures[is_read], stimulus[is_read]
+
+        # what the model has not kept of a subject is measured of the subject's own training signals
+        normaliser, normalisation = self._normaliser(subject), source.signal.normalise
+        if normalisation is not None and normaliser is None:
+            learned = source.recording(subject, "train")
+            training = choose_input(spec, learned, where, channels, is_same_store)
+            normaliser = normalisation.build(measure_training(source, training, stimuli))
+        return replace(chosen, pictures=pictures, normaliser=normaliser), stimulus
 
     def shown(self, subject: int, split: str) -> NDArray[np.int64]:
         """Find the rows of all pictures that a subject was shown, those that are left out included."""
@@ -246,37 +271,6 @@ class TrainedCell:
             return np.asarray(signal.mean(0))
 
         return self.align.once(self.key("mean", subject, "train"), average)
-
-    def _select(
-        self, subject: int, split: str, is_tested: bool, recording: Recording | None = None
-    ) -> SelectedResponses:
-        """Choose the part of a recording that the model takes."""
-        align, spec = self.align, self.model.layout.spec
-        source = align.source(self.cell.variant, self.cell.fold)
-        signal = source.signal
-        whose = "the recording of" if recording is not None else align.dataset.name
-        stored = stored_split(align.dataset, split)
-        matched = source.open(subject).splits.get(stored) if recording is None else recording
-        where, folder = f"{whose} subject {subject}", source.name_of(subject).rpartition("/")[0]
-        if matched is not None:
-            is_same_store = any(name.rpartition("/")[0] == folder for name in self.model.learned.signals)
-            steps = matched.unit, matched.rate_hz, matched.preparation
-            spec.refuse_other_signals(*steps, where, is_same_store and recording is None)
-        if align.origin is not None or recording is not None:
-            matched = matched or source.recording(subject, split)  # which says what is missing
-            signal = match_recording(spec, matched, signal, align.dataset.channels, where)
-        elif spec.names:
-            signal = signal.model_copy(update={"channels": list(spec.names)})
-        selected = select_responses(
-            *(replace(source, signal=signal), subject, split, self.pictures(split)),
-            normaliser=self._normaliser(subject),
-            recording=recording,
-            are_allowed=partial(self._are_unseen, subject, split) if is_tested else None,
-        )
-        if not align.tests_new_subjects:
-            chosen, where = selected.selection, f"{align.dataset.name} subject {subject} {split}"
-            spec.refuse_other_voxels(subject, len(chosen.rows), chosen.regions, where)
-        return selected
 
     def _are_unseen(self, subject: int, split: str, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Find the signals [N] of pictures that no model which is tested on the subject learned from.

@@ -16,7 +16,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
 from brainhive_cli.core.memory_estimate import free_bytes
 from brainhive_cli.data.datasets import people_of
-from brainhive_cli.data.responses import Responses, select_responses, spec_of
+from brainhive_cli.data.responses import Responses, choose_input, match_split, read_training, spec_of
 from brainhive_cli.data.signal_stores import caveats_of
 from brainhive_cli.data.signals.augmentation import AUGMENTED, augmented
 from brainhive_cli.data.signals.normalisations import pool_statistics
@@ -31,6 +31,7 @@ from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.models.lora import shapes_of
+from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.job import Job, read_tuned_encoders
 from brainhive_cli.training.alignment.layout import Layout, fused_head
@@ -203,8 +204,8 @@ class TrainingData:
         for subject in cell.trained_on:
             if (subject, cell.fold) not in self.responses:
                 signals = replace(self.signals, fold=cell.fold)
-                selected = select_responses(signals, subject, "train", self.stimuli)
-                self.responses[subject, cell.fold] = selected.read(self.with_single, self.is_memory_mapped)
+                held = {"with_single": self.with_single, "memory_map": self.is_memory_mapped}
+                self.responses[subject, cell.fold] = read_training(signals, subject, self.stimuli, **held)
                 self._warn_of_absent(self.responses[subject, cell.fold], cell.fold)
         responses = [self.responses[subject, cell.fold] for subject in cell.trained_on]
         if recipe.mode == "finetune":
@@ -218,7 +219,7 @@ class TrainingData:
                 responses[place] = replace(trials, stimulus=stimulus)
         tested, tested_targets = None, None
         if train.selection == "test":
-            tested, tested_targets = self._open_tested(cell, learned)
+            tested, tested_targets = self._open_tested(cell, learned, layout.spec)
         data = CellData(
             responses=responses,
             targets=self.targets,
@@ -254,7 +255,7 @@ class TrainingData:
         holdout = self.job.dataset.holdout
         return 0.0 if holdout is not None and holdout.shows_seen else train.validation
 
-    def _open_tested(self, cell: Cell, learned: Learned) -> tuple[list[Responses], Targets]:
+    def _open_tested(self, cell: Cell, learned: Learned, spec: SignalSpec) -> tuple[list[Responses], Targets]:
         """Open the test signals of a cell and the targets of their stimuli, which select the epoch."""
         recipe, dataset = self.recipe, self.job.dataset
         encoders = [config for config in recipe.stored_encoders if config in recipe.encoders]
@@ -262,14 +263,14 @@ class TrainingData:
         stimuli, pixels = next(iter(stores.values())), pixels_of(stores.values())
         seen = learned.pictures.contain(dataset.pictured_as, stimuli.image_ids, pixels)
 
-        tested = [
-            select_responses(
-                *(self.signals, subject, "test", stimuli),
-                normaliser=learned.normaliser_of(subject),
-                are_allowed=lambda rows: ~seen[rows],
-            ).read()
-            for subject in cell.tested_on
-        ]
+        tested = []
+        for subject in cell.tested_on:
+            recording, pictures, stimulus = match_split(self.signals, subject, "test", stimuli)
+            where, is_unseen = f"{dataset.name} subject {subject} test", ~seen[stimulus]
+            chosen = choose_input(spec, recording, where, dataset.channels)
+            normaliser = learned.normaliser_of(subject)
+            chosen = replace(chosen, pictures=pictures[is_unseen], normaliser=normaliser)
+            tested.append(Responses.of(subject, chosen, stimulus[is_unseen]))
         stored = Targets.of(stores, self.launch, self.keys)
         return tested, Targets({**stored.sources, **self._compute_adapted("test", stimuli)})
 

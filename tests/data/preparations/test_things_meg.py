@@ -28,7 +28,9 @@ TRIALS = [
 ]
 
 
-def write(root: Path, signal: np.ndarray, trials=TRIALS, rate_hz: float = 200.0, **saved) -> Path:
+def write(
+    root: Path, signal: np.ndarray, trials=TRIALS, rate_hz: float = 200.0, onsets_s=None, **saved
+) -> Path:
     """Write epochs [n, C, T] of subject 1."""
     names = [f"MLO{number}1-1609" for number in range(CHANNELS)]
     info = mne.create_info(names, rate_hz, "mag", verbose="error")
@@ -36,6 +38,8 @@ def write(root: Path, signal: np.ndarray, trials=TRIALS, rate_hz: float = 200.0,
         channel["loc"][:3] = number, 0, 0.1
     columns = ("trial_type", "things_category_nr", "image_path", "session_nr")
     table = [dict(zip(columns, trial, strict=True)) for trial in trials]
+    for row, onset_s in zip(table, onsets_s or (), strict=False):
+        row["onset"] = onset_s
     if importlib.util.find_spec("pandas"):  # mne then takes no list
         table = importlib.import_module("pandas").DataFrame(table)
     events = np.stack(
@@ -57,6 +61,15 @@ def signal() -> np.ndarray:
 
 def made(root: Path, **knobs):
     return Config(root=str(root), **knobs).build(Paths())
+
+
+def test_when_each_trial_happened_is_kept_where_the_table_says_it(tmp_path, signal) -> None:
+    preparation = made(write(tmp_path, signal, onsets_s=[2.5, None, 5.0, 6.5, 8.0, 1.5, 3.0]).parents[2])
+    one = preparation.session(1, 1)
+    np.testing.assert_array_equal(one["train"].onset_s, [[2.5], [8.0]])
+    np.testing.assert_array_equal(one["test"].onset_s, [[5.0]])
+    preparation = made(write(tmp_path, signal, onsets_s=[2.5, None, None, 6.5, 8.0, 1.5, 3.0]).parents[2])
+    assert preparation.session(1, 1)["train"].onset_s is None
 
 
 def test_trials_are_sorted_by_their_type_and_session_and_read_as_they_are(tmp_path, signal) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.responses import match_stimuli
+from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores import hdf5, recordings
 from brainhive_cli.data.stores.recordings import COPIED_STIMULI, Recording, Sensors, SignalStore, Voxels
 from tests.resealed import resealed
@@ -123,6 +125,22 @@ def test_an_axis_of_another_length_than_its_list_is_no_recording(fields: dict[st
 
 def test_times_that_differ_as_after_resampling_are_those_of_the_rate() -> None:
     assert recording(4, 2, times_s=np.arange(5) / 250.25).rate_hz == 250
+
+
+def test_a_recording_of_which_nobody_knows_what_was_seen_is_read_and_not_stored(path: Path) -> None:
+    signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
+    unlabelled = recording(4, 2, signal=signal, image_ids=())
+    first = unlabelled.take_trials(np.array([[True, False]] * 4))
+    ((_, read),) = Selection.of(first, None, None, 1.0, "window").averages()
+    np.testing.assert_allclose(read, signal[:, 0], atol=1e-6)
+    with pytest.raises(BrainhiveError, match="nothing says which pictures the train signals are of"):
+        SignalStore.write(path, {"train": unlabelled})
+    assert not path.exists()
+    with pytest.raises(BrainhiveError, match=r"^window: nothing says which pictures were shown$"):
+        match_stimuli(unlabelled.image_ids, None, "window")  # no store is looked into
+    signal[2] = np.nan
+    with pytest.raises(BrainhiveError, match="a signal is not finite, of row 2, channel O1"):
+        next(Selection.of(replace(unlabelled, signal=signal), None, None, 1.0, "window").averages())
 
 
 @pytest.mark.parametrize("name", ["times_s", "channels"])

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.stores.recordings import SignalStore
-from brainhive_cli.training.alignment.matching_run import inherited
 from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.references import inherited
 from brainhive_cli.training.alignment.settings import Finetune
 from brainhive_cli.training.alignment.training_data import take_share
 

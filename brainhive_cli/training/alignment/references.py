@@ -1,0 +1,168 @@
+"""How brain models are named: by a run, a variant of a sweep, a recipe, a model folder, or not at all."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brainhive_cli.core import runs
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.files import below, locate
+from brainhive_cli.core.recipe import Paths, name_of, shipped_recipes
+from brainhive_cli.core.runs import RunFolder, is_run
+from brainhive_cli.core.sweep import of_variant, variant_of, variants
+from brainhive_cli.data.command_lines import command
+from brainhive_cli.training.alignment.model import is_model
+from brainhive_cli.training.alignment.recipe import Recipe
+
+TRAINING = "train-align"
+"""The command that makes brain models; as a reference it stands for the newest run."""
+INHERITED = (
+    *("dataset", "encoders", "heads", "head", "dim", "backbone", "fuser", "prior"),
+    *("subject_layer", "similarity", "signal"),
+)
+"""Recipe keys of a model's architecture and data, which a fine-tuned model keeps."""
+Planned = Mapping[str, Recipe]
+"""The trainings that a plan does before, by how it names their runs."""
+
+
+@dataclass(frozen=True)
+class NamedModels:
+    """What a reference names: the models of a run, of one variant of a sweep, or a single one.
+
+    Attributes:
+        folder: The run; or the model folder or published checkpoint itself.
+        variant: The variant of a sweep that is named; empty where none is.
+    """
+
+    folder: RunFolder
+    variant: str = ""
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it is a single model, not a run."""
+        return is_model(self.folder.path)
+
+    @property
+    def models(self) -> dict[str, Path]:
+        """The folder of each cell's model, by the cell's name; a single model has none."""
+        if self.is_model:
+            return {"": self.folder.path}
+        run = self.folder.path
+        cells = below(run / "cells", *filter(None, [self.variant]), source="the variant of a run,")
+        return {str(model.parent.relative_to(cells)): model for model in sorted(cells.glob("**/model"))}
+
+    def path_of(self, cell: str = "") -> Path:
+        """Return the folder of a cell's model; without a name, of the only one.
+
+        Raises:
+            RecipeError: if there is no such cell, or several could be meant; the hint lists them.
+        """
+        models = self.models
+        if cell in models or (not cell and len(models) == 1):
+            return models.get(cell) or next(iter(models.values()))
+        problem = f"no cell {cell!r}" if cell else f"{len(models)} cells, of which none is named"
+        if self.is_model:
+            raise RecipeError(f"{self.folder.path} is the model of one cell: {problem}", "leave the cell out")
+        raise RecipeError(f"{self.folder.path.name} has {problem}", ", ".join(models) or "train it first")
+
+
+def open_model(
+    reference: str | None,
+    paths: Paths,
+    dataset: Any = None,
+    *,
+    choose: str = "--run ",
+    may_be_finetuned: bool = True,
+) -> NamedModels:
+    """Find what a reference names; without one, the newest finished run on a data set, which is said.
+
+    A reference is a run's folder, name or the end of it; `RUN:VARIANT` of a sweep, or `:VARIANT` of the
+    newest sweep that has it; the name of a train-align recipe, which stands for the newest finished run that
+    it made; or a model folder or published checkpoint. Whether a model fits what it is opened for is checked
+    by who opens it.
+
+    Args:
+        reference: How it is named; None: the newest.
+        paths: Where runs lie.
+        dataset: Config of the data set that the newest run must be of; None: any. A run that is named may be
+            of another.
+        choose: What precedes the name of a run on a command line that chooses it.
+        may_be_finetuned: Whether the newest may be a fine-tuned one.
+
+    Raises:
+        MissingData: if there is none, with the line that makes one.
+        RecipeError: if a sweep has no such variant.
+    """
+    if reference is not None and is_model(path := locate(reference)):
+        return NamedModels(RunFolder(path))
+    root, (name, variant) = paths.under_home("runs"), of_variant(reference)
+    recipe_name = name_of_training(name, root)
+    if name and name != TRAINING and recipe_name is None:
+        run = runs.find(root, TRAINING, name)
+        if variant:
+            variant_of(variants(run.recipe(Recipe, paths=paths)), variant, run.path.name)
+        return NamedModels(run, variant)
+
+    wanted = None if dataset is None or recipe_name else dataset.build(paths).recorded_as
+
+    def describe_lacking(run: RunFolder) -> str:
+        """Say why a run is not the one that is meant; empty if it is."""
+        recipe = run.recipe(Recipe, paths=paths)
+        if recipe_name is not None and recipe.recipe_name != recipe_name:
+            return f"made by {recipe.recipe_name or 'no recipe that is named'}"
+        if wanted is not None and (actual := recipe.dataset.build(paths).recorded_as) != wanted:
+            return f"data set {actual}, not {wanted}"
+        if variant and variant not in variants(recipe):
+            return f"no variant {variant!r}"
+        return "" if may_be_finetuned or recipe.mode != "finetune" else "fine-tuned itself"
+
+    needed = {"the recipe": recipe_name, "the data set": wanted, "the variant": variant and repr(variant)}
+    described = " and ".join(f"{what} {value}" for what, value in needed.items() if value)
+    if recipe_name is not None:
+        way = command(TRAINING, None, [], "--recipe", str(name))
+    else:
+        way = command(TRAINING, dataset, [])
+        way += "; --run NAME tests a run of another data set, zero-shot" if wanted else ""
+        way += ", with `sweep`" if variant else ""
+    run = runs.newest(root, TRAINING, describe_lacking, needed=described, hint=way, choose=choose)
+    return NamedModels(run, variant)
+
+
+def name_of_training(reference: str | None, runs_root: Path) -> str | None:
+    """Give the name of the train-align recipe that a reference means; None where it means none."""
+    if not reference or is_run(locate(reference)) or is_run(runs_root / TRAINING / reference):
+        return None
+    shipped = shipped_recipes() / reference.replace("_", "-") / f"{TRAINING}.yaml"
+    for file in (Path(reference), shipped):
+        if file.suffix == ".yaml" and os.path.isfile(file):  # to a Path, a name that is too long is an error
+            return name_of(file)
+    return None
+
+
+def expected_recipe(reference: str | None, paths: Paths, planned: Planned) -> Recipe | None:
+    """Give the recipe of a run that is not here yet, for a plan; None where nothing says which it will be.
+
+    Args:
+        reference: How the run is named.
+        paths: Where runs lie.
+        planned: Trainings that the plan does before, by how it names their runs.
+    """
+    name, _ = of_variant(reference)
+    if name in planned:
+        recipe = planned[str(name)]
+    elif name_of_training(name, paths.under_home("runs")) is not None:
+        recipe = Recipe.resolve(TRAINING, name, {}, []).model_copy(update={"paths": paths})
+    else:
+        return None
+    base = expected_recipe(recipe.finetune.run, paths, planned) if recipe.mode == "finetune" else None
+    return recipe if base is None else inherited(recipe, base)
+
+
+def inherited(recipe: Recipe, training: Recipe) -> Recipe:
+    """Take over the keys that a model fine-tuned by a recipe keeps of the one that another has trained."""
+    keys = {key: getattr(training, key) for key in INHERITED}
+    if not recipe.terms and recipe.loss == type(recipe)().loss:
+        keys |= {"terms": training.terms, "targets": training.targets}
+    return recipe.model_copy(update=keys)
