@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import typer
@@ -28,8 +28,8 @@ from brainhive_cli.core.errors import (
     raise_if_interrupted,
     remember_interrupts,
 )
-from brainhive_cli.core.files import shipped_folder
 from brainhive_cli.core.foreign_code import OVERRIDE
+from brainhive_cli.core.recipe import find_recipe, read_extended, shipped_recipes
 
 RECIPE = "# Recipe: what follows runs as it is"
 """The line before the resolved recipe, below the plan; a comment, so that what follows is a recipe."""
@@ -96,7 +96,8 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
     keys = {key for key, value in flags.items() if value is not None}
     keys |= {word.partition("=")[0].partition(".")[0] for word in overrides}
     all_code, is_check, as_json = (bool(common[name]) for name in ("allow_code", "check", "json"))
-    advise = partial(as_typed, recipe=common["recipe"], keys=keys, is_allowed=all_code)
+    folders = cache(lambda: list_shipped(command, common["recipe"]))
+    advise = partial(as_typed, folders=folders, keys=keys, is_allowed=all_code)
     try:
         with foreign_code.permitted(all_code, is_check, flags, overrides), remember_interrupts():
             code = _run(command, common, flags, overrides, advise)
@@ -247,32 +248,45 @@ def with_flags(command: str, hint: str) -> str:
     return EXAMPLE.sub(lambda match: f"{names[match[1]]} " if match[1] in names else match[0], hint)
 
 
-def as_typed(hint: str, recipe: str | None, keys: Set[str], is_allowed: bool) -> str:
+def list_shipped(command: str, recipe: str | None) -> list[str]:
+    """List the shipped folders, as `papers/havir`, of what `--recipe` was and of what that extends."""
+    if recipe is None:
+        return []
+    root, folders = shipped_recipes(), []
+    with suppress(BrainhiveError):  # which the command itself reports
+        root_folder = root / recipe.replace("_", "-")
+        folders = [root_folder] if os.path.isdir(root_folder) else []
+        folders += [file.parent for file in read_extended(find_recipe(command, recipe), command)]
+    inside = [folder for folder in folders if folder != root and folder.is_relative_to(root)]
+    return [folder.relative_to(root).as_posix() for folder in dict.fromkeys(inside)]
+
+
+def as_typed(hint: str, folders: Callable[[], Sequence[str]], keys: Set[str], is_allowed: bool) -> str:
     """Write a hint with what the user's own line had: the recipe, and `--allow-code`.
 
     Args:
         hint: A hint; command lines in it are joined by ` && `, and come before ` , or `.
-        recipe: What `--recipe` was, as `demo`; it is named in every line whose command it has a recipe for.
+        folders: Lists the recipe's shipped folders: in every line the first is named that has a recipe for
+            its command.
         keys: Keys that flags and overrides set, which the next command needs too.
         is_allowed: Whether the line had `--allow-code`.
     """
-    root = shipped_folder("recipes")
-    folder = root / recipe.replace("_", "-") if recipe else None
-    if folder is not None and os.path.isdir(folder):
 
-        def with_recipe(line: str) -> str:
-            _, command, *words = shlex.split(line)
-            if "--recipe" in words or not (folder / f"{command}.yaml").is_file():
-                return shlex.join(["brainhive", command, *words])
-            line_words = ["brainhive", command, "--recipe", folder.relative_to(root).as_posix()]
-            rest = iter(words)
-            for word in rest:  # without what the recipe sets, unless the user did
-                key = word.partition("=")[0].removeprefix("--")
-                pair = [word, next(rest, "")] if word.startswith("--") and "=" not in word else [word]
-                line_words += pair if key not in PARTS or PARTS[key] & keys else []
-            return shlex.join(line_words)
+    def with_recipe(line: str) -> str:
+        _, command, *words = shlex.split(line)
+        root = shipped_recipes()
+        recipe = next((name for name in folders() if (root / name / f"{command}.yaml").is_file()), None)
+        if "--recipe" in words or recipe is None:
+            return shlex.join(["brainhive", command, *words])
+        line_words = ["brainhive", command, "--recipe", recipe]
+        rest = iter(words)
+        for word in rest:  # without what the recipe sets, unless the user did
+            key = word.partition("=")[0].removeprefix("--")
+            pair = [word, next(rest, "")] if word.startswith("--") and "=" not in word else [word]
+            line_words += pair if key not in PARTS or PARTS[key] & keys else []
+        return shlex.join(line_words)
 
-        hint = _map_lines(hint, with_recipe)
+    hint = _map_lines(hint, with_recipe)
     return with_permission(hint, ["--allow-code"] if is_allowed else [])
 
 

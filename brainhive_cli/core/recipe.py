@@ -480,24 +480,29 @@ def read_recipe(path: Path, command: str = "") -> dict[str, Any]:
     Raises:
         RecipeError: if it is no YAML, no mapping, has a key twice, or extends itself.
     """
+    return reduce(_merged, reversed(read_extended(path, command).values()))
+
+
+def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
+    """Read a YAML recipe and those that it extends, nearest first: the keys that each file has, by its path.
+
+    Arguments and errors are those of `read_recipe`.
+    """
     kind = TypeAdapter(dict[str, Any] | None)
-    layers: list[dict[str, Any]] = []
-    read: list[Path] = []
-    following = path
+    read: dict[Path, dict[str, Any]] = {}
+    file = path
     while True:
-        if following.resolve() in read:
+        if file.resolve() in map(Path.resolve, read):
             raise RecipeError(f"{path} extends itself", "another recipe after `extends`")
-        read.append(following.resolve())
-        fields = documents.read(following, kind, "fix the file", RecipeError, is_yaml=True) or {}
+        fields = documents.read(file, kind, "fix the file", RecipeError, is_yaml=True) or {}
         base = fields.pop("extends", None)
-        if not isinstance(base, str | None):
-            raise RecipeError(f"extends: Input should be a string, got {show_value(base)}", "a recipe's name")
-        layers.insert(0, fields)
+        read[file] = fields
         if base is None:
-            break
-        sibling = following.parent / base
-        following = sibling if sibling.is_file() else find_recipe(command or path.stem, base)
-    return reduce(_merged, layers)
+            return read
+        if not isinstance(base, str):
+            raise RecipeError(f"extends: Input should be a string, got {show_value(base)}", "a recipe's name")
+        sibling = file.parent / base
+        file = sibling if os.path.isfile(sibling) else find_recipe(command or path.stem, base)
 
 
 def _merged(base: Any, value: Any) -> Any:

@@ -113,7 +113,7 @@ CODE = "python:mine:net"
 def test_the_next_line_may_run_the_code_that_this_one_ran(
     hint: str, is_allowed: bool, code: list[str], expected: str
 ) -> None:
-    typed = execute.as_typed(hint, None, set(), is_allowed)
+    typed = execute.as_typed(hint, list, set(), is_allowed)
     assert execute.with_permission(typed, code) == expected
 
 
@@ -154,6 +154,18 @@ def test_the_way_out_stays_within_the_recipe_that_was_named(
     shown = brainhive(*words)
     assert shown.exit_code == 3 and shown.stderr.endswith(f"  try: {way}\n")
     assert f"({way})" in brainhive(*words, "--check").stderr
+
+
+@pytest.mark.parametrize("recipe", ["papers/havir-ablations", "my.yaml"])
+def test_the_way_out_of_a_recipe_names_what_it_extends(
+    home: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    (home / "my.yaml").write_text("extends: papers/havir\nseeds: [3]\n")
+    assert (
+        "(brainhive prepare --recipe papers/havir)"
+        in brainhive("train-align", "--recipe", recipe, "--check").stderr
+    )
 
 
 def test_what_the_user_changed_of_a_recipe_goes_on_with_the_hint(home: Path) -> None:
