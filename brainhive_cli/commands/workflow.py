@@ -1,6 +1,7 @@
 """workflow: the steps of a system one after another, from its data to its tables, each by its own command."""
 
 import importlib
+import json
 import re
 import shlex
 import textwrap
@@ -24,7 +25,7 @@ from brainhive_cli.core.measurements import (
     scope,
     stamp,
 )
-from brainhive_cli.core.recipe import Names, Section
+from brainhive_cli.core.recipe import Names, Section, find_recipe, name_of
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Need, Plan, Result
 from brainhive_cli.core.runs import RunFolder
@@ -223,7 +224,8 @@ def run_steps(
 def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> list[str]:
     """List the overrides of a step, with the names of the runs of earlier steps.
 
-    A step that decodes takes the run of the last training before it, unless it names another run.
+    A step that decodes and names no run takes that of the last training before it, not the newest of all; a
+    recipe that it names stands for the run of the earlier step with that recipe.
     """
 
     def name_run(match: re.Match[str]) -> str:
@@ -234,13 +236,30 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
 
     overrides = [MADE.sub(name_run, override) for override in recipe.steps[name].overrides]
     earlier = [*recipe.steps][: [*recipe.steps].index(name)]
-    trainings = [step for step in earlier if recipe.command_of(step) == TRAINING]
-    if trainings and recipe.command_of(name) in DECODING:
-        named = _resolve(recipe, name, overrides).align_run
-        references = [named] if isinstance(named, str) else named or []
-        root = recipe.paths.under_home("runs")
-        if all(name_of_training(of_variant(reference)[0], root) for reference in references):
-            overrides.append(MADE.sub(name_run, f"align_run={{{trainings[-1]}}}"))
+    trainings = {
+        name_of(find_recipe(TRAINING, recipe.recipe_of(step))): step
+        for step in earlier
+        if recipe.command_of(step) == TRAINING
+    }
+    if not trainings or recipe.command_of(name) not in DECODING:
+        return overrides
+
+    def run_of(reference: str | None) -> str | None:
+        """Name the step that trains what a reference means; without one, the reference itself."""
+        training, variant = of_variant(reference)
+        if training in (None, "", TRAINING):
+            step = [*trainings.values()][-1]
+        else:
+            step = trainings.get(name_of_training(training, recipe.paths.under_home("runs")) or "", "")
+        made = f"{{{step}}}:{variant}" if variant else f"{{{step}}}"
+        return made if step else reference
+
+    named = _resolve(recipe, name, overrides).align_run
+    references = named if isinstance(named, list) else [named]
+    made = [run_of(reference) for reference in references]
+    if made != references:
+        value = made[0] if len(made) == 1 else json.dumps(made)
+        overrides.append(MADE.sub(name_run, f"align_run={value}"))
     return overrides
 
 

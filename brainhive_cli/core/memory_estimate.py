@@ -6,6 +6,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from weakref import finalize
 
@@ -42,10 +43,22 @@ def peak(work: Callable[[], object], *networks: nn.Module) -> int:
     return live.peak
 
 
+def reset_peak(device: torch.device) -> None:
+    """Let `peak_bytes` count from now on; on a CPU only Linux can do that."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident set, VmHWM
+
+
 def peak_bytes(device: torch.device) -> int:
-    """Return the most bytes in use so far: of a GPU by tensors, since its last reset; else by the process."""
+    """Return the most bytes in use since the last reset: of a GPU by tensors, else by the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -496,6 +496,8 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
             raise RecipeError(f"{path} extends itself", "another recipe after `extends`")
         fields = documents.read(file, kind, "fix the file", RecipeError, is_yaml=True) or {}
         base = fields.pop("extends", None)
+        if read:  # of what is extended, a run's recipe as it may be, these say what that run was
+            fields = {key: value for key, value in fields.items() if key not in ("recipe_name", "digests")}
         read[file] = fields
         if base is None:
             return read
@@ -507,6 +509,10 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
 
 def _merged(base: Any, value: Any) -> Any:
     """Lay a value of a recipe over that of the recipe that it extends."""
+    if isinstance(base, str) and isinstance(value, Mapping):  # a part named by its kind alone
+        base = {"kind": base}
+    elif isinstance(base, Mapping) and "kind" in base and isinstance(value, str):
+        value = {"kind": value}
     if not isinstance(base, Mapping) or not isinstance(value, Mapping):
         return value
     if not is_same_kind(base.get("kind", ""), value.get("kind", base.get("kind", ""))):

@@ -44,6 +44,9 @@ LARGEST_RECIPE = 1 << 20
 """Bytes of the largest recipe of a run that is read: it names every key."""
 FINISHED = "metrics.json"
 """The file that makes a run finished; it is written last."""
+FOUND = "found.json"
+"""What later commands that wanted the same finished run called their recipes. A run is as new as this file:
+who asks for a run again means it."""
 CLAIM = ".claim"
 """The file by which the command that writes a run holds it."""
 OPENED = {"recipe.yaml", "environment.json", "embeddings.json", CLAIM}
@@ -95,6 +98,8 @@ class RunFolder:
                     console.say(f"continuing run {path.name}")
         if run.is_finished:
             console.say(f"found run {path.name}, finished {run.age}; --again starts a new one")
+            with suppress(OSError, BrainhiveError):  # a run of somebody else, which may be read only
+                run.write_json(FOUND, {"recipe_names": sorted({*run.found_by, recipe.recipe_name})})
         launch.barrier()
         return run
 
@@ -112,6 +117,13 @@ class RunFolder:
     def age(self) -> str:
         """How long ago a finished run was finished, in words."""
         return age((self.path / FINISHED).stat().st_mtime)
+
+    @property
+    def found_by(self) -> set[str]:
+        """Names of the recipes by which the run was found again."""
+        with suppress(BrainhiveError):  # none has found it
+            return {*self.read_json(FOUND, _FoundBy).recipe_names}
+        return set()
 
     def measurements(self, name: str = FINISHED) -> Measurements:
         """Read what a finished run measured, or what another document of metrics in its folder holds.
@@ -233,6 +245,10 @@ class RunFolder:
         self.replace(FINISHED, write)
         if self.lock:
             self.lock.release()
+
+
+class _FoundBy(BaseModel):
+    recipe_names: list[str]
 
 
 def _as_json(document: Mapping[str, Any], indent: int | None = 2) -> str:
@@ -437,6 +453,11 @@ def age(since: float) -> str:
 
 
 def finished_runs(runs: Path, command: str | None) -> list[RunFolder]:
-    """List the finished runs of a command, or of all, the newest first."""
-    files = sorted(runs.glob(f"{command or '*'}/*/{FINISHED}"), key=lambda path: -path.stat().st_mtime)
+    """List the finished runs of a command, or of all, those first that were finished, or found, last."""
+
+    def last_asked(metrics: Path) -> float:
+        files = [metrics, found] if (found := metrics.with_name(FOUND)).is_file() else [metrics]
+        return max(file.stat().st_mtime for file in files)
+
+    files = sorted(runs.glob(f"{command or '*'}/*/{FINISHED}"), key=last_asked, reverse=True)
     return [RunFolder(path.parent) for path in files]

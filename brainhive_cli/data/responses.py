@@ -226,6 +226,29 @@ def measure_training(source: SignalSource, selection: Selection, stimuli: Target
     return statistics
 
 
+def measure_new_subject(
+    spec: SignalSpec, source: SignalSource, subject: int, stimuli: TargetStore, is_same_store: bool = False
+) -> Normaliser | None:
+    """Build the normaliser of a subject whom a model has none of, from the subject's training signals.
+
+    Args:
+        spec: What the model is built for.
+        source: The signals.
+        subject: Whose.
+        stimuli: Target store; where stimuli are held out, those of the fold are left out.
+        is_same_store: As for `choose_input`.
+
+    Returns:
+        The normaliser; None where signals are not normalised.
+    """
+    if (normalisation := source.signal.normalise) is None:
+        return None
+    where = f"{source.dataset.name} subject {subject} train"
+    recording = source.recording(subject, "train")
+    selection = choose_input(spec, recording, where, source.dataset.channels, is_same_store)
+    return normalisation.build(measure_training(source, selection, stimuli))
+
+
 def match_split(
     source: SignalSource, subject: int, split: str, stimuli: TargetStore
 ) -> tuple[Recording, Rows, Rows]:

@@ -83,6 +83,27 @@ def test_a_step_that_decodes_takes_the_run_of_the_last_training_before_it(tmp_pa
     assert workflow.overrides_of(own, "eval-retrieval", runs) == ["run=other"]
 
 
+def test_a_recipe_that_a_step_names_stands_for_the_step_that_trains_it(home) -> None:
+    sweep = {"command": "train-align", "recipe": "papers/havir-ablations"}
+    steps = {"one": sweep, "two": {"command": "train-align", "recipe": "demo"}}
+    for step, expected in {
+        "align_run=demo": ["align_run=demo", "align_run=two"],
+        "align_run=papers/havir-ablations:none": [
+            "align_run=papers/havir-ablations:none",
+            "align_run=one:none",
+        ],
+        "align_run=papers/havir": ["align_run=papers/havir"],  # which no step trains
+        "align_run=:random": ["align_run=:random", "align_run=two:random"],
+        "align_run=[papers/havir-ablations:none,demo,x]": [
+            "align_run=[papers/havir-ablations:none,demo,x]",
+            'align_run=["one:none", "two", "x"]',
+        ],
+    }.items():
+        own = recipe(steps={**steps, "eval-retrieval": {"overrides": [step]}})
+        runs = {name: Result(home / name) for name in steps}
+        assert workflow.overrides_of(own, "eval-retrieval", runs) == expected
+
+
 def test_a_step_that_names_no_command_and_a_workflow_without_steps_are_refused(home) -> None:
     with pytest.raises(RecipeError, match="the step paint names no command"):
         recipe(steps={"paint": {}})

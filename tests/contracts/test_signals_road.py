@@ -92,6 +92,20 @@ def test_fifty_fits_of_a_new_subject_take_one_process(world: Path, go: Any, smal
     assert {path: path.stat().st_mtime_ns for path in world.rglob("*")} == before
 
 
+def test_signals_that_select_an_epoch_are_normalised_as_those_of_the_test(
+    world: Path, go: Any, small: Any, runs: str
+) -> None:
+    selected = ("train.selection=test", "mode=inter", "signal.normalise=channel", "signal.scale=1")
+    words = [*small, "subjects=1,2", "seeds=1", "train.epochs=1", *selected, runs]
+    run = api.open_run(go("train-align", *words).folder)
+    job = Job.resolve(Recipe.resolve("train-align", None, {}, words))
+    opened = TrainingData(job, job.recipe, job.open_stores(), [1, 2], Launch(0, 1, "cpu"))
+    for cell in job.list_cells():
+        _, data = opened.select_cell(cell)
+        expected = run.member(cell.name).responses(cell.tested_on[0], "test").signal
+        np.testing.assert_allclose(data.tested[0].signal, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_model_folder_alone_decodes_a_recording(
     trained: Path, evaluated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -314,6 +314,14 @@ def test_a_recipe_that_extends_another_lays_its_keys_over_it(home: Path) -> None
     other = read_recipe(home / "other.yaml", "train-align")
     assert other["backbone"] == {"kind": "linear"} and other["mode"] == "joint"
 
+    (home / "kind.yaml").write_text("backbone: linear\nrecipe_name: a\ndigests: {b: c}\n")
+    for backbone, expected in (("{bias: false}", {"kind": "linear", "bias": False}), ("nice", "nice")):
+        (home / "knob.yaml").write_text(f"extends: kind.yaml\nbackbone: {backbone}\n")
+        assert read_recipe(home / "knob.yaml", "train-align") == {"backbone": expected}
+    (home / "same.yaml").write_text("extends: knob.yaml\nbackbone: nice\n")
+    (home / "knob.yaml").write_text("backbone: {kind: nice, dropout: 0.25}\n")
+    assert read_recipe(home / "same.yaml", "x") == {"backbone": {"kind": "nice", "dropout": 0.25}}
+
     for base, message in (
         ("other.yaml", "extends itself"),
         ("none.yaml", "no recipe"),

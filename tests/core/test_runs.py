@@ -64,6 +64,21 @@ def test_a_run_says_whether_it_is_found_or_continued(home: Path, capsys: pytest.
     assert capsys.readouterr().err == told
 
 
+def test_a_run_that_is_found_again_is_the_newest_and_known_by_the_recipe_that_found_it(home: Path) -> None:
+    asked, other = opened(recipe_name="first"), RunFolder.open("train-align", "other", Recipe(), ALONE)
+    for age_s, run in ((60, asked), (5, other)):
+        run.finish(Measurements())
+        os.utime(run.path / "metrics.json", (time.time() - age_s,) * 2)
+    assert [run.path for run in runs.finished_runs(home / "runs", "train-align")] == [other.path, asked.path]
+
+    assert opened(recipe_name="second").path == asked.path
+    assert opened().path == asked.path
+    assert asked.found_by == {"", "second"}
+    assert [run.path for run in runs.finished_runs(home / "runs", "train-align")] == [asked.path, other.path]
+    (asked.path / runs.FOUND).write_text("{")
+    assert asked.found_by == set() and opened(recipe_name="third").found_by == {"third"}
+
+
 def test_only_runs_of_this_process_without_anything_done_are_removed(home: Path) -> None:
     unused = opened()
     other = RunFolder.open("train-prior", "other", Recipe(), ALONE)

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Self
 
-import numpy as np
-
 from brainhive_cli.core import runs as run_folders
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.results import Need, Work
@@ -91,8 +89,17 @@ class Job:
         if chosen == PAIRS:
             return [*combinations(labels, 2)]
         if chosen is None:
-            scores = [variant.runs[0].validation.get("value", -1.0) for variant in self.variants]
-            chosen = labels[int(np.argmax(scores))]
+            sweep = self.runs[0]
+            by_label = {
+                label: sweep.validation_of([cell for cell in sweep.cells if cell.variant == label])
+                for label in labels
+            }
+            # variants that were validated on other pictures do not compare: then the first one stands
+            first = by_label[labels[0]].get("measured_on")
+            comparable = [
+                label for label in labels if first and by_label[label].get("measured_on") == first
+            ] or labels[:1]
+            chosen = max(comparable, key=lambda label: by_label[label].get("value", -1.0))
         return [(chosen, other) for other in labels if other != chosen]
 
     @classmethod

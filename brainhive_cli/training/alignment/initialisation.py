@@ -9,11 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import console, documents, hub, parts, weights
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core import console, documents, hub, parts, runs, weights
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate, portable
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Need
+from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.models.foreign_weights import adapt, file_need, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import model as aligners
@@ -23,7 +24,7 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.references import open_model
+from brainhive_cli.training.alignment.references import TRAINING, NamedModels, name_of_training, open_model
 from brainhive_cli.training.alignment.settings import Train
 
 REFERENCE_SD = 0.02
@@ -177,9 +178,14 @@ def _find_place(needed: Mapping[str, Tensor], state: Mapping[str, Tensor], part:
 
 
 def find_starts(
-    references: Sequence[str | Mapping[str, str] | None], cell: Cell, paths: Paths
+    references: Sequence[str | Mapping[str, str] | None],
+    cell: Cell,
+    paths: Paths,
+    opened: dict[str, NamedModels] | None = None,
 ) -> dict[int, tuple[Start, ...]]:
     """Find what each stage starts from, by the stage's number.
+
+    `opened` are the runs that were looked for before, by reference; others are added.
 
     A reference is a model folder or checkpoint, an align run, a file of weights, or `hub:owner/name` with
     one; or one for each of some parts; None is no start. The name of a train-align recipe means its newest
@@ -191,17 +197,33 @@ def find_starts(
     """
     starts: dict[int, tuple[Start, ...]] = {}
     for number, part, name in _list_references(references):
-        start = Start(_find_path(name, cell, paths), part)
+        start = Start(_find_path(name, cell, paths, {} if opened is None else opened), part)
         starts[number] = (*starts.get(number, ()), start)
     return starts
 
 
+def name_starts(
+    references: Sequence[str | Mapping[str, str] | None], paths: Paths, opened: dict[str, NamedModels]
+) -> dict[str, str]:
+    """Name the runs that recipes stand for among what stages start from, by the recipe; `opened` as there."""
+    root, names = paths.under_home("runs"), {}
+    for _, _, reference in _list_references(references):
+        if reference not in names and name_of_training(of_variant(reference)[0], root) is not None:
+            named = _open_once(reference, paths, opened)
+            names[reference] = runs.reference(named.folder, root / TRAINING, named.variant)
+    return names
+
+
 def list_start_needs(
-    references: Sequence[str | Mapping[str, str] | None], cell: Cell, paths: Paths, backbone: Any
+    references: Sequence[str | Mapping[str, str] | None],
+    cell: Cell,
+    paths: Paths,
+    backbone: Any,
+    opened: dict[str, NamedModels],
 ) -> list[tuple[str, Need]]:
     """Look for what stages start from: parts, and what each needs; nothing is fetched.
 
-    The key of a run is the reference.
+    The key of a run is the reference; `opened` as there.
     """
     pretrained = getattr(backbone, "pretrained", None)
     needs = [("backbone", hub.need(pretrained, (), FILES[:1], ("config.json",)))] if pretrained else []
@@ -211,7 +233,7 @@ def list_start_needs(
             need = file_need(name) if is_file else hub.need(name, (), FILES[:1], ("config.json",))
         else:
             try:
-                need = Need(portable(str(_find_path(name, cell, paths))))
+                need = Need(portable(str(_find_path(name, cell, paths, opened))))
             except BrainhiveError as error:
                 need = Need(name if Path(name).suffix else f"run {name}", None, error, key=name)
         needs.append((part, need))
@@ -227,7 +249,13 @@ def _list_references(
         yield from ((number, part, name) for part, name in by_part.items())
 
 
-def _find_path(reference: str, cell: Cell, paths: Paths) -> Path:
+def _open_once(reference: str, paths: Paths, opened: dict[str, NamedModels]) -> NamedModels:
+    if reference not in opened:
+        opened[reference] = open_model(reference, paths, choose="train.start_from=")
+    return opened[reference]
+
+
+def _find_path(reference: str, cell: Cell, paths: Paths, opened: dict[str, NamedModels]) -> Path:
     """Take a model or file as it is; of a run the only model, or that of the cell with the same name."""
     if reference.startswith("hub:"):
         if reference.partition("@")[0].endswith(ENDINGS):
@@ -242,8 +270,14 @@ def _find_path(reference: str, cell: Cell, paths: Paths) -> Path:
         hint = f"brainhive fetch {path.parent.name}" if is_fetched else "train.stages start_from=FILE"
         raise MissingData(f"no file {path}, which a stage starts from", hint)
 
-    named, name = open_model(reference, paths, choose="train.start_from="), cell.name.rpartition("/")[2]
-    return named.path_of(name if name in named.models else "")
+    named, name = _open_once(reference, paths, opened), cell.name.rpartition("/")[2]
+    models = named.models
+    if name not in models and len(models) > 1:
+        raise RecipeError(
+            f"{cell.name} could start from {' or '.join(models)} of {named.folder.path.name}",
+            f"train.start_from={next(iter(models.values()))}, or that of another cell",
+        )
+    return named.path_of(name if name in models else "")
 
 
 def take_over(aligner: Aligner, source: Aligner | Path) -> None:

@@ -27,13 +27,14 @@ from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import FUSED, Head
 from brainhive_cli.models.priors import Description
 from brainhive_cli.models.signal_spec import SignalSpec
-from brainhive_cli.training.alignment.initialisation import Start, find_starts, list_start_needs
+from brainhive_cli.training.alignment.initialisation import Start, find_starts, list_start_needs, name_starts
 from brainhive_cli.training.alignment.layout import tokens_of
 from brainhive_cli.training.alignment.learned import LEARNED_FILE, Learned
 from brainhive_cli.training.alignment.optimisation import is_below
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.references import (
     INHERITED,
+    NamedModels,
     Planned,
     expected_recipe,
     inherited,
@@ -70,6 +71,7 @@ class Job:
     base_need: Need | None = None
     is_plan: bool = False
     _starts: dict[str, dict[int, tuple[Start, ...]]] = field(default_factory=dict, repr=False, compare=False)
+    _opened: dict[str, NamedModels] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def resolve(cls, recipe: Recipe, planned: Planned | None = None) -> Self:
@@ -111,9 +113,10 @@ class Job:
         return replace(self, recipe=recipe, variants=by_label)
 
     def pinned(self, cells: Sequence[Cell]) -> Self:
-        """Add the identities of the signals, which are there, so that others make another run."""
+        """Add the identities of the signals and runs that are read, so that others make another run."""
         identities: dict[str, str] = {}
         for recipe in self.variants.values():
+            identities |= name_starts(recipe.train.starts, recipe.paths, self._opened)
             identities |= self.signals(recipe).identities(self._list_read(recipe, cells))
         return self._holding(identities)
 
@@ -205,7 +208,7 @@ class Job:
         if cell.name in self._starts:
             return self._starts[cell.name]
         recipe = self.variants[cell.variant]
-        starts = find_starts(recipe.train.starts, cell, recipe.paths)
+        starts = find_starts(recipe.train.starts, cell, recipe.paths, self._opened)
         if recipe.mode == "finetune":
             is_same = recipe.finetune.run == self.recipe.finetune.run
             base_run = (self.base_run if is_same else None) or find_base_run(recipe)
@@ -316,7 +319,7 @@ class Job:
     def list_start_needs(self, cells: Sequence[Cell]) -> list[tuple[str, Need]]:
         """Look for what the stages of the first cell's training start from: parts, and what each needs."""
         recipe = self.recipe
-        return list_start_needs(recipe.train.starts, cells[0], recipe.paths, recipe.backbone)
+        return list_start_needs(recipe.train.starts, cells[0], recipe.paths, recipe.backbone, self._opened)
 
     def describe_memory(self, cells: Sequence[Cell]) -> str:
         """Estimate the device memory of the first cell's backbone in training, before a batch's tensors.
@@ -368,7 +371,7 @@ def list_subjects(cells: Iterable[Cell], with_tested: bool = True) -> list[int]:
 
 
 def find_base_run(recipe: Recipe) -> AlignRun:
-    """Find the run that a recipe fine-tunes, or the newest that is not fine-tuned itself and fits it.
+    """Find the run that a recipe fine-tunes, or the newest that is not fine-tuned itself.
 
     Raises:
         MissingData: if there is no such run.

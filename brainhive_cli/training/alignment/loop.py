@@ -16,7 +16,7 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, raise_if_interrupted
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, by_name, extend_protocol
-from brainhive_cli.core.memory_estimate import keep_freed_memory, peak_bytes
+from brainhive_cli.core.memory_estimate import keep_freed_memory, peak_bytes, reset_peak
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.core.weights import Checkpoint
@@ -222,8 +222,7 @@ class CellFolder(Callbacks):
         self.name, self.folder, self.launch, self.on_epoch = name, folder, launch, on_epoch
         self.checkpoint = Checkpoint(folder.checkpoint_path(name))
         self.started_s = self.saved_s = time.monotonic()
-        if launch.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(launch.device)
+        reset_peak(launch.device)
         self.epoch, self.ranks, self.validation = 0, torch.empty(0), list[Queries]()
 
     def find_checkpoint(self) -> tuple[State, dict[str, Any] | None]:

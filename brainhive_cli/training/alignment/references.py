@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core import runs
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.files import below, locate
 from brainhive_cli.core.recipe import Paths, name_of, shipped_recipes
 from brainhive_cli.core.runs import RunFolder, is_run
@@ -110,8 +111,8 @@ def open_model(
     def describe_lacking(run: RunFolder) -> str:
         """Say why a run is not the one that is meant; empty if it is."""
         recipe = run.recipe(Recipe, paths=paths)
-        if recipe_name is not None and recipe.recipe_name != recipe_name:
-            return f"made by {recipe.recipe_name or 'no recipe that is named'}"
+        if recipe_name is not None and recipe_name not in (names := {recipe.recipe_name, *run.found_by}):
+            return f"made by {' and '.join(filter(None, sorted(names))) or 'no recipe that is named'}"
         if wanted is not None and (actual := recipe.dataset.build(paths).recorded_as) != wanted:
             return f"data set {actual}, not {wanted}"
         if variant and variant not in variants(recipe):
@@ -124,10 +125,24 @@ def open_model(
         way = command(TRAINING, None, [], "--recipe", str(name))
     else:
         way = command(TRAINING, dataset, [])
-        way += "; --run NAME tests a run of another data set, zero-shot" if wanted else ""
-        way += ", with `sweep`" if variant else ""
+        if wanted and choose == "--run ":
+            way += ", or --run NAME of a run on another data set, zero-shot"
+    way += f", with a sweep that has {variant!r}" if variant else ""
     run = runs.newest(root, TRAINING, describe_lacking, needed=described, hint=way, choose=choose)
     return NamedModels(run, variant)
+
+
+def known_variants(run: str | None, paths: Paths) -> set[str]:
+    """List the variants of all runs that a reference may mean, which is written without its variant."""
+    root, labels = paths.under_home("runs"), set[str]()
+    folders = []
+    with suppress(BrainhiveError):  # where there is no such run
+        is_one = run not in (None, "", TRAINING) and name_of_training(run, root) is None
+        folders = [runs.find(root, TRAINING, str(run))] if is_one else runs.finished_runs(root, TRAINING)
+    for folder in folders:
+        with suppress(BrainhiveError):  # a damaged run has none
+            labels |= {*variants(folder.recipe(Recipe))}
+    return labels
 
 
 def name_of_training(reference: str | None, runs_root: Path) -> str | None:
@@ -137,7 +152,7 @@ def name_of_training(reference: str | None, runs_root: Path) -> str | None:
     shipped = shipped_recipes() / reference.replace("_", "-") / f"{TRAINING}.yaml"
     for file in (Path(reference), shipped):
         if file.suffix == ".yaml" and os.path.isfile(file):  # to a Path, a name that is too long is an error
-            return name_of(file)
+            return name_of(file) or None
     return None
 
 
@@ -148,16 +163,31 @@ def expected_recipe(reference: str | None, paths: Paths, planned: Planned) -> Re
         reference: How the run is named.
         paths: Where runs lie.
         planned: Trainings that the plan does before, by how it names their runs.
+
+    Raises:
+        RecipeError: if a recipe fine-tunes what it makes.
     """
-    name, _ = of_variant(reference)
-    if name in planned:
-        recipe = planned[str(name)]
-    elif name_of_training(name, paths.under_home("runs")) is not None:
-        recipe = Recipe.resolve(TRAINING, name, {}, []).model_copy(update={"paths": paths})
-    else:
-        return None
-    base = expected_recipe(recipe.finetune.run, paths, planned) if recipe.mode == "finetune" else None
-    return recipe if base is None else inherited(recipe, base)
+    # the recipe, and those of the trainings that it fine-tunes, each of the one before
+    recipes: dict[str, Recipe] = {}
+    following = reference
+    while following is not None:
+        name, _ = of_variant(following)
+        if name in recipes:
+            raise RecipeError(f"the training {name} fine-tunes itself", "name another: finetune.run=NAME")
+        if name in planned:
+            recipe = planned[str(name)]
+        elif name_of_training(name, paths.under_home("runs")) is not None:
+            recipe = Recipe.resolve(TRAINING, name, {}, []).model_copy(update={"paths": paths})
+        else:
+            break
+        recipes[str(name)] = recipe
+        following = recipe.finetune.run if recipe.mode == "finetune" else None
+
+    # what is fine-tuned keeps keys of what it starts from
+    expected: Recipe | None = None
+    for recipe in reversed(recipes.values()):
+        expected = recipe if expected is None else inherited(recipe, expected)
+    return expected
 
 
 def inherited(recipe: Recipe, training: Recipe) -> Recipe:

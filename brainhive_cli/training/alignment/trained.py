@@ -1,6 +1,6 @@
 """A finished align run, or one model folder, opened to be evaluated or decoded with."""
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 
-from brainhive_cli.core import documents, hub, parts, runs
+from brainhive_cli.core import documents, hub, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import CALIBRATED, merge_caveats
+from brainhive_cli.core.measurements import CALIBRATED, Metric, merge_caveats
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Need
 from brainhive_cli.core.runs import RunFolder
@@ -41,7 +41,7 @@ from brainhive_cli.models.heads import Heads
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.learned import Learned, hashes_of
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
-from brainhive_cli.training.alignment.references import Planned, expected_recipe, open_model
+from brainhive_cli.training.alignment.references import Planned, expected_recipe, known_variants, open_model
 from brainhive_cli.training.alignment.set_ups import (
     SELECTION,
     compare_with_published,
@@ -309,8 +309,15 @@ class AlignRun:
 
         Values of two runs can be compared where `measured_on` is the same.
         """
-        scopes = {} if self.is_model else self.folder.measurements().scopes
-        measured = [scopes.get(cell.name, {}) for cell in self.cells]
+        return self.validation_of(self.cells)
+
+    @cached_property
+    def _scopes(self) -> Mapping[str, Mapping[str, Metric]]:
+        return {} if self.is_model else self.folder.measurements().scopes
+
+    def validation_of(self, cells: Sequence[Cell]) -> dict[str, Any]:
+        """Return `validation` of fewer cells, as of those of one variant."""
+        measured = [self._scopes.get(cell.name, {}) for cell in cells]
         name = next(iter(headlines(list(measured[0]))), "")
         if not all(name in metrics for metrics in measured):
             return {}
@@ -574,11 +581,7 @@ def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
     for name in names:
         longer = f"{joined[-1]},{name}" if joined else name
         run, variant = of_variant(longer)
-        labels: Iterable[str] = ()
-        if joined and variant:
-            with suppress(BrainhiveError):  # where there is no such run
-                folder = runs.find(paths.under_home("runs"), "train-align", str(run))
-                labels = variants(folder.recipe(Recipe))
+        labels = known_variants(run, paths) if joined and variant else ()
         if any(f"{label},".startswith(f"{variant},") for label in labels):  # a variant, or the start of one
             joined[-1] = longer
         else:

@@ -15,7 +15,13 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.datasets import stored_split, tested_rows
-from brainhive_cli.data.responses import Responses, choose_input, match_split, match_stimuli, measure_training
+from brainhive_cli.data.responses import (
+    Responses,
+    choose_input,
+    match_split,
+    match_stimuli,
+    measure_new_subject,
+)
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores.recordings import Recording
@@ -250,12 +256,9 @@ class TrainedCell:
             is_read = self._are_unseen(subject, split, stimulus)
             pictures, stimulus = pictures[is_read], stimulus[is_read]
 
-        # what the model has not kept of a subject is measured of the subject's own training signals
-        normaliser, normalisation = self._normaliser(subject), source.signal.normalise
-        if normalisation is not None and normaliser is None:
-            learned = source.recording(subject, "train")
-            training = choose_input(spec, learned, where, channels, is_same_store)
-            normaliser = normalisation.build(measure_training(source, training, stimuli))
+        normaliser = self._normaliser(subject)
+        if normaliser is None:
+            normaliser = measure_new_subject(spec, source, subject, stimuli, is_same_store)
         return replace(chosen, pictures=pictures, normaliser=normaliser), stimulus
 
     def shown(self, subject: int, split: str) -> NDArray[np.int64]:

@@ -16,7 +16,14 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
 from brainhive_cli.core.memory_estimate import free_bytes
 from brainhive_cli.data.datasets import people_of
-from brainhive_cli.data.responses import Responses, choose_input, match_split, read_training, spec_of
+from brainhive_cli.data.responses import (
+    Responses,
+    choose_input,
+    match_split,
+    measure_new_subject,
+    read_training,
+    spec_of,
+)
 from brainhive_cli.data.signal_stores import caveats_of
 from brainhive_cli.data.signals.augmentation import AUGMENTED, augmented
 from brainhive_cli.data.signals.normalisations import pool_statistics
@@ -269,6 +276,8 @@ class TrainingData:
             where, is_unseen = f"{dataset.name} subject {subject} test", ~seen[stimulus]
             chosen = choose_input(spec, recording, where, dataset.channels)
             normaliser = learned.normaliser_of(subject)
+            if normaliser is None:
+                normaliser = measure_new_subject(spec, self.signals, subject, stimuli)
             chosen = replace(chosen, pictures=pictures[is_unseen], normaliser=normaliser)
             tested.append(Responses.of(subject, chosen, stimulus[is_unseen]))
         stored = Targets.of(stores, self.launch, self.keys)

@@ -314,7 +314,7 @@ def test_training_starts_from_the_weights_and_a_trained_model_needs_them_no_more
 
 
 def test_the_plan_says_where_weights_come_from(hub_cache, tmp_path):
-    ((part, need),) = list_start_needs([], None, None, TOY)
+    ((part, need),) = list_start_needs([], None, None, TOY, {})
 
     assert (part, need.name) == ("backbone", "owner/toy")
     assert "hf download owner/toy --include config.json --include '*.safetensors'" in need.error.hint

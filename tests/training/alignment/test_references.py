@@ -12,10 +12,12 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths, shipped_recipes
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.training.alignment.initialisation import find_starts
+from brainhive_cli.core.runs import FOUND, RunFolder
+from brainhive_cli.core.sweep import variants
+from brainhive_cli.training.alignment.initialisation import find_starts, name_starts
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
 from brainhive_cli.training.alignment.references import expected_recipe, open_model
+from brainhive_cli.training.alignment.trained import rejoined
 
 DECODERS = {"reconstruct": reconstruct, "eval-retrieval": eval_retrieval}
 HAVIR = "papers/havir"
@@ -82,8 +84,11 @@ def test_without_a_reference_the_newest_run_on_the_data_set_is_taken_and_zero_sh
     ) as no:
         open_model(None, Paths(), meg)
     assert no.value.hint == (
-        "brainhive train-align --dataset things-meg; --run NAME tests a run of another data set, zero-shot"
+        "brainhive train-align --dataset things-meg, or --run NAME of a run on another data set, zero-shot"
     )
+    with pytest.raises(MissingData) as no:
+        open_model(None, Paths(), meg, choose="finetune.run=")
+    assert no.value.hint == "brainhive train-align --dataset things-meg"
     tuned = finished(home, "nsd-finetune-1", 1, "papers/mindeye2-1h")
     assert open_model(None, Paths()).folder.path == tuned.path
     assert open_model(None, Paths(), may_be_finetuned=False).folder.path == neurons.path
@@ -104,7 +109,7 @@ def test_a_variant_is_that_of_the_newest_sweep_that_has_it(home: Path) -> None:
     assert found("nsd-intra-sweep-1:random") == (own.path, "random")
     with pytest.raises(MissingData, match="the variant 'exchanged'") as caught:
         open_model(f"{recipe}:exchanged", Paths())
-    assert caught.value.hint == f"brainhive train-align --recipe {recipe}"
+    assert caught.value.hint == f"brainhive train-align --recipe {recipe}, with a sweep that has 'exchanged'"
     with pytest.raises(RecipeError, match="nsd-intra-sweep-1 has no 'exchanged'"):
         open_model("nsd-intra-sweep-1:exchanged", Paths())
 
@@ -142,6 +147,49 @@ def test_a_part_starts_from_the_newest_run_of_a_recipe_and_the_line_makes_one(ho
     finished(home, "cc2017-intra-mindeye2-4096", 3, "papers/neurons-brain")
     (found,) = find_starts(named, cell, Paths())[0]
     assert found.path == small.path / "cells/sub-01_seed-42/model"
+
+
+def test_a_newer_run_of_the_recipe_that_a_stage_starts_from_makes_another_run(home: Path) -> None:
+    first = finished(home, "nsd-intra-havir-1", 9, HAVIR)
+    starts = [{"backbone": HAVIR, "heads": first.path.name}]
+    assert name_starts(starts, Paths(), {}) == {HAVIR: first.path.name}
+    opened = {HAVIR: open_model(HAVIR, Paths())}
+    second = finished(home, "nsd-intra-havir-2", 3, HAVIR)
+    assert name_starts(starts, Paths(), {}) == {HAVIR: second.path.name}
+    assert name_starts(starts, Paths(), opened) == {HAVIR: first.path.name}  # each is looked for once
+
+    (second.path / "cells/sub-02_seed-42/model").mkdir(parents=True)
+    with pytest.raises(RecipeError, match="could start from sub-01_seed-42 or sub-02_seed-42") as caught:
+        find_starts([HAVIR], Cell("sub-03_seed-42", (3,), (3,), 42), Paths())
+    assert f"train.start_from={second.path}/cells/sub-01_seed-42/model" in caught.value.hint
+
+
+def test_a_recipe_that_another_file_finds_again_is_known_by_both_names(home: Path) -> None:
+    run = finished(home, "nsd-intra-havir-1", 9, HAVIR)
+    run.write_json(FOUND, {"recipe_names": ["mine.yaml"]})
+    (home / "mine.yaml").write_text(f"extends: {HAVIR}\n")
+    for reference in (HAVIR, str(home / "mine.yaml")):
+        assert open_model(reference, Paths()).folder.path == run.path
+    (home / "other.yaml").write_text(f"extends: {HAVIR}\n")
+    with pytest.raises(MissingData, match=r"made by mine\.yaml and papers/havir"):
+        open_model(str(home / "other.yaml"), Paths())
+
+
+def test_a_recipe_that_fine_tunes_itself_is_refused(home: Path) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        (home / f"{name}.yaml").write_text(f"mode: finetune\nfinetune: {{run: {home / other}.yaml}}\n")
+    recipe = train_align.Recipe.resolve("train-align", str(home / "a.yaml"), {}, [])
+    assert "b.yaml fine-tunes itself" in train_align.plan(recipe).missing[0]
+
+
+def test_variants_that_were_split_at_their_commas_are_joined_however_their_run_is_named(home: Path) -> None:
+    two = "sweep={signal.region_control: [none, swapped], seeds: [[1], [2]]}"
+    run = finished(home, "nsd-intra-sweep-1", 5, HAVIR, two)
+    label = next(iter(variants(run.recipe(Recipe))))
+    assert "," in label
+    for reference in (run.path.name, HAVIR, "train-align", ""):
+        name = f"{reference}:{label}"
+        assert rejoined([*name.split(","), "other"], Paths()) == [name, "other"]
 
 
 def test_a_cell_is_named_by_its_name_or_is_the_only_one(home: Path, neurons: RunFolder) -> None:
