@@ -183,14 +183,14 @@ def test_keys_of_stages_without_effect_are_refused(settings, message):
         Train.model_validate(settings)
 
 
-def test_a_training_starts_from_the_newest_run_of_a_name_and_says_where_it_starts_twice(tmp_path):
+def test_a_training_starts_from_the_newest_run_of_a_recipe_and_says_where_it_starts_twice(tmp_path):
     root = tmp_path / "runs"
     for number in range(2):
         folder = root / "train-align" / f"clips-intra-mindeye2-{number:010d}"
         (folder / "cells/sub-01_seed-1/model").mkdir(parents=True)
-        (folder / "recipe.yaml").write_text("{}")
+        (folder / "recipe.yaml").write_text("recipe_name: papers/mindeye2")
         (folder / "metrics.json").write_text(json.dumps(Measurements().as_dict()))
-    train = Train.model_validate({"start_from": {"backbone": "clips-intra-mindeye2"}, "epochs": 1})
+    train = Train.model_validate({"start_from": {"backbone": "papers/mindeye2"}, "epochs": 1})
 
     (start,) = find_starts(train.starts, Cell("sub-01_seed-1", (1,), (1,), 1), Paths(runs=str(root)))[0]
 
