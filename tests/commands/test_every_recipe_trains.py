@@ -59,6 +59,7 @@ SMALLER: Mapping[str, Sequence[str]] = {
     "mindeye2-blurry": WITH_PRIOR,
 }
 """Keys of the backbone, by the recipe's name without its folder or card."""
+SMALLER |= {"havir-ablations": SMALLER["havir"], "mindeye2-inter": SMALLER["mindeye2"]}
 
 
 @pytest.fixture(scope="module")
