@@ -37,7 +37,7 @@ LIBRARIES = ("mne", "nibabel", "scipy")
 
 
 class Recipe(BaseRecipe):
-    """Which recordings, how they are prepared, and what the store is called."""
+    """Recipe of prepare: the recordings, their preparation, the name of the stores."""
 
     preparation: Annotated[Any, parts.part("preparations", "things-eeg")] = Field(
         "things-eeg", validate_default=True, description="recordings, and each step from them to signals"
@@ -50,7 +50,7 @@ class Recipe(BaseRecipe):
 
 @dataclass(frozen=True)
 class Job:
-    """Which subjects' stores are made, of which files.
+    """Stores that prepare makes: of which subjects, from which files.
 
     Attributes:
         preparation: The recordings and what is done with them.
@@ -81,6 +81,7 @@ class Job:
         Raises:
             MissingData: if there is no subject.
         """
+        # the subjects: in a plan without files, those that the publisher names
         preparation: Preparation | Merged = recipe.preparation.build(recipe.paths)
         dataset, subjects = preparation.dataset, [*(recipe.subjects or ())]
         try:
@@ -92,6 +93,8 @@ class Job:
             subjects = [*getattr(PUBLISHED.get(dataset), "voxels", ())] if is_plan else []
             if not subjects:
                 raise
+
+        # what the content of a store depends on, apart from its files
         signals = recipe.paths.under_home("signals")
         config = recipe.preparation.model_dump(mode="json", exclude={"root"})
         settings = {"preparation": portable(config), "dtype": recipe.dtype}
@@ -143,6 +146,8 @@ class Job:
         """
         if not (path := self.path(subject)).is_file():
             return False
+
+        # the settings it was made with, then the files
         stored = next(iter(SignalStore.open(path).splits.values())).provenance
         if "preparation" not in stored:
             difference = "from files that others have prepared"
@@ -173,6 +178,8 @@ def plan(recipe: Recipe) -> Plan:
         job = Job.resolve(recipe, is_plan=True)
     except BrainhiveError as error:
         return Plan({}, (error,))
+
+    # what is read is listed of the subjects that have no store yet
     todo = [subject for subject in job.subjects if not job.path(subject).is_file()]
     list_needs = getattr(job.preparation, "needs", lambda subject: ())
     plan = Plan.of(
@@ -180,6 +187,8 @@ def plan(recipe: Recipe) -> Plan:
         needs=lambda: [need for subject in todo for need in list_needs(subject)],
         makes=[str(job.path(subject)) for subject in job.subjects],
     )
+
+    # recordings of which little is known are described as soon as all files are there
     is_missing = any(need.is_missing for need in plan.needs)
     return replace(plan, tables=_look_over(job)) if todo and not is_missing else plan
 
@@ -216,6 +225,8 @@ def _describe_subject(job: Job, subject: int) -> str:
     else:
         for session in preparation.sessions(subject):
             shapes += preparation.shapes(subject, session).items()
+
+    # the sentence: what is read, what it becomes, and what an interrupted command has done already
     counts = Counter[str]()
     for split, shape in shapes:
         counts[split] += shape[0]
@@ -234,10 +245,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         MissingData: if a subject lacks a file; nothing is prepared then.
         BrainhiveError: if a store is there that was made otherwise, or a file does not hold what it should.
     """
+    # a store that was made otherwise, or a missing file, ends the command before anything is written
     job = Job.resolve(recipe)
     due = [subject for subject in job.subjects if again or not job.is_done(subject)]
     require_each(job.subjects, lambda subject: subject not in due or job.files(subject))
     overview = _look_over(job) if due and launch.is_main else ()
+
+    # files that hold all repetitions together are read at once, others session by session
     counts = [max(1, len(job.sessions(subject))) for subject in due]
     launch.barrier()  # nobody writes before everybody has seen what is there
     with console.progress(f"preparing {job.preparation.dataset}", sum(counts)) as bar:
@@ -245,11 +259,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             is_writer = number % launch.processes == launch.rank
             if isinstance(job.preparation, Merged):
                 if is_writer:
-                    recordings = {
-                        split: _read_merged(job, job.preparation, subject, split)
-                        for split in job.preparation.splits
-                    }
-                    SignalStore.write(job.path(subject), recordings)
+                    _write_merged(job, job.preparation, subject)
                 bar.advance()
             else:
                 _write_sessions(job, job.preparation, subject, launch, is_writer, bar)
@@ -274,13 +284,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     return Result(job.path(1).parent, (table, *overview), hint=hint)
 
 
-def _read_merged(job: Job, preparation: Merged, subject: int, split: str) -> Recording:
-    """Open a split of a subject whose files hold all repetitions together, as its store keeps it."""
-    recording = preparation.recording(subject, split)
-    provenance = {**recording.provenance, **job.provenance(subject)}
-    return replace(
-        recording, signal=cast_signal(recording.signal, np.dtype(job.dtype)), provenance=provenance
-    )
+def _write_merged(job: Job, preparation: Merged, subject: int) -> None:
+    """Write the store of a subject whose files hold all repetitions together."""
+    recordings: dict[str, Recording] = {}
+    for split in preparation.splits:
+        recording = preparation.recording(subject, split)
+        signal = cast_signal(recording.signal, np.dtype(job.dtype))  # [N, R, C, T]
+        provenance = {**recording.provenance, **job.provenance(subject)}
+        recordings[split] = replace(recording, signal=signal, provenance=provenance)
+    SignalStore.write(job.path(subject), recordings)
 
 
 def _write_sessions(
@@ -294,11 +306,15 @@ def _write_sessions(
             lock = FileLock(session_files.claim, f"subject {subject} of {job.name}")
             locks.callback(lock.release)
         launch.barrier()
+
+        # each process takes the next session that none has taken
         for session in launch.queue(list(paths), f"sessions of {subject}"):
             if not (path := paths[session]).is_file():
                 write_session(path, session, preparation.session(subject, session), job.dtype)
             bar.advance(1, f"subject {subject}, session {session}")
         launch.barrier()
+
+        # all sessions are there: they become one store
         if is_writer:
             stores = [SignalStore.open(path) for path in paths.values()]
             joined = join(stores, preparation.order_seed, job.provenance(subject))

@@ -29,7 +29,7 @@ from brainhive_cli.training.alignment.training_data import TrainingData
 
 
 class CellNotes(BaseModel):
-    """What the notes of a cell's metrics say."""
+    """Notes of a cell's metrics."""
 
     epoch: int
     selected_on: str
@@ -85,6 +85,7 @@ def plan(recipe: Recipe, planned: Planned = MappingProxyType({})) -> Plan:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train every cell that is not finished; the test split is never read."""
     trackers.require(recipe.run.trackers)
+    # resolve: cells, signals, and the identities of all that is read, which name the run
     job = Job.resolve(recipe)
     cells = job.list_cells()
     # a missing store ends it before signals are made
@@ -93,6 +94,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     job = job.pinned(cells)
     label = job.recipe.run_label(job.recipe.paths)
     folder = RunFolder.open("train-align", label, job.recipe, launch, again)
+
+    # train what an earlier command has not trained, and write what all cells measured
     work = None
     if not folder.is_finished:
         for cell in cells:
@@ -106,6 +109,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             artifacts.write(folder, artifacts_of(folder, [cell.name for cell in cells], stores))
             folder.finish(_collect_measurements(folder, cells, notes))
         launch.barrier()
+
+    # show the tables, and the line of what comes next
     hint = _next_command(job, folder) if launch.is_main else ""
     with folder.reading() as metrics:
         return Result(folder.path, tables(metrics, cells), metrics, hint=hint, work=work)
@@ -127,13 +132,15 @@ def _train(
     is_new = folder.is_untouched
     todo = [cell for cell in cells if not (folder.path / f"cells/{cell.name}/{FINISHED}").is_file()]
     todo = sorted(launch.gather(todo)[0], key=lambda cell: -len(cell.trained_on))  # the longest first
-    is_alone = len(todo) >= launch.processes
+    is_alone = len(todo) >= launch.processes  # each process trains cells by itself
     worker = Launch(0, 1, launch.device) if is_alone else launch
 
+    # note which stores are read, and warn once of all that limits the training
     keep_identity(folder, stores, launch.is_main)
     for reason in warnings:
         console.warn(reason)
 
+    # train cell by cell; variants that read the same data share them
     watch = Watch(folder.path, todo, {label: recipe.train.epochs for label, recipe in job.variants.items()})
     subjects = list_subjects(cells, with_tested=False)
     opened: TrainingData | None = None

@@ -143,6 +143,8 @@ def plan(recipe: Recipe) -> Plan:
     """Plan every step, and say of what it needs which earlier step makes it, or else how it is had."""
     if not recipe.steps:
         return Plan({}, (NO_STEPS,))
+
+    # lines and tables to show; errors and needs of all steps; the step that makes each file or run
     items: dict[str, Any] = {}
     tables: list[Table] = []
     errors: list[BrainhiveError] = []
@@ -150,6 +152,7 @@ def plan(recipe: Recipe) -> Plan:
     makers: dict[str, str] = {}
     trainings: dict[str, Any] = {}
     for name in recipe.steps:
+        # plan the step; one that reads a run is told what the trainings before it will make
         job = Job.resolve(recipe, name, {})
         items[name] = job.line
         names_runs = recipe.command_of(name) in (TRAINING, *DECODING)
@@ -158,6 +161,8 @@ def plan(recipe: Recipe) -> Plan:
             trainings[f"<{name}>"] = job.recipe
         if planned.items:
             tables.append(planned.table(f"Plan of {name}"))
+
+        # a need is met where an earlier step makes the file or the run
         step_needs = [
             replace(need, step=makers.get(need.key.partition(":")[0], "")) for need in planned.needs
         ]
@@ -180,12 +185,16 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Run the steps; those that are finished are found, and an interrupted one continues."""
     if not recipe.steps:
         raise NO_STEPS
+
+    # the steps first: their runs are what this one consists of
     folder = RunFolder.open("workflow", (recipe.recipe or "steps").replace("/", "-"), recipe, launch, again)
     steps = run_steps(recipe, launch, again)
     measurements = measure_steps(steps)
     if launch.is_main:
         folder.finish(measurements)
     launch.barrier()
+
+    # all tables and files of the steps, and what each step took
     tables = [table for step in steps.values() for table in step.result.tables]
     files = {
         f"{name} {kind}": path for name, step in steps.items() for kind, path in step.result.files.items()
@@ -209,12 +218,15 @@ def run_steps(
     results: dict[str, Result] = {}
     finished: dict[str, FinishedStep] = {}
     for number, name in enumerate(recipe.steps, 1):
+        # say what the step does, and the line that does it
         job = Job.resolve(recipe, name, results, [*(more or {}).get(name, ()), *precision])
         says = textwrap.wrap(recipe.steps[name].says, SENTENCE_LETTERS)
-        place = f"{number}/{len(recipe.steps)} {name}"
-        console.say("\n    ".join([f"\n{place}", *says, job.line]))
+        heading = f"{number}/{len(recipe.steps)} {name}"
+        console.say("\n    ".join([f"\n{heading}", *says, job.line]))
+
+        # run it by its own command
         start = time.monotonic()
-        with console.progress(place):
+        with console.progress(heading):
             results[name] = job.module.run(job.recipe, launch, again)
         headline = _headline(recipe.command_of(name), results[name])
         finished[name] = FinishedStep(job.line, time.monotonic() - start, headline, results[name])
@@ -234,6 +246,7 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
             return f"<{match['step']}>" if match["step"] in recipe.steps else match[0]
         return f"{result.folder}{match['below']}" if match["below"] else result.folder.name
 
+    # overrides of the step, and the earlier steps that train brain models, by the name of their recipe
     overrides = [MADE.sub(name_run, override) for override in recipe.steps[name].overrides]
     earlier = [*recipe.steps][: [*recipe.steps].index(name)]
     trainings = {
@@ -244,21 +257,22 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
     if not trainings or recipe.command_of(name) not in DECODING:
         return overrides
 
-    def run_of(reference: str | None) -> str | None:
-        """Name the step that trains what a reference means; without one, the reference itself."""
+    def name_step(reference: str | None) -> str | None:
+        """Name the step that trains what a reference means; the reference itself where no step does."""
         training, variant = of_variant(reference)
         if training in (None, "", TRAINING):
             step = [*trainings.values()][-1]
         else:
             step = trainings.get(name_of_training(training, recipe.paths.under_home("runs")) or "", "")
-        made = f"{{{step}}}:{variant}" if variant else f"{{{step}}}"
-        return made if step else reference
+        step_reference = f"{{{step}}}:{variant}" if variant else f"{{{step}}}"
+        return step_reference if step else reference
 
+    # the runs that the step reads, as its recipe and its overrides name them
     named = _resolve(recipe, name, overrides).align_run
     references = named if isinstance(named, list) else [named]
-    made = [run_of(reference) for reference in references]
-    if made != references:
-        value = made[0] if len(made) == 1 else json.dumps(made)
+    step_references = [name_step(reference) for reference in references]
+    if step_references != references:
+        value = step_references[0] if len(step_references) == 1 else json.dumps(step_references)
         overrides.append(MADE.sub(name_run, f"align_run={value}"))
     return overrides
 
@@ -294,6 +308,7 @@ def summarise_steps(steps: Mapping[str, FinishedStep], title: str) -> Table:
 
 def _headline(command: Command, result: Result) -> str:
     """Describe in one line what a step achieved."""
+    # what makes no metric of all subjects says how much it made
     if command == "train-align":
         count = len(result.metrics.notes["cells"])
         return f"{count} brain encoder{'s' if count > 1 else ''}"
@@ -307,6 +322,8 @@ def _headline(command: Command, result: Result) -> str:
     metrics = result.metrics.overall or next(
         (metrics for name, metrics in result.metrics.scopes.items() if name.endswith(scope(ALL))), {}
     )
+
+    # its name in words, then value, intervals, n and chance
     name = {"eval-retrieval": "top1", **dict.fromkeys(LEARNING, "validation_loss")}.get(command, "")
     words = {"top1": "top-1", "validation_loss": "validation loss"}.get(name, "")
     if not name:
