@@ -18,7 +18,7 @@ Across = Literal["epochs", "time"]
 """Observations of a block: `epochs`, the samples of one trial, so that the response itself counts as noise;
 `time`, the trials of one stimulus at one time."""
 CHUNK = 2**18
-"""Values in a chunk of blocks, 1 MiB in float32, which stay in a CPU's cache."""
+"""Values in a chunk of blocks: 1 MiB in float32, which stays in a CPU's cache."""
 SMALLEST = 1e-9
 """Share of the largest variance below which a direction holds rounding and no signal."""
 Signal = NDArray[np.floating[Any]]
@@ -30,12 +30,12 @@ def covariance(epochs: Signal, stimuli: NDArray[np.int64], across: Across) -> ND
     Args:
         epochs: [trials, C, T] of one session, in a unit in which the values are near 1, as microvolts are.
         stimuli: [trials], the stimulus of each trial.
-        across: What the observations of a block are.
+        across: Observations of a block.
 
     Raises:
         BrainhiveError: if no stimulus was shown twice, as `time` needs.
     """
-    total = np.zeros((epochs.shape[1],) * 2)
+    total = np.zeros((epochs.shape[1],) * 2)  # [C, C]
     for blocks, weights in (_trials if across == "epochs" else _times)(epochs, stimuli):
         centred = blocks - blocks.mean(axis=2, keepdims=True)
         is_long = centred.shape[2] >= centred.shape[1]
@@ -45,8 +45,10 @@ def covariance(epochs: Signal, stimuli: NDArray[np.int64], across: Across) -> ND
 
 def _trials(epochs: Signal, stimuli: NDArray[np.int64]) -> Iterator[tuple[Signal, NDArray[np.float64]]]:
     """Yield trials [n, C, T] and their weights [n]."""
-    _, place, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
-    weights = 1 / (counts[place] * len(counts))
+    # each stimulus weighs the same, however often it was shown
+    _, stimulus, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
+    weights = 1 / (counts[stimulus] * len(counts))
+
     step = max(1, CHUNK // epochs[0].size)
     for start in range(0, len(epochs), step):
         yield epochs[start : start + step], weights[start : start + step]
@@ -58,13 +60,15 @@ def _times(epochs: Signal, stimuli: NDArray[np.int64]) -> Iterator[tuple[Signal,
     blocks = int((counts > 1).sum()) * epochs.shape[2]
     if not blocks:
         raise BrainhiveError("no stimulus was shown twice in this session", "preparation.whiten=epochs")
+
+    # stimuli with equal numbers of trials form one batch
     for repetitions in np.unique(counts[counts > 1]):
         rows = table[counts == repetitions, :repetitions]  # [S, R]
         step = max(1, CHUNK // (epochs[0].size * repetitions))
         for start in range(0, len(rows), step):
             repeated = epochs[rows[start : start + step]]  # [s, R, C, T]
             observations = repeated.transpose(0, 3, 2, 1).reshape(-1, repeated.shape[2], repetitions)
-            observations = observations.astype(np.float64)  # two trials may nearly cancel
+            observations = observations.astype(np.float64)  # [n, C, R]; two trials may nearly cancel
             yield observations, np.full(len(observations), 1 / blocks)
 
 
@@ -76,34 +80,48 @@ def _sum_long(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.float
         weights: [n].
     """
     count, channels, observations = centred.shape
+
+    # squared correlations of channels, summed over pairs
     products = centred @ centred.transpose(0, 2, 1)  # [n, C, C]
     variances = np.diagonal(products, axis1=1, axis2=2) / observations  # [n, C]
     precisions = np.divide(1, variances, out=np.zeros_like(variances), where=variances > 0)[:, :, None]
-    by_channel = ((products * products) @ precisions).astype(np.float64)  # [n, C, 1]
-    squares = (by_channel * precisions).sum(axis=(1, 2)) / observations**2
+    channel_sums = ((products * products) @ precisions).astype(np.float64)  # [n, C, 1]
+    squares = (channel_sums * precisions).sum(axis=(1, 2)) / observations**2  # [n]
+
+    # λ by the spread of the squared lengths of standardised observations
     lengths = precisions.transpose(0, 2, 1) @ np.square(centred, out=centred)  # [n, 1, T]
-    shrinkage = _shrinkage(squares, lengths[:, 0], channels)
+    shrinkage = _estimate_shrinkage(squares, lengths[:, 0], channels)  # [n]
+
+    # (1 - λ) S in one product over blocks, λ diag(S) on the diagonal
     weight = (weights * (1 - shrinkage) / observations).astype(centred.dtype)
     total: NDArray[np.float64] = (weight @ products.reshape(count, -1)).reshape(channels, channels)
     return total + np.diag((weights * shrinkage) @ variances)
 
 
 def _sum_short(centred: Signal, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum those of blocks with fewer: inner products of observations have the same squares."""
+    """Sum shrunk covariances of blocks with fewer observations; their inner products have the same squares.
+
+    Args:
+        centred: [n, C, T] blocks of T observations with mean 0, each with its λ.
+        weights: [n].
+    """
+    # squared inner products of standardised observations, in place of those of channels
     channels, observations = centred.shape[1:]
     variances = np.einsum("nct,nct->nc", centred, centred) / observations  # [n, C]
     standard = centred / np.sqrt(np.where(variances > 0, variances, 1))[:, :, None]
     products = standard.transpose(0, 2, 1) @ standard / observations  # [n, T, T]
-    squares = np.einsum("nij,nij->n", products, products, dtype=np.float64)
+    squares = np.einsum("nij,nij->n", products, products, dtype=np.float64)  # [n]
     lengths = np.diagonal(products, axis1=1, axis2=2) * observations  # [n, T]
-    shrinkage = _shrinkage(squares, lengths, channels)
+    shrinkage = _estimate_shrinkage(squares, lengths, channels)  # [n]
+
+    # all observations side by side, each scaled by its block's weight
     factors = np.sqrt(weights * (1 - shrinkage) / observations).astype(centred.dtype)
-    flat = (centred * factors[:, None, None]).transpose(1, 0, 2).reshape(channels, -1)
+    flat = (centred * factors[:, None, None]).transpose(1, 0, 2).reshape(channels, -1)  # [C, n T]
     total: NDArray[np.float64] = flat @ flat.T
     return total + np.diag((weights * shrinkage) @ variances)
 
 
-def _shrinkage(squares: NDArray[np.float64], lengths: Signal, channels: int) -> NDArray[np.float64]:
+def _estimate_shrinkage(squares: NDArray[np.float64], lengths: Signal, channels: int) -> NDArray[np.float64]:
     """Estimate λ [n] of blocks with standardised channels.
 
     Args:
@@ -111,6 +129,7 @@ def _shrinkage(squares: NDArray[np.float64], lengths: Signal, channels: int) -> 
         lengths: [n, T], the squared length of each observation.
         channels: C.
     """
+    # Ledoit and Wolf 2004: the variance of the estimate over its distance from the identity
     fourth = (lengths.astype(np.float64) ** 2).mean(axis=1)
     distance = (squares - channels) / channels
     spread = np.minimum((fourth - squares) / (channels * lengths.shape[1]), distance)
@@ -136,7 +155,7 @@ def whitener(noise: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.flo
         BrainhiveError: naming flat channels; or if channels are sums of others, as after average reference.
     """
     refuse_flat(np.diag(noise), names)
-    values, directions = np.linalg.eigh(noise)
+    values, directions = np.linalg.eigh(noise)  # [C], [C, C]
     if values[0] <= SMALLEST * values[-1]:
         raise BrainhiveError(
             "the covariance of the noise is singular: channels are sums of one another",

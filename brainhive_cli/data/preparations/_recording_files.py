@@ -1,4 +1,4 @@
-"""Files of recordings: which are whose, and what mne reads of each: channels, events, signals."""
+"""Files of recordings: subject and session of each, and the channels, events and signals that mne reads."""
 
 import csv
 import os
@@ -22,16 +22,16 @@ from brainhive_cli.core.files import MAX_NAME_BYTES, matches, read_regular, requ
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
-"""Files without which one cannot be read; a .set may hold its signal itself."""
+"""Companion files that a recording needs; a .set may hold its signal itself."""
 LEADING = {".vmrk": ".vhdr", ".fdt": ".set"}
-"""Which file is read together with one."""
+"""Ending of the recording to which a companion file belongs."""
 NO_RECORDINGS = {"derivatives", "sourcedata", "stimuli", "code"}
 """Folders of BIDS that hold no raw recordings."""
 OTHER_FIF = re.compile(
     r".*(emptyroom|acq-(crosstalk|calibration)|ct_sparse).*"
     r"|.*[-_](epo|ave|trans|ica|cov|proj|eve|annot|dig|dip|info|src|bem|sol|fwd|inv)(-\d+)?\.fif(\.gz)?"
 )
-"""What mne, mne-bids and MaxFilter call files of other things than recordings."""
+"""Names that mne, mne-bids and MaxFilter give to files of other things than recordings."""
 SUBJECT = re.compile(r"(?<![a-z])sub(?:ject|j)?[-_]?([a-z]*?)[-_]?(\d+)", re.IGNORECASE)
 SESSION = re.compile(r"(?<![a-z])ses(?:sion|s)?(?:[-_]?([a-z]*?)[-_]?(\d+)([a-z]*)|-([a-z]+))", re.IGNORECASE)
 SPLIT = re.compile(r"_split-\d+(?=_|$)")
@@ -49,17 +49,18 @@ FIF_NEXT_FILE = 118
 """FIFF_REF_FILE_NAME: the tag of a .fif that names the next file of a recording."""
 FIF_FILE = re.compile(r"REF_FILE_NAME \(.*?\)\s+= (.*?)(?: \.\.\. str len=\d+)?$", re.MULTILINE)
 DAMAGE = re.compile(r"does not match the file size|Omitted \d+ annotation|Invalid tag|truncated|corrupt")
-"""What mne warns of where a file ends early."""
+"""Warnings of mne about a file that ends early."""
 UNITS = {
     **dict.fromkeys(("eeg", "ecog", "seeg", "dbs", "eog", "emg", "ecg", "misc"), (1e6, "µV")),
     **{"mag": (1e15, "fT"), "grad": (1e13, "fT/cm")},
 }
 """Factor from mne's unit of each type of channel, and the unit in which values are near 1 to 1000."""
+# hint of every error about a damaged recording
 AGAIN = "copy or export it again; a whole one that mne opens can be saved as .fif"
 STRETCHES = 12
 """Seconds of a recording of which channels' variances are measured."""
 READ_BYTES = 2**29
-"""Of signals that are read at a time, at most, unless one channel is more: each time reads the whole file."""
+"""Limit of signals in memory, unless one channel is more; each block of channels reads all of the file."""
 
 
 def list_recordings(root: Path, pattern: str) -> dict[int, dict[int, list[Path]]]:
@@ -69,78 +70,77 @@ def list_recordings(root: Path, pattern: str) -> dict[int, dict[int, list[Path]]
         MissingData: if there is none.
         BrainhiveError: naming a file whose path does not say which subject's it is.
     """
-    recordings = group_by_session(root, _list_whole(root, pattern))
+    recordings = group_by_session(root, _list_recording_files(root, pattern))
     if not recordings:
         problem = f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}"
         raise MissingData(problem, "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set")
     return recordings
 
 
-def _list_whole(root: Path, pattern: str) -> Iterator[Path]:
-    for path in sorted(_below(root), key=_natural):
-        whole = path.with_suffix(LEADING.get(path.suffix.lower(), path.suffix))
-        if not matches(whole.as_posix(), pattern) or _is_continuation(path):
+def _list_recording_files(root: Path, pattern: str) -> Iterator[Path]:
+    """Yield the first file of each recording below a folder, run-10 behind run-9."""
+    # files of recordings and their companions, without empty rooms, epochs, covariances and the like
+    paths = []
+    for name, entry in walk(root, enters=lambda name: name not in NO_RECORDINGS):
+        file_name = name.rpartition("/")[2].lower()
+        if entry.is_dir() or not file_name.endswith((*ENDINGS, *LEADING)):
             continue
-        if whole == path:
+        if not OTHER_FIF.fullmatch(file_name):
+            paths.append(root / name)
+    # sort digits as numbers
+    paths.sort(key=lambda path: [(text, int(n or 0)) for text, n in re.findall(r"(\D*)(\d*)", str(path))])
+
+    for path in paths:
+        # the file that mne opens: the header for a companion, the path itself for all else
+        header_path = path.with_suffix(LEADING.get(path.suffix.lower(), path.suffix))
+        if not matches(header_path.as_posix(), pattern):
+            continue
+
+        # mne reads the further files of a recording with its first
+        if match := CONTINUED.fullmatch(path.name):
+            firsts = [path.with_name(f"{match[1]}{end}") for end in (".fif", ".fif.gz")]
+            if "_split-" in path.name or any(first.is_file() for first in firsts):
+                continue
+
+        if header_path == path:
             yield path
-        elif not os.path.lexists(whole):
-            problem = f"{path} is there, but not {whole.name}"
+        elif not os.path.lexists(header_path):
+            problem = f"{path} is there, but not {header_path.name}"
             raise MissingData(problem, "copy it, or remove the rest of it")
 
 
 def group_by_session(root: Path, paths: Iterable[Path]) -> dict[int, dict[int, list[Path]]]:
-    """Group files or folders by the subject and session that their paths below a folder name.
+    """Group files or folders by the subject and session in their paths below a folder.
 
     Raises:
         BrainhiveError: naming one whose path does not say which subject's it is, or two that clash.
     """
     recordings: dict[int, dict[int, list[Path]]] = {}
     labels: dict[int, str] = {}
-    named: dict[tuple[int, int], tuple[str, Path]] = {}
+    named: dict[tuple[int, int], tuple[str, Path]] = {}  # label and first path by subject and session
     for path in paths:
-        place = path.relative_to(root).as_posix()
-        subjects = list(SUBJECT.finditer(place))
+        relative_path = path.relative_to(root).as_posix()
+
+        # the last subject in the path counts; sub-01 and sub-patient01 would be mixed up
+        subjects = list(SUBJECT.finditer(relative_path))
         if not subjects:
             raise BrainhiveError(f"{path} does not say whose it is", "name it sub-01_ses-01… or sub-01…")
         label, subject = subjects[-1][1].lower(), int(subjects[-1][2])
         if labels.setdefault(subject, label) != label:
             problem = f"{path} is of another subject {subject} than sub-{labels[subject]}{subject}"
             raise BrainhiveError(problem, "rename one")
-        session, name = _session(place)
+
+        # the session's number, 1 where the path has none, and the letters of its label
+        session, name = 1, ""
+        if sessions := list(SESSION.finditer(relative_path)):
+            before, number, after, letters = (text or "" for text in sessions[-1].groups())
+            session, name = int(number or 1), f"{before}{after}{letters}".lower()
         first_name, first = named.setdefault((subject, session), (name, path))
         if first_name != name:
             problem = f"{path} and {first} are of two sessions {session}"
             raise BrainhiveError(problem, "number them: ses-01, ses-02")
         recordings.setdefault(subject, {}).setdefault(session, []).append(path)
     return recordings
-
-
-def _session(place: str) -> tuple[int, str]:
-    """Find the number of a session in a path, 1 where there is none, and the letters of its label."""
-    if not (matches := list(SESSION.finditer(place))):
-        return 1, ""
-    before, number, after, letters = (text or "" for text in matches[-1].groups())
-    return int(number or 1), f"{before}{after}{letters}".lower()
-
-
-def _below(root: Path) -> Iterator[Path]:
-    for path, entry in walk(root, enters=lambda name: name not in NO_RECORDINGS):
-        name = path.rpartition("/")[2].lower()
-        if not entry.is_dir() and name.endswith((*ENDINGS, *LEADING)) and not OTHER_FIF.fullmatch(name):
-            yield root / path
-
-
-def _natural(path: Path) -> list[tuple[str, int]]:
-    """Sort run-10 behind run-9."""
-    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", str(path))]
-
-
-def _is_continuation(path: Path) -> bool:
-    match = CONTINUED.fullmatch(path.name)
-    is_first_there = match and any(
-        path.with_name(f"{match[1]}{end}").is_file() for end in (".fif", ".fif.gz")
-    )
-    return bool(match and ("_split-" in path.name or is_first_there))
 
 
 def files_of(path: Path) -> list[Path]:
@@ -153,32 +153,33 @@ def files_of(path: Path) -> list[Path]:
         raise MissingData(f"{path} is a link to a file that is not there", f"datalad get {path}, or copy it")
     if not path.stat().st_size:
         raise MissingData(f"{path} is empty", "copy or export it again")
+
+    # a BrainVision header is nothing without its signals and markers
     companions = [path.with_suffix(ending) for ending in COMPANIONS.get(path.suffix.lower(), ())]
     for companion in companions:
         if companion.suffix != ".fdt" and not companion.is_file():
             problem = f"{path} is there, but not {companion.name}"
             raise MissingData(problem, "a BrainVision recording is 3 files")
+
+    # the further files of a .fif, in the two ways that mne names them
+    further: list[Path] = []
+    if path.name.endswith((".fif", ".fif.gz")):
+        stem, ending = os.path.splitext(path.name)
+        if SPLIT.search(path.name):
+            names = (SPLIT.sub(f"_split-{number:02d}", path.name) for number in count(2))
+        else:
+            names = (f"{stem}-{number}{ending}" for number in count(1))
+        further = [*takewhile(Path.is_file, map(path.with_name, names))]
+
     tables = (table_of(path, what) for what in ("events", "channels"))
-    return [path, *filter(Path.is_file, companions), *_continuations(path), *filter(None, tables)]
-
-
-def _continuations(path: Path) -> Iterator[Path]:
-    """List the further files of a recording in several, in the two ways that mne names them."""
-    if not path.name.endswith((".fif", ".fif.gz")):
-        return iter(())
-    stem, ending = os.path.splitext(path.name)
-    if SPLIT.search(path.name):
-        names = (SPLIT.sub(f"_split-{number:02d}", path.name) for number in count(2))
-    else:
-        names = (f"{stem}-{number}{ending}" for number in count(1))
-    return takewhile(Path.is_file, map(path.with_name, names))
+    return [path, *filter(Path.is_file, companions), *further, *filter(None, tables)]
 
 
 def tables_of(path: Path, what: str) -> list[Path]:
     """Name the events.tsv or channels.tsv next to a recording: as it is called, and last as in BIDS."""
     stem = path.name.partition(".")[0]
-    whole = SPLIT.sub("", stem)
-    return [path.with_name(f"{name}_{what}.tsv") for name in (stem, whole, MODALITY.sub("", whole))]
+    unsplit = SPLIT.sub("", stem)
+    return [path.with_name(f"{name}_{what}.tsv") for name in (stem, unsplit, MODALITY.sub("", unsplit))]
 
 
 def table_of(path: Path, what: str) -> Path | None:
@@ -188,19 +189,19 @@ def table_of(path: Path, what: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Header:
-    """What a recording holds, apart from its signals.
+    """Content of a recording, apart from its signals.
 
     Attributes:
-        names: [C] of its channels.
-        types: [C] as mne names them.
-        bad: Names of those that were marked as bad.
+        names: [C] names of the channels.
+        types: [C] types of the channels as mne names them.
+        bad: Names of the channels that were marked as bad.
         positions: [C, 3] in metres; NaN where they are not known.
         rate_hz: Samples a second.
-        samples: How many there are.
-        events: Sample and description of each; neither BAD nor an interruption.
+        samples: Number of samples.
+        events: Sample and description of each event; neither BAD nor an interruption.
         bad_spans: First and last sample, and description, of each BAD annotation and interruption.
-        events_from: Where the events are from, in words.
-        variances: [C] in mne's units, within some stretches of a second over the whole recording.
+        events_from: Source of the events, in words.
+        variances: [C] in mne's units, within a few stretches of a second over all of the recording.
     """
 
     names: tuple[str, ...]
@@ -216,7 +217,7 @@ class Header:
 
 
 def read_header(path: Path, column: str, stim_channel: str, onset_unit: str = "s") -> Header:
-    """Read what a recording holds, apart from its signals.
+    """Read the content of a recording, apart from its signals.
 
     Args:
         path: The file.
@@ -230,6 +231,7 @@ def read_header(path: Path, column: str, stim_channel: str, onset_unit: str = "s
     """
     raw = open_raw(path, onset_unit == "s")
     with _readable(path):
+        # annotations: events, spans without trials, and interruptions
         rate_hz = float(raw.info["sfreq"])
         onsets = np.rint((raw.annotations.onset - raw.first_time) * rate_hz).astype(np.int64).tolist()
         texts = map(str, raw.annotations.description)
@@ -244,30 +246,28 @@ def read_header(path: Path, column: str, stim_channel: str, onset_unit: str = "s
             elif at > 0:  # the first segment begins with the recording
                 interruptions.append((at, at, text))  # EEGLAB gives a boundary the length of what was cut out
         events, source = _find_events(raw, path, plain, column, stim_channel, onset_unit)
-        places = np.array([channel["loc"][:3] for channel in raw.info["chs"]], np.float64)
+
+        # variances within stretches of a second, evenly over the recording
+        length = min(int(raw.n_times), max(2, round(rate_hz)))
+        starts = np.unique(np.linspace(0, raw.n_times - length, STRETCHES).astype(int)).tolist()
+        with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are refused in trials
+            stretches = [raw.get_data(start=start, stop=start + length).var(axis=1) for start in starts]
+            variances = np.asarray(np.mean(stretches, axis=0), np.float64)  # [C]
+
+        # mne writes zeros where a position is not known
+        positions = np.array([channel["loc"][:3] for channel in raw.info["chs"]], np.float64)  # [C, 3]
         return Header(
             tuple(raw.ch_names),
             tuple(raw.get_channel_types()),
             tuple(raw.info["bads"]),
-            np.where(np.any(places, axis=1, keepdims=True), places, np.nan),
+            np.where(np.any(positions, axis=1, keepdims=True), positions, np.nan),
             rate_hz,
             int(raw.n_times),
             tuple(sorted(events)),
             (*spans, *interruptions),
             source,
-            _sample_variances(raw),
+            variances,
         )
-
-
-def _sample_variances(raw: Any) -> NDArray[np.float64]:
-    """Measure the variance of each channel within stretches of a second, evenly over a recording: [C]."""
-    length = min(int(raw.n_times), max(2, round(raw.info["sfreq"])))
-    starts = np.unique(np.linspace(0, raw.n_times - length, STRETCHES).astype(int)).tolist()
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # values that are not finite are refused when trials are cut
-        variances = [raw.get_data(start=start, stop=start + length).var(axis=1) for start in starts]
-        return np.asarray(np.mean(variances, axis=0), np.float64)
 
 
 def _find_events(
@@ -278,7 +278,8 @@ def _find_events(
     stim_channel: str,
     onset_unit: str,
 ) -> tuple[list[tuple[int, str]], str]:
-    """Find sample and description of each event in a table, `annotated` or a channel; and say in which."""
+    """Find sample and description of each event in a table, `annotated` or a channel; and name the source."""
+    # the events.tsv, if it has the column
     table = table_of(path, "events")
     if column and table is None:
         hint = f"write {_table_for(path, column, onset_unit)}, or read annotations: \"preparation.column=''\""
@@ -289,14 +290,17 @@ def _find_events(
             return _list_rows(table, rows, column or "stim_file", raw.info["sfreq"], onset_unit), table.name
         if column:
             raise BrainhiveError(f"{table} has no column {column}", f"it has: {', '.join(columns)}")
-    stimulus = [
-        name for name, kind in zip(raw.ch_names, raw.get_channel_types(), strict=True) if kind == "stim"
-    ]
+
+    # annotations, unless the recipe names a stimulus channel
+    channel_types = zip(raw.ch_names, raw.get_channel_types(), strict=True)
+    stimulus = [name for name, channel_type in channel_types if channel_type == "stim"]
     if stim_channel and stim_channel not in raw.ch_names:
         hint = f"its stimulus channels: {', '.join(stimulus) or 'none'}"
         raise BrainhiveError(f"{path} has no channel {stim_channel}", hint)
     if annotated and not stim_channel:
         return annotated, "annotations"
+
+    # each change of a stimulus channel to a code
     if chosen := stim_channel or next(iter(stimulus), ""):
         codes = np.rint(raw.get_data(picks=[chosen])[0]).astype(np.int64)
         changes = np.flatnonzero(np.diff(codes, prepend=0) != 0)  # mne's own would lose one at sample 0
@@ -319,7 +323,8 @@ def _table_for(path: Path, column: str = "stim_file", unit: str = "s") -> str:
 def _list_rows(
     path: Path, rows: list[dict[str, str]], column: str, rate_hz: float, unit: str
 ) -> list[tuple[int, str]]:
-    per_unit = rate_hz / 1000 if unit == "ms" else rate_hz
+    """List sample and description of the events of a table; rows without a description are left out."""
+    per_unit = rate_hz / 1000 if unit == "ms" else rate_hz  # samples
     try:
         return [
             (round(float(row["onset"]) * per_unit), row[column])
@@ -338,6 +343,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         BrainhiveError: if it is no such table.
     """
     try:
+        # of a .csv the most frequent separator of the first line counts
         text = read_regular(path).decode("utf-8-sig")
         first = text.partition("\n")[0]
         separator = max("\t;,", key=first.count) if path.suffix != ".tsv" else "\t"
@@ -353,7 +359,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn whatever a reader of a foreign format raises into one error."""
+    """Turn any error of a reader of a foreign format into MissingData or MissingExtra."""
     try:
         yield
     except ImportError as error:  # as of a .set of MATLAB 7.3
@@ -373,6 +379,7 @@ def _check_before_mne(path: Path) -> None:
 
     named: list[str] = []
     if path.suffix.lower() == ".vhdr":
+        # mne would make room for all channels that a header claims
         header = read_regular(path).decode("latin-1")
         named = VHDR_FILE.findall(header)
         channels = re.search(r"NumberOfChannels\s*[=:]\s*(\d{1,20})", header)
@@ -396,9 +403,11 @@ def open_raw(path: Path, has_bids_onsets: bool = True) -> Any:
     """
     import mne
 
+    # the root of the BIDS data set, if there is one: no file outside it is read
     roots = [folder for folder in list(path.parents)[1:5] if (folder / "dataset_description.json").is_file()]
     is_bids = bool(roots)
     require_regular_siblings(path, roots[-1] if roots else path.parent)
+
     with (
         warnings.catch_warnings(record=True) as warned,
         redirect_stdout(StringIO()),  # where mne logs
@@ -413,10 +422,14 @@ def open_raw(path: Path, has_bids_onsets: bool = True) -> Any:
             raw = mne_bids.read_raw_bids(mne_bids.get_bids_path_from_fname(path), verbose="WARNING")
         else:
             raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
+
+        # the signals must lie next to the header
         folders = {Path(file).parent.resolve() for file in raw.filenames if file}
         here = {path.parent.resolve(), path.resolve().parent}  # DataLad's files are links into its own folder
         if outside := folders - here:
             raise ValueError(f"its signals are in another folder, {outside.pop()}")
+
+    # mne opens a file that ends early, and warns
     for warning in warned:
         if DAMAGE.search(str(warning.message)):
             raise MissingData(f"{path} is damaged: {first_line(warning.message)}", AGAIN)  # type: ignore[arg-type]
@@ -440,15 +453,17 @@ def read_channels(
     """
     from mne.filter import filter_data
 
-    how: dict[str, Any] = {"method": "iir", "phase": "forward"} if phase == "forward" else {}
+    filter_options: dict[str, Any] = {"method": "iir", "phase": "forward"} if phase == "forward" else {}
     scales = [UNITS.get(kind, (1.0, ""))[0] for kind in raw.get_channel_types(list(names))]
+
+    # as many channels at a time as fit into READ_BYTES in float64
     step = max(1, READ_BYTES // (8 * int(raw.n_times)))
     for start in range(0, len(names), step):
         with _readable(path):
-            block = raw.get_data(picks=list(names[start : start + step]))
+            block = raw.get_data(picks=list(names[start : start + step]))  # [channels, samples]
         for row, scale in zip(block, scales[start:], strict=False):
             samples = row * scale
             if band_hz != (None, None):
-                samples = filter_data(samples, raw.info["sfreq"], *band_hz, **how, verbose="ERROR")
+                samples = filter_data(samples, raw.info["sfreq"], *band_hz, **filter_options, verbose="ERROR")
             yield samples
         del block, row  # gone before the next is read
