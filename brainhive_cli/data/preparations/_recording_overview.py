@@ -1,4 +1,4 @@
-"""What people look at before their recordings are prepared: channels, and how often pictures were shown."""
+"""Overview of recordings before preparation: channels, and how often pictures were shown."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ NO_EEG = re.compile(
     r"|(EXG|HEO|VEO|LO|SO|IO|ERG|BIP|DC|DIN|ACC|GYR|TEMP|SPO|STI|CHIN|EDA|PPG|CMS|DRL)[ _-]?[A-Z]?\d*",
     re.IGNORECASE,
 )
-"""What amplifiers call channels that record no EEG: eyes, heart, muscles, triggers, other sensors."""
+"""Names that amplifiers give to channels without EEG: eyes, heart, muscles, triggers, other sensors."""
 MANY_TIMES = 20
 """Times the median variance that a channel of EEG or MEG reaches only if it is noise, or something else."""
 MOSTLY = 0.8
@@ -27,44 +27,55 @@ MOSTLY = 0.8
 Rows = Mapping[str, NDArray[np.int64]]
 """The rows of each split among all pictures."""
 Counts = Mapping[int, NDArray[np.int64]]
-"""How often each picture was shown, [pictures] by session."""
+"""Number of times that each picture was shown, [pictures] by session."""
 
 
 def describe_subjects(
-    by_subject: Mapping[int, KeptChannels],
+    subject_channels: Mapping[int, KeptChannels],
     counts: Mapping[int, Counts],
     image_ids: Sequence[str],
-    by_split: Rows,
+    split_rows: Rows,
 ) -> Overview:
     """Describe the recordings of subjects, and warn of what is unusual.
 
     Args:
-        by_subject: The channels that are kept of each.
-        counts: How often each was shown each picture, by session.
+        subject_channels: The channels that are kept of each subject.
+        counts: Number of times that each subject was shown each picture, by session.
         image_ids: [pictures].
-        by_split: The rows of each split among them.
+        split_rows: The rows of each split among them.
     """
+    # one line for all subjects with the same warning
     warnings: dict[str, list[int]] = defaultdict(list)
     suspects: list[str] = []
-    for subject, channels in by_subject.items():
+    for subject, channels in subject_channels.items():
         for text, names in _unusual_channels(channels):
             warnings[text].append(subject)
             suspects += names
-        for text in _unusual_counts(counts[subject], image_ids, by_split):
+        for text in _unusual_counts(counts[subject], image_ids, split_rows):
             warnings[text].append(subject)
     lines = [f"subject {spans(numbers)}: {text}" for text, numbers in warnings.items()]
-    lines += (difference := _difference(by_subject))
+    lines += (difference := _difference(subject_channels))
+
+    # the override that leaves suspects out and gives all subjects the same channels
     way = ""
     if suspects or difference:
-        way = f"{_way_to_equal_channels(by_subject, suspects)} leaves them out"
-        headers = [header for channels in by_subject.values() for header in channels.headers.values()]
-        if not next(iter(by_subject.values())).interpolate and any(header.bad for header in headers):
+        way = f"{_way_to_equal_channels(subject_channels, suspects)} leaves them out"
+        headers = [header for channels in subject_channels.values() for header in channels.headers.values()]
+        if not next(iter(subject_channels.values())).interpolate and any(header.bad for header in headers):
             way += "; preparation.interpolate=true keeps those that were marked as bad"
-    return Overview((_table_of_channels(by_subject), _table_of_pictures(counts, by_split)), tuple(lines), way)
+
+    # one row for all subjects with the same channels of a type
+    groups = _group_by_entry({subject: [*_channel_rows(kept)] for subject, kept in subject_channels.items()})
+    rows = [(spans(subjects), *row) for row, subjects in groups.items()]  # type: ignore[misc]
+    columns = ("subject", "type", "channels", "kept", "bad", "positions", "names")
+    return Overview(
+        (Table("Channels", columns, tuple(rows)), _tabulate_pictures(counts, split_rows)), tuple(lines), way
+    )
 
 
 def spans(numbers: Sequence[int]) -> str:
     """Write whole numbers as `1–3, 5`."""
+    # in a run of successive numbers, number less index is constant
     runs = [
         [number for _, number in run]
         for _, run in groupby(enumerate(sorted({*numbers})), lambda pair: pair[1] - pair[0])
@@ -72,7 +83,7 @@ def spans(numbers: Sequence[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
-def _by_value(items: Mapping[int, Sequence[Hashable]]) -> dict[Hashable, list[int]]:
+def _group_by_entry(items: Mapping[int, Sequence[Hashable]]) -> dict[Hashable, list[int]]:
     """Group numbers that have an entry in common."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for number, entries in items.items():
@@ -81,22 +92,18 @@ def _by_value(items: Mapping[int, Sequence[Hashable]]) -> dict[Hashable, list[in
     return groups
 
 
-def _table_of_channels(by_subject: Mapping[int, KeptChannels]) -> Table:
-    groups = _by_value({subject: [*_rows_of_channels(channels)] for subject, channels in by_subject.items()})
-    rows = [(spans(subjects), *row) for row, subjects in groups.items()]  # type: ignore[misc]
-    columns = ("subject", "type", "channels", "kept", "bad", "positions", "names")
-    return Table("Channels", columns, tuple(rows))
-
-
-def _rows_of_channels(channels: KeptChannels) -> Iterator[tuple[str, int, int, str, str, str]]:
-    """Describe the channels of each type: how many there are, and what becomes of them."""
+def _channel_rows(channels: KeptChannels) -> Iterator[tuple[str, int, int, str, str, str]]:
+    """Describe the channels of each type: their number, those that are kept or bad, positions and names."""
+    # source of the positions
     header = next(iter(channels.headers.values()))
     if channels.has_own_positions:
-        places = "of the file"
+        positions = "of the file"
     elif without := channels.without_position:
-        places = f"none, without {' '.join(without)}" if len(without) < len(channels.names) else "none"
+        positions = f"none, without {' '.join(without)}" if len(without) < len(channels.names) else "none"
     else:
-        places = "10-05, by name"
+        positions = "10-05, by name"
+
+    # one row for each type, in the order of the first file
     files, bad_in = len(channels.headers), _count_bad(channels)
     for kind in dict.fromkeys(header.types):
         names = [name for name, type_ in zip(header.names, header.types, strict=True) if type_ == kind]
@@ -106,7 +113,7 @@ def _rows_of_channels(channels: KeptChannels) -> Iterator[tuple[str, int, int, s
             for name in names
             if name in bad_in
         ]
-        yield kind, len(names), count, " ".join(bad) or "–", places if count else "–", " ".join(names)
+        yield kind, len(names), count, " ".join(bad) or "–", positions if count else "–", " ".join(names)
 
 
 def _count_bad(channels: KeptChannels) -> Counter[str]:
@@ -115,26 +122,32 @@ def _count_bad(channels: KeptChannels) -> Counter[str]:
 
 
 def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]:
-    """Say which channels are probably no signal of the brain, or not alive; and name them."""
+    """Yield a warning about channels that are probably noise or no signal of the brain, and their names."""
+    # names of eyes, heart, triggers and the like
     names = np.array(channels.names)
     kinds = np.array(channels.kinds)
     plain = [plain_name(name) for name in names]
     has_such_name = np.array([bool(NO_EEG.fullmatch(name)) for name in plain]) & (kinds == "eeg")
     if other := names[has_such_name].tolist():
         yield f"{', '.join(other)}: EEG by the file, but not by name", other
+
+    # names outside the 10-05 system, where most names are in it
     if "eeg" in kinds and not channels.has_own_positions:
         is_unknown = ~np.isfinite(standard_positions(channels.names)).all(axis=1)
         if is_unknown.mean() < 0.5 and (strange := names[is_unknown & ~has_such_name].tolist()):
             yield f"{', '.join(strange)}: no electrode of the 10-05 system has that name", strange
+
     bad_in = {} if channels.interpolate else _count_bad(channels)
     if bad := [name for name in channels.names if name in bad_in]:
         yield f"{', '.join(bad)}: named in preparation.channels, but marked as bad", bad
+
+    # variances far from the median of the channel's type in its file
     for path, header in channels.headers.items():
         if not {*channels.names} <= {*header.names}:
             continue  # which the preparation refuses
         is_used = ~np.isin(names, channels.bad_of(path))
-        variances = header.variances[[header.names.index(name) for name in names]]
-        medians = np.array([np.median(variances[(kinds == kind) & is_used]) for kind in kinds])
+        variances = header.variances[[header.names.index(name) for name in names]]  # [C]
+        medians = np.array([np.median(variances[(kinds == kind) & is_used]) for kind in kinds])  # [C]
         ratios = np.divide(variances, medians, out=np.ones(len(names)), where=medians > 0)
         for name, ratio in zip(names[is_used], ratios[is_used], strict=True):
             if ratio > MANY_TIMES:
@@ -143,67 +156,76 @@ def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]
                 yield f"{name} is flat in {path.name}", [str(name)]
 
 
-def _difference(by_subject: Mapping[int, KeptChannels]) -> list[str]:
-    """Say which subjects keep other channels than all have in common."""
-    everything = dict.fromkeys(name for channels in by_subject.values() for name in channels.names)
+def _difference(subject_channels: Mapping[int, KeptChannels]) -> list[str]:
+    """Describe the subjects that lack channels of others, or have them in another order."""
+    all_names = dict.fromkeys(name for channels in subject_channels.values() for name in channels.names)
     lacking = {
-        subject: [" ".join(name for name in everything if name not in channels.names)]
-        for subject, channels in by_subject.items()
+        subject: [" ".join(name for name in all_names if name not in channels.names)]
+        for subject, channels in subject_channels.items()
     }
     if any(names for [names] in lacking.values()):
         texts = [
             f"subject {spans(subjects)} {f'lacks {names}' if names else 'has all'}"
-            for names, subjects in _by_value(lacking).items()
+            for names, subjects in _group_by_entry(lacking).items()
         ]
         return [f"subjects keep different channels, and cannot be trained together: {'; '.join(texts)}"]
-    if len({channels.names for channels in by_subject.values()}) > 1:
+    if len({channels.names for channels in subject_channels.values()}) > 1:
         return ["subjects have their channels in different orders: they cannot be trained together"]
     return []
 
 
-def _way_to_equal_channels(by_subject: Mapping[int, KeptChannels], suspects: Sequence[str]) -> str:
+def _way_to_equal_channels(subject_channels: Mapping[int, KeptChannels], suspects: Sequence[str]) -> str:
     """Write the override by which no suspect is kept, and all subjects have the same channels in order."""
-    first = next(iter(by_subject.values()))
+    # channels that all subjects have and nobody suspects
+    first = next(iter(subject_channels.values()))
     names = [
         name
         for name in first.names
-        if name not in suspects and all(name in channels.names for channels in by_subject.values())
+        if name not in suspects and all(name in channels.names for channels in subject_channels.values())
     ]
-    orders = {tuple(name for name in channels.names if name in names) for channels in by_subject.values()}
+
+    # an exclusion keeps the order of each subject, so different orders need a list
+    orders = {
+        tuple(name for name in channels.names if name in names) for channels in subject_channels.values()
+    }
     if len(orders) > 1 or first.wanted:
         return shlex.quote(f"preparation.channels=[{','.join(names)}]")
-    everything = dict.fromkeys(name for channels in by_subject.values() for name in channels.names)
-    out = [*first.exclude, *(name for name in everything if name not in names)]
+    all_names = dict.fromkeys(name for channels in subject_channels.values() for name in channels.names)
+    out = [*first.exclude, *(name for name in all_names if name not in names)]
     return shlex.quote(f"preparation.exclude=[{','.join(dict.fromkeys(out))}]")
 
 
-def _table_of_pictures(counts: Mapping[int, Counts], by_split: Rows) -> Table:
-    by_subject = {}
+def _tabulate_pictures(counts: Mapping[int, Counts], split_rows: Rows) -> Table:
+    """Tabulate how often pictures were shown; a row stands for all subjects and sessions that are alike."""
+    subject_rows = {}
     for subject, sessions in counts.items():
-        by_session = {session: _rows_of_session(seen, by_split) for session, seen in sessions.items()}
-        by_subject[subject] = [(spans(numbers), *row) for row, numbers in _by_value(by_session).items()]  # type: ignore[misc]
-    rows = [(spans(numbers), *row) for row, numbers in _by_value(by_subject).items()]  # type: ignore[misc]
+        # pictures of each session and split, and how often these were shown
+        session_rows: dict[int, list[tuple[str, str, str]]] = {session: [] for session in sessions}
+        for session, times_shown in sessions.items():
+            for split, rows in split_rows.items():
+                seen = times_shown[rows][times_shown[rows] > 0]
+                if len(seen):
+                    low, high = seen.min(), seen.max()
+                    often = str(low) if low == high else f"{low} to {high}, mostly {np.median(seen):g}"
+                    session_rows[session].append((split, f"{len(seen)} of {len(rows)}", often))
+        subject_rows[subject] = [
+            (spans(numbers), *row)  # type: ignore[misc]
+            for row, numbers in _group_by_entry(session_rows).items()
+        ]
+
+    table_rows = [(spans(numbers), *row) for row, numbers in _group_by_entry(subject_rows).items()]  # type: ignore[misc]
     columns = ("subject", "session", "split", "pictures", "times shown")
-    return Table("Pictures that were shown", columns, tuple(rows))
+    return Table("Pictures that were shown", columns, tuple(table_rows))
 
 
-def _rows_of_session(counts: NDArray[np.int64], by_split: Rows) -> list[tuple[str, str, str]]:
-    described = []
-    for split, rows in by_split.items():
-        seen = counts[rows][counts[rows] > 0]
-        if len(seen):
-            low, high = seen.min(), seen.max()
-            often = str(low) if low == high else f"{low} to {high}, mostly {np.median(seen):g}"
-            described.append((split, f"{len(seen)} of {len(rows)}", often))
-    return described
-
-
-def _unusual_counts(by_session: Counts, image_ids: Sequence[str], by_split: Rows) -> Iterator[str]:
+def _unusual_counts(session_counts: Counts, image_ids: Sequence[str], split_rows: Rows) -> Iterator[str]:
     """Name sessions that show pictures less than half as often, or over twice as often, as is usual."""
-    for split, rows in by_split.items():
-        seen = {session: counts[rows] for session, counts in by_session.items() if counts[rows].any()}
+    for split, rows in split_rows.items():
+        seen = {session: counts[rows] for session, counts in session_counts.items() if counts[rows].any()}
         if not seen:
             continue
+
+        # the median over sessions of the median over pictures that were shown
         usual = float(np.median([np.median(counts[counts > 0]) for counts in seen.values()]))
         for session, counts in seen.items():
             if np.mean(counts > 0) < MOSTLY:  # by design, each session shows other pictures
@@ -211,7 +233,10 @@ def _unusual_counts(by_session: Counts, image_ids: Sequence[str], by_split: Rows
             is_unusual = (counts < usual / 2) | (counts > 2 * usual)
             if not is_unusual.any():
                 continue
-            examples = [f"{image_ids[rows[at]]} {counts[at]:g}" for at in np.flatnonzero(is_unusual)]
+
+            # three pictures, as an example
+            unusual = np.flatnonzero(is_unusual)
+            examples = [f"{image_ids[rows[index]]} {counts[index]:g}" for index in unusual]
             yield (
                 f"ses-{session:02d} shows {split} pictures {counts.min():g} to {counts.max():g} times, "
                 f"where {usual:g} is usual: {', '.join(examples[:3])}{' …' if len(examples) > 3 else ''}"

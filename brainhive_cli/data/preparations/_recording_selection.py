@@ -1,4 +1,4 @@
-"""What is kept of recordings: channels, and trials of the pictures that events stand for."""
+"""Selection of recordings: channels, and trials of the pictures that events stand for."""
 
 import re
 from collections import Counter
@@ -18,17 +18,18 @@ from brainhive_cli.data.stores.recordings import Sensors
 
 MEG = ("mag", "grad")
 MONTAGES = ("colin27_1005", "standard_1005")
-"""What mne calls the positions of electrodes by their names, since 1.13 and before."""
+"""Names of mne's template of electrode positions, since 1.13 and before."""
 AROUND = re.compile(r"^EEG[ _-]+|[ _-]+(REF|LE|AVG|AR)$|\.+$", re.IGNORECASE)
-"""What EDF files write around the name of an electrode: the type, the reference, padding."""
+"""Text that EDF files write around the name of an electrode: the type, the reference, padding."""
 
 MIN_GOOD = 4
-"""Channels that a sphere is fitted to."""
+"""Least number of channels that a sphere is fitted to."""
 COLUMNS = ("event", "picture")
 PREFIX = re.compile(r"(Stimulus|Comment|Response)/")
-"""What BrainVision's reader puts before the name of a marker."""
+"""Prefix that BrainVision's reader puts before the name of a marker."""
 CODE = re.compile(r"S *(\d+)")
-"""How BrainVision writes the code of a trigger."""
+"""Code of a trigger as BrainVision writes it."""
+# reasons for leftovers, as the overview and the store word them
 UNNAMED = "events that the table does not have"
 NO_PICTURE = "pictures of events that the data set does not have"
 UNUSED = "events of the table that were not recorded"
@@ -40,8 +41,8 @@ class KeptChannels:
     """The channels of one subject.
 
     Attributes:
-        headers: Of the subject's recordings, in their order.
-        types: As mne names them; None for EEG, or else MEG.
+        headers: Headers of the subject's recordings, in their order.
+        types: Types of channels as mne names them; None for EEG, or else MEG.
         wanted: Names of channels in order; None for all of `types` that no recording marks as bad.
         exclude: Names of channels that are left out.
         interpolate: Whether channels that were marked as bad are kept, and made of the others.
@@ -60,8 +61,11 @@ class KeptChannels:
         Raises:
             BrainhiveError: if the first recording has none of these types that is good.
         """
+        # the recipe's list, in its order
         if self.wanted:
             return tuple(name for name in self.wanted if name not in self.exclude)
+
+        # else the good channels of the types, in the order of the first recording
         bad = () if self.interpolate else (name for header in self.headers.values() for name in header.bad)
         out = {*self.exclude, *bad}
         path, header = self._first
@@ -83,6 +87,7 @@ class KeptChannels:
             BrainhiveError: if it lacks a channel, has another sampling rate, or a bad channel that cannot be
                 interpolated.
         """
+        # the same channels at the same rate
         (first, first_header), header = self._first, self.headers[path]
         if absent := [name for name in self.names if name not in header.names]:
             hint = f"preparation.exclude=[{','.join(absent)}], or rename one of its {', '.join(header.names)}"
@@ -92,6 +97,8 @@ class KeptChannels:
                 f"{path} has {header.rate_hz:g} Hz, but {first.name} {first_header.rate_hz:g} Hz",
                 "resample one of them with mne and save it, or leave it out: preparation.files=PATTERN",
             )
+
+        # bad channels that splines can fill: EEG with all positions
         if not (bad := self.bad_of(path)):
             return
         if {*self.kinds} != {"eeg"}:
@@ -126,7 +133,7 @@ class KeptChannels:
 
     @cached_property
     def positions(self) -> NDArray[np.float64]:
-        """Places [C, 3] in the first recording; of electrodes without, the standard ones, NaN if unknown."""
+        """Positions [C, 3] in the first recording; for EEG without them, standard ones, NaN if unknown."""
         if self.has_own_positions or {*self.kinds} != {"eeg"}:
             return self._own_positions
         return standard_positions(self.names)
@@ -138,18 +145,18 @@ class KeptChannels:
 
     @property
     def without_position(self) -> list[str]:
-        """Those whose position is not known."""
+        """Names of the channels whose position is not known."""
         unknown = np.flatnonzero(~np.isfinite(self.positions).all(axis=1)).tolist()
-        return [self.names[place] for place in unknown]
+        return [self.names[row] for row in unknown]
 
     @property
     def space(self) -> Sensors:
-        """Their names, and places where all are known."""
+        """Names of the channels, and their positions if all are known."""
         return Sensors(self.names, None if self.without_position else self.positions)
 
     @property
     def kinds(self) -> list[str]:
-        """[C] their types."""
+        """Types [C] of the channels."""
         header = self._first[1]
         return [header.types[header.names.index(name)] for name in self.names]
 
@@ -164,12 +171,12 @@ class KeptChannels:
 
 
 def standard_positions(names: Sequence[str]) -> NDArray[np.float64]:
-    """Place electrodes [C, 3] by their names in the 10-05 system, in the head frame; NaN if it has none."""
+    """Look up positions [C, 3] of electrodes in the 10-05 system, in the head frame; NaN for other names."""
     from mne.channels import get_builtin_montages, make_standard_montage, transform_to_head
 
     montage = next(name for name in MONTAGES if name in get_builtin_montages())
     standard = transform_to_head(make_standard_montage(montage)).get_positions()["ch_pos"]
-    known = {name.lower(): at for name, at in standard.items()}
+    known = {name.lower(): position for name, position in standard.items()}
     return np.array([known.get(plain_name(name).lower(), np.full(3, np.nan)) for name in names])
 
 
@@ -184,13 +191,13 @@ def interpolate_bad(
     """Put interpolated channels between the good ones, by spherical splines as mne makes them.
 
     All steps from a recording to trials are linear and the same for all channels: the trials are as if the
-    recording had been interpolated. Of one epoch with an impulse in each channel, mne makes the weights.
+    recording had been interpolated. The weights are mne's result for one epoch with an impulse in each channel.
 
     Args:
         epochs: [n, G, T] of the good channels, in the order of `names`.
-        names: [C] of all.
-        bad: Those that are interpolated.
-        positions: [C, 3] of all, in the head frame.
+        names: [C] names of all channels.
+        bad: Names of the channels that are interpolated.
+        positions: [C, 3] positions of all channels, in the head frame.
 
     Returns:
         [n, C, T].
@@ -203,6 +210,8 @@ def interpolate_bad(
     if (good := int((~is_bad).sum())) < MIN_GOOD:
         problem = f"{good} good channels are too few to interpolate {', '.join(bad)}"
         raise BrainhiveError(problem, "preparation.interpolate=false, or leave out this recording")
+
+    # mne interpolates one impulse a channel, which gives the weights of the good channels
     montage = mne.channels.make_dig_montage(dict(zip(names, positions, strict=True)), coord_frame="head")
     info = mne.create_info(list(names), 100.0, "eeg").set_montage(montage, verbose="ERROR")
     info["bads"] = list(bad)
@@ -213,9 +222,11 @@ def interpolate_bad(
         problem = f"the positions of {len(names)} channels do not lie on a head: {error}"
         raise BrainhiveError(problem, "preparation.interpolate=false") from error
     weights = impulses.get_data(verbose="ERROR")[0][is_bad][:, ~is_bad].astype(np.float32)  # [bad, G]
-    whole = np.empty((len(epochs), len(names), epochs.shape[2]), np.float32)
-    whole[:, ~is_bad], whole[:, is_bad] = epochs, weights @ epochs
-    return whole
+
+    # good and interpolated channels in the order of `names`
+    filled = np.empty((len(epochs), len(names), epochs.shape[2]), np.float32)  # [n, C, T]
+    filled[:, ~is_bad], filled[:, is_bad] = epochs, weights @ epochs
+    return filled
 
 
 @dataclass(frozen=True)
@@ -224,7 +235,7 @@ class Matched:
 
     Attributes:
         rows: Event to the row of its picture.
-        left_over: What is left over on both sides, by what it is in words; events with their counts.
+        left_over: Events and pictures without a match, by kind in words; events with their counts.
     """
 
     rows: Mapping[str, int]
@@ -233,12 +244,12 @@ class Matched:
 
 @dataclass(frozen=True)
 class EventNames:
-    """What events stand for.
+    """Pictures that events stand for.
 
     Attributes:
         table: Name of an event to its picture; None where events are called by their pictures.
-        image_ids: Of the data set.
-        where: The table, or whose events, for messages.
+        image_ids: Image ids of the data set.
+        where: The table, or "the pictures", for messages.
     """
 
     table: Mapping[str, str] | None
@@ -258,6 +269,8 @@ class EventNames:
         if absent := [name for name in COLUMNS if name not in columns]:
             hint = f"its first line: {', '.join(columns)}; needed: event, picture"
             raise BrainhiveError(f"{path} has no column {' and '.join(absent)}", hint)
+
+        # one picture for each event; rows that lack either are skipped
         table: dict[str, str] = {}
         for row in rows:
             event, picture = row["event"], row["picture"]
@@ -273,13 +286,23 @@ class EventNames:
         Raises:
             BrainhiveError: if a name could mean several pictures.
         """
+        # the row of the table for each event: its name, without BrainVision's prefix, or its code alone
         counts = Counter(name for header in headers for _, name in header.events)
-        keys = {event: self._key(event) for event in counts}
+        keys: dict[str, str | None] = {}
+        for event in counts:
+            plain = " ".join(PREFIX.sub("", event, count=1).split())
+            code = CODE.fullmatch(plain)
+            names = (event, plain, code[1].lstrip("0") or "0" if code else plain)
+            keys[event] = event if self.table is None else next((n for n in names if n in self.table), None)
+
+        # the row of each picture among the data set's; -1 where it has none
         table = {key: key for key in keys.values() if key} if self.table is None else self.table
         pictures = list(dict.fromkeys(table.values()))
         matches = match_names(pictures, self.image_ids, each_once=False).rows.tolist()
         rows = dict(zip(pictures, matches, strict=True))
         picture_of = {event: table[key] for event, key in keys.items() if key is not None}
+
+        # events and pictures without a match
         without: Counter[str] = Counter()
         for event, picture in picture_of.items():
             if rows[picture] < 0:
@@ -294,15 +317,6 @@ class EventNames:
             {what: names for what, names in left_over.items() if names},
         )
 
-    def _key(self, event: str) -> str | None:
-        """Find an event in the table: as it is, without BrainVision's prefix, or by its code alone."""
-        if self.table is None:
-            return event
-        plain = " ".join(PREFIX.sub("", event, count=1).split())
-        code = CODE.fullmatch(plain)
-        names = (event, plain, code[1].lstrip("0") or "0" if code else plain)
-        return next((name for name in names if name in self.table), None)
-
     def require_match(self, matched: Matched, path: Path, source: str) -> None:
         """Refuse a session none of whose events is a picture.
 
@@ -311,6 +325,8 @@ class EventNames:
         """
         if matched.rows:
             return
+
+        # the table names pictures of another data set
         unnamed, without = (matched.left_over.get(what, ()) for what in (UNNAMED, NO_PICTURE))
         if without and self.table is not None:
             raise BrainhiveError(
@@ -319,6 +335,8 @@ class EventNames:
                 f"it has: {', '.join(self.image_ids[:3])} …; fix the table, or "
                 "preparation.stimuli.root=FOLDER",
             )
+
+        # no event has a name that the table, or the data set, knows
         what, known = ("pictures", self.image_ids) if self.table is None else ("rows", [*self.table])
         raise BrainhiveError(
             f"{path}: none of its events ({source}) is in {self.where}, "
@@ -334,7 +352,7 @@ class RecordingTrials:
 
     Attributes:
         onsets: [n] samples.
-        rows: [n] of their pictures among all.
+        rows: [n] row of each trial's picture among all.
     """
 
     path: Path
@@ -342,7 +360,7 @@ class RecordingTrials:
     rows: NDArray[np.int64]
 
     def select(self, rows: NDArray[np.int64]) -> "RecordingTrials":
-        """Keep the trials of some pictures."""
+        """Select the trials of the pictures in `rows`."""
         is_kept = np.isin(self.rows, rows)
         return RecordingTrials(self.path, self.onsets[is_kept], self.rows[is_kept])
 
@@ -350,19 +368,19 @@ class RecordingTrials:
 def choose_trials(
     headers: Mapping[Path, Header],
     names: EventNames,
-    by_split: Mapping[str, NDArray[np.int64]],
+    split_rows: Mapping[str, NDArray[np.int64]],
     cutting: Cutting,
 ) -> tuple[list[RecordingTrials], dict[str, Counter[str]]]:
     """Choose the events of pictures whose trials lie in the recording, outside of BAD spans, one at a time.
 
     Args:
-        headers: Of the recordings of one session.
-        names: What events stand for.
-        by_split: The rows of each split among all pictures.
-        cutting: How trials are cut.
+        headers: Headers of the recordings of one session.
+        names: Pictures that events stand for.
+        split_rows: The rows of each split among all pictures.
+        cutting: Cutting of trials.
 
     Returns:
-        The trials of each recording, and by split how many others there are, by reason. Events without a
+        The trials of each recording, and by split the number of dropped ones, by reason. Events without a
         picture count as those of the first split.
 
     Raises:
@@ -371,14 +389,19 @@ def choose_trials(
     first, header = next(iter(headers.items()))
     matched = names.match(headers.values())
     names.require_match(matched, first, header.events_from)
-    split_of = {row: split for split, rows in by_split.items() for row in rows.tolist()}
-    dropped: dict[str, Counter[str]] = {split: Counter() for split in by_split}
+
+    # events without a picture, counted as those of the first split
+    split_of = {row: split for split, rows in split_rows.items() for row in rows.tolist()}
+    dropped: dict[str, Counter[str]] = {split: Counter() for split in split_rows}
     for reason, what in {"not in the table": UNNAMED, "no such picture": NO_PICTURE}.items():
         if isinstance(events := matched.left_over.get(what), Mapping):
             next(iter(dropped.values()))[reason] = sum(events.values())
+
+    # onsets and pictures in the order of time; an event that is coded twice counts once
     trials = []
     for path, header in headers.items():
-        pairs = sorted({(at, matched.rows[name]) for at, name in header.events if name in matched.rows})
+        events = [(onset, matched.rows[name]) for onset, name in header.events if name in matched.rows]
+        pairs = sorted({*events})
         onsets, rows = np.array(pairs, np.int64).reshape(-1, 2).T
         reasons = _reasons_to_drop(header, cutting, onsets)
         for row, reason in zip(rows.tolist(), reasons, strict=True):
@@ -386,6 +409,7 @@ def choose_trials(
                 dropped[split_of[row]][reason] += 1
         is_kept = np.array([not reason for reason in reasons], bool)
         trials.append(RecordingTrials(path, onsets[is_kept], rows[is_kept]))
+
     if not sum(len(recording.onsets) for recording in trials):
         counts = [f"{count} {reason}" for split in dropped.values() for reason, count in split.items()]
         problem = f"{first} has no whole trial: {', '.join(counts)}"
@@ -394,17 +418,18 @@ def choose_trials(
 
 
 def _reasons_to_drop(header: Header, cutting: Cutting, onsets: NDArray[np.int64]) -> Sequence[str]:
-    """Say why each trial is dropped; empty where it is not."""
+    """Give the reason why each trial is dropped; empty where it is not."""
     start, stop = cutting.span
-    is_whole = cutting.fits(onsets, header.samples)
+    is_inside = cutting.fits(onsets, header.samples)
     is_simultaneous = np.isin(onsets, onsets[1:][np.diff(onsets) == 0])
     reasons = []
-    for onset, whole, simultaneous in zip(onsets.tolist(), is_whole, is_simultaneous, strict=True):
+    for onset, inside, simultaneous in zip(onsets.tolist(), is_inside, is_simultaneous, strict=True):
         if simultaneous:
             reasons.append("two pictures at once")
-        elif not whole:
+        elif not inside:
             reasons.append("beyond the recording")
         else:
+            # a BAD span that the trial overlaps
             spans = ((low - stop, high - start, text) for low, high, text in header.bad_spans)
             reasons.append(next((text for low, high, text in spans if low <= onset <= high), ""))
     return reasons

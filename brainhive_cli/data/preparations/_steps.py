@@ -16,7 +16,7 @@ from brainhive_cli.core.recipe import no, refuse_idle
 from brainhive_cli.data.preparations._noise import covariance, refuse_flat, whiten, whitener
 
 ROWS = 256
-"""Trials of one channel that are cut at a time: 2 MiB, which stay in a CPU's cache."""
+"""Trials of one channel that are cut at a time: 2 MiB, which stays in a CPU's cache."""
 Milliseconds = Annotated[float, Field(ge=-3_600_000, le=3_600_000)]  # an hour
 
 
@@ -62,9 +62,9 @@ class Resampling:
     prepared have the same error.
 
     Attributes:
-        samples: Of an epoch.
-        rate_hz: Before.
-        to_hz: After; not more.
+        samples: Samples of an epoch.
+        rate_hz: Rate before.
+        to_hz: Rate after; not more.
     """
 
     samples: int
@@ -88,13 +88,13 @@ class Resampling:
 
     @property
     def inside(self) -> slice:
-        """Those that belong to the epoch."""
+        """Resampled samples that belong to the epoch."""
         first = round(self.before * self.to_hz / self.rate_hz)
         return slice(first, first + max(round(self.samples * self.to_hz / self.rate_hz), 1))
 
     @property
     def time_shift(self) -> dict[str, float]:
-        """How many milliseconds late the first sample lies, and the true rate."""
+        """Delay of the first sample in milliseconds, and the true rate."""
         if self.rate_hz == self.to_hz:
             return {"late_ms": 0.0, "rate_hz": self.rate_hz}
         step = self.padded / self.resampled  # samples before for one after
@@ -107,8 +107,11 @@ class Resampling:
 
         if self.rate_hz == self.to_hz:
             return epochs
+        # spectrum of epochs that are padded with their edges, [n, frequencies]
         after = self.padded - self.samples - self.before
         spectrum = fft.rfft(np.pad(epochs, ((0, 0), (self.before, after)), "edge"), axis=1)
+
+        # cut at the new Nyquist frequency, whose value counts for two; the factor keeps amplitudes
         spectrum = spectrum[:, : self.resampled // 2 + 1] * (self.resampled / self.padded)
         if self.resampled % 2 == 0:
             spectrum[:, -1] *= 2 if self.resampled < self.padded else 0.5
@@ -118,7 +121,7 @@ class Resampling:
 
 @dataclass(frozen=True)
 class Cutting:
-    """How trials are cut out of a recording of one rate.
+    """Cutting of trials out of a recording of one rate.
 
     Attributes:
         steps: The keys of the recipe.
@@ -147,7 +150,7 @@ class Cutting:
 
     @property
     def times_s(self) -> NDArray[np.float64]:
-        """When mne says that the samples that are kept lie, [T]."""
+        """Times [T] of the kept samples, as mne gives them."""
         return self._all_times_ms[self._kept] / 1000
 
     @property
@@ -158,6 +161,7 @@ class Cutting:
 
     @property
     def _kept(self) -> slice:
+        # 1e-6 ms: a sample at a limit of keep_ms counts as inside, whatever rounding does
         start, stop = np.searchsorted(self._all_times_ms + 1e-6, self.steps.keep_ms)
         if start == stop:
             problem = f"no sample at {self.rate_hz:g} Hz lies in keep_ms {list(self.steps.keep_ms)}"
@@ -171,7 +175,7 @@ class Cutting:
         return slice(int(start), int(stop))
 
     def fits(self, onsets: NDArray[np.int64], samples: int) -> NDArray[np.bool_]:
-        """Say which trials lie in a recording of so many samples, whole."""
+        """Mark the trials [n] that lie wholly in a recording of so many samples."""
         start, stop = self.span
         return (onsets + start >= 0) & (onsets + stop < samples)
 
@@ -189,7 +193,7 @@ class Cutting:
 
         Args:
             channels: The samples of each channel.
-            names: Of the channels.
+            names: Names of the channels.
             onsets: [trials] samples.
             scale: Factor to the unit of the result.
 
@@ -200,24 +204,28 @@ class Cutting:
             BrainhiveError: naming a channel with values that are not finite, or flat ones where no noise of
                 the session alone is measured, which would find them.
         """
+        # without a baseline the mean of the trial is subtracted, and added again after resampling
         first, resampling, inside = self.span[0], self.resampling, self._kept
         baseline = slice(0, 1 - first) if self.steps.baseline else slice(None)
-        epochs = np.empty((len(onsets), len(names), inside.stop - inside.start), np.float32)
+
+        epochs = np.empty((len(onsets), len(names), inside.stop - inside.start), np.float32)  # [trials, C, T]
         for index, (name, samples) in enumerate(zip(names, channels, strict=True)):
-            windows = sliding_window_view(samples, resampling.samples)
+            windows = sliding_window_view(samples, resampling.samples)  # a view: nothing is copied yet
             for start in range(0, len(onsets), ROWS):
                 trials = windows[onsets[start : start + ROWS] + first]  # [n, samples]
                 means = trials[:, baseline].mean(axis=1, keepdims=True)
                 centred = np.multiply(
                     np.subtract(trials, means, out=trials), scale, dtype=np.float32, casting="same_kind"
                 )
-                block = resampling(centred)[:, inside]
-                if not self.steps.baseline:  # whose means resampling leaves as they are
+                block = resampling(centred)[:, inside]  # [n, T]
+                if not self.steps.baseline:  # resampling would leave the means as they are
                     block = block + (means * scale).astype(np.float32)
                 if not np.isfinite(block).all():
                     problem = f"channel {name} has NaN or infinite values"
                     raise BrainhiveError(problem, "leave it out: preparation.channels=[...]")
                 epochs[start : start + len(trials), index] = block
+
+        # the noise of one session finds flat channels itself
         is_noise_elsewhere = self.steps.whiten == "no" or self.steps.whiten_by == "all_training"
         if is_noise_elsewhere and len(epochs):
             refuse_flat(np.einsum("nct,nct->c", epochs, epochs), names)
@@ -225,7 +233,7 @@ class Cutting:
 
 
 def require_noise_splits(splits: Iterable[str], steps: Steps) -> list[str]:
-    """Say in which splits of a session noise is measured.
+    """List the splits of a session in which noise is measured.
 
     Raises:
         BrainhiveError: if it has none of those that it is to be measured in.
@@ -251,10 +259,10 @@ def measure_noise(
     """
     assert steps.whiten != "no"
     measured = require_noise_splits(epochs, steps)
-    with np.errstate(over="ignore", invalid="ignore"):  # of which the next lines speak
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is refused below
         noise = np.mean(
             [covariance(epochs[split], stimuli[split], steps.whiten) for split in measured], axis=0
-        )
+        )  # [C, C]
     if not np.isfinite(noise).all():
         most = np.max([np.abs(epochs[split]).max(axis=(0, 2)) for split in measured], axis=0)  # [C]
         problem = f"channel {names[most.argmax()]} has values of up to {most.max():.3g}, too large to whiten"
@@ -274,8 +282,8 @@ def normalise(
     Args:
         epochs: [n, C, T] of each split; `train` first.
         stimuli: [n] of each split.
-        steps: Whether, by which noise and whose.
-        names: Of the channels.
+        steps: Keys of the whitening.
+        names: Names of the channels.
         noise: Covariance [C, C] over all sessions of the subject; default: that of this session.
 
     Returns:
