@@ -22,13 +22,13 @@ from brainhive_cli.data.stores.ids import match_names, plain_id, summarise_names
 from brainhive_cli.data.stores.recordings import Recording, Sliced, Voxels
 
 BLOCK_BYTES = 2**27
-"""Of signals that are in memory while voxels are measured."""
+"""Limit of the signals in memory while voxels are measured."""
 REPEATED = 20
 """Training stimuli shown twice or more, below which a choice of voxels would be one of noise."""
 
 
 class BetaSteps(parts.Config):
-    """What happens to single-trial betas, whoever estimated them."""
+    """Steps from single-trial betas of any origin to recordings."""
 
     zscore: Annotated[Literal["session", "run", "no"], no] = Field(
         "session",
@@ -50,10 +50,10 @@ class Trials:
         splits: [n] of the split of each; "" where a trial is left out.
         runs: [n] number of the run.
         onset_s: [n] seconds from its start to each stimulus; None where that is not known.
-        dropped: How many are left out, or have no beta at all, by reason.
-        noted: What else is unusual, with counts, in words: each is a line of the plan.
-        unmatched: What the trials call pictures that the data set does not have, each once.
-        provenance: What else the store says of the session.
+        dropped: Number of trials that are left out, or have no beta at all, by reason.
+        noted: Other unusual facts, with counts, in words: each is a line of the plan.
+        unmatched: Names in the trials of pictures that the data set does not have, each once.
+        provenance: Further facts on the session for the store.
     """
 
     image_ids: Sequence[str]
@@ -72,9 +72,9 @@ class SessionBetas:
 
     Attributes:
         values: [n, V] float32, in the order of `Trials`; NaN where a voxel was not recorded.
-        maps: What the session's estimation measured of voxels, [V] by name.
-        unit: Of the values.
-        provenance: What the estimation says of itself.
+        maps: Measures of voxels by the session's estimation, [V] by name.
+        unit: Unit of the values.
+        provenance: Facts on the estimation.
     """
 
     values: NDArray[np.float32]
@@ -85,7 +85,7 @@ class SessionBetas:
 
 @dataclass(frozen=True)
 class Betas(Preparation, ABC):
-    """A preparation of betas: where they are is up to its subclasses, all else is the same for all."""
+    """A preparation of betas: subclasses say where they are, all else is the same for all."""
 
     config: Any  # BetaSteps, and the keys of the subclass
     root: Path
@@ -93,7 +93,7 @@ class Betas(Preparation, ABC):
 
     @abstractmethod
     def voxels(self, subject: int) -> Voxels:
-        """Give the V voxels of a subject: regions, maps of the whole study, and their places."""
+        """Give the V voxels of a subject: regions, maps of all sessions, and their positions."""
 
     @abstractmethod
     def width(self, subject: int) -> int:
@@ -119,12 +119,15 @@ class Betas(Preparation, ABC):
         Raises:
             BrainhiveError: if there are too few to use, to z-score by, or to choose voxels by.
         """
+        # trials of a picture
         trials, where = self.trials(subject, session), f"session {session} of subject {subject}"
         rows = np.flatnonzero(trials.splits != "")
         if not len(rows):
             reasons = ", ".join(f"{count} {reason}" for reason, count in trials.dropped.items())
             way = "correct its events, or leave it out: preparation.sessions=[…]"
             raise BrainhiveError(f"{where} has no trial of a picture: {reasons}", way)
+
+        # two trials or more to z-score by, in each run or in the session
         groups = trials.runs[rows] if self.config.zscore == "run" else np.zeros(len(rows), np.int64)
         for group in np.unique(groups).tolist() if self.config.zscore != "no" else ():
             splits = trials.splits[rows][groups == group]
@@ -132,20 +135,24 @@ class Betas(Preparation, ABC):
                 problem = f"{where}: {self.config.zscore} {group} has one trial to z-score by"
                 way = "session" if self.config.zscore == "run" else "no"
                 raise BrainhiveError(problem, f"preparation.zscore={way}")
+
+        # enough repetitions for a choice of voxels
         chooses_voxels = self.config.min_ncsnr is not None or self.config.max_voxels is not None
-        if chooses_voxels and (repeated := self._repeated(subject)) < REPEATED:
+        if chooses_voxels and (repeated := self._count_repeated(subject)) < REPEATED:
             problem = f"subject {subject}: {repeated} training stimuli were shown twice or more, too few"
             way = "leave out preparation.min_ncsnr and preparation.max_voxels; choose by region instead"
             raise BrainhiveError(f"{problem} to choose voxels by, which takes {REPEATED}", way)
         return trials, rows, groups
 
     @cached_property
-    def _repeated(self) -> Callable[[int], int]:
-        """Counts, once, the training stimuli of a subject that were shown twice or more."""
+    def _count_repeated(self) -> Callable[[int], int]:
+        """Count, once, the training stimuli of a subject that were shown twice or more."""
 
         def count(subject: int) -> int:
             sessions = [self.trials(subject, session) for session in self.sessions(subject)]
-            pairs = (pair for one in sessions for pair in zip(one.image_ids, one.splits, strict=True))
+            pairs = (
+                pair for trials in sessions for pair in zip(trials.image_ids, trials.splits, strict=True)
+            )
             shown = Counter(image_id for image_id, split in pairs if split == "train")
             return sum(number > 1 for number in shown.values())
 
@@ -161,6 +168,8 @@ class Betas(Preparation, ABC):
         is_sound = np.isfinite(values).all(0)
         values[:, ~is_sound] = 0
         is_sound &= np.ptp(values, axis=0) > 0
+
+        # z-score each group by its training trials, or by all where it has none
         untrained = []
         for group in np.unique(groups).tolist() if self.config.zscore != "no" else ():
             members = np.flatnonzero(groups == group)
@@ -175,21 +184,25 @@ class Betas(Preparation, ABC):
 
         maps = {**space.maps, **betas.maps, "is_sound": is_sound}
         space = replace(space, maps={name: np.asarray(map_, np.float64) for name, map_ in maps.items()})
+
+        # facts on the session that the store keeps
         unit = betas.unit if self.config.zscore == "no" else "z-score"
         provenance = {"noted": dict(trials.noted), **trials.provenance, **betas.provenance}
         if untrained:
             provenance["z_scored_without_training_trials"] = untrained
+
+        # one recording for each split, training first
         recordings: dict[str, Recording] = {}
         for split in _list_splits(splits):
             dropped = {} if recordings else dict(trials.dropped)  # of no split: the first has them
-            signal = values[splits == split][:, None, :, None]
+            signal = values[splits == split][:, None, :, None]  # [n, 1, V, 1]
             ids = [trials.image_ids[row] for row in rows[splits == split].tolist()]
             about = {"dropped": dropped, **provenance}
-            kept = rows[splits == split][:, None]
+            split_rows = rows[splits == split][:, None]  # [n, 1]
             recordings[split] = Recording(
                 *(signal, ids, space, np.zeros(1), None, unit, about),
-                runs=trials.runs[kept].astype(np.int16),
-                onset_s=None if trials.onset_s is None else trials.onset_s[kept],
+                runs=trials.runs[split_rows].astype(np.int16),
+                onset_s=None if trials.onset_s is None else trials.onset_s[split_rows],
             )
         return recordings
 
@@ -199,10 +212,14 @@ class Betas(Preparation, ABC):
         assert isinstance(space, Voxels)
         maps, least, most = {**space.maps}, self.config.min_ncsnr, self.config.max_voxels
         is_sound = maps.pop("is_sound") == 1  # the mean over sessions
+
+        # noise ceilings by the repetitions of training stimuli
         repeated, highest, rows = 0, "", np.flatnonzero(is_sound)
         if "train" in recordings:
             ncsnr, repeated = measure_ncsnr(recordings["train"])
             maps |= {"ncsnr": ncsnr} if repeated else {}
+
+        # the voxels with the highest ncsnr, in their own order
         if least is not None or most is not None:
             ratios = maps["ncsnr"]
             highest = f"; the highest ncsnr is {ratios.max():.2g}"
@@ -211,6 +228,8 @@ class Betas(Preparation, ABC):
         if not len(rows):
             problem = f"subject {subject}: no voxel is left, {is_sound.sum()} vary in each session{highest}"
             raise BrainhiveError(problem, "a lower preparation.min_ncsnr; or other sessions or mask")
+
+        # counts for the store, and the signals of the chosen voxels alone
         counts = {
             "read": len(is_sound),
             "constant_or_missing_in_a_session": int((~is_sound).sum()),
@@ -220,25 +239,29 @@ class Betas(Preparation, ABC):
         space = replace(space, maps=maps).select(rows)
         finished = {}
         for split, recording in recordings.items():
-            signal, provenance = _select_voxels(recording.signal, rows), recording.provenance
-            provenance = {**provenance, "voxels": counts}
+            signal = _select_voxels(recording.signal, rows)  # [N, R, kept V, 1]
+            provenance = {**recording.provenance, "voxels": counts}
             finished[split] = replace(recording, signal=signal, space=space, provenance=provenance)
         return finished
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
-        """Count voxels, and what the trials of each session are, and what is unusual in them."""
+        """Count voxels and the trials of each session, and list unusual facts about them."""
         rows: list[tuple[object, ...]] = []
         widths: list[tuple[object, ...]] = []
         lines: list[str] = []
         for subject in subjects:
             try:
-                by_session = {session: self.trials(subject, session) for session in self.sessions(subject)}
-                regions = _list_regions(self.voxels(subject).regions)
-                widths.append((subject, self.width(subject), regions))
+                session_trials = {
+                    session: self.trials(subject, session) for session in self.sessions(subject)
+                }
+                regions = self.voxels(subject).regions
+                widths.append((subject, self.width(subject), _list_regions(regions)))
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
-            unusual: dict[str, dict[int, int]] = defaultdict(dict)  # how many in each session, by what it is
-            for session, trials in by_session.items():
+
+            # one row for each session; unusual facts are joined over sessions
+            unusual: dict[str, dict[int, int]] = defaultdict(dict)  # count by session, by fact
+            for session, trials in session_trials.items():
                 shown, counts = [*filter(None, trials.image_ids)], Counter(trials.splits.tolist())
                 pictures, runs = len({*shown}), len(np.unique(trials.runs))
                 again = len(shown) - pictures
@@ -249,7 +272,7 @@ class Betas(Preparation, ABC):
                 f"subject {subject}, session {spans([*sessions])}: {sum(sessions.values())} {reason}"
                 for reason, sessions in unusual.items()
             ]
-            if unmatched := {name: None for trials in by_session.values() for name in trials.unmatched}:
+            if unmatched := {name: None for trials in session_trials.values() for name in trials.unmatched}:
                 names = summarise_names([*unmatched])
                 lines.append(f"subject {subject}: pictures that {self.dataset} does not have, {names}")
         columns = ("subject", "session", "runs", "train trials", "test trials", "pictures", "shown again")
@@ -269,8 +292,8 @@ class Pictures(NamedTuple):
     """The pictures of a data set.
 
     Attributes:
-        dataset: Its name.
-        pairs: Image id and split of each.
+        dataset: Name of the data set.
+        pairs: Image id and split of each picture.
     """
 
     dataset: str
@@ -287,38 +310,42 @@ class Pictures(NamedTuple):
 def match_pictures(
     names: Sequence[str], pictures: Pictures
 ) -> tuple[list[str], NDArray[np.str_], Counter[str]]:
-    """Match what trials say that they showed with the pictures of a data set.
+    """Match the names of pictures in trials with the pictures of a data set.
 
     Args:
         names: [n] a path, a file name or an id; "" where no picture was shown.
         pictures: Those of the data set.
 
     Returns:
-        Image ids [n] and splits [n], "" where there is none, and how many have none, by reason.
+        Image ids [n] and splits [n], "" where there is none, and the number of trials without, by reason.
 
     Raises:
         MissingData: if no picture of the data set was shown.
     """
+    # match paths, and shorten those that match nothing by one folder at a time
     pairs = pictures.pairs
     image_ids = [image_id for image_id, _ in pairs]
     distinct = list(dict.fromkeys(filter(None, names)))
     stems = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
     rows: dict[str, int] = {}
     ends = {name: name.replace("\\", "/") for name in distinct}
-    whole: set[str] | None = None  # names that are ids themselves, or have all of one
+    exact_names: set[str] | None = None  # names that are ids themselves, or contain all of one
     while ends:  # a path may begin with a folder that the data set has not, as images/cat/cat_01.jpg
         matched = match_names([*ends.values()], image_ids, each_once=False).rows.tolist()
         rows |= {name: row for name, row in zip(ends, matched, strict=True) if row >= 0}
-        whole = {*rows} if whole is None else whole
+        exact_names = {*rows} if exact_names is None else exact_names
         ends = {name: end.partition("/")[2] for name, end in ends.items() if name not in rows}
         ends = {name: end for name, end in ends.items() if "/" in end or stems[plain_id(end)] == 1}
     if not rows:
         problem = f"no picture that was shown is in {pictures.dataset}, of {summarise_names(distinct)}"
         way = f"it has: {', '.join(image_ids[:3])} …: preparation.stimuli.root=FOLDER"
         raise MissingData(problem, way)
+
     # dog/01.jpg is not the data set's cat/01, though that has no other 01, where cat/01.jpg was shown, too
     shared = Counter(rows.values())
-    rows = {name: row for name, row in rows.items() if name in (whole or ()) or shared[row] == 1}
+    rows = {name: row for name, row in rows.items() if name in (exact_names or ()) or shared[row] == 1}
+
+    # blank trials and pictures of no data set have no id
     matches = [pairs[rows[name]] if name in rows else ("", "") for name in names]
     absent = f"trials of pictures that {pictures.dataset} does not have"
     dropped = Counter(absent if name else "blank trials" for name in names if name not in rows)
@@ -333,14 +360,16 @@ def measure_ncsnr(recording: Recording) -> tuple[NDArray[np.float64], int]:
     session, as NSD's, that is 1.
 
     Returns:
-        [V], 0 where no stimulus was shown twice; and how many were.
+        [V], 0 where no stimulus was shown twice; and the number of stimuli that were.
 
     Source: Allen et al. 2022.
     """
     signal, counts = recording.signal, recording.repetitions
     assert counts is not None  # as in every joined recording
     repeated = int((counts > 1).sum())
-    noise, sums, squares = np.zeros((3, signal.shape[2]))
+
+    # sums over blocks of stimuli: of values, of squares, and of variances over repetitions
+    noise, sums, squares = np.zeros((3, signal.shape[2]))  # [V] each
     step = max(1, BLOCK_BYTES // (8 * int(np.prod(signal.shape[1:]))))
     for start in range(0, len(signal), step):
         shown = counts[start : start + step, None]  # [n, 1]
@@ -349,6 +378,8 @@ def measure_ncsnr(recording: Recording) -> tuple[NDArray[np.float64], int]:
         sums += np.nansum(values, (0, 1))
         squares += np.nansum(values**2, (0, 1))
         noise += np.nanvar(values[shown[:, 0] > 1], 1, ddof=1).sum(0)
+
+    # signal variance is total variance less noise variance
     noise /= max(1, repeated)
     explained = np.maximum(squares / counts.sum() - (sums / counts.sum()) ** 2 - noise, 0)
     return np.sqrt(np.divide(explained, noise, out=np.zeros_like(noise), where=noise > 0)), repeated
@@ -360,6 +391,6 @@ def _list_splits(splits: NDArray[np.str_]) -> list[str]:
 
 
 def _select_voxels(signal: Any, rows: NDArray[np.int64]) -> Sliced:
-    """Give a signal [N, R, V, 1] of some voxels alone, where it is sliced."""
+    """Select voxels of a signal [N, R, V, 1]; values are read where the result is sliced."""
     shape = (*signal.shape[:2], len(rows), 1)
     return Sliced(None, shape, signal.dtype, lambda part: np.asarray(signal[part])[:, :, rows])

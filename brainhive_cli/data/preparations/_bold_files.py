@@ -1,4 +1,4 @@
-"""Files of BOLD runs in BIDS: raw events, fMRIPrep's derivatives, and what describes both."""
+"""Files of BOLD runs in BIDS: raw events, fMRIPrep's derivatives, and the metadata of both."""
 
 import re
 from collections import Counter
@@ -24,10 +24,10 @@ from brainhive_cli.data.preparations._volumes import Mask
 
 AGAIN = "copy it again, or let fMRIPrep make it again"
 SERIES = ("*_bold.nii.gz", "*_bold.nii", "*_hemi-L_*bold.func.gii", "*_bold.dtseries.nii")
-"""What fMRIPrep calls volumes, surfaces (the right hemisphere lies next to the left) and grayordinates."""
+"""fMRIPrep's names of volumes, surfaces (the right hemisphere lies next to the left) and grayordinates."""
 CORTEX = {"left": "CIFTI_STRUCTURE_CORTEX_LEFT", "right": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
 HEAD_BYTES = 4096
-"""Of a GIFTI file, which hold the number of its volumes."""
+"""First bytes of a GIFTI file, which hold the number of its volumes."""
 GROUPS: Mapping[str, Sequence[str]] = {
     "motion": ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"),
     "cosine": ("cosine*",),
@@ -37,18 +37,20 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "t_comp_cor": ("t_comp_cor_0[0-4]",),
 }
 """fMRIPrep's columns of each group of confounds; of CompCor the first components, as is usual."""
+# of the patterns of CompCor above
 COMPONENTS = 5
 OPTIONAL = ("cosine", "non_steady", "motion_outlier")
 """Groups without a column in a run that is short, or has no such volume."""
+# headers hold the TR as float32, or in milliseconds
 HEADER_TOLERANCE_S = 1e-3
 LONGEST_TR_S = 100
 """A larger TR is one in milliseconds."""
 ABSENT = ("", "n/a")
-"""What BIDS writes where there is no value."""
+"""BIDS's entries where there is no value."""
 
 
 class BidsFile(NamedTuple):
-    """A file and what its name says: entities, in which run-01 is run-1, and the suffix before its ending."""
+    """A file and the parts of its name: entities, in which run-01 is run-1, and the suffix before its ending."""
 
     path: Path
     folder: Path  # below the root
@@ -57,7 +59,7 @@ class BidsFile(NamedTuple):
 
     @classmethod
     def parse(cls, path: Path, root: Path) -> Self:
-        """Read a name."""
+        """Split a name into entities and suffix."""
         *pairs, suffix = path.name.partition(".")[0].split("_")
         entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
         if "run" in entities:
@@ -67,6 +69,7 @@ class BidsFile(NamedTuple):
     @property
     def space(self) -> str:
         """The space as fMRIPrep's --output-spaces has it; empty for the grid of the run itself."""
+        # as in MNI152NLin2009cAsym:res-2
         details = [f"{key}-{self.entities[key]}" for key in ("cohort", "res", "den") if key in self.entities]
         return ":".join([self.entities["space"], *details]) if "space" in self.entities else ""
 
@@ -74,10 +77,6 @@ class BidsFile(NamedTuple):
     def task(self) -> str:
         """The task."""
         return self.entities.get("task", "")
-
-    def is_of(self, other: "BidsFile") -> bool:
-        """Whether it is of the same run, space and resolution, whatever it describes."""
-        return {**self.entities, "desc": ""} == {**other.entities, "desc": ""}
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class Tree:
         return self.listed[folder]
 
     def inherit(self, file: BidsFile, ending: str, *suffixes: str) -> list[Path]:
-        """List the files that hold for one, by BIDS's inheritance; nearer ones, which override, come last."""
+        """List the files that describe `file`, by BIDS's inheritance; nearer ones, which override, come last."""
         folders = (*reversed(file.folder.parents), file.folder)
         return [
             path
@@ -107,7 +106,7 @@ class Tree:
 
 
 class Timing(NamedTuple):
-    """When the volumes of a run were acquired: the first at `start_s`, which `source` says."""
+    """Times of the volumes of a run: the first at `start_s`, by `source`."""
 
     volumes: int
     tr_s: float
@@ -116,12 +115,12 @@ class Timing(NamedTuple):
 
     @property
     def times_s(self) -> NDArray[np.float64]:
-        """Of all volumes [T]."""
+        """Times [T] of all volumes."""
         return np.arange(self.volumes, dtype=np.float64) * self.tr_s + self.start_s
 
     @property
     def end_s(self) -> float:
-        """When the run ends."""
+        """End of the run."""
         return self.volumes * self.tr_s
 
 
@@ -138,11 +137,11 @@ class BoldRun:
     """The files of a run.
 
     Attributes:
-        number: Of the run, within its session.
-        series: Its BOLD: one file, or one a hemisphere.
-        events: The nearest table of them.
+        number: Number of the run within its session.
+        series: BOLD: one file, or one a hemisphere.
+        events: The nearest table of events.
         sidecars: JSON of the raw run, and of the derived one; the farthest first.
-        confounds: Their table.
+        confounds: Table of confounds.
         images: fMRIPrep's volumes of the same grid by `desc`, as `brain` and `aparcaseg`.
     """
 
@@ -167,7 +166,15 @@ class BoldRun:
         Raises:
             BrainhiveError: if there is no TR, or the header of the BOLD has another.
         """
-        raw, derived = (_read_sidecars(paths) for paths in self.sidecars)
+        # of several JSON files, later ones override earlier ones key by key
+        merged = []
+        for paths in self.sidecars:
+            hint = "correct it: BIDS has numbers of seconds, and true or false"
+            contents = [documents.read(path, Sidecar, hint).model_dump(exclude_unset=True) for path in paths]
+            merged.append(Sidecar(**{key: value for content in contents for key, value in content.items()}))
+        raw, derived = merged
+
+        # the TR of the JSON, which the header may not contradict
         path = self.series[0]
         tr_s = derived.RepetitionTime if derived.RepetitionTime is not None else raw.RepetitionTime
         if isinstance(tr_s, bool) or not isinstance(tr_s, int | float) or not 0 < tr_s < LONGEST_TR_S:
@@ -180,6 +187,8 @@ class BoldRun:
         if header_s > 0 and header_s != 1 and abs(header_s - tr_s) > HEADER_TOLERANCE_S:
             problem = f"{path}: its header has a TR of {header_s:g} s, its JSON one of {tr_s:g} s"
             raise BrainhiveError(problem, "find out which is right, and correct RepetitionTime or the header")
+
+        # slice-timing correction moves a volume to the middle of its TR
         if derived.StartTime is not None:
             return Timing(volumes, tr_s, derived.StartTime, "StartTime")
         if derived.SliceTimingCorrected:
@@ -196,8 +205,11 @@ class BoldRun:
         images = [open_image(path, AGAIN) for path in self.series]
         with reading(self.series[0], AGAIN, raised=(Exception,)):
             if len(images) == 2:
+                # GIFTI: an array for each volume, [T, V] of each hemisphere
                 stacks = [np.stack([volume.data for volume in image.darrays]) for image in images]
                 return dict(zip(CORTEX, stacks, strict=True))
+
+            # CIFTI: grayordinates, of which the cortex is read
             values, axis = np.asarray(images[0].dataobj), images[0].header.get_axis(1)
             return {side: values[:, axis.name == name] for side, name in CORTEX.items()}
 
@@ -205,6 +217,8 @@ class BoldRun:
         """Read the BOLD [T, V] of the voxels of a mask, or of the vertices of both hemispheres."""
         if isinstance(space, Mask):
             return space.read_series(self.series[0]).astype(np.float32, copy=False)
+
+        # left and right hemisphere side by side
         sides = [*self.read_surface().values()]
         if [side.shape for side in sides] != [(self.timing.volumes, size) for size in space.values()]:
             shapes = " and ".join(str([*side.shape]) for side in sides)
@@ -214,7 +228,7 @@ class BoldRun:
 
 
 class Sidecar(BaseModel):
-    """What is read of the JSON of a run, named as in BIDS; it has more."""
+    """Keys that are read of the JSON of a run, named as in BIDS; it has more."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -223,51 +237,57 @@ class Sidecar(BaseModel):
     SliceTimingCorrected: bool | None = None
 
 
-def _read_sidecars(paths: Sequence[Path]) -> Sidecar:
-    """Read JSON files, of which later ones override earlier ones key by key."""
-    hint = "correct it: BIDS has numbers of seconds, and true or false"
-    read = [documents.read(path, Sidecar, hint).model_dump(exclude_unset=True) for path in paths]
-    return Sidecar(**{key: value for content in read for key, value in content.items()})
-
-
 def list_series(derived: Tree, folders: Iterable[Path]) -> list[BidsFile]:
-    """List the BOLD in spaces that runs share; of each run and space one file: not what AROMA smoothed."""
+    """List the BOLD in spaces that runs share; one file for each run and space: not AROMA's smoothed one."""
     files = [file for folder in folders for file in derived.list_folder(folder.relative_to(derived.root))]
     usual = [file for file in files if file.space and file.entities.get("desc", "preproc") == "preproc"]
     return [file for file in usual if any(map(file.path.match, SERIES))]
 
 
 def find_runs(raw: Tree, derived: Tree, series: Iterable[BidsFile]) -> list[BoldRun]:
-    """Find the files of the runs of a session by their derived BOLD; what has no events is left out."""
-    by_events = [(file, events) for file in series if (events := raw.inherit(file, ".tsv", "events"))]
-    by_events.sort(key=lambda pair: (len(run := pair[0].entities.get("run", "")), run, pair[0].path))
-    labels = [file.entities.get("run", "") for file, _ in by_events]
+    """Find the files of the runs of a session by their derived BOLD; runs without events are left out."""
+    # runs with events in the order of their labels, run-10 behind run-9
+    pairs = [(file, events) for file in series if (events := raw.inherit(file, ".tsv", "events"))]
+    pairs.sort(key=lambda pair: (len(run := pair[0].entities.get("run", "")), run, pair[0].path))
+
+    # numbers of the labels, or else counted
+    labels = [file.entities.get("run", "") for file, _ in pairs]
     numbers = [int(label) if label.isdecimal() else 0 for label in labels]
     if len({*numbers}) < len(numbers) or 0 in numbers:  # runs may differ in other entities, as acq
-        numbers = [*range(1, len(by_events) + 1)]
+        numbers = [*range(1, len(pairs) + 1)]
+
     runs = []
-    for number, (file, events) in zip(numbers, by_events, strict=True):
+    for number, (file, events) in zip(numbers, pairs, strict=True):
+        # the right hemisphere, confounds and JSON of a run
         path, described = file.path, file._replace(entities={**file.entities, "desc": "confounds"})
-        right = [path.with_name(path.name.replace("_hemi-L_", "_hemi-R_"))] if path.suffix == ".gii" else []
+        partners = (
+            [path.with_name(path.name.replace("_hemi-L_", "_hemi-R_"))] if path.suffix == ".gii" else []
+        )
         tables = derived.inherit(described, ".tsv", "regressors", "timeseries")  # the former before 20.2
         sidecars = raw.inherit(file, ".json", "bold"), derived.inherit(file, ".json", "bold")
+
+        # masks and labels of the same run, space and resolution
         images = {
             image.entities.get("desc", ""): image.path
             for image in derived.list_folder(file.folder)
-            if image.suffix in ("mask", "dseg") and image.path.name.endswith(NIFTI) and image.is_of(file)
+            if image.suffix in ("mask", "dseg")
+            and image.path.name.endswith(NIFTI)
+            and {**image.entities, "desc": ""} == {**file.entities, "desc": ""}
         }
         confounds = tables[-1] if tables else None
-        runs.append(BoldRun(number, (path, *right), events[-1], sidecars, confounds, images))
+        runs.append(BoldRun(number, (path, *partners), events[-1], sidecars, confounds, images))
     return runs
 
 
 def _read_header(path: Path) -> tuple[int, float]:
-    """Read how many volumes BOLD has, and the TR in its header: 0 where that is not known."""
+    """Read the number of volumes of BOLD, and the TR in its header: 0 where that is not known."""
     if path.suffix == ".gii":
         with reading(path, AGAIN), open_regular(path) as file:  # nibabel would read all of it
             if not (match := re.search(rb'NumberOfDataArrays="(\d+)"', file.read(HEAD_BYTES))):
                 raise ValueError("it has no NumberOfDataArrays")
             return check_count(int(match[1]), path), 0.0
+
+    # CIFTI and NIfTI say the unit of the TR
     image = open_image(path, AGAIN)
     with reading(path, AGAIN, raised=(Exception,)):
         if path.name.endswith(".dtseries.nii"):
@@ -290,11 +310,12 @@ def read_events(path: Path, stimulus: str, where: Mapping[str, Any]) -> tuple[li
         where: Columns, and the value or values that pictures have in them.
 
     Returns:
-        The pictures, and how many events are none, by reason.
+        The pictures, and the number of other events, by reason.
 
     Raises:
         BrainhiveError: if a column is missing, a time is no number, or two pictures begin at once.
     """
+    # the columns that the recipe names
     columns, rows = read_table(path)
     if absent := [name for name in ("onset", stimulus, *where) if name not in columns]:
         way = "preparation.stimulus=COLUMN, preparation.where={COLUMN: VALUE}"
@@ -303,6 +324,8 @@ def read_events(path: Path, stimulus: str, where: Mapping[str, Any]) -> tuple[li
         column: {*map(_plain, values if isinstance(values, list) else [values])}
         for column, values in where.items()
     }
+
+    # events with these values and a picture, and the reason why others are none
     pictures, dropped = [], Counter[str]()
     for line, row in enumerate(rows, 2):
         kind = f" (trial_type {row['trial_type']})" if "trial_type" in columns else ""
@@ -318,6 +341,8 @@ def read_events(path: Path, stimulus: str, where: Mapping[str, Any]) -> tuple[li
             if np.isnan(onset_s):
                 raise BrainhiveError(f"{path}, line {line}: onset {row['onset']}", "write seconds, or n/a")
             pictures.append(Picture(onset_s, duration_s, row[stimulus]))
+
+    # two pictures at once would have one response
     pictures.sort()
     for picture, later in pairwise(pictures):
         if picture.onset_s == later.onset_s:
@@ -350,7 +375,7 @@ def read_confounds(
         volumes: T.
 
     Returns:
-        [T] by column, finite; and what was unusual in them, with counts.
+        [T] by column, finite; and unusual facts about them, with counts.
 
     Raises:
         BrainhiveError: if a column is not there, or a value is missing behind the first row.
@@ -358,6 +383,8 @@ def read_confounds(
     columns, rows = read_table(path)
     if len(rows) != volumes:
         raise BrainhiveError(f"{path} has {len(rows)} rows for {volumes} volumes", AGAIN)
+
+    # columns of each group
     names, noted = list[str](), Counter[str]()
     for group in groups:
         for pattern in GROUPS.get(group, (group,)):
@@ -371,6 +398,8 @@ def read_confounds(
             names += matches
     if "cosine" in groups and not any(name.startswith("cosine") for name in names):
         noted["runs without columns cosine, whose drift is polynomial"] += 1
+
+    # their values [T]; derivatives have none in the first row
     values = {}
     for name in dict.fromkeys(names):
         column = values[name] = np.array([_read_number(row[name]) for row in rows])
@@ -380,6 +409,8 @@ def read_confounds(
         if not np.isfinite(column).all():
             problem = f"{path}, column {name}: not all of its rows are numbers"
             raise BrainhiveError(problem, "leave it out of preparation.confounds, or correct it")
+
+    # a column of zeros explains nothing
     if zero := [name for name, column in values.items() if not column.any()]:
         noted["confounds that are zero throughout, left out"] += len(zero)
     return {name: column for name, column in values.items() if name not in zero}, +noted

@@ -191,7 +191,7 @@ def interpolate_bad(
     """Put interpolated channels between the good ones, by spherical splines as mne makes them.
 
     All steps from a recording to trials are linear and the same for all channels: the trials are as if the
-    recording had been interpolated. The weights are mne's result for one epoch with an impulse in each channel.
+    recording had been interpolated. mne makes the weights, of one epoch with an impulse in each channel.
 
     Args:
         epochs: [n, G, T] of the good channels, in the order of `names`.

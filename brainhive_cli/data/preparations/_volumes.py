@@ -13,7 +13,7 @@ from brainhive_cli.data.preparations._brain_images import open_image, open_volum
 from brainhive_cli.data.stores.recordings import Grid
 
 AFFINE_MM = 1e-3
-"""By which affines of one space may differ: they are written as float32."""
+"""Largest difference between affines of one space: they are written as float32."""
 
 
 def read_volume(path: Path, way_out: str) -> NDArray[Any]:
@@ -27,10 +27,10 @@ class Mask:
     """The voxels of a volume that are kept, in C order.
 
     Attributes:
-        path: Its file, for messages.
-        inside: [X, Y, Z] which.
+        path: File of the mask, for messages.
+        inside: [X, Y, Z] whether a voxel is kept.
         affine: [4, 4] from indices to mm.
-        way_out: How to get a sound one.
+        way_out: Hint on how to get a sound mask.
         compares_affines: Whether other images must lie in the same space, besides having the same shape; not
             where a publisher is known to have resampled all, and headers may say less.
     """
@@ -60,7 +60,7 @@ class Mask:
 
     @property
     def grid(self) -> Grid:
-        """Where the voxels lie."""
+        """Positions of the voxels."""
         return Grid(np.argwhere(self.inside).astype(np.int16), self.inside.shape, self.affine)
 
     def require_grid_of(self, path: Path) -> Any:
@@ -94,20 +94,22 @@ class Mask:
         return read_volume(path, self.way_out)[self.inside]
 
     def read_series(self, path: Path, volumes: Sequence[int] | None = None) -> NDArray[Any]:
-        """Read a series of volumes [n, V], or some of them; one is in memory at a time.
+        """Read a series of volumes [n, V], or a part of it; one volume is in memory at a time.
 
         Values are of the file's dtype, float32 where it scales them.
 
         Args:
             path: The series.
-            volumes: Which, ascending, from 0; None for all.
+            volumes: Indices of the volumes, ascending, from 0; None for all.
         """
         self.open_series(path)
         with open_volumes(path, self.way_out) as image:
+            # plain values keep their dtype, scaled ones become float32
             rows = range(image.shape[3]) if volumes is None else volumes
             is_plain = (image.dataobj.slope, image.dataobj.inter) == (1, 0)
             dtype = image.get_data_dtype().newbyteorder("=") if is_plain else np.float32
-            places, series = np.nonzero(self.inside), np.empty((len(rows), self.width), dtype)
+
+            indices, series = np.nonzero(self.inside), np.empty((len(rows), self.width), dtype)  # [n, V]
             for row, values in zip(rows, series, strict=True):
-                values[:] = image.dataobj[..., row][places]
+                values[:] = image.dataobj[..., row][indices]
             return series

@@ -1,4 +1,4 @@
-"""Anyone's own single-trial betas: files of voxels, and a table of what each trial showed."""
+"""Anyone's own single-trial betas: files of voxels, and a table with the picture of each trial."""
 
 import re
 from collections import Counter
@@ -29,9 +29,10 @@ from brainhive_cli.data.stores.recordings import Voxels
 
 HDF5 = (".h5", ".hdf5")
 ENDINGS = {"betas": (*NIFTI, *HDF5, ".npy", ".npz"), "trials": (".csv", ".tsv"), "mask": NIFTI}
-"""Of the files of each kind."""
+"""File endings of each kind."""
 NUMBER = re.compile(r"(?:[A-Za-z]+[-_ ]?)?(\d+)(?:\.0+)?")
-"""How tables write a session or run: 1, 01, 1.0, ses-01."""
+"""Number of a session or run as tables write it: 1, 01, 1.0, ses-01."""
+# hints of errors
 AGAIN = "save it again, or correct preparation.betas"
 AXES = (
     "a line for each of n betas, which are [X, Y, Z, n], [n, voxels] or, if that is not square, [voxels, n]"
@@ -83,47 +84,78 @@ class OwnBetas(PublishedBetas):
 
     def open(self, subject: int) -> Subject:
         """Read the mask, regions and tables of a subject, and compare them with the betas."""
+        # files by session; one without `ses` holds all sessions
         files, tables = self._find("betas", subject), self._find("trials", subject)
-        whole = [path for path in files.values() if not SESSION.search(str(path.relative_to(self.root)))]
+        all_sessions = [
+            path for path in files.values() if not SESSION.search(str(path.relative_to(self.root)))
+        ]
+
+        # volumes need a mask
         needs_mask = any(path.name.endswith(NIFTI) for path in files.values())
         masks = self._find("mask", subject) if needs_mask or self._files["mask"] else {}
         mask = next((Mask.open(path, MASK) for path in masks.values()), None)
+
+        # a trial for each line of the tables, and the row of its beta
         trials: list[tuple[str, str, int, int]] = []
-        places: dict[int, tuple[Path, list[int]]] = {}  # file of betas and rows in it, by session
+        session_rows: dict[int, tuple[Path, list[int]]] = {}  # file of betas and rows in it, by session
         counts = Counter[Path]()
         for session_of_table, table in sorted(tables.items()):
-            for where, line in self._read_lines(table, len(tables) == 1 < len(files)):
+            # several files of betas with one table need a session in each line
+            is_divided = len(tables) == 1 < len(files)
+            header, lines = read_table(table)
+            needed = [self.config.column, *["session"] * is_divided, *["run"] * (self.config.zscore == "run")]
+            if not lines or not {*needed} <= {*header}:
+                way_out = f"it has {len(lines)} lines of {', '.join(header)}; preparation.column=NAME"
+                raise BrainhiveError(f"{table} needs columns {' and '.join(needed)}", way_out)
+
+            for number, line in enumerate(lines, 2):
+                where = f"{table}, line {number}"
                 session = _read_number(line, "session", session_of_table, where)
                 if len(tables) > 1 and session != session_of_table:
                     raise BrainhiveError(f"{where} is of session {session}", "correct it, or the file's name")
-                path = whole[0] if whole else files.get(session)
+                path = all_sessions[0] if all_sessions else files.get(session)
                 if path is None:
                     problem = f"{where} is of session {session}, of which no betas are below {self.root}"
                     raise MissingData(problem, "copy them, or take these lines out of the table")
                 picture = line[self.config.column]
                 name = "" if picture.lower() in ("n/a", "nan") else picture
                 trials.append((name, "", session, _read_number(line, "run", 1, where)))
-                places.setdefault(session, (path, []))[1].append(counts[path])
+                session_rows.setdefault(session, (path, []))[1].append(counts[path])
                 counts[path] += 1
         if unread := [path for path in files.values() if not counts[path]]:
             problem = f"{unread[0]} has betas, and no table lists their trials"
             raise MissingData(problem, "write the table of its session, or move the betas away")
-        width, *others = (self._read_width(path, count, mask) for path, count in counts.items())
-        if len({width, *others}) > 1:
-            problem = f"files of subject {subject} have {', '.join(map(str, [width, *others]))} voxels"
+
+        # all files of a subject have the same voxels
+        widths = [self._read_width(path, count, mask) for path, count in counts.items()]
+        if len({*widths}) > 1:
+            problem = f"files of subject {subject} have {', '.join(map(str, widths))} voxels"
             raise BrainhiveError(problem, "all sessions of a subject have the same voxels")
+
+        # the mask may be an atlas with regions
         atlas = {"mask": [mask.path]} if mask else {}
         regions = atlas | find_region_files(self.config.regions, subject, self.root)
-        named = read_regions(regions, mask or (width,))
+        named = read_regions(regions, mask or (widths[0],))
         named.pop("mask", None)  # it is no atlas
+
+        def read(session: int) -> NDArray[Any]:
+            """Read the betas [n, V] of a session, in one slice from its first row to its last."""
+            path, rows = session_rows[session]
+            if mask and path.name.endswith(NIFTI):
+                return mask.read_series(path, rows)
+            part = slice(rows[0], rows[-1] + 1)
+            with self._open_array(path) as array:
+                values = np.asarray(array[part] if len(array) == counts[path] else array[:, part].T)
+            return values[np.subtract(rows, part.start)]
+
         lists = filter(Path.is_file, getattr(self.stimuli, "lists", ()))
         several = (files.values(), tables.values(), *regions.values(), lists)
         return Subject(
             [path for paths in several for path in paths],
             Voxels(named, grid=mask.grid if mask else None),
-            width,
+            widths[0],
             trials,
-            lambda session: self._read_rows(*places[session], counts[places[session][0]], mask),
+            read,
         )
 
     def trials(self, subject: int, session: int) -> Trials:
@@ -150,7 +182,7 @@ class OwnBetas(PublishedBetas):
         return files
 
     def _find(self, kind: str, subject: int) -> Mapping[int, Path]:
-        """Find the betas, tables or masks of a subject by session."""
+        """Find the betas, tables or masks of a subject by session; two of one session are refused."""
         files = self._files[kind].get(subject, {})
         if not files:
             wanted = f"{getattr(self.config, kind)} ({', '.join(ENDINGS[kind])})"
@@ -162,17 +194,9 @@ class OwnBetas(PublishedBetas):
                 raise BrainhiveError(problem, f"preparation.{kind}=PATTERN that one of them has")
         return {session: paths[0] for session, paths in files.items()}
 
-    def _read_lines(self, table: Path, is_divided: bool) -> Iterator[tuple[str, Mapping[str, str]]]:
-        """Read the lines of a table, and where each stands."""
-        columns, lines = read_table(table)
-        needed = [self.config.column, *["session"] * is_divided, *["run"] * (self.config.zscore == "run")]
-        if not lines or not {*needed} <= {*columns}:
-            way_out = f"it has {len(lines)} lines of {', '.join(columns)}; preparation.column=NAME"
-            raise BrainhiveError(f"{table} needs columns {' and '.join(needed)}", way_out)
-        return ((f"{table}, line {number}", line) for number, line in enumerate(lines, 2))
-
     def _read_width(self, path: Path, count: int, mask: Mask | None) -> int:
-        """Count the voxels of betas, which must be as many as the lines of the tables."""
+        """Count the voxels of betas, of which there must be as many as lines in the tables."""
+        # sides: possible shapes [n, voxels]
         if mask and path.name.endswith(NIFTI):
             mask.require_grid_of(path)
             shape = tuple(open_image(path, AGAIN).shape)
@@ -181,6 +205,8 @@ class OwnBetas(PublishedBetas):
             with self._open_array(path) as array:
                 shape = tuple(array.shape)
             sides = [shape, shape[::-1]]
+
+        # one side alone fits the number of trials
         widths = [side[1] for side in sides if len(side) == 2 and side[0] == count]
         if len(widths) != 1 or (mask and widths[0] != mask.width):
             voxels = f", the mask {mask.width} voxels" if mask else ""
@@ -188,20 +214,12 @@ class OwnBetas(PublishedBetas):
             raise BrainhiveError(problem, AXES)
         return widths[0]
 
-    def _read_rows(self, path: Path, rows: list[int], count: int, mask: Mask | None) -> NDArray[Any]:
-        """Read some of the betas of a file, [n, V]."""
-        if mask and path.name.endswith(NIFTI):
-            return mask.read_series(path, rows)
-        part = slice(rows[0], rows[-1] + 1)
-        with self._open_array(path) as array:
-            values = np.asarray(array[part] if len(array) == count else array[:, part].T)
-        return values[np.subtract(rows, part.start)]
-
     @contextmanager
     def _open_array(self, path: Path) -> Iterator[Any]:
         """Open the array of a file; its values stay on disk, unless they are compressed."""
         with ExitStack() as stack:
             is_hdf5, name = path.suffix in HDF5, self.config.key
+            # a file, or an array itself (.npy)
             content = stack.enter_context(hdf5.open_file(path, AGAIN)) if is_hdf5 else pickles.load(path)
             if not isinstance(content, np.ndarray):
                 if name not in content:
