@@ -50,7 +50,7 @@ ABSENT = ("", "n/a")
 
 
 class BidsFile(NamedTuple):
-    """A file and the parts of its name: entities, in which run-01 is run-1, and the suffix before its ending."""
+    """A file and the parts of its name: entities (run-01 is run-1), and the suffix before its ending."""
 
     path: Path
     folder: Path  # below the root
@@ -95,7 +95,7 @@ class Tree:
         return self.listed[folder]
 
     def inherit(self, file: BidsFile, ending: str, *suffixes: str) -> list[Path]:
-        """List the files that describe `file`, by BIDS's inheritance; nearer ones, which override, come last."""
+        """List the files that describe `file` by BIDS's inheritance, nearer ones, which override, last."""
         folders = (*reversed(file.folder.parents), file.folder)
         return [
             path

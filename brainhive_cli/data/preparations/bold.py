@@ -46,14 +46,14 @@ from brainhive_cli.data.stores.ids import plain_id
 from brainhive_cli.data.stores.recordings import Voxels
 
 PEAK_S = 6.0
-"""After the onset of a picture: about when its response is largest."""
+"""Time after the onset of a picture at which its response is about largest."""
 LAST_S, FIRST_S = 1.0, -20.0
 """A picture that begins later, seen from the last volume, or earlier, seen from the start of the run, leaves
 no response in it that could be modelled."""
 AFTER_END = "pictures that begin after the end of the run"
 PEAK_OUTSIDE = f"pictures whose response peaks ({PEAK_S:g} s after onset) outside the run"
 DURATION_TOLERANCE_S = 0.1
-"""By which pictures may differ in duration and still have one HRF; that has steps of as much."""
+"""Largest difference of durations that one HRF models; it has steps of this length."""
 
 
 class Config(BetaSteps):
@@ -123,7 +123,7 @@ TINY = Config()
 
 
 class Design(NamedTuple):
-    """What is fitted of a session: the files of its runs, when these show what, and the trials of all."""
+    """Model of a session: the files of its runs, onsets and confounds of each run, and the trials of all."""
 
     files: list[BoldRun]
     runs: list[TrialRun]
@@ -166,6 +166,7 @@ class Bold(Betas):
 
     def files(self, subject: int) -> Sequence[Path]:
         """List BOLD, events, confounds, masks and sidecars of all runs, regions, and lists of pictures."""
+        # each file once; a link may lead to a file that is not there
         runs = [path for run in self._all_runs(subject) for path in run.files]
         mask = filter(None, [self._mask_file(subject)])
         regions = [path for paths in self._region_files(subject).values() for path in paths]
@@ -185,17 +186,19 @@ class Bold(Betas):
 
     @cached_property
     def _voxels(self) -> Callable[[int], Voxels]:
-        return cache(self._name_voxels)
+        """Read the regions of a subject, once."""
 
-    def _name_voxels(self, subject: int) -> Voxels:
-        space, files = self._space(subject), self._region_files(subject)
-        if isinstance(space, Mask):
-            return Voxels(read_regions(files, space), grid=space.grid)
-        sides = np.repeat([*space], [*space.values()])
-        return Voxels({side: sides == side for side in space} | read_regions(files, [*space.values()]))
+        def name_voxels(subject: int) -> Voxels:
+            space, files = self._space(subject), self._region_files(subject)
+            if isinstance(space, Mask):
+                return Voxels(read_regions(files, space), grid=space.grid)
+            sides = np.repeat([*space], [*space.values()])
+            return Voxels({side: sides == side for side in space} | read_regions(files, [*space.values()]))
+
+        return cache(name_voxels)
 
     def trials(self, subject: int, session: int) -> Trials:
-        """List the pictures that are modelled, and count what is not."""
+        """List the pictures that are modelled, and count those that are not."""
         return self._design(subject, session).trials
 
     def read(self, subject: int, session: int) -> SessionBetas:
@@ -203,6 +206,7 @@ class Bold(Betas):
         design, space, config = self._design(subject, session), self._space(subject), self.config
         self.scratch.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=self.scratch) as file:
+            # BOLD [T, V] of all runs, one after the other
             for run in design.files:
                 file.write(np.ascontiguousarray(run.read_series(space)).data)
             file.flush()
@@ -210,6 +214,8 @@ class Bold(Betas):
             shape = (sum(volumes), self.width(subject))
             series = np.memmap(file, np.float32, "r", shape=shape)  # type: ignore[call-overload]
             parts = np.split(series, np.cumsum(volumes)[:-1])  # [T, V] of each run
+
+            # fit blocks of voxels, each read as [voxels, T]
             try:
                 estimates = estimate_trials(
                     design.runs,
@@ -225,10 +231,12 @@ class Bold(Betas):
         return SessionBetas(estimates.betas, estimates.maps, provenance=estimates.facts)
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
-        """Count trials, and say when volumes were acquired."""
+        """Count trials, and describe the timing of volumes."""
         overview, models = super().look_over(subjects), []
         if not overview.tables:
             return overview
+
+        # timing and confounds of each session; runs that are alike are listed once
         trials, voxels = overview.tables
         for subject, session, *_ in trials.rows:
             known = self.trials(subject, session).provenance
@@ -247,6 +255,8 @@ class Bold(Betas):
         if not self.root.is_dir():
             way = way_to_folder(self.root, "preparation.root", self.config.root, "a BIDS data set")
             raise MissingData(f"no folder {self.root}", way)
+
+        # the BOLD of one space
         raw, derived = Tree(self.root), Tree(self.derived)
         folders = [*self.derived.glob("sub-*/func"), *self.derived.glob("sub-*/ses-*/func")]
         files = list_series(derived, sorted(folders))
@@ -256,6 +266,7 @@ class Bold(Betas):
         space = self._choose("space", {file.space for file in files}, "T1w")
         files = [file for file in files if file.space == space]
 
+        # the task whose events name pictures
         columns: dict[str, dict[str, None]] = defaultdict(dict)  # of events, by task
         for file in files:
             for path in raw.inherit(file, ".tsv", "events")[-1:]:
@@ -266,12 +277,14 @@ class Bold(Betas):
             problem = f"no events.tsv of BOLD in {self.derived} has a column {self.config.stimulus}"
             raise MissingData(problem, f"preparation.stimulus=COLUMN, of {there or 'none'}")
         task = self._choose("task", tasks)
+
+        # runs by the subject and session that their folder names
         series = [file for file in files if file.task == task]
-        by_folder = {folder: [*part] for folder, part in groupby(series, lambda file: file.path.parent)}
+        folder_files = {folder: [*part] for folder, part in groupby(series, lambda file: file.path.parent)}
         runs: dict[int, dict[int, list[BoldRun]]] = {}
-        for subject, sessions in group_by_session(self.derived, by_folder).items():
+        for subject, sessions in group_by_session(self.derived, folder_files).items():
             for session, paths in sessions.items():
-                series = [file for path in paths for file in by_folder[path]]
+                series = [file for path in paths for file in folder_files[path]]
                 if session_runs := find_runs(raw, derived, series):
                     runs.setdefault(subject, {})[session] = session_runs
         return runs
@@ -294,20 +307,23 @@ class Bold(Betas):
         return cache(self._find_space)
 
     def _find_space(self, subject: int) -> Mask | dict[str, int]:
-        """Read which voxels all runs have; on surfaces, count the vertices of each hemisphere."""
+        """Read the mask of voxels that all runs have; on surfaces, count the vertices of each hemisphere."""
+        # surfaces have vertices, not voxels
         runs, way_out = self._all_runs(subject), "preparation.mask=FILE, a mask on the grid of the BOLD"
         path = self._mask_file(subject)
         if runs[0].is_surface:
             if path:
                 raise BrainhiveError(f"{path} is a mask of volumes, the BOLD is of a surface", "leave it out")
             return {side: values.shape[1] for side, values in runs[0].read_surface().items()}
+
+        # the recipe's mask, or those of fMRIPrep, on the grid of all runs
         paths = [path] if path else [run.images.get("brain", run.series[0]) for run in runs]
         if absent := {run.series[0] for run in runs} & {*paths}:
             raise MissingData(f"{min(absent)} has no desc-brain_mask next to it", way_out)
         masks = [Mask.open(path, way_out) for path in paths]
         for image in [*paths, *(run.series[0] for run in runs)]:
             masks[0].require_grid_of(image)
-        inside = np.logical_and.reduce([mask.inside for mask in masks])
+        inside = np.logical_and.reduce([mask.inside for mask in masks])  # [X, Y, Z]
         if not inside.any():
             raise BrainhiveError(f"the brain masks of subject {subject} share no voxel", way_out)
         return replace(masks[0], inside=inside)
@@ -329,11 +345,11 @@ class Bold(Betas):
         return cache(self._plan_session)
 
     def _plan_session(self, subject: int, session: int) -> Design:
-        """Read events, times and confounds of a session, and decide which pictures are modelled."""
+        """Read events, times and confounds of a session, and choose the pictures that are modelled."""
         config, where = self.config, f"session {session} of subject {subject}"
         dropped, noted = Counter[str](), Counter[str]()
 
-        # which pictures have a response in their run that can be modelled
+        # pictures with a response in their run that can be modelled
         shown: list[tuple[BoldRun, Picture]] = []
         for run in self._runs[subject][session]:
             pictures, no_pictures = read_events(run.events, config.stimulus, config.where)
@@ -350,7 +366,7 @@ class Bold(Betas):
             way = "preparation.sessions=[…] leaves it out"
             raise MissingData(f"{where} shows no picture: {reasons}", way)
         numbers = np.array([run.number for run, _ in shown])
-        onsets_s, durations_s = np.array([picture[:2] for _, picture in shown]).T
+        onsets_s, durations_s = np.array([picture[:2] for _, picture in shown]).T  # [n] each
         names = [picture.name for _, picture in shown]
 
         # pictures that the data set lacks are modelled, too: they evoke responses
@@ -360,7 +376,7 @@ class Bold(Betas):
         dropped.update(unmatched)
         dropped[PEAK_OUTSIDE] += int(((splits != "") & ~peaks_inside).sum())
 
-        # which are shown again; those that will test a model choose nothing here, and count as new
+        # pictures that are shown again; those that will test a model choose nothing here, and count as new
         ids = [image_id or plain_id(name) for image_id, name in zip(image_ids, names, strict=True)]
         stimuli = np.unique(ids, return_inverse=True)[1].astype(np.int64)
         is_tested = ~np.isin(splits, ["train", ""])
@@ -370,15 +386,30 @@ class Bold(Betas):
         if config.estimator == "denoised" and not repeated:
             problem = f"{where} shows no training picture in two runs, by which estimator denoised chooses"
             raise BrainhiveError(problem, "preparation.estimator=hrf, which needs no repetitions")
+
+        # one duration for all pictures
         if config.stimulus_s is None and not np.ptp(durations_s) <= DURATION_TOLERANCE_S:  # of NaN, too
             least_s, most_s = durations_s.min(), durations_s.max()
             known = "without a duration" if np.isnan(least_s) else f"for {least_s:g} to {most_s:g} s"
             way = "preparation.stimulus_s=SECONDS models all alike; preparation.where={…} takes some"
             raise BrainhiveError(f"{where} shows pictures {known}", way)
 
-        # the runs, and what is unusual in them
+        # confounds [T] of each run by name
         files = {run.number: run for run, _ in shown}
-        confounds = [self._read_confounds(run, noted) for run in files.values()]
+        confounds: list[dict[str, NDArray[np.float64]]] = []
+        for run in files.values():
+            confounds.append({})
+            if not config.groups:
+                continue
+            if run.confounds is None:
+                problem = f"{run.series[0]} has no desc-confounds_timeseries.tsv next to it"
+                raise MissingData(problem, "preparation.confounds=[] does without")
+            confounds[-1], unusual_confounds = read_confounds(
+                run.confounds, config.groups, run.timing.volumes
+            )
+            noted.update(unusual_confounds)
+
+        # onsets, pictures and confounds of each run
         runs = [
             TrialRun(
                 run.timing.times_s,
@@ -390,6 +421,8 @@ class Bold(Betas):
             )
             for run, columns in zip(files.values(), confounds, strict=True)
         ]
+
+        # runs that are missing, have another TR, or were not corrected for slice timing
         every = {run.number for sessions in self._runs.values() for runs in sessions.values() for run in runs}
         if lost := sorted(every - {run.number for run in self._runs[subject][session]}):
             noted[f"missing runs, which other sessions have: {', '.join(map(str, lost))}"] = len(lost)
@@ -397,6 +430,8 @@ class Bold(Betas):
         noted |= Counter({f"runs with a TR of {tr:g} s, others have {usual_s:g} s": n for tr, n in unusual})
         untimed = sum(run.timing.source == "0" for run in files.values())
         noted["runs without slice-timing correction, timed at k·TR"] = untimed
+
+        # facts for the store, and the trials whose response peaks inside their run
         provenance = {
             "fitted": "by session, training and test trials together",
             "stimulus_s": config.stimulus_s or float(np.median(durations_s)),
@@ -410,7 +445,7 @@ class Bold(Betas):
         return Design([*files.values()], runs, trials)
 
     def _read_confounds(self, run: BoldRun, noted: Counter[str]) -> dict[str, NDArray[np.float64]]:
-        """Read the confounds [T] of a run by name; note what is unusual in them."""
+        """Read the confounds [T] of a run by name; add unusual facts about them to `noted`."""
         if not self.config.groups:
             return {}
         if run.confounds is None:
