@@ -16,7 +16,7 @@ from brainhive_cli.data.stores.recordings import Recording
 
 
 class SubjectFiles(Protocol):
-    """What the file of any preparation builds."""
+    """Contract of every preparation: the files of subjects."""
 
     @property
     def dataset(self) -> str:
@@ -35,7 +35,7 @@ class SubjectFiles(Protocol):
 
 
 class Preparation(SubjectFiles, Protocol):
-    """What the file of a preparation builds that prepares session by session."""
+    """Contract of a preparation that prepares session by session."""
 
     @property
     def order_seed(self) -> int | None:
@@ -45,7 +45,7 @@ class Preparation(SubjectFiles, Protocol):
         """List the sessions of a subject, ascending."""
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
-        """Say how many trials, channels and samples [n, C, T] a session will have, by split.
+        """Count the trials, channels and samples [n, C, T] that a session will have, by split.
 
         Files are opened and checked, signals are not read.
 
@@ -56,7 +56,7 @@ class Preparation(SubjectFiles, Protocol):
     def session(self, subject: int, session: int) -> Mapping[str, Recording]:
         """Read one session and prepare its trials [n, 1, C, T], by split; none that is empty.
 
-        The provenance says how many others were `dropped`, by reason.
+        The provenance has the number of other trials as `dropped`, by reason.
 
         Raises:
             BrainhiveError: naming a file that is damaged or does not hold what it should.
@@ -65,12 +65,12 @@ class Preparation(SubjectFiles, Protocol):
 
 @dataclass(frozen=True)
 class Overview:
-    """What people look at before recordings are prepared.
+    """Overview of recordings before they are prepared.
 
     Attributes:
-        tables: What the recordings hold.
-        warnings: What is unusual, a line each.
-        way: The override that mends what can be mended; empty where there is none.
+        tables: Contents of the recordings.
+        warnings: Unusual facts, a line each.
+        way: The override that avoids them; empty where there is none.
     """
 
     tables: tuple[Table, ...] = ()
@@ -96,7 +96,7 @@ class Finished(Preparation, Protocol):
 
 @runtime_checkable
 class Merged(SubjectFiles, Protocol):
-    """What the file of a preparation builds whose files hold all repetitions of a stimulus together."""
+    """Contract of a preparation whose files hold all repetitions of a stimulus together."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ class Merged(SubjectFiles, Protocol):
 
 @contextmanager
 def keys_of_stimuli() -> Iterator[None]:
-    """Call the keys of a preparation's pictures by their names in its recipe, in errors of the block."""
+    """Name keys of pictures as the preparation's recipe does, in errors of the block."""
     try:
         yield
     except BrainhiveError as error:

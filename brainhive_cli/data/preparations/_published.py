@@ -1,4 +1,4 @@
-"""Betas that others have published: what each data set finds in the files of a subject, in one form."""
+"""Betas that others have published: the files of a subject, in one form for all data sets."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,16 +19,16 @@ SPLITS = ("train", "test", "imagery")
 
 
 class Subject(NamedTuple):
-    """What the files of a subject hold.
+    """Content of the files of a subject.
 
     Attributes:
-        files: All of them.
-        voxels: Regions, maps and places.
-        width: How many voxels there are.
-        trials: Picture, split, session and run of each, as many as there are betas; in place of a split, why
-            it is left out.
-        read: Reads the betas [n, V] of a session.
-        fitted: Over which trials betas were estimated together, where that is known.
+        files: All files that are read.
+        voxels: Regions, maps and positions.
+        width: Number of voxels.
+        trials: Picture, split, session and run of each trial, as many as there are betas; in place of a split
+            the reason why it is left out.
+        read: Reader of the betas [n, V] of a session.
+        fitted: Trials over which betas were estimated together, where that is known.
     """
 
     files: Sequence[Path]
@@ -46,7 +46,7 @@ class PublishedBetas(Betas):
     Attributes:
         patterns: Files or folders, at most three folders below the root, one of which each subject has.
         find: Config, root and subject to all but the betas; MissingData where a file is not there.
-        unit: Of the betas.
+        unit: Unit of the betas.
     """
 
     dataset: str = ""  # with a default, as a field without one would be the abstract property
@@ -68,7 +68,7 @@ class PublishedBetas(Betas):
         return sorted({session for _, _, session, _ in self.subject(subject).trials})
 
     def voxels(self, subject: int) -> Voxels:
-        """Give regions, maps and places of the voxels."""
+        """Give regions, maps and positions of the voxels."""
         return self.subject(subject).voxels
 
     def width(self, subject: int) -> int:
@@ -77,6 +77,7 @@ class PublishedBetas(Betas):
 
     def trials(self, subject: int, session: int) -> Trials:
         """List the trials of a session."""
+        # a split that is none of SPLITS is the reason why a trial is left out
         trials = [trial for trial in self.subject(subject).trials if trial[2] == session]
         names, splits, _, runs = zip(*trials, strict=True)
         dropped = Counter(split for split in splits if split not in SPLITS)
@@ -91,10 +92,10 @@ class PublishedBetas(Betas):
 
     @cached_property
     def subject(self) -> Callable[[int], Subject]:
-        """Finds what there is of a subject, once."""
+        """Find the files of a subject and their content, once."""
         return cache(self.open)
 
     def open(self, subject: int) -> Subject:
-        """Find what there is of a subject but the betas."""
+        """Find all of a subject but the values of betas."""
         assert self.find is not None  # a subclass without it has its own `open`
         return self.find(self.config, self.root, subject)

@@ -43,7 +43,7 @@ from brainhive_cli.data.stores.ids import summarise_names
 from brainhive_cli.data.stores.recordings import Recording
 
 TABLES = ("events.csv", "events.tsv")
-"""What the table of events is called in the folder of the recordings."""
+"""Names of the table of events in the folder of the recordings."""
 
 
 class Config(Steps):
@@ -122,7 +122,7 @@ TINY = Config()
 
 
 class Pictures(NamedTuple):
-    """The pictures of the data set: their ids [pictures], and the rows of each split among them."""
+    """Pictures of the data set: their ids [pictures], and the rows of each split among them."""
 
     image_ids: list[str]
     rows: dict[str, NDArray[np.int64]]
@@ -160,10 +160,13 @@ class Own:
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session."""
+        # trials by split
         channels, cutting, trials, _ = self._choose(subject, session)
         shape = (len(channels.names), len(cutting.times_s))
         rows = np.concatenate([recording.rows for recording in trials])
         counts = {split: int(np.isin(rows, those).sum()) for split, those in self._pictures.rows.items()}
+
+        # trials whose noise can be measured: of this session, or of any session of the subject
         if self.config.whiten_by != "all_training":
             with naming(trials[0].path):
                 require_noise_splits([split for split, count in counts.items() if count], self.config)
@@ -173,10 +176,12 @@ class Own:
 
     def session(self, subject: int, session: int) -> Mapping[str, Recording]:
         """Prepare the trials of a session, by split."""
-        by_all = self.config.whiten_by == "all_training"
-        noise, noise_sessions = self._average_noise(subject) if by_all else (None, [])
+        averages_noise = self.config.whiten_by == "all_training"
+        noise, noise_sessions = self._average_noise(subject) if averages_noise else (None, [])
         channels, cutting, trials, dropped = self._choose(subject, session)
-        epochs: dict[str, NDArray[np.float32]] = {}
+
+        # cut the trials of each split
+        epochs: dict[str, NDArray[np.float32]] = {}  # [n, C, T]
         runs: dict[str, NDArray[np.int16]] = {}  # each file is a run
         onset_s: dict[str, NDArray[np.float64]] = {}
         rows: dict[str, NDArray[np.int64]] = {}
@@ -189,9 +194,12 @@ class Own:
             onset_s[split] = onsets[:, None] / cutting.recorded_hz
             if len(rows[split]):
                 epochs[split] = self._cut(selected, channels, cutting)
+
+        # whiten them in place
         with naming(trials[0].path):
             matrix = normalise(epochs, rows, self.config, channels.names, noise)
 
+        # facts for the store
         headers = self._headers(subject, session)
         provenance: dict[str, Any] = {
             "time_shift": cutting.resampling.time_shift,
@@ -202,7 +210,7 @@ class Own:
         }
         if self.config.interpolate:
             provenance["interpolated"] = {path.name: list(channels.bad_of(path)) for path in headers}
-        if by_all:
+        if averages_noise:
             provenance["noise_of_sessions"] = noise_sessions
         provenance["dropped_by_split"] = {split: dict(counts) for split, counts in dropped.items()}
         return {
@@ -222,39 +230,40 @@ class Own:
         }
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
-        """Describe channels and pictures shown; warn of what is unusual, and of what is left over."""
+        """Describe channels and pictures shown; warn of unusual facts and of leftovers."""
         channels: dict[int, KeptChannels] = {}
         counts: dict[int, dict[int, NDArray[np.int64]]] = {}  # [pictures] by session
         lines: list[str] = []
         for subject in subjects:
             try:
-                chosen = self._channels(subject)
-                by_session = {
-                    session: self._count_pictures(subject, session) for session in self._sessions(subject)
-                }
+                kept_channels = self._channels(subject)
+                session_counts: dict[int, NDArray[np.int64]] = {}
+                for session in self._sessions(subject):
+                    # how often the recordings of the session show each picture
+                    headers = self._headers(subject, session).values()
+                    rows = self._names.match(headers).rows
+                    seen = [rows[name] for header in headers for _, name in {*header.events} if name in rows]
+                    picture_count = len(self._pictures.image_ids)
+                    session_counts[session] = np.bincount(np.array(seen, np.int64), minlength=picture_count)
                 lines += self._describe_left_over(subject)
-                if chosen.names:
-                    channels[subject], counts[subject] = chosen, by_session
+                if kept_channels.names:
+                    channels[subject], counts[subject] = kept_channels, session_counts
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
         overview = describe_subjects(channels, counts, *self._pictures) if channels else Overview()
         return replace(overview, warnings=(*lines, *overview.warnings))
 
-    def _count_pictures(self, subject: int, session: int) -> NDArray[np.int64]:
-        """Count how often the recordings of a session show each picture, [pictures]."""
-        headers = self._headers(subject, session).values()
-        rows = self._names.match(headers).rows
-        seen = [rows[name] for header in headers for _, name in {*header.events} if name in rows]
-        return np.bincount(np.array(seen, np.int64), minlength=len(self._pictures.image_ids))
-
     def _describe_left_over(self, subject: int) -> list[str]:
-        """List sessions that others have, and what is left over of events and pictures on both sides."""
+        """List sessions that other subjects have, and events and pictures without a match."""
+        # sessions of other subjects, and numbers that are skipped
         lines = []
         known = {session for sessions in self._recordings.values() for session in sessions}
         if max(known) < 100:  # no dates
             known |= {*range(1, max(known))}
         if absent := sorted(known - self._recordings[subject].keys()):
             lines.append(f"no recording of session {', '.join(map(str, absent))}")
+
+        # events and pictures without a match
         matched, image_ids = self._names.match(self._headers(subject).values()), self._pictures.image_ids
         lines += [f"{what}, {summarise_names([*names])}" for what, names in matched.left_over.items()]
         seen = {*matched.rows.values()}
@@ -274,6 +283,7 @@ class Own:
 
     @cached_property
     def _table(self) -> Path | None:
+        """The table of events: that of the recipe, or the usual one; None where there is none."""
         if self.config.events:
             path = locate(self.config.events)
             path = path if path.exists() else self.root / self.config.events
@@ -285,12 +295,13 @@ class Own:
 
     @cached_property
     def _pictures(self) -> Pictures:
+        """The pictures of all splits, one split after the other."""
         with keys_of_stimuli():
-            by_split = {split: list(self.stimuli.images(split).image_ids) for split in self.stimuli.splits}
-        stops = np.cumsum([len(ids) for ids in by_split.values()])
+            split_ids = {split: list(self.stimuli.images(split).image_ids) for split in self.stimuli.splits}
+        stops = np.cumsum([len(ids) for ids in split_ids.values()])
         ranges = np.split(np.arange(stops[-1]), stops[:-1])
         return Pictures(
-            [name for ids in by_split.values() for name in ids], dict(zip(by_split, ranges, strict=True))
+            [name for ids in split_ids.values() for name in ids], dict(zip(split_ids, ranges, strict=True))
         )
 
     @cached_property
@@ -299,12 +310,12 @@ class Own:
 
     @cached_property
     def _read_header(self) -> Callable[[Path], Header]:
-        """Reads what a recording holds, once."""
+        """Read the header of a recording, once."""
         config = self.config
         return cache(lambda path: read_header(path, config.column, config.stim_channel, config.onset_unit))
 
     def _headers(self, subject: int, session: int | None = None) -> dict[Path, Header]:
-        """Read what a subject's recordings hold, or those of one session."""
+        """Read the headers of a subject's recordings, or of those of one session."""
         sessions = self._sessions(subject)
         groups = sessions.values() if session is None else [sessions[session]]
         return {path: self._read_header(path) for paths in groups for path in paths}
@@ -325,31 +336,31 @@ class Own:
 
     def _training_trials(self, subject: int) -> dict[int, list[RecordingTrials]]:
         """Choose the training trials of each of a subject's sessions that has any."""
-        rows, trials_of = self._pictures.rows.get("train", np.zeros(0, np.int64)), {}
+        rows, session_trials = self._pictures.rows.get("train", np.zeros(0, np.int64)), {}
         for session in self.sessions(subject):
             trials = [recording.select(rows) for recording in self._choose(subject, session)[2]]
             if any(len(recording.rows) for recording in trials):
-                trials_of[session] = trials
-        if not trials_of:
+                session_trials[session] = trials
+        if not session_trials:
             problem = f"no session of subject {subject} below {self.root} has training trials"
             hint = "preparation.whiten_by=both, or preparation.whiten=no"
             raise BrainhiveError(f"{problem}, whose noise is to be measured", hint)
-        return trials_of
+        return session_trials
 
     @cached_property
     def _average_noise(self) -> Callable[[int], tuple[NDArray[np.float64], list[int]]]:
-        """Averages the noise [C, C] of a subject's training trials over sessions, once, and lists these."""
+        """Average the noise [C, C] of a subject's training trials over sessions, once, and list these."""
 
         def average(subject: int) -> tuple[NDArray[np.float64], list[int]]:
-            trials_of = self._training_trials(subject)
+            session_trials = self._training_trials(subject)
             noise = []  # [C, C] of each session
-            for session, trials in trials_of.items():
+            for session, trials in session_trials.items():
                 channels, cutting, *_ = self._choose(subject, session)
                 epochs = {"train": self._cut(trials, channels, cutting)}
                 rows = {"train": np.concatenate([recording.rows for recording in trials])}
                 with naming(trials[0].path):
                     noise.append(measure_noise(epochs, rows, self.config, channels.names))
-            return np.mean(noise, axis=0), [*trials_of]
+            return np.mean(noise, axis=0), [*session_trials]
 
         return cache(average)
 
@@ -361,13 +372,15 @@ class Own:
         for recording in trials:
             if not len(recording.onsets):
                 continue
+
+            # read, filter and cut the good channels
             raw = open_raw(recording.path, self.config.onset_unit == "s")
             bad = channels.bad_of(recording.path)
             names = [name for name in channels.names if name not in bad]
             samples = read_channels(raw, recording.path, names, self.config.band_hz, self.config.phase)
             with naming(recording.path):
                 signal = cutting.cut(samples, names, recording.onsets, 1.0)  # [n, C less bad, T]
-                epochs.append(
-                    interpolate_bad(signal, channels.names, bad, channels.positions) if bad else signal
-                )
+                if bad:
+                    signal = interpolate_bad(signal, channels.names, bad, channels.positions)  # [n, C, T]
+                epochs.append(signal)
         return epochs[0] if len(epochs) == 1 else np.concatenate(epochs)
