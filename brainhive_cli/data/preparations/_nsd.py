@@ -1,4 +1,4 @@
-"""What all forms of the Natural Scenes Dataset share: the design of its trials, and masks of voxels."""
+"""Parts that all forms of the Natural Scenes Dataset share: the design of its trials, and masks of voxels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Voxels
 
 SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
-"""Of subjects 1 to 8."""
+"""Sessions of subjects 1 to 8."""
 SUBJECTS = range(1, len(SESSIONS) + 1)
 SESSION_TRIALS = 750
 """Trials of a session."""
@@ -41,7 +41,7 @@ ATLASES = {
     "floc-bodies": ("EBA", "FBA-1", "FBA-2", "mTL-bodies"),
     "streams": ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal"),
 }
-"""Masks, and what the labels 1, 2, … of each are called; 0 and -1 are no region."""
+"""Masks, and names of the labels 1, 2, … of each; 0 and -1 are no region."""
 GENERAL = "nsdgeneral"
 """The mask whose voxels all prepared files hold, in C order."""
 EARLY, HIGHER = "prf-visualrois", "higher_vis"
@@ -49,7 +49,7 @@ EARLY, HIGHER = "prf-visualrois", "higher_vis"
 REGION_MASKS, GENERAL_OF_MINDEYE = "brain_region_masks.hdf5", "nsd_general"
 """MindEye2's file of each subject's nsd_general and masks of its voxels."""
 PERCENT = 300
-"""By which betas are multiplied in the files."""
+"""Factor by which betas are multiplied in the files."""
 SPACE = "draw or resample it on the volumes of preparation.space, of the same subject"
 SOURCE = fetch_line("nsd")
 
@@ -94,10 +94,12 @@ class Design:
                 content = loadmat(path, variable_names=("masterordering", "subjectim"))
             except MatReadError as error:
                 raise ValueError(str(error)) from error
-            order = np.asarray(content["masterordering"]).ravel().astype(np.int64)
-            pictures = np.asarray(content["subjectim"]).astype(np.int64)
-        is_whole = pictures.ndim == 2 and len(pictures) >= subject and order.size % SESSION_TRIALS == 0
-        limits = [(order, pictures.shape[-1]), (pictures, PICTURES)] if is_whole else []
+            order = np.asarray(content["masterordering"]).ravel().astype(np.int64)  # [30000]
+            pictures = np.asarray(content["subjectim"]).astype(np.int64)  # [subjects, 10000]
+
+        # all sessions, with numbers of pictures that exist
+        is_complete = pictures.ndim == 2 and len(pictures) >= subject and order.size % SESSION_TRIALS == 0
+        limits = [(order, pictures.shape[-1]), (pictures, PICTURES)] if is_complete else []
         if not limits or any(
             not values.size or values.min() < 1 or values.max() > most for values, most in limits
         ):
@@ -124,7 +126,7 @@ class Masks:
     Attributes:
         files: Each mask that is there, by its name.
         base: The mask whose voxels are kept.
-        drawn: Which of them are the user's own.
+        drawn: Names of the user's own masks.
     """
 
     files: Mapping[str, Path]
@@ -138,10 +140,13 @@ class Masks:
         Raises:
             MissingData: if the one whose voxels are kept is missing, or one of the user's own.
         """
+        # the user's own masks must be there
         for name, mask in drawn.items():
             if not mask.is_file():
                 way = f"preparation.masks.{name}: a NIfTI file for each subject"
                 raise MissingData(f"no mask {mask}", way)
+
+        # NSD's masks may be missing, but for the base
         names = dict.fromkeys([base, *ATLASES])
         files = {name: path for name in names if (path := find_volume(folder, name)) is not None} | {**drawn}
         if base not in files:
@@ -150,7 +155,7 @@ class Masks:
         return cls(files, base, frozenset(drawn))
 
     def mask(self) -> Mask:
-        """Read which voxels are kept."""
+        """Read the mask of the voxels that are kept."""
         return replace(Mask.open(self.files[self.base], SOURCE), compares_affines=False)
 
     def voxels(self, mask: Mask) -> Voxels:
@@ -160,13 +165,14 @@ class Masks:
         """
         regions: dict[str, NDArray[np.bool_]] = {}
         for name, path in self.files.items():
+            # only the user's own masks must name the same space in their headers
             is_own = name in self.drawn
             way_out = SPACE if is_own else SOURCE
             labels = replace(mask, way_out=way_out, compares_affines=is_own).read(path)
             regions[name] = labels > 0
             if is_own and not regions[name].any():
                 raise BrainhiveError(f"{path} has none of the voxels that {mask.path.name} keeps", SPACE)
-            regions |= {label: labels == place + 1 for place, label in enumerate(ATLASES.get(name, ()))}
+            regions |= {label: labels == number for number, label in enumerate(ATLASES.get(name, ()), 1)}
         if EARLY in regions:
             regions[HIGHER] = ~regions[EARLY]
         return Voxels(regions, grid=mask.grid)
@@ -181,6 +187,7 @@ def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) ->
         roots: Folders below which nsddata, or MindEye2's file of masks, may lie.
         source: How to get the prepared files.
     """
+    # NSD's own masks
     group, everywhere = f"subj{subject:02d}", {GENERAL: np.ones(width, bool)}
     for root in roots:
         if (folder := root / f"nsddata/ppdata/{group}/func1pt8mm/roi").is_dir():
@@ -190,6 +197,8 @@ def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) ->
                 problem = f"{mask.path} has {mask.width} voxels, the signals {width}"
                 raise BrainhiveError(problem, source)
             return masks.voxels(mask)
+
+    # MindEye2's masks, of which nsd_general marks the kept voxels
     for path in filter(is_file, (root / REGION_MASKS for root in roots)):
         with hdf5.open_file(path, source) as file:
             regions = {

@@ -396,18 +396,7 @@ class Bold(Betas):
 
         # confounds [T] of each run by name
         files = {run.number: run for run, _ in shown}
-        confounds: list[dict[str, NDArray[np.float64]]] = []
-        for run in files.values():
-            confounds.append({})
-            if not config.groups:
-                continue
-            if run.confounds is None:
-                problem = f"{run.series[0]} has no desc-confounds_timeseries.tsv next to it"
-                raise MissingData(problem, "preparation.confounds=[] does without")
-            confounds[-1], unusual_confounds = read_confounds(
-                run.confounds, config.groups, run.timing.volumes
-            )
-            noted.update(unusual_confounds)
+        confounds = [self._read_confounds(run, noted) for run in files.values()]
 
         # onsets, pictures and confounds of each run
         runs = [

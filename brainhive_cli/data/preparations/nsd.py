@@ -115,6 +115,7 @@ class Betas:
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the design, the masks, the noise ceiling where it is there, and the betas of each session."""
+        # published noise ceilings are optional
         ceiling = find_volume(self._folder(subject), "ncsnr")
         sessions = [self._file(subject, session) for session in self.sessions(subject)]
         masks = self._masks(subject).files.values()
@@ -137,15 +138,19 @@ class Betas:
 
     def session(self, subject: int, session: int) -> Mapping[str, Recording]:
         """Read the betas of a session, by split."""
+        # betas [trials, V] in percent, z-scored by the training trials
         masks, mask = self._masks(subject), self._mask(subject)
         space = masks.voxels(mask)
         trials = self._trials(subject, session)
         signal = read_betas(self._file(subject, session), mask, SESSION_TRIALS).astype(np.float32)
         signal /= PERCENT  # [trials, V]
         flat = zscore(signal, trials.get("train", np.arange(0))) if self.config.zscore else 0
+
+        # the published noise ceiling; NaN is no signal
         if path := find_volume(self._folder(subject), "ncsnr"):
-            # no ratio: no signal
             space = replace(space, maps={"ncsnr": np.nan_to_num(mask.read(path).astype(np.float64))})
+
+        # pictures of the trials, by the design
         rows = self._design(subject).rows[(session - 1) * SESSION_TRIALS :]
         return {
             split: Recording(
@@ -185,8 +190,8 @@ class Betas:
         if (path := find_volume(folder, name, (".hdf5", *NIFTI))) is None:
             matches = (re.match(r"betas_session(\d+)\.", path.name) for path in folder.glob("betas_session*"))
             there = ",".join(map(str, sorted({int(match[1]) for match in matches if match})))
-            some = f", or take what is there: preparation.sessions={there}" if there else ""
-            raise MissingData(f"nsd: no {folder / name}.nii.gz, nor .hdf5", f"{SOURCE}{some}")
+            way = f", or take what is there: preparation.sessions={there}" if there else ""
+            raise MissingData(f"nsd: no {folder / name}.nii.gz, nor .hdf5", f"{SOURCE}{way}")
         return path
 
     def _trials(self, subject: int, session: int) -> dict[str, NDArray[np.int64]]:
@@ -198,10 +203,10 @@ class Betas:
 
 
 def zscore(signal: NDArray[np.float32], trials: NDArray[np.int64]) -> int:
-    """Z-score voxels [trials, V] in place by some of their trials; those that do not vary become zero.
+    """Z-score voxels [trials, V] in place by the trials `trials`; those that do not vary become zero.
 
     Returns:
-        How many do not vary.
+        Number of voxels that do not vary.
     """
     known = signal[trials]
     mean, std = (measure(known, axis=0, dtype=np.float64) for measure in (np.mean, np.std))
@@ -217,6 +222,7 @@ def check_betas(path: Path, mask: Mask, trials: int) -> None:
     Raises:
         BrainhiveError: if they are of another shape or dtype, or the file is damaged.
     """
+    # shape [X, Y, Z, trials] and dtype, in either format
     if path.suffix == ".hdf5":
         with hdf5.open_file(path, SOURCE) as file:
             stored = hdf5.open_numbers(file, "betas", "i")
@@ -228,6 +234,7 @@ def check_betas(path: Path, mask: Mask, trials: int) -> None:
         with reading(path, SOURCE):
             if (image.dataobj.slope, image.dataobj.inter) != (1, 0):
                 raise ValueError("its values are scaled, those of NSD are not")
+
     expected = [*mask.inside.shape, trials]
     if [*shape] != expected or dtype.kind != "i" or dtype.itemsize != 2:
         problem = f"{path} holds {dtype} {[*shape]}, not int16 {expected} as mask and design have it"
@@ -242,11 +249,13 @@ def read_betas(path: Path, mask: Mask, trials: int) -> NDArray[np.int16]:
     check_betas(path, mask, trials)
     if path.suffix != ".hdf5":
         return mask.read_series(path)
+
+    # one plane of the volume for all trials at a time
     x, y, z = np.nonzero(mask.inside)
     betas = np.empty((trials, len(x)), np.int16)
     with hdf5.open_file(path, SOURCE) as file:
         stored = hdf5.open_numbers(file, "betas", "i")
         for plane in np.unique(z).tolist():
-            is_here = z == plane
-            betas[:, is_here] = stored[:, plane][:, y[is_here], x[is_here]]
+            is_in_plane = z == plane
+            betas[:, is_in_plane] = stored[:, plane][:, y[is_in_plane], x[is_in_plane]]
     return betas

@@ -23,17 +23,18 @@ from brainhive_cli.data.stores.recordings import Recording, Sensors, group_trial
 from brainhive_cli.data.things_files import METADATA, SHOWN, THINGS_EEG, read_metadata
 
 PARTITIONS = {"train": "training", "test": "test"}
-"""What the recording of a split is called."""
+"""Name of a split in the names of its files."""
 TARGET = 99999
-"""The code of a target, which the subject answers and no stimulus is."""
+"""Code of a target, which the subject answers; it is no stimulus."""
 FOLDERS = ("raw_eeg", "raw_data", "Raw_data", "eeg_dataset/raw_data", "")
-"""Where the subjects' folders lie below root."""
+"""Folders below root in which the subjects' folders may lie."""
 MICROVOLTS = 1e6
+"""Factor from volts, the unit of the files."""
 RATE_HZ = 1000
-"""Of all published recordings."""
+"""Rate of all published recordings."""
 KEYS = ("raw_eeg_data", "ch_names", "ch_types", "sfreq")
 SOURCE = "get raw_eeg of THINGS-EEG2 at https://osf.io/crxs4, and image_metadata.npy at https://osf.io/qkgtf"
-"""Where the files are, for errors; as the README of NeuroBridge (feroooooo/NeuroBridge) and others say."""
+"""Addresses of the files, for errors; as the README of NeuroBridge (feroooooo/NeuroBridge) and others say."""
 
 
 class Config(Steps):
@@ -76,7 +77,7 @@ class Recorded:
         rows: The row of each channel that is used.
         onsets: [events] samples at which the stimulus channel is not zero.
         codes: [events] its values: the picture of each, counted from 1, or TARGET.
-        dropped: How many events were left out of these two, by reason.
+        dropped: Number of events that were left out of these two, by reason.
     """
 
     path: Path
@@ -100,6 +101,7 @@ class Recorded:
         Raises:
             BrainhiveError: if it lacks a channel, has no events, or is none of THINGS-EEG2.
         """
+        # signals [channels, samples], names and types of channels, and the rate
         content = pickles.load(path)
         if not isinstance(content, Mapping) or any(key not in content for key in KEYS):
             raise BrainhiveError(f"{path} is no dict of {', '.join(KEYS)}", SOURCE)
@@ -113,6 +115,8 @@ class Recorded:
         if not is_array or not len(signal) == len(names) == len(types):
             problem = f"{path}: signals {list(np.shape(signal))} come with {len(names)} channels"
             raise BrainhiveError(problem, SOURCE)
+
+        # the published rate, and the channels of the recipe
         if rate_hz != RATE_HZ:
             raise BrainhiveError(
                 f"{path} has {rate_hz:g} samples a second, the published recordings {RATE_HZ}",
@@ -121,6 +125,8 @@ class Recorded:
         if absent := [name for name in channels if name not in names]:
             problem = f"{path} has no channel {', '.join(absent)}"
             raise BrainhiveError(problem, f"preparation.channels=[...] of those it has: {', '.join(names)}")
+
+        # events of the stimulus channel
         if types.count("stim") != 1:
             raise BrainhiveError(f"{path} has {types.count('stim')} stimulus channels, not 1", SOURCE)
         row = types.index("stim")
@@ -171,11 +177,14 @@ class Raw:
 
     def session(self, subject: int, session: int) -> Mapping[str, Recording]:
         """Prepare the trials of a session, by split."""
+        # cut the trials, in microvolts
         recorded, cutting, names = self._open(subject, session), self._cutting, self._channels
         epochs = {}  # [n, C, T] of each split
         for split, recording in recorded.items():
             with naming(recording.path):
                 epochs[split] = cutting.cut(recording.channels(), names, recording.onsets, MICROVOLTS)
+
+        # whiten them in place
         codes = {split: recording.codes for split, recording in recorded.items()}
         with naming(recorded["train"].path):
             matrix = normalise(epochs, codes, self.config, names)
@@ -208,13 +217,13 @@ class Raw:
 
     @cached_property
     def _image_ids(self) -> dict[str, list[str]]:
-        """The ids of the pictures of each split, in the order of their numbers."""
+        """Ids of the pictures of each split, in the order of their numbers."""
         return read_metadata(self.root / METADATA, SOURCE)
 
     @cached_property
     def _folder(self) -> Path:
-        places = [self.root / folder for folder in FOLDERS]
-        return next((place for place in places if any(place.glob("sub-*"))), places[0])
+        folders = [self.root / name for name in FOLDERS]
+        return next((folder for folder in folders if any(folder.glob("sub-*"))), folders[0])
 
     def _file(self, subject: int, session: int, split: str) -> Path:
         name = f"sub-{subject:02d}/ses-{session:02d}/raw_eeg_{PARTITIONS[split]}.npy"
@@ -223,10 +232,12 @@ class Raw:
         return path
 
     def _open(self, subject: int, session: int) -> dict[str, Recorded]:
-        """Open the recordings of a session, with the trials that are cut; a copy of one is refused."""
+        """Open both recordings of a session and choose their trials; one copied as the other is refused."""
         paths = {split: self._file(subject, session, split) for split in PARTITIONS}
         recorded = {split: Recorded.open(path, self._channels) for split, path in paths.items()}
         chosen = {split: self._choose(recording, split) for split, recording in recorded.items()}
+
+        # a test recording that was copied over the training one
         train, test = recorded.values()
         if np.array_equal(train.onsets, test.onsets) and np.array_equal(train.codes, test.codes):
             problem = f"{train.path} shows the same pictures at the same times as {test.path}"
@@ -235,6 +246,7 @@ class Raw:
 
     def _choose(self, recording: Recorded, split: str) -> Recorded:
         """Choose trials of pictures that lie in the recording, and draw repetitions where asked for."""
+        # events that are pictures of this split
         config, path = self.config, recording.path
         is_picture = recording.codes != TARGET
         codes, count = recording.codes[is_picture], len(self._image_ids[split])
@@ -245,6 +257,8 @@ class Raw:
                 f"{path} has pictures {codes.min()} to {codes.max()}, but {METADATA} has {count} of {split}",
                 "the files of training and test may be swapped, or be of another data set",
             )
+
+        # trials that lie in the recording
         fits = self._cutting.fits(recording.onsets, recording.signal.shape[1])
         beyond = int((~fits & is_picture).sum())
         dropped = {"target": int((~is_picture).sum()), "beyond the recording": beyond}
@@ -252,6 +266,8 @@ class Raw:
         if not len(trials):
             problem = f"{path} has no whole trial of a picture: {beyond} go beyond it"
             raise BrainhiveError(problem, "preparation.epoch_ms=[start, stop]")
+
+        # as many trials of each picture as papers draw
         if config.repetitions:
             count = config.repetitions[list(PARTITIONS).index(split)]
             chosen = draw_trials(recording.codes[trials], count, config.seed)
@@ -267,7 +283,7 @@ def draw_trials(stimuli: NDArray[np.int64], count: int, seed: int) -> NDArray[np
     Args:
         stimuli: [trials], the stimulus of each trial, in the order of time.
         count: Trials to keep of each stimulus.
-        seed: Of a generator that is made anew for each stimulus.
+        seed: Seed of a generator that is made anew for each stimulus.
 
     Returns:
         [stimuli × count], the trials of each stimulus in the order drawn, the stimuli in ascending order. Of

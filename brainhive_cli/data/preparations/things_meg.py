@@ -1,4 +1,4 @@
-"""THINGS-MEG from the epochs that its authors distribute, in which trial_type says what each trial is.
+"""THINGS-MEG from the epochs that its authors distribute, with the trial_type of each trial.
 
 They are filtered (0.1 to 40 Hz), z-scored by their baseline and decimated to 200 Hz already; nothing of this
 is done again. Source: Hebart et al. 2023, OpenNeuro ds004212.
@@ -23,7 +23,7 @@ from brainhive_cli.data.stores.recordings import Recording, Sensors
 from brainhive_cli.data.things_files import SHOWN
 
 FOLDERS = ("derivatives/preprocessed", "preprocessed", "raw_meg", "")
-"""Where the epochs lie below root."""
+"""Folders below root in which the epochs may lie."""
 TYPES = {"train": "exp", "test": "test"}
 """The trial_type of each split; all others are catch trials, which show no picture of THINGS."""
 COLUMNS = ("trial_type", "things_category_nr", "image_path", "session_nr")
@@ -60,18 +60,18 @@ TINY = Config(root="things-meg")
 
 @dataclass(frozen=True)
 class TrialTable:
-    """The epochs of one subject, not yet read, and what is known of each.
+    """The epochs of one subject, not yet read, and the columns of their table.
 
     Attributes:
-        epochs: Of mne.
+        epochs: Epochs of mne.
         types: [n] trial_type.
         categories: [n] numbers of concepts; -1 where there is none.
         image_ids: [n] file stems.
         sessions: [n] counted from 1.
         onset_s: [n] seconds from the start of its run to each trial; None where the table does not say it.
         picks: [C] rows of the magnetometers.
-        samples: Those that are kept.
-        sensors: The magnetometers, and where they are if the file says it.
+        samples: The samples that are kept.
+        sensors: The magnetometers, and their positions if the file has them.
     """
 
     path: Path
@@ -87,7 +87,7 @@ class TrialTable:
 
     @property
     def times_s(self) -> NDArray[np.float64]:
-        """[T] of the samples that are kept."""
+        """Times [T] of the samples that are kept."""
         return np.asarray(self.epochs.times[self.samples], np.float64)
 
     def read(self, trials: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -102,6 +102,8 @@ class TrialTable:
             with reading(self.path, SOURCE):
                 data = self.epochs.get_data(picks=self.picks, item=part, copy=False, verbose="ERROR")
                 signal[start : start + READ] = data[:, :, self.samples]
+
+        # channels that hold no signal
         if not np.isfinite(signal).all():
             bad = np.flatnonzero(~np.isfinite(signal).all(axis=(0, 2)))[0]
             raise BrainhiveError(f"{self.path}: channel {self.sensors.names[bad]} has NaN", SOURCE)
@@ -146,20 +148,22 @@ class Epochs:
 
     def session(self, subject: int, session: int) -> Mapping[str, Recording]:
         """Read the trials of a session, by split."""
-        table, by_split = self._open(subject), {}
+        # rate and filter as the file has them
+        table, recordings = self._open(subject), {}
         info = table.epochs.info
         rate_hz, *filtered_hz = (float(info[name]) for name in ("sfreq", "highpass", "lowpass"))
+
         for split in TYPES:
             trials, dropped = self._choose(table, session, split)
             if len(trials):
                 signal = table.read(trials)[:, None]  # [n, 1, C, T]
                 image_ids = [table.image_ids[trial] for trial in trials.tolist()]
                 about = {"dropped": dropped, "filtered_hz": filtered_hz, **SHOWN[self.dataset]}
-                by_split[split] = Recording(
+                recordings[split] = Recording(
                     *(signal, image_ids, table.sensors, table.times_s, rate_hz, "z-score", about),
                     onset_s=None if table.onset_s is None else table.onset_s[trials][:, None],
                 )
-        return by_split
+        return recordings
 
     @cached_property
     def _open(self) -> Callable[[int], TrialTable]:
@@ -167,17 +171,19 @@ class Epochs:
 
     def _path(self, subject: int) -> Path:
         name = f"preprocessed_P{subject}-epo.fif"
-        places = [self.root / folder / name for folder in FOLDERS]
-        return next((place for place in places if place.is_file()), places[0])
+        paths = [self.root / folder / name for folder in FOLDERS]
+        return next((path for path in paths if path.is_file()), paths[0])
 
     def _choose(
         self, table: TrialTable, session: int, split: str
     ) -> tuple[NDArray[np.int64], dict[str, int]]:
-        """Choose the trials of a session and split, and count the others that no split has."""
+        """Choose the trials of a session and split, and count, for `train`, those that no split has."""
         here = table.sessions == session
         chosen = here & (table.types == TYPES[split])
         if split == "test":
             return np.flatnonzero(chosen), {}
+
+        # training pictures of tested categories would make the test easier
         dropped = {"catch": int((here & ~np.isin(table.types, [*TYPES.values()])).sum())}
         if self.config.drop_test_categories:
             is_tested = np.isin(table.categories, table.categories[table.types == TYPES["test"]])
@@ -195,6 +201,7 @@ def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
     """
     import mne
 
+    # epochs with a row of the table for each; signals stay on disk
     with reading(path, SOURCE):
         try:
             epochs = mne.read_epochs(path, proj=False, preload=False, verbose="ERROR")
@@ -204,10 +211,12 @@ def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
             raise ValueError(first_line(error)) from error
     metadata = epochs.metadata
     rows = metadata.to_dict("records") if hasattr(metadata, "to_dict") else metadata or []
-    is_whole = len(rows) == len(epochs.events) and all(name in row for row in rows for name in COLUMNS)
-    if not (rows and is_whole):
+    is_complete = len(rows) == len(epochs.events) and all(name in row for row in rows for name in COLUMNS)
+    if not (rows and is_complete):
         raise BrainhiveError(f"{path} has no {', '.join(COLUMNS)} of each trial", SOURCE)
-    types = np.array([str(row["trial_type"]) for row in rows])
+
+    # numbers of concepts and sessions, and the magnetometers
+    types = np.array([str(row["trial_type"]) for row in rows])  # [n]
     shows_picture = np.isin(types, [*TYPES.values()])
     times_ms = epochs.times * 1000
     with reading(path, SOURCE):
@@ -222,15 +231,19 @@ def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
         start, stop = keep_ms
         if start < times_ms[0] - HALF_MS or stop > times_ms[-1] + HALF_MS:
             raise ValueError(f"keep_ms {[start, stop]} goes beyond {times_ms[0]:g} to {times_ms[-1]:g} ms")
+
+    # each trial of a picture has a concept and a session
     for name, column in numbers.items():
         if len(without := np.flatnonzero(shows_picture & (column < 1))):
             raise BrainhiveError(
                 f"{path}: {len(without)} trials of pictures have no {name}, the first is trial {without[0]}",
                 SOURCE,
             )
+
+    # samples within the limits, and positions of the magnetometers if any is not zero
     samples = slice(*np.searchsorted(times_ms, [start - HALF_MS, stop + HALF_MS]).tolist())
     channels = [epochs.info["chs"][pick] for pick in picks.tolist()]
-    positions = np.array([channel["loc"][:3] for channel in channels], np.float64)
+    positions = np.array([channel["loc"][:3] for channel in channels], np.float64)  # [C, 3]
     is_known = np.isfinite(positions).all() and positions.any()
     sensors = Sensors([str(channel["ch_name"]) for channel in channels], positions if is_known else None)
     categories, sessions = numbers.values()
