@@ -19,13 +19,13 @@ from brainhive_cli.core.files import open_regular
 NIFTI = (".nii.gz", ".nii")
 ENDINGS = (*NIFTI, ".mgz", ".mgh", ".gii")
 NIFTI_HEADERS = {348: (108, "f"), 540: (168, "q")}
-"""Of NIfTI-1 and -2: bytes of the header, its first number, and where and how it says where values begin."""
+"""Bytes of a header of NIfTI-1 and -2 (its first number), and position and format of the values' offset."""
 EXTENSION_BYTES = 16
-"""Of the smallest header extension, and what the sizes of all are multiples of."""
+"""Bytes of the smallest header extension; sizes of all extensions are multiples of it."""
 CIFTI_CODE = 32
-"""Of the header extension that holds CIFTI's XML."""
+"""Code of the header extension that holds CIFTI's XML."""
 GIFTI_ENCODINGS = ("ASCII", "Base64Binary", "GZipBase64Binary")
-"""Those of the format but ExternalFileBinary."""
+"""Encodings of the format but ExternalFileBinary."""
 MIN_ARRAY_BYTES = 100
 """Fewer than the elements DataArray and Data of a GIFTI file take, without values."""
 BLOCK_BYTES = 2**20
@@ -46,12 +46,15 @@ def open_image(path: Path, way_out: str) -> Any:
 
     nibabel.imageglobals.logger.disabled = True  # it writes what it corrects in headers to the terminal
     with reading(path, way_out, raised=(Exception,)):
+        # checks before nibabel trusts the file
         if not path.name.endswith(ENDINGS):
             raise ValueError(f"it is none of {', '.join(ENDINGS)}")
         if path.suffix == ".gii":
             _check_gifti(path)
         elif path.name.endswith(NIFTI):
             _check_extensions(path)
+
+        # real values, of a size that the file may have
         image: Any = nibabel.load(path)
         if path.suffix != ".gii":
             dtype = image.get_data_dtype()
@@ -78,19 +81,24 @@ def open_volumes(path: Path, way_out: str) -> Iterator[Any]:
 def _check_extensions(path: Path) -> None:
     """Refuse an image whose header extensions reach beyond the header, or have XML that declares entities."""
     with _open_unpacked(path) as file:
+        # the first number of a header is its size, which also tells the byte order
         number = file.read(4)
         order = "<" if int.from_bytes(number, "little") in NIFTI_HEADERS else ">"
         (size,) = struct.unpack(f"{order}i", number)
         if size not in NIFTI_HEADERS:
             return  # no NIfTI, as nibabel will say
-        place, form = NIFTI_HEADERS[size]
+
+        # extensions lie between the header and the values
+        offset, form = NIFTI_HEADERS[size]
         header = number + file.read(size)  # with the four bytes that say whether there are extensions
-        (end,) = struct.unpack_from(order + form, header, place)
+        (end,) = struct.unpack_from(order + form, header, offset)
         if not header[size : size + 1].strip(b"\0"):
             return
         if not end >= file.tell():
             raise ValueError(f"its values begin at byte {end}, within the header")
         refuse_inflation(end, path.stat().st_size, "its header")
+
+        # the size of each extension, and the XML of CIFTI's
         while file.tell() + EXTENSION_BYTES <= end:
             extension_size, code = struct.unpack(f"{order}2i", file.read(8))
             if extension_size < EXTENSION_BYTES or file.tell() - 8 + extension_size > end:
@@ -120,6 +128,7 @@ def _check_gifti(path: Path) -> None:
         text: list[str] = []
 
         def start(name: str, attributes: dict[str, str]) -> None:
+            # refuse arrays whose claimed sizes add up to more than the file may hold
             text.clear()
             if name == "GIFTI":
                 check_count(int(attributes.get("NumberOfDataArrays", 0)), path)
@@ -133,6 +142,7 @@ def _check_gifti(path: Path) -> None:
                 refuse_inflation(sum(size for size, _ in arrays), path.stat().st_size, "its values")
 
         def end(name: str) -> None:
+            # unpack no more than one byte beyond the claimed size
             size, encoding = arrays[-1] if arrays else (0, "")
             if name == "Data" and encoding != "ASCII":
                 content = b64decode("".join(text))

@@ -107,12 +107,6 @@ class Design:
             raise BrainhiveError(problem, SOURCE)
         return cls(pictures[subject - 1, order - 1] - 1, order <= SHARED)
 
-    def first_sights(self, split: str) -> NDArray[np.int64]:
-        """List the trials of a split at which a picture was seen for the first time, ascending."""
-        trials = np.flatnonzero(self.is_test == (split == "test"))
-        _, first = np.unique(self.rows[trials], return_index=True)
-        return trials[np.sort(first)]
-
 
 def find_volume(folder: Path, name: str, endings: Sequence[str] = NIFTI) -> Path | None:
     """Find a file of one of several formats; None where there is none."""

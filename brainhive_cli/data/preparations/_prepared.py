@@ -1,4 +1,4 @@
-"""Files that others have prepared: where those of a subject lie, and the samples of webdatasets."""
+"""Files that others have prepared: paths of a subject's files, and the samples of webdatasets."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,11 +23,11 @@ class Files:
     """Files of a subject that are read together.
 
     Attributes:
-        patterns: Of paths below the root, with `{subject}`; the first that has any files counts.
+        patterns: Patterns of paths below the root, with `{subject}`; the first that has any files counts.
         sizes: Bytes by subject, where they are known.
         is_optional: Whether a recording can be made without them.
         is_alone: Whether one file is read, and several, of any pattern, are refused.
-        label: What is missing where there is none; default: the first pattern.
+        label: Name of what is missing where there is none; default: the first pattern.
     """
 
     patterns: tuple[str, ...]
@@ -37,14 +37,13 @@ class Files:
     label: str = ""
 
     def find(self, root: Path, subject: int) -> tuple[str, list[Path]]:
-        """Find the files of a subject; with what they are called."""
-        by_name = {
-            name: sorted(root.glob(name)) for name in (p.format(subject=subject) for p in self.patterns)
-        }
+        """Find the files of a subject, and their name in errors."""
+        names = [pattern.format(subject=subject) for pattern in self.patterns]
+        matches = {name: sorted(root.glob(name)) for name in names}
         if self.is_alone:
-            paths = list(dict.fromkeys(path for paths in by_name.values() for path in paths))
+            paths = list(dict.fromkeys(path for paths in matches.values() for path in paths))
             return self.label.format(subject=subject), paths
-        return next(((name, paths) for name, paths in by_name.items() if paths), (next(iter(by_name)), []))
+        return next(((name, paths) for name, paths in matches.items() if paths), (names[0], []))
 
 
 FilesByRow = Mapping[str, Sequence[Path]]
@@ -58,10 +57,10 @@ class PreparedFiles:
     Attributes:
         dataset: The data set whose stimuli were shown.
         root: The folder of the files.
-        source: How to get them.
-        rows: What is read of a subject, by names that `read` knows; who has the first of them is there.
-        read: Makes the recording of a subject and split from the files; it is given a subject's files.
-        design: Finds a file that is read of every subject, and its name.
+        source: Hint on how to get the files.
+        rows: Files that are read of a subject, by names that `read` knows; subjects are those with the first.
+        read: Function from a subject's files, subject and split to the recording.
+        design: Name of a file that is read for every subject, and the function that finds it.
     """
 
     dataset: str
@@ -96,6 +95,7 @@ class PreparedFiles:
         return self.read(self._find(subject), subject, split)
 
     def _find(self, subject: int) -> FilesByRow:
+        """Find the files of a subject by row; refuse missing ones, and several where one is read."""
         files = {}
         for name, row in self.rows.items():
             label, files[name] = row.find(self.root, subject)
@@ -113,6 +113,7 @@ def list_subjects(root: Path, patterns: Iterable[str]) -> tuple[int, ...]:
     subjects: set[int] = set()
     for pattern in patterns:
         for path in root.glob(SUBJECT.sub("*", pattern)):
+            # a number in the path is the subject if the pattern with that number matches
             numbers = map(int, re.findall(r"\d+", str(path.relative_to(root))))
             subjects.update(n for n in numbers if path.match(pattern.format(subject=n)))
     return tuple(sorted(subjects))
@@ -124,7 +125,7 @@ class Sample:
 
     Attributes:
         members: Ending of each member to its byte offset and size.
-        source: How to get the tar.
+        source: Hint on how to get the tar.
     """
 
     path: Path
@@ -142,12 +143,12 @@ class Sample:
 def list_samples(paths: Iterable[Path], source: str) -> Iterator[Sample]:
     """Yield the samples of webdataset tars in order: members with one name up to the first dot."""
     for path in paths:
-        by_key: dict[str, dict[str, tuple[int, int]]] = {}
+        samples: dict[str, dict[str, tuple[int, int]]] = {}  # offset and size by ending, by key
         with reading(path, source), path.open("rb") as file:
             for name, offset, size in tar_members(file, path.stat().st_size):
                 key, _, ending = name.rpartition("/")[2].partition(".")
                 if key and ending:
-                    by_key.setdefault(key, {})[ending] = offset, size
-            if not by_key:
+                    samples.setdefault(key, {})[ending] = offset, size
+            if not samples:
                 raise ValueError("it holds no samples")
-        yield from (Sample(path, members_of, source) for members_of in by_key.values())
+        yield from (Sample(path, members_of, source) for members_of in samples.values())

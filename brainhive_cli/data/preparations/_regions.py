@@ -20,9 +20,9 @@ from brainhive_cli.data.preparations._volumes import Mask, read_volume
 
 WAY_OUT = "preparation.regions: {NAME: FILE}, a mask or atlas on the grid of the betas"
 UNNAMED = re.compile(r"\?+|unknown|background|medial[_ ]?wall|corpuscallosum|none", re.IGNORECASE)
-"""What atlases call what lies in no region."""
+"""Names in atlases of voxels outside all regions."""
 HEMISPHERE = re.compile(r"^(?:ctx[-_])?[lr]h[-_.]|^[LR]_|^(?:Left|Right)-|_ROI$")
-"""What stands around the name of a region that both hemispheres have, as in `ctx-lh-cuneus` or `L_V1_ROI`."""
+"""Text around the name of a region that both hemispheres have, as in `ctx-lh-cuneus` or `L_V1_ROI`."""
 WANG = (
     "V1v V1d V2v V2d V3v V3d hV4 VO1 VO2 PHC1 PHC2 TO2 TO1 LO2 LO1 V3B V3A IPS0 IPS1 IPS2 IPS3 IPS4 IPS5 "
     "SPL1 FEF"
@@ -44,6 +44,7 @@ def find_region_files(patterns: Mapping[str, str], subject: int, root: Path) -> 
     """
     files = {}
     for name, pattern in patterns.items():
+        # below the betas first, else below home
         path = SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
         paths = dict.fromkeys(os.path.abspath(folder / path) for folder in (root, home_folder()))
         matches = next(filter(None, (sorted(glob(candidate)) for candidate in paths)), None)
@@ -68,7 +69,7 @@ def read_regions(
 
     Args:
         files: Name to the files of it: one, or one a hemisphere, the left first.
-        space: The mask of the voxels; or how many vertices the hemispheres have, or both together.
+        space: The mask of the voxels; or the number of vertices of each hemisphere, or of both together.
 
     Returns:
         Mask [V] of each region by its name.
@@ -79,12 +80,15 @@ def read_regions(
     regions: dict[str, NDArray[np.bool_]] = {}
     width = space.width if isinstance(space, Mask) else sum(space)
     for atlas, paths in files.items():
+        # labels and their names, of one file or of both hemispheres
         parts = [_read_labels(path, atlas, space) for path in paths]
         counts = [0 if isinstance(space, Mask) else len(labels) for labels, _ in parts]  # 0: of all voxels
         if not isinstance(space, Mask) and sum(counts) != width:
             several = " and ".join(path.name for path in paths)
             problem = f"{paths[0].parent}: {several} have {sum(counts)} vertices, the betas {width}"
             raise BrainhiveError(problem, "preparation.regions: {NAME: ?h.FILE}, for both hemispheres")
+
+        # a mask [V] for each name, of both hemispheres together
         masks: dict[str, NDArray[np.bool_]] = {}
         for start, (labels, names) in zip(np.cumsum([0, *counts]), parts, strict=False):
             for label, name in names.items():
@@ -94,6 +98,7 @@ def read_regions(
                     mask[start : start + len(labels)] |= labels == label
         if not any(mask.any() for mask in masks.values()):
             raise BrainhiveError(f"{paths[0]} has nothing in the {width} voxels of the betas", WAY_OUT)
+
         regions |= {name if name not in regions else f"{atlas}.{name}": mask for name, mask in masks.items()}
     return regions
 
@@ -102,6 +107,7 @@ def _read_labels(
     path: Path, atlas: str, space: Mask | Sequence[int]
 ) -> tuple[NDArray[Any], Mapping[int, str]]:
     """Read the label of each voxel or vertex, and the name of each label."""
+    # labels of vertices, or of the voxels of the mask
     names: Mapping[int, str] = {}
     if not isinstance(space, Mask):
         labels, names = _read_surface(path, space)
@@ -109,10 +115,18 @@ def _read_labels(
         raise BrainhiveError(f"{path} is of a surface, {space.path} of a volume", WAY_OUT)
     else:
         labels = replace(space, way_out=WAY_OUT).read(path)
+
+    # names from a table next to the file: numbers of labels, and behind each its name
     present = np.unique(labels[labels > 0])
     stem, called = re.sub(r"\.(nii|mgz|mgh)(\.gz)?$", "", path.name), f"{atlas} {path.name}".lower()
     for table in filter(is_file, (path.with_name(stem + ending) for ending in (".tsv", ".txt", ".csv"))):
-        names = {label: name for label, name in _read_names(table).items() if label in present}
+        text, table_names = read_regular(table).decode("utf-8-sig", "replace"), dict[int, str]()
+        for line in text.splitlines():
+            if match := re.match(r'\s*"?(\d+)"?(?:\s*[\t,;]\s*([^\t,;]+)|\s+(\S+))', line):
+                table_names.setdefault(int(match[1]), (match[2] or match[3]).strip(' "'))
+        names = {label: name for label, name in table_names.items() if label in present}
+
+    # names of known atlases
     if not names and len(present) > 1:  # a mask may be called wang_V1
         if re.search(r"aparc\+?aseg", called):
             from mne import read_freesurfer_lut
@@ -121,6 +135,8 @@ def _read_labels(
             names = {k: name for name, k in lut.items() if k // 1000 in (1, 2) and k % 1000 <= 35}
         elif re.search("wang|kastner|maxprob_(vol|surf)", called):
             names = dict(enumerate(WANG, 1))
+
+    # an atlas without names, or a mask
     if names:
         return labels, {label: HEMISPHERE.sub("", name) for label, name in names.items()}
     if len(present) > 1 and (present == present.astype(np.int64)).all():
@@ -148,12 +164,3 @@ def _read_surface(path: Path, vertices: Sequence[int]) -> tuple[NDArray[Any], Ma
             image = open_image(path, WAY_OUT)
             return image.darrays[0].data.ravel(), image.labeltable.get_labels_as_dict()
         return read_volume(path, WAY_OUT).ravel(), {}
-
-
-def _read_names(path: Path) -> dict[int, str]:
-    """Read the names of labels, which follow the numbers in the lines of a table."""
-    text, names = read_regular(path).decode("utf-8-sig", "replace"), dict[int, str]()
-    for line in text.splitlines():
-        if match := re.match(r'\s*"?(\d+)"?(?:\s*[\t,;]\s*([^\t,;]+)|\s+(\S+))', line):
-            names.setdefault(int(match[1]), (match[2] or match[3]).strip(' "'))
-    return names

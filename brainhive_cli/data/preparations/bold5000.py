@@ -27,7 +27,7 @@ from brainhive_cli.data.stores.recordings import Voxels
 
 SOURCE = fetch_line("bold5000")
 SESSIONS = {1: 15, 2: 15, 3: 15, 4: 9}
-"""Of each subject."""
+"""Number of sessions of each subject."""
 RUN_TRIALS = 37
 """Sessions have 333 or 370 trials, of nine or ten runs."""
 REGIONS = tuple(f"{side}{name}" for side in ("LH", "RH") for name in ("EarlyVis", "LOC", "OPA", "PPA", "RSC"))
@@ -64,13 +64,13 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
     # type B may be called as the publisher's README has it
     betas = f"CSI{subject}_GLMbetas-{config.betas.replace('TYPEB', 'TY[PB]EB')}"
     patterns = {"volumes": f"CSI{subject}_brainmask.nii.gz", "regions": f"{betas}_allses_{REGIONS[0]}.npy"}
-    others = [form for form, name in patterns.items() if form != config.form and find_below(root, name)]
-    way = (
-        f"read what is there: brainhive prepare --from bold5000 preparation.form={others[0]}"
-        if others
-        else SOURCE
-    )
+    other_forms = [form for form, name in patterns.items() if form != config.form and find_below(root, name)]
+    way = SOURCE
+    if other_forms:
+        way = f"read what is there: brainhive prepare --from bold5000 preparation.form={other_forms[0]}"
     first = find_file(root, patterns[config.form], way)
+
+    # files, number of trials of each session, and voxels, of either form
     if config.form == "volumes":
         # the publisher saved betas with voxels of 2 mm and no origin, the mask in fMRIPrep's space
         mask = replace(Mask.open(first, SOURCE), compares_affines=False)

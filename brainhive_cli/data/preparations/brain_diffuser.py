@@ -71,16 +71,29 @@ def _read(
     split: str,
 ) -> Recording:
     """Open the means of a split, in percent of signal change, or z-scored."""
+    # [pictures, V]
     path = files[split][0]
     signal = _open(path)
     width = signal.shape[1]
 
     @cache  # at the first slice: a plan needs the shape alone
-    def statistics() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return _measure(_open(files["train"][0])) if zscore else (np.zeros(width), np.ones(width))
+    def measure_voxels() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Measure mean and 1 / spread [V] of training pictures [N, V]; 0 of a voxel that does not vary."""
+        if not zscore:
+            return np.zeros(width), np.ones(width)
+        training = _open(files["train"][0])
+        parts = [slice(start, start + CHUNK) for start in range(0, len(training), CHUNK)]
+        mean, squares = np.zeros((2, training.shape[1]))
+        for part in parts:
+            mean += (training[part] / PERCENT).sum(axis=0) / len(training)
+        for part in parts:
+            squares += ((training[part] / PERCENT - mean) ** 2).sum(axis=0)
+        spread = np.sqrt(squares / max(1, len(training) - 1))
+        # 1e-12 percent: rounding
+        return mean, np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-12)
 
     def read(part: slice) -> NDArray[Any]:
-        mean, scale = statistics()
+        mean, scale = measure_voxels()
         values = (np.asarray(signal[part]) / PERCENT - mean) * scale
         return values[:, None, :, None].astype(np.float32)
 
@@ -102,26 +115,19 @@ def _open(path: Path) -> NDArray[Any]:
     return signal
 
 
-def _measure(signal: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Measure mean and 1 / spread [V] of pictures [N, V]; 0 of a voxel that does not vary."""
-    parts = [slice(start, start + CHUNK) for start in range(0, len(signal), CHUNK)]
-    mean, squares = np.zeros((2, signal.shape[1]))
-    for part in parts:
-        mean += (signal[part] / PERCENT).sum(axis=0) / len(signal)
-    for part in parts:
-        squares += ((signal[part] / PERCENT - mean) ** 2).sum(axis=0)
-    spread = np.sqrt(squares / max(1, len(signal) - 1))
-    return mean, np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-12)
-
-
 def _list_pictures(path: Path, matrix: Path, subject: int, split: str, count: int) -> list[str]:
-    """List the pictures that a file is of: they are in the order of first sight.
+    """List the pictures of a file, which are in the order of first sight.
 
     Raises:
         BrainhiveError: if no number of sessions shows so many.
     """
+    # trials of a split at which a picture was seen for the first time, ascending
     design = Design.open(matrix, subject)
-    trials = design.first_sights(split)
+    split_trials = np.flatnonzero(design.is_test == (split == "test"))
+    _, first = np.unique(design.rows[split_trials], return_index=True)
+    trials = split_trials[np.sort(first)]
+
+    # files hold the pictures of a number of complete sessions
     ends = np.arange(1, max(SESSIONS) + 1) * SESSION_TRIALS
     if count not in np.searchsorted(trials, ends):
         problem = f"{path} has {count} pictures, as no number of sessions of {matrix} has"

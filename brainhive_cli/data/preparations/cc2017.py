@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import parts
@@ -19,6 +18,7 @@ from brainhive_cli.data.stores.recordings import Recording, Sliced, Voxels
 FILE, FRAMES = "subj{subject:02d}_{split}_fmri.pt", "GT_{split}_3fps.pt"
 REPETITIONS = {"train": 2, "test": 10}
 SOURCE = fetch_line("cc2017")
+"""Hint on how to get the files."""
 
 
 class Config(parts.Config):
@@ -43,25 +43,27 @@ TINY = Config()
 
 
 def _read(root: Path, files: FilesByRow, subject: int, split: str) -> Recording:
+    """Open the responses of a split; as many as clips, and voxels as in training."""
     path = files[split][0]
     with reading(path, SOURCE):
         signal = pickles.array(pickles.load(path))
         if signal.ndim != 3 or not signal.size or signal.dtype.kind != "f":
             raise ValueError(f"it holds {signal.dtype} {list(signal.shape)}, not signals [N, R, V]")
+
+    # as many clips as the frames, if these are here
     if films := find_below(root, FRAMES.format(split=split)):
         clips, *_ = TensorRows(films).shape("N, F, 3, H, W", SOURCE)
         if clips != len(signal):
             _refuse(f"{path} has responses to {len(signal)} clips, and {films.name} has {clips}")
+
+    # the same voxels in training and test
     training = files["train"][0]
     *_, width = TensorRows(training).shape("N, R, V", SOURCE)
     if width != signal.shape[2]:
         _refuse(f"{path} has {signal.shape[2]} voxels, and {training.name} has {width}")
 
-    def read(part: slice) -> NDArray[np.floating]:
-        return signal[part][..., None]
-
     return Recording(
-        Sliced(path, (*signal.shape, 1), signal.dtype, read),
+        Sliced(path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]),
         [f"{split}/{index}" for index in range(len(signal))],
         Voxels({}),
         np.zeros(1),

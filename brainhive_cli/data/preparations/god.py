@@ -19,13 +19,13 @@ from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Voxels
 
 SPLITS = {1: "train", 2: "test", 3: "imagery"}
-"""By DataType."""
+"""Split of a sample by its DataType."""
 PICTURES = ("stimulus_name", "stimulus_id", "Label")
-"""Keys that say which picture it was; the first that is there counts. Of several columns of `Label`, the
-second is the number of the picture."""
+"""Keys that name the picture; the first that is there counts. Of several columns of `Label`, the second is
+the number of the picture."""
 LABELS = {*PICTURES, "DataType", "Run"}
 FIRST_SYNSET = 1740
-"""The number of WordNet's first noun; below it is none of a picture of ImageNet."""
+"""Number of WordNet's first noun; no picture of ImageNet has a lower one."""
 NOTHING = "samples of no picture"
 AGAIN = "training samples of the picture before, which subjects were to notice"
 
@@ -34,7 +34,7 @@ class Config(BetaSteps):
     """Subject{1…5}.h5 of Generic Object Decoding: averages of blocks; imagined pictures are `imagery`.
 
     Attributes:
-        name: Of the data set.
+        name: Name of the data set.
         forms: Each form in which the set was published: patterns of a subject's files, each a session, and
             the split of samples that do not say it. The first form that is there is read.
     """
@@ -57,18 +57,23 @@ TINY = Config()
 
 def _find(config: Config, root: Path, subject: int) -> Subject:
     """Read the labels of all samples; each file is a session."""
+    # the files of the first form that is there
     forms = [{name.format(subject=subject): split for name, split in form.items()} for form in config.forms]
     form = next((form for form in forms if any(find_below(root, name) for name in form)), forms[0])
     source = fetch_line(config.name)
     paths = [find_file(root, name, source) for name in form]
+
     trials: list[tuple[str, str, int, int]] = []
     regions: list[dict[str, NDArray[np.bool_]]] = []  # masks [V] of each file
     for session, (path, split) in enumerate(zip(paths, form.values(), strict=True), 1):
         with hdf5.open_file(path, source) as file:
+            # the column of each label, [n]
             samples, columns = _open_samples(file)
             numbers = {key: np.flatnonzero(columns[key]) for key in LABELS & columns.keys()}
             chosen = {key: rows[:2][-1] if key == "Label" else rows[0] for key, rows in numbers.items()}
             labels = {key: samples[:, column].tolist() for key, column in chosen.items()}
+
+            # names of pictures: those that the file lists, or those that ImageNet's numbers stand for
             key = next((key for key in PICTURES if key in labels), PICTURES[0])
             group: Any = file.get(f"vmap/{key}", {})
             names = {float(number): str(np.asarray(group[number]).astype(str)) for number in group}
@@ -76,14 +81,18 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
                 raise ValueError(f"{key} is {samples.dtype}, which rounds the numbers of pictures")
             pictures = ["", *(names.get(number) or _name_picture(number) for number in labels[key])]
             is_voxel = columns["VoxelData"]
+
         regions.append({key[4:]: mask[is_voxel] for key, mask in columns.items() if key.startswith("ROI_")})
-        types = [SPLITS.get(one, NOTHING) for one in labels.get("DataType", ())] or [split] * len(pictures)
-        for place, (before, picture) in enumerate(pairwise(pictures)):
-            is_again = types[place] == "train" and picture == before
-            reason = AGAIN if is_again else types[place]
-            run = int(labels["Run"][place]) if "Run" in labels else 1
+
+        # split and run of each sample; repeated training pictures are left out
+        types = [SPLITS.get(kind, NOTHING) for kind in labels.get("DataType", ())] or [split] * len(pictures)
+        for index, (before, picture) in enumerate(pairwise(pictures)):
+            is_again = types[index] == "train" and picture == before
+            reason = AGAIN if is_again else types[index]
+            run = int(labels["Run"][index]) if "Run" in labels else 1
             trials.append((picture, reason if picture else NOTHING, session, run))
 
+    # voxels must be the same in all sessions
     first, last = regions[0], regions[-1]
     if differing := [n for n in {**first, **last} if not np.array_equal(first.get(n, ()), last.get(n, ()))]:
         problem = f"{paths[0]} and {paths[-1]} differ in the voxels of region {differing[0]}"
@@ -98,7 +107,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
 
 
 def _open_samples(file: h5py.File) -> tuple[h5py.Dataset, dict[str, NDArray[np.bool_]]]:
-    """Open the samples [n, columns], and read which columns each key has."""
+    """Open the samples [n, columns], and read a mask of the columns of each key."""
     data, metadata = ("dataset", "metadata") if "dataset" in file else ("dataSet", "metaData")
     keys = hdf5.find_dataset(file, f"{metadata}/key")[:].astype(str).tolist()
     masks = hdf5.open_numbers(file, f"{metadata}/value", "f")[:] == 1

@@ -24,10 +24,10 @@ REGIONS = (
     "derivatives/atlases/{0}/rois/[!.]*.nii.gz",
     "derivatives/rois/{0}/*/{0}_space-T1w_*label-*_mask.nii.gz",
 )
-"""As they are distributed since May 2026, and later; those of surfaces are not read."""
+"""Paths of regions as distributed since May 2026, and later; those of surfaces are not read."""
 NAME_OF_REGION = re.compile(r"(?:.*_label-)?(.+?)(?:_mask)?\.nii\.gz")
 SESSIONS = range(1, 31)
-"""Distributed of each subject; 31 to 34 are withheld."""
+"""Sessions that are distributed of each subject; 31 to 34 are withheld."""
 MASK_R2 = 15
 """Percent of variance, the mean over sessions, above which voxels are in the publisher's mask of May 2026."""
 UNUSED = "trials of pictures that are neither in train nor in test"
@@ -67,6 +67,7 @@ TINY = Config()
 
 def _find(config: Config, root: Path, subject: int) -> Subject:
     """Read masks, and the tables of trials; refuse the pool of another subject."""
+    # split of each picture
     name, stimuli = f"sub-{subject:02d}", config.stimuli
     with keys_of_stimuli():
         split_of, split_file = stimuli.read_split(locate(stimuli.root) if stimuli.root else root)
@@ -82,8 +83,8 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
         path, least = find_file(folder, r2, SOURCE), config.above_r2
     mask = Mask.open(path, SOURCE, above=least)
     paths = sorted(path for pattern in REGIONS for path in root.glob(pattern.format(name)))
-    names = {one: NAME_OF_REGION.sub(r"\1", one.name).replace("-", "") for one in paths}
-    regions = {region: mask.read(one) > 0 for one, region in names.items()}
+    names = {path: NAME_OF_REGION.sub(r"\1", path.name).replace("-", "") for path in paths}
+    regions = {region: mask.read(region_path) > 0 for region_path, region in names.items()}
 
     # the betas and trials of each session, whose numbers must agree
     betas, tables, trials = {}, [], []

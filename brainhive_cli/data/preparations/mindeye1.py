@@ -18,7 +18,7 @@ from brainhive_cli.data.stores.recordings import Recording, Sliced
 TARS = "webdataset_avg_split/{0}/{0}_subj{{subject:02d}}_*.tar"
 FILES = {name: Files((TARS.format(name),), is_optional=name == "val") for name in ("train", "val", "test")}
 FOLDERS = {"train": ("train", "val"), "test": ("test",)}
-"""Where the pictures of a split lie; `val` is 300 training pictures."""
+"""Folders with the pictures of a split; `val` is 300 training pictures."""
 SIGNAL, PICTURE, COUNT, TRIALS = "nsdgeneral.npy", "coco73k.npy", "num_uniques.npy", "trial.npy"
 SOURCE = "hf download pscotti/naturalscenesdataset --repo-type dataset --include 'webdataset_avg_split/*'"
 
@@ -47,6 +47,7 @@ def _read(
     roots: tuple[Path, Path], needs_regions: bool, files: FilesByRow, subject: int, split: str
 ) -> Recording:
     """Open the pictures of a split, in the order of the files."""
+    # one sample for each picture
     samples = list(list_samples((path for name in FOLDERS[split] for path in files[name]), SOURCE))
     image_ids = []
     for sample in samples:
@@ -54,16 +55,19 @@ def _read(
         if len(row) != 1 or not 0 <= int(row[0]) < PICTURES:
             raise BrainhiveError(f"{sample.path}: {PICTURE} is no picture of NSD", SOURCE)
         image_ids.append(image_id(int(row[0])))
+
+    # rows of each signal that are trials of their own, up to three
     repetitions = [_list_repetitions(sample) for sample in samples]
     counts = np.array([len(rows) for rows in repetitions], np.int64)
     first = samples[0].array(SIGNAL)
     most, width = int(counts.max()), first.shape[-1]
+
     voxels = name_voxels(subject, width, roots, SOURCE)
     if needs_regions and len(voxels.regions) == 1:
         raise MissingData(f"no masks of NSD below {roots[1]}, which name regions", "brainhive fetch nsd")
 
     def read(part: slice) -> NDArray[Any]:
-        signal = np.zeros((len(samples[part]), most, width, 1), first.dtype)
+        signal = np.zeros((len(samples[part]), most, width, 1), first.dtype)  # [n, R, V, 1]
         for target, sample, rows in zip(signal, samples[part], repetitions[part], strict=True):
             values, path = sample.array(SIGNAL), sample.path
             if values.ndim != 2 or values.shape[1] != width or max(rows) >= len(values):
@@ -92,4 +96,4 @@ def _list_repetitions(sample: Sample) -> list[int]:
     _, first = np.unique(trials, return_index=True)
     if count < 1 or len(first) != count:
         raise BrainhiveError(f"{sample.path}: {len(first)} trials of a picture, {COUNT} says {count}", SOURCE)
-    return [int(place) for place in first]
+    return first.tolist()

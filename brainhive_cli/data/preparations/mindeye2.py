@@ -29,13 +29,13 @@ from brainhive_cli.data.stores.recordings import Recording, Sliced, gather_trial
 BETAS = "betas_all_subj{subject:02d}_fp32_renorm.hdf5"
 TARS = "wds/subj{subject:02d}/%s/*.tar"
 BYTES = {n: 4 * SESSIONS[n - 1] * SESSION_TRIALS * PUBLISHED["nsd"].voxels[n] for n in SUBJECTS}
-"""Of the betas in float32."""
+"""Size of the betas in float32."""
 BEHAVIOUR = "behav.npy"
 ROW, SESSION, TRIAL, IS_SHARED = 0, 2, 5, 16
 """Columns of BEHAVIOUR: picture counted from 0, session from 1, row of betas from 0, whether all saw the
 picture; -1 is not known."""
 TEST_FOLDERS = {1000: ("new_test",), 982: ("new_test", "test")}
-"""Where the test trials are named; `test` lacks those of the sessions that were held back."""
+"""Folders that name the test trials; `test` lacks those of the sessions that were held back."""
 SOURCE = (
     "hf download pscotti/mindeyev2 --repo-type dataset --include 'betas_all_*' --include 'wds/*' "
     "--include 'brain_region_*'"
@@ -73,6 +73,7 @@ def _read(
     roots: tuple[Path, Path], test_pictures: Literal[982, 1000], files: FilesByRow, subject: int, split: str
 ) -> Recording:
     """Open the trials of a split, grouped by picture in the order of time."""
+    # shape of the betas [trials, V], which stay on disk
     path = files["betas"][0]
     with hdf5.open_file(path, SOURCE) as file:
         stored = hdf5.open_numbers(file, "betas", "f")
@@ -81,6 +82,7 @@ def _read(
         count, width = stored.shape
         dtype = np.dtype(stored.dtype)
 
+    # trials of the split in the order of time
     rows = [_read_behaviour(sample, split, count) for sample in list_samples(files[split], SOURCE)]
     behaviour = np.array(rows, np.int64)  # [trials, 17]
     behaviour = behaviour[behaviour[:, SESSION] <= LAST_SESSIONS[test_pictures]]
@@ -90,6 +92,7 @@ def _read(
     if (np.diff(behaviour[:, TRIAL]) == 0).any():
         raise BrainhiveError(f"{roots[0]} names {split} trials of subject {subject} twice", SOURCE)
 
+    # trials and sessions [N, R] of each picture; -1 where it has fewer repetitions
     pictures, table, counts = group_trials(behaviour[:, ROW])
     is_there = table >= 0
     trials, sessions = (np.where(is_there, behaviour[table, column], -1) for column in (TRIAL, SESSION))
@@ -112,7 +115,7 @@ def _read(
 
 
 def _read_behaviour(sample: Sample, split: str, count: int) -> NDArray[np.int64]:
-    """Read what a sample says of its trial, [17]."""
+    """Read the behaviour [17] of a sample's trial."""
     path, values = sample.path, sample.array(BEHAVIOUR).ravel()
     if len(values) <= IS_SHARED or not np.isfinite(values).all():
         raise BrainhiveError(f"{path}: a sample's behaviour is not 17 numbers", SOURCE)

@@ -26,7 +26,7 @@ from brainhive_cli.data.stores.recordings import Recording
 SOURCE = fetch_line("nsd-imagery")
 FOLDER = "nsddata_betas/ppdata/subj{subject:02d}/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
 RUNS = "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2".split()
-"""In the order of the betas: task, set of six stimuli, and which of two runs of imagery."""
+"""Runs in the order of the betas: task, set of six stimuli, and number of two runs of imagery."""
 BLOCK = re.compile(r"(vis|img|att)([ABC])")
 PICKLE = "nsdimagery_stimuli.pkl3"
 TABLES = "nsddata/bdata/nsdimagery/nsdimagery_subj{subject:02d}_{run}.tsv"
@@ -69,17 +69,20 @@ class ImageryBetas(PublishedBetas):
     """The betas below NSD's root."""
 
     def finish(self, subject: int, recordings: Mapping[str, Recording]) -> dict[str, Recording]:
-        """Keep voxels that never vary, too, as NSD's preparation does: models know voxels by their places."""
+        """Keep voxels that never vary, too, as NSD's preparation does: models know voxels by their order."""
         space = self.voxels(subject)
         return {split: replace(recording, space=space) for split, recording in recordings.items()}
 
 
 def _find(config: Config, root: Path, subject: int) -> Subject:
     """Read masks, and the stimulus of each trial; a run is a series of trials of one block."""
+    # betas, and the tables of their runs
     masks = Masks.below(root / f"nsddata/ppdata/subj{subject:02d}/func1pt8mm/roi", config.voxels)
     mask = masks.mask()
     betas = find_file(root / FOLDER.format(subject=subject), "betas_nsdimagery.*", SOURCE)
     tables = [TABLES.format(subject=subject, run=run) for run in RUNS]
+
+    # block and stimulus of each beta, by the laboratory's pickle or the public tables
     blocks: list[str] = []
     stimuli: list[str] = []
     if not any((root / name).exists() for name in tables) and (pickle := find_below(root, f"**/{PICKLE}")):
@@ -96,6 +99,8 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
                 count = BETAS_OF_A_TRIAL[run[:3]]
                 blocks += [run] * count
                 stimuli += [stimulus] * count
+
+    # as many as there are betas, each with a name but for the attention task
     check_betas(betas, mask, len(blocks))
     if unnamed := sum(not name and block[:3] != "att" for block, name in zip(blocks, stimuli, strict=True)):
         problem = f"{paths[0].parent}: {unnamed} trials have nothing in column {config.column}"
@@ -106,6 +111,7 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
     trials: list[tuple[str, str, int, int]] = []
     with reading(paths[0], SOURCE):
         for block, stimulus, run in zip(blocks, stimuli, runs, strict=True):
+            # a picture's file, or the set and the cue
             ((task, letter),) = BLOCK.findall(block)
             file = PurePath(stimulus)
             name = file.stem if file.suffix.lower() in PICTURES else f"{letter}-{stimulus}"

@@ -51,6 +51,7 @@ TINY = Config()
 
 def _find(config: Config, root: Path, subject: int) -> Subject:
     """Read the tables of trials and of voxels, and find the responses in pandas' table."""
+    # trials; training pictures of tested concepts have a reason in place of their split
     responses, stimuli, voxels = (find_file(root, f"sub-{subject:02d}_{name}", SOURCE) for name in FILES)
     table = read_table(stimuli, SOURCE, _read_trial)
     tested = {concept for concept, _, split, *_ in table if split == "test" and config.drop_test_concepts}
@@ -60,22 +61,26 @@ def _find(config: Config, root: Path, subject: int) -> Subject:
     ]
     ids = [trial_id for *_, trial_id in table]
     sessions = np.array([session for _, _, session, _ in trials])
+
+    # the block [V, trials] of pandas' table that holds the betas
     with hdf5.open_file(responses, SOURCE) as file:
         group: Any = file["ResponseData"]
         name = max(
             (name for name in group if name.endswith("_values")), key=lambda name: group[name].shape[-1]
         )
         width, count = hdf5.open_numbers(file, f"ResponseData/{name}", "f").shape
+
         # the block's columns, by the names of trials, else in order: pandas pickles names of several types
         items = group[name.replace("_values", "_items")]
         names = [] if items.dtype.hasobject else items[:].astype(str).tolist()
-        places = {trial: place for place, trial in enumerate(names)}
-        are_named = len({*ids}) == len(ids) and {*ids} <= places.keys()
+        name_columns = {trial: column for column, trial in enumerate(names)}
+        are_named = len({*ids}) == len(ids) and {*ids} <= name_columns.keys()
         if not are_named and count != len(ids):
             raise ValueError(f"its {count} columns are not the {len(ids)} trials of the table of stimuli")
-        columns = np.array([places[trial] for trial in ids] if are_named else range(count))
+        columns = np.array([name_columns[trial] for trial in ids] if are_named else range(count))
 
     def read(session: int) -> NDArray[np.float32]:
+        # columns of the session, read in one slice from the first to the last
         chosen = columns[sessions == session]
         first, stop = chosen.min(), chosen.max() + 1
         betas = np.empty((len(chosen), width), np.float32)
@@ -95,7 +100,8 @@ def _read_trial(row: dict[str, str]) -> tuple[str, str, str, int, int, str]:
 
 
 def _read_voxels(path: Path, width: int) -> Voxels:
-    """Read regions and maps [V]: columns of 0 and 1, and of other numbers; it has no affine, so no places."""
+    """Read regions and maps [V]: columns of 0 and 1, and of other numbers; it has no positions."""
+    # [V, columns], NaN where an entry is empty
     regions, maps = {}, {}
     with reading(path, SOURCE), path.open(encoding="utf-8-sig") as file:
         names = next(csv.reader(file))
@@ -104,6 +110,7 @@ def _read_voxels(path: Path, width: int) -> Voxels:
         )
         if len(table) != width:
             raise ValueError(f"its {len(table)} voxels are not the {width} of the responses")
+
     for name, values in zip(names, table.T, strict=True):
         if np.isin(values, [0, 1]).all() and not name.endswith("_id"):  # subject_id is 1 of the first
             # as LO1 (prf): sets of regions are written with blanks and brackets

@@ -42,13 +42,13 @@ NAMES = {
         "test_sub{subject}.pkl",
     ),
 }
-"""What the file of a split is called: by UBP; NICE, AlignVis, ATM and the data's authors; NeuroBridge and
-SAMGA; ATM, of MEG; AlignVis, of MEG."""
+"""Names of the file of a split: by UBP; NICE, AlignVis, ATM and the data's authors; NeuroBridge and SAMGA;
+ATM, of MEG; AlignVis, of MEG."""
 PLACES = ("sub-{subject:02d}/", "*/sub-{subject:02d}/", "", "*/")
-"""Where it lies below root; the last two only where its name says the subject."""
+"""Folders of the file below root; the last two only where its name says the subject."""
 FILES = {
     split: Files(
-        tuple(f"{place}{name}" for place in PLACES for name in names if "sub" in place + name),
+        tuple(f"{folder}{name}" for folder in PLACES for name in names if "sub" in folder + name),
         label="sub-{subject:02d}/" + f"{', '.join(names[:-1])} or {names[-1]}",
         is_alone=True,
     )
@@ -88,6 +88,7 @@ TINY = Config(root="prepared")
 
 
 def _read(root: Path, stimuli: Any, unit: str, files: FilesByRow, subject: int, split: str) -> Recording:
+    """Read the signals of a split, in any of the forms."""
     path = files[split][0]
     content = pickles.load(path)
     is_array = isinstance(content, np.ndarray)
@@ -99,6 +100,8 @@ def _read(root: Path, stimuli: Any, unit: str, files: FilesByRow, subject: int, 
         form = "array" if is_array else "dict of " + ", ".join(sorted(map(str, content)))
         provenance: dict[str, Any] = {"source": path.name, "form": f"{path.suffix.removeprefix('.')}: {form}"}
         provenance |= SHOWN[stimuli.name]
+
+        # the info.json next to an array says its channels, times and unit
         if info is not None:
             content = info.add_to(content, split)
             provenance["info"] = info.model_dump(exclude={"ch_names", "times"})
@@ -106,10 +109,13 @@ def _read(root: Path, stimuli: Any, unit: str, files: FilesByRow, subject: int, 
                 problem = f"unit {unit!r}: info.json says {info.unit!r}"
                 raise RecipeError(problem, "leave out preparation.unit")
             unit = info.unit or unit
+
+        # what neither file nor info.json says is as in the data set's own files
         rate_hz = (info.sfreq if info else rate_of(content)) or stimuli.rate_hz
         image_ids = partial(_list_pictures, root, stimuli, split)
         defaults = Defaults(rate_hz, unit or stimuli.unit, stimuli.montage, image_ids)
         recording = make_recording(path, content, split, defaults, provenance)
+
     signal = recording.signal
     shape, dtype = tuple(signal.shape), np.dtype(signal.dtype)
     return replace(recording, signal=Sliced(path, shape, dtype, lambda part: np.asarray(signal[part])))
