@@ -23,10 +23,10 @@ from brainhive_cli.data.stores.recordings import Recording
 from brainhive_cli.measurement.units import MANY_UNITS, Alike, AlikeBy, describe_claims
 
 FORMATS = ("BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What PIL may take a file for, whatever its ending: for others it runs programs (EPS: Ghostscript)."""
+"""Formats that PIL may read, whatever a file's ending: for others it runs programs (EPS: Ghostscript)."""
 
 SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
-"""What the folder of each split may be called."""
+"""Names of the folder of each split."""
 
 
 class BadPicture(BrainhiveError):
@@ -53,11 +53,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of a data set before its files are here.
+    """Published numbers of a data set, known before its files are here.
 
     Attributes:
-        stimuli: How many pictures or clips each split has.
-        voxels: How many voxels each subject has, V.
+        stimuli: Number of pictures or clips of each split.
+        voxels: Number of voxels V of each subject.
         frames: Frames of each clip; None where stimuli are pictures.
         captions: Captions of each stimulus.
     """
@@ -74,18 +74,18 @@ class StimulusSet:
 
     Attributes:
         image_ids: Path below the image root, POSIX, without extension.
-        concepts: What each stimulus shows.
+        concepts: Concept of each stimulus.
         open: Index to picture, or to Clip; raises BadPicture. It is pickled into worker processes, and holds
             no open file.
         captions: Index to the captions of a stimulus; None where there are none at all.
-        captions_each: How many of them are used, K.
+        captions_each: Number of captions that are used, K.
         frames: Frames of each clip; None where the stimuli are pictures.
         masks: Index to the masks of the key object, uint8 [F, H, W], [1, H, W] of a picture: 1 where it is.
-        labels: Index to which of `label_names` a stimulus has, uint8 [K].
-        label_names: What the labels are called.
-        absent: How captions, masks or labels are had that are not there.
+        labels: Index to flags for `label_names`, uint8 [K].
+        label_names: Names of the labels.
+        absent: Hints on how to get captions, masks or labels that are not there.
         has_pictures: Whether stimuli can be opened: categories without exemplars are names.
-        is_expected: Whether the files are not here: how many stimuli there are is published, not which.
+        is_expected: Whether the files are not here, and stimuli stand for their published number.
     """
 
     dataset: str
@@ -109,7 +109,7 @@ class StimulusSet:
 
     @property
     def medium(self) -> Literal["picture", "clip"]:
-        """What the stimuli are."""
+        """Kind of the stimuli."""
         return "picture" if self.frames is None else "clip"
 
     def captions_of(self, index: int) -> list[str]:
@@ -122,7 +122,7 @@ class StimulusSet:
         if not captions:
             problem = f"{self.dataset}/{self.split} has no captions of {self.image_ids[index]}"
             raise MissingData(problem, "complete the file of captions, or use an encoder that reads pixels")
-        return [captions[place % len(captions)] for place in range(self.captions_each)]
+        return [captions[index % len(captions)] for index in range(self.captions_each)]
 
     def masks_of(self, index: int) -> list[NDArray[np.uint8]] | NDArray[np.uint8]:
         """Give the mask [H, W] of each frame of a clip, or that of a picture.
@@ -154,15 +154,15 @@ class StimulusSet:
         )
 
     def reader(self, what: Literal["captions", "masks", "labels"]) -> Callable[[int], Any]:
-        """Make what gives the captions, masks or labels of a stimulus, as those who encode them take them."""
+        """Return the function that gives captions, masks or labels of a stimulus, as encoders take them."""
         return {"captions": self.captions_of, "masks": self.masks_of, "labels": self.labels_of}[what]
 
 
 def images_for_plan(dataset: Any, split: str) -> StimulusSet:
-    """List the stimuli of a split; where their files are not here, as many as are published stand for them.
+    """List the stimuli of a split; without their files, as many as are published stand for them.
 
     Raises:
-        MissingData: if how many there are is not known.
+        MissingData: if their number is not known.
     """
     try:
         listed: StimulusSet = dataset.images(split)
@@ -171,8 +171,10 @@ def images_for_plan(dataset: Any, split: str) -> StimulusSet:
         published: Published | None = getattr(dataset, "published_sizes", None)
         if published is None or split not in published.stimuli:
             raise
+
+    # stand-ins with the published numbers, which nobody opens
     ids = Names.of(f"{split}/{index}" for index in range(published.stimuli[split]))
-    named: Any = ids.__getitem__  # stands for what nobody reads
+    named: Any = ids.__getitem__
     annotations = (
         {} if published.frames is None else {"frames": published.frames, "masks": named, "labels": named}
     )
@@ -181,7 +183,7 @@ def images_for_plan(dataset: Any, split: str) -> StimulusSet:
 
 
 def files_of(dataset: Any, split: str, reads: str) -> Sequence[Need]:
-    """List the files of a split that hold what is read of stimuli, where the data set says which they are."""
+    """List the files of a split with `reads` (pixels, captions, masks, labels); none if it does not say."""
     return dataset.files(split, reads) if hasattr(dataset, "files") else ()
 
 
@@ -211,11 +213,11 @@ class Dataset(Protocol):
 
     @property
     def alike_by(self) -> AlikeBy:
-        """What its stimuli are alike by: intervals and permutations take those together."""
+        """Property by which stimuli are alike: intervals and permutations take those together."""
 
     @property
     def holdout(self) -> Holdout | None:
-        """What of the trials of its split `train` is tested; None where the split `test` is."""
+        """Part of the trials of its split `train` that is tested; None where the split `test` is."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -223,7 +225,7 @@ class Dataset(Protocol):
 
     @property
     def subjects(self) -> tuple[int, ...]:
-        """The subjects who saw them; none where there are pictures alone: then signal stores say whose."""
+        """The subjects who saw them; none where there are pictures alone: then signal stores name them."""
 
     @property
     def channels(self) -> tuple[str, ...] | None:
@@ -252,11 +254,11 @@ class StimulusDataset:
         pictures: The name of the pictures, whichever of them these are; default: that of the recordings.
         people: The name of the data set whose subjects these are; default: that of the recordings.
         simulate: Subject and split to a simulated recording.
-        holdout: What of the trials of `train` is tested.
-        lists: Files that say which pictures are in which split.
-        alike_by: What they are alike by.
-        published_sizes: What is known of them before their files are here.
-        files: Split, and what of stimuli is read (pixels, captions, masks, labels), to the files of that.
+        holdout: Part of the trials of `train` that is tested.
+        lists: Files that divide pictures into splits.
+        alike_by: Property by which stimuli are alike.
+        published_sizes: Published numbers, known before their files are here.
+        files: Split, and part of stimuli (pixels, captions, masks, labels), to the files of that.
     """
 
     name: str
@@ -305,7 +307,7 @@ class StimulusDataset:
 
 
 def stored_split(dataset: Dataset, split: str) -> str:
-    """Name the split in whose stores a split lies: what is held out lies in those of `train`."""
+    """Name the split in whose stores a split lies: held-out trials lie in those of `train`."""
     return "train" if dataset.holdout is not None and split == "test" else split
 
 
@@ -319,13 +321,13 @@ def tested_rows(dataset: Dataset, stimuli: Any, split: str, fold: int) -> NDArra
 
 
 def alike_of(dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]) -> Alike:
-    """Say which stimuli of a split are alike, given in the order of the data set."""
+    """Group the stimuli of a split, listed in the order of the data set, by what makes them alike."""
     medium = "clip" if dataset.alike_by == "neighbours" else "picture"
     return Alike(dataset.alike_by, dict(zip(image_ids, concepts, strict=True)), medium)
 
 
 def describe_test_claims(dataset: Dataset, subjects: int) -> str:
-    """Say which statements tests on so many subjects will allow; empty where no test stimuli are here."""
+    """Describe the statements that tests on so many subjects allow; empty where no test stimuli are here."""
     if stored_split(dataset, "test") not in dataset.splits:
         return ""
     try:
@@ -333,12 +335,15 @@ def describe_test_claims(dataset: Dataset, subjects: int) -> str:
         alike = alike_of(dataset, stimuli.image_ids, stimuli.concepts)
     except BrainhiveError:  # which the inventory of pictures says
         return ""
+
+    # trials of known stimuli are held out: claims are about other trials of these
     holdout = dataset.holdout
     if holdout is not None and holdout.shows_seen:
         few = holdout.by if (holdout.folds or 0) < MANY_UNITS and holdout.by != "trials" else ""
         who = "this subject" if subjects == 1 else f"these {subjects} subjects"
         about = f"other trials of these {len(stimuli)} stimuli" + (f" in these {few}" if few else "")
         return f"{holdout.words}: statements about {about}, and {who if subjects else 'who is recorded'}"
+
     return describe_claims(alike.items([list(alike.concept_of)]), subjects) if alike.concept_of else ""
 
 
@@ -355,17 +360,17 @@ def check_split(dataset: str, split: str, splits: Sequence[str]) -> None:
         raise MissingData(f"{dataset} has no split {split!r}", f"it has: {', '.join(splits)}")
 
 
-def check_unique(image_ids: Sequence[str], place: Callable[[int], object]) -> None:
-    """Refuse pictures that have one image id.
+def check_unique(image_ids: Sequence[str], locate: Callable[[int], object]) -> None:
+    """Refuse two pictures with the same image id.
 
     Args:
-        image_ids: One a picture.
-        place: Index to where the picture lies, for the error.
+        image_ids: Id of each picture.
+        locate: Index to the path of the picture, for the error.
     """
     first: dict[str, int] = {}
     for index, image_id in enumerate(image_ids):
         if (other := first.setdefault(image_id, index)) != index:
-            problem = f"{place(index)} and {place(other)} have one image id, {image_id!r}"
+            problem = f"{locate(index)} and {locate(other)} have one image id, {image_id!r}"
             raise BrainhiveError(problem, "rename or remove one")
 
 
@@ -375,18 +380,18 @@ def from_files(
     """Make an image set of files below an image root.
 
     Args:
-        dataset: Its name.
-        split: Which split these are.
+        dataset: Name of the data set.
+        split: Name of the split.
         root: The image root.
         files: Paths of the pictures below it.
-        concepts: What each shows.
+        concepts: Concept of each picture.
 
     Raises:
         BrainhiveError: if two files differ in their endings only, and so have one image id.
     """
-    cut = [os.path.splitext(file) for file in files]
-    check_unique([stem for stem, _ in cut], lambda index: root / files[index])
-    image_ids, endings = Names.of(stem for stem, _ in cut), Names.of(ending for _, ending in cut)
+    parts = [os.path.splitext(file) for file in files]
+    check_unique([stem for stem, _ in parts], lambda index: root / files[index])
+    image_ids, endings = Names.of(stem for stem, _ in parts), Names.of(ending for _, ending in parts)
     return StimulusSet(dataset, split, image_ids, Names.of(concepts), Files(root, image_ids, endings))
 
 
@@ -410,7 +415,7 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
 
     Args:
         source: A file, or its bytes.
-        name: What the picture is called, for the error.
+        name: Name of the picture, for the error.
 
     Raises:
         BadPicture: naming the picture.
@@ -418,12 +423,15 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
     try:
         opened = open_regular(source) if isinstance(source, str) else nullcontext(source)
         with opened as content, Image.open(content, formats=FORMATS) as picture:
-            if picture.format == "PNG":  # whose checksums PIL verifies only when told to
+            # PIL verifies the checksums of a PNG only when told to
+            if picture.format == "PNG":
                 with Image.open(content, formats=("PNG",)) as twin:
                     twin.verify()
+
+            # grey of 16 bits becomes 8 bits; PIL's own conversion would turn it white
             if picture.mode in ("I", "F"):
                 raise ValueError("32 bits a pixel, of no known range")
-            if picture.mode.startswith("I;16"):  # which PIL's conversion would turn white
+            if picture.mode.startswith("I;16"):
                 return picture.point(lambda level: level * (1 / 256)).convert("L").convert("RGB")
             return picture.convert("RGB")
     except (*RAISED, Image.DecompressionBombError) as error:
@@ -431,7 +439,7 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
 
 
 def bad_picture(name: object, error: Exception) -> BadPicture:
-    """Say that a picture cannot be decoded, and why; an error of the machine is raised as it is."""
+    """Return the error of a picture that cannot be decoded; an error of the machine is raised as it is."""
     if is_of_the_machine(error):
         raise error  # a gap in a store would be for good
     reason = error.strerror if isinstance(error, UnfitFile) else first_line(error)

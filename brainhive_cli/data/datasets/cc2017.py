@@ -25,6 +25,7 @@ from brainhive_cli.data.stores.ids import Names
 
 SPLITS = ("train", "test")
 FRAMES, RATE_HZ = 6, 3.0
+"""Frames of a clip of two seconds, and their rate."""
 CLIPS_OF_A_FILM = 240
 """Clips of a film of eight minutes: 18 are shown in training, 5 in the test."""
 FILES = "GT_{split}_3fps.pt"
@@ -47,11 +48,11 @@ MASKS = "key_objects_masks_{split}.pt"
 OBJECTS = "mask_cls_{split}_qwen_video"
 """The masks of all objects, a picture each and frame: mask_{clip}_f{frame}_{label}.png, not 0 inside."""
 NAMES = "mask_cls_dict_{split}_qwen_video.json"
-"""What each label of each frame is called."""
+"""Names of the labels of each frame."""
 PUBLISHED_ROWS = 4320
 """Rows of the published tensors, also of that of the 1200 test clips."""
 MIN_SHARE = 0.5
-"""Share of the clips that have objects, at least: masks of fewer are those of other clips."""
+"""Least share of the clips that have objects: masks of fewer are those of other clips."""
 LARGE = 0.5
 """Share of the picture from which on an object is taken for its setting."""
 BACKGROUND = (
@@ -111,7 +112,8 @@ TINY = Config()
 
 
 def _files(root: Path, captions: str, split: str, reads: str) -> list[Need]:
-    """List the files of a split that hold what is read."""
+    """List the files of a split that hold `reads`."""
+    # one tensor of masks, or the names of objects and an archive of their masks
     if reads == "masks":
         named = [name.format(split=split) for name in (MASKS, NAMES, OBJECTS)]
         tensor, names, folder = (find_below(root, name) for name in named)
@@ -120,8 +122,9 @@ def _files(root: Path, captions: str, split: str, reads: str) -> list[Need]:
             need_files(tensor or names, f"masks/{named[1]}", root, SOURCE),
             need_files(tensor or folder or find_below(root, archive), f"masks/{archive}", root, SOURCE),
         ]
-    named_by = {"pixels": FILES, "captions": captions, "labels": f"qwen_annotation/{LABELS}"}
-    name = named_by[reads].format(split=split)
+
+    patterns = {"pixels": FILES, "captions": captions, "labels": f"qwen_annotation/{LABELS}"}
+    name = patterns[reads].format(split=split)
     return [need_files(find_below(root, Path(name).name), name, root, SOURCE)]
 
 
@@ -132,30 +135,50 @@ class _Labelled(BaseModel):
 
 
 def _clips(root: Path, name: str, captions: str, split: str) -> datasets.StimulusSet:
+    """List the clips of a split, with captions, masks and labels where their files are there."""
     datasets.check_split(name, split, SPLITS)
     frames, count = _open_frames(root, split)
+
+    # files of captions and labels, or hints on how to get them
     names = {"captions": captions.format(split=split), "labels": LABELS.format(split=split)}
     paths = {what: find_below(root, name) for what, name in names.items()}
     absent = {what: f"{SOURCE} gets {names[what]}" for what, path in paths.items() if path is None}
-    texts, labels = paths.values()
+
+    # one caption and one list of labels for each clip
+    captions_path, labels_path = paths.values()
+    texts = labels = None
+    if captions_path:
+        with reading(captions_path, SOURCE):
+            array = pickles.array(pickles.load(captions_path)).reshape(-1)
+            if array.dtype.kind not in "UO" or not all(isinstance(text, str) for text in array.tolist()):
+                raise ValueError(f"it holds {array.dtype}, not captions")
+        _require_one_a_clip(captions_path, array, count, "captions")
+        texts = Names.of(array.tolist())
+    masks = _open_masks(root, split, count, absent)
+    if labels_path:
+        entries = documents.read(labels_path, list[_Labelled], SOURCE, MissingData)
+        _require_one_a_clip(labels_path, entries, count, "labels")
+        labels = np.array([entry.category_id for entry in entries], np.uint8)  # [N, 51]
+
     return datasets.StimulusSet(
         name,
         split,
         Names.of(f"{split}/{index}" for index in range(count)),
         Names.of(f"{split}/film-{index // CLIPS_OF_A_FILM + 1:02d}" for index in range(count)),
         partial(_read_clip, frames),
-        captions=partial(_list_captions, _read_texts(texts, count)) if texts else None,
-        captions_each=1 if texts else 0,
+        captions=None if texts is None else partial(_list_captions, texts),
+        captions_each=0 if texts is None else 1,
         frames=FRAMES,
-        masks=_open_masks(root, split, count, absent),
-        labels=_read_labels(labels, count).__getitem__ if labels else None,
-        label_names=CONCEPTS if labels else (),
+        masks=masks,
+        labels=None if labels is None else labels.__getitem__,
+        label_names=() if labels is None else CONCEPTS,
         absent=absent,
     )
 
 
 def _open_frames(root: Path, split: str) -> tuple[TensorRows, int]:
     """Find the frames [N, F, 3, H, W], check their form and count the clips; no frame is read."""
+    # frames of another rate are named in the hint
     name = FILES.format(split=split)
     if not (path := find_below(root, name)):
         rates = sorted(path.name for folder in FOLDERS for path in root.glob(f"{folder}GT_{split}_*fps.pt"))
@@ -163,6 +186,8 @@ def _open_frames(root: Path, split: str) -> tuple[TensorRows, int]:
             f"{root} has frames of another rate, {rates[0]}, and no {name}" if rates else f"no {root}/{name}"
         )
         raise MissingData(f"cc2017: {problem}", SOURCE)
+
+    # six frames of three colours
     frames = TensorRows(path)
     shape = frames.shape("N, F, 3, H, W", SOURCE)
     if shape[2] != 3:
@@ -176,6 +201,7 @@ def _open_frames(root: Path, split: str) -> tuple[TensorRows, int]:
 def _read_clip(frames: TensorRows, index: int) -> datasets.Clip:
     """Read a clip of a tensor in 0..1, or of bytes, that stays on disk."""
     try:
+        # values in 0..1 become bytes
         pixels = frames[index]  # [F, 3, H, W]
         if pixels.dtype != np.uint8:
             low, high = pixels.min(), pixels.max()
@@ -187,24 +213,9 @@ def _read_clip(frames: TensorRows, index: int) -> datasets.Clip:
         raise datasets.bad_picture(f"clip {index} of {frames.path}", error) from error
 
 
-def _read_texts(path: Path, count: int) -> Names:
-    with reading(path, SOURCE):
-        texts = pickles.array(pickles.load(path)).reshape(-1)
-        if texts.dtype.kind not in "UO" or not all(isinstance(text, str) for text in texts.tolist()):
-            raise ValueError(f"it holds {texts.dtype}, not captions")
-    _require_one_a_clip(path, texts, count, "captions")
-    return Names.of(texts.tolist())
-
-
 def _list_captions(texts: Names, index: int) -> list[str]:
     """List the one caption of a clip, or none."""
     return [text for text in [texts[index]] if text.strip()]
-
-
-def _read_labels(path: Path, count: int) -> NDArray[np.uint8]:
-    entries = documents.read(path, list[_Labelled], SOURCE, MissingData)
-    _require_one_a_clip(path, entries, count, "labels")
-    return np.array([entry.category_id for entry in entries], np.uint8)
 
 
 def _require_one_a_clip(path: Path, values: Sized, count: int, what: str) -> None:
@@ -219,13 +230,14 @@ def _open_masks(
 
     Args:
         root: The folder of the data set.
-        split: Which one.
-        count: How many clips there are.
-        absent: Takes how masks are had, where there are none.
+        split: Name of the split.
+        count: Number of clips.
+        absent: Hints on what is absent; one on masks is added where there are none.
 
     Raises:
         MissingData: if they are of other clips.
     """
+    # a tensor [N, F, H, W] of as many clips, or of as many rows as the publisher's
     named = [name.format(split=split) for name in (MASKS, NAMES, OBJECTS)]
     tensor, names, folder = (find_below(root, name) for name in named)
     if tensor:
@@ -237,6 +249,8 @@ def _open_masks(
             )
             raise MissingData(problem, SOURCE)
         return partial(_read_mask, rows)
+
+    # masks of all objects, which must be of these clips
     if names and folder:
         numbers = {int(key.split("_")[1]) for key in _read_names(names)}
         if not numbers or max(numbers) >= count:
@@ -245,6 +259,8 @@ def _open_masks(
         if len(numbers) < MIN_SHARE * count:
             raise MissingData(f"{names} has masks of {len(numbers)} clips, and there are {count}", SOURCE)
         return partial(_choose_mask, folder, names)
+
+    # no masks, or an archive to unpack
     archive = find_below(root, f"{named[2]}.tar.gz")
     absent["masks"] = f"{SOURCE} gets {named[1]} and its masks"
     if names and archive:
@@ -259,23 +275,26 @@ def _read_mask(rows: TensorRows, index: int) -> NDArray[np.uint8]:
 
 def _choose_mask(folder: Path, path: Path, index: int) -> NDArray[np.uint8]:
     """Read the masks [F, H, W] of a clip's key object; empty, perhaps [F, 1, 1], without one."""
+    # masks [H, W] of each name by frame; objects with the same name are joined
     names = _read_names(path)
-    by_name: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    object_masks: dict[str, dict[int, NDArray[np.bool_]]] = {}
     for frame in range(FRAMES):
         for label, name in names.get(f"mask_{index}_f{frame}", {}).items():
             file = folder / f"mask_{index}_f{frame}_{label}.png"
             if not file.is_file():
                 raise MissingData(f"{file} is missing, though {path.name} lists it", SOURCE)
             mask = np.asarray(datasets.decode(str(file), file)).max(-1) > 0
-            frames = by_name.setdefault(name, {})
+            frames = object_masks.setdefault(name, {})
             frames[frame] = mask | frames.get(frame, np.zeros_like(mask))
-    sizes = {mask.shape for frames in by_name.values() for mask in frames.values()}
+
+    # all frames of each object, [F, H, W]; empty where it is not seen
+    sizes = {mask.shape for frames in object_masks.values() for mask in frames.values()}
     if len(sizes) > 1:
         raise MissingData(f"{folder} has masks of several sizes of clip {index}", SOURCE)
     empty = np.zeros(next(iter(sizes), (1, 1)), bool)
-    by_name[""] = {}  # without a key object
+    object_masks[""] = {}  # without a key object
     masks = {
-        name: np.stack([frames.get(n, empty) for n in range(FRAMES)]) for name, frames in by_name.items()
+        name: np.stack([frames.get(n, empty) for n in range(FRAMES)]) for name, frames in object_masks.items()
     }
     return masks[key_object(masks) or ""].astype(np.uint8)
 
@@ -292,15 +311,18 @@ def key_object(masks: Mapping[str, NDArray[np.bool_]]) -> str | None:
     """Choose the object that moves most; a person or an animal before others, a small one before a large one.
 
     Args:
-        masks: [F, H, W] where each named object is; a frame in which it is not seen is empty.
+        masks: [F, H, W] of each named object; a frame in which it is not seen is empty.
 
     Returns:
         Its name; None where there is nothing but background.
 
     Source: xmed-lab/NEURONS, which masks teach its segmentation.
     """
+    # objects that are no background, by how far they move; persons and animals count double
     known = {name: mask for name, mask in masks.items() if name not in BACKGROUND and mask.any()}
     scores = {name: _path_px(mask) * (2 if name in PRIORITY else 1) for name, mask in known.items()}
+
+    # moving persons and animals first, then small objects, then any
     moving = [name for name in known if name in PRIORITY and scores[name] > 0]
     last_frames = {name: next(frame for frame in mask[::-1] if frame.any()) for name, mask in known.items()}
     small = [name for name, frame in last_frames.items() if frame.mean() < LARGE]
@@ -308,7 +330,7 @@ def key_object(masks: Mapping[str, NDArray[np.bool_]]) -> str | None:
 
 
 def _path_px(mask: NDArray[np.bool_]) -> float:
-    """Add up how far the centre moves between frames that both show the object, in pixels."""
+    """Add up the distances in pixels by which the centre moves between successive frames with the object."""
     centres = [np.argwhere(frame).mean(0) if frame.any() else None for frame in mask]
     return sum(
         float(np.linalg.norm(after - before))

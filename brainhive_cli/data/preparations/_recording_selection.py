@@ -400,8 +400,8 @@ def choose_trials(
     # onsets and pictures in the order of time; an event that is coded twice counts once
     trials = []
     for path, header in headers.items():
-        events = [(onset, matched.rows[name]) for onset, name in header.events if name in matched.rows]
-        pairs = sorted({*events})
+        shown = {(onset, matched.rows[name]) for onset, name in header.events if name in matched.rows}
+        pairs = sorted(shown)
         onsets, rows = np.array(pairs, np.int64).reshape(-1, 2).T
         reasons = _reasons_to_drop(header, cutting, onsets)
         for row, reason in zip(rows.tolist(), reasons, strict=True):
