@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL.Image import Resampling
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
@@ -70,6 +70,7 @@ class Config(parts.Config):
 
     def build(self, paths: Paths) -> StimulusDataset:
         """List the categories; MissingData where exemplars are absent."""
+        # names of the recipe, or of the folders of exemplars
         root = paths.dataset("categories", self.root) if self.root else None
         if root is not None and not root.is_dir():
             raise MissingData(f"categories: no folder {root}", "dataset.root=FOLDER, a sub-folder a category")
@@ -84,7 +85,7 @@ TINY = Config(names=["face", "house"])
 
 
 def _list(config: Config, names: Sequence[str], root: Path | None, split: str) -> StimulusSet:
-    """List the categories with what their target is made of."""
+    """List the categories with the labels, names or exemplars of their target."""
     check_split(config.name, split, ("train",))
     absent = {
         "captions": f"dataset.target=name, not {config.target}",
@@ -95,6 +96,7 @@ def _list(config: Config, names: Sequence[str], root: Path | None, split: str) -
         problem = f"the target of {config.name} is the {config.target} of a category, no picture"
         raise MissingData(problem, "an encoder of it, or dataset.target=exemplars with dataset.root=FOLDER")
 
+    # one label a category, its name in words, or its exemplars
     offered: dict[str, Any] = {"open": refuse, "has_pictures": False}
     if config.target == "label":
         labels = np.eye(len(names), dtype=np.uint8)
@@ -114,15 +116,13 @@ def _list(config: Config, names: Sequence[str], root: Path | None, split: str) -
 
 def _open(root: Path, files: Sequence[Sequence[str]], most: int, index: int) -> Clip:
     """Open the exemplars of a category; one that has fewer repeats them, which an average counts once."""
-    listed = files[index]
-    pictures = [_crop(decode(str(root / file), root / file)) for file in listed]
-    return Clip(np.stack([pictures[place % len(listed)] for place in range(most)]), None)
-
-
-def _crop(picture: Image.Image) -> NDArray[np.uint8]:
-    """Resize the short side, and crop the centre: [256, 256, 3]."""
-    scale = SIDE_PX / min(picture.size)
-    width, height = (max(SIDE_PX, round(side * scale)) for side in picture.size)
-    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - SIDE_PX) // 2, (height - SIDE_PX) // 2
-    return np.asarray(resized.crop((left, top, left + SIDE_PX, top + SIDE_PX)))
+    exemplars: list[NDArray[np.uint8]] = []  # [256, 256, 3] each
+    for file in files[index]:
+        # resize the short side, and crop the centre
+        picture = decode(str(root / file), root / file)
+        scale = SIDE_PX / min(picture.size)
+        width, height = (max(SIDE_PX, round(side * scale)) for side in picture.size)
+        resized = picture.resize((width, height), Resampling.BICUBIC)
+        left, top = (width - SIDE_PX) // 2, (height - SIDE_PX) // 2
+        exemplars.append(np.asarray(resized.crop((left, top, left + SIDE_PX, top + SIDE_PX))))
+    return Clip(np.stack([exemplars[number % len(exemplars)] for number in range(most)]), None)

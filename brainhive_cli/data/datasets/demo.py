@@ -16,6 +16,7 @@ from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels
 from brainhive_cli.demo import pictures, simulation, voxels
 
 SPLITS = ("train", "test")
+# of the simulated signals: trials of each picture, and the seed of a split's noise
 REPETITIONS = {"train": 4, "test": 16}
 SEEDS = {"train": 1, "test": 2}
 Space = Literal["sensors", "voxels"]
@@ -42,9 +43,10 @@ class Config(parts.Config):
 
     def build(self, paths: Paths) -> datasets.StimulusDataset:
         """Make the data set; pictures and signals are made on demand."""
+        # settings that differ from the defaults have stores of their own
         name = "demo" if self.noise == 1.0 else f"demo-noise-{self.noise:g}"
         name += "" if self.concepts == pictures.TRAIN_CONCEPTS else f"-{self.concepts}-concepts"
-        read_scenes = partial(_list_scenes, name, self.concepts)
+        read_scenes = partial(_list_scenes, name, self.concepts)  # [N] of a split
 
         def simulate(subject: int, split: str) -> Recording:
             scenes = read_scenes(split)
@@ -108,11 +110,13 @@ def simulated(
     image_ids: list[str],
 ) -> Recording:
     """Simulate a recording of features [N, F] and [N, G], and label it as such."""
-    repetitions, seed = (by_split.get(split, by_split["test"]) for by_split in (REPETITIONS, SEEDS))
+    # splits of other data sets than the demo are simulated as its test
+    repetitions, seed = (values.get(split, values["test"]) for values in (REPETITIONS, SEEDS))
     knobs = (subject, repetitions, seed, noise)
     if space == "voxels":
         return simulate_voxels({"looks": low, "meaning": semantic}, *knobs, image_ids)
-    signal = simulation.simulate(low, semantic, *knobs)
+
+    signal = simulation.simulate(low, semantic, *knobs)  # [N, R, C, T]
     return Recording(
         signal=signal,
         image_ids=image_ids,
@@ -134,10 +138,12 @@ def simulate_voxels(
     cortex: voxels.Cortex = voxels.PICTURES,
 ) -> Recording:
     """Simulate fMRI of features [N, F] by name, and label it as such; arguments as `voxels.simulate`."""
+    # pictures are shown less often than `repetitions` to some subjects; the rest is zero
     shown = voxels.repetitions(subject, len(image_ids), repetitions, seed)  # [N]
     is_there = np.arange(repetitions) < shown[:, None]
-    signal = voxels.simulate(features, subject, repetitions, seed, noise, cortex=cortex)
+    signal = voxels.simulate(features, subject, repetitions, seed, noise, cortex=cortex)  # [N, R, V, 1]
     signal[~is_there] = 0
+
     space = Voxels(voxels.regions(subject, cortex))
     provenance = {"simulated": voxels.PROVENANCE}
     return Recording(signal, image_ids, space, np.zeros(1), None, voxels.UNIT, provenance, repetitions=shown)

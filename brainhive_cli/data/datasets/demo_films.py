@@ -36,6 +36,7 @@ class Config(parts.Config):
 
     def build(self, paths: Paths) -> datasets.StimulusDataset:
         """Make the data set; films and signals are made on demand."""
+        # settings that differ from the defaults have stores of their own
         name = "demo-films" if self.noise == 1.0 else f"demo-films-noise-{self.noise:g}"
         name += "" if self.concepts == pictures.TRAIN_CONCEPTS else f"-{self.concepts}-concepts"
         name += "" if self.test_films == pictures.TEST_CONCEPTS else f"-{self.test_films}-tested"
@@ -87,7 +88,12 @@ def _label(shown: Sequence[films.Film], index: int) -> NDArray[np.uint8]:
 
 @lru_cache
 def _features(shown: tuple[films.Film, ...]) -> dict[str, simulation.Floats]:
-    """Measure what drives the voxels: looks, averaged over the frames as a slow response does; the rest."""
+    """Measure the features that drive the voxels: looks, averaged over frames as a slow response does; the rest.
+
+    Returns:
+        [N, F] by name.
+    """
+    # one row of features for each film
     steps = {name: np.array(step, np.float32) for name, step in films.DIRECTIONS.items()}
     rows = [
         {

@@ -36,18 +36,19 @@ from brainhive_cli.data.published_data import fetch_line
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
 
+# split by the name of its folder, and folders and classes in paths
 CALLED = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
 NAMED = re.compile(rf"(?<![a-z])({'|'.join(CALLED)})(?![a-z])")
 CLASS = re.compile(r"n\d{8}")
 CLASS_FIRST = re.compile(r"(?:.*/)?(n\d{8})_[^/]+")
 PACKED = ("parquet", "tar")
 READERS = 16
-"""Threads that read headers: each is a seek away from the one before, so that several seek at once."""
+"""Threads that read headers: each header needs a seek, and several threads seek at once."""
 LABEL_BYTES = 256
 """Bytes of a label that are read."""
 AGAIN = "download it again"
 FOLDER = ".listings"
-"""Where listings are kept, below the embeddings."""
+"""Folder of listings, below the embeddings."""
 
 
 Place = tuple[str, str, Path]
@@ -68,13 +69,13 @@ class Config(parts.Config):
     )
 
     def build(self, paths: Paths) -> StimulusDataset:
-        """See which splits are there, and in which form."""
+        """Find the splits that are there, and their form."""
         root = paths.dataset("imagenet", self.root)
-        places = sorted(place for place in set(_find(root)) if self.form in (None, place[1]))
+        sources = sorted(source for source in set(_find(root)) if self.form in (None, source[1]))
         listings = paths.under_home("embeddings") / FOLDER
-        there = tuple(split for split in SPLIT_FOLDERS if split in {place[0] for place in places})
+        there = tuple(split for split in SPLIT_FOLDERS if split in {source[0] for source in sources})
         return StimulusDataset(
-            "imagenet", there or tuple(SPLIT_FOLDERS), partial(_images, root, places, listings)
+            "imagenet", there or tuple(SPLIT_FOLDERS), partial(_images, root, sources, listings)
         )
 
 
@@ -88,25 +89,40 @@ def _find(root: Path) -> Iterator[Place]:
         return not CLASS.fullmatch(name) and not name.endswith((".parquet", ".tar"))
 
     for path, entry in walk(root, enters=enters):
+        # the last name of a split in the path of a packed file counts
         *above, name = path.split("/")
         ending = os.path.splitext(name)[1].lower()
         if not entry.is_dir() and ending[1:] in PACKED and (named := NAMED.findall(path.lower())):
             yield CALLED[named[-1]], ending[1:], root / path
+
+        # pictures or folders of classes below a folder of a split
         depth = next((n for n, folder in enumerate(above, 1) if folder in CALLED), 0)
         if depth and (CLASS.fullmatch(name) if entry.is_dir() else ending in datasets.PICTURES):
             yield CALLED[above[depth - 1]], "folder", root.joinpath(*above[:depth])
 
 
-def _images(root: Path, places: Sequence[Place], listings: Path, split: str) -> datasets.StimulusSet:
+def _images(root: Path, sources: Sequence[Place], listings: Path, split: str) -> datasets.StimulusSet:
+    """List the pictures of a split, which must be there in one form alone."""
     datasets.check_split("imagenet", split, tuple(SPLIT_FOLDERS))
-    here = [(form, path) for named, form, path in places if named == split]
+    here = [(form, path) for source_split, form, path in sources if source_split == split]
     labels = sorted({str(path) if form == "folder" else f"*.{form}" for form, path in here})
     if len(labels) > 1:
         problem = f"imagenet: {split} is there several times: {' and '.join(labels)}"
         raise MissingData(problem, "dataset.form=folder, parquet or tar; or dataset.root=FOLDER")
+
     images, paths = None, [path for _, path in here]
     if "folder" in dict(here):
-        images = _list_folder(split, *paths)
+        # a concept is the folder of a picture; one directly in the split's folder says it by its name, or not
+        [folder] = paths
+        files = list(pictures_below(folder.parent, folder.name))
+        concepts = []
+        for file in files:
+            *_, above, name = file.split("/")
+            if above == folder.name:
+                concepts.append(_describe(os.path.splitext(name)[0], "", ())[1])
+            else:
+                concepts.append(sys.intern(above))
+        images = from_files("imagenet", split, folder.parent, files, concepts)
     elif here:
         listing = list_tars(paths, listings) if "tar" in dict(here) else list_parquet(paths)
         images = _describe_listing(split, listing)
@@ -117,16 +133,6 @@ def _images(root: Path, places: Sequence[Place], listings: Path, split: str) -> 
             fetch_line("imagenet"),
         )
     return images
-
-
-def _list_folder(split: str, folder: Path) -> datasets.StimulusSet:
-    files = list(pictures_below(folder.parent, folder.name))
-    concepts = []
-    for file in files:
-        *_, above, name = file.split("/")
-        is_loose = above == folder.name
-        concepts.append(_describe(os.path.splitext(name)[0], "", ())[1] if is_loose else sys.intern(above))
-    return from_files("imagenet", split, folder.parent, files, concepts)
 
 
 def _describe_listing(split: str, listing: "Listing") -> datasets.StimulusSet:
@@ -142,7 +148,7 @@ def _describe_listing(split: str, listing: "Listing") -> datasets.StimulusSet:
 
 
 def _describe(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
-    """Return a picture's id and concept: the class in its name, else that of its label, else its own name."""
+    """Return the id and concept of a picture: the class in its name, else that of its label, else its name."""
     stem, _, last = name.rpartition("_")
     if stem and CLASS.fullmatch(last):  # as the hub names a picture
         return stem, sys.intern(last)
@@ -155,11 +161,11 @@ def _describe(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in an archive.
+    """Pictures of an archive.
 
     Attributes:
-        names: Each picture's name there, without ending.
-        labels: Each picture's class there: a number or a name, empty when it has none.
+        names: Name of each picture in the archive, without ending.
+        labels: Class of each picture in the archive: a number or a name, empty when it has none.
     """
 
     names: list[str]
@@ -169,7 +175,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Packed:
-    """Opens the pictures of an archive."""
+    """Pictures of an archive, decoded by index."""
 
     image_ids: Names
     archive: "Tars | Rows"
@@ -194,7 +200,7 @@ class Tars:
     size: NDArray[np.int64]
 
     def path(self, index: int) -> Path:
-        """Say which shard holds a picture."""
+        """Return the shard that holds a picture."""
         return self.shards[self.shard[index]]
 
     def read(self, index: int) -> bytes:
@@ -216,6 +222,7 @@ def list_tars(shards: Sequence[Path], listings: Path) -> Listing:
     Raises:
         BrainhiveError: naming a tar that is no tar, or cut short.
     """
+    # the listing of these shards, and their sizes and times
     here = [str(portable(str(file.absolute()))) for file in shards]
     path = listings / f"{hashlib.sha256(_join(here).tobytes()).hexdigest()}.npz"
     states = []
@@ -223,31 +230,36 @@ def list_tars(shards: Sequence[Path], listings: Path) -> Listing:
         with reading(shard, AGAIN):
             states.append(os.stat(shard))
     stamp = [(state.st_size, state.st_mtime_ns) for state in states]
+
+    # a listing of unchanged shards, in which each picture lies in its shard
     listed = None
     with suppress(BrainhiveError, *RAISED):
         content = pickles.load(path)
         if np.array_equal(content["stamp"], stamp):
-            listed = _split(content["names"]), _split(content["labels"]), content["places"]
-            listed = listed if _is_within(*listed, [state.st_size for state in states]) else None
+            names, labels, spans = _split(content["names"]), _split(content["labels"]), content["places"]
+            shard, offset, size = spans.T
+            end = np.array([state.st_size for state in states])[shard]
+            is_inside = (shard >= 0) & (offset >= 0) & (size >= 0) & (size <= end) & (offset <= end - size)
+            if len(names) == len(labels) == len(spans) and bool(is_inside.all()):
+                listed = names, labels, spans
+
+    # a new listing, kept for the next command
     if listed is None:
-        listed = names, labels, places = _read_shards(shards)
+        with ThreadPoolExecutor(READERS) as pool:
+            shard_names, shard_labels, shard_spans = zip(*pool.map(_read_shard, shards), strict=True)
+        numbered = [np.insert(spans, 0, shard, axis=1) for shard, spans in enumerate(shard_spans)]
+        listed = [*chain(*shard_names)], [*chain(*shard_labels)], np.concatenate(numbered)
+        names, labels, spans = listed
         with suppress(OSError):  # a folder that cannot be written to
             listings.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=listings) as folder:  # of this writer alone
                 part = Path(folder, path.name)
-                np.savez(part, stamp=stamp, names=_join(names), labels=_join(labels), places=places)
+                np.savez(part, stamp=stamp, names=_join(names), labels=_join(labels), places=spans)
                 publish(part, path)
-    names, labels, places = listed
-    shard, offset, size = places.T
+
+    names, labels, spans = listed
+    shard, offset, size = spans.T
     return Listing(names, labels, Tars(tuple(shards), shard.astype(np.int32), offset, size))
-
-
-def _is_within(names: list[str], labels: list[str], places: NDArray[np.int64], sizes: Sequence[int]) -> bool:
-    """Whether each picture of a listing lies in its shard."""
-    shard, offset, size = places.T
-    end = np.array(sizes)[shard]
-    is_inside = (shard >= 0) & (offset >= 0) & (size >= 0) & (size <= end) & (offset <= end - size)
-    return len(names) == len(labels) == len(places) and bool(is_inside.all())
 
 
 def _join(texts: Sequence[str]) -> NDArray[np.uint8]:
@@ -258,26 +270,20 @@ def _split(joined: NDArray[np.uint8]) -> list[str]:
     return joined.tobytes().decode(errors="surrogateescape").split("\0")[:-1]
 
 
-def _read_shards(shards: Sequence[Path]) -> Listed:
-    with ThreadPoolExecutor(READERS) as pool:
-        names, labels, places = zip(*pool.map(_read_shard, shards), strict=True)
-    numbered = [np.insert(place, 0, shard, axis=1) for shard, place in enumerate(places)]
-    return [*chain(*names)], [*chain(*labels)], np.concatenate(numbered)
-
-
 def _read_shard(shard: Path) -> Listed:
-    keys, places, labels = [], [], {}
+    """List the pictures of a tar, with the label (.cls) of the same sample."""
+    keys, spans, labels = [], [], {}
     with reading(shard, AGAIN), shard.open("rb", buffering=0) as file:
         for path, offset, size in tar_members(file, os.fstat(file.fileno()).st_size):
             folder, slash, name = path.removeprefix("./").rpartition("/")
             key, _, ending = name.partition(".")  # ._name is what macOS adds, and has no key
             if key and f".{ending.lower()}" in datasets.PICTURES:
                 keys.append(folder + slash + key)
-                places.append((offset, size))
+                spans.append((offset, size))
             elif key and ending == "cls":
                 label = read_at(file, offset, min(size, LABEL_BYTES)).decode(errors="replace").strip()
                 labels[folder + slash + key] = sys.intern(label)
-    return keys, [labels.get(key, "") for key in keys], np.array(places, np.int64).reshape(-1, 2)
+    return keys, [labels.get(key, "") for key in keys], np.array(spans, np.int64).reshape(-1, 2)
 
 
 @dataclass
@@ -286,9 +292,9 @@ class Rows:
 
     Attributes:
         column: The column of pictures.
-        file: [G] which file each row group is in.
-        group: [G] its number there.
-        start: [G] its first picture.
+        file: [G] index of the file of each row group.
+        group: [G] number of the row group in its file.
+        start: [G] index of its first picture.
     """
 
     files: tuple[Path, ...]
@@ -299,7 +305,7 @@ class Rows:
     _held: tuple[int, Any] = field(default=(-1, None), repr=False, compare=False)
 
     def path(self, index: int) -> Path:
-        """Say which file holds a picture."""
+        """Return the file that holds a picture."""
         return self.files[self.file[self._group(index)]]
 
     def read(self, index: int) -> bytes:
@@ -337,6 +343,7 @@ def list_parquet(files: Sequence[Path]) -> Listing:
     column = ""
     for number, path in enumerate(files):
         with reading(path, AGAIN), open_parquet(path) as file:
+            # the column of pictures, and names and labels where there are any
             columns = {file.schema.column(n).path for n in range(len(file.schema))}
             pictures = [name for name in file.schema_arrow.names if f"{name}.bytes" in columns]
             if not pictures:
@@ -349,11 +356,15 @@ def list_parquet(files: Sequence[Path]) -> Listing:
             table = file.read(columns=known).flatten()
             values = {name: table[name].to_pylist() for name in table.column_names}
             nothing = [None] * file.metadata.num_rows
+
+        # names without the endings of pictures
         called = values.get("image_id", values.get(f"{column}.path", nothing))
         stems = (os.path.splitext(name or f"{path.stem}/{row:06d}") for row, name in enumerate(called))
         names += [stem if ending.lower() in datasets.PICTURES else stem + ending for stem, ending in stems]
         classes = values.get("label", nothing)
         labels += ["" if label is None else sys.intern(str(label)) for label in classes]
-    where = np.array(groups, np.int64).reshape(-1, 3)
-    start = np.cumsum(where[:, 2]) - where[:, 2]
-    return Listing(names, labels, Rows(tuple(files), column, where[:, 0], where[:, 1], start))
+
+    # file, number and first picture of each row group
+    group_table = np.array(groups, np.int64).reshape(-1, 3)  # [G, 3]
+    start = np.cumsum(group_table[:, 2]) - group_table[:, 2]
+    return Listing(names, labels, Rows(tuple(files), column, group_table[:, 0], group_table[:, 1], start))

@@ -48,6 +48,7 @@ TINY = Config(images={"kind": "demo"}, subjects=1)
 
 def _simulate(config: Config, paths: Paths, source: datasets.Dataset, subject: int, split: str) -> Recording:
     """Simulate a recording of low-level features and of embeddings, scaled by the training ones alone."""
+    # stored embeddings of the training pictures and of the split
     root, stores = paths.under_home("embeddings"), {}
     for name in {"train": None, split: None}:
         stores[name] = target_store.open_all(root, source.name, name, [config.meaning])[config.meaning]
@@ -55,9 +56,12 @@ def _simulate(config: Config, paths: Paths, source: datasets.Dataset, subject: i
             source.images(name).image_ids,
             f"brainhive embed --dataset {source.name} --encoders {config.meaning}",
         )
+
+    # low-level features [N, F], and meaning [N, D] in units of the training embeddings
     images = source.images(split)
     low = np.stack([simulation.low_level(images.open(index)) for index in range(len(images))])
     meaning = np.asarray(stores[split].embedding[stores[split].rows(images.image_ids)])
     learned = np.asarray(stores["train"].embedding)
+    # 1e-6: a dimension that never varies
     semantic = simulation.standardise(meaning, learned.mean(axis=0), learned.std(axis=0) + 1e-6)
     return simulated(config.space, low, semantic, subject, split, config.noise, list(images.image_ids))

@@ -43,12 +43,13 @@ FILES = {
     "train": ("train.pt", "preprocessed_eeg_training.npy"),
     "test": ("test.pt", "preprocessed_eeg_test.npy"),
 }
-"""What the file of a split's signals is called; the second, of NICE, ATM and AlignVis, is a bare pickle."""
+"""Names of the file of a split's signals; the second, of NICE, ATM and AlignVis, is a bare pickle."""
+# the channels of the back of the head, which decoding papers use
 POSTERIOR = tuple("P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split())
 RESIZED = "resize"
-"""What is in the name of a folder of pictures that were squashed to 224 × 224 (Image_set_Resize)."""
+"""Part of the name of a folder of pictures that were squashed to 224 × 224 (Image_set_Resize)."""
 NUMBER = re.compile(r"^\d+_")
-"""What the folder of a concept begins with, as the files are distributed."""
+"""Prefix of the folder of a concept, as the files are distributed."""
 MAX_MEMBERS = 10_000
 """Members of a tar that are searched for its first file."""
 
@@ -57,13 +58,13 @@ class Config(parts.Config):
     """THINGS-EEG as BrainHiVE distributes it: whitened, 250 Hz, 0–1 s.
 
     Attributes:
-        name: Of the data set and of its pictures.
-        published: What the folder of signals is called in the files as they are distributed.
-        subjects: Those who took part.
-        rate_hz: Of the signals.
-        unit: Of the signals.
-        magnetometers: How many channels there are, called MEG001 and so on where files hold no names; 0 for
-            the EEG channels of THINGS-EEG2.
+        name: Name of the data set and of its pictures.
+        published: Name of the folder of signals in the files as they are distributed.
+        subjects: The subjects who took part.
+        rate_hz: Rate of the signals.
+        unit: Unit of the signals.
+        magnetometers: Number of channels, called MEG001 and so on where files hold no names; 0 for the EEG
+            channels of THINGS-EEG2.
         channels: The channels that decoding uses by default; None is all.
     """
 
@@ -149,6 +150,7 @@ class Things:
 
         Of several such folders the originals are taken, rather than resized ones.
         """
+        # folders of the split, those of originals before resized ones; the first with pictures counts
         datasets.check_split(self.name, split, self.splits)
         below = walk(self.root, enters=lambda name: name not in CALLED)
         paths = (self.root / path for path, entry in below if entry.is_dir())
@@ -157,13 +159,17 @@ class Things:
         folders.sort(key=lambda path: (is_resized[path], path))
         folder = next((path for path in folders if any(pictures_below(path))), None)
         if folder is None:
-            place, needed = FOLDERS[split][0], [f"{name}/" for name in FOLDERS[split]]
-            raise self._missing(f"pictures in {self.root}/**/{place}/<concept>/*.jpg", *needed)
+            needed = [f"{name}/" for name in FOLDERS[split]]
+            raise self._missing(f"pictures in {self.root}/**/{FOLDERS[split][0]}/<concept>/*.jpg", *needed)
+
+        # say which folder was chosen where there is a choice
         label = f"{self.name}: {split} pictures of {folder}"
         if is_resized[folder]:
             _say_once(f"{label}, resized ones: no folder of the originals is there")
         elif further := ", ".join(str(path) for path in folders if path != folder):
             _say_once(f"{label}, not of {further}")
+
+        # a concept is the folder of a picture, and its caption
         files = list(pictures_below(folder.parent, folder.name))
         images = from_files(self.name, split, folder.parent, files, [file.split("/")[-2] for file in files])
         captions = partial(_list_captions, images.concepts)
@@ -181,6 +187,8 @@ class Things:
         """
         datasets.check_split(self.name, split, self.splits)
         path, again = self._file(subject, split), f"delete it, then: {self.source}"
+
+        # arrays and plain types, unless the user trusts the file
         try:
             content = pickles.load(path, self.trust_pickle)
         except pickles.HoldsObjects as error:
@@ -191,6 +199,8 @@ class Things:
         if not has_signal(content, KEYS[:2]):
             held = f"has keys {sorted(map(str, content))}" if isinstance(content, Mapping) else "is no dict"
             raise BrainhiveError(f"{path} {held}, not {KEYS[0]!r} and {PATHS[0]!r}", again)
+
+        # what the file does not say is as published
         provenance = {"source": path.name, "dataset": self.name, "subject": subject, "split": split}
         with refusing(path, again):
             defaults = Defaults(self.rate_hz, self.unit, self.montage, lambda: self.images(split).image_ids)
@@ -209,7 +219,7 @@ class Things:
         return paths[0]
 
     def _missing(self, what: str, *needed: str) -> MissingData:
-        """Say what is not there, and the line that unpacks it, or downloads and unpacks it."""
+        """Return the error of what is not there, with the line that unpacks it, or downloads and unpacks it."""
         if line := unpacking(self.root, needed):
             return MissingData(f"{self.name}: archives are there, but not unpacked: no {what}", line)
         return MissingData(f"{self.name}: no {what}", self.source)
@@ -232,6 +242,7 @@ def unpacking(root: Path, needed: Sequence[str]) -> str:
         root: The folder of the data set.
         needed: Parts of paths, one of which the missing files have.
     """
+    # an archive with the wanted folders at its top is unpacked into a folder of its own name
     tops = tuple(part.partition("/")[0].rstrip("0123456789") for part in needed)  # of any subject
     lines = []
     paths = (root / path for path, entry in walk(root) if not entry.is_dir())
@@ -240,6 +251,8 @@ def unpacking(root: Path, needed: Sequence[str]) -> str:
         is_top = path.parent == root and any(name.startswith(tops) for name in names)
         ending = next(ending for ending in (ZIP, *TAR) if path.name.endswith(ending))
         into = path.with_name(path.name.removesuffix(ending)) if is_top else path.parent
+
+        # a zip lists its files; of a tar the first shows whether it was unpacked
         if path.suffix == ZIP and any(part in name for name in names for part in needed):
             lines.append(shlex.join(["unzip", "-nq", str(path), "-d", str(into)]))
         elif path.suffix != ZIP and names and not (into / names[0]).exists():
