@@ -18,9 +18,9 @@ from brainhive_cli.data.stores.ids import Names
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 LARGEST = 4 << 30
-"""Bytes of the largest annotations that are read; those of instances in train2017 have 0.45e9."""
+"""Bytes of the largest annotations that are read; instances_train2017.json has 0.45e9."""
 CAPTIONS = 5
-"""Captions of a picture that are kept: every picture has as many, and a few have one or two more."""
+"""Captions of a picture that are kept: each picture has this many, and a few have one or two more."""
 SOURCE = fetch_line("coco")
 
 
@@ -68,7 +68,7 @@ class Config(parts.Config):
     year: int = Field(2017, description="which folders: train2017, val2017, test2017")
 
     def build(self, paths: Paths) -> StimulusDataset:
-        """See which splits are there."""
+        """Find the splits that are there."""
         root = paths.dataset("coco", self.root)
         there = tuple(split for split in SPLITS if _folder(root, split, self.year))
         return StimulusDataset("coco", there or tuple(SPLITS), partial(_images, root, self.year))
@@ -83,14 +83,19 @@ def _folder(root: Path, split: str, year: int) -> Path | None:
 
 
 def _images(root: Path, year: int, split: str) -> datasets.StimulusSet:
+    """List the pictures of a split, with their main category and captions where these are annotated."""
     datasets.check_split("coco", split, tuple(SPLITS))
     folder = _folder(root, split, year)
     files = list(pictures_below(folder.parent, folder.name)) if folder else []
     if not folder or not files:
         raise MissingData(f"coco: no pictures {root}/{SPLITS[split]}{year}/*.jpg", SOURCE)
+
+    # a concept is the category that covers most of a picture
     covers = _concepts(root / "annotations" / f"instances_{folder.name}.json")
     concepts = [covers.get(name, name) for name in (Path(file).stem for file in files)]
     images = from_files("coco", split, folder.parent, files, concepts)
+
+    # captions, read when the first is needed
     path = root / "annotations" / f"captions_{folder.name}.json"
     if not path.is_file():
         return images
@@ -121,13 +126,16 @@ def _known(names: dict[int, str], number: int, path: Path) -> str:
 
 
 def _concepts(path: Path) -> dict[str, str]:
-    """Read which category covers most of each picture, by the picture's file name without ending."""
+    """Read the category that covers most of each picture, by the picture's file name without ending."""
     if not path.is_file():
         return {}
-    # kept, the outlines would take three times the memory
+
+    # without the outlines, which would take three times the memory
     content = documents.read(path, _InstanceFile, SOURCE, most=LARGEST, without={"segmentation"})
     categories = {category["id"]: category["name"] for category in content["categories"]}
     stems = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}
+
+    # area of each category, by picture
     areas: dict[str, dict[str, float]] = {}
     for instance in content["annotations"]:
         area = areas.setdefault(_known(stems, instance["image_id"], path), defaultdict(float))

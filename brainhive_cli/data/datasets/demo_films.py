@@ -88,7 +88,7 @@ def _label(shown: Sequence[films.Film], index: int) -> NDArray[np.uint8]:
 
 @lru_cache
 def _features(shown: tuple[films.Film, ...]) -> dict[str, simulation.Floats]:
-    """Measure the features that drive the voxels: looks, averaged over frames as a slow response does; the rest.
+    """Measure the features that drive voxels: looks, averaged over frames as a slow response does; the rest.
 
     Returns:
         [N, F] by name.

@@ -57,6 +57,7 @@ class Config(parts.Config):
 
     def build(self, paths: Paths) -> StimulusDataset:
         """Open the folder; MissingData when it is absent or empty."""
+        # the folder, or the line that fetches the data set it belongs to
         root = paths.dataset("image-folder", self.root)
         if not root.is_dir():
             way = way_to_folder(root, "dataset.root", self.root, "one sub-folder a concept")
@@ -64,10 +65,11 @@ class Config(parts.Config):
             from_web = next((kind for kind in fetched if paths.dataset(kind, "") in root.parents), "")
             raise MissingData(f"image-folder: no folder {root}", fetch_line(from_web) if from_web else way)
         name = self.name or Path(os.path.abspath(root)).name  # as the user calls it, whatever a link leads to
-        # with a list, `train` and `test` may be concepts
-        called = {} if self.test_list else SPLIT_FOLDERS
+
+        # folders of splits; with a list, `train` and `test` may be concepts
+        split_names = {} if self.test_list else SPLIT_FOLDERS
         present = {
-            split: [name for name in names if (root / name).is_dir()] for split, names in called.items()
+            split: [name for name in names if (root / name).is_dir()] for split, names in split_names.items()
         }
         folders = {split: names[0] for split, names in present.items() if names}
         if self.holdout and folders.keys() - {"train"}:
@@ -75,6 +77,8 @@ class Config(parts.Config):
                 f"dataset.holdout divides pictures of train, and {root} has a folder {[*folders][-1]}, too",
                 "put all pictures into train, or leave holdout out",
             )
+
+        # without such folders, a share or a list divides the pictures
         is_divided = bool(self.test_share or self.test_list)
         splits = tuple(folders) or (("train", "test") if is_divided else ("train",))
         lists = (locate(self.test_list),) if self.test_list else ()
@@ -94,9 +98,12 @@ def _images(
     files = list(pictures_below(root, folder))
     if not files:
         raise MissingData(f"image-folder: no pictures under {root}", "pictures end in .jpg, .png, .webp …")
+
     # a picture directly in the folder, or in a split's, is a concept of its own
     paths = [PurePath(file.removeprefix(f"{folder}/")) for file in files]
     concepts = [path.parent.name or path.stem for path in paths]
+
+    # a share of concepts, or the pictures of a list, are the test
     if not folders and (config.test_share or config.test_list):
         rows = _choose(config, root, split, files, np.array(concepts)).tolist()
         files, concepts = [files[row] for row in rows], [concepts[row] for row in rows]
@@ -113,13 +120,14 @@ def _choose(
     else:
         names = sorted(set(concepts.tolist()))
         order = np.random.default_rng(config.seed).permutation(len(names))
-        held_out = [names[place] for place in order[: round(config.test_share * len(names))]]
+        held_out = [names[index] for index in order[: round(config.test_share * len(names))]]
         is_test = is_tested = np.isin(concepts, held_out)
     return np.flatnonzero(is_test if split == "test" else ~is_tested)
 
 
 def _is_listed(path: Path, root: Path, files: Sequence[str]) -> NDArray[np.bool_]:
-    """Say which pictures a list names, or refuse what is no list of pictures."""
+    """Mark the pictures [N] that a list names, or refuse a file that is no list of pictures."""
+    # a name in each line, with quotes or commas around it
     try:
         lines = read_regular(path).decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
@@ -127,6 +135,8 @@ def _is_listed(path: Path, root: Path, files: Sequence[str]) -> NDArray[np.bool_
     hint = "a picture in each line: CONCEPT/FILE.jpg"
     if not (names := [name for line in lines if (name := line.strip(' ",'))]):
         raise BrainhiveError(f"{path} lists no pictures", hint)
+
+    # each name must be that of a picture
     matches = match_names(names, [os.path.splitext(file)[0] for file in files], each_once=False)
     if matches.unknown:
         unknown = summarise_names(matches.unknown, len(names))

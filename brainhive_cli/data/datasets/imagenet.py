@@ -148,7 +148,7 @@ def _describe_listing(split: str, listing: "Listing") -> datasets.StimulusSet:
 
 
 def _describe(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
-    """Return the id and concept of a picture: the class in its name, else that of its label, else its name."""
+    """Return the id and concept of a picture: the class in its name or of its label, else its name."""
     stem, _, last = name.rpartition("_")
     if stem and CLASS.fullmatch(last):  # as the hub names a picture
         return stem, sys.intern(last)

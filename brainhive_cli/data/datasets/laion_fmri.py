@@ -60,15 +60,19 @@ class Config(parts.Config):
         return NAME if words == DEFAULT else "-".join([NAME, *words])
 
     def read_split(self, root: Path) -> tuple[dict[str, str], Path]:
-        """Read the split of each picture from the user's copy of the split files; and which file it is.
+        """Read the split of each picture from the user's copy of the split files; return the file, too.
 
         Raises:
             MissingData: if it is not there, or is no split.
         """
         folder = f"splits/**/{self.pool}"
-        others = sorted(path.stem for path in root.glob(f"{folder}/*.json"))
-        way_out = f"dataset.split={others[-1]}, of {', '.join(others)}" if others else SPLIT_FILES
+        split_names = sorted(path.stem for path in root.glob(f"{folder}/*.json"))
+        way_out = SPLIT_FILES
+        if split_names:
+            way_out = f"dataset.split={split_names[-1]}, of {', '.join(split_names)}"
         path = published.find_file(root, f"{folder}/{self.split}.json", way_out)
+
+        # the first variant of the split, in which each picture is once
         with reading(path, SPLIT_FILES):
             variant: Any = documents.read(path, hint=SPLIT_FILES)["variants"][0]
             labels = [(label, split) for split in SPLITS for label in variant[f"{split}_ids"]]
@@ -94,30 +98,36 @@ TINY = Config()
 
 
 def _images(root: Path, config: Config, split: str) -> datasets.StimulusSet:
+    """List the pictures of a split, with captions where their file is there."""
     datasets.check_split(config.name, split, SPLITS)
     split_of, _ = config.read_split(root)
     ids = Names.of(image_id for image_id, side in split_of.items() if side == split)
+
+    # the row of each picture in the HDF5 file, by the table of names
     path, table = (published.find_file(root, name, SOURCE) for name in (PICTURES, METADATA))
     names = published.read_table(table, SOURCE, lambda row: published.cut_ending(row["image_name"]))
     with reading(table, SOURCE):
-        places = {name: place for place, name in enumerate(names)}
-        rows = np.array([places[image_id] for image_id in ids])
+        row_of = {name: row for row, name in enumerate(names)}
+        rows = np.array([row_of[image_id] for image_id in ids])  # [N]
     images = datasets.StimulusSet(config.name, split, ids, ids, partial(_read_picture, path, rows))
     if (captions := published.find_below(root, CAPTIONS)) is None:
         return replace(images, absent={"captions": f"get stimuli/{CAPTIONS}"})
+
+    # captions of each picture in the order of their numbers
     texts: defaultdict[str, list[str]] = defaultdict(list)
-    for name, _, text in sorted(published.read_table(captions, SOURCE, _read_caption)):
+    entries = published.read_table(
+        captions,
+        SOURCE,
+        lambda row: (published.cut_ending(row["image_name"]), int(row["caption_idx"]), row["caption"]),
+    )
+    for name, _, text in sorted(entries):
         texts[name].append(text)
     lists = [texts[image_id] for image_id in ids]
     return replace(images, captions=partial(getitem, lists), captions_each=max(map(len, lists)))
 
 
-def _read_caption(row: dict[str, str]) -> tuple[str, int, str]:
-    return published.cut_ending(row["image_name"]), int(row["caption_idx"]), row["caption"]
-
-
 def _read_picture(path: Path, rows: NDArray[np.int64], index: int) -> Image.Image:
-    """Decode the file that a row of `images` holds; the HDF5 file is open no longer than that takes."""
+    """Decode the file in a row of `images`; the HDF5 file is closed again afterwards."""
     name = f"row {rows[index]} of {path}"
     try:
         with h5py.File(path, "r") as file:

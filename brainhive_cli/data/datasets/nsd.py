@@ -28,7 +28,7 @@ from brainhive_cli.data.stores.ids import Names
 
 STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
 BYTES = 73_000 * 425 * 425 * 3
-"""Of the pictures."""
+"""Size of the pictures."""
 CURATED = "COCO_73k_annots_curated.npy"
 """MindEye1's captions, [73000, 5] strings by 73k id; '' where there are fewer."""
 CAPTIONS, OWN = 5, 9_000
@@ -55,6 +55,7 @@ class Config(parts.Config):
 
     def build(self, paths: Paths) -> StimulusDataset:
         """Point at the data; nothing is read yet."""
+        # subjects, each with stores of their own
         chosen = sorted(set(self.subjects or ()))
         if absent := [subject for subject in chosen if subject not in range(1, 9)]:
             raise RecipeError(f"nsd has no subject {absent[0]}", "it has 1 to 8")
@@ -71,6 +72,7 @@ TINY = Config()
 
 
 def _files(root: Path, split: str, reads: str) -> list[Need]:
+    """List the files of a split that hold `reads`."""
     if reads == "captions":
         return [need_files(files_called(CURATED, root), CURATED, root, f"{CAPTION_SOURCE} {root}")]
     sizes = {STIMULI: BYTES, INFO: None}
@@ -78,7 +80,7 @@ def _files(root: Path, split: str, reads: str) -> list[Need]:
 
 
 def _read_picture(path: Path, rows: NDArray[np.int64], index: int) -> Image.Image:
-    """Read a picture of `imgBrick` [73000, 425, 425, 3]; the file is open no longer than that takes."""
+    """Read a picture of `imgBrick` [73000, 425, 425, 3]; the file is closed again afterwards."""
     row = int(rows[index])
     try:
         with h5py.File(path, "r") as file:
@@ -88,6 +90,8 @@ def _read_picture(path: Path, rows: NDArray[np.int64], index: int) -> Image.Imag
 
 
 def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datasets.StimulusSet:
+    """List the pictures of a split that the subjects were shown; captions where their file is there."""
+    # the brick of pictures, which stays on disk
     datasets.check_split(name, split, SPLITS)
     path = _find(root, STIMULI)
     with hdf5.open_file(path, SOURCE, MissingData) as file:
@@ -95,14 +99,17 @@ def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datas
         if bricks.ndim != 4 or bricks.dtype != np.uint8:
             raise ValueError(f"imgBrick is {bricks.dtype} {list(bricks.shape)}, not bytes [N, H, W, 3]")
         count = len(bricks)
+
+    # pictures that all subjects saw are the test
     shared, shown = _read_rows(root, subjects)
     if not shared or not 0 <= min(shown) <= max(shown) < count:
         problem = f"{path} has {count} pictures, but not those {len(shared)} that all subjects saw"
         raise BrainhiveError(problem, SOURCE)
     is_shared, is_shown = (np.isin(np.arange(count), rows) for rows in (shared, shown))
-    rows = np.flatnonzero((is_shared == (split == "test")) & is_shown)
+    rows = np.flatnonzero((is_shared == (split == "test")) & is_shown)  # [N] of imgBrick
     image_ids = Names.of(map(_image_id, rows.tolist()))
     images = datasets.StimulusSet(name, split, image_ids, image_ids, partial(_read_picture, path, rows))
+
     files = files_called(CURATED, root)
     if not files:
         return replace(images, absent={"captions": f"{CAPTION_SOURCE} {root}"})
@@ -130,9 +137,10 @@ def _image_id(row: int) -> str:
 
 
 def _read_rows(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Read which rows all subjects saw, and which any of these were shown; all rows without subjects."""
+    """Read the rows that all subjects saw, and those that any of `subjects` saw: all without subjects."""
     path = _find(root, INFO)
     with reading(path, SOURCE), path.open(newline="", encoding="utf-8") as file:
+        # a subject's column has the trial of the first repetition, 0 where there was none
         table = list(csv.DictReader(file))
         shown = [
             int(row["nsdId"])

@@ -219,7 +219,7 @@ class Things:
         return paths[0]
 
     def _missing(self, what: str, *needed: str) -> MissingData:
-        """Return the error of what is not there, with the line that unpacks it, or downloads and unpacks it."""
+        """Return the error of missing files, with the line that unpacks, or downloads and unpacks them."""
         if line := unpacking(self.root, needed):
             return MissingData(f"{self.name}: archives are there, but not unpacked: no {what}", line)
         return MissingData(f"{self.name}: no {what}", self.source)
@@ -247,7 +247,13 @@ def unpacking(root: Path, needed: Sequence[str]) -> str:
     lines = []
     paths = (root / path for path, entry in walk(root) if not entry.is_dir())
     for path in sorted(filter(is_archive, paths)):
-        names = _list_files(path)
+        # all files of a zip, the first of a tar, which has no list, and nothing of a damaged archive
+        names: list[str] = []
+        most = None if path.suffix == ZIP else MAX_MEMBERS
+        with suppress(BrainhiveError), open_members(path) as members:
+            files = (n.removeprefix("./") for n, _, _ in islice(members, most) if n and "\0" not in n)
+            names = list(files if path.suffix == ZIP else islice(files, 1))
+
         is_top = path.parent == root and any(name.startswith(tops) for name in names)
         ending = next(ending for ending in (ZIP, *TAR) if path.name.endswith(ending))
         into = path.with_name(path.name.removesuffix(ending)) if is_top else path.parent
@@ -259,12 +265,3 @@ def unpacking(root: Path, needed: Sequence[str]) -> str:
             lines += [shlex.join(["mkdir", "-p", str(into)])] if is_top else []
             lines.append(shlex.join(["tar", "-xf", str(path), "-C", str(into)]))
     return " && ".join(lines)
-
-
-def _list_files(path: Path) -> list[str]:
-    """List the files of a zip, or the first of a tar, which has no list; nothing of one that is damaged."""
-    most = None if path.suffix == ZIP else MAX_MEMBERS
-    with suppress(BrainhiveError), open_members(path) as members:
-        names = (name.removeprefix("./") for name, _, _ in islice(members, most) if name and "\0" not in name)
-        return list(names if path.suffix == ZIP else islice(names, 1))
-    return []

@@ -18,15 +18,15 @@ from brainhive_cli.data import published_data as published
 from brainhive_cli.data.datasets import StimulusDataset, from_files, pictures_below
 
 CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)")
-"""What stems of ImageNet's (n01443537_22563), BOLD5000's scenes (abbey1) and THINGS' (dog_12s) begin with."""
+"""Concept in a stem of ImageNet (n01443537_22563), of BOLD5000's scenes (abbey1) and of THINGS (dog_12s)."""
 
 
 class Config(parts.Config):
     """THINGS' pictures that THINGS-fMRI showed, images/CONCEPT/NAME.jpg, in the splits that its trials say.
 
     Attributes:
-        name: Of the data set and of its pictures.
-        folders: Where pictures of each split may lie, at most three folders below root; the first counts.
+        name: Name of the data set and of its pictures.
+        folders: Folders of the pictures of each split, at most three below root; the first counts.
         people: The data set that has the same subjects, if another has them.
     """
 
@@ -53,14 +53,18 @@ TINY = Config()
 
 
 def _images(root: Path, config: Config, split: str) -> datasets.StimulusSet:
+    """List the pictures of a split, by folders or by the trials that showed them."""
+    # the folder of the split
     datasets.check_split(config.name, split, tuple(config.folders))
     names = config.folders[split]
     folder = next((path for name in names if (path := published.find_below(root, name))), None)
     if folder is None:
         problem = f"{config.name}: no folder {' or '.join(names)} of pictures in {root}"
         raise MissingData(problem, published.fetch_line(config.name))
-    is_only = all(others == names for others in config.folders.values())
-    above, below = (folder, "") if is_only else (folder.parent, folder.name)
+
+    # where all splits share a folder, image ids begin below it, and trials say the split
+    is_shared = all(split_folders == names for split_folders in config.folders.values())
+    above, below = (folder, "") if is_shared else (folder.parent, folder.name)
     stems = {file: PurePath(file).stem for file in pictures_below(above, below)}
     if config.name in SPLITS:
         split_of = SPLITS[config.name](root)
@@ -80,7 +84,7 @@ def _read_things_split(root: Path) -> dict[str, str]:
 
 
 def _read_bold5000_split(root: Path) -> dict[str, str]:
-    """Read the split of each picture: what was shown more than once is the test."""
+    """Read the split of each picture: pictures that were shown more than once are the test."""
     path = published.find_file(root, published.BOLD5000_LIST % "[1-4]", published.fetch_line("bold5000"))
     counts = Counter(published.read_bold5000_names(path))
     return {name: "test" if count > 1 else "train" for name, count in counts.items()}
@@ -90,4 +94,4 @@ SPLITS: Mapping[str, Callable[[Path], dict[str, str]]] = {
     "things-fmri": _read_things_split,
     "bold5000": _read_bold5000_split,
 }
-"""What reads the split of each picture, by the stem of its file, where folders do not say it."""
+"""Reader of the split of each picture, by the stem of its file, where folders do not say it."""

@@ -254,8 +254,13 @@ class Betas(Preparation, ABC):
                 session_trials = {
                     session: self.trials(subject, session) for session in self.sessions(subject)
                 }
-                regions = self.voxels(subject).regions
-                widths.append((subject, self.width(subject), _list_regions(regions)))
+                # regions that have any voxels, the largest first
+                regions = self.voxels(subject).regions.items()
+                sizes = sorted(
+                    ((int(mask.sum()), name) for name, mask in regions if mask.any()), reverse=True
+                )
+                largest = summarise_names([f"{name} ({size})" for size, name in sizes]) if sizes else "none"
+                widths.append((subject, self.width(subject), largest))
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
 
@@ -280,12 +285,6 @@ class Betas(Preparation, ABC):
             "Voxels", ("subject", "voxels", "regions that have any, the largest first"), tuple(widths)
         )
         return Overview((Table("Trials", columns, tuple(rows)), voxels) if rows else (), tuple(lines))
-
-
-def _list_regions(regions: Mapping[str, NDArray[np.bool_]]) -> str:
-    """Name the largest regions with their voxels, and count those that have any."""
-    sizes = sorted(((int(mask.sum()), name) for name, mask in regions.items() if mask.any()), reverse=True)
-    return summarise_names([f"{name} ({size})" for size, name in sizes]) if sizes else "none"
 
 
 class Pictures(NamedTuple):

@@ -12,7 +12,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations._nsd import PICTURES, image_id, name_voxels
-from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles, Sample, list_samples
+from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles, list_samples
 from brainhive_cli.data.stores.recordings import Recording, Sliced
 
 TARS = "webdataset_avg_split/{0}/{0}_subj{{subject:02d}}_*.tar"
@@ -56,8 +56,16 @@ def _read(
             raise BrainhiveError(f"{sample.path}: {PICTURE} is no picture of NSD", SOURCE)
         image_ids.append(image_id(int(row[0])))
 
-    # rows of each signal that are trials of their own, up to three
-    repetitions = [_list_repetitions(sample) for sample in samples]
+    # rows of each signal that are trials of their own, in the order of time
+    repetitions: list[list[int]] = []
+    for sample in samples:
+        count = int(sample.array(COUNT).ravel()[0])
+        trials = sample.array(TRIALS).ravel() if TRIALS in sample.members else np.arange(count)
+        _, first_rows = np.unique(trials, return_index=True)
+        if count < 1 or len(first_rows) != count:
+            problem = f"{sample.path}: {len(first_rows)} trials of a picture, {COUNT} says {count}"
+            raise BrainhiveError(problem, SOURCE)
+        repetitions.append(first_rows.tolist())
     counts = np.array([len(rows) for rows in repetitions], np.int64)
     first = samples[0].array(SIGNAL)
     most, width = int(counts.max()), first.shape[-1]
@@ -87,13 +95,3 @@ def _read(
         {"source": "webdataset_avg_split"},
         counts,
     )
-
-
-def _list_repetitions(sample: Sample) -> list[int]:
-    """List the rows of a sample's signal that are trials of their own, in the order of time."""
-    count = int(sample.array(COUNT).ravel()[0])
-    trials = sample.array(TRIALS).ravel() if TRIALS in sample.members else np.arange(count)
-    _, first = np.unique(trials, return_index=True)
-    if count < 1 or len(first) != count:
-        raise BrainhiveError(f"{sample.path}: {len(first)} trials of a picture, {COUNT} says {count}", SOURCE)
-    return first.tolist()
