@@ -130,7 +130,7 @@ class StimulusSet:
         Raises:
             MissingData: if they are not one a frame.
         """
-        masks = self.masks(index) if self.masks else np.zeros((0, 0, 0), np.uint8)
+        masks = self.masks(index) if self.masks else np.zeros((0, 0, 0), np.uint8)  # [F, H, W]
         if masks.ndim != 3 or len(masks) != (self.frames or 1):
             raise self._miscounted("masks", masks, index, f"{self.frames or 1} frames")
         return masks[0] if self.frames is None else list(masks)
@@ -141,7 +141,7 @@ class StimulusSet:
         Raises:
             MissingData: if they are not one a name.
         """
-        flags = self.labels(index) if self.labels else np.zeros(0, np.uint8)
+        flags = self.labels(index) if self.labels else np.zeros(0, np.uint8)  # [K]
         if flags.shape != (len(self.label_names),):
             raise self._miscounted("labels", flags, index, f"{len(self.label_names)} names")
         return flags
@@ -164,6 +164,7 @@ def images_for_plan(dataset: Any, split: str) -> StimulusSet:
     Raises:
         MissingData: if their number is not known.
     """
+    # the true stimuli, if their files are here
     try:
         listed: StimulusSet = dataset.images(split)
         return listed
@@ -313,6 +314,7 @@ def stored_split(dataset: Dataset, split: str) -> str:
 
 def tested_rows(dataset: Dataset, stimuli: Any, split: str, fold: int) -> NDArray[np.bool_]:
     """Choose the rows [M] of a target store that belong to a split in a fold."""
+    # held-out trials of known stimuli, as of other runs, are tested on all stimuli
     holdout = dataset.holdout
     if holdout is None or holdout.shows_seen:
         return np.ones(len(stimuli.image_ids), bool)
@@ -389,6 +391,7 @@ def from_files(
     Raises:
         BrainhiveError: if two files differ in their endings only, and so have one image id.
     """
+    # an id is a path without its ending, so cat.jpg and cat.png would have one id
     parts = [os.path.splitext(file) for file in files]
     check_unique([stem for stem, _ in parts], lambda index: root / files[index])
     image_ids, endings = Names.of(stem for stem, _ in parts), Names.of(ending for _, ending in parts)

@@ -28,6 +28,7 @@ FRAMES, RATE_HZ = 6, 3.0
 """Frames of a clip of two seconds, and their rate."""
 CLIPS_OF_A_FILM = 240
 """Clips of a film of eight minutes: 18 are shown in training, 5 in the test."""
+# files of frames, captions and labels, as the two repositories call them
 FILES = "GT_{split}_3fps.pt"
 CAPTIONS = {"blip2": "GT_{split}_caption.pt", "qwen": "GT_{split}_caption_qwen.pt"}
 LABELS = "qwen_{split}_caption_tag_category_id.json"
@@ -331,6 +332,7 @@ def key_object(masks: Mapping[str, NDArray[np.bool_]]) -> str | None:
 
 def _path_px(mask: NDArray[np.bool_]) -> float:
     """Add up the distances in pixels by which the centre moves between successive frames with the object."""
+    # centre of the object in each frame, None where it is not seen
     centres = [np.argwhere(frame).mean(0) if frame.any() else None for frame in mask]
     return sum(
         float(np.linalg.norm(after - before))

@@ -111,6 +111,7 @@ def _list_captions(path: Path, image_ids: Names, index: int) -> list[str]:
 @cache
 def _read_captions(path: Path) -> dict[str, list[str]]:
     """Read the captions of each picture, in the order of the file, by its file name without ending."""
+    # annotations name pictures by number, image ids end in their file names
     content = documents.read(path, _CaptionFile, SOURCE, most=LARGEST)
     stems = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}
     captions: dict[str, list[str]] = {}

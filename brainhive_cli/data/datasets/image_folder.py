@@ -115,9 +115,11 @@ def _choose(
 ) -> NDArray[np.int64]:
     """Choose the pictures of a split among all: by a list, or by the concepts that are held out."""
     if config.test_list:
+        # other pictures of a tested concept are in no split, unless the recipe keeps them
         is_test = _is_listed(locate(config.test_list), root, files)
         is_tested = np.isin(concepts, concepts[is_test]) if config.exclude_test_concepts else is_test
     else:
+        # whole concepts are held out, in an order that the seed draws
         names = sorted(set(concepts.tolist()))
         order = np.random.default_rng(config.seed).permutation(len(names))
         held_out = [names[index] for index in order[: round(config.test_share * len(names))]]

@@ -138,6 +138,7 @@ def _images(root: Path, sources: Sequence[Place], listings: Path, split: str) ->
 def _describe_listing(split: str, listing: "Listing") -> datasets.StimulusSet:
     from timm.data import ImageNetInfo
 
+    # class of each label's number, in the order of ImageNet-1k
     classes = ImageNetInfo("imagenet-1k").label_names()
     pairs = [_describe(*pair, classes) for pair in zip(listing.names, listing.labels, strict=True)]
     ids = [image_id for image_id, _ in pairs]
@@ -149,8 +150,9 @@ def _describe_listing(split: str, listing: "Listing") -> datasets.StimulusSet:
 
 def _describe(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
     """Return the id and concept of a picture: the class in its name or of its label, else its name."""
+    # the hub writes the class last (ILSVRC2012_val_00000001_n01440764), the original files first
     stem, _, last = name.rpartition("_")
-    if stem and CLASS.fullmatch(last):  # as the hub names a picture
+    if stem and CLASS.fullmatch(last):
         return stem, sys.intern(last)
     if match := CLASS_FIRST.fullmatch(name):
         return name, sys.intern(match[1])
@@ -310,6 +312,7 @@ class Rows:
 
     def read(self, index: int) -> bytes:
         """Read the bytes of a picture; its row group is kept, since the next picture is often there too."""
+        # another row group replaces the one in memory
         group = self._group(index)
         if self._held[0] != group:
             with open_parquet(self.path(index)) as file:

@@ -27,6 +27,7 @@ NAME, SPLITS = "laion-fmri", ("train", "test")
 SOURCE = published.fetch_line(NAME)
 DEFAULT = ("shared", "random_0")
 """Pool and split whose stores have the plain name."""
+# files of pictures, of their names and of captions, as the publisher calls them
 PICTURES, METADATA = "task-images_stimuli.h5", "task-images_metadata.csv"
 CAPTIONS = "task-images_desc-captions.csv"
 SPLIT_FILES = "copy laion_fmri/splits/data of the publisher's package into that folder, as splits"

@@ -75,6 +75,7 @@ def _images(root: Path, config: Config, split: str) -> datasets.StimulusSet:
 
 def _read_things_split(root: Path) -> dict[str, str]:
     """Read the split of each picture by the trials of any subject: all saw the same."""
+    # the table of any subject names the stimulus and the trial_type of each trial
     source = published.fetch_line("things-fmri")
     table = published.find_file(root, "sub-*_StimulusMetadata.csv", source)
     rows = published.read_table(

@@ -8,7 +8,7 @@ from fnmatch import filter as match_pattern
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,15 +57,6 @@ class BidsFile(NamedTuple):
     entities: dict[str, str]
     suffix: str
 
-    @classmethod
-    def parse(cls, path: Path, root: Path) -> Self:
-        """Split a name into entities and suffix."""
-        *pairs, suffix = path.name.partition(".")[0].split("_")
-        entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
-        if "run" in entities:
-            entities["run"] = entities["run"].lstrip("0")
-        return cls(path, path.parent.relative_to(root), entities, suffix)
-
     @property
     def space(self) -> str:
         """The space as fMRIPrep's --output-spaces has it; empty for the grid of the run itself."""
@@ -89,8 +80,14 @@ class Tree:
     def list_folder(self, folder: Path) -> list[BidsFile]:
         """List the files in a folder below the root, those of the fewest entities first."""
         if folder not in self.listed:
-            paths = sorted((self.root / folder).glob("[!.]*_*.*"))
-            files = [BidsFile.parse(path, self.root) for path in paths]
+            files = []
+            for path in sorted((self.root / folder).glob("[!.]*_*.*")):
+                # sub-01_task-images_run-01_bold.nii.gz: entities and the suffix bold
+                *pairs, suffix = path.name.partition(".")[0].split("_")
+                entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
+                if "run" in entities:
+                    entities["run"] = entities["run"].lstrip("0")
+                files.append(BidsFile(path, path.parent.relative_to(self.root), entities, suffix))
             self.listed[folder] = sorted(files, key=lambda file: len(file.entities))
         return self.listed[folder]
 
@@ -194,11 +191,6 @@ class BoldRun:
         if derived.SliceTimingCorrected:
             return Timing(volumes, tr_s, tr_s / 2, "TR/2")
         return Timing(volumes, tr_s, 0.0, "0")
-
-    @property
-    def is_surface(self) -> bool:
-        """Whether its BOLD is that of vertices."""
-        return self.series[0].name.endswith((".gii", ".dtseries.nii"))
 
     def read_surface(self) -> dict[str, NDArray[Any]]:
         """Read the BOLD [T, V] of the vertices of each hemisphere."""

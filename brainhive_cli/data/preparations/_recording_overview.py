@@ -65,7 +65,9 @@ def describe_subjects(
             way += "; preparation.interpolate=true keeps those that were marked as bad"
 
     # one row for all subjects with the same channels of a type
-    groups = _group_by_entry({subject: [*_channel_rows(kept)] for subject, kept in subject_channels.items()})
+    groups = _group_by_entry(
+        {subject: [*_channel_rows(channels)] for subject, channels in subject_channels.items()}
+    )
     rows = [(spans(subjects), *row) for row, subjects in groups.items()]  # type: ignore[misc]
     columns = ("subject", "type", "channels", "kept", "bad", "positions", "names")
     return Overview(

@@ -311,7 +311,7 @@ class Bold(Betas):
         # surfaces have vertices, not voxels
         runs, way_out = self._all_runs(subject), "preparation.mask=FILE, a mask on the grid of the BOLD"
         path = self._mask_file(subject)
-        if runs[0].is_surface:
+        if runs[0].series[0].name.endswith((".gii", ".dtseries.nii")):
             if path:
                 raise BrainhiveError(f"{path} is a mask of volumes, the BOLD is of a surface", "leave it out")
             return {side: values.shape[1] for side, values in runs[0].read_surface().items()}

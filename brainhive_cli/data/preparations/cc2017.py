@@ -54,13 +54,15 @@ def _read(root: Path, files: FilesByRow, subject: int, split: str) -> Recording:
     if films := find_below(root, FRAMES.format(split=split)):
         clips, *_ = TensorRows(films).shape("N, F, 3, H, W", SOURCE)
         if clips != len(signal):
-            _refuse(f"{path} has responses to {len(signal)} clips, and {films.name} has {clips}")
+            difference = f"{path} has responses to {len(signal)} clips, and {films.name} has {clips}"
+            raise BrainhiveError(difference, f"get both from one place: {SOURCE}")
 
     # the same voxels in training and test
     training = files["train"][0]
     *_, width = TensorRows(training).shape("N, R, V", SOURCE)
     if width != signal.shape[2]:
-        _refuse(f"{path} has {signal.shape[2]} voxels, and {training.name} has {width}")
+        difference = f"{path} has {signal.shape[2]} voxels, and {training.name} has {width}"
+        raise BrainhiveError(difference, f"get both from one place: {SOURCE}")
 
     return Recording(
         Sliced(path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]),
@@ -71,7 +73,3 @@ def _read(root: Path, files: FilesByRow, subject: int, split: str) -> Recording:
         "z-score",
         {"source": path.name},
     )
-
-
-def _refuse(difference: str) -> None:
-    raise BrainhiveError(difference, f"get both from one place: {SOURCE}")
