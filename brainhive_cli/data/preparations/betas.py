@@ -1,4 +1,4 @@
-"""Anyone's own single-trial betas: files of voxels, and a table with the picture of each trial."""
+"""Anyone's own single-trial betas: files of voxels, and a table of what each trial showed."""
 
 import re
 from collections import Counter

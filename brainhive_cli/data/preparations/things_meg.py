@@ -1,4 +1,4 @@
-"""THINGS-MEG from the epochs that its authors distribute, with the trial_type of each trial.
+"""THINGS-MEG from the epochs that its authors distribute, in which trial_type says what each trial is.
 
 They are filtered (0.1 to 40 Hz), z-scored by their baseline and decimated to 200 Hz already; nothing of this
 is done again. Source: Hebart et al. 2023, OpenNeuro ds004212.
