@@ -1,4 +1,4 @@
-"""What a cell learns from, batch by batch."""
+"""Training samples of a cell, batch by batch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ class SignalBank:
 
     Attributes:
         signals: [N_subject, ...] a subject, on the device or mapped.
-        stored: The file of each subject's signals that are mapped, by the subject's place.
+        stored: The file of each subject's signals that are mapped, by the subject's index.
         first: Row of each subject's first signal.
         stimulus: [N] row of each signal's stimulus, on the device.
         subject: [N] subject index, on the device.
@@ -62,13 +62,14 @@ class SignalBank:
             device: Where gathered signals go.
             are_single: Whether they are [N_subject, R, …], of which each repetition is a signal by itself.
         """
+        # single repetitions become signals by themselves: [N R, ...]
         tensors = [_tensor(signal, device) for signal in signals]
         if are_single:
             tensors = [signal.flatten(0, 1) for signal in tensors]
         counts = [len(signal) for signal in tensors]
         return cls(
             tensors,
-            {place: signal for place, signal in enumerate(signals) if isinstance(signal, StoredRows)},
+            {index: signal for index, signal in enumerate(signals) if isinstance(signal, StoredRows)},
             np.cumsum([0, *counts[:-1]]),
             torch.from_numpy(np.concatenate(stimuli)).to(device),
             torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device),
@@ -82,14 +83,17 @@ class SignalBank:
 
     def gather(self, rows: Rows) -> Tensor:
         """Gather the signals of ascending rows of one width: [B, ...], on the device."""
+        # ascending rows are contiguous by subject
         ends = [*np.searchsorted(rows, self.first), len(rows)]
-        places = [place for place in range(len(self.signals)) if ends[place] < ends[place + 1]]
-        shape = self.signals[places[0] if places else 0].shape[1:]
+        subjects = [subject for subject in range(len(self.signals)) if ends[subject] < ends[subject + 1]]
+        shape = self.signals[subjects[0] if subjects else 0].shape[1:]
+
+        # [B, ...]
         gathered = torch.empty((len(rows), *shape), device=self.signals[0].device)
-        for place in places:
-            start, stop = ends[place], ends[place + 1]
-            signal, chosen = self.signals[place], rows[start:stop] - self.first[place]
-            if stored := self.stored.get(place):
+        for subject in subjects:
+            start, stop = ends[subject], ends[subject + 1]
+            signal, chosen = self.signals[subject], rows[start:stop] - self.first[subject]
+            if stored := self.stored.get(subject):
                 stored.verify(chosen // (len(signal) // len(stored)))  # where a row holds R signals, that row
             index = to_device(torch.from_numpy(chosen), signal.device)
             torch.index_select(signal, 0, index, out=gathered[start:stop])
@@ -113,19 +117,19 @@ def averages_of(responses: Sequence[Responses], device: torch.device) -> SignalB
 
 @dataclass(frozen=True)
 class CellData:
-    """What one cell learns from.
+    """Signals, targets and settings from which a cell learns.
 
     Attributes:
-        responses: Signals by subject; the place in the list is the subject index.
+        responses: Signals by subject; the position in the list is the subject index.
         targets: Targets of all stimuli, by the fuser's key.
         held_out: [M] whether the picture's concept is kept for validation.
         fuser: A prior's frozen fusion encoder, or None.
-        starts: What a stage of the training starts from, by the stage's number.
+        starts: Weights from which a stage of the training starts, by the stage's number.
         tested: Test signals by subject, with `tested_targets`; only where the test selects the epoch.
-        learned: What the model folder records of all this, without what selects the epoch.
-        tuned_encoders: What encoders were tuned on, of those whose folder says so.
+        learned: Record of all this for the model folder, without what selects the epoch.
+        tuned_encoders: Training data of tuned encoders, where their folder records it.
         repetitions: A training sample is the average of a stimulus's trials, each single trial, or an average
-            of `random_k` trials at random. Responses' single repetitions are used where they are given.
+            of `random_k` trials at random. Responses' single repetitions are used where they exist.
         augmented: Further targets, by name, of augmented pictures; computed at each step.
         alike: Which pictures are, by their rows.
         epoch_trials: Samples of an epoch, as many of each subject in every step; None: each sample once.
@@ -195,33 +199,48 @@ class Batches:
     """
 
     def __init__(self, data: CellData, train: Train, mix_alpha: float, launch: Launch) -> None:
+        # targets and augmentation settings
         self.targets, self.augmented = data.targets, data.augmented
         self.augment, self.mix_alpha, self.launch = train.augment, mix_alpha, launch
         self.mix_share = 1.0
         self.random_k = data.random_k if data.repetitions == "random" else None
+
+        # training samples: averages [N, C, T], single trials [N R, C, T] or all trials [N, R, C, T]
         self.averages = averages_of(data.responses, launch.device)
         self.samples, self.counts = _samples(data, self.averages, launch.device)
+
+        # parts of the augmentation; some are drawn once for the whole training
         rate_hz = data.responses[0].rate_hz
         self.augmentations: list[Augmentation] = [part.build(rate_hz) for part in train.augment.parts]
         self.drawn_once = {
-            place: self._draw_once(place, data)
-            for place, config in enumerate(train.augment.parts)
+            index: self._draw_once(index, data)
+            for index, config in enumerate(train.augment.parts)
             if getattr(config, "drawn", "each_step") == "once"
         }
+
+        # rows that are trained on: with a stimulus, and not held out
         stimulus = self.samples.stimulus.cpu().numpy()
         self.rows = np.flatnonzero((stimulus >= 0) & ~data.held_out[stimulus])
-        whose = self.samples.subject.cpu().numpy()[self.rows]
-        self.rows_of = [self.rows[whose == place] for place in range(len(data.responses))]
-        whole, rest = divmod(len(self.rows), train.batch_size)
-        self.steps = whole + (rest > 0 and train.last_batch != "drop")
+        sample_subjects = self.samples.subject.cpu().numpy()[self.rows]
+        self.rows_of = [self.rows[sample_subjects == subject] for subject in range(len(data.responses))]
+
+        # steps of an epoch, with or without the smaller last batch
+        full, rest = divmod(len(self.rows), train.batch_size)
+        self.steps = full + (rest > 0 and train.last_batch != "drop")
         self.share: int | None = None  # of each subject in a step
+
+        # an epoch of a fixed number of trials takes as many of each subject
         if data.epoch_trials is not None:
             self.share = train.batch_size // len(self.rows_of)
             self.steps = data.epoch_trials // max(1, self.share * len(self.rows_of))
+
+        # feedback chooses among alternative embeddings by how well samples were predicted
         self.feedback: Feedback | None = None
         if train.alternatives == "uncertainty":
             samples = len(self.samples.stimulus)
             self.feedback = Feedback(samples, self.targets.alternatives, launch.device)
+
+        # cut positions of the batches in the permuted rows
         self.taken = self.steps * train.batch_size  # or all, where they are fewer
         self.cuts: Any = range(train.batch_size, self.taken, train.batch_size)
         if train.last_batch == "even":
@@ -233,6 +252,8 @@ class Batches:
         random = np.random.default_rng((seed, epoch))
         if self.share is None:
             return np.array_split(random.permutation(self.rows)[: self.taken], self.cuts)
+
+        # each step has the same number of trials of each subject
         count, drawn = self.steps * self.share, []
         for rows in self.rows_of:  # in as many rounds as it takes
             rounds = [random.permutation(rows) for _ in range(-(-count // len(rows)))]
@@ -240,18 +261,23 @@ class Batches:
         return list(np.concatenate(drawn, axis=1))
 
     def _check(self, train: Train, data: CellData) -> None:
+        # the held-out pictures leave trials to learn from
         fewest = min(map(len, self.rows_of)) if self.share is not None else len(self.rows)
         if not fewest:
             raise RecipeError(
                 "no trial is left to train on: their pictures are held out for validation",
                 f"a smaller train.validation than {train.validation:g}, or more pictures",
             )
+
+        # an epoch has at least one step
         if self.share is not None and not (self.share and self.steps):
             raise RecipeError(
                 f"train.epoch_trials of {data.epoch_trials} and train.batch_size of {train.batch_size} give "
                 f"{len(self.rows_of)} subjects no step",
                 "a larger train.batch_size, of at least one trial a subject, or more train.epoch_trials",
             )
+
+        # each process gets at least one trial of every batch
         smallest = min(map(len, self.epoch(0, 0)), default=0) if self.steps else 0
         if smallest < self.launch.processes:
             raise RecipeError(
@@ -273,9 +299,13 @@ class Batches:
         """
         # sorted, so that a subject's signals lie together, and a mapped file is read forwards
         ordered = np.sort(rows)
+
+        # gather and augment this process's signals [B, C, T]
         shard: Rows = self.launch.shard(ordered)  # type: ignore[arg-type,assignment]
         generator = self._generator(seed, self.launch.rank)
         signals = [self._signals(part, generator) for part in self.samples.split(shard)]
+
+        # stimuli of the whole batch and of this share
         index = to_device(torch.from_numpy(shard), self.launch.device)
         stimuli = self.samples.stimulus[to_device(torch.from_numpy(ordered), self.launch.device)]
         stimulus, mixing = self.samples.stimulus[index], None
@@ -289,11 +319,13 @@ class Batches:
         targets = self.targets.gather(stimulus, which=which)
         augmented = {} if self.augmented is None else self.augmented.gather(stimulus)
         subjects = self.samples.subject[index].split([len(signal) for signal in signals])
+
+        # mixings of all processes are drawn, since the loss compares over the whole batch
         if self.mix_alpha:
-            by_rank = [self._draw_mixings(rows, seed, rank) for rank in range(self.launch.processes)]
-            pairs = zip(by_rank[self.launch.rank], signals, strict=True)
+            rank_mixings = [self._draw_mixings(rows, seed, rank) for rank in range(self.launch.processes)]
+            pairs = zip(rank_mixings[self.launch.rank], signals, strict=True)
             signals = [part.mix(signal) for part, signal in pairs]
-            mixing = _join_mixings([part for parts in by_rank for part in parts])
+            mixing = _join_mixings([part for parts in rank_mixings for part in parts])
         return Batch(list(zip(signals, subjects, strict=True)), targets, mixing, stimuli, augmented)
 
     def _generator(self, *seeds: int) -> torch.Generator:
@@ -301,30 +333,36 @@ class Batches:
 
     def _draw_mixings(self, rows: Rows, seed: int, rank: int) -> list[Mixing]:
         """Draw partners within each micro-batch of a process; each process can do it for all."""
+        # the shard of that process, cut as it cuts it itself
         share: Rows = replace(self.launch, rank=rank).shard(np.sort(rows))  # type: ignore[arg-type,assignment]
         generator = self._generator(seed, rank, 1)
         parts = self.samples.split(share)
         return [Mixing.draw(len(part), self.mix_alpha, generator, self.mix_share) for part in parts]
 
-    def _draw_once(self, place: int, data: CellData) -> SignalBank:
-        """Draw an augmentation for all samples: by seed, subject and row, whatever takes them and when."""
+    def _draw_once(self, index: int, data: CellData) -> SignalBank:
+        """Draw an augmentation for all samples: by seed, subject and row, independent of the step."""
+        # the generator depends on the subject, not on the other subjects of the cell
         drawn = []
         for trials, signal in zip(data.responses, self.samples.signals, strict=True):
-            generator = torch.Generator().manual_seed(derive_seed(data.seed, trials.subject, place))
+            generator = torch.Generator().manual_seed(derive_seed(data.seed, trials.subject, index))
             count, (channels, samples) = len(signal), signal.shape[-2:]
-            drawn.append(self.augmentations[place].draw((count, channels, samples), generator).numpy())
+            drawn.append(self.augmentations[index].draw((count, channels, samples), generator).numpy())
         return SignalBank.of(drawn, [trials.stimulus for trials in data.responses], self.launch.device)
 
     def _signals(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """Gather the signals of ascending rows, and vary them: [B, C, T]."""
         signal = self.samples.gather(rows)
+
+        # repetitions are averaged or mixed anew in each step
         if self.counts is not None:  # [B, R, C, T]
             counts = self.counts[to_device(torch.from_numpy(rows), self.launch.device)]
             if self.random_k is not None:
                 signal, counts = shuffle_repetitions(signal, counts, self.random_k, generator)
             signal = mix_repetitions(signal, counts, self.augment, generator)
-        for place, augmentation in enumerate(self.augmentations):
-            if bank := self.drawn_once.get(place):
+
+        # vary the averages, by values of this step or by those drawn once
+        for index, augmentation in enumerate(self.augmentations):
+            if bank := self.drawn_once.get(index):
                 drawn = bank.gather(rows)
             else:
                 drawn = augmentation.draw((len(rows), *signal.shape[1:]), generator)
@@ -337,13 +375,18 @@ def _samples(data: CellData, averages: SignalBank, device: torch.device) -> tupl
 
     Or all trials of each stimulus [N, R, C, T], and then also how many of R there are [N].
     """
+    # without single trials the averages are the samples
     single = [trials.single for trials in data.responses if trials.single is not None]
     counts = [trials.counts for trials in data.responses if trials.counts is not None]
     stimuli = [trials.stimulus for trials in data.responses]
     if not single:
         return averages, None
+
+    # all trials of a stimulus stay together, to be averaged in each step
     if data.repetitions != "single":
         return SignalBank.of(single, stimuli, device), torch.from_numpy(np.concatenate(counts)).to(device)
+
+    # each trial is a sample; padding gets stimulus -1, which is never trained on
     shown = [
         np.where(np.arange(signal.shape[1]) < count[:, None], stimulus[:, None], -1).ravel()
         for signal, count, stimulus in zip(single, counts, stimuli, strict=True)
@@ -353,6 +396,7 @@ def _samples(data: CellData, averages: SignalBank, device: torch.device) -> tupl
 
 def _join_mixings(mixings: list[Mixing]) -> Mixing:
     """Join the mixings of micro-batches that follow each other."""
+    # partners are rows of the joined batch
     partners, count = [], 0
     for mixing in mixings:
         partners.append(mixing.partner + count)

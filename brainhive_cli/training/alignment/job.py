@@ -85,6 +85,7 @@ class Job:
         Raises:
             BrainhiveError: if the run is absent, or does not fit the recipe.
         """
+        # find the run that is fine-tuned; a plan may know it by its recipe alone
         base_run, base_need, is_plan = None, None, planned is not None
         if recipe.mode == "finetune":
             name = recipe.finetune.run or "train-align"
@@ -98,6 +99,8 @@ class Job:
                     raise
                 base_need = base_need if base_run else replace(base_need, error=error)
                 recipe = inherited(recipe, training)
+
+        # build the data set, and add the digests of priors where the work is to be done
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         job = cls(recipe, variants(recipe), dataset, base_run, base_need, is_plan)
         if is_plan:
@@ -106,14 +109,15 @@ class Job:
 
     def _holding(self, digests: Mapping[str, str]) -> Self:
         """Add digests of what the recipe and its variants name."""
-        by_label = {
+        variant_recipes = {
             label: recipe.holding({**recipe.digests, **digests}) for label, recipe in self.variants.items()
         }
         recipe = self.recipe.holding({**self.recipe.digests, **digests})
-        return replace(self, recipe=recipe, variants=by_label)
+        return replace(self, recipe=recipe, variants=variant_recipes)
 
     def pinned(self, cells: Sequence[Cell]) -> Self:
         """Add the identities of the signals and runs that are read, so that others make another run."""
+        # a run is identified by the signals and weights that it reads
         identities: dict[str, str] = {}
         for recipe in self.variants.values():
             identities |= name_starts(recipe.train.starts, recipe.paths, self._opened)
@@ -135,11 +139,14 @@ class Job:
             BrainhiveError: if they are of different stimuli.
             RecipeError: if a variant fuses shapes that cannot be fused.
         """
+        # stores of alternatives are checked here, and opened again by their reader
         opened = open_stores(
             self.dataset, self.recipe.dataset, "train", self.stored_encoders(), self.recipe.paths
         )
         encoders = {config.name for recipe in self.variants.values() for config in recipe.stored_encoders}
         stores = {name: store for name, store in opened.items() if name in encoders}
+
+        # shapes that cannot be fused are refused before any signal is read
         for recipe in self.variants.values():
             if recipe.fused_encoders:
                 tokens_of({config.name: stores[config.name].shape for config in recipe.fused_encoders})
@@ -147,6 +154,7 @@ class Job:
 
     def stored_encoders(self) -> list[EncoderConfig]:
         """List the encoders whose stores are read, and those of alternatives, by what their names say."""
+        # encoders of the recipes, then alternatives that their names describe
         recipes = self.variants.values()
         configs = {config.name: config for recipe in recipes for config in recipe.stored_encoders}
         for recipe in recipes:
@@ -161,6 +169,7 @@ class Job:
         Raises:
             RecipeError: if a variant has other encoders, another fuser or width of the token than its prior.
         """
+        # the encoders and sizes of a prior are fixed
         described = {}
         for recipe in self.variants.values():
             if recipe.prior:
@@ -189,10 +198,14 @@ class Job:
     def needs(self, list_starts: Callable[[], Iterable[tuple[str, Need]]]) -> Iterator[Need]:
         """List all that the training reads and does not make, what its stages start from last."""
         recipe = self.recipe
+
+        # the run, signals and stores
         if self.base_need:
             yield self.base_need
         yield from self.signals(recipe).needs(list_subjects(self.list_cells()))
         yield from store_needs(self.dataset, recipe.dataset, "train", self.stored_encoders(), recipe.paths)
+
+        # files of the encoders that run at each step
         for online in [config for config in recipe.encoders if config not in recipe.stored_encoders]:
             yield from [*online.needs(), *files_of(self.dataset, "train", online.encodes)]
         for _, start in list_starts():
@@ -207,12 +220,16 @@ class Job:
         """
         if cell.name in self._starts:
             return self._starts[cell.name]
+
+        # weights that the recipe names, and the model that is fine-tuned
         recipe = self.variants[cell.variant]
         starts = find_starts(recipe.train.starts, cell, recipe.paths, self._opened)
         if recipe.mode == "finetune":
             is_same = recipe.finetune.run == self.recipe.finetune.run
             base_run = (self.base_run if is_same else None) or find_base_run(recipe)
             starts[0] = (Start(find_base_model(base_run, cell)),)
+
+        # a new subject must be new to everything that the model starts from
         if recipe.mode in ("inter", "finetune"):
             sources = [(str(start.path), start.learned) for stage in starts.values() for start in stage]
             sources += [("an encoder", learned) for learned in read_tuned_encoders(recipe)]
@@ -249,6 +266,8 @@ class Job:
             trained_on = cell.trained_on if count else ()
             for subject, recording in self.signals(recipe).recordings(trained_on, "train").items():
                 sessions = recording.sessions
+
+                # sessions are numbered from 0
                 most = 0 if sessions is None else int(sessions.max(initial=-1)) + 1
                 if most < count:
                     known = f"have {most}" if most else "do not say which trial is of which"
@@ -260,6 +279,7 @@ class Job:
 
     def describe_set_ups(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """Return the set-up, and what was published, if anything was, with how it differs; by variant."""
+        # describe each variant with the signals of its test
         set_ups, published = [], {}
         for label, recipe in self.variants.items():
             tested = sorted({s for cell in cells if cell.variant == label for s in cell.tested_on})
@@ -275,6 +295,8 @@ class Job:
             published[label] = compare_with_published(
                 recipe.published, set_up, self.dataset, recordings, caveats
             )
+
+        # a run without a sweep has one entry
         notes = {SET_UP: merge(set_ups)}
         if self.recipe.published is not None:
             notes["published"] = published if self.recipe.is_swept else published[""]
@@ -295,13 +317,18 @@ class Job:
 
     def describe_signals(self, cells: Sequence[Cell]) -> str:
         """Describe the size of the signals, and what is still to be written."""
+        # signals must exist, with the sessions that are asked for
         source, subjects = self.signals(self.recipe), list_subjects(cells)
         source.choose_subjects(subjects)
         source.require(subjects)
         self._refuse_absent_sessions(cells)
+
+        # variants with the same section share their stores
         sections = {repr(recipe.signal): recipe for recipe in self.variants.values()}
         sizes = [self.signals(recipe).store_size(subjects) for recipe in sections.values()]
         (count, most, channels, samples), to_write = sizes[0]
+
+        # bytes in float32, of averages and single trials
         copies = 1 if self.recipe.signal.repetitions == "average" else 1 + most
         most_subjects = max(len(cell.trained_on) for cell in cells)
         size_gb = 4 * copies * count * channels * samples * most_subjects / 1e9
@@ -328,6 +355,7 @@ class Job:
         "" where they are not known. Regions are taken to share the voxels equally: a model whose regions have
         layers alike is as large however they share them.
         """
+        # published shapes of targets and numbers of voxels
         cell, recipe = cells[0], self.variants[cells[0].variant]
         voxels = getattr(getattr(self.dataset, "published_sizes", None), "voxels", {})
         heads: dict[str, Head] = {}
@@ -337,13 +365,18 @@ class Job:
                 return ""
             heads[name] = Head(shape_of(target, shape, images_for_plan(self.dataset, "train")), target.name)
 
+        # regions share the voxels equally
         widths = tuple(voxels[subject] for subject in cell.trained_on)
         step = len(names := [*recipe.signal.region_split])
-        shares = [tuple(tuple(range(place, width, step)) for width in widths) for place in range(step)]
+        shares = [tuple(tuple(range(first, width, step)) for width in widths) for first in range(step)]
         regions = dict(zip(names, shares, strict=True))
         spec = SignalSpec((), 1, cell.trained_on, widths, regions=regions)
+
+        # count weights without allocating them
         with torch.device("meta"):
             module: Any = backbones.build(recipe.backbone, spec, heads)
+
+        # a part costs gradients and moments unless every stage freezes it
         frozen = [{*stage.freeze} for stage in recipe.train.stages] or [set()]
         always_frozen = tuple(set.intersection(*frozen))
         is_fitted = getattr(recipe.backbone, "is_closed_form", False)
@@ -378,6 +411,7 @@ def find_base_run(recipe: Recipe) -> AlignRun:
         RecipeError: if it is a sweep and no variant is named.
         BrainhiveError: if the run is fine-tuned itself.
     """
+    # the recipe's data set chooses the run, unless it is the default one
     usual = type(recipe)().dataset
     dataset = None if recipe.dataset == usual else recipe.dataset
     named = open_model(
@@ -385,6 +419,8 @@ def find_base_run(recipe: Recipe) -> AlignRun:
     )
     if named.is_model:
         raise RecipeError(f"finetune.run is one model, {named.folder.path}, and no run", "finetune.run=RUN")
+
+    # one run, which is not fine-tuned itself
     base_run = AlignRun.open(named.folder, named.variant, recipe.paths)
     refuse_sweep(base_run)
     if base_run.mode == "finetune":
@@ -402,6 +438,7 @@ def inherit(recipe: Recipe, base_run: AlignRun) -> Recipe:
         RecipeError: if the recipe sets dropout of a prior, and the run has none, or terms do not go with the
             heads or the epochs.
     """
+    # subjects whom at least one model of the run has not seen
     training, run = base_run.recipe, base_run.folder
     assert training is not None  # which a run has
     chosen = SignalSource(base_run.dataset, recipe.paths, training.signal).choose_subjects(recipe.subjects)
@@ -412,6 +449,8 @@ def inherit(recipe: Recipe, base_run: AlignRun) -> Recipe:
             f"no model of {run.path.name} has yet to see subject {known}",
             "fine-tune to others, or a run that was trained without them",
         )
+
+    # statistics of all sessions would see trials of later ones
     is_of_sessions = any(variant.finetune.sessions for variant in variants(recipe).values())
     if is_of_sessions and training.signal.normalise is not None:
         how = training.signal.normalise.kind
@@ -419,6 +458,8 @@ def inherit(recipe: Recipe, base_run: AlignRun) -> Recipe:
             f"finetune.sessions: signal.normalise={how} of {run.path.name} takes statistics of all sessions",
             "a run without signal.normalise, of signals that are z-scored by session; or finetune.share",
         )
+
+    # inherited keys that the recipe sets to something else have no effect
     recipe.train.check_prior(training.prior)
     usual = type(recipe)()
     for key in INHERITED:
@@ -426,6 +467,8 @@ def inherit(recipe: Recipe, base_run: AlignRun) -> Recipe:
         if value not in (getattr(training, key), getattr(usual, key)):
             shown = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
             console.warn(f"{key}={shown} has no effect: a fine-tuned model keeps that of {run.path.name}")
+
+    # the tuned recipe names the run and its new subjects
     name = runs.reference(run, recipe.paths.under_home("runs") / "train-align", base_run.variant)
     finetune = recipe.finetune.model_copy(update={"run": name})
     tuned = inherited(recipe, training).model_copy(update={"subjects": new, "finetune": finetune})
@@ -439,6 +482,7 @@ def find_base_model(base_run: AlignRun, cell: Cell) -> Path:
     Raises:
         BrainhiveError: if there is none, or several could be meant.
     """
+    # models that never saw the subject, of the same seed if there are any
     new = _cells_without(base_run, *cell.trained_on)
     same_seed = [other for other in new if other.seed == cell.seed] or new
     chosen = [other for other in same_seed if other.seed == same_seed[0].seed]

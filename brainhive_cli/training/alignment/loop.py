@@ -1,4 +1,4 @@
-"""The loop that trains a model, batches that processes share, and what is written of a cell of a run."""
+"""Training loop of a model, batches shared by processes, and the files of a cell of a run."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,27 +41,27 @@ from brainhive_cli.training.alignment.validation import (
 CHECKPOINT_S = 60.0
 """Least time between two checkpoints of a cell; shorter cells start again."""
 ONE_VALUE = "Expected more than 1 value per channel"
-"""How torch's error begins."""
+"""Beginning of the ValueError of torch's batch normalisation."""
 Tensors = dict[str, Tensor]
 OnEpoch = Callable[[dict[str, Any]], None]
 """Is called after each epoch with cell, epoch, epochs, loss, validation_top1, samples_per_s."""
 
 
 class Callbacks:
-    """What hears of a training; these do nothing, and whoever wants to hear overrides some of them."""
+    """Callbacks of a training, which do nothing by default; a subclass overrides those that it needs."""
 
     def find_checkpoint(self) -> tuple[State, dict[str, Any] | None]:
         """Return how far an interrupted training is, and the state of its learner; as here, nothing."""
         return State(), None
 
     def after_step(self, content: Callable[[], dict[str, Any]]) -> None:
-        """Hear of a step; `content` makes the checkpoint that `find_checkpoint` may return."""
+        """Handle a step; `content` makes the checkpoint that `find_checkpoint` may return."""
 
     def after_epoch(self, event: dict[str, Any]) -> None:
-        """Hear of an epoch: its number from 0, `epochs`, `loss`, `validation_top1` and `samples_per_s`."""
+        """Handle an epoch: its number from 0, `epochs`, `loss`, `validation_top1` and `samples_per_s`."""
 
     def at_end(self, epoch: int, ranks: Tensor, validation: list[Queries]) -> None:
-        """Hear which epoch is kept, counted from 1, and of its ranks [N] among the held-out pictures."""
+        """Handle the end: the kept epoch, counted from 1, and its ranks [N] among the held-out pictures."""
 
 
 def fit(
@@ -83,7 +83,7 @@ def fit(
         settings: Optimisation and selection.
         start: A model whose weights it begins with; its history becomes the new one's. Default: none.
         seed: Decides all that is random.
-        callbacks: What hears of it, and where it continues.
+        callbacks: Called after steps and epochs; they also say where training continues.
         launch: The processes that share each batch, each of which calls this; default: this one, on the CPU.
 
     Returns:
@@ -94,10 +94,14 @@ def fit(
         RecipeError: if a stage freezes an unknown part, or everything.
     """
     launch, callbacks = launch or Launch(0, 1, "cpu"), callbacks or Callbacks()
+
+    # a backbone with a closed-form solution has no steps
     if is_closed_form(layout):
         if start is not None:
             raise BrainhiveError("what is fitted in closed form begins with no weights", "leave start out")
         return _fit_in_closed_form(layout, data, settings, seed, callbacks, launch)
+
+    # build the model, and start it from the weights of another one where there is one
     keep_freed_memory()
     aligner = initial_aligner(seed, layout, data, settings.init).to(launch.device)
     aligner.learned = learned_by(data, settings)
@@ -107,11 +111,15 @@ def fit(
     if aligner.adapter is not None and data.adapted is not None:
         aligner.adapter.attach(data.adapted.module)
     aligner = normalise_together(aligner, launch)
+
+    # lay out the loss, the batches, the stages and the pictures that score an epoch
     objective = Objective(terms, layout.similarity == "centred_cosine").to(launch.device)
     batches = Batches(data, settings, 0.0, launch)
     stages = Stages(aligner, objective, settings, batches.steps, data.starts)
     validation = held_out_queries(data, batches.averages)
     test = test_queries(data, launch.device) if settings.selection == "test" else []
+
+    # continue where an interrupted training stopped
     state, saved = callbacks.find_checkpoint()
     learner = stages.enter(state.epoch, saved)
     if batches.feedback is not None and state.feedback:
@@ -123,6 +131,7 @@ def fit(
         return state.content(learner)
 
     while state.epoch < settings.epochs and not state.has_stalled(settings.patience):
+        # a stage has its own optimizer and its own frozen parts
         if state.epoch == learner.stop:
             learner = stages.enter(state.epoch)
         todo, start_s = batches.epoch(seed, state.epoch)[state.step :], time.monotonic()
@@ -132,12 +141,18 @@ def fit(
             # what is random in a step depends on no step before it, so that training can continue at any
             step_seed = derive_seed(seed, state.epoch, state.step)
             seed_torch(derive_seed(step_seed, launch.rank), launch.device)
+
+            # draw the batch, mixed as strongly as the terms that are active now ask for
             moment = state.epoch + state.step / batches.steps
             batches.mix_alpha, batches.mix_share = objective.mixing(moment)
             batch = batches.draw(rows, step_seed)
+
+            # tell the losses how far the training is
             done = state.epoch * batches.steps + state.step
             progress = (done, state.epoch, settings.epochs)
             context = LossContext(batch.mixing, *progress, steps=batches.steps, stimuli=batch.stimuli)
+
+            # the loss is that of the whole batch, whatever number of processes shares it
             noise = by_row(launch, len(rows), len(batch.parts), derive_seed(step_seed, 0))
             with launch.autocast(settings.precision), at_least_two(), noise:
                 predicted, targets = (  # of all processes, with their gradient
@@ -147,12 +162,16 @@ def fit(
                 loss = objective(predicted, targets, context)
                 if batches.feedback is not None:
                     batches.learn(rows, objective.of_pairs(predicted, targets, context))
+
+            # change the weights, and offer a checkpoint
             loss.backward()
             launch.average_gradients(learner.parameters)
             learner.step()
             state.count_step(loss)
             if launch.is_main:
                 callbacks.after_step(content)
+
+        # score the epoch on held-out or test pictures, and keep its weights if it is the best
         loss_mean = float(state.loss) / batches.steps  # which waits until the steps are done
         samples_per_s = sum(map(len, todo)) / (time.monotonic() - start_s)
         ranks = ranks_of(validation, learner.result, settings.precision, launch)
@@ -163,6 +182,7 @@ def fit(
             event = {"epoch": state.epoch - 1, "epochs": settings.epochs, "loss": loss_mean}
             callbacks.after_epoch(event | {"validation_top1": top1(ranks), "samples_per_s": samples_per_s})
 
+    # return to the weights of the kept epoch
     assert state.kept is not None
     learner.result.load_state_dict(state.kept["weights"])
     learner.result.losses = state.kept["losses"]
@@ -201,11 +221,11 @@ def train_cell(
         on_epoch: Called after each epoch, in the main process, with what the run's log has of it.
     """
     if is_closed_form(layout) and not launch.is_main:
-        return  # one process does the whole
-    in_folder = CellFolder(name, folder, launch, on_epoch)
-    aligner = fit(layout, data, terms, train, seed=seed, callbacks=in_folder, launch=launch)
+        return  # one process fits alone
+    cell_folder = CellFolder(name, folder, launch, on_epoch)
+    aligner = fit(layout, data, terms, train, seed=seed, callbacks=cell_folder, launch=launch)
     if launch.is_main:
-        in_folder.finish(aligner, seed)
+        cell_folder.finish(aligner, seed)
 
 
 class CellFolder(Callbacks):
@@ -243,20 +263,25 @@ class CellFolder(Callbacks):
             self.on_epoch(event)
 
     def at_end(self, epoch: int, ranks: Tensor, validation: list[Queries]) -> None:
-        """Keep what the metrics are made of."""
+        """Store the values from which the metrics are computed."""
         self.epoch, self.ranks, self.validation = epoch, ranks, validation
 
     def finish(self, aligner: Aligner, seed: int) -> None:
         """Write model and metrics of the epoch that is kept, and what it took since it began or went on."""
+        # the model folder, written at once
         name, caveats = self.name, aligner.learned.caveats
         self.folder.replace(f"cells/{name}/model", aligner.save)
+
+        # metrics on the held-out training concepts, if there are any
         scopes = {}
         for held in self.validation:
             protocol = extend_protocol("held-out training concepts", caveats)
             named = {"seeds": (seed,), "protocol": protocol, "split": "validation"}
-            by_subject, items = held.by_subject(self.ranks)
-            metrics = summarise(by_subject, len(held.shown), items=items, **named)  # type: ignore[arg-type]
+            subject_ranks, items = held.by_subject(self.ranks)
+            metrics = summarise(subject_ranks, len(held.shown), items=items, **named)  # type: ignore[arg-type]
             scopes = {name: by_name(metrics)}
+
+        # time, memory and size, then the metrics file, which marks the cell as finished
         took = {
             "seconds": round(time.monotonic() - self.started_s, 3),
             "peak_memory_bytes": peak_bytes(self.launch.device),
@@ -270,6 +295,7 @@ class CellFolder(Callbacks):
 
 def forward(aligner: Aligner, batch: Batch, context: LossContext) -> tuple[Tensors, Tensors]:
     """Return predictions and targets of a batch, [B, *shape] by name, in the order of the micro-batches."""
+    # targets: embeddings of the heads pass the fuser, further ones go to the losses as they are
     subjects = torch.cat([subject for _, subject in batch.parts])
     keys = aligner.layout.keys_of(aligner.layout.heads)
     embeddings = {key: target for key, target in batch.targets.items() if key in keys}
@@ -277,6 +303,8 @@ def forward(aligner: Aligner, batch: Batch, context: LossContext) -> tuple[Tenso
     targets = further | aligner.targets(embeddings, subjects) | batch.augmented
     if not hasattr(aligner.backbone, "learn"):
         return join_parts([aligner.predict(*part) for part in batch.parts]), targets
+
+    # a backbone that learns with its targets gets those of its own micro-batch
     first, learned = 0, []
     for signal, subject in batch.parts:
         rows = slice(first, first := first + len(signal))
@@ -295,6 +323,7 @@ def _fit_in_closed_form(
     aligner = initial_aligner(seed, layout, data, "torch").to(launch.device)
     aligner.learned = learned_by(data, settings.model_copy(update={"selection": "last"}))
     for responses in data.responses:
+        # split the known stimuli into learned and held-out ones
         is_known = responses.stimulus >= 0
         held_out = is_known & data.held_out[responses.stimulus]
         learned = np.flatnonzero(is_known & ~held_out)
@@ -303,12 +332,15 @@ def _fit_in_closed_form(
         def targets(rows: slice, stimulus: Tensor = stimulus) -> Tensors:
             return aligner.targets(data.targets.gather(stimulus[rows]))
 
+        # signals [N, C, T] of the learned and of the held-out stimuli
         signal, rest = (
-            torch.from_numpy(np.asarray(responses.signal[some], np.float32)).to(launch.device)
-            for some in (learned, np.flatnonzero(held_out))
+            torch.from_numpy(np.asarray(responses.signal[rows], np.float32)).to(launch.device)
+            for rows in (learned, np.flatnonzero(held_out))
         )
         backbone: Any = aligner.backbone
         backbone.fit(responses.subject, signal, targets, rest)
+
+    # validate as an iterative training would
     aligner.eval()
     validation = held_out_queries(data, averages_of(data.responses, launch.device))
     ranks = ranks_of(validation, aligner, "fp32", Launch(0, 1, launch.device))
@@ -350,6 +382,8 @@ class RowNoise(TorchFunctionMode):
         axes = sorted(range(x.ndim), key=lambda axis: -x.stride()[axis])
         shape = (self.count * per_row, *x.shape[1:])
         ones = torch.ones([shape[axis] for axis in axes], dtype=x.dtype, device=x.device)
+
+        # draw the mask from this mode's own generator, and leave the global one untouched
         before = self.random.get_rng_state()
         self.random.set_rng_state(self.state)
         mask = function(ones.permute([axes.index(axis) for axis in range(x.ndim)]), p, training)
@@ -369,12 +403,15 @@ def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
     torch's SyncBatchNorm works on GPUs only, and needs as many micro-batches in all processes: on a CPU, and
     where subjects differ in width, each process takes statistics of its share, with a warning.
     """
+    # nothing to do in one process, or without batch normalisation
     has_any = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in aligner.modules())
     if launch.processes == 1 or not has_any:
         return aligner
     is_split = len(set(aligner.layout.spec.widths)) > 1
     if launch.device.type == "cuda" and not is_split:
         return cast(Aligner, nn.SyncBatchNorm.convert_sync_batchnorm(aligner))
+
+    # on a CPU or with micro-batches the statistics stay those of each process
     if launch.is_main:
         where = "with subjects of different widths" if is_split else "on a CPU"
         console.warn(

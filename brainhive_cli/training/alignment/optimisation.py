@@ -1,4 +1,4 @@
-"""What turns gradients into weights, stage by stage: AdamW, schedules, the moving average, the kept epoch."""
+"""Optimisation, stage by stage: AdamW, schedules, the moving average and the kept epoch."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +26,7 @@ from brainhive_cli.training.alignment.settings import Stage, Train
 Tensors = tuple[Tensor, ...] | list[Tensor]
 Count = Annotated[int, Field(ge=0)]
 HOLDS_TENSORS = ConfigDict(arbitrary_types_allowed=True)
+"""Lets pydantic check dataclasses whose fields are tensors."""
 
 
 class Learner:
@@ -41,6 +42,7 @@ class Learner:
     def __init__(
         self, aligner: Aligner, objective: nn.Module, train: Train, stage: Stage, steps: int, stop: int = 0
     ) -> None:
+        # the losses learn too, so one optimizer sees both modules
         self.model, self.grad_norm = nn.ModuleList([objective, aligner]), train.grad_norm
         self.frozen, self.stop = tuple(stage.freeze), stop
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -48,6 +50,8 @@ class Learner:
             _groups(self.parameters, self.model, train, stage.lr), stage.lr, betas=train.betas, fused=True
         )
         self.schedule = schedule_of(self.optimizer, stage, steps)
+
+        # the average starts as a copy of the weights
         self.decay = train.ema
         self.average = AveragedModel(self.model, multi_avg_fn=self._average) if train.ema else None
         learned: Any = self.average.module if self.average else self.model
@@ -56,6 +60,7 @@ class Learner:
 
     def train(self) -> None:
         """Bring all into training mode, and what is frozen into evaluation mode."""
+        # frozen batch normalisation and dropout must not move either
         self.model.train()
         for name, module in self.model[1].named_modules():
             if is_below(name, self.frozen):
@@ -63,11 +68,14 @@ class Learner:
 
     def step(self) -> None:
         """Change the weights by the gradients, and forget the gradients."""
+        # clip, step and forget the gradients
         if self.grad_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.grad_norm)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+        # the average follows each step
         if self.average is not None:
             self.average.update_parameters(self.model)
 
@@ -102,6 +110,7 @@ def _groups(
     Source: `get_decay_parameter_names` of transformers' Trainer: scales of batch normalisation decay there;
     and the trainings of MindEye1 and MindEye2, which exempt every name that holds `bias`.
     """
+    # parameters without weight decay
     exempt: set[Tensor] = set()
     if train.decay == "not_biases":
         exempt = {p for name, p in model.named_parameters() if "bias" in name}
@@ -109,12 +118,16 @@ def _groups(
         norms = [part for part in model.modules() if isinstance(part, nn.LayerNorm)]
         exempt = {parameter for norm in norms for parameter in norm.parameters()}
         exempt |= {p for name, p in model.named_parameters() if "bias" in name.rpartition(".")[2]}
+
+    # factors of the learning rate; those of losses and unnamed parts are 1
     factor_of: dict[Tensor, float] = {
         parameter: factor
         for part, factor in sorted(train.lr_of.items())  # a submodule's comes after its module's
         for name, parameter in model[1].named_parameters()
         if is_below(name, [part])
     }
+
+    # one group for each pair of decay and factor, in a fixed order
     groups: dict[tuple[bool, float], list[Tensor]] = {}
     for parameter in parameters:
         groups.setdefault((parameter in exempt, factor_of.get(parameter, 1.0)), []).append(parameter)
@@ -131,6 +144,7 @@ def is_below(name: str, prefixes: Iterable[str]) -> bool:
 
 def schedule_of(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> LRScheduler:
     """Make the schedule of a stage; one-cycle is torch's, without its change of the optimizer's betas."""
+    # torch's schedule, with its default of 30 % for the rise
     total = stage.epochs * steps
     if stage.schedule == "one_cycle":
         share = 0.3 if stage.warmup_epochs is None else stage.warmup / stage.epochs
@@ -142,6 +156,8 @@ def schedule_of(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> L
             final_div_factor=stage.final_div,
             cycle_momentum=False,
         )
+
+    # a linear rise, then a constant rate or half a cosine
     warmup = round(stage.warmup * steps)
     is_constant = stage.schedule == "constant"
     return LambdaLR(optimizer, partial(_share_of_lr, warmup=warmup, steps=total, is_constant=is_constant))
@@ -183,8 +199,11 @@ class Stages:
 
     def enter(self, epoch: int, saved: dict[str, Any] | None = None) -> Learner:
         """Make the learner of the stage that an epoch is in; it continues from the saved state, if any."""
-        number = next(place for place, stop in enumerate(self.stops) if epoch < stop)
+        # find the stage by the epoch
+        number = next(index for index, stop in enumerate(self.stops) if epoch < stop)
         stage = self.all[number]
+
+        # load the weights that the stage starts from, but keep parameters that never learn
         if saved is None and number in self.starts:
             fixed = {
                 k: p.detach().clone() for k, p in self.aligner.named_parameters() if k not in self.learnable
@@ -193,6 +212,8 @@ class Stages:
                 start.give(self.aligner)
             self.aligner.load_state_dict(fixed, strict=False)
             self.objective.continue_from(self.aligner.losses)
+
+        # freeze the parts of this stage only
         for name, parameter in self.aligner.named_parameters():
             if name in self.learnable:
                 parameter.requires_grad_(not is_below(name, stage.freeze))
@@ -203,6 +224,7 @@ class Stages:
         return learner
 
     def _check(self, number: int, stage: Stage) -> None:
+        # every named part must exist in the model
         names = [name for name, _ in self.aligner.named_modules() if name]
         started = [start.part for start in self.starts.get(number, ()) if start.part]
         key = f"train.stages[{number}]"
@@ -215,6 +237,8 @@ class Stages:
             if unknown := [part for part in parts if part not in names]:
                 top = ", ".join(name for name in names if name.count(".") < 2)
                 raise RecipeError(f"{what} {unknown[0]!r}", f"there are: {top}")
+
+        # something must remain to be learned
         if all(is_below(name, stage.freeze) for name in self.learnable):
             raise RecipeError(f"train.stages[{number}] freezes all that could learn", "freeze less")
 
@@ -232,14 +256,14 @@ class Kept(TypedDict):
 
 @dataclass
 class State:
-    """How far a cell is.
+    """Progress of the training of a cell.
 
     Attributes:
         epoch: Epochs that are done.
         step: Steps of the next one that are done; `loss` is the sum of their losses.
         best: Highest validation top-1 so far, and the epoch that reached it last (0: none yet).
         kept: The epoch that is kept.
-        feedback: What chooses the alternatives of samples, where they are chosen by feedback.
+        feedback: State of the choice of alternatives, where they are chosen by feedback.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = HOLDS_TENSORS
@@ -258,6 +282,7 @@ class State:
         Raises:
             BrainhiveError: if it is whole, but no cell's.
         """
+        # the learner checks its own part of the checkpoint when it loads it
         saved = checkpoint.load(launch)
         if saved is None:
             return cls(), None
@@ -269,7 +294,7 @@ class State:
         return {**vars(self), "learner": learner.state_dict()}
 
     def count_step(self, loss: Tensor) -> None:
-        """Count a step."""
+        """Count a step and add its loss."""
         self.step, self.loss = self.step + 1, self.loss + loss.detach()
 
     def count_epoch(
@@ -279,9 +304,12 @@ class State:
 
         Without a score the last epoch is kept. `validated` is validation top-1.
         """
+        # begin the next epoch
         self.epoch, self.step, self.loss = self.epoch + 1, 0, 0.0
         if validated is not None and validated >= self.best[0]:
             self.best = (validated, self.epoch)
+
+        # a later epoch of equal score replaces the earlier one
         if self.kept is None or score is None or score >= (self.kept["score"] or 0.0):
             weights, losses = _copied(learner.result), _copied(learner.losses)
             self.kept = Kept(epoch=self.epoch, score=score, weights=weights, losses=losses, ranks=ranks)

@@ -83,8 +83,11 @@ def learned_in(path: Path) -> Learned:
     Raises:
         BrainhiveError: if neither file nor folder is named by the subject.
     """
+    # data set by the file name, subjects by the folder name
     dataset = CC2017 if path.name.startswith(NEURONS_FILE) else NSD
     subjects = ALL_OF_NSD if "pretrained" in path.parent.name else subjects_of(path)
+
+    # MindEye2 keeps its last epoch; the others choose by the test
     selection = "last epoch" if dataset == NSD and _has_ridges(_state(path)) else "test"
     people = {dataset: subjects}
     return Learned(selection, dataset, recordings=dataset, people=people, has_all_subjects=True)
@@ -97,6 +100,8 @@ def read_checkpoint(path: Path) -> tuple[Layout, State]:
         BrainhiveError: if it is damaged, no such model, or one of other parts or subjects.
     """
     state, subjects = _state(path), subjects_of(path)
+
+    # ridges by subject are those of MindEye2 and NEURONS
     publisher, describe = ("MindEye1", _mindeye1)
     if _has_ridges(state):
         publisher, describe = ("MindEye2", _mindeye2)
@@ -114,12 +119,15 @@ def subjects_of(path: Path) -> tuple[int, ...]:
     Raises:
         BrainhiveError: if there is none.
     """
+    # the last parts of the path name the subject
     folders = "/".join(path.absolute().parts[-FOLDERS:])
     if not (numbers := re.findall(r"subj_?0?([1-8])(?!\d)", folders)):
         raise BrainhiveError(
             f"{path} does not say whose voxels it takes",
             "keep it in a folder named as it was published, with subj01 to subj08 in its name",
         )
+
+    # a multi-subject model learned from all subjects but the named one
     subject = int(numbers[-1])
     all_but_one = tuple(number for number in range(1, 9) if number != subject)
     return all_but_one if "multisubject" in folders else (subject,)
@@ -137,12 +145,14 @@ def _has_ridges(state: State) -> bool:
 
 def _mindeye1(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout, Table]:
     """Describe a low level (latents) or a high level (image tokens), without maps, which are for training."""
+    # sizes that both levels share
     subject = subjects[0]
     hidden, voxels = state["lin0.0.weight"].shape
     blocks = count_numbers(state, r"mlp\.(\d+)\.0\.weight")
     backbone: dict[str, Any] = {"kind": "havir", "hidden": hidden, "blocks": blocks}
     table: dict[str, str | None] = {r"maps_projector\.": None}
     if "upsampler.conv_norm_out.weight" in state:
+        # low level: latents [4, H, W] of an autoencoder, by a decoder of several stages
         stages = count_numbers(state, r"upsampler\.up_blocks\.(\d+)\.resnets\.0\.conv1\.weight")
         layers = count_numbers(state, r"upsampler\.up_blocks\.0\.resnets\.(\d+)\.conv1\.weight")
         features = len(state["norm.weight"])
@@ -154,14 +164,19 @@ def _mindeye1(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
             ],
             "decoder_layers": layers - 1,
         }
+
+        # each stage but the first doubles the side
         side = isqrt(len(state["lin1.weight"]) // features) << (stages - 1)
         heads = {"latent": Head((len(state["upsampler.conv_out.weight"]), side, side), "vd-vae")}
+
+        # table of names, with those of attention as diffusers has them today
         table[r"lin0\."] = f"backbone.inputs.spatial.{subject}."
         for name, todays in ATTENTION.items():
             pattern = rf"(upsampler\..*\.attentions\.\d+)\.{name}\."
             table[pattern] = rf"backbone.structural.\1.{todays}."
         table[""] = "backbone.structural."
     else:
+        # high level: image tokens [S, D]
         width = len(state["projector.0.weight"])
         backbone["projector"] = len(state["projector.2.weight"])
         tokens = Head((len(state["lin1.weight"]) // width, width), "vd-image")
@@ -169,6 +184,8 @@ def _mindeye1(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
         table[r"lin0\."] = f"backbone.inputs.semantic.{subject}."
         table[r"(lin1|projector)\."] = r"backbone.semantic.\1.image."
         table[""] = "backbone.semantic."
+
+    # the last head is compared in retrieval
     layout = Layout(
         spec=SignalSpec((), 1, (subject,), (voxels,)),
         heads=heads,
@@ -181,8 +198,9 @@ def _mindeye1(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
 
 def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout, Table]:
     """Describe MindEye2's model, or NEURONS': with its prior and its decoders, where it has them."""
+    # sizes of the brain model: voxels of each subject, tokens [S, D], mixer blocks
     decoders = _check_parts(path, state, subjects)
-    voxels = [state[f"{RIDGES}{place}.weight"].shape[1] for place in range(len(subjects))]
+    voxels = [state[f"{RIDGES}{index}.weight"].shape[1] for index in range(len(subjects))]
     width = len(state["backbone.clip_proj.0.weight"])
     tokens = len(state["backbone.backbone_linear.weight"]) // width
     blocks = count_numbers(state, r"backbone\.mixer_blocks1\.(\d+)\.")
@@ -200,6 +218,8 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
     # MindEye2's parts lie below `backbone.brain` where a prior or decoders come with them
     backbone: dict[str, Any] = brain
     place_of_brain = "backbone."
+
+    # the diffusion prior, where it was saved too
     prior: dict[str, Any] = {}
     if any(name.startswith(f"{PRIOR}net.") for name in state):
         sizes_of = parts.load("priors", "mindeye1").sizes_of
@@ -211,6 +231,8 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
             "prior": {**prior, "head": "image"},
             "condition": "voxel_tokens",
         }
+
+    # NEURONS' decoders, where it was saved with them
     if decoders:
         sizes, decoded = _neurons(state, tokens, width)
         backbone = {"kind": "neurons", "brain": brain, "prior": prior, **sizes, "mode": "published"}
@@ -222,6 +244,8 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
         channels = len(state["backbone.bupsampler.conv_out.weight"])
         heads["blurry"] = Head((channels, enlarged, enlarged))
         heads["maps"] = Head((side * side, len(state["backbone.b_maps_projector.6.weight"])))
+
+    # the image tokens are compared in retrieval
     layout = Layout(
         SignalSpec((), 1, tuple(subjects), tuple(voxels)),
         heads,
@@ -234,13 +258,15 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
             f"{path}: {mixers / 1e6:.3g} M weights of mixer blocks have no effect but a constant; a recipe "
             "with the backbone's `mixer: none` that starts from it gives equal outputs without them"
         )
+
+    # table of names; the first match counts
     table: dict[str, str | None] = {
         r"diffusion_prior\.noise_scheduler\.": None,  # follows from the prior's steps
         r"text_dec\.decoder\.lm_head\.weight$": None,  # is GPT-2's embedding
         r"diffusion_prior\.": "backbone.prior.",
     }
-    for place, subject in enumerate(subjects):
-        table[rf"ridge\.linears\.{place}\."] = f"{place_of_brain}{RIDGES}{subject}."
+    for index, subject in enumerate(subjects):
+        table[rf"ridge\.linears\.{index}\."] = f"{place_of_brain}{RIDGES}{subject}."
     table[rf"(?=({'|'.join(map(re.escape, BRAIN))}))"] = place_of_brain
     table[""] = "backbone."
     return layout, table
@@ -248,16 +274,21 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
 
 def _check_parts(path: Path, state: State, subjects: Sequence[int]) -> bool:
     """Refuse a checkpoint of other parts or subjects; return whether it has the decoders of NEURONS."""
+    # as many ridges as the folder has subjects
     if (count := count_numbers(state, r"ridge\.linears\.(\d+)\.weight")) != len(subjects):
         raise BrainhiveError(
             f"{path} has ridges of {count} subjects, its folder is named as that of {len(subjects)}",
             "keep it in a folder named as it was published",
         )
+
+    # no part that neither project has
     unknown = sorted({n.partition(".")[0] for n in state if not n.startswith((*BRAIN, PRIOR, *DECODERS))})
     if unknown:
         raise BrainhiveError(
             f"{path} has the part {unknown[0]}, which neither MindEye2 nor NEURONS has", "another checkpoint"
         )
+
+    # either none of the decoders or all of them
     prefixes = (*DECODERS, f"{PRIOR}net.")
     missing = sorted(prefix for prefix in prefixes if not any(name.startswith(prefix) for name in state))
     has_decoders = bool({*DECODERS} - {*missing})
@@ -271,13 +302,14 @@ def _check_parts(path: Path, state: State, subjects: Sequence[int]) -> bool:
 
 def _neurons(state: State, tokens: int, width: int) -> tuple[dict[str, Any], dict[str, Head]]:
     """Return the sizes of NEURONS' decoders of tokens [S, D], and the heads that these predict."""
+    # sizes that only shapes of weights tell
     stages = count_numbers(state, r"text_seg_dec\.video_decoder\.up_blocks\.(\d+)\.")
     resnet = "text_seg_dec.video_decoder.up_blocks.{}.resnets.0.conv1.weight"
     vocabulary, caption_width = state["text_dec.decoder.transformer.wte.weight"].shape
     frames = len(state["motion_proj.motion_proj.weight"]) // width
     sizes = {
         "frames": frames,
-        "maps": [len(state[f"text_seg_dec.maps_projector.{place}.weight"]) for place in (0, 3, 6)],
+        "maps": [len(state[f"text_seg_dec.maps_projector.{index}.weight"]) for index in (0, 3, 6)],
         "channels": [len(state[resnet.format(stage)]) for stage in reversed(range(stages))],
         "concept_width": len(state["classifier.vision_proj_channel.weight"]),
         "vocabulary": vocabulary,
@@ -286,6 +318,8 @@ def _neurons(state: State, tokens: int, width: int) -> tuple[dict[str, Any], dic
         "caption_heads": max(1, caption_width // HEAD_WIDTH),
         "caption_positions": len(state["text_dec.decoder.transformer.wpe.weight"]),
     }
+
+    # each stage of the mask decoder but the first doubles the side
     side = isqrt(tokens) << (stages - 1)
     latent_side = side * 7 // 16  # 28 of 64: the autoencoder's, of 224 pixels
     latent_channels = len(state["text_seg_dec.recon_head.weight"])
@@ -310,21 +344,28 @@ def read_upstream(config: Fields, upstream: State) -> tuple[Layout, State]:
     Raises:
         BrainhiveError: if the config lacks what the weights do not show, or no brain encoder has them.
     """
+    # the config must hold what the weights do not show
     state = rename(upstream, OURS)
     absent = [key for key in ("brain_channels", "brain_sequence_length", "proj_meta") if key not in config]
     if absent:
         raise BrainhiveError(
             f"the upstream model's config.json has no {', '.join(absent)}", "add what it was trained with"
         )
+
+    # sizes and kind of the brain encoder
     channels, samples = config["brain_channels"], config["brain_sequence_length"]
     hidden, dim = state[FEED_FORWARD_KEY].shape
     dims = {key: len(state[f"fuser.proj_maps.{key}.weight"][0]) for key in config["proj_meta"]}
     kind = config.get("brain_backbone") or _kind_of(state, channels, samples, dim)
     subjects: tuple[int, ...] = ()
+
+    # ATM's shared token becomes the last row of its table
     if kind == "atm":
         state[SUBJECT_TOKENS] = torch.cat([state[SUBJECT_TOKENS], state[SHARED]])
         subjects = tuple(range(len(state[SUBJECT_TOKENS])))
     knobs = {"dropout": config["dropout"]} if "dropout" in config else {}
+
+    # channels are called 0, 1, …, since the folder names none
     layout = Layout(
         spec=SignalSpec(tuple(map(str, range(channels))), samples, subjects, (channels,) * len(subjects)),
         heads={TOKEN: Head((dim,), FUSED)},
@@ -342,10 +383,13 @@ def write_upstream(layout: Layout, state: State) -> tuple[Fields, State]:
     Raises:
         BrainhiveError: if upstream's model has no such parts.
     """
+    # refuse parts that upstream does not have
     _check(layout, state)
     kind = _upstreams(layout.backbone)
     if kind == "atm":
         state = state | _tokens_by_number(state, layout.spec.subjects)
+
+    # upstream's keys of the encoders
     keys = {}
     for name, key in layout.encoders.items():
         encoder = parts.load("encoders", name) if parts.is_kind("encoders", name) else None
@@ -361,9 +405,13 @@ def write_upstream(layout: Layout, state: State) -> tuple[Fields, State]:
         "intermediate_size": len(state[FEED_FORWARD_KEY]),
         "proj_meta": {keys[key]: width for key, width in layout.dims.items()},
     }
+
+    # upstream's name of the hidden width, which two of its encoders have
     for name in ("backbone.proj_eeg.0.weight", "backbone.project.1.weight"):
         if name in state:
             config["brain_embedding_dim"] = state[name].shape[1]
+
+    # table of names, ours to upstream
     table = {
         rf"fuser\.proj_maps\.{re.escape(key)}\.": f"{UPSTREAM_VISION}proj_maps.{upstreams}."
         for key, upstreams in keys.items()
@@ -372,6 +420,7 @@ def write_upstream(layout: Layout, state: State) -> tuple[Fields, State]:
 
 
 def _check(layout: Layout, state: State) -> None:
+    # shapes of the brain encoder that upstream would build
     kind, spec, fuser = _upstreams(layout.backbone), layout.spec, _upstreams(layout.fuser)
     width = sum(head.width for head in layout.heads.values())
     size = (spec.channels, spec.samples, width, len(spec.subjects))

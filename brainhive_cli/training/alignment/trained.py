@@ -69,10 +69,10 @@ class AlignRun:
 
     Attributes:
         folder: The run; or a model folder, which is then the model of its only cell.
-        dataset: What the models are tested on.
+        dataset: Data set on which the models are tested.
         dataset_config: Its Config.
         cells: The trainings, with the subjects that each is tested on.
-        training_settings: What cells were trained with, by the variant of a sweep.
+        training_settings: Encoders and signal section of the cells, by the variant of a sweep.
         recipe: The run's own, or that of the one variant of a sweep; None for a model folder.
         recipes: The recipe of each variant, as `training_settings`; none for a model folder.
         variant: The only variant of a sweep; empty for a run without a sweep, and for all variants of one.
@@ -80,7 +80,7 @@ class AlignRun:
         origin: Name of the data set that the models were trained on, when that is not `dataset`; empty when
             it is unknown: subjects are then known by their numbers. None when it is `dataset`.
         absent: Why a run is not here that a plan describes.
-        sources: What else learned from pictures and has a part in results, as a prior, by what it is called.
+        sources: Other models in the results that learned from pictures, such as a prior, by name.
         allows_copies: Whether copies of learned pictures under other names are tested.
     """
 
@@ -121,15 +121,20 @@ class AlignRun:
             MissingData: if the data set has no such subject.
             RecipeError: if the run has no such variant.
         """
+        # a variant of a sweep is a run of one recipe
         recipe, is_expected = expected or folder.recipe(Recipe, paths=paths), expected is not None
         recipes, config = variants(recipe), dataset or recipe.dataset
         if variant:
             recipe = variant_of(recipes, variant, folder.path.name)
             recipes = {variant: recipe}
+
+        # the data set of the training, and that of the test
         trained_on: Dataset = recipe.dataset.build(paths)
         tested_on: Dataset = config.build(paths)
         cells = cells_of(recipes, trained_on, is_expected)
         origin = None if people_of(tested_on) == people_of(trained_on) else trained_on.name
+
+        # folds of another holdout would test seen trials
         if tested_on.holdout != trained_on.holdout:
             raise RecipeError(
                 f"{folder.path} does not hold out what dataset.holdout names",
@@ -152,6 +157,7 @@ class AlignRun:
             ]
             cells = [replace(cell, tested_on=who) for cell, who in zip(cells, tested, strict=True) if who]
 
+        # encoders and signals of each variant; encoders without a store compute targets at each step
         settings = {label: TrainedWith(one.encoders, one.signal) for label, one in recipes.items()}
         mode = " + ".join(dict.fromkeys(one.mode for one in recipes.values()))
         stored = {config.name for one in recipes.values() for config in one.stored_encoders}
@@ -166,6 +172,7 @@ class AlignRun:
             MissingData: if it is tested on none of the subjects that were asked for.
             RecipeError: if there is no such variant.
         """
+        # cells of the variant
         recipe = variant_of(self.recipes, label, self.folder.path.name)
         cells = [cell for cell in self.cells if cell.variant == label]
         if not cells:
@@ -173,6 +180,8 @@ class AlignRun:
             raise MissingData(
                 f"{self.folder.path}:{label} is not tested on subject {tested}", "subjects=null"
             )
+
+        # the same run, with one recipe and an empty cache
         stored = {config.name for config in recipe.stored_encoders}
         return replace(
             self,
@@ -194,6 +203,7 @@ class AlignRun:
             MissingData: if the data set or the subjects are not given, or an encoder is nowhere named.
             RecipeError: if the data set holds out folds.
         """
+        # a model folder does not name its data set and subjects
         flags = {"--dataset": dataset, "--subjects": subjects}
         if absent := [flag for flag, value in flags.items() if not value]:
             raise MissingData(
@@ -206,6 +216,8 @@ class AlignRun:
                 f"the model {path} does not say which fold it is of",
                 "name its run: --run RUN, without --dataset",
             )
+
+        # the encoders that made its targets
         model = aligners.load(path)
         layout, learned = model.layout, model.learned
         encoders = encoders_by_key(layout.encoders, encoders_around(path))
@@ -217,8 +229,10 @@ class AlignRun:
 
         # of another data set's signals, it reads the same window in the same way, and its sets of regions
         is_same, section = learned.recordings == people_of(tested_on), layout.spec.signal
-        of_any = ("window_ms", "scale", "normalise")
-        fields = {key: value for key, value in section.items() if key in of_any or key.startswith("region_")}
+        transferable = ("window_ms", "scale", "normalise")
+        fields = {
+            key: value for key, value in section.items() if key in transferable or key.startswith("region_")
+        }
         signal = documents.check({**(section if is_same else fields)}, f"{path}: spec.signal", Signal)
         subjects = SignalSource(tested_on, paths, signal).choose_subjects(subjects)
         cell = Cell(path.name, layout.spec.subjects, tuple(subjects), 0)
@@ -317,11 +331,14 @@ class AlignRun:
 
     def validation_of(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """Return `validation` of fewer cells, as of those of one variant."""
+        # all cells must have the same headline metric
         measured = [self._scopes.get(cell.name, {}) for cell in cells]
         name = next(iter(headlines(list(measured[0]))), "")
         if not all(name in metrics for metrics in measured):
             return {}
         metrics = [metrics[name] for metrics in measured]
+
+        # values are comparable for the same number of items and candidates
         measured_on = {
             "dataset": self.origin or self.dataset.name,
             "cells": [[metric.n, metric.pool] for metric in metrics],
@@ -340,6 +357,7 @@ class AlignRun:
         Raises:
             BrainhiveError: if they were made in another way than those that it was trained on.
         """
+        # leave out encoders that were computed at each step and have no store
         encoders, root = [], self.paths.under_home("embeddings")
         for config in self.training_settings[(cell or self.cells[0]).variant].encoders:
             path, _ = target_store.find(
@@ -347,6 +365,8 @@ class AlignRun:
             )
             if config.name not in self.online or path.is_file():
                 encoders.append(config)
+
+        # cells with the same encoders share the open stores
         stores = self.once(
             ("stores", split, *(config.name for config in encoders)),
             lambda: open_stores(self.dataset, self.dataset_config, split, encoders, self.paths),
@@ -356,6 +376,7 @@ class AlignRun:
         return stores
 
     def needs(self, splits: Sequence[str]) -> Iterator[Need]:
+        # the run itself, then signals and embeddings of each variant
         """List what decoding reads: the run, signals of the tested subjects, and stores of some splits."""
         yield Need(f"run {self.name}", None, self.absent, self.name)
         for variant, (encoders, _) in self.training_settings.items():
@@ -389,15 +410,20 @@ class AlignRun:
         """Compare the pictures of a split with those that were learned from, once; in one fold."""
 
         def compare() -> TestedPictures:
+            # all models of a subject, in this fold
             models: dict[int, list[Learned]] = {}
             for cell in self.cells:
                 for subject in cell.tested_on if cell.fold == fold else ():
                     models.setdefault(subject, []).append(self.learned(cell))
             dataset, stores, train = self.dataset, self.stores(split), {}
             first = next(iter(stores.values()))
+
+            # a holdout of trials tests stimuli that were seen in other trials
             if dataset.holdout is not None and dataset.holdout.shows_seen and split == "test":
                 return TestedPictures.of_seen(f"stimuli of {dataset.name}", stores, [*models])
             is_tested = tested_rows(dataset, first, split, fold)
+
+            # embeddings of the training pictures, to look for near-duplicates
             if self.origin is None:
                 root = self.paths.under_home("embeddings")
                 with suppress(BrainhiveError):  # they are looked at for a warning only
@@ -425,10 +451,14 @@ class AlignRun:
         def list_pictures() -> tuple[dict[str, Picture], dict[int, Picture]]:
             """List the tested pictures by id, and the learned ones by the hash of their names."""
             tested: dict[str, Picture] = {}
+
+            # ids and rows of the tested pictures
             learned: dict[int, Picture] = {}
             with suppress(MissingData):
                 images = self.dataset.images(stored_split(self.dataset, split))
                 tested = {image_id: (images, row) for row, image_id in enumerate(images.image_ids)}
+
+            # names and rows of the learned pictures
             for dataset in datasets:
                 with suppress(MissingData):
                     images = dataset.images("train")
@@ -445,6 +475,7 @@ class AlignRun:
             return likeness
 
         def compare_pictures(row: int, name: int) -> Likeness | None:
+            # open both pictures, if their files are on this machine
             if split not in known:
                 known[split] = list_pictures()
             tested, learned = known[split]
@@ -452,7 +483,7 @@ class AlignRun:
             if image_id not in tested or name not in learned:
                 return None
             try:
-                pair = [images.open(place) for images, place in (tested[image_id], learned[name])]
+                pair = [images.open(index) for images, index in (tested[image_id], learned[name])]
             except (MissingData, BadPicture):
                 return None
             return confirm_near_copy(*pair)
@@ -461,6 +492,7 @@ class AlignRun:
 
     def caveats(self, split: str) -> list[str]:
         """Caveats of every number that depends on the run's models, tested on a split."""
+        # caveats of the models, and of subjects that had a part in their own normalisation
         model_caveats = [self.learned(cell).caveats for cell in self.cells]
         for cell in self.cells:
             learned, signal = self.learned(cell), self.training_settings[cell.variant].signal
@@ -469,6 +501,8 @@ class AlignRun:
             # recordings of a subject who was not trained on have a part in the normalisation
             if is_new and signal.normalise is not None and learned.normaliser is None:
                 model_caveats.append([CALIBRATED])
+
+        # caveats of pictures and signals
         pictures = [self.tested_pictures(split, fold).caveats for fold in self.folds]
         return merge_caveats(self.signal_caveats, *pictures, *model_caveats)
 
@@ -509,6 +543,7 @@ class AlignRun:
         return self.once(("set-up", split), lambda: merge([self._set_up(name, split) for name in tried]))
 
     def _set_up(self, variant: str, split: str) -> dict[str, Any]:
+        # a run is described by its recipe, a model folder by its layout
         source, dataset, tested = self.source(variant), self.dataset, self._tested_on(variant)
         cells = [cell for cell in self.cells if cell.variant == variant]
         layout = aligners.load(self.model_path(cells[0])).layout if self.is_model or self.origin else None
@@ -517,12 +552,16 @@ class AlignRun:
             trained = describe_model(layout, self.training_settings[variant].encoders, source.signal)
         else:
             trained = describe_recipe(self.recipes[variant])
+
+        # the signals of each tested subject, matched to those of the training
         selections = []
         for subject, recording in source.recordings(tested, split).items():
             where, signal = f"{dataset.name} subject {subject}", source.signal
             if layout is not None and self.origin is not None:
                 signal = match_recording(layout.spec, recording, signal, dataset.channels, where)
             selections.append(signal.select(recording, dataset.channels, where))
+
+        # join the description of training, test and selection
         set_up = {"dataset": dataset.recorded_as, "subjects": tested}
         set_up |= {"trained_on_dataset": self.origin} if self.origin else {}
         set_up |= {"mode": self.mode, **trained}
@@ -551,6 +590,7 @@ def find(
     Raises:
         MissingData: if there is none, and for a plan no recipe of one.
     """
+    # a plan may name a run that its earlier trainings will make
     try:
         named = open_model(reference, paths, dataset)
     except MissingData as error:
@@ -577,6 +617,7 @@ def refuse_sweep(align: AlignRun) -> None:
 
 def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
     """Join the names of variants that were split at their commas."""
+    # a name continues the one before it if both are a variant, or the start of one
     joined: list[str] = []
     for name in names:
         longer = f"{joined[-1]},{name}" if joined else name

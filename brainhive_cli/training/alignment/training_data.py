@@ -1,4 +1,4 @@
-"""What the cells of an align run learn from: targets, signals, and the fuser of a prior."""
+"""Training data of the cells of an align run: targets, signals, and the fuser of a prior."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -100,19 +100,25 @@ class TrainingData:
         stored = Targets.of(self.stores, launch, self.keys, further=further)
         self.adapted = self._open_adapted()
         heads = recipe.head_targets
+
+        # targets of heads whose encoders run at each step
         self.online = self._compute_targets({heads[head].name: heads[head] for head in recipe.train.online})
-        by_key = {key: source for key, source in stored.sources.items() if key in self.keys.values()}
+
+        # join stored, computed and further targets
+        keyed_sources = {key: source for key, source in stored.sources.items() if key in self.keys.values()}
         named = {
             name: stored.sources[self.keys.get(config.name, config.name)]
             for name, config in recipe.targets.items()
         }
         adapted = self._compute_adapted("train", self.stimuli)
-        self.targets = Targets({**by_key, **self.online, **adapted, **named})
+        self.targets = Targets({**keyed_sources, **self.online, **adapted, **named})
         self.augmented = self._compute_augmented_targets()
 
         # single trials are needed where repetitions are chosen anew in each step
         is_varied = recipe.train.augment.repetitions > 0 or recipe.signal.repetitions != "average"
         self.with_single = is_varied or recipe.finetune.sessions is not None
+
+        # shapes [N, R, ...] of the training signals of each subject
         name = job.dataset.name
         shapes = [
             self.signals.select(self.signals.recording(subject, "train"), name).shape for subject in subjects
@@ -138,6 +144,7 @@ class TrainingData:
         Raises:
             BrainhiveError: if the pictures are not those of the stores, or an encoder reads no pictures.
         """
+        # the encoders of these heads must read pictures
         config = self.recipe.train.augment_pictures
         encoders = {head: self.recipe.head_targets[head] for head in config.heads}
         for encoder in encoders.values():
@@ -145,8 +152,10 @@ class TrainingData:
                 raise RecipeError(
                     f"{encoder.name} reads no pictures that could be augmented", "leave its head out"
                 )
-        by_name = {encoder.name: encoder for encoder in encoders.values()}
-        computed = self._compute_targets(by_name, partial(augmented, config=config))
+        encoders_by_name = {encoder.name: encoder for encoder in encoders.values()}
+
+        # each head gets its targets under its own name
+        computed = self._compute_targets(encoders_by_name, partial(augmented, config=config))
         sources: dict[str, TargetSource] = {
             head + AUGMENTED: computed[encoder.name] for head, encoder in encoders.items()
         }
@@ -173,6 +182,8 @@ class TrainingData:
         """
         if not (names := self.recipe.train.lora.encoders):
             return None
+
+        # outputs of one network are computed together
         configs = [config for config in self.recipe.encoders if config.name in names]
         groups = grouped(configs, self.recipe.train.precision, self.launch)
         if len(groups) != 1 or any(config.encodes != "pixels" for config in configs):
@@ -204,10 +215,13 @@ class TrainingData:
         return described | {"maps": maps, "rank": lora.rank, "alpha": lora.alpha}
 
     def select_cell(self, cell: Cell) -> tuple[Layout, CellData]:
-        """Return the architecture of a cell's model, and what it learns from."""
+        """Return the architecture of a cell's model, and its training data."""
+        # concepts [M] that are held out for validation
         recipe = self.job.variants[cell.variant]
         train = recipe.train
         held_out = held_out_of(self.stimuli.concepts, self._validation_share(train), self.pixels)
+
+        # signals of the subjects, read once for all cells of the fold
         for subject in cell.trained_on:
             if (subject, cell.fold) not in self.responses:
                 signals = replace(self.signals, fold=cell.fold)
@@ -217,13 +231,17 @@ class TrainingData:
         responses = [self.responses[subject, cell.fold] for subject in cell.trained_on]
         if recipe.mode == "finetune":
             responses = [take_share(trials, held_out, recipe.finetune) for trials in responses]
+
+        # record and architecture, before labels are shuffled
         learned = self._describe_learned(recipe, responses)
         layout = self._plan_layout(recipe, responses)
         if train.shuffled_labels:  # each signal gets the stimulus of another, drawn once
-            for place, trials in enumerate(responses):
+            for index, trials in enumerate(responses):
                 random = np.random.default_rng((cell.seed, trials.subject))
                 stimulus = random.permutation(trials.stimulus)
-                responses[place] = replace(trials, stimulus=stimulus)
+                responses[index] = replace(trials, stimulus=stimulus)
+
+        # test signals, where they select the epoch
         tested, tested_targets = None, None
         if train.selection == "test":
             tested, tested_targets = self._open_tested(cell, learned, layout.spec)
@@ -249,6 +267,7 @@ class TrainingData:
 
     def _warn_of_absent(self, responses: Responses, fold: int) -> None:
         """Name the stimuli of which a fold holds out all trials of a subject."""
+        # only a holdout of trials can leave a stimulus without a trial
         holdout = self.job.dataset.holdout
         if holdout is None or not holdout.shows_seen:
             return
@@ -264,6 +283,7 @@ class TrainingData:
 
     def _open_tested(self, cell: Cell, learned: Learned, spec: SignalSpec) -> tuple[list[Responses], Targets]:
         """Open the test signals of a cell and the targets of their stimuli, which select the epoch."""
+        # targets of the test, and which of its stimuli were learned
         recipe, dataset = self.recipe, self.job.dataset
         encoders = [config for config in recipe.stored_encoders if config in recipe.encoders]
         stores = open_stores(dataset, recipe.dataset, "test", encoders, recipe.paths)
@@ -272,6 +292,7 @@ class TrainingData:
 
         tested = []
         for subject in cell.tested_on:
+            # unseen test signals, normalised as those of the training
             recording, pictures, stimulus = match_split(self.signals, subject, "test", stimuli)
             where, is_unseen = f"{dataset.name} subject {subject} test", ~seen[stimulus]
             chosen = choose_input(spec, recording, where, dataset.channels)
@@ -285,6 +306,7 @@ class TrainingData:
 
     def _describe_learned(self, recipe: Recipe, responses: Sequence[Responses]) -> Learned:
         """Describe what a cell's model learns from; what selects the epoch is added later."""
+        # names, pixels and concepts of the learned stimuli
         rows = np.unique(np.concatenate([trials.stimulus for trials in responses]))
         pixels = None if self.pixels is None else self.pixels[rows]
         normaliser, dataset = None, self.job.dataset
@@ -294,6 +316,8 @@ class TrainingData:
         pictures = self._pictures[key]
         if getattr(self.recipe.dataset, "target", "exemplars") != "exemplars":  # of names, without pixels
             pictures = replace(pictures, has_all_pixels=True)
+
+        # provenance of the signals: caveats and whitening of each subject
         subjects = tuple(trials.subject for trials in responses)
         recordings = {subject: self.signals.open(subject)["train"] for subject in subjects}
         caveats = caveats_of(dataset, recordings.values())
@@ -304,6 +328,8 @@ class TrainingData:
         }
         space = recordings[subjects[0]].space
         recorded_channels = space.names if whiteners and isinstance(space, Sensors) else ()
+
+        # statistics for new subjects: the mean of the training subjects'
         normalisation = recipe.signal.normalise
         if normalisation is not None and recipe.signal.normalise_by == "training_subjects":
             statistics = [trials.statistics for trials in responses if trials.statistics]
@@ -331,7 +357,8 @@ class TrainingData:
         return section | ({"channels": [*(channels or ())]} if is_default else {})
 
     def _plan_layout(self, recipe: Recipe, responses: Sequence[Responses]) -> Layout:
-        """Say what the model of a cell is built from."""
+        """Plan the architecture of a cell's model."""
+        # width of the fused token: of the fuser, or of the prior
         shapes, fused = self.targets.shapes, {self.keys[config.name] for config in recipe.fused_encoders}
         dims = {key: shapes[key][-1] for key in shapes if key in fused}
         fuser: dict[str, Any] = recipe.fuser.model_dump(mode="json") if fused else {}
@@ -343,6 +370,8 @@ class TrainingData:
             dim = self.prior.dim
         if recipe.dim not in (None, dim):
             raise RecipeError(f"dim is {recipe.dim}, but this fuser's tokens have {dim}", "leave dim out")
+
+        # shape of each head, and the digest of the encoder that made its targets
         heads = {}
         for name, target in recipe.head_targets.items():
             if target == FUSED:
@@ -372,6 +401,7 @@ def take_share(responses: Responses, held_out: NDArray[np.bool_], finetune: Fine
 
     It is an equal share of the stimuli that are held out ([M]) and the others.
     """
+    # an equal share of learned and held-out pictures, chosen by the seed
     if finetune.sessions is not None:
         responses = responses.of_first_sessions(finetune.sessions)
     random = np.random.default_rng(finetune.seed)
@@ -385,10 +415,13 @@ def take_share(responses: Responses, held_out: NDArray[np.bool_], finetune: Fine
 
 def _choose_compared(recipe: Recipe, heads: Heads) -> tuple[str, ...]:
     """Name the heads that retrieval compares: the recipe's, else the only one of vectors or tokens."""
+    # the head that the recipe names, or all encoders of a recipe without heads
     if recipe.head is not None:
         return (recipe.head,)
     if not recipe.heads:
         return () if recipe.is_fused else tuple(heads)
+
+    # the only head that can be compared
     comparable = [name for name, head in heads.items() if len(head.shape) <= 2]
     return tuple(comparable) if TOKEN not in heads and len(comparable) == 1 else ()
 
@@ -399,14 +432,19 @@ def _check_repetitions(dataset: str, recipe: Recipe, most: int) -> None:
     Raises:
         RecipeError: if single trials are to be mixed over repetitions.
     """
+    # mixed repetitions of a single trial contradict each other
     signal, mixed = recipe.signal, recipe.train.augment.repetitions
     if signal.repetitions == "single" and mixed:
         raise RecipeError(
             "single trials cannot be mixed over repetitions", "signal.repetitions=average, or random"
         )
+
+    # normalisation undoes a scale before it
     if getattr(signal.normalise, "removes_scale", False) and signal.scale != 1:
         kind = signal.normalise.kind
         console.warn(f"signal.scale={signal.scale:g} has no effect with signal.normalise={kind}")
+
+    # fewer repetitions than the setting needs
     least = {"single": 2, "random": signal.random_k + 1}.get(signal.repetitions, 0)
     idle = [f"signal.repetitions={signal.repetitions}"] if most < least else []
     idle += ["train.augment.repetitions"] if mixed and most < 2 else []
