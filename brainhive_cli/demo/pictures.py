@@ -116,7 +116,7 @@ class Scene:
 
     @property
     def category(self) -> str:
-        """What kind of thing the shape is."""
+        """Kind of thing that the shape is."""
         return CATEGORY_OF[self.shape]
 
 

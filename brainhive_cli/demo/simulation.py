@@ -78,10 +78,13 @@ def low_level(image: Image.Image) -> Floats:
     Returns:
         [F], about zero in the mean and of about unit length, whatever the picture's size.
     """
+    # brightness and two colour oppositions of the picture, [48, 48] each
     pixels = np.asarray(image.convert("RGB").resize((48, 48), Image.Resampling.BOX), dtype=np.float32) / 255
     red, green, blue = np.moveaxis(pixels, -1, 0)
     grey = (red + green + blue) / 3
     opponents = (grey - 0.55, red - green, blue - (red + green) / 2)
+
+    # edges, and coarse maps of all planes
     edges = (np.abs(np.gradient(grey, axis=axis)) - 0.03 for axis in (0, 1))
     maps = [2.0 * _coarse(plane, 6) for plane in opponents] + [45.0 * _coarse(plane, 4) for plane in edges]
     return (np.concatenate(maps) / 7).astype(np.float32)
@@ -98,8 +101,8 @@ def semantic(scene: Scene, factors: Sequence[str] = tuple(_MEANINGS)) -> Floats:
         weight, names = _MEANINGS[factor]
         part = np.array([getattr(scene, factor) == name for name in names]) - 1 / len(names)
         parts.append(weight * part / np.linalg.norm(part))
-    whole = np.concatenate(parts)
-    return (whole / np.linalg.norm(whole)).astype(np.float32)
+    joined = np.concatenate(parts)
+    return (joined / np.linalg.norm(joined)).astype(np.float32)
 
 
 def standardise(features: NDArray[Any], mean: NDArray[Any], spread: NDArray[Any]) -> Floats:
@@ -136,12 +139,15 @@ def simulate(
     Returns:
         [N, R, C, T] in microvolt, one second from the picture's onset.
     """
+    # the response without noise: early to the look, late to the meaning
     numbers = range(len(low)) if items is None else items
     head = Head(subject)
     evoked = head.respond(EARLY, low) + head.respond(LATE, semantic)  # [N, C, T + 2 * JITTER_SAMPLES]
     signal = np.empty((len(low), repetitions, len(CHANNELS), SAMPLES), dtype=np.float32)
     for start in range(0, len(low), _BATCH):
         chunk = slice(start, min(start + _BATCH, len(low)))
+
+        # one generator for each trial, so that a trial does not depend on the others
         rngs = [
             [np.random.default_rng((_MODEL_SEED, seed, subject, n, r)) for r in range(repetitions)]
             for n in numbers[chunk]
@@ -162,27 +168,38 @@ class Head:
 
     def __init__(self, subject: int) -> None:
         self.subject = subject
+
+        # latency, gain and alpha rhythm of the subject
         rng = np.random.default_rng((_MODEL_SEED, subject))
         self.delay_s = 0.012 * rng.random()
         self.gain = np.exp(0.1 * rng.standard_normal())
         alpha_hz = rng.normal(10.0, 0.7)
+
+        # spectra of the background and of alpha
         hz = np.fft.rfftfreq(SAMPLES, 1 / RATE_HZ)
         self.background = _spectrum(np.where(hz > 0, np.maximum(hz, 1) ** -0.7, 0))
         self.alpha = _spectrum(np.exp(-0.5 * ((hz - alpha_hz) / 1.2) ** 2))
+
+        # scalp patterns of the noise
         channels = len(CHANNELS)
         self.mixing = 0.8 * self._patterns(rng, channels) / channels**0.5 + 0.6 * np.eye(channels)
         self.alpha_patterns = self._patterns(rng, 2) / 2**0.5
 
     def respond(self, stage: Stage, features: NDArray[Any]) -> Floats:
         """Answer features [N, F] without noise: [N, C, T + 2 * JITTER_SAMPLES], zero before the onset."""
+        # weights and patterns: a part that all subjects share, and a part of this subject
         components, width = len(stage.onsets_s), features.shape[-1]
         shared = np.random.default_rng((_MODEL_SEED, stage.number, width))
         special = np.random.default_rng((_MODEL_SEED, stage.number, width, 1 + self.subject))
         weights = _mixed(*(rng.standard_normal((width, components, PATTERNS)) for rng in (shared, special)))
         patterns = _mixed(*(self._patterns(rng, components * PATTERNS) for rng in (shared, special)))
+
+        # from features to scalp patterns
         sources = np.tensordot(features, weights, axes=1)  # [N, components, PATTERNS]
         patterns = patterns.reshape(components, PATTERNS, -1)
         scalp = np.einsum("nkp,kpc->nck", sources, patterns)  # [N, C, components]
+
+        # time course of each component, [components, T + 2 * JITTER_SAMPLES]
         times = zip(stage.onsets_s, stage.rises_s, strict=True)
         courses = np.stack([self._course(onset_s, rise_s) for onset_s, rise_s in times])
         gain = stage.gain_uv * self.gain / (components * PATTERNS) ** 0.5
@@ -190,11 +207,14 @@ class Head:
 
     def idle(self, rngs: list[list[np.random.Generator]]) -> Floats:
         """Make the noise of trials, one generator each [N][R]: 1/f background and alpha, [N, R, C, T]."""
+        # complex noise of each trial: channels, then alpha patterns
         bins = len(self.background)
         rows = len(CHANNELS) + len(self.alpha_patterns)
         shape = (rows, 2 * bins)
         drawn = np.array([[rng.standard_normal(shape, dtype=np.float32) for rng in row] for row in rngs])
         waves = drawn.view(np.complex64)  # [N, R, rows, bins]
+
+        # shape the spectra, and go back to the time domain
         background = self.mixing.astype(np.float32) @ (waves[..., : len(CHANNELS), :] * self.background)
         alpha = self.alpha_patterns.T.astype(np.float32) @ (waves[..., len(CHANNELS) :, :] * self.alpha)
         return np.fft.irfft(BACKGROUND_UV * background + ALPHA_UV * alpha, SAMPLES).astype(np.float32)
@@ -207,9 +227,9 @@ class Head:
 
     def _patterns(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
         """Draw smooth scalp patterns of unit mean square, [count, C]."""
-        places = np.array(list(CHANNELS.values()))
-        distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
-        patterns = rng.standard_normal((count, len(places))) @ np.exp(-0.5 * (distance / SMOOTHNESS) ** 2)
+        positions = np.array(list(CHANNELS.values()))
+        distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+        patterns = rng.standard_normal((count, len(positions))) @ np.exp(-0.5 * (distance / SMOOTHNESS) ** 2)
         return patterns / np.sqrt((patterns**2).mean(-1, keepdims=True))
 
 

@@ -32,7 +32,7 @@ class Region(NamedTuple):
 
 
 class Cortex(NamedTuple):
-    """What is simulated of a brain.
+    """Simulated properties of a brain.
 
     Attributes:
         regions: By name.

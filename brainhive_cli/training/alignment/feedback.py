@@ -1,4 +1,4 @@
-"""Which of a stimulus's alternatives a sample learns from next, by how well it was found before."""
+"""Choice of the alternative of a stimulus that a sample learns from next, by how well it was found before."""
 
 import torch
 from torch import Tensor

@@ -40,14 +40,19 @@ def initial_aligner(
     seed: int, layout: Layout, data: CellData, init: Literal["torch", "reference"]
 ) -> Aligner:
     """Make an aligner with initial weights by the seed; a prior's fuser is taken over, and frozen."""
+    # the seed decides every weight that is drawn on construction
     torch.manual_seed(seed)
     aligner = Aligner(layout)
     if init == "reference":
         aligner.apply(_draw_as_reference)
+
+    # parts that bring public weights load them themselves
     for module in aligner.backbone.modules():
         load_pretrained: Any = getattr(module, "load_pretrained", None)
         if load_pretrained is not None:
             load_pretrained()
+
+    # a prior's fuser never learns here
     if data.fuser is not None:
         assert aligner.fuser is not None  # which a prior's layout has
         aligner.fuser.load_state_dict(data.fuser.state_dict())
@@ -67,7 +72,8 @@ def _draw_as_reference(module: nn.Module) -> None:
 
 
 def learned_by(data: CellData, train: Train) -> Learned:
-    """Return what a cell's model will have learned from, with what its starts and encoders learned from."""
+    """Return the record of a cell's training data, with that of its starts and encoders."""
+    # add the histories of encoders and starts
     learned = replace(data.learned, selection=train.selected_on(data.has_validation))
     starts = (start.learned for starts in data.starts.values() for start in starts)
     for before in (*data.tuned_encoders, *filter(None, starts)):
@@ -89,13 +95,15 @@ class Start:
 
     @property
     def learned(self) -> Learned | None:
-        """What the weights learned from, by the folder or the file that lies next to them.
+        """Record of the training data of the weights, by the folder or the file that lies next to them.
 
         Not known where neither says so; None of a public network that has seen no brain: parts in the layout
         of transformers, as GPT-2, and files that are fetched with a data set.
         """
         if aligners.holds_model(self.path):
             return aligners.learned_in(self.path)
+
+        # networks that have seen no brain need no history
         config = self.path.parent / "config.json"
         is_transformers = config.is_file() and "model_type" in documents.read(config, dict[str, Any])
         is_public = is_transformers or parts.is_kind("datasets", self.path.parent.name)
@@ -112,17 +120,25 @@ class Start:
         if not self.part:
             take_over(aligner, self.path)
             return
+
+        # names of the part in the model, without the prefix
         prefix = f"{self.part}."
         state = aligner.state_dict()
         needed = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
         given_weights = self._read_plain(needed) or self._read_from_model(aligner, needed)
-        by_subject = modules_of_subjects(aligner)
-        absent = [name for name in needed if name not in given_weights and prefix + name not in by_subject]
+
+        # modules of subjects keep their initial weights where the file has none
+        subject_modules = modules_of_subjects(aligner)
+        absent = [
+            name for name in needed if name not in given_weights and prefix + name not in subject_modules
+        ]
         if absent:
             raise BrainhiveError(
                 f"{self.path} has no weights for the part {self.part}: {absent[0]} is missing",
                 "name a model that has this part, or leave it out of start_from",
             )
+
+        # sizes must fit before anything is loaded
         for name, value in given_weights.items():
             if value.shape != needed[name].shape:
                 raise BrainhiveError(
@@ -140,6 +156,8 @@ class Start:
         """
         if self.path.is_dir():
             return {}
+
+        # names in the file may begin at any module around the part
         state, modules = weights.read(self.path), self.part.split(".")
         is_model = aligners.holds_model(self.path)  # whose weights are read with what it says of itself
         for depth in range(1 if is_model else len(modules) + 1):
@@ -150,29 +168,39 @@ class Start:
 
     def _read_from_model(self, aligner: Aligner, needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take the part of a model, wherever in its backbone it lies."""
+        # find the part in the other model, by its name or by the names below it
         start, prefix = aligners.load(self.path), f"{self.part}."
-        state, place = start.state_dict(), prefix
+        state, start_prefix = start.state_dict(), prefix
         if not any(name.startswith(prefix) for name in state):
-            place = _find_place(needed, state, self.part)
-        renamed = {prefix + n.removeprefix(place): v for n, v in state.items() if n.startswith(place)}
+            start_prefix = _find_prefix(needed, state, self.part)
+        renamed = {
+            prefix + n.removeprefix(start_prefix): v for n, v in state.items() if n.startswith(start_prefix)
+        }
+
+        # backbones rename weights of related architectures
         adapted = getattr(aligner.backbone, "adapted", None)
         if adapted is not None:
-            in_backbone = adapted({n.removeprefix(BACKBONE): v for n, v in renamed.items()})
-            renamed = {BACKBONE + n: v for n, v in in_backbone.items()}
+            adapted_weights = adapted({n.removeprefix(BACKBONE): v for n, v in renamed.items()})
+            renamed = {BACKBONE + n: v for n, v in adapted_weights.items()}
         matching = {name: renamed[prefix + name] for name in needed if prefix + name in renamed}
+
+        # weights of a subject fit the same voxels only
         if modules_of_subjects(aligner) & {prefix + name for name in matching}:
             refuse_other_voxels(start, aligner)
         return matching
 
 
-def _find_place(needed: Mapping[str, Tensor], state: Mapping[str, Tensor], part: str) -> str:
+def _find_prefix(needed: Mapping[str, Tensor], state: Mapping[str, Tensor], part: str) -> str:
     """Find what stands before the names of a part in a model that has it elsewhere: where most are."""
+    # count the needed names below each prefix
     counts: Counter[str] = Counter()
     for name in state:
         pieces = name.split(".")
-        for place in range(1, len(pieces)):
-            if ".".join(pieces[place:]) in needed:
-                counts[".".join(pieces[:place]) + "."] += 1
+        for depth in range(1, len(pieces)):
+            if ".".join(pieces[depth:]) in needed:
+                counts[".".join(pieces[:depth]) + "."] += 1
+
+    # the most names win, and of equal counts the prefix with the name of the part
     last = f".{part.rpartition('.')[2]}."
     return max(counts, key=lambda name: (counts[name], f".{name}".endswith(last)), default=f"{part}.")
 
@@ -225,8 +253,11 @@ def list_start_needs(
 
     The key of a run is the reference; `opened` as there.
     """
+    # weights that the backbone itself loads
     pretrained = getattr(backbone, "pretrained", None)
     needs = [("backbone", hub.need(pretrained, (), FILES[:1], ("config.json",)))] if pretrained else []
+
+    # weights that the recipe names
     for _, part, name in _list_references(references):
         if name.startswith("hub:"):
             is_file = name.partition("@")[0].endswith(ENDINGS)
@@ -245,8 +276,8 @@ def _list_references(
 ) -> Iterator[tuple[int, str, str]]:
     """List the number of a stage, a part ("" for all) and what it starts from."""
     for number, reference in enumerate(references):
-        by_part = {"": reference} if isinstance(reference, str) else reference or {}
-        yield from ((number, part, name) for part, name in by_part.items())
+        part_references = {"": reference} if isinstance(reference, str) else reference or {}
+        yield from ((number, part, name) for part, name in part_references.items())
 
 
 def _open_once(reference: str, paths: Paths, opened: dict[str, NamedModels]) -> NamedModels:
@@ -257,11 +288,14 @@ def _open_once(reference: str, paths: Paths, opened: dict[str, NamedModels]) -> 
 
 def _find_path(reference: str, cell: Cell, paths: Paths, opened: dict[str, NamedModels]) -> Path:
     """Take a model or file as it is; of a run the only model, or that of the cell with the same name."""
+    # a file or a folder of the hub
     if reference.startswith("hub:"):
         if reference.partition("@")[0].endswith(ENDINGS):
             return find_file(reference)
         folder = hub.folder(reference, allow=[*FILES[:1], "config.json"])
         return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
+
+    # a file or a model folder on this machine
     path = locate(reference)
     if aligners.is_model(path) or (path.is_file() and path.suffix == ".safetensors"):
         return path
@@ -288,6 +322,7 @@ def take_over(aligner: Aligner, source: Aligner | Path) -> None:
     Raises:
         BrainhiveError: if the architecture does not match.
     """
+    # signals must have the same voxels, and should have the same unit and rate
     start = aligners.load(source) if isinstance(source, Path) else source
     where = source if isinstance(source, Path) else "the model to start from"
     initial = aligner.state_dict()
@@ -299,15 +334,21 @@ def take_over(aligner: Aligner, source: Aligner | Path) -> None:
         )
     except BrainhiveError as error:  # training may adapt to it
         console.warn(f"{where}: {error.message}")
+
+    # rows of subjects: known ones keep theirs, new ones get the mean
     state = adapt(aligner.backbone, start.state_dict(), BACKBONE)
     old, new = start.layout.spec.subjects, aligner.layout.spec.subjects
     for name in _rows_of_subjects(start):
         row_of = dict(zip(old, state[name], strict=True))
         state[name] = torch.stack([row_of.get(subject, state[name].mean(0)) for subject in new])
+
+    # modules of subjects: those of absent subjects go, new ones keep their initial weights
     for name in modules_of_subjects(start) - initial.keys():
         state.pop(name, None)
     for name in modules_of_subjects(aligner) - state.keys():
         state[name] = initial[name]
+
+    # all other names and shapes must agree
     shapes, needed = ({name: v.shape for name, v in tensors.items()} for tensors in (state, initial))
     if unlike := sorted(name for name, _ in shapes.items() ^ needed.items()):
         raise BrainhiveError(
@@ -325,19 +366,24 @@ def refuse_other_voxels(start: Aligner, aligner: Aligner) -> None:
         BrainhiveError: naming what differs.
     """
     spec = aligner.layout.spec
-    for place, (subject, width) in enumerate(zip(spec.subjects, spec.widths, strict=True)):
-        regions = {name: by_subject[place] for name, by_subject in spec.regions.items()}
+    for index, (subject, width) in enumerate(zip(spec.subjects, spec.widths, strict=True)):
+        regions = {name: subject_regions[index] for name, subject_regions in spec.regions.items()}
         start.layout.spec.refuse_other_voxels(subject, width, regions, f"subject {subject}")
 
 
 def _rows_of_subjects(aligner: Aligner) -> set[str]:
     """Name the weights that have a row for each subject: those that one more subject makes larger."""
     spec = aligner.layout.spec
+
+    # the same aligner with one subject more
     larger = replace(
         spec,
         subjects=(*spec.subjects, max(spec.subjects, default=0) + 1),
         widths=(*spec.widths, max(spec.widths) if spec.widths else spec.channels),
-        regions={region: (*by_subject, by_subject[-1]) for region, by_subject in spec.regions.items()},
+        regions={
+            region: (*subject_regions, subject_regions[-1])
+            for region, subject_regions in spec.regions.items()
+        },
     )
     shapes = _shapes_for(aligner, larger)
     state = aligner.state_dict()

@@ -1,4 +1,4 @@
-"""What a model learned from, kept in its folder and inherited by whatever starts from it."""
+"""Record of the training data of a model, kept in its folder and inherited by models that start from it."""
 
 import hashlib
 import json
@@ -97,14 +97,17 @@ class LearnedPictures:
             pixels: [N, 5] what their pixels are known by; None where no store says it.
             concepts: [N] what they show; none where that is not known.
         """
+        # hash names and concepts to 64 bits
         names, shown = hashes_of(dataset, image_ids), np.unique(hash_concepts([*filter(None, concepts)]))
         if pixels is None:
             return cls(np.unique(names), concepts=shown)
+
+        # perceptual hashes [H, 5] of the pictures that have one
         named = np.column_stack([names, pixels[:, 1:]])[pixels[:, 1:].any(1)]
         return cls(np.unique(names), np.unique(pixels[:, 0]), True, np.unique(named, axis=0), shown)
 
     def __len__(self) -> int:
-        """Count the names."""
+        """Count the pictures by their names."""
         return len(self.names)
 
     def after(self, before: Self) -> Self:
@@ -128,7 +131,7 @@ class LearnedPictures:
 
     @property
     def digest(self) -> str:
-        """What identifies them."""
+        """Digest of all their arrays."""
         arrays = (self.names, self.pixels, self.hashes, self.concepts, self.start_concepts)
         return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
@@ -140,7 +143,7 @@ class _Pictures(BaseModel):
 
 
 class Block(BaseModel):
-    """What a config says of a `Learned`; its attributes without the arrays."""
+    """Block of a `Learned` in a config; its attributes without the arrays."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -159,7 +162,7 @@ class Block(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """What a model learned from, with all that it started from; without arguments it is not known.
+    """Training data of a model and of all that it started from; without arguments it is not known.
 
     Attributes:
         selection: What selected the kept epoch: "validation", "last epoch" or "test"; "" where it is not
@@ -196,6 +199,7 @@ class Learned:
 
     def after(self, before: Self) -> Self:
         """Add what the model that training started from had learned from."""
+        # values of two histories: the later selection, all data sets and people
         datasets = dict.fromkeys(filter(None, [before.dataset, self.dataset]))
         return replace(
             self,
@@ -254,8 +258,8 @@ class Learned:
 
     def normaliser_of(self, subject: int) -> Normaliser | None:
         """Return what normalises a subject's signals; None: it comes from the subject's training signals."""
-        others = None if subject in self.subjects else self.normaliser
-        return self.normalisers.get(subject, others)
+        fallback = None if subject in self.subjects else self.normaliser
+        return self.normalisers.get(subject, fallback)
 
     def save(self, folder: Path, weights_file: Path | None = None) -> dict[str, Any]:
         """Write the arrays, and whose history they are; return the block for the config.
@@ -264,11 +268,13 @@ class Learned:
             folder: Where to.
             weights_file: The weights that learned from them, written before.
         """
+        # the block of the config: attributes without arrays
         pictures = self.pictures
         plain = {key: value for key, value in vars(self).items() if key in Block.model_fields}
         known = {"has_all_pixels": pictures.has_all_pixels, "digest": pictures.digest}
         block = plain | {"pictures": {"count": len(pictures), **known}}
 
+        # pictures, statistics and whitening matrices as arrays
         arrays: dict[str, NDArray[Any]] = {
             "pictures": pictures.names,
             "pixels": pictures.pixels,
@@ -279,6 +285,8 @@ class Learned:
         for before, one in {**named, **({"": self.normaliser} if self.normaliser else {})}.items():
             arrays |= {f"{before}mean": one.mean, f"{before}matrix": one.matrix}
         arrays |= {f"{WHITENER}{subject}": matrices for subject, matrices in self.whiteners.items()}
+
+        # metadata: the block, and the digest of the weights
         about = {"learned": json.dumps(block)}
         about |= {"weights": weights.digest_of(weights_file)} if weights_file else {}
         weights.save(folder / FILE, {name: torch.tensor(array) for name, array in arrays.items()}, about)
@@ -297,6 +305,7 @@ class Learned:
     @classmethod
     def read_next_to(cls, weights_file: Path) -> Self:
         """Read the history that lies next to a weight file; not known where none is of these weights."""
+        # the digest ties the history to these weights
         file = weights_file.parent / FILE
         about = weights.metadata_of(file) if file.is_file() else {}
         if "learned" not in about or about.get("weights") != (weights.digest_of(weights_file) or None):
@@ -314,18 +323,22 @@ class Learned:
         with weights.reading(folder / FILE, documents.AGAIN, BrainhiveError):
             tensors = weights.read(folder / FILE, documents.AGAIN, BrainhiveError)
             arrays = {name: value.numpy() for name, value in tensors.items()}
+
+            # pictures, which must be those of the block
             names, pixels = arrays.pop("pictures"), arrays.pop("pixels")
-            others = map(arrays.pop, ("hashes", "concepts", "start_concepts"))
-            pictures = LearnedPictures(names, pixels, block.pictures.has_all_pixels, *others)
+            further = map(arrays.pop, ("hashes", "concepts", "start_concepts"))
+            pictures = LearnedPictures(names, pixels, block.pictures.has_all_pixels, *further)
             if pictures.digest != block.pictures.digest:
                 raise ValueError("it does not belong to its config.json")
+
+            # whitening matrices [S, C, C] and statistics of each subject
             whitened = [name for name in arrays if name.startswith(WHITENER)]
             whiteners = {int(name.removeprefix(WHITENER)): arrays.pop(name) for name in whitened}
             before = [name.removesuffix("mean") for name in arrays if name.endswith("mean")]
-            made = {name: Normaliser(arrays[f"{name}mean"], arrays[f"{name}matrix"]) for name in before}
-            mean = made.pop("", None)
+            statistics = {name: Normaliser(arrays[f"{name}mean"], arrays[f"{name}matrix"]) for name in before}
+            mean = statistics.pop("", None)
             normalisers = {
-                int(name.removeprefix(NORMALISER).rstrip(".")): each for name, each in made.items()
+                int(name.removeprefix(NORMALISER).rstrip(".")): each for name, each in statistics.items()
             }
-            own = {"normalisers": normalisers, "normaliser": mean, "whiteners": whiteners}
-            return cls(**{**dict(block), "pictures": pictures, **own})
+            signal_fields = {"normalisers": normalisers, "normaliser": mean, "whiteners": whiteners}
+            return cls(**{**dict(block), "pictures": pictures, **signal_fields})

@@ -40,7 +40,7 @@ class Aligner(nn.Module):
 
     Args:
         layout: Its architecture.
-        learned: What it learned from; default: not known.
+        learned: Record of its training data; default: not known.
 
     Attributes:
         losses: Learned parameters of the losses that trained it, as `0.logit_scale` of the first.
@@ -53,6 +53,8 @@ class Aligner(nn.Module):
     def __init__(self, layout: Layout, learned: Learned | None = None) -> None:
         super().__init__()
         layout.check()
+
+        # the order of construction decides the initial weights
         self.layout, self.learned, spec = layout, learned or Learned(), layout.spec
         self.losses: dict[str, Tensor] = {}
         self.subject_layer: nn.Module | None = None
@@ -60,6 +62,8 @@ class Aligner(nn.Module):
             self.subject_layer = LAYERS[layout.subject_layer](len(spec.subjects), spec.channels, spec.samples)
         if layout.subject_layer == "token":
             spec = _with_token(spec)
+
+        # the fuser may predict its input from signals, so the backbone is built for its width
         fuser = parts.resolve("fusers", layout.fuser) if layout.fused else None
         self.backbone_heads = _backbone_heads(layout, fuser)
         self.backbone = backbones.build(
@@ -77,7 +81,7 @@ class Aligner(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     def predict(
@@ -85,7 +89,7 @@ class Aligner(nn.Module):
     ) -> dict[str, Tensor]:
         """Predict every head, [B, *shape] by name, from signals [B, C, T] of equal width.
 
-        `subject_index` [B] are places in `layout.spec.subjects`; None is a subject not seen in training.
+        `subject_index` [B] are positions in `layout.spec.subjects`; None is a subject not seen in training.
         Heads that are not among `names` may be left out.
 
         Raises:
@@ -122,15 +126,20 @@ class Aligner(nn.Module):
     ) -> dict[str, Tensor]:
         """Compute the targets of heads, [B, *shape] by head, from embeddings [B, *shape] by key.
 
-        A head whose embedding is not given is left out. `subject_index` [B] are places in
+        A head whose embedding is not given is left out. `subject_index` [B] are positions in
         `layout.spec.subjects`, for fusers that learn something of each; None is everyone.
 
         Raises:
             BrainhiveError: if an embedding has another shape than the head that predicts it.
         """
+        # targets that are embeddings themselves
         heads = self.layout.heads
-        by_head = {name: embeddings[head.target] for name, head in heads.items() if head.target in embeddings}
+        head_targets = {
+            name: embeddings[head.target] for name, head in heads.items() if head.target in embeddings
+        }
         direct = {head.target for head in heads.values()} - {*self.layout.dims}
+
+        # embeddings of the fuser, which makes one head at most
         to_fuse = {key: embedding for key, embedding in embeddings.items() if key not in direct}
         if self.fuser is not None and to_fuse:
             subjects = (subject_index,) if self.takes_subjects else ()
@@ -139,9 +148,11 @@ class Aligner(nn.Module):
             }  # of one head at most
             count = len(next(iter(to_fuse.values())))
             outputs.check(fused, self.layout.fused, "the fuser", self.fuser, count)
-            by_head |= fused
-        outputs.check(by_head, {name: heads[name] for name in by_head}, "the target")
-        return {name: by_head[name] for name in heads if name in by_head}
+            head_targets |= fused
+
+        # every target must have the shape of its head
+        outputs.check(head_targets, {name: heads[name] for name in head_targets}, "the target")
+        return {name: head_targets[name] for name in heads if name in head_targets}
 
     def encode_signal(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] of subjects [B] as tokens [B, D]; None is a subject not seen in training.
@@ -161,12 +172,15 @@ class Aligner(nn.Module):
         Raises:
             BrainhiveError: if one of them is not there.
         """
+        # all compared heads must be there
         if absent := [head for head in self.layout.compared if head not in values]:
             names = ", ".join(values) or "nothing"
             raise BrainhiveError(
                 f"retrieval compares the head {absent[0]}, and only {names} is given",
                 f"give the embeddings of {self.layout.heads[absent[0]].target}",
             )
+
+        # unit vectors of each head, joined: [B, D]
         is_centred = self.layout.similarity == "centred_cosine"
         vectors = [outputs.comparable(values[head], is_centred) for head in self.layout.compared]
         if len(vectors) == 1:
@@ -175,6 +189,7 @@ class Aligner(nn.Module):
 
     def _check_signal(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
         """Check signals [B, C, T], and pass them through what is learned for each subject."""
+        # an unknown subject may have another number of channels, but not of voxels
         spec = self.layout.spec
         widths = spec.widths or (spec.channels,)
         is_known = signal.ndim == 3 and signal.shape[1] in widths
@@ -190,6 +205,8 @@ class Aligner(nn.Module):
     def save(self, folder: Path) -> None:
         """Write `config.json`, `model.safetensors` and `learned.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
+
+        # weights and learned parameters of losses in one file
         losses = {f"{LOSSES}{name}": value for name, value in self.losses.items()}
         weights.save(folder / WEIGHTS[0], self.state_dict() | losses)
         config = {**self.layout.as_dict(), "learned": self.learned.save(folder, folder / WEIGHTS[0])}
@@ -201,6 +218,7 @@ class Aligner(nn.Module):
         Raises:
             BrainhiveError: if upstream has no such model.
         """
+        # upstream has a scale in every model
         scale = self.losses.get("0.logit_scale", torch.tensor(INITIAL_LOGIT_SCALE))
         state = self.state_dict() | {"logit_scale": scale}
         config, renamed = published_models.write_upstream(self.layout, state)
@@ -226,8 +244,8 @@ def _with_token(spec: SignalSpec) -> SignalSpec:
         widths=tuple(width + 1 for width in spec.widths),
         positions=None,
         regions={
-            region: tuple(tuple(index + 1 for index in indices) for indices in by_subject)
-            for region, by_subject in spec.regions.items()
+            region: tuple(tuple(index + 1 for index in indices) for indices in subject_indices)
+            for region, subject_indices in spec.regions.items()
         },
     )
 
@@ -247,18 +265,24 @@ def load(path: Path | str) -> Aligner:
         raise RecipeError(
             f"{show_value(path)} is no path of a model folder", "runs/train-align/NAME/cells/CELL/model"
         )
+
+    # checkpoints of MindEye and NEURONS
     folder = Path(path)
     if published_models.is_checkpoint(folder):
         layout, state = published_models.read_checkpoint(folder)
         aligner = Aligner(layout, published_models.learned_in(folder))
         weights.fill(aligner, state, folder)
         return aligner.eval()
+
+    # model folders of this project and of upstream
     file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
     absent = [path.name for path in (folder / "config.json", file) if not path.is_file()]
     if absent:
         raise MissingData(f"the model folder {folder} has no {', '.join(absent)}", "run train-align again")
     config, state = _read_config(folder), weights.read(file, WAY, BrainhiveError)
     weights.check_sizes(config.sizes, folder / "config.json", WAY, BrainhiveError)
+
+    # upstream is known by the names of its weights
     with weights.reading(f"the model folder {folder}", WAY, BrainhiveError):
         if published_models.is_upstream(state):
             layout, state = published_models.read_upstream(config.model_extra or {}, state)
@@ -267,6 +291,8 @@ def load(path: Path | str) -> Aligner:
             learned = _read_learned(folder, config)
             layout = documents.check(config.model_extra, str(folder / "config.json"), Layout, WAY)
         aligner = Aligner(layout, learned)
+
+        # learned parameters of losses are no weights of the aligner
         learned_by_losses = [name for name in state if name.startswith(LOSSES)]
         aligner.losses = {name.removeprefix(LOSSES): state.pop(name) for name in learned_by_losses}
         weights.fill(aligner, state, file, WAY)
@@ -305,7 +331,7 @@ class _Config(BaseModel):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """What decides the sizes of weights: all but the subjects, whose numbers may be any."""
+        """Fields that decide the sizes of weights: all but the subjects, whose numbers may be any."""
         fields = self.model_extra or {}
         spec = fields.get("spec")
         sizes_of_spec = {**spec, "subjects": ()} if isinstance(spec, dict) else spec

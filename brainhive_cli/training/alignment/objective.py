@@ -1,4 +1,4 @@
-"""What training lowers: the weighted sum of the loss terms of a recipe, each active when it says."""
+"""Objective of training: the weighted sum of the loss terms of a recipe, each active when it says."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -58,7 +58,7 @@ class Term(Section):
 
     @property
     def of(self) -> str:
-        """Whose target the prediction is compared with."""
+        """Name of the target with which the prediction is compared."""
         return self.target or self.prediction
 
     def in_stage(self, start: int, length: int) -> Self:

@@ -1,4 +1,4 @@
-"""What an align run shows: how far its cells are, what they measured, and their learning curves."""
+"""Progress, metrics and learning curves of an align run."""
 
 import statistics
 from collections.abc import Mapping, Sequence

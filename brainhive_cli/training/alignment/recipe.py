@@ -41,7 +41,7 @@ HeadTargets = Annotated[
 
 
 class Recipe(SweptRecipe):
-    """Whose signals are aligned with which embeddings, and how."""
+    """Recipe of train-align: signals, embeddings and the alignment of the two."""
 
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {
         "published",
@@ -117,11 +117,14 @@ class Recipe(SweptRecipe):
         Raises:
             RecipeError: if it is a place that a list does not have, or there are fewer epochs than stages.
         """
+        # stages that are not yet checked stay as they are
         super().put(fields, key, value)
         train = fields.get("train")
         stages = train.get("stages") if isinstance(train, dict) else None
         if not isinstance(stages, list) or not all(isinstance(one, dict) for one in stages) or not stages:
             return  # what they are is checked with the whole recipe
+
+        # new epochs scale the stages; new stages decide the epochs anew
         lengths = [stage.get("epochs") for stage in stages]
         if key == "train.epochs" and all(type(one) is int and one > 0 for one in (value, *lengths)):
             for stage, length in zip(stages, scale_stages(lengths, value), strict=True):
@@ -141,6 +144,8 @@ class Recipe(SweptRecipe):
         """Fuse what the prior fuses where no encoders are named."""
         if not isinstance(fields, dict) or "encoders" in fields:
             return fields
+
+        # the first prior, of the recipe or of its sweep, names the encoders
         swept = read_sweep(fields.get("sweep") or {})
         priors = [fields.get("prior"), *(swept.get("prior", []) if isinstance(swept, dict) else [])]
         named = next((prior for prior in priors if isinstance(prior, str)), None)
@@ -152,6 +157,8 @@ class Recipe(SweptRecipe):
         """Make a head for each encoder where the backbone is fitted in closed form, which trains no fuser."""
         if not isinstance(fields, dict) or fields.get("heads") or fields.get("prior"):
             return fields
+
+        # the backbone and the fuser, as given or by default
         shelves = {"backbone": "backbones", "fuser": "fusers"}
         defaults = {key: cls.model_fields[key].default for key in shelves}
         with suppress(BrainhiveError):  # which the keys' own types raise
@@ -170,6 +177,8 @@ class Recipe(SweptRecipe):
         heads = fields.get("heads") if isinstance(fields, dict) else None
         if not heads or not isinstance(heads, dict):
             return fields
+
+        # encoders of heads, next to those that are fused
         heads = _head_targets(heads)
         opened = {target.name: target for target in heads.values() if target != FUSED}
         default = cls.model_fields["encoders"].default if FUSED in heads.values() else []
@@ -185,6 +194,8 @@ class Recipe(SweptRecipe):
     def _every_head_is_trained(self) -> Self:
         if self.is_swept:  # each of its variants is checked by itself
             return self
+
+        # names, fuser and loss of the heads
         check_names(self.heads)
         if self.heads and not self.is_fused:
             refuse_idle(self, ("dim", "prior"), "where no head is `fused`", "give a head the target fused")
@@ -193,6 +204,8 @@ class Recipe(SweptRecipe):
             raise RecipeError("the fuser `heads` fuses nothing", "another fuser, or no head that is `fused`")
         if len(fused := [name for name, target in self.heads.items() if target == FUSED]) > 1:
             raise RecipeError(f"{' and '.join(fused)} both predict `fused`", "one head, with several terms")
+
+        # a loss beside terms, and an unknown head, have no effect
         if self.terms:
             self._refuse_part("loss", "where terms are given", "set the loss of each term")
         if self.head is not None and self.head not in self.head_targets and self.mode != "finetune":
@@ -206,6 +219,7 @@ class Recipe(SweptRecipe):
 
     def _check_streams(self) -> None:
         """Refuse sets of voxels that no stream of the backbone reads, and their control where it has none."""
+        # streams of voxels that the backbone reads
         takes_any = getattr(self.backbone, "takes_spec", False)  # such a part may read sets of any name
         streams = getattr(self.backbone, "streams", None if takes_any else ())
         if streams is None or not (split := self.signal.region_split):
@@ -214,6 +228,8 @@ class Recipe(SweptRecipe):
             when = f"on {self.backbone.kind}, which reads all voxels of region_split as one"
             refuse_idle(self.signal, ("region_control", "region_seed"), when, "leave it out")
             return
+
+        # a set is used by a stream or by the expression of another set
         used = {name for expression in split.values() for name in parsed(expression)}
         if unread := [name for name in split if name not in streams and name not in used]:
             raise RecipeError(
@@ -224,11 +240,14 @@ class Recipe(SweptRecipe):
 
     def _check_closed_form(self) -> None:
         """Refuse what has no effect on a backbone that is fitted in one pass over averaged signals."""
+        # no settings of steps, terms or losses
         when = f"on {self.backbone.kind}, which is fitted in closed form"
         refuse_idle(self.train, sorted(Train.model_fields.keys() - USED_IN_CLOSED_FORM), when, "leave it out")
         if self.terms:
             raise RecipeError(f"terms has no effect {when}", "leave it out: every head is fitted")
         self._refuse_part("loss", when, "leave it out: every head is fitted")
+
+        # averaged signals and no fuser that would have to learn
         if (repetitions := self.signal.repetitions) != "average":
             raise RecipeError(f"signal.repetitions={repetitions} has no effect {when}", "average")
         if self.is_fused and not self.prior:
@@ -242,6 +261,7 @@ class Recipe(SweptRecipe):
         Raises:
             RecipeError: naming the term or the head.
         """
+        # heads of encoders may be augmented or computed at each step
         direct = [name for name, target in self.head_targets.items() if target != FUSED]
         for key, heads in (
             ("augment_pictures.heads", self.train.augment_pictures.heads),
@@ -252,6 +272,8 @@ class Recipe(SweptRecipe):
                     f"train.{key} names {unknown[0]!r}",
                     f"heads that predict what an encoder gives: {', '.join(direct) or 'none'}",
                 )
+
+        # encoders that learn with the model
         lora, known = self.train.lora.encoders, [config.name for config in self.encoders]
         if unknown := [name for name in lora if name not in known]:
             raise RecipeError(f"train.lora.encoders names {unknown[0]!r}", f"encoders: {', '.join(known)}")
@@ -262,12 +284,16 @@ class Recipe(SweptRecipe):
             raise RecipeError(
                 "train.online names every head", "leave one out: its store says which stimuli there are"
             )
+
+        # terms fit the epochs, and every target has a name and a term of its own
         terms = self.loss_terms
         check(terms, self.train.epochs)
         if twice := self.targets.keys() & {*self.head_targets, *(config.name for config in self.encoders)}:
             raise RecipeError(f"targets name {min(twice)}, as heads or encoders do", "another name")
         if idle := sorted(self.targets.keys() - {term.target for term in terms}):
             raise RecipeError(f"targets.{idle[0]} has no effect", f"a term with target: {idle[0]}")
+
+        # every term has a head, and every head a term
         if not getattr(self.backbone, "takes_spec", False):  # such a part may give more names in training
             predicted, names = {term.prediction for term in terms}, {*self.head_targets}
             augmented = {name + AUGMENTED for name in self.train.augment_pictures.heads}
@@ -295,7 +321,7 @@ class Recipe(SweptRecipe):
 
     @property
     def head_targets(self) -> dict[str, Any]:
-        """What each head of the model predicts: an encoder, or `fused`."""
+        """Target of each head of the model: an encoder, or `fused`."""
         if self.heads:
             return self.heads
         return {TOKEN: FUSED} if self.is_fused else {config.name: config for config in self.encoders}
@@ -322,6 +348,7 @@ class Recipe(SweptRecipe):
 
     @model_validator(mode="after")
     def _is_without_contradiction(self) -> Self:
+        # a prior brings its fuser and its similarity
         if self.prior and self.fuser.kind != "fusion-encoder":
             raise RecipeError(
                 f"fuser is {self.fuser.kind}, but the prior {self.prior} brings a fuser of its own",
@@ -332,11 +359,15 @@ class Recipe(SweptRecipe):
                 f"similarity is {self.similarity}, but the prior {self.prior} draws from tokens as they are",
                 "similarity=cosine, or prior=null",
             )
+
+        # fine-tuning starts from its run alone
         if self.mode == "finetune" and self.train.starts[0]:
             raise RecipeError(
                 "train.start_from has no effect on fine-tuning, which starts from finetune.run",
                 "leave one of them out",
             )
+
+        # keys of one mode have no effect in another
         if self.is_swept:  # each of its variants is checked by itself
             modes = {self.mode, *(variant.mode for variant in variants(self).values())}
             if modes > {"finetune"}:
@@ -386,6 +417,7 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset, is_expected: bool
     """
     cells = []
     for label, recipe in variants.items():
+        # one group of a name, trained and tested subjects for each training
         source = SignalSource(dataset, recipe.paths, recipe.signal)
         subjects = tuple(source.choose_subjects(recipe.subjects, is_expected))
         groups: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
@@ -404,6 +436,8 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset, is_expected: bool
                     f"mode inter trains on others, and there are none for {alone[0]}",
                     "name more in trained_on",
                 )
+
+        # names of variant, fold and seed make up the name of the cell
         below, holdout = f"{label}/" if label else "", dataset.holdout
         if holdout is not None:
             _check_holdout(recipe, holdout)
@@ -424,12 +458,15 @@ def _check_holdout(recipe: Recipe, holdout: Holdout) -> None:
     Raises:
         RecipeError: naming the key.
     """
+    # seen trials: only their own subjects can be tested
     if recipe.mode not in ("intra", "joint"):
         raise RecipeError(
             f"mode {recipe.mode} tests subjects who are left out, and dataset.holdout holds out "
             f"{holdout.by} of those trained on",
             "mode=intra or joint, or no dataset.holdout",
         )
+
+    # seen pictures: neither zero-shot results nor other starts
     if holdout.shows_seen and recipe.published is not None:
         raise RecipeError(
             f"published results are zero-shot, and with {holdout.by} held out a model has seen all pictures",

@@ -1,4 +1,4 @@
-"""How brain models are named: by a run, a variant of a sweep, a recipe, a model folder, or not at all."""
+"""References of brain models: by a run, a variant of a sweep, a recipe, a model folder, or not at all."""
 
 import os
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ Planned = Mapping[str, Recipe]
 
 @dataclass(frozen=True)
 class NamedModels:
-    """What a reference names: the models of a run, of one variant of a sweep, or a single one.
+    """Target of a reference: the models of a run, of one variant of a sweep, or a single one.
 
     Attributes:
         folder: The run; or the model folder or published checkpoint itself.

@@ -35,12 +35,17 @@ STATED = ("dataset", "mode", "encoders", "epochs", "selection", "pool", "rate_hz
 
 def describe_recipe(recipe: Recipe) -> dict[str, Any]:
     """Give the keys of a recipe that decide a result, by the names that users write."""
+    # settings that can decide a result
     fields = recipe.model_dump(mode="json", exclude=DECIDE_NOTHING)
     fields["encoders"] = sorted(config.name for config in recipe.encoders)
     if recipe.mode != "finetune":
         del fields["finetune"]
+
+    # stages by number, so that each of their keys is compared
     stages = {str(number): stage for number, stage in enumerate(fields["train"]["stages"])}
     settings = {**flatten(fields), **flatten(stages, "train.stages")}
+
+    # without validation the last epoch is kept
     if recipe.train.selection == "best" and not recipe.train.validation:
         settings["train.selection"] = "last"
     return {SHORT.get(key, key): value for key, value in settings.items() if key not in SAID_OTHERWISE}
@@ -86,12 +91,16 @@ def describe_signals(selections: Sequence[Selection]) -> dict[str, Any]:
     """Describe the signals of several subjects: channels, window, rate, repetitions, preparation."""
     if not selections:
         return {}
+
+    # shapes over all subjects
     first, widths = selections[0], sorted({selection.shape[2] for selection in selections})
     counts = np.concatenate([selection.repetitions for selection in selections])
     times_ms, rate_hz = 1000 * first.times_s, first.recording.rate_hz
     channels: Any = f"{' to '.join(str(width) for width in dict.fromkeys((widths[0], widths[-1])))} voxels"
     if isinstance(first.recording.space, Sensors):
         channels = list(first.channels)
+
+    # a window and a rate, where signals have more than one sample
     described = {"channels": channels}
     if rate_hz is not None:
         ends = (times_ms[0], times_ms[-1] + 1000 / rate_hz)
@@ -123,6 +132,7 @@ def compare_with_published(
         caveats: Of these signals.
         pool: Number of candidates of retrieval; None before an evaluation.
     """
+    # the statement of the recipe, and the keys that it leaves out
     if published is None:
         return {}
     stated, not_stated = _list_stated(published)
@@ -137,6 +147,8 @@ def compare_with_published(
     # signals of one sample have no rate
     said = [f"{key} not stated" for key in not_stated if key != "rate_hz" or key in here or not recordings]
     said += [] if recordings else ["signals of the test not known"]
+
+    # the set-up of the published recipe, variant by variant
     bases: list[SetUp] = [{}]
     if published.recipe is None:
         said.append("all other settings not stated")
@@ -147,13 +159,15 @@ def compare_with_published(
             said.append(f"{published.recipe}: {error.message}")
     # what is stated lies over the recipe; a backbone that is stated replaces all knobs of the recipe's
     is_replaced = "backbone.kind" in stated
-    by_base = []
+    base_differences = []
     for base in bases:
         settings = {k: base[k] for k in base if not (is_replaced and k.startswith("backbone."))}
-        by_base.append(differences(here, {**settings, **stated}))
+        base_differences.append(differences(here, {**settings, **stated}))
+
+    # all differences: settings, subjects, signals and parts
     listed = [
         *said,
-        *min(by_base, key=len),  # of a sweep, by its nearest variant
+        *min(base_differences, key=len),  # of a sweep, by its nearest variant
         _compare_subjects(here["subjects"], published.subjects),
         *(caveat for caveat in caveats if not (caveat == SIMULATED and dataset.is_simulated)),
         *(f"without {part}" for part in published.lacking),
@@ -164,14 +178,17 @@ def compare_with_published(
 
 def _list_stated(published: Published) -> tuple[dict[str, Any], list[str]]:
     """Give what is stated of the set-up, and the keys of which neither it nor its recipe says anything."""
+    # statements, in the form of a set-up
     fields = published.model_dump(mode="json", include={*STATED, "backbone"}, exclude_none=True)
     if published.encoders is not None:
         fields["encoders"] = sorted(config.name for config in published.encoders)
     if published.repetitions is not None:
         fields["repetitions"] = [published.repetitions] * 2
-    in_recipe = () if published.recipe is None else ("dataset", "mode", "encoders", "epochs", "selection")
+
+    # keys that the published recipe answers need no statement
+    recipe_keys = () if published.recipe is None else ("dataset", "mode", "encoders", "epochs", "selection")
     required = (*STATED, *(["backbone"] if published.recipe is None else []))
-    not_stated = [key for key in required if key not in fields and key not in in_recipe]
+    not_stated = [key for key in required if key not in fields and key not in recipe_keys]
     return flatten(fields) | flatten(published.preparation, "preparation"), not_stated
 
 

@@ -26,9 +26,9 @@ def _word(value: object) -> object:
 
 def _parts_by_dotted_name(value: Any) -> Any:
     """Read `{backbone: {brain: RUN}}`, as overrides nest it, as `{backbone.brain: RUN}`."""
-    if isinstance(value, dict) and isinstance(whole := value.get("kind"), str):  # as `put` reads it
+    if isinstance(value, dict) and isinstance(reference := value.get("kind"), str):  # as `put` reads it
         raise RecipeError(
-            f"start_from is {whole}, for all parts, and names a part too",
+            f"start_from is {reference}, for all parts, and names a part too",
             "start_from={PART: REFERENCE, …}, with all parts that start from something",
         )
     return flattened(value)
@@ -94,11 +94,14 @@ def scale_stages(lengths: Sequence[int], epochs: int) -> list[int]:
     Raises:
         RecipeError: if there are fewer epochs than stages.
     """
+    # every stage keeps at least one epoch
     if epochs < len(lengths):
         raise RecipeError(
             f"train.epochs is {epochs}, and the training has {len(lengths)} stages",
             f"train.epochs={len(lengths)} or more",
         )
+
+    # round the ends of the stages, not their lengths, so that the sum is exact
     stops = [0]
     for number, stop in enumerate(accumulate(lengths), 1):
         share = round(Fraction(stop * epochs, sum(lengths)))
@@ -107,7 +110,7 @@ def scale_stages(lengths: Sequence[int], epochs: int) -> list[int]:
 
 
 class LoraSection(Section):
-    """Which encoders learn with the brain model, by low-rank changes (LoRA, arXiv 2106.09685)."""
+    """Encoders that learn with the brain model, by low-rank changes (LoRA, arXiv 2106.09685)."""
 
     encoders: Names = Field(
         [],
@@ -276,7 +279,7 @@ class Train(Section):
 
     @property
     def starts(self) -> list[str | dict[str, str] | None]:
-        """What each stage starts from."""
+        """References of the weights from which the stages start."""
         first, *later = [stage.start_from for stage in self.stages] or [None]
         return [first or self.start_from, *later]
 

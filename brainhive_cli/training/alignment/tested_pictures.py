@@ -22,7 +22,7 @@ more were seen in training, the split itself is at fault, and the rest of it a s
 MAX_ID_OVERLAP = 0.5
 """Share of the tested pictures that may have the ids of other pictures, as numbered ones do."""
 NAMED = 5
-"""Pictures that are named; the others are counted."""
+"""Most pictures that a warning names; further ones are counted."""
 NEAR_BYTES = 2**31
 """Largest store that is searched for near-duplicates: larger ones take minutes to read, for a warning."""
 Confirm = Callable[[int, int], Likeness | None]
@@ -101,46 +101,62 @@ class TestedPictures:
             allows_copies: Whether copies of learned pictures under other names are tested.
             is_tested: [M] which pictures of the stores are tested; default: all that have targets.
         """
+        # pictures of all models and other sources
         first, pixels = next(iter(stores.values())), pixels_of(stores.values())
-        ids, every = first.image_ids, [learned for some in models.values() for learned in some]
+        ids, every = (
+            first.image_ids,
+            [learned for subject_models in models.values() for learned in subject_models],
+        )
         pictures = [learned.pictures for learned in (*every, *sources.values())]
 
         # near-copies are looked for among those that are not known by their names or pixels
-        known = [some.contain(pictured_as, ids, pixels) for some in pictures]
+        known = [learned_pictures.contain(pictured_as, ids, pixels) for learned_pictures in pictures]
         done = first.done if is_tested is None else first.done & is_tested
         is_sought = done & ~np.logical_or.reduce([np.zeros(len(ids), bool), *known])
         alike = {} if pixels is None else _find_near_copies(pixels[:, 1:], is_sought, pictures, confirm)
 
-        def are_copies(some: LearnedPictures) -> NDArray[np.bool_]:
-            copies = np.zeros(len(ids), bool) if pixels is None else np.isin(pixels[:, 0], some.pixels)
-            near = [row for row, name in alike.get("copy", ()) if np.isin(name, some.names)]
+        def are_copies(learned_pictures: LearnedPictures) -> NDArray[np.bool_]:
+            copies = (
+                np.zeros(len(ids), bool) if pixels is None else np.isin(pixels[:, 0], learned_pictures.pixels)
+            )
+            near = [row for row, name in alike.get("copy", ()) if np.isin(name, learned_pictures.names)]
             copies[near] = True
             return copies
 
-        def are_seen(some: LearnedPictures) -> NDArray[np.bool_]:
-            named = some.contain(pictured_as, ids)
-            return named if allows_copies else named | are_copies(some)
+        def are_seen(learned_pictures: LearnedPictures) -> NDArray[np.bool_]:
+            named = learned_pictures.contain(pictured_as, ids)
+            return named if allows_copies else named | are_copies(learned_pictures)
 
         # what is left out, and copies that are not
         by_subject = {
-            subject: np.logical_or.reduce([are_seen(learned.pictures) for learned in some])
-            for subject, some in models.items()
+            subject: np.logical_or.reduce([are_seen(learned.pictures) for learned in subject_models])
+            for subject, subject_models in models.items()
         }
         by_source = {name: are_seen(learned.pictures) for name, learned in sources.items()}
         seen = np.logical_or.reduce([*by_subject.values(), *by_source.values()])
-        copies = np.logical_or.reduce([are_copies(some) for some in pictures]) & ~seen & done
+        copies = (
+            np.logical_or.reduce([are_copies(learned_pictures) for learned_pictures in pictures])
+            & ~seen
+            & done
+        )
 
         # what is tested with a warning: altered copies, equal embeddings, concepts and ids seen elsewhere
         altered = {}
+
+        # rows of altered copies, by the kind of change
         for kind in ALTERED:
             altered[kind] = np.isin(np.arange(len(ids)), [row for row, _ in alike.get(kind, ())])
             altered[kind] &= ~(seen | copies)
         is_near = _are_near(stores, train, every, pictured_as) & done & ~(seen | copies)
+
+        # concepts of earlier trainings, and of this one where it was on another data set
         trained = [learned.pictures for learned in every]
         started = [pictures.start_concepts for pictures in trained]
         started += [pictures.concepts for pictures in trained] if is_other_dataset else []
         concepts = reduce(np.union1d, started, np.empty(0, np.uint64))
-        of_seen = np.isin(hash_concepts(first.concepts), concepts) & done
+        shows_seen_concept = np.isin(hash_concepts(first.concepts), concepts) & done
+
+        # data sets that share most ids with the tested pictures, while pixels are unknown
         same_ids = dict.fromkeys(
             learned.dataset
             for learned in every
@@ -148,7 +164,7 @@ class TestedPictures:
             and (learned.has_seen_ids(ids) & ~seen)[done].mean() > MAX_ID_OVERLAP
         )
         return cls(
-            *(title, ids, done, by_subject, by_source, is_near, of_seen, pixels is not None),
+            *(title, ids, done, by_subject, by_source, is_near, shows_seen_concept, pixels is not None),
             *((*same_ids,), copies, altered),
         )
 
@@ -170,6 +186,7 @@ class TestedPictures:
         Raises:
             BrainhiveError: if more than `MAX_SEEN` of the pictures were seen.
         """
+        # the subject's models, and other sources such as a prior
         seen = {model: self.by_subject[subject], **self.by_source}
         shown = np.unique(rows)
         for source, is_seen in seen.items():
@@ -182,6 +199,8 @@ class TestedPictures:
                     "hold out trials of seen pictures: all pictures in one folder `train`, and "
                     "dataset.holdout='{by: runs, folds: N}'; copies=allow tests copies under other names",
                 )
+
+        # leave out the signals of seen pictures
         unseen: NDArray[np.bool_] = ~np.logical_or.reduce([is_seen[rows] for is_seen in seen.values()])
         return unseen
 
@@ -200,33 +219,39 @@ class TestedPictures:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader must know, one line each."""
-        lines, whole = [], f"of the {self.done.sum()} {self.title}"
+        """Warnings for the reader, one line each."""
+        lines, total = [], f"of the {self.done.sum()} {self.title}"
+
+        # pictures that are left out
         if self.is_seen.any():
             lines.append(
-                f"{self.is_seen.sum()} {whole} were seen in training, by name, by pixels or as near-copies, "
+                f"{self.is_seen.sum()} {total} were seen in training, by name, by pixels or as near-copies, "
                 f"and are not tested: {self._named(self.is_seen)}"
             )
+
+        # pictures that are tested, but resemble training pictures
         if self.copies is not None and self.copies.any():
             named = self._named(self.copies)
             lines.append(
-                f"{self.copies.sum()} {whole} are copies of training pictures, and are tested: {named}"
+                f"{self.copies.sum()} {total} are copies of training pictures, and are tested: {named}"
             )
         for kind, is_altered in self.altered.items():
             if is_altered.any():
-                lines.append(f"{is_altered.sum()} {whole} {ALTERED[kind]}: {self._named(is_altered)}")
+                lines.append(f"{is_altered.sum()} {total} {ALTERED[kind]}: {self._named(is_altered)}")
         if self.near.any():
             lines.append(
-                f"{self.near.sum()} {whole} are tested though they are near-duplicates of training pictures "
+                f"{self.near.sum()} {total} are tested though they are near-duplicates of training pictures "
                 f"(embeddings of cosine 1): {self._named(self.near)}"
             )
+
+        # concepts and ids that were seen elsewhere
         if self.of_seen_concepts.any():
             lines.append(
-                f"{self.of_seen_concepts.sum()} {whole} show concepts of which a model saw other pictures in "
+                f"{self.of_seen_concepts.sum()} {total} show concepts of which a model saw other pictures in "
                 f"earlier training, or in that of another data set: {self._named(self.of_seen_concepts)}"
             )
         lines += [
-            f"pictures of {dataset} that a model was trained on have the ids of most {whole}, and pixels are "
+            f"pictures of {dataset} that a model was trained on have the ids of most {total}, and pixels are "
             "unknown: if they are the same pictures, this is no test of it"
             for dataset in self.same_ids
         ]
@@ -244,6 +269,7 @@ def describe_tested(compared: Iterable[TestedPictures], warnings: Iterable[str] 
         compared: The pictures, by run.
         warnings: Further ones.
     """
+    # a picture counts as seen if it is so for any run
     runs = list(compared)
     is_seen = np.logical_or.reduce([tested.is_seen for tested in runs])
     names = list(runs[0].image_ids[np.flatnonzero(is_seen)])
@@ -263,7 +289,11 @@ def _find_near_copies(
     Candidates by hash are compared on pixels. "" is of those that cannot be, where a picture is not here.
     """
     alike: dict[str, list[tuple[int, int]]] = {}
-    learned = np.unique(np.concatenate([some.hashes for some in pictures]), axis=0)  # [H, 5]
+
+    # one copy settles a picture; other likenesses are listed once
+    learned = np.unique(
+        np.concatenate([learned_pictures.hashes for learned_pictures in pictures]), axis=0
+    )  # [H, 5]
     settled: set[int] = set()
     for candidate in find_candidates(np.where(is_sought[:, None], hashes, 0), learned[:, 1:]):
         name = int(learned[candidate.learned, 0])
@@ -286,17 +316,22 @@ def _are_near(
 
     One small network may take different pictures for one; captions and labels are alike for many.
     """
+    # stores of float vectors of pictures, not too large to be read
     first, encoders = next(iter(tested.values())), []
     for name, store in train.items():
         is_of_pictures = store.pixels is not None or "imported" in store.attributes
         is_of_floats = store.embedding.dtype.kind == "f"
         if is_of_pictures and is_of_floats and store.embedding.nbytes <= NEAR_BYTES:
             encoders.append(name)
+
+    # a picture stays near as long as every store agrees
     is_near = np.full(len(first.done), bool(encoders))
     for name in encoders:
         there, ours = train[name], tested[name]
         learned = np.any([model.pictures.contain(pictured_as, there.image_ids) for model in models], axis=0)
         rows, candidates = np.flatnonzero(learned & there.done), np.flatnonzero(is_near & ours.done)
+
+        # highest cosine of each candidate with any learned picture
         highest = np.full(len(candidates), -1.0, np.float32)
         sought = np.concatenate([*units_in_blocks(ours.embedding, candidates)])
         for block in units_in_blocks(there.embedding, rows):

@@ -81,19 +81,28 @@ class TrainedCell:
         Raises:
             BrainhiveError: if a head predicts embeddings of other weights than a store has.
         """
+        # keys of the embeddings in the model
         stores, layout = self.align.stores(split, self.cell), self.model.layout
         keys = layout.encoders
         if not stores.keys() <= keys.keys():  # BrainHiVE's own folders know encoders by its names for them
             encoders = self.align.training_settings[self.cell.variant].encoders
             keys = match_keys(encoders, layout.dims, f"the model {self.align.folder.path}")
+
+        # open the stores of the compared heads, with the weights that the heads were trained on
         stores = {name: store for name, store in stores.items() if keys[name] in layout.compared_keys}
         for name, head in layout.heads.items():
             for store in (store for store_name, store in stores.items() if keys[store_name] == head.target):
                 refuse_other_target(name, head, digest_of(store), str(store.path))
+
+        # targets from stores, and from the network that learned with the model
         stored = Targets.of(stores, Launch(0, 1, self.model.device), keys, hold=False)
         targets, tokens = Targets({**stored.sources, **self._compute_adapted(split, keys)}), []
+
+        # an ablated embedding is replaced by its mean
         if without:
             mean = targets.sources[without].gather(rows).mean(0)
+
+        # encode in blocks: tokens [M, D]
         for part in np.array_split(rows, max(1, -(-len(rows) // PICTURES))):
             with torch.inference_mode():
                 embeddings = targets.gather(part)
@@ -112,6 +121,8 @@ class TrainedCell:
         adapter, described = self.model.adapter, self.model.layout.adapter
         if adapter is None:
             return {}
+
+        # configs of the encoders that learned
         names, encoders = described["encoders"], self.align.training_settings[self.cell.variant].encoders
         configs = [config for config in encoders if config.name in names]
 
@@ -124,6 +135,7 @@ class TrainedCell:
                 raise BrainhiveError(f"{problem} {group.digest}", "the weights that it was trained with")
             return group
 
+        # the changed network encodes the pictures anew
         group = self.align.once(("network", *names), open_network)
         adapter.attach(group.module)
         images = self.align.dataset.images(stored_split(self.align.dataset, split))
@@ -136,6 +148,7 @@ class TrainedCell:
         Returns:
             Heads [N, *shape], and the row of each one's picture [N].
         """
+        # one seed for each signal, by the cell and the picture
         responses = self.responses(subject, split)
         ids = self.pictures(split).image_ids[responses.stimulus]
         seeds = [derive_seed(self.cell.seed, zlib.crc32(image_id.encode())) for image_id in ids]
@@ -210,9 +223,12 @@ class TrainedCell:
 
         The names of a subject's trials are those of no other, as nobody else was there.
         """
+        # only a holdout of trials tests trials of seen pictures
         holdout = self.align.dataset.holdout
         if holdout is None or not holdout.shows_seen or split != "test":
             return [], []
+
+        # sessions and runs of the trials; 0 where they are not known
         responses = self.responses(subject, split)
         absent = np.zeros((len(responses.stimulus), 1), np.int64)
         sessions, runs = (
@@ -223,6 +239,8 @@ class TrainedCell:
             "sessions": [f"session {session + 1}" for session in sessions[:, 0]],
             "trials": [f"fold {self.cell.fold}"] * len(absent),
         }[holdout.by]
+
+        # a name for each group and each trial
         groups = [f"subject {subject} {name}" for name in shown]
         stimuli = self.pictures(split).image_ids[responses.stimulus]
         names = [f"{image_id}, {group}" for image_id, group in zip(stimuli, groups, strict=True)]
@@ -236,6 +254,7 @@ class TrainedCell:
         Returns:
             The selection, of which nothing is averaged yet, and the rows of its pictures [N].
         """
+        # signals of the recording, or of the store of the subject
         align, spec = self.align, self.model.layout.spec
         source = align.source(self.cell.variant, self.cell.fold)
         channels, stimuli = align.dataset.channels, self.pictures(split)
@@ -249,13 +268,18 @@ class TrainedCell:
             )
             is_same_store = any(name.rpartition("/")[0] == folder for name in self.model.learned.signals)
             recording, pictures, stimulus = match_split(source, subject, split, stimuli)
+
+        # match channels and window to the input of the model
         chosen = choose_input(spec, recording, where, channels, is_same_store)
         if not align.tests_new_subjects:
             spec.refuse_other_voxels(subject, len(chosen.rows), chosen.regions, f"{where} {split}")
+
+        # leave out pictures that were seen in training
         if is_tested:
             is_read = self._are_unseen(subject, split, stimulus)
             pictures, stimulus = pictures[is_read], stimulus[is_read]
 
+        # new subjects are normalised by their own training signals
         normaliser = self._normaliser(subject)
         if normaliser is None:
             normaliser = measure_new_subject(spec, source, subject, stimuli, is_same_store)
@@ -294,6 +318,7 @@ class TrainedCell:
 
     def key(self, what: str, subject: int, split: str) -> tuple[str, ...]:
         """Name something computed from a subject's signals, to keep it for cells that take the same ones."""
+        # everything that changes the signals is part of the key
         signal = self.align.training_settings[self.cell.variant].signal
         normaliser = self._normaliser(subject)
         whose = normaliser.digest if normaliser else ""

@@ -43,16 +43,20 @@ class Queries:
 
     def ranks(self, aligner: Aligner) -> Tensor:
         """Rank the seen picture of each signal among the pictures: [N]."""
+        # the gallery [M, D] is encoded once
         keys = aligner.layout.compared_keys
         targets = Targets({key: source for key, source in self.targets.sources.items() if key in keys})
         gallery = aligner.encode_image(targets.gather(self.shown)).float()
+
+        # signals are encoded in blocks, which bounds the memory
         blocks = np.split(self.rows, range(SIGNALS_AT_ONCE, len(self.rows), SIGNALS_AT_ONCE))
         return ranks(torch.cat([self._encode(aligner, rows) for rows in blocks]), gallery, self.target)
 
     def by_subject(self, ranks: Tensor) -> tuple[list[Tensor], Items]:
         """Split ranks [N] by subject, and give the stimulus of each: several subjects may have seen one."""
+        # subject and stimulus of each rank
         subject, stimulus = self.pool.subject.cpu()[self.rows], self.pool.stimulus.cpu()[self.rows]
-        masks = [subject == place for place in subject.unique()]
+        masks = [subject == index for index in subject.unique()]
         return [ranks[mask] for mask in masks], self.alike.items([stimulus[mask].tolist() for mask in masks])
 
     def _encode(self, aligner: Aligner, rows: Rows) -> Tensor:
@@ -71,11 +75,14 @@ def held_out_of(
 
     With what pixels are known by [M, 5], copies of these pictures in other concepts are held out too.
     """
+    # a fixed seed, so that all runs hold out the same concepts
     names = np.unique(np.asarray(concepts))
     chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
     held_out: NDArray[np.bool_] = np.isin(concepts, chosen)
     if pixels is None:
         return held_out
+
+    # copies of held-out pictures must not be learned under another concept
     copies: NDArray[np.bool_] = np.isin(pixels[:, 0], pixels[held_out, 0])
     return held_out | copies
 
@@ -86,6 +93,8 @@ def describe_held_out(concepts: Sequence[str], share: float) -> tuple[str, str]:
     held = round(share * count)
     if held or not share:
         return f"{held:,} of {count:,} training concepts", ""
+
+    # the smallest share that holds out a concept
     least = ceil(1000 / count) / 1000
     way = f"train.validation={least:g} holds {round(least * count)} out" if count > 1 else "it takes two"
     return (
@@ -108,6 +117,8 @@ def test_queries(data: CellData, device: torch.device) -> list[Queries]:
     """
     if not data.tested or data.tested_targets is None:
         raise BrainhiveError("no test signals to select the epoch by", "train.selection=best")
+
+    # a known subject keeps its index, a new one has none
     learned, queries = [trials.subject for trials in data.responses], []
     for responses in data.tested:
         pool, index = averages_of([responses], device), None
@@ -119,11 +130,12 @@ def test_queries(data: CellData, device: torch.device) -> list[Queries]:
 
 def ranks_of(queries: list[Queries], aligner: Aligner, precision: str, launch: Launch) -> Tensor:
     """Rank the seen pictures of all queries, [N]; as the main process finds them, for all processes."""
+    # the main process ranks, with its own statistics of batch normalisation
     ranks = torch.empty(0)
     if launch.is_main and queries:
         aligner.eval()
         with torch.inference_mode(), launch.autocast(precision):
-            ranks = torch.cat([some.ranks(aligner) for some in queries])
+            ranks = torch.cat([query.ranks(aligner) for query in queries])
     shared: Tensor = launch.gather(ranks)[0]  # each has running statistics of its own share
     return shared
 

@@ -78,6 +78,7 @@ def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple
     Raises:
         BrainhiveError: if it was made with other encoders, for other widths, or cannot be trained.
     """
+    # a new prior is drawn by the seed, another one is loaded
     source = recipe.continue_from
     if source is None:
         torch.manual_seed(recipe.seed)
@@ -86,10 +87,14 @@ def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple
         prior = recipe.prior.build(widths, generator)
     else:
         prior = priors.load(source)
+
+    # some priors can only be used
     if not hasattr(prior, "condition_on_embeddings"):
         raise RecipeError(f"a prior of kind {prior.kind} cannot be trained", f"prior={priors.DEFAULT}")
     if source is None:
         return prior, keys
+
+    # a loaded prior fixes its encoders and their widths
     keys = match_prior(source, recipe.encoders)
     for name, width in dims.items():
         if width != (expected := prior.dims[keys[name]]):
@@ -106,6 +111,7 @@ class Learner:
     def __init__(self, prior: Any, frozen: Sequence[str], train: Train) -> None:
         from diffusers.training_utils import EMAModel  # a finished run needs none, nor transformers with it
 
+        # parameters that learn, and the settings of the optimiser
         self.prior, self.grad_norm = prior, train.grad_norm
         self.parameters = trainable(prior, frozen)
         knobs: Any = {"lr": train.lr, "betas": train.betas, "weight_decay": train.weight_decay}
@@ -117,6 +123,8 @@ class Learner:
             if self.parameters[0].device.type != "cuda":
                 raise DeviceError("adamw8bit runs on CUDA devices only", "train.optimizer=adamw")
             self.optimizer = optimizer_class(self.parameters, **knobs)
+
+        # average of the weights, and losses of the last steps
         self.average = EMAModel(self.parameters, train.ema) if train.ema else None
         self.step = 0
         self.norm = torch.tensor(0.0)
@@ -180,6 +188,7 @@ def trainable(prior: Any, frozen: Sequence[str]) -> list[nn.Parameter]:
     Raises:
         BrainhiveError: if a name is unknown, or nothing is left to train.
     """
+    # a known part must remain to be trained
     known = [name for name, _ in prior.named_children()]
     if set(frozen) - set(known) or set(frozen) == set(known):
         raise BrainhiveError(

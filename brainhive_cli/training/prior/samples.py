@@ -46,15 +46,20 @@ Features = Callable[[Tensor], Tensor]
 @console.progress("drawing samples")
 def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
     """Generate the sample items, in one process, on a sheet `samples/<name>.png`; return their metrics."""
+    # the main process generates alone
     training = replace(training, launch=replace(training.launch, rank=0, processes=1))
     recipe, images, launch = training.recipe, training.pictures.images, training.launch
     chosen = training.pictures.held[: recipe.sample_items]
     if not len(chosen):
         return {}
+
+    # pictures [N, 3, H, W] of the prior, and those that were seen
     with _sampler(training, folder) as generator:
         generated = _generate(training, generator, chosen)
     del generator  # its memory is the metrics' now
     true = _true(training, chosen)
+
+    # a row of two tiles for each item
     rows = [
         [Tile(seen, [images.concepts[index]], frame=INK), Tile(picture, ["generated"])]
         for index, seen, picture in zip(chosen, to_pictures(true), to_pictures(generated), strict=True)
@@ -62,6 +67,8 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
     folder.replace(f"samples/{name}.png", draw_rows("", rows).save)
     if name == LAST:
         artifacts.write(folder, [_sheet(folder, [images.image_ids[index] for index in chosen], rows)])
+
+    # metrics of the true and generated pictures
     metrics: dict[str, Values] = {}
     if recipe.lpips:
         metrics["lpips"] = _or_reason(lambda: lpips(true, generated, launch.device))
@@ -73,6 +80,7 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
 
 def loss_curve(run: RunFolder) -> list[artifacts.Curve]:
     """Draw the loss over the steps, as the log has it; nothing where there are not two."""
+    # losses of the log, by step
     loss_by_step = {
         event["step"]: event["loss"] for event in run.events() if {"step", "loss"} <= event.keys()
     }
@@ -84,6 +92,8 @@ def loss_curve(run: RunFolder) -> list[artifacts.Curve]:
 def _sheet(run: RunFolder, image_ids: Sequence[str], rows: Sequence[Sequence[Tile]]) -> artifacts.Sheet:
     """Keep the pictures of a sheet one by one, for pages."""
     sheet_rows = []
+
+    # save each tile as a file of its own
     for row, (image_id, tiles) in enumerate(zip(image_ids, rows, strict=True)):
         saved = []
         for column, tile in enumerate(tiles):
@@ -103,13 +113,17 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
         BrainhiveError: if there are too few items, or weights of the network that embeds them are missing.
     """
     recipe, launch = training.recipe, training.launch
+
+    # each process generates its share of the items
     chosen, features = _load_distances(training)
     share = chosen[list(launch.shard(range(len(chosen))))]
     pairs: list[tuple[Tensor, Tensor]] = []
     with _sampler(training, folder) as generator:
-        for some in _batches(share, recipe.train.batch_size):
-            true, generated = _true(training, some), _generate(training, generator, some)
+        for rows in _batches(share, recipe.train.batch_size):
+            true, generated = _true(training, rows), _generate(training, generator, rows)
             pairs.append((features(true).cpu(), features(generated).cpu()))
+
+    # join the features [N, D] of all processes
     shares = launch.gather(pairs)
     if not launch.is_main:
         return []
@@ -136,10 +150,10 @@ def try_out(training: Training, folder: RunFolder) -> None:
         return features(_true(training, chosen[:1])).double().cpu().numpy()
 
     if training.launch.is_main:
-        by_metric = show(training, folder, "step-000000")
+        metrics = show(training, folder, "step-000000")
         if training.recipe.fid_items:
-            by_metric["fid"] = _or_reason(try_distances)
-        for metric, values in by_metric.items():
+            metrics["fid"] = _or_reason(try_distances)
+        for metric, values in metrics.items():
             if isinstance(values, BrainhiveError):
                 console.warn(f"there will be no {metric}: {values.in_one_line}")
     training.launch.barrier()
@@ -162,10 +176,10 @@ def _generate(training: Training, generator: Any, chosen: NDArray[np.int64]) -> 
     """Generate pictures [N, 3, H, W] in 0..1 from the chosen ones' embeddings."""
     recipe, batches = training.recipe, []
     sampling = Sampling(steps=recipe.sample_steps)
-    for some in _batches(chosen, recipe.train.batch_size):
-        embeddings = training.embeddings(training.pictures.batch(some))
+    for rows in _batches(chosen, recipe.train.batch_size):
+        embeddings = training.embeddings(training.pictures.batch(rows))
         conditioning = training.prior.condition_on_embeddings(embeddings)
-        batches.append(generator.generate(conditioning, some.tolist(), recipe.resolution_px, sampling).cpu())
+        batches.append(generator.generate(conditioning, rows.tolist(), recipe.resolution_px, sampling).cpu())
     return torch.cat(batches)
 
 
