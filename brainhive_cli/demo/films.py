@@ -10,15 +10,15 @@ from brainhive_cli.demo import pictures
 from brainhive_cli.demo.pictures import CATEGORIES, Scene
 
 FRAMES, RATE_HZ = 6, 3.0
-"""Of a film, as of the clips of cc2017 that are shown to models."""
+"""Sizes of a film, as of the clips of cc2017 that are shown to models."""
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 """Direction > its step (x, y); y grows downwards."""
 REACH = 0.18
-"""How far from the middle of its way a thing begins and ends, as a fraction of the picture's width."""
+"""Distance from the middle of its way at which a thing begins and ends, in widths of the picture."""
 LARGEST = 0.54
 """Side of the largest thing, as `Scene.size`; larger ones of pictures are shrunk to it, and stay inside."""
 LABELS = (*CATEGORIES, *pictures.BACKGROUNDS)
-"""What a film may show: categories of things, and places."""
+"""Contents of a film: categories of things, and places."""
 TRAIN_FILMS_PER_CONCEPT = 6
 
 
@@ -86,7 +86,7 @@ def _inside(film: Film) -> Film:
     scene, steps = film.scene, DIRECTIONS[film.direction]
     size = min(scene.size, LARGEST)
     centre = []
-    for place, step in zip((scene.x, scene.y), steps, strict=True):
+    for position, step in zip((scene.x, scene.y), steps, strict=True):
         room = (1 - 1.04 * size) / 2 - REACH * abs(step)
-        centre.append(round(float(np.clip(place, 0.5 - room, 0.5 + room)), 4))
+        centre.append(round(float(np.clip(position, 0.5 - room, 0.5 + room)), 4))
     return replace(film, scene=replace(scene, x=centre[0], y=centre[1], size=size))

@@ -28,13 +28,13 @@ DUAL_UNET = DUAL / "unet.safetensors"
 STAMP = "made_of.txt"
 """Digests of what a folder was joined from."""
 STREAMS = ("image", "text")
-"""Of each attention block of the dual U-Net there is one for either stream."""
+"""Streams of the dual U-Net, which has each attention block once for either."""
 TEXT_TOKENS, IMAGE_TOKENS, TOKEN_DIM = 12, 4, 128
-"""How many tokens of which width the dual U-Net was trained with; without a condition they are zeros."""
+"""Number and width of the tokens that the dual U-Net was trained with; without a condition they are zeros."""
 CAPTION_LENGTH = 2.563
 """Mean length of a caption's projected end token (spread 0.2), by which the dual-guided generator divides."""
 SIZE_IDS = (64.0, 64.0, 0.0, 0.0, 64.0, 64.0)
-"""Of every picture of the SDXL-type generator."""
+"""Size of every picture of the SDXL-type generator."""
 TIME_ID_DIM = 8
 _ADDED = "add_embedding."
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -105,8 +105,8 @@ def dual_names(name: str) -> Iterator[str]:
     """Name a weight of the SDXL-type U-Net as the dual one does: in both streams, or not at all."""
     block, is_attention, below = name.partition(".attentions.")
     if is_attention:
-        place, _, rest = below.partition(".")
-        yield from (f"{block}.attentions.{place}.{stream}.{rest}" for stream in STREAMS)
+        index, _, rest = below.partition(".")
+        yield from (f"{block}.attentions.{index}.{stream}.{rest}" for stream in STREAMS)
     elif not name.startswith(_ADDED):  # which embeds sizes, that never change here
         yield name
 
@@ -180,14 +180,14 @@ def plain_state() -> dict[str, "Tensor"]:
 
     unet: Any = UNet2DConditionModel.from_pretrained(SHARED / "unet", torch_dtype=torch.float32)
     adapter = PRIOR / "attn_adapter"
-    places = read_config(adapter)["attn_processor_keys"]
+    processors = read_config(adapter)["attn_processor_keys"]
     with torch.no_grad():
         ids = unet.add_time_proj(torch.tensor(SIZE_IDS)).reshape(1, -1)
         pooled = torch.zeros(1, unet.add_embedding.linear_1.in_features - ids.shape[1])
         unet.time_embedding.linear_2.bias += unet.add_embedding(torch.cat([pooled, ids], 1))[0]
         for key, weight in load_file(adapter / _WEIGHTS).items():
-            place, kind = key.removeprefix("attn_processors.").removesuffix("_ip.weight").split(".")
-            attention = places[int(place)].removesuffix(".processor")
+            index, kind = key.removeprefix("attn_processors.").removesuffix("_ip.weight").split(".")
+            attention = processors[int(index)].removesuffix(".processor")
             unet.get_parameter(f"{attention}.{kind}.weight").copy_(weight)
     state: dict[str, Tensor] = unet.state_dict()
     return {name: weight for name, weight in state.items() if [*dual_names(name)]}

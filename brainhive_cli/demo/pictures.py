@@ -165,8 +165,11 @@ def draw(scene: Scene, resolution_px: int = 64) -> Image.Image:
         scene: What to show.
         resolution_px: Side of the picture; whatever it is, the picture is drawn at four times the size.
     """
+    # the background fills the canvas, at four times the size
     canvas = _background(scene.background, resolution_px * _SUPERSAMPLING).copy()  # [H, W]
     labels, window = _placed(scene, resolution_px)
+
+    # colour the parts of the thing, and average down
     np.copyto(canvas[window], _palette(scene.colour)[labels], where=labels > 0)
     return Image.frombytes("RGB", canvas.shape, canvas, "raw", "RGBX").reduce(_SUPERSAMPLING)
 
@@ -176,6 +179,8 @@ def mask(scene: Scene, resolution_px: int = 64) -> Labels:
     covered = np.zeros((resolution_px * _SUPERSAMPLING,) * 2, np.uint8)
     labels, window = _placed(scene, resolution_px)
     covered[window] = labels > 0
+
+    # a pixel belongs to the thing if half of its cells do
     cells = covered.reshape(resolution_px, _SUPERSAMPLING, resolution_px, _SUPERSAMPLING)
     return (2 * cells.sum((1, 3), dtype=int) >= _SUPERSAMPLING**2).astype(np.uint8)
 
@@ -184,8 +189,12 @@ def _placed(scene: Scene, resolution_px: int) -> tuple[Labels, tuple[slice, slic
     """Rasterise a scene's thing at its size, and say which window of the canvas it takes."""
     side = resolution_px * _SUPERSAMPLING
     thing = _thing(scene.shape, scene.texture, 3 * resolution_px)
+
+    # the thing with its margin, about its centre
     extent = int(scene.size * side) * (100 + 2 * _MARGIN) // 100
     top, left = int(scene.y * side) - extent // 2, int(scene.x * side) - extent // 2
+
+    # only the part inside the canvas, nearest neighbour
     rows = np.arange(max(top, 0), min(top + extent, side))
     columns = np.arange(max(left, 0), min(left + extent, side))
     labels = thing[(rows - top)[:, None] * len(thing) // extent, (columns - left) * len(thing) // extent]
@@ -195,12 +204,11 @@ def _placed(scene: Scene, resolution_px: int) -> tuple[Labels, tuple[slice, slic
 @lru_cache
 def _concepts() -> tuple[list[Concept], list[Concept]]:
     """Split all (colour, texture, shape) into test and other, in an order that only their names decide."""
-    every = sorted(product(COLOURS, TEXTURES, SHAPES), key=_digest)
+    every = sorted(
+        product(COLOURS, TEXTURES, SHAPES),
+        key=lambda concept: hashlib.sha256("_".join(concept).encode()).digest(),
+    )
     return every[:TEST_CONCEPTS], every[TEST_CONCEPTS:]
-
-
-def _digest(concept: Concept) -> bytes:
-    return hashlib.sha256("_".join(concept).encode()).digest()
 
 
 def _alike(scenes: list[Scene]) -> list[Scene]:
@@ -220,11 +228,12 @@ def _alike(scenes: list[Scene]) -> list[Scene]:
 def _place(concept: Concept, rng: np.random.Generator, image_id: str = "") -> Scene:
     colour, texture, shape = concept
     background = tuple(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
+
+    # things of all sizes stay inside the picture
     size = 0.44 + 0.18 * rng.random()
     reach = (1 - 1.04 * size) / 2  # how far the centre may move while the thing stays inside
     x, y = 0.5 + reach * (2 * rng.random() - 1), 0.5 + reach * (2 * rng.random() - 1)
-    place = round(x, 4), round(y, 4), round(size, 4)
-    return Scene(shape, colour, texture, background, *place, image_id)
+    return Scene(shape, colour, texture, background, round(x, 4), round(y, 4), round(size, 4), image_id)
 
 
 @lru_cache
@@ -282,6 +291,8 @@ def _covers(piece: Piece, x: Grid, y: Grid, unit: int) -> Mask:
         (cx, cy), (rx, ry) = piece.points
         return ((x - cx * unit) * ry) ** 2 + ((y - cy * unit) * rx) ** 2 <= (rx * ry * unit) ** 2
     inside = np.zeros((y.size, x.size), dtype=bool)
+
+    # a polygon: a cell is inside if it lies left of an odd number of edges
     corners = [(px * unit, py * unit) for px, py in piece.points]
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):  # the even-odd rule
         spans = (y0 <= y) != (y1 <= y)
@@ -325,12 +336,12 @@ _PATTERNS = {"plain": "no pattern", "striped": "stripes", "dotted": "dots", "che
 
 def captions(scene: Scene) -> list[str]:
     """Describe what a scene shows, but not where or how large, as `CAPTIONS_EACH` people might write."""
-    colour, texture, place = scene.colour, scene.texture, _PLACES[scene.background]
+    colour, texture, setting = scene.colour, scene.texture, _PLACES[scene.background]
     a_colour = ("an " if colour[0] in "aeiou" else "a ") + colour
     return [
-        f"a {texture} {colour} {scene.shape} {place}",
+        f"a {texture} {colour} {scene.shape} {setting}",
         f"{a_colour} {scene.shape} with {_PATTERNS[texture]}",
-        f"{place}, {a_colour} {scene.category}",
+        f"{setting}, {a_colour} {scene.category}",
         f"the {scene.shape} is {colour} and {texture}",
-        f"a picture of {a_colour} {scene.shape} {place}",
+        f"a picture of {a_colour} {scene.shape} {setting}",
     ]

@@ -44,7 +44,7 @@ class Cortex(NamedTuple):
 
 
 FEATURES = ("looks", "meaning", "motion", "object", "place")
-"""What may drive a region; the order seeds the model."""
+"""Features that may drive a region; the order seeds the model."""
 OVERLAP = 0.2
 """Share of V2's variance that meaning drives, and of LOC's that looks drive: no stream has one kind alone."""
 PICTURES = Cortex(

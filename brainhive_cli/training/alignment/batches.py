@@ -325,7 +325,14 @@ class Batches:
             rank_mixings = [self._draw_mixings(rows, seed, rank) for rank in range(self.launch.processes)]
             pairs = zip(rank_mixings[self.launch.rank], signals, strict=True)
             signals = [part.mix(signal) for part, signal in pairs]
-            mixing = _join_mixings([part for parts in rank_mixings for part in parts])
+
+            # partners are rows of the joined batch
+            mixings, partners, count = [part for parts in rank_mixings for part in parts], [], 0
+            for part in mixings:
+                partners.append(part.partner + count)
+                count += len(part.partner)
+            mixing = Mixing(torch.cat(partners), torch.cat([part.share for part in mixings]))
+
         return Batch(list(zip(signals, subjects, strict=True)), targets, mixing, stimuli, augmented)
 
     def _generator(self, *seeds: int) -> torch.Generator:
@@ -392,13 +399,3 @@ def _samples(data: CellData, averages: SignalBank, device: torch.device) -> tupl
         for signal, count, stimulus in zip(single, counts, stimuli, strict=True)
     ]
     return SignalBank.of(single, shown, device, are_single=True), None
-
-
-def _join_mixings(mixings: list[Mixing]) -> Mixing:
-    """Join the mixings of micro-batches that follow each other."""
-    # partners are rows of the joined batch
-    partners, count = [], 0
-    for mixing in mixings:
-        partners.append(mixing.partner + count)
-        count += len(mixing.partner)
-    return Mixing(torch.cat(partners), torch.cat([mixing.share for mixing in mixings]))

@@ -6,7 +6,7 @@ from torch import Tensor
 from brainhive_cli.core.errors import RecipeError
 
 SHARE = 0.3
-"""Of the newest similarity in a sample's running one; UBP's."""
+"""Weight of the newest similarity in a sample's running one; UBP's."""
 DEVIATIONS = 1.96
 """Standard deviations from a batch's mean beyond which a sample is found easily, or hardly; UBP's."""
 EASY, USUAL, HARD = 0, 1, 2

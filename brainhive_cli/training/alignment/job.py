@@ -45,7 +45,7 @@ from brainhive_cli.training.alignment.trained import AlignRun, refuse_sweep
 from brainhive_cli.training.alignment.validation import describe_held_out
 
 TRAINED_BYTES, HELD_BYTES = 16, 4
-"""Of a weight in float32: with its gradient and AdamW's two moments, and alone."""
+"""Bytes of a weight in float32: with its gradient and AdamW's two moments, and alone."""
 
 
 @dataclass(frozen=True)

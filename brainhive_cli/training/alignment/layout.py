@@ -60,7 +60,7 @@ LAYERS: dict[str, type[nn.Module]] = {"token": Token, "linear": Linear, "channel
 
 Format = Literal[7]
 FORMAT: Format = 7
-"""Of the model folder; the number that its config.json carries."""
+"""Version of the model folder; the number that its config.json carries."""
 SUBJECT_LAYERS = ("none", *LAYERS)
 SIMILARITIES = ("cosine", "centred_cosine")
 

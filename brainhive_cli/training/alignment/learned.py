@@ -35,7 +35,7 @@ wherever both are copied to."""
 LEARNED_FILE = "learned.json"
 """The file of that block in a folder whose config has another format."""
 HARMLESS_FIRST = ("last epoch", "validation", "", "test")
-"""What may have selected an epoch ("" where nothing says). Of two, the later stands for both."""
+"""Possible selections of an epoch ("" where nothing says). Of two, the later stands for both."""
 NORMALISER, WHITENER = "normaliser.", "whitener."
 """Before the number of a subject, in the names of arrays."""
 JOINED = " + "

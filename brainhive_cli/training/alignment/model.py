@@ -28,7 +28,7 @@ from brainhive_cli.training.alignment.learned import Block, Learned
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 """Names of the weight file; the first is what is written, here and upstream."""
 WAY = "run train-align --again, or copy it again"
-"""What to do about a folder that is damaged."""
+"""Hint for a damaged folder."""
 LOSSES = "losses."
 """Before the names of what losses learned, among a folder's weights."""
 INITIAL_LOGIT_SCALE = 2.6592

@@ -31,7 +31,7 @@ class Term(Section):
     )
     loss_of: Annotated[int, Field(ge=0)] | None = Field(
         None,
-        exclude_if=lambda place: place is None,  # older runs do not name it
+        exclude_if=lambda index: index is None,  # older runs do not name it
         description="place, from 0, of an earlier term whose loss this one takes, with the scale it learns",
     )
     weight: Annotated[float, Field(gt=0)] | Course | Wave = Field(
@@ -119,10 +119,10 @@ def mixing_of(terms: Sequence[Term], moment: float) -> tuple[float, float]:
     losses = [term.loss if term.loss_of is None else terms[term.loss_of].loss for term in active]
     wanted = sorted({(loss.mix_alpha, loss.mix_share) for loss in losses if getattr(loss, "mix_alpha", 0.0)})
     if len(wanted) > 1:
-        key, place = ("mix_alpha", 0) if wanted[0][0] != wanted[1][0] else ("mix_share", 1)
+        key, index = ("mix_alpha", 0) if wanted[0][0] != wanted[1][0] else ("mix_share", 1)
         raise RecipeError(
-            f"in epoch {int(moment)} terms mix signals with {key} {wanted[0][place]:g} and "
-            f"{wanted[1][place]:g}",
+            f"in epoch {int(moment)} terms mix signals with {key} {wanted[0][index]:g} and "
+            f"{wanted[1][index]:g}",
             f"one loss.{key}, or other epochs",
         )
     return wanted[0] if wanted else (0.0, 1.0)

@@ -21,12 +21,12 @@ from brainhive_cli.training.alignment.recipe import Cell
 
 COLUMNS = ("cell", "seed", "epoch", "loss", "val top-1", "time left")
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
-"""How epochs were selected, in a table's title; nothing where it was by validation."""
+"""Selection of epochs, in a table's title; nothing where it was by validation."""
 SECTION = "Training"
 MOST = 6
 """Cells that have a line each; of more, their mean is drawn, with the lowest and the highest."""
 CURVE_TITLES = {"loss": "Loss", "validation_top1": "Top-1 on held-out training concepts"}
-"""What the log has of each epoch, and its title."""
+"""Keys of an epoch in the log, and the titles of their curves."""
 Events = Mapping[str, Mapping[int, float]]
 """Values by cell and epoch."""
 
@@ -147,18 +147,18 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     title += ": validation on held-out training concepts"
     columns = ("cell", "epoch", "val top-1", "95 % CI", "n", "chance")
     rows = [(name, notes["cells"][name]["epoch"], *_figures_of(metric)) for name, metric in top1.items()]
-    by_variant: dict[str, list[Metric | None]] = {}
+    variant_metrics: dict[str, list[Metric | None]] = {}
     for cell in cells:
-        by_variant.setdefault(cell.variant, []).append(top1[cell.name])
-    if "" in by_variant and len(cells) > 1:
-        rows.append((f"mean ± sd of {len(cells)}", "", _describe_spread(by_variant[""]), "", "", ""))
+        variant_metrics.setdefault(cell.variant, []).append(top1[cell.name])
+    if "" in variant_metrics and len(cells) > 1:
+        rows.append((f"mean ± sd of {len(cells)}", "", _describe_spread(variant_metrics[""]), "", "", ""))
     laid_out = [Table(title, columns, tuple(rows))]
-    if "" not in by_variant:
-        stamps = stamp_rows(by_variant)
+    if "" not in variant_metrics:
+        stamps = stamp_rows(variant_metrics)
         headings = ("variant", "val top-1, mean ± sd", "cells", "chance")
         means = (
             (stamps[label], _describe_spread(metrics), len(metrics), _figures_of(metrics[0])[-1])
-            for label, metrics in by_variant.items()
+            for label, metrics in variant_metrics.items()
         )
         laid_out.insert(0, Table(title, headings, tuple(means)))
     return _finish_tables(laid_out, measured)
@@ -167,8 +167,8 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
 def _finish_tables(laid_out: Sequence[Table], measured: Measurements) -> tuple[Table, ...]:
     """Add what was published, which a sweep has by variant, and the caveats."""
     if published := measured.notes.get("published"):
-        by_variant = {"": published} if "source" in published else published
-        laid_out = [*laid_out, published_table(by_variant)]
+        published_results = {"": published} if "source" in published else published
+        laid_out = [*laid_out, published_table(published_results)]
     return extend_tables(laid_out, measured.caveats)
 
 
@@ -188,11 +188,11 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:
             if event.get("cell") in cells and isinstance(event.get(key), int | float):
                 logged[key].setdefault(event["cell"], {})[event["epoch"] + 1] = event[key]
     curves = []
-    for key, by_cell in logged.items():
-        epochs, note = sorted({epoch for values in by_cell.values() for epoch in values}), ""
-        lines = [Line(cell, [values.get(epoch) for epoch in epochs]) for cell, values in by_cell.items()]
+    for key, cell_values in logged.items():
+        epochs, note = sorted({epoch for values in cell_values.values() for epoch in values}), ""
+        lines = [Line(cell, [values.get(epoch) for epoch in epochs]) for cell, values in cell_values.items()]
         if len(lines) > MOST:
-            at = [[values[epoch] for values in by_cell.values() if epoch in values] for epoch in epochs]
+            at = [[values[epoch] for values in cell_values.values() if epoch in values] for epoch in epochs]
             low: list[Number] = [min(values) for values in at]
             high: list[Number] = [max(values) for values in at]
             lines = [Line(f"mean of {len(lines)} cells", [statistics.mean(v) for v in at], low, high)]

@@ -36,7 +36,7 @@ ALL_OF_NSD = tuple(range(1, 9))
 FOLDERS = 5
 """Last parts of a path that may name the subject: NEURONS' has EXP/exp_*/subj_*/checkpoints/FILE."""
 NEURONS_FILE = "brain_model"
-"""How the names of NEURONS' files begin."""
+"""Beginning of the names of NEURONS' files."""
 RIDGES = "ridge.linears."
 """Before the names of subjects' maps in MindEye2's and NEURONS' models; MindEye1's first map is `lin0`."""
 
@@ -387,7 +387,11 @@ def write_upstream(layout: Layout, state: State) -> tuple[Fields, State]:
     _check(layout, state)
     kind = _upstreams(layout.backbone)
     if kind == "atm":
-        state = state | _tokens_by_number(state, layout.spec.subjects)
+        # a subject's token goes to the row of its number; other numbers get the mean of all
+        learned = dict(zip(layout.spec.subjects, state[SUBJECT_TOKENS], strict=True))
+        mean = state[SUBJECT_TOKENS].mean(0)
+        tokens = torch.stack([learned.get(number, mean) for number in range(SUBJECTS + 1)])
+        state = state | {SUBJECT_TOKENS: tokens[:SUBJECTS].clone(), SHARED: tokens[SUBJECTS:].clone()}
 
     # upstream's keys of the encoders
     keys = {}
@@ -440,14 +444,6 @@ def _check(layout: Layout, state: State) -> None:
 def _upstreams(part: Fields) -> str:
     """Return upstream's name of a part's kind: with underscores."""
     return str(part.get("kind", "")).replace("-", "_")
-
-
-def _tokens_by_number(state: State, subjects: tuple[int, ...]) -> State:
-    """Put each subject's token in the row of its number, the mean of all in those of other numbers."""
-    learned = dict(zip(subjects, state[SUBJECT_TOKENS], strict=True))
-    mean = state[SUBJECT_TOKENS].mean(0)
-    table = torch.stack([learned.get(number, mean) for number in range(SUBJECTS + 1)])
-    return {SUBJECT_TOKENS: table[:SUBJECTS].clone(), SHARED: table[SUBJECTS:].clone()}
 
 
 def _kind_of(state: State, channels: int, samples: int, dim: int) -> str:

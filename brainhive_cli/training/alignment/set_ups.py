@@ -24,11 +24,11 @@ DECIDE_NOTHING = {"paths", "run", "digests", "recipe_name", "published"} | {
 SAID_OTHERWISE = {"signal.name", "signal.channels", "signal.window_ms", "train.memory_map", "train.stages"}
 """Keys that what was recorded says better, or that change no number; stages have keys of their own."""
 SHORT = {"train.epochs": "epochs", "train.selection": "selection"}
-"""What readers and the section `published` call some keys."""
+"""Names of keys for readers and in the section `published`."""
 SELECTION = {"validation": "best", "last epoch": "last", "test": "test"}
-"""What a recipe calls the way in which a model folder says that its epoch was selected."""
+"""Name in a recipe of each selection of the epoch that a model folder records."""
 OF_FILES = ("source", "form", "simulated", "dtype")
-"""What provenance says of signals besides the keys of their preparation."""
+"""Keys of the provenance of signals besides those of their preparation."""
 STATED = ("dataset", "mode", "encoders", "epochs", "selection", "pool", "rate_hz", "repetitions", "unit")
 """Keys of `published` that have the same name in a set-up."""
 

@@ -133,7 +133,7 @@ class LoraSection(Section):
 
 
 class Train(Section):
-    """How a cell is trained; defaults are BrainHiVE's for THINGS-EEG."""
+    """Training of a cell; defaults are BrainHiVE's for THINGS-EEG."""
 
     epochs: int = Field(
         25, gt=0, le=LONGEST, description="with stages the sum of their epochs; set alone, it scales them"
@@ -305,7 +305,7 @@ class Train(Section):
 
 
 class Finetune(Section):
-    """Which models are fitted to new subjects, and with how much of their data."""
+    """Models that are fitted to new subjects, and the share of data for it."""
 
     run: str | None = Field(
         None,
@@ -329,7 +329,7 @@ def _backbone(value: Any) -> Any:
 
 
 class Published(Section):
-    """What a paper reports, to be shown with measurements; what it does not state counts as a difference."""
+    """Results of a paper, shown with measurements; settings that it does not state count as differences."""
 
     top1: float | None = Field(None, ge=0, le=1, description="of the retrieval of test pictures")
     top5: float | None = Field(None, ge=0, le=1, description="top-5 accuracy, 0 to 1")

@@ -33,7 +33,7 @@ ALTERED = {
     "cropped": "are cropped from training pictures, or the other way round",
     "": "may be near-copies of training pictures, which are not here to be compared",
 }
-"""What is said of tested pictures that are like learned ones and are tested nevertheless."""
+"""Warnings of pictures that are tested though they resemble learned ones, by the kind of likeness."""
 
 
 @dataclass(frozen=True, eq=False)

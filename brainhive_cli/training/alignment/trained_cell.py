@@ -36,7 +36,7 @@ from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 
 SIGNALS, PICTURES = 4000, 8192
-"""How many are encoded at once; signals a multiple of 20, the batches that NEURONS' weights were read in."""
+"""Numbers encoded at once; signals a multiple of 20, the batches in which NEURONS' weights were read."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ from brainhive_cli.training.alignment.job import Job, read_tuned_encoders
 from brainhive_cli.training.alignment.layout import Layout, fused_head
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
-from brainhive_cli.training.alignment.settings import Finetune, Train
+from brainhive_cli.training.alignment.settings import Finetune
 from brainhive_cli.training.alignment.validation import held_out_of
 
 DIM = 1024
@@ -219,7 +219,10 @@ class TrainingData:
         # concepts [M] that are held out for validation
         recipe = self.job.variants[cell.variant]
         train = recipe.train
-        held_out = held_out_of(self.stimuli.concepts, self._validation_share(train), self.pixels)
+        holdout = self.job.dataset.holdout
+        # no concept is held out where the question is which of seen stimuli was shown
+        share = 0.0 if holdout is not None and holdout.shows_seen else train.validation
+        held_out = held_out_of(self.stimuli.concepts, share, self.pixels)
 
         # signals of the subjects, read once for all cells of the fold
         for subject in cell.trained_on:
@@ -275,11 +278,6 @@ class TrainingData:
         if len(absent := np.setdiff1d(shown[shown >= 0], responses.stimulus)):
             names = ", ".join(self.stimuli.image_ids[row] for row in absent[:5].tolist())
             console.warn(f"fold {fold} of subject {responses.subject} trains on no trial of {names}")
-
-    def _validation_share(self, train: Train) -> float:
-        """Share of training concepts held out: none where the question is which of seen ones was shown."""
-        holdout = self.job.dataset.holdout
-        return 0.0 if holdout is not None and holdout.shows_seen else train.validation
 
     def _open_tested(self, cell: Cell, learned: Learned, spec: SignalSpec) -> tuple[list[Responses], Targets]:
         """Open the test signals of a cell and the targets of their stimuli, which select the epoch."""
@@ -349,13 +347,6 @@ class TrainingData:
             whiteners=whiteners,
         )
 
-    def _describe_signals(self, recipe: Recipe) -> dict[str, Any]:
-        """Describe the section `signal`, with the channels that the data set has where it names none."""
-        section = recipe.signal.model_dump(mode="json")
-        channels = self.job.dataset.channels
-        is_default = section["channels"] is None and not section["region_split"] and channels is not None
-        return section | ({"channels": [*(channels or ())]} if is_default else {})
-
     def _plan_layout(self, recipe: Recipe, responses: Sequence[Responses]) -> Layout:
         """Plan the architecture of a cell's model."""
         # width of the fused token: of the fuser, or of the prior
@@ -380,8 +371,12 @@ class TrainingData:
             store = self.stores.get(target.name)
             digest = digest_of(store) if store else self.online[target.name].group.digest
             heads[name] = Head(shapes[target.name], target.name, digest)
+        # the section `signal`, with the channels of the data set where it names none
+        section, channels = recipe.signal.model_dump(mode="json"), self.job.dataset.channels
+        if section["channels"] is None and not section["region_split"] and channels is not None:
+            section["channels"] = [*channels]
         return Layout(
-            spec=spec_of(responses, self._describe_signals(recipe)),
+            spec=spec_of(responses, section),
             heads=heads,
             backbone=recipe.backbone.model_dump(mode="json"),
             fuser=fuser,

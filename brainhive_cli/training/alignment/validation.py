@@ -50,7 +50,12 @@ class Queries:
 
         # signals are encoded in blocks, which bounds the memory
         blocks = np.split(self.rows, range(SIGNALS_AT_ONCE, len(self.rows), SIGNALS_AT_ONCE))
-        return ranks(torch.cat([self._encode(aligner, rows) for rows in blocks]), gallery, self.target)
+        tokens = []  # [N, D]
+        for part in (part for rows in blocks for part in self.pool.split(rows)):
+            index = torch.from_numpy(part).to(self.pool.stimulus.device)
+            subject = None if self.subject is None else self.subject[index]
+            tokens.append(aligner.encode_signal(self.pool.gather(part), subject).float())
+        return ranks(torch.cat(tokens), gallery, self.target)
 
     def by_subject(self, ranks: Tensor) -> tuple[list[Tensor], Items]:
         """Split ranks [N] by subject, and give the stimulus of each: several subjects may have seen one."""
@@ -58,14 +63,6 @@ class Queries:
         subject, stimulus = self.pool.subject.cpu()[self.rows], self.pool.stimulus.cpu()[self.rows]
         masks = [subject == index for index in subject.unique()]
         return [ranks[mask] for mask in masks], self.alike.items([stimulus[mask].tolist() for mask in masks])
-
-    def _encode(self, aligner: Aligner, rows: Rows) -> Tensor:
-        tokens = []
-        for part in self.pool.split(rows):
-            index = torch.from_numpy(part).to(self.pool.stimulus.device)
-            subject = None if self.subject is None else self.subject[index]
-            tokens.append(aligner.encode_signal(self.pool.gather(part), subject).float())
-        return torch.cat(tokens)
 
 
 def held_out_of(

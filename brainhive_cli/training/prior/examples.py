@@ -26,7 +26,7 @@ from brainhive_cli.data.targets.views import Items, View, collate, loaded
 from brainhive_cli.training.prior.recipe import Recipe
 
 AGAIN = "brainhive train-prior cache_latents=true"
-"""What makes a store."""
+"""Command that makes a store."""
 
 
 @dataclass(frozen=True)
@@ -148,15 +148,19 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
 
     if launch.gather(is_complete())[0]:  # as the main process sees it
         return replace(pictures, latents=Latents.open(path))
+
+    # an empty store of latents [M, C, h, w]
     attributes = {"dataset": images.dataset, "split": images.split}
     shape, sizes = generator.latent_shape(view.side), {"sizes": (6,)}
     blank = Blank(path, images.image_ids, images.concepts, shape, "float32", attributes, sizes)
     with filling([blank], launch, reopen=True) as filled:
+        # batches of this process's share
         (writer,) = filled.writers
         pending, share = {*writer.pending.tolist()}, launch.shard(rows.tolist())
         size, workers = recipe.train.batch_size, decoders(recipe.run.workers, launch)
         batches = [[*share[start : start + size]] for start in range(0, len(share), size)]
-        batches = [some for some in batches if pending.intersection(some)]  # whole, as others round otherwise
+        # a batch is encoded again as it was, since batches of other sizes round differently
+        batches = [batch for batch in batches if pending.intersection(batch)]
         count = sum(map(len, batches)) * launch.processes
         with console.progress(f"latents of {images.dataset}", count) as bar:
             for batch in loaded(Items(images, view), batches, workers, launch):
@@ -201,6 +205,7 @@ def batches(
         launch: This process among those that share the steps.
 
     Raises:
+        # positions of each pass in a step
         BrainhiveError: if a picture cannot be decoded, or there are fewer than one a pass and process.
     """
     size = pictures.count_in_step(size, passes, launch.processes)
@@ -210,11 +215,11 @@ def batches(
         """Yield the rows of each cut of each step: every epoch is a new order, cut into whole steps."""
         steps_per_epoch, shuffled = len(pictures.train) // size, (-1, pictures.train)
         for step in steps:
-            epoch, place = divmod(step, steps_per_epoch)
+            epoch, step_in_epoch = divmod(step, steps_per_epoch)
             if shuffled[0] != epoch:
                 shuffled = (epoch, np.random.default_rng((seed, epoch)).permutation(pictures.train))
             for cut in cuts:
-                yield shuffled[1][place * size + cut].tolist()
+                yield shuffled[1][step_in_epoch * size + cut].tolist()
 
     read = loaded(pictures.items, order(), workers, launch)
     for (step, (number, cut)), items in zip(product(steps, enumerate(cuts, 1)), read, strict=True):

@@ -64,7 +64,7 @@ class Training:
 
         All randomness of a row depends on seed, step and place alone.
         """
-        random = [self._random(batch.step, place) for place in batch.places]
+        random = [self._random(batch.step, position) for position in batch.places]
         drawn = torch.stack([torch.rand(1, generator=generator) for generator in random])
         return to_device(drawn >= self.recipe.token_dropout, self.launch.device), random
 
@@ -77,7 +77,7 @@ class Training:
         if image.dtype != torch.uint8:
             return image
         if self.recipe.posterior == "sample" and batch.places:
-            random = [self._random(batch.step, place, 1) for place in batch.places]
+            random = [self._random(batch.step, position, 1) for position in batch.places]
         latents: Tensor = self.generator.encode(image.float() / 255, random)
         return latents
 
@@ -87,13 +87,13 @@ class Training:
         sizes = crop_of_the_original(batch.sizes) if is_original else batch.sizes
         return sizes.to(self.launch.device, non_blocking=True)
 
-    def _random(self, *place: int) -> torch.Generator:
-        return torch.Generator().manual_seed(derive_seed(self.recipe.seed, *place) >> 1)
+    def _random(self, *position: int) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(self.recipe.seed, *position) >> 1)
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
         """Return the embeddings [B, D] of pictures by the prior's keys."""
-        by_encoder = self.pictures.targets.gather(batch.rows, batch.views)
-        return {self.keys[name]: embeddings for name, embeddings in by_encoder.items()}
+        encoder_embeddings = self.pictures.targets.gather(batch.rows, batch.views)
+        return {self.keys[name]: embeddings for name, embeddings in encoder_embeddings.items()}
 
     @console.progress("validating")
     @torch.no_grad()

@@ -35,7 +35,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Train(Objective):
-    """How the prior is trained; defaults are BrainHiVE's."""
+    """Training of the prior; defaults are BrainHiVE's."""
 
     steps: int = Field(100_000, gt=0, le=1_000_000_000, description="steps of the optimiser")
     batch_size: int = Field(16, gt=0, le=2**14, description="pictures a backward pass, on each process")
@@ -59,7 +59,7 @@ class Train(Objective):
 
 
 class Recipe(BaseRecipe):
-    """Which prior is trained on which pictures, for which diffusion model."""
+    """Recipe of train-prior: the prior, its pictures and its diffusion model."""
 
     is_tracked: ClassVar[bool] = True
     LESS_MEMORY: ClassVar[Savings] = (
