@@ -322,7 +322,15 @@ class Batches:
 
         # mixings of all processes are drawn, since the loss compares over the whole batch
         if self.mix_alpha:
-            rank_mixings = [self._draw_mixings(rows, seed, rank) for rank in range(self.launch.processes)]
+            rank_mixings = []
+            for rank in range(self.launch.processes):
+                # partners lie in the same micro-batch of the same process
+                share: Rows = replace(self.launch, rank=rank).shard(ordered)  # type: ignore[arg-type,assignment]
+                mixer = self._generator(seed, rank, 1)
+                split = self.samples.split(share)
+                rank_mixings.append(
+                    [Mixing.draw(len(part), self.mix_alpha, mixer, self.mix_share) for part in split]
+                )
             pairs = zip(rank_mixings[self.launch.rank], signals, strict=True)
             signals = [part.mix(signal) for part, signal in pairs]
 
@@ -337,14 +345,6 @@ class Batches:
 
     def _generator(self, *seeds: int) -> torch.Generator:
         return torch.Generator(self.launch.device).manual_seed(derive_seed(*seeds))
-
-    def _draw_mixings(self, rows: Rows, seed: int, rank: int) -> list[Mixing]:
-        """Draw partners within each micro-batch of a process; each process can do it for all."""
-        # the shard of that process, cut as it cuts it itself
-        share: Rows = replace(self.launch, rank=rank).shard(np.sort(rows))  # type: ignore[arg-type,assignment]
-        generator = self._generator(seed, rank, 1)
-        parts = self.samples.split(share)
-        return [Mixing.draw(len(part), self.mix_alpha, generator, self.mix_share) for part in parts]
 
     def _draw_once(self, index: int, data: CellData) -> SignalBank:
         """Draw an augmentation for all samples: by seed, subject and row, independent of the step."""

@@ -65,7 +65,11 @@ class Aligner(nn.Module):
 
         # the fuser may predict its input from signals, so the backbone is built for its width
         fuser = parts.resolve("fusers", layout.fuser) if layout.fused else None
-        self.backbone_heads = _backbone_heads(layout, fuser)
+        self.backbone_heads: Heads = layout.heads
+        if width := getattr(fuser, "signal_dim", None):
+            self.backbone_heads = {**layout.heads} | {
+                name: replace(head, shape=(*head.shape[:-1], width)) for name, head in layout.fused.items()
+            }
         self.backbone = backbones.build(
             parts.resolve("backbones", layout.backbone), spec, self.backbone_heads
         )
@@ -225,15 +229,6 @@ class Aligner(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         weights.save(folder / WEIGHTS[0], renamed)
-
-
-def _backbone_heads(layout: Layout, fuser: Any) -> Heads:
-    """Describe what the backbone predicts: the heads, or what the fuser's map of signals makes them from."""
-    width = getattr(fuser, "signal_dim", None)
-    if not width:
-        return layout.heads
-    fused = {name: replace(head, shape=(*head.shape[:-1], width)) for name, head in layout.fused.items()}
-    return {name: fused.get(name, head) for name, head in layout.heads.items()}
 
 
 def _with_token(spec: SignalSpec) -> SignalSpec:

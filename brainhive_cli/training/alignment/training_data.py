@@ -205,15 +205,6 @@ class TrainingData:
         computed = compute_online([self.adapted], self.job.dataset.images(split), store)
         return {self.keys[name]: source for name, source in computed.items()}
 
-    def _describe_adapter(self) -> dict[str, Any]:
-        """Say which network a cell's model changes, and how."""
-        lora = self.recipe.train.lora
-        if self.adapted is None:
-            return {}
-        maps = shapes_of(self.adapted.module, lora.modules)
-        described = {"encoders": list(self.adapted.names), "digest": self.adapted.digest}
-        return described | {"maps": maps, "rank": lora.rank, "alpha": lora.alpha}
-
     def select_cell(self, cell: Cell) -> tuple[Layout, CellData]:
         """Return the architecture of a cell's model, and its training data."""
         # concepts [M] that are held out for validation
@@ -371,6 +362,13 @@ class TrainingData:
             store = self.stores.get(target.name)
             digest = digest_of(store) if store else self.online[target.name].group.digest
             heads[name] = Head(shapes[target.name], target.name, digest)
+        # the network that learns with the model, and its changes
+        adapter, lora = dict[str, Any](), self.recipe.train.lora
+        if self.adapted is not None:
+            adapter = {"encoders": list(self.adapted.names), "digest": self.adapted.digest}
+            adapter |= {"maps": shapes_of(self.adapted.module, lora.modules)}
+            adapter |= {"rank": lora.rank, "alpha": lora.alpha}
+
         # the section `signal`, with the channels of the data set where it names none
         section, channels = recipe.signal.model_dump(mode="json"), self.job.dataset.channels
         if section["channels"] is None and not section["region_split"] and channels is not None:
@@ -387,7 +385,7 @@ class TrainingData:
             prior_digest=recipe.digests.get(recipe.prior or "", ""),
             subject_layer=recipe.subject_layer,
             similarity=recipe.similarity,
-            adapter=self._describe_adapter(),
+            adapter=adapter,
         )
 
 
