@@ -146,7 +146,7 @@ class Job:
         encoders = {config.name for recipe in self.variants.values() for config in recipe.stored_encoders}
         stores = {name: store for name, store in opened.items() if name in encoders}
 
-        # shapes that cannot be fused are refused before any signal is read
+        # refuse shapes that cannot be fused
         for recipe in self.variants.values():
             if recipe.fused_encoders:
                 tokens_of({config.name: stores[config.name].shape for config in recipe.fused_encoders})

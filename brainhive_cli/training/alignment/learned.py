@@ -199,7 +199,7 @@ class Learned:
 
     def after(self, before: Self) -> Self:
         """Add what the model that training started from had learned from."""
-        # values of two histories: the later selection, all data sets and people
+        # join data sets and people, and keep the later selection of HARMLESS_FIRST
         datasets = dict.fromkeys(filter(None, [before.dataset, self.dataset]))
         return replace(
             self,

@@ -152,7 +152,7 @@ def _mindeye1(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
     backbone: dict[str, Any] = {"kind": "havir", "hidden": hidden, "blocks": blocks}
     table: dict[str, str | None] = {r"maps_projector\.": None}
     if "upsampler.conv_norm_out.weight" in state:
-        # low level: latents [4, H, W] of an autoencoder, by a decoder of several stages
+        # low level: latents [C, H, W] of an autoencoder, by a decoder of several stages
         stages = count_numbers(state, r"upsampler\.up_blocks\.(\d+)\.resnets\.0\.conv1\.weight")
         layers = count_numbers(state, r"upsampler\.up_blocks\.0\.resnets\.(\d+)\.conv1\.weight")
         features = len(state["norm.weight"])
@@ -410,7 +410,7 @@ def write_upstream(layout: Layout, state: State) -> tuple[Fields, State]:
         "proj_meta": {keys[key]: width for key, width in layout.dims.items()},
     }
 
-    # upstream's name of the hidden width, which two of its encoders have
+    # width before the projection, of the encoders that have one
     for name in ("backbone.proj_eeg.0.weight", "backbone.project.1.weight"):
         if name in state:
             config["brain_embedding_dim"] = state[name].shape[1]

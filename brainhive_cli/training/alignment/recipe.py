@@ -117,14 +117,14 @@ class Recipe(SweptRecipe):
         Raises:
             RecipeError: if it is a place that a list does not have, or there are fewer epochs than stages.
         """
-        # stages that are not yet checked stay as they are
+        # set the key, then make the epochs of training and stages agree
         super().put(fields, key, value)
         train = fields.get("train")
         stages = train.get("stages") if isinstance(train, dict) else None
         if not isinstance(stages, list) or not all(isinstance(one, dict) for one in stages) or not stages:
             return  # what they are is checked with the whole recipe
 
-        # new epochs scale the stages; new stages decide the epochs anew
+        # new epochs scale the stages; a changed stage removes the sum of epochs
         lengths = [stage.get("epochs") for stage in stages]
         if key == "train.epochs" and all(type(one) is int and one > 0 for one in (value, *lengths)):
             for stage, length in zip(stages, scale_stages(lengths, value), strict=True):
