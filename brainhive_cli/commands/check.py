@@ -47,7 +47,7 @@ COMMANDS = (
 
 
 class Recipe(BaseRecipe):
-    """What is checked."""
+    """Recipe of check: data sets, stores, runs, recipes and priors."""
 
     stores: Names | None = Field(
         None,
@@ -65,7 +65,7 @@ class Recipe(BaseRecipe):
 
 @dataclass
 class Named:
-    """What is checked, sorted by what it is."""
+    """Names that are checked, sorted by kind."""
 
     datasets: list[Any] = field(default_factory=list)
     stores: list[Path] = field(default_factory=list)
@@ -80,18 +80,22 @@ class Named:
         if recipe.stores is None:
             named.stores = [] if recipe.dataset else list_stores(None, recipe.paths)
             return named
-        runs, places = recipe.paths.under_home("runs"), []
+
+        # each word: a data set, a recipe, a prior; else a run or a path
+        runs, patterns = recipe.paths.under_home("runs"), []
         run_by_name = {path.name: path for path in runs.glob("*/*") if path.name in recipe.stores}
         for word in recipe.stores:
             if parts.is_kind("datasets", word):
                 named.datasets.append(parts.resolve("datasets", word))
             elif commands := _commands_of(word):
                 named.recipes += [(command, word) for command in commands]
-            elif word.startswith(("hub:", "demo:")) or _is_prior(Path(word)):
+            elif word.startswith(("hub:", "demo:")) or _is_model_folder(Path(word)):
                 named.priors.append(word)
             else:
-                places.append(str(run_by_name.get(word, word)))
-        paths = expand_patterns(places)
+                patterns.append(str(run_by_name.get(word, word)))
+
+        # paths: runs, and the rest is stores
+        paths = expand_patterns(patterns)
         named.runs = [path for path in paths if is_run(path)]
         stores = [str(path) for path in paths if path not in named.runs]
         named.stores = list_stores(stores, recipe.paths) if stores else []
@@ -114,7 +118,7 @@ def _commands_of(word: str) -> list[str]:
     )
 
 
-def _is_prior(path: Path) -> bool:
+def _is_model_folder(path: Path) -> bool:
     """Whether a folder holds a model, and neither stores nor a run."""
     has_config = (path / "config.json").is_file() or any(path.glob("*/config.json"))
     return path.is_dir() and has_config and not is_run(path)
@@ -164,6 +168,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     for name, figures in stores.items():
         if problem := figures["problem"]:
             problems.append((f"{name} failed its health check: {problem}", "", BrainhiveError.exit_code))
+
+    # a page for each signal store, with the reliability that it measures
     pages: dict[str, Path] = {}
     for path in signals if recipe.plots else []:
         if not stores[str(path)]["problem"]:
@@ -179,6 +185,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     runs = {str(path): run_files.check(path) for path in named.runs}
     lacking = {f"{word} ({command})": _missing_for(command, word) for command, word in named.recipes}
     lacking |= {word: _problem_of_prior(word) for word in named.priors}
+
+    # their problems, each with its way out
     for dataset in datasets:
         problems += [(error.message, error.hint, dataset.exit_code) for error in dataset.errors]
     for files in runs.values():
@@ -191,6 +199,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if hint:
             console.say(f"  try: {hint}")
 
+    # a table for each kind of thing
     tables = [dataset.table() for dataset in datasets]
     tables += [health_table(target_rows)] if target_rows else []
     tables += _tables_of_signals({path: stores[str(path)] for path in signals})
@@ -207,6 +216,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             for word, error in lacking.items()
         }
         tables.append(Table("Recipes and priors", ("what", "check"), tuple(states.items())))
+
+    # the same for programs; a missing file ends with its own code, even beside another problem
     notes = {
         "stores": stores,
         "runs_checked": {path: asdict(files) for path, files in runs.items()},
@@ -292,6 +303,7 @@ def _problem_of_prior(reference: str) -> BrainhiveError | None:
 
 def _tables_of_signals(figures: Mapping[Path, Mapping[str, Any]]) -> list[Table]:
     """Show the trials of each store, and how it was recorded."""
+    # two rows a store: what it holds, and how it was recorded
     counted: list[tuple[object, ...]] = []
     recorded: list[tuple[object, ...]] = []
     datasets = sorted({path.parts[-3] for path in figures if len(path.parts) > 3})
@@ -302,6 +314,7 @@ def _tables_of_signals(figures: Mapping[Path, Mapping[str, Any]]) -> list[Table]
             continue
         counted += [(name, *row, PASSED) for row in count_rows(store_figures)]
         recorded.append((name, *recorded_row(store_figures)))
+
     title = f"Signal stores of {', '.join(datasets)}"
     tables = [
         Table(title, ("store", *COUNTED, "check"), tuple(counted)),

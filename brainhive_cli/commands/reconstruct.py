@@ -80,7 +80,7 @@ GENERATED_BY = {"prior", "generator", "resolution_px", "steps", "guidance", "str
 
 @dataclass(frozen=True)
 class Job:
-    """What reconstruct generates, and from what.
+    """Media that reconstruct generates: cells, stimuli, sources and the prior.
 
     Attributes:
         recipe: Its settings.
@@ -111,6 +111,7 @@ class Job:
             prior: What `load_prior` returns.
             align: What `find_run` returns.
         """
+        # the cells of the seeds that the recipe names, with each subject that they are tested on
         root = recipe.paths.under_home("runs") / "train-align"
         reference = runs.reference(align.folder, root, align.variant)
         known_seeds = sorted({cell.seed for cell in align.cells})
@@ -121,6 +122,7 @@ class Job:
             )
         cells = [(cell, subject) for cell in align.cells if cell.seed in seeds for subject in cell.tested_on]
 
+        # settings that contradict the stimuli or the folds
         images = images_for_plan(align.dataset, stored_split(align.dataset, recipe.split))
         is_folded, holdout = len({cell.fold for cell, _ in cells}) > 1, align.dataset.holdout
         if holdout is not None and holdout.shows_seen:
@@ -135,6 +137,7 @@ class Job:
             )
         if recipe.best_of > 1 and images.medium == "clip":  # encoders make the heads of pictures
             raise RecipeError("best_of compares pictures, and the stimuli are clips", "best_of=1")
+
         baselines = Baselines(align, recipe.split, recipe.resolution_px, recipe.protocol)
         sources = recipe.sources or [*DEFAULT[images.medium]]
         return cls(recipe, prior, align, reference, cells, images, sources, baselines)
@@ -166,7 +169,7 @@ class Job:
 
     @property
     def work(self) -> Work:
-        """How many media are generated, and by what."""
+        """Media to generate, with the generator and its steps as the kind of work."""
         recipe = self.recipe
         kind = f"{recipe.generator.kind} at {recipe.resolution_px} px in {recipe.steps} steps"
         unchosen = int("zeroed" in self.sources)  # nothing is decoded that could choose
@@ -209,6 +212,7 @@ class Job:
 
     def describe_models(self, start: StartPictures | None) -> str:
         """Say what a reader must know of the brain models, also of those that decoded the start pictures."""
+        # whether the prior learned from pictures of another data set
         align, split, source = self.align, self.recipe.split, self.recipe.prior.source
         prior, drawn = priors.describe(source), align.dataset.pictured_as
         if source.startswith("demo:"):  # whose noise and number of concepts are part of a data set's name
@@ -216,6 +220,8 @@ class Job:
         else:
             learned_on = Learned.read(prior.folder).dataset.split(JOINED) if prior.folder else [""]
             is_of_others = learned_on != [""] and drawn not in learned_on
+
+        # caveats of all models, and the signals in words
         caveats = [
             *align.caveats(split),
             *prior.caveats,
@@ -229,7 +235,7 @@ class Job:
 
     def refuse_idle_strength(self, decoded_sets: Sequence[DecodedSet]) -> None:
         """Refuse `strength` where neither pictures nor the prior give anything to start from."""
-        decoded = next((some.decoded for some in decoded_sets if some.decoded is not None), None)
+        decoded = next((chosen.decoded for chosen in decoded_sets if chosen.decoded is not None), None)
         if self.recipe.starts_from == DECODED_START and decoded is not None:
             with torch.inference_mode():
                 if self.prior.condition(decoded[:1], [0]).start is None:
@@ -239,6 +245,7 @@ class Job:
 
     def generated(self, decoded_set: DecodedSet, models: str, folder: RunFolder) -> GeneratedSet:
         """Name the files of a set in the run's folder, and describe how they and the `models` were made."""
+        # what decoded heads say beside pictures: captions, masks, concepts
         ids, decoded, images = decoded_set.image_ids, decoded_set.decoded, self.images
         recipe, start = self.recipe, self.recipe.starts_from
         if decoded is None:  # from noise alone, and nothing chooses
@@ -249,6 +256,7 @@ class Job:
                 annotate_decoded(decoded, ids, images.label_names) if images.medium == "clip" else {}
             )
             tasks = TaskScores.of(decoded, images, ids)
+
         return GeneratedSet(
             decoded_set.source,
             decoded_set.name,
@@ -341,9 +349,10 @@ def resolve_variants(recipe: Recipe, planned: Planned | None = None) -> dict[str
     Variants share the prior and the run, with all that it has decoded, where their keys choose the same.
     `align_run: :VARIANT` is a variant of the first one's run.
     """
+    # `reference` is how the first variant's run is found again, `requested` how the recipe names it
     jobs: dict[str, Job] = {}
     opened: dict[str, Any] = {}  # priors and runs, by the keys that choose them
-    requested = reference = None  # the first variant's run as the recipe names it, and as it is found again
+    requested = reference = None
     for label, variant in variants(recipe).items():
         # the run of the first variant, unless it names another one, or another variant of it
         name = variant.align_run
@@ -359,11 +368,13 @@ def resolve_variants(recipe: Recipe, planned: Planned | None = None) -> dict[str
         if run_key not in opened:
             opened[run_key] = find_run(variant, opened[prior_key], planned)
         job = Job.resolve(variant, opened[prior_key], opened[run_key])
+
+        # the next variants are to find this run, not a newer one
         if not jobs:
             requested = name
             reference = job.align_reference if job.align.absent is None else name
-            by_reference = variant.model_copy(update={"align_run": reference})
-            opened[by_reference.model_dump_json(include=RUN_KEYS)] = job.align  # as the next ones name it
+            renamed = variant.model_copy(update={"align_run": reference})
+            opened[renamed.model_dump_json(include=RUN_KEYS)] = job.align
         jobs[label] = job
     return jobs
 
@@ -375,6 +386,7 @@ def plan(recipe: Recipe, planned: Planned = MappingProxyType({})) -> Plan:
         recipe: What the user wrote.
         planned: The trainings that are done before, by how the recipe names their runs.
     """
+    # a folder to score needs no model
     if recipe.score is not None:
         try:
             folders = MatchedFolders.match(recipe.score, recipe.truth, recipe.medium)
@@ -388,6 +400,8 @@ def plan(recipe: Recipe, planned: Planned = MappingProxyType({})) -> Plan:
         )
     if recipe.is_swept:
         return _plan_sweep(recipe, planned)
+
+    # a prior that loads is described, even where the run is missing
     prior = None
     try:
         prior = load_prior(recipe)
@@ -404,6 +418,7 @@ def _plan(
     estimates_memory: bool = True,
 ) -> Plan:
     """Plan as far as prior and job could be resolved; `error` says why they could not."""
+    # models
     checks: dict[str, Callable[[], Any] | BrainhiveError] = {}
     if prior is not None:
         checks["prior"] = lambda: ": ".join(filter(None, [recipe.prior.source, ", ".join(prior.dims)]))
@@ -413,6 +428,8 @@ def _plan(
         checks["baselines"] = job.describe_baselines
     elif error is not None:
         checks["prior" if prior is None else "align run"] = error
+
+    # generation, its memory, and what is measured
     checks["generator"] = recipe.generator.check
     if recipe.initial.is_given:
         checks["starts from"] = lambda: find_start_pictures(recipe) and "pictures"
@@ -467,6 +484,8 @@ def _plan_sweep(recipe: Recipe, planned: Planned) -> Plan:
         jobs = resolve_variants(recipe, planned)
     except BrainhiveError as error:
         return Plan({}, (error,))
+
+    # a plan of each variant; memory is estimated once
     plans: list[Plan] = []
     counts, total = [], 0
     for label, job in jobs.items():
@@ -475,6 +494,8 @@ def _plan_sweep(recipe: Recipe, planned: Planned) -> Plan:
         more = f", of {count} generated" if best_of > 1 else ""  # of several one is kept
         counts.append(f"{label} ({job.kept_count} pictures{more})")
         total += count
+
+    # needs and errors of all, lines of the first
     merged = Plan.of(
         {},
         needs=lambda: [need for planned in plans for need in planned.needs],
@@ -486,6 +507,7 @@ def _plan_sweep(recipe: Recipe, planned: Planned) -> Plan:
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Generate what is not there yet, then measure; or score what others made."""
+    # each variant is a run of its own
     trackers.require(recipe.run.trackers)
     if recipe.score is not None:
         return _run(recipe, None, launch, again)
@@ -535,6 +557,7 @@ def _score(recipe: Recipe, launch: Launch, again: bool) -> tuple[RunFolder, None
     label, pinned = f"score-{folders.generated.name}", recipe.holding(folders.digests)
     folder = open_run(label, pinned, launch, again)
     if not folder.is_finished:
+        # clips have floors beside them: clips of other items, and still pictures
         generated = [folders.generated]
         if folders.medium == "clip":
             if len(folders.generated.files) > 1:
@@ -589,15 +612,17 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
         items = [decoded_set.first(recipe.items) for decoded_set in brain]
         generated = [job.generated(decoded_set, models, folder) for decoded_set in sets]
         launch.barrier()  # stills are made of what all processes generated
-        in_place, missing = baselines.make(job.sources, items, generated, heads, models, folder, launch)
-        generated += in_place
+        training_media, missing = baselines.make(job.sources, items, generated, heads, models, folder, launch)
+        generated += training_media
         if not generated:
             raise MissingData(
                 f"none of the sources can be made: {', '.join(missing)}",
                 "; ".join(dict.fromkeys(missing.values())),
             )
-        generated.sort(key=lambda some: [*map(str, job.sources)].index(some.source))
+        generated.sort(key=lambda media: [*map(str, job.sources)].index(media.source))
         generated = pool_folds([*generated, *job.task_floors(brain, models, folder)])
+
+        # what the numbers are of: models, set-up, and pictures that were left out
         published, generated_by = recipe.published, recipe.model_dump(mode="json", include=GENERATED_BY)
         notes = {
             "prior": recipe.prior.source,
