@@ -1,1 +1,1 @@
-"""What every layer uses: recipes, parts, runs, launch, console and errors."""
+"""Base of every layer: recipes, parts, runs, launch, console and errors."""

@@ -1,4 +1,4 @@
-"""What a run shows besides its metrics, as data: curves, matrices, sheets, maps, media and tables."""
+"""Data that a run shows besides its metrics: curves, matrices, sheets, maps, media and tables."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NAME = "artifacts.json"
 """The document of a run that lists its artifacts; it lies next to the metrics."""
 FOLDER = "artifacts"
-"""Where the pictures of artifacts lie in a run, unless they lie there under a name of their own."""
+"""Folder of the pictures of artifacts in a run, unless they lie there under a name of their own."""
 SCHEMA = 3
 SIDE_PX = 128
 """Longer side of a picture that is saved for a page."""
@@ -33,18 +33,18 @@ Value = Annotated[float, Field(ge=-1e100, le=1e100)]
 Number = Value | None
 """A value; None where there is none, which is drawn as a gap."""
 Mark = Value | tuple[Value, Value]
-"""A place along an axis, or where a span begins and ends."""
+"""Position along an axis, or start and end of a span."""
 
 
 class Strict:
-    """What a document of artifacts may hold: none but the fields of its class."""
+    """Base of the classes of a document of artifacts, which holds no other fields than theirs."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
 class Titled(Strict):
-    """What all artifacts have.
+    """Fields of all artifacts.
 
     Attributes:
         title: What is shown.

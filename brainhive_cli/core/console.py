@@ -26,11 +26,11 @@ PIPED = 120
 DELAY_S = 2.0
 """A command that lasts shorter than this shows no progress."""
 LINE_S = 60.0
-"""Where there is no terminal to draw on, a line that says how far work is comes this often."""
+"""Seconds between lines that say how far work is, where there is no terminal to draw on."""
 SLOW_PER_S = 0.2
 """Up to this rate, the time that an item takes says more than the rate."""
 POLL_S = 2.0
-"""How often it is looked for cells that were finished."""
+"""Seconds between two looks for finished cells."""
 OTHER_LINES = 6
 """Lines of a live table that are no rows: title, header, empty lines, and one for messages."""
 
@@ -165,7 +165,7 @@ def show_table(table: Table) -> None:
 
 
 class Bar:
-    """What a line of progress shows, and counts where there is something to count."""
+    """Text of a line of progress, and its count where there is something to count."""
 
     def __init__(self, progress: "Progress", description: str, total: int | None) -> None:
         self._progress = progress
@@ -253,7 +253,7 @@ def undrawn() -> Iterator[None]:
 
 
 class _Display:
-    """What a terminal shows below the messages: the innermost work, DELAY_S after the first began."""
+    """Lines that a terminal shows below the messages: the innermost work, DELAY_S after the first began."""
 
     def __init__(self, console: Any) -> None:
         from rich.live import Live

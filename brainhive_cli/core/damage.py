@@ -26,7 +26,7 @@ RAISED = (
     *(RuntimeError, SyntaxError, TypeError, ValueError, pickle.UnpicklingError, struct.error, zlib.error),
     *(csv.Error, tarfile.TarError, tokenize.TokenError, zipfile.BadZipFile, ExpatError),
 )
-"""What h5py, zipfile, tarfile, pyarrow, PIL, NumPy, torch and our own checks raise of such files."""
+"""Exceptions of h5py, zipfile, tarfile, pyarrow, PIL, NumPy, torch and our own checks for such files."""
 MAX_INFLATION, NEVER_INFLATED_BYTES = 100, 2**28
 """Arrays that take more than so many times the bytes of their file, and more than 256 MiB, are refused: no
 measured or learned numbers compress so well."""
@@ -82,11 +82,11 @@ OF_CONTENT = (
 )
 """Numbers of errors of the system that come of what a file holds or is; all others are the machine's."""
 OF_LIBRARIES = r"\(os error (\d+)\)|unable to (?:mmap|open|stat) .*\((\d+)\)"
-"""How safetensors, which is written in Rust, and torch report an error of the system."""
+"""Texts by which safetensors, which is written in Rust, and torch report an error of the system."""
 OUT_OF_MEMORY = r"^\w*MemoryError: |DefaultCPUAllocator: |\(memory allocation failed"
 """Of a GPU (torch), of Python and NumPy, of torch on a CPU, and of HDF5."""
 OF_THE_GPU = r"^AcceleratorError: |CUDA error"
-"""What torch says since version 2.8, and before."""
+"""Messages of torch, since version 2.8 and before."""
 
 
 def system_error_number(error: BaseException) -> int | None:

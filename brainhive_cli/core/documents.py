@@ -16,9 +16,9 @@ from brainhive_cli.core.files import TRACKERS, UnfitFile, atomic_write, open_reg
 
 T = TypeVar("T")
 AGAIN = "copy it again, or delete it and run the command that made it again"
-"""What to do about a damaged document of ours."""
+"""Way out of a damaged document of ours."""
 DOWNLOAD = "download it again"
-"""What to do about a damaged document of another project."""
+"""Way out of a damaged document of another project."""
 MAX_DOCUMENT_BYTES = {".json": 64 << 20, ".yaml": 1 << 18}
 """Bytes of the largest document that is read by default; so much YAML takes two seconds."""
 MAX_DIGITS = 100
@@ -38,7 +38,7 @@ RUN = ("recipe.yaml", "metrics.json")
 MAX_FOLDERS_ABOVE = 6
 """Folders above a document that may have the list: `run/cells/VARIANT/CELL/model/config.json` needs five."""
 AGAIN_OR_DELETE = f"copy it again; if you changed it on purpose, delete {SHA256SUMS}"
-"""What to do about a document that differs from its digest."""
+"""Way out of a document that differs from its digest."""
 MAX_LIST_BYTES = 1 << 24
 DIGEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 

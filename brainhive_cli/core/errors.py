@@ -1,4 +1,4 @@
-"""What ends a command early: errors with one clear line and an exit code of their own, and Ctrl-C."""
+"""Errors that end a command early, with one clear line and an exit code of their own, and Ctrl-C."""
 
 import signal
 import sys
@@ -31,7 +31,7 @@ class BrainhiveError(Exception):
 
     @property
     def in_one_line(self) -> str:
-        """What is wrong, and what to do in brackets."""
+        """Message, with the way out in brackets."""
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
 

@@ -19,7 +19,7 @@ except ImportError as error:
 MAX_LOCK_BYTES = 1 << 12
 """Bytes of a lock's file, which names a machine and a process."""
 HOLDER = re.compile(r"(\S+ \d+)?", re.ASCII)
-"""What is in a lock's file; nothing in a new one."""
+"""Content of a lock's file; a new one is empty."""
 
 
 def _holder() -> str:

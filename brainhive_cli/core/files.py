@@ -269,7 +269,7 @@ def walk(
 
 WILD = {"*": "[^/]*", "?": "[^/]"}
 ANY_FOLDERS = "(?:[^/]+/)*"
-"""What stands for `*`, `?` and `**/` in a pattern of paths, as regular expressions."""
+"""Regular expressions for `*`, `?` and `**/` in a pattern of paths."""
 
 
 def matches(path: str, pattern: str) -> bool:

@@ -21,11 +21,11 @@ from brainhive_cli.core.errors import BrainhiveError, MissingExtra, RecipeError,
 ALLOW = "BRAINHIVE_ALLOW_CODE"
 """Environment variable that, when it is 1, allows all code, as `--allow-code` does; for use from Python."""
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
-"""How `key.path=value` begins, and a path does not (`./a=b` is one)."""
+"""Beginning of `key.path=value`, which no path has (`./a=b` is one)."""
 OWN = frozenset({"python:brainhive_cli.models.encoders.python:example"})
 """Code that is Brainhive's, although it is named as a user's would be."""
 CALL = re.compile(r"([\w.]+)\(\) (?:takes|missing|got) ")
-"""How Python names the function, by its qualified name, that was called with other arguments than it has."""
+"""Message of Python about a function, by its qualified name, that was called with wrong arguments."""
 
 
 class NotRun(RecipeError):
@@ -34,7 +34,7 @@ class NotRun(RecipeError):
 
 @dataclass
 class Permission:
-    """What this process may run.
+    """Code that this process may run.
 
     Attributes:
         names: Names of code that the user typed.
@@ -51,7 +51,7 @@ class Permission:
 
 _permission = Permission()
 _imported: dict[str, str] = {}
-"""What was imported of such code: a module, and what a recipe calls it; errors in it are its author's."""
+"""Imported code of that kind: a module, and its name in a recipe; errors in it are its author's."""
 
 
 @contextmanager

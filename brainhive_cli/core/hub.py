@@ -18,7 +18,7 @@ DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 MIN_KEPT_DIGEST_BYTES = 64_000_000
 """Bytes from which the digest of a file is kept, and computed again only if its size or time has changed."""
 DIGESTS = ".digests"
-"""Where such digests are kept, below home."""
+"""Folder of such digests, below home."""
 DATASETS = "datasets"
 """Before the owner, where weights lie in a data set's repository; the hub's own pages have it so too."""
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")

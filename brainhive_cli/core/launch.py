@@ -1,4 +1,4 @@
-"""Where the work is done: processes, devices and libraries, and the share of the work of each process."""
+"""Machine that does the work: processes, devices and libraries, and the share of the work of each process."""
 
 import importlib
 import importlib.metadata
@@ -45,10 +45,10 @@ PORT = 29500
 MOST_DIGITS = 9
 """Of a number of processes."""
 BY_LAUNCHERS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun and accelerate set for each of several processes, besides WORLD_SIZE."""
+"""Variables that torchrun and accelerate set for each of several processes, besides WORLD_SIZE."""
 CONTINUES = "the same command continues"
 LONGEST_WAIT = timedelta(days=1)
-"""How long a process waits for another's last cell; one that fails ends them all, so it need not be short."""
+"""Time that a process waits for another's last cell; one that fails ends them all, so it may be long."""
 LIBRARIES = (
     *("torch", "diffusers", "transformers", "timm", "open_clip_torch", "accelerate"),
     *("h5py", "numpy", "safetensors", "mne", "mne-bids", "nibabel", "scikit-learn"),
@@ -138,8 +138,8 @@ class Launch:
         from torch.distributed.distributed_c10d import _get_default_store
 
         counter = _get_default_store()
-        while (place := counter.add(f"brainhive/{name}", 1) - 1) < len(items):
-            yield items[place]
+        while (index := counter.add(f"brainhive/{name}", 1) - 1) < len(items):
+            yield items[index]
 
     def barrier(self) -> None:
         """Wait until every process is here."""
@@ -169,6 +169,7 @@ class Launch:
         import torch
         from torch.distributed.nn.functional import all_gather
 
+        # rows of each process; shares are padded to the same length, as all_gather needs
         shares = [stop - start for start, stop in (self._share(count, r) for r in range(self.processes))]
         padded = torch.nn.functional.pad(share, (*(0, 0) * (share.ndim - 1), 0, max(shares) - len(share)))
         with warnings.catch_warnings(action="ignore"):  # that torch has a private function of more arguments
@@ -186,6 +187,7 @@ class Launch:
         import torch
         import torch.distributed
 
+        # one flat vector: gradients, zeros where there is none, and which parameters were reached
         learned = [parameter for parameter in parameters if parameter.requires_grad]
         parts = [
             torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in learned
@@ -194,6 +196,8 @@ class Launch:
             [float(parameter.grad is not None) for parameter in learned], device=self.device
         )
         flat = torch.cat([*(part.flatten() for part in parts), reached])
+
+        # the mean over processes, cut into gradients again
         torch.distributed.all_reduce(flat)
         flat /= self.processes
         *averages, reached = flat.split([*(part.numel() for part in parts), len(parts)])

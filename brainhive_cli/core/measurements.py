@@ -1,4 +1,4 @@
-"""What a run measured: metrics with context and caveats, in the one document that every command writes."""
+"""Measurements of a run: metrics with context and caveats, in the one document that every command writes."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,9 +44,9 @@ NORMALISED_BY_TESTED = "normalised by held-out trials"
 SELECTED_ON_TEST = "selected on test"
 """The epoch that was kept was chosen on the test set, here or in a model that training began from."""
 PRIOR_OF_OTHERS = "prior trained on other pictures"
-"""What draws has learned from another data set than it draws."""
+"""The prior that draws has learned from another data set than it draws."""
 MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construction"
-"""What is scored is the mean of a generated picture and one that a latent was regressed to."""
+"""The scored picture is the mean of a generated one and one that a latent was regressed to."""
 CAVEATS = (
     *(SIMULATED, TRAINED_ON_SIMULATED, CALIBRATED, WHITENED_BY_TESTED),
     *(NORMALISED_BY_TESTED, SEEN_PICTURES),
@@ -70,7 +70,7 @@ SHORT = {
     MIXED_WITH_BLURRY: "mixed",
     SELECTED_ON_TEST: "test-sel",
 }
-"""What caveats are called where there is little room."""
+"""Short names of caveats, for labels."""
 TRANSDUCTIVE = "uses all test signals together: a control, no result"
 """In the protocol of scopes whose similarities were corrected; no caveat, since a run's result never is."""
 
@@ -169,7 +169,7 @@ def is_difference(p: float | None, level: float = LEVEL) -> bool:
 
 
 class Answer(TypedDict):
-    """What notes say of a question that was tested."""
+    """Answer that notes give to a question that was tested."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -182,7 +182,7 @@ class Answer(TypedDict):
 
 
 class Notes(TypedDict, total=False):
-    """What all readers of notes rely on; commands add more."""
+    """Notes that all readers rely on; commands add more."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -236,7 +236,7 @@ class Measurements:
 
     @property
     def caveats(self) -> list[str]:
-        """What a reader must know of the numbers wherever they are shown."""
+        """Caveats that stand beside the numbers wherever they are shown."""
         return list(self.notes.get("caveats", []))
 
     def rows(self) -> list[dict[str, Any]]:
@@ -256,16 +256,17 @@ class Measurements:
 
     def of_variant(self, variant: str) -> Self:
         """Give what a sweep measured of one variant; caveats and warnings are of all."""
-        begins = (f"{variant} · ", f"{variant}/")  # as retrieval and training name scopes
+        prefixes = (f"{variant} · ", f"{variant}/")  # as retrieval and training name scopes
 
         def choose(named: Mapping[str, Any]) -> dict[str, Any]:
             return {
-                name.removeprefix(begin): value
+                name.removeprefix(prefix): value
                 for name, value in named.items()
-                for begin in begins
-                if name.startswith(begin)
+                for prefix in prefixes
+                if name.startswith(prefix)
             }
 
+        # notes of the sweep as a whole are left out
         shared = ("variants", "comparisons", "not_compared", "published")
         notes = {name: value for name, value in self.notes.items() if name not in shared}
         notes["cells"] = choose(self.notes.get("cells", {}))
@@ -296,6 +297,8 @@ class Measurements:
                 f"{path} holds metrics of schema {documents.show_value(schema)}, this version reads {SCHEMA}",
                 "run its command again with --again",
             )
+
+        # notes first: their errors name the key in them
         notes = documents.check(document.get("notes"), f"{path}: notes", Notes)
         content = {field.name: document.get(field.name) for field in fields(cls)}
         measurements = documents.check(content, str(path), cls)
@@ -317,9 +320,9 @@ def by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
     return {metric.name: metric for metric in metrics}
 
 
-def merge_caveats(*some: Iterable[str]) -> list[str]:
+def merge_caveats(*lists: Iterable[str]) -> list[str]:
     """List the caveats of several things, each once and in their order."""
-    present = {caveat for caveats in some for caveat in caveats}
+    present = {caveat for caveats in lists for caveat in caveats}
     if SIMULATED in present:
         present.discard(TRAINED_ON_SIMULATED)  # nothing was recorded at all
     if UNKNOWN_HISTORY in present:
@@ -361,9 +364,9 @@ def caveats_of(metrics: Iterable[Metric | None]) -> list[str]:
 
 def stamp_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
     """Stamp the labels of rows of metrics by caveats that not all rows have; a title names the others."""
-    caveats = {label: caveats_of(some) for label, some in metrics.items()}
+    caveats = {label: caveats_of(row_metrics) for label, row_metrics in metrics.items()}
     shared = set.intersection(*map(set, caveats.values())) if caveats else set()
-    return {label: stamp(label, set(some) - shared) for label, some in caveats.items()}
+    return {label: stamp(label, set(row_caveats) - shared) for label, row_caveats in caveats.items()}
 
 
 def explain_stamps(*caveats: Iterable[str]) -> str:

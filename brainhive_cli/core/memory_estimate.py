@@ -1,4 +1,4 @@
-"""How much GPU memory work takes, estimated without a GPU: its tensors' shapes on the meta device."""
+"""Estimates of the GPU memory that work takes, without a GPU: its tensors' shapes on the meta device."""
 
 import ctypes
 import math

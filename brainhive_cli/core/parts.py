@@ -1,4 +1,4 @@
-"""What a part is: a frozen Config that builds, in a file whose name is its kind, or as a row of a family."""
+"""Parts: a part is a frozen Config that builds, in a file whose name is its kind, or as a row of a family."""
 
 import importlib
 import pkgutil
@@ -38,7 +38,7 @@ ROOMS = {
     **dict.fromkeys(("augmentations", "normalisations"), "data.signals"),
     "corrections": "measurement",
 }
-"""Where shelves lie that are not below `models`."""
+"""Folders of the shelves that are not below `models`."""
 
 
 class Config(Keys):

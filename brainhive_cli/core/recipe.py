@@ -1,4 +1,4 @@
-"""What every recipe has, and how a file, flags and overrides become one that is valid."""
+"""Base of every recipe, and the way from a file, flags and overrides to a valid one."""
 
 import copy
 import hashlib
@@ -116,7 +116,7 @@ Copies = Annotated[
         "out, and refused where they are over a fifth; or they are tested, and every number says so",
     ),
 ]
-"""What is done about copies of training pictures."""
+"""Treatment of copies of training pictures."""
 Savings = Sequence[Mapping[str, float | bool]]
 """Changes of a recipe: dotted keys, each with the factor of its number or True for a switch."""
 Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
@@ -161,7 +161,7 @@ def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -
 
 
 class Paths(Section):
-    """Where things lie, below home (the working directory or BRAINHIVE_HOME)."""
+    """Folders, below home (the working directory or BRAINHIVE_HOME)."""
 
     data: str = Field("data", description="data sets, one folder each")
     embeddings: str = Field("embeddings", description="embedding stores")
@@ -195,7 +195,7 @@ class Paths(Section):
 
 
 class Run(Section):
-    """How the work is run; it does not change what is computed, so it is no part of the fingerprint."""
+    """Options of running the work: they change no result, and are no part of the fingerprint."""
 
     processes: int | None = Field(None, ge=1, le=4_096, description="processes in all (default: one per GPU)")
     machines: int = Field(1, ge=1, le=4_096, description="machines; each runs the same line")
@@ -223,7 +223,7 @@ class Run(Section):
 
 
 class Recipe(Section):
-    """What every command's recipe has."""
+    """Base of every command's recipe."""
 
     is_tracked: ClassVar[bool] = False
     """Whether the command logs to trackers."""
@@ -334,6 +334,7 @@ class Recipe(Section):
         Raises:
             RecipeError: with the key, the value seen and the nearest known key.
         """
+        # the file, then flags, then overrides: the later wins
         path = find_recipe(command, name)
         fields = read_recipe(path, command)
         if not fields.get("recipe_name") and name is not None:  # that of a run names the one that made it
@@ -445,6 +446,7 @@ def shipped_recipes() -> Path:
 
 def find_recipe(command: str, name: str | None) -> Path:
     """Find a recipe: a file, a shipped recipe, or the command's recipe in a shipped folder."""
+    # a file of the user's goes before a shipped recipe of the same name
     root, file = shipped_recipes(), f"{command}.yaml"
     if name is None:
         return root / file
@@ -452,6 +454,8 @@ def find_recipe(command: str, name: str | None) -> Path:
     for candidate in (Path(name), root / spelt / file, root / f"{spelt}.yaml"):
         if os.path.isfile(candidate):  # to a Path, a name that is too long is an error
             return candidate
+
+    # none: name the nearest
     folders = [path.parent for path in sorted(root.rglob(file)) if path.parent != root]
     known = [folder.relative_to(root).as_posix() for folder in folders]
     raise RecipeError(
@@ -494,11 +498,15 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
     while True:
         if file.resolve() in map(Path.resolve, read):
             raise RecipeError(f"{path} extends itself", "another recipe after `extends`")
+
+        # the keys of this file
         fields = documents.read(file, kind, "fix the file", RecipeError, is_yaml=True) or {}
         base = fields.pop("extends", None)
         if read:  # of what is extended, a run's recipe as it may be, these say what that run was
             fields = {key: value for key, value in fields.items() if key not in ("recipe_name", "digests")}
         read[file] = fields
+
+        # the file that it extends: beside it, or by name
         if base is None:
             return read
         if not isinstance(base, str):

@@ -1,4 +1,4 @@
-"""What a command needs, plans and returns: its needs and plan (`--check`), its result, the pace of its work.
+"""Needs, plan and result of a command: its needs and plan (`--check`), its result, the pace of its work.
 
 A command resolves its recipe once, into a frozen job of plain values: `plan` prints the job, `run` does it.
 """
@@ -64,7 +64,7 @@ class Need:
 
     @property
     def state(self) -> str:
-        """Where it is, in words."""
+        """State in words: here, missing, to download, or made by an earlier step."""
         if self.step:
             return f"made by the step {self.step}"
         if self.error is not None:
@@ -113,11 +113,11 @@ def to_download(needs: Iterable[Need]) -> str:
 
 def list_ways(errors: Iterable[BrainhiveError]) -> list[str]:
     """Write a line for each way to get what is missing: the first that it gets, and how many more."""
-    by_way: dict[str, dict[str, None]] = {}
+    way_messages: dict[str, dict[str, None]] = {}
     for error in errors:
-        by_way.setdefault(error.hint or error.message, {})[error.message] = None
+        way_messages.setdefault(error.hint or error.message, {})[error.message] = None
     written = []
-    for way, messages in by_way.items():
+    for way, messages in way_messages.items():
         first, *further = messages
         more = f", and {len(further)} more" if further else ""
         written.append(f"{first}{more} ({way})" if way != first else first)
@@ -177,7 +177,7 @@ def write_duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command would do, and what is missing for it (`--check`).
+    """Plan of a command: its work, and what is missing for it (`--check`).
 
     Attributes:
         items: What is planned: name and value, in order.
@@ -197,7 +197,7 @@ class Plan:
 
     @property
     def missing(self) -> list[str]:
-        """What is not there, a line for each way to get something."""
+        """Lines of what is missing, one for each way to get something."""
         return list_ways(self.errors)
 
     def table(self, title: str) -> Table:
@@ -229,6 +229,7 @@ class Plan:
             makes: Keys of what is made.
             raised: Errors that were raised already.
         """
+        # an item for each check that passes
         items: dict[str, Any] = {}
         errors: list[BrainhiveError] = []
         listed: dict[tuple[str, str], Need] = {}
@@ -242,6 +243,8 @@ class Plan:
                 items[name] = error.message
             except BrainhiveError as error:
                 errors.append(error)
+
+        # what is read: each thing in each state once
         try:
             for need in needs():
                 listed[need.name, need.state] = need
@@ -249,6 +252,8 @@ class Plan:
             pass
         except BrainhiveError as error:
             errors.append(error)
+
+        # errors in this order: those of the user's recipe, what is absent, what checks lack besides
         absent = [need.error for need in listed.values() if need.error is not None and need.is_missing]
         known = {error.message for error in absent}  # what a check lacks may be listed, in other words
         wrong = [error for error in errors if not isinstance(error, MissingData)]
@@ -260,7 +265,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What a command made.
+    """Result of a command.
 
     Attributes:
         folder: The run folder, or where the stores lie.

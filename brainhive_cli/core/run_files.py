@@ -17,7 +17,7 @@ from brainhive_cli.core.runs import FINISHED, LARGEST
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What was found.
+    """Counts and problems of a run's files.
 
     Attributes:
         counts: Number of files of each kind.
@@ -71,4 +71,4 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     ".pt": ("checkpoints", weights.read_checkpoint),
     ".png": ("pictures", _read_picture),
 }
-"""What the files of a suffix are called, and how they are read."""
+"""Name of the files of a suffix, and their reader."""

@@ -45,14 +45,14 @@ LARGEST_RECIPE = 1 << 20
 FINISHED = "metrics.json"
 """The file that makes a run finished; it is written last."""
 FOUND = "found.json"
-"""What later commands that wanted the same finished run called their recipes. A run is as new as this file:
-who asks for a run again means it."""
+"""Names of the recipes by which later commands found the finished run again. A run is as new as this
+file: who asks for a run again means it."""
 CLAIM = ".claim"
 """The file by which the command that writes a run holds it."""
 OPENED = {"recipe.yaml", "environment.json", "embeddings.json", CLAIM}
 """The files of a run for which nothing was done yet."""
 MAX_LISTED = 5
-"""How many runs are listed where the one that was named does not exist."""
+"""Runs that are listed where the named one does not exist."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,15 @@ class RunFolder:
         Raises:
             BrainhiveError: if another command is writing the same run.
         """
+        # the main process opens the folder, the others wait until it has
         base, name = recipe.paths.under_home("runs") / command, f"{label}-{recipe.fingerprint()}"
         below(base, name, source="the name of a run,")
         path = _numbered(base, name, again and launch.is_main)
         if not launch.is_main:
             launch.barrier()
             return cls(_numbered(base, name, False))
+
+        # an unfinished run is claimed, and continued if there was one
         run = cls(path)
         if not run.is_finished:
             is_new = not (path / "recipe.yaml").is_file()
@@ -96,6 +99,8 @@ class RunFolder:
                 run.write_json("environment.json", launch.describe_environment())
                 if not is_new:
                     console.say(f"continuing run {path.name}")
+
+        # a finished one is noted as asked for again
         if run.is_finished:
             console.say(f"found run {path.name}, finished {run.age}; --again starts a new one")
             with suppress(OSError, BrainhiveError):  # a run of somebody else, which may be read only
@@ -115,7 +120,7 @@ class RunFolder:
 
     @property
     def age(self) -> str:
-        """How long ago a finished run was finished, in words."""
+        """Time since a finished run was finished, in words."""
         return age((self.path / FINISHED).stat().st_mtime)
 
     @property
@@ -297,6 +302,7 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
         MissingData: if there is none; the hint lists those that exist, or the command that makes one.
         RecipeError: if several have the name.
     """
+    # a path, a name, or the end of one
     hint = _others(runs, command, reference) or f"brainhive {command or 'demo'}"
     below = [runs / command / reference] if command else sorted(runs.glob(f"*/{escape(reference)}"))
     named = [path for path in (locate(reference), runs / reference) if path.is_dir()][:1]
@@ -308,6 +314,8 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
         raise RecipeError(f"several runs are called {reference!r}", ", ".join(map(str, named)))
     if not named:
         raise MissingData(f"no{f' {command}' if command else ''} run {reference!r} under {runs}", hint)
+
+    # it must be a finished run of the command
     run = RunFolder(named[0])
     if not (run.path / "recipe.yaml").is_file():
         raise MissingData(f"{run.path} is no run: it has no recipe.yaml", hint)
@@ -357,7 +365,7 @@ def newest(
     """
     finished = finished_runs(runs, command)
     rejected: list[str] = []
-    for place, run in enumerate(finished):
+    for index, run in enumerate(finished):
         if reason := _rejection(run, lacks):
             rejected.append(f"{run.path.name}, finished {run.age}: {reason}")
             continue
@@ -367,7 +375,7 @@ def newest(
         if rejected:
             console.say(f"newer, but unfit: {_first_of(rejected)}")
         if choose:
-            _warn_of_longer(run, finished[place + 1 :], lacks, choose)
+            _warn_of_longer(run, finished[index + 1 :], lacks, choose)
         return run
     raise MissingData(
         f"no finished {command + ' ' if command else ''}run under {runs / (command or '')}"
@@ -418,13 +426,13 @@ class _Train(BaseModel):
 
 
 class _Made(BaseModel):
-    """What a list of runs shows of a run's recipe."""
+    """Recipe of a run, as far as a list of runs shows it."""
 
     train: _Train = _Train()
 
 
 class _Metrics(BaseModel):
-    """What a list of runs shows of a run's metrics."""
+    """Metrics of a run, as far as a list of runs shows them."""
 
     notes: Notes = {}
 
@@ -456,7 +464,7 @@ def finished_runs(runs: Path, command: str | None) -> list[RunFolder]:
     """List the finished runs of a command, or of all, those first that were finished, or found, last."""
 
     def last_asked(metrics: Path) -> float:
-        files = [metrics, found] if (found := metrics.with_name(FOUND)).is_file() else [metrics]
+        files = [file for file in (metrics, metrics.with_name(FOUND)) if file.is_file()]
         return max(file.stat().st_mtime for file in files)
 
     files = sorted(runs.glob(f"{command or '*'}/*/{FINISHED}"), key=last_asked, reverse=True)

@@ -13,7 +13,7 @@ SET_UP = "set_up"
 LISTED = 6
 """Values of a list that are named one by one; of a longer one its length, first and last."""
 NOTHING = "none"
-"""What a value is shown as that is not there."""
+"""Word for a value that is not there."""
 TEXT = 80
 """Characters of a value that is shown in a difference."""
 

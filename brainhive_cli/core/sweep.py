@@ -74,19 +74,23 @@ def variants(recipe: R) -> dict[str, R]:
     """
     if not recipe.is_swept:
         return {"": recipe}
+
+    # the changes of each variant are laid over the recipe without its sweep
     base = {**recipe.model_dump(mode="json"), "sweep": {}, "ablations": {}}
-    by_label: dict[str, R] = {}
+    recipes: dict[str, R] = {}
     for label, changes in _changes(recipe):
         fields = copy.deepcopy(base)
         for key, value in changes.items():
             if key.split(".")[0] in OF_THE_RUN:
                 raise RecipeError(f"sweep: {key} is one for all cells of a run", "make a run of each")
             recipe.put(fields, key, copy.deepcopy(value))
+
+        # the label names a folder, and one variant
         below(Path(), label, source="sweep: the variant", error=RecipeError)
-        if label in by_label:
+        if label in recipes:
             raise RecipeError(f"sweep: {label} is there twice", "leave one out")
-        by_label[label] = validate(type(recipe), fields)
-    return by_label
+        recipes[label] = validate(type(recipe), fields)
+    return recipes
 
 
 def _changes(recipe: SweptRecipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -123,22 +127,22 @@ def variant_of(known: Mapping[str, R], variant: str, run: str) -> R:
 
 def collect_variants(results: Mapping[str, Result]) -> Measurements:
     """Collect what the runs of variants measured, each scope after its variant's label; nothing is pooled."""
-    by_label = {label: result.metrics for label, result in results.items()}
+    measured = {label: result.metrics for label, result in results.items()}
     return Measurements(
         {
             scope(label, name): metrics
-            for label, measurements in by_label.items()
+            for label, measurements in measured.items()
             for name, metrics in measurements.scopes.items()
         },
-        {name: way for measurements in by_label.values() for name, way in measurements.missing.items()},
+        {name: way for measurements in measured.values() for name, way in measurements.missing.items()},
         {
-            "caveats": merge_caveats(*(measurements.caveats for measurements in by_label.values())),
+            "caveats": merge_caveats(*(measurements.caveats for measurements in measured.values())),
             "scope": ", ".join(
-                dict.fromkeys(filter(None, (some.notes.get("scope", "") for some in by_label.values())))
+                dict.fromkeys(filter(None, (variant.notes.get("scope", "") for variant in measured.values())))
             ),
-            SET_UP: merge([measurements.notes.get(SET_UP, {}) for measurements in by_label.values()]),
+            SET_UP: merge([measurements.notes.get(SET_UP, {}) for measurements in measured.values()]),
             "variants": {
-                label: {"run": result.folder.name, "validation": by_label[label].notes.get("validation", {})}
+                label: {"run": result.folder.name, "validation": measured[label].notes.get("validation", {})}
                 for label, result in results.items()
             },
         },

@@ -36,7 +36,7 @@ OTHER_MODEL = "these weights are for another model, or of another size"
 DIGEST = "digest"
 """The key, in the metadata of our safetensors, of a digest over names, dtypes, shapes and bytes."""
 OUR_DIGEST = re.compile("[0-9a-f]{32}")
-"""What that digest looks like; what others keep under this key is none of ours."""
+"""Form of that digest; other values under this key are not ours."""
 DIGESTED_BYTES = 1 << 24
 """Bytes that are digested at a time."""
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
@@ -48,15 +48,15 @@ MAX_WIDTH, MAX_LAYERS = 1 << 20, 1000
 FACTORS = ("scaling_factor", "num_train_timesteps")
 """Keys of autoencoders and schedulers by whose value is divided."""
 LAYERS = re.compile(r"layers|depth|num_blocks")
-"""What the keys of numbers of layers have in their names."""
+"""Part of the names of keys that count layers."""
 SIZES = re.compile(r"size|dim|num_|channels|groups|layers|depth|heads")
-"""What the keys of other counts have; elsewhere -1 may stand for none."""
+"""Part of the names of keys of other counts; elsewhere -1 may stand for none."""
 MAX_REPEATED_BYTES = 1 << 30
 """Bytes of a tensor that may repeat the numbers it is stored by, as expanded ones do."""
 MAX_REASON_CHARACTERS = 200
 """Characters of a library's reason that a message shows: torch's may fill a page."""
 ANEW = "delete it: the same command then trains anew"
-"""What to do about a checkpoint that is whole, but of another training."""
+"""Way out of an intact checkpoint of another training."""
 
 
 def read(path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = MissingData) -> dict[str, Tensor]:
@@ -358,7 +358,7 @@ _SCHEDULE: Any = [
     (_nothing, name)
     for name in ("builtins.getattr", "__builtin__.getattr", "torch.optim.lr_scheduler.OneCycleLR")
 ]
-"""What the state of a OneCycleLR names in checkpoints before torch 2.1, as MindEye1's; nothing is called."""
+"""Name in the state of a OneCycleLR in checkpoints before torch 2.1, as MindEye1's; nothing is called."""
 
 
 def _is_dense(value: Any, path: Path) -> bool:
