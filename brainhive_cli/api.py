@@ -66,7 +66,7 @@ PLACES = {
     "Voxels": "data.stores.recordings",
     "model_input": "data.responses",
 }
-"""Where the names lie today that a part outside the package needs."""
+"""Modules of the names that a part outside the package needs."""
 __all__ = [
     "BrainhiveError",
     "Conditioning",
@@ -136,7 +136,7 @@ def _check(**arguments: object) -> None:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a brain model predicts of the signals of one subject and split.
+    """Predictions of a brain model for the signals of one subject and split.
 
     Attributes:
         image_ids: [N] what was seen.
@@ -153,7 +153,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Ranks:
-    """How the signals of a recording rank the pictures of a gallery.
+    """Ranks that the signals of a recording give the pictures of a gallery.
 
     Attributes:
         image_ids: [N] what was seen.
@@ -184,7 +184,7 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """Folder of the run."""
         return self.folder.path
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What is held out of a data set's trials: pictures, trials, runs or sessions, by share, list or folds."""
+"""Trials of a data set that are held out: pictures, trials, runs or sessions, by share, list or folds."""
 
 from collections.abc import Sequence
 from typing import Literal, Self
@@ -18,7 +18,7 @@ STEPS_WITHIN = {"run": ("runs",), "session": ("sessions",), "no": ("pictures", "
 
 
 class Holdout(Section):
-    """Which trials are tested, and by how many models.
+    """Choice of the trials that are tested, and the number of models.
 
     With `pictures` the tested pictures are new to a model (zero-shot). With `trials`, `runs` or `sessions` it
     has seen all pictures or categories in other trials: the classical design of M/EEG and fMRI.

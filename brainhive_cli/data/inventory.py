@@ -1,4 +1,4 @@
-"""What there is of a data set: pictures, raw and prepared recordings, stores, and what is bad in it."""
+"""Inventory of a data set: pictures, raw and prepared recordings, stores, and what is bad in it."""
 
 import os
 from collections import Counter
@@ -30,7 +30,7 @@ SHOWN_TO_ALL = ("things-eeg", "things-meg")
 HOLD_PICTURES = (*PICTURES, ".parquet", ".tar", "nsd_stimuli.hdf5", "_3fps.pt")
 """Ends of the names of files that hold pictures, of some data set or another."""
 ANNOTATIONS: Sequence[Literal["masks", "labels"]] = ("masks", "labels")
-"""What is looked at with the pictures that have it."""
+"""Annotations that are checked with the pictures that have them."""
 SAMPLED_ITEMS = 64
 """Pictures of a split that are decoded, and trials that are looked at, evenly over all."""
 COLUMNS = ("part", "size", "state")
@@ -91,7 +91,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What there is of a data set.
+    """Inventory of a data set.
 
     Attributes:
         name: Of the data set.
@@ -108,7 +108,7 @@ class Inventory:
 
     @property
     def errors(self) -> list[BrainhiveError]:
-        """What is bad, one for each way out."""
+        """Problems, one for each way out."""
         by_hint: dict[tuple[type, str], list[BrainhiveError]] = {}
         for error in (part.problem for part in self.parts if part.problem):
             by_hint.setdefault((type(error), error.hint), []).append(error)
@@ -119,7 +119,7 @@ class Inventory:
 
     @property
     def exit_code(self) -> int:
-        """That of something missing, else of something bad, else 0."""
+        """Exit code of something missing, else of something bad, else 0."""
         kinds = {MissingData if isinstance(error, MissingData) else BrainhiveError for error in self.errors}
         return max((kind.exit_code for kind in kinds), default=0)
 

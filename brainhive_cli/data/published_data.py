@@ -41,7 +41,7 @@ PUBLISHED = {
 """By the name of the data set."""
 
 FOLDERS = ("", "*/", "*/*/", "*/*/*/")
-"""Where files may lie below the folder of a data set."""
+"""Folders of files below that of a data set."""
 BOLD5000_LIST = "CSI%s_imgnames.txt"
 """The pictures of a subject of BOLD5000, one a trial. That of `[1-4]`, the first who is there, says which
 are the test: 1 to 3 saw the same pictures, the fourth left early."""

@@ -29,7 +29,7 @@ Rows = NDArray[np.int64]
 Signals = NDArray[np.float32] | StoredRows
 """Signals in memory, or in a file."""
 AGAIN = "run the same command again"
-"""What makes a file of signals."""
+"""Function that makes a file of signals."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ Known = Mapping[str, Mapping[str, Any]]
 """Name of a file to its bytes, and of tables and small files the SHA-256, too."""
 TABLES = (".csv", ".tsv", ".txt")
 SMALL_BYTES = 2**20
-"""Of a file, below which it is known by its content, as tables are; others are known by their size."""
+"""Bytes of a file below which it is known by its content, as tables are; others are known by their size."""
 
 
 def cast_signal(signal: Any, dtype: np.dtype[Any]) -> Sliced:
@@ -56,7 +56,7 @@ def cast_signal(signal: Any, dtype: np.dtype[Any]) -> Sliced:
 
 @dataclass(frozen=True)
 class Kept:
-    """Where the sessions of a subject are kept until they are joined.
+    """Folder of the sessions of a subject until they are joined.
 
     Attributes:
         folder: That of all subjects' sessions.

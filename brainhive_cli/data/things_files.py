@@ -25,18 +25,18 @@ THINGS_EEG = tuple(
 )
 """The 63 of THINGS-EEG2 from front to back, as NICE and all papers after it; not the amplifier's order."""
 SHOWN = {"things-eeg": {"stimulus_ms": 100.0}, "things-meg": {"stimulus_ms": 500.0}}
-"""How long each picture was shown, for provenance. Source: Gifford et al. 2022; Hebart et al. 2023."""
+"""Time that each picture was shown, for provenance. Source: Gifford et al. 2022; Hebart et al. 2023."""
 FOLDERS = {"train": ("training_images", "train_images"), "test": ("test_images",)}
-"""What the folder of a split's pictures is called; in image ids always the first."""
+"""Names of the folder of a split's pictures; in image ids always the first."""
 CALLED = {name: names[0] for names in FOLDERS.values() for name in names}
 IMAGE = re.compile(rf"(?:.*/)?({'|'.join(CALLED)})/(.+)")
 METADATA = "image_metadata.npy"
 """The table of THINGS-EEG2's pictures, whose order numbers them."""
 KEYS = ("eeg", "preprocessed_eeg_data", "data", "meg_data")
-"""What the signal is called: by UBP (of MEG, too); by NICE, AlignVis, ATM and the data's authors; by
+"""Names of the signal: by UBP (of MEG, too); by NICE, AlignVis, ATM and the data's authors; by
 NeuroBridge; by ATM and AlignVis (of MEG)."""
 PATHS = ("img", "meg_images")
-"""What the pictures are called, by UBP and AlignVis; other files are in the order of the pictures' paths."""
+"""Names of the pictures, by UBP and AlignVis; other files are in the order of the pictures' paths."""
 CHANNELS = ("ch_names", "channels")
 INFO = "info.json"
 UNITS = {"mvnn": "whitened", "zscore": "z-score"}
@@ -96,7 +96,7 @@ class ArrayInfo(BaseModel):
 
     @property
     def unit(self) -> str:
-        """Of the signal; empty if it was not normalised."""
+        """Unit of the signal; empty if it was not normalised."""
         return UNITS.get(self.normalization or "", "")
 
     def add_to(self, array: NDArray[Any], split: str) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def read_info(path: Path) -> ArrayInfo | None:
 
 @dataclass(frozen=True)
 class Defaults:
-    """What holds where a file does not say it.
+    """Facts that hold where a file does not say them.
 
     Attributes:
         image_ids: Lists the pictures of the split, for files that are in the order of their paths.

@@ -1,4 +1,4 @@
-"""What a generator is conditioned on, row by row."""
+"""Conditions of a generator, row by row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Conditioning:
         return Conditioning(**{name: _take(value, rows) for name, value in vars(self).items()})
 
     def __len__(self) -> int:
-        """How many rows there are; 0 where there is no condition at all."""
+        """Number of rows; 0 where there is no condition at all."""
         return next((len(value) for value in vars(self).values() if value is not None), 0)
 
 

@@ -43,7 +43,7 @@ class Head:
 
     @property
     def width(self) -> int:
-        """How many numbers an item has."""
+        """Count of numbers of an item."""
         return math.prod(self.shape)
 
 
@@ -72,7 +72,7 @@ class Decoded:
         )
 
     def __len__(self) -> int:
-        """How many signals were decoded."""
+        """Count of decoded signals."""
         columns: list[Tensor | list[str]] = [*self.tensors.values(), *self.texts.values()]
         return len(columns[0]) if columns else 0
 

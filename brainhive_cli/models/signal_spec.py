@@ -1,4 +1,4 @@
-"""What a signal is to a brain model: sensors or voxels, samples, subjects; and signals of another size."""
+"""Signals as a brain model knows them: sensors or voxels, samples, subjects; and signals of another size."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from brainhive_cli.core.set_up import say
 
 @dataclass(frozen=True)
 class SignalSpec:
-    """What a brain model is built for.
+    """Signals that a brain model is built for.
 
     Attributes:
         names: Sensors in the order of the signal's C channels; () for voxels.

@@ -1,4 +1,4 @@
-"""Where each data set is, on whose terms, and its files on the hub, whose downloads can be resumed."""
+"""Sources of each data set, its terms, and its files on the hub, whose downloads can be resumed."""
 
 import hashlib
 import re
@@ -24,7 +24,7 @@ TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Repository:
-    """Where files are.
+    """Source of files.
 
     Attributes:
         name: owner/name.
@@ -142,7 +142,7 @@ class WebFile:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set is.
+    """Sources of a data set.
 
     Attributes:
         repository: Of the hub; empty where the hub does not have it.

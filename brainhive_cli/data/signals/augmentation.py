@@ -1,4 +1,4 @@
-"""How training signals, their repetitions and pictures are varied."""
+"""Augmentation of training signals, their repetitions and pictures."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -23,7 +23,7 @@ MIN_CROP_AREA = 0.6
 
 
 class Augment(Section):
-    """How training signals are varied; all off by default."""
+    """Augmentation of training signals; all off by default."""
 
     parts: list[Annotated[Any, part("augmentations", "smooth")]] = Field(
         [],

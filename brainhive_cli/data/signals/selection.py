@@ -1,4 +1,4 @@
-"""Which part of a recording [N, R, C, T] a brain model sees: the section `signal`, and what it selects."""
+"""Selection of a part of a recording [N, R, C, T] for a brain model: the section `signal` and its choices."""
 
 import hashlib
 import operator

@@ -47,7 +47,7 @@ MIN_POWER = 1e-24
 
 @dataclass(frozen=True)
 class Estimates:
-    """What was estimated.
+    """Estimated betas.
 
     Attributes:
         betas: [trials, V], in the order of runs, then time; percent of the voxel's mean over all volumes of
@@ -189,7 +189,7 @@ class RunModel:
 
 
 class Group:
-    """What the estimators need of the series of v voxels of one HRF.
+    """Products of the series of v voxels of one HRF that the estimators need.
 
     Attributes:
         hrf: Which HRF.
@@ -275,7 +275,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Survey:
-    """What is known of voxels before their trials are estimated.
+    """Facts of voxels before their trials are estimated.
 
     Attributes:
         mean, tsnr: [V].

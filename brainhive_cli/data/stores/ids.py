@@ -116,7 +116,7 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDA
 
 @dataclass(frozen=True)
 class Match:
-    """Which picture each name means.
+    """Pictures by each of their names.
 
     Attributes:
         rows: [N] the row of its image id; -1 where the data set has no such picture.

@@ -55,7 +55,7 @@ STEP_TOLERANCE = 0.02
 
 
 class Provenance(TypedDict, total=False):
-    """What a store says of the origin of a split; preparations add facts of their own.
+    """Facts that a store gives of the origin of a split; preparations add facts of their own.
 
     `preparation` holds the keys of its recipe, `sessions` what each session says, `simulated` how a program
     made the signals, `source` the file that others had prepared.
@@ -95,7 +95,7 @@ class Attributes(BaseModel):
 
 @dataclass(frozen=True)
 class Sensors:
-    """Where the C channels of a signal were recorded.
+    """Sensors that recorded the C channels of a signal.
 
     Attributes:
         names: [C] in the order of the signal.
@@ -114,7 +114,7 @@ class Sensors:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where voxels lie in a volume.
+    """Positions of voxels in a volume.
 
     Attributes:
         places: [V, 3] indices.
@@ -159,7 +159,7 @@ class Voxels:
 
 @dataclass(frozen=True)
 class Recording:
-    """What was recorded of one subject while the stimuli of one split were shown.
+    """Recording of one subject while the stimuli of one split were shown.
 
     Attributes:
         signal: [N, R, C, T], or [N, R, V, 1] of voxels; sliceable along N, of the source's dtype; need not be
@@ -432,7 +432,7 @@ class SignalStore:
 
     @cached_property
     def identity(self) -> str:
-        """What the signals are known by: 16 hexadecimal digits.
+        """Identity of the signals: 16 hexadecimal digits.
 
         It is made of the checksums that the store carries, so that no row is read. The same signals written
         again have the same; versions of libraries and names of files have no part in it.

@@ -140,7 +140,7 @@ class TargetStore:
 
     @property
     def alternatives(self) -> int | None:
-        """How many targets a stimulus has, K (five captions, six frames); None for one without an axis."""
+        """Number of targets of a stimulus, K (five captions, six frames); None for one without an axis."""
         return self.attributes.get("alternatives")
 
     @property

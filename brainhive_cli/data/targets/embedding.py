@@ -1,4 +1,4 @@
-"""What embed does: is a store done, and pictures through networks into those that are not."""
+"""Work of embed: whether a store is done, and pictures through networks into those that are not."""
 
 import time
 from collections import defaultdict, deque

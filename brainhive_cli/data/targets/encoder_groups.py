@@ -29,7 +29,7 @@ BLANK = {
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """What encoders have in common that differ in output, or in what they see of a stimulus: loaded once.
+    """Common part of encoders that differ in output, or in what they see of a stimulus: loaded once.
 
     Weights are fetched when `encoder` is first used, and loaded when `module` is.
 
@@ -99,12 +99,12 @@ class EncoderGroup:
 
     @property
     def source(self) -> str:
-        """Where its weights, or the function that makes it, come from."""
+        """Source of its weights, or of the function that makes it."""
         return self.encoder.weights.get("source", self.name)
 
     @property
     def digest(self) -> str:
-        """What identifies its targets, as their store would: a latent space, or weights; "" if unknown."""
+        """Identity of its targets, as their store would: a latent space, or weights; "" if unknown."""
         space: str = getattr(self.encoder.module, "latent_space", "")
         return space or self.encoder.weights.get("digest", "")
 

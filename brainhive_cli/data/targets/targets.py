@@ -87,7 +87,7 @@ class StoreTargets:
 
     @property
     def alternatives(self) -> int:
-        """How many targets each stimulus has: further stores, five captions, six frames."""
+        """Number of targets of each stimulus: further stores, five captions, six frames."""
         return 1 + len(self.further)
 
     def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
@@ -144,7 +144,7 @@ class OnlineTargets:
 
     @property
     def alternatives(self) -> int:
-        """How many frames or captions each stimulus has."""
+        """Number of frames or captions of each stimulus."""
         return alternatives(self._config, self.stimuli) or 1
 
     def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
@@ -226,7 +226,7 @@ TargetSource = StoreTargets | OnlineTargets
 
 @dataclass(frozen=True)
 class Targets:
-    """What several encoders give for the same stimuli, row by row.
+    """Targets of several encoders for the same stimuli, row by row.
 
     Attributes:
         sources: By key: the encoder's name, or the key of a fuser.
@@ -292,7 +292,7 @@ class Targets:
 
     @property
     def pixels(self) -> NDArray[np.uint64] | None:
-        """What the stimuli's pixels are known by, [N, 5]; None where no store says it."""
+        """Identity of the stimuli's pixels, [N, 5]; None where no store says it."""
         stored = (source.pixels for source in self.sources.values() if isinstance(source, StoreTargets))
         return next((pixels for pixels in stored if pixels is not None), None)
 
@@ -304,7 +304,7 @@ class Targets:
 
     @property
     def alternatives(self) -> dict[str, int]:
-        """How many targets each stimulus has, by key, where they are several."""
+        """Number of targets of each stimulus, by key, where they are several."""
         return {key: source.alternatives for key, source in self.sources.items() if source.alternatives > 1}
 
     def gather(

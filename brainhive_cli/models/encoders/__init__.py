@@ -45,7 +45,7 @@ VIEW = re.compile(r"-view-(\d{1,5})")
 
 
 class ModelConfig(BaseModel):
-    """What a model's config.json says it is."""
+    """Kind of model, as its config.json says it."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -129,7 +129,7 @@ class Encoder:
 
 
 class EncoderConfig(parts.Config):
-    """What every encoder's Config has: a name under which its stores are kept, and what is known of it."""
+    """Base of every encoder's Config: a name under which its stores are kept, and what is known of it."""
 
     upstream: ClassVar[str] = ""
     """The name that BrainHiVE's own files give this encoder (`proj_meta`)."""
@@ -185,7 +185,7 @@ class EncoderConfig(parts.Config):
 
     @property
     def encodes(self) -> Reads:
-        """What of a stimulus is encoded."""
+        """Part of a stimulus that is encoded."""
         reads: Reads = getattr(self, "reads", "pixels")
         return reads
 
@@ -198,7 +198,7 @@ class EncoderConfig(parts.Config):
 
     @property
     def combines(self) -> str:
-        """How the targets of several captions or frames become one; empty where each is kept."""
+        """Way in which the targets of several captions or frames become one; empty where each is kept."""
         return str(self.views) if self.views in ("all", "average") else ""
 
     @property
@@ -241,12 +241,12 @@ class EncoderConfig(parts.Config):
 
     @property
     def network_key(self) -> str:
-        """What encoders have in common that share a network."""
+        """Common key of encoders that share a network."""
         return json.dumps(self.model_dump(mode="json", exclude={"output", *SEEN}), sort_keys=True)
 
     @property
     def view_key(self) -> str:
-        """What those have in common that see the same, so that one forward pass gives their outputs."""
+        """Common key of encoders that see the same, so that one forward pass gives their outputs."""
         return json.dumps(self.model_dump(mode="json", include=SEEN), sort_keys=True)
 
     @property

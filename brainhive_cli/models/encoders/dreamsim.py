@@ -25,7 +25,7 @@ WAY = "unzip DreamSim's release of this type there: https://github.com/ssundaram
 
 @dataclass(frozen=True)
 class Vit:
-    """How one vision transformer is made.
+    """Sizes of one vision transformer.
 
     Attributes:
         network: timm's name. GELU is OpenAI's quick one where DreamSim's is.

@@ -53,7 +53,7 @@ class Config(EncoderConfig):
 
     @property
     def combines(self) -> str:
-        """How the targets of a stimulus's captions become one; empty where each is kept."""
+        """Way in which the targets of a stimulus's captions become one; empty where each is kept."""
         return super().combines if self.output == EMBEDDING else str(self.output)
 
     def build(self) -> Encoder:

@@ -52,7 +52,7 @@ SchedulerName = Annotated[str | None, AfterValidator(check_scheduler)]
 
 
 class Sampling(Section):
-    """How a generator samples; defaults are BrainHiVE's for turbo models."""
+    """Sampling of a generator; defaults are BrainHiVE's for turbo models."""
 
     steps: int = Field(4, gt=0, le=10_000, description="denoising steps")
     guidance: float = Field(0.0, ge=0, description="classifier-free guidance; turbo models want 0")
@@ -71,7 +71,7 @@ class Sampling(Section):
 
     @property
     def words(self) -> list[str]:
-        """What differs from plain sampling, in words that travel with metrics."""
+        """Differences from plain sampling, in words that travel with metrics."""
         words = {
             self.scheduler or "": self.scheduler,
             f"guidance {self.guidance:g}": self.guidance > 1,
@@ -90,7 +90,7 @@ class Sampling(Section):
 
 
 class Objective(Section):
-    """What the error of a prediction is weighted and noised by in training."""
+    """Weights and noise of the error of a prediction in training."""
 
     min_snr_gamma: float | None = Field(
         None, gt=0, description="weight losses by min(SNR, gamma); 5 in Min-SNR (arXiv 2303.09556)"

@@ -1,4 +1,4 @@
-"""What every latent diffusion model shares: how it is built, encodes, samples, learns and takes memory."""
+"""Base of every latent diffusion model: it is built, encodes, samples, learns and takes memory."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -191,7 +191,7 @@ class LatentDiffusion:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks compute."""
+        """Device of the networks."""
         return self.placement.device
 
     @property

@@ -1,4 +1,4 @@
-"""What generators with Stable Diffusion 1's U-Net share: its sizes, and the tokens that condition it."""
+"""Base of generators with Stable Diffusion 1's U-Net: its sizes, and the tokens that condition it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar

@@ -217,7 +217,7 @@ TINY = Config(source=RANDOM, architecture=ARCHITECTURES["animatediff TINY"])
 
 
 class Keyframe(NamedTuple):
-    """What SparseCtrl is given: latents of keyframes at their frames, zeros elsewhere, and where they are."""
+    """Input of SparseCtrl: latents of keyframes at their frames, zeros elsewhere, and where they are."""
 
     latents: Tensor  # [B, C, F, h, w]
     mask: Tensor  # [B, 1, F, h, w]

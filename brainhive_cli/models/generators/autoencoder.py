@@ -55,7 +55,7 @@ class Decoder:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the networks."""
         return next((weight.device for weight in self.model.parameters()), torch.device("cpu"))
 
     def check_size(self, size_px: int) -> None:

@@ -150,7 +150,7 @@ class Config(parts.Config):
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What a reader must know of every number of these media."""
+        """Caveats of every number of these media."""
         return (MIXED_WITH_BLURRY,) if self.low_level_mix is not None else ()
 
     @model_validator(mode="after")

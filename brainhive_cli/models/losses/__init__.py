@@ -51,7 +51,7 @@ class Mixing:
 
 @dataclass(frozen=True)
 class LossContext:
-    """What a loss knows of the training step, apart from predictions and targets.
+    """Facts of the training step that a loss knows, apart from predictions and targets.
 
     Attributes:
         mixing: How the signals of the whole batch, over all processes, were mixed; None if they were not.

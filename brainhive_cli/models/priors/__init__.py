@@ -26,7 +26,7 @@ OWNER = "fakekungfu"
 
 
 class Prior(Protocol):
-    """What every kind of prior offers.
+    """Contract of every kind of prior.
 
     One that train-prior trains is an nn.Module with two further methods. `condition_on_embeddings(embeddings,
     is_kept)` is a Conditioning on embeddings of stimuli, [B, D] by key, where 0 in `is_kept` [B, 1] drops
@@ -64,7 +64,7 @@ class Prior(Protocol):
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a prior without its weights; `dims` and `dim` are those of `Prior`."""
+    """Description of a prior without its weights; `dims` and `dim` are those of `Prior`."""
 
     kind: str
     reference: str
@@ -81,7 +81,7 @@ class Description:
 
 
 class _Named(BaseModel):
-    """What the config.json of a prior's folder says of its kind."""
+    """Kind of a prior, as the config.json of its folder says it."""
 
     kind: str = DEFAULT
 

@@ -60,7 +60,7 @@ def describe(reference: str) -> Description:
 
 
 class PriorOfHeads(nn.Module):
-    """What priors are that condition on decoded heads alone: without a fuser, and without an adapter."""
+    """Priors that condition on decoded heads alone: without a fuser, and without an adapter."""
 
     fuser: ClassVar[None] = None
     dim: ClassVar[int] = 0

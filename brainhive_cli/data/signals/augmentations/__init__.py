@@ -1,4 +1,4 @@
-"""What an augmentation is: training signals in, varied ones out; validation and test are never varied."""
+"""Contract of augmentations: training signals in, varied ones out; validation and test are never varied."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""What a normalisation is: learned from a subject's training signals, then used on all of the subject's."""
+"""Contract of normalisations: learned from a subject's training signals, then used on all signals of it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Normaliser:
 
     @cached_property
     def digest(self) -> str:
-        """What identifies it: 16 hexadecimal digits."""
+        """Identity: 16 hexadecimal digits."""
         return xxhash.xxh3_64_hexdigest(self.mean.tobytes() + self.matrix.tobytes())
 
     def __call__(self, signal: NDArray[np.float32]) -> NDArray[np.float32]:
