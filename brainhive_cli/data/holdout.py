@@ -82,6 +82,7 @@ class Holdout(Section):
         Raises:
             RecipeError: if there are fewer pictures than folds, or a listed picture is unknown.
         """
+        # listed pictures are tested in every fold
         count = len(image_ids)
         if self.test is not None:
             if unknown := [name for name in map(str, self.test) if name not in {*image_ids}]:
@@ -110,10 +111,13 @@ class Holdout(Section):
             BrainhiveError: if runs or sessions are not known, or signals were fitted with held-out trials.
             RecipeError: if there are fewer runs or sessions than folds, or a listed one is unknown.
         """
+        # single trials are dealt out, else whole runs or sessions
         self.refuse_fitted(recording, where)
         is_there = recording.is_there
         if self.by == "trials":
             return is_there & self._deal_trials(is_there, fold)
+
+        # the tested groups: listed, by fold, or a random share
         groups = self.number_groups(recording, where)  # [N, R]
         total = int(groups.max()) + 1
         if self.test is not None:
@@ -174,6 +178,7 @@ class Holdout(Section):
         Raises:
             BrainhiveError: naming the steps, and the line that prepares signals without them.
         """
+        # steps that were fitted to all trials
         steps = recording.preparation
         fitted = {
             "zscore": self.by not in STEPS_WITHIN.get(steps.get("zscore", "no"), ()),

@@ -156,6 +156,7 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
         subjects: Whose recordings; all when None.
         everything: Decode every picture and verify every row of signal stores, not some.
     """
+    # a data set that cannot be built has missing pictures
     folder = paths.dataset(config.kind, config.root) if hasattr(config, "root") else None
     try:
         dataset: Dataset = config.build(paths)
@@ -163,6 +164,8 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
         part = Part("pictures")
         part.note(error)
         return Inventory(config.kind, (), folder, (part,))
+
+    # pictures, and the subjects with recordings, raw or prepared
     pictures, images = _pictures(dataset, folder, everything)
     signals = paths.under_home("signals") / dataset.recorded_as
     raw, raw_subjects = None, ()  # what `prepare` reads, if it reads anything of this data set
@@ -171,6 +174,8 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
         raw_subjects = raw.build(paths).subjects
     chosen = sorted({*recorded_subjects(dataset, paths), *raw_subjects}) if subjects is None else subjects
     stores = {subject: sorted(signals.glob(f"*/sub-{subject:02d}.h5")) for subject in chosen}
+
+    # recordings of each subject: prepared files, else raw ones
     listed = [pictures]
     for subject in () if dataset.is_simulated else chosen:
         part = _recordings(dataset, subject, images)
@@ -179,6 +184,8 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
         if part.state == "missing" and subject in raw_subjects:
             part = _raw_recordings(raw, paths, subject)
         listed.append(part)
+
+    # signal stores, then target stores of each encoder
     for store in (path for paths_of in stores.values() for path in paths_of):
         listed.append(_signal_store(dataset, store, images, everything))
     embeddings = paths.under_home("embeddings") / dataset.name
@@ -239,9 +246,12 @@ def _recordings(dataset: Dataset, subject: int, images: Mapping[str, StimulusSet
 
 def _raw_recordings(config: Any, paths: Paths, subject: int) -> Part:
     """Count the trials of a subject's raw recordings, and say how they are prepared."""
+    # the line that prepares them
     raw, part = config.build(paths), Part(f"subject {subject}, raw", is_raw=True)
     prepare = f"brainhive prepare --from {config.kind}"
     prepare += f" preparation.root={config.root}" if config.root else ""
+
+    # count the trials of each session whose files are complete
     files: set[Path] = set()
     trials: Counter[str] = Counter()
     complete: list[int] = []
@@ -261,6 +271,8 @@ def _raw_recordings(config: Any, paths: Paths, subject: int) -> Part:
                 complete.append(session)
             except MissingData as error:
                 absent.append(error)
+
+    # size and trials of what there is, and the way to what is absent
     part.size = sum(path.stat().st_size for path in files) or None
     part.counts |= {split: f"{count:,} trials" for split, count in trials.items()}
     if absent:

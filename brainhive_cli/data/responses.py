@@ -150,6 +150,7 @@ def spec_of(subjects: Sequence[Responses], signal: Mapping[str, Any] | None = No
     Raises:
         BrainhiveError: if subjects differ in sensors, samples, rate or unit.
     """
+    # the subjects share what one model reads
     first = subjects[0]
     shared = {
         "sensors": lambda responses: responses.channels,
@@ -165,6 +166,8 @@ def spec_of(subjects: Sequence[Responses], signal: Mapping[str, Any] | None = No
                     f"subjects {first.subject} and {other.subject} differ in their {name}",
                     "choose what all have: signal.channels, signal.window_ms; or train on each by itself",
                 )
+
+    # steps of the preparation that all subjects share
     steps = [responses.preparation for responses in subjects]
     return SignalSpec(
         names=first.channels,
@@ -453,6 +456,8 @@ def match_recording(
         first_ms, last_ms = (1000 * spec.times_s[index] for index in (0, -1))
         window_ms = (float(first_ms - half_ms), float(last_ms + half_ms))
         signal = signal.model_copy(update={"window_ms": window_ms})
+
+    # count the samples in the window
     start_ms, stop_ms = signal.window_ms or (-np.inf, np.inf)
     times_ms = 1000 * recording.times_s
     samples = int(((times_ms >= start_ms) & (times_ms < stop_ms)).sum())

@@ -139,16 +139,21 @@ def join(
 def _join(
     recordings: Sequence[Recording], order_seed: int | None, provenance: Mapping[str, Any]
 ) -> Recording:
+    # sessions have the same axes
     first = recordings[0]
     for other in recordings[1:]:
         if difference := difference_of(first, other):
             names = [f"session {recording.provenance.get('session')}" for recording in (first, other)]
             raise BrainhiveError(f"{' and '.join(names)} differ in their {difference}")
+
+    # trials of each stimulus over all sessions: [N, R] rows, -1 where there is none
     ids = np.concatenate([Names.of(recording.image_ids).packed for recording in recordings])
     stimuli, trials, counts = group_trials(ids)
     if order_seed is not None:
         for row, count in zip(trials, counts.tolist(), strict=True):
             row[:count] = row[shuffled(count, order_seed)]
+
+    # session, run and onset of each trial
     starts = np.cumsum([0, *(len(recording.image_ids) for recording in recordings)])
     sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)  # -1 where there is no trial
     runs = None
@@ -162,6 +167,8 @@ def _join(
         known = [recording.onset_s[:, 0] for recording in recordings if recording.onset_s is not None]
         onset_s = np.where(trials < 0, np.nan, np.concatenate(known)[trials])
     whiteners = [recording.whiteners for recording in recordings if recording.whiteners is not None]
+
+    # signals stay in the files of their sessions until they are read
     signals: list[StoredRows] = [recording.signal for recording in recordings]  # [n, 1, C, T]
     rows, trial_shape = trials - starts[sessions], signals[0].shape[2:]
 

@@ -110,11 +110,14 @@ class SignalSource:
         Raises:
             MissingData: if the preparation does not have one of them.
         """
+        # in a plan, subjects that the publisher names stand for those who are absent
         dataset, preparation = self.dataset, self.signal.name
         known = recorded_subjects(dataset, self.paths, preparation)
         published = getattr(dataset, "published_sizes", None)
         if is_expected and published is not None:
             known = known if known and not subjects else (*known, *published.voxels)
+
+        # an absent subject: name those that there are, or the line that prepares signals
         unknown = [subject for subject in subjects or [] if subject not in known]
         if unknown or not known:
             signals = self.paths.under_home("signals") / dataset.recorded_as
@@ -270,6 +273,7 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
     for (split, _), reasons in sessions.items():
         dropped[split].update(reasons)
 
+    # trials of each split, also of one that was dropped as a whole
     splits: dict[str, dict[str, Any]] = {}
     for split in {**store.splits, **dropped}:
         counts = store.splits[split].repetitions if split in store.splits else np.zeros(0, np.int64)
@@ -278,6 +282,8 @@ def describe_store(store: SignalStore) -> dict[str, Any]:
             least, most = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
             counted = {"pictures": len(counts), "repetitions": [least, most], "trials": int(counts.sum())}
             splits[split] = {**counted, "dropped": dict(dropped[split])}
+
+    # axes, caveats and origin are those of all splits
     first = next(iter(store.splits.values()))
     space: dict[str, Any] = {"channels": first.signal.shape[2]}
     if isinstance(first.space, Voxels):

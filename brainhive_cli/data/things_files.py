@@ -187,10 +187,13 @@ def make_recording(
     Raises:
         BrainhiveError, or what NumPy raises: if it is none of this; see `refusing`.
     """
+    # find the signal and the paths of pictures by the keys that projects use
     content = content if isinstance(content, Mapping) else {KEYS[2]: content}
     key = next(key for key in KEYS if key in content)
     signal: Any = pickles.array(content[key])
     images = next((content[key] for key in PATHS if key in content), None)
+
+    # bring the signal to [N, R, C, T]; AlignVis stores single trials
     counts = None
     if signal.ndim == 5:
         signal = signal.reshape(-1, *signal.shape[2:])
@@ -217,6 +220,8 @@ def make_recording(
         repetitions=counts,
         sessions=_sessions(content, signal.shape),
     )
+
+    # pictures must belong to the split
     other_folders = [names[0] for other, names in FOLDERS.items() if other != split]
     if odd := next((name for name in recording.image_ids if name.split("/")[0] in other_folders), None):
         raise BrainhiveError(f"{odd} is no {split} picture: the files of train and test may be swapped")

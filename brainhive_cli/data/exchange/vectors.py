@@ -70,6 +70,7 @@ def open_vectors(
         BrainhiveError: if a file is broken, unsafe or of another layout.
     """
     with reading(files[0], AGAIN):
+        # the layout follows from the files
         listed = (file / name for file in files for name, entry in walk(file) if not entry.is_dir())
         below = [*(file for file in files if not file.is_dir()), *listed]
         if len(files) == 1 and (files[0] / NAMES).is_file():
@@ -85,6 +86,8 @@ def open_vectors(
                 f"{files[0]} is in no known layout",
                 f"known: .parquet, {', '.join(pickles.ENDINGS)}, a folder of .npy, a folder of thingsvision",
             )
+
+    # keys of another layout have no effect
     used = {"dictionary": "keys", f"*{suffix}.npy": "suffix"}.get(vectors.layout)
     for key, value in {"suffix": suffix, "keys.ids": keys[0], "keys.vectors": keys[1]}.items():
         if value and key.partition(".")[0] != used:
@@ -115,11 +118,14 @@ def checked_batches(vectors: Vectors) -> Iterator[NDArray[Any]]:
 
 def _cache(files: Sequence[Path], known_as: Sequence[str]) -> Vectors:
     """BrainHiVE's cache: `image_id` (the file's stem) and `emb`; files' names say which encoder made them."""
+    # files of the encoder, where file names say it
     makers = {file: file.stem.rpartition(PARQUET_PART)[0] for file in files}
     ours = [file for file, maker in makers.items() if maker.endswith(tuple(f"_{name}" for name in known_as))]
     if any(makers.values()) and not ours:
         problem = f"no parquet of {' or '.join(known_as)}, only {', '.join(sorted({*makers.values()})[:6])}"
         raise MissingData(problem, "give the encoder that made them: --encoders NAME")
+
+    # names of the rows, without their vectors
     files = ours or files
     names: list[str] = []
     for file in files:
@@ -157,6 +163,8 @@ def _dictionaries(files: Sequence[Path], keys: tuple[str, str]) -> Vectors:
                 f"{file} holds a {type(content).__name__} without ids, not a dict",
                 f"save a dict, or put the names of its rows into {NAMES} next to features{file.suffix}",
             )
+
+        # lists of names with arrays of vectors, or a vector for each name
         ids = {key: texts for key, value in content.items() if (texts := _strings(value))}
         if ids:
             chosen = _choose(ids, keys[0], "ids", file)
@@ -276,6 +284,7 @@ def copy_vectors(
     Raises:
         BrainhiveError: if vectors differ in shape, are no numbers, or are not as many as their names.
     """
+    # the first batch tells the shape of all
     batches = checked_batches(vectors)
     first = next(batches, np.empty((0, 0)))
     blanks = []
@@ -283,6 +292,8 @@ def copy_vectors(
         images = share.images
         about = {**attributes, "dataset": images.dataset, "split": images.split}
         blanks.append(Blank(share.path, images.image_ids, images.concepts, first.shape[1:], dtype, about))
+
+    # copy batch by batch; rows that no share wants are left out
     at = 0
     with filling(blanks, ALONE, again=True, keep=False) as filled:
         for batch in chain([first], batches):  # [n, *shape]

@@ -214,6 +214,7 @@ class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
 
     def _fill(self, indices: list[int]) -> tuple[int, Batch]:
         """Fill the next free batch, and say which; it holds views of an unexpected size itself."""
+        # lists by group: rows that were seen, pixels, and views of unexpected sizes
         slot = self.ring.free.get()  # waits for a batch that nobody uses
         memory = self.ring.batches[slot]
         seen: dict[str, list[int]] = {name: [] for name in self.views}
@@ -231,6 +232,8 @@ class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
             except BadPicture as error:
                 bad.append(error.message)
                 continue
+
+            # identity of the pixels, then the view of each group
             if decoding:
                 known_by = describe_pixels(sources[decoding[0]])
                 for name in decoding:
@@ -242,6 +245,8 @@ class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
                 else:
                     loose.setdefault(name, []).append(view)
                 seen[name].append(row)
+
+        # a batch without what could not be decoded
         stacked = {name: _stacked(views, name, len(seen[name])) for name, views in loose.items()}
         shown = {name: np.array(some) for name, some in seen.items() if some}
         digests = {name: np.stack(some) for name, some in pixels.items() if some}

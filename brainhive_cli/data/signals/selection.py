@@ -416,6 +416,7 @@ def parsed(expression: str) -> list[str]:
     Raises:
         RecipeError: if it is none.
     """
+    # operators in the order of their binding, regions in between (shunting yard)
     postfix: list[str] = []
     operators: list[str] = []
     wants_region = True

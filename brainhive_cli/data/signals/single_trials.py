@@ -96,6 +96,7 @@ def estimate_trials(
 
     Source: Prince et al. 2022 (GLMsingle); Mumford et al. 2012 (LSA, LSS).
     """
+    # a design for each run: a regressor for each trial and HRF
     designs = []
     for number, run in enumerate(runs):
         trials, volumes = len(run.onsets_s), len(run.times_s)
@@ -107,6 +108,8 @@ def estimate_trials(
         # betas of the tail of an HRF would be huge, and lengths that ridge regression shrinks theirs
         peaks = np.abs(regressors).max(1, keepdims=True)  # [H, 1, n]
         designs.append(regressors * (peaks >= MIN_RESPONSE * peaks.max(2, keepdims=True, initial=0)))
+
+    # estimate the betas
     session = Session(runs, read, voxels, designs, block)
     with limit_threads():
         if estimator == "denoised":
@@ -114,6 +117,8 @@ def estimate_trials(
             return denoise(session, assumed, seed)
         solve = solve_exactly(session, lss_weights if estimator == "lss" else lsa_weights)
         estimates = fit_trials(session, survey_voxels(session), solve)
+
+    # leave out maps that the estimator does not make
     for name in ("fraction",) if estimator == "hrf" else ("fraction", "hrf_index"):
         del estimates.maps[name]
     return estimates

@@ -85,6 +85,7 @@ def create(
     Attributes that are not plain numbers or strings are kept as JSON. Each space gets room for the checksums
     of its rows, which `RowWriter` writes.
     """
+    # room for the rows and their checksums; a full disk is noticed here
     sums = {f"{CHECKSUMS}/{name}": (shape[:1], "uint64") for name, (shape, _) in spaces.items()}
     spaces = {**spaces, **sums}
     size = sum(prod(shape) * np.dtype(dtype).itemsize for shape, dtype in spaces.values())
@@ -92,6 +93,7 @@ def create(
         _allocate(part, size)
         with h5py.File(part, "w") as file:
             for name, (shape, dtype) in spaces.items():
+                # contiguous and not filled, so that rows can be written by their offset
                 layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
                 layout.set_layout(h5py.h5d.CONTIGUOUS)
                 layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)

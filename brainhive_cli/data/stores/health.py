@@ -63,6 +63,7 @@ class Health:
             usual_repeats: The most that its share of near-duplicates is known to be.
             usual_dead: The most that its share of dead dimensions is known to be.
         """
+        # values that are not finite count, however few vectors there are
         low, high = usual_cosine
         cosine = f"the median cosine of random pairs is {self.median_pair_cosine:.4f}"
         problems = []
@@ -70,6 +71,8 @@ class Health:
             problems.append((f"{self.non_finite} values are not finite", "half precision that overflowed"))
         if self.vectors < MIN_VECTORS:
             return problems
+
+        # vectors that are too alike, too different, constant, or repeated
         if self.median_pair_cosine > high:
             cause = "weights that did not load, or pictures that all reached the encoder alike"
             problems.append((f"{cosine}, usual is {high:g} at most: collapsed", cause))

@@ -90,10 +90,13 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDA
     Raises:
         MissingData: if an id is not there, or its stem stands for several.
     """
+    # full ids first
     by_id = {image_id: row for row, image_id in enumerate(known)}
     rows = np.array([by_id.get(image_id, -1) for image_id in requested], np.int64)
     if not (rows < 0).any():
         return rows
+
+    # then stems, each of one picture
     by_stem = _rows_by_stem(known)
     for place in np.flatnonzero(rows < 0).tolist():
         image_id = plain_id(requested[place])
@@ -138,6 +141,7 @@ def match_names(names: Sequence[str], image_ids: Sequence[str], *, each_once: bo
     Raises:
         BrainhiveError: if a name could mean several pictures, or two names mean the same one.
     """
+    # a name is the end of a path, or the path the end of a name
     by_stem = _rows_by_stem(image_ids)
     rows, clashes = np.full(len(names), -1, np.int64), []
     for place, name in enumerate(map(plain_id, names)):
@@ -151,6 +155,8 @@ def match_names(names: Sequence[str], image_ids: Sequence[str], *, each_once: bo
     if clashes:
         problem = f"names mean several pictures, {summarise_names(clashes)}"
         raise BrainhiveError(problem, "name them by their path below the image folder")
+
+    # a picture may have one name only
     pictures, counts = np.unique(rows[rows >= 0], return_counts=True)
     if each_once and (repeated := [image_ids[row] for row in pictures[counts > 1]]):
         problem = f"pictures have several vectors, {summarise_names(repeated)}"

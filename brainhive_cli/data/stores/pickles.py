@@ -137,6 +137,8 @@ def array(value: Any) -> NDArray[Any]:
 def _load(path: Path, verify: bool) -> Any:
     with path.open("rb") as file:
         magic = file.read(6)
+
+    # a zip: tensors of torch, or arrays of NumPy
     if magic[:2] == b"PK":
         archive = _Archive(path)
         if archive.pickled:
@@ -147,6 +149,8 @@ def _load(path: Path, verify: bool) -> Any:
         if not arrays:
             raise ValueError("it holds neither tensors nor arrays")
         return {name.removesuffix(NPY): _read_npy(Stream(archive.member(name))) for name in arrays}
+
+    # one array, or a pickle
     if magic == b"\x93NUMPY":
         content = _read_npy(Stream(np.memmap(path, np.uint8, "r")))
         return content.item() if isinstance(content, np.ndarray) and content.shape == () else content

@@ -215,6 +215,8 @@ class Recording:
             raise BrainhiveError(f"signals are {self.signal.dtype}, not real numbers")
         if not isinstance(self.image_ids, Names) and not all(isinstance(one, str) for one in self.image_ids):
             raise BrainhiveError("image ids of a recording are not all text", "str(number)")
+
+        # each list belongs to an axis of the signal
         lists: list[tuple[str, Any, int]] = [
             ("image ids", self.image_ids if len(self.image_ids) else None, 0),
             ("repetitions", self.repetitions, 0),
@@ -225,6 +227,8 @@ class Recording:
         for name, values, axis in [*lists, ("times", self.times_s, 3)]:
             if values is not None and len(values) != shape[axis]:
                 raise BrainhiveError(f"signals {shape} come with {len(values)} {name}, not {shape[axis]}")
+
+        # counts of repetitions, times, and lists of single trials
         counts = np.asarray(shape[1] if self.repetitions is None else self.repetitions)
         if ((counts < 1) | (counts > shape[1])).any():
             raise BrainhiveError(f"signals {shape} come with counts of repetitions beyond 1 to {shape[1]}")
@@ -379,6 +383,7 @@ class SignalStore:
             BrainhiveError: if the file is corrupt or of another format, or an axis does not match its list.
         """
         with hdf5.open_file(path, AGAIN) as file:
+            # attributes of the right format and types
             attributes = hdf5.get_attributes(file)
             if attributes.get("format") != FORMAT or attributes.get("holds") != "signal":
                 problem = f"{path} is not a signal store of format {FORMAT}"
@@ -388,6 +393,7 @@ class SignalStore:
             def read(name: str, kind: str) -> NDArray[Any] | None:
                 return np.array(map_numbers(file, name, kind)) if name in file else None
 
+            # sensors, or voxels with their regions, maps and grid
             space: Sensors | Voxels = Sensors(about.channels, read("positions", "f"))
             if about.space == "voxels":
                 masks = read_flags(file, "region_masks") if about.regions else ()
@@ -399,6 +405,8 @@ class SignalStore:
                     if places is None
                     else Grid(places, tuple(about.volume_shape), np.array(about.affine, np.float64)),
                 )
+
+            # one recording a split; signals stay on disk
             recordings = {}
             for split in about.splits:
                 way_out = partial(making, path, {**about.provenance.get(split, {})})
@@ -438,6 +446,8 @@ class SignalStore:
         again have the same; versions of libraries and names of files have no part in it.
         """
         first = next(iter(self.splits.values()))
+
+        # what the axes mean, then each split: shape, checksums, stimuli and steps
         about: list[Any] = [first.unit, first.rate_hz, first.times_s.tolist()]
         for name, values in first.space.lists.items():
             about.append((name, xxhash.xxh3_64_hexdigest(repr(np.asarray(values).tolist()).encode())))
@@ -470,6 +480,7 @@ class SignalStore:
         Raises:
             BrainhiveError: if the splits differ in their channels or regions, times, rate or unit.
         """
+        # splits share their axes, and say what was shown
         part, first = hdf5.part_of(path), next(iter(recordings.values()))
         for split, recording in recordings.items():
             if not len(recording.image_ids):
@@ -483,6 +494,8 @@ class SignalStore:
                     f"{_only_in_one(first.space, recording.space)}",
                     WAYS_OUT.get(difference, "prepare the splits with one window, rate and unit"),
                 )
+
+        # attributes and arrays of the axes
         lock = FileLock.for_path(path)
         space: Any = first.space
         about: dict[str, Any] = {"format": FORMAT, "holds": "signal", "splits": list(recordings)}
@@ -500,6 +513,8 @@ class SignalStore:
         about["times_s"] = [float(time_s) for time_s in first.times_s]
         about |= {} if first.rate_hz is None else {"rate_hz": float(first.rate_hz)}
         about |= {"unit": first.unit, "provenance": {}, "pictures": {}}
+
+        # room for the signals of each split, and the lists of its trials
         spaces = {}
         for split, recording in recordings.items():
             count, most = recording.signal.shape[:2]
@@ -510,6 +525,8 @@ class SignalStore:
             arrays |= {f"{split}/sessions": recording.sessions, f"{split}/whiteners": recording.whiteners}
             arrays |= {f"{split}/runs": recording.runs, f"{split}/onset_s": recording.onset_s}
             about["provenance"][split], about["pictures"][split] = recording.provenance, image_ids.digest
+
+        # create the file, then copy signals some stimuli at a time
         known = {name: array for name, array in arrays.items() if array is not None}
         hdf5.create(part, spaces, known, about)
         for split, recording in recordings.items():
@@ -520,6 +537,8 @@ class SignalStore:
                 values = np.asarray(signal[start : start + step])
                 writer.write(np.arange(start, start + len(values)), values)
             writer.close()
+
+        # the final name appears with the whole content
         hdf5.seal(part)
         publish(part, path)
         lock.release()

@@ -92,6 +92,8 @@ class TargetStore:
                 line = f"{making(path)} --again"
                 raise BrainhiveError(f"{path} is not a target store of format {FORMAT}", line)
             documents.check(attributes, f"{path}: attribute", Attributes, making(path))
+
+            # rows stay on disk; names and marks are read
             embedding = StoredRows(file, "embedding", partial(making, path))
             done = read_flags(file, "done")
             image_ids, concepts = Names(read_strings(file, "image_id")), Names(read_strings(file, "concept"))
@@ -99,11 +101,15 @@ class TargetStore:
             place = {"encoder": path.stem, "split": path.parent.name, "dataset": path.parent.parent.name}
             skipped = int((~done).sum())
             attributes = {**place, "config": {}, "weights": {}, "skipped": skipped, **attributes}
+
+            # each row has a name, a concept, a mark and its pixels
             if done.shape != embedding.shape[:1] or not len(image_ids) == len(concepts) == len(done):
                 raise ValueError("it has not one name, concept and done-mark for each row")
             shape = (*done.shape, PIXEL_WORDS)
             if pixels is not None and (pixels.shape != shape or pixels.dtype != np.uint64):
                 raise ValueError(f"it has not {PIXEL_WORDS} words of pixels for each row")
+
+            # embeddings have a dimension, after the axis of alternatives where there is one
             alternatives = attributes.get("alternatives")
             is_flat = len(embedding.shape) < (2 if alternatives is None else 3)
             if is_flat or 0 in embedding.shape[1:] or alternatives not in (None, embedding.shape[1]):
@@ -320,6 +326,8 @@ def filling(
                     stack.callback(part.unlink, missing_ok=True)
                 blank.create()
         launch.barrier()
+
+        # every process writes its own rows
         writers = [stack.enter_context(closing(TargetWriter(blank.path))) for blank in blanks]
         launch.barrier()  # nobody writes before every process knows what is pending
         yield Filling(tuple(writers), launch)

@@ -65,6 +65,8 @@ class StoreJob:
         if not self.path.is_file():
             return "does not exist"
         store = TargetStore.open(self.path)
+
+        # compare settings, pictures, preprocessing and weights
         stored, expected = store.attributes, self._attributes
         differs = [key for key in ("config", "dtype", "precision") if stored.get(key) != expected[key]]
         if not self.images.is_expected and store.image_ids != self.images.image_ids:
@@ -217,6 +219,7 @@ def stream(
     Returns:
         What could not be decoded.
     """
+    # encoders of each group that still lack rows, and the rows that they lack
     bad: list[str] = []
     writes: deque[tuple[str, Future[tuple[float, float]]]] = deque()
     on_gpu = launch.device.type == "cuda"
@@ -225,6 +228,8 @@ def stream(
     readers = {group.name: read for group in groups if (read := group.reader(images)) is not None}
     needed = {group: np.logical_or.reduce([pending[name] for name in some]) for group, some in names.items()}
     blanks = {group.name: group.blank_of(images) for group in groups}
+
+    # batches are decoded by workers, encoded here, and written by a thread
     batches = decoded(rows, images, views, blanks, needed, batch_size, workers, on_gpu, readers)
     pace = Pace(parallel=workers > 0)
     with ThreadPoolExecutor(1) as writing:

@@ -190,6 +190,7 @@ def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
     Raises:
         MissingData: if there are none to read, or fewer than are asked for.
     """
+    # views of a stimulus: frames, captions, or one
     reads, views = config.encodes, config.views
     if reads == "pixels":
         count = None if config.pictures else stimuli.frames

@@ -40,11 +40,15 @@ def open_stores(
         stores = target_store.open_all(root, dataset.name, split, [config.name for config in encoders])
     except MissingData as error:
         raise MissingData(error.message, line) from error
+
+    # stores are of the pictures that the data set has today
     first = next(iter(stores.values()))
     with suppress(MissingData):  # the pictures need not be on this machine
         first.refuse_other_pictures((images or dataset.images(split)).image_ids, line)
     for other in stores.values():
         warn_of_problems(other)
+
+        # all are of the same stimuli, row by row
         whose = "{dataset}/{split}".format_map(other.attributes)
         if whose != f"{dataset.name}/{split}":
             problem = f"{other.path} holds embeddings of {whose}, not of {dataset.name}/{split}"
@@ -89,6 +93,8 @@ def open_alternatives(
     if unknown := set(alternatives) - set(stores):
         problem = f"train.embedding_alternatives names {', '.join(sorted(unknown))}, which is not fused"
         raise BrainhiveError(problem, f"encoders: {', '.join(stores)}")
+
+    # open the further stores, which must have the stimuli and the shape of the first
     further = {}
     for name, names in alternatives.items():
         first = stores[name]

@@ -325,6 +325,8 @@ class Targets:
             chosen = ({key: places[block] for key, places in which.items()} for block in blocks)
             gathered = [self.gather(rows[b], None, some) for b, some in zip(blocks, chosen, strict=True)]
             return {key: torch.cat([block[key] for block in gathered]) for key in gathered[0]}
+
+        # stored targets are read; encoders of a group share one forward pass
         computed: dict[EncoderGroup, dict[str, Tensor]] = {}
         opened: dict[int, Any] = {}
         by_key = {}
