@@ -128,6 +128,7 @@ def check(outputs: Any, heads: Heads, what: str, part: Any = None, count: int | 
     Raises:
         BrainhiveError: naming both shapes.
     """
+    # a vector is cut into heads by their widths
     expected = {name: head.shape for name, head in heads.items()}
     if isinstance(outputs, Tensor):
         width = sum(head.width for head in heads.values())

@@ -131,6 +131,8 @@ class FeatureEncoder(nn.Module):
             raise BrainhiveError(
                 f"braindecode's {config.model} reads sensors at a known rate, not voxels", "another backbone"
             )
+
+        # channels and rate of the model: chosen or interpolated, and resampled
         self.config = config
         names, channel_map = choose_channels(spec, config.channels, config.any_channels)
         rate_hz = config.rate_hz or spec.rate_hz
@@ -256,6 +258,8 @@ def interpolate(spec: SignalSpec, electrodes: Sequence[str]) -> NDArray[np.float
                 f"no place on the scalp is known of {', '.join(unknown[:3])}",
                 "prepare EEG with positions of its electrodes, or choose signal.channels of the 10-05 system",
             )
+
+        # interpolate one unit signal a sensor: the rows are the weights
         info = mne.create_info([*places], 1.0, "eeg")
         info.set_montage(mne.channels.make_dig_montage(places, coord_frame="head"))
         info["bads"] = [*electrodes]

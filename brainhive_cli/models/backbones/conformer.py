@@ -30,6 +30,7 @@ class Config(parts.Config):
         Raises:
             BrainhiveError: if the window is shorter than the filters.
         """
+        # patches of the window: convolution over time, then over channels
         patches = samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
         embedding = nn.Sequential(
             nn.Conv2d(1, FILTERS, (1, KERNEL)),
@@ -40,6 +41,8 @@ class Config(parts.Config):
             nn.Dropout(self.dropout),
             nn.Conv2d(FILTERS, FILTERS, 1),
         )
+
+        # attention between patches, then the projection of all
         layer = nn.TransformerEncoderLayer(
             FILTERS, HEADS, EXPANSION * FILTERS, self.dropout, "gelu", batch_first=True, norm_first=True
         )

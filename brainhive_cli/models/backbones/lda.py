@@ -86,6 +86,7 @@ class Discriminant(nn.Module):
         """
         from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+        # standardise the signals [N, F]
         flat = signal.flatten(1).double().cpu().numpy()
         mean, spread = flat.mean(0), flat.std(0)
         spread[spread == 0] = 1
@@ -93,6 +94,8 @@ class Discriminant(nn.Module):
             numbers = labels.argmax(1).cpu().numpy()
             if len(np.unique(numbers)) < 2:
                 raise BrainhiveError("all training signals are of one category", "hold out fewer trials")
+
+            # fit, and write the fit as a linear map of raw signals
             fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
             fitted.fit((flat - mean) / spread, numbers)
             weights, offsets = fitted.coef_, fitted.intercept_
@@ -103,6 +106,8 @@ class Discriminant(nn.Module):
                 )
             weights = weights / spread
             offsets = offsets - weights @ mean
+
+            # rows of categories that occur; the others never win
             linear = self._map(subject, name)
             linear.weight.zero_()
             linear.bias.fill_(float(offsets.min()) - 1e3)  # categories without training trials come last

@@ -135,12 +135,16 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.width = width
+
+        # mixer blocks, tokens, and their projection for retrieval
         self.mixer_blocks1 = nn.ModuleList(_mixer(hidden, dropout) for _ in range(blocks))
         self.mixer_blocks2 = nn.ModuleList(_mixer(1, dropout) for _ in range(blocks))
         self.backbone_linear = nn.Linear(hidden, tokens * width)
         layers = [(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width)) for _ in range(3)]
         self.clip_proj = nn.Sequential(*(layer for three in layers for layer in three))
         self.blin1: nn.Linear | None = None
+
+        # low-level branch: feature maps of an autoencoder's latent
         if BLURRY in heads:
             self.map_size = _layers.map_size(heads, BLURRY, 2 ** (len(CHANNELS) - 1))
             self.blin1 = nn.Linear(hidden, FEATURES * self.map_size[0] * self.map_size[1])

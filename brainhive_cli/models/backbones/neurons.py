@@ -133,6 +133,8 @@ class Neurons(nn.Module):
         from brainhive_cli.models.backbones import _neurons_decoders as decoders
 
         super().__init__()
+
+        # MindEye2's brain model, and the prior of image tokens
         self.config, self.shapes = config, {name: head.shape for name, head in heads.items()}
         heads_of_brain = {name: head for name, head in heads.items() if name in (IMAGE, TEXT)}
         self.brain = mindeye2.MindEye2(config.brain, spec, heads_of_brain)
@@ -141,6 +143,8 @@ class Neurons(nn.Module):
         if config.prior is not None:
             sizes_of_head = {"tokens": tokens, "dim": width, "head": IMAGE}
             self.prior = config.prior.model_copy(update=sizes_of_head).build({}, None)
+
+        # decoders of motion, masks and latents, captions, and concepts
         self.motion_proj = decoders.MotionProjection(width, config.frames)
         self.text_seg_dec: Any = None
         if {MASK, LATENTS} & heads.keys():

@@ -109,6 +109,7 @@ class Ridge(nn.Module):
             targets: Targets of some of them.
             held_out: Signals [M, C, T] that spread is measured on; without any, the training's are.
         """
+        # components of the signals; sums of the targets, block by block
         ridge = self._map(subject)
         scores, singular = ridge.project(signal)  # [N, K], [K]
         totals = {name: torch.zeros(2, head.width, device=signal.device) for name, head in self.heads.items()}
@@ -119,6 +120,8 @@ class Ridge(nn.Module):
                 flat = values.flatten(1).float()
                 ridge.weight[name] += scores[rows].T @ flat
                 totals[name] += torch.stack([flat.sum(0), flat.square().sum(0)])
+
+        # shrink each component by the penalty of its head
         for name, (total, squares) in totals.items():
             mean = total / len(signal)
             loadings, values = ridge.weight[name], singular.square()
@@ -127,6 +130,8 @@ class Ridge(nn.Module):
                 centred = (squares - len(signal) * mean.square()).double()
                 alpha = choose_penalty(values.double(), rotated, centred, len(signal))
             ridge.weight[name] *= (singular / (values + alpha))[:, None]
+
+            # bring predictions to the spread of the targets
             if self.standardise:
                 spread = (squares / len(signal) - mean.square()).clamp(min=0).sqrt()
                 ridge.weight[name] *= _ratio(spread, ridge.spread(name, singular, len(signal), held_out))

@@ -49,6 +49,8 @@ def degrade(picture: Any, how: str, side_px: int) -> Any:
     pixels = F.pil_to_tensor(resized)  # [3, H, W]
     sides = [*pixels.shape[1:]]
     small = [max(1, side // strength) for side in sides]
+
+    # degrade
     if kind == "gaussian":
         pixels = _blur(pixels, strength)
     elif kind == "fovea":

@@ -117,12 +117,16 @@ class Outputs(nn.Module):
         """Say whose output, and what of it, is read."""
         anatomy, match = self.anatomy or Anatomy(), GRAMMAR.fullmatch(output)
         assert match
+
+        # a stage of a convolutional network
         if match["stage"]:
             stage, count = int(match["stage"]), len(anatomy.stages)
             if stage > count:
                 ways = f"its stages are 1 to {count}" if count else f"take {EMBEDDING}, or a block's output"
                 raise RecipeError(f"this network has no {output!r}", ways)
             return anatomy.stages[stage - 1], match["mean"] or ""
+
+        # a block of a transformer, by its number or its share of the depth
         if not (count := len(anatomy.blocks)):
             ways = f"take {EMBEDDING}" + (" or stage-I.mean" if anatomy.stages else "")
             raise RecipeError(f"this network has no tokens, so no output {output!r}", ways)

@@ -116,6 +116,7 @@ class Config(AlignedConfig, TokenConfig):
 
     def build(self) -> Encoder:
         """Prepare preprocessing and networks; MissingData if these or the adapter are not there."""
+        # networks, and pictures squashed to a square
         vits = [VITS[member] for member in self.members]
         networks, weights = self._networks(vits)
         side = self.architecture.get("img_size", self.image_px)
@@ -130,6 +131,7 @@ class Config(AlignedConfig, TokenConfig):
         scales = ", ".join("CLIP" if vit.is_clip else "ImageNet" for vit in vits)
         words = f"squash to {side} × {side} bicubic, mean and std of {scales}, adapter: {self.adapter}"
 
+        # networks side by side, each with its outputs
         def outputs() -> nn.Module:
             members = []
             for network in networks():
@@ -140,9 +142,12 @@ class Config(AlignedConfig, TokenConfig):
         return Encoder(outputs, preprocess, words, weights)
 
     def _networks(self, vits: Sequence[Vit]) -> tuple[Callable[[], list[nn.Module]], dict[str, str]]:
+        # drawn networks
         if self.source == "random":
             draws = [partial(vit.build, **self.architecture) for vit in vits]
             return lambda: [untrained(draw) for draw in draws], {"source": "random"}
+
+        # published ones, with the adapter merged unless it is skipped
         bases = [vit.path(Path(self.source)) for vit in vits]
         lora = Path(self.weight_files[0]).parent
         files = [*bases, *self.weight_files, f"{lora}/adapter_config.json"]

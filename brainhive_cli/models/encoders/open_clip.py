@@ -48,6 +48,7 @@ class Config(TokenConfig):
         """Prepare image tower and transform."""
         from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
+        # architecture and weights
         if self.source == "random":
             model, stated = _architecture(self.architecture), dict[str, Any]()
             load, weights = partial(untrained, partial(_tower, model)), {"source": "random"}
@@ -55,6 +56,8 @@ class Config(TokenConfig):
             folder, weights = fetch(self)
             model, stated = written_in(folder)
             load = partial(_load, self, folder)
+
+        # the transform of the pretrained config
         with reading(self.source):
             size = model["vision_cfg"].get("image_size", 224)
             settings = merge_preprocess_dict(PreprocessCfg(), {**stated, "size": size})

@@ -64,12 +64,15 @@ TINY = Config(source="demo:encoder")
 
 def family_of(folder: Path) -> str:
     """Name the part that loads a folder; MissingData when none does."""
+    # open_clip has a config of another name
     if not (folder / "config.json").is_file():
         if (folder / "open_clip_config.json").is_file():
             return "open_clip"
         raise MissingData(
             f"{folder} has no config.json", "give a folder of transformers, diffusers, timm or open_clip"
         )
+
+    # others are told by fields of their config
     config = ModelConfig.read(folder)
     if config.class_name in KINDS:
         return "diffusers_vae"

@@ -96,6 +96,7 @@ class Config(TokenConfig):
         """Prepare tower and processor; MissingData when the folder lacks either."""
         import transformers
 
+        # config, processor and loader: drawn, or read from a folder
         if self.source == "random":
             settings = {"model_type": self.model_type, **self.architecture}
             family = family_of(settings["model_type"], "the architecture")
@@ -114,10 +115,12 @@ class Config(TokenConfig):
                 seen = processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")["pixel_values"][0]
             load = partial(_load, self, family, folder, seen.shape)
 
+        # pictures to pixels [K, 3, H, W]
         def preprocess(images: Sequence[Any]) -> Tensor:
             pixels: Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
             return pixels
 
+        # the tower with its outputs: the embedding, blocks, tokens
         def outputs() -> nn.Module:
             network = load()
             anatomy = Anatomy(

@@ -58,6 +58,7 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare tokenizer and tower; MissingData when the folder lacks either."""
+        # the tower
         (kind, tokens), (text, tokenizer) = TOKENS[self.tokens], self.components
         draw = partial(_drawn, kind, self.architecture)
 
@@ -66,6 +67,8 @@ class Config(EncoderConfig):
             return clip.tower_of(folder, text, kind, files=weight_files(self, folder), **options)
 
         load, weights = prepare_network(self, draw, load_tower)
+
+        # its tokenizer; letters stand for tokens of a random one
         if self.source == "random":
             words = "letters"
             ids: Callable[[str], Tensor] = _letters

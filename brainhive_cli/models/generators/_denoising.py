@@ -109,12 +109,15 @@ def denoise(
         on_step: Called with the number of each step done.
         timesteps: Instead of those of the default scheduler.
     """
+    # timesteps of the scheduler
     scheduler = choose_scheduler(default, sampling)
     if timesteps and sampling.scheduler is None:
         scheduler.set_timesteps(timesteps=timesteps, device=noise.device)
     else:
         scheduler.set_timesteps(sampling.steps, device=noise.device)
     times = scheduler.timesteps
+
+    # latents of the first step: noise, or a noised start
     if start is None:
         latents = noise * scheduler.init_noise_sigma
     elif sampling.strength == 0:
@@ -126,6 +129,7 @@ def denoise(
         times = times[first:]
         latents = scheduler.add_noise(start, noise, times[:1].expand(len(start)))
 
+    # denoise, with classifier-free guidance
     extra = {"generator": list(random)} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for step, time in enumerate(times, 1):
         rows = torch.cat([latents] * 2) if sampling.guidance > 1 else latents

@@ -384,6 +384,8 @@ class LatentDiffusion:
         self.check_conditioning(conditioning, len(seeds), sampling)
         inputs = self.pipeline_inputs(conditioning, null or Conditioning(), sampling, len(seeds))
         self.pipeline.scheduler = _denoising.choose_scheduler(self._scheduler, sampling)
+
+        # from noise, or from a start that some of the steps change
         pipeline: Any = self.pipeline
         extent: dict[str, Any] = {"height": size_px, "width": size_px}
         if conditioning.start is not None and sampling.strength < 1:
@@ -402,6 +404,7 @@ class LatentDiffusion:
                 on_step(step + 1)
             return tensors
 
+        # each row has a noise of its own seed
         sampled: Tensor = pipeline(
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             num_inference_steps=sampling.steps,

@@ -57,6 +57,7 @@ def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object) -
         MissingData: if it holds no such weights.
         BrainhiveError: if it is of another U-Net.
     """
+    # both low-rank factors of each layer
     halves: dict[str, dict[str, Tensor]] = {}
     for name, value in state.items():
         if match := LOW_RANK.fullmatch(name):
@@ -66,6 +67,8 @@ def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object) -
         raise MissingData(
             f"{where} holds no to_q_lora.down.weight", "give AnimateDiff's v3_sd15_adapter.ckpt"
         )
+
+    # add their product to the layer's weight
     parameters = dict(unet.named_parameters())
     for layer, pair in halves.items():
         weight, shapes = parameters.get(f"{layer}.weight"), [tuple(pair[half].shape) for half in sorted(pair)]

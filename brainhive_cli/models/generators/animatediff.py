@@ -135,6 +135,7 @@ class Config(_latent_diffusion.Config):
 
     def check_configs(self) -> None:
         """Refuse networks that do not fit each other, by their configs alone."""
+        # motion modules, SparseCtrl and the U-Net go together
         configs = self.read_configs()
         self.check_unet(configs["unet"], self.source)
         if configs[MOTION].get("use_motion_mid_block", True) and (self.sparse_control or self.domain_adapter):
@@ -143,11 +144,15 @@ class Config(_latent_diffusion.Config):
                 "generator.motion=hub:guoyww/animatediff-motion-adapter-v1-5-3, or sparse_control and "
                 "domain_adapter null",
             )
+
+        # SparseCtrl for keyframes, not for sketches
         if not configs.get(SPARSE, {}).get("use_simplified_condition_embedding", True):
             raise BrainhiveError(
                 f"{self.sparse_control} is SparseCtrl for sketches, not for keyframes",
                 "generator.sparse_control=hub:guoyww/animatediff-sparsectrl-rgb",
             )
+
+        # numbers of frames, and widths
         self._check_frames(configs[MOTION])
         needed = list(configs["unet"]["block_out_channels"])
         for name in (MOTION, SPARSE):
@@ -162,11 +167,14 @@ class Config(_latent_diffusion.Config):
         """Load all networks, and put motion modules and the domain adapter into the U-Net, in float32."""
         import diffusers
 
+        # the U-Net with its domain adapter
         self.check_configs()
         components = super().load(torch.float32)
         if self.domain_adapter is not None:
             file = find_file(self.domain_adapter)
             merge_adapter(components["unet"], weights.read(file), file)
+
+        # motion modules and SparseCtrl
         motion = _components.load_network_folder(diffusers.MotionAdapter, self.motion, torch.float32)
         components[SPARSE] = None
         if self.sparse_control is not None:
@@ -243,6 +251,7 @@ class AnimateDiff(sd.StableDiffusion):
         self, conditioning: Conditioning, rows: int, sampling: Sampling | None = None
     ) -> None:
         """Refuse conditions that are missing, or that have no effect."""
+        # a keyframe goes with SparseCtrl
         super().check_conditioning(conditioning, rows)
         images, start, channels = conditioning.images, conditioning.start, self.vae.config.latent_channels
         if images is None and self.sparse_control is not None:
@@ -254,6 +263,8 @@ class AnimateDiff(sd.StableDiffusion):
             raise BrainhiveError(
                 "keyframes have no effect without SparseCtrl", "generator.sparse_control, or another prior"
             )
+
+        # masks go with a start, whose channels are those of pixels or of the latent
         if conditioning.masks is not None and start is None:
             raise BrainhiveError("masks have no effect without a start", "use a prior that gives one")
         if start is not None and start.shape[-3] not in (3, channels):
@@ -278,6 +289,8 @@ class AnimateDiff(sd.StableDiffusion):
         2.0), which take one keyframe for all clips of a batch, and a keyframe or a start.
         """
         self.check_conditioning(conditioning, len(seeds), sampling)
+
+        # conditions: text tokens and a keyframe, unconditional ones first where there is guidance
         rows, config = len(seeds), self.config
         text = self._embed_captions(conditioning.texts, sampling.prompt, rows)
         keyframe = self._encode_keyframe(conditioning.images, size_px)
@@ -299,6 +312,7 @@ class AnimateDiff(sd.StableDiffusion):
             start = self.encode(start).transpose(1, 2)
         self.placement.use(*self.denoisers)
 
+        # denoise all frames together
         def predict(latents: Tensor, time: Tensor) -> Tensor:
             return self._predict(latents, time, text, keyframe)
 

@@ -311,6 +311,8 @@ class Chain:
             stage_sampling = link.stage.sampling(sampling)
             stage_seeds = [seed if place == 0 else derive_seed(seed, place) for seed in seeds]
             condition, stage_null = conditioning, null
+
+            # conditions of the stage: its prior's, or those that are given
             if link.prior is not None:
                 if conditioning.decoded is None:
                     raise BrainhiveError(
@@ -320,11 +322,15 @@ class Chain:
                     )
                 condition = link.prior.condition(conditioning.decoded, stage_seeds)
                 stage_null = link.prior.null(len(seeds), stage_seeds)
+
+            # media of the stage before, and captions
             if media is not None:
                 names = ("start", "images") if link.stage.receives == "both" else (link.stage.receives,)
                 condition = replace(condition, **dict.fromkeys(names, media))
             if link.captioner is not None:
                 condition = replace(condition, texts=link.captioner.captions(media, conditioning.decoded))
+
+            # generate
             report = None if on_step is None else _shift(on_step, steps_before)
             media = link.generator.generate(
                 condition, stage_seeds, link.size(size_px), stage_sampling, stage_null, report

@@ -164,11 +164,14 @@ class SDXL(LatentDiffusion):
         self, conditioning: Conditioning, prompt: str, rows: int
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Give text [B, S, D], pooled text [B, D_pooled], and the tokens [B, S, D] of the attached prior."""
+        # text of captions or of the prompt; decoded text tokens replace it
         texts, tokens = conditioning.texts, conditioning.embeddings
         text, pooled = self._prompts.embed(texts if isinstance(texts, list) else [prompt], self.device)
         text, pooled = text.expand(rows, -1, -1), pooled.expand(rows, -1)
         if isinstance(texts, Tensor):
             text = texts.to(text)
+
+        # tokens of the prior, joined to the text where no adapter is attached
         if tokens is not None:
             width = self.unet.config.cross_attention_dim
             if not self._has_prior and tokens.shape[-1] != width:

@@ -47,12 +47,16 @@ class CrossEntropy(nn.Module):
             raise BrainhiveError(
                 "ids cannot be mixed as signals are", "no term with mix_alpha in these epochs"
             )
+
+        # ids of the vocabulary
         ids = target.long()
         if not target.is_meta and len(ids) and (largest := int(ids.max())) >= predicted.shape[-1]:
             raise BrainhiveError(
                 f"the target has the id {largest}, and the head knows {predicted.shape[-1]}",
                 "a larger vocabulary of the head, or another tokenizer",
             )
+
+        # mean over ids that are not ignored
         ignored = -100 if self.ignore is None else self.ignore  # torch's own mark
         total = F.cross_entropy(
             *(predicted.flatten(0, -2), ids.flatten()),

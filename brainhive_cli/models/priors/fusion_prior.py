@@ -95,6 +95,7 @@ class Config(parts.Config):
 
     def build(self, dims: dict[str, int], generator: Any) -> "FusionPrior":
         """Make a prior for embeddings of these widths (by upstream key) and this generator's U-Net."""
+        # widths of the three parts follow from the embeddings and the U-Net
         unet = unet_of(generator)
         processors = list(processors_of(unet))
         cross_attention = {"cross_attention_dim": unet.config.cross_attention_dim}
@@ -117,6 +118,8 @@ class Config(parts.Config):
                 "scale": self.scale,
             },
         }
+
+        # weights to start from, where a recipe names them
         prior = FusionPrior(configs, cross_sizes(unet))
         is_outline = prior.proj.proj.weight.is_meta  # shapes alone: nothing is fetched
         if self.start_from is not None:
@@ -307,12 +310,16 @@ class FusionPrior(nn.Module):
         """
         folder = hub.folder(str(reference), allow=[f"{part}/*" for part in CLASSES], owner=OWNER)
         files = [folder / part / name for part in CLASSES for name in ("config.json", WEIGHTS)]
+
+        # all files of all parts
         absent = [str(f.relative_to(folder)) for f in files if not f.is_file()]
         if len(absent) == len(files):
             hint = f"give a folder that holds {', '.join(CLASSES)}, or hub:owner/name"
             raise MissingData(f"{folder} is no Fusion Prior", hint)
         if absent:
             raise MissingData(f"the Fusion Prior {folder} lacks {', '.join(absent)}", "download it again")
+
+        # configs, weights, and the sizes of the attention layers by their number
         configs = {part: _config(folder, part) for part in CLASSES}
         states = {part: weights.read(folder / part / WEIGHTS) for part in CLASSES}
         sizes = {
