@@ -236,7 +236,7 @@ class Measurements:
 
     @property
     def caveats(self) -> list[str]:
-        """Caveats that stand beside the numbers wherever they are shown."""
+        """Caveats that are shown with the numbers everywhere."""
         return list(self.notes.get("caveats", []))
 
     def rows(self) -> list[dict[str, Any]]:
