@@ -360,6 +360,7 @@ def decode(
     from brainhive_cli.data.stores.recordings import Recording
     from brainhive_cli.evaluation.retrieval.rankings import Ensemble, Gallery
 
+    # arguments of the right types
     for argument, value, kind in (("run", run, Run), ("signal", signal, Recording)):
         if not isinstance(value, kind):
             problem = f"{argument} is of type {type(value).__name__}, not {kind.__name__}"
@@ -367,6 +368,8 @@ def decode(
                 problem, 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'
             )
     _check(split=split, **({} if subject is None else {"subject": subject}))
+
+    # tokens of the signals, and ranks among the pictures of the split
     member = run.member(cell, device)
     subject = _only_subject(member, subject)
     trials = member.responses(subject, split, recording=signal)

@@ -86,6 +86,7 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
     Raises:
         typer.Exit: with the exit code of the error, after showing it.
     """
+    # arguments without a key are paths or runs, for commands that take some
     overrides = common["overrides"] or []
     if paths:
         named = [word for word in overrides if not OVERRIDE.match(word)]
@@ -93,6 +94,8 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
         if flagged := flags.get(paths):  # both ways of naming a run: a command that takes one refuses two
             named = [flagged, *named] if named else flagged
         flags = {**flags, paths: named or None}
+
+    # what the user has set goes on in hints
     keys = {key for key, value in flags.items() if value is not None}
     keys |= {word.partition("=")[0].partition(".")[0] for word in overrides}
     all_code, is_check, as_json = (bool(common[name]) for name in ("allow_code", "check", "json"))
@@ -124,6 +127,7 @@ def _run(
     advise: Callable[[str], str],
 ) -> int:
     """Do what the line asks for: list, check, launch more processes, or run here; return the exit code."""
+    # the recipe, or what lists and checks need of it
     launch_flags = {f"run.{key}": common[key] for key in ("processes", "machines", "mixed_precision")}
     try:
         with console.progress("starting"):
@@ -143,11 +147,15 @@ def _run(
 
     with console.progress("starting"):  # torch is imported
         processes = launch.num_processes(recipe.run)
+
+    # several processes are started by accelerate, and report here
     if processes > 1:
         code, reason = launch.relaunch(recipe.run, processes, recipe.less_memory())
         if reason:
             console.fail(reason, common["json"], code)
         return code
+
+    # one process, or one of several, does the work
     here = launch.start(recipe.run)
     recipe = recipe.launched_in(here.mixed_precision)
     start = time.monotonic()
@@ -161,10 +169,14 @@ def _run(
         if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
             raise
         raise describe_error(error, recipe.less_memory()) from error
+
+    # the pace of the work, for the estimate of the next
     if result.work and here.is_main:
         key = result.work.key(command, _place(here, here.processes))
         result.work.remember(runs_folder, key, time.monotonic() - start)
     _show(result, common["json"], advise)
+
+    # the page in a browser
     if common.get("open") and here.is_main and (page := result.files.get("page")):
         import webbrowser
 
@@ -179,6 +191,7 @@ def _place(here: Any, processes: int) -> str:
 
 def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable[[str], str]) -> int:
     """Show a plan, what is missing for it and how long it takes; return the exit code."""
+    # an estimate of the time, where the device is here
     if plan.work is not None:
         from brainhive_cli.core import launch
 
@@ -188,6 +201,8 @@ def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable
             plan = replace(plan, items={**plan.items, "time": duration})
         except DeviceError as error:
             plan = replace(plan, errors=(*plan.errors, error))
+
+    # what is missing, with lines as the user would type them
     missing = [HINT.sub(lambda match: f"({advise(match[1])})", line) for line in plan.missing]
     if as_json:
         document = {"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": missing}
@@ -317,11 +332,14 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
     """
     from brainhive_cli.core import damage, launch
 
+    # libraries that cannot be imported, and our own errors
     may_be_an_import = isinstance(error, MissingExtra) or not isinstance(error, BrainhiveError)
     if may_be_an_import and (broken := launch.failed_import(error)):
         return broken
     if isinstance(error, BrainhiveError):
         return error
+
+    # memory, lost processes, the system
     text = f"{type(error).__name__}: {error}"
     if damage.is_out_of_memory(error):
         way = f"{less_memory or 'a device with more memory'}; what is finished is kept"

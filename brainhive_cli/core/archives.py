@@ -106,6 +106,8 @@ def unpack(path: Path, into: Path) -> int:
             place = below(into, name.removeprefix("./"), source=f"{path} holds a file that")
             if _is_unpacked(place, size):
                 continue
+
+            # copy block by block, if there is room
             if (free := shutil.disk_usage(path.parent).free) < size:
                 raise BrainhiveError(
                     f"no room for {name} of {path}: {size:,} bytes, {free:,} are free", "make room"
@@ -177,6 +179,8 @@ def tar_members(file: BinaryIO, length: float = math.inf) -> Iterator[TarMember]
     while (header := read_at(file, at, tarfile.BLOCKSIZE)) != END:
         if not header and not extended and end and read_at(file, end - 1, 1):
             return  # as some tools leave the end out
+
+        # the header must be sound before its size is used
         start, kind = at + tarfile.BLOCKSIZE, header[156:157]
         checksum = sum(header) - sum(header[148:156]) + sum(b" " * 8)
         if len(header) < tarfile.BLOCKSIZE or _number(header[148:156]) != checksum:
@@ -184,6 +188,8 @@ def tar_members(file: BinaryIO, length: float = math.inf) -> Iterator[TarMember]
         size = 0 if kind in WITHOUT_DATA else int(extended.get(b"size", 0)) or _number(header[124:136])
         if not 0 <= size <= length - start or kind not in WITHOUT_DATA + FILES + EXTENDED_HEADERS:
             raise tarfile.ReadError(f"a member of type {kind!r} and {size} bytes at byte {at}")
+
+        # extended headers describe the member after them
         if kind in EXTENDED_HEADERS:
             extended |= _extensions(kind, read_at(file, start, size)) if size <= MAX_HEADER_BYTES else {}
         else:

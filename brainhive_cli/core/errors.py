@@ -137,6 +137,8 @@ def remember_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+
+    # interrupts raise, also where a library would only print them
     before, show = signal.getsignal(signal.SIGINT), sys.unraisablehook
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, remember)

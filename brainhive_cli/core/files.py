@@ -252,6 +252,8 @@ def walk(
         count += 1
         if count > MAX_ENTRIES:
             raise BrainhiveError(f"{root} holds more than {MAX_ENTRIES:,} files", way)
+
+        # yield the entry, then enter it
         path = f"{above}/{entry.name}" if above else entry.name
         yield path, entry
         if entry.is_dir() and enters(entry.name):

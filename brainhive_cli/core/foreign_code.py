@@ -163,6 +163,7 @@ def _place_of_error(error: BaseException) -> str:
     That is the innermost line of it that ran. Where none ran, it is what was called with other arguments than
     it has, what lacks an attribute, or the object whose method, inherited from a library, failed.
     """
+    # the innermost line of the code
     frames = list(walk_tb(error.__traceback__))[::-1]
     for frame, line in frames:
         if part := _part_of(frame.f_globals.get("__name__")):
@@ -176,6 +177,8 @@ def _place_of_error(error: BaseException) -> str:
             )
             if function is not None:
                 return _place(function, call[1])
+
+    # an object that lacks an attribute, or whose inherited method failed
     lacking = [error.obj] if isinstance(error, AttributeError) else []
     for value in (*lacking, *(frame.f_locals.get("self") for frame, _ in frames)):
         if isinstance(value, ModuleType):

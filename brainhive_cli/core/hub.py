@@ -47,6 +47,7 @@ def folder(
     Raises:
         MissingData: if the folder, repository or network is not there.
     """
+    # a folder of a repository
     scheme, colon, rest = reference.partition(":")
     if colon and scheme == "hub":
         kind, repository, subfolder, revision = _parse(rest, owner)
@@ -57,6 +58,8 @@ def folder(
             names = ", ".join(sorted(path.name for path in root.iterdir()))
             raise MissingData(f"{repository} has no folder {subfolder!r}", f"it has: {names}")
         return root / subfolder
+
+    # a folder of the package, or of the user
     if scheme == "demo" and colon:
         path = below(DEMO_WEIGHTS, rest, source="the reference demo:", error=MissingData)
     else:
@@ -140,6 +143,7 @@ def need(
         also: Further patterns that it names.
         size: Bytes, where they are published, for when the hub cannot be reached.
     """
+    # files that are here, or a folder that lacks some
     _, is_hub, rest = reference.partition("hub:")
     is_file = len(weights) == 1 and "*" not in weights[0]
     pattern = weights[0] if is_file else weights[0].rpartition("/")[0]
@@ -160,6 +164,8 @@ def need(
         return Need(name, size, Unreachable(error.message, f"on a machine with a network: {line}"))
     except MissingData as error:
         return Need(name, None, error)
+
+    # the first pattern of weights that the repository has
     names = [file.filename for file in listed]
     by_pattern = [fnmatch.filter(names, pattern) for pattern in _patterns(subfolder, weights)]
     if (chosen := next(filter(None, by_pattern), None)) is None:
@@ -215,6 +221,8 @@ def _failure(repository: str, error: Exception, repo_type: str, options: Mapping
             f"{repository} is damaged in the hub's cache: {first_line(error)}",
             f"hf cache rm {repo_type}/{repository}, and fetch it again",
         )
+
+    # answers of the hub: terms, name, revision
     is_absent_here = isinstance(error, DryRunError | LocalEntryNotFoundError)
     answer = error.__cause__ if is_absent_here else error
     if isinstance(answer, GatedRepoError):
@@ -226,6 +234,8 @@ def _failure(repository: str, error: Exception, repo_type: str, options: Mapping
         return NoRepository(f"no such repository on the hub: {repository}", way)
     if isinstance(answer, RevisionNotFoundError):
         return MissingData(f"{repository} has no such revision", "check what stands after the @")
+
+    # no answer
     if is_absent_here:
         words = [f"--revision={options['revision']}"] if options.get("revision") else []
         line = download_line(repository, repo_type, options.get("allow_patterns") or [], *words)

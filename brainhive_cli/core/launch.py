@@ -222,6 +222,7 @@ def start(run: Run) -> Launch:
     Raises:
         DeviceError: if the device of the recipe is not available.
     """
+    # the device: a GPU each, or the CPU
     on_cpu = run.device == "cpu"
     if not on_cpu:
         import torch
@@ -237,12 +238,16 @@ def start(run: Run) -> Launch:
                 f"{here} processes on a machine with {there} GPUs: each needs one of its own",
                 f"at most {there} processes a machine, or run.device=cpu",
             )
+
+    # precision of the launch; the recipe's own goes first
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if launched not in ("no", "bf16"):  # fp16 would need the gradients to be scaled
         raise DeviceError(f"the launch is in mixed precision {launched}", "use bf16 or no")
     precision = run.mixed_precision or (None if launched == "no" else launched)
     if _read_number("WORLD_SIZE", 1) == 1:
         return Launch(0, 1, "cpu" if on_cpu else "cuda", precision)
+
+    # several processes: their launcher says which this one is
     for name in ("RANK", "LOCAL_RANK"):
         _read_number(name, 0)
     if absent := [name for name in BY_LAUNCHERS if name not in os.environ]:
@@ -376,6 +381,7 @@ def _cause(codes: Mapping[int, int], folder: Path, less_memory: str) -> tuple[in
         folder: Where the processes left their reports.
         less_memory: Overrides with which the command needs less memory.
     """
+    # reports that processes wrote, and signals that ended others
     files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     reports = [documents.read(file, tuple[int, str, str, bool]) for file in files]
     signals = {rank: Signals(-code) for rank, code in codes.items() if code < 0}
@@ -383,6 +389,8 @@ def _cause(codes: Mapping[int, int], folder: Path, less_memory: str) -> tuple[in
     causes = [report for report in reports if not report[3]]
     if first := next(iter(causes or ([] if killed else reports)), None):
         return first[0], BrainhiveError(first[1], first[2])
+
+    # no report: an interrupt, an exit code, or a signal
     if INTERRUPTED in codes.values():
         return INTERRUPTED, None
     if not signals:

@@ -135,6 +135,7 @@ def load(shelf: str, kind: str) -> ModuleType:
 @cache
 def _module_of_row(shelf: str, kind: str) -> ModuleType:
     """Make what the file of a row would be: its family's Config with other values, and TINY."""
+    # knobs that the row sets become defaults; other values are attributes
     row = rows(shelf)[kind]
     family = load(shelf, row.family)
     known = family.Config.model_fields
@@ -147,6 +148,8 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         annotation = (field["annotation"], *field["metadata"], Field(**changed))
         fields[name] = Annotated[annotation]
     module = ModuleType(f"{path_of(shelf)}.{file_of(kind)}", row.about)
+
+    # the module of the row
     config: Any = create_model(
         "Config",
         __base__=family.Config,

@@ -415,12 +415,15 @@ def _nearest(model: type[BaseModel], loc: tuple[int | str, ...], where: str) -> 
 
 def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
     """Write values that a key takes: the field's examples, its default, or one of the type that is meant."""
+    # the key that is meant
     section, path = _below(model, error["loc"])
     name = next((str(step) for step in error["loc"][len(path) :] if step in section.model_fields), "")
     key = ".".join(filter(None, [where, *path, name]))
     if not name:
         known = ", ".join(section.model_fields)
         return f"as in {key}.KEY=VALUE, with the keys {known}" if error["type"].startswith("model") else ""
+
+    # values: the field's own examples, its default, or one of its type
     field = section.model_fields[name]
     plain = field.get_default(call_default_factory=True, validated_data={})
     examples = {

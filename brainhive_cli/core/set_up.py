@@ -79,6 +79,7 @@ def notes_of_signals(here: SetUp, there: SetUp) -> list[str]:
 
 def describe_signals(set_up: SetUp) -> list[str]:
     """Say which signals a model was tested on, for a protocol: channels, window, rate, repetitions, unit."""
+    # channels, window and rate
     channels, repetitions = set_up.get("channels"), set_up.get("repetitions")
     words = []
     if channels is not None:
@@ -88,6 +89,8 @@ def describe_signals(set_up: SetUp) -> list[str]:
         words.append(say("window_ms", window))
     if (rate_hz := set_up.get("rate_hz")) is not None:
         words.append(say("rate_hz", rate_hz))
+
+    # repetitions, unit and preparation
     if repetitions is not None:
         count = say("repetitions", repetitions)
         words.append(f"{count} repetition{'s' * (count != '1')} averaged")

@@ -188,11 +188,14 @@ def split_to_fit(table: Table, width: int) -> list[Table]:
     A column over half as wide as the terminal gets a table of its own, and so do columns for whose longest
     words there is no room next to the others.
     """
+    # a table that fits stays whole; a very wide column stands alone
     columns, widths = _columns(table), _widths(table)
     if len(columns) < 3 or table_width(table) <= width:
         return [table]
     widest = widths.index(max(widths))
     alone = [columns.pop(widest)] if widest > 0 and widths[widest] > width / 2 else []
+
+    # fill groups of columns, each begun by the first column
     groups, room = [[columns[0]]], width
     for column in columns[1:]:
         room -= _longest_word(column) + GAP
@@ -201,6 +204,8 @@ def split_to_fit(table: Table, width: int) -> list[Table]:
             room = width - _longest_word(column) - GAP
         groups[-1].append(column)
     groups += [[columns[0], column] for column in alone]
+
+    # a table for each group
     names = [", ".join(column[0] for column in group[1:]) for group in groups]
     titles = [f"{table.title}: {name}" for name in names]
     titles[0] = table.title + (f" (below: {', '.join(names[1:])})" if names[1:] else "")

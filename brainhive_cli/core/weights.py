@@ -256,6 +256,7 @@ def check_sizes(
     Raises:
         BrainhiveError: `error`, with the key.
     """
+    # nested values are appended while the list is read
     todo = [("", config)]
     for key, value in todo:
         if key.split(".")[-1] in FACTORS and not (value and type(value) in (int, float)):

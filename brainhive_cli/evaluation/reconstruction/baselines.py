@@ -118,6 +118,7 @@ class Baselines:
         self, brain: Sequence[DecodedSet], heads: StimulusHeads, models: str, folder: RunFolder
     ) -> list[GeneratedSet]:
         """Keep the training picture nearest to each decoded head, its central square, at the media's size."""
+        # training pictures whose embeddings are there
         images, stores, side = self._training_images(), self.align.stores(TRAIN), self.resolution_px
         done = np.all([store.done for store in stores.values()], axis=0)
         first = next(iter(stores.values()))
@@ -133,13 +134,19 @@ class Baselines:
         sets = []
         for decoded_set in brain:
             assert decoded_set.cell is not None and decoded_set.decoded is not None
+
+            # pictures of the fold that the cell learned from
             is_learned = tested_rows(self.align.dataset, first, TRAIN, decoded_set.cell.fold)
             rows = np.flatnonzero(done & is_learned)
             ids_of_rows = [first.image_ids[row] for row in rows]
             image_rows = match_ids(ids_of_rows, images.image_ids, f"{images.dataset} {TRAIN}")
             how = f"the nearest of {len(rows)} training {images.medium}s by decoded head, {models}"
+
+            # the nearest of each decoded head
             vectors = heads.compare(decoded_set.decoded.tensors)
             nearest_rows = image_rows[nearest(vectors, heads.vectors_of_rows(TRAIN, rows)).numpy()]
+
+            # write the pictures that are not there yet
             name, ids = f"nearest/{decoded_set.name}", decoded_set.image_ids
             files = [_place(folder, name, f"{image_id}.png") for image_id in ids]
             row_of = dict(zip(files, nearest_rows.tolist(), strict=True))
@@ -160,6 +167,8 @@ class Baselines:
         learned = np.flatnonzero(tested_rows(self.align.dataset, images, TRAIN, fold))
         if images.medium == "clip":
             raise MissingData("the mean of clips shows nothing", "leave `mean` out of sources")
+
+        # sum the pictures by their size, resize the sums
         count = min(len(learned), MEAN_OF)
         file = folder.path / ("baselines/mean.png" if fold == 1 else f"baselines/mean-{fold:02d}.png")
         if not file.is_file():

@@ -240,6 +240,7 @@ def make_decoded_sets(
     def of_no_cell(source: Source, decoded: Decoded | None) -> list[DecodedSet]:
         return [DecodedSet(source, None, None, ids, ids, decoded)]
 
+    # other items' heads, the stimuli's own, none at all, and their mean
     if "shuffled" in sources:
         by_source["shuffled"] = [decoded_set.shuffled().first(items) for decoded_set in brain]
     if "images" in sources:

@@ -194,6 +194,8 @@ def measure_variants(results: Mapping[str, Result]) -> Measurements:
     """
     by_label = {label: result.metrics for label, result in results.items()}
     (first, base), *following = by_label.items()
+
+    # the first variant against each other one
     comparisons, errors = compare_runs(base, first, dict(following), noun="variant")
     collected = collect_variants(results)
     variants = {
@@ -214,6 +216,7 @@ def _score(
     scoring: Scoring, generated: Sequence[GeneratedSet], stimuli: Stimuli, frames: int | None, launch: Launch
 ) -> tuple[list[Scored], dict[str, str]]:
     """Score all reconstructions; also give the metrics that are missing, with the way to get them."""
+    # items, and the metrics that can be computed here
     keep_freed_memory()
     ids = list(dict.fromkeys(image_id for some in generated for image_id in some.files))
     names = choose_metrics("clip" if frames else "picture", scoring.metrics)
@@ -222,6 +225,8 @@ def _score(
     parts, missing = load(names, scoring.metric_encoders, launch)
     if launch.is_main:
         launch.barrier()
+
+    # score every set, and the stimuli themselves where tasks have no decoded values
     opens = [partial(stimuli.open, image_id) for image_id in ids]
     scorer = Scorer(parts, scoring.protocol, scoring.metric_batch_size, launch.device, opens, frames)
     rows = {image_id: row for row, image_id in enumerate(ids)}
@@ -246,12 +251,16 @@ def _measurements(
     by_source: dict[str, list[Scored]] = {}
     for some in scored:
         by_source.setdefault(some.generated.source, []).append(some)
+
+    # all of each source; of the first also as the run's own numbers
     first = next(iter(by_source))
     scopes = {source: measure(some) for source, some in by_source.items()}
     scopes = {ALL: scopes[first], **scopes}
     recalls = {source: measure(some, by_concept=True) for source, some in by_source.items()}
     for source, metric_of in recalls.items():
         scopes |= {scope(f"concept {name}", source): {RECALL: metric} for name, metric in metric_of.items()}
+
+    # single cells, with the values of their items
     cells, items = {}, {}
     units = alike.items([list(some.generated.files) for some in scored])
     for some, unit_names in zip(scored, units.units, strict=True):
@@ -314,6 +323,7 @@ def comparison_tables(measured: Measurements) -> list[Table]:
 
 def sweep_tables(measured: Measurements, published: Any) -> tuple[Table, ...]:
     """Write one table of all variants and sources; values that differ from the first variant's are marked."""
+    # metrics by variant and source, and those that differ from the first variant
     variants = measured.notes["variants"]
     comparisons = measured.notes["comparisons"]
     by_variant = {
@@ -328,6 +338,8 @@ def sweep_tables(measured: Measurements, published: Any) -> tuple[Table, ...]:
         for name, m in comparison["metrics"].items()
         if is_difference(m["p_adjusted"])
     }
+
+    # a row for each variant and source
     titles, rows = name_sources(measured.notes["medium"]), []
     for (label, source), metrics in by_variant.items():
         is_first = source == variants[label]["sources"][0]
@@ -337,6 +349,8 @@ def sweep_tables(measured: Measurements, published: Any) -> tuple[Table, ...]:
                 mark = MARK if is_first and (label, name) in differing else ""
                 values[place] = f"{metrics[name].value:.3f}{mark}"
         rows.append((label, titles[source], *values, next(iter(metrics.values())).n))
+
+    # the title says how it was tested
     protocol = next(iter(next(iter(by_variant.values())).values())).protocol.partition(",")[0]
     title = f"Reconstruction, variant by variant, {protocol}; intervals are in metrics.json"
     if comparisons:
@@ -373,6 +387,7 @@ def _published_table(published: Any) -> list[Table]:
 
 def _table_by_source(measured: Measurements) -> Table:
     """Put every source's value of a metric below one another."""
+    # a row for each metric and source, then metrics that are missing
     rows: list[tuple[Any, ...]] = []
     sources, medium = measured.notes["sources"], measured.notes["medium"]
     titles = name_sources(medium)

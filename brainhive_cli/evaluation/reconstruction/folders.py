@@ -73,6 +73,8 @@ class MatchedFolders:
         """
         if truth is None:
             raise RecipeError("pictures to score need the true ones", "--truth FOLDER")
+
+        # media of both folders, and those that belong together by name
         folders = [score] if truth == LEFT else [score, truth]
         if medium is None:
             medium = "clip" if truth == LEFT or any(map(holds_clips, folders)) else "picture"

@@ -247,6 +247,7 @@ class Sampler:
             BrainhiveError: if sampling would start from decoded latents of another autoencoder, or what prior
                 or generator give has not a row for each seed.
         """
+        # conditions from the prior, one row a seed
         prior, count = self.prior, len(seeds)
         conditioning = prior.null(count, seeds) if decoded is None else prior.condition(decoded, seeds)
         is_conditioning = isinstance(conditioning, Conditioning)
@@ -267,6 +268,8 @@ class Sampler:
                 spaces = [self.generator.latent_space] if starts else []
             if spaces and head.digest.startswith(PREFIX) and head.digest not in spaces:
                 refuse_other_target(name, head, spaces[0], "the generator")
+
+        # generate, and check what a stranger's generator returns
         media: Media = self.generator.generate(
             conditioning, seeds, self.output.resolution_px, self.sampling, null=null, on_step=on_step
         )
@@ -304,6 +307,7 @@ class GenerationJob:
 
     def generate(self, decoded_set: DecodedSet, folder: RunFolder, launch: Launch) -> None:
         """Generate this process's share of what is not there yet; files are written meanwhile."""
+        # this process's share of the files that are not there yet
         rows = range(len(decoded_set.image_ids))
         tasks = launch.shard([(row, repeat) for row in rows for repeat in range(self.repeats)])
         files = {task: decoded_set.file(decoded_set.image_ids[task[0]], task[1]) for task in tasks}

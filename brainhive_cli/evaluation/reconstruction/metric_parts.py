@@ -76,6 +76,7 @@ def load(
     Returns:
         The metrics by name, and for each one without weights the way to get them.
     """
+    # own metrics; those of one network together
     parts: dict[str, MetricPart] = {}
     missing: dict[str, str] = {}
     by_network: dict[str, dict[str, Any]] = {}
@@ -88,6 +89,8 @@ def load(
             parts[name] = OWN_PARTS[name]
         else:
             missing[name] = video.no_opencv().in_one_line
+
+    # metrics of networks, and identification by encoders, as far as weights are here
     for network, metrics in by_network.items():
         try:
             parts |= parts_of(NETWORKS[network], metrics, launch.device)

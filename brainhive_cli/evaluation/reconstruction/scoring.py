@@ -103,6 +103,7 @@ def annotate_decoded(
         image_ids: [N].
         names: Those of the K concepts.
     """
+    # heads of other shapes are no masks or concepts
     captions = decoded.texts.get(CAPTION)
     masks, concepts = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
     if masks is not None and masks.ndim != 5:
@@ -147,6 +148,7 @@ class TaskScores:
     @classmethod
     def of(cls, decoded: Decoded, images: StimulusSet, image_ids: Sequence[str]) -> Self:
         """Compare decoded heads of N rows with the stimuli `image_ids` [N]."""
+        # rows of the stimuli
         row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
         rows = [row_of[image_id] for image_id in image_ids]
         masks, likelihood = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
@@ -156,12 +158,16 @@ class TaskScores:
             size = (masks.shape[-2], masks.shape[-1])  # to which targets are brought in the same way
             true = torch.stack([interpolate(mask, size, mode="nearest") for mask in objects])
             values[tasks.DICE] = tasks.dice(masks.cpu(), true)
+
+        # recall of concepts
         names = images.label_names
         if images.labels is not None and likelihood is not None and likelihood.shape[1:] == (len(names),):
             shown = np.stack([images.labels(row) for row in rows]).astype(bool)  # [N, K]
             hits = tasks.recalled(likelihood.float().cpu().numpy(), shown)
             by_concept, guess = dict(zip(names, hits.T, strict=True)), shown.mean(1)
             values[tasks.RECALL] = torch.from_numpy(hits).nanmean(1).numpy()
+
+        # captions, of stimuli that have any
         captions = [images.captions(row) if images.captions else [] for row in rows]
         present = [n for n, some in enumerate(captions) if len(some)]
         if present and (texts := decoded.texts.get(CAPTION)):
@@ -171,6 +177,8 @@ class TaskScores:
                 values[name][present] = score
             absent = [name for name in tasks.LIBRARIES if not tasks.has_library(name)]
             missing = {name: tasks.no_library(name).in_one_line for name in absent}
+
+        # metrics of which all stimuli lack a value are left out
         has_value, has_recall = (
             {name: some for name, some in by_name.items() if not np.isnan(some).all()}
             for by_name in (values, by_concept)
@@ -330,6 +338,7 @@ class Scorer:
         Returns:
             Each metric's values, [B].
         """
+        # features of the stimuli that identification chooses from
         rows = torch.from_numpy(stimulus_rows)
         rows_among = torch.from_numpy(np.searchsorted(among, stimulus_rows))
         pools = {

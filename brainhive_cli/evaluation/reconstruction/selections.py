@@ -81,12 +81,16 @@ class Selection:
         each source stands next to the others.
         """
         self.run.replace(CONTACT_SHEET, self._contact_sheet().save)
+
+        # first items, and items in the order of their scores
         source = self.first.generated.source
         ranked = self.select_ranked([some for some in self.scored if some.generated.source == source])
         shown_sheets: list[Artifact] = [
             self._repeats_sheet(FIRST, [(self.first, image_id) for image_id in self.first_ids]),
             self._repeats_sheet(BEST_TO_WORST, ranked, "; in even steps"),
         ]
+
+        # sources side by side
         if len(self.by_source) > 1:
             rows = []
             for image_id in self.first_ids:
@@ -173,6 +177,7 @@ class Selection:
 
     def _row_of_clips(self, image_id: str, sources: Sequence[Scored]) -> Row:
         """Write the clips of one item, and the one that shows them next to each other."""
+        # the seen clip
         seen, annotation = self.stimuli.open(image_id), self.stimuli.annotation(image_id)
         words = [self.stimuli.label(image_id), *annotation.lines]
         tiles = [self._clip_tile("seen", image_id, seen, annotation, words)]
@@ -190,6 +195,8 @@ class Selection:
             if len(frames) == 1:  # a picture, held as long as the clip
                 frames = np.repeat(frames, len(seen.frames), 0)
             clips.append(outlined(frames, None, CLIP_PX))
+
+        # both in one film
         if media_files.has_pyav() and len(clips) > 1:
             together = np.concatenate(clips[:2], 2)  # [F, H, 2 · W, 3]: what was seen, then the first source
             self._write_clip(f"{_below_run('clips', image_id)}.mp4", together, seen.rate_hz)
