@@ -148,7 +148,8 @@ def crossed_t(differences: Sequence[Values], items: Items) -> tuple[float | None
         items: See `statistics.describe`.
 
     Returns:
-        p, and both ends of the 95 % interval; None where all items are of one unit.
+        p, and both ends of the 95 % interval; None where all items are of one unit, the interval also where
+        all subjects differ by the same and are too few to say so at .05.
     """
     from scipy.stats import t
 
@@ -158,8 +159,11 @@ def crossed_t(differences: Sequence[Values], items: Items) -> tuple[float | None
     subjects, mean = len(differences), float(scatter.estimates.mean())
     of_subjects, shared = max(scatter.between, scatter.own), scatter.shared
     variance = of_subjects + shared
-    if variance < ROUNDING**2:  # all differ by the same
-        return (1.0, 0.0, 0.0) if abs(mean) < ROUNDING else (2.0 ** (1 - subjects), mean, mean)
+    if variance < ROUNDING**2:  # all differ by the same: what signs alone say, without an interval above .05
+        if abs(mean) < ROUNDING:
+            return 1.0, 0.0, 0.0
+        p = 2.0 ** (1 - subjects)
+        return (p, mean, mean) if p <= LEVEL else (p, None, None)
     noise = (scatter.own / of_subjects) ** OWN_FREEDOM if of_subjects else 0.0
     of_units = scatter.freedom
     doubt = of_subjects**2 * ((1 - noise) / (subjects - 1) + noise / (subjects * of_units))

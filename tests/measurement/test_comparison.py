@@ -117,6 +117,14 @@ def test_where_subjects_are_alike_the_test_from_five_is_that_over_items():
     assert p == pytest.approx(ttest_1samp(values, 0).pvalue)
 
 
+@pytest.mark.parametrize(("subjects", "expected"), [(5, (0.0625, None, None)), (6, (0.03125, 0.25, 0.25))])
+def test_where_all_differ_by_the_same_the_interval_says_no_more_than_p(subjects, expected):
+    differences = [np.full(20, 0.25)] * subjects
+    assert crossed_t(differences, Items.unnamed([20] * subjects)) == expected
+    nothing = [np.zeros(20)] * subjects
+    assert crossed_t(nothing, Items.unnamed([20] * subjects)) == (1.0, 0.0, 0.0)
+
+
 def test_false_discoveries_are_controlled_as_in_the_papers_example():
     """The 15 p values of Benjamini and Hochberg 1995, section 3: four are rejected at 0.05."""
     given = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344]
