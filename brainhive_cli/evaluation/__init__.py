@@ -1,1 +1,1 @@
-"""What trained models are measured by: retrieval, reconstruction and explanation."""
+"""Evaluation of trained models: retrieval, reconstruction and explanation."""

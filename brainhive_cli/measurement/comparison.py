@@ -205,7 +205,7 @@ class Side(NamedTuple):
 
     @property
     def protocol(self) -> str:
-        """How the media of its source were sized and made."""
+        """Size and origin of the media of its source."""
         return next(iter(self.run.scopes[str(self.source)].values())).protocol
 
     @property

@@ -18,7 +18,7 @@ MAX_EXACT = 2000
 
 @dataclass(frozen=True)
 class Products:
-    """What a ridge needs of N training samples: sums of products of F features and Q outputs.
+    """Statistics of N training samples that a ridge needs: sums of products of F features and Q outputs.
 
     Attributes:
         gram: [F, F] of features with features, both centred.

@@ -1,4 +1,4 @@
-"""What metrics are called wherever people read of them, and which way is better."""
+"""Names of metrics wherever people read of them, and which way is better."""
 
 NAMES = {
     "top1": "top-1",
@@ -50,9 +50,9 @@ NAMES = {
     "kid": "KID",
 }
 TWO_WAY = "two_way_"
-"""How the names of two-way identification in an encoder's embeddings begin."""
+"""Beginning of the names of two-way identification in an encoder's embeddings."""
 AT_PEAK = "_at_peak"
-"""How the names of the value at the strongest place of a course end."""
+"""End of the names of the value at the strongest point of a course."""
 LOWER_IS_BETTER = {
     *("mean_rank", "median_rank", "effnet", "swav", "fid", "kid", "lpips"),
     *("loss", "validation_loss", "validation_loss_at_start", "mse", "epe"),

@@ -26,7 +26,7 @@ SIMILARITIES_AT_ONCE = 2**22
 NUMBERS_AT_ONCE = 2**18
 """Numbers of targets that are held at once in float64 (2 MB)."""
 GPU_FACTOR = 16
-"""How many times as many are compared at once on a GPU, which is waited for in every block."""
+"""Factor by which more are compared at once on a GPU, which is waited for in every block."""
 LINE = 64
 """Rows of results are as many values apart, or a multiple: else MKL's product takes 1.5 times as long."""
 SHORTEST = 1e-12

@@ -1,4 +1,4 @@
-"""How well repetitions of a stimulus agree: random halves, what these correlate by, and what is not noise."""
+"""Agreement of repetitions of a stimulus: random halves, what these correlate by, and what is not noise."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar

@@ -21,7 +21,7 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class SignFlips:
-    """What sign flips say of a mean.
+    """Result of sign flips for a mean.
 
     Attributes:
         p_above: Probability, without an effect, of a mean as large.

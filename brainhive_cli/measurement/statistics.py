@@ -54,7 +54,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Scatter:
-    """How a statistic varies with the units of items.
+    """Variation of a statistic with the units of items.
 
     Attributes:
         estimates: [S] the statistic of each subject.
@@ -86,7 +86,7 @@ class Scatter:
 
 
 class Context(TypedDict, total=False):
-    """What belongs to a value.
+    """Facts that belong to a value.
 
     Attributes:
         protocol: Name of the way it was measured.

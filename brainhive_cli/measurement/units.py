@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 AlikeBy = Literal["concept", "neighbours"]
-"""What the stimuli of a data set are alike by: what they show, or that they follow each other in a film."""
+"""Likeness of the stimuli of a data set: by what they show, or that they follow each other in a film."""
 MANY_UNITS = 10
 """Units from which an inference speaks of units in general; of fewer it speaks of these alone."""
 BLOCKS = 4, 20
@@ -243,7 +243,7 @@ def _number(names: Sequence[Sequence[Hashable]]) -> list[NDArray[np.int64]]:
 
 @dataclass(frozen=True)
 class Alike:
-    """What the stimuli of a data set are alike by.
+    """Likeness of the stimuli of a data set.
 
     Attributes:
         by: Why stimuli are of one unit.

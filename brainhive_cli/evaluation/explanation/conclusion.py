@@ -1,4 +1,4 @@
-"""What a run of explain shows of all cells and subjects: metrics, artifacts and figures."""
+"""Results of explain over all cells and subjects: metrics, artifacts and figures."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What was measured of all cells and subjects together, as metrics, each next to its control."""
+"""Measurements of all cells and subjects together, as metrics, each next to its control."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,13 +33,13 @@ CORRELATIONS = {CORRELATION: (-1.0, 1.0), UNIQUE: (-2.0, 2.0)}
 TIMES = 64
 """Times of a course whose metrics are listed; its artifact has all."""
 FIRST_ABOVE = "first above chance"
-"""What tables and figures call the first place on an axis of time that is above chance."""
+"""Name, in tables and figures, of the first time that is above chance."""
 SIGNIFICANT, LEAST_P = 0.05, 0.0005
 """Level of the tests; a smaller p than the second would be printed as 0.000."""
 ENDS = (2.5, 97.5)
 """Percentiles between which the middle 95 % of the control lie."""
 Groups = Sequence[Sequence[SubjectProfiles]]
-"""What was measured by subject, of its cells."""
+"""Measurements by subject, of its cells."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Finding:
 
     @property
     def note(self) -> dict[str, Any]:
-        """What a reader of the metrics needs besides, as plain values."""
+        """Notes that a reader of the metrics needs, as plain values."""
         first, test, axis = self.first_above_chance, self.test, self.axis
         return {
             "name": self.name,

@@ -35,7 +35,7 @@ from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 @dataclass(frozen=True)
 class Job:
-    """What explain measures.
+    """Work of explain.
 
     Attributes:
         recipe: What the user wrote, with the run as a fingerprint knows it, wherever home lies.

@@ -1,4 +1,4 @@
-"""What a trained model loses when a part of the signal, or of the targets, is replaced by its mean."""
+"""Loss of a trained model when a part of the signal, or of the targets, is replaced by its mean."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ LOST = "margin_lost"
 """Name of the metric: how much of the margin, the cosine similarity with the seen picture less its mean over
 the candidates, is lost."""
 ORDER = 4
-"""Of the Butterworth filter that runs forth and back over the signal."""
+"""Order of the Butterworth filter that runs forth and back over the signal."""
 
 
 def lost(reader: Reader, axis: Axis, margins: Iterator[NDArray[np.float64]]) -> Profile:

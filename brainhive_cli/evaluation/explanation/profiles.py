@@ -22,7 +22,7 @@ EXCHANGES = 20
 
 
 TIME, SENSOR, BAND, REGION, LEVEL = "ms after onset", "sensor", "band", "region", "encoder"
-"""What places are."""
+"""Kinds of axes."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Profile:
-    """What was measured of one subject at P places.
+    """Measurements of one subject at P positions.
 
     Attributes:
         metric: Name of what was measured.
@@ -154,7 +154,7 @@ def _share(metric: str, ranks: Places, pool: int) -> Values:
 
 @dataclass(frozen=True)
 class Labels:
-    """Which picture each item of a subject showed, and permutations of the pictures, alike for all subjects.
+    """Picture that each item of a subject showed, and permutations of the pictures, alike for all subjects.
 
     Where all subjects share wrong labels, these fit all of them by the same chance: labels that are permuted
     subject by subject would average it out of the control, and not out of what was measured.
@@ -250,14 +250,14 @@ class PermutationTest:
 
 
 Profiles = Profile | dict[str, Profile]
-"""What an analysis gives: one profile, or several by part."""
+"""Result of an analysis: one profile, or several by part."""
 TIME_PART, SPACE_PART = "time", "space"
 """Parts of an analysis that has one profile over times, and one over sensors or regions."""
 
 
 @dataclass
 class SubjectProfiles:
-    """What was measured of one cell and subject, or of one subject's signals.
+    """Measurements of one cell and subject, or of one subject's signals.
 
     Attributes:
         profiles: By `analysis`, or `analysis:part`; an analysis may be of one level, as `encoding · vae`.

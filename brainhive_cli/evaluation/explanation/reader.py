@@ -1,4 +1,4 @@
-"""How a trained model reads the signals of one subject: similarity of every signal with every picture."""
+"""Signals of one subject as a trained model reads them: similarity of every signal with every picture."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass

@@ -64,7 +64,7 @@ class Window(Section):
 
 
 class Explanation(Section):
-    """What is measured of each cell and subject."""
+    """Analyses of each cell and subject."""
 
     split: str = Field("test", description="whose signals are explained; the model must not have seen them")
     head: str | None = Field(
@@ -125,7 +125,7 @@ class Explanation(Section):
 
 
 class Recipe(BaseRecipe, Explanation):
-    """Which run is explained, on whom, and how."""
+    """Recipe of explain: the run, the subjects, the analyses."""
 
     align_run: recipe.OneRun = Field(
         None,
@@ -152,6 +152,6 @@ class Recipe(BaseRecipe, Explanation):
 
     @property
     def spec(self) -> Explanation:
-        """What is measured; all that the functions which measure get of the recipe."""
+        """Part of the recipe that the functions get which measure."""
         fields = Explanation.model_fields
         return Explanation.model_construct(**{name: getattr(self, name) for name in fields})

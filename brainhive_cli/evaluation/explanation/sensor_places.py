@@ -1,4 +1,4 @@
-"""Where sensors lie on the head, for maps of their values."""
+"""Positions of sensors on the head, for maps of their values."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ Values = NDArray[np.float64]
 MIN_SENSORS = 4
 """Sensors with a known place that a map is drawn of."""
 MONTAGE = "standard_1005"
-"""Where mne has the electrodes of the 10-05 system; its newest version calls it colin27_1005, too."""
+"""Template of mne with the electrodes of the 10-05 system; its newest version calls it colin27_1005, too."""
 
 
 def known_places(sensors: Sensors) -> tuple[NDArray[np.int64], Values] | None:

@@ -20,7 +20,7 @@ WHITENED = "whitened"
 
 @dataclass(frozen=True)
 class SensorSpace:
-    """What each sensor, or voxel, contributes to the input of a model.
+    """Contribution of each sensor, or voxel, to the input of a model.
 
     The input is a baseline, the mean training signal, plus the sum over sessions of a matrix times what the
     sensors deviate from their mean. Where nothing mixes channels, there is one session and no matrix.

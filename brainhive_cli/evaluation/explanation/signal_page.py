@@ -34,9 +34,9 @@ Values = NDArray[np.float64]
 STIMULI = 1000
 """Stimuli that are measured, drawn with a seed where there are more: so many give correlations to .03."""
 PROTOCOL = "halves of repetitions"
-"""How retrieval's ceiling is measured: the mean of some repetitions is looked for among means of others."""
+"""Measure of retrieval's ceiling: the mean of some repetitions is looked for among means of others."""
 BY_REGION = "noise ceiling by region, %"
-"""What the noise ceilings of regions are called among the numbers of a store."""
+"""Name of the noise ceilings of regions among the numbers of a store."""
 MIXTURES = "whitened channels"
 """Unit of whitened signals whose whiteners are not known: each is a mixture of channels, and has no place."""
 MAX_MAPS, MAX_REGIONS = 4, 8
@@ -50,7 +50,7 @@ WORDS = {
     "hrf_index": "Haemodynamic response of each voxel: of the library's, from early to late",
     "fraction": "Fraction to which ridge regression shrinks betas",
 }
-"""What maps are called."""
+"""Titles of maps."""
 RHYTHM_SHARE = 0.5
 """Share of the evoked response's variance before onset, of that after it, from which a rhythm is named."""
 NOTE = (
@@ -62,7 +62,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Reliability:
-    """What the repetitions of a recording say about it.
+    """Reliability of a recording, measured by its repetitions.
 
     Attributes:
         stimuli: How many were measured; those that were shown twice at least.

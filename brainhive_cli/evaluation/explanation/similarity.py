@@ -92,7 +92,7 @@ class Correlations:
 
 @dataclass(frozen=True)
 class Similarity:
-    """How signals and models are alike at each of T places of a course: times, or regions.
+    """Similarity of signals and models at each of T places of a course: times, or regions.
 
     Attributes:
         models: Names of the M models.

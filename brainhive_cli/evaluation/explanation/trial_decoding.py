@@ -44,7 +44,7 @@ AT_ONCE = 2**26
 
 @dataclass(frozen=True)
 class Decoded:
-    """What classifiers of one subject predict for held-out trials, all folds together.
+    """Predictions of one subject's classifiers for held-out trials, all folds together.
 
     Attributes:
         names: [N] of the trials.

@@ -1,4 +1,4 @@
-"""What pictures are generated from: heads of signals or stimuli, shuffled ones, or none."""
+"""Sources that pictures are generated from: heads of signals or stimuli, shuffled ones, or none."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -28,7 +28,7 @@ from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.units import Alike, AlikeBy
 
 REPEAT = re.compile(r"(.+?)[_-]\d+")
-"""How the name of one of several reconstructions of NAME ends."""
+"""End of the name of one of several reconstructions of NAME."""
 LEFT = "left"
 """In the place of a folder of true clips: they are the left half of the clips that are scored."""
 MAX_NAMED = 5

@@ -285,7 +285,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class GenerationJob:
-    """How the media of decoded sets are generated.
+    """Generation of the media of decoded sets.
 
     Attributes:
         sampler: Prior and generator.

@@ -33,7 +33,7 @@ PICTURE_METRICS = (*image.PARTS, *(name for name, medium in MEDIA.items() if med
 CLIP_METRICS = (*(name for name, medium in MEDIA.items() if medium == "clip"), *video.PARTS)
 SCALES = {**tasks.SCALES, **{name: part.scale for name, part in (OWN_PARTS | FEATURE_METRICS).items()}}
 TWO_WAY = Scale(0.0, 1.0, chance=0.5)
-"""That of two-way identification in the embeddings of an encoder."""
+"""Scale of two-way identification in the embeddings of an encoder."""
 
 
 def names_module(metric: str) -> bool:

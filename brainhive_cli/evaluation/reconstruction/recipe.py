@@ -51,7 +51,7 @@ def _prior_section(prior: Any) -> Any:
 
 
 class StartSection(Section):
-    """What sampling starts from, apart from noise."""
+    """Start of sampling, apart from noise."""
 
     folder: str | None = Field(None, description="pictures named by image id or file stem")
     align_run: str | None = Field(
@@ -71,7 +71,7 @@ class StartSection(Section):
 
 
 class Scoring(Section):
-    """How reconstructions are compared with the stimuli."""
+    """Comparison of reconstructions with the stimuli."""
 
     metrics: Annotated[Names, AfterValidator(known_metrics)] | None = Field(
         None,
@@ -89,7 +89,7 @@ class Scoring(Section):
 
 
 class Output(Section):
-    """How much is generated at once, and in which size and precision."""
+    """Batch, size and precision of generation."""
 
     resolution_px: int = Field(512, gt=0, le=16_384, description="side of the pictures that are made")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
@@ -101,7 +101,7 @@ class Output(Section):
 
 
 class PublishedScores(Section):
-    """What a paper reports of reconstructions; it is shown with what is measured."""
+    """Values that a paper reports of reconstructions; it is shown with what is measured."""
 
     source: str = Field(description="where it is printed, and how well it is known")
     values: dict[str, float] = Field(min_length=1, description="metric to value")
@@ -124,7 +124,7 @@ SCORING_KEYS = {*Scoring.model_fields, *BaseRecipe.model_fields, "score", "truth
 
 
 class Recipe(SweptRecipe, Scoring, Sampling, Output):
-    """What is generated from which run, with which prior and generator; or which folder is scored.
+    """Recipe of reconstruct: the run, the prior and the generator; or which folder is scored.
 
     How much is done at once is not part of the fingerprint: a run that was too large continues with less. Nor
     is what a run is compared with.
@@ -230,7 +230,7 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
 
     @property
     def starts_from(self) -> str:
-        """What sampling starts from, in words; "" where nothing is known but the default strength."""
+        """Start of sampling, in words; "" where nothing is known but the default strength."""
         if self.initial.is_given:
             return "pictures"
         return "" if self.strength == Sampling.model_fields["strength"].default else DECODED_START

@@ -37,7 +37,7 @@ from brainhive_cli.training.alignment.recipe import FOLD
 READERS = 4
 """Threads that decode media while others are compared."""
 MAX_SHARE = 0.5
-"""Of a device's free memory: what features of stimuli take at most; networks need the rest."""
+"""Share of a device's free memory that features of stimuli take at most; networks need the rest."""
 Open = Callable[[], Any]
 """Opens a picture or a clip."""
 Features = Callable[..., Tensor]
@@ -55,7 +55,7 @@ TITLES = {
     "truth": "stimuli themselves",
     "scored": "scored",
 }
-"""What the sources of pictures are called; ↓ after a metric means that less is better."""
+"""Titles of the sources of pictures; ↓ after a metric means that less is better."""
 CAPTION, MASK, CONCEPTS = "caption", "mask", "concepts"
 """The heads that are shown: texts, probabilities [F, 1, H, W] and [K]."""
 LIKELY = 0.5
@@ -66,7 +66,7 @@ MOST_CONCEPTS = 4
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """What is known of one picture or clip.
+    """Annotation of one picture or clip.
 
     Attributes:
         caption: In words; "" where there is none.
@@ -209,7 +209,7 @@ def name_sources(medium: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Stimuli:
-    """What was seen, by image id: functions that open a picture or a clip, and say what it shows.
+    """Stimuli by image id: functions that open a picture or a clip, and say what it shows.
 
     `alike` says which are.
     """
@@ -255,7 +255,7 @@ class GeneratedSet:
 
     @property
     def scope(self) -> str:
-        """What its metrics are of, as `brain · sub-01_seed-1`."""
+        """Scope of its metrics, as `brain · sub-01_seed-1`."""
         return scope(self.source, self.title)
 
     @property

@@ -1,4 +1,4 @@
-"""Which reconstructions people are shown: sheets of pictures, or clips that play, and one contact sheet."""
+"""Reconstructions that people are shown: sheets of pictures, or clips that play, and one contact sheet."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

@@ -55,7 +55,7 @@ SIGNALS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Ceiling:
-    """How well the halves of one subject's repetitions predict each other.
+    """Agreement of the halves of one subject's repetitions.
 
     Attributes:
         image_ids: [N] pictures with two repetitions at least.
@@ -77,7 +77,7 @@ class Ceiling:
 
 @dataclass(frozen=True)
 class RegionShares:
-    """What each region carries of the heads that a cell predicts of one subject.
+    """Share of each region in the heads that a cell predicts of one subject.
 
     Attributes:
         image_ids: [N].
@@ -92,7 +92,7 @@ class RegionShares:
 
 @dataclass(frozen=True)
 class SubjectScores:
-    """What was measured on one subject; what was not requested is None or empty.
+    """Measurements of one subject; what was not requested is None or empty.
 
     Attributes:
         ranking: Of all its signals.
@@ -118,7 +118,7 @@ class SubjectScores:
 
 @dataclass(frozen=True)
 class CellScores:
-    """What was measured on one cell.
+    """Measurements of one cell.
 
     Attributes:
         pool: Number of candidates.
@@ -241,7 +241,7 @@ def over_time(
 
 
 CURVES = {"repetitions": over_repetitions, "sliding": over_time}
-"""What measures each curve."""
+"""Function that measures each curve."""
 
 
 def _rank_ways(gallery: Gallery, tokens: Sequence[Tensor], target: Places) -> list[list[int]]:

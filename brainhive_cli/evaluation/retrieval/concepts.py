@@ -1,4 +1,4 @@
-"""Which concepts and categories are found, and which are confused."""
+"""Concepts and categories that retrieval finds, and those that it confuses."""
 
 import csv
 import re
@@ -13,7 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate, read_regular
 
 NUMBER = re.compile(r"^\d+_")
-"""What THINGS puts before a concept's name in its folders."""
+"""Prefix of a concept's name in the folders of THINGS."""
 CONFUSIONS = 100
 """Pairs of concepts that are kept, the most frequent first."""
 

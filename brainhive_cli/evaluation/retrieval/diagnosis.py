@@ -36,7 +36,7 @@ FAILURES = (BrainhiveError, MemoryError, torch.OutOfMemoryError, torch.linalg.Li
 
 @dataclass(frozen=True)
 class Facts:
-    """What is measured before a verdict is explained.
+    """Measurements that explain a verdict.
 
     Attributes:
         model: Verdict of the run.

@@ -1,4 +1,4 @@
-"""What an evaluated run shows besides its metrics: ranks, curves, sheets, similarities, a map, tables."""
+"""Figures of an evaluated run besides its metrics: ranks, curves, sheets, similarities, a map, tables."""
 
 from collections.abc import Sequence
 from dataclasses import replace

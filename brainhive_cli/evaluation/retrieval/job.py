@@ -26,14 +26,14 @@ NOT_COMPARED: Mapping[str, Any] = {
     "corrections": [],
     "baseline": "none",
 }
-"""What is not measured of the runs that a run is compared with."""
+"""Keys that are not measured of the runs that a run is compared with."""
 PAIRS = "pairs"
 """In place of the label of a variant: all variants are compared with each other."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What eval-retrieval measures.
+    """Work of eval-retrieval.
 
     Attributes:
         recipe: What the user wrote, with the runs as a fingerprint knows them, wherever home lies.

@@ -1,4 +1,4 @@
-"""How the signals of a cell, or of several averaged, rank the pictures of a gallery, and vice versa."""
+"""Ranking of a gallery's pictures by the signals of a cell, or of several averaged, and vice versa."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -253,7 +253,7 @@ class Queries:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How one subject's signals and the pictures rank each other.
+    """Ranks between one subject's signals and the pictures.
 
     Attributes:
         image_ids: [N] of what each signal showed; where trials of seen pictures are held out, their names.

@@ -32,7 +32,7 @@ class Sliding(Section):
 
 
 class EvaluationSpec(Section):
-    """What is measured on every cell, and among which pictures."""
+    """Measurements of every cell, and their gallery."""
 
     gallery: str = Field(
         "test", description="splits whose pictures are searched, as in train+test; signals are the last's"
@@ -114,7 +114,7 @@ class EvaluationSpec(Section):
 
 
 class Recipe(BaseRecipe, EvaluationSpec):
-    """Which runs are evaluated, on whom, and how."""
+    """Recipe of eval-retrieval: the runs, the subjects, the measurements."""
 
     is_tracked: ClassVar[bool] = True
 
@@ -152,7 +152,7 @@ class Recipe(BaseRecipe, EvaluationSpec):
 
     @property
     def spec(self) -> EvaluationSpec:
-        """What is measured; all that the functions which measure get of the recipe."""
+        """Part of the recipe that the functions get which measure."""
         fields = EvaluationSpec.model_fields
         return EvaluationSpec.model_construct(**{name: getattr(self, name) for name in fields})
 

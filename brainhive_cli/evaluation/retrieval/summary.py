@@ -53,11 +53,11 @@ from brainhive_cli.training.alignment.tested_pictures import describe_tested
 from brainhive_cli.training.alignment.trained import AlignRun
 
 BACKWARD = "backward"
-"""What the scopes of the other direction end with: a picture searches among the signals."""
+"""End of the scopes of the other direction: a picture searches among the signals."""
 SUBSETS, CEILING, REGIONS, CORRECTIONS = "subsets", "ceiling", "regions", "corrections"
 """The first parts of further scopes."""
 CURVE = ("top1", "top5")
-"""What a curve shows."""
+"""Metrics that a curve shows."""
 Metrics = dict[str, Metric]
 Groups = Sequence[Sequence[SubjectScores]]
 """One list a subject, of its cells."""
@@ -67,7 +67,7 @@ Tested = dict[str, tuple[Cell, str, SubjectScores]]
 
 @dataclass(frozen=True)
 class MetricContext:
-    """What all metrics of some cells have in common."""
+    """Common facts of all metrics of some cells."""
 
     protocol: str
     split: str

@@ -1,4 +1,4 @@
-"""What a similarity correction is: it uses all test signals together, so it is a control and no result."""
+"""Similarity corrections: a correction uses all test signals together, so it is a control and no result."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -10,7 +10,7 @@ from torch import Tensor
 from brainhive_cli.measurement.ranks import unit
 
 DECIMALS = 12
-"""Of cosines: above the rounding of float64, below that of float32 tokens, as ties of ranks are."""
+"""Tolerance of cosines: above the rounding of float64, below that of float32 tokens, as ties of ranks are."""
 
 
 @dataclass(frozen=True)

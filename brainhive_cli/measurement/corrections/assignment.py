@@ -11,7 +11,7 @@ from brainhive_cli.measurement.corrections import Compared
 
 
 class Config(parts.Config):
-    """Of the largest sum of similarities; what is assigned comes first, the rest in its order."""
+    """Assignment of the largest sum of similarities; what is assigned is first, the rest in its order."""
 
     def build(self) -> Callable[[Compared], Compared]:
         """Make the correction."""

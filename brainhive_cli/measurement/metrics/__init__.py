@@ -1,4 +1,4 @@
-"""What a metric part is: features of media, and a comparison of what was seen with what was made."""
+"""Metric parts: features of media, and a comparison of what was seen with what was made."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Medium = Literal["picture", "clip"]
 
 @dataclass(frozen=True)
 class Scale:
-    """What the values of a metric mean.
+    """Meaning of the values of a metric.
 
     Attributes:
         low: The least value; None where there is none.

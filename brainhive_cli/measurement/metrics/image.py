@@ -1,4 +1,4 @@
-"""How similar pictures and their reconstructions are, in pixels and in any encoder's features."""
+"""Similarity of pictures and their reconstructions, in pixels and in any encoder's features."""
 
 import math
 
@@ -26,7 +26,7 @@ STABLE = (0.01**2, 0.03**2)
 ROWS_AND_COLUMNS, ROWS = (-2, -1), (-2,)
 """The axes that windows extend along."""
 ROUNDING = 1e-6
-"""What resizing in float32 may add to a colour: white becomes up to 1.0000005, and varies as much."""
+"""Most that resizing in float32 adds to a colour: white becomes up to 1.0000005, and varies as much."""
 
 
 def prepare(images: Tensor, protocol: str = "mindeye2", crop_px: int = CROP_PX) -> Tensor:

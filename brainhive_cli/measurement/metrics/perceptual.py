@@ -20,7 +20,7 @@ MODULES = {
     "LPIPS": ("torchmetrics.image.lpip",),
     "FID": ("torchmetrics.image.fid", "torch_fidelity"),
 }
-"""What each metric imports."""
+"""Library that each metric imports."""
 INCEPTION = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
     "weights-inception-2015-12-05-6726825d.pth"
@@ -95,7 +95,7 @@ def _require_libraries(metric: str) -> None:
 FOLDS = 10
 """Parts that are left out in turn for the interval."""
 JACKKNIFE = f"normal, by a jackknife that leaves out one of {FOLDS} parts of the pictures"
-"""How the interval is made."""
+"""Method of the interval."""
 ALONE: Any = {"sync_on_compute": False}
 """One process computes; torchmetrics would have it wait for the others."""
 

@@ -1,4 +1,4 @@
-"""How similar clips and their reconstructions are, frame by frame and in their motion."""
+"""Similarity of clips and their reconstructions, frame by frame and in their motion."""
 
 import importlib.util
 from collections.abc import Callable
