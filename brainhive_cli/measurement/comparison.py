@@ -271,6 +271,7 @@ def _compare_ranks(one: Measurements, other: Measurements) -> dict[str, Any]:
 
 
 def _check_galleries(first: Measurements, second: Measurements) -> None:
+    # the same candidates, subjects and items
     runs = [first.notes["run"], second.notes["run"]]
     galleries = [first.notes["gallery"], second.notes["gallery"]]
     if galleries[0] != galleries[1]:
@@ -374,6 +375,8 @@ def _compare_metrics(first: Side, second: Side) -> dict[str, Any]:
     known_subjects = {**first.subjects, **second.subjects}
     subjects = [subject for subject in known_subjects if subject is not None] or [None]
     pairs = [(first.cells_of(subject), second.cells_of(subject)) for subject in subjects]
+
+    # items that both have; they differ only where a subject is missing on one side
     ids = []
     for subject, (firsts, seconds) in zip(subjects, pairs, strict=True):
         in_first, in_second = ({*cells[0]["image_ids"]} for cells in (firsts, seconds))
@@ -385,10 +388,14 @@ def _compare_metrics(first: Side, second: Side) -> dict[str, Any]:
             )
     if not all(ids):
         raise BrainhiveError(f"{names} have no item in common", in_common)
+
+    # metrics that both have
     in_both = pairs[0][0][0].keys() & pairs[0][1][0].keys() - {"image_ids", "units"}
     metrics = [name for name in pairs[0][0][0] if name in in_both]
     if not metrics:
         raise BrainhiveError(f"{names} have no metric in common", "measure both by one metric")
+
+    # compare the items that have a value on both sides
     unit_of = first.unit_of
     units, context = [[unit_of[image_id] for image_id in listed] for listed in ids], first.run.notes
     items = Items(ids, units, context["units"], scope=context.get("scope", ""))

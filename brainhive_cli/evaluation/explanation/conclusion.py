@@ -62,6 +62,7 @@ def conclude(
         parts: What was measured of each cell and subject, and of the signals of each subject.
         levels: Embeddings of the tested pictures, which similarity compares signals with.
     """
+    # protocols with and without the model, and parts that could not be measured
     spec, align, protocol, pictures = job.spec, job.align, job.describe_protocol(), readers[0].shared
     without_model = f"{protocol}, {WITHOUT_MODEL}"
     missing = {name: reason for part in parts.values() for name, reason in part.missing.items()}

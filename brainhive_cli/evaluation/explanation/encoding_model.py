@@ -216,6 +216,7 @@ def _encode(
     reader: Reader, train: Levels, test: Levels, spec: Explanation, collected: SubjectProfiles
 ) -> dict[str, Profile]:
     """Give the correlation by time, and by sensor or region; collect what comes with it."""
+    # tested signals in sensor space, where whiteners are known
     learned, rows = reader.member.selection(reader.subject, "train", is_tested=False)
     is_mixed, device = bool(reader.mixture), reader.member.model.device
     if is_mixed:
@@ -261,6 +262,7 @@ def _encode(
         collected.arrays |= dict(zip(CEILINGS, ceilings, strict=True))
         collected.arrays["explainable variance"] = noise_ceiling(trials, reader.selection.repetitions)
 
+    # the unique part of each level, and the correlation
     for level in predicted.without:
         for part, slices in parts.items():
             collected.profiles[f"encoding · {level}:{part}"] = unique(predicted, measured, level, slices)

@@ -59,6 +59,8 @@ class Job:
             RecipeError: if it is a sweep, has no recipe for a control, or its data set lacks the split.
         """
         spec = recipe.spec
+
+        # the run
         align = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects)
         align = replace(align, allows_copies=recipe.copies == "allow")
         refuse_sweep(align)
@@ -68,6 +70,8 @@ class Job:
             why = "holds out trials" if has_trials else "holds out no trials of seen stimuli"
             way = f"analyses={','.join(OF_TRIALS if has_trials else ANALYSES)}"
             raise RecipeError(f"analyses: {align.name} {why}", way)
+
+        # split and control must go with the run
         if stored_split(align.dataset, spec.split) not in align.dataset.splits:
             raise RecipeError(
                 f"split: {align.dataset.name} has no split {spec.split!r}",
@@ -77,6 +81,8 @@ class Job:
             raise RecipeError("control is trained, and a model folder has no recipe", "control=permuted")
         root = recipe.paths.under_home("runs") / "train-align"
         name = runs.reference(align.folder, root, align.variant)
+
+        # cells by subject, and encoders of the levels
         subjects: dict[int, list[Cell]] = {}
         for cell in align.cells:
             for subject in cell.tested_on:

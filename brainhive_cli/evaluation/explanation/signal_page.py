@@ -161,6 +161,7 @@ def write_signal_page(
     Raises:
         BrainhiveError: if no split has stimuli that were shown twice.
     """
+    # a section for each split whose stimuli were repeated
     folder.mkdir(parents=True, exist_ok=True)
     name, sections, figures, reasons = short_name(store.path), [], {}, []
     caveats: list[str] = []
@@ -186,6 +187,8 @@ def write_signal_page(
             (size, f"{top1.value:.1%}", _ends(top1), top1.pool, f"{top1.chance:.2%}")
             for size, top1 in reliability.retrieval.items()
         ]
+
+        # stimuli found by their repetitions, and regions of voxels
         columns: tuple[str, ...] = ("repetitions", "top-1", "95 %", "pool", "chance")
         blocks.append(Table("Stimuli found by their repetitions", columns, rows))
         if regions := described.get(BY_REGION):
@@ -194,6 +197,8 @@ def write_signal_page(
             blocks.append(Table("Noise ceiling by region", columns, rows))
         figures_first = [Figure([("", artifact, folder)]) for artifact in drawn]
         sections.append(Section(split, [Group("", [*figures_first, *blocks])], lead))
+
+    # maps of voxels, which preparations have measured
     space = next(iter(store.splits.values())).space
     if isinstance(space, Voxels) and space.maps:
         maps, slices = _describe_maps(space)
@@ -203,6 +208,8 @@ def write_signal_page(
         )
     if not sections:
         raise reasons[0]
+
+    # the page, with its headline figure
     page = folder / f"{store.path.stem}.html"
     title = extend_title(f"Signals of {name}", caveats)
     Page(title, [*sections[0].lead[:1], NOTE], sections=sections, first=FirstScreen(headline=headline)).write(
@@ -235,6 +242,7 @@ def _draw(reliability: Reliability, recording: Recording) -> tuple[list[Artifact
 
 def _draw_voxels(reliability: Reliability, space: Voxels) -> tuple[list[Artifact], list[str], dict[str, Any]]:
     """Draw how the noise ceiling is distributed over the voxels of the largest regions."""
+    # histograms of the largest regions
     ceiling = reliability.ceiling[:, 0]
     regions = {name: mask for name, mask in space.regions.items() if np.any(mask)}
     regions = regions or {"all voxels": np.ones(len(ceiling), bool)}
@@ -251,6 +259,8 @@ def _draw_voxels(reliability: Reliability, space: Voxels) -> tuple[list[Artifact
         if name in largest:
             counts = 100 * np.histogram(voxels, edges)[0] / len(voxels)
             lines.append(Line(f"{name} ({len(voxels):,} voxels)", counts.tolist()))
+
+    # the sentence, the curve, and slices where voxels have positions
     best = max(by_region, key=lambda name: by_region[name]["median"])
     words = f"{best} is the most reliable region: median noise ceiling {by_region[best]['median']:.0f} %."
     centres = ((edges[1:] + edges[:-1]) / 2).tolist()
@@ -285,6 +295,8 @@ def _draw_sensors(
     """Draw the evoked response, its maps at peaks, and the reliability of each channel and time."""
     space, times_ms = recording.space, (recording.times_s * 1000).round(3)
     assert not isinstance(space, Voxels)
+
+    # the most reliable channel and time
     evoked, power, halves = reliability.evoked, reliability.field_power, reliability.split_half
     row, sample = (int(place) for place in np.unravel_index(halves.argmax(), halves.shape))
     channel, peak = space.names[row], times_ms[power.argmax()]
@@ -303,6 +315,8 @@ def _draw_sensors(
         f"{channel} is the most reliable channel: correlation of halves {halves[row, sample]:.2f} at "
         f"{at[sample]:g} ms, and at least half of that from {at[first]:g} to {at[last]:g} ms."
     ]
+
+    # curves, maps at peaks, and the grid of channels and times
     lines = [Line("global field power", power.tolist()), Line(channel, evoked[row].tolist())]
     over_times = [
         Line(channel, halves[row].tolist()),

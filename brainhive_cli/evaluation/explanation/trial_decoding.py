@@ -78,6 +78,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     Raises:
         RecipeError: if signals are of voxels, which have no time.
     """
+    # accuracies of all subjects, and the trials that are permuted together
     spec, align = job.spec, job.align
     decoded = {subject: decode(job, subject) for subject in job.subjects}
     first, groups = next(iter(decoded.values())), [*decoded.values()]
@@ -119,6 +120,8 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     for name, artifact in drawn.items() if spec.figures else ():
         for suffix in spec.figures:
             folder.replace(f"{FIGURES}/{name}.{suffix}", partial(save_figure, artifact))
+
+    # the page's artifacts, and notes
     about = f"; for {items.scope}" if items.scope else ""
     table = summary_table([finding], f"Categories by time: {protocol}, {spec.split}{about}")
     artifacts.write(folder, [table, *drawn.values()])

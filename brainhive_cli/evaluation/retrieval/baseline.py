@@ -224,11 +224,14 @@ class Fit:
         Raises:
             BrainhiveError: if signals are missing, or those of several subjects differ in width.
         """
+        # signals to train on: the subject's own, or those of all others
         device, is_own = tested.targets.device, subject in member.cell.trained_on
         learned = [subject] if is_own else member.cell.trained_on
         train = [Averages.read(member, number, "train", False) for number in learned]
         if len(widths := {averages.features.shape[1] for averages in train}) > 1:
             raise BrainhiveError("training subjects differ in the width of their signals")
+
+        # as many as memory allows, spread evenly
         most = min(SIGNALS, SIGNAL_BYTES // (4 * widths.pop())) // len(train)
         train = [
             part.take(np.unique(np.linspace(0, len(part.pictures) - 1, most).astype(int))) for part in train
@@ -252,6 +255,8 @@ class Fit:
         targets = Candidates.read(member, "train", np.unique(shown), device)
         predicted, mean = predict(torch.cat(features), targets.of(shown), test.features)
         test, gallery = test._replace(features=predicted), tested.targets - mean
+
+        # signals whose order is tried, of subjects with signals of their own
         first = None
         if is_own:
             first = train[0].take(np.arange(min(FILING_SIGNALS, len(train[0].pictures))))
@@ -302,6 +307,7 @@ def fit_subjects(job: Job, device: torch.device) -> tuple[list[Fit], Candidates,
     Raises:
         BrainhiveError: if the training signals are not those of the data set, or are missing.
     """
+    # trainings that a ridge on all signals is no baseline of
     align, spec = job.runs[0], job.spec
     recipe = align.recipe
     if align.origin is not None:

@@ -141,11 +141,14 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
         ensemble: The cell's model, or several.
         spec: What is measured. A control permutes alike in all cells: seeds share a subject's signals.
     """
+    # rank all subjects at once
     gallery = Gallery.of(ensemble, spec.splits, spec.distractors, spec.seed, spec.only_shown)
     queries = encode_queries(ensemble, gallery, spec.split, spec.control, spec.seed)
     rankings = rank_all(gallery, queries)
     corrected = rank_corrected(gallery, queries, spec.corrections)
     scores = {}
+
+    # further measures of each subject
     for subject, signals in queries.items():
         subsets = {}
         if spec.subsets:

@@ -73,14 +73,20 @@ def diagnose(facts: Facts) -> Diagnosis:
     """Explain a verdict by what was measured, and by no more."""
     ridge, orders = facts.ridge, f"in {facts.filings} other orders neither"
     compared = f"a closed-form ridge on the same signals is {ridge.verdict.words} ({ridge.words})"
+
+    # pictures in another order
     if facts.refiled:
         advice = "correct the order and prepare the signals again"
         return Diagnosis("misfiled", f"misfiled: {facts.refiled}; {advice}")
     if facts.model.startswith("above chance") or ridge.verdict.side == "not testable":
         return Diagnosis("", "; ".join([compared, *facts.differing]))
+
+    # a ridge that does better: too little data for the model
     if ridge.is_above:
         sentence = "; ".join([f"too little data for this model: {compared}", *facts.differing])
         return Diagnosis("part differs" if facts.differing else "too little data", sentence, facts.train_line)
+
+    # a ridge that finds training pictures alone: another test split
     if facts.training and facts.training.is_above:
         sentence = (
             "test pictures differ from training pictures, or are filed wrongly: a closed-form ridge finds "

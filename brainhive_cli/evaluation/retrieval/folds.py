@@ -38,6 +38,7 @@ def merge_folds(cells: Sequence[Cell], scores: Mapping[str, CellScores]) -> dict
     Raises:
         BrainhiveError: if folds have different numbers of candidates.
     """
+    # cells of one training, fold by fold, whose candidates are as many
     folds: dict[str, list[Cell]] = {}
     for cell in cells:
         folds.setdefault(cell.name_over_folds, []).append(cell)
@@ -45,6 +46,8 @@ def merge_folds(cells: Sequence[Cell], scores: Mapping[str, CellScores]) -> dict
     if len(pools) > 1:
         problem = f"folds have {pools[0]} to {pools[-1]} candidates, so no common chance"
         raise BrainhiveError(problem, "gallery=test, without only_shown")
+
+    # a cell for all folds of a training
     merged: dict[Cell, CellScores] = {}
     for name, members in folds.items():
         measured, first = [scores[cell.name] for cell in members], members[0]
@@ -90,6 +93,8 @@ def _merge(scores: Sequence[SubjectScores], cells: Sequence[Cell]) -> SubjectSco
         }
         for name in scores[0].curves
     }
+
+    # curves are joined item by item, controls averaged by the items of each fold
     sizes = [len(one.ranking.image_ids) for one in scores]
     return SubjectScores(
         ranking=join([one.ranking for one in scores]),
@@ -105,6 +110,7 @@ def _merge(scores: Sequence[SubjectScores], cells: Sequence[Cell]) -> SubjectSco
 
 def _merge_split_ranks(tables: Sequence[SplitRanks], cells: Sequence[Cell]) -> SplitRanks:
     """Join the ranks of folds; a candidate has none, 0, by signals of other folds, which are not compared."""
+    # candidates of all folds; a row for each signal
     candidates = [*dict.fromkeys(chain.from_iterable(table.candidates for table in tables))]
     column = {name: number for number, name in enumerate(candidates)}
     ranks = np.zeros((sum(len(one.ranks) for one in tables), len(candidates)), np.uint16)
@@ -114,6 +120,8 @@ def _merge_split_ranks(tables: Sequence[SplitRanks], cells: Sequence[Cell]) -> S
         ranks[start : start + len(table.ranks), [column[name] for name in table.candidates]] = table.ranks
         start += len(table.ranks)
         groups += table.groups or [f"fold {cell.fold}"] * len(table.ranks)
+
+    # sessions, where all folds know them
     has_sessions = all(table.sessions is not None for table in tables)
     return SplitRanks(
         candidates,

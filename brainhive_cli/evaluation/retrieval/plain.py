@@ -73,6 +73,7 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Ranks]]:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.linear_model import LogisticRegression
 
+    # each subject and fold once, whatever number of seeds was trained
     ranks: dict[str, dict[int, list[Ranks]]] = {name: {} for name in NAMES}
     done: set[tuple[int, int]] = set()
     for group in job.groups:

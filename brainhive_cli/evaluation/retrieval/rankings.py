@@ -367,6 +367,7 @@ def controlled(target: Places, gallery: Gallery, control: str, seeds: Iterable[i
 
 def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking]:
     """Rank for all subjects at once, so that a large gallery is read once."""
+    # ranks, average precision and the nearest picture of all signals
     tokens = torch.cat([some.tokens for some in queries.values()])
     target = np.concatenate([some.target for some in queries.values()])
     relevant = gallery.relevant(target)
@@ -387,6 +388,8 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
             signals = np.argsort(some.target, kind="stable").reshape(len(pictures), shown)
             places = torch.from_numpy(signals)
             backward = ranks(gallery.tokens[pictures], some.tokens, places).numpy()
+
+        # the signals of this subject by name
         ids, concepts = gallery.image_ids, gallery.concepts
         seen_ids, seen_concepts = ([names[place] for place in some.target] for names in (ids, concepts))
         forward = (seen_ranks[part], precision[part], (relevant[part] >= 0).sum(1))

@@ -92,11 +92,14 @@ def summarise_job(
         scores: What was measured on each cell, by the name of the first of its group.
         plain: Ranks of plain baselines, by name and subject.
     """
+    # scores by cell, folds pooled, and by subject
     spec, run, holdout = job.spec, job.runs[0], job.runs[0].dataset.holdout
     merged = {group[0]: scores[group[0].name] for group in job.groups}
     if holdout is not None and spec.split == "test":
         merged = merge_folds([*merged], scores)
     cells, gallery = [*merged], next(iter(merged.values()))
+
+    # scores of each cell and subject by the scope that they are shown in
     tested: Tested = {
         scope(cell.name, label(subject)): (cell, label(subject), subject_scores)
         for cell, cell_scores in merged.items()
@@ -128,6 +131,8 @@ def summarise_job(
         subject: [cell_scores.regions for cell_scores in group if cell_scores.regions]
         for subject, group in by_subject.items()
     }
+
+    # shares of regions, and ceilings of the signals
     if spec.region_shares:
         scopes |= describe_regions(shares, cells, context)
     ceilings = {subject: group[-1].ceiling for subject, group in by_subject.items()}  # the same of all cells
@@ -141,6 +146,8 @@ def summarise_job(
         (align_run.tested_pictures(spec.split, fold) for align_run in job.runs for fold in align_run.folds),
         [line for align_run in job.runs for line in align_run.signal_warnings],
     )
+
+    # the gallery, by which runs are compared, is known by its digest
     too_few = _too_few(groups, spec.subsets)
     is_comparable = len(job.runs) == 1 and spec.control == "none"
     seed = str(spec.seed) if spec.distractors else ""
@@ -185,6 +192,8 @@ def summarise_job(
         **({"confusion_matrix": count_confusions(rankings.values())} if alike.group_of else {}),
     }
     compared = Measurements()
+
+    # plain baselines on the same folds
     if plain:
         ours = {
             subject: [scores.ranking.ranks.tolist() for scores in by_subject[label(subject)]]
@@ -299,6 +308,7 @@ def concept_tables(rankings: Iterable[Ranking], categories: Mapping[str, str]) -
 
 def above_chance(groups: Groups, alike: Alike) -> list[Verdict]:
     """Test whether the seen pictures rank better than others, over all cells and subjects: see `judge`."""
+    # ranks of each subject, averaged over seeds
     tables = [[scores.split_ranks for scores in group if scores.split_ranks] for group in groups]
     firsts = [group[0] for group in tables]
     ranks = [np.mean([table.ranks for table in group], 0) for group in tables]
@@ -314,6 +324,8 @@ def above_chance(groups: Groups, alike: Alike) -> list[Verdict]:
     shown_in: dict[Any, Any] | None = None
     if sessions is not None:
         shown_in = {image_id: tuple(recorded) for image_id, recorded in sessions.items()}
+
+    # groups and labels of held-out trials
     options: dict[str, Any] = {"medium": alike.medium, "pool": firsts[0].pool or None}
     if firsts[0].groups:
         pairs = [pair for table in firsts for pair in zip(table.image_ids, table.groups, strict=True)]
@@ -450,6 +462,8 @@ def describe_ceilings(
     protocol = extend_protocol(
         f"half of the repetitions against the other half, {splits} random splits, {dataset}", caveats
     )
+
+    # subjects whose signals have a ceiling; all together where they saw as many pictures
     measured = {subject: ceiling for subject, ceiling in ceilings.items() if not ceiling.reason}
     groups = {scope(CEILING, subject): [ceiling] for subject, ceiling in measured.items()}
     if len({len(ceiling.image_ids) for ceiling in measured.values()}) == 1:
@@ -458,6 +472,8 @@ def describe_ceilings(
     for name, group in groups.items():
         items = alike.items([ceiling.image_ids for ceiling in group])
         options: Any = {"protocol": protocol, "split": split, "items": items}
+
+        # retrieval among halves, and reliability extrapolated to all repetitions
         pool, ranks = len(group[0].image_ids), [ceiling.ranks for ceiling in group]
         metrics = summarise(ranks, pool, only=("top1", "top5"), **options)
         shares = [np.array(ceiling.correlation) for ceiling in group]
