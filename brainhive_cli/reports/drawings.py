@@ -19,17 +19,17 @@ if TYPE_CHECKING:  # which loads h5py
 
 Drawable = Curve | Heatmap | Map
 WIDTH_INCH, HEIGHT_INCH = 3.6, 2.3
-"""Of most figures; at this width the letters of a figure are as large on a phone as those of the page."""
+"""Size of most figures; at this width the letters are as large on a phone as those of the page."""
 BAR_INCH, GROUP_INCH = 0.13, 0.08
 """Height of a bar, and of the gap between groups of bars."""
 MAX_SLICES, SLICES_IN_ROW = 12, 4
-"""Of a volume that are drawn."""
+"""Slices of a volume that are drawn, and slices in a row of the mosaic."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#6a51a3", "#7f7f7f")
-"""Of series: Okabe and Ito (2008), which colour-blind readers distinguish, and two more."""
+"""Colours of series: Okabe and Ito (2008), which colour-blind readers distinguish, and two more."""
 CONTROL_COLOUR = COLOURS[-1]
 INK, SOFT, GRID = "#1c1f23", "#5d6570", "#d9dde2"
 PAGE_COLOURS = {
-    **{colour: f"var(--c{place})" for place, colour in enumerate(COLOURS)},
+    **{colour: f"var(--c{index})" for index, colour in enumerate(COLOURS)},
     **{INK: "var(--ink)", SOFT: "var(--soft)", GRID: "var(--line)"},
 }
 """The page's variable for each colour of a figure; its style sheet has them for light, dark and print."""
@@ -56,11 +56,11 @@ LEGEND_INCH, NAME_INCH = 0.17, 0.13
 MAX_NAMES, MAX_LETTERS = 24, 24
 """Names of rows or columns that can be read next to a matrix, and letters of a name."""
 MAX_DOTS = 24
-"""Places up to which each place of a line has a dot."""
+"""Points up to which each point of a line has a dot."""
 SMALL: Any = {"color": SOFT, "fontsize": "small"}
 BROKEN: Any = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
 CONTROLS = ("shuffled", "guessing")
-"""What names of lines that show no effect begin with, or have behind `on`."""
+"""Beginnings of the names of lines that show no effect; `on shuffled` inside a name marks one too."""
 LEGEND_LETTERS = 58
 """Letters in one line of a legend."""
 CELL = re.compile(r"sub-0*(\d+)_seed-(\d+)")
@@ -84,12 +84,24 @@ def svg_of(artifact: Drawable) -> Markup:
     The points of a map without a head are links to `#0`, `#1` …, in the order of the artifact. Of an artifact
     without any value nothing is drawn.
     """
-    if not _has_values(artifact):
+    # write a note instead where nothing was measured
+    match artifact:
+        case Curve(lines=lines):
+            has_values = any(value is not None for line in lines for value in line.values)
+        case Heatmap(values=values):
+            has_values = any(value is not None for row in values for value in row)
+        case _:
+            has_values = bool(artifact.points)
+    if not has_values:
         return Markup('<p class="note">no values</p>')
+
+    # let matplotlib write the figure, and split its root element from the shapes
     with _drawn(artifact) as figure:
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     head, _, drawn = text.getvalue().partition("<svg")[2].partition(">")
+
+    # drop ids, take the page's font and colours, and round coordinates to two decimals
     view = re.search('viewBox="[^"]*"', head)
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r'<g id="[^"]*">', "<g>", drawn)  # the same ids in each figure
@@ -121,68 +133,71 @@ def _drawn(artifact: Drawable) -> Iterator[Any]:
         yield figure
 
 
-def _has_values(artifact: Drawable) -> bool:
-    match artifact:
-        case Curve(lines=lines):
-            return any(value is not None for line in lines for value in line.values)
-        case Heatmap(values=values):
-            return any(value is not None for row in values for value in row)
-    return bool(artifact.points)
-
-
 def _height_inch(artifact: Drawable) -> float:
     match artifact:
         case Curve(style="bars", lines=lines, at=at):
+            # bars grow downwards with their number
             group_inch = BAR_INCH * len(lines) + GROUP_INCH
             return 0.7 + group_inch * len(at) + LEGEND_INCH * -(-len(lines) // _legend_columns(artifact))
         case Curve(lines=lines):
+            # a legend of several rows takes its height from nothing else
             entries = len(lines) + any(line.chance is not None for line in lines)
             return HEIGHT_INCH + LEGEND_INCH * -(-entries // _legend_columns(artifact))
         case Heatmap(values=values) if _is_picture(artifact):
+            # a picture keeps its aspect ratio; 0.6 inch hold the colour bar
             return 0.6 + WIDTH_INCH * len(values) / len(values[0])
         case Heatmap(values=values) if len(values) != len(values[0]):
+            # named rows need the height of their letters
             return max(HEIGHT_INCH, 1.1 + NAME_INCH * min(len(values), MAX_NAMES))
     return WIDTH_INCH
 
 
 def _is_picture(matrix: Heatmap) -> bool:
-    """Whether rows and columns are places, whose values make a picture: they have no names and no axes."""
+    """Tell whether the values are pixels of a picture: rows and columns have no names and no axes."""
     return not (matrix.rows or matrix.columns or matrix.row_axis or matrix.column_axis)
 
 
-def _in_words(name: str) -> str:
+def _describe_cell(name: str) -> str:
     """Write the name of a cell as people say it: `sub-01_seed-2025` is subject 1, seed 2025."""
-    whose = CELL.sub(r"subject \1, seed \2", name)
-    return whose.replace("all_seed-", "all subjects, seed ")
+    return CELL.sub(r"subject \1, seed \2", name).replace("all_seed-", "all subjects, seed ")
 
 
 def _draw_lines(figure: Any, axes: Any, curve: Curve) -> None:
-    at = [float(place) for place in curve.at]
+    # draw each line with its confidence band
+    at = [float(position) for position in curve.at]
     for line, colour in zip(curve.lines, _colours(curve.lines), strict=True):
         marker = "o" if len(at) <= MAX_DOTS else ""
-        how = {"color": colour, "label": _in_words(line.name), "marker": marker, "markersize": 3}
+        how = {"color": colour, "label": _describe_cell(line.name), "marker": marker, "markersize": 3}
         axes.plot(at, _numbers(line.values), linewidth=1.6, **how)
         if line.low is not None and line.high is not None:
             ends = _numbers(line.low), _numbers(line.high)
             axes.fill_between(at, *ends, color=colour, alpha=0.2, linewidth=0)
+
+    # draw each chance level once
     for level in dict.fromkeys(line.chance for line in curve.lines if line.chance is not None):
         axes.axhline(level, label="chance", **BROKEN)
+
+    # name marks and shaded spans at the top, one name below the other
     for row, (name, mark) in enumerate(curve.marks.items()):
-        place = mark[0] if isinstance(mark, tuple) else mark
+        start = mark[0] if isinstance(mark, tuple) else mark
         if isinstance(mark, tuple):
             axes.axvspan(*mark, color=SOFT, alpha=0.15, linewidth=0)
-        axes.axvline(place, color=SOFT, linestyle=":", linewidth=1)
-        side = "left" if place < (at[0] + at[-1]) / 2 else "right"  # into the drawing, not out of it
+        axes.axvline(start, color=SOFT, linestyle=":", linewidth=1)
+        side = "left" if start < (at[0] + at[-1]) / 2 else "right"  # into the drawing, not out of it
         at_top: Any = {"xycoords": ("data", "axes fraction"), "ha": side, "va": "top"}
         below = {"xytext": (0, -row * LEGEND_INCH * 72), "textcoords": "offset points"}
-        axes.annotate(f" {name} ", (place, 1), **below, **at_top, **SMALL)
+        axes.annotate(f" {name} ", (start, 1), **below, **at_top, **SMALL)
+
+    # scale the axes; an axis that nearly reaches 0 starts there
     if curve.is_logarithmic:
         axes.set_xscale("log", base=2)
-        axes.set_xticks(at, [f"{place:g}" for place in at])
+        axes.set_xticks(at, [f"{tick:g}" for tick in at])
     axes.margins(x=0.02, y=0.15 if curve.marks else 0.05)  # room for the names of marks
     low, high = axes.get_ylim()
     if 0 < low < ZERO_SHARE * high:
         axes.set_ylim(0, high)
+
+    # label the axes
     axes.grid(axis="x", visible=False)
     axes.set(xlabel=curve.axis)
     axes.set_title(curve.value, **SMALL)
@@ -190,21 +205,33 @@ def _draw_lines(figure: Any, axes: Any, curve: Curve) -> None:
 
 
 def _draw_bars(figure: Any, axes: Any, curve: Curve) -> None:
+    # draw the bars of each line, side by side within the group of each name
     count, names = len(curve.lines), [str(name) for name in curve.at]
     step = BAR_INCH * count + GROUP_INCH
-    for place, (line, colour) in enumerate(zip(curve.lines, _colours(curve.lines), strict=True)):
-        at = np.arange(len(names)) + (place - (count - 1) / 2) * BAR_INCH / step
+    for index, (line, colour) in enumerate(zip(curve.lines, _colours(curve.lines), strict=True)):
+        at = np.arange(len(names)) + (index - (count - 1) / 2) * BAR_INCH / step
         values, errors = _numbers(line.values), None
         if line.low is not None and line.high is not None:
             errors = np.maximum([values - _numbers(line.low), _numbers(line.high) - values], 0)
-        how = {"color": colour, "label": _in_words(line.name), "ecolor": INK, "error_kw": {"linewidth": 1}}
+        how = {
+            "color": colour,
+            "label": _describe_cell(line.name),
+            "ecolor": INK,
+            "error_kw": {"linewidth": 1},
+        }
         bars = axes.barh(at, values, 0.9 * BAR_INCH / step, xerr=errors, **how)
         if count == 1 and errors is None:
             axes.bar_label(bars, fmt="{:.3g}", padding=3, **SMALL)
+
+    # draw each chance level once
     for level in dict.fromkeys(line.chance for line in curve.lines if line.chance):
         axes.axvline(level, **BROKEN)
+
+    # list the names from top to bottom
     axes.set_yticks(range(len(names)), [_shorten(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
+
+    # mark zero and label the axes
     axes.axvline(0, color=SOFT, linewidth=1)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
@@ -213,25 +240,32 @@ def _draw_bars(figure: Any, axes: Any, curve: Curve) -> None:
 
 
 def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> None:
-    values = np.array([_numbers(row) for row in matrix.values])
+    # span the colours over the values, around 0 for differences
+    values = np.array([_numbers(row) for row in matrix.values])  # [rows, columns]
     high = float(np.nanmax(values)) if matrix.high is None else matrix.high
     low = float(np.nanmin(values)) if matrix.low is None else matrix.low
     if matrix.is_diverging:
         high = max(abs(low), abs(high))
         low = -high
+
+    # colour the cells
     axes.grid(visible=False)
     is_picture = _is_picture(matrix)
     axes.set_facecolor("none" if is_picture else "#a0a0a0")  # where there is no value
     colours = "RdBu_r" if matrix.is_diverging else "viridis"
     aspect = "equal" if is_picture else "auto"
     shown = axes.imshow(values, aspect=aspect, interpolation="none", cmap=colours, vmin=low, vmax=high)
+
+    # name the ticks: six numbers at most, or all names if they can be read
     for names, axis in ((matrix.rows, axes.yaxis), (matrix.columns, axes.xaxis)):
         are_numbers = all(re.fullmatch(r"-?[\d.]+", name) for name in names)
         step = max(1, len(names) // 6) if are_numbers else 1
-        places = range(0, len(names), step) if are_numbers or len(names) <= MAX_NAMES else range(0)
-        axis.set_ticks(places, labels=[_shorten(names[place]) for place in places])
+        ticks = range(0, len(names), step) if are_numbers or len(names) <= MAX_NAMES else range(0)
+        axis.set_ticks(ticks, labels=[_shorten(names[index]) for index in ticks])
         if axis is axes.xaxis and not are_numbers:
             axes.tick_params(axis="x", rotation=60)
+
+    # label the axes and the colours
     axes.tick_params(length=0)
     axes.set(xlabel=matrix.column_axis, ylabel=matrix.row_axis)
     axes.spines[:].set_visible(False)
@@ -239,12 +273,15 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> None:
 
 
 def _draw_points(figure: Any, axes: Any, shown: Map) -> None:
-    places = np.array([(point.x, point.y) for point in shown.points])
+    # draw each group in its colour; each point links to its row
+    positions = np.array([(point.x, point.y) for point in shown.points])  # [N, 2]
     groups = list(dict.fromkeys(point.group for point in shown.points))
     for group, colour in zip(groups, COLOURS * len(groups), strict=False):
         rows = [row for row, point in enumerate(shown.points) if point.group == group]
-        points = axes.scatter(*places[rows].T, s=22, color=colour, alpha=0.8, linewidth=0, label=group)
+        points = axes.scatter(*positions[rows].T, s=22, color=colour, alpha=0.8, linewidth=0, label=group)
         points.set_urls([f"#{row}" for row in rows])
+
+    # label the axes and the groups
     axes.set(xlabel=shown.axes[0], ylabel=shown.axes[1], xticks=[], yticks=[])
     if any(groups):
         figure.legend(loc="outside lower left", ncols=len(groups))
@@ -252,21 +289,24 @@ def _draw_points(figure: Any, axes: Any, shown: Map) -> None:
 
 def _draw_head(figure: Any, axes: Any, head: Map) -> None:
     """Draw values on a head, nose up: interpolated by mne, or as dots where values are few or not finite."""
-    places = np.array([[point.x, point.y] for point in head.points])
-    values = np.array([np.nan if point.value is None else point.value for point in head.points], float)
+    # span the colours over the finite values, around 0 for differences
+    positions = np.array([[point.x, point.y] for point in head.points])  # [C, 2]
+    values = _numbers([point.value for point in head.points])  # [C]
     finite = values[np.isfinite(values)]
-    most = float(np.abs(finite).max(initial=0)) or 1.0
-    low, high = (-most, most) if head.is_diverging or not len(finite) else (finite.min(), finite.max())
+    largest = float(np.abs(finite).max(initial=0)) or 1.0
+    low, high = (-largest, largest) if head.is_diverging or not len(finite) else (finite.min(), finite.max())
     colours = "RdBu_r" if head.is_diverging else "viridis"
+
+    # interpolate between sensors where there are enough of them;
     # sensors on one line span no area to interpolate over
-    is_area = np.linalg.matrix_rank(places - places.mean(0), tol=1e-6) == 2
-    if len(places) >= MIN_SENSORS and is_area and len(finite) == len(values):
+    is_area = np.linalg.matrix_rank(positions - positions.mean(0), tol=1e-6) == 2
+    if len(positions) >= MIN_SENSORS and is_area and len(finite) == len(values):
         import mne
 
         with mne.use_log_level("ERROR"):
             shown, _ = mne.viz.plot_topomap(
                 values,
-                places * HEAD_M,
+                positions * HEAD_M,
                 axes=axes,
                 show=False,
                 cmap=colours,
@@ -276,7 +316,8 @@ def _draw_head(figure: Any, axes: Any, head: Map) -> None:
                 extrapolate="local",  # nothing is drawn where no sensor was
             )
     else:
-        shown = axes.scatter(*places.T, c=values, s=60, cmap=colours, vmin=low, vmax=high)
+        # draw the sensors as dots in an outline of a head with its nose
+        shown = axes.scatter(*positions.T, c=values, s=60, cmap=colours, vmin=low, vmax=high)
         angle = np.linspace(0, 2 * np.pi, 100)
         axes.plot(np.cos(angle), np.sin(angle), color="0.5", linewidth=1.2)
         axes.plot((-0.1, 0, 0.1), (0.995, 1.12, 0.995), color="0.5", linewidth=1.2)
@@ -295,11 +336,11 @@ def _add_colour_bar(figure: Any, axes: Any, shown: Any, words: str) -> None:
 
 
 def _colours(lines: Sequence[Line]) -> list[str]:
-    colours, place = [], 0
+    colours, index = [], 0
     for line in lines:
         is_control = line.name.startswith(CONTROLS) or "on shuffled" in line.name
-        colours.append(CONTROL_COLOUR if is_control else COLOURS[place % (len(COLOURS) - 1)])
-        place += not is_control
+        colours.append(CONTROL_COLOUR if is_control else COLOURS[index % (len(COLOURS) - 1)])
+        index += not is_control
     return colours
 
 
@@ -327,33 +368,39 @@ def draw_slices(
     """Draw values of voxels on axial slices from bottom to top, nose up, left is left.
 
     Args:
-        title: What is shown.
+        title: Title of the figure.
         values: [V].
-        grid: Where the voxels lie.
-        unit: What values are.
+        grid: Positions of the voxels.
+        unit: Unit of the values.
         low: Value of the first colour; None for the lowest.
     """
     # axes of the volume that run most along left-right, back-front and bottom-top, in this order
     weights = np.abs(grid.affine[:3, :3])
     axes = max(permutations(range(3)), key=lambda order: sum(weights[row, order[row]] for row in range(3)))
-    places = grid.places.astype(int)[:, axes]  # [V, 3] x, y, z
+
+    # turn voxel indices so that they grow to the right, front and top, and start at 0
+    indices = grid.places.astype(int)[:, axes]  # [V, 3] x, y, z
     for world, axis in enumerate(axes):
         if grid.affine[world, axis] < 0:
-            places[:, world] = -places[:, world]
-    places -= places.min(0)
-    width, height, depth = places.max(0) + 1
+            indices[:, world] = -indices[:, world]
+    indices -= indices.min(0)
+    width, height, depth = indices.max(0) + 1
 
     # of the slices that hold voxels, the middle ones of up to a dozen equal parts, in rows of four
-    heights = np.unique(places[:, 2])
+    heights = np.unique(indices[:, 2])
     parts = min(MAX_SLICES, len(heights))
     heights = heights[((np.arange(parts) + 0.5) * len(heights) / parts).astype(int)]
     columns = min(len(heights), SLICES_IN_ROW)
+
+    # put the values into a mosaic of the slices, one empty pixel between them
     mosaic = np.full((-(-len(heights) // columns) * (height + 1), columns * (width + 1)), np.nan)
     for number, z in enumerate(heights.tolist()):
         row, column = divmod(number, columns)
-        x, y, _ = places[places[:, 2] == z].T
+        x, y, _ = indices[indices[:, 2] == z].T
         at = row * (height + 1) + height - 1 - y, column * (width + 1) + x
-        mosaic[at] = values[places[:, 2] == z]
+        mosaic[at] = values[indices[:, 2] == z]
+
+    # describe the figure
     pixels = [[None if np.isnan(value) else value for value in line] for line in mosaic.tolist()]
     shown = "" if len(heights) == depth else f"{len(heights)} of {depth} slices, "
     note = f"Axial: {shown}from bottom to top; nose up, left is left."

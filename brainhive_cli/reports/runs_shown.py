@@ -22,7 +22,7 @@ from brainhive_cli.measurement.metric_names import headlines
 
 
 class Environment(TypedDict, total=False):
-    """What a page reads of a run's environment; the rest is shown as it is."""
+    """Keys of a run's environment that a page reads; the rest is shown as it is."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -42,24 +42,29 @@ def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
         MissingData: if there is no such run.
         RecipeError: if several have the name, or it has no such variant.
     """
-
-    def lacks(run: RunFolder) -> str:
-        return "" if any(run.measurements().scopes.values()) else "no metrics"
-
+    # find the run: the newest one with metrics, or the one that the reference names
     name, variant = of_variant(reference)
     if not name or (name in {path.name for path in runs.glob("*/")} and not is_run(runs / name)):
-        run = newest(runs, name or None, lacks, needed="metrics", choose="")
+        run = newest(
+            runs,
+            name or None,
+            lambda run: "" if any(run.measurements().scopes.values()) else "no metrics",
+            needed="metrics",
+            choose="",
+        )
     else:
         run = find_run(runs, None, name)
     if not variant:
         return run, ""
+
+    # find the variant: a run of its own, or scopes of this run
     measured = run.measurements()
-    run_by_variant = measured.notes.get("variants", {})
-    if isinstance(run_by_variant, Mapping) and variant in run_by_variant:
-        folder = below(run.path.parent, run_by_variant[variant]["run"], source="the run of a variant,")
+    variant_runs = measured.notes.get("variants", {})
+    if isinstance(variant_runs, Mapping) and variant in variant_runs:
+        folder = below(run.path.parent, variant_runs[variant]["run"], source="the run of a variant,")
         return find_run(runs, None, str(folder)), ""
     if not measured.of_variant(variant).scopes:
-        known = list(run_by_variant) or sorted({scope.rpartition("/")[0] for scope in measured.scopes} - {""})
+        known = list(variant_runs) or sorted({scope.rpartition("/")[0] for scope in measured.scopes} - {""})
         hint = f"it has: {', '.join(known)}" if known else "it is no sweep"
         raise RecipeError(f"{run.path.name} has no variant {variant!r}", hint)
     return run, variant
@@ -70,8 +75,8 @@ class ShownRun:
     """One finished run, or a variant of it.
 
     Attributes:
-        label: What the page calls it.
-        folder: Where it lies.
+        label: Name of the run on the page.
+        folder: Folder of the run.
         variant: The one variant of a sweep that is shown; empty for all of the run.
     """
 
@@ -81,13 +86,13 @@ class ShownRun:
 
     @cached_property
     def measured(self) -> Measurements:
-        """What it measured."""
+        """Measurements of the run, or of its variant."""
         measured = self.folder.measurements()
         return measured.of_variant(self.variant) if self.variant else measured
 
     @cached_property
     def artifacts(self) -> list[Artifact]:
-        """What it shows besides."""
+        """Figures, tables and media that the run wrote."""
         return artifacts.read(self.folder)
 
     @property
@@ -97,7 +102,7 @@ class ShownRun:
 
     @cached_property
     def environment(self) -> "Environment":
-        """What it was computed with; empty if nothing says it."""
+        """Versions and device of the computation; empty if the run has no such file."""
         is_there = (self.folder.path / "environment.json").is_file()
         return self.folder.read_json("environment.json", Environment) if is_there else {}
 
@@ -113,7 +118,7 @@ class ShownRun:
 
     @property
     def scope(self) -> str:
-        """What its claims are about, as "these 2 concepts"; empty where it is units in general."""
+        """Units that its claims are about, as "these 2 concepts"; empty for units in general."""
         return str(self.measured.notes.get("scope", ""))
 
     @cached_property
@@ -127,19 +132,19 @@ class ShownRun:
     def variants(self) -> dict[str, Mapping[str, Metric]]:
         """The metrics of each variant of a sweep, all its cells together, by its stamped name."""
         names = list(self.measured.notes.get("variants", []))
-        by_name = {name: self.measured.scopes.get(scope(name, ALL), {}) for name in names}
-        stamps = stamp_rows({name: metrics.values() for name, metrics in by_name.items() if metrics})
-        return {stamped: by_name[name] for name, stamped in stamps.items()}
+        variant_metrics = {name: self.measured.scopes.get(scope(name, ALL), {}) for name in names}
+        stamps = stamp_rows({name: metrics.values() for name, metrics in variant_metrics.items() if metrics})
+        return {stamped: variant_metrics[name] for name, stamped in stamps.items()}
 
     @property
     def validation_of_variants(self) -> dict[str, Mapping[str, Any]]:
-        """What the training of each variant measured on validation, if it did."""
+        """Validation results of the training of each variant; empty ones without validation."""
         variants = self.measured.notes.get("variants", {})
         return {name: about.get("validation", {}) for name, about in variants.items()}
 
     @cached_property
     def cells(self) -> list["ShownCell"]:
-        """What was measured on each cell and subject, of the source that the run is about."""
+        """Metrics of each cell and subject, of the source that the run is about."""
         scopes, notes = self.measured.scopes, self.measured.notes.get("cells", {})
         cells = [ShownCell(name, about, scopes[name]) for name, about in notes.items() if scopes.get(name)]
         return [cell for cell in cells if cell.about.get("source", self.source) == self.source]
@@ -162,27 +167,32 @@ class ShownRun:
         return bool(self.variants) or (is_of_variants and not self.variant)
 
     def parts(self, metric: str) -> dict[str, list[float]]:
-        """List a metric's values by what a table has a row for.
+        """List a metric's values by the row of a table.
 
-        The variants of a sweep; or subjects, with the mean over seeds; or cells, where these are of no one
-        subject and nothing is pooled.
+        Rows are the variants of a sweep; or subjects, with the mean over seeds; or cells, if no cell is of a
+        single subject and nothing is pooled.
         """
+        # variants, pooled or as cells
         if self.variants:
-            return {name: [some[metric].value] for name, some in self.variants.items() if metric in some}
+            return {
+                name: [metrics[metric].value] for name, metrics in self.variants.items() if metric in metrics
+            }
         if self.is_swept:
-            return self._values(metric, lambda cell: str(cell.about.get("variant")))
-        by_subject = {subject: [value] for subject, value in self.by_subject(metric).items()}
-        if by_subject or self.metrics:
-            return by_subject
-        return self._values(metric, lambda cell: cell.name)
+            return self._collect_values(metric, lambda cell: str(cell.about.get("variant")))
+
+        # subjects, else cells
+        subject_means = {subject: [value] for subject, value in self.by_subject(metric).items()}
+        if subject_means or self.metrics:
+            return subject_means
+        return self._collect_values(metric, lambda cell: cell.name)
 
     def by_subject(self, metric: str) -> dict[str, float]:
         """Average a metric over the seeds of each subject."""
-        values = self._values(metric, lambda cell: cell.subject)
-        return {subject: mean(some) for subject, some in values.items() if subject}
+        subject_values = self._collect_values(metric, lambda cell: cell.subject)
+        return {subject: mean(values) for subject, values in subject_values.items() if subject}
 
-    def _values(self, metric: str, key: "Callable[[ShownCell], str]") -> dict[str, list[float]]:
-        """List a metric's values in the cells that have it, by a key of these."""
+    def _collect_values(self, metric: str, key: "Callable[[ShownCell], str]") -> dict[str, list[float]]:
+        """Collect a metric's values over the cells that have it, by a key of the cell."""
         values: dict[str, list[float]] = {}
         for cell in (cell for cell in self.cells if metric in cell.metrics):
             values.setdefault(key(cell), []).append(cell.metrics[metric].value)
@@ -191,7 +201,7 @@ class ShownRun:
 
 @dataclass(frozen=True)
 class ShownCell:
-    """One cell and subject: what its notes say, and what was measured."""
+    """Cell and subject, with its notes and its metrics."""
 
     name: str
     about: Mapping[str, Any]
@@ -199,34 +209,34 @@ class ShownCell:
 
     @property
     def subject(self) -> str:
-        """Whose signals; empty if its notes do not say."""
+        """Subject of the signals; empty if the notes have none."""
         subject = self.about.get("subject")
         return f"sub-{subject:02d}" if isinstance(subject, int) else str(subject or "")
 
     @property
     def seed(self) -> str:
-        """Of the training; empty if its notes do not say."""
+        """Seed of the training; empty if the notes and metrics have none."""
         seed = self.about.get("seed", next(iter(next(iter(self.metrics.values())).seeds), ""))
         return str(seed)
 
 
 @dataclass(frozen=True)
 class Compared:
-    """By how much one run differs from another in one metric, item by item.
+    """Difference between two runs in one metric, item by item.
 
     Attributes:
-        first: Label of the one.
-        second: Label of the other.
+        first: Label of the first run.
+        second: Label of the second run.
         metric: Name of the metric.
         difference: First less second.
         low: Lower end of its 95 % interval.
         high: Upper end.
         n: Items.
         p: Adjusted over all metrics and runs that are compared; None where there is no test.
-        test: What the p is of.
-        notes: What limits it.
-        adjusted_over: The number of `tests`, and `of` what these are.
-        scope: What it is about, as "these 2 concepts"; empty where that is units in general.
+        test: Name of the test behind p.
+        notes: Limits of the test.
+        adjusted_over: The number of `tests`, and `of`, their kind.
+        scope: Units of the claim, as "these 2 concepts"; empty for units in general.
     """
 
     first: str
@@ -249,8 +259,8 @@ class RunGroup:
 
     Attributes:
         runs: One, or several that are compared.
-        compared: The first with each other one, metric by metric.
-        not_compared: Why some could not be.
+        compared: Differences of the first run from each later run, metric by metric.
+        not_compared: Reasons why runs were not compared.
         title: The heading; by default what the runs are.
     """
 
@@ -261,7 +271,7 @@ class RunGroup:
 
     @property
     def comparable(self) -> list[str]:
-        """Labels of the runs among which one may be the best: where some were not compared, the others."""
+        """Labels of the runs among which a best is chosen: all, or those that were compared."""
         labels = [run.label for run in self.runs]
         paired = {labels[0], *(pair.second for pair in self.compared)}
         return [label for label in labels if not self.not_compared or label in paired]

@@ -32,7 +32,7 @@ from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
 MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
 """Signs of p values below each level."""
 MAX_COLUMNS = 8
-"""Metrics that stand next to one another on a page of usual width."""
+"""Metrics that fit side by side on a page of usual width."""
 MEANING = "* p ≤ .05, ** p ≤ .01, *** p ≤ .001"
 Metrics = Mapping[str, Metric]
 Columns = Sequence[tuple[str, Callable[[Metric], Any]]]
@@ -40,23 +40,31 @@ Columns = Sequence[tuple[str, Callable[[Metric], Any]]]
 
 
 def tables_of(group: RunGroup) -> list[Table]:
-    """Lay out all tables of some runs."""
+    """Lay out all tables of a group of runs."""
     if len(group.runs) > 1:
         tables = [
             _run_table(group),
             _subject_table(group),
             _difference_table(group.compared),
-            _set_ups(group),
+            _set_up_table(group),
         ]
     else:
         (run,) = group.runs
         overall = _source_table(run) if run.source else _metric_table(run, run.metrics, is_overall=True)
-        tables = [overall, *_direction_tables(run), _variant_table(run), *_cell_tables(run), _published(run)]
+
+        # everything together, measured in further ways (`all · backward`)
+        begin = f"{ALL} · "
+        further = [
+            _metric_table(run, metrics, f"All cells together: {name.removeprefix(begin)}")
+            for name, metrics in run.measured.scopes.items()
+            if name.startswith(begin)
+        ]
+        tables = [overall, *further, _variant_table(run), *_cell_tables(run), _published_table(run)]
     return [table for table in tables if table.rows]
 
 
 def mark_of(compared: Compared) -> str:
-    """Give the sign of a difference; empty where none may be claimed."""
+    """Return the sign of a difference; empty if no difference may be claimed."""
     return next((sign for level, sign in MARKS if is_difference(compared.p, level)), "")
 
 
@@ -72,50 +80,55 @@ class Best(NamedTuple):
     """The best of several variants or runs.
 
     Attributes:
-        labels: By metric the label of the best, of equal ones all; nothing of a metric without a best.
-        chosen: How it was chosen: on validation, or on test among so many.
+        labels: Labels of the best by metric, several if they are equal; no entry for a metric without a best.
+        chosen: Way of choosing: on validation, or on test among a number of candidates.
     """
 
     labels: Mapping[str, Sequence[str]]
     chosen: str = ""
 
 
-def choose_best(by_label: Mapping[str, Metrics], validation: Mapping[str, Mapping[str, Any]]) -> Best:
-    """Choose the best variant or run in each metric: of one none is, and none that was selected on test.
+def choose_best(label_metrics: Mapping[str, Metrics], validation: Mapping[str, Mapping[str, Any]]) -> Best:
+    """Choose the best variant or run in each metric; a single one, or one selected on test, is no best.
 
     The highest of several test scores is too high. Where the trainings of all were validated on the same
     pictures, the best on validation is the best in every metric, with its test scores.
 
     Args:
-        by_label: The metrics of each.
-        validation: What its training measured on validation, as `AlignRun.validation`.
+        label_metrics: Metrics of each variant or run by its label.
+        validation: Validation results of each training by label, as `AlignRun.validation`.
     """
+    # collect the values by metric and label, without those selected on test
     values: dict[str, dict[str, float]] = {}
     splits = set()
-    for label, metrics in by_label.items():
+    for label, metrics in label_metrics.items():
         for name, metric in metrics.items():
             if not metric.selected:
                 values.setdefault(name, {})[label] = metric.value
                 splits.add(metric.split)
-    values = {name: value_of for name, value_of in values.items() if len(value_of) > 1}
+    values = {name: label_values for name, label_values in values.items() if len(label_values) > 1}
     if not values:
         return Best({})
 
     # validation decides where it was the same for all; runs of one training have one value
-    labels = {label for value_of in values.values() for label in value_of}
-    known = [validation.get(label, {}) for label in labels]
-    kinds = [(one.get("metric", ""), one.get("measured_on")) for one in known]
+    labels = {label for label_values in values.values() for label in label_values}
+    validations = [validation.get(label, {}) for label in labels]
+    kinds = [(result.get("metric", ""), result.get("measured_on")) for result in validations]
     validated_by, _ = kinds[0]
     is_same = kinds.count(kinds[0]) == len(kinds)
-    is_validated = validated_by and is_same and len({one["value"] for one in known}) > 1
+    is_validated = validated_by and is_same and len({result["value"] for result in validations}) > 1
 
     # the best by these scores, of equal ones all
     best = {}
-    for name, value_of in values.items():
-        scores = {label: validation[label]["value"] for label in value_of} if is_validated else value_of
+    for name, label_values in values.items():
+        scores = label_values
+        if is_validated:
+            scores = {label: validation[label]["value"] for label in label_values}
         is_less = lower_is_better(validated_by if is_validated else name)
         extreme = (min if is_less else max)(scores.values())
         best[name] = [label for label, score in scores.items() if score == extreme]
+
+    # say on what the choice rests
     if is_validated:
         return Best(best, f"best on validation ({shown(validated_by)})")
     if splits == {"validation"}:
@@ -124,15 +137,15 @@ def choose_best(by_label: Mapping[str, Metrics], validation: Mapping[str, Mappin
     return Best(best, f"best, chosen on test among {' or '.join(map(str, counts))}")
 
 
-def best_of_runs(group: RunGroup, by_label: Mapping[str, Metrics]) -> Best:
+def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best:
     """Choose the best of the runs of a group that can be compared."""
-    comparable = {label: metrics for label, metrics in by_label.items() if label in group.comparable}
+    comparable = {label: metrics for label, metrics in run_metrics.items() if label in group.comparable}
     validation = {run.label: run.measured.notes.get("validation", {}) for run in group.runs}
     return choose_best(comparable, validation)
 
 
 def bold_note(best: Best, kind: str, compared: Sequence[str] = ()) -> str:
-    """Say what bold marks in a table, and among which runs where not all were compared; or why nothing is."""
+    """Explain what bold marks in a table and which runs were compared, or why nothing is marked."""
     if not best.labels:
         return f"No best is marked: these {kind} cannot be compared."
     return f"Bold: {best.chosen}{'; compared: ' if compared else ''}{', '.join(compared)}."
@@ -141,7 +154,7 @@ def bold_note(best: Best, kind: str, compared: Sequence[str] = ()) -> str:
 def _metric_table(
     run: ShownRun, metrics: Metrics, title: str = "All cells together", is_overall: bool = False
 ) -> Table:
-    """Lay out the metrics of one scope; next to those of everything stands what was published."""
+    """Lay out the metrics of one scope, those of everything together beside the published values."""
     heading = beside_heading(metrics.values())
     columns: list[tuple[str, Callable[[Metric], Any]]] = [("value, 95 % CI", with_interval)]
     if is_overall:
@@ -154,7 +167,7 @@ def _metric_table(
 
 
 def _source_table(run: ShownRun) -> Table:
-    """Put each source of pictures next to the first: ceiling, floor and baselines."""
+    """Lay out the sources of pictures side by side: measured, ceiling, floor and baselines."""
     titles = run.measured.notes.get("titles", {})
 
     def cell_of(source: str) -> Callable[[Metric], Any]:
@@ -166,11 +179,14 @@ def _source_table(run: ShownRun) -> Table:
 
 
 def _lay_out(title: str, metrics: Metrics, columns: Columns, context: Sequence[str]) -> Table:
-    """Write a row a metric; context that is the same for all of them is said once, in the note."""
-    values = {name: {getattr(metric, name) for metric in metrics.values()} for name in context}
-    shared = {name: some.pop() for name, some in values.items() if len(some) == 1}
+    """Write one row per metric; context that all metrics share goes into the note."""
+    # context that differs between metrics becomes a column beside chance
+    contexts = {name: {getattr(metric, name) for metric in metrics.values()} for name in context}
+    shared = {name: values.pop() for name, values in contexts.items() if len(values) == 1}
     columns = [*columns, ("chance", _chance), *((n, attrgetter(n)) for n in context if n not in shared)]
     rows = [[with_arrow(name), *(cell(m) for _, cell in columns)] for name, m in metrics.items()]
+
+    # the note names the protocol, shared context and the kind of interval
     notes = []
     if first := next(iter(metrics.values()), None):
         notes = [first.protocol, *(f"{name} {n:,}" for name, n in shared.items() if n is not None)]
@@ -184,7 +200,7 @@ def _chance(metric: Metric) -> Cell:
 
 
 def _published_column(run: ShownRun) -> Columns:
-    """Give what was published, if it was measured with the run's set-up."""
+    """Make a column of published values, if they were measured with the run's set-up."""
     published = run.measured.notes.get("published") or {}
     if "source" not in published or published.get("differs") or not _numbers(published):
         return []
@@ -195,18 +211,8 @@ def _numbers(published: Mapping[str, Any]) -> dict[str, float]:
     return {key: value for key, value in published.items() if isinstance(value, int | float)}
 
 
-def _direction_tables(run: ShownRun) -> list[Table]:
-    """Show the scopes that are of everything, but measured in another way."""
-    begin = f"{ALL} · "
-    scopes = {name.removeprefix(begin): name for name in run.measured.scopes if name.startswith(begin)}
-    return [
-        _metric_table(run, run.measured.scopes[name], f"All cells together: {way}")
-        for way, name in scopes.items()
-    ]
-
-
 def _variant_table(run: ShownRun) -> Table:
-    """Show the variants of a sweep."""
+    """Lay out the variants of a sweep by metrics, the best in bold."""
     names = list(dict.fromkeys(name for metrics in run.variants.values() for name in metrics))
     comparable = {} if run.measured.notes.get("not_compared") else run.variants
     best = choose_best(comparable, run.validation_of_variants)
@@ -218,14 +224,27 @@ def _variant_table(run: ShownRun) -> Table:
 
 
 def _cell_tables(run: ShownRun) -> list[Table]:
-    """Show subjects by seeds, or cells by metrics."""
+    """Lay out subjects by seeds, or cells by metrics."""
     cells = run.cells
     subjects = list(dict.fromkeys(cell.subject for cell in cells))
     seeds = list(dict.fromkeys(cell.seed for cell in cells))
     if len(cells) < 2:
         return []
+
+    # several seeds: one table per headline, subjects by seeds
     if len(seeds) > 1 and "" not in subjects:
-        return [_seed_table(run, name, seeds) for name in run.headlines]
+        note = "±: standard deviation over seeds; in the last row over subjects, their seeds averaged."
+        tables = []
+        for name in run.headlines:
+            values: dict[str, dict[str, list[float]]] = {}
+            for cell in (cell for cell in cells if name in cell.metrics):
+                subject_values = values.setdefault(cell.subject, {})
+                subject_values.setdefault(cell.seed, []).append(cell.metrics[name].value)
+            title = f"{shown(name)} by subject and seed"
+            tables.append(by_subject_and_seed(title, values, seeds, note))
+        return tables
+
+    # one seed: one row per cell, named by its subject if no other cell has it
     names = list(cells[0].metrics)
     has_subjects = "" not in subjects and len(subjects) == len(cells)
     epochs = ["epoch"] if "epoch" in cells[0].about else []
@@ -237,56 +256,58 @@ def _cell_tables(run: ShownRun) -> list[Table]:
         ]
         for cell in cells
     ]
+
+    # the last row has the spread over cells
     spread = [mean_sd(c.metrics[name].value for c in cells if name in c.metrics) for name in names]
     rows.append(["mean ± sd", *("" for _ in epochs), *spread])
     heading = "subject" if has_subjects else "cell"
     columns = [heading, *epochs, *map(with_arrow, names)]
-    if len(names) > MAX_COLUMNS > len(rows):  # a row a metric, or the table would be cut off
-        first, *others = zip(columns, *rows, strict=True)
-        columns, rows = ["metric", *map(str, first[1:])], [list(row) for row in others]
+
+    # many metrics of few cells: one row per metric, or the page would cut the table off
+    if len(names) > MAX_COLUMNS > len(rows):
+        first, *metric_rows = zip(columns, *rows, strict=True)
+        columns, rows = ["metric", *map(str, first[1:])], [list(row) for row in metric_rows]
     note = f"±: standard deviation over {heading}s."
     return [Table(f"By {heading}, with 95 % intervals", columns, rows, note=note)]
 
 
-def _seed_table(run: ShownRun, metric: str, seeds: Sequence[str]) -> Table:
-    values: dict[str, dict[str, list[float]]] = {}
-    for cell in run.cells:
-        if metric in cell.metrics:
-            by_seed = values.setdefault(cell.subject, {})
-            by_seed.setdefault(cell.seed, []).append(cell.metrics[metric].value)
-    note = "±: standard deviation over seeds; in the last row over subjects, their seeds averaged."
-    return by_subject_and_seed(f"{shown(metric)} by subject and seed", values, seeds, note)
-
-
-def _published(run: ShownRun) -> Table:
-    """Show what was published with another set-up, and how that differs."""
+def _published_table(run: ShownRun) -> Table:
+    """Lay out values published with another set-up, and the differences between the set-ups."""
+    # published values are those of the run, or of each variant of a sweep
     published = run.measured.notes.get("published") or {}
-    by_variant = {"": published} if "source" in published else published
-    differing = {variant: known for variant, known in by_variant.items() if known.get("differs")}
-    names = list(dict.fromkeys(name for known in differing.values() for name in _numbers(known)))
+    variants = {"": published} if "source" in published else published
+    differing = {variant: values for variant, values in variants.items() if values.get("differs")}
+
+    # one row per run or variant
+    names = list(dict.fromkeys(name for values in differing.values() for name in _numbers(values)))
     rows = [
-        [variant or run.label, *(known.get(name) for name in names), "; ".join(known["differs"])]
-        for variant, known in differing.items()
+        [variant or run.label, *(values.get(name) for name in names), "; ".join(values["differs"])]
+        for variant, values in differing.items()
     ]
-    source = next((known["source"] for known in differing.values()), "")
+    source = next((values["source"] for values in differing.values()), "")
     columns = ["run", *map(shown, names), "differs from this run"]
     return Table(f"Published with another set-up: {source}", columns, rows)
 
 
 def _run_table(group: RunGroup) -> Table:
-    """Put runs below one another; the best in bold, with signs of significance."""
-    by_label = {run.label: run.metrics for run in group.runs if run.metrics}
-    names = list(dict.fromkeys(name for metrics in by_label.values() for name in metrics))
-    best = best_of_runs(group, by_label)
+    """Lay out one row per run, the best in bold, with signs of significance."""
+    # find the best run of each metric, and the sign of each difference from the first run
+    run_metrics = {run.label: run.metrics for run in group.runs if run.metrics}
+    names = list(dict.fromkeys(name for metrics in run_metrics.values() for name in metrics))
+    best = best_of_runs(group, run_metrics)
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
-    stamps = stamp_rows({label: metrics.values() for label, metrics in by_label.items()})
+    stamps = stamp_rows({label: metrics.values() for label, metrics in run_metrics.items()})
+
+    # write the rows
     rows = []
-    for label, metrics in by_label.items():
+    for label, metrics in run_metrics.items():
         cells = [
             with_interval(metrics.get(name), label in best.labels.get(name, ()), marks.get((label, name), ""))
             for name in names
         ]
         rows.append([stamps[label], *cells, next(iter(metrics.values())).n])
+
+    # explain bold and the signs
     note = bold_note(best, "runs", group.comparable if group.not_compared else ())
     if group.compared:
         adjustment = adjustment_text(group.compared[0].adjusted_over)
@@ -295,25 +316,27 @@ def _run_table(group: RunGroup) -> Table:
     return Table("Run by run, with 95 % intervals", columns, rows, note=note)
 
 
-def _set_ups(group: RunGroup) -> Table:
-    """Show in what each other run differs from the first."""
+def _set_up_table(group: RunGroup) -> Table:
+    """List the differences of the set-up of each later run from that of the first."""
     first, *rest = group.runs
-    here = first.measured.notes.get(SET_UP, {})
+    reference = first.measured.notes.get(SET_UP, {})
     rows = [
-        [run.label, line] for run in rest for line in differences(run.measured.notes.get(SET_UP, {}), here)
+        [run.label, line]
+        for run in rest
+        for line in differences(run.measured.notes.get(SET_UP, {}), reference)
     ]
     return Table(f"Set-ups: what differs from {first.label}", ["run", "in"], rows)
 
 
 def _subject_table(group: RunGroup) -> Table:
-    """Show the first headline of each subject in each run."""
+    """Lay out the first headline metric, one row per subject and one column per run."""
     name = next(iter(group.runs[0].headlines), "")
-    by_run = {run.label: run.by_subject(name) for run in group.runs}
-    subjects = list(dict.fromkeys(subject for values in by_run.values() for subject in values))
-    rows = [[subject, *(values.get(subject) for values in by_run.values())] for subject in subjects]
+    run_values = {run.label: run.by_subject(name) for run in group.runs}
+    subjects = list(dict.fromkeys(subject for values in run_values.values() for subject in values))
+    rows = [[subject, *(values.get(subject) for values in run_values.values())] for subject in subjects]
     if rows:
-        rows.append(["mean ± sd", *(mean_sd(values.values()) for values in by_run.values())])
-    return Table(f"{shown(name)} by subject; seeds averaged", ["subject", *by_run], rows)
+        rows.append(["mean ± sd", *(mean_sd(values.values()) for values in run_values.values())])
+    return Table(f"{shown(name)} by subject; seeds averaged", ["subject", *run_values], rows)
 
 
 def _difference_table(compared: Sequence[Compared]) -> Table:
@@ -329,7 +352,7 @@ def _difference_table(compared: Sequence[Compared]) -> Table:
     return Table("Differences, paired by item and subject", columns, rows, note=note)
 
 
-RIGHT = "none"
+NO_CONTROL = "none"
 """The variant without a control."""
 SHUFFLED = "shuffled trials"
 
@@ -340,40 +363,43 @@ def control_effects(
     """List the effect of each control on each head.
 
     Args:
-        swept: What eval-retrieval measured of each head, for a sweep over controls.
-        shuffled: What it measured of each head without a control, and in draws with shuffled trials.
+        swept: Measurements of eval-retrieval by head, of a sweep over controls.
+        shuffled: Measurements by head without a control, and in draws with shuffled trials.
 
     Returns:
-        head, control, its top1, and how much less that is than without it (`loss`): the value, with the 95 %
-        interval `low` to `high`. That of shuffled trials is of the draws. Without a control `loss` is 0 and
+        Rows of head, control, top1 and `loss`, the decrease of top1 by the control, with its 95 % interval
+        `low` to `high`. The interval of shuffled trials is over the draws. Without a control `loss` is 0 and
         the interval is that of top1.
     """
     effects: list[dict[str, Any]] = []
     for head, measured in swept.items():
-        right = measured.scopes[scope(RIGHT, ALL)]["top1"]
+        uncontrolled = measured.scopes[scope(NO_CONTROL, ALL)]["top1"]
 
         def add(control: str, top1: float, loss: float, ends: Mapping[str, Any], head: str = head) -> None:
             row = {"head": head, "control": control, "top1": top1, "loss": loss}
             effects.append({**row, "low": ends["low"], "high": ends["high"]})
 
-        add(RIGHT, right.value, 0.0, vars(right))
+        # the head without a control, then each control that was compared with it
+        add(NO_CONTROL, uncontrolled.value, 0.0, vars(uncontrolled))
         for pair in measured.notes["comparisons"]:
-            if pair["pair"][0] == RIGHT:
+            if pair["pair"][0] == NO_CONTROL:
                 control = pair["pair"][1]
                 add(control, measured.scopes[scope(control, ALL)]["top1"].value, pair["difference"], pair)
+
+        # shuffled trials: the mean and the interval of the draws
         drawn = shuffled[head].notes["control"]["metrics"]["top1"]
-        ends = {"low": right.value - drawn["high"], "high": right.value - drawn["low"]}
-        add(SHUFFLED, drawn["mean"], right.value - drawn["mean"], ends)
+        ends = {"low": uncontrolled.value - drawn["high"], "high": uncontrolled.value - drawn["low"]}
+        add(SHUFFLED, drawn["mean"], uncontrolled.value - drawn["mean"], ends)
     return effects
 
 
 def effects_table(effects: list[dict[str, Any]], title: str) -> Table:
-    """Lay out what `control_effects` found."""
+    """Lay out the rows of `control_effects`."""
     rows = []
     for effect in effects:
         interval = interval_text(effect["low"], effect["high"])
-        is_right = effect["control"] == RIGHT
-        loss = ("–", f"{interval} (top-1)") if is_right else (f"{effect['loss']:.3f}", interval)
+        is_uncontrolled = effect["control"] == NO_CONTROL
+        loss = ("–", f"{interval} (top-1)") if is_uncontrolled else (f"{effect['loss']:.3f}", interval)
         rows.append((effect["head"], effect["control"], effect["top1"], *loss))
     columns = ("head", "control", "top-1", "loss", "95 % CI")
     return Table(title, columns, tuple(rows))
