@@ -20,7 +20,7 @@ from brainhive_cli.reports.drawings import svg_of
 
 HERE = Path(__file__).parent
 DETAILS = "Details"
-"""The heading of what is shown on demand."""
+"""Heading of the groups that are shown on demand."""
 ROWS_SHOWN = 4
 """Rows of a sheet that are shown; the others unfold."""
 MAX_STACKED = 40
@@ -30,16 +30,16 @@ TILE_PX, WHOLE_PX = 200, 1200
 KEPT_BYTES = 6_000
 """A smaller file goes into the page as it is, unless it is a PNG."""
 LARGEST_BYTES = 1 << 28
-"""Of a file that is shown; a page holds all of them."""
+"""Size limit of a file that is shown; a page holds all of them."""
 NUMERIC = re.compile(r"[-+±]?[\d.]|–?$")
-"""How the text of a cell begins that stands to the right: a number, an interval, or nothing."""
+"""Beginning of the text of a cell that is aligned to the right: a number, an interval, or nothing."""
 CLIPS = {".mp4": "video/mp4", ".webm": "video/webm"}
 PLAIN = {".svg": "image/svg+xml", ".gif": "image/gif", ".webp": "image/webp", ".png": "image/png"}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """An artifact, or the same one of several runs.
+    """Artifact, or the same one of several runs.
 
     Attributes:
         parts: Label of the run, its artifact, and the run's folder.
@@ -50,7 +50,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Group:
-    """Tables and figures that stand under one heading."""
+    """Tables and figures under one heading."""
 
     title: str
     blocks: Sequence[Table | Figure]
@@ -63,7 +63,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Text:
-    """A text to unfold and to copy, as a recipe."""
+    """Text to unfold and to copy, as a recipe."""
 
     title: str
     text: str
@@ -72,7 +72,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what stands below it."""
+    """Heading, with sentences, groups and texts below it."""
 
     title: str
     groups: Sequence[Group] = ()
@@ -82,12 +82,12 @@ class Section:
 
 @dataclass(frozen=True)
 class FirstScreen:
-    """What a page shows before anything else.
+    """Pictures and headline at the top of a page.
 
     Attributes:
-        headings: What the two rows of pictures are, as `seen` and `brain`.
-        pairs: A stimulus, and what was drawn or retrieved for it.
-        folder: The run that their files lie in.
+        headings: Names of the two rows of pictures, as `seen` and `brain`.
+        pairs: A stimulus, and the picture that was drawn or retrieved for it.
+        folder: Folder of the run with their files.
         headline: The most important metric, with its chance and intervals.
     """
 
@@ -99,14 +99,14 @@ class FirstScreen:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says before its sections, and these.
+    """Page of a report: title, lead, warnings and sections.
 
     Attributes:
         title: Its heading.
-        lead: What was found, in sentences; the first one is the verdict.
-        warnings: What every reader must know first.
+        lead: The results, in sentences; the first one is the verdict.
+        warnings: Sentences that a reader needs before any number.
         sections: Its body, in order; those without groups are folded.
-        first: What is shown first, next to the verdict.
+        first: Pictures and figure next to the verdict.
     """
 
     title: str
@@ -126,26 +126,31 @@ def groups_of(artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]])
     Args:
         artifacts_of_runs: Label, artifacts and folder of each run.
     """
-    parts_by_title: dict[tuple[str, str, str], list[tuple[str, Artifact, Path]]] = {}
+    # collect artifacts of equal title
+    title_parts: dict[tuple[str, str, str], list[tuple[str, Artifact, Path]]] = {}
     for label, artifacts, folder in artifacts_of_runs:
         for artifact in artifacts:
             title = artifact.section, artifact.kind, artifact.title
-            parts_by_title.setdefault(title, []).append((label, artifact, folder))
+            title_parts.setdefault(title, []).append((label, artifact, folder))
+
+    # sort them into sections
     sections: dict[str, list[Table | Figure]] = {}
-    for (section, _, _), parts in parts_by_title.items():
+    for (section, _, _), parts in title_parts.items():
         sections.setdefault(section, []).append(Figure(parts))
-    for blocks in sections.values():  # sheets first, which are as wide as the page: the others share rows
+
+    # sheets come first, which are as wide as the page: other blocks share rows
+    for blocks in sections.values():
         blocks.sort(key=lambda block: isinstance(block, Table) or not isinstance(block.parts[0][1], Sheet))
     return [Group(title, blocks) for title, blocks in sections.items()]
 
 
 @dataclass
 class Pictures:
-    """All that a page shows, by digest of the file.
+    """Pictures and clips of a page, by digest of the file.
 
     Attributes:
         named: Id of each picture.
-        loose: Data URLs by id, of those that no element of the page holds.
+        loose: Data URLs by id, of pictures that no element of the page holds.
     """
 
     named: dict[str, str] = field(default_factory=dict)
@@ -157,10 +162,11 @@ class Pictures:
 
         Args:
             path: The file.
-            words: What it shows, for those who do not see it.
+            words: Description for readers who do not see it.
             poster: A still picture of a clip.
             side_px: Longest side.
         """
+        # a file is embedded once; later elements refer to the first one
         digest, is_clip = f"{self._digest(path)}-{side_px}", path.suffix in CLIPS
         if known_id := self.named.get(digest):
             source = Markup('data-same="{}"').format(known_id)
@@ -169,21 +175,23 @@ class Pictures:
             url = (
                 f"data:{CLIPS[path.suffix]};base64,{_base64(_read(path))}"
                 if is_clip
-                else _shrunk(path, side_px)
+                else _shrink_picture(path, side_px)
             )
             source = Markup('id="{}" src="{}"').format(known_id, Markup(url))
+
+        # the element, with a still picture if a clip has one
         if not is_clip:
             return Markup('<img alt="{}" {}>').format(words, source)
-        still = Markup(' poster="{}"').format(Markup(_shrunk(poster, TILE_PX))) if poster else ""
+        still = Markup(' poster="{}"').format(Markup(_shrink_picture(poster, TILE_PX))) if poster else ""
         clip = '<video controls loop muted playsinline aria-label="{}"{} {}></video>'
         return Markup(clip).format(words, still, source)
 
     def reference(self, path: Path) -> str:
-        """Give the id of a picture that is shown on demand."""
+        """Return the id of a picture that is shown on demand, and embed it if it is new."""
         digest = f"{self._digest(path)}-{TILE_PX}"
         if digest not in self.named:
             self.named[digest] = f"p{len(self.named)}"
-            self.loose[self.named[digest]] = _shrunk(path, TILE_PX)
+            self.loose[self.named[digest]] = _shrink_picture(path, TILE_PX)
         return self.named[digest]
 
     def _digest(self, path: Path) -> str:
@@ -235,28 +243,45 @@ class _Renderer:
         return Markup(self.macros.figure(shown, label, drawing, points))
 
     def _table(self, table: Table) -> Markup:
-        rows = [[_cell(cell) for cell in row] for row in table.rows]
+        # numbers become cells, whose value the page sorts by
+        rows: list[list[Cell]] = []
+        for row in table.rows:
+            are_numbers = [isinstance(cell, int | float) and not isinstance(cell, bool) for cell in row]
+            cells = [
+                cell
+                if isinstance(cell, Cell)
+                else Cell(number(cell), value=float(cell) if is_number else None)
+                for cell, is_number in zip(row, are_numbers, strict=True)
+            ]
+            rows.append(cells)
+
+        # columns of numbers alone are aligned to the right
         columns = enumerate(zip(*rows, strict=True))
-        numeric = {place for place, cells in columns if all(NUMERIC.match(cell.text) for cell in cells)}
+        numeric = {index for index, cells in columns if all(NUMERIC.match(cell.text) for cell in cells)}
         return Markup(self.macros.table(table, rows, numeric))
 
     def _sheet(self, block: Figure) -> Markup:
-        """Show sheets; the rows of several that are of one query, as one row with its stimulus once."""
+        """Show sheets; rows of several sheets that have one query share a row, with its stimulus once."""
         sheets = [(label, sheet, folder) for label, sheet, folder in block.parts if isinstance(sheet, Sheet)]
         is_shared = len(sheets) > 1
+
+        # collect, query by query, the tiles of each sheet under their headings
         rows = []
         for query in dict.fromkeys(row.query for _, sheet, _ in sheets for row in sheet.rows):
             parts: list[dict[str, Any]] = []
             for label, sheet, folder in sheets:
                 for row in (row for row in sheet.rows if row.query == query):
                     tiles = zip(sheet.columns, row.tiles, strict=False)
-                    named = [(heading, tile, place == 0) for place, (heading, tile) in enumerate(tiles)]
+                    named = [(heading, tile, index == 0) for index, (heading, tile) in enumerate(tiles)]
+                    # the first part of a shared row is the stimulus alone
                     if is_shared and not parts:
                         seen = Tile(named[0][1].file, named[0][1].lines[:1], poster=named[0][1].poster)
                         parts.append({"label": "", "files": folder, "tiles": [(named[0][0], seen, True)]})
                     named = named[1:] if is_shared else named
                     parts.append({"label": label if is_shared else "", "files": folder, "tiles": named})
             rows.append(parts)
+
+        # the first rows are shown, the others unfold
         shown_rows, folded_rows = rows[:ROWS_SHOWN], rows[ROWS_SHOWN:]
         label, sheet = ("", sheets[0][1]) if is_shared else sheets[0][:2]
         return Markup(self.macros.sheet(sheet.title, label, shown_rows, folded_rows, sheet.note))
@@ -265,15 +290,16 @@ class _Renderer:
         return self.pictures.element(folder / name, words, folder / poster if poster else None)
 
 
-def _cell(value: Any) -> Cell:
+def _to_cell(value: Any) -> Cell:
     if isinstance(value, Cell):
         return value
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return Cell(number(value), value=float(value) if is_number else None)
 
 
-def _shrunk(path: Path, side_px: int) -> str:
-    """Give a picture as a data URL, as WebP where that is smaller; drawings and animations as they are."""
+def _shrink_picture(path: Path, side_px: int) -> str:
+    """Write a picture as a data URL, as WebP if that is smaller; drawings and animations stay as they are."""
+    # PNG files, and larger files of other kinds, are scaled down
     content, kind = _read(path), PLAIN.get(path.suffix, "image/jpeg")
     if path.suffix == ".png" or (len(content) > KEPT_BYTES and path.suffix not in (".svg", ".gif")):
         try:
@@ -282,11 +308,13 @@ def _shrunk(path: Path, side_px: int) -> str:
                 small = opened.convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise MissingData(f"{path} is no whole picture", "run the command that made it again") from error
+
+        # WebP of quality 80 replaces a still file that is larger
         small.thumbnail((side_px, side_px))
-        held = BytesIO()
-        small.save(held, "WEBP", quality=80, method=4)
-        if is_still and held.tell() < len(content):
-            content, kind = held.getvalue(), "image/webp"
+        webp = BytesIO()
+        small.save(webp, "WEBP", quality=80, method=4)
+        if is_still and webp.tell() < len(content):
+            content, kind = webp.getvalue(), "image/webp"
     return f"data:{kind};base64,{_base64(content)}"
 
 

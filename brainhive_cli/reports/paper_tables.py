@@ -18,22 +18,33 @@ SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{
 SPECIAL |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SPECIAL |= {"±": r"$\pm$", "↓": r"$\downarrow$", "–": "--", "·": r"$\cdot$"}
 SPECIAL |= {"′": "$'$", "<": "$<$", ">": "$>$", "≤": r"$\leq$", "×": r"$\times$"}
-"""What LaTeX writes otherwise."""
+"""LaTeX for characters that it reserves or lacks."""
 Spread = tuple[float, float | None]
 """A mean, and its standard deviation where it is of several subjects."""
 
 
 def paper_table(group: RunGroup) -> Table:
-    """Make the table of some runs: a row a run; of a single run, a row a subject and their mean.
+    """Make the table of runs, a row per run; of a single run, a row per subject and their mean.
 
     Cells are mean ± sd, of which the best is in bold; the title is the caption.
     """
+    # the metrics of every run: the pooled ones, else those of its variants and cells
     runs = group.runs
-    names = list(dict.fromkeys(name for run in runs for name in _metric_names(run)))
-    rows = _subjects(runs[0], names) if len(runs) == 1 else {run.label: _means(run, names) for run in runs}
+    names: list[str] = []
+    for run in runs:
+        parts = [*run.variants.values(), *(cell.metrics for cell in run.cells)]
+        names += run.metrics or [name for metrics in parts for name in metrics]
+    names = list(dict.fromkeys(names))
+
+    # the rows, and the marks of differences
+    rows = (
+        _subject_rows(runs[0], names) if len(runs) == 1 else {run.label: _means(run, names) for run in runs}
+    )
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
     stamps = stamp_rows({run.label: run.metrics.values() for run in runs})
-    means = {  # over subjects, which are shown
+
+    # the best by the values that the table shows, means over subjects
+    means = {
         run.label: {
             name: replace(metric, value=rows[run.label][name][0]) for name, metric in run.metrics.items()
         }
@@ -54,16 +65,11 @@ def paper_table(group: RunGroup) -> Table:
     return Table(_caption(group, best), ["", *map(with_arrow, names)], cells)
 
 
-def _metric_names(run: ShownRun) -> list[str]:
-    parts = [*run.variants.values(), *(cell.metrics for cell in run.cells)]
-    return list(run.metrics) or list(dict.fromkeys(name for metrics in parts for name in metrics))
-
-
 def _means(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
-    """Take means over subjects where they are known of each; else the run's own values."""
+    """Take means over subjects, or over other parts of a run; else the run's own values."""
     row = {}
     for name in names:
-        values = [mean(some) for some in run.parts(name).values()]
+        values = [mean(part) for part in run.parts(name).values()]
         metric = run.metrics.get(name)
         if len(values) > 1 or (values and metric is None):
             row[name] = _spread(values)
@@ -76,7 +82,7 @@ def _spread(values: Sequence[float]) -> Spread:
     return mean(values), stdev(values) if len(values) > 1 else None
 
 
-def _subjects(run: ShownRun, names: Sequence[str]) -> dict[str, dict[str, Spread]]:
+def _subject_rows(run: ShownRun, names: Sequence[str]) -> dict[str, dict[str, Spread]]:
     rows: dict[str, dict[str, Spread]] = {}
     for name in names:
         for subject, values in run.parts(name).items():
@@ -87,24 +93,28 @@ def _subjects(run: ShownRun, names: Sequence[str]) -> dict[str, dict[str, Spread
 
 
 def _caption(group: RunGroup, best: Best) -> str:
+    # protocol, items, candidates and chance, as the first run has them
     first = group.runs[0]
     metrics = first.metrics or next((cell.metrics for cell in first.cells), {})
     subjects = len({cell.subject for cell in first.cells if cell.subject})
     said = []
     if metric := next(iter(metrics.values()), None):
-        items = f"{metric.n} {metric.split} items" + (
-            f" among {metric.pool} candidates" if metric.pool else ""
-        )
+        items = f"{metric.n} {metric.split} items"
+        items += f" among {metric.pool} candidates" if metric.pool else ""
         if metric.chance is not None:
             items += f" ({with_arrow(metric.name)} at chance: {brief(metric.chance)})"
         items += f", for {first.scope}" if first.scope else ""
         said.append(f"{metric.protocol}; {items}.")
+
+    # the meaning of ±
     if subjects > 1:
         said.append(f"Mean ± standard deviation over {subjects} subjects; seeds averaged.")
     elif any(metric.seed_sd is not None for run in group.runs for metric in run.metrics.values()):
         said.append("One subject: value ± standard deviation over the seeds of its trainings.")
     elif len(group.runs) == 1 and not first.metrics and len(first.cells) > 1:
         said.append(f"Mean ± standard deviation over cells, {len(first.cells)} in all.")
+
+    # the meaning of bold and marks, and the limits of the tests
     if len(group.runs) > 1:
         said.append(bold_note(best, "runs", group.comparable if group.not_compared else ()))
     said += dict.fromkeys(f"{note[:1].upper()}{note[1:]}." for pair in group.compared for note in pair.notes)
@@ -112,6 +122,8 @@ def _caption(group: RunGroup, best: Best) -> str:
         tests = "; ".join(dict.fromkeys(pair.test for pair in group.compared))
         adjustment = adjustment_text(group.compared[0].adjusted_over)
         said.append(f"{MEANING}: differs from {first.label}, paired by item ({tests}; {adjustment}).")
+
+    # the caveats
     measured = [caveats_of(run.metrics.values()) for run in group.runs]
     if caveats := merge_caveats(*(run.measured.caveats for run in group.runs), *measured):
         said.append(f"Caveats: {', '.join(stamp(caveat, [caveat]) for caveat in caveats)}.")
@@ -156,28 +168,33 @@ def _escaped(text: str) -> str:
 
 
 WRITERS: dict[Format, Callable[[Table], str]] = {"md": markdown, "tex": latex}
-"""How each format is written."""
+"""Writer of each format."""
 
 
 TIDY_COLUMNS = (
     *("run", "command", "metric", "scope", "subject", "seed", "value", "low", "high", "n", "protocol"),
     *("split", "pool", "chance", "interval", "caveats", "p", "notes"),
 )
-"""The columns; of a difference `scope` says what it is of, `protocol` its test, `p` is adjusted, and `notes`
-say what limits the test."""
+"""Columns of the CSV file; in the row of a difference `scope` names the other run, `protocol` the test, `p`
+is adjusted, and `notes` limit the test."""
 
 
 def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
-    """List every metric of a run with its context; a value that there is none of is None."""
+    """List every metric of a run with its context; absent values are None."""
     about_run = {"run": run.label, "command": run.command}
     rows = []
     for row in run.measured.rows():
-        cell, seeds = _cell_of(run, row["scope"]), row["seeds"]
-        whose: dict[str, Any] = {"subject": cell.subject, "seed": cell.seed} if cell else {}
-        if not whose.get("seed") and len(seeds) == 1:
-            whose["seed"] = seeds[0]
+        # the cell that the scope is of, or is a further measurement of, as `sub-01 · backward`
+        source: dict[str, Any] = {}
+        for name, about in run.measured.notes.get("cells", {}).items():
+            if row["scope"] == name or row["scope"].startswith(f"{name} · "):
+                cell = ShownCell(name, about, run.measured.scopes[row["scope"]])
+                source = {"subject": cell.subject, "seed": cell.seed}
+                break
+        if not source.get("seed") and len(row["seeds"]) == 1:
+            source["seed"] = row["seeds"][0]
         caveats = {"caveats": ", ".join(row["caveats"])}
-        rows.append(dict.fromkeys(TIDY_COLUMNS) | row | about_run | whose | caveats)
+        rows.append(dict.fromkeys(TIDY_COLUMNS) | row | about_run | source | caveats)
     return [{column: row[column] for column in TIDY_COLUMNS} for row in rows]
 
 
@@ -191,27 +208,22 @@ def summary_scopes(run: ShownRun) -> list[str]:
 
 
 def comma_separated(groups: Sequence[RunGroup]) -> str:
-    """Write all metrics of some runs, and the differences between those that were compared, as CSV."""
+    """Write all metrics of groups of runs, and the differences between compared runs, as CSV."""
     text = io.StringIO()
     lines = csv.DictWriter(text, TIDY_COLUMNS, lineterminator="\n")
     lines.writeheader()
     for group in groups:
         for run in group.runs:
+            # one row per metric and scope
             lines.writerows(metric_rows(run))
+
+        # one row per difference, with the caveats of the two runs
         caveats = {run.label: run.measured.caveats for run in group.runs}
         for pair in group.compared:
-            both = merge_caveats(*(caveats.get(label, ()) for label in (pair.first, pair.second)))
+            pair_caveats = merge_caveats(*(caveats.get(label, ()) for label in (pair.first, pair.second)))
             row: dict[str, Any] = {"run": pair.first, "command": group.runs[0].command, "metric": pair.metric}
             row |= {"scope": f"difference from {pair.second}", "value": pair.difference}
             row |= {"low": pair.low, "high": pair.high, "n": pair.n, "p": pair.p}
-            limits = {"caveats": ", ".join(both), "notes": "; ".join(pair.notes)}
+            limits = {"caveats": ", ".join(pair_caveats), "notes": "; ".join(pair.notes)}
             lines.writerow(row | {"protocol": pair.test, **limits})
     return text.getvalue()
-
-
-def _cell_of(run: ShownRun, name: str) -> ShownCell | None:
-    """Find the cell that a scope is of, or is a further measurement of, as `sub-01 · backward`."""
-    for cell, about in run.measured.notes.get("cells", {}).items():
-        if name == cell or name.startswith(f"{cell} · "):
-            return ShownCell(cell, about, run.measured.scopes[name])
-    return None

@@ -23,7 +23,7 @@ INK, SOFT, PAPER = (30, 30, 30), (90, 90, 90), (255, 255, 255)
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet.
+    """Picture of a sheet, with its text and frame.
 
     Attributes:
         picture: Shown as a square.
@@ -40,6 +40,7 @@ class Tile:
 
 def draw_rows(title: str, rows: Sequence[Sequence[Tile]]) -> Image.Image:
     """Draw tiles in rows below a title; the first column, of the stimuli, stands apart."""
+    # size of the sheet: every row has room for the longest text
     tiles = [tile for row in rows for tile in row]
     columns = max(map(len, rows), default=1)
     lines = max((len(tile.lines) + (len(tile.metrics) + 1) // 2 for tile in tiles), default=0)
@@ -48,6 +49,8 @@ def draw_rows(title: str, rows: Sequence[Sequence[Tile]]) -> Image.Image:
     titles = wrapped(title, bold, max(columns, 4) * step_x)
     width = 2 * MARGIN_PX + GAP_PX + max(columns * step_x, *(int(bold.getlength(line)) for line in titles))
     head = MARGIN_PX + TITLE_PX + (len(titles) - 1) * LINE_PX
+
+    # draw the title, then the rows below it
     sheet = Image.new("RGB", (width, head + MARGIN_PX + len(rows) * step_y), PAPER)
     pen = ImageDraw.Draw(sheet)
     for number, line in enumerate(titles):
@@ -60,6 +63,7 @@ def draw_rows(title: str, rows: Sequence[Sequence[Tile]]) -> Image.Image:
 
 
 def _draw_tile(tile: Tile, sheet: Image.Image, pen: ImageDraw.ImageDraw, left: int, top: int) -> None:
+    # the picture, with its frame around it
     font, below = ImageFont.load_default(FONT_PX), top + PICTURE_PX + 3
     if tile.frame is not None:
         outside = PICTURE_PX + FRAME_PX - 1
@@ -67,21 +71,23 @@ def _draw_tile(tile: Tile, sheet: Image.Image, pen: ImageDraw.ImageDraw, left: i
         pen.rectangle(box, outline=tile.frame, width=FRAME_PX)
     square = tile.picture.convert("RGB").resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BICUBIC)
     sheet.paste(square, (left, top))
+
+    # its text, then its metrics, two in a line
     for number, line in enumerate(tile.lines):
         pen.text((left, below + number * LINE_PX), fitted(line, font, PICTURE_PX), INK, font)
     below += len(tile.lines) * LINE_PX
-    for place, (name, value) in enumerate(tile.metrics.items()):
-        is_alone = place % 2 == 0 and place == len(tile.metrics) - 1
+    for index, (name, value) in enumerate(tile.metrics.items()):
+        is_alone = index % 2 == 0 and index == len(tile.metrics) - 1
         room = PICTURE_PX if is_alone else PICTURE_PX // 2 - GAP_PX // 2
         words = fitted(name, font, room - font.getlength(f" {value:z.2f}"))
-        corner = (left + place % 2 * PICTURE_PX // 2, below + place // 2 * LINE_PX)
+        corner = (left + index % 2 * PICTURE_PX // 2, below + index // 2 * LINE_PX)
         pen.text(corner, f"{words} {value:z.2f}", SOFT, font)
 
 
 def wrapped(text: str, font: Font, width_px: float) -> list[str]:
     """Break a title into lines that fit; a word that is longer than a line is shortened."""
     lines = [""]
-    for word in _known(text).split():
+    for word in _to_known_letters(text).split():
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and font.getlength(longer) > width_px:
             lines.append(fitted(word, font, width_px))
@@ -92,7 +98,7 @@ def wrapped(text: str, font: Font, width_px: float) -> list[str]:
 
 def fitted(text: str, font: Font, width_px: float) -> str:
     """Shorten a line until it fits."""
-    text = _known(text)
+    text = _to_known_letters(text)
     if font.getlength(text) <= width_px:
         return text
     while text and font.getlength(text + "…") > width_px:
@@ -100,7 +106,7 @@ def fitted(text: str, font: Font, width_px: float) -> str:
     return text + "…"
 
 
-def _known(text: str) -> str:
+def _to_known_letters(text: str) -> str:
     """Spell a text with letters that the font knows, which are few beyond ASCII."""
     plain = unicodedata.normalize("NFKD", text.replace("–", "-"))
     return "".join(letter for letter in plain if not unicodedata.combining(letter))
@@ -116,12 +122,12 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """One clip of the sheet.
+    """Clip of a sheet, as a strip of frames.
 
     Attributes:
         frames: [F, H, W, 3].
-        title: What it is.
-        lines: What is known of it.
+        title: Heading of its text.
+        lines: Text beside the frames.
         masks: Outlined in its frames, bool [F, h, w]; None for none.
         metrics: By short name.
     """
@@ -135,27 +141,32 @@ class Strip:
 
 def outlined(frames: Frames, masks: NDArray[np.bool_] | None, side_px: int) -> Frames:
     """Bring frames [F, H, W, 3] to squares, and draw the outlines of masks [F, h, w] into them."""
+    # [F, side_px, side_px, 3]
     size = (side_px, side_px)
     sized = np.stack([np.asarray(Image.fromarray(frame).resize(size)) for frame in frames])
     if masks is None or len(masks) != len(frames):
         return sized
     from scipy.ndimage import binary_erosion
 
+    # the outline is the mask without its erosion by two pixels
     for frame, mask in zip(sized, masks, strict=True):
-        whole = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-        frame[whole & ~binary_erosion(whole, iterations=2, border_value=1)] = OUTLINE
+        resized = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+        frame[resized & ~binary_erosion(resized, iterations=2, border_value=1)] = OUTLINE
     return sized
 
 
 def draw_filmstrips(title: str, pairs: Sequence[Sequence[Strip]]) -> Image.Image:
     """Draw groups of strips below one another: a stimulus, and what was made from it."""
+    # size of the sheet: a strip is as high as its frames or its text
     bold, font = ImageFont.load_default(FONT_PX + 3), ImageFont.load_default(FONT_PX)
     count = max(min(FRAMES, len(strip.frames)) for pair in pairs for strip in pair)
     width = 2 * MARGIN_PX + count * SIDE_PX + GAP_PX + TEXT_PX
     heads = wrapped(title, bold, width - 2 * MARGIN_PX)
-    texts = [[_lines(strip, font) for strip in pair] for pair in pairs]
+    texts = [[_break_text(strip, font) for strip in pair] for pair in pairs]
     heights = [[max(SIDE_PX, (len(lines) + 1) * LINE_PX) for lines in group] for group in texts]
     total = sum(sum(group) + len(group) * 2 + 2 * GAP_PX for group in heights)
+
+    # draw the title, then the strips, with a gap between pairs
     sheet = Image.new("RGB", (width, 2 * MARGIN_PX + len(heads) * LINE_PX + GAP_PX + total), PAPER)
     pen = ImageDraw.Draw(sheet)
     for number, line in enumerate(heads):
@@ -172,19 +183,22 @@ def draw_filmstrips(title: str, pairs: Sequence[Sequence[Strip]]) -> Image.Image
 def _draw_strip(
     sheet: Image.Image, pen: ImageDraw.ImageDraw, strip: Strip, lines: Sequence[str], top: int, fonts: Any
 ) -> None:
+    # the frames, evenly spaced in time, with their masks if each frame has one
     shown = np.linspace(0, len(strip.frames) - 1, min(FRAMES, len(strip.frames))).round().astype(int)
-    masks = (
-        strip.masks if strip.masks is None or len(strip.masks) != len(strip.frames) else strip.masks[shown]
-    )
-    for place, frame in enumerate(outlined(strip.frames[shown], masks, SIDE_PX)):
-        sheet.paste(Image.fromarray(frame), (MARGIN_PX + place * SIDE_PX, top))
+    masks = strip.masks
+    if masks is not None and len(masks) == len(strip.frames):
+        masks = masks[shown]
+    for index, frame in enumerate(outlined(strip.frames[shown], masks, SIDE_PX)):
+        sheet.paste(Image.fromarray(frame), (MARGIN_PX + index * SIDE_PX, top))
+
+    # the text, right of the frames
     left = sheet.width - MARGIN_PX - TEXT_PX
     pen.text((left, top), strip.title, INK, fonts[0])
     for number, line in enumerate(lines):
         pen.text((left, top + (number + 1) * LINE_PX + 3), line, SOFT, fonts[1])
 
 
-def _lines(strip: Strip, font: Any) -> list[str]:
-    """Break what is known of a clip, and its metrics, into lines that fit."""
+def _break_text(strip: Strip, font: Any) -> list[str]:
+    """Break the text of a clip, and its metrics, into lines that fit."""
     metrics = "  ".join(f"{name} {value:z.2f}" for name, value in strip.metrics.items())
     return [line for text in (*strip.lines, metrics) if text for line in wrapped(text, font, TEXT_PX)]
