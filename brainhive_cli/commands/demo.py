@@ -1,4 +1,4 @@
-"""demo: the steps of a system end to end on shipped data, and one page that shows what came out."""
+"""demo: the steps of a system end to end on shipped data, and one page of the results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ from brainhive_cli.reports.tables import control_effects, effects_table
 NOTE = "All signals on this page are simulated, all stimuli drawn by a program ({provenance})."
 RECORDED_NOTE = "All signals on this page were recorded: {provenance}."
 RECORDING = Path(demo.__file__).parent / "haxby2001"
-"""A BIDS data set that is shipped, with its licence (CC BY-SA 3.0)."""
+"""BIDS data set that is shipped, with its licence (CC BY-SA 3.0)."""
 HAXBY = (
     "subject 1 of Haxby et al. 2001 (Science 293, 2425), the posterior half of one axial slice, 12 runs; "
     "CC BY-SA 3.0, by way of PyMVPA"
@@ -38,24 +38,24 @@ EFFECTS = "What controls cost each head: other voxels, trained anew; trials shuf
 PAGE: tuple[Command, ...] = (
     *("reconstruct", "eval-retrieval", "train-prior", "train-align", "embed", "prepare"),
 )
-"""Whose sections come first."""
+"""Commands in the order of their sections on the page."""
 HEADS = ("latent", "image", "text")
-"""Of HAVIR's brain model."""
+"""Heads of HAVIR's brain model."""
 SHUFFLED = "{head}, shuffled"
-"""Name of the step that measures a head with shuffled trials; that for all sets of voxels is named by it."""
+"""Name of the step of a head with shuffled trials; the step for all sets of voxels is named `{head}`."""
 
 
 @dataclass(frozen=True)
 class System:
-    """What is shown; the steps are those of `recipes/RECIPE/workflow.yaml`.
+    """System that is shown; its steps are those of `recipes/RECIPE/workflow.yaml`.
 
     Attributes:
         recipe: Name of the shipped recipe of each command.
-        signals: What is simulated, or was recorded.
-        provenance: What made the signals.
-        generators: Those that are joined from what the wheel holds.
+        signals: Kind of the signals that are simulated, or were recorded.
+        provenance: Program or paper that the signals come from.
+        generators: Generators that are joined from files of the wheel.
         is_simulated: Whether a program made the signals.
-        overrides: Of steps, by name.
+        overrides: Overrides of steps, by name.
     """
 
     recipe: str
@@ -67,7 +67,7 @@ class System:
 
     @property
     def words(self) -> str:
-        """Name the signals in a title."""
+        """Name of the signals in a title."""
         return f"{'simulated' if self.is_simulated else 'recorded'} {self.signals}"
 
 
@@ -114,7 +114,7 @@ class Recipe(BaseRecipe):
 
 
 def _steps(recipe: Recipe) -> workflow.Recipe:
-    """Read the steps of the system that is shown."""
+    """Read the workflow of the recipe's system."""
     run = recipe.run
     if recipe.quick and run.workers is None:  # so few pictures are decoded before a worker has started
         run = run.model_copy(update={"workers": 0})
@@ -123,7 +123,7 @@ def _steps(recipe: Recipe) -> workflow.Recipe:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Say which commands the demo runs."""
+    """List the commands that the demo runs."""
     steps = _steps(recipe)
     more = SYSTEMS[recipe.system].overrides
     return Plan({name: steps.line(name, more.get(name, [])) for name in steps.steps})
@@ -131,11 +131,14 @@ def plan(recipe: Recipe) -> Plan:
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Run the steps through their own commands, then write the page."""
+    # open the run, and join the generators that the wheel ships in parts
     system, steps = SYSTEMS[recipe.system], _steps(recipe)
     folder = RunFolder.open("demo", system.recipe, recipe, launch, again)
     console.say(f"On {system.words} ({system.provenance}).")
     for generator in system.generators:
         generator.assemble(home_folder() / generator.place)
+
+    # run the steps, with overrides of the system, of a quick run and of the user
     overrides = {}
     for name, step in steps.steps.items():
         quick = step.quick if recipe.quick else []
@@ -143,22 +146,28 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         overrides[name] = [*system.overrides.get(name, []), *quick, *further]
     finished = workflow.run_steps(steps, launch, again, overrides)
     tables = [workflow.summarise_steps(finished, f"Demo, on {system.words}")]
+
+    # collect their metrics, and the effects of HAVIR's controls
     measurements = workflow.measure_steps(finished)
     caveats = [SIMULATED] if system.is_simulated else measurements.caveats
     notes: dict[str, Any] = {"caveats": caveats, "commands": measurements.notes["commands"]}
     if recipe.system == "havir":
-        whole, shuffled = (
+        swept, shuffled = (
             {head: finished[name.format(head=head)].result.metrics for head in HEADS}
             for name in ("{head}", SHUFFLED)
         )
-        notes["control_effects"] = control_effects(whole, shuffled)
+        notes["control_effects"] = control_effects(swept, shuffled)
         tables.append(effects_table(notes["control_effects"], EFFECTS))
     measurements = Measurements(measurements.scopes, notes=notes)
+
+    # write the page
     if launch.is_main:
         with console.progress("writing the page"):
             folder.replace("index.html", _page(system, steps, tables, finished).write)
         folder.finish(measurements)
     launch.barrier()
+
+    # suggest the demos of the other systems
     files = {"page": folder.path / "index.html"}
     lines = {name: "--real" if name == "real" else f"--system {name}" for name in SYSTEMS}
     hint = ", or ".join(f"brainhive demo {lines[name]}" for name in SYSTEMS if name != recipe.system)
@@ -168,12 +177,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 def _page(
     system: System, steps: workflow.Recipe, tables: list[Table], finished: Mapping[str, FinishedStep]
 ) -> Page:
-    """Show the summary, then the run of each step, pictures first; of controls the summary is enough."""
+    """Lay out the summary, then the run of each step, pictures first, without the runs of controls."""
+    # one group per finished run
     groups = []
     for name in sorted(finished, key=lambda step: PAGE.index(steps.command_of(step))):
         run = ShownRun(name, RunFolder(finished[name].result.folder))
         if (run.folder.path / FINISHED).is_file() and not run.measured.notes.get("control"):
             groups.append(RunGroup([run], title=steps.steps[name].heading))
+
+    # the summary tells the origin of the signals
     note = NOTE if system.is_simulated else RECORDED_NOTE
     summary = Section("Summary", [Group("", tables)], [note.format(provenance=system.provenance)])
     lines = [step.line for step in finished.values()]

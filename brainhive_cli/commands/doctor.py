@@ -1,4 +1,4 @@
-"""doctor: what this machine has for Brainhive."""
+"""doctor: versions, devices, folders and weights of this machine."""
 
 import os
 import platform
@@ -15,12 +15,12 @@ from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.tables import Table
 
-MIB = 2**20
+MIB = 2**20  # bytes
 OPTIONAL = ("pyarrow", "braindecode")
 
 
 class Recipe(BaseRecipe):
-    """The doctor needs only paths and `run:`."""
+    """Recipe of doctor, which needs only paths and `run:`."""
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -33,15 +33,20 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     Where a library does not import, the exit code is that of a missing extra and the hint is the repair.
     """
+    # libraries that are installed but do not import
     home = recipe.paths.under_home("data").parent
     broken = broken_libraries()
     for library in broken:
         console.warn(library.in_one_line)
+
+    # all facts of the machine
     facts = {
         **library_versions(),
         "broken": "; ".join(library.message for library in broken) or "nothing",
     }
     facts |= {**_device(launch), **_folders(recipe.paths, home), **_weights()}
+
+    # the first broken library decides hint and exit code
     table = Table("This machine", ("item", "found"), tuple(facts.items()))
     hint = broken[0].hint if broken else "brainhive demo"
     return Result(
@@ -66,13 +71,16 @@ def _device(launch: Launch) -> dict[str, Any]:
 def _folders(paths: Paths, home: Path) -> dict[str, Any]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    # the home folder, or the nearest folder above it that exists
     existing = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
     facts: dict[str, Any] = {"home": home.resolve(), "home can be written": os.access(existing, os.W_OK)}
     facts["free at home"] = f"{shutil.disk_usage(existing).free // MIB} MiB"
+
+    # the first entries of each folder
     for name in ("data", "embeddings", "signals", "runs"):
         path = paths.under_home(name)  # type: ignore[arg-type]
-        held = sorted(child.name for child in path.iterdir()) if path.is_dir() else []
-        facts[name] = ", ".join(held[:6]) or "nothing yet"
+        entries = sorted(child.name for child in path.iterdir()) if path.is_dir() else []
+        facts[name] = ", ".join(entries[:6]) or "nothing yet"
     facts["hub cache"] = HF_HUB_CACHE
     return facts
 

@@ -29,11 +29,11 @@ from brainhive_cli.data.targets.target_stores import warn_of_problems
 from brainhive_cli.models.encoders import Encoders
 
 CPU = Launch(0, 1, torch.device("cpu"))
-"""Where `plan` measures the shapes of small networks that are on this machine."""
+"""Launch for `plan`, which measures the shapes of small networks on this machine."""
 
 
 class Recipe(BaseRecipe):
-    """What to embed with what."""
+    """Recipe of embed: a data set and its encoders."""
 
     LESS_MEMORY: ClassVar[Savings] = ({"batch_size": 0.5},)
 
@@ -59,13 +59,13 @@ class Recipe(BaseRecipe):
 
 @dataclass(frozen=True)
 class Job:
-    """Which stores are filled.
+    """Stores that are filled.
 
     Attributes:
         recipe: Its settings.
-        dataset: Whose stimuli.
-        stores: Those of each split, one an encoder.
-        absent: Why the stimuli of a plan are not known.
+        dataset: Data set of the stimuli.
+        stores: Stores by split, one per encoder.
+        absent: Error that hides the stimuli from a plan.
     """
 
     recipe: Recipe
@@ -75,11 +75,11 @@ class Job:
 
     @classmethod
     def resolve(cls, recipe: Recipe, is_plan: bool = False) -> Self:
-        """Resolve which stores there will be: each with its encoder, stimuli, place and dtype.
+        """Resolve the stores, each with its encoder, stimuli, path and dtype.
 
         Args:
             recipe: What the user wrote.
-            is_plan: Whether the stimuli may be absent: as many as are published then stand for them.
+            is_plan: Whether the stimuli may be absent; the published number then stands for them.
         """
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         root, stores = recipe.paths.under_home("embeddings"), {}
@@ -109,7 +109,7 @@ class Job:
         return [store for stores in self.stores.values() for store in stores]
 
     def work(self, due: Collection[Path]) -> Work | None:
-        """Count the pictures that are to be embedded, split by split, by the networks that see them."""
+        """Count the pictures to embed over all splits, and name their networks; None if nothing is due."""
         todo = [[store for store in stores if store.path in due] for stores in self.stores.values()]
         names = dict.fromkeys(store.config.name for stores in todo for store in stores)
         kind = f"{' + '.join(names)} of {self.recipe.dataset.kind} in {self.recipe.precision}"
@@ -118,7 +118,8 @@ class Job:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Say which stores there would be and how large, what would be fetched for them, and what is missing."""
+    """List the stores with their sizes, the downloads they need, and missing files."""
+    # resolve the stores as far as the files allow
     try:
         job = Job.resolve(recipe, is_plan=True)
     except BrainhiveError as error:
@@ -126,6 +127,8 @@ def plan(recipe: Recipe) -> Plan:
     dataset, root = job.dataset, recipe.paths.under_home("embeddings").parent
     items: dict[str, Any] = {}
     errors = [] if job.absent is None else [job.absent]
+
+    # the files of the stimuli, and their number in each split
     reads = dict.fromkeys(["pixels", *(config.encodes for config in recipe.encoders)])
     splits = recipe.splits or dataset.splits
     needs = [need for split in splits for what in reads for need in files_of(dataset, split, what)]
@@ -145,6 +148,8 @@ def plan(recipe: Recipe) -> Plan:
             errors.append(type(error)(f"{names}: {error.message}", error.hint))
         planned = Plan.of({str(store.path.relative_to(root)): partial(store.plan, known) for store in stores})
         items, errors = {**items, **planned.items}, [*errors, *planned.errors]
+
+    # work is only known if nothing is missing
     makes = [key for store in job.all_stores for key in store.keys]
     listed = replace(Plan.of({}, needs=lambda: needs, makes=makes, raised=errors), items=items)
     if listed.errors:
@@ -153,10 +158,13 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def _weights(group: EncoderGroup, stores: Sequence[StoreJob]) -> tuple[str, EncoderGroup | None, list[Need]]:
-    """Say how pictures are preprocessed, or that weights are not here (no group); and list the weights."""
+    """Describe the preprocessing, or the absent weights (no group), and list the needed files."""
+    # weights are not needed if all their stores exist
     config = group.configs[0]
     if stores and not config.is_here and not any(store.reason(None) for store in stores):
         return "not needed: its stores exist", None, []
+
+    # weights are out of reach, to be downloaded, or here
     needs = config.needs()
     if any(isinstance(need.error, hub.Unreachable) for need in needs):
         return "weights are missing", None, needs
@@ -191,6 +199,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if store.path not in groups and store.imported:
             console.say(f"{store.path} {store.imported}")
 
+    # embed the pictures of each split, with all its due encoders at once
     work = job.work(groups)
     bad: list[str] = []
     with console.progress(f"embedding {job.dataset.name}", work.count if work else 0) as bar:
@@ -205,6 +214,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if work is None:
         console.say("found all stores done; --again embeds again")
 
+    # report the shape and health of each store
     rows = []
     for filled in (TargetStore.open(store.path) for store in job.all_stores):
         shape = "×".join(map(str, filled.embedding.shape[1:]))
@@ -227,11 +237,12 @@ def _fill(
     again: bool,
     bar: console.Bar,
 ) -> list[str]:
-    """Embed the pictures of one split with all its encoders; return what could not be decoded."""
+    """Embed the pictures of one split with all its encoders; return the names that cannot be decoded."""
+    # note the rows that each store lacks
     images, workers = stores[0].images, decoders(recipe.run.workers, launch)
     with filling([store.blank(groups[store.path]) for store in stores], launch, again) as filled:
         writers = {store.config.name: writer for store, writer in zip(stores, filled.writers, strict=True)}
-        pending = {name: np.zeros(len(images), bool) for name in writers}
+        pending = {name: np.zeros(len(images), bool) for name in writers}  # [N]
         for name, writer in writers.items():
             pending[name][writer.pending] = True
 
@@ -241,6 +252,8 @@ def _fill(
         share = rows[np.asarray(launch.shard(range(len(rows))), int)]
         used = list(dict.fromkeys(groups[store.path] for store in stores))
         undecodable = stream(share, images, used, writers, pending, recipe.batch_size, workers, launch, bar)
+
+        # gather failures of all processes; gaps are accepted only with `skip_bad`
         bad = [name for names in launch.gather(undecodable) for name in names]
         if len(bad) == len(images):
             raise BrainhiveError(
@@ -256,6 +269,7 @@ def list_encoders() -> Result:
     """List encoders by name, then the families that take any source; no network is used (`embed --list`)."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    # one row per network of a family, or one for a family without named networks
     rows: list[tuple[Any, ...]] = []
     for kind in parts.kinds("encoders"):
         config: Any = parts.load("encoders", kind).Config
@@ -268,6 +282,8 @@ def list_encoders() -> Result:
             state = "yes" if is_here else "no" if weights or dim else "–"
             source = weights or f"{{kind: {name}, source: …}}"
             rows.append((name, dim or "–", side_px or "–", source, config.licence or "–", state))
+
+    # families of any source come last
     rows.sort(key=lambda row: row[1] == "–")
     columns = ("encoder", "D", "px", "weights", "licence", "here")
     return Result(

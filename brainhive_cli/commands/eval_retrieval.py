@@ -1,4 +1,4 @@
-"""eval-retrieval: which picture of the gallery was seen, for every cell of an align run."""
+"""eval-retrieval: retrieval of the stimulus from a gallery, for every cell of an align run."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -34,31 +34,33 @@ __all__ = ["Recipe", "plan", "run"]
 
 
 def plan(recipe: Recipe, planned: Planned = MappingProxyType({})) -> Plan:
-    """Say which runs and cells would be evaluated, and what is missing.
+    """List the runs and cells that would be evaluated, and missing files.
 
     Args:
         recipe: What the user wrote.
-        planned: The trainings that are done before, by how the recipe names their runs.
+        planned: Earlier trainings of a workflow, by the names that the recipe gives their runs.
     """
 
     def name_curves() -> str:
         require_projection(recipe.embedding_map)
         return ", ".join(recipe.curves) or "none"
 
-    def name_others() -> str:
-        return ", ".join(other.runs[0].name for other in Job.resolve_against(recipe)) or "none"
-
-    def name_categories() -> str:
-        return console.summarise_names(sorted({*read_categories(recipe.categories or "").values()}))
-
-    checks: dict[str, Callable[[], Any]] = {"curves": name_curves, "against": name_others}
-    if recipe.categories:
-        checks["categories"] = name_categories
+    # checks that need no run
+    checks: dict[str, Callable[[], Any]] = {
+        "curves": name_curves,
+        "against": lambda: ", ".join(other.runs[0].name for other in Job.resolve_against(recipe)) or "none",
+    }
+    if categories := recipe.categories:
+        checks["categories"] = lambda: console.summarise_names(
+            sorted({*read_categories(categories).values()})
+        )
     checks |= trackers.checks(recipe.run.trackers)
     try:
         job = Job.resolve(recipe, planned)
     except BrainhiveError as error:
         return Plan.of(checks, raised=[error])
+
+    # the run with its cells, claims and gallery
     described = {
         "run": lambda: ", ".join(run.name for run in job.runs),
         "cells": lambda: len(job.groups),
@@ -70,9 +72,12 @@ def plan(recipe: Recipe, planned: Planned = MappingProxyType({})) -> Plan:
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Evaluate the runs to compare with, then every cell on the subjects it is tested on."""
+    # refuse missing libraries before anything is computed
     trackers.require(recipe.run.trackers)
     require_projection(recipe.embedding_map)
     job = Job.resolve(recipe)
+
+    # evaluate the runs to compare with, then this one
     against = [_evaluate(other, (), launch).metrics for other in job.against]
     if not job.variants:
         return _evaluate(job, against, launch, again)
@@ -84,7 +89,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     folder = RunFolder.open("eval-retrieval", job.runs[0].label, job.pinned(), launch, again)
     if launch.is_main and not folder.is_finished:
         measured = {label: result.metrics for label, result in results.items()}
-        pairs = {(one, other): (measured[one], measured[other]) for one, other in job.list_pairs()}
+        pairs = {(first, second): (measured[first], measured[second]) for first, second in job.list_pairs()}
         compared, errors = compare_ranks(pairs)
         collected = collect_variants(results)
         notes = {
@@ -101,7 +106,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: bool = False) -> Result:
-    """Evaluate what is no sweep, and compare it with others; a finished run is left as it is."""
+    """Evaluate a job that is no sweep, and compare it with others; a finished run is only read."""
+    # prepare the signals, and open the run
     for align_run in job.runs:
         align_run.prepare_signals(launch)
     recipe, spec, pinned = job.recipe, job.spec, job.pinned()
@@ -121,10 +127,12 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
             compared, errors = compare_ranks({n: (measurements, other) for n, other in enumerate(against)})
             if errors:
                 raise errors[0]
-            # by the validation of their trainings the best of several is chosen; an average has none
+            # reports choose the best of several runs by their validation; an average has none
             validation = job.runs[0].validation if len(job.runs) == 1 else {}
             more = {"against": list(compared.values()), "validation": validation}
             measurements |= Measurements(notes=more)
+
+            # explain a verdict that is not above chance
             if job.runs[0].dataset.holdout is None:
                 measurements |= explain_verdict(job, measurements, launch.device)
             verdict = measurements.notes["verdict"]
@@ -132,7 +140,7 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
                 explained = measurements.notes.get("baseline", {"sentence": QUESTION})
                 line = f": {explained['line']}" if explained.get("line") else ""
                 console.warn(f"retrieval is {verdict}: {explained['sentence']}{line}")
-            # what pages show of them and of the first cell, then the metrics, which make the run finished
+            # artifacts for pages, of the metrics and of the first cell; metrics come last and finish the run
             shown_cell = None
             if recipe.sheet_rows:
                 shown_cell = Ensemble.load(job.runs, job.groups[0], launch.device, spec.head)
@@ -145,20 +153,26 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
         launch.barrier()
 
     with folder.reading() as measurements:
+        # stored references become paths on this machine
         notes = dict(measurements.notes)
         notes |= {"run": locate_stored(notes["run"]), "runs": [locate_stored(name) for name in notes["runs"]]}
         notes["against"] = [{**other, "run": locate_stored(other["run"])} for other in notes["against"]]
         measurements |= Measurements(notes=notes)
+
+        # suggest to draw through the prior, or else a report
         hint = shlex.join(["brainhive", "report", str(folder.path)])
         if prior := notes["prior"]:  # without one there is nothing to draw through
             drawing = write_prior("reconstruct", prior, job.runs[0].dataset_config)
             hint = command("reconstruct", None, [], *drawing, "--run", notes["run"])
+
+        # lay out all tables for programs, and the requested ones for the terminal
         tables, requested = (
             extend_tables(lay_out(measurements, recipe.concept_rows, parts), measurements.caveats)
             for parts in (None, REQUESTED)
         )
         result = Result(folder.path, tables, measurements, hint=hint, shown=requested, work=work)
     if launch.is_main:
+        # log the metrics of both directions
         directions = (ALL, scope(ALL, BACKWARD))
         metrics = {name: measurements.scopes[name] for name in directions if name in measurements.scopes}
         settings = pinned.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""explain: where, when, in which band and at which level the signal carries what was seen."""
+"""explain: profiles of the signal by sensor, time, band and level, of the information on stimuli."""
 
 import shlex
 from collections.abc import Callable
@@ -26,7 +26,8 @@ __all__ = ["Recipe", "plan", "run"]
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Say which run, cells and analyses there would be, and what is missing or left out."""
+    """List the run, cells and analyses, and those that are missing or left out."""
+    # checks that need no run
     analyses = {"analyses": lambda: ", ".join(recipe.analyses)}
     controls = {
         "control": lambda: f"{recipe.control}, {recipe.draws} permutations",
@@ -36,9 +37,13 @@ def plan(recipe: Recipe) -> Plan:
         job = Job.resolve(recipe)
     except BrainhiveError as error:
         return Plan.of(analyses | controls, raised=[error])
+
+    # held-out trials: folds in place of cells and analyses
     if job.align.dataset.holdout is not None:
         folds = {"folds": lambda: count_folds(job)}
         return Plan.of({"run": lambda: job.align.name, **folds, **controls}, lambda: job.work)
+
+    # held-out pictures: cells, subjects, analyses and levels
     checks: dict[str, Callable[[], Any]] = {
         "run": lambda: job.align.name,
         "cells": lambda: ", ".join(cell.name for cell in job.align.cells),
@@ -52,20 +57,27 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Explain every cell and subject, then all together; what an interrupted run has finished is kept."""
+    """Explain every cell and subject, then all together; an interrupted run keeps its finished parts."""
+    # refuse folds and levels that cannot be had before anything is computed
     job = Job.resolve(recipe)
     count_folds(job)  # which refuses those of pictures
     spec, align = job.spec, job.align
     has_trials = align.dataset.holdout is not None
     levels = {} if has_trials else job.open_levels()
     align.prepare_signals(launch)
+
+    # open the run, pinned to the content of the trained models
     pinned = job.recipe.holding(align.digests)
     folder = RunFolder.open("explain", align.label, pinned, launch, again)
     work = job.work if folder.is_untouched else None
+
+    # held-out trials are decoded fold by fold
     if has_trials and not folder.is_finished:
         if launch.is_main:
             folder.finish(explain_trials(job, folder))
         launch.barrier()
+
+    # held-out pictures are explained by the trained models
     if not folder.is_finished:
         control = _train_control(job, launch)
         shared = job.find_shared()
@@ -99,6 +111,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             loaded = {part: SubjectProfiles.load(folder.path / part_file(*part)) for part in parts}
             folder.finish(conclude(job, folder, readers, loaded, levels.get(spec.split, {})))
         launch.barrier()
+
+    # report the tables and figures
     with folder.reading() as measurements:
         tables = tuple(artifact for artifact in artifacts.read(folder) if isinstance(artifact, Table))
         files = {"figures": folder.path / FIGURES} if recipe.figures else {}
@@ -107,11 +121,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _train_control(job: Job, launch: Launch) -> AlignRun | None:
-    """Train the same cells on shuffled labels, if the recipe wants it; a finished training is found."""
+    """Train the same cells on shuffled labels, if the recipe asks for it; a finished training is read."""
+    # only analyses of trained models have this control
     recipe, training = job.recipe, job.align.recipe
     if recipe.control != "trained" or not recipe.analyses_of(OF_MODEL) or training is None:
         return None
-    # below the runs of explain: it is no run that other commands find
+
+    # train the cells again;
+    # its runs lie below those of explain, so that other commands do not find them
     paths = recipe.paths.model_copy(update={"runs": f"{recipe.paths.runs}/explain/controls"})
     train = training.train.model_copy(update={"shuffled_labels": True})
     control = training.model_copy(update={"paths": paths, "train": train, "run": recipe.run})

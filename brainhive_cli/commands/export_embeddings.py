@@ -1,7 +1,6 @@
 """export-embeddings: target stores as parquet or NumPy files, for other projects."""
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +21,7 @@ from brainhive_cli.data.targets.target_stores import encoder_of, warn_of_problem
 
 
 class Recipe(BaseRecipe):
-    """Which stores, as what, and where to."""
+    """Recipe of export-embeddings: the stores, the format and the folder."""
 
     stores: Names | None = Field(
         None, description="stores: files, folders or patterns; default: all below paths.embeddings"
@@ -42,6 +41,7 @@ def plan(recipe: Recipe) -> Plan:
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Write one file a store, of the stimuli that have a target."""
+    # write the files, and warn of stores with problems
     write, rows, opened = {"parquet": _write_parquet, "npy": _write_npy}[recipe.format], [], []
     for path in list_stores(recipe.stores, recipe.paths):
         store = TargetStore.open(path)
@@ -53,37 +53,39 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             rows.append((short_name(store.path), len(done), str(written)))
     launch.barrier()
     table = Table("Exported embeddings", ("store", "vectors", "file"), tuple(rows))
-    hint = _import_command(opened, recipe.to) if recipe.format == "parquet" else ""
+
+    # parquet files of one data set are read back by one line
+    hint = ""
+    datasets = dict.fromkeys(store.attributes["dataset"] for store in opened)
+    if recipe.format == "parquet" and len(datasets) == 1:
+        encoders = ",".join(dict.fromkeys(store.attributes["encoder"] for store in opened))
+        arguments = ["--dataset", *datasets, "--encoders", encoders]
+        hint = shlex.join(["brainhive", "import-embeddings", recipe.to, *arguments])
     return Result(Path(recipe.to), (table,), hint=hint)
-
-
-def _import_command(opened: Sequence[TargetStore], folder: str) -> str:
-    """Write the line that reads parquet files back; empty where each data set needs a line of its own."""
-    dataset, *further = dict.fromkeys(store.attributes["dataset"] for store in opened)
-    encoders = ",".join(dict.fromkeys(store.attributes["encoder"] for store in opened))
-    arguments = ["--dataset", dataset, "--encoders", encoders]
-    return "" if further else shlex.join(["brainhive", "import-embeddings", folder, *arguments])
 
 
 def _write_parquet(store: TargetStore, rows: NDArray[np.int64], to: Path) -> Path:
     """Write `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`, by upstream's name of the encoder."""
     dataset, split, name = (store.attributes[key] for key in ("dataset", "split", "encoder"))
-    known = encoder_of(store)
-    if name == known.model_construct().name:  # with knobs of its own it is not upstream's
-        name = known.upstream or name
-    called = f"{dataset}_{split}_{name}{PARQUET_PART}00000-of-00000.parquet"
-    file = below(to, called, source=f"{store.path} names a file")
+    encoder = encoder_of(store)
+    if name == encoder.model_construct().name:  # with knobs of its own it is not upstream's
+        name = encoder.upstream or name
+    file_name = f"{dataset}_{split}_{name}{PARQUET_PART}00000-of-00000.parquet"
+    file = below(to, file_name, source=f"{store.path} names a file")
     write_parquet(store, file, rows)
     return file
 
 
 def _write_npy(store: TargetStore, rows: NDArray[np.int64], to: Path) -> Path:
     """Write `{data set}/{split}/{encoder}/features.npy` [N, *shape], and a list of image ids."""
+    # the paths, and the header of an array [N, *shape]
     names = (store.attributes[key] for key in ("dataset", "split", "encoder"))
     folder = below(to, *names, source=f"{store.path}: its data set, split or encoder")
     file, listed = folder / "features.npy", folder / NAMES
     shape = (len(rows), *store.embedding.shape[1:])
     header = {"descr": store.embedding.dtype.str, "fortran_order": False, "shape": shape}
+
+    # names and vectors; vectors are copied in batches, since a store may not fit into memory
     with atomic_write(file) as part, atomic_write(listed) as names_part:
         names_part.write_text("".join(f"{image_id}\n" for image_id in store.image_ids[rows]))
         with part.open("wb") as stream:

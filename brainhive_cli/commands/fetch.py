@@ -36,7 +36,7 @@ LISTED = 20
 
 
 class Recipe(BaseRecipe):
-    """Which data sets."""
+    """Recipe of fetch: the data sets."""
 
     names: Names = Field([], description=f"data sets: {', '.join(SOURCES)}")
     root: str = Field("", description="folder of the data set; default: its name below paths.data")
@@ -51,14 +51,14 @@ class Recipe(BaseRecipe):
 
 @dataclass(frozen=True)
 class Job:
-    """One data set.
+    """Data set to be fetched.
 
     Attributes:
-        name: As the user wrote it.
-        source: Where it is.
+        name: Name as the user wrote it.
+        source: Source of its files.
         root: The folder of the data set.
-        repositories: Those that it is fetched from; none where the hub does not have it.
-        subjects: Whose recordings; None for all.
+        repositories: Repositories that it is fetched from; none if the hub does not have it.
+        subjects: Subjects of the recordings; None for all.
         unpacks: Whether archives are unpacked.
     """
 
@@ -71,7 +71,7 @@ class Job:
 
     @classmethod
     def resolve(cls, recipe: Recipe, name: str) -> Self:
-        """Resolve where a data set is, and where it goes; RecipeError if nobody said where it is."""
+        """Resolve the source and the folder of a data set; RecipeError if no source is known."""
         kind = name.replace("_", "-")
         if (source := SOURCES.get(kind)) is None:
             raise RecipeError(f"no source of a data set {name!r} is known", f"known: {', '.join(SOURCES)}")
@@ -90,7 +90,7 @@ class Job:
         return [file for file in listed if is_of_subjects(file.name, self.subjects)]
 
     def archives(self, files: Sequence[HubFile]) -> dict[Path, Path]:
-        """List the archives among files, and into which folder each is unpacked; none with unpack=false."""
+        """Map the archives among files to the folders for their content; none with unpack=false."""
         paths = [self.root / file.name for file in files if self.unpacks]
         return {path: destination(path, self.root, self.source.tops) for path in paths if is_archive(path)}
 
@@ -102,17 +102,22 @@ class Job:
         return sum(file.size for file in due), packed + sum(starmap(bytes_to_write, here.items()))
 
     def summary(self, files: Sequence[HubFile]) -> str:
-        """Say from where, how much and on whose terms."""
+        """Describe the source, the sizes and the licence."""
+        # files of a web server
         if self.source.web:
             lacking = [file for file in self.source.web if not file.is_there(self.root)]
             names = ", ".join(file.url for file in self.source.web)
             size = console.size(sum(file.size for file in lacking)) if lacking else "nothing"
-            where = f"{self.name} from {names} to {self.root}"
-            return f"{where}: {size} to download; licence: {self.source.terms}"
+            route = f"{self.name} from {names} to {self.root}"
+            return f"{route}: {size} to download; licence: {self.source.terms}"
+
+        # files of the hub
         total = console.size(sum(file.size for file in files))
         due, unpacked = self.bytes_needed(files)
         names = " and ".join(repository.name for repository in self.repositories)
-        licences = ", ".join(read_licence(one) or "its page names none" for one in self.repositories)
+        licences = ", ".join(
+            read_licence(repository) or "its page names none" for repository in self.repositories
+        )
         return (
             f"{self.name} from the hub's {names} to {self.root}: {len(files)} files, {total}, "
             f"{console.size(due) if due else 'nothing'} to download"
@@ -138,7 +143,7 @@ def _resolve(recipe: Recipe) -> list[Job]:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Say what would be downloaded, how large it is and on whose terms; the hub is asked."""
+    """Describe the downloads with sizes and licences; the hub is asked."""
     try:
         jobs = _resolve(recipe)
     except BrainhiveError as error:
@@ -166,6 +171,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         MissingData: if the hub cannot be reached, or its terms were not accepted.
         BrainhiveError: if the disk has no room.
     """
+    # fetch each data set from its source, or list the steps that people do themselves
     tables: list[Table] = []
     notes: dict[str, Any] = {}
     lacks = False
@@ -184,6 +190,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             lacks |= not _is_there(job, recipe)
         if job.source.elsewhere:
             console.say(f"{job.name}, also: {job.source.elsewhere}")
+
+    # the exit code tells programs that a data set is still missing
     return Result(
         jobs[0].root,
         tuple(tables),
@@ -194,7 +202,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
-    """Download and unpack a data set; return the table of its files as they were before, and notes."""
+    """Download and unpack a data set; return the table of its files before the download, and notes."""
+    # count files and bytes
     files = job.list_files()
     console.say(job.summary(files))
     to_download, to_unpack = job.bytes_needed(files)
@@ -205,6 +214,8 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
         "bytes_to_download": to_download,
         "bytes_to_unpack_at_least": to_unpack,
     }
+
+    # list the largest files, and the others together
     rows: list[tuple[str, ...]] = []
     largest = sorted(files, key=lambda file: -file.size)
     for file in largest[:LISTED]:
@@ -214,11 +225,15 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
     table = Table(f"Files of {job.name}", ("file", "size", "state"), tuple(rows))
     if is_dry_run:
         return table, notes
+
+    # download the files that are missing
     _refuse_a_full_disk(job, to_download, to_unpack)
     if due := [file for file in files if not file.is_there]:
         download_files(due, job.root)
         to_unpack = sum(starmap(bytes_to_write, job.archives(files).items()))  # as is known now
         _refuse_a_full_disk(job, 0, to_unpack)
+
+    # unpack the archives
     for path, into in job.archives(files).items():
         console.say(f"unpacking {path} into {into}")
         notes[f"unpacked {path.name}"] = unpack(path, into)
@@ -226,7 +241,8 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
 
 
 def _fetch_web_files(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
-    """Download files of a web server and convert them; return their table as they were before, and notes."""
+    """Download files of a web server and convert them; return their table before that, and notes."""
+    # list the files
     files, root = job.source.web, job.root
     console.say(job.summary([]))
     due = [file for file in files if not file.is_there(root)]
@@ -235,6 +251,8 @@ def _fetch_web_files(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]
     notes: dict[str, Any] = {"files": [file.url for file in files], "bytes": sum(file.size for file in files)}
     if is_dry_run:
         return table, notes
+
+    # download and convert them
     _refuse_a_full_disk(job, sum(file.size for file in due), 0)
     for file in due:
         file.download(root)
@@ -245,18 +263,18 @@ def _fetch_web_files(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]
 
 
 def _refuse_a_full_disk(job: Job, download: int, unpacked: int) -> None:
-    place = next(path for path in (job.root, *job.root.parents) if path.is_dir())
-    free = shutil.disk_usage(place).free
+    disk = next(path for path in (job.root, *job.root.parents) if path.is_dir())
+    free = shutil.disk_usage(disk).free
     if download + unpacked > free:
         raise BrainhiveError(
             f"{job.name} needs {console.size(download)} to download and at least {console.size(unpacked)} to "
-            f"unpack, {console.size(download + unpacked)} together; {console.size(free)} are free in {place}",
+            f"unpack, {console.size(download + unpacked)} together; {console.size(free)} are free in {disk}",
             "make room; take some: --subjects 1; another disk: root=FOLDER; or only download: unpack=false",
         )
 
 
 def _is_there(job: Job, recipe: Recipe) -> bool:
-    """Whether the pictures of every split are there already."""
+    """Tell whether the pictures of every split are there already."""
     root = {"root": recipe.root} if recipe.root else {}
     try:
         dataset = parts.resolve("datasets", {"kind": job.name, **root}).build(recipe.paths)

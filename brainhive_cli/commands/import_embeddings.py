@@ -35,14 +35,14 @@ from brainhive_cli.models.encoders import EncoderConfig, Encoders
 
 
 class Keys(Section):
-    """Which entries of a dictionary to read, where it has several that could be meant."""
+    """Keys of the entries of a dictionary, if several entries could be names or vectors."""
 
     ids: str = Field("", description="key of the list of names")
     vectors: str = Field("", description="key of the array of vectors")
 
 
 class Recipe(BaseRecipe):
-    """Whose vectors, and which pictures and encoder they stand for."""
+    """Recipe of import-embeddings: the files, their data set and their encoders."""
 
     sources: Names = Field([], description="files, folders or patterns")
     dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
@@ -64,11 +64,11 @@ class Recipe(BaseRecipe):
 
 @dataclass(frozen=True)
 class Job:
-    """Which files are read, and whose pictures their vectors may belong to.
+    """Files that are read, and the pictures that their vectors may belong to.
 
     Attributes:
         recipe: Its settings.
-        files: Those that hold the vectors.
+        files: Files with the vectors.
         splits: The pictures of each split.
     """
 
@@ -89,11 +89,11 @@ class Job:
 
 @dataclass(frozen=True)
 class MatchedVectors:
-    """One encoder's vectors, and the stores that they go to.
+    """Vectors of an encoder, and the stores that they go to.
 
     Attributes:
         config: The encoder.
-        vectors: In their files.
+        vectors: The vectors in their files.
         shares: The rows of the vectors that belong to each split.
     """
 
@@ -110,6 +110,7 @@ class MatchedVectors:
             BrainhiveError: if the files do not say which of several encoders made them, or the one that is
                 named makes vectors of another shape.
         """
+        # open the encoder's vectors; several encoders need files that tell them apart
         recipe, splits = job.recipe, job.splits
         keys = recipe.keys.ids, recipe.keys.vectors
         vectors = open_vectors(job.files, config.known_as, recipe.suffix, keys)
@@ -123,6 +124,7 @@ class MatchedVectors:
         root, start = recipe.paths.under_home("embeddings"), 0
         shares = []
         for images in splits:
+            # matched rows count over all splits; those of other splits become -1
             is_here = (matched.rows >= start) & (matched.rows < start + len(images))
             if is_here.any() or recipe.splits:
                 rows = np.where(is_here, matched.rows - start, -1)
@@ -138,6 +140,8 @@ class MatchedVectors:
                     )
                 shares.append(Share(images, path_of(root, images.dataset, images.split, config.name), rows))
             start += len(images)
+
+        # names that match nothing are an error, or a warning if others match
         dataset = splits[0].dataset
         if not shares:
             raise MissingData(
@@ -162,17 +166,19 @@ class MatchedVectors:
 
     @property
     def stored_config(self) -> Any:
-        """The encoder's Config, as stores keep it."""
+        """Config of the encoder, as stores keep it."""
         return portable(self.config.model_dump(mode="json"))
 
     def is_done(self, share: Share, digest: str) -> bool:
-        """Whether a store is there and holds these vectors, wherever they came from.
+        """Tell whether a store is there and holds these vectors, from any source.
 
         Raises:
             BrainhiveError: if it holds others.
         """
         if not share.path.is_file():
             return False
+
+        # the same encoder, pictures and vectors, by digest or by their values
         store = TargetStore.open(share.path)
         is_same = store.attributes["config"] == self.stored_config
         is_same &= store.image_ids == share.images.image_ids
@@ -184,7 +190,7 @@ class MatchedVectors:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Say which stores there would be."""
+    """List the stores that there would be."""
     try:
         job = Job.resolve(recipe)
     except BrainhiveError as error:
@@ -207,9 +213,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     job = Job.resolve(recipe)
     stores: list[TargetStore] = []
     for config in recipe.encoders:
+        # match names and pictures, and leave out stores that hold these vectors already
         matched = MatchedVectors.match(job, config)
         vectors, digest = matched.vectors, _digest(matched.vectors.files)
         todo = [share for share in matched.shares if again or not matched.is_done(share, digest)]
+
+        # copy the vectors, with their source in place of weights
         if launch.is_main and todo:
             attributes = {
                 "encoder": config.name,
@@ -222,6 +231,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             copy_vectors(todo, vectors, attributes, recipe.dtype)
         launch.barrier()
         stores += [TargetStore.open(share.path) for share in matched.shares]
+
+    # report the health of each store
     for store in stores:
         warn_of_problems(store)
     rows = [health_row(store.path, store.health, bool(problem_of(store))) for store in stores]

@@ -23,7 +23,7 @@ COMMON = ("paths", "run", "digests")
 
 
 class Recipe(BaseRecipe):
-    """Which recipes are shown."""
+    """Recipe of recipes: the recipes that are shown."""
 
     names: Names = Field([], description="recipes, as demo, demo/embed or embed; none lists them all")
     run: Run = Run(device="cpu")
@@ -31,18 +31,18 @@ class Recipe(BaseRecipe):
 
 @dataclass(frozen=True)
 class Shipped:
-    """One recipe of one command."""
+    """Shipped recipe of a command."""
 
     path: Path
 
     @property
     def command(self) -> str:
-        """Whose it is."""
+        """Command that the recipe is for."""
         return self.path.stem
 
     @property
     def name(self) -> str:
-        """What `--recipe` takes; empty for the command's own."""
+        """Name that `--recipe` takes; empty for the command's own recipe."""
         below = self.path.parent.relative_to(shipped_recipes()).as_posix()
         return "" if below == "." else below
 
@@ -53,12 +53,15 @@ class Shipped:
 
     @property
     def about(self) -> str:
-        """What its first comment says."""
+        """First sentence of its first comment."""
+        # the lines of the comment at the top
         comment = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
             if not line.startswith("#"):
                 break
             comment.append(line[1:].strip())
+
+        # its first sentence, without the command's name
         sentence = re.split(r"(?<!\bal)\. ", " ".join(comment))[0]
         return sentence.removesuffix(".").removeprefix(f"brainhive {self.command}: ")
 
@@ -71,9 +74,10 @@ class Shipped:
 
     @property
     def table(self) -> Table:
-        """Every key with its value, where that comes from, and what it means."""
+        """Table of its keys with value, source and meaning."""
         set_keys, rows = flatten(read_recipe(self.path)), []
         for key, field, value in sorted(_keys(self.recipe), key=lambda row: row[0].startswith(COMMON)):
+            # the source of the value: the recipe, or the default; a default that differs is named
             default = written(field.get_default(call_default_factory=True, validated_data={}))
             is_set = any(name == key or name.startswith(f"{key}.") for name in set_keys)
             shown, source = written(value), "recipe" if is_set else "default"
@@ -84,7 +88,7 @@ class Shipped:
 
 
 def _keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """List the keys of a section with their fields and values; those of its parts stand under the part's."""
+    """List the keys of a section with their fields and values, those of its parts below the part's key."""
     for name, field in type(section).model_fields.items():
         key, value = prefix + (field.alias or name), getattr(section, name)
         if not isinstance(value, BaseModel) or isinstance(value, parts.Config):
@@ -102,14 +106,16 @@ def find(names: list[str]) -> list[Shipped]:
     known = {f"{listed.name}/{listed.command}".lstrip("/"): listed for listed in _list_shipped()}
     recipes = []
     for name in (name.replace("_", "-").removesuffix("/") for name in names):
-        some = [listed for key, listed in known.items() if name in (key, listed.name)]
-        if not some:
+        matching = [listed for key, listed in known.items() if name in (key, listed.name)]
+
+        # guess what an unknown name means
+        if not matching:
             folders = dict.fromkeys(listed.name for listed in known.values())
             hint = guess(name, [*folders, *known]) or guess(f"papers/{name}", folders)
             raise RecipeError(
                 f"no shipped recipe is called {name!r}", f"{hint}they are listed by: brainhive recipes"
             )
-        recipes += some
+        recipes += matching
     return recipes
 
 
@@ -124,17 +130,21 @@ def plan(recipe: Recipe) -> Plan:
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Show recipes key by key, or list them all."""
+    # show the recipes that are named
     root = shipped_recipes()
     if recipe.names:
         named = find(recipe.names)
         hint = f"{named[0].line} --check" if len(named) == 1 else ""
         return Result(root, tuple(listed.table for listed in named), hint=hint)
-    by_name: dict[str, list[Shipped]] = {}
+
+    # else list all, those of one name in a row, and the commands' own apart
+    named_recipes: dict[str, list[Shipped]] = {}
     for listed in _list_shipped():
-        by_name.setdefault(listed.name, []).append(listed)
-    defaults = tuple((listed.command, listed.about) for listed in by_name.pop("", []))
+        named_recipes.setdefault(listed.name, []).append(listed)
+    defaults = tuple((listed.command, listed.about) for listed in named_recipes.pop("", []))
     rows = tuple(
-        (name, ", ".join(listed.command for listed in some), some[-1].about) for name, some in by_name.items()
+        (name, ", ".join(listed.command for listed in recipes), recipes[-1].about)
+        for name, recipes in named_recipes.items()
     )
     tables = (
         Table("Recipes by name, for --recipe", ("recipe", "commands", "about"), rows, is_list=True),
@@ -145,11 +155,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 @dataclass(frozen=True)
 class Key:
-    """One key.
+    """Key of a recipe.
 
     Attributes:
         path: Its dotted name.
-        meaning: What it sets, with its unit.
+        meaning: Its description, with its unit.
         default: Its default, as a recipe would write it.
     """
 
@@ -159,7 +169,7 @@ class Key:
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
-    """List the keys of a recipe or of a part; those of sections stand under the section's name."""
+    """List the keys of a recipe or of a part, those of sections below the section's name."""
     for attribute, field in model.model_fields.items():
         name = field.alias or attribute
         default = written(field.get_default(call_default_factory=True, validated_data={}))
@@ -171,7 +181,7 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Find the model of a section: the annotation, or what a union or a list of it holds."""
+    """Find the model of a section: the annotation, or the first model in a union or list of it."""
     if isinstance(annotation, type):
         return annotation if issubclass(annotation, BaseModel) else None
     return next(filter(None, map(section_of, get_args(annotation))), None)
@@ -179,9 +189,12 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
 
 def written(value: Any) -> str:
     """Write a value as a recipe would."""
+    # a part becomes a mapping, or its kind if all its keys have defaults
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json", exclude_defaults=True)
         value = value["kind"] if list(value) == ["kind"] else value
+
+    # YAML of constants, mappings, lists and scalars
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):

@@ -21,14 +21,15 @@ from brainhive_cli.reports.paper_tables import WRITERS, comma_separated, paper_t
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, find
 
 __all__ = ["Recipe", "plan", "run"]
+# endings of the names of runs: digests of recipes, and a number
 FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
 FOLDER = "reports"
-"""Where pages and tables are put, below home."""
+"""Folder of pages and tables, below home."""
 Format = Literal["html", "md", "csv", "tex"]
 
 
 class Recipe(BaseRecipe):
-    """Which runs are shown, and how."""
+    """Recipe of report: the runs that are shown, and the format."""
 
     runs: Names | None = Field(
         None,
@@ -57,7 +58,7 @@ class Recipe(BaseRecipe):
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Say which runs would be shown, and where the page would be."""
+    """List the runs that would be shown, and the path of the page."""
     return Plan.of(
         {
             "runs": lambda: ", ".join(str(shown_run.folder.path) for shown_run in opened(recipe)),
@@ -69,10 +70,18 @@ def plan(recipe: Recipe) -> Plan:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Read the runs, compare those that measured the same, and write the page or the tables."""
     runs = opened(recipe)
-    path, groups = _target(recipe, runs), _group_by_command(runs)
+    path = _target(recipe, runs)
+
+    # group runs of one command, in the order of their names, and compare those of a group
+    command_runs: dict[str, list[ShownRun]] = {}
+    for shown_run in runs:
+        command_runs.setdefault(shown_run.command, []).append(shown_run)
+    groups = [_compare(group) if len(group) > 1 else RunGroup(group) for group in command_runs.values()]
     for group in groups:
         for reason in group.not_compared:
             console.warn(f"not compared: {reason}")
+
+    # write the file
     if launch.is_main:
         with atomic_write(path) as part:
             if recipe.written_as == "html":
@@ -86,6 +95,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 write_table = WRITERS[recipe.written_as]
                 text = "\n".join(write_table(paper_table(group)) for group in groups)
                 part.write_text(text, encoding="utf-8")
+
+    # the same tables in the terminal, and the comparisons for programs
     files = {"page" if recipe.written_as == "html" else "table": path}
     comparisons = [vars(compared) for group in groups for compared in group.compared]
     measurements = Measurements(notes={"comparisons": comparisons})
@@ -99,22 +110,25 @@ def opened(recipe: Recipe) -> list[ShownRun]:
         MissingData: if there is none, or it is not finished.
         RecipeError: if a run is named twice, or there are more or fewer labels than runs.
     """
+    # find the runs, and refuse one that is named twice
     root = recipe.paths.under_home("runs")
     chosen = [find(root, name) for name in recipe.runs] if recipe.runs else [find(root)]
-    places = [(folder.path.resolve(), variant) for folder, variant in chosen]
-    for place in places:
-        if places.count(place) > 1:
-            raise RecipeError(f"{place[0]} is named twice", "name each run once")
+    paths = [(folder.path.resolve(), variant) for folder, variant in chosen]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise RecipeError(f"{path[0]} is named twice", "name each run once")
 
     # names without fingerprints, unless only these distinguish runs of a command; variants by their own names
     short = [
         (folder.path.parent.name, variant or FINGERPRINTS.sub("", folder.path.name))
         for folder, variant in chosen
     ]
-    whole = [f"{folder.path.name}:{variant}" if variant else folder.path.name for folder, variant in chosen]
+    full = [f"{folder.path.name}:{variant}" if variant else folder.path.name for folder, variant in chosen]
     labels = recipe.labels or [
-        key[1] if short.count(key) == 1 else name for key, name in zip(short, whole, strict=True)
+        key[1] if short.count(key) == 1 else name for key, name in zip(short, full, strict=True)
     ]
+
+    # labels are as many as runs, and all different
     if len(labels) != len(chosen) or (recipe.labels and len({*labels}) < len(labels)):
         raise RecipeError(
             f"{len(chosen)} runs have the labels {', '.join(labels)}", "give each run one of its own"
@@ -123,7 +137,7 @@ def opened(recipe: Recipe) -> list[ShownRun]:
 
 
 def newest_two(root: Path) -> list[str]:
-    """Name the newest run that has values item by item, and the newest that can be compared with it.
+    """Name the newest run with values item by item, and the newest that can be compared with it.
 
     Raises:
         MissingData: if there are no two.
@@ -132,10 +146,12 @@ def newest_two(root: Path) -> list[str]:
     def lacks(run: RunFolder) -> str:
         return "" if run.measurements().items else "no values item by item"
 
+    # the newest run with values of items
     two = "runs that measured the same, item by item"
     first = newest(root, None, lacks, needed=two, choose="", hint="brainhive eval-retrieval")
     shown = ShownRun("", first)
 
+    # the newest other run of its command that measured the same
     def differs(run: RunFolder) -> str:
         is_first = run.path == first.path
         return "the first" if is_first else "; ".join(_compare([shown, ShownRun("", run)]).not_compared)
@@ -145,11 +161,12 @@ def newest_two(root: Path) -> list[str]:
 
 
 def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
-    """Name the file that is written.
+    """Choose the path of the file that is written.
 
     Raises:
         RecipeError: if it lies in the folder of a run, whose files have digests.
     """
+    # the user's own file, outside of runs
     folders = [shown_run.folder.path for shown_run in runs]
     if recipe.to is not None:
         path = locate(recipe.to)
@@ -158,6 +175,8 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
                 f"to: {path} is a folder, or lies in that of a run", f"to=page.{recipe.written_as}"
             )
         return path
+
+    # a file named after the first run; a digest of all tells pages of several runs apart
     name = folders[0].name
     if len(folders) > 1:
         digest = hashlib.sha256("\n".join(map(str, folders)).encode()).hexdigest()[:6]
@@ -165,20 +184,16 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
     return home_folder() / FOLDER / f"{name}.{recipe.written_as}"
 
 
-def _group_by_command(runs: Sequence[ShownRun]) -> list[RunGroup]:
-    """Group runs of the same kind, in the order in which they were named, and compare them item by item."""
-    kinds: dict[str, list[ShownRun]] = {}
-    for shown_run in runs:
-        kinds.setdefault(shown_run.command, []).append(shown_run)
-    return [_compare(some) if len(some) > 1 else RunGroup(some) for some in kinds.values()]
-
-
 def _compare(runs: Sequence[ShownRun]) -> RunGroup:
-    """Compare the first run with each other one that can be, all at once, for the adjustment of p."""
+    """Compare the first run with all comparable ones at once, as the adjustment of p needs."""
     first, *following = runs
+
+    # the first run needs values of items
     note = next((note for note in COMPARE if note in first.measured.notes), "")
     if not note or not first.measured.items:
         return RunGroup(runs, not_compared=[f"{first.label} has no values item by item"])
+
+    # compare runs of the same note, and list the reasons against the others
     comparable = [second for second in following if note in second.measured.notes and second.measured.items]
     compared, errors = COMPARE[note](first, {second.label: second.measured for second in comparable})
     reasons = [
@@ -190,7 +205,7 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
 
 
 Comparisons = tuple[list[Compared], list[BrainhiveError]]
-"""What was compared, and why other runs cannot be."""
+"""Differences, and errors of the runs that cannot be compared."""
 
 
 def _compare_ranks(first: ShownRun, runs: Mapping[str, Measurements]) -> Comparisons:
@@ -225,4 +240,4 @@ COMPARE: dict[str, Callable[[ShownRun, Mapping[str, Measurements]], Comparisons]
     "gallery": _compare_ranks,
     "sources": _compare_values,
 }
-"""How two runs are paired, by the note that says what they measured: ranks, or values of items."""
+"""Comparison of two runs by the note that tells their kind of values: ranks, or values of items."""

@@ -37,11 +37,11 @@ from brainhive_cli.reports.runs_shown import ShownRun, find
 
 REMOVE, SHOW = "rm", "show"
 BRAIN = "brain"
-"""The scope of what was reconstructed from signals."""
+"""Scope of reconstructions from signals."""
 
 
 class Recipe(BaseRecipe):
-    """Which runs are listed or removed."""
+    """Recipe of runs: the runs that are listed, shown or removed."""
 
     words: Names = Field(
         [],
@@ -54,7 +54,7 @@ class Recipe(BaseRecipe):
 
 @dataclass(frozen=True)
 class RunOnDisk:
-    """One run on disk, finished or not."""
+    """Run on disk, finished or not."""
 
     path: Path
 
@@ -64,7 +64,7 @@ class RunOnDisk:
         return f"{self.path.parent.name}/{self.path.name}"
 
     def is_called(self, name: str, exactly: bool) -> bool:
-        """Whether it is meant by its name or path; where not only itself is, also by its command."""
+        """Tell whether a name means it: its own name or path, or its command's unless `exactly` is set."""
         references = {self.path.name, self.name, str(self.path), os.path.abspath(self.path)}
         name = name.rstrip("/")
         is_command = not exactly and name == self.path.parent.name
@@ -72,7 +72,7 @@ class RunOnDisk:
 
     @cached_property
     def changed(self) -> float:
-        """When something was last put into it."""
+        """Time of the last change of its files, in seconds since 1970."""
         return max(path.stat().st_mtime for path in (self.path, *self.path.glob("*.json*")))
 
     @property
@@ -92,7 +92,7 @@ class RunOnDisk:
 
     @property
     def headline(self) -> str | Cell:
-        """What it came to, in a few words, for programs with the caveats in full; empty if not finished."""
+        """Its main result in a few words, for programs with the caveats in full; empty if not finished."""
         if not self.is_finished:
             return ""
         run = ShownRun(self.path.name, RunFolder(self.path))
@@ -100,19 +100,25 @@ class RunOnDisk:
             measurements = run.measured
         except BrainhiveError as error:
             return error.message
+
+        # the metrics of everything together, or of each source, variant or cell
         overall = measurements.overall or measurements.scopes.get(BRAIN)
         parts = [overall] if overall else [measurements.scopes[name] for name in summary_scopes(run)]
         names = headlines(list(dict.fromkeys(name for metrics in parts for name in metrics)))
         if not names:
             return ""
+
+        # the first headline; values that were selected on test count only if there are no others
         name = names[0]
-        every = [metrics[name] for metrics in parts if name in metrics]
-        values = [metric for metric in every if not metric.selected] or every
+        all_values = [metrics[name] for metrics in parts if name in metrics]
+        values = [metric for metric in all_values if not metric.selected] or all_values
         interval = "" if values[0].low is None else f" ({values[0].interval_text()})"
         if len(values) > 1:
             interval = f", the mean of {len(values)}"
         about = f" for {run.scope}" if run.scope else ""
         value = f"{fmean(metric.value for metric in values):.3f}{interval}{about}"
+
+        # caveats as stamps for people, and in full for programs
         caveats = caveats_of(values)
         short, full = stamp(shown(name), caveats), extend_title(shown(name), caveats)
         return Cell(f"{short} {value}", value=f"{full} {value}")
@@ -152,12 +158,17 @@ def _find_named(recipe: Recipe, removes: bool) -> list[RunOnDisk]:
         MissingData: if there is none of a name.
         RecipeError: if none is named that could be removed.
     """
+    # nothing is removed without a name
     names = recipe.words[1:] if removes else recipe.words
     if removes and not names:
         raise RecipeError("no run to remove is named", "brainhive runs rm NAME")
+
+    # all runs, the newest first
     root = recipe.paths.under_home("runs")
     folders = [path for path in root.glob("*/*") if path.is_dir() and not path.name.startswith(".")]
     runs = sorted(map(RunOnDisk, folders), key=lambda run: -run.changed)
+
+    # every name must mean a run
     for name in names:
         if not any(run.is_called(name, removes) for run in runs):
             hint = f"{guess(name, [run.path.name for run in runs])}they are listed by: brainhive runs"
@@ -170,9 +181,9 @@ def plan(recipe: Recipe) -> Plan:
     verb = recipe.words[0] if recipe.words else ""
     if verb == SHOW:
         return Plan.of({"shown": lambda: RunOnDisk(_find_shown(recipe).folder.path).name})
-    what = "removed" if verb == REMOVE else "listed"
+    action = "removed" if verb == REMOVE else "listed"
     return Plan.of(
-        {what: lambda: ", ".join(run.name for run in _find_named(recipe, verb == REMOVE)) or "none"}
+        {action: lambda: ", ".join(run.name for run in _find_named(recipe, verb == REMOVE)) or "none"}
     )
 
 
@@ -182,6 +193,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Raises:
         BrainhiveError: if one is in use, or the user does not agree.
     """
+    # show, or remove
     verb = recipe.words[0] if recipe.words else ""
     root = recipe.paths.under_home("runs")
     if verb == SHOW:
@@ -191,6 +203,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         _remove(runs, root, recipe.yes)
         removed = Table("Removed runs", ("run",), tuple((run.name,) for run in runs), is_list=True)
         return Result(root, (removed,))
+
+    # else list; the note explains the stamps of the results
     columns = ("run", "state", "result", "last changed", "size")
     rows = tuple(run.row for run in runs)
     results = [cell.value for row in rows for cell in row if isinstance(cell, Cell)]
@@ -200,7 +214,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _show(run: ShownRun) -> Result:
-    """Say what a run is, what it measured of everything together or else of each cell, and its files."""
+    """Describe a run: its notes and files, and its metrics over everything, else of each cell."""
+    # its notes and files, without empty ones
     on_disk, notes = RunOnDisk(run.folder.path), run.measured.notes
     reference = on_disk.path.name + (f":{run.variant}" if run.variant else "")
     about = {
@@ -216,6 +231,8 @@ def _show(run: ShownRun) -> Result:
     }
     rows = tuple((key, value) for key, value in about.items() if value)
     tables = [Table(f"Run {on_disk.path.name}", ("item", "value"), rows)]
+
+    # its metrics, scope by scope
     metrics: list[tuple[Any, ...]] = []
     for scope in summary_scopes(run):
         for m in run.measured.scopes[scope].values():
@@ -228,21 +245,28 @@ def _show(run: ShownRun) -> Result:
 
 
 def _remove(runs: Sequence[RunOnDisk], root: Path, agreed: bool) -> None:
-    """Remove runs, after the user has seen their state, and which other runs' recipes name them."""
-    if held := [run.name for run in runs if run.is_in_use]:
-        raise BrainhiveError(f"{held[0]} is in use by a running command", "wait for it, or stop it first")
+    """Remove runs, after showing their state and the runs whose recipes name them."""
+    # a run that a command writes stays
+    if in_use := [run.name for run in runs if run.is_in_use]:
+        raise BrainhiveError(f"{in_use[0]} is in use by a running command", "wait for it, or stop it first")
+
+    # read the recipes of the other runs
     removed = {run.name for run in runs}
     recipes = {}
     for folder in (path.parent for path in root.glob("*/*/recipe.yaml")):
         if RunOnDisk(folder).name not in removed:
             with suppress(OSError):  # a pipe or a large one: it is not of a run that reads another
                 recipes[RunOnDisk(folder).name] = RunFolder(folder).read_text("recipe.yaml", LARGEST_RECIPE)
+
+    # show each run with those that use it, and ask
     for run in runs:
         users = [name for name, text in recipes.items() if run.path.name in text]
         used = f"; used by {', '.join(users)}" if users else ""
         console.say(f"{run.name}: {run.state}, {console.size(run.bytes)}{used}")
     if not agreed and not console.confirm(f"remove {len(runs)} run{'s' if len(runs) > 1 else ''}?"):
         raise BrainhiveError("nothing was removed", "--yes removes without asking")
+
+    # remove them, each under its lock
     for run in runs:
         if run.path.is_symlink():  # the link goes; what it leads to is not touched, not even by a lock
             remove(run.path)

@@ -13,7 +13,7 @@ from brainhive_cli.core.measurements import Metric, extend_title
 
 PROJECT = "brainhive"
 TIMES = {"epoch", "epochs", "step"}
-"""Numbers of an event that say when it happened; the others are curves."""
+"""Numbers that are the time of an event; all other numbers are curves."""
 FOLDER_ARGUMENTS = {"wandb": "dir", "swanlab": "log_dir"}
 """Trackers that resume a run by its id, and their argument for the folder of its files."""
 
@@ -49,13 +49,14 @@ def tracked(
     """Open a cell's run in each tracker; yields a function that logs events.
 
     Args:
-        names: Which trackers.
+        names: Names of the trackers.
         run: The run folder, whose name groups the cells.
         cell: The name of their run. Trackers that can resume a run do so when the cell is resumed.
         recipe: Shown with the curves.
-        caveats: What must be said of the numbers; added to the name of their run.
-        clock: The number of an event that is its time.
+        caveats: Caveats of the numbers; added to the name of their run.
+        clock: Name of the number that is the time of an event.
     """
+    # one run in each tracker
     opened = [_open(name, run, extend_title(cell, caveats), recipe) for name in names]
 
     def log(event: Mapping[str, Any]) -> None:
@@ -64,6 +65,7 @@ def tracked(
         for tracker in opened:
             tracker.log(curves, step=event[clock])
 
+    # a run ends in each tracker even if the training fails
     try:
         yield log
     finally:
@@ -79,7 +81,7 @@ def log_results(
     results: Mapping[str, Mapping[str, Metric]],
     caveats: Sequence[str],
 ) -> None:
-    """Log what a finished run has measured, metrics by name, by scope, as `tracked` logs a cell."""
+    """Log the metrics of a finished run by scope and name, as `tracked` logs a cell."""
     values = {
         f"{scope}/{name}": metric.value
         for scope, metrics in results.items()
@@ -95,10 +97,14 @@ def _open(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:
 
     PartialState()  # accelerate's own logging needs it
     tracker_class = LOGGER_TYPE_TO_CLASS[name]
+
+    # TensorBoard knows no names of runs: the cell becomes a folder of the run
     if name == "tensorboard":
         tracker = tracker_class(cell, str(within(run, f"{name}/events", "a tracker's folder").parent))
     else:
         tracker = tracker_class(PROJECT, **run_options(name, run, cell, recipe))
+
+    # start it
     tracker.main_process_only = False  # the process that trains the cell logs it
     tracker.start()
     return tracker
@@ -109,5 +115,7 @@ def run_options(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> d
     options = {"name": cell, "group": run.name, "config": dict(recipe), "resume": "allow"}
     if name not in FOLDER_ARGUMENTS:
         return options
+
+    # the id is the same on every machine, so that a resumed cell continues its curves
     identity = hashlib.sha256(f"{run.parent.name}/{run.name}/{cell}".encode()).hexdigest()[:16]
     return {**options, FOLDER_ARGUMENTS[name]: str(run), "id": identity}

@@ -6,7 +6,6 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -23,11 +22,11 @@ from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.models.picture_autoencoder import Architecture, PictureAutoencoder
 
 MOST = 100_000
-"""Pictures that are held in memory at most."""
+"""Most pictures that are held in memory at once."""
 
 
 class Recipe(BaseRecipe):
-    """An autoencoder, and the pictures that it learns from."""
+    """Recipe of train-autoencoder: an autoencoder, and the pictures that it learns from."""
 
     is_tracked: ClassVar[bool] = True
 
@@ -48,7 +47,7 @@ class Recipe(BaseRecipe):
 
 @dataclass(frozen=True)
 class Job:
-    """An autoencoder to be trained.
+    """Autoencoder to be trained.
 
     Attributes:
         recipe: Its settings.
@@ -72,32 +71,24 @@ class Job:
             raise BrainhiveError(problem, f"2 to {MOST:,} pictures")
         return cls(recipe, images)
 
-    def read_pictures(self, network: PictureAutoencoder) -> Tensor:
-        """Read all pictures at the network's size and colours, [N, pixels]."""
-        rows = []
-        with console.progress("reading pictures", len(self.images)) as bar:
-            for row in range(len(self.images)):
-                rows.append(network.flatten(to_media(self.images.open(row))[None])[0])
-                bar.advance(1)
-        return torch.stack(rows)
-
 
 def plan(recipe: Recipe) -> Plan:
     """Count the pictures."""
-
-    def describe() -> str:
-        return f"{len(Job.resolve(recipe).images)} pictures, {recipe.epochs} epochs"
-
-    return Plan.of({"pictures": describe})
+    return Plan.of(
+        {"pictures": lambda: f"{len(Job.resolve(recipe).images)} pictures, {recipe.epochs} epochs"}
+    )
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train, save the autoencoder as RUN/model, and measure it on pictures that were kept from training."""
+    # train unless the run is finished
     job = Job.resolve(recipe)
     folder = RunFolder.open("train-autoencoder", job.images.dataset, recipe, launch, again)
     if launch.is_main and not folder.is_finished:
         folder.finish(_train(job, folder))
     launch.barrier()
+
+    # report the metrics
     measured = folder.measurements()
     rows = [(name, m.value, m.interval_text(2), m.n) for name, m in measured.overall.items()]
     table = Table("autoencoder", ("metric", "value", "95 % CI", "n"), tuple(rows))
@@ -105,18 +96,29 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _train(job: Job, folder: RunFolder) -> Measurements:
-    """Train on most pictures, and measure the bound of the others."""
+    """Train on most pictures, and measure the evidence lower bound of the others."""
+    # the generator draws order, noise and the held pictures; weights are drawn apart, by the same seed
     recipe = job.recipe
     random = torch.Generator().manual_seed(recipe.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         network = PictureAutoencoder(recipe.model)
-    pixels = job.read_pictures(network)
+
+    # read all pictures at the network's size and colours
+    rows = []
+    with console.progress("reading pictures", len(job.images)) as bar:
+        for row in range(len(job.images)):
+            rows.append(network.flatten(to_media(job.images.open(row))[None])[0])
+            bar.advance(1)
+    pixels = torch.stack(rows)  # [N, pixels]
+
+    # hold a random share back for validation
     order = torch.randperm(len(pixels), generator=random)
     held = order[: max(1, round(recipe.validation * len(pixels)))]
     if len(held) == len(pixels):
         raise MissingData(f"no picture of {len(pixels)} is left to learn from", "a smaller validation")
 
+    # learn from the others
     with console.progress("training the autoencoder", recipe.epochs) as bar:
 
         def after_epoch(loss: float) -> None:
@@ -126,9 +128,11 @@ def _train(job: Job, folder: RunFolder) -> Measurements:
         learned = pixels[order[len(held) :]]
         network.fit(learned, recipe.epochs, recipe.batch_size, recipe.lr, random, after_epoch)
     folder.replace("model", network.eval().save)
+
+    # measure the held pictures, with one draw of noise
     with torch.no_grad():
         noise = torch.randn(len(held), recipe.model.latents, generator=random)
-        losses = network.loss(pixels[held], noise).double().numpy()
+        losses = network.loss(pixels[held], noise).double().numpy()  # [N]
     metric = measure(
         "validation_loss",
         [np.asarray(losses)],

@@ -38,11 +38,11 @@ __all__ = ["Recipe", "plan", "run"]
 
 @dataclass(frozen=True)
 class Job:
-    """Which prior is trained on which pictures.
+    """Prior to be trained, and its pictures.
 
     Attributes:
         recipe: Its settings.
-        pictures: With their embeddings.
+        pictures: Pictures with their embeddings.
         pinned: The recipe with the content of the prior whose training is continued, for the fingerprint.
     """
 
@@ -63,24 +63,29 @@ class Job:
 
     @property
     def label(self) -> str:
-        """The run's name, but for its fingerprint."""
+        """Name of the run without its fingerprint."""
         return f"{self.pictures.images.dataset}-{self.recipe.prior.kind}"
 
     @property
     def work(self) -> Work:
-        """How many steps there are."""
+        """Number of steps, and the kind of a step."""
         recipe, train = self.recipe, self.recipe.train
         kind = f"{recipe.generator.kind} at {recipe.resolution_px} px"
         return Work(f"{kind}, {train.batch_size} a step in {train.precision}", train.steps, "steps")
 
     def describe_pictures(self) -> str:
         """Count the pictures and epochs, and name the encoders that run in each step."""
+        # epochs over the pictures, by all processes together
         train, pictures, processes = self.recipe.train, self.pictures, num_processes(self.recipe.run)
         size = train.batch_size * train.accumulate * processes
         size = pictures.count_in_step(size, train.accumulate, processes)
         epochs = train.steps * size / len(pictures.train)
-        where = f"{processes} processes" if processes > 1 else "one process"
-        words = f"{len(pictures.train)} to learn ({epochs:.1f} epochs on {where}), {len(pictures.held)} kept"
+        launched = f"{processes} processes" if processes > 1 else "one process"
+        words = (
+            f"{len(pictures.train)} to learn ({epochs:.1f} epochs on {launched}), {len(pictures.held)} kept"
+        )
+
+        # encoders without stores, which run in each step
         online = [
             f"{config.name}, {to_download(config.needs())}"
             for group in pictures.targets.groups
@@ -90,7 +95,8 @@ class Job:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """List what would be trained on what, what it needs, and what is missing."""
+    """List the checks of the prior, its pictures, generator, metrics and memory, and missing files."""
+    # the pictures need the embeddings; if these are missing, the other checks run still
     train, source = recipe.train, recipe.continue_from
     checks: dict[str, Callable[[], Any] | BrainhiveError] = {
         "steps": lambda: f"{train.steps} of {train.batch_size * train.accumulate} pictures on each process"
@@ -101,6 +107,7 @@ def plan(recipe: Recipe) -> Plan:
         checks["pictures"] = job.describe_pictures
     except BrainhiveError as error:
         checks["pictures"] = error
+    # parts of the system, metrics, memory and trackers
     checks |= {
         "generator": recipe.generator.check,
         "prior": lambda: f"new, {recipe.prior.check()}" if source is None else f"continues from {source}",
@@ -116,7 +123,7 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def _describe_metrics(recipe: Recipe) -> str:
-    """Name the metrics, and of those that cannot be measured the reason."""
+    """Name the metrics, and the reasons against those that cannot be measured."""
 
     def describe_network(metric: str) -> str:
         return to_download([]) if perceptual.is_here(metric) else "weights to download"
@@ -133,6 +140,7 @@ def _describe_metrics(recipe: Recipe) -> str:
         name = recipe.fid_features
         return describe_network("FID") if name == INCEPTION else describe_encoder(encoders.resolve(name))
 
+    # the metrics of the recipe, each with the check of its network
     checks: dict[str, Callable[[], str]] = {}
     if recipe.sample_items:
         for config in recipe.similarity:
@@ -141,6 +149,8 @@ def _describe_metrics(recipe: Recipe) -> str:
             checks["lpips"] = partial(describe_network, "LPIPS")
     if recipe.fid_items:
         checks["fid and kid"] = describe_distances
+
+    # an error skips a metric, unless the recipe is wrong
     words = []
     for name, check in checks.items():
         try:
@@ -154,9 +164,12 @@ def _describe_metrics(recipe: Recipe) -> str:
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train to the last step, from the newest checkpoint if there is one."""
+    # refuse missing trackers and warn of idle keys before anything is loaded
     trackers.require(recipe.run.trackers)
     for line in recipe.idle:
         console.warn(line)
+
+    # train unless the run is finished; its last checkpoint is then of no use
     job = Job.resolve(recipe, launch)
     folder = RunFolder.open("train-prior", job.label, job.pinned, launch, again)
     work = job.work if folder.is_untouched else None
@@ -168,6 +181,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             Checkpoint(folder.checkpoint_path(LAST)).remove()
         launch.barrier()
 
+    # report metrics, the sheet of samples and the next command
     measurements = folder.measurements()
     for name, reason in measurements.missing.items():
         console.warn(f"no {name}: {reason}")
@@ -182,11 +196,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 def _train(job: Job, folder: RunFolder, launch: Launch) -> Measurements:
     """Train, save the prior, and measure it on pictures kept from training."""
+    # try the sampler before training, which may take days
     recipe = job.recipe
     training = Training.begin(recipe, job.pictures, launch)
     learner = Learner(training.prior, recipe.freeze, recipe.train)
     try_out(training, folder)
     at_start = _learn(training, folder, learner)
+
+    # save and measure the averaged weights
     with learner.averaged():
         losses = {"validation_loss_at_start": at_start, "validation_loss": training.validate()}
         samples: dict[str, Values] = {}
@@ -200,14 +217,14 @@ def _train(job: Job, folder: RunFolder, launch: Launch) -> Measurements:
         except BrainhiveError as error:
             missing = dict.fromkeys(("fid", "kid"), error.in_one_line)
 
-    # metrics of all values that there are, [N]
+    # metrics of all values [N]; an error in their place is the reason for a missing metric
     protocols: dict[str, Mapping[str, Any]] = {
         "noise prediction, fixed noise": losses,
         f"{recipe.sample_steps} steps": samples,
     }
     metrics: dict[str, Metric] = {}
-    for protocol, by_metric in protocols.items():
-        for name, values in by_metric.items():
+    for protocol, metric_values in protocols.items():
+        for name, values in metric_values.items():
             if isinstance(values, BrainhiveError):
                 missing[name] = values.in_one_line
             elif len(values):
@@ -218,20 +235,23 @@ def _train(job: Job, folder: RunFolder, launch: Launch) -> Measurements:
 
 
 def _save(training: Training, folder: Path) -> None:
-    """Save the prior, and which pictures it learned from; those kept for validation count as seen."""
+    """Save the prior and the list of pictures it learned from; those held for validation count as seen."""
+    # pictures of this training
     training.prior.save(folder)
     images, recipe = training.pictures.images, training.recipe
     name, source = recipe.dataset.build(recipe.paths).pictured_as, recipe.continue_from
     pixels = training.pictures.targets.pixels
     pictures = LearnedPictures.of(name, images.image_ids, pixels, images.concepts)
     learned = Learned("last epoch", name, has_all_subjects=True, split=images.split, pictures=pictures)
+
+    # and of the prior that it continued from
     if source is not None and (before := priors.describe(source).folder) is not None:
         learned = learned.after(Learned.read(before))
     learned.write(folder)
 
 
 def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[float]:
-    """Train, sampling now and then, with log and trackers; return the validation losses at the start."""
+    """Train with regular samples, log and trackers; return the validation losses at the start."""
     recipe, launch = training.recipe, training.launch
     names = recipe.run.trackers if launch.is_main else ()
     with trackers.tracked(names, folder.path, "prior", recipe.model_dump(mode="json"), clock="step") as track:
@@ -241,9 +261,9 @@ def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[floa
             if not (launch.is_main and is_due):
                 return
             with learner.averaged():
-                by_metric = show(training, folder, f"step-{step:06d}")
+                samples = show(training, folder, f"step-{step:06d}")
             means = {
-                name: float(v.mean()) for name, v in by_metric.items() if not isinstance(v, BrainhiveError)
+                name: float(v.mean()) for name, v in samples.items() if not isinstance(v, BrainhiveError)
             }
             folder.log(step=step, samples=means)
             track({"step": step, **means})

@@ -243,17 +243,7 @@ class _Renderer:
         return Markup(self.macros.figure(shown, label, drawing, points))
 
     def _table(self, table: Table) -> Markup:
-        # numbers become cells, whose value the page sorts by
-        rows: list[list[Cell]] = []
-        for row in table.rows:
-            are_numbers = [isinstance(cell, int | float) and not isinstance(cell, bool) for cell in row]
-            cells = [
-                cell
-                if isinstance(cell, Cell)
-                else Cell(number(cell), value=float(cell) if is_number else None)
-                for cell, is_number in zip(row, are_numbers, strict=True)
-            ]
-            rows.append(cells)
+        rows = [[_to_cell(value) for value in row] for row in table.rows]
 
         # columns of numbers alone are aligned to the right
         columns = enumerate(zip(*rows, strict=True))
