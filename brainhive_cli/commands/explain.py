@@ -1,4 +1,4 @@
-"""explain: profiles of the signal by sensor, time, band and level, of the information on stimuli."""
+"""explain: sensors, times, bands and levels at which the signal carries information on stimuli."""
 
 import shlex
 from collections.abc import Callable
@@ -127,8 +127,7 @@ def _train_control(job: Job, launch: Launch) -> AlignRun | None:
     if recipe.control != "trained" or not recipe.analyses_of(OF_MODEL) or training is None:
         return None
 
-    # train the cells again;
-    # its runs lie below those of explain, so that other commands do not find them
+    # the runs of the control lie below those of explain, so that other commands do not find them
     paths = recipe.paths.model_copy(update={"runs": f"{recipe.paths.runs}/explain/controls"})
     train = training.train.model_copy(update={"shuffled_labels": True})
     control = training.model_copy(update={"paths": paths, "train": train, "run": recipe.run})

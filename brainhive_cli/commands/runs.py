@@ -247,8 +247,8 @@ def _show(run: ShownRun) -> Result:
 def _remove(runs: Sequence[RunOnDisk], root: Path, agreed: bool) -> None:
     """Remove runs, after showing their state and the runs whose recipes name them."""
     # a run that a command writes stays
-    if in_use := [run.name for run in runs if run.is_in_use]:
-        raise BrainhiveError(f"{in_use[0]} is in use by a running command", "wait for it, or stop it first")
+    if busy := [run.name for run in runs if run.is_in_use]:
+        raise BrainhiveError(f"{busy[0]} is in use by a running command", "wait for it, or stop it first")
 
     # read the recipes of the other runs
     removed = {run.name for run in runs}

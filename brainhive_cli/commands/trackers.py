@@ -103,8 +103,6 @@ def _open(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:
         tracker = tracker_class(cell, str(within(run, f"{name}/events", "a tracker's folder").parent))
     else:
         tracker = tracker_class(PROJECT, **run_options(name, run, cell, recipe))
-
-    # start it
     tracker.main_process_only = False  # the process that trains the cell logs it
     tracker.start()
     return tracker

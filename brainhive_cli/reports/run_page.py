@@ -28,6 +28,7 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     stamp,
 )
+from brainhive_cli.core.runs import LARGEST_RECIPE
 from brainhive_cli.core.set_up import LISTED, SET_UP, SetUp, describe_signals, say
 from brainhive_cli.core.tables import adjustment_text, brief, number
 from brainhive_cli.measurement.metric_names import lower_is_better, shown, with_arrow
@@ -67,7 +68,9 @@ def page_of(
     texts.append(Text("How to cite (BibTeX)", CITATION))
     recipes = []
     for run in runs:
-        recipes.append(Text(f"Recipe of {run.command}: {run.label}", run.recipe_text))
+        recipes.append(
+            Text(f"Recipe of {run.command}: {run.label}", run.folder.read_text("recipe.yaml", LARGEST_RECIPE))
+        )
         if run.environment:
             environment = json.dumps(run.environment, indent=2)
             recipes.append(Text(f"Environment of {run.command}: {run.label}", environment))
@@ -88,7 +91,7 @@ def first_screen(groups: Sequence[RunGroup]) -> FirstScreen:
         run_metrics = {run.label: run.metrics for run in groups[0].runs if run.metrics}
         headline = _draw_bars(run_metrics, next(iter(groups[0].runs[0].headlines), "")) or headline
 
-    # the first sheet that shows a stimulus beside another picture
+    # the first sheet that shows a stimulus next to another picture
     for run in runs:
         for sheet in (shown for shown in run.artifacts if isinstance(shown, Sheet)):
             pairs = [(row.tiles[0], row.tiles[1]) for row in sheet.rows if len(row.tiles) > 1][:MAX_PAIRS]
@@ -145,7 +148,7 @@ def headline_curve(run: ShownRun) -> Curve | None:
             {titles.get(source, source): run.measured.scopes.get(source, {}) for source in sources}, name
         )
 
-    # subjects beside all cells, unless they have several cells or are too many
+    # subjects next to all cells, unless they have several cells or are too many
     subjects = [cell for cell in run.cells if cell.subject]
     shows_subjects = len({cell.subject for cell in subjects}) == len(subjects) <= MAX_BARS
     cell_metrics = {"all": run.metrics} | {cell.subject: cell.metrics for cell in subjects if shows_subjects}

@@ -15,7 +15,7 @@ from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import below
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope, stamp_rows
-from brainhive_cli.core.runs import LARGEST_RECIPE, RunFolder, is_run, newest
+from brainhive_cli.core.runs import RunFolder, is_run, newest
 from brainhive_cli.core.runs import find as find_run
 from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.measurement.metric_names import headlines
@@ -105,11 +105,6 @@ class ShownRun:
         """Versions and device of the computation; empty if the run has no such file."""
         is_there = (self.folder.path / "environment.json").is_file()
         return self.folder.read_json("environment.json", Environment) if is_there else {}
-
-    @property
-    def recipe_text(self) -> str:
-        """The resolved recipe as it lies in the run."""
-        return self.folder.read_text("recipe.yaml", LARGEST_RECIPE)
 
     @property
     def source(self) -> str:

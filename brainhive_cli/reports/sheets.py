@@ -127,7 +127,7 @@ class Strip:
     Attributes:
         frames: [F, H, W, 3].
         title: Heading of its text.
-        lines: Text beside the frames.
+        lines: Text to the right of the frames.
         masks: Outlined in its frames, bool [F, h, w]; None for none.
         metrics: By short name.
     """

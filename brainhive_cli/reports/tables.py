@@ -154,7 +154,7 @@ def bold_note(best: Best, kind: str, compared: Sequence[str] = ()) -> str:
 def _metric_table(
     run: ShownRun, metrics: Metrics, title: str = "All cells together", is_overall: bool = False
 ) -> Table:
-    """Lay out the metrics of one scope, those of everything together beside the published values."""
+    """Lay out the metrics of one scope, those of everything together next to the published values."""
     heading = beside_heading(metrics.values())
     columns: list[tuple[str, Callable[[Metric], Any]]] = [("value, 95 % CI", with_interval)]
     if is_overall:
@@ -180,10 +180,14 @@ def _source_table(run: ShownRun) -> Table:
 
 def _lay_out(title: str, metrics: Metrics, columns: Columns, context: Sequence[str]) -> Table:
     """Write one row per metric; context that all metrics share goes into the note."""
-    # context that differs between metrics becomes a column beside chance
+    # context that differs between metrics becomes a column next to chance
     contexts = {name: {getattr(metric, name) for metric in metrics.values()} for name in context}
     shared = {name: values.pop() for name, values in contexts.items() if len(values) == 1}
-    columns = [*columns, ("chance", _chance), *((n, attrgetter(n)) for n in context if n not in shared)]
+    columns = [
+        *columns,
+        ("chance", lambda m: Cell("–") if m.chance is None else Cell(brief(m.chance), value=m.chance)),
+        *((n, attrgetter(n)) for n in context if n not in shared),
+    ]
     rows = [[with_arrow(name), *(cell(m) for _, cell in columns)] for name, m in metrics.items()]
 
     # the note names the protocol, shared context and the kind of interval
@@ -193,10 +197,6 @@ def _lay_out(title: str, metrics: Metrics, columns: Columns, context: Sequence[s
         notes += [] if first.low is None else [f"interval: {first.interval}"]
     note = "; ".join(notes) + "." if notes else ""
     return Table(title, ["metric", *(heading for heading, _ in columns)], rows, note=note)
-
-
-def _chance(metric: Metric) -> Cell:
-    return Cell("–") if metric.chance is None else Cell(brief(metric.chance), value=metric.chance)
 
 
 def _published_column(run: ShownRun) -> Columns:
