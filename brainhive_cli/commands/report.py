@@ -72,7 +72,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     runs = opened(recipe)
     path = _target(recipe, runs)
 
-    # group runs of one command, in the order of their names, and compare those of a group
+    # group runs by command, in the order of the recipe, and compare those of a group
     command_runs: dict[str, list[ShownRun]] = {}
     for shown_run in runs:
         command_runs.setdefault(shown_run.command, []).append(shown_run)
@@ -128,7 +128,7 @@ def opened(recipe: Recipe) -> list[ShownRun]:
         key[1] if short.count(key) == 1 else name for key, name in zip(short, full, strict=True)
     ]
 
-    # labels are as many as runs, and all different
+    # every run needs a label, and labels of the user must differ
     if len(labels) != len(chosen) or (recipe.labels and len({*labels}) < len(labels)):
         raise RecipeError(
             f"{len(chosen)} runs have the labels {', '.join(labels)}", "give each run one of its own"

@@ -196,7 +196,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 def _train(job: Job, folder: RunFolder, launch: Launch) -> Measurements:
     """Train, save the prior, and measure it on pictures kept from training."""
-    # try the sampler before training, which may take days
+    # try the sampler before training, so that its errors come first
     recipe = job.recipe
     training = Training.begin(recipe, job.pictures, launch)
     learner = Learner(training.prior, recipe.freeze, recipe.train)

@@ -140,7 +140,7 @@ def _height_inch(artifact: Drawable) -> float:
             group_inch = BAR_INCH * len(lines) + GROUP_INCH
             return 0.7 + group_inch * len(at) + LEGEND_INCH * -(-len(lines) // _legend_columns(artifact))
         case Curve(lines=lines):
-            # a legend of several rows takes its height from nothing else
+            # the rows of the legend are added to the height of the plot
             entries = len(lines) + any(line.chance is not None for line in lines)
             return HEIGHT_INCH + LEGEND_INCH * -(-entries // _legend_columns(artifact))
         case Heatmap(values=values) if _is_picture(artifact):
@@ -188,7 +188,7 @@ def _draw_lines(figure: Any, axes: Any, curve: Curve) -> None:
         below = {"xytext": (0, -row * LEGEND_INCH * 72), "textcoords": "offset points"}
         axes.annotate(f" {name} ", (start, 1), **below, **at_top, **SMALL)
 
-    # scale the axes; an axis that nearly reaches 0 starts there
+    # scale the axes; values start at 0 unless all of them are far above it
     if curve.is_logarithmic:
         axes.set_xscale("log", base=2)
         axes.set_xticks(at, [f"{tick:g}" for tick in at])

@@ -289,7 +289,7 @@ def _to_cell(value: Any) -> Cell:
 
 def _shrink_picture(path: Path, side_px: int) -> str:
     """Write a picture as a data URL, as WebP if that is smaller; drawings and animations stay as they are."""
-    # PNG files, and larger files of other kinds, are scaled down
+    # PNG files and other large pictures are scaled down, but no drawings and animations
     content, kind = _read(path), PLAIN.get(path.suffix, "image/jpeg")
     if path.suffix == ".png" or (len(content) > KEPT_BYTES and path.suffix not in (".svg", ".gif")):
         try:

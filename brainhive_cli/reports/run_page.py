@@ -193,7 +193,7 @@ def _lay_out_section(group: RunGroup) -> Section:
 
 
 MAX_PAIRS, MAX_BARS = 4, 10
-"""Limits of the first screen: pairs of pictures that a phone shows at once, and bars of subjects."""
+"""Limits of the first screen: pairs of pictures, and bars of subjects."""
 MEANINGS = {
     SIMULATED: "Simulated: a program made the signals; no brain was recorded.",
     TRAINED_ON_SIMULATED: "Trained on simulated signals: a program made what models learned from.",
