@@ -213,13 +213,8 @@ def _draw_bars(figure: Any, axes: Any, curve: Curve) -> None:
         values, errors = _numbers(line.values), None
         if line.low is not None and line.high is not None:
             errors = np.maximum([values - _numbers(line.low), _numbers(line.high) - values], 0)
-        how = {
-            "color": colour,
-            "label": _describe_cell(line.name),
-            "ecolor": INK,
-            "error_kw": {"linewidth": 1},
-        }
-        bars = axes.barh(at, values, 0.9 * BAR_INCH / step, xerr=errors, **how)
+        how = {"color": colour, "ecolor": INK, "error_kw": {"linewidth": 1}, "xerr": errors}
+        bars = axes.barh(at, values, 0.9 * BAR_INCH / step, label=_describe_cell(line.name), **how)
         if count == 1 and errors is None:
             axes.bar_label(bars, fmt="{:.3g}", padding=3, **SMALL)
 

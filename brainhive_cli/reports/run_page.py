@@ -68,9 +68,8 @@ def page_of(
     texts.append(Text("How to cite (BibTeX)", CITATION))
     recipes = []
     for run in runs:
-        recipes.append(
-            Text(f"Recipe of {run.command}: {run.label}", run.folder.read_text("recipe.yaml", LARGEST_RECIPE))
-        )
+        recipe = run.folder.read_text("recipe.yaml", LARGEST_RECIPE)
+        recipes.append(Text(f"Recipe of {run.command}: {run.label}", recipe))
         if run.environment:
             environment = json.dumps(run.environment, indent=2)
             recipes.append(Text(f"Environment of {run.command}: {run.label}", environment))
@@ -144,9 +143,8 @@ def headline_curve(run: ShownRun) -> Curve | None:
     if run.source:
         titles = run.measured.notes.get("titles", {})
         sources = run.measured.notes["sources"]
-        return _draw_bars(
-            {titles.get(source, source): run.measured.scopes.get(source, {}) for source in sources}, name
-        )
+        scopes = run.measured.scopes
+        return _draw_bars({titles.get(source, source): scopes.get(source, {}) for source in sources}, name)
 
     # subjects next to all cells, unless they have several cells or are too many
     subjects = [cell for cell in run.cells if cell.subject]
