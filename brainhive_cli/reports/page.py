@@ -172,11 +172,10 @@ class Pictures:
             source = Markup('data-same="{}"').format(known_id)
         else:
             known_id = self.named[digest] = f"p{len(self.named)}"
-            url = (
-                f"data:{CLIPS[path.suffix]};base64,{_base64(_read(path))}"
-                if is_clip
-                else _shrink_picture(path, side_px)
-            )
+            if is_clip:
+                url = f"data:{CLIPS[path.suffix]};base64,{base64.b64encode(_read(path)).decode()}"
+            else:
+                url = _shrink_picture(path, side_px)
             source = Markup('id="{}" src="{}"').format(known_id, Markup(url))
 
         # the element, with a still picture if a clip has one
@@ -305,7 +304,7 @@ def _shrink_picture(path: Path, side_px: int) -> str:
         small.save(webp, "WEBP", quality=80, method=4)
         if is_still and webp.tell() < len(content):
             content, kind = webp.getvalue(), "image/webp"
-    return f"data:{kind};base64,{_base64(content)}"
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _read(path: Path) -> bytes:
@@ -314,7 +313,3 @@ def _read(path: Path) -> bytes:
             f"{path} is missing, and an artifact shows it", "run the command that made it again"
         )
     return read_regular(path, LARGEST_BYTES)
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()

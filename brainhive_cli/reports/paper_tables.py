@@ -38,7 +38,7 @@ def paper_table(group: RunGroup) -> Table:
 
     # the rows, and the marks of differences
     rows = (
-        _subject_rows(runs[0], names) if len(runs) == 1 else {run.label: _means(run, names) for run in runs}
+        _subject_rows(runs[0], names) if len(runs) == 1 else {run.label: _average(run, names) for run in runs}
     )
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
     stamps = stamp_rows({run.label: run.metrics.values() for run in runs})
@@ -62,10 +62,10 @@ def paper_table(group: RunGroup) -> Table:
     cells = [
         [stamps.get(label, label), *(cell(label, name, row) for name in names)] for label, row in rows.items()
     ]
-    return Table(_caption(group, best), ["", *map(with_arrow, names)], cells)
+    return Table(_write_caption(group, best), ["", *map(with_arrow, names)], cells)
 
 
-def _means(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
+def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
     """Take means over subjects, or over other parts of a run; else the run's own values."""
     row = {}
     for name in names:
@@ -89,10 +89,10 @@ def _subject_rows(run: ShownRun, names: Sequence[str]) -> dict[str, dict[str, Sp
             rows.setdefault(subject, {})[name] = _spread(values)
     if run.is_swept:
         return rows
-    return {**rows, "mean": _means(run, names)} if len(rows) > 1 else {run.label: _means(run, names)}
+    return {**rows, "mean": _average(run, names)} if len(rows) > 1 else {run.label: _average(run, names)}
 
 
-def _caption(group: RunGroup, best: Best) -> str:
+def _write_caption(group: RunGroup, best: Best) -> str:
     # protocol, items, candidates and chance, as the first run has them
     first = group.runs[0]
     metrics = first.metrics or next((cell.metrics for cell in first.cells), {})
@@ -149,21 +149,21 @@ def latex(table: Table) -> str:
 
     def written(cell: Any) -> str:
         if not isinstance(cell, Cell):
-            return _escaped(str(cell))
-        text = _escaped(cell.text)
+            return _escape(str(cell))
+        text = _escape(cell.text)
         bold = rf"\textbf{{{text}}}" if cell.is_best else text
         return bold + (f"$^{{{cell.mark}}}$" if cell.mark else "")
 
-    head, numbers = " & ".join(map(_escaped, table.columns)), "r" * (len(table.columns) - 1)
+    head, numbers = " & ".join(map(_escape, table.columns)), "r" * (len(table.columns) - 1)
     body = "\n".join(f"{' & '.join(map(written, row))} \\\\" for row in table.rows)
     return (
         "\\begin{table}\n\\centering\n"
         f"\\begin{{tabular}}{{l{numbers}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n"
-        f"\\bottomrule\n\\end{{tabular}}\n\\caption{{{_escaped(table.title)}}}\n\\end{{table}}\n"
+        f"\\bottomrule\n\\end{{tabular}}\n\\caption{{{_escape(table.title)}}}\n\\end{{table}}\n"
     )
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return "".join(SPECIAL.get(letter, letter) for letter in text)
 
 
