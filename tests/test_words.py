@@ -38,7 +38,7 @@ def banned(source: str) -> Iterator[str]:
 
 
 def test_the_code_uses_standard_technical_english() -> None:
-    found = {path.name: list(banned(path.read_text())) for path in PACKAGE.rglob("*.py")}
+    found = {str(path): list(banned(path.read_text())) for path in PACKAGE.rglob("*.py")}
     assert len(found) > 100 and {name: words for name, words in found.items() if words} == {}
 
 

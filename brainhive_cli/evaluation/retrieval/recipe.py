@@ -61,7 +61,7 @@ class EvaluationSpec(Section):
     ] = Field(
         [],
         description="corrections of similarities by all test signals together, one on top of the other: rows "
-        "beside the result, as controls; whitening, csls, sinkhorn, assignment",
+        "next to the result, as controls; whitening, csls, sinkhorn, assignment",
     )
     subsets: Subsets | None = Field(None, description="small galleries drawn from the test pictures (NSD)")
     repetitions: Annotated[list[PositiveInt], BeforeValidator(recipe.split)] | Literal["all"] | None = Field(

@@ -30,7 +30,7 @@ from brainhive_cli.evaluation.retrieval.summary import (
 from brainhive_cli.measurement import metric_names
 
 CLASSES = ("balanced_accuracy", "auc")
-"""Metrics of held-out trials beside top-1, which is their accuracy."""
+"""Metrics of held-out trials besides top-1, which is their accuracy."""
 AXES = {"repetitions": "repetitions", "sliding": "window centre, ms"}
 CONTROLS = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
 EMPTY = Table("", (), ())
