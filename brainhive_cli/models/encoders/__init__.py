@@ -45,7 +45,7 @@ VIEW = re.compile(r"-view-(\d{1,5})")
 
 
 class ModelConfig(BaseModel):
-    """Kind of model, as its config.json says it."""
+    """Kind of a model, as its config.json states it."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -129,7 +129,7 @@ class Encoder:
 
 
 class EncoderConfig(parts.Config):
-    """Base of every encoder's Config: a name under which its stores are kept, and what is known of it."""
+    """Base of encoders' Configs: a name under which its stores are kept, and what is known of it."""
 
     upstream: ClassVar[str] = ""
     """The name that BrainHiVE's own files give this encoder (`proj_meta`)."""
@@ -204,8 +204,11 @@ class EncoderConfig(parts.Config):
     @property
     def name(self) -> str:
         """The store's name: encoder, output, degradation, and a digest of knobs that are not the default."""
+        # knobs that the name's words do not say
         unlike = {"source", "output", "degrade", "views"}
         knobs = self.model_dump(mode="json", exclude=unlike)
+
+        # words for encoder, outputs, degradations and views
         plain = self._base_name()
         if (output := getattr(self, "output", EMBEDDING)) != EMBEDDING:
             plain += "-" + "-".join(listed(output)).replace(".", "-")
@@ -213,6 +216,8 @@ class EncoderConfig(parts.Config):
             plain += "-" + "-".join(listed(self.degrade))
         if self.views != "each":
             plain += f"-{self.combines}" if self.combines else f"-view-{self.views}"
+
+        # other knobs at their defaults leave no trace
         if knobs == type(self).model_construct().model_dump(mode="json", exclude=unlike):
             return plain
         return f"{plain}-{hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:8]}"
@@ -230,7 +235,7 @@ class EncoderConfig(parts.Config):
         updates: list[dict[str, Any]] = [{}]
         for key in ("output", "degrade"):
             if isinstance(values := getattr(self, key, None), list):
-                updates = [{**update, key: one} for one in dict.fromkeys(values) for update in updates]
+                updates = [{**update, key: value} for value in dict.fromkeys(values) for update in updates]
         return [self.model_copy(update=update) for update in updates] if updates != [{}] else [self]
 
     def seeing_as(self, name: str) -> Self:
@@ -241,12 +246,12 @@ class EncoderConfig(parts.Config):
 
     @property
     def network_key(self) -> str:
-        """Common key of encoders that share a network."""
+        """Key that encoders with the same network have in common."""
         return json.dumps(self.model_dump(mode="json", exclude={"output", *SEEN}), sort_keys=True)
 
     @property
     def view_key(self) -> str:
-        """Common key of encoders that see the same, so that one forward pass gives their outputs."""
+        """Key of encoders with the same input, so that one forward pass gives their outputs."""
         return json.dumps(self.model_dump(mode="json", include=SEEN), sort_keys=True)
 
     @property
@@ -358,6 +363,7 @@ def resolve(reference: Any) -> EncoderConfig:
 
     A reference is `name[:output]`, `hub:owner/name`, a local folder, or `python:package.module:function`.
     """
+    # a slash is left only where a reference names neither a repository nor a folder that exists
     knobs = _knobs(reference) if isinstance(reference, str) else reference
     kind = knobs.get("kind") if isinstance(knobs, Mapping) else knobs
     if isinstance(kind, str) and "/" in kind:  # neither a name nor an import path
@@ -365,6 +371,8 @@ def resolve(reference: Any) -> EncoderConfig:
         way = f"hub:{repository[0]}, if it is on the hub" if repository else "a folder that exists"
         way = f"{{kind: reference, source: {kind}}}" if kind.startswith("hub:") else way
         raise RecipeError(f"no encoder or folder {kind!r}", way)
+
+    # build the Config of the kind
     config: EncoderConfig = parts.resolve("encoders", knobs)
     if not config.name:
         raise RecipeError(f"the reference {reference!r} names no encoder", "hub:owner/name, or a folder")
@@ -372,14 +380,19 @@ def resolve(reference: Any) -> EncoderConfig:
 
 
 def _knobs(reference: str) -> Any:
+    # references that say by their prefix what they are
     if reference.startswith("python:"):
         return {"kind": "python", "source": reference}
     if reference.startswith(("hub:", "demo:")):
         return {"kind": "reference", "source": reference}
+
+    # the name of a kind, with an output
     name, _, output = reference.partition(":")
     output_knob = {"output": output} if output else {}
     if parts.is_kind("encoders", name):  # also where there is a folder of that name
         return {"kind": name, **output_knob}
+
+    # the name of a variant of a kind, or a folder
     name = parts.name_of(name)
     kind = name.partition("-")[0]
     variants = parts.load("encoders", kind).Config.variants if parts.is_kind("encoders", kind) else {}

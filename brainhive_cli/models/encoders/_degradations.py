@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 GRAMMAR = re.compile(r"(gaussian|fovea|low-resolution|mosaic|noise)-([1-9]\d{0,2})")
 FALL_OFF, SHARP_SHARE = 3, 0.5
-"""Of the fovea: how fast, and from which share in the centre, sharpness falls (UBP, Wu et al., CVPR 2025)."""
+"""Speed at which the fovea's sharpness falls, and its share in the centre (UBP, Wu et al., CVPR 2025)."""
 
 
 def check_degradation(how: str) -> str:
@@ -42,6 +42,7 @@ def degrade(picture: Any, how: str, side_px: int) -> Any:
     """
     from torchvision.transforms.v2 import functional as F
 
+    # bring the picture to the size in which strengths are counted
     match = GRAMMAR.fullmatch(how)
     assert match
     kind, strength = match[1], int(match[2])
@@ -50,7 +51,7 @@ def degrade(picture: Any, how: str, side_px: int) -> Any:
     sides = [*pixels.shape[1:]]
     small = [max(1, side // strength) for side in sides]
 
-    # degrade
+    # pixels stay bytes, as encoders take pictures
     if kind == "gaussian":
         pixels = _blur(pixels, strength)
     elif kind == "fovea":
@@ -69,11 +70,11 @@ def degrade(picture: Any, how: str, side_px: int) -> Any:
 
 
 def fovea_mask(height: int, width: int) -> "Tensor":
-    """Give the share of the sharp picture at each place, [H, W]."""
+    """Give the share of the sharp picture at each pixel, [H, W]."""
     import torch
 
-    down, right = torch.arange(height) - height // 2, torch.arange(width) - width // 2
-    distance = torch.hypot(down[:, None].float(), right.float())
+    y, x = torch.arange(height) - height // 2, torch.arange(width) - width // 2
+    distance = torch.hypot(y[:, None].float(), x.float())
     # in sides of even length the first row and column are farther than the last, by which UBP divides
     return SHARP_SHARE * torch.exp(-FALL_OFF * (distance / distance[-1, -1]).clamp(max=1))
 

@@ -12,7 +12,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.models.foreign_weights import State, Table, rename
 
 MODEL_TYPE = "intern_vit_6b"
-"""Which config.json states for all sizes."""
+"""Type that config.json states for all sizes."""
 BLOCK = r"encoder\.layers\.(\d+)\."
 NAMES: Table = {
     r"embeddings\.class_embedding": "embeddings.cls_token",
@@ -50,14 +50,19 @@ def load(folder: Path, files: Sequence[Path]) -> nn.Module:
     """Load an InternViT in float32, shard by shard; MissingData if a weight is missing or of another size."""
     from transformers import InternVLVisionConfig, InternVLVisionModel
 
+    # the config in transformers' names
     stated = documents.read(folder / "config.json", _Published, documents.DOWNLOAD, MissingData)
     anatomy = stated.model_dump()
     bias, is_normed = anatomy.pop("qkv_bias"), anatomy.pop("qk_normalization")
+
+    # the weights in transformers' names, shard by shard
     state: State = {}
     for file in files:
         with weights.reading(file):
             shard = rename(_split_attention(weights.read(file)), NAMES)
         state |= {name: value.float() for name, value in shard.items()}
+
+    # fill an empty network
     with weights.reading(folder), torch.device("meta"):  # the tensors of the files become the network's
         config = InternVLVisionConfig(**anatomy, attention_bias=bias, use_qk_norm=is_normed)
         network = InternVLVisionModel(config)
@@ -73,6 +78,6 @@ def _split_attention(state: State) -> State:
         if is_joined and len(value) % 3:
             raise ValueError(f"{name} has {len(value)} rows, not as many of queries, keys and values")
         parts = value.chunk(3) if is_joined else [value]
-        keys = [name.replace(".qkv.", f".{one}_proj.") for one in "qkv"] if is_joined else [name]
+        keys = [name.replace(".qkv.", f".{letter}_proj.") for letter in "qkv"] if is_joined else [name]
         split |= zip(keys, parts, strict=True)
     return split

@@ -64,7 +64,7 @@ class Anatomy:
 
 def resnet_anatomy(network: Any) -> Anatomy | None:
     """Find the stages of a ResNet as torchvision, timm and open_clip name them; None for other networks."""
-    stages = [stage for place in range(1, 5) if (stage := getattr(network, f"layer{place}", None))]
+    stages = [stage for number in range(1, 5) if (stage := getattr(network, f"layer{number}", None))]
     return Anatomy(stages=stages) if stages else None
 
 
@@ -96,7 +96,9 @@ class Outputs(nn.Module):
         super().__init__()
         self.network, self.output, self.anatomy = network, output, anatomy
         self._read_from: dict[nn.Module, Tensor] = {}
-        for module in {self._place(one)[0] for one in self._names if one != EMBEDDING}:
+
+        # catch the outputs of the modules that are read, during the network's own forward pass
+        for module in {self._locate(name)[0] for name in self._names if name != EMBEDDING}:
             module.register_forward_hook(self._keep)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
@@ -113,12 +115,12 @@ class Outputs(nn.Module):
     def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         self._read_from[module] = output
 
-    def _place(self, output: str) -> tuple[nn.Module, str]:
-        """Say whose output, and what of it, is read."""
+    def _locate(self, output: str) -> tuple[nn.Module, str]:
+        """Find the module whose output is read, and the form in which."""
         anatomy, match = self.anatomy or Anatomy(), GRAMMAR.fullmatch(output)
         assert match
 
-        # a stage of a convolutional network
+        # a stage of a ResNet, counted from 1
         if match["stage"]:
             stage, count = int(match["stage"]), len(anatomy.stages)
             if stage > count:
@@ -126,7 +128,7 @@ class Outputs(nn.Module):
                 raise RecipeError(f"this network has no {output!r}", ways)
             return anatomy.stages[stage - 1], match["mean"] or ""
 
-        # a block of a transformer, by its number or its share of the depth
+        # a block of a vision transformer, counted from 0 or as a share of the depth; the last by default
         if not (count := len(anatomy.blocks)):
             ways = f"take {EMBEDDING}" + (" or stage-I.mean" if anatomy.stages else "")
             raise RecipeError(f"this network has no tokens, so no output {output!r}", ways)
@@ -134,6 +136,8 @@ class Outputs(nn.Module):
         if depth := match["block"]:
             # a share is hidden state int(share · blocks), of which 0 stands before block 0 (NeuralBench)
             block = int(depth) if depth.isdecimal() else int(float(depth) * count) - 1
+
+        # refuse what the network does not have
         if not 0 <= block < count:
             raise RecipeError(f"this network has no {output!r}", f"its blocks are 0 to {count - 1}")
         if form == "class" and not anatomy.has_class:
@@ -141,16 +145,20 @@ class Outputs(nn.Module):
         return anatomy.blocks[block], form
 
     def _read(self, output: str) -> Tensor:
-        module, form = self._place(output)
+        module, form = self._locate(output)
         assert self.anatomy
         tokens = self._read_from[module]  # [B, S, D]; [B, C, h, w] of a stage
         if form == ".mean":
-            return tokens.mean((2, 3))
+            return tokens.mean((2, 3))  # [B, C]
+
+        # the final output is normed, those of blocks are as they are
         if output == form:
             tokens = self.anatomy.norm(tokens)
         if form == "class":
             return tokens[:, 0]
         if form == "tokens-mean":
             return tokens.mean(1)
+
+        # patches alone, without class token and registers
         patches = tokens[:, self.anatomy.extra :]
         return patches.mean(1) if form == "mean" else patches if form == "patches" else tokens

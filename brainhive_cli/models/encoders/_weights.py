@@ -14,7 +14,7 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.models.encoders import EncoderConfig
 
 COMPLETE = "give a complete folder, or the hub reference"
-"""What to do about a folder that lacks files."""
+"""Hint for a folder that lacks files."""
 
 
 def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
@@ -26,11 +26,14 @@ def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
     Raises:
         MissingData: if the folder lacks what the encoder needs.
     """
+    # prefer the file pattern that is complete on this machine
     source: str = getattr(config, "source", "")
     here = [p for p in config.weight_files if hub.holds(source, config.config_files, (p,))]
     for pattern in here[:1] or config.weight_files:
         folder = hub.folder(source, allow=(*config.config_files, pattern), local=bool(here))
         require(folder, *config.config_files)
+
+        # refuse configs that would take all memory
         for name in config.config_files:
             written = documents.read(folder / name, dict[str, Any], documents.DOWNLOAD, MissingData)
             weights.check_sizes(written, folder / name)

@@ -40,6 +40,7 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare the network; pictures are squeezed to its square."""
+        # a trained network says its side itself
         digests = {"source": self.source}
         side = self.resolution_px
         if self.source not in (PIXELS, "random"):

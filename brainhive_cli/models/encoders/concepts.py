@@ -1,4 +1,4 @@
-"""Which of the known concepts a stimulus shows: several at a time."""
+"""Known concepts that a stimulus shows: several at a time."""
 
 from typing import Any, ClassVar, Literal
 

@@ -62,6 +62,7 @@ class Config(EncoderConfig):
         def preprocess(images: Sequence[Any]) -> Tensor:
             from torchvision.transforms import v2
 
+            # resize before or after pixels become floats
             side, resizes_floats = self.resolution_px, self.resizes == "floats"
             resize = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side)])
             pictures = images if resizes_floats else [resize(image) for image in images]
@@ -81,6 +82,7 @@ class Config(EncoderConfig):
     def _network(self) -> tuple[Callable[[], nn.Module], dict[str, str]]:
         import diffusers
 
+        # random weights for tests; otherwise the class that the config names
         if self.source == "random":
             draw = partial(diffusers.AutoencoderKL, **self.architecture)
             return partial(untrained, draw), {"source": "random"}
@@ -112,14 +114,21 @@ class _Latent(nn.Module):
         return latent_space(self.vae)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        # mode of the posterior, or a sample by each picture's own noise
         encoded = self.vae.encode(images)
         if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny and others have no posterior
             (latents,) = encoded.to_tuple()
         elif self.config.posterior == "mode":
             latents = encoded.latent_dist.mode()
         else:
-            noise = torch.stack([self._noise(image, encoded.latent_dist.mean[0]) for image in images])
-            latents = encoded.latent_dist.mean + encoded.latent_dist.std * noise
+            mean, noises = encoded.latent_dist.mean, []
+            for image in images:
+                picture = zlib.crc32(image.cpu().numpy().tobytes())
+                generator = torch.Generator().manual_seed(picture ^ self.config.seed)
+                noises.append(torch.randn(mean[0].shape, generator=generator).to(mean))
+            latents = mean + encoded.latent_dist.std * torch.stack(noises)
+
+        # shift and scale as the diffusion model sees latents
         shift = self.vae.config.get("shift_factor") or 0.0
         latents = (latents - shift) * self.vae.config.scaling_factor  # [B, C, h, w]
         embedding = latents.flatten(1) if self.config.flattens else latents
@@ -127,8 +136,3 @@ class _Latent(nn.Module):
         if isinstance(self.config.output, str):
             return outputs[self.config.output]
         return [outputs[name] for name in self.config.output]
-
-    def _noise(self, image: Tensor, like: Tensor) -> Tensor:
-        picture = zlib.crc32(image.cpu().numpy().tobytes())
-        generator = torch.Generator().manual_seed(picture ^ self.config.seed)
-        return torch.randn(like.shape, generator=generator).to(like)

@@ -25,7 +25,7 @@ WAY = "unzip DreamSim's release of this type there: https://github.com/ssundaram
 
 @dataclass(frozen=True)
 class Vit:
-    """Sizes of one vision transformer.
+    """Recipe of one vision transformer.
 
     Attributes:
         network: timm's name. GELU is OpenAI's quick one where DreamSim's is.
@@ -65,9 +65,12 @@ class Vit:
         """Make the network with the weights of a checkpoint; MissingData if they are another's."""
         way = f"take DreamSim's, or put the authors' own at {self.hub_file or self.file}"
         with reading(path, way, problem=f"does not hold the weights of timm's {self.network}"):
+            # bring a checkpoint to timm's names, and make a network of its sizes
             state = _renamed(read(path, way))
             with torch.device("meta"):  # the checkpoint's tensors become the network's
                 network = self.build(len(state.get("head.weight", "")), **architecture)
+
+            # fit the positions, and leave out the norm that only CLIP's embedding has
             side = network.patch_embed.grid_size[0]
             state["pos_embed"] = _resized(state["pos_embed"], side)
             if not self.is_clip:
@@ -89,7 +92,7 @@ VITS = {
     "open_clip_vitb16": Vit("vit_base_patch16_clip_224", "open_clip_vitb16_pretrain.pth.tar"),
     "open_clip_vitb32": Vit("vit_base_patch32_clip_224", "open_clip_vitb32_pretrain.pth.tar"),
 }
-"""By DreamSim's names."""
+"""Vision transformers by DreamSim's names."""
 
 
 class Config(AlignedConfig, TokenConfig):
@@ -116,7 +119,7 @@ class Config(AlignedConfig, TokenConfig):
 
     def build(self) -> Encoder:
         """Prepare preprocessing and networks; MissingData if these or the adapter are not there."""
-        # networks, and pictures squashed to a square
+        # networks are loaded later; here it is checked that their files exist
         vits = [VITS[member] for member in self.members]
         networks, weights = self._networks(vits)
         side = self.architecture.get("img_size", self.image_px)
@@ -131,7 +134,6 @@ class Config(AlignedConfig, TokenConfig):
         scales = ", ".join("CLIP" if vit.is_clip else "ImageNet" for vit in vits)
         words = f"squash to {side} × {side} bicubic, mean and std of {scales}, adapter: {self.adapter}"
 
-        # networks side by side, each with its outputs
         def outputs() -> nn.Module:
             members = []
             for network in networks():
@@ -142,12 +144,11 @@ class Config(AlignedConfig, TokenConfig):
         return Encoder(outputs, preprocess, words, weights)
 
     def _networks(self, vits: Sequence[Vit]) -> tuple[Callable[[], list[nn.Module]], dict[str, str]]:
-        # drawn networks
         if self.source == "random":
             draws = [partial(vit.build, **self.architecture) for vit in vits]
             return lambda: [untrained(draw) for draw in draws], {"source": "random"}
 
-        # published ones, with the adapter merged unless it is skipped
+        # name the checkpoints, and the adapter unless it is skipped
         bases = [vit.path(Path(self.source)) for vit in vits]
         lora = Path(self.weight_files[0]).parent
         files = [*bases, *self.weight_files, f"{lora}/adapter_config.json"]
@@ -191,6 +192,7 @@ def merge(folder: Path, networks: Sequence[Any]) -> None:
     """
     config = documents.read(folder / "adapter_config.json", _Adapter, WAY, MissingData)
     with reading(folder, WAY, problem="is no adapter of this network"):
+        # add the update of each block, and count what the file holds beyond them
         scale = config.lora_alpha / config.r
         parts = read(folder / "adapter_model.safetensors", WAY)
         for e, network in enumerate(networks):
@@ -232,7 +234,10 @@ class _SideBySide(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         members = zip(self.networks, self.means, self.stds, strict=True)
+        # each member has its own normalisation of the same pictures
         outputs = [network((images - mean) / std) for network, mean, std in members]
+
+        # join along D: [B, D_1 + D_2 + …]
         if isinstance(outputs[0], Tensor):
             return torch.cat(outputs, dim=-1)
         return [torch.cat(same, dim=-1) for same in zip(*outputs, strict=True)]

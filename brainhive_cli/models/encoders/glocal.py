@@ -39,7 +39,7 @@ class Config(AlignedConfig):
     licence = "MIT (the transform)"
     weight_files = (FILE,)
     sha256: ClassVar[str] = ""
-    """How the digest of the right file begins, where a wrong one was published."""
+    """Beginning of the right file's digest, where a wrong one was published."""
 
     base: Base = fitted_to("reference")
     source: str = Field("", description=f"the folder of {FILE}, or `random`")
@@ -62,10 +62,16 @@ class Config(AlignedConfig):
         transform, weights = self._transform()
 
         def load() -> nn.Module:
+            # a black picture tells the width of the base's embedding
             black = base.preprocess(Image.new("RGB", (64, 64)))[None]
             with torch.no_grad():
                 width = base.module(black).shape[-1]
-            affine = transform or _random(width)
+
+            # the transform must have been fitted to embeddings of this width
+            affine = transform
+            if affine is None:
+                weight = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
+                affine = _Affine(weight, torch.zeros(width), 0, 1)
             if len(affine.weight) != width:
                 raise RecipeError(
                     f"{self.base.name} gives {width} values, {self.source} takes {len(affine.weight)}",
@@ -81,7 +87,7 @@ class Config(AlignedConfig):
             raise RecipeError("a gLocal transform says nothing of its base", "name it: base=NAME")
         if len(outputs := self.base.outputs) > 1:
             raise RecipeError(
-                f"gLocal maps one output of its base, not {', '.join(one.name for one in outputs)}",
+                f"gLocal maps one output of its base, not {', '.join(output.name for output in outputs)}",
                 "name one for each: {kind: glocal, base: NAME:OUTPUT, …}",
             )
         return self.base.outputs[0]
@@ -89,6 +95,8 @@ class Config(AlignedConfig):
     def _transform(self) -> "tuple[_Affine | None, dict[str, str]]":
         if self.source == "random":
             return None, {"source": "random"}
+
+        # refuse the wrong file that was published
         folder = find(self.source, [FILE], WAY)
         digest = hashlib.sha256(read_regular(folder / FILE)).hexdigest()
         if not digest.startswith(self.sha256):
@@ -116,11 +124,6 @@ class _Affine(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         return (embedding - self.mean) / self.std @ self.weight + self.bias
-
-
-def _random(width: int) -> _Affine:
-    weight = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
-    return _Affine(weight, torch.zeros(width), 0, 1)
 
 
 def _read(path: Path) -> _Affine:

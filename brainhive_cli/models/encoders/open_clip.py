@@ -48,7 +48,7 @@ class Config(TokenConfig):
         """Prepare image tower and transform."""
         from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-        # architecture and weights
+        # architecture and transform, as the folder states them
         if self.source == "random":
             model, stated = _architecture(self.architecture), dict[str, Any]()
             load, weights = partial(untrained, partial(_tower, model)), {"source": "random"}
@@ -57,7 +57,7 @@ class Config(TokenConfig):
             model, stated = written_in(folder)
             load = partial(_load, self, folder)
 
-        # the transform of the pretrained config
+        # make the transform, and try it, so that a damaged config is refused here
         with reading(self.source):
             size = model["vision_cfg"].get("image_size", 224)
             settings = merge_preprocess_dict(PreprocessCfg(), {**stated, "size": size})
@@ -83,7 +83,7 @@ def _transform_all(steps: Sequence[Any], pictures: Sequence[Any]) -> Tensor:
     """Do what the steps of a transform do to a picture; once they are bytes of one size, to all at once."""
     *sizing, _, normalise = steps  # between these two, bytes become floats in 0..1
     resized = [np.asarray(reduce(lambda image, step: step(image), sizing, image)) for image in pictures]
-    pixels = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)  # [K, 3, H, W]
     all_normalised: Tensor = normalise(pixels.float().contiguous().div_(255))
     return all_normalised
 

@@ -16,7 +16,7 @@ from brainhive_cli.models.encoders.diffusers_vae import KINDS
 from brainhive_cli.models.encoders.transformers_vit import FAMILIES
 
 CONFIGS = ("config.json", "open_clip_config.json")
-"""What names the family; a folder may have both."""
+"""Config files that name the family; a folder may have both."""
 
 
 class Config(TokenConfig):
@@ -45,6 +45,7 @@ class Config(TokenConfig):
 
     def _part(self, local: bool = False) -> EncoderConfig:
         """Choose the family by the config on this machine, or the hub's."""
+        # a config on this machine decides, so that no network is needed
         held = [name for name in CONFIGS if hub.holds(self.source, (), (name,))][:1]
         try:
             folder = hub.folder(self.source, allow=held or CONFIGS, local=local or bool(held))
@@ -53,6 +54,8 @@ class Config(TokenConfig):
             raise MissingData(
                 error.message, f"did you mean {near}? {error.hint}" if near else error.hint
             ) from error
+
+        # build the family's own Config
         family = family_of(folder)
         output = {} if self.output == EMBEDDING else {"output": self.output}
         part: EncoderConfig = parts.resolve("encoders", {"kind": family, "source": self.source, **output})
@@ -64,7 +67,7 @@ TINY = Config(source="demo:encoder")
 
 def family_of(folder: Path) -> str:
     """Name the part that loads a folder; MissingData when none does."""
-    # open_clip has a config of another name
+    # open_clip has a config of its own name
     if not (folder / "config.json").is_file():
         if (folder / "open_clip_config.json").is_file():
             return "open_clip"
@@ -72,7 +75,7 @@ def family_of(folder: Path) -> str:
             f"{folder} has no config.json", "give a folder of transformers, diffusers, timm or open_clip"
         )
 
-    # others are told by fields of their config
+    # the others differ by the keys of their config
     config = ModelConfig.read(folder)
     if config.class_name in KINDS:
         return "diffusers_vae"

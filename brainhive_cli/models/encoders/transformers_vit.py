@@ -66,7 +66,7 @@ FAMILIES = {
     "siglip": SIGLIP,
     "siglip_vision_model": SIGLIP,
 }
-"""By the `model_type` of config.json. SigLIP 2 of fixed size is of type `siglip`."""
+"""Families by the `model_type` of config.json. SigLIP 2 of fixed size is of type `siglip`."""
 SETTINGS = (
     "size",
     "resample",
@@ -96,7 +96,7 @@ class Config(TokenConfig):
         """Prepare tower and processor; MissingData when the folder lacks either."""
         import transformers
 
-        # config, processor and loader: drawn, or read from a folder
+        # processor and network: of random weights by the architecture, otherwise by the folder
         if self.source == "random":
             settings = {"model_type": self.model_type, **self.architecture}
             family = family_of(settings["model_type"], "the architecture")
@@ -115,13 +115,12 @@ class Config(TokenConfig):
                 seen = processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")["pixel_values"][0]
             load = partial(_load, self, family, folder, seen.shape)
 
-        # pictures to pixels [K, 3, H, W]
         def preprocess(images: Sequence[Any]) -> Tensor:
             pixels: Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
             return pixels
 
-        # the tower with its outputs: the embedding, blocks, tokens
         def outputs() -> nn.Module:
+            # name the parts whose outputs are read
             network = load()
             anatomy = Anatomy(
                 list(network.get_submodule(family.blocks).children()),
@@ -157,9 +156,12 @@ def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn
     """Load a tower for pictures of the size `seen`, also from a folder that holds a text tower too."""
     import transformers
 
+    # InternViT is renamed to transformers' module
     files = weight_files(config, folder)
     if ModelConfig.read(folder).model_type == _intern_vit.MODEL_TYPE:
         return _intern_vit.load(folder, files)
+
+    # load the tower, and compare its pictures' size with the processor's
     network, options = getattr(transformers, family.network), ModelConfig.read(folder).projection
     tower: Any = load_network(network, folder, files=files, dtype=torch.float32, **options)
     side = tower.config.image_size

@@ -58,7 +58,6 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare tokenizer and tower; MissingData when the folder lacks either."""
-        # the tower
         (kind, tokens), (text, tokenizer) = TOKENS[self.tokens], self.components
         draw = partial(_drawn, kind, self.architecture)
 
@@ -68,7 +67,7 @@ class Config(EncoderConfig):
 
         load, weights = prepare_network(self, draw, load_tower)
 
-        # its tokenizer; letters stand for tokens of a random one
+        # random weights have no vocabulary: letters are their tokens
         if self.source == "random":
             words = "letters"
             ids: Callable[[str], Tensor] = _letters

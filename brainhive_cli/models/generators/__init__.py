@@ -52,7 +52,7 @@ SchedulerName = Annotated[str | None, AfterValidator(check_scheduler)]
 
 
 class Sampling(Section):
-    """Sampling of a generator; defaults are BrainHiVE's for turbo models."""
+    """Settings of sampling; defaults are BrainHiVE's for turbo models."""
 
     steps: int = Field(4, gt=0, le=10_000, description="denoising steps")
     guidance: float = Field(0.0, ge=0, description="classifier-free guidance; turbo models want 0")
@@ -90,7 +90,7 @@ class Sampling(Section):
 
 
 class Objective(Section):
-    """Weights and noise of the error of a prediction in training."""
+    """Settings of the training error: its weights and its noise."""
 
     min_snr_gamma: float | None = Field(
         None, gt=0, description="weight losses by min(SNR, gamma); 5 in Min-SNR (arXiv 2303.09556)"

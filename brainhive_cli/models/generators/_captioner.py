@@ -38,7 +38,7 @@ KINDS = {
     ),
     "git": Kind("GIT", "hub:microsoft/git-large-coco", "GitForCausalLM", "BertTokenizer"),
 }
-"""By the `model_type` of their config."""
+"""Kinds of captioners, by the `model_type` of their config."""
 
 
 class HeadCaption(Section):
@@ -74,6 +74,7 @@ class Captioner:
         Raises:
             BrainhiveError: if there is no such head, or it is of other tokens.
         """
+        # GIT reads tokens of a head, BLIP-2 pictures; `first` is the index of the first new token
         if self.head:
             tokenizer, first, limit = self.reader, 0, {"max_length": LONGEST}
             pixels = self._tokens(decoded)[:, None]  # four axes, as of pictures
@@ -84,6 +85,8 @@ class Captioner:
             pictures = media if media.ndim == 4 else media[:, media.shape[1] // 2]
             images = list(pictures.mul(255).round().byte().cpu())
             pixels = self.reader.image_processor(images, return_tensors="pt")["pixel_values"]
+
+        # generate greedily, so that a caption depends on its picture alone
         self.placement.use(self.model)
         pixels = pixels.to(self.placement.device, self.model.dtype)
         ids = self.model.generate(pixel_values=pixels, do_sample=False, **limit)[:, first:]
@@ -120,7 +123,7 @@ class Converter(nn.Module):
         """Map [B, 1, S, D] to what the tower gives of pictures."""
         from transformers.modeling_outputs import BaseModelOutput
 
-        features = self.linear1(tokens[:, 0].transpose(1, 2)).transpose(1, 2)
+        features = self.linear1(tokens[:, 0].transpose(1, 2)).transpose(1, 2)  # [B, S_tower, D]
         return BaseModelOutput(last_hidden_state=self.linear2(features))
 
 
@@ -133,12 +136,15 @@ def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dt
     """
     import transformers as tf
 
+    # the network, and the processor or tokenizer that belongs to it
     folder, kind = _folder(caption, (*FILES, *WEIGHTS))
     model = load_network(getattr(tf, kind.network), folder, f"the captioner {folder}", dtype=dtype)
     with weights.reading(f"the captioner {folder}"):
         reader: Any = getattr(tf, kind.reader).from_pretrained(folder)
     if isinstance(caption, str):
         return Captioner(model, reader, torch.device(device))
+
+    # a converter of decoded tokens replaces GIT's vision tower
     converter = _converter(find_file(caption.converter), model.config.vision_config.hidden_size)
     model.git.image_encoder = converter.to(dtype)
     return Captioner(model, reader, torch.device(device), caption.head)

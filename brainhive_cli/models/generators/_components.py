@@ -18,11 +18,11 @@ from brainhive_cli.models.foreign_weights import load_network
 Architecture = dict[str, dict[str, Any]]
 """Arguments of diffusers' classes, by component: unet, vae, scheduler, and what else a generator has."""
 ARCHITECTURES = documents.read(Path(__file__).with_name("architectures.yaml"), dict[str, Architecture])
-"""Of every kind, as published, and `KIND TINY` of its TINY instance."""
+"""Architectures of every kind, as published, and `KIND TINY` of its TINY instance."""
 RANDOM = "random"
 """The source that means random weights."""
 EMPTY_PROMPT = "empty_prompt.safetensors"
-"""Stands for the text encoders: prompt_embeds [1, S, D_text] and pooled_prompt_embeds [1, D_pooled]."""
+"""File instead of text encoders: prompt_embeds [1, S, D_text] and pooled_prompt_embeds [1, D_pooled]."""
 CONFIGS = {
     "scheduler": "scheduler_config.json",
     "tokenizer": "tokenizer_config.json",
@@ -36,11 +36,11 @@ WEIGHTS = "diffusion_pytorch_model"
 """Stem of the weight files of U-Net and VAE."""
 STEMS = (f"unet/{WEIGHTS}", f"vae/{WEIGHTS}")
 CONVERTED = "models"
-"""Where converted weights are kept, below home."""
+"""Folder of converted weights, below home."""
 
 
 class Placement:
-    """On which device networks are: all on one, or there only while they are used.
+    """Devices of networks: all on one, or there only while they are used.
 
     Args:
         networks: Of a generator; they are moved and frozen.
@@ -86,8 +86,11 @@ def list_needs(
         stems: The components' weight files, without ending.
         files: What else must be there.
     """
+    # patterns of the files that would be fetched
     patterns = ["config.json"] if stems[0] == WEIGHTS else ["*/*.json", "tokenizer*/*"]
     patterns += [name for stem in stems for name in weight_files(stem, variant)]
+
+    # one need for each network; random weights need nothing
     needs = []
     for stem in stems if source != RANDOM else ():
         config = [] if source.startswith("hub:") else [str(Path(stem).with_name("config.json"))]
@@ -105,11 +108,6 @@ def read_config(folder: Path, component: str) -> dict[str, Any]:
     if "tokenizer" not in component:  # whose model_max_length may be 10^30
         weights.check_sizes(config, file)
     return config
-
-
-def fetch_config(source: str, component: str) -> dict[str, Any]:
-    """Read the config of a component; from the hub nothing but configs is fetched."""
-    return read_config(hub.folder(source, allow=["*/*.json"]), component)
 
 
 def load_components(folder: Path, dtype: torch.dtype, variant: str | None = None) -> dict[str, Any]:
@@ -142,6 +140,7 @@ def make_scheduler(config: dict[str, Any], where: Path | str) -> Any:
     import diffusers
     from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 
+    # diffusers' schedulers that its pipelines exchange, and those of distilled models
     known = {*KarrasDiffusionSchedulers.__members__, "LCMScheduler", "TCDScheduler"}
     if (kind := config.get("_class_name", "")) not in known:
         raise MissingData(
@@ -169,11 +168,14 @@ def draw_components(
     """
     import diffusers
 
+    # draw weights by the seed, and leave the caller's random state as it is
     gpus = [device] if device.type == "cuda" else []  # by default all, which would wake the others
     with torch.random.fork_rng(gpus), device:
         torch.manual_seed(seed)
         unet: Any = change(diffusers.UNet2DConditionModel.from_config(architecture["unet"]))
         vae: Any = diffusers.AutoencoderKL.from_config(architecture["vae"])
+
+    # bring networks to their dtype, and make the scheduler
     sampler = {"_class_name": "EulerDiscreteScheduler", **architecture["scheduler"]}
     return {
         "unet": cast(unet, dtype),
@@ -195,6 +197,8 @@ def is_converted(name: str) -> bool:
 def convert_once(name: str, dtype: torch.dtype, described: str, convert: Callable[[Path], None]) -> Path:
     """Find a folder of converted weights, or let `convert` fill it; interrupted, none has this name."""
     folder = home_folder() / CONVERTED / f"{name}-{str(dtype).removeprefix('torch.')}"
+
+    # another process may be converting: wait for it, and take its folder
     lock = FileLock.for_path(folder, wait=True)
     try:
         if not folder.is_dir():

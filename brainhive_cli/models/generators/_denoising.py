@@ -33,6 +33,7 @@ def draw_noise(
 
     With a random number generator for each row, a row depends on its own alone.
     """
+    # a generator for all rows draws them at once, otherwise each draws a row
     generators = [random] if isinstance(random, torch.Generator) else random
     rows = shape if isinstance(random, torch.Generator) else (1, *shape[1:])
     noises, times = [], []
@@ -42,6 +43,8 @@ def draw_noise(
             noise += offset * torch.randn(*rows[:2], 1, 1, generator=generator)
         noises.append(noise)
         times.append(torch.randint(0, timesteps, rows[:1], generator=generator))
+
+    # move noise [B, C, h, w] and timesteps [B] to the device
     drawn = torch.cat(noises), torch.cat(times)
     if device.type == "cuda":  # without a wait for the GPU
         drawn = drawn[0].pin_memory(), drawn[1].pin_memory()
@@ -55,12 +58,14 @@ def prediction_error(
 
     With gamma, rows are weighted by min(SNR, gamma), for errors of the clean latent (arXiv 2303.09556).
     """
+    # the target is what the U-Net predicts
     is_velocity = schedule.config.prediction_type == "v_prediction"
     target = schedule.get_velocity(latents, noise, timesteps) if is_velocity else noise
     if gamma is None:
         return F.mse_loss(predicted.float(), target.float())
     from diffusers.training_utils import compute_snr
 
+    # weight the mean error of each row
     errors = (predicted.float() - target.float()).square().flatten(1).mean(1)  # [B]
     snr = compute_snr(schedule, timesteps)  # [B]
     return (errors * (snr.clamp(max=gamma) / (snr + 1 if is_velocity else snr))).mean()
@@ -109,7 +114,7 @@ def denoise(
         on_step: Called with the number of each step done.
         timesteps: Instead of those of the default scheduler.
     """
-    # timesteps of the scheduler
+    # choose the timesteps
     scheduler = choose_scheduler(default, sampling)
     if timesteps and sampling.scheduler is None:
         scheduler.set_timesteps(timesteps=timesteps, device=noise.device)
@@ -117,7 +122,7 @@ def denoise(
         scheduler.set_timesteps(sampling.steps, device=noise.device)
     times = scheduler.timesteps
 
-    # latents of the first step: noise, or a noised start
+    # begin at noise alone, or at the start with the noise of the first step that is done
     if start is None:
         latents = noise * scheduler.init_noise_sigma
     elif sampling.strength == 0:
@@ -129,7 +134,7 @@ def denoise(
         times = times[first:]
         latents = scheduler.add_noise(start, noise, times[:1].expand(len(start)))
 
-    # denoise, with classifier-free guidance
+    # remove noise step by step, guided away from the unconditional prediction
     extra = {"generator": list(random)} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for step, time in enumerate(times, 1):
         rows = torch.cat([latents] * 2) if sampling.guidance > 1 else latents

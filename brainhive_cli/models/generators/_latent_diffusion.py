@@ -1,4 +1,4 @@
-"""Base of every latent diffusion model: it is built, encodes, samples, learns and takes memory."""
+"""Base of latent diffusion models: how it is built, encodes, samples, learns and takes memory."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from brainhive_cli.models.heads import latent_space
 AT_ONCE = 4
 """Pictures that a VAE takes at once: enough to fill a GPU at 512 px, where each needs 0.75 GiB in fp32."""
 TEXT_TOKENS = 77
-"""Of a text, by CLIP's text encoders."""
+"""Tokens of a text, by CLIP's text encoders."""
 OnStep = Callable[[int], None] | None
 """Called with the number of each step done."""
 
@@ -115,7 +115,8 @@ class Config(parts.Config):
 
     def read_configs(self) -> Architecture:
         """Read the architecture of the source."""
-        return {name: _components.fetch_config(self.source, folder) for name, folder in self.folders.items()}
+        folder = hub.folder(self.source, allow=["*/*.json"])  # from the hub nothing but configs
+        return {name: _components.read_config(folder, component) for name, component in self.folders.items()}
 
     @property
     def described(self) -> str:
@@ -170,10 +171,14 @@ class LatentDiffusion:
         self.config, self._scheduler = config, components["scheduler"]
         self.unet, self.vae = components["unet"], components["vae"]
         self.networks: tuple[Any, ...] = (self.unet, self.vae)
+
+        # wrap the components in diffusers' pipeline, and add those of the subclass
         if self.pipelines:
             named = {"unet": self.unet, "vae": self.vae, "scheduler": self._scheduler}
             self.pipeline = self._wrap(self.pipelines[0], named)
         self.prepare(components)
+
+        # place and freeze the networks; a VAE that overflows in float16 computes in float32
         self.placement = Placement(self.networks, device)
         is_upcast = self.overflows_in_half and self.vae.dtype == torch.float16
         if is_upcast and self.vae.config.force_upcast:
@@ -244,15 +249,18 @@ class LatentDiffusion:
         """
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
+        # encode a few pictures at once; frames of clips count as pictures
         self.placement.use(self.vae)
         rows, pictures = media.shape[:-3], media.flatten(0, -4)
         with torch.no_grad():
-            some = (pictures.to(self.device, self.vae.dtype) * 2 - 1).split(AT_ONCE)
-            moments = torch.cat([self.vae.encode(batch).latent_dist.parameters for batch in some])
+            batches = (pictures.to(self.device, self.vae.dtype) * 2 - 1).split(AT_ONCE)
+            moments = torch.cat([self.vae.encode(batch).latent_dist.parameters for batch in batches])
+
+        # take the mode of the posterior, or a sample: all frames of a clip by the clip's generator
         posterior = DiagonalGaussianDistribution(moments)
         if random is not None and not isinstance(random, torch.Generator):
             random = [generator for generator in random for _ in range(math.prod(rows[1:]))]
-        latents = posterior.mode() if random is None else posterior.sample(random)
+        latents = posterior.mode() if random is None else posterior.sample(random)  # [B F, C, h, w]
         return (latents.float() * self.vae.config.scaling_factor).unflatten(0, rows)
 
     def decode(self, latents: Tensor) -> Media:
@@ -299,6 +307,7 @@ class LatentDiffusion:
 
         Source: SDXL (arXiv 2307.01952), section 2.2; BrainHiVE (arXiv 2602.07495).
         """
+        # draw noise and a timestep for each row; a clip's frames share the timestep
         schedule, latents = self.noise_schedule, latents.to(self.device)
         self.check_conditioning(conditioning, len(latents))
         flat = latents.flatten(1, -3)  # [B, C, h, w], of clips [B, F C, h, w]
@@ -306,6 +315,8 @@ class LatentDiffusion:
         noise, times = _denoising.draw_noise(random, flat.shape, count, objective.noise_offset, self.device)
         if levels is not None:
             times = (levels * count).long().to(self.device)
+
+        # compare the prediction with the noise that was added
         noisy = schedule.add_noise(flat, noise, times).view(latents.shape)
         predicted = self.predict(noisy, times, conditioning, sizes).flatten(1, -3)
         return _denoising.prediction_error(schedule, predicted, flat, noise, times, objective.min_snr_gamma)
@@ -322,11 +333,14 @@ class LatentDiffusion:
             tile: Whether the VAE decodes one picture at a time.
             offload: Whether the VAE and the other networks are on the GPU by turns.
         """
+        # blank latents of a step of sampling, and of the pictures that are decoded at once
         sizes = size_of(self.vae), sum(map(size_of, self.denoisers))
         rows, shape = batch * (2 if guidance > 1 else 1), self.sampled_shape(size_px)
         latents = torch.empty(rows, *shape, device="meta", dtype=self.unet.dtype)
         at_once = 1 if tile else min(batch * math.prod(shape[:-3]), AT_ONCE)
         first = torch.empty(at_once, *shape[-3:], device="meta", dtype=self.vae.dtype)
+
+        # measure both steps on shapes alone; only the larger counts, as they come one after the other
         with torch.no_grad():
             decoding = peak(lambda: self.vae.decode(first), self.vae)
             denoising = peak(lambda: self.predict_blank(latents), *self.denoisers) + latents.nbytes
@@ -381,11 +395,12 @@ class LatentDiffusion:
         Of the denoising steps from a start the share `strength` is done (SDEdit, arXiv 2108.01073), one at
         least.
         """
+        # refuse conditions that do not fit before any step is done
         self.check_conditioning(conditioning, len(seeds), sampling)
         inputs = self.pipeline_inputs(conditioning, null or Conditioning(), sampling, len(seeds))
         self.pipeline.scheduler = _denoising.choose_scheduler(self._scheduler, sampling)
 
-        # from noise, or from a start that some of the steps change
+        # begin at noise, or at the encoded start, which strength 0 returns as it is
         pipeline: Any = self.pipeline
         extent: dict[str, Any] = {"height": size_px, "width": size_px}
         if conditioning.start is not None and sampling.strength < 1:
@@ -395,6 +410,8 @@ class LatentDiffusion:
             _denoising.count_steps(sampling)
             pipeline = self._wrap(self.pipelines[1], self.pipeline.components)
             extent = {"image": latents, "strength": sampling.strength}
+
+        # pass image embeddings row by row
         if (images := inputs.get("ip_adapter_image_embeds")) is not None:
             # diffusers' own would repeat all rows for each row, as if they had one picture
             pipeline.prepare_ip_adapter_image_embeds = lambda *_: images
@@ -404,7 +421,7 @@ class LatentDiffusion:
                 on_step(step + 1)
             return tensors
 
-        # each row has a noise of its own seed
+        # noise is drawn on the CPU by each row's seed: the same in any batch and on any device
         sampled: Tensor = pipeline(
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             num_inference_steps=sampling.steps,
@@ -446,9 +463,9 @@ class LatentDiffusion:
 
 def decode_latents(vae: Any, latents: Tensor, device: torch.device) -> Tensor:
     """Decode latents [B, C, h, w] to what the VAE makes of them, [B, 3, H, W] of about −1..1, in float32."""
-    some = (latents.to(device, vae.dtype) / vae.config.scaling_factor).split(AT_ONCE)
+    batches = (latents.to(device, vae.dtype) / vae.config.scaling_factor).split(AT_ONCE)
     with torch.no_grad():
-        return torch.cat([vae.decode(batch).sample.float() for batch in some])
+        return torch.cat([vae.decode(batch).sample.float() for batch in batches])
 
 
 def decode_pictures(vae: Any, latents: Tensor, device: torch.device) -> Media:
@@ -473,6 +490,6 @@ def mask_weights(masks: Tensor, side: int, floor: float) -> Tensor:
     Returns:
         [B, F, 1, side, side], means over the mask; F is 1 where masks have no frames.
     """
-    masks = masks[:, None] if masks.ndim == 4 else masks
+    masks = masks[:, None] if masks.ndim == 4 else masks  # [B, F, 1, H, W]
     inside = floor + (1 - floor) * (masks > 0.5).float()
     return F.interpolate(inside.flatten(0, 1), (side, side), mode="area").unflatten(0, masks.shape[:2])

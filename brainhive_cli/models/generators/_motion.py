@@ -57,7 +57,7 @@ def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object) -
         MissingData: if it holds no such weights.
         BrainhiveError: if it is of another U-Net.
     """
-    # both low-rank factors of each layer
+    # pair the halves of each layer, by the layer's name in today's diffusers
     halves: dict[str, dict[str, Tensor]] = {}
     for name, value in state.items():
         if match := LOW_RANK.fullmatch(name):
@@ -68,7 +68,7 @@ def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object) -
             f"{where} holds no to_q_lora.down.weight", "give AnimateDiff's v3_sd15_adapter.ckpt"
         )
 
-    # add their product to the layer's weight
+    # add their product to the layer's weight, in float32
     parameters = dict(unet.named_parameters())
     for layer, pair in halves.items():
         weight, shapes = parameters.get(f"{layer}.weight"), [tuple(pair[half].shape) for half in sorted(pair)]
@@ -89,10 +89,13 @@ def in_between(frames: Tensor, count: int, decimals: int | None = None) -> Tenso
         count: How many are wanted.
         decimals: Round the weights to these; NEURONS: 2.
     """
-    places = torch.arange(count, dtype=torch.float64) * (frames.shape[1] - 1) / max(count - 1, 1)
-    before = places.floor().long()
+    # position of each new frame between two old ones
+    positions = torch.arange(count, dtype=torch.float64) * (frames.shape[1] - 1) / max(count - 1, 1)
+    before = positions.floor().long()
     after = (before + 1).clamp(max=frames.shape[1] - 1)
-    share = places - before
+
+    # mix them by nearness
+    share = positions - before  # [count]
     share = (share if decimals is None else share.round(decimals=decimals)).to(frames)
     share = share.view(-1, *[1] * (frames.ndim - 2))
     return frames[:, before] * (1 - share) + frames[:, after] * share

@@ -97,15 +97,20 @@ class StableDiffusion(LatentDiffusion):
             towards: Tokens whose other side of guidance these are.
             absent: What is embedded where there is neither text nor prompt.
         """
+        # choose between texts and prompt
         width = self.unet.config.cross_attention_dim
         if prompt and towards is not None:
             texts = None
         if texts is not None and prompt:
             raise RecipeError("prompt has no effect where the conditioning has texts", "leave prompt out")
+
+        # where there is no text, encode an empty one, or take zeros
         if texts is None and (prompt or self.encodes_absent):
             texts = [prompt or absent]
         if texts is None:
             texts = torch.zeros(1, TEXT_TOKENS if towards is None else towards.shape[1], width)
+
+        # bring the tokens to B rows, and to as many tokens as `towards` has
         tokens = texts if isinstance(texts, Tensor) else self._embed(texts)
         return self._fit("text", tokens, width, rows, self.text_encoder, towards)
 

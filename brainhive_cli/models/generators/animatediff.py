@@ -135,7 +135,7 @@ class Config(_latent_diffusion.Config):
 
     def check_configs(self) -> None:
         """Refuse networks that do not fit each other, by their configs alone."""
-        # motion modules, SparseCtrl and the U-Net go together
+        # AnimateDiff v3 alone has SparseCtrl and a domain adapter
         configs = self.read_configs()
         self.check_unet(configs["unet"], self.source)
         if configs[MOTION].get("use_motion_mid_block", True) and (self.sparse_control or self.domain_adapter):
@@ -144,15 +144,13 @@ class Config(_latent_diffusion.Config):
                 "generator.motion=hub:guoyww/animatediff-motion-adapter-v1-5-3, or sparse_control and "
                 "domain_adapter null",
             )
-
-        # SparseCtrl for keyframes, not for sketches
         if not configs.get(SPARSE, {}).get("use_simplified_condition_embedding", True):
             raise BrainhiveError(
                 f"{self.sparse_control} is SparseCtrl for sketches, not for keyframes",
                 "generator.sparse_control=hub:guoyww/animatediff-sparsectrl-rgb",
             )
 
-        # numbers of frames, and widths
+        # motion modules and SparseCtrl must have the U-Net's widths
         self._check_frames(configs[MOTION])
         needed = list(configs["unet"]["block_out_channels"])
         for name in (MOTION, SPARSE):
@@ -167,14 +165,14 @@ class Config(_latent_diffusion.Config):
         """Load all networks, and put motion modules and the domain adapter into the U-Net, in float32."""
         import diffusers
 
-        # the U-Net with its domain adapter
+        # the adapter is added in float32, as rounding before would lose parts of it
         self.check_configs()
         components = super().load(torch.float32)
         if self.domain_adapter is not None:
             file = find_file(self.domain_adapter)
             merge_adapter(components["unet"], weights.read(file), file)
 
-        # motion modules and SparseCtrl
+        # load motion modules and SparseCtrl
         motion = _components.load_network_folder(diffusers.MotionAdapter, self.motion, torch.float32)
         components[SPARSE] = None
         if self.sparse_control is not None:
@@ -182,6 +180,8 @@ class Config(_latent_diffusion.Config):
                 diffusers.SparseControlNetModel, self.sparse_control, dtype
             )
             components[SPARSE] = normalise_frame_by_frame(sparse)
+
+        # put the modules into the U-Net, and bring all to the dtype that is asked for
         where = f"motion modules of {self.motion}"
         with weights.reading(where, "use AnimateDiff v3's", BrainhiveError, problem="do not fit"):
             components["unet"] = _components.cast(in_motion(components["unet"], motion), dtype)
@@ -200,6 +200,7 @@ class Config(_latent_diffusion.Config):
             motion: Any = diffusers.MotionAdapter.from_config({**derived[MOTION], **architecture[MOTION]})
             return in_motion(unet, motion)
 
+        # SparseCtrl is drawn apart: diffusers would set its last convolutions to zero
         components = _components.draw_components(architecture, device, dtype, self.seed, add_motion)
         components[SPARSE] = None
         if self.sparse_control is not None:
@@ -225,7 +226,7 @@ TINY = Config(source=RANDOM, architecture=ARCHITECTURES["animatediff TINY"])
 
 
 class Keyframe(NamedTuple):
-    """Input of SparseCtrl: latents of keyframes at their frames, zeros elsewhere, and where they are."""
+    """Input of SparseCtrl: latents of keyframes at their frames, zeros elsewhere, and a mask of them."""
 
     latents: Tensor  # [B, C, F, h, w]
     mask: Tensor  # [B, 1, F, h, w]
@@ -251,8 +252,9 @@ class AnimateDiff(sd.StableDiffusion):
         self, conditioning: Conditioning, rows: int, sampling: Sampling | None = None
     ) -> None:
         """Refuse conditions that are missing, or that have no effect."""
-        # a keyframe goes with SparseCtrl
         super().check_conditioning(conditioning, rows)
+
+        # a keyframe and SparseCtrl belong together
         images, start, channels = conditioning.images, conditioning.start, self.vae.config.latent_channels
         if images is None and self.sparse_control is not None:
             raise BrainhiveError(
@@ -264,7 +266,7 @@ class AnimateDiff(sd.StableDiffusion):
                 "keyframes have no effect without SparseCtrl", "generator.sparse_control, or another prior"
             )
 
-        # masks go with a start, whose channels are those of pixels or of the latent
+        # masks weigh a start, and a start is pictures or this VAE's latents
         if conditioning.masks is not None and start is None:
             raise BrainhiveError("masks have no effect without a start", "use a prior that gives one")
         if start is not None and start.shape[-3] not in (3, channels):
@@ -289,9 +291,9 @@ class AnimateDiff(sd.StableDiffusion):
         2.0), which take one keyframe for all clips of a batch, and a keyframe or a start.
         """
         self.check_conditioning(conditioning, len(seeds), sampling)
-
-        # conditions: text tokens and a keyframe, unconditional ones first where there is guidance
         rows, config = len(seeds), self.config
+
+        # condition on text and keyframe; guidance doubles the rows, the unconditional first
         text = self._embed_captions(conditioning.texts, sampling.prompt, rows)
         keyframe = self._encode_keyframe(conditioning.images, size_px)
         if sampling.guidance > 1:
@@ -302,7 +304,7 @@ class AnimateDiff(sd.StableDiffusion):
             text = torch.cat([away, text])
             keyframe = keyframe and Keyframe(*(torch.cat([tensor] * 2) for tensor in keyframe))
 
-        # noise of each clip's own, and what is under it
+        # draw the noise of each clip, [B, C, F, h, w], and encode the frames that it is added to
         random = [torch.Generator().manual_seed(0 if config.mode == "published" else seed) for seed in seeds]
         channels, *sides = self.latent_shape(size_px)
         shape = (1, channels, config.frames, *sides)
@@ -312,7 +314,6 @@ class AnimateDiff(sd.StableDiffusion):
             start = self.encode(start).transpose(1, 2)
         self.placement.use(*self.denoisers)
 
-        # denoise all frames together
         def predict(latents: Tensor, time: Tensor) -> Tensor:
             return self._predict(latents, time, text, keyframe)
 
@@ -341,8 +342,11 @@ class AnimateDiff(sd.StableDiffusion):
 
     def _predict(self, latents: Tensor, times: Tensor, text: Tensor, keyframe: Keyframe | None) -> Tensor:
         """Predict the noise of latents [B, C, F, h, w], or what else the U-Net predicts."""
+        # the U-Net takes text for each frame
         latents, frames = latents.to(self.unet.dtype), latents.shape[2]
         times, text = times.to(self.device), text.repeat_interleave(frames, 0)
+
+        # SparseCtrl's outputs are added inside the U-Net
         residuals: dict[str, Any] = {}
         if keyframe is not None:
             down, mid = self.sparse_control(
@@ -375,18 +379,23 @@ class AnimateDiff(sd.StableDiffusion):
         start, masks = conditioning.start, conditioning.masks
         if start is None:
             return None
-        start = start[:, None] if start.ndim == 4 else start
+        start = start[:, None] if start.ndim == 4 else start  # [B, F, C, H, W]
+
+        # masks weigh latents, so pictures are encoded for them
         if masks is not None or start.shape[2] != 3:
             latents = self.encode(start) if start.shape[2] == 3 else start.to(self.device)
             if masks is not None:
                 latents = latents * mask_weights(masks, latents.shape[-1], self.config.mask_floor).to(latents)
             start = self.decode(latents)
+
+        # resize frames, and fill the time between them
         frames = resize(start.flatten(0, 1), size_px).unflatten(0, start.shape[:2])
         return in_between(frames, self.config.frames, 2 if self.config.mode == "published" else None)
 
 
 def _derive_architecture(unet: dict[str, Any]) -> Architecture:
     """Derive from a U-Net's arguments those of the motion modules and of SparseCtrl that belong to it."""
+    # a motion module stands behind each block of the U-Net
     layers, groups = unet.get("layers_per_block", 2), unet.get("norm_num_groups", 32)
     widths, types = unet["block_out_channels"], unet.get("down_block_types")
     motion = {
@@ -394,6 +403,8 @@ def _derive_architecture(unet: dict[str, Any]) -> Architecture:
         "motion_norm_num_groups": groups,
         "block_out_channels": widths,
     }
+
+    # SparseCtrl copies the U-Net's way down, with motion modules in its blocks
     names = ("layers_per_block", "norm_num_groups", "cross_attention_dim", "attention_head_dim")
     sparse = {name: unet[name] for name in names if name in unet} | {"block_out_channels": widths}
     if types is not None:

@@ -94,6 +94,7 @@ class Decoder:
         Raises:
             BrainhiveError: if the conditioning has no start, or one of another width.
         """
+        # zeros are decoded where there is no condition
         latents, sizes = conditioning.start, getattr(self.model, "architecture", None)
         if len(conditioning) == 0 and sizes is not None:
             latents = torch.zeros(len(seeds), sizes.latents)
@@ -101,6 +102,8 @@ class Decoder:
             seen = "none" if latents is None else f"latents {list(latents.shape[1:])}"
             problem = f"the autoencoder {self.source} decodes latents, and the prior gives {seen}"
             raise BrainhiveError(problem, "prior: identity, with a head `latent` of the same source")
+
+        # decode at once: the one step of this generator
         pictures = resize(self.decode(latents), size_px)
         if on_step is not None:
             on_step(1)

@@ -33,9 +33,9 @@ from brainhive_cli.models.generators._latent_diffusion import decode_pictures, r
 from brainhive_cli.models.heads import Decoded, latent_space
 
 MIX_PX = 256
-"""Of the mean with a blurry picture: the size at which MindEye2 averages, and its protocol compares."""
+"""Side of the mean with a blurry picture: the size at which MindEye2 averages, and its protocol compares."""
 MIX_AUTOENCODER = {**_components.ARCHITECTURES["shared"]["vae"]}
-"""Of `sd_image_var_autoenc.pth`; source: MindEye2's recon_inference.ipynb (MIT)."""
+"""Architecture of `sd_image_var_autoenc.pth`; source: MindEye2's recon_inference.ipynb (MIT)."""
 
 
 class Stage(Section):
@@ -150,7 +150,7 @@ class Config(parts.Config):
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """Caveats of every number of these media."""
+        """Notes that accompany every number of these media."""
         return (MIXED_WITH_BLURRY,) if self.low_level_mix is not None else ()
 
     @model_validator(mode="after")
@@ -173,6 +173,7 @@ class Config(parts.Config):
         """Describe every stage without loading it."""
         described = []
         for stage in self.stages:
+            # a caption is text, which needs text encoders that the generator alone may not
             described.append(stage.generator.check())
             if stage.caption is not None:
                 described.append(_captioner.check(stage.caption))
@@ -278,12 +279,15 @@ class Chain:
         self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
     ) -> int:
         """Estimate the bytes that generating takes: all weights, and the largest stage's tensors."""
+        # bytes of the weights, and those of each stage at work
         weights = [sum(map(size_of, link.generator.networks)) for link in self.links]
         helpers = [size_of(helper.model) for helper in self.helpers]
         totals = []
         for link in self.links:
             scale = guidance if link.stage.guidance is None else link.stage.guidance
             totals.append(link.generator.memory_estimate(batch, link.size(size_px), scale, tile, offload))
+
+        # offloaded, only the largest is on the GPU; otherwise all weights, and one stage's tensors
         if offload:
             return int(max(totals + helpers))
         tensors = (total - weight for total, weight in zip(totals, weights, strict=True))
@@ -300,19 +304,20 @@ class Chain:
     ) -> Media:
         """Run the stages, and return the media of the last.
 
-        The noise of a stage depends on the row's seed and the place of the stage. Stages without a prior take
+        The noise of a stage depends on the row's seed and the index of the stage. Stages without a prior take
         `conditioning` and `null`, those with one the decoded heads that `conditioning` brings; a captioner's
         texts replace those of the conditioning, and what a stage sets itself `size_px` and `sampling`.
         `on_step` counts over all stages.
         """
         media: Any = None
         steps_before = 0
-        for place, link in enumerate(self.links):
+        for index, link in enumerate(self.links):
+            # each stage has noise of its own; the first has that of a generator alone
             stage_sampling = link.stage.sampling(sampling)
-            stage_seeds = [seed if place == 0 else derive_seed(seed, place) for seed in seeds]
-            condition, stage_null = conditioning, null
+            stage_seeds = [seed if index == 0 else derive_seed(seed, index) for seed in seeds]
 
-            # conditions of the stage: its prior's, or those that are given
+            # condition on the stage's own prior where it has one
+            condition, stage_null = conditioning, null
             if link.prior is not None:
                 if conditioning.decoded is None:
                     raise BrainhiveError(
@@ -323,14 +328,14 @@ class Chain:
                 condition = link.prior.condition(conditioning.decoded, stage_seeds)
                 stage_null = link.prior.null(len(seeds), stage_seeds)
 
-            # media of the stage before, and captions
+            # add the media of the stage before, and their captions
             if media is not None:
                 names = ("start", "images") if link.stage.receives == "both" else (link.stage.receives,)
                 condition = replace(condition, **dict.fromkeys(names, media))
             if link.captioner is not None:
                 condition = replace(condition, texts=link.captioner.captions(media, conditioning.decoded))
 
-            # generate
+            # count the steps on over all stages
             report = None if on_step is None else _shift(on_step, steps_before)
             media = link.generator.generate(
                 condition, stage_seeds, link.size(size_px), stage_sampling, stage_null, report
@@ -369,8 +374,10 @@ class LowLevelMixer:
                 f"is no {'such picture' if pictures.ndim != 4 else 'such head'}",
                 "decode with a brain model that has it (papers/mindeye2-blurry), or leave low_level_mix out",
             )
+
+        # decode the blurry pictures, and average at the size of MindEye2's protocol
         self.placement.use(self.model)
         blurry = decode_pictures(self.model, latents, self.placement.device)
         self.placement.use()
-        clear, blurry = (resize(some, MIX_PX, "bilinear") for some in (pictures, blurry))
+        clear, blurry = (resize(batch, MIX_PX, "bilinear") for batch in (pictures, blurry))
         return (1 - self.config.share) * clear + self.config.share * blurry.to(pictures.device)

@@ -95,6 +95,7 @@ class StableDiffusionIP(sd.StableDiffusion):
 
     def prepare(self, components: dict[str, Any]) -> None:
         """Attach the IP-Adapter."""
+        # diffusers adds the adapter to the U-Net
         super().prepare(components)
         where = f"the IP-Adapter {self.config.adapter}"
         with (
@@ -103,6 +104,8 @@ class StableDiffusionIP(sd.StableDiffusion):
         ):
             self.pipeline.load_ip_adapter(components[ADAPTER], None, None, image_encoder_folder=None)
         self.pipeline.set_ip_adapter_scale(self.config.image_share)
+
+        # the form of its projection tells a plain adapter, of one vector, from `plus`
         projection = self.unet.encoder_hid_proj.image_projection_layers[0]
         self._is_plus = hasattr(projection, "proj_in")  # of all tokens of the image encoder
         layer = projection.proj_in if self._is_plus else projection.image_embeds
@@ -171,13 +174,16 @@ def _draw_adapter(unet: Any, width: int, seed: int) -> dict[str, dict[str, Tenso
     def draw(*shape: int) -> Tensor:
         return (0.1 * torch.randn(shape, generator=random)).to(unet.device, unet.dtype)
 
+    # projection of an embedding to image tokens
     image = {"proj.weight": draw(tokens * cross, width), "proj.bias": draw(tokens * cross)}
     image |= {"norm.weight": draw(cross) + 1, "norm.bias": draw(cross)}
+
+    # keys and values of every cross-attention, numbered as IP-Adapter does: odd numbers
     attentions = [unet.get_submodule(name.removesuffix(".processor")) for name in unet.attn_processors]
     crossed = [attention for attention in attentions if attention.is_cross_attention]
     maps = {
-        f"{1 + 2 * place}.to_{kind}_ip.weight": draw(*getattr(attention, f"to_{kind}").weight.shape)
-        for place, attention in enumerate(crossed)
+        f"{1 + 2 * index}.to_{kind}_ip.weight": draw(*getattr(attention, f"to_{kind}").weight.shape)
+        for index, attention in enumerate(crossed)
         for kind in "kv"
     }
     return {"image_proj": image, "ip_adapter": maps}

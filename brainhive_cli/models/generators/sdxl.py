@@ -102,6 +102,7 @@ class SDXL(LatentDiffusion):
     ) -> dict[str, Any]:
         """Give text, pooled text and image tokens of both sides of guidance; with a prior, it needs null."""
         text, pooled, tokens = self._condition(conditioning, sampling.prompt, rows)
+
         # where the U-Net's own cross-attention takes conditions, zeros are the other side of guidance
         embeddings, texts = null.embeddings, null.texts
         if embeddings is None and conditioning.embeddings is not None and not self._has_prior:
@@ -110,6 +111,8 @@ class SDXL(LatentDiffusion):
             texts = torch.zeros_like(conditioning.texts)
         null = Conditioning(embeddings, texts)
         null_text, null_pooled, null_tokens = self._condition(null, sampling.negative_prompt, rows)
+
+        # image tokens of both sides go through the attention processors, the unconditional first
         is_guided = sampling.guidance > 1 and self.unet.config.time_cond_proj_dim is None  # as in diffusers
         if tokens is not None and is_guided:
             if null_tokens is None:
@@ -164,14 +167,14 @@ class SDXL(LatentDiffusion):
         self, conditioning: Conditioning, prompt: str, rows: int
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Give text [B, S, D], pooled text [B, D_pooled], and the tokens [B, S, D] of the attached prior."""
-        # text of captions or of the prompt; decoded text tokens replace it
+        # embed the texts or the prompt; texts that are embedded already replace its tokens
         texts, tokens = conditioning.texts, conditioning.embeddings
         text, pooled = self._prompts.embed(texts if isinstance(texts, list) else [prompt], self.device)
         text, pooled = text.expand(rows, -1, -1), pooled.expand(rows, -1)
         if isinstance(texts, Tensor):
             text = texts.to(text)
 
-        # tokens of the prior, joined to the text where no adapter is attached
+        # image tokens are the attached prior's; without one they stand behind the text
         if tokens is not None:
             width = self.unet.config.cross_attention_dim
             if not self._has_prior and tokens.shape[-1] != width:
@@ -214,6 +217,8 @@ class Prompts:
         """Read the embeddings of a prompt; MissingData if they do not fit the U-Net."""
         with weights.reading(file):
             tensors = weights.read(file)
+
+            # one prompt, of the widths that the U-Net takes
             text, pooled = (tensors[name] for name in NAMES)
             width, pooled_width = self._widths
             if text.shape != (1, text[0].shape[0], width) or pooled.shape != (1, pooled_width):
@@ -259,9 +264,12 @@ class Prompts:
         import transformers as tf
         from diffusers import StableDiffusionXLPipeline
 
+        # check configs first, so that an absent component is named
         folder, components = self._folder, dict.fromkeys(("vae", "unet", "scheduler"))
         for name in TEXT:
             _components.read_config(folder, name)
+
+        # load the two text encoders in the U-Net's precision, and their tokenizers
         classes = {"text_encoder": tf.CLIPTextModel, "text_encoder_2": tf.CLIPTextModelWithProjection}
         dtype, variant = self._unet.dtype, self._config.variant
         for name, cls in classes.items():

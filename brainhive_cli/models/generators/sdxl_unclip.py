@@ -152,10 +152,11 @@ class UnCLIP(LatentDiffusion):
         tokens = conditioning.embeddings
         if tokens is None or tokens.ndim < 4:
             return super().generate(conditioning, seeds, size_px, sampling, null, on_step)
-        drawn_of, frames = replace(conditioning, embeddings=tokens.flatten(0, 1)), tokens.shape[1]
+        # generate frames as if they were pictures, by the seed of their clip
+        frame_conditioning, frames = replace(conditioning, embeddings=tokens.flatten(0, 1)), tokens.shape[1]
         frame_seeds = [seed for seed in seeds for _ in range(frames)]
-        drawn = super().generate(drawn_of, frame_seeds, size_px, sampling, null, on_step)
-        return drawn.unflatten(0, (-1, frames))
+        pictures = super().generate(frame_conditioning, frame_seeds, size_px, sampling, null, on_step)
+        return pictures.unflatten(0, (-1, frames))
 
     @torch.no_grad()
     def sample(
@@ -172,14 +173,20 @@ class UnCLIP(LatentDiffusion):
         Each row draws a latent, noise, its shift, and unconditional tokens from its own seed.
         """
         self.check_conditioning(conditioning, len(seeds), sampling)
+
+        # draw by each row's seed: latents and noise [B, C, h, w], and the noise's shift [B, 1, 1, 1]
         random = [torch.Generator().manual_seed(seed) for seed in seeds]
         shape = (1, *self.latent_shape(size_px))
         shapes = (shape, shape, (1, 1, 1, 1))
         drawn = [[torch.randn(size, generator=row) for size in shapes] for row in random]
         latents, noise, shift = (torch.cat(rows).to(self.device) for rows in zip(*drawn, strict=True))
+
+        # tokens of the condition; with guidance those to move away from come first
         tokens = self._weigh_tokens(conditioning, len(seeds))
         if sampling.guidance > 1:
             tokens = torch.cat([self._unconditional_tokens(tokens, null, random), tokens])
+
+        # begin at a start if there is one
         if sampling.strength < 1 and conditioning.start is not None:
             latents = self.encode_start(conditioning.start, size_px)
         else:  # all steps, from random latents
@@ -232,6 +239,7 @@ class UnCLIP(LatentDiffusion):
         return self._predict(latents, times, self._weigh_tokens(conditioning, len(latents)))
 
     def _predict(self, latents: Tensor, times: Tensor, tokens: Tensor) -> Tensor:
+        # SDXL's size and crop ids [B, 4], and no pooled text
         rows, side = len(latents), float(self.config.size_px)
         ids = torch.tensor([[side, side, 0.0, 0.0]], device=self.device, dtype=tokens.dtype).expand(rows, -1)
         added = {"text_embeds": tokens.new_empty(rows, 0), "time_ids": ids}
@@ -239,6 +247,7 @@ class UnCLIP(LatentDiffusion):
 
     def _weigh_tokens(self, conditioning: Conditioning, rows: int) -> Tensor:
         """Give tokens [B, S, D], weighed by the masks; zeros where there are none."""
+        # zeros stand for no condition
         tokens, width = conditioning.embeddings, self.unet.config.cross_attention_dim
         if tokens is None:
             return torch.zeros(rows, TOKENS, width, device=self.device, dtype=self.unet.dtype)
@@ -247,6 +256,8 @@ class UnCLIP(LatentDiffusion):
         )
         if conditioning.masks is None:
             return fitting
+
+        # weigh each token by the share of its square that the mask covers
         side = round(tokens.shape[1] ** 0.5)
         if side * side != tokens.shape[1]:
             raise BrainhiveError(
@@ -268,10 +279,13 @@ class UnCLIP(LatentDiffusion):
 
 def convert_checkpoint(source: str, architecture: Architecture, dtype: torch.dtype, part: Path) -> None:
     """Convert the networks one by one; those that were finished before an interruption stay."""
+    # refuse a checkpoint without U-Net or autoencoder before anything is written
     state = weights.read(file := find_file(source))
     for prefix in (UNET, VAE):
         if not any(name.startswith(prefix) for name in state):
             raise MissingData(f"{file} holds no weights of {prefix}*", ANOTHER)
+
+    # a folder gets its name once it is complete
     for name in NETWORKS:
         if not (part / name).is_dir():
             shutil.rmtree(part / f".{name}", ignore_errors=True)
@@ -288,12 +302,17 @@ def convert_network(
     import diffusers
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 
+    # shapes alone, to check the weights against
     with weights.reading(f"the architecture of {name}", ANOTHER, BrainhiveError), torch.device("meta"):
         network: Any = getattr(diffusers, NETWORKS[name]).from_config(config)
+
+    # rename the weights as diffusers does
     convert = convert_ldm_unet_checkpoint if name == "unet" else convert_ldm_vae_checkpoint
     with weights.reading(file, ANOTHER, BrainhiveError, problem=f"does not fit {NETWORKS[name]}"):
         converted = convert(state, network.config)
     weights.fill(network, converted, file, ANOTHER)
+
+    # write the folder that `load` reads
     network.save_config(folder)
     cast = {key: value.to(dtype) for key, value in converted.items()}
     weights.save(folder / f"{_components.WEIGHTS}.safetensors", cast)

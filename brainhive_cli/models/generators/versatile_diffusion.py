@@ -84,15 +84,20 @@ class Config(_latent_diffusion.Config):
         """Load U-Net, VAE and scheduler of the converted folder, and its unconditional tokens in float32."""
         import diffusers
 
+        # convert the published weights, if that was not done before
         published = hub.folder(self.source, allow=SMALL)
         configs = self.read_configs()
         folder = _convert_once(self.source, published, configs["unet"], dtype)
+
+        # fill networks of shapes alone
         with torch.device("meta"):
             unet = make_dual(diffusers.UNet2DConditionModel.from_config(configs["unet"]))
             vae = diffusers.AutoencoderKL.from_config(configs["vae"])
         for name, network in ((UNET_FILE, unet), (VAE_FILE, vae)):
             weights.fill(network, weights.read(folder / name), folder / name)
             _components.cast(network, dtype)
+
+        # tokens of the empty prompt and the black picture
         unconditional = weights.read(folder / UNCONDITIONAL) if self.unconditional == "encoded" else {}
         scheduler = _components.make_scheduler(configs["scheduler"], published)
         return {"unet": unet, "vae": vae, "scheduler": scheduler, UNCONDITIONAL: unconditional}
@@ -197,8 +202,8 @@ def make_dual(unet: nn.Module) -> nn.Module:
 
     for name, module in list(unet.named_modules()):
         if isinstance(module, Transformer2DModel):
-            parent, _, place = name.rpartition(".")
-            unet.get_submodule(parent)[int(place)] = Dual(module)  # type: ignore[operator,index]
+            parent, _, index = name.rpartition(".")
+            unet.get_submodule(parent)[int(index)] = Dual(module)  # type: ignore[operator,index]
     return unet
 
 
@@ -228,24 +233,33 @@ def _convert_once(source: str, folder: Path, unet: Mapping[str, Any], dtype: tor
         _require(folder)
 
     def convert(part: Path) -> None:
-        whole = hub.folder(source, allow=(*SMALL, *FILES))
-        _require(whole)
-        for name in Config.folders.values():  # so that it stands for the whole
+        # copy the small files, so that the converted folder stands for the complete one
+        original = hub.folder(source, allow=(*SMALL, *FILES))
+        _require(original)
+        for name in Config.folders.values():
             ignored = shutil.ignore_patterns("*.bin")
-            shutil.copytree(whole / name, part / name, ignore=ignored, dirs_exist_ok=True)
+            shutil.copytree(original / name, part / name, ignore=ignored, dirs_exist_ok=True)
+
+        # join image U-Net and text U-Net
         with torch.device("meta"):
             dual = make_dual(diffusers.UNet2DConditionModel.from_config(unet))
-        states = [weights.read(whole / name / f"{STEMS[name]}.bin") for name in UNETS]  # mapped, not loaded
+        states = [
+            weights.read(original / name / f"{STEMS[name]}.bin") for name in UNETS
+        ]  # mapped, not loaded
         state = {key: value.to(dtype) for key, value in _join_states(dual, *states).items()}
-        weights.fill(dual, state, whole / UNETS[1], _components.WHOLE, MissingData)
+        weights.fill(dual, state, original / UNETS[1], _components.WHOLE, MissingData)
         weights.save(part / UNET_FILE, state)
-        vae = _components.load_component(diffusers.AutoencoderKL, whole, "vae", torch_dtype=dtype)
+
+        # store the autoencoder in the same precision
+        vae = _components.load_component(diffusers.AutoencoderKL, original, "vae", torch_dtype=dtype)
         weights.save(part / VAE_FILE, vae.state_dict())
+
+        # encode an empty caption and a black picture: the unconditional side of guidance
         with torch.inference_mode():
-            ids = clip.token_ids(whole)("")
-            pixels = clip.pixels_of(clip.processor_of(whole), Image.new("RGB", (BLACK_PX, BLACK_PX)))
-            text = clip.of_texts(clip.tower_of(whole, clip.TEXT, clip.PROJECTED_TEXT), ids[None])
-            image = clip.of_pictures(clip.tower_of(whole, clip.IMAGE, clip.VISION), pixels[None])
+            ids = clip.token_ids(original)("")
+            pixels = clip.pixels_of(clip.processor_of(original), Image.new("RGB", (BLACK_PX, BLACK_PX)))
+            text = clip.of_texts(clip.tower_of(original, clip.TEXT, clip.PROJECTED_TEXT), ids[None])
+            image = clip.of_pictures(clip.tower_of(original, clip.IMAGE, clip.VISION), pixels[None])
         weights.save(part / UNCONDITIONAL, {"text": text, "image": image})
 
     return _components.convert_once(_converted_name(source, folder), dtype, "Versatile Diffusion", convert)
@@ -255,6 +269,7 @@ def _join_states(
     unet: nn.Module, image: Mapping[str, Tensor], text: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Give a dual U-Net's weights: those of an image U-Net, and of a text U-Net its attentions'."""
+    # the image U-Net gives all weights but the text attentions, which the text U-Net gives
     duals = [f"{name}." for name, module in unet.named_modules() if isinstance(module, Dual)]
     joined = {}
     for kind, state in (("image", image), ("text", text)):

@@ -26,7 +26,7 @@ OWNER = "fakekungfu"
 
 
 class Prior(Protocol):
-    """Contract of every kind of prior.
+    """Interface of every kind of prior.
 
     One that train-prior trains is an nn.Module with two further methods. `condition_on_embeddings(embeddings,
     is_kept)` is a Conditioning on embeddings of stimuli, [B, D] by key, where 0 in `is_kept` [B, 1] drops
@@ -81,7 +81,7 @@ class Description:
 
 
 class _Named(BaseModel):
-    """Kind of a prior, as the config.json of its folder says it."""
+    """Kind of a prior, as the config.json of its folder names it."""
 
     kind: str = DEFAULT
 
@@ -103,6 +103,8 @@ def load(reference: str, **options: Any) -> Any:
     """
     kind = kind_of(reference)
     load_kind = _module(kind).load
+
+    # pass on the options that are set, and refuse those that the kind's `load` does not know
     chosen = {name: value for name, value in options.items() if value is not None}
     for name in sorted(chosen.keys() - signature(load_kind).parameters.keys()):
         raise RecipeError(f"a prior of kind {kind} has no option {name}", f"leave out {name}")
@@ -122,12 +124,15 @@ def kind_of(reference: str) -> str:
         reference: `KIND` or `KIND:…`, of the shelf or as an import path; or of a folder, whose config.json
             names the kind.
     """
-    named = reference.partition(":")[0]
-    if parts.is_kind("priors", named):
-        return parts.name_of(named)
-    is_path = "." in named and all(word.isidentifier() for word in named.split("."))
-    if is_path and not locate(named).exists():
-        return named
+    # a kind of the shelf, or the import path of a user's kind
+    prefix = reference.partition(":")[0]
+    if parts.is_kind("priors", prefix):
+        return parts.name_of(prefix)
+    is_path = "." in prefix and all(word.isidentifier() for word in prefix.split("."))
+    if is_path and not locate(prefix).exists():
+        return prefix
+
+    # a folder, whose config names the kind
     folder = hub.folder(reference, allow=["config.json", "*/config.json"], owner=OWNER)
     path = folder / "config.json"
     if not path.is_file():

@@ -26,7 +26,7 @@ KIND = "fusion-prior"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 """Weight file of each part folder, as diffusers names it."""
 CONFIG = "fusion_encoder/config.json"
-"""What says which embeddings a prior fuses, and to a token of which width."""
+"""Config that names the embeddings which a prior fuses, and the width of their token."""
 CLASSES = {
     "fusion_encoder": "FusionEncoderModel",
     "proj": "IPProjectionModel",
@@ -34,9 +34,9 @@ CLASSES = {
 }
 """The folders of a prior, and the class that upstream writes into their config.json."""
 KEYS = re.compile(r"attn_processors\.(\d{1,4})\.to_k_ip\.weight")
-"""The keys of a cross-attention among the weights, by its place in the list of processors."""
+"""The keys of a cross-attention among the weights, by its index in the list of processors."""
 CROSS_ATTENTION = "attn2.processor"
-"""How diffusers' names of cross-attentions end; `attn1` are the self-attentions."""
+"""Ending of diffusers' names of cross-attentions; `attn1` are the self-attentions."""
 OTHER_MODEL = "these weights are for another prior, or for another generator's U-Net"
 Size = Annotated[int, Field(gt=0, lt=1 << 20)]
 """A width of weights that a computer can hold."""
@@ -64,7 +64,7 @@ CONFIGS: dict[str, TypeAdapter[Any]] = {
     part: TypeAdapter(with_config(ConfigDict(extra="allow"))(keys))
     for part, keys in zip(CLASSES, (_Fusion, _Projection, _Attention), strict=True)
 }
-"""What each of their config.json needs to say."""
+"""Fields that the config.json of each part needs."""
 AdapterUse = Literal["apply", "skip"]
 """Whether the trained adapter is applied to a decoded token; BrainHiVE's reconstruction skips it."""
 
@@ -95,10 +95,12 @@ class Config(parts.Config):
 
     def build(self, dims: dict[str, int], generator: Any) -> "FusionPrior":
         """Make a prior for embeddings of these widths (by upstream key) and this generator's U-Net."""
-        # widths of the three parts follow from the embeddings and the U-Net
+        # read from the U-Net the widths and the order of attentions that the adapter must fit
         unet = unet_of(generator)
         processors = list(processors_of(unet))
         cross_attention = {"cross_attention_dim": unet.config.cross_attention_dim}
+
+        # the config.json of each part, as upstream writes it
         configs = {
             "fusion_encoder": {
                 "hidden_size": self.hidden_size,
@@ -118,9 +120,9 @@ class Config(parts.Config):
                 "scale": self.scale,
             },
         }
-
-        # weights to start from, where a recipe names them
         prior = FusionPrior(configs, cross_sizes(unet))
+
+        # replace random weights by those of an IP-Adapter
         is_outline = prior.proj.proj.weight.is_meta  # shapes alone: nothing is fetched
         if self.start_from is not None:
             with suppress(*[MissingData] if is_outline else []):
@@ -196,7 +198,7 @@ class FusionPrior(nn.Module):
 
     Args:
         configs: The config.json of each part, by folder.
-        sizes: (D_cross, D_inner) of each cross-attention, by its place among the U-Net's processors.
+        sizes: (D_cross, D_inner) of each cross-attention, by its index among the U-Net's processors.
 
     Attributes:
         adapter: Whether `condition` and `null` apply the trained adapter.
@@ -213,6 +215,8 @@ class FusionPrior(nn.Module):
         fusion, proj, attention = (configs[folder] for folder in CLASSES)
         self.dims: dict[str, int] = dict(sorted(fusion["proj_meta"].items()))  # as the file will order them
         self.dim: int = fusion["hidden_size"]
+
+        # upstream's three parts, in upstream's order
         hidden = fusion["intermediate_size"]
         encoder = FusionEncoder(self.dims, self.dim, hidden, depth=fusion["num_layers"])
         self.fusion_encoder = nn.ModuleDict({"vision_model": encoder, "adapter": Adapter(self.dim, hidden)})
@@ -308,10 +312,9 @@ class FusionPrior(nn.Module):
             MissingData: if the folder, or a file of a part, is absent or half-downloaded.
             BrainhiveError: if weights and config do not belong together.
         """
+        # tell a folder of something else from a prior that is half-downloaded
         folder = hub.folder(str(reference), allow=[f"{part}/*" for part in CLASSES], owner=OWNER)
         files = [folder / part / name for part in CLASSES for name in ("config.json", WEIGHTS)]
-
-        # all files of all parts
         absent = [str(f.relative_to(folder)) for f in files if not f.is_file()]
         if len(absent) == len(files):
             hint = f"give a folder that holds {', '.join(CLASSES)}, or hub:owner/name"
@@ -319,7 +322,7 @@ class FusionPrior(nn.Module):
         if absent:
             raise MissingData(f"the Fusion Prior {folder} lacks {', '.join(absent)}", "download it again")
 
-        # configs, weights, and the sizes of the attention layers by their number
+        # read configs and weights; the adapter's widths stand in the shapes of its weights alone
         configs = {part: _config(folder, part) for part in CLASSES}
         states = {part: weights.read(folder / part / WEIGHTS) for part in CLASSES}
         sizes = {
@@ -327,7 +330,9 @@ class FusionPrior(nn.Module):
             for key, weight in states["attn_adapter"].items()
             if (match := KEYS.fullmatch(key)) and weight.ndim == 2
         }
-        with torch.device("meta"):  # the weights are put in place below: no need to draw random ones
+
+        # fill an empty prior: random weights need not be drawn
+        with torch.device("meta"):
             prior = cls(configs, sizes)
         for part in CLASSES:
             weights.fill(prior.get_submodule(part), states[part], folder / part / WEIGHTS, OTHER_MODEL)
@@ -338,11 +343,14 @@ class FusionPrior(nn.Module):
         from diffusers import __version__
 
         for part, class_name in CLASSES.items():
+            # the part's config, with the scale as it is now: `load` can have changed it
             config = {"_class_name": class_name, "_diffusers_version": __version__, **self.configs[part]}
             if part == "attn_adapter":
                 config["scale"] = self.scale
+
+            # write the part as diffusers does
             (folder / part).mkdir(parents=True, exist_ok=True)
-            text = json.dumps(config, indent=2, sort_keys=True) + "\n"  # as diffusers writes it
+            text = json.dumps(config, indent=2, sort_keys=True) + "\n"
             (folder / part / "config.json").write_text(text, encoding="utf-8")
             weights.save(folder / part / WEIGHTS, self.get_submodule(part).state_dict())
 
@@ -366,7 +374,7 @@ class AttentionAdapter(nn.Module):
 
     Args:
         names: The U-Net's attention processors, in its own order, self-attentions included.
-        sizes: (D_cross, D_inner) of each cross-attention, by its place in `names`.
+        sizes: (D_cross, D_inner) of each cross-attention, by its index in `names`.
         scale: Weight of the image attention relative to the text attention.
 
     Source: IP-Adapter (arXiv 2308.06721); parameter names of the BrainHiVE repository.
@@ -397,19 +405,24 @@ class AttentionAdapter(nn.Module):
         unet.set_attn_processor({**processors, **plain})
 
     def _check(self, unet: Any) -> None:
+        # a second adapter would replace the text attention that the first one keeps
         processors = processors_of(unet)
         if any(isinstance(processor, ImageAttention) for processor in processors.values()):
             raise BrainhiveError("a Fusion Prior is already attached to this U-Net", "detach it first")
+
+        # the adapter's weights are numbered by the order of attentions: it must be the U-Net's
         for expected, name in zip(self.names, processors, strict=False):
             if expected != name:
                 raise _other_unet(f"{name} stands where {expected} should")
         if len(processors) != len(self.names):
             raise _other_unet(f"it has {len(processors)} attentions, not {len(self.names)}")
+
+        # every cross-attention must have the widths of the weights
         sizes = cross_sizes(unet)
-        for place in sorted(sizes.keys() | self.sizes.keys()):
-            if sizes.get(place) != self.sizes.get(place):
-                widths = f"{sizes.get(place)} wide, not {self.sizes.get(place)}"
-                raise _other_unet(f"{self.names[place]} is {widths}")
+        for index in sorted(sizes.keys() | self.sizes.keys()):
+            if sizes.get(index) != self.sizes.get(index):
+                widths = f"{sizes.get(index)} wide, not {self.sizes.get(index)}"
+                raise _other_unet(f"{self.names[index]} is {widths}")
 
 
 class ImageAttention:
@@ -438,15 +451,21 @@ class ImageAttention:
         """Attend from pixels [B, HW, D] to the text [B, S, D_cross] and, if given, the image tokens."""
         if ip_hidden_states is None:
             return self.plain(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+
+        # bring the text's mask into the shape [B, heads, 1, S] of torch's attention
         if attention_mask is not None:  # [B * heads, 1, S] as diffusers prepares it
             text_tokens = encoder_hidden_states.shape[1]
             attention_mask = attn.prepare_attention_mask(attention_mask, text_tokens, len(hidden_states))
             attention_mask = attention_mask.view(len(hidden_states), attn.heads, -1, text_tokens)
-        query = attn.to_q(hidden_states)
+
+        # attend to the text and to the image by one query, each with keys and values of its own
+        query = attn.to_q(hidden_states)  # [B, HW, D]
         key, value = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
         text = attend(query, key, value, attn.heads, attention_mask)
         image_key, image_value = self.pair(ip_hidden_states)
         image = attend(query, image_key, image_value, attn.heads)
+
+        # mix the attentions, and finish as the U-Net's processor does
         project, dropout = attn.to_out
         return dropout(project(text + self.adapter.scale * image))
 
@@ -470,9 +489,9 @@ def processors_of(unet: Any) -> dict[str, Any]:
 
 
 def cross_sizes(unet: Any) -> dict[int, tuple[int, int]]:
-    """Read (D_cross, D_inner) of each cross-attention, by its place in the U-Net's list of processors."""
-    places = {i: name for i, name in enumerate(processors_of(unet)) if name.endswith(CROSS_ATTENTION)}
-    modules = {i: unet.get_submodule(name.removesuffix(".processor")) for i, name in places.items()}
+    """Read (D_cross, D_inner) of each cross-attention, by its index in the U-Net's list of processors."""
+    names = {i: name for i, name in enumerate(processors_of(unet)) if name.endswith(CROSS_ATTENTION)}
+    modules = {i: unet.get_submodule(name.removesuffix(".processor")) for i, name in names.items()}
     return {i: (m.to_k.in_features, m.to_k.out_features) for i, m in modules.items()}
 
 

@@ -17,7 +17,7 @@ KIND = "identity"
 
 
 class Config(parts.Config):
-    """Which head becomes which condition: the first of a list that a brain model has; an empty list: none."""
+    """Heads that become conditions: the first of a list that a brain model has; an empty list: none."""
 
     embeddings: tuple[str, ...] = Field(
         ("embeddings", "image", "tokens", "token"), description="Heads that become condition tokens."
@@ -60,7 +60,7 @@ def describe(reference: str) -> Description:
 
 
 class PriorOfHeads(nn.Module):
-    """Priors that condition on decoded heads alone: without a fuser, and without an adapter."""
+    """Base of priors that condition on decoded heads alone: without a fuser, and without an adapter."""
 
     fuser: ClassVar[None] = None
     dim: ClassVar[int] = 0
@@ -89,17 +89,22 @@ class Identity(PriorOfHeads):
         Raises:
             BrainhiveError: if no head has the name of a condition.
         """
+        # choose for each condition the first of its heads that the brain model has
         heads: dict[str, Any] = {**decoded.tensors, **decoded.texts}
         head_names = {name: names for name, names in dict(self.config).items() if name != "vocabulary"}
         conditions: dict[str, Any] = {}
         for condition, names in head_names.items():
             if (name := next((name for name in names if name in heads), None)) is not None:
                 conditions[condition] = heads[name]
+
+        # refuse a model without any of the wanted heads, as the generator would ignore the brain
         if not conditions and any(head_names.values()):  # none is wanted where all lists are empty
             raise BrainhiveError(
                 f"the identity prior finds no condition among the heads {', '.join(heads) or 'none'}",
                 f"name a head as a condition: {', '.join(head_names)}",
             )
+
+        # bring vectors and token ids into the form that generators take
         if "embeddings" in conditions and conditions["embeddings"].ndim == 2:
             conditions["embeddings"] = conditions["embeddings"][:, None]  # [B, 1, D]
         if self.words is not None and isinstance(texts := conditions.get("texts"), Tensor):

@@ -22,16 +22,17 @@ from brainhive_cli.models.priors import OWNER, Description, identity
 
 KIND = "mindeye1"
 PREFIX = f"{KIND}:"
-"""Before the path of a checkpoint of MindEye1's own."""
+"""Prefix of a reference to a checkpoint of MindEye1's own, before its path."""
 WEIGHTS = "model.safetensors"
 ALPHAS = "noise_scheduler.alphas_cumprod"
-"""Where MindEye1's checkpoint keeps the schedule, whose length is the number of steps."""
+"""Key of the schedule in MindEye1's checkpoint; its length is the number of steps."""
 SMALLEST = 1e-20
 """Variance of the last step; dalle2-pytorch's."""
 ATTENTION_SCALE = 16
 """Factor of the cosines; dalle2-pytorch's."""
 BUCKETS, MAX_DISTANCE, ROTATED = 32, 128, 32
-"""Relative positions that differ, the distance from which they do not, and the most widths rotated."""
+"""Relative positions that differ, the distance from which they do not, and the most widths rotated;
+dalle2-pytorch's."""
 
 
 class Config(parts.Config):
@@ -76,6 +77,8 @@ def load(reference: str) -> "DiffusionPrior":
         BrainhiveError: if the weights are not of a diffusion prior.
     """
     path = _located(reference)
+
+    # a folder has a config of its own; from a checkpoint the sizes are read off the shapes
     if path.is_dir():
         file = path / "config.json"
         config = documents.read(file, Config, documents.DOWNLOAD, MissingData, without={"kind"})
@@ -204,11 +207,15 @@ class DiffusionPrior(identity.PriorOfHeads):
     @torch.no_grad()
     def sample(self, brain: Tensor, seeds: Sequence[int]) -> Tensor:
         """Go all steps of DDPM from noise to image tokens [B, S, D], those of each row by its seed."""
+        # start from noise, and know at each step the level of the step before
         noises = self.noises(seeds)
         image = next(noises).to(brain)  # [B, S, D]
         previous = torch.cat([self.alphas_cumprod.new_ones(1), self.alphas_cumprod[:-1]])
+
+        # draw from the posterior of each step, whose mean lies between the clean and the noisy tokens
         for step in reversed(range(self.config.timesteps)):
-            clean = self.net(image, torch.full((len(image),), step, device=image.device), brain)
+            times = torch.full((len(image),), step, device=image.device)  # [B]
+            clean = self.net(image, times, brain)  # [B, S, D]
             now, before, beta = self.alphas_cumprod[step], previous[step], self.betas[step]
             mean = (beta * before.sqrt() * clean + (1 - before) * (1 - beta).sqrt() * image) / (1 - now)
             spread = (beta * (1 - before) / (1 - now)).clamp(min=SMALLEST).sqrt()
@@ -231,16 +238,19 @@ class DiffusionPrior(identity.PriorOfHeads):
         Returns:
             Predicted and true tokens, both times √D, whose mean squared error is the loss.
         """
+        # draw the noise level of each row, and the rows whose brain or image is hidden
         count, device = len(image), image.device
         times = torch.randint(self.config.timesteps, (count,), device=device)
         keep = torch.rand(2, count, device=device) >= self.config.drop
-        target = image * self.scale
+
+        # predict the clean tokens of noisy ones
+        target = image * self.scale  # [B, S, D]
         noisy = self.noised(target, times, torch.randn_like(target))
         return self.net(noisy, times, brain, keep[0], keep[1]), target
 
     def noised(self, image: Tensor, times: Tensor, noise: Tensor) -> Tensor:
         """Add the noise of steps [B] to tokens [B, S, D]."""
-        alphas = self.alphas_cumprod[times].view(-1, 1, 1)
+        alphas = self.alphas_cumprod[times].view(-1, 1, 1)  # [B, 1, 1]
         return alphas.sqrt() * image + (1 - alphas).sqrt() * noise
 
 
@@ -263,7 +273,18 @@ class Denoiser(nn.Module):
         super().__init__()
         dim, shape = config.dim, (config.tokens, config.dim)
         self.num_tokens = config.tokens
-        self.to_time_embeds = nn.Sequential(nn.Sequential(_Sinusoid(dim), _time_mlp(dim)))
+
+        # upstream's MLP of the time, in its nesting, which the names of weights follow
+        inner = 2 * dim
+        layers = nn.Sequential(
+            nn.Sequential(nn.Linear(dim, inner), nn.SiLU()),
+            nn.Sequential(nn.Linear(inner, inner), nn.SiLU()),
+            nn.Linear(inner, dim),
+        )
+        time_mlp = nn.Sequential(OrderedDict(net=layers))
+        self.to_time_embeds = nn.Sequential(nn.Sequential(_Sinusoid(dim), time_mlp))
+
+        # learned tokens [S, D], and the transformer
         self.learned_query = nn.Parameter(torch.randn(shape) * dim**-0.5)
         self.null_brain_embeds = nn.Parameter(torch.randn(shape))
         self.null_image_embed = nn.Parameter(torch.randn(shape))
@@ -278,13 +299,16 @@ class Denoiser(nn.Module):
         keep_image: Tensor | bool = True,
     ) -> Tensor:
         """Predict [B, S, D]; what is not kept is replaced by the learned null tokens."""
+        # hide brain or image of the rows that are not kept; masks are [B, 1, 1]
         keep_brain, keep_image = (
             torch.as_tensor(keep, device=image.device).expand(len(image)).view(-1, 1, 1)
             for keep in (keep_brain, keep_image)
         )
         brain = torch.where(keep_brain, brain, self.null_brain_embeds)
         image = torch.where(keep_image, image, self.null_image_embed) + self.learned_query
-        time = self.to_time_embeds(times.float())[:, None]
+
+        # read the prediction at the positions of the image, which come last
+        time = self.to_time_embeds(times.float())[:, None]  # [B, 1, D]
         return self.causal_transformer(torch.cat([brain, time, image], 1))[:, -self.num_tokens :]
 
 
@@ -296,18 +320,8 @@ class _Sinusoid(nn.Module):
     def forward(self, times: Tensor) -> Tensor:
         step = -math.log(10000) / (self.count - 1)
         rates = torch.exp(torch.arange(self.count, device=times.device) * step)
-        angles = times[:, None] * rates
+        angles = times[:, None] * rates  # [B, D / 2]
         return torch.cat([angles.sin(), angles.cos()], -1)
-
-
-def _time_mlp(dim: int) -> nn.Module:
-    inner = 2 * dim
-    layers = nn.Sequential(
-        nn.Sequential(nn.Linear(dim, inner), nn.SiLU()),
-        nn.Sequential(nn.Linear(inner, inner), nn.SiLU()),
-        nn.Linear(inner, dim),
-    )
-    return nn.Sequential(OrderedDict(net=layers))
 
 
 class _Norm(nn.Module):
@@ -352,8 +366,10 @@ class _Transformer(nn.Module):
     def bias(self, count: int) -> Tensor:
         """T5's relative position bias [heads, S, 1 + S], the null key first."""
         embedding = cast(nn.Embedding, self.rel_pos_bias.relative_attention_bias)
-        place = torch.arange(count + 1, device=embedding.weight.device)
-        back = (place[:count, None] - place).clamp(min=0)
+        position = torch.arange(count + 1, device=embedding.weight.device)
+        back = (position[:count, None] - position).clamp(min=0)  # [S, 1 + S]
+
+        # half of the buckets are single distances, the others widen as their logarithm
         exact = BUCKETS // 2
         share = torch.log(back.clamp(min=1).float() / exact) / math.log(MAX_DISTANCE / exact)
         far = (exact + (share * (BUCKETS - exact)).long()).clamp(max=BUCKETS - 1)
@@ -386,11 +402,14 @@ class _Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(width * heads, dim, bias=False), _Norm(dim))
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        # put a learned null key and value before those of the tokens, which all heads share
         x = self.norm(x)
         q = self.rotate(self.to_q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2))  # [B, heads, S, d]
         k, v = self.to_kv(x).chunk(2, -1)
         null_k, null_v = self.null_kv[:, None, None].expand(-1, len(x), 1, -1)
         k, v = torch.cat([null_k, self.rotate(k)], 1), torch.cat([null_v, v], 1)
+
+        # weigh values by scaled cosines
         similarity = ATTENTION_SCALE * torch.einsum(
             "bhid,bjd->bhij", F.normalize(q, dim=-1), F.normalize(k, dim=-1)
         )
@@ -399,9 +418,12 @@ class _Attention(nn.Module):
 
     def rotate(self, x: Tensor) -> Tensor:
         """Turn pairs of widths by angles that grow with the position."""
+        # one angle for each pair of widths
         rates = cast(Tensor, self.rotary_emb.freqs)  # [rotated / 2]
         angles = torch.arange(x.shape[-2], device=x.device)[:, None] * rates
-        angles = angles.repeat_interleave(2, -1)
+        angles = angles.repeat_interleave(2, -1)  # [S, rotated]
+
+        # rotate the first widths, and leave the rest as they are
         turned, rest = x[..., : angles.shape[-1]], x[..., angles.shape[-1] :]
         first, second = turned.unflatten(-1, (-1, 2)).unbind(-1)
         half = torch.stack([-second, first], -1).flatten(-2)
