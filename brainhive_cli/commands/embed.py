@@ -19,7 +19,7 @@ from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Need, Plan, Result, Work, require_needs
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.command_lines import next_command
-from brainhive_cli.data.datasets import Dataset, files_of, images_for_plan
+from brainhive_cli.data.datasets import Dataset, files_of, list_stimuli
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores.target_store import TargetStore, filling, path_of
 from brainhive_cli.data.targets.embedding import StoreJob, stream
@@ -65,7 +65,7 @@ class Job:
         recipe: Its settings.
         dataset: Data set of the stimuli.
         stores: Stores by split, one per encoder.
-        absent: Error that hides the stimuli from a plan.
+        absent: Why stimuli cannot be listed; no stores are known then.
     """
 
     recipe: Recipe
@@ -74,18 +74,16 @@ class Job:
     absent: BrainhiveError | None = None
 
     @classmethod
-    def resolve(cls, recipe: Recipe, is_plan: bool = False) -> Self:
+    def resolve(cls, recipe: Recipe) -> Self:
         """Resolve the stores, each with its encoder, stimuli, path and dtype.
 
-        Args:
-            recipe: What the user wrote.
-            is_plan: Whether the stimuli may be absent; the published number then stands for them.
+        Stimuli without their files are as many as are published.
         """
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         root, stores = recipe.paths.under_home("embeddings"), {}
         try:
             for split in recipe.splits or dataset.splits:
-                images = images_for_plan(dataset, split) if is_plan else dataset.images(split)
+                images = list_stimuli(dataset, split)
                 stores[split] = [
                     StoreJob(
                         config,
@@ -98,10 +96,14 @@ class Job:
                     for config in recipe.encoders
                 ]
         except BrainhiveError as error:
-            if not is_plan:
-                raise
             return cls(recipe, dataset, {}, error)
         return cls(recipe, dataset, stores)
+
+    def require(self) -> None:
+        """Raise the error of the first stimuli that are absent."""
+        for error in [self.absent, *(store.images.missing for store in self.all_stores)]:
+            if error is not None:
+                raise error
 
     @property
     def all_stores(self) -> list[StoreJob]:
@@ -121,7 +123,7 @@ def plan(recipe: Recipe) -> Plan:
     """List the stores with their sizes, the downloads they need, and missing files."""
     # resolve the stores as far as the files allow
     try:
-        job = Job.resolve(recipe, is_plan=True)
+        job = Job.resolve(recipe)
     except BrainhiveError as error:
         return Plan({}, (error,))
     dataset, root = job.dataset, recipe.paths.under_home("embeddings").parent
@@ -181,6 +183,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         BrainhiveError: at the end, if pictures could not be decoded and `skip_bad` is not set.
     """
     job = Job.resolve(recipe)
+    job.require()
 
     # the stores to be filled, each with its network; encoders whose weights are on this machine are built in
     # any case, and compared with their stores

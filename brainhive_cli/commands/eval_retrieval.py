@@ -33,12 +33,12 @@ from brainhive_cli.training.alignment.references import Planned
 __all__ = ["Recipe", "plan", "run"]
 
 
-def plan(recipe: Recipe, planned: Planned = MappingProxyType({})) -> Plan:
+def plan(recipe: Recipe, trainings: Planned = MappingProxyType({})) -> Plan:
     """List the runs and cells that would be evaluated, and missing files.
 
     Args:
         recipe: What the user wrote.
-        planned: Earlier trainings of a workflow, by the names that the recipe gives their runs.
+        trainings: Earlier trainings of a workflow, by the names that the recipe gives their runs.
     """
 
     def name_curves() -> str:
@@ -48,7 +48,7 @@ def plan(recipe: Recipe, planned: Planned = MappingProxyType({})) -> Plan:
     # checks that need no run
     checks: dict[str, Callable[[], Any]] = {
         "curves": name_curves,
-        "against": lambda: ", ".join(other.runs[0].name for other in Job.resolve_against(recipe)) or "none",
+        "against": lambda: ", ".join(other.runs[0].name for other in Job.find_against(recipe)) or "none",
     }
     if categories := recipe.categories:
         checks["categories"] = lambda: console.summarise_names(
@@ -56,7 +56,7 @@ def plan(recipe: Recipe, planned: Planned = MappingProxyType({})) -> Plan:
         )
     checks |= trackers.checks(recipe.run.trackers)
     try:
-        job = Job.resolve(recipe, planned)
+        job = Job.resolve(recipe, trainings)
     except BrainhiveError as error:
         return Plan.of(checks, raised=[error])
 
@@ -75,7 +75,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # refuse missing libraries before anything is computed
     trackers.require(recipe.run.trackers)
     require_projection(recipe.embedding_map)
-    job = Job.resolve(recipe)
+    job = Job.resolve(recipe).open()
 
     # evaluate the runs to compare with, then this one
     against = [_evaluate(other, (), launch).metrics for other in job.against]

@@ -60,6 +60,7 @@ class Job:
         dtype: Of the stores.
         settings: All that the content of a store depends on, apart from the files.
         versions: Those of the libraries that signals depend on.
+        missing: Why there are no files; the subjects are then those that the publisher names.
     """
 
     preparation: Preparation | Merged
@@ -69,28 +70,27 @@ class Job:
     dtype: DType
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
+    missing: BrainhiveError | None = None
 
     @classmethod
-    def resolve(cls, recipe: Recipe, is_plan: bool = False) -> Self:
+    def resolve(cls, recipe: Recipe) -> Self:
         """Resolve the preparation, and the subjects: those of the recipe, else all whose files are there.
 
-        Args:
-            recipe: What the user wrote.
-            is_plan: Whether published subjects may stand for those whose files are not there yet.
+        Where there are no files, subjects are those that the publisher names.
 
         Raises:
-            MissingData: if there is no subject.
+            MissingData: if no subject is known.
         """
-        # the subjects: in a plan without files, those that the publisher names
+        # the subjects of the recipe, of the files or of the publisher
         preparation: Preparation | Merged = recipe.preparation.build(recipe.paths)
-        dataset, subjects = preparation.dataset, [*(recipe.subjects or ())]
+        dataset, subjects, missing = preparation.dataset, [*(recipe.subjects or ())], None
         try:
             subjects = subjects or [*preparation.subjects]
             if not subjects:
                 preparation.files(1)  # which says what is missing
                 raise MissingData(f"no subject of {dataset} is there", "preparation.root=FOLDER")
-        except BrainhiveError:
-            subjects = [*getattr(PUBLISHED.get(dataset), "voxels", ())] if is_plan else []
+        except BrainhiveError as error:
+            missing, subjects = error, [*getattr(PUBLISHED.get(dataset), "voxels", ())]
             if not subjects:
                 raise
 
@@ -100,7 +100,7 @@ class Job:
         settings = {"preparation": portable(config), "dtype": recipe.dtype}
         libraries = {name: library_version(name) for name in LIBRARIES}
         versions = {**library_versions(), **libraries}
-        return cls(preparation, subjects, signals, recipe.name, recipe.dtype, settings, versions)
+        return cls(preparation, subjects, signals, recipe.name, recipe.dtype, settings, versions, missing)
 
     def path(self, subject: int) -> Path:
         """Return where a subject's store lies."""
@@ -175,7 +175,7 @@ class Job:
 def plan(recipe: Recipe) -> Plan:
     """Say what would be read and written of each subject, and what is missing."""
     try:
-        job = Job.resolve(recipe, is_plan=True)
+        job = Job.resolve(recipe)
     except BrainhiveError as error:
         return Plan({}, (error,))
 
@@ -247,6 +247,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """
     # a store that was made otherwise, or a missing file, ends the command before anything is written
     job = Job.resolve(recipe)
+    if job.missing is not None:
+        raise job.missing
     due = [subject for subject in job.subjects if again or not job.is_done(subject)]
     require_each(job.subjects, lambda subject: subject not in due or job.files(subject))
     overview = _look_over(job) if due and launch.is_main else ()

@@ -19,7 +19,7 @@ from brainhive_cli.core.results import Need, Plan, Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP, describe_signals, flatten
 from brainhive_cli.core.sweep import of_variant, reading_sweep, variants
-from brainhive_cli.data.datasets import StimulusSet, alike_of, files_of, images_for_plan, stored_split
+from brainhive_cli.data.datasets import StimulusSet, alike_of, files_of, list_stimuli, stored_split
 from brainhive_cli.evaluation.reconstruction.baselines import BASELINES, DEFAULT, Baselines, make_stills
 from brainhive_cli.evaluation.reconstruction.conditions import (
     CELL_INDEPENDENT,
@@ -65,7 +65,7 @@ from brainhive_cli.training.alignment.prior_tokens import check_tokens, write_tr
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import Planned, name_of_training
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
-from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
+from brainhive_cli.training.alignment.trained import AlignRun, expect, refuse_sweep
 
 __all__ = ["Recipe", "plan", "run"]
 PRIOR_KEYS = {"prior", "adapter"}
@@ -123,7 +123,7 @@ class Job:
         cells = [(cell, subject) for cell in align.cells if cell.seed in seeds for subject in cell.tested_on]
 
         # settings that contradict the stimuli or the folds
-        images = images_for_plan(align.dataset, stored_split(align.dataset, recipe.split))
+        images = list_stimuli(align.dataset, stored_split(align.dataset, recipe.split))
         is_folded, holdout = len({cell.fold for cell, _ in cells}) > 1, align.dataset.holdout
         if holdout is not None and holdout.shows_seen:
             raise RecipeError(
@@ -302,14 +302,14 @@ def load_prior(recipe: Recipe) -> Any:
     return priors.load(recipe.prior.source, scale=recipe.prior.scale, adapter=recipe.adapter)
 
 
-def find_run(recipe: Recipe, prior: Any, planned: Planned | None = None) -> AlignRun:
+def find_run(recipe: Recipe, prior: Any, trainings: Planned = MappingProxyType({})) -> AlignRun:
     """Find the run that decodes: the one named, or else the newest; it must have the prior's tokens.
 
     Args:
         recipe: What the user wrote.
         prior: What `load_prior` returns.
-        planned: For a plan, the trainings that it does before, by how it names their runs: a run may then be
-            absent, and is what its recipe says. None: it must be here.
+        trainings: Earlier trainings of a workflow, by the names that recipes give their runs: a run that is
+            absent is what its recipe says.
 
     Raises:
         MissingData: if there is none, or the tokens of the newest are not the prior's; it says what trains
@@ -327,7 +327,7 @@ def find_run(recipe: Recipe, prior: Any, planned: Planned | None = None) -> Alig
         return MissingData(error.message, write_training(source, paths, recipe.dataset))
 
     try:
-        align = find(recipe.align_run, paths, recipe.dataset, recipe.subjects, planned)
+        align = expect(recipe.align_run, paths, recipe.dataset, recipe.subjects, trainings)
     except MissingData as error:
         raise with_way(error) from None
     absent = align.absent and with_way(align.absent)
@@ -343,7 +343,7 @@ def find_run(recipe: Recipe, prior: Any, planned: Planned | None = None) -> Alig
     return replace(align, sources={f"the prior {source}": learned}) if len(learned.pictures) else align
 
 
-def resolve_variants(recipe: Recipe, planned: Planned | None = None) -> dict[str, Job]:
+def resolve_variants(recipe: Recipe, trainings: Planned = MappingProxyType({})) -> dict[str, Job]:
     """Resolve every variant of a sweep, by label, on one run unless they name others.
 
     Variants share the prior and the run, with all that it has decoded, where their keys choose the same.
@@ -366,7 +366,7 @@ def resolve_variants(recipe: Recipe, planned: Planned | None = None) -> dict[str
         if prior_key not in opened:
             opened[prior_key] = load_prior(variant)
         if run_key not in opened:
-            opened[run_key] = find_run(variant, opened[prior_key], planned)
+            opened[run_key] = find_run(variant, opened[prior_key], trainings)
         job = Job.resolve(variant, opened[prior_key], opened[run_key])
 
         # the next variants are to find this run, not a newer one
@@ -379,12 +379,12 @@ def resolve_variants(recipe: Recipe, planned: Planned | None = None) -> dict[str
     return jobs
 
 
-def plan(recipe: Recipe, planned: Planned = MappingProxyType({})) -> Plan:
+def plan(recipe: Recipe, trainings: Planned = MappingProxyType({})) -> Plan:
     """Say which run, prior and generator would be used, how much they need, and what is missing.
 
     Args:
         recipe: What the user wrote.
-        planned: The trainings that are done before, by how the recipe names their runs.
+        trainings: Earlier trainings of a workflow, by the names that recipes give their runs.
     """
     # a folder to score needs no model
     if recipe.score is not None:
@@ -399,13 +399,13 @@ def plan(recipe: Recipe, planned: Planned = MappingProxyType({})) -> Plan:
             }
         )
     if recipe.is_swept:
-        return _plan_sweep(recipe, planned)
+        return _plan_sweep(recipe, trainings)
 
     # a prior that loads is described, even where the run is missing
     prior = None
     try:
         prior = load_prior(recipe)
-        return _plan(recipe, prior, Job.resolve(recipe, prior, find_run(recipe, prior, planned)))
+        return _plan(recipe, prior, Job.resolve(recipe, prior, find_run(recipe, prior, trainings)))
     except BrainhiveError as error:
         return _plan(recipe, prior, None, error)
 
@@ -478,10 +478,10 @@ def _estimate_generation(
     return needed, tuple(getattr(skeleton, "unsized", ()))
 
 
-def _plan_sweep(recipe: Recipe, planned: Planned) -> Plan:
+def _plan_sweep(recipe: Recipe, trainings: Planned) -> Plan:
     """Plan the first variant, and collect what is missing for any."""
     try:
-        jobs = resolve_variants(recipe, planned)
+        jobs = resolve_variants(recipe, trainings)
     except BrainhiveError as error:
         return Plan({}, (error,))
 
@@ -498,8 +498,8 @@ def _plan_sweep(recipe: Recipe, planned: Planned) -> Plan:
     # needs and errors of all, lines of the first
     merged = Plan.of(
         {},
-        needs=lambda: [need for planned in plans for need in planned.needs],
-        raised=[error for planned in plans for error in planned.errors],
+        needs=lambda: [need for each in plans for need in each.needs],
+        raised=[error for each in plans for error in each.errors],
     )
     items = {"variants": ", ".join(counts), "in all": f"{total:,} pictures", **plans[0].items}
     return replace(merged, items=items)
@@ -512,6 +512,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if recipe.score is not None:
         return _run(recipe, None, launch, again)
     jobs = resolve_variants(recipe)
+    for job in jobs.values():
+        job.align.require()
     results = {label: _run(job.recipe, job, launch, again) for label, job in jobs.items()}
     if not recipe.is_swept:
         return results[""]

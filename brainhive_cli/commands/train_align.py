@@ -35,15 +35,15 @@ class CellNotes(BaseModel):
     selected_on: str
 
 
-def plan(recipe: Recipe, planned: Planned = MappingProxyType({})) -> Plan:
+def plan(recipe: Recipe, trainings: Planned = MappingProxyType({})) -> Plan:
     """List the cells there would be, and what is missing for them.
 
     Args:
         recipe: What the user wrote.
-        planned: The trainings that are done before, by how the recipe names their runs.
+        trainings: Earlier trainings of a workflow, by the names that recipes give their runs.
     """
     try:
-        job = Job.resolve(recipe, planned)
+        job = Job.resolve(recipe, trainings)
     except BrainhiveError as error:
         return Plan.of({"recipe": error, **trackers.checks(recipe.run.trackers)})
     # several lines need these, and each line reports its own failure
@@ -86,7 +86,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train every cell that is not finished; the test split is never read."""
     trackers.require(recipe.run.trackers)
     # resolve: cells, signals, and the identities of all that is read, which name the run
-    job = Job.resolve(recipe)
+    job = Job.resolve(recipe).open()
     cells = job.list_cells()
     # a missing store ends it before signals are made
     stores = {} if job.has_signals(cells) else job.open_stores()

@@ -15,7 +15,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, merge_caveats
 from brainhive_cli.core.recipe import SIGNALS, Paths
 from brainhive_cli.core.results import Need, need_stores
-from brainhive_cli.data.datasets import Dataset, stored_split
+from brainhive_cli.data.datasets import Dataset, Published, stored_split
 from brainhive_cli.data.signals.selection import Selection, Signal
 from brainhive_cli.data.stores import hdf5, recordings
 from brainhive_cli.data.stores.recordings import Recording, SignalStore, Voxels
@@ -100,24 +100,27 @@ class SignalSource:
         """
         return self.signal.select(recording, self.dataset.channels, where)
 
-    def choose_subjects(self, subjects: Sequence[int] | None, is_expected: bool = False) -> list[int]:
-        """Check subjects; when None all whose signals there are in the preparation.
+    def expect_subjects(self, subjects: Sequence[int] | None) -> list[int]:
+        """Choose subjects whose signals there are, or that the publisher names and `prepare` can make.
 
-        Args:
-            subjects: Those that are wanted.
-            is_expected: Whether signals may be made later, of the subjects that are published.
+        Raises:
+            MissingData: if one is neither; see `choose_subjects`.
+        """
+        recorded = recorded_subjects(self.dataset, self.paths, self.signal.name)
+        published = (getattr(self.dataset, "published_sizes", None) or Published({})).voxels
+        if subjects and published.keys() >= {*subjects} - {*recorded}:
+            return list(subjects)
+        return self.choose_subjects(subjects) if subjects or recorded or not published else [*published]
+
+    def choose_subjects(self, subjects: Sequence[int] | None) -> list[int]:
+        """Check subjects; when None all whose signals there are in the preparation.
 
         Raises:
             MissingData: if the preparation does not have one of them.
         """
-        # in a plan, subjects that the publisher names stand for those who are absent
+        # an absent subject: name those that there are, or the line that prepares signals
         dataset, preparation = self.dataset, self.signal.name
         known = recorded_subjects(dataset, self.paths, preparation)
-        published = getattr(dataset, "published_sizes", None)
-        if is_expected and published is not None:
-            known = known if known and not subjects else (*known, *published.voxels)
-
-        # an absent subject: name those that there are, or the line that prepares signals
         unknown = [subject for subject in subjects or [] if subject not in known]
         if unknown or not known:
             signals = self.paths.under_home("signals") / dataset.recorded_as

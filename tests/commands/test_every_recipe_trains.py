@@ -21,7 +21,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import shipped_recipes
 from brainhive_cli.core.sweep import variants
-from brainhive_cli.data.datasets import images_for_plan
+from brainhive_cli.data.datasets import list_stimuli
 from brainhive_cli.data.published_data import PUBLISHED
 from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
 from brainhive_cli.data.stores.target_store import Blank, filling, path_of
@@ -115,7 +115,7 @@ def write_targets(job: Job, config: EncoderConfig, split: str = "train") -> None
         return
     shape = config.known_shape or (WIDTHS[config.kind],)
     shape = (*shape[:-1], TOKEN_DIM) if len(shape) == 2 and shape[-1] > 256 else shape
-    images, rng = images_for_plan(job.dataset, split), np.random.default_rng(1)
+    images, rng = list_stimuli(job.dataset, split), np.random.default_rng(1)
     whole, views = shape_of(config, shape, images), alternatives(config, images)
     values = rng.normal(size=(PICTURES, *([] if views is None else [views]), *whole)).astype(np.float32)
     values = rng.integers(0, 9, values.shape).astype(config.store_dtype) if config.store_dtype else values

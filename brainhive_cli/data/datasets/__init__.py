@@ -85,7 +85,7 @@ class StimulusSet:
         label_names: Names of the labels.
         absent: Hints on how to get captions, masks or labels that are not there.
         has_pictures: Whether stimuli can be opened: categories without exemplars are names.
-        is_expected: Whether the files are not here, and stimuli stand for their published number.
+        missing: Why the files are not here; as many stimuli as are published then stand for them.
     """
 
     dataset: str
@@ -101,7 +101,7 @@ class StimulusSet:
     label_names: tuple[str, ...] = ()
     absent: Mapping[str, str] = field(default_factory=dict)
     has_pictures: bool = True
-    is_expected: bool = False
+    missing: MissingData | None = None
 
     def __len__(self) -> int:
         """Count the stimuli."""
@@ -158,17 +158,18 @@ class StimulusSet:
         return {"captions": self.captions_of, "masks": self.masks_of, "labels": self.labels_of}[what]
 
 
-def images_for_plan(dataset: Any, split: str) -> StimulusSet:
+def list_stimuli(dataset: Any, split: str) -> StimulusSet:
     """List the stimuli of a split; without their files, as many as are published stand for them.
 
     Raises:
-        MissingData: if their number is not known.
+        MissingData: if their files are not here, and their number is not known.
     """
     # the true stimuli, if their files are here
     try:
         listed: StimulusSet = dataset.images(split)
         return listed
-    except MissingData:
+    except MissingData as error:
+        missing = error
         published: Published | None = getattr(dataset, "published_sizes", None)
         if published is None or split not in published.stimuli:
             raise
@@ -180,7 +181,7 @@ def images_for_plan(dataset: Any, split: str) -> StimulusSet:
         {} if published.frames is None else {"frames": published.frames, "masks": named, "labels": named}
     )
     captions = {"captions": named, "captions_each": published.captions} if published.captions else {}
-    return StimulusSet(dataset.name, split, ids, ids, named, is_expected=True, **captions, **annotations)
+    return StimulusSet(dataset.name, split, ids, ids, named, missing=missing, **captions, **annotations)
 
 
 def files_of(dataset: Any, split: str, reads: str) -> Sequence[Need]:

@@ -69,7 +69,7 @@ class StoreJob:
         # compare settings, pictures, preprocessing and weights
         stored, expected = store.attributes, self._attributes
         differs = [key for key in ("config", "dtype", "precision") if stored.get(key) != expected[key]]
-        if not self.images.is_expected and store.image_ids != self.images.image_ids:
+        if self.images.missing is None and store.image_ids != self.images.image_ids:
             differs.append("pictures")
         if group and stored.get("preprocessing") != group.encoder.preprocessing:
             differs.append("preprocessing")

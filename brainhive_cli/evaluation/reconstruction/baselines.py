@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet, images_for_plan, tested_rows
+from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet, list_stimuli, tested_rows
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import Pixels
 from brainhive_cli.data.stores.ids import match_ids
@@ -57,7 +57,7 @@ class Baselines:
     def is_here(self, source: str) -> bool:
         """Whether the training pictures that a baseline needs can be listed."""
         if source == "still":
-            return images_for_plan(self.align.dataset, self.split).medium == "clip"
+            return list_stimuli(self.align.dataset, self.split).medium == "clip"
         try:
             return bool(self._training_images()) and (source != "nearest" or bool(self.align.stores(TRAIN)))
         except MissingData:

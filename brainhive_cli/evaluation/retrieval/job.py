@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
+from types import MappingProxyType
 from typing import Any, Self
 
 from brainhive_cli.core import runs as run_folders
@@ -14,7 +15,7 @@ from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.rankings import Group, group_cells
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
 from brainhive_cli.training.alignment.references import Planned
-from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep, rejoined
+from brainhive_cli.training.alignment.trained import AlignRun, expect, refuse_sweep, rejoined
 
 NOT_COMPARED: Mapping[str, Any] = {
     "against": None,
@@ -49,38 +50,54 @@ class Job:
     spec: EvaluationSpec
     runs: list[AlignRun]
     groups: list[Group]
-    categories: Mapping[str, str]
+    categories: Mapping[str, str] = field(default_factory=dict)
     against: Sequence[Self] = ()
     variants: Sequence[Self] = ()
 
     @classmethod
-    def resolve(cls, recipe: Recipe, planned: Planned | None = None) -> Self:
-        """Find the runs, those to compare with, and the variants of a sweep.
+    def resolve(cls, recipe: Recipe, trainings: Planned = MappingProxyType({})) -> Self:
+        """Find the runs and their cells; a run that is absent is what the recipe says that will train it.
 
         Args:
             recipe: What the user wrote.
-            planned: For a plan, the trainings that it does before, by how it names their runs: a run may then
-                be absent, and is what its recipe says. A plan is of a sweep as a whole; what the run is
-                compared with, and categories, it reads itself. None: the work is to be done.
+            trainings: Earlier trainings of a workflow, by the names that recipes give their runs.
         """
-        spec, runs, is_plan = recipe.spec, find_runs(recipe, planned), planned is not None
-        categories = read_categories(recipe.categories) if recipe.categories and not is_plan else {}
-        against = [] if is_plan else cls.resolve_against(recipe)
-        references = [name for other in against for name in other.recipe.align_run or ()]
-        recipe = recipe.model_copy(update={"align_run": _references(runs), "against": references or None})
-        job = cls(recipe, spec, runs, group_cells(runs), categories, against)
+        # the runs, named as fingerprints name them
+        runs = find_runs(recipe, trainings)
+        references = [
+            run_folders.reference(run.folder, run.paths.under_home("runs") / "train-align", run.variant)
+            for run in runs
+        ]
+        job = cls(recipe.model_copy(update={"align_run": references}), recipe.spec, runs, group_cells(runs))
+
+        # a sweep may be compared with one of its variants
         labels = runs[0].variants if len(runs) == 1 else []
         if recipe.compare not in (None, *([PAIRS, *labels] if labels else [])):
             known = ", ".join([PAIRS, *labels]) if labels else "leave compare out: it is of a sweep"
             raise RecipeError(f"compare is {recipe.compare!r}, no variant of {runs[0].name}", known)
-        if is_plan or len(runs) > 1:
-            return job
-        (name,), variants = _references(runs), []
-        for label in labels:
-            update = {"align_run": [f"{name}:{label}"], "compare": None}
-            narrowed = [runs[0].of_variant(label)]
-            variant = replace(job, recipe=recipe.model_copy(update=update), runs=narrowed)
-            variants.append(replace(variant, groups=group_cells(narrowed)))
+        return job
+
+    def open(self) -> Self:
+        """Read categories, and find the runs to compare with and the variants of a sweep.
+
+        Raises:
+            MissingData: if a run is absent.
+        """
+        for run in self.runs:
+            run.require()
+        categories = read_categories(self.recipe.categories) if self.recipe.categories else {}
+        against = self.find_against(self.recipe)
+        references = [name for other in against for name in other.recipe.align_run or ()]
+        recipe = self.recipe.model_copy(update={"against": references or None})
+        job = replace(self, recipe=recipe, categories=categories, against=against)
+
+        # each variant of a sweep is a job of its own
+        sweep, variants = self.runs[0], []
+        for label in sweep.variants if len(self.runs) == 1 else ():
+            narrowed = [sweep.of_variant(label)]
+            update = {"align_run": [f"{(recipe.align_run or [''])[0]}:{label}"], "compare": None}
+            renamed = recipe.model_copy(update=update)
+            variants.append(replace(job, recipe=renamed, runs=narrowed, groups=group_cells(narrowed)))
         return replace(job, variants=variants)
 
     def list_pairs(self) -> list[tuple[str, str]]:
@@ -103,7 +120,7 @@ class Job:
         return [(chosen, other) for other in labels if other != chosen]
 
     @classmethod
-    def resolve_against(cls, recipe: Recipe) -> list[Self]:
+    def find_against(cls, recipe: Recipe) -> list[Self]:
         """Find the runs to compare with.
 
         Raises:
@@ -112,7 +129,7 @@ class Job:
         against = []
         for name in rejoined(recipe.against or [], recipe.paths):
             update = {**NOT_COMPARED, "align_run": [name]}
-            against.append(cls.resolve(recipe.model_copy(update=update)))
+            against.append(cls.resolve(recipe.model_copy(update=update)).open())
             refuse_sweep(against[-1].runs[0])
         return against
 
@@ -152,16 +169,18 @@ class Job:
         return self.recipe.holding(digests)
 
 
-def find_runs(recipe: Recipe, planned: Planned | None = None) -> list[AlignRun]:
-    """Find the runs that a recipe names, or the newest on its data set.
+def find_runs(recipe: Recipe, trainings: Planned) -> list[AlignRun]:
+    """Find the runs that a recipe names, or the newest on its data set; see `Job.resolve`.
 
     Raises:
         BrainhiveError: if they are not of one data set, or one of several is a sweep.
         RecipeError: if the data set has no such split.
     """
     names: Sequence[str | None] = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
-    found = [find(name, recipe.paths, recipe.dataset, recipe.subjects, planned) for name in names]
-    runs = [replace(run, allows_copies=recipe.copies == "allow") for run in found]
+    runs = []
+    for name in names:
+        run = expect(name, recipe.paths, recipe.dataset, recipe.subjects, trainings)
+        runs.append(replace(run, allows_copies=recipe.copies == "allow"))
     for run in runs if len(runs) > 1 else ():
         refuse_sweep(run)
     first = runs[0]
@@ -179,10 +198,3 @@ def find_runs(recipe: Recipe, planned: Planned | None = None) -> list[AlignRun]:
             f"it has: {', '.join(first.dataset.splits)}",
         )
     return runs
-
-
-def _references(runs: Sequence[AlignRun]) -> list[str]:
-    return [
-        run_folders.reference(run.folder, run.paths.under_home("runs") / "train-align", run.variant)
-        for run in runs
-    ]

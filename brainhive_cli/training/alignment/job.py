@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import torch
@@ -16,7 +17,7 @@ from brainhive_cli.core.memory_estimate import in_words
 from brainhive_cli.core.results import Need, Work, to_download
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variants
-from brainhive_cli.data.datasets import Dataset, files_of, images_for_plan, people_of
+from brainhive_cli.data.datasets import Dataset, files_of, list_stimuli, people_of
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import shape_of
@@ -59,9 +60,8 @@ class Job:
             of priors.
         variants: The recipe of every variant of a sweep, by label; otherwise one, labelled "".
         dataset: Whose signals and stimuli are used.
-        base_run: The run that is fine-tuned; None where none is, or in a plan it is absent.
+        base_run: The run that is fine-tuned; None where none is, or it is absent.
         base_need: The same as something that is needed, by the name that the user gave it.
-        is_plan: Whether runs and signals may be absent: what they will be is then read in recipes.
     """
 
     recipe: Recipe
@@ -69,24 +69,23 @@ class Job:
     dataset: Dataset
     base_run: AlignRun | None = None
     base_need: Need | None = None
-    is_plan: bool = False
     _starts: dict[str, dict[int, tuple[Start, ...]]] = field(default_factory=dict, repr=False, compare=False)
     _opened: dict[str, NamedModels] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def resolve(cls, recipe: Recipe, planned: Planned | None = None) -> Self:
+    def resolve(cls, recipe: Recipe, trainings: Planned = MappingProxyType({})) -> Self:
         """Find the run that is fine-tuned, inherit its keys, and lay the variants of a sweep over the recipe.
 
         Args:
             recipe: What the user wrote.
-            planned: For a plan, the trainings that it does before, by how it names their runs: the run that
-                is fine-tuned may then be absent, and is what its recipe says. None: the work is to be done.
+            trainings: Earlier trainings of a workflow, by the names that recipes give their runs: a run that
+                is fine-tuned and absent is what its recipe says.
 
         Raises:
-            BrainhiveError: if the run is absent, or does not fit the recipe.
+            BrainhiveError: if no recipe says what an absent run will be, or a run does not fit the recipe.
         """
-        # find the run that is fine-tuned; a plan may know it by its recipe alone
-        base_run, base_need, is_plan = None, None, planned is not None
+        # find the run that is fine-tuned, or the recipe that will train it
+        base_run, base_need = None, None
         if recipe.mode == "finetune":
             name = recipe.finetune.run or "train-align"
             base_need = Need(f"run {name}", key=name)
@@ -94,18 +93,29 @@ class Job:
                 base_run = find_base_run(recipe)
                 recipe = inherit(recipe, base_run)
             except MissingData as error:
-                training = expected_recipe(name, recipe.paths, planned) if planned is not None else None
+                training = expected_recipe(name, recipe.paths, trainings)
                 if training is None:
                     raise
                 base_need = base_need if base_run else replace(base_need, error=error)
                 recipe = inherited(recipe, training)
 
-        # build the data set, and add the digests of priors where the work is to be done
         dataset: Dataset = recipe.dataset.build(recipe.paths)
-        job = cls(recipe, variants(recipe), dataset, base_run, base_need, is_plan)
-        if is_plan:
-            return job
-        return job._holding({reference: prior.digest for reference, prior in job.describe_priors().items()})
+        return cls(recipe, variants(recipe), dataset, base_run, base_need)
+
+    def open(self) -> Self:
+        """Check that the run that is fine-tuned and the subjects are here, and add the digests of priors.
+
+        Raises:
+            MissingData: if one of them is not.
+            RecipeError: if a variant does not fit its prior.
+        """
+        if self.base_need and self.base_need.error:
+            raise self.base_need.error
+        for recipe in self.variants.values():
+            self.signals(recipe).choose_subjects(recipe.subjects)
+            if recipe.mode == "inter":
+                self.signals(recipe).choose_subjects(recipe.trained_on)
+        return self._holding({reference: prior.digest for reference, prior in self.describe_priors().items()})
 
     def _holding(self, digests: Mapping[str, str]) -> Self:
         """Add digests of what the recipe and its variants name."""
@@ -130,7 +140,7 @@ class Job:
 
     def list_cells(self) -> list[Cell]:
         """List the trainings, variant by variant; raises as `cells_of` does."""
-        return cells_of(self.variants, self.dataset, self.is_plan)
+        return cells_of(self.variants, self.dataset)
 
     def open_stores(self) -> dict[str, TargetStore]:
         """Open the stores of all variants' encoders, by name.
@@ -363,7 +373,7 @@ class Job:
             shape = None if target == FUSED else target.known_shape
             if shape is None or not voxels.keys() >= {*cell.trained_on}:
                 return ""
-            heads[name] = Head(shape_of(target, shape, images_for_plan(self.dataset, "train")), target.name)
+            heads[name] = Head(shape_of(target, shape, list_stimuli(self.dataset, "train")), target.name)
 
         # regions share the voxels equally
         widths = tuple(voxels[subject] for subject in cell.trained_on)

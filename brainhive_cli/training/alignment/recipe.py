@@ -408,8 +408,8 @@ class Cell:
         return FOLD.sub("", self.name)
 
 
-def cells_of(variants: Mapping[str, Recipe], dataset: Dataset, is_expected: bool = False) -> list[Cell]:
-    """List the cells of every variant of a recipe, by label; of signals that may be made later if expected.
+def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
+    """List the cells of every variant of a recipe, by label; signals of published subjects may be absent.
 
     Raises:
         MissingData: if the data set does not have the subjects.
@@ -419,14 +419,14 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset, is_expected: bool
     for label, recipe in variants.items():
         # one group of a name, trained and tested subjects for each training
         source = SignalSource(dataset, recipe.paths, recipe.signal)
-        subjects = tuple(source.choose_subjects(recipe.subjects, is_expected))
+        subjects = tuple(source.expect_subjects(recipe.subjects))
         groups: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
             (f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects
         ]
         if recipe.mode == "joint":
             groups = [("all", subjects, subjects)]
         elif recipe.mode == "inter":
-            among = source.choose_subjects(recipe.trained_on, is_expected)
+            among = source.expect_subjects(recipe.trained_on)
             groups = [
                 (name, tuple(subject for subject in among if subject not in tested), tested)
                 for name, _, tested in groups

@@ -156,13 +156,13 @@ def name_of_training(reference: str | None, runs_root: Path) -> str | None:
     return None
 
 
-def expected_recipe(reference: str | None, paths: Paths, planned: Planned) -> Recipe | None:
-    """Give the recipe of a run that is not here yet, for a plan; None where nothing says which it will be.
+def expected_recipe(reference: str | None, paths: Paths, trainings: Planned) -> Recipe | None:
+    """Return the recipe of a run that is not here yet; None where nothing says which it will be.
 
     Args:
         reference: How the run is named.
         paths: Where runs lie.
-        planned: Trainings that the plan does before, by how it names their runs.
+        trainings: Earlier trainings of a workflow, by the names that recipes give their runs.
 
     Raises:
         RecipeError: if a recipe fine-tunes what it makes.
@@ -174,8 +174,8 @@ def expected_recipe(reference: str | None, paths: Paths, planned: Planned) -> Re
         name, _ = of_variant(following)
         if name in recipes:
             raise RecipeError(f"the training {name} fine-tunes itself", "name another: finetune.run=NAME")
-        if name in planned:
-            recipe = planned[str(name)]
+        if name in trainings:
+            recipe = trainings[str(name)]
         elif name_of_training(name, paths.under_home("runs")) is not None:
             recipe = Recipe.resolve(TRAINING, name, {}, []).model_copy(update={"paths": paths})
         else:

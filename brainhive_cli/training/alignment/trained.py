@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
@@ -115,14 +116,14 @@ class AlignRun:
         """Open a finished run, or one variant of a sweep, on its own or another data set.
 
         On another, every cell is tested on all subjects; by default on those that it was to be tested on.
-        For a plan, `expected` is the recipe of a run that is not here, so that only what it will be is known.
+        `expected` is the recipe of a run that is not here, so that only what it will be is known.
 
         Raises:
             MissingData: if the data set has no such subject.
             RecipeError: if the run has no such variant.
         """
         # a variant of a sweep is a run of one recipe
-        recipe, is_expected = expected or folder.recipe(Recipe, paths=paths), expected is not None
+        recipe = expected or folder.recipe(Recipe, paths=paths)
         recipes, config = variants(recipe), dataset or recipe.dataset
         if variant:
             recipe = variant_of(recipes, variant, folder.path.name)
@@ -131,7 +132,7 @@ class AlignRun:
         # the data set of the training, and that of the test
         trained_on: Dataset = recipe.dataset.build(paths)
         tested_on: Dataset = config.build(paths)
-        cells = cells_of(recipes, trained_on, is_expected)
+        cells = cells_of(recipes, trained_on)
         origin = None if people_of(tested_on) == people_of(trained_on) else trained_on.name
 
         # folds of another holdout would test seen trials
@@ -144,7 +145,7 @@ class AlignRun:
         # each cell is tested on those of its subjects that are asked for, or on all of another data set
         if origin is not None or subjects is not None:
             signal = next(iter(recipes.values())).signal
-            chosen = tuple(SignalSource(tested_on, paths, signal).choose_subjects(subjects, is_expected))
+            chosen = tuple(SignalSource(tested_on, paths, signal).expect_subjects(subjects))
             known = {subject for cell in cells for subject in cell.tested_on}
             if origin is None and (absent := sorted({*chosen} - known)):
                 raise MissingData(
@@ -385,14 +386,21 @@ class AlignRun:
             for split in splits:
                 yield from store_needs(self.dataset, self.dataset_config, split, stored, self.paths)
 
+    def require(self) -> None:
+        """Raise why the run is not here, if it is only what a recipe says that it will be."""
+        if self.absent is not None:
+            raise self.absent
+
     def prepare_signals(self, launch: Launch, subjects: Collection[int] | None = None) -> None:
         """Create the missing signal stores of the subjects that cells are tested on; of some of them only.
 
         Raises:
-            MissingData: if a store and the recording that it would be made from are both missing.
+            MissingData: if the run is absent, or a store and the recording that it would be made from.
         """
+        self.require()
         for variant in self.training_settings:
             tested = self._tested_on(variant)
+            self.source(variant).choose_subjects(tested)
             self.source(variant).prepare([s for s in tested if subjects is None or s in subjects], launch)
 
     def _identities(self, variant: str) -> dict[str, str]:
@@ -575,7 +583,6 @@ def find(
     paths: Paths,
     dataset: Any = None,
     subjects: Sequence[int] | None = None,
-    planned: Planned | None = None,
 ) -> AlignRun:
     """Open what a reference names, as `open_model` finds it, on a data set and subjects.
 
@@ -584,25 +591,44 @@ def find(
         paths: Where runs, signals and embeddings lie.
         dataset: Config of another data set than a run's own: zero-shot.
         subjects: Who is tested on; default: those of the run.
-        planned: For a plan, the trainings that it does before, by how it names their runs: a run that is not
-            here is what its recipe says it will be. None: it must be here.
 
     Raises:
-        MissingData: if there is none, and for a plan no recipe of one.
+        MissingData: if there is none.
     """
-    # a plan may name a run that its earlier trainings will make
+    named = open_model(reference, paths, dataset)
+    if named.is_model:
+        return AlignRun.of_model(named.folder.path, paths, dataset, subjects)
+    return AlignRun.open(named.folder, named.variant, paths, dataset, subjects)
+
+
+def expect(
+    reference: str | None,
+    paths: Paths,
+    dataset: Any = None,
+    subjects: Sequence[int] | None = None,
+    trainings: Planned = MappingProxyType({}),
+) -> AlignRun:
+    """Open a run as `find` does; one that is absent is what the recipe says that will train it.
+
+    Args:
+        reference: How it is named; None: the newest run on the data set.
+        paths: Where runs, signals and embeddings lie.
+        dataset: Config of another data set than a run's own: zero-shot.
+        subjects: Who is tested on; default: those of the run.
+        trainings: Earlier trainings of a workflow, by the names that recipes give their runs.
+
+    Raises:
+        MissingData: if there is neither the run nor a recipe of it.
+    """
     try:
-        named = open_model(reference, paths, dataset)
+        return find(reference, paths, dataset, subjects)
     except MissingData as error:
-        training = None if planned is None else expected_recipe(reference, paths, planned)
+        training = expected_recipe(reference, paths, trainings)
         if training is None:
             raise
         name, variant = of_variant(reference)
         folder = RunFolder(Path(str(name)))
         return replace(AlignRun.open(folder, variant, paths, dataset, subjects, training), absent=error)
-    if named.is_model:
-        return AlignRun.of_model(named.folder.path, paths, dataset, subjects)
-    return AlignRun.open(named.folder, named.variant, paths, dataset, subjects)
 
 
 def refuse_sweep(align: AlignRun) -> None:
