@@ -1,7 +1,7 @@
 """check: data sets, stores, runs, recipes and priors: what is there, what is missing, what is damaged."""
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -89,10 +89,15 @@ class Named:
                 named.datasets.append(parts.resolve("datasets", word))
             elif commands := _commands_of(word):
                 named.recipes += [(command, word) for command in commands]
-            elif word.startswith(("hub:", "demo:")) or _is_model_folder(Path(word)):
-                named.priors.append(word)
             else:
-                patterns.append(str(run_by_name.get(word, word)))
+                # a folder with a model and neither stores nor a run is a prior
+                path = Path(word)
+                has_config = (path / "config.json").is_file() or any(path.glob("*/config.json"))
+                is_model = path.is_dir() and has_config and not is_run(path)
+                if word.startswith(("hub:", "demo:")) or is_model:
+                    named.priors.append(word)
+                else:
+                    patterns.append(str(run_by_name.get(word, word)))
 
         # paths: runs, and the rest is stores
         paths = expand_patterns(patterns)
@@ -116,12 +121,6 @@ def _commands_of(word: str) -> list[str]:
         if path.exists()
         else [name for name in COMMANDS if (shipped_recipes() / word / f"{name}.yaml").is_file()]
     )
-
-
-def _is_model_folder(path: Path) -> bool:
-    """Whether a folder holds a model, and neither stores nor a run."""
-    has_config = (path / "config.json").is_file() or any(path.glob("*/config.json"))
-    return path.is_dir() and has_config and not is_run(path)
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -149,10 +148,19 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     problems: list[tuple[str, str, int]] = []  # what is wrong, the way out, the exit code
 
     # stores: of signals, then of targets
-    signals = [path for path in named.stores if _holds_signals(path)]
+    signals: list[Path] = []
+    for path in named.stores:
+        with suppress(BrainhiveError):  # an unreadable file is checked as a target store
+            signals += [path] if is_signal_store(path) else []
     targets = [path for path in named.stores if path not in signals]
     if recipe.plots:
-        signals += [path for path in _signals_of(named.datasets, recipe) if path not in signals]
+        # and the signal stores of data sets, of the subjects that are checked
+        names = [f"sub-{subject:02d}.h5" for subject in recipe.subjects or ()] or ["sub-*.h5"]
+        for config in named.datasets:
+            with suppress(MissingData):  # its inventory reports this
+                folder = recipe.paths.under_home("signals") / config.build(recipe.paths).recorded_as
+                stored = [path for name in names for path in sorted(folder.glob(f"*/{name}"))]
+                signals += [path for path in stored if path not in signals]
         if not signals and named.datasets:
             kinds = ", ".join(config.kind for config in named.datasets)
             message = f"plots are of signal stores, and {kinds} has none"
@@ -234,25 +242,6 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         files=pages,
         exit_code=MissingData.exit_code if is_missing else max(exit_codes, default=0),
     )
-
-
-def _holds_signals(path: Path) -> bool:
-    """Whether a file is a signal store; not if it cannot be read."""
-    try:
-        return is_signal_store(path)
-    except BrainhiveError:
-        return False
-
-
-def _signals_of(configs: Iterable[Any], recipe: Recipe) -> list[Path]:
-    """List the signal stores of data sets, of the subjects that are checked."""
-    stores: list[Path] = []
-    for config in configs:
-        with suppress(MissingData):  # which its inventory says
-            folder = recipe.paths.under_home("signals") / config.build(recipe.paths).recorded_as
-            names = [f"sub-{subject:02d}.h5" for subject in recipe.subjects or ()] or ["sub-*.h5"]
-            stores += [path for name in names for path in sorted(folder.glob(f"*/{name}"))]
-    return stores
 
 
 def _check_signals(path: Path) -> dict[str, Any]:

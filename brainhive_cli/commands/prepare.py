@@ -261,7 +261,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             is_writer = number % launch.processes == launch.rank
             if isinstance(job.preparation, Merged):
                 if is_writer:
-                    _write_merged(job, job.preparation, subject)
+                    recordings: dict[str, Recording] = {}
+                    for split in job.preparation.splits:
+                        recording = job.preparation.recording(subject, split)
+                        signal = cast_signal(recording.signal, np.dtype(job.dtype))  # [N, R, C, T]
+                        provenance = {**recording.provenance, **job.provenance(subject)}
+                        recordings[split] = replace(recording, signal=signal, provenance=provenance)
+                    SignalStore.write(job.path(subject), recordings)
                 bar.advance()
             else:
                 _write_sessions(job, job.preparation, subject, launch, is_writer, bar)
@@ -284,17 +290,6 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         hint = command("embed", None, [], "dataset.kind=MODULE")
     table = Table(title, ("subject", *COUNTED), tuple(rows))
     return Result(job.path(1).parent, (table, *overview), hint=hint)
-
-
-def _write_merged(job: Job, preparation: Merged, subject: int) -> None:
-    """Write the store of a subject whose files hold all repetitions together."""
-    recordings: dict[str, Recording] = {}
-    for split in preparation.splits:
-        recording = preparation.recording(subject, split)
-        signal = cast_signal(recording.signal, np.dtype(job.dtype))  # [N, R, C, T]
-        provenance = {**recording.provenance, **job.provenance(subject)}
-        recordings[split] = replace(recording, signal=signal, provenance=provenance)
-    SignalStore.write(job.path(subject), recordings)
 
 
 def _write_sessions(

@@ -66,17 +66,12 @@ class Shipped:
         return sentence.removesuffix(".").removeprefix(f"brainhive {self.command}: ")
 
     @property
-    def recipe(self) -> BaseRecipe:
-        """The recipe, resolved."""
-        module = importlib.import_module(f"brainhive_cli.commands.{self.command.replace('-', '_')}")
-        resolved: BaseRecipe = module.Recipe.resolve(self.command, str(self.path), {}, [])
-        return resolved
-
-    @property
     def table(self) -> Table:
         """Table of its keys with value, source and meaning."""
+        module = importlib.import_module(f"brainhive_cli.commands.{self.command.replace('-', '_')}")
+        recipe: BaseRecipe = module.Recipe.resolve(self.command, str(self.path), {}, [])
         set_keys, rows = flatten(read_recipe(self.path)), []
-        for key, field, value in sorted(_keys(self.recipe), key=lambda row: row[0].startswith(COMMON)):
+        for key, field, value in sorted(_keys(recipe), key=lambda row: row[0].startswith(COMMON)):
             # the source of the value: the recipe, or the default; a default that differs is named
             default = written(field.get_default(call_default_factory=True, validated_data={}))
             is_set = any(name == key or name.startswith(f"{key}.") for name in set_keys)
@@ -97,13 +92,18 @@ def _keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]
             yield from _keys(value, f"{key}.")
 
 
+def list_shipped() -> list[Shipped]:
+    """List all recipes that come with Brainhive."""
+    return [Shipped(path) for path in sorted(shipped_recipes().rglob("*.yaml"))]
+
+
 def find(names: list[str]) -> list[Shipped]:
     """Find recipes by name: a folder of them, a command's own, or one of a folder.
 
     Raises:
         RecipeError: if there is none of that name.
     """
-    known = {f"{listed.name}/{listed.command}".lstrip("/"): listed for listed in _list_shipped()}
+    known = {f"{listed.name}/{listed.command}".lstrip("/"): listed for listed in list_shipped()}
     recipes = []
     for name in (name.replace("_", "-").removesuffix("/") for name in names):
         matching = [listed for key, listed in known.items() if name in (key, listed.name)]
@@ -117,10 +117,6 @@ def find(names: list[str]) -> list[Shipped]:
             )
         recipes += matching
     return recipes
-
-
-def _list_shipped() -> list[Shipped]:
-    return [Shipped(path) for path in sorted(shipped_recipes().rglob("*.yaml"))]
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -139,7 +135,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # else list all, those of one name in a row, and the commands' own apart
     named_recipes: dict[str, list[Shipped]] = {}
-    for listed in _list_shipped():
+    for listed in list_shipped():
         named_recipes.setdefault(listed.name, []).append(listed)
     defaults = tuple((listed.command, listed.about) for listed in named_recipes.pop("", []))
     rows = tuple(

@@ -108,7 +108,7 @@ class Job:
 
         Args:
             recipe: What the user wrote; no sweep, and no folder to score.
-            prior: What `load_prior` returns.
+            prior: What `priors.load` returns.
             align: What `find_run` returns.
         """
         # the cells of the seeds that the recipe names, with each subject that they are tested on
@@ -163,11 +163,6 @@ class Job:
         return sum(1 if source in CELL_INDEPENDENT else len(trainings) for source in generated)
 
     @property
-    def kept_count(self) -> int:
-        """Media that are kept."""
-        return self.set_count * self.item_count * self.recipe.repeats
-
-    @property
     def work(self) -> Work:
         """Media to generate, with the generator and its steps as the kind of work."""
         recipe = self.recipe
@@ -202,13 +197,8 @@ class Job:
         recipe, count = self.recipe, self.work.count
         more = f", of {count} generated" if recipe.best_of > 1 else ""
         repeats = f"{self.item_count} items × {recipe.repeats} repeats"
-        return f"{self.kept_count}: {repeats} × {self.set_count} cells and sources{more}"
-
-    def describe_baselines(self) -> str:
-        """Name the baselines that are made, and those whose training pictures are missing, for a plan."""
-        names = [source for source in BASELINES if source in self.sources]
-        is_here = self.baselines.is_here
-        return ", ".join(name if is_here(name) else f"{name} (missing)" for name in names) or "none"
+        kept = self.set_count * self.item_count * recipe.repeats
+        return f"{kept}: {repeats} × {self.set_count} cells and sources{more}"
 
     def describe_models(self, start: StartPictures | None) -> str:
         """Say what a reader must know of the brain models, also of those that decoded the start pictures."""
@@ -232,16 +222,6 @@ class Job:
         signals = describe_signals(align.set_up(split))
         signals = [*([align.dataset.holdout.words] if align.dataset.holdout else []), *signals]
         return extend_protocol(", ".join([f"{align.mode} {align.dataset.name}", *signals]), caveats)
-
-    def refuse_idle_strength(self, decoded_sets: Sequence[DecodedSet]) -> None:
-        """Refuse `strength` where neither pictures nor the prior give anything to start from."""
-        decoded = next((chosen.decoded for chosen in decoded_sets if chosen.decoded is not None), None)
-        if self.recipe.starts_from == DECODED_START and decoded is not None:
-            with torch.inference_mode():
-                if self.prior.condition(decoded[:1], [0]).start is None:
-                    raise RecipeError(
-                        "strength has no effect without pictures to start from", "initial.folder=FOLDER"
-                    )
 
     def generated(self, decoded_set: DecodedSet, models: str, folder: RunFolder) -> GeneratedSet:
         """Name the files of a set in the run's folder, and describe how they and the `models` were made."""
@@ -297,17 +277,12 @@ class Job:
         )
 
 
-def load_prior(recipe: Recipe) -> Any:
-    """Load the prior, on the CPU."""
-    return priors.load(recipe.prior.source, scale=recipe.prior.scale, adapter=recipe.adapter)
-
-
 def find_run(recipe: Recipe, prior: Any, trainings: Planned = MappingProxyType({})) -> AlignRun:
     """Find the run that decodes: the one named, or else the newest; it must have the prior's tokens.
 
     Args:
         recipe: What the user wrote.
-        prior: What `load_prior` returns.
+        prior: What `priors.load` returns.
         trainings: Earlier trainings of a workflow, by the names that recipes give their runs: a run that is
             absent is what its recipe says.
 
@@ -364,7 +339,9 @@ def resolve_variants(recipe: Recipe, trainings: Planned = MappingProxyType({})) 
         # the prior and the run, opened already or now
         prior_key, run_key = (variant.model_dump_json(include=keys) for keys in (PRIOR_KEYS, RUN_KEYS))
         if prior_key not in opened:
-            opened[prior_key] = load_prior(variant)
+            opened[prior_key] = priors.load(
+                variant.prior.source, scale=variant.prior.scale, adapter=variant.adapter
+            )
         if run_key not in opened:
             opened[run_key] = find_run(variant, opened[prior_key], trainings)
         job = Job.resolve(variant, opened[prior_key], opened[run_key])
@@ -404,7 +381,7 @@ def plan(recipe: Recipe, trainings: Planned = MappingProxyType({})) -> Plan:
     # a prior that loads is described, even where the run is missing
     prior = None
     try:
-        prior = load_prior(recipe)
+        prior = priors.load(recipe.prior.source, scale=recipe.prior.scale, adapter=recipe.adapter)
         return _plan(recipe, prior, Job.resolve(recipe, prior, find_run(recipe, prior, trainings)))
     except BrainhiveError as error:
         return _plan(recipe, prior, None, error)
@@ -425,7 +402,10 @@ def _plan(
     if job is not None:
         checks["align run"] = lambda: job.align.name
         checks["pictures"] = job.describe_count
-        checks["baselines"] = job.describe_baselines
+        is_here, names = job.baselines.is_here, [source for source in BASELINES if source in job.sources]
+        checks["baselines"] = lambda: (
+            ", ".join(name if is_here(name) else f"{name} (missing)" for name in names) or "none"
+        )
     elif error is not None:
         checks["prior" if prior is None else "align run"] = error
 
@@ -492,7 +472,8 @@ def _plan_sweep(recipe: Recipe, trainings: Planned) -> Plan:
         plans.append(_plan(job.recipe, job.prior, job, estimates_memory=not plans))
         count, best_of = job.work.count, job.recipe.best_of
         more = f", of {count} generated" if best_of > 1 else ""  # of several one is kept
-        counts.append(f"{label} ({job.kept_count} pictures{more})")
+        kept = job.set_count * job.item_count * job.recipe.repeats
+        counts.append(f"{label} ({kept} pictures{more})")
         total += count
 
     # needs and errors of all, lines of the first
@@ -592,7 +573,15 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
         sets = make_decoded_sets(job.sources, brain, heads, recipe.split, recipe.items)
         if start is not None:
             start.prepare(sets, launch)
-        job.refuse_idle_strength(sets)
+
+        # `strength` needs pictures, or a prior that gives something to start from
+        decoded = next((chosen.decoded for chosen in sets if chosen.decoded is not None), None)
+        if recipe.starts_from == DECODED_START and decoded is not None:
+            with torch.inference_mode():
+                if job.prior.condition(decoded[:1], [0]).start is None:
+                    raise RecipeError(
+                        "strength has no effect without pictures to start from", "initial.folder=FOLDER"
+                    )
 
         # media, written to the run's folder
         build, sampling = recipe.generator.build, recipe.sampling

@@ -76,24 +76,16 @@ class RunOnDisk:
         return max(path.stat().st_mtime for path in (self.path, *self.path.glob("*.json*")))
 
     @property
-    def is_in_use(self) -> bool:
-        """Whether a command is writing it."""
-        return is_held(self.path / CLAIM)
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it has metrics."""
-        return RunFolder(self.path).is_finished
-
-    @property
     def state(self) -> str:
-        """Finished, running, or interrupted."""
-        return "running" if self.is_in_use else "finished" if self.is_finished else "interrupted"
+        """Finished with metrics, running while a command writes it, or interrupted."""
+        if is_held(self.path / CLAIM):
+            return "running"
+        return "finished" if RunFolder(self.path).is_finished else "interrupted"
 
     @property
     def headline(self) -> str | Cell:
         """Its main result in a few words, for programs with the caveats in full; empty if not finished."""
-        if not self.is_finished:
+        if not RunFolder(self.path).is_finished:
             return ""
         run = ShownRun(self.path.name, RunFolder(self.path))
         try:
@@ -247,7 +239,7 @@ def _show(run: ShownRun) -> Result:
 def _remove(runs: Sequence[RunOnDisk], root: Path, agreed: bool) -> None:
     """Remove runs, after showing their state and the runs whose recipes name them."""
     # a run that a command writes stays
-    if busy := [run.name for run in runs if run.is_in_use]:
+    if busy := [run.name for run in runs if is_held(run.path / CLAIM)]:
         raise BrainhiveError(f"{busy[0]} is in use by a running command", "wait for it, or stop it first")
 
     # read the recipes of the other runs

@@ -1,7 +1,6 @@
 """train-autoencoder: a small variational autoencoder of a folder of pictures."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -45,47 +44,32 @@ class Recipe(BaseRecipe):
     run: Run = Run(device="cpu")
 
 
-@dataclass(frozen=True)
-class Job:
-    """Autoencoder to be trained.
+def find_pictures(recipe: Recipe) -> StimulusSet:
+    """List the pictures to learn from.
 
-    Attributes:
-        recipe: Its settings.
-        images: The pictures.
+    Raises:
+        MissingData: if there are none.
+        BrainhiveError: if there are too many, or too few.
     """
-
-    recipe: Recipe
-    images: StimulusSet
-
-    @classmethod
-    def resolve(cls, recipe: Recipe) -> Self:
-        """List the pictures.
-
-        Raises:
-            MissingData: if there are none.
-            BrainhiveError: if there are too many, or too few.
-        """
-        images = recipe.dataset.build(recipe.paths).images(recipe.split)
-        if not 2 <= len(images) <= MOST or images.medium != "picture":
-            problem = f"{images.dataset} has {len(images)} {images.medium}s in {recipe.split}"
-            raise BrainhiveError(problem, f"2 to {MOST:,} pictures")
-        return cls(recipe, images)
+    images: StimulusSet = recipe.dataset.build(recipe.paths).images(recipe.split)
+    if not 2 <= len(images) <= MOST or images.medium != "picture":
+        problem = f"{images.dataset} has {len(images)} {images.medium}s in {recipe.split}"
+        raise BrainhiveError(problem, f"2 to {MOST:,} pictures")
+    return images
 
 
 def plan(recipe: Recipe) -> Plan:
     """Count the pictures."""
-    return Plan.of(
-        {"pictures": lambda: f"{len(Job.resolve(recipe).images)} pictures, {recipe.epochs} epochs"}
-    )
+    return Plan.of({"pictures": lambda: f"{len(find_pictures(recipe))} pictures, {recipe.epochs} epochs"})
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train, save the autoencoder as RUN/model, and measure it on pictures that were kept from training."""
     # train unless the run is finished
-    job = Job.resolve(recipe)
-    folder = RunFolder.open("train-autoencoder", job.images.dataset, recipe, launch, again)
+    images = find_pictures(recipe)
+    folder = RunFolder.open("train-autoencoder", images.dataset, recipe, launch, again)
     if launch.is_main and not folder.is_finished:
-        folder.finish(_train(job, folder))
+        folder.finish(_train(recipe, images, folder))
     launch.barrier()
 
     # report the metrics
@@ -95,10 +79,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     return Result(folder.path, (table,), measured)
 
 
-def _train(job: Job, folder: RunFolder) -> Measurements:
+def _train(recipe: Recipe, images: StimulusSet, folder: RunFolder) -> Measurements:
     """Train on most pictures, and measure the evidence lower bound of the others."""
     # the generator draws order, noise and the held pictures; weights are drawn apart, by the same seed
-    recipe = job.recipe
     random = torch.Generator().manual_seed(recipe.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -106,9 +89,9 @@ def _train(job: Job, folder: RunFolder) -> Measurements:
 
     # read all pictures at the network's size and colours
     rows = []
-    with console.progress("reading pictures", len(job.images)) as bar:
-        for row in range(len(job.images)):
-            rows.append(network.flatten(to_media(job.images.open(row))[None])[0])
+    with console.progress("reading pictures", len(images)) as bar:
+        for row in range(len(images)):
+            rows.append(network.flatten(to_media(images.open(row))[None])[0])
             bar.advance(1)
     pixels = torch.stack(rows)  # [N, pixels]
 

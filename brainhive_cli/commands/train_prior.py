@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -60,11 +59,6 @@ class Job:
         source = recipe.continue_from
         pinned = recipe.holding({source: priors.describe(source).digest} if source else {})
         return cls(recipe, Pictures.open(recipe, launch), pinned)
-
-    @property
-    def label(self) -> str:
-        """Name of the run without its fingerprint."""
-        return f"{self.pictures.images.dataset}-{self.recipe.prior.kind}"
 
     @property
     def work(self) -> Work:
@@ -125,9 +119,6 @@ def plan(recipe: Recipe) -> Plan:
 def _describe_metrics(recipe: Recipe) -> str:
     """Name the metrics, and the reasons against those that cannot be measured."""
 
-    def describe_network(metric: str) -> str:
-        return to_download([]) if perceptual.is_here(metric) else "weights to download"
-
     def describe_encoder(config: EncoderConfig) -> str:
         needs = config.needs()
         words = to_download(needs)
@@ -135,26 +126,26 @@ def _describe_metrics(recipe: Recipe) -> str:
             config.build()  # which finds out whether it can be loaded, and loads nothing
         return words
 
-    def describe_distances() -> str:
-        require_distances(recipe.fid_items)
-        name = recipe.fid_features
-        return describe_network("FID") if name == INCEPTION else describe_encoder(encoders.resolve(name))
-
-    # the metrics of the recipe, each with the check of its network
-    checks: dict[str, Callable[[], str]] = {}
+    # the metrics of the recipe, each with its network: an encoder, or one by name
+    networks: dict[str, EncoderConfig | str] = {}
     if recipe.sample_items:
-        for config in recipe.similarity:
-            checks[f"similarity_{config.name}"] = partial(describe_encoder, config)
-        if recipe.lpips:
-            checks["lpips"] = partial(describe_network, "LPIPS")
+        networks = {f"similarity_{config.name}": config for config in recipe.similarity}
+        networks |= {"lpips": "LPIPS"} if recipe.lpips else {}
     if recipe.fid_items:
-        checks["fid and kid"] = describe_distances
+        networks["fid and kid"] = "FID" if recipe.fid_features == INCEPTION else recipe.fid_features
 
     # an error skips a metric, unless the recipe is wrong
     words = []
-    for name, check in checks.items():
+    for name, network in networks.items():
         try:
-            words.append(f"{name}: {check()}")
+            if name == "fid and kid":
+                require_distances(recipe.fid_items)
+            if network in ("LPIPS", "FID"):
+                is_here = perceptual.is_here(network)
+                said = to_download([]) if is_here else "weights to download"
+            else:
+                said = describe_encoder(encoders.resolve(network) if isinstance(network, str) else network)
+            words.append(f"{name}: {said}")
         except RecipeError:
             raise
         except BrainhiveError as error:
@@ -171,7 +162,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # train unless the run is finished; its last checkpoint is then of no use
     job = Job.resolve(recipe, launch)
-    folder = RunFolder.open("train-prior", job.label, job.pinned, launch, again)
+    label = f"{job.pictures.images.dataset}-{recipe.prior.kind}"
+    folder = RunFolder.open("train-prior", label, job.pinned, launch, again)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         measurements = _train(job, folder, launch)

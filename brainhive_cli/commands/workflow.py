@@ -118,8 +118,7 @@ class Job:
             more: Further overrides of the step.
         """
         overrides = list(dict.fromkeys([*overrides_of(recipe, name, results), *more]))
-        resolved = _resolve(recipe, name, overrides)
-        return cls(recipe.line(name, overrides), _module(recipe.command_of(name)), resolved)
+        return cls(recipe.line(name, overrides), *_resolve(recipe, name, overrides))
 
 
 @dataclass(frozen=True)
@@ -268,7 +267,7 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
         return step_reference if step else reference
 
     # the runs that the step reads, as its recipe and its overrides name them
-    named = _resolve(recipe, name, overrides).align_run
+    named = _resolve(recipe, name, overrides)[1].align_run
     references = named if isinstance(named, list) else [named]
     step_references = [name_step(reference) for reference in references]
     if step_references != references:
@@ -277,14 +276,12 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
     return overrides
 
 
-def _module(command: Command) -> Any:
-    return importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
-
-
-def _resolve(recipe: Recipe, name: str, overrides: Sequence[str]) -> Any:
+def _resolve(recipe: Recipe, name: str, overrides: Sequence[str]) -> tuple[Any, Any]:
+    """Import the module of a step's command, and resolve the step's recipe."""
     command = recipe.command_of(name)
-    resolved = _module(command).Recipe.resolve(command, recipe.recipe_of(name), {}, overrides)
-    return resolved.model_copy(update={"run": recipe.run, "paths": recipe.paths})
+    module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+    resolved = module.Recipe.resolve(command, recipe.recipe_of(name), {}, overrides)
+    return module, resolved.model_copy(update={"run": recipe.run, "paths": recipe.paths})
 
 
 def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
