@@ -62,7 +62,7 @@ def permitted(
 
     Args:
         all_code: Whether all code may run.
-        is_check: Whether none does, since only the plan is printed.
+        is_check: Whether only the plan is printed: then a name on the command line does not allow code.
         flags: Recipe keys and values as typed.
         overrides: `key.path=value` as typed; those of a recipe's steps are not.
     """
@@ -113,17 +113,18 @@ def require(name: str, described: str) -> None:
 
     Raises:
         RecipeError: if it is not allowed.
-        NotRun: if it is, under `--check`.
+        NotRun: if it is allowed by its name alone, under `--check`.
     """
     if name in OWN:
         return
-    if not (name in _permission.names or _permission.all or os.environ.get(ALLOW) == "1"):
+    allows_all = _permission.all or os.environ.get(ALLOW) == "1"
+    if not (allows_all or name in _permission.names):
         raise RecipeError(
             f"{described} is code, named by a file and not on the command line",
             "--allow-code, if you trust whoever wrote it: it can do all that you can",
         )
-    if _permission.is_check:
-        raise NotRun(f"{described} is code, which --check does not run", "leave out --check")
+    if _permission.is_check and not allows_all:
+        raise NotRun(f"{described} is code, which --check does not run", "--check --allow-code runs it")
     _permission.ran.add(name)
 
 

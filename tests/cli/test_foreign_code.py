@@ -1,4 +1,4 @@
-"""Code that a recipe or a file names: it runs where the user allows it, and never under `--check`."""
+"""Code that a recipe or a file names: it runs where the user allows it, under `--check` by `--allow-code` alone."""
 
 import json
 import sys
@@ -106,18 +106,25 @@ def test_a_training_that_a_recipe_names_is_a_files_word(home: Path) -> None:
 
 
 def test_one_command_that_allows_code_does_not_allow_it_to_the_next(embedding: str) -> None:
-    brainhive("embed", "--recipe", embedding, "--allow-code", "--check")
+    assert brainhive("embed", "--recipe", embedding, "--allow-code", "--check").exit_code == 0
+    assert executed()
+    Path("executed").unlink()
     assert brainhive("embed", "--recipe", embedding).exit_code == 2 and not executed()
 
 
 @pytest.mark.parametrize("command", WITH_ENCODERS)
 @pytest.mark.parametrize("words", [(), ("--allow-code",), ("--encoders", ENCODER)])
-def test_check_runs_no_code_of_an_encoder(
+def test_check_runs_the_code_of_an_encoder_only_with_the_flag(
     home: Path, pictures: Path, command: str, words: tuple[str, ...]
 ) -> None:
     file = recipe(home, dataset={"kind": "image-folder", "root": str(pictures)}, encoders=[ENCODER])
     shown = brainhive(command, "--recipe", file, "--check", *words)
-    assert not executed() and "Traceback" not in shown.stderr
+    assert "Traceback" not in shown.stderr
+    if words == ("--allow-code",):
+        assert "which --check does not run" not in shown.stdout + shown.stderr
+        assert command != "embed" or (shown.exit_code == 0 and executed())
+        return
+    assert not executed()
     if command == "embed":
         assert shown.exit_code == (0 if words else 3)
         told = shown.stdout if words else shown.stderr
@@ -130,11 +137,12 @@ def test_a_part_that_is_a_module_is_imported_only_if_it_is_allowed(
 ) -> None:
     part: Any = {"kind": "not_ours.network"}
     file = recipe(home, **{key: [part] if key == "encoders" else part})
-    for words in ((), ("--check",), ("--check", "--allow-code"), ("--json", "--check")):
+    for words in ((), ("--check",), ("--json", "--check")):
         shown = brainhive(command, "--recipe", file, *words)
         assert shown.exit_code == 2 and "not_ours.network is code" in shown.stderr and not executed()
-    shown = brainhive(command, "--recipe", file, "--allow-code")
-    assert shown.exit_code == 2 and "the module 'not_ours.network' is no" in shown.stderr and executed()
+    for words in (("--allow-code",), ("--check", "--allow-code")):
+        shown = brainhive(command, "--recipe", file, *words)
+        assert shown.exit_code == 2 and "the module 'not_ours.network' is no" in shown.stderr and executed()
 
 
 @pytest.mark.parametrize("shelf", parts.SHELVES)
