@@ -158,6 +158,9 @@ def _run(
     # one process, or one of several, does the work
     here = launch.start(recipe.run)
     recipe = recipe.launched_in(here.mixed_precision)
+    from brainhive_cli.core import memory_estimate
+
+    memory_estimate.reset_peak(here.device)
     start = time.monotonic()
     try:
         with console.progress(command):
@@ -173,7 +176,8 @@ def _run(
     # the pace of the work, for the estimate of the next
     if result.work and here.is_main:
         key = result.work.key(command, _place(here, here.processes))
-        result.work.remember(runs_folder, key, time.monotonic() - start)
+        seconds, peak_bytes = time.monotonic() - start, memory_estimate.peak_bytes(here.device)
+        result.work.remember(runs_folder, key, seconds, peak_bytes)
     _show(result, common["json"], advise)
 
     # the page in a browser
@@ -197,8 +201,8 @@ def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable
 
         try:
             key = plan.work.key(command, _place(launch.start(recipe.run), launch.num_processes(recipe.run)))
-            duration = plan.work.estimate(recipe.paths.under_home("runs"), key)
-            plan = replace(plan, items={**plan.items, "time": duration})
+            measured = plan.work.estimate(recipe.paths.under_home("runs"), key)
+            plan = replace(plan, items={**plan.items, **measured})
         except DeviceError as error:
             plan = replace(plan, errors=(*plan.errors, error))
 

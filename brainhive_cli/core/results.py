@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -17,7 +17,7 @@ from brainhive_cli.core.measurements import Measurements, extend_tables
 from brainhive_cli.core.tables import Table
 
 PACE = "pace.json"
-"""The file below the runs that keeps seconds a unit of finished work, by what was done where."""
+"""The file below the runs that keeps the pace of finished work, by what was done where."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,16 @@ def needs_table(needs: Sequence[Need]) -> Table:
     return Table("Needs", ("what", "size", "state"), tuple(rows), is_list=True)
 
 
+class Pace(NamedTuple):
+    """Seconds of a unit of work, and the most bytes of memory in use, of a GPU by tensors, else by the process."""
+
+    seconds: float
+    peak_bytes: int
+
+
 @dataclass(frozen=True)
 class Work:
-    """An amount of work, whose time `--check` estimates from the last work of the same kind.
+    """An amount of work, whose time and memory `--check` takes from the last work of the same kind.
 
     Attributes:
         kind: What decides how long a unit takes.
@@ -148,23 +155,26 @@ class Work:
         """Name the pace of this work."""
         return f"{command}, {self.kind}, on {device}"
 
-    def remember(self, runs: Path, key: str, seconds: float) -> None:
-        """Keep how long a unit took, instead of what was known before."""
-        paces = {**_read_paces(runs), key: seconds / self.count}
+    def remember(self, runs: Path, key: str, seconds: float, peak_bytes: int) -> None:
+        """Keep how long a unit took and how much memory was in use, instead of what was known before."""
+        paces = {**_read_paces(runs), key: Pace(seconds / self.count, peak_bytes)}
         with atomic_write(runs / PACE) as part:
             part.write_text(json.dumps(paces, indent=2), encoding="utf-8")
 
-    def estimate(self, runs: Path, key: str) -> str:
-        """Say how long this work takes, if work of the same kind was done on this machine before."""
+    def estimate(self, runs: Path, key: str) -> dict[str, str]:
+        """Write the time, and the memory where work of the same kind was done on this device before."""
         amount = f"{self.count:,} {self.unit}"
-        if (pace_s := _read_paces(runs).get(key)) is None:
-            return f"{amount}; how long is known after the first run of this kind on this device"
-        total, unit = write_duration(pace_s * self.count), write_duration(pace_s)
-        return f"about {total}: {amount}, each {unit} in the last run of this kind"
+        if (pace := _read_paces(runs).get(key)) is None:
+            return {"time": f"{amount}; how long is known after the first run of this kind on this device"}
+        total, unit = write_duration(pace.seconds * self.count), write_duration(pace.seconds)
+        return {
+            "time": f"about {total}: {amount}, each {unit} in the last run of this kind",
+            "memory": f"{console.size(pace.peak_bytes)}, the most in the last run of this kind",
+        }
 
 
-def _read_paces(runs: Path) -> dict[str, float]:
-    return documents.read(runs / PACE, dict[str, float]) if (runs / PACE).is_file() else {}
+def _read_paces(runs: Path) -> dict[str, Pace]:
+    return documents.read(runs / PACE, dict[str, Pace]) if (runs / PACE).is_file() else {}
 
 
 def write_duration(seconds: float) -> str:
