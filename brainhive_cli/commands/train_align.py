@@ -22,7 +22,13 @@ from brainhive_cli.data.targets.target_stores import keep_identity
 from brainhive_cli.training.alignment.initialisation import learned_by
 from brainhive_cli.training.alignment.job import Job, list_subjects
 from brainhive_cli.training.alignment.loop import train_cell
-from brainhive_cli.training.alignment.progress import Watch, artifacts_of, list_failed_stores, tables
+from brainhive_cli.training.alignment.progress import (
+    Watch,
+    describe_health,
+    learning_curves,
+    list_failed_stores,
+    tables,
+)
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
 from brainhive_cli.training.alignment.references import Planned
 from brainhive_cli.training.alignment.training_data import TrainingData
@@ -106,7 +112,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if launch.is_main:
             notes = {"mode": job.recipe.mode, "dataset": job.dataset.name, **job.describe_set_ups(cells)}
             notes["warnings"] = [*list_failed_stores(stores), *warnings]
-            artifacts.write(folder, artifacts_of(folder, [cell.name for cell in cells], stores))
+            curves = learning_curves(folder, [cell.name for cell in cells])
+            artifacts.write(folder, [*curves, describe_health(stores)])
             folder.finish(_collect_measurements(folder, cells, notes))
         launch.barrier()
 

@@ -131,7 +131,7 @@ def needs_table(needs: Sequence[Need]) -> Table:
 
 
 class Pace(NamedTuple):
-    """Seconds of a unit of work, and the most bytes of memory in use, of a GPU by tensors, else by the process."""
+    """Seconds of a unit of work, and the most bytes in use: of a GPU by tensors, else by the process."""
 
     seconds: float
     peak_bytes: int

@@ -302,7 +302,8 @@ class Batches:
 
         # gather and augment this process's signals [B, C, T]
         shard: Rows = self.launch.shard(ordered)  # type: ignore[arg-type,assignment]
-        generator = self._generator(seed, self.launch.rank)
+        device = self.launch.device
+        generator = torch.Generator(device).manual_seed(derive_seed(seed, self.launch.rank))
         signals = [self._signals(part, generator) for part in self.samples.split(shard)]
 
         # stimuli of the whole batch and of this share
@@ -326,7 +327,7 @@ class Batches:
             for rank in range(self.launch.processes):
                 # partners lie in the same micro-batch of the same process
                 share: Rows = replace(self.launch, rank=rank).shard(ordered)  # type: ignore[arg-type,assignment]
-                mixer = self._generator(seed, rank, 1)
+                mixer = torch.Generator(device).manual_seed(derive_seed(seed, rank, 1))
                 split = self.samples.split(share)
                 rank_mixings.append(
                     [Mixing.draw(len(part), self.mix_alpha, mixer, self.mix_share) for part in split]
@@ -342,9 +343,6 @@ class Batches:
             mixing = Mixing(torch.cat(partners), torch.cat([part.share for part in mixings]))
 
         return Batch(list(zip(signals, subjects, strict=True)), targets, mixing, stimuli, augmented)
-
-    def _generator(self, *seeds: int) -> torch.Generator:
-        return torch.Generator(self.launch.device).manual_seed(derive_seed(*seeds))
 
     def _draw_once(self, index: int, data: CellData) -> SignalBank:
         """Draw an augmentation for all samples: by seed, subject and row, independent of the step."""

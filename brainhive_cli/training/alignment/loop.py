@@ -130,7 +130,12 @@ def fit(
             state.feedback = batches.feedback.state_dict()
         return state.content(learner)
 
-    while state.epoch < settings.epochs and not state.has_stalled(settings.patience):
+    while state.epoch < settings.epochs:
+        # stop where validation top-1 has not risen for `patience` epochs
+        patience, (_, best_epoch) = settings.patience, state.best
+        if patience is not None and best_epoch and state.epoch - best_epoch >= patience:
+            break
+
         # a stage has its own optimizer and its own frozen parts
         if state.epoch == learner.stop:
             learner = stages.enter(state.epoch)
@@ -167,7 +172,7 @@ def fit(
             loss.backward()
             launch.average_gradients(learner.parameters)
             learner.step()
-            state.count_step(loss)
+            state.step, state.loss = state.step + 1, state.loss + loss.detach()
             if launch.is_main:
                 callbacks.after_step(content)
 

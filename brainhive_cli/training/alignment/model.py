@@ -274,7 +274,8 @@ def load(path: Path | str) -> Aligner:
     absent = [path.name for path in (folder / "config.json", file) if not path.is_file()]
     if absent:
         raise MissingData(f"the model folder {folder} has no {', '.join(absent)}", "run train-align again")
-    config, state = _read_config(folder), weights.read(file, WAY, BrainhiveError)
+    config = documents.read(folder / "config.json", _Config, WAY)
+    state = weights.read(file, WAY, BrainhiveError)
     weights.check_sizes(config.sizes, folder / "config.json", WAY, BrainhiveError)
 
     # upstream is known by the names of its weights
@@ -283,7 +284,7 @@ def load(path: Path | str) -> Aligner:
             layout, state = published_models.read_upstream(config.model_extra or {}, state)
             learned = Learned()
         else:
-            learned = _read_learned(folder, config)
+            learned = Learned.load(folder, config.learned) if config.learned else Learned()
             layout = documents.check(config.model_extra, str(folder / "config.json"), Layout, WAY)
         aligner = Aligner(layout, learned)
 
@@ -313,7 +314,8 @@ def learned_in(folder: Path) -> Learned:
     """
     if published_models.is_checkpoint(folder):
         return published_models.learned_in(folder)
-    return _read_learned(folder, _read_config(folder))
+    config = documents.read(folder / "config.json", _Config, WAY)
+    return Learned.load(folder, config.learned) if config.learned else Learned()
 
 
 class _Config(BaseModel):
@@ -331,12 +333,3 @@ class _Config(BaseModel):
         spec = fields.get("spec")
         sizes_of_spec = {**spec, "subjects": ()} if isinstance(spec, dict) else spec
         return {**fields, "spec": sizes_of_spec}
-
-
-def _read_config(folder: Path) -> _Config:
-    return documents.read(folder / "config.json", _Config, WAY)
-
-
-def _read_learned(folder: Path, config: _Config) -> Learned:
-    """Read what the model learned from; upstream's folders do not say."""
-    return Learned.load(folder, config.learned) if config.learned else Learned()

@@ -293,10 +293,6 @@ class State:
         """Return a checkpoint, as `load` reads it."""
         return {**vars(self), "learner": learner.state_dict()}
 
-    def count_step(self, loss: Tensor) -> None:
-        """Count a step and add its loss."""
-        self.step, self.loss = self.step + 1, self.loss + loss.detach()
-
     def count_epoch(
         self, learner: Learner, ranks: Tensor, validated: float | None, score: float | None
     ) -> None:
@@ -311,13 +307,8 @@ class State:
 
         # a later epoch of equal score replaces the earlier one
         if self.kept is None or score is None or score >= (self.kept["score"] or 0.0):
-            weights, losses = _copied(learner.result), _copied(learner.losses)
+            weights, losses = (
+                {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
+                for module in (learner.result, learner.losses)
+            )
             self.kept = Kept(epoch=self.epoch, score=score, weights=weights, losses=losses, ranks=ranks)
-
-    def has_stalled(self, patience: int | None) -> bool:
-        """Whether validation top-1 has not risen for `patience` epochs."""
-        return patience is not None and bool(self.best[1]) and self.epoch - self.best[1] >= patience
-
-
-def _copied(module: nn.Module) -> dict[str, Tensor]:
-    return {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}

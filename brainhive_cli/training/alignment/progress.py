@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.artifacts import Artifact, Curve, Line, Number
+from brainhive_cli.core.artifacts import Curve, Line, Number
 from brainhive_cli.core.console import clock
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, Metric, extend_tables, stamp_rows
@@ -146,18 +146,29 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
         return _finish_tables([Table(title, ("cell", "epoch"), epochs)], measured)
     title += ": validation on held-out training concepts"
     columns = ("cell", "epoch", "val top-1", "95 % CI", "n", "chance")
-    rows = [(name, notes["cells"][name]["epoch"], *_figures_of(metric)) for name, metric in top1.items()]
+
+    # a row for each cell; one without validation has no figures
+    rows: list[tuple[Any, ...]] = []
+    for name, metric in top1.items():
+        figures = (metric.value, metric.interval_text(), metric.n, metric.chance) if metric else ("–",) * 4
+        rows.append((name, notes["cells"][name]["epoch"], *figures))
+
+    # mean and spread over all cells, or over those of each variant
     variant_metrics: dict[str, list[Metric | None]] = {}
     for cell in cells:
         variant_metrics.setdefault(cell.variant, []).append(top1[cell.name])
+    spreads = {
+        label: mean_sd(metric.value for metric in metrics if metric is not None)
+        for label, metrics in variant_metrics.items()
+    }
     if "" in variant_metrics and len(cells) > 1:
-        rows.append((f"mean ± sd of {len(cells)}", "", _describe_spread(variant_metrics[""]), "", "", ""))
+        rows.append((f"mean ± sd of {len(cells)}", "", spreads[""], "", "", ""))
     laid_out = [Table(title, columns, tuple(rows))]
     if "" not in variant_metrics:
         stamps = stamp_rows(variant_metrics)
         headings = ("variant", "val top-1, mean ± sd", "cells", "chance")
         means = (
-            (stamps[label], _describe_spread(metrics), len(metrics), _figures_of(metrics[0])[-1])
+            (stamps[label], spreads[label], len(metrics), metrics[0].chance if metrics[0] else "–")
             for label, metrics in variant_metrics.items()
         )
         laid_out.insert(0, Table(title, headings, tuple(means)))
@@ -170,14 +181,6 @@ def _finish_tables(laid_out: Sequence[Table], measured: Measurements) -> tuple[T
         published_results = {"": published} if "source" in published else published
         laid_out = [*laid_out, published_table(published_results)]
     return extend_tables(laid_out, measured.caveats)
-
-
-def _figures_of(top1: Metric | None) -> tuple[Any, ...]:
-    return ("–", "–", "–", "–") if top1 is None else (top1.value, top1.interval_text(), top1.n, top1.chance)
-
-
-def _describe_spread(cells: Sequence[Metric | None]) -> str:
-    return mean_sd(top1.value for top1 in cells if top1 is not None)
 
 
 def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:
@@ -217,8 +220,3 @@ def list_failed_stores(stores: Mapping[str, TargetStore]) -> list[str]:
     """Say which stores fail their health check."""
     problems = {name: problem_of(store) for name, store in stores.items()}
     return [f"{name} failed its health check: {problem}" for name, problem in problems.items() if problem]
-
-
-def artifacts_of(run: RunFolder, cells: Sequence[str], stores: Mapping[str, TargetStore]) -> list[Artifact]:
-    """Make all artifacts of a run."""
-    return [*learning_curves(run, cells), describe_health(stores)]

@@ -14,7 +14,7 @@ import torch
 from brainhive_cli.core import documents, hub, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import CALIBRATED, Metric, merge_caveats
+from brainhive_cli.core.measurements import CALIBRATED, merge_caveats
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Need
 from brainhive_cli.core.runs import RunFolder
@@ -326,14 +326,11 @@ class AlignRun:
         """
         return self.validation_of(self.cells)
 
-    @cached_property
-    def _scopes(self) -> Mapping[str, Mapping[str, Metric]]:
-        return {} if self.is_model else self.folder.measurements().scopes
-
     def validation_of(self, cells: Sequence[Cell]) -> dict[str, Any]:
         """Return `validation` of fewer cells, as of those of one variant."""
         # all cells must have the same headline metric
-        measured = [self._scopes.get(cell.name, {}) for cell in cells]
+        scopes = {} if self.is_model else self.once("scopes", lambda: self.folder.measurements().scopes)
+        measured = [scopes.get(cell.name, {}) for cell in cells]
         name = next(iter(headlines(list(measured[0]))), "")
         if not all(name in metrics for metrics in measured):
             return {}

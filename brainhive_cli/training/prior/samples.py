@@ -119,7 +119,8 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     share = chosen[list(launch.shard(range(len(chosen))))]
     pairs: list[tuple[Tensor, Tensor]] = []
     with _sampler(training, folder) as generator:
-        for rows in _batches(share, recipe.train.batch_size):
+        for start in range(0, len(share), recipe.train.batch_size):
+            rows = share[start : start + recipe.train.batch_size]
             true, generated = _true(training, rows), _generate(training, generator, rows)
             pairs.append((features(true).cpu(), features(generated).cpu()))
 
@@ -176,15 +177,12 @@ def _generate(training: Training, generator: Any, chosen: NDArray[np.int64]) -> 
     """Generate pictures [N, 3, H, W] in 0..1 from the chosen ones' embeddings."""
     recipe, batches = training.recipe, []
     sampling = Sampling(steps=recipe.sample_steps)
-    for rows in _batches(chosen, recipe.train.batch_size):
+    for start in range(0, len(chosen), recipe.train.batch_size):
+        rows = chosen[start : start + recipe.train.batch_size]
         embeddings = training.embeddings(training.pictures.batch(rows))
         conditioning = training.prior.condition_on_embeddings(embeddings)
         batches.append(generator.generate(conditioning, rows.tolist(), recipe.resolution_px, sampling).cpu())
     return torch.cat(batches)
-
-
-def _batches(chosen: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    return [chosen[start : start + size] for start in range(0, len(chosen), size)]
 
 
 def _true(training: Training, chosen: NDArray[np.int64]) -> Tensor:
