@@ -145,7 +145,13 @@ def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dt
         return Captioner(model, reader, torch.device(device))
 
     # a converter of decoded tokens replaces GIT's vision tower
-    converter = _converter(find_file(caption.converter), model.config.vision_config.hidden_size)
+    file, width = find_file(caption.converter), model.config.vision_config.hidden_size
+    with weights.reading(file, "give bigG_to_L_epoch8.pth", BrainhiveError, problem="is no such converter"):
+        state = weights.read(file)
+        if (features := len(state["linear2.weight"])) != width:
+            raise ValueError(f"it maps to {features} features, the captioner takes {width}")
+        converter = Converter(state)
+        weights.fill(converter, state, file)
     model.git.image_encoder = converter.to(dtype)
     return Captioner(model, reader, torch.device(device), caption.head)
 
@@ -180,17 +186,6 @@ def check(caption: str | HeadCaption) -> str:
 def _model_of(caption: str | HeadCaption) -> tuple[str, str]:
     """Return the reference of a captioner, and its `model_type`."""
     return (caption, "blip-2") if isinstance(caption, str) else (caption.model, "git")
-
-
-def _converter(file: Path, width: int) -> Converter:
-    """Read a converter to features of a tower of some width."""
-    with weights.reading(file, "give bigG_to_L_epoch8.pth", BrainhiveError, problem="is no such converter"):
-        state = weights.read(file)
-        if (features := len(state["linear2.weight"])) != width:
-            raise ValueError(f"it maps to {features} features, the captioner takes {width}")
-        converter = Converter(state)
-        weights.fill(converter, state, file)
-    return converter
 
 
 def _folder(caption: str | HeadCaption, allow: Sequence[str] = ("config.json",)) -> tuple[Path, Kind]:

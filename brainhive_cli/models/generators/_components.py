@@ -116,16 +116,11 @@ def load_components(folder: Path, dtype: torch.dtype, variant: str | None = None
 
     read_config(folder, "vae")
     classes = {"unet": diffusers.UNet2DConditionModel, "vae": diffusers.AutoencoderKL}
-    networks = {
-        name: load_component(cls, folder, name, torch_dtype=dtype, variant=variant)
-        for name, cls in classes.items()
-    }
-    return {**networks, "scheduler": make_scheduler(read_config(folder, "scheduler"), folder)}
-
-
-def load_component(cls: Any, folder: Path, component: str, **options: Any) -> Any:
-    """Load a network of a generator's folder with the errors of `load_network`."""
-    return load_network(cls, folder / component, f"{component} of the generator {folder}", **options)
+    components = {}
+    for name, cls in classes.items():
+        where = f"{name} of the generator {folder}"
+        components[name] = load_network(cls, folder / name, where, torch_dtype=dtype, variant=variant)
+    return {**components, "scheduler": make_scheduler(read_config(folder, "scheduler"), folder)}
 
 
 def load_network_folder(cls: Any, reference: str, dtype: torch.dtype) -> Any:

@@ -8,22 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.generators import SCHEDULERS, Sampling
 
 Random = torch.Generator | Sequence[torch.Generator]
 """One generator of random numbers for all rows, or one for each."""
-
-
-def make_noise_schedule(scheduler: Any) -> Any:
-    """Make the schedule by which training adds noise; refuse one that predicts neither noise nor velocity."""
-    from diffusers import DDPMScheduler
-
-    schedule = DDPMScheduler.from_config(scheduler.config)
-    if (kind := schedule.config.prediction_type) not in ("epsilon", "v_prediction"):
-        hint = "use a generator that predicts epsilon or v_prediction"
-        raise BrainhiveError(f"the scheduler's prediction_type is {kind}", hint)
-    return schedule
 
 
 def draw_noise(

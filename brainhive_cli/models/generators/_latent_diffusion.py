@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,26 @@ TEXT_TOKENS = 77
 """Tokens of a text, by CLIP's text encoders."""
 OnStep = Callable[[int], None] | None
 """Called with the number of each step done."""
+
+
+class Request(NamedTuple):
+    """A request for B media: their conditions, and how they are sampled.
+
+    Attributes:
+        conditioning: Of B rows, or no condition at all.
+        seeds: One for each of the B rows.
+        size_px: Height and width of the media.
+        sampling: Steps, guidance, scheduler and prompts.
+        null: Unconditional side of guidance; without conditions the generator has its own.
+        on_step: Called with the number of each step done.
+    """
+
+    conditioning: Conditioning
+    seeds: Sequence[int]
+    size_px: int
+    sampling: Sampling
+    null: Conditioning = Conditioning()
+    on_step: OnStep = None
 
 
 class Config(parts.Config):
@@ -87,12 +107,9 @@ class Config(parts.Config):
         """Make the generator of its components."""
         raise NotImplementedError
 
-    def load(self, dtype: torch.dtype) -> dict[str, Any]:
-        """Load the components from the source."""
-        return self.load_folder(_components.find_folder(self.source, self._variant), dtype)
-
-    def load_folder(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
-        """Load the components from a folder of diffusers."""
+    def load(self, dtype: torch.dtype, folder: Path | None = None) -> dict[str, Any]:
+        """Load the components from a folder of diffusers, by default the source's."""
+        folder = folder or _components.find_folder(self.source, self._variant)
         self.check_unet(_components.read_config(folder, "unet"), folder)
         return _components.load_components(folder, dtype, self._variant)
 
@@ -128,22 +145,23 @@ class Config(parts.Config):
         return getattr(self, "variant", None)  # not every publisher has variants
 
     def _build_random(self, device: torch.device, dtype: torch.dtype) -> "LatentDiffusion":
-        architecture = self._architecture()
+        # the usual source is published: its architecture is known where the hub cannot be reached
+        if self.source == RANDOM:
+            architecture = {**self.published, **(self.architecture or {})}
+        else:
+            try:
+                architecture = self.read_configs()
+            except hub.Unreachable:
+                if self.source != type(self).model_fields["source"].default:
+                    raise
+                architecture = self.published
+
+        # check the architecture, and draw its weights
         where, hint = f"the architecture of the generator {self.source}", "compare it with the published one"
         with weights.reading(where, hint, RecipeError, problem="cannot be built"):
             weights.check_sizes(architecture, where, hint, RecipeError)
             self.check_unet(architecture["unet"], "the architecture")
             return self.assemble(self.draw(architecture, device, dtype), device)
-
-    def _architecture(self) -> Architecture:
-        if self.source == RANDOM:
-            return {**self.published, **(self.architecture or {})}
-        try:
-            return self.read_configs()
-        except hub.Unreachable:
-            if self.source != type(self).model_fields["source"].default:
-                raise
-            return self.published
 
 
 class LatentDiffusion:
@@ -168,6 +186,8 @@ class LatentDiffusion:
     pipeline: Any
 
     def __init__(self, config: Any, components: dict[str, Any], device: torch.device) -> None:
+        from diffusers import DDPMScheduler
+
         self.config, self._scheduler = config, components["scheduler"]
         self.unet, self.vae = components["unet"], components["vae"]
         self.networks: tuple[Any, ...] = (self.unet, self.vae)
@@ -177,13 +197,20 @@ class LatentDiffusion:
             named = {"unet": self.unet, "vae": self.vae, "scheduler": self._scheduler}
             self.pipeline = self._wrap(self.pipelines[0], named)
         self.prepare(components)
+        # at each step of sampling all networks work but the VAE
+        self.denoisers = [network for network in self.networks if network is not self.vae]
 
         # place and freeze the networks; a VAE that overflows in float16 computes in float32
         self.placement = Placement(self.networks, device)
         is_upcast = self.overflows_in_half and self.vae.dtype == torch.float16
         if is_upcast and self.vae.config.force_upcast:
             self.use_float32_autoencoder()
-        self.noise_schedule = _denoising.make_noise_schedule(self._scheduler)
+
+        # training adds noise by this schedule
+        self.noise_schedule = DDPMScheduler.from_config(self._scheduler.config)
+        if (kind := self.noise_schedule.config.prediction_type) not in ("epsilon", "v_prediction"):
+            hint = "use a generator that predicts epsilon or v_prediction"
+            raise BrainhiveError(f"the scheduler's prediction_type is {kind}", hint)
 
     def prepare(self, components: dict[str, Any]) -> None:
         """Take the subclass's own components, before networks are placed and frozen."""
@@ -198,11 +225,6 @@ class LatentDiffusion:
     def device(self) -> torch.device:
         """Device of the networks."""
         return self.placement.device
-
-    @property
-    def denoisers(self) -> list[Any]:
-        """The networks that work at each step of sampling: all but the VAE."""
-        return [network for network in self.networks if network is not self.vae]
 
     @cached_property
     def latent_space(self) -> str:
@@ -280,7 +302,8 @@ class LatentDiffusion:
     ) -> Media:
         """Generate pictures [B, 3, H, W] or clips [B, F, 3, H, W], as the shelf says."""
         self.check_size(size_px)
-        return self.to_media(self.sample(conditioning, seeds, size_px, sampling, null, on_step))
+        request = Request(conditioning, seeds, size_px, sampling, null or Conditioning(), on_step)
+        return self.to_media(self.sample(request))
 
     def to_media(self, latents: Tensor) -> Media:
         """Decode what was sampled."""
@@ -381,23 +404,16 @@ class LatentDiffusion:
         )[0]
         return predicted
 
-    def sample(
-        self,
-        conditioning: Conditioning,
-        seeds: Sequence[int],
-        size_px: int,
-        sampling: Sampling,
-        null: Conditioning | None = None,
-        on_step: OnStep = None,
-    ) -> Tensor:
+    def sample(self, request: Request) -> Tensor:
         """Sample the latents that `generate` decodes, by diffusers' pipelines: from noise, or a noised start.
 
         Of the denoising steps from a start the share `strength` is done (SDEdit, arXiv 2108.01073), one at
         least.
         """
         # refuse conditions that do not fit before any step is done
-        self.check_conditioning(conditioning, len(seeds), sampling)
-        inputs = self.pipeline_inputs(conditioning, null or Conditioning(), sampling, len(seeds))
+        conditioning, sampling, size_px = request.conditioning, request.sampling, request.size_px
+        self.check_conditioning(conditioning, len(request.seeds), sampling)
+        inputs = self.pipeline_inputs(request)
         self.pipeline.scheduler = _denoising.choose_scheduler(self._scheduler, sampling)
 
         # begin at noise, or at the encoded start, which strength 0 returns as it is
@@ -417,25 +433,23 @@ class LatentDiffusion:
             pipeline.prepare_ip_adapter_image_embeds = lambda *_: images
 
         def report(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            if on_step is not None:
-                on_step(step + 1)
+            if request.on_step is not None:
+                request.on_step(step + 1)
             return tensors
 
         # noise is drawn on the CPU by each row's seed: the same in any batch and on any device
         sampled: Tensor = pipeline(
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            generator=[torch.Generator().manual_seed(seed) for seed in request.seeds],
             num_inference_steps=sampling.steps,
             guidance_scale=sampling.guidance,
             output_type="latent",
-            callback_on_step_end=on_step and report,
+            callback_on_step_end=request.on_step and report,
             **extent,
             **inputs,
         ).images
         return sampled
 
-    def pipeline_inputs(
-        self, conditioning: Conditioning, null: Conditioning, sampling: Sampling, rows: int
-    ) -> dict[str, Any]:
+    def pipeline_inputs(self, request: Request) -> dict[str, Any]:
         """Give what diffusers' pipelines condition the U-Net on, for both sides of guidance."""
         raise NotImplementedError
 
@@ -461,16 +475,17 @@ class LatentDiffusion:
         return pipeline
 
 
-def decode_latents(vae: Any, latents: Tensor, device: torch.device) -> Tensor:
-    """Decode latents [B, C, h, w] to what the VAE makes of them, [B, 3, H, W] of about −1..1, in float32."""
+def decode_pictures(
+    vae: Any, latents: Tensor, device: torch.device, scale: float = 0.5, shift: float = 0.5
+) -> Media:
+    """Decode latents [B, C, h, w] to float32 pictures [B, 3, H, W] in 0..1.
+
+    A decoded pixel x, about −1..1, becomes scale · x + shift.
+    """
     batches = (latents.to(device, vae.dtype) / vae.config.scaling_factor).split(AT_ONCE)
     with torch.no_grad():
-        return torch.cat([vae.decode(batch).sample.float() for batch in batches])
-
-
-def decode_pictures(vae: Any, latents: Tensor, device: torch.device) -> Media:
-    """Decode latents [B, C, h, w] to pictures [B, 3, H, W] in 0..1."""
-    return (decode_latents(vae, latents, device) / 2 + 0.5).clamp(0, 1)
+        pixels = torch.cat([vae.decode(batch).sample.float() for batch in batches])
+    return (pixels * scale + shift).clamp(0, 1)
 
 
 def shrink_factor(vae: Any) -> int:

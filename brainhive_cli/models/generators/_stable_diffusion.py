@@ -9,9 +9,9 @@ from torch import Tensor
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.models.clip_conditions import PLAIN_TEXT, token_ids, tower_of
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.generators import Sampling, _components
+from brainhive_cli.models.generators import _components
 from brainhive_cli.models.generators._components import RANDOM
-from brainhive_cli.models.generators._latent_diffusion import TEXT_TOKENS, LatentDiffusion
+from brainhive_cli.models.generators._latent_diffusion import TEXT_TOKENS, LatentDiffusion, Request
 
 IMAGE_TOKENS = 257
 """Of a picture, by CLIP ViT-L/14 and ViT-H/14."""
@@ -46,8 +46,14 @@ class StableDiffusion(LatentDiffusion):
         self._encode_text: Callable[[str], Tensor] | None = None
 
     def load_text_encoder(self) -> Callable[[str], Tensor]:
-        """Load what embeds a text as tokens [1, S, D]."""
-        return load_clip_text(self.config.source, self.config.variant)
+        """Load what embeds a text as tokens [1, S, D]: here a Stable Diffusion 1 folder's last states."""
+        variant = self.config.variant
+        folder = _components.find_folder(self.config.source, variant, text=True)
+        for name in ("text_encoder", "tokenizer"):
+            _components.read_config(folder, name)
+        tower: Any = tower_of(folder, "text_encoder", PLAIN_TEXT, variant)
+        ids = token_ids(folder)
+        return lambda words: tower(input_ids=ids(words)[None]).last_hidden_state
 
     def encode_no_image(self) -> Tensor | None:
         """Encode what stands for no picture, [1, S, D]; None where zeros do."""
@@ -59,12 +65,11 @@ class StableDiffusion(LatentDiffusion):
         has_weights = self.config.source != RANDOM and self.unet.device.type != "meta"
         return has_weights and self.config.unconditional == "encoded"
 
-    def both_sides(
-        self, conditioning: Conditioning, null: Conditioning, sampling: Sampling, rows: int
-    ) -> tuple[Tokens, Tokens]:
+    def both_sides(self, request: Request) -> tuple[Tokens, Tokens]:
         """Give the tokens that guidance moves towards, and those that it moves away from."""
-        towards = self.tokens(conditioning, sampling.prompt, rows)
-        return towards, self.tokens(null, sampling.negative_prompt, rows, towards)
+        rows, sampling = len(request.seeds), request.sampling
+        towards = self.tokens(request.conditioning, sampling.prompt, rows)
+        return towards, self.tokens(request.null, sampling.negative_prompt, rows, towards)
 
     def tokens(
         self, conditioning: Conditioning, prompt: str, rows: int, towards: Tokens | None = None
@@ -139,13 +144,3 @@ class StableDiffusion(LatentDiffusion):
             with torch.inference_mode():
                 self.embedded_texts[words] = self._encode_text(words)
         return torch.cat([self.embedded_texts[words] for words in texts])
-
-
-def load_clip_text(source: str, variant: str | None) -> Callable[[str], Tensor]:
-    """Load the text encoder of a Stable Diffusion 1 folder: from a text to its last states [1, S, D]."""
-    folder = _components.find_folder(source, variant, text=True)
-    for name in ("text_encoder", "tokenizer"):
-        _components.read_config(folder, name)
-    tower: Any = tower_of(folder, "text_encoder", PLAIN_TEXT, variant)
-    ids = token_ids(folder)
-    return lambda words: tower(input_ids=ids(words)[None]).last_hidden_state

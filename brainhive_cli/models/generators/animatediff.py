@@ -4,7 +4,8 @@ Source: AnimateDiff (arXiv 2307.04725), SparseCtrl (arXiv 2311.16933), by diffus
 noise and prompts as in NEURONS (arXiv 2503.11167) and NeuroClips.
 """
 
-from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from brainhive_cli.models.foreign_weights import file_need, find_file
 from brainhive_cli.models.generators import Media, Sampling, _components, _denoising, _latent_diffusion
 from brainhive_cli.models.generators import _stable_diffusion as sd
 from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, Architecture
-from brainhive_cli.models.generators._latent_diffusion import OnStep, mask_weights, resize, shrink_factor
+from brainhive_cli.models.generators._latent_diffusion import Request, mask_weights, resize, shrink_factor
 from brainhive_cli.models.generators._motion import (
     in_between,
     in_motion,
@@ -161,13 +162,13 @@ class Config(_latent_diffusion.Config):
                     "hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
                 )
 
-    def load(self, dtype: torch.dtype) -> dict[str, Any]:
+    def load(self, dtype: torch.dtype, folder: Path | None = None) -> dict[str, Any]:
         """Load all networks, and put motion modules and the domain adapter into the U-Net, in float32."""
         import diffusers
 
         # the adapter is added in float32, as rounding before would lose parts of it
         self.check_configs()
-        components = super().load(torch.float32)
+        components = super().load(torch.float32, folder)
         if self.domain_adapter is not None:
             file = find_file(self.domain_adapter)
             merge_adapter(components["unet"], weights.read(file), file)
@@ -276,48 +277,41 @@ class AnimateDiff(sd.StableDiffusion):
             )
 
     @torch.no_grad()
-    def sample(
-        self,
-        conditioning: Conditioning,
-        seeds: Sequence[int],
-        size_px: int,
-        sampling: Sampling,
-        null: Conditioning | None = None,
-        on_step: OnStep = None,
-    ) -> Tensor:
+    def sample(self, request: Request) -> Tensor:
         """Sample the latents [B, F, C, h, w] of all frames.
 
         Source: diffusers' AnimateDiffSparseControlNetPipeline and AnimateDiffVideoToVideoPipeline (Apache
         2.0), which take one keyframe for all clips of a batch, and a keyframe or a start.
         """
-        self.check_conditioning(conditioning, len(seeds), sampling)
-        rows, config = len(seeds), self.config
+        conditioning, sampling, config = request.conditioning, request.sampling, self.config
+        rows = len(request.seeds)
+        self.check_conditioning(conditioning, rows, sampling)
 
         # condition on text and keyframe; guidance doubles the rows, the unconditional first
         text = self._embed_captions(conditioning.texts, sampling.prompt, rows)
-        keyframe = self._encode_keyframe(conditioning.images, size_px)
+        keyframe = self._encode_keyframe(conditioning.images, request.size_px)
         if sampling.guidance > 1:
-            null_texts = None if null is None else null.texts
-            away = self.text_tokens(
-                null_texts, sampling.negative_prompt, rows, text, absent=config.negative_prompt
-            )
+            prompt, absent = sampling.negative_prompt, config.negative_prompt
+            away = self.text_tokens(request.null.texts, prompt, rows, text, absent=absent)
             text = torch.cat([away, text])
             keyframe = keyframe and Keyframe(*(torch.cat([tensor] * 2) for tensor in keyframe))
 
         # draw the noise of each clip, [B, C, F, h, w], and encode the frames that it is added to
-        random = [torch.Generator().manual_seed(0 if config.mode == "published" else seed) for seed in seeds]
-        channels, *sides = self.latent_shape(size_px)
+        seeds = [0] * rows if config.mode == "published" else request.seeds
+        random = [torch.Generator().manual_seed(seed) for seed in seeds]
+        channels, *sides = self.latent_shape(request.size_px)
         shape = (1, channels, config.frames, *sides)
         noise = torch.cat([torch.randn(shape, generator=row) for row in random]).to(self.device)
-        start = self._interpolate_start(conditioning, size_px)
+        start = self._interpolate_start(conditioning, request.size_px)
         if start is not None:
             start = self.encode(start).transpose(1, 2)
+
+        # remove the noise step by step
         self.placement.use(*self.denoisers)
-
-        def predict(latents: Tensor, time: Tensor) -> Tensor:
-            return self._predict(latents, time, text, keyframe)
-
-        latents = _denoising.denoise(self._scheduler, sampling, noise, start, predict, random, on_step)
+        predict = partial(self._predict, text=text, keyframe=keyframe)
+        latents = _denoising.denoise(
+            self._scheduler, sampling, noise, start, predict, random, request.on_step
+        )
         return latents.transpose(1, 2)
 
     def to_media(self, latents: Tensor) -> Media:

@@ -67,26 +67,10 @@ class Stage(Section):
     negative_prompt: str | None = Field(None, description="Text that guidance above 1 moves away from.")
     strength: float | None = Field(None, ge=0, le=1, description="Share of the steps done from a start.")
 
-    def sampling(self, requested: Sampling) -> Sampling:
-        """Replace what the stage sets itself."""
-        settings = self.model_dump(include={*Sampling.model_fields}, exclude_none=True)
-        return Sampling(**{**dict(requested), **settings})
-
     def text_needs(self) -> list[Need]:
         """Look for the text encoders of the generator, which most need for prompts and captions alone."""
         needs: list[Need] = getattr(self.generator, "text_needs", list)()
         return needs
-
-    def load_prior(self, generator: Any, device: torch.device | str) -> Any:
-        """Load the prior of the stage onto a device and attach it; None without one."""
-        if self.prior is None:
-            return None
-        if isinstance(self.prior, str):
-            prior = parts.package("priors").load(self.prior)
-        else:
-            prior = parts.resolve("priors", self.prior).build({}, generator)
-        prior.attach(generator)
-        return prior.to(device)
 
 
 class LowLevelMix(Section):
@@ -115,10 +99,6 @@ class LowLevelMix(Section):
         else:
             network = _components.load_network_folder(diffusers.AutoencoderKL, self.autoencoder, dtype)
         return LowLevelMixer(self, _components.cast(network, dtype), torch.device(device))
-
-    def check(self) -> str:
-        """Describe it, and how much would be downloaded; raises as `build` does."""
-        return f"blurry pictures by {self.autoencoder}, {to_download(self.needs())}"
 
     def needs(self) -> list[Need]:
         """Look for the autoencoder's weights."""
@@ -165,7 +145,17 @@ class Config(parts.Config):
         for stage in self.stages:
             generator = stage.generator.build(device, dtype)
             captioner = None if stage.caption is None else _captioner.load(stage.caption, device, dtype)
-            links.append(Link(stage, generator, stage.load_prior(generator, device), captioner))
+
+            # attach the stage's own prior, a reference or a kind without weights
+            prior: Any = None
+            if isinstance(stage.prior, str):
+                prior = parts.package("priors").load(stage.prior)
+            elif stage.prior is not None:
+                prior = parts.resolve("priors", stage.prior).build({}, generator)
+            if prior is not None:
+                prior.attach(generator)
+                prior = prior.to(device)
+            links.append(Link(stage, generator, prior, captioner))
         mix = self.low_level_mix
         return Chain(links, None if mix is None else mix.build(device, dtype))
 
@@ -179,8 +169,8 @@ class Config(parts.Config):
                 described.append(_captioner.check(stage.caption))
                 if texts := stage.text_needs():
                     described.append(f"text encoders of {stage.generator.source}, {to_download(texts)}")
-        if self.low_level_mix is not None:
-            described.append(self.low_level_mix.check())
+        if (mix := self.low_level_mix) is not None:
+            described.append(f"blurry pictures by {mix.autoencoder}, {to_download(mix.needs())}")
         return "; ".join(described)
 
     def needs(self) -> list[Need]:
@@ -217,10 +207,6 @@ class Link(NamedTuple):
     generator: Any
     prior: Any  # attached; None where the stage takes the chain's conditioning
     captioner: Any = None
-
-    def size(self, size_px: int) -> int:
-        """Return the stage's own size, or that of the chain."""
-        return self.stage.resolution_px or size_px
 
 
 class Chain:
@@ -261,12 +247,12 @@ class Chain:
 
     def latent_shape(self, size_px: int) -> Any:
         """Return the shape [C, h, w] of the first stage's latents."""
-        return self.first.latent_shape(self.links[0].size(size_px))
+        return self.first.latent_shape(self.links[0].stage.resolution_px or size_px)
 
     def check_size(self, size_px: int) -> None:
         """Refuse a size that a stage does not have."""
         for link in self.links:
-            link.generator.check_size(link.size(size_px))
+            link.generator.check_size(link.stage.resolution_px or size_px)
 
     def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
         """Take less memory in every stage."""
@@ -285,7 +271,8 @@ class Chain:
         totals = []
         for link in self.links:
             scale = guidance if link.stage.guidance is None else link.stage.guidance
-            totals.append(link.generator.memory_estimate(batch, link.size(size_px), scale, tile, offload))
+            stage_px = link.stage.resolution_px or size_px
+            totals.append(link.generator.memory_estimate(batch, stage_px, scale, tile, offload))
 
         # offloaded, only the largest is on the GPU; otherwise all weights, and one stage's tensors
         if offload:
@@ -313,7 +300,8 @@ class Chain:
         steps_before = 0
         for index, link in enumerate(self.links):
             # each stage has noise of its own; the first has that of a generator alone
-            stage_sampling = link.stage.sampling(sampling)
+            settings = link.stage.model_dump(include={*Sampling.model_fields}, exclude_none=True)
+            stage_sampling = Sampling(**{**dict(sampling), **settings})
             stage_seeds = [seed if index == 0 else derive_seed(seed, index) for seed in seeds]
 
             # condition on the stage's own prior where it has one
@@ -337,8 +325,9 @@ class Chain:
 
             # count the steps on over all stages
             report = None if on_step is None else _shift(on_step, steps_before)
+            stage_px = link.stage.resolution_px or size_px
             media = link.generator.generate(
-                condition, stage_seeds, link.size(size_px), stage_sampling, stage_null, report
+                condition, stage_seeds, stage_px, stage_sampling, stage_null, report
             )
             steps_before += stage_sampling.steps
         return media if self.mixer is None else self.mixer.mix(media, conditioning.decoded)

@@ -16,7 +16,7 @@ from brainhive_cli.core.results import Need
 from brainhive_cli.models.clip_conditions import VISION, tower_of
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.foreign_weights import file_need, find_file, find_neighbours
-from brainhive_cli.models.generators import Sampling, _components, _latent_diffusion
+from brainhive_cli.models.generators import _components, _latent_diffusion
 from brainhive_cli.models.generators import _stable_diffusion as sd
 from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, Architecture
 
@@ -71,9 +71,9 @@ class Config(_latent_diffusion.Config):
         """Read the architecture of the source; the adapter is small, and any stands for it."""
         return {**super().read_configs(), ADAPTER: ARCHITECTURE[ADAPTER]}
 
-    def load(self, dtype: torch.dtype) -> dict[str, Any]:
+    def load(self, dtype: torch.dtype, folder: Path | None = None) -> dict[str, Any]:
         """Load the components and the adapter."""
-        return {**super().load(dtype), ADAPTER: _read_adapter(find_file(self.adapter))}
+        return {**super().load(dtype, folder), ADAPTER: _read_adapter(find_file(self.adapter))}
 
     def draw(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         """Make the components and the adapter with random weights."""
@@ -113,16 +113,16 @@ class StableDiffusionIP(sd.StableDiffusion):
         self.image_encoder = "clip-h14:block-30" if self._is_plus else "clip-h14"
         self._zero_picture: Tensor | None = None
 
-    def pipeline_inputs(
-        self, conditioning: Conditioning, null: Conditioning, sampling: Sampling, rows: int
-    ) -> dict[str, Any]:
+    def pipeline_inputs(self, request: _latent_diffusion.Request) -> dict[str, Any]:
         """Give text tokens and image embeddings of both sides of guidance, which has a null of its own."""
-        (text, image), (null_text, null_image) = self.both_sides(conditioning, null, sampling, rows)
-        images = torch.cat([null_image, image]) if sampling.guidance > 1 else image
+        (text, image), (null_text, null_image) = self.both_sides(request)
+        images = torch.cat([null_image, image]) if request.sampling.guidance > 1 else image
+
+        # the adapter takes embeddings [B, S, D] as S pictures, and `plus` as one picture of S tokens
         return {
             "prompt_embeds": text,
             "negative_prompt_embeds": null_text,
-            "ip_adapter_image_embeds": [self._as_pictures(images)],
+            "ip_adapter_image_embeds": [images[:, None] if self._is_plus else images],
         }
 
     def predict(
@@ -130,7 +130,7 @@ class StableDiffusionIP(sd.StableDiffusion):
     ) -> Tensor:
         """Predict the noise of latents [B, C, h, w] at timesteps [B], or what else the U-Net predicts."""
         text, image = self.tokens(conditioning, "", len(latents))
-        added = {"image_embeds": [self._as_pictures(image)]}
+        added = {"image_embeds": [image[:, None] if self._is_plus else image]}
         return self.run_unet(latents, times, text, added_cond_kwargs=added)
 
     def encode_no_image(self) -> Tensor | None:
@@ -146,10 +146,6 @@ class StableDiffusionIP(sd.StableDiffusion):
                 encoded = tower(torch.zeros(1, 3, side, side), output_hidden_states=True)
             self._zero_picture = encoded.hidden_states[-2]
         return self._zero_picture
-
-    def _as_pictures(self, image: Tensor) -> Tensor:
-        """Give embeddings [B, S, D] as the adapter takes them: S pictures, or of `plus` one of S tokens."""
-        return image[:, None] if self._is_plus else image
 
 
 def _read_adapter(file: Path) -> dict[str, dict[str, Tensor]]:

@@ -15,9 +15,10 @@ from brainhive_cli.core import weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.results import Need
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.generators import Sampling, _components, _latent_diffusion
+from brainhive_cli.models.foreign_weights import load_network
+from brainhive_cli.models.generators import _components, _latent_diffusion
 from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, TEXT
-from brainhive_cli.models.generators._latent_diffusion import TEXT_TOKENS, LatentDiffusion
+from brainhive_cli.models.generators._latent_diffusion import TEXT_TOKENS, LatentDiffusion, Request
 
 ARCHITECTURE = ARCHITECTURES["sdxl"]
 NAMES = ("prompt_embeds", "pooled_prompt_embeds")
@@ -97,14 +98,13 @@ class SDXL(LatentDiffusion):
         if compiled:
             self.unet.compile(dynamic=False)
 
-    def pipeline_inputs(
-        self, conditioning: Conditioning, null: Conditioning, sampling: Sampling, rows: int
-    ) -> dict[str, Any]:
+    def pipeline_inputs(self, request: Request) -> dict[str, Any]:
         """Give text, pooled text and image tokens of both sides of guidance; with a prior, it needs null."""
+        conditioning, sampling, rows = request.conditioning, request.sampling, len(request.seeds)
         text, pooled, tokens = self._condition(conditioning, sampling.prompt, rows)
 
         # where the U-Net's own cross-attention takes conditions, zeros are the other side of guidance
-        embeddings, texts = null.embeddings, null.texts
+        embeddings, texts = request.null.embeddings, request.null.texts
         if embeddings is None and conditioning.embeddings is not None and not self._has_prior:
             embeddings = torch.zeros_like(conditioning.embeddings)
         if texts is None and isinstance(conditioning.texts, Tensor):
@@ -196,6 +196,12 @@ class Prompts:
         self._config, self._unet = config, unet
         self._embedded: dict[str, Embedded] = {}
 
+        # widths of text and pooled text; the U-Net's vector has SDXL's six size and crop ids, too
+        sizes = unet.config
+        self._width = sizes.cross_attention_dim
+        ids = 6 * sizes.addition_time_embed_dim
+        self._pooled_width = sizes.projection_class_embeddings_input_dim - ids
+
     def embed(self, texts: Sequence[str], device: torch.device) -> Embedded:
         """Embed a text for each row; MissingData if text encoders are absent or damaged.
 
@@ -220,28 +226,18 @@ class Prompts:
 
             # one prompt, of the widths that the U-Net takes
             text, pooled = (tensors[name] for name in NAMES)
-            width, pooled_width = self._widths
+            width, pooled_width = self._width, self._pooled_width
             if text.shape != (1, text[0].shape[0], width) or pooled.shape != (1, pooled_width):
                 sizes = f"{[*text.shape]} and {[*pooled.shape]}"
                 raise ValueError(f"it holds {sizes}, the U-Net takes [1, S, {width}] and [1, {pooled_width}]")
             return text, pooled
 
-    @property
-    def _widths(self) -> tuple[int, int]:
-        """The width of the text, and of the pooled text, that the U-Net takes."""
-        sizes = self._unet.config
-        ids = 6 * sizes.addition_time_embed_dim  # the six size and crop ids of SDXL
-        return sizes.cross_attention_dim, sizes.projection_class_embeddings_input_dim - ids
-
-    @property
-    def _folder(self) -> Path:
-        return _components.find_folder(self._config.source, self._config.variant, text=True)
-
     def _embed_empty(self, device: torch.device) -> Embedded:
         if self._config.source == RANDOM or device.type == "meta":
-            width, pooled_width = self._widths
-            return torch.zeros(1, TEXT_TOKENS, width), torch.zeros(1, pooled_width)
-        file = self._folder / _components.EMPTY_PROMPT
+            return torch.zeros(1, TEXT_TOKENS, self._width), torch.zeros(1, self._pooled_width)
+        # some folders have the embeddings of the empty prompt instead of text encoders
+        folder = _components.find_folder(self._config.source, self._config.variant, text=True)
+        file = folder / _components.EMPTY_PROMPT
         return self.read(file) if file.is_file() else self._encode("", device)
 
     def _encode(self, words: str, device: torch.device) -> Embedded:
@@ -265,7 +261,8 @@ class Prompts:
         from diffusers import StableDiffusionXLPipeline
 
         # check configs first, so that an absent component is named
-        folder, components = self._folder, dict.fromkeys(("vae", "unet", "scheduler"))
+        folder = _components.find_folder(self._config.source, self._config.variant, text=True)
+        components: dict[str, Any] = dict.fromkeys(("vae", "unet", "scheduler"))
         for name in TEXT:
             _components.read_config(folder, name)
 
@@ -273,7 +270,8 @@ class Prompts:
         classes = {"text_encoder": tf.CLIPTextModel, "text_encoder_2": tf.CLIPTextModelWithProjection}
         dtype, variant = self._unet.dtype, self._config.variant
         for name, cls in classes.items():
-            components[name] = _components.load_component(cls, folder, name, dtype=dtype, variant=variant)
+            where = f"{name} of the generator {folder}"
+            components[name] = load_network(cls, folder / name, where, dtype=dtype, variant=variant)
         for name in TEXT[2:]:
             with weights.reading(f"{name} of the generator {folder}"):
                 components[name] = tf.CLIPTokenizer.from_pretrained(folder / name)

@@ -28,7 +28,8 @@ from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, A
 from brainhive_cli.models.generators._latent_diffusion import (
     LatentDiffusion,
     OnStep,
-    decode_latents,
+    Request,
+    decode_pictures,
     mask_weights,
 )
 
@@ -95,13 +96,13 @@ class Config(_latent_diffusion.Config):
             return {**ARCHITECTURE, **(self.architecture or {})}
         return super().read_configs()
 
-    def load(self, dtype: torch.dtype) -> dict[str, Any]:
+    def load(self, dtype: torch.dtype, folder: Path | None = None) -> dict[str, Any]:
         """Load the components, converted first where the source is a checkpoint file."""
         if not is_file(self.source):
-            return super().load(dtype)
+            return super().load(dtype, folder)
         convert = partial(convert_checkpoint, self.source, self.read_configs(), dtype)
         folder = _components.convert_once(self._converted_name, dtype, "SDXL-unCLIP", convert)
-        return self.load_folder(folder, dtype)
+        return super().load(dtype, folder)
 
     def assemble(self, components: dict[str, Any], device: torch.device) -> "UnCLIP":
         """Make the generator of its components."""
@@ -136,63 +137,50 @@ class UnCLIP(LatentDiffusion):
         if conditioning.masks is not None and conditioning.embeddings is None:
             raise BrainhiveError("masks have no effect without embeddings", "use a prior that gives both")
 
-    def generate(
-        self,
-        conditioning: Conditioning,
-        seeds: Sequence[int],
-        size_px: int,
-        sampling: Sampling,
-        null: Conditioning | None = None,
-        on_step: OnStep = None,
-    ) -> Media:
-        """Generate pictures [B, 3, H, W]; of tokens of frames [B, F, S, D] clips [B, F, 3, H, W].
-
-        The frames of a clip begin from the same noise, so that they differ as their tokens do.
-        """
-        tokens = conditioning.embeddings
-        if tokens is None or tokens.ndim < 4:
-            return super().generate(conditioning, seeds, size_px, sampling, null, on_step)
-        # generate frames as if they were pictures, by the seed of their clip
-        frame_conditioning, frames = replace(conditioning, embeddings=tokens.flatten(0, 1)), tokens.shape[1]
-        frame_seeds = [seed for seed in seeds for _ in range(frames)]
-        pictures = super().generate(frame_conditioning, frame_seeds, size_px, sampling, null, on_step)
-        return pictures.unflatten(0, (-1, frames))
-
     @torch.no_grad()
-    def sample(
-        self,
-        conditioning: Conditioning,
-        seeds: Sequence[int],
-        size_px: int,
-        sampling: Sampling,
-        null: Conditioning | None = None,
-        on_step: OnStep = None,
-    ) -> Tensor:
-        """Sample the latents [B, C, h, w] that `generate` decodes.
+    def sample(self, request: Request) -> Tensor:
+        """Sample the latents [B, C, h, w] of pictures; of tokens of frames [B, F, S, D] those of clips.
 
-        Each row draws a latent, noise, its shift, and unconditional tokens from its own seed.
+        Each row draws a latent, noise, its shift, and unconditional tokens from its own seed. The frames of a
+        clip begin from the same noise, so that they differ as their tokens do.
         """
-        self.check_conditioning(conditioning, len(seeds), sampling)
+        # sample frames as if they were pictures, by the seed of their clip
+        tokens = request.conditioning.embeddings
+        if tokens is not None and tokens.ndim == 4:
+            frames = tokens.shape[1]
+            flat = replace(request.conditioning, embeddings=tokens.flatten(0, 1))
+            seeds = [seed for seed in request.seeds for _ in range(frames)]
+            sampled = self.sample(request._replace(conditioning=flat, seeds=seeds))
+            return sampled.unflatten(0, (-1, frames))  # [B, F, C, h, w]
+        conditioning, sampling, null = request.conditioning, request.sampling, request.null
+        self.check_conditioning(conditioning, len(request.seeds), sampling)
 
         # draw by each row's seed: latents and noise [B, C, h, w], and the noise's shift [B, 1, 1, 1]
-        random = [torch.Generator().manual_seed(seed) for seed in seeds]
-        shape = (1, *self.latent_shape(size_px))
+        random = [torch.Generator().manual_seed(seed) for seed in request.seeds]
+        shape = (1, *self.latent_shape(request.size_px))
         shapes = (shape, shape, (1, 1, 1, 1))
         drawn = [[torch.randn(size, generator=row) for size in shapes] for row in random]
         latents, noise, shift = (torch.cat(rows).to(self.device) for rows in zip(*drawn, strict=True))
 
         # tokens of the condition; with guidance those to move away from come first
-        tokens = self._weigh_tokens(conditioning, len(seeds))
+        tokens = self._weigh_tokens(conditioning, len(request.seeds))  # [B, S, D]
         if sampling.guidance > 1:
-            tokens = torch.cat([self._unconditional_tokens(tokens, null, random), tokens])
+            if null.embeddings is not None:
+                away = self._weigh_tokens(Conditioning(null.embeddings), len(tokens)).expand_as(tokens)
+            elif self.config.unconditional == "zeros":
+                away = torch.zeros_like(tokens)
+            else:
+                draws = [torch.randn(1, *tokens.shape[1:], generator=row) for row in random]
+                away = torch.cat(draws).to(tokens)
+            tokens = torch.cat([away, tokens])
 
         # begin at a start if there is one
         if sampling.strength < 1 and conditioning.start is not None:
-            latents = self.encode_start(conditioning.start, size_px)
+            latents = self.encode_start(conditioning.start, request.size_px)
         else:  # all steps, from random latents
             sampling = sampling.model_copy(update={"strength": 1.0})
         noise = noise + self.config.offset_noise * shift
-        return self.sample_from(latents, noise, tokens, sampling, random, on_step)
+        return self.sample_from(latents, noise, tokens, sampling, random, request.on_step)
 
     @torch.no_grad()
     def sample_from(
@@ -218,8 +206,7 @@ class UnCLIP(LatentDiffusion):
         """
         self.placement.use(self.unet)
 
-        def predict(latents: Tensor, time: Tensor) -> Tensor:
-            return self._predict(latents, time, tokens)
+        predict = partial(self._predict, tokens=tokens)
 
         # MindEye2's steps, which end before the last
         first = self._scheduler.config.num_train_timesteps - 1
@@ -229,8 +216,9 @@ class UnCLIP(LatentDiffusion):
     def to_media(self, latents: Tensor) -> Media:
         """Decode what was sampled, in MindEye2's range of pixels."""
         self.placement.use(self.vae)
-        pixels = decode_latents(self.vae, latents, self.device)  # [B, 3, H, W] in −1..1
-        return (pixels * self.config.pixel_scale + self.config.pixel_shift).clamp(0, 1)
+        scale, shift = self.config.pixel_scale, self.config.pixel_shift
+        pictures = decode_pictures(self.vae, latents.flatten(0, -4), self.device, scale, shift)
+        return pictures.unflatten(0, latents.shape[:-3])  # [B, 3, H, W], of clips [B, F, 3, H, W]
 
     def predict(
         self, latents: Tensor, times: Tensor, conditioning: Conditioning, sizes: Tensor | None = None
@@ -266,15 +254,6 @@ class UnCLIP(LatentDiffusion):
             )
         shares = mask_weights(conditioning.masks, side, self.config.mask_floor).mean(1)  # [B, 1, side, side]
         return (tokens * shares.flatten(1)[..., None].to(tokens)).to(fitting)
-
-    def _unconditional_tokens(
-        self, tokens: Tensor, null: Conditioning | None, random: Sequence[torch.Generator]
-    ) -> Tensor:
-        if null is not None and null.embeddings is not None:
-            return self._weigh_tokens(Conditioning(null.embeddings), len(tokens)).expand_as(tokens)
-        if self.config.unconditional == "zeros":
-            return torch.zeros_like(tokens)
-        return torch.cat([torch.randn(1, *tokens.shape[1:], generator=row) for row in random]).to(tokens)
 
 
 def convert_checkpoint(source: str, architecture: Architecture, dtype: torch.dtype, part: Path) -> None:

@@ -20,7 +20,8 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.results import Need
 from brainhive_cli.models import clip_conditions as clip
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.generators import Sampling, _components, _latent_diffusion
+from brainhive_cli.models.foreign_weights import load_network
+from brainhive_cli.models.generators import _components, _latent_diffusion
 from brainhive_cli.models.generators import _stable_diffusion as sd
 from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, Architecture
 
@@ -80,14 +81,14 @@ class Config(_latent_diffusion.Config):
         patterns = (*SMALL[:2], *FILES)
         return [hub.need(self.source, (), (file,), patterns, SIZES.get(file)) for file in FILES]
 
-    def load(self, dtype: torch.dtype) -> dict[str, Any]:
+    def load(self, dtype: torch.dtype, folder: Path | None = None) -> dict[str, Any]:
         """Load U-Net, VAE and scheduler of the converted folder, and its unconditional tokens in float32."""
         import diffusers
 
         # convert the published weights, if that was not done before
         published = hub.folder(self.source, allow=SMALL)
         configs = self.read_configs()
-        folder = _convert_once(self.source, published, configs["unet"], dtype)
+        folder = folder or _convert_once(self.source, published, configs["unet"], dtype)
 
         # fill networks of shapes alone
         with torch.device("meta"):
@@ -139,15 +140,14 @@ class VersatileDiffusion(sd.StableDiffusion):
         """Give the tokens of the black picture, [1, S, D]; None where zeros stand for it."""
         return self._unconditional.get("image")
 
-    def pipeline_inputs(
-        self, conditioning: Conditioning, null: Conditioning, sampling: Sampling, rows: int
-    ) -> dict[str, Any]:
+    def pipeline_inputs(self, request: _latent_diffusion.Request) -> dict[str, Any]:
         """Give the tokens of both sides of guidance, which has a null of its own."""
-        towards, away = self.both_sides(conditioning, null, sampling, rows)
+        towards, away = self.both_sides(request)
+        attention = {"text_tokens": towards[0].shape[1], "text_share": self.config.text_share}  # of `Dual`
         return {
             "prompt_embeds": torch.cat(towards, 1),
             "negative_prompt_embeds": torch.cat(away, 1),
-            "cross_attention_kwargs": self._attention(towards[0]),
+            "cross_attention_kwargs": attention,
         }
 
     def predict(
@@ -155,12 +155,8 @@ class VersatileDiffusion(sd.StableDiffusion):
     ) -> Tensor:
         """Predict the noise of latents [B, C, h, w] at timesteps [B], or what else the U-Net predicts."""
         tokens = self.tokens(conditioning, "", len(latents))
-        attention = self._attention(tokens[0])
+        attention = {"text_tokens": tokens[0].shape[1], "text_share": self.config.text_share}  # of `Dual`
         return self.run_unet(latents, times, torch.cat(tokens, 1), cross_attention_kwargs=attention)
-
-    def _attention(self, text: Tensor) -> dict[str, Any]:
-        """Give the arguments of `Dual`."""
-        return {"text_tokens": text.shape[1], "text_share": self.config.text_share}
 
 
 class Dual(nn.Module):
@@ -251,7 +247,8 @@ def _convert_once(source: str, folder: Path, unet: Mapping[str, Any], dtype: tor
         weights.save(part / UNET_FILE, state)
 
         # store the autoencoder in the same precision
-        vae = _components.load_component(diffusers.AutoencoderKL, original, "vae", torch_dtype=dtype)
+        where = f"vae of the generator {original}"
+        vae = load_network(diffusers.AutoencoderKL, original / "vae", where, torch_dtype=dtype)
         weights.save(part / VAE_FILE, vae.state_dict())
 
         # encode an empty caption and a black picture: the unconditional side of guidance

@@ -77,7 +77,7 @@ class Description:
     @cached_property
     def digest(self) -> str:
         """Digest of the weights (64 hexadecimal digits), which are fetched for it; empty without any."""
-        return "" if self.folder is None else str(_module(self.kind).digest(self.reference))
+        return "" if self.folder is None else str(parts.load("priors", self.kind).digest(self.reference))
 
 
 class _Named(BaseModel):
@@ -102,7 +102,7 @@ def load(reference: str, **options: Any) -> Any:
         RecipeError: if the kind has no such option.
     """
     kind = kind_of(reference)
-    load_kind = _module(kind).load
+    load_kind = parts.load("priors", kind).load
 
     # pass on the options that are set, and refuse those that the kind's `load` does not know
     chosen = {name: value for name, value in options.items() if value is not None}
@@ -113,7 +113,7 @@ def load(reference: str, **options: Any) -> Any:
 
 def describe(reference: str) -> Description:
     """Describe a prior of any kind without reading its weights; MissingData if its config is not whole."""
-    described: Description = _module(kind_of(reference)).describe(reference)
+    described: Description = parts.load("priors", kind_of(reference)).describe(reference)
     return described
 
 
@@ -138,7 +138,3 @@ def kind_of(reference: str) -> str:
     if not path.is_file():
         return DEFAULT
     return documents.read(path, _Named, documents.DOWNLOAD, MissingData).kind
-
-
-def _module(kind: str) -> Any:
-    return parts.load("priors", kind)

@@ -28,6 +28,8 @@ ALPHAS = "noise_scheduler.alphas_cumprod"
 """Key of the schedule in MindEye1's checkpoint; its length is the number of steps."""
 SMALLEST = 1e-20
 """Variance of the last step; dalle2-pytorch's."""
+SCHEDULE_OFFSET = 0.008
+"""Offset of the cosine schedule, which keeps the first betas above 0; dalle2-pytorch's."""
 ATTENTION_SCALE = 16
 """Factor of the cosines; dalle2-pytorch's."""
 BUCKETS, MAX_DISTANCE, ROTATED = 32, 128, 32
@@ -155,9 +157,13 @@ class DiffusionPrior(identity.PriorOfHeads):
         super().__init__()
         self.config = config
         self.net = Denoiser(config)
-        alphas, betas = cosine_schedule(config.timesteps)
-        self.register_buffer("alphas_cumprod", alphas, persistent=False)
-        self.register_buffer("betas", betas, persistent=False)
+
+        # cosine schedule: cumulative products of alpha, and the betas, [steps]
+        at = torch.linspace(0, config.timesteps, config.timesteps + 1, dtype=torch.float64) / config.timesteps
+        alphas = torch.cos((at + SCHEDULE_OFFSET) / (1 + SCHEDULE_OFFSET) * math.pi / 2) ** 2
+        betas = (1 - alphas[1:] / alphas[:-1]).clip(0, 0.999)
+        self.register_buffer("alphas_cumprod", (1 - betas).cumprod(0).float(), persistent=False)
+        self.register_buffer("betas", betas.float(), persistent=False)
         self.alphas_cumprod: Tensor
         self.betas: Tensor
         self.scale = config.dim**0.5
@@ -252,14 +258,6 @@ class DiffusionPrior(identity.PriorOfHeads):
         """Add the noise of steps [B] to tokens [B, S, D]."""
         alphas = self.alphas_cumprod[times].view(-1, 1, 1)  # [B, 1, 1]
         return alphas.sqrt() * image + (1 - alphas).sqrt() * noise
-
-
-def cosine_schedule(steps: int, offset: float = 0.008) -> tuple[Tensor, Tensor]:
-    """Return the cumulative products of alpha, and the betas."""
-    at = torch.linspace(0, steps, steps + 1, dtype=torch.float64) / steps
-    alphas = torch.cos((at + offset) / (1 + offset) * math.pi / 2) ** 2
-    betas = (1 - alphas[1:] / alphas[:-1]).clip(0, 0.999)
-    return (1 - betas).cumprod(0).float(), betas.float()
 
 
 class Denoiser(nn.Module):

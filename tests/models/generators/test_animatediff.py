@@ -21,7 +21,7 @@ from torch import Tensor
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling
-from brainhive_cli.models.generators._latent_diffusion import mask_weights
+from brainhive_cli.models.generators._latent_diffusion import Request, mask_weights
 from brainhive_cli.models.generators._motion import in_between, normalise_frame_by_frame
 from brainhive_cli.models.generators.animatediff import SCHEDULER, TINY
 
@@ -123,7 +123,7 @@ def test_a_clip_is_what_diffusers_own_pipelines_draw(given):
     parts = {"unet": generator.unet, "vae": generator.vae, "scheduler": DDIMScheduler.from_config(SCHEDULER)}
     parts |= dict.fromkeys(("text_encoder", "tokenizer", "motion_adapter"))
     sparse: Any = AnimateDiffSparseControlNetPipeline(**parts, controlnet=generator.sparse_control)
-    made = generator.sample(given, [1, 2], PX, Sampling(steps=3, guidance=5.0, strength=1))
+    made = generator.sample(Request(given, [1, 2], PX, Sampling(steps=3, guidance=5.0, strength=1)))
     for row in (0, 1):
         wanted = sparse(
             prompt_embeds=given.texts[row : row + 1],
@@ -146,7 +146,7 @@ def test_a_clip_is_what_diffusers_own_pipelines_draw(given):
     ).frames
     generator.sparse_control = None
     free = replace(given, images=None)[:1]
-    made = generator.sample(free, [1], PX, Sampling(steps=3, guidance=5.0, strength=1))
+    made = generator.sample(Request(free, [1], PX, Sampling(steps=3, guidance=5.0, strength=1)))
     assert torch.allclose(made[0].transpose(0, 1), wanted[0], rtol=1e-3, atol=1e-3)
 
 

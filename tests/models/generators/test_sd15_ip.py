@@ -183,7 +183,8 @@ def test_the_latents_of_sdxl_have_another_name_than_these(repositories):
 
 
 def test_memory_is_estimated_with_the_adapter_and_without_weights(repositories, monkeypatch):
-    monkeypatch.setattr(_stable_diffusion, "load_clip_text", lambda *_: pytest.fail("an encoder is loaded"))
+    base = _stable_diffusion.StableDiffusion
+    monkeypatch.setattr(base, "load_text_encoder", lambda *_: pytest.fail("an encoder is loaded"))
     skeleton = config(repositories).skeleton(torch.float16)
     one, two = (skeleton.memory_estimate(batch, SIDE_PX, guidance=5.0) for batch in (1, 2))
     assert 0 < one < two and {each.dtype for each in skeleton.networks} == {torch.float16}

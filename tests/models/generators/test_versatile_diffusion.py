@@ -23,6 +23,7 @@ from brainhive_cli.data.datasets import demo
 from brainhive_cli.models import priors
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, versatile_diffusion
+from brainhive_cli.models.generators._latent_diffusion import Request
 from brainhive_cli.models.generators.versatile_diffusion import TINY, Config
 from brainhive_cli.models.heads import Decoded
 
@@ -130,10 +131,12 @@ def test_sampling_from_the_decoded_latent_gives_the_references_latents_and_their
         numbers = {"steps": int(steps), "strength": float(strength), "guidance": float(guidance)}
         asked, other = Sampling(scheduler=scheduler, **numbers), None if zeros else null
 
-        latents = generator.sample(given, rows, side_px, asked, other)
+        latents = generator.sample(Request(given, rows, side_px, asked, other or Conditioning()))
         pictures = generator.generate(given, rows, side_px, asked, other)
         second = generator.generate(given[1:], rows[1:], side_px, asked, other)
-        noise_alone = generator.sample(replace(given, start=None), rows, side_px, asked, other)
+        noise_alone = generator.sample(
+            Request(replace(given, start=None), rows, side_px, asked, other or Conditioning())
+        )
 
         assert_near(latents, dual[name])
         assert torch.allclose(pictures, generator.decode(dual[name]), atol=TOLERANCE)
