@@ -67,9 +67,9 @@ def predict(
     Raises:
         BrainhiveError: if the module gives other heads.
     """
-    some: Any = getattr(module, "some", None)
-    if names is not None and some is not None:
-        return dict(some(signal, subject, names))
+    predict_some: Any = getattr(module, "some", None)
+    if names is not None and predict_some is not None:
+        return dict(predict_some(signal, subject, names))
     predicted = module(signal, subject)
     outputs.check(predicted, heads, "the backbone", module, len(signal))
     return outputs.split(predicted, heads) if isinstance(predicted, Tensor) else dict(predicted)

@@ -112,12 +112,12 @@ class BySubject(nn.ModuleDict):
             return self._map(0, signal)
         if signal.is_cuda and self.widths.count(signal.shape[1]) == 1:  # to ask whose it is would be a wait
             return self._map(self.widths.index(signal.shape[1]), signal)
-        maps = [partial(self._map, place) for place in range(len(self))]
+        maps = [partial(self._map, index) for index in range(len(self))]
         return map_by_subject(signal, subject_index, maps)
 
-    def _map(self, place: int, signal: Tensor) -> Tensor:
-        check_signal(signal, self.widths[place], 1)
-        mapped: Tensor = [*self.values()][place](signal[..., 0])
+    def _map(self, index: int, signal: Tensor) -> Tensor:
+        check_signal(signal, self.widths[index], 1)
+        mapped: Tensor = [*self.values()][index](signal[..., 0])
         return mapped
 
 

@@ -105,8 +105,8 @@ class TextDrivenDecoder(nn.Module):
             return self.out(query)
         values = self.v(text)
         if self.mode == "right":
-            by_frame = values.repeat_interleave(len(tokens) // len(text), 0)
-            return self.out(query + by_frame[:, None])
+            frame_values = values.repeat_interleave(len(tokens) // len(text), 0)  # [B·F, E]
+            return self.out(query + frame_values[:, None])
         weights = (query @ self.k(text).T * self.scale).softmax(-1)  # [B·F, S, B]
         return self.out(weights @ values)
 
@@ -120,8 +120,8 @@ class VideoDecoder(nn.Module):
         self.conv_in = nn.Conv2d(maps, widths[0], 3, padding=1)
         self.mid_block = Block(widths[0], widths[0], 2, 1, groups, upsamples=False)
         self.up_blocks = nn.ModuleList(
-            Block(before, after, 2, 2, groups, upsamples=place < len(widths))
-            for place, (before, after) in enumerate(zip((widths[0], *widths), widths, strict=False), 1)
+            Block(before, after, 2, 2, groups, upsamples=number < len(widths))
+            for number, (before, after) in enumerate(zip((widths[0], *widths), widths, strict=False), 1)
         )
         self.conv_norm_out = nn.GroupNorm(groups, channels[0], EPSILON)
 
@@ -160,7 +160,11 @@ class Block(nn.Module):
             if (attention := next(attentions, None)) is not None:
                 over_space, over_time, weight = attention
                 x = over_space(x)
-                x = weight * x + (1 - weight) * _over_time(over_time, x, frames)
+
+                # attend from each frame of a clip to its others, position by position
+                clips = x.unflatten(0, (-1, frames)).permute(0, 3, 4, 2, 1)  # [B, h, w, C, F]
+                attended = over_time(clips.flatten(0, 2)[..., None])[..., 0].unflatten(0, clips.shape[:3])
+                x = weight * x + (1 - weight) * attended.permute(0, 4, 3, 1, 2).flatten(0, 1)  # [N, C, h, w]
         for upsampler in self.upsamplers:
             x = upsampler(x)
         return x
@@ -178,14 +182,6 @@ def _attention(width: int, groups: int) -> Attention:
         upcast_softmax=True,
         _from_deprecated_attn_block=True,
     )
-
-
-def _over_time(attention: nn.Module, x: Tensor, frames: int) -> Tensor:
-    """Attend from each frame of a clip to its others, place by place: [N, C, h, w]."""
-    clips = x.unflatten(0, (-1, frames))  # [B, F, C, h, w]
-    places = clips.permute(0, 3, 4, 2, 1)  # [B, h, w, C, F]
-    attended: Tensor = attention(places.flatten(0, 2)[..., None])[..., 0]
-    return attended.unflatten(0, places.shape[:3]).permute(0, 4, 3, 1, 2).flatten(0, 1)
 
 
 class CaptionHead(nn.Module):

@@ -183,29 +183,32 @@ class FeatureEncoder(nn.Module):
         """
         if (reference := self.config.pretrained) is None:
             return
+
+        # find the published weights
         folder = hub.folder(reference, allow=["config.json", PUBLISHED])
         file = next((file for pattern in hub.WEIGHTS for file in sorted(folder.glob(pattern))), None)
         if file is None:
             raise MissingData(f"{reference} has no {PUBLISHED}", "give a folder that save_pretrained wrote")
+
+        # refuse weights of a model with other settings: some, as numbers of heads, change no shape
         if (folder / "config.json").is_file():
-            self._check_settings(documents.read(folder / "config.json", hint=documents.DOWNLOAD), reference)
+            published = documents.read(folder / "config.json", hint=documents.DOWNLOAD)
+            built = self.model.get_config()
+            for key, value in published.items():
+                is_plain = isinstance(value, int | float) and not OF_THE_SIGNAL.match(key)
+                if is_plain and built.get(key, value) != value:
+                    raise BrainhiveError(
+                        f"{reference} is of a {self.config.model} with {key} {value}, not {built[key]}",
+                        f"backbone.rate_hz={value}" if key == "sfreq" else f"backbone.options.{key}={value}",
+                    )
+
+        # fill all but the last layer, under today's names and for the window's length
         needed, renamed = self.model.state_dict(), self.model.mapping or {}
         state = {renamed.get(name, name): value for name, value in weights.read(file).items()}
         refuse_absent(needed.keys() - state.keys(), reference)
         if OVER_TIME in needed:
             state[OVER_TIME] = state[OVER_TIME][:, : needed[OVER_TIME].shape[1]]
         weights.fill(self.model, {name: state[name] for name in needed}, reference)
-
-    def _check_settings(self, published: dict[str, Any], reference: str) -> None:
-        """Refuse weights of a model with other settings: some, as numbers of heads, change no shape."""
-        built = self.model.get_config()
-        for key, value in published.items():
-            is_plain = isinstance(value, int | float) and not OF_THE_SIGNAL.match(key)
-            if is_plain and built.get(key, value) != value:
-                raise BrainhiveError(
-                    f"{reference} is of a {self.config.model} with {key} {value}, not {built[key]}",
-                    f"backbone.rate_hz={value}" if key == "sfreq" else f"backbone.options.{key}={value}",
-                )
 
 
 def choose_channels(
@@ -245,13 +248,14 @@ def interpolate(spec: SignalSpec, electrodes: Sequence[str]) -> NDArray[np.float
     """
     import mne
 
+    # positions of all sensors and electrodes
     with mne.use_log_level("ERROR"), warnings.catch_warnings(action="ignore"):  # the montage's new name
         montage = mne.channels.transform_to_head(mne.channels.make_standard_montage("standard_1005"))
-        standard = {name.lower(): place for name, place in montage.get_positions()["ch_pos"].items()}
+        standard = {name.lower(): position for name, position in montage.get_positions()["ch_pos"].items()}
         sensors = spec.positions or [standard.get(name.lower()) for name in spec.names]
-        places = dict(zip(spec.names, sensors, strict=True))
-        places |= {name: standard.get(name.lower()) for name in electrodes}
-        unknown = [name for name, place in places.items() if place is None or MEG.match(name)]
+        positions = dict(zip(spec.names, sensors, strict=True))
+        positions |= {name: standard.get(name.lower()) for name in electrodes}
+        unknown = [name for name, position in positions.items() if position is None or MEG.match(name)]
         if unknown:
             raise BrainhiveError(
                 f"{', '.join(electrodes[:3])} … are no channels of the signal, and cannot be interpolated: "
@@ -260,11 +264,11 @@ def interpolate(spec: SignalSpec, electrodes: Sequence[str]) -> NDArray[np.float
             )
 
         # interpolate one unit signal a sensor: the rows are the weights
-        info = mne.create_info([*places], 1.0, "eeg")
-        info.set_montage(mne.channels.make_dig_montage(places, coord_frame="head"))
+        info = mne.create_info([*positions], 1.0, "eeg")
+        info.set_montage(mne.channels.make_dig_montage(positions, coord_frame="head"))
         info["bads"] = [*electrodes]
-        each_sensor = mne.io.RawArray(np.eye(len(places), len(spec.names)), info)
-        return np.asarray(each_sensor.interpolate_bads().get_data(picks=[*electrodes]))
+        unit_signals = mne.io.RawArray(np.eye(len(positions), len(spec.names)), info)
+        return np.asarray(unit_signals.interpolate_bads().get_data(picks=[*electrodes]))
 
 
 def resampling_matrix(samples: int, rate_hz: float, to_rate_hz: float) -> Tensor:

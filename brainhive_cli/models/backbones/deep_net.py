@@ -32,19 +32,14 @@ class Config(parts.Config):
             BrainhiveError: if the window is shorter than the filters.
         """
         features = FILTERS[-1] * samples_left(samples, *[(self.kernel, 1), (POOL, POOL)] * len(FILTERS))
-        first, *_ = FILTERS
-        layers: list[nn.Module] = [
-            nn.Conv2d(1, first, (1, self.kernel)),
-            nn.Conv2d(first, first, (channels, 1)),
-        ]
-        layers += self._rest(first)
-        for before, filters in pairwise(FILTERS):
-            layers += [nn.Conv2d(before, filters, (1, self.kernel)), *self._rest(filters)]
+        layers: list[nn.Module] = []
+        for before, filters in pairwise((1, *FILTERS)):
+            # convolution over time, in the first block also over channels
+            layers.append(nn.Conv2d(before, filters, (1, self.kernel)))
+            if before == 1:
+                layers.append(nn.Conv2d(filters, filters, (channels, 1)))
+            layers += [nn.BatchNorm2d(filters), nn.ELU(), nn.MaxPool2d((1, POOL)), nn.Dropout(self.dropout)]
         return convolution_encoder(channels, nn.Sequential(*layers), features, dim, self.dropout)
-
-    def _rest(self, filters: int) -> list[nn.Module]:
-        """Make what follows the convolution of every block."""
-        return [nn.BatchNorm2d(filters), nn.ELU(), nn.MaxPool2d((1, POOL)), nn.Dropout(self.dropout)]
 
 
 TINY = Config(kernel=3)

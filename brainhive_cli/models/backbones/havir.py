@@ -1,7 +1,7 @@
 """HAVIR: structure from early visual voxels and meaning from higher ones, decoded apart."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -85,9 +85,13 @@ class Havir(nn.Module):
         super().__init__()
         _layers.refuse_sensors("havir", spec)
         _check(heads, config.projector)
+
+        # heads of the projectors, of the Structural Generator, and of the Semantic Extractor
         self.projected = {name for name in heads if name.endswith(PROJECTED)}
         structural = {name: head for name, head in heads.items() if name in (LATENT, _layers.MAPS)}
         semantic = {n: head for n, head in heads.items() if n not in {*structural, *self.projected}}
+
+        # the streams that the heads need, with input layers of their own
         hidden = config.hidden
         self.structural, self.semantic = None, None
         self.inputs, self.dropout = nn.ModuleDict(), Dropout(config.input_dropout)
@@ -135,10 +139,19 @@ class SemanticExtractor(nn.Module):
         hidden, rank = config.hidden, config.head_rank
         self.shapes = {name: head.shape for name, head in heads.items()}
         self.mlp = _blocks(config, nn.GELU(), config.semantic_dropout, bias=True)
-        self.lin1 = nn.ModuleDict({name: _map(hidden, head.width, rank) for name, head in heads.items()})
+
+        # a linear map for each head, of full or low rank
+        self.lin1 = nn.ModuleDict()
+        for name, head in heads.items():
+            linear: nn.Module = nn.Linear(hidden, head.width if rank is None else rank, bias=rank is None)
+            self.lin1[name] = linear if rank is None else nn.Sequential(linear, nn.Linear(rank, head.width))
+
+        # a projector for each head: three times LayerNorm, GELU and a linear map
         self.projector = nn.ModuleDict()
         for name, head in heads.items() if config.projector else ():
-            self.projector[name] = _projector(head.shape[-1], config.projector)
+            widths = (head.shape[-1], config.projector, config.projector, head.shape[-1])
+            layers = [(nn.LayerNorm(a), nn.GELU(), nn.Linear(a, b)) for a, b in pairwise(widths)]
+            self.projector[name] = nn.Sequential(*chain(*layers))
 
     def forward(self, x: Tensor, projected: set[str] | None = None) -> dict[str, Tensor]:
         """Map [B, H] to the heads [B, *shape], and those of `projected` (default: all) through projectors."""
@@ -227,8 +240,8 @@ def _inputs(spec: SignalSpec, stream: str, hidden: int, activation: nn.Module, b
             f"name it there: signal.region_split={{{SPATIAL}: …, {SEMANTIC}: …}}",
         )
     layers = []
-    for place, width in enumerate(spec.widths):
-        voxels = spec.regions[stream][place] if stream in spec.regions else None
+    for index, width in enumerate(spec.widths):
+        voxels = spec.regions[stream][index] if stream in spec.regions else None
         count = width if voxels is None else len(voxels)
         layers.append(InputLayer(voxels, *_layers.dense_layers(count, hidden, activation, 0.0, bias)[:-1]))
     return _layers.BySubject("havir", spec, layers)
@@ -247,16 +260,3 @@ def _check(heads: Heads, projector: int) -> None:
                 f"the head {name} is of a projector, on a head {source} of its shape",
                 f"a head {source} that predicts the same, and backbone.projector above 0",
             )
-
-
-def _map(hidden: int, width: int, rank: int | None) -> nn.Module:
-    if rank is None:
-        return nn.Linear(hidden, width)
-    return nn.Sequential(nn.Linear(hidden, rank, bias=False), nn.Linear(rank, width))
-
-
-def _projector(width: int, hidden: int) -> nn.Sequential:
-    widths = (width, hidden, hidden, width)
-    return nn.Sequential(
-        *(layer for a, b in pairwise(widths) for layer in (nn.LayerNorm(a), nn.GELU(), nn.Linear(a, b)))
-    )

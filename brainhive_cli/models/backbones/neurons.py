@@ -231,7 +231,13 @@ class Neurons(nn.Module):
         decoded = {IMAGE: tokens, MOTION: motion, TEXT: text}
         if {MASK, LATENTS} & {*names}:
             for name, maps in self.text_seg_dec(motion, text).items():
-                decoded[name] = _resized(maps, self.shapes[name][-2:]) if name in self.shapes else maps
+                # bring maps [B, F, C, h, w] to the head's height and width, by their nearest values
+                size = tuple(self.shapes[name][-2:]) if name in self.shapes else tuple(maps.shape[-2:])
+                if tuple(maps.shape[-2:]) == size:
+                    decoded[name] = maps
+                else:
+                    resized = F.interpolate(maps.flatten(0, 1), size, mode="nearest")
+                    decoded[name] = resized.unflatten(0, maps.shape[:2])
         if CONCEPTS in names:
             decoded[CONCEPTS] = self.classifier(motion)
         if CAPTION in names:
@@ -245,13 +251,6 @@ class Neurons(nn.Module):
 def _as_probabilities(heads: dict[str, Tensor]) -> dict[str, Tensor]:
     """Turn logits into probabilities, as targets have them."""
     return {name: head.sigmoid() if name in (MASK, CONCEPTS) else head for name, head in heads.items()}
-
-
-def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Bring maps [B, F, C, h, w] to another height and width, by their nearest values."""
-    if tuple(maps.shape[-2:]) == tuple(size):
-        return maps
-    return F.interpolate(maps.flatten(0, 1), tuple(size), mode="nearest").unflatten(0, maps.shape[:2])
 
 
 def _check(heads: Heads, frames: int) -> None:

@@ -95,6 +95,7 @@ class Outputs(nn.Module):
     def __init__(self, network: nn.Module, output: str | list[str], anatomy: Anatomy | None) -> None:
         super().__init__()
         self.network, self.output, self.anatomy = network, output, anatomy
+        self._names = listed(output)
         self._read_from: dict[nn.Module, Tensor] = {}
 
         # catch the outputs of the modules that are read, during the network's own forward pass
@@ -107,10 +108,6 @@ class Outputs(nn.Module):
         outputs = [embedding if name == EMBEDDING else self._read(name) for name in self._names]
         self._read_from.clear()
         return outputs[0] if isinstance(self.output, str) else outputs
-
-    @property
-    def _names(self) -> list[str]:
-        return listed(self.output)
 
     def _keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         self._read_from[module] = output

@@ -31,8 +31,10 @@ class Config(EncoderConfig):
     def build(self) -> Encoder:
         """Prepare vocabulary and text tower."""
         if self.source == "random":
+            from open_clip import CLIP
+
             model, weights = self.architecture, {"source": self.source}
-            load: Callable[[], Any] = partial(untrained, partial(open_clip.model_of, model))
+            load: Callable[[], Any] = partial(untrained, partial(CLIP, **model))
         else:
             folder, weights = fetch(self)
             model, _ = open_clip.written_in(folder)

@@ -29,11 +29,14 @@ class Config(EncoderConfig):
         require(folder, PROJECTION)
         digests = {"digest": f"{clip.weights['digest']} {hub.digest(folder, (PROJECTION,))}"}
 
-        def load() -> nn.Module:
-            return _Projected(clip.module, weights.read(folder / PROJECTION)["weight"].float())
-
+        # both networks are loaded when they are first used
         words = f"{clip.preprocessing}, projected to tokens"
-        return Encoder(load, clip.preprocess, words, {**clip.weights, **digests})
+        return Encoder(
+            lambda: _Projected(clip.module, weights.read(folder / PROJECTION)["weight"].float()),
+            clip.preprocess,
+            words,
+            {**clip.weights, **digests},
+        )
 
 
 TINY = Config()

@@ -31,14 +31,14 @@ class Config(EncoderConfig):
         fusion = hub.digest(folder, (FUSION, PROJECTION))
         digest = " ".join([clip.weights["digest"], vae.weights["digest"], fusion])
 
-        def load() -> nn.Module:
-            return _Tokens(clip.module, vae.module, parts.package("priors").load(self.source))
-
-        def preprocess(picture: Any) -> Tensor:
-            return torch.cat([clip.preprocess(picture), vae.preprocess(picture)])  # [6, H, W]
-
+        # networks are loaded when they are first used; a picture is preprocessed for both: [6, H, W]
         words = f"for demo-clip: {clip.preprocessing}; for demo-vae: {vae.preprocessing}"
-        return Encoder(load, preprocess, words, {**clip.weights, "digest": digest})
+        return Encoder(
+            lambda: _Tokens(clip.module, vae.module, parts.package("priors").load(self.source)),
+            lambda picture: torch.cat([clip.preprocess(picture), vae.preprocess(picture)]),
+            words,
+            {**clip.weights, "digest": digest},
+        )
 
 
 TINY = Config()

@@ -42,10 +42,6 @@ class Vit:
         """Whether the embedding is CLIP's: normed, then projected; the others' is the bare class token."""
         return "clip" in self.network
 
-    def path(self, folder: Path) -> str:
-        """Choose the checkpoint, below the folder."""
-        return self.hub_file if self.hub_file and (folder / self.hub_file).is_file() else self.file
-
     def build(self, width: int | None = None, **architecture: Any) -> Any:
         """Make the untrained network.
 
@@ -65,8 +61,17 @@ class Vit:
         """Make the network with the weights of a checkpoint; MissingData if they are another's."""
         way = f"take DreamSim's, or put the authors' own at {self.hub_file or self.file}"
         with reading(path, way, problem=f"does not hold the weights of timm's {self.network}"):
-            # bring a checkpoint to timm's names, and make a network of its sizes
-            state = _renamed(read(path, way))
+            # bring a checkpoint to timm's names: DINO's are timm's, DreamSim brings CLIP's into DINO's
+            bare = rename(read(path, way), {r"(module\.)?(visual|backbone)\.": ""})
+            state = {name: value.float() for name, value in rename(bare, TIMM).items()}
+            if "proj" in state:
+                state["head.weight"] = state.pop("proj").T
+                state["head.bias"] = torch.zeros(len(state["head.weight"]))
+                state["pos_embed"][:, 1:] += state.pop(
+                    "patch_embed.proj.bias"
+                )  # timm's CLIP has no such bias
+
+            # make a network of its sizes
             with torch.device("meta"):  # the checkpoint's tensors become the network's
                 network = self.build(len(state.get("head.weight", "")), **architecture)
 
@@ -148,8 +153,11 @@ class Config(AlignedConfig, TokenConfig):
             draws = [partial(vit.build, **self.architecture) for vit in vits]
             return lambda: [untrained(draw) for draw in draws], {"source": "random"}
 
-        # name the checkpoints, and the adapter unless it is skipped
-        bases = [vit.path(Path(self.source)) for vit in vits]
+        # name the checkpoints, torch.hub's where it has one, and the adapter unless it is skipped
+        bases = []
+        for vit in vits:
+            has_hub_file = vit.hub_file and (Path(self.source) / vit.hub_file).is_file()
+            bases.append(vit.hub_file if has_hub_file else vit.file)
         lora = Path(self.weight_files[0]).parent
         files = [*bases, *self.weight_files, f"{lora}/adapter_config.json"]
         if self.adapter == "skip":
@@ -241,17 +249,6 @@ class _SideBySide(nn.Module):
         if isinstance(outputs[0], Tensor):
             return torch.cat(outputs, dim=-1)
         return [torch.cat(same, dim=-1) for same in zip(*outputs, strict=True)]
-
-
-def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give a checkpoint timm's names: DINO's are timm's, DreamSim brings CLIP's into DINO's."""
-    bare = rename(state, {r"(module\.)?(visual|backbone)\.": ""})
-    named = {name: value.float() for name, value in rename(bare, TIMM).items()}
-    if "proj" in named:
-        named["head.weight"] = named.pop("proj").T
-        named["head.bias"] = torch.zeros(len(named["head.weight"]))
-        named["pos_embed"][:, 1:] += named.pop("patch_embed.proj.bias")  # timm's CLIP has no such bias
-    return named
 
 
 def _resized(positions: Tensor, side: int) -> Tensor:

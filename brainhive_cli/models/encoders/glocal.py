@@ -2,8 +2,7 @@
 
 import hashlib
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -25,11 +24,6 @@ Base = Annotated[SerializeAsAny[EncoderConfig], BeforeValidator(resolve)]
 """Any encoder: its name, reference or mapping."""
 
 
-def fitted_to(name: str) -> Any:
-    """Make the field `base` with a default."""
-    return Field(default_factory=partial(resolve, name), description="the encoder that the transform is for")
-
-
 class Config(AlignedConfig):
     """((x − mean) / std) W + b of the base's embedding x.
 
@@ -41,7 +35,9 @@ class Config(AlignedConfig):
     sha256: ClassVar[str] = ""
     """Beginning of the right file's digest, where a wrong one was published."""
 
-    base: Base = fitted_to("reference")
+    base: Base = Field(
+        default_factory=partial(resolve, "reference"), description="the encoder that the transform is for"
+    )
     source: str = Field("", description=f"the folder of {FILE}, or `random`")
 
     @property
@@ -106,7 +102,13 @@ class Config(AlignedConfig):
                 "gLocal's newest commit holds a copy of DINO's: in its folder, "
                 "git checkout d1860d3 -- transforms/dinov2-vit-base-p14",
             )
-        return _read(folder / FILE), weights_of(self.source, folder, [FILE])
+
+        # read the affine map
+        with reading(folder / FILE, WAY, problem="is no gLocal transform"), np.load(folder / FILE) as arrays:
+            weight = torch.from_numpy(arrays["weights"]).float()
+            bias = torch.from_numpy(arrays["bias"]) if "bias" in arrays else torch.zeros(1)
+            affine = _Affine(weight, bias.float(), float(arrays["mean"]), float(arrays["std"]))
+        return affine, weights_of(self.source, folder, [FILE])
 
 
 TINY = Config(base={"kind": "timm", "source": "random", "architecture": "test_vit"}, source="random")
@@ -124,10 +126,3 @@ class _Affine(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         return (embedding - self.mean) / self.std @ self.weight + self.bias
-
-
-def _read(path: Path) -> _Affine:
-    with reading(path, WAY, problem="is no gLocal transform"), np.load(path) as arrays:
-        weight = torch.from_numpy(arrays["weights"]).float()
-        bias = torch.from_numpy(arrays["bias"]) if "bias" in arrays else torch.zeros(1)
-        return _Affine(weight, bias.float(), float(arrays["mean"]), float(arrays["std"]))

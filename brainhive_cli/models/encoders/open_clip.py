@@ -46,16 +46,16 @@ class Config(TokenConfig):
 
     def build(self) -> Encoder:
         """Prepare image tower and transform."""
+        from open_clip.model import _build_vision_tower
         from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
         # architecture and transform, as the folder states them
         if self.source == "random":
             model, stated = _architecture(self.architecture), dict[str, Any]()
-            load, weights = partial(untrained, partial(_tower, model)), {"source": "random"}
+            weights = {"source": "random"}
         else:
             folder, weights = fetch(self)
             model, stated = written_in(folder)
-            load = partial(_load, self, folder)
 
         # make the transform, and try it, so that a damaged config is refused here
         with reading(self.source):
@@ -65,7 +65,12 @@ class Config(TokenConfig):
             transform(Image.new("RGB", (64, 64)))
 
         def outputs() -> nn.Module:
-            tower = load()
+            # with random weights the image tower alone, which open_clip itself makes only with a text tower
+            if self.source == "random":
+                sizes = (model["embed_dim"], model["vision_cfg"], model.get("quick_gelu", False))
+                tower: nn.Module = untrained(partial(_build_vision_tower, *sizes))
+            else:
+                tower = load(self, folder).visual
             return Outputs(tower, self.output, _anatomy_of(tower))
 
         words, batched = f"open_clip {json.dumps(settings)}", partial(_transform_all, transform.transforms)
@@ -94,14 +99,6 @@ def written_in(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return written.model_cfg, written.preprocess_cfg
 
 
-def model_of(model: dict[str, Any]) -> nn.Module:
-    """Make a network of both towers, with random weights."""
-    import open_clip
-
-    network: nn.Module = open_clip.CLIP(**model)
-    return network
-
-
 def load(config: EncoderConfig, folder: Path) -> Any:
     """Load both towers."""
     import open_clip
@@ -120,21 +117,6 @@ def _architecture(architecture: str | dict[str, Any]) -> dict[str, Any]:
         near = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
         raise RecipeError(f"open_clip has no model {architecture!r}", f"near: {', '.join(near) or 'none'}")
     return model
-
-
-def _tower(model: dict[str, Any]) -> nn.Module:
-    """Make the image tower alone: open_clip itself makes it only together with a text tower."""
-    from open_clip.model import _build_vision_tower
-
-    tower: nn.Module = _build_vision_tower(
-        model["embed_dim"], model["vision_cfg"], model.get("quick_gelu", False)
-    )
-    return tower
-
-
-def _load(config: Config, folder: Path) -> nn.Module:
-    tower: nn.Module = load(config, folder).visual
-    return tower
 
 
 def _anatomy_of(tower: Any) -> Anatomy | None:

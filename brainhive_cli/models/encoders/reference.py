@@ -50,10 +50,15 @@ class Config(TokenConfig):
         try:
             folder = hub.folder(self.source, allow=held or CONFIGS, local=local or bool(held))
         except hub.NoRepository as error:
-            near = _nearest(self.source)
-            raise MissingData(
-                error.message, f"did you mean {near}? {error.hint}" if near else error.hint
-            ) from error
+            # suggest the encoder whose weights lie at the most similar reference
+            known = {}
+            for kind in parts.kinds("encoders"):
+                plain = parts.load("encoders", kind).Config()
+                known[getattr(plain, "source", "")] = plain.name
+                known |= {variant["source"]: name for name, variant in plain.variants.items()}
+            nearest = difflib.get_close_matches(self.source, known, n=1)
+            guess = f"did you mean {known[nearest[0]]} ({nearest[0]})? " if nearest else ""
+            raise MissingData(error.message, f"{guess}{error.hint}") from error
 
         # build the family's own Config
         family = family_of(folder)
@@ -88,14 +93,3 @@ def family_of(folder: Path) -> str:
         f"{folder} holds a model of kind {names}",
         f"known: diffusers VAE, timm, open_clip, and of transformers {', '.join(FAMILIES)}",
     )
-
-
-def _nearest(source: str) -> str:
-    """Find the encoder whose weights lie at the most similar reference; empty if none is similar."""
-    known = {}
-    for kind in parts.kinds("encoders"):
-        plain = parts.load("encoders", kind).Config()
-        known[getattr(plain, "source", "")] = plain.name
-        known |= {variant["source"]: name for name, variant in plain.variants.items()}
-    nearest = difflib.get_close_matches(source, known, n=1)
-    return f"{known[nearest[0]]} ({nearest[0]})" if nearest else ""

@@ -100,6 +100,10 @@ class LowLevelMix(Section):
             network = _components.load_network_folder(diffusers.AutoencoderKL, self.autoencoder, dtype)
         return LowLevelMixer(self, _components.cast(network, dtype), torch.device(device))
 
+    def check(self) -> str:
+        """Describe it, and how much would be downloaded; raises as `build` does."""
+        return f"blurry pictures by {self.autoencoder}, {to_download(self.needs())}"
+
     def needs(self) -> list[Need]:
         """Look for the autoencoder's weights."""
         if is_file(self.autoencoder):
@@ -169,8 +173,8 @@ class Config(parts.Config):
                 described.append(_captioner.check(stage.caption))
                 if texts := stage.text_needs():
                     described.append(f"text encoders of {stage.generator.source}, {to_download(texts)}")
-        if (mix := self.low_level_mix) is not None:
-            described.append(f"blurry pictures by {mix.autoencoder}, {to_download(mix.needs())}")
+        if self.low_level_mix is not None:
+            described.append(self.low_level_mix.check())
         return "; ".join(described)
 
     def needs(self) -> list[Need]:
