@@ -95,7 +95,7 @@ class Ridge(nn.Module):
         predicted = {name: signal.new_empty(len(signal), *head.shape) for name, head in self.heads.items()}
         for index in subject_index.unique().tolist():
             rows = subject_index == index
-            for name, values in self._map(self.subjects[index])(signal[rows]).items():
+            for name, values in self.maps[str(self.subjects[index])](signal[rows]).items():
                 predicted[name][rows] = values.unflatten(1, self.heads[name].shape).to(predicted[name])
         return predicted
 
@@ -110,7 +110,7 @@ class Ridge(nn.Module):
             held_out: Signals [M, C, T] that spread is measured on; without any, the training's are.
         """
         # components of the signals; sums of the targets, block by block
-        ridge = self._map(subject)
+        ridge = cast(Map, self.maps[str(subject)])
         scores, singular = ridge.project(signal)  # [N, K], [K]
         totals = {name: torch.zeros(2, head.width, device=signal.device) for name, head in self.heads.items()}
         at_once = max(1, NUMBERS // sum(head.width for head in self.heads.values()))
@@ -134,12 +134,12 @@ class Ridge(nn.Module):
             # bring predictions to the spread of the targets
             if self.standardise:
                 spread = (squares / len(signal) - mean.square()).clamp(min=0).sqrt()
-                ridge.weight[name] *= _ratio(spread, ridge.spread(name, singular, len(signal), held_out))
+                predicted_spread = ridge.spread(name, singular, len(signal), held_out)
+                ratio = spread / predicted_spread.clamp(min=1e-30)
+                # an output that is predicted as constant stays so
+                ridge.weight[name] *= torch.where(predicted_spread > 0, ratio, 1.0)
             ridge.bias[name].copy_(mean)
         ridge.finish()
-
-    def _map(self, subject: int) -> "Map":
-        return cast(Map, self.maps[str(subject)])
 
 
 class Map(nn.Module):
@@ -172,14 +172,19 @@ class Map(nn.Module):
         Returns:
             Scores of unit length [N, K], and singular values [K], the largest first.
         """
-        flat = signal.flatten(1).double()
+        # centre the signals
+        flat = signal.flatten(1).double()  # [N, V]
         self.mean.copy_(flat.mean(0))
         centred = flat - flat.mean(0)
+
+        # eigenvectors of the smaller Gram matrix, the largest first
         is_wide = centred.shape[1] > len(centred)
         gram = centred @ centred.T if is_wide else centred.T @ centred
-        squared, vectors = (values.flip(-1) for values in torch.linalg.eigh(gram))  # the largest first
+        squared, vectors = (values.flip(-1) for values in torch.linalg.eigh(gram))
         rank = int((squared > squared[0] * torch.finfo(torch.float64).eps * len(gram)).sum())
         count = min(rank, self.count)
+
+        # basis [V, K] and scores [N, K], padded with zeros where there are fewer components
         singular, vectors = squared[:count].sqrt(), vectors[:, :count]
         basis = centred.T @ vectors / singular if is_wide else vectors  # [V, K]
         scores = vectors if is_wide else centred @ basis / singular
@@ -206,8 +211,3 @@ class Map(nn.Module):
 
 def _fixed(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.zeros(shape), requires_grad=False)
-
-
-def _ratio(spread: Tensor, predicted_spread: Tensor) -> Tensor:
-    """Divide spreads; an output that is predicted as constant stays so."""
-    return torch.where(predicted_spread > 0, spread / predicted_spread.clamp(min=1e-30), 1.0)

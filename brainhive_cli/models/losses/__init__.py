@@ -28,20 +28,22 @@ class Mixing:
         A share `mixed` of the trials is mixed, each by chance; the others stay as they are. Everything lies
         on the generator's device.
         """
+        # a partner for each trial, and weights of the trial and its partner
         partner = torch.randperm(count, generator=generator, device=generator.device)
-        both = torch.ones(count, 2, dtype=torch.bool, device=generator.device)
-        share = convex_weights(both, alpha, generator)[:, 0]
+        members = torch.ones(count, 2, dtype=torch.bool, device=generator.device)  # [B, 2]
+        share = convex_weights(members, alpha, generator)[:, 0]  # [B]
+
+        # leave some trials as they are
         if mixed < 1:
             drawn = torch.rand(count, generator=generator, device=generator.device)
             share = share.masked_fill(drawn >= mixed, 1.0)
         return cls(partner, share)
 
-    def of_places(self, places: int) -> "Mixing":
-        """Give the mixing of [B · places], where each trial has several places that are mixed as it is."""
-        place = torch.arange(places, device=self.partner.device)
-        return Mixing(
-            (self.partner[:, None] * places + place).flatten(), self.share.repeat_interleave(places)
-        )
+    def repeat(self, items: int) -> "Mixing":
+        """Give the mixing of [B · items], where each trial has several items that are mixed as it is."""
+        index = torch.arange(items, device=self.partner.device)
+        partner = (self.partner[:, None] * items + index).flatten()  # [B · items]
+        return Mixing(partner, self.share.repeat_interleave(items))
 
     def mix(self, values: Tensor) -> Tensor:
         """Mix [B, ...]: share · values + (1 - share) · values[partner]."""

@@ -75,8 +75,14 @@ class ClipLoss(ScaledLoss):
         Raises:
             BrainhiveError: if they are not pairs, or the mixing is of another batch.
         """
-        cosine = self.similarities(predicted, target)
-        pairs = pair_weights(context.mixing, cosine, self._shared(context))
+        # which targets belong to a prediction: its row's, or all of its stimulus
+        has_stimuli = self.config.positives == "stimulus"
+        if has_stimuli and context.stimuli is None:
+            raise BrainhiveError("positives=stimulus needs the stimuli of the rows, and has none")
+        cosine = self.similarities(predicted, target)  # [B, B]
+        pairs = pair_weights(context.mixing, cosine, context.stimuli if has_stimuli else None)  # [B, B]
+
+        # cross-entropies in both directions, and the distance of pairs
         logits = cosine * self.scale(context.epoch)
         beta = self.config.hard_negative_beta
         to_target, to_prediction = (
@@ -98,13 +104,6 @@ class ClipLoss(ScaledLoss):
     def similarities(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Compare every prediction with every target, before the scale: [B, B], a prediction a row."""
         return cosines(predicted, target, with_length=not self.config.normalise_signal)
-
-    def _shared(self, context: LossContext) -> Tensor | None:
-        if self.config.positives == "row":
-            return None
-        if context.stimuli is None:
-            raise BrainhiveError("positives=stimulus needs the stimuli of the rows, and has none")
-        return context.stimuli
 
 
 def harder(logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int) -> Tensor:

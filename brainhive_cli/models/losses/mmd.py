@@ -49,6 +49,8 @@ class Discrepancy(nn.Module):
         if (count := len(predicted)) < 2:
             raise BrainhiveError("mmd compares distributions, and the batch has one row", "a larger batch")
         predicted, target = predicted.flatten(1), target.flatten(1)
+
+        # means over pairs of different rows within each side, less the mean between the sides
         within = (self._kernel(rows, rows) for rows in (predicted, target))
         apart = sum((kernel.sum() - kernel.trace()) / (count * (count - 1)) for kernel in within)
         discrepancy: Tensor = apart - 2 * self._kernel(predicted, target).mean()

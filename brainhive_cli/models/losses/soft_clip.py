@@ -51,11 +51,18 @@ class SoftClipLoss(ScaledLoss):
         Raises:
             BrainhiveError: if they are not pairs, have no frames, or the mixing is of another batch.
         """
+        # frames [B, F, ...] become items of the batch, [B · F, ...]
         config, mixing = self.config, context.mixing
         if config.items == "frames":
-            refuse_no_frames(predicted)
-            mixing = None if mixing is None else mixing.of_places(predicted.shape[1])
+            if predicted.ndim < 3:
+                raise BrainhiveError(
+                    f"soft_clip.items is frames, and predictions {list(predicted.shape)} have none",
+                    "a head of frames [F, ...], as `motion`, or items: signals",
+                )
+            mixing = None if mixing is None else mixing.repeat(predicted.shape[1])
             predicted, target = predicted.flatten(0, 1), target.flatten(0, 1)
+
+        # compare the similarities of predictions and targets with those among the targets
         cosine = cosines(predicted, target)  # [B, B]
         logits = cosine * self.scale(context.epoch)
         softness = at(config.temperature or config.target_temperature, context.epoch)
@@ -64,12 +71,3 @@ class SoftClipLoss(ScaledLoss):
         to_target = cross_entropy(logits, mixed(labels, mixing), 1)
         to_prediction = cross_entropy(logits, mixed(labels.T, mixing), 0)
         return (to_target + to_prediction) / 2
-
-
-def refuse_no_frames(predicted: Tensor) -> None:
-    """Refuse vectors [B, D], which have no frames."""
-    if predicted.ndim < 3:
-        raise BrainhiveError(
-            f"soft_clip.items is frames, and predictions {list(predicted.shape)} have none",
-            "a head of frames [F, ...], as `motion`, or items: signals",
-        )
