@@ -34,6 +34,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
         return handle_torch_function(dropout, (x,), x, p, training)
     if x.device.type != "cpu" or not training or not p:
         return F.dropout(x, p, training)
+
+    # one random 16-bit number for each unit, four from each that torch draws
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     mask = bits[: x.numel()].view_as(x) >= round(p * 2**16) - 2**15
     return x * mask.to(x.dtype).div_(1 - p)
@@ -139,14 +141,14 @@ def refuse_other_embeddings(embeddings: Mapping[str, Tensor], dims: Mapping[str,
     """
     widths = {key: embedding.shape[-1] for key, embedding in embeddings.items()}
     if widths != dims:
+        expected, actual = (
+            ", ".join(f"{key} ({width})" for key, width in sorted(sizes.items())) or "nothing"
+            for sizes in (dims, widths)
+        )
         raise BrainhiveError(
-            f"the fuser was made for {_listed(dims)}, not for {_listed(widths)}",
+            f"the fuser was made for {expected}, not for {actual}",
             "give the embeddings of exactly those encoders, or a fuser that was trained on yours",
         )
-
-
-def _listed(dims: Mapping[str, int]) -> str:
-    return ", ".join(f"{key} ({width})" for key, width in sorted(dims.items())) or "nothing"
 
 
 def rows_of(bank: Tensor, subject_index: Tensor | None) -> Tensor:

@@ -32,17 +32,16 @@ class Conditioning:
 
     def __getitem__(self, rows: slice | Sequence[int]) -> "Conditioning":
         """Take some rows of every condition."""
-        return Conditioning(**{name: _take(value, rows) for name, value in vars(self).items()})
+        chosen: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, list) and not isinstance(rows, slice):
+                chosen[name] = [value[row] for row in rows]
+            elif isinstance(value, Tensor) and not isinstance(rows, slice):
+                chosen[name] = value[list(rows)]  # a tuple would index several dimensions
+            else:
+                chosen[name] = None if value is None else value[rows]
+        return Conditioning(**chosen)
 
     def __len__(self) -> int:
         """Number of rows; 0 where there is no condition at all."""
         return next((len(value) for value in vars(self).values() if value is not None), 0)
-
-
-def _take(value: Any, rows: slice | Sequence[int]) -> Any:
-    """Take rows of a tensor, a list or heads; None stays None."""
-    if isinstance(value, list) and not isinstance(rows, slice):
-        return [value[row] for row in rows]
-    if isinstance(value, Tensor) and not isinstance(rows, slice):
-        rows = list(rows)  # a tuple would index several dimensions
-    return None if value is None else value[rows]

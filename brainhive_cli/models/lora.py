@@ -34,14 +34,14 @@ class Adapter(nn.Module):
         for hook in getattr(network, HOOKS, ()):
             hook.remove()
         hooks = [
-            network.get_submodule(name).register_forward_hook(partial(self._change, place))
-            for place, name in enumerate(self.names)
+            network.get_submodule(name).register_forward_hook(partial(self._change, index))
+            for index, name in enumerate(self.names)
         ]
         setattr(network, HOOKS, hooks)
 
-    def _change(self, place: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        low = F.linear(inputs[0].to(self.down[place].dtype), self.down[place])
-        return output + (self.factor * F.linear(low, self.up[place])).to(output.dtype)
+    def _change(self, index: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        low = F.linear(inputs[0].to(self.down[index].dtype), self.down[index])  # [..., rank]
+        return output + (self.factor * F.linear(low, self.up[index])).to(output.dtype)
 
 
 def shapes_of(network: nn.Module, endings: Sequence[str]) -> dict[str, list[int]]:
@@ -51,11 +51,14 @@ def shapes_of(network: nn.Module, endings: Sequence[str]) -> dict[str, list[int]
         RecipeError: if no name ends so.
         BrainhiveError: if the network has attention that calls its maps' weights, where nothing can be added.
     """
+    # torch's own attention calls weights, not modules
     if any(isinstance(module, nn.MultiheadAttention) for module in network.modules()):
         raise BrainhiveError(
             "train.lora cannot change torch's own attention, whose query, key and value are one map",
             "an encoder of transformers, as clip-b32",
         )
+
+    # linear maps whose names end as the recipe says
     maps: dict[str, Any] = {n: m for n, m in network.named_modules() if isinstance(m, nn.Linear)}
     for ending in endings:
         if not any(name.endswith(ending) for name in maps):

@@ -10,6 +10,14 @@ from torch import nn
 from brainhive_cli.core import parts
 
 
+class FuserConfig(parts.Config):
+    """Base of the Configs of fusers whose token is as wide as the recipe says."""
+
+    def token_dim(self, dims: dict[str, int], dim: int) -> int:
+        """Return the width of the token, given the encoders' widths and the recipe's `dim`: the latter."""
+        return dim
+
+
 def build(config: parts.Config, dims: dict[str, int], dim: int, subjects: int) -> nn.Module:
     """Make a fuser of embeddings of these widths, by key, to tokens [B, D].
 

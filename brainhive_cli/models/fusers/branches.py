@@ -4,20 +4,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.models.blocks import Dropout, ResidualMLP, refuse_other_embeddings
+from brainhive_cli.models.fusers import FuserConfig
 
 
-class Config(parts.Config):
+class Config(FuserConfig):
     """The image side of BRIDGE (NeurIPS 2026, published repository)."""
 
     width: int = Field(256, gt=0, description="Width of each encoder's branch; BRIDGE's.")
     hidden: int = Field(1024, gt=0, le=2**17, description="Width inside the block; BRIDGE's.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BRIDGE's.")
-
-    def token_dim(self, dims: dict[str, int], dim: int) -> int:
-        """Return the width of the token: the recipe's `dim`."""
-        return dim
 
     def build(self, dims: dict[str, int], dim: int) -> "Branches":
         """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D]."""
@@ -47,6 +43,7 @@ class Branches(nn.Module):
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
         """Fuse embeddings, each [B, D_encoder], to a token [B, D]."""
         refuse_other_embeddings(embeddings, self.dims)
+        # one branch for each depth, joined and mixed
         pairs = zip(self.branches, self.dims, strict=True)
         joined = torch.cat([self.dropout(branch(embeddings[key])) for branch, key in pairs], -1)
         token: Tensor = self.block(self.input_proj(joined))

@@ -55,5 +55,8 @@ class Concatenation(nn.Module):
             BrainhiveError: if the encoders or their widths are not those it was made for.
         """
         refuse_other_embeddings(embeddings, self.dims)
+        # in the order of `dims`, whatever the order of the given embeddings
         ordered = [embeddings[key] for key in self.dims]
-        return torch.cat([F.normalize(e, dim=-1) for e in ordered] if self.normalise else ordered, dim=-1)
+        if self.normalise:
+            ordered = [F.normalize(embedding, dim=-1) for embedding in ordered]
+        return torch.cat(ordered, dim=-1)

@@ -2,19 +2,15 @@
 
 from pydantic import Field
 
-from brainhive_cli.core import parts
 from brainhive_cli.models.blocks import FusionEncoder
+from brainhive_cli.models.fusers import FuserConfig
 
 
-class Config(parts.Config):
+class Config(FuserConfig):
     """The fusion encoder that is trained with the brain encoder (BrainHiVE, arXiv 2602.07495)."""
 
     intermediate_size: int = Field(1024, gt=0, le=2**17, description="Width inside the block; BrainHiVE's.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a hidden unit; BrainHiVE's.")
-
-    def token_dim(self, dims: dict[str, int], dim: int) -> int:
-        """Return the width of the token, given the encoders' widths and the recipe's `dim`."""
-        return dim
 
     def build(self, dims: dict[str, int], dim: int) -> FusionEncoder:
         """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D]."""

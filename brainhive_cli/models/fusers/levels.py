@@ -5,21 +5,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.models.blocks import Dropout, refuse_other_embeddings
+from brainhive_cli.models.fusers import FuserConfig
 from brainhive_cli.models.fusers.mean import common_width
 
 
-class Config(parts.Config):
+class Config(FuserConfig):
     """The image side of Visual Blur Perception (AAAI 2026, published repository)."""
 
     learned: int = Field(4, ge=0, description="Learned vectors that are mixed in; VBP's.")
     hidden: int = Field(768, gt=0, description="Width between the two maps; VBP's.")
     dropout: float = Field(0.85, ge=0, lt=1, description="Probability of dropping a hidden unit; VBP's.")
-
-    def token_dim(self, dims: dict[str, int], dim: int) -> int:
-        """Return the width of the token: the recipe's `dim`."""
-        return dim
 
     def build(self, dims: dict[str, int], dim: int) -> "Levels":
         """Make a fuser of embeddings of one width, by encoder, to tokens [B, D].
@@ -53,8 +49,12 @@ class Levels(nn.Module):
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
         """Mix embeddings, each [B, D] and brought to unit length, to a token [B, D]."""
+        # embeddings of unit length, and the learned vectors behind them
         refuse_other_embeddings(embeddings, self.dims)
         seen = torch.stack([F.normalize(embeddings[key], dim=-1) for key in self.dims], -2)  # [B, K, D]
-        every = torch.cat([seen, self.learned.to(seen.dtype).expand(*seen.shape[:-2], -1, -1)], -2)
-        token: Tensor = self.adapter((self.scale.softmax(0).to(seen.dtype) * every).sum(-2))
+        learned = self.learned.to(seen.dtype).expand(*seen.shape[:-2], -1, -1)
+        levels = torch.cat([seen, learned], -2)  # [B, K + learned, D]
+
+        # weigh the levels of each feature, then map to the token
+        token: Tensor = self.adapter((self.scale.softmax(0).to(seen.dtype) * levels).sum(-2))
         return token

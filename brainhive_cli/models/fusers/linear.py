@@ -6,12 +6,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.models.blocks import refuse_other_embeddings
+from brainhive_cli.models.fusers import FuserConfig
 from brainhive_cli.models.fusers.mean import common_width
 
 
-class Config(parts.Config):
+class Config(FuserConfig):
     """One linear map on each side: Shallow Alignment (arXiv 2601.21948), NeuroBridge (AAAI 2026)."""
 
     join: Literal["concatenate", "mean"] = Field(
@@ -20,10 +20,6 @@ class Config(parts.Config):
     signal_dim: int | None = Field(
         None, gt=0, description="Width of what the brain encoder gives, which is mapped too; null: it is not."
     )
-
-    def token_dim(self, dims: dict[str, int], dim: int) -> int:
-        """Return the width of the token: the recipe's `dim`."""
-        return dim
 
     def build(self, dims: dict[str, int], dim: int) -> "LinearMaps":
         """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D].
@@ -56,6 +52,7 @@ class LinearMaps(nn.Module):
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
         """Map embeddings, each [B, D_encoder], to a token [B, D]."""
         refuse_other_embeddings(embeddings, self.dims)
+        # in the order that the map was trained with
         ordered = [embeddings[key] for key in self.dims]
         token: Tensor = self.image(torch.stack(ordered).mean(0) if self.is_mean else torch.cat(ordered, -1))
         return token

@@ -7,16 +7,19 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.models.blocks import refuse_other_embeddings
+from brainhive_cli.models.fusers import FuserConfig
 from brainhive_cli.models.fusers.mean import common_width
 
 BIAS_DROPOUT = 0.3
 """Probability that a training sample is weighted without its subject's bias; SAMGA's."""
 
 
-class Config(parts.Config):
-    """The image side of SAMGA (arXiv 2604.17782, published repository), and the map that both sides share."""
+class Config(FuserConfig):
+    """The image side of SAMGA (arXiv 2604.17782, published repository), and the map that both sides share.
+
+    SAMGA's token has 512 values.
+    """
 
     takes_subjects: ClassVar[bool] = True
 
@@ -28,10 +31,6 @@ class Config(parts.Config):
         description="Place, from 0 in the order of `encoders`, of the layer that weighs most at first; "
         "default: the middle. Another's logit is its distance from there, below 0.",
     )
-
-    def token_dim(self, dims: dict[str, int], dim: int) -> int:
-        """Return the width of the token: the recipe's `dim` (SAMGA's: 512)."""
-        return dim
 
     def build(self, dims: dict[str, int], dim: int, subjects: int) -> "Router":
         """Make a fuser of embeddings of one width, by encoder, to tokens [B, D]; for so many subjects.
@@ -58,6 +57,8 @@ class Router(nn.Module):
     def __init__(self, dims: dict[str, int], dim: int, subjects: int, config: Config) -> None:
         super().__init__()
         self.dims, self.bias_dropout, count = dict(dims), BIAS_DROPOUT, len(dims)
+
+        # at first the layer in the centre weighs most
         centre = count // 2 if config.centre is None else config.centre
         self.pre = nn.Linear(common_width(dims), config.hidden)
         self.layers = nn.ModuleList(nn.Linear(config.hidden, dim) for _ in dims)
@@ -71,6 +72,7 @@ class Router(nn.Module):
 
         Without subjects, and in evaluation, all are weighted alike: a picture has one token for everyone.
         """
+        # map every layer's embedding to the width of the token, and weigh the layers
         refuse_other_embeddings(embeddings, self.dims)
         mapped = torch.stack(
             [layer(self.pre(embeddings[key])) for layer, key in zip(self.layers, self.dims, strict=True)], -2
@@ -83,6 +85,7 @@ class Router(nn.Module):
         """Return the weights of the layers, [B, L] of subjects [B], or [L] for everyone."""
         if subject is None:
             return self.global_logits.softmax(-1)
+        # SAMGA drops the subject's bias of some samples in training
         with_bias = F.dropout(torch.ones_like(subject, dtype=torch.float32), self.bias_dropout, True) > 0
         return (self.global_logits + self.subject_bias[subject] * with_bias[:, None]).softmax(-1)
 

@@ -268,15 +268,13 @@ class FusionPrior(nn.Module):
                 "use an align run that was trained with --prior on this prior",
             )
         token = decoded.tensors[TOKEN].to(self.proj.proj.weight.device)
-        return Conditioning(embeddings=self._use(token))
+        return Conditioning(embeddings=self.tokens(self.adapt(token) if self.adapter == "apply" else token))
 
     def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
         """Condition n rows on the zeroed token, as a share of the training does."""
         token = self.proj.proj.weight.new_zeros(1, self.dim)
-        return Conditioning(embeddings=self._use(token).expand(n, -1, -1))
-
-    def _use(self, token: Tensor) -> Tensor:
-        return self.tokens(self.adapt(token) if self.adapter == "apply" else token)
+        tokens = self.tokens(self.adapt(token) if self.adapter == "apply" else token)  # [1, S, D_cross]
+        return Conditioning(embeddings=tokens.expand(n, -1, -1))
 
     def condition_on_embeddings(
         self, embeddings: dict[str, Tensor], is_kept: Tensor | None = None

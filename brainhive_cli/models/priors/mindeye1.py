@@ -79,15 +79,27 @@ def load(reference: str) -> "DiffusionPrior":
         BrainhiveError: if the weights are not of a diffusion prior.
     """
     path = _located(reference)
-
-    # a folder has a config of its own; from a checkpoint the sizes are read off the shapes
     if path.is_dir():
+        # a folder has a config of its own
         file = path / "config.json"
         config = documents.read(file, Config, documents.DOWNLOAD, MissingData, without={"kind"})
-        prior, path = config.build({}, None), path / WEIGHTS
+        path = path / WEIGHTS
         state = weights.read(path)
     else:
-        prior, state = _published(path)
+        # a checkpoint holds the brain model too, and the sizes in the shapes of its weights
+        checkpoint = rename(weights.read(path), {r"module\.": ""})
+        with weights.reading(
+            path,
+            "give the checkpoint of its high-level training",
+            BrainhiveError,
+            problem="holds no diffusion prior of MindEye1",
+        ):
+            tokens, dim = checkpoint["net.null_brain_embeds"].shape
+            config = Config(dim=dim, tokens=tokens, **sizes_of(checkpoint))
+        state = {name: value for name, value in checkpoint.items() if name.startswith("net.")}
+
+    # fill a prior of these sizes
+    prior = config.build({}, None)
     weights.fill(prior, state, path)
     return prior.eval()
 
@@ -114,21 +126,6 @@ def _located(reference: str) -> Path:
     if not path.is_file():
         raise MissingData(f"no checkpoint {path}", f"{PREFIX}FILE, a checkpoint of MindEye1's high level")
     return path
-
-
-def _published(path: Path) -> tuple["DiffusionPrior", State]:
-    """Read the prior in a checkpoint that holds the brain model too, and its sizes from the shapes."""
-    checkpoint = rename(weights.read(path), {r"module\.": ""})
-    with weights.reading(
-        path,
-        "give the checkpoint of its high-level training",
-        BrainhiveError,
-        problem="holds no diffusion prior of MindEye1",
-    ):
-        tokens, dim = checkpoint["net.null_brain_embeds"].shape
-        config = Config(dim=dim, tokens=tokens, **sizes_of(checkpoint))
-    state = {name: value for name, value in checkpoint.items() if name.startswith("net.")}
-    return config.build({}, None), state
 
 
 def sizes_of(state: State) -> dict[str, int]:
@@ -181,12 +178,7 @@ class DiffusionPrior(identity.PriorOfHeads):
         Raises:
             BrainhiveError: if the brain model has no such head, or another shape of it.
         """
-        tokens = self.sample(self.brain_of(decoded), seeds)
-        heads = {**decoded.tensors, self.config.head: tokens}
-        return self.identity.condition(Decoded(heads, decoded.texts), seeds)
-
-    def brain_of(self, decoded: Decoded) -> Tensor:
-        """Take the brain's tokens [B, S, D] of decoded heads, where the weights are."""
+        # the brain's tokens [B, S, D]
         head, shape = self.config.head, [self.config.tokens, self.config.dim]
         tokens = decoded.tensors.get(head)
         if tokens is None or [*tokens.shape[1:]] != shape:
@@ -195,7 +187,10 @@ class DiffusionPrior(identity.PriorOfHeads):
                 f"the diffusion prior takes the head {head} {shape}, the model's is {model_shape}",
                 "use an align run with that head, or the prior identity",
             )
-        return tokens.to(self.alphas_cumprod.device)
+
+        # replace them by sampled ones, and let the identity prior name the conditions
+        sampled = self.sample(tokens.to(self.alphas_cumprod.device), seeds)
+        return self.identity.condition(Decoded({**decoded.tensors, head: sampled}, decoded.texts), seeds)
 
     def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
         """Return no condition, so that the generator's own unconditional side is used, or random tokens."""
