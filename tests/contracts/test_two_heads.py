@@ -22,6 +22,7 @@ from brainhive_cli.evaluation.reconstruction import conditions
 from brainhive_cli.evaluation.reconstruction.conditions import StimulusHeads
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import sdxl
+from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment import trained
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
@@ -107,16 +108,20 @@ def test_pictures_are_compared_by_the_head_of_retrieval_block_by_block(
     _, run = world
     align, rows = trained.find(str(run), Paths()), np.arange(7)
     heads = StimulusHeads.of(align, priors.load("identity"), torch.device("cpu"))
-    whole = heads.of_rows("test", rows)
-    monkeypatch.setattr(conditions, "NUMBERS", 1000)  # three pictures of 256 + 64 numbers
+    whole = Decoded.join([*heads.iterate_blocks("test", rows)])
+    monkeypatch.setattr(conditions, "MAX_NUMBERS", 1000)  # three pictures of 256 + 64 numbers
 
-    blocks = [*heads.vectors_of_rows("test", rows)]
-    mean = heads.mean_of("test").tensors
+    blocks = [
+        heads.compare(block.tensors) for block in heads.iterate_blocks("test", rows, heads.compared_keys)
+    ]
+    mean = heads.average("test").tensors
     result = go("reconstruct", f"align_run={run}", "prior=identity", GENERATOR, *SMALL, "best_of=2")
 
     assert [len(block) for block in blocks] == [7]  # of tokens alone 15 fit
     assert torch.equal(torch.cat(blocks), whole.tensors["tokens"].flatten(1))
-    every = heads.of_rows("test", np.arange(len(align.dataset.images("test")))).tensors
+    every = Decoded.join(
+        [*heads.iterate_blocks("test", np.arange(len(align.dataset.images("test"))))]
+    ).tensors
     for name in ("latent", "tokens"):
         torch.testing.assert_close(mean[name], every[name].mean(0, keepdim=True))
     assert "best of 2 by its decoded head" in result.metrics.overall["pixcorr"].protocol

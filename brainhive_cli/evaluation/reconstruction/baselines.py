@@ -31,21 +31,21 @@ DEFAULT: dict[str, tuple[Source, ...]] = {
     "clip": ("brain", "nearest", "still"),
 }
 """The sources of each medium, unless the recipe says them."""
-MEAN_OF = 2000
+MAX_AVERAGED = 2000
 """Training pictures that are averaged at most, evenly spaced: all others would change the mean by about one
 level of 255 (a pixel's standard deviation of 60 over the root of 2000)."""
-AT_ONCE = 64
+READ_AHEAD = 64
 """Pictures that are decoded ahead."""
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """Puts pictures of the training set in the place of reconstructions.
+    """Pictures of the training set in the place of reconstructions.
 
     Attributes:
         align: The run whose data set and embeddings are used.
         split: Whose items are reconstructed.
-        resolution_px: Side of the pictures that are kept: that of generated ones.
+        resolution_px: Side of the pictures that are written: that of generated ones.
         protocol: How pictures are sized for metrics; the mean is taken at that size.
     """
 
@@ -87,6 +87,7 @@ class Baselines:
         Returns:
             On every process the pictures, and for each baseline that is missing the way to get it.
         """
+        # the main process writes every baseline
         baselines: list[GeneratedSet] = []
         missing: dict[str, str] = {}
         for source in BASELINES:
@@ -98,16 +99,21 @@ class Baselines:
                 elif source == "nearest":
                     baselines += self._nearest(brain, heads, models, folder)
                 else:
-                    folds = {one.cell.fold for one in brain if one.cell is not None}
-                    for fold in sorted(folds):
-                        members = [one for one in brain if one.cell is not None and one.cell.fold == fold]
+                    folds: dict[int, list[DecodedSet]] = {}
+                    for decoded_set in brain:
+                        if decoded_set.cell is not None:
+                            folds.setdefault(decoded_set.cell.fold, []).append(decoded_set)
+                    for fold, members in sorted(folds.items()):
                         baselines.append(self._mean(members, fold, folder))
             except (MissingData, BadPicture) as error:
                 missing[source] = error.in_one_line
+
+        # other processes receive the sets of the main one
         gathered: tuple[list[GeneratedSet], dict[str, str]] = launch.gather((baselines, missing))[0]
         return gathered
 
     def _training_images(self) -> StimulusSet:
+        """Open the training pictures; MissingData if they are the items themselves."""
         images = self.align.dataset.images(TRAIN)
         if self.split == TRAIN:
             raise MissingData(f"the items are training {images.medium}s themselves", "choose another split")
@@ -117,7 +123,7 @@ class Baselines:
     def _nearest(
         self, brain: Sequence[DecodedSet], heads: StimulusHeads, models: str, folder: RunFolder
     ) -> list[GeneratedSet]:
-        """Keep the training picture nearest to each decoded head, its central square, at the media's size."""
+        """Write the training picture nearest to each decoded head: its central square, resized."""
         # training pictures whose embeddings are there
         images, stores, side = self._training_images(), self.align.stores(TRAIN), self.resolution_px
         done = np.all([store.done for store in stores.values()], axis=0)
@@ -144,18 +150,20 @@ class Baselines:
 
             # the nearest of each decoded head
             vectors = heads.compare(decoded_set.decoded.tensors)
-            nearest_rows = image_rows[nearest(vectors, heads.vectors_of_rows(TRAIN, rows)).numpy()]
+            blocks = heads.iterate_blocks(TRAIN, rows, heads.compared_keys)
+            training_vectors = (heads.compare(block.tensors) for block in blocks)
+            nearest_rows = image_rows[nearest(vectors, training_vectors).numpy()]
 
             # write the pictures that are not there yet
             name, ids = f"nearest/{decoded_set.name}", decoded_set.image_ids
-            files = [_place(folder, name, f"{image_id}.png") for image_id in ids]
+            files = [_locate_item(folder, name, f"{image_id}.png") for image_id in ids]
             row_of = dict(zip(files, nearest_rows.tolist(), strict=True))
             todo = {file: row for file, row in row_of.items() if not file.is_file()}
             with ThreadPoolExecutor() as writers:
                 list(writers.map(write, todo, todo.values()))
-            by_id = {image_id: [file] for image_id, file in zip(ids, files, strict=True)}
+            files_of_ids = {image_id: [file] for image_id, file in zip(ids, files, strict=True)}
             seeds = (decoded_set.cell.seed,)
-            sets.append(GeneratedSet("nearest", name, seeds, by_id, decoded_set.subject, how))
+            sets.append(GeneratedSet("nearest", name, seeds, files_of_ids, decoded_set.subject, how))
         return sets
 
     def _mean(self, brain: Sequence[DecodedSet], fold: int, folder: RunFolder) -> GeneratedSet:
@@ -163,27 +171,30 @@ class Baselines:
 
         Resizing is linear, so pictures of equal sizes share one.
         """
+        # training pictures of the fold
         images = self._training_images()
         learned = np.flatnonzero(tested_rows(self.align.dataset, images, TRAIN, fold))
         if images.medium == "clip":
             raise MissingData("the mean of clips shows nothing", "leave `mean` out of sources")
 
-        # sum the pictures by their size, resize the sums
-        count = min(len(learned), MEAN_OF)
+        # sum pictures of equal sizes, then resize the sums
+        count = min(len(learned), MAX_AVERAGED)
         file = folder.path / ("baselines/mean.png" if fold == 1 else f"baselines/mean-{fold:02d}.png")
         if not file.is_file():
             rows = learned[np.linspace(0, len(learned) - 1, count).round().astype(int)]
             total = torch.tensor(0.0)
             with console.progress("mean training picture", count) as bar, ThreadPoolExecutor() as readers:
-                for some in np.split(rows, range(AT_ONCE, count, AT_ONCE)):
+                for batch in np.split(rows, range(READ_AHEAD, count, READ_AHEAD)):
                     sums: dict[tuple[int, ...], Tensor] = {}
-                    for picture in readers.map(images.open, some.tolist()):
+                    for picture in readers.map(images.open, batch.tolist()):
                         pixels = media_files.to_media(picture)  # [3, H, W]
                         sums[pixels.shape] = sums.get(pixels.shape, torch.tensor(0.0)) + pixels
                         bar.advance(1)
                     for summed in sums.values():
                         total = total + prepare(summed[None], self.protocol).double()
             _save(media_files.to_bytes(total / count)[0], file, folder)
+
+        # every item of the fold has the same mean
         files = {image_id: [file] for decoded_set in brain for image_id in decoded_set.image_ids}
         return GeneratedSet("mean", "mean", (), files, described=f"the mean of {count} training pictures")
 
@@ -199,12 +210,14 @@ def make_stills(generated: Sequence[GeneratedSet], folder: RunFolder) -> list[Ge
         MissingData: if none are clips.
     """
     sets = []
-    for clips_set in (clips_set for clips_set in generated if clips_set.source in ("brain", "scored")):
+    for clips_set in generated:
+        if clips_set.source not in ("brain", "scored"):
+            continue
         name, files = f"still/{clips_set.name}", {}
         with console.progress(f"stills of {clips_set.name}", len(clips_set.media)) as bar:
             for image_id, clips in clips_set.files.items():
-                place = _place(folder, name, image_id)
-                files[image_id] = [place / f"{number:02d}.png" for number in range(len(clips))]
+                item_folder = _locate_item(folder, name, image_id)
+                files[image_id] = [item_folder / f"{number:02d}.png" for number in range(len(clips))]
                 for file, path in zip(files[image_id], clips, strict=True):
                     if not file.is_file():
                         clip = clips_set.open(path)
@@ -219,7 +232,7 @@ def make_stills(generated: Sequence[GeneratedSet], folder: RunFolder) -> list[Ge
     return sets
 
 
-def _place(folder: RunFolder, name: str, image_id: str) -> Path:
+def _locate_item(folder: RunFolder, name: str, image_id: str) -> Path:
     """Name a file or folder of an item among the baselines of the run's folder."""
     return below(folder.path / "baselines" / name, image_id, source="the stimulus id")
 

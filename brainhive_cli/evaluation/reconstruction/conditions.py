@@ -27,9 +27,9 @@ from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
-BATCH = 8192
-"""Stimuli whose heads are made at once, at most."""
-NUMBERS = 1 << 26
+MAX_BATCH = 8192
+"""Stimuli whose heads are computed at once, at most."""
+MAX_NUMBERS = 1 << 26
 """Numbers of all their embeddings at most: 256 MiB in float32, 259 pictures of 257 × 768 + 77 × 768."""
 Tensors = Mapping[str, Tensor]
 Source = Literal["brain", "images", "shuffled", "zeroed", "mean_embedding", "nearest", "mean", "still"]
@@ -43,14 +43,14 @@ CELL_INDEPENDENT: tuple[Source, ...] = ("images", "zeroed", "mean_embedding")
 
 @dataclass(frozen=True)
 class StimulusHeads:
-    """Makes heads by the prior's fuser; where it has none, by what the brain model's heads predict.
+    """Heads of stimuli, from the prior's fuser; where it has none, the targets of the brain model's heads.
 
     Attributes:
         align: The run whose stimuli are embedded.
         encoders: Those that embedded them.
         keys: The key of each encoder's embeddings, by its name.
         targets: Embeddings [B, …] by key to heads [B, …] by name.
-        device: Where they are made.
+        device: Where heads are computed.
         compare: Heads to the vectors [B, D] by which rows are compared; default: the token.
         compared_keys: Keys of the embeddings that these vectors are made from; None for all.
     """
@@ -65,60 +65,62 @@ class StimulusHeads:
 
     @classmethod
     def of(cls, align: AlignRun, prior: Prior, device: torch.device) -> Self:
-        """Choose what makes the heads.
+        """Choose the function that computes the heads.
 
         Raises:
             BrainhiveError: if the prior fuses embeddings of other encoders; it names both.
         """
+        # the fuser takes embeddings by the names that the prior was trained with
         encoders, _ = align.training_settings[align.cells[0].variant]
         if (fuser := prior.fuser) is not None:
             keys = match_keys(encoders, prior.dims, "the prior")
             return cls(align, encoders, keys, lambda embeddings: {TOKEN: fuser(embeddings)}, device)
+
+        # without a fuser, heads are the targets of the brain model
         model = align.model(align.cells[0], device)
         layout = model.layout
         return cls(align, encoders, layout.encoders, model.targets, device, model.join, layout.compared_keys)
 
-    def of_rows(self, split: str, rows: NDArray[np.int64]) -> Decoded:
-        """Make the heads of some rows of a split's stores."""
-        return Decoded.join([*self._blocks(split, rows)])
+    def iterate_blocks(
+        self, split: str, rows: NDArray[np.int64], keys: Collection[str] | None = None
+    ) -> Iterator[Decoded]:
+        """Compute the heads of rows of a split's stores, block by block.
 
-    def vectors_of_rows(self, split: str, rows: NDArray[np.int64]) -> Iterator[Tensor]:
-        """Make the vectors by which rows are compared, block by block [B, D]."""
-        for block in self._blocks(split, rows, self.compared_keys):
-            yield self.compare(block.tensors)
+        Args:
+            split: Part of the data set.
+            rows: Of its stores, [N].
+            keys: Keys of the embeddings that the heads are computed from; None for all.
+        """
+        # embeddings of these keys, and the rows that fit in memory
+        opened = Targets.of(self.align.stores(split), Launch(0, 1, self.device), self.keys, hold=False)
+        sources = {key: source for key, source in opened.sources.items() if keys is None or key in keys}
+        width = sum(prod(source.shape) for source in sources.values())
+        batch_size = max(1, min(MAX_BATCH, MAX_NUMBERS // width))
 
-    def mean_of(self, split: str) -> Decoded:
+        for batch in np.array_split(rows, max(1, -(-len(rows) // batch_size))):
+            embeddings = dict(Targets(sources).gather(batch))
+            with torch.inference_mode():
+                heads = Decoded(self.targets(embeddings))
+            yield heads
+
+    def average(self, split: str) -> Decoded:
         """Average the heads of all stimuli of a split: one row."""
         rows = np.flatnonzero(np.all([store.done for store in self.align.stores(split).values()], axis=0))
         totals: dict[str, Tensor] = {}
-        for block in self._blocks(split, rows):
+        for block in self.iterate_blocks(split, rows):
             for name, head in block.tensors.items():
                 total = head.double().sum(0, keepdim=True)
                 totals[name] = totals[name] + total if name in totals else total
         return Decoded({name: (total / len(rows)).float() for name, total in totals.items()})
 
-    def _blocks(
-        self, split: str, rows: NDArray[np.int64], keys: Collection[str] | None = None
-    ) -> Iterator[Decoded]:
-        """Make the heads of rows block by block, from the embeddings of some keys; None for all."""
-        opened = Targets.of(self.align.stores(split), Launch(0, 1, self.device), self.keys, hold=False)
-        sources = {key: source for key, source in opened.sources.items() if keys is None or key in keys}
-        width = sum(prod(source.shape) for source in sources.values())
-        at_once = max(1, min(BATCH, NUMBERS // width))
-        for batch in np.array_split(rows, max(1, -(-len(rows) // at_once))):
-            yield self.of_embeddings(Targets(sources).gather(batch))
-
-    @torch.inference_mode()
-    def of_embeddings(self, embeddings: Mapping[str, Tensor]) -> Decoded:
-        """Make the heads of embeddings [B, …] by key."""
-        return Decoded(self.targets(dict(embeddings)))
-
 
 class Reranker:
-    """Embeds generated pictures as the stimuli were, and makes heads from them; it never sees the stimulus.
+    """Similarity of generated pictures, embedded as the stimuli were, to decoded heads.
+
+    It never sees the stimulus.
 
     Args:
-        heads: Makes heads from embeddings; its encoders are loaded here.
+        heads: Computes heads from embeddings; its encoders are loaded here.
         launch: Where they run.
     """
 
@@ -130,19 +132,23 @@ class Reranker:
 
     @torch.inference_mode()
     def similarity(self, pixels: Pixels, decoded: Decoded) -> Tensor:
-        """Cosine of the heads of pictures [B, H, W, 3] with decoded ones; [B].
+        """Compute the cosine [B] of the heads of pictures [B, H, W, 3] with decoded ones.
 
         Raises:
             RecipeError: if they are clips.
         """
         if pixels.ndim != 4:
             raise RecipeError("best_of compares pictures, and the generator makes clips", "best_of=1")
+
+        # embeddings of each encoder by key
         pictures = [Image.fromarray(picture) for picture in pixels]
         embeddings: dict[str, Tensor] = {}
         for group in self._groups:
             views = group.encoder.preprocess_all(pictures)
             embeddings |= {self._heads.keys[name]: values for name, values in group.encode(views).items()}
-        generated = self._heads.compare(self._heads.of_embeddings(embeddings).tensors)
+
+        # vectors [B, D] of generated pictures and of decoded heads
+        generated = self._heads.compare(self._heads.targets(embeddings))
         return F.cosine_similarity(generated, self._heads.compare(decoded.tensors).to(generated.device))
 
 
@@ -179,7 +185,7 @@ class DecodedSet:
         return f"{folder.as_posix()}/{repeat:02d}.png"
 
     def first(self, items: int | None) -> "DecodedSet":
-        """Keep some items, from the start; all when None."""
+        """Keep the first items; all when None."""
         return replace(
             self,
             image_ids=self.image_ids[:items],
@@ -202,7 +208,7 @@ class DecodedSet:
 
 
 def derange(count: int, seed: int | tuple[int, ...]) -> NDArray[np.int64]:
-    """Give each of several places another one, each once: [N] its neighbour in a random order."""
+    """Draw a permutation [N] without fixed points: the neighbour of each index in a random order."""
     order = np.random.default_rng(seed).permutation(count)
     neighbours = np.empty_like(order)
     neighbours[order] = np.roll(order, 1)
@@ -225,31 +231,33 @@ def make_decoded_sets(
     split: str,
     items: int | None,
 ) -> list[DecodedSet]:
-    """Make the set of each source that media are generated from, of the same items.
+    """Collect the set of each source that media are generated from, of the same items.
 
     Args:
         sources: In order.
         brain: The decoded heads of all signals.
-        heads: Makes heads from the stimuli.
+        heads: Computes heads of the stimuli.
         split: Whose items.
         items: How many of them, from the start; all when None.
     """
-    by_source = {"brain": [decoded_set.first(items) for decoded_set in brain]}
-    ids = list(dict.fromkeys(image_id for some in by_source["brain"] for image_id in some.image_ids))
+    sets: dict[Source, list[DecodedSet]] = {"brain": [decoded_set.first(items) for decoded_set in brain]}
+    ids = list(dict.fromkeys(image_id for decoded_set in sets["brain"] for image_id in decoded_set.image_ids))
 
-    def of_no_cell(source: Source, decoded: Decoded | None) -> list[DecodedSet]:
-        return [DecodedSet(source, None, None, ids, ids, decoded)]
-
-    # other items' heads, the stimuli's own, none at all, and their mean
+    # heads of other items
     if "shuffled" in sources:
-        by_source["shuffled"] = [decoded_set.shuffled().first(items) for decoded_set in brain]
+        sets["shuffled"] = [decoded_set.shuffled().first(items) for decoded_set in brain]
+
+    # heads without a brain model: the stimuli's, none at all, and the mean of the training split
+    without_cell: dict[Source, Decoded | None] = {}
     if "images" in sources:
         rows = next(iter(heads.align.stores(split).values())).rows(ids)
-        by_source["images"] = of_no_cell("images", heads.of_rows(split, rows))
+        without_cell["images"] = Decoded.join([*heads.iterate_blocks(split, rows)])
     if "zeroed" in sources:
-        by_source["zeroed"] = of_no_cell("zeroed", None)
+        without_cell["zeroed"] = None
     if "mean_embedding" in sources:
-        means = heads.mean_of(TRAIN).tensors
+        means = heads.average(TRAIN).tensors
         repeated = {name: head.expand(len(ids), *head.shape[1:]) for name, head in means.items()}
-        by_source["mean_embedding"] = of_no_cell("mean_embedding", Decoded(repeated))
-    return [decoded_set for source in dict.fromkeys(sources) for decoded_set in by_source.get(source, [])]
+        without_cell["mean_embedding"] = Decoded(repeated)
+    for source, decoded in without_cell.items():
+        sets[source] = [DecodedSet(source, None, None, ids, ids, decoded)]
+    return [decoded_set for source in dict.fromkeys(sources) for decoded_set in sets.get(source, [])]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core import artifacts, console, runs
@@ -32,6 +33,7 @@ from brainhive_cli.data.datasets import Clip
 from brainhive_cli.evaluation.reconstruction.metric_parts import choose_metrics, is_here, load
 from brainhive_cli.evaluation.reconstruction.recipe import PublishedScores, Recipe, Scoring
 from brainhive_cli.evaluation.reconstruction.scoring import (
+    TRUTH,
     GeneratedSet,
     Scored,
     Scorer,
@@ -67,10 +69,13 @@ def open_run(
 
     The others are those of `RunFolder.open`.
     """
+    # a finished run that lacks nothing, or nothing that is here now
     folder = RunFolder.open("reconstruct", label, recipe, launch, again)
     missing = folder.measurements().missing if folder.is_finished else ()
     if not any(is_here(name, recipe.metric_encoders) or is_source_here(name) for name in missing):
         return folder
+
+    # without its mark it is not finished
     launch.barrier()
     if launch.is_main:
         (folder.path / FINISHED).unlink()
@@ -114,22 +119,23 @@ def measure_run(
     if not launch.is_main:
         return
     folder.replace("values.csv", lambda path: write_values(path, scored))
-    if decoded := {
-        some.scope: {
+    decoded = {
+        reconstructions.scope: {
             image_id: {"caption": annotation.caption, "concepts": list(annotation.concepts)}
-            for image_id, annotation in some.annotations.items()
+            for image_id, annotation in reconstructions.annotations.items()
         }
-        for some in generated
-        if some.annotations
-    }:
+        for reconstructions in generated
+        if reconstructions.annotations
+    }
+    if decoded:
         folder.write_json("decoded.json", decoded)
 
     # their means with intervals, and comparisons of the first source with the others
-    caveats = merge_caveats(*(find_caveats(some.described) for some in generated))
+    caveats = merge_caveats(*(find_caveats(reconstructions.described) for reconstructions in generated))
     notes = {"caveats": caveats, "medium": medium, **notes}
     measurements = _measurements(scored, scoring.protocol, split, stimuli.alike, notes)
-    for some in generated:
-        missing_metrics |= some.tasks.missing
+    for reconstructions in generated:
+        missing_metrics |= reconstructions.tasks.missing
     measurements |= Measurements(
         missing={**missing_metrics, **missing}, notes={"comparisons": compare_sources(measurements)}
     )
@@ -165,10 +171,12 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
         BrainhiveError: if a run cannot be paired with this one.
     """
     with folder.reading() as measurements:
-        by_path = {str(run.path): run.measurements() for run in compared}
-        against, errors = compare_runs(measurements, str(folder.path), by_path)
+        measurements_of = {str(run.path): run.measurements() for run in compared}
+        against, errors = compare_runs(measurements, str(folder.path), measurements_of)
     if errors:
         raise errors[0]
+
+    # p-values of all comparisons of the run are adjusted together
     comparisons, against = adjust_together(source=measurements.notes["comparisons"], run=against)
     measurements |= Measurements(notes={"comparisons": comparisons, "against": against})
     unchanged = [artifact for artifact in artifacts.read(folder) if artifact.section != COMPARISONS]
@@ -192,14 +200,15 @@ def measure_variants(results: Mapping[str, Result]) -> Measurements:
 
     The first is compared with the others; notes say why some cannot be.
     """
-    by_label = {label: result.metrics for label, result in results.items()}
-    (first, base), *following = by_label.items()
-
     # the first variant against each other one
+    measured = {label: result.metrics for label, result in results.items()}
+    (first, base), *following = measured.items()
     comparisons, errors = compare_runs(base, first, dict(following), noun="variant")
+
+    # scopes of all, with notes of what each was made from
     collected = collect_variants(results)
     variants = {
-        label: {**variant, "sources": by_label[label].notes["sources"]}
+        label: {**variant, "sources": measured[label].notes["sources"]}
         for label, variant in collected.notes["variants"].items()
     }
     notes = {
@@ -218,7 +227,7 @@ def _score(
     """Score all reconstructions; also give the metrics that are missing, with the way to get them."""
     # items, and the metrics that can be computed here
     keep_freed_memory()
-    ids = list(dict.fromkeys(image_id for some in generated for image_id in some.files))
+    ids = list(dict.fromkeys(image_id for reconstructions in generated for image_id in reconstructions.files))
     names = choose_metrics("clip" if frames else "picture", scoring.metrics)
     if not launch.is_main:
         launch.barrier()  # what the main process downloads, the others find
@@ -226,13 +235,15 @@ def _score(
     if launch.is_main:
         launch.barrier()
 
-    # score every set, and the stimuli themselves where tasks have no decoded values
+    # score every set, and the stimuli themselves by the metrics that need no reconstruction
     opens = [partial(stimuli.open, image_id) for image_id in ids]
     scorer = Scorer(parts, scoring.protocol, scoring.metric_batch_size, launch.device, opens, frames)
     rows = {image_id: row for row, image_id in enumerate(ids)}
-    scored = [Scored.of(some, scorer, rows, launch) for some in generated]
-    if truth := Scored.of_stimuli(scorer, ids):
-        scored.append(truth)
+    scored = [Scored.of(reconstructions, scorer, rows, launch) for reconstructions in generated]
+    if values := scorer.describe():
+        files = {image_id: [Path(image_id)] for image_id in ids}
+        truth = GeneratedSet(TRUTH, TRUTH, (), files, described="the stimuli themselves")
+        scored.append(Scored(truth, values))
     if len(ids) < 2 and any(part.is_identification for part in parts.values()) and launch.is_main:
         console.warn("one picture cannot be distinguished from others: no two-way identification")
     return scored, missing
@@ -243,43 +254,45 @@ def _measurements(
     scored: Sequence[Scored], protocol: str, split: str, alike: Alike, notes: Mapping[str, Any]
 ) -> Measurements:
     """Collect the metrics of all, of each source, of each concept of a source, and of each cell."""
+    groups: dict[str, list[Scored]] = {}
+    for cell in scored:
+        groups.setdefault(cell.generated.source, []).append(cell)
 
-    def measure(some: Sequence[Scored], by_concept: bool = False) -> dict[str, Metric]:
-        described = f"{protocol}, {some[0].generated.described}"
-        return measure_sets(some, described, split, alike, by_concept)
-
-    by_source: dict[str, list[Scored]] = {}
-    for some in scored:
-        by_source.setdefault(some.generated.source, []).append(some)
-
-    # all of each source; of the first also as the run's own numbers
-    first = next(iter(by_source))
-    scopes = {source: measure(some) for source, some in by_source.items()}
-    scopes = {ALL: scopes[first], **scopes}
-    recalls = {source: measure(some, by_concept=True) for source, some in by_source.items()}
+    # all of each source, and the recall of each concept; of the first also as the run's own numbers
+    first = next(iter(groups))
+    scopes: dict[str, dict[str, Metric]] = {ALL: {}}
+    recalls = {}
+    for source, group in groups.items():
+        described = f"{protocol}, {group[0].generated.described}"
+        scopes[source] = measure_sets(group, described, split, alike)
+        recalls[source] = measure_sets(group, described, split, alike, per_concept=True)
+    scopes[ALL] = scopes[first]
     for source, metric_of in recalls.items():
         scopes |= {scope(f"concept {name}", source): {RECALL: metric} for name, metric in metric_of.items()}
 
     # single cells, with the values of their items
     cells, items = {}, {}
-    units = alike.items([list(some.generated.files) for some in scored])
-    for some, unit_names in zip(scored, units.units, strict=True):
-        generated = some.generated
-        scopes[generated.scope] = measure([some])
+    units = alike.items([list(cell.generated.files) for cell in scored])
+    for cell, unit_names in zip(scored, units.units, strict=True):
+        generated = cell.generated
+        described = f"{protocol}, {generated.described}"
+        scopes[generated.scope] = measure_sets([cell], described, split, alike)
         cells[generated.scope] = {
             "source": generated.source,
             "subject": generated.subject,
             "title": generated.title,
         }
-        items[generated.scope] = {**some.items, "units": [str(unit) for unit in unit_names]}
+        items[generated.scope] = {**cell.items, "units": [str(unit) for unit in unit_names]}
+
+    # what pages and tables need besides the numbers
     titles = name_sources(notes["medium"])
     notes = {
         **notes,
         "units": units.kind,
         "unit_count": units.count,
         "scope": units.scope,
-        "sources": list(by_source),
-        "titles": {source: titles.get(source, source) for source in by_source},
+        "sources": list(groups),
+        "titles": {source: titles.get(source, source) for source in groups},
         "concepts": list(recalls[first]),
         "cells": cells,
     }
@@ -288,12 +301,15 @@ def _measurements(
 
 def tables(measured: Measurements, published: Any = None) -> tuple[Table, ...]:
     """Write the tables of a finished run; by cell where there are several; and what was published."""
+    # metrics of the cells of the first source
     source = measured.notes["sources"][0]
     cells = {
         cell["title"]: measured.scopes[scope]
         for scope, cell in measured.notes["cells"].items()
         if cell["source"] == source
     }
+
+    # a row for each source, then for each cell
     written = [_table_by_source(measured)]
     if len(cells) > 1:
         names = list(next(iter(cells.values())))
@@ -326,12 +342,12 @@ def sweep_tables(measured: Measurements, published: Any) -> tuple[Table, ...]:
     # metrics by variant and source, and those that differ from the first variant
     variants = measured.notes["variants"]
     comparisons = measured.notes["comparisons"]
-    by_variant = {
+    metrics_of = {
         (label, source): measured.scopes[scope(label, source)]
         for label, variant in variants.items()
         for source in variant["sources"]
     }
-    names = list(dict.fromkeys(name for metrics in by_variant.values() for name in metrics))
+    names = list(dict.fromkeys(name for metrics in metrics_of.values() for name in metrics))
     differing = {
         (comparison["with"], name)
         for comparison in comparisons
@@ -341,17 +357,16 @@ def sweep_tables(measured: Measurements, published: Any) -> tuple[Table, ...]:
 
     # a row for each variant and source
     titles, rows = name_sources(measured.notes["medium"]), []
-    for (label, source), metrics in by_variant.items():
+    for (label, source), metrics in metrics_of.items():
         is_first = source == variants[label]["sources"][0]
-        values = ["–"] * len(names)
-        for place, name in enumerate(names):
-            if name in metrics:
-                mark = MARK if is_first and (label, name) in differing else ""
-                values[place] = f"{metrics[name].value:.3f}{mark}"
+        values = []
+        for name in names:
+            mark = MARK if is_first and (label, name) in differing else ""
+            values.append(f"{metrics[name].value:.3f}{mark}" if name in metrics else "–")
         rows.append((label, titles[source], *values, next(iter(metrics.values())).n))
 
     # the title says how it was tested
-    protocol = next(iter(next(iter(by_variant.values())).values())).protocol.partition(",")[0]
+    protocol = next(iter(next(iter(metrics_of.values())).values())).protocol.partition(",")[0]
     title = f"Reconstruction, variant by variant, {protocol}; intervals are in metrics.json"
     if comparisons:
         tests, notes = _tests_and_notes(comparisons)
@@ -369,8 +384,8 @@ def missing_lines(missing: Mapping[str, str], medium: str) -> list[str]:
     for name, way in missing.items():
         names.setdefault(way, []).append(name_sources(medium).get(name, name))
     return [
-        f"not measured: {', '.join(some)}: {way}; then the same command measures them"
-        for way, some in names.items()
+        f"not measured: {', '.join(same_way)}: {way}; then the same command measures them"
+        for way, same_way in names.items()
     ]
 
 
@@ -393,7 +408,9 @@ def _table_by_source(measured: Measurements) -> Table:
     titles = name_sources(medium)
     heading = beside_heading(m for source in sources for m in measured.scopes[source].values())
     for name in measured.overall:
-        for source in (source for source in sources if name in measured.scopes[source]):
+        for source in sources:
+            if name not in measured.scopes[source]:
+                continue
             m = measured.scopes[source][name]
             chance, pool = ("–" if value is None else value for value in (m.chance, m.pool))
             second = (m.beside_text(),) if heading else ()
@@ -416,12 +433,15 @@ def _table_by_source(measured: Measurements) -> Table:
 
 def _concepts_table(measured: Measurements, titles: Mapping[str, str]) -> Table:
     """Show the recall of each concept, the most frequent first, next to that of shuffled pairs."""
+    # recall, and that of other items' signals
     source, rows = measured.notes["sources"][0], []
     for concept in measured.notes["concepts"]:
         recall = measured.scopes[scope(f"concept {concept}", source)][RECALL]
         floor = measured.scopes.get(scope(f"concept {concept}", FLOOR), {}).get(RECALL)
         shuffled = "–" if floor is None else floor.value
         rows.append((concept, recall.n, recall.value, recall.interval_text(), shuffled, recall.chance))
+
+    # the most frequent first
     rows.sort(key=lambda row: -row[1])
     columns = ("concept", "n", titles[source], "95 % CI", titles[FLOOR], "chance of a guess")
     title = "Recall of each concept among the likeliest, as many as a stimulus shows"
@@ -431,7 +451,8 @@ def _concepts_table(measured: Measurements, titles: Mapping[str, str]) -> Table:
 def _differences_table(
     name: str, comparisons: Sequence[Mapping[str, Any]], titles: Mapping[str, str]
 ) -> Table:
-    """Show how much more than others the reconstructions called `name` score, metric by metric."""
+    """Show by how much the reconstructions called `name` score more than others, metric by metric."""
+    # a row for each comparison and metric
     rows = []
     for comparison in comparisons:
         other = titles.get(comparison["with"], f"…{comparison['with'][-9:]}")
@@ -441,6 +462,8 @@ def _differences_table(
             better = (name if is_more else other) if is_shown else "–"
             interval, p = interval_text(m["low"], m["high"]), p_text(m["p_adjusted"])
             rows.append((with_arrow(metric), other, f"{m['difference']:+.3f}", interval, m["n"], p, better))
+
+    # the title says how it was tested
     tests, notes = _tests_and_notes(comparisons)
     adjustment = adjustment_text(comparisons[0]["adjusted_over"])
     title = "; ".join([f"{name} less others, paired; p: {tests}; {adjustment}", *notes])

@@ -35,7 +35,7 @@ from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.recipe import FOLD
 
 READERS = 4
-"""Threads that decode media while others are compared."""
+"""Threads that decode media while the previous batch is compared."""
 MAX_SHARE = 0.5
 """Share of a device's free memory that features of stimuli take at most; networks need the rest."""
 Open = Callable[[], Any]
@@ -58,10 +58,10 @@ TITLES = {
 """Titles of the sources of pictures; ↓ after a metric means that less is better."""
 CAPTION, MASK, CONCEPTS = "caption", "mask", "concepts"
 """The heads that are shown: texts, probabilities [F, 1, H, W] and [K]."""
-LIKELY = 0.5
-"""Probability from which a pixel is the key object's, and a concept is named."""
-MOST_CONCEPTS = 4
-"""Concepts that are named."""
+MIN_PROBABILITY = 0.5
+"""Probability above which a pixel is the key object's, and a concept is named."""
+MAX_CONCEPTS = 4
+"""Concepts that are named at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def annotate_stimulus(images: StimulusSet, row: int) -> Annotation:
     labels = images.labels(row) if images.labels else np.zeros(0, np.uint8)
     names = tuple(name for name, has in zip(images.label_names, labels, strict=False) if has)
     masks = images.masks(row).astype(bool) if images.masks else None
-    return Annotation(captions[0] if len(captions) else "", names[:MOST_CONCEPTS], masks)
+    return Annotation(captions[0] if len(captions) else "", names[:MAX_CONCEPTS], masks)
 
 
 def annotate_decoded(
@@ -112,20 +112,18 @@ def annotate_decoded(
         concepts = None
     if not captions and masks is None and concepts is None:
         return {}
-    return {
-        image_id: Annotation(
-            captions[row] if captions else "",
-            () if concepts is None else _named(concepts[row].cpu().numpy(), names),
-            None if masks is None else (masks[row, :, 0] > LIKELY).cpu().numpy(),
-        )
-        for row, image_id in enumerate(image_ids)
-    }
 
-
-def _named(likelihood: NDArray[np.floating[Any]], names: Sequence[str]) -> tuple[str, ...]:
-    """Name the likely concepts, the likeliest first; one at least."""
-    order = np.argsort(-likelihood, kind="stable")[:MOST_CONCEPTS]
-    return tuple(names[place] for rank, place in enumerate(order) if not rank or likelihood[place] > LIKELY)
+    # caption, mask, and likely concepts, the likeliest first; one at least
+    annotations = {}
+    for row, image_id in enumerate(image_ids):
+        named: tuple[str, ...] = ()
+        if concepts is not None:
+            likelihood = concepts[row].cpu().numpy()  # [K]
+            order = np.argsort(-likelihood, kind="stable")[:MAX_CONCEPTS]
+            named = tuple(names[k] for k in order if k == order[0] or likelihood[k] > MIN_PROBABILITY)
+        mask = None if masks is None else (masks[row, :, 0] > MIN_PROBABILITY).cpu().numpy()
+        annotations[image_id] = Annotation(captions[row] if captions else "", named, mask)
+    return annotations
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,13 +133,13 @@ class TaskScores:
     Attributes:
         values: [N] by metric; NaN of a stimulus without an object, a known concept or a caption. None of a
             metric of which all stimuli are such.
-        by_concept: Whether each concept was recalled, [N] by its name; NaN of stimuli that do not show it.
+        recall: Whether each concept was recalled, [N] by its name; NaN of stimuli that do not show it.
         guess: Chance of recalling one of an item's concepts by guessing, [N].
         missing: Scores whose library is missing, and how to get it.
     """
 
     values: Mapping[str, Values] = field(default_factory=dict)
-    by_concept: Mapping[str, Values] = field(default_factory=dict)
+    recall: Mapping[str, Values] = field(default_factory=dict)
     guess: Values = field(default_factory=lambda: np.zeros(0))
     missing: Mapping[str, str] = field(default_factory=dict)
 
@@ -152,10 +150,12 @@ class TaskScores:
         row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
         rows = [row_of[image_id] for image_id in image_ids]
         masks, likelihood = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
-        values, by_concept, guess, missing = dict[str, Values](), dict[str, Values](), np.zeros(0), {}
+        values, recall, guess, missing = dict[str, Values](), dict[str, Values](), np.zeros(0), {}
+
+        # overlap of masks
         if images.masks is not None and masks is not None and masks.shape[1:2] == (images.frames or 1,):
             objects = [torch.from_numpy(images.masks(row))[:, None].gt(0).byte() for row in rows]
-            size = (masks.shape[-2], masks.shape[-1])  # to which targets are brought in the same way
+            size = (masks.shape[-2], masks.shape[-1])  # targets of training are resized alike
             true = torch.stack([interpolate(mask, size, mode="nearest") for mask in objects])
             values[tasks.DICE] = tasks.dice(masks.cpu(), true)
 
@@ -163,15 +163,16 @@ class TaskScores:
         names = images.label_names
         if images.labels is not None and likelihood is not None and likelihood.shape[1:] == (len(names),):
             shown = np.stack([images.labels(row) for row in rows]).astype(bool)  # [N, K]
-            hits = tasks.recalled(likelihood.float().cpu().numpy(), shown)
-            by_concept, guess = dict(zip(names, hits.T, strict=True)), shown.mean(1)
+            hits = tasks.recalled(likelihood.float().cpu().numpy(), shown)  # [N, K]
+            recall, guess = dict(zip(names, hits.T, strict=True)), shown.mean(1)
             values[tasks.RECALL] = torch.from_numpy(hits).nanmean(1).numpy()
 
         # captions, of stimuli that have any
         captions = [images.captions(row) if images.captions else [] for row in rows]
-        present = [n for n, some in enumerate(captions) if len(some)]
+        present = [row for row, texts in enumerate(captions) if len(texts)]
         if present and (texts := decoded.texts.get(CAPTION)):
-            scores = tasks.caption_scores([texts[n] for n in present], [captions[n] for n in present])
+            references = [captions[row] for row in present]
+            scores = tasks.caption_scores([texts[row] for row in present], references)
             for name, score in scores.items():
                 values[name] = np.full(len(rows), np.nan)
                 values[name][present] = score
@@ -179,27 +180,23 @@ class TaskScores:
             missing = {name: tasks.no_library(name).in_one_line for name in absent}
 
         # metrics of which all stimuli lack a value are left out
-        has_value, has_recall = (
-            {name: some for name, some in by_name.items() if not np.isnan(some).all()}
-            for by_name in (values, by_concept)
-        )
-        return cls(has_value, has_recall, guess, missing)
+        values = {name: scores for name, scores in values.items() if not np.isnan(scores).all()}
+        recall = {name: scores for name, scores in recall.items() if not np.isnan(scores).all()}
+        return cls(values, recall, guess, missing)
 
     @classmethod
     def join(cls, scores: Sequence[Self]) -> Self:
         """Put the scores of different items one behind the other; of what all of them have."""
         if len(scores) == 1:
             return scores[0]
-        values, by_concept = (
-            {
-                name: np.concatenate([getattr(one, key)[name] for one in scores])
-                for name in getattr(scores[0], key)
-                if all(name in getattr(one, key) for one in scores)
-            }
-            for key in ("values", "by_concept")
-        )
-        guess = np.concatenate([one.guess for one in scores])
-        return cls(values, by_concept, guess, scores[0].missing)
+
+        # values and recall, each of the names that all scores have
+        joined = []
+        for columns in ([part.values for part in scores], [part.recall for part in scores]):
+            names = [name for name in columns[0] if all(name in column for column in columns)]
+            joined.append({name: np.concatenate([column[name] for column in columns]) for name in names})
+        guess = np.concatenate([part.guess for part in scores])
+        return cls(*joined, guess, scores[0].missing)
 
 
 def name_sources(medium: str) -> dict[str, str]:
@@ -209,9 +206,13 @@ def name_sources(medium: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Stimuli:
-    """Stimuli by image id: functions that open a picture or a clip, and say what it shows.
+    """Stimuli by image id.
 
-    `alike` says which are.
+    Attributes:
+        open: Opens a picture or a clip.
+        label: Names what it shows, in a word or two.
+        annotation: Collects what the data set says of it.
+        alike: Which stimuli are alike.
     """
 
     open: Callable[[str], Any]
@@ -269,14 +270,17 @@ def pool_folds(sets: Sequence[GeneratedSet]) -> list[GeneratedSet]:
 
     Every stimulus was held out in one fold, and its media are those of that fold's model.
     """
+    # sets that differ in their fold only
     groups: dict[tuple[str, str], list[GeneratedSet]] = {}
-    for one in sets:
-        groups.setdefault((one.source, FOLD.sub("", one.name)), []).append(one)
+    for generated in sets:
+        groups.setdefault((generated.source, FOLD.sub("", generated.name)), []).append(generated)
+
+    # one set of each group
     pooled = []
     for (_, name), members in groups.items():
-        files = {image_id: media for one in members for image_id, media in one.files.items()}
-        notes = {image_id: note for one in members for image_id, note in one.annotations.items()}
-        tasks = TaskScores.join([one.tasks for one in members])
+        files = {image_id: media for member in members for image_id, media in member.files.items()}
+        notes = {image_id: note for member in members for image_id, note in member.annotations.items()}
+        tasks = TaskScores.join([member.tasks for member in members])
         pooled.append(replace(members[0], name=name, files=files, annotations=notes, tasks=tasks))
     return pooled
 
@@ -311,11 +315,13 @@ class Scorer:
         seen: dict[Features, Tensor] = {}
         starts = range(0, len(self.stimuli), self.batch_size)
         for start, batch in zip(starts, self._features(self.stimuli), strict=True):
+            # the first batch says how much memory all of them take
             if not seen:
                 torch.cuda.empty_cache()  # of what the generator held
                 fits = size_of(batch.values()) * len(starts) < MAX_SHARE * free_bytes(self.device)
-                home, count = self.device if fits else "cpu", len(self.stimuli)
-                seen = {f: some.new_empty((count, *some.shape[1:]), device=home) for f, some in batch.items()}
+                for function, features in batch.items():
+                    shape = (len(self.stimuli), *features.shape[1:])
+                    seen[function] = features.new_empty(shape, device=self.device if fits else "cpu")
             for function, features in batch.items():
                 seen[function][start : start + len(features)] = features
         return seen
@@ -348,6 +354,8 @@ class Scorer:
         }
         # one item cannot be distinguished from others
         parts = {n: part for n, part in self.parts.items() if len(among) > 1 or not part.is_identification}
+
+        # compare batch by batch
         values: dict[str, list[Tensor]] = {}
         starts = range(0, len(reconstructions), self.batch_size)
         for start, features in zip(starts, self._features(reconstructions), strict=True):
@@ -362,7 +370,7 @@ class Scorer:
         return {name: torch.cat(compared).cpu().numpy() for name, compared in values.items()}
 
     def describe(self) -> dict[str, NDArray[np.float64]]:
-        """Values [N] of the stimuli themselves, by the metrics that describe media by themselves."""
+        """Compute the values [N] of the stimuli, by the metrics that describe media by themselves."""
         rows = torch.arange(len(self.stimuli))
         parts = {name: part for name, part in self.parts.items() if part.is_of_one}
         seen = {name: self.seen[part.features] for name, part in parts.items()}
@@ -373,9 +381,10 @@ class Scorer:
         """Decode media and compute all features, each once, batch by batch."""
         functions = {part.features: part.takes_originals for part in self.parts.values()}
         with ThreadPoolExecutor(READERS) as readers:
+            # the next batch is opened while this one is computed
             pending = [readers.submit(open_one) for open_one in media[: self.batch_size]]
             for stop in range(self.batch_size, len(media) + self.batch_size, self.batch_size):
-                opened = [one.result() for one in pending]
+                opened = [reading.result() for reading in pending]
                 pending = [readers.submit(open_one) for open_one in media[stop : stop + self.batch_size]]
                 sized = self._sized(opened)
                 yield {
@@ -390,13 +399,16 @@ class Scorer:
             BrainhiveError: if clips differ in their number of frames, or some media are pictures.
         """
         sized = []
-        for media in (to_media(one).to(self.device) for one in opened):
+        for picture_or_clip in opened:
+            media = to_media(picture_or_clip).to(self.device)  # [3, H, W] or [F, 3, H, W]
             if media.ndim == 3 and self.frames is not None:
                 media = media.expand(self.frames, -1, -1, -1)  # a keyframe, held still
             if media.ndim == 4:
                 sized.append(prepare(media, self.protocol, FRAME_PX))
             else:
                 sized.append(prepare(media[None], self.protocol)[0])
+
+        # media of one batch are compared at once
         if len(shapes := {tuple(media_px.shape) for media_px in sized}) > 1:
             raise BrainhiveError(
                 f"pictures and clips cannot be compared that differ in shape: {sorted(shapes)}",
@@ -420,27 +432,22 @@ class Scored:
     @classmethod
     def of(cls, generated: GeneratedSet, scorer: Scorer, rows: Mapping[str, int], launch: Launch) -> Self:
         """Score reconstructions of the scorer's stimuli `rows`; every process returns all values."""
+        # this process's share of the files
         among = np.array(sorted(rows[image_id] for image_id in generated.files))
         share = launch.shard(generated.media)
         stimulus_rows = np.array([rows[image_id] for image_id, _ in share], dtype=np.int64)
         opens = [partial(generated.open, file) for _, file in share]
         with console.progress(f"metrics of {generated.name}", len(share)) as bar:
             shares = launch.gather(scorer.score(opens, stimulus_rows, among, bar))
+
+        # values of all processes, in the order of the files
         shares = [values for values in shares if values]  # a process may have had no file
         names = shares[0] if shares else {}
         return cls(generated, {name: np.concatenate([values[name] for values in shares]) for name in names})
 
-    @classmethod
-    def of_stimuli(cls, scorer: Scorer, image_ids: Sequence[str]) -> Self | None:
-        """Describe the scorer's stimuli by themselves; None if no metric does."""
-        values = scorer.describe()
-        files = {image_id: [Path(image_id)] for image_id in image_ids}
-        stimuli = GeneratedSet(TRUTH, TRUTH, (), files, described="the stimuli themselves")
-        return cls(stimuli, values) if values else None
-
     @cached_property
     def means(self) -> dict[str, Values]:
-        """The mean over an item's repeats of each metric, and its task scores, [N]; NaN where it has none."""
+        """Mean over an item's repeats of each metric, and its task scores, [N]; NaN where it has none."""
         ends = np.cumsum([len(files) for files in self.generated.files.values()])[:-1]
         means = {
             name: np.array([repeats.mean() for repeats in np.split(values, ends)])
@@ -450,14 +457,15 @@ class Scored:
 
     @property
     def items(self) -> dict[str, list[Any]]:
-        """The image ids, and the same means as lists; None where an item has none."""
-        return {
-            "image_ids": list(self.generated.files),
-            **{name: [None if isnan(v) else v for v in some.tolist()] for name, some in self.means.items()},
+        """Image ids, and the same means as lists; None where an item has none."""
+        columns = {
+            name: [None if isnan(value) else value for value in means.tolist()]
+            for name, means in self.means.items()
         }
+        return {"image_ids": list(self.generated.files), **columns}
 
     def list_files(self, image_id: str) -> list[tuple[Path, dict[str, float]]]:
-        """Every file of an item with its values."""
+        """List every file of an item with its values."""
         return [
             (file, {name: float(values[row]) for name, values in self.values.items()})
             for row, (owner, file) in enumerate(self.generated.media)
@@ -468,25 +476,25 @@ class Scored:
 def first_of_each_source(scored: Sequence[Scored]) -> dict[str, Scored]:
     """Choose the first cell of each source that has media of its own, by source."""
     first: dict[str, Scored] = {}
-    for some in scored:
-        if some.generated.source != TRUTH and some.generated.media:
-            first.setdefault(some.generated.source, some)
+    for cell in scored:
+        if cell.generated.source != TRUTH and cell.generated.media:
+            first.setdefault(cell.generated.source, cell)
     return first
 
 
 def rank_items(scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
-    """Sort the items of some reconstructions by the mean over metrics of their rank among all of them."""
+    """Sort the items of reconstructions by the mean over metrics of their rank among all of them."""
     from scipy.stats import rankdata
 
-    items = [(some, image_id) for some in scored for image_id in some.generated.files]
+    items = [(cell, image_id) for cell in scored for image_id in cell.generated.files]
     chosen = [name for name in scored[0].values if scale_of(name).ranks] or [*scored[0].values]
-    joined = {name: np.concatenate([some.means[name] for some in scored]) for name in chosen}
+    joined = {name: np.concatenate([cell.means[name] for cell in scored]) for name in chosen}
     ranks = [rankdata(values if lower_is_better(name) else -values) for name, values in joined.items()]
     return [items[row] for row in np.argsort(np.mean(ranks, axis=0), kind="stable")]
 
 
 def measure_sets(
-    scored: Sequence[Scored], protocol: str, split: str, alike: Alike, by_concept: bool = False
+    scored: Sequence[Scored], protocol: str, split: str, alike: Alike, per_concept: bool = False
 ) -> dict[str, Metric]:
     """Average each metric over items and subjects, with its interval; seeds are averaged item by item.
 
@@ -495,35 +503,40 @@ def measure_sets(
         protocol: Name of the way they were measured.
         split: Part of the data set.
         alike: Which items the interval takes together.
-        by_concept: Whether the recall of each concept is measured instead, over the items that show it.
+        per_concept: Whether the recall of each concept is measured instead, over the items that show it.
 
     Returns:
         By metric, or by concept; over the items that have a value, and none where no item has.
     """
-    seeds = tuple(sorted({seed for some in scored for seed in some.generated.seeds}))
+    # the models of each subject, stacked
+    seeds = tuple(sorted({seed for cell in scored for seed in cell.generated.seeds}))
     groups: dict[int | None, list[Scored]] = {}
-    for some in scored:
-        groups.setdefault(some.generated.subject, []).append(some)
-    ids, means = zip(*(_stack_seeds(group, by_concept) for group in groups.values()), strict=True)
+    for cell in scored:
+        groups.setdefault(cell.generated.subject, []).append(cell)
+    ids, stacks = zip(*(_stack_seeds(group, per_concept) for group in groups.values()), strict=True)
     guesses = [group[0].generated.tasks.guess for group in groups.values()]
+
+    # each metric, over the items of each subject that have a value
     items, metrics = alike.items(ids), {}
-    for name in dict.fromkeys(name for by_name in means for name in by_name):
-        metric = RECALL if by_concept else name
+    for name in dict.fromkeys(name for stack in stacks for name in stack):
+        metric = RECALL if per_concept else name
         scale = scale_of(metric)
         values = [
-            by_name.get(name, np.full((1, len(some)), np.nan))
-            for by_name, some in zip(means, ids, strict=True)
-        ]
+            stack.get(name, np.full((1, len(subject_ids)), np.nan))
+            for stack, subject_ids in zip(stacks, ids, strict=True)
+        ]  # [S, N] of each subject
         # of media no value may be missing: `measure` refuses it
-        has_value = [~np.isnan(some).any(0) | (metric not in SCALES) for some in values]
-        measured = [place for place, has in enumerate(has_value) if has.any()]
+        has_value = [~np.isnan(stack).any(0) | (metric not in SCALES) for stack in values]
+        measured = [subject for subject, has in enumerate(has_value) if has.any()]
+
+        # chance of guessing is a mean over subjects, as the value
         chance = scale.chance
-        if metric == RECALL:  # a mean over subjects, as the value
-            chance = float(np.mean([guesses[place][has_value[place]].mean() for place in measured]))
+        if metric == RECALL:
+            chance = float(np.mean([guesses[subject][has_value[subject]].mean() for subject in measured]))
         is_of_candidates = scale.chance is not None and (scale.low, scale.high) == (0.0, 1.0)
         metrics[name] = measure(
             metric,
-            [values[place][:, has_value[place]] for place in measured],
+            [values[subject][:, has_value[subject]] for subject in measured],
             protocol=protocol,
             split=split,
             items=items.where(has_value),
@@ -536,17 +549,17 @@ def measure_sets(
     return metrics
 
 
-def _stack_seeds(scored: Sequence[Scored], by_concept: bool) -> tuple[list[str], dict[str, Values]]:
+def _stack_seeds(scored: Sequence[Scored], per_concept: bool) -> tuple[list[str], dict[str, Values]]:
     """Stack one subject's reconstructions of the same items by S models: image ids, and by name [S, N]."""
     ids = list(scored[0].generated.files)
     stacked: dict[str, list[Values]] = {}
-    for some in scored:
-        places = {image_id: place for place, image_id in enumerate(some.generated.files)}
-        rows = [places[image_id] for image_id in ids]
-        values = some.generated.tasks.by_concept if by_concept else some.means
+    for cell in scored:
+        row_of = {image_id: row for row, image_id in enumerate(cell.generated.files)}
+        rows = [row_of[image_id] for image_id in ids]
+        values = cell.generated.tasks.recall if per_concept else cell.means
         for name in values:
             stacked.setdefault(name, []).append(values[name][rows])
-    return ids, {name: np.stack(by_seed) for name, by_seed in stacked.items()}
+    return ids, {name: np.stack(rows_of_seeds) for name, rows_of_seeds in stacked.items()}
 
 
 def write_values(path: Path, scored: Sequence[Scored]) -> None:
@@ -555,7 +568,7 @@ def write_values(path: Path, scored: Sequence[Scored]) -> None:
         table = csv.writer(file)
         names = list(scored[0].values)
         table.writerow(["source", "cell", "image_id", "file", *names])
-        for some in scored:
-            for row, (image_id, media) in enumerate(some.generated.media):
-                values = [float(some.values[name][row]) if name in some.values else "" for name in names]
-                table.writerow([some.generated.source, some.generated.name, image_id, media.name, *values])
+        for cell in scored:
+            for row, (image_id, media) in enumerate(cell.generated.media):
+                values = [float(cell.values[name][row]) if name in cell.values else "" for name in names]
+                table.writerow([cell.generated.source, cell.generated.name, image_id, media.name, *values])
