@@ -411,7 +411,7 @@ def _plan(
 
     # generation, its memory, and what is measured
     checks["generator"] = recipe.generator.check
-    if recipe.initial.is_given:
+    if recipe.initial.folder or recipe.initial.align_run:
         checks["starts from"] = lambda: find_start_pictures(recipe) and "pictures"
     if prior is not None and estimates_memory:
         checks["memory, estimated"] = lambda: _describe_memory(recipe, prior)
@@ -618,7 +618,9 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
         notes = {
             "prior": recipe.prior.source,
             "mode": align.mode,
-            "published": {} if published is None else published.as_notes(),
+            "published": {}
+            if published is None
+            else {**published.values, "source": published.source, "differs": published.differs},
             SET_UP: {**align.set_up(recipe.split), **flatten(generated_by, "reconstruct")},
             **describe_tested([align.tested_pictures(recipe.split)], align.signal_warnings),
         }

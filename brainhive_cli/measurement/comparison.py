@@ -60,10 +60,6 @@ class Comparison:
     only_first: int | None = None
     only_second: int | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Give the fields as plain values, for JSON."""
-        return asdict(self)
-
 
 def compare(first: Sequence[Ranks], second: Sequence[Ranks], *, items: Items | None = None) -> Comparison:
     """Compare two runs by how often they rank the seen image first.
@@ -105,16 +101,21 @@ def compare_values(
 
     Source: Clark 1973, The language-as-fixed-effect fallacy; Cohen 1988 (d_z).
     """
+    # values of the same items in the same order
     groups = [[np.atleast_2d(np.asarray(group, np.float64)) for group in side] for side in (first, second)]
     sizes = [[group.shape[-1] for group in side] for side in groups]
     if sizes[0] != sizes[1] or not sizes[0]:
         raise BrainhiveError(
             f"items by subject {sizes[0]} and {sizes[1]} cannot be paired", "compare runs of the same items"
         )
+
+    # paired differences, averaged over seeds
     items = items or Items.unnamed(sizes[0])
     differences = [one.mean(0) - other.mean(0) for one, other in zip(*groups, strict=True)]
-    by_subject = np.array([difference.mean() for difference in differences])
-    subjects, named = len(by_subject), f"{items.count} {items.kind}"
+    subject_means = np.array([difference.mean() for difference in differences])
+    subjects, named = len(subject_means), f"{items.count} {items.kind}"
+
+    # about these subjects, or people in general
     about = f"{items.scope} and " if items.scope else ""
     if subjects < MANY_SUBJECTS:
         flips = flip_signs(differences, items)
@@ -129,11 +130,13 @@ def compare_values(
         ends = low, high
         least_p = 0.0
         test = f"t over {subjects} subjects and {named}, for {about}people in general"
-    effect = float(by_subject.mean() / by_subject.std(ddof=1)) if np.ptp(by_subject) > ROUNDING else None
+
+    # effect size over subjects, who must differ
+    mean, effect = float(subject_means.mean()), None
+    if np.ptp(subject_means) > ROUNDING:
+        effect = float(subject_means.mean() / subject_means.std(ddof=1))
     size = sum(map(len, differences))
-    return Comparison(
-        *(float(by_subject.mean()), *ends, f"inversion of: {test}", size, subjects, p, test, least_p, effect)
-    )
+    return Comparison(mean, *ends, f"inversion of: {test}", size, subjects, p, test, least_p, effect)
 
 
 def crossed_t(differences: Sequence[Values], items: Items) -> tuple[float | None, float | None, float | None]:
@@ -155,19 +158,24 @@ def crossed_t(differences: Sequence[Values], items: Items) -> tuple[float | None
 
     if items.count == 1:
         return None, None, None
+
+    # variance of the mean: subjects, and what shared units add
     (scatter,) = scatter_of_means([group[None] for group in differences], items)
     subjects, mean = len(differences), float(scatter.estimates.mean())
-    of_subjects, shared = max(scatter.between, scatter.own), scatter.shared
+    of_subjects, shared = scatter.of_subjects, scatter.shared
     variance = of_subjects + shared
     if variance < ROUNDING**2:  # all differ by the same: what signs alone say, without an interval above .05
         if abs(mean) < ROUNDING:
             return 1.0, 0.0, 0.0
         p = 2.0 ** (1 - subjects)
         return (p, mean, mean) if p <= LEVEL else (p, None, None)
+
+    # Satterthwaite's freedom
     noise = (scatter.own / of_subjects) ** OWN_FREEDOM if of_subjects else 0.0
-    of_units = scatter.freedom
-    doubt = of_subjects**2 * ((1 - noise) / (subjects - 1) + noise / (subjects * of_units))
-    freedom = variance**2 / (doubt + shared**2 / of_units)
+    doubt = of_subjects**2 * ((1 - noise) / (subjects - 1) + noise / (subjects * scatter.freedom))
+    freedom = variance**2 / (doubt + shared**2 / scatter.freedom)
+
+    # t test, and the interval that is its inversion
     error = float(np.sqrt(variance))
     reach = float(t.ppf(1 - LEVEL / 2, freedom)) * error
     return float(2 * t.sf(abs(mean) / error, freedom)), mean - reach, mean + reach
@@ -180,15 +188,9 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
     """
     from scipy.stats import false_discovery_control
 
-    there = [p for p in p_values if p is not None]
-    adjusted = iter(false_discovery_control(there).tolist() if there else [])
+    tested = [p for p in p_values if p is not None]
+    adjusted = iter(false_discovery_control(tested).tolist() if tested else [])
     return [None if p is None else next(adjusted) for p in p_values]
-
-
-def limits_of_p(modes: Sequence[str], subjects: int) -> list[str]:
-    """Say what a reader of p must know, of runs trained in these modes."""
-    is_inter = any("inter" in mode.split(" + ") for mode in modes)
-    return [FOLDS] if is_inter and subjects > 1 else []
 
 
 Key = TypeVar("Key")
@@ -210,19 +212,12 @@ class Side(NamedTuple):
 
     @property
     def subjects(self) -> dict[Any, list[CellItems]]:
-        """The cells of each subject, of several seeds; None for pictures that come from no signal."""
+        """Cells of each subject, of several seeds; None for pictures that come from no signal."""
         cells: dict[Any, list[CellItems]] = {}
         for scope, cell in self.run.notes["cells"].items():
             if self.source is None or cell["source"] == self.source:
                 cells.setdefault(cell["subject"], []).append(self.run.items[scope])
         return cells
-
-    @property
-    def unit_of(self) -> dict[str, str]:
-        """Image id to the unit of items that are alike."""
-        cells = [self.run.items[scope] for scope in self.run.notes["cells"]]
-        pairs = (zip(cell["image_ids"], cell["units"], strict=True) for cell in cells)
-        return dict(itertools.chain.from_iterable(pairs))
 
     def cells_of(self, subject: Any) -> list[CellItems]:
         """Choose the cells of a subject; what is of no subject is compared with all of them."""
@@ -244,6 +239,7 @@ def compare_ranks(
         The comparisons, and why other pairs cannot be compared: as they were tested among other pictures, on
         other subjects or items.
     """
+    # pairs that can be compared
     compared: dict[Key, dict[str, Any]] = {}
     errors = []
     for key, pair in pairs.items():
@@ -251,6 +247,8 @@ def compare_ranks(
             compared[key] = _compare_ranks(*pair)
         except BrainhiveError as error:
             errors.append(error)
+
+    # p values of all pairs together
     p_values = [comparison["p_value"] for comparison in compared.values()]
     over = _describe_tests(p_values, 1, pair=len(compared))
     for comparison, p in zip(compared.values(), benjamini_hochberg(p_values), strict=True):
@@ -259,19 +257,36 @@ def compare_ranks(
 
 
 def _compare_ranks(one: Measurements, other: Measurements) -> dict[str, Any]:
+    """Compare the ranks of two runs; BrainhiveError if they were tested on different items."""
     _check_galleries(one, other)
     first, second = (Side(run, run.notes["run"]).subjects for run in (one, other))
-    named = [sorted(zip(cells[0]["image_ids"], cells[0]["units"], strict=True)) for cells in first.values()]
-    ids, units = ([[pair[place] for pair in some] for some in named] for place in (0, 1))
-    ranks = [[_sorted_ranks(side[subject]) for subject in first] for side in (first, second)]
-    result = compare(*ranks, items=Items(ids, units, one.notes["units"], scope=one.notes.get("scope", "")))
+
+    # items of each subject, sorted by image id
+    ids, units = [], []
+    for cells in first.values():
+        pairs = sorted(zip(cells[0]["image_ids"], cells[0]["units"], strict=True))
+        ids.append([image_id for image_id, _ in pairs])
+        units.append([unit for _, unit in pairs])
+    items = Items(ids, units, one.notes["units"], scope=one.notes.get("scope", ""))
+
+    # ranks [S, N] of the cells of each subject in the same order
+    sides: list[list[NDArray[np.int64]]] = []
+    for side in (first, second):
+        ranks = []
+        for subject in first:
+            orders = [np.argsort(cell["image_ids"], kind="stable") for cell in side[subject]]
+            sorted_cells = zip(side[subject], orders, strict=True)
+            ranks.append(np.array([np.asarray(cell["ranks"])[order] for cell, order in sorted_cells]))
+        sides.append(ranks)
+    result = compare(*sides, items=items)
     notes, differs = _limits(one, other, result.subjects)
     named_run = {"run": other.notes["run"], "caveats": other.caveats}
-    return {**named_run, "differs": differs, "notes": notes, **result.as_dict()}
+    return {**named_run, "differs": differs, "notes": notes, **asdict(result)}
 
 
 def _check_galleries(first: Measurements, second: Measurements) -> None:
-    # the same candidates, subjects and items
+    """Refuse runs that were tested on other candidates, subjects or items."""
+    # candidates
     runs = [first.notes["run"], second.notes["run"]]
     galleries = [first.notes["gallery"], second.notes["gallery"]]
     if galleries[0] != galleries[1]:
@@ -283,6 +298,8 @@ def _check_galleries(first: Measurements, second: Measurements) -> None:
         raise BrainhiveError(
             f"{shown[0]} and {shown[1]} were tested on different galleries", "compare on the same pictures"
         )
+
+    # subjects, and items of each
     subjects = [Side(run, "").subjects for run in (first, second)]
     if subjects[0].keys() != subjects[1].keys():
         shown = [f"{run} ({', '.join(cells)})" for run, cells in zip(runs, subjects, strict=True)]
@@ -295,12 +312,6 @@ def _check_galleries(first: Measurements, second: Measurements) -> None:
                 f"{runs[0]} and {runs[1]} were tested on different items of {subject}",
                 "compare on the same split",
             )
-
-
-def _sorted_ranks(cells: Sequence[CellItems]) -> NDArray[np.int64]:
-    """Collect ranks [S, N] of the cells of a subject, in the order of the sorted image ids."""
-    orders = [np.argsort(cell["image_ids"], kind="stable") for cell in cells]
-    return np.array([np.asarray(cell["ranks"])[order] for cell, order in zip(cells, orders, strict=True)])
 
 
 def compare_sources(run: Measurements) -> list[dict[str, Any]]:
@@ -319,25 +330,30 @@ def adjust_together(**groups: Sequence[Mapping[str, Any]]) -> list[list[dict[str
     Returns:
         Each group, with `p_adjusted` of each metric; `adjusted_over` says how many `tests`, and `of` what.
     """
+    # p values of all metrics of all comparisons
     comparisons = list(itertools.chain.from_iterable(groups.values()))
     p_values = [metric["p_value"] for comparison in comparisons for metric in comparison["metrics"].values()]
     metrics = {name for comparison in comparisons for name in comparison["metrics"]}
     over = _describe_tests(p_values, len(metrics), **{noun: len(group) for noun, group in groups.items()})
     adjusted = iter(benjamini_hochberg(p_values))
 
-    def adjust(comparison: Mapping[str, Any]) -> dict[str, Any]:
-        compared = {name: {**m, "p_adjusted": next(adjusted)} for name, m in comparison["metrics"].items()}
-        return {**comparison, "metrics": compared, "adjusted_over": over}
-
-    return [[adjust(comparison) for comparison in group] for group in groups.values()]
+    # each comparison with its own, in the same order
+    adjusted_groups: list[list[dict[str, Any]]] = []
+    for group in groups.values():
+        adjusted_groups.append([])
+        for comparison in group:
+            metrics_of = comparison["metrics"].items()
+            compared = {name: {**values, "p_adjusted": next(adjusted)} for name, values in metrics_of}
+            adjusted_groups[-1].append({**comparison, "metrics": compared, "adjusted_over": over})
+    return adjusted_groups
 
 
 def _describe_tests(p_values: Sequence[float | None], metrics: int, **pairs: int) -> dict[str, Any]:
     """Count the tests that p is adjusted over, and say of what they are: metrics × pairs."""
     tests = sum(p is not None for p in p_values)
     counts = [f"{count} {noun}{'s' * (count > 1)}" for noun, count in pairs.items() if count]
-    others = counts[0] if len(counts) == 1 else f"({' + '.join(counts)})"
-    of = f"{metrics} metric{'s' * (metrics > 1)} × {others}"
+    pairs_in_words = counts[0] if len(counts) == 1 else f"({' + '.join(counts)})"
+    of = f"{metrics} metric{'s' * (metrics > 1)} × {pairs_in_words}"
     is_complete = tests == metrics * sum(pairs.values())
     return {"tests": tests, "of": of if is_complete else f"{of}, as far as they could be tested"}
 
@@ -351,6 +367,7 @@ def compare_runs(
         The comparisons, and why other runs cannot be compared: as they were measured by another protocol, or
         on other subjects or items.
     """
+    # the run against each other one that was measured by the same protocol
     named = [(name, run), *runs.items()]
     first, *rest = (Side(shown, label, shown.notes["sources"][0]) for label, shown in named)
     compared, errors = [], []
@@ -371,50 +388,54 @@ def compare_runs(
 
 def _compare_metrics(first: Side, second: Side) -> dict[str, Any]:
     """Compare by every metric that both have."""
-    names, in_common = f"{first.name} and {second.name}", "compare runs of the same items"
+    # cells of the same subjects; pictures that come from no signal are compared with all
+    names, hint = f"{first.name} and {second.name}", "compare runs of the same items"
     known_subjects = {**first.subjects, **second.subjects}
     subjects = [subject for subject in known_subjects if subject is not None] or [None]
     pairs = [(first.cells_of(subject), second.cells_of(subject)) for subject in subjects]
 
     # items that both have; they differ only where a subject is missing on one side
     ids = []
-    for subject, (firsts, seconds) in zip(subjects, pairs, strict=True):
-        in_first, in_second = ({*cells[0]["image_ids"]} for cells in (firsts, seconds))
-        ids.append([image_id for image_id in firsts[0]["image_ids"] if image_id in in_second])
-        difference = in_first ^ in_second
+    for subject, (first_cells, second_cells) in zip(subjects, pairs, strict=True):
+        first_ids, second_ids = first_cells[0]["image_ids"], {*second_cells[0]["image_ids"]}
+        ids.append([image_id for image_id in first_ids if image_id in second_ids])
+        difference = {*first_ids} ^ second_ids
         if difference and subject in first.subjects and subject in second.subjects:
-            raise BrainhiveError(
-                f"{names} are of different items: {min(difference)} is of one only", in_common
-            )
+            raise BrainhiveError(f"{names} are of different items: {min(difference)} is of one only", hint)
     if not all(ids):
-        raise BrainhiveError(f"{names} have no item in common", in_common)
+        raise BrainhiveError(f"{names} have no item in common", hint)
 
     # metrics that both have
-    in_both = pairs[0][0][0].keys() & pairs[0][1][0].keys() - {"image_ids", "units"}
-    metrics = [name for name in pairs[0][0][0] if name in in_both]
+    common = pairs[0][0][0].keys() & pairs[0][1][0].keys() - {"image_ids", "units"}
+    metrics = [name for name in pairs[0][0][0] if name in common]
     if not metrics:
         raise BrainhiveError(f"{names} have no metric in common", "measure both by one metric")
 
-    # compare the items that have a value on both sides
-    unit_of = first.unit_of
+    # unit of each item
+    unit_of: dict[str, str] = {}
+    for scope in first.run.notes["cells"]:
+        cell = first.run.items[scope]
+        unit_of.update(zip(cell["image_ids"], cell["units"], strict=True))
     units, context = [[unit_of[image_id] for image_id in listed] for listed in ids], first.run.notes
     items = Items(ids, units, context["units"], scope=context.get("scope", ""))
+
+    # compare the items that have a value on both sides
     compared = {}
     for name in metrics:
-        values = [
-            [_values(cells, some, name) for cells, some in zip(side, ids, strict=True)]
+        values = [  # [S, N] of each subject, by side
+            [_collect_values(cells, subject_ids, name) for cells, subject_ids in zip(side, ids, strict=True)]
             for side in zip(*pairs, strict=True)
         ]
-        has_value = [~np.isnan(np.concatenate(both)).any(0) for both in zip(*values, strict=True)]
+        has_value = [~np.isnan(np.concatenate(pair)).any(0) for pair in zip(*values, strict=True)]
         if any(has.any() for has in has_value):
-            some = [
+            chosen = [
                 [group[:, has] for group, has in zip(side, has_value, strict=True) if has.any()]
                 for side in values
             ]
-            result = compare_values(*some, items=items.where(has_value)).as_dict()
+            result = asdict(compare_values(*chosen, items=items.where(has_value)))
             compared[name] = {**result, "lower_is_better": lower_is_better(name)}
     if not compared:
-        raise BrainhiveError(f"{names} have no item in common", in_common)
+        raise BrainhiveError(f"{names} have no item in common", hint)
     notes, differs = _limits(first.run, second.run, len(subjects))
     return {
         "protocol": second.protocol,
@@ -428,12 +449,14 @@ def _limits(first: Measurements, second: Measurements, subjects: int) -> tuple[l
     """Say what limits a comparison, and in what the set-ups of two runs differ."""
     set_ups = [run.notes.get(set_up.SET_UP, {}) for run in (first, second)]
     modes = [run.notes.get("mode", "") for run in (first, second)]
-    notes = [*set_up.notes_of_signals(*set_ups), *limits_of_p(modes, subjects)]
+    notes = list(set_up.notes_of_signals(*set_ups))
+    if subjects > 1 and any("inter" in mode.split(" + ") for mode in modes):
+        notes.append(FOLDS)
     return notes, set_up.differences(*set_ups)
 
 
-def _values(cells: Sequence[CellItems], ids: Sequence[str], metric: str) -> NDArray[np.float64]:
+def _collect_values(cells: Sequence[CellItems], ids: Sequence[str], metric: str) -> NDArray[np.float64]:
     """Collect the values of items [S, N], one row a cell; NaN where an item has none."""
-    nothing = [None] * len(cells[0]["image_ids"])
-    by_id = [dict(zip(cell["image_ids"], cell.get(metric, nothing), strict=True)) for cell in cells]
-    return np.array([[cell[image_id] for image_id in ids] for cell in by_id], np.float64)
+    absent = [None] * len(cells[0]["image_ids"])
+    values = [dict(zip(cell["image_ids"], cell.get(metric, absent), strict=True)) for cell in cells]
+    return np.array([[value_of[image_id] for image_id in ids] for value_of in values], np.float64)

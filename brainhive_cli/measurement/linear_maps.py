@@ -42,6 +42,7 @@ class Products:
             features: [N, F], each of mean 0.
             outputs: Chunks [n, Q] of the outputs, in the order of the features.
         """
+        # sums of products, of outputs and of their squares
         sums: tuple[Tensor, ...] = ()
         start = 0
         for chunk in outputs:
@@ -50,18 +51,21 @@ class Products:
             sums = tuple(map(torch.add, sums, products)) if sums else products
             start += len(chunk)
         assert start == len(features)
+
+        # centred by the mean of the outputs; features are centred already
         cross, total, squares = sums
         mean = total / start
         return cls((features.T @ features).double(), cross, squares - start * mean.square(), mean, start)
 
-    def take(self, features: NDArray[np.int64]) -> Self:
-        """Keep some of the F features: the products of a smaller model."""
+    def select(self, features: NDArray[np.int64]) -> Self:
+        """Select features among F: the products of a smaller model."""
         rows = torch.from_numpy(features).to(self.gram.device)
         gram, cross = self.gram[rows][:, rows], self.cross[rows]
         return type(self)(gram, cross, self.squares, self.mean, self.count)
 
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues [F] and eigenvectors [F, F] of the products of features."""
         values, vectors = torch.linalg.eigh(self.gram)
         return values.clamp(min=0), vectors
 
@@ -94,6 +98,7 @@ def choose_penalty(values: Tensor, rotated: Tensor, squares: Tensor, count: int)
 
     Source: Golub, Heath and Wahba 1979.
     """
+    # score of each penalty: what is left unexplained, by the freedom that is left
     power = (rotated / squares.clamp(min=1e-30)).mean(1)  # [K], outputs count by their spread alike
     scale, scores = float(values.mean()) or 1.0, []
     for alpha in (scale * penalty / count for penalty in GRID):
@@ -132,8 +137,11 @@ def reduced(train: Tensor, other: Tensor, components: int, seed: int = 0) -> tup
         components: How many are kept at most.
         seed: Of the approximation that is used where there are thousands of features.
     """
+    # centre by the training features
     mean = train.mean(0)
     centred, other = train - mean, other - mean
+
+    # principal components, exact ones where they are few enough
     count = min(components, *train.shape)
     if count < min(train.shape):
         with torch.random.fork_rng():
@@ -145,6 +153,8 @@ def reduced(train: Tensor, other: Tensor, components: int, seed: int = 0) -> tup
                 else torch.svd_lowrank(centred, count, niter=4)[2]
             )
         centred, other = centred @ basis, other @ basis
+
+    # variances sum to 1
     total = centred.square().sum(1).mean().sqrt().clamp(min=1e-12)
     return centred / total, other / total
 
@@ -157,11 +167,14 @@ def principal_axes(features: Tensor, components: int, seed: int = 0) -> Tensor:
         components: How many are kept at most.
         seed: Of the approximation that is used where signals and features are thousands.
     """
+    # an approximation where both sides are thousands
     count = min(components, len(features) - 1, features.shape[1])
     if min(features.shape) > MAX_EXACT:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return torch.svd_lowrank(features, count, niter=2)[2]
+
+    # eigenvectors of the smaller one of the two products
     if features.shape[1] <= len(features):
         return torch.linalg.eigh((features.T @ features).double())[1][:, -count:].flip(1).to(features)
     values, vectors = torch.linalg.eigh((features @ features.T).double())

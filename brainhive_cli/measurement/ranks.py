@@ -76,12 +76,16 @@ def ranks_of_all(
     Returns:
         Ranks [N, P]; ties rank against the model.
     """
+    # similarities that count as equal to those of the ranked pictures, or larger
     signals = unit(signal_tokens)
     limits = (signals @ unit(gallery[:pictures]).T).contiguous() - TIE
-    counts = torch.zeros(limits.shape, dtype=torch.int64, device=limits.device)
-    for block in (block for tokens in chain([gallery], distractors) for block in tokens.split(CANDIDATES)):
-        sorted_up = (signals @ unit(block.to(signals.device)).T).sort(1).values
-        counts += sorted_up.shape[1] - torch.searchsorted(sorted_up, limits)
+
+    # candidates at these limits or above, block by block
+    counts = torch.zeros(limits.shape, dtype=torch.int64, device=limits.device)  # [N, P]
+    for tokens in chain([gallery], distractors):
+        for block in tokens.split(CANDIDATES):
+            ascending = (signals @ unit(block.to(signals.device)).T).sort(1).values  # [N, m]
+            counts += ascending.shape[1] - torch.searchsorted(ascending, limits)
     return counts.cpu().numpy()
 
 
@@ -106,14 +110,18 @@ def ranks_and_precisions(
         BrainhiveError: if sizes do not fit or a token is not a number.
     """
     signal_tokens, gallery, targets = _prepared(signal_tokens, gallery, relevant)
-    right = similarity_to(signal_tokens, gallery, targets)
-    wrong = count_at_least(signal_tokens, gallery, targets, right, distractors)  # [N, K]
+    similarities = similarity_to(signal_tokens, gallery, targets)  # [N, K]
+    wrong = count_at_least(signal_tokens, gallery, targets, similarities, distractors)  # [N, K]
+
+    # rank of the seen image: wrong images before it, and relevant ones, itself among the latter
     is_seen = targets == seen.to(targets.device)[:, None]
-    limits = right.masked_fill(~is_seen, -math.inf).amax(1, keepdim=True) - TIE
-    seen_ranks = wrong.masked_fill(~is_seen, 0).amax(1) + (right >= limits).sum(1)  # itself among the latter
+    limits = similarities.masked_fill(~is_seen, -math.inf).amax(1, keepdim=True) - TIE
+    seen_ranks = wrong.masked_fill(~is_seen, 0).amax(1) + (similarities >= limits).sum(1)
+
+    # precision at each relevant image, from the best one
     wrong = wrong.masked_fill(targets < 0, torch.iinfo(wrong.dtype).max // 2).sort(1).values.cpu()
-    place = torch.arange(1, wrong.shape[1] + 1)  # among the relevant
-    precision = (place / (place + wrong.double())).where((targets >= 0).sort(1, descending=True)[0].cpu(), 0)
+    rank = torch.arange(1, wrong.shape[1] + 1)  # among the relevant
+    precision = (rank / (rank + wrong.double())).where((targets >= 0).sort(1, descending=True)[0].cpu(), 0)
     return seen_ranks.cpu(), precision.sum(1) / (targets >= 0).sum(1).cpu()
 
 
@@ -125,17 +133,20 @@ def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor
         gallery: Image tokens [M, D], or blocks [m, D] of them, of which one is held at a time.
     """
     best = torch.full((len(signal_tokens),), -torch.inf)
-    best_place, start = torch.zeros(len(signal_tokens), dtype=torch.long), 0
+    best_index, start = torch.zeros(len(signal_tokens), dtype=torch.long), 0
     for block in [gallery] if isinstance(gallery, Tensor) else gallery:
+        # the best of the block, for as many signals at once as memory is meant to hold
         directions = F.normalize(block.float(), dim=1)
         rows = max(1, SIMILARITIES_AT_ONCE // len(block))
         best_of_rows = [(tokens.float() @ directions.T).max(1) for tokens in signal_tokens.split(rows)]
-        value, place = (torch.cat([pair[n].cpu() for pair in best_of_rows]) for n in (0, 1))
+        value, index = (torch.cat([pair[n].cpu() for pair in best_of_rows]) for n in (0, 1))
+
+        # it is kept where it is better than those of the blocks before
         is_better = value > best
         best = torch.where(is_better, value, best)
-        best_place = torch.where(is_better, start + place, best_place)
+        best_index = torch.where(is_better, start + index, best_index)
         start += len(block)
-    return best_place
+    return best_index
 
 
 def subset_hits(
@@ -162,14 +173,16 @@ def subset_hits(
     count = len(signal_tokens)
     if ways > count:
         raise BrainhiveError(f"subsets of {ways} cannot be drawn from {count} items", f"subsets.ways={count}")
+
+    # rank within each subset, in both directions
     random, drawn = np.random.default_rng(seed), np.zeros(count)
     forward, backward = np.zeros(count), np.zeros(count)
     for _ in range(draws):
-        chosen = random.permutation(count)[:ways]
-        signal, image, same = signal_tokens[chosen], image_tokens[chosen], torch.arange(ways)
-        drawn[chosen] += 1
-        forward[chosen] += (ranks(signal, image, same) == 1).numpy()
-        backward[chosen] += (ranks(image, signal, same) == 1).numpy()
+        subset = random.permutation(count)[:ways]
+        signal, image, same = signal_tokens[subset], image_tokens[subset], torch.arange(ways)
+        drawn[subset] += 1
+        forward[subset] += (ranks(signal, image, same) == 1).numpy()
+        backward[subset] += (ranks(image, signal, same) == 1).numpy()
     drawn[drawn == 0] = np.nan
     return forward / drawn, backward / drawn
 
@@ -190,10 +203,13 @@ def subset_expectations(
     Returns:
         Shares [N] signal to image and [N] image to signal.
     """
+    # share of an item by its rank
     count, same = len(signal_tokens), torch.arange(len(signal_tokens))
     before = np.arange(count - 1)  # candidates that rank before, less one
     spared = np.clip(count - ways - before, 0, None) / (count - 1 - before)
     share = np.concatenate([[1.0], spared.cumprod()])
+
+    # ranks in both directions
     forward = ranks(signal_tokens, image_tokens, same).numpy()
     return share[forward - 1], share[ranks(image_tokens, signal_tokens, same).numpy() - 1]
 
@@ -202,6 +218,8 @@ def _prepared(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[T
     """Check tokens and targets, and bring them to one device."""
     targets, device = target.reshape(len(target), -1), signal_tokens.device  # [N, K]
     n, m = len(signal_tokens), len(gallery)
+
+    # shapes, targets and numbers
     if signal_tokens.ndim != 2 or gallery.ndim != 2 or signal_tokens.shape[1] != gallery.shape[1] or not n:
         raise BrainhiveError(
             f"signal tokens {list(signal_tokens.shape)} cannot be compared with {list(gallery.shape)}",
@@ -229,7 +247,7 @@ def count_at_least(
     Args:
         queries: [N, D].
         gallery: [M, D].
-        targets: Right candidates, [N, K] places in the gallery; -1 where there are fewer than K.
+        targets: Right candidates, [N, K] indices in the gallery; -1 where there are fewer than K.
         thresholds: Similarities to count against, [N, J] in float64 (see `similarity_to`).
         distractors: Further wrong candidates, drawn, or in blocks [m, D]; each is read once.
 
@@ -239,25 +257,33 @@ def count_at_least(
     Raises:
         BrainhiveError: if a candidate is not finite.
     """
+    # as many candidates at once as caches hold; fresh memory is as slow as counting
     exact, counts = unit(queries), torch.zeros(thresholds.shape, dtype=torch.int64, device=queries.device)
     size = min(CANDIDATES, max(LINE, SIMILARITIES_AT_ONCE // len(queries) // LINE * LINE))
     size *= GPU_FACTOR if queries.is_cuda else 1
-    buffers = torch.empty(2, len(queries), size, device=queries.device)  # fresh memory is as slow as counting
+    buffers = torch.empty(2, len(queries), size, device=queries.device)
     norms = []
     with torch.autocast(queries.device.type, enabled=False):
         for block in _blocks(exact, gallery, distractors, size):
+            # similarities of the block
             count = len(block.vectors)
             similarity, marks = buffers[..., :count]  # [N, m]
             torch.mm(block.queries, block.vectors.T, out=similarity)
             norms.append(torch.linalg.vector_norm(block.vectors, dim=1).clamp_(min=SHORTEST))
             similarity.div_(norms[-1])
-            places = targets - block.start  # the right candidates are taken out
-            limits = torch.where((places >= 0) & (places < count), -math.inf, math.inf)
-            similarity.scatter_reduce_(1, places.clamp(0, count - 1), limits, "amin")
+
+            # without the right candidates
+            columns = targets - block.start
+            limits = torch.where((columns >= 0) & (columns < count), -math.inf, math.inf)
+            similarity.scatter_reduce_(1, columns.clamp(0, count - 1), limits, "amin")
+
+            # those at each threshold or above
             margin = block.margin + block.vector_error / norms[-1].min()
             for column, threshold in enumerate(thresholds.unsqueeze(2).unbind(1)):  # [N, 1]
                 counts[:, column] += _count(similarity, marks, exact, block.form, threshold, margin)
-    is_bad = ~torch.cat(norms).isfinite()  # asked once: a GPU is waited for
+
+    # candidates that are not finite, looked for once: a GPU is waited for
+    is_bad = ~torch.cat(norms).isfinite()
     if bad := int(is_bad[: len(gallery)].sum()):
         raise BrainhiveError(f"{bad} of {len(gallery)} gallery are not finite", "the training has diverged")
     if is_bad.any():
@@ -273,20 +299,25 @@ def _count(
     threshold: Tensor,
     margin: Tensor,
 ) -> Tensor:
+    """Count candidates [N] at a threshold [N, 1]; in float64 where float32 cannot decide."""
+    # candidates surely above; sums of floats are five times as fast as those of booleans
     low, high = threshold.float() - margin, threshold.float() + margin
-    # sums of floats are five times as fast as those of booleans
     count = torch.gt(similarity, high, out=marks).sum(1).long()
+
+    # candidates in the margin, which are compared in float64
     row = (torch.gt(similarity, low, out=marks).sum(1) > count).nonzero()[:, 0]
     near = (similarity[row] > low[row]) & (similarity[row] <= high[row])
-    candidate = near.any(0).nonzero()[:, 0]  # to be compared in float64
+    candidate = near.any(0).nonzero()[:, 0]
     tokens, near = unit(form(candidate)), near[:, candidate]
-    which, column = near.nonzero(as_tuple=True)
-    if len(which) > 4 * len(candidate):  # many tie: all products at once
-        again = exact[row] @ tokens.T >= threshold[row] - TIE
-        return count.index_add_(0, row, (near & again).sum(1))
-    row = row[which]
-    again = (exact[row] * tokens[column]).sum(1) >= threshold[row, 0] - TIE
-    return count.index_add_(0, row, again.long())
+    near_row, column = near.nonzero(as_tuple=True)
+
+    # all products at once where many tie, else those of the pairs
+    if len(near_row) > 4 * len(candidate):
+        is_at_least = exact[row] @ tokens.T >= threshold[row] - TIE
+        return count.index_add_(0, row, (near & is_at_least).sum(1))
+    row = row[near_row]
+    is_at_least = (exact[row] * tokens[column]).sum(1) >= threshold[row, 0] - TIE
+    return count.index_add_(0, row, is_at_least.long())
 
 
 @dataclass(frozen=True)
@@ -294,12 +325,12 @@ class _Block:
     """Candidates that are compared at once, in coordinates in which cosines are the same.
 
     Attributes:
-        start: Place of the first in the gallery; beyond it for distractors.
+        start: Index of the first in the gallery; beyond it for distractors.
         queries: [N, R] of unit length, or shorter.
         vectors: [m, R].
         margin: Largest error of a cosine of two such vectors.
         vector_error: Largest distance of a vector from the one that `form` returns.
-        form: Returns the candidates at some places of the block, [n, D].
+        form: Returns the candidates at given indices of the block, [n, D].
     """
 
     start: int
@@ -312,6 +343,7 @@ class _Block:
 
 def _blocks(exact: Tensor, gallery: Tensor, distractors: Iterable[Tensor], size: int) -> Iterator[_Block]:
     """Cut candidates into blocks, to be compared with unit queries [N, D]."""
+    # the gallery, then distractors that are tokens
     queries, margin = exact.float(), _rounding(exact.shape[1])
     parts: Iterable[tuple[int, Tensor]] = zip(range(0, len(gallery), size), gallery.split(size), strict=True)
     if not isinstance(distractors, Distractors):
@@ -320,6 +352,8 @@ def _blocks(exact: Tensor, gallery: Tensor, distractors: Iterable[Tensor], size:
     for start, part in parts:
         vectors = part.detach().to(exact.device).float()
         yield _Block(start, queries, vectors, margin, 0.0, vectors.__getitem__)
+
+    # distractors that are drawn
     if isinstance(distractors, Distractors):
         yield from distractors.blocks(exact, len(gallery), size)
 
@@ -334,11 +368,11 @@ def _rounding(terms: int) -> float:
 
 
 def similarity_to(queries: Tensor, gallery: Tensor, targets: Tensor) -> Tensor:
-    """Return the cosine similarity of each query with its targets: [N, K] in float64, -inf where -1."""
-    pieces = max(1, NUMBERS_AT_ONCE // (targets.shape[1] * queries.shape[1]))
+    """Compute the cosine similarity of each query with its targets: [N, K] in float64, -inf where -1."""
+    size = max(1, NUMBERS_AT_ONCE // (targets.shape[1] * queries.shape[1]))
     similarities = [
-        torch.einsum("nd,nkd->nk", unit(some), unit(gallery[places.clamp(min=0)]))
-        for some, places in zip(queries.split(pieces), targets.split(pieces), strict=True)
+        torch.einsum("nd,nkd->nk", unit(batch), unit(gallery[rows.clamp(min=0)]))
+        for batch, rows in zip(queries.split(size), targets.split(size), strict=True)
     ]
     return torch.cat(similarities).masked_fill(targets < 0, -math.inf)
 
@@ -369,10 +403,10 @@ class Distractors:
         """Return the centre [D], the directions [K, D], and blocks of weights of these, [m, K]."""
         random, device = torch.Generator().manual_seed(self.seed), self.gallery.device
         centre = self.gallery.mean(0)
-        some = self.gallery[torch.randperm(len(self.gallery), generator=random)[:DIRECTIONS].to(device)]
-        directions = (some - centre) / math.sqrt(max(1, len(some) - 1))
+        mixed = self.gallery[torch.randperm(len(self.gallery), generator=random)[:DIRECTIONS].to(device)]
+        directions = (mixed - centre) / math.sqrt(max(1, len(mixed) - 1))
         sizes = [min(DISTRACTORS_AT_ONCE, self.count - n) for n in range(0, self.count, DISTRACTORS_AT_ONCE)]
-        weights = (torch.randn(size, len(some), generator=random).to(device) for size in sizes)
+        weights = (torch.randn(size, len(mixed), generator=random).to(device) for size in sizes)
         return centre, directions, weights
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -386,19 +420,23 @@ class Distractors:
         A vector itself is formed only where rounding could decide. Partial sums of it are no longer than its
         weights times the longest direction, and weights no longer than √K + 8 (but for one in 10¹³).
         """
+        # an orthonormal basis [D, R]; products of widths that are no multiple of 8 are slower
         centre, directions, draws = self._draw()
         basis, coordinates = torch.linalg.qr(torch.cat([centre[None], directions]).double().T)
-        # products of widths that are no multiple of 8 are slower
-        basis, coordinates = (F.pad(one, (0, -basis.shape[1] % 8)) for one in (basis, coordinates.T))
+        padding = (0, -basis.shape[1] % 8)
+        basis, coordinates = F.pad(basis, padding), F.pad(coordinates.T, padding)
         offset, mixing = coordinates.float().tensor_split([1])  # [1, R] and [K, R]
         queries, terms = (exact @ basis.to(exact.device)).float(), len(mixing)
+
+        # how far a vector may be from the one that is formed of the same weights
         longest = offset.norm() + (math.sqrt(terms) + 8) * torch.linalg.matrix_norm(mixing, 2)
         error = 2 * _rounding(terms) * float(longest)  # of both ways to form it
 
         def form(weights: Tensor, rows: Tensor) -> Tensor:
-            enough = F.pad(weights[rows.to(weights.device)], (0, 0, 0, max(0, FEWEST_ROWS - len(rows))))
-            return (centre + enough @ directions)[: len(rows)].to(exact.device)
+            padded = F.pad(weights[rows.to(weights.device)], (0, 0, 0, max(0, FEWEST_ROWS - len(rows))))
+            return (centre + padded @ directions)[: len(rows)].to(exact.device)
 
+        # blocks of weights, in coordinates of the basis
         for weights in chain.from_iterable(draw.split(size) for draw in draws):
             vectors = torch.addmm(offset, weights, mixing).to(exact.device)
             margin = _rounding(queries.shape[1])
@@ -433,16 +471,21 @@ def summarise(
         targets: K, gallery items that show the seen image.
         only: Names of the metrics to compute; all when empty.
     """
+    # ranks that guesses would have
     groups = [np.atleast_2d(np.asarray(ranks, np.float64)) for ranks in ranks_of_subjects]  # [S, N]
     common: Any = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds, "items": items}
     guess = chance_of_ranks(pool, targets)
     possible = np.arange(1, len(guess) + 1)
+
+    # value of a rank, its statistic over items, and limits of this
     transforms: dict[str, tuple[Callable[[Any], Any], Statistic, Limits]] = {
         **{f"top{k}": (partial(np.greater_equal, k), np.mean, (0.0, 1.0)) for k in TOP},
         "mean_rank": (np.asarray, np.mean, (1.0, float(pool))),
         "median_rank": (np.asarray, np.median, (1.0, float(pool))),
         "mrr": (np.reciprocal, np.mean, (0.0, 1.0)),
     }
+
+    # each metric with its chance
     metrics = []
     for name in only or transforms:
         transform, statistic, limits = transforms[name]
@@ -456,7 +499,7 @@ def summarise(
 
 
 def chance_of_ranks(pool: int, targets: int = 1) -> NDArray[np.float64]:
-    """Probability of each rank, from 1, for guesses among `pool` candidates of which `targets` are right."""
+    """Compute the probability of each rank, from 1, of guesses among `pool` candidates, `targets` right."""
     wrong = pool - targets
     missed = (wrong - np.arange(wrong + 1)) / (pool - np.arange(wrong + 1))  # given that all before missed
     later = np.cumprod(missed)  # the rank is beyond 1, 2, ...
@@ -464,7 +507,7 @@ def chance_of_ranks(pool: int, targets: int = 1) -> NDArray[np.float64]:
 
 
 def chance_of_precision(pool: int, relevant: int) -> float:
-    """Average precision expected of a random order of `pool` candidates of which `relevant` are right.
+    """Compute the average precision of a random order of `pool` candidates, `relevant` of them right.
 
     Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline for System Evaluation.
     """

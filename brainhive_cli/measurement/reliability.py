@@ -32,11 +32,15 @@ def average_halves(
     Returns:
         [N, F] each.
     """
+    # a random order of the repetitions of each stimulus, those that exist first
     drawn = torch.rand((len(available), trials.shape[-2]), generator=random)
     is_available = torch.arange(trials.shape[-2]) < available[:, None]
-    place = drawn.masked_fill(~is_available, 2).argsort(1).argsort(1)  # those available come first
+    position = drawn.masked_fill(~is_available, 2).argsort(1).argsort(1)  # [N, R]
+
+    # the first ones are one half, the next ones the other
     sizes = available[:, None] // 2 if size is None else torch.full((len(available), 1), size)
-    parts = torch.stack([place < sizes, (place >= sizes) & (place < 2 * sizes)], dim=1)  # [N, 2, R]
+    is_second = (position >= sizes) & (position < 2 * sizes)
+    parts = torch.stack([position < sizes, is_second], dim=1)  # [N, 2, R]
     first, second = torch.matmul(parts.to(trials.dtype) / sizes[:, None], trials).unbind(1)
     return first, second
 
@@ -83,7 +87,7 @@ def unit_vectors(values: NDArray[Any], axis: int = 0) -> NDArray[Any]:
 
 
 def correlation_shares(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
-    """Give the share of each item in correlations of unit vectors [N, ...], whose mean is the correlation.
+    """Compute the share of each item in correlations of unit vectors [N, ...], whose mean is the correlation.
 
     Shares vary with items as the correlation does: little where both columns are nearly the same.
 
@@ -95,11 +99,14 @@ def correlation_shares(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
 
 def correlate(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> Values:
     """Correlate two values [...] over items, which are given one by one; 0 where one is constant."""
+    # sums of values, squares and products
     count, sums = 0, np.zeros(())
     for one, other in pairs:
         moments = np.stack([one, other, one * one, other * other, one * other])
         sums = sums + moments.astype(np.float64)
         count += 1
+
+    # covariance over the spreads
     one, other, one_squared, other_squared, product = sums / count
     spread = np.sqrt(np.maximum(one_squared - one**2, 0) * np.maximum(other_squared - other**2, 0))
     return np.divide(product - one * other, spread, out=np.zeros_like(spread), where=spread > 0)
@@ -126,11 +133,11 @@ def noise_ceiling(trials: Callable[[], Repetitions], counts: NDArray[np.int64]) 
         values = np.asarray(stimulus, np.float64)
         sums[: len(values)] += values
         squares[: len(values)] += values**2
-    by_place = has.reshape(-1, *(1 for _ in shape))
-    mean = sums / by_place
+    stimulus_counts = has.reshape(-1, *(1 for _ in shape))  # [R, 1, ...]
+    mean = sums / stimulus_counts
     scatter = np.maximum(squares - sums * mean, 0)  # [R, ...]
     common = scatter.sum(0) / max(1, (has - 1).sum())
-    spread = np.sqrt(np.where(by_place == len(counts), scatter / by_place, common))
+    spread = np.sqrt(np.where(stimulus_counts == len(counts), scatter / stimulus_counts, common))
     spread = np.where(spread > 0, spread, 1)
 
     # variance within stimuli, which is noise, and that of their means
@@ -141,7 +148,9 @@ def noise_ceiling(trials: Callable[[], Repetitions], counts: NDArray[np.int64]) 
         noise += scaled.var(0, ddof=1)
         total += average
         power += average**2
+
+    # share of the signal in the variance of the means
     noise_of_means = noise / len(counts) * (1 / counts).mean()
     signal = np.maximum(power / len(counts) - (total / len(counts)) ** 2 - noise_of_means, 0)
-    whole = signal + noise_of_means
-    return np.divide(100 * signal, whole, out=np.zeros(shape), where=whole > 0)
+    variance = signal + noise_of_means
+    return np.divide(100 * signal, variance, out=np.zeros(shape), where=variance > 0)

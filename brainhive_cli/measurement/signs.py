@@ -39,7 +39,7 @@ class SignFlips:
 
     @property
     def p(self) -> float:
-        """The two-sided p."""
+        """Two-sided p."""
         return min(1.0, 2 * min(self.p_above, self.p_below))
 
 

@@ -80,9 +80,9 @@ class Scatter:
         return max(0.0, float(self.alone.mean()) - self.shared) / len(self.estimates)
 
     @property
-    def between(self) -> float:
-        """Variance of the mean over subjects that the differences of subjects show."""
-        return float(self.estimates.var(ddof=1)) / len(self.estimates)
+    def of_subjects(self) -> float:
+        """Variance of the mean over subjects that their differences show; their own noise at least."""
+        return max(float(self.estimates.var(ddof=1)) / len(self.estimates), self.own)
 
 
 class Context(TypedDict, total=False):
@@ -153,12 +153,15 @@ def measure_each(
         is_share: See `measure`.
         context: See `measure`.
     """
+    # scatter of all places in one pass
     models = [group if np.ndim(group) == 3 else np.asarray(group)[None] for group in groups]  # [S, P, N]
     items = items or Items.unnamed([group.shape[2] for group in models])
-    metrics = []
     scatters = scatter_of_means([group.mean(0, np.float64) for group in models], items)
-    for place, scatter in enumerate(scatters):
-        values = [group[:, place] for group in models]
+
+    # interval of each
+    metrics = []
+    for position, scatter in enumerate(scatters):
+        values = [group[:, position] for group in models]  # [S, N]
         _check(values, items)
         interval = _interval(values, scatter, items, np.mean, limits, is_share)
         metrics.append(_metric(name, float(scatter.estimates.mean()), values, interval, context))
@@ -174,6 +177,7 @@ def _metric(
     statistic: Statistic = np.mean,
 ) -> Metric:
     """Put a value together with its interval and context, and with its spread over the seeds of models."""
+    # spread over seeds, where there is a model of each
     seeds, spread = tuple(context.get("seeds", ())), None
     if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
         spread = float(np.mean([statistic(group, axis=-1) for group in models], axis=0).std(ddof=1))
@@ -280,15 +284,19 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
             sums[:, unit] = values
         else:
             np.add.at(sums.T, unit, np.asarray(values, np.float64).T)
-        by_stratum = np.zeros((len(values), strata.max() + 1))
-        np.add.at(by_stratum.T, strata, sums.T)
-        means = by_stratum / np.maximum(1, np.bincount(strata, sizes))
+        stratum_sums = np.zeros((len(values), strata.max() + 1))
+        np.add.at(stratum_sums.T, strata, sums.T)
+        means = stratum_sums / np.maximum(1, np.bincount(strata, sizes))
         part = (sums - means[:, strata] * sizes) / count
         part[np.abs(part) < ROUNDING * np.abs(values).max(1, keepdims=True)] = 0  # of equal values
+
+        # its variance for this subject, and its part in the mean over subjects
         estimates.append(values.mean(1))
         alone.append(_variance(part, sizes / count, strata)[0])
         influence += part / subjects
         weight += sizes / count / subjects
+
+    # variance of the mean over subjects, whose units are the same
     together, freedom = _variance(influence, weight, strata)
     return [
         Scatter(estimate, variances * items.inflation, float(variance) * items.inflation, freedom)
@@ -310,17 +318,22 @@ def _variance(
     Source: Bell and McCaffrey 2002, Bias reduction in standard errors for linear regression with multi-stage
     samples; Imbens and Kolesár 2016.
     """
+    # units that have others of their stratum to be compared with
     share = np.bincount(strata, weight)[strata]  # [U] weight of the unit's stratum
     is_compared = (weight > 0) & (weight < share * (1 - 1e-9))
     if not is_compared.any():
         return np.zeros(len(influence)), 1.0
+
+    # variance of the estimates, bias-reduced by the leverage of each unit
     w, total = weight[is_compared], weight[is_compared].sum()
     leverage = w / share[is_compared]
     variance = (influence[:, is_compared] ** 2 / (1 - leverage)).sum(1) / total**2
+
+    # Satterthwaite's freedom
     w = w / total
     q = w * leverage / (1 - leverage)
-    by_stratum, squares = (np.bincount(strata[is_compared], power) for power in (q, q**2))
-    return variance, float(1 / ((w**2).sum() + (by_stratum**2 - squares).sum()))
+    sums, squares = (np.bincount(strata[is_compared], power) for power in (q, q**2))
+    return variance, float(1 / ((w**2).sum() + (sums**2 - squares).sum()))
 
 
 def _resampled_scatter(groups: Sequence[NDArray[np.float64]], items: Items) -> Scatter:
@@ -331,6 +344,7 @@ def _resampled_scatter(groups: Sequence[NDArray[np.float64]], items: Items) -> S
     """
     from scipy.stats import norm
 
+    # medians of each subject by how often each unit is drawn
     random, count = np.random.default_rng(0), items.count
     rows = max(1, MAX_RESAMPLED // max(count, *map(len, groups)))
     orders = [np.argsort(group) for group in groups]
@@ -345,6 +359,8 @@ def _resampled_scatter(groups: Sequence[NDArray[np.float64]], items: Items) -> S
             median = (group[order][low] + group[order][high]) / 2
             medians.append(np.where(weights[:, -1] > 0, median, np.median(group)))
         drawn.append(np.stack(medians, 1))
+
+    # variance of each subject's median, and of their mean
     resampled = np.concatenate(drawn)  # [draws, S]
     estimates = np.array([np.median(group) for group in groups])
     joined = np.column_stack([resampled, resampled.mean(1)])
@@ -362,6 +378,7 @@ def _interval(
     is_share: bool | None,
 ) -> Interval:
     """Make the interval of values [S, N] by subject, whose scatter was measured."""
+    # hits, or shares of hits
     subjects, units = len(groups), items.count
     centre, named = float(scatter.estimates.mean()), f"{units} {items.kind}"
     if is_share is None:
@@ -370,6 +387,8 @@ def _interval(
     is_share, (low, high) = is_share and statistic is np.mean, limits
     if is_share and (low is None or high is None):
         low, high = limits = (0.0, 1.0)
+
+    # too few units for an interval
     if units == 1:
         return Interval(None, None, f"none: {'one item' if items.size == 1 else 'all items are of one unit'}")
     if units < FEWEST_UNITS and (items.are_independent or not items.is_film):  # blocks may be fewer
@@ -389,7 +408,7 @@ def _interval(
     these = f"{method}; for {' and '.join([*scope, f'these {subjects} subjects'])}"
 
     # over people too: the variance of subjects and, on top, the covariance of those who saw the same units
-    variance = max(scatter.between, scatter.own) + scatter.shared
+    variance = scatter.of_subjects + scatter.shared
     if variance == 0:
         return Interval(*low_high, f"{these}, who do not differ", over_units)
     people = _t_interval(centre, float(np.sqrt(variance)), subjects - 1, limits)
@@ -405,6 +424,7 @@ def _t_interval(centre: float, error: float, freedom: float, limits: Limits) -> 
     from scipy.special import expit, logit
     from scipy.stats import t
 
+    # symmetric where there are no limits, or the centre is at one
     reach = t.ppf(UPPER, freedom) * error
     low, high = limits
     if low is None or high is None or not low < centre < high:
@@ -426,10 +446,13 @@ def _share_interval(
     that are no hits vary less; where many of them lie at a limit, those that do not were hardly seen, so the
     number of hits is bounded.
     """
-    from scipy.stats import t
+    from scipy.stats import norm, t
 
+    # share of the span between the limits, and its variance
     (low, high), span = limits, limits[1] - limits[0]
     share, variance = (float(scatter.estimates.mean()) - low) / span, scatter.together / span**2
+
+    # number of independent hits that would have this variance
     size = float(items.count)
     if 0 < share < 1:
         values = np.concatenate([group.mean(0) for group in groups])
@@ -441,21 +464,16 @@ def _share_interval(
         are_independent = are_hits and items.count == items.size
         quantiles = t.ppf(UPPER, [max(1, len(values) - 1) if are_independent else np.inf, scatter.freedom])
         size *= float(quantiles[0] / quantiles[1]) ** 2
-    ends = _wilson(share, size)
-    return low + span * ends[0], low + span * ends[1]
 
-
-def _wilson(share: float, size: float) -> tuple[float, float]:
-    """Make Wilson's interval of a share of so many hits, not a whole number."""
-    from scipy.stats import norm
-
+    # Wilson's interval of as many hits, not a whole number
     z = norm.ppf(UPPER)
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     reach = z / (1 + z**2 / size) * np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
-    return max(0.0, float(centre - reach)), min(1.0, float(centre + reach))
+    return low + span * max(0.0, float(centre - reach)), low + span * min(1.0, float(centre + reach))
 
 
 def _check(groups: Sequence[Values], items: Items) -> None:
+    """Refuse values [S, N] by subject that are absent, not finite, or do not fit the items."""
     if not groups or any(np.ndim(group) != 2 or np.size(group) == 0 for group in groups):
         raise BrainhiveError(
             "nothing to measure: a subject has no items", "check the split that is evaluated"

@@ -128,12 +128,15 @@ class Items:
             [K, I] number of the name in `names` whose label each name gets, without the identity: all where
             they are no more than `draws`.
         """
+        # a film is shifted
         count, identity = self.size, np.arange(self.size)
         if self.is_film:
             shifts = np.arange(1, count)
             if len(shifts) > draws:
                 shifts = random.choice(shifts, draws, replace=False)
             return np.asarray((identity + shifts[:, None]) % max(1, count), np.int64)
+
+        # random permutations where there are more than are drawn
         classes = self._exchangeable()
         total = math.prod(exchange.permutations for exchange in classes)
         if total - 1 > draws:
@@ -141,8 +144,11 @@ class Items:
             for exchange in classes:
                 orders[:, exchange.members] = exchange.draw(draws, random)
             return orders
+
+        # all others but the identity
         orders = np.tile(identity, (total, 1))
-        for order, parts in zip(orders, product(*(one.list_all() for one in classes)), strict=True):
+        permuted = product(*(exchange.list_all() for exchange in classes))
+        for order, parts in zip(orders, permuted, strict=True):
             for exchange, part in zip(classes, parts, strict=True):
                 order[exchange.members] = part
         moves: NDArray[np.int64] = orders[(orders != identity).any(1)]
@@ -157,9 +163,12 @@ class Items:
         Returns:
             [N] by subject: the item whose label each item gets.
         """
+        # one permutation of all names
         number = {name: row for row, name in enumerate(self.names)}
         drawn, orders = self.permutations(1, random), []
         order = drawn[0] if len(drawn) else np.arange(self.size)
+
+        # what it makes of the items of each subject
         for ids in self.ids:
             if self.is_film:  # a subject who lacks clips is shifted by the same share of the film
                 line = np.argsort([number[name] for name in ids])
@@ -173,6 +182,7 @@ class Items:
 
     def _exchangeable(self) -> list["_Exchange"]:
         """List the classes of units that may be exchanged, which may hold one unit."""
+        # unit of each item, and to whom it was shown
         number = {name: row for row, name in enumerate(self.names)}
         unit_of, shown_to = [0] * self.size, [0] * self.size  # of a set of subjects, a bit each
         for subject, (ids, units) in enumerate(zip(self.ids, self.numbers, strict=True)):
@@ -180,7 +190,7 @@ class Items:
                 unit_of[row] = unit
                 shown_to[row] |= 1 << subject
 
-        # items by unit, those that the same subjects were shown together; then units that are equal in this
+        # items by unit, sorted by the subjects that they were shown to; then units that are equal in this
         members: dict[int, list[int]] = {}
         for row in sorted(range(self.size), key=shown_to.__getitem__):
             members.setdefault(unit_of[row], []).append(row)
@@ -224,8 +234,11 @@ class _Exchange:
 
     def draw(self, draws: int, random: np.random.Generator) -> NDArray[np.int64]:
         """Draw permutations, [K, g, m]."""
+        # units, as they are
         units = np.tile(np.arange(len(self.members)), (draws, 1))
         moved: NDArray[np.int64] = self.members[random.permuted(units, axis=1)]
+
+        # items within their unit, among those shown to the same subjects
         start = 0
         for size in self.sizes:
             if size > 1:
@@ -276,6 +289,8 @@ class Alike:
         """
         if self.group_of:
             return self._trials(ids)
+
+        # clips, and pictures of which each shows a concept of its own
         names = list(dict.fromkeys(chain.from_iterable(ids)))
         concept = {name: self.concept_of.get(name, name) for name in names}
         shown = Counter(concept.values())
@@ -283,6 +298,8 @@ class Alike:
             return self._clips(ids, len(shown) if len(shown) < len(names) else 0)
         if len(shown) == len(names):
             return Items.independent(ids, f"{self.medium}s")
+
+        # many concepts are units, few are strata
         if len(shown) >= MANY_UNITS:
             return Items(ids, [[concept[name] for name in listed] for listed in ids], "concepts")
         strata = [[concept[name] if shown[concept[name]] > 1 else None for name in listed] for listed in ids]
@@ -304,11 +321,14 @@ class Alike:
 
     def _clips(self, ids: Sequence[Sequence[Hashable]], films: int) -> Items:
         """Cut clips into blocks, in the order of their film; `films` is 0 where nothing says how many."""
+        # too few clips for blocks are items of one film
         scope = {0: "these films", 1: "this film"}.get(films, f"these {films} films")
         scope = "" if films >= MANY_UNITS else scope
         film = Items(ids, ids, f"{self.medium}s", is_film=True, order=[*self.concept_of], scope=scope)
         if film.size < 2 * BLOCKS[0]:
             return film
+
+        # blocks of neighbours, the longest that leave enough of them
         count = min(BLOCKS[1], max(BLOCKS[0], film.size // LONG_BLOCK))
         block = {name: row * count // film.size for row, name in enumerate(film.names)}
         units = [[block[name] for name in listed] for listed in ids]

@@ -15,7 +15,7 @@ from brainhive_cli.measurement.units import FOLD_NULL_INFLATION, MANY_UNITS, Ite
 
 DRAWS = 4_999
 """Permutations, with the identity, where there are more; a p of .05 then has a standard error of .003."""
-AT_ONCE = 2**22
+MAX_LOOKED_UP = 2**22
 """Ranks that are looked up at once, to bound memory."""
 ROUNDING = 1e-9
 """Mean ranks closer than this are equal."""
@@ -59,7 +59,7 @@ class Verdict:
 
     @property
     def side(self) -> Side:
-        """On which side of chance the ranks are, two-sided at .05."""
+        """Side of chance on which the ranks are, two-sided at .05."""
         if self.better is None or self.worse is None or self.least_p > LEVEL:
             return "not testable"
         if 2 * self.better <= LEVEL:
@@ -122,57 +122,49 @@ def judge(
     pool = len(candidates) if pool is None else pool
     column = {name: number for number, name in enumerate(candidates)}
     columns = {name: column[(label_of or {}).get(name, name)] for name in items.names}
-    table = _table(ranks, items, columns)
+
+    # rank of what name j shows by the signals of name i, as it counts in the mean rank: [I, I]
+    row_of = {name: row for row, name in enumerate(items.names)}
+    columns_of_names = [columns[name] for name in items.names]
+    table = np.zeros((items.size, items.size))
+    for matrix, ids in zip(ranks, items.ids, strict=True):
+        rows = [row_of[name] for name in ids]
+        np.add.at(table, rows, matrix[:, columns_of_names] / (len(ids) * len(ranks)))
+
+    # concepts of several stimuli are asked for by themselves
     concepts = [(concept_of or {}).get(name, name) for name in items.names]
     has_several = len(set(concepts)) < len(concepts) and not items.is_film and label_of is None
+
+    # over units; then items are exchanged within their unit, those of units of one item with each other
     questions = []
     if not items.is_film and not items.are_independent and label_of is None:
         questions.append(_over_units(ranks, items, columns, pool))
-        items = within_units(items)
+        counts = Counter(dict(zip(chain(*items.ids), chain(*items.units), strict=True)).values())
+        within_units = [[unit if counts[unit] > 1 else None for unit in units] for units in items.units]
+        items = replace(items, units=items.ids, strata=within_units)
     if label_of is not None:  # categories may be unequally frequent: only labels within a group compare like
         items = replace(items, units=items.ids, strata=None)
+
+    # within a group (a run, session or fold), and within the stratum as before
     if group_of:
-        items = within_groups(items, group_of)
+        strata = items.strata or [[None] * len(ids) for ids in items.ids]
+        within_groups = [
+            [(stratum, group_of[name]) for name, stratum in zip(ids, strata_of_ids, strict=True)]
+            for ids, strata_of_ids in zip(items.ids, strata, strict=True)
+        ]
+        items = replace(items, strata=within_groups)
+
     questions.append(_of_stimuli(table, items, pool, medium, bool(group_of)))
     if has_several:
         questions.append(_of_concepts(table, items, pool, concepts, sessions, group_of))
     return questions
 
 
-def within_groups(items: Items, group_of: Mapping[Any, Hashable]) -> Items:
-    """Exchange items within their group (a run, session or fold), and within their stratum as before."""
-    strata = items.strata or [[None] * len(listed) for listed in items.ids]
-    paired = [
-        [(stratum, group_of[name]) for name, stratum in zip(listed, known, strict=True)]
-        for listed, known in zip(items.ids, strata, strict=True)
-    ]
-    return replace(items, strata=paired)
-
-
-def within_units(items: Items) -> Items:
-    """Exchange each item within what was its unit; items of a unit by themselves with each other."""
-    counts = Counter(dict(zip(chain(*items.ids), chain(*items.units), strict=True)).values())
-    strata = [[unit if counts[unit] > 1 else None for unit in units] for units in items.units]
-    return replace(items, units=items.ids, strata=strata)
-
-
-def _table(
-    ranks: Sequence[NDArray[Any]], items: Items, columns: Mapping[Hashable, int]
-) -> NDArray[np.float64]:
-    """Add up rank of what name j shows by the signals of name i, as it counts in the mean rank: [I, I]."""
-    number = {name: row for row, name in enumerate(items.names)}
-    chosen = [columns[name] for name in items.names]
-    table = np.zeros((items.size, items.size))
-    for matrix, ids in zip(ranks, items.ids, strict=True):
-        rows = [number[name] for name in ids]
-        np.add.at(table, rows, matrix[:, chosen] / (len(ids) * len(ranks)))
-    return table
-
-
 def _of_stimuli(
     table: NDArray[np.float64], items: Items, pool: int, medium: str, is_grouped: bool = False
 ) -> Verdict:
     """Ask which stimulus was seen: labels are permuted as `Items.permutations` has it."""
+    # permutations, in words
     orders = items.permutations(DRAWS, np.random.default_rng(0))
     count = len(orders) + 1
     if items.is_film:
@@ -181,6 +173,8 @@ def _of_stimuli(
         drawn = f"{count:,} permutations" if count > DRAWS else f"all {count:,} permutations"
         within = {True: " within runs, sessions or folds", False: " within concepts"}[is_grouped]
         how = f"{drawn} of the labels" + (within if items.strata is not None else "")
+
+    # few concepts say nothing of concepts in general
     wider = ""
     if items.strata is not None and items.scope and not is_grouped:
         kinds = items.scope.removeprefix("these ").replace("this ", "1 ")
@@ -203,8 +197,9 @@ def _of_concepts(
 
     Labels are permuted freely among items of the same sessions, where signals drift alike.
     """
-    number = {name: index for index, name in enumerate(dict.fromkeys(concepts))}
-    concept = np.array([number[name] for name in concepts])
+    # mean rank of the other items of a concept, within the group where there are groups
+    concept_number = {name: index for index, name in enumerate(dict.fromkeys(concepts))}
+    concept = np.array([concept_number[name] for name in concepts])
     group_number = {name: index for index, name in enumerate(dict.fromkeys((group_of or {}).values()))}
     group = np.array([group_number[group_of[name]] if group_of else 0 for name in items.names])
     is_same = ((concept[:, None] == concept) & (group[:, None] == group)) - np.eye(len(concept))
@@ -236,8 +231,9 @@ def _compare(
     wider: str,
 ) -> Verdict:
     """Compare the sum of a table's diagonal with those of permuted columns, the identity among them."""
+    # sums of permuted columns
     rows, measured = np.arange(len(table)), float(np.trace(table))
-    step = max(1, AT_ONCE // len(rows))
+    step = max(1, MAX_LOOKED_UP // len(rows))
     permuted = np.concatenate(
         [table[rows, orders[start : start + step]].sum(1) for start in range(0, len(orders), step)]
     )
@@ -245,6 +241,8 @@ def _compare(
         middle = permuted.mean()
         permuted = middle + FOLD_NULL_INFLATION**0.5 * (permuted - middle)
         how = f"{how}, their spread widened for folds that share training data"
+
+    # probabilities of a sum as small, and as large
     count = len(orders) + 1
     better = (1 + int((permuted <= measured + ROUNDING).sum())) / count
     worse = (1 + int((permuted >= measured - ROUNDING).sum())) / count
@@ -259,7 +257,7 @@ def _over_units(
 ) -> Verdict:
     """Ask whether units in general are found: signs of how far their mean rank is from that of guesses."""
     middle = (pool + 1) / 2
-    distances = [
+    distances = [  # [N] by subject
         middle - matrix[np.arange(len(ids)), [columns[name] for name in ids]]
         for matrix, ids in zip(ranks, items.ids, strict=True)
     ]

@@ -73,7 +73,7 @@ def test_a_smaller_model_needs_no_other_pass():
     features -= features.mean(0)
     some = np.array([1, 2, 5])
     alone = Products.of(features[:, some], [outputs])
-    taken = Products.of(features, outputs.split(25)).take(some)
+    taken = Products.of(features, outputs.split(25)).select(some)
     torch.testing.assert_close(taken.predict(features[:, some], 2.0), alone.predict(features[:, some], 2.0))
 
 

@@ -93,10 +93,10 @@ def predict_signals(
 
     def predict(columns: NDArray[np.int64], penalty: float) -> Values:
         some = everything[:, torch.from_numpy(columns).to(everything.device)]
-        outputs = products.take(columns).predict(some, penalty)
+        outputs = products.select(columns).predict(some, penalty)
         return np.asarray(outputs.double().cpu().numpy().reshape(-1, *shape))
 
-    chosen = products.take(np.arange(width)).best_alpha() if alpha is None else alpha
+    chosen = products.select(np.arange(width)).best_alpha() if alpha is None else alpha
     without, shuffled = {}, {}
     for name, columns in columns_of.items():
         rest = np.setdiff1d(np.arange(width), columns)

@@ -6,7 +6,7 @@ Clips are videos, animated pictures, folders of frames, or columns of a clip tha
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
@@ -74,10 +74,15 @@ class MatchedFolders:
         if truth is None:
             raise RecipeError("pictures to score need the true ones", "--truth FOLDER")
 
-        # media of both folders, and those that belong together by name
+        # media of both folders, and which belong together by name
         folders = [score] if truth == LEFT else [score, truth]
         if medium is None:
-            medium = "clip" if truth == LEFT or any(map(holds_clips, folders)) else "picture"
+            medium = "clip" if truth == LEFT else "picture"
+            for folder in folders if medium == "picture" else []:
+                visible = _visible_files(folder, "clip")
+                if any(file.suffix.lower() in VIDEOS for file in visible) or any(map(is_animated, visible)):
+                    medium = "clip"
+                    break
         list_media = list_clips if medium == "clip" else list_pictures
         reconstructions, truths = list_media(score), list_media(folders[-1])
         names_of, unmatched = match_repeats(list(reconstructions), list(truths))
@@ -108,14 +113,16 @@ class MatchedFolders:
             _refuse_other_frames_or_rates(truths, files, open_true, open_generated)
 
         # how many there are of each, in words that travel with their metrics
-        counts = {len(some) for some in files.values()}
+        counts = {len(repeats) for repeats in files.values()}
         shown_count = "–".join(map(str, sorted({min(counts), max(counts)})))
         repeats_in_words = f"{shown_count} {'repeat' if counts == {1} else 'repeats'}"
         described = extend_protocol(repeats_in_words, read_caveats_around(score))
+
+        # reconstructions and stimuli; clips are in the order of their film
         name = locate(score).name
         generated = GeneratedSet("scored", name, (), files, described=described, open=open_generated)
         alike_by: AlikeBy = "neighbours" if medium == "clip" else "concept"
-        order = sorted(truths)  # of a film
+        order = sorted(truths)
         stimuli = Stimuli(
             lambda name: open_true(truths[name]),
             lambda name: PurePosixPath(name).name,
@@ -150,7 +157,7 @@ def list_pictures(folder: str) -> dict[str, Path]:
     files = _visible_files(folder, "picture")
     if not files:
         raise MissingData(f"no pictures below {folder}", f"pictures end in {', '.join(sorted(PICTURES))}")
-    return _by_name(folder, files)
+    return _map_names(folder, files)
 
 
 def read_caveats_around(folder: str) -> list[str]:
@@ -179,15 +186,22 @@ def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str
     Returns:
         The names of each true picture's reconstructions, and the names that match none.
     """
-    known = _known(truths)
+    known = _map_stems(truths)
     repeats_of: dict[str, list[str]] = {}
     unmatched = []
     for name in names:
-        owner = next((known[candidate] for candidate in _candidates(name) if candidate in known), None)
-        if owner is None:
+        # names of true pictures that it could be a reconstruction of, the likeliest first
+        path = PurePosixPath(name)
+        numbered = REPEAT.fullmatch(path.name)
+        paths = [path, *([path.with_name(numbered[1])] if numbered else []), path.parent]
+        candidates = [candidate for path in paths if path.name for candidate in (path.as_posix(), path.name)]
+
+        # the first of them that there is
+        truth = next((known[candidate] for candidate in candidates if candidate in known), None)
+        if truth is None:
             unmatched.append(name)
         else:
-            repeats_of.setdefault(owner, []).append(name)
+            repeats_of.setdefault(truth, []).append(name)
     return {truth: repeats_of[truth] for truth in truths if truth in repeats_of}, unmatched
 
 
@@ -197,7 +211,7 @@ def find_by_name(folder: str, pictures: Mapping[str, Path], image_ids: Sequence[
     Raises:
         MissingData: naming an id that has none.
     """
-    known = _known(list(pictures))
+    known = _map_stems(list(pictures))
     names = [known.get(image_id) or known.get(PurePosixPath(image_id).name) for image_id in image_ids]
     if None in names:
         absent = image_ids[names.index(None)]
@@ -207,28 +221,12 @@ def find_by_name(folder: str, pictures: Mapping[str, Path], image_ids: Sequence[
     return [pictures[name] for name in names if name]
 
 
-def _candidates(name: str) -> Iterator[str]:
-    """Yield the names of true pictures that a reconstruction could be of, the likeliest first."""
-    path = PurePosixPath(name)
-    numbered = REPEAT.fullmatch(path.name)
-    for candidate in (path, *([path.with_name(numbered[1])] if numbered else []), path.parent):
-        if candidate.name:
-            yield candidate.as_posix()
-            yield candidate.name
-
-
-def _known(names: Sequence[str]) -> dict[str, str]:
+def _map_stems(names: Sequence[str]) -> dict[str, str]:
     """Map names to themselves, and file stems to names where only one name has the stem."""
     stems = {name: PurePosixPath(name).name for name in names}
     count = Counter(stems.values())
     unique = {stem: name for name, stem in stems.items() if count[stem] == 1}
     return unique | {name: name for name in names}
-
-
-def holds_clips(folder: str) -> bool:
-    """Whether a folder holds a video or an animated picture."""
-    files = _visible_files(folder, "clip")
-    return any(file.suffix.lower() in VIDEOS for file in files) or any(map(is_animated, files))
 
 
 def list_clips(folder: str) -> dict[str, Path]:
@@ -241,6 +239,7 @@ def list_clips(folder: str) -> dict[str, Path]:
         BadPicture: naming a damaged file among the clips.
         BrainhiveError: if two files differ in their endings only, or a frame lies among the clips.
     """
+    # videos, animated pictures, and folders of frames
     clips = set()
     for file in _visible_files(folder, "clip"):
         is_clip = file.suffix.lower() in VIDEOS or is_animated(file)
@@ -253,7 +252,7 @@ def list_clips(folder: str) -> dict[str, Path]:
     if not clips:
         endings = ", ".join(sorted(VIDEOS | ANIMATED))
         raise MissingData(f"no clips below {folder}", f"clips end in {endings}, or are folders of frames")
-    return _by_name(folder, media_files.sorted_by_number(clips))  # neighbours in a film stay neighbours
+    return _map_names(folder, media_files.sorted_by_number(clips))  # neighbours in a film stay neighbours
 
 
 def _visible_files(folder: str, medium: Medium) -> list[Path]:
@@ -266,7 +265,7 @@ def _visible_files(folder: str, medium: Medium) -> list[Path]:
     return [root / path for path, _ in walk(root) if PurePath(path).suffix.lower() in VIDEOS | PICTURES]
 
 
-def _by_name(folder: str, paths: Sequence[Path]) -> dict[str, Path]:
+def _map_names(folder: str, paths: Sequence[Path]) -> dict[str, Path]:
     """Name files, without their endings, and folders by their paths below a folder; no name may be twice."""
     root = locate(folder)
     names = [
@@ -290,6 +289,7 @@ def open_column(path: Path, column: int) -> Clip:
     Raises:
         BrainhiveError: if it is no two squares.
     """
+    # two squares with a border around and between them, or without
     clip = open_clip(path)
     height, width = clip.frames.shape[1:3]
     for border in (BORDER_PX, 0):
@@ -316,12 +316,15 @@ def _refuse_other_frames_or_rates(
             true_path = truths[name]
             true = open_true(true_path)
             for path in files:
+                # frames
                 clip = open_reconstruction(path)
                 if len(clip.frames) != len(true.frames):
                     raise BrainhiveError(
                         f"{path} has {len(clip.frames)} frames, and {true_path} has {len(true.frames)}",
                         "bring both to the same frames",
                     )
+
+                # rates, where both are known
                 rate_hz, true_hz = clip.rate_hz, true.rate_hz
                 if rate_hz and true_hz and abs(rate_hz / true_hz - 1) > RATE_TOLERANCE:
                     raise BrainhiveError(

@@ -62,7 +62,7 @@ class FromFolder:
 
     @property
     def caveats(self) -> list[str]:
-        """Those of the run that the folder lies in."""
+        """Caveats of the run that the folder lies in."""
         return read_caveats_around(self.folder)
 
     def prepare(self, decoded_sets: Sequence[DecodedSet], launch: Launch) -> None:
@@ -108,7 +108,7 @@ class FromTokens:
 
     @property
     def caveats(self) -> list[str]:
-        """Those of the run whose tokens are decoded."""
+        """Caveats of the run whose tokens are decoded."""
         return self.align.caveats(self.split)
 
     def prepare(self, decoded_sets: Sequence[DecodedSet], launch: Launch) -> None:
@@ -122,10 +122,13 @@ class FromTokens:
 
     def pictures(self, decoded_set: DecodedSet, rows: Sequence[int], generator: Any) -> Tensor:
         """Decode the latents of some rows with the generator's autoencoder, [B, 3, H, W] in 0..1."""
+        # latents of the whole set are decoded once; those of some rows are taken
         if decoded_set.name not in self._latents:
-            self._latents[decoded_set.name] = self._latents_of(decoded_set)
-        by_id = self._latents[decoded_set.name]
-        latents = torch.stack([by_id[decoded_set.origin_ids[row]] for row in rows])
+            self._latents[decoded_set.name] = self._decode_latents(decoded_set)
+        latent_of = self._latents[decoded_set.name]
+        latents = torch.stack([latent_of[decoded_set.origin_ids[row]] for row in rows])  # [B, D]
+
+        # they must be squares of the generator's channels
         channels = generator.latent_shape(ANY_PX)[0]
         side = isqrt(latents.shape[1] // channels)
         if channels * side**2 != latents.shape[1]:
@@ -137,17 +140,20 @@ class FromTokens:
         images: Tensor = generator.decode(latents.view(-1, channels, side, side))
         return images
 
-    def _latents_of(self, decoded_set: DecodedSet) -> dict[str, Tensor]:
-        """Make the latent of each item by its image id; those of stimuli are the true ones."""
+    def _decode_latents(self, decoded_set: DecodedSet) -> dict[str, Tensor]:
+        """Decode the latent of each item by its image id; those of stimuli are the true ones."""
+        # embeddings of the stimuli, where no signal was decoded
         store = self.align.stores(self.split)[self.autoencoder.name]
         if decoded_set.decoded is None or decoded_set.cell is None or decoded_set.subject is None:
             values = np.asarray(store.embedding[store.rows(decoded_set.image_ids)], np.float32)
             return dict(zip(decoded_set.image_ids, torch.from_numpy(values).flatten(1), strict=True))
+
+        # directions from the signals, and the mean length of a latent of the training pictures
         device = next(iter(decoded_set.decoded.tensors.values())).device
         cell = self._cell(decoded_set.subject, decoded_set.cell.seed)
         member = TrainedCell.load(self.align, cell, device)
         decoded, rows = member.decoded(decoded_set.subject, self.split)
-        latents = F.normalize(self._predicted(decoded.tensors, member.model), dim=1) * self._length
+        latents = F.normalize(self._predicted(decoded.tensors, member.model), dim=1) * self._mean_length
         return dict(zip([store.image_ids[row] for row in rows], latents, strict=True))
 
     def _cell(self, subject: int, seed: int) -> Cell:
@@ -160,7 +166,7 @@ class FromTokens:
         return next((cell for cell in matching if cell.seed == seed), matching[0])
 
     def _predicted(self, decoded: Mapping[str, Tensor], model: Aligner) -> Tensor:
-        """Take the predicted latents [N, D]: a head of their own, or their part of a concatenated token."""
+        """Select the predicted latents [N, D]: a head of their own, or their part of a concatenated token."""
         keys, layout = self.autoencoder.known_as, model.layout
         for name, head in layout.heads.items():
             if head.target in keys:
@@ -173,8 +179,8 @@ class FromTokens:
         )
 
     @cached_property
-    def _length(self) -> float:
-        """The mean length of a latent of the training pictures."""
+    def _mean_length(self) -> float:
+        """Mean length of a latent of the training pictures."""
         store = self.align.stores("train")[self.autoencoder.name]
         return float(np.linalg.norm(store.embedding[store.done].reshape(store.done.sum(), -1), axis=1).mean())
 
@@ -217,14 +223,17 @@ class Sampler:
     @cached_property
     @console.progress("loading the generator")
     def generator(self) -> Any:
-        """The generator, with the prior attached."""
+        """Generator with the prior attached."""
+        # a CPU computes in float32 what a GPU computes in half precision
         output, on_cpu = self.output, self.device.type == "cpu"
         is_offloaded = output.offload and not on_cpu
         precision = "fp32" if on_cpu and output.precision == "fp16" else output.precision
         generator = self.build(torch.device("cpu") if is_offloaded else self.device, DTYPES[precision])
+
+        # memory of each step is kept for the next; that of the weights, which are loaded already, is returned
         generator.spare_memory(self.device if is_offloaded else None, output.tiling)
         self.prior.attach(generator)
-        keep_freed_memory()  # of each step; that of the weights, which are here already, is returned
+        keep_freed_memory()
         return generator
 
     @torch.inference_mode()
@@ -312,6 +321,8 @@ class GenerationJob:
         tasks = launch.shard([(row, repeat) for row in rows for repeat in range(self.repeats)])
         files = {task: decoded_set.file(decoded_set.image_ids[task[0]], task[1]) for task in tasks}
         todo = [task for task, file in files.items() if not (folder.path / file).is_file()]
+
+        # files of one batch are written while the next is generated
         writing: list[Future[Path]] = []
         size = max(1, self.sampler.output.batch_size // self.candidates)
         with (
@@ -321,21 +332,22 @@ class GenerationJob:
             for start in range(0, len(todo), size):
                 batch = todo[start : start + size]
                 media = self._best(decoded_set, batch, bar)
-                for written in writing:  # so that no more than one batch waits
-                    written.result()
+                for future in writing:  # so that no more than one batch waits
+                    future.result()
                 writing = []
                 for task, pixels in zip(batch, media, strict=True):
                     save = partial(media_files.save, pixels, rate_hz=self.rate_hz)
                     writing.append(writers.submit(folder.replace, files[task], save))
                 bar.advance(len(batch))
-            for written in writing:
-                written.result()
+            for future in writing:
+                future.result()
 
     def _best(self, decoded_set: DecodedSet, tasks: Sequence[Task], bar: console.Bar) -> Pixels:
         """Generate the candidates of each task, and keep the one most similar to its decoded head.
 
         Where nothing was decoded there is nothing to choose by, and one is generated.
         """
+        # all candidates of all tasks
         count = 1 if decoded_set.decoded is None else self.candidates
         candidates = [(row, repeat, n) for row, repeat in tasks for n in range(count)]
         size = self.sampler.output.batch_size
@@ -343,6 +355,8 @@ class GenerationJob:
         media = np.concatenate([self._sample(decoded_set, batch, bar) for batch in batches])
         if self.reranker is None or decoded_set.decoded is None:
             return media
+
+        # the most similar candidate of each task
         decoded = decoded_set.decoded[[row for row, _, _ in candidates]]
         similarity = self.reranker.similarity(media, decoded).view(len(tasks), count)
         best = similarity.argmax(1).cpu().numpy()
@@ -351,10 +365,14 @@ class GenerationJob:
     def _sample(
         self, decoded_set: DecodedSet, candidates: Sequence[tuple[int, int, int]], bar: console.Bar
     ) -> Pixels:
+        """Generate the media of candidates (row, repeat, number of the candidate) at once."""
+        # pictures to start from; for `zeroed` they would tell of the brain
         sampler, rows = self.sampler, [row for row, _, _ in candidates]
         start = None
-        if self.start is not None and decoded_set.source != "zeroed":  # a first guess would be of the brain
+        if self.start is not None and decoded_set.source != "zeroed":
             start = self.start.pictures(decoded_set, rows, sampler.generator)
+
+        # one seed for each candidate
         media = sampler.sample(
             None if decoded_set.decoded is None else decoded_set.decoded[rows],
             [seed_of(self.seed, decoded_set.image_ids[row], repeat, n) for row, repeat, n in candidates],
@@ -365,6 +383,6 @@ class GenerationJob:
 
 
 def seed_of(seed: int, image_id: str, repeat: int, candidate: int = 0) -> int:
-    """Make the noise of a picture depend on the item and the repeat, and nothing else."""
+    """Derive the seed of a picture's noise from the item and the repeat, and nothing else."""
     name = f"{seed}/{image_id}/{repeat}" + (f"/{candidate}" if candidate else "")
     return zlib.crc32(name.encode())

@@ -62,8 +62,8 @@ def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
         RecipeError: if a chosen one compares the other medium.
     """
     known = PICTURE_METRICS if medium == "picture" else CLIP_METRICS
-    own = [name for name in names or () if names_module(name) and import_metric(name).medium == medium]
-    if unfit := [name for name in names or () if name not in (*known, *own)]:
+    imported = [name for name in names or () if names_module(name) and import_metric(name).medium == medium]
+    if unfit := [name for name in names or () if name not in (*known, *imported)]:
         raise RecipeError(f"{unfit[0]} does not compare {medium}s", f"metrics={','.join(known)}")
     return list(known if names is None else names)
 
@@ -76,22 +76,22 @@ def load(
     Returns:
         The metrics by name, and for each one without weights the way to get them.
     """
-    # own metrics; those of one network together
+    # metrics without weights; those of one network together
     parts: dict[str, MetricPart] = {}
     missing: dict[str, str] = {}
-    by_network: dict[str, dict[str, Any]] = {}
+    feature_metrics: dict[str, dict[str, Any]] = {}
     for name in names:
         if name in FEATURE_METRICS:
-            by_network.setdefault(FEATURE_METRICS[name].network, {})[name] = FEATURE_METRICS[name]
+            feature_metrics.setdefault(FEATURE_METRICS[name].network, {})[name] = FEATURE_METRICS[name]
         elif names_module(name):
             parts[name] = import_metric(name)
-        elif _has_library(name):
-            parts[name] = OWN_PARTS[name]
+        elif name == "epe" and (absent := video.find_missing_opencv()):
+            missing[name] = absent.in_one_line
         else:
-            missing[name] = video.no_opencv().in_one_line
+            parts[name] = OWN_PARTS[name]
 
     # metrics of networks, and identification by encoders, as far as weights are here
-    for network, metrics in by_network.items():
+    for network, metrics in feature_metrics.items():
         try:
             parts |= parts_of(NETWORKS[network], metrics, launch.device)
         except MissingData as error:
@@ -111,18 +111,22 @@ def _identify_by(config: EncoderConfig, launch: Launch) -> MetricPart:
 
     def features(media: Sequence[Image.Image | Clip]) -> Tensor:
         frames = [opened.pictures if isinstance(opened, Clip) else [opened] for opened in media]
-        views = encoder.preprocess_all([picture for some in frames for picture in some])
-        embeddings = encode(encoder.module, views, "fp32", launch)[0].split([len(some) for some in frames])
-        return image.standardised(torch.stack([some.mean(0) for some in embeddings]))
+        views = encoder.preprocess_all([picture for pictures in frames for picture in pictures])
+        embeddings = encode(encoder.module, views, "fp32", launch)[0]  # [F of all media, D]
+        means = [
+            frames_of_one.mean(0)
+            for frames_of_one in embeddings.split([len(pictures) for pictures in frames])
+        ]
+        return image.standardise(torch.stack(means))  # [B, D]
 
-    return MetricPart(features, image.identified, is_identification=True, takes_originals=True)
+    return MetricPart(features, image.two_way_identification, is_identification=True, takes_originals=True)
 
 
 def known_metrics(names: list[str]) -> list[str]:
     """Refuse a metric that is not known; one with a dot is the import path of a module."""
     known = (*PICTURE_METRICS, *CLIP_METRICS)
-    own = [name for name in names if names_module(name) and import_metric(name)]
-    if unknown := [name for name in names if name not in (*known, *own)]:
+    imported = [name for name in names if names_module(name) and import_metric(name)]
+    if unknown := [name for name in names if name not in (*known, *imported)]:
         raise RecipeError(f"no metric called {unknown[0]!r}", f"there are: {', '.join(known)}")
     return names
 
@@ -141,10 +145,17 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     """Whether a metric, or the two-way identification of one of the encoders, needs no download."""
     if metric in FEATURE_METRICS:
         return bool(NETWORKS[FEATURE_METRICS[metric].network].is_here())
-    named = [encoder for encoder in encoders if two_way_name(encoder) == metric]
-    if names_module(metric) or _has_library(metric):
+
+    # metrics that need no weights, but perhaps a library
+    if names_module(metric):
         return True
-    # a function brings its own weights
+    if metric in tasks.SCALES and not tasks.find_missing_library(metric):
+        return True
+    if metric in OWN_PARTS and not (metric == "epe" and video.find_missing_opencv()):
+        return True
+
+    # encoders; a function brings its own weights
+    named = [encoder for encoder in encoders if two_way_name(encoder) == metric]
     return any(encoder.is_here or encoder.kind == "python" for encoder in named)
 
 
@@ -160,8 +171,3 @@ def needs_of(metrics: Sequence[str], encoders: Sequence[EncoderConfig]) -> list[
     used = dict.fromkeys(FEATURE_METRICS[name].network for name in metrics if name in FEATURE_METRICS)
     needs = [NETWORKS[network].need() for network in used]
     return needs + [replace(need, is_optional=True) for encoder in encoders for need in encoder.needs()]
-
-
-def _has_library(metric: str) -> bool:
-    is_of_task = metric in tasks.SCALES and tasks.has_library(metric)
-    return is_of_task or (metric in OWN_PARTS and (metric != "epe" or video.has_opencv()))

@@ -28,7 +28,9 @@ from brainhive_cli.models.encoders import Encoders
 from brainhive_cli.models.generators import DEFAULT, Sampling
 
 DECODED_START = "the decoded start"
+"""What sampling starts from where the prior gives it, in words that travel with metrics."""
 DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"
+"""BrainHiVE's published prior."""
 
 
 class PriorSection(Section):
@@ -63,11 +65,6 @@ class StartSection(Section):
         if self.folder and self.align_run:
             raise ValueError("give folder or align_run, not both")
         return self
-
-    @property
-    def is_given(self) -> bool:
-        """Whether sampling starts from pictures."""
-        return bool(self.folder or self.align_run)
 
 
 class Scoring(Section):
@@ -113,10 +110,6 @@ class PublishedScores(Section):
     def _names_known_metrics(self) -> Self:
         known_metrics(list(self.values))
         return self
-
-    def as_notes(self) -> dict[str, Any]:
-        """Give what was published as notes of what is measured."""
-        return {**self.values, "source": self.source, "differs": self.differs}
 
 
 SCORING_KEYS = {*Scoring.model_fields, *BaseRecipe.model_fields, "score", "truth", "medium", "against"}
@@ -210,11 +203,14 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
 
         `--recipe NAME --score FOLDER` takes the metrics of a recipe that generates.
         """
+        # keys that the user names, or a recipe of scoring does
         overrides, written = list(overrides), read_recipe(find_recipe(command, name))
         keys = [key for key, value in flags.items() if value is not None]
         keys += [override.partition("=")[0] for override in overrides]
         is_resolved = "digests" in written  # as in a run folder: it names every key
         keys += list(written) if written.get("score") and not is_resolved else []
+
+        # keys of generation have no effect
         idle = [key for key in keys if key.split(".")[0] not in SCORING_KEYS]
         if "score" in keys and idle:
             raise RecipeError(
@@ -224,14 +220,14 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
 
     @property
     def sampling(self) -> Sampling:
-        """The keys of sampling alone, as generators take them."""
+        """Keys of sampling alone, as generators take them."""
         fields = {key: getattr(self, key) for key in Sampling.model_fields}
         return Sampling.model_construct(self.model_fields_set & fields.keys(), **fields)
 
     @property
     def starts_from(self) -> str:
         """Start of sampling, in words; "" where nothing is known but the default strength."""
-        if self.initial.is_given:
+        if self.initial.folder or self.initial.align_run:
             return "pictures"
         return "" if self.strength == Sampling.model_fields["strength"].default else DECODED_START
 

@@ -150,7 +150,8 @@ class TaskScores:
         row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
         rows = [row_of[image_id] for image_id in image_ids]
         masks, likelihood = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
-        values, recall, guess, missing = dict[str, Values](), dict[str, Values](), np.zeros(0), {}
+        values, recall, guess = dict[str, Values](), dict[str, Values](), np.zeros(0)
+        missing: dict[str, str] = {}
 
         # overlap of masks
         if images.masks is not None and masks is not None and masks.shape[1:2] == (images.frames or 1,):
@@ -176,8 +177,9 @@ class TaskScores:
             for name, score in scores.items():
                 values[name] = np.full(len(rows), np.nan)
                 values[name][present] = score
-            absent = [name for name in tasks.LIBRARIES if not tasks.has_library(name)]
-            missing = {name: tasks.no_library(name).in_one_line for name in absent}
+            for name in tasks.LIBRARIES:
+                if error := tasks.find_missing_library(name):
+                    missing[name] = error.in_one_line
 
         # metrics of which all stimuli lack a value are left out
         values = {name: scores for name, scores in values.items() if not np.isnan(scores).all()}
@@ -191,12 +193,12 @@ class TaskScores:
             return scores[0]
 
         # values and recall, each of the names that all scores have
-        joined = []
+        joined: list[dict[str, Values]] = []
         for columns in ([part.values for part in scores], [part.recall for part in scores]):
             names = [name for name in columns[0] if all(name in column for column in columns)]
             joined.append({name: np.concatenate([column[name] for column in columns]) for name in names})
         guess = np.concatenate([part.guess for part in scores])
-        return cls(*joined, guess, scores[0].missing)
+        return cls(joined[0], joined[1], guess, scores[0].missing)
 
 
 def name_sources(medium: str) -> dict[str, str]:
@@ -471,15 +473,6 @@ class Scored:
             for row, (owner, file) in enumerate(self.generated.media)
             if owner == image_id
         ]
-
-
-def first_of_each_source(scored: Sequence[Scored]) -> dict[str, Scored]:
-    """Choose the first cell of each source that has media of its own, by source."""
-    first: dict[str, Scored] = {}
-    for cell in scored:
-        if cell.generated.source != TRUTH and cell.generated.media:
-            first.setdefault(cell.generated.source, cell)
-    return first
 
 
 def rank_items(scored: Sequence[Scored]) -> list[tuple[Scored, str]]:

@@ -19,10 +19,10 @@ from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.evaluation.reconstruction.metric_parts import scale_of
 from brainhive_cli.evaluation.reconstruction.scoring import (
     TITLES,
+    TRUTH,
     Annotation,
     Scored,
     Stimuli,
-    first_of_each_source,
     name_sources,
     rank_items,
 )
@@ -32,7 +32,9 @@ from brainhive_cli.reports.sheets import Strip, draw_filmstrips, outlined
 
 CONTACT_SHEET = "contact_sheet.png"
 FIRST, BEST_TO_WORST = "First items", "From the best to the worst"
+"""Titles of sheets."""
 SECTION = "Reconstructions"
+"""The heading under which a page shows them."""
 MAX_REPEATS = 4
 """Reconstructions of an item that a sheet shows."""
 CLIP_PX = 224
@@ -57,17 +59,25 @@ class Selection:
     ) -> None:
         self.run, self.scored, self.stimuli, self.rows, self.protocol = run, scored, stimuli, rows, protocol
         self.first = scored[0]
-        self.by_source = first_of_each_source(scored)
+
+        # the first cell of each source that has media of its own
+        self.sources: dict[str, Scored] = {}
+        for cell in scored:
+            if cell.generated.source != TRUTH and cell.generated.media:
+                self.sources.setdefault(cell.generated.source, cell)
         self.first_ids = list(self.first.generated.files)[:rows]
         self.described = f"{protocol}, {self.first.generated.described}"
         self.saved: dict[str | Path, str] = {}  # pictures for pages: image id, or file, to file of the run
 
     def select_ranked(self, scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
         """Choose items in even steps over the ranks of all reconstructions, each item once."""
+        # the best reconstruction of each item
         best: dict[str, tuple[Scored, str]] = {}
         for reconstructions, image_id in rank_items(scored):
             best.setdefault(image_id, (reconstructions, image_id))
         ranked = list(best.values())
+
+        # in even steps
         steps = np.unique(np.linspace(0, len(ranked) - 1, min(self.rows, len(ranked))).round().astype(int))
         return [ranked[step] for step in steps]
 
@@ -84,22 +94,22 @@ class Selection:
 
         # first items, and items in the order of their scores
         source = self.first.generated.source
-        ranked = self.select_ranked([some for some in self.scored if some.generated.source == source])
+        ranked = self.select_ranked([cell for cell in self.scored if cell.generated.source == source])
         shown_sheets: list[Artifact] = [
             self._repeats_sheet(FIRST, [(self.first, image_id) for image_id in self.first_ids]),
             self._repeats_sheet(BEST_TO_WORST, ranked, "; in even steps"),
         ]
 
         # sources side by side
-        if len(self.by_source) > 1:
+        if len(self.sources) > 1:
             rows = []
             for image_id in self.first_ids:
                 tiles = [self._seen_tile(image_id)]
-                for scored in self.by_source.values():
+                for scored in self.sources.values():
                     is_generated = image_id in scored.generated.files
                     tiles.append(self._generated_tiles(scored, image_id)[0] if is_generated else Tile(""))
                 rows.append(Row(image_id, tiles))
-            columns = ["seen", *(TITLES.get(source, source) for source in self.by_source)]
+            columns = ["seen", *(TITLES.get(source, source) for source in self.sources)]
             title = "With ceiling, floor and baselines"
             shown_sheets.append(Sheet(title, columns, rows, section=SECTION, note=self.described))
         return shown_sheets
@@ -112,7 +122,9 @@ class Selection:
             row = [sheets.Tile(seen, [self.stimuli.label(image_id)], frame=sheets.INK)]
             for file, values in self.first.list_files(image_id):
                 picture = first_frame(self.first.generated.open(file))
-                row.append(sheets.Tile(picture, metrics=_by_name(values)))
+                row.append(
+                    sheets.Tile(picture, metrics={shown(name): value for name, value in values.items()})
+                )
             rows.append(row)
         return sheets.draw_rows(f"{FIRST}: {self.described}", rows)
 
@@ -127,6 +139,7 @@ class Selection:
         return Sheet(title, ["seen", *columns], rows, section=SECTION, note=self.described + note)
 
     def _seen_tile(self, image_id: str, cell: str = "") -> Tile:
+        """Show a stimulus, with what it shows and the cell that it is next to."""
         words = [self.stimuli.label(image_id).replace("_", " "), *filter(None, cell.split("/"))]
         return Tile(self._save(image_id, "seen", self.stimuli.open), words)
 
@@ -136,10 +149,10 @@ class Selection:
         for file, values in scored.list_files(image_id)[:MAX_REPEATS]:
             path = file.resolve()
             if path.is_relative_to(root):
-                name = path.relative_to(root).as_posix()
+                file_name = path.relative_to(root).as_posix()
             else:
-                name = self._save(file, "made", scored.generated.open)
-            tiles.append(Tile(name, metrics=_by_name(values)))
+                file_name = self._save(file, "made", scored.generated.open)
+            tiles.append(Tile(file_name, metrics={shown(name): value for name, value in values.items()}))
         return tiles
 
     def _save(self, key: K, folder: str, open_media: Callable[[K], Any]) -> str:
@@ -155,17 +168,22 @@ class Selection:
     def show_clips(self) -> list[Artifact]:
         """Write what is shown of clips, and list it: of the items that sheets of pictures would show."""
         ranked_ids = [image_id for _, image_id in self.select_ranked([self.first])]
+
         # the first cell of each source that has clips of its own
-        by_source = {source: scored for source, scored in self.by_source.items() if source != "mean"}
+        sources = {source: scored for source, scored in self.sources.items() if source != "mean"}
         titles = name_sources("clip")
-        columns = ["seen", *(titles.get(source, "") for source in by_source)]
+        columns = ["seen", *(titles.get(source, "") for source in sources)]
+
+        # a row for each item
         shown_ids = list(dict.fromkeys([*self.first_ids, *ranked_ids]))
         rows = {}
         with console.progress("clips for people", len(shown_ids)) as bar:
             for image_id in shown_ids:
-                rows[image_id] = self._row_of_clips(image_id, list(by_source.values()))
+                rows[image_id] = self._row_of_clips(image_id, list(sources.values()))
                 bar.advance(1)
         self.run.replace(CONTACT_SHEET, self._filmstrip().save)
+
+        # sheets of the first items and of ranked ones, and the strips of frames
         first_rows = [rows[image_id] for image_id in self.first_ids]
         ranked_rows = [replace(rows[image_id], tiles=rows[image_id].tiles[:2]) for image_id in ranked_ids]
         title = "Frames of the first items, outlined where the key object is"
@@ -182,6 +200,8 @@ class Selection:
         words = [self.stimuli.label(image_id), *annotation.lines]
         tiles = [self._clip_tile("seen", image_id, seen, annotation, words)]
         clips = [outlined(seen.frames, None, CLIP_PX)]
+
+        # the first reconstruction of each source
         for scored in sources:
             if image_id not in scored.generated.files:
                 tiles.append(Tile(""))
@@ -190,26 +210,30 @@ class Selection:
             clip = media_files.to_clip(scored.generated.open(file))
             decoded = scored.generated.annotations.get(image_id, NO_ANNOTATION)
             tile = self._clip_tile(scored.generated.name, image_id, clip, decoded, decoded.lines)
-            tiles.append(replace(tile, metrics=_by_short_name(values)))
+            tiles.append(replace(tile, metrics=_shorten_names(values)))
             frames = clip.frames
             if len(frames) == 1:  # a picture, held as long as the clip
                 frames = np.repeat(frames, len(seen.frames), 0)
             clips.append(outlined(frames, None, CLIP_PX))
 
-        # both in one film
+        # the seen clip and the first reconstruction in one film
         if media_files.has_pyav() and len(clips) > 1:
             together = np.concatenate(clips[:2], 2)  # [F, H, 2 · W, 3]: what was seen, then the first source
-            self._write_clip(f"{_below_run('clips', image_id)}.mp4", together, seen.rate_hz)
+            file_name = below(Path("clips"), image_id, source="the stimulus id").as_posix()
+            self._write_clip(f"{file_name}.mp4", together, seen.rate_hz)
         return Row(image_id, tiles)
 
     def _clip_tile(
         self, folder: str, image_id: str, clip: Clip, annotation: Annotation, lines: Sequence[str]
     ) -> Tile:
         """Write a clip for pages, with the outline of its key object, and its first frame."""
+        # the clip, as a film where it can be encoded
         frames = outlined(clip.frames, annotation.masks, CLIP_PX)
-        name = _below_run(f"artifacts/clips/{folder}", image_id)
+        name = below(Path("artifacts/clips", folder), image_id, source="the stimulus id").as_posix()
         file, poster = f"{name}.{'mp4' if media_files.has_pyav() else 'webp'}", f"{name}-still.webp"
         self._write_clip(file, frames, clip.rate_hz, media_files.SMALL_CRF)
+
+        # its first frame, which a page shows until the clip plays
         still = Image.fromarray(frames[0])
         self.run.replace(poster, partial(still.save, format="WEBP", quality=80))
         return Tile(file, list(lines), poster=poster if file.endswith(".mp4") else "")
@@ -217,6 +241,7 @@ class Selection:
     def _write_clip(
         self, name: str, frames: media_files.Pixels, rate_hz: float | None, crf: int = media_files.CRF
     ) -> None:
+        """Write a film, or an animated picture, by the ending of its name."""
         write = partial(media_files.write_video, crf=crf)
         if not name.endswith(".mp4"):
             write = partial(media_files.write_animation)
@@ -234,20 +259,12 @@ class Selection:
             pairs.append(
                 [
                     Strip(self.stimuli.open(image_id).frames, "seen", words, seen.masks),
-                    Strip(clip.frames, "made", decoded.lines, decoded.masks, _by_short_name(values)),
+                    Strip(clip.frames, "made", decoded.lines, decoded.masks, _shorten_names(values)),
                 ]
             )
         return draw_filmstrips(f"{FIRST}: {self.described}", pairs)
 
 
-def _below_run(folder: str, image_id: str) -> str:
-    """Name the file of an item below a folder of the run, without ending."""
-    return below(Path(folder), image_id, source="the stimulus id").as_posix()
-
-
-def _by_name(values: Mapping[str, float]) -> dict[str, Any]:
-    return {shown(name): value for name, value in values.items()}
-
-
-def _by_short_name(values: Mapping[str, float]) -> dict[str, Any]:
+def _shorten_names(values: Mapping[str, float]) -> dict[str, Any]:
+    """Name values as narrow tables do."""
     return {scale_of(name).short or name.removeprefix("two_way_"): value for name, value in values.items()}

@@ -1,7 +1,7 @@
 """Plain baselines of scikit-learn on the same folds, next to a run that holds out trials or pictures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -155,7 +155,7 @@ def compare_plainly(
             side = "above" if difference.low > 0 else "below" if difference.high < 0 else side
         elif difference.p_value is None:
             side = "too few items to compare"
-        rows.append({"name": name, "side": side, **difference.as_dict()})
+        rows.append({"name": name, "side": side, **asdict(difference)})
         if side == "below":
             warnings.append(
                 f"below a plain baseline on the same folds: top-1 of {NAMES[name]} is "

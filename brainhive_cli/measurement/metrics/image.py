@@ -16,11 +16,13 @@ COMMON_PX = 256
 CROP_PX = 512
 """Size that `brainhive` brings every picture to: its generator's."""
 PROTOCOLS = ("mindeye2", "brainhive")
+"""Ways of sizing pictures, see `prepare`."""
 GREY = (0.2125, 0.7154, 0.0721)
 """Weights of the colours: ITU-R BT.709, as scikit-image has them."""
 RADIUS_PX, SIGMA_PX = 5, 1.5
 """Half the side of SSIM's windows less half a pixel, and the width of their Gaussian (Wang et al. 2004)."""
 WEIGHTS = [math.exp(-0.5 * (offset / SIGMA_PX) ** 2) for offset in range(-RADIUS_PX, RADIUS_PX + 1)]
+"""Gaussian of a window along one axis, before it is scaled to the sum 1."""
 STABLE = (0.01**2, 0.03**2)
 """C1 and C2 of SSIM, which keep it finite where a window is black or has one colour."""
 ROWS_AND_COLUMNS, ROWS = (-2, -1), (-2,)
@@ -52,6 +54,8 @@ def prepare(images: Tensor, protocol: str = "mindeye2", crop_px: int = CROP_PX) 
         raise BrainhiveError(f"no image protocol called {protocol!r}", f"there are: {', '.join(PROTOCOLS)}")
     if protocol == "mindeye2":
         return resize(images, COMMON_PX)
+
+    # brainhive: the short side, then the central square
     from torchvision.transforms.v2 import functional as TF
 
     resized = TF.resize(images.float(), [crop_px], antialias=True)
@@ -77,14 +81,14 @@ def pixcorr(image: Tensor, reconstruction: Tensor, side_px: int = PIXELS_PX) -> 
         Pearson correlations [N], float64; 0 where a picture has one colour only.
     """
     _check_pictures(image, reconstruction)
-    true, generated = (standardised_pixels(x, side_px) for x in (image, reconstruction))
+    true, generated = (standardise_pixels(x, side_px) for x in (image, reconstruction))
     return correlation(true, generated, torch.arange(len(true)))
 
 
 def ssim(
     image: Tensor, reconstruction: Tensor, side_px: int | None = PIXELS_PX, is_published: bool = False
 ) -> Tensor:
-    """Structural similarity of the grey pictures, both resized.
+    """Compute the structural similarity of the grey pictures, both resized.
 
     Args:
         image: True pictures [N, 3, H, W] in 0..1.
@@ -104,8 +108,8 @@ def ssim(
     return structural_similarity(true, generated, torch.arange(len(true)), axes)
 
 
-def identified(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Two-way identification: how often a reconstruction resembles its picture more than another one.
+def two_way_identification(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
+    """Identify pictures two-way: how often a reconstruction resembles its own more than another one.
 
     Args:
         true: Standardised features of the N true pictures, [N, D], of any encoder.
@@ -129,11 +133,11 @@ def correlation(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
 
 
 def correlation_distance(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """One minus the correlation of standardised features [B, D] with their pictures' in [N, D]; [B]."""
+    """Subtract from 1 the correlation of standardised features [B, D] with their pictures' in [N, D]; [B]."""
     return 1 - correlation(true, generated, rows)
 
 
-def standardised(features: Tensor) -> Tensor:
+def standardise(features: Tensor) -> Tensor:
     """Centre and scale features [N, ...] to [N, D]: their dot products are correlations, 0 for constant ones.
 
     Returns:
@@ -148,9 +152,9 @@ def standardised(features: Tensor) -> Tensor:
     return centred / spreads.where(spreads > ROUNDING * norms, torch.inf)
 
 
-def standardised_pixels(images: Tensor, side_px: int = PIXELS_PX) -> Tensor:
+def standardise_pixels(images: Tensor, side_px: int = PIXELS_PX) -> Tensor:
     """Resize pictures [B, 3, H, W] and standardise their pixels; [B, D], float32."""
-    return standardised(resize(images, side_px)).float()
+    return standardise(resize(images, side_px)).float()
 
 
 def local_moments(
@@ -167,9 +171,12 @@ def local_moments(
         [B, 3, H, W]: the grey picture, and the mean and variance in the window around each pixel, 0 near
         the border, where windows leave the picture.
     """
+    # grey pictures [B, 1, H, W] at the size of the comparison
     grey = (images.detach().float() * images.new_tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True)
     if side_px is not None:
         grey = resize(grey, side_px)
+
+    # the moments are written into views of one array
     moments = F.pad(grey, (0, 0, 0, 0, 0, 2))  # [B, 3, H, W]
     mean, variance = _inside(moments[:, 1:], axes).unbind(1)
     mean.copy_(_averaged(moments[:, 0], axes))
@@ -180,10 +187,13 @@ def local_moments(
 def structural_similarity(
     true: Tensor, generated: Tensor, rows: Tensor, axes: tuple[int, ...] = ROWS_AND_COLUMNS
 ) -> Tensor:
-    """SSIM by the local moments of B pictures [B, 3, H, W] and of their true ones in [N, 3, H, W]; [B]."""
+    """Compute SSIM [B] by the local moments of pictures [B, 3, H, W] and of true ones, among [N, 3, H, W]."""
+    # local means, variances, and means of products, [B, H', W'] where windows are inside
     product = _averaged(true[rows, 0] * generated[:, 0], axes)
     true_mean, true_variance = _inside(true[rows, 1:], axes).unbind(1)
     mean, variance = _inside(generated[:, 1:], axes).unbind(1)
+
+    # SSIM of each pixel
     means = true_mean * mean
     similar = (2 * means + STABLE[0]) * (2 * (product - means) + STABLE[1])
     similar /= (true_mean.square() + mean.square() + STABLE[0]) * (true_variance + variance + STABLE[1])
@@ -208,6 +218,7 @@ def _inside(planes: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def _check_pictures(image: Tensor, reconstruction: Tensor) -> None:
+    """Refuse pictures that differ in number, shape or range."""
     count = len(image) if image.ndim == 4 else "N"
     for name, x in {"image": image, "reconstruction": reconstruction}.items():
         if x.ndim != 4 or x.shape[1] != 3 or len(x) != count or not len(x):
@@ -215,12 +226,13 @@ def _check_pictures(image: Tensor, reconstruction: Tensor) -> None:
                 f"{name} must be [{count or 'N'}, 3, H, W], got {list(x.shape)}",
                 "pair the pictures item by item",
             )
-        if not (x.is_floating_point() and x.min() >= -ROUNDING and x.max() <= 1 + ROUNDING):  # NaN fails too
+        # NaN fails this comparison too
+        if not (x.is_floating_point() and x.min() >= -ROUNDING and x.max() <= 1 + ROUNDING):
             raise BrainhiveError(f"{name} must be in 0..1", "divide bytes by 255")
 
 
 PARTS = {
-    "pixcorr": MetricPart(standardised_pixels, correlation, scale=Scale(short="PixCorr")),
+    "pixcorr": MetricPart(standardise_pixels, correlation, scale=Scale(short="PixCorr")),
     "ssim": MetricPart(local_moments, structural_similarity, scale=Scale(short="SSIM")),
 }
 """The metrics of pixels, by the name that recipes and tables use."""

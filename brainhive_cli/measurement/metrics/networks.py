@@ -16,7 +16,12 @@ from brainhive_cli.core.errors import MissingData, first_line
 from brainhive_cli.core.results import Need
 from brainhive_cli.core.weights import read, reading
 from brainhive_cli.measurement.metrics import Medium, MetricPart, Scale
-from brainhive_cli.measurement.metrics.image import correlation_distance, identified, resize, standardised
+from brainhive_cli.measurement.metrics.image import (
+    correlation_distance,
+    resize,
+    standardise,
+    two_way_identification,
+)
 from brainhive_cli.measurement.metrics.video import (
     consistency,
     frame_similarity,
@@ -25,7 +30,7 @@ from brainhive_cli.measurement.metrics.video import (
     n_way_of_frames,
 )
 
-LABELS = 3
+RIGHT_CLASSES = 3
 """Classes of the stimulus that count as right in the field's definition (NEURONS, NeuroClips, MinD-Video)."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of the colours that torchvision's networks and SwAV were trained with."""
@@ -41,7 +46,6 @@ SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
 """The file that `torch.hub.load("facebookresearch/swav:main", "resnet50")` fetches."""
 CLIP = "hub:openai/clip-vit-large-patch14"
 
-
 Colours = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -50,11 +54,12 @@ class Network:
     """A network and the nodes whose outputs are compared.
 
     Attributes:
-        title: What people call it.
+        title: Its name for people.
         side_px: Side of the square pictures that it takes.
         nodes: Names of the outputs.
         source: The address of its weights: a file's, or hub:OWNER/NAME.
-        load: Builds it from what `fetch` found: pictures [B, 3, side, side] to outputs by node, [B, …].
+        load: Builds it from the path that `fetch` returns: pictures [B, 3, side, side] to outputs [B, …] by
+            node.
         colours: Mean and standard deviation that its pictures are normalised by.
         takes_clips: Whether it takes clips [B, F, 3, side, side], and not their frames one by one.
         weights: The file at the hub.
@@ -87,7 +92,10 @@ class Network:
         if self.is_here():
             return Need(name)
         files = ("config.json", self.weights)
-        line = hub.download_line(repository, "model", files) if scheme == "hub" else line_of(source)
+        if scheme == "hub":
+            line = hub.download_line(repository, "model", files)
+        else:
+            line = f"curl -L --create-dirs -o {cached_file(source)} {source}"
         return Need(name, None, MissingData(f"the {name} are not here", line), is_optional=True)
 
     def build(self, device: torch.device) -> "Features":
@@ -97,13 +105,13 @@ class Network:
             MissingData: if its weights are not there, cannot be fetched or are damaged.
         """
         path = self.fetch()
-        with reading(f"{self.title} in {path}", again(path)):
+        with reading(f"{self.title} in {path}", refetch_hint(path)):
             module = self.load(path)
         return Features(module.eval().requires_grad_(False).to(device), self, device)
 
 
 class Features:
-    """A loaded network: its module takes normalised pictures, or clips, to outputs by node."""
+    """Features of media by a loaded network, whose module takes normalised media to outputs by node."""
 
     def __init__(self, module: nn.Module, network: Network, device: torch.device) -> None:
         self._module, self._network = module, network
@@ -112,9 +120,9 @@ class Features:
 
     @torch.inference_mode()
     def __call__(self, media: Tensor) -> dict[str, Tensor]:
-        """Take pictures [B, 3, H, W] in 0..1 to features by node, [B, D].
+        """Compute features [B, D] by node of pictures [B, 3, H, W] in 0..1.
 
-        Clips [B, F, 3, H, W] to [B, D], or [B, F, D] by a network of pictures.
+        Those of clips [B, F, 3, H, W] are [B, D], or [B, F, D] by a network of pictures.
         """
         clips, network = media.shape[:-3], self._network
         pictures = (resize(media.reshape(-1, *media.shape[-3:]), network.side_px) - self._mean) / self._std
@@ -124,18 +132,16 @@ class Features:
         outputs = self._module(pictures)
         return {node: outputs[node].flatten(1).unflatten(0, clips) for node in network.nodes}
 
-    def of_node(self, node: str, prepare: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """Return a function from media to a node's features as prepared; all share one pass."""
-
-        def features(media: Tensor) -> Tensor:
-            if self._last is None or self._last[0] is not media:
-                self._last = media, self(media)
-            return prepare(self._last[1][node])
-
-        return features
+    def compute_node(self, media: Tensor, *, node: str, prepare: Callable[[Tensor], Tensor]) -> Tensor:
+        """Compute the prepared features of one node; all nodes share one pass over the same media."""
+        if self._last is None or self._last[0] is not media:
+            self._last = media, self(media)
+        return prepare(self._last[1][node])
 
 
 def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str) -> Network:
+    """Describe a network of torchvision, which is imported when it is needed."""
+
     def url() -> str:
         from torchvision.models import get_weight
 
@@ -144,17 +150,18 @@ def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str)
     def load(path: Path) -> nn.Module:
         from torchvision.models import get_model
 
-        read(path, again(path))  # torchvision itself would run code from it
+        read(path, refetch_hint(path))  # torchvision itself would run code from it
         return _cut(get_model(name, weights=weights), nodes)
 
     return Network(title, side_px, nodes, url, load)
 
 
 def _swav(path: Path) -> nn.Module:
+    """Load SwAV, a ResNet-50 whose weights were saved by processes in parallel."""
     from torchvision.models import resnet50
 
     model = resnet50()
-    saved = {name.removeprefix("module."): value for name, value in read(path, again(path)).items()}
+    saved = {name.removeprefix("module."): value for name, value in read(path, refetch_hint(path)).items()}
     absent, _ = model.load_state_dict(saved, strict=False)
     if absent := [name for name in absent if not name.startswith("fc.")]:  # SwAV has a head of its own
         raise KeyError(f"it lacks {absent[0]}")
@@ -169,10 +176,10 @@ def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
 
 
 class _Transformer(nn.Module):
-    """A network of transformers, by what a function takes from its outputs."""
+    """A network of transformers, and the outputs that are read from it by node."""
 
     def __init__(
-        self, kind: str, outputs: Callable[[Any], Mapping[str, Tensor]], folder: Path, **options: Any
+        self, kind: str, outputs: Mapping[str, Callable[[Any], Tensor]], folder: Path, **options: Any
     ) -> None:
         super().__init__()
         import transformers
@@ -187,10 +194,11 @@ class _Transformer(nn.Module):
 
     def forward(self, media: Tensor) -> Mapping[str, Tensor]:
         """Compute the outputs of pictures or clips."""
-        return self._outputs(self.network(pixel_values=media))
+        computed = self.network(pixel_values=media)
+        return {node: read_output(computed) for node, read_output in self._outputs.items()}
 
 
-def again(path: Path) -> str:
+def refetch_hint(path: Path) -> str:
     """Say what to do about a damaged file, which would be found again."""
     return f"delete {path} and fetch it again"
 
@@ -200,11 +208,6 @@ def cached_file(url: str) -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
 
 
-def line_of(url: str) -> str:
-    """Write the line that gets a file for torch's hub."""
-    return f"curl -L --create-dirs -o {cached_file(url)} {url}"
-
-
 def from_url(url: str, title: str) -> Path:
     """Find a file in torch's hub cache, or fetch it unless the hub is switched off."""
     from huggingface_hub import constants
@@ -212,9 +215,13 @@ def from_url(url: str, title: str) -> Path:
     path = cached_file(url)
     if path.is_file():
         return path
-    way = f"on a machine with a network: {line_of(url)}"
+
+    # a machine that is told to stay offline fetches nothing
+    way = f"on a machine with a network: curl -L --create-dirs -o {path} {url}"
     if constants.HF_HUB_OFFLINE:
         raise MissingData(f"the weights of {title} are not on this machine", way)
+
+    # torchvision's files are named after their digests
     digest = path.stem.rpartition("-")[2] if "-" in path.stem else None
     os.makedirs(path.parent, exist_ok=True)
     try:
@@ -236,10 +243,8 @@ def _transformer(
     takes_clips: bool = False,
     **options: Any,
 ) -> Network:
-    def read_outputs(computed: Any) -> dict[str, Tensor]:
-        return {node: read(computed) for node, read in outputs.items()}
-
-    load = partial(_Transformer, kind, read_outputs, **options)
+    """Describe a network of transformers: a class of it, and functions that read its outputs by node."""
+    load = partial(_Transformer, kind, outputs, **options)
     return Network(title, 224, tuple(outputs), lambda: source, load, colours, takes_clips, weights)
 
 
@@ -307,44 +312,32 @@ class FeatureMetric:
     node: str
     compare: Callable[[Tensor, Tensor, Tensor], Tensor]
     scale: Scale
-    prepare: Callable[[Tensor], Tensor] = standardised
+    prepare: Callable[[Tensor], Tensor] = standardise
     medium: Medium = "picture"
     is_of_one: bool = False
 
 
-def as_they_are(features: Tensor) -> Tensor:
+def to_float32(features: Tensor) -> Tensor:
     """Bring features to float32."""
     return features.detach().float()
 
 
-def directions(features: Tensor) -> Tensor:
+def normalise(features: Tensor) -> Tensor:
     """Bring features [..., D] to unit length."""
-    return functional.normalize(as_they_are(features), dim=-1)
+    return functional.normalize(features.detach().float(), dim=-1)
 
 
 def _identification(network: str, node: str, short: str, medium: Medium = "picture") -> FeatureMetric:
     scale = Scale(0.0, 1.0, chance=0.5, short=short)
-    return FeatureMetric(network, node, identified, scale, medium=medium)
-
-
-def _distance(network: str, short: str) -> FeatureMetric:
-    scale = Scale(0.0, 2.0, lower_is_better=True, short=short)
-    return FeatureMetric(network, "avgpool", correlation_distance, scale)
-
-
-def _consistency(is_of_neighbours: bool, short: str) -> FeatureMetric:
-    def compare(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-        return consistency(generated, is_of_neighbours)
-
-    scale = Scale(short=short, ranks=False)
-    return FeatureMetric("clip", "embedding", compare, scale, directions, "clip", is_of_one=True)
+    return FeatureMetric(network, node, two_way_identification, scale, medium=medium)
 
 
 def _n_way(network: str, compare: Callable[..., Tensor], ways: int, labels: int) -> FeatureMetric:
     strict = " strict" if labels == 1 else ""
     scale = Scale(0.0, 1.0, chance=n_way_chance(ways, labels), pool=ways, short=f"{ways}-way{strict}")
-    scored = partial(compare, ways=ways, labels=labels)
-    return FeatureMetric(network, "logits", scored, scale, as_they_are, "clip")
+    return FeatureMetric(
+        network, "logits", partial(compare, ways=ways, labels=labels), scale, to_float32, "clip"
+    )
 
 
 FEATURE_METRICS = {
@@ -352,20 +345,42 @@ FEATURE_METRICS = {
     "alexnet5": _identification("alexnet", "features.11", "Alex5"),
     "inception": _identification("inception", "avgpool", "Incep"),
     "clip": _identification("clip", "embedding", "CLIP"),
-    "effnet": _distance("effnet", "Eff"),
-    "swav": _distance("swav", "SwAV"),
+    "effnet": FeatureMetric(
+        "effnet", "avgpool", correlation_distance, Scale(0.0, 2.0, lower_is_better=True, short="Eff")
+    ),
+    "swav": FeatureMetric(
+        "swav", "avgpool", correlation_distance, Scale(0.0, 2.0, lower_is_better=True, short="SwAV")
+    ),
     **{
-        f"{what}_{ways}way{'' if labels == LABELS else '_strict'}": _n_way(network, compare, ways, labels)
+        f"{what}_{ways}way{'' if labels == RIGHT_CLASSES else '_strict'}": _n_way(
+            network, compare, ways, labels
+        )
         for what, network, compare in (("video", "videomae", n_way), ("frame", "vit", n_way_of_frames))
-        for labels in (LABELS, 1)
+        for labels in (RIGHT_CLASSES, 1)
         for ways in (2, 50)
     },
     "videomae": _identification("videomae", "features", "VideoMAE", "clip"),
     "dino": FeatureMetric(
-        "dino", "class token", frame_similarity, Scale(short="DINO"), directions, medium="clip"
+        "dino", "class token", frame_similarity, Scale(short="DINO"), normalise, medium="clip"
     ),
-    "clip_pcc": _consistency(False, "CLIP-pcc"),
-    "clip_pcc_neighbours": _consistency(True, "CLIP-pcc n."),
+    "clip_pcc": FeatureMetric(
+        "clip",
+        "embedding",
+        consistency,
+        Scale(short="CLIP-pcc", ranks=False),
+        normalise,
+        "clip",
+        is_of_one=True,
+    ),
+    "clip_pcc_neighbours": FeatureMetric(
+        "clip",
+        "embedding",
+        partial(consistency, is_of_neighbours=True),
+        Scale(short="CLIP-pcc n.", ranks=False),
+        normalise,
+        "clip",
+        is_of_one=True,
+    ),
 }
 """By the name that recipes and tables use."""
 
@@ -373,21 +388,23 @@ FEATURE_METRICS = {
 def parts_of(
     network: Network, metrics: Mapping[str, FeatureMetric], device: torch.device
 ) -> dict[str, MetricPart]:
-    """Load a network, and make the metrics that are computed in its features.
+    """Load a network, and bind the metrics that are computed in its features.
 
     Raises:
         MissingData: if its weights are not there, cannot be fetched or are damaged.
     """
     loaded = network.build(device)
     chosen = {(metric.node, metric.prepare) for metric in metrics.values()}
-    features = {(node, prepare): loaded.of_node(node, prepare) for node, prepare in chosen}
+    features = {
+        (node, prepare): partial(loaded.compute_node, node=node, prepare=prepare) for node, prepare in chosen
+    }
     return {
         name: MetricPart(
             features[metric.node, metric.prepare],
             metric.compare,
             metric.medium,
             metric.scale,
-            is_identification=metric.compare is identified,
+            is_identification=metric.compare is two_way_identification,
             is_of_one=metric.is_of_one,
         )
         for name, metric in metrics.items()

@@ -3,7 +3,8 @@
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.weights import read, reading
-from brainhive_cli.measurement.metrics.networks import NETWORKS, again, cached_file, from_url
+from brainhive_cli.measurement.metrics.networks import NETWORKS, cached_file, from_url, refetch_hint
 from brainhive_cli.measurement.statistics import Metric
 
 MODULES = {
@@ -39,19 +40,19 @@ def is_here(metric: str) -> bool:
 
 
 def lpips(true: Tensor, generated: Tensor, device: torch.device) -> NDArray[np.float64]:
-    """Perceptual distance of pictures [N, 3, H, W] in 0..1 (arXiv 1801.03924, AlexNet): [N].
+    """Compute the perceptual distance [N] of pictures [N, 3, H, W] in 0..1 (arXiv 1801.03924, AlexNet).
 
     Raises:
         MissingExtra: if torchmetrics is not installed.
         MissingData: if AlexNet's weights are not on this machine and cannot be fetched.
     """
-
-    def loaded() -> Any:
+    with _reading_weights("LPIPS"):
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-        return LearnedPerceptualImagePatchSimilarity("alex", reduction="none", normalize=True, **ALONE)
+        metric = LearnedPerceptualImagePatchSimilarity("alex", reduction="none", normalize=True, **ALONE)
+    metric = metric.to(device)
 
-    metric = _fetched(loaded, "LPIPS").to(device)
+    # pair by pair, which bounds memory
     values = [metric(a[None].to(device), b[None].to(device)) for a, b in zip(generated, true, strict=True)]
     return torch.cat([value.flatten() for value in values]).double().cpu().numpy()
 
@@ -63,25 +64,26 @@ def inception(device: torch.device) -> Callable[[Tensor], Tensor]:
         MissingExtra: if torchmetrics or torch-fidelity is not installed.
         MissingData: if its weights are not on this machine and cannot be fetched.
     """
-
-    def loaded() -> Any:
+    with _reading_weights("FID"):
         from torchmetrics.image.fid import NoTrainInceptionV3
 
-        return NoTrainInceptionV3("inception-v3-compat", ["2048"])
-
-    network = _fetched(loaded, "FID").to(device)
+        network = NoTrainInceptionV3("inception-v3-compat", ["2048"])
+    network = network.to(device)
     return lambda pictures: network(pictures.mul(255).round().byte().to(device))
 
 
-def _fetched(load: Callable[[], Any], metric: str) -> Any:
+@contextmanager
+def _reading_weights(metric: str) -> Iterator[None]:
+    """Fetch the weights of LPIPS or FID; what a library then raises about them becomes one line."""
     _require_libraries(metric)
     path = NETWORKS["alexnet"].fetch() if metric == "LPIPS" else from_url(INCEPTION, "FID's InceptionV3")
-    read(path, again(path))  # the libraries themselves would run code from it
-    with reading(path, again(path)):
-        return load()
+    read(path, refetch_hint(path))  # the libraries themselves would run code from it
+    with reading(path, refetch_hint(path)):
+        yield
 
 
 def _require_libraries(metric: str) -> None:
+    """Import the libraries of LPIPS or FID; MissingExtra if one is not installed."""
     try:
         for module in MODULES[metric]:
             importlib.import_module(module)
@@ -101,20 +103,33 @@ ALONE: Any = {"sync_on_compute": False}
 
 
 def fid(true: Tensor, generated: Tensor) -> float:
-    """Fréchet distance of features [N, D] and [M, D] (arXiv 1706.08500), by torchmetrics."""
+    """Compute the Fréchet distance of features [N, D] and [M, D] (arXiv 1706.08500), by torchmetrics."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    return float(_fed(FrechetInceptionDistance(_as_they_are(true), **ALONE), true, generated).compute())
+    return float(_compute_distance(FrechetInceptionDistance, true, generated))
 
 
 def kid(true: Tensor, generated: Tensor) -> float:
-    """Kernel distance of features [N, D] and [M, D] (arXiv 1801.01401), unbiased, by torchmetrics."""
+    """Compute the unbiased kernel distance of features [N, D] and [M, D] (arXiv 1801.01401)."""
     from torchmetrics.image.kid import KernelInceptionDistance
 
     count = min(len(true), len(generated))
-    with warnings.catch_warnings(action="ignore"):  # that it keeps all features, which are here anyway
-        metric = KernelInceptionDistance(_as_they_are(true), subsets=1, subset_size=count, **ALONE)
-    return float(_fed(metric, true[:count], generated[:count]).compute()[0])
+    options = {"subsets": 1, "subset_size": count}
+    return float(_compute_distance(KernelInceptionDistance, true[:count], generated[:count], **options)[0])
+
+
+def _compute_distance(metric_class: Any, true: Tensor, generated: Tensor, **options: int) -> Any:
+    """Compute a metric of torchmetrics from features instead of pictures."""
+    # its network returns what it takes
+    identity = nn.Identity()
+    identity.num_features = true.shape[1]  # type: ignore[assignment]
+    with warnings.catch_warnings(action="ignore"):  # that KID keeps all features, which are here anyway
+        metric = metric_class(identity, **options, **ALONE)
+
+    metric.to(true.device)
+    metric.update(true.float(), real=True)
+    metric.update(generated.float(), real=False)
+    return metric.compute()
 
 
 def require_distances(count: int) -> None:
@@ -149,30 +164,12 @@ def measure_distances(
         BrainhiveError: as `require_distances`.
     """
     require_distances(len(true))
-    metrics = []
+    fold, metrics = torch.arange(len(true)) % FOLDS, []
     for name, distance in {"fid": fid, "kid": kid}.items():
-        value, spread = distance(true, generated), _jackknife(distance, true, generated)
+        # standard error by leaving out folds (Efron and Tibshirani, chapter 11)
+        value = distance(true, generated)
+        values = [distance(true[fold != left_out], generated[fold != left_out]) for left_out in range(FOLDS)]
+        spread = float(np.sqrt((FOLDS - 1) * np.var(values)))
         ends = (value - 1.96 * spread, value + 1.96 * spread)
         metrics.append(Metric(name, value, len(true), None, None, *ends, seeds, protocol, split, JACKKNIFE))
     return metrics
-
-
-def _jackknife(distance: Callable[[Tensor, Tensor], float], true: Tensor, generated: Tensor) -> float:
-    """Standard error by leaving out folds (Efron and Tibshirani, chapter 11)."""
-    fold = torch.arange(len(true)) % FOLDS
-    values = [distance(true[fold != left_out], generated[fold != left_out]) for left_out in range(FOLDS)]
-    return float(np.sqrt((FOLDS - 1) * np.var(values)))
-
-
-def _as_they_are(features: Tensor) -> nn.Module:
-    """Make the network that torchmetrics takes where its inputs are features already."""
-    identity = nn.Identity()
-    identity.num_features = features.shape[1]  # type: ignore[assignment]
-    return identity
-
-
-def _fed(metric: Any, true: Tensor, generated: Tensor) -> Any:
-    metric.to(true.device)
-    metric.update(true.float(), real=True)
-    metric.update(generated.float(), real=False)
-    return metric

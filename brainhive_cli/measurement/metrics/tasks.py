@@ -21,7 +21,9 @@ ROUGE = {"rouge_1": "rouge1", "rouge_l": "rougeL"}
 """Our names to those of torchmetrics."""
 LIBRARIES = {**dict.fromkeys([*BLEU, *ROUGE], "torchmetrics"), "cider": "pycocoevalcap"}
 """The library that each score of captions needs, both of the extra `captions`."""
-INSIDE = 0.5
+WORD = re.compile(r"\w+(?:['-]\w+)*")
+"""A word: hyphens and apostrophes stay inside of it."""
+MIN_PROBABILITY = 0.5
 """Probability above which a pixel is the object's (NEURONS)."""
 SCALES = {
     DICE: Scale(0.0, 1.0, short="Dice", ranks=False),
@@ -32,7 +34,7 @@ SCALES = {
 
 
 def dice(decoded: Tensor, true: Tensor) -> Values:
-    """Dice coefficient of decoded masks with those of their stimuli: 2 |A ∩ B| / (|A| + |B|).
+    """Compute the Dice coefficient of decoded masks with their stimuli's: 2 |A ∩ B| / (|A| + |B|).
 
     Args:
         decoded: Probabilities [N, F, H, W]; a pixel is the object's above 0.5.
@@ -41,7 +43,7 @@ def dice(decoded: Tensor, true: Tensor) -> Values:
     Returns:
         [N], over all frames and pixels of an item; NaN of a stimulus without an object, which has none.
     """
-    inside, object_mask = (decoded > INSIDE).flatten(1), true.flatten(1).bool()
+    inside, object_mask = (decoded > MIN_PROBABILITY).flatten(1), true.flatten(1).bool()
     area = object_mask.sum(1)
     values = 2 * (inside & object_mask).sum(1, dtype=torch.float64) / (inside.sum(1) + area)
     return values.where(area > 0, torch.nan).numpy()
@@ -80,19 +82,25 @@ def caption_scores(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[
     Returns:
         [N] by metric; no CIDEr of one item, whose n-grams have no weight.
     """
-    written, truths = [_words(text) for text in texts], [[*map(_words, some)] for some in true]
+    # words between single spaces, in lower case
+    written = [" ".join(WORD.findall(text.lower())) for text in texts]
+    truths = [[" ".join(WORD.findall(text.lower())) for text in references] for references in true]
     values: dict[str, Values] = {}
-    if has_library("bleu_1"):
+
+    # n-grams and longest common subsequences, by torchmetrics
+    if not find_missing_library("bleu_1"):
         from torchmetrics.functional.text import rouge_score
 
         values |= bleu(written, truths)
         for name, key in ROUGE.items():
             scores = [
-                rouge_score(text, [some], rouge_keys=key, normalizer=str, tokenizer=str.split)
-                for text, some in zip(written, truths, strict=True)
+                rouge_score(text, [references], rouge_keys=key, normalizer=str, tokenizer=str.split)
+                for text, references in zip(written, truths, strict=True)
             ]
             values[name] = np.array([float(score[f"{key}_fmeasure"]) for score in scores])
-    if has_library("cider") and len(written) > 1:
+
+    # n-grams weighed by their rarity, by COCO's evaluation
+    if not find_missing_library("cider") and len(written) > 1:
         from pycocoevalcap.cider.cider import Cider
 
         _, scores = Cider().compute_score(dict(enumerate(truths)), {n: [t] for n, t in enumerate(written)})
@@ -101,7 +109,7 @@ def caption_scores(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[
 
 
 def bleu(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Values]:
-    """BLEU of all captions together, as papers give it, shared out among the items.
+    """Compute BLEU of all captions together, as papers give it, and share it out among the items.
 
     BLEU is a ratio of sums over items, no mean of items. The value of an item is the BLEU of all plus what
     the item adds to it, N - 1 times the loss of leaving it out. The mean of these values is the BLEU of all,
@@ -119,18 +127,23 @@ def bleu(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Value
     """
     from torchmetrics.text import BLEUScore
 
+    # what BLEU sums up of each item: matching n-grams by length, all n-grams, and words of both
     longest = max(BLEU.values())
     metric = BLEUScore(n_gram=longest, compute_with_cache=False)
-    counts = []  # of each item, which BLEU sums up: right n-grams by length, all n-grams, and words of both
-    for text, some in zip(texts, true, strict=True):
+    counts = []
+    for text, references in zip(texts, true, strict=True):
         metric.reset()
-        metric.update([text], [some])
+        metric.update([text], [references])
         sizes = metric.preds_len, metric.target_len
         counts.append(torch.hstack((metric.numerator, metric.denominator, *sizes)).double().numpy())
     sums = np.sum(counts, 0) - np.stack([np.zeros_like(counts[0]), *counts])  # of all, and without each
+
+    # BLEU of all items, and without each
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = np.log(sums[:, :longest] / sums[:, longest:-2])  # [1 + N, n]
         brevity = np.minimum(0, 1 - sums[:, -1] / sums[:, -2])
+
+    # value of an item: BLEU of all plus what the item adds to it
     values = {}
     for name, order in BLEU.items():
         score = np.nan_to_num(np.exp(brevity + precision[:, :order].mean(1)))
@@ -138,15 +151,8 @@ def bleu(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Value
     return values
 
 
-def has_library(metric: str) -> bool:
-    """Whether what a score needs is installed."""
-    return metric not in LIBRARIES or importlib.util.find_spec(LIBRARIES[metric]) is not None
-
-
-def no_library(metric: str) -> MissingExtra:
-    """Say how to install what a score of captions needs."""
+def find_missing_library(metric: str) -> MissingExtra | None:
+    """Say how to install what a score needs; None if it is installed."""
+    if metric not in LIBRARIES or importlib.util.find_spec(LIBRARIES[metric]) is not None:
+        return None
     return MissingExtra(f"{metric} needs {LIBRARIES[metric]}", "pip install 'brainhive[captions]'")
-
-
-def _words(text: str) -> str:
-    return " ".join(re.findall(r"\w+(?:['-]\w+)*", text.lower()))

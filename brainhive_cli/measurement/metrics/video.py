@@ -24,7 +24,7 @@ FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 """Pyramid scale, levels, window, iterations, neighbourhood, its sigma, flags (Mind-Animator)."""
 COARSE_PX, TINY_SLOPE = 16, 1e-8
 """Side of the frames whose displacement is estimated; what keeps the equations of even ones solvable."""
-ROUNDED = 1 / (12 * 255**2)
+ROUNDING_ERROR = 1 / (12 * 255**2)
 """Mean squared error of rounding to bytes: frames that differ by less are equal, at 58.9 dB."""
 
 
@@ -44,13 +44,13 @@ def over_frames(
 
 
 def psnr(image: Tensor, reconstruction: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of pictures [N, 3, H, W] in 0..1; [N] in dB, float64, 58.9 at most."""
+    """Compute the peak signal-to-noise ratio of pictures [N, 3, H, W] in 0..1: [N] in dB, 58.9 at most."""
     error = (image.double() - reconstruction.double()).square().flatten(1).mean(1)
-    return -10 * error.clamp(min=ROUNDED).log10()
+    return -10 * error.clamp(min=ROUNDING_ERROR).log10()
 
 
 def end_point_error(seen: Tensor, generated: Tensor, rows: Tensor, side_px: int = FLOW_PX) -> Tensor:
-    """Mean distance of the motion of clips to that of their own: the end-point error of optical flow.
+    """Average the distance of the motion of clips to that of their own: the end-point error of optical flow.
 
     Args:
         seen: Frames of the true clips as bytes, [N, F, 3, H, W].
@@ -67,11 +67,13 @@ def end_point_error(seen: Tensor, generated: Tensor, rows: Tensor, side_px: int 
 
     Source: Mind-Animator (arXiv 2405.03280), Evaluation_Metrics/EPE.py: Farnebäck's flow by OpenCV.
     """
-    if not has_opencv():
-        raise no_opencv()
+    if (error := find_missing_opencv()) is not None:
+        raise error
     clips = _pair(seen[rows], generated)
     if generated.shape[1] < 2:
         raise BrainhiveError("clips of one frame have no motion", "leave out epe")
+
+    # mean over pixels and pairs of frames, clip by clip
     errors = []
     for true, false in zip(clips.cpu().numpy(), generated.cpu().numpy(), strict=True):
         flows = [_flow(clip, side_px) for clip in (true, false)]  # [F - 1, H, W, 2]
@@ -79,13 +81,10 @@ def end_point_error(seen: Tensor, generated: Tensor, rows: Tensor, side_px: int 
     return torch.tensor(errors, dtype=torch.float64)
 
 
-def has_opencv() -> bool:
-    """Whether OpenCV is installed, by which motion is measured."""
-    return importlib.util.find_spec("cv2") is not None
-
-
-def no_opencv() -> MissingExtra:
-    """Say how to install OpenCV."""
+def find_missing_opencv() -> MissingExtra | None:
+    """Say how to install OpenCV, by which motion is measured; None if it is installed."""
+    if importlib.util.find_spec("cv2") is not None:
+        return None
     return MissingExtra("epe needs OpenCV", "pip install 'brainhive[video]'")
 
 
@@ -105,6 +104,7 @@ def _flow(clip: NDArray[np.uint8], side_px: int) -> NDArray[np.float32]:
 
 
 def _pair(seen: Tensor, generated: Tensor) -> Tensor:
+    """Return the true clips; BrainhiveError if reconstructions have another number of frames."""
     if seen.shape[:2] != generated.shape[:2]:
         raise BrainhiveError(
             f"clips of {seen.shape[1]} frames cannot be compared with clips of {generated.shape[1]}",
@@ -121,18 +121,21 @@ def displacement(clips: Tensor) -> Tensor:
 
     Source: Lucas and Kanade 1981, with one window.
     """
+    # slopes of the mean of two frames, and the change from one to the other
     small = F.adaptive_avg_pool2d(clips.double().mean(2), COARSE_PX)  # [B, F, h, w]
     middle = (small[:, 1:] + small[:, :-1]) / 2
-    down, right = torch.gradient(middle, dim=(-2, -1))
-    slopes = torch.stack([right, down], -1).flatten(1, 3)  # [B, pixels, 2]
+    slope_y, slope_x = torch.gradient(middle, dim=(-2, -1))
+    slopes = torch.stack([slope_x, slope_y], -1).flatten(1, 3)  # [B, pixels, 2]
     change = -small.diff(dim=1).flatten(1)[..., None]
+
+    # normal equations of least squares
     square = slopes.transpose(1, 2) @ slopes + TINY_SLOPE * torch.eye(2).to(slopes)
     solution: Tensor = torch.linalg.solve(square, slopes.transpose(1, 2) @ change)[..., 0]
     return solution
 
 
 def direction(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Cosine of the displacements [B, 2] of made clips with their own clips' in [N, 2]; 0 if one is none."""
+    """Compute the cosine of displacements [B, 2] with those of their own clips in [N, 2]; 0 if one is 0."""
     return F.cosine_similarity(seen[rows], generated, eps=1e-6)
 
 
@@ -160,16 +163,16 @@ def n_way(seen: Tensor, generated: Tensor, rows: Tensor, *, ways: int, labels: i
     Source: MinD-Video (arXiv 2305.11675), its evaluation code, which NEURONS and NeuroClips use; it draws 100
     trials.
     """
-    right = seen[rows].topk(min(labels, seen.shape[1]), dim=1).indices
-    return expected_hits(generated, right, ways)
+    true_classes = seen[rows].topk(min(labels, seen.shape[1]), dim=1).indices  # [B, L]
+    return expected_hits(generated, true_classes, ways)
 
 
-def expected_hits(scores: Tensor, right: Tensor, ways: int) -> Tensor:
-    """Share of all draws of `ways` - 1 other classes that the best right class beats.
+def expected_hits(scores: Tensor, true_classes: Tensor, ways: int) -> Tensor:
+    """Compute the share of all draws of `ways` - 1 other classes that the best right class beats.
 
     Args:
         scores: [B, K].
-        right: Right classes, [B, L].
+        true_classes: Right classes, [B, L].
         ways: Classes of a trial, where one is right.
 
     Returns:
@@ -178,13 +181,15 @@ def expected_hits(scores: Tensor, right: Tensor, ways: int) -> Tensor:
     Raises:
         BrainhiveError: if there are fewer other classes than are drawn.
     """
-    wrong = scores.shape[1] - right.shape[1]
+    wrong = scores.shape[1] - true_classes.shape[1]
     if wrong < ways - 1:
         raise BrainhiveError(
             f"a classifier of {scores.shape[1]} classes has no {ways}-way trials", "use one of more classes"
         )
-    best = scores.gather(1, right).amax(1, keepdim=True)
-    below = (scores < best).scatter(1, right, False).sum(1).double()  # m
+
+    # C(m, ways - 1) of C(wrong, ways - 1) draws, as a product
+    best = scores.gather(1, true_classes).amax(1, keepdim=True)
+    below = (scores < best).scatter(1, true_classes, False).sum(1).double()  # m
     drawn = torch.arange(ways - 1, dtype=torch.float64, device=scores.device)
     return ((below[:, None] - drawn).clamp(min=0) / (wrong - drawn)).prod(1)
 
@@ -198,17 +203,19 @@ def n_way_of_frames(seen: Tensor, generated: Tensor, rows: Tensor, *, ways: int,
 
 
 def n_way_chance(ways: int, labels: int) -> float:
-    """Value expected of random scores: the best of all labels + ways - 1 classes is a right one."""
+    """Compute the value of random scores: the best of all labels + ways - 1 classes is a right one."""
     return labels / (labels + ways - 1)
 
 
-def consistency(generated: Tensor, is_of_neighbours: bool = False) -> Tensor:
-    """Mean cosine of the frames of clips with each other: CLIP-pcc.
+def consistency(seen: Tensor, generated: Tensor, rows: Tensor, is_of_neighbours: bool = False) -> Tensor:
+    """Average the cosine of the frames of clips with each other: CLIP-pcc.
 
     Nothing is compared with the stimulus, and a still picture has the highest value, 1.
 
     Args:
+        seen: Not used.
         generated: Features of unit length, [B, F, D].
+        rows: Not used.
         is_of_neighbours: Whether pairs are one frame apart (Mind-Animator), or all (NEURONS).
 
     Returns:
@@ -225,7 +232,7 @@ def consistency(generated: Tensor, is_of_neighbours: bool = False) -> Tensor:
 
 
 def frame_similarity(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Mean cosine of frames [B, F, D] with those of their own clips in [N, F, D]; [B]."""
+    """Average the cosine of frames [B, F, D] with those of their own clips in [N, F, D]; [B]."""
     return (seen[rows].double() * generated.double()).sum(-1).mean(1)
 
 

@@ -35,8 +35,8 @@ def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
     for repeat in range(2):
         made = [Image.open(file.with_name(f"{repeat:02d}.png")) for file in files]
         truth, drawn = prepared(seen), prepared(made)
-        standard = [metrics.standardised(features(some)) for some in (seen, made)]
-        two_way = metrics.identified(*standard, torch.arange(len(made)))
+        standard = [metrics.standardise(features(some)) for some in (seen, made)]
+        two_way = metrics.two_way_identification(*standard, torch.arange(len(made)))
         expected.append(torch.stack([metrics.pixcorr(truth, drawn), metrics.ssim(truth, drawn), two_way]))
     items = result.metrics.items["brain · sub-01_seed-1"]
     rows = [items["image_ids"].index(image_id) for image_id in ids]

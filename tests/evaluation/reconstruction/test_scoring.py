@@ -168,12 +168,14 @@ def test_batches_give_the_values_of_the_public_functions_on_the_whole(counted, p
     for repeat in range(REPEATS):
         mine = made[repeat::REPEATS]
         true, own = features(seen)["avgpool"], features(mine)["avgpool"]
-        standard, rows = [metrics.standardised(x) for x in (true, own)], torch.arange(len(own))
+        standard, rows = [metrics.standardise(x) for x in (true, own)], torch.arange(len(own))
         expected = {
             "pixcorr": metrics.pixcorr(seen, mine),
             "ssim": metrics.ssim(seen, mine),
             "swav": metrics.correlation_distance(*standard, rows),
-            "inception": metrics.identified(*standard, rows),  # the same small network, of one node
+            "inception": metrics.two_way_identification(
+                *standard, rows
+            ),  # the same small network, of one node
         }
         for name, values in expected.items():
             assert np.abs(found[name][repeat::REPEATS] - values.numpy()).max() < 1e-6, name
@@ -214,10 +216,10 @@ def test_media_are_decoded_while_others_are_compared():
 
 def test_two_way_in_batches_equals_the_reference(golden):
     reference = load_file(golden / "image_metrics.safetensors")
-    true, made = (metrics.standardised(reference[f"feature_{name}"]) for name in ("image", "reconstruction"))
+    true, made = (metrics.standardise(reference[f"feature_{name}"]) for name in ("image", "reconstruction"))
 
     parts = [
-        metrics.identified(true, made[n : n + 5], torch.arange(len(made))[n : n + 5])
+        metrics.two_way_identification(true, made[n : n + 5], torch.arange(len(made))[n : n + 5])
         for n in range(0, len(made), 5)
     ]
 

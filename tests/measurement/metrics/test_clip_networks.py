@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.measurement.metrics import MetricPart, networks
 from brainhive_cli.measurement.metrics.image import resize
-from brainhive_cli.measurement.metrics.networks import FEATURE_METRICS, directions, parts_of
+from brainhive_cli.measurement.metrics.networks import FEATURE_METRICS, normalise, parts_of
 from brainhive_cli.measurement.metrics.video import consistency
 
 CPU = torch.device("cpu")
@@ -80,14 +80,14 @@ def test_all_metrics_of_a_network_share_one_pass_and_score_a_copy_best(clip_netw
 
 def test_clip_pcc_equals_the_reference_and_a_still_has_the_highest(golden):
     reference = load_file(golden / "neurons/metrics.safetensors")
-    made = directions(reference["input.clip_features"])[None]
+    made, row = normalise(reference["input.clip_features"])[None], torch.tensor([0])
 
     for name, is_of_neighbours in (("all_pairs", False), ("adjacent", True)):
         expected = reference[f"expected.clip_pcc_{name}"].item()
-        assert consistency(made, is_of_neighbours).item() == pytest.approx(expected, abs=1e-6)
-        still = consistency(made[:, :1].expand_as(made), is_of_neighbours)
+        assert consistency(made, made, row, is_of_neighbours).item() == pytest.approx(expected, abs=1e-6)
+        still = consistency(made, made[:, :1].expand_as(made), row, is_of_neighbours)
         assert still.item() == pytest.approx(1, abs=1e-6)
-    assert consistency(made[:, :1]).item() == 1
+    assert consistency(made, made[:, :1], row).item() == 1
 
 
 def test_a_network_that_lacks_weights_is_named(clip_networks):

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement.metrics.image import (
     correlation_distance,
-    identified,
     pixcorr,
     prepare,
     resize,
     ssim,
-    standardised,
+    standardise,
+    two_way_identification,
 )
 
 TOLERANCE = 1e-6
@@ -30,11 +30,11 @@ def reference(golden: Path) -> dict[str, torch.Tensor]:
 
 
 def two_way(true: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
-    return identified(standardised(true), standardised(made), torch.arange(len(made)))
+    return two_way_identification(standardise(true), standardise(made), torch.arange(len(made)))
 
 
 def distance(true: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
-    return correlation_distance(standardised(true), standardised(made), torch.arange(len(made)))
+    return correlation_distance(standardise(true), standardise(made), torch.arange(len(made)))
 
 
 def gap(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -8,7 +8,7 @@ import torch
 
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.measurement.metrics import tasks
-from brainhive_cli.measurement.metrics.tasks import bleu, caption_scores, dice, no_library, recalled
+from brainhive_cli.measurement.metrics.tasks import bleu, caption_scores, dice, find_missing_library, recalled
 from brainhive_cli.measurement.statistics import interval
 from brainhive_cli.measurement.units import Items
 
@@ -109,9 +109,11 @@ def test_a_score_whose_library_is_missing_is_left_out_and_has_the_line_that_inst
     )
 
     assert caption_scores(["a", "b"], [["a"], ["b"]]).keys() == {*tasks.LIBRARIES} - {"cider"}
-    with pytest.raises(MissingExtra, match="cider needs pycocoevalcap") as caught:
-        raise no_library("cider")
-    assert caught.value.hint == "pip install 'brainhive[captions]'"
+    assert find_missing_library("bleu_1") is None
+    error = find_missing_library("cider")
+    assert isinstance(error, MissingExtra)
+    assert error.message == "cider needs pycocoevalcap"
+    assert error.hint == "pip install 'brainhive[captions]'"
 
 
 def test_items_that_are_left_out_take_subjects_with_none_along():

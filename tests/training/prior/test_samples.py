@@ -119,7 +119,7 @@ def test_what_cannot_be_measured_is_told_with_the_way_to_it_and_costs_nothing(
     def offline(*_: object) -> None:
         raise MissingData("no weights of AlexNet", "run once with a network")
 
-    monkeypatch.setattr(perceptual, "_fetched", offline)
+    monkeypatch.setattr(perceptual, "_reading_weights", offline)
     more = (f"dataset={{kind: image-folder, root: {many}}}", "embed_missing=true", "train.steps=1")
 
     result = go("train-prior", *settings, *more, "similarity=[clip-l14]", "lpips=true", "fid_items=20")
