@@ -43,8 +43,8 @@ class Comparison:
         test: What it is, and whom it is about.
         least_p: The smallest p that the test can give.
         cohens_dz: Effect size over subjects: mean difference over the standard deviation of differences.
-        only_first: Items that only the first run found; None where values are no hits, or of several seeds.
-        only_second: Items that only the second run found.
+        only_first: Items that only the first run ranked first; None unless values are hits of one seed.
+        only_second: Items that only the second run ranked first.
     """
 
     difference: float
@@ -119,11 +119,11 @@ def compare_values(
     about = f"{items.scope} and " if items.scope else ""
     if subjects < MANY_SUBJECTS:
         flips = flip_signs(differences, items)
-        can_be_found = flips.least_p <= LEVEL
+        is_testable = flips.least_p <= LEVEL
         people = "this subject" if subjects == 1 else f"these {subjects} subjects"
         test = f"sign flips over {named}, for {about}{people}"
-        p, least_p, ends = flips.p if can_be_found else None, flips.least_p, (flips.low, flips.high)
-        if not can_be_found:
+        p, least_p, ends = flips.p if is_testable else None, flips.least_p, (flips.low, flips.high)
+        if not is_testable:
             test = f"none: {named} are too few"
     else:
         p, low, high = crossed_t(differences, items)
@@ -162,8 +162,8 @@ def crossed_t(differences: Sequence[Values], items: Items) -> tuple[float | None
     # variance of the mean: subjects, and what shared units add
     (scatter,) = scatter_of_means([group[None] for group in differences], items)
     subjects, mean = len(differences), float(scatter.estimates.mean())
-    of_subjects, shared = scatter.of_subjects, scatter.shared
-    variance = of_subjects + shared
+    subject_variance, shared = scatter.subject_variance, scatter.shared
+    variance = subject_variance + shared
     if variance < ROUNDING**2:  # all differ by the same: what signs alone say, without an interval above .05
         if abs(mean) < ROUNDING:
             return 1.0, 0.0, 0.0
@@ -171,8 +171,8 @@ def crossed_t(differences: Sequence[Values], items: Items) -> tuple[float | None
         return (p, mean, mean) if p <= LEVEL else (p, None, None)
 
     # Satterthwaite's freedom
-    noise = (scatter.own / of_subjects) ** OWN_FREEDOM if of_subjects else 0.0
-    doubt = of_subjects**2 * ((1 - noise) / (subjects - 1) + noise / (subjects * scatter.freedom))
+    noise = (scatter.own / subject_variance) ** OWN_FREEDOM if subject_variance else 0.0
+    doubt = subject_variance**2 * ((1 - noise) / (subjects - 1) + noise / (subjects * scatter.freedom))
     freedom = variance**2 / (doubt + shared**2 / scatter.freedom)
 
     # t test, and the interval that is its inversion

@@ -69,12 +69,6 @@ class Products:
         values, vectors = torch.linalg.eigh(self.gram)
         return values.clamp(min=0), vectors
 
-    def weights(self, alpha: float) -> Tensor:
-        """Solve for the weights [F, Q] with a penalty, as scikit-learn's."""
-        values, vectors = self._factors
-        scaled = (vectors / (values + alpha)).to(self.cross)
-        return scaled @ (vectors.T.to(self.cross) @ self.cross)
-
     def best_alpha(self) -> float:
         """Choose one penalty for all outputs by generalised cross-validation, without another fit."""
         values, vectors = self._factors
@@ -83,7 +77,11 @@ class Products:
 
     def predict(self, features: Tensor, alpha: float | None = None) -> Tensor:
         """Predict outputs [M, Q] of other samples [M, F]; the penalty is chosen by `best_alpha` if None."""
-        weights = self.weights(self.best_alpha() if alpha is None else alpha)
+        # weights [F, Q] with a penalty as scikit-learn's
+        alpha = self.best_alpha() if alpha is None else alpha
+        values, vectors = self._factors
+        scaled = (vectors / (values + alpha)).to(self.cross)
+        weights = scaled @ (vectors.T.to(self.cross) @ self.cross)
         return features.to(weights) @ weights + self.mean.to(weights)
 
 

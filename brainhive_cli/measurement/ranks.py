@@ -152,7 +152,7 @@ def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor
 def subset_hits(
     signal_tokens: Tensor, image_tokens: Tensor, ways: int, draws: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Count who is found first among random subsets of the test items, in both directions.
+    """Count how often each item ranks first among random subsets of the test items, in both directions.
 
     Args:
         signal_tokens: [N, D], one an image.
@@ -162,7 +162,7 @@ def subset_hits(
         seed: Seed of the drawing.
 
     Returns:
-        Share of an item's own draws in which it was found first, [N] signal to image and [N] image to signal;
+        Share of an item's own draws in which it ranked first, [N] signal to image and [N] image to signal;
         NaN for an item that was never drawn.
 
     Raises:
@@ -190,10 +190,10 @@ def subset_hits(
 def subset_expectations(
     signal_tokens: Tensor, image_tokens: Tensor, ways: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute how often each item is found first among random subsets: what `subset_hits` draws, exactly.
+    """Compute how often each item ranks first among random subsets: what `subset_hits` draws, exactly.
 
-    An item of rank r among N is found unless one of the r - 1 before it is among the `ways` - 1 others, which
-    are drawn without replacement: its share is C(N - r, ways - 1) / C(N - 1, ways - 1).
+    An item of rank r among N ranks first unless one of the r - 1 before it is among the `ways` - 1 others,
+    which are drawn without replacement: its share is C(N - r, ways - 1) / C(N - 1, ways - 1).
 
     Args:
         signal_tokens: [N, D], one an image.
@@ -444,7 +444,7 @@ class Distractors:
 
 
 TOP = (1, 3, 5)
-"""Numbers of candidates within which the seen image counts as found; the field's."""
+"""Ranks within which the seen image counts as retrieved; the field's."""
 
 
 def summarise(

@@ -24,6 +24,7 @@ class SignFlips:
     """Result of sign flips for a mean.
 
     Attributes:
+        p: Two-sided p.
         p_above: Probability, without an effect, of a mean as large.
         p_below: Probability of one as small.
         least_p: The smallest two-sided p that so many units can give.
@@ -31,16 +32,12 @@ class SignFlips:
         high: Upper end.
     """
 
+    p: float
     p_above: float
     p_below: float
     least_p: float
     low: float | None
     high: float | None
-
-    @property
-    def p(self) -> float:
-        """Two-sided p."""
-        return min(1.0, 2 * min(self.p_above, self.p_below))
 
 
 def flip_signs(values: Sequence[NDArray[Any]], items: Items) -> SignFlips:
@@ -73,7 +70,8 @@ def flip_signs(values: Sequence[NDArray[Any]], items: Items) -> SignFlips:
     # an end is the outermost mean that leaves less than half of the level beyond it
     beyond = int(np.floor(count * LEVEL / 2 + 1e-9))
     low, high = (float(means[beyond - 1]), float(means[-beyond])) if beyond else (None, None)
-    return SignFlips((1 + below) / count, (1 + above) / count, 2 / count, low, high)
+    p_above, p_below = (1 + below) / count, (1 + above) / count
+    return SignFlips(min(1.0, 2 * min(p_above, p_below)), p_above, p_below, 2 / count, low, high)
 
 
 @lru_cache(maxsize=4)  # the metrics of a run share them; 5 MB for a thousand units

@@ -80,7 +80,7 @@ class Scatter:
         return max(0.0, float(self.alone.mean()) - self.shared) / len(self.estimates)
 
     @property
-    def of_subjects(self) -> float:
+    def subject_variance(self) -> float:
         """Variance of the mean over subjects that their differences show; their own noise at least."""
         return max(float(self.estimates.var(ddof=1)) / len(self.estimates), self.own)
 
@@ -143,17 +143,17 @@ def measure_each(
     is_share: bool | None = None,
     **context: Unpack[Context],
 ) -> list[Metric]:
-    """Measure the same items at many places, as `measure` does the mean at one.
+    """Measure the same items at many positions, as `measure` does the mean at one.
 
     Args:
         name: What was measured.
-        groups: Values [P, N] at P places, one array a subject; or [S, P, N] of S models.
+        groups: Values [P, N] at P positions, one array a subject; or [S, P, N] of S models.
         items: See `measure`, as those that follow.
         limits: See `measure`.
         is_share: See `measure`.
         context: See `measure`.
     """
-    # scatter of all places in one pass
+    # scatter at all positions in one pass
     models = [group if np.ndim(group) == 3 else np.asarray(group)[None] for group in groups]  # [S, P, N]
     items = items or Items.unnamed([group.shape[2] for group in models])
     scatters = scatter_of_means([group.mean(0, np.float64) for group in models], items)
@@ -199,14 +199,6 @@ def _metric(
         spread,
         True if SELECTED_ON_TEST in caveats else None if UNKNOWN_SELECTION in caveats else False,
     )
-
-
-def interval(
-    groups: Sequence[Values], items: Items | None = None, **options: Any
-) -> tuple[float | None, float | None]:
-    """Compute both ends of a confidence interval, as `describe` does with these options."""
-    described = describe(groups, items, **options)
-    return described.low, described.high
 
 
 def describe(
@@ -266,11 +258,11 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
     """Measure how means over items vary with their units, within strata where there are any.
 
     Args:
-        groups: Values [P, N] at P places, one array a subject.
+        groups: Values [P, N] at P positions, one array a subject.
         items: The items, and which are alike.
 
     Returns:
-        One for each place.
+        One for each position.
     """
     subjects, units, strata = len(groups), items.count, items.stratum_of_unit
     estimates, alone = [], []
@@ -408,7 +400,7 @@ def _interval(
     these = f"{method}; for {' and '.join([*scope, f'these {subjects} subjects'])}"
 
     # over people too: the variance of subjects and, on top, the covariance of those who saw the same units
-    variance = scatter.of_subjects + scatter.shared
+    variance = scatter.subject_variance + scatter.shared
     if variance == 0:
         return Interval(*low_high, f"{these}, who do not differ", over_units)
     people = _t_interval(centre, float(np.sqrt(variance)), subjects - 1, limits)

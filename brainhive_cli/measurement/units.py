@@ -75,7 +75,7 @@ class Items:
 
     @property
     def size(self) -> int:
-        """Count the items of all subjects."""
+        """Number of items of all subjects."""
         return len(self.names)
 
     @cached_property
@@ -99,18 +99,16 @@ class Items:
 
     @cached_property
     def count(self) -> int:
-        """Count the units of all subjects."""
+        """Number of units of all subjects."""
         return 1 + max(int(number.max()) for number in self.numbers)
 
     def where(self, is_chosen: Sequence[NDArray[np.bool_]]) -> Self:
         """Choose items [N] by subject, and leave out subjects who have none; units stay as they are."""
-        subjects = [row for row, chosen in enumerate(is_chosen) if chosen.any()]
-
-        def choose(lists: Sequence[Sequence[Hashable]]) -> list[list[Hashable]]:
-            return [list(compress(lists[row], is_chosen[row])) for row in subjects]
-
-        strata = None if self.strata is None else choose(self.strata)
-        return replace(self, ids=choose(self.ids), units=choose(self.units), strata=strata)
+        subjects = [row for row, mask in enumerate(is_chosen) if mask.any()]
+        columns = [self.ids, self.units, *([] if self.strata is None else [self.strata])]
+        chosen = [[list(compress(column[row], is_chosen[row])) for row in subjects] for column in columns]
+        strata = None if self.strata is None else chosen[2]
+        return replace(self, ids=chosen[0], units=chosen[1], strata=strata)
 
     def permutations(self, draws: int, random: np.random.Generator) -> NDArray[np.int64]:
         """Permute the labels of items that are exchangeable, the same for all subjects.

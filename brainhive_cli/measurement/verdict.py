@@ -35,7 +35,7 @@ class Verdict:
         least_p: The smallest two-sided p that the test can give.
         n: Items that were tested, over all subjects.
         pool: Candidates of each.
-        test: How the probabilities were found, or why nothing could be tested.
+        test: How the probabilities were computed, or why nothing could be tested.
         scope: What the answer is about, as "these 2 concepts"; empty for units in general.
         wider: The wider claim that the design does not allow; empty where it does.
     """
@@ -210,12 +210,12 @@ def _of_concepts(
     shown_in: list[Hashable] = [(sessions or {}).get(name) for name in items.names]
     if group_of:
         shown_in = [(session, group_of[name]) for session, name in zip(shown_in, items.names, strict=True)]
-    in_sessions = Items([items.names], [items.names], strata=[shown_in])
+    exchanged = Items([items.names], [items.names], strata=[shown_in])
     scope = items.scope if len(set(concepts)) < MANY_UNITS else ""
     if sessions is None or len({*zip(shown_in, concepts, strict=True)}) == len(set(shown_in)):
         reason = "their sessions are not known" if sessions is None else "concepts and sessions coincide"
         return Verdict(CONCEPT, None, None, 1.0, items.size, pool, f"cannot be tested: {reason}", scope)
-    orders = in_sessions.permutations(DRAWS, np.random.default_rng(1))
+    orders = exchanged.permutations(DRAWS, np.random.default_rng(1))
     drawn = f"{len(orders) + 1:,} permutations of the labels within sessions"
     return _compare(CONCEPT, means, orders, drawn, items, pool, scope, "")
 
@@ -255,7 +255,7 @@ def _compare(
 def _over_units(
     ranks: Sequence[NDArray[Any]], items: Items, columns: Mapping[Hashable, int], pool: int
 ) -> Verdict:
-    """Ask whether units in general are found: signs of how far their mean rank is from that of guesses."""
+    """Ask whether units in general rank better: signs of how far their mean rank is from that of guesses."""
     middle = (pool + 1) / 2
     distances = [  # [N] by subject
         middle - matrix[np.arange(len(ids)), [columns[name] for name in ids]]

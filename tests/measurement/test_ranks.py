@@ -20,7 +20,7 @@ from brainhive_cli.measurement.ranks import (
     subset_hits,
     summarise,
 )
-from brainhive_cli.measurement.statistics import interval
+from brainhive_cli.measurement.statistics import describe
 from brainhive_cli.measurement.units import Items
 
 
@@ -325,8 +325,8 @@ def test_a_perfect_decoder_is_right_in_all_of_an_items_draws_without_doubt(token
     forward, backward = subset_hits(tokens, tokens, ways=10, draws=30, seed=0)
 
     assert (forward == 1).all() and (backward == 1).all()
-    low, high = interval([forward], limits=(0, 1))
-    assert 0.9 < low < high == 1  # as of so many hits: width and doubt remain
+    interval = describe([forward], limits=(0, 1))
+    assert 0.9 < interval.low < interval.high == 1  # as of so many hits: width and doubt remain
 
 
 def test_an_item_that_is_never_drawn_has_no_share(tokens):

@@ -9,10 +9,15 @@ from scipy.stats import binomtest, t
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST, SIMULATED, UNKNOWN_SELECTION
-from brainhive_cli.measurement.statistics import describe, interval, measure, measure_each
+from brainhive_cli.measurement.statistics import describe, measure, measure_each
 from brainhive_cli.measurement.units import Alike, Items
 
 ITEMS = 200
+
+
+def interval(groups, items=None, **options):
+    described = describe(groups, items, **options)
+    return described.low, described.high
 
 
 def simulated(

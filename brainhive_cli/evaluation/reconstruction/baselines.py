@@ -40,7 +40,7 @@ READ_AHEAD = 64
 
 @dataclass(frozen=True)
 class Baselines:
-    """Pictures of the training set in the place of reconstructions.
+    """Pictures of the training set instead of reconstructions.
 
     Attributes:
         align: The run whose data set and embeddings are used.

@@ -30,7 +30,7 @@ from brainhive_cli.measurement.units import Alike, AlikeBy
 REPEAT = re.compile(r"(.+?)[_-]\d+")
 """End of the name of one of several reconstructions of NAME."""
 LEFT = "left"
-"""In the place of a folder of true clips: they are the left half of the clips that are scored."""
+"""Instead of a folder of true clips: they are the left half of the clips that are scored."""
 MAX_NAMED = 5
 """Names that a warning lists; the metrics file holds all."""
 BORDER_PX = 2

@@ -29,9 +29,10 @@ TINY = Config()
 def whiten(compared: Compared, shrinkage: float) -> Compared:
     """Whiten signal tokens, and bring them to unit length."""
     signals = compared.signals.double()
+
     # by singular values rather than the covariance, which tokens of a wide head have no room for
-    left, spread, right = torch.linalg.svd(signals - signals.mean(0), full_matrices=False)
+    left, spread, axes = torch.linalg.svd(signals - signals.mean(0), full_matrices=False)
     variances = spread.square() / len(signals)
     shrunk = (1 - shrinkage) * variances + shrinkage * variances.sum() / signals.shape[1]
-    whitened = (left * (spread / shrunk.clamp(min=SHORTEST).sqrt())) @ right
+    whitened = (left * (spread / shrunk.clamp(min=SHORTEST).sqrt())) @ axes
     return Compared.of(unit(whitened), compared.gallery)

@@ -317,27 +317,23 @@ class FeatureMetric:
     is_of_one: bool = False
 
 
-def to_float32(features: Tensor) -> Tensor:
-    """Bring features to float32."""
-    return features.detach().float()
-
-
 def normalise(features: Tensor) -> Tensor:
     """Bring features [..., D] to unit length."""
     return functional.normalize(features.detach().float(), dim=-1)
 
 
 def _identification(network: str, node: str, short: str, medium: Medium = "picture") -> FeatureMetric:
+    """Describe two-way identification in a network's features."""
     scale = Scale(0.0, 1.0, chance=0.5, short=short)
     return FeatureMetric(network, node, two_way_identification, scale, medium=medium)
 
 
 def _n_way(network: str, compare: Callable[..., Tensor], ways: int, labels: int) -> FeatureMetric:
+    """Describe n-way classification by a network's logits."""
     strict = " strict" if labels == 1 else ""
     scale = Scale(0.0, 1.0, chance=n_way_chance(ways, labels), pool=ways, short=f"{ways}-way{strict}")
-    return FeatureMetric(
-        network, "logits", partial(compare, ways=ways, labels=labels), scale, to_float32, "clip"
-    )
+    compare = partial(compare, ways=ways, labels=labels)
+    return FeatureMetric(network, "logits", compare, scale, Tensor.float, "clip")
 
 
 FEATURE_METRICS = {

@@ -35,11 +35,11 @@ def frames(clips: Tensor) -> Tensor:
 
 
 def over_frames(
-    metric: Callable[[Tensor, Tensor], Tensor], seen: Tensor, generated: Tensor, rows: Tensor
+    metric: Callable[..., Tensor], seen: Tensor, generated: Tensor, rows: Tensor, **options: Any
 ) -> Tensor:
     """Compare the frames of clips [B, F, 3, H, W] with their own clips' in [N, F, 3, H, W]; the mean, [B]."""
     clips = _pair(seen[rows], generated)
-    values = metric(*(media.flatten(0, 1) / 255 for media in (clips, generated)))
+    values = metric(*(media.flatten(0, 1) / 255 for media in (clips, generated)), **options)  # [B · F]
     return values.unflatten(0, clips.shape[:2]).mean(1)
 
 
@@ -236,17 +236,18 @@ def frame_similarity(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
     return (seen[rows].double() * generated.double()).sum(-1).mean(1)
 
 
-def _frame_metric(metric: Callable[..., Tensor], scale: Scale, **options: Any) -> MetricPart:
-    return MetricPart(frames, partial(over_frames, partial(metric, **options)), "clip", scale)
-
-
 PARTS = {
-    "frame_pixcorr": _frame_metric(pixcorr, Scale(short="PixCorr"), side_px=FRAME_PX),
-    "frame_ssim": _frame_metric(ssim, Scale(short="SSIM"), side_px=None),
-    "frame_ssim_published": _frame_metric(
-        ssim, Scale(short="SSIM pub.", ranks=False), side_px=None, is_published=True
+    "frame_pixcorr": MetricPart(
+        frames, partial(over_frames, pixcorr, side_px=FRAME_PX), "clip", Scale(short="PixCorr")
     ),
-    "frame_psnr": _frame_metric(psnr, Scale(0.0, None, short="PSNR")),
+    "frame_ssim": MetricPart(frames, partial(over_frames, ssim, side_px=None), "clip", Scale(short="SSIM")),
+    "frame_ssim_published": MetricPart(
+        frames,
+        partial(over_frames, ssim, side_px=None, is_published=True),
+        "clip",
+        Scale(short="SSIM pub.", ranks=False),
+    ),
+    "frame_psnr": MetricPart(frames, partial(over_frames, psnr), "clip", Scale(0.0, None, short="PSNR")),
     "epe": MetricPart(frames, end_point_error, "clip", Scale(0.0, None, lower_is_better=True, short="EPE")),
     "motion_direction": MetricPart(displacement, direction, "clip", Scale(short="direction")),
 }

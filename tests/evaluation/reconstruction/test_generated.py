@@ -16,7 +16,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     write_values,
 )
 from brainhive_cli.evaluation.reconstruction.selections import Selection
-from brainhive_cli.measurement.statistics import interval
+from brainhive_cli.measurement.statistics import describe
 from brainhive_cli.measurement.units import Alike
 
 IDS = ("a", "b", "c", "d", "e", "f")
@@ -39,7 +39,8 @@ def test_an_item_counts_once_averaged_over_repeats_and_seeds():
 
     items = np.array([0.2, 0.3, 0.7, 0.6, 0.3, 0.4])
     assert (metric.value, metric.n, metric.seeds) == (pytest.approx(items.mean()), 6, (5, 6))
-    assert (metric.low, metric.high) == pytest.approx(interval([items], limits=(-1, 1)))
+    expected = describe([items], limits=(-1, 1))
+    assert (metric.low, metric.high) == pytest.approx((expected.low, expected.high))
     error = items.std(ddof=1) / np.sqrt(6)
     assert (metric.low, metric.high) == pytest.approx(ends(items.mean(), 2.5706, error), rel=1e-4)
 

@@ -9,7 +9,7 @@ import torch
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.measurement.metrics import tasks
 from brainhive_cli.measurement.metrics.tasks import bleu, caption_scores, dice, find_missing_library, recalled
-from brainhive_cli.measurement.statistics import interval
+from brainhive_cli.measurement.statistics import describe
 from brainhive_cli.measurement.units import Items
 
 RANDOM = np.random.default_rng(0)
@@ -74,7 +74,8 @@ def test_the_interval_of_bleu_varies_as_the_bleu_of_new_captions_does():
         return [" ".join(text) for text in texts], [[" ".join(RANDOM.permutation(t)[:6])] for t in texts]
 
     drawn = [float(bleu_score(*corpus(), n_gram=2)) for _ in range(200)]
-    widths = [np.subtract(*interval([bleu(*corpus())["bleu_2"]])[::-1]) for _ in range(10)]
+    intervals = [describe([bleu(*corpus())["bleu_2"]]) for _ in range(10)]
+    widths = [interval.high - interval.low for interval in intervals]
 
     assert np.mean(widths) == pytest.approx(2 * 2.0 * np.std(drawn), rel=0.2)
 
