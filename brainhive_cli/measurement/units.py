@@ -136,7 +136,10 @@ class Items:
 
         # random permutations where there are more than are drawn
         classes = self._exchangeable()
-        total = math.prod(exchange.permutations for exchange in classes)
+        total = 1
+        for exchange in classes:
+            units, orders_within = len(exchange.members), math.prod(map(math.factorial, exchange.sizes))
+            total *= math.factorial(units) * orders_within**units
         if total - 1 > draws:
             orders = np.tile(identity, (draws, 1))
             for exchange in classes:
@@ -213,13 +216,6 @@ class _Exchange:
 
     members: NDArray[np.int64]
     sizes: tuple[int, ...]
-
-    @property
-    def permutations(self) -> int:
-        """Count the permutations of units and of the items in them."""
-        units = len(self.members)
-        within: int = math.prod(map(math.factorial, self.sizes))
-        return math.factorial(units) * int(within**units)
 
     def list_all(self) -> list[NDArray[np.int64]]:
         """List all permutations, [g, m] each."""
