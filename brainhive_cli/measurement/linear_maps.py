@@ -124,8 +124,8 @@ class Scale:
         return (features - self.mean) / self.spread
 
 
-def reduced(train: Tensor, other: Tensor, components: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Reduce features to principal components of the training ones, whose variances sum to 1.
+def project(train: Tensor, other: Tensor, components: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Project features to principal components of the training ones, whose variances sum to 1.
 
     So no level of several has more weight than another because it has more, or larger, numbers.
 

@@ -57,7 +57,7 @@ def ranks(
     Raises:
         BrainhiveError: if sizes do not fit or a token is not a number.
     """
-    signal_tokens, gallery, targets = _prepared(signal_tokens, gallery, target)
+    signal_tokens, gallery, targets = _prepare(signal_tokens, gallery, target)
     best = similarity_to(signal_tokens, gallery, targets).amax(1, keepdim=True)
     return 1 + count_at_least(signal_tokens, gallery, targets, best, distractors)[:, 0].cpu()
 
@@ -109,7 +109,7 @@ def ranks_and_precisions(
     Raises:
         BrainhiveError: if sizes do not fit or a token is not a number.
     """
-    signal_tokens, gallery, targets = _prepared(signal_tokens, gallery, relevant)
+    signal_tokens, gallery, targets = _prepare(signal_tokens, gallery, relevant)
     similarities = similarity_to(signal_tokens, gallery, targets)  # [N, K]
     wrong = count_at_least(signal_tokens, gallery, targets, similarities, distractors)  # [N, K]
 
@@ -214,7 +214,7 @@ def subset_expectations(
     return share[forward - 1], share[ranks(image_tokens, signal_tokens, same).numpy() - 1]
 
 
-def _prepared(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _prepare(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Check tokens and targets, and bring them to one device."""
     targets, device = target.reshape(len(target), -1), signal_tokens.device  # [N, K]
     n, m = len(signal_tokens), len(gallery)

@@ -7,7 +7,7 @@ import torch
 from brainhive_cli.evaluation.explanation.encoding_model import correlations, half_ceilings
 from brainhive_cli.evaluation.explanation.model_profiles import decode
 from brainhive_cli.measurement import linear_maps
-from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes, reduced
+from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes, project
 from brainhive_cli.measurement.ranks import ranks
 
 
@@ -96,7 +96,7 @@ def test_levels_have_equal_weight_whatever_their_width_and_scale():
     random = torch.Generator().manual_seed(0)
     for shape, scale in (((50, 4), 100.0), ((50, 400), 0.01), ((300, 120), 1.0)):
         features = scale * torch.randn(shape, generator=random)
-        train, other = reduced(features, features[:5], 10)
+        train, other = project(features, features[:5], 10)
         assert float(train.square().sum(1).mean()) == pytest.approx(1, rel=1e-4)
         torch.testing.assert_close(train[:5], other, atol=1e-5, rtol=1e-4)
 

@@ -26,7 +26,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
 )
 from brainhive_cli.evaluation.explanation.reader import Reader, units_of
 from brainhive_cli.evaluation.explanation.recipe import Explanation
-from brainhive_cli.measurement.linear_maps import Products, reduced
+from brainhive_cli.measurement.linear_maps import Products, project
 from brainhive_cli.measurement.reliability import (
     Repetitions,
     correlate,
@@ -83,7 +83,7 @@ def predict_signals(
         alpha: The penalty; chosen by cross-validation for the full model if None, and taken for all.
         seed: Of the principal components.
     """
-    pairs = {name: reduced(train[name].flatten(1), test[name].flatten(1), components, seed) for name in train}
+    pairs = {name: project(train[name].flatten(1), test[name].flatten(1), components, seed) for name in train}
     learned, tested = (torch.cat([pair[side] for pair in pairs.values()], 1) for side in (0, 1))
     orders = [torch.from_numpy(order).to(learned.device) for order in wrong]
     products = Products.of(torch.cat([learned, learned[orders[0]]], 1), signals())

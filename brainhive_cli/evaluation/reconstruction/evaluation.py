@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -282,7 +283,12 @@ def _measurements(
             "subject": generated.subject,
             "title": generated.title,
         }
-        items[generated.scope] = {**cell.items, "units": [str(unit) for unit in unit_names]}
+        means = {  # None where an item has no value
+            name: [None if isnan(value) else value for value in values.tolist()]
+            for name, values in cell.means.items()
+        }
+        unit_column = {"units": [str(unit) for unit in unit_names]}
+        items[generated.scope] = {"image_ids": list(generated.files), **means, **unit_column}
 
     # what pages and tables need besides the numbers
     titles = name_sources(notes["medium"])

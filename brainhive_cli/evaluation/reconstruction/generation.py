@@ -153,7 +153,7 @@ class FromTokens:
         cell = self._cell(decoded_set.subject, decoded_set.cell.seed)
         member = TrainedCell.load(self.align, cell, device)
         decoded, rows = member.decoded(decoded_set.subject, self.split)
-        latents = F.normalize(self._predicted(decoded.tensors, member.model), dim=1) * self._mean_length
+        latents = F.normalize(self._select_latents(decoded.tensors, member.model), dim=1) * self._mean_length
         return dict(zip([store.image_ids[row] for row in rows], latents, strict=True))
 
     def _cell(self, subject: int, seed: int) -> Cell:
@@ -165,7 +165,7 @@ class FromTokens:
             )
         return next((cell for cell in matching if cell.seed == seed), matching[0])
 
-    def _predicted(self, decoded: Mapping[str, Tensor], model: Aligner) -> Tensor:
+    def _select_latents(self, decoded: Mapping[str, Tensor], model: Aligner) -> Tensor:
         """Select the predicted latents [N, D]: a head of their own, or their part of a concatenated token."""
         keys, layout = self.autoencoder.known_as, model.layout
         for name, head in layout.heads.items():

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from math import isnan
 from pathlib import Path
 from typing import Any, Self
 
@@ -164,7 +163,7 @@ class TaskScores:
         names = images.label_names
         if images.labels is not None and likelihood is not None and likelihood.shape[1:] == (len(names),):
             shown = np.stack([images.labels(row) for row in rows]).astype(bool)  # [N, K]
-            hits = tasks.recalled(likelihood.float().cpu().numpy(), shown)  # [N, K]
+            hits = tasks.recall_concepts(likelihood.float().cpu().numpy(), shown)  # [N, K]
             recall, guess = dict(zip(names, hits.T, strict=True)), shown.mean(1)
             values[tasks.RECALL] = torch.from_numpy(hits).nanmean(1).numpy()
 
@@ -173,7 +172,7 @@ class TaskScores:
         present = [row for row, texts in enumerate(captions) if len(texts)]
         if present and (texts := decoded.texts.get(CAPTION)):
             references = [captions[row] for row in present]
-            scores = tasks.caption_scores([texts[row] for row in present], references)
+            scores = tasks.score_captions([texts[row] for row in present], references)
             for name, score in scores.items():
                 values[name] = np.full(len(rows), np.nan)
                 values[name][present] = score
@@ -388,13 +387,13 @@ class Scorer:
             for stop in range(self.batch_size, len(media) + self.batch_size, self.batch_size):
                 opened = [reading.result() for reading in pending]
                 pending = [readers.submit(open_one) for open_one in media[stop : stop + self.batch_size]]
-                sized = self._sized(opened)
+                sized = self._resize(opened)
                 yield {
                     function: function(opened if takes_originals else sized)
                     for function, takes_originals in functions.items()
                 }
 
-    def _sized(self, opened: Sequence[Any]) -> Tensor:
+    def _resize(self, opened: Sequence[Any]) -> Tensor:
         """Bring media to the protocol's size, [B, 3, P, P] or [B, F, 3, P, P] in 0..1, on the device.
 
         Raises:
@@ -456,15 +455,6 @@ class Scored:
             for name, values in self.values.items()
         }
         return means | dict(self.generated.tasks.values)
-
-    @property
-    def items(self) -> dict[str, list[Any]]:
-        """Image ids, and the same means as lists; None where an item has none."""
-        columns = {
-            name: [None if isnan(value) else value for value in means.tolist()]
-            for name, means in self.means.items()
-        }
-        return {"image_ids": list(self.generated.files), **columns}
 
     def list_files(self, image_id: str) -> list[tuple[Path, dict[str, float]]]:
         """List every file of an item with its values."""

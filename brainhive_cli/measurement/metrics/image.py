@@ -178,9 +178,9 @@ def local_moments(
 
     # the moments are written into views of one array
     moments = F.pad(grey, (0, 0, 0, 0, 0, 2))  # [B, 3, H, W]
-    mean, variance = _inside(moments[:, 1:], axes).unbind(1)
-    mean.copy_(_averaged(moments[:, 0], axes))
-    variance.copy_(_averaged(moments[:, 0].square(), axes) - mean.square())
+    mean, variance = _crop_border(moments[:, 1:], axes).unbind(1)
+    mean.copy_(_average_windows(moments[:, 0], axes))
+    variance.copy_(_average_windows(moments[:, 0].square(), axes) - mean.square())
     return moments
 
 
@@ -189,9 +189,9 @@ def structural_similarity(
 ) -> Tensor:
     """Compute SSIM [B] by the local moments of pictures [B, 3, H, W] and of true ones, among [N, 3, H, W]."""
     # local means, variances, and means of products, [B, H', W'] where windows are inside
-    product = _averaged(true[rows, 0] * generated[:, 0], axes)
-    true_mean, true_variance = _inside(true[rows, 1:], axes).unbind(1)
-    mean, variance = _inside(generated[:, 1:], axes).unbind(1)
+    product = _average_windows(true[rows, 0] * generated[:, 0], axes)
+    true_mean, true_variance = _crop_border(true[rows, 1:], axes).unbind(1)
+    mean, variance = _crop_border(generated[:, 1:], axes).unbind(1)
 
     # SSIM of each pixel
     means = true_mean * mean
@@ -200,7 +200,7 @@ def structural_similarity(
     return similar.flatten(1).mean(1, dtype=torch.float64)
 
 
-def _averaged(pictures: Tensor, axes: tuple[int, ...]) -> Tensor:
+def _average_windows(pictures: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Average pictures [B, H, W] over the window around each pixel whose window is inside of them."""
     for axis in axes:
         shifts = [pictures.narrow(axis, n, pictures.shape[axis] - 2 * RADIUS_PX) for n in range(len(WEIGHTS))]
@@ -210,7 +210,7 @@ def _averaged(pictures: Tensor, axes: tuple[int, ...]) -> Tensor:
     return pictures
 
 
-def _inside(planes: Tensor, axes: tuple[int, ...]) -> Tensor:
+def _crop_border(planes: Tensor, axes: tuple[int, ...]) -> Tensor:
     """View the pixels of planes [..., H, W] whose windows are inside of the picture."""
     for axis in axes:
         planes = planes.narrow(axis, RADIUS_PX, planes.shape[axis] - 2 * RADIUS_PX)

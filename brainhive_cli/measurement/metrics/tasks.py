@@ -49,7 +49,7 @@ def dice(decoded: Tensor, true: Tensor) -> Values:
     return values.where(area > 0, torch.nan).numpy()
 
 
-def recalled(likelihood: NDArray[np.floating[Any]], true: NDArray[np.bool_]) -> Values:
+def recall_concepts(likelihood: NDArray[np.floating[Any]], true: NDArray[np.bool_]) -> Values:
     """Find which concepts that a stimulus shows are among its k likeliest, k being how many it shows.
 
     Precision equals recall by this rule, so naming more concepts does not raise it, and no threshold is set.
@@ -67,7 +67,7 @@ def recalled(likelihood: NDArray[np.floating[Any]], true: NDArray[np.bool_]) -> 
     return np.where(true, rank < true.sum(1, keepdims=True), np.nan)
 
 
-def caption_scores(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Values]:
+def score_captions(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Values]:
     """Compare captions with all true ones of their stimuli, by the metrics whose library is installed.
 
     Words are in lower case, without punctuation, as the tokenizer of COCO's evaluation leaves them, which

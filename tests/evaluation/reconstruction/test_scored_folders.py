@@ -161,7 +161,7 @@ def test_running_out_of_memory_names_the_batch_of_the_metrics(folders, monkeypat
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("brainhive_cli.measurement.metrics.image._averaged", full)
+    monkeypatch.setattr("brainhive_cli.measurement.metrics.image._average_windows", full)
     shown = CliRunner().invoke(app, ["reconstruct", *asked(folders, PIXELS)])
     assert shown.exit_code == DeviceError.exit_code and "metric_batch_size=16" in shown.stderr
 

@@ -8,7 +8,13 @@ import torch
 
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.measurement.metrics import tasks
-from brainhive_cli.measurement.metrics.tasks import bleu, caption_scores, dice, find_missing_library, recalled
+from brainhive_cli.measurement.metrics.tasks import (
+    bleu,
+    dice,
+    find_missing_library,
+    recall_concepts,
+    score_captions,
+)
 from brainhive_cli.measurement.statistics import describe
 from brainhive_cli.measurement.units import Items
 
@@ -33,7 +39,7 @@ def test_a_concept_is_recalled_among_as_many_of_the_likeliest_as_the_stimulus_sh
     shown = np.array([[True, False, True, False], [False, False, True, False], [False] * 4])
 
     assert np.array_equal(
-        recalled(likelihood, shown),
+        recall_concepts(likelihood, shown),
         [[1, np.nan, 1, np.nan], [np.nan, np.nan, 0, np.nan], [np.nan] * 4],
         equal_nan=True,
     )
@@ -43,10 +49,10 @@ def test_shuffled_labels_are_recalled_at_chance():
     """Of 2 among 10 a fifth is right by guessing: within four standard errors of 4,000 independent items."""
     likelihood, shown = RANDOM.random((4000, 10)), RANDOM.random((4000, 10)).argsort(1) < 2
 
-    share = np.nanmean(recalled(likelihood, shown))
+    share = np.nanmean(recall_concepts(likelihood, shown))
 
     assert share == pytest.approx(0.2, abs=4 * np.sqrt(0.2 * 0.8 / 8000))
-    assert np.nanmean(recalled(likelihood + shown, shown)) == 1
+    assert np.nanmean(recall_concepts(likelihood + shown, shown)) == 1
 
 
 def test_bleu_of_a_known_pair_and_of_a_corpus_is_that_of_the_paper_and_of_torchmetrics():
@@ -81,26 +87,26 @@ def test_the_interval_of_bleu_varies_as_the_bleu_of_new_captions_does():
 
 
 def test_captions_are_compared_without_case_and_punctuation_with_the_nearest_true_one():
-    scores = caption_scores(["A man rides, slowly!", "a dog"], [["x y z", "a man rides slowly"], ["a cat"]])
+    scores = score_captions(["A man rides, slowly!", "a dog"], [["x y z", "a man rides slowly"], ["a cat"]])
 
     assert scores["rouge_1"] == pytest.approx([1, 0.5]) and scores["rouge_l"] == pytest.approx([1, 0.5])
-    turned = caption_scores(["slowly rides a man"], [["a man rides slowly"]])
+    turned = score_captions(["slowly rides a man"], [["a man rides slowly"]])
     assert turned["rouge_1"] == pytest.approx([1]) and turned["rouge_l"] == pytest.approx([0.5])
     assert scores["bleu_1"].mean() == pytest.approx(5 / 6)
-    quoted = caption_scores(["a 'stop' sign - it's well-worn"], [["a stop sign it's well-worn"]])
+    quoted = score_captions(["a 'stop' sign - it's well-worn"], [["a stop sign it's well-worn"]])
     assert quoted["rouge_1"] == pytest.approx([1])  # quotes and dashes are no words
-    assert caption_scores(["", ""], [["a"], ["b"]])["bleu_4"] == pytest.approx([0, 0])
+    assert score_captions(["", ""], [["a"], ["b"]])["bleu_4"] == pytest.approx([0, 0])
 
 
 def test_cider_of_true_captions_is_ten_and_words_that_all_captions_have_do_not_count():
     pytest.importorskip("pycocoevalcap.cider.cider", reason="pycocoevalcap is not installed")
     true = [["a man rides a brown horse"], ["a red car drives past a house"]]
 
-    same = caption_scores([some[0] for some in true], true)["cider"]
-    shuffled = caption_scores([some[0] for some in reversed(true)], true)["cider"]
+    same = score_captions([some[0] for some in true], true)["cider"]
+    shuffled = score_captions([some[0] for some in reversed(true)], true)["cider"]
 
     assert same == pytest.approx([10, 10]) and shuffled == pytest.approx([0, 0])
-    assert "cider" not in caption_scores(["a man"], [["a man"]])  # one item: no word is rarer than others
+    assert "cider" not in score_captions(["a man"], [["a man"]])  # one item: no word is rarer than others
 
 
 def test_a_score_whose_library_is_missing_is_left_out_and_has_the_line_that_installs_it(monkeypatch):
@@ -109,7 +115,7 @@ def test_a_score_whose_library_is_missing_is_left_out_and_has_the_line_that_inst
         tasks.importlib.util, "find_spec", lambda name: None if name == "pycocoevalcap" else find(name)
     )
 
-    assert caption_scores(["a", "b"], [["a"], ["b"]]).keys() == {*tasks.LIBRARIES} - {"cider"}
+    assert score_captions(["a", "b"], [["a"], ["b"]]).keys() == {*tasks.LIBRARIES} - {"cider"}
     assert find_missing_library("bleu_1") is None
     error = find_missing_library("cider")
     assert isinstance(error, MissingExtra)
