@@ -370,6 +370,8 @@ def compare_runs(
     # the run against each other one that was measured by the same protocol
     named = [(name, run), *runs.items()]
     first, *rest = (Side(shown, label, shown.notes["sources"][0]) for label, shown in named)
+
+    # reasons why a run cannot be compared are collected
     compared, errors = [], []
     for side in rest:
         sizes = [pair.protocol.split(",")[0] for pair in (first, side)]

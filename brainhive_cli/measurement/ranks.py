@@ -219,7 +219,7 @@ def _prepare(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[Te
     targets, device = target.reshape(len(target), -1), signal_tokens.device  # [N, K]
     n, m = len(signal_tokens), len(gallery)
 
-    # shapes, targets and numbers
+    # shapes of tokens, and range of targets
     if signal_tokens.ndim != 2 or gallery.ndim != 2 or signal_tokens.shape[1] != gallery.shape[1] or not n:
         raise BrainhiveError(
             f"signal tokens {list(signal_tokens.shape)} cannot be compared with {list(gallery.shape)}",

@@ -181,6 +181,8 @@ def _metric(
     seeds, spread = tuple(context.get("seeds", ())), None
     if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
         spread = float(np.mean([statistic(group, axis=-1) for group in models], axis=0).std(ddof=1))
+
+    # a selection by the test scores is told by the protocol
     caveats = find_caveats(context["protocol"])
     return Metric(
         name,

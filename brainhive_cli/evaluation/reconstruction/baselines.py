@@ -214,6 +214,8 @@ def make_stills(generated: Sequence[GeneratedSet], folder: RunFolder) -> list[Ge
         if clips_set.source not in ("brain", "scored"):
             continue
         name, files = f"still/{clips_set.name}", {}
+
+        # a still of each clip that is not there yet
         with console.progress(f"stills of {clips_set.name}", len(clips_set.media)) as bar:
             for image_id, clips in clips_set.files.items():
                 item_folder = _locate_item(folder, name, image_id)
@@ -225,6 +227,8 @@ def make_stills(generated: Sequence[GeneratedSet], folder: RunFolder) -> list[Ge
                             raise MissingData("a picture is still already", "leave `still` out of sources")
                         _save(np.repeat(clip.frames[:1], len(clip.frames), 0), file, folder, clip.rate_hz)
                     bar.advance(1)
+
+        # the set of stills, named after that of the clips
         how = f"the first frame of each clip in the place of all, {clips_set.described}"
         sets.append(GeneratedSet("still", name, clips_set.seeds, files, clips_set.subject, how))
     if not sets:

@@ -399,6 +399,7 @@ class Scorer:
         Raises:
             BrainhiveError: if clips differ in their number of frames, or some media are pictures.
         """
+        # the size of the protocol, and as many frames as the stimuli have
         sized = []
         for picture_or_clip in opened:
             media = to_media(picture_or_clip).to(self.device)  # [3, H, W] or [F, 3, H, W]

@@ -249,6 +249,7 @@ class Selection:
 
     def _filmstrip(self) -> Image.Image:
         """Draw the frames of the first items next to those of their reconstructions."""
+        # a strip of what was seen, and one of the first reconstruction
         pairs = []
         for image_id in self.first_ids:
             seen = self.stimuli.annotation(image_id)

@@ -389,6 +389,7 @@ def parts_of(
     Raises:
         MissingData: if its weights are not there, cannot be fetched or are damaged.
     """
+    # one function for each node and way of preparing it, which its metrics share
     loaded = network.build(device)
     chosen = {(metric.node, metric.prepare) for metric in metrics.values()}
     features = {

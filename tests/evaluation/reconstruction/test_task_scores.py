@@ -65,7 +65,7 @@ def test_every_head_is_scored_by_the_truth_and_an_item_without_truth_has_no_valu
     assert [*scores.values["rouge_l"]] == [1, 1, 1, nan]
     assert np.nanmean(scores.values["bleu_2"]) == pytest.approx(1)
     assert [*scores.guess] == [0.5, 0.25, 0.25, 0]
-    assert [*scores.by_concept["human"]] == [1, 1, nan, nan]
+    assert [*scores.recall["human"]] == [1, 1, nan, nan]
 
 
 def test_items_are_found_by_their_id_and_a_shuffled_signal_is_wrong():
