@@ -78,7 +78,9 @@ def compare(first: Sequence[Ranks], second: Sequence[Ranks], *, items: Items | N
     compared = compare_values(hits[0], hits[1], items=items)
     if any(len(group) > 1 for side in hits for group in side):
         return compared
-    joined = np.concatenate([one[0] - other[0] for one, other in zip(*hits, strict=True)])
+    joined = np.concatenate(
+        [first_hits[0] - second_hits[0] for first_hits, second_hits in zip(*hits, strict=True)]
+    )
     return replace(compared, only_first=int((joined > 0).sum()), only_second=int((joined < 0).sum()))
 
 
@@ -111,7 +113,10 @@ def compare_values(
 
     # paired differences, averaged over seeds
     items = items or Items.unnamed(sizes[0])
-    differences = [one.mean(0) - other.mean(0) for one, other in zip(*groups, strict=True)]
+    differences = [
+        first_values.mean(0) - second_values.mean(0)
+        for first_values, second_values in zip(*groups, strict=True)
+    ]
     subject_means = np.array([difference.mean() for difference in differences])
     subjects, named = len(subject_means), f"{items.count} {items.kind}"
 
@@ -256,31 +261,31 @@ def compare_ranks(
     return compared, errors
 
 
-def _compare_ranks(one: Measurements, other: Measurements) -> dict[str, Any]:
+def _compare_ranks(first: Measurements, second: Measurements) -> dict[str, Any]:
     """Compare the ranks of two runs; BrainhiveError if they were tested on different items."""
-    _check_galleries(one, other)
-    first, second = (Side(run, run.notes["run"]).subjects for run in (one, other))
+    _check_galleries(first, second)
+    subjects = [Side(run, run.notes["run"]).subjects for run in (first, second)]
 
     # items of each subject, sorted by image id
     ids, units = [], []
-    for cells in first.values():
+    for cells in subjects[0].values():
         pairs = sorted(zip(cells[0]["image_ids"], cells[0]["units"], strict=True))
         ids.append([image_id for image_id, _ in pairs])
         units.append([unit for _, unit in pairs])
-    items = Items(ids, units, one.notes["units"], scope=one.notes.get("scope", ""))
+    items = Items(ids, units, first.notes["units"], scope=first.notes.get("scope", ""))
 
     # ranks [S, N] of the cells of each subject in the same order
     sides: list[list[NDArray[np.int64]]] = []
-    for side in (first, second):
+    for cells_of in subjects:
         ranks = []
-        for subject in first:
-            orders = [np.argsort(cell["image_ids"], kind="stable") for cell in side[subject]]
-            sorted_cells = zip(side[subject], orders, strict=True)
+        for subject in subjects[0]:
+            orders = [np.argsort(cell["image_ids"], kind="stable") for cell in cells_of[subject]]
+            sorted_cells = zip(cells_of[subject], orders, strict=True)
             ranks.append(np.array([np.asarray(cell["ranks"])[order] for cell, order in sorted_cells]))
         sides.append(ranks)
     result = compare(*sides, items=items)
-    notes, differs = _limits(one, other, result.subjects)
-    named_run = {"run": other.notes["run"], "caveats": other.caveats}
+    notes, differs = _limits(first, second, result.subjects)
+    named_run = {"run": second.notes["run"], "caveats": second.caveats}
     return {**named_run, "differs": differs, "notes": notes, **asdict(result)}
 
 

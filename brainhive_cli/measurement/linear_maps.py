@@ -124,20 +124,20 @@ class Scale:
         return (features - self.mean) / self.spread
 
 
-def project(train: Tensor, other: Tensor, components: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def project(train: Tensor, test: Tensor, components: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Project features to principal components of the training ones, whose variances sum to 1.
 
     So no level of several has more weight than another because it has more, or larger, numbers.
 
     Args:
         train: [N, F].
-        other: [M, F].
+        test: [M, F].
         components: How many are kept at most.
         seed: Of the approximation that is used where there are thousands of features.
     """
     # centre by the training features
     mean = train.mean(0)
-    centred, other = train - mean, other - mean
+    centred, test = train - mean, test - mean
 
     # principal components, exact ones where they are few enough
     count = min(components, *train.shape)
@@ -150,11 +150,11 @@ def project(train: Tensor, other: Tensor, components: int, seed: int = 0) -> tup
                 if exact and train.shape[1] <= len(train)
                 else torch.svd_lowrank(centred, count, niter=4)[2]
             )
-        centred, other = centred @ basis, other @ basis
+        centred, test = centred @ basis, test @ basis
 
     # variances sum to 1
     total = centred.square().sum(1).mean().sqrt().clamp(min=1e-12)
-    return centred / total, other / total
+    return centred / total, test / total
 
 
 def principal_axes(features: Tensor, components: int, seed: int = 0) -> Tensor:

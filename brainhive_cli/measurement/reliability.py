@@ -86,30 +86,30 @@ def unit_vectors(values: NDArray[Any], axis: int = 0) -> NDArray[Any]:
     return np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 1e-12)
 
 
-def correlation_shares(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+def correlation_shares(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
     """Compute the share of each item in correlations of unit vectors [N, ...], whose mean is the correlation.
 
     Shares vary with items as the correlation does: little where both columns are nearly the same.
 
     Source: Devlin, Gnanadesikan and Kettenring 1975 (influence function of a correlation).
     """
-    value = (one * other).sum(0)
-    return np.asarray(len(one) * (one * other - value / 2 * (one**2 + other**2)) + value)
+    value = (first * second).sum(0)
+    return np.asarray(len(first) * (first * second - value / 2 * (first**2 + second**2)) + value)
 
 
 def correlate(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> Values:
-    """Correlate two values [...] over items, which are given one by one; 0 where one is constant."""
+    """Correlate two values [...] over items, which are read one by one; 0 where one is constant."""
     # sums of values, squares and products
     count, sums = 0, np.zeros(())
-    for one, other in pairs:
-        moments = np.stack([one, other, one * one, other * other, one * other])
+    for first, second in pairs:
+        moments = np.stack([first, second, first * first, second * second, first * second])
         sums = sums + moments.astype(np.float64)
         count += 1
 
     # covariance over the spreads
-    one, other, one_squared, other_squared, product = sums / count
-    spread = np.sqrt(np.maximum(one_squared - one**2, 0) * np.maximum(other_squared - other**2, 0))
-    return np.divide(product - one * other, spread, out=np.zeros_like(spread), where=spread > 0)
+    first, second, first_squares, second_squares, product = sums / count
+    spread = np.sqrt(np.maximum(first_squares - first**2, 0) * np.maximum(second_squares - second**2, 0))
+    return np.divide(product - first * second, spread, out=np.zeros_like(spread), where=spread > 0)
 
 
 def noise_ceiling(trials: Callable[[], Repetitions], counts: NDArray[np.int64]) -> Values:
