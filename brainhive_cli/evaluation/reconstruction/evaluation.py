@@ -283,12 +283,12 @@ def _measurements(
             "subject": generated.subject,
             "title": generated.title,
         }
-        means = {  # None where an item has no value
-            name: [None if isnan(value) else value for value in values.tolist()]
-            for name, values in cell.means.items()
-        }
-        unit_column = {"units": [str(unit) for unit in unit_names]}
-        items[generated.scope] = {"image_ids": list(generated.files), **means, **unit_column}
+
+        # a mean over repeats for each item and metric; None where an item has none
+        columns: dict[str, list[Any]] = {"image_ids": list(generated.files)}
+        for name, values in cell.means.items():
+            columns[name] = [None if isnan(value) else value for value in values.tolist()]
+        items[generated.scope] = {**columns, "units": [str(unit) for unit in unit_names]}
 
     # what pages and tables need besides the numbers
     titles = name_sources(notes["medium"])
