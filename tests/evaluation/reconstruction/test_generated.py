@@ -163,7 +163,8 @@ def test_every_picture_keeps_its_own_value(tmp_path):
     write_values(tmp_path / "values.csv", [each])
 
     assert each.list_files("b") == [(files["b"][0], {"ssim": 0.2}), (files["b"][1], {"ssim": 0.3})]
-    assert each.items == {"image_ids": ["a", "b", "c"], "ssim": [0.05, 0.25, 0.45]}
+    assert list(each.generated.files) == ["a", "b", "c"]
+    assert {name: means.tolist() for name, means in each.means.items()} == {"ssim": [0.05, 0.25, 0.45]}
     rows = [row.split(",") for row in (tmp_path / "values.csv").read_text().splitlines()]
     assert rows[0] == ["source", "cell", "image_id", "file", "ssim"]
     assert rows[4] == ["brain", "cell", "b", "1.png", "0.3"]
