@@ -21,7 +21,7 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.demo import joined_generators, simulation, voxels
-from brainhive_cli.reports.page import Group, Page, Section
+from brainhive_cli.reports.page import Page, Section
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.tables import control_effects, effects_table
@@ -187,7 +187,7 @@ def _page(
 
     # the summary tells the origin of the signals
     note = NOTE if system.is_simulated else RECORDED_NOTE
-    summary = Section("Summary", [Group("", tables)], [note.format(provenance=system.provenance)])
+    summary = Section("Summary", [("", tables)], [note.format(provenance=system.provenance)])
     lines = [step.line for step in finished.values()]
     title = extend_title("Brainhive demo", [SIMULATED] if system.is_simulated else [])
     return page_of(groups, title, lines, [summary])

@@ -233,7 +233,18 @@ def _compared(
 ) -> Compared:
     ends, limits = (values["difference"], values["low"], values["high"]), tuple(result["notes"])
     n, p, over = values["n"], values["p_adjusted"], result["adjusted_over"]
-    return Compared(first.label, second, metric, *ends, n, p, values["test"], limits, over, first.scope)
+    return Compared(
+        first.label,
+        second,
+        metric,
+        *ends,
+        n,
+        p,
+        values["test"],
+        limits,
+        over,
+        first.measured.notes.get("scope", ""),
+    )
 
 
 COMPARE: dict[str, Callable[[ShownRun, Mapping[str, Measurements]], Comparisons]] = {

@@ -107,7 +107,7 @@ class RunOnDisk:
         interval = "" if values[0].low is None else f" ({values[0].interval_text()})"
         if len(values) > 1:
             interval = f", the mean of {len(values)}"
-        about = f" for {run.scope}" if run.scope else ""
+        about = f" for {units}" if (units := measurements.notes.get("scope")) else ""
         value = f"{fmean(metric.value for metric in values):.3f}{interval}{about}"
 
         # caveats as stamps for people, and in full for programs

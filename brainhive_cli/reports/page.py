@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from brainhive_cli.reports.drawings import svg_of
 
 HERE = Path(__file__).parent
 DETAILS = "Details"
-"""Heading of the groups that are shown on demand."""
+"""Heading of the groups of tables and figures that are shown on demand."""
+BY_HAND = "Each step by hand"
+"""Title of the text that is unfolded from the beginning."""
 ROWS_SHOWN = 4
 """Rows of a sheet that are shown; the others unfold."""
 MAX_STACKED = 40
@@ -37,64 +39,29 @@ CLIPS = {".mp4": "video/mp4", ".webm": "video/webm"}
 PLAIN = {".svg": "image/svg+xml", ".gif": "image/gif", ".webp": "image/webp", ".png": "image/png"}
 
 
-@dataclass(frozen=True)
-class Figure:
-    """Artifact, or the same one of several runs.
-
-    Attributes:
-        parts: Label of the run, its artifact, and the run's folder.
-    """
-
-    parts: Sequence[tuple[str, Artifact, Path]]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Tables and figures under one heading."""
-
-    title: str
-    blocks: Sequence[Table | Figure]
-
-    @property
-    def is_folded(self) -> bool:
-        """Whether it is shown on demand."""
-        return self.title == DETAILS
-
-
-@dataclass(frozen=True)
-class Text:
-    """Text to unfold and to copy, as a recipe."""
-
-    title: str
-    text: str
-    is_open: bool = False
+Figure = Sequence[tuple[str, Artifact, Path]]
+"""An artifact, or those of several runs that are shown together: label of the run, artifact, folder."""
+Group = tuple[str, Sequence[Table | Figure]]
+"""A heading, with the tables and figures below it."""
+PictureRow = tuple[str, Sequence[Tile], Path]
+"""A heading, the pictures next to each other, and the folder of their files."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Heading, with sentences, groups and texts below it."""
+    """Heading, with sentences, groups and texts below it.
+
+    Attributes:
+        title: The heading.
+        groups: Headings, with their tables and figures.
+        lead: Sentences below the heading.
+        texts: Titles and texts to unfold and to copy, as a recipe.
+    """
 
     title: str
     groups: Sequence[Group] = ()
     lead: Sequence[str] = ()
-    texts: Sequence[Text] = ()
-
-
-@dataclass(frozen=True)
-class FirstScreen:
-    """Pictures and headline at the top of a page.
-
-    Attributes:
-        headings: Names of the two rows of pictures, as `seen` and `brain`.
-        pairs: A stimulus, and the picture that was drawn or retrieved for it.
-        folder: Folder of the run with their files.
-        headline: The most important metric, with its chance and intervals.
-    """
-
-    headings: tuple[str, str] = ("", "")
-    pairs: Sequence[tuple[Tile, Tile]] = ()
-    folder: Path = Path()
-    headline: Curve | None = None
+    texts: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -106,18 +73,27 @@ class Page:
         lead: The results, in sentences; the first one is the verdict.
         warnings: Sentences that a reader needs before any number.
         sections: Its body, in order; those without groups are folded.
-        first: Pictures and figure next to the verdict.
+        pictures: Rows of pictures next to the verdict: stimuli, and what was drawn or retrieved for them.
+        headline: Figure next to the verdict: the most important metric, with its chance and intervals.
     """
 
     title: str
     lead: Sequence[str] = ()
     warnings: Sequence[str] = ()
     sections: Sequence[Section] = ()
-    first: FirstScreen = FirstScreen()
+    pictures: Sequence[PictureRow] = ()
+    headline: Curve | None = None
 
     def write(self, path: Path) -> None:
         """Write the page as one file that needs no other."""
-        path.write_text(_Renderer().render(self), encoding="utf-8")
+        # style sheet and script go into the page
+        files = {kind: Markup((HERE / f"page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")}
+
+        # the template draws the blocks one by one; pictures shown on demand are known when all are drawn
+        renderer = _Renderer()
+        template = renderer.environment.get_template("page.html")
+        page = template.render(**vars(self), **files, draw=renderer.draw, on_demand=renderer.on_demand)
+        path.write_text(page, encoding="utf-8")
 
 
 def groups_of(artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]]) -> list[Group]:
@@ -127,131 +103,98 @@ def groups_of(artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]])
         artifacts_of_runs: Label, artifacts and folder of each run.
     """
     # collect artifacts of equal title
-    title_parts: dict[tuple[str, str, str], list[tuple[str, Artifact, Path]]] = {}
+    title_figures: dict[tuple[str, str, str], list[tuple[str, Artifact, Path]]] = {}
     for label, artifacts, folder in artifacts_of_runs:
         for artifact in artifacts:
             title = artifact.section, artifact.kind, artifact.title
-            title_parts.setdefault(title, []).append((label, artifact, folder))
+            title_figures.setdefault(title, []).append((label, artifact, folder))
 
     # sort them into sections
-    sections: dict[str, list[Table | Figure]] = {}
-    for (section, _, _), parts in title_parts.items():
-        sections.setdefault(section, []).append(Figure(parts))
+    sections: dict[str, list[Figure]] = {}
+    for (section, _, _), figure in title_figures.items():
+        sections.setdefault(section, []).append(figure)
 
-    # sheets come first, which are as wide as the page: other blocks share rows
-    for blocks in sections.values():
-        blocks.sort(key=lambda block: isinstance(block, Table) or not isinstance(block.parts[0][1], Sheet))
-    return [Group(title, blocks) for title, blocks in sections.items()]
-
-
-@dataclass
-class Pictures:
-    """Pictures and clips of a page, by digest of the file.
-
-    Attributes:
-        named: Id of each picture.
-        loose: Data URLs by id, of pictures that no element of the page holds.
-    """
-
-    named: dict[str, str] = field(default_factory=dict)
-    loose: dict[str, str] = field(default_factory=dict)
-    _known: dict[Path, str] = field(default_factory=dict)
-
-    def element(self, path: Path, words: str, poster: Path | None = None, side_px: int = TILE_PX) -> Markup:
-        """Write the element of a picture, or of a clip that can be played.
-
-        Args:
-            path: The file.
-            words: Description for readers who do not see it.
-            poster: A still picture of a clip.
-            side_px: Longest side.
-        """
-        # a file is embedded once; later elements refer to the first one
-        digest, is_clip = f"{self._digest(path)}-{side_px}", path.suffix in CLIPS
-        if known_id := self.named.get(digest):
-            source = Markup('data-same="{}"').format(known_id)
-        else:
-            known_id = self.named[digest] = f"p{len(self.named)}"
-            if is_clip:
-                url = f"data:{CLIPS[path.suffix]};base64,{base64.b64encode(_read(path)).decode()}"
-            else:
-                url = _shrink_picture(path, side_px)
-            source = Markup('id="{}" src="{}"').format(known_id, Markup(url))
-
-        # the element, with a still picture if a clip has one
-        if not is_clip:
-            return Markup('<img alt="{}" {}>').format(words, source)
-        still = Markup(' poster="{}"').format(Markup(_shrink_picture(poster, TILE_PX))) if poster else ""
-        clip = '<video controls loop muted playsinline aria-label="{}"{} {}></video>'
-        return Markup(clip).format(words, still, source)
-
-    def reference(self, path: Path) -> str:
-        """Return the id of a picture that is shown on demand, and embed it if it is new."""
-        digest = f"{self._digest(path)}-{TILE_PX}"
-        if digest not in self.named:
-            self.named[digest] = f"p{len(self.named)}"
-            self.loose[self.named[digest]] = _shrink_picture(path, TILE_PX)
-        return self.named[digest]
-
-    def _digest(self, path: Path) -> str:
-        if path not in self._known:
-            self._known[path] = hashlib.sha256(_read(path)).hexdigest()
-        return self._known[path]
+    # sheets come first, which are as wide as the page: other figures share rows
+    for figures in sections.values():
+        figures.sort(key=lambda figure: not isinstance(figure[0][1], Sheet))
+    return list(sections.items())
 
 
 class _Renderer:
+    """Drawing of blocks as HTML, which embeds each file once.
+
+    Attributes:
+        environment: Templates of pages.
+        on_demand: Data URLs by id, of pictures that no element of the page holds.
+    """
+
     def __init__(self) -> None:
         from jinja2 import Environment, FileSystemLoader
 
-        self.pictures = Pictures()
+        # ids of embedded files by digest and longest side, and digests of files that were read
+        self._ids: dict[tuple[str, int], str] = {}
+        self._digests: dict[Path, str] = {}
+        self.on_demand: dict[str, str] = {}
+
+        # templates see the limits and functions that they need
         loader = FileSystemLoader(HERE)
         self.environment = Environment(autoescape=True, loader=loader, trim_blocks=True, lstrip_blocks=True)
         self.environment.filters["number"] = number
-        self.environment.globals |= {"media": self.media, "svg_of": svg_of, "MAX_STACKED": MAX_STACKED}
-        self.macros: Any = self.environment.get_template("blocks.html").module
-
-    def render(self, page: Page) -> str:
-        files = {kind: Markup((HERE / f"page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")}
-        template = self.environment.get_template("page.html")
-        return template.render(**vars(page), **files, draw=self.draw, pictures=lambda: self.pictures.loose)
+        self.environment.globals |= {"embed": self.embed, "svg_of": svg_of, "MAX_STACKED": MAX_STACKED}
+        self.environment.globals |= {"DETAILS": DETAILS, "BY_HAND": BY_HAND}
+        self._macros: Any = self.environment.get_template("blocks.html").module
 
     def draw(self, block: Table | Figure) -> Markup:
+        """Draw a table or a figure."""
         if isinstance(block, Table):
-            return self._table(block)
-        if all(isinstance(artifact, Sheet) for _, artifact, _ in block.parts):
-            return self._sheet(block)
-        return Markup("\n").join(self._figure(*part) for part in block.parts)
+            return self._draw_table(block)
+        if all(isinstance(artifact, Sheet) for _, artifact, _ in block):
+            return self._draw_sheets(block)
+        return Markup("\n").join(self._draw_artifact(*part) for part in block)
 
-    def _figure(self, label: str, shown: Artifact, folder: Path) -> Markup:
+    def _draw_artifact(self, label: str, shown: Artifact, folder: Path) -> Markup:
         points: list[tuple[str, str]] = []
         match shown:
             case Curve() | Heatmap() | Map():
                 drawing = svg_of(shown)
+
+                # the points of a map show their text and their picture on demand
                 for point in shown.points if isinstance(shown, Map) else ():
                     value = "" if point.value is None else number(point.value)
-                    words = ", ".join(filter(None, [point.name, point.group, value]))
-                    points.append((words, self.pictures.reference(folder / point.file) if point.file else ""))
+                    words, picture_id = ", ".join(filter(None, [point.name, point.group, value])), ""
+                    if point.file:
+                        picture_id, is_new = self._identify(folder / point.file, TILE_PX)
+                        if is_new:
+                            self.on_demand[picture_id] = _shrink_picture(folder / point.file, TILE_PX)
+                    points.append((words, picture_id))
             case Media():
                 poster = folder / shown.poster if shown.poster else None
-                drawing = self.pictures.element(folder / shown.file, shown.title, poster, WHOLE_PX)
+                drawing = self.embed(folder / shown.file, shown.title, poster, WHOLE_PX)
             case Table():
                 title = f"{shown.title} {label}" if label.startswith("[") else f"{shown.title} ({label})"
-                return self._table(replace(shown, title=title) if label else shown)
+                return self._draw_table(replace(shown, title=title) if label else shown)
             case _:
                 return Markup("")
-        return Markup(self.macros.figure(shown, label, drawing, points))
+        return Markup(self._macros.figure(shown, label, drawing, points))
 
-    def _table(self, table: Table) -> Markup:
-        rows = [[_to_cell(value) for value in row] for row in table.rows]
+    def _draw_table(self, table: Table) -> Markup:
+        # numbers and texts become cells
+        rows: list[list[Cell]] = []
+        for values in table.rows:
+            rows.append([])
+            for value in values:
+                is_number = isinstance(value, int | float) and not isinstance(value, bool)
+                plain = Cell(number(value), value=float(value) if is_number else None)
+                rows[-1].append(value if isinstance(value, Cell) else plain)
 
         # columns of numbers alone are aligned to the right
         columns = enumerate(zip(*rows, strict=True))
         numeric = {index for index, cells in columns if all(NUMERIC.match(cell.text) for cell in cells)}
-        return Markup(self.macros.table(table, rows, numeric))
+        return Markup(self._macros.table(table, rows, numeric))
 
-    def _sheet(self, block: Figure) -> Markup:
-        """Show sheets; rows of several sheets that have one query share a row, with its stimulus once."""
-        sheets = [(label, sheet, folder) for label, sheet, folder in block.parts if isinstance(sheet, Sheet)]
+    def _draw_sheets(self, figure: Figure) -> Markup:
+        """Draw sheets; rows of several sheets that have one query share a row, with its stimulus once."""
+        sheets = [(label, sheet, folder) for label, sheet, folder in figure if isinstance(sheet, Sheet)]
         is_shared = len(sheets) > 1
 
         # collect, query by query, the tiles of each sheet under their headings
@@ -265,31 +208,57 @@ class _Renderer:
                     # the first part of a shared row is the stimulus alone
                     if is_shared and not parts:
                         seen = Tile(named[0][1].file, named[0][1].lines[:1], poster=named[0][1].poster)
-                        parts.append({"label": "", "files": folder, "tiles": [(named[0][0], seen, True)]})
+                        parts.append({"label": "", "folder": folder, "tiles": [(named[0][0], seen, True)]})
                     named = named[1:] if is_shared else named
-                    parts.append({"label": label if is_shared else "", "files": folder, "tiles": named})
+                    parts.append({"label": label if is_shared else "", "folder": folder, "tiles": named})
             rows.append(parts)
 
         # the first rows are shown, the others unfold
         shown_rows, folded_rows = rows[:ROWS_SHOWN], rows[ROWS_SHOWN:]
         label, sheet = ("", sheets[0][1]) if is_shared else sheets[0][:2]
-        return Markup(self.macros.sheet(sheet.title, label, shown_rows, folded_rows, sheet.note))
+        return Markup(self._macros.sheet(sheet.title, label, shown_rows, folded_rows, sheet.note))
 
-    def media(self, folder: Path, name: str, poster: str, words: str) -> Markup:
-        return self.pictures.element(folder / name, words, folder / poster if poster else None)
+    def embed(self, path: Path, words: str, poster: Path | None = None, side_px: int = TILE_PX) -> Markup:
+        """Write the element of a picture, or of a clip that can be played.
 
+        Args:
+            path: The file.
+            words: Description for readers who do not see it.
+            poster: A still picture of a clip.
+            side_px: Longest side.
+        """
+        # a file is embedded once; later elements refer to the first one
+        file_id, is_new = self._identify(path, side_px)
+        is_clip = path.suffix in CLIPS
+        if not is_new:
+            source = Markup('data-same="{}"').format(file_id)
+        else:
+            if is_clip:
+                url = f"data:{CLIPS[path.suffix]};base64,{base64.b64encode(_read_file(path)).decode()}"
+            else:
+                url = _shrink_picture(path, side_px)
+            source = Markup('id="{}" src="{}"').format(file_id, Markup(url))
 
-def _to_cell(value: Any) -> Cell:
-    if isinstance(value, Cell):
-        return value
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return Cell(number(value), value=float(value) if is_number else None)
+        # the element, with a still picture if a clip has one
+        if not is_clip:
+            return Markup('<img alt="{}" {}>').format(words, source)
+        still = Markup(' poster="{}"').format(Markup(_shrink_picture(poster, TILE_PX))) if poster else ""
+        clip = '<video controls loop muted playsinline aria-label="{}"{} {}></video>'
+        return Markup(clip).format(words, still, source)
+
+    def _identify(self, path: Path, side_px: int) -> tuple[str, bool]:
+        """Return the id of a file in the page, and whether it is new; equal files have one id."""
+        if path not in self._digests:
+            self._digests[path] = hashlib.sha256(_read_file(path)).hexdigest()
+        key = (self._digests[path], side_px)
+        is_new = key not in self._ids
+        return self._ids.setdefault(key, f"p{len(self._ids)}"), is_new
 
 
 def _shrink_picture(path: Path, side_px: int) -> str:
     """Write a picture as a data URL, as WebP if that is smaller; drawings and animations stay as they are."""
     # PNG files and other large pictures are scaled down, but no drawings and animations
-    content, kind = _read(path), PLAIN.get(path.suffix, "image/jpeg")
+    content, kind = _read_file(path), PLAIN.get(path.suffix, "image/jpeg")
     if path.suffix == ".png" or (len(content) > KEPT_BYTES and path.suffix not in (".svg", ".gif")):
         try:
             with Image.open(BytesIO(content)) as opened:
@@ -307,7 +276,7 @@ def _shrink_picture(path: Path, side_px: int) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _read(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     if not path.is_file():
         raise MissingData(
             f"{path} is missing, and an artifact shows it", "run the command that made it again"

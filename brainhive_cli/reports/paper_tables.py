@@ -10,7 +10,7 @@ from typing import Any, Literal
 from brainhive_cli.core.measurements import ALL, caveats_of, merge_caveats, scope, stamp, stamp_rows
 from brainhive_cli.core.tables import Cell, Table, adjustment_text, brief
 from brainhive_cli.measurement.metric_names import with_arrow
-from brainhive_cli.reports.runs_shown import RunGroup, ShownCell, ShownRun
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, subject_and_seed
 from brainhive_cli.reports.tables import MEANING, Best, best_of_runs, bold_note, mark_of
 
 Format = Literal["md", "tex"]
@@ -103,7 +103,8 @@ def _write_caption(group: RunGroup, best: Best) -> str:
         items += f" among {metric.pool} candidates" if metric.pool else ""
         if metric.chance is not None:
             items += f" ({with_arrow(metric.name)} at chance: {brief(metric.chance)})"
-        items += f", for {first.scope}" if first.scope else ""
+        units = first.measured.notes.get("scope", "")
+        items += f", for {units}" if units else ""
         said.append(f"{metric.protocol}; {items}.")
 
     # the meaning of ±
@@ -188,8 +189,8 @@ def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
         source: dict[str, Any] = {}
         for name, about in run.measured.notes.get("cells", {}).items():
             if row["scope"] == name or row["scope"].startswith(f"{name} · "):
-                cell = ShownCell(name, about, run.measured.scopes[row["scope"]])
-                source = {"subject": cell.subject, "seed": cell.seed}
+                subject, seed = subject_and_seed(about, run.measured.scopes[row["scope"]])
+                source = {"subject": subject, "seed": seed}
                 break
         if not source.get("seed") and len(row["seeds"]) == 1:
             source["seed"] = row["seeds"][0]

@@ -1,6 +1,6 @@
 """The runs of a report, opened: their metrics, artifacts and recipe, whatever command made them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -111,11 +111,6 @@ class ShownRun:
         """The source that the run is about, where it compares several; else empty."""
         return str(next(iter(self.measured.notes.get("sources", [])), ""))
 
-    @property
-    def scope(self) -> str:
-        """Units that its claims are about, as "these 2 concepts"; empty for units in general."""
-        return str(self.measured.notes.get("scope", ""))
-
     @cached_property
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics of everything together; of one cell where there is only one."""
@@ -131,18 +126,15 @@ class ShownRun:
         stamps = stamp_rows({name: metrics.values() for name, metrics in variant_metrics.items() if metrics})
         return {stamped: variant_metrics[name] for name, stamped in stamps.items()}
 
-    @property
-    def validation_of_variants(self) -> dict[str, Mapping[str, Any]]:
-        """Validation results of the training of each variant; empty ones without validation."""
-        variants = self.measured.notes.get("variants", {})
-        return {name: about.get("validation", {}) for name, about in variants.items()}
-
     @cached_property
     def cells(self) -> list["ShownCell"]:
         """Metrics of each cell and subject, of the source that the run is about."""
         scopes, notes = self.measured.scopes, self.measured.notes.get("cells", {})
-        cells = [ShownCell(name, about, scopes[name]) for name, about in notes.items() if scopes.get(name)]
-        return [cell for cell in cells if cell.about.get("source", self.source) == self.source]
+        return [
+            ShownCell(name, about, scopes[name], *subject_and_seed(about, scopes[name]))
+            for name, about in notes.items()
+            if scopes.get(name) and about.get("source", self.source) == self.source
+        ]
 
     @property
     def typical_metrics(self) -> Mapping[str, Metric]:
@@ -156,6 +148,12 @@ class ShownRun:
         return headlines(list(self.typical_metrics))
 
     @property
+    def main_headline(self) -> str:
+        """The most important metric: the first with chance, since smooth pictures do well in others."""
+        with_chance = (name for name in self.headlines if self.typical_metrics[name].chance is not None)
+        return next(with_chance, next(iter(self.headlines), ""))
+
+    @property
     def is_swept(self) -> bool:
         """Whether it has several variants, whose mean says nothing."""
         is_of_variants = any(cell.about.get("variant") for cell in self.cells)
@@ -167,52 +165,62 @@ class ShownRun:
         Rows are the variants of a sweep; or subjects, with the mean over seeds; or cells, if no cell is of a
         single subject and nothing is pooled.
         """
-        # variants, pooled or as cells
+        # variants that are pooled
         if self.variants:
             return {
                 name: [metrics[metric].value] for name, metrics in self.variants.items() if metric in metrics
             }
-        if self.is_swept:
-            return self._collect_values(metric, lambda cell: str(cell.about.get("variant")))
 
-        # subjects, else cells
-        subject_means = {subject: [value] for subject, value in self.by_subject(metric).items()}
-        if subject_means or self.metrics:
-            return subject_means
-        return self._collect_values(metric, lambda cell: cell.name)
+        # subjects, if there are any or everything is pooled
+        if not self.is_swept:
+            subject_means = {subject: [value] for subject, value in self.by_subject(metric).items()}
+            if subject_means or self.metrics:
+                return subject_means
+
+        # cells, by their variant or their name
+        values: dict[str, list[float]] = {}
+        for cell in (cell for cell in self.cells if metric in cell.metrics):
+            row = str(cell.about.get("variant")) if self.is_swept else cell.name
+            values.setdefault(row, []).append(cell.metrics[metric].value)
+        return values
 
     def by_subject(self, metric: str) -> dict[str, float]:
         """Average a metric over the seeds of each subject."""
-        subject_values = self._collect_values(metric, lambda cell: cell.subject)
-        return {subject: mean(values) for subject, values in subject_values.items() if subject}
-
-    def _collect_values(self, metric: str, key: "Callable[[ShownCell], str]") -> dict[str, list[float]]:
-        """Collect a metric's values over the cells that have it, by a key of the cell."""
-        values: dict[str, list[float]] = {}
-        for cell in (cell for cell in self.cells if metric in cell.metrics):
-            values.setdefault(key(cell), []).append(cell.metrics[metric].value)
-        return values
+        subject_values: dict[str, list[float]] = {}
+        for cell in (cell for cell in self.cells if cell.subject and metric in cell.metrics):
+            subject_values.setdefault(cell.subject, []).append(cell.metrics[metric].value)
+        return {subject: mean(values) for subject, values in subject_values.items()}
 
 
 @dataclass(frozen=True)
 class ShownCell:
-    """Cell and subject, with its notes and its metrics."""
+    """Cell of a run.
+
+    Attributes:
+        name: Scope of its metrics.
+        about: Its notes.
+        metrics: Its metrics by name.
+        subject: Subject of the signals; empty if the notes have none.
+        seed: Seed of the training; empty if the notes and metrics have none.
+    """
 
     name: str
     about: Mapping[str, Any]
     metrics: Mapping[str, Metric]
+    subject: str
+    seed: str
 
-    @property
-    def subject(self) -> str:
-        """Subject of the signals; empty if the notes have none."""
-        subject = self.about.get("subject")
-        return f"sub-{subject:02d}" if isinstance(subject, int) else str(subject or "")
 
-    @property
-    def seed(self) -> str:
-        """Seed of the training; empty if the notes and metrics have none."""
-        seed = self.about.get("seed", next(iter(next(iter(self.metrics.values())).seeds), ""))
-        return str(seed)
+def subject_and_seed(about: Mapping[str, Any], metrics: Mapping[str, Metric]) -> tuple[str, str]:
+    """Name the subject and the training's seed of metrics; either is empty if it is not known.
+
+    Args:
+        about: Notes of a cell.
+        metrics: Metrics of the cell, or further ones that were measured of it.
+    """
+    subject, seeds = about.get("subject"), next(iter(metrics.values())).seeds
+    seed = str(about.get("seed", next(iter(seeds), "")))
+    return (f"sub-{subject:02d}" if isinstance(subject, int) else str(subject or "")), seed
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The tables of a report: metrics with intervals, by subject and seed, run by run, and their differences."""
 
-from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from brainhive_cli.core.measurements import (
@@ -35,32 +34,67 @@ MAX_COLUMNS = 8
 """Metrics that fit side by side on a page of usual width."""
 MEANING = "* p ≤ .05, ** p ≤ .01, *** p ≤ .001"
 Metrics = Mapping[str, Metric]
-Columns = Sequence[tuple[str, Callable[[Metric], Any]]]
-"""Heading, and the cell of a metric."""
+Columns = dict[str, list[Any]]
+"""Cells of each column, a row per metric, by the column's heading."""
 
 
 def tables_of(group: RunGroup) -> list[Table]:
     """Lay out all tables of a group of runs."""
-    if len(group.runs) > 1:
-        tables = [
-            _run_table(group),
-            _subject_table(group),
-            _difference_table(group.compared),
-            _set_up_table(group),
-        ]
-    else:
-        (run,) = group.runs
-        overall = _source_table(run) if run.source else _metric_table(run, run.metrics, is_overall=True)
-
-        # everything together, measured in further ways (`all · backward`)
-        begin = f"{ALL} · "
-        further = [
-            _metric_table(run, metrics, f"All cells together: {name.removeprefix(begin)}")
-            for name, metrics in run.measured.scopes.items()
-            if name.startswith(begin)
-        ]
-        tables = [overall, *further, _variant_table(run), *_cell_tables(run), _published_table(run)]
+    tables = _compare_runs(group) if len(group.runs) > 1 else _show_run(group.runs[0])
     return [table for table in tables if table.rows]
+
+
+def _compare_runs(group: RunGroup) -> list[Table]:
+    """Lay out several runs: side by side, by subject, their differences, and those of their set-ups."""
+    # the first headline metric, one row per subject and one column per run
+    name = next(iter(group.runs[0].headlines), "")
+    run_values = {run.label: run.by_subject(name) for run in group.runs}
+    subjects = list(dict.fromkeys(subject for values in run_values.values() for subject in values))
+    rows = [[subject, *(values.get(subject) for values in run_values.values())] for subject in subjects]
+    if rows:
+        rows.append(["mean ± sd", *(mean_sd(values.values()) for values in run_values.values())])
+    by_subject = Table(f"{shown(name)} by subject; seeds averaged", ["subject", *run_values], rows)
+
+    # the differences of the set-up of each later run from that of the first
+    first, *rest = [(run.label, run.measured.notes.get(SET_UP, {})) for run in group.runs]
+    lines = [[label, line] for label, set_up in rest for line in differences(set_up, first[1])]
+    set_ups = Table(f"Set-ups: what differs from {first[0]}", ["run", "in"], lines)
+    return [_run_table(group), by_subject, _difference_table(group.compared), set_ups]
+
+
+def _show_run(run: ShownRun) -> list[Table]:
+    """Lay out a single run: everything together, variants, cells, and published values."""
+    # everything together: all metrics, or the sources of pictures side by side with ceiling and baselines
+    if run.source:
+        scopes, titles = run.measured.scopes, run.measured.notes.get("titles", {})
+        columns: Columns = {}
+        for source in run.measured.notes["sources"]:
+            cells = [with_interval(scopes[source].get(name)) for name in run.metrics]
+            columns[titles.get(source, source)] = cells
+        columns |= _published_column(run)
+        title = "Measured, with ceiling, floor and baselines"
+        overall = _lay_out(title, run.metrics, columns, ("n",))
+    else:
+        overall = _metric_table("All cells together", run.metrics, _published_column(run))
+
+    # everything together, measured in further ways (`all · backward`)
+    begin = f"{ALL} · "
+    further = [
+        _metric_table(f"All cells together: {name.removeprefix(begin)}", metrics)
+        for name, metrics in run.measured.scopes.items()
+        if name.startswith(begin)
+    ]
+
+    # the variants of a sweep by metrics, the best in bold
+    names = list(dict.fromkeys(name for metrics in run.variants.values() for name in metrics))
+    best = best_of_parts(run, run.variants)
+    rows = [
+        [label, *(with_interval(metrics.get(name), label in best.labels.get(name, ())) for name in names)]
+        for label, metrics in run.variants.items()
+    ]
+    note = bold_note(best, "variants")
+    variants = Table("By variant", ["variant", *map(with_arrow, names)], rows, note=note)
+    return [overall, *further, variants, *_cell_tables(run), _published_table(run)]
 
 
 def mark_of(compared: Compared) -> str:
@@ -137,6 +171,13 @@ def choose_best(label_metrics: Mapping[str, Metrics], validation: Mapping[str, M
     return Best(best, f"best, chosen on test among {' or '.join(map(str, counts))}")
 
 
+def best_of_parts(run: ShownRun, part_metrics: Mapping[str, Metrics]) -> Best:
+    """Choose the best of the variants or cells of a run, if they can be compared."""
+    notes = run.measured.notes
+    validation = {name: about.get("validation", {}) for name, about in notes.get("variants", {}).items()}
+    return choose_best({} if notes.get("not_compared") else part_metrics, validation)
+
+
 def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best:
     """Choose the best of the runs of a group that can be compared."""
     comparable = {label: metrics for label, metrics in run_metrics.items() if label in group.comparable}
@@ -151,76 +192,48 @@ def bold_note(best: Best, kind: str, compared: Sequence[str] = ()) -> str:
     return f"Bold: {best.chosen}{'; compared: ' if compared else ''}{', '.join(compared)}."
 
 
-def _metric_table(
-    run: ShownRun, metrics: Metrics, title: str = "All cells together", is_overall: bool = False
-) -> Table:
-    """Lay out the metrics of one scope, those of everything together next to the published values."""
-    heading = beside_heading(metrics.values())
-    columns: list[tuple[str, Callable[[Metric], Any]]] = [("value, 95 % CI", with_interval)]
-    if is_overall:
-        columns += _published_column(run)
-    if heading:
-        columns.append((heading, Metric.beside_text))
-    if any(metric.seed_sd is not None for metric in metrics.values()):
-        columns.append(("sd over seeds", attrgetter("seed_sd")))
+def _metric_table(title: str, metrics: Metrics, published: Columns | None = None) -> Table:
+    """Lay out the metrics of one scope, next to published values."""
+    listed = list(metrics.values())
+    columns: Columns = {"value, 95 % CI": [with_interval(metric) for metric in listed]} | (published or {})
+    if heading := beside_heading(listed):
+        columns[heading] = [metric.beside_text() for metric in listed]
+    if any(metric.seed_sd is not None for metric in listed):
+        columns["sd over seeds"] = [metric.seed_sd for metric in listed]
     return _lay_out(title, metrics, columns, ("n", "pool"))
-
-
-def _source_table(run: ShownRun) -> Table:
-    """Lay out the sources of pictures side by side: measured, ceiling, floor and baselines."""
-    titles = run.measured.notes.get("titles", {})
-
-    def cell_of(source: str) -> Callable[[Metric], Any]:
-        return lambda metric: with_interval(run.measured.scopes[source].get(metric.name))
-
-    columns = [(titles.get(source, source), cell_of(source)) for source in run.measured.notes["sources"]]
-    title = "Measured, with ceiling, floor and baselines"
-    return _lay_out(title, run.metrics, [*columns, *_published_column(run)], ("n",))
 
 
 def _lay_out(title: str, metrics: Metrics, columns: Columns, context: Sequence[str]) -> Table:
     """Write one row per metric; context that all metrics share goes into the note."""
-    # context that differs between metrics becomes a column next to chance
-    contexts = {name: {getattr(metric, name) for metric in metrics.values()} for name in context}
-    shared = {name: values.pop() for name, values in contexts.items() if len(values) == 1}
-    columns = [
-        *columns,
-        ("chance", lambda m: Cell("–") if m.chance is None else Cell(brief(m.chance), value=m.chance)),
-        *((n, attrgetter(n)) for n in context if n not in shared),
-    ]
-    rows = [[with_arrow(name), *(cell(m) for _, cell in columns)] for name, m in metrics.items()]
+    # chance, and context that differs between metrics, become columns
+    listed = list(metrics.values())
+    chances = [Cell("–") if m.chance is None else Cell(brief(m.chance), value=m.chance) for m in listed]
+    columns = {**columns, "chance": chances}
+    shared = {}
+    for name in context:
+        values = [getattr(metric, name) for metric in listed]
+        if len(set(values)) == 1:
+            shared[name] = values[0]
+        else:
+            columns[name] = values
 
     # the note names the protocol, shared context and the kind of interval
     notes = []
-    if first := next(iter(metrics.values()), None):
-        notes = [first.protocol, *(f"{name} {n:,}" for name, n in shared.items() if n is not None)]
-        notes += [] if first.low is None else [f"interval: {first.interval}"]
+    if listed:
+        notes = [listed[0].protocol, *(f"{name} {n:,}" for name, n in shared.items() if n is not None)]
+        notes += [] if listed[0].low is None else [f"interval: {listed[0].interval}"]
     note = "; ".join(notes) + "." if notes else ""
-    return Table(title, ["metric", *(heading for heading, _ in columns)], rows, note=note)
+    rows = [list(row) for row in zip(map(with_arrow, metrics), *columns.values(), strict=True)]
+    return Table(title, ["metric", *columns], rows, note=note)
 
 
 def _published_column(run: ShownRun) -> Columns:
     """Make a column of published values, if they were measured with the run's set-up."""
     published = run.measured.notes.get("published") or {}
-    if "source" not in published or published.get("differs") or not _numbers(published):
-        return []
-    return [("published", lambda metric: _numbers(published).get(metric.name))]
-
-
-def _numbers(published: Mapping[str, Any]) -> dict[str, float]:
-    return {key: value for key, value in published.items() if isinstance(value, int | float)}
-
-
-def _variant_table(run: ShownRun) -> Table:
-    """Lay out the variants of a sweep by metrics, the best in bold."""
-    names = list(dict.fromkeys(name for metrics in run.variants.values() for name in metrics))
-    comparable = {} if run.measured.notes.get("not_compared") else run.variants
-    best = choose_best(comparable, run.validation_of_variants)
-    rows = [
-        [label, *(with_interval(metrics.get(name), label in best.labels.get(name, ())) for name in names)]
-        for label, metrics in run.variants.items()
-    ]
-    return Table("By variant", ["variant", *map(with_arrow, names)], rows, note=bold_note(best, "variants"))
+    values = {name: value for name, value in published.items() if isinstance(value, int | float)}
+    if "source" not in published or published.get("differs") or not values:
+        return {}
+    return {"published": [values.get(name) for name in run.metrics]}
 
 
 def _cell_tables(run: ShownRun) -> list[Table]:
@@ -279,7 +292,8 @@ def _published_table(run: ShownRun) -> Table:
     differing = {variant: values for variant, values in variants.items() if values.get("differs")}
 
     # one row per run or variant
-    names = list(dict.fromkeys(name for values in differing.values() for name in _numbers(values)))
+    numbers = [item for values in differing.values() for item in values.items()]
+    names = list(dict.fromkeys(name for name, value in numbers if isinstance(value, int | float)))
     rows = [
         [variant or run.label, *(values.get(name) for name in names), "; ".join(values["differs"])]
         for variant, values in differing.items()
@@ -316,29 +330,6 @@ def _run_table(group: RunGroup) -> Table:
     return Table("Run by run, with 95 % intervals", columns, rows, note=note)
 
 
-def _set_up_table(group: RunGroup) -> Table:
-    """List the differences of the set-up of each later run from that of the first."""
-    first, *rest = group.runs
-    reference = first.measured.notes.get(SET_UP, {})
-    rows = [
-        [run.label, line]
-        for run in rest
-        for line in differences(run.measured.notes.get(SET_UP, {}), reference)
-    ]
-    return Table(f"Set-ups: what differs from {first.label}", ["run", "in"], rows)
-
-
-def _subject_table(group: RunGroup) -> Table:
-    """Lay out the first headline metric, one row per subject and one column per run."""
-    name = next(iter(group.runs[0].headlines), "")
-    run_values = {run.label: run.by_subject(name) for run in group.runs}
-    subjects = list(dict.fromkeys(subject for values in run_values.values() for subject in values))
-    rows = [[subject, *(values.get(subject) for values in run_values.values())] for subject in subjects]
-    if rows:
-        rows.append(["mean ± sd", *(mean_sd(values.values()) for values in run_values.values())])
-    return Table(f"{shown(name)} by subject; seeds averaged", ["subject", *run_values], rows)
-
-
 def _difference_table(compared: Sequence[Compared]) -> Table:
     rows = []
     for pair in compared:
@@ -373,23 +364,21 @@ def control_effects(
     """
     effects: list[dict[str, Any]] = []
     for head, measured in swept.items():
-        uncontrolled = measured.scopes[scope(NO_CONTROL, ALL)]["top1"]
-
-        def add(control: str, top1: float, loss: float, ends: Mapping[str, Any], head: str = head) -> None:
-            row = {"head": head, "control": control, "top1": top1, "loss": loss}
-            effects.append({**row, "low": ends["low"], "high": ends["high"]})
-
         # the head without a control, then each control that was compared with it
-        add(NO_CONTROL, uncontrolled.value, 0.0, vars(uncontrolled))
+        top1 = measured.scopes[scope(NO_CONTROL, ALL)]["top1"]
+        rows: list[tuple[Any, ...]] = [(NO_CONTROL, top1.value, 0.0, top1.low, top1.high)]
         for pair in measured.notes["comparisons"]:
             if pair["pair"][0] == NO_CONTROL:
                 control = pair["pair"][1]
-                add(control, measured.scopes[scope(control, ALL)]["top1"].value, pair["difference"], pair)
+                controlled = measured.scopes[scope(control, ALL)]["top1"].value
+                rows.append((control, controlled, pair["difference"], pair["low"], pair["high"]))
 
         # shuffled trials: the mean and the interval of the draws
         drawn = shuffled[head].notes["control"]["metrics"]["top1"]
-        ends = {"low": uncontrolled.value - drawn["high"], "high": uncontrolled.value - drawn["low"]}
-        add(SHUFFLED, drawn["mean"], uncontrolled.value - drawn["mean"], ends)
+        losses = [top1.value - drawn[end] for end in ("mean", "high", "low")]
+        rows.append((SHUFFLED, drawn["mean"], *losses))
+        keys = ("head", "control", "top1", "loss", "low", "high")
+        effects += [dict(zip(keys, (head, *row), strict=True)) for row in rows]
     return effects
 
 

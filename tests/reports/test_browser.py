@@ -14,7 +14,7 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Media, Point, Row, Sheet, Tile
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.reports.page import Group, Page, Section, Text, groups_of
+from brainhive_cli.reports.page import Page, Section, groups_of
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -53,8 +53,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [["b", 0.5, "0.4–0.6", 9, 100], ["a", 0.25, "0.1–0.4", 10, 100]],
     )
     wide = Table("Many columns", [f"column {n}" for n in range(20)], [list(range(20)), list(range(20))])
-    groups = [Group("", [narrow, wide]), *groups_of([("", shown, folder)])]
-    section = Section("A run", groups, texts=[Text("Recipe", "epochs: 3\n" + "word " * 100)])
+    groups = [("", [narrow, wide]), *groups_of([("", shown, folder)])]
+    section = Section("A run", groups, texts=[("Recipe", "epochs: 3\n" + "word " * 100)])
     Page("A report", ["Top-1 is 0.5."], ["selected on test"], [section]).write(folder / "page.html")
     return folder / "page.html"
 
@@ -208,7 +208,7 @@ def test_a_printed_page_has_what_its_reader_unfolded_and_no_empty_lines_of_what_
 def test_a_printed_page_has_the_box_of_caveats_and_folded_rows_and_details(browser, tmp_path):
     names = [artifacts.save_picture(RunFolder(tmp_path), str(n), Image.new("RGB", (9, 9))) for n in range(6)]
     rows = [Row(name, [Tile(name, [f"row {place}"])]) for place, name in enumerate(names)]
-    folded = Group("Details", [Table("Ceiling", ("a",), ((1,),))])
+    folded = ("Details", [Table("Ceiling", ("a",), ((1,),))])
     section = Section("A run", [*groups_of([("[sim]", [Sheet("Items", ["seen"], rows)], tmp_path)]), folded])
     Page("Sheet", ["It is so.", "In other words."], ["Simulated: no brain was recorded."], [section]).write(
         tmp_path / "page.html"

@@ -15,7 +15,7 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Me
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell, Table
-from brainhive_cli.reports.page import Figure, Group, Page, Section, Text, groups_of
+from brainhive_cli.reports.page import Figure, Page, Section, groups_of
 
 
 def written(tmp_path: Path, *blocks: Table | Figure, **more: object) -> str:
@@ -23,7 +23,7 @@ def written(tmp_path: Path, *blocks: Table | Figure, **more: object) -> str:
         "Title <x>",
         ["All <b>simulated</b>."],
         ["selected on test"],
-        [Section("First & last", [Group("", blocks)], **more)],
+        [Section("First & last", [("", blocks)], **more)],
     )
     page.write(tmp_path / "page.html")
     return (tmp_path / "page.html").read_text()
@@ -40,7 +40,7 @@ def sheet(files: list[str], query: str = "cat/1", verdict: str = "right") -> She
 
 def test_pictures_lie_in_the_page_once_and_nothing_is_fetched(tmp_path):
     files = [saved(tmp_path, "red", "red"), saved(tmp_path, "blue", "blue")]
-    both = Figure([("", sheet(files), tmp_path)]), Figure([("", sheet(files), tmp_path)])
+    both = [("", sheet(files), tmp_path)], [("", sheet(files), tmp_path)]
     page = written(tmp_path, *both)
     assert page.count("data:image/webp;base64,") == 2 and page.count('data-same="p') == 2
     assert not re.search(r'(?:src|href)="(?!data:|#)', page) and "http" not in page.replace("http-equiv", "")
@@ -48,9 +48,7 @@ def test_pictures_lie_in_the_page_once_and_nothing_is_fetched(tmp_path):
 
 
 def test_text_is_shown_as_text(tmp_path):
-    page = written(
-        tmp_path, Table("A <i>table</i>", ["<u>"], [["<s>"]]), texts=[Text("Recipe", "<script>bad()")]
-    )
+    page = written(tmp_path, Table("A <i>table</i>", ["<u>"], [["<s>"]]), texts=[("Recipe", "<script>bad()")])
     assert "Title &lt;x&gt;" in page and "First &amp; last" in page and "&lt;script&gt;bad()" in page
     assert not re.search(r"<(?:b|i|u|s)>|bad\(\)</script>", page)
 
@@ -80,8 +78,8 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
         Media("A drawing", file),
         Table("Cells", ["subject"], [["sub-01"]], note="A note."),
     ]
-    (group,) = groups_of([("", shown, tmp_path)])
-    page = written(tmp_path, *group.blocks)
+    ((_, figures),) = groups_of([("", shown, tmp_path)])
+    page = written(tmp_path, *figures)
     assert page.count("<svg ") == 5 and ">chance<" in page and "A note." in page
     outside = r'(?:src|href)="(?!data:|#)|url\((?!#|data:)|https?:'
     assert not re.search(outside, page) and re.search(outside, page + "url(x.woff)")
@@ -94,7 +92,7 @@ def test_a_span_is_shaded_and_a_place_is_a_line_and_both_have_their_names(tmp_pa
     shaded, line = (
         written(
             tmp_path,
-            Figure([("", Curve("C", "ms", [0, 9], [Line("a", [1, 2])], marks={"on": on}), tmp_path)]),
+            [("", Curve("C", "ms", [0, 9], [Line("a", [1, 2])], marks={"on": on}), tmp_path)],
         )
         for on in ((0.0, 5.0), 0.0)
     )
@@ -104,7 +102,7 @@ def test_a_span_is_shaded_and_a_place_is_a_line_and_both_have_their_names(tmp_pa
 
 def test_figures_take_the_colours_of_the_page_and_stay_text(tmp_path):
     curve = Curve("Top-1", "ms after onset", [0, 1], [Line("brain", [0.1, 0.5], chance=0.1)], "top-1")
-    page = written(tmp_path, Figure([("", curve, tmp_path)]))
+    page = written(tmp_path, [("", curve, tmp_path)])
     svg = page[page.index("<svg") : page.index("</svg>")]
     assert "var(--c0)" in svg and "var(--ink)" in svg and "ms after onset" in svg
     assert (
@@ -117,7 +115,7 @@ def test_figures_take_the_colours_of_the_page_and_stay_text(tmp_path):
 @pytest.mark.parametrize("y", [(0, 0, 0, 0, 0), (0, 1, 2, 3, 4)])
 def test_sensors_on_one_line_are_drawn_as_dots(tmp_path, y):
     points = [Point(x / 5, y / 5, f"E{x}", value=float(x)) for x, y in enumerate(y)]
-    assert "<svg" in written(tmp_path, Figure([("", Map("Scalp", points, "head", "µV"), tmp_path)]))
+    assert "<svg" in written(tmp_path, [("", Map("Scalp", points, "head", "µV"), tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -131,7 +129,7 @@ def test_sensors_on_one_line_are_drawn_as_dots(tmp_path, y):
     ],
 )
 def test_an_artifact_without_values_says_so(tmp_path, artifact):
-    page = written(tmp_path, Figure([("", artifact, tmp_path)]))
+    page = written(tmp_path, [("", artifact, tmp_path)])
     assert "<svg" not in page and "no values" in page
 
 
@@ -142,7 +140,7 @@ def test_any_name_is_drawn_as_it_is(tmp_path, name):
         Curve(name, name, [1, 2], lines, name),
         Curve("x", name, [name, "b"], lines, style="bars"),
     ):
-        page = written(tmp_path, Figure([("", artifact, tmp_path)]))
+        page = written(tmp_path, [("", artifact, tmp_path)])
         assert str(escape(name))[:20] in page.split("<svg")[1] and "<b>" not in page
 
 
@@ -157,7 +155,7 @@ def test_rows_of_two_runs_that_are_of_one_query_are_one_row_with_its_stimulus_on
             for label, s, d in both
         ]
     )
-    page = written(tmp_path, *shown[0].blocks)
+    page = written(tmp_path, *shown[0][1])
     rows = page.split('<div class="row box"')[1:]
     assert len(rows) == 2 and [row.count("tile seen") for row in rows] == [1, 1]
     assert "aligned" in rows[0] and "base" in rows[0] and rows[0].count("<figure") == 3
@@ -167,14 +165,14 @@ def test_rows_of_two_runs_that_are_of_one_query_are_one_row_with_its_stimulus_on
 def test_a_large_picture_is_small_in_the_page_and_keeps_its_colours(tmp_path):
     noise = np.random.default_rng(0).integers(100, 156, (500, 500, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    page = written(tmp_path, Figure([("", Media("noise", "noise.png"), tmp_path)]))
+    page = written(tmp_path, [("", Media("noise", "noise.png"), tmp_path)])
     assert len(page) < (tmp_path / "noise.png").stat().st_size and "data:image/webp" in page
 
 
 def test_a_clip_is_played_in_the_page(tmp_path):
     (tmp_path / "clip.mp4").write_bytes(b"a video")
     poster = saved(tmp_path, "poster", "red")
-    page = written(tmp_path, Figure([("", Media("A clip", "clip.mp4", poster), tmp_path)]))
+    page = written(tmp_path, [("", Media("A clip", "clip.mp4", poster), tmp_path)])
     assert '<video controls loop muted playsinline aria-label="A clip" poster="data:image/webp' in page
     assert "data:video/mp4;base64,YSB2aWRlbw==" in page
 
@@ -184,4 +182,4 @@ def test_a_file_that_is_missing_or_damaged_is_one_line(tmp_path, content):
     if content:
         (tmp_path / "gone.png").write_bytes(content)
     with pytest.raises(MissingData, match=r"gone\.png is"):
-        written(tmp_path, Figure([("", Media("x", "gone.png"), tmp_path)]))
+        written(tmp_path, [("", Media("x", "gone.png"), tmp_path)])

@@ -13,8 +13,9 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell
 from brainhive_cli.measurement.verdict import Verdict
 from brainhive_cli.reports.paper_tables import latex, markdown, paper_table
-from brainhive_cli.reports.run_page import MEANINGS, first_screen, methods, page_of, summary
+from brainhive_cli.reports.run_page import first_pictures, page_of
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
+from brainhive_cli.reports.sentences import MEANINGS, describe_methods, summarise_run
 from brainhive_cli.reports.tables import tables_of
 
 
@@ -96,7 +97,7 @@ VALIDATION = {"none": 0.2, "zero": 0.3, "half": 0.4}
 def test_where_validation_cannot_choose_a_variant_it_is_stamped_chosen_on_test(tmp_path, validation):
     run = sweep(tmp_path, TOP1, validation)
 
-    assert summary(run).endswith(
+    assert summarise_run(run).endswith(
         "3 variants; top-1 on test items from 0.100 to 0.500; "
         "best, chosen on test among 3: variant “none” with 0.500."
     )
@@ -108,7 +109,7 @@ def test_the_variant_that_is_best_on_validation_is_named_with_its_test_score_tho
 ):
     run = sweep(tmp_path, TOP1, {name: validated(value) for name, value in VALIDATION.items()})
 
-    assert summary(run).endswith("; best on validation (top-1): variant “half” with 0.300.")
+    assert summarise_run(run).endswith("; best on validation (top-1): variant “half” with 0.300.")
     assert bold_rows(RunGroup([run]), "By variant") == ("Bold: best on validation (top-1).", ["half"])
 
 
@@ -118,7 +119,7 @@ def test_what_was_selected_on_test_is_not_counted_among_the_variants_that_the_be
     scopes[f"none · {ALL}"] = {"top1": metric("top1", 0.5, selected=True)}
     run.folder.finish(replace(run.measured, scopes=scopes))
 
-    said = summary(ShownRun("sweep", run.folder))
+    said = summarise_run(ShownRun("sweep", run.folder))
 
     assert said.endswith("best, chosen on test among 2: variant “half” with 0.300.")
 
@@ -141,7 +142,7 @@ def test_the_best_cell_of_a_training_is_chosen_on_validation(tmp_path):
     scopes = {name: {"top1": metric("top1", top1, split="validation")} for name, top1 in values.items()}
     folder.finish(Measurements(scopes, notes={"cells": {name: {} for name in values}}))
 
-    said = summary(ShownRun("lab", folder))
+    said = summarise_run(ShownRun("lab", folder))
 
     assert said.endswith("; best on validation: cell “sub-01_seed-1” with 0.500.")
 
@@ -165,14 +166,14 @@ def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_interva
     rows = [Row(f"cat/{n}", [Tile(files[0], ["a cat"]), Tile(files[1], ["a dog"])]) for n in range(6)]
     artifacts.write(shown.folder, [Sheet("Retrieved", ["seen", "1"], rows)])
 
-    first = page_of([RunGroup([shown])]).first
+    page = page_of([RunGroup([shown])])
 
     drawn = run(tmp_path, "drawn", sources=[ALL])
     artifacts.write(drawn.folder, [Sheet("Made", ["seen", "made"], [Row("cat/0", [Tile(""), Tile("")])])])
-    assert first_screen([RunGroup([drawn])]).headings == ("seen", "drawn from the signal")
-    assert first.headings == ("seen", "retrieved first") and len(first.pairs) == 4
-    assert first.headline is not None and list(first.headline.at) == ["all"]
-    (line,) = first.headline.lines
+    assert [row[0] for row in first_pictures([drawn])] == ["seen", "drawn from the signal"]
+    assert [(row[0], len(row[1])) for row in page.pictures] == [("seen", 4), ("retrieved first", 4)]
+    assert page.headline is not None and list(page.headline.at) == ["all"]
+    (line,) = page.headline.lines
     assert (line.values, line.low, line.high, line.chance) == ([0.5], [0.4], [0.6], 0.01)
 
 
@@ -213,7 +214,7 @@ def test_where_subjects_are_few_the_verdict_and_its_figure_are_of_these_subjects
     page = page_of([RunGroup([ShownRun("run", folder)])])
 
     assert page.lead[0].endswith(f"where chance is 0.01: {said}.")
-    headline = page.first.headline
+    headline = page.headline
     assert (headline.lines[0].low, headline.lines[0].high) == ([ends[0]], [ends[1]])
     assert ("95 % intervals" in headline.title) == (ends[0] is not None)
     assert ("of these subjects" in headline.title) == ("these subjects" in said)
@@ -224,12 +225,12 @@ def test_a_claim_about_few_concepts_says_so_wherever_it_is_made(tmp_path, notes)
     folder, scopes = RunFolder(tmp_path / "run"), {ALL: {"two_way": metric("two_way", 0.5)}}
     folder.finish(Measurements(scopes, notes={"scope": "these 2 concepts", **notes}))
     shown = ShownRun("run", folder)
-    difference = Compared("run", "other", "two_way", 0.25, 0.1, 0.4, 40, 0.004, "t", scope=shown.scope)
+    difference = Compared("run", "other", "two_way", 0.25, 0.1, 0.4, 40, 0.004, "t", scope="these 2 concepts")
 
     compared_page = page_of([RunGroup([shown], [difference])])
 
     assert page_of([RunGroup([shown])]).lead[0].endswith(": above chance for these 2 concepts.")
-    assert summary(shown).endswith("for these 2 concepts.")
+    assert summarise_run(shown).endswith("for these 2 concepts.")
     assert "run is better than other for these 2 concepts (" in compared_page.lead[0]
     assert "for these 2 concepts." in paper_table(RunGroup([shown])).title
 
@@ -239,7 +240,7 @@ def test_of_runs_that_are_compared_the_verdict_is_their_difference(tmp_path):
 
 
 def test_of_runs_that_are_compared_the_headline_has_a_bar_each(tmp_path):
-    headline = page_of([compared(tmp_path)]).first.headline
+    headline = page_of([compared(tmp_path)]).headline
     assert headline is not None and list(headline.at) == ["aligned", "base"]
 
 
@@ -385,7 +386,7 @@ def test_the_methods_name_the_whole_set_up_and_the_test_behind_each_p(tmp_path, 
     ]
     verdict, *questions = [answer.as_dict() for answer in answers]
     notes = {"above_chance": verdict, "questions": questions, "control": {"draws": 1000}}
-    assert words in methods([RunGroup([run(tmp_path, "ours", set_up=SET_UP, **notes)])])
+    assert words in describe_methods([RunGroup([run(tmp_path, "ours", set_up=SET_UP, **notes)])])
 
 
 def test_every_caption_of_adjusted_p_says_over_how_many_tests_and_of_what(tmp_path):
@@ -394,7 +395,7 @@ def test_every_caption_of_adjusted_p_says_over_how_many_tests_and_of_what(tmp_pa
 
     assert over in notes["Run by run, with 95 % intervals"]
     assert over in notes["Differences, paired by item and subject"]
-    assert over in paper_table(group).title and over in methods([group])
+    assert over in paper_table(group).title and over in describe_methods([group])
 
 
 def test_of_runs_that_cannot_be_compared_none_is_the_best(tmp_path):

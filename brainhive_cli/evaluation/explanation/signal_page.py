@@ -28,7 +28,7 @@ from brainhive_cli.measurement.reliability import (
 )
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.reports.drawings import draw_slices
-from brainhive_cli.reports.page import Figure, FirstScreen, Group, Page, Section
+from brainhive_cli.reports.page import Figure, Page, Section
 
 Values = NDArray[np.float64]
 STIMULI = 1000
@@ -195,26 +195,22 @@ def write_signal_page(
             columns = ("region", "voxels", "median, %", "90 % quantile, %")
             rows = [(region, *ceiling.values()) for region, ceiling in regions.items()]
             blocks.append(Table("Noise ceiling by region", columns, rows))
-        figures_first = [Figure([("", artifact, folder)]) for artifact in drawn]
-        sections.append(Section(split, [Group("", [*figures_first, *blocks])], lead))
+        figures_first: list[Figure] = [[("", artifact, folder)] for artifact in drawn]
+        sections.append(Section(split, [("", [*figures_first, *blocks])], lead))
 
     # maps of voxels, which preparations have measured
     space = next(iter(store.splits.values())).space
     if isinstance(space, Voxels) and space.maps:
         maps, slices = _describe_maps(space)
         figures["maps"] = {row[0]: dict(zip(maps.columns[1:], row[1:], strict=True)) for row in maps.rows}
-        sections.append(
-            Section("voxels", [Group("", [*(Figure([("", one, folder)]) for one in slices), maps])])
-        )
+        sections.append(Section("voxels", [("", [*([("", heatmap, folder)] for heatmap in slices), maps])]))
     if not sections:
         raise reasons[0]
 
     # the page, with its headline figure
     page = folder / f"{store.path.stem}.html"
     title = extend_title(f"Signals of {name}", caveats)
-    Page(title, [*sections[0].lead[:1], NOTE], sections=sections, first=FirstScreen(headline=headline)).write(
-        page
-    )
+    Page(title, [*sections[0].lead[:1], NOTE], sections=sections, headline=headline).write(page)
     return page, figures
 
 

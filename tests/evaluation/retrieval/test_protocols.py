@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.reports.run_page import summary
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+from brainhive_cli.reports.sentences import summarise_run
 from brainhive_cli.reports.tables import tables_of
 
 SELECTIONS = "sweep.train.selection=last,best,test"
@@ -62,8 +62,8 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None
     chosen = [row[0] for row in table.rows if any(cell.is_best for cell in row[1:])]
     assert validated["best"] > validated["last"] and chosen == ["best"]
     assert table.note == "Bold: best on validation (top-1)."
-    assert f"(top-1): variant “best” with {scopes['best · all']:.3f}." in summary(run)
-    assert "2 variants" in summary(run) and "test (" not in summary(run)
+    assert f"(top-1): variant “best” with {scopes['best · all']:.3f}." in summarise_run(run)
+    assert "2 variants" in summarise_run(run) and "test (" not in summarise_run(run)
     lines = {line.split()[0].rpartition("/")[2]: line for line in listed.splitlines() if "eval-ret" in line}
     pooled = mean([scopes["last · all"], scopes["best · all"]])
     assert f"top-1 [sim] {pooled:.3f}, the mean of 2" in lines[evaluated.folder.name]
