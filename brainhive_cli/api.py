@@ -378,7 +378,7 @@ def decode(
     target = np.searchsorted(gallery.rows, trials.stimulus)
     similarity = normalize(tokens, dim=1) @ normalize(gallery.tokens, dim=1).T  # [N, M]
     return Ranks(
-        [gallery.image_ids[place] for place in target],
+        [gallery.image_ids[index] for index in target],
         gallery.rank(tokens, target).cpu().numpy(),
         gallery.image_ids,
         similarity.cpu().numpy(),

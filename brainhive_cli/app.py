@@ -64,7 +64,7 @@ def _callback(command: Command) -> Callable[..., None]:
     def call(**values: Any) -> None:
         from brainhive_cli.cli.execute import execute  # which neither help nor completion needs
 
-        flags = {key: values.pop(_name(key)) for key in command.flags}
+        flags = {key: values.pop(key.replace(".", "_")) for key in command.flags}
         execute(command.name, flags, values, command.paths)
 
     arguments = {"overrides": OVERRIDES}
@@ -72,16 +72,12 @@ def _callback(command: Command) -> Callable[..., None]:
         about = {"PATH": "Files, folders or patterns", "NAME": "Names"}[command.words]
         about += "; and overrides of any recipe key."
         arguments["overrides"] = words(f"[{command.words}]... [KEY.PATH=VALUE]...", about, command.complete)
-    flags = {_name(key): option for key, option in command.flags.items()}
+    flags = {key.replace(".", "_"): option for key, option in command.flags.items()}
     declared = {**arguments, **flags, **command.switches, **COMMON}
     call.__signature__ = Signature(  # type: ignore[attr-defined]
         [option.replace(name=name) for name, option in declared.items()]
     )
     return call
-
-
-def _name(key: str) -> str:
-    return key.replace(".", "_")
 
 
 app = typer.Typer(

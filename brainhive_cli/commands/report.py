@@ -142,13 +142,16 @@ def newest_two(root: Path) -> list[str]:
     Raises:
         MissingData: if there are no two.
     """
-
-    def lacks(run: RunFolder) -> str:
-        return "" if run.measurements().items else "no values item by item"
-
     # the newest run with values of items
     two = "runs that measured the same, item by item"
-    first = newest(root, None, lacks, needed=two, choose="", hint="brainhive eval-retrieval")
+    first = newest(
+        root,
+        None,
+        lambda run: "" if run.measurements().items else "no values item by item",
+        needed=two,
+        choose="",
+        hint="brainhive eval-retrieval",
+    )
     shown = ShownRun("", first)
 
     # the newest other run of its command that measured the same

@@ -62,6 +62,7 @@ def films(split: Literal["train", "test"]) -> list[Film]:
 
     The four directions are equally frequent, and do not depend on what moves or where.
     """
+    # place the concepts, and deal the directions to the scenes at random
     concepts, copies, seed = {
         "train": (pictures.shown_concepts(), TRAIN_FILMS_PER_CONCEPT, 2027),
         "test": (pictures.held_out_concepts(), 1, 2028),

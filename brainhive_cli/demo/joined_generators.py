@@ -91,13 +91,12 @@ def unet_config() -> dict[str, Any]:
     return read_config(SHARED / "unet") | {"addition_embed_type": None}
 
 
-def dual_state(shared: Mapping[str, "Tensor"], different: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
-    """Join the weights of the dual U-Net.
+def dual_state() -> dict[str, "Tensor"]:
+    """Join the weights of the dual U-Net: those of the SDXL-type one, and those in which it differs."""
+    from safetensors.torch import load_file
 
-    Args:
-        shared: Of the SDXL-type U-Net.
-        different: What differs; a stream's attention block that has no own weight has the shared one.
-    """
+    # a stream's attention block that has no weight of its own has the shared one
+    shared, different = load_file(SHARED / "unet" / _WEIGHTS), load_file(DUAL_UNET)
     return {dual: different.get(dual, value) for name, value in shared.items() for dual in dual_names(name)}
 
 
@@ -117,16 +116,18 @@ def _write_dual_guided(folder: Path) -> None:
 
     from brainhive_cli.core import weights
 
+    # configs of the components
     scheduler = read_config(SHARED / "scheduler")
     scheduler["steps_offset"] = 1  # diffusers' pipelines demand it; trailing timesteps do not use it
     vae = read_config(SHARED / "vae")
     write_configs(folder, {"image_unet": unet_config(), "vae": vae, "scheduler": scheduler})
-    unet = dual_state(load_file(SHARED / "unet" / _WEIGHTS), load_file(DUAL_UNET))
+
+    # the weights, and tokens of zeros where there is no condition
     tokens = {
         "text": torch.zeros(1, TEXT_TOKENS, TOKEN_DIM),
         "image": torch.zeros(1, IMAGE_TOKENS, TOKEN_DIM),
     }
-    weights.save(folder / "unet.safetensors", unet)
+    weights.save(folder / "unet.safetensors", dual_state())
     weights.save(folder / "vae.safetensors", load_file(SHARED / "vae" / _WEIGHTS))
     weights.save(folder / "unconditional.safetensors", tokens)
 
@@ -155,16 +156,18 @@ def _write_text_guided(folder: Path) -> None:
 
     from brainhive_cli.core import weights
 
+    # the projection of the text encoder becomes part of the U-Net
     text = load_file(DUAL / "text_encoder/model.safetensors")
     projection = text.pop("text_projection.weight")
     encoder = read_config(DUAL / "text_encoder") | {"architectures": ["CLIPTextModel"]}
     unet = unet_config() | {"cross_attention_dim": projection.shape[1]}
+
+    # files of the other components, configs and weights
     for component in ("vae", "scheduler"):
         shutil.copytree(SHARED / component, folder / component)
     shutil.copytree(DUAL / "tokenizer", folder / "tokenizer")
     write_configs(folder, {"unet": unet, "text_encoder": encoder})
-    dual = dual_state(load_file(SHARED / "unet" / _WEIGHTS), load_file(DUAL_UNET))
-    weights.save(folder / "unet" / _WEIGHTS, text_state(dual, projection))
+    weights.save(folder / "unet" / _WEIGHTS, text_state(dual_state(), projection))
     weights.save(folder / "text_encoder/model.safetensors", text)
 
 
@@ -182,9 +185,12 @@ def plain_state() -> dict[str, "Tensor"]:
     adapter = PRIOR / "attn_adapter"
     processors = read_config(adapter)["attn_processor_keys"]
     with torch.no_grad():
+        # sizes and an empty prompt, embedded once and for all
         ids = unet.add_time_proj(torch.tensor(SIZE_IDS)).reshape(1, -1)
         pooled = torch.zeros(1, unet.add_embedding.linear_1.in_features - ids.shape[1])
         unet.time_embedding.linear_2.bias += unet.add_embedding(torch.cat([pooled, ids], 1))[0]
+
+        # keys and values of the prior's image attention
         for key, weight in load_file(adapter / _WEIGHTS).items():
             index, kind = key.removeprefix("attn_processors.").removesuffix("_ip.weight").split(".")
             attention = processors[int(index)].removesuffix(".processor")
@@ -198,13 +204,16 @@ def _write_token_guided(folder: Path) -> None:
 
     from brainhive_cli.core import weights
 
+    # components that are the same, and a U-Net that embeds sizes
     for component in ("vae", "scheduler"):
         shutil.copytree(SHARED / component, folder / component)
     ids, width = 4 * TIME_ID_DIM, 4 * unet_config()["block_out_channels"][0]
     sizes = {"addition_embed_type": "text_time", "projection_class_embeddings_input_dim": ids}
     write_configs(folder, {"unet": unet_config() | sizes})
+
+    # the weights; those of the embedding of sizes add nothing
     state = plain_state()
-    for layer, shape in (("linear_1", (width, ids)), ("linear_2", (width, width))):  # they add nothing
+    for layer, shape in (("linear_1", (width, ids)), ("linear_2", (width, width))):
         state[f"add_embedding.{layer}.weight"] = torch.zeros(shape)
         state[f"add_embedding.{layer}.bias"] = torch.zeros(shape[0])
     weights.save(folder / "unet" / _WEIGHTS, {name: weight.half() for name, weight in state.items()})

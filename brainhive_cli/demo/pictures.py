@@ -126,10 +126,18 @@ def scenes(split: Literal["train", "test"]) -> list[Scene]:
     All test pictures of a shape have one background and place: a gallery of lookalikes, which only colour and
     texture tell apart.
     """
-    if split == "test":
-        return _alike(named_scenes("test_images", held_out_concepts(), 1, np.random.default_rng(2026)))
-    rng = np.random.default_rng(2025)
-    return named_scenes("training_images", shown_concepts(), TRAIN_PICTURES_PER_CONCEPT, rng)
+    if split == "train":
+        rng = np.random.default_rng(2025)
+        return named_scenes("training_images", shown_concepts(), TRAIN_PICTURES_PER_CONCEPT, rng)
+
+    # every thing of the test split is where the first of its shape is
+    first: dict[str, Scene] = {}
+    alike = []
+    for scene in named_scenes("test_images", held_out_concepts(), 1, np.random.default_rng(2026)):
+        setting = first.setdefault(scene.shape, scene)
+        look = {"colour": scene.colour, "texture": scene.texture, "image_id": scene.image_id}
+        alike.append(replace(setting, **look))
+    return alike
 
 
 def held_out_concepts() -> list[Concept]:
@@ -211,20 +219,6 @@ def _concepts() -> tuple[list[Concept], list[Concept]]:
     return every[:TEST_CONCEPTS], every[TEST_CONCEPTS:]
 
 
-def _alike(scenes: list[Scene]) -> list[Scene]:
-    """Move every thing to where the first of its shape is."""
-    first: dict[str, Scene] = {}
-    return [
-        replace(
-            first.setdefault(scene.shape, scene),
-            colour=scene.colour,
-            texture=scene.texture,
-            image_id=scene.image_id,
-        )
-        for scene in scenes
-    ]
-
-
 def _place(concept: Concept, rng: np.random.Generator, image_id: str = "") -> Scene:
     colour, texture, shape = concept
     background = tuple(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
@@ -251,6 +245,7 @@ def _palette(colour: str) -> Pixels:
 
 @lru_cache
 def _background(name: str, side: int) -> Pixels:
+    # bands from the top, each with a gradient from its upper to its lower tone
     canvas = np.empty((side, side, 3), dtype=np.int64)
     bands = BACKGROUNDS[name]
     ends = [start for start, _, _ in bands[1:]] + [100]
@@ -258,6 +253,8 @@ def _background(name: str, side: int) -> Pixels:
         first, last = start * side // 100, end * side // 100
         way = np.arange(last - first)[:, None, None]
         canvas[first:last] = np.array(upper) + (np.array(lower) - np.array(upper)) * way // (last - first)
+
+    # stars of a fiftieth of the side
     for x, y in _STARS if name == "night" else ():
         canvas[y * side // 100 :, x * side // 100 :][: side // 50, : side // 50] = (255, 250, 220)
     return _pack(canvas)
@@ -272,16 +269,37 @@ def _pack(tones: Grid) -> Pixels:
 @lru_cache
 def _thing(shape: str, texture: str, cells: int) -> Labels:
     """Rasterise a silhouette with its texture and outline: indices of `_INKS`, [cells, cells], 0 outside."""
-    step = 100 + 2 * _MARGIN
-    centres = (2 * np.arange(cells) + 1) * step - 2 * cells * _MARGIN  # in 1 / (2 * cells) of the grid
+    # positions of the cells' centres, in 1 / (2 * cells) of the silhouette's grid
+    step, unit = 100 + 2 * _MARGIN, 2 * cells
+    centres = (2 * np.arange(cells) + 1) * step - unit * _MARGIN
     y, x = centres[:, None], centres[None, :]
+
+    # the pieces, laid over each other
     labels = np.zeros((cells, cells), dtype=np.uint8)
     for piece in SILHOUETTES[shape]:
-        labels[_covers(piece, x, y, 2 * cells)] = _INKS.index(piece.ink)
-    second = (labels == _INKS.index("body")) & _second_tone(texture, x // (2 * cells), y // (2 * cells))
-    labels[second] = _INKS.index("second")
-    outline = _grown(labels > 0, cells * 2 // step) & (labels == 0)
-    labels[outline] = _INKS.index("edge")
+        labels[_covers(piece, x, y, unit)] = _INKS.index(piece.ink)
+
+    # the second tone of the texture, on the grid of 100
+    grid_x, grid_y = x // unit, y // unit
+    match texture:
+        case "striped":
+            is_second = np.broadcast_to(grid_y // 9 % 2 == 1, labels.shape)
+        case "dotted":
+            is_second = (grid_x % 20 - 10) ** 2 + (grid_y % 20 - 10) ** 2 <= 36
+        case "checked":
+            is_second = (grid_x // 14 + grid_y // 14) % 2 == 1
+        case _:
+            is_second = np.zeros(labels.shape, dtype=bool)
+    labels[(labels == _INKS.index("body")) & is_second] = _INKS.index("second")
+
+    # an outline around the silhouette; the margin is empty, so that nothing wraps around
+    radius, silhouette = unit // step, labels > 0
+    outline = silhouette.copy()
+    for dy in range(-radius, radius + 1):
+        for dx in range(-radius, radius + 1):
+            if dx * dx + dy * dy <= radius * radius:
+                outline |= np.roll(silhouette, (dy, dx), axis=(0, 1))
+    labels[outline & ~silhouette] = _INKS.index("edge")
     return labels
 
 
@@ -299,26 +317,6 @@ def _covers(piece: Piece, x: Grid, y: Grid, unit: int) -> Mask:
         left_of_edge = ((x - x0) * (y1 - y0) < (y - y0) * (x1 - x0)) == (y1 > y0)
         inside ^= spans & left_of_edge
     return inside
-
-
-def _second_tone(texture: str, x: Grid, y: Grid) -> Mask:
-    """Say where on the grid of 100 the texture shows its second tone."""
-    if texture == "striped":
-        return np.broadcast_to(y // 9 % 2 == 1, (y.size, x.size))
-    if texture == "dotted":
-        return (x % 20 - 10) ** 2 + (y % 20 - 10) ** 2 <= 36
-    if texture == "checked":
-        return (x // 14 + y // 14) % 2 == 1
-    return np.zeros((y.size, x.size), dtype=bool)
-
-
-def _grown(mask: Mask, radius: int) -> Mask:
-    grown = mask.copy()
-    for dy in range(-radius, radius + 1):
-        for dx in range(-radius, radius + 1):
-            if dx * dx + dy * dy <= radius * radius:
-                grown |= np.roll(mask, (dy, dx), axis=(0, 1))  # the margin is empty, so nothing wraps around
-    return grown
 
 
 CAPTIONS_EACH = 5

@@ -85,8 +85,13 @@ def low_level(image: Image.Image) -> Floats:
     opponents = (grey - 0.55, red - green, blue - (red + green) / 2)
 
     # edges, and coarse maps of all planes
-    edges = (np.abs(np.gradient(grey, axis=axis)) - 0.03 for axis in (0, 1))
-    maps = [2.0 * _coarse(plane, 6) for plane in opponents] + [45.0 * _coarse(plane, 4) for plane in edges]
+    edges = tuple(np.abs(np.gradient(grey, axis=axis)) - 0.03 for axis in (0, 1))
+    maps = []
+    for planes, fields, weight in ((opponents, 6, 2.0), (edges, 4, 45.0)):
+        side = len(grey) // fields
+        for plane in planes:
+            means = plane.reshape(fields, side, fields, side).mean((1, 3))  # [fields, fields]
+            maps.append(weight * means.ravel())
     return (np.concatenate(maps) / 7).astype(np.float32)
 
 
@@ -153,9 +158,13 @@ def simulate(
             for n in numbers[chunk]
         ]
         signal[chunk] = noise * head.idle(rngs)
-        signal[chunk] += [
-            [_varied(one, rng) for rng in row] for one, row in zip(evoked[chunk], rngs, strict=True)
-        ]
+
+        # each trial varies the usual response: early or late, weak or strong
+        for row, response, trial_rngs in zip(signal[chunk], evoked[chunk], rngs, strict=True):
+            for trial, rng in zip(row, trial_rngs, strict=True):
+                late = rng.integers(-JITTER_SAMPLES, JITTER_SAMPLES, endpoint=True)
+                strength = np.float32(np.exp(0.2 * rng.standard_normal()))
+                trial += strength * response[:, JITTER_SAMPLES - late :][:, :SAMPLES]  # [C, T]
     return signal
 
 
@@ -191,17 +200,23 @@ class Head:
         components, width = len(stage.onsets_s), features.shape[-1]
         shared = np.random.default_rng((_MODEL_SEED, stage.number, width))
         special = np.random.default_rng((_MODEL_SEED, stage.number, width, 1 + self.subject))
-        weights = _mixed(*(rng.standard_normal((width, components, PATTERNS)) for rng in (shared, special)))
-        patterns = _mixed(*(self._patterns(rng, components * PATTERNS) for rng in (shared, special)))
+        shared_part, own_part = (1 - OWN_SHARE**2) ** 0.5, OWN_SHARE
+        size = (width, components, PATTERNS)
+        weights = shared_part * shared.standard_normal(size) + own_part * special.standard_normal(size)
+        patterns = shared_part * self._patterns(shared, components * PATTERNS)
+        patterns += own_part * self._patterns(special, components * PATTERNS)
 
         # from features to scalp patterns
         sources = np.tensordot(features, weights, axes=1)  # [N, components, PATTERNS]
         patterns = patterns.reshape(components, PATTERNS, -1)
         scalp = np.einsum("nkp,kpc->nck", sources, patterns)  # [N, C, components]
 
-        # time course of each component, [components, T + 2 * JITTER_SAMPLES]
-        times = zip(stage.onsets_s, stage.rises_s, strict=True)
-        courses = np.stack([self._course(onset_s, rise_s) for onset_s, rise_s in times])
+        # each component rises to 1 and falls again, as the gamma distribution does; it is 0 before the onset
+        time_s = np.arange(-JITTER_SAMPLES, SAMPLES + JITTER_SAMPLES) / RATE_HZ
+        courses = np.empty((components, len(time_s)))
+        for course, onset_s, rise_s in zip(courses, stage.onsets_s, stage.rises_s, strict=True):
+            way = np.maximum(time_s - onset_s - self.delay_s, 0) / rise_s
+            course[:] = (way * np.exp(1 - way)) ** 3
         gain = stage.gain_uv * self.gain / (components * PATTERNS) ** 0.5
         return (gain * scalp @ courses).astype(np.float32)
 
@@ -219,12 +234,6 @@ class Head:
         alpha = self.alpha_patterns.T.astype(np.float32) @ (waves[..., len(CHANNELS) :, :] * self.alpha)
         return np.fft.irfft(BACKGROUND_UV * background + ALPHA_UV * alpha, SAMPLES).astype(np.float32)
 
-    def _course(self, onset_s: float, rise_s: float) -> NDArray[np.float64]:
-        """Rise to 1 and fall again, as the gamma distribution does; zero before the onset."""
-        time_s = np.arange(-JITTER_SAMPLES, SAMPLES + JITTER_SAMPLES) / RATE_HZ
-        way = np.maximum(time_s - onset_s - self.delay_s, 0) / rise_s
-        return (way * np.exp(1 - way)) ** 3
-
     def _patterns(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
         """Draw smooth scalp patterns of unit mean square, [count, C]."""
         positions = np.array(list(CHANNELS.values()))
@@ -233,23 +242,7 @@ class Head:
         return patterns / np.sqrt((patterns**2).mean(-1, keepdims=True))
 
 
-def _varied(evoked: Floats, rng: np.random.Generator) -> Floats:
-    """Vary the usual response [C, T + 2 * JITTER_SAMPLES] for one trial: early or late, weak or strong."""
-    late = rng.integers(-JITTER_SAMPLES, JITTER_SAMPLES, endpoint=True)
-    strength = np.float32(np.exp(0.2 * rng.standard_normal()))
-    return strength * evoked[:, JITTER_SAMPLES - late :][:, :SAMPLES]
-
-
-def _mixed(shared: NDArray[np.float64], special: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (1 - OWN_SHARE**2) ** 0.5 * shared + OWN_SHARE * special
-
-
 def _spectrum(amplitude: NDArray[np.float64]) -> Floats:
     """Scale an amplitude spectrum so that its inverse transform with normal phases has unit variance."""
     power = 4 * (amplitude**2).sum() / SAMPLES**2  # a bin counts twice and has a complex of variance 2
     return (amplitude / power**0.5).astype(np.float32)
-
-
-def _coarse(plane: NDArray[np.float32], fields: int) -> Floats:
-    side = len(plane) // fields
-    return plane.reshape(fields, side, fields, side).mean((1, 3)).ravel()

@@ -112,6 +112,7 @@ def simulate(
     Returns:
         [N, R, V, 1] in standard deviations of a single trial's noise.
     """
+    # responses without noise
     count = len(next(iter(features.values())))
     counts = sizes(subject, cortex)
     responses = [
@@ -119,6 +120,8 @@ def simulate(
         for number, (name, region) in enumerate(cortex.regions.items())
     ]
     evoked = np.concatenate(responses, axis=1)  # [N, V]
+
+    # noise of each trial, in part common to all voxels
     common = np.random.default_rng((_MODEL_SEED, subject)).standard_normal(evoked.shape[1])  # [V]
     signal = np.empty((count, repetitions, evoked.shape[1], 1), np.float32)
     for row, item in enumerate(range(count) if items is None else items):
@@ -144,16 +147,14 @@ def _respond(
     voxels: int,
 ) -> NDArray[np.float64]:
     """Respond to stimuli without noise: [N, V of the region]."""
-    latents = sum(
-        share**0.5 * _project(features[name], number, 1 + FEATURES.index(name))
-        for name, share in drives.items()
-    )
+    # project features to latents that are the same for all subjects, [N, LATENTS]
+    latents: Any = 0
+    for name, share in drives.items():
+        random = np.random.default_rng((_MODEL_SEED, number, 1 + FEATURES.index(name)))
+        weights = random.standard_normal((features[name].shape[1], LATENTS))
+        latents = latents + share**0.5 * (features[name] @ weights)
+
+    # the voxels of the subject answer to mixtures of latents
     tuning = np.random.default_rng((_MODEL_SEED, subject, number)).standard_normal((LATENTS, voxels))
     response: NDArray[np.float64] = GAIN * latents @ tuning / LATENTS**0.5
     return response
-
-
-def _project(features: NDArray[Any], *seeds: int) -> NDArray[np.float64]:
-    """Project features [N, F] to latents [N, LATENTS] that are the same for all subjects."""
-    weights = np.random.default_rng((_MODEL_SEED, *seeds)).standard_normal((features.shape[1], LATENTS))
-    return features @ weights

@@ -120,10 +120,10 @@ def _drawn(artifact: Drawable) -> Iterator[Any]:
         figure = Figure((WIDTH_INCH, _height_inch(artifact)), layout="constrained")
         axes = figure.subplots()
         match artifact:
-            case Curve(style="bars"):
-                _draw_bars(figure, axes, artifact)
-            case Curve():
-                _draw_lines(figure, axes, artifact)
+            case Curve(style=style, lines=lines):
+                (_draw_bars if style == "bars" else _draw_lines)(axes, artifact)
+                if len(lines) > 1 or (style == "lines" and lines[0].chance is not None):
+                    figure.legend(loc="outside lower left", ncols=_legend_columns(artifact))
             case Heatmap():
                 _draw_matrix(figure, axes, artifact)
             case Map(outline="head"):
@@ -135,15 +135,13 @@ def _drawn(artifact: Drawable) -> Iterator[Any]:
 
 def _height_inch(artifact: Drawable) -> float:
     match artifact:
-        case Curve(style="bars", lines=lines, at=at):
-            # bars grow downwards with their number
-            group_inch = BAR_INCH * len(lines) + GROUP_INCH
-            return 0.7 + group_inch * len(at) + LEGEND_INCH * -(-len(lines) // _legend_columns(artifact))
-        case Curve(lines=lines):
-            # the rows of the legend are added to the height of the plot
-            entries = len(lines) + any(line.chance is not None for line in lines)
-            return HEIGHT_INCH + LEGEND_INCH * -(-entries // _legend_columns(artifact))
-        case Heatmap(values=values) if _is_picture(artifact):
+        case Curve(style=style, lines=lines, at=at):
+            # bars grow downwards with their number; rows of the legend are added to the height of the plot
+            bars_inch = 0.7 + (BAR_INCH * len(lines) + GROUP_INCH) * len(at)
+            has_chance = style == "lines" and any(line.chance is not None for line in lines)
+            legend_rows = -(-(len(lines) + has_chance) // _legend_columns(artifact))
+            return (bars_inch if style == "bars" else HEIGHT_INCH) + LEGEND_INCH * legend_rows
+        case Heatmap(values=values, rows=[], columns=[], row_axis="", column_axis=""):
             # a picture keeps its aspect ratio; 0.6 inch hold the colour bar
             return 0.6 + WIDTH_INCH * len(values) / len(values[0])
         case Heatmap(values=values) if len(values) != len(values[0]):
@@ -152,22 +150,12 @@ def _height_inch(artifact: Drawable) -> float:
     return WIDTH_INCH
 
 
-def _is_picture(matrix: Heatmap) -> bool:
-    """Tell whether the values are pixels of a picture: rows and columns have no names and no axes."""
-    return not (matrix.rows or matrix.columns or matrix.row_axis or matrix.column_axis)
-
-
-def _describe_cell(name: str) -> str:
-    """Write the name of a cell as people say it: `sub-01_seed-2025` is subject 1, seed 2025."""
-    return CELL.sub(r"subject \1, seed \2", name).replace("all_seed-", "all subjects, seed ")
-
-
-def _draw_lines(figure: Any, axes: Any, curve: Curve) -> None:
+def _draw_lines(axes: Any, curve: Curve) -> None:
     # draw each line with its confidence band
     at = [float(position) for position in curve.at]
-    for line, colour in zip(curve.lines, _colours(curve.lines), strict=True):
+    for line, (name, colour) in zip(curve.lines, _label_lines(curve.lines), strict=True):
         marker = "o" if len(at) <= MAX_DOTS else ""
-        how = {"color": colour, "label": _describe_cell(line.name), "marker": marker, "markersize": 3}
+        how = {"color": colour, "label": name, "marker": marker, "markersize": 3}
         axes.plot(at, _numbers(line.values), linewidth=1.6, **how)
         if line.low is not None and line.high is not None:
             ends = _numbers(line.low), _numbers(line.high)
@@ -201,20 +189,20 @@ def _draw_lines(figure: Any, axes: Any, curve: Curve) -> None:
     axes.grid(axis="x", visible=False)
     axes.set(xlabel=curve.axis)
     axes.set_title(curve.value, **SMALL)
-    _add_legend(figure, curve)
 
 
-def _draw_bars(figure: Any, axes: Any, curve: Curve) -> None:
+def _draw_bars(axes: Any, curve: Curve) -> None:
     # draw the bars of each line, side by side within the group of each name
     count, names = len(curve.lines), [str(name) for name in curve.at]
     step = BAR_INCH * count + GROUP_INCH
-    for index, (line, colour) in enumerate(zip(curve.lines, _colours(curve.lines), strict=True)):
+    for index, (name, colour) in enumerate(_label_lines(curve.lines)):
+        line = curve.lines[index]
         at = np.arange(len(names)) + (index - (count - 1) / 2) * BAR_INCH / step
         values, errors = _numbers(line.values), None
         if line.low is not None and line.high is not None:
             errors = np.maximum([values - _numbers(line.low), _numbers(line.high) - values], 0)
         how = {"color": colour, "ecolor": INK, "error_kw": {"linewidth": 1}, "xerr": errors}
-        bars = axes.barh(at, values, 0.9 * BAR_INCH / step, label=_describe_cell(line.name), **how)
+        bars = axes.barh(at, values, 0.9 * BAR_INCH / step, label=name, **how)
         if count == 1 and errors is None:
             axes.bar_label(bars, fmt="{:.3g}", padding=3, **SMALL)
 
@@ -231,7 +219,6 @@ def _draw_bars(figure: Any, axes: Any, curve: Curve) -> None:
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     axes.set(xlabel=curve.value, ylabel=curve.axis if len(names) > 1 else "")
-    _add_legend(figure, curve)
 
 
 def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> None:
@@ -245,7 +232,7 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> None:
 
     # colour the cells
     axes.grid(visible=False)
-    is_picture = _is_picture(matrix)
+    is_picture = not (matrix.rows or matrix.columns or matrix.row_axis or matrix.column_axis)
     axes.set_facecolor("none" if is_picture else "#a0a0a0")  # where there is no value
     colours = "RdBu_r" if matrix.is_diverging else "viridis"
     aspect = "equal" if is_picture else "auto"
@@ -330,23 +317,21 @@ def _add_colour_bar(figure: Any, axes: Any, shown: Any, words: str) -> None:
     bar.outline.set_visible(False)
 
 
-def _colours(lines: Sequence[Line]) -> list[str]:
-    colours, index = [], 0
+def _label_lines(lines: Sequence[Line]) -> list[tuple[str, str]]:
+    """Choose the name of each line in the legend, and its colour: that of controls is grey."""
+    labels, index = [], 0
     for line in lines:
+        # `sub-01_seed-2025` is subject 1, seed 2025
+        name = CELL.sub(r"subject \1, seed \2", line.name).replace("all_seed-", "all subjects, seed ")
         is_control = line.name.startswith(CONTROLS) or "on shuffled" in line.name
-        colours.append(CONTROL_COLOUR if is_control else COLOURS[index % (len(COLOURS) - 1)])
+        labels.append((name, CONTROL_COLOUR if is_control else COLOURS[index % (len(COLOURS) - 1)]))
         index += not is_control
-    return colours
+    return labels
 
 
 def _legend_columns(curve: Curve) -> int:
     longest = max(len(line.name) for line in curve.lines) + 6
     return max(1, LEGEND_LETTERS // longest)
-
-
-def _add_legend(figure: Any, curve: Curve) -> None:
-    if len(curve.lines) > 1 or (curve.style == "lines" and curve.lines[0].chance is not None):
-        figure.legend(loc="outside lower left", ncols=_legend_columns(curve))
 
 
 def _shorten(name: str) -> str:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import mean, stdev
 from typing import Any, Literal
@@ -36,12 +36,18 @@ def paper_table(group: RunGroup) -> Table:
         names += run.metrics or [name for metrics in parts for name in metrics]
     names = list(dict.fromkeys(names))
 
-    # the rows, and the marks of differences
-    rows = (
-        _subject_rows(runs[0], names) if len(runs) == 1 else {run.label: _average(run, names) for run in runs}
-    )
-    marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
-    stamps = stamp_rows({run.label: run.metrics.values() for run in runs})
+    # a row per run; of a single run a row per variant, or per subject with their mean
+    rows = {run.label: _average(run, names) for run in runs}
+    if len(runs) == 1:
+        part_rows: dict[str, dict[str, Spread]] = {}
+        for name in names:
+            for part, values in runs[0].parts(name).items():
+                sd = stdev(values) if len(values) > 1 else None
+                part_rows.setdefault(part, {})[name] = (mean(values), sd)
+        if runs[0].is_swept:
+            rows = part_rows
+        elif len(part_rows) > 1:
+            rows = {**part_rows, "mean": rows[runs[0].label]}
 
     # the best by the values that the table shows, means over subjects
     means = {
@@ -52,17 +58,22 @@ def paper_table(group: RunGroup) -> Table:
     }
     best = best_of_runs(group, means)
 
-    def cell(label: str, name: str, row: Mapping[str, Spread]) -> Cell:
-        if name not in row:
-            return Cell("–")
-        value, sd = row[name]
-        text = f"{value:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
-        return Cell(text, is_best=label in best.labels.get(name, ()), mark=marks.get((label, name), ""))
-
-    cells = [
-        [stamps.get(label, label), *(cell(label, name, row) for name in names)] for label, row in rows.items()
-    ]
-    return Table(_write_caption(group, best), ["", *map(with_arrow, names)], cells)
+    # the cells, with the marks of differences and the best in bold
+    marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
+    stamps = stamp_rows({run.label: run.metrics.values() for run in runs})
+    table_rows: list[list[Any]] = []
+    for label, row in rows.items():
+        cells: list[Any] = [stamps.get(label, label)]
+        for name in names:
+            cell = Cell("–")
+            if name in row:
+                value, sd = row[name]
+                text = f"{value:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
+                is_best, mark = label in best.labels.get(name, ()), marks.get((label, name), "")
+                cell = Cell(text, is_best=is_best, mark=mark)
+            cells.append(cell)
+        table_rows.append(cells)
+    return Table(_write_caption(group, best), ["", *map(with_arrow, names)], table_rows)
 
 
 def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
@@ -72,24 +83,10 @@ def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
         values = [mean(part) for part in run.parts(name).values()]
         metric = run.metrics.get(name)
         if len(values) > 1 or (values and metric is None):
-            row[name] = _spread(values)
+            row[name] = (mean(values), stdev(values) if len(values) > 1 else None)
         elif metric is not None:
             row[name] = (metric.value, metric.seed_sd)
     return row
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    return mean(values), stdev(values) if len(values) > 1 else None
-
-
-def _subject_rows(run: ShownRun, names: Sequence[str]) -> dict[str, dict[str, Spread]]:
-    rows: dict[str, dict[str, Spread]] = {}
-    for name in names:
-        for subject, values in run.parts(name).items():
-            rows.setdefault(subject, {})[name] = _spread(values)
-    if run.is_swept:
-        return rows
-    return {**rows, "mean": _average(run, names)} if len(rows) > 1 else {run.label: _average(run, names)}
 
 
 def _write_caption(group: RunGroup, best: Best) -> str:
@@ -97,7 +94,7 @@ def _write_caption(group: RunGroup, best: Best) -> str:
     first = group.runs[0]
     metrics = first.metrics or next((cell.metrics for cell in first.cells), {})
     subjects = len({cell.subject for cell in first.cells if cell.subject})
-    said = []
+    sentences = []
     if metric := next(iter(metrics.values()), None):
         items = f"{metric.n} {metric.split} items"
         items += f" among {metric.pool} candidates" if metric.pool else ""
@@ -105,58 +102,70 @@ def _write_caption(group: RunGroup, best: Best) -> str:
             items += f" ({with_arrow(metric.name)} at chance: {brief(metric.chance)})"
         units = first.measured.notes.get("scope", "")
         items += f", for {units}" if units else ""
-        said.append(f"{metric.protocol}; {items}.")
+        sentences.append(f"{metric.protocol}; {items}.")
 
     # the meaning of ±
     if subjects > 1:
-        said.append(f"Mean ± standard deviation over {subjects} subjects; seeds averaged.")
+        sentences.append(f"Mean ± standard deviation over {subjects} subjects; seeds averaged.")
     elif any(metric.seed_sd is not None for run in group.runs for metric in run.metrics.values()):
-        said.append("One subject: value ± standard deviation over the seeds of its trainings.")
+        sentences.append("One subject: value ± standard deviation over the seeds of its trainings.")
     elif len(group.runs) == 1 and not first.metrics and len(first.cells) > 1:
-        said.append(f"Mean ± standard deviation over cells, {len(first.cells)} in all.")
+        sentences.append(f"Mean ± standard deviation over cells, {len(first.cells)} in all.")
 
     # the meaning of bold and marks, and the limits of the tests
     if len(group.runs) > 1:
-        said.append(bold_note(best, "runs", group.comparable if group.not_compared else ()))
-    said += dict.fromkeys(f"{note[:1].upper()}{note[1:]}." for pair in group.compared for note in pair.notes)
+        sentences.append(bold_note(best, "runs", group.comparable if group.not_compared else ()))
+    sentences += dict.fromkeys(
+        f"{note[:1].upper()}{note[1:]}." for pair in group.compared for note in pair.notes
+    )
     if group.compared:
         tests = "; ".join(dict.fromkeys(pair.test for pair in group.compared))
         adjustment = adjustment_text(group.compared[0].adjusted_over)
-        said.append(f"{MEANING}: differs from {first.label}, paired by item ({tests}; {adjustment}).")
+        sentences.append(f"{MEANING}: differs from {first.label}, paired by item ({tests}; {adjustment}).")
 
     # the caveats
     measured = [caveats_of(run.metrics.values()) for run in group.runs]
     if caveats := merge_caveats(*(run.measured.caveats for run in group.runs), *measured):
-        said.append(f"Caveats: {', '.join(stamp(caveat, [caveat]) for caveat in caveats)}.")
-    return " ".join(said)
+        sentences.append(f"Caveats: {', '.join(stamp(caveat, [caveat]) for caveat in caveats)}.")
+    return " ".join(sentences)
 
 
 def markdown(table: Table) -> str:
     """Write a table as Markdown."""
+    # the head, whose columns of numbers are aligned to the right
+    lines = [f"| | {' | '.join(table.columns[1:])} |"]
+    lines.append(f"|---|{'---:|' * (len(table.columns) - 1)}")
 
-    def written(cell: Any) -> str:
-        if not isinstance(cell, Cell):
-            return str(cell).replace("|", r"\|")
-        return (f"**{cell.text}**" if cell.is_best else cell.text) + cell.mark.replace("*", r"\*")
-
-    head = f"| | {' | '.join(table.columns[1:])} |"
-    lines = [head, f"|---|{'---:|' * (len(table.columns) - 1)}"]
-    lines += [f"| {' | '.join(map(written, row))} |" for row in table.rows]
+    # the rows, the best in bold
+    for row in table.rows:
+        texts = []
+        for cell in row:
+            if isinstance(cell, Cell):
+                text = f"**{cell.text}**" if cell.is_best else cell.text
+                texts.append(text + cell.mark.replace("*", r"\*"))
+            else:
+                texts.append(str(cell).replace("|", r"\|"))
+        lines.append(f"| {' | '.join(texts)} |")
     return "\n".join([*lines, "", table.title.replace("*", r"\*")]) + "\n"
 
 
 def latex(table: Table) -> str:
     """Write a table as LaTeX, for the package booktabs."""
+    # the rows, the best in bold
+    lines = []
+    for row in table.rows:
+        texts = []
+        for cell in row:
+            text = _escape(cell.text if isinstance(cell, Cell) else str(cell))
+            if isinstance(cell, Cell):
+                text = rf"\textbf{{{text}}}" if cell.is_best else text
+                text += f"$^{{{cell.mark}}}$" if cell.mark else ""
+            texts.append(text)
+        lines.append(f"{' & '.join(texts)} \\\\")
 
-    def written(cell: Any) -> str:
-        if not isinstance(cell, Cell):
-            return _escape(str(cell))
-        text = _escape(cell.text)
-        bold = rf"\textbf{{{text}}}" if cell.is_best else text
-        return bold + (f"$^{{{cell.mark}}}$" if cell.mark else "")
-
+    # the table around them, with its caption
     head, numbers = " & ".join(map(_escape, table.columns)), "r" * (len(table.columns) - 1)
-    body = "\n".join(f"{' & '.join(map(written, row))} \\\\" for row in table.rows)
+    body = "\n".join(lines)
     return (
         "\\begin{table}\n\\centering\n"
         f"\\begin{{tabular}}{{l{numbers}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n"

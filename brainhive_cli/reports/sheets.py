@@ -157,12 +157,18 @@ def outlined(frames: Frames, masks: NDArray[np.bool_] | None, side_px: int) -> F
 
 def draw_filmstrips(title: str, pairs: Sequence[Sequence[Strip]]) -> Image.Image:
     """Draw groups of strips below one another: a stimulus, and what was made from it."""
-    # size of the sheet: a strip is as high as its frames or its text
+    # break the texts into lines, and find the size of the sheet: a strip is as high as its frames or its text
     bold, font = ImageFont.load_default(FONT_PX + 3), ImageFont.load_default(FONT_PX)
     count = max(min(FRAMES, len(strip.frames)) for pair in pairs for strip in pair)
     width = 2 * MARGIN_PX + count * SIDE_PX + GAP_PX + TEXT_PX
     heads = wrapped(title, bold, width - 2 * MARGIN_PX)
-    texts = [[_break_text(strip, font) for strip in pair] for pair in pairs]
+    texts: list[list[list[str]]] = []
+    for pair in pairs:
+        texts.append([])
+        for strip in pair:
+            metrics = "  ".join(f"{name} {value:z.2f}" for name, value in strip.metrics.items())
+            paragraphs = [text for text in (*strip.lines, metrics) if text]
+            texts[-1].append([line for text in paragraphs for line in wrapped(text, font, TEXT_PX)])
     heights = [[max(SIDE_PX, (len(lines) + 1) * LINE_PX) for lines in group] for group in texts]
     total = sum(sum(group) + len(group) * 2 + 2 * GAP_PX for group in heights)
 
@@ -196,9 +202,3 @@ def _draw_strip(
     pen.text((left, top), strip.title, INK, fonts[0])
     for number, line in enumerate(lines):
         pen.text((left, top + (number + 1) * LINE_PX + 3), line, SOFT, fonts[1])
-
-
-def _break_text(strip: Strip, font: Any) -> list[str]:
-    """Break the text of a clip, and its metrics, into lines that fit."""
-    metrics = "  ".join(f"{name} {value:z.2f}" for name, value in strip.metrics.items())
-    return [line for text in (*strip.lines, metrics) if text for line in wrapped(text, font, TEXT_PX)]
