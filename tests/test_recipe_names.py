@@ -79,9 +79,9 @@ PUBLISHED = {
     # What the demo writes
     **dict.fromkeys(
         (
-            joined_generators.DUAL_GUIDED.place,
-            joined_generators.TEXT_GUIDED.place,
-            joined_generators.TOKEN_GUIDED.place,
+            joined_generators.DUAL_GUIDED.path,
+            joined_generators.TEXT_GUIDED.path,
+            joined_generators.TOKEN_GUIDED.path,
         ),
         "brainhive demo",
     ),

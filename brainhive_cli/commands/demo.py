@@ -136,7 +136,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     folder = RunFolder.open("demo", system.recipe, recipe, launch, again)
     console.say(f"On {system.words} ({system.provenance}).")
     for generator in system.generators:
-        generator.assemble(home_folder() / generator.place)
+        generator.assemble(home_folder() / generator.path)
 
     # run the steps, with overrides of the system, of a quick run and of the user
     overrides = {}

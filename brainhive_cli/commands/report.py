@@ -2,14 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import atomic_write, home_folder, locate
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
@@ -192,66 +192,40 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
     first, *following = runs
 
     # the first run needs values of items
-    note = next((note for note in COMPARE if note in first.measured.notes), "")
+    note = next((note for note in ("gallery", "sources") if note in first.measured.notes), "")
     if not note or not first.measured.items:
         return RunGroup(runs, not_compared=[f"{first.label} has no values item by item"])
 
-    # compare runs of the same note, and list the reasons against the others
-    comparable = [second for second in following if note in second.measured.notes and second.measured.items]
-    compared, errors = COMPARE[note](first, {second.label: second.measured for second in comparable})
+    # compare runs of the same kind of values: ranks of a gallery, or values of items
+    comparable = [run for run in following if note in run.measured.notes and run.measured.items]
+    measurements = {run.label: run.measured for run in comparable}
+    rows: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]
+    if note == "gallery":
+        from brainhive_cli.measurement.comparison import compare_ranks  # one run alone needs no numpy
+
+        ranked, errors = compare_ranks({label: (first.measured, run) for label, run in measurements.items()})
+        rows = [("top1", label, result, result) for label, result in ranked.items()]
+    else:
+        from brainhive_cli.measurement.comparison import compare_runs
+
+        results, errors = compare_runs(first.measured, first.label, measurements)
+        rows = [
+            (metric, result["with"], values, result)
+            for result in results
+            for metric, values in result["metrics"].items()
+        ]
+
+    # the differences, and the reasons against the other runs
+    compared = []
+    for metric, second, values, result in rows:
+        ends, limits = (values["difference"], values["low"], values["high"]), tuple(result["notes"])
+        n, p, over = values["n"], values["p_adjusted"], result["adjusted_over"]
+        units = first.measured.notes.get("scope", "")
+        pair = Compared(first.label, second, metric, *ends, n, p, values["test"], limits, over, units)
+        compared.append(pair)
     reasons = [
-        f"{first.label} and {second.label} did not measure the same"
-        for second in following
-        if second not in comparable
+        f"{first.label} and {run.label} did not measure the same"
+        for run in following
+        if run not in comparable
     ]
     return RunGroup(runs, compared, [*reasons, *(error.message for error in errors)])
-
-
-Comparisons = tuple[list[Compared], list[BrainhiveError]]
-"""Differences, and errors of the runs that cannot be compared."""
-
-
-def _compare_ranks(first: ShownRun, runs: Mapping[str, Measurements]) -> Comparisons:
-    from brainhive_cli.measurement.comparison import compare_ranks  # one run alone needs no numpy
-
-    results, errors = compare_ranks({label: (first.measured, run) for label, run in runs.items()})
-    compared = [_compared("top1", result, result, first, label) for label, result in results.items()]
-    return compared, errors
-
-
-def _compare_values(first: ShownRun, runs: Mapping[str, Measurements]) -> Comparisons:
-    from brainhive_cli.measurement.comparison import compare_runs
-
-    results, errors = compare_runs(first.measured, first.label, runs)
-    compared = [
-        _compared(metric, values, result, first, result["with"])
-        for result in results
-        for metric, values in result["metrics"].items()
-    ]
-    return compared, errors
-
-
-def _compared(
-    metric: str, values: Mapping[str, Any], result: Mapping[str, Any], first: ShownRun, second: str
-) -> Compared:
-    ends, limits = (values["difference"], values["low"], values["high"]), tuple(result["notes"])
-    n, p, over = values["n"], values["p_adjusted"], result["adjusted_over"]
-    return Compared(
-        first.label,
-        second,
-        metric,
-        *ends,
-        n,
-        p,
-        values["test"],
-        limits,
-        over,
-        first.measured.notes.get("scope", ""),
-    )
-
-
-COMPARE: dict[str, Callable[[ShownRun, Mapping[str, Measurements]], Comparisons]] = {
-    "gallery": _compare_ranks,
-    "sources": _compare_values,
-}
-"""Comparison of two runs by the note that tells their kind of values: ranks, or values of items."""

@@ -63,12 +63,9 @@ def films(split: Literal["train", "test"]) -> list[Film]:
     The four directions are equally frequent, and do not depend on what moves or where.
     """
     # place the concepts, and deal the directions to the scenes at random
-    concepts, copies, seed = {
-        "train": (pictures.shown_concepts(), TRAIN_FILMS_PER_CONCEPT, 2027),
-        "test": (pictures.held_out_concepts(), 1, 2028),
-    }[split]
+    copies, seed = (TRAIN_FILMS_PER_CONCEPT, 2027) if split == "train" else (1, 2028)
     rng = np.random.default_rng(seed)
-    scenes = pictures.named_scenes(f"{split}_films", concepts, copies, rng)
+    scenes = pictures.named_scenes(f"{split}_films", pictures.split_concepts()[split], copies, rng)
     order = rng.permutation(len(scenes)).tolist()
     return [
         _inside(Film(scene, tuple(DIRECTIONS)[n % len(DIRECTIONS)]))

@@ -45,12 +45,12 @@ class JoinedFolder:
     """A generator's folder.
 
     Attributes:
-        place: Where the demo puts it, below home; recipes name it.
+        path: Path of the folder below home; recipes name it.
         sources: Folders of the wheel that it is joined from.
         write: Writes it into an empty folder.
     """
 
-    place: str
+    path: str
     sources: tuple[Path, ...]
     write: Callable[[Path], None]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,26 +128,32 @@ def scenes(split: Literal["train", "test"]) -> list[Scene]:
     """
     if split == "train":
         rng = np.random.default_rng(2025)
-        return named_scenes("training_images", shown_concepts(), TRAIN_PICTURES_PER_CONCEPT, rng)
+        concepts = split_concepts()["train"]
+        return named_scenes("training_images", concepts, TRAIN_PICTURES_PER_CONCEPT, rng)
 
     # every thing of the test split is where the first of its shape is
     first: dict[str, Scene] = {}
     alike = []
-    for scene in named_scenes("test_images", held_out_concepts(), 1, np.random.default_rng(2026)):
+    for scene in named_scenes("test_images", split_concepts()["test"], 1, np.random.default_rng(2026)):
         setting = first.setdefault(scene.shape, scene)
-        look = {"colour": scene.colour, "texture": scene.texture, "image_id": scene.image_id}
+        look: Any = {"colour": scene.colour, "texture": scene.texture, "image_id": scene.image_id}
         alike.append(replace(setting, **look))
     return alike
 
 
-def held_out_concepts() -> list[Concept]:
-    """List the concepts that nothing is ever trained on."""
-    return _concepts()[0]
+@lru_cache
+def split_concepts() -> dict[str, list[Concept]]:
+    """List the concepts of each split, in an order that only their names decide.
 
-
-def shown_concepts() -> list[Concept]:
-    """List the concepts of the training split."""
-    return _concepts()[1][:TRAIN_CONCEPTS]
+    Returns:
+        `test`, which nothing is ever trained on; `train`; and `untested`, all but those of `test`.
+    """
+    concepts = sorted(
+        product(COLOURS, TEXTURES, SHAPES),
+        key=lambda concept: hashlib.sha256("_".join(concept).encode()).digest(),
+    )
+    untested = concepts[TEST_CONCEPTS:]
+    return {"test": concepts[:TEST_CONCEPTS], "train": untested[:TRAIN_CONCEPTS], "untested": untested}
 
 
 def named_scenes(folder: str, concepts: list[Concept], copies: int, rng: np.random.Generator) -> list[Scene]:
@@ -162,8 +168,8 @@ def named_scenes(folder: str, concepts: list[Concept], copies: int, rng: np.rand
 
 def random_scene(rng: np.random.Generator) -> Scene:
     """Draw a scene at random; its concept is never one of the test split."""
-    _, shown = _concepts()
-    return _place(shown[rng.integers(len(shown))], rng)
+    concepts = split_concepts()["untested"]
+    return _place(concepts[rng.integers(len(concepts))], rng)
 
 
 def draw(scene: Scene, resolution_px: int = 64) -> Image.Image:
@@ -207,16 +213,6 @@ def _placed(scene: Scene, resolution_px: int) -> tuple[Labels, tuple[slice, slic
     columns = np.arange(max(left, 0), min(left + extent, side))
     labels = thing[(rows - top)[:, None] * len(thing) // extent, (columns - left) * len(thing) // extent]
     return labels, (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-
-
-@lru_cache
-def _concepts() -> tuple[list[Concept], list[Concept]]:
-    """Split all (colour, texture, shape) into test and other, in an order that only their names decide."""
-    every = sorted(
-        product(COLOURS, TEXTURES, SHAPES),
-        key=lambda concept: hashlib.sha256("_".join(concept).encode()).digest(),
-    )
-    return every[:TEST_CONCEPTS], every[TEST_CONCEPTS:]
 
 
 def _place(concept: Concept, rng: np.random.Generator, image_id: str = "") -> Scene:

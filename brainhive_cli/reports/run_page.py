@@ -80,8 +80,8 @@ def page_of(
         for run in group.runs:
             label = stamp("" if count == 1 else run.label, run.measured.caveats)
             artifacts.append((label, run.artifacts, run.folder.path))
-        runs_named = group.runs[0].label if count == 1 else f"{count} runs"
-        heading = group.title or f"{group.runs[0].command}: {runs_named}"
+        names = group.runs[0].label if count == 1 else f"{count} runs"
+        heading = group.title or f"{group.runs[0].command}: {names}"
         folders = [f"{run.label}: {run.folder.path.name}" for run in group.runs] if count > 1 else []
         sections.append(Section(heading, [("", tables), *groups_of(artifacts)], folders))
 

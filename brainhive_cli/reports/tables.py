@@ -33,6 +33,7 @@ MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
 MAX_COLUMNS = 8
 """Metrics that fit side by side on a page of usual width."""
 MEANING = "* p ≤ .05, ** p ≤ .01, *** p ≤ .001"
+"""Legend of `MARKS`."""
 Metrics = Mapping[str, Metric]
 Columns = dict[str, list[Any]]
 """Cells of each column, a row per metric, by the column's heading."""
@@ -40,11 +41,11 @@ Columns = dict[str, list[Any]]
 
 def tables_of(group: RunGroup) -> list[Table]:
     """Lay out all tables of a group of runs."""
-    tables = _compare_runs(group) if len(group.runs) > 1 else _show_run(group.runs[0])
+    tables = _lay_out_runs(group) if len(group.runs) > 1 else _lay_out_run(group.runs[0])
     return [table for table in tables if table.rows]
 
 
-def _compare_runs(group: RunGroup) -> list[Table]:
+def _lay_out_runs(group: RunGroup) -> list[Table]:
     """Lay out several runs: side by side, by subject, their differences, and those of their set-ups."""
     # the first headline metric, one row per subject and one column per run
     name = next(iter(group.runs[0].headlines), "")
@@ -53,16 +54,16 @@ def _compare_runs(group: RunGroup) -> list[Table]:
     rows = [[subject, *(values.get(subject) for values in run_values.values())] for subject in subjects]
     if rows:
         rows.append(["mean ± sd", *(mean_sd(values.values()) for values in run_values.values())])
-    by_subject = Table(f"{shown(name)} by subject; seeds averaged", ["subject", *run_values], rows)
+    subject_table = Table(f"{shown(name)} by subject; seeds averaged", ["subject", *run_values], rows)
 
     # the differences of the set-up of each later run from that of the first
     first, *rest = [(run.label, run.measured.notes.get(SET_UP, {})) for run in group.runs]
     lines = [[label, line] for label, set_up in rest for line in differences(set_up, first[1])]
-    set_ups = Table(f"Set-ups: what differs from {first[0]}", ["run", "in"], lines)
-    return [_run_table(group), by_subject, _difference_table(group.compared), set_ups]
+    set_up_table = Table(f"Set-ups: what differs from {first[0]}", ["run", "in"], lines)
+    return [_run_table(group), subject_table, _difference_table(group.compared), set_up_table]
 
 
-def _show_run(run: ShownRun) -> list[Table]:
+def _lay_out_run(run: ShownRun) -> list[Table]:
     """Lay out a single run: everything together, variants, cells, and published values."""
     # everything together: all metrics, or the sources of pictures side by side with ceiling and baselines
     if run.source:
@@ -73,7 +74,7 @@ def _show_run(run: ShownRun) -> list[Table]:
             columns[titles.get(source, source)] = cells
         columns |= _published_column(run)
         title = "Measured, with ceiling, floor and baselines"
-        overall = _lay_out(title, run.metrics, columns, ("n",))
+        overall = _lay_out_metrics(title, run.metrics, columns, ("n",))
     else:
         overall = _metric_table("All cells together", run.metrics, _published_column(run))
 
@@ -200,10 +201,10 @@ def _metric_table(title: str, metrics: Metrics, published: Columns | None = None
         columns[heading] = [metric.beside_text() for metric in listed]
     if any(metric.seed_sd is not None for metric in listed):
         columns["sd over seeds"] = [metric.seed_sd for metric in listed]
-    return _lay_out(title, metrics, columns, ("n", "pool"))
+    return _lay_out_metrics(title, metrics, columns, ("n", "pool"))
 
 
-def _lay_out(title: str, metrics: Metrics, columns: Columns, context: Sequence[str]) -> Table:
+def _lay_out_metrics(title: str, metrics: Metrics, columns: Columns, context: Sequence[str]) -> Table:
     """Write one row per metric; context that all metrics share goes into the note."""
     # chance, and context that differs between metrics, become columns
     listed = list(metrics.values())
@@ -331,6 +332,7 @@ def _run_table(group: RunGroup) -> Table:
 
 
 def _difference_table(compared: Sequence[Compared]) -> Table:
+    """Lay out one row per difference, with its interval and its p."""
     rows = []
     for pair in compared:
         ends, text = interval_text(pair.low, pair.high), f"{pair.difference:+.3f}"
