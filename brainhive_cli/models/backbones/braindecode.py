@@ -192,7 +192,7 @@ class FeatureEncoder(nn.Module):
 
         # refuse weights of a model with other settings: some, as numbers of heads, change no shape
         if (folder / "config.json").is_file():
-            published = documents.read(folder / "config.json", hint=documents.DOWNLOAD)
+            published: dict[str, Any] = documents.read(folder / "config.json", hint=documents.DOWNLOAD)
             built = self.model.get_config()
             for key, value in published.items():
                 is_plain = isinstance(value, int | float) and not OF_THE_SIGNAL.match(key)
