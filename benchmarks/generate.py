@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from harness import OVERHEAD, Bench, main, peak_bytes, reset_peak
+from shapes import sampling_bytes
 from torch import Tensor
 
+from brainhive_cli.core.device_memory import size_of
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media.media_files import to_bytes
 from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
@@ -108,8 +109,8 @@ def pictures(on: Bench) -> None:
     studio = sdxl_studio(on, config, output, items, on.device)
     generator, prior = studio.generator, studio.prior
     if on.device.type == "cuda":
-        skeleton = config.skeleton(DTYPES[output.precision])
-        estimate = skeleton.memory_estimate(output.batch_size, output.resolution_px) + size_of(prior)
+        shapes = config.build("meta", DTYPES[output.precision])
+        estimate = sampling_bytes(shapes, output.batch_size, output.resolution_px) + size_of(prior)
         reset_peak()
         studio.generate()
         what = "reconstruct: peak allocated over its estimate"

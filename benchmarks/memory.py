@@ -14,9 +14,9 @@ import synthetic
 import torch
 from generate import CARD
 from harness import Bench, brainhive, main, run
+from shapes import sampling_bytes
 from synthetic import havir_model, neurons_model, things_ids
 
-from brainhive_cli.core import parts
 from brainhive_cli.models.generators import animatediff, sdxl, sdxl_unclip, versatile_diffusion
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -101,23 +101,15 @@ def models(on: Bench) -> None:
 def generators(on: Bench) -> None:
     """Estimate generators from shapes, in fp16, one item and four at once."""
     keyframe, clip = sdxl_unclip.Config(source="random"), animatediff.Config(source="random")
-    stages = [{"generator": keyframe, "resolution_px": 768, "guidance": 5}]
-    stages += [{"generator": clip, "receives": "images", "guidance": 8.5}]  # type: ignore[dict-item]
     for what, config, px, guidance in (
         ("SDXL", sdxl.Config(source="random"), 512, 0.0),
         ("HAVIR's", versatile_diffusion.Config(source="random"), 512, 7.5),
         ("NEURONS' keyframe", keyframe, 768, 5.0),
         ("NEURONS' clip", clip, 256, 8.5),
-        (
-            "NEURONS' two in a chain",
-            parts.resolve("generators", {"kind": "chain", "stages": stages}),
-            256,
-            0.0,
-        ),
     ):
-        skeleton = config.skeleton(torch.float16)
+        generator = config.build("meta", torch.float16)
         for size in (1, 4):
-            needed_gb = skeleton.memory_estimate(size, px, guidance) / 1e9
+            needed_gb = sampling_bytes(generator, size, px, guidance) / 1e9
             shown = f"reconstruct, estimated: {what}, {size} at once"
             on.show(shown, needed_gb, unit="GB", target=CARD / 1e9, at_most=True)
 

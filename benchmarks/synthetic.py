@@ -13,9 +13,10 @@ import torch
 from harness import CHECKOUT
 from numpy.typing import NDArray
 from PIL import Image
+from shapes import peak
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.memory_estimate import peak, size_of
+from brainhive_cli.core.device_memory import size_of
 from brainhive_cli.data.datasets.things_eeg import POSTERIOR
 from brainhive_cli.data.responses import Responses
 from brainhive_cli.data.stores import recordings

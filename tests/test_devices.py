@@ -259,7 +259,8 @@ def test_every_generator_and_prior_draw_and_learn_there(
     assert all_on_gpu(media)
     if not hasattr(generator, "loss"):  # a chain's stages learn by themselves
         return
-    latents = torch.randn(2, *generator.sampled_shape(32), device="cuda")
+    frames = (generator.config.frames,) if kind == "animatediff" else ()
+    latents = torch.randn(2, *frames, *generator.latent_shape(32), device="cuda")
     sizes = torch.full((2, 6), 32.0, device="cuda")
     objective = Objective(min_snr_gamma=5, noise_offset=0.1)
     gpu.waits.clear()

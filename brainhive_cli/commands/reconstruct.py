@@ -1,21 +1,19 @@
 """reconstruct: from test signals to pictures or clips, through a prior and a generator."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from types import MappingProxyType
 from typing import Any, Self
 
 import torch
 
 from brainhive_cli.commands import trackers
-from brainhive_cli.core import parts, runs
+from brainhive_cli.core import runs
+from brainhive_cli.core.device_memory import size_of
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
-from brainhive_cli.core.memory_estimate import in_words, size_of
-from brainhive_cli.core.results import Need, Plan, Result, Work
+from brainhive_cli.core.results import Need, Plan, Result, Work, describe_memory
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP, describe_signals, flatten
 from brainhive_cli.core.sweep import of_variant, reading_sweep, variants
@@ -42,7 +40,6 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
 )
 from brainhive_cli.evaluation.reconstruction.folders import MatchedFolders, digest_media, list_pictures
 from brainhive_cli.evaluation.reconstruction.generation import (
-    DTYPES,
     GenerationJob,
     Sampler,
     StartPictures,
@@ -189,7 +186,7 @@ class Job:
             *self.align.needs([split for source, split in splits.items() if source in self.sources]),
             *files_of(self.align.dataset, recipe.split, "pixels"),
             *needs_of_metrics(choose_metrics(self.images.medium, recipe.metrics), recipe.metric_encoders),
-            *_generator_needs(recipe),
+            *recipe.generator.needs(),
         ]
 
     def describe_count(self) -> str:
@@ -414,7 +411,9 @@ def _plan(
     if recipe.initial.folder or recipe.initial.align_run:
         checks["starts from"] = lambda: find_start_pictures(recipe) and "pictures"
     if prior is not None and estimates_memory:
-        checks["memory, estimated"] = lambda: _describe_memory(recipe, prior)
+        checks["memory, estimated"] = lambda: describe_memory(
+            recipe.generator.needs(), size_of(prior), f"{recipe.batch_size} pictures at once"
+        )
     if job is not None:
         checks["metrics"] = lambda: describe_metrics(
             job.images.medium, recipe.metrics, recipe.metric_encoders
@@ -424,38 +423,8 @@ def _plan(
     )
     checks |= trackers.checks(recipe.run.trackers)
     if job is None:
-        return Plan.of(checks, needs=lambda: _generator_needs(recipe))
+        return Plan.of(checks, needs=recipe.generator.needs)
     return Plan.of(checks, lambda: job.work, job.needs)
-
-
-def _generator_needs(recipe: Recipe) -> list[Need]:
-    """List the weights of the generator, where it says which they are."""
-    return list(getattr(recipe.generator, "needs", list)())
-
-
-def _describe_memory(recipe: Recipe, prior: Any) -> str:
-    """Estimate how much GPU memory generation takes: weights and the tensors that live at once."""
-    needed, unsized = _estimate_generation(
-        recipe.generator.model_dump_json(),
-        recipe.precision,
-        recipe.batch_size,
-        recipe.resolution_px,
-        recipe.guidance,
-        recipe.tiling,
-        recipe.offload,
-    )
-    more = "".join(f", and what {part} takes" for part in unsized)
-    return f"{in_words(needed + size_of(prior))} for {recipe.batch_size} at once{more}"
-
-
-@cache  # the steps of a workflow generate alike
-def _estimate_generation(
-    generator: str, precision: str, batch: int, size_px: int, guidance: float, tile: bool, offload: bool
-) -> tuple[int, tuple[str, ...]]:
-    """Estimate the bytes that a generator takes, by its Config as JSON; and name what it cannot size."""
-    skeleton = parts.resolve("generators", json.loads(generator)).skeleton(DTYPES[precision])
-    needed = skeleton.memory_estimate(batch, size_px, guidance, tile, offload)
-    return needed, tuple(getattr(skeleton, "unsized", ()))
 
 
 def _plan_sweep(recipe: Recipe, trainings: Planned) -> Plan:

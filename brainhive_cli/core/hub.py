@@ -112,7 +112,12 @@ def quiet() -> Iterator[None]:
 
 
 def holds(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> bool:
-    """Check, without a network, whether this machine has a reference's `files` and any of its `weights`.
+    """Check, without a network, whether this machine has a reference's `files` and any of its `weights`."""
+    return bool(find_weights(reference, files, weights))
+
+
+def find_weights(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> list[Path]:
+    """List the weights of a reference on this machine, without a network; none if a file is missing.
 
     Args:
         reference: As `folder` takes it.
@@ -122,9 +127,10 @@ def holds(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS
     for pattern in weights:
         with suppress(MissingData):
             path = folder(reference, allow=(*files, pattern), local=True)
-            if any(path.glob(pattern)) and all((path / name).is_file() for name in files):
-                return True
-    return False
+            matching = [*path.glob(pattern)]
+            if matching and all((path / name).is_file() for name in files):
+                return matching
+    return []
 
 
 def need(
@@ -148,8 +154,8 @@ def need(
     is_file = len(weights) == 1 and "*" not in weights[0]
     pattern = weights[0] if is_file else weights[0].rpartition("/")[0]
     name = f"{rest if is_hub else reference}/{pattern}".rstrip("/")
-    if holds(reference, files, weights):
-        return Need(name)
+    if here := find_weights(reference, files, weights):
+        return Need(name, held=sum(path.stat().st_size for path in here))
     if not is_hub:
         absent = next((file for file in files if not (locate(reference) / file).is_file()), weights[0])
         return Need(name, None, MissingData(f"{reference} has no {absent}", "download it again"))

@@ -17,6 +17,8 @@ from brainhive_cli.core.recipe import Keys, validate
 if TYPE_CHECKING:
     import torch
 
+    from brainhive_cli.core.results import Need
+
 SHELVES = {
     "datasets": "dataset",
     "preparations": "preparation",
@@ -49,6 +51,10 @@ class Config(Keys):
         """The part's name, after its file; the whole import path of one outside the package."""
         module = type(self).__module__
         return name_of(module.rsplit(".", 1)[-1]) if module.startswith(PACKAGE) else module
+
+    def needs(self) -> "list[Need]":
+        """List the files and weights that the part needs; by default none."""
+        return []
 
     @model_serializer(mode="wrap")
     def _with_kind(self, fields: Any) -> dict[str, Any]:

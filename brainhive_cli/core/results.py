@@ -27,6 +27,7 @@ class Need:
     Attributes:
         name: What it is.
         size: Its bytes, where it is not here and they are known.
+        held: Bytes of its weights that are here.
         error: Why the command cannot use it, with the line that gets it; None of what is here, and of what
             the command fetches by itself.
         key: By which the plan of the command that makes it names it; empty of what no command makes.
@@ -40,6 +41,7 @@ class Need:
     key: str = ""
     is_optional: bool = False
     step: str = ""
+    held: int = 0
 
     @classmethod
     def of(cls, name: str, look: Callable[[], Any], size: int | None = None, **fields: Any) -> "Need":
@@ -109,6 +111,19 @@ def to_download(needs: Iterable[Need]) -> str:
     """Say how much is to be downloaded; raises the error of the first that is missing."""
     count = require_needs(needs)
     return f"{console.size(count) if count else 'nothing'} to download"
+
+
+def describe_memory(needs: Iterable[Need], further: int, batch: str) -> str:
+    """Estimate the memory of frozen networks at work, by the size of their files; "" where one is not known.
+
+    Args:
+        needs: The networks' weights.
+        further: Bytes of weights that are held besides.
+        batch: What is computed at once, whose tensors come on top.
+    """
+    sizes = [need.size or need.held for need in needs]
+    total = sum(sizes) + further if all(sizes) else 0
+    return f"{console.size(total)} of weights, and the tensors of {batch}" if total else ""
 
 
 def list_ways(errors: Iterable[BrainhiveError]) -> list[str]:

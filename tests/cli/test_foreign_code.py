@@ -1,4 +1,4 @@
-"""Code that a recipe or a file names: it runs where it is allowed, under `--check` by `--allow-code` alone."""
+"""Code that a recipe or a file names: it runs where it is allowed, in a check by `--allow-code` alone."""
 
 import json
 import sys

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console, parts
+from brainhive_cli.core.device_memory import free_bytes, to_device
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.memory_estimate import free_bytes, to_device
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.datasets import Dataset, StimulusSet

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core import artifacts, console, runs
+from brainhive_cli.core.device_memory import keep_freed_memory
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
@@ -23,7 +24,6 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     scope,
 )
-from brainhive_cli.core.memory_estimate import keep_freed_memory
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder

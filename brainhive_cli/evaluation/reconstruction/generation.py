@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core import console, foreign_code
+from brainhive_cli.core.device_memory import keep_freed_memory
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.memory_estimate import keep_freed_memory
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import decode
 from brainhive_cli.data.media import media_files

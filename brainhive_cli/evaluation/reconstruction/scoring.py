@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from brainhive_cli.core import console
+from brainhive_cli.core.device_memory import free_bytes, size_of
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, scope
-from brainhive_cli.core.memory_estimate import free_bytes, size_of
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import to_media

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import console, documents, hub, weights
+from brainhive_cli.core import documents, hub, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.results import Need, to_download
@@ -154,19 +154,6 @@ def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dt
         weights.fill(converter, state, file)
     model.git.image_encoder = converter.to(dtype)
     return Captioner(model, reader, torch.device(device), caption.head)
-
-
-def skeleton(caption: str | HeadCaption, dtype: torch.dtype) -> Captioner:
-    """Make the network of shapes alone; only its config is fetched."""
-    import transformers as tf
-
-    folder, kind = _folder(caption)
-    with weights.reading(f"the captioner {folder}"), torch.device("meta"), console.hushed():
-        network: Any = getattr(tf, kind.network)
-        model = network(network.config_class.from_pretrained(folder)).to(dtype)
-        if not isinstance(caption, str):
-            model.git.image_encoder = nn.Identity()  # the converter's 2 million weights are nothing beside it
-        return Captioner(model, None, torch.device("meta"))
 
 
 def needs(caption: str | HeadCaption) -> list[Need]:

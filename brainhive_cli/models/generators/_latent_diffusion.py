@@ -13,7 +13,6 @@ from torch import Tensor
 
 from brainhive_cli.core import console, hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.memory_estimate import peak, size_of
 from brainhive_cli.core.results import Need, to_download
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Media, Objective, Sampling, _components, _denoising
@@ -83,10 +82,16 @@ class Config(parts.Config):
             BrainhiveError: if the networks are of another kind.
             RecipeError: if an architecture for random weights cannot be built.
         """
+        device = torch.device(device)
         if self.source == RANDOM:
-            return self._build_random(torch.device(device), dtype)
+            architecture = {**self.published, **(self.architecture or {})}
+            where, hint = "the architecture of the generator random", "compare it with the published one"
+            with weights.reading(where, hint, RecipeError, problem="cannot be built"):
+                weights.check_sizes(architecture, where, hint, RecipeError)
+                self.check_unet(architecture["unet"], "the architecture")
+                return self.assemble(self.draw(architecture, device, dtype), device)
         with weights.reading(f"the generator {self.source}"):
-            return self.assemble(self.load(dtype), torch.device(device))
+            return self.assemble(self.load(dtype), device)
 
     def check(self) -> str:
         """Describe the generator and how much of it would be downloaded; raises as `build` does."""
@@ -98,10 +103,6 @@ class Config(parts.Config):
     def needs(self) -> list[Need]:
         """Look for the weights."""
         return _components.list_needs(self.source, self._variant)
-
-    def skeleton(self, dtype: torch.dtype) -> Any:
-        """Make the generator as `build` would, of shapes alone, on the meta device."""
-        return self._build_random(torch.device("meta"), dtype)
 
     def assemble(self, components: dict[str, Any], device: torch.device) -> "LatentDiffusion":
         """Make the generator of its components."""
@@ -143,25 +144,6 @@ class Config(parts.Config):
     @property
     def _variant(self) -> str | None:
         return getattr(self, "variant", None)  # not every publisher has variants
-
-    def _build_random(self, device: torch.device, dtype: torch.dtype) -> "LatentDiffusion":
-        # the usual source is published: its architecture is known where the hub cannot be reached
-        if self.source == RANDOM:
-            architecture = {**self.published, **(self.architecture or {})}
-        else:
-            try:
-                architecture = self.read_configs()
-            except hub.Unreachable:
-                if self.source != type(self).model_fields["source"].default:
-                    raise
-                architecture = self.published
-
-        # check the architecture, and draw its weights
-        where, hint = f"the architecture of the generator {self.source}", "compare it with the published one"
-        with weights.reading(where, hint, RecipeError, problem="cannot be built"):
-            weights.check_sizes(architecture, where, hint, RecipeError)
-            self.check_unet(architecture["unet"], "the architecture")
-            return self.assemble(self.draw(architecture, device, dtype), device)
 
 
 class LatentDiffusion:
@@ -236,10 +218,6 @@ class LatentDiffusion:
         self.check_size(size_px)
         side = size_px // shrink_factor(self.vae)
         return self.vae.config.latent_channels, side, side
-
-    def sampled_shape(self, size_px: int) -> tuple[int, ...]:
-        """Return the shape of what is sampled for a row, pictures [C, h, w] or clips [F, C, h, w]."""
-        return self.latent_shape(size_px)
 
     def check_size(self, size_px: int) -> None:
         """Refuse a size of pictures that the VAE does not have."""
@@ -343,37 +321,6 @@ class LatentDiffusion:
         noisy = schedule.add_noise(flat, noise, times).view(latents.shape)
         predicted = self.predict(noisy, times, conditioning, sizes).flatten(1, -3)
         return _denoising.prediction_error(schedule, predicted, flat, noise, times, objective.min_snr_gamma)
-
-    def memory_estimate(
-        self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
-    ) -> int:
-        """Estimate the bytes that sampling takes on a GPU, weights included; for a generator of `skeleton`.
-
-        Args:
-            batch: Pictures or clips at once.
-            size_px: Height and width.
-            guidance: Above 1 the U-Net takes two rows for each picture.
-            tile: Whether the VAE decodes one picture at a time.
-            offload: Whether the VAE and the other networks are on the GPU by turns.
-        """
-        # blank latents of a step of sampling, and of the pictures that are decoded at once
-        sizes = size_of(self.vae), sum(map(size_of, self.denoisers))
-        rows, shape = batch * (2 if guidance > 1 else 1), self.sampled_shape(size_px)
-        latents = torch.empty(rows, *shape, device="meta", dtype=self.unet.dtype)
-        at_once = 1 if tile else min(batch * math.prod(shape[:-3]), AT_ONCE)
-        first = torch.empty(at_once, *shape[-3:], device="meta", dtype=self.vae.dtype)
-
-        # measure both steps on shapes alone; only the larger counts, as they come one after the other
-        with torch.no_grad():
-            decoding = peak(lambda: self.vae.decode(first), self.vae)
-            denoising = peak(lambda: self.predict_blank(latents), *self.denoisers) + latents.nbytes
-        return (max if offload else sum)(sizes) + max(denoising, decoding)
-
-    def predict_blank(self, latents: Tensor) -> None:
-        """Do the step of sampling that takes the most memory, without any condition."""
-        rows = len(latents)
-        times, sizes = torch.empty(rows, device="meta"), torch.empty(rows, 6, device="meta")
-        self.predict(latents, times, Conditioning(), sizes)
 
     def check_conditioning(
         self, conditioning: Conditioning, rows: int, sampling: Sampling | None = None

@@ -245,10 +245,6 @@ class AnimateDiff(sd.StableDiffusion):
         self.sparse_control = components[SPARSE]
         self.networks += () if self.sparse_control is None else (self.sparse_control,)
 
-    def sampled_shape(self, size_px: int) -> tuple[int, ...]:
-        """Return the shape [F, C, h, w] of what is sampled for a clip."""
-        return self.config.frames, *self.latent_shape(size_px)
-
     def check_conditioning(
         self, conditioning: Conditioning, rows: int, sampling: Sampling | None = None
     ) -> None:
@@ -326,13 +322,6 @@ class AnimateDiff(sd.StableDiffusion):
         text = self._embed_captions(conditioning.texts, "", len(latents))
         keyframe = self._encode_keyframe(conditioning.images, size_px)
         return self._predict(latents.transpose(1, 2), times, text, keyframe).transpose(1, 2)
-
-    def predict_blank(self, latents: Tensor) -> None:
-        """Do a step of sampling, with any keyframe."""
-        blank = torch.empty_like(latents.transpose(1, 2), memory_format=torch.contiguous_format)
-        keyframe = None if self.sparse_control is None else Keyframe(blank, blank[:, :1])
-        text = self.text_tokens(None, "", len(latents))
-        self._predict(blank, torch.empty(len(latents), device="meta"), text, keyframe)
 
     def _predict(self, latents: Tensor, times: Tensor, text: Tensor, keyframe: Keyframe | None) -> Tensor:
         """Predict the noise of latents [B, C, F, h, w], or what else the U-Net predicts."""

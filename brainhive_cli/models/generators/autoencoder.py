@@ -9,7 +9,6 @@ from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Media, Sampling
 from brainhive_cli.models.picture_autoencoder import PIXELS, open_autoencoder, resize
@@ -32,10 +31,6 @@ class Config(parts.Config):
         """Describe it; raises as `build` does."""
         self.build()
         return self.source
-
-    def skeleton(self, dtype: torch.dtype) -> "Decoder":
-        """Make the generator; it is small."""
-        return self.build()
 
 
 TINY = Config(source="random")
@@ -63,12 +58,6 @@ class Decoder:
 
     def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
         """Do nothing: it is small."""
-
-    def memory_estimate(
-        self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
-    ) -> int:
-        """Estimate the bytes that decoding takes: weights and the pictures."""
-        return size_of(self.model) + batch * 3 * size_px**2 * 4 * 2
 
     def encode(self, media: Media, random: Any = None) -> Tensor:
         """Encode pictures [B, 3, H, W] in 0..1 as latents [B, D]."""

@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import hub, parts, weights
+from brainhive_cli.core import parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
-from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.results import Need, to_download
 from brainhive_cli.core.seeds import derive_seed
@@ -110,17 +109,6 @@ class LowLevelMix(Section):
             return [file_need(self.autoencoder)]
         return _components.list_needs(self.autoencoder, None, [_components.WEIGHTS])
 
-    def skeleton(self, dtype: torch.dtype) -> "LowLevelMixer":
-        """Make the autoencoder of shapes alone."""
-        import diffusers
-
-        architecture = MIX_AUTOENCODER
-        if not is_file(self.autoencoder):
-            architecture = _components.read_config(hub.folder(self.autoencoder, allow=["config.json"]), "")
-        with weights.reading(f"the autoencoder {self.autoencoder}"), torch.device("meta"):
-            network: Any = diffusers.AutoencoderKL.from_config(architecture)
-        return LowLevelMixer(self, _components.cast(network, dtype), torch.device("meta"))
-
 
 class Config(parts.Config):
     """Stages in their order, such as a keyframe and then its motion."""
@@ -181,23 +169,10 @@ class Config(parts.Config):
         """Look for what every stage needs, captioners too."""
         needs: list[Need] = []
         for stage in self.stages:
-            needs += getattr(stage.generator, "needs", list)()
+            needs += stage.generator.needs()
             if stage.caption is not None:
                 needs += [*_captioner.needs(stage.caption), *stage.text_needs()]
         return needs + ([] if self.low_level_mix is None else self.low_level_mix.needs())
-
-    def skeleton(self, dtype: torch.dtype) -> "Chain":
-        """Make generators and captioners of shapes alone, on the meta device, without priors."""
-        links, unsized = [], []
-        for stage in self.stages:
-            captioner = None
-            try:
-                captioner = None if stage.caption is None else _captioner.skeleton(stage.caption, dtype)
-            except hub.Unreachable:
-                unsized.append(str(stage.caption))
-            links.append(Link(stage, stage.generator.skeleton(dtype), None, captioner))
-        mix = self.low_level_mix
-        return Chain(links, None if mix is None else mix.skeleton(dtype), unsized)
 
 
 TINY = Config(stages=(Stage(generator=sdxl.TINY), Stage(generator=sdxl.TINY, steps=2, strength=0.5)))
@@ -219,13 +194,10 @@ class Chain:
     Args:
         links: The stages.
         mixer: Averages their pictures with a blurry one; None to leave them.
-        unsized: Captioners whose size is not known.
     """
 
-    def __init__(
-        self, links: Sequence[Link], mixer: "LowLevelMixer | None" = None, unsized: Sequence[str] = ()
-    ) -> None:
-        self.links, self.mixer, self.unsized = list(links), mixer, unsized
+    def __init__(self, links: Sequence[Link], mixer: "LowLevelMixer | None" = None) -> None:
+        self.links, self.mixer = list(links), mixer
         self.first = links[0].generator
         models = (*(link.captioner for link in links), mixer)
         self.helpers = [model for model in models if model is not None]
@@ -264,25 +236,6 @@ class Chain:
             link.generator.spare_memory(offload_to, tile)
         for helper in self.helpers if offload_to is not None else ():
             helper.placement.offload(offload_to)
-
-    def memory_estimate(
-        self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
-    ) -> int:
-        """Estimate the bytes that generating takes: all weights, and the largest stage's tensors."""
-        # bytes of the weights, and those of each stage at work
-        weights = [sum(map(size_of, link.generator.networks)) for link in self.links]
-        helpers = [size_of(helper.model) for helper in self.helpers]
-        totals = []
-        for link in self.links:
-            scale = guidance if link.stage.guidance is None else link.stage.guidance
-            stage_px = link.stage.resolution_px or size_px
-            totals.append(link.generator.memory_estimate(batch, stage_px, scale, tile, offload))
-
-        # offloaded, only the largest is on the GPU; otherwise all weights, and one stage's tensors
-        if offload:
-            return int(max(totals + helpers))
-        tensors = (total - weight for total, weight in zip(totals, weights, strict=True))
-        return sum(weights + helpers) + max(tensors)
 
     def generate(
         self,

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from brainhive_cli.core.device_memory import to_device
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.memory_estimate import to_device
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.responses import Responses, Rows, Signals
 from brainhive_cli.data.signals.augmentation import mix_repetitions, shuffle_repetitions

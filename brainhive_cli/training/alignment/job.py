@@ -13,7 +13,6 @@ from brainhive_cli.core import console, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.memory_estimate import in_words
 from brainhive_cli.core.results import Need, Work, to_download
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variants
@@ -396,7 +395,7 @@ class Job:
             total += weight.numel()
             held += weight.numel() * (TRAINED_BYTES if is_trained else HELD_BYTES)
         what = "weights" if is_fitted else "weights, gradients and moments, without a batch's tensors"
-        return f"{in_words(held)} a cell: {total / 1e6:,.0f} million {what}"
+        return f"{console.size(held)} a cell: {total / 1e6:,.0f} million {what}"
 
 
 def read_tuned_encoders(recipe: Recipe) -> tuple[Learned, ...]:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from brainhive_cli.core import console, parts
+from brainhive_cli.core.device_memory import keep_freed_memory, peak_bytes, reset_peak
 from brainhive_cli.core.errors import BrainhiveError, raise_if_interrupted
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, by_name, extend_protocol
-from brainhive_cli.core.memory_estimate import keep_freed_memory, peak_bytes, reset_peak
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.core.weights import Checkpoint

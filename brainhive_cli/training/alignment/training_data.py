@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core import console
+from brainhive_cli.core.device_memory import free_bytes
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
-from brainhive_cli.core.memory_estimate import free_bytes
 from brainhive_cli.data.datasets import people_of
 from brainhive_cli.data.responses import (
     Responses,

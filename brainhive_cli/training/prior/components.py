@@ -1,4 +1,4 @@
-"""The components of a prior's training: a frozen diffusion model, the prior, what learns, and its memory."""
+"""The components of a prior's training: a frozen diffusion model, the prior, and what learns."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,39 +10,33 @@ from torch import nn
 
 from brainhive_cli.core import console, weights
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData, MissingExtra, RecipeError
-from brainhive_cli.core.launch import Launch, num_processes
-from brainhive_cli.core.memory_estimate import peak, size_of
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.weights import ANEW, Checkpoint
-from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.targets.encoder_keys import match_prior
 from brainhive_cli.models import priors
 from brainhive_cli.training.prior.recipe import Recipe, Train
 
-WIDTH = 1024
-"""D of an embedding of which nothing is known yet, in a plan."""
 LAST = "last"
 """The newest checkpoint."""
 RECENT = 100
 """Steps whose mean loss is logged."""
-ADAM_BYTES = {"adamw": 8, "adamw8bit": 2}
-"""Bytes of the optimiser's two averages, a weight."""
 
 
 @console.progress("loading the generator")
-def load_generator(config: Any, recipe: Recipe, device: torch.device | None) -> Any:
+def load_generator(config: Any, recipe: Recipe, device: torch.device) -> Any:
     """Load a generator (or sampler) that denoises in the training's precision, and encodes in float32.
 
     Args:
         config: The part.
         recipe: What is trained.
-        device: Where it lies; None for its shapes alone, on the meta device.
+        device: Where it lies.
 
     Raises:
         BrainhiveError: if it has no pictures of `resolution_px`, or cannot be trained on.
     """
     dtype = torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
-    generator = config.skeleton(dtype) if device is None else config.build(device, dtype)
+    generator = config.build(device, dtype)
     generator.check_size(recipe.resolution_px)
     if not hasattr(generator, "prepare_training"):
         raise RecipeError(
@@ -69,7 +63,7 @@ def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple
 
     Args:
         recipe: The recipe.
-        dims: D of each encoder's embedding, where it is known.
+        dims: D of each encoder's embedding.
         generator: The diffusion model.
 
     Returns:
@@ -83,7 +77,7 @@ def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple
     if source is None:
         torch.manual_seed(recipe.seed)
         keys = {config.name: config.upstream or config.name for config in recipe.encoders}
-        widths = {key: dims.get(name, WIDTH) for name, key in keys.items()}
+        widths = {key: dims[name] for name, key in keys.items()}
         prior = recipe.prior.build(widths, generator)
     else:
         prior = priors.load(source)
@@ -210,58 +204,3 @@ def adamw8bit() -> Any:
             "pip install 'brainhive[adamw8bit]', or train.optimizer=adamw",
         ) from error
     return AdamW8bit
-
-
-def training_bytes(recipe: Recipe) -> int:
-    """Estimate what training takes on each GPU: weights, optimiser and the tensors that live at once.
-
-    Encoders that embed or compare pictures, and workspaces, are not counted. A file to start from need not be
-    there.
-
-    Raises:
-        BrainhiveError: if generator, sampler, prior and embeddings do not fit each other.
-    """
-    # the width of each embedding, where a store or the encoder itself fixes it
-    root, dataset = recipe.paths.under_home("embeddings"), recipe.dataset.build(recipe.paths).name
-    dims = {}
-    for config in recipe.encoders:
-        path = path_of(root, dataset, recipe.split, config.name)
-        dim = TargetStore.open(path).embedding.shape[-1] if path.is_file() else config.known_dim
-        if dim is not None:
-            dims[config.name] = dim
-
-    # the networks, by their shapes
-    train, size_px = recipe.train, recipe.resolution_px
-    generator = load_generator(recipe.generator, recipe, None)
-    with torch.device("meta"):
-        prior = make_prior(recipe, dims, generator)[0].to("meta", torch.float32)
-    gradients = size_of(trainable(prior, recipe.freeze))
-    prior.attach(generator)
-    generator.prepare_training(train.gradient_checkpointing)
-    networks = (*generator.networks, prior)
-    held = sum(map(size_of, networks))
-    held += gradients // 4 * ADAM_BYTES[train.optimizer] + gradients * bool(train.ema)
-
-    def work() -> None:
-        for _ in range(min(train.accumulate, 2)):  # the second pass finds the gradients of the first
-            with torch.device("meta"):
-                latents = torch.empty(train.batch_size, *generator.latent_shape(size_px))
-                if not recipe.cache_latents:
-                    latents = generator.encode(torch.empty(train.batch_size, 3, size_px, size_px))
-                embeddings = {key: torch.empty(train.batch_size, dim) for key, dim in prior.dims.items()}
-                conditioning = prior.condition_on_embeddings(embeddings)
-            sizes = torch.empty(train.batch_size, 6)
-            generator.loss(latents, conditioning, torch.Generator(), sizes, train).backward()
-
-    # the most of a step, of the averaging of gradients (in one piece), and of sampling
-    averaged = 2 * gradients if num_processes(recipe.run) > 1 else 0
-    step = held + max(peak(work, *networks), averaged)
-    samples = min(train.batch_size, max(recipe.sample_items, recipe.fid_items))
-    if not samples:
-        return step
-    if recipe.sampler is None:
-        held -= sum(map(size_of, generator.networks))  # which the estimate of sampling counts too
-    else:
-        generator = load_generator(recipe.sampler, recipe, None)
-        prior.attach(generator)
-    return max(step, held + generator.memory_estimate(samples, size_px))

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core import console
+from brainhive_cli.core.device_memory import to_device
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.memory_estimate import to_device
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.media.decoding import decoders

@@ -10,8 +10,8 @@ import pytest
 import text_encoders
 import torch
 
+from brainhive_cli.core.device_memory import KEPT_BYTES, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.memory_estimate import KEPT_BYTES, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors

@@ -243,11 +243,3 @@ def test_wrong_frames_are_refused():
         type(TINY)(kept=(16,))
     with pytest.raises(RecipeError, match="frames is 33, and the motion modules know 32"):
         TINY.model_copy(update={"frames": 33}).build()
-
-
-def test_memory_is_estimated_with_sparse_control_and_without_weights():
-    skeleton = CONFIG.skeleton(torch.float16)
-    one = skeleton.memory_estimate(1, PX, guidance=5.0)
-    assert skeleton.memory_estimate(1, PX, offload=True) < skeleton.memory_estimate(1, PX) < one
-    without = CONFIG.model_copy(update={"sparse_control": None}).skeleton(torch.float16)
-    assert without.memory_estimate(1, PX, guidance=5.0) < one

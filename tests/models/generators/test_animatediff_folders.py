@@ -152,11 +152,3 @@ def test_what_is_absent_is_named(copied):
     shutil.rmtree(copied / MOTION)
     with pytest.raises(MissingData, match="no folder"):
         config(copied).check()
-
-
-def test_a_skeleton_has_the_shapes_of_the_folders(repositories):
-    skeleton, whole = config(repositories).skeleton(torch.float32), config(repositories).build()
-    for one, other in zip(skeleton.networks, whole.networks, strict=True):
-        shapes = {name: value.shape for name, value in other.state_dict().items()}
-        assert {name: value.shape for name, value in one.state_dict().items()} == shapes
-    assert skeleton.memory_estimate(1, PX) > 0

@@ -15,7 +15,7 @@ from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.generators import Sampling, animatediff, chain, sdxl, sdxl_unclip
+from brainhive_cli.models.generators import Sampling, animatediff, sdxl, sdxl_unclip
 from brainhive_cli.models.generators.chain import TINY, Config, Stage
 from brainhive_cli.models.heads import Decoded, Head
 from brainhive_cli.models.priors import fusion_prior
@@ -87,7 +87,7 @@ def test_a_stage_chooses_its_heads_and_its_size():
     assert steps == [1, 2, 3, 4, 5, 6, 7]  # of the second stage three quarters
 
 
-def test_what_concerns_latents_is_the_first_stages_and_memory_is_the_largest_stages():
+def test_what_concerns_latents_is_the_first_stages():
     generator, single = TINY.build(), sdxl.TINY.build()
     picture = torch.rand(1, 3, PX, PX)
 
@@ -95,9 +95,6 @@ def test_what_concerns_latents_is_the_first_stages_and_memory_is_the_largest_sta
     assert generator.latent_space == single.latent_space
     assert torch.equal(generator.encode(picture), single.encode(picture))
     assert torch.equal(generator.decode(single.encode(picture)), single.decode(single.encode(picture)))
-    one, two = (config.skeleton(torch.float32).memory_estimate(2, PX) for config in (sdxl.TINY, TINY))
-    weights = sum(chain.size_of(network) for network in single.networks)
-    assert two == one + weights
     with pytest.raises(BrainhiveError, match="resolution_px is 30"):
         generator.check_size(30)
     with pytest.raises(RecipeError, match="stages"):
@@ -139,8 +136,6 @@ def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
     other = video.generator.generate(others, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1))
     assert not torch.allclose(other, made, atol=SAME_PICTURE)
     assert not [name for name in hub.fetched if name.endswith(".bin")]
-    held = config.skeleton(torch.float32).memory_estimate(1, 32)
-    assert held > sum(chain.size_of(network) for network in generator.networks[:-2])
 
 
 def test_a_clip_of_the_first_stage_is_the_start_of_the_second_and_its_first_frame_the_keyframe():

@@ -13,7 +13,6 @@ from hub_server import serving
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
-from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors
@@ -49,8 +48,6 @@ def test_pictures_are_three_quarters_of_the_mean_at_256_px(autoencoder: str) -> 
     assert torch.allclose(made, 0.75 * sized[0] + 0.25 * sized[1], atol=1e-5)
     assert plain.caveats == () and mixed.caveats == (MIXED_WITH_BLURRY,)
     assert f"blurry pictures by {autoencoder}, nothing to download" in mixed.check()
-    held = [each.skeleton(torch.float32).memory_estimate(1, PX) for each in (plain, mixed)]
-    assert held[1] - held[0] == size_of(vae)
 
 
 def test_the_autoencoder_is_fetched_from_the_hub_once_it_is_needed(
@@ -64,10 +61,8 @@ def test_the_autoencoder_is_fetched_from_the_hub_once_it_is_needed(
         assert (
             config.check().startswith(f"blurry pictures by hub:{name}, ") and "to download" in config.check()
         )
-        held = size_of(config.skeleton(torch.float32).model)
         assert not [file for file in hub.fetched if file.endswith(".safetensors")]
-        mixer = config.build(CPU, torch.float32)
-    assert size_of(mixer.model) == held
+        config.build(CPU, torch.float32)
     assert [file for file in hub.fetched if file.endswith(".safetensors")] == [
         f"{name}/diffusion_pytorch_model.safetensors"
     ]
@@ -90,9 +85,7 @@ def test_the_published_file_is_read_as_its_autoencoder(
         blurry = (vae.decode(latents / 0.18215).sample / 2 + 0.5).clamp(0, 1)
     made = mixer.mix(torch.rand(2, 3, PX, PX), Decoded({"blurry": latents}))
     assert torch.allclose(made, F.interpolate(blurry, (256, 256), mode="bilinear", antialias=True), atol=1e-5)
-    assert (
-        "nothing to download" in config.check() and config.skeleton(torch.float32).model.device.type == "meta"
-    )
+    assert "nothing to download" in config.check()
     torch.save({"encoder.conv_in.weight": torch.zeros(1)}, tmp_path / "sd_image_var_autoenc.pth")
     with pytest.raises(BrainhiveError, match="is needed"):
         config.build(CPU, torch.float32)

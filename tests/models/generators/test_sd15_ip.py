@@ -20,7 +20,7 @@ from transformers import CLIPImageProcessor
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.generators import Sampling, _stable_diffusion
+from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators.sd15_ip import Config
 
 TOLERANCE = 1e-4
@@ -180,11 +180,3 @@ def test_the_latents_of_sdxl_have_another_name_than_these(repositories):
     from brainhive_cli.models.generators import sdxl
 
     assert config(repositories).build().latent_space != sdxl.TINY.build().latent_space
-
-
-def test_memory_is_estimated_with_the_adapter_and_without_weights(repositories, monkeypatch):
-    base = _stable_diffusion.StableDiffusion
-    monkeypatch.setattr(base, "load_text_encoder", lambda *_: pytest.fail("an encoder is loaded"))
-    skeleton = config(repositories).skeleton(torch.float16)
-    one, two = (skeleton.memory_estimate(batch, SIDE_PX, guidance=5.0) for batch in (1, 2))
-    assert 0 < one < two and {each.dtype for each in skeleton.networks} == {torch.float16}

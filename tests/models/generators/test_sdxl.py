@@ -14,7 +14,6 @@ from diffusers.utils import logging
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import (
     SCHEDULERS,
@@ -235,21 +234,6 @@ def test_sparing_memory_changes_no_picture(prior, generator):
     assert generator.vae.use_slicing and generator.vae.use_tiling
     assert hasattr(generator.unet, "_hf_hook") and hasattr(generator.vae, "_hf_hook")
     assert torch.allclose(plain, make(generator, [1, 2], tokens_of(prior, 2)), atol=SAME_PICTURE)
-
-
-def test_the_memory_estimate_is_less_with_less_at_once_and_parts_elsewhere():
-    wide = {**TINY.architecture, "unet": {**TINY.architecture["unet"], "block_out_channels": (64, 128)}}
-    generator = Config(source="random", architecture=wide).skeleton(torch.float16)
-
-    def estimate(batch: int, size_px: int = 512, **how: Any) -> int:
-        return generator.memory_estimate(batch, size_px, **how)
-
-    assert estimate(10) < estimate(20) == estimate(10, guidance=5.0)
-    assert estimate(10, 256) < estimate(10)
-    assert estimate(2, tile=True) <= estimate(2)
-    assert estimate(10, offload=True) < estimate(10)
-    weights = sum(size_of(network) for network in generator.networks)
-    assert weights < estimate(1, 64) < 2 * weights
 
 
 def test_the_vae_takes_few_at_once_and_gives_each_what_it_gets_alone(generator):

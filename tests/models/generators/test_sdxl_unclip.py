@@ -86,7 +86,6 @@ def test_the_checkpoint_is_converted_once_from_the_hub(home: Path, tmp_path: Pat
     assert torch.equal(make(first, tokens), make(folder, tokens))
     half = config.build(dtype=torch.bfloat16)
     assert {each.dtype for each in half.networks} == {torch.bfloat16}
-    assert config.skeleton(torch.float16).memory_estimate(1, PX) > 0
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
