@@ -158,9 +158,6 @@ def _run(
     # one process, or one of several, does the work
     here = launch.start(recipe.run)
     recipe = recipe.launched_in(here.mixed_precision)
-    from brainhive_cli.core import device_memory
-
-    device_memory.reset_peak(here.device)
     start = time.monotonic()
     try:
         with console.progress(command):
@@ -175,6 +172,8 @@ def _run(
 
     # the pace of the work, for the estimate of the next
     if result.work and here.is_main:
+        from brainhive_cli.core import device_memory
+
         key = result.work.key(command, _place(here, here.processes))
         seconds, peak_bytes = time.monotonic() - start, device_memory.peak_bytes(here.device)
         result.work.remember(runs_folder, key, seconds, peak_bytes)

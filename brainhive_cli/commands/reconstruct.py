@@ -8,12 +8,12 @@ from typing import Any, Self
 import torch
 
 from brainhive_cli.commands import trackers
-from brainhive_cli.core import runs
+from brainhive_cli.core import console, runs
 from brainhive_cli.core.device_memory import size_of
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
-from brainhive_cli.core.results import Need, Plan, Result, Work, describe_memory
+from brainhive_cli.core.results import Need, Plan, Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP, describe_signals, flatten
 from brainhive_cli.core.sweep import of_variant, reading_sweep, variants
@@ -40,6 +40,7 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
 )
 from brainhive_cli.evaluation.reconstruction.folders import MatchedFolders, digest_media, list_pictures
 from brainhive_cli.evaluation.reconstruction.generation import (
+    DTYPES,
     GenerationJob,
     Sampler,
     StartPictures,
@@ -411,8 +412,9 @@ def _plan(
     if recipe.initial.folder or recipe.initial.align_run:
         checks["starts from"] = lambda: find_start_pictures(recipe) and "pictures"
     if prior is not None and estimates_memory:
-        checks["memory, estimated"] = lambda: describe_memory(
-            recipe.generator.needs(), size_of(prior), f"{recipe.batch_size} pictures at once"
+        checks["memory, estimated"] = lambda: (
+            f"{console.size(recipe.generator.weight_bytes(DTYPES[recipe.precision]) + size_of(prior))} of "
+            f"weights, and the tensors of {recipe.batch_size} at once"
         )
     if job is not None:
         checks["metrics"] = lambda: describe_metrics(

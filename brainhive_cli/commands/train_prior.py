@@ -13,7 +13,7 @@ from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch, num_processes
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
-from brainhive_cli.core.results import Plan, Result, Work, describe_memory, to_download
+from brainhive_cli.core.results import Plan, Result, Work, to_download
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.core.weights import Checkpoint
@@ -24,7 +24,7 @@ from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.models import encoders, priors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
-from brainhive_cli.training.prior.components import LAST, Learner, adamw8bit
+from brainhive_cli.training.prior.components import LAST, Learner, adamw8bit, describe_training_memory
 from brainhive_cli.training.prior.examples import Pictures
 from brainhive_cli.training.prior.loop import Training, train
 from brainhive_cli.training.prior.recipe import INCEPTION, Recipe
@@ -109,11 +109,7 @@ def plan(recipe: Recipe) -> Plan:
             f"{adamw8bit().__name__} of bitsandbytes" if train.optimizer == "adamw8bit" else train.optimizer
         ),
         "metrics": lambda: _describe_metrics(recipe),
-        "memory, estimated": lambda: describe_memory(
-            recipe.generator.needs(),
-            0,
-            f"{train.batch_size} pictures at once, with the prior's gradients and averages",
-        ),
+        "memory, estimated": lambda: describe_training_memory(recipe),
         **trackers.checks(recipe.run.trackers),
     }
     return Plan.of(checks, None if job is None else lambda: job.work)

@@ -56,6 +56,10 @@ class Config(Keys):
         """List the files and weights that the part needs; by default none."""
         return []
 
+    def weight_bytes(self, dtype: "torch.dtype") -> int:
+        """Count the bytes of the part's networks, by the size of their files; 0 if it is unknown."""
+        return sum(need.size or need.held for need in self.needs())
+
     @model_serializer(mode="wrap")
     def _with_kind(self, fields: Any) -> dict[str, Any]:
         return {"kind": self.kind, **fields(self)}

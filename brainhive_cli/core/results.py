@@ -113,19 +113,6 @@ def to_download(needs: Iterable[Need]) -> str:
     return f"{console.size(count) if count else 'nothing'} to download"
 
 
-def describe_memory(needs: Iterable[Need], further: int, batch: str) -> str:
-    """Estimate the memory of frozen networks at work, by the size of their files; "" where one is not known.
-
-    Args:
-        needs: The networks' weights.
-        further: Bytes of weights that are held besides.
-        batch: What is computed at once, whose tensors come on top.
-    """
-    sizes = [need.size or need.held for need in needs]
-    total = sum(sizes) + further if all(sizes) else 0
-    return f"{console.size(total)} of weights, and the tensors of {batch}" if total else ""
-
-
 def list_ways(errors: Iterable[BrainhiveError]) -> list[str]:
     """Write a line for each way to get what is missing: the first that it gets, and how many more."""
     way_messages: dict[str, dict[str, None]] = {}

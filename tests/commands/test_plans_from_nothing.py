@@ -130,7 +130,7 @@ def test_no_plan_proposes_itself_another_data_set_or_a_whole_large_repository(
             named = [word for word in words if not word.startswith("--") and word != "dataset"]
             assert named, f"all of {repository}"
     if command in ("train-align", "reconstruct"):
-        assert "GiB" in plan["plan"]["memory, estimated"]
+        assert " GB " in plan["plan"]["memory, estimated"]
 
 
 def test_what_is_present_is_no_longer_missing(nothing: Path, hub_cache: Callable[..., Path]) -> None:

@@ -154,7 +154,7 @@ def test_the_plan_counts_pictures_and_estimates_memory_without_loading_weights(
 
     assert plan.missing == []
     assert plan.items["pictures"] == "12: 3 items × 2 repeats × 2 cells and sources, of 24 generated"
-    assert plan.items["memory, estimated"].endswith(" MiB for 20 at once")
+    assert plan.items["memory, estimated"].endswith(" MB of weights, and the tensors of 20 at once")
     shutil.rmtree(own / "unet")
     plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, *more]))
     assert "has no unet/" in plan.missing[0]

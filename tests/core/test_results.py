@@ -10,14 +10,15 @@ WORK = Work("demo, nice", 200, "epochs")
 KEY = WORK.key("train-align", "cpu")
 
 
-def test_time_is_estimated_from_the_last_work_of_the_same_kind(tmp_path: Path) -> None:
-    assert "after the first run of this kind" in WORK.estimate(tmp_path, KEY)
+def test_time_and_memory_are_estimated_from_the_last_work_of_the_same_kind(tmp_path: Path) -> None:
+    assert "after the first run of this kind" in WORK.estimate(tmp_path, KEY)["time"]
     for seconds in (50.0, 100.0):
-        Work("demo, nice", 50, "epochs").remember(tmp_path, KEY, seconds)
+        Work("demo, nice", 50, "epochs").remember(tmp_path, KEY, seconds, int(3e7 * seconds))
     shown = WORK.estimate(tmp_path, KEY)
-    assert shown == "about 7 min: 200 epochs, each 2 s in the last run of this kind"
+    assert shown["time"] == "about 7 min: 200 epochs, each 2 s in the last run of this kind"
+    assert shown["memory"] == "3.0 GB, the most in the last run of this kind"
     other = Work("demo, atm", 1, "epochs")
-    assert "after the first" in other.estimate(tmp_path, other.key("train-align", "cpu"))
+    assert [*other.estimate(tmp_path, other.key("train-align", "cpu"))] == ["time"]
 
 
 @pytest.mark.parametrize(

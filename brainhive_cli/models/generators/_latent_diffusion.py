@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from brainhive_cli.core import console, hub, parts, weights
+from brainhive_cli.core.device_memory import size_of
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.results import Need, to_download
 from brainhive_cli.models.conditioning import Conditioning
@@ -77,21 +78,37 @@ class Config(parts.Config):
     def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
         """Load the generator, frozen, onto a device; at first a publisher's own format is converted and kept.
 
+        On the device "meta" only configs are read, and weights have shapes alone.
+
         Raises:
             MissingData: if the source, or one of its components, is absent or half-downloaded.
             BrainhiveError: if the networks are of another kind.
             RecipeError: if an architecture for random weights cannot be built.
         """
         device = torch.device(device)
-        if self.source == RANDOM:
-            architecture = {**self.published, **(self.architecture or {})}
-            where, hint = "the architecture of the generator random", "compare it with the published one"
-            with weights.reading(where, hint, RecipeError, problem="cannot be built"):
-                weights.check_sizes(architecture, where, hint, RecipeError)
-                self.check_unet(architecture["unet"], "the architecture")
-                return self.assemble(self.draw(architecture, device, dtype), device)
-        with weights.reading(f"the generator {self.source}"):
-            return self.assemble(self.load(dtype), device)
+        if self.source != RANDOM and device.type != "meta":
+            with weights.reading(f"the generator {self.source}"):
+                return self.assemble(self.load(dtype), device)
+
+        # the usual source is published: its architecture is known where the hub cannot be reached
+        architecture = {**self.published, **(self.architecture or {})}
+        if self.source != RANDOM:
+            try:
+                architecture = self.read_configs()
+            except hub.Unreachable:
+                if self.source != type(self).model_fields["source"].default:
+                    raise
+
+        # check the architecture, and draw its weights
+        where, hint = f"the architecture of the generator {self.source}", "compare it with the published one"
+        with weights.reading(where, hint, RecipeError, problem="cannot be built"):
+            weights.check_sizes(architecture, where, hint, RecipeError)
+            self.check_unet(architecture["unet"], "the architecture")
+            return self.assemble(self.draw(architecture, device, dtype), device)
+
+    def weight_bytes(self, dtype: torch.dtype) -> int:
+        """Count the bytes of the networks by their configs alone, on the meta device."""
+        return sum(map(size_of, self.build("meta", dtype).networks))
 
     def check(self) -> str:
         """Describe the generator and how much of it would be downloaded; raises as `build` does."""

@@ -174,6 +174,10 @@ class Config(parts.Config):
                 needs += [*_captioner.needs(stage.caption), *stage.text_needs()]
         return needs + ([] if self.low_level_mix is None else self.low_level_mix.needs())
 
+    def weight_bytes(self, dtype: torch.dtype) -> int:
+        """Count the bytes of all stages' networks, without captioners and priors."""
+        return sum(stage.generator.weight_bytes(dtype) for stage in self.stages)
+
 
 TINY = Config(stages=(Stage(generator=sdxl.TINY), Stage(generator=sdxl.TINY, steps=2, strength=0.5)))
 """Small enough for tests."""
