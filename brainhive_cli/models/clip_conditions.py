@@ -104,6 +104,7 @@ class CaptionTokens:
 
     def __init__(self, source: str = OPEN_CLIP, length: int = 60) -> None:
         self.length = length
+        # the vocabulary of open_clip, or that of a tokenizer of transformers
         if source == OPEN_CLIP:
             from open_clip.tokenizer import SimpleTokenizer
 

@@ -76,6 +76,7 @@ def load_network(
     Raises:
         MissingData: if weights are absent, damaged, or not all there: the library would draw those.
     """
+    # the files of weights, safetensors before pickles
     where = where or str(folder)
     files = files or list(folder.glob("*.safetensors")) or list(folder.glob("*.bin"))
     if not files:
@@ -84,6 +85,7 @@ def load_network(
         )
     if not any(file.suffix == ".safetensors" for file in files):
         options["use_safetensors"] = False  # else diffusers reports their absence as an error
+    # load, and refuse a network that lacks some of its weights
     with weights.reading(where, files=files), console.hushed():
         model, loading_info = network.from_pretrained(folder, output_loading_info=True, **options)
         refuse_absent(loading_info["missing_keys"], where)

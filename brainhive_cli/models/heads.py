@@ -144,6 +144,7 @@ def check(outputs: Any, heads: Heads, what: str, part: Any = None, count: int | 
         way = "give each head the shape of its target"
     else:
         actual, way = type(outputs).__name__, "return a tensor, or a dict with the tensor of each head"
+    # name the part that returned it, and both shapes
     who = what if part is None else foreign_code.name_of(part, what)
     raise BrainhiveError(f"{who} gives {actual}, the heads are {_listed(expected)}", way)
 

@@ -97,6 +97,7 @@ class PictureAutoencoder(nn.Module):
             random: Draws the order of pictures, and noise.
             after_epoch: Called with the mean loss of each epoch.
         """
+        # one cycle of the learning rate over all steps
         optimizer = torch.optim.Adam(self.parameters(), lr)
         steps = epochs * -(-len(pixels) // batch_size)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
@@ -158,6 +159,7 @@ def open_autoencoder(source: str, resolution_px: int = 28) -> PictureAutoencoder
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return PictureAutoencoder(Architecture(latents=16, width=8))
+    # a trained autoencoder: its sizes, then its weights
     folder = locate(source)
     if not (folder / CONFIG).is_file():
         raise MissingData(f"no autoencoder in {source!r}", HOW)

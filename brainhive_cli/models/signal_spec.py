@@ -58,6 +58,7 @@ class SignalSpec:
             raise BrainhiveError(f"{len(self.times_s)} times for {self.samples} samples")
         if self.positions is not None and len(self.positions) != len(self.names):
             raise BrainhiveError(f"{len(self.positions)} positions for {len(self.names)} sensors")
+        # indices of every region lie among the voxels of their subject
         for region, by_subject in self.regions.items():
             if len(by_subject) != len(self.subjects):
                 raise BrainhiveError(
@@ -100,6 +101,7 @@ class SignalSpec:
         """
         if self.names or subject not in self.subjects:
             return
+        # the number of voxels, then the mask of each region
         place = self.subjects.index(subject)
         way = "use the masks and the signal.region_split that the model was trained with"
         if width != self.widths[place]:
@@ -149,6 +151,7 @@ class SignalSpec:
         keys = {*here, *trained} if is_same_store and here and trained else {*here} & {*trained} - {"kind"}
         pairs |= {key: (here.get(key), trained.get(key)) for key in sorted(keys)}
 
+        # name every pair that differs
         differing = [
             f"{key} {say(key, value)}, not {say(key, other)}"
             for key, (value, other) in pairs.items()
@@ -185,6 +188,7 @@ def samples_left(samples: int, *filters: tuple[int, int]) -> int:
     Raises:
         BrainhiveError: if nothing is left.
     """
+    # the shortest window that leaves one sample
     least = 1
     for kernel, stride in reversed(filters):
         least = (least - 1) * stride + kernel

@@ -104,6 +104,7 @@ def decode(
     module: nn.Module, heads: Heads, signal: Tensor, subject: Tensor | None, seeds: Sequence[int]
 ) -> Decoded:
     """Decode signals; a part whose answers are sampled or written word by word uses one seed a signal."""
+    # the part's own way of decoding, or its predictions
     sample: Any = getattr(module, "decode", None)
     with torch.inference_mode():
         if sample is None:

@@ -150,12 +150,14 @@ def map_size(heads: Heads, latent: str, scale: int) -> tuple[int, int]:
     Raises:
         BrainhiveError: if the decoder cannot make a latent of that size, or as many maps.
     """
+    # the latent must be a multiple of what the decoder enlarges by
     shape = heads[latent].shape
     if len(shape) != 3 or shape[1] % scale or shape[2] % scale:
         raise BrainhiveError(
             f"the head {latent} is {list(shape)}, the decoder makes [C, H, W] of multiples of {scale}",
             "the latent of an autoencoder at another size, or another number of decoder channels",
         )
+    # as many maps as the decoder starts from
     size = shape[1] // scale, shape[2] // scale
     if MAPS in heads and heads[MAPS].shape[:-1] != (size[0] * size[1],):
         raise BrainhiveError(

@@ -198,6 +198,7 @@ class CaptionHead(nn.Module):
     def __init__(self, config: Any, dim: int, length: int) -> None:
         super().__init__()
         self.length = length
+        # GPT-2 of the recipe's sizes, whose padding begins and ends a caption
         sizes = GPT2Config(
             vocab_size=config.vocabulary,
             n_positions=config.caption_positions,
@@ -235,6 +236,7 @@ class CaptionHead(nn.Module):
 
     def write(self, text: Tensor, end: int) -> Tensor:
         """Write captions, each time the likeliest token: ids [B, length], with zeros behind the last."""
+        # generate greedily, so that a caption depends on its signal alone
         prefix = self.prefix(text)
         written: Tensor = self.decoder.generate(
             inputs_embeds=prefix,

@@ -226,6 +226,7 @@ class Neurons(nn.Module):
         self, tokens: Tensor, names: Sequence[str], caption: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Decode heads of image tokens [B, S, D]; captions are written unless their ids [B, L] are given."""
+        # tokens of all frames, and the text vector that drives decoders
         motion = self.motion_proj(tokens)  # [B, F, S, D]
         text = None if self.brain.clipproj is None else self.brain.clipproj(motion)  # [B, E]
         decoded = {IMAGE: tokens, MOTION: motion, TEXT: text}

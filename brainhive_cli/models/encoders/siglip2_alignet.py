@@ -49,6 +49,7 @@ class Config(AlignedConfig, TokenConfig):
             folder = find(self.source, [FILE], WAY)
             load, weights = partial(_load, make, folder / FILE), weights_of(self.source, folder, [FILE])
 
+        # pictures of the network's size
         side: int = self.architecture.get("img_size", SIDE_PX)
         words = f"squash to {side} × {side} bicubic without antialiasing, 0..1"
         return Encoder(

@@ -29,6 +29,7 @@ class Config(EncoderConfig):
         """Prepare processor and tower; MissingData when the folder lacks either."""
         import transformers
 
+        # processor and tower: of random weights by the architecture, otherwise by the folder
         if self.source == "random":
             side = self.architecture["image_size"]
             crop = {"height": side, "width": side}
