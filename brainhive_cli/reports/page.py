@@ -37,8 +37,7 @@ NUMERIC = re.compile(r"[-+±]?[\d.]|–?$")
 """Beginning of the text of a cell that is aligned to the right: a number, an interval, or nothing."""
 CLIPS = {".mp4": "video/mp4", ".webm": "video/webm"}
 PLAIN = {".svg": "image/svg+xml", ".gif": "image/gif", ".webp": "image/webp", ".png": "image/png"}
-
-
+"""Media types of clips, and of pictures that are no JPEG, by suffix."""
 Figure = Sequence[tuple[str, Artifact, Path]]
 """An artifact, or those of several runs that are shown together: label of the run, artifact, folder."""
 Group = tuple[str, Sequence[Table | Figure]]
@@ -183,9 +182,10 @@ class _Renderer:
         for values in table.rows:
             rows.append([])
             for value in values:
-                is_number = isinstance(value, int | float) and not isinstance(value, bool)
-                plain = Cell(number(value), value=float(value) if is_number else None)
-                rows[-1].append(value if isinstance(value, Cell) else plain)
+                if not isinstance(value, Cell):
+                    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+                    value = Cell(number(value), value=float(value) if is_number else None)
+                rows[-1].append(value)
 
         # columns of numbers alone are aligned to the right
         columns = enumerate(zip(*rows, strict=True))
@@ -232,12 +232,11 @@ class _Renderer:
         is_clip = path.suffix in CLIPS
         if not is_new:
             source = Markup('data-same="{}"').format(file_id)
-        else:
-            if is_clip:
-                url = f"data:{CLIPS[path.suffix]};base64,{base64.b64encode(_read_file(path)).decode()}"
-            else:
-                url = _shrink_picture(path, side_px)
+        elif is_clip:
+            url = f"data:{CLIPS[path.suffix]};base64,{base64.b64encode(_read_file(path)).decode()}"
             source = Markup('id="{}" src="{}"').format(file_id, Markup(url))
+        else:
+            source = Markup('id="{}" src="{}"').format(file_id, Markup(_shrink_picture(path, side_px)))
 
         # the element, with a still picture if a clip has one
         if not is_clip:

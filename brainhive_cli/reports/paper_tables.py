@@ -90,6 +90,7 @@ def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
 
 
 def _write_caption(group: RunGroup, best: Best) -> str:
+    """Write the caption: what was measured, what ±, bold and marks mean, and the caveats."""
     # protocol, items, candidates and chance, as the first run has them
     first = group.runs[0]
     metrics = first.metrics or next((cell.metrics for cell in first.cells), {})
