@@ -125,11 +125,14 @@ def _check(**arguments: object) -> None:
     from brainhive_cli.core.files import describe_bad_name
 
     for name, value in arguments.items():
+        # the type
         kinds, words = KINDS.get(name, ((str,), "text"))
         shown = " ".join(repr(value)[:300].split())[:80]
         if isinstance(value, bool) or not isinstance(value, kinds):
             problem = f"{name} is {shown}, of type {type(value).__name__}"
             raise RecipeError(problem, f"{name}=… takes {words}; help(brainhive_cli.api) says more")
+
+        # the letters of a name
         if isinstance(value, str | Path) and (reason := describe_bad_name(str(value))):
             raise RecipeError(f"{name} {shown} {reason}", "give a name or path that a file can have")
 
@@ -234,6 +237,8 @@ class Run:
         _check(split=split, **({} if subject is None else {"subject": subject}))
         member = self.member(cell, device)
         decoded, rows = member.decoded(_only_subject(member, subject), split)
+
+        # arrays of the heads, with what a reader must know of them
         heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
         image_ids, caveats = list(member.pictures(split).image_ids[rows]), member.align.caveats(split)
         return Predictions(image_ids, heads, decoded.texts, caveats)
@@ -245,6 +250,8 @@ class Run:
         from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
         _check(cell=cell)
+
+        # the cell that is named, or the only one
         named = [trained for trained in self.cells if cell in ("", trained.name)]
         if len(named) != 1:
             problem = f"no cell {cell!r}" if cell else f"{len(self.cells)} cells, of which none is named"
@@ -390,6 +397,7 @@ def _only_subject(member: "TrainedCell", subject: int | None) -> int:
     """Take the subject that is named, or the only one that a cell is tested on."""
     from brainhive_cli.core.errors import RecipeError
 
+    # the named subject, or the only one that the cell is tested on
     tested = member.cell.tested_on
     if subject in tested or (subject is None and len(tested) == 1):
         return tested[0] if subject is None else subject

@@ -67,11 +67,14 @@ def _callback(command: Command) -> Callable[..., None]:
         flags = {key: values.pop(key.replace(".", "_")) for key in command.flags}
         execute(command.name, flags, values, command.paths)
 
+    # words of the command line: overrides of recipe keys, after paths or names if the command takes any
     arguments = {"overrides": OVERRIDES}
     if command.paths:
         about = {"PATH": "Files, folders or patterns", "NAME": "Names"}[command.words]
         about += "; and overrides of any recipe key."
         arguments["overrides"] = words(f"[{command.words}]... [KEY.PATH=VALUE]...", about, command.complete)
+
+    # the signature, in the order in which the help lists options
     flags = {key.replace(".", "_"): option for key, option in command.flags.items()}
     declared = {**arguments, **flags, **command.switches, **COMMON}
     call.__signature__ = Signature(  # type: ignore[attr-defined]
