@@ -30,7 +30,7 @@ from brainhive_cli.evaluation.explanation.findings import (
     summary_table,
 )
 from brainhive_cli.evaluation.explanation.job import Job
-from brainhive_cli.evaluation.explanation.profiles import SENSOR, TIME, Axis, SubjectProfiles
+from brainhive_cli.evaluation.explanation.profiles import SENSOR, TIME, SubjectProfiles
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS
 from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
@@ -42,8 +42,9 @@ from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
 
 FIGURES = "figures"
-"""The folder of the run that they lie in."""
+"""Folder of a run with its figures."""
 WITHOUT_MODEL = "no model"
+"""Part of the protocol of what is measured of signals alone."""
 
 
 def conclude(
@@ -90,9 +91,8 @@ def conclude(
 
     # what pages show, and figures of the same
     drawn = draw_results(results, course, encoded, readers[0])
-    is_mapped = any(isinstance(artifact, Map) for artifact in drawn.values())
-    is_by_sensor = any(finding.axis.name == SENSOR for finding in results)
-    if is_by_sensor and not is_mapped:
+    has_sensors = any(finding.axis.name == SENSOR for finding in results)
+    if has_sensors and not any(isinstance(artifact, Map) for artifact in drawn.values()):
         missing["head maps"] = "where the sensors lie is not known"
     for name, reason in missing.items():
         console.warn(f"{name} left out: {reason}")
@@ -139,7 +139,7 @@ Drawn = Curve | Heatmap | Map
 def draw_results(
     results: Sequence[Finding], course: Course | None, encoded: Sequence[SubjectProfiles], reader: Reader
 ) -> dict[str, Drawn]:
-    """Draw everything, the first what most readers look for; by what the file of each is called.
+    """Draw all results by the names of their files, the one first that most readers look for.
 
     Args:
         results: All analyses.
@@ -147,17 +147,23 @@ def draw_results(
         encoded: What the encoding model measured of each subject; none if it was not fitted.
         reader: Of any subject: whose signals have the sensors and times of all.
     """
+    # similarity with each level
     drawn: dict[str, Drawn] = {}
     if course is not None:
         drawn["similarity"] = similarity_curve(course, results)
+
+    # positions of sensors on the head, from left to right and from back to front
     space = reader.selection.recording.space
     known = known_places(space) if isinstance(space, Sensors) else None
-    places: dict[str, tuple[float, float]] = {}  # on the head, from left to right and from back to front
+    positions: dict[str, tuple[float, float]] = {}
     if known is not None and isinstance(space, Sensors):
         names = [space.names[row] for row in known[0]]
-        places = {name: (float(x), float(y)) for name, (x, y) in zip(names, flattened(known[1]), strict=True)}
-    drawn |= dict(curves(results, places))
-    drawn |= dict(head_maps(results, places))
+        plane = flattened(known[1]).tolist()  # [K, 2]
+        positions = {name: (x, y) for name, (x, y) in zip(names, plane, strict=True)}
+
+    # curves, maps and the encoding model; the stimulus is marked on curves over time
+    drawn |= dict(curves(results, positions))
+    drawn |= dict(head_maps(results, positions))
     if encoded:
         drawn |= dict(encoding_artifacts(encoded, reader.sensors, reader.times_ms.round(3).tolist()))
     stimulus = reader.selection.recording.stimulus_marks
@@ -168,52 +174,56 @@ def draw_results(
 
 
 def curves(
-    results: Sequence[Finding], places: Mapping[str, tuple[float, float]]
+    results: Sequence[Finding], positions: Mapping[str, tuple[float, float]]
 ) -> Iterator[tuple[str, Drawn]]:
-    """Draw the first metric of each analysis over its places, with its controls and the p of all metrics.
+    """Draw the first metric of each analysis over its axis, with its controls.
 
     Args:
         results: All analyses.
-        places: Of sensors on the head, as far as they are known; such sensors are listed front to back, as
+        positions: Of sensors on the head, as far as they are known; such sensors are listed front to back, as
             details of the map.
 
     Yields:
-        What the file of each is called, and the artifact.
+        The name of the file of each, and the artifact.
     """
+    # findings of one analysis along one axis
     together: dict[tuple[str, str], list[Finding]] = {}
     for finding in results:
         together.setdefault((finding.name, finding.axis.name), []).append(finding)
-    for (name, axis_name), several in together.items():
-        first, axis = several[0], several[0].axis
-        at = [float(place) for place in axis.at] if axis_name == TIME else axis.labels
-        is_mapped = axis_name == SENSOR and all(label in places for label in axis.labels)
+    for (name, axis_name), (finding, *_) in together.items():
+        axis = finding.axis
+        at = [float(time_ms) for time_ms in axis.at] if axis_name == TIME else axis.labels
+        is_mapped = axis_name == SENSOR and all(label in positions for label in axis.labels)
         order = list(range(len(at)))
         if is_mapped:
-            order.sort(key=lambda row: -places[axis.labels[row]][1])
-        measured = {shown(first.metric): first.measured, **first.controls}
+            order.sort(key=lambda row: -positions[axis.labels[row]][1])
+
+        # lines of the metric and its controls
+        measured = {shown(finding.metric): finding.measured, **finding.controls}
         lines = [_line(label, [metrics[row] for row in order]) for label, metrics in measured.items()]
-        title, words = _title(first), axis_name if axis.spans is None else OF_WINDOWS
-        section = DETAILS if is_mapped else SECTION
-        options: Any = {"marks": _marks(first), "section": section, "note": _note(several)}
+        title, words = _title(finding), axis_name if axis.spans is None else OF_WINDOWS
+        options: Any = {"section": DETAILS if is_mapped else SECTION, "note": _note(finding)}
+        if (onset := finding.first_above_chance) is not None:
+            options["marks"] = {f"{axis.where(onset)}: {FIRST_ABOVE}": float(axis.at[onset])}
         ordered: Any = [at[row] for row in order]
-        value, style = shown(first.metric), _style(axis)
+        value, style = shown(finding.metric), "lines" if axis_name == TIME else "bars"
         yield _file_name(name, axis_name), Curve(title, words, ordered, lines, value, style, **options)
 
 
 def head_maps(
-    results: Sequence[Finding], places: Mapping[str, tuple[float, float]]
+    results: Sequence[Finding], positions: Mapping[str, tuple[float, float]]
 ) -> Iterator[tuple[str, Drawn]]:
-    """Draw analyses by sensor on a head, where places of sensors are known."""
-    for finding in results if places else ():
+    """Draw analyses by sensor on a head, where positions of sensors are known."""
+    for finding in results if positions else ():
         if finding.axis.name != SENSOR:
             continue
         points = [
-            Point(*places[name], name, value=metric.value)
+            Point(*positions[name], name, value=metric.value)
             for name, metric in zip(finding.axis.labels, finding.measured, strict=True)
-            if name in places
+            if name in positions
         ]
         title, value = _title(finding), shown(finding.metric)
-        drawn = Map(title, points, "head", value, True, section=SECTION, note=_note([finding]))
+        drawn = Map(title, points, "head", value, True, section=SECTION, note=_note(finding))
         yield f"{_file_name(finding.name, finding.axis.name)}-map", drawn
 
 
@@ -229,27 +239,29 @@ def encoding_artifacts(
     """
     if not all("encoding map" in part.arrays for part in groups) or len(times_ms) < 2:
         return
-    maps = [part.arrays["encoding map"] for part in groups]
+
+    # correlation by sensor and time, averaged over subjects
+    maps = [part.arrays["encoding map"] for part in groups]  # [E, T] each
     if len({correlations.shape for correlations in maps}) == 1 and len(names) == len(maps[0]):
         title, values = f"encoding: {MEANINGS['encoding']}", np.mean(maps, axis=0).tolist()
         labels = (list(names), [f"{time:g}" for time in times_ms], "sensor", TIME, "correlation")
         yield "encoding-matrix", Heatmap(title, values, *labels, is_diverging=True, section=SECTION)
+
+    # correlation over time with its ceilings, averaged over sensors and subjects
     if all(name in part.arrays for name in CEILINGS for part in groups):
         title = "encoding: prediction of half of the repetitions, with ceilings"
         note = "The lower ceiling is the correlation of halves; the upper one is above 0 on noise."
         mean = {name: np.mean([part.arrays[name].mean(0) for part in groups], axis=0) for name in CEILINGS}
-        lines, value = (
-            [Line(name, mean[name].tolist()) for name in CEILINGS],
-            "correlation, mean over sensors",
-        )
+        lines = [Line(name, mean[name].tolist()) for name in CEILINGS]
+        value = "correlation, mean over sensors"
         drawn = Curve(title, TIME, list(times_ms), lines, value, section=SECTION, note=note)
         yield "encoding-ceilings", drawn
 
 
 def similarity_curve(course: Course, results: Sequence[Finding]) -> Curve:
     """Draw the correlation with each level together, with the ceilings."""
-    whole = [finding for finding in results if finding.metric == RHO]
-    lines = [_line(finding.name.rpartition(" · ")[2], finding.measured) for finding in whole]
+    correlations = [finding for finding in results if finding.metric == RHO]
+    lines = [_line(finding.name.rpartition(" · ")[2], finding.measured) for finding in correlations]
     if course.halves is not None:
         lines.append(Line("halves of repetitions", course.halves.tolist()))
     elif np.isfinite(course.similarity.lower).all():
@@ -258,17 +270,14 @@ def similarity_curve(course: Course, results: Sequence[Finding]) -> Curve:
     title, value = f"similarity: {MEANINGS['similarity']}", "Spearman correlation of distances"
     note = "Claims are made by the lower ceiling: the upper one is far above 0 on noise."
     axis, at = course.axis.name, list(course.axis.at)
-    return Curve(title, axis, at, lines, value, _style(course.axis), section=SECTION, note=note)
-
-
-def _style(axis: Axis) -> Literal["lines", "bars"]:
-    return "lines" if axis.name == TIME else "bars"
+    style: Literal["lines", "bars"] = "lines" if axis == TIME else "bars"
+    return Curve(title, axis, at, lines, value, style, section=SECTION, note=note)
 
 
 def _file_name(analysis: str, axis: str) -> str:
     """Name the files of an analysis."""
-    place = "" if axis == TIME else f"-{axis}"
-    return re.sub(r"[^\w-]+", "-", f"{analysis}{place}")
+    suffix = "" if axis == TIME else f"-{axis}"
+    return re.sub(r"[^\w-]+", "-", f"{analysis}{suffix}")
 
 
 def _line(name: str, metrics: Sequence[Metric]) -> Line:
@@ -283,19 +292,8 @@ def _title(finding: Finding) -> str:
     return finding.name if level else f"{finding.name} ({MEANINGS[analysis]})"
 
 
-def _marks(finding: Finding) -> dict[str, float]:
-    """Mark the first place that is above chance."""
-    place = finding.first_above_chance
-    return (
-        {}
-        if place is None
-        else {f"{finding.axis.where(place)}: {FIRST_ABOVE}": float(finding.axis.at[place])}
-    )
-
-
-def _note(several: Sequence[Finding]) -> str:
-    """Say how the metrics of one analysis were measured; p stands in the table."""
-    words = [several[0].measured[0].protocol]
-    if several[0].measured[0].these_subjects:
-        words.append("intervals over items, for these subjects")
-    return "; ".join(words)
+def _note(finding: Finding) -> str:
+    """Say how the metrics of an analysis were measured; p stands in the table."""
+    metric = finding.measured[0]
+    intervals = "; intervals over items, for these subjects" if metric.these_subjects else ""
+    return f"{metric.protocol}{intervals}"

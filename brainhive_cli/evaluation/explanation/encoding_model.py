@@ -83,27 +83,31 @@ def predict_signals(
         alpha: The penalty; chosen by cross-validation for the full model if None, and taken for all.
         seed: Of the principal components.
     """
+    # principal components of each level, and the same with embeddings exchanged among pictures
     pairs = {name: project(train[name].flatten(1), test[name].flatten(1), components, seed) for name in train}
     learned, tested = (torch.cat([pair[side] for pair in pairs.values()], 1) for side in (0, 1))
     orders = [torch.from_numpy(order).to(learned.device) for order in wrong]
     products = Products.of(torch.cat([learned, learned[orders[0]]], 1), signals())
     everything = torch.cat([tested, tested[orders[1]]], 1)
+
+    # columns of each level among the components
     width, stops = learned.shape[1], np.cumsum([pair[0].shape[1] for pair in pairs.values()])
     columns_of = dict(zip(pairs, np.split(np.arange(width), stops[:-1]), strict=True))
 
     def predict(columns: NDArray[np.int64], penalty: float) -> Values:
-        some = everything[:, torch.from_numpy(columns).to(everything.device)]
-        outputs = products.select(columns).predict(some, penalty)
+        inputs = everything[:, torch.from_numpy(columns).to(everything.device)]  # [N, columns]
+        outputs = products.select(columns).predict(inputs, penalty)  # [N, E T]
         return np.asarray(outputs.double().cpu().numpy().reshape(-1, *shape))
 
-    chosen = products.select(np.arange(width)).best_alpha() if alpha is None else alpha
+    # each level is left out, and exchanged, with the penalty of the full model
+    penalty = products.select(np.arange(width)).best_alpha() if alpha is None else alpha
     without, shuffled = {}, {}
     for name, columns in columns_of.items():
         rest = np.setdiff1d(np.arange(width), columns)
         if len(rest):
-            without[name] = predict(rest, chosen)
-            shuffled[name] = predict(np.union1d(rest, columns + width), chosen)
-    return Predicted(predict(np.arange(width), chosen), without, shuffled, chosen)
+            without[name] = predict(rest, penalty)
+            shuffled[name] = predict(np.union1d(rest, columns + width), penalty)
+    return Predicted(predict(np.arange(width), penalty), without, shuffled, penalty)
 
 
 def correlations(predicted: Values, measured: Values) -> Values:
@@ -112,21 +116,21 @@ def correlations(predicted: Values, measured: Values) -> Values:
 
 
 class Slices(NamedTuple):
-    """Places along one axis of signals [N, E, T].
+    """Positions along one axis of signals [N, E, T].
 
     Attributes:
-        axis: What the places are.
-        places: Indices along E (`by` 1) or T (`by` 2) of each place.
-        by: Which axis that is.
+        axis: Kind of the positions.
+        indices: Indices along E (`dim` 1) or T (`dim` 2) of each position.
+        dim: Number of that axis.
     """
 
     axis: str
-    places: Mapping[Any, NDArray[np.int64]]
-    by: int
+    indices: Mapping[Any, NDArray[np.int64]]
+    dim: int
 
-    def take(self, values: Values) -> Iterator[Values]:
-        """Take each place of values [N, E, T]."""
-        return (np.take(values, rows, self.by) for rows in self.places.values())
+    def split(self, values: Values) -> Iterator[Values]:
+        """Slice values [N, E, T] at each position."""
+        return (np.take(values, rows, self.dim) for rows in self.indices.values())
 
 
 def along(predictions: Predicted, measured: Values, slices: Slices, labels: Labels) -> Profile:
@@ -135,22 +139,24 @@ def along(predictions: Predicted, measured: Values, slices: Slices, labels: Labe
     Args:
         predictions: What was predicted.
         measured: [N, E, T].
-        slices: The places.
+        slices: The positions.
         labels: Permutations of the N items.
     """
     count, values, matrices = len(measured), [], []
+
+    # correlations of every prediction with every signal, for the control, and shares of the items [N]
     for parts in zip(
-        slices.take(unit_vectors(predictions.full)), slices.take(unit_vectors(measured)), strict=True
+        slices.split(unit_vectors(predictions.full)), slices.split(unit_vectors(measured)), strict=True
     ):
-        one, other = (part.reshape(count, -1) for part in parts)
-        matrices.append(count * (one @ other.T) / one.shape[1])  # [N, N]
-        values.append(correlation_shares(one, other).mean(1))
-    profile = Profile.of(CORRELATION, Axis(slices.axis, [*slices.places]), matrices, labels)
+        prediction, signal = (part.reshape(count, -1) for part in parts)
+        matrices.append(count * (prediction @ signal.T) / prediction.shape[1])  # [N, N]
+        values.append(correlation_shares(prediction, signal).mean(1))
+    profile = Profile.of(CORRELATION, Axis(slices.axis, [*slices.indices]), matrices, labels)
     return replace(profile, values=np.array(values))
 
 
 def unique(predictions: Predicted, measured: Values, level: str, slices: Slices) -> Profile:
-    """Describe what a level adds at each place: the correlation less that without the level.
+    """Describe what a level adds at each position: the correlation less that without the level.
 
     The control adds the level with the embeddings of other pictures.
     """
@@ -159,10 +165,10 @@ def unique(predictions: Predicted, measured: Values, level: str, slices: Slices)
         # each picture's share of the correlations
         flat = [unit_vectors(side).reshape(len(side), -1) for side in (predicted, measured)]
         items = correlation_shares(*flat).reshape(predicted.shape)  # [N, E, T]
-        shares.append(np.array([part.mean((1, 2)) for part in slices.take(items)]))
+        shares.append(np.array([part.mean((1, 2)) for part in slices.split(items)]))
     values, shuffled = shares[0] - shares[1], shares[2] - shares[1]  # [P, N]
     null = np.empty((0, len(values)))
-    return Profile(UNIQUE, Axis(slices.axis, [*slices.places]), values, null, shuffled)
+    return Profile(UNIQUE, Axis(slices.axis, [*slices.indices]), values, null, shuffled)
 
 
 def half_ceilings(
@@ -187,8 +193,8 @@ def half_ceilings(
         for stimulus, prediction in zip(trials, predicted, strict=True):
             flat = np.asarray(stimulus, np.float64).reshape(len(stimulus), -1)
             first, second = halves(flat)
-            whole, guess = (np.broadcast_to(x.reshape(-1), first.shape) for x in (flat.mean(0), prediction))
-            yield np.stack([guess, first, first]), np.stack([first, second, whole])
+            mean, guess = (np.broadcast_to(x.reshape(-1), first.shape) for x in (flat.mean(0), prediction))
+            yield np.stack([guess, first, first]), np.stack([first, second, mean])
 
     against_half, lower, upper = correlate(pairs()).mean(1).reshape(3, *predicted.shape[1:])
     return against_half, lower, upper
@@ -215,7 +221,7 @@ def explain_signals(reader: Reader, train: Levels, test: Levels, spec: Explanati
 def _encode(
     reader: Reader, train: Levels, test: Levels, spec: Explanation, collected: SubjectProfiles
 ) -> dict[str, Profile]:
-    """Give the correlation by time, and by sensor or region; collect what comes with it."""
+    """Measure the correlation by time, and by sensor or region; collect maps, ceilings and unique parts."""
     # tested signals in sensor space, where whiteners are known
     learned, rows = reader.member.selection(reader.subject, "train", is_tested=False)
     is_mixed, device = bool(reader.mixture), reader.member.model.device
@@ -270,6 +276,6 @@ def _encode(
 
 
 def read_embeddings(store: TargetStore, rows: NDArray[np.int64], device: torch.device) -> Tensor:
-    """Read embeddings of some pictures, flattened [n, F]; the first where there are alternatives."""
+    """Read embeddings of pictures, flattened [n, F]; the first where there are alternatives."""
     values = store.embedding if store.alternatives is None else store.embedding.column(0)
     return torch.from_numpy(np.asarray(values[rows], np.float32).reshape(len(rows), -1)).to(device)

@@ -16,7 +16,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
     PermutationTest,
     Profile,
     SubjectProfiles,
-    analysis_of,
 )
 from brainhive_cli.evaluation.explanation.similarity import Course
 from brainhive_cli.measurement.metric_names import AT_PEAK, shown
@@ -28,6 +27,7 @@ SHUFFLED, TRAINED = "shuffled labels", "trained on shuffled labels"
 SECTION = "Explanation"
 """The heading under which a page shows all of it."""
 SIMILARITY, RHO, UNIQUE_RHO = "similarity", "rho", "unique_rho"
+"""Name of the analysis, and of its metrics: Spearman's correlation, and the partial one."""
 CORRELATIONS = {CORRELATION: (-1.0, 1.0), UNIQUE: (-2.0, 2.0)}
 """Least and largest value of metrics, where there are."""
 TIMES = 64
@@ -48,7 +48,7 @@ class Finding:
 
     Attributes:
         name: `analysis`, or `analysis · level`.
-        axis: The places.
+        axis: The P positions.
         measured: [P].
         controls: [P] by the name of the control.
         test: Against permuted labels; None where labels were not permuted.
@@ -67,12 +67,12 @@ class Finding:
 
     @property
     def peak(self) -> int:
-        """The place with the largest value."""
+        """Index of the position with the largest value."""
         return int(np.argmax([metric.value for metric in self.measured]))
 
     @property
     def first_above_chance(self) -> int | None:
-        """The first of two places in a row, on an axis of time, that are above the control of all places.
+        """Index of the first of two positions in a row, on an axis of time, above the corrected control.
 
         What a window carries may begin anywhere in it: its centre may lie before the effect.
         """
@@ -84,7 +84,7 @@ class Finding:
 
     @property
     def p_at_peak(self) -> str:
-        """p of the strongest place, corrected for all, as every table prints it."""
+        """p of the strongest position, corrected for all, as every table prints it."""
         if self.test is None:
             return "–"
         p = float(self.test.corrected[self.peak])
@@ -92,13 +92,13 @@ class Finding:
 
     @property
     def scopes(self) -> dict[str, dict[str, Metric]]:
-        """The metrics by scope and name; of a course, at most so many times as `TIMES`, and the strongest."""
+        """Metrics by scope and name; of a course, at most so many times as `TIMES`, and the strongest."""
         scopes: dict[str, dict[str, Metric]] = {}
         step = -(-len(self.measured) // TIMES) if self.axis.name == TIME else 1
-        for number, place in enumerate(self.axis.labels):
-            if number % step == 0 or number == self.peak:
+        for index, label in enumerate(self.axis.labels):
+            if index % step == 0 or index == self.peak:
                 for control, metrics in {"": self.measured, **self.controls}.items():
-                    scopes[scope(self.name, place, control)] = {self.metric: metrics[number]}
+                    scopes[scope(self.name, label, control)] = {self.metric: metrics[index]}
         return scopes
 
     @property
@@ -119,15 +119,15 @@ class Finding:
 
 
 def overall(results: Sequence[Finding]) -> dict[str, dict[str, Metric]]:
-    """Give the strongest place of the first analysis as what stands for all of them.
+    """Return the strongest value of the first analysis, which stands for all of them.
 
-    It has neither interval nor chance: the place was chosen by the items that it is measured on.
+    It has neither interval nor chance: its position was chosen by the items that it is measured on.
     """
     if not results:
         return {}
     first = results[0]
-    top, place = first.measured[first.peak], first.axis.labels[first.peak]
-    name, protocol = f"{top.name}{AT_PEAK}", f"{top.protocol}, {first.name} at {place}"
+    top, label = first.measured[first.peak], first.axis.labels[first.peak]
+    name, protocol = f"{top.name}{AT_PEAK}", f"{top.protocol}, {first.name} at {label}"
     metric = replace(top, name=name, protocol=protocol, interval="none: the strongest of all places")
     metric = replace(metric, chance=None, low=None, high=None, these_subjects=None, people=None)
     return {ALL: {metric.name: metric}}
@@ -136,7 +136,7 @@ def overall(results: Sequence[Finding]) -> dict[str, dict[str, Metric]]:
 def describe_profiles(
     groups: Groups, pictures: Items, protocol: str, split: str, seeds: Sequence[int]
 ) -> list[Finding]:
-    """Describe every profile over all subjects; places that not all have, as regions, are left out.
+    """Describe every profile over all subjects; positions that not all have, as regions, are left out.
 
     Args:
         groups: What was measured.
@@ -147,34 +147,44 @@ def describe_profiles(
     """
     parts = [part for group in groups for part in group]
     ids, described = [str(name) for name in pictures.ids[0]], []
+    options = {"protocol": protocol, "split": split, "items": for_all(pictures, len(groups))}
+
+    # rows of the shared pictures among the items of each cell and subject
+    rows: list[list[NDArray[np.int64]]] = []
+    for group in groups:
+        row_by_id = [{name: row for row, name in enumerate(part.image_ids)} for part in group]
+        rows.append([np.array([row_of[name] for name in ids]) for row_of in row_by_id])
+
+    # profiles that all have, at the positions and of the items that all share
     for name in parts[0].profiles:
         if all(name in part.profiles for part in parts):
-            places = [part.profiles[name].axis.at for part in parts]
-            at = [place for place in places[0] if all(place in some for some in places)]
+            positions = [part.profiles[name].axis.at for part in parts]
+            at = [position for position in positions[0] if all(position in axis for axis in positions)]
             profiles = [
-                [part.profiles[name].take(at, part.rows_of(ids)) for part in group] for group in groups
+                [part.profiles[name].take(at, items) for part, items in zip(group, listed, strict=True)]
+                for group, listed in zip(groups, rows, strict=True)
             ]
-            options = {"protocol": protocol, "split": split, "items": for_all(pictures, len(groups))}
-            described.append(_describe(analysis_of(name), profiles, seeds, options))
+            described.append(_describe(name.partition(":")[0], profiles, seeds, options))
     return described
 
 
 def _describe(
     name: str, groups: Sequence[Sequence[Profile]], seeds: Sequence[int], options: Mapping[str, Any]
 ) -> Finding:
-    """Describe one profile of all cells, by subject; all have the same places and items."""
+    """Describe one profile of all cells, by subject; all have the same positions and items."""
+    # the measured values, by subject
     first, profiles = groups[0][0], [profile for group in groups for profile in group]
     options = {"pool": first.pool or None, "chance": first.chance, **options}
     options["limits"] = (0.0, 1.0) if first.pool else CORRELATIONS.get(first.metric, (None, None))
     is_share = None if first.metric.startswith("top") else False
     values = [np.stack([profile.values for profile in group]) for group in groups]  # [S, P, N]
     measured = measure_each(first.metric, values, seeds=seeds, is_share=is_share, **options)
+
+    # controls: permuted labels, and what was measured once with shuffled ones
     test, controls = None, {}
     if all(len(profile.null) for profile in profiles):
-        by_subject = [np.mean([profile.null for profile in group], axis=0) for group in groups]
-        null = np.mean(by_subject, axis=0)  # [K, P]
-        test = PermutationTest.of(np.array([metric.value for metric in measured]), null)
-        controls[SHUFFLED] = permuted_metrics(measured, null)
+        null = np.mean([np.mean([profile.null for profile in group], axis=0) for group in groups], axis=0)
+        test, controls[SHUFFLED] = compare_permutations(measured, null)
     if all(profile.shuffled.size for profile in profiles):
         kind = TRAINED if test is not None or name.startswith("encoding") else SHUFFLED
         shuffled = [np.stack([profile.shuffled for profile in group]) for group in groups]
@@ -184,15 +194,24 @@ def _describe(
 
 
 def for_all(pictures: Items, subjects: int) -> Items:
-    """Give one list of pictures to so many subjects."""
+    """Repeat one list of pictures for so many subjects."""
     strata = None if pictures.strata is None else [*pictures.strata] * subjects
     return replace(
         pictures, ids=[*pictures.ids] * subjects, units=[*pictures.units] * subjects, strata=strata
     )
 
 
-def permuted_metrics(measured: Sequence[Metric], null: NDArray[np.float64]) -> list[Metric]:
-    """Describe a control of permuted labels, [K, P], next to what was measured at each place."""
+def compare_permutations(
+    measured: Sequence[Metric], null: NDArray[np.float64], values: NDArray[np.float64] | None = None
+) -> tuple[PermutationTest, list[Metric]]:
+    """Compare metrics with their control of permuted labels, and describe that control as metrics.
+
+    Args:
+        measured: [P].
+        null: [K, P] the same with the labels permuted.
+        values: [P] what is compared with the control; default: the values of the metrics.
+    """
+    statistic = np.array([metric.value for metric in measured]) if values is None else values
     method = f"the middle 95 % of {len(null)} permutations of the labels"
     low, high = np.percentile(null, ENDS, axis=0)
     metrics = []
@@ -200,11 +219,11 @@ def permuted_metrics(measured: Sequence[Metric], null: NDArray[np.float64]) -> l
         mean, least, most = map(float, numbers)
         control = replace(metric, protocol=f"{metric.protocol}, {SHUFFLED}", interval=method, seed_sd=None)
         metrics.append(replace(control, value=mean, low=least, high=most, these_subjects=None, people=None))
-    return metrics
+    return PermutationTest.of(statistic, null), metrics
 
 
 def describe_similarity(course: Course, protocol: str, split: str) -> list[Finding]:
-    """Describe the correlation with each level, and that with its own part of the distances."""
+    """Describe the correlation with each level, and the partial one given all other levels."""
     similarity, described = course.similarity, []
     kinds = {RHO: similarity.whole}
     if len(similarity.models) > 1:
@@ -215,20 +234,22 @@ def describe_similarity(course: Course, protocol: str, split: str) -> list[Findi
             items = for_all(course.pictures, len(subjects))
             options: Any = {"protocol": protocol, "split": split, "items": items, "limits": (-1.0, 1.0)}
             measured = measure_each(metric, subjects, chance=0.0, is_share=False, **options)
+
+            # the test is of correlations [T] averaged over subjects, as the control is
             values, null = correlations.values[:, number].mean(0), correlations.null[:, number]
-            controls = {SHUFFLED: permuted_metrics(measured, null)}
-            test = PermutationTest.of(values, null)
-            described.append(Finding(scope(SIMILARITY, model), course.axis, measured, controls, test))
+            test, control = compare_permutations(measured, null, values)
+            name = scope(SIMILARITY, model)
+            described.append(Finding(name, course.axis, measured, {SHUFFLED: control}, test))
     return described
 
 
 def ceiling_scopes(course: Course, protocol: str, split: str) -> dict[str, dict[str, Metric]]:
-    """Give the ceilings of similarity as metrics, by scope."""
+    """Describe the ceilings of similarity as metrics, by scope."""
     scopes: dict[str, dict[str, Metric]] = {}
     context = (course.pictures.size, None, None, None, None, (), protocol, split, "none")
     ceilings = zip(course.similarity.lower, course.similarity.upper, strict=True)
-    for place, ends in zip(course.axis.labels, ceilings, strict=True):
-        name = scope(SIMILARITY, place)
+    for label, ends in zip(course.axis.labels, ceilings, strict=True):
+        name = scope(SIMILARITY, label)
         for metric, value in zip(("ceiling_lower", "ceiling_upper"), ends, strict=True):
             if np.isfinite(value):
                 scopes.setdefault(name, {})[metric] = Metric(metric, float(value), *context)
@@ -239,12 +260,13 @@ def summary_table(results: Sequence[Finding], title: str) -> Table:
     """Lay out where each analysis is strongest."""
     rows = []
     for finding in results:
+        # the strongest value, the control there, and the first time above chance
         peak, first = finding.peak, finding.first_above_chance
         top, control = finding.measured[peak], next(iter(finding.controls.values()), None)
         numbers = (f"{top.value:.3f}", top.interval_text())
         control_value = "–" if control is None else f"{control[peak].value:.3f}"
-        first_place = "–" if first is None else finding.axis.where(first)
+        onset = "–" if first is None else finding.axis.where(first)
         names = (finding.name, shown(finding.metric), finding.axis.where(peak))
-        rows.append((*names, *numbers, control_value, finding.p_at_peak, first_place))
+        rows.append((*names, *numbers, control_value, finding.p_at_peak, onset))
     columns = ("analysis", "metric", "strongest", "value", "95 % CI", "control", "p", FIRST_ABOVE)
     return Table(title, columns, rows, section=SECTION)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ SHARE = "margin_gained"
 GAP = 0.05
 """Share of the largest margin that may be missing without a warning."""
 AT_ONCE = 64
-"""Signals whose gradients are computed at once."""
+"""Signals whose gradients are computed at once, to bound memory."""
 
 
 def attribute(reader: Reader, points: int, step_ms: float) -> dict[str, Profile]:
@@ -42,25 +42,26 @@ def attribute(reader: Reader, points: int, step_ms: float) -> dict[str, Profile]
     Raises:
         BrainhiveError: if the model has no gradient.
     """
-    if reader.mixture:  # channels as they are
-        away = reader.signal - reader.baseline
-        space = SensorSpace((), reader.signal, reader.signal - away, away[:, None], None)
+    # shares [N, E, T] of the margins with the seen pictures, and with wrong ones; of mixtures by channel
+    if reader.mixture:
+        deviation = reader.signal - reader.baseline  # [N, C, T]
+        space = SensorSpace((), reader.signal, reader.signal - deviation, deviation[:, None], None)
     else:
         space = reader.space
-    right = _shares(reader, space, reader.labels.right, points)  # [N, E, T]
-    wrong = _shares(reader, space, reader.labels.wrong, points)
+    labels = reader.labels
+    shares, wrong_shares = (_shares(reader, space, rows, points) for rows in (labels.right, labels.wrong))
+    sums, controls = (_sum_by_axis(reader, space, part, step_ms) for part in (shares, wrong_shares))
 
     # the outputs may bend too sharply for so few points
-    items = np.arange(len(right))
-    whole, rest = (
-        margins[items, reader.labels.right] for margins in (reader.whole, reader.margins(space.baseline))
-    )
-    by_place, controls = (_by_place(reader, space, shares, step_ms) for shares in (right, wrong))
-    gap = float(np.abs(by_place[0][1].sum(0) - (whole - rest)).max())
+    items = np.arange(len(shares))
+    whole, rest = (margins[items, labels.right] for margins in (reader.whole, reader.margins(space.baseline)))
+    gap = float(np.abs(sums[0][1].sum(0) - (whole - rest)).max())
     if gap > GAP * float(np.abs(whole - rest).max()):
         console.warn(f"gradients sum to the margins up to {gap:.2g} only: take more points")
+
+    # a profile by time, and one by sensor or region, next to their controls
     profiles = {}
-    for (axis, values), (_, control) in zip(by_place, controls, strict=True):
+    for (axis, values), (_, control) in zip(sums, controls, strict=True):
         part, null = TIME_PART if axis.name == TIME else SPACE_PART, np.empty((0, len(axis.at)))
         profiles[part] = Profile(SHARE, axis, values, null, control)
     return profiles
@@ -72,37 +73,44 @@ def _shares(
     """Share the margins with the pictures of some labels among sensors and times: [N, E, T]."""
     gallery = F.normalize(reader.gallery, dim=1)
     targets = gallery[torch.from_numpy(labels).to(gallery.device)] - gallery.mean(0)  # [N, D]
-    parts = []
+    model, parts = reader.member.model, []
     for rows in torch.arange(len(space.signal)).split(AT_ONCE):
-        some = replace(
-            space, signal=space.signal[rows], baseline=space.baseline[rows], deviation=space.deviation[rows]
-        )
-        device = reader.member.model.device
-        margin = partial(reader.margin_of, targets=targets[rows.to(targets.device)])
-        gradient = mean_gradient(margin, some.signal.to(device), some.baseline.to(device), points).cpu()
-        parts.append(some.by_sensor(gradient).double())
+        signal, baseline = space.signal[rows], space.baseline[rows]  # [B, C, T]
+        chunk = replace(space, signal=signal, baseline=baseline, deviation=space.deviation[rows])
+        index = reader.member.index(reader.subject, len(rows))
+        seen = targets[rows.to(targets.device)]  # [B, D]
+
+        def margin(signal: Tensor, index: Any = index, seen: Tensor = seen) -> Tensor:
+            tokens = model.encode_signal(signal.to(model.device), index)
+            return (F.normalize(tokens.float(), dim=1) * seen.to(tokens.device)).sum(1)
+
+        gradient = mean_gradient(margin, signal.to(model.device), baseline.to(model.device), points).cpu()
+        parts.append(chunk.by_sensor(gradient).double())
     return torch.cat(parts).numpy()
 
 
-def _by_place(
+def _sum_by_axis(
     reader: Reader, space: SensorSpace, shares: NDArray[np.float64], step_ms: float
 ) -> list[tuple[Axis, NDArray[np.float64]]]:
     """Sum shares [N, E, T] over all axes but one: [P, N] by axis."""
-    by_place, times_ms = [], reader.times_ms
+    # bins of times, named by the mean of their samples
+    sums, times_ms = [], reader.times_ms
     if shares.shape[2] > 1:
         bins = np.floor((times_ms - times_ms[0]) / step_ms + 1e-9).astype(int)
         numbers = np.unique(bins)
         centres = [float(times_ms[bins == number].mean().round(3)) for number in numbers]
         starts = times_ms[0] + step_ms * numbers
         axis = Axis(TIME, centres, np.stack([starts, starts + step_ms], 1))
-        by_place.append((axis, np.stack([shares[..., bins == number].sum((1, 2)) for number in numbers])))
+        sums.append((axis, np.stack([shares[..., bins == number].sum((1, 2)) for number in numbers])))
+
+    # sensors, or regions of voxels
     if space.names:
-        by_place.append((Axis(SENSOR, space.names), shares.sum(2).T))
+        sums.append((Axis(SENSOR, space.names), shares.sum(2).T))
     elif not reader.selection.channels:
         regions = regions_of(reader)
-        by_region = np.stack([shares[:, list(places)].sum((1, 2)) for places in regions.values()])
-        by_place.append((Axis(REGION, [*regions]), by_region))
-    return by_place
+        by_region = np.stack([shares[:, list(voxels)].sum((1, 2)) for voxels in regions.values()])
+        sums.append((Axis(REGION, [*regions]), by_region))
+    return sums
 
 
 POINTS = 50
@@ -130,14 +138,17 @@ def mean_gradient(
 
     Source: Sundararajan, Taly and Yan 2017; the quadrature is captum's default.
     """
-    at, weights = np.polynomial.legendre.leggauss(points)
+    # nodes and weights of the quadrature, from [-1, 1] to [0, 1]
+    nodes, weights = np.polynomial.legendre.leggauss(points)
     total = torch.zeros_like(signal)
-    for place, weight in zip((1 + at) / 2, weights / 2, strict=True):
-        way = (baseline + float(place) * (signal - baseline)).requires_grad_()
-        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # of LSTMs it has none here
-            values = function(way)
+    for fraction, weight in zip((1 + nodes) / 2, weights / 2, strict=True):
+        inputs = (baseline + float(fraction) * (signal - baseline)).requires_grad_()
+
+        # cuDNN's LSTMs have no gradient in evaluation mode
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+            values = function(inputs)
             if not values.requires_grad:
                 raise BrainhiveError("the brain encoder has no gradient", "its other analyses need none")
-            (gradient,) = torch.autograd.grad(values.sum(), way)
+            (gradient,) = torch.autograd.grad(values.sum(), inputs)
         total += float(weight) * gradient
     return total

@@ -60,7 +60,7 @@ class Job:
         """
         spec = recipe.spec
 
-        # the run
+        # the run, whose trials are held out if trials are analysed
         align = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects)
         align = replace(align, allows_copies=recipe.copies == "allow")
         refuse_sweep(align)
@@ -89,7 +89,9 @@ class Job:
                 subjects.setdefault(subject, []).append(cell)
         encoders = [*align.training_settings[align.cells[0].variant].encoders, *spec.levels]
         recipe, subjects = recipe.model_copy(update={"align_run": name}), dict(sorted(subjects.items()))
-        return cls(recipe, spec, align, subjects, list({one.name: one for one in encoders}.values()))
+        return cls(
+            recipe, spec, align, subjects, list({encoder.name: encoder for encoder in encoders}.values())
+        )
 
     @property
     def pairs(self) -> list[tuple[Cell, int]]:
@@ -123,12 +125,15 @@ class Job:
         Raises:
             BrainhiveError: if there are none.
         """
+        # rows of the pictures that each subject was shown
         align, split, cell, shown = self.align, self.spec.split, self.align.cells[0], []
         tested, pictures = align.tested_pictures(split), next(iter(align.stores(split, cell).values()))
         for subject in self.subjects:
             rows = pictures.rows(align.source(cell.variant, cell.fold).recording(subject, split).image_ids)
             rows = rows[rows >= 0]
             shown.append(rows[tested.are_unseen(subject, rows, f"{align.folder.path}")])
+
+        # those that all subjects have in common
         shared = reduce(np.intersect1d, shown)
         if not len(shared):
             raise BrainhiveError("the subjects were shown no picture in common", "explain each: --subjects")

@@ -3,16 +3,19 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.evaluation.explanation import gradients, occlusion
 from brainhive_cli.evaluation.explanation.occlusion import regions_of, window_masks
 from brainhive_cli.evaluation.explanation.profiles import (
+    BAND,
     REGION,
+    SENSOR,
+    TIME,
     Axis,
     Profile,
     Profiles,
@@ -24,7 +27,7 @@ from brainhive_cli.measurement.linear_maps import Products, Scale
 from brainhive_cli.measurement.ranks import ranks_of_all
 
 SIGNALS_AT_ONCE = 4096
-"""Training signals that are multiplied at once."""
+"""Training signals that are multiplied at once, to bound memory."""
 
 
 def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = None) -> SubjectProfiles:
@@ -40,6 +43,8 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
         if name not in spec.analyses:
             continue
         measured.attempt(name, partial(analyse, reader, spec))
+
+        # the same of the model of shuffled labels; the ridges of "trained" are not that model's
         if shuffled is not None and name not in measured.missing and name != "trained":
             control = SubjectProfiles(shuffled.image_ids)
             control.attempt(name, partial(analyse, shuffled, spec))
@@ -51,11 +56,11 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
 
 ANALYSES: Mapping[str, Callable[[Reader, Explanation], Profiles]] = {
     "windows": lambda reader, spec: occlusion.read_windows(reader, spec.window),
-    "occlusion": lambda reader, spec: occlusion.occlude_windows(reader, spec.window),
+    "occlusion": partial(occlusion.occlude, TIME),
     "columns": lambda reader, _: occlusion.occlude_columns(reader),
-    "sensors": lambda reader, _: occlusion.occlude_sensors(reader),
-    "bands": lambda reader, spec: occlusion.occlude_bands(reader, spec.bands),
-    "regions": lambda reader, _: occlusion.occlude_regions(reader),
+    "sensors": partial(occlusion.occlude, SENSOR),
+    "bands": partial(occlusion.occlude, BAND),
+    "regions": partial(occlusion.occlude, REGION),
     "levels": lambda reader, _: occlusion.drop_levels(reader),
     "gradients": lambda reader, spec: gradients.attribute(reader, spec.points, spec.window.step_ms),
     "trained": lambda reader, spec: decode_parts(reader, spec.window, spec.alpha),
@@ -73,20 +78,23 @@ def decode_parts(reader: Reader, window: Window, alpha: float | None) -> dict[st
     """
     training = reader.member.responses(reader.subject, "train", is_tested=False)
     learned = torch.from_numpy(training.signal)
-    rows, place = np.unique(training.stimulus, return_inverse=True)
-    targets = reader.member.images("train", rows)[torch.from_numpy(place)]  # [n, D]
+    rows, indices = np.unique(training.stimulus, return_inverse=True)
+    targets = reader.member.images("train", rows)[torch.from_numpy(indices)]  # [n, D]
 
-    def ranks(train: Tensor, test: Tensor) -> NDArray[np.int64]:
-        return ranks_of_all(decode(train, targets, test, alpha), reader.gallery, len(reader.gallery))
-
-    signal = reader.signal
+    # the part [C, T] of the signals that each ridge reads, as indices
+    parts: list[tuple[Any, ...]]
     if reader.selection.channels:
         axis, masks = window_masks(reader.times_ms, window)
-        by_window = (ranks(learned[..., mask], signal[..., mask]) for mask in masks)
-        return Profile.of_ranks(axis, by_window, reader.labels)
-    regions = {name: list(voxels) for name, voxels in regions_of(reader).items()}
-    by_region = (ranks(learned[:, voxels], signal[:, voxels]) for voxels in regions.values())
-    return Profile.of_ranks(Axis(REGION, [*regions]), by_region, reader.labels)
+        parts = [(..., mask) for mask in masks]
+    else:
+        regions = regions_of(reader)
+        axis, parts = Axis(REGION, [*regions]), [(slice(None), list(voxels)) for voxels in regions.values()]
+
+    # ranks [N, M] by the predictions of each ridge
+    gallery = reader.gallery
+    predictions = (decode(learned[part], targets, reader.signal[part], alpha) for part in parts)
+    ranks = (ranks_of_all(predicted, gallery, len(gallery)) for predicted in predictions)
+    return Profile.of_ranks(axis, ranks, reader.labels)
 
 
 def decode(learned: Tensor, targets: Tensor, signal: Tensor, alpha: float | None = None) -> Tensor:

@@ -14,12 +14,11 @@ from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.recipe import Cell
 
 Values = NDArray[np.float64]
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 Spans = NDArray[np.float64]
-"""[P, 2] where each place begins and ends, in milliseconds after stimulus onset."""
+"""[P, 2] start and end of each window, in milliseconds after stimulus onset."""
 EXCHANGES = 20
-"""Permutations of which that is chosen which leaves fewest items in their unit: one in three leaves none."""
-
+"""Permutations of which that with the fewest items left in their unit is chosen: one in three leaves none."""
 
 TIME, SENSOR, BAND, REGION, LEVEL = "ms after onset", "sensor", "band", "region", "encoder"
 """Kinds of axes."""
@@ -27,12 +26,12 @@ TIME, SENSOR, BAND, REGION, LEVEL = "ms after onset", "sensor", "band", "region"
 
 @dataclass(frozen=True)
 class Axis:
-    """P places at which something was measured.
+    """P positions at which something was measured.
 
     Attributes:
-        name: What they are.
+        name: Kind of the positions.
         at: [P] times in milliseconds, of windows their centres; or names.
-        spans: Of windows; None where a place is one sample, or a name.
+        spans: Of windows; None where a position is one sample, or a name.
     """
 
     name: str
@@ -41,25 +40,20 @@ class Axis:
 
     @classmethod
     def of_windows(cls, spans: Spans) -> Self:
-        """Place windows at their centres."""
+        """Build the axis of windows, at their centres."""
         return cls(TIME, [float(centre) for centre in spans.mean(1).round(3)], spans)
 
     @property
     def labels(self) -> list[str]:
-        """The places in words."""
-        return [f"{place:g} ms" if self.name == TIME else str(place) for place in self.at]
+        """Positions in words."""
+        return [f"{position:g} ms" if self.name == TIME else str(position) for position in self.at]
 
-    def where(self, place: int) -> str:
-        """Name a place in words: of a window, from where to where it lies."""
+    def where(self, index: int) -> str:
+        """Name a position in words: of a window, its start and end."""
         if self.spans is None:
-            return self.labels[place]
-        start, stop = self.spans[place]
+            return self.labels[index]
+        start, stop = self.spans[index]
         return f"{start:g}{' to ' if start < 0 else '–'}{stop:g} ms"
-
-    def take(self, places: Sequence[int]) -> Self:
-        """Keep some places, in this order."""
-        spans = None if self.spans is None else self.spans[places]
-        return type(self)(self.name, [self.at[place] for place in places], spans)
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ class Profile:
 
     Attributes:
         metric: Name of what was measured.
-        axis: The places.
+        axis: The positions.
         values: [P, N] of the items.
         null: [K, P] means over the items that all subjects have, with labels permuted, K times; K is 0 where
             that was not measured.
@@ -93,40 +87,46 @@ class Profile:
         Args:
             metric: See the class.
             axis: See the class.
-            matrices: For each place, the values [N, M] of each item with each label.
+            matrices: For each position, the values [N, M] of each item with each label.
             labels: Right and permuted ones.
         """
-        return cls._of(metric, axis, [labels.look_up(matrix) for matrix in matrices])
+        pairs = [labels.look_up(matrix) for matrix in matrices]
+        values = np.array([seen for seen, _ in pairs], np.float64)
+        null = np.array([permuted.mean(1) for _, permuted in pairs], np.float64).reshape(len(values), -1).T
+        return cls(metric, axis, values, null, np.empty((0, 0)))
 
     @classmethod
-    def of_ranks(cls, axis: Axis, ranks: Iterable[Places], labels: "Labels") -> dict[str, Self]:
-        """Describe ranks [N, M] of each candidate by each item, at each place, as shares by name."""
+    def of_ranks(cls, axis: Axis, ranks: Iterable[Indices], labels: "Labels") -> dict[str, Self]:
+        """Describe ranks [N, M] of each candidate by each item, at each position, as shares by name."""
+        # ranks of the candidates with the seen and the permuted labels
         looked_up, pool = [], 1
         for matrix in ranks:
             pool = matrix.shape[1]
             looked_up.append(labels.look_up(matrix))
-        chances = {"top1": 1 / pool, "top5": min(1, 5 / pool), "two_way": 0.5}
+
+        # hits, and the share of the other candidates that rank below
+        measures: dict[str, tuple[float, Callable[[Indices], NDArray[Any]]]] = {
+            "top1": (1 / pool, lambda ranks: ranks <= 1),
+            "top5": (min(1, 5 / pool), lambda ranks: ranks <= 5),
+            "two_way": (0.5, lambda ranks: 1 - (ranks - 1) / max(1, pool - 1)),
+        }
         profiles = {}
-        for metric, chance in chances.items():
-            shares = [tuple(_share(metric, some, pool) for some in both) for both in looked_up]
-            profiles[metric] = replace(cls._of(metric, axis, shares), chance=chance, pool=pool)
+        for metric, (chance, share) in measures.items():
+            values = np.array([share(seen) for seen, _ in looked_up], np.float64)
+            means = [np.asarray(share(permuted), np.float64).mean(1) for _, permuted in looked_up]
+            null = np.array(means, np.float64).reshape(len(values), -1).T
+            profiles[metric] = cls(metric, axis, values, null, np.empty((0, 0)), chance, pool)
         return profiles
 
-    @classmethod
-    def _of(cls, metric: str, axis: Axis, looked_up: Sequence[tuple[NDArray[Any], ...]]) -> Self:
-        values = np.array([right for right, _ in looked_up], np.float64)
-        null = np.array([permuted.mean(1) for _, permuted in looked_up], np.float64)
-        return cls(metric, axis, values, null.reshape(len(values), -1).T, np.empty((0, 0)))
-
-    def take(self, at: Sequence[Any], items: Places) -> Self:
-        """Keep some places, in this order, and some of the N items."""
-        places = [self.axis.at.index(place) for place in at]
+    def take(self, at: Sequence[Any], items: Indices) -> Self:
+        """Select positions, in this order, and some of the N items."""
+        columns, spans = [self.axis.at.index(position) for position in at], self.axis.spans
         return replace(
             self,
-            axis=self.axis.take(places),
-            values=self.values[places][:, items],
-            null=self.null[:, places],
-            shuffled=self.shuffled[places][:, items] if self.shuffled.size else self.shuffled,
+            axis=replace(self.axis, at=list(at), spans=None if spans is None else spans[columns]),
+            values=self.values[columns][:, items],
+            null=self.null[:, columns],
+            shuffled=self.shuffled[columns][:, items] if self.shuffled.size else self.shuffled,
         )
 
     def as_arrays(self) -> dict[str, NDArray[Any]]:
@@ -145,13 +145,6 @@ class Profile:
         return cls(str(plain["metric"]), axis, values, null, shuffled, *numbers)
 
 
-def _share(metric: str, ranks: Places, pool: int) -> Values:
-    """Turn ranks into hits, or into the share of the other candidates that rank below."""
-    if metric == "two_way":
-        return np.asarray(1 - (ranks - 1) / max(1, pool - 1), np.float64)
-    return np.asarray(ranks <= {"top1": 1, "top5": 5}[metric], np.float64)
-
-
 @dataclass(frozen=True)
 class Labels:
     """Picture that each item of a subject showed, and permutations of the pictures, alike for all subjects.
@@ -160,32 +153,35 @@ class Labels:
     subject by subject would average it out of the control, and not out of what was measured.
 
     Attributes:
-        right: [N] place among the candidates.
+        right: [N] index among the candidates.
         shared: [n] the items whose pictures all subjects were shown.
-        permuted: [K, n] places of the pictures whose labels these get.
-        wrong: [N] places of pictures of other units, as far as there are, in one permutation; of what one
+        permuted: [K, n] indices of the pictures whose labels these get.
+        wrong: [N] indices of pictures of other units, as far as there are, in one permutation; of what one
             subject alone was shown the right ones.
     """
 
-    right: Places
-    shared: Places
-    permuted: Places
-    wrong: Places
+    right: Indices
+    shared: Indices
+    permuted: Indices
+    wrong: Indices
 
     @classmethod
-    def of(cls, right: Places, pictures: Places, units: Items, draws: int, seed: int) -> Self:
+    def of(cls, right: Indices, pictures: Indices, units: Items, draws: int, seed: int) -> Self:
         """Permute the labels of pictures that are exchangeable, K times at most.
 
         Args:
             right: [N].
-            pictures: [n] places of those that all subjects were shown, in an order that all have.
+            pictures: [n] indices of those that all subjects were shown, in an order that all have.
             units: One list: these pictures, and which are alike.
             draws: K.
             seed: The same for all subjects and models.
         """
-        number = {place: row for row, place in enumerate(pictures.tolist())}
-        shared = np.array([item for item, place in enumerate(right.tolist()) if place in number], np.int64)
-        picture = np.array([number[place] for place in right[shared].tolist()], np.int64)
+        # items that show shared pictures, and the number of each one's picture among these
+        number = {index: row for row, index in enumerate(pictures.tolist())}
+        shared = np.array([item for item, index in enumerate(right.tolist()) if index in number], np.int64)
+        picture = np.array([number[index] for index in right[shared].tolist()], np.int64)
+
+        # wrong labels: the permutation that leaves the fewest pictures in their unit
         (unit,), wrong = units.numbers, right.copy()
         exchanges = [np.arange(units.size), *permutations(units, EXCHANGES, seed)]
         wrong[shared] = pictures[min(exchanges, key=lambda order: (unit[order] == unit).sum())[picture]]
@@ -197,16 +193,16 @@ class Labels:
 
     @property
     def by_item(self) -> Self:
-        """The same, where the candidates are the pictures of the N items, in their order."""
-        item = {place: row for row, place in enumerate(self.right.tolist())}
+        """The same labels, where the candidates are the pictures of the N items, in their order."""
+        item = {index: row for row, index in enumerate(self.right.tolist())}
         permuted, wrong = (
-            np.array([item[place] for place in places.flat], np.int64).reshape(places.shape)
-            for places in (self.permuted, self.wrong)
+            np.array([item[index] for index in indices.flat], np.int64).reshape(indices.shape)
+            for indices in (self.permuted, self.wrong)
         )
         return replace(self, right=np.arange(len(self.right)), permuted=permuted, wrong=wrong)
 
 
-def permutations(units: Items, draws: int, seed: int) -> Places:
+def permutations(units: Items, draws: int, seed: int) -> Indices:
     """Permute the labels of one list of n items: [K, n] the item whose label each gets.
 
     K is `draws`, or fewer where no more permutations leave exchangeable items together: see `Items`.
@@ -225,7 +221,7 @@ class PermutationTest:
 
     Attributes:
         p_values: [P] share of permutations that are at least as large, the measured value among them.
-        corrected: [P] the same for the largest over all places: the chance that any is so large.
+        corrected: [P] the same for the largest over all positions: the chance that any is so large.
     """
 
     p_values: Values
@@ -233,20 +229,23 @@ class PermutationTest:
 
     @classmethod
     def of(cls, measured: Values, null: Values) -> Self:
-        """Compare what was measured [P] with its control [K, P], each place by its spread.
+        """Compare what was measured [P] with its control [K, P], each position by its spread.
 
         Mean and spread are those of both together: by those of the control alone what was measured, which has
         no part in them, would lie further out than a permutation does.
 
-        Source: Westfall and Young 1993 (largest statistic over all places); Phipson and Smyth 2010 (p).
+        Source: Westfall and Young 1993 (largest statistic over all positions); Phipson and Smyth 2010 (p).
         """
+        # z scores [1 + K, P]
         together = np.concatenate([measured[None], null])
         scores = (together - together.mean(0)) / (together.std(0) + 1e-12)
         scaled, drawn = scores[0], scores[1:]
+
+        # equal scores may differ by rounding
         count = 1 + len(null)
-        alone = (1 + (drawn >= scaled - 1e-12).sum(0)) / count
-        largest = (1 + (drawn.max(1)[:, None] >= scaled - 1e-12).sum(0)) / count
-        return cls(alone, largest)
+        p_values = (1 + (drawn >= scaled - 1e-12).sum(0)) / count
+        corrected = (1 + (drawn.max(1)[:, None] >= scaled - 1e-12).sum(0)) / count
+        return cls(p_values, corrected)
 
 
 Profiles = Profile | dict[str, Profile]
@@ -270,11 +269,6 @@ class SubjectProfiles:
     profiles: dict[str, Profile] = field(default_factory=dict)
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
-
-    def rows_of(self, image_ids: Sequence[str]) -> Places:
-        """Find the items that showed some pictures, in their order."""
-        row = {name: number for number, name in enumerate(self.image_ids)}
-        return np.array([row[name] for name in image_ids])
 
     def attempt(self, analysis: str, measure: Callable[[], Profiles]) -> None:
         """Add the profiles of an analysis, by their parts; or the reason why there are none.
@@ -327,8 +321,3 @@ class SubjectProfiles:
 def part_file(cell: Cell | None, subject: int) -> str:
     """Name the file that keeps what was measured of a cell and subject, or of a subject's signals."""
     return f"parts/{'signals' if cell is None else cell.name}/sub-{subject:02d}.npz"
-
-
-def analysis_of(name: str) -> str:
-    """Name the analysis, with its level if it is of one, that a profile is of."""
-    return name.partition(":")[0]

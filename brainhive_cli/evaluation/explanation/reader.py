@@ -1,6 +1,5 @@
 """Signals of one subject as a trained model reads them: similarity of every signal with every picture."""
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -27,10 +26,13 @@ class Reader:
     """A cell's model, one subject's signals, and the pictures among which the seen ones are to be found.
 
     Attributes:
+        member: The model.
+        subject: Whose signals.
+        split: Which of them.
         selection: What the model reads of the recording.
         rows: [N] picture of each signal in the target stores.
         gallery_rows: [M] rows of the candidates.
-        labels: Place of each signal's picture among the candidates, and permutations.
+        labels: Index of each signal's picture among the candidates, and permutations.
         shared: One list: the pictures that all subjects were shown, and which of them are alike.
     """
 
@@ -80,18 +82,18 @@ class Reader:
 
     @cached_property
     def space(self) -> SensorSpace:
-        """The same in sensor space, where mixing is undone."""
+        """Signals in sensor space, where mixing is undone."""
         learned, _ = self.member.selection(self.subject, "train", is_tested=False)
         return SensorSpace.of(self.selection, learned, self.signal.numpy(), self.baseline.numpy())
 
     @property
     def times_ms(self) -> NDArray[np.float64]:
-        """[T]."""
+        """[T] times of the samples after stimulus onset."""
         return self.selection.times_s * 1000
 
     @property
     def mixture(self) -> str:
-        """Why the sensors whose signals channels are mixtures of are not known; empty where they are."""
+        """Reason why channels are unknown mixtures of sensors; empty where they are not."""
         try:
             refuse_unknown_whitening(self.selection.recording)
         except BrainhiveError as error:
@@ -112,45 +114,34 @@ class Reader:
         image_ids = self.member.pictures(self.split).image_ids
         return [image_ids[row] for row in self.rows]
 
-    @property
-    def shared_items(self) -> NDArray[np.int64]:
-        """[n] the signal that showed each picture of `shared`, in their order."""
-        item: dict[Hashable, int] = {name: row for row, name in enumerate(self.image_ids)}
-        return np.array([item[name] for name in self.shared.ids[0]], np.int64)
-
     def ranks(self, signal: Tensor) -> NDArray[np.int64]:
-        """Rank every candidate by every signal: [N, M]."""
+        """Rank every candidate by every signal [N, C, T]: [N, M]."""
         return ranks_of_all(self.member.encode(self.subject, signal), self.gallery, len(self.gallery))
 
     def margins(self, signal: Tensor) -> NDArray[np.float64]:
-        """Give the cosine similarity of signals with candidates, less its mean over candidates: [N, M]."""
-        return self.margins_of(self.member.encode(self.subject, signal))
+        """Compute the cosine similarity of signals with candidates, less its mean over candidates: [N, M]."""
+        return margins_among(self.member.encode(self.subject, signal), self.gallery)
 
     @cached_property
     def whole(self) -> NDArray[np.float64]:
         """[N, M] margins of the signals as they are."""
         return self.margins(self.signal)
 
-    def margins_of(self, tokens: Tensor, gallery: Tensor | None = None) -> NDArray[np.float64]:
-        """Do so for tokens [N, D], with candidates [M, D]; those of the gallery by default."""
-        candidates = F.normalize(self.gallery if gallery is None else gallery, dim=1)
-        cosine = (F.normalize(tokens.to(candidates), dim=1) @ candidates.T).double().cpu().numpy()
-        return np.asarray(cosine - cosine.mean(1, keepdims=True))
-
     def predict(self, signal: Tensor) -> Any:
         """Run the model on signals [B, C, T], with gradients where they are enabled."""
         index = self.member.index(self.subject, len(signal))
         return self.member.model.predict(signal.to(self.member.model.device), index)
 
-    def margin_of(self, signal: Tensor, targets: Tensor) -> Tensor:
-        """Compute the margin of signals [B, C, T] with targets [B, D] of unit length, with gradients."""
-        model, index = self.member.model, self.member.index(self.subject, len(signal))
-        tokens = model.encode_signal(signal.to(model.device), index)
-        return (F.normalize(tokens.float(), dim=1) * targets.to(tokens.device)).sum(1)
+
+def margins_among(tokens: Tensor, gallery: Tensor) -> NDArray[np.float64]:
+    """Compute cosine similarities [N, M] of tokens with candidates, less their mean over candidates."""
+    candidates = F.normalize(gallery, dim=1)
+    cosine = (F.normalize(tokens.to(candidates), dim=1) @ candidates.T).double().cpu().numpy()  # [N, M]
+    return np.asarray(cosine - cosine.mean(1, keepdims=True))
 
 
 def units_of(member: TrainedCell, split: str, rows: NDArray[np.int64]) -> Items:
-    """Say which of the pictures of some rows [n] are alike: one list, of image ids."""
+    """List the image ids of pictures by their rows [n], and which of them are alike."""
     store, dataset = member.pictures(split), member.align.dataset
     alike = alike_of(dataset, store.image_ids, store.concepts)
     return alike.items([[store.image_ids[row] for row in rows]])

@@ -1,7 +1,6 @@
 """Positions of sensors on the head, for maps of their values."""
 
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,7 @@ from brainhive_cli.data.stores.recordings import Sensors
 
 Values = NDArray[np.float64]
 MIN_SENSORS = 4
-"""Sensors with a known place that a map is drawn of."""
+"""Fewest sensors with a known position of which a map is drawn."""
 MONTAGE = "standard_1005"
 """Template of mne with the electrodes of the 10-05 system; its newest version calls it colin27_1005, too."""
 
@@ -24,7 +23,18 @@ def known_places(sensors: Sensors) -> tuple[NDArray[np.int64], Values] | None:
         Which channels [K], and their places [K, 3] in metres; None where there are too few, or two in one
         place, as gradiometers have.
     """
-    positions = _standard(sensors.names) if sensors.positions is None else sensors.positions  # [C, 3]
+    positions = sensors.positions  # [C, 3]
+    if positions is None:
+        import mne
+
+        # mne would print the montage's new name to stdout
+        with mne.use_log_level("ERROR"), warnings.catch_warnings(action="ignore"):
+            standard = mne.channels.transform_to_head(mne.channels.make_standard_montage(MONTAGE))
+        electrodes = standard.get_positions()["ch_pos"]
+        listed = [electrodes.get(name, (np.nan,) * 3) for name in sensors.names]
+        positions = np.array(listed, np.float64)
+
+    # sensors at (0, 0, 0) have no position
     known = np.flatnonzero(np.isfinite(positions).all(1) & positions.any(1))
     _, first = np.unique(positions[known].round(4), axis=0, return_index=True)
     if len(known) < MIN_SENSORS or len(first) < len(known):
@@ -37,21 +47,12 @@ def flattened(places: Values) -> Values:
 
     Distances from the top are angles, as seen from the centre of the sphere that fits the places best.
     """
+    # the sphere |p|^2 = 2 p c + k that fits the positions p best has its centre at c
     system = np.column_stack([2 * places, np.ones(len(places))])
     centre = np.linalg.lstsq(system, np.square(places).sum(1), rcond=None)[0][:3]
-    away = places - centre
-    angle = np.arctan2(np.hypot(away[:, 0], away[:, 1]), away[:, 2])
-    direction = np.arctan2(away[:, 1], away[:, 0])
+
+    # angle from the top, and direction around it
+    x, y, z = (places - centre).T
+    angle, direction = np.arctan2(np.hypot(x, y), z), np.arctan2(y, x)
     plane: Values = (angle / (np.pi / 2))[:, None] * np.stack([np.cos(direction), np.sin(direction)], 1)
     return plane
-
-
-def _standard(names: Sequence[str]) -> Values:
-    """Look up electrodes [C, 3] of the 10-05 system, in head coordinates; NaN for other names."""
-    import mne
-
-    # mne would print the montage's new name to stdout
-    with mne.use_log_level("ERROR"), warnings.catch_warnings(action="ignore"):
-        standard = mne.channels.transform_to_head(mne.channels.make_standard_montage(MONTAGE))
-    places = standard.get_positions()["ch_pos"]
-    return np.array([places.get(name, (np.nan,) * 3) for name in names], np.float64)

@@ -52,30 +52,35 @@ class SensorSpace:
         Raises:
             BrainhiveError: if the signals were whitened, and the store does not say how.
         """
+        # without whitening at most one matrix mixes channels
         refuse_unknown_whitening(tested.recording)
         read, matrix = torch.from_numpy(signal), None
         if tested.normaliser is not None and tested.normaliser.matrix.shape[1] > 1:
             matrix = torch.from_numpy(tested.normaliser.matrix)
         if tested.recording.whiteners is None:
-            away = read - torch.from_numpy(mean)
-            deviation = away if matrix is None else torch.linalg.solve(matrix, away)
+            from_mean = read - torch.from_numpy(mean)  # [N, C, T]
+            deviation = from_mean if matrix is None else torch.linalg.solve(matrix, from_mean)
             mixing = None if matrix is None else matrix[None]
-            return cls(tested.channels, read, read - away, deviation[:, None], mixing)
+            return cls(tested.channels, read, read - from_mean, deviation[:, None], mixing)
+
+        # whitening is followed by the choice of channels, scaling and normalisation
         whiteners = torch.from_numpy(tested.recording.whiteners).float()  # [S, E, E]
         mixing = whiteners[:, torch.from_numpy(tested.rows)] * (1 if tested.normaliser else tested.scale)
         if tested.normaliser is not None:
             scaled = torch.from_numpy(tested.normaliser.matrix) * tested.scale
             mixing = scaled @ mixing if matrix is not None else scaled * mixing
-        deviation = torch.from_numpy(_deviations(tested, learned))
+
+        # the mean of each sensor over training trials, by session; deviations of the tested ones from it
+        total, weight = 0.0, 0.0
+        for part, weights in _by_session(learned):
+            total, weight = total + part.sum(0), weight + weights.sum(0)
+        means = total / np.maximum(weight, 1e-12)[:, None, None]  # [S, E, T]
+        parts, shares = (np.concatenate(chunks) for chunks in zip(*_by_session(tested), strict=True))
+        deviation = torch.from_numpy((parts - shares[..., None, None] * means).astype(np.float32))
         baseline = read - torch.einsum("sce,nset->nct", mixing, deviation)
         space = tested.recording.space
         names = tuple(space.names) if isinstance(space, Sensors) else ()
         return cls(names, read, baseline, deviation, mixing)
-
-    @property
-    def sensors(self) -> int:
-        """E."""
-        return self.deviation.shape[2]
 
     def without(self, sensor: int) -> Tensor:
         """Give the input [N, C, T] as if a sensor had shown its mean training signal."""
@@ -132,18 +137,18 @@ def averages(selection: Selection, is_mixed: bool = False) -> Iterator[Values]:
 def trials(selection: Selection, is_mixed: bool = False) -> Iterator[Values]:
     """Give the repetitions [R, E, T] of each selected stimulus, as `averages` does their averages."""
     recording = selection.recording
-    inverse = None
+    inverse = None  # [S, E, E]
     if recording.whiteners is not None and not is_mixed:
         inverse = np.linalg.inv(recording.whiteners).astype(np.float32)
     for row, count in zip(selection.pictures, selection.repetitions, strict=True):
         repetitions = np.asarray(recording.signal[row][:count, ..., selection.samples], np.float32)
-        if inverse is None:
-            chosen = repetitions[:, selection.rows]
-            is_normalised = is_mixed and selection.normaliser is not None
-            yield selection.normaliser(chosen * selection.scale) if is_normalised else chosen  # type: ignore[misc]
-        else:
+        if inverse is not None:
             session, _ = _sessions(recording, np.array([row]))
             yield inverse[session[0, :count]] @ repetitions
+        elif is_mixed and selection.normaliser is not None:
+            yield selection.normaliser(repetitions[:, selection.rows] * selection.scale)
+        else:
+            yield repetitions[:, selection.rows]
 
 
 def _by_session(selection: Selection) -> Iterator[tuple[Values, NDArray[np.float64]]]:
@@ -154,11 +159,13 @@ def _by_session(selection: Selection) -> Iterator[tuple[Values, NDArray[np.float
     recording = selection.recording
     inverse = None if recording.whiteners is None else np.linalg.inv(recording.whiteners)  # [S, E, E]
     count = 1 if inverse is None else len(inverse)
-    every = slice(None) if inverse is not None else selection.rows
+    channels = slice(None) if inverse is not None else selection.rows  # whiteners mix all channels
     for start in range(0, len(selection.pictures), COPIED_STIMULI):
         pictures = selection.pictures[start : start + COPIED_STIMULI]
         trials = np.stack([recording.signal[row][..., selection.samples] for row in pictures])
-        trials = trials[:, :, every].astype(np.float32)  # [n, R, E, T]
+        trials = trials[:, :, channels].astype(np.float32)  # [n, R, E, T]
+
+        # sums of the trials of each session over all repetitions, whitening undone
         session, repetitions = _sessions(recording, pictures)
         is_of = [session == number for number in range(count)]  # [n, R] each
         sums = np.stack([np.where(chosen[..., None, None], trials, 0).sum(1) for chosen in is_of], 1)
@@ -167,16 +174,6 @@ def _by_session(selection: Selection) -> Iterator[tuple[Values, NDArray[np.float
             parts = np.einsum("sef,nsft->nset", inverse, parts, optimize=True)
         weights = np.stack([chosen.sum(1) for chosen in is_of], 1) / repetitions[:, None]
         yield parts.astype(np.float32), weights
-
-
-def _deviations(tested: Selection, learned: Selection) -> Values:
-    """Measure how sensors deviate from their mean over training trials, by session: [N, S, E, T]."""
-    total, weight = 0.0, 0.0
-    for part, weights in _by_session(learned):
-        total, weight = total + part.sum(0), weight + weights.sum(0)
-    mean = total / np.maximum(weight, 1e-12)[:, None, None]  # [S, E, T]
-    parts, shares = (np.concatenate(listed) for listed in zip(*_by_session(tested), strict=True))
-    return (parts - shares[..., None, None] * mean).astype(np.float32)
 
 
 def _sessions(

@@ -38,7 +38,7 @@ PROTOCOL = "halves of repetitions"
 BY_REGION = "noise ceiling by region, %"
 """Name of the noise ceilings of regions among the numbers of a store."""
 MIXTURES = "whitened channels"
-"""Unit of whitened signals whose whiteners are not known: each is a mixture of channels, and has no place."""
+"""Unit of whitened signals whose whiteners are not known: each mixes channels, and has no position."""
 MAX_MAPS, MAX_REGIONS = 4, 8
 """Scalp maps at peaks of the global field power, and regions that one figure can distinguish."""
 PEAK_DISTANCE = 20
@@ -95,14 +95,14 @@ def measure_reliability(
         recording: One subject's recording of a split.
         split: Its name, for the metrics.
         seed: Of the draw of stimuli and halves.
-        alike: Which stimuli are; None: none.
+        alike: Which stimuli are alike; None: none.
 
     Raises:
         BrainhiveError: if fewer than three stimuli were shown twice.
     """
     # stimuli that were shown twice at least, drawn where there are more than are measured
     random = np.random.default_rng(seed)
-    count, most, *places = recording.signal.shape
+    count, most, *shape = recording.signal.shape  # N, R, C, T
     counts = np.full(count, most) if recording.repetitions is None else recording.repetitions
     rows = np.flatnonzero(counts > 1)
     if len(rows) < 3:
@@ -120,14 +120,14 @@ def measure_reliability(
     whiteners, sessions = recording.whiteners, recording.sessions
     if whiteners is None or sessions is None:
         sessions = np.zeros(recording.signal.shape[:2], np.int8)
-    sums = np.zeros((1 if whiteners is None else len(whiteners), *places))
+    sums = np.zeros((1 if whiteners is None else len(whiteners), *shape))
     for row, stimulus in zip(rows.tolist(), trials(), strict=True):
         np.add.at(sums, sessions[row, : len(stimulus)].astype(int), stimulus)
     evoked = (sums if whiteners is None else np.linalg.solve(whiteners, sums)).sum(0) / counts.sum()
 
-    # how alike two halves are, and how often a stimulus is found by k of its repetitions among k others
+    # agreement of two halves, and how often a stimulus is found by k of its repetitions among k others
     draw = torch.Generator().manual_seed(seed)
-    halves = correlate(halve(stimulus, draw) for stimulus in trials()).mean(0).reshape(places)
+    halves = correlate(halve(stimulus, draw) for stimulus in trials()).mean(0).reshape(shape)
     options: Any = {"split": split, "protocol": PROTOCOL, "seeds": (seed,), "only": ("top1",)}
     options["items"] = (alike or Alike()).items([[recording.image_ids[row] for row in rows.tolist()]])
     retrieval = {}
@@ -174,21 +174,34 @@ def write_signal_page(
         except BrainhiveError as error:
             reasons.append(error)
             continue
+
+        # figures of the split, and their numbers in a table
         title = f"{name}, {split}: {reliability.stimuli} stimuli"
-        drawn, lead, place = _draw(reliability, recording)
+        drawn, lead, numbers = _draw(reliability, recording)
         caveats = recording.caveats
         headline = headline or next(shown for shown in drawn if isinstance(shown, Curve))
-        figures[split] = described = _describe(reliability, place)
+        figures[split] = described = {
+            **numbers,
+            "stimuli": reliability.stimuli,
+            "fewest repetitions": reliability.repetitions[0],
+            "most repetitions": reliability.repetitions[1],
+            "median split-half reliability": float(np.median(reliability.split_half)),
+            "highest split-half reliability": float(reliability.split_half.max()),
+            "median noise ceiling, %": float(np.median(reliability.ceiling)),
+            "highest noise ceiling, %": float(reliability.ceiling.max()),
+            "retrieval": {str(size): metric.as_dict() for size, metric in reliability.retrieval.items()},
+        }
         rows: list[tuple[Any, ...]] = [
             (name, value) for name, value in described.items() if not isinstance(value, dict)
         ]
         blocks: list[Table | Figure] = [Table(title, ("figure", "value"), rows)]
-        rows = [
-            (size, f"{top1.value:.1%}", _ends(top1), top1.pool, f"{top1.chance:.2%}")
-            for size, top1 in reliability.retrieval.items()
-        ]
 
         # stimuli found by their repetitions, and regions of voxels
+        rows = []
+        for size, top1 in reliability.retrieval.items():
+            has_interval = top1.low is not None and top1.high is not None
+            ends = f"{top1.low:.1%}–{top1.high:.1%}" if has_interval else "–"
+            rows.append((size, f"{top1.value:.1%}", ends, top1.pool, f"{top1.chance:.2%}"))
         columns: tuple[str, ...] = ("repetitions", "top-1", "95 %", "pool", "chance")
         blocks.append(Table("Stimuli found by their repetitions", columns, rows))
         if regions := described.get(BY_REGION):
@@ -198,12 +211,20 @@ def write_signal_page(
         figures_first: list[Figure] = [[("", artifact, folder)] for artifact in drawn]
         sections.append(Section(split, [("", [*figures_first, *blocks])], lead))
 
-    # maps of voxels, which preparations have measured
+    # maps of voxels, which preparations have measured; on slices where positions are known
     space = next(iter(store.splits.values())).space
     if isinstance(space, Voxels) and space.maps:
-        maps, slices = _describe_maps(space)
-        figures["maps"] = {row[0]: dict(zip(maps.columns[1:], row[1:], strict=True)) for row in maps.rows}
-        sections.append(Section("voxels", [("", [*([("", heatmap, folder)] for heatmap in slices), maps])]))
+        rows = [
+            (name, *(float(np.quantile(values, share)) for share in (0.5, 0.9, 1.0)))
+            for name, values in space.maps.items()
+        ]
+        maps = Table("What was measured of voxels", ("map", "median", "90 % quantile", "highest"), rows)
+        figures["maps"] = {row[0]: dict(zip(maps.columns[1:], row[1:], strict=True)) for row in rows}
+        slices: list[Figure] = []
+        for name, values in space.maps.items() if space.grid is not None else ():
+            drawn_map = draw_slices(WORDS.get(name, name), values, space.grid, name)
+            slices.append([("", drawn_map, folder)])
+        sections.append(Section("voxels", [("", [*slices, maps])]))
     if not sections:
         raise reasons[0]
 
@@ -214,13 +235,9 @@ def write_signal_page(
     return page, figures
 
 
-def _ends(share: Metric) -> str:
-    """Write the interval of a share in percent: a dash where there is none."""
-    return "–" if share.low is None or share.high is None else f"{share.low:.1%}–{share.high:.1%}"
-
-
 def _draw(reliability: Reliability, recording: Recording) -> tuple[list[Artifact], list[str], dict[str, Any]]:
     """Draw a split's figures; say first what they show, and describe it in plain numbers."""
+    # retrieval over repetitions
     curves: list[Artifact] = []
     if len(reliability.retrieval) > 1:
         top1 = list(reliability.retrieval.values())
@@ -229,11 +246,13 @@ def _draw(reliability: Reliability, recording: Recording) -> tuple[list[Artifact
         words, axis = "A stimulus found among means of other repetitions", "repetitions in each mean"
         sizes = list(reliability.retrieval)
         curves.append(Curve(words, axis, sizes, [line], "top-1", is_logarithmic=True))
+
+    # what voxels and sensors have each
     if isinstance(recording.space, Voxels):
-        drawn, lead, place = _draw_voxels(reliability, recording.space)
+        drawn, lead, numbers = _draw_voxels(reliability, recording.space)
     else:
-        drawn, lead, place = _draw_sensors(reliability, recording)
-    return [*drawn, *curves], lead, place
+        drawn, lead, numbers = _draw_sensors(reliability, recording)
+    return [*drawn, *curves], lead, numbers
 
 
 def _draw_voxels(reliability: Reliability, space: Voxels) -> tuple[list[Artifact], list[str], dict[str, Any]]:
@@ -270,21 +289,6 @@ def _draw_voxels(reliability: Reliability, space: Voxels) -> tuple[list[Artifact
     return drawn, [words], {BY_REGION: by_region}
 
 
-def _describe_maps(space: Voxels) -> tuple[Table, list[Heatmap]]:
-    """Tabulate what was measured of voxels, and draw it on slices where their places are known."""
-    rows = [
-        (name, *(float(np.quantile(values, share)) for share in (0.5, 0.9, 1.0)))
-        for name, values in space.maps.items()
-    ]
-    columns = ("map", "median", "90 % quantile", "highest")
-    slices = [
-        draw_slices(WORDS.get(name, name), values, space.grid, name)
-        for name, values in space.maps.items()
-        if space.grid is not None
-    ]
-    return Table("What was measured of voxels", columns, rows), slices
-
-
 def _draw_sensors(
     reliability: Reliability, recording: Recording
 ) -> tuple[list[Artifact], list[str], dict[str, Any]]:
@@ -294,18 +298,18 @@ def _draw_sensors(
 
     # the most reliable channel and time
     evoked, power, halves = reliability.evoked, reliability.field_power, reliability.split_half
-    row, sample = (int(place) for place in np.unravel_index(halves.argmax(), halves.shape))
+    row, sample = (int(index) for index in np.unravel_index(halves.argmax(), halves.shape))
     channel, peak = space.names[row], times_ms[power.argmax()]
 
     # the evoked response is in sensor space where whiteners are known
     unit = MIXTURES if recording.unit == WHITENED else recording.unit
     unit = unit if recording.whiteners is None else "before whitening"
     marks = recording.stimulus_marks
+
+    # the times around the best one at which halves agree at least half as well
     below = np.flatnonzero(halves[row] < halves[row, sample] / 2)
-    first, last = (
-        max(below[below < sample], default=-1) + 1,
-        min(below[below > sample], default=len(power)) - 1,
-    )
+    first = max(below[below < sample], default=-1) + 1
+    last = min(below[below > sample], default=len(power)) - 1
     at = times_ms.tolist()
     lead = [
         f"{channel} is the most reliable channel: correlation of halves {halves[row, sample]:.2f} at "
@@ -340,7 +344,7 @@ def _draw_sensors(
             f"{silent:.0%} of the window lie before onset, where nothing can be reliable: medians over all "
             "channels and times say less than the best of them."
         )
-    place = {
+    numbers = {
         "most reliable channel": channel,
         "most reliable time, ms": round(float(times_ms[sample]), 1),
         "window of at least half of that, ms": f"{at[first]:g}–{at[last]:g}",
@@ -348,7 +352,7 @@ def _draw_sensors(
         "unit of the evoked response": unit,
         "scalp maps": "none" if known is None else "yes",
     }
-    return drawn, [*lead, *filter(None, [drawn[1].note])], place
+    return drawn, [*lead, *filter(None, [drawn[1].note])], numbers
 
 
 def _maps_at_peaks(
@@ -361,14 +365,14 @@ def _maps_at_peaks(
 
     peaks = find_peaks(power, distance=max(1, len(power) // PEAK_DISTANCE))[0]
     peaks = peaks if len(peaks) else np.array([power.argmax()])
-    rows, places = known
-    flat = flattened(places)
+    rows, positions = known
+    plane = flattened(positions)  # [K, 2]
     return [
         Map(
             f"Evoked response at {times_ms[peak]:.0f} ms",
             [
                 Point(float(x), float(y), space.names[row], value=float(evoked[row, peak]))
-                for row, (x, y) in zip(rows.tolist(), flat, strict=True)
+                for row, (x, y) in zip(rows.tolist(), plane, strict=True)
             ],
             "head",
             unit,
@@ -383,9 +387,13 @@ def _describe_rhythm(evoked: Values, times_ms: Values) -> str:
     before = times_ms < 0
     if before.sum() < 2 or before.all():
         return ""
-    centred = evoked - evoked.mean(1, keepdims=True)
+
+    # variance before and after onset
+    centred = evoked - evoked.mean(1, keepdims=True)  # [C, T]
     if np.square(centred[:, before]).mean() < RHYTHM_SHARE * np.square(centred[:, ~before]).mean():
         return ""
+
+    # the frequency, other than 0, with the most power over channels
     spectrum = np.square(np.abs(np.fft.rfft(centred))).sum(0)
     rate_hz = 1000 / np.diff(times_ms).mean()
     frequency = np.fft.rfftfreq(len(times_ms), 1 / rate_hz)[1 + spectrum[1:].argmax()]
@@ -393,18 +401,3 @@ def _describe_rhythm(evoked: Values, times_ms: Values) -> str:
         f"The evoked response is as large before onset as after it: a rhythm of about {frequency:.1f} Hz is "
         "locked to onset, as where stimuli follow each other at an even pace."
     )
-
-
-def _describe(reliability: Reliability, place: dict[str, Any]) -> dict[str, Any]:
-    """Return plain numbers, the place of the best first."""
-    return {
-        **place,
-        "stimuli": reliability.stimuli,
-        "fewest repetitions": reliability.repetitions[0],
-        "most repetitions": reliability.repetitions[1],
-        "median split-half reliability": float(np.median(reliability.split_half)),
-        "highest split-half reliability": float(reliability.split_half.max()),
-        "median noise ceiling, %": float(np.median(reliability.ceiling)),
-        "highest noise ceiling, %": float(reliability.ceiling.max()),
-        "retrieval": {str(size): metric.as_dict() for size, metric in reliability.retrieval.items()},
-    }

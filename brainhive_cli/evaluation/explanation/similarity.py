@@ -1,6 +1,6 @@
 """Representational similarity: whether pictures that a model finds alike evoke signals that are alike."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
@@ -22,7 +22,7 @@ from brainhive_cli.measurement.units import Items
 Values = NDArray[np.float64]
 Patterns = NDArray[Any]
 FEWEST = 4
-"""Pictures whose distances can be correlated: of three, the ranks of three distances."""
+"""Fewest pictures whose distances are correlated: three have three distances, whose ranks say little."""
 EQUAL = 12
 """Digits to which summed ranks are equal: of a million pairs they differ by 1e-9, and rounding is 1e-16."""
 MAX_DISTANCES = 2**24
@@ -52,11 +52,14 @@ class Models:
         Raises:
             BrainhiveError: if there are too few pictures, or a model tells none of them from others.
         """
+        # ranks of the distances, [P] by name
         units = {name: ranked(distances(values)) for name, values in features.items()}
         if constant := [name for name, unit in units.items() if not unit.any()]:
             raise BrainhiveError(
                 f"{constant[0]} has the same distance between all pictures", "leave the encoder out"
             )
+
+        # what each model has beyond the space of the others
         stacked = np.stack([*units.values()])
         bases = [np.linalg.qr(np.delete(stacked, row, 0).T)[0].T for row in range(len(stacked))]
         rest = [unit - (unit @ basis.T) @ basis for unit, basis in zip(stacked, bases, strict=True)]
@@ -76,7 +79,7 @@ class Models:
 
 @dataclass(frozen=True)
 class Correlations:
-    """Spearman correlations of the distances of S subjects' signals with those of M models, at T places.
+    """Spearman correlations of the distances of S subjects' signals with those of M models, at T positions.
 
     Attributes:
         values: [S, M, T].
@@ -92,7 +95,7 @@ class Correlations:
 
 @dataclass(frozen=True)
 class Similarity:
-    """Similarity of signals and models at each of T places of a course: times, or regions.
+    """Similarity of signals and models at each of T positions of a course: times, or regions.
 
     Attributes:
         models: Names of the M models.
@@ -111,15 +114,15 @@ class Similarity:
 
 
 def measure_similarity(
-    places: Iterable[Sequence[Patterns]], models: Models, pictures: Items, draws: int = 0, seed: int = 0
+    patterns: Iterable[Sequence[Patterns]], models: Models, pictures: Items, draws: int = 0, seed: int = 0
 ) -> Similarity:
-    """Correlate the distances of signals with those of models, place by place.
+    """Correlate the distances of signals with those of models, position by position.
 
     Distances are 1 minus the correlation of two pictures' patterns over channels or voxels. Ranks are fixed
     when pictures are resampled, so an interval neglects that they depend on the other pictures.
 
     Args:
-        places: For each place, the patterns [N, C] of each subject; all of the same pictures.
+        patterns: For each position, the patterns [N, C] of each subject; all of the same pictures.
         models: Of these pictures.
         pictures: One list of N, and which of them are alike.
         draws: K permutations of their units, alike for all subjects.
@@ -127,22 +130,25 @@ def measure_similarity(
 
     Source: Kriegeskorte 2008; Nili 2014 (ceilings); Walther 2016.
     """
-    both = np.concatenate([models.units, models.residuals])  # [2 M, P]
+    # correlations at each position with the models, and with what only each of them has
+    directions = np.concatenate([models.units, models.residuals])  # [2 M, P]
     dots, unique, items, means, ends = [], [], [], [], []
-    for patterns in places:
-        signals = np.stack([ranked(distances(subject)) for subject in patterns])  # [S, P]
+    for subjects in patterns:
+        signals = np.stack([ranked(distances(subject)) for subject in subjects])  # [S, P]
         residual_dots = signals @ models.residuals.T  # [S, M]
         dots.append(np.stack([signals @ models.units.T, residual_dots]))
         unique.append(models.unique(signals, residual_dots))
-        items.append(_items(signals, both, pictures.size).astype(np.float32))  # [S, 2 M, N]
+        items.append(_items(signals, directions, pictures.size).astype(np.float32))  # [S, 2 M, N]
         means.append(signals.mean(0))
         ends.append(ceilings(signals))
+
+    # partial correlations are those with residuals times a factor, by which items and control are scaled, too
     raw, residual = np.stack(dots, -1)  # [S, M, T]
     partial = np.stack(unique, -1)
     scale = partial / np.where(np.abs(residual) < 1e-12, 1e-12, residual)  # [S, M, T]
     raw_items, residual_items = np.split(np.stack(items, 2), 2, 1)  # [S, M, T, N]
     orders = permutations(pictures, draws, seed)
-    null, residual_null = np.split(_null(both, np.stack(means, -1), orders), 2, 1)  # [K, M, T]
+    null, residual_null = np.split(_null(directions, np.stack(means, -1), orders), 2, 1)  # [K, M, T]
     unique_items = (residual_items * scale[..., None]).astype(np.float32)
     lower, upper = np.transpose(ends)
     whole = Correlations(raw, raw_items, null)
@@ -166,7 +172,7 @@ def distances(patterns: Patterns) -> Values:
             f"it needs {FEWEST} pictures and two channels or voxels",
         )
     units = unit_vectors(flat, -1)
-    return 1 - (units @ units.T)[_upper(len(flat))]
+    return 1 - (units @ units.T)[_upper_triangle(len(flat))]
 
 
 def ranked(values: Values) -> Values:
@@ -188,15 +194,12 @@ def ceilings(signals: Values) -> tuple[float, float]:
     count = len(signals)
     if count < 2:
         return np.nan, np.nan
+
+    # equal sums of ranks are ties, though their rounding differs
     total = signals.sum(0)
-    upper = float(np.mean(signals @ _again(total)))
-    lower = float(np.mean([signal @ _again(total - signal) for signal in signals]))
+    upper = float(np.mean(signals @ ranked(total.round(EQUAL))))
+    lower = float(np.mean([signal @ ranked((total - signal).round(EQUAL)) for signal in signals]))
     return lower, upper
-
-
-def _again(total: Values) -> Values:
-    """Rank summed unit ranks [P]; equal sums of ranks are ties, though their rounding differs."""
-    return ranked(total.round(EQUAL))
 
 
 def halves_ceiling(halves: Sequence[Patterns]) -> float:
@@ -206,19 +209,19 @@ def halves_ceiling(halves: Sequence[Patterns]) -> float:
 
 
 @lru_cache(maxsize=4)
-def _upper(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _upper_triangle(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.triu_indices(count, 1)
 
 
 def _items(signals: Values, models: Values, pictures: int) -> Values:
-    """Give each picture's share of a correlation, [S, M, N]: the jackknife's pseudo-values, linearised.
+    """Compute each picture's share of a correlation, [S, M, N]: the jackknife's pseudo-values, linearised.
 
     A correlation is a mean over pairs of pictures; the influence of a pair is the product of both values
     less half the correlation times their squares, and a picture's is twice the mean over its pairs.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 11; Arvesen 1969 (pairs).
     """
-    rows, columns = _upper(pictures)
+    rows, columns = _upper_triangle(pictures)
     count = signals.shape[-1]
     shares = np.empty((len(signals), len(models), pictures))
     for subject, signal in enumerate(signals):
@@ -232,15 +235,18 @@ def _items(signals: Values, models: Values, pictures: int) -> Values:
 
 def _null(models: Values, means: Values, orders: NDArray[np.int64]) -> Values:
     """Correlate signals [P, T], subjects averaged, with models whose pictures are permuted: [K, M, T]."""
+    # distances as symmetric matrices [M, N, N], in single precision
     pictures, pairs = orders.shape[1], models.shape[1]
     correlations = np.empty((len(orders), len(models), means.shape[-1]))
-    rows, columns = _upper(pictures)
+    rows, columns = _upper_triangle(pictures)
     squares = np.zeros((len(models), pictures, pictures), np.float32)
     squares[:, rows, columns] = squares[:, columns, rows] = models
+
+    # several permutations at once, as memory allows
     means, step = means.astype(np.float32), max(1, MAX_DISTANCES // pairs)
     for start in range(0, len(orders), step):
-        some = orders[start : start + step]
-        flat = some[:, rows] * pictures + some[:, columns]  # [k, P] places of the permuted pairs
+        chunk = orders[start : start + step]  # [k, N]
+        flat = chunk[:, rows] * pictures + chunk[:, columns]  # [k, P] indices of the permuted pairs
         for number, square in enumerate(squares):
             correlations[start : start + step, number] = square.ravel().take(flat) @ means
     return correlations
@@ -251,7 +257,7 @@ class Course:
     """Representational similarity over times, or over regions, of all subjects.
 
     Attributes:
-        axis: The T places.
+        axis: The T positions.
         similarity: At these.
         pictures: One list of N that all subjects were shown, and which of them are alike.
         halves: [T] of one subject: the correlation of halves of the repetitions, corrected to all.
@@ -274,14 +280,18 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
     Raises:
         BrainhiveError: if subjects share too few pictures, or the signals have one channel.
     """
-    first, items = readers[0], [reader.shared_items for reader in readers]
+    # the signal of each subject that showed each of the shared pictures, [n]
+    first, items = readers[0], []
+    for reader in readers:
+        row_of: dict[Hashable, int] = {name: row for row, name in enumerate(reader.image_ids)}
+        items.append(np.array([row_of[name] for name in reader.shared.ids[0]], np.int64))
     rows = first.rows[items[0]]
     if len(rows) < FEWEST:
         raise BrainhiveError(f"the subjects were shown {len(rows)} pictures in common", "fewer subjects")
     cpu = torch.device("cpu")
     models = Models.of({name: read_embeddings(store, rows, cpu).numpy() for name, store in levels.items()})
 
-    # the channels or voxels, and the sample, that signals [N, C, T] have at each place, by subject
+    # the channels or voxels, and the sample, that signals [N, C, T] have at each position, by subject
     slices: dict[Any, list[Any]]
     if first.selection.channels:
         times = [float(time.round(3)) for time in first.times_ms]
@@ -294,12 +304,16 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
             raise BrainhiveError(
                 "no region has two voxels of every subject", "prepare the signals with regions"
             )
-    signals = [reader.signal.numpy()[some] for reader, some in zip(readers, items, strict=True)]
-    places = (
+
+    # correlations of the patterns [n, C] at each position
+    signals = [reader.signal.numpy()[indices] for reader, indices in zip(readers, items, strict=True)]
+    patterns = (
         [signal[:, channels, sample] for signal, (channels, sample) in zip(signals, parts, strict=True)]
         for parts in slices.values()
     )
-    measured = measure_similarity(places, models, first.shared, spec.draws, spec.seed)
+    measured = measure_similarity(patterns, models, first.shared, spec.draws, spec.seed)
+
+    # of one subject, halves of the repetitions stand in for ceilings
     halves = None
     if len(readers) == 1 and first.selection.repetitions.min() > 1:
         means = _average_halves(first, items[0])
@@ -314,9 +328,9 @@ def _average_halves(reader: Reader, rows: NDArray[np.int64]) -> list[Patterns]:
     responses = reader.member.responses(reader.subject, reader.split, with_single=True)
     assert responses.single is not None and responses.counts is not None
     trials = np.asarray(responses.single)  # [N, R, C, T]
-    there = np.arange(trials.shape[1]) < responses.counts[:, None]  # [N, R]
+    is_repeated = np.arange(trials.shape[1]) < responses.counts[:, None]  # [N, R]
     means = []
     for first in (0, 1):
-        some = there[:, first::2, None, None]
-        means.append((trials[:, first::2] * some).sum(1)[rows] / some.sum(1)[rows])
+        mask = is_repeated[:, first::2, None, None]
+        means.append((trials[:, first::2] * mask).sum(1)[rows] / mask.sum(1)[rows])
     return means

@@ -1,6 +1,6 @@
 """Classical views of held-out trials of EEG and MEG: category decoding by time, and from time to time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,12 +24,12 @@ from brainhive_cli.evaluation.explanation.findings import (
     SHUFFLED,
     SIGNIFICANT,
     Finding,
+    compare_permutations,
     overall,
-    permuted_metrics,
     summary_table,
 )
 from brainhive_cli.evaluation.explanation.job import Job
-from brainhive_cli.evaluation.explanation.profiles import Axis, PermutationTest
+from brainhive_cli.evaluation.explanation.profiles import Axis
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
 from brainhive_cli.measurement.statistics import measure_each
 from brainhive_cli.measurement.units import FOLD_NULL_INFLATION
@@ -62,15 +62,6 @@ class Decoded:
     spans: NDArray[np.float64]
     candidates: int
 
-    def permute(self, draws: int, seed: int) -> NDArray[np.int64]:
-        """Permute labels within runs, sessions or folds: [K, N]."""
-        random, permuted = np.random.default_rng(seed), np.tile(self.shown, (draws, 1))
-        groups = np.asarray(self.groups)
-        for group in np.unique(groups):
-            members = np.flatnonzero(groups == group)
-            permuted[:, members] = random.permuted(permuted[:, members], axis=1)
-        return permuted
-
 
 def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     """Decode categories from single windows of held-out trials, and write what pages show.
@@ -78,17 +69,26 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     Raises:
         RecipeError: if signals are of voxels, which have no time.
     """
-    # accuracies of all subjects, and the trials that are permuted together
+    # predictions for all subjects, and the trials that are permuted together
     spec, align = job.spec, job.align
-    decoded = {subject: decode(job, subject) for subject in job.subjects}
-    first, groups = next(iter(decoded.values())), [*decoded.values()]
+    subjects = [decode(job, subject) for subject in job.subjects]
+    first = subjects[0]
     protocol, holdout = f"{job.describe_protocol()}, shrinkage LDA of single windows", align.dataset.holdout
     assert holdout is not None
-    pairs = [pair for one in groups for pair in zip(one.names, one.groups, strict=True)]
+    pairs = [pair for decoded in subjects for pair in zip(decoded.names, decoded.groups, strict=True)]
     alike = replace(alike_of(align.dataset, (), ()), group_of=dict(pairs), groups=holdout.by)
     alike = replace(alike, has_folds=len(align.folds) > 1)
-    items = alike.items([one.names for one in groups])
-    permuted = [one.permute(spec.draws, spec.seed) for one in groups]
+    items = alike.items([decoded.names for decoded in subjects])
+
+    # labels [K, N] of each subject, permuted within runs, sessions or folds
+    permuted: list[NDArray[np.int64]] = []
+    for decoded in subjects:
+        random, labels = np.random.default_rng(spec.seed), np.tile(decoded.shown, (spec.draws, 1))
+        groups = np.asarray(decoded.groups)
+        for group in np.unique(groups):
+            members = np.flatnonzero(groups == group)
+            labels[:, members] = random.permuted(labels[:, members], axis=1)
+        permuted.append(labels)
     options: dict[str, Any] = {
         "protocol": protocol,
         "split": spec.split,
@@ -101,19 +101,19 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     # by time: the window that is tested is the one that was trained on
     axis, count = Axis.of_windows(first.spans), len(first.spans)
     diagonal = np.arange(count)
-    finding, grid = _describe(DECODING, axis, groups, permuted, (diagonal, diagonal), options), None
+    finding, grid = _describe(DECODING, axis, subjects, permuted, (diagonal, diagonal), options), None
     drawn: dict[str, Any] = dict(curves([finding], {}))
     scopes = overall([finding]) | finding.scopes
     notes: dict[str, Any] = {"profiles": [finding.note]}
 
     # from time to time: every window with every classifier
     if GENERALISATION in (spec.analyses_of(OF_TRIALS) or OF_TRIALS):
-        train, test = (places.ravel() for places in np.meshgrid(diagonal, diagonal, indexing="ij"))
-        grid = _describe(GENERALISATION, axis, groups, permuted, (train, test), options)
+        train, test = (indices.ravel() for indices in np.meshgrid(diagonal, diagonal, indexing="ij"))
+        grid = _describe(GENERALISATION, axis, subjects, permuted, (train, test), options)
         assert grid.test is not None
         peak = grid.peak
-        place = f"trained {axis.where(int(train[peak]))}, tested {axis.where(int(test[peak]))}"
-        scopes[scope(GENERALISATION, place)] = {ACCURACY: grid.measured[peak]}
+        windows = f"trained {axis.where(int(train[peak]))}, tested {axis.where(int(test[peak]))}"
+        scopes[scope(GENERALISATION, windows)] = {ACCURACY: grid.measured[peak]}
         is_above = grid.test.corrected < SIGNIFICANT
         notes["generalisation"] = {"p_corrected": grid.test.corrected.reshape(count, count).tolist()}
         drawn["generalisation"] = _draw_grid(grid.measured, axis, is_above, spec.draws)
@@ -160,16 +160,26 @@ def decode(job: Job, subject: int) -> Decoded:
                 "decoding by time is of EEG and MEG, and the signals have one sample", "eval-retrieval"
             )
         candidates = len(member.rows(split))
-        spans, windows = _cut(np.asarray(train.times_s) * 1000, job)
-        features = [[_average(part.signal, window) for window in windows] for part in (train, test)]
-        tested = np.empty((len(windows), len(windows), len(test.stimulus)), np.int64)
-        for place, values in enumerate(features[0]):
+
+        # windows [P, 2], and the mean signals [N, C] of training and held-out trials in each
+        times_ms, width_ms = np.asarray(train.times_s) * 1000, job.spec.window.width_ms
+        starts = [*window_starts(times_ms, width_ms, job.spec.window.step_ms)]
+        spans = np.array([(start, start + width_ms) for start in starts])
+        masks = [inside(times_ms, start, width_ms) for start in starts]
+        learned, tested = (
+            [np.asarray(np.asarray(part.signal)[:, :, mask].mean(2), np.float64) for mask in masks]
+            for part in (train, test)
+        )
+
+        # predictions [P, P, N] of the classifier of every window at every window
+        named = np.empty((len(starts), len(starts), len(test.stimulus)), np.int64)
+        for row, values in enumerate(learned):
             mean, spread = values.mean(0), values.std(0) + 1e-12
             classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
             classifier.fit((values - mean) / spread, train.stimulus)
-            for other, held_out in enumerate(features[1]):
-                tested[place, other] = classifier.predict((held_out - mean) / spread)
-        predicted.append(tested)
+            for column, held_out in enumerate(tested):
+                named[row, column] = classifier.predict((held_out - mean) / spread)
+        predicted.append(named)
         shown.append(test.stimulus)
         fold_names, fold_groups = member.name_trials(subject, split)
         names += fold_names
@@ -177,51 +187,29 @@ def decode(job: Job, subject: int) -> Decoded:
     return Decoded(names, groups, np.concatenate(shown), np.concatenate(predicted, 2), spans, candidates)
 
 
-def _cut(times_ms: NDArray[np.float64], job: Job) -> tuple[NDArray[np.float64], list[NDArray[np.bool_]]]:
-    """Cut the signal into windows: from where to where [P, 2], and which samples lie in each [T]."""
-    width, step = job.spec.window.width_ms, job.spec.window.step_ms
-    starts = [*window_starts(times_ms, width, step)]
-    return np.array([(start, start + width) for start in starts]), [
-        inside(times_ms, s, width) for s in starts
-    ]
-
-
-def _average(signal: Any, is_inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Average the samples of a window: [N, C]."""
-    return np.asarray(np.asarray(signal)[:, :, is_inside].mean(2), np.float64)
-
-
 def _describe(
     name: str,
     axis: Axis,
     subjects: Sequence[Decoded],
     permuted: Sequence[NDArray[np.int64]],
-    places: tuple[NDArray[np.int64], NDArray[np.int64]],
+    windows: tuple[NDArray[np.int64], NDArray[np.int64]],
     options: Mapping[str, Any],
 ) -> Finding:
     """Measure the accuracy at pairs of windows, against labels that are permuted; p is corrected over all."""
-    chosen = [one.predicted[places] for one in subjects]  # [Q, N]
-    hits = [predicted == one.shown for predicted, one in zip(chosen, subjects, strict=True)]
-    values = [hit.astype(np.float64) for hit in hits]
-    measured = measure_each(ACCURACY, values, is_share=True, **options)
-    pairs = zip(chosen, permuted, strict=True)
-    null = np.mean([_share_right(predicted, labels) for predicted, labels in pairs], axis=0)  # [K, Q]
+    predictions = [decoded.predicted[windows] for decoded in subjects]  # [Q, N] each
+    hits = [predicted == decoded.shown for predicted, decoded in zip(predictions, subjects, strict=True)]
+    measured = measure_each(ACCURACY, [hit.astype(np.float64) for hit in hits], is_share=True, **options)
+
+    # accuracies [K, Q] with the permuted labels [K, N], in chunks of permutations
+    shares = []
+    for predicted, labels in zip(predictions, permuted, strict=True):
+        chunks = torch.from_numpy(labels).split(max(1, AT_ONCE // predicted.size))
+        shares.append(np.concatenate([(chunk.numpy()[:, None] == predicted).mean(2) for chunk in chunks]))
+    null = np.mean(shares, axis=0)
     if options["items"].inflation > 1:  # as of a verdict over folds
         null = null.mean(0) + FOLD_NULL_INFLATION**0.5 * (null - null.mean(0))
-    test = PermutationTest.of(np.array([metric.value for metric in measured]), null)
-    return Finding(name, axis, measured, {SHUFFLED: permuted_metrics(measured, null)}, test)
-
-
-def _share_right(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Compare predictions [Q, N] with permuted labels [K, N]: the share that is right, [K, Q]."""
-
-    def blocks() -> Iterator[NDArray[np.float64]]:
-        step = max(1, AT_ONCE // predicted.size)
-        for start in range(0, len(labels), step):
-            part = labels[start : start + step, None] == predicted
-            yield part.mean(2)
-
-    return np.concatenate([*blocks()])
+    test, control = compare_permutations(measured, null)
+    return Finding(name, axis, measured, {SHUFFLED: control}, test)
 
 
 def _draw_grid(measured: Sequence[Metric], axis: Axis, is_above: NDArray[np.bool_], draws: int) -> Heatmap:
@@ -234,7 +222,7 @@ def _draw_grid(measured: Sequence[Metric], axis: Axis, is_above: NDArray[np.bool
         f"corrected over all by the largest of {draws} permutations of the labels. Windows are named by "
         "their centres."
     )
-    names = [f"{place:.0f}" for place in axis.at]
+    names = [f"{centre_ms:.0f}" for centre_ms in axis.at]
     words = ("classifier trained at, ms", "tested at, ms", "accuracy")
     return Heatmap(
         "Categories from time to time",

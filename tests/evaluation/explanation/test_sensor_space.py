@@ -55,7 +55,7 @@ def test_input_is_the_baseline_and_what_all_sensors_add(how):
     torch.testing.assert_close(found.by_sensor(torch.ones_like(found.signal)).sum((1, 2)),
                                (found.signal - found.baseline).sum((1, 2)), atol=1e-4, rtol=1e-4)  # fmt: skip
     rest = found.signal
-    for sensor in range(found.sensors):
+    for sensor in range(found.deviation.shape[2]):
         rest = rest + found.without(sensor) - found.signal
     torch.testing.assert_close(rest, found.baseline, atol=1e-4, rtol=1e-4)  # of float32
     assert found.names == (NAMES if how["whitened"] else ("Oz", "Pz", "O1"))
