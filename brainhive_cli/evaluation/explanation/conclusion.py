@@ -206,8 +206,11 @@ def curves(
         if (onset := finding.first_above_chance) is not None:
             options["marks"] = {f"{axis.where(onset)}: {FIRST_ABOVE}": float(axis.at[onset])}
         ordered: Any = [at[row] for row in order]
-        value, style = shown(finding.metric), "lines" if axis_name == TIME else "bars"
-        yield _file_name(name, axis_name), Curve(title, words, ordered, lines, value, style, **options)
+        style: Literal["lines", "bars"] = "lines" if axis_name == TIME else "bars"
+        yield (
+            _file_name(name, axis_name),
+            Curve(title, words, ordered, lines, shown(finding.metric), style, **options),
+        )
 
 
 def head_maps(

@@ -221,7 +221,9 @@ def write_signal_page(
         maps = Table("What was measured of voxels", ("map", "median", "90 % quantile", "highest"), rows)
         figures["maps"] = {row[0]: dict(zip(maps.columns[1:], row[1:], strict=True)) for row in rows}
         slices: list[Figure] = []
-        for name, values in space.maps.items() if space.grid is not None else ():
+        for name, values in space.maps.items():
+            if space.grid is None:
+                continue
             drawn_map = draw_slices(WORDS.get(name, name), values, space.grid, name)
             slices.append([("", drawn_map, folder)])
         sections.append(Section("voxels", [("", [*slices, maps])]))

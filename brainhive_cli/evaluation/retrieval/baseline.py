@@ -22,7 +22,7 @@ from brainhive_cli.measurement.verdict import Verdict, judge
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 COMPONENTS, SIGNALS, SIGNAL_BYTES = 1000, 20_000, 2 * 10**9
-"""Principal components and training signals of a ridge, at most, and the size of the signals in float32."""
+"""Principal components and training signals of a ridge, at most, and bytes of the signals in float32."""
 AXES_SIGNALS = 8192
 """Training signals, at most, whose principal components are computed."""
 FILING_COMPONENTS, FILING_SIGNALS, HELD_OUT = 300, 4000, 500
@@ -58,6 +58,7 @@ class Averages(NamedTuple):
     @classmethod
     def read(cls, member: TrainedCell, subject: int, split: str, is_tested: bool) -> Self:
         """Read signals as the cell's model does, by session where pictures were shown in several."""
+        # pictures that were shown in several sessions are averaged by session, if memory allows
         averaged = member.responses(subject, split, is_tested=is_tested)
         count, shown_in = len(averaged.stimulus), averaged.sessions  # [N, R]
         shown_in = np.zeros((count, 1), np.int64) if shown_in is None else shown_in.astype(np.int64)
@@ -81,12 +82,12 @@ class Averages(NamedTuple):
         return cls(torch.cat(features), *map(np.concatenate, lists))
 
     def take(self, rows: NDArray[Any]) -> Self:
-        """Take some of the averages, by index or mask."""
+        """Select averages, by index or mask."""
         lists = (self.pictures[rows], self.sessions[rows], self.trials[rows])
         return type(self)(self.features[torch.from_numpy(rows).to(self.features.device)], *lists)
 
     def refile(self, filing: str, session: int | None) -> Self:
-        """Give the signals of a session, or of each, its pictures in another order; "" leaves it."""
+        """File the pictures of a session, or of each, in another order; "" leaves it."""
         pictures = self.pictures.copy()
         for number in np.unique(self.sessions) if session is None else [session]:
             if filing:
@@ -119,18 +120,8 @@ class Outcome:
     mean_rank: float
 
     @property
-    def is_above(self) -> bool:
-        """Whether pictures are found above chance."""
-        return self.verdict.side == "above chance"
-
-    @property
-    def better(self) -> float:
-        """The one-sided p; 1 where nothing was tested."""
-        return 1.0 if self.verdict.better is None else self.verdict.better
-
-    @property
     def words(self) -> str:
-        """The numbers in words."""
+        """Numbers in words."""
         verdict = self.verdict
         p = "not testable" if verdict.p is None else f"p {verdict.p:.2g}"
         return f"top-1 {self.top1:.3f}, chance {1 / verdict.pool:.3f}, n {verdict.n}, {p}"
@@ -143,7 +134,7 @@ class Candidates:
     Attributes:
         rows: [P] in the target stores, ascending.
         targets: [P, D] concatenated unit embeddings of the run's encoders.
-        alike: What they are alike by, by row.
+        alike: Which of them are alike, by row.
     """
 
     rows: Rows
@@ -153,6 +144,7 @@ class Candidates:
     @classmethod
     def read(cls, member: TrainedCell, split: str, rows: Rows, device: torch.device) -> Self:
         """Read the targets of the run's encoders; wide ones are projected by a count sketch."""
+        # targets of each encoder, at equal widths
         stores, parts = member.align.stores(split, member.cell), []
         width = TARGET_WIDTH // len(stores)
         for number, store in enumerate(stores.values()):
@@ -160,6 +152,8 @@ class Candidates:
             random, size = np.random.default_rng(number), int(np.prod(source.shape))
             column = torch.from_numpy(random.integers(width, size=size))
             sign = torch.from_numpy(random.choice([-1.0, 1.0], size)).float()
+
+            # unit embeddings [n, width], read in chunks
             chunks = []
             for start in range(0, len(rows), TARGETS_AT_ONCE):
                 values = source.gather(rows[start : start + TARGETS_AT_ONCE]).flatten(1)
@@ -167,6 +161,8 @@ class Candidates:
                     values = torch.zeros(len(values), width).index_add_(1, column, values * sign)
                 chunks.append(normalize(values, dim=1))
             parts.append(torch.cat(chunks))
+
+        # pictures that are alike
         pictures, dataset = member.pictures(split), member.align.dataset
         concepts = {row: pictures.concepts[row] for row in rows.tolist()}
         medium = "clip" if dataset.alike_by == "neighbours" else "picture"
@@ -187,6 +183,8 @@ class Candidates:
         subjects, pool = [ranked for ranked in subjects if len(ranked.pictures)], len(self.rows)
         if not subjects:
             return Outcome(Verdict("", None, None, 1.0, 0, pool, "no pictures to be found"), 0.0, 0.0)
+
+        # the verdict, and how well pictures rank on average over subjects
         items = self.alike.items([ranked.pictures.tolist() for ranked in subjects])
         ranks, alike = [ranked.ranks for ranked in subjects], self.alike
         verdict = judge(ranks, items, self.rows.tolist(), None, alike.concept_of, alike.medium)[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,7 @@ from brainhive_cli.data.signals.selection import inside, region_masks, window_st
 from brainhive_cli.evaluation.retrieval.rankings import (
     Ensemble,
     Gallery,
-    Places,
-    Queries,
+    Indices,
     Ranking,
     SplitRanks,
     controlled,
@@ -150,11 +150,26 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
 
     # further measures of each subject
     for subject, signals in queries.items():
+        # subsets of the pictures; all of these where they are fewer
         subsets = {}
         if spec.subsets:
-            images, ways = gallery.tokens[signals.target], spec.subsets.ways_of(len(signals.target))
+            images, ways = gallery.tokens[signals.target], min(spec.subsets.ways, len(signals.target))
             drawn = subset_hits(signals.tokens, images, ways, spec.subsets.draws, spec.seed)
             subsets = {"top1": drawn, "top1_expected": subset_expectations(signals.tokens, images, ways)}
+
+        # a control ranks all pictures of the split once, and looks up the permuted ones of each draw
+        control: Mapping[str, Values] = {}
+        if spec.control != "none":
+            split_ranks = ranks_of_all(
+                signals.tokens, gallery.tokens, len(gallery.rows), gallery.distractors()
+            )  # [N, M]
+            seeds = (derive_seed(spec.seed, draw) for draw in range(DRAWS))
+            targets = [signals.seen, *controlled(signals.seen, gallery, spec.control, seeds)]
+            rows = np.arange(len(signals.seen))
+            drawn_ranks = np.stack([split_ranks[rows, target] for target in targets])  # [1 + K, N]
+            control = {name: metric(drawn_ranks) for name, metric in CONTROL_METRICS.items()}
+
+        # curves, ceiling and regions
         curves = {
             name: CURVES[name](ensemble, gallery, signals.target, subject, spec) for name in spec.curves
         }
@@ -164,7 +179,7 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
             subsets,
             curves,
             _open_ceiling(ensemble, subject, spec) if spec.ceiling_splits else None,
-            draw_control(gallery, signals, spec.control, spec.seed) if spec.control != "none" else {},
+            control,
             measure_region_shares(ensemble.members[0], subject, spec.split) if spec.region_shares else None,
             {name: ranked[subject] for name, ranked in corrected.items()},
         )
@@ -173,7 +188,7 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
 
 
 def over_repetitions(
-    ensemble: Ensemble, gallery: Gallery, target: Places, subject: int, spec: EvaluationSpec
+    ensemble: Ensemble, gallery: Gallery, target: Indices, subject: int, spec: EvaluationSpec
 ) -> Curve:
     """Rank with k repetitions averaged, for each k; which ones is drawn at random, several times.
 
@@ -189,6 +204,7 @@ def over_repetitions(
     Raises:
         RecipeError: if there are fewer repetitions than requested.
     """
+    # numbers of repetitions
     trials, available = ensemble.single_trials(subject, spec.split)
     most, curve = int(available.max()), {}
     chosen = doubling(most) if spec.repetitions == "all" else spec.repetitions or []
@@ -197,12 +213,18 @@ def over_repetitions(
             f"repetitions: {max(chosen)} of a picture requested, subject {subject} has {most}",
             "repetitions=all takes 1, 2, 4, … and all that there are",
         )
+
+    # averages [N, C, T] of k random repetitions, alike for all members; of all there is one choice
     for k in chosen:
-        averages = [
-            [_average_some(some, available, k, derive_seed(spec.seed, subject, k, draw)) for some in trials]
-            for draw in range(spec.repetition_draws if k < most else 1)
-        ]
-        curve[float(k)] = _rank_ways(gallery, [ensemble.tokens(subject, some) for some in averages], target)
+        tokens = []
+        for draw in range(spec.repetition_draws if k < most else 1):
+            averages = []
+            for single in trials:  # [N, R, C, T]
+                random = torch.Generator().manual_seed(derive_seed(spec.seed, subject, k, draw))
+                shuffled = shuffle_repetitions(single, available, k, random)
+                averages.append(mix_repetitions(*shuffled, Augment(), random))
+            tokens.append(ensemble.tokens(subject, averages))
+        curve[float(k)] = _rank_ways(gallery, tokens, target)
     return curve
 
 
@@ -211,14 +233,8 @@ def doubling(most: int) -> list[int]:
     return [*(2**n for n in range(most.bit_length()) if 2**n < most), most]
 
 
-def _average_some(trials: Tensor, available: Tensor, k: int, seed: int) -> Tensor:
-    """Average k random repetitions of trials [N, R, C, T], or as many as there are [N]: [N, C, T]."""
-    random = torch.Generator().manual_seed(seed)
-    return mix_repetitions(*shuffle_repetitions(trials, available, k, random), Augment(), random)
-
-
 def over_time(
-    ensemble: Ensemble, gallery: Gallery, target: Places, subject: int, spec: EvaluationSpec
+    ensemble: Ensemble, gallery: Gallery, target: Indices, subject: int, spec: EvaluationSpec
 ) -> Curve:
     """Rank with all of the signal but a window replaced, by the window's centre in milliseconds.
 
@@ -229,11 +245,14 @@ def over_time(
     Raises:
         RecipeError: if the window is wider than the signal.
     """
+    # signals, times and mean training signals as each member takes them
     sliding = spec.sliding or Sliding()
     signals, _ = ensemble.signals(subject, spec.split)
     responses = [member.responses(subject, spec.split) for member in ensemble.members]
-    times_ms = [1000 * np.array(some.times_s) for some in responses]
+    times_ms = [1000 * np.array(part.times_s) for part in responses]
     rest = [torch.from_numpy(member.mean_training_signal(subject)) for member in ensemble.members]
+
+    # ranks with each window alone
     curve = {}
     for start_ms in window_starts(times_ms[0], sliding.width_ms, sliding.step_ms):
         masks = [torch.from_numpy(inside(times, start_ms, sliding.width_ms)) for times in times_ms]
@@ -247,27 +266,10 @@ CURVES = {"repetitions": over_repetitions, "sliding": over_time}
 """Function that measures each curve."""
 
 
-def _rank_ways(gallery: Gallery, tokens: Sequence[Tensor], target: Places) -> list[list[int]]:
+def _rank_ways(gallery: Gallery, tokens: Sequence[Tensor], target: Indices) -> list[list[int]]:
     """Rank what the same items showed in several ways: [ways, N]."""
     ranked = gallery.rank(torch.cat(list(tokens)), np.tile(target, len(tokens)))
     return ranked.reshape(len(tokens), -1).tolist()  # type: ignore[no-any-return]
-
-
-def draw_control(gallery: Gallery, queries: Queries, control: str, seed: int) -> dict[str, Values]:
-    """Rank all pictures of the split once, and look up the permuted ones of each draw.
-
-    Args:
-        gallery: The candidates.
-        queries: The subject's signals and what they showed.
-        control: See `controlled`.
-        seed: Of the draws, which are the same for all subjects.
-    """
-    all_ranks = ranks_of_all(queries.tokens, gallery.tokens, len(gallery.rows), gallery.distractors())
-    signal = np.arange(len(queries.seen))
-    seeds = (derive_seed(seed, draw) for draw in range(DRAWS))
-    targets = [queries.seen, *controlled(queries.seen, gallery, control, seeds)]
-    ranked = np.stack([all_ranks[signal, target] for target in targets])  # [1 + K, N]
-    return {name: metric(ranked) for name, metric in CONTROL_METRICS.items()}
 
 
 def _open_ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Ceiling:
@@ -290,8 +292,9 @@ def measure_ceiling(
     trials: Tensor, available: Tensor, image_ids: Sequence[str], splits: int, seed: int
 ) -> Ceiling:
     """Halve the single trials [N, R, …] of pictures at random, `splits` times; [N] of the R exist."""
+    # pictures that were repeated
     most, is_repeated = int(available.max()), available >= 2
-    ids = [name for name, is_kept in zip(image_ids, is_repeated.tolist(), strict=True) if is_kept]
+    ids = [*compress(image_ids, is_repeated.tolist())]
     if len(ids) < 2:
         few = "one repetition of each picture" if most < 2 else "fewer than two pictures were repeated"
         return Ceiling([], most, [], [], reason=few)
@@ -300,6 +303,8 @@ def measure_ceiling(
     signal, absent = trials.flatten(2), torch.arange(trials.shape[1]) >= available[:, None]  # [N, R, F]
     if absent.any():  # the padding may be NaN
         signal = signal.masked_fill(absent[:, :, None], 0)
+
+    # ranks of the pictures, and their shares in the correlation of the halves, by split
     ranks_by_split, shares = [], []
     for split in range(splits):
         random = torch.Generator().manual_seed(derive_seed(seed, split))
@@ -319,19 +324,23 @@ def measure_region_shares(member: TrainedCell, subject: int, split: str) -> Regi
     Raises:
         RecipeError: if the signals are not of voxels.
     """
+    # voxels of each region, and the mean training signal
     trials = member.responses(subject, split)
     rest = torch.from_numpy(member.mean_training_signal(subject))  # [V, 1]
-    masks = {n: torch.from_numpy(m) for n, m in region_masks(trials.regions, len(rest)).items()}
+    regions = region_masks(trials.regions, len(rest))
+    masks = {name: torch.from_numpy(mask) for name, mask in regions.items()}
     if not masks:
         raise RecipeError("region_shares is of voxels in regions, which the signals have not", "leave it")
+
+    # squared change of each head without a region, over that without all voxels, [N] each
     empty = member.predicted(subject, rest[None])
     shares: dict[str, dict[str, list[float]]] = {head: {name: [] for name in masks} for head in empty}
     for part in torch.from_numpy(trials.signal).split(SIGNALS_AT_ONCE):
-        whole = member.predicted(subject, part)
-        total = {head: _square_sum(values - empty[head]) for head, values in whole.items()}
+        predicted = member.predicted(subject, part)
+        total = {head: _square_sum(values - empty[head]) for head, values in predicted.items()}
         for name, mask in masks.items():
             for head, values in member.predicted(subject, torch.where(mask, rest, part)).items():
-                change = _square_sum(whole[head] - values) / total[head].clamp(min=1e-30)
+                change = _square_sum(predicted[head] - values) / total[head].clamp(min=1e-30)
                 shares[head][name] += change.tolist()
     image_ids = member.pictures(split).image_ids
     ids = [image_ids[row] for row in trials.stimulus]

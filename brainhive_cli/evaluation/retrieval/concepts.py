@@ -42,7 +42,7 @@ def by_category(
     """Summarise the ranks of each category; concepts that no category names are left out."""
     grouped: dict[str, list[int]] = defaultdict(list)
     for concept, concept_ranks in ranks.items():
-        if category := categories.get(_plain(concept)):
+        if category := categories.get(NUMBER.sub("", concept).strip().lower()):
             grouped[category] += concept_ranks
     return by_concept(grouped)
 
@@ -58,6 +58,7 @@ def confusions(pairs: Iterable[tuple[str, str, float]]) -> list[dict[str, Any]]:
         The most frequent pairs of different concepts: count, share of the seen concept's signals, mean
         similarity.
     """
+    # counts and similarities of pairs of different concepts
     counts: Counter[tuple[str, str]] = Counter()
     shown: Counter[str] = Counter()
     similarities: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -66,14 +67,19 @@ def confusions(pairs: Iterable[tuple[str, str, float]]) -> list[dict[str, Any]]:
         if seen != named:
             counts[seen, named] += 1
             similarities[seen, named].append(similarity)
+
+    # the most frequent pairs
     order = sorted(counts, key=lambda pair: (-counts[pair], pair))[:CONFUSIONS]
-    rows = []
-    for pair in order:
-        seen, taken_for = pair
-        row = {"seen": seen, "taken_for": taken_for, "count": counts[pair]}
-        row |= {"share": counts[pair] / shown[seen], "similarity": float(np.mean(similarities[pair]))}
-        rows.append(row)
-    return rows
+    return [
+        {
+            "seen": seen,
+            "taken_for": named,
+            "count": counts[seen, named],
+            "share": counts[seen, named] / shown[seen],
+            "similarity": float(np.mean(similarities[seen, named])),
+        }
+        for seen, named in order
+    ]
 
 
 def read_categories(path: str) -> dict[str, str]:
@@ -83,6 +89,7 @@ def read_categories(path: str) -> dict[str, str]:
         MissingData: if there is no such file.
         BrainhiveError: if it is no table in UTF-8, or a line has no second column.
     """
+    # the file's rows
     file = locate(path)
     if not file.is_file():
         raise MissingData(f"no file {path} of categories", "a table: concept, category on each line")
@@ -91,11 +98,9 @@ def read_categories(path: str) -> dict[str, str]:
         rows = list(csv.reader(stream, delimiter="," if file.suffix == ".csv" else "\t"))
     except (csv.Error, UnicodeDecodeError) as error:
         raise BrainhiveError(f"{path} is no table: {error}", "concept, category on each line") from error
+
+    # categories by the plain names of concepts
     for number, row in enumerate(rows, 1):
         if len(row) < 2:
             raise BrainhiveError(f"{path} line {number} has no category", "concept, category on each line")
-    return {_plain(row[0]): row[1].strip() for row in rows}
-
-
-def _plain(concept: str) -> str:
-    return NUMBER.sub("", concept).strip().lower()
+    return {NUMBER.sub("", row[0]).strip().lower(): row[1].strip() for row in rows}

@@ -27,7 +27,7 @@ from brainhive_cli.training.alignment.trained import AlignRun
 BASELINE = "baseline · ridge"
 """The scope of the ridge's metrics."""
 SPLITS = {"train": "training"}
-"""Splits by the words of sentences."""
+"""Names of splits in sentences, where they differ from those of recipes."""
 QUESTION = "do signals and pictures belong together as they are filed?"
 """Asked where no ridge could be fitted."""
 FAILURES = (BrainhiveError, MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)
@@ -82,12 +82,12 @@ def diagnose(facts: Facts) -> Diagnosis:
         return Diagnosis("", "; ".join([compared, *facts.differing]))
 
     # a ridge that does better: too little data for the model
-    if ridge.is_above:
+    if ridge.verdict.side == "above chance":
         sentence = "; ".join([f"too little data for this model: {compared}", *facts.differing])
         return Diagnosis("part differs" if facts.differing else "too little data", sentence, facts.train_line)
 
     # a ridge that finds training pictures alone: another test split
-    if facts.training and facts.training.is_above:
+    if facts.training and facts.training.verdict.side == "above chance":
         sentence = (
             "test pictures differ from training pictures, or are filed wrongly: a closed-form ridge finds "
             f"held-out training pictures ({facts.training.words}), but no test pictures ({ridge.words}), "
@@ -123,15 +123,21 @@ def find_differing(fits: Sequence[Fit], tested: Candidates) -> dict[str, Fit]:
     groups = [group for group in groups if len(group) > 1]
     count, differing = sum(map(len, groups)), {}
     for group in groups:
-        for name, (fit, own) in group.items():
-            others = [ranked for other, (_, ranked) in group.items() if other != name]
-            rest = np.concatenate([tested.seen(ranked) for ranked in others])
-            p = count * ttest_ind(tested.seen(own), rest, equal_var=False, alternative="greater").pvalue
-            if not p <= LEVEL or (outcome := tested.judge([own])).is_above:
+        for name, (fit, ranked) in group.items():
+            others = [part for other, (_, part) in group.items() if other != name]
+            rest = np.concatenate([tested.seen(other) for other in others])
+            p = count * ttest_ind(tested.seen(ranked), rest, equal_var=False, alternative="greater").pvalue
+            if not p <= LEVEL:
                 continue
-            if (outcome_of_others := tested.judge(others)).is_above:
+
+            # ranks that are worse than the others', at chance where these are above it
+            outcome = tested.judge([ranked])
+            if outcome.verdict.side == "above chance":
+                continue
+            rest_outcome = tested.judge(others)
+            if rest_outcome.verdict.side == "above chance":
                 words = f"{name} differs: its pictures are not found ({outcome.words})"
-                differing[f"{words}, those of the others are ({outcome_of_others.words})"] = fit
+                differing[f"{words}, those of the others are ({rest_outcome.words})"] = fit
     return differing
 
 
@@ -159,16 +165,20 @@ def try_filings(
         for number in fit.sessions(split):
             parts[f"session {number + 1} of subject {fit.subject}"] = [fit], number
 
-    tried: list[tuple[str, str, Outcome, Outcome]] = []
+    # outcomes as filed and in each other order, with the one-sided p of the latter
+    tried: list[tuple[str, str, Outcome, Outcome, float]] = []
     for name, (members, session) in parts.items():
         filed = candidates.judge([rank(fit, "", session) for fit in members])
-        for filing in () if filed.is_above else FILINGS:
+        for filing in () if filed.verdict.side == "above chance" else FILINGS:
             refiled = candidates.judge([rank(fit, filing, session) for fit in members])
-            tried.append((name, filing, filed, refiled))
+            p = 1.0 if refiled.verdict.better is None else refiled.verdict.better  # None: not testable
+            tried.append((name, filing, filed, refiled, p))
     if not tried:
         return "", 0
-    name, filing, filed, best = min(tried, key=lambda row: (row[-1].better, row[-1].mean_rank))
-    p = len(tried) * best.better
+
+    # the best order, if it is above chance after correction
+    name, filing, filed, best, p = min(tried, key=lambda row: (row[4], row[3].mean_rank))
+    p *= len(tried)
     if p > LEVEL:
         return "", len(tried)
     numbers = f"top-1 {best.top1:.3f}, n {best.verdict.n}, p {p:.2g} after correction for {len(tried)} orders"
@@ -180,16 +190,19 @@ def explain_fits(
     fits: Sequence[Fit], tested: Candidates, held_out: Candidates | None, facts: Facts, split: str
 ) -> Facts:
     """Test the causes of signals whose pictures no ridge finds: those of all subjects, or of some."""
+    # ridges whose pictures are not found
     differing = find_differing(fits, tested)
-    facts = replace(facts, differing=[*differing])
-    suspects = [fit for fit in fits if fit in differing.values() or not facts.ridge.is_above]
+    facts, is_found = replace(facts, differing=[*differing]), facts.ridge.verdict.side == "above chance"
+    suspects = [fit for fit in fits if fit in differing.values() or not is_found]
     if not suspects or (facts.model.startswith("above chance") and not differing):
         return facts
+
+    # other orders of test pictures; of training pictures where these are not found either
     rank: Callable[[Fit, str, int | None], Ranked] = Fit.rank
     if held_out is not None:
         training = held_out.judge([fit.rank_training(held_out=held_out) for fit in suspects])
         facts = replace(facts, training=training)
-        if not training.is_above:  # the order of training pictures is wrong, if any
+        if training.verdict.side != "above chance":
             split, tested = "train", held_out
             rank = partial(Fit.rank_training, held_out=held_out)
     refiled, count = try_filings(suspects, tested, split, rank)
@@ -212,6 +225,8 @@ def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> M
     is_asked = spec.baseline == "ridge" or not model.startswith(("above chance", "not testable"))
     if spec.control != "none" or spec.baseline == "none" or not is_asked:
         return Measurements()
+
+    # ridges, and the facts that they tell
     try:
         fits, tested, held_out = fit_subjects(job, device)
         ranked = [fit.rank() for fit in fits]
@@ -248,6 +263,7 @@ def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> M
 
 def write_training(align: AlignRun, fits: Sequence[Fit]) -> str:
     """Write the command that trains a ridge of each subject on the signals and encoders of a run."""
+    # settings of the signals other than those that a ridge has no use for
     settings = align.training_settings[align.cells[0].variant]
     knobs = settings.signal.model_dump(mode="json", exclude_defaults=True)
     idle = {"repetitions", "random_k", *(() if "normalise" in knobs else ("scale",))}

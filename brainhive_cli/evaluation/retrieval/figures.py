@@ -71,11 +71,14 @@ def draw_artifacts(
         concept_rows: Best and worst concepts in tables; 0 for none.
         projection: The map's, pca or umap.
     """
+    # figures of all cells
     curves = _curves(measured, ensemble, spec.split)
     confusions = draw_confusions(measured, SECTION)
     if confusions and ensemble is not None:
         confusions += _draw_voxels(ensemble, spec.split)
-    drawn: list[Artifact] = [*confusions, _histogram(measured), *curves, *_regions(measured)]
+    drawn: list[Artifact] = [*confusions, _histogram(measured), *curves]
+
+    # figures of the first cell, and tables
     if ensemble is not None:
         drawn += _draw_cell(run, ensemble, spec, sheet_rows, projection)
     details = lay_out(measured, concept_rows, DETAILS)
@@ -87,11 +90,15 @@ def _histogram(measured: Measurements) -> Curve:
     """Count the ranks of all queries in bins that double, next to what guessing would give."""
     ranks = np.concatenate([np.asarray(measured.items[name]["ranks"]) for name in measured.notes["cells"]])
     pool = measured.overall["top1"].pool or int(ranks.max())
+
+    # bins 1, 2–3, 4–7 … of ranks
     edges = [1]
     while edges[-1] <= pool:
         edges.append(min(2 * edges[-1], pool + 1))
     bins = list(pairwise(edges))
     names = [str(a) if b == a + 1 else f"{a}–{b - 1}" for a, b in bins]
+
+    # shares of the queries in each, and those that guessing would give
     shares = [float(((ranks >= a) & (ranks < b)).mean()) for a, b in bins]
     lines = [Line("measured", shares), Line("guessing", [(b - a) / pool for a, b in bins])]
     title, axis = "Ranks of the seen picture", f"rank among {pool}"
@@ -108,6 +115,8 @@ def _draw_voxels(ensemble: Ensemble, split: str) -> list[Heatmap]:
     space = selection.recording.space
     if not isinstance(space, Voxels) or space.grid is None:
         return []
+
+    # F of each voxel, over training and test trials
     signals = np.concatenate([np.asarray(part.signal)[:, :, 0] for part in parts])
     ratios, _ = f_classif(signals, np.concatenate([part.stimulus for part in parts]))
     grid = replace(space.grid, places=space.grid.places[selection.rows])
@@ -122,6 +131,7 @@ def _line(name: str, metrics: Sequence[Metric]) -> Line:
 
 
 def _curves(measured: Measurements, ensemble: Ensemble | None, split: str) -> list[Curve]:
+    """Draw top-1 over repetitions and time, and the shares of regions."""
     curves: list[Curve] = []
     for name, notes in measured.notes["curves"].items():
         points = points_of(measured, name)
@@ -131,23 +141,22 @@ def _curves(measured: Measurements, ensemble: Ensemble | None, split: str) -> li
             selection, _ = ensemble.members[0].selection(ensemble.cell.tested_on[0], split)
             options["marks"] = selection.recording.stimulus_marks
         curves.append(Curve(*CURVES[name], list(points), lines, "top-1", section=SECTION, **options))
+
+    # shares of regions in the predictions of each head
+    if regions := regions_of(measured):
+        heads = next(iter(regions.values()))
+        lines = [_line(head, [metrics[head] for metrics in regions.values()]) for head in heads]
+        title, value = "What each region carries", "share of the prediction lost without it"
+        options = {"section": SECTION, "note": measured.notes["protocol"]}
+        curves.append(Curve(title, "region", list(regions), lines, value, "bars", **options))
     return curves
-
-
-def _regions(measured: Measurements) -> list[Curve]:
-    if not (regions := regions_of(measured)):
-        return []
-    heads = next(iter(regions.values()))
-    lines = [_line(head, [metrics[head] for metrics in regions.values()]) for head in heads]
-    value, note = "share of the prediction lost without it", measured.notes["protocol"]
-    title = "What each region carries"
-    return [Curve(title, "region", list(regions), lines, value, "bars", section=SECTION, note=note)]
 
 
 def _draw_cell(
     run: RunFolder, ensemble: Ensemble, spec: EvaluationSpec, sheet_rows: int, projection: str
 ) -> list[Artifact]:
     """Draw a cell's first subject: a sheet of queries, their similarities with the gallery, and a map."""
+    # unit tokens of the signals and the candidates
     gallery = Gallery.of(ensemble, spec.splits, 0, spec.seed, spec.only_shown)
     subject, first = ensemble.cell.tested_on[0], ensemble.members[0]
     signals, rows = ensemble.signals(subject, spec.split)
@@ -158,32 +167,32 @@ def _draw_cell(
     whose = f"{ensemble.cell.name} on {label(subject)}"
 
     # the files of the candidates, each saved at most once
-    places: list[tuple[StimulusSet, int]] = []
+    files: list[tuple[StimulusSet, int]] = []
     for split, rows in candidate_rows(ensemble, spec.splits, spec.only_shown).items():
         images = first.align.dataset.images(stored_split(first.align.dataset, split))
         if not images.has_pictures:
             return []
         known = first.pictures(split).image_ids
         file_rows = match_ids([known[row] for row in rows], images.image_ids, f"{images.dataset} {split}")
-        places += [(images, row) for row in file_rows.tolist()]
+        files += [(images, row) for row in file_rows.tolist()]
 
     @cache
-    def save(place: int) -> str:
-        images, row = places[place]
-        return artifacts.save_picture(run, f"gallery/{place}", first_frame(images.open(row)))
+    def save(index: int) -> str:
+        images, row = files[index]
+        return artifacts.save_picture(run, f"gallery/{index}", first_frame(images.open(row)))
 
-    # some queries, each with the pictures that are most similar to it
+    # random queries, each with the pictures that are most similar to it
     query_rows: list[Row] = []
     drawn = np.random.default_rng(spec.seed).permutation(len(tokens))[:sheet_rows]
     scores = (tokens[drawn] @ pictures.T).cpu().numpy()
     for query, true in zip(scores, target[drawn].tolist(), strict=True):
         rank = int((query >= query[true]).sum())  # ties rank against the model
         tiles = [Tile(save(true), [concepts[true], f"rank {rank}"])]
-        for place in np.argsort(-query, kind="stable")[:RETRIEVED].tolist():
-            lines, verdict = [concepts[place], f"cosine {query[place]:.2f}"], place == true
-            tiles.append(Tile(save(place), lines, verdict="right" if verdict else "wrong"))
+        for index in np.argsort(-query, kind="stable")[:RETRIEVED].tolist():
+            lines, verdict = [concepts[index], f"cosine {query[index]:.2f}"], index == true
+            tiles.append(Tile(save(index), lines, verdict="right" if verdict else "wrong"))
         query_rows.append(Row(gallery.image_ids[true], tiles))
-    columns = ["seen", *(str(place + 1) for place in range(RETRIEVED))]
+    columns = ["seen", *(str(rank + 1) for rank in range(RETRIEVED))]
     title = f"Seen, and the {RETRIEVED} most similar pictures"
     note = f"{whose}; queries drawn at random, not the best."
     sheet = Sheet(title, columns, query_rows, section=SECTION, note=note)
@@ -193,22 +202,22 @@ def _draw_cell(
     count = min(MOST_PICTURES, len(queries))
     steps = np.unique(np.linspace(0, len(queries) - 1, count).round().astype(int))
     chosen = np.array(sorted(queries[steps].tolist(), key=lambda row: gallery.concepts[target[row]]))
-    shown_places = target[chosen]
-    values = (tokens[chosen] @ pictures[shown_places].T).cpu().numpy()
-    names = [concepts[place] for place in shown_places]
+    shown_indices = target[chosen]
+    values = (tokens[chosen] @ pictures[shown_indices].T).cpu().numpy()
+    names = [concepts[index] for index in shown_indices]
     note = f"{whose}, sorted by concept; the diagonal is right"
     note += f"; {len(chosen)} of {len(queries)} pictures" if len(chosen) < len(queries) else ""
     title, words = "Similarity of signals and pictures", ("signal of", "picture", "cosine similarity")
     matrix = Heatmap(title, values.tolist(), names, names, *words, section=SECTION, note=note)
 
     # predictions and pictures in one plane, each centred on their own mean
-    both = [pictures[shown_places], tokens[chosen]]
-    centred = np.concatenate([(vectors - vectors.mean(0)).cpu().numpy() for vectors in both])
+    parts = [pictures[shown_indices], tokens[chosen]]
+    centred = np.concatenate([(vectors - vectors.mean(0)).cpu().numpy() for vectors in parts])
     plane = project(centred, len(chosen), projection, spec.seed)
     kinds = np.repeat(["picture", "predicted from the signal"], len(chosen)).tolist()
     points = [
-        Point(float(x), float(y), concepts[place], kind, file=save(place))
-        for (x, y), place, kind in zip(plane, np.tile(shown_places, 2).tolist(), kinds, strict=True)
+        Point(float(x), float(y), concepts[index], kind, file=save(index))
+        for (x, y), index, kind in zip(plane, np.tile(shown_indices, 2).tolist(), kinds, strict=True)
     ]
     axes = ("first component", "second component") if projection == "pca" else ("UMAP 1", "UMAP 2")
     note = f"{whose}; pictures and predictions are centred apart, and projected by the pictures."

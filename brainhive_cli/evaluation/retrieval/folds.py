@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from brainhive_cli.core.artifacts import Heatmap
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, Metric, by_name
-from brainhive_cli.evaluation.retrieval.cell_scores import CellScores, SubjectScores
+from brainhive_cli.evaluation.retrieval.cell_scores import CellScores, Curve, SubjectScores
 from brainhive_cli.evaluation.retrieval.rankings import Ranking, SplitRanks
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.training.alignment.recipe import Cell
@@ -56,9 +56,9 @@ def merge_folds(cells: Sequence[Cell], scores: Mapping[str, CellScores]) -> dict
             continue
         subjects = {}
         for subject in first.tested_on:
-            subjects[subject] = _merge([one.subjects[subject] for one in measured], members)
-        pictures = [*dict.fromkeys(chain.from_iterable(one.pictures for one in measured))]
-        concepts = {name: concept for one in measured for name, concept in one.concepts.items()}
+            subjects[subject] = _merge([fold.subjects[subject] for fold in measured], members)
+        pictures = [*dict.fromkeys(chain.from_iterable(fold.pictures for fold in measured))]
+        concepts = {name: concept for fold in measured for name, concept in fold.concepts.items()}
         merged[replace(first, name=name)] = CellScores(pools[0], pictures, concepts, subjects)
     return merged
 
@@ -67,6 +67,7 @@ def _merge(scores: Sequence[SubjectScores], cells: Sequence[Cell]) -> SubjectSco
     """Put the items of all folds one behind the other."""
 
     def join(rankings: Sequence[Ranking]) -> Ranking:
+        # the fold is the group where trials have none
         groups = [
             group
             for ranking, cell in zip(rankings, cells, strict=True)
@@ -74,37 +75,33 @@ def _merge(scores: Sequence[SubjectScores], cells: Sequence[Cell]) -> SubjectSco
         ]
         lists = ("image_ids", "concepts", "named", "similarity", "labels", "wins", "pictures")
         joined: dict[str, Any] = {
-            name: [*chain.from_iterable(getattr(one, name) for one in rankings)] for name in lists
+            name: [*chain.from_iterable(getattr(ranking, name) for ranking in rankings)] for name in lists
         }
         arrays: dict[str, Any] = {
-            name: np.concatenate([getattr(one, name) for one in rankings])
+            name: np.concatenate([getattr(ranking, name) for ranking in rankings])
             for name in ("ranks", "precision", "relevant")
         }
         empty = np.empty(0, np.int64)  # signals of other folds are no candidates of a picture
         return Ranking(**{**joined, **arrays, "groups": groups, "backward": empty, "shown": 0})
 
-    curves = {
-        name: {
-            at: [
-                [*chain.from_iterable(parts)]
-                for parts in zip(*(one.curves[name][at] for one in scores), strict=False)
-            ]
-            for at in sorted(set.intersection(*(set(one.curves[name]) for one in scores)))
-        }
-        for name in scores[0].curves
-    }
+    # curves are joined draw by draw, at the points that all folds have
+    curves: dict[str, Curve] = {}
+    for name in scores[0].curves:
+        points = sorted(set.intersection(*(set(fold.curves[name]) for fold in scores)))
+        draws = {at: zip(*(fold.curves[name][at] for fold in scores), strict=False) for at in points}
+        curves[name] = {at: [[*chain.from_iterable(parts)] for parts in draws[at]] for at in points}
 
-    # curves are joined item by item, controls averaged by the items of each fold
-    sizes = [len(one.ranking.image_ids) for one in scores]
+    # controls are averaged by the items of each fold
+    sizes = [len(fold.ranking.image_ids) for fold in scores]
     return SubjectScores(
-        ranking=join([one.ranking for one in scores]),
-        split_ranks=_merge_split_ranks([one.split_ranks for one in scores if one.split_ranks], cells),
+        ranking=join([fold.ranking for fold in scores]),
+        split_ranks=_merge_split_ranks([fold.split_ranks for fold in scores if fold.split_ranks], cells),
         curves=curves,
         control={
-            name: np.average([one.control[name] for one in scores], axis=0, weights=sizes)
+            name: np.average([fold.control[name] for fold in scores], axis=0, weights=sizes)
             for name in scores[0].control
         },
-        corrected={name: join([one.corrected[name] for one in scores]) for name in scores[0].corrected},
+        corrected={name: join([fold.corrected[name] for fold in scores]) for name in scores[0].corrected},
     )
 
 
@@ -113,7 +110,7 @@ def _merge_split_ranks(tables: Sequence[SplitRanks], cells: Sequence[Cell]) -> S
     # candidates of all folds; a row for each signal
     candidates = [*dict.fromkeys(chain.from_iterable(table.candidates for table in tables))]
     column = {name: number for number, name in enumerate(candidates)}
-    ranks = np.zeros((sum(len(one.ranks) for one in tables), len(candidates)), np.uint16)
+    ranks = np.zeros((sum(len(table.ranks) for table in tables), len(candidates)), np.uint16)
     groups: list[str] = []
     start = 0
     for table, cell in zip(tables, cells, strict=True):
@@ -157,6 +154,7 @@ def measure_classes(
             weighed.append(np.array([values_of(scores.ranking) for scores in group]) * weights)
         return weighed
 
+    # hits where some categories were tested more often, and areas of two categories
     common = {**options, "limits": (0.0, 1.0), "is_share": False}
     metrics = []
     if any(len({*Counter(group[0].ranking.labels).values()}) > 1 for group in groups):
@@ -192,6 +190,8 @@ def draw_confusions(measured: Measurements, section: str) -> list[Heatmap]:
     confusions = measured.notes.get("confusion_matrix")
     if not confusions:
         return []
+
+    # shares of each row
     counts = np.array(confusions["counts"], np.float64)
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
     names = [f"{name} ({int(total)})" for name, total in zip(confusions["names"], counts.sum(1), strict=True)]
@@ -215,10 +215,13 @@ def describe_absent(scores: Mapping[Cell, CellScores]) -> list[str]:
     """Name the stimuli that no trial of a run, session or fold shows, one line each."""
     lines: dict[str, None] = {}
     for cell_scores in scores.values():
-        for one in cell_scores.subjects.values():
+        for scored in cell_scores.subjects.values():
+            # labels that each group tests
             tested: dict[str, set[str]] = {}
-            for label, group in zip(one.ranking.labels, one.ranking.groups, strict=True):
+            for label, group in zip(scored.ranking.labels, scored.ranking.groups, strict=True):
                 tested.setdefault(group, set()).add(label)
+
+            # labels that it lacks
             for group, labels in tested.items():
                 if absent := [name for name in cell_scores.pictures if name not in labels]:
                     lines[f"{group} tests no trial of {', '.join(absent[:MOST_NAMED])}"] = None

@@ -54,8 +54,11 @@ class Fold:
     def classify(self, classifier: Any) -> Ranks:
         """Rank the shown stimuli by a classifier, [M]; one without training trials comes last."""
         classifier.fit(self.train, self.labels)
+        # scores [M, classes]; of two classes there is one column
         scores = classifier.decision_function(self.test)
         scores = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
+
+        # ranks of the shown classes
         column = np.searchsorted(classifier.classes_, self.shown)
         is_known = np.isin(self.shown, classifier.classes_)
         seen = np.take_along_axis(scores, np.minimum(column, scores.shape[1] - 1)[:, None], 1)
@@ -82,15 +85,29 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, dict[int, Ranks]]:
             continue  # of another seed, which has the same signals
         ensemble = Ensemble.load(job.runs, group, device, job.spec.head)
         rows = ensemble.rows(job.spec.split)
+
+        # signals of this fold
         for subject in todo:
             done.add((subject, group[0].fold))
             fold, scaled = _read_fold(ensemble, subject, job.spec.split, rows)
+
+            # classifiers of few stimuli, each of which was shown twice at least
             if len(rows) <= MAX_CLASSES and np.unique(fold.labels, return_counts=True)[1].min() > 1:
                 lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
                 ranks["lda"].setdefault(subject, []).append(fold.classify(lda))
                 logistic = LogisticRegression(max_iter=1000)
                 ranks["logistic"].setdefault(subject, []).append(fold.classify(logistic))
-            ranks["ridge"].setdefault(subject, []).append(_rank_by_ridge(ensemble, fold, scaled, device))
+
+            # the ridge predicts targets; less their mean, as its predictions are
+            member = ensemble.members[0]
+            learned = Candidates.read(member, "train", np.unique(fold.labels), device)
+            tested = Candidates.read(member, "test", fold.candidates, device)
+            train, test = (part.to(device) for part in scaled)
+            predicted, mean = predict(train, learned.of(fold.labels), test)
+            ranked = np.asarray(ranks_of_all(predicted, tested.targets - mean, len(fold.candidates)))
+            column = np.searchsorted(fold.candidates, fold.shown)
+            seen = np.take_along_axis(ranked, column[:, None], 1)[:, 0]
+            ranks["ridge"].setdefault(subject, []).append(np.asarray(seen, np.int64))
     return {
         name: {subject: np.concatenate(parts) for subject, parts in by_subject.items()}
         for name, by_subject in ranks.items()
@@ -102,31 +119,20 @@ def _read_fold(
     ensemble: Ensemble, subject: int, split: str, rows: Ranks
 ) -> tuple[Fold, tuple[torch.Tensor, torch.Tensor]]:
     """Read a fold; also as tensors, [N, F] and [M, F]."""
+    # signals of training and test, standardised by the former
     member = ensemble.members[0]
     train = member.responses(subject, "train", is_tested=False)
     learned = torch.from_numpy(np.asarray(train.signal, np.float32)).flatten(1)
     signals, shown = ensemble.signals(subject, split)
     scale, tested = Scale.of(learned), signals[0].flatten(1).float()
     scaled = scale(learned), scale(tested)
+
+    # principal components of wide signals
     parts = scaled
     if learned.shape[1] > MAX_FEATURES:
         axes = principal_axes(scaled[0], MAX_FEATURES)
         parts = scaled[0] @ axes, scaled[1] @ axes
     return Fold(parts[0].numpy(), train.stimulus, parts[1].numpy(), shown, rows), scaled
-
-
-def _rank_by_ridge(
-    ensemble: Ensemble, fold: Fold, scaled: tuple[torch.Tensor, torch.Tensor], device: torch.device
-) -> Ranks:
-    """Rank the shown stimuli by targets that a ridge predicts, [M]."""
-    member = ensemble.members[0]
-    learned = Candidates.read(member, "train", np.unique(fold.labels), device)
-    tested = Candidates.read(member, "test", fold.candidates, device)
-    train, test = (part.to(device) for part in scaled)
-    predicted, mean = predict(train, learned.of(fold.labels), test)
-    ranked = ranks_of_all(predicted, tested.targets - mean, len(fold.candidates))
-    column = np.searchsorted(fold.candidates, fold.shown)
-    return np.asarray(np.take_along_axis(np.asarray(ranked), column[:, None], 1)[:, 0], np.int64)
 
 
 def compare_plainly(
@@ -147,9 +153,12 @@ def compare_plainly(
     """
     scopes, rows, warnings = {}, [], []
     for name, by_subject in ranks.items():
+        # the metrics of the baseline
         measured = summarise([by_subject[subject] for subject in ours], items=items, **context)
         scopes[scope(PLAIN, name)] = by_name(measured)
         difference = compare([np.array(ours[s]) for s in ours], [by_subject[s] for s in ours], items=items)
+
+        # the side of the baseline on which the run lies
         side = "not distinguished"
         if difference.p_value is not None and difference.low is not None and difference.high is not None:
             side = "above" if difference.low > 0 else "below" if difference.high < 0 else side
@@ -170,6 +179,8 @@ def plain_table(measured: Measurements) -> Table:
     """Lay out the run and its baselines, with the paired difference of each."""
     if not measured.notes.get(PLAIN):
         return Table("", (), ())
+
+    # the run, then each baseline
     top1 = measured.overall["top1"]
     rows: list[tuple[Any, ...]] = [("this run", top1.value, top1.interval_text(), "–", "–", "–")]
     for row in measured.notes[PLAIN]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import compress
 from typing import Any, Self
 
 import numpy as np
@@ -64,13 +65,6 @@ class Ensemble:
                 raise BrainhiveError(f"{first.path} and {other.path} hold different pictures", "embed again")
         return reduce(np.intersect1d, [member.rows(split) for member in self.members])
 
-    def shown(self, split: str) -> NDArray[np.int64]:
-        """Find the rows of those pictures that a tested subject of any cell was shown."""
-        first = self.members[0]
-        subjects = {subject for cell in first.align.cells for subject in cell.tested_on}
-        shown = [first.shown(subject, split) for subject in sorted(subjects)]
-        return np.intersect1d(self.rows(split), np.concatenate(shown))
-
     def images(self, split: str, rows: NDArray[np.int64]) -> Tensor:
         """Encode pictures as tokens [M, D]."""
         return _join_tokens([member.images(split, rows) for member in self.members])
@@ -78,25 +72,9 @@ class Ensemble:
     def signals(self, subject: int, split: str) -> tuple[list[Tensor], NDArray[np.int64]]:
         """Open a subject's averaged signals: [N, C, T] as each member takes them, and pictures' rows [N]."""
         responses = [member.responses(subject, split) for member in self.members]
-        tested = [self._are_tested(some, subject, split) for some in responses]
-        signals = [torch.from_numpy(some.signal[rows]) for some, rows in zip(responses, tested, strict=True)]
-        return signals, responses[0].stimulus[tested[0]]
-
-    def sessions(self, subject: int, split: str) -> list[tuple[int, ...]] | None:
-        """List the sessions of each of a subject's tested signals, [N]; None where they are not known."""
-        responses = self.members[0].responses(subject, split)
-        if responses.sessions is None:
-            return None
-        tested = responses.sessions[self._are_tested(responses, subject, split)]
-        return [tuple(sorted({session for session in row if session >= 0})) for row in tested.tolist()]
-
-    def trials(self, subject: int, split: str) -> tuple[list[str], list[str]]:
-        """Name each of a subject's held-out trials, and its run or session, [N]; none of other designs."""
-        names, groups = self.members[0].name_trials(subject, split)
-        tested = np.flatnonzero(self._are_tested(self.members[0].responses(subject, split), subject, split))
-        return [names[row] for row in tested] if names else [], [
-            groups[row] for row in tested
-        ] if names else []
+        masks = [self.are_tested(part, subject, split) for part in responses]  # [N] each
+        signals = [torch.from_numpy(part.signal[mask]) for part, mask in zip(responses, masks, strict=True)]
+        return signals, responses[0].stimulus[masks[0]]
 
     def single_trials(self, subject: int, split: str) -> tuple[list[Tensor], Tensor]:
         """Open a subject's single trials: [N, R, C, T] as each member takes them, and how many of R [N]."""
@@ -104,12 +82,12 @@ class Ensemble:
         for member in self.members:
             responses = member.responses(subject, split, with_single=True)
             assert responses.single is not None and responses.counts is not None
-            are_tested = self._are_tested(responses, subject, split)
+            are_tested = self.are_tested(responses, subject, split)
             signals.append(torch.from_numpy(responses.single[are_tested]))
             counts = responses.counts[are_tested]
         return signals, torch.from_numpy(counts)
 
-    def _are_tested(self, responses: Responses, subject: int, split: str) -> NDArray[np.bool_]:
+    def are_tested(self, responses: Responses, subject: int, split: str) -> NDArray[np.bool_]:
         """Find the signals [N] of pictures that all members have an embedding of and none has seen."""
         are_tested = np.isin(responses.stimulus, self.rows(split))
         for member in self.members:
@@ -133,6 +111,7 @@ def group_cells(runs: Sequence[AlignRun]) -> list[Group]:
     Raises:
         BrainhiveError: if the runs do not have the same cells; it names two.
     """
+    # cells of each run by the subjects tested on, and the number of cells before it that are tested on them
     keyed: list[dict[tuple[tuple[int, ...], int], Cell]] = []
     for run in runs:
         cells: dict[tuple[tuple[int, ...], int], Cell] = {}
@@ -140,6 +119,8 @@ def group_cells(runs: Sequence[AlignRun]) -> list[Group]:
             before = sum(tested_on == cell.tested_on for tested_on, _ in cells)
             cells[cell.tested_on, before] = cell
         keyed.append(cells)
+
+        # every run has the keys of the first
         if cells.keys() != keyed[0].keys():
             one, other = (
                 f"{differing.folder.path} ({', '.join(cell.name for cell in differing.cells)})"
@@ -152,17 +133,20 @@ def group_cells(runs: Sequence[AlignRun]) -> list[Group]:
     return [tuple(cells[key] for cells in keyed) for key in keyed[0]]
 
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
-def candidate_rows(ensemble: Ensemble, splits: Sequence[str], only_shown: bool) -> dict[str, Places]:
+def candidate_rows(ensemble: Ensemble, splits: Sequence[str], only_shown: bool) -> dict[str, Indices]:
     """Find the rows of the candidates of each split, the one whose signals are used first.
 
     With `only_shown`, those of the pictures that a tested subject of any cell was shown.
     """
     rows = {split: ensemble.rows(split) for split in reversed(splits)}
     if only_shown:
-        rows[splits[-1]] = ensemble.shown(splits[-1])
+        member, split = ensemble.members[0], splits[-1]
+        subjects = {subject for cell in member.align.cells for subject in cell.tested_on}
+        shown = [member.shown(subject, split) for subject in sorted(subjects)]
+        rows[split] = np.intersect1d(rows[split], np.concatenate(shown))
     return rows
 
 
@@ -183,7 +167,7 @@ class Gallery:
     tokens: Tensor
     image_ids: list[str]
     concepts: list[str]
-    rows: Places
+    rows: Indices
     random: int = 0
     seed: int = 0
     alike_by: AlikeBy = "concept"
@@ -216,23 +200,23 @@ class Gallery:
         """Draw the random candidates; the same every time."""
         return Distractors(self.tokens, self.random, self.seed)
 
-    def rank(self, signal_tokens: Tensor, target: Places) -> Tensor:
+    def rank(self, signal_tokens: Tensor, target: Indices) -> Tensor:
         """Rank the target of each signal among all candidates: [N]."""
         return ranks(signal_tokens, self.tokens, torch.from_numpy(target), self.distractors())
 
-    def relevant(self, target: Places) -> NDArray[np.int64]:
+    def relevant(self, target: Indices) -> NDArray[np.int64]:
         """Find the pictures of the same concept as each target: [N, K], -1 where there are fewer than K."""
-        places: dict[str, list[int]] = {}
-        for place, concept in enumerate(self.concepts):
-            places.setdefault(concept, []).append(place)
-        same = [places[self.concepts[place]] for place in target]
-        most = max(map(len, same))
-        return np.array([[*some, *[-1] * (most - len(some))] for some in same])
+        indices_of: dict[str, list[int]] = {}
+        for index, concept in enumerate(self.concepts):
+            indices_of.setdefault(concept, []).append(index)
+        relevant = [indices_of[self.concepts[index]] for index in target]
+        most = max(map(len, relevant))
+        return np.array([[*indices, *[-1] * (most - len(indices))] for indices in relevant])
 
 
 @dataclass(frozen=True)
 class Queries:
-    """A subject's signals, and the place of what each showed in the gallery.
+    """A subject's signals, and the index in the gallery of what each showed.
 
     Attributes:
         tokens: [N, D].
@@ -244,8 +228,8 @@ class Queries:
     """
 
     tokens: Tensor
-    target: Places
-    seen: Places
+    target: Indices
+    seen: Indices
     sessions: list[tuple[int, ...]] | None = None
     trials: Sequence[str] = ()
     groups: Sequence[str] = ()
@@ -276,11 +260,11 @@ class Ranking:
 
     image_ids: list[str]
     concepts: list[str]
-    ranks: Places
+    ranks: Indices
     precision: NDArray[np.float64]
-    relevant: Places
+    relevant: Indices
     pictures: list[str]
-    backward: Places
+    backward: Indices
     shown: int
     named: list[str]
     similarity: list[float]
@@ -293,13 +277,23 @@ def encode_queries(
     ensemble: Ensemble, gallery: Gallery, split: str, control: str, seed: int
 ) -> dict[int, Queries]:
     """Encode the signals of all subjects of a cell."""
-    queries = {}
+    queries, member = {}, ensemble.members[0]
     for subject in ensemble.cell.tested_on:
+        # indices [N] in the gallery of what was seen, and of what the control says
         signals, picture = ensemble.signals(subject, split)
         seen = np.searchsorted(gallery.rows, picture)
         target = next(controlled(seen, gallery, control, [seed]))
-        tokens, sessions = ensemble.tokens(subject, signals), ensemble.sessions(subject, split)
-        queries[subject] = Queries(tokens, target, seen, sessions, *ensemble.trials(subject, split))
+
+        # sessions of each signal, where they are known
+        responses, sessions = member.responses(subject, split), None
+        is_tested = ensemble.are_tested(responses, subject, split)
+        if responses.sessions is not None:
+            numbers = responses.sessions[is_tested].tolist()  # [N, R], -1 where there is no repetition
+            sessions = [tuple(sorted({number for number in row if number >= 0})) for row in numbers]
+
+        # names and runs or sessions of held-out trials; no other designs have them
+        lists = ([*compress(names, is_tested)] for names in member.name_trials(subject, split))
+        queries[subject] = Queries(ensemble.tokens(subject, signals), target, seen, sessions, *lists)
     return queries
 
 
@@ -331,12 +325,15 @@ class SplitRanks:
     @classmethod
     def of(cls, gallery: Gallery, queries: Queries) -> Self:
         """Rank all pictures of the split; which are drawn depends on the gallery alone."""
+        # candidates, and the signals that show one of them
         chosen = np.arange(len(gallery.rows))
         if len(chosen) > MOST_TESTED:
             chosen = np.sort(np.random.default_rng(0).choice(chosen, MOST_TESTED, replace=False))
         rows = np.flatnonzero(np.isin(queries.target, chosen))
         tokens = gallery.tokens[torch.from_numpy(chosen)]
-        counted = ranks_of_all(queries.tokens[torch.from_numpy(rows)], tokens, len(chosen))
+        counted = ranks_of_all(queries.tokens[torch.from_numpy(rows)], tokens, len(chosen))  # [N, P]
+
+        # names, sessions and groups of these signals
         candidates = [gallery.image_ids[index] for index in chosen]
         labels = [gallery.image_ids[index] for index in queries.target[rows]]
         sessions = None if queries.sessions is None else [queries.sessions[row] for row in rows]
@@ -346,13 +343,13 @@ class SplitRanks:
         return cls(candidates, image_ids, ranked, sessions, labels, groups, len(candidates))
 
 
-def controlled(target: Places, gallery: Gallery, control: str, seeds: Iterable[int]) -> Iterator[Places]:
+def controlled(target: Indices, gallery: Gallery, control: str, seeds: Iterable[int]) -> Iterator[Indices]:
     """Pair signals with wrong pictures, for a control; what is left is chance.
 
     Labels of exchangeable pictures move, alike for all subjects and models, whose ranks vary together.
 
     Args:
-        target: [N] place of what each signal showed.
+        target: [N] index of what each signal showed.
         gallery: Among which.
         control: `none`; `shuffled`: the signals are permuted; `permuted`: the pictures are, shown or not.
         seeds: One for each permutation.
@@ -368,49 +365,58 @@ def controlled(target: Places, gallery: Gallery, control: str, seeds: Iterable[i
 def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking]:
     """Rank for all subjects at once, so that a large gallery is read once."""
     # ranks, average precision and the nearest picture of all signals
-    tokens = torch.cat([some.tokens for some in queries.values()])
-    target = np.concatenate([some.target for some in queries.values()])
-    relevant = gallery.relevant(target)
-    right = (torch.from_numpy(target), torch.from_numpy(relevant))
-    ranked = ranks_and_precisions(tokens, gallery.tokens, *right, gallery.distractors())
+    tokens = torch.cat([part.tokens for part in queries.values()])  # [N, D]
+    target = np.concatenate([part.target for part in queries.values()])
+    relevant = gallery.relevant(target)  # [N, K]
+    labels = (torch.from_numpy(target), torch.from_numpy(relevant))
+    ranked = ranks_and_precisions(tokens, gallery.tokens, *labels, gallery.distractors())
     seen_ranks, precision = (values.numpy() for values in ranked)
     named = nearest(tokens, gallery.tokens)
     similarity = cosine_similarity(gallery.tokens[named], gallery.tokens[target], dim=1).cpu()
     rankings, start = {}, 0
-    for subject, some in queries.items():
-        part = slice(start, start := start + len(some.target))
+    for subject, signals in queries.items():
+        part = slice(start, start := start + len(signals.target))
 
         # the other direction: for each picture that was shown, its signals among all signals
-        pictures, counts = np.unique(some.target, return_counts=True)
+        pictures, counts = np.unique(signals.target, return_counts=True)
         backward, shown = np.empty(0, np.int64), 0
         if (counts == counts[0]).all():
             shown = int(counts[0])
-            signals = np.argsort(some.target, kind="stable").reshape(len(pictures), shown)
-            places = torch.from_numpy(signals)
-            backward = ranks(gallery.tokens[pictures], some.tokens, places).numpy()
+            order = np.argsort(signals.target, kind="stable").reshape(len(pictures), shown)
+            backward = ranks(gallery.tokens[pictures], signals.tokens, torch.from_numpy(order)).numpy()
 
         # the signals of this subject by name
         ids, concepts = gallery.image_ids, gallery.concepts
-        seen_ids, seen_concepts = ([names[place] for place in some.target] for names in (ids, concepts))
-        forward = (seen_ranks[part], precision[part], (relevant[part] >= 0).sum(1))
-        both = (*forward, [ids[place] for place in pictures], backward, shown)
-        taken_for = [concepts[place] for place in named[part]]
-        wins = _share_of_wins(some, gallery.tokens) if len(gallery.tokens) == 2 else ()
+        seen_ids = [ids[index] for index in signals.target]
         rankings[subject] = Ranking(
-            *([*some.trials] or seen_ids, seen_concepts, *both, taken_for, similarity[part].tolist()),
-            *(seen_ids, some.groups, wins),
+            image_ids=[*signals.trials] or seen_ids,
+            concepts=[concepts[index] for index in signals.target],
+            ranks=seen_ranks[part],
+            precision=precision[part],
+            relevant=(relevant[part] >= 0).sum(1),
+            pictures=[ids[index] for index in pictures],
+            backward=backward,
+            shown=shown,
+            named=[concepts[index] for index in named[part]],
+            similarity=similarity[part].tolist(),
+            labels=seen_ids,
+            groups=signals.groups,
+            wins=_share_of_wins(signals, gallery.tokens) if len(gallery.tokens) == 2 else (),
         )
     return rankings
 
 
 def _share_of_wins(queries: Queries, gallery: Tensor) -> list[float]:
     """Compare each signal with those of the other of two pictures: [N] share that it is above."""
+    # how much more each signal is like the second picture
     likeness = cosine_similarity(queries.tokens[:, None], gallery[None], dim=2)  # [N, 2]
     score = (likeness[:, 1] - likeness[:, 0]).cpu().numpy()
     signed = np.where(queries.target == 1, 1, -1)
     is_other = queries.target[:, None] != queries.target
     if not is_other.any(1).all():
         return []
+
+    # pairs [N, N] of signals of different pictures
     difference = signed[:, None] * (score[:, None] - score)
     wins = ((difference > 0) + 0.5 * (difference == 0)) * is_other
     return [*map(float, wins.sum(1) / is_other.sum(1))]
@@ -431,15 +437,18 @@ def rank_corrected(
             f"corrections compare all candidates at once, at most {MOST_CORRECTED}; there are {gallery.pool}",
             "gallery=test, or leave corrections out",
         )
-    compared = {subject: Compared.of(some.tokens, gallery.tokens) for subject, some in queries.items()}
+    compared = {subject: Compared.of(part.tokens, gallery.tokens) for subject, part in queries.items()}
     rankings: dict[str, dict[int, Ranking]] = {}
     for count, config in enumerate(corrections, 1):
+        # one correction more, of each subject's similarities
         correct = config.build()
         compared = {subject: correct(before) for subject, before in compared.items()}
+
+        # tokens whose cosines are the corrected similarities
         corrected, one_hot = {}, gallery.tokens
         for subject, after in compared.items():
             signals, one_hot = after.as_tokens()
             corrected[subject] = replace(queries[subject], tokens=signals)
-        name = " + ".join(one.kind for one in corrections[:count])
+        name = " + ".join(correction.kind for correction in corrections[:count])
         rankings[name] = rank_all(replace(gallery, tokens=one_hot), corrected)
     return rankings

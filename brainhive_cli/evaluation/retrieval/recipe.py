@@ -19,10 +19,6 @@ class Subsets(Section):
     )
     draws: int = Field(30, gt=0, le=100_000, description="subsets")
 
-    def ways_of(self, count: int) -> int:
-        """Count the pictures of a subset of `count` pictures: these themselves where they are fewer."""
-        return min(self.ways, count)
-
 
 class Sliding(Section):
     """A window that slides over the signal; outside of it is the subject's mean training signal."""

@@ -114,8 +114,8 @@ def summarise_job(
     rankings = {name: subject_scores.ranking for name, (_, _, subject_scores) in tested.items()}
     alike = alike_of(run.dataset, gallery.concepts, gallery.concepts.values())
     if holdout is not None and holdout.shows_seen and spec.split == "test":
-        trials = [ranking for ranking in rankings.values()]
-        named = [pair for one in trials for pair in zip(one.image_ids, one.groups, strict=True)]
+        trials = rankings.values()
+        named = [pair for ranking in trials for pair in zip(ranking.image_ids, ranking.groups, strict=True)]
         alike = replace(alike, group_of=dict(named), groups=holdout.by)
     alike = replace(alike, has_folds=holdout is not None and len(run.folds) > 1 and spec.split == "test")
     units = alike.items([ranking.image_ids for ranking in rankings.values()])
@@ -233,7 +233,7 @@ def describe_protocol(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
 
 
 def _describe_curves(groups: Groups, spec: EvaluationSpec) -> dict[str, Any]:
-    """Describe how each curve was made, and where its points are."""
+    """Describe how each curve was made, and list its points."""
     how = {"repetitions": f"{spec.repetition_draws} random choices of each number"}
     if spec.sliding is not None:
         width = f"{spec.sliding.width_ms:g} ms wide"
@@ -252,10 +252,13 @@ def scopes_of_all(
     cells: Sequence[Cell], groups: Groups, context: MetricContext, subsets: Subsets | None
 ) -> dict[str, Metrics]:
     """Describe several cells together: an item counts once, averaged over the models tried on it."""
+    # both directions, subsets and corrections
     context = replace(context, seeds=tuple(sorted({cell.seed for cell in cells})))
     scopes = {ALL: _forward(groups, context), scope(ALL, BACKWARD): _backward(groups, context)}
     scopes |= _subsets(groups, context, subsets) if subsets else {}
     scopes |= _corrections(groups, context)
+
+    # points of curves
     for name in groups[0][0].curves:
         for at in _shared_points(name, groups):
             # the draws of a point are averaged as seeds are
@@ -277,12 +280,12 @@ def scopes_of_cells(tested: Tested, context: MetricContext) -> dict[str, Metrics
 
 
 def points_of(measured: Measurements, curve: str) -> dict[float, Mapping[str, Metric]]:
-    """Read the points of a curve back, by their place along it."""
+    """Read the points of a curve back, by their position along it."""
     return {at: measured.scopes[scope(curve, f"{at:g}")] for at in measured.notes["curves"][curve]["at"]}
 
 
 def regions_of(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
-    """Read back what each region carries, by head."""
+    """Read back the share of each region, by head."""
     start = f"{REGIONS} · "
     return {
         name.removeprefix(start): metrics
@@ -293,6 +296,7 @@ def regions_of(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
 
 def concept_tables(rankings: Iterable[Ranking], categories: Mapping[str, str]) -> dict[str, Any]:
     """Describe concepts, categories and confusions, over all cells and subjects."""
+    # ranks of each concept, and the concepts that were seen and named
     ranks: dict[str, list[int]] = defaultdict(list)
     pairs: list[tuple[str, str, float]] = []
     for ranking in rankings:
@@ -343,6 +347,8 @@ def disagreement(verdict: Verdict, top1: Metric) -> list[str]:
     """
     if top1.low is None or top1.high is None or top1.chance is None or verdict.side == "not testable":
         return []
+
+    # the side of the interval
     side = "above chance" if top1.low > top1.chance else "at chance"
     side = "below chance" if top1.high < top1.chance else side
     if side == verdict.side:
@@ -389,6 +395,8 @@ def _backward(groups: Groups, context: MetricContext, only: Sequence[str] = ()) 
     sizes = {(len(ranking.backward) * ranking.shown, ranking.shown) for ranking in rankings}
     if len(sizes) != 1 or sizes == {(0, 0)}:
         return {}
+
+    # the pool are all signals, of which each picture has `shown`
     ((pool, shown),) = sizes
     options = context.options([group[0].ranking.pictures for group in groups], pool=pool)
     ranks = _stack(groups, lambda ranking: ranking.backward)
@@ -404,10 +412,14 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[s
     if len(pools) > 1:
         return {}
     (pool,) = pools
+
+    # what all subsets have in common
     drawn = f"{pool}-way, {subsets.draws} draws"
     drawn = drawn if pool == subsets.ways else f"all {pool} pictures, fewer than {subsets.ways}"
     changes: dict[str, Any] = {"protocol": f"{context.protocol}, {drawn}", "pool": pool, "chance": 1 / pool}
     changes |= {"limits": (0.0, 1.0)}
+
+    # signals seek images, and images signals
     scopes: dict[str, Metrics] = {}
     for way, direction in enumerate(("", BACKWARD)):
         metrics = []
@@ -436,7 +448,7 @@ def _corrections(groups: Groups, context: MetricContext) -> dict[str, Metrics]:
 
 
 def _subset_pools(groups: Groups, subsets: Subsets) -> list[int]:
-    return sorted({subsets.ways_of(len(scores.ranking.image_ids)) for group in groups for scores in group})
+    return sorted({min(subsets.ways, len(scores.ranking.image_ids)) for group in groups for scores in group})
 
 
 def _too_few(groups: Groups, subsets: Subsets | None) -> list[str]:
@@ -479,13 +491,17 @@ def describe_ceilings(
         shares = [np.array(ceiling.correlation) for ceiling in group]
         half = measure("reliability", shares, chance=0.0, limits=(-1.0, 1.0), is_share=False, **options)
         times = float(np.mean([ceiling.times for ceiling in group]))
-        scopes[name] = by_name([*metrics, _of_all_repetitions(half, times)])
-    missing = {scope(CEILING, subject): one.reason for subject, one in ceilings.items() if one.reason}
-    notes = {"protocol": protocol, "repetitions": max(one.repetitions for one in ceilings.values())}
+        scopes[name] = by_name([*metrics, _correct_to_all(half, times)])
+
+    # subjects without a ceiling, and why
+    missing = {
+        scope(CEILING, subject): ceiling.reason for subject, ceiling in ceilings.items() if ceiling.reason
+    }
+    notes = {"protocol": protocol, "repetitions": max(ceiling.repetitions for ceiling in ceilings.values())}
     return Measurements(scopes, missing, {CEILING: notes})
 
 
-def _of_all_repetitions(half: Metric, times: float) -> Metric:
+def _correct_to_all(half: Metric, times: float) -> Metric:
     """Correct a correlation of halves, and the ends of its intervals, to all repetitions."""
     low, high = (None if end is None else spearman_brown(end, times) for end in (half.low, half.high))
     intervals: dict[str, Any] = {
@@ -511,9 +527,12 @@ def describe_control(kind: str, groups: Groups, pool: int) -> dict[str, Any]:
         return {}
     metrics = {}
     for name in CONTROL_METRICS:
+        # means over the cells of a subject, then over subjects
         values = [[scores.control[name] for scores in group] for group in groups]  # [1 + K] of each cell
         measured = float(np.mean([np.mean([cell[0] for cell in cells]) for cells in values]))
         drawn = np.mean([np.mean([cell[1:] for cell in cells], axis=0) for cells in values], axis=0)
+
+        # draws that are at least as good
         as_good = drawn <= measured if name == "mean_rank" else drawn >= measured
         low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
         p = (1 + int(as_good.sum())) / (1 + len(drawn))
@@ -535,11 +554,14 @@ def describe_regions(
     Returns:
         Metrics by scope (`regions · V1`) and head.
     """
+    # the items of each subject, and the context of all metrics
     groups = list(shares.values())
     first = groups[0][0]
     seeds, protocol = tuple(sorted({cell.seed for cell in cells})), f"{context.protocol}, by region"
     options = context.options([group[0].image_ids for group in groups], protocol=protocol, seeds=seeds)
     options |= {"pool": None, "limits": (0.0, None)}
+
+    # metrics of each head by region
     scopes = {}
     for region in first.voxels:
         if all(region in group[0].voxels for group in groups):

@@ -83,6 +83,7 @@ def _with_interval(metric: Metric) -> tuple[float, str]:
 
 
 def _cells(measured: Measurements) -> Table:
+    # all cells together, then each; its name may end with the subject
     scopes = {"all": measured.overall}
     for name, cell in measured.notes["cells"].items():
         is_named = cell["cell"].rpartition("/")[2].startswith(cell["subject"])
@@ -91,6 +92,8 @@ def _cells(measured: Measurements) -> Table:
     for name, metrics in scopes.items():
         top1, top5, median = (metrics[metric] for metric in ("top1", "top5", "median_rank"))
         rows.append((name, *_with_interval(top1), top5.value, median.value, top1.n, top1.pool, top1.chance))
+
+    # the title answers whether pictures are found at all
     notes = measured.notes
     answers = [notes["above_chance"]["sentence"], *(answer["sentence"] for answer in notes["questions"])]
     title = f"Retrieval of {measured.overall['top1'].split} pictures: {notes['protocol']}"
@@ -160,6 +163,8 @@ def _seeds(measured: Measurements) -> Table:
     for name, cell in measured.notes["cells"].items():
         row = f"{cell['cell'].rpartition('/')[0]} {cell['subject']}".strip()
         hits[row][str(cell["seed"])].append(measured.scopes[name]["top1"].value)
+
+    # a table where there are several subjects or seeds
     seeds = list(dict.fromkeys(seed for row in hits.values() for seed in row))
     if len(hits) < 2 and len(seeds) < 2:
         return EMPTY
@@ -187,6 +192,8 @@ def _ceiling(measured: Measurements) -> Table:
     """Show the ceiling of each subject's signals, or why there is none."""
     if CEILING not in measured.notes:
         return EMPTY
+
+    # subjects, then all together
     subjects = dict.fromkeys(cell["subject"] for cell in measured.notes["cells"].values())
     rows: list[tuple[Any, ...]] = []
     for name in (*subjects, ALL) if len(subjects) > 1 else subjects:
@@ -196,6 +203,8 @@ def _ceiling(measured: Measurements) -> Table:
             rows.append((name, *hits, *_with_interval(half), top1.n, top1.pool))
         elif reason := measured.missing.get(scope(CEILING, name)):
             rows.append((name, f"not available: {reason}", *["–"] * 6))
+
+    # what all subjects have in common
     notes = measured.notes[CEILING]
     title = f"Split-half ceiling of the signals: {notes['protocol']}"
     title += f"; {notes['repetitions']} repetitions of a picture at most"
@@ -231,6 +240,7 @@ def _regions(measured: Measurements) -> Table:
 
 def _concepts(measured: Measurements, most: int) -> list[Table]:
     """Show the concepts and categories that are found best and worst, and concepts that are confused."""
+    # the first and the last rows, as they are sorted by top-1
     tables = []
     for kind in ("concepts", "categories"):
         listed = list(measured.notes[kind].items())
@@ -238,6 +248,8 @@ def _concepts(measured: Measurements, most: int) -> list[Table]:
         rows = [(name, row["top1"], row["top5"], row["mean_rank"], row["n"]) for name, row in chosen]
         title = f"{kind.capitalize()}: {len(chosen)} of {len(listed)}, best first; n over subjects and seeds"
         tables.append(Table(title, (kind, "top-1", "top-5", "mean rank", "n"), tuple(rows)))
+
+    # the most frequent confusions
     confused = [tuple(row.values()) for row in measured.notes["confusions"][:most]]
     columns = ("seen", "taken for", "times", "share", "cosine of the two")
     return [*tables, Table("Confused concepts", columns, tuple(confused))]
@@ -247,15 +259,20 @@ def comparison_tables(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Table, 
     """Lay out the comparisons with other runs, or of a sweep's variants; nothing where there are none."""
     if not comparisons:
         return ()
+
+    # a row for each comparison, and one for each setting that differs
     rows, differing = [], []
-    for one in comparisons:
-        name = " minus ".join(one["pair"]) if "pair" in one else f"…{one['run'][-9:]}"
-        only = "–" if one["only_first"] is None else f"{one['only_first']}, {one['only_second']}"
-        interval = interval_text(one["low"], one["high"])
-        numbers = (one["difference"], interval, only, p_text(one["p_adjusted"]), p_text(one["cohens_dz"]))
+    for row in comparisons:
+        name = " minus ".join(row["pair"]) if "pair" in row else f"…{row['run'][-9:]}"
+        only = "–" if row["only_first"] is None else f"{row['only_first']}, {row['only_second']}"
+        interval = interval_text(row["low"], row["high"])
+        numbers = (row["difference"], interval, only, p_text(row["p_adjusted"]), p_text(row["cohens_dz"]))
         rows.append((name, *numbers))
+
         # variants of a sweep are named by what they differ in
-        differing += [] if "pair" in one else [(name, line) for line in one["differs"]]
+        differing += [] if "pair" in row else [(name, line) for line in row["differs"]]
+
+    # the title has what all rows share
     columns = ("against", "top-1", "95 % CI", "only", "p", "d_z")
     title = [
         f"Difference in top-1, n {comparisons[0]['n']}",
@@ -263,9 +280,9 @@ def comparison_tables(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Table, 
         f"p: {comparisons[0]['test']}",
         adjustment_text(comparisons[0]["adjusted_over"]),
         "d_z: Cohen's, over subjects",
-        *dict.fromkeys(note for one in comparisons for note in one["notes"]),
+        *dict.fromkeys(note for row in comparisons for note in row["notes"]),
     ]
-    caveats = merge_caveats(*(one["caveats"] for one in comparisons))
+    caveats = merge_caveats(*(row["caveats"] for row in comparisons))
     set_ups = Table("This run differs from others", ("from", "in"), tuple(differing))
     tests = extend_tables([Table("; ".join(title), columns, tuple(rows))], caveats)
     return (*([set_ups] if differing else []), *tests)
