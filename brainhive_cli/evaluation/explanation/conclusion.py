@@ -103,7 +103,7 @@ def conclude(
     table = summary_table(results, f"Explanation: {protocol}, {spec.split}{about}")
     artifacts.write(folder, [table, *drawn.values()])
 
-    # metrics by scope; several of one scope are put together
+    # metrics by scope; those of one scope are put together
     scopes: dict[str, dict[str, Metric]] = overall(results)
     for finding in results:
         for name, metrics in finding.scopes.items():
@@ -186,7 +186,7 @@ def curves(
     Yields:
         The name of the file of each, and the artifact.
     """
-    # findings of one analysis along one axis
+    # findings of one analysis along one axis; sensors with positions from front to back
     together: dict[tuple[str, str], list[Finding]] = {}
     for finding in results:
         together.setdefault((finding.name, finding.axis.name), []).append(finding)
@@ -201,6 +201,8 @@ def curves(
         # lines of the metric and its controls
         measured = {shown(finding.metric): finding.measured, **finding.controls}
         lines = [_line(label, [metrics[row] for row in order]) for label, metrics in measured.items()]
+
+        # the curve, with the first time above chance
         title, words = _title(finding), axis_name if axis.spans is None else OF_WINDOWS
         options: Any = {"section": DETAILS if is_mapped else SECTION, "note": _note(finding)}
         if (onset := finding.first_above_chance) is not None:
@@ -263,6 +265,7 @@ def encoding_artifacts(
 
 def similarity_curve(course: Course, results: Sequence[Finding]) -> Curve:
     """Draw the correlation with each level together, with the ceilings."""
+    # a line for each level, and the ceilings
     correlations = [finding for finding in results if finding.metric == RHO]
     lines = [_line(finding.name.rpartition(" · ")[2], finding.measured) for finding in correlations]
     if course.halves is not None:
@@ -270,6 +273,8 @@ def similarity_curve(course: Course, results: Sequence[Finding]) -> Curve:
     elif np.isfinite(course.similarity.lower).all():
         lines.append(Line("lower ceiling", course.similarity.lower.tolist()))
         lines.append(Line("upper ceiling", course.similarity.upper.tolist()))
+
+    # one curve of all
     title, value = f"similarity: {MEANINGS['similarity']}", "Spearman correlation of distances"
     note = "Claims are made by the lower ceiling: the upper one is far above 0 on noise."
     axis, at = course.axis.name, list(course.axis.at)

@@ -71,8 +71,11 @@ def _shares(
     reader: Reader, space: SensorSpace, labels: NDArray[np.int64], points: int
 ) -> NDArray[np.float64]:
     """Share the margins with the pictures of some labels among sensors and times: [N, E, T]."""
+    # the margin is the product of a token with its target
     gallery = F.normalize(reader.gallery, dim=1)
     targets = gallery[torch.from_numpy(labels).to(gallery.device)] - gallery.mean(0)  # [N, D]
+
+    # integrated gradients in chunks, shared among the sensors
     model, parts = reader.member.model, []
     for rows in torch.arange(len(space.signal)).split(AT_ONCE):
         signal, baseline = space.signal[rows], space.baseline[rows]  # [B, C, T]

@@ -17,6 +17,7 @@ from brainhive_cli.data.signals.selection import inside, region_masks, window_st
 from brainhive_cli.evaluation.explanation.profiles import BAND, LEVEL, REGION, SENSOR, TIME, Axis, Profile
 from brainhive_cli.evaluation.explanation.reader import Reader, margins_among
 from brainhive_cli.evaluation.explanation.recipe import Explanation, Window
+from brainhive_cli.measurement.ranks import ranks_of_all
 
 LOST = "margin_lost"
 """Name of the metric: how much of the margin, the cosine similarity with the seen picture less its mean over
@@ -48,7 +49,9 @@ def window_masks(times_ms: NDArray[np.float64], window: Window) -> tuple[Axis, l
 def read_windows(reader: Reader, window: Window) -> dict[str, Profile]:
     """Rank with all of the signal but a window replaced: what the model uses of each window alone."""
     axis, masks = window_masks(reader.times_ms, window)
-    ranks = (reader.ranks(torch.where(mask, reader.signal, reader.baseline)) for mask in masks)
+    signals = (torch.where(mask, reader.signal, reader.baseline) for mask in masks)  # [N, C, T] each
+    tokens = (reader.member.encode(reader.subject, signal) for signal in signals)
+    ranks = (ranks_of_all(part, reader.gallery, len(reader.gallery)) for part in tokens)  # [N, M] each
     return Profile.of_ranks(axis, ranks, reader.labels)
 
 
@@ -66,6 +69,7 @@ def occlude(axis_name: str, reader: Reader, spec: Explanation) -> Profile:
             sample neither windows nor bands, of unknown whitening no sensors.
         RecipeError: if a window is longer than the signal.
     """
+    # the parts, and the signals without each of them
     signals: Iterator[Tensor]  # [N, C, T] each
     if axis_name == TIME:
         axis, masks = window_masks(reader.times_ms, spec.window)
@@ -82,6 +86,8 @@ def occlude(axis_name: str, reader: Reader, spec: Explanation) -> Profile:
         voxels = map(torch.from_numpy, regions.values())  # [C, 1] each
         axis = Axis(REGION, [*regions])
         signals = (torch.where(mask, reader.baseline, reader.signal) for mask in voxels)
+
+    # the margin of each item with each candidate
     lost = (reader.whole - reader.margins(signal) for signal in signals)  # [N, M] each
     return Profile.of(LOST, axis, lost, reader.labels)
 

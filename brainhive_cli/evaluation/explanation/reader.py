@@ -16,7 +16,6 @@ from brainhive_cli.data.signals.selection import Selection
 from brainhive_cli.data.stores.recordings import Sensors
 from brainhive_cli.evaluation.explanation.profiles import Labels
 from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace, refuse_unknown_whitening
-from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
@@ -113,10 +112,6 @@ class Reader:
         """[N] what each signal showed."""
         image_ids = self.member.pictures(self.split).image_ids
         return [image_ids[row] for row in self.rows]
-
-    def ranks(self, signal: Tensor) -> NDArray[np.int64]:
-        """Rank every candidate by every signal [N, C, T]: [N, M]."""
-        return ranks_of_all(self.member.encode(self.subject, signal), self.gallery, len(self.gallery))
 
     def margins(self, signal: Tensor) -> NDArray[np.float64]:
         """Compute the cosine similarity of signals with candidates, less its mean over candidates: [N, M]."""

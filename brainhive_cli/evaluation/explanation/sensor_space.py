@@ -140,6 +140,8 @@ def trials(selection: Selection, is_mixed: bool = False) -> Iterator[Values]:
     inverse = None  # [S, E, E]
     if recording.whiteners is not None and not is_mixed:
         inverse = np.linalg.inv(recording.whiteners).astype(np.float32)
+
+    # whitening is undone by session; mixtures stay as the model reads them
     for row, count in zip(selection.pictures, selection.repetitions, strict=True):
         repetitions = np.asarray(recording.signal[row][:count, ..., selection.samples], np.float32)
         if inverse is not None:

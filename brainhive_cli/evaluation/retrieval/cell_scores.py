@@ -337,15 +337,14 @@ def measure_region_shares(member: TrainedCell, subject: int, split: str) -> Regi
     shares: dict[str, dict[str, list[float]]] = {head: {name: [] for name in masks} for head in empty}
     for part in torch.from_numpy(trials.signal).split(SIGNALS_AT_ONCE):
         predicted = member.predicted(subject, part)
-        total = {head: _square_sum(values - empty[head]) for head, values in predicted.items()}
+        total = {
+            head: (values - empty[head]).flatten(1).square().sum(1).cpu()
+            for head, values in predicted.items()
+        }
         for name, mask in masks.items():
             for head, values in member.predicted(subject, torch.where(mask, rest, part)).items():
-                change = _square_sum(predicted[head] - values) / total[head].clamp(min=1e-30)
-                shares[head][name] += change.tolist()
+                change = (predicted[head] - values).flatten(1).square().sum(1).cpu()
+                shares[head][name] += (change / total[head].clamp(min=1e-30)).tolist()
     image_ids = member.pictures(split).image_ids
     ids = [image_ids[row] for row in trials.stimulus]
     return RegionShares(ids, {name: int(mask.sum()) for name, mask in masks.items()}, shares)
-
-
-def _square_sum(values: Tensor) -> Tensor:
-    return values.flatten(1).square().sum(1).cpu()
