@@ -116,3 +116,8 @@ class TensorRows:
     def __getitem__(self, index: int) -> NDArray[Any]:
         """Read one row; one of `damage.RAISED`, or a BrainhiveError, when it cannot be."""
         return pickles.array(pickles.load(self.path, verify=False)[index])
+
+
+def name_nsd_picture(row: int) -> str:
+    """Name a picture of NSD, by its row of imgBrick counted from 0, as its files do, which count from 1."""
+    return f"nsd{row + 1:05d}"

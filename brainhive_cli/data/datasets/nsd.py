@@ -21,7 +21,7 @@ from brainhive_cli.core.recipe import Numbers, Paths
 from brainhive_cli.core.results import Need, need_files
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import StimulusDataset
-from brainhive_cli.data.published_data import PUBLISHED, fetch_line
+from brainhive_cli.data.published_data import PUBLISHED, fetch_line, name_nsd_picture
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.hdf5 import open_numbers
 from brainhive_cli.data.stores.ids import Names
@@ -86,7 +86,7 @@ def _read_picture(path: Path, rows: NDArray[np.int64], index: int) -> Image.Imag
         with h5py.File(path, "r") as file:
             return Image.fromarray(open_numbers(file, "imgBrick", "u")[row])
     except RAISED as error:
-        raise datasets.bad_picture(f"{_image_id(row)} in {path}", error) from error
+        raise datasets.bad_picture(f"{name_nsd_picture(row)} in {path}", error) from error
 
 
 def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datasets.StimulusSet:
@@ -107,7 +107,7 @@ def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datas
         raise BrainhiveError(problem, SOURCE)
     is_shared, is_shown = (np.isin(np.arange(count), rows) for rows in (shared, shown))
     rows = np.flatnonzero((is_shared == (split == "test")) & is_shown)  # [N] of imgBrick
-    image_ids = Names.of(map(_image_id, rows.tolist()))
+    image_ids = Names.of(map(name_nsd_picture, rows.tolist()))
     images = datasets.StimulusSet(name, split, image_ids, image_ids, partial(_read_picture, path, rows))
 
     files = files_called(CURATED, root)
@@ -130,10 +130,6 @@ def _map_captions(path: Path) -> NDArray[Any]:
         if texts.ndim != 2 or texts.dtype.kind not in "UO":
             raise ValueError(f"it holds {texts.dtype} {list(texts.shape)}, not strings [N, K]")
         return texts
-
-
-def _image_id(row: int) -> str:
-    return f"nsd{row + 1:05d}"
 
 
 def _read_rows(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -54,11 +54,6 @@ SPACE = "draw or resample it on the volumes of preparation.space, of the same su
 SOURCE = fetch_line("nsd")
 
 
-def image_id(row: int) -> str:
-    """Name a picture, by its row of imgBrick counted from 0, as NSD's own files do, which count from 1."""
-    return f"nsd{row + 1:05d}"
-
-
 def find_design(root: Path) -> Path:
     """Find the design below a root; MissingData where it is not there."""
     usual = root / DESIGN_FOLDER / MATRIX

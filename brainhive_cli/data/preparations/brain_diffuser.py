@@ -19,10 +19,10 @@ from brainhive_cli.data.preparations._nsd import (
     SESSIONS,
     Design,
     find_design,
-    image_id,
     name_voxels,
 )
 from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles
+from brainhive_cli.data.published_data import name_nsd_picture
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.recordings import Recording, Sliced
 
@@ -132,4 +132,4 @@ def _list_pictures(path: Path, matrix: Path, subject: int, split: str, count: in
     if count not in np.searchsorted(trials, ends):
         problem = f"{path} has {count} pictures, as no number of sessions of {matrix} has"
         raise BrainhiveError(problem, "the files of training and test may be swapped, or of another subject")
-    return [image_id(row) for row in design.rows[trials[:count]].tolist()]
+    return [name_nsd_picture(row) for row in design.rows[trials[:count]].tolist()]

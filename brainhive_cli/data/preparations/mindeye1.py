@@ -11,8 +11,9 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations._nsd import PICTURES, image_id, name_voxels
+from brainhive_cli.data.preparations._nsd import PICTURES, name_voxels
 from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles, list_samples
+from brainhive_cli.data.published_data import name_nsd_picture
 from brainhive_cli.data.stores.recordings import Recording, Sliced
 
 TARS = "webdataset_avg_split/{0}/{0}_subj{{subject:02d}}_*.tar"
@@ -54,7 +55,7 @@ def _read(
         row = sample.array(PICTURE).ravel()
         if len(row) != 1 or not 0 <= int(row[0]) < PICTURES:
             raise BrainhiveError(f"{sample.path}: {PICTURE} is no picture of NSD", SOURCE)
-        image_ids.append(image_id(int(row[0])))
+        image_ids.append(name_nsd_picture(int(row[0])))
 
     # rows of each signal that are trials of their own, in the order of time
     repetitions: list[list[int]] = []

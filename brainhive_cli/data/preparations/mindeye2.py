@@ -18,11 +18,10 @@ from brainhive_cli.data.preparations._nsd import (
     SESSION_TRIALS,
     SESSIONS,
     SUBJECTS,
-    image_id,
     name_voxels,
 )
 from brainhive_cli.data.preparations._prepared import Files, FilesByRow, PreparedFiles, Sample, list_samples
-from brainhive_cli.data.published_data import PUBLISHED
+from brainhive_cli.data.published_data import PUBLISHED, name_nsd_picture
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import Recording, Sliced, gather_trials, group_trials
 
@@ -103,7 +102,7 @@ def _read(
 
     return Recording(
         Sliced(path, (*trials.shape, width, 1), dtype, read),
-        [image_id(row) for row in pictures.tolist()],
+        [name_nsd_picture(row) for row in pictures.tolist()],
         name_voxels(subject, width, roots, SOURCE),
         np.zeros(1),
         None,

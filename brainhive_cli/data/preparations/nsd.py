@@ -33,10 +33,10 @@ from brainhive_cli.data.preparations._nsd import (
     Masks,
     find_design,
     find_volume,
-    image_id,
 )
 from brainhive_cli.data.preparations._prepared import SUBJECT, list_subjects
 from brainhive_cli.data.preparations._volumes import Mask
+from brainhive_cli.data.published_data import name_nsd_picture
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import REGION_NAME, Recording
 
@@ -155,7 +155,7 @@ class Betas:
         return {
             split: Recording(
                 signal[numbers][:, None, :, None],
-                [image_id(row) for row in rows[numbers].tolist()],
+                [name_nsd_picture(row) for row in rows[numbers].tolist()],
                 space,
                 np.zeros(1),
                 None,
