@@ -54,6 +54,15 @@ class ModelConfig(BaseModel):
     architecture: str | None = None
     pretrained_cfg: dict[str, Any] | None = None
     projection_dim: PositiveInt | None = None
+    image_size: Any = None
+    patch_size: Any = None
+    mask_ratio: float | None = None
+
+    @property
+    def is_vision_transformer(self) -> bool:
+        """Whether it cuts whole pictures into patches; masked autoencoders leave random patches out."""
+        is_whole = self.mask_ratio is None
+        return bool(self.model_type) and is_whole and None not in (self.image_size, self.patch_size)
 
     @classmethod
     def read(cls, folder: Path) -> Self:

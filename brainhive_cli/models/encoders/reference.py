@@ -84,12 +84,12 @@ def family_of(folder: Path) -> str:
     config = ModelConfig.read(folder)
     if config.class_name in KINDS:
         return "diffusers_vae"
-    if config.model_type in FAMILIES:
+    if config.model_type in FAMILIES or config.is_vision_transformer:
         return "transformers_vit"
     if config.architecture is not None and config.pretrained_cfg is not None:
         return "timm"
     names = config.class_name or config.model_type or "unknown"
     raise MissingData(
         f"{folder} holds a model of kind {names}",
-        f"known: diffusers VAE, timm, open_clip, and of transformers {', '.join(FAMILIES)}",
+        f"known: diffusers VAE, timm, open_clip, and vision transformers, as {', '.join(FAMILIES)}",
     )

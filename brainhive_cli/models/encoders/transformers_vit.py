@@ -1,4 +1,4 @@
-"""Any vision transformer of transformers whose anatomy is known here: CLIP, DINO, SigLIP, InternViT."""
+"""Any vision transformer of transformers, by its structure: embeddings, blocks and the norm after them."""
 
 import json
 from collections.abc import Sequence
@@ -23,50 +23,31 @@ from brainhive_cli.models.foreign_weights import load_network
 
 @dataclass(frozen=True)
 class _Family:
-    """The names that a family's classes and parts have in transformers."""
+    """The classes that transformers loads a family by, and the output that is its usual embedding."""
 
     network: str
     processor: str
-    blocks: str
-    norm: str
     embedding: str = "pooler_output"
-    has_class: bool = True
     has_fixed_size: bool = False  # of the pictures that it takes
 
 
-CLIP = _Family(
-    "CLIPVisionModelWithProjection",
-    "CLIPImageProcessor",
-    "vision_model.encoder.layers",
-    "vision_model.post_layernorm",
-    embedding="image_embeds",
-    has_fixed_size=True,
-)
-SIGLIP = _Family(
-    "SiglipVisionModel",
-    "SiglipImageProcessor",
-    "encoder.layers",
-    "post_layernorm",
-    has_class=False,
-    has_fixed_size=True,
-)
-INTERN_VIT = _Family(
-    "InternVLVisionModel", "CLIPImageProcessor", "encoder.layer", "layernorm", embedding="last_hidden_state"
-)
+ANY = _Family("AutoModel", "AutoImageProcessor", embedding="last_hidden_state")
+"""Every other vision transformer: its class token, or the mean of its patches."""
+CLIP = _Family("CLIPVisionModelWithProjection", "CLIPImageProcessor", "image_embeds", has_fixed_size=True)
+SIGLIP = _Family("SiglipVisionModel", "SiglipImageProcessor", has_fixed_size=True)
+INTERN_VIT = _Family("InternVLVisionModel", "CLIPImageProcessor", embedding="last_hidden_state")
 FAMILIES = {
     "clip": CLIP,
     "clip_vision_model": CLIP,
-    "dinov2": _Family("Dinov2Model", "BitImageProcessor", "encoder.layer", "layernorm"),
-    "dinov2_with_registers": _Family(
-        "Dinov2WithRegistersModel", "BitImageProcessor", "encoder.layer", "layernorm"
-    ),
-    "dinov3_vit": _Family("DINOv3ViTModel", "DINOv3ViTImageProcessor", "model.layer", "norm"),
+    "dinov2": _Family("Dinov2Model", "BitImageProcessor"),
+    "dinov2_with_registers": _Family("Dinov2WithRegistersModel", "BitImageProcessor"),
+    "dinov3_vit": _Family("DINOv3ViTModel", "DINOv3ViTImageProcessor"),
     _intern_vit.MODEL_TYPE: INTERN_VIT,
     "internvl_vision": INTERN_VIT,
     "siglip": SIGLIP,
     "siglip_vision_model": SIGLIP,
 }
-"""Families by the `model_type` of config.json. SigLIP 2 of fixed size is of type `siglip`."""
+"""Families with classes of their own, by the `model_type` of config.json; SigLIP 2 may be `siglip`."""
 SETTINGS = (
     "size",
     "resample",
@@ -99,7 +80,7 @@ class Config(TokenConfig):
         # processor and network: of random weights by the architecture, otherwise by the folder
         if self.source == "random":
             settings = {"model_type": self.model_type, **self.architecture}
-            family = family_of(settings["model_type"], "the architecture")
+            family = FAMILIES.get(settings["model_type"], ANY)
             config = transformers.AutoConfig.for_model(**settings)
             size = config.image_size  # InternVL's config makes two of it
             height, width = (size, size) if isinstance(size, int) else size
@@ -109,7 +90,12 @@ class Config(TokenConfig):
             weights = {"source": "random"}
         else:
             folder, weights = fetch(self)
-            family = family_of(ModelConfig.read(folder).model_type, folder)
+            about = ModelConfig.read(folder)
+            if about.model_type not in FAMILIES and not about.is_vision_transformer:
+                what = f"a {about.model_type}" if about.model_type else "no model_type"
+                known = f"a vision transformer, as {', '.join(FAMILIES)}"
+                raise MissingData(f"{folder} holds {what}", known)
+            family = FAMILIES.get(about.model_type, ANY)
             with reading(folder):
                 processor = getattr(transformers, family.processor).from_pretrained(folder)
                 seen = processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")["pixel_values"][0]
@@ -120,18 +106,15 @@ class Config(TokenConfig):
             return pixels
 
         def outputs() -> nn.Module:
-            # name the parts whose outputs are read
             network = load()
-            anatomy = Anatomy(
-                list(network.get_submodule(family.blocks).children()),
-                network.get_submodule(family.norm),
-                family.has_class + getattr(network.config, "num_register_tokens", 0),
-                family.has_class,
-            )
+            anatomy = find_anatomy(network, self.source)
 
             def embed(tower: Any, images: Tensor) -> Tensor:
                 embedding: Tensor = getattr(tower(pixel_values=images), family.embedding)
-                return embedding[:, 0] if embedding.ndim == 3 else embedding  # of all tokens the class token
+                if embedding.ndim < 3:
+                    return embedding
+                # of all tokens [B, S, D] the class token, else the mean of the patches
+                return embedding[:, 0] if anatomy.has_class else embedding[:, anatomy.extra :].mean(1)
 
             return Outputs(Tower(network, embed), self.output, anatomy)
 
@@ -173,12 +156,41 @@ def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn
     return tower  # type: ignore[no-any-return]
 
 
-def family_of(model_type: str, where: Any) -> _Family:
-    """Look a family up; MissingData, naming those there are, for another."""
-    if model_type not in FAMILIES:
-        what = f"a {model_type}" if model_type else "no model_type"
-        raise MissingData(f"{where} holds {what}", f"known: {', '.join(FAMILIES)}")
-    return FAMILIES[model_type]
+def find_anatomy(network: nn.Module, where: str) -> Anatomy:
+    """Find blocks, last norm and first tokens of a vision transformer by its structure.
+
+    Args:
+        network: Has a module `embeddings`, and beside it, or below what stands beside it, a list of blocks;
+            the norm of the last block's tokens follows it.
+        where: Names it in errors.
+
+    Raises:
+        MissingData: if it is built otherwise.
+    """
+    # the module that holds the embeddings, with the list of blocks: one for each layer of the config
+    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
+    blocks = max(lists, key=len, default=nn.ModuleList())
+    depth = getattr(network.config, "num_hidden_layers", None)
+    holder: Any = next((module for module in network.modules() if hasattr(module, "embeddings")), None)
+    is_staged = hasattr(network.config, "depths")  # whose tokens become fewer and wider, as Swin's
+    if holder is None or len(blocks) != depth or is_staged:
+        kind = type(network).__name__
+        raise MissingData(
+            f"{where} holds a {kind}, in which no embeddings and blocks are found", "another encoder"
+        )
+
+    # the first norm, or what stands for one, after the blocks
+    parts_of_holder = [*holder.children()]
+    position = next(n for n, part in enumerate(parts_of_holder) if blocks in [*part.modules()])
+    later = parts_of_holder[position + 1 :]
+    norm = next((part for part in later if "Norm" in type(part).__name__), nn.Identity())
+
+    # tokens ahead of the patches: of the class, of registers, of a distilled teacher
+    weights = dict(holder.embeddings.named_parameters(recurse=False))
+    has_class = not weights.keys().isdisjoint({"cls_token", "class_embedding"})
+    registers = weights["register_tokens"].shape[1] if "register_tokens" in weights else 0
+    extra = has_class + registers + ("distillation_token" in weights)
+    return Anatomy([*blocks], norm, extra, has_class)
 
 
 def described(processor: Any) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import transformers
 from PIL import Image
 from pydantic import TypeAdapter
 from safetensors.torch import save_file
@@ -129,6 +130,64 @@ def test_an_embedding_is_what_the_library_gives(
         torch.testing.assert_close(embed(encoder, picture), direct, rtol=0, atol=SAME)
         assert encoder.weights == {"source": str(folder), "revision": "", "digest": hub.digest(folder)}
     assert direct.std() > 0
+
+
+VIT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 32,
+    "patch_size": 16,
+}
+
+
+def write_vit(folder: Path, name: str, **config: Any) -> Any:
+    """Write a model of transformers and a processor of its size; return the model."""
+    network = getattr(transformers, name)
+    torch.manual_seed(0)
+    model = network(network.config_class(**config)).eval()
+    model.save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "first_tokens"), [("ViTModel", 1), ("DeiTModel", 2), ("BeitModel", 1), ("IJepaModel", 0)]
+)
+def test_any_vision_transformer_of_the_hub_works_by_its_name(
+    name: str, first_tokens: int, hub_cache: Callable[[str], Path], picture: Image.Image
+) -> None:
+    folder = hub_cache("a-lab/its-vit")
+    model = write_vit(folder, name, **VIT)
+    reader = transformers.ViTImageProcessor.from_pretrained(folder)
+    direct = model(**reader(picture, return_tensors="pt"), output_hidden_states=True)
+    tokens = direct.last_hidden_state  # [1, S, D]
+    expected = {
+        "embedding": tokens[:, 0] if first_tokens else tokens.mean(1),
+        "patches": tokens[:, first_tokens:],
+        "block-1.mean": direct.hidden_states[2][:, first_tokens:].mean(1),
+    }
+    for output, value in expected.items():
+        knobs = {"kind": "reference", "source": "hub:a-lab/its-vit", "output": output}
+        encoder = encoders.resolve(knobs).build()
+        torch.testing.assert_close(embed(encoder, picture), value, rtol=0, atol=SAME)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("ViTMAEModel", VIT),
+        (
+            "SwinModel",
+            {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1]},
+        ),
+    ],
+)
+def test_a_transformer_of_hidden_or_merged_patches_is_refused(name: str, config: Any, tmp_path: Path) -> None:
+    write_vit(tmp_path / "model", name, **config)
+    with pytest.raises(MissingData, match="holds a "):
+        _ = encoders.resolve(str(tmp_path / "model")).build().module
 
 
 @pytest.mark.parametrize(
