@@ -30,15 +30,15 @@ FAULTS = (
     Fault("    wrong = pool - targets\n", "    wrong = pool\n", MEASUREMENT),
     Fault("np.clip(count - ways - before, 0, None)", "np.clip(count - before, 0, None)", MEASUREMENT),
     Fault("(correlation < paired).double()", "(correlation > paired).double()", MEASUREMENT),
-    Fault("between = scatter.estimates.var(ddof=1) / subjects", "between = 0", MEASUREMENT),
+    Fault("float(self.estimates.var(ddof=1)) / len(self.estimates)", "0.0", MEASUREMENT),
     Fault("reach = t.ppf(UPPER, freedom) * error", "reach = error", MEASUREMENT),
     Fault(
-        "float(2 * t.sf(abs(mean) / error, units - 1))",
-        "float(t.sf(abs(mean) / error, units - 1))",
+        "float(2 * t.sf(abs(mean) / error, freedom))",
+        "float(t.sf(abs(mean) / error, freedom))",
         MEASUREMENT,
     ),
     Fault("z / (1 + z**2 / size) * np.sqrt(", "z * np.sqrt(", MEASUREMENT),
-    Fault("false_discovery_control(there).tolist() if there else []", "there", MEASUREMENT),
+    Fault("false_discovery_control(tested).tolist() if tested else []", "tested", MEASUREMENT),
     Fault("centred = signal - self.mean", "centred = signal", "tests/data/signals"),
     Fault("1 / np.sqrt(np.maximum(variances,", "1 / (np.maximum(variances,", "tests/data/signals"),
     Fault("(stimulus >= 0) & ~data.held_out[stimulus]", "stimulus >= 0", ALIGNMENT),
@@ -93,9 +93,7 @@ FAULTS = (
         "tests/core/test_file_lock.py",
     ),
     Fault("raise Refused(full_name)", "return super().find_class(module, name)", f"{STORES} tests/damaged"),
-    Fault(
-        "if not (name in _permission.names or", "if False and not (name in _permission.names or", "tests/cli"
-    ),
+    Fault("if not (allows_all or name in _permission.names):", "if False:", "tests/cli"),
     Fault("frames = x.transpose(1, 2).flatten(0, 1)  #", "return super().forward(x)  #", GENERATORS),
     Fault("/ max(count - 1, 1)", "/ max(count, 1)", GENERATORS),
     Fault(
@@ -110,7 +108,7 @@ FAULTS = (
     ),
     Fault('exclude={*whole, "digests"}', 'exclude={"digests"}', "tests/core/test_recipe.py"),
     Fault(
-        "for place in sorted(sizes.keys() | self.sizes.keys()):", "for place in ():", "tests/models/priors"
+        "for index in sorted(sizes.keys() | self.sizes.keys()):", "for index in ():", "tests/models/priors"
     ),
     Fault(
         "lengths.astype(np.float64) ** 2).mean(axis=1)",
