@@ -147,7 +147,7 @@ def test_the_shipped_recipes_plan_what_they_say(home, hub_cache, name, pictures,
 
 
 def test_the_plan_counts_pictures_and_loads_no_network(settings, monkeypatch, generator):
-    monkeypatch.setattr(sdxl.Config, "build", None)
+    monkeypatch.setattr(sdxl.Config, "load", None)
     what = Recipe.resolve("train-prior", None, {}, settings)
 
     planned = train_prior.plan(what)
