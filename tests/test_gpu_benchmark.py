@@ -19,7 +19,7 @@ FIGURES = {
     "generate.keyframes": "keyframes, NEURONS: of diffusers' networks",
     "generate.clips": "clips, 1 at once, NEURONS: of diffusers' pipeline",
     "generate.havir": "pictures, HAVIR: of a bare sampling loop",
-    "prior.prior_memory": "prior-24gb: peak allocated over its estimate",
+    "prior.prior_memory": "prior-24gb: peak reserved",
     "align.loop": "brain_mlp bf16: of a bare loop",
     "evaluate.ranking": "ranking, 2,000 stored vectors: of the bare product",
 }

@@ -160,8 +160,8 @@ def find_anatomy(network: nn.Module, where: str) -> Anatomy:
     """Find blocks, last norm and first tokens of a vision transformer by its structure.
 
     Args:
-        network: Has a module `embeddings`, and beside it, or below what stands beside it, a list of blocks;
-            the norm of the last block's tokens follows it.
+        network: One of its modules holds `embeddings`, then a list of blocks, there or one level below, then
+            the norm of the last block's tokens.
         where: Names it in errors.
 
     Raises:
