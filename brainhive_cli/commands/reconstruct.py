@@ -63,7 +63,7 @@ from brainhive_cli.training.alignment.prior_tokens import check_tokens, write_tr
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import Planned, name_of_training
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
-from brainhive_cli.training.alignment.trained import AlignRun, expect, refuse_sweep
+from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
 
 __all__ = ["Recipe", "plan", "run"]
 PRIOR_KEYS = {"prior", "adapter"}
@@ -300,7 +300,7 @@ def find_run(recipe: Recipe, prior: Any, trainings: Planned = MappingProxyType({
         return MissingData(error.message, write_training(source, paths, recipe.dataset))
 
     try:
-        align = expect(recipe.align_run, paths, recipe.dataset, recipe.subjects, trainings)
+        align = find(recipe.align_run, paths, recipe.dataset, recipe.subjects, trainings)
     except MissingData as error:
         raise with_way(error) from None
     absent = align.absent and with_way(align.absent)

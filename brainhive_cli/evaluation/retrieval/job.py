@@ -15,7 +15,7 @@ from brainhive_cli.evaluation.retrieval.concepts import read_categories
 from brainhive_cli.evaluation.retrieval.rankings import Group, group_cells
 from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
 from brainhive_cli.training.alignment.references import Planned
-from brainhive_cli.training.alignment.trained import AlignRun, expect, refuse_sweep, rejoined
+from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep, rejoined
 
 NOT_COMPARED: Mapping[str, Any] = {
     "against": None,
@@ -179,7 +179,7 @@ def find_runs(recipe: Recipe, trainings: Planned) -> list[AlignRun]:
     names: Sequence[str | None] = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
     runs = []
     for name in names:
-        run = expect(name, recipe.paths, recipe.dataset, recipe.subjects, trainings)
+        run = find(name, recipe.paths, recipe.dataset, recipe.subjects, trainings)
         runs.append(replace(run, allows_copies=recipe.copies == "allow"))
     for run in runs if len(runs) > 1 else ():
         refuse_sweep(run)

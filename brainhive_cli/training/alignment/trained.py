@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from types import MappingProxyType
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
@@ -580,6 +579,7 @@ def find(
     paths: Paths,
     dataset: Any = None,
     subjects: Sequence[int] | None = None,
+    trainings: Planned | None = None,
 ) -> AlignRun:
     """Open what a reference names, as `open_model` finds it, on a data set and subjects.
 
@@ -588,44 +588,24 @@ def find(
         paths: Where runs, signals and embeddings lie.
         dataset: Config of another data set than a run's own: zero-shot.
         subjects: Who is tested on; default: those of the run.
+        trainings: Earlier trainings of a workflow, by the names that recipes give their runs: a run that is
+            absent is what its recipe says. None: it must be here.
 
     Raises:
-        MissingData: if there is none.
-    """
-    named = open_model(reference, paths, dataset)
-    if named.is_model:
-        return AlignRun.of_model(named.folder.path, paths, dataset, subjects)
-    return AlignRun.open(named.folder, named.variant, paths, dataset, subjects)
-
-
-def expect(
-    reference: str | None,
-    paths: Paths,
-    dataset: Any = None,
-    subjects: Sequence[int] | None = None,
-    trainings: Planned = MappingProxyType({}),
-) -> AlignRun:
-    """Open a run as `find` does; one that is absent is what the recipe says that will train it.
-
-    Args:
-        reference: How it is named; None: the newest run on the data set.
-        paths: Where runs, signals and embeddings lie.
-        dataset: Config of another data set than a run's own: zero-shot.
-        subjects: Who is tested on; default: those of the run.
-        trainings: Earlier trainings of a workflow, by the names that recipes give their runs.
-
-    Raises:
-        MissingData: if there is neither the run nor a recipe of it.
+        MissingData: if there is none, nor a recipe of it where one would do.
     """
     try:
-        return find(reference, paths, dataset, subjects)
+        named = open_model(reference, paths, dataset)
     except MissingData as error:
-        training = expected_recipe(reference, paths, trainings)
-        if training is None:
+        recipe = None if trainings is None else expected_recipe(reference, paths, trainings)
+        if recipe is None:
             raise
         name, variant = of_variant(reference)
         folder = RunFolder(Path(str(name)))
-        return replace(AlignRun.open(folder, variant, paths, dataset, subjects, training), absent=error)
+        return replace(AlignRun.open(folder, variant, paths, dataset, subjects, recipe), absent=error)
+    if named.is_model:
+        return AlignRun.of_model(named.folder.path, paths, dataset, subjects)
+    return AlignRun.open(named.folder, named.variant, paths, dataset, subjects)
 
 
 def refuse_sweep(align: AlignRun) -> None:

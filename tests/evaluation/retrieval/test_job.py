@@ -17,8 +17,8 @@ from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Recipe
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The references that runs are opened by, one for each time."""
     references: list[str] = []
-    expect = jobs.expect
-    monkeypatch.setattr(jobs, "expect", lambda name, *more: references.append(name) or expect(name, *more))
+    find = jobs.find
+    monkeypatch.setattr(jobs, "find", lambda name, *more: references.append(name) or find(name, *more))
     return references
 
 
