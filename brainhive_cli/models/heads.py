@@ -140,13 +140,16 @@ def check(outputs: Any, heads: Heads, what: str, part: Any = None, count: int | 
         has_all_rows = count is None or all(tensor.shape[:1] == (count,) for tensor in outputs.values())
         if has_all_rows and shapes == expected:
             return
-        actual = _listed(shapes) + ("" if has_all_rows else f" of other than {count} signals")
+        actual = ", ".join(f"{name} {[*shape]}" for name, shape in shapes.items()) or "nothing"
+        actual += "" if has_all_rows else f" of other than {count} signals"
         way = "give each head the shape of its target"
     else:
         actual, way = type(outputs).__name__, "return a tensor, or a dict with the tensor of each head"
+
     # name the part that returned it, and both shapes
+    listed = ", ".join(f"{name} {[*shape]}" for name, shape in expected.items()) or "nothing"
     who = what if part is None else foreign_code.name_of(part, what)
-    raise BrainhiveError(f"{who} gives {actual}, the heads are {_listed(expected)}", way)
+    raise BrainhiveError(f"{who} gives {actual}, the heads are {listed}", way)
 
 
 def comparable(values: Tensor, is_centred: bool = False) -> Tensor:
@@ -194,7 +197,3 @@ def latent_space(autoencoder: Any) -> str:
         is_positive = (state[name].flatten()[:SIGNS] > 0).cpu().numpy()
         digest.update(np.packbits(is_positive).tobytes())
     return PREFIX + digest.hexdigest()[:16]
-
-
-def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items()) or "nothing"

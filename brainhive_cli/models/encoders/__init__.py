@@ -54,6 +54,7 @@ class ModelConfig(BaseModel):
     architecture: str | None = None
     pretrained_cfg: dict[str, Any] | None = None
     projection_dim: PositiveInt | None = None
+    """Width of the projection, which LAION's folders leave out of the towers' configs."""
     image_size: Any = None
     patch_size: Any = None
     mask_ratio: float | None = None
@@ -68,11 +69,6 @@ class ModelConfig(BaseModel):
     def read(cls, folder: Path) -> Self:
         """Read it from a model's folder; MissingData if it is absent or damaged."""
         return documents.read(folder / "config.json", cls, documents.DOWNLOAD, MissingData)
-
-    @property
-    def projection(self) -> dict[str, Any]:
-        """The width of the projection, as an option: LAION's folders leave it out of the towers' configs."""
-        return {} if self.projection_dim is None else {"projection_dim": self.projection_dim}
 
 
 @dataclass(frozen=True)
@@ -331,12 +327,6 @@ class AnnotationConfig(EncoderConfig):
     def is_here(self) -> bool:
         """Always: there are no weights."""
         return True
-
-    def built(self, preprocess: "Callable[[Any], torch.Tensor]", words: str) -> Encoder:
-        """Make the encoder of what is read, whose preprocessing is all that it does."""
-        import torch
-
-        return Encoder(torch.nn.Identity(), preprocess, words, reads=self.encodes)
 
 
 def listed(values: str | list[str]) -> list[str]:

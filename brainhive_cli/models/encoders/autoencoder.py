@@ -67,11 +67,7 @@ class _Latent(nn.Module):
     def __init__(self, source: str, side: int) -> None:
         super().__init__()
         self.model = open_autoencoder(source, side)
-
-    @property
-    def latent_space(self) -> str:
-        """Name of the latents' space."""
-        return self.model.latent_space
+        self.latent_space = self.model.latent_space
 
     def forward(self, pictures: Tensor) -> torch.Tensor:
         return self.model.encode(pictures)

@@ -31,7 +31,12 @@ class Config(AnnotationConfig):
         """Open the vocabulary; MissingData where it is not there."""
         tokens = CaptionTokens(self.source, self.length)
         words = f"{self.source}: {self.length} ids, start, words, end, zeros"
-        return self.built(lambda caption: tokens.ids(caption).to(torch.int32), words)
+        return Encoder(
+            torch.nn.Identity(),
+            lambda caption: tokens.ids(caption).to(torch.int32),
+            words,
+            reads=self.reads,
+        )
 
 
 TINY = Config(length=8)

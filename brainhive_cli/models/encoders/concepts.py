@@ -35,7 +35,8 @@ class Config(AnnotationConfig):
                 )
             return torch.from_numpy(labels).gt(0).to(torch.uint8)
 
-        return self.built(preprocess, f"{self.count} labels, 0 and 1")
+        words = f"{self.count} labels, 0 and 1"
+        return Encoder(torch.nn.Identity(), preprocess, words, reads=self.reads)
 
 
 TINY = Config()

@@ -76,8 +76,16 @@ class Vit:
                 network = self.build(len(state.get("head.weight", "")), **architecture)
 
             # fit the positions, and leave out the norm that only CLIP's embedding has
-            side = network.patch_embed.grid_size[0]
-            state["pos_embed"] = _resized(state["pos_embed"], side)
+            positions, side = state["pos_embed"], network.patch_embed.grid_size[0]  # [1, 1 + S, D]
+            checkpoint_side = isqrt(positions.shape[1] - 1)
+            if checkpoint_side != side:
+                # bicubic without antialiasing, .1 patch added: dinov2's `interpolate_pos_encoding`
+                grid = positions[:, 1:].unflatten(1, (checkpoint_side, checkpoint_side))
+                scale = (side + 0.1) / checkpoint_side
+                grid = nn.functional.interpolate(
+                    grid.permute(0, 3, 1, 2), scale_factor=(scale, scale), mode="bicubic"
+                )  # [1, D, H, W]
+                state["pos_embed"] = torch.cat([positions[:, :1], grid.flatten(2).mT], dim=1)
             if not self.is_clip:
                 state = {name: value for name, value in state.items() if not name.startswith("norm.")}
             network.load_state_dict(state, assign=True)
@@ -249,17 +257,3 @@ class _SideBySide(nn.Module):
         if isinstance(outputs[0], Tensor):
             return torch.cat(outputs, dim=-1)
         return [torch.cat(same, dim=-1) for same in zip(*outputs, strict=True)]
-
-
-def _resized(positions: Tensor, side: int) -> Tensor:
-    """Resample the positions of a square of patches [1, 1 + S, D] to another side, as DINOv2 does.
-
-    Source: dinov2, `interpolate_pos_encoding`: bicubic, no antialiasing, 0.1 patch added to the new side.
-    """
-    old = isqrt(positions.shape[1] - 1)
-    if old == side:
-        return positions
-    grid = positions[:, 1:].unflatten(1, (old, old)).permute(0, 3, 1, 2)  # [1, D, H, W]
-    scale = (side + 0.1) / old
-    grid = nn.functional.interpolate(grid, scale_factor=(scale, scale), mode="bicubic")
-    return torch.cat([positions[:, :1], grid.flatten(2).mT], dim=1)

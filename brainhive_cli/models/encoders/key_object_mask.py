@@ -34,7 +34,8 @@ class Config(AnnotationConfig):
             pixels = torch.from_numpy(mask)[None, None].gt(0).to(torch.uint8)
             return interpolate(pixels, (self.side, self.side), mode="nearest")[0]  # [1, side, side]
 
-        return self.built(preprocess, f"nearest neighbour to {self.side} × {self.side}, 0 and 1")
+        words = f"nearest neighbour to {self.side} × {self.side}, 0 and 1"
+        return Encoder(torch.nn.Identity(), preprocess, words, reads=self.reads)
 
 
 TINY = Config(side=8)

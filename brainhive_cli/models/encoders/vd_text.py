@@ -62,7 +62,9 @@ class Config(EncoderConfig):
         draw = partial(_drawn, kind, self.architecture)
 
         def load_tower(folder: Path) -> nn.Module:
-            options = ModelConfig.read(folder / text).projection
+            options = ModelConfig.read(folder / text).model_dump(
+                include={"projection_dim"}, exclude_none=True
+            )
             return clip.tower_of(folder, text, kind, files=weight_files(self, folder), **options)
 
         load, weights = prepare_network(self, draw, load_tower)

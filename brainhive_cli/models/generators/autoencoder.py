@@ -47,11 +47,8 @@ class Decoder:
     def __init__(self, model: Any, source: str) -> None:
         self.model, self.source = model, source
         self.latent_space: str = model.latent_space
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the networks."""
-        return next((weight.device for weight in self.model.parameters()), torch.device("cpu"))
+        # pixels have no weights, and stay on the CPU
+        self.device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
 
     def check_size(self, size_px: int) -> None:
         """Accept any size: pictures are resized."""

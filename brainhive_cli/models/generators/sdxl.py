@@ -208,7 +208,18 @@ class Prompts:
         They stay loaded, on the CPU, since other rows may bring other texts.
         """
         for words in {*texts} - {*self._embedded}:
-            self.keep(words, self._encode(words, device) if words else self._embed_empty(device), device)
+            if words:
+                embedded = self._encode(words, device)
+            elif self._config.source == RANDOM or device.type == "meta":
+                embedded = torch.zeros(1, TEXT_TOKENS, self._width), torch.zeros(1, self._pooled_width)
+            else:
+                # some folders have the embeddings of the empty prompt instead of text encoders
+                folder = _components.find_folder(self._config.source, self._config.variant, text=True)
+                file = folder / _components.EMPTY_PROMPT
+                embedded = self.read(file) if file.is_file() else self._encode("", device)
+            self.keep(words, embedded, device)
+
+        # encoders wait on the CPU; rows are joined to [B, S, D_text] and [B, D_pooled]
         if "_encoders" in vars(self):
             self._encoders.to("cpu", silence_dtype_warnings=True)
         text, pooled = map(torch.cat, zip(*(self._embedded[words] for words in texts), strict=True))
@@ -231,14 +242,6 @@ class Prompts:
                 sizes = f"{[*text.shape]} and {[*pooled.shape]}"
                 raise ValueError(f"it holds {sizes}, the U-Net takes [1, S, {width}] and [1, {pooled_width}]")
             return text, pooled
-
-    def _embed_empty(self, device: torch.device) -> Embedded:
-        if self._config.source == RANDOM or device.type == "meta":
-            return torch.zeros(1, TEXT_TOKENS, self._width), torch.zeros(1, self._pooled_width)
-        # some folders have the embeddings of the empty prompt instead of text encoders
-        folder = _components.find_folder(self._config.source, self._config.variant, text=True)
-        file = folder / _components.EMPTY_PROMPT
-        return self.read(file) if file.is_file() else self._encode("", device)
 
     def _encode(self, words: str, device: torch.device) -> Embedded:
         try:
