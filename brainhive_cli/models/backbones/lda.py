@@ -73,7 +73,7 @@ class Discriminant(nn.Module):
         for index in subject_index.unique().tolist():
             rows = subject_index == index
             for name in self.heads:
-                linear = self._map(self.subjects[index], name)
+                linear = cast(nn.ModuleDict, self.maps[str(self.subjects[index])])[name]
                 scores[name][rows] = linear(signal[rows].flatten(1)).to(scores[name])
         return scores
 
@@ -108,11 +108,8 @@ class Discriminant(nn.Module):
             offsets = offsets - weights @ mean
 
             # rows of categories that occur; the others never win
-            linear = self._map(subject, name)
+            linear = cast(nn.Linear, cast(nn.ModuleDict, self.maps[str(subject)])[name])
             linear.weight.zero_()
             linear.bias.fill_(float(offsets.min()) - 1e3)  # categories without training trials come last
             linear.weight[fitted.classes_] = torch.from_numpy(weights).to(linear.weight)
             linear.bias[fitted.classes_] = torch.from_numpy(offsets).to(linear.bias)
-
-    def _map(self, subject: int, head: str) -> nn.Linear:
-        return cast(nn.Linear, cast(nn.ModuleDict, self.maps[str(subject)])[head])

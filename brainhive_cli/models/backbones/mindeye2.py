@@ -72,7 +72,11 @@ class MindEye2(nn.Module):
         super().__init__()
         _layers.refuse_sensors("mindeye2", spec)
         self.image, (tokens, width) = _image_of(heads)
-        self.ridge = Ridges(spec, config.hidden)
+        # a linear map for each subject, from its voxels to the space that all share
+        ridges = [nn.Linear(voxels, config.hidden) for voxels in spec.widths]
+        self.ridge = nn.ModuleDict({"linears": _layers.BySubject("mindeye2", spec, ridges)})
+
+        # what all subjects share
         blocks = config.blocks if config.mixer == "blocks" else 0
         self.backbone = Backbone(config.hidden, blocks, config.dropout, tokens, width, heads)
         self.clipproj: Projection | None = None
@@ -87,8 +91,8 @@ class MindEye2(nn.Module):
         self, signal: Tensor, subject_index: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Predict the heads, and give the tokens [B, S, D] before `clip_proj`, which condition the prior."""
-        mixed = self.backbone.mix(self.ridge(signal, subject_index))
-        tokens = self.backbone.tokens(mixed)
+        mixed = self.backbone.mix(self.ridge["linears"](signal, subject_index))  # [B, H]
+        tokens = self.backbone.backbone_linear(mixed).unflatten(1, (-1, self.backbone.width))  # [B, S, D]
         image = self.backbone.clip_proj(tokens)
         heads = {self.image: image}
         if self.clipproj is not None:
@@ -108,20 +112,6 @@ class MindEye2(nn.Module):
             return state
         weight, bias = (state[f"backbone.backbone_linear.{name}"] for name in ("weight", "bias"))
         return plain | {"backbone.backbone_linear.bias": bias + mixer_constant(state) * weight.sum(1)}
-
-
-class Ridges(nn.Module):
-    """A linear map for each subject, by the subject's number."""
-
-    def __init__(self, spec: SignalSpec, hidden: int) -> None:
-        super().__init__()
-        maps = [nn.Linear(width, hidden) for width in spec.widths]
-        self.linears = _layers.BySubject("mindeye2", spec, maps)
-
-    def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
-        """Map voxels [B, V, 1] to [B, H], each by the map of its subject."""
-        mapped: Tensor = self.linears(signal, subject_index)
-        return mapped
 
 
 class Backbone(nn.Module):
@@ -165,11 +155,6 @@ class Backbone(nn.Module):
             second = over_length(first.transpose(1, 2)) + second
             x = second.transpose(1, 2)
         return x.flatten(1)
-
-    def tokens(self, mixed: Tensor) -> Tensor:
-        """Map the mixer's output [B, H] to tokens [B, S, D]."""
-        tokens: Tensor = self.backbone_linear(mixed)
-        return tokens.unflatten(1, (-1, self.width))
 
     def blurry(self, mixed: Tensor) -> dict[str, Tensor]:
         """Map the mixer's output [B, H] to the heads of the blurry branch; to none where it has none."""

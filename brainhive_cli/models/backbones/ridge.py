@@ -111,7 +111,7 @@ class Ridge(nn.Module):
         """
         # components of the signals; sums of the targets, block by block
         ridge = cast(Map, self.maps[str(subject)])
-        scores, singular = ridge.project(signal)  # [N, K], [K]
+        basis, scores, singular = ridge.project(signal)  # [V, K], [N, K], [K]
         totals = {name: torch.zeros(2, head.width, device=signal.device) for name, head in self.heads.items()}
         at_once = max(1, NUMBERS // sum(head.width for head in self.heads.values()))
         for start in range(0, len(signal), at_once):
@@ -134,12 +134,23 @@ class Ridge(nn.Module):
             # bring predictions to the spread of the targets
             if self.standardise:
                 spread = (squares / len(signal) - mean.square()).clamp(min=0).sqrt()
-                predicted_spread = ridge.spread(name, singular, len(signal), held_out)
+                if len(held_out) > 1:
+                    held_out_scores = (held_out.flatten(1).to(ridge.mean) - ridge.mean) @ basis  # [M, K]
+                    predicted_spread = (held_out_scores @ ridge.weight[name]).std(0, correction=0)
+                else:
+                    variance = (singular[:, None] * ridge.weight[name]).square().sum(0).div(len(signal))
+                    predicted_spread = variance.sqrt()
                 ratio = spread / predicted_spread.clamp(min=1e-30)
                 # an output that is predicted as constant stays so
                 ridge.weight[name] *= torch.where(predicted_spread > 0, ratio, 1.0)
             ridge.bias[name].copy_(mean)
-        ridge.finish()
+
+        # keep the components, or multiply them into the weights
+        if ridge.is_reduced:
+            ridge.basis.copy_(basis)
+        else:
+            for weight in ridge.weight.values():
+                weight.copy_(basis @ weight)
 
 
 class Map(nn.Module):
@@ -166,11 +177,11 @@ class Map(nn.Module):
         components = centred @ self.basis if self.is_reduced else centred
         return {name: components @ self.weight[name] + self.bias[name] for name in self.weight}
 
-    def project(self, signal: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep mean and components of training signals [N, C, T].
+    def project(self, signal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keep the mean of training signals [N, C, T], and find their components.
 
         Returns:
-            Scores of unit length [N, K], and singular values [K], the largest first.
+            Basis [V, K], scores of unit length [N, K], and singular values [K], the largest first.
         """
         # centre the signals
         flat = signal.flatten(1).double()  # [N, V]
@@ -189,24 +200,7 @@ class Map(nn.Module):
         basis = centred.T @ vectors / singular if is_wide else vectors  # [V, K]
         scores = vectors if is_wide else centred @ basis / singular
         empty = (0, self.count - count)
-        self._basis = F.pad(basis, empty).float()
-        return F.pad(scores, empty).float(), F.pad(singular, empty).float()
-
-    def spread(self, name: str, singular: Tensor, count: int, held_out: Tensor) -> Tensor:
-        """Return the standard deviation of each output: of held-out signals [M, C, T], or of the N fitted."""
-        if len(held_out) > 1:
-            components = (held_out.flatten(1).to(self.mean) - self.mean) @ self._basis
-            return (components @ self.weight[name]).std(0, correction=0)
-        return (singular[:, None] * self.weight[name]).square().sum(0).div(count).sqrt()
-
-    def finish(self) -> None:
-        """Keep the components, or multiply them into the weights."""
-        if self.is_reduced:
-            self.basis.copy_(self._basis)
-        else:
-            for weight in self.weight.values():
-                weight.copy_(self._basis @ weight)
-        del self._basis
+        return F.pad(basis, empty).float(), F.pad(scores, empty).float(), F.pad(singular, empty).float()
 
 
 def _fixed(*shape: int) -> nn.Parameter:

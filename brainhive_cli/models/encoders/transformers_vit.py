@@ -145,10 +145,8 @@ def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn
         return _intern_vit.load(folder, files)
 
     # load the tower, and compare its pictures' size with the processor's
-    network, options = (
-        getattr(transformers, family.network),
-        ModelConfig.read(folder).model_dump(include={"projection_dim"}, exclude_none=True),
-    )
+    network = getattr(transformers, family.network)
+    options = ModelConfig.read(folder).model_dump(include={"projection_dim"}, exclude_none=True)
     tower: Any = load_network(network, folder, files=files, dtype=torch.float32, **options)
     side = tower.config.image_size
     if family.has_fixed_size and seen != (3, side, side):

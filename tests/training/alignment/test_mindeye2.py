@@ -154,7 +154,7 @@ def test_the_published_blurry_branch_decodes_its_latent_from_the_mixers_output(
     decoded = found.decode(signal, subject, range(3)).tensors
 
     with torch.no_grad():
-        mixed = made.backbone.brain.backbone.mix(made.backbone.brain.ridge(signal, subject))
+        mixed = made.backbone.brain.backbone.mix(made.backbone.brain.ridge["linears"](signal, subject))
         maps = branch["bnorm"](branch["blin1"](mixed).reshape(3, 64, 7, 7))
         expected = branch["b_maps_projector"](maps).flatten(2).permute(0, 2, 1)
         assert torch.allclose(decoded["blurry"], branch["bupsampler"](maps), atol=1e-5)
