@@ -38,7 +38,7 @@ def generate(
     made, fusion = sdxl.Config(source=str(generator)).build(), FusionPrior.load(str(prior))
     fusion.attach(made)
     with torch.inference_mode():
-        token = more.pop("token") if embedded is None else fusion.fuse({COLOURS: embedded})
+        token = more.pop("token") if embedded is None else fusion.fuser({COLOURS: embedded})
         token = token.expand(len(seeds), -1)
         given = dataclasses.replace(
             fusion.condition(Decoded({"token": token}), seeds), start=more.pop("initial", None)

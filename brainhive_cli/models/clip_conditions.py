@@ -19,7 +19,7 @@ VISION, PROJECTED_TEXT, PLAIN_TEXT = (
 )
 """Classes of transformers: Versatile Diffusion's towers, and the text tower of Stable Diffusion 1."""
 PROCESSOR, TOKENIZER = "image_feature_extractor", "tokenizer"
-"""Folders of what prepares pictures and texts."""
+"""Folders of what prepares pictures and texts: transformers' CLIPImageProcessor and CLIPTokenizer."""
 OPEN_CLIP = "open-clip"
 """The vocabulary that lies in open_clip: 49408 tokens; 49406 starts a caption, 49407 ends it."""
 
@@ -68,11 +68,6 @@ def tower_of(
     return tower
 
 
-def processor_of(folder: Path) -> Any:
-    """Read how a diffusion model's folder has pictures preprocessed."""
-    return _read(folder / PROCESSOR, "CLIPImageProcessor")
-
-
 def pixels_of(processor: Any, picture: Any) -> Tensor:
     """Preprocess a picture to [3, H, W]."""
     pixels: Tensor = processor(images=picture, return_tensors="pt")["pixel_values"][0]
@@ -81,7 +76,7 @@ def pixels_of(processor: Any, picture: Any) -> Tensor:
 
 def token_ids(folder: Path, component: str = TOKENIZER) -> Callable[[str], Tensor]:
     """Make what turns a text into token ids [S], padded or cut to the length that the folder says."""
-    tokenizer = _read(folder / component, "CLIPTokenizer")
+    tokenizer = read_preprocessor(folder / component, "CLIPTokenizer")
 
     def ids(text: str) -> Tensor:
         padded = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
@@ -113,7 +108,7 @@ class CaptionTokens:
             self._encode: Callable[[str], list[int]] = tokenizer.encode
         else:
             folder = hub.folder(source, allow=(f"{TOKENIZER}/*",))
-            tokenizer = _read(folder / TOKENIZER, "CLIPTokenizer")
+            tokenizer = read_preprocessor(folder / TOKENIZER, "CLIPTokenizer")
             self.start, self.end = tokenizer.bos_token_id, tokenizer.eos_token_id
             self._encode = lambda text: tokenizer(text, add_special_tokens=False).input_ids
         self._decode: Callable[[list[int]], str] = tokenizer.decode
@@ -137,7 +132,7 @@ class CaptionTokens:
         return self._decode(words).strip()
 
 
-def _read(folder: Path, kind: str) -> Any:
+def read_preprocessor(folder: Path, kind: str) -> Any:
     """Read a tokenizer or processor of transformers."""
     import transformers
 

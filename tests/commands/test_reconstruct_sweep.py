@@ -87,7 +87,7 @@ def test_the_mean_embedding_is_one_condition_for_all_pictures_which_differ_by_th
     every = torch.from_numpy(np.array(TargetStore.open(path).embedding))
     fusion = FusionPrior.load(str(prior))
     with torch.inference_mode():
-        mean = fusion.fuse({COLOURS: every}).mean(0, keepdim=True)
+        mean = fusion.fuser({COLOURS: every}).mean(0, keepdim=True)
     root = result.folder / "samples/mean_embedding"
     files = sorted(root.rglob("00.png"))
     assert len(files) == 3 and len({file.read_bytes() for file in files}) == 3

@@ -51,7 +51,7 @@ def correlation(made: torch.Tensor, seen: torch.Tensor) -> float:
 def test_tokens_are_the_fusion_priors(clips, tokens) -> None:
     prior = FusionPrior.load("demo:prior").float()
     with torch.inference_mode():
-        right = prior.tokens(prior.fuse(features.embed((clips[:, 0] * 255).byte())))
+        right = prior.tokens(prior.fuser(features.embed((clips[:, 0] * 255).byte())))
     torch.testing.assert_close(tokens, right, rtol=0, atol=2e-3)  # of the processor's resampling
 
 

@@ -39,7 +39,7 @@ def generator(prior):
 @pytest.fixture(scope="module")
 def tokens(prior, embeddings):
     with torch.no_grad():
-        return prior.fuse(embeddings)
+        return prior.fuser(embeddings)
 
 
 def _correlation(image, other):

@@ -48,7 +48,7 @@ def main() -> None:
     trained = FusionPrior.load(prior.FOLDER).float()
     trained.attach(generator)
     with torch.no_grad():
-        data = Data(trained.fuse(features), features["demo-vae"].unflatten(1, (4, 16, 16)))
+        data = Data(trained.fuser(features), features["demo-vae"].unflatten(1, (4, 16, 16)))
     with sdpa_kernel(SDPBackend.MATH):  # three times as fast as the fused kernel at this size, on a CPU
         _train(generator, trained, data)
     _save(generator, trained)

@@ -32,7 +32,7 @@ def main() -> None:
     norm.requires_grad_(False)  # stays 1 and 0: a token has the scale of a fresh brain encoder's output
     _train(prior.fusion_encoder["vision_model"])  # type: ignore[arg-type]
     with torch.no_grad():
-        _half_whiten(prior.proj.proj, prior.fuse(embedded_pool()[1]))
+        _half_whiten(prior.proj.proj, prior.fuser(embedded_pool()[1]))
     prior.half().save(FOLDER)
 
 

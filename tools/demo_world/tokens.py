@@ -57,7 +57,7 @@ def data() -> Data:
     if not kept.is_file():
         features, moved = (embed(drawn(some).pictures) for some in (scenes, _moved(scenes)))
         prior = FusionPrior.load("demo:prior").float()
-        wanted = prior.tokens(prior.fuse(features))  # [N, S, D]
+        wanted = prior.tokens(prior.fuser(features))  # [N, S, D]
         projection = ridge(features["demo-clip"], wanted.flatten(1))
         DUAL.mkdir(parents=True, exist_ok=True)
         save_file({"weight": projection.T.contiguous().half()}, FILE)

@@ -19,7 +19,7 @@ from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, resnet_anatomy
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
-from brainhive_cli.models.encoders.timm import anatomy_of as timm_anatomy_of
+from brainhive_cli.models.encoders.timm import anatomy_of
 
 CONFIG = "open_clip_config.json"
 
@@ -68,10 +68,19 @@ class Config(TokenConfig):
             # with random weights the image tower alone, which open_clip itself makes only with a text tower
             if self.source == "random":
                 sizes = (model["embed_dim"], model["vision_cfg"], model.get("quick_gelu", False))
-                tower: nn.Module = untrained(partial(_build_vision_tower, *sizes))
+                tower: Any = untrained(partial(_build_vision_tower, *sizes))
             else:
                 tower = load(self, folder).visual
-            return Outputs(tower, self.output, _anatomy_of(tower))
+
+            # blocks of a vision transformer or stages of a ResNet, open_clip's own or timm's
+            if hasattr(tower, "trunk"):
+                anatomy = anatomy_of(tower.trunk)
+            elif not hasattr(tower, "transformer"):
+                anatomy = resnet_anatomy(tower)
+            else:  # a pool's norm is as wide as the pool
+                norm = tower.ln_post if tower.attn_pool is None else nn.Identity()
+                anatomy = Anatomy(list(tower.transformer.resblocks), norm, extra=1, has_class=True)
+            return Outputs(tower, self.output, anatomy)
 
         words, batched = f"open_clip {json.dumps(settings)}", partial(_transform_all, transform.transforms)
         return Encoder(outputs, transform, words, weights, preprocess_batch=batched)
@@ -117,13 +126,3 @@ def _architecture(architecture: str | dict[str, Any]) -> dict[str, Any]:
         near = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
         raise RecipeError(f"open_clip has no model {architecture!r}", f"near: {', '.join(near) or 'none'}")
     return model
-
-
-def _anatomy_of(tower: Any) -> Anatomy | None:
-    """Find the parts of open_clip's own vision transformer or ResNet, or of timm's network."""
-    if hasattr(tower, "trunk"):
-        return timm_anatomy_of(tower.trunk)
-    if not hasattr(tower, "transformer"):
-        return resnet_anatomy(tower)
-    norm = tower.ln_post if tower.attn_pool is None else nn.Identity()  # a pool's norm is as wide as the pool
-    return Anatomy(list(tower.transformer.resblocks), norm, extra=1, has_class=True)

@@ -39,7 +39,7 @@ class Config(EncoderConfig):
             weights = {"source": self.source}
         else:
             folder, weights = fetch(self)
-            processor = clip.processor_of(folder)
+            processor = clip.read_preprocessor(folder / clip.PROCESSOR, "CLIPImageProcessor")
             load = partial(clip.tower_of, folder, clip.IMAGE, clip.VISION)
         pixels = partial(clip.pixels_of, processor)
         return Encoder(lambda: Tower(load(), clip.of_pictures), pixels, described(processor), weights)

@@ -58,6 +58,7 @@ class Config(parts.Config):
         family: Whose type the U-Net must be of.
         addition: What its U-Net takes next to tokens, as diffusers' `addition_embed_type` names it.
         usual: What to use instead of a U-Net of another type.
+        further: Keys of what is put together with the source.
     """
 
     published: ClassVar[Architecture]
@@ -65,6 +66,7 @@ class Config(parts.Config):
     family: ClassVar[str] = "Stable Diffusion 1"
     addition: ClassVar[str | None] = None
     usual: ClassVar[str] = "hub:stable-diffusion-v1-5/stable-diffusion-v1-5, or generator.kind=sdxl"
+    further: ClassVar[tuple[str, ...]] = ()
     if TYPE_CHECKING:
         source: str = ""
 
@@ -115,7 +117,9 @@ class Config(parts.Config):
         if self.source == RANDOM:
             return "random weights"
         self.check_configs()
-        return f"{self.described}, {to_download(self.needs())}"
+        further = ", ".join(filter(None, (getattr(self, key) for key in self.further)))
+        composition = f"{self.source} with {further}" if further else self.source
+        return f"{composition}, {to_download(self.needs())}"
 
     def needs(self) -> list[Need]:
         """Look for the weights."""
@@ -152,11 +156,6 @@ class Config(parts.Config):
         """Read the architecture of the source."""
         folder = hub.folder(self.source, allow=["*/*.json"])  # from the hub nothing but configs
         return {name: _components.read_config(folder, component) for name, component in self.folders.items()}
-
-    @property
-    def described(self) -> str:
-        """The source, and what else the generator is made of."""
-        return self.source
 
     @property
     def _variant(self) -> str | None:

@@ -55,6 +55,7 @@ class Config(_latent_diffusion.Config):
     """
 
     published = ARCHITECTURE
+    further = ("motion", "sparse_control", "domain_adapter")
 
     source: str = Field(
         "hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -108,12 +109,6 @@ class Config(_latent_diffusion.Config):
                 f"keep some of 0 … {self.frames - 1}",
             )
         return self
-
-    @property
-    def described(self) -> str:
-        """The source, and what is put together with it."""
-        further = filter(None, (self.motion, self.sparse_control, self.domain_adapter))
-        return f"{self.source} with {', '.join(further)}"
 
     def needs(self) -> list[Need]:
         """Look for the weights of every network."""

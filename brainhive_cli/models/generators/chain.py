@@ -207,12 +207,11 @@ class Chain:
         self.helpers = [model for model in models if model is not None]
         self.encode, self.decode = self.first.encode, self.first.decode
 
-    @property
-    def networks(self) -> tuple[Any, ...]:
-        """All networks with weights, the stages' priors included."""
-        networks = [network for link in self.links for network in link.generator.networks]
+        # all networks with weights, the stages' priors included
+        networks = [network for link in links for network in link.generator.networks]
         networks += [helper.model for helper in self.helpers]
-        return (*networks, *(link.prior for link in self.links if link.prior is not None))
+        networks += [link.prior for link in links if link.prior is not None]
+        self.networks: tuple[Any, ...] = tuple(networks)
 
     @property
     def latent_space(self) -> str:

@@ -36,6 +36,7 @@ class Config(_latent_diffusion.Config):
     """
 
     published = ARCHITECTURE
+    further = ("adapter",)
 
     source: str = Field(
         "hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -55,11 +56,6 @@ class Config(_latent_diffusion.Config):
         "give: the empty prompt, and what IP-Adapter has for no picture (zeros, or for `plus` the tokens of "
         "a zero picture); or zeros for both.",
     )
-
-    @property
-    def described(self) -> str:
-        """The source and the adapter."""
-        return f"{self.source} with {self.adapter}"
 
     def needs(self) -> list[Need]:
         """Look for the weights."""

@@ -254,7 +254,8 @@ def _convert_once(source: str, folder: Path, unet: Mapping[str, Any], dtype: tor
         # encode an empty caption and a black picture: the unconditional side of guidance
         with torch.inference_mode():
             ids = clip.token_ids(original)("")
-            pixels = clip.pixels_of(clip.processor_of(original), Image.new("RGB", (BLACK_PX, BLACK_PX)))
+            processor = clip.read_preprocessor(original / clip.PROCESSOR, "CLIPImageProcessor")
+            pixels = clip.pixels_of(processor, Image.new("RGB", (BLACK_PX, BLACK_PX)))  # [3, H, W]
             text = clip.of_texts(clip.tower_of(original, clip.TEXT, clip.PROJECTED_TEXT), ids[None])
             image = clip.of_pictures(clip.tower_of(original, clip.IMAGE, clip.VISION), pixels[None])
         weights.save(part / UNCONDITIONAL, {"text": text, "image": image})

@@ -79,7 +79,7 @@ class ClipLoss(ScaledLoss):
         has_stimuli = self.config.positives == "stimulus"
         if has_stimuli and context.stimuli is None:
             raise BrainhiveError("positives=stimulus needs the stimuli of the rows, and has none")
-        cosine = self.similarities(predicted, target)  # [B, B]
+        cosine = cosines(predicted, target, not self.config.normalise_signal)  # [B, B]
         pairs = pair_weights(context.mixing, cosine, context.stimuli if has_stimuli else None)  # [B, B]
 
         # cross-entropies in both directions, and the distance of pairs
@@ -93,17 +93,14 @@ class ClipLoss(ScaledLoss):
 
     def of_pairs(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
         """Return the scaled similarity of each prediction [B, ...] and its own target: [B]."""
-        return self.similarities(predicted, target).diagonal() * self.scale(context.epoch)
+        cosine = cosines(predicted, target, not self.config.normalise_signal)  # [B, B]
+        return cosine.diagonal() * self.scale(context.epoch)
 
     def scale(self, epoch: int) -> Tensor | float:
         """Return what similarities are multiplied by in an epoch."""
         if self.logit_scale is None or self.config.scale_by == "exp":
             return super().scale(epoch)
         return F.softplus(self.logit_scale) if self.config.scale_by == "softplus" else self.logit_scale
-
-    def similarities(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Compare every prediction with every target, before the scale: [B, B], a prediction a row."""
-        return cosines(predicted, target, with_length=not self.config.normalise_signal)
 
 
 def harder(logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int) -> Tensor:

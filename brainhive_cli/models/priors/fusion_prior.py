@@ -145,7 +145,7 @@ def load(reference: str, adapter: AdapterUse = "skip", scale: float | None = Non
     prior = FusionPrior.load(reference).float()
     prior.adapter = adapter
     if scale is not None:
-        prior.scale = scale
+        prior.attn_adapter.scale = scale
     return prior
 
 
@@ -223,19 +223,6 @@ class FusionPrior(nn.Module):
         self.proj = Projection(proj["embed_dim"], proj["cross_attention_dim"], proj["sequence_length"])
         self.attn_adapter = AttentionAdapter(attention["attn_processor_keys"], sizes, attention["scale"])
 
-    @property
-    def scale(self) -> float:
-        """Weight of the image attention next to the text attention."""
-        return self.attn_adapter.scale
-
-    @scale.setter
-    def scale(self, value: float) -> None:
-        self.attn_adapter.scale = value
-
-    def fuse(self, embeddings: dict[str, Tensor]) -> Tensor:
-        """Make the token [B, D] of embeddings, each [B, D_encoder], by upstream key."""
-        return self.fuser(embeddings)
-
     def adapt(self, token: Tensor) -> Tensor:
         """Apply the trained adapter to a token [B, D] (the reference skips it in reconstruction)."""
         return self.fusion_encoder["adapter"](token)
@@ -251,7 +238,7 @@ class FusionPrior(nn.Module):
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
         """Go from embeddings to image tokens [B, S, D_cross], adapter included, as in training."""
-        return self.tokens(self.adapt(self.fuse(embeddings)))
+        return self.tokens(self.adapt(self.fuser(embeddings)))
 
     @property
     def fuser(self) -> FusionEncoder:
@@ -280,7 +267,7 @@ class FusionPrior(nn.Module):
         self, embeddings: dict[str, Tensor], is_kept: Tensor | None = None
     ) -> Conditioning:
         """Condition on embeddings [B, D_encoder] by key, adapter included; `is_kept` [B, 1] is 0 to drop."""
-        token = self.fuse(embeddings)
+        token = self.fuser(embeddings)  # [B, D]
         return Conditioning(embeddings=self.tokens(self.adapt(token if is_kept is None else token * is_kept)))
 
     def attach(self, generator: Any) -> None:
@@ -344,7 +331,7 @@ class FusionPrior(nn.Module):
             # the part's config, with the scale as it is now: `load` can have changed it
             config = {"_class_name": class_name, "_diffusers_version": __version__, **self.configs[part]}
             if part == "attn_adapter":
-                config["scale"] = self.scale
+                config["scale"] = self.attn_adapter.scale
 
             # write the part as diffusers does
             (folder / part).mkdir(parents=True, exist_ok=True)

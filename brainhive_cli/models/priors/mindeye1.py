@@ -246,13 +246,9 @@ class DiffusionPrior(identity.PriorOfHeads):
 
         # predict the clean tokens of noisy ones
         target = image * self.scale  # [B, S, D]
-        noisy = self.noised(target, times, torch.randn_like(target))
-        return self.net(noisy, times, brain, keep[0], keep[1]), target
-
-    def noised(self, image: Tensor, times: Tensor, noise: Tensor) -> Tensor:
-        """Add the noise of steps [B] to tokens [B, S, D]."""
         alphas = self.alphas_cumprod[times].view(-1, 1, 1)  # [B, 1, 1]
-        return alphas.sqrt() * image + (1 - alphas).sqrt() * noise
+        noisy = alphas.sqrt() * target + (1 - alphas).sqrt() * torch.randn_like(target)
+        return self.net(noisy, times, brain, keep[0], keep[1]), target
 
 
 class Denoiser(nn.Module):

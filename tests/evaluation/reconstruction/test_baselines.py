@@ -40,7 +40,7 @@ def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
     store = TargetStore.open(path)
     with torch.inference_mode():
         brain = model.encode_signal(averaged, torch.zeros(len(averaged), dtype=torch.long))
-        fused = FusionPrior.load(str(prior)).fuse({COLOURS: torch.from_numpy(np.array(store.embedding))})
+        fused = FusionPrior.load(str(prior)).fuser({COLOURS: torch.from_numpy(np.array(store.embedding))})
     closest = (normalize(brain, dim=1) @ normalize(fused, dim=1).T).argmax(1)
     return {i: store.image_ids[n] for i, n in zip(recording.image_ids, closest.tolist(), strict=True)}
 

@@ -27,7 +27,7 @@ def test_the_best_of_several_is_most_similar_to_its_token(go, world, aligned, dr
     here = Launch(0, 1, torch.device("cpu"))
     heads = StimulusHeads.of(find(str(aligned), Paths()), fusion, here.device)
     pixels = np.stack([np.asarray(candidate) for candidate in candidates])
-    token = fusion.fuse({"brainhive_cli-models-encoders-python-example": embedded})
+    token = fusion.fuser({"brainhive_cli-models-encoders-python-example": embedded})
     similarity = Reranker(heads, here).similarity(pixels, Decoded({"token": token.expand(3, -1)}))
     gaps = [gap(candidate, Image.open(file)) for candidate in candidates]
     assert gaps[int(similarity.argmax())] <= 1 and sorted(gaps)[1] > 1

@@ -100,7 +100,7 @@ def conditions(width: int = 16) -> dict[str, torch.Tensor]:
 def test_every_joint_from_embedding_to_tokens_equals_the_reference(prior, expected):
     embeddings = {k.removeprefix("embedding."): v for k, v in expected.items() if k.startswith("embedding.")}
     with torch.no_grad():
-        fused = prior.fuse(embeddings)
+        fused = prior.fuser(embeddings)
         adapted = prior.adapt(fused)
         tokens = prior.tokens(adapted)
 
@@ -168,12 +168,12 @@ def test_an_ip_adapter_file_of_other_sizes_is_refused_by_the_name_of_the_weight(
 
 def test_a_new_prior_survives_saving_and_loading(unet, tmp_path):
     prior = TINY.build(DIMS, unet)
-    prior.scale = 0.5
+    prior.attn_adapter.scale = 0.5
 
     prior.save(tmp_path)
     again = FusionPrior.load(tmp_path)
 
-    assert (again.scale, again.dim, again.dims) == (0.5, TINY.hidden_size, DIMS)
+    assert (again.attn_adapter.scale, again.dim, again.dims) == (0.5, TINY.hidden_size, DIMS)
     assert all(torch.equal(a, b) for a, b in zip(prior.parameters(), again.parameters(), strict=True))
     assert all(p.requires_grad for p in again.parameters())
 
@@ -193,7 +193,7 @@ def test_detaching_restores_the_unet_and_the_scale_weighs_the_tokens(unet):
     plain, tokens = denoise(unet, given), prior.tokens(torch.randn(2, 32))
     prior.attach(unet)
     full = denoise(unet, given, ip_hidden_states=tokens)
-    prior.scale = 0.0
+    prior.attn_adapter.scale = 0.0
     none = denoise(unet, given, ip_hidden_states=tokens)
     prior.detach(unet)
 
@@ -327,7 +327,7 @@ def test_embeddings_of_other_encoders_are_refused_naming_both(unet):
     prior = TINY.build(DIMS, unet)
 
     with pytest.raises(BrainhiveError, match=r"made for synclr_vit_b_16 \(12\), vae \(24\), not for RN50"):
-        prior.fuse({"RN50": torch.zeros(1, 8)})
+        prior.fuser({"RN50": torch.zeros(1, 8)})
 
 
 def test_a_token_of_another_width_is_refused(unet):
