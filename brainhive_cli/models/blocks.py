@@ -1,5 +1,6 @@
 """The residual blocks that brain encoders, fusers and priors share, under upstream's parameter names."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
@@ -84,18 +85,12 @@ class ResidualMLP(nn.Module):
         return out
 
 
-class Stack(nn.Module):
-    """Residual MLPs in a row; it exists for upstream's parameter names `block.layers.<i>`."""
+class Stack(nn.Sequential):
+    """Residual MLPs in a row, [..., D] to [..., D]; it exists for upstream's names `block.layers.<i>`."""
 
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0, depth: int = 1) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(ResidualMLP(dim, hidden, dropout) for _ in range(depth))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [..., D] to [..., D]."""
-        for layer in self.layers:
-            x = layer(x)
-        return x
+        layers = nn.Sequential(*(ResidualMLP(dim, hidden, dropout) for _ in range(depth)))
+        super().__init__(OrderedDict(layers=layers))
 
 
 class FusionEncoder(nn.Module):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ConfigDict
@@ -162,10 +162,6 @@ class SignalSpec:
                 f"{where} was made in another way than what the model learned from: {'; '.join(differing)}",
                 "prepare both in one way, or train again on these signals",
             )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values for a model folder's config.json."""
-        return asdict(self)
 
 
 def check_signal(signal: Tensor, channels: int, samples: int) -> None:

@@ -53,30 +53,24 @@ class ATM(nn.Module):
         super().__init__()
         self.channels = channels
         patches = samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
-        self.encoder = ChannelEncoder(samples, subjects, dropout)
+
+        # channels as a sequence, behind a token of the subject, through one transformer layer
+        embedding = ChannelEmbedding(samples, subjects, dropout)
+        layers = nn.Sequential(
+            OrderedDict(attn_layers=nn.Sequential(Layer(samples, dropout)), norm=nn.LayerNorm(samples))
+        )
+        self.encoder = nn.ModuleDict({"enc_embedding": embedding, "encoder": layers})
+
+        # patches and token as NICE's
         self.enc_eeg = nn.Sequential(patch_embedding(channels, convolution_dropout), nn.Flatten())
         self.proj_eeg = projection_head(FILTERS * patches, dim, convolution_dropout)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] of subjects [B] as tokens [B, D]."""
-        attended = self.encoder(signal, subject_index)
+        embedded = self.encoder["enc_embedding"](signal, subject_index)  # [B, 1 + C, T]
+        attended = self.encoder["encoder"](embedded)
         # the subject's token is at the beginning, so it is the last channel's that the reference drops
         return self.proj_eeg(self.enc_eeg(attended[:, : self.channels]))
-
-
-class ChannelEncoder(nn.Module):
-    """Signals as a sequence of channels, behind a token of the subject, through one transformer layer."""
-
-    def __init__(self, samples: int, subjects: int, dropout: float) -> None:
-        super().__init__()
-        self.enc_embedding = ChannelEmbedding(samples, subjects, dropout)
-        self.encoder = nn.Sequential(
-            OrderedDict(attn_layers=nn.Sequential(Layer(samples, dropout)), norm=nn.LayerNorm(samples))
-        )
-
-    def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
-        """Map [B, C, T] to [B, 1 + C, T]."""
-        return self.encoder(self.enc_embedding(signal, subject_index))
 
 
 class ChannelEmbedding(nn.Module):

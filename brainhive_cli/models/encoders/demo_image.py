@@ -1,8 +1,8 @@
 """The image tokens of the demo's dual-guided generator: its encoder's embedding, projected."""
 
-from typing import Any
+from collections import OrderedDict
 
-from torch import Tensor, nn
+from torch import nn
 
 from brainhive_cli.core import hub, weights
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, transformers_vit
@@ -31,22 +31,15 @@ class Config(EncoderConfig):
 
         # both networks are loaded when they are first used
         words = f"{clip.preprocessing}, projected to tokens"
-        return Encoder(
-            lambda: _Projected(clip.module, weights.read(folder / PROJECTION)["weight"].float()),
-            clip.preprocess,
-            words,
-            {**clip.weights, **digests},
-        )
+
+        def load() -> nn.Module:
+            weight = weights.read(folder / PROJECTION)["weight"].float()
+            projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+            projection.weight = nn.Parameter(weight)
+            tokens = nn.Unflatten(1, (-1, WIDTH))  # [B, S · D] to [B, S, D]
+            return nn.Sequential(OrderedDict(clip=clip.module, projection=projection, tokens=tokens))
+
+        return Encoder(load, clip.preprocess, words, {**clip.weights, **digests})
 
 
 TINY = Config()
-
-
-class _Projected(nn.Module):
-    def __init__(self, clip: nn.Module, weight: Tensor) -> None:
-        super().__init__()
-        self.clip, self.projection = clip, nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-        self.projection.weight = nn.Parameter(weight)
-
-    def forward(self, pictures: Tensor) -> Any:
-        return self.projection(self.clip(pictures)).unflatten(1, (-1, WIDTH))  # [B, S, D]

@@ -152,7 +152,7 @@ class Layout:
         return {
             "format": FORMAT,
             **vars(self),
-            "spec": self.spec.as_dict(),
+            "spec": asdict(self.spec),
             "heads": {name: asdict(head) for name, head in self.heads.items()},
         }
 
