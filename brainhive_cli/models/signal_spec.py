@@ -19,12 +19,12 @@ class SignalSpec:
     Attributes:
         names: Sensors in the order of the signal's C channels; () for voxels.
         samples: T; 1 for fMRI.
-        subjects: Subjects trained on; a signal's subject index is the place in this list.
+        subjects: Subjects trained on; a signal's subject index is the position in this list.
         widths: C or V of each subject; equal for sensors.
         rate_hz: Sampling rate, where it is known.
         times_s: [T] seconds after stimulus onset, where they are known.
         regions: Indices of each region's voxels, by region and then by subject.
-        positions: [C, 3] places of the sensors on the head in metres, where all are known.
+        positions: [C, 3] positions of the sensors on the head in metres, where all are known.
         unit: Of the signals; empty where it is not known.
         preparation: Steps that made the signals, by dotted key, as far as all subjects' stores say the same.
         signal: The section `signal` of the recipe: which part of a recording is read, and how it is scaled
@@ -93,7 +93,7 @@ class SignalSpec:
         Args:
             subject: A subject; one who was not trained on may have any voxels.
             width: V.
-            regions: Places of each region's voxels among V.
+            regions: Indices of each region's voxels among V.
             where: What the voxels are of, for errors.
 
         Raises:
@@ -102,17 +102,17 @@ class SignalSpec:
         if self.names or subject not in self.subjects:
             return
         # the number of voxels, then the mask of each region
-        place = self.subjects.index(subject)
+        row = self.subjects.index(subject)
         way = "use the masks and the signal.region_split that the model was trained with"
-        if width != self.widths[place]:
+        if width != self.widths[row]:
             raise BrainhiveError(
-                f"{where} has {width} voxels, the model was trained on {self.widths[place]} of this subject",
+                f"{where} has {width} voxels, the model was trained on {self.widths[row]} of this subject",
                 way,
             )
         for region, by_subject in self.regions.items():
             voxels = tuple(regions.get(region, ()))
-            if voxels != by_subject[place]:
-                counts = f"{len(voxels)} voxels, {len(by_subject[place])} in training"
+            if voxels != by_subject[row]:
+                counts = f"{len(voxels)} voxels, {len(by_subject[row])} in training"
                 raise BrainhiveError(f"{where} has another mask of {region}: {counts}", way)
 
     def refuse_other_signals(

@@ -165,11 +165,15 @@ class Map(nn.Module):
     def __init__(self, width: int, components: int | None, heads: Heads) -> None:
         super().__init__()
         self.count = min(components or width, width)
-        self.mean, self.is_reduced = _fixed(width), components is not None
+        self.mean, self.is_reduced = nn.Parameter(torch.zeros(width)), components is not None
         if self.is_reduced:
-            self.basis = _fixed(width, self.count)
-        self.weight = nn.ParameterDict({name: _fixed(self.count, head.width) for name, head in heads.items()})
-        self.bias = nn.ParameterDict({name: _fixed(head.width) for name, head in heads.items()})
+            self.basis = nn.Parameter(torch.zeros(width, self.count))
+
+        # weights [K, outputs] and biases [outputs] of every head, which no gradient changes
+        weights = {name: torch.zeros(self.count, head.width) for name, head in heads.items()}
+        biases = {name: torch.zeros(head.width) for name, head in heads.items()}
+        self.weight, self.bias = nn.ParameterDict(weights), nn.ParameterDict(biases)
+        self.requires_grad_(False)
 
     def forward(self, signal: Tensor) -> dict[str, Tensor]:
         """Map signals [B, C, T] to [B, outputs] by head."""
@@ -201,7 +205,3 @@ class Map(nn.Module):
         scores = vectors if is_wide else centred @ basis / singular
         empty = (0, self.count - count)
         return F.pad(basis, empty).float(), F.pad(scores, empty).float(), F.pad(singular, empty).float()
-
-
-def _fixed(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.zeros(shape), requires_grad=False)
