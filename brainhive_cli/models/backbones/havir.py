@@ -138,7 +138,8 @@ class SemanticExtractor(nn.Module):
         super().__init__()
         hidden, rank = config.hidden, config.head_rank
         self.shapes = {name: head.shape for name, head in heads.items()}
-        self.mlp = _blocks(config, nn.GELU(), config.semantic_dropout, bias=True)
+        layers = (hidden, hidden, nn.GELU(), config.semantic_dropout, True)
+        self.mlp = nn.ModuleList(nn.Sequential(*_layers.dense_layers(*layers)) for _ in range(config.blocks))
 
         # a linear map for each head, of full or low rank
         self.lin1 = nn.ModuleDict()
@@ -150,8 +151,8 @@ class SemanticExtractor(nn.Module):
         self.projector = nn.ModuleDict()
         for name, head in heads.items() if config.projector else ():
             widths = (head.shape[-1], config.projector, config.projector, head.shape[-1])
-            layers = [(nn.LayerNorm(a), nn.GELU(), nn.Linear(a, b)) for a, b in pairwise(widths)]
-            self.projector[name] = nn.Sequential(*chain(*layers))
+            triples = [(nn.LayerNorm(a), nn.GELU(), nn.Linear(a, b)) for a, b in pairwise(widths)]
+            self.projector[name] = nn.Sequential(*chain(*triples))
 
     def forward(self, x: Tensor, projected: set[str] | None = None) -> dict[str, Tensor]:
         """Map [B, H] to the heads [B, *shape], and those of `projected` (default: all) through projectors."""
@@ -181,7 +182,8 @@ class StructuralGenerator(nn.Module):
         super().__init__()
         hidden, features, channels = config.hidden, config.features, config.decoder_channels
         self.size = _layers.map_size(heads, LATENT, 2 ** (len(channels) - 1))
-        self.mlp = _blocks(config, nn.SiLU(), config.structural_dropout, bias=False)
+        layers = (hidden, hidden, nn.SiLU(), config.structural_dropout, False)
+        self.mlp = nn.ModuleList(nn.Sequential(*_layers.dense_layers(*layers)) for _ in range(config.blocks))
         self.lin1 = nn.Linear(hidden, features * self.size[0] * self.size[1], bias=False)
         self.norm = nn.GroupNorm(1, features)
         self.upsampler = _layers.upsampler(
@@ -201,12 +203,6 @@ class StructuralGenerator(nn.Module):
         if self.maps_projector is not None:
             outputs[_layers.MAPS] = self.maps_projector(features).flatten(2).transpose(1, 2)  # [B, S, D]
         return outputs
-
-
-def _blocks(config: Config, activation: nn.Module, dropout: float, bias: bool) -> nn.ModuleList:
-    """Make the residual MLPs of a stream."""
-    sizes = (config.hidden, config.hidden, activation, dropout, bias)
-    return nn.ModuleList(nn.Sequential(*_layers.dense_layers(*sizes)) for _ in range(config.blocks))
 
 
 class InputLayer(nn.Sequential):

@@ -127,11 +127,14 @@ class Backbone(nn.Module):
         self.width = width
 
         # mixer blocks, tokens, and their projection for retrieval
-        self.mixer_blocks1 = nn.ModuleList(_mixer(hidden, dropout) for _ in range(blocks))
-        self.mixer_blocks2 = nn.ModuleList(_mixer(1, dropout) for _ in range(blocks))
+        self.mixer_blocks1, self.mixer_blocks2 = nn.ModuleList(), nn.ModuleList()
+        for mixers, size in ((self.mixer_blocks1, hidden), (self.mixer_blocks2, 1)):
+            for _ in range(blocks):
+                layers = (nn.Linear(size, size), nn.GELU(), Dropout(dropout), nn.Linear(size, size))
+                mixers.append(nn.Sequential(nn.LayerNorm(size), nn.Sequential(*layers)))
         self.backbone_linear = nn.Linear(hidden, tokens * width)
-        layers = [(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width)) for _ in range(3)]
-        self.clip_proj = nn.Sequential(*(layer for three in layers for layer in three))
+        triples = [(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width)) for _ in range(3)]
+        self.clip_proj = nn.Sequential(*(layer for triple in triples for layer in triple))
         self.blin1: nn.Linear | None = None
 
         # low-level branch: feature maps of an autoencoder's latent
@@ -190,11 +193,6 @@ def mixer_constant(state: State) -> Tensor:
         hidden = block["1.0.weight"][0] * block["0.bias"] + block["1.0.bias"]
         total = total + block["1.3.weight"][0] * nn.functional.gelu(hidden) + block["1.3.bias"]
     return total
-
-
-def _mixer(width: int, dropout: float) -> nn.Sequential:
-    layers = (nn.Linear(width, width), nn.GELU(), Dropout(dropout), nn.Linear(width, width))
-    return nn.Sequential(nn.LayerNorm(width), nn.Sequential(*layers))
 
 
 def _image_of(heads: Heads) -> tuple[str, tuple[int, ...]]:
