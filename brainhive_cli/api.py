@@ -33,11 +33,13 @@ if TYPE_CHECKING:
     from brainhive_cli.data.stores.recordings import Recording, Sensors, SignalStore, Voxels
     from brainhive_cli.data.stores.target_store import TargetStore
     from brainhive_cli.measurement.metrics import MetricPart
+    from brainhive_cli.models.backbones import BackboneConfig
     from brainhive_cli.models.conditioning import Conditioning
     from brainhive_cli.models.encoders import Encoder, EncoderConfig
+    from brainhive_cli.models.fusers import FuserConfig
     from brainhive_cli.models.generators import Sampling
     from brainhive_cli.models.heads import Decoded
-    from brainhive_cli.models.losses import LossContext
+    from brainhive_cli.models.losses import LossConfig, LossContext
     from brainhive_cli.models.priors import Description
     from brainhive_cli.models.signal_spec import SignalSpec
     from brainhive_cli.training.alignment.model import Aligner
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from brainhive_cli.training.alignment.trained_cell import TrainedCell
 
 PLACES = {
+    "BackboneConfig": "models.backbones",
     "BrainhiveError": "core.errors",
     "Conditioning": "models.conditioning",
     "Config": "core.parts",
@@ -53,6 +56,8 @@ PLACES = {
     "Description": "models.priors",
     "Encoder": "models.encoders",
     "EncoderConfig": "models.encoders",
+    "FuserConfig": "models.fusers",
+    "LossConfig": "models.losses",
     "LossContext": "models.losses",
     "MetricPart": "measurement.metrics",
     "Names": "data.stores.ids",
@@ -68,6 +73,7 @@ PLACES = {
 }
 """Modules of the names that a part outside the package needs."""
 __all__ = [
+    "BackboneConfig",
     "BrainhiveError",
     "Conditioning",
     "Config",
@@ -75,6 +81,8 @@ __all__ = [
     "Description",
     "Encoder",
     "EncoderConfig",
+    "FuserConfig",
+    "LossConfig",
     "LossContext",
     "MetricPart",
     "Names",

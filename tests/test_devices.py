@@ -98,7 +98,7 @@ def test_every_encoder_embeds_there(kind: str, gpu: PretendedGpu) -> None:
 
 def cell_of(config: Any) -> tuple[Layout, CellData]:
     """Lay out a brain model of two subjects, who differ in their number of voxels where it takes any."""
-    is_of_voxels, random, responses = getattr(config, "takes_spec", False), np.random.default_rng(0), []
+    is_of_voxels, random, responses = config.takes_spec, np.random.default_rng(0), []
     for subject, voxels in ((1, 7), (2, 5)):
         shape = (PICTURES, 3, voxels, 1) if is_of_voxels else (PICTURES, 3, 5, 100)
         trials = random.normal(size=shape).astype(np.float32)

@@ -297,7 +297,7 @@ def record_parts() -> dict[str, Any]:
 
 def _module_of(shelf: str, tiny: Any) -> Any:
     """Build a TINY part where that takes no more than sizes; others are seen in the demos."""
-    if shelf == "backbones" and not getattr(tiny, "takes_spec", False):
+    if shelf == "backbones" and not tiny.takes_spec:
         return tiny.build(5, 100, 16)
     if shelf == "fusers":
         from brainhive_cli.models import fusers

@@ -93,6 +93,12 @@ def package(shelf: str) -> ModuleType:
     return importlib.import_module(path_of(shelf))
 
 
+def base_of(shelf: str) -> type[Config]:
+    """Return the base of a shelf's Configs, such as `BackboneConfig`: the contract, with its defaults."""
+    base: type[Config] = vars(package(shelf)).get(f"{SHELVES[shelf].capitalize()}Config", Config)
+    return base
+
+
 @cache
 def rows(shelf: str) -> Mapping[str, Row]:
     """Read the rows of a shelf's families, by kind, without importing the families."""
@@ -175,11 +181,11 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
 
 def _load_module(shelf: str, path: str) -> ModuleType:
     module = foreign_code.import_module(path, path, f"the {SHELVES[shelf]} {path}")
-    config = getattr(module, "Config", None)
-    if not (isinstance(config, type) and issubclass(config, Config) and config.__module__ == path):
+    config, base = getattr(module, "Config", None), base_of(shelf)
+    if not (isinstance(config, type) and issubclass(config, base) and config.__module__ == path):
         raise RecipeError(
             f"the module {path!r} is no {SHELVES[shelf]}",
-            "a part defines `Config`, a subclass of brainhive_cli.core.parts.Config",
+            f"a part defines `Config`, a subclass of {base.__module__}.{base.__name__}",
         )
     return module
 

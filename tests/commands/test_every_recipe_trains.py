@@ -144,7 +144,7 @@ def shortened(name: str, recipe: train_align.Recipe) -> list[str]:
     chosen = {"inter": ["subjects=1", "trained_on=2,3"], "joint": ["subjects=2,3"]}
     short += ["seeds=1", *chosen.get(recipe.mode, ["subjects=1"])]
     short += ["sweep={}"] if len(variants(recipe)) > 3 else []
-    if getattr(recipe.backbone, "is_closed_form", False):
+    if recipe.backbone.is_closed_form:
         return short
     train = recipe.train
     stages = [f"stages.{stage}.epochs=1" for stage in range(len(train.stages))] or ["epochs=1"]

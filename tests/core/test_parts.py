@@ -12,12 +12,13 @@ from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.encoders import resolve
 
 PART = '''"""A part."""
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """Its knobs."""
     width: int = 3
 '''
+OF_ANOTHER_SHELF = PART.replace("BackboneConfig", "FuserConfig").replace("backbones", "fusers")
 OF_A_ROW = """from brainhive_cli.core import parts
 
 class Config(parts.load("encoders", "demo-clip").Config):
@@ -38,6 +39,7 @@ def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: N
     (package / "wide_net.py").write_text(PART)
     (package / "colours.py").write_text(ENCODER)
     (package / "of_a_row.py").write_text(OF_A_ROW)
+    (package / "no_base.py").write_text(OF_ANOTHER_SHELF)
     (package / "no_part.py").write_text("from brainhive_cli.core.parts import Config\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield "own_parts"
@@ -66,6 +68,7 @@ def test_an_encoder_outside_the_package_has_a_name_that_fusers_can_use(own_packa
     [
         ("absent", "backbone own_parts.absent: No module"),
         ("no_part", "is no backbone"),
+        ("no_base", "is no backbone"),
     ],
 )
 def test_a_path_without_a_part_is_refused(own_package: str, module: str, message: str) -> None:

@@ -2,9 +2,9 @@
 
 A part on this shelf is one of two kinds. Most give one vector: `Config.build(channels, samples, dim,
 subjects)` makes a module whose `forward(signal, subject)` is [B, D], which is cut into the heads here. A part
-whose Config has `takes_spec: ClassVar[bool] = True` has `build(spec, heads)` and a `forward` that gives the
-heads by name; it may have methods `learn` and `decode` where the defaults below do not serve. What such a
-part learns for one subject alone lies in a `ModuleDict` by the subject's number, so that no other gets it.
+whose Config has `takes_spec` has `build(spec, heads)` and a `forward` that gives the heads by name; it may
+have methods `learn` and `decode` where the defaults below do not serve. What such a part learns for one
+subject alone lies in a `ModuleDict` by the subject's number, so that no other gets it.
 
 A part with a key `pretrained` has a module with `load_pretrained()`, which is called when a training begins,
 after its weights were drawn, and not when a trained model is opened.
@@ -13,7 +13,7 @@ The aligner has checked that signals are of the size that a part was built for.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,24 +27,40 @@ from brainhive_cli.models.signal_spec import SignalSpec
 Tensors = dict[str, Tensor]
 
 
-def build(config: parts.Config, spec: SignalSpec, heads: Heads) -> nn.Module:
+class BackboneConfig(parts.Config):
+    """Base of backbones' Configs; the defaults are those of a backbone that gives one vector."""
+
+    takes_spec: ClassVar[bool] = False
+    """Whether it is built as `build(spec, heads)` and gives the heads by name."""
+    pads_widths: ClassVar[bool] = False
+    """Whether it takes subjects of unequal width: signals of any width up to the largest."""
+    reads_sensors: ClassVar[bool] = False
+    """Whether its `build` gets the spec (names, positions, rate) behind the subjects."""
+    is_closed_form: ClassVar[bool] = False
+    """Whether it is fitted in one pass over averaged signals, without steps."""
+
+    @property
+    def streams(self) -> Sequence[str] | None:
+        """Sets of `signal.region_split` that it reads; None is any, as a part that takes the spec may."""
+        return None if self.takes_spec else ()
+
+
+def build(config: BackboneConfig, spec: SignalSpec, heads: Heads) -> nn.Module:
     """Make a brain model of either kind.
 
     Args:
-        config: The part's Config. A part that gives one vector needs subjects of equal width, unless it has
-            `pads_widths: ClassVar[bool] = True` and takes signals of any width up to the largest. One with
-            `reads_sensors: ClassVar[bool] = True` gets the spec behind the subjects.
+        config: The part's Config.
         spec: What it is built for.
         heads: What it predicts.
 
     Raises:
         BrainhiveError: if it does not go with the signals or the heads.
     """
-    if getattr(config, "takes_spec", False):
+    if config.takes_spec:
         return parts.build_module(config, spec, heads)
-    channels = max(spec.widths) if spec.widths and getattr(config, "pads_widths", False) else spec.channels
+    channels = max(spec.widths) if spec.widths and config.pads_widths else spec.channels
     dim = sum(head.width for head in heads.values())
-    sensors = (spec,) if getattr(config, "reads_sensors", False) else ()
+    sensors = (spec,) if config.reads_sensors else ()
     return parts.build_module(config, channels, spec.samples, dim, len(spec.subjects), *sensors)
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import projection_head
 from brainhive_cli.models.backbones.nice import patch_embedding
 from brainhive_cli.models.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE
@@ -19,7 +19,7 @@ HIDDEN = 256
 """Attention heads and width of the feed-forward layer: BrainHiVE's."""
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """The brain encoder of ATM (arXiv 2403.07721), as BrainHiVE has it."""
 
     dropout: float = Field(0.25, ge=0, lt=1, description="Probability of dropping a unit; the paper's.")

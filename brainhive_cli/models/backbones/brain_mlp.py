@@ -3,12 +3,12 @@
 from pydantic import Field
 from torch import nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
 from brainhive_cli.models.blocks import Stack
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """The brain encoder of BrainHiVE (arXiv 2602.07495)."""
 
     hidden: int | None = Field(

@@ -3,11 +3,11 @@
 from pydantic import Field
 from torch import nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder, projection_head
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """The smallest brain encoder of BrainHiVE (arXiv 2602.07495)."""
 
     dropout: float = Field(0.3, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import documents, hub, parts, weights
+from brainhive_cli.core import documents, hub, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, RecipeError, first_line
 from brainhive_cli.core.launch import failed_import
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
 from brainhive_cli.models.foreign_weights import refuse_absent
 from brainhive_cli.models.signal_spec import SignalSpec, samples_left
@@ -32,7 +33,7 @@ MEG = re.compile(r"MEG|M[LRZ][A-Z]\d")
 """How the names of MEG sensors begin (MEGIN's and CTF's), from which no EEG can be interpolated."""
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """A braindecode model with as many outputs as the token is wide, or a linear map of its features.
 
     With `features` or `pretrained` weights, signals reach the model at its rate, in its channels and scale.

@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder, PatchSequence, projection_head
 from brainhive_cli.models.signal_spec import samples_left
 
@@ -16,7 +16,7 @@ EXPANSION = 4
 stride; attention heads; how much wider a layer is inside: the paper's."""
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """EEG-Conformer (Song et al. 2023, IEEE TNSRE 31), without its classifier."""
 
     depth: int = Field(6, gt=0, le=1_000, description="Transformer layers; the paper's.")

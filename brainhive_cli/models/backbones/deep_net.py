@@ -5,7 +5,7 @@ from itertools import pairwise
 from pydantic import Field
 from torch import nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder, convolution_encoder
 from brainhive_cli.models.signal_spec import samples_left
 
@@ -14,7 +14,7 @@ POOL = 2
 """Filters of each block; samples that max pooling takes as one: BrainHiVE's."""
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """The deep network of Schirrmeister et al. (2017), pooled by two as BrainHiVE has it."""
 
     kernel: int = Field(

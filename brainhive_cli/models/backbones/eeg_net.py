@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder, convolution_encoder
 from brainhive_cli.models.signal_spec import samples_left
 
@@ -14,7 +14,7 @@ POOL = 2
 pooling between them: BrainHiVE's."""
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """EEGNet (arXiv 1611.08024) with full convolutions and one pooling, as BrainHiVE has it."""
 
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")

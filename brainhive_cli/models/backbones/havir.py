@@ -8,9 +8,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.backbones import _layers
+from brainhive_cli.models.backbones import BackboneConfig, _layers
 from brainhive_cli.models.blocks import Dropout
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -25,7 +24,7 @@ Size = Annotated[int, Field(gt=0, le=2**16)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """HAVIR (arXiv 2510.03122), whose networks are MindEye1's (arXiv 2305.18274); for voxels [B, V, 1].
 
     The head `latent` [C, H, W] is the Structural Generator's, also `maps` [S, D]; all others are the Semantic

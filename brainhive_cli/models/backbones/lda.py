@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones.ridge import Targets
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -16,7 +16,7 @@ MAX_FEATURES = 10_000
 """Numbers of a signal whose covariance is estimated: 10,000 take 800 MB."""
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """scikit-learn's discriminant analysis of each subject, with the covariance shrunk by Ledoit and Wolf.
 
     Heads are labels, one number a category. Nothing is tuned; no part of `train` has an effect.

@@ -3,11 +3,11 @@
 from pydantic import Field
 from torch import nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """The baseline that any other brain encoder has to beat (after AlignVis)."""
 
     dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropping an input value.")

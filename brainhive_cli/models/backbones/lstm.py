@@ -4,11 +4,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import projection_head
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """A recurrent brain encoder, with the sizes that AlignVis gives its own.
 
     AlignVis takes the last state, which by then has forgotten the response: twelve epochs of the demo leave

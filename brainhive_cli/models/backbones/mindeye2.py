@@ -9,9 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.models.backbones import _layers
+from brainhive_cli.models.backbones import BackboneConfig, _layers
 from brainhive_cli.models.blocks import Dropout
 from brainhive_cli.models.foreign_weights import State, below, count_numbers, rename
 from brainhive_cli.models.heads import Heads
@@ -27,7 +26,7 @@ FEATURES, CHANNELS, BLURRY_DROPOUT = 64, (32, 64, 128), 0.3
 """Of the blurry branch: feature maps, channels of its decoder from the output on, and what is dropped."""
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """For voxels [B, V, 1] of subjects who may differ in V; heads are image tokens [S, D] and `text` [E].
 
     The head `blurry` [C, H, W] (4 × 28 × 28: the latent of a picture of 224 pixels) is MindEye2's branch of

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.models.backbones import mindeye2
+from brainhive_cli.models.backbones import BackboneConfig, mindeye2
 from brainhive_cli.models.backbones.with_prior import DENOISED
 from brainhive_cli.models.clip_conditions import OPEN_CLIP, CaptionTokens
 from brainhive_cli.models.foreign_weights import adapt
@@ -29,7 +29,7 @@ SIGNALS_AT_ONCE = 20
 Size = Annotated[int, Field(gt=0, le=2**20)]
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """NEURONS (arXiv 2503.11167): MindEye2's brain model and prior, and decoders of frames behind them.
 
     Heads: `image` [S, D], and of these any: `motion` [F, S, D], `text` [E], `mask` [F, 1, H, W],

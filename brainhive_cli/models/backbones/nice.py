@@ -5,13 +5,13 @@ from collections import OrderedDict
 from pydantic import Field
 from torch import nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder, PatchSequence, projection_head
 from brainhive_cli.models.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE, convolutions
 from brainhive_cli.models.signal_spec import samples_left
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """The brain encoder of NICE (arXiv 2308.13234)."""
 
     dropout: float = Field(

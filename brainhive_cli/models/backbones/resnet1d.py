@@ -4,11 +4,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder, projection_head
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """The residual network for signals of Lima et al. (2021, doi 10.1038/s41467-021-25351-7)."""
 
     filters: tuple[int, ...] = Field(

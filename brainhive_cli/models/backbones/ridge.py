@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.measurement.linear_maps import choose_penalty
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
@@ -20,7 +20,7 @@ Targets = Callable[[slice], dict[str, Tensor]]
 """Gives the targets of some training signals, [B, *shape] by head."""
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """Brain-Diffuser's regression (arXiv 2303.05334) to conditions of any shape, without its VDVAE.
 
     There is one ridge for each subject and head, of all its outputs at once; no part of `train` but

@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.blocks import ResidualMLP
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """The encoder of BRIDGE (NeurIPS 2026, published repository)."""
 
     segments: int = Field(2, gt=0, description="Parts of the window; the last takes what is left. BRIDGE's.")

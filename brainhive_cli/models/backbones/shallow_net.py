@@ -3,13 +3,13 @@
 from pydantic import Field
 from torch import nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder, convolution_encoder
 from brainhive_cli.models.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE
 from brainhive_cli.models.signal_spec import samples_left
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """The shallow network of Schirrmeister et al. (2017) as BrainHiVE has it: ELU for square and log."""
 
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")

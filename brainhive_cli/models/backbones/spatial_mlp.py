@@ -3,7 +3,7 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
 from brainhive_cli.models.blocks import Dropout
 
@@ -11,7 +11,7 @@ FIRST_DROPOUT = 0.25
 """Probability of dropping a unit behind the first layer over time; VBP's."""
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """The encoder of Visual Blur Perception (AAAI 2026, published repository)."""
 
     filters: int = Field(25, gt=0, description="Spatial filters; VBP's.")

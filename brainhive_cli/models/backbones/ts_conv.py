@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder, convolution_encoder
 from brainhive_cli.models.signal_spec import samples_left
 
@@ -15,7 +15,7 @@ POOL, STRIDE = 51, 5
 """Filters; samples of the temporal kernel, of the mean pooling and of its stride: NICE's."""
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """The convolutions of NICE (arXiv 2308.13234) without its last projection."""
 
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import map_by_subject
 from brainhive_cli.models.blocks import Stack, rows_of
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """For voxels [B, V, 1] of several subjects, who may differ in V.
 
     After the subject-wise ridge of MindEye2 (arXiv 2403.11207); the shared part is BrainHiVE's block.

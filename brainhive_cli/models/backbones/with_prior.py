@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models import backbones
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.foreign_weights import adapt
 from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -20,7 +21,7 @@ SIGNALS_AT_ONCE = 32
 """Signals whose tokens are sampled at once: attention over 515 tokens needs 13 MB a row and layer."""
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """MindEye1's high level (arXiv 2305.18274): both learn together, or the prior after its brain model.
 
     A loss term `{prediction: denoised, loss: mse, weight: 30}` trains the prior (30 is MindEye1's weight);
@@ -46,9 +47,9 @@ class Config(parts.Config):
     )
 
     @property
-    def streams(self) -> tuple[str, ...] | None:
-        """Streams of its brain model; None where it does not name them."""
-        streams: tuple[str, ...] | None = getattr(self.backbone, "streams", None)
+    def streams(self) -> Sequence[str] | None:
+        """Streams of its brain model."""
+        streams: Sequence[str] | None = self.backbone.streams
         return streams
 
     def build(self, spec: SignalSpec, heads: Heads) -> "WithPrior":

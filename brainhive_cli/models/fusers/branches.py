@@ -5,10 +5,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.models.blocks import Dropout, ResidualMLP, refuse_other_embeddings
-from brainhive_cli.models.fusers import FuserConfig
+from brainhive_cli.models.fusers import SizedFuserConfig
 
 
-class Config(FuserConfig):
+class Config(SizedFuserConfig):
     """The image side of BRIDGE (NeurIPS 2026, published repository)."""
 
     width: int = Field(256, gt=0, description="Width of each encoder's branch; BRIDGE's.")

@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.blocks import refuse_other_embeddings
+from brainhive_cli.models.fusers import FuserConfig
 
 
-class Config(parts.Config):
+class Config(FuserConfig):
     """Features as they are: of one encoder NICE's (arXiv 2308.13234) and ATM's (arXiv 2403.07721) target."""
 
     normalise: bool = Field(

@@ -3,10 +3,10 @@
 from pydantic import Field
 
 from brainhive_cli.models.blocks import FusionEncoder
-from brainhive_cli.models.fusers import FuserConfig
+from brainhive_cli.models.fusers import SizedFuserConfig
 
 
-class Config(FuserConfig):
+class Config(SizedFuserConfig):
     """The fusion encoder that is trained with the brain encoder (BrainHiVE, arXiv 2602.07495)."""
 
     intermediate_size: int = Field(1024, gt=0, le=2**17, description="Width inside the block; BrainHiVE's.")

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.fusers import FuserConfig
 
 
-class Config(parts.Config):
+class Config(FuserConfig):
     """A head for each encoder; retrieval ranks by the mean of their cosines. Short for the key `heads`."""
 
     def token_dim(self, dims: dict[str, int], dim: int) -> int:

@@ -6,11 +6,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.models.blocks import Dropout, refuse_other_embeddings
-from brainhive_cli.models.fusers import FuserConfig
+from brainhive_cli.models.fusers import SizedFuserConfig
 from brainhive_cli.models.fusers.mean import common_width
 
 
-class Config(FuserConfig):
+class Config(SizedFuserConfig):
     """The image side of Visual Blur Perception (AAAI 2026, published repository)."""
 
     learned: int = Field(4, ge=0, description="Learned vectors that are mixed in; VBP's.")

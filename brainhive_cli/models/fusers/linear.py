@@ -7,11 +7,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.models.blocks import refuse_other_embeddings
-from brainhive_cli.models.fusers import FuserConfig
+from brainhive_cli.models.fusers import SizedFuserConfig
 from brainhive_cli.models.fusers.mean import common_width
 
 
-class Config(FuserConfig):
+class Config(SizedFuserConfig):
     """One linear map on each side: Shallow Alignment (arXiv 2601.21948), NeuroBridge (AAAI 2026)."""
 
     join: Literal["concatenate", "mean"] = Field(
@@ -20,6 +20,11 @@ class Config(FuserConfig):
     signal_dim: int | None = Field(
         None, gt=0, description="Width of what the brain encoder gives, which is mapped too; null: it is not."
     )
+
+    @property
+    def signal_width(self) -> int | None:
+        """Width of what the brain encoder gives."""
+        return self.signal_dim
 
     def build(self, dims: dict[str, int], dim: int) -> "LinearMaps":
         """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D].

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.blocks import refuse_other_embeddings
+from brainhive_cli.models.fusers import FuserConfig
 
 
-class Config(parts.Config):
+class Config(FuserConfig):
     """Features averaged as they are; nothing is trained (with a map behind it: `linear`, NeuroBridge)."""
 
     def token_dim(self, dims: dict[str, int], dim: int) -> int:

@@ -8,14 +8,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.models.blocks import refuse_other_embeddings
-from brainhive_cli.models.fusers import FuserConfig
+from brainhive_cli.models.fusers import SizedFuserConfig
 from brainhive_cli.models.fusers.mean import common_width
 
 BIAS_DROPOUT = 0.3
 """Probability that a training sample is weighted without its subject's bias; SAMGA's."""
 
 
-class Config(FuserConfig):
+class Config(SizedFuserConfig):
     """The image side of SAMGA (arXiv 2604.17782, published repository), and the map that both sides share.
 
     SAMGA's token has 512 values.
@@ -31,6 +31,11 @@ class Config(FuserConfig):
         description="Place, from 0 in the order of `encoders`, of the layer that weighs most at first; "
         "default: the middle. Another's logit is its distance from there, below 0.",
     )
+
+    @property
+    def signal_width(self) -> int:
+        """Width of what the brain encoder gives."""
+        return self.signal_dim
 
     def build(self, dims: dict[str, int], dim: int, subjects: int) -> "Router":
         """Make a fuser of embeddings of one width, by encoder, to tokens [B, D]; for so many subjects.

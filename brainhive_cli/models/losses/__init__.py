@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from brainhive_cli.core import parts
 from brainhive_cli.core.seeds import convex_weights
 
 
@@ -49,6 +50,15 @@ class Mixing:
         """Mix [B, ...]: share · values + (1 - share) · values[partner]."""
         share = self.share.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
         return torch.lerp(values[self.partner], values, share)
+
+
+class LossConfig(parts.Config):
+    """Base of losses' Configs."""
+
+    @property
+    def mixing(self) -> tuple[float, float]:
+        """How signals of a batch are mixed: alpha (0: not at all), and the share that is mixed."""
+        return 0.0, 1.0
 
 
 @dataclass(frozen=True)

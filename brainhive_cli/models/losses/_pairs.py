@@ -7,11 +7,10 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import refuse_idle
 from brainhive_cli.models.course import Course, at
-from brainhive_cli.models.losses import Mixing
+from brainhive_cli.models.losses import LossConfig, Mixing
 
 MixAlpha = Annotated[
     float,
@@ -41,7 +40,7 @@ def refuse_idle_keys(config: Any, *with_temperature: str) -> None:
         refuse_idle(config, ("mix_share",), "with mix_alpha 0", "a mix_alpha above 0")
 
 
-class ScaledConfig(parts.Config):
+class ScaledConfig(LossConfig):
     """The keys of a contrastive loss whose cosines are multiplied by a scale."""
 
     no_effect_with_temperature: ClassVar[tuple[str, ...]] = ("initial_logit_scale", "learn_scale")
@@ -57,6 +56,11 @@ class ScaledConfig(parts.Config):
     temperature: Temperature = None
     mix_alpha: MixAlpha = 0.0
     mix_share: MixShare = 1.0
+
+    @property
+    def mixing(self) -> tuple[float, float]:
+        """Alpha and share of the mixing that its keys ask for."""
+        return self.mix_alpha, self.mix_share
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:

@@ -4,12 +4,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.losses import LossConfig, LossContext
 
 
-class Config(parts.Config):
+class Config(LossConfig):
     """Mean over all ids of a batch that are not ignored; as of captions, in NEURONS."""
 
     label_smoothing: float = Field(

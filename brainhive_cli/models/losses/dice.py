@@ -5,15 +5,14 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
-from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.losses import LossConfig, LossContext
 from brainhive_cli.models.losses.mse import refuse_other_shape
 
 EPSILON = 1e-6
 """In the denominator, for a batch without any mask."""
 
 
-class Config(parts.Config):
+class Config(LossConfig):
     """1 - 2 |P T| / (|P| + |T|) of the probabilities of logits P and targets T (V-Net, arXiv 1606.04797)."""
 
     over: Literal["batch", "mask"] = Field(

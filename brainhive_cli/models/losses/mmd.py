@@ -4,13 +4,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.losses import LossConfig, LossContext
 from brainhive_cli.models.losses.mse import refuse_other_shape
 
 
-class Config(parts.Config):
+class Config(LossConfig):
     """The squared discrepancy under Gaussian kernels (Gretton et al. 2012), as SAMGA's (arXiv 2604.17782)."""
 
     widths: tuple[float, ...] = Field(

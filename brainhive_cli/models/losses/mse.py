@@ -6,9 +6,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.losses import LossConfig, LossContext
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": F.mse_loss,
@@ -18,7 +17,7 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Means over all values of a batch, by name."""
 
 
-class Config(parts.Config):
+class Config(LossConfig):
     """Mean squared difference over all values of a batch."""
 
     distance: ClassVar[str] = "mse"

@@ -7,12 +7,11 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
-from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.losses import LossConfig, LossContext
 from brainhive_cli.models.losses._pairs import MixAlpha, MixShare, cosines, pair_weights, refuse_idle_keys
 
 
-class Config(parts.Config):
+class Config(LossConfig):
     """Sigmoid loss of scaled and shifted cosine similarities (SigLIP, arXiv 2303.15343)."""
 
     initial_logit_scale: float = Field(
@@ -24,6 +23,11 @@ class Config(parts.Config):
     )
     mix_alpha: MixAlpha = 0.0
     mix_share: MixShare = 1.0
+
+    @property
+    def mixing(self) -> tuple[float, float]:
+        """Alpha and share of the mixing that its keys ask for."""
+        return self.mix_alpha, self.mix_share
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:

@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.models.losses import LossConfig
 from brainhive_cli.models.losses.mse import Distance
 
 EPSILON = 1e-6
 """Under the root of the magnitude, so that its gradient is finite; kornia's."""
 
 
-class Config(parts.Config):
+class Config(LossConfig):
     """Distance of edge maps (Sobel), over all values of a batch."""
 
     distance: Literal["l1", "mse"] = Field("l1", description="between the edge maps; MindEye1's is l1")

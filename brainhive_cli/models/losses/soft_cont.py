@@ -3,13 +3,12 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.losses import LossConfig, LossContext
 from brainhive_cli.models.losses._pairs import cosines, cross_entropy, mixed
 
 
-class Config(parts.Config):
+class Config(LossConfig):
     """The contrastive loss of MindEye1's low level (arXiv 2305.18274), on the maps of a picture encoder.
 
     Its labels are the similarities of the picture's positions and those of the augmented picture.

@@ -388,7 +388,7 @@ class Job:
         # a part costs gradients and moments unless every stage freezes it
         frozen = [{*stage.freeze} for stage in recipe.train.stages] or [set()]
         always_frozen = tuple(set.intersection(*frozen))
-        is_fitted = getattr(recipe.backbone, "is_closed_form", False)
+        is_fitted = recipe.backbone.is_closed_form
         total = held = 0
         for name, weight in module.named_parameters():
             is_trained = not is_fitted and not is_below(f"backbone.{name}", always_frozen)

@@ -198,7 +198,7 @@ def fit(
 
 def is_closed_form(layout: Layout) -> bool:
     """Whether the backbone is fitted in one pass, without steps."""
-    return bool(getattr(parts.resolve("backbones", layout.backbone), "is_closed_form", False))
+    return bool(parts.resolve("backbones", layout.backbone).is_closed_form)
 
 
 def train_cell(

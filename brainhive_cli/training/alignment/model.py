@@ -66,7 +66,7 @@ class Aligner(nn.Module):
         # the fuser may predict its input from signals, so the backbone is built for its width
         fuser = parts.resolve("fusers", layout.fuser) if layout.fused else None
         self.backbone_heads: Heads = layout.heads
-        if width := getattr(fuser, "signal_dim", None):
+        if width := fuser and fuser.signal_width:
             self.backbone_heads = {**layout.heads} | {
                 name: replace(head, shape=(*head.shape[:-1], width)) for name, head in layout.fused.items()
             }
@@ -76,7 +76,7 @@ class Aligner(nn.Module):
         self.fuser: nn.Module | None = None
         if fuser is not None:
             dim = next(iter(layout.fused.values())).shape[-1]
-            self.takes_subjects = getattr(fuser, "takes_subjects", False)
+            self.takes_subjects = fuser.takes_subjects
             self.fuser = fusers.build(fuser, layout.dims, dim, len(spec.subjects))
 
         self.adapter: Adapter | None = None

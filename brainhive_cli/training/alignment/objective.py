@@ -117,7 +117,7 @@ def mixing_of(terms: Sequence[Term], moment: float) -> tuple[float, float]:
     """
     active = [term for term in terms if term.weight_at(moment)]
     losses = [term.loss if term.loss_of is None else terms[term.loss_of].loss for term in active]
-    wanted = sorted({(loss.mix_alpha, loss.mix_share) for loss in losses if getattr(loss, "mix_alpha", 0.0)})
+    wanted = sorted({loss.mixing for loss in losses if loss.mixing[0]})
     if len(wanted) > 1:
         key, index = ("mix_alpha", 0) if wanted[0][0] != wanted[1][0] else ("mix_share", 1)
         raise RecipeError(

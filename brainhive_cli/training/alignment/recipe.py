@@ -166,7 +166,7 @@ class Recipe(SweptRecipe):
                 parts.resolve(shelf, fields.get(key, defaults[key])) for key, shelf in shelves.items()
             )
             is_default = fuser == parts.resolve("fusers", defaults["fuser"])
-            if getattr(backbone, "is_closed_form", False) and is_default:
+            if backbone.is_closed_form and is_default:
                 return {**fields, "fuser": "heads"}
         return fields
 
@@ -213,15 +213,14 @@ class Recipe(SweptRecipe):
         if self.mode != "finetune":  # whose run has the heads
             self.check_terms()
             self._check_streams()
-        if getattr(self.backbone, "is_closed_form", False):
+        if self.backbone.is_closed_form:
             self._check_closed_form()
         return self
 
     def _check_streams(self) -> None:
         """Refuse sets of voxels that no stream of the backbone reads, and their control where it has none."""
         # streams of voxels that the backbone reads
-        takes_any = getattr(self.backbone, "takes_spec", False)  # such a part may read sets of any name
-        streams = getattr(self.backbone, "streams", None if takes_any else ())
+        streams = self.backbone.streams
         if streams is None or not (split := self.signal.region_split):
             return
         if not streams:
@@ -294,7 +293,7 @@ class Recipe(SweptRecipe):
             raise RecipeError(f"targets.{idle[0]} has no effect", f"a term with target: {idle[0]}")
 
         # every term has a head, and every head a term
-        if not getattr(self.backbone, "takes_spec", False):  # such a part may give more names in training
+        if not self.backbone.takes_spec:  # such a part may give more names in training
             predicted, names = {term.prediction for term in terms}, {*self.head_targets}
             augmented = {name + AUGMENTED for name in self.train.augment_pictures.heads}
             compared = {term.of for term in terms} - augmented - self.targets.keys()

@@ -7,12 +7,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """How targets are scaled for training, as MindEye1's prior does."""
 
     takes_spec: ClassVar[bool] = True

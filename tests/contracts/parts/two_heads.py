@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core import parts
+from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.heads import Decoded, Head, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
@@ -15,7 +15,7 @@ REGIONS = {"latent": "early", "tokens": "higher"}
 """What each head is predicted from."""
 
 
-class Config(parts.Config):
+class Config(BackboneConfig):
     """Widths, and how far samples lie from predictions."""
 
     takes_spec: ClassVar[bool] = True

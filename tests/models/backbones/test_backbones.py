@@ -8,11 +8,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.training.alignment.model import Aligner
 
-KINDS = [
-    kind
-    for kind in parts.kinds("backbones")
-    if not getattr(parts.load("backbones", kind).Config, "takes_spec", False)
-]
+KINDS = [kind for kind in parts.kinds("backbones") if not parts.load("backbones", kind).Config.takes_spec]
 """Those that give one vector; the others are built for heads by name, and have tests of their own."""
 
 

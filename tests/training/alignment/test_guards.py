@@ -21,11 +21,7 @@ from tests.worlds import Go, at_home
 
 CHANNELS = tuple("ABCDE")
 ROUNDING = 1e-5
-BACKBONES = [
-    kind
-    for kind in parts.kinds("backbones")
-    if not getattr(parts.load("backbones", kind).Config, "takes_spec", False)
-]
+BACKBONES = [kind for kind in parts.kinds("backbones") if not parts.load("backbones", kind).Config.takes_spec]
 FUSERS = [kind for kind in parts.kinds("fusers") if kind != "heads"]
 
 

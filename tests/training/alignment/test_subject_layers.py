@@ -70,7 +70,7 @@ def test_weights_over_channels_have_the_mean_one_for_any_subject():
 def test_it_stands_before_any_brain_encoder_and_learns(kind, layer):
     torch.manual_seed(0)
     config = parts.load("backbones", kind).TINY
-    if getattr(config, "takes_spec", False):
+    if config.takes_spec:
         pytest.skip("it has input layers of its own for each subject")
     backbone = config.model_dump(mode="json")
     try:
