@@ -171,8 +171,7 @@ def _weights(group: EncoderGroup, stores: Sequence[StoreJob]) -> tuple[str, Enco
     if any(isinstance(need.error, hub.Unreachable) for need in needs):
         return "weights are missing", None, needs
     if fetched := require_needs(needs):
-        source = getattr(config, "source", "")
-        return f"weights to download, {console.size(fetched)} from {source}", None, needs
+        return f"weights to download, {console.size(fetched)} from {config.weights_from}", None, needs
     return f"on this machine; {group.encoder.preprocessing}", group, needs
 
 
@@ -278,7 +277,7 @@ def list_encoders() -> Result:
         config: Any = parts.load("encoders", kind).Config
         plain = config()
         size = config.dim or "×".join(map(str, config.shape or ()))
-        known = {plain.name: (size, config.image_px, getattr(plain, "source", ""))}
+        known = {plain.name: (size, config.image_px, plain.weights_from)}
         known |= {name: (row["dim"], row["image_px"], row["source"]) for name, row in config.variants.items()}
         for name, (dim, side_px, weights) in known.items():
             is_here = (config(source=weights) if weights else plain).is_here

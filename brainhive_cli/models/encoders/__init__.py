@@ -189,6 +189,17 @@ class EncoderConfig(parts.Config):
     )
 
     @property
+    def weights_from(self) -> str:
+        """Source of the weights, such as `hub:owner/name`, where it has such a key; else empty."""
+        return str(getattr(self, "source", None) or "")
+
+    @property
+    def layers(self) -> str | list[str]:
+        """Outputs that are asked for, where it has such a key; else the embedding."""
+        output: str | list[str] = getattr(self, "output", EMBEDDING)
+        return output
+
+    @property
     def encodes(self) -> Reads:
         """Part of a stimulus that is encoded."""
         reads: Reads = getattr(self, "reads", "pixels")
@@ -215,8 +226,8 @@ class EncoderConfig(parts.Config):
 
         # words for encoder, outputs, degradations and views
         plain = self._base_name()
-        if (output := getattr(self, "output", EMBEDDING)) != EMBEDDING:
-            plain += "-" + "-".join(listed(output)).replace(".", "-")
+        if self.layers != EMBEDDING:
+            plain += "-" + "-".join(listed(self.layers)).replace(".", "-")
         if self.degrade:
             plain += "-" + "-".join(listed(self.degrade))
         if self.views != "each":
@@ -230,7 +241,7 @@ class EncoderConfig(parts.Config):
     @property
     def known_as(self) -> tuple[str, ...]:
         """The keys by which a prior or aligner may name this encoder."""
-        is_usual = getattr(self, "output", EMBEDDING) == EMBEDDING and self.degrade is None
+        is_usual = self.layers == EMBEDDING and self.degrade is None
         upstream = self.upstream if is_usual else ""
         return tuple(dict.fromkeys(filter(None, (self.name, upstream))))
 
@@ -262,14 +273,14 @@ class EncoderConfig(parts.Config):
     @property
     def is_here(self) -> bool:
         """Whether the weights are on this machine, without a network; False for a user's function."""
-        source = getattr(self, "source", "")
+        source = self.weights_from
         if not source or source.startswith("python:"):
             return False
         return source == "random" or hub.holds(source, self.config_files, self.weight_files)
 
     def needs(self) -> list[Need]:
         """Look for the weights, where they are the hub's."""
-        source: str = getattr(self, "source", "")
+        source = self.weights_from
         files = (self.config_files, self.weight_files, self.also_fetched)
         return [hub.need(source, *files)] if source.startswith("hub:") else []
 
@@ -291,11 +302,11 @@ class EncoderConfig(parts.Config):
 
     def _base_name(self) -> str:
         default = type(self).model_fields.get("source")
-        source = getattr(self, "source", None)
-        if default is None or source == default.default:
+        if default is None or self.weights_from == (default.default or ""):
             return self.kind.replace(".", "-")  # an import path; torch's modules have no name with a dot
+        source = self.weights_from
         names = (name for name, variant in self.variants.items() if variant["source"] == source)
-        return next(names, None) or slug(str(source))
+        return next(names, None) or slug(source)
 
     def build(self) -> Encoder:
         """Prepare the preprocessing, and the network to be loaded; `degrade` is not its task."""
@@ -312,8 +323,8 @@ class AlignedConfig(EncoderConfig):
 
     def _base_name(self) -> str:
         name = "+".join(self.kind.rsplit("-", 1))
-        source = getattr(self, "source", None)
-        return name if source == type(self).model_fields["source"].default else f"{name}--{slug(str(source))}"
+        is_default = self.weights_from == type(self).model_fields["source"].default
+        return name if is_default else f"{name}--{slug(self.weights_from)}"
 
 
 class AnnotationConfig(EncoderConfig):
@@ -353,7 +364,7 @@ def joined(configs: Sequence[EncoderConfig]) -> EncoderConfig:
     if len(configs) == 1:
         return configs[0]
     return configs[0].model_copy(
-        update={"output": [getattr(config, "output", EMBEDDING) for config in configs]}
+        update={"output": [config.layers for config in configs]}
     )
 
 

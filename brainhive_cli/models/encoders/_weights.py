@@ -27,7 +27,7 @@ def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
         MissingData: if the folder lacks what the encoder needs.
     """
     # prefer the file pattern that is complete on this machine
-    source: str = getattr(config, "source", "")
+    source = config.weights_from
     here = [p for p in config.weight_files if hub.holds(source, config.config_files, (p,))]
     for pattern in here[:1] or config.weight_files:
         folder = hub.folder(source, allow=(*config.config_files, pattern), local=bool(here))

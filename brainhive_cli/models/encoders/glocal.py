@@ -79,7 +79,7 @@ class Config(AlignedConfig):
         return Encoder(load, base.preprocess, base.preprocessing, weights)
 
     def _named_base(self) -> EncoderConfig:
-        if not getattr(self.base, "source", None):
+        if not self.base.weights_from:
             raise RecipeError("a gLocal transform says nothing of its base", "name it: base=NAME")
         if len(outputs := self.base.outputs) > 1:
             raise RecipeError(

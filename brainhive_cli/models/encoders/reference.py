@@ -54,7 +54,7 @@ class Config(TokenConfig):
             known = {}
             for kind in parts.kinds("encoders"):
                 plain = parts.load("encoders", kind).Config()
-                known[getattr(plain, "source", "")] = plain.name
+                known[plain.weights_from] = plain.name
                 known |= {variant["source"]: name for name, variant in plain.variants.items()}
             nearest = difflib.get_close_matches(self.source, known, n=1)
             guess = f"did you mean {known[nearest[0]]} ({nearest[0]})? " if nearest else ""

@@ -400,7 +400,7 @@ class Job:
 
 def read_tuned_encoders(recipe: Recipe) -> tuple[Learned, ...]:
     """Read what encoders were tuned on, of those whose folder says so."""
-    folders = [locate(getattr(encoder, "source", "")) for encoder in recipe.encoders]
+    folders = [locate(encoder.weights_from) for encoder in recipe.encoders]
     return tuple(Learned.read(folder) for folder in folders if (folder / LEARNED_FILE).is_file())
 
 
