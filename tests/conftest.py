@@ -47,6 +47,32 @@ def no_code_of_other_tests() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def pairs_compared_once() -> Iterator[None]:
+    """Compare two pictures once: runs of one world look for near-copies among the same pictures each time."""
+    from PIL import Image
+
+    from brainhive_cli.data.media import near_copies
+
+    compare, known = near_copies.confirm_near_copy, dict[tuple[bytes, ...], str]()
+
+    def compare_once(*pair: Any) -> str:
+        if not all(isinstance(picture, Image.Image) for picture in pair):
+            return compare(*pair)
+        key = tuple(
+            content
+            for picture in pair
+            for content in (f"{picture.mode} {picture.size}".encode(), picture.tobytes())
+        )
+        if key not in known:
+            known[key] = compare(*pair)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(near_copies, "confirm_near_copy", compare_once)
+        yield
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown() -> Iterator[None]:
     """Know the variables that libraries set when a test imported them: commands are forked nevertheless."""

@@ -363,9 +363,7 @@ def joined(configs: Sequence[EncoderConfig]) -> EncoderConfig:
     """Join Configs of the same network into one, whose module gives their outputs as a list, in order."""
     if len(configs) == 1:
         return configs[0]
-    return configs[0].model_copy(
-        update={"output": [config.layers for config in configs]}
-    )
+    return configs[0].model_copy(update={"output": [config.layers for config in configs]})
 
 
 def resolve(reference: Any) -> EncoderConfig:

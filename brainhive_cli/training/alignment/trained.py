@@ -27,7 +27,8 @@ from brainhive_cli.data.datasets import (
     stored_split,
     tested_rows,
 )
-from brainhive_cli.data.media.near_copies import Likeness, confirm_near_copy
+from brainhive_cli.data.media import near_copies
+from brainhive_cli.data.media.near_copies import Likeness
 from brainhive_cli.data.responses import match_recording
 from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.signals.selection import Signal
@@ -490,7 +491,7 @@ class AlignRun:
                 pair = [images.open(index) for images, index in (tested[image_id], learned[name])]
             except (MissingData, BadPicture):
                 return None
-            return confirm_near_copy(*pair)
+            return near_copies.confirm_near_copy(*pair)
 
         return confirm
 
