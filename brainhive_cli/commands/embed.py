@@ -134,6 +134,11 @@ def plan(recipe: Recipe) -> Plan:
     reads = dict.fromkeys(["pixels", *(config.encodes for config in recipe.encoders)])
     splits = recipe.splits or dataset.splits
     needs = [need for split in splits for what in reads for need in files_of(dataset, split, what)]
+    if not any(
+        need.is_missing for need in needs
+    ):  # a data set that does not list its files says what it lacks
+        absent = (stores[0].images.missing for stores in job.stores.values() if stores)
+        errors += [error for error in absent if error is not None]
     for split, stores in job.stores.items():
         items[f"{dataset.name}/{split}"] = f"{len(stores[0].images)} {stores[0].images.medium}s"
 

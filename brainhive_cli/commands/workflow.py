@@ -2,11 +2,12 @@
 
 import importlib
 import json
+import os
 import re
 import shlex
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self, cast, get_args
 
@@ -25,12 +26,13 @@ from brainhive_cli.core.measurements import (
     scope,
     stamp,
 )
-from brainhive_cli.core.recipe import Names, Section, find_recipe, name_of
+from brainhive_cli.core.recipe import Names, Section, find_recipe, name_of, read_extended, shipped_recipes
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Need, Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.command_lines import write_part, write_value
 from brainhive_cli.training.alignment.references import name_of_training
 
 Command = Literal[
@@ -68,6 +70,17 @@ class Recipe(BaseRecipe):
     recipe: str | None = Field(None, description="name of each step's recipe; default: the commands' own")
     steps: dict[str, Step] = Field({}, description="the steps, in order; a name may not be used twice")
 
+    @classmethod
+    def resolve(
+        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
+    ) -> Self:
+        """Load the workflow; of a shipped recipe without one, the steps of `derive_steps`."""
+        is_derived = name is not None and not os.path.isfile(name) and name in list_derived()
+        if not is_derived:
+            return super().resolve(command, name, flags, overrides)
+        derived = {"recipe_name": name, "steps": derive_steps(str(name))}
+        return super().resolve(command, None, {**derived, **flags}, overrides)
+
     @model_validator(mode="after")
     def _names_a_command_of_each_step(self) -> Self:
         for name in self.steps:
@@ -89,6 +102,102 @@ class Recipe(BaseRecipe):
         recipe = self.recipe_of(name)
         named = ["--recipe", recipe] if recipe else []
         return shlex.join(["brainhive", self.command_of(name), *named, *overrides])
+
+
+def import_command(command: str) -> Any:
+    """Import the module of a command."""
+    return importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+
+
+def list_derived() -> list[str]:
+    """List the shipped recipes of papers that have no file of steps."""
+    root = shipped_recipes()
+    folders = [path for path in sorted((root / "papers").iterdir()) if not (path / "workflow.yaml").is_file()]
+    return [path.relative_to(root).as_posix() for path in folders]
+
+
+def derive_steps(name: str) -> dict[str, dict[str, Any]]:
+    """List the steps from recordings to the published number of a shipped recipe, or to its pictures.
+
+    Trainings that others continue come first; ahead of each come the signals and targets that it reads, by
+    the recipes of its folder, or of one that it extends, or else by what the training itself names.
+
+    Returns:
+        Fields of the steps, by name.
+    """
+    steps: dict[str, dict[str, Any]] = {}
+
+    def add(command: str, recipe: str | None, owner: str, overrides: Sequence[str] = ()) -> str:
+        """Add a step, unless there is an equal one; it is called by its command and what it is for."""
+        fields = {"command": command, "recipe": recipe, "overrides": list(overrides)}
+        label = command if owner == name else f"{command} of {owner.rpartition('/')[2]}"
+        equal = next((step for step, known in steps.items() if known == fields), None)
+        if equal is None:
+            steps[label] = fields
+        return equal or label
+
+    def train(recipe: str) -> str:
+        """Add a training, what it continues, and what it reads; return the name of its step."""
+        command = import_command(TRAINING)
+        resolved = command.Recipe.resolve(TRAINING, recipe, {}, ())
+        if resolved.finetune.run is not None:
+            return add(TRAINING, recipe, recipe, [f"finetune.run={{{train(resolved.finetune.run)}}}"])
+
+        # trainings whose weights it starts from
+        overrides = []
+        start = resolved.train.start_from
+        if isinstance(start, dict) and any(map(is_training, start.values())):
+            started = {
+                part: f"{{{train(name)}}}" if is_training(name) else name for part, name in start.items()
+            }
+            overrides = [f"train.start_from={write_value(started)}"]
+
+        # recipes of its data lie in its folder, or in that of a recipe which it extends
+        files = read_extended(find_recipe(TRAINING, recipe), TRAINING)
+        siblings = {
+            name: name_of(path)
+            for name in ("prepare", "embed")
+            for path in reversed([file.parent / f"{name}.yaml" for file in files])
+            if path.is_file()
+        }
+
+        # signals, where the data set has none of its own, and targets of all variants
+        dataset = resolved.dataset.build(resolved.paths)
+        if "prepare" in siblings:
+            add("prepare", siblings["prepare"], recipe)
+        elif not dataset.subjects:
+            add("prepare", None, recipe, [f"preparation.kind={dataset.recorded_as}"])
+        if "embed" in siblings:
+            add("embed", siblings["embed"], recipe)
+        else:
+            encoders = map(write_part, command.Job.resolve(resolved).stored_encoders())
+            add(
+                *("embed", None, recipe),
+                [f"dataset={write_part(resolved.dataset)}", f"encoders=[{', '.join(encoders)}]"],
+            )
+        return add(TRAINING, recipe, recipe, overrides)
+
+    # the training, and then what shows how good it is
+    folder = shipped_recipes() / name
+    has = {command: (folder / f"{command}.yaml").is_file() for command in get_args(Command)}
+    if has[TRAINING]:
+        train(name)
+    elif has["reconstruct"]:
+        drawing = import_command("reconstruct").Recipe.resolve("reconstruct", name, {}, ())
+        train(drawing.align_run)
+    elif has["prepare"]:
+        add("prepare", name, name)
+    if has[TRAINING] and (has["eval-retrieval"] or not has["reconstruct"]):
+        add("eval-retrieval", name if has["eval-retrieval"] else None, name)
+    for command in ("train-prior", "reconstruct"):
+        if has[command]:
+            add(command, name, name)
+    return steps
+
+
+def is_training(name: str) -> bool:
+    """Whether a reference is the name of a shipped recipe of train-align."""
+    return (shipped_recipes() / name / f"{TRAINING}.yaml").is_file()
 
 
 @dataclass(frozen=True)
@@ -279,7 +388,7 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
 def _resolve(recipe: Recipe, name: str, overrides: Sequence[str]) -> tuple[Any, Any]:
     """Import the module of a step's command, and resolve the step's recipe."""
     command = recipe.command_of(name)
-    module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+    module = import_command(command)
     resolved = module.Recipe.resolve(command, recipe.recipe_of(name), {}, overrides)
     return module, resolved.model_copy(update={"run": recipe.run, "paths": recipe.paths})
 

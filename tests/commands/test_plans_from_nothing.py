@@ -105,12 +105,12 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize(("command", "paper"), EXPECTED, ids=" ".join)
+@pytest.mark.parametrize(("command", "paper"), EXPECTED)
 def test_a_plan_names_all_that_is_missing(command: str, paper: str) -> None:
     assert missing(planned(command, f"papers/{paper}")) == EXPECTED[command, paper]
 
 
-@pytest.mark.parametrize(("command", "recipe"), LINES, ids=" ".join)
+@pytest.mark.parametrize(("command", "recipe"), LINES)
 def test_no_plan_proposes_itself_another_data_set_or_a_whole_large_repository(
     command: str, recipe: str
 ) -> None:
@@ -181,6 +181,38 @@ def test_a_workflow_says_of_each_step_what_it_needs_and_which_step_makes_it(pape
     else:  # one model of seven subjects, fitted to another, who alone is decoded
         (pictures,) = [row[1] for row in plan.tables[-1].rows if row[0] == "pictures"]
         assert pictures.startswith("1000: 1000 items × 1 repeats × 1 cells")
+
+
+@pytest.mark.parametrize("paper", sorted(path.name for path in (shipped_recipes() / "papers").iterdir()))
+def test_every_paper_has_steps_that_lead_from_its_data_to_its_number(paper: str) -> None:
+    folder = shipped_recipes() / "papers" / paper
+    plan = planned("workflow", f"papers/{paper}")
+
+    lacking = missing(plan)
+    assert plan.missing and not any(name.startswith(("embeddings/", "run ")) for name in lacking), lacking
+    assert not any(re.search("brainhive (embed|prepare|train-align)", line) for line in plan.missing), (
+        plan.missing
+    )
+    last = next(
+        command
+        for file, command in (
+            ("reconstruct", "reconstruct"),
+            ("train-prior", "train-prior"),
+            ("train-align", "eval-retrieval"),
+            ("prepare", "prepare"),
+        )
+        if (folder / f"{file}.yaml").is_file()
+    )
+    assert shlex.split([*plan.items.values()][-1])[1] == last
+
+
+def test_a_training_that_continues_another_comes_after_it_and_its_data() -> None:
+    sessions, nice = (planned("workflow", f"papers/{name}").items for name in ("mindeye2-sessions", "nice"))
+
+    assert [*sessions][:3] == [f"{step} of mindeye2-inter" for step in ("prepare", "embed", "train-align")]
+    assert "'finetune.run=<train-align of mindeye2-inter>'" in sessions["train-align"]
+    assert nice["embed"] == "brainhive embed dataset=things-eeg 'encoders=[clip-l14]'"
+    assert nice["eval-retrieval"] == "brainhive eval-retrieval 'align_run=<train-align>'"
 
 
 def test_the_ablations_say_how_many_pictures_each_variant_samples() -> None:

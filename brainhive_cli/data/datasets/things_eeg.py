@@ -20,7 +20,7 @@ from brainhive_cli.core.recipe import Paths, Pattern
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import from_files, pictures_below
 from brainhive_cli.data.holdout import Holdout
-from brainhive_cli.data.published_data import fetch_line
+from brainhive_cli.data.published_data import PUBLISHED, fetch_line
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.recordings import Recording
@@ -144,6 +144,11 @@ class Things:
     def pictured_as(self) -> str:
         """The name of the pictures."""
         return self.name
+
+    @property
+    def published_sizes(self) -> datasets.Published:
+        """Numbers of pictures, known before any is here."""
+        return PUBLISHED[self.name]
 
     def images(self, split: str) -> datasets.StimulusSet:
         """List the pictures of a split: `<root>/**/{training,train,test}_images/<concept>/*`.
