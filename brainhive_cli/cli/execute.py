@@ -207,6 +207,11 @@ def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable
 
     # what is missing, with lines as the user would type them
     missing = [HINT.sub(lambda match: f"({advise(match[1])})", line) for line in plan.missing]
+    if recipe.recipe_name.startswith("papers/"):
+        from brainhive_cli.commands.paper_plan import plan_paper
+
+        with console.progress("planning the whole paper"):
+            plan = replace(plan, tables=(plan_paper(recipe.recipe_name, recipe), *plan.tables))
     if as_json:
         document = {"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": missing}
         lists = {"needs": plan.needs, "tables": plan.tables}

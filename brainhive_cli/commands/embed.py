@@ -1,6 +1,7 @@
 """embed: every picture of a data set through frozen encoders, into one store a split and encoder."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -143,6 +144,7 @@ def plan(recipe: Recipe) -> Plan:
         items[f"{dataset.name}/{split}"] = f"{len(stores[0].images)} {stores[0].images.medium}s"
 
     # each network's weights, then its stores
+    writes = 0
     for group in grouped(recipe.encoders, "fp32", CPU):
         names, known = ", ".join(group.names), None
         stores = [store for store in job.all_stores if store.config in group.configs]
@@ -155,10 +157,14 @@ def plan(recipe: Recipe) -> Plan:
             errors.append(type(error)(f"{names}: {error.message}", error.hint))
         planned = Plan.of({str(store.path.relative_to(root)): partial(store.plan, known) for store in stores})
         items, errors = {**items, **planned.items}, [*errors, *planned.errors]
+        for store in stores:
+            with suppress(BrainhiveError):  # of stimuli that lack what it reads, as planned above
+                writes += (store.count_bytes(known) or 0) if store.reason(known) else 0
 
     # work is only known if nothing is missing
     makes = [key for store in job.all_stores for key in store.keys]
-    listed = replace(Plan.of({}, needs=lambda: needs, makes=makes, raised=errors), items=items)
+    listed = Plan.of({}, needs=lambda: needs, makes=makes, raised=errors)
+    listed = replace(listed, items=items, writes=writes)
     if listed.errors:
         return listed
     return replace(listed, work=job.work({store.path for store in job.all_stores if store.reason(None)}))

@@ -258,15 +258,10 @@ def plan(recipe: Recipe) -> Plan:
     errors: list[BrainhiveError] = []
     needs: dict[str, Need] = {}
     makers: dict[str, str] = {}
-    trainings: dict[str, Any] = {}
-    for name in recipe.steps:
-        # plan the step; one that reads a run is told what the trainings before it will make
-        job = Job.resolve(recipe, name, {})
+    writes = 0
+    for name, (job, planned) in plan_steps(recipe).items():
         items[name] = job.line
-        names_runs = recipe.command_of(name) in (TRAINING, *DECODING)
-        planned: Plan = job.module.plan(job.recipe, *([trainings] if names_runs else []))
-        if recipe.command_of(name) == TRAINING:
-            trainings[f"<{name}>"] = job.recipe
+        writes += planned.writes
         if planned.items:
             tables.append(planned.table(f"Plan of {name}"))
 
@@ -286,7 +281,20 @@ def plan(recipe: Recipe) -> Plan:
             if error.message not in made_messages and not any(run in error.message for run in planned_runs)
         ]
         makers |= {key: name for key in (*planned.makes, f"<{name}>")}
-    return Plan(items, tuple(errors), None, tuple(tables), tuple(needs.values()))
+    return Plan(items, tuple(errors), None, tuple(tables), tuple(needs.values()), writes=writes)
+
+
+def plan_steps(recipe: Recipe) -> dict[str, tuple[Job, Plan]]:
+    """Plan each step by its command; one that reads a run knows what trainings before it will make."""
+    planned: dict[str, tuple[Job, Plan]] = {}
+    trainings: dict[str, Any] = {}
+    for name in recipe.steps:
+        job = Job.resolve(recipe, name, {})
+        reads_runs = recipe.command_of(name) in (TRAINING, *DECODING)
+        planned[name] = job, job.module.plan(job.recipe, *([trainings] if reads_runs else []))
+        if recipe.command_of(name) == TRAINING:
+            trainings[f"<{name}>"] = job.recipe
+    return planned
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

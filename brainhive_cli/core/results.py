@@ -159,14 +159,14 @@ class Work:
 
     def remember(self, runs: Path, key: str, seconds: float, peak_bytes: int) -> None:
         """Keep how long a unit took and how much memory was in use, instead of what was known before."""
-        paces = {**_read_paces(runs), key: Pace(seconds / self.count, peak_bytes)}
+        paces = {**read_paces(runs), key: Pace(seconds / self.count, peak_bytes)}
         with atomic_write(runs / PACE) as part:
             part.write_text(json.dumps(paces, indent=2), encoding="utf-8")
 
     def estimate(self, runs: Path, key: str) -> dict[str, str]:
         """Write the time, and the memory where work of the same kind was done on this device before."""
         amount = f"{self.count:,} {self.unit}"
-        if (pace := _read_paces(runs).get(key)) is None:
+        if (pace := read_paces(runs).get(key)) is None:
             return {"time": f"{amount}; how long is known after the first run of this kind on this device"}
         total, unit = write_duration(pace.seconds * self.count), write_duration(pace.seconds)
         return {
@@ -175,7 +175,8 @@ class Work:
         }
 
 
-def _read_paces(runs: Path) -> dict[str, Pace]:
+def read_paces(runs: Path) -> dict[str, Pace]:
+    """Read the paces of finished work below a folder of runs."""
     return documents.read(runs / PACE, dict[str, Pace]) if (runs / PACE).is_file() else {}
 
 
@@ -198,6 +199,7 @@ class Plan:
         tables: What should be looked at before it is done.
         needs: What it reads and does not make.
         makes: Keys of what it makes that other commands need.
+        writes: Bytes of what it makes, where they are known.
     """
 
     items: dict[str, Any]
@@ -206,6 +208,7 @@ class Plan:
     tables: tuple[Table, ...] = ()
     needs: tuple[Need, ...] = ()
     makes: frozenset[str] = frozenset()
+    writes: int = 0
 
     @property
     def missing(self) -> list[str]:

@@ -18,8 +18,13 @@ from brainhive_cli.data.stores import pickles
 T = TypeVar("T")
 
 PUBLISHED = {
-    "things-eeg": Published({"train": 16_540, "test": 200}),
-    "things-meg": Published({"train": 19_848, "test": 200}),
+    # float16 of [16540, 4, 63, 250] and [200, 80, 63, 250]; of [19848, 1, 271, 201] and [200, 12, 271, 201]
+    "things-eeg": Published(
+        {"train": 16_540, "test": 200}, captions=1, subject_bytes=2 * (16_540 * 4 + 200 * 80) * 63 * 250
+    ),
+    "things-meg": Published(
+        {"train": 19_848, "test": 200}, captions=1, subject_bytes=2 * (19_848 + 200 * 12) * 271 * 201
+    ),
     "imagenet": Published({"train": 1_281_167, "validation": 50_000, "test": 100_000}),
     # Allen et al. 2022; voxels of nsdgeneral in func1pt8mm
     "nsd": Published(

@@ -143,8 +143,10 @@ class SignalSource:
         if self.dataset.is_simulated:
             return []
         name = f"signals of {self.dataset.name} subject"
+        published: Published | None = getattr(self.dataset, "published_sizes", None)
+        size = published.subject_bytes if published else None
         needs = [
-            Need.of(f"{name} {subject}", partial(self.require, [subject]), key=str(path))
+            Need.of(f"{name} {subject}", partial(self.require, [subject]), size, key=str(path))
             for subject, path in zip(subjects, paths, strict=True)
         ]
         # one error of all that are absent

@@ -60,12 +60,14 @@ class Published:
         voxels: Number of voxels V of each subject.
         frames: Frames of each clip; None where stimuli are pictures.
         captions: Captions of each stimulus.
+        subject_bytes: Bytes of a subject's recordings as they are distributed, without headers and pictures.
     """
 
     stimuli: Mapping[str, int]
     voxels: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     frames: int | None = None
     captions: int = 0
+    subject_bytes: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

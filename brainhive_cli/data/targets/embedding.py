@@ -96,14 +96,19 @@ class StoreJob:
         """Say whether the store is done, or why not and how many bytes will be written."""
         if not (reason := self.reason(group)):
             return self.imported or "done"
-        shape = self.config.known_shape or (group.shapes[self.config.name] if group else None)
         why = f" ({reason})" if self.path.is_file() else ""
-        if shape is None:
+        if (size := self.count_bytes(group)) is None:
             return f"to do, of a size that is known with the weights{why}"
+        return f"to do{why}, {console.size(size)} to write"
+
+    def count_bytes(self, group: EncoderGroup | None) -> int | None:
+        """Count the bytes of the store; None where the shape of targets is known with the weights alone."""
+        shape = self.config.known_shape or (group.shapes[self.config.name] if group else None)
+        if shape is None:
+            return None
         count = alternatives(self.config, self.images) or 1
         shape = shape_of(self.config, shape, self.images)
-        size = len(self.images) * count * prod(shape) * np.dtype(self.kept_as).itemsize
-        return f"to do{why}, {console.size(size)} to write"
+        return len(self.images) * count * prod(shape) * np.dtype(self.kept_as).itemsize
 
     @property
     def keys(self) -> list[str]:

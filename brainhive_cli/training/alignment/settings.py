@@ -356,3 +356,4 @@ class Published(Section):
     lacking: Annotated[list[str], BeforeValidator(split)] = Field(
         [], description="what was done there and no recipe offers, in words"
     )
+    took: str = Field("", description="how long it took, on what, and who says so")

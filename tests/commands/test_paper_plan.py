@@ -1,0 +1,87 @@
+"""The plan of a paper, offline: sizes, terms, time, memory, score and lines, in a few rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.commands import workflow
+from brainhive_cli.commands.paper_plan import plan_paper, published_weights
+from brainhive_cli.core.recipe import shipped_recipes
+from brainhive_cli.core.results import PACE
+
+PAPERS = sorted(path.name for path in (shipped_recipes() / "papers").iterdir())
+
+
+@pytest.fixture(autouse=True)
+def nothing(home: Path, image_networks_absent: Path) -> Path:
+    return home
+
+
+def rows_of(paper: str) -> list[tuple[str, str]]:
+    recipe = workflow.Recipe.resolve("workflow", f"papers/{paper}", {}, ())
+    return [(str(item), str(value)) for item, value in plan_paper(f"papers/{paper}", recipe).rows]
+
+
+def test_a_plan_of_any_recipe_of_a_paper_begins_with_what_the_paper_takes(nothing: Path) -> None:
+    shown = CliRunner().invoke(app, ["train-align", "--recipe", "papers/nice", "--check", "--json"])
+
+    plan: dict[str, Any] = json.loads(shown.stdout)
+    rows = [(row["item"], row["value"]) for row in plan["tables"][0]["rows"]]
+    items = dict(rows)
+    assert items["published"].startswith("top-1 0.161, top-5 0.436 (intra, 10 subjects, 200 candidates")
+    assert items["data"].startswith("things-eeg: about 25.9 GB")  # float16 of ten subjects, as published
+    assert "osf.io/3jk45" in items["terms"] and "(1.7 GB, MIT)" in items["weights"]
+    assert items["disk"].startswith("about 27.6 GB to get, 51.4 MB of targets")  # 16,740 × 1536 × 2
+    lines = [value for item, value in rows if item in ("lines", "")]
+    assert lines == [
+        "brainhive fetch things-eeg",
+        "brainhive embed dataset=things-eeg 'encoders=[clip-l14]'",
+        "brainhive train-align --recipe papers/nice",
+        "brainhive eval-retrieval",
+    ]
+
+
+def test_lines_name_earlier_trainings_by_their_recipe_and_repeat_nothing_that_a_recipe_says() -> None:
+    lines = [value for item, value in rows_of("mindeye2") if item in ("lines", "")]
+
+    assert lines[-3:] == [
+        "brainhive train-align --recipe papers/mindeye2-1h",
+        "brainhive eval-retrieval --recipe papers/mindeye2 align_run=papers/mindeye2-1h",
+        "brainhive reconstruct --recipe papers/mindeye2 align_run=papers/mindeye2-1h",
+    ]
+
+
+def test_published_and_measured_times_are_told_apart(nothing: Path) -> None:
+    assert dict(rows_of("brainhive-intra"))["time there"].startswith("93 s a subject on an RTX 5090")
+    assert dict(rows_of("brainhive-intra"))["time here"] == "known after the first run of each step"
+
+    (nothing / "runs").mkdir()
+    (nothing / "runs" / PACE).write_text("{}")
+    assert dict(rows_of("nice"))["time there"] == "not known"
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_paper_says_its_data_and_the_line_for_all_of_it(paper: str) -> None:
+    rows = rows_of(paper)
+
+    items = dict(rows)
+    assert (
+        items["data"] and items["disk"] and items["or all"] == f"brainhive workflow --recipe papers/{paper}"
+    )
+    assert not any("<" in value or "{" in value.partition("'")[0] for item, value in rows if item == "lines")
+
+
+def test_sizes_and_licences_are_those_of_weights_that_some_paper_needs() -> None:
+    needed = {
+        need.name
+        for paper in PAPERS
+        for need in workflow.plan(workflow.Recipe.resolve("workflow", f"papers/{paper}", {}, ())).needs
+    }
+
+    assert published_weights().keys() <= needed | {
+        name for name in published_weights() if "sdxl-turbo" in name
+    }
