@@ -137,16 +137,18 @@ def open_members(path: Path) -> Iterator[Iterator[Member]]:
     with reading(path, AGAIN):
         if path.suffix == ZIP:
             with ZipFile(path) as archive:
-                yield _files_of_zip(archive)
+                # folders and links have no name here; opening a member verifies its CRC32
+                yield (
+                    (
+                        "" if info.is_dir() or info.external_attr >> 28 not in (0, 8) else info.filename,
+                        info.file_size,
+                        partial(archive.open, info),
+                    )
+                    for info in zip_members(archive)
+                )
         else:
             with TAR_OPENERS.get(path.suffix, open)(path, "rb") as file:
                 yield ((name, size, partial(_at, file, start)) for name, start, size in tar_members(file))
-
-
-def _files_of_zip(archive: ZipFile) -> Iterator[Member]:
-    for info in zip_members(archive):
-        is_file = not info.is_dir() and (info.external_attr >> 28) in (0, 8)  # no links
-        yield info.filename if is_file else "", info.file_size, partial(archive.open, info)  # verifies CRC32
 
 
 def _at(file: IO[bytes], start: int) -> IO[bytes]:
@@ -193,15 +195,12 @@ def tar_members(file: BinaryIO, length: float = math.inf) -> Iterator[TarMember]
         if kind in EXTENDED_HEADERS:
             extended |= _extensions(kind, read_at(file, start, size)) if size <= MAX_HEADER_BYTES else {}
         else:
-            name = extended.get(b"path", _name(header)).decode(errors="surrogateescape")
-            yield name if kind in FILES else "", start, size
+            parts = [header[field].partition(b"\0")[0] for field in (slice(345, 500), slice(100))]
+            has_prefix = parts[0] and header[257:263] == tarfile.POSIX_MAGIC[:6]
+            name = extended.get(b"path", b"/".join(parts) if has_prefix else parts[1])
+            yield name.decode(errors="surrogateescape") if kind in FILES else "", start, size
             extended, end = {}, start + size
         at = start + tarfile.BLOCKSIZE * -(-size // tarfile.BLOCKSIZE)
-
-
-def _name(header: bytes) -> bytes:
-    name, prefix = (header[place].partition(b"\0")[0] for place in (slice(100), slice(345, 500)))
-    return prefix + b"/" + name if prefix and header[257:263] == tarfile.POSIX_MAGIC[:6] else name
 
 
 def _number(field: bytes) -> int:

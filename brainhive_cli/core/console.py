@@ -308,9 +308,7 @@ def _draws() -> bool:
     return bool(_stderr().is_terminal and writes_messages())
 
 
-@lru_cache(1)
-def _display_on(console: Any) -> _Display:
-    return _Display(console)
+_display_on = lru_cache(1)(_Display)  # one display a console
 
 
 def _stderr() -> Any:

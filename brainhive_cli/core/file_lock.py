@@ -71,7 +71,11 @@ class FileLock:
                 self._file.close()
                 way = "wait for it, or give this one another recipe"
                 raise BrainhiveError(f"{name} is being written by another command", way) from error
-            if self._is_there():
+            try:
+                is_there = os.path.samestat(os.fstat(self._file.fileno()), os.stat(path))
+            except FileNotFoundError:
+                is_there = False
+            if is_there:
                 self._file.seek(0)
                 if not HOLDER.fullmatch(self._file.read(MAX_LOCK_BYTES)):
                     self._file.close()
@@ -82,12 +86,6 @@ class FileLock:
                 self._file.flush()
                 return
             self._file.close()  # the holder before removed it: others now lock another file of this name
-
-    def _is_there(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path))
-        except FileNotFoundError:
-            return False
 
     @classmethod
     def for_path(cls, path: Path, wait: bool = False) -> Self:

@@ -293,20 +293,15 @@ def refuse_link(path: Path, folder: Path) -> None:
             raise UnfitFile(errno.ELOOP, "a link, and inside a run none is followed", step, way)
 
 
-def refuse_links(folder: Path) -> None:
-    """Refuse a run in which anything is a link, but for what trackers keep there."""
-    for path in _links(folder, is_top=True):
-        refuse_link(path, folder)
-
-
-def _links(folder: Path, is_top: bool = False) -> Iterator[Path]:
-    for entry in os.scandir(folder):
-        if is_top and entry.name.startswith(TRACKERS):
+def refuse_links(run: Path, below: Path | None = None) -> None:
+    """Refuse a run in which anything is a link but what trackers keep there; `below` is a folder in it."""
+    for entry in os.scandir(below or run):
+        if below is None and entry.name.startswith(TRACKERS):
             continue
         if entry.is_symlink():
-            yield Path(entry)
+            refuse_link(Path(entry), run)
         elif entry.is_dir():
-            yield from _links(Path(entry))
+            refuse_links(run, Path(entry))
 
 
 def _refuse_unfit(about: os.stat_result, path: str | os.PathLike[str], max_bytes: int | None) -> None:

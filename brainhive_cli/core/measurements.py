@@ -342,12 +342,14 @@ def find_caveats(text: str) -> list[str]:
 
 def extend_protocol(protocol: str, caveats: Iterable[str]) -> str:
     """Add to a protocol the caveats that it does not contain."""
-    return ", ".join([protocol, *_lacking(protocol, caveats)])
+    contained = find_caveats(protocol)
+    return ", ".join([protocol, *(caveat for caveat in merge_caveats(caveats) if caveat not in contained)])
 
 
 def extend_title(title: str, caveats: Iterable[str]) -> str:
     """Add to a title, in brackets, the caveats that it does not contain."""
-    lacking = _lacking(title, caveats)
+    contained = find_caveats(title)
+    lacking = [caveat for caveat in merge_caveats(caveats) if caveat not in contained]
     return f"{title} ({', '.join(lacking)})" if lacking else title
 
 
@@ -377,8 +379,3 @@ def explain_stamps(*caveats: Iterable[str]) -> str:
 def extend_tables(tables: Iterable[Table], caveats: Sequence[str]) -> tuple[Table, ...]:
     """Add caveats to the titles of tables."""
     return tuple(replace(table, title=extend_title(table.title, caveats)) for table in tables)
-
-
-def _lacking(text: str, caveats: Iterable[str]) -> list[str]:
-    contained = find_caveats(text)
-    return [caveat for caveat in merge_caveats(caveats) if caveat not in contained]

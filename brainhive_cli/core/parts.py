@@ -132,7 +132,16 @@ def load(shelf: str, kind: str) -> ModuleType:
     if not isinstance(kind, str):  # as files have it
         raise RecipeError(f"a {SHELVES[shelf]} of kind {kind!r}", f"kinds: {', '.join(kinds(shelf))}")
     if "." in kind:
-        return _load_module(shelf, kind)
+        module = foreign_code.import_module(kind, kind, f"the {SHELVES[shelf]} {kind}")
+        config = getattr(module, "Config", None)
+        if not (isinstance(config, type) and issubclass(config, Config) and config.__module__ == kind):
+            raise RecipeError(
+                f"the module {kind!r} is no {SHELVES[shelf]}",
+                "a part defines `Config`, a subclass of brainhive_cli.core.parts.Config",
+            )
+        return module
+
+    # a row of a family, or a file
     if not is_kind(shelf, kind):
         known = kinds(shelf)
         hint = f"{guess(name_of(kind), known)}there are: {', '.join(known)}"
@@ -170,17 +179,6 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
     for name, value in values.items():
         setattr(config, name, tuple(value) if isinstance(value, list) else value)
     vars(module).update(Config=config, TINY=config(**{**dict(family.TINY), **row.tiny}))
-    return module
-
-
-def _load_module(shelf: str, path: str) -> ModuleType:
-    module = foreign_code.import_module(path, path, f"the {SHELVES[shelf]} {path}")
-    config = getattr(module, "Config", None)
-    if not (isinstance(config, type) and issubclass(config, Config) and config.__module__ == path):
-        raise RecipeError(
-            f"the module {path!r} is no {SHELVES[shelf]}",
-            "a part defines `Config`, a subclass of brainhive_cli.core.parts.Config",
-        )
     return module
 
 

@@ -46,10 +46,6 @@ def split(value: Any) -> Any:
     return value if isinstance(value, list | tuple | None) else [value]
 
 
-def _no(value: Any) -> Any:
-    return "no" if value is False else value
-
-
 def _ranges(value: Any) -> Any:
     """Read `1-4` as the numbers from 1 to 4."""
     parts = split(value)
@@ -63,11 +59,7 @@ def _ranges(value: Any) -> Any:
     ]
 
 
-def _all(value: Any) -> Any:
-    return None if value in ("all", ["all"]) else value
-
-
-no = BeforeValidator(_no)
+no = BeforeValidator(lambda value: "no" if value is False else value)
 """Undoes YAML's reading of a bare `no` as false."""
 
 
@@ -107,7 +99,11 @@ Numbers = Annotated[
     Field(examples=["1,2", "1-4"]),
 ]
 """Whole numbers: `1,2`, the range `1-4`, or both."""
-Subjects = Annotated[Numbers | None, BeforeValidator(_all), Field(examples=["1,2", "1-4", "all"])]
+Subjects = Annotated[
+    Numbers | None,
+    BeforeValidator(lambda value: None if value in ("all", ["all"]) else value),
+    Field(examples=["1,2", "1-4", "all"]),
+]
 """Subjects by number; `all` leaves the choice to the default."""
 Copies = Annotated[
     Literal["refuse", "allow"],
@@ -254,10 +250,10 @@ class Recipe(Section):
     def _takes_over_mixed_precision(cls, fields: Any) -> Any:
         """Let `run.mixed_precision`, which changes numbers, be the recipe's precision."""
         run = fields.get("run") if isinstance(fields, Mapping) else None
-        mixed = _no(run.get("mixed_precision")) if isinstance(run, Mapping) else None
-        if mixed not in ("no", "bf16"):
+        mixed = run.get("mixed_precision") if isinstance(run, Mapping) else None
+        if mixed is not False and mixed not in ("no", "bf16"):
             return fields
-        precision = {"precision": "fp32" if mixed == "no" else mixed}
+        precision = {"precision": "bf16" if mixed == "bf16" else "fp32"}
         if "precision" in cls.model_fields:
             return {**fields, **precision}
         train = fields.get("train", {})
@@ -388,7 +384,10 @@ def _in_one_line(model: type[BaseModel], error: ValidationError, where: str) -> 
     named = [step for step in map(str, first["loc"]) if "[" not in step]  # the others are pydantic's own
     key = ".".join([where, *named] if where else named)
     if first["type"] == "extra_forbidden":
-        return RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"], where))
+        section, path = _below(model, first["loc"][:-1])
+        known, before = list(section.model_fields), ".".join([*filter(None, [where]), *path, ""])
+        hint = f"{guess(str(first['loc'][-1]), known, before)}known here: {', '.join(known)}"
+        return RecipeError(f"unknown recipe key {key!r}", hint)
     reason = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
     hint = _example(model, first, where) or "fix the recipe, flag or override"
     return RecipeError(f"{key}: {reason}, got {show_value(first['input'])}", hint)
@@ -405,12 +404,6 @@ def _below(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[type[BaseM
                 model = annotation
                 keys.append(str(step))
     return model, keys
-
-
-def _nearest(model: type[BaseModel], loc: tuple[int | str, ...], where: str) -> str:
-    section, path = _below(model, loc[:-1])
-    known, before = list(section.model_fields), ".".join([*filter(None, [where]), *path, ""])
-    return f"{guess(str(loc[-1]), known, before)}known here: {', '.join(known)}"
 
 
 def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:

@@ -126,12 +126,6 @@ def list_ways(errors: Iterable[BrainhiveError]) -> list[str]:
     return written
 
 
-def needs_table(needs: Sequence[Need]) -> Table:
-    """Lay needs out: what, how large, and where it is."""
-    rows = [(need.name, console.size(need.size) if need.size else "–", need.state) for need in needs]
-    return Table("Needs", ("what", "size", "state"), tuple(rows), is_list=True)
-
-
 class Pace(NamedTuple):
     """Seconds of a unit of work, and the most bytes in use: of a GPU by tensors, else by the process."""
 
@@ -220,7 +214,10 @@ class Plan:
     def all_tables(self) -> list[Table]:
         """Lay out the items and needs for people, before the other tables."""
         planned = [self.table("Plan")] if self.items else []
-        return [*planned, *([needs_table(self.needs)] if self.needs else []), *self.tables]
+        if self.needs:
+            rows = [(n.name, console.size(n.size) if n.size else "–", n.state) for n in self.needs]
+            planned.append(Table("Needs", ("what", "size", "state"), tuple(rows), is_list=True))
+        return [*planned, *self.tables]
 
     @classmethod
     def of(

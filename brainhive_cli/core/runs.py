@@ -201,7 +201,11 @@ class RunFolder:
             write(part)
             raise_if_interrupted()
             if name != FINISHED:  # whose digest is listed before
-                documents.forget_digest(self.path, name)
+                listed = documents.read_digests(self.path)
+                stale = {key for key in listed if key == name or key.startswith(f"{name}/")}
+                if stale:
+                    fresh = {key: digest for key, digest in listed.items() if key not in stale}
+                    documents.write_digests(self.path, fresh)
             if final.is_dir():
                 remove(final)
         return final
@@ -240,7 +244,9 @@ class RunFolder:
         for problem in documents.find_changes(self.path, but={FINISHED}):
             raise BrainhiveError(problem, documents.AGAIN_OR_DELETE)
         text = _as_json(measurements.as_dict()).encode()
-        listed = documents.digest_documents(self.path) | {FINISHED: hashlib.sha256(text).hexdigest()}
+        names = documents.list_documents(self.path)
+        listed = {name: documents.digest_file(self.path / name) for name in names}
+        listed[FINISHED] = hashlib.sha256(text).hexdigest()
 
         def write(part: Path) -> None:
             part.write_bytes(text)
@@ -302,13 +308,20 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
         MissingData: if there is none; the hint lists those that exist, or the command that makes one.
         RecipeError: if several have the name.
     """
+    # the finished runs, for the end of a name, and for the hint: the one that may be meant first
+    finished = [run.path for run in finished_runs(runs, command)]
+    hint = f"brainhive {command or 'demo'}"
+    if names := [path.name for path in finished]:
+        wanted = Path(reference).name
+        meant = next((f"did you mean {name}? " for name in names if wanted in name), guess(wanted, names))
+        more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+        hint = f"{meant}finished, the newest first: {', '.join(names[:MAX_LISTED])}{more}"
+
     # a path, a name, or the end of one
-    hint = _others(runs, command, reference) or f"brainhive {command or 'demo'}"
     below = [runs / command / reference] if command else sorted(runs.glob(f"*/{escape(reference)}"))
     named = [path for path in (locate(reference), runs / reference) if path.is_dir()][:1]
     named = named or [path for path in below if path.is_dir()]
     if not named:
-        finished = [run.path for run in finished_runs(runs, command)]
         named = [path for path in finished if path.name.endswith(f"-{reference}")]
     if len(named) > 1:
         raise RecipeError(f"several runs are called {reference!r}", ", ".join(map(str, named)))
@@ -324,17 +337,6 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
         raise MissingData(f"{run.path} is a run of {parent.name}, not of {command}", hint)
     run.measurements()  # which says what is missing
     return run
-
-
-def _others(runs: Path, command: str | None, reference: str) -> str:
-    """List the newest finished runs, the one that may be meant first; empty if there are none."""
-    names = [run.path.name for run in finished_runs(runs, command)]
-    named = Path(reference).name
-    if not names:
-        return ""
-    meant = next((f"did you mean {name}? " for name in names if named in name), guess(named, names))
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return f"{meant}finished, the newest first: {', '.join(names[:MAX_LISTED])}{more}"
 
 
 def newest(
@@ -462,10 +464,8 @@ def age(since: float) -> str:
 
 def finished_runs(runs: Path, command: str | None) -> list[RunFolder]:
     """List the finished runs of a command, or of all, those first that were finished, or found, last."""
-
-    def last_asked(metrics: Path) -> float:
+    times = {}
+    for metrics in runs.glob(f"{command or '*'}/*/{FINISHED}"):
         files = [file for file in (metrics, metrics.with_name(FOUND)) if file.is_file()]
-        return max(file.stat().st_mtime for file in files)
-
-    files = sorted(runs.glob(f"{command or '*'}/*/{FINISHED}"), key=last_asked, reverse=True)
-    return [RunFolder(path.parent) for path in files]
+        times[metrics.parent] = max(file.stat().st_mtime for file in files)
+    return [RunFolder(folder) for folder in sorted(times, key=lambda folder: times[folder], reverse=True)]

@@ -71,12 +71,6 @@ def differences(here: SetUp, there: SetUp, only: Collection[str] | None = None) 
     return said
 
 
-def notes_of_signals(here: SetUp, there: SetUp) -> list[str]:
-    """Say what limits a comparison of two runs whose models were tested on other signals; else nothing."""
-    differing = differences(here, there, SIGNALS)
-    return [f"the two were tested on other signals: {', '.join(differing)}"] if differing else []
-
-
 def describe_signals(set_up: SetUp) -> list[str]:
     """Say which signals a model was tested on, for a protocol: channels, window, rate, repetitions, unit."""
     # channels, window and rate

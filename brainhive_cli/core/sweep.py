@@ -75,10 +75,17 @@ def variants(recipe: R) -> dict[str, R]:
     if not recipe.is_swept:
         return {"": recipe}
 
+    # the label of each variant, and the keys in which it differs
+    listed: list[tuple[str, Mapping[str, Any]]] = [(FULL, {}), *recipe.ablations.items()]
+    if not recipe.ablations:
+        combinations = itertools.product(*recipe.sweep.values())
+        chosen = [dict(zip(recipe.sweep, values, strict=True)) for values in combinations]
+        listed = [(",".join(_label(key, value) for key, value in keys.items()), keys) for keys in chosen]
+
     # the changes of each variant are laid over the recipe without its sweep
     base = {**recipe.model_dump(mode="json"), "sweep": {}, "ablations": {}}
     recipes: dict[str, R] = {}
-    for label, changes in _changes(recipe):
+    for label, changes in listed:
         fields = copy.deepcopy(base)
         for key, value in changes.items():
             if key.split(".")[0] in OF_THE_RUN:
@@ -91,17 +98,6 @@ def variants(recipe: R) -> dict[str, R]:
             raise RecipeError(f"sweep: {label} is there twice", "leave one out")
         recipes[label] = validate(type(recipe), fields)
     return recipes
-
-
-def _changes(recipe: SweptRecipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """List the label of each variant, and the keys in which it differs."""
-    if recipe.ablations:
-        yield FULL, {}
-        yield from recipe.ablations.items()
-        return
-    for values in itertools.product(*recipe.sweep.values()):
-        chosen = dict(zip(recipe.sweep, values, strict=True))
-        yield ",".join(_label(key, value) for key, value in chosen.items()), chosen
 
 
 def of_variant(reference: str | None) -> tuple[str | None, str]:

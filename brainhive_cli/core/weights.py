@@ -83,7 +83,15 @@ def read(path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = Missing
             if not isinstance(content, dict):
                 raise TypeError(f"it holds a {type(content).__name__}, not tensors by name")
             content = content.get(wrapping, content)
-        return {str(name): value.detach() for name, value in content.items() if _is_dense(value, path)}
+        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+        # sparse, quantized and expanded tensors are refused: they grow, or fail, where they are used
+        most = max(path.stat().st_size, MAX_REPEATED_BYTES)
+        for value in tensors.values():
+            is_plain = value.layout == torch.strided and value.device.type == "cpu"
+            if not is_plain or value.is_quantized or value.numel() * value.element_size() > most:
+                raise ValueError(f"a tensor of shape {[*value.shape]} is not stored whole")
+        return {name: value.detach() for name, value in tensors.items()}
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -245,7 +253,14 @@ def reading(
         if is_of_the_machine(reason) or failed_import(reason) or foreign_code.mistake(reason):
             raise
         _raise_interrupt(reason)
-        raise error(f"{where} {problem}: {_why(reason)}", hint) from reason
+
+        # the reason in one line; torch's may fill a page
+        text = " ".join(str(reason).split()).rpartition("WeightsUnpickler error: ")[2]
+        if named := re.search(r"GLOBAL (\S+) was not", text):
+            text = f"it holds more than tensors, {named[1]}, and no code of a file is run"
+        elif len(text) > MAX_REASON_CHARACTERS:
+            text = f"{text[:MAX_REASON_CHARACTERS]}…"
+        raise error(f"{where} {problem}: {text or type(reason).__name__}", hint) from reason
 
 
 def check_sizes(
@@ -279,9 +294,21 @@ def _verify(path: Path, hint: str) -> None:
     if not path.is_file():
         raise MissingData(f"there is no file {path}", hint)
     if _is_torch(path):
-        if zipfile.is_zipfile(path):
-            _verify_records(path)
+        if not zipfile.is_zipfile(path):
+            return
+
+        # records of an archive have a CRC32, which torch itself does not compare
+        with zipfile.ZipFile(path) as archive:
+            records = archives.zip_members(archive)
+            if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+                raise ValueError("torch writes no compressed records")
+            if sum(record.file_size for record in records) > path.stat().st_size:
+                raise ValueError("its records are larger than the file")
+            if changed := archive.testzip():
+                raise ValueError(f"the record {changed} was changed")
         return
+
+    # safetensors of ours carry a digest
     with _mappable(path) as mapped, safe_open(mapped, "pt") as opened:
         written = (opened.metadata() or {}).get(DIGEST, "")
         if OUR_DIGEST.fullmatch(written) and written != _digest(path, opened):
@@ -330,46 +357,19 @@ def _is_torch(path: Path) -> bool:
     return start.startswith((ZIP, PICKLE)) and start[8:] != b"{"
 
 
-def _verify_records(path: Path) -> None:
-    """Compare the records of an archive with their CRC32, which torch itself does not."""
-    with zipfile.ZipFile(path) as archive:
-        records = archives.zip_members(archive)
-        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-            raise ValueError("torch writes no compressed records")
-        if sum(record.file_size for record in records) > path.stat().st_size:
-            raise ValueError("its records are larger than the file")
-        if changed := archive.testzip():
-            raise ValueError(f"the record {changed} was changed")
-
-
 def _load(path: Path, device: torch.device | str) -> Any:
     """Load an archive mapped, so that no tensor reaches beyond the file; older files cannot be."""
-    is_allowed = torch.serialization.safe_globals(
-        [argparse.Namespace, *_SCHEDULE]
-    )  # DINO's: its command line
+    allowed = [argparse.Namespace, *_SCHEDULE]  # DINO's checkpoints hold its command line
+    is_allowed = torch.serialization.safe_globals(allowed)
     with is_allowed, warnings.catch_warnings(action="ignore"), _mappable(path) as mapped:
         return torch.load(mapped, weights_only=True, map_location=device, mmap=zipfile.is_zipfile(path))
 
 
-def _nothing(*_: Any) -> None:
-    """Stand for a function of a learning rate's schedule."""
-
-
 _SCHEDULE: Any = [
-    (_nothing, name)
+    (lambda *_: None, name)
     for name in ("builtins.getattr", "__builtin__.getattr", "torch.optim.lr_scheduler.OneCycleLR")
 ]
 """Name in the state of a OneCycleLR in checkpoints before torch 2.1, as MindEye1's; nothing is called."""
-
-
-def _is_dense(value: Any, path: Path) -> bool:
-    if not isinstance(value, Tensor):
-        return False
-    is_plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
-    most = max(path.stat().st_size, MAX_REPEATED_BYTES)
-    if not is_plain or value.numel() * value.element_size() > most:
-        raise ValueError(f"a tensor of shape {[*value.shape]} is not stored whole")
-    return True
 
 
 def _raise_interrupt(error: BaseException) -> None:
@@ -381,11 +381,3 @@ def _raise_interrupt(error: BaseException) -> None:
         raise cause
     if cause is not None:
         _raise_interrupt(cause)
-
-
-def _why(error: Exception) -> str:
-    text = " ".join(str(error).split()).rpartition("WeightsUnpickler error: ")[2]
-    if named := re.search(r"GLOBAL (\S+) was not", text):
-        return f"it holds more than tensors, {named[1]}, and no code of a file is run"
-    is_long = len(text) > MAX_REASON_CHARACTERS
-    return f"{text[:MAX_REASON_CHARACTERS]}…" if is_long else text or type(error).__name__
