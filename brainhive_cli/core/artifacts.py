@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from math import isfinite
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -23,6 +22,8 @@ NAME = "artifacts.json"
 """The document of a run that lists its artifacts; it lies next to the metrics."""
 FOLDER = "artifacts"
 """Folder of the pictures of artifacts in a run, unless they lie there under a name of their own."""
+SOURCE = "the file of an artifact,"
+"""Beginning of the error of a name that leads out of the run."""
 SCHEMA = 3
 SIDE_PX = 128
 """Longer side of a picture that is saved for a page."""
@@ -277,7 +278,7 @@ def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
     """
     listed = list(artifacts)
     for name in {name for artifact in listed for name in files(artifact)}:
-        if not _located(run.path, name).is_file():
+        if not below(run.path, name, source=SOURCE).is_file():
             raise BrainhiveError(f"artifact {name} is missing in {run.path}", "write the file first")
     shown_only = ("is_list", "is_copied")  # how a terminal shows a table
     plain = [
@@ -305,7 +306,7 @@ def read(run: "RunFolder") -> list[Artifact]:
         )
     listed = documents.check(document, str(path), _Document)["artifacts"]
     for name in (name for artifact in listed for name in files(artifact)):
-        refuse_link(_located(run.path, name), run.path)
+        refuse_link(below(run.path, name, source=SOURCE), run.path)
     return listed
 
 
@@ -340,10 +341,6 @@ def save_picture(run: "RunFolder", name: str, picture: "Image", side_px: int = S
     file = f"{FOLDER}/{name}.webp"
     run.replace(file, lambda part: small.save(part, "WEBP", quality=80, method=4))
     return file
-
-
-def _located(folder: Path, name: str) -> Path:
-    return below(folder, name, source="the file of an artifact,")
 
 
 def _plain(value: Any) -> Any:

@@ -111,11 +111,6 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def holds(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> bool:
-    """Check, without a network, whether this machine has a reference's `files` and any of its `weights`."""
-    return bool(find_weights(reference, files, weights))
-
-
 def find_weights(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> list[Path]:
     """List the weights of a reference on this machine, without a network; none if a file is missing.
 

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from signal import Signals
 from tempfile import TemporaryDirectory
@@ -118,11 +119,8 @@ class Launch:
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         """Return the contiguous share of `items` of this process; the shares of all are all of them, once."""
-        start, stop = self._share(len(items), self.rank)
+        start, stop = (len(items) * rank // self.processes for rank in (self.rank, self.rank + 1))
         return items[start:stop]
-
-    def _share(self, count: int, rank: int) -> tuple[int, int]:
-        return count * rank // self.processes, count * (rank + 1) // self.processes
 
     def queue(self, items: Sequence[T], name: str) -> Iterator[T]:
         """Take items one by one as this process gets free; each goes to one process, none is lost.
@@ -170,7 +168,8 @@ class Launch:
         from torch.distributed.nn.functional import all_gather
 
         # rows of each process; shares are padded to the same length, as all_gather needs
-        shares = [stop - start for start, stop in (self._share(count, r) for r in range(self.processes))]
+        ends = [count * rank // self.processes for rank in range(self.processes + 1)]
+        shares = [stop - start for start, stop in pairwise(ends)]
         padded = torch.nn.functional.pad(share, (*(0, 0) * (share.ndim - 1), 0, max(shares) - len(share)))
         with warnings.catch_warnings(action="ignore"):  # that torch has a private function of more arguments
             gathered = all_gather(padded)

@@ -188,7 +188,7 @@ class RunFolder:
 
     def write_json(self, name: str, document: Mapping[str, Any], indent: int | None = 2) -> None:
         """Write a JSON document, its paths relative to home, under its final name only when complete."""
-        self.write_text(name, _as_json(document, indent))
+        self.write_text(name, json.dumps(portable(document), indent=indent, default=str) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file under its final name only when complete."""
@@ -243,7 +243,7 @@ class RunFolder:
         """
         for problem in documents.find_changes(self.path, but={FINISHED}):
             raise BrainhiveError(problem, documents.AGAIN_OR_DELETE)
-        text = _as_json(measurements.as_dict()).encode()
+        text = f"{json.dumps(portable(measurements.as_dict()), indent=2, default=str)}\n".encode()
         names = documents.list_documents(self.path)
         listed = {name: documents.digest_file(self.path / name) for name in names}
         listed[FINISHED] = hashlib.sha256(text).hexdigest()
@@ -260,10 +260,6 @@ class RunFolder:
 
 class _FoundBy(BaseModel):
     recipe_names: list[str]
-
-
-def _as_json(document: Mapping[str, Any], indent: int | None = 2) -> str:
-    return json.dumps(portable(document), indent=indent, default=str) + "\n"
 
 
 def _numbered(base: Path, name: str, again: bool) -> Path:

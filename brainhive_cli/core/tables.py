@@ -82,7 +82,10 @@ class Table:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the table as one dict a row, for JSON."""
-        rows = [dict(zip(self.columns, map(_plain, row), strict=True)) for row in self.rows]
+        rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+        for row in rows:
+            cells = {heading: cell for heading, cell in row.items() if isinstance(cell, Cell)}
+            row |= {name: str(cell) if cell.value is None else cell.value for name, cell in cells.items()}
         return {"title": self.title, "rows": rows}
 
 
@@ -151,7 +154,7 @@ def by_subject_and_seed(
         seeds: Names of the columns.
         note: Below the table.
     """
-    means = {subject: {seed: mean(some) for seed, some in row.items()} for subject, row in values.items()}
+    means = {subject: {seed: mean(scores) for seed, scores in row.items()} for subject, row in values.items()}
     rows: list[tuple[Any, ...]] = [
         (subject, *(row.get(seed) for seed in seeds), mean_sd(row.values())) for subject, row in means.items()
     ]
@@ -233,10 +236,6 @@ def write_as_list(table: Table, width: int) -> str:
 def table_width(table: Table) -> int:
     """Count the letters of a line of the table in a terminal."""
     return sum(widths := _widths(table)) + 3 * (len(widths) - 1)  # gaps of three
-
-
-def _plain(cell: Any) -> Any:
-    return (str(cell) if cell.value is None else cell.value) if isinstance(cell, Cell) else cell
 
 
 def _shown(cell: Any) -> str:

@@ -457,7 +457,7 @@ def _limits(first: Measurements, second: Measurements, subjects: int) -> tuple[l
     set_ups = [run.notes.get(set_up.SET_UP, {}) for run in (first, second)]
     modes = [run.notes.get("mode", "") for run in (first, second)]
     notes = []
-    if differing := set_up.differences(*set_ups, only=set_up.SIGNALS):
+    if differing := set_up.differences(set_ups[0], set_ups[1], set_up.SIGNALS):
         notes.append(f"the two were tested on other signals: {', '.join(differing)}")
     if subjects > 1 and any("inter" in mode.split(" + ") for mode in modes):
         notes.append(FOLDS)
