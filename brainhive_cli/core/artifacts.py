@@ -276,10 +276,13 @@ def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
     Raises:
         BrainhiveError: if a file is missing, or does not lie in the run.
     """
+    # every file that an artifact names is in the run
     listed = list(artifacts)
     for name in {name for artifact in listed for name in files(artifact)}:
         if not below(run.path, name, source=SOURCE).is_file():
             raise BrainhiveError(f"artifact {name} is missing in {run.path}", "write the file first")
+
+    # numbers that are drawn need few digits
     shown_only = ("is_list", "is_copied")  # how a terminal shows a table
     plain = [
         {key: _plain(value) for key, value in asdict(artifact).items() if key not in shown_only}
@@ -295,6 +298,7 @@ def read(run: "RunFolder") -> list[Artifact]:
     Raises:
         BrainhiveError: if the list is damaged, of another schema, or names a file outside of the run.
     """
+    # the list, of this schema
     path = run.path / NAME
     if not path.is_file():
         return []
@@ -304,6 +308,8 @@ def read(run: "RunFolder") -> list[Artifact]:
             f"{path} is of schema {documents.show_value(schema)}, this version reads {SCHEMA}",
             "run its command again with --again",
         )
+
+    # names of files lead nowhere else, be it by a link
     listed = documents.check(document, str(path), _Document)["artifacts"]
     for name in (name for artifact in listed for name in files(artifact)):
         refuse_link(below(run.path, name, source=SOURCE), run.path)
@@ -336,6 +342,7 @@ def save_picture(run: "RunFolder", name: str, picture: "Image", side_px: int = S
     Returns:
         The file's name within the run.
     """
+    # a page embeds its pictures, so they are small
     small = picture.convert("RGB")
     small.thumbnail((side_px, side_px))
     file = f"{FOLDER}/{name}.webp"

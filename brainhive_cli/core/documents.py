@@ -74,6 +74,8 @@ def read(
     """
     if not path.is_file():
         raise MissingData(f"there is no file {path}", hint)
+
+    # its bytes, at most so many
     is_yaml = path.suffix == ".yaml" if is_yaml is None else is_yaml
     most = most or MAX_DOCUMENT_BYTES[".yaml" if is_yaml else ".json"]
     try:
@@ -150,9 +152,11 @@ def check(
 ) -> T:
     """Check plain values, wherever they come from, against a type."""
     try:
+        # a type checks plain values; its adapter is built once
         adapter: TypeAdapter[T] = kind if isinstance(kind, TypeAdapter) else _adapter(cast(Hashable, kind))
         return adapter.validate_python(value)
     except ValidationError as reason:
+        # the first problem: key, reason, value
         first = reason.errors()[0]
         key = "".join(f"{step}: " for step in [".".join(map(str, first["loc"]))] if step)
         message = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
@@ -184,6 +188,7 @@ def _read_number(text: str) -> float:
 
 def _each_once(without: Container[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a JSON object, in which no key stands twice: the parser alone would keep the last in silence."""
+    # a key twice makes the dictionary shorter
     document = dict(pairs)
     if len(document) < len(pairs):
         names = [name for name, _ in pairs]
@@ -227,6 +232,8 @@ class _Loader(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node: Any = super().compose_mapping_node(anchor)
+
+        # keys are texts, each once
         first: dict[tuple[str, str], Any] = {}
         for key, _ in node.value:
             if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
@@ -296,6 +303,7 @@ def list_files(folder: Path) -> Iterator[Path]:
 
 def read_digests(folder: Path) -> Mapping[str, str]:
     """Read a folder's list: digests by name; empty where there is none."""
+    # a list is parsed again only when it was changed
     path = folder / SHA256SUMS
     if not path.is_file() or (about := path.stat()).st_size > MAX_LIST_BYTES:
         return {}

@@ -61,6 +61,7 @@ class FileLock:
     """
 
     def __init__(self, path: Path, name: str, wait: bool = False) -> None:
+        # lock whatever file has the name, until it still has it when locked
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         while True:
@@ -72,10 +73,12 @@ class FileLock:
                 way = "wait for it, or give this one another recipe"
                 raise BrainhiveError(f"{name} is being written by another command", way) from error
             try:
+                # the holder before may have removed it, and another have made it anew
                 is_there = os.path.samestat(os.fstat(self._file.fileno()), os.stat(path))
             except FileNotFoundError:
                 is_there = False
             if is_there:
+                # only a lock's file is written to
                 self._file.seek(0)
                 if not HOLDER.fullmatch(self._file.read(MAX_LOCK_BYTES)):
                     self._file.close()

@@ -96,6 +96,7 @@ def portable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [portable(inner) for inner in value]
     if isinstance(value, str | Path) and os.path.isabs(value):
+        # home as it was named, or as its links lead
         path = os.path.normpath(value)
         for home in (os.path.abspath(home_folder()), os.path.realpath(home_folder())):
             if path.startswith(f"{home.rstrip(os.sep)}{os.sep}"):
@@ -149,10 +150,13 @@ def open_plain(
 
     A file that is opened for writing must have one name: another, a hard link, may be somebody's file.
     """
+    # a pipe is opened without waiting, and refused by what it is
     number = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW), 0o666)
     try:
         about = os.fstat(number)
         _refuse_unfit(about, path, max_bytes)
+
+        # a hard link may be of a file that others own
         if about.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR):
             one, copy = (shlex.quote(f"{os.fspath(path)}{end}") for end in ("", ".copy"))
             way = f"cp {one} {copy} && mv {copy} {one}, or remove it"
@@ -178,6 +182,7 @@ def require_regular_siblings(path: Path, root: Path) -> None:
 
     Libraries open the parts of a recording, and what describes it, by names of their own.
     """
+    # folders above the recording, and those inside it
     folders = [above for above in (path, *path.parents) if above.is_dir() and above.is_relative_to(root)]
     inside = [Path(folder) for folder, _, _ in os.walk(path)]  # of a recording that is a folder
     for folder in {*folders, *inside}:
@@ -232,6 +237,7 @@ def walk(
     by_links: Counter[tuple[int, int]] = Counter()  # how often each was entered on a way with a link
 
     def open_folder(path: str) -> tuple[tuple[int, int], str, Iterator[os.DirEntry[str]]]:
+        # a kernel's folder may hold links to everywhere
         about = os.stat(root / path)
         if about.st_dev in system:
             raise BrainhiveError(f"{root / path} is a folder of the system, and holds no data", way)
@@ -258,8 +264,12 @@ def walk(
         yield path, entry
         if entry.is_dir() and enters(entry.name):
             below = open_folder(path)
+
+            # a link to a folder that the walk is in leads round in circles
             if any(below[0] == number for number, *_ in opened):
                 continue
+
+            # ways through links are counted, and depth is limited
             is_linked = is_linked or entry.is_symlink()
             by_links[below[0]] += is_linked
             if by_links[below[0]] > MAX_LINKS_TO:
@@ -276,6 +286,7 @@ ANY_FOLDERS = "(?:[^/]+/)*"
 
 def matches(path: str, pattern: str) -> bool:
     """Whether a POSIX path ends as a pattern says, as `Path.rglob` finds it: `sub-*/**/*_beta.nii.gz`."""
+    # the pattern as a regular expression, piece by piece
     pieces = re.split(r"((?:\*\*/)+|\*|\?|\[!?\]?[^\]]*\])", pattern)
     ending = ""
     for piece in pieces:
@@ -319,6 +330,8 @@ def describe_bad_name(name: str) -> str:
     for reason in ("has a control character", "is not UTF-8"):
         if REFUSED[reason].match(name):
             return reason
+
+    # lengths in bytes, as file systems count them
     if any(len(part.encode()) > MAX_NAME_BYTES for part in name.split("/")):
         return f"has a part of more than {MAX_NAME_BYTES} bytes"
     return f"has more than {MAX_PATH_BYTES} bytes" if len(name.encode()) > MAX_PATH_BYTES else ""
@@ -337,6 +350,7 @@ def below(folder: Path, *names: str, source: str, error: type[BrainhiveError] = 
         BrainhiveError: for a name that is empty, absolute, leads out of the folder, or that no file can have.
     """
     for name in names:
+        # why no file has this name
         if not isinstance(name, str):  # as attributes of files may be
             reason = f"is a {type(name).__name__}, not a name"
         else:
@@ -376,6 +390,7 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
         is_lasting: Whether the content must survive a power cut; that takes 6 ms a file, minutes for the
             pictures of a data set.
     """
+    # a hidden name beside the final one: a rename within a folder is atomic
     final.parent.mkdir(parents=True, exist_ok=True)
     part = final.with_name(f".{final.stem}.part{final.suffix}")
     remove(part)  # of an interrupted command; a link would lead the writer elsewhere

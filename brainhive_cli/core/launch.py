@@ -135,6 +135,7 @@ class Launch:
             return
         from torch.distributed.distributed_c10d import _get_default_store
 
+        # each process draws the next number from the common counter
         counter = _get_default_store()
         while (index := counter.add(f"brainhive/{name}", 1) - 1) < len(items):
             yield items[index]
@@ -153,6 +154,7 @@ class Launch:
             return [item]
         import torch.distributed
 
+        # objects are pickled, and so of any size
         everyone: list[Any] = [None] * self.processes
         torch.distributed.all_gather_object(everyone, item)
         return everyone
@@ -267,6 +269,7 @@ def open_device(name: object) -> "torch.device":
     import torch
 
     try:
+        # names that torch does not know are refused with those that are not here
         device = torch.device(str(name))
     except (RuntimeError, ValueError):
         device = torch.device("meta")
@@ -286,6 +289,7 @@ def _read_number(name: str, least: int) -> int:
     Raises:
         RecipeError: if the variable is no such number.
     """
+    # a launcher may be a script of the user, with any text
     text = os.environ.get(name, str(least))
     if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < least:
         problem = f"the environment variable {name} is {text[:80]!r}, no number from {least} on"
@@ -295,6 +299,7 @@ def _read_number(name: str, least: int) -> int:
 
 def num_processes(run: Run) -> int:
     """Return how many processes to launch; 1 when this process is itself a launched one."""
+    # launched already, or told how many
     if "LOCAL_RANK" in os.environ:
         return 1
     if run.processes is not None or run.device == "cpu":
@@ -319,6 +324,7 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, Brai
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    # arguments of the launcher: processes, machines, threads
     logging.disable()  # the child's own line says it all
     threads = max(1, (os.cpu_count() or 1) * run.machines // processes)
     arguments = ["--multi_gpu", f"--num_processes={processes}", f"--num_machines={run.machines}"]
@@ -351,6 +357,8 @@ def leave_report(code: int, error: BrainhiveError) -> bool:
     folder = os.environ.get(REPORTS)
     if folder is None:
         return False
+
+    # a report is renamed when it is complete
     texts = (text.encode(errors="backslashreplace").decode() for text in (error.message, error.hint))
     report = [code, *texts, isinstance(error, LostProcess)]
     file = Path(folder, f"{os.environ.get('RANK', '0')}.json")
@@ -424,6 +432,7 @@ def broken_libraries() -> list[MissingExtra]:
     """
     errors: dict[str, MissingExtra] = {}
     for name, probe in PROBES.items():
+        # absence is no damage
         if importlib.util.find_spec(name) is None:
             continue
         console.say(f"importing {name} {library_version(name)}")
@@ -443,6 +452,8 @@ def failed_import(error: BaseException | None) -> MissingExtra | None:
         return None
     if earlier := failed_import(error.__cause__ or error.__context__):
         return earlier
+
+    # the library whose top level was running
     frames = [frame for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>"]
     packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames]
     importing = [name for name in packages if name in PROBES]
@@ -450,8 +461,11 @@ def failed_import(error: BaseException | None) -> MissingExtra | None:
 
 
 def _describe(name: str, error: BaseException) -> MissingExtra:
+    # what broke, and with which torch: versions that do not fit are the usual cause
     versions = f"{name} {library_version(name)} does not import with torch {library_version('torch')}"
     problem = f"{versions}: {first_line(error)}"
+
+    # torchvision and torchaudio are built for one version of torch
     if name == "torchvision":
         return MissingExtra(problem, "pip install --force-reinstall torch torchvision")
     if name != "torchaudio":

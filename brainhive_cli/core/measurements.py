@@ -122,6 +122,7 @@ class Metric:
 
     def __post_init__(self) -> None:
         """Complete the caveats by those of the protocol, so that none is lost whoever makes the metric."""
+        # caveats of the metric, of its protocol, and of its selection
         selected = [SELECTED_ON_TEST] if self.selected else []
         complete = merge_caveats(self.caveats, find_caveats(self.protocol), selected)
         object.__setattr__(self, "caveats", tuple(complete))
@@ -129,6 +130,8 @@ class Metric:
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
         plain = {**asdict(self), "seeds": list(self.seeds), "caveats": list(self.caveats)}
+
+        # JSON has lists and no tuples
         ends = {name: plain[name] and list(plain[name]) for name in ("these_subjects", "people")}
         return plain | ends
 
@@ -157,6 +160,7 @@ def interval_text(low: float | None, high: float | None, digits: int = 3) -> str
 
 def beside_heading(metrics: Iterable[Metric]) -> str:
     """Name the second interval of some metrics, for the head of a column; empty where none has one."""
+    # a heading is needed where a metric is of several subjects
     several = [metric for metric in metrics if metric.these_subjects or metric.people]
     if not several:
         return ""
@@ -244,6 +248,7 @@ class Measurements:
         rows = []
         for scope_name, metrics in self.scopes.items():
             for metric in metrics.values():
+                # intervals become two columns each
                 row = {"scope": scope_name, "metric": metric.name, **asdict(metric)}
                 for reach in ("these_subjects", "people"):
                     row[f"{reach}_low"], row[f"{reach}_high"] = row.pop(reach) or (None, None)
@@ -256,6 +261,7 @@ class Measurements:
 
     def of_variant(self, variant: str) -> Self:
         """Give what a sweep measured of one variant; caveats and warnings are of all."""
+        # scopes of the variant, without its label
         prefixes = (f"{variant} · ", f"{variant}/")  # as retrieval and training name scopes
 
         def choose(named: Mapping[str, Any]) -> dict[str, Any]:
@@ -322,6 +328,7 @@ def by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
 
 def merge_caveats(*lists: Iterable[str]) -> list[str]:
     """List the caveats of several things, each once and in their order."""
+    # some caveats say what others say, and more
     present = {caveat for caveats in lists for caveat in caveats}
     if SIMULATED in present:
         present.discard(TRAINED_ON_SIMULATED)  # nothing was recorded at all
@@ -333,6 +340,8 @@ def merge_caveats(*lists: Iterable[str]) -> list[str]:
 def find_caveats(text: str) -> list[str]:
     """List the caveats that a title or a protocol contains, as whole words."""
     contained = set()
+
+    # each is cut out of the text, so that no part of it is taken for another
     for caveat in sorted(CAVEATS, key=len, reverse=True):  # some contain the words of another
         if caveat in text:
             text, count = re.subn(rf"(?<![\w-]){re.escape(caveat)}(?![\w-])", "", text)
@@ -366,6 +375,7 @@ def caveats_of(metrics: Iterable[Metric | None]) -> list[str]:
 
 def stamp_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
     """Stamp the labels of rows of metrics by caveats that not all rows have; a title names the others."""
+    # caveats that all rows share are left to the title
     caveats = {label: caveats_of(row_metrics) for label, row_metrics in metrics.items()}
     shared = set.intersection(*map(set, caveats.values())) if caveats else set()
     return {label: stamp(label, set(row_caveats) - shared) for label, row_caveats in caveats.items()}

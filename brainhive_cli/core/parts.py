@@ -131,6 +131,8 @@ def load(shelf: str, kind: str) -> ModuleType:
     """
     if not isinstance(kind, str):  # as files have it
         raise RecipeError(f"a {SHELVES[shelf]} of kind {kind!r}", f"kinds: {', '.join(kinds(shelf))}")
+
+    # a module of the user
     if "." in kind:
         module = foreign_code.import_module(kind, kind, f"the {SHELVES[shelf]} {kind}")
         config = getattr(module, "Config", None)
@@ -186,6 +188,8 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
     """Turn `kind`, or `{kind: …, knob: …}` (kind `default` if it names none), into the part's Config."""
     if isinstance(value, Config):
         return value
+
+    # a kind alone, or a kind with knobs
     fields = dict(value) if isinstance(value, dict) else {"kind": value}
     kind = fields.pop("kind", default)
     if not isinstance(kind, str):
@@ -201,6 +205,7 @@ def build_module(config: Any, *arguments: Any) -> "torch.nn.Module":
     """
     import torch
 
+    # code of users may return anything
     module = config.build(*arguments)
     if not isinstance(module, torch.nn.Module):
         name = foreign_code.name_of(config, config.kind)

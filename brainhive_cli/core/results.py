@@ -83,12 +83,14 @@ def need_files(
     present: Sequence[Path] | Path | None, name: str, root: Path, way: str, size: int | None = None
 ) -> Need:
     """Describe files of a data set by what was present of them below its root."""
+    # absent files are named below home
     where = portable(str(root / name))
     return Need(where) if present else Need(where, size, MissingData(f"no {root / name}", way))
 
 
 def need_stores(paths: Sequence[Path], look: Callable[[], Any]) -> list[Need]:
     """List stores, by their paths as keys; `look` raises the one error of all that are not here."""
+    # one error stands for all stores that are absent
     is_here = [path.is_file() for path in paths]
     error = None if all(is_here) else Need.of("", look).error
     return [
@@ -115,6 +117,7 @@ def to_download(needs: Iterable[Need]) -> str:
 
 def list_ways(errors: Iterable[BrainhiveError]) -> list[str]:
     """Write a line for each way to get what is missing: the first that it gets, and how many more."""
+    # messages by the way that ends them, each once
     way_messages: dict[str, dict[str, None]] = {}
     for error in errors:
         way_messages.setdefault(error.hint or error.message, {})[error.message] = None
@@ -159,6 +162,7 @@ class Work:
 
     def estimate(self, runs: Path, key: str) -> dict[str, str]:
         """Write the time, and the memory where work of the same kind was done on this device before."""
+        # the pace of the last run of this kind, if there was one
         amount = f"{self.count:,} {self.unit}"
         if (pace := _read_paces(runs).get(key)) is None:
             return {"time": f"{amount}; how long is known after the first run of this kind on this device"}
@@ -215,6 +219,7 @@ class Plan:
         """Lay out the items and needs for people, before the other tables."""
         planned = [self.table("Plan")] if self.items else []
         if self.needs:
+            # needs as rows below one another, where a terminal is narrow
             rows = [(n.name, console.size(n.size) if n.size else "–", n.state) for n in self.needs]
             planned.append(Table("Needs", ("what", "size", "state"), tuple(rows), is_list=True))
         return [*planned, *self.tables]
@@ -301,6 +306,7 @@ class Result:
 
         Tables of a sweep or a workflow have them already, each those of its variant or step.
         """
+        # titles of collected tables have the caveats of their own runs
         is_collected = not self.metrics.notes.keys().isdisjoint({"variants", "commands"})
         for name in () if is_collected else ("tables", "shown"):
             if (tables := getattr(self, name)) is not None:

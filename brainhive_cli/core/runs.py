@@ -154,6 +154,8 @@ class RunFolder:
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             if documents.read_digests(self.path):
                 raise
+
+            # nothing says that this program wrote it
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise BrainhiveError(
                 f"{self.path / FINISHED} does not hold what this version writes there: {reason}",
@@ -196,6 +198,7 @@ class RunFolder:
 
     def replace(self, name: str, write: Callable[[Path], Any]) -> Path:
         """Let `write` fill a path next to the final one, then rename it; works for files and folders."""
+        # the digest of what stood there before no longer holds
         final = within(self.path, name, "a file of a run,")
         with atomic_write(final) as part:
             write(part)
@@ -231,6 +234,7 @@ class RunFolder:
         Damaged lines go too, as the last one of a command that was killed while it wrote.
         """
         if (self.path / "log.jsonl").is_file():
+            # events with a step up to that of the checkpoint
             steps = ((event, event.get("step")) for event in self.events())
             events = [event for event, number in steps if isinstance(number, int) and number <= step]
             self.write_text("log.jsonl", "".join(json.dumps(event) + "\n" for event in events))
@@ -241,8 +245,11 @@ class RunFolder:
         Raises:
             BrainhiveError: if a document that was listed before, and not written again since, has changed.
         """
+        # documents are as they were listed
         for problem in documents.find_changes(self.path, but={FINISHED}):
             raise BrainhiveError(problem, documents.AGAIN_OR_DELETE)
+
+        # the list has a digest of the metrics before these have their name
         text = f"{json.dumps(portable(measurements.as_dict()), indent=2, default=str)}\n".encode()
         names = documents.list_documents(self.path)
         listed = {name: documents.digest_file(self.path / name) for name in names}
@@ -264,6 +271,7 @@ class _FoundBy(BaseModel):
 
 def _numbered(base: Path, name: str, again: bool) -> Path:
     """Find the newest of `name`, `name-2`, …; the next free one with `again`."""
+    # runs of one recipe are numbered without gaps
     number = 1
     while (base / f"{name}-{number + 1}").exists():
         number += 1
@@ -280,6 +288,7 @@ def is_run(folder: Path) -> bool:
 def remove_unused(runs: Path) -> None:
     """Remove the runs that this process opened and did nothing for; called when its command fails."""
     for claim in runs.glob(f"*/*/{CLAIM}"):
+        # a claim of this process, on a run with nothing in it
         if RunFolder(claim.parent).is_untouched and is_own(claim):
             remove(claim.parent)
             with suppress(OSError):  # as another command has runs there
@@ -402,6 +411,7 @@ def _warn_of_longer(
     run: RunFolder, older: Sequence[RunFolder], lacks: Callable[[RunFolder], str], choose: str
 ) -> None:
     """Warn of the newest older run that fits, is of the same kind, and has more epochs or cells."""
+    # longer: more epochs or more cells, of the same data set and mode
     kind, size = _size(run)
 
     def rejects(other: RunFolder) -> str:
@@ -411,6 +421,7 @@ def _warn_of_longer(
 
     for other in older:
         if not _rejection(other, rejects):
+            # the newest of them is enough of a warning
             names = [f"{trained.path.name} ({_described(trained)})" for trained in (run, other)]
             console.warn(
                 f"{names[0]} is the newest run, but {names[1]} was trained more: "
@@ -437,6 +448,7 @@ class _Metrics(BaseModel):
 
 def _size(run: RunFolder) -> tuple[tuple[Any, ...], tuple[int, int]]:
     """Return a run's kind (data set, mode) and size (epochs, cells)."""
+    # no more of the documents is checked than is used
     notes = run.read_json(FINISHED, _Metrics).notes
     train = (run.recipe(_Made) if (run.path / "recipe.yaml").is_file() else _Made()).train
     return (notes.get("dataset"), notes.get("mode")), (train.epochs, len(notes.get("cells", ())))
@@ -451,6 +463,7 @@ def _described(run: RunFolder) -> str:
 
 def age(since: float) -> str:
     """Write how long ago a time was."""
+    # clocks of machines that share a disk may differ: no time lies ahead
     passed_s = max(0.0, time.time() - since)
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if count := int(passed_s // length_s):
@@ -460,6 +473,7 @@ def age(since: float) -> str:
 
 def finished_runs(runs: Path, command: str | None) -> list[RunFolder]:
     """List the finished runs of a command, or of all, those first that were finished, or found, last."""
+    # a run is as new as its metrics, or as the last time that it was asked for again
     times = {}
     for metrics in runs.glob(f"{command or '*'}/*/{FINISHED}"):
         files = [file for file in (metrics, metrics.with_name(FOUND)) if file.is_file()]

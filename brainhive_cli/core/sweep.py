@@ -104,6 +104,8 @@ def of_variant(reference: str | None) -> tuple[str | None, str]:
     """Split `SWEEP:VARIANT`, as a command line names a run; a folder of that name is taken as it is."""
     if reference is None or ":" not in reference or locate(reference).is_dir():
         return reference, ""
+
+    # the last colon separates: a run may be a path with others
     run, _, variant = reference.rpartition(":")
     return run, variant
 
@@ -123,6 +125,7 @@ def variant_of(known: Mapping[str, R], variant: str, run: str) -> R:
 
 def collect_variants(results: Mapping[str, Result]) -> Measurements:
     """Collect what the runs of variants measured, each scope after its variant's label; nothing is pooled."""
+    # scopes, and what is missing, by variant; caveats are of all
     measured = {label: result.metrics for label, result in results.items()}
     return Measurements(
         {
@@ -163,6 +166,7 @@ def _label(key: str, value: Any) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
+        # a part by its kind, then its knobs
         knobs = [f"{key}={_text(knob)}" for key, knob in value.items() if key != "kind"]
         return ",".join([*([_text(value["kind"])] if "kind" in value else []), *knobs])
     if isinstance(value, list | tuple):

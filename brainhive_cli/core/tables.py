@@ -93,6 +93,7 @@ def published_table(published: Mapping[str, dict[str, Any]]) -> Table:
     """Show what was published, by the variant of a sweep, and whether with this set-up."""
     rows = []
     for variant, known in published.items():
+        # the numbers are comparable only with the same set-up
         how = f"another set-up: {'; '.join(known['differs'])}" if known["differs"] else "this set-up"
         label = (variant,) if variant else ()
         rows.append((*label, *(known.get(metric, "–") for metric in ("top1", "top5")), how))
@@ -107,12 +108,16 @@ def number(value: Any) -> str:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
+
+    # counts in full, with separators from five digits on
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if not isfinite(value):
         return "–"
     if value and abs(value) < 0.0005:
         return f"{value:.1e}"
+
+    # three significant decimals of a share, fewer of larger numbers
     digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
     return f"{value:z,.{digits}f}"
 
@@ -154,10 +159,13 @@ def by_subject_and_seed(
         seeds: Names of the columns.
         note: Below the table.
     """
+    # several models of a seed count as their mean
     means = {subject: {seed: mean(scores) for seed, scores in row.items()} for subject, row in values.items()}
     rows: list[tuple[Any, ...]] = [
         (subject, *(row.get(seed) for seed in seeds), mean_sd(row.values())) for subject, row in means.items()
     ]
+
+    # the last row: over subjects, seed by seed
     over = [mean_sd(row[seed] for row in means.values() if seed in row) for seed in seeds]
     rows.append(("mean ± sd", *over, mean_sd(mean(row.values()) for row in means.values())))
     headings = [f"seed {seed}" for seed in seeds]
@@ -171,10 +179,13 @@ def draw(table: Table, width: int) -> Any:
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    # gaps are narrower where the table does not fit
     drawn = RichTable(box=SIMPLE_HEAD)
     drawn.pad_edge = drawn.show_edge = False
     if table_width(table) > width:
         drawn.padding = (0, 1, 0, 0)  # a gap of two
+
+    # words are kept whole, if the longest of all columns fit
     longest = [_longest_word(column) for column in _columns(table)]
     keeps_words = sum(longest) + GAP * len(longest) <= width  # else some word is broken wherever it is folded
     for heading, letters in zip(table.columns, longest, strict=True):
@@ -223,6 +234,7 @@ def write_as_list(table: Table, width: int) -> str:
     """Write each row as its first cell, and the others below it."""
     from textwrap import fill
 
+    # cells that say nothing are left out
     lines = [table.title.translate(CONTROL)]
     for first, *rest in table.rows:
         text = " · ".join(shown for cell in rest if (shown := _shown(cell)) not in ("", "–"))

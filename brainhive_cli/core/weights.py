@@ -78,6 +78,8 @@ def read(path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = Missing
         if not _is_torch(path):
             with _mappable(path) as mapped:
                 return load_file(mapped)
+
+        # weights lie below one key or two in what training codes save
         content = _load(path, "cpu")
         for wrapping in WRAPPINGS:
             if not isinstance(content, dict):
@@ -125,6 +127,7 @@ class Checkpoint:
         Raises:
             OSError: if the disk is full; the checkpoints are then as they were.
         """
+        # in memory first: a disk that is full leaves both checkpoints as they were
         buffer = io.BytesIO()
         torch.save(dict(content), buffer)
         with atomic_write(self.path) as part:
@@ -137,6 +140,7 @@ class Checkpoint:
 
         The main process sets each that is damaged aside, with a warning.
         """
+        # the main process goes first, and sets damaged files aside for all
         content = self._load(device) if launch.is_main else None
         launch.barrier()
         return content if launch.is_main else self._load(device)
@@ -173,11 +177,14 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] 
 
     Any reader of safetensors reads it. The same tensors give the same bytes.
     """
+    # a digest of zeros holds the room of the true one
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     about = {"format": "pt", **(metadata or {}), DIGEST: "0" * 32}
     save_file(state, path, about)
     with safe_open(path, "pt") as opened:
         about[DIGEST] = _digest(path, opened)
+
+    # the header is written again, in the same length
     with path.open("r+b") as stream:
         size, header = _header(stream)
         header["__metadata__"] = dict(sorted(about.items()))  # which the library writes in any order
@@ -215,6 +222,7 @@ def fill(
         BrainhiveError: `error`, if a weight is missing, surplus, of another shape, or not of real numbers
             where these are needed; it names the first.
     """
+    # names, shapes and kinds of numbers agree before anything is loaded
     needed = module.state_dict()
     for key in sorted(needed.keys() | state.keys()):
         shape, expected = (tuple(held[key].shape) if key in held else "none" for held in (state, needed))
@@ -250,6 +258,7 @@ def reading(
     except BrainhiveError:
         raise
     except Exception as reason:  # which may be the machine's, a broken library's, or code's of the user
+        # errors of the disk, of a library or of code of the user are theirs
         if is_of_the_machine(reason) or failed_import(reason) or foreign_code.mistake(reason):
             raise
         _raise_interrupt(reason)
@@ -325,6 +334,8 @@ def _digest(path: Path, opened: Any) -> str:
             digest.update(f"{name} {value.dtype} {[*value.shape]}\n".encode())
             start, end = header[name]["data_offsets"]
             stream.seek(8 + size + start)
+
+            # block by block
             for left in range(end - start, 0, -DIGESTED_BYTES):
                 digest.update(stream.read(min(DIGESTED_BYTES, left)))
     return digest.hexdigest()
@@ -341,6 +352,7 @@ def _mappable(path: Path) -> Iterator[Path]:
     """Give a file, or a copy where its file system maps none into memory, as those of some networks do."""
     with ExitStack() as stack:
         try:
+            # a page is mapped, to see whether the file system can
             with path.open("rb") as stream, suppress(ValueError):  # it is empty
                 mmap.mmap(stream.fileno(), 1, access=mmap.ACCESS_READ).close()
         except OSError as error:
@@ -376,6 +388,8 @@ def _raise_interrupt(error: BaseException) -> None:
     """Raise the Ctrl-C that a library has made an error of its own from, if there is one."""
     if "KeyboardInterrupt" in str(error):  # of what Python calls from Rust only the text is left
         raise KeyboardInterrupt from error
+
+    # libraries in C and Rust chain the interrupt, or only quote it
     cause = error.__cause__ or error.__context__
     if isinstance(cause, KeyboardInterrupt | SystemExit):
         raise cause
