@@ -115,7 +115,7 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
         code = BrainhiveError.exit_code if is_pipe_closed else _report(error, common, advise)
     from brainhive_cli.core import launch
 
-    # loaded only now, as it takes a while and errors above need none
+    # a process of several ends here, whatever threads still run
     launch.exit_worker(code)
     raise typer.Exit(code)
 
@@ -175,7 +175,7 @@ def _run(
     if result.work and here.is_main:
         from brainhive_cli.core import device_memory
 
-        key = result.work.key(command, _place(here, here.processes))
+        key = result.work.key(command, here.device_name, here.processes)
         seconds, peak_bytes = time.monotonic() - start, device_memory.peak_bytes(here.device)
         result.work.remember(runs_folder, key, seconds, peak_bytes)
     _show(result, common["json"], advise)
@@ -189,10 +189,6 @@ def _run(
     return int(result.exit_code)
 
 
-def _place(here: Any, processes: int) -> str:
-    return f"{processes} × {here.device_name}" if processes > 1 else str(here.device_name)
-
-
 def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable[[str], str]) -> int:
     """Show a plan, what is missing for it and how long it takes; return the exit code."""
     # an estimate of the time, where the device is here
@@ -200,7 +196,8 @@ def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable
         from brainhive_cli.core import launch
 
         try:
-            key = plan.work.key(command, _place(launch.start(recipe.run), launch.num_processes(recipe.run)))
+            device, processes = launch.start(recipe.run).device_name, launch.num_processes(recipe.run)
+            key = plan.work.key(command, device, processes)
             measured = plan.work.estimate(recipe.paths.under_home("runs"), key)
             plan = replace(plan, items={**plan.items, **measured})
         except DeviceError as error:
@@ -209,6 +206,7 @@ def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable
     # what is missing, with lines as the user would type them
     missing = [HINT.sub(lambda match: f"({advise(match[1])})", line) for line in plan.missing]
     if as_json:
+        # one document, or tables with the recipe below them
         document = {"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": missing}
         lists = {"needs": plan.needs, "tables": plan.tables}
         listed = {name: [entry.as_dict() for entry in entries] for name, entries in lists.items() if entries}
@@ -278,6 +276,8 @@ def list_shipped(command: str, recipe: str | None) -> list[str]:
     """List the shipped folders, as `papers/havir`, of what `--recipe` was and of what that extends."""
     if recipe is None:
         return []
+
+    # the folder that was named, then those of recipes that it extends
     root, folders = shipped_recipes(), []
     with suppress(BrainhiveError):  # which the command itself reports
         root_folder = root / recipe.replace("_", "-")
@@ -363,6 +363,8 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
     if damage.is_out_of_memory(error):
         way = f"{less_memory or 'a device with more memory'}; what is finished is kept"
         return DeviceError(f"out of memory: {first_line(error)}", way)
+
+    # processes that ended: of the launch, or of a loader of pictures
     if re.search(LOST_PROCESS, text):
         way = "its own error says why, on another machine if there are several; the same command continues"
         return LostProcess("another process of this launch has ended", way)
@@ -374,6 +376,7 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
     if (number := damage.system_error_number(error)) and not isinstance(error, OSError):
         error = OSError(number, os.strerror(number))
     if isinstance(error, OSError):
+        # the file, the reason, and what helps against this one
         where = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or first_line(error)
         # a name that is too long comes from the command line or a recipe, whatever it is a name of

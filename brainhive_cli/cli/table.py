@@ -99,10 +99,12 @@ def switch(flag: str, text: str) -> Parameter:
 
 def words(metavar: str, text: str, complete: Complete | None = None) -> Parameter:
     """Declare the words of a command line that are no options."""
+    # a list, since overrides and names stand in any order
     info = typer.Argument(None, metavar=metavar, help=text, show_default=False, autocompletion=complete)
     return Parameter("_", Parameter.KEYWORD_ONLY, default=info, annotation=list[str] | None)
 
 
+# options that several commands have
 OVERRIDES = words("[KEY.PATH=VALUE]...", "Override any recipe key.")
 COMMON = {
     "recipe": option(

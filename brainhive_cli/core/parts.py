@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -215,11 +215,8 @@ def build_module(config: Any, *arguments: Any) -> "torch.nn.Module":
     return module
 
 
-def part(shelf: str, default: str) -> BeforeValidator:
+def part(shelf: str, default: str, is_optional: bool = False) -> BeforeValidator:
     """Mark a recipe key, as `Annotated[Any, part(…)]`, as a part of `shelf`, of kind `default` if unnamed."""
-    return BeforeValidator(partial(resolve, shelf, default=default))
-
-
-def optional(shelf: str, default: str) -> BeforeValidator:
-    """Mark a recipe key as `part` does, and leave None as it is."""
-    return BeforeValidator(lambda value: None if value is None else resolve(shelf, value, default))
+    return BeforeValidator(
+        lambda value: None if is_optional and value is None else resolve(shelf, value, default)
+    )

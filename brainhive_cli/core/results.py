@@ -150,9 +150,9 @@ class Work:
     count: int
     unit: str
 
-    def key(self, command: str, device: str) -> str:
+    def key(self, command: str, device: str, processes: int = 1) -> str:
         """Name the pace of this work."""
-        return f"{command}, {self.kind}, on {device}"
+        return f"{command}, {self.kind}, on {f'{processes} × ' if processes > 1 else ''}{device}"
 
     def remember(self, runs: Path, key: str, seconds: float, peak_bytes: int) -> None:
         """Keep how long a unit took and how much memory was in use, instead of what was known before."""

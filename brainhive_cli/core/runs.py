@@ -198,7 +198,7 @@ class RunFolder:
 
     def replace(self, name: str, write: Callable[[Path], Any]) -> Path:
         """Let `write` fill a path next to the final one, then rename it; works for files and folders."""
-        # the digest of what stood there before no longer holds
+        # it has its name when it is complete, and no digest of what had the name before is left
         final = within(self.path, name, "a file of a run,")
         with atomic_write(final) as part:
             write(part)

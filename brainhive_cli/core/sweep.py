@@ -125,7 +125,7 @@ def variant_of(known: Mapping[str, R], variant: str, run: str) -> R:
 
 def collect_variants(results: Mapping[str, Result]) -> Measurements:
     """Collect what the runs of variants measured, each scope after its variant's label; nothing is pooled."""
-    # scopes, and what is missing, by variant; caveats are of all
+    # scopes get the label of their variant; caveats and set-up are of all
     measured = {label: result.metrics for label, result in results.items()}
     return Measurements(
         {

@@ -117,7 +117,7 @@ def number(value: Any) -> str:
     if value and abs(value) < 0.0005:
         return f"{value:.1e}"
 
-    # three significant decimals of a share, fewer of larger numbers
+    # three decimals of shares, fewer of larger numbers
     digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
     return f"{value:z,.{digits}f}"
 
@@ -186,7 +186,7 @@ def draw(table: Table, width: int) -> Any:
         drawn.padding = (0, 1, 0, 0)  # a gap of two
 
     # words are kept whole, if the longest of all columns fit
-    longest = [_longest_word(column) for column in _columns(table)]
+    longest = [_longest_word(column) for column in zip(table.columns, *table.rows, strict=True)]
     keeps_words = sum(longest) + GAP * len(longest) <= width  # else some word is broken wherever it is folded
     for heading, letters in zip(table.columns, longest, strict=True):
         drawn.add_column(Text(_shown(heading)), overflow="fold", min_width=letters if keeps_words else None)
@@ -203,7 +203,7 @@ def split_to_fit(table: Table, width: int) -> list[Table]:
     words there is no room next to the others.
     """
     # a table that fits stays whole; a very wide column stands alone
-    columns, widths = _columns(table), _widths(table)
+    columns, widths = [*zip(table.columns, *table.rows, strict=True)], _widths(table)
     if len(columns) < 3 or table_width(table) <= width:
         return [table]
     widest = widths.index(max(widths))
@@ -256,12 +256,8 @@ def _shown(cell: Any) -> str:
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell).translate(CONTROL)
 
 
-def _columns(table: Table) -> list[tuple[Any, ...]]:
-    return list(zip(table.columns, *table.rows, strict=True))
-
-
 def _widths(table: Table) -> list[int]:
-    return [max(map(len, map(_shown, column))) for column in _columns(table)]
+    return [max(map(len, map(_shown, column))) for column in zip(table.columns, *table.rows, strict=True)]
 
 
 def _longest_word(column: tuple[Any, ...]) -> int:
