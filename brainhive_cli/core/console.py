@@ -248,13 +248,36 @@ def live(
             how far the rest is.
     """
     console = _stderr()
-    if not _draws():
-        # no terminal: lines of news, by the main process alone
-        with redirect_stdout(sys.stderr), _saying(news) if writes_messages() else nullcontext():
+    if _draws():
+        with _display_on(console).add(
+            lambda: draw(table(max(1, console.height - OTHER_LINES)), console.width)
+        ):
             yield
         return
-    with _display_on(console).add(lambda: draw(table(max(1, console.height - OTHER_LINES)), console.width)):
-        yield
+
+    # no terminal: lines of news, by the main process alone, from a thread until the work ends
+    has_ended = threading.Event()
+
+    def watch() -> None:
+        said_s = time.monotonic()
+        while not has_ended.wait(POLL_S):
+            for line in news(time.monotonic() - said_s > LINE_S):
+                say(line)
+                said_s = time.monotonic()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    with redirect_stdout(sys.stderr):
+        if not writes_messages():
+            yield
+            return
+        thread.start()
+        try:
+            yield
+        finally:
+            has_ended.set()
+            thread.join()
+            for line in news(False):
+                say(line)
 
 
 @contextmanager
@@ -296,30 +319,6 @@ class _Display:
 
         works = [*self.works]  # work may end meanwhile
         return works[-1]() if works and time.monotonic() - self._started_s > DELAY_S else Group()
-
-
-@contextmanager
-def _saying(news: Callable[[bool], Sequence[str]]) -> Iterator[None]:
-    """Write news on stderr, from a thread, until the work ends; then the last of it."""
-    has_ended = threading.Event()
-
-    def watch() -> None:
-        said_s = time.monotonic()
-        while not has_ended.wait(POLL_S):
-            for line in news(time.monotonic() - said_s > LINE_S):
-                say(line)
-                said_s = time.monotonic()
-
-    # a daemon: an error elsewhere does not wait for it
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        has_ended.set()
-        thread.join()
-        for line in news(False):
-            say(line)
 
 
 def _draws() -> bool:

@@ -218,33 +218,26 @@ def _patterns(subfolder: str, allow: Sequence[str]) -> list[str]:
 
 def _failure(repository: str, error: Exception, repo_type: str, options: Mapping[str, Any]) -> MissingData:
     """Turn a failed request of the hub's client into an error of ours, by the hub's answer if any."""
-    from huggingface_hub.errors import (
-        DryRunError,
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
     # a damaged cache
-    if isinstance(error, ValueError) and not isinstance(error, HFValidationError):
+    if isinstance(error, ValueError) and not isinstance(error, errors.HFValidationError):
         return MissingData(
             f"{repository} is damaged in the hub's cache: {first_line(error)}",
             f"hf cache rm {repo_type}/{repository}, and fetch it again",
         )
 
     # answers of the hub: terms, name, revision
-    is_absent_here = isinstance(error, DryRunError | LocalEntryNotFoundError)
+    is_absent_here = isinstance(error, errors.DryRunError | errors.LocalEntryNotFoundError)
     answer = error.__cause__ if is_absent_here else error
-    if isinstance(answer, GatedRepoError):
+    if isinstance(answer, errors.GatedRepoError):
         kind = "datasets/" if repo_type == "dataset" else ""
         way = f"accept them at https://huggingface.co/{kind}{repository}, then: hf auth login"
         return MissingData(f"{repository} is for those who accepted its terms", way)
-    if isinstance(answer, RepositoryNotFoundError):
+    if isinstance(answer, errors.RepositoryNotFoundError):
         way = "check the name, or if it is private: hf auth login"
         return NoRepository(f"no such repository on the hub: {repository}", way)
-    if isinstance(answer, RevisionNotFoundError):
+    if isinstance(answer, errors.RevisionNotFoundError):
         return MissingData(f"{repository} has no such revision", "check what stands after the @")
 
     # no answer

@@ -47,13 +47,6 @@ PRIOR_OF_OTHERS = "prior trained on other pictures"
 """The prior that draws has learned from another data set than it draws."""
 MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construction"
 """The scored picture is the mean of a generated one and one that a latent was regressed to."""
-CAVEATS = (
-    *(SIMULATED, TRAINED_ON_SIMULATED, CALIBRATED, WHITENED_BY_TESTED),
-    *(NORMALISED_BY_TESTED, SEEN_PICTURES),
-    *(UNKNOWN_PICTURES, UNKNOWN_SELECTION, UNKNOWN_HISTORY, SEEN_COPIES, SEEN_CONCEPTS),
-    *(PRIOR_OF_OTHERS, MIXED_WITH_BLURRY, SELECTED_ON_TEST),
-)
-"""All caveats, in the order in which they are listed."""
 SHORT = {
     SIMULATED: "sim",
     TRAINED_ON_SIMULATED: "sim-train",
@@ -71,6 +64,8 @@ SHORT = {
     SELECTED_ON_TEST: "test-sel",
 }
 """Short names of caveats, for labels."""
+CAVEATS = tuple(SHORT)
+"""All caveats, in the order in which they are listed."""
 TRANSDUCTIVE = "uses all test signals together: a control, no result"
 """In the protocol of scopes whose similarities were corrected; no caveat, since a run's result never is."""
 
