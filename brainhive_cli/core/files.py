@@ -154,7 +154,7 @@ def open_plain(
     number = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW), 0o666)
     try:
         about = os.fstat(number)
-        _refuse_unfit(about, path, max_bytes)
+        require_regular(path, max_bytes, about)
 
         # a hard link may be of a file that others own
         if about.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR):
@@ -172,9 +172,18 @@ def open_no_link(path: str, flags: int) -> int:
     return open_plain(path, flags, follow=False)
 
 
-def require_regular(path: str | os.PathLike[str], max_bytes: int | None = None) -> None:
-    """Refuse, as `open_regular` does, a path that a library is to open by itself."""
-    _refuse_unfit(os.stat(path), path, max_bytes)
+def require_regular(
+    path: str | os.PathLike[str], max_bytes: int | None = None, about: os.stat_result | None = None
+) -> None:
+    """Refuse, as `open_regular` does, a path that a library is to open; `about` is its state."""
+    about = about or os.stat(path)
+    if stat.S_ISDIR(about.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(about.st_mode):
+        raise UnfitFile(errno.EINVAL, "a pipe, socket or device, and no plain file", path, "put a file there")
+    if max_bytes is not None and about.st_size > max_bytes:
+        problem = f"too large: {about.st_size:,} bytes, at most {max_bytes:,} are read"
+        raise UnfitFile(errno.EFBIG, problem, path, "check that it is the file that is meant")
 
 
 def require_regular_siblings(path: Path, root: Path) -> None:
@@ -234,7 +243,7 @@ def walk(
     system = {os.stat(path).st_dev for path in SYSTEM_FOLDERS if os.path.ismount(path)}
     way = "name the folder of the data set itself"
     count = 0
-    by_links: Counter[tuple[int, int]] = Counter()  # how often each was entered on a way with a link
+    link_counts: Counter[tuple[int, int]] = Counter()  # how often each was entered on a way with a link
 
     def open_folder(path: str) -> tuple[tuple[int, int], str, Iterator[os.DirEntry[str]]]:
         # a kernel's folder may hold links to everywhere
@@ -271,8 +280,8 @@ def walk(
 
             # ways through links are counted, and depth is limited
             is_linked = is_linked or entry.is_symlink()
-            by_links[below[0]] += is_linked
-            if by_links[below[0]] > MAX_LINKS_TO:
+            link_counts[below[0]] += is_linked
+            if link_counts[below[0]] > MAX_LINKS_TO:
                 raise BrainhiveError(f"more than {MAX_LINKS_TO} links lead to the folder {root / path}", way)
             if len(opened) > MAX_DEPTH:
                 raise BrainhiveError(f"{root / path} lies more than {MAX_DEPTH} folders deep", way)
@@ -313,16 +322,6 @@ def refuse_links(run: Path, below: Path | None = None) -> None:
             refuse_link(Path(entry), run)
         elif entry.is_dir():
             refuse_links(run, Path(entry))
-
-
-def _refuse_unfit(about: os.stat_result, path: str | os.PathLike[str], max_bytes: int | None) -> None:
-    if stat.S_ISDIR(about.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-    if not stat.S_ISREG(about.st_mode):
-        raise UnfitFile(errno.EINVAL, "a pipe, socket or device, and no plain file", path, "put a file there")
-    if max_bytes is not None and about.st_size > max_bytes:
-        problem = f"too large: {about.st_size:,} bytes, at most {max_bytes:,} are read"
-        raise UnfitFile(errno.EFBIG, problem, path, "check that it is the file that is meant")
 
 
 def describe_bad_name(name: str) -> str:

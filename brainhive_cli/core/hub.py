@@ -174,8 +174,8 @@ def need(
 
     # the first pattern of weights that the repository has
     names = [file.filename for file in listed]
-    by_pattern = [fnmatch.filter(names, pattern) for pattern in _patterns(subfolder, weights)]
-    if (chosen := next(filter(None, by_pattern), None)) is None:
+    matching = [fnmatch.filter(names, pattern) for pattern in _patterns(subfolder, weights)]
+    if (chosen := next(filter(None, matching), None)) is None:
         absent = f"{repository} has no {patterns[len(files)]}"
         return Need(name, None, MissingData(absent, "check the name and variant"))
     needed = {*_patterns(subfolder, files), *chosen}

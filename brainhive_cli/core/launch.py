@@ -71,13 +71,13 @@ class Launch:
     """This process among those that share the work.
 
     Attributes:
-        place: Its device, by name where torch may not be loaded yet: commands that only read files need none.
+        device_or_name: Its device, by name where torch may not be loaded yet: commands that only read files need none.
         mixed_precision: What it was launched in; a recipe takes it over as its own precision.
     """
 
     rank: int
     processes: int
-    place: "str | torch.device"
+    device_or_name: "str | torch.device"
     mixed_precision: str | None = None
 
     @cached_property
@@ -85,7 +85,7 @@ class Launch:
         """The device; asking for it loads torch."""
         import torch
 
-        return torch.device(self.place)
+        return torch.device(self.device_or_name)
 
     @property
     def is_main(self) -> bool:
@@ -95,7 +95,7 @@ class Launch:
     @property
     def device_name(self) -> str:
         """The device in words."""
-        if self.place == "cpu" or self.device.type != "cuda":
+        if self.device_or_name == "cpu" or self.device.type != "cuda":
             return "cpu"
         import torch
 

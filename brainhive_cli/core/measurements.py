@@ -124,11 +124,10 @@ class Metric:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
-        plain = {**asdict(self), "seeds": list(self.seeds), "caveats": list(self.caveats)}
-
         # JSON has lists and no tuples
-        ends = {name: plain[name] and list(plain[name]) for name in ("these_subjects", "people")}
-        return plain | ends
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
 
     def interval_text(self, digits: int = 3) -> str:
         """Write the interval for a table: a dash where there is none."""
