@@ -71,7 +71,8 @@ class Launch:
     """This process among those that share the work.
 
     Attributes:
-        device_or_name: Its device, by name where torch may not be loaded yet: commands that only read files need none.
+        device_or_name: Its device, by name where torch may not be loaded yet: commands that only read files
+            need none.
         mixed_precision: What it was launched in; a recipe takes it over as its own precision.
     """
 

@@ -125,9 +125,8 @@ class Metric:
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
         # JSON has lists and no tuples
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-        }
+        plain = asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
     def interval_text(self, digits: int = 3) -> str:
         """Write the interval for a table: a dash where there is none."""
