@@ -376,7 +376,8 @@ def exit_worker(code: int) -> None:
     """
     if os.environ.get("WORLD_SIZE", "1") not in ("1", ""):
         with suppress(OSError):
-            console.flush()
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
         os._exit(code)
 
 

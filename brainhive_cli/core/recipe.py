@@ -316,15 +316,31 @@ class Recipe(Section):
     def put(cls, fields: dict[str, Any], key: str, value: Any) -> None:
         """Set a dotted key of a recipe's fields, as flags, overrides and sweeps do.
 
+        A number in it is an index in a list; another `kind` drops the knobs of the part before.
+
         Raises:
-            RecipeError: if it is a place that a list does not have.
+            RecipeError: if the list has no such index.
         """
         # a key of a mapping is set in its default
         first, dot, _ = key.partition(".")
         default = cls.model_fields[first].default if first in cls.model_fields else None
         if dot and first not in fields and isinstance(default, dict):
-            fields[first] = copy.deepcopy(default)  # one of the names of a mapping is set
-        put_key(fields, key, value)
+            fields[first] = copy.deepcopy(default)
+
+        # down to the last section, which is made where it is absent
+        *path, last = key.split(".")
+        section: Any = fields
+        for step in path:
+            index = _place(section, step, key)
+            below = section[index] if isinstance(section, list) else section.get(index)
+            if isinstance(below, str):  # a part named by its kind alone
+                below = {"kind": below}
+            section[index] = section = below if isinstance(below, dict | list) else {}
+
+        # knobs of another kind would be unknown to this one
+        if last == "kind" and isinstance(section, dict) and not is_same_kind(section.get("kind"), value):
+            section.clear()
+        section[_place(section, last, key)] = value
 
     @classmethod
     def resolve(
@@ -555,28 +571,6 @@ def parse_value(text: str, override: str) -> Any:
     where = f"the value of {show_value(override)}"
     way_out = "quote it for the shell; of {NAME: VALUE} with more { in it, write KEY.NAME=VALUE instead"
     return documents.parse(text, where, Any, way_out, RecipeError, is_yaml=True)
-
-
-def put_key(fields: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, a number in it a place in a list; another `kind` drops the knobs of the part before.
-
-    Raises:
-        RecipeError: if the list has no such place.
-    """
-    # down to the last section, which is made where it is absent
-    *path, last = key.split(".")
-    section: Any = fields
-    for step in path:
-        index = _place(section, step, key)
-        below = section[index] if isinstance(section, list) else section.get(index)
-        if isinstance(below, str):  # a part named by its kind alone
-            below = {"kind": below}
-        section[index] = section = below if isinstance(below, dict | list) else {}
-
-    # knobs of another kind would be unknown to this one
-    if last == "kind" and isinstance(section, dict) and not is_same_kind(section.get("kind"), value):
-        section.clear()
-    section[_place(section, last, key)] = value
 
 
 def lay_over(default: Any, value: Any) -> Any:

@@ -115,20 +115,6 @@ def to_download(needs: Iterable[Need]) -> str:
     return f"{console.size(count) if count else 'nothing'} to download"
 
 
-def list_ways(errors: Iterable[BrainhiveError]) -> list[str]:
-    """Write a line for each way to get what is missing: the first that it gets, and how many more."""
-    # messages by the way that ends them, each once
-    way_messages: dict[str, dict[str, None]] = {}
-    for error in errors:
-        way_messages.setdefault(error.hint or error.message, {})[error.message] = None
-    written = []
-    for way, messages in way_messages.items():
-        first, *further = messages
-        more = f", and {len(further)} more" if further else ""
-        written.append(f"{first}{more} ({way})" if way != first else first)
-    return written
-
-
 class Pace(NamedTuple):
     """Seconds of a unit of work, and the most bytes in use: of a GPU by tensors, else by the process."""
 
@@ -207,8 +193,15 @@ class Plan:
 
     @property
     def missing(self) -> list[str]:
-        """Lines of what is missing, one for each way to get something."""
-        return list_ways(self.errors)
+        """Lines of what is missing, one for each way to get it: the first that it gets, and how many more."""
+        way_messages: dict[str, dict[str, None]] = {}
+        for error in self.errors:
+            way_messages.setdefault(error.hint or error.message, {})[error.message] = None
+        written = []
+        for way, (first, *further) in way_messages.items():
+            more = f", and {len(further)} more" if further else ""
+            written.append(f"{first}{more} ({way})" if way != first else first)
+        return written
 
     def table(self, title: str) -> Table:
         """Lay out the items for people."""
