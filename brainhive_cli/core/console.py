@@ -117,6 +117,12 @@ def hushed() -> Iterator[None]:
                 library.enable_progress_bar()
 
 
+def flush() -> None:
+    """Flush stdout and stderr, before the process is ended."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
 def confirm(question: str) -> bool:
     """Ask the user; no where there is nobody to ask."""
     if not sys.stdin.isatty():

@@ -376,8 +376,7 @@ def exit_worker(code: int) -> None:
     """
     if os.environ.get("WORLD_SIZE", "1") not in ("1", ""):
         with suppress(OSError):
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
+            console.flush()
         os._exit(code)
 
 
