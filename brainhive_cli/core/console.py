@@ -249,9 +249,8 @@ def live(
     """
     console = _stderr()
     if _draws():
-        with _display_on(console).add(
-            lambda: draw(table(max(1, console.height - OTHER_LINES)), console.width)
-        ):
+        display = _display_on(console)
+        with display.add(lambda: draw(table(max(1, console.height - OTHER_LINES)), console.width)):
             yield
         return
 

@@ -205,9 +205,10 @@ class RunFolder:
             raise_if_interrupted()
             if name != FINISHED:  # whose digest is listed before
                 listed = documents.read_digests(self.path)
-                stale = {key for key in listed if key == name or key.startswith(f"{name}/")}
-                if stale:
-                    fresh = {key: digest for key, digest in listed.items() if key not in stale}
+                fresh = {
+                    key: digest for key, digest in listed.items() if not f"{key}/".startswith(f"{name}/")
+                }
+                if len(fresh) < len(listed):
                     documents.write_digests(self.path, fresh)
             if final.is_dir():
                 remove(final)
