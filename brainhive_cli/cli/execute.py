@@ -115,6 +115,7 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
         code = BrainhiveError.exit_code if is_pipe_closed else _report(error, common, advise)
     from brainhive_cli.core import launch
 
+    # a process of several ends here, whatever threads still run
     launch.exit_worker(code)
     raise typer.Exit(code)
 
@@ -174,7 +175,7 @@ def _run(
     if result.work and here.is_main:
         from brainhive_cli.core import device_memory
 
-        key = result.work.key(command, _place(here, here.processes))
+        key = result.work.key(command, here.device_name, here.processes)
         seconds, peak_bytes = time.monotonic() - start, device_memory.peak_bytes(here.device)
         result.work.remember(runs_folder, key, seconds, peak_bytes)
     _show(result, common["json"], advise)
@@ -188,10 +189,6 @@ def _run(
     return int(result.exit_code)
 
 
-def _place(here: Any, processes: int) -> str:
-    return f"{processes} × {here.device_name}" if processes > 1 else str(here.device_name)
-
-
 def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable[[str], str]) -> int:
     """Show a plan, what is missing for it and how long it takes; return the exit code."""
     # an estimate of the time, where the device is here
@@ -199,7 +196,8 @@ def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable
         from brainhive_cli.core import launch
 
         try:
-            key = plan.work.key(command, _place(launch.start(recipe.run), launch.num_processes(recipe.run)))
+            device, processes = launch.start(recipe.run).device_name, launch.num_processes(recipe.run)
+            key = plan.work.key(command, device, processes)
             measured = plan.work.estimate(recipe.paths.under_home("runs"), key)
             plan = replace(plan, items={**plan.items, **measured})
         except DeviceError as error:
@@ -213,6 +211,7 @@ def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable
         with console.progress("planning the whole paper"):
             plan = replace(plan, tables=(plan_paper(recipe.recipe_name, recipe), *plan.tables))
     if as_json:
+        # one document, or tables with the recipe below them
         document = {"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": missing}
         lists = {"needs": plan.needs, "tables": plan.tables}
         listed = {name: [entry.as_dict() for entry in entries] for name, entries in lists.items() if entries}
@@ -227,10 +226,13 @@ def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable
 
 
 def _show(result: Any, as_json: bool, advise: Callable[[str], str]) -> None:
+    # the next command, which may need the same code
     hint = with_permission(advise(result.hint), foreign_code.ran())
     if as_json:
         console.show_json({**result.as_dict(), "next": hint})
         return
+
+    # tables, files, and where all of it lies
     for table in result.tables if result.shown is None else result.shown:
         console.show_table(table)
     for name, path in result.files.items():
@@ -246,12 +248,15 @@ def _report(error: Exception, common: Mapping[str, Any], advise: Callable[[str],
     """Show an error in one line and what to do in another; return its exit code."""
     from brainhive_cli.core import launch
 
+    # what is wrong, and the way out as the user would type it
     described = describe_error(error)
     try:
         described.hint = advise(described.hint)
     except Exception:  # the error itself is what the user must see; its hint is then as it was raised
         if common["debug"]:
             console.show_traceback()
+
+    # in one of several processes the launcher shows it
     with suppress(OSError):  # of a terminal or a full disk: the exit code says it, too
         if common["debug"]:
             console.show_traceback()
@@ -262,6 +267,7 @@ def _report(error: Exception, common: Mapping[str, Any], advise: Callable[[str],
 
 def with_flags(command: str, hint: str) -> str:
     """Write the keys of an example (`as in key=value`) as the flags of the command that set them."""
+    # switches take no value, so an example has none
     flags = next(listed.flags for listed in COMMANDS if listed.name == command)
     names = {
         key: flag.default.param_decls[0] for key, flag in flags.items() if flag.annotation != bool | None
@@ -275,11 +281,15 @@ def list_shipped(command: str, recipe: str | None) -> list[str]:
     """List the shipped folders, as `papers/havir`, of what `--recipe` was and of what that extends."""
     if recipe is None:
         return []
+
+    # the folder that was named, then those of recipes that it extends
     root, folders = shipped_recipes(), []
     with suppress(BrainhiveError):  # which the command itself reports
         root_folder = root / recipe.replace("_", "-")
         folders = [root_folder] if os.path.isdir(root_folder) else []
         folders += [file.parent for file in read_extended(find_recipe(command, recipe), command)]
+
+    # folders of the user are not named: they hold recipes of theirs
     inside = [folder for folder in folders if folder != root and folder.is_relative_to(root)]
     return [folder.relative_to(root).as_posix() for folder in dict.fromkeys(inside)]
 
@@ -296,11 +306,14 @@ def as_typed(hint: str, folders: Callable[[], Sequence[str]], keys: Set[str], is
     """
 
     def with_recipe(line: str) -> str:
+        # the first shipped folder that has a recipe of the command
         _, command, *words = shlex.split(line)
         root = shipped_recipes()
         recipe = next((name for name in folders() if (root / name / f"{command}.yaml").is_file()), None)
         if "--recipe" in words or recipe is None:
             return shlex.join(["brainhive", command, *words])
+
+        # what the recipe sets itself is left out
         line_words = ["brainhive", command, "--recipe", recipe]
         rest = iter(words)
         for word in rest:  # without what the recipe sets, unless the user did
@@ -317,6 +330,7 @@ def with_permission(hint: str, code: Collection[str]) -> str:
     """Add `--allow-code` to the lines of a hint that may meet code, unless they name it themselves."""
 
     def permit(line: str) -> str:
+        # lines that name the code themselves allow it by that
         is_allowed = "--allow-code" in line or all(name in line for name in code)
         return line if line.split()[1] in WITHOUT_CODE or is_allowed else f"{line} --allow-code"
 
@@ -327,6 +341,8 @@ def _map_lines(hint: str, rewrite: Callable[[str], str]) -> str:
     """Rewrite each command line of a hint; a hint that is no command line stays as it is."""
     if not hint.startswith("brainhive "):
         return hint
+
+    # an alternative after the lines stays as it is
     lines, separator, alternative = hint.partition(", or ")
     return " && ".join(map(rewrite, lines.split(" && "))) + separator + alternative
 
@@ -352,20 +368,27 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
     if damage.is_out_of_memory(error):
         way = f"{less_memory or 'a device with more memory'}; what is finished is kept"
         return DeviceError(f"out of memory: {first_line(error)}", way)
+
+    # processes that ended: of the launch, or of a loader of pictures
     if re.search(LOST_PROCESS, text):
         way = "its own error says why, on another machine if there are several; the same command continues"
         return LostProcess("another process of this launch has ended", way)
     if re.search(LOST_DECODER, text):
         way = "run.workers with a smaller number, as memory may have run out; the same command continues"
         return DeviceError("a process that decodes pictures was killed", way)
+
+    # errors of the system, also those that a library wrote as text
     if (number := damage.system_error_number(error)) and not isinstance(error, OSError):
         error = OSError(number, os.strerror(number))
     if isinstance(error, OSError):
+        # the file, the reason, and what helps against this one
         where = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or first_line(error)
         # a name that is too long comes from the command line or a recipe, whatever it is a name of
         kind = RecipeError if error.errno == errno.ENAMETOOLONG else BrainhiveError
         return kind(f"{where}{reason}", WAYS.get(error.errno or 0, ANY))
+
+    # code of the user, or of ours
     return foreign_code.mistake(error) or BrainhiveError(
         f"unexpected {type(error).__name__}: {first_line(error)}", "this is a bug; --debug shows where"
     )

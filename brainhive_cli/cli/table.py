@@ -19,6 +19,8 @@ Complete = Callable[[str], list[str]]
 def kinds(shelf: str) -> list[str]:
     """List the parts of a shelf by their files, and the rows of its families."""
     package = Path(__file__).parents[1]
+
+    # a row of a family is a part without a file
     files = [file.stem for file in package.glob(f"*/{shelf}/[!_]*.py")]
     for table in package.glob(f"*/{shelf}/rows.yaml"):  # read without the YAML reader, which takes time
         files += re.findall(r"^([\w-]+):", table.read_text(encoding="utf-8"), re.MULTILINE)
@@ -37,6 +39,7 @@ def datasets() -> list[str]:
 
 def recipes() -> list[str]:
     """List the shipped recipes that `--recipe` takes."""
+    # recipes at the top are the defaults of their commands
     root = shipped_folder("recipes")
     return sorted({path.parent.relative_to(root).as_posix() for path in root.glob("*/**/*.yaml")})
 
@@ -45,6 +48,7 @@ def runs(command: str = "*") -> Callable[[], list[str]]:
     """List the finished runs of a command, or of all, the newest first."""
 
     def list_names() -> list[str]:
+        # by paths alone: a completion has no time to load the rest of the package
         below = Path(os.environ.get("BRAINHIVE_HOME", ".")) / "runs"
         files = sorted(below.glob(f"{command}/*/metrics.json"), key=lambda file: -file.stat().st_mtime)
         return [file.parent.name for file in files]
@@ -56,6 +60,7 @@ def one_of(*lists: Callable[[], list[str]], words: Iterable[str] = (), is_list: 
     """Complete one name, or the last of several that are separated by commas."""
 
     def complete(incomplete: str) -> list[str]:
+        # the names before the last comma stay
         before, comma, last = incomplete.rpartition(",") if is_list else ("", "", incomplete)
         known = [*words, *(name for list_names in lists for name in list_names())]
         return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
@@ -81,6 +86,7 @@ def option(
         value: The type of its value; bool for a switch.
         limits: Of the value, as `typer.Option` takes them.
     """
+    # recipes have the defaults; the help only shows them
     more: dict[str, Any] = {"show_default": default or False, "autocompletion": complete, **limits}
     info = typer.Option(None, flag, help=text, **more)
     return Parameter("_", Parameter.KEYWORD_ONLY, default=info, annotation=value | None)
@@ -93,10 +99,12 @@ def switch(flag: str, text: str) -> Parameter:
 
 def words(metavar: str, text: str, complete: Complete | None = None) -> Parameter:
     """Declare the words of a command line that are no options."""
+    # a list, since overrides and names stand in any order
     info = typer.Argument(None, metavar=metavar, help=text, show_default=False, autocompletion=complete)
     return Parameter("_", Parameter.KEYWORD_ONLY, default=info, annotation=list[str] | None)
 
 
+# options that several commands have
 OVERRIDES = words("[KEY.PATH=VALUE]...", "Override any recipe key.")
 COMMON = {
     "recipe": option(

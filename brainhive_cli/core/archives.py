@@ -71,9 +71,12 @@ def destination(path: Path, root: Path, tops: Sequence[str]) -> Path:
     if path.parent != root:
         return path.parent
     with open_members(path) as members:
+        # the first file tells whether files lie at the top
         first = next((name for name, _, _ in members if name), "")
     if not tops or not first.removeprefix("./").startswith(tuple(tops)):
         return root
+
+    # they do: they get a folder of the name of the archive
     ending = next(ending for ending in (ZIP, *TAR) if path.name.endswith(ending))
     return path.with_name(path.name.removesuffix(ending))
 
@@ -97,14 +100,17 @@ def unpack(path: Path, into: Path) -> int:
             compressed tar nothing is written.
         BrainhiveError: if a name in it leads out of the folder, or the disk has no room for it.
     """
+    # a damaged tar is refused before anything is written
     written = 0
     verify_compressed(path)
     with open_members(path) as members:
         for name, size, open_member in members:
             if not name:
                 continue
-            place = below(into, name.removeprefix("./"), source=f"{path} holds a file that")
-            if _is_unpacked(place, size):
+            target = below(into, name.removeprefix("./"), source=f"{path} holds a file that")
+
+            # members of an earlier, interrupted call stay
+            if _is_unpacked(target, size):
                 continue
 
             # copy block by block, if there is room
@@ -112,7 +118,7 @@ def unpack(path: Path, into: Path) -> int:
                 raise BrainhiveError(
                     f"no room for {name} of {path}: {size:,} bytes, {free:,} are free", "make room"
                 )
-            with atomic_write(place, is_lasting=False) as part, part.open("wb") as file:
+            with atomic_write(target, is_lasting=False) as part, part.open("wb") as file:
                 source, left = open_member(), size
                 while left:
                     if not (block := source.read(min(left, COPIED_BYTES))):
@@ -123,8 +129,8 @@ def unpack(path: Path, into: Path) -> int:
     return written
 
 
-def _is_unpacked(place: Path, size: int) -> bool:
-    return place.is_file() and place.stat().st_size == size
+def _is_unpacked(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 @contextmanager
@@ -137,16 +143,18 @@ def open_members(path: Path) -> Iterator[Iterator[Member]]:
     with reading(path, AGAIN):
         if path.suffix == ZIP:
             with ZipFile(path) as archive:
-                yield _files_of_zip(archive)
+                # folders and links have no name here; opening a member verifies its CRC32
+                yield (
+                    (
+                        "" if info.is_dir() or info.external_attr >> 28 not in (0, 8) else info.filename,
+                        info.file_size,
+                        partial(archive.open, info),
+                    )
+                    for info in zip_members(archive)
+                )
         else:
             with TAR_OPENERS.get(path.suffix, open)(path, "rb") as file:
                 yield ((name, size, partial(_at, file, start)) for name, start, size in tar_members(file))
-
-
-def _files_of_zip(archive: ZipFile) -> Iterator[Member]:
-    for info in zip_members(archive):
-        is_file = not info.is_dir() and (info.external_attr >> 28) in (0, 8)  # no links
-        yield info.filename if is_file else "", info.file_size, partial(archive.open, info)  # verifies CRC32
 
 
 def _at(file: IO[bytes], start: int) -> IO[bytes]:
@@ -193,19 +201,17 @@ def tar_members(file: BinaryIO, length: float = math.inf) -> Iterator[TarMember]
         if kind in EXTENDED_HEADERS:
             extended |= _extensions(kind, read_at(file, start, size)) if size <= MAX_HEADER_BYTES else {}
         else:
-            name = extended.get(b"path", _name(header)).decode(errors="surrogateescape")
-            yield name if kind in FILES else "", start, size
+            parts = [header[field].partition(b"\0")[0] for field in (slice(345, 500), slice(100))]
+            has_prefix = parts[0] and header[257:263] == tarfile.POSIX_MAGIC[:6]
+            name = extended.get(b"path", b"/".join(parts) if has_prefix else parts[1])
+            yield name.decode(errors="surrogateescape") if kind in FILES else "", start, size
             extended, end = {}, start + size
         at = start + tarfile.BLOCKSIZE * -(-size // tarfile.BLOCKSIZE)
 
 
-def _name(header: bytes) -> bytes:
-    name, prefix = (header[place].partition(b"\0")[0] for place in (slice(100), slice(345, 500)))
-    return prefix + b"/" + name if prefix and header[257:263] == tarfile.POSIX_MAGIC[:6] else name
-
-
 def _number(field: bytes) -> int:
     """Read octal digits, or, if the first bit is set, a binary number."""
+    # numbers of 8 GiB and more do not fit octal digits
     if field[0] & 0x80:
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
     digits = field.partition(b"\0")[0].strip()
@@ -214,10 +220,13 @@ def _number(field: bytes) -> int:
 
 def _extensions(kind: bytes, content: bytes) -> dict[bytes, bytes]:
     """Read what a header says of the next member: its long name, or lines of `length key=value`."""
+    # GNU's tar: the content is the name
     if kind == tarfile.GNUTYPE_LONGNAME:
         return {b"path": content.partition(b"\0")[0]}
     at = 0
     extended: dict[bytes, bytes] = {}
+
+    # pax: one line after another, whose length stands first
     while kind == tarfile.XHDTYPE and at < len(content.rstrip(b"\0")):
         digits, _, _ = content[at : at + MAX_LENGTH_DIGITS].partition(b" ")
         end = at + int(digits)
@@ -254,6 +263,7 @@ def open_parquet(path: Path) -> Any:
         MissingExtra: if pyarrow is not installed.
         ValueError: if it claims more rows or values than its size allows; pyarrow's errors are these too.
     """
+    # counts in the footer are compared with the size before a column is read
     file = import_pyarrow().ParquetFile(path, memory_map=True, page_checksum_verification=True)
     about, size = file.metadata, os.path.getsize(path)
     groups = [about.row_group(n) for n in range(about.num_row_groups)]

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from math import isfinite
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -23,6 +22,8 @@ NAME = "artifacts.json"
 """The document of a run that lists its artifacts; it lies next to the metrics."""
 FOLDER = "artifacts"
 """Folder of the pictures of artifacts in a run, unless they lie there under a name of their own."""
+SOURCE = "the file of an artifact,"
+"""Beginning of the error of a name that leads out of the run."""
 SCHEMA = 3
 SIDE_PX = 128
 """Longer side of a picture that is saved for a page."""
@@ -275,10 +276,13 @@ def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
     Raises:
         BrainhiveError: if a file is missing, or does not lie in the run.
     """
+    # every file that an artifact names is in the run
     listed = list(artifacts)
     for name in {name for artifact in listed for name in files(artifact)}:
-        if not _located(run.path, name).is_file():
+        if not below(run.path, name, source=SOURCE).is_file():
             raise BrainhiveError(f"artifact {name} is missing in {run.path}", "write the file first")
+
+    # numbers that are drawn need few digits
     shown_only = ("is_list", "is_copied")  # how a terminal shows a table
     plain = [
         {key: _plain(value) for key, value in asdict(artifact).items() if key not in shown_only}
@@ -294,6 +298,7 @@ def read(run: "RunFolder") -> list[Artifact]:
     Raises:
         BrainhiveError: if the list is damaged, of another schema, or names a file outside of the run.
     """
+    # the list, of this schema
     path = run.path / NAME
     if not path.is_file():
         return []
@@ -303,9 +308,11 @@ def read(run: "RunFolder") -> list[Artifact]:
             f"{path} is of schema {documents.show_value(schema)}, this version reads {SCHEMA}",
             "run its command again with --again",
         )
+
+    # names of files lead nowhere else, be it by a link
     listed = documents.check(document, str(path), _Document)["artifacts"]
     for name in (name for artifact in listed for name in files(artifact)):
-        refuse_link(_located(run.path, name), run.path)
+        refuse_link(below(run.path, name, source=SOURCE), run.path)
     return listed
 
 
@@ -335,15 +342,12 @@ def save_picture(run: "RunFolder", name: str, picture: "Image", side_px: int = S
     Returns:
         The file's name within the run.
     """
+    # a page embeds its pictures, so they are small
     small = picture.convert("RGB")
     small.thumbnail((side_px, side_px))
     file = f"{FOLDER}/{name}.webp"
     run.replace(file, lambda part: small.save(part, "WEBP", quality=80, method=4))
     return file
-
-
-def _located(folder: Path, name: str) -> Path:
-    return below(folder, name, source="the file of an artifact,")
 
 
 def _plain(value: Any) -> Any:

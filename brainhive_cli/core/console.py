@@ -57,6 +57,8 @@ def fail(error: "BrainhiveError", as_json: bool = False, code: int | None = None
     _write(f"error: {error.message}".translate(ONE_LINE), "red")
     if error.hint:
         _write(f"  try: {error.hint}".translate(ONE_LINE))
+
+    # programs read the error where they wait for the result
     if as_json:
         show_json({"error": error.message, "hint": error.hint, "exit_code": code or error.exit_code})
 
@@ -100,6 +102,8 @@ def hushed() -> Iterator[None]:
     """Silence the progress bars and messages of transformers and diffusers, if they are imported."""
     names = [f"{library}.utils.logging" for library in ("diffusers", "transformers")]
     libraries: list[Any] = [sys.modules[name] for name in names if name in sys.modules]
+
+    # bars and messages off, and back as they were
     before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
     for library in libraries:
         library.set_verbosity_error()
@@ -130,6 +134,7 @@ def confirm(question: str) -> bool:
 
 def is_pipe_closed() -> bool:
     """Whether the reader of stdout has gone, as `head` does; what is not written yet is then dropped."""
+    # ask for an error of the pipe without waiting
     poll = select.poll()
     poll.register(sys.stdout, select.POLLOUT)
     is_closed = any(event & select.POLLERR for _, event in poll.poll(0))
@@ -151,9 +156,13 @@ def show_table(table: Table) -> None:
         return
     console = _stdout()
     width = console.width
+
+    # a list that does not fit is written row by row
     if table.is_list and table_width(table) > width:
         sys.stdout.write(write_as_list(table, width))
         return
+
+    # drawn by rich, in parts that fit; blanks at the ends of lines are left out
     note = [*textwrap.wrap(table.note, width), ""] if table.is_list and table.note else []
     console.width = WIDE if table.is_copied else width
     for part in split_to_fit(table, console.width):
@@ -186,11 +195,15 @@ class Bar:
         Without a terminal a line is written once in LINE_S.
         """
         raise_if_interrupted()
+
+        # rate since the start
         self._items += items
         elapsed_s = time.monotonic() - self._started_s
         rate = self._items / elapsed_s
         pace = "" if not rate else f"{rate:.1f}/s" if rate > SLOW_PER_S else f"{clock(1 / rate)} each"
         self._progress.update(self._task, advance=items, note=f"{pace} {note}".strip())
+
+        # no terminal: a line now and then
         if self._progress.disable and self._started_s + elapsed_s - self._said_s > LINE_S and rate:
             self._said_s = self._started_s + elapsed_s
             left = clock((self._total - self._items) / rate)
@@ -206,10 +219,13 @@ def progress(description: str, total: int | None = None) -> Iterator[Bar]:
     """
     from rich import progress as rich
 
+    # columns after the description
     counts: list[Any] = [rich.TimeElapsedColumn()]
     if total is not None:
         counts = [rich.BarColumn(bar_width=20), rich.MofNCompleteColumn(), "{task.fields[note]}"]
         counts.append(rich.TimeRemainingColumn())
+
+    # on a terminal the innermost bar is drawn
     shown = rich.Progress(
         rich.SpinnerColumn(), "{task.description}", *counts, console=_stderr(), disable=not _draws()
     )
@@ -232,12 +248,35 @@ def live(
             how far the rest is.
     """
     console = _stderr()
-    if not _draws():
-        with redirect_stdout(sys.stderr), _saying(news) if writes_messages() else nullcontext():
+    if _draws():
+        display = _display_on(console)
+        with display.add(lambda: draw(table(max(1, console.height - OTHER_LINES)), console.width)):
             yield
         return
-    with _display_on(console).add(lambda: draw(table(max(1, console.height - OTHER_LINES)), console.width)):
-        yield
+
+    # no terminal: lines of news, by the main process alone, from a thread until the work ends
+    has_ended = threading.Event()
+
+    def watch() -> None:
+        said_s = time.monotonic()
+        while not has_ended.wait(POLL_S):
+            for line in news(time.monotonic() - said_s > LINE_S):
+                say(line)
+                said_s = time.monotonic()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    with redirect_stdout(sys.stderr):
+        if not writes_messages():
+            yield
+            return
+        thread.start()
+        try:
+            yield
+        finally:
+            has_ended.set()
+            thread.join()
+            for line in news(False):
+                say(line)
 
 
 @contextmanager
@@ -281,36 +320,11 @@ class _Display:
         return works[-1]() if works and time.monotonic() - self._started_s > DELAY_S else Group()
 
 
-@contextmanager
-def _saying(news: Callable[[bool], Sequence[str]]) -> Iterator[None]:
-    """Write news on stderr, from a thread, until the work ends; then the last of it."""
-    has_ended = threading.Event()
-
-    def watch() -> None:
-        said_s = time.monotonic()
-        while not has_ended.wait(POLL_S):
-            for line in news(time.monotonic() - said_s > LINE_S):
-                say(line)
-                said_s = time.monotonic()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        has_ended.set()
-        thread.join()
-        for line in news(False):
-            say(line)
-
-
 def _draws() -> bool:
     return bool(_stderr().is_terminal and writes_messages())
 
 
-@lru_cache(1)
-def _display_on(console: Any) -> _Display:
-    return _Display(console)
+_display_on = lru_cache(1)(_Display)  # one display a console
 
 
 def _stderr() -> Any:

@@ -48,6 +48,7 @@ def reading(
         raised: What the reader raises; `(Exception,)` of a library with exceptions of its own, as nibabel.
     """
     try:
+        # a pipe or device would be waited on for ever
         if path.exists() and not path.is_dir():
             require_regular(path)
         yield
@@ -56,6 +57,8 @@ def reading(
     except raised as reason:
         if isinstance(reason, BrainhiveError) or is_of_the_machine(reason):
             raise
+
+        # the reason in one line: what the system, or the innermost library, says
         problem = getattr(reason, "strerror", None) or first_line(reason).rsplit("(", 1)[-1].rstrip(")")
         problem = f"it has no {problem}" if isinstance(reason, KeyError) else problem
         raise error(f"{path} is damaged or cut short: {problem}", way_out) from reason
@@ -91,6 +94,7 @@ OF_THE_GPU = r"^AcceleratorError: |CUDA error"
 
 def system_error_number(error: BaseException) -> int | None:
     """Return the number of an error of the system, also where a library writes it as text; else None."""
+    # the number within a text of a library
     if number := re.search(OF_LIBRARIES, str(error)):
         return int(number[1] or number[2])
     return error.errno if isinstance(error, OSError) else None
@@ -109,6 +113,7 @@ def is_of_the_machine(error: BaseException) -> bool:
     filters as it does a damaged chunk, which it is then taken for.
     """
     if is_out_of_memory(error):
+        # what the file claims, against the memory of the machine
         named = re.search(r"tried to allocate (\d+) bytes", str(error))
         wanted = int(named[1]) if named else getattr(error, "_total_size", 0)  # which NumPy's error has
         return int(wanted) < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -36,9 +36,13 @@ def peak_bytes(device: torch.device) -> int:
     """Return the most bytes in use since the last reset: of a GPU by tensors, else by the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+
+    # Linux: the peak since the last reset
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
+
+    # elsewhere: the peak since the process began
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Hashable, Iterator, Mapping
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -37,6 +37,8 @@ RUN = ("recipe.yaml", "metrics.json")
 """Files of a run, of which one must lie next to a list: a list elsewhere governs none of its documents."""
 MAX_FOLDERS_ABOVE = 6
 """Folders above a document that may have the list: `run/cells/VARIANT/CELL/model/config.json` needs five."""
+CHANGED = f"was changed or damaged: {SHA256SUMS} has another digest of it"
+"""Problem of a document that differs from its digest, to follow its path."""
 AGAIN_OR_DELETE = f"copy it again; if you changed it on purpose, delete {SHA256SUMS}"
 """Way out of a document that differs from its digest."""
 MAX_LIST_BYTES = 1 << 24
@@ -72,6 +74,8 @@ def read(
     """
     if not path.is_file():
         raise MissingData(f"there is no file {path}", hint)
+
+    # its bytes, at most so many
     is_yaml = path.suffix == ".yaml" if is_yaml is None else is_yaml
     most = most or MAX_DOCUMENT_BYTES[".yaml" if is_yaml else ".json"]
     try:
@@ -82,8 +86,17 @@ def read(
         raise error(reason.message, hint) from reason
     except OSError as reason:  # of a damaged disk, or a link to what is no file
         raise error(f"{path} cannot be read: {reason.strerror}", hint) from reason
-    if (known := recorded_digest(path)) and hashlib.sha256(content).hexdigest() != known:
-        raise error(describe_change(path), AGAIN_OR_DELETE)
+
+    # the digest that a list in its folder, or in one above, has of it
+    absolute = path.absolute()
+    for above in absolute.parents[:MAX_FOLDERS_ABOVE]:
+        known = read_digests(above).get(absolute.relative_to(above).as_posix())
+        if known and any((above / name).is_file() for name in RUN):
+            if hashlib.sha256(content).hexdigest() != known:
+                raise error(f"{path} {CHANGED}", AGAIN_OR_DELETE)
+            break
+
+    # bytes to text, text to values
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as reason:
@@ -104,11 +117,29 @@ def parse(
 ) -> T:
     """Read a document that is a string, as `read` does; `where` names it in the message."""
     try:
-        value = _from_yaml(text) if is_yaml else _from_json(text, without)
+        if is_yaml:
+            loader = _Loader(text)
+            try:
+                node = loader.get_single_node()
+                _refuse_deep(node, len(text) + 1)
+                value = loader.construct_document(node) if node else None
+            finally:
+                loader.dispose()
+        else:
+            hook = partial(_each_once, without)
+            value = json.loads(
+                text, object_pairs_hook=hook, parse_int=_read_number, parse_constant=_read_number
+            )
+            _refuse_deep(value, len(text))
+
+        # half a character could be read, and not be written again
         if ("\\" in text or not text.isascii()) and SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as reason:
-        raise error(f"{where} is not valid {'YAML' if is_yaml else 'JSON'}: {_why(reason)}", hint) from reason
+        why = " ".join(str(reason).split())[:MAX_SHOWN_CHARACTERS] or type(reason).__name__
+        if isinstance(reason, RecursionError):
+            why = f"it is nested deeper than {MAX_NESTING} levels"
+        raise error(f"{where} is not valid {'YAML' if is_yaml else 'JSON'}: {why}", hint) from reason
     return check(value, where, kind, hint, error)
 
 
@@ -121,9 +152,11 @@ def check(
 ) -> T:
     """Check plain values, wherever they come from, against a type."""
     try:
+        # a type checks plain values; its adapter is built once
         adapter: TypeAdapter[T] = kind if isinstance(kind, TypeAdapter) else _adapter(cast(Hashable, kind))
         return adapter.validate_python(value)
     except ValidationError as reason:
+        # the first problem: key, reason, value
         first = reason.errors()[0]
         key = "".join(f"{step}: " for step in [".".join(map(str, first["loc"]))] if step)
         message = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
@@ -141,40 +174,21 @@ def show_value(value: Any) -> str:
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
 
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+_adapter = cache(TypeAdapter)
 
 
-def _why(reason: Exception) -> str:
-    if isinstance(reason, RecursionError):
-        return f"it is nested deeper than {MAX_NESTING} levels"
-    return " ".join(str(reason).split())[:MAX_SHOWN_CHARACTERS] or type(reason).__name__
-
-
-def _from_json(text: str, without: Container[str]) -> Any:
-    hook = partial(_each_once, without)
-    value = json.loads(text, object_pairs_hook=hook, parse_int=_read_int, parse_constant=_read_constant)
-    _refuse_deep(value, _parts_of_value, len(text))
-    return value
-
-
-def _read_int(digits: str) -> int:
-    """Read a whole number that a float can hold; tokenizers write 10**30 for no limit."""
-    if len(digits) > MAX_DIGITS:
-        raise ValueError(f"the number {digits[:20]}… has more than {MAX_DIGITS} digits")
-    return int(digits)
-
-
-def _read_constant(name: str) -> float:
-    """Read what Python writes though JSON has no word for it: Infinity, as a limit, but no NaN."""
-    if name == "NaN":
+def _read_number(text: str) -> float:
+    """Read a whole number that a float can hold (tokenizers write 10**30 for no limit), or Infinity."""
+    if text == "NaN":  # which Python writes, as it does Infinity, though JSON has no word for it
         raise ValueError("it holds NaN, which is no number")
-    return float(name)
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"the number {text[:20]}… has more than {MAX_DIGITS} digits")
+    return float(text) if text.endswith("Infinity") else int(text)
 
 
 def _each_once(without: Container[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a JSON object, in which no key stands twice: the parser alone would keep the last in silence."""
+    # a key twice makes the dictionary shorter
     document = dict(pairs)
     if len(document) < len(pairs):
         names = [name for name, _ in pairs]
@@ -183,17 +197,22 @@ def _each_once(without: Container[str], pairs: list[tuple[str, Any]]) -> dict[st
     return {name: value for name, value in pairs if name not in without} if without else document
 
 
-def _parts_of_value(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-
-
-def _refuse_deep(root: Any, parts: Callable[[Any], Iterable[Any]], most: int) -> None:
+def _refuse_deep(root: Any, most: int) -> None:
     """Refuse what is nested too deeply, or has more than `most` nodes: YAML's aliases may repeat a node."""
+    parts: dict[type, Callable[[Any], Collection[Any]]] = {
+        dict: dict.values,
+        list: lambda items: items,
+        yaml.MappingNode: lambda node: [part for pair in node.value for part in pair],
+        yaml.SequenceNode: lambda node: node.value,
+    }
+
+    # level by level, with the nodes that have parts
     level, count = [root], 1
     for _ in range(MAX_NESTING):
         below: list[Any] = []
         for node in level:
-            below.extend(part for part in parts(node) if parts(part))
+            inner = parts[type(node)](node) if type(node) in parts else ()
+            below.extend(part for part in inner if type(part) in parts and parts[type(part)](part))
             if count + len(below) > most:
                 raise ValueError("its aliases repeat too much")
         if not below:
@@ -213,6 +232,8 @@ class _Loader(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node: Any = super().compose_mapping_node(anchor)
+
+        # keys are texts, each once
         first: dict[tuple[str, str], Any] = {}
         for key, _ in node.value:
             if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
@@ -240,40 +261,11 @@ for _type in ("null", "bool", "int", "float", "str", "seq", "map"):
 _Loader.add_constructor(None, _Loader.construct_undefined)  # type: ignore[type-var]
 
 
-def _from_yaml(text: str) -> Any:
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        _refuse_deep(node, _parts_of_node, len(text) + 1)
-        return loader.construct_document(node) if node else None
-    finally:
-        loader.dispose()
-
-
-def _parts_of_node(node: Any) -> Iterable[Any]:
-    if isinstance(node, yaml.MappingNode):
-        return [part for pair in node.value for part in pair]
-    return node.value if isinstance(node, yaml.SequenceNode) else ()
-
-
 def write_digests(folder: Path, listed: Mapping[str, str]) -> None:
     """Write digests by name as a folder's list, under the final name only when complete."""
     with atomic_write(folder / SHA256SUMS) as part:
         part.write_text("".join(f"{listed[name]}  {name}\n" for name in sorted(listed)), encoding="utf-8")
     _parsed.cache_clear()
-
-
-def digest_documents(folder: Path) -> dict[str, str]:
-    """Digest all documents of a folder, by name."""
-    return {name: digest_file(folder / name) for name in list_documents(folder)}
-
-
-def forget_digest(folder: Path, name: str) -> None:
-    """Take a document, or those below a folder, off the list before it is written anew."""
-    listed = read_digests(folder)
-    rest = {key: value for key, value in listed.items() if key != name and not key.startswith(f"{name}/")}
-    if len(rest) < len(listed):
-        write_digests(folder, rest)
 
 
 def find_changes(folder: Path, but: Container[str] = ()) -> Iterator[str]:
@@ -290,12 +282,7 @@ def find_changes(folder: Path, but: Container[str] = ()) -> Iterator[str]:
         if not path.is_file():
             yield f"{path} is missing"
         elif path.suffix not in but and digest_file(path) != listed_digest:
-            yield describe_change(path)
-
-
-def describe_change(path: Path) -> str:
-    """Say that a file differs from its digest."""
-    return f"{path} was changed or damaged: {SHA256SUMS} has another digest of it"
+            yield f"{path} {CHANGED}"
 
 
 def list_documents(folder: Path) -> Iterator[str]:
@@ -316,21 +303,11 @@ def list_files(folder: Path) -> Iterator[Path]:
 
 def read_digests(folder: Path) -> Mapping[str, str]:
     """Read a folder's list: digests by name; empty where there is none."""
+    # a list is parsed again only when it was changed
     path = folder / SHA256SUMS
     if not path.is_file() or (about := path.stat()).st_size > MAX_LIST_BYTES:
         return {}
     return _parsed(path.absolute(), about.st_mtime_ns, about.st_size)
-
-
-def recorded_digest(path: Path) -> str:
-    """Look a file's digest up in the list of the folder that it is in, or of one above; empty if in none."""
-    path = path.absolute()
-    for above in path.parents[:MAX_FOLDERS_ABOVE]:
-        listed = read_digests(above)
-        digest_of = listed.get(path.relative_to(above).as_posix(), "")
-        if digest_of and any((above / name).is_file() for name in RUN):
-            return digest_of
-    return ""
 
 
 def digest_file(path: Path) -> str:

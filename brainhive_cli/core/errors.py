@@ -92,6 +92,7 @@ def guess(name: str, known: Iterable[str], before: str = "") -> str:
         known: What it may have meant.
         before: What precedes the name where it is written out, as the section of a recipe's key.
     """
+    # near: begun alike, or few letters apart
     written, near = name.casefold(), []
     for candidate in known:
         folded = candidate.casefold()
@@ -105,9 +106,10 @@ def guess(name: str, known: Iterable[str], before: str = "") -> str:
 
 def count_edits(name: str, other: str) -> int:
     """Count the letters to add, leave out or exchange between two names (Levenshtein's distance)."""
+    # a row of the table for each letter, made from the row before
     before = list(range(len(other) + 1))
-    for place, letter in enumerate(name, 1):
-        row = [place]
+    for length, letter in enumerate(name, 1):
+        row = [length]
         for column, its in enumerate(other, 1):
             row.append(min(row[-1] + 1, before[column] + 1, before[column - 1] + (letter != its)))
         before = row
@@ -134,6 +136,7 @@ def remember_interrupts() -> Iterator[None]:
         _has_come.set()
         raise KeyboardInterrupt
 
+    # only the main thread can set handlers
     if threading.current_thread() is not threading.main_thread():
         yield
         return

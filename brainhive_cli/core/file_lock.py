@@ -22,17 +22,13 @@ HOLDER = re.compile(r"(\S+ \d+)?", re.ASCII)
 """Content of a lock's file; a new one is empty."""
 
 
-def _holder() -> str:
-    """Name this process among those of all machines."""
-    return f"{socket.gethostname()} {os.getpid()}"
-
-
 def is_own(path: Path) -> bool:
     """Whether this process was the last that took the lock on a path, and did not release it."""
     try:
-        return read_regular(path, MAX_LOCK_BYTES, path.parent).decode(errors="replace") == _holder()
+        holder = read_regular(path, MAX_LOCK_BYTES, path.parent).decode(errors="replace")
     except OSError:
         return False
+    return holder == f"{socket.gethostname()} {os.getpid()}"
 
 
 def is_held(path: Path) -> bool:
@@ -61,6 +57,7 @@ class FileLock:
     """
 
     def __init__(self, path: Path, name: str, wait: bool = False) -> None:
+        # lock whatever file has the name, until it still has it when locked
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         while True:
@@ -71,23 +68,23 @@ class FileLock:
                 self._file.close()
                 way = "wait for it, or give this one another recipe"
                 raise BrainhiveError(f"{name} is being written by another command", way) from error
-            if self._is_there():
+            try:
+                # the holder before may have removed it, and another have made it anew
+                is_there = os.path.samestat(os.fstat(self._file.fileno()), os.stat(path))
+            except FileNotFoundError:
+                is_there = False
+            if is_there:
+                # only a lock's file is written to
                 self._file.seek(0)
                 if not HOLDER.fullmatch(self._file.read(MAX_LOCK_BYTES)):
                     self._file.close()
                     way = "move it: a lock of this name is written and removed here"
                     raise UnfitFile(errno.EEXIST, "no lock, and not written to", path, way)
                 self._file.truncate(0)
-                self._file.write(_holder())
+                self._file.write(f"{socket.gethostname()} {os.getpid()}")
                 self._file.flush()
                 return
             self._file.close()  # the holder before removed it: others now lock another file of this name
-
-    def _is_there(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path))
-        except FileNotFoundError:
-            return False
 
     @classmethod
     def for_path(cls, path: Path, wait: bool = False) -> Self:

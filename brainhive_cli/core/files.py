@@ -96,6 +96,7 @@ def portable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [portable(inner) for inner in value]
     if isinstance(value, str | Path) and os.path.isabs(value):
+        # home as it was named, or as its links lead
         path = os.path.normpath(value)
         for home in (os.path.abspath(home_folder()), os.path.realpath(home_folder())):
             if path.startswith(f"{home.rstrip(os.sep)}{os.sep}"):
@@ -149,10 +150,13 @@ def open_plain(
 
     A file that is opened for writing must have one name: another, a hard link, may be somebody's file.
     """
+    # a pipe is opened without waiting, and refused by what it is
     number = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW), 0o666)
     try:
         about = os.fstat(number)
-        _refuse_unfit(about, path, max_bytes)
+        require_regular(path, max_bytes, about)
+
+        # a hard link may be of a file that others own
         if about.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR):
             one, copy = (shlex.quote(f"{os.fspath(path)}{end}") for end in ("", ".copy"))
             way = f"cp {one} {copy} && mv {copy} {one}, or remove it"
@@ -168,9 +172,18 @@ def open_no_link(path: str, flags: int) -> int:
     return open_plain(path, flags, follow=False)
 
 
-def require_regular(path: str | os.PathLike[str], max_bytes: int | None = None) -> None:
-    """Refuse, as `open_regular` does, a path that a library is to open by itself."""
-    _refuse_unfit(os.stat(path), path, max_bytes)
+def require_regular(
+    path: str | os.PathLike[str], max_bytes: int | None = None, about: os.stat_result | None = None
+) -> None:
+    """Refuse, as `open_regular` does, a path that a library is to open; `about` is its state."""
+    about = about or os.stat(path)
+    if stat.S_ISDIR(about.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(about.st_mode):
+        raise UnfitFile(errno.EINVAL, "a pipe, socket or device, and no plain file", path, "put a file there")
+    if max_bytes is not None and about.st_size > max_bytes:
+        problem = f"too large: {about.st_size:,} bytes, at most {max_bytes:,} are read"
+        raise UnfitFile(errno.EFBIG, problem, path, "check that it is the file that is meant")
 
 
 def require_regular_siblings(path: Path, root: Path) -> None:
@@ -178,6 +191,7 @@ def require_regular_siblings(path: Path, root: Path) -> None:
 
     Libraries open the parts of a recording, and what describes it, by names of their own.
     """
+    # folders above the recording, and those inside it
     folders = [above for above in (path, *path.parents) if above.is_dir() and above.is_relative_to(root)]
     inside = [Path(folder) for folder, _, _ in os.walk(path)]  # of a recording that is a folder
     for folder in {*folders, *inside}:
@@ -229,9 +243,10 @@ def walk(
     system = {os.stat(path).st_dev for path in SYSTEM_FOLDERS if os.path.ismount(path)}
     way = "name the folder of the data set itself"
     count = 0
-    by_links: Counter[tuple[int, int]] = Counter()  # how often each was entered on a way with a link
+    link_counts: Counter[tuple[int, int]] = Counter()  # how often each was entered on a way with a link
 
     def open_folder(path: str) -> tuple[tuple[int, int], str, Iterator[os.DirEntry[str]]]:
+        # a kernel's folder may hold links to everywhere
         about = os.stat(root / path)
         if about.st_dev in system:
             raise BrainhiveError(f"{root / path} is a folder of the system, and holds no data", way)
@@ -258,11 +273,15 @@ def walk(
         yield path, entry
         if entry.is_dir() and enters(entry.name):
             below = open_folder(path)
+
+            # a link to a folder that the walk is in leads round in circles
             if any(below[0] == number for number, *_ in opened):
                 continue
+
+            # ways through links are counted, and depth is limited
             is_linked = is_linked or entry.is_symlink()
-            by_links[below[0]] += is_linked
-            if by_links[below[0]] > MAX_LINKS_TO:
+            link_counts[below[0]] += is_linked
+            if link_counts[below[0]] > MAX_LINKS_TO:
                 raise BrainhiveError(f"more than {MAX_LINKS_TO} links lead to the folder {root / path}", way)
             if len(opened) > MAX_DEPTH:
                 raise BrainhiveError(f"{root / path} lies more than {MAX_DEPTH} folders deep", way)
@@ -276,6 +295,7 @@ ANY_FOLDERS = "(?:[^/]+/)*"
 
 def matches(path: str, pattern: str) -> bool:
     """Whether a POSIX path ends as a pattern says, as `Path.rglob` finds it: `sub-*/**/*_beta.nii.gz`."""
+    # the pattern as a regular expression, piece by piece
     pieces = re.split(r"((?:\*\*/)+|\*|\?|\[!?\]?[^\]]*\])", pattern)
     ending = ""
     for piece in pieces:
@@ -293,30 +313,15 @@ def refuse_link(path: Path, folder: Path) -> None:
             raise UnfitFile(errno.ELOOP, "a link, and inside a run none is followed", step, way)
 
 
-def refuse_links(folder: Path) -> None:
-    """Refuse a run in which anything is a link, but for what trackers keep there."""
-    for path in _links(folder, is_top=True):
-        refuse_link(path, folder)
-
-
-def _links(folder: Path, is_top: bool = False) -> Iterator[Path]:
-    for entry in os.scandir(folder):
-        if is_top and entry.name.startswith(TRACKERS):
+def refuse_links(run: Path, below: Path | None = None) -> None:
+    """Refuse a run in which anything is a link but what trackers keep there; `below` is a folder in it."""
+    for entry in os.scandir(below or run):
+        if below is None and entry.name.startswith(TRACKERS):
             continue
         if entry.is_symlink():
-            yield Path(entry)
+            refuse_link(Path(entry), run)
         elif entry.is_dir():
-            yield from _links(Path(entry))
-
-
-def _refuse_unfit(about: os.stat_result, path: str | os.PathLike[str], max_bytes: int | None) -> None:
-    if stat.S_ISDIR(about.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-    if not stat.S_ISREG(about.st_mode):
-        raise UnfitFile(errno.EINVAL, "a pipe, socket or device, and no plain file", path, "put a file there")
-    if max_bytes is not None and about.st_size > max_bytes:
-        problem = f"too large: {about.st_size:,} bytes, at most {max_bytes:,} are read"
-        raise UnfitFile(errno.EFBIG, problem, path, "check that it is the file that is meant")
+            refuse_links(run, Path(entry))
 
 
 def describe_bad_name(name: str) -> str:
@@ -324,6 +329,8 @@ def describe_bad_name(name: str) -> str:
     for reason in ("has a control character", "is not UTF-8"):
         if REFUSED[reason].match(name):
             return reason
+
+    # lengths in bytes, as file systems count them
     if any(len(part.encode()) > MAX_NAME_BYTES for part in name.split("/")):
         return f"has a part of more than {MAX_NAME_BYTES} bytes"
     return f"has more than {MAX_PATH_BYTES} bytes" if len(name.encode()) > MAX_PATH_BYTES else ""
@@ -342,6 +349,7 @@ def below(folder: Path, *names: str, source: str, error: type[BrainhiveError] = 
         BrainhiveError: for a name that is empty, absolute, leads out of the folder, or that no file can have.
     """
     for name in names:
+        # why no file has this name
         if not isinstance(name, str):  # as attributes of files may be
             reason = f"is a {type(name).__name__}, not a name"
         else:
@@ -381,6 +389,7 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
         is_lasting: Whether the content must survive a power cut; that takes 6 ms a file, minutes for the
             pictures of a data set.
     """
+    # a hidden name beside the final one: a rename within a folder is atomic
     final.parent.mkdir(parents=True, exist_ok=True)
     part = final.with_name(f".{final.stem}.part{final.suffix}")
     remove(part)  # of an interrupted command; a link would lead the writer elsewhere

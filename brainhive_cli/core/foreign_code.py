@@ -66,6 +66,7 @@ def permitted(
         flags: Recipe keys and values as typed.
         overrides: `key.path=value` as typed; those of a recipe's steps are not.
     """
+    # words that are typed name code, unless they are files or folders
     before = vars(_permission).copy()
     named = {key: value for key, value in flags.items() if value is not None}
     words = [*_words(named), *(word for override in overrides for word in _words_of(override))]
@@ -117,6 +118,8 @@ def require(name: str, described: str) -> None:
     """
     if name in OWN:
         return
+
+    # by its name on the command line, or with everything
     allows_all = _permission.all or os.environ.get(ALLOW) == "1"
     if not (allows_all or name in _permission.names):
         raise RecipeError(
@@ -136,6 +139,8 @@ def import_module(path: str, name: str, described: str) -> ModuleType:
         MissingExtra: if it, or what it imports, is not installed.
     """
     require(name, described)
+
+    # an import path and nothing else, as a recipe of a stranger may hold anything
     if not all(part.isidentifier() for part in path.split(".")):
         raise RecipeError(f"{described}: {path!r} is no import path", "write package.module")
     try:
@@ -145,6 +150,8 @@ def import_module(path: str, name: str, described: str) -> ModuleType:
     except Exception as error:
         problem = f"{type(error).__name__}: {first_line(error)}"
         raise RecipeError(f"{described} does not import: {problem}", "fix it; --debug shows where") from error
+
+    # errors in it are then described as its author's
     if path.partition(".")[0] != __name__.partition(".")[0]:
         _imported[path] = described
     return module
@@ -152,9 +159,9 @@ def import_module(path: str, name: str, described: str) -> ModuleType:
 
 def mistake(error: BaseException) -> BrainhiveError | None:
     """Describe an error that was made in a user's code by part and line; None if it was not made there."""
-    if not (place := _place_of_error(error)):
+    if not (where := _place_of_error(error)):
         return None
-    problem = f"{place}: {type(error).__name__}: {first_line(error)}"
+    problem = f"{where}: {type(error).__name__}: {first_line(error)}"
     return BrainhiveError(problem, "correct it there; --debug shows how it was called")
 
 
@@ -169,6 +176,8 @@ def _place_of_error(error: BaseException) -> str:
     for frame, line in frames:
         if part := _part_of(frame.f_globals.get("__name__")):
             return f"{part}, line {line} in {frame.f_code.co_name}"
+
+    # a function of theirs, called with other arguments than it has
     if isinstance(error, TypeError) and (call := CALL.match(str(error))):
         # parts have functions of the same name: it is that of an object in the innermost frames
         held = [type(value).__module__ for frame, _ in frames for value in frame.f_locals.values()]
@@ -183,11 +192,11 @@ def _place_of_error(error: BaseException) -> str:
     lacking = [error.obj] if isinstance(error, AttributeError) else []
     for value in (*lacking, *(frame.f_locals.get("self") for frame, _ in frames)):
         if isinstance(value, ModuleType):
-            place = _part_of(value.__name__)
+            where = _part_of(value.__name__)
         else:
-            place = _place(type(value), type(value).__qualname__)
-        if place:
-            return place
+            where = _place(type(value), type(value).__qualname__)
+        if where:
+            return where
     return ""
 
 
@@ -209,6 +218,8 @@ def _part_of(module: Any) -> str:
     """Say what a recipe calls the code of a module; a module that such code imports goes by its own name."""
     if module in _imported:
         return _imported[module]
+
+    # modules of the same package are of the same author
     package = str(module).partition(".")[0]
     is_users = package in {path.partition(".")[0] for path in _imported}
     return str(module) if is_users else ""

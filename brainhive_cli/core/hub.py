@@ -53,6 +53,8 @@ def folder(
         kind, repository, subfolder, revision = _parse(rest, owner)
         options: dict[str, Any] = {"revision": revision, "local_files_only": local}
         patterns = _patterns(subfolder, allow or ["**"])
+
+        # from the cache, or fetched into it
         root = Path(snapshot(repository, kind, allow_patterns=patterns, **options))
         if not (root / subfolder).is_dir():
             names = ", ".join(sorted(path.name for path in root.iterdir()))
@@ -83,6 +85,7 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 
+    # a class, since the client makes its bars itself
     class TransientBar(tqdm):
         """The hub's progress bar; it is removed when done, and not written into a pipe."""
 
@@ -101,6 +104,7 @@ def quiet() -> Iterator[None]:
     """Silence the hub client's bars, and its warnings of patterns that match nothing."""
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
 
+    # bars and messages off, and back as they were
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     disable_progress_bars()
@@ -109,11 +113,6 @@ def quiet() -> Iterator[None]:
     finally:
         enable_progress_bars()
         logging.set_verbosity(verbosity)
-
-
-def holds(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> bool:
-    """Check, without a network, whether this machine has a reference's `files` and any of its `weights`."""
-    return bool(find_weights(reference, files, weights))
 
 
 def find_weights(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> list[Path]:
@@ -126,6 +125,7 @@ def find_weights(reference: str, files: Sequence[str], weights: Sequence[str] = 
     """
     for pattern in weights:
         with suppress(MissingData):
+            # the cache alone is asked
             path = folder(reference, allow=(*files, pattern), local=True)
             matching = [*path.glob(pattern)]
             if matching and all((path / name).is_file() for name in files):
@@ -160,6 +160,7 @@ def need(
         absent = next((file for file in files if not (locate(reference) / file).is_file()), weights[0])
         return Need(name, None, MissingData(f"{reference} has no {absent}", "download it again"))
     try:
+        # the hub lists what it would fetch
         kind, repository, subfolder, revision = _parse(rest, "")
         patterns = _patterns(subfolder, [*files, *weights])
         with quiet():
@@ -173,8 +174,8 @@ def need(
 
     # the first pattern of weights that the repository has
     names = [file.filename for file in listed]
-    by_pattern = [fnmatch.filter(names, pattern) for pattern in _patterns(subfolder, weights)]
-    if (chosen := next(filter(None, by_pattern), None)) is None:
+    matching = [fnmatch.filter(names, pattern) for pattern in _patterns(subfolder, weights)]
+    if (chosen := next(filter(None, matching), None)) is None:
         absent = f"{repository} has no {patterns[len(files)]}"
         return Need(name, None, MissingData(absent, "check the name and variant"))
     needed = {*_patterns(subfolder, files), *chosen}
@@ -183,6 +184,7 @@ def need(
 
 def download_line(repository: str, repo_type: str, patterns: Sequence[str], *more: str) -> str:
     """Write the line by which the hub's own command fetches some files, by names or patterns, and no more."""
+    # patterns need a flag each, names need none
     named = [*dict.fromkeys(pattern for pattern in patterns if pattern != "**")]
     words = ["hf", "download", repository]
     if any(set("*?[") & set(pattern) for pattern in named):
@@ -195,12 +197,15 @@ def download_line(repository: str, repo_type: str, patterns: Sequence[str], *mor
 
 def _parse(rest: str, owner: str) -> tuple[str, str, str, str | None]:
     """Split `[datasets/]owner/name[/subfolder][@revision]`: its type, repository, subfolder and revision."""
+    # the revision stands last, `datasets/` first
     path, _, revision = rest.partition("@")
     parts = path.rstrip("/").split("/")
     kind = "dataset" if parts[0] == DATASETS else "model"
     parts = parts[1:] if kind == "dataset" else parts
     if len(parts) == 1 and owner:
         parts = [owner, *parts]
+
+    # subfolder and revision become paths in the cache
     inside = "/".join(parts[2:])
     names = filter(None, [inside, revision])
     below(Path(), *names, source=f"hub:{rest} names", error=MissingData)
@@ -213,32 +218,26 @@ def _patterns(subfolder: str, allow: Sequence[str]) -> list[str]:
 
 def _failure(repository: str, error: Exception, repo_type: str, options: Mapping[str, Any]) -> MissingData:
     """Turn a failed request of the hub's client into an error of ours, by the hub's answer if any."""
-    from huggingface_hub.errors import (
-        DryRunError,
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
-    if isinstance(error, ValueError) and not isinstance(error, HFValidationError):
+    # a damaged cache
+    if isinstance(error, ValueError) and not isinstance(error, errors.HFValidationError):
         return MissingData(
             f"{repository} is damaged in the hub's cache: {first_line(error)}",
             f"hf cache rm {repo_type}/{repository}, and fetch it again",
         )
 
     # answers of the hub: terms, name, revision
-    is_absent_here = isinstance(error, DryRunError | LocalEntryNotFoundError)
+    is_absent_here = isinstance(error, errors.DryRunError | errors.LocalEntryNotFoundError)
     answer = error.__cause__ if is_absent_here else error
-    if isinstance(answer, GatedRepoError):
+    if isinstance(answer, errors.GatedRepoError):
         kind = "datasets/" if repo_type == "dataset" else ""
         way = f"accept them at https://huggingface.co/{kind}{repository}, then: hf auth login"
         return MissingData(f"{repository} is for those who accepted its terms", way)
-    if isinstance(answer, RepositoryNotFoundError):
+    if isinstance(answer, errors.RepositoryNotFoundError):
         way = "check the name, or if it is private: hf auth login"
         return NoRepository(f"no such repository on the hub: {repository}", way)
-    if isinstance(answer, RevisionNotFoundError):
+    if isinstance(answer, errors.RevisionNotFoundError):
         return MissingData(f"{repository} has no such revision", "check what stands after the @")
 
     # no answer
@@ -276,8 +275,12 @@ def _file_digest(file: Path) -> str:
     blob = file.resolve().name  # the hub's cache names a large file by its sha256 already
     if file.is_symlink() and len(blob) == 64:
         return blob
+
+    # small files are read each time
     if file.stat().st_size < MIN_KEPT_DIGEST_BYTES:
         return documents.digest_file(file)
+
+    # of large ones the digest is kept, for as long as size and time are the same
     cache = home_folder() / DIGESTS / hashlib.sha256(portable(str(file.absolute())).encode()).hexdigest()
     stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
     with suppress(OSError, ValueError):

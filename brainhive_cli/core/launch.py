@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from signal import Signals
 from tempfile import TemporaryDirectory
@@ -70,13 +71,14 @@ class Launch:
     """This process among those that share the work.
 
     Attributes:
-        place: Its device, by name where torch may not be loaded yet: commands that only read files need none.
+        device_or_name: Its device, by name where torch may not be loaded yet: commands that only read files
+            need none.
         mixed_precision: What it was launched in; a recipe takes it over as its own precision.
     """
 
     rank: int
     processes: int
-    place: "str | torch.device"
+    device_or_name: "str | torch.device"
     mixed_precision: str | None = None
 
     @cached_property
@@ -84,7 +86,7 @@ class Launch:
         """The device; asking for it loads torch."""
         import torch
 
-        return torch.device(self.place)
+        return torch.device(self.device_or_name)
 
     @property
     def is_main(self) -> bool:
@@ -94,7 +96,7 @@ class Launch:
     @property
     def device_name(self) -> str:
         """The device in words."""
-        if self.place == "cpu" or self.device.type != "cuda":
+        if self.device_or_name == "cpu" or self.device.type != "cuda":
             return "cpu"
         import torch
 
@@ -118,11 +120,8 @@ class Launch:
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         """Return the contiguous share of `items` of this process; the shares of all are all of them, once."""
-        start, stop = self._share(len(items), self.rank)
+        start, stop = (len(items) * rank // self.processes for rank in (self.rank, self.rank + 1))
         return items[start:stop]
-
-    def _share(self, count: int, rank: int) -> tuple[int, int]:
-        return count * rank // self.processes, count * (rank + 1) // self.processes
 
     def queue(self, items: Sequence[T], name: str) -> Iterator[T]:
         """Take items one by one as this process gets free; each goes to one process, none is lost.
@@ -137,6 +136,7 @@ class Launch:
             return
         from torch.distributed.distributed_c10d import _get_default_store
 
+        # each process draws the next number from the common counter
         counter = _get_default_store()
         while (index := counter.add(f"brainhive/{name}", 1) - 1) < len(items):
             yield items[index]
@@ -155,6 +155,7 @@ class Launch:
             return [item]
         import torch.distributed
 
+        # objects are pickled, and so of any size
         everyone: list[Any] = [None] * self.processes
         torch.distributed.all_gather_object(everyone, item)
         return everyone
@@ -170,7 +171,8 @@ class Launch:
         from torch.distributed.nn.functional import all_gather
 
         # rows of each process; shares are padded to the same length, as all_gather needs
-        shares = [stop - start for start, stop in (self._share(count, r) for r in range(self.processes))]
+        ends = [count * rank // self.processes for rank in range(self.processes + 1)]
+        shares = [stop - start for start, stop in pairwise(ends)]
         padded = torch.nn.functional.pad(share, (*(0, 0) * (share.ndim - 1), 0, max(shares) - len(share)))
         with warnings.catch_warnings(action="ignore"):  # that torch has a private function of more arguments
             gathered = all_gather(padded)
@@ -268,6 +270,7 @@ def open_device(name: object) -> "torch.device":
     import torch
 
     try:
+        # names that torch does not know are refused with those that are not here
         device = torch.device(str(name))
     except (RuntimeError, ValueError):
         device = torch.device("meta")
@@ -287,6 +290,7 @@ def _read_number(name: str, least: int) -> int:
     Raises:
         RecipeError: if the variable is no such number.
     """
+    # a launcher may be a script of the user, with any text
     text = os.environ.get(name, str(least))
     if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < least:
         problem = f"the environment variable {name} is {text[:80]!r}, no number from {least} on"
@@ -296,6 +300,7 @@ def _read_number(name: str, least: int) -> int:
 
 def num_processes(run: Run) -> int:
     """Return how many processes to launch; 1 when this process is itself a launched one."""
+    # launched already, or told how many
     if "LOCAL_RANK" in os.environ:
         return 1
     if run.processes is not None or run.device == "cpu":
@@ -320,6 +325,7 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, Brai
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    # arguments of the launcher: processes, machines, threads
     logging.disable()  # the child's own line says it all
     threads = max(1, (os.cpu_count() or 1) * run.machines // processes)
     arguments = ["--multi_gpu", f"--num_processes={processes}", f"--num_machines={run.machines}"]
@@ -352,6 +358,8 @@ def leave_report(code: int, error: BrainhiveError) -> bool:
     folder = os.environ.get(REPORTS)
     if folder is None:
         return False
+
+    # a report is renamed when it is complete
     texts = (text.encode(errors="backslashreplace").decode() for text in (error.message, error.hint))
     report = [code, *texts, isinstance(error, LostProcess)]
     file = Path(folder, f"{os.environ.get('RANK', '0')}.json")
@@ -425,6 +433,7 @@ def broken_libraries() -> list[MissingExtra]:
     """
     errors: dict[str, MissingExtra] = {}
     for name, probe in PROBES.items():
+        # absence is no damage
         if importlib.util.find_spec(name) is None:
             continue
         console.say(f"importing {name} {library_version(name)}")
@@ -444,6 +453,8 @@ def failed_import(error: BaseException | None) -> MissingExtra | None:
         return None
     if earlier := failed_import(error.__cause__ or error.__context__):
         return earlier
+
+    # the library whose top level was running
     frames = [frame for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>"]
     packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames]
     importing = [name for name in packages if name in PROBES]
@@ -451,8 +462,11 @@ def failed_import(error: BaseException | None) -> MissingExtra | None:
 
 
 def _describe(name: str, error: BaseException) -> MissingExtra:
+    # what broke, and with which torch: versions that do not fit are the usual cause
     versions = f"{name} {library_version(name)} does not import with torch {library_version('torch')}"
     problem = f"{versions}: {first_line(error)}"
+
+    # torchvision and torchaudio are built for one version of torch
     if name == "torchvision":
         return MissingExtra(problem, "pip install --force-reinstall torch torchvision")
     if name != "torchaudio":

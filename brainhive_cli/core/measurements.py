@@ -47,13 +47,6 @@ PRIOR_OF_OTHERS = "prior trained on other pictures"
 """The prior that draws has learned from another data set than it draws."""
 MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construction"
 """The scored picture is the mean of a generated one and one that a latent was regressed to."""
-CAVEATS = (
-    *(SIMULATED, TRAINED_ON_SIMULATED, CALIBRATED, WHITENED_BY_TESTED),
-    *(NORMALISED_BY_TESTED, SEEN_PICTURES),
-    *(UNKNOWN_PICTURES, UNKNOWN_SELECTION, UNKNOWN_HISTORY, SEEN_COPIES, SEEN_CONCEPTS),
-    *(PRIOR_OF_OTHERS, MIXED_WITH_BLURRY, SELECTED_ON_TEST),
-)
-"""All caveats, in the order in which they are listed."""
 SHORT = {
     SIMULATED: "sim",
     TRAINED_ON_SIMULATED: "sim-train",
@@ -71,6 +64,8 @@ SHORT = {
     SELECTED_ON_TEST: "test-sel",
 }
 """Short names of caveats, for labels."""
+CAVEATS = tuple(SHORT)
+"""All caveats, in the order in which they are listed."""
 TRANSDUCTIVE = "uses all test signals together: a control, no result"
 """In the protocol of scopes whose similarities were corrected; no caveat, since a run's result never is."""
 
@@ -122,15 +117,16 @@ class Metric:
 
     def __post_init__(self) -> None:
         """Complete the caveats by those of the protocol, so that none is lost whoever makes the metric."""
+        # caveats of the metric, of its protocol, and of its selection
         selected = [SELECTED_ON_TEST] if self.selected else []
         complete = merge_caveats(self.caveats, find_caveats(self.protocol), selected)
         object.__setattr__(self, "caveats", tuple(complete))
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
-        plain = {**asdict(self), "seeds": list(self.seeds), "caveats": list(self.caveats)}
-        ends = {name: plain[name] and list(plain[name]) for name in ("these_subjects", "people")}
-        return plain | ends
+        # JSON has lists and no tuples
+        plain = asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
     def interval_text(self, digits: int = 3) -> str:
         """Write the interval for a table: a dash where there is none."""
@@ -157,6 +153,7 @@ def interval_text(low: float | None, high: float | None, digits: int = 3) -> str
 
 def beside_heading(metrics: Iterable[Metric]) -> str:
     """Name the second interval of some metrics, for the head of a column; empty where none has one."""
+    # a heading is needed where a metric is of several subjects
     several = [metric for metric in metrics if metric.these_subjects or metric.people]
     if not several:
         return ""
@@ -244,6 +241,7 @@ class Measurements:
         rows = []
         for scope_name, metrics in self.scopes.items():
             for metric in metrics.values():
+                # intervals become two columns each
                 row = {"scope": scope_name, "metric": metric.name, **asdict(metric)}
                 for reach in ("these_subjects", "people"):
                     row[f"{reach}_low"], row[f"{reach}_high"] = row.pop(reach) or (None, None)
@@ -256,6 +254,7 @@ class Measurements:
 
     def of_variant(self, variant: str) -> Self:
         """Give what a sweep measured of one variant; caveats and warnings are of all."""
+        # scopes of the variant, without its label
         prefixes = (f"{variant} · ", f"{variant}/")  # as retrieval and training name scopes
 
         def choose(named: Mapping[str, Any]) -> dict[str, Any]:
@@ -322,6 +321,7 @@ def by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
 
 def merge_caveats(*lists: Iterable[str]) -> list[str]:
     """List the caveats of several things, each once and in their order."""
+    # some caveats say what others say, and more
     present = {caveat for caveats in lists for caveat in caveats}
     if SIMULATED in present:
         present.discard(TRAINED_ON_SIMULATED)  # nothing was recorded at all
@@ -333,6 +333,8 @@ def merge_caveats(*lists: Iterable[str]) -> list[str]:
 def find_caveats(text: str) -> list[str]:
     """List the caveats that a title or a protocol contains, as whole words."""
     contained = set()
+
+    # each is cut out of the text, so that no part of it is taken for another
     for caveat in sorted(CAVEATS, key=len, reverse=True):  # some contain the words of another
         if caveat in text:
             text, count = re.subn(rf"(?<![\w-]){re.escape(caveat)}(?![\w-])", "", text)
@@ -342,12 +344,14 @@ def find_caveats(text: str) -> list[str]:
 
 def extend_protocol(protocol: str, caveats: Iterable[str]) -> str:
     """Add to a protocol the caveats that it does not contain."""
-    return ", ".join([protocol, *_lacking(protocol, caveats)])
+    contained = find_caveats(protocol)
+    return ", ".join([protocol, *(caveat for caveat in merge_caveats(caveats) if caveat not in contained)])
 
 
 def extend_title(title: str, caveats: Iterable[str]) -> str:
     """Add to a title, in brackets, the caveats that it does not contain."""
-    lacking = _lacking(title, caveats)
+    contained = find_caveats(title)
+    lacking = [caveat for caveat in merge_caveats(caveats) if caveat not in contained]
     return f"{title} ({', '.join(lacking)})" if lacking else title
 
 
@@ -364,6 +368,7 @@ def caveats_of(metrics: Iterable[Metric | None]) -> list[str]:
 
 def stamp_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
     """Stamp the labels of rows of metrics by caveats that not all rows have; a title names the others."""
+    # caveats that all rows share are left to the title
     caveats = {label: caveats_of(row_metrics) for label, row_metrics in metrics.items()}
     shared = set.intersection(*map(set, caveats.values())) if caveats else set()
     return {label: stamp(label, set(row_caveats) - shared) for label, row_caveats in caveats.items()}
@@ -377,8 +382,3 @@ def explain_stamps(*caveats: Iterable[str]) -> str:
 def extend_tables(tables: Iterable[Table], caveats: Sequence[str]) -> tuple[Table, ...]:
     """Add caveats to the titles of tables."""
     return tuple(replace(table, title=extend_title(table.title, caveats)) for table in tables)
-
-
-def _lacking(text: str, caveats: Iterable[str]) -> list[str]:
-    contained = find_caveats(text)
-    return [caveat for caveat in merge_caveats(caveats) if caveat not in contained]

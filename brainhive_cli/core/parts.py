@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -137,8 +137,19 @@ def load(shelf: str, kind: str) -> ModuleType:
     """
     if not isinstance(kind, str):  # as files have it
         raise RecipeError(f"a {SHELVES[shelf]} of kind {kind!r}", f"kinds: {', '.join(kinds(shelf))}")
+
+    # a module of the user
     if "." in kind:
-        return _load_module(shelf, kind)
+        module = foreign_code.import_module(kind, kind, f"the {SHELVES[shelf]} {kind}")
+        config, base = getattr(module, "Config", None), base_of(shelf)
+        if not (isinstance(config, type) and issubclass(config, base) and config.__module__ == kind):
+            raise RecipeError(
+                f"the module {kind!r} is no {SHELVES[shelf]}",
+                f"a part defines `Config`, a subclass of {base.__module__}.{base.__name__}",
+            )
+        return module
+
+    # a row of a family, or a file
     if not is_kind(shelf, kind):
         known = kinds(shelf)
         hint = f"{guess(name_of(kind), known)}there are: {', '.join(known)}"
@@ -179,21 +190,12 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
     return module
 
 
-def _load_module(shelf: str, path: str) -> ModuleType:
-    module = foreign_code.import_module(path, path, f"the {SHELVES[shelf]} {path}")
-    config, base = getattr(module, "Config", None), base_of(shelf)
-    if not (isinstance(config, type) and issubclass(config, base) and config.__module__ == path):
-        raise RecipeError(
-            f"the module {path!r} is no {SHELVES[shelf]}",
-            f"a part defines `Config`, a subclass of {base.__module__}.{base.__name__}",
-        )
-    return module
-
-
 def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
     """Turn `kind`, or `{kind: …, knob: …}` (kind `default` if it names none), into the part's Config."""
     if isinstance(value, Config):
         return value
+
+    # a kind alone, or a kind with knobs
     fields = dict(value) if isinstance(value, dict) else {"kind": value}
     kind = fields.pop("kind", default)
     if not isinstance(kind, str):
@@ -209,6 +211,7 @@ def build_module(config: Any, *arguments: Any) -> "torch.nn.Module":
     """
     import torch
 
+    # code of users may return anything
     module = config.build(*arguments)
     if not isinstance(module, torch.nn.Module):
         name = foreign_code.name_of(config, config.kind)
@@ -218,11 +221,8 @@ def build_module(config: Any, *arguments: Any) -> "torch.nn.Module":
     return module
 
 
-def part(shelf: str, default: str) -> BeforeValidator:
+def part(shelf: str, default: str, is_optional: bool = False) -> BeforeValidator:
     """Mark a recipe key, as `Annotated[Any, part(…)]`, as a part of `shelf`, of kind `default` if unnamed."""
-    return BeforeValidator(partial(resolve, shelf, default=default))
-
-
-def optional(shelf: str, default: str) -> BeforeValidator:
-    """Mark a recipe key as `part` does, and leave None as it is."""
-    return BeforeValidator(lambda value: None if value is None else resolve(shelf, value, default))
+    return BeforeValidator(
+        lambda value: None if is_optional and value is None else resolve(shelf, value, default)
+    )

@@ -46,15 +46,13 @@ def split(value: Any) -> Any:
     return value if isinstance(value, list | tuple | None) else [value]
 
 
-def _no(value: Any) -> Any:
-    return "no" if value is False else value
-
-
 def _ranges(value: Any) -> Any:
     """Read `1-4` as the numbers from 1 to 4."""
     parts = split(value)
     if not isinstance(parts, list | tuple):
         return parts
+
+    # numbers as they are, ranges number by number
     ends = [RANGE.fullmatch(part) if isinstance(part, str) else None for part in parts]
     return [
         number
@@ -63,11 +61,7 @@ def _ranges(value: Any) -> Any:
     ]
 
 
-def _all(value: Any) -> Any:
-    return None if value in ("all", ["all"]) else value
-
-
-no = BeforeValidator(_no)
+no = BeforeValidator(lambda value: "no" if value is False else value)
 """Undoes YAML's reading of a bare `no` as false."""
 
 
@@ -107,7 +101,11 @@ Numbers = Annotated[
     Field(examples=["1,2", "1-4"]),
 ]
 """Whole numbers: `1,2`, the range `1-4`, or both."""
-Subjects = Annotated[Numbers | None, BeforeValidator(_all), Field(examples=["1,2", "1-4", "all"])]
+Subjects = Annotated[
+    Numbers | None,
+    BeforeValidator(lambda value: None if value in ("all", ["all"]) else value),
+    Field(examples=["1,2", "1-4", "all"]),
+]
 """Subjects by number; `all` leaves the choice to the default."""
 Copies = Annotated[
     Literal["refuse", "allow"],
@@ -153,6 +151,7 @@ def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -
     Raises:
         RecipeError: naming the first of them.
     """
+    # keys at their default do no harm
     fields = type(section).model_fields
     for key in keys:
         if (value := getattr(section, key)) != fields[key].get_default(call_default_factory=True):
@@ -178,6 +177,7 @@ class Paths(Section):
                 name: str(folder) if isinstance(folder, Path) else folder for name, folder in fields.items()
             }
         try:
+            # errors within a recipe are left to the recipe, which names the key in full
             paths: Self = handler(fields)
         except ValidationError as error:
             if info.context is RECIPE:
@@ -254,10 +254,12 @@ class Recipe(Section):
     def _takes_over_mixed_precision(cls, fields: Any) -> Any:
         """Let `run.mixed_precision`, which changes numbers, be the recipe's precision."""
         run = fields.get("run") if isinstance(fields, Mapping) else None
-        mixed = _no(run.get("mixed_precision")) if isinstance(run, Mapping) else None
-        if mixed not in ("no", "bf16"):
+        mixed = run.get("mixed_precision") if isinstance(run, Mapping) else None
+        if mixed is not False and mixed not in ("no", "bf16"):
             return fields
-        precision = {"precision": "fp32" if mixed == "no" else mixed}
+
+        # the precision stands at the top of the recipe, or in its training
+        precision = {"precision": "bf16" if mixed == "bf16" else "fp32"}
         if "precision" in cls.model_fields:
             return {**fields, **precision}
         train = fields.get("train", {})
@@ -283,10 +285,13 @@ class Recipe(Section):
         A path or reference that has a digest counts as that; other paths below home count from there. Signal
         stores count by their digests alone.
         """
-        whole = {key for key in self.FINGERPRINT_EXCLUDE if "." not in key}
-        fields = self.model_dump(mode="json", exclude={*whole, "digests"})
-        for section, key in (excluded.split(".") for excluded in self.FINGERPRINT_EXCLUDE - whole):
+        # fields without those that change nothing
+        sections = {key for key in self.FINGERPRINT_EXCLUDE if "." not in key}
+        fields = self.model_dump(mode="json", exclude={*sections, "digests"})
+        for section, key in (excluded.split(".") for excluded in self.FINGERPRINT_EXCLUDE - sections):
             fields[section][key] = type(getattr(self, section)).model_fields[key].default
+
+        # content counts where its digest is known, and the path where not
         known = portable(_replaced(fields, self.digests))
         if signals := {name: value for name, value in self.digests.items() if name.startswith(f"{SIGNALS} ")}:
             known[SIGNALS] = signals
@@ -296,6 +301,7 @@ class Recipe(Section):
         """Write the overrides with which the command would need less memory; empty if there are none left."""
         ways = []
         for changes in self.LESS_MEMORY:
+            # each way, if it changes something
             now: dict[str, Any] = {key: reduce(getattr, key.split("."), self) for key in changes}
             new = {key: to if to is True else int(now[key] * to) for key, to in changes.items()}
             if all(new[key] and new[key] != now[key] for key in changes):
@@ -310,14 +316,31 @@ class Recipe(Section):
     def put(cls, fields: dict[str, Any], key: str, value: Any) -> None:
         """Set a dotted key of a recipe's fields, as flags, overrides and sweeps do.
 
+        A number in it is an index in a list; another `kind` drops the knobs of the part before.
+
         Raises:
-            RecipeError: if it is a place that a list does not have.
+            RecipeError: if the list has no such index.
         """
-        whole, dot, _ = key.partition(".")
-        default = cls.model_fields[whole].default if whole in cls.model_fields else None
-        if dot and whole not in fields and isinstance(default, dict):
-            fields[whole] = copy.deepcopy(default)  # one of the names of a mapping is set
-        put_key(fields, key, value)
+        # a key of a mapping is set in its default
+        first, dot, _ = key.partition(".")
+        default = cls.model_fields[first].default if first in cls.model_fields else None
+        if dot and first not in fields and isinstance(default, dict):
+            fields[first] = copy.deepcopy(default)
+
+        # down to the last section, which is made where it is absent
+        *path, last = key.split(".")
+        section: Any = fields
+        for step in path:
+            index = _place(section, step, key)
+            below = section[index] if isinstance(section, list) else section.get(index)
+            if isinstance(below, str):  # a part named by its kind alone
+                below = {"kind": below}
+            section[index] = section = below if isinstance(below, dict | list) else {}
+
+        # knobs of another kind would be unknown to this one
+        if last == "kind" and isinstance(section, dict) and not is_same_kind(section.get("kind"), value):
+            section.clear()
+        section[_place(section, last, key)] = value
 
     @classmethod
     def resolve(
@@ -354,12 +377,15 @@ class Recipe(Section):
 
 def _refuse_unwritable(value: Any, key: str = "") -> None:
     """Refuse, also in knobs that take values of any type, what no run folder can keep."""
+    # numbers and texts that YAML or JSON would not give back
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{key}: Input should be a finite number, got {value}", f"as in {key}=0.5")
     if isinstance(value, int) and abs(value) >= 1 << 63:
         raise RecipeError(f"{key}: Input should have at most 64 bits", f"as in {key}=1")
     if isinstance(value, str) and ("\0" in value or value != value.encode(errors="ignore").decode()):
         raise RecipeError(f"{key}: Input should be text in UTF-8, got {value!r}", f"as in {key}=name")
+
+    # the same of all that lies in it
     for step, inner in value.items() if isinstance(value, Mapping) else ():
         _refuse_unwritable(inner, f"{key}.{step}" if key else step)
     for number, inner in enumerate(value if isinstance(value, list | tuple) else ()):
@@ -384,11 +410,17 @@ def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
 
 
 def _in_one_line(model: type[BaseModel], error: ValidationError, where: str) -> RecipeError:
+    # the first of the problems that pydantic lists
     first = error.errors()[0]
     named = [step for step in map(str, first["loc"]) if "[" not in step]  # the others are pydantic's own
     key = ".".join([where, *named] if where else named)
     if first["type"] == "extra_forbidden":
-        return RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"], where))
+        section, path = _below(model, first["loc"][:-1])
+        known, before = list(section.model_fields), ".".join([*filter(None, [where]), *path, ""])
+        hint = f"{guess(str(first['loc'][-1]), known, before)}known here: {', '.join(known)}"
+        return RecipeError(f"unknown recipe key {key!r}", hint)
+
+    # a value that does not fit: what is wrong, and what would fit
     reason = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
     hint = _example(model, first, where) or "fix the recipe, flag or override"
     return RecipeError(f"{key}: {reason}, got {show_value(first['input'])}", hint)
@@ -398,6 +430,7 @@ def _below(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[type[BaseM
     """Find the innermost section that a place lies in, and the keys that lead there."""
     keys = []
     for step in loc:
+        # sections lie in one another, and may be optional
         field = model.model_fields.get(str(step))
         inner = field.annotation if field else None
         for annotation in (inner, *get_args(inner)):  # a section may be absent: Section | None
@@ -405,12 +438,6 @@ def _below(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[type[BaseM
                 model = annotation
                 keys.append(str(step))
     return model, keys
-
-
-def _nearest(model: type[BaseModel], loc: tuple[int | str, ...], where: str) -> str:
-    section, path = _below(model, loc[:-1])
-    known, before = list(section.model_fields), ".".join([*filter(None, [where]), *path, ""])
-    return f"{guess(str(loc[-1]), known, before)}known here: {', '.join(known)}"
 
 
 def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
@@ -470,6 +497,8 @@ def find_recipe(command: str, name: str | None) -> Path:
 def name_of(path: Path) -> str:
     """Give the name by which a recipe's file is known: that of its shipped folder, or its path from home."""
     root = shipped_recipes().resolve()
+
+    # a shipped recipe is known by its folder
     if path.resolve().is_relative_to(root):
         return path.resolve().parent.relative_to(root).as_posix().removeprefix(".")
     return str(portable(os.path.abspath(path)))
@@ -526,6 +555,8 @@ def _merged(base: Any, value: Any) -> Any:
         value = {"kind": value}
     if not isinstance(base, Mapping) or not isinstance(value, Mapping):
         return value
+
+    # parts of one kind and sections are merged, key by key
     if not is_same_kind(base.get("kind", ""), value.get("kind", base.get("kind", ""))):
         return value
     return {**base, **{key: _merged(base.get(key), below) for key, below in value.items()}}
@@ -542,25 +573,6 @@ def parse_value(text: str, override: str) -> Any:
     return documents.parse(text, where, Any, way_out, RecipeError, is_yaml=True)
 
 
-def put_key(fields: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, a number in it a place in a list; another `kind` drops the knobs of the part before.
-
-    Raises:
-        RecipeError: if the list has no such place.
-    """
-    *path, last = key.split(".")
-    section: Any = fields
-    for step in path:
-        place = _place(section, step, key)
-        below = section[place] if isinstance(section, list) else section.get(place)
-        if isinstance(below, str):  # a part named by its kind alone
-            below = {"kind": below}
-        section[place] = section = below if isinstance(below, dict | list) else {}
-    if last == "kind" and isinstance(section, dict) and not is_same_kind(section.get("kind"), value):
-        section.clear()
-    section[_place(section, last, key)] = value
-
-
 def lay_over(default: Any, value: Any) -> Any:
     """Lay a part or section, some of whose keys are set, over its default; another kind stands alone.
 
@@ -568,6 +580,7 @@ def lay_over(default: Any, value: Any) -> Any:
         default: What is there if nothing is set: a model, or `{kind: …, knob: …}`; any other is replaced.
         value: What is set: a mapping, a kind alone, or what no part and no section is.
     """
+    # only parts and sections are laid over each other
     if isinstance(default, BaseModel):
         default = default.model_dump(mode="json", exclude_defaults=True)
     elif not (isinstance(default, Mapping) and "kind" in default):

@@ -83,12 +83,14 @@ def need_files(
     present: Sequence[Path] | Path | None, name: str, root: Path, way: str, size: int | None = None
 ) -> Need:
     """Describe files of a data set by what was present of them below its root."""
+    # absent files are named below home
     where = portable(str(root / name))
     return Need(where) if present else Need(where, size, MissingData(f"no {root / name}", way))
 
 
 def need_stores(paths: Sequence[Path], look: Callable[[], Any]) -> list[Need]:
     """List stores, by their paths as keys; `look` raises the one error of all that are not here."""
+    # one error stands for all stores that are absent
     is_here = [path.is_file() for path in paths]
     error = None if all(is_here) else Need.of("", look).error
     return [
@@ -113,25 +115,6 @@ def to_download(needs: Iterable[Need]) -> str:
     return f"{console.size(count) if count else 'nothing'} to download"
 
 
-def list_ways(errors: Iterable[BrainhiveError]) -> list[str]:
-    """Write a line for each way to get what is missing: the first that it gets, and how many more."""
-    way_messages: dict[str, dict[str, None]] = {}
-    for error in errors:
-        way_messages.setdefault(error.hint or error.message, {})[error.message] = None
-    written = []
-    for way, messages in way_messages.items():
-        first, *further = messages
-        more = f", and {len(further)} more" if further else ""
-        written.append(f"{first}{more} ({way})" if way != first else first)
-    return written
-
-
-def needs_table(needs: Sequence[Need]) -> Table:
-    """Lay needs out: what, how large, and where it is."""
-    rows = [(need.name, console.size(need.size) if need.size else "–", need.state) for need in needs]
-    return Table("Needs", ("what", "size", "state"), tuple(rows), is_list=True)
-
-
 class Pace(NamedTuple):
     """Seconds of a unit of work, and the most bytes in use: of a GPU by tensors, else by the process."""
 
@@ -153,9 +136,9 @@ class Work:
     count: int
     unit: str
 
-    def key(self, command: str, device: str) -> str:
+    def key(self, command: str, device: str, processes: int = 1) -> str:
         """Name the pace of this work."""
-        return f"{command}, {self.kind}, on {device}"
+        return f"{command}, {self.kind}, on {f'{processes} × ' if processes > 1 else ''}{device}"
 
     def remember(self, runs: Path, key: str, seconds: float, peak_bytes: int) -> None:
         """Keep how long a unit took and how much memory was in use, instead of what was known before."""
@@ -165,6 +148,7 @@ class Work:
 
     def estimate(self, runs: Path, key: str) -> dict[str, str]:
         """Write the time, and the memory where work of the same kind was done on this device before."""
+        # the pace of the last run of this kind, if there was one
         amount = f"{self.count:,} {self.unit}"
         if (pace := read_paces(runs).get(key)) is None:
             return {"time": f"{amount}; how long is known after the first run of this kind on this device"}
@@ -212,8 +196,15 @@ class Plan:
 
     @property
     def missing(self) -> list[str]:
-        """Lines of what is missing, one for each way to get something."""
-        return list_ways(self.errors)
+        """Lines of what is missing, one for each way to get it: the first that it gets, and how many more."""
+        way_messages: dict[str, dict[str, None]] = {}
+        for error in self.errors:
+            way_messages.setdefault(error.hint or error.message, {})[error.message] = None
+        written = []
+        for way, (first, *further) in way_messages.items():
+            more = f", and {len(further)} more" if further else ""
+            written.append(f"{first}{more} ({way})" if way != first else first)
+        return written
 
     def table(self, title: str) -> Table:
         """Lay out the items for people."""
@@ -223,7 +214,11 @@ class Plan:
     def all_tables(self) -> list[Table]:
         """Lay out the items and needs for people, before the other tables."""
         planned = [self.table("Plan")] if self.items else []
-        return [*planned, *([needs_table(self.needs)] if self.needs else []), *self.tables]
+        if self.needs:
+            # needs as rows below one another, where a terminal is narrow
+            rows = [(n.name, console.size(n.size) if n.size else "–", n.state) for n in self.needs]
+            planned.append(Table("Needs", ("what", "size", "state"), tuple(rows), is_list=True))
+        return [*planned, *self.tables]
 
     @classmethod
     def of(
@@ -307,6 +302,7 @@ class Result:
 
         Tables of a sweep or a workflow have them already, each those of its variant or step.
         """
+        # titles of collected tables have the caveats of their own runs
         is_collected = not self.metrics.notes.keys().isdisjoint({"variants", "commands"})
         for name in () if is_collected else ("tables", "shown"):
             if (tables := getattr(self, name)) is not None:

@@ -32,12 +32,15 @@ class RunFiles:
 
 def check(folder: Path) -> RunFiles:
     """Read every file of a run whose kind is known, and compare all that have a digest with it."""
+    # digests: what differs, is missing, or is in no list
     listed = documents.read_digests(folder)
     counts = Counter[str]()
     problems = list(documents.find_changes(folder, but=READERS))  # which compare the digest too
     if listed:
         unlisted = [folder / name for name in documents.list_documents(folder) if name not in listed]
         problems += [f"{path} is not in {documents.SHA256SUMS}" for path in unlisted]
+
+    # files of known kinds are read to their end
     for path in documents.list_files(folder):
         if path.suffix not in READERS:
             continue

@@ -154,6 +154,8 @@ class RunFolder:
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             if documents.read_digests(self.path):
                 raise
+
+            # nothing says that this program wrote it
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise BrainhiveError(
                 f"{self.path / FINISHED} does not hold what this version writes there: {reason}",
@@ -188,7 +190,7 @@ class RunFolder:
 
     def write_json(self, name: str, document: Mapping[str, Any], indent: int | None = 2) -> None:
         """Write a JSON document, its paths relative to home, under its final name only when complete."""
-        self.write_text(name, _as_json(document, indent))
+        self.write_text(name, json.dumps(portable(document), indent=indent, default=str) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file under its final name only when complete."""
@@ -196,12 +198,18 @@ class RunFolder:
 
     def replace(self, name: str, write: Callable[[Path], Any]) -> Path:
         """Let `write` fill a path next to the final one, then rename it; works for files and folders."""
+        # it has its name when it is complete, and no digest of what had the name before is left
         final = within(self.path, name, "a file of a run,")
         with atomic_write(final) as part:
             write(part)
             raise_if_interrupted()
             if name != FINISHED:  # whose digest is listed before
-                documents.forget_digest(self.path, name)
+                listed = documents.read_digests(self.path)
+                fresh = {
+                    key: digest for key, digest in listed.items() if not f"{key}/".startswith(f"{name}/")
+                }
+                if len(fresh) < len(listed):
+                    documents.write_digests(self.path, fresh)
             if final.is_dir():
                 remove(final)
         return final
@@ -227,6 +235,7 @@ class RunFolder:
         Damaged lines go too, as the last one of a command that was killed while it wrote.
         """
         if (self.path / "log.jsonl").is_file():
+            # events with a step up to that of the checkpoint
             steps = ((event, event.get("step")) for event in self.events())
             events = [event for event, number in steps if isinstance(number, int) and number <= step]
             self.write_text("log.jsonl", "".join(json.dumps(event) + "\n" for event in events))
@@ -237,10 +246,15 @@ class RunFolder:
         Raises:
             BrainhiveError: if a document that was listed before, and not written again since, has changed.
         """
+        # documents are as they were listed
         for problem in documents.find_changes(self.path, but={FINISHED}):
             raise BrainhiveError(problem, documents.AGAIN_OR_DELETE)
-        text = _as_json(measurements.as_dict()).encode()
-        listed = documents.digest_documents(self.path) | {FINISHED: hashlib.sha256(text).hexdigest()}
+
+        # the list has a digest of the metrics before these have their name
+        text = f"{json.dumps(portable(measurements.as_dict()), indent=2, default=str)}\n".encode()
+        names = documents.list_documents(self.path)
+        listed = {name: documents.digest_file(self.path / name) for name in names}
+        listed[FINISHED] = hashlib.sha256(text).hexdigest()
 
         def write(part: Path) -> None:
             part.write_bytes(text)
@@ -256,12 +270,9 @@ class _FoundBy(BaseModel):
     recipe_names: list[str]
 
 
-def _as_json(document: Mapping[str, Any], indent: int | None = 2) -> str:
-    return json.dumps(portable(document), indent=indent, default=str) + "\n"
-
-
 def _numbered(base: Path, name: str, again: bool) -> Path:
     """Find the newest of `name`, `name-2`, …; the next free one with `again`."""
+    # runs of one recipe are numbered without gaps
     number = 1
     while (base / f"{name}-{number + 1}").exists():
         number += 1
@@ -278,6 +289,7 @@ def is_run(folder: Path) -> bool:
 def remove_unused(runs: Path) -> None:
     """Remove the runs that this process opened and did nothing for; called when its command fails."""
     for claim in runs.glob(f"*/*/{CLAIM}"):
+        # a claim of this process, on a run with nothing in it
         if RunFolder(claim.parent).is_untouched and is_own(claim):
             remove(claim.parent)
             with suppress(OSError):  # as another command has runs there
@@ -302,13 +314,20 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
         MissingData: if there is none; the hint lists those that exist, or the command that makes one.
         RecipeError: if several have the name.
     """
+    # the finished runs, for the end of a name, and for the hint: the one that may be meant first
+    finished = [run.path for run in finished_runs(runs, command)]
+    hint = f"brainhive {command or 'demo'}"
+    if names := [path.name for path in finished]:
+        wanted = Path(reference).name
+        meant = next((f"did you mean {name}? " for name in names if wanted in name), guess(wanted, names))
+        more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+        hint = f"{meant}finished, the newest first: {', '.join(names[:MAX_LISTED])}{more}"
+
     # a path, a name, or the end of one
-    hint = _others(runs, command, reference) or f"brainhive {command or 'demo'}"
     below = [runs / command / reference] if command else sorted(runs.glob(f"*/{escape(reference)}"))
     named = [path for path in (locate(reference), runs / reference) if path.is_dir()][:1]
     named = named or [path for path in below if path.is_dir()]
     if not named:
-        finished = [run.path for run in finished_runs(runs, command)]
         named = [path for path in finished if path.name.endswith(f"-{reference}")]
     if len(named) > 1:
         raise RecipeError(f"several runs are called {reference!r}", ", ".join(map(str, named)))
@@ -324,17 +343,6 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
         raise MissingData(f"{run.path} is a run of {parent.name}, not of {command}", hint)
     run.measurements()  # which says what is missing
     return run
-
-
-def _others(runs: Path, command: str | None, reference: str) -> str:
-    """List the newest finished runs, the one that may be meant first; empty if there are none."""
-    names = [run.path.name for run in finished_runs(runs, command)]
-    named = Path(reference).name
-    if not names:
-        return ""
-    meant = next((f"did you mean {name}? " for name in names if named in name), guess(named, names))
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return f"{meant}finished, the newest first: {', '.join(names[:MAX_LISTED])}{more}"
 
 
 def newest(
@@ -404,6 +412,7 @@ def _warn_of_longer(
     run: RunFolder, older: Sequence[RunFolder], lacks: Callable[[RunFolder], str], choose: str
 ) -> None:
     """Warn of the newest older run that fits, is of the same kind, and has more epochs or cells."""
+    # longer: more epochs or more cells, of the same data set and mode
     kind, size = _size(run)
 
     def rejects(other: RunFolder) -> str:
@@ -413,6 +422,7 @@ def _warn_of_longer(
 
     for other in older:
         if not _rejection(other, rejects):
+            # the newest of them is enough of a warning
             names = [f"{trained.path.name} ({_described(trained)})" for trained in (run, other)]
             console.warn(
                 f"{names[0]} is the newest run, but {names[1]} was trained more: "
@@ -439,6 +449,7 @@ class _Metrics(BaseModel):
 
 def _size(run: RunFolder) -> tuple[tuple[Any, ...], tuple[int, int]]:
     """Return a run's kind (data set, mode) and size (epochs, cells)."""
+    # no more of the documents is checked than is used
     notes = run.read_json(FINISHED, _Metrics).notes
     train = (run.recipe(_Made) if (run.path / "recipe.yaml").is_file() else _Made()).train
     return (notes.get("dataset"), notes.get("mode")), (train.epochs, len(notes.get("cells", ())))
@@ -453,6 +464,7 @@ def _described(run: RunFolder) -> str:
 
 def age(since: float) -> str:
     """Write how long ago a time was."""
+    # clocks of machines that share a disk may differ: no time lies ahead
     passed_s = max(0.0, time.time() - since)
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if count := int(passed_s // length_s):
@@ -462,10 +474,9 @@ def age(since: float) -> str:
 
 def finished_runs(runs: Path, command: str | None) -> list[RunFolder]:
     """List the finished runs of a command, or of all, those first that were finished, or found, last."""
-
-    def last_asked(metrics: Path) -> float:
+    # a run is as new as its metrics, or as the last time that it was asked for again
+    times = {}
+    for metrics in runs.glob(f"{command or '*'}/*/{FINISHED}"):
         files = [file for file in (metrics, metrics.with_name(FOUND)) if file.is_file()]
-        return max(file.stat().st_mtime for file in files)
-
-    files = sorted(runs.glob(f"{command or '*'}/*/{FINISHED}"), key=last_asked, reverse=True)
-    return [RunFolder(path.parent) for path in files]
+        times[metrics.parent] = max(file.stat().st_mtime for file in files)
+    return [RunFolder(folder) for folder in sorted(times, key=lambda folder: times[folder], reverse=True)]

@@ -16,6 +16,7 @@ def derive_seed(*seeds: int) -> int:
 
 def shuffled(count: int, seed: int) -> NDArray[np.int64]:
     """Shuffle 0 … count - 1 by NumPy's older generator, whose streams do not change."""
+    # RandomState is frozen; Generator may change between versions of NumPy
     order = np.arange(count)
     np.random.RandomState(seed).shuffle(order)
     return order

@@ -34,6 +34,7 @@ def merge(set_ups: Sequence[SetUp]) -> dict[str, Any]:
     """
     merged = {}
     for key in set_ups[0] if set_ups else ():
+        # a value that all have, or each of theirs in words
         if all(key in set_up for set_up in set_ups):
             first, *rest = values = [set_up[key] for set_up in set_ups]
             words = dict.fromkeys(say(key, value) for value in values)
@@ -52,6 +53,7 @@ def differences(here: SetUp, there: SetUp, only: Collection[str] | None = None) 
         there: The other.
         only: First parts of the keys that are compared; default: all.
     """
+    # keys of sections that both know
     said = []
     known = {key.split(".")[0] for key in here} & {key.split(".")[0] for key in there}
     keys = [key for key in {**here, **there} if key.split(".")[0] in known]
@@ -62,6 +64,8 @@ def differences(here: SetUp, there: SetUp, only: Collection[str] | None = None) 
             continue
         if not key.endswith(".kind") and any(key.startswith(part) for part in other_kinds):
             continue  # knobs of another part
+
+        # values in words, which may be the same for long ones
         one, other = (say(key, set_up.get(key)) for set_up in (here, there))
         name = {"window_ms": "window", "rate_hz": "rate"}.get(key, key.removesuffix(".kind"))
         if one != other:
@@ -69,12 +73,6 @@ def differences(here: SetUp, there: SetUp, only: Collection[str] | None = None) 
         elif one != NOTHING:
             said.append(f"{name} of other values")
     return said
-
-
-def notes_of_signals(here: SetUp, there: SetUp) -> list[str]:
-    """Say what limits a comparison of two runs whose models were tested on other signals; else nothing."""
-    differing = differences(here, there, SIGNALS)
-    return [f"the two were tested on other signals: {', '.join(differing)}"] if differing else []
 
 
 def describe_signals(set_up: SetUp) -> list[str]:
@@ -96,6 +94,8 @@ def describe_signals(set_up: SetUp) -> list[str]:
         words.append(f"{count} repetition{'s' * (count != '1')} averaged")
     words += [str(set_up["unit"])] if set_up.get("unit") else []
     words += [f"prepared by {set_up['preparation.kind']}"] if set_up.get("preparation.kind") else []
+
+    # normalisation, if there is one
     how = set_up.get("signal.normalise.kind") or set_up.get("signal.normalise", "none")
     return [*words, *([] if how == "none" else [f"normalised by {how}"])]
 
@@ -113,6 +113,8 @@ def say(key: str, value: Any) -> str:
     if key == "repetitions":
         least, most = value
         return f"{most}" if least == most else f"{least} to {most}"
+
+    # long lists by their length, first and last
     if isinstance(value, list):
         texts = [say("", inner) for inner in value]
         named = len(texts) <= LISTED

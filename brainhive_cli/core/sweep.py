@@ -75,10 +75,17 @@ def variants(recipe: R) -> dict[str, R]:
     if not recipe.is_swept:
         return {"": recipe}
 
+    # the label of each variant, and the keys in which it differs
+    listed: list[tuple[str, Mapping[str, Any]]] = [(FULL, {}), *recipe.ablations.items()]
+    if not recipe.ablations:
+        combinations = itertools.product(*recipe.sweep.values())
+        chosen = [dict(zip(recipe.sweep, values, strict=True)) for values in combinations]
+        listed = [(",".join(_label(key, value) for key, value in keys.items()), keys) for keys in chosen]
+
     # the changes of each variant are laid over the recipe without its sweep
     base = {**recipe.model_dump(mode="json"), "sweep": {}, "ablations": {}}
     recipes: dict[str, R] = {}
-    for label, changes in _changes(recipe):
+    for label, changes in listed:
         fields = copy.deepcopy(base)
         for key, value in changes.items():
             if key.split(".")[0] in OF_THE_RUN:
@@ -93,21 +100,12 @@ def variants(recipe: R) -> dict[str, R]:
     return recipes
 
 
-def _changes(recipe: SweptRecipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """List the label of each variant, and the keys in which it differs."""
-    if recipe.ablations:
-        yield FULL, {}
-        yield from recipe.ablations.items()
-        return
-    for values in itertools.product(*recipe.sweep.values()):
-        chosen = dict(zip(recipe.sweep, values, strict=True))
-        yield ",".join(_label(key, value) for key, value in chosen.items()), chosen
-
-
 def of_variant(reference: str | None) -> tuple[str | None, str]:
     """Split `SWEEP:VARIANT`, as a command line names a run; a folder of that name is taken as it is."""
     if reference is None or ":" not in reference or locate(reference).is_dir():
         return reference, ""
+
+    # the last colon separates: a run may be a path with others
     run, _, variant = reference.rpartition(":")
     return run, variant
 
@@ -127,6 +125,7 @@ def variant_of(known: Mapping[str, R], variant: str, run: str) -> R:
 
 def collect_variants(results: Mapping[str, Result]) -> Measurements:
     """Collect what the runs of variants measured, each scope after its variant's label; nothing is pooled."""
+    # scopes get the label of their variant; caveats and set-up are of all
     measured = {label: result.metrics for label, result in results.items()}
     return Measurements(
         {
@@ -167,6 +166,7 @@ def _label(key: str, value: Any) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
+        # a part by its kind, then its knobs
         knobs = [f"{key}={_text(knob)}" for key, knob in value.items() if key != "kind"]
         return ",".join([*([_text(value["kind"])] if "kind" in value else []), *knobs])
     if isinstance(value, list | tuple):

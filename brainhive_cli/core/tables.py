@@ -82,7 +82,10 @@ class Table:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the table as one dict a row, for JSON."""
-        rows = [dict(zip(self.columns, map(_plain, row), strict=True)) for row in self.rows]
+        rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+        for row in rows:
+            cells = {heading: cell for heading, cell in row.items() if isinstance(cell, Cell)}
+            row |= {name: str(cell) if cell.value is None else cell.value for name, cell in cells.items()}
         return {"title": self.title, "rows": rows}
 
 
@@ -90,6 +93,7 @@ def published_table(published: Mapping[str, dict[str, Any]]) -> Table:
     """Show what was published, by the variant of a sweep, and whether with this set-up."""
     rows = []
     for variant, known in published.items():
+        # the numbers are comparable only with the same set-up
         how = f"another set-up: {'; '.join(known['differs'])}" if known["differs"] else "this set-up"
         label = (variant,) if variant else ()
         rows.append((*label, *(known.get(metric, "–") for metric in ("top1", "top5")), how))
@@ -104,12 +108,16 @@ def number(value: Any) -> str:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
+
+    # counts in full, with separators from five digits on
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if not isfinite(value):
         return "–"
     if value and abs(value) < 0.0005:
         return f"{value:.1e}"
+
+    # three decimals of shares, fewer of larger numbers
     digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
     return f"{value:z,.{digits}f}"
 
@@ -151,10 +159,13 @@ def by_subject_and_seed(
         seeds: Names of the columns.
         note: Below the table.
     """
-    means = {subject: {seed: mean(some) for seed, some in row.items()} for subject, row in values.items()}
+    # several models of a seed count as their mean
+    means = {subject: {seed: mean(scores) for seed, scores in row.items()} for subject, row in values.items()}
     rows: list[tuple[Any, ...]] = [
         (subject, *(row.get(seed) for seed in seeds), mean_sd(row.values())) for subject, row in means.items()
     ]
+
+    # the last row: over subjects, seed by seed
     over = [mean_sd(row[seed] for row in means.values() if seed in row) for seed in seeds]
     rows.append(("mean ± sd", *over, mean_sd(mean(row.values()) for row in means.values())))
     headings = [f"seed {seed}" for seed in seeds]
@@ -168,11 +179,14 @@ def draw(table: Table, width: int) -> Any:
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    # gaps are narrower where the table does not fit
     drawn = RichTable(box=SIMPLE_HEAD)
     drawn.pad_edge = drawn.show_edge = False
     if table_width(table) > width:
         drawn.padding = (0, 1, 0, 0)  # a gap of two
-    longest = [_longest_word(column) for column in _columns(table)]
+
+    # words are kept whole, if the longest of all columns fit
+    longest = [_longest_word(column) for column in zip(table.columns, *table.rows, strict=True)]
     keeps_words = sum(longest) + GAP * len(longest) <= width  # else some word is broken wherever it is folded
     for heading, letters in zip(table.columns, longest, strict=True):
         drawn.add_column(Text(_shown(heading)), overflow="fold", min_width=letters if keeps_words else None)
@@ -189,7 +203,7 @@ def split_to_fit(table: Table, width: int) -> list[Table]:
     words there is no room next to the others.
     """
     # a table that fits stays whole; a very wide column stands alone
-    columns, widths = _columns(table), _widths(table)
+    columns, widths = [*zip(table.columns, *table.rows, strict=True)], _widths(table)
     if len(columns) < 3 or table_width(table) <= width:
         return [table]
     widest = widths.index(max(widths))
@@ -220,6 +234,7 @@ def write_as_list(table: Table, width: int) -> str:
     """Write each row as its first cell, and the others below it."""
     from textwrap import fill
 
+    # cells that say nothing are left out
     lines = [table.title.translate(CONTROL)]
     for first, *rest in table.rows:
         text = " · ".join(shown for cell in rest if (shown := _shown(cell)) not in ("", "–"))
@@ -235,22 +250,14 @@ def table_width(table: Table) -> int:
     return sum(widths := _widths(table)) + 3 * (len(widths) - 1)  # gaps of three
 
 
-def _plain(cell: Any) -> Any:
-    return (str(cell) if cell.value is None else cell.value) if isinstance(cell, Cell) else cell
-
-
 def _shown(cell: Any) -> str:
     if cell is None:
         return "–"
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell).translate(CONTROL)
 
 
-def _columns(table: Table) -> list[tuple[Any, ...]]:
-    return list(zip(table.columns, *table.rows, strict=True))
-
-
 def _widths(table: Table) -> list[int]:
-    return [max(map(len, map(_shown, column))) for column in _columns(table)]
+    return [max(map(len, map(_shown, column))) for column in zip(table.columns, *table.rows, strict=True)]
 
 
 def _longest_word(column: tuple[Any, ...]) -> int:

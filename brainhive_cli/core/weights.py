@@ -78,12 +78,22 @@ def read(path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = Missing
         if not _is_torch(path):
             with _mappable(path) as mapped:
                 return load_file(mapped)
+
+        # weights lie below one key or two in what training codes save
         content = _load(path, "cpu")
         for wrapping in WRAPPINGS:
             if not isinstance(content, dict):
                 raise TypeError(f"it holds a {type(content).__name__}, not tensors by name")
             content = content.get(wrapping, content)
-        return {str(name): value.detach() for name, value in content.items() if _is_dense(value, path)}
+        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+        # sparse, quantized and expanded tensors are refused: they grow, or fail, where they are used
+        most = max(path.stat().st_size, MAX_REPEATED_BYTES)
+        for value in tensors.values():
+            is_plain = value.layout == torch.strided and value.device.type == "cpu"
+            if not is_plain or value.is_quantized or value.numel() * value.element_size() > most:
+                raise ValueError(f"a tensor of shape {[*value.shape]} is not stored whole")
+        return {name: value.detach() for name, value in tensors.items()}
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -117,6 +127,7 @@ class Checkpoint:
         Raises:
             OSError: if the disk is full; the checkpoints are then as they were.
         """
+        # in memory first: a disk that is full leaves both checkpoints as they were
         buffer = io.BytesIO()
         torch.save(dict(content), buffer)
         with atomic_write(self.path) as part:
@@ -129,6 +140,7 @@ class Checkpoint:
 
         The main process sets each that is damaged aside, with a warning.
         """
+        # the main process goes first, and sets damaged files aside for all
         content = self._load(device) if launch.is_main else None
         launch.barrier()
         return content if launch.is_main else self._load(device)
@@ -165,11 +177,14 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] 
 
     Any reader of safetensors reads it. The same tensors give the same bytes.
     """
+    # a digest of zeros holds the room of the true one
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     about = {"format": "pt", **(metadata or {}), DIGEST: "0" * 32}
     save_file(state, path, about)
     with safe_open(path, "pt") as opened:
         about[DIGEST] = _digest(path, opened)
+
+    # the header is written again, in the same length
     with path.open("r+b") as stream:
         size, header = _header(stream)
         header["__metadata__"] = dict(sorted(about.items()))  # which the library writes in any order
@@ -207,6 +222,7 @@ def fill(
         BrainhiveError: `error`, if a weight is missing, surplus, of another shape, or not of real numbers
             where these are needed; it names the first.
     """
+    # names, shapes and kinds of numbers agree before anything is loaded
     needed = module.state_dict()
     for key in sorted(needed.keys() | state.keys()):
         shape, expected = (tuple(held[key].shape) if key in held else "none" for held in (state, needed))
@@ -242,10 +258,18 @@ def reading(
     except BrainhiveError:
         raise
     except Exception as reason:  # which may be the machine's, a broken library's, or code's of the user
+        # errors of the disk, of a library or of code of the user are theirs
         if is_of_the_machine(reason) or failed_import(reason) or foreign_code.mistake(reason):
             raise
         _raise_interrupt(reason)
-        raise error(f"{where} {problem}: {_why(reason)}", hint) from reason
+
+        # the reason in one line; torch's may fill a page
+        text = " ".join(str(reason).split()).rpartition("WeightsUnpickler error: ")[2]
+        if named := re.search(r"GLOBAL (\S+) was not", text):
+            text = f"it holds more than tensors, {named[1]}, and no code of a file is run"
+        elif len(text) > MAX_REASON_CHARACTERS:
+            text = f"{text[:MAX_REASON_CHARACTERS]}…"
+        raise error(f"{where} {problem}: {text or type(reason).__name__}", hint) from reason
 
 
 def check_sizes(
@@ -279,9 +303,21 @@ def _verify(path: Path, hint: str) -> None:
     if not path.is_file():
         raise MissingData(f"there is no file {path}", hint)
     if _is_torch(path):
-        if zipfile.is_zipfile(path):
-            _verify_records(path)
+        if not zipfile.is_zipfile(path):
+            return
+
+        # records of an archive have a CRC32, which torch itself does not compare
+        with zipfile.ZipFile(path) as archive:
+            records = archives.zip_members(archive)
+            if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+                raise ValueError("torch writes no compressed records")
+            if sum(record.file_size for record in records) > path.stat().st_size:
+                raise ValueError("its records are larger than the file")
+            if changed := archive.testzip():
+                raise ValueError(f"the record {changed} was changed")
         return
+
+    # safetensors of ours carry a digest
     with _mappable(path) as mapped, safe_open(mapped, "pt") as opened:
         written = (opened.metadata() or {}).get(DIGEST, "")
         if OUR_DIGEST.fullmatch(written) and written != _digest(path, opened):
@@ -298,6 +334,8 @@ def _digest(path: Path, opened: Any) -> str:
             digest.update(f"{name} {value.dtype} {[*value.shape]}\n".encode())
             start, end = header[name]["data_offsets"]
             stream.seek(8 + size + start)
+
+            # block by block
             for left in range(end - start, 0, -DIGESTED_BYTES):
                 digest.update(stream.read(min(DIGESTED_BYTES, left)))
     return digest.hexdigest()
@@ -314,6 +352,7 @@ def _mappable(path: Path) -> Iterator[Path]:
     """Give a file, or a copy where its file system maps none into memory, as those of some networks do."""
     with ExitStack() as stack:
         try:
+            # a page is mapped, to see whether the file system can
             with path.open("rb") as stream, suppress(ValueError):  # it is empty
                 mmap.mmap(stream.fileno(), 1, access=mmap.ACCESS_READ).close()
         except OSError as error:
@@ -330,62 +369,29 @@ def _is_torch(path: Path) -> bool:
     return start.startswith((ZIP, PICKLE)) and start[8:] != b"{"
 
 
-def _verify_records(path: Path) -> None:
-    """Compare the records of an archive with their CRC32, which torch itself does not."""
-    with zipfile.ZipFile(path) as archive:
-        records = archives.zip_members(archive)
-        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-            raise ValueError("torch writes no compressed records")
-        if sum(record.file_size for record in records) > path.stat().st_size:
-            raise ValueError("its records are larger than the file")
-        if changed := archive.testzip():
-            raise ValueError(f"the record {changed} was changed")
-
-
 def _load(path: Path, device: torch.device | str) -> Any:
     """Load an archive mapped, so that no tensor reaches beyond the file; older files cannot be."""
-    is_allowed = torch.serialization.safe_globals(
-        [argparse.Namespace, *_SCHEDULE]
-    )  # DINO's: its command line
+    allowed = [argparse.Namespace, *_SCHEDULE]  # DINO's checkpoints hold its command line
+    is_allowed = torch.serialization.safe_globals(allowed)
     with is_allowed, warnings.catch_warnings(action="ignore"), _mappable(path) as mapped:
         return torch.load(mapped, weights_only=True, map_location=device, mmap=zipfile.is_zipfile(path))
 
 
-def _nothing(*_: Any) -> None:
-    """Stand for a function of a learning rate's schedule."""
-
-
 _SCHEDULE: Any = [
-    (_nothing, name)
+    (lambda *_: None, name)
     for name in ("builtins.getattr", "__builtin__.getattr", "torch.optim.lr_scheduler.OneCycleLR")
 ]
 """Name in the state of a OneCycleLR in checkpoints before torch 2.1, as MindEye1's; nothing is called."""
-
-
-def _is_dense(value: Any, path: Path) -> bool:
-    if not isinstance(value, Tensor):
-        return False
-    is_plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
-    most = max(path.stat().st_size, MAX_REPEATED_BYTES)
-    if not is_plain or value.numel() * value.element_size() > most:
-        raise ValueError(f"a tensor of shape {[*value.shape]} is not stored whole")
-    return True
 
 
 def _raise_interrupt(error: BaseException) -> None:
     """Raise the Ctrl-C that a library has made an error of its own from, if there is one."""
     if "KeyboardInterrupt" in str(error):  # of what Python calls from Rust only the text is left
         raise KeyboardInterrupt from error
+
+    # libraries in C and Rust chain the interrupt, or only quote it
     cause = error.__cause__ or error.__context__
     if isinstance(cause, KeyboardInterrupt | SystemExit):
         raise cause
     if cause is not None:
         _raise_interrupt(cause)
-
-
-def _why(error: Exception) -> str:
-    text = " ".join(str(error).split()).rpartition("WeightsUnpickler error: ")[2]
-    if named := re.search(r"GLOBAL (\S+) was not", text):
-        return f"it holds more than tensors, {named[1]}, and no code of a file is run"
-    is_long = len(text) > MAX_REASON_CHARACTERS
-    return f"{text[:MAX_REASON_CHARACTERS]}…" if is_long else text or type(error).__name__

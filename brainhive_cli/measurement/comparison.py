@@ -456,7 +456,9 @@ def _limits(first: Measurements, second: Measurements, subjects: int) -> tuple[l
     """Say what limits a comparison, and in what the set-ups of two runs differ."""
     set_ups = [run.notes.get(set_up.SET_UP, {}) for run in (first, second)]
     modes = [run.notes.get("mode", "") for run in (first, second)]
-    notes = list(set_up.notes_of_signals(*set_ups))
+    notes = []
+    if differing := set_up.differences(set_ups[0], set_ups[1], set_up.SIGNALS):
+        notes.append(f"the two were tested on other signals: {', '.join(differing)}")
     if subjects > 1 and any("inter" in mode.split(" + ") for mode in modes):
         notes.append(FOLDS)
     return notes, set_up.differences(*set_ups)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.documents import SHA256SUMS, digest_documents, write_digests
+from brainhive_cli.core.documents import SHA256SUMS, digest_file, list_documents, write_digests
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 
 LAUGHS = "a: &a [1, 1]\n" + "".join(
@@ -145,7 +145,7 @@ def test_a_link_to_what_is_no_file_is_refused(tmp_path: Path) -> None:
 def test_a_document_that_differs_from_its_digest_is_refused_wherever_the_list_lies(tmp_path: Path) -> None:
     (tmp_path / "cell/model").mkdir(parents=True)
     path = written(tmp_path / "cell/model", '{"a": 1}')
-    write_digests(tmp_path, digest_documents(tmp_path))
+    write_digests(tmp_path, {name: digest_file(tmp_path / name) for name in list_documents(tmp_path)})
     assert documents.read(path) == {"a": 1}
     written(tmp_path / "cell/model", '{"a": 2}')
     assert documents.read(path) == {"a": 2}  # the list is not that of a run

@@ -34,7 +34,7 @@ def test_weights_may_lie_in_the_repository_of_a_data_set(
     snapshot = hub_cache("owner/data", kind="dataset")
     (snapshot / "last.ckpt").write_bytes(b"weights")
     assert hub.folder("hub:datasets/owner/data") == snapshot
-    assert hub.holds("hub:datasets/owner/data", (), ("last.ckpt",))
+    assert hub.find_weights("hub:datasets/owner/data", (), ("last.ckpt",))
     with pytest.raises(MissingData, match=r"owner/name is not in the hub's cache") as caught:
         hub.folder("hub:datasets/owner/name")
     assert "--repo-type dataset" in caught.value.hint

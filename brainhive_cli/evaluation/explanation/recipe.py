@@ -132,7 +132,7 @@ class Recipe(BaseRecipe, Explanation):
         description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
         "it; or a model folder; default: the newest run (key: run)",
     )
-    dataset: Annotated[Any, parts.optional("datasets", "things-eeg")] = Field(
+    dataset: Annotated[Any, parts.part("datasets", "things-eeg", is_optional=True)] = Field(
         None, description="another data set than the run's, with other subjects"
     )
     subjects: recipe.Numbers | None = Field(None, description="subjects explained; default: the run's")

@@ -119,7 +119,7 @@ class Recipe(BaseRecipe, EvaluationSpec):
         description="an align run, by folder or name, or SWEEP:VARIANT; several are averaged; or the "
         "train-align recipe that made it; or a model folder; default: the newest run (key: run)",
     )
-    dataset: Annotated[Any, parts.optional("datasets", "things-eeg")] = Field(
+    dataset: Annotated[Any, parts.part("datasets", "things-eeg", is_optional=True)] = Field(
         None, description="another data set than the run's: zero-shot transfer"
     )
     subjects: recipe.Subjects = Field(None, description="subjects tested on; default: the run's")

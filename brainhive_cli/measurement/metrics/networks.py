@@ -77,7 +77,7 @@ class Network:
     def is_here(self) -> bool:
         """Whether its weights are on this machine; no network is used."""
         if (source := self.source()).startswith("hub:"):
-            return hub.holds(source, ["config.json"], [self.weights])
+            return bool(hub.find_weights(source, ["config.json"], [self.weights]))
         return cached_file(source).is_file()
 
     def fetch(self) -> Path:

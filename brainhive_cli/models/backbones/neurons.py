@@ -43,7 +43,7 @@ class Config(BackboneConfig):
     brain: Annotated[mindeye2.Config, parts.part("backbones", "mindeye2")] = Field(
         "mindeye2", validate_default=True, description="Brain model that predicts the image tokens."
     )
-    prior: Annotated[Any, parts.optional("priors", "mindeye1")] = Field(
+    prior: Annotated[Any, parts.part("priors", "mindeye1", is_optional=True)] = Field(
         {"kind": "mindeye1", "heads": 32, "dim_head": 52},
         validate_default=True,
         description="Diffusion prior between the brain's tokens and those that decoders read; null: none.",

@@ -276,7 +276,7 @@ class EncoderConfig(parts.Config):
         source = self.weights_from
         if not source or source.startswith("python:"):
             return False
-        return source == "random" or hub.holds(source, self.config_files, self.weight_files)
+        return source == "random" or bool(hub.find_weights(source, self.config_files, self.weight_files))
 
     def needs(self) -> list[Need]:
         """Look for the weights, where they are the hub's."""

@@ -28,7 +28,7 @@ def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
     """
     # prefer the file pattern that is complete on this machine
     source = config.weights_from
-    here = [p for p in config.weight_files if hub.holds(source, config.config_files, (p,))]
+    here = [p for p in config.weight_files if hub.find_weights(source, config.config_files, (p,))]
     for pattern in here[:1] or config.weight_files:
         folder = hub.folder(source, allow=(*config.config_files, pattern), local=bool(here))
         require(folder, *config.config_files)

@@ -46,7 +46,7 @@ class Config(TokenConfig):
     def _part(self, local: bool = False) -> EncoderConfig:
         """Choose the family by the config on this machine, or the hub's."""
         # a config on this machine decides, so that no network is needed
-        held = [name for name in CONFIGS if hub.holds(self.source, (), (name,))][:1]
+        held = [name for name in CONFIGS if hub.find_weights(self.source, (), (name,))][:1]
         try:
             folder = hub.folder(self.source, allow=held or CONFIGS, local=local or bool(held))
         except hub.NoRepository as error:
