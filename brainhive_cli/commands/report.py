@@ -156,10 +156,10 @@ def newest_two(root: Path) -> list[str]:
 
     # the newest other run of its command that measured the same
     def differs(run: RunFolder) -> str:
-        is_first = run.path == first.path
-        return "the first" if is_first else "; ".join(_compare([shown, ShownRun("", run)]).not_compared)
+        return "; ".join(_compare([shown, ShownRun("", run)]).not_compared)
 
-    second = newest(root, first.path.parent.name, differs, needed=f"another of {two}", choose="")
+    needed = f"another of {two}"
+    second = newest(root, first.path.parent.name, differs, needed=needed, choose="", apart_from=first)
     return [str(run.path) for run in (first, second)]
 
 

@@ -100,8 +100,11 @@ class RunOnDisk:
         if not names:
             return ""
 
-        # the first headline; values that were selected on test count only if there are no others
-        name = names[0]
+        # the headline of its page, which has chance; values selected on test only if there are no others
+        with_chance = (
+            n for n in names for metrics in parts if n in metrics and metrics[n].chance is not None
+        )
+        name = next(with_chance, names[0])
         all_values = [metrics[name] for metrics in parts if name in metrics]
         values = [metric for metric in all_values if not metric.selected] or all_values
         interval = "" if values[0].low is None else f" ({values[0].interval_text()})"

@@ -353,6 +353,7 @@ def newest(
     needed: str = "",
     hint: str = "",
     choose: str = "--run ",
+    apart_from: RunFolder | None = None,
 ) -> RunFolder:
     """Find the newest finished run of a command, or of any, that lacks nothing, and print its name and age.
 
@@ -367,11 +368,14 @@ def newest(
         hint: What to do where none fits; by default the command.
         choose: What precedes the name of a run on a command line that chooses it; empty: longer trainings
             are no better.
+        apart_from: A run that is not meant.
 
     Raises:
         MissingData: if none fits, with what each of the newest lacks.
     """
-    finished = finished_runs(runs, command)
+    finished = [
+        run for run in finished_runs(runs, command) if apart_from is None or run.path != apart_from.path
+    ]
     rejected: list[str] = []
     for index, run in enumerate(finished):
         if reason := _rejection(run, lacks):

@@ -242,6 +242,7 @@ def test_compare_takes_the_newest_two_that_measured_the_same(home, runs):
     (top1,) = json.loads(found.stdout)["metrics"]["notes"]["comparisons"]
     assert (top1["first"], top1["second"]) == ("poor", "good")
     assert "newer, but unfit" in found.stderr and "different galleries" in found.stderr
+    assert "unfit: poor" not in found.stderr  # which is the first of the two
 
 
 def test_a_training_shows_what_its_cells_measured_on_validation(home):
