@@ -414,6 +414,7 @@ def _in_one_line(model: type[BaseModel], error: ValidationError, where: str) -> 
     first = error.errors()[0]
     named = [step for step in map(str, first["loc"]) if "[" not in step]  # the others are pydantic's own
     key = ".".join([where, *named] if where else named)
+    key = key if key.isprintable() else repr(key)  # a name in a mapping may be any text
     if first["type"] == "extra_forbidden":
         section, path = _below(model, first["loc"][:-1])
         known, before = list(section.model_fields), ".".join([*filter(None, [where]), *path, ""])

@@ -121,6 +121,14 @@ def test_a_value_that_no_run_folder_could_hold_is_refused_in_one_line(override: 
     assert len(caught.value.in_one_line) < 1000 and "\n" not in caught.value.in_one_line
 
 
+def test_a_name_of_several_lines_is_shown_in_one(tmp_path: Path) -> None:
+    path = tmp_path / "train-align.yaml"
+    path.write_text('sweep: {"e\\nb": null}')
+    with pytest.raises(RecipeError) as caught:
+        Recipe.resolve("train-align", str(path), {}, [])
+    assert "\n" not in caught.value.in_one_line and "sweep.e" in caught.value.message
+
+
 def test_a_flag_is_checked_as_a_recipe_is() -> None:
     for text in ("a\0b", "\udcff"):  # the second is how Python reads a byte that is not UTF-8
         with pytest.raises(RecipeError, match=r"paths\.runs: Input should be text in UTF-8"):

@@ -19,6 +19,7 @@ from brainhive_cli.core.archives import verify_compressed
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
 from brainhive_cli.core.files import MAX_NAME_BYTES, matches, read_regular, require_regular_siblings, walk
+from brainhive_cli.data.preparations._electrodes import Cap
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
@@ -216,7 +217,9 @@ class Header:
     variances: NDArray[np.float64]
 
 
-def read_header(path: Path, column: str, stim_channel: str, onset_unit: str = "s") -> Header:
+def read_header(
+    path: Path, column: str, stim_channel: str, onset_unit: str = "s", cap: Cap | None = None
+) -> Header:
     """Read the content of a recording, apart from its signals.
 
     Args:
@@ -224,12 +227,13 @@ def read_header(path: Path, column: str, stim_channel: str, onset_unit: str = "s
         column: Of its events.tsv, that describes events; empty: `stim_file` if it has one.
         stim_channel: The channel that codes events; empty: of a recording without annotations, any.
         onset_unit: Of the onsets in its events.tsv, `s` or `ms`.
+        cap: What is known of its electrodes.
 
     Raises:
         MissingData: if it is damaged.
         BrainhiveError: if it has no events.
     """
-    raw = open_raw(path, onset_unit == "s")
+    raw = open_raw(path, onset_unit == "s", cap)
     with _readable(path):
         # annotations: events, spans without trials, and interruptions
         rate_hz = float(raw.info["sfreq"])
@@ -392,10 +396,11 @@ def _check_before_mne(path: Path) -> None:
         raise ValueError(f"it names a file outside its folder, {outside[0]!r}")
 
 
-def open_raw(path: Path, has_bids_onsets: bool = True) -> Any:
+def open_raw(path: Path, has_bids_onsets: bool = True, cap: Cap | None = None) -> Any:
     """Open a recording with mne, and mne-bids in a BIDS data set unless its onsets are not BIDS's.
 
-    Signals stay on disk. The checksum of a .fif.gz is compared first, since mne reads parts of the file.
+    Signals stay on disk. The checksum of a .fif.gz is compared first, since mne reads parts of the file. With
+    a cap, names and positions of channels are those that it gives.
 
     Raises:
         MissingData: if it cannot be read, ends early, or names files outside its folder.
@@ -433,6 +438,9 @@ def open_raw(path: Path, has_bids_onsets: bool = True) -> Any:
     for warning in warned:
         if DAMAGE.search(str(warning.message)):
             raise MissingData(f"{path} is damaged: {first_line(warning.message)}", AGAIN)  # type: ignore[arg-type]
+    if cap is not None:
+        with _readable(path):
+            cap.put_on(raw, path)
     return raw
 
 

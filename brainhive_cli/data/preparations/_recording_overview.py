@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.preparations import Overview
+from brainhive_cli.data.preparations._electrodes import are_inputs, plain_name, standard_positions
 from brainhive_cli.data.preparations._noise import SMALLEST
-from brainhive_cli.data.preparations._recording_selection import KeptChannels, plain_name, standard_positions
+from brainhive_cli.data.preparations._recording_selection import KeptChannels
 
 NO_EEG = re.compile(
     r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|RESP|GSR|AUX|COUNTER|BATTERY).*"
@@ -22,6 +23,13 @@ NO_EEG = re.compile(
 """Names that amplifiers give to channels without EEG: eyes, heart, muscles, triggers, other sensors."""
 MANY_TIMES = 20
 """Times the median variance that a channel of EEG or MEG reaches only if it is noise, or something else."""
+KEPT_AT_LEAST = 2 / 3
+"""Share of the channels that a suggested exclusion keeps: subjects with fewer in common wear other caps."""
+OTHER_CAPS = (
+    "preparation.rename={NAME IN THE FILE: NAME} where names differ, preparation.montage=CAP where channels "
+    "are called by inputs; or prepare subjects with other caps apart: preparation.files=PATTERN"
+)
+"""What to do where too few channels are left that all subjects have."""
 MOSTLY = 0.8
 """Share of a split's pictures from which on a session is one that shows all of them."""
 Rows = Mapping[str, NDArray[np.int64]]
@@ -59,7 +67,8 @@ def describe_subjects(
     # the override that leaves suspects out and gives all subjects the same channels
     way = ""
     if suspects or difference:
-        way = f"{_way_to_equal_channels(subject_channels, suspects)} leaves them out"
+        override = _way_to_equal_channels(subject_channels, suspects)
+        way = f"{override} leaves them out" if override else OTHER_CAPS
         headers = [header for channels in subject_channels.values() for header in channels.headers.values()]
         if not next(iter(subject_channels.values())).interpolate and any(header.bad for header in headers):
             way += "; preparation.interpolate=true keeps those that were marked as bad"
@@ -133,6 +142,14 @@ def _unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]
     if other := names[has_such_name].tolist():
         yield f"{', '.join(other)}: EEG by the file, but not by name", other
 
+    # names of an amplifier's inputs say nothing of positions
+    if are_inputs(channels.names) and not channels.has_own_positions:
+        yield (
+            "channels are called by inputs of BioSemi's amplifier: preparation.montage=biosemi64, or what "
+            "the cap is called in mne, gives their names and positions",
+            [],
+        )
+
     # names outside the 10-05 system, where most names are in it
     if "eeg" in kinds and not channels.has_own_positions:
         is_unknown = ~np.isfinite(standard_positions(channels.names)).all(axis=1)
@@ -177,14 +194,22 @@ def _difference(subject_channels: Mapping[int, KeptChannels]) -> list[str]:
 
 
 def _way_to_equal_channels(subject_channels: Mapping[int, KeptChannels], suspects: Sequence[str]) -> str:
-    """Write the override by which no suspect is kept, and all subjects have the same channels in order."""
-    # channels that all subjects have and nobody suspects
+    """Write the override by which no suspect is kept, and all subjects have the same channels in order.
+
+    Empty where it would leave out more than a third of the channels.
+    """
+    # channels that all subjects have and are no suspects
     first = next(iter(subject_channels.values()))
     names = [
         name
         for name in first.names
         if name not in suspects and all(name in channels.names for channels in subject_channels.values())
     ]
+
+    # subjects who share less than most of their channels have different caps
+    counts = [len({*channels.names} - {*suspects}) for channels in subject_channels.values()]
+    if len(names) < KEPT_AT_LEAST * max(counts):
+        return ""
 
     # an exclusion keeps the order of each subject, so different orders need a list
     orders = {

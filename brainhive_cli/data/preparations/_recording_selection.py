@@ -11,17 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.preparations._electrodes import standard_positions
 from brainhive_cli.data.preparations._recording_files import UNITS, Header, read_table
 from brainhive_cli.data.preparations._steps import Cutting
 from brainhive_cli.data.stores.ids import match_names, summarise_names
 from brainhive_cli.data.stores.recordings import Sensors
 
 MEG = ("mag", "grad")
-MONTAGES = ("colin27_1005", "standard_1005")
-"""Names of mne's template of electrode positions, since 1.13 and before."""
-AROUND = re.compile(r"^EEG[ _-]+|[ _-]+(REF|LE|AVG|AR)$|\.+$", re.IGNORECASE)
-"""Text that EDF files write around the name of an electrode: the type, the reference, padding."""
-
 MIN_GOOD = 4
 """Least number of channels that a sphere is fitted to."""
 COLUMNS = ("event", "picture")
@@ -168,21 +164,6 @@ class KeptChannels:
     @property
     def _first(self) -> tuple[Path, Header]:
         return next(iter(self.headers.items()))
-
-
-def standard_positions(names: Sequence[str]) -> NDArray[np.float64]:
-    """Look up positions [C, 3] of electrodes in the 10-05 system, in the head frame; NaN for other names."""
-    from mne.channels import get_builtin_montages, make_standard_montage, transform_to_head
-
-    montage = next(name for name in MONTAGES if name in get_builtin_montages())
-    standard = transform_to_head(make_standard_montage(montage)).get_positions()["ch_pos"]
-    known = {name.lower(): position for name, position in standard.items()}
-    return np.array([known.get(plain_name(name).lower(), np.full(3, np.nan)) for name in names])
-
-
-def plain_name(name: str) -> str:
-    """Write an electrode's name without what EDF files put around it: `EEG Fp1-REF`, `Fc5.`."""
-    return AROUND.sub("", name.strip())
 
 
 def interpolate_bad(

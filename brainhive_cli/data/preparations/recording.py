@@ -16,6 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
 from brainhive_cli.data.preparations import Overview, keys_of_stimuli
+from brainhive_cli.data.preparations._electrodes import Cap, standard_name
 from brainhive_cli.data.preparations._recording_files import (
     Header,
     files_of,
@@ -79,6 +80,18 @@ class Config(Steps):
         description="channels, in the order of the store; default: all of `types` that none marked as bad",
     )
     exclude: Names = Field([], description="channels that are left out")
+    rename: dict[str, str] = Field(
+        {},
+        exclude_if=lambda rename: not rename,  # stores name it only where it is chosen
+        description="name of a channel in the files: its name in the store; names of EEG are written as the "
+        "10-05 system does (FP1 and `EEG Fp1-REF` are Fp1) by themselves",
+    )
+    montage: str = Field(
+        "",
+        exclude_if=lambda montage: not montage,  # as `rename`
+        description="cap, as mne calls it: biosemi64, GSN-HydroCel-128, easycap-M1 …: positions, and of "
+        "BioSemi's inputs (A1 …) also names; default: the files' positions, or those of the names",
+    )
     interpolate: bool = Field(
         False,
         description="keep EEG channels that were marked as bad, made of the good ones by spherical splines",
@@ -312,7 +325,9 @@ class Own:
     def _read_header(self) -> Callable[[Path], Header]:
         """Read the header of a recording, once."""
         config = self.config
-        return cache(lambda path: read_header(path, config.column, config.stim_channel, config.onset_unit))
+        return cache(
+            lambda path: read_header(path, config.column, config.stim_channel, config.onset_unit, self._cap)
+        )
 
     def _headers(self, subject: int, session: int | None = None) -> dict[Path, Header]:
         """Read the headers of a subject's recordings, or of those of one session."""
@@ -320,9 +335,23 @@ class Own:
         groups = sessions.values() if session is None else [sessions[session]]
         return {path: self._read_header(path) for paths in groups for path in paths}
 
+    @cached_property
+    def _cap(self) -> Cap:
+        return Cap(self.config.rename, self.config.montage)
+
     def _channels(self, subject: int) -> KeptChannels:
         config, headers = self.config, self._headers(subject)
-        return KeptChannels(headers, config.types, config.channels, config.exclude, config.interpolate)
+        first = next(iter(headers.values()))
+
+        def name(names: Sequence[str] | None) -> Sequence[str] | None:
+            """Write names of the recipe as those of recordings are written."""
+            return names and [
+                name if name in first.names else config.rename.get(name, standard_name(name))
+                for name in names
+            ]
+
+        wanted, left_out = name(config.channels), name(config.exclude) or []
+        return KeptChannels(headers, config.types, wanted, left_out, config.interpolate)
 
     def _choose(
         self, subject: int, session: int
@@ -374,7 +403,7 @@ class Own:
                 continue
 
             # read, filter and cut the good channels
-            raw = open_raw(recording.path, self.config.onset_unit == "s")
+            raw = open_raw(recording.path, self.config.onset_unit == "s", self._cap)
             bad = channels.bad_of(recording.path)
             names = [name for name in channels.names if name not in bad]
             samples = read_channels(raw, recording.path, names, self.config.band_hz, self.config.phase)

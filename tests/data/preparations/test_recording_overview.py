@@ -34,6 +34,7 @@ def record(
     more: dict[str, float] = {},  # noqa: B006 (read only)
     bads: tuple[str, ...] = (),
     pictures: tuple[str, ...] = (),
+    names: tuple[str, ...] = CHANNELS,
 ) -> Any:
     """Save a recording; `more` has further channels of noise of so many microvolts."""
     shown = Shown.of(2, session)
@@ -44,9 +45,10 @@ def record(
         info = mne.create_info(list(more), RATE_HZ, "eeg")
         raw.add_channels([mne.io.RawArray(noise * 1e-6, info, verbose="ERROR")], force_update_info=True)
     raw.info["bads"] = list(bads)
+    raw.rename_channels(dict(zip(CHANNELS, names, strict=True)))
     path = folder / f"sub-{subject:02d}_ses-{session:02d}.{kind}"
     if kind == "fif":
-        raw.save(path, verbose="ERROR")
+        raw.save(path, overwrite=True, verbose="ERROR")
     else:
         mne.export.export_raw(path, raw, verbose="ERROR")
     return raw
@@ -234,3 +236,53 @@ def test_the_command_and_its_check_show_the_tables(folder: Path, capsys: pytest.
         assert "Fp1 Cz P7 Pz O1 O2 EOG" in ended.stdout
         assert "warning: subject 1: EOG: EEG by the file, but not by name" in ended.stderr
         assert "  try: 'preparation.exclude=[EOG]' leaves them out" in ended.stderr
+
+
+def test_names_that_differ_in_case_or_by_what_edf_writes_around_them_are_one(folder: Path) -> None:
+    record(folder, 1)
+    record(folder, 2, names=("EEG FP1-REF", "CZ", "P7.", "EEG pz", "O1", "O2-LE"))
+    own = build(exclude=["EEG O1-REF"])
+    overview = own.look_over((1, 2))
+    assert not overview.warnings and not overview.way
+    recordings = [own.session(subject, 1)["train"] for subject in (1, 2)]
+    assert [recording.space.names for recording in recordings] == [("Fp1", "Cz", "P7", "Pz", "O2")] * 2
+    assert recordings[1].space.positions is not None
+
+
+def test_inputs_of_an_amplifier_become_the_electrodes_of_the_cap_that_is_named(folder: Path) -> None:
+    record(folder, names=("A1", "A2", "A3", "A4", "B1", "B2"))
+    plain = build().look_over((1,))
+    assert "called by inputs of BioSemi's amplifier: preparation.montage=biosemi64" in plain.warnings[0]
+    assert build().session(1, 1)["train"].space.positions is None  # A1 is no ear here
+
+    space = build(montage="biosemi64").session(1, 1)["train"].space
+    assert space.names == ("Fp1", "AF7", "AF3", "F1", "Fpz", "Fp2")
+    positions = mne.channels.make_standard_montage("biosemi64").get_positions()["ch_pos"]
+    heights = [positions[name][2] for name in space.names]
+    assert np.argsort(space.positions[:, 2]).tolist() == np.argsort(heights).tolist()
+
+    with pytest.raises(BrainhiveError, match=r"preparation\.montage is 'biosemi6'") as caught:
+        build(montage="biosemi6").shapes(1, 1)
+    assert "did you mean biosemi" in caught.value.hint
+
+
+def test_channels_are_renamed_as_the_recipe_says_and_never_two_to_one_name(folder: Path) -> None:
+    record(folder, 1)
+    record(folder, 2, names=("Fp1", "Cz", "T5", "Pz", "O1", "O2"))
+    own = build(rename={"T5": "P7"})
+    assert not own.look_over((1, 2)).warnings
+    assert own.session(2, 1)["train"].space.names == CHANNELS
+
+    with pytest.raises(BrainhiveError, match="would have two channels Cz"):
+        build(rename={"Pz": "Cz"}).shapes(1, 1)
+
+
+def test_no_exclusion_is_suggested_that_takes_more_than_a_third_of_the_channels(folder: Path) -> None:
+    record(folder, 1)
+    record(folder, 2, names=("F1", "F2", "F3", "Pz", "O1", "O2"))
+    overview = build().look_over((1, 2))
+    assert "subject 1 lacks F1 F2 F3; subject 2 lacks Fp1 Cz P7" in overview.warnings[-1]
+    assert "exclude" not in overview.way and overview.way.startswith("preparation.rename={")
+
+    record(folder, 2, names=("F1", "Cz", "P7", "Pz", "O1", "O2"))
+    assert build().look_over((1, 2)).way.startswith("'preparation.exclude=[Fp1,F1]'")

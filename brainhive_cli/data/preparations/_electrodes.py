@@ -1,0 +1,124 @@
+"""Electrodes: names as files write them, brought to those of the 10-05 system, and positions."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import RecipeError, guess
+
+STANDARD = ("colin27_1005", "standard_1005")
+"""Names of mne's template of electrode positions, since 1.13 and before."""
+AROUND = re.compile(r"^EEG[ _-]+|[ _-]+(REF|LE|AVG|AR)$|\.+$", re.IGNORECASE)
+"""Text that EDF files write around the name of an electrode: the type, the reference, padding."""
+INPUT = re.compile(r"([A-H])(\d+)")
+"""Name of an input of BioSemi's amplifier, of which a bank has 32."""
+BANK, EARS = 32, 2
+"""Inputs of a bank; those whose names are also electrodes of the 10-05 system, A1 and A2 at the ears."""
+BY_INPUT = ("biosemi16", "biosemi32", "biosemi64")
+"""Montages of mne that list the electrodes of a cap, by their names, in the order of the inputs."""
+
+
+@dataclass(frozen=True)
+class Cap:
+    """What a recipe says of the electrodes of recordings.
+
+    Attributes:
+        rename: Name of a channel in the files to its name.
+        montage: Name of mne's montage with the positions; empty for those of the files or of names.
+    """
+
+    rename: Mapping[str, str] = field(default_factory=dict)
+    montage: str = ""
+
+    def put_on(self, raw: Any, path: Path) -> None:
+        """Rename the channels of a recording that is open in mne, and give them the positions of the cap.
+
+        Names of EEG that differ from the 10-05 system's in case or in what EDF writes around them become
+        those, unless two channels would then have one name. Inputs of BioSemi's amplifier become the
+        electrodes that the cap has there.
+
+        Raises:
+            RecipeError: if mne has no such montage, or two channels would have one name by `rename`.
+        """
+        # names by the recipe, by the inputs of the cap, and by the 10-05 system
+        montage = _open_montage(self.montage) if self.montage else None
+        electrodes = montage.ch_names if montage is not None and self.montage in BY_INPUT else []
+        by_input: dict[str, str] = dict(zip(input_names(), electrodes, strict=False))
+        types: dict[str, str] = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
+        names: dict[str, str] = {}
+        for name, kind in types.items():
+            new = self.rename.get(name) or (by_input.get(name, name) if kind == "eeg" else name)
+            names[name] = standard_name(new) if kind == "eeg" else new
+
+        # a name that two channels would have stays as the file has it
+        counts = Counter(names.values())
+        if twice := [name for name, new in names.items() if counts[new] > 1 and name in self.rename]:
+            raise RecipeError(
+                f"preparation.rename: {path} would have two channels {names[twice[0]]}",
+                "another name for one of them",
+            )
+        raw.rename_channels({old: new for old, new in names.items() if counts[new] == 1}, verbose="ERROR")
+        if montage is not None:
+            raw.set_montage(montage, match_case=False, on_missing="ignore", verbose="ERROR")
+
+
+def _open_montage(name: str) -> Any:
+    from mne.channels import get_builtin_montages, make_standard_montage
+
+    known = get_builtin_montages()
+    if name not in known:
+        hint = f"{guess(name, known)}mne has: {', '.join(known)}"
+        raise RecipeError(f"preparation.montage is {name!r}, which mne does not have", hint)
+    return make_standard_montage(name)
+
+
+def input_names() -> list[str]:
+    """Name the inputs of BioSemi's amplifier in order: A1 to A32, B1, …"""
+    return [f"{bank}{number}" for bank in "ABCDEFGH" for number in islice(count(1), BANK)]
+
+
+def are_inputs(names: Sequence[str]) -> bool:
+    """Whether channels are called by inputs of an amplifier, not by electrodes: more than A1 and A2."""
+    numbers = [int(match[2]) for match in map(INPUT.fullmatch, names) if match and match[1] == "A"]
+    return any(number > EARS for number in numbers)
+
+
+@cache
+def _standard() -> dict[str, tuple[str, NDArray[np.float64]]]:
+    """Read the electrodes of the 10-05 system: name and position [3] in the head frame, by lower case."""
+    from mne.channels import get_builtin_montages, make_standard_montage, transform_to_head
+
+    montage = next(name for name in STANDARD if name in get_builtin_montages())
+    positions = transform_to_head(make_standard_montage(montage)).get_positions()["ch_pos"]
+    return {name.lower(): (name, position) for name, position in positions.items()}
+
+
+def standard_positions(names: Sequence[str]) -> NDArray[np.float64]:
+    """Look up positions [C, 3] of electrodes in the 10-05 system, in the head frame; NaN for other names."""
+    unknown = "", np.full(3, np.nan)
+    are_all_inputs = are_inputs(names)
+    known = [
+        unknown
+        if are_all_inputs and INPUT.fullmatch(name)
+        else _standard().get(plain_name(name).lower(), unknown)
+        for name in names
+    ]
+    return np.array([position for _, position in known])
+
+
+def standard_name(name: str) -> str:
+    """Write the name of an electrode as the 10-05 system does; any other name stays as it is."""
+    return _standard().get(plain_name(name).lower(), (name, None))[0]
+
+
+def plain_name(name: str) -> str:
+    """Write an electrode's name without what EDF files put around it: `EEG Fp1-REF`, `Fc5.`."""
+    return AROUND.sub("", name.strip())
