@@ -37,6 +37,9 @@ SUBJECT = re.compile(r"(?<![a-z])sub(?:ject|j)?[-_]?([a-z]*?)[-_]?(\d+)", re.IGN
 SESSION = re.compile(r"(?<![a-z])ses(?:sion|s)?(?:[-_]?([a-z]*?)[-_]?(\d+)([a-z]*)|-([a-z]+))", re.IGNORECASE)
 SPLIT = re.compile(r"_split-\d+(?=_|$)")
 MODALITY = re.compile(r"_(eeg|meg|ieeg)$")
+RUN = re.compile(r"_run-0*(\d+)(?=_)")
+ABSENT = ("", "n/a")
+"""Entries of BIDS tables that say nothing."""
 CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
 """The further files of a recording in several, which mne reads with the first."""
 
@@ -203,6 +206,7 @@ class Header:
         bad_spans: First and last sample, and description, of each BAD annotation and interruption.
         events_from: Source of the events, in words.
         variances: [C] in mne's units, within a few stretches of a second over all of the recording.
+        without_onset: Descriptions of events whose row of the events.tsv says `n/a` for the onset.
     """
 
     names: tuple[str, ...]
@@ -215,6 +219,7 @@ class Header:
     bad_spans: tuple[tuple[int, int, str], ...]
     events_from: str
     variances: NDArray[np.float64]
+    without_onset: tuple[str, ...] = ()
 
 
 def read_header(
@@ -267,10 +272,11 @@ def read_header(
             np.where(np.any(positions, axis=1, keepdims=True), positions, np.nan),
             rate_hz,
             int(raw.n_times),
-            tuple(sorted(events)),
+            tuple(sorted((at, text) for at, text in events if at is not None)),
             (*spans, *interruptions),
             source,
             variances,
+            tuple(text for at, text in events if at is None),
         )
 
 
@@ -281,7 +287,7 @@ def _find_events(
     column: str,
     stim_channel: str,
     onset_unit: str,
-) -> tuple[list[tuple[int, str]], str]:
+) -> tuple[Sequence[tuple[int | None, str]], str]:
     """Find sample and description of each event in a table, `annotated` or a channel; and name the source."""
     # the events.tsv, if it has the column
     table = table_of(path, "events")
@@ -326,14 +332,14 @@ def _table_for(path: Path, column: str = "stim_file", unit: str = "s") -> str:
 
 def _list_rows(
     path: Path, rows: list[dict[str, str]], column: str, rate_hz: float, unit: str
-) -> list[tuple[int, str]]:
-    """List sample and description of the events of a table; rows without a description are left out."""
+) -> list[tuple[int | None, str]]:
+    """List sample (None without an onset) and description of events; rows without the latter are left out."""
     per_unit = rate_hz / 1000 if unit == "ms" else rate_hz  # samples
+    described = [row for row in rows if row[column] not in ABSENT]
     try:
         return [
-            (round(float(row["onset"]) * per_unit), row[column])
-            for row in rows
-            if row[column] not in ("", "n/a")
+            (None if row["onset"] in ABSENT else round(float(row["onset"]) * per_unit), row[column])
+            for row in described
         ]
     except (KeyError, ValueError, OverflowError) as error:  # of an infinite one
         problem = f"{path} has no onset in {unit} in each row: {error}"

@@ -269,6 +269,7 @@ class EventNames:
         """
         # the row of the table for each event: its name, without BrainVision's prefix, or its code alone
         counts = Counter(name for header in headers for _, name in header.events)
+        counts.update(name for header in headers for name in header.without_onset)
         keys: dict[str, str | None] = {}
         for event in counts:
             plain = " ".join(PREFIX.sub("", event, count=1).split())
@@ -384,6 +385,9 @@ def choose_trials(
         shown = {(onset, matched.rows[name]) for onset, name in header.events if name in matched.rows}
         pairs = sorted(shown)
         onsets, rows = np.array(pairs, np.int64).reshape(-1, 2).T
+        for name in header.without_onset:
+            if name in matched.rows:
+                dropped[split_of[matched.rows[name]]]["without an onset"] += 1
         reasons = _reasons_to_drop(header, cutting, onsets)
         for row, reason in zip(rows.tolist(), reasons, strict=True):
             if reason:

@@ -18,6 +18,7 @@ from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
 from brainhive_cli.data.preparations import Overview, keys_of_stimuli
 from brainhive_cli.data.preparations._electrodes import Cap, standard_name
 from brainhive_cli.data.preparations._recording_files import (
+    RUN,
     Header,
     files_of,
     list_recordings,
@@ -275,6 +276,17 @@ class Own:
             known |= {*range(1, max(known))}
         if absent := sorted(known - self._recordings[subject].keys()):
             lines.append(f"no recording of session {', '.join(map(str, absent))}")
+
+        # runs that other sessions have
+        session_runs = {
+            (number, session): {int(match[1]) for path in paths for match in RUN.finditer(path.name)}
+            for number, sessions in self._recordings.items()
+            for session, paths in sessions.items()
+        }
+        known_runs = set().union(*session_runs.values())
+        for (number, session), runs in session_runs.items():
+            if number == subject and runs and (lost := sorted(known_runs - runs)):
+                lines.append(f"session {session} has no run {', '.join(map(str, lost))}, which others have")
 
         # events and pictures without a match
         matched, image_ids = self._names.match(self._headers(subject).values()), self._pictures.image_ids

@@ -448,6 +448,35 @@ def test_a_stimulus_channel_without_events_is_named(data):
         build().shapes(1, 1)
 
 
+def test_a_run_that_other_sessions_have_is_told(data):
+    for session, run in ((1, 1), (1, 2), (2, 1)):
+        recorded(data, seed=session, session=session, run=f"_run-{run}_eeg")
+    assert "subject 1: session 2 has no run 2, which others have" in build().look_over((1,)).warnings
+
+
+@pytest.mark.parametrize("kind", ("fif", "bids"))
+def test_events_without_an_onset_are_counted_and_are_no_trials(data, kind):
+    shown, _, path = recorded(data, kind)
+    if kind == "bids":
+        table = path.with_name(path.name.replace("_eeg.vhdr", "_events.tsv"))
+        header, *rows = [line.split("\t") for line in table.read_text().splitlines()]
+        column = "stim_file"
+    else:
+        table, column = path.with_name("sub-01_ses-01_events.tsv"), "picture"
+        header, rows = (
+            ["onset", "picture"],
+            [[str(at / RATE_HZ), name] for at, name in zip(shown.onsets, shown.pictures, strict=True)],
+        )
+    first, name = header.index("onset"), rows[0][header.index(column)].removesuffix(".png")
+    rows[0][first] = "n/a"
+    table.write_text("\n".join("\t".join(row) for row in (header, *rows)) + "\n")
+    split = next(split for split, names in PICTURES.items() if name in names)
+
+    recordings = build(column=column).session(1, 1)
+
+    assert recordings[split].provenance["dropped"]["without an onset"] == 1
+
+
 def test_a_session_that_is_missing_is_told(data):
     recorded(data, session=1)
     recorded(data, session=3)
