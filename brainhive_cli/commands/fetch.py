@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from brainhive_cli.core import console, parts
+from brainhive_cli.core import console, hub, parts
 from brainhive_cli.core.archives import bytes_to_write, destination, is_archive, unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
@@ -143,7 +143,7 @@ def _resolve(recipe: Recipe) -> list[Job]:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Describe the downloads with sizes and licences; the hub is asked."""
+    """Describe the downloads with sizes and licences, as the hub says, or else as far as they are known."""
     try:
         jobs = _resolve(recipe)
     except BrainhiveError as error:
@@ -156,9 +156,12 @@ def plan(recipe: Recipe) -> Plan:
 
     def describe(job: Job) -> str:
         if job.repositories or job.source.web:
-            return job.summary(job.list_files())
+            try:
+                return job.summary(job.list_files())
+            except hub.Unreachable:  # which the needs say
+                return job.source.about
         steps = " && ".join(job.steps())
-        raise MissingData(f"{job.name} is not on the hub; terms: {job.source.terms}", steps)
+        raise MissingData(f"{job.name} is not on the hub; {job.source.about}", steps)
 
     checks = {job.name: partial(describe, job) for job in jobs}
     return Plan.of(checks, needs=lambda: [need for need in needs if need.error])

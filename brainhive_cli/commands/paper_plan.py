@@ -78,7 +78,7 @@ def plan_paper(name: str, recipe: Any) -> Table:
     items = {
         "published": "; ".join(filter(None, map(_describe_published, recipes))) or "no number",
         "data": f"{', '.join(datasets)}: {_describe_sizes(files, nothing)}",
-        "terms": "; ".join(f"{kind}: {source.terms}" for kind, source in sources.items()) or "see its source",
+        "terms": "; ".join(f"{kind}: {source.about}" for kind, source in sources.items()) or "see its source",
         "weights": _describe_sizes(weights, nothing),
         "disk": f"{_total([*weights, *files])} to get, {console.size(writes)} of targets to write",
         "memory": "; ".join(memory) or "known when the data is here",

@@ -14,6 +14,7 @@ from own_recordings import PICTURES, write_pictures
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.commands.fetch import Recipe, plan
 from brainhive_cli.core.archives import bytes_to_write, unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
@@ -177,6 +178,14 @@ def test_a_hub_that_cannot_be_reached_and_unknown_names_get_one_line(home, go):
 
 def with_room_for(monkeypatch, free):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2 * free, free, free))
+
+
+def test_without_a_network_a_plan_says_size_licence_and_terms_as_far_as_they_are_known(home) -> None:
+    planned = plan(Recipe(names=["things-eeg"]))
+    assert planned.items["things-eeg"].startswith("26 GB of ten subjects") and planned.missing
+    assert "CC BY 4.0" in planned.items["things-eeg"] and "osf.io/3jk45" in planned.items["things-eeg"]
+    (nsd,) = plan(Recipe(names=["nsd"])).missing
+    assert "39.6 GB of pictures" in nsd and "an agreement" in nsd
 
 
 def test_a_full_disk_is_seen_before_anything_is_fetched(hub, home, monkeypatch):

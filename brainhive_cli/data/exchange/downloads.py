@@ -158,6 +158,7 @@ class Source:
         convert: What turns these files, in the folder of the data set, into folders that commands read, and
             says what it wrote.
         next_line: The command that takes the data set from there.
+        known: Size and licence, as far as they are known without a network.
     """
 
     repository: str = ""
@@ -170,11 +171,17 @@ class Source:
     web: tuple[WebFile, ...] = ()
     convert: Callable[[Path], str] | None = None
     next_line: str = ""
+    known: str = ""
+
+    @property
+    def about(self) -> str:
+        """Size and licence as far as they are known without a network, and where the terms stand."""
+        return "; ".join(filter(None, [self.known, f"terms: {self.terms}"]))
 
 
-def _by_hand(terms: str, *steps: str) -> Source:
+def _by_hand(terms: str, *steps: str, known: str = "") -> Source:
     """Say where a data set is that the hub does not have."""
-    return Source(terms=terms, steps=steps)
+    return Source(terms=terms, steps=steps, known=known)
 
 
 THINGS = ("sub-", "training_images/", "train_images/", "test_images/")
@@ -201,6 +208,8 @@ SOURCES: Mapping[str, Source] = {
         "https://osf.io/qkgtf; prepared by their authors: https://osf.io/anp5v, by ATM's: "
         "LidongYang/EEG_Image_decode on the hub; pictures: https://osf.io/y63gw",
         tops=THINGS,
+        known="26 GB of ten subjects, pictures not counted; CC BY 4.0 by NEMAR's record (recordings), for "
+        "research (pictures)",
     ),
     # READMEs of BrainHiVE and UBP; NeuroBridge's scripts/things_meg/download_meg.sh
     "things-meg": Source(
@@ -209,6 +218,8 @@ SOURCES: Mapping[str, Source] = {
         elsewhere="Haitao999/things-meg on the hub; epochs, for `brainhive prepare`: "
         "aws s3 cp --no-sign-request --recursive s3://openneuro.org/ds004212/derivatives/preprocessed FOLDER",
         tops=THINGS,
+        known="9.7 GB of four subjects, pictures not counted; CC0, as all of OpenNeuro (recordings), for "
+        "research (pictures)",
     ),
     # Pages of these repositories on the hub, whose terms are ImageNet's
     "imagenet": Source(
@@ -216,6 +227,7 @@ SOURCES: Mapping[str, Source] = {
         terms="non-commercial research and education only, https://image-net.org/download.php (accept them "
         "on https://huggingface.co/datasets/ILSVRC/imagenet-1k, then: hf auth login)",
         elsewhere="visual-layer/imagenet-1k-vl-enriched and timm/imagenet-1k-wds on the hub",
+        known="about 145 GB; non-commercial research and education",
     ),
     # READMEs of NeuroClips (gongzix/NeuroClips) and NEURONS (xmed-lab/NEURONS); page of the recordings
     "cc2017": Source(
@@ -223,10 +235,12 @@ SOURCES: Mapping[str, Source] = {
         (Repository("McGregorW/NEURONS", "model", ("masks/*", "qwen_annotation/*")),),
         terms="https://doi.org/10.4231/R7SF2TCW (recordings and films: CC0)",
         subjects=(1, 2, 3),
+        known="at least 30 GB: frames 20 GB, masks 7 GB, fMRI 3 GB; CC0",
     ),
     # cocodataset.org, Download and Terms of use
     "coco": Source(
         terms="https://cocodataset.org/#termsofuse",
+        known="19 GB; CC BY 4.0 (captions), each picture has terms of its own",
         steps=(
             "mkdir -p {root} && cd {root}",
             "curl -C - -O http://images.cocodataset.org/zips/train2017.zip",
@@ -251,6 +265,7 @@ SOURCES: Mapping[str, Source] = {
             "--exclude '*' --include '*.nii.gz'; done",
         ),
         elsewhere="other files of MindEye: pscotti/naturalscenesdataset and pscotti/mindeyev2 on the hub",
+        known="39.6 GB of pictures, and betas of up to 1 GB a session, 30 to 40 a subject; an agreement",
         subjects=(1, 2, 3, 4, 5, 6, 7, 8),
     ),
     # NSD's bucket, as three public downloaders list it; it does not have nsdimagery_stimuli.pkl3
@@ -295,6 +310,7 @@ SOURCES: Mapping[str, Source] = {
         f"not verified (betas), LICENSE of {IMAGES} (pictures)",
         "get betas_csv.zip (43 GB) of https://doi.org/10.25452/figshare.plus.c.6161151, unpack it in {root}",
         f"get THINGS at {IMAGES}, as {{root}}/images/CONCEPT/NAME.jpg",
+        known="43 GB of betas, pictures not counted",
     ),
     # Chang et al. 2019; the betas are of release 2.0
     "bold5000": _by_hand(
