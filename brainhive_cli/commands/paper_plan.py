@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from brainhive_cli.commands import workflow
@@ -65,8 +65,13 @@ def plan_paper(name: str, recipe: Any) -> Table:
     made = {key for plan in plans for key in plan.makes}
     needs = {need.name: need for plan in plans for need in plan.needs if need.is_missing}
     absent = [need for need in needs.values() if need.key not in made and not need.name.startswith("run ")]
-    weights = [need for need in absent if need.name in published_weights()]
-    files = [need for need in absent if need not in weights]
+    folders = {above for need in absent for above in PurePosixPath(need.name).parents}  # listed by file, too
+    weights = [
+        need
+        for need in absent
+        if need.name in published_weights() and PurePosixPath(need.name) not in folders
+    ]
+    files = [need for need in absent if need.name not in published_weights()]
 
     # the data sets, of which some are fetched by a line
     datasets = list(dict.fromkeys(filter(None, map(_dataset_of, recipes))))
@@ -80,7 +85,8 @@ def plan_paper(name: str, recipe: Any) -> Table:
         "data": f"{', '.join(datasets)}: {_describe_sizes(files, nothing)}",
         "terms": "; ".join(f"{kind}: {source.about}" for kind, source in sources.items()) or "see its source",
         "weights": _describe_sizes(weights, nothing),
-        "disk": f"{_total([*weights, *files])} to get, {console.size(writes)} of targets to write",
+        "disk": f"{_total([*weights, *files]) if lists_all else 'an unknown amount'} to get, "
+        f"{console.size(writes)} of targets to write",
         "memory": "; ".join(memory) or "known when the data is here",
         "time there": "; ".join(filter(None, (_published(recipe).get("took") for recipe in recipes)))
         or "not known",
@@ -88,7 +94,7 @@ def plan_paper(name: str, recipe: Any) -> Table:
     }
 
     # the lines, each of which finds the newest run of the recipe that it names
-    lines = [f"brainhive fetch {kind}" for kind in sources] if files else []
+    lines = [f"brainhive fetch {kind}" for kind in sources] if files or not lists_all else []
     lines += [_write_line(steps, step) for step in steps.steps]
     rows = [*items.items(), *(("" if number else "lines", line) for number, line in enumerate(lines))]
     rows.append(("or all", f"brainhive workflow --recipe {name}"))

@@ -64,6 +64,16 @@ def test_published_and_measured_times_are_told_apart(nothing: Path) -> None:
     assert dict(rows_of("nice"))["time there"] == "not known"
 
 
+def test_what_a_plan_does_not_list_is_not_said_to_be_nothing() -> None:
+    rows = rows_of("brainhive-prior")
+    assert dict(rows)["disk"].startswith("an unknown amount to get")
+    assert ("lines", "brainhive fetch imagenet") in rows
+
+
+def test_weights_that_are_named_by_folder_and_by_file_count_once() -> None:
+    assert dict(rows_of("havir"))["weights"].startswith("about 12.3 GB")  # 3.4 + 6.8 + 1.2 + .49 + .33
+
+
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_paper_says_its_data_and_the_line_for_all_of_it(paper: str) -> None:
     rows = rows_of(paper)
