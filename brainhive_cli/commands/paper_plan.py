@@ -45,7 +45,7 @@ def published_weights() -> dict[str, Weights]:
 
 
 def plan_paper(name: str, recipe: Any) -> Table:
-    """Say what it takes to repeat a paper with what is here; no network is asked.
+    """Say what it takes to repeat a paper with what is here; nothing is fetched, and no network is needed.
 
     Args:
         name: A shipped recipe whose name begins with PAPERS.
@@ -90,7 +90,7 @@ def plan_paper(name: str, recipe: Any) -> Table:
         "memory": "; ".join(memory) or "known when the data is here",
         "time there": "; ".join(filter(None, (_published(recipe).get("took") for recipe in recipes)))
         or "not known",
-        "time here": _describe_time(planned, recipe.paths.under_home("runs")),
+        "time here": describe_time(planned, recipe.paths.under_home("runs")),
     }
 
     # the lines, each of which finds the newest run of the recipe that it names
@@ -181,11 +181,15 @@ def _describe_sizes(needs: Sequence[Need], nothing: str) -> str:
     return f"{_total(needs)}: {', '.join(named)}{more}"
 
 
-def _describe_time(planned: dict[str, tuple[workflow.Job, Plan]], runs: Path) -> str:
-    """Estimate the time from the last run of the same kind of each step, on whatever device that was."""
-    paces, texts = read_paces(runs), []
+def describe_time(planned: dict[str, tuple[workflow.Job, Plan]], runs: Path) -> str:
+    """Estimate the time of each step from earlier runs of the same kind, on each device that had one."""
+    texts = []
     for name, (job, plan) in planned.items():
-        if plan.work is not None:
-            keys = [key for key in paces if key.startswith(plan.work.key(job.line.split()[1], ""))]
-            texts += [f"{name}: {write_duration(paces[key].seconds * plan.work.count)}" for key in keys[-1:]]
+        if plan.work is None:
+            continue
+        start = plan.work.key(job.line.split()[1], "")
+        for key, pace in read_paces(runs).items():
+            if key.startswith(start):
+                duration = write_duration(pace.seconds * plan.work.count)
+                texts.append(f"{name}: {duration} on {key.removeprefix(start)}")
     return "; ".join(texts) or "known after the first run of each step"

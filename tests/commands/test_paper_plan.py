@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import workflow
-from brainhive_cli.commands.paper_plan import plan_paper, published_weights
+from brainhive_cli.commands.paper_plan import describe_time, plan_paper, published_weights
 from brainhive_cli.core.recipe import shipped_recipes
-from brainhive_cli.core.results import PACE
+from brainhive_cli.core.results import Plan, Work
 
 PAPERS = sorted(path.name for path in (shipped_recipes() / "papers").iterdir())
 
@@ -58,10 +58,15 @@ def test_lines_name_earlier_trainings_by_their_recipe_and_repeat_nothing_that_a_
 def test_published_and_measured_times_are_told_apart(nothing: Path) -> None:
     assert dict(rows_of("brainhive-intra"))["time there"].startswith("93 s a subject on an RTX 5090")
     assert dict(rows_of("brainhive-intra"))["time here"] == "known after the first run of each step"
-
-    (nothing / "runs").mkdir()
-    (nothing / "runs" / PACE).write_text("{}")
     assert dict(rows_of("nice"))["time there"] == "not known"
+
+    # by the pace of each device
+    work = Work("things-eeg, nice", 200, "epochs of a subject")
+    (nothing / "runs").mkdir()
+    for device, seconds in (("CPU", 40.0), ("GPU", 10.0)):
+        work.remember(nothing / "runs", work.key("train-align", device, 1), seconds, 0)
+    steps = {"train": (workflow.Job("brainhive train-align", None, None), Plan({}, work=work))}
+    assert describe_time(steps, nothing / "runs") == "train: 40 s on CPU; train: 10 s on GPU"
 
 
 def test_what_a_plan_does_not_list_is_not_said_to_be_nothing() -> None:
