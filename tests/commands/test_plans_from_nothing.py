@@ -183,29 +183,6 @@ def test_a_workflow_says_of_each_step_what_it_needs_and_which_step_makes_it(pape
         assert pictures.startswith("1000: 1000 items × 1 repeats × 1 cells")
 
 
-@pytest.mark.parametrize("paper", sorted(path.name for path in (shipped_recipes() / "papers").iterdir()))
-def test_every_paper_has_steps_that_lead_from_its_data_to_its_number(paper: str) -> None:
-    folder = shipped_recipes() / "papers" / paper
-    plan = planned("workflow", f"papers/{paper}")
-
-    lacking = missing(plan)
-    assert plan.missing and not any(name.startswith(("embeddings/", "run ")) for name in lacking), lacking
-    assert not any(re.search("brainhive (embed|prepare|train-align)", line) for line in plan.missing), (
-        plan.missing
-    )
-    last = next(
-        command
-        for file, command in (
-            ("reconstruct", "reconstruct"),
-            ("train-prior", "train-prior"),
-            ("train-align", "eval-retrieval"),
-            ("prepare", "prepare"),
-        )
-        if (folder / f"{file}.yaml").is_file()
-    )
-    assert shlex.split([*plan.items.values()][-1])[1] == last
-
-
 def test_a_training_that_continues_another_comes_after_it_and_its_data() -> None:
     sessions, nice = (planned("workflow", f"papers/{name}").items for name in ("mindeye2-sessions", "nice"))
 
