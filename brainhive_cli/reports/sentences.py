@@ -23,6 +23,7 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     stamp,
 )
+from brainhive_cli.core.runs import FINISHED
 from brainhive_cli.core.set_up import LISTED, SET_UP, SetUp, describe_signals, say
 from brainhive_cli.core.tables import adjustment_text, brief, number
 from brainhive_cli.measurement.metric_names import lower_is_better, shown
@@ -53,6 +54,15 @@ def state_verdict(run: ShownRun) -> str:
             level += " in these subjects" if metric.these_subjects and not metric.is_of_people else ""
             level += f" for {notes['scope']}" if notes.get("scope") else ""
         sentence += f", where chance is {brief(metric.chance)}: {notes.get('verdict', level)}"
+
+    # the same metric of what needs no brain: nearest and mean pictures
+    titles, scopes = notes.get("titles", {}), run.measured.scopes
+    baselines = [
+        f"{titles.get(source, source)} {number(scopes[source][name].value)}"
+        for source in notes.get("sources", [])[1:]
+        if name in scopes.get(source, {})
+    ]
+    sentence += f"; {', '.join(baselines)}" if baselines else ""
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
@@ -190,8 +200,12 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
             line = f": {baseline['line']}" if baseline.get("line") else ""
             lines.append(f"{run.label} is {verdict}: {baseline['sentence']}{line}")
         lines += [f"{run.label}: {line}" for line in notes.get("warnings", [])]
-        missing = run.measured.missing.items()
-        lines += [f"Not measured in {run.label}: {shown(name)}: {reason}" for name, reason in missing]
+        missing = run.measured.missing
+        if len(missing) == 1:
+            lines += [f"Not measured in {run.label}: {shown(name)}: {why}" for name, why in missing.items()]
+        elif missing:
+            names = ", ".join(map(shown, missing))
+            lines.append(f"Not measured in {run.label}: {names}; reasons: `missing` in its {FINISHED}")
 
     # name runs that were not compared, and limits of the tests
     lines += [f"Not compared: {reason}" for group in groups for reason in group.not_compared]

@@ -186,6 +186,22 @@ def test_the_verdict_is_one_plain_sentence(tmp_path, verdict):
     assert page_of(several).lead[0].startswith("Top-1 is") and page_of(several).lead[1].startswith("a: ")
 
 
+def test_the_verdict_on_drawn_pictures_names_what_needs_no_brain(tmp_path):
+    scopes = {
+        source: {"two_way": metric("two_way", value)} for source, value in (("brain", 0.8), ("mean", 0.6))
+    }
+    titles = {"brain": "decoded", "mean": "mean training picture"}
+    folder = RunFolder(tmp_path / "run")
+    missing = {"clip": "no /folder/clip.pt", "swav": "no /folder/swav.pt"}
+    folder.finish(
+        Measurements({**scopes, ALL: scopes["brain"]}, missing, {"sources": [*titles], "titles": titles})
+    )
+    page = page_of([RunGroup([ShownRun("run", folder)])])
+    assert page.lead[0].endswith("above chance; mean training picture 0.600.")
+    (line,) = [line for line in page.warnings if line.startswith("Not measured")]
+    assert "/folder" not in line and "clip" in line.lower() and "swav" in line.lower()
+
+
 WIDE, NARROW, AT_CHANCE = (0.4, 0.6), (0.45, 0.55), (0.0, 0.55)
 
 
