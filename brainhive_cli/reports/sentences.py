@@ -33,6 +33,10 @@ from brainhive_cli.reports.tables import best_of_parts
 # The verdict and the differences, at the top of a page.
 
 
+BASELINES = ("nearest", "mean")
+"""Sources of pictures that need no brain, in a run of reconstructions."""
+
+
 def state_verdict(run: ShownRun) -> str:
     """State the result of a run in one plain sentence; the figure next to it has the interval."""
     name, notes = run.main_headline, run.measured.notes
@@ -58,9 +62,9 @@ def state_verdict(run: ShownRun) -> str:
     # the same metric of what needs no brain: nearest and mean pictures
     titles, scopes = notes.get("titles", {}), run.measured.scopes
     baselines = [
-        f"{titles.get(source, source)} {number(scopes[source][name].value)}"
-        for source in notes.get("sources", [])[1:]
-        if name in scopes.get(source, {})
+        f"the {titles.get(source, source)} has {number(scopes[source][name].value)}"
+        for source in BASELINES
+        if name in scopes.get(source, {}) and run.source
     ]
     sentence += f"; {', '.join(baselines)}" if baselines else ""
     return f"{sentence[0].upper()}{sentence[1:]}."

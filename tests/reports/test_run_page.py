@@ -197,7 +197,7 @@ def test_the_verdict_on_drawn_pictures_names_what_needs_no_brain(tmp_path):
         Measurements({**scopes, ALL: scopes["brain"]}, missing, {"sources": [*titles], "titles": titles})
     )
     page = page_of([RunGroup([ShownRun("run", folder)])])
-    assert page.lead[0].endswith("above chance; mean training picture 0.600.")
+    assert page.lead[0].endswith("above chance; the mean training picture has 0.600.")
     (line,) = [line for line in page.warnings if line.startswith("Not measured")]
     assert "/folder" not in line and "clip" in line.lower() and "swav" in line.lower()
 
