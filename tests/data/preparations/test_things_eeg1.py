@@ -80,13 +80,21 @@ def test_training_pictures_of_test_categories_are_kept_on_demand(table):
     assert found.provenance["dropped"] == {"no such picture": 1} and found.unit == "whitened"
 
 
-@pytest.mark.parametrize("bad", ("n/a", "inf", ""))
+@pytest.mark.parametrize("bad", ("inf", "soon"))
 def test_an_onset_that_is_no_number_is_refused(table, bad):
     table.write_text(table.read_text().replace(f"{ONSETS_MS[2]}\t", f"{bad}\t"))
     with pytest.raises(
         BrainhiveError, match=r"sub-01_task-rsvp_events\.tsv has no onset in ms in each row: "
     ):
         build().shapes(1, 1)
+
+
+@pytest.mark.parametrize("absent", ("n/a", ""))
+def test_an_event_without_an_onset_is_counted_and_dropped(table, absent):
+    table.write_text(table.read_text().replace(f"{ONSETS_MS[5]}\t", f"{absent}\t"))
+    found = build().session(1, 1)["train"]
+    assert list(found.image_ids) == ["cat/cat_01", "train/train_01"]
+    assert found.provenance["dropped"] == {"no such picture": 2, "without an onset": 1}
 
 
 def test_an_event_after_the_end_is_dropped(table):
