@@ -101,12 +101,16 @@ FAULTS = (
         "dropout(project(text + image))",
         "tests/models/priors",
     ),
-    Fault("count * (rank + 1) // self.processes", "count // self.processes", "tests/core/test_launch.py"),
+    Fault(
+        "for rank in (self.rank, self.rank + 1))",
+        "for rank in (0, self.rank + 1))",
+        "tests/core/test_launch.py",
+    ),
     Fault("fixed = target.detach()", "fixed = target", "tests/models/losses"),
     Fault(
         "to_target + to_prediction) / 2 + self", "to_target + to_prediction) + self", "tests/models/losses"
     ),
-    Fault('exclude={*whole, "digests"}', 'exclude={"digests"}', "tests/core/test_recipe.py"),
+    Fault('exclude={*sections, "digests"}', 'exclude={"digests"}', "tests/core/test_recipe.py"),
     Fault(
         "for index in sorted(sizes.keys() | self.sizes.keys()):", "for index in ():", "tests/models/priors"
     ),
