@@ -205,7 +205,7 @@ def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable
 
     # what is missing, with lines as the user would type them
     missing = [HINT.sub(lambda match: f"({advise(match[1])})", line) for line in plan.missing]
-    if recipe.recipe_name.startswith("papers/"):
+    if recipe.recipe_name.startswith("papers/") and (shipped_recipes() / recipe.recipe_name).is_dir():
         from brainhive_cli.commands.paper_plan import plan_paper
 
         with console.progress("planning the whole paper"):

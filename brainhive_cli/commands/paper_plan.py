@@ -14,8 +14,6 @@ from brainhive_cli.core.set_up import flatten
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.downloads import SOURCES
 
-PAPERS = "papers/"
-"""How the names of recipes begin that repeat a paper."""
 NAMED = 4
 """Weights and files that are named; the others are counted."""
 MEMORY = "memory, estimated"
@@ -48,7 +46,7 @@ def plan_paper(name: str, recipe: Any) -> Table:
     """Say what it takes to repeat a paper with what is here; nothing is fetched, and no network is needed.
 
     Args:
-        name: A shipped recipe whose name begins with PAPERS.
+        name: A shipped recipe below papers/.
         recipe: A recipe of its that the user has, for paths and device.
 
     Returns:
@@ -183,12 +181,12 @@ def _describe_sizes(needs: Sequence[Need], nothing: str) -> str:
 
 def describe_time(planned: dict[str, tuple[workflow.Job, Plan]], runs: Path) -> str:
     """Estimate the time of each step from earlier runs of the same kind, on each device that had one."""
-    texts = []
+    paces, texts = read_paces(runs), []
     for name, (job, plan) in planned.items():
         if plan.work is None:
             continue
         start = plan.work.key(job.line.split()[1], "")
-        for key, pace in read_paces(runs).items():
+        for key, pace in paces.items():
             if key.startswith(start):
                 duration = write_duration(pace.seconds * plan.work.count)
                 texts.append(f"{name}: {duration} on {key.removeprefix(start)}")

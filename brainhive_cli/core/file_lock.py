@@ -22,13 +22,18 @@ HOLDER = re.compile(r"(\S+ \d+)?", re.ASCII)
 """Content of a lock's file; a new one is empty."""
 
 
+def _holder() -> str:
+    """Name this process among those of all machines."""
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
 def is_own(path: Path) -> bool:
     """Whether this process was the last that took the lock on a path, and did not release it."""
     try:
         holder = read_regular(path, MAX_LOCK_BYTES, path.parent).decode(errors="replace")
     except OSError:
         return False
-    return holder == f"{socket.gethostname()} {os.getpid()}"
+    return holder == _holder()
 
 
 def is_held(path: Path) -> bool:
@@ -81,7 +86,7 @@ class FileLock:
                     way = "move it: a lock of this name is written and removed here"
                     raise UnfitFile(errno.EEXIST, "no lock, and not written to", path, way)
                 self._file.truncate(0)
-                self._file.write(f"{socket.gethostname()} {os.getpid()}")
+                self._file.write(_holder())
                 self._file.flush()
                 return
             self._file.close()  # the holder before removed it: others now lock another file of this name

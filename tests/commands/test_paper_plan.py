@@ -47,6 +47,17 @@ def test_a_plan_of_any_recipe_of_a_paper_begins_with_what_the_paper_takes(nothin
     ]
 
 
+def test_a_recipe_of_ones_own_in_a_folder_of_that_name_is_no_paper(nothing: Path) -> None:
+    (nothing / "papers").mkdir()
+    (nothing / "papers/mine.yaml").write_text("dataset: things-eeg\nencoders: [clip-l14]\n")
+    line = ["train-align", "--recipe", str(nothing / "papers/mine.yaml"), "--check", "--json"]
+
+    shown = CliRunner().invoke(app, line)
+
+    assert shown.exit_code == 3, shown.stderr
+    assert not any("To repeat" in table["title"] for table in json.loads(shown.stdout).get("tables", ()))
+
+
 def test_lines_name_earlier_trainings_by_their_recipe_and_repeat_nothing_that_a_recipe_says() -> None:
     lines = [value for item, value in rows_of("mindeye2") if item in ("lines", "")]
 
