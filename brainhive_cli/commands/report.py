@@ -17,6 +17,7 @@ from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder, newest
+from brainhive_cli.core.set_up import SET_UP, SetUp, say
 from brainhive_cli.reports.paper_tables import WRITERS, comma_separated, paper_table
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, find
 
@@ -26,6 +27,8 @@ FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
 FOLDER = "reports"
 """Folder of pages and tables, below home."""
 Format = Literal["html", "md", "csv", "tex"]
+MAX_NAMED_KEYS = 3
+"""Keys of a set-up that the label of a run names."""
 
 
 class Recipe(BaseRecipe):
@@ -127,6 +130,10 @@ def opened(recipe: Recipe) -> list[ShownRun]:
     labels = recipe.labels or [
         key[1] if short.count(key) == 1 else name for key, name in zip(short, full, strict=True)
     ]
+    if not recipe.labels and len(chosen) > 1:
+        labels = _name_by_differences(
+            [ShownRun(label, *run) for label, run in zip(labels, chosen, strict=True)]
+        )
 
     # every run needs a label, and labels of the user must differ
     if len(labels) != len(chosen) or (recipe.labels and len({*labels}) < len(labels)):
@@ -134,6 +141,30 @@ def opened(recipe: Recipe) -> list[ShownRun]:
             f"{len(chosen)} runs have the labels {', '.join(labels)}", "give each run one of its own"
         )
     return [ShownRun(label, *run) for label, run in zip(labels, chosen, strict=True)]
+
+
+def _name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
+    """Name runs of one command by the values in which their set-ups differ; else by their labels."""
+    labels = [run.label for run in runs]
+    set_ups = [run.measured.notes.get(SET_UP, {}) for run in runs]
+    if len({run.command for run in runs}) > 1 or not all(set_ups):
+        return labels
+
+    # the first keys that some of the runs differ in, kinds of parts before their other keys
+    keys = [key for key in dict.fromkeys(key for set_up in set_ups for key in set_up)]
+    differing = [key for key in keys if len({say(key, set_up.get(key)) for set_up in set_ups}) > 1]
+    differing.sort(key=lambda key: not key.endswith(".kind"))
+    for count in range(1, MAX_NAMED_KEYS + 1):
+        named = [", ".join(_say_key(key, set_up) for key in differing[:count]) for set_up in set_ups]
+        if len({*named}) == len(runs):
+            return named
+    return labels
+
+
+def _say_key(key: str, set_up: SetUp) -> str:
+    """Name the value of a key: of the kind of a part its name alone."""
+    name, value = key.rpartition(".")[2], say(key, set_up.get(key))
+    return value if name == "kind" else f"{name} {value}"
 
 
 def newest_two(root: Path) -> list[str]:

@@ -183,13 +183,23 @@ def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best:
     """Choose the best of the runs of a group that can be compared."""
     comparable = {label: metrics for label, metrics in run_metrics.items() if label in group.comparable}
     validation = {run.label: run.measured.notes.get("validation", {}) for run in group.runs}
-    return choose_best(comparable, validation)
+    best = choose_best(comparable, validation)
+
+    # a best differs significantly: the first run from all others, another one from the first
+    first = group.runs[0].label
+    differing = {(pair.second, pair.metric) for pair in group.compared if is_difference(pair.p)}
+    labels = {}
+    for name, chosen in best.labels.items():
+        others = [label for label in comparable if label != first] if first in chosen else chosen
+        if all((label, name) in differing for label in others):
+            labels[name] = chosen
+    return Best(labels, best.chosen)
 
 
 def bold_note(best: Best, kind: str, compared: Sequence[str] = ()) -> str:
     """Explain what bold marks in a table and which runs were compared, or why nothing is marked."""
     if not best.labels:
-        return f"No best is marked: these {kind} cannot be compared."
+        return f"No best is marked: these {kind} cannot be compared, or are not shown to differ."
     return f"Bold: {best.chosen}{'; compared: ' if compared else ''}{', '.join(compared)}."
 
 
