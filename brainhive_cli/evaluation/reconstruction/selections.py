@@ -28,10 +28,11 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 )
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.reports import sheets
+from brainhive_cli.reports.page import DETAILS
 from brainhive_cli.reports.sheets import Strip, draw_filmstrips, outlined
 
 CONTACT_SHEET = "contact_sheet.png"
-FIRST, BEST_TO_WORST = "First items", "From the best to the worst"
+FIRST, BEST_TO_WORST, REPEATS = "First items", "From the best to the worst", "All repeats of the first items"
 """Titles of sheets."""
 SECTION = "Reconstructions"
 """The heading under which a page shows them."""
@@ -87,21 +88,24 @@ class Selection:
     def show_pictures(self) -> list[Artifact]:
         """Write what is shown of pictures, and list it.
 
-        The first items are as they come; from the best to the worst goes over all cells and subjects; then
-        each source stands next to the others.
+        The first items are as they come, each source next to the others; from the best to the worst goes over
+        all cells and subjects. Both show one repeat; all repeats of the first items are details.
         """
         self.run.replace(CONTACT_SHEET, self._contact_sheet().save)
 
         # first items, and items in the order of their scores
         source = self.first.generated.source
         ranked = self.select_ranked([cell for cell in self.scored if cell.generated.source == source])
-        shown_sheets: list[Artifact] = [
-            self._repeats_sheet(FIRST, [(self.first, image_id) for image_id in self.first_ids]),
-            self._repeats_sheet(BEST_TO_WORST, ranked, "; in even steps"),
-        ]
+        first = [(self.first, image_id) for image_id in self.first_ids]
+        repeats = max(len(scored.list_files(image_id)) for scored, image_id in first)
+        shown_sheets: list[Artifact] = [self._sheet(BEST_TO_WORST, ranked, 1, "; in even steps")]
+        if repeats > 1:
+            shown_sheets.append(self._sheet(REPEATS, first, MAX_REPEATS, section=DETAILS))
 
-        # sources side by side
-        if len(self.sources) > 1:
+        # the first items, by all sources side by side if there are several
+        if len(self.sources) == 1:
+            shown_sheets.insert(0, self._sheet(FIRST, first, 1))
+        else:
             rows = []
             for image_id in self.first_ids:
                 tiles = [self._seen_tile(image_id)]
@@ -110,8 +114,8 @@ class Selection:
                     tiles.append(self._generated_tiles(scored, image_id)[0] if is_generated else Tile(""))
                 rows.append(Row(image_id, tiles))
             columns = ["seen", *(TITLES.get(source, source) for source in self.sources)]
-            title = "With ceiling, floor and baselines"
-            shown_sheets.append(Sheet(title, columns, rows, section=SECTION, note=self.described))
+            title = f"{FIRST}, with ceiling, floor and baselines"
+            shown_sheets.insert(0, Sheet(title, columns, rows, section=SECTION, note=self.described))
         return shown_sheets
 
     def _contact_sheet(self) -> Image.Image:
@@ -128,15 +132,22 @@ class Selection:
             rows.append(row)
         return sheets.draw_rows(f"{FIRST}: {self.described}", rows)
 
-    def _repeats_sheet(self, title: str, order: Sequence[tuple[Scored, str]], note: str = "") -> Sheet:
-        """Show items with all repeats of their reconstructions."""
+    def _sheet(
+        self,
+        title: str,
+        order: Sequence[tuple[Scored, str]],
+        repeats: int,
+        note: str = "",
+        section: str = SECTION,
+    ) -> Sheet:
+        """Show items with so many repeats of their reconstructions."""
         rows = []
         for scored, image_id in order:
             seen = self._seen_tile(image_id, scored.generated.title)
-            rows.append(Row(image_id, [seen, *self._generated_tiles(scored, image_id)]))
+            rows.append(Row(image_id, [seen, *self._generated_tiles(scored, image_id)[:repeats]]))
         count = max(len(row.tiles) for row in rows) - 1
         columns = [str(number) for number in range(1, count + 1)] if count > 1 else ["made"]
-        return Sheet(title, ["seen", *columns], rows, section=SECTION, note=self.described + note)
+        return Sheet(title, ["seen", *columns], rows, section=section, note=self.described + note)
 
     def _seen_tile(self, image_id: str, cell: str = "") -> Tile:
         """Show a stimulus, with what it shows and the cell that it is next to."""
