@@ -24,6 +24,7 @@ from brainhive_cli.demo import joined_generators, simulation, voxels
 from brainhive_cli.reports.page import Page, Section
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+from brainhive_cli.reports.sentences import name_page
 from brainhive_cli.reports.tables import control_effects, effects_table
 
 NOTE = "All signals on this page are simulated, all stimuli drawn by a program ({provenance})."
@@ -189,5 +190,5 @@ def _page(
     note = NOTE if system.is_simulated else RECORDED_NOTE
     summary = Section("Summary", [("", tables)], [note.format(provenance=system.provenance)])
     lines = [step.line for step in finished.values()]
-    title = extend_title("Brainhive demo", [SIMULATED] if system.is_simulated else [])
+    title = extend_title(f"Brainhive demo: {name_page(groups)}", [SIMULATED] if system.is_simulated else [])
     return page_of(groups, title, lines, [summary])

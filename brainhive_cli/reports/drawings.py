@@ -67,6 +67,8 @@ CELL = re.compile(r"sub-0*(\d+)_seed-(\d+)")
 """The name of a subject's cell."""
 HEAD_M, MIN_SENSORS = 0.095, 4
 """Radius of mne's head, and the fewest values that it interpolates."""
+MARK_SHARE = 0.13
+"""Height of the name of a mark, as a share of the height of the values."""
 ZERO_SHARE = 0.6
 """An axis starts at 0 unless its lowest value is above this share of its highest."""
 
@@ -180,10 +182,11 @@ def _draw_lines(axes: Any, curve: Curve) -> None:
     if curve.is_logarithmic:
         axes.set_xscale("log", base=2)
         axes.set_xticks(at, [f"{tick:g}" for tick in at])
-    axes.margins(x=0.02, y=0.15 if curve.marks else 0.05)  # room for the names of marks
+    axes.margins(x=0.02)
     low, high = axes.get_ylim()
-    if 0 < low < ZERO_SHARE * high:
-        axes.set_ylim(0, high)
+    low = 0 if 0 < low < ZERO_SHARE * high else low
+    room = MARK_SHARE * len(curve.marks) * (high - low)  # for the names of marks, above all values
+    axes.set_ylim(low, high + room)
 
     # label the axes
     axes.grid(axis="x", visible=False)

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -19,14 +19,19 @@ from brainhive_cli.core.tables import Cell, Table, number
 from brainhive_cli.reports.drawings import svg_of
 
 HERE = Path(__file__).parent
+FINDING = "Finding"
+"""Heading of the figures that stand next to the first sentence of a page on one run."""
 DETAILS = "Details"
 """Heading of the groups of tables and figures that are shown on demand."""
 BY_HAND = "Each step by hand"
 """Title of the text that is unfolded from the beginning."""
 ROWS_SHOWN = 4
 """Rows of a sheet that are shown; the others unfold."""
-MAX_STACKED = 40
-"""Cells up to which a phone shows a table row below row; it scrolls a larger one to the side."""
+SHOWN: Mapping[bool, tuple[int, int, int]] = {False: (2, 1, 3), True: (1, 1, 1)}
+"""Tables, sheets and other figures that are shown below a heading, by whether the page has many sections; the
+others unfold."""
+MANY, OPEN_SECTIONS = 5, 3
+"""Sections with figures from which a page has many, and those of them that are not folded."""
 TILE_PX, WHOLE_PX = 200, 1200
 """Longest side of a tile of a sheet, and of a picture of its own."""
 KEPT_BYTES = 6_000
@@ -73,7 +78,8 @@ class Page:
         warnings: Sentences that a reader needs before any number.
         sections: Its body, in order; those without groups are folded.
         pictures: Rows of pictures next to the verdict: stimuli, and what was drawn or retrieved for them.
-        headline: Figure next to the verdict: the most important metric, with its chance and intervals.
+        headlines: Figures next to the verdict: those of the finding, or the most important metric with its
+            chance and intervals.
     """
 
     title: str
@@ -81,7 +87,7 @@ class Page:
     warnings: Sequence[str] = ()
     sections: Sequence[Section] = ()
     pictures: Sequence[PictureRow] = ()
-    headline: Curve | None = None
+    headlines: Sequence[Curve | Heatmap | Map] = ()
 
     def write(self, path: Path) -> None:
         """Write the page as one file that needs no other."""
@@ -91,7 +97,9 @@ class Page:
         # the template draws the blocks one by one; pictures shown on demand are known when all are drawn
         renderer = _Renderer()
         template = renderer.environment.get_template("page.html")
-        page = template.render(**vars(self), **files, draw=renderer.draw, on_demand=renderer.on_demand)
+        is_of_many = sum(bool(section.groups) for section in self.sections) >= MANY
+        options = {"draw": renderer.draw, "on_demand": renderer.on_demand, "is_of_many": is_of_many}
+        page = template.render(**vars(self), **files, **options, OPEN_SECTIONS=OPEN_SECTIONS)
         path.write_text(page, encoding="utf-8")
 
 
@@ -119,6 +127,21 @@ def groups_of(artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]])
     return list(sections.items())
 
 
+def fold(
+    blocks: Sequence[Table | Figure], is_of_many: bool
+) -> tuple[list[Table | Figure], list[Table | Figure]]:
+    """Split the blocks below a heading into those that are shown and those that unfold, in their order."""
+    left: dict[type, int] = dict(zip((Table, Sheet, Curve), SHOWN[is_of_many], strict=True))
+    shown: list[Table | Figure] = []
+    folded: list[Table | Figure] = []
+    for block in blocks:
+        first = block if isinstance(block, Table) else block[0][1]
+        kind = next((kind for kind in (Table, Sheet) if isinstance(first, kind)), Curve)
+        (shown if left[kind] > 0 else folded).append(block)
+        left[kind] -= 1
+    return shown, folded
+
+
 class _Renderer:
     """Drawing of blocks as HTML, which embeds each file once.
 
@@ -139,7 +162,7 @@ class _Renderer:
         loader = FileSystemLoader(HERE)
         self.environment = Environment(autoescape=True, loader=loader, trim_blocks=True, lstrip_blocks=True)
         self.environment.filters["number"] = number
-        self.environment.globals |= {"embed": self.embed, "svg_of": svg_of, "MAX_STACKED": MAX_STACKED}
+        self.environment.globals |= {"embed": self.embed, "svg_of": svg_of, "fold": fold}
         self.environment.globals |= {"DETAILS": DETAILS, "BY_HAND": BY_HAND}
         self._macros: Any = self.environment.get_template("blocks.html").module
 
@@ -208,7 +231,13 @@ class _Renderer:
                     # the first part of a shared row is the stimulus alone
                     if is_shared and not parts:
                         seen = Tile(named[0][1].file, named[0][1].lines[:1], poster=named[0][1].poster)
-                        parts.append({"label": "", "folder": folder, "tiles": [(named[0][0], seen, True)]})
+                        parts.append(
+                            {
+                                "label": "\N{NO-BREAK SPACE}",
+                                "folder": folder,
+                                "tiles": [(named[0][0], seen, True)],
+                            }
+                        )
                     named = named[1:] if is_shared else named
                     parts.append({"label": label if is_shared else "", "folder": folder, "tiles": named})
             rows.append(parts)

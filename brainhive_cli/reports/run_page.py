@@ -4,18 +4,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from brainhive_cli.core.artifacts import Curve, Line, Sheet
+from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Sheet
 from brainhive_cli.core.measurements import Metric, beside_heading, extend_title, merge_caveats, stamp
 from brainhive_cli.core.runs import LARGEST_RECIPE
 from brainhive_cli.core.tables import brief
 from brainhive_cli.measurement.metric_names import shown, with_arrow
-from brainhive_cli.reports.page import BY_HAND, Page, PictureRow, Section, groups_of
+from brainhive_cli.reports.page import BY_HAND, FINDING, Page, PictureRow, Section, groups_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.sentences import (
     CITATION,
     describe_differences,
     describe_methods,
     list_warnings,
+    name_page,
     state_verdict,
     summarise_run,
 )
@@ -32,15 +33,11 @@ def page_of(
 
     Args:
         groups: The runs; those of one group are compared.
-        title: The heading; by default what the runs are.
+        title: The heading; by default data set, system and question.
         commands: Lines that made them, to be copied.
         first: Sections ahead of those of the runs.
     """
-    # the title, by default the commands and the run or the number of runs
     runs = [run for group in groups for run in group.runs]
-    if not title:
-        names = runs[0].label if len(runs) == 1 else f"{len(runs)} runs"
-        title = f"{', '.join(dict.fromkeys(run.command for run in runs))}: {names}"
 
     # runs of reconstructions come first on the first screen, since their pictures are drawn from the signal
     pictured_first = sorted(runs, key=lambda run: not run.source)
@@ -52,11 +49,12 @@ def page_of(
         label = f"{pictured_first[0].label}: " if len(groups[0].runs) > 1 else ""
         lead.insert(0, label + state_verdict(pictured_first[0]))
 
-    # the headline figure compares the runs of a page that has one group of them
-    headline = next((curve for run in pictured_first if (curve := headline_curve(run))), None)
+    # the headline figures; of one group of several runs a bar for each
+    headlines = next((drawn for run in pictured_first if (drawn := headline_figures(run))), [])
     if len(groups) == 1 and len(runs) > 1:
         run_metrics = {run.label: run.metrics for run in runs if run.metrics}
-        headline = _draw_bars(run_metrics, next(iter(runs[0].headlines), "")) or headline
+        bars = _draw_bars(run_metrics, next(iter(runs[0].headlines), ""))
+        headlines = [bars] if bars else headlines
 
     # texts to copy: commands, methods, citation, recipes and environments
     texts = [(BY_HAND, "\n".join(commands))] if commands else []
@@ -79,7 +77,9 @@ def page_of(
         artifacts = []
         for run in group.runs:
             label = stamp("" if count == 1 else run.label, run.measured.caveats)
-            artifacts.append((label, run.artifacts, run.folder.path))
+            is_on_top = run is pictured_first[0] and len(runs) == 1
+            below = [each for each in run.artifacts if not (is_on_top and each.section == FINDING)]
+            artifacts.append((label, below, run.folder.path))
         names = group.runs[0].label if count == 1 else f"{count} runs"
         heading = group.title or f"{group.runs[0].command}: {names}"
         folders = [f"{run.label}: {run.folder.path.name}" for run in group.runs] if count > 1 else []
@@ -87,12 +87,12 @@ def page_of(
 
     # put the page together; caveats are stamped on the title
     return Page(
-        extend_title(title, merge_caveats(*(run.measured.caveats for run in runs))),
+        extend_title(title or name_page(groups), merge_caveats(*(run.measured.caveats for run in runs))),
         lead,
         list_warnings(groups),
         [*sections, *last],
         first_pictures(pictured_first),
-        headline,
+        headlines,
     )
 
 
@@ -109,6 +109,15 @@ def first_pictures(runs: Sequence[ShownRun]) -> list[PictureRow]:
                 tiles = zip(*pairs, strict=True)
                 return [(*row, run.folder.path) for row in zip(headings, tiles, strict=True)]
     return []
+
+
+def headline_figures(run: ShownRun) -> list[Curve | Heatmap | Map]:
+    """Choose the figures of the finding, or draw the most important metric."""
+    drawn = [each for each in run.artifacts if isinstance(each, Curve | Heatmap | Map)]
+    if found := [each for each in drawn if each.section == FINDING]:
+        return found
+    curve = headline_curve(run)
+    return [curve] if curve else []
 
 
 def headline_curve(run: ShownRun) -> Curve | None:

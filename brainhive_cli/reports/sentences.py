@@ -37,9 +37,43 @@ BASELINES = ("nearest", "mean")
 """Sources of pictures that need no brain, in a run of reconstructions."""
 
 
+QUESTIONS = {
+    "prepare": "signals, prepared",
+    "embed": "how do encoders describe the pictures?",
+    "train-align": "how did brain models learn?",
+    "train-prior": "how did the prior learn?",
+    "eval-retrieval": "which picture was seen?",
+    "reconstruct": "what was seen, drawn from the signals",
+    "explain": "when and where do signals carry what was seen?",
+}
+"""Questions that runs of each command answer, in the titles of pages."""
+
+
+def name_page(groups: Sequence[RunGroup]) -> str:
+    """Call a page by data set, system and question; by its runs where these are not known or differ."""
+    # data sets and systems of all runs that know them
+    runs = [run for group in groups for run in group.runs]
+    set_ups = [set_up for run in runs if (set_up := run.measured.notes.get(SET_UP))]
+    datasets = list(dict.fromkeys(str(set_up["dataset"]) for set_up in set_ups))
+    models = [say("backbone.kind", set_up.get("backbone.kind", "")) for set_up in set_ups]
+    modes = [say("mode", set_up.get("mode", "")) for set_up in set_ups]
+    systems = list(dict.fromkeys(" ".join(filter(None, pair)) for pair in zip(models, modes, strict=True)))
+
+    # the question of the first run that says most
+    commands = list(dict.fromkeys(run.command for run in runs))
+    questions = [QUESTIONS.get(command, command) for command in commands]
+    if len(datasets) != 1:
+        named = runs[0].label if len(runs) == 1 else f"{len(runs)} runs"
+        return f"{', '.join(questions[:1])} {named}".strip()
+    compared = " and ".join(systems) if len(systems) <= 2 else f"{len(runs)} runs"
+    return f"{datasets[0]}, {compared}: {questions[0]}"
+
+
 def state_verdict(run: ShownRun) -> str:
     """State the result of a run in one plain sentence; the figure next to it has the interval."""
     name, notes = run.main_headline, run.measured.notes
+    if notes.get("finding"):
+        return str(notes["finding"])
     if (metric := run.metrics.get(name)) is None:
         return summarise_run(run).removeprefix(f"{run.label}: ")
 

@@ -15,7 +15,7 @@ from brainhive_cli.core.files import portable
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP
-from brainhive_cli.data.stores.recordings import Sensors
+from brainhive_cli.data.stores.recordings import Sensors, Voxels
 from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS, Levels
 from brainhive_cli.evaluation.explanation.findings import (
     FIRST_ABOVE,
@@ -24,20 +24,22 @@ from brainhive_cli.evaluation.explanation.findings import (
     SIMILARITY,
     Finding,
     ceiling_scopes,
+    claims,
     describe_profiles,
     describe_similarity,
     overall,
+    state_claims,
     summary_table,
 )
 from brainhive_cli.evaluation.explanation.job import Job
-from brainhive_cli.evaluation.explanation.profiles import SENSOR, TIME, SubjectProfiles
+from brainhive_cli.evaluation.explanation.profiles import REGION, SENSOR, TIME, SubjectProfiles
 from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS
 from brainhive_cli.evaluation.explanation.sensor_places import flattened, known_places
 from brainhive_cli.evaluation.explanation.similarity import Course, explain_similarity
 from brainhive_cli.measurement.metric_names import shown
-from brainhive_cli.reports.drawings import save_figure
-from brainhive_cli.reports.page import DETAILS
+from brainhive_cli.reports.drawings import draw_slices, save_figure
+from brainhive_cli.reports.page import DETAILS, FINDING
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
 
@@ -101,7 +103,7 @@ def conclude(
             folder.replace(f"{FIGURES}/{name}.{suffix}", partial(save_figure, artifact))
     about = f"; for {pictures.scope}" if pictures.scope else ""
     table = summary_table(results, f"Explanation: {protocol}, {spec.split}{about}")
-    artifacts.write(folder, [table, *drawn.values()])
+    artifacts.write(folder, [table, *put_claims_first(drawn, results).values()])
 
     # metrics by scope; those of one scope are put together
     scopes: dict[str, dict[str, Metric]] = overall(results)
@@ -121,6 +123,9 @@ def conclude(
         "draws": len(readers[0].labels.permuted),
         "scope": pictures.scope,
         SET_UP: align.set_up(spec.split),
+        "finding": state_claims(
+            results, "what was seen", len(readers), f"{pictures.size} {spec.split} items", pictures.scope
+        ),
         "units": pictures.kind,
         "unit_count": pictures.count,
         "profiles": [finding.note for finding in results],
@@ -164,6 +169,8 @@ def draw_results(
     # curves, maps and the encoding model; the stimulus is marked on curves over time
     drawn |= dict(curves(results, positions))
     drawn |= dict(head_maps(results, positions))
+    if isinstance(space, Voxels):
+        drawn |= dict(region_slices(results, space))
     if encoded:
         drawn |= dict(encoding_artifacts(encoded, reader.sensors, reader.times_ms.round(3).tolist()))
     stimulus = reader.selection.recording.stimulus_marks
@@ -173,10 +180,31 @@ def draw_results(
     return drawn
 
 
+def put_claims_first(drawn: Mapping[str, Drawn], results: Sequence[Finding]) -> dict[str, Drawn]:
+    """Put the figures of the claims first, under the heading of the first screen: maps in place of bars."""
+    names = [_file_name(claim.name, claim.axis.name) for claim in claims(results)]
+    first = {}
+    for name in names:
+        drawn_as = next((full for full in (f"{name}-map", f"{name}-slices", name) if full in drawn), None)
+        if drawn_as is not None:
+            first[drawn_as] = replace(drawn[drawn_as], section=FINDING)
+    return first | {name: artifact for name, artifact in drawn.items() if name not in first}
+
+
+def choose_metrics(results: Sequence[Finding]) -> dict[tuple[str, str], Finding]:
+    """Choose the one metric that is drawn of each analysis and axis: the claimed one, or the first."""
+    claimed = {(claim.name, claim.axis.name): claim for claim in claims(results)}
+    chosen: dict[tuple[str, str], Finding] = {}
+    for finding in results:
+        key = finding.name, finding.axis.name
+        chosen.setdefault(key, claimed.get(key, finding))
+    return chosen
+
+
 def curves(
     results: Sequence[Finding], positions: Mapping[str, tuple[float, float]]
 ) -> Iterator[tuple[str, Drawn]]:
-    """Draw the first metric of each analysis over its axis, with its controls.
+    """Draw one metric of each analysis over its axis, with its controls: the claimed one, or the first.
 
     Args:
         results: All analyses.
@@ -186,11 +214,8 @@ def curves(
     Yields:
         The name of the file of each, and the artifact.
     """
-    # findings of one analysis along one axis; sensors with positions from front to back
-    together: dict[tuple[str, str], list[Finding]] = {}
-    for finding in results:
-        together.setdefault((finding.name, finding.axis.name), []).append(finding)
-    for (name, axis_name), (finding, *_) in together.items():
+    # sensors with positions are listed from front to back
+    for (name, axis_name), finding in choose_metrics(results).items():
         axis = finding.axis
         at = [float(time_ms) for time_ms in axis.at] if axis_name == TIME else axis.labels
         is_mapped = axis_name == SENSOR and all(label in positions for label in axis.labels)
@@ -219,7 +244,7 @@ def head_maps(
     results: Sequence[Finding], positions: Mapping[str, tuple[float, float]]
 ) -> Iterator[tuple[str, Drawn]]:
     """Draw analyses by sensor on a head, where positions of sensors are known."""
-    for finding in results if positions else ():
+    for finding in choose_metrics(results).values() if positions else ():
         if finding.axis.name != SENSOR:
             continue
         points = [
@@ -230,6 +255,22 @@ def head_maps(
         title, value = _title(finding), shown(finding.metric)
         drawn = Map(title, points, "head", value, True, section=SECTION, note=_note(finding))
         yield f"{_file_name(finding.name, finding.axis.name)}-map", drawn
+
+
+def region_slices(results: Sequence[Finding], space: Voxels) -> Iterator[tuple[str, Drawn]]:
+    """Draw analyses by region on slices, where positions of voxels are known."""
+    for finding in choose_metrics(results).values():
+        if finding.axis.name != REGION or space.grid is None:
+            continue
+
+        # the value of its region in each voxel
+        values = np.full(len(space.grid.places), np.nan)
+        for name, metric in zip(finding.axis.labels, finding.measured, strict=True):
+            if name in space.regions:
+                values[space.regions[name]] = metric.value
+        title = f"{_title(finding)}, on slices"
+        drawn = replace(draw_slices(title, values, space.grid, shown(finding.metric)), section=SECTION)
+        yield f"{_file_name(finding.name, finding.axis.name)}-slices", drawn
 
 
 def encoding_artifacts(

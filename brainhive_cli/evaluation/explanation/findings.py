@@ -11,6 +11,8 @@ from brainhive_cli.core.measurements import ALL, Metric, scope
 from brainhive_cli.core.tables import Table
 from brainhive_cli.evaluation.explanation.encoding_model import CORRELATION, UNIQUE
 from brainhive_cli.evaluation.explanation.profiles import (
+    REGION,
+    SENSOR,
     TIME,
     Axis,
     PermutationTest,
@@ -116,6 +118,61 @@ class Finding:
             "p": None if test is None else test.p_values.tolist(),
             "p_corrected": None if test is None else test.corrected.tolist(),
         }
+
+
+def claims(results: Sequence[Finding]) -> list[Finding]:
+    """Choose the analyses that the first screen shows: the first over time, and the first over space.
+
+    The choice rests on their order alone. Of analyses with several metrics it takes two-way identification,
+    which rises above chance before top-1 does.
+    """
+    chosen = []
+    for axes in ((TIME,), (SENSOR, REGION)):
+        tested = [finding for finding in results if finding.axis.name in axes and finding.test is not None]
+        same = [finding for finding in tested if finding.name == tested[0].name]
+        chosen += sorted(same, key=lambda finding: finding.metric != "two_way")[:1]
+    return chosen
+
+
+def state_claims(
+    results: Sequence[Finding], carried: str, subjects: int, items: str, scope_words: str
+) -> str:
+    """Say in one sentence when and where signals carry something, how sure that is, and of whom.
+
+    Args:
+        results: All analyses.
+        carried: What signals carry.
+        subjects: Number of subjects.
+        items: Number and kind of the items.
+        scope_words: Units of the claim, as "these 2 concepts"; empty for units in general.
+
+    Returns:
+        The sentence; empty if no analysis over time or space was tested.
+    """
+    shown_places, other_places = [], []
+    for finding in claims(results):
+        # the strongest position, with p corrected over all positions
+        place, onset = finding.axis.where(finding.peak), finding.first_above_chance
+        p = f"p {finding.p_at_peak}"
+        if finding.test is not None and finding.test.corrected[finding.peak] < SIGNIFICANT:
+            words = f"most at {place} ({p})"
+            if onset is not None and finding.axis.where(onset) != place:
+                words = f"first at {finding.axis.where(onset)}, {words}"
+            shown_places.append(words)
+        else:
+            kind = {TIME: "time", SENSOR: "sensor", REGION: "region"}[finding.axis.name]
+            other_places.append(f"no single {kind} (strongest: {place}, {p})")
+    if not shown_places and not other_places:
+        return ""
+
+    # one sentence: what is shown, what is not, and of whom
+    people = f"{subjects} subject{'s' if subjects > 1 else ''}, {items}"
+    people += f", for {scope_words}" if scope_words else ""
+    sentence = f"Signals carry {carried} {' and '.join(shown_places)}"
+    if other_places:
+        begin = f"{sentence}; it is shown at" if shown_places else f"Signals are shown to carry {carried} at"
+        sentence = f"{begin} {' and at '.join(other_places)}"
+    return f"{sentence}: {people}; p corrected over all places."
 
 
 def overall(results: Sequence[Finding]) -> dict[str, dict[str, Metric]]:

@@ -165,7 +165,7 @@ def write_signal_page(
     folder.mkdir(parents=True, exist_ok=True)
     name, sections, figures, reasons = short_name(store.path), [], {}, []
     caveats: list[str] = []
-    headline: Curve | None = None
+    headlines: list[Curve | Map] = []
     for split, recording in store.splits.items():
         try:
             reliability = measure_reliability(recording, split, alike=(alike or {}).get(split))
@@ -179,7 +179,7 @@ def write_signal_page(
         title = f"{name}, {split}: {reliability.stimuli} stimuli"
         drawn, lead, numbers = _draw(reliability, recording)
         caveats = recording.caveats
-        headline = headline or next(shown for shown in drawn if isinstance(shown, Curve))
+        headlines = headlines or [next(shown for shown in drawn if isinstance(shown, Curve))]
         figures[split] = described = {
             **numbers,
             "stimuli": reliability.stimuli,
@@ -233,7 +233,7 @@ def write_signal_page(
     # the page, with its headline figure
     page = folder / f"{store.path.stem}.html"
     title = extend_title(f"Signals of {name}", caveats)
-    Page(title, [*sections[0].lead[:1], NOTE], sections=sections, headline=headline).write(page)
+    Page(title, [*sections[0].lead[:1], NOTE], sections=sections, headlines=headlines).write(page)
     return page, figures
 
 

@@ -18,7 +18,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.signals.selection import inside, window_starts
-from brainhive_cli.evaluation.explanation.conclusion import FIGURES, curves
+from brainhive_cli.evaluation.explanation.conclusion import FIGURES, curves, put_claims_first
 from brainhive_cli.evaluation.explanation.findings import (
     SECTION,
     SHUFFLED,
@@ -26,6 +26,7 @@ from brainhive_cli.evaluation.explanation.findings import (
     Finding,
     compare_permutations,
     overall,
+    state_claims,
     summary_table,
 )
 from brainhive_cli.evaluation.explanation.job import Job
@@ -124,7 +125,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     # the page's artifacts, and notes
     about = f"; for {items.scope}" if items.scope else ""
     table = summary_table([finding], f"Categories by time: {protocol}, {spec.split}{about}")
-    artifacts.write(folder, [table, *drawn.values()])
+    artifacts.write(folder, [table, *put_claims_first(drawn, [finding]).values()])
     notes |= {
         "run": portable(str(align.folder.path)),
         "runs": [align.name],
@@ -135,6 +136,9 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         "warnings": align.signal_warnings,
         "draws": spec.draws,
         "scope": items.scope,
+        "finding": state_claims(
+            [finding], "the category", len(subjects), f"{items.size} {spec.split} trials", items.scope
+        ),
         SET_UP: align.set_up(spec.split),
         "units": items.kind,
         "unit_count": items.count,
