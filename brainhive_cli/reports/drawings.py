@@ -51,10 +51,11 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.labelcolor": SOFT,
 }
-LEGEND_INCH, NAME_INCH = 0.17, 0.13
-"""Height of a line of a legend, and of a row of a matrix that has a name."""
-MAX_NAMES, MAX_LETTERS = 24, 24
-"""Names of rows or columns that can be read next to a matrix, and letters of a name."""
+LEGEND_INCH, NAME_INCH, SMALL_NAME_INCH = 0.17, 0.13, 0.085
+"""Height of a line of a legend, and of a named row of a matrix in letters of usual and of small size."""
+MAX_NAMES, MAX_SMALL_NAMES, MAX_LETTERS = 24, 72, 24
+"""Names of rows or columns that can be read next to a matrix, those of rows that can in small letters, and
+letters of a name."""
 MAX_DOTS = 24
 """Points up to which each point of a line has a dot."""
 SMALL: Any = {"color": SOFT, "fontsize": "small"}
@@ -148,7 +149,8 @@ def _height_inch(artifact: Drawable) -> float:
             return 0.6 + WIDTH_INCH * len(values) / len(values[0])
         case Heatmap(values=values) if len(values) != len(values[0]):
             # named rows need the height of their letters
-            return max(HEIGHT_INCH, 1.1 + NAME_INCH * min(len(values), MAX_NAMES))
+            row_inch = NAME_INCH if len(values) <= MAX_NAMES else SMALL_NAME_INCH
+            return max(HEIGHT_INCH, 1.1 + row_inch * min(len(values), MAX_SMALL_NAMES))
     return WIDTH_INCH
 
 
@@ -241,14 +243,18 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> None:
     aspect = "equal" if is_picture else "auto"
     shown = axes.imshow(values, aspect=aspect, interpolation="none", cmap=colours, vmin=low, vmax=high)
 
-    # name the ticks: six numbers at most, or all names if they can be read
+    # name the ticks: six numbers at most, or all names if they can be read, or every second, third … row
     for names, axis in ((matrix.rows, axes.yaxis), (matrix.columns, axes.xaxis)):
         are_numbers = all(re.fullmatch(r"-?[\d.]+", name) for name in names)
-        step = max(1, len(names) // 6) if are_numbers else 1
-        ticks = range(0, len(names), step) if are_numbers or len(names) <= MAX_NAMES else range(0)
+        is_small = axis is axes.yaxis and len(matrix.values) != len(matrix.values[0])
+        step = max(1, len(names) // 6) if are_numbers else -(-len(names) // MAX_SMALL_NAMES) or 1
+        can_be_read = are_numbers or is_small or len(names) <= MAX_NAMES
+        ticks = range(0, len(names), step) if can_be_read else range(0)
         axis.set_ticks(ticks, labels=[_shorten(names[index]) for index in ticks])
         if axis is axes.xaxis and not are_numbers:
             axes.tick_params(axis="x", rotation=60)
+        elif not are_numbers and len(names) > MAX_NAMES:
+            axes.tick_params(axis="y", labelsize="xx-small")
 
     # label the axes and the colours
     axes.tick_params(length=0)

@@ -124,16 +124,35 @@ def test_what_was_selected_on_test_is_not_counted_among_the_variants_that_the_be
     assert said.endswith("best, chosen on test among 2: variant “half” with 0.300.")
 
 
-def test_of_runs_that_are_compared_the_best_on_validation_is_bold_in_pages_and_tables_for_papers(tmp_path):
+def differences(p: float, *others: str) -> list[Compared]:
+    """Differences of the run `first` from others in both metrics of `run`, of this p."""
+    return [
+        Compared("first", other, name, 0.25, 0.1, 0.4, 40, p, "t")
+        for other in others
+        for name in ("top1", "mean_rank")
+    ]
+
+
+def test_of_runs_that_differ_the_best_on_validation_is_bold_in_pages_and_tables_for_papers(tmp_path):
     first = run(tmp_path, "first", 0.5, validation=validated(0.2))
     second = run(tmp_path, "second", 0.25, validation=validated(0.4))
     unknown = run(tmp_path, "unknown", 0.125)
 
-    group, note = RunGroup([first, second]), "Bold: best on validation (top-1)."
-    paper = paper_table(group)
-    assert bold_rows(group, "Run by run") == (note, ["second"])
-    assert note in paper.title and [row[1].is_best for row in paper.rows] == [False, True]
-    assert "best, chosen on test among 3." in paper_table(RunGroup([first, second, unknown])).title
+    group = RunGroup([first, second], differences(0.004, "second"))
+    paper, (note, bold) = paper_table(group), bold_rows(group, "Run by run")
+    assert note.startswith("Bold: best on validation (top-1).") and bold == ["second"]
+    assert "Bold: best on validation (top-1)" in paper.title
+    assert [row[1].is_best for row in paper.rows] == [False, True]
+    three = RunGroup([first, second, unknown], differences(0.004, "second", "unknown"))
+    assert "best, chosen on test among 3." in paper_table(three).title
+
+
+def test_of_runs_that_are_not_shown_to_differ_none_is_bold(tmp_path):
+    first, second = run(tmp_path, "first", 0.5), run(tmp_path, "second", 0.25)
+    group = RunGroup([first, second], differences(0.4, "second"))
+    note, bold = bold_rows(group, "Run by run")
+    assert note.startswith("No best is marked") and not bold
+    assert not any(row[1].is_best for row in paper_table(group).rows)
 
 
 def test_the_best_cell_of_a_training_is_chosen_on_validation(tmp_path):
@@ -172,8 +191,9 @@ def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_interva
     artifacts.write(drawn.folder, [Sheet("Made", ["seen", "made"], [Row("cat/0", [Tile(""), Tile("")])])])
     assert [row[0] for row in first_pictures([drawn])] == ["seen", "drawn from the signal"]
     assert [(row[0], len(row[1])) for row in page.pictures] == [("seen", 4), ("retrieved first", 4)]
-    assert page.headline is not None and list(page.headline.at) == ["all"]
-    (line,) = page.headline.lines
+    (headline,) = page.headlines
+    assert list(headline.at) == ["all"]
+    (line,) = headline.lines
     assert (line.values, line.low, line.high, line.chance) == ([0.5], [0.4], [0.6], 0.01)
 
 
@@ -230,7 +250,7 @@ def test_where_subjects_are_few_the_verdict_and_its_figure_are_of_these_subjects
     page = page_of([RunGroup([ShownRun("run", folder)])])
 
     assert page.lead[0].endswith(f"where chance is 0.01: {said}.")
-    headline = page.headline
+    (headline,) = page.headlines
     assert (headline.lines[0].low, headline.lines[0].high) == ([ends[0]], [ends[1]])
     assert ("95 % intervals" in headline.title) == (ends[0] is not None)
     assert ("of these subjects" in headline.title) == ("these subjects" in said)
@@ -256,8 +276,8 @@ def test_of_runs_that_are_compared_the_verdict_is_their_difference(tmp_path):
 
 
 def test_of_runs_that_are_compared_the_headline_has_a_bar_each(tmp_path):
-    headline = page_of([compared(tmp_path)]).headline
-    assert headline is not None and list(headline.at) == ["aligned", "base"]
+    (headline,) = page_of([compared(tmp_path)]).headlines
+    assert list(headline.at) == ["aligned", "base"]
 
 
 @pytest.mark.parametrize(
@@ -342,9 +362,14 @@ def test_tables_for_papers_have_means_deviations_the_best_and_signs_that_are_exp
         assert said in table.title
 
 
-def test_of_equal_values_all_are_best_and_less_is_better_of_ranks(tmp_path):
-    table = paper_table(RunGroup([run(tmp_path, "a"), run(tmp_path, "b")]))
-    assert [row[2].is_best for row in table.rows] == [True, True]
+def test_of_ranks_less_is_better(tmp_path):
+    first, second = run(tmp_path, "first"), run(tmp_path, "second")
+    scopes = {ALL: {"mean_rank": metric("mean_rank", 2.0, chance=50.5)}}
+    second.folder.finish(Measurements(scopes))
+    pairs = [Compared("first", "second", "mean_rank", 1.0, 0.5, 1.5, 40, 0.004, "t")]
+    table = paper_table(RunGroup([first, ShownRun("second", second.folder)], pairs))
+    column = table.columns.index(next(name for name in table.columns if "mean rank" in name))
+    assert [row[column].is_best for row in table.rows] == [False, True]
 
 
 def test_a_table_of_one_run_has_a_row_a_subject(tmp_path):

@@ -219,6 +219,7 @@ class Own:
             "time_shift": cutting.resampling.time_shift,
             "recorded_hz": cutting.recorded_hz,
             "stimulus_ms": self.config.stimulus_ms,
+            "recorded_unit": channels.unit,
             "events_from": [header.events_from for header in headers.values()],
             "unmatched": self._names.match(channels.headers.values()).left_over,
         }

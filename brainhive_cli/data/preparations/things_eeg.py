@@ -198,6 +198,7 @@ class Raw:
                 "whitened" if matrix is not None else "µV",
                 {
                     "dropped": recording.dropped,
+                    "recorded_unit": "µV",
                     "time_shift": cutting.resampling.time_shift,
                     **SHOWN[self.dataset],
                 },

@@ -58,7 +58,7 @@ class Provenance(TypedDict, total=False):
     """Facts that a store gives of the origin of a split; preparations add facts of their own.
 
     `preparation` holds the keys of its recipe, `sessions` what each session says, `simulated` how a program
-    made the signals, `source` the file that others had prepared.
+    made the signals, `source` the file that others had prepared; `recorded_unit` is that before whitening.
     """
 
     __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
@@ -72,6 +72,7 @@ class Provenance(TypedDict, total=False):
     simulated: Any
     source: str
     stimulus_ms: float | None
+    recorded_unit: str
     dtype: str
 
 

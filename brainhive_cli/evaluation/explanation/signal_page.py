@@ -1,6 +1,6 @@
 """One page on the signals of a subject: evoked response, reliability and noise ceilings, by split."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point
+from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Mark, Point
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import Metric, extend_title
 from brainhive_cli.core.tables import Table
@@ -51,6 +51,11 @@ WORDS = {
     "fraction": "Fraction to which ridge regression shrinks betas",
 }
 """Titles of maps."""
+RESPONSE_MS = 500
+"""Time after a stimulus, or after its onset where its length is not known, within which maps of the evoked
+response are drawn: later peaks may be responses to the next stimulus."""
+MIN_SAMPLES = 16
+"""Fewest samples of a trial whose spectrum is drawn."""
 RHYTHM_SHARE = 0.5
 """Share of the evoked response's variance before onset, of that after it, from which a rhythm is named."""
 NOTE = (
@@ -75,6 +80,8 @@ class Reliability:
         ceiling: [C, T] percent of the variance of the stimuli's means that is not noise (Allen et al. 2022).
         retrieval: Top-1 of finding a stimulus by the mean of k repetitions among the means of as many others,
             for k = 1, 2, 4 …
+        frequencies_hz: [F] frequencies of the spectrum; none of trials of fewer samples than MIN_SAMPLES.
+        spectrum: [C, F] mean power spectral density of single trials, in the space of `evoked`.
     """
 
     stimuli: int
@@ -84,6 +91,8 @@ class Reliability:
     split_half: Values
     ceiling: Values
     retrieval: dict[int, Metric]
+    frequencies_hz: Values
+    spectrum: Values
 
 
 def measure_reliability(
@@ -100,6 +109,8 @@ def measure_reliability(
     Raises:
         BrainhiveError: if fewer than three stimuli were shown twice.
     """
+    from scipy.signal import periodogram
+
     # stimuli that were shown twice at least, drawn where there are more than are measured
     random = np.random.default_rng(seed)
     count, most, *shape = recording.signal.shape  # N, R, C, T
@@ -116,14 +127,21 @@ def measure_reliability(
         for row, count in zip(rows.tolist(), counts.tolist(), strict=True):
             yield np.array(recording.signal[row][:count], np.float32)  # [R, C, T]
 
-    # sums over trials, by session that has a whitener
+    # sums over trials and over their spectra, before whitening where each session's whitener is known
     whiteners, sessions = recording.whiteners, recording.sessions
-    if whiteners is None or sessions is None:
+    if sessions is None:
         sessions = np.zeros(recording.signal.shape[:2], np.int8)
-    sums = np.zeros((1 if whiteners is None else len(whiteners), *shape))
+    unmixing = None if whiteners is None else np.linalg.inv(whiteners)  # [S, C, C]
+    has_spectrum = recording.rate_hz is not None and shape[1] >= MIN_SAMPLES
+    evoked, spectrum, frequencies_hz = np.zeros(shape), np.zeros((shape[0], 0)), np.zeros(0)
     for row, stimulus in zip(rows.tolist(), trials(), strict=True):
-        np.add.at(sums, sessions[row, : len(stimulus)].astype(int), stimulus)
-    evoked = (sums if whiteners is None else np.linalg.solve(whiteners, sums)).sum(0) / counts.sum()
+        if unmixing is not None:
+            stimulus = unmixing[sessions[row, : len(stimulus)]] @ stimulus
+        evoked += stimulus.sum(0)
+        if has_spectrum:
+            frequencies_hz, power = periodogram(stimulus, recording.rate_hz, window="hann")  # [R, C, F]
+            spectrum = spectrum + power.sum(0) if spectrum.size else power.sum(0)
+    evoked, spectrum = evoked / counts.sum(), spectrum / counts.sum()
 
     # agreement of two halves, and how often a stimulus is found by k of its repetitions among k others
     draw = torch.Generator().manual_seed(seed)
@@ -142,6 +160,8 @@ def measure_reliability(
         split_half=spearman_brown(halves, counts.sum() / (counts // 2).sum()),
         ceiling=noise_ceiling(trials, counts),
         retrieval=retrieval,
+        frequencies_hz=frequencies_hz,
+        spectrum=spectrum,
     )
 
 
@@ -179,7 +199,8 @@ def write_signal_page(
         title = f"{name}, {split}: {reliability.stimuli} stimuli"
         drawn, lead, numbers = _draw(reliability, recording)
         caveats = recording.caveats
-        headlines = headlines or [next(shown for shown in drawn if isinstance(shown, Curve))]
+        first_map = [shown for shown in drawn if isinstance(shown, Map)][:1]
+        headlines = headlines or [next(shown for shown in drawn if isinstance(shown, Curve)), *first_map]
         figures[split] = described = {
             **numbers,
             "stimuli": reliability.stimuli,
@@ -204,6 +225,7 @@ def write_signal_page(
             rows.append((size, f"{top1.value:.1%}", ends, top1.pool, f"{top1.chance:.2%}"))
         columns: tuple[str, ...] = ("repetitions", "top-1", "95 %", "pool", "chance")
         blocks.append(Table("Stimuli found by their repetitions", columns, rows))
+        blocks += [*_list_steps(recording), *_list_dropped(recording, split)]
         if regions := described.get(BY_REGION):
             columns = ("region", "voxels", "median, %", "90 % quantile, %")
             rows = [(region, *ceiling.values()) for region, ceiling in regions.items()]
@@ -328,7 +350,7 @@ def _draw_sensors(
     drawn: list[Artifact] = [
         Curve("Reliability over time", TIME, at, over_times, "correlation of halves", marks=marks),
         Curve("Evoked response", TIME, at, lines, unit, marks=marks, note=_describe_rhythm(evoked, times_ms)),
-        *_maps_at_peaks(evoked, power, times_ms, known, space, unit),
+        *_draw_maps(reliability, sample, times_ms, known, space, unit, marks),
         Heatmap(
             "Reliability of each channel and time",
             halves.tolist(),
@@ -340,6 +362,7 @@ def _draw_sensors(
             low=0,
             high=1,
         ),
+        *_draw_spectrum(reliability, space.names, unit),
     ]
     if (silent := float((times_ms < 0).mean())) > 0:
         lead.append(
@@ -357,31 +380,93 @@ def _draw_sensors(
     return drawn, [*lead, *filter(None, [drawn[1].note])], numbers
 
 
-def _maps_at_peaks(
-    evoked: Values, power: Values, times_ms: Values, known: Any, space: Sensors, unit: str
+def _draw_maps(
+    reliability: Reliability,
+    sample: int,
+    times_ms: Values,
+    known: Any,
+    space: Sensors,
+    unit: str,
+    marks: Mapping[str, Mark],
 ) -> list[Map]:
-    """Draw the evoked response on the head at the highest peaks of its global field power, in their order."""
+    """Draw on the head the reliability at one sample, and the evoked response at its peaks in time order.
+
+    Peaks are the highest of the global field power from onset to RESPONSE_MS after the stimulus.
+    """
     if known is None:
         return []
     from scipy.signal import find_peaks
 
+    def draw(title: str, values: Values, value: str, is_diverging: bool = False) -> Map:
+        points = [
+            Point(float(x), float(y), space.names[row], value=float(values[row]))
+            for row, (x, y) in zip(rows.tolist(), flattened(positions), strict=True)
+        ]
+        return Map(title, points, "head", value, is_diverging)
+
+    # peaks in the window of the stimulus; anywhere if the trial has no such times
+    rows, positions = known
+    end_ms = max(np.max(mark) for mark in marks.values()) + RESPONSE_MS if marks else np.inf
+    is_inside = (times_ms >= 0) & (times_ms <= end_ms)
+    power = np.where(is_inside, reliability.field_power, 0) if is_inside.any() else reliability.field_power
     peaks = find_peaks(power, distance=max(1, len(power) // PEAK_DISTANCE))[0]
     peaks = peaks if len(peaks) else np.array([power.argmax()])
-    rows, positions = known
-    plane = flattened(positions)  # [K, 2]
-    return [
-        Map(
-            f"Evoked response at {times_ms[peak]:.0f} ms",
-            [
-                Point(float(x), float(y), space.names[row], value=float(evoked[row, peak]))
-                for row, (x, y) in zip(rows.tolist(), plane, strict=True)
-            ],
-            "head",
-            unit,
-            is_diverging=True,
-        )
-        for peak in sorted(peaks[np.argsort(power[peaks])[-MAX_MAPS:]].tolist())
+    highest = sorted(peaks[np.argsort(power[peaks])[-MAX_MAPS:]].tolist())
+
+    # reliability first, which the page shows beside its first sentence
+    title = f"Reliability of channels at {times_ms[sample]:.0f} ms"
+    maps = [draw(title, reliability.split_half[:, sample], "correlation of halves")]
+    for peak in highest:
+        values = reliability.evoked[:, peak]
+        maps.append(draw(f"Evoked response at {times_ms[peak]:.0f} ms", values, unit, is_diverging=True))
+    return maps
+
+
+def _draw_spectrum(reliability: Reliability, names: Sequence[str], unit: str) -> list[Curve]:
+    """Draw the spectrum of single trials: the median channel, and the one with the most power."""
+    if not reliability.spectrum.size:
+        return []
+    decibels = 10 * np.log10(np.maximum(reliability.spectrum[:, 1:], np.finfo(float).tiny))  # [C, F - 1]
+    highest = int(reliability.spectrum[:, 1:].sum(1).argmax())
+    lines = [
+        Line("median of channels", np.median(decibels, 0).tolist()),
+        Line(f"{names[highest]}, the channel with the most power", decibels[highest].tolist()),
     ]
+    at = reliability.frequencies_hz[1:].tolist()
+    return [Curve("Spectrum of single trials", "frequency, Hz", at, lines, f"power, dB of ({unit})²/Hz")]
+
+
+def _list_steps(recording: Recording) -> list[Table]:
+    """List the steps of the preparation, whitening last, with the unit of the signals after each."""
+    # the unit of the recording holds until whitening, which has none
+    is_whitened = recording.unit == WHITENED
+    sources = [*recording.provenance.get("sessions", ()), recording.provenance]
+    known = [source["recorded_unit"] for source in sources if "recorded_unit" in source]
+    unit = known[0] if known else "not recorded" if is_whitened else recording.unit
+    rows = []
+    for step, setting in sorted(recording.preparation.items(), key=lambda item: item[0].startswith("whiten")):
+        unit = recording.unit if step.startswith("whiten") and is_whitened else unit
+        text = ", ".join(map(str, setting)) if isinstance(setting, list) else setting
+        rows.append((step, text, unit))
+    return (
+        [Table("Preparation, with the unit after each step", ("step", "setting", "unit"), rows)]
+        if rows
+        else []
+    )
+
+
+def _list_dropped(recording: Recording, split: str) -> list[Table]:
+    """List the trials that were dropped, by session and reason, where the provenance counts them."""
+    rows = []
+    for source in recording.provenance.get("sessions", [recording.provenance]):
+        dropped = source.get("dropped_by_split", {}).get(split, source.get("dropped"))
+        if dropped is None:
+            continue
+        trials = source.get("trials", int(recording.is_there.sum()))
+        total = trials + sum(dropped.values())
+        for reason, count in (dropped or {"none": 0}).items():
+            rows.append((source.get("session", "–"), reason, count, f"{count / max(1, total):.1%}"))
+    return [Table("Trials dropped", ("session", "reason", "trials", "of all"), rows)] if rows else []
 
 
 def _describe_rhythm(evoked: Values, times_ms: Values) -> str:

@@ -206,3 +206,55 @@ def test_maps_are_drawn_of_a_store_whose_stimuli_were_shown_once(tmp_path):
     SignalStore.write(tmp_path / "sub-01.h5", {"train": once})
     page, figures = write_signal_page(SignalStore.open(tmp_path / "sub-01.h5"), tmp_path / "page")
     assert list(figures) == ["maps"] and "What was measured of voxels" in page.read_text()
+
+
+def rhythmic(provenance, unit="µV"):
+    """Simulate four channels at 100 Hz: signal at -80, 120 and 900 ms, and 20 Hz of any phase at O2."""
+    random = np.random.default_rng(0)
+    times_s = np.arange(-20, 101) / 100
+    course = sum(np.exp(-(((times_s - peak_s) / 0.02) ** 2)) for peak_s in (-0.08, 0.12, 0.9))  # [T]
+    signal = random.normal(size=(40, 1, 4, 1)) + np.array([3.0, -3.0, 2.0, -1.0])[:, None]
+    noise = random.normal(size=(40, 4, 4, len(times_s)))
+    phase = random.uniform(0, 2 * np.pi, (40, 4, 1))
+    noise[:, :, 2] += 5 * np.sin(2 * np.pi * 20 * times_s + phase)
+    trials = (3 * signal * course + noise).astype(np.float32)
+    ids, space = [f"picture{number}" for number in range(40)], Sensors(("O1", "Oz", "O2", "Cz"))
+    return Recording(trials, ids, space, times_s, 100.0, unit, provenance)
+
+
+@pytest.mark.parametrize(
+    ("stimulus_ms", "peaks"), ((100.0, ("120",)), (None, ("120",)), (450.0, ("120", "900")))
+)
+def test_maps_of_the_evoked_response_lie_in_the_window_of_the_stimulus(tmp_path, stimulus_ms, peaks):
+    SignalStore.write(tmp_path / "sub-01.h5", {"test": rhythmic({"stimulus_ms": stimulus_ms})})
+    page, _ = write_signal_page(SignalStore.open(tmp_path / "sub-01.h5"), tmp_path / "page")
+    drawn = re.findall(r"<h4>Evoked response at (-?\d+) ms", page.read_text())
+    assert set(peaks) <= {*drawn} and all(0 <= int(time) <= (stimulus_ms or 0) + 500 for time in drawn)
+    assert re.search(r"<h4>Reliability of channels at -?\d+ ms", page.read_text())
+
+
+def test_the_spectrum_is_that_of_single_trials_before_whitening():
+    plain = rhythmic({})
+    found = measure_reliability(plain, "test")
+    assert found.frequencies_hz[found.spectrum[2].argmax()] == pytest.approx(20, abs=1)
+    assert (
+        found.spectrum[2].max() > 10 * found.spectrum[3].max()
+    )  # of any phase: the evoked response has none
+
+    matrix = np.linalg.inv(np.eye(4) + 0.5)
+    whitened = np.einsum("ij,nrjt->nrit", matrix, plain.signal).astype(np.float32)
+    known = replace(plain, signal=whitened, whiteners=matrix[None], sessions=np.zeros((40, 4), np.int8))
+    np.testing.assert_allclose(measure_reliability(known, "test").spectrum, found.spectrum, rtol=1e-3)
+
+
+def test_dropped_trials_and_units_are_listed_by_session_and_step(tmp_path):
+    steps = {"kind": "recording", "baseline": True, "whiten": "epochs", "band_hz": [0.1, 40]}
+    session = {"session": 2, "trials": 76, "dropped": {"BAD_blink": 4}, "recorded_unit": "µV"}
+    about = {"preparation": steps, "sessions": [session]}
+    SignalStore.write(tmp_path / "sub-01.h5", {"test": rhythmic(about, "whitened")})
+    page, _ = write_signal_page(SignalStore.open(tmp_path / "sub-01.h5"), tmp_path / "page")
+    rows = [
+        re.findall(r"<span>(.*?)</span>", row) for row in page.read_text().split("<tr>") if "<span>" in row
+    ]
+    assert ["2", "BAD_blink", "4", "5.0%"] in rows
+    assert ["band_hz", "0.1, 40", "µV"] in rows and ["whiten", "epochs", "whitened"] in rows
