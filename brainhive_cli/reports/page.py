@@ -25,6 +25,8 @@ DETAILS = "Details"
 """Heading of the groups of tables and figures that are shown on demand."""
 BY_HAND = "Each step by hand"
 """Title of the text that is unfolded from the beginning."""
+NAMED = 3
+"""Titles of folded tables and figures that are named where they unfold."""
 ROWS_SHOWN = 4
 """Rows of a sheet that are shown; the others unfold."""
 SHOWN: Mapping[bool, tuple[int, int, int]] = {False: (2, 1, 3), True: (1, 1, 1)}
@@ -142,6 +144,15 @@ def fold(
     return shown, folded
 
 
+def name_folded(blocks: Sequence[Table | Figure]) -> str:
+    """Name the blocks that unfold: how many more there are, and the titles of the first."""
+    titles = list(
+        dict.fromkeys((block if isinstance(block, Table) else block[0][1]).title for block in blocks)
+    )
+    more = ", …" if len(titles) > NAMED else ""
+    return f"{len(blocks)} more: {', '.join(titles[:NAMED])}{more}"
+
+
 class _Renderer:
     """Drawing of blocks as HTML, which embeds each file once.
 
@@ -162,7 +173,12 @@ class _Renderer:
         loader = FileSystemLoader(HERE)
         self.environment = Environment(autoescape=True, loader=loader, trim_blocks=True, lstrip_blocks=True)
         self.environment.filters["number"] = number
-        self.environment.globals |= {"embed": self.embed, "svg_of": svg_of, "fold": fold}
+        self.environment.globals |= {
+            "embed": self.embed,
+            "svg_of": svg_of,
+            "fold": fold,
+            "name_folded": name_folded,
+        }
         self.environment.globals |= {"DETAILS": DETAILS, "BY_HAND": BY_HAND}
         self._macros: Any = self.environment.get_template("blocks.html").module
 

@@ -199,8 +199,10 @@ def write_signal_page(
         title = f"{name}, {split}: {reliability.stimuli} stimuli"
         drawn, lead, numbers = _draw(reliability, recording)
         caveats = recording.caveats
-        first_map = [shown for shown in drawn if isinstance(shown, Map)][:1]
-        headlines = headlines or [next(shown for shown in drawn if isinstance(shown, Curve)), *first_map]
+        if not headlines:  # figures beside the first sentence stand there alone
+            first_map = [shown for shown in drawn if isinstance(shown, Map)][:1]
+            headlines = [next(shown for shown in drawn if isinstance(shown, Curve)), *first_map]
+            drawn = [shown for shown in drawn if shown not in headlines]
         figures[split] = described = {
             **numbers,
             "stimuli": reliability.stimuli,
@@ -215,7 +217,10 @@ def write_signal_page(
         rows: list[tuple[Any, ...]] = [
             (name, value) for name, value in described.items() if not isinstance(value, dict)
         ]
-        blocks: list[Table | Figure] = [Table(title, ("figure", "value"), rows)]
+        blocks: list[Table | Figure] = [
+            Table(title, ("figure", "value"), rows),
+            *_list_dropped(recording, split),
+        ]
 
         # stimuli found by their repetitions, and regions of voxels
         rows = []
@@ -225,7 +230,7 @@ def write_signal_page(
             rows.append((size, f"{top1.value:.1%}", ends, top1.pool, f"{top1.chance:.2%}"))
         columns: tuple[str, ...] = ("repetitions", "top-1", "95 %", "pool", "chance")
         blocks.append(Table("Stimuli found by their repetitions", columns, rows))
-        blocks += [*_list_steps(recording), *_list_dropped(recording, split)]
+        blocks += _list_steps(recording)
         if regions := described.get(BY_REGION):
             columns = ("region", "voxels", "median, %", "90 % quantile, %")
             rows = [(region, *ceiling.values()) for region, ceiling in regions.items()]
@@ -340,7 +345,7 @@ def _draw_sensors(
         f"{at[sample]:g} ms, and at least half of that from {at[first]:g} to {at[last]:g} ms."
     ]
 
-    # curves, maps at peaks, and the grid of channels and times
+    # curves, the grid of channels and times, the spectrum, and maps
     lines = [Line("global field power", power.tolist()), Line(channel, evoked[row].tolist())]
     over_times = [
         Line(channel, halves[row].tolist()),
@@ -350,7 +355,6 @@ def _draw_sensors(
     drawn: list[Artifact] = [
         Curve("Reliability over time", TIME, at, over_times, "correlation of halves", marks=marks),
         Curve("Evoked response", TIME, at, lines, unit, marks=marks, note=_describe_rhythm(evoked, times_ms)),
-        *_draw_maps(reliability, sample, times_ms, known, space, unit, marks),
         Heatmap(
             "Reliability of each channel and time",
             halves.tolist(),
@@ -363,6 +367,7 @@ def _draw_sensors(
             high=1,
         ),
         *_draw_spectrum(reliability, space.names, unit),
+        *_draw_maps(reliability, sample, times_ms, known, space, unit, marks),
     ]
     if (silent := float((times_ms < 0).mean())) > 0:
         lead.append(
@@ -391,7 +396,8 @@ def _draw_maps(
 ) -> list[Map]:
     """Draw on the head the reliability at one sample, and the evoked response at its peaks in time order.
 
-    Peaks are the highest of the global field power from onset to RESPONSE_MS after the stimulus.
+    Peaks are the highest of the global field power from onset to RESPONSE_MS after the stimulus, of at least a
+    quarter of the highest.
     """
     if known is None:
         return []
@@ -409,7 +415,7 @@ def _draw_maps(
     end_ms = max(np.max(mark) for mark in marks.values()) + RESPONSE_MS if marks else np.inf
     is_inside = (times_ms >= 0) & (times_ms <= end_ms)
     power = np.where(is_inside, reliability.field_power, 0) if is_inside.any() else reliability.field_power
-    peaks = find_peaks(power, distance=max(1, len(power) // PEAK_DISTANCE))[0]
+    peaks = find_peaks(power, power.max() / 4, distance=max(1, len(power) // PEAK_DISTANCE))[0]
     peaks = peaks if len(peaks) else np.array([power.argmax()])
     highest = sorted(peaks[np.argsort(power[peaks])[-MAX_MAPS:]].tolist())
 

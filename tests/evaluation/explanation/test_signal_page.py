@@ -119,7 +119,9 @@ def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind
     ]
     assert figures["stimuli"] == 30 and figures["retrieval"]["1"]["pool"] == 30
     page = (path.with_suffix("") / "sub-01.html").read_text()
-    assert page.count("<figure") == (5 if kind == "sensors" else 2)  # the first of them twice
+    assert page.count("<figure") == (
+        4 if kind == "sensors" else 1
+    )  # those of the first screen stand there alone
     assert "lab/default/sub-01" in page
     if kind == "sensors":
         assert re.search(r"most reliable channel: .* and at least half of that from [\d-]+ to \d+ ms\.", page)
