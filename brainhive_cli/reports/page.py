@@ -82,6 +82,7 @@ class Page:
         pictures: Rows of pictures next to the verdict: stimuli, and what was drawn or retrieved for them.
         headlines: Figures next to the verdict: those of the finding, or the most important metric with its
             chance and intervals.
+        missing: Metrics that were not measured, with reasons; they unfold.
     """
 
     title: str
@@ -90,6 +91,7 @@ class Page:
     sections: Sequence[Section] = ()
     pictures: Sequence[PictureRow] = ()
     headlines: Sequence[Curve | Heatmap | Map] = ()
+    missing: Sequence[str] = ()
 
     def write(self, path: Path) -> None:
         """Write the page as one file that needs no other."""

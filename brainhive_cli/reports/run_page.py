@@ -15,6 +15,7 @@ from brainhive_cli.reports.sentences import (
     CITATION,
     describe_differences,
     describe_methods,
+    list_missing,
     list_warnings,
     name_page,
     state_verdict,
@@ -93,6 +94,7 @@ def page_of(
         [*sections, *last],
         first_pictures(pictured_first),
         headlines,
+        list_missing(groups),
     )
 
 

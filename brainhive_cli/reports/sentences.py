@@ -1,5 +1,6 @@
 """The sentences of a page on runs, in the order in which the page shows them."""
 
+import re
 from collections.abc import Sequence
 
 from brainhive_cli.core.measurements import (
@@ -23,7 +24,6 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     stamp,
 )
-from brainhive_cli.core.runs import FINISHED
 from brainhive_cli.core.set_up import LISTED, SET_UP, SetUp, describe_signals, say
 from brainhive_cli.core.tables import adjustment_text, brief, number
 from brainhive_cli.measurement.metric_names import lower_is_better, shown
@@ -228,7 +228,7 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
     caveats = merge_caveats(*(run.measured.caveats for run in runs), *metric_caveats)
     lines = [stamp(MEANINGS[caveat], [caveat]) for caveat in caveats]
 
-    # warn of results not above chance, of the run's own warnings, and of metrics that are missing
+    # warn of results not above chance, and of the run's own warnings
     for run in runs:
         notes = run.measured.notes
         verdict = notes.get("verdict", "above chance")
@@ -238,17 +238,26 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
             line = f": {baseline['line']}" if baseline.get("line") else ""
             lines.append(f"{run.label} is {verdict}: {baseline['sentence']}{line}")
         lines += [f"{run.label}: {line}" for line in notes.get("warnings", [])]
-        missing = run.measured.missing
-        if len(missing) == 1:
-            lines += [f"Not measured in {run.label}: {shown(name)}: {why}" for name, why in missing.items()]
-        elif missing:
-            names = ", ".join(map(shown, missing))
-            lines.append(f"Not measured in {run.label}: {names}; reasons: `missing` in its {FINISHED}")
 
     # name runs that were not compared, and limits of the tests
     lines += [f"Not compared: {reason}" for group in groups for reason in group.not_compared]
     limits = [note for group in groups for pair in group.compared for note in pair.notes]
     return list(dict.fromkeys([*lines, *(f"Of the tests: {note}." for note in limits)]))
+
+
+FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/]+/)+")
+"""Folders of an absolute path: of this machine, which no reader of a page has."""
+
+
+def list_missing(groups: Sequence[RunGroup]) -> list[str]:
+    """List the metrics that runs did not measure, with reasons that name files without their folders."""
+    lines = [
+        f"{run.label}: {shown(name)}: {FOLDERS.sub('', why)}"
+        for group in groups
+        for run in group.runs
+        for name, why in run.measured.missing.items()
+    ]
+    return list(dict.fromkeys(lines))
 
 
 # The paragraph for the methods of a paper, and the citation.

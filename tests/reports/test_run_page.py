@@ -218,8 +218,6 @@ def test_the_verdict_on_drawn_pictures_names_what_needs_no_brain(tmp_path):
     )
     page = page_of([RunGroup([ShownRun("run", folder)])])
     assert page.lead[0].endswith("above chance; the mean training picture has 0.600.")
-    (line,) = [line for line in page.warnings if line.startswith("Not measured")]
-    assert "/folder" not in line and "clip" in line.lower() and "swav" in line.lower()
 
 
 WIDE, NARROW, AT_CHANCE = (0.4, 0.6), (0.45, 0.55), (0.0, 0.55)
@@ -288,13 +286,27 @@ def test_of_runs_that_are_compared_the_headline_has_a_bar_each(tmp_path):
         ({"caveats": [CALIBRATED]}, "Calibrated: the left-out subject"),
         ({"verdict": "at chance"}, "ours is at chance"),
         ({"warnings": ["clip failed its health check"]}, "ours: clip failed its health check"),
-        ({}, "Not measured in ours: lpips: pip install it"),
     ],
 )
 def test_every_warning_stands_in_one_place_before_the_numbers(tmp_path, notes, says):
     page = text_of(tmp_path, RunGroup([run(tmp_path, "ours", **notes)]))
     place = page.index("What to know before reading a number")
     assert says in page[place : page.index("</section>", place)]
+
+
+def test_metrics_that_were_not_measured_unfold_below_the_caveats_without_folders_of_the_machine(tmp_path):
+    shown = run(tmp_path, "ours", caveats=["simulated"])
+    missing = {"lpips": "pip install it", "clip": "/home/me/models/clip.pt is missing; see https://a.org/b/c"}
+    shown.folder.finish(replace(shown.measured, missing=missing))
+
+    page = text_of(tmp_path, RunGroup([ShownRun("ours", shown.folder)]))
+
+    start = page.index("What to know before reading a number")
+    assert "lpips" not in page[start : page.index("</section>", start)].lower()
+    folded = page[page.index("<summary>Not measured: 2 metrics") :]
+    lines = folded[: folded.index("</details>")].lower()
+    assert "pip install it" in lines and ": clip.pt is missing; see https://a.org/b/c" in lines
+    assert "/home/me" not in page
 
 
 def test_every_caveat_has_a_sentence_of_its_own(tmp_path):
