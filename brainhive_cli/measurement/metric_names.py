@@ -81,9 +81,8 @@ def lower_is_better(name: str) -> bool:
 
 
 def headlines(names: list[str]) -> list[str]:
-    """Choose the metrics, one or two, by which a run is summarised."""
+    """Choose the one or two metrics by which a run is summarised; SSIM, which smooth pictures win, is last."""
     chosen = [name for name in HEADLINES if name in names]
-    two_way = [
-        name for name in names if name.startswith((TWO_WAY, "video_50way")) or name in ("clip", "ssim")
-    ]
+    two_way = [name for name in names if name.startswith((TWO_WAY, "video_50way")) or name == "clip"]
+    two_way += ["ssim"] if "ssim" in names else []
     return (chosen or two_way or names)[:2]

@@ -71,6 +71,8 @@ def test_lines_name_earlier_trainings_by_their_recipe_and_repeat_nothing_that_a_
 def test_published_and_measured_times_are_told_apart(nothing: Path) -> None:
     assert dict(rows_of("brainhive-intra"))["time there"].startswith("93 s a subject on an RTX 5090")
     assert dict(rows_of("brainhive-intra"))["time here"] == "known after the first run of each step"
+    assert dict(rows_of("brainhive-prior"))["time there"].startswith("about 15 h on two large GPUs")
+    assert "8 h a subject on one A100" in dict(rows_of("mindeye1-lowlevel"))["time there"]
     assert dict(rows_of("nice"))["time there"] == "not known"
 
     # by the pace of each device

@@ -396,8 +396,8 @@ def _draw_maps(
 ) -> list[Map]:
     """Draw on the head the reliability at one sample, and the evoked response at its peaks in time order.
 
-    Peaks are the highest of the global field power from onset to RESPONSE_MS after the stimulus, and at least a
-    quarter of the largest.
+    Peaks are the highest of the global field power from onset to RESPONSE_MS after the stimulus, each at
+    least a quarter of the largest.
     """
     if known is None:
         return []

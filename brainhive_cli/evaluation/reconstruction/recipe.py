@@ -105,6 +105,7 @@ class PublishedScores(Section):
     differs: Annotated[list[str], BeforeValidator(split)] = Field(
         [], description="how this set-up differs from it, in words"
     )
+    took: str = Field("", description="how long it took, on what, and who says so")
 
     @model_validator(mode="after")
     def _names_known_metrics(self) -> Self:
