@@ -81,7 +81,7 @@ def lower_is_better(name: str) -> bool:
 
 
 def headlines(names: list[str]) -> list[str]:
-    """Choose the one or two metrics by which a run is summarised; SSIM, which smooth pictures win, is last."""
+    """Choose one or two metrics by which a run is summarised; SSIM, which smooth pictures win, is last."""
     chosen = [name for name in HEADLINES if name in names]
     two_way = [name for name in names if name.startswith((TWO_WAY, "video_50way")) or name == "clip"]
     two_way += ["ssim"] if "ssim" in names else []
