@@ -191,6 +191,12 @@ def table_of(path: Path, what: str) -> Path | None:
     return next(filter(Path.is_file, tables_of(path, what)), None)
 
 
+MAX_OVERLAP = 10
+"""Intervals between events that an event may last; blocks overlap little, milliseconds a hundredfold."""
+MS_DURATIONS = "durations longer than ten intervals between events: in ms, where BIDS has s"
+"""Warning of a table of events."""
+
+
 @dataclass(frozen=True)
 class Header:
     """Content of a recording, apart from its signals.
@@ -344,6 +350,19 @@ def _list_rows(
     except (KeyError, ValueError, OverflowError) as error:  # of an infinite one
         problem = f"{path} has no onset in {unit} in each row: {error}"
         raise BrainhiveError(problem, "fix the table") from error
+
+
+def durations_are_ms(onsets_s: NDArray[np.float64], durations_s: NDArray[np.float64]) -> bool:
+    """Whether events last MAX_OVERLAP intervals between them, as where a table has milliseconds.
+
+    Args:
+        onsets_s: [n] onsets within one run.
+        durations_s: [n] durations; NaN where a row has none.
+    """
+    intervals_s, durations_s = np.diff(np.unique(onsets_s)), durations_s[np.isfinite(durations_s)]
+    if not (len(intervals_s) and len(durations_s)):
+        return False
+    return bool(np.median(durations_s) > MAX_OVERLAP * np.median(intervals_s))
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:

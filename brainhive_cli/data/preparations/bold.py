@@ -38,7 +38,12 @@ from brainhive_cli.data.preparations._bold_files import (
     read_events,
 )
 from brainhive_cli.data.preparations._prepared import SUBJECT
-from brainhive_cli.data.preparations._recording_files import group_by_session, read_table
+from brainhive_cli.data.preparations._recording_files import (
+    MS_DURATIONS,
+    durations_are_ms,
+    group_by_session,
+    read_table,
+)
 from brainhive_cli.data.preparations._regions import find_region_files, read_regions
 from brainhive_cli.data.preparations._volumes import Mask
 from brainhive_cli.data.signals.single_trials import TrialRun, estimate_trials
@@ -368,6 +373,8 @@ class Bold(Betas):
         numbers = np.array([run.number for run, _ in shown])
         onsets_s, durations_s = np.array([picture[:2] for _, picture in shown]).T  # [n] each
         names = [picture.name for _, picture in shown]
+        is_first = numbers == numbers[0]
+        noted[f"tables with {MS_DURATIONS}"] += int(durations_are_ms(onsets_s[is_first], durations_s[is_first]))
 
         # pictures that the data set lacks are modelled, too: they evoke responses
         image_ids, splits, unmatched = match_pictures(names, self._pictures)

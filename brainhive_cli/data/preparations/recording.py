@@ -1,5 +1,6 @@
 """Anyone's own recordings, as mne reads them: events become pictures by a table or by their names."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,13 +19,17 @@ from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
 from brainhive_cli.data.preparations import Overview, keys_of_stimuli
 from brainhive_cli.data.preparations._electrodes import Cap, standard_name
 from brainhive_cli.data.preparations._recording_files import (
+    MS_DURATIONS,
     RUN,
     Header,
+    durations_are_ms,
     files_of,
     list_recordings,
     open_raw,
     read_channels,
     read_header,
+    read_table,
+    table_of,
 )
 from brainhive_cli.data.preparations._recording_overview import describe_subjects
 from brainhive_cli.data.preparations._recording_selection import (
@@ -46,6 +51,8 @@ from brainhive_cli.data.stores.recordings import Recording
 
 TABLES = ("events.csv", "events.tsv")
 """Names of the table of events in the folder of the recordings."""
+NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?")
+"""A time in a table of events; rows with another one, as `n/a`, are left out."""
 
 
 class Config(Steps):
@@ -288,6 +295,15 @@ class Own:
         for (number, session), runs in session_runs.items():
             if number == subject and runs and (lost := sorted(known_runs - runs)):
                 lines.append(f"session {session} has no run {', '.join(map(str, lost))}, which others have")
+
+        # tables whose durations are probably milliseconds
+        for path, header in self._headers(subject).items():
+            table = table_of(path, "events")
+            if table is not None and table.name == header.events_from and self.config.onset_unit == "s":
+                times = [(row.get("onset", ""), row.get("duration", "")) for row in read_table(table)[1]]
+                known = [tuple(map(float, pair)) for pair in times if all(map(NUMBER.fullmatch, pair))]
+                if known and durations_are_ms(*np.array(known).T):
+                    lines.append(f"{table.name} has {MS_DURATIONS}")
 
         # events and pictures without a match
         matched, image_ids = self._names.match(self._headers(subject).values()), self._pictures.image_ids

@@ -298,6 +298,13 @@ def test_durations_that_differ_are_refused_unless_one_is_named(data):
         build().trials(1, 1)
 
 
+def test_durations_in_milliseconds_are_told(data):
+    for table in data.glob("sub-01/ses-01/func/*_events.tsv"):
+        edit_column(table, "duration", lambda cells: [cells[0], *["3000"] * len(cells[1:])])
+    warnings = build().look_over([1]).warnings
+    assert any("session 1: 1 tables with durations" in line and "in ms" in line for line in warnings)
+
+
 def test_denoised_is_refused_where_no_picture_is_shown_in_two_runs(data):
     with pytest.raises(BrainhiveError, match="no training picture in two runs") as raised:
         build("denoised").trials(2, 2)

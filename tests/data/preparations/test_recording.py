@@ -454,6 +454,21 @@ def test_a_run_that_other_sessions_have_is_told(data):
     assert "subject 1: session 2 has no run 2, which others have" in build().look_over((1,)).warnings
 
 
+@pytest.mark.parametrize(("duration", "is_warned"), (("0.1", False), ("100", True), ("n/a", False)))
+def test_durations_in_milliseconds_are_warned_of(data, duration, is_warned):
+    shown, _, path = recorded(data)
+    rows = [
+        f"{at / RATE_HZ}\t{duration}\t{name}" for at, name in zip(shown.onsets, shown.pictures, strict=True)
+    ]
+    table = path.with_name("sub-01_ses-01_events.tsv")
+    table.write_text("\n".join(["onset\tduration\tpicture", *rows]) + "\n")
+
+    warnings = build(column="picture").look_over((1,)).warnings
+
+    told = [line for line in warnings if "in ms, where BIDS has s" in line]
+    assert bool(told) == is_warned and all(table.name in line for line in told)
+
+
 @pytest.mark.parametrize("kind", ("fif", "bids"))
 def test_events_without_an_onset_are_counted_and_are_no_trials(data, kind):
     shown, _, path = recorded(data, kind)
