@@ -27,7 +27,7 @@ BY_HAND = "Each step by hand"
 """Title of the text that is unfolded from the beginning."""
 NAMED = 3
 """Titles of folded tables and figures that are named where they unfold."""
-ROWS_SHOWN = 4
+ROWS_SHOWN = 3
 """Rows of a sheet that are shown; the others unfold."""
 SHOWN: Mapping[bool, tuple[int, int, int]] = {False: (2, 1, 3), True: (1, 1, 1)}
 """Tables, sheets and other figures that are shown below a heading, by whether the page has many sections; the

@@ -374,7 +374,9 @@ class Bold(Betas):
         onsets_s, durations_s = np.array([picture[:2] for _, picture in shown]).T  # [n] each
         names = [picture.name for _, picture in shown]
         is_first = numbers == numbers[0]
-        noted[f"tables with {MS_DURATIONS}"] += int(durations_are_ms(onsets_s[is_first], durations_s[is_first]))
+        noted[f"tables with {MS_DURATIONS}"] += int(
+            durations_are_ms(onsets_s[is_first], durations_s[is_first])
+        )
 
         # pictures that the data set lacks are modelled, too: they evoke responses
         image_ids, splits, unmatched = match_pictures(names, self._pictures)

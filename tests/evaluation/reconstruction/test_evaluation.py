@@ -14,6 +14,7 @@ from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.evaluation.reconstruction.scoring import TITLES
 from brainhive_cli.measurement.metrics import image as metrics
 from brainhive_cli.models import encoders
+from brainhive_cli.reports.page import DETAILS
 
 
 def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
@@ -54,10 +55,13 @@ def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
 
 
 def test_sheets_show_the_first_items_all_from_best_to_worst_and_every_source(reconstructed):
-    first, best, sources, compared = artifacts.read(RunFolder(reconstructed.folder))
+    sources, best, repeats, compared = artifacts.read(RunFolder(reconstructed.folder))
 
     image_ids = reconstructed.metrics.items["brain · sub-01_seed-1"]["image_ids"]
-    assert [row.query for row in first.rows] == image_ids[:2]  # sheet_rows
+    for sheet in (sources, repeats):
+        assert [row.query for row in sheet.rows] == image_ids[:2]  # sheet_rows
+    assert list(best.columns) == ["seen", "made"] and list(repeats.columns) == ["seen", "1", "2"]
+    assert repeats.section == DETAILS and sources.section == best.section != DETAILS
     assert len(best.rows) == 2 and {row.query for row in best.rows} <= {*image_ids}
     titles = [TITLES[source] for source in reconstructed.metrics.notes["sources"]]
     assert list(sources.columns) == ["seen", *titles] and all(tile.file for tile in sources.rows[0].tiles)
