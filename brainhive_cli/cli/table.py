@@ -171,6 +171,7 @@ PAGE_OPTIONS = {
     "format": option("--format", "html: a page; md, tex: tables for papers; csv.", "html"),
     "csv": switch("--csv", "All metrics as one table for pandas: a row for each and scope."),
     "to": option("--to", "The file.", "one below reports/"),
+    "figures": option("--figures", "A folder for every figure, as SVG, PNG and PDF, for slides and papers."),
 }
 """Flags of the commands that show runs."""
 OPEN = {"open": switch("--open", "Open the page in a browser.")}

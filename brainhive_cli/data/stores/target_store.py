@@ -423,8 +423,8 @@ def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
         problem = f"no {split} embeddings of {', '.join(absent)} for {dataset} under {embeddings}"
         own = [name for name in absent if not describe_bad_own_name(name)]
         lines = [f"brainhive import-embeddings FILE --as {name} --dataset {dataset}" for name in own]
-        if others := ",".join(name for name in absent if name not in own):
-            lines.insert(0, f"brainhive embed --encoders {others} --dataset {dataset}")
+        if others := [name for name in absent if name not in own]:
+            lines.insert(0, f"brainhive embed --encoders {','.join(others)} --dataset {dataset}")
         raise MissingData(problem, " && ".join(lines))
     stores = {path: _open_once(path, hdf5.state_of(path)) for path, _ in {*paths.values()}}
     return {name: stores[path].view(name, place) for name, (path, place) in paths.items()}
