@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from brainhive_cli.models.losses import LossConfig, LossContext
     from brainhive_cli.models.priors import Description
     from brainhive_cli.models.signal_spec import SignalSpec
+    from brainhive_cli.reports.runs_shown import RunGroup
     from brainhive_cli.training.alignment.model import Aligner
     from brainhive_cli.training.alignment.recipe import Cell
     from brainhive_cli.training.alignment.trained import AlignRun
@@ -75,6 +76,7 @@ PLACES = {
 __all__ = [
     "BackboneConfig",
     "BrainhiveError",
+    "Comparison",
     "Conditioning",
     "Config",
     "Decoded",
@@ -97,6 +99,7 @@ __all__ = [
     "SignalSpec",
     "StimulusSet",
     "Voxels",
+    "compare",
     "decode",
     "model_input",
     "open_model",
@@ -217,6 +220,20 @@ class Run:
 
         return artifacts.read(self.folder)
 
+    def _repr_html_(self) -> str | None:
+        """Show the run's page in a notebook, caveats included; where it cannot be drawn, its plain form."""
+        from brainhive_cli.core.errors import BrainhiveError
+
+        try:
+            from brainhive_cli.reports.notebook import frame_page
+            from brainhive_cli.reports.run_page import page_of
+            from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+
+            label = self.variant or self.path.name
+            return frame_page(page_of([RunGroup([ShownRun(label, self.folder, self.variant)])]))
+        except (BrainhiveError, ImportError):  # a notebook then shows the plain form, without a traceback
+            return None
+
     @cached_property
     def cells(self) -> "list[Cell]":
         """The trainings of a run of train-align: name, subjects trained and tested on, seed."""
@@ -275,6 +292,56 @@ class Run:
         if not (self.path / "cells").is_dir():
             raise RecipeError(f"{self.path} has no models", "open a run of train-align")
         return AlignRun.open(self.folder, self.variant, Paths())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs next to each other, the first against each other one.
+
+    Attributes:
+        groups: The runs of each command, with their differences and why some were not compared.
+    """
+
+    groups: "list[RunGroup]"
+
+    @property
+    def differences(self) -> list[dict[str, Any]]:
+        """Give a row for each difference, item by item, with its test: `pandas.DataFrame(…)`."""
+        return [dict(vars(pair)) for group in self.groups for pair in group.compared]
+
+    def _repr_html_(self) -> str:
+        """Show a table of each group in a notebook; its caption has the test and the caveats."""
+        from brainhive_cli.reports.notebook import write_table
+        from brainhive_cli.reports.paper_tables import paper_table
+
+        tables = []
+        for group in self.groups:
+            reasons = [f"Not compared: {reason}." for reason in group.not_compared]
+            tables.append(write_table(paper_table(group), reasons))
+        return "\n".join(tables)
+
+
+def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Comparison:
+    """Compare runs as the command `compare` does, and write nothing.
+
+    Args:
+        runs: Two or more, open or by name; `RUN:VARIANT` is a variant of a sweep.
+        labels: What each is called, in the same order; default: by what they differ in.
+
+    Raises:
+        BrainhiveError: if a run is absent, or no two of them measured the same kind of thing.
+    """
+    from brainhive_cli.commands import compare as command
+
+    # names as the command line takes them
+    names = []
+    for run in runs:
+        if isinstance(run, Run):
+            names.append(f"{run.path}:{run.variant}" if run.variant else str(run.path))
+        else:
+            _check(path=run)
+            names.append(str(run))
+    return Comparison(command.compare_runs(command.Recipe(runs=names, labels=labels)))
 
 
 def open_run(name: str | Path) -> Run:

@@ -1,6 +1,7 @@
 """The names for notebooks: the page about them runs, and its numbers are those of the commands."""
 
 import ast
+import html
 import importlib
 import re
 import shutil
@@ -23,11 +24,12 @@ COLOURS = resolve("python:brainhive_cli.models.encoders.python:example").name
 
 
 @pytest.fixture
-def page(trained: Path, evaluated: Any) -> dict[str, Any]:
+def page(trained: Path, evaluated: Any, go: Any) -> dict[str, Any]:
     """The variables of the page, once its blocks ran on a small data set."""
+    other = go("eval-retrieval", f"run={trained}", "sheet_rows=1").folder
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "api.md").read_text(), re.DOTALL)
     names = {"EVALUATION": str(evaluated.folder), "TRAINING": trained.name}
-    names |= {"DATASET": "demo-noise-0.3", "ENCODER": COLOURS}
+    names |= {"DATASET": "demo-noise-0.3", "ENCODER": COLOURS, "OTHER": str(other)}
     text = "".join(blocks)
     for name, value in names.items():
         assert f'"{name}"' in text
@@ -53,6 +55,17 @@ def test_the_page_gives_the_numbers_of_the_commands(page: dict[str, Any], evalua
     )
     ranks = dict(zip(items["image_ids"], items["ranks"], strict=True))
     assert [ranks[image_id] for image_id in page["found"].image_ids] == page["found"].ranks.tolist()
+
+
+def test_a_notebook_shows_the_page_of_a_run_and_the_table_of_a_comparison(page: dict[str, Any]) -> None:
+    frame = page["run"]._repr_html_()
+    document = html.unescape(re.fullmatch(r'<iframe srcdoc="([^"]*)"[^>]*></iframe>', frame)[1])
+    assert document.lower().startswith("<!doctype html>") and document.rstrip().endswith("</html>")
+    assert all(caveat in document for caveat in page["run"].measurements.caveats)
+    table = page["comparison"]._repr_html_()
+    assert table.startswith("<table>") and "Caveats: " in table and "<b>" not in table  # equal runs: no best
+    (top1,) = page["comparison"].differences
+    assert (top1["metric"], top1["difference"]) == ("top1", 0)
 
 
 def test_predictions_and_decoding_are_of_the_same_model(page: dict[str, Any]) -> None:

@@ -121,6 +121,8 @@ def test_every_line_parses_against_the_real_command_line(
     monkeypatch.setattr(execute, "_run", resolve)
     for name in ("my.yaml", "mine.yaml"):
         (home / name).write_text("")
+    (home / "embeddings/image-folder/train").mkdir(parents=True)  # of own vectors, which lines name
+    (home / "embeddings/image-folder/train/my-model.h5").touch()
     for line in dict.fromkeys(line for where, line in LINES if where == page):
         words = shlex.split(line)
         if words[0].isupper() or words[0] == "help" or set(words) & {"--version", "--install-completion"}:

@@ -28,8 +28,15 @@ def kinds(shelf: str) -> list[str]:
 
 
 def encoders() -> list[str]:
-    """List the encoders by name, as `completions/build.py` wrote them down."""
-    return (shipped_folder("completions") / "encoders.txt").read_text(encoding="utf-8").split()
+    """List the encoders by name, as `completions/build.py` wrote them down, and own vectors in home."""
+    shipped = (shipped_folder("completions") / "encoders.txt").read_text(encoding="utf-8").split()
+
+    # own vectors by paths alone, without outputs of shipped encoders, and what references are called
+    home = Path(os.environ.get("BRAINHIVE_HOME", "."))
+    stored = {path.stem for path in home.glob("embeddings/*/*/*.h5")}
+    begins = tuple(f"{name}{sign}" for name in shipped for sign in "-+")
+    own = {name for name in stored if not name.startswith(begins) and "--" not in name}
+    return [*shipped, *sorted(own - {*shipped})]
 
 
 def datasets() -> list[str]:
@@ -164,6 +171,7 @@ PAGE_OPTIONS = {
     "format": option("--format", "html: a page; md, tex: tables for papers; csv.", "html"),
     "csv": switch("--csv", "All metrics as one table for pandas: a row for each and scope."),
     "to": option("--to", "The file.", "one below reports/"),
+    "figures": option("--figures", "A folder for every figure, as SVG, PNG and PDF, for slides and papers."),
 }
 """Flags of the commands that show runs."""
 OPEN = {"open": switch("--open", "Open the page in a browser.")}
@@ -411,6 +419,7 @@ COMMANDS = (
         {
             "dataset": DATASET,
             "encoders": ENCODERS,
+            "name": option("--as", "Name of your own model, which made the vectors."),
             "splits": option("--splits", "Splits, as in train,test.", "those that have vectors"),
             "skip_missing": switch("--skip-missing", "Accept pictures without a vector."),
         },

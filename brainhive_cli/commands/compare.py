@@ -5,6 +5,7 @@ from brainhive_cli.commands.report import Recipe
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.reports.runs_shown import RunGroup
 
 __all__ = ["Recipe", "plan", "run"]
 
@@ -20,6 +21,11 @@ def plan(recipe: Recipe) -> Plan:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Compare, and write the page or the tables."""
     return report.run(_with_two(recipe), launch, again)
+
+
+def compare_runs(recipe: Recipe) -> list[RunGroup]:
+    """Compare, and write nothing."""
+    return report.group_runs(report.opened(_with_two(recipe)))
 
 
 def _with_two(recipe: Recipe) -> Recipe:

@@ -12,22 +12,22 @@ import torch
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, hub, parts
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.foreign_code import NotRun
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Names, Savings
+from brainhive_cli.core.recipe import Names, Paths, Savings
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Need, Plan, Result, Work, require_needs
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.command_lines import next_command
+from brainhive_cli.data.command_lines import command, next_command
 from brainhive_cli.data.datasets import Dataset, files_of, list_stimuli
 from brainhive_cli.data.media.decoding import decoders
-from brainhive_cli.data.stores.target_store import TargetStore, filling, path_of
+from brainhive_cli.data.stores.target_store import TargetStore, filling, find_own, path_of
 from brainhive_cli.data.targets.embedding import StoreJob, stream
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import with_usual_encoders
 from brainhive_cli.data.targets.target_stores import warn_of_problems
-from brainhive_cli.models.encoders import Encoders
+from brainhive_cli.models.encoders import IMPORTED, Encoders, own_names
 
 CPU = Launch(0, 1, torch.device("cpu"))
 """Launch for `plan`, which measures the shapes of small networks on this machine."""
@@ -56,6 +56,13 @@ class Recipe(BaseRecipe):
     @classmethod
     def _takes_the_encoders_of_its_dataset(cls, fields: Any) -> Any:
         return with_usual_encoders(fields)
+
+    @model_validator(mode="after")
+    def _has_encoders_that_encode(self) -> Self:
+        if own := [config for config in self.encoders if config.kind == IMPORTED]:
+            problem = f"{own[0].name} was imported as vectors, so nothing here can embed pictures by it"
+            raise RecipeError(problem, command("embed", self.dataset, own[:1]))
+        return self
 
 
 @dataclass(frozen=True)
@@ -295,6 +302,12 @@ def list_encoders() -> Result:
             state = "yes" if is_here else "no" if weights or dim else "–"
             source = weights or f"{{kind: {name}, source: …}}"
             rows.append((name, dim or "–", side_px or "–", source, config.licence or "–", state))
+
+    # own vectors of home, whose width a store says
+    for name in own_names():
+        if path := find_own(Paths().under_home("embeddings"), name):
+            shape = "×".join(map(str, TargetStore.open(path).shape))
+            rows.append((name, shape, "–", IMPORTED, "–", "yes"))
 
     # families of any source come last
     rows.sort(key=lambda row: row[1] == "–")

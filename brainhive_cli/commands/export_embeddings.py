@@ -18,6 +18,7 @@ from brainhive_cli.data.exchange.vectors import BATCH, NAMES, PARQUET_PART, writ
 from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.target_store import TargetStore, list_stores
 from brainhive_cli.data.targets.target_stores import encoder_of, warn_of_problems
+from brainhive_cli.models.encoders import describe_bad_own_name
 
 
 class Recipe(BaseRecipe):
@@ -58,9 +59,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     hint = ""
     datasets = dict.fromkeys(store.attributes["dataset"] for store in opened)
     if recipe.format == "parquet" and len(datasets) == 1:
-        encoders = ",".join(dict.fromkeys(store.attributes["encoder"] for store in opened))
-        arguments = ["--dataset", *datasets, "--encoders", encoders]
-        hint = shlex.join(["brainhive", "import-embeddings", recipe.to, *arguments])
+        # own vectors come back one name a line
+        names = [*dict.fromkeys(store.attributes["encoder"] for store in opened)]
+        own = [name for name in names if not describe_bad_own_name(name)]
+        words = [["--as", name] for name in own]
+        if others := ",".join(name for name in names if name not in own):
+            words.insert(0, ["--encoders", others])
+        line = ["brainhive", "import-embeddings", recipe.to, "--dataset", *datasets]
+        hint = " && ".join(shlex.join([*line, *named]) for named in words)
     return Result(Path(recipe.to), (table,), hint=hint)
 
 

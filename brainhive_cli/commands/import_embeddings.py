@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.recipe import Names, Run, Section
@@ -20,6 +20,7 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.exchange.vectors import (
+    IN_ORDER,
     Share,
     Vectors,
     checked_batches,
@@ -30,8 +31,17 @@ from brainhive_cli.data.exchange.vectors import (
 from brainhive_cli.data.stores.health import health_row, health_table
 from brainhive_cli.data.stores.ids import match_names, summarise_names
 from brainhive_cli.data.stores.target_store import TargetStore, expand_patterns, path_of
+from brainhive_cli.data.targets.encoder_keys import encoders_by_key
 from brainhive_cli.data.targets.target_stores import problem_of, warn_of_problems
-from brainhive_cli.models.encoders import EncoderConfig, Encoders
+from brainhive_cli.models.encoders import (
+    IMPORTED,
+    OWN_NAME_HINT,
+    EncoderConfig,
+    Encoders,
+    resolve,
+    resolve_all,
+)
+from brainhive_cli.models.heads import FUSED, check_names
 
 
 class Keys(Section):
@@ -54,12 +64,36 @@ class Recipe(BaseRecipe):
         min_length=1,
         description="which encoders made the vectors",
     )
+    name: str | None = Field(
+        None, description="name of your own model, which made the vectors: an encoder's name from then on"
+    )
     splits: Names | None = Field(None, description="splits; default: those that have vectors")
     suffix: str = Field("", description="what follows a picture's name in the name of its own .npy")
     keys: Keys = Keys()
     dtype: Literal["float32", "float16"] = Field("float32", description="dtype of the store")
     skip_missing: bool = Field(False, description="accept pictures without a vector as gaps")
     run: Run = Run(device="cpu")  # copies files only: one process does
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_own_vectors_by_their_name(cls, fields: Any) -> Any:
+        """Let `name` stand for an encoder that no file of the shelf describes."""
+        name = fields.get("name") if isinstance(fields, dict) else None
+        if not isinstance(name, str):
+            return fields
+
+        # a name that is free: of no shipped encoder, of nothing that a head can be called
+        own = resolve({"kind": IMPORTED, "source": name})
+        shipped = encoders_by_key([name]).get(name)
+        if shipped is not None and shipped.kind != IMPORTED:
+            problem = f"own vectors cannot be called {name!r}: BrainHiVE calls {shipped.name} so"
+            raise RecipeError(problem, OWN_NAME_HINT)
+        check_names([name])
+        if name == FUSED:
+            raise RecipeError(f"own vectors cannot be called {name!r}: a fuser's target is", OWN_NAME_HINT)
+        if "encoders" in fields and resolve_all(fields["encoders"]) != [own]:
+            raise RecipeError(f"name is {name}, and encoders are named too", "leave one of them out")
+        return {**fields, "encoders": [own]}
 
 
 @dataclass(frozen=True)
@@ -113,7 +147,8 @@ class MatchedVectors:
         # open the encoder's vectors; several encoders need files that tell them apart
         recipe, splits = job.recipe, job.splits
         keys = recipe.keys.ids, recipe.keys.vectors
-        vectors = open_vectors(job.files, config.known_as, recipe.suffix, keys)
+        in_order = splits[0].image_ids if recipe.splits and len(splits) == 1 else None
+        vectors = open_vectors(job.files, config.known_as, recipe.suffix, keys, in_order)
         first_file = vectors.files[0]
         if len(recipe.encoders) > 1 and not vectors.says_encoder:
             problem = f"{first_file} does not say which of the encoders made it"
@@ -216,6 +251,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         # match names and pictures, and leave out stores that hold these vectors already
         matched = MatchedVectors.match(job, config)
         vectors, digest = matched.vectors, _digest(matched.vectors.files)
+        if vectors.layout == IN_ORDER:
+            images, file = job.splits[0], vectors.files[0]
+            ends = f"row 0 is {images.image_ids[0]}, row {len(images) - 1} is {images.image_ids[-1]}"
+            console.say(f"{file} has no names; in the order of {images.dataset}/{images.split}, {ends}")
         todo = [share for share in matched.shares if again or not matched.is_done(share, digest)]
 
         # copy the vectors, with their source in place of weights

@@ -58,6 +58,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     pool_folds,
 )
 from brainhive_cli.models import priors
+from brainhive_cli.models.encoders import IMPORTED
 from brainhive_cli.training.alignment.learned import JOINED, Learned
 from brainhive_cli.training.alignment.prior_tokens import check_tokens, write_training
 from brainhive_cli.training.alignment.recipe import Cell
@@ -135,6 +136,10 @@ class Job:
             )
         if recipe.best_of > 1 and images.medium == "clip":  # encoders make the heads of pictures
             raise RecipeError("best_of compares pictures, and the stimuli are clips", "best_of=1")
+        encoders = align.training_settings[align.cells[0].variant].encoders
+        if recipe.best_of > 1 and (own := [config.name for config in encoders if config.kind == IMPORTED]):
+            problem = f"best_of encodes what is drawn, and {own[0]} was imported as vectors"
+            raise RecipeError(problem, "best_of=1")
 
         baselines = Baselines(align, recipe.split, recipe.resolution_px, recipe.protocol)
         sources = recipe.sources or [*DEFAULT[images.medium]]

@@ -46,6 +46,10 @@ class Recipe(BaseRecipe):
     )
     csv: bool = Field(False, description="short for format: csv")
     to: str | None = Field(None, description="the file; default: one below reports/, named after the runs")
+    figures: str | None = Field(
+        None,
+        description="a folder for every figure, as SVG, PNG and PDF, as wide as a slide and as a column",
+    )
     run: Run = Run(device="cpu")
 
     @model_validator(mode="after")
@@ -66,6 +70,7 @@ def plan(recipe: Recipe) -> Plan:
         {
             "runs": lambda: ", ".join(str(shown_run.folder.path) for shown_run in opened(recipe)),
             "to": lambda: str(_target(recipe, opened(recipe))),
+            "figures": lambda: str(_figure_folder(recipe, opened(recipe)) or ""),
         }
     )
 
@@ -73,13 +78,8 @@ def plan(recipe: Recipe) -> Plan:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Read the runs, compare those that measured the same, and write the page or the tables."""
     runs = opened(recipe)
-    path = _target(recipe, runs)
-
-    # group runs by command, in the order of the recipe, and compare those of a group
-    command_runs: dict[str, list[ShownRun]] = {}
-    for shown_run in runs:
-        command_runs.setdefault(shown_run.command, []).append(shown_run)
-    groups = [_compare(group) if len(group) > 1 else RunGroup(group) for group in command_runs.values()]
+    path, figures = _target(recipe, runs), _figure_folder(recipe, runs)
+    groups = group_runs(runs)
     for group in groups:
         for reason in group.not_compared:
             console.warn(f"not compared: {reason}")
@@ -99,11 +99,29 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 text = "\n".join(write_table(paper_table(group)) for group in groups)
                 part.write_text(text, encoding="utf-8")
 
-    # the same tables in the terminal, and the comparisons for programs
+    # the figures, each in a file of its own
     files = {"page" if recipe.written_as == "html" else "table": path}
+    if figures is not None:
+        files["figures"] = figures
+        if launch.is_main:
+            from brainhive_cli.reports.figure_files import save_figures
+
+            with console.progress("drawing the figures"):
+                saved = save_figures(groups, figures)
+            console.say(f"{len(saved)} files of figures in {figures}")
+
+    # the same tables in the terminal, and the comparisons for programs
     comparisons = [vars(compared) for group in groups for compared in group.compared]
     measurements = Measurements(notes={"comparisons": comparisons})
     return Result(path.parent, tuple(map(paper_table, groups)), measurements, files)
+
+
+def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
+    """Group runs by command, in their order, and compare those of a group."""
+    command_runs: dict[str, list[ShownRun]] = {}
+    for shown_run in runs:
+        command_runs.setdefault(shown_run.command, []).append(shown_run)
+    return [_compare(group) if len(group) > 1 else RunGroup(group) for group in command_runs.values()]
 
 
 def opened(recipe: Recipe) -> list[ShownRun]:
@@ -204,7 +222,7 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
     folders = [shown_run.folder.path for shown_run in runs]
     if recipe.to is not None:
         path = locate(recipe.to)
-        if path.is_dir() or any(path.resolve().is_relative_to(folder.resolve()) for folder in folders):
+        if path.is_dir() or _is_in_run(path, runs):
             raise RecipeError(
                 f"to: {path} is a folder, or lies in that of a run", f"to=page.{recipe.written_as}"
             )
@@ -216,6 +234,24 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
         digest = hashlib.sha256("\n".join(map(str, folders)).encode()).hexdigest()[:6]
         name += f"-and-{len(folders) - 1}-more-{digest}"
     return home_folder() / FOLDER / f"{name}.{recipe.written_as}"
+
+
+def _figure_folder(recipe: Recipe, runs: Sequence[ShownRun]) -> Path | None:
+    """Locate the folder of figures; None where none is wanted.
+
+    Raises:
+        RecipeError: if it is a file, or lies in the folder of a run.
+    """
+    if recipe.figures is None:
+        return None
+    folder = locate(recipe.figures)
+    if folder.is_file() or _is_in_run(folder, runs):
+        raise RecipeError(f"figures: {folder} is a file, or lies in the folder of a run", "figures=figures")
+    return folder
+
+
+def _is_in_run(path: Path, runs: Sequence[ShownRun]) -> bool:
+    return any(path.resolve().is_relative_to(run.folder.path.resolve()) for run in runs)
 
 
 def _compare(runs: Sequence[ShownRun]) -> RunGroup:

@@ -18,6 +18,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.data.command_lines import command, only_if_recorded
+from brainhive_cli.data.targets.target_stores import digests_of_imported
 from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.measurement.metrics.perceptual import require_distances
 from brainhive_cli.measurement.statistics import measure
@@ -50,14 +51,16 @@ class Job:
 
     @classmethod
     def resolve(cls, recipe: Recipe, launch: Launch) -> Self:
-        """Match pictures and embeddings, and digest the prior to start from.
+        """Match pictures and embeddings, and digest own vectors and the prior to start from.
 
         Raises:
             MissingData: naming the embeddings that are absent.
         """
         source = recipe.continue_from
-        pinned = recipe.holding({source: priors.describe(source).digest} if source else {})
-        return cls(recipe, Pictures.open(recipe, launch), pinned)
+        dataset = recipe.dataset.build(recipe.paths)
+        digests = digests_of_imported(dataset, recipe.split, recipe.encoders, recipe.paths)
+        digests |= {source: priors.describe(source).digest} if source else {}
+        return cls(recipe, Pictures.open(recipe, launch), recipe.holding(digests))
 
     @property
     def work(self) -> Work:

@@ -33,6 +33,8 @@ from brainhive_cli.core.files import home_folder, locate, portable, shipped_fold
 M = TypeVar("M", bound=BaseModel)
 SIGNALS = "signals"
 """Before the name of a signal store among the digests of a recipe, which no key of the recipe names."""
+EMBEDDINGS = "embeddings"
+"""The same before the name of a store of a user's own vectors."""
 RECIPE = object()
 """The context of pydantic in which a recipe is checked as a whole: its error names the key in full."""
 RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
@@ -283,7 +285,7 @@ class Recipe(Section):
         """Digest the resolved recipe without FINGERPRINT_EXCLUDE (10 hexadecimal digits).
 
         A path or reference that has a digest counts as that; other paths below home count from there. Signal
-        stores count by their digests alone.
+        stores, and stores of own vectors, count by their digests alone.
         """
         # fields without those that change nothing
         sections = {key for key in self.FINGERPRINT_EXCLUDE if "." not in key}
@@ -293,8 +295,9 @@ class Recipe(Section):
 
         # content counts where its digest is known, and the path where not
         known = portable(_replaced(fields, self.digests))
-        if signals := {name: value for name, value in self.digests.items() if name.startswith(f"{SIGNALS} ")}:
-            known[SIGNALS] = signals
+        for kind in (SIGNALS, EMBEDDINGS):
+            if stored := {name: value for name, value in self.digests.items() if name.startswith(f"{kind} ")}:
+                known[kind] = stored
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
 
     def less_memory(self) -> str:

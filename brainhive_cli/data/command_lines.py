@@ -11,12 +11,12 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths, read_recipe, shipped_recipes
 from brainhive_cli.data.datasets import Dataset, stored_split
 from brainhive_cli.data.signal_stores import recorded_subjects
-from brainhive_cli.data.stores.target_store import find
-from brainhive_cli.models.encoders import EncoderConfig
+from brainhive_cli.data.stores.target_store import find, holds_own_vectors
+from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, is_own_name, resolve
 
 
 def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderConfig], *more: str) -> str:
-    """Write a command line for a data set and encoders.
+    """Write a command line for a data set and encoders; own vectors are imported where others are embedded.
 
     Args:
         name: The subcommand.
@@ -24,11 +24,21 @@ def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderC
         encoders: Their Configs; none for the command's default.
         more: Further arguments.
     """
+    # the data set
     arguments = []
     if dataset is not None:
         what = write_part(dataset)
         arguments = ["--dataset", what] if "{" not in what else [f"dataset={what}"]
-    return shlex.join(["brainhive", name, *arguments, *write_encoders(encoders), *more])
+
+    # embed has no encoder for own vectors: a line for each of them, and one for the others
+    own = [config for config in encoders if name == "embed" and config.kind == IMPORTED]
+    lines = [
+        shlex.join(["brainhive", "import-embeddings", "FILE", *arguments, "--as", config.name])
+        for config in own
+    ]
+    if len(others := [config for config in encoders if config not in own]) or not own:
+        lines.insert(0, shlex.join(["brainhive", name, *arguments, *write_encoders(others), *more]))
+    return " && ".join(lines)
 
 
 def only_if_recorded(dataset: Any, paths: Paths) -> Any:
@@ -53,8 +63,8 @@ def next_command(dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths, 
         return command("train-prior", dataset, encoders)
     # the encoders of the shelf whose embeddings of the training stimuli are there
     stores = sorted((paths.under_home("embeddings") / built.name / "train").glob("*.h5"))
-    known = [path.stem for path in stores if parts.is_kind("encoders", path.stem)]
-    chosen = encoders or [parts.resolve("encoders", name) for name in known]
+    known = [path.stem for path in stores if parts.is_kind("encoders", path.stem) or holds_own_vectors(path)]
+    chosen = encoders or [resolve(name) for name in known]
     if not chosen or not are_embedded(built, chosen, paths.under_home("embeddings"), ["train"]):
         return command("embed", dataset, encoders)
     return command("train-align", dataset, chosen, *more)
@@ -115,7 +125,8 @@ def write_part(part: parts.Config) -> str:
     kind = knobs.pop("kind")
     if not knobs:
         return str(kind)
-    if kind in ("python", "reference") and list(knobs) == ["source"]:
+    is_named = kind in ("python", "reference") or (kind == IMPORTED and is_own_name(knobs["source"]))
+    if is_named and list(knobs) == ["source"]:
         return str(knobs["source"])
     return write_value({"kind": kind, **knobs})
 

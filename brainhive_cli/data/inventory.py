@@ -21,7 +21,7 @@ from brainhive_cli.data.preparations import Merged
 from brainhive_cli.data.signal_stores import recorded_subjects
 from brainhive_cli.data.stores.ids import PICTURES, match_names, summarise_names
 from brainhive_cli.data.stores.recordings import Recording, SignalStore, size_of
-from brainhive_cli.data.stores.target_store import TargetStore, making
+from brainhive_cli.data.stores.target_store import TargetStore, holds_own_vectors, making
 
 PUBLISHED = {name: published.stimuli for name, published in published_data.PUBLISHED.items()}
 """Pictures of each split, as their publishers say."""
@@ -345,15 +345,16 @@ def _bad_values(recording: Recording) -> str:
 
 def _targets(embeddings: Path, encoder: str, images: Mapping[str, StimulusSet]) -> Part:
     part, size = Part(f"targets {encoder}"), 0
+    is_own = any(holds_own_vectors(embeddings / split / f"{encoder}.h5") for split in images)
     for split, stimuli in images.items():
         path = embeddings / split / f"{encoder}.h5"
         if not path.is_file():
-            part.note(MissingData(f"no {path}", making(path)))
+            part.note(MissingData(f"no {path}", making(path, is_own)))
             continue
         size += path.stat().st_size
         with part.noting():
             store = TargetStore.open(path)
             part.counts[split] = f"{len(store.image_ids):,}"
-            store.refuse_other_pictures(stimuli.image_ids, making(path))
+            store.refuse_other_pictures(stimuli.image_ids, store.making)
     part.size = size
     return part

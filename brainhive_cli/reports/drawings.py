@@ -1,8 +1,10 @@
 """Figures of artifacts, by matplotlib: as SVG in the colours of a page, or as files for papers."""
 
 import re
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import StringIO
 from itertools import permutations
 from pathlib import Path
@@ -18,8 +20,44 @@ if TYPE_CHECKING:  # which loads h5py
     from brainhive_cli.data.stores.recordings import Grid
 
 Drawable = Curve | Heatmap | Map
-WIDTH_INCH, HEIGHT_INCH = 3.6, 2.3
-"""Size of most figures; at this width the letters are as large on a phone as those of the page."""
+
+
+@dataclass(frozen=True)
+class FigureSize:
+    """Size of a figure and of its letters.
+
+    Attributes:
+        width_inch: Its width.
+        height_inch: Height of lines.
+        square_inch: Height of matrices, maps and heads.
+        font_pt: Size of its letters.
+        png_px: Width of a PNG.
+        shown_inch: Width at which a PNG or SVG is shown where nothing else is said.
+    """
+
+    width_inch: float
+    height_inch: float
+    square_inch: float
+    font_pt: float
+    png_px: int
+    shown_inch: float
+
+    @property
+    def scale(self) -> float:
+        """Size of its letters, as a multiple of those of a page."""
+        return self.font_pt / FONT_PT
+
+
+FONT_PT = 8.5
+"""Size of the letters of a page's figures."""
+PAGE_SIZE = FigureSize(3.6, 2.3, 3.6, FONT_PT, 720, 3.6)
+"""Size on a page, where letters are as large on a phone as those of the text."""
+FILE_SIZES: Mapping[str, FigureSize] = {
+    "slide": FigureSize(6.3, 2.8, 3.2, 10, 1920, 13.333),
+    "column": FigureSize(3.5, 2.3, 3.5, 8, 2100, 3.5),
+}
+"""Sizes of files: the 16:9 slide of LaTeX's beamer, 160 × 90 mm with legend and title, which fills one of
+13.3 inches with letters of 21 points; and a column of a journal, 89 mm, at 600 pixels an inch."""
 BAR_INCH, GROUP_INCH = 0.13, 0.08
 """Height of a bar, and of the gap between groups of bars."""
 MAX_SLICES, SLICES_IN_ROW = 12, 4
@@ -37,7 +75,7 @@ STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: it is searched, copied, and set in the page's font
     "svg.hashsalt": "brainhive",  # equal figures are equal files
     "text.parse_math": False,  # a $ in a name is one
-    "font.size": 8.5,
+    "pdf.fonttype": 42,  # TrueType, as publishers ask for
     "axes.spines.top": False,
     "axes.spines.right": False,
     **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), GRID),
@@ -64,6 +102,8 @@ CONTROLS = ("shuffled", "guessing")
 """Beginnings of the names of lines that show no effect; `on shuffled` inside a name marks one too."""
 LEGEND_LETTERS = 58
 """Letters in one line of a legend."""
+LETTER_SHARE, LINE_SHARE = 0.55, 1.2
+"""Width of a letter of a title and height of its line, as shares of the size of the font."""
 CELL = re.compile(r"sub-0*(\d+)_seed-(\d+)")
 """The name of a subject's cell."""
 HEAD_M, MIN_SENSORS = 0.095, 4
@@ -74,11 +114,38 @@ ZERO_SHARE = 0.6
 """An axis starts at 0 unless its lowest value is above this share of its highest."""
 
 
-def save_figure(artifact: Drawable, path: Path) -> None:
+def save_figure(artifact: Drawable, path: Path, size: FigureSize = PAGE_SIZE) -> None:
     """Save an artifact as a file, by the path's suffix: pdf, svg, png; with its title, on white paper."""
-    with _drawn(artifact) as figure:
-        figure.suptitle(artifact.title, fontsize="medium", wrap=True)
-        figure.savefig(path, facecolor="white", dpi=200)
+    with _drawn(artifact, size) as figure:
+        write_figure(figure, artifact.title, path, size)
+
+
+def write_figure(figure: Any, title: str, path: Path, size: FigureSize) -> None:
+    """Write a figure of matplotlib by the path's suffix, below its title; equal figures are equal files."""
+    # the title above all, in lines that fit; the figure grows by them
+    lines = textwrap.wrap(title, int(size.width_inch * 72 / (size.font_pt * LETTER_SHARE))) or [""]
+    figure.set_figheight(figure.get_figheight() + len(lines) * LINE_SHARE * size.font_pt / 72)
+    figure.suptitle("\n".join(lines), fontsize="medium")
+
+    # no dates in files; a PNG says at what width it is shown
+    dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix, {})
+    dpi = size.png_px / size.width_inch
+    more: dict[str, Any] = {"metadata": dates} if dates else {}
+    if path.suffix == ".png":
+        shown_dpi = size.png_px / size.shown_inch
+        more = {"pil_kwargs": {"dpi": (shown_dpi, shown_dpi)}}
+    figure.savefig(path, facecolor="white", dpi=dpi, **more)
+
+
+def has_values(artifact: Drawable) -> bool:
+    """Whether there is anything to draw."""
+    match artifact:
+        case Curve(lines=lines):
+            return any(value is not None for line in lines for value in line.values)
+        case Heatmap(values=values):
+            return any(value is not None for row in values for value in row)
+        case _:
+            return bool(artifact.points)
 
 
 def svg_of(artifact: Drawable) -> Markup:
@@ -88,18 +155,11 @@ def svg_of(artifact: Drawable) -> Markup:
     without any value nothing is drawn.
     """
     # write a note instead where nothing was measured
-    match artifact:
-        case Curve(lines=lines):
-            has_values = any(value is not None for line in lines for value in line.values)
-        case Heatmap(values=values):
-            has_values = any(value is not None for row in values for value in row)
-        case _:
-            has_values = bool(artifact.points)
-    if not has_values:
+    if not has_values(artifact):
         return Markup('<p class="note">no values</p>')
 
     # let matplotlib write the figure, and split its root element from the shapes
-    with _drawn(artifact) as figure:
+    with _drawn(artifact, PAGE_SIZE) as figure:
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     head, _, drawn = text.getvalue().partition("<svg")[2].partition(">")
@@ -115,18 +175,24 @@ def svg_of(artifact: Drawable) -> Markup:
 
 
 @contextmanager
-def _drawn(artifact: Drawable) -> Iterator[Any]:
+def new_figure(height_inch: float, size: FigureSize) -> Iterator[Any]:
+    """Open a figure of matplotlib in the style of all figures, and keep that style until the block ends."""
     import matplotlib
     from matplotlib.figure import Figure  # no pyplot: it keeps figures
 
-    with matplotlib.rc_context(STYLE):
-        figure = Figure((WIDTH_INCH, _height_inch(artifact)), layout="constrained")
+    with matplotlib.rc_context({**STYLE, "font.size": size.font_pt}):
+        yield Figure((size.width_inch, height_inch), layout="constrained")
+
+
+@contextmanager
+def _drawn(artifact: Drawable, size: FigureSize) -> Iterator[Any]:
+    with new_figure(_height_inch(artifact, size), size) as figure:
         axes = figure.subplots()
         match artifact:
             case Curve(style=style, lines=lines):
                 (_draw_bars if style == "bars" else _draw_lines)(axes, artifact)
                 if len(lines) > 1 or (style == "lines" and lines[0].chance is not None):
-                    figure.legend(loc="outside lower left", ncols=_legend_columns(artifact))
+                    figure.legend(loc="outside lower left", ncols=_legend_columns(artifact, size))
             case Heatmap():
                 _draw_matrix(figure, axes, artifact)
             case Map(outline="head"):
@@ -136,22 +202,24 @@ def _drawn(artifact: Drawable) -> Iterator[Any]:
         yield figure
 
 
-def _height_inch(artifact: Drawable) -> float:
+def _height_inch(artifact: Drawable, size: FigureSize) -> float:
+    scale = size.scale
     match artifact:
         case Curve(style=style, lines=lines, at=at):
             # bars grow downwards with their number; rows of the legend are added to the height of the plot
-            bars_inch = 0.7 + (BAR_INCH * len(lines) + GROUP_INCH) * len(at)
+            bars_inch = scale * (0.7 + (BAR_INCH * len(lines) + GROUP_INCH) * len(at))
             has_chance = style == "lines" and any(line.chance is not None for line in lines)
-            legend_rows = -(-(len(lines) + has_chance) // _legend_columns(artifact))
-            return (bars_inch if style == "bars" else HEIGHT_INCH) + LEGEND_INCH * legend_rows
+            legend_rows = -(-(len(lines) + has_chance) // _legend_columns(artifact, size))
+            return (bars_inch if style == "bars" else size.height_inch) + scale * LEGEND_INCH * legend_rows
         case Heatmap(values=values, rows=[], columns=[], row_axis="", column_axis=""):
             # a picture keeps its aspect ratio; 0.6 inch hold the colour bar
-            return 0.6 + WIDTH_INCH * len(values) / len(values[0])
+            return 0.6 + min(size.width_inch * len(values) / len(values[0]), size.square_inch)
         case Heatmap(values=values) if len(values) != len(values[0]):
             # named rows need the height of their letters
             row_inch = NAME_INCH if len(values) <= MAX_NAMES else SMALL_NAME_INCH
-            return max(HEIGHT_INCH, 1.1 + row_inch * min(len(values), MAX_SMALL_NAMES))
-    return WIDTH_INCH
+            rows_inch = row_inch * min(len(values), MAX_SMALL_NAMES)
+            return max(size.height_inch, scale * (1.1 + rows_inch))
+    return size.square_inch
 
 
 def _draw_lines(axes: Any, curve: Curve) -> None:
@@ -216,7 +284,7 @@ def _draw_bars(axes: Any, curve: Curve) -> None:
         axes.axvline(level, **BROKEN)
 
     # list the names from top to bottom
-    axes.set_yticks(range(len(names)), [_shorten(name) for name in names])
+    axes.set_yticks(range(len(names)), _shorten_apart(names))
     axes.set_ylim(len(names) - 0.5, -0.5)
 
     # mark zero and label the axes
@@ -338,13 +406,24 @@ def _label_lines(lines: Sequence[Line]) -> list[tuple[str, str]]:
     return labels
 
 
-def _legend_columns(curve: Curve) -> int:
+def _legend_columns(curve: Curve, size: FigureSize) -> int:
+    letters = LEGEND_LETTERS * size.width_inch / PAGE_SIZE.width_inch / size.scale
     longest = max(len(line.name) for line in curve.lines) + 6
-    return max(1, LEGEND_LETTERS // longest)
+    return max(1, int(letters // longest))
 
 
 def _shorten(name: str) -> str:
     return name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…"
+
+
+def _shorten_apart(names: Sequence[str]) -> list[str]:
+    """Shorten names at their end, or in the middle where several would then be the same."""
+    short = [_shorten(name) for name in names]
+    if len({*short}) == len({*names}):
+        return short
+    half = MAX_LETTERS // 2
+    is_long = [len(name) > MAX_LETTERS for name in names]
+    return [f"{n[: half - 1]}…{n[-half:]}" if long else n for n, long in zip(names, is_long, strict=True)]
 
 
 def _numbers(values: Sequence[Any]) -> Any:

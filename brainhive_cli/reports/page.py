@@ -95,6 +95,10 @@ class Page:
 
     def write(self, path: Path) -> None:
         """Write the page as one file that needs no other."""
+        path.write_text(self.html(), encoding="utf-8")
+
+    def html(self) -> str:
+        """Write the page as one document that needs no file."""
         # style sheet and script go into the page
         files = {kind: Markup((HERE / f"page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")}
 
@@ -103,8 +107,7 @@ class Page:
         template = renderer.environment.get_template("page.html")
         is_of_many = sum(bool(section.groups) for section in self.sections) >= MANY
         options = {"draw": renderer.draw, "on_demand": renderer.on_demand, "is_of_many": is_of_many}
-        page = template.render(**vars(self), **files, **options, OPEN_SECTIONS=OPEN_SECTIONS)
-        path.write_text(page, encoding="utf-8")
+        return template.render(**vars(self), **files, **options, OPEN_SECTIONS=OPEN_SECTIONS)
 
 
 def groups_of(artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]]) -> list[Group]:

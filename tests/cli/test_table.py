@@ -52,6 +52,14 @@ def test_names_are_completed(runs: Path, line: str, names: list[str]) -> None:
     assert sorted(completed(line)) == names
 
 
+def test_own_vectors_are_completed_where_a_store_has_their_name(home: Path) -> None:
+    for name in ("zmine", "clip-h14-block-8", "local--zfolder"):
+        (home / "embeddings/demo/train").mkdir(parents=True, exist_ok=True)
+        (home / f"embeddings/demo/train/{name}.h5").touch()
+    assert completed("brainhive train-align --encoders vae,z") == ["vae,zmine"]
+    assert completed("brainhive train-align --encoders clip-h14-b") == [""]
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_every_shell_completes_them(runs: Path, shell: str) -> None:
     assert "demo-intra" in "".join(completed("brainhive eval-retrieval --run demo", shell))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -122,6 +123,25 @@ def test_runs_of_several_commands_are_sections_of_one_page(home, runs):
     assert say("report", runs[0], other, "--to", home / "page.html").exit_code == 0
     page = (home / "page.html").read_text()
     assert "eval-retrieval: good" in page and "reconstruct: third" in page and "Differences" not in page
+
+
+def test_figures_are_saved_at_two_sizes_in_three_formats(home, runs):
+    shown = say("compare", *runs, "--labels", "a/b <x>,base", "--figures", home / "figures")
+    assert shown.exit_code == 0 and f"figures: {home / 'figures'}" in shown.stdout
+    names = {f"{size}.{suffix}" for size in ("slide", "column") for suffix in ("svg", "png", "pdf")}
+    files = [path.name for path in (home / "figures").iterdir()]
+    title = "compared-headline-top-1-with-95-intervals-of-these-subjects"
+    assert sorted(files) == sorted(f"{title}-{name}" for name in names)
+    with Image.open(home / f"figures/{title}-slide.png") as slide:
+        assert slide.width == 1920 and round(slide.info["dpi"][0] * 13.333) == 1920
+
+
+@pytest.mark.parametrize("where", ["runs/eval-retrieval/good-0000000001/figures", "taken"])
+def test_a_folder_of_figures_in_a_run_or_a_file_of_that_name_is_refused(home, runs, where):
+    (home / "taken").touch()
+    shown = say("report", runs[0], "--figures", where)
+    assert shown.exit_code == 2 and "is a file, or lies in the folder of a run" in shown.stderr
+    assert not (home / "reports").exists()
 
 
 @pytest.mark.parametrize(

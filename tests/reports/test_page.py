@@ -144,6 +144,14 @@ def test_any_name_is_drawn_as_it_is(tmp_path, name):
         assert str(escape(name))[:20] in page.split("<svg")[1] and "<b>" not in page
 
 
+def test_long_names_of_bars_that_begin_alike_stay_apart(tmp_path):
+    names = [f"encoders demo-clip, mymodel, dim {dim}" for dim in (64, 128)]
+    drawn = written(
+        tmp_path, [("", Curve("Bars", "", names, [Line("top-1", [1, 2])], style="bars"), tmp_path)]
+    )
+    assert "encoders de…odel, dim 64" in drawn and "encoders de…del, dim 128" in drawn
+
+
 def test_rows_of_two_runs_that_are_of_one_query_are_one_row_with_its_stimulus_once(tmp_path):
     files = [saved(tmp_path, name, name) for name in ("red", "blue", "green")]
     first, second = sheet(files[:2]), sheet([files[0], files[2]], verdict="wrong")

@@ -29,6 +29,8 @@ FEATURES = (".npy", ".pt", ".hdf5", ".txt")
 """Endings of the files of its features."""
 PARQUET_PART = "-part-"
 """BrainHiVE's parquet files are called {data set}_{split}_{encoder}-part-00000-of-00000.parquet."""
+IN_ORDER = "rows in the order of the pictures"
+"""The layout of an array without names."""
 AGAIN = "fetch it again"
 """What to do about a damaged file."""
 ALONE = Launch(0, 1, torch.device("cpu"))
@@ -55,7 +57,11 @@ class Vectors:
 
 
 def open_vectors(
-    files: Sequence[Path], known_as: Sequence[str], suffix: str = "", keys: tuple[str, str] = ("", "")
+    files: Sequence[Path],
+    known_as: Sequence[str],
+    suffix: str = "",
+    keys: tuple[str, str] = ("", ""),
+    in_order: Sequence[str] | None = None,
 ) -> Vectors:
     """Recognise the layout of files or folders; the vectors stay on disk where the layout allows.
 
@@ -64,6 +70,7 @@ def open_vectors(
         known_as: Names of the encoder, which choose among BrainHiVE's parquet files.
         suffix: What follows the picture's name in the names of files that hold one vector each.
         keys: The keys of the ids and of the vectors in a dictionary; empty where it has one of each.
+        in_order: Names of the rows of an array that has none; None where such an array is refused.
 
     Raises:
         MissingData: if nothing there is known.
@@ -80,7 +87,7 @@ def open_vectors(
         elif all(file.is_dir() for file in files):
             vectors = _tree(files, suffix)
         elif all(file.suffix in pickles.ENDINGS for file in files):
-            vectors = _dictionaries(files, keys)
+            vectors = _dictionaries(files, keys, in_order)
         else:
             raise MissingData(
                 f"{files[0]} is in no known layout",
@@ -153,15 +160,28 @@ def _from_parquet(files: Sequence[Path]) -> Iterator[NDArray[Any]]:
             yield values.to_numpy(zero_copy_only=False).reshape(shape)
 
 
-def _dictionaries(files: Sequence[Path], keys: tuple[str, str]) -> Vectors:
-    """Dicts of {name: vector}, or of a list of names with an array of vectors."""
+def _dictionaries(
+    files: Sequence[Path], keys: tuple[str, str], in_order: Sequence[str] | None = None
+) -> Vectors:
+    """Dicts of {name: vector}, or of a list of names with an array of vectors; one array in a known order."""
     names, arrays = [], []
     for file in files:
         content = pickles.load(file)
+        is_array = isinstance(content, np.ndarray | torch.Tensor) and content.ndim > 1
+        if is_array and in_order is not None and len(files) == 1:
+            if len(content) != len(in_order):
+                raise BrainhiveError(
+                    f"{file} holds {len(content)} vectors without names, for {len(in_order)} pictures",
+                    f"save a dict of vectors by name, or put the names of its rows into {NAMES} next to "
+                    f"features{file.suffix}",
+                )
+            return Vectors(IN_ORDER, files, list(in_order), partial(_in_batches, [content]))
         if not isinstance(content, Mapping):
+            kind = "array" if isinstance(content, np.ndarray) else type(content).__name__
             raise BrainhiveError(
-                f"{file} holds a {type(content).__name__} without ids, not a dict",
-                f"save a dict, or put the names of its rows into {NAMES} next to features{file.suffix}",
+                f"{file} holds {'an' if kind == 'array' else 'a'} {kind} without ids, not a dict",
+                f"save a dict, or put the names of its rows into {NAMES} next to features{file.suffix}, or "
+                "name the one split whose pictures its rows are of, in order: --splits train",
             )
 
         # lists of names with arrays of vectors, or a vector for each name

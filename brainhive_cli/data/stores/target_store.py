@@ -4,7 +4,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import StoredRows, map_numbers, read_flags, read_strings
 from brainhive_cli.data.stores.health import Health, measure
 from brainhive_cli.data.stores.ids import Names, match_ids
+from brainhive_cli.models.encoders import IMPORTED, describe_bad_own_name
 
 FORMAT = 3
 PIXELS = "pixels"
@@ -137,12 +138,22 @@ class TargetStore:
         Raises:
             BrainhiveError: if one does not match, or a name stands for several rows.
         """
-        with hdf5.open_file(self.path, making(self.path)) as file:
+        with hdf5.open_file(self.path, self.making) as file:
             hdf5.verify_rows(file)
             if self.attributes["pictures"] != self.image_ids.digest:
                 raise ValueError("its names are not those of the pictures that it was made of")
             if len(set(self.image_ids)) < len(self.image_ids):
                 raise ValueError("it has several rows of one name")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it holds a user's own vectors, under a name of their own."""
+        return bool(self.attributes["config"].get("kind") == IMPORTED)
+
+    @property
+    def making(self) -> str:
+        """The command line that makes it."""
+        return making(self.path, self.is_own)
 
     @property
     def alternatives(self) -> int | None:
@@ -161,7 +172,7 @@ class TargetStore:
         Raises:
             BrainhiveError: if they are not those that this version writes.
         """
-        way = f"{making(self.path)} --again"
+        way = f"{self.making} --again"
         return documents.check(self.attributes.get("health"), f"{self.path}: attribute: health", Health, way)
 
     def measured(self) -> Health:
@@ -373,10 +384,26 @@ def find(embeddings: Path, dataset: str, split: str, encoder: str) -> tuple[Path
     return path, None
 
 
-def making(path: Path) -> str:
-    """Say which command line makes the store at `path`."""
+def making(path: Path, is_own: bool = False) -> str:
+    """Say which command line makes the store at `path`; that of own vectors (`is_own`) imports them."""
     split, dataset = path.parent, path.parent.parent
+    if is_own:
+        words = f"--dataset {dataset.name} --as {path.stem} splits={split.name}"
+        return f"brainhive import-embeddings FILE {words}"
     return f"brainhive embed --dataset {dataset.name} --encoders {path.stem} splits={split.name}"
+
+
+def holds_own_vectors(path: Path) -> bool:
+    """Whether a store holds a user's own vectors under their own name; False where it cannot be opened."""
+    with suppress(BrainhiveError):
+        return TargetStore.open(path).is_own
+    return False
+
+
+def find_own(embeddings: Path, name: str) -> Path | None:
+    """Find a store of own vectors of a name, of any data set and split."""
+    paths = embeddings.glob(f"*/*/{name}.h5") if not describe_bad_own_name(name) else ()
+    return next(filter(holds_own_vectors, paths), None)
 
 
 def pixels_of(stores: Iterable[TargetStore]) -> NDArray[np.uint64] | None:
@@ -394,7 +421,11 @@ def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
     absent = [name for name, (path, _) in paths.items() if not path.is_file()]
     if absent:
         problem = f"no {split} embeddings of {', '.join(absent)} for {dataset} under {embeddings}"
-        raise MissingData(problem, f"brainhive embed --encoders {','.join(absent)} --dataset {dataset}")
+        own = [name for name in absent if not describe_bad_own_name(name)]
+        lines = [f"brainhive import-embeddings FILE --as {name} --dataset {dataset}" for name in own]
+        if others := [name for name in absent if name not in own]:
+            lines.insert(0, f"brainhive embed --encoders {','.join(others)} --dataset {dataset}")
+        raise MissingData(problem, " && ".join(lines))
     stores = {path: _open_once(path, hdf5.state_of(path)) for path, _ in {*paths.values()}}
     return {name: stores[path].view(name, place) for name, (path, place) in paths.items()}
 

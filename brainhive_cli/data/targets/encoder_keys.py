@@ -8,10 +8,12 @@ from typing import Any
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import write_encoders, write_part
+from brainhive_cli.data.stores.target_store import find_own
 from brainhive_cli.models import priors
-from brainhive_cli.models.encoders import NAME, EncoderConfig, resolve
+from brainhive_cli.models.encoders import IMPORTED, NAME, EncoderConfig, resolve
 
 
 def with_usual_encoders(fields: Any) -> Any:
@@ -50,7 +52,8 @@ def _named(key: str) -> EncoderConfig | None:
     knobs = {knob: value for knob, value in seen.items() if value}
     with suppress(RecipeError):
         config = resolve(knobs if len(knobs) > 1 else key)
-        return config if config.name == key else None
+        is_known = config.kind != IMPORTED or find_own(Paths().under_home("embeddings"), key)
+        return config if config.name == key and is_known else None
     return None
 
 

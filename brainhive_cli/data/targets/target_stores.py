@@ -9,15 +9,15 @@ import numpy as np
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate_stored
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipe import EMBEDDINGS, Paths
 from brainhive_cli.core.results import Need, need_stores
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.datasets import Dataset, StimulusSet, stored_split
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.health import Health
-from brainhive_cli.data.stores.target_store import TargetStore, making
-from brainhive_cli.models.encoders import EncoderConfig
+from brainhive_cli.data.stores.target_store import TargetStore
+from brainhive_cli.models.encoders import IMPORTED, EncoderConfig
 
 IDENTITIES = "embeddings.json"
 """Where a run keeps it, by the encoder's name."""
@@ -40,6 +40,14 @@ def open_stores(
         stores = target_store.open_all(root, dataset.name, split, [config.name for config in encoders])
     except MissingData as error:
         raise MissingData(error.message, line) from error
+
+    # the name of a store that an encoder made is not the encoder's
+    for config in encoders:
+        made_by = stores[config.name].attributes["config"]
+        if config.kind == IMPORTED and not stores[config.name].is_own:
+            reference = made_by.get("source") or made_by.get("kind", "NAME")
+            problem = f"{stores[config.name].path} holds no own vectors: {made_by.get('kind')} made it"
+            raise RecipeError(problem, f"--encoders {reference}")
 
     # stores are of the pictures that the data set has today
     first = next(iter(stores.values()))
@@ -124,6 +132,23 @@ def identity_of(store: TargetStore) -> dict[str, str]:
     }
 
 
+def digests_of_imported(
+    dataset: Dataset, split: str, encoders: Sequence[EncoderConfig], paths: Paths
+) -> dict[str, str]:
+    """Return the digests of own vectors, of those that have a store of a split, by the store's name.
+
+    A name says nothing of what made its vectors, so that other vectors of one name must make another run.
+    """
+    root, stored = paths.under_home("embeddings"), stored_split(dataset, split)
+    digests = {}
+    for name in (config.name for config in encoders if config.kind == IMPORTED):
+        if target_store.path_of(root, dataset.name, stored, name).is_file():
+            store = target_store.open_all(root, dataset.name, stored, [name])[name]
+            key = f"{EMBEDDINGS} {dataset.name}/{stored}/{name}"
+            digests[key] = str(store.attributes["weights"].get("digest", ""))
+    return digests
+
+
 def digest_of(store: TargetStore) -> str:
     """Return what identifies a store's targets: a latent space, or weights; "" if unknown."""
     return str(store.attributes.get("latent_space") or identity_of(store)["weights"])
@@ -158,7 +183,7 @@ def refuse_others(
             raise BrainhiveError(
                 f"{here['store']} was made with other {' and '.join(differs)} than "
                 f"{locate_stored(trained_on.get('store', name))} was when {folder.path} was trained on it",
-                f"make both in one way ({making(stores[name].path)} --again), or train again",
+                f"make both in one way ({stores[name].making} --again), or train again",
             )
 
 
@@ -180,8 +205,8 @@ def problem_of(store: TargetStore, health: Health | None = None) -> str:
         return ""
     figures = "; ".join(figure for figure, _ in problems)
     is_ours = "imported" not in store.attributes
-    advice = "fix that" if is_ours else "it was imported, and some public caches are broken"
-    return f"{figures} (likely {problems[0][1]}); {advice}; then: {making(store.path)} --again"
+    advice = "fix that" if is_ours or store.is_own else "it was imported, and some public caches are broken"
+    return f"{figures} (likely {problems[0][1]}); {advice}; then: {store.making} --again"
 
 
 def warn_of_problems(store: TargetStore) -> None:

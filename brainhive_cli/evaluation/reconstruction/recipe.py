@@ -24,7 +24,7 @@ from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.sweep import SweptRecipe
 from brainhive_cli.evaluation.reconstruction.conditions import Source
 from brainhive_cli.evaluation.reconstruction.metric_parts import CLIP_METRICS, PICTURE_METRICS, known_metrics
-from brainhive_cli.models.encoders import Encoders
+from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, Encoders
 from brainhive_cli.models.generators import DEFAULT, Sampling
 
 DECODED_START = "the decoded start"
@@ -67,6 +67,13 @@ class StartSection(Section):
         return self
 
 
+def _refuse_own_vectors(encoders: list[EncoderConfig]) -> list[EncoderConfig]:
+    if own := [config.name for config in encoders if config.kind == IMPORTED]:
+        problem = f"metric_encoders encode what is drawn, and {own[0]} was imported as vectors"
+        raise RecipeError(problem, f"leave {own[0]} out")
+    return encoders
+
+
 class Scoring(Section):
     """Comparison of reconstructions with the stimuli."""
 
@@ -75,7 +82,7 @@ class Scoring(Section):
         description=f"of pictures: {', '.join(PICTURE_METRICS)}; of clips: {', '.join(CLIP_METRICS)}; "
         "default: all of the medium",
     )
-    metric_encoders: Encoders = Field(
+    metric_encoders: Annotated[Encoders, AfterValidator(_refuse_own_vectors)] = Field(
         [], validate_default=True, description="more encoders for two-way identification"
     )
     protocol: Literal["brainhive", "mindeye2"] = Field(

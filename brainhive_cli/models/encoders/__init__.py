@@ -21,9 +21,9 @@ from pydantic import (
 )
 
 from brainhive_cli.core import documents, hub, parts
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.errors import MissingData, RecipeError, guess
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.recipe import split
+from brainhive_cli.core.recipe import Paths, split, validate
 from brainhive_cli.core.results import Need
 from brainhive_cli.models.encoders._degradations import GRAMMAR, Degradation, degrade
 
@@ -42,6 +42,14 @@ REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+(?=:|$)")
 """The name of a repository, without an output."""
 VIEW = re.compile(r"-view-(\d{1,5})")
 """In the name of a store: the one view that is encoded."""
+IMPORTED = "imported"
+"""The kind of a user's own model, of which only vectors are known."""
+OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*")
+"""What a user may call the vectors of an own model: a file name, and an attribute of a module, everywhere."""
+MAX_OWN_NAME = 64
+"""Letters of such a name, which stands in paths, in tables and in figures."""
+YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "none"}
+"""Words that a recipe reads as something else than a name."""
 
 
 class ModelConfig(BaseModel):
@@ -340,6 +348,90 @@ class AnnotationConfig(EncoderConfig):
         return True
 
 
+class ImportedConfig(EncoderConfig):
+    """A user's own model, known by the vectors that `import-embeddings --as NAME` made stores of."""
+
+    source: str = Field(description="name of its stores")
+
+    @property
+    def kind(self) -> str:
+        """Kind that recipes keep: it has no file, as nothing here can build it."""
+        return IMPORTED
+
+    @property
+    def weights_from(self) -> str:
+        """Nothing: the model's weights are the user's."""
+        return ""
+
+    @model_validator(mode="after")
+    def _is_a_name_alone(self) -> Self:
+        if reason := describe_bad_own_name(self.source):
+            raise RecipeError(f"own vectors cannot be called {self.source[:80]!r}: {reason}", OWN_NAME_HINT)
+        if self.pictures or self.degrade or self.views != "each":
+            raise RecipeError(
+                f"{self.source} was imported, so pictures, degrade and views have no effect on it",
+                f"--encoders {self.source}",
+            )
+        return self
+
+    def _base_name(self) -> str:
+        return self.source
+
+    @property
+    def is_here(self) -> bool:
+        """Never: there are no weights."""
+        return False
+
+    def needs(self) -> list[Need]:
+        """Say that pictures cannot be encoded, where somebody would have to."""
+        return [Need.of(f"encoder {self.source}", self.build)]
+
+    def build(self) -> Encoder:
+        """Refuse: only vectors were imported.
+
+        Raises:
+            MissingData: always.
+        """
+        raise MissingData(
+            f"{self.source} was imported as vectors, so nothing here can encode pictures as it does",
+            f"brainhive import-embeddings FILE --as {self.source} --dataset NAME, or another encoder",
+        )
+
+
+OWN_NAME_HINT = f"up to {MAX_OWN_NAME} letters and digits, with - or _ between them: --as my-model"
+"""What a user may call own vectors, in words."""
+
+
+def describe_bad_own_name(name: str) -> str:
+    """Say why own vectors cannot have a name: no file name, or one of a shipped encoder's stores; else ""."""
+    if not OWN_NAME.fullmatch(name) or len(name) > MAX_OWN_NAME:
+        return "it must be a plain file name"
+    if name.lower() in YAML_WORDS:
+        return "recipes read this word as a value"
+
+    # outputs, sizes and knobs of a shipped encoder follow its name after a hyphen
+    folded = parts.name_of(name).lower()
+    if kind := next((kind for kind in parts.kinds("encoders") if f"{folded}-".startswith(f"{kind}-")), ""):
+        return f"stores of the shipped encoder {kind} are called so"
+    seen = NAME.fullmatch(name)
+    if seen and (seen["degrade"] or seen["views"]):
+        return "stores of degraded pictures and of views end so"
+    return ""
+
+
+def is_own_name(name: str, embeddings: Path | None = None) -> bool:
+    """Whether a store below `embeddings` (default: home's) has a name that only own vectors may have."""
+    root = embeddings or Paths().under_home("embeddings")
+    return not describe_bad_own_name(name) and any(root.glob(f"*/*/{name}.h5"))
+
+
+def own_names(embeddings: Path | None = None) -> list[str]:
+    """List the names of own vectors, of all data sets below `embeddings` (default: home's)."""
+    root = embeddings or Paths().under_home("embeddings")
+    names = {path.stem for path in root.glob("*/*/*.h5")}
+    return sorted(name for name in names if not describe_bad_own_name(name))
+
+
 def listed(values: str | list[str]) -> list[str]:
     """Make a list of a key that holds one name or several."""
     return [values] if isinstance(values, str) else values
@@ -369,7 +461,8 @@ def joined(configs: Sequence[EncoderConfig]) -> EncoderConfig:
 def resolve(reference: Any) -> EncoderConfig:
     """Turn an encoder's name, reference or mapping into its Config.
 
-    A reference is `name[:output]`, `hub:owner/name`, a local folder, or `python:package.module:function`.
+    A reference is `name[:output]`, the name of own vectors in a store, `hub:owner/name`, a local folder, or
+    `python:package.module:function`.
     """
     # a slash is left only where a reference names neither a repository nor a folder that exists
     knobs = _knobs(reference) if isinstance(reference, str) else reference
@@ -379,6 +472,14 @@ def resolve(reference: Any) -> EncoderConfig:
         way = f"hub:{repository[0]}, if it is on the hub" if repository else "a folder that exists"
         way = f"{{kind: reference, source: {kind}}}" if kind.startswith("hub:") else way
         raise RecipeError(f"no encoder or folder {kind!r}", way)
+
+    # own vectors, of which there is no part
+    if kind == IMPORTED and isinstance(knobs, Mapping):
+        return validate(ImportedConfig, {key: knobs[key] for key in knobs if key != "kind"}, "encoder")
+    if isinstance(kind, str) and not parts.is_kind("encoders", kind) and not describe_bad_own_name(kind):
+        known = [*parts.kinds("encoders"), *own_names()]
+        way = f"there are: {', '.join(known)}; own vectors: brainhive import-embeddings FILE --as {kind}"
+        raise RecipeError(f"no encoder called {kind!r}", guess(parts.name_of(kind), known) + way)
 
     # build the Config of the kind
     config: EncoderConfig = parts.resolve("encoders", knobs)
@@ -399,6 +500,12 @@ def _knobs(reference: str) -> Any:
     output_knob = {"output": output} if output else {}
     if parts.is_kind("encoders", name):  # also where there is a folder of that name
         return {"kind": name, **output_knob}
+
+    # the name of own vectors, which are what they are
+    if is_own_name(name):
+        if output:
+            raise RecipeError(f"{name} was imported, and has no output {output!r}", f"--encoders {name}")
+        return {"kind": IMPORTED, "source": name}
 
     # the name of a variant of a kind, or a folder
     name = parts.name_of(name)

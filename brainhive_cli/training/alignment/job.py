@@ -21,7 +21,7 @@ from brainhive_cli.data.signal_stores import SignalSource
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import shape_of
 from brainhive_cli.data.targets.encoder_keys import encoders_by_key, match_prior
-from brainhive_cli.data.targets.target_stores import open_stores, store_needs
+from brainhive_cli.data.targets.target_stores import digests_of_imported, open_stores, store_needs
 from brainhive_cli.models import backbones, priors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import FUSED, Head
@@ -125,9 +125,10 @@ class Job:
         return replace(self, recipe=recipe, variants=variant_recipes)
 
     def pinned(self, cells: Sequence[Cell]) -> Self:
-        """Add the identities of the signals and runs that are read, so that others make another run."""
-        # a run is identified by the signals and weights that it reads
-        identities: dict[str, str] = {}
+        """Add the identities of signals, own vectors and runs, so that others make another run."""
+        # a run is identified by the signals, vectors and weights that it reads
+        encoders, paths = self.stored_encoders(), self.recipe.paths
+        identities = digests_of_imported(self.dataset, "train", encoders, paths)
         for recipe in self.variants.values():
             identities |= name_starts(recipe.train.starts, recipe.paths, self._opened)
             identities |= self.signals(recipe).identities(self._list_read(recipe, cells))

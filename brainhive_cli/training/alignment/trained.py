@@ -35,7 +35,12 @@ from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_keys import encoders_around, encoders_by_key
-from brainhive_cli.data.targets.target_stores import open_stores, refuse_others, store_needs
+from brainhive_cli.data.targets.target_stores import (
+    digests_of_imported,
+    open_stores,
+    refuse_others,
+    store_needs,
+)
 from brainhive_cli.measurement.metric_names import headlines
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import Heads
@@ -273,10 +278,16 @@ class AlignRun:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Digests of the tested signals, and of a model folder; a run's name tells it from others."""
+        """Digests of the tested signals, of own vectors, and of a model folder.
+
+        A run's name tells it from others.
+        """
         path, digests = self.folder.path, dict[str, str]()
         for variant in self.training_settings:
             digests |= self._identities(variant)
+            encoders = self.training_settings[variant].encoders
+            for split in self.dataset.splits:
+                digests |= digests_of_imported(self.dataset, split, encoders, self.paths)
         if self.is_model:
             digests[str(path)] = hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])
         return digests

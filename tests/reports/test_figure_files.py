@@ -1,0 +1,132 @@
+"""Figures as files: each in three formats and two sizes, by names that are safe, with its caveats."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Row, Sheet, Tile
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.reports import figure_files
+from brainhive_cli.reports.drawings import FILE_SIZES
+from brainhive_cli.reports.figure_files import save_figures
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+
+CAVEAT = next(iter(CAVEATS))
+LOSS = Curve("Loss", "epoch", [1, 2], [Line("train", [1.0, 0.5])])
+
+
+def run(tmp_path: Path, *drawn: Artifact, name: str = "lab-0123456789", label: str = "") -> ShownRun:
+    """A finished run that shows these artifacts."""
+    folder = RunFolder(tmp_path / "runs/lab" / name)
+    artifacts.write(folder, drawn)
+    folder.write_text("recipe.yaml", "epochs: 3\n")
+    about = {"seeds": (1,), "protocol": "intra, lab", "split": "test", "interval": "t over subjects"}
+    metric = Metric("top1", 0.5, n=40, pool=100, chance=0.01, low=0.4, high=0.6, **about)
+    folder.finish(Measurements({ALL: {"top1": metric}}, notes={"caveats": [CAVEAT]}))
+    return ShownRun(label or name, folder)
+
+
+def names_of(paths: list[Path]) -> list[str]:
+    """Give the names without size and suffix, each once."""
+    return list(dict.fromkeys(re.sub(r"-(slide|column)\.(svg|png|pdf)$", "", path.name) for path in paths))
+
+
+def sheet(tmp_path: Path, rows: int = 5) -> Sheet:
+    """A sheet whose pictures are those of the run of `run`."""
+    folder = RunFolder(tmp_path / "runs/lab/lab-0123456789")
+    file = artifacts.save_picture(folder, "a", Image.new("RGB", (8, 8), "red"))
+    tiles = [
+        Tile(file, ["a cat", "rank 1"]),
+        Tile(file, ["a dog with a long name"], verdict="wrong"),
+        Tile(""),
+    ]
+    return Sheet("Retrieved", ["seen", "1", "2"], [Row(f"cat/{row}", tiles) for row in range(rows)])
+
+
+def test_every_kind_of_figure_is_saved_in_every_size_and_format(tmp_path):
+    shown = [
+        LOSS,
+        Heatmap("Matrix", [[1.0, None], [0.0, 1.0]], rows=["a", "b"], columns=["c", "d"]),
+        Map("Plane", [Point(0, 0, group="a"), Point(1, 1, group="b")]),
+        sheet(tmp_path),
+    ]
+    paths = save_figures([RunGroup([run(tmp_path, *shown)])], tmp_path / "figures")
+    assert names_of(paths) == [
+        "lab-0123456789-headline-top-1-with-95-intervals",
+        *(f"lab-0123456789-{title}" for title in ("Loss", "Matrix", "Plane", "Retrieved")),
+    ]
+    assert sorted((tmp_path / "figures").iterdir()) == sorted(paths) and len(paths) == 5 * 2 * 3
+    for path in paths:
+        start = path.read_bytes()[:200]
+        assert {".svg": b"<svg" in path.read_bytes(), ".png": b"PNG" in start, ".pdf": b"%PDF" in start}[
+            path.suffix
+        ]
+    for size_name, size in FILE_SIZES.items():
+        for path in (path for path in paths if path.name.endswith(f"{size_name}.png")):
+            with Image.open(path) as png:
+                assert png.width == size.png_px and abs(png.info["dpi"][0] - png.width / size.shown_inch) < 1
+
+
+def test_a_figure_carries_the_caveats_of_its_run_and_the_label_where_there_are_several(tmp_path):
+    one, other = run(tmp_path, LOSS), run(tmp_path, LOSS, name="other-0123456789")
+    save_figures([RunGroup([one])], tmp_path / "one")
+    text = (tmp_path / "one/lab-0123456789-Loss-slide.svg").read_text()
+    assert f"Loss ({CAVEAT})" in text and "lab-0123456789" not in text
+    save_figures([RunGroup([one, other])], tmp_path / "both")
+    text = (tmp_path / "both/other-0123456789-Loss-slide.svg").read_text()
+    assert "Loss: other-0123456789" in text
+    assert list((tmp_path / "both").glob("compared-headline-*"))
+
+
+def test_labels_and_titles_become_names_that_are_safe_and_do_not_collide(tmp_path):
+    titles = ["../../Loss: <b>", "..  LOSS  B", "ß–", "Loss" * 40]
+    drawn = [replace(LOSS, title=title) for title in titles]
+    shown = run(tmp_path, *drawn, label="a/b\\c: über")
+    names = names_of(save_figures([RunGroup([shown])], tmp_path / "figures"))[1:]
+    assert names == ["a-b-c-uber-Loss-b", "a-b-c-uber-LOSS-B-2", "a-b-c-uber", f"a-b-c-uber-{'Loss' * 15}"]
+    assert {path.parent for path in tmp_path.rglob("*.svg")} == {tmp_path / "figures"}
+
+
+def test_the_same_figures_are_the_same_files(tmp_path):
+    group = RunGroup([run(tmp_path, LOSS, sheet(tmp_path))])
+    first = {path.name: path.read_bytes() for path in save_figures([group], tmp_path / "first")}
+    assert first == {path.name: path.read_bytes() for path in save_figures([group], tmp_path / "second")}
+
+
+def test_a_figure_that_fails_leaves_no_half_written_file_and_the_former_one(tmp_path, monkeypatch):
+    group = RunGroup([run(tmp_path, LOSS)])
+    paths = save_figures([group], tmp_path / "figures")
+    before = {path: path.read_bytes() for path in paths}
+
+    def fail(artifact: object, path: Path, size: object) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(figure_files, "save_figure", fail)
+    with pytest.raises(KeyboardInterrupt):
+        save_figures([group], tmp_path / "figures")
+    assert {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == before
+
+
+def test_a_sheet_has_as_many_rows_as_a_slide_holds_and_a_damaged_picture_is_one_line(tmp_path):
+    shown = run(tmp_path, sheet(tmp_path))
+    save_figures([RunGroup([shown])], tmp_path / "figures")
+    texts = {
+        size: (tmp_path / f"figures/lab-0123456789-Retrieved-{size}.svg").read_text() for size in FILE_SIZES
+    }
+    assert {size: text.count("rank 1") for size, text in texts.items()} == {"slide": 3, "column": 4}
+    (shown.folder.path / "artifacts/a.webp").write_bytes(b"RIFF")
+    with pytest.raises(MissingData, match=r"a\.webp is no whole picture"):
+        save_figures([RunGroup([shown])], tmp_path / "again")
+
+
+def test_a_figure_without_values_is_left_out(tmp_path):
+    empty = replace(LOSS, title="Empty", lines=[Line("train", [None, None])])
+    paths = save_figures([RunGroup([run(tmp_path, empty)])], tmp_path / "figures")
+    assert not [path for path in paths if "Empty" in path.name]
