@@ -142,22 +142,24 @@ def _run(
         return 0
     runs_folder = recipe.paths.under_home("runs")
     if common["check"]:
-        return _check(module.plan(recipe), command, recipe, common["json"], advise)
+        with console.progress(command):
+            plan = _plan(module.plan(recipe), command, recipe)
+        return _show_plan(plan, recipe, common["json"], advise)
 
     from brainhive_cli.core import launch
 
-    with console.progress("starting"):  # torch is imported
+    with console.progress("starting"):  # torch is imported, and several processes meet
         processes = launch.num_processes(recipe.run)
+        here = launch.start(recipe.run) if processes == 1 else None
 
     # several processes are started by accelerate, and report here
-    if processes > 1:
+    if here is None:
         code, reason = launch.relaunch(recipe.run, processes, recipe.less_memory())
         if reason:
             console.fail(reason, common["json"], code)
         return code
 
     # one process, or one of several, does the work
-    here = launch.start(recipe.run)
     recipe = recipe.launched_in(here.mixed_precision)
     start = time.monotonic()
     try:
@@ -189,9 +191,8 @@ def _run(
     return int(result.exit_code)
 
 
-def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable[[str], str]) -> int:
-    """Show a plan, what is missing for it and how long it takes; return the exit code."""
-    # an estimate of the time, where the device is here
+def _plan(plan: Any, command: str, recipe: Any) -> Any:
+    """Add to a plan how long it takes, where the device is here, and the plan of the whole paper."""
     if plan.work is not None:
         from brainhive_cli.core import launch
 
@@ -202,14 +203,18 @@ def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable
             plan = replace(plan, items={**plan.items, **measured})
         except DeviceError as error:
             plan = replace(plan, errors=(*plan.errors, error))
-
-    # what is missing, with lines as the user would type them
-    missing = [HINT.sub(lambda match: f"({advise(match[1])})", line) for line in plan.missing]
     if recipe.recipe_name.startswith("papers/") and (shipped_recipes() / recipe.recipe_name).is_dir():
         from brainhive_cli.commands.paper_plan import plan_paper
 
         with console.progress("planning the whole paper"):
             plan = replace(plan, tables=(plan_paper(recipe.recipe_name, recipe), *plan.tables))
+    return plan
+
+
+def _show_plan(plan: Any, recipe: Any, as_json: bool, advise: Callable[[str], str]) -> int:
+    """Show a plan and what is missing for it; return the exit code."""
+    # what is missing, with lines as the user would type them
+    missing = [HINT.sub(lambda match: f"({advise(match[1])})", line) for line in plan.missing]
     if as_json:
         # one document, or tables with the recipe below them
         document = {"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": missing}
