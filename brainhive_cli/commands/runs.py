@@ -72,8 +72,8 @@ class RunOnDisk:
 
     @cached_property
     def changed(self) -> float:
-        """Time of the last change of its files, in seconds since 1970."""
-        return max(path.stat().st_mtime for path in (self.path, *self.path.glob("*.json*")))
+        """Time of the last change that its documents tell of, in seconds since 1970."""
+        return RunFolder(self.path).changed_s
 
     @property
     def state(self) -> str:

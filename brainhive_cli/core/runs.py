@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import (
@@ -44,12 +45,14 @@ LARGEST_RECIPE = 1 << 20
 """Bytes of the largest recipe of a run that is read: it names every key."""
 FINISHED = "metrics.json"
 """The file that makes a run finished; it is written last."""
+ENVIRONMENT = "environment.json"
+"""What the run was computed with, and when it was started and finished: copying a run leaves that as it is."""
 FOUND = "found.json"
-"""Names of the recipes by which later commands found the finished run again. A run is as new as this
-file: who asks for a run again means it."""
+"""Names of the recipes by which later commands found the finished run again, and when the last one did. A run
+is as new as that time: who asks for a run again means it."""
 CLAIM = ".claim"
 """The file by which the command that writes a run holds it."""
-OPENED = {"recipe.yaml", "environment.json", "embeddings.json", CLAIM}
+OPENED = {"recipe.yaml", ENVIRONMENT, "embeddings.json", CLAIM}
 """The files of a run for which nothing was done yet."""
 MAX_LISTED = 5
 """Runs that are listed where the named one does not exist."""
@@ -96,7 +99,7 @@ class RunFolder:
             else:
                 run = cls(path, lock)
                 run.write_text("recipe.yaml", write_yaml(portable(recipe.model_dump(mode="json"))))
-                run.write_json("environment.json", launch.describe_environment())
+                run.write_json(ENVIRONMENT, {**launch.describe_environment(), "started": _now()})
                 if not is_new:
                     console.say(f"continuing run {path.name}")
 
@@ -104,7 +107,8 @@ class RunFolder:
         if run.is_finished:
             console.say(f"found run {path.name}, finished {run.age}; --again starts a new one")
             with suppress(OSError, BrainhiveError):  # a run of somebody else, which may be read only
-                run.write_json(FOUND, {"recipe_names": sorted({*run.found_by, recipe.recipe_name})})
+                names = sorted({*run.found_by, recipe.recipe_name})
+                run.write_json(FOUND, {"recipe_names": names, "found": _now()})
         launch.barrier()
         return run
 
@@ -121,7 +125,35 @@ class RunFolder:
     @property
     def age(self) -> str:
         """Time since a finished run was finished, in words."""
-        return age((self.path / FINISHED).stat().st_mtime)
+        return age(self.written_s)
+
+    @property
+    def written_s(self) -> float:
+        """Time at which it was finished or, before, logged last; in seconds since 1970.
+
+        The documents say it; where they do not, the files do, which a copy may have made anew.
+        """
+        times = _Times()
+        with suppress(BrainhiveError):
+            times = self.read_json(ENVIRONMENT, _Times)
+        known = [times.finished] if self.is_finished else [times.started]
+        seconds = [time.timestamp() for time in known if time is not None]
+        if not self.is_finished:
+            with suppress(OSError):  # of a log that is no plain file
+                logged = (event.get("time") for event in self.events())
+                seconds += [time_s for time_s in logged if isinstance(time_s, int | float)]
+        if not seconds:
+            paths = [self.path / FINISHED] if self.is_finished else [self.path, *self.path.glob("*.json*")]
+            seconds = [path.stat().st_mtime for path in paths]
+        return max(seconds)
+
+    @property
+    def changed_s(self) -> float:
+        """Time at which it was finished, or asked for again; before, that at which it logged last."""
+        with suppress(BrainhiveError):  # none has found it
+            if (found := self.read_json(FOUND, _FoundBy).found) is not None:
+                return max(self.written_s, found.timestamp())
+        return self.written_s
 
     @property
     def found_by(self) -> set[str]:
@@ -252,14 +284,15 @@ class RunFolder:
 
         # the list has a digest of the metrics before these have their name
         text = f"{json.dumps(portable(measurements.as_dict()), indent=2, default=str)}\n".encode()
-        names = documents.list_documents(self.path)
-        listed = {name: documents.digest_file(self.path / name) for name in names}
-        listed[FINISHED] = hashlib.sha256(text).hexdigest()
+        names = {*documents.list_documents(self.path)} - {FINISHED}
 
         def write(part: Path) -> None:
             part.write_bytes(text)
             (self.path / FINISHED).unlink(missing_ok=True)  # no finished run has another list, even if killed
-            documents.write_digests(self.path, listed)
+            if ENVIRONMENT in names:
+                self.write_json(ENVIRONMENT, {**self.read_json(ENVIRONMENT), "finished": _now()})
+            listed = {name: documents.digest_file(self.path / name) for name in names}
+            documents.write_digests(self.path, listed | {FINISHED: hashlib.sha256(text).hexdigest()})
 
         self.replace(FINISHED, write)
         if self.lock:
@@ -268,6 +301,18 @@ class RunFolder:
 
 class _FoundBy(BaseModel):
     recipe_names: list[str]
+    found: AwareDatetime | None = None
+
+
+class _Times(BaseModel):
+    """Times in the environment of a run; older runs and those from elsewhere have none."""
+
+    started: AwareDatetime | None = None
+    finished: AwareDatetime | None = None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
 
 
 def _numbered(base: Path, name: str, again: bool) -> Path:
@@ -478,9 +523,5 @@ def age(since: float) -> str:
 
 def finished_runs(runs: Path, command: str | None) -> list[RunFolder]:
     """List the finished runs of a command, or of all, those first that were finished, or found, last."""
-    # a run is as new as its metrics, or as the last time that it was asked for again
-    times = {}
-    for metrics in runs.glob(f"{command or '*'}/*/{FINISHED}"):
-        files = [file for file in (metrics, metrics.with_name(FOUND)) if file.is_file()]
-        times[metrics.parent] = max(file.stat().st_mtime for file in files)
-    return [RunFolder(folder) for folder in sorted(times, key=lambda folder: times[folder], reverse=True)]
+    folders = [RunFolder(metrics.parent) for metrics in runs.glob(f"{command or '*'}/*/{FINISHED}")]
+    return sorted(folders, key=lambda run: run.changed_s, reverse=True)
