@@ -197,7 +197,8 @@ def _look_over(job: Job) -> tuple[Table, ...]:
     """Describe recordings of which little is known, and warn of what is unusual in them."""
     if not isinstance(job.preparation, LookedOver):
         return ()
-    overview = job.preparation.look_over(job.subjects)
+    with console.progress("looking over the recordings"):
+        overview = job.preparation.look_over(job.subjects)
     for line in overview.warnings:
         console.warn(line)
     if overview.way:
@@ -246,11 +247,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         BrainhiveError: if a store is there that was made otherwise, or a file does not hold what it should.
     """
     # a store that was made otherwise, or a missing file, ends the command before anything is written
-    job = Job.resolve(recipe)
-    if job.missing is not None:
-        raise job.missing
-    due = [subject for subject in job.subjects if again or not job.is_done(subject)]
-    require_each(job.subjects, lambda subject: subject not in due or job.files(subject))
+    with console.progress("checking files and stores"):
+        job = Job.resolve(recipe)
+        if job.missing is not None:
+            raise job.missing
+        due = [subject for subject in job.subjects if again or not job.is_done(subject)]
+        require_each(job.subjects, lambda subject: subject not in due or job.files(subject))
     overview = _look_over(job) if due and launch.is_main else ()
 
     # files that hold all repetitions together are read at once, others session by session

@@ -92,21 +92,23 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train every cell that is not finished; the test split is never read."""
     trackers.require(recipe.run.trackers)
     # resolve: cells, signals, and the identities of all that is read, which name the run
-    job = Job.resolve(recipe).open()
-    cells = job.list_cells()
-    # a missing store ends it before signals are made
-    stores = {} if job.has_signals(cells) else job.open_stores()
-    job.prepare_signals(cells, launch)
-    job = job.pinned(cells)
+    with console.progress("opening signals and embeddings"):
+        job = Job.resolve(recipe).open()
+        cells = job.list_cells()
+        # a missing store ends it before signals are made
+        stores = {} if job.has_signals(cells) else job.open_stores()
+        job.prepare_signals(cells, launch)
+        job = job.pinned(cells)
     label = job.recipe.run_label(job.recipe.paths)
     folder = RunFolder.open("train-align", label, job.recipe, launch, again)
 
     # train what an earlier command has not trained, and write what all cells measured
     work = None
     if not folder.is_finished:
-        for cell in cells:
-            job.find_starts(cell)  # which are refused before anything is trained
-        stores = stores or job.open_stores()
+        with console.progress("opening embeddings and what is trained further"):
+            for cell in cells:
+                job.find_starts(cell)  # which are refused before anything is trained
+            stores = stores or job.open_stores()
         warnings = [reason for reason in job.describe_validation(stores).values() if reason]
         work = _train(job, cells, stores, warnings, folder, launch)
         if launch.is_main:
@@ -154,9 +156,10 @@ def _train(
     with console.live(watch.table, watch.news):
         for cell in launch.queue(todo, str(folder.path)) if is_alone else todo:
             recipe = job.variants[cell.variant]
-            if opened is None or not opened.is_compatible(recipe):
-                opened = TrainingData(job, recipe, stores, subjects, launch)
-            layout, data = opened.select_cell(cell)
+            with console.progress(f"reading what {cell.name} learns from"):
+                if opened is None or not opened.is_compatible(recipe):
+                    opened = TrainingData(job, recipe, stores, subjects, launch)
+                layout, data = opened.select_cell(cell)
             names = recipe.run.trackers if worker.is_main else ()
             caveats, settings = learned_by(data, recipe.train).caveats, recipe.model_dump(mode="json")
             with trackers.tracked(names, folder.path, cell.name, settings, caveats) as track:

@@ -299,7 +299,7 @@ class _Work:
     Attributes:
         draw: Draws it on a terminal.
         describe: Says in one line how far it is; empty where its news do.
-        is_kept: Whether it is shown beside work that is done inside it.
+        is_kept: Whether it is still shown while other work is done inside it.
         name: What it is called; empty for a table.
         news: Lines of what is finished or, if asked, of how far it is.
     """
@@ -315,7 +315,8 @@ class _Display:
     """Work at hand: lines below the messages of a terminal, DELAY_S after the first began; else said lines.
 
     Where there is no terminal, the main process says a line of work inside other work when DELAY_S have
-    passed and its name was not said before, and one once in LINE_S: from a thread, since work may be one call.
+    passed and its name was not said before, and one once in LINE_S. A thread says them, since work may be
+    one call.
     """
 
     def __init__(self, console: Any) -> None:
