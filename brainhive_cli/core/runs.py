@@ -46,7 +46,7 @@ LARGEST_RECIPE = 1 << 20
 FINISHED = "metrics.json"
 """The file that makes a run finished; it is written last."""
 ENVIRONMENT = "environment.json"
-"""What the run was computed with, and when it was started and finished: copying a run leaves that as it is."""
+"""What the run was computed with, and when it was started and finished, as no copy of it changes."""
 FOUND = "found.json"
 """Names of the recipes by which later commands found the finished run again, and when the last one did. A run
 is as new as that time: who asks for a run again means it."""
