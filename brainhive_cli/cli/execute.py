@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.core import console, foreign_code
+from brainhive_cli.core import console, foreign_code, parts
 from brainhive_cli.core.errors import (
     INTERRUPTED,
     BrainhiveError,
@@ -29,7 +29,13 @@ from brainhive_cli.core.errors import (
     remember_interrupts,
 )
 from brainhive_cli.core.foreign_code import OVERRIDE
-from brainhive_cli.core.recipe import find_recipe, read_extended, shipped_recipes
+from brainhive_cli.core.recipe import (
+    find_recipe,
+    parse_value,
+    read_extended,
+    read_recipe,
+    shipped_recipes,
+)
 
 RECIPE = "# Recipe: what follows runs as it is"
 """The line before the resolved recipe, below the plan; a comment, so that what follows is a recipe."""
@@ -318,17 +324,35 @@ def as_typed(hint: str, folders: Callable[[], Sequence[str]], keys: Set[str], is
         if "--recipe" in words or recipe is None:
             return shlex.join(["brainhive", command, *words])
 
-        # what the recipe sets itself is left out
+        # what the recipe sets itself is left out, unless the user did or it has other encoders than are named
         line_words = ["brainhive", command, "--recipe", recipe]
         rest = iter(words)
-        for word in rest:  # without what the recipe sets, unless the user did
-            key = word.partition("=")[0].removeprefix("--")
+        for word in rest:
+            key, _, value = word.removeprefix("--").partition("=")
             pair = [word, next(rest, "")] if word.startswith("--") and "=" not in word else [word]
-            line_words += pair if key not in PARTS or PARTS[key] & keys else []
+            is_other = key == "encoders" and _has_other_encoders(recipe, command, value or pair[-1])
+            line_words += pair if key not in PARTS or PARTS[key] & keys or is_other else []
         return shlex.join(line_words)
 
     hint = _map_lines(hint, with_recipe)
     return with_permission(hint, ["--allow-code"] if is_allowed else [])
+
+
+def _has_other_encoders(recipe: str, command: str, named: str) -> bool:
+    """Whether a recipe's command would not do with the encoders that a hint names: `embed` makes its own."""
+    parsed = parse_value(named, f"encoders={named}") if named.startswith("[") else named.split(",")
+    listed = read_recipe(find_recipe(command, recipe), command).get("encoders") or []
+    listed = [listed] if isinstance(listed, str) else listed
+
+    # the same part may be written in several ways
+    def resolve(encoder: Any) -> Any:
+        with suppress(BrainhiveError):
+            return parts.resolve("encoders", encoder)
+        return encoder
+
+    hinted, own = ([resolve(encoder) for encoder in encoders] for encoders in (parsed, listed))
+    needed, there = (hinted, own) if command == "embed" else (own, hinted)
+    return any(encoder not in there for encoder in needed) and bool(own)
 
 
 def with_permission(hint: str, code: Collection[str]) -> str:

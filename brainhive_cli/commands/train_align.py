@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, merge_caveats
 from brainhive_cli.core.results import Plan, Result, Work
-from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.runs import CLOSED_FORM, FINISHED, RunFolder
 from brainhive_cli.data.command_lines import are_embedded, command
 from brainhive_cli.data.datasets import describe_test_claims, stored_split
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -114,6 +114,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if launch.is_main:
             notes = {"mode": job.recipe.mode, "dataset": job.dataset.name, **job.describe_set_ups(cells)}
             notes["warnings"] = [*list_failed_stores(stores), *warnings]
+            if all(variant.backbone.is_closed_form for variant in job.variants.values()):
+                notes[CLOSED_FORM] = True
             curves = learning_curves(folder, [cell.name for cell in cells])
             artifacts.write(folder, [*curves, describe_health(stores)])
             folder.finish(_collect_measurements(folder, cells, notes))

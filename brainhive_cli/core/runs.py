@@ -50,6 +50,8 @@ ENVIRONMENT = "environment.json"
 FOUND = "found.json"
 """Names of the recipes by which later commands found the finished run again, and when the last one did. A run
 is as new as that time: who asks for a run again means it."""
+CLOSED_FORM = "closed_form"
+"""Note of a run whose models were fitted in closed form: the epochs of its recipe have no part in it."""
 CLAIM = ".claim"
 """The file by which the command that writes a run holds it."""
 OPENED = {"recipe.yaml", ENVIRONMENT, "embeddings.json", CLAIM}
@@ -461,20 +463,21 @@ def _warn_of_longer(
     run: RunFolder, older: Sequence[RunFolder], lacks: Callable[[RunFolder], str], choose: str
 ) -> None:
     """Warn of the newest older run that fits, is of the same kind, and has more epochs or cells."""
-    # longer: more epochs or more cells, of the same data set and mode
-    kind, size = _size(run)
+    # longer: more epochs or more cells, of the same data set and mode; a closed form has no epochs
+    kind, (epochs, cells) = _size(run)
 
     def rejects(other: RunFolder) -> str:
-        other_kind, other_size = _size(other)
-        is_longer = any(count > than for count, than in zip(other_size, size, strict=True))
+        other_kind, (other_epochs, other_cells) = _size(other)
+        is_longer = other_cells > cells or 0 < epochs < other_epochs
         return lacks(other) if other_kind == kind and is_longer else "no longer training"
 
     for other in older:
         if not _rejection(other, rejects):
             # the newest of them is enough of a warning
             names = [f"{trained.path.name} ({_described(trained)})" for trained in (run, other)]
+            more = "was trained more" if epochs and _size(other)[1][0] else "has more cells"
             console.warn(
-                f"{names[0]} is the newest run, but {names[1]} was trained more: "
+                f"{names[0]} is the newest run, but {names[1]} {more}: "
                 f"{choose}{other.path.name} takes that one"
             )
             break
@@ -497,11 +500,12 @@ class _Metrics(BaseModel):
 
 
 def _size(run: RunFolder) -> tuple[tuple[Any, ...], tuple[int, int]]:
-    """Return a run's kind (data set, mode) and size (epochs, cells)."""
+    """Return a run's kind (data set, mode) and size (epochs, cells); a closed form has no epochs."""
     # no more of the documents is checked than is used
     notes = run.read_json(FINISHED, _Metrics).notes
     train = (run.recipe(_Made) if (run.path / "recipe.yaml").is_file() else _Made()).train
-    return (notes.get("dataset"), notes.get("mode")), (train.epochs, len(notes.get("cells", ())))
+    epochs = 0 if notes.get(CLOSED_FORM) else train.epochs
+    return (notes.get("dataset"), notes.get("mode")), (epochs, len(notes.get("cells", ())))
 
 
 def _described(run: RunFolder) -> str:

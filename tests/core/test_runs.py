@@ -295,6 +295,23 @@ def test_a_trial_is_not_preferred_to_a_longer_training_without_a_word(
     assert "--run demo-intra-long takes that one" in said
 
 
+@pytest.mark.parametrize(
+    ("cells", "said"), [(1, ""), (3, "demo-intra-net (5 minutes ago, 25 epochs, 3 cells) has more")]
+)
+def test_no_run_was_trained_more_than_a_closed_form(home: Path, capsys, cells: int, said: str) -> None:
+    aligned(home, "demo-intra-net", 305, epochs=25, cells=cells)
+    ridge = aligned(home, "demo-intra-ridge", 65, epochs=10, cells=1)
+    document = ridge.read_json("metrics.json")
+    document["notes"][runs.CLOSED_FORM] = True
+    ridge.write_json("metrics.json", document)
+    os.utime(ridge.path / "metrics.json", (time.time() - 65,) * 2)
+
+    assert runs.newest(home / "runs", "train-align").path == ridge.path
+    told = capsys.readouterr().err
+    assert "align run demo-intra-ridge, finished 1 minute ago, 1 cell\n" in told
+    assert said in told and ("warning" in told) == bool(said) and "was trained more" not in told
+
+
 def test_a_run_of_another_mode_or_a_shorter_one_is_no_rival(home: Path, capsys) -> None:
     aligned(home, "demo-inter", 900, epochs=25, cells=30, mode="inter")
     aligned(home, "demo-intra-short", 300, epochs=2, cells=3)
