@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from brainhive_cli.cli.table import COMMANDS
+from brainhive_cli.cli.table import COMMANDS, LAUNCH
 from brainhive_cli.core import console, foreign_code, parts
 from brainhive_cli.core.errors import (
     INTERRUPTED,
@@ -135,7 +135,7 @@ def _run(
 ) -> int:
     """Do what the line asks for: list, check, launch more processes, or run here; return the exit code."""
     # the recipe, or what lists and checks need of it
-    launch_flags = {f"run.{key}": common[key] for key in ("processes", "machines", "mixed_precision")}
+    launch_flags = {f"run.{key}": common[key] for key in LAUNCH if key in common}
     try:
         with console.progress("starting"):
             module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
@@ -155,7 +155,7 @@ def _run(
     from brainhive_cli.core import launch
 
     with console.progress("starting"):  # torch is imported, and several processes meet
-        processes = launch.num_processes(recipe.run)
+        processes = launch.num_processes(recipe.run) if recipe.computes else 1
         here = launch.start(recipe.run) if processes == 1 else None
 
     # several processes are started by accelerate, and report here

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -48,6 +48,8 @@ COMMANDS = (
 
 class Recipe(BaseRecipe):
     """Recipe of check: data sets, stores, runs, recipes and priors."""
+
+    computes: ClassVar[bool] = False
 
     stores: Names | None = Field(
         None,

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from brainhive_cli.data.targets.target_stores import encoder_of, warn_of_problem
 
 class Recipe(BaseRecipe):
     """Recipe of export-embeddings: the stores, the format and the folder."""
+
+    computes: ClassVar[bool] = False
 
     stores: Names | None = Field(
         None, description="stores: files, folders or patterns; default: all below paths.embeddings"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -43,6 +43,8 @@ class Keys(Section):
 
 class Recipe(BaseRecipe):
     """Recipe of import-embeddings: the files, their data set and their encoders."""
+
+    computes: ClassVar[bool] = False
 
     sources: Names = Field([], description="files, folders or patterns")
     dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -42,6 +42,8 @@ BRAIN = "brain"
 
 class Recipe(BaseRecipe):
     """Recipe of runs: the runs that are listed, shown or removed."""
+
+    computes: ClassVar[bool] = False
 
     words: Names = Field(
         [],
