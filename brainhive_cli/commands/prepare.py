@@ -279,7 +279,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             job.sessions_folder.rmdir()
 
     # what the stores hold, and the line of what comes next
-    signals = {subject: describe_store(SignalStore.open(job.path(subject))) for subject in job.subjects}
+    signals = {}
+    with console.progress("describing the stores", len(job.subjects)) as bar:
+        for subject in job.subjects:
+            signals[subject] = describe_store(SignalStore.open(job.path(subject)))
+            bar.advance()
     rows = [(subject, *row) for subject, described in signals.items() for row in count_rows(described)]
     caveats = merge_caveats(*(described["caveats"] for described in signals.values()))
     title = extend_title(f"Signals of {job.preparation.dataset}", caveats)
@@ -307,11 +311,16 @@ def _write_sessions(
         launch.barrier()
 
         # each process takes the next session that none has taken
-        for session in launch.queue(list(paths), f"sessions of {subject}"):
+        sessions, begun = list(paths), 0
+        for session in launch.queue(sessions, f"sessions of {subject}"):
             if not (path := paths[session]).is_file():
                 write_session(path, session, preparation.session(subject, session), job.dtype)
-            bar.advance(1, f"subject {subject}, session {session}")
+
+            # those before it are done, or nearly so, by some process
+            before, begun = begun, sessions.index(session) + 1
+            bar.advance(begun - before, f"subject {subject}, session {session}")
         launch.barrier()
+        bar.advance(len(sessions) - begun)
 
         # all sessions are there: they become one store
         if is_writer:

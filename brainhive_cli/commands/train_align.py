@@ -158,7 +158,7 @@ def _train(
     with console.live(watch.table, watch.news):
         for cell in launch.queue(todo, str(folder.path)) if is_alone else todo:
             recipe = job.variants[cell.variant]
-            with console.progress(f"reading what {cell.name} learns from"):
+            with console.progress("reading signals and embeddings"):
                 if opened is None or not opened.is_compatible(recipe):
                     opened = TrainingData(job, recipe, stores, subjects, launch)
                 layout, data = opened.select_cell(cell)

@@ -185,7 +185,7 @@ class Bar:
 
     def __init__(self, progress: "Progress", description: str, total: int | None) -> None:
         self._progress = progress
-        self._is_counted, self._total = total is not None, total or 0
+        self._total = total or 0
         self._description = description.translate(ONE_LINE)
         self._task = progress.add_task(self._description, total=total, note="")
         self._started_s = self._advanced_s = time.monotonic()
@@ -217,8 +217,8 @@ class Bar:
         """Say how far it is: items of the total, pace and time left, or how long it has taken."""
         now_s = time.monotonic()
         elapsed_s, since_s = now_s - self._started_s, now_s - self._advanced_s
-        counts = f"{self._items:,} of {self._total:,}, " if self._is_counted else ""
-        if not self._is_counted or not self._items:
+        counts = f"{self._items:,} of {self._total:,}, " if self._total else ""
+        if not self._total or not self._items:
             return f"{self._description}: {counts}{clock(elapsed_s)} so far"
 
         # an item that takes longer than those before slows the pace of all that are left

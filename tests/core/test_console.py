@@ -9,6 +9,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from progress_lines import without_progress
 from rich.console import Console
 from rich.progress import Progress
 
@@ -233,6 +234,7 @@ def test_without_a_terminal_work_that_is_one_call_says_a_line_a_minute(
     clock = Clock(monkeypatch)
     with console.progress("explain"):
         assert clock.lines(59) == [] and clock.lines(2) == ["explain: 1:01 so far"]
+        assert without_progress("explain: 1:01 so far\nerror: none\n") == ["error: none"]
 
         # its steps are named when they have taken as long as a terminal waits, each name once
         with console.progress("cells", 3) as bar:

@@ -231,7 +231,7 @@ def train_cell(
     """
     if is_closed_form(layout) and not launch.is_main:
         return  # one process fits alone
-    with console.progress(f"steps of {name}", 0) as bar:
+    with console.progress("training steps", 0) as bar:
         cell_folder = CellFolder(name, folder, launch, on_epoch, bar)
         aligner = fit(layout, data, terms, train, seed=seed, callbacks=cell_folder, launch=launch)
         if launch.is_main:
@@ -258,7 +258,7 @@ class CellFolder(Callbacks):
         bar: console.Bar | None = None,
     ) -> None:
         self.name, self.folder, self.launch, self.on_epoch, self.bar = name, folder, launch, on_epoch, bar
-        self.score = ""
+        self.score = name
         self.checkpoint = Checkpoint(folder.checkpoint_path(name))
         self.started_s = self.saved_s = time.monotonic()
         reset_peak(launch.device)
@@ -285,7 +285,8 @@ class CellFolder(Callbacks):
         """Write a line of the log."""
         event = {"cell": self.name, **event}
         self.folder.log(**event)
-        self.score = f"epoch {event['epoch'] + 1}/{event['epochs']}, loss {event['loss']:.3f}"
+        epochs = f"epoch {event['epoch'] + 1}/{event['epochs']}"
+        self.score = f"{self.name}, {epochs}, loss {event['loss']:.3f}"
         if self.on_epoch is not None:
             self.on_epoch(event)
 
