@@ -216,8 +216,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     stores: list[TargetStore] = []
     for config in recipe.encoders:
         # match names and pictures, and leave out stores that hold these vectors already
-        matched = MatchedVectors.match(job, config)
-        vectors, digest = matched.vectors, _digest(matched.vectors.files)
+        with console.progress(f"matching the vectors of {config.name}"):
+            matched = MatchedVectors.match(job, config)
+            vectors, digest = matched.vectors, _digest(matched.vectors.files)
         todo = [share for share in matched.shares if again or not matched.is_done(share, digest)]
 
         # copy the vectors, with their source in place of weights
