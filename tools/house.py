@@ -109,14 +109,14 @@ def function_lengths() -> list[int]:
 def idle_keys() -> list[str]:
     """List the keys that nobody is known to set: no shipped recipe, flag, row or TINY, and no guide does."""
     from brainhive_cli.cli.table import COMMANDS as commands
-    from brainhive_cli.cli.table import COMMON
+    from brainhive_cli.cli.table import COMMON, LAUNCH
     from brainhive_cli.commands.recipes import keys_of
     from brainhive_cli.core import parts
 
     pages = [*(path for path in (ROOT / "docs").glob("*.md") if path.name != "keys.md")]
     spans = [span for path in pages for span in CODE_SPAN.findall(path.read_text(encoding="utf-8"))]
     spans += [path.read_text() for path in (ROOT / "recipes").rglob("workflow.yaml")]  # overrides of steps
-    named = {*re.findall(r"[a-z]\w*", "\n".join(spans)), *COMMON}
+    named = {*re.findall(r"[a-z]\w*", "\n".join(spans)), *COMMON, *LAUNCH}
     recipes = [
         (path.stem, yaml.safe_load(path.read_text()) or {}) for path in (ROOT / "recipes").rglob("*.yaml")
     ]

@@ -14,8 +14,8 @@ from typing import Any
 
 import typer
 
-from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.core import console, foreign_code
+from brainhive_cli.cli.table import COMMANDS, LAUNCH
+from brainhive_cli.core import console, foreign_code, parts
 from brainhive_cli.core.errors import (
     INTERRUPTED,
     BrainhiveError,
@@ -29,7 +29,13 @@ from brainhive_cli.core.errors import (
     remember_interrupts,
 )
 from brainhive_cli.core.foreign_code import OVERRIDE
-from brainhive_cli.core.recipe import find_recipe, read_extended, shipped_recipes
+from brainhive_cli.core.recipe import (
+    find_recipe,
+    parse_value,
+    read_extended,
+    read_recipe,
+    shipped_recipes,
+)
 
 RECIPE = "# Recipe: what follows runs as it is"
 """The line before the resolved recipe, below the plan; a comment, so that what follows is a recipe."""
@@ -129,7 +135,7 @@ def _run(
 ) -> int:
     """Do what the line asks for: list, check, launch more processes, or run here; return the exit code."""
     # the recipe, or what lists and checks need of it
-    launch_flags = {f"run.{key}": common[key] for key in ("processes", "machines", "mixed_precision")}
+    launch_flags = {f"run.{key}": common[key] for key in LAUNCH if key in common}
     try:
         with console.progress("starting"):
             module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
@@ -142,22 +148,24 @@ def _run(
         return 0
     runs_folder = recipe.paths.under_home("runs")
     if common["check"]:
-        return _check(module.plan(recipe), command, recipe, common["json"], advise)
+        with console.progress(command):
+            plan = _plan(module.plan(recipe), command, recipe)
+        return _show_plan(plan, recipe, common["json"], advise)
 
     from brainhive_cli.core import launch
 
-    with console.progress("starting"):  # torch is imported
-        processes = launch.num_processes(recipe.run)
+    with console.progress("starting"):  # torch is imported, and several processes meet
+        processes = launch.num_processes(recipe.run) if recipe.computes else 1
+        here = launch.start(recipe.run) if processes == 1 else None
 
     # several processes are started by accelerate, and report here
-    if processes > 1:
+    if here is None:
         code, reason = launch.relaunch(recipe.run, processes, recipe.less_memory())
         if reason:
             console.fail(reason, common["json"], code)
         return code
 
     # one process, or one of several, does the work
-    here = launch.start(recipe.run)
     recipe = recipe.launched_in(here.mixed_precision)
     start = time.monotonic()
     try:
@@ -189,9 +197,8 @@ def _run(
     return int(result.exit_code)
 
 
-def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable[[str], str]) -> int:
-    """Show a plan, what is missing for it and how long it takes; return the exit code."""
-    # an estimate of the time, where the device is here
+def _plan(plan: Any, command: str, recipe: Any) -> Any:
+    """Add to a plan how long it takes, where the device is here, and the plan of the whole paper."""
     if plan.work is not None:
         from brainhive_cli.core import launch
 
@@ -202,14 +209,18 @@ def _check(plan: Any, command: str, recipe: Any, as_json: bool, advise: Callable
             plan = replace(plan, items={**plan.items, **measured})
         except DeviceError as error:
             plan = replace(plan, errors=(*plan.errors, error))
-
-    # what is missing, with lines as the user would type them
-    missing = [HINT.sub(lambda match: f"({advise(match[1])})", line) for line in plan.missing]
     if recipe.recipe_name.startswith("papers/") and (shipped_recipes() / recipe.recipe_name).is_dir():
         from brainhive_cli.commands.paper_plan import plan_paper
 
         with console.progress("planning the whole paper"):
             plan = replace(plan, tables=(plan_paper(recipe.recipe_name, recipe), *plan.tables))
+    return plan
+
+
+def _show_plan(plan: Any, recipe: Any, as_json: bool, advise: Callable[[str], str]) -> int:
+    """Show a plan and what is missing for it; return the exit code."""
+    # what is missing, with lines as the user would type them
+    missing = [HINT.sub(lambda match: f"({advise(match[1])})", line) for line in plan.missing]
     if as_json:
         # one document, or tables with the recipe below them
         document = {"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": missing}
@@ -313,17 +324,35 @@ def as_typed(hint: str, folders: Callable[[], Sequence[str]], keys: Set[str], is
         if "--recipe" in words or recipe is None:
             return shlex.join(["brainhive", command, *words])
 
-        # what the recipe sets itself is left out
+        # what the recipe sets itself is left out, unless the user did or it has other encoders than are named
         line_words = ["brainhive", command, "--recipe", recipe]
         rest = iter(words)
-        for word in rest:  # without what the recipe sets, unless the user did
-            key = word.partition("=")[0].removeprefix("--")
+        for word in rest:
+            key, _, value = word.removeprefix("--").partition("=")
             pair = [word, next(rest, "")] if word.startswith("--") and "=" not in word else [word]
-            line_words += pair if key not in PARTS or PARTS[key] & keys else []
+            is_other = key == "encoders" and _has_other_encoders(recipe, command, value or pair[-1])
+            line_words += pair if key not in PARTS or PARTS[key] & keys or is_other else []
         return shlex.join(line_words)
 
     hint = _map_lines(hint, with_recipe)
     return with_permission(hint, ["--allow-code"] if is_allowed else [])
+
+
+def _has_other_encoders(recipe: str, command: str, named: str) -> bool:
+    """Whether a recipe's command would not do with the encoders that a hint names: `embed` makes its own."""
+    parsed = parse_value(named, f"encoders={named}") if named.startswith("[") else named.split(",")
+    listed = read_recipe(find_recipe(command, recipe), command).get("encoders") or []
+    listed = [listed] if isinstance(listed, str) else listed
+
+    # the same part may be written in several ways
+    def resolve(encoder: Any) -> Any:
+        with suppress(BrainhiveError):
+            return parts.resolve("encoders", encoder)
+        return encoder
+
+    hinted, own = ([resolve(encoder) for encoder in encoders] for encoders in (parsed, listed))
+    needed, there = (hinted, own) if command == "embed" else (own, hinted)
+    return any(encoder not in there for encoder in needed) and bool(own)
 
 
 def with_permission(hint: str, code: Collection[str]) -> str:

@@ -122,11 +122,14 @@ COMMON = {
     "again": switch("--again", "Start a new run even if the same one is finished."),
     "allow_code": switch("--allow-code", "Run code that a file names: python: encoders, modules."),
     "debug": switch("--debug", "Show the traceback of an error."),
+}
+"""The options of every command, by name."""
+LAUNCH = {
     "processes": option("--processes", "Processes in all.", "one a GPU", value=int, min=1),
     "machines": option("--machines", "Machines that run this command.", value=int, min=1),
     "mixed_precision": option("--mixed-precision", "no or bf16."),
 }
-"""The options of every command, by name."""
+"""The options of commands that compute, by the keys of a recipe's `run`."""
 DATASET = option("--dataset", "A data set: things-eeg, image-folder, demo …", complete=one_of(datasets))
 ENCODERS = option(
     "--encoders",
@@ -152,6 +155,7 @@ class Command:
         paths: The recipe key that takes the arguments that are no overrides.
         words: What these arguments are called in the help.
         complete: How the shell completes them; files where there is nothing else.
+        computes: Whether several processes can share its work; else it only reads and writes files.
     """
 
     section: str
@@ -163,6 +167,7 @@ class Command:
     paths: str = ""
     words: str = "PATH"
     complete: Complete | None = None
+    computes: bool = True
 
 
 START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
@@ -193,7 +198,10 @@ COMMANDS = (
         OPEN,
     ),
     Command(
-        START, "doctor", "Report what this machine has for Brainhive: versions, devices, folders, weights."
+        START,
+        "doctor",
+        "Report what this machine has for Brainhive: versions, devices, folders, weights.",
+        computes=False,
     ),
     Command(
         START,
@@ -207,6 +215,7 @@ COMMANDS = (
         paths="names",
         words="NAME",
         complete=one_of(datasets),
+        computes=False,
     ),
     Command(
         START,
@@ -216,6 +225,7 @@ COMMANDS = (
         paths="names",
         words="NAME",
         complete=one_of(recipes),
+        computes=False,
     ),
     Command(
         START,
@@ -226,6 +236,7 @@ COMMANDS = (
         paths="words",
         words="NAME",
         complete=one_of(runs(), words=("show", "rm")),
+        computes=False,
     ),
     Command(
         STEPS,
@@ -389,6 +400,7 @@ COMMANDS = (
         PAGE_OPTIONS,
         OPEN,
         paths="runs",
+        computes=False,
     ),
     Command(
         STEPS,
@@ -398,6 +410,7 @@ COMMANDS = (
         PAGE_OPTIONS,
         OPEN,
         paths="runs",
+        computes=False,
     ),
     Command(
         STORES,
@@ -410,6 +423,7 @@ COMMANDS = (
         },
         paths="stores",
         complete=one_of(datasets, recipes, runs()),
+        computes=False,
     ),
     Command(
         STORES,
@@ -424,6 +438,7 @@ COMMANDS = (
             "skip_missing": switch("--skip-missing", "Accept pictures without a vector."),
         },
         paths="sources",
+        computes=False,
     ),
     Command(
         STORES,
@@ -435,5 +450,6 @@ COMMANDS = (
             "format": option("--format", "parquet or npy.", "parquet"),
         },
         paths="stores",
+        computes=False,
     ),
 )

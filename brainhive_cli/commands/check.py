@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -48,6 +48,8 @@ COMMANDS = (
 
 class Recipe(BaseRecipe):
     """Recipe of check: data sets, stores, runs, recipes and priors."""
+
+    computes: ClassVar[bool] = False
 
     stores: Names | None = Field(
         None,
@@ -168,11 +170,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if not signals:
             way = "name a data set, or stores below signals/"
             raise RecipeError("plots are of signal stores, and none is named", way)
-    stores = {str(path): _check_signals(path) for path in signals}
-    target_rows = []
-    for path in targets:
-        row, stores[str(path)] = _check_targets(path, again)
-        target_rows.append(row)
+    stores, target_rows = {}, []
+    with console.progress("checking stores", len(signals) + len(targets)) as bar:
+        for path in signals:
+            stores[str(path)] = _check_signals(path)
+            bar.advance(1, short_name(path))
+        for path in targets:
+            row, stores[str(path)] = _check_targets(path, again)
+            target_rows.append(row)
+            bar.advance(1, short_name(path))
     for name, figures in stores.items():
         if problem := figures["problem"]:
             problems.append((f"{name} failed its health check: {problem}", "", BrainhiveError.exit_code))
@@ -189,8 +195,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             pages[f"page of {short_name(path)}"], stores[str(path)]["reliability"] = page, reliability
 
     # data sets, runs, recipes and priors
-    datasets = [inventory.take(config, recipe.paths, recipe.subjects, again) for config in named.datasets]
-    runs = {str(path): run_files.check(path) for path in named.runs}
+    datasets, runs = [], {}
+    with console.progress("checking data sets and runs", len(named.datasets) + len(named.runs)) as bar:
+        for config in named.datasets:
+            datasets.append(inventory.take(config, recipe.paths, recipe.subjects, again))
+            bar.advance()
+        for path in named.runs:
+            runs[str(path)] = run_files.check(path)
+            bar.advance()
     lacking = {f"{word} ({command})": _missing_for(command, word) for command, word in named.recipes}
     lacking |= {word: _problem_of_prior(word) for word in named.priors}
 

@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingExtra
@@ -21,6 +21,8 @@ OPTIONAL = ("pyarrow", "braindecode")
 
 class Recipe(BaseRecipe):
     """Recipe of doctor, which needs only paths and `run:`."""
+
+    computes: ClassVar[bool] = False
 
 
 def plan(recipe: Recipe) -> Plan:

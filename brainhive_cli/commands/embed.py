@@ -199,22 +199,24 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Raises:
         BrainhiveError: at the end, if pictures could not be decoded and `skip_bad` is not set.
     """
-    job = Job.resolve(recipe)
-    job.require()
+    with console.progress("listing pictures"):
+        job = Job.resolve(recipe)
+        job.require()
 
     # the stores to be filled, each with its network; encoders whose weights are on this machine are built in
     # any case, and compared with their stores
     groups: dict[Path, EncoderGroup] = {}
-    for group in grouped(recipe.encoders, recipe.precision, launch):
-        stores = [store for store in job.all_stores if store.config in group.configs]
-        if not (again or group.configs[0].is_here or any(store.reason(None) for store in stores)):
-            continue
-        for store in stores:
-            reason = "" if again else store.reason(group)
-            if reason and store.path.is_file():
-                console.say(f"{store.path} {reason}: it is embedded again")
-            if again or reason:
-                groups[store.path] = group
+    with console.progress("comparing stores with their encoders"):
+        for group in grouped(recipe.encoders, recipe.precision, launch):
+            stores = [store for store in job.all_stores if store.config in group.configs]
+            if not (again or group.configs[0].is_here or any(store.reason(None) for store in stores)):
+                continue
+            for store in stores:
+                reason = "" if again else store.reason(group)
+                if reason and store.path.is_file():
+                    console.say(f"{store.path} {reason}: it is embedded again")
+                if again or reason:
+                    groups[store.path] = group
     for store in job.all_stores:
         if store.path not in groups and store.imported:
             console.say(f"{store.path} {store.imported}")
@@ -236,12 +238,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # report the shape and health of each store
     rows = []
-    for filled in (TargetStore.open(store.path) for store in job.all_stores):
-        shape = "×".join(map(str, filled.embedding.shape[1:]))
-        cosine = round(filled.health.median_pair_cosine, 3)
-        encoder, split = filled.attributes["encoder"], filled.attributes["split"]
-        rows.append((encoder, split, len(filled.done), shape, cosine))
-        warn_of_problems(filled)
+    with console.progress("checking the stores", len(job.all_stores)) as bar:
+        for filled in (TargetStore.open(store.path) for store in job.all_stores):
+            shape = "×".join(map(str, filled.embedding.shape[1:]))
+            cosine = round(filled.health.median_pair_cosine, 3)
+            encoder, split = filled.attributes["encoder"], filled.attributes["split"]
+            rows.append((encoder, split, len(filled.done), shape, cosine))
+            warn_of_problems(filled)
+            bar.advance()
     columns = ("encoder", "split", "pictures", "D", "pair cosine")
     table = Table(f"Embeddings of {job.dataset.name}", columns, tuple(rows))
     folder = recipe.paths.under_home("embeddings") / job.dataset.name

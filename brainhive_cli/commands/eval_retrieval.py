@@ -75,7 +75,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # refuse missing libraries before anything is computed
     trackers.require(recipe.run.trackers)
     require_projection(recipe.embedding_map)
-    job = Job.resolve(recipe).open()
+    with console.progress("opening models, signals and embeddings"):
+        job = Job.resolve(recipe).open()
 
     # evaluate the runs to compare with, then this one
     against = [_evaluate(other, (), launch).metrics for other in job.against]
@@ -108,17 +109,21 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: bool = False) -> Result:
     """Evaluate a job that is no sweep, and compare it with others; a finished run is only read."""
     # prepare the signals, and open the run
-    for align_run in job.runs:
-        align_run.prepare_signals(launch)
-    recipe, spec, pinned = job.recipe, job.spec, job.pinned()
+    with console.progress("opening signals"):
+        for align_run in job.runs:
+            align_run.prepare_signals(launch)
+        recipe, spec, pinned = job.recipe, job.spec, job.pinned()
     folder = RunFolder.open("eval-retrieval", job.runs[0].label, pinned, launch, again)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         # rankings, curves and ceilings of the cells, shared by all processes
         scores: dict[str, CellScores] = {}
-        for cells in launch.shard(job.groups):
-            ensemble = Ensemble.load(job.runs, cells, launch.device, spec.head)
-            scores[ensemble.cell.name] = measure_cell(ensemble, spec)
+        share = launch.shard(job.groups)
+        with console.progress("cells", len(share)) as bar:
+            for cells in share:
+                ensemble = Ensemble.load(job.runs, cells, launch.device, spec.head)
+                scores[ensemble.cell.name] = measure_cell(ensemble, spec)
+                bar.advance(1, ensemble.cell.name)
         scores = {name: score for share in launch.gather(scores) for name, score in share.items()}
         if launch.is_main:
             # metrics over cells and subjects, next to those of the other runs

@@ -59,15 +59,16 @@ def plan(recipe: Recipe) -> Plan:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Explain every cell and subject, then all together; an interrupted run keeps its finished parts."""
     # refuse folds and levels that cannot be had before anything is computed
-    job = Job.resolve(recipe)
-    count_folds(job)  # which refuses those of pictures
-    spec, align = job.spec, job.align
-    has_trials = align.dataset.holdout is not None
-    levels = {} if has_trials else job.open_levels()
-    align.prepare_signals(launch)
+    with console.progress("opening models, signals and embeddings"):
+        job = Job.resolve(recipe)
+        count_folds(job)  # which refuses those of pictures
+        spec, align = job.spec, job.align
+        has_trials = align.dataset.holdout is not None
+        levels = {} if has_trials else job.open_levels()
+        align.prepare_signals(launch)
 
-    # open the run, pinned to the content of the trained models
-    pinned = job.recipe.holding(align.digests)
+        # the run is pinned to the content of the trained models
+        pinned = job.recipe.holding(align.digests)
     folder = RunFolder.open("explain", align.label, pinned, launch, again)
     work = job.work if folder.is_untouched else None
 
@@ -80,7 +81,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # held-out pictures are explained by the trained models
     if not folder.is_finished:
         control = _train_control(job, launch)
-        shared = job.find_shared()
+        with console.progress("matching the pictures of all subjects"):
+            shared = job.find_shared()
 
         # one part for each cell and subject, and one for the signals of each subject, by all processes
         parts: list[tuple[Cell | None, int]] = []
@@ -90,8 +92,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             parts += [(None, subject) for subject in job.subjects]
         todo = [part for part in parts if not (folder.path / part_file(*part)).is_file()]
         launch.barrier()
-        with console.progress("cells and subjects", len(todo)) as bar:
-            for cell, subject in launch.shard(todo):
+        share = launch.shard(todo)
+        with console.progress("cells and subjects", len(share)) as bar:
+            for cell, subject in share:
                 reader = job.reader(cell or job.subjects[subject][0], subject, shared, launch.device)
                 if cell is None:
                     profiles = explain_signals(reader, levels["train"], levels[spec.split], spec)
@@ -104,12 +107,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
         # all subjects together
         if launch.is_main:
-            readers = [
-                job.reader(cells[0], subject, shared, launch.device)
-                for subject, cells in job.subjects.items()
-            ]
-            loaded = {part: SubjectProfiles.load(folder.path / part_file(*part)) for part in parts}
-            folder.finish(conclude(job, folder, readers, loaded, levels.get(spec.split, {})))
+            with console.progress("explaining all subjects together"):
+                readers = [
+                    job.reader(cells[0], subject, shared, launch.device)
+                    for subject, cells in job.subjects.items()
+                ]
+                loaded = {part: SubjectProfiles.load(folder.path / part_file(*part)) for part in parts}
+                folder.finish(conclude(job, folder, readers, loaded, levels.get(spec.split, {})))
         launch.barrier()
 
     # report the tables and figures

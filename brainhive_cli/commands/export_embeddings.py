@@ -2,12 +2,13 @@
 
 import shlex
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from brainhive_cli.core import console
 from brainhive_cli.core.files import atomic_write, below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Names, Run
@@ -23,6 +24,8 @@ from brainhive_cli.models.encoders import describe_bad_own_name
 
 class Recipe(BaseRecipe):
     """Recipe of export-embeddings: the stores, the format and the folder."""
+
+    computes: ClassVar[bool] = False
 
     stores: Names | None = Field(
         None, description="stores: files, folders or patterns; default: all below paths.embeddings"
@@ -44,14 +47,17 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Write one file a store, of the stimuli that have a target."""
     # write the files, and warn of stores with problems
     write, rows, opened = {"parquet": _write_parquet, "npy": _write_npy}[recipe.format], [], []
-    for path in list_stores(recipe.stores, recipe.paths):
-        store = TargetStore.open(path)
-        opened.append(store)
-        warn_of_problems(store)
-        done = np.flatnonzero(store.done)
-        if launch.is_main:
-            written = write(store, done, Path(recipe.to))
-            rows.append((short_name(store.path), len(done), str(written)))
+    paths = list_stores(recipe.stores, recipe.paths)
+    with console.progress("writing stores", len(paths)) as bar:
+        for path in paths:
+            store = TargetStore.open(path)
+            opened.append(store)
+            warn_of_problems(store)
+            done = np.flatnonzero(store.done)
+            if launch.is_main:
+                written = write(store, done, Path(recipe.to))
+                rows.append((short_name(store.path), len(done), str(written)))
+            bar.advance()
     launch.barrier()
     table = Table("Exported embeddings", ("store", "vectors", "file"), tuple(rows))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import starmap
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -37,6 +37,8 @@ LISTED = 20
 
 class Recipe(BaseRecipe):
     """Recipe of fetch: the data sets."""
+
+    computes: ClassVar[bool] = False
 
     names: Names = Field([], description=f"data sets: {', '.join(SOURCES)}")
     root: str = Field("", description="folder of the data set; default: its name below paths.data")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -53,6 +53,8 @@ class Keys(Section):
 
 class Recipe(BaseRecipe):
     """Recipe of import-embeddings: the files, their data set and their encoders."""
+
+    computes: ClassVar[bool] = False
 
     sources: Names = Field([], description="files, folders or patterns")
     dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
@@ -249,8 +251,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     stores: list[TargetStore] = []
     for config in recipe.encoders:
         # match names and pictures, and leave out stores that hold these vectors already
-        matched = MatchedVectors.match(job, config)
-        vectors, digest = matched.vectors, _digest(matched.vectors.files)
+        with console.progress(f"matching the vectors of {config.name}"):
+            matched = MatchedVectors.match(job, config)
+            vectors, digest = matched.vectors, _digest(matched.vectors.files)
         if vectors.layout == IN_ORDER:
             images, file = job.splits[0], vectors.files[0]
             ends = f"row 0 is {images.image_ids[0]}, row {len(images) - 1} is {images.image_ids[-1]}"

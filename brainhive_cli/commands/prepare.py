@@ -197,7 +197,8 @@ def _look_over(job: Job) -> tuple[Table, ...]:
     """Describe recordings of which little is known, and warn of what is unusual in them."""
     if not isinstance(job.preparation, LookedOver):
         return ()
-    overview = job.preparation.look_over(job.subjects)
+    with console.progress("looking over the recordings"):
+        overview = job.preparation.look_over(job.subjects)
     for line in overview.warnings:
         console.warn(line)
     if overview.way:
@@ -246,11 +247,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         BrainhiveError: if a store is there that was made otherwise, or a file does not hold what it should.
     """
     # a store that was made otherwise, or a missing file, ends the command before anything is written
-    job = Job.resolve(recipe)
-    if job.missing is not None:
-        raise job.missing
-    due = [subject for subject in job.subjects if again or not job.is_done(subject)]
-    require_each(job.subjects, lambda subject: subject not in due or job.files(subject))
+    with console.progress("checking files and stores"):
+        job = Job.resolve(recipe)
+        if job.missing is not None:
+            raise job.missing
+        due = [subject for subject in job.subjects if again or not job.is_done(subject)]
+        require_each(job.subjects, lambda subject: subject not in due or job.files(subject))
     overview = _look_over(job) if due and launch.is_main else ()
 
     # files that hold all repetitions together are read at once, others session by session
@@ -277,7 +279,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             job.sessions_folder.rmdir()
 
     # what the stores hold, and the line of what comes next
-    signals = {subject: describe_store(SignalStore.open(job.path(subject))) for subject in job.subjects}
+    signals = {}
+    with console.progress("describing the stores", len(job.subjects)) as bar:
+        for subject in job.subjects:
+            signals[subject] = describe_store(SignalStore.open(job.path(subject)))
+            bar.advance()
     rows = [(subject, *row) for subject, described in signals.items() for row in count_rows(described)]
     caveats = merge_caveats(*(described["caveats"] for described in signals.values()))
     title = extend_title(f"Signals of {job.preparation.dataset}", caveats)
@@ -305,11 +311,16 @@ def _write_sessions(
         launch.barrier()
 
         # each process takes the next session that none has taken
-        for session in launch.queue(list(paths), f"sessions of {subject}"):
+        sessions, begun = list(paths), 0
+        for session in launch.queue(sessions, f"sessions of {subject}"):
             if not (path := paths[session]).is_file():
                 write_session(path, session, preparation.session(subject, session), job.dtype)
-            bar.advance(1, f"subject {subject}, session {session}")
+
+            # those before it are done, or nearly so, by some process
+            before, begun = begun, sessions.index(session) + 1
+            bar.advance(begun - before, f"subject {subject}, session {session}")
         launch.barrier()
+        bar.advance(len(sessions) - begun)
 
         # all sessions are there: they become one store
         if is_writer:

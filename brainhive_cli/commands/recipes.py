@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, Field
 
@@ -24,6 +24,8 @@ COMMON = ("paths", "run", "digests")
 
 class Recipe(BaseRecipe):
     """Recipe of recipes: the recipes that are shown."""
+
+    computes: ClassVar[bool] = False
 
     names: Names = Field([], description="recipes, as demo, demo/embed or embed; none lists them all")
     run: Run = Run(device="cpu")

@@ -468,9 +468,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     trackers.require(recipe.run.trackers)
     if recipe.score is not None:
         return _run(recipe, None, launch, again)
-    jobs = resolve_variants(recipe)
-    for job in jobs.values():
-        job.align.require()
+    with console.progress("opening models, signals and embeddings"):
+        jobs = resolve_variants(recipe)
+        for job in jobs.values():
+            job.align.require()
     results = {label: _run(job.recipe, job, launch, again) for label, job in jobs.items()}
     if not recipe.is_swept:
         return results[""]

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,8 @@ MAX_NAMED_KEYS = 3
 
 class Recipe(BaseRecipe):
     """Recipe of report: the runs that are shown, and the format."""
+
+    computes: ClassVar[bool] = False
 
     runs: Names | None = Field(
         None,

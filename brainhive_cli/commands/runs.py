@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -43,6 +43,8 @@ BRAIN = "brain"
 class Recipe(BaseRecipe):
     """Recipe of runs: the runs that are listed, shown or removed."""
 
+    computes: ClassVar[bool] = False
+
     words: Names = Field(
         [],
         description="runs or commands, none for all; `show` before one shows it (default: the newest with "
@@ -72,8 +74,8 @@ class RunOnDisk:
 
     @cached_property
     def changed(self) -> float:
-        """Time of the last change of its files, in seconds since 1970."""
-        return max(path.stat().st_mtime for path in (self.path, *self.path.glob("*.json*")))
+        """Time of the last change that its documents tell of, in seconds since 1970."""
+        return RunFolder(self.path).changed_s
 
     @property
     def state(self) -> str:

@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, merge_caveats
 from brainhive_cli.core.results import Plan, Result, Work
-from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.runs import CLOSED_FORM, FINISHED, RunFolder
 from brainhive_cli.data.command_lines import are_embedded, command
 from brainhive_cli.data.datasets import describe_test_claims, stored_split
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -92,26 +92,30 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train every cell that is not finished; the test split is never read."""
     trackers.require(recipe.run.trackers)
     # resolve: cells, signals, and the identities of all that is read, which name the run
-    job = Job.resolve(recipe).open()
-    cells = job.list_cells()
-    # a missing store ends it before signals are made
-    stores = {} if job.has_signals(cells) else job.open_stores()
-    job.prepare_signals(cells, launch)
-    job = job.pinned(cells)
+    with console.progress("opening signals and embeddings"):
+        job = Job.resolve(recipe).open()
+        cells = job.list_cells()
+        # a missing store ends it before signals are made
+        stores = {} if job.has_signals(cells) else job.open_stores()
+        job.prepare_signals(cells, launch)
+        job = job.pinned(cells)
     label = job.recipe.run_label(job.recipe.paths)
     folder = RunFolder.open("train-align", label, job.recipe, launch, again)
 
     # train what an earlier command has not trained, and write what all cells measured
     work = None
     if not folder.is_finished:
-        for cell in cells:
-            job.find_starts(cell)  # which are refused before anything is trained
-        stores = stores or job.open_stores()
+        with console.progress("opening embeddings and what is trained further"):
+            for cell in cells:
+                job.find_starts(cell)  # which are refused before anything is trained
+            stores = stores or job.open_stores()
         warnings = [reason for reason in job.describe_validation(stores).values() if reason]
         work = _train(job, cells, stores, warnings, folder, launch)
         if launch.is_main:
             notes = {"mode": job.recipe.mode, "dataset": job.dataset.name, **job.describe_set_ups(cells)}
             notes["warnings"] = [*list_failed_stores(stores), *warnings]
+            if all(variant.backbone.is_closed_form for variant in job.variants.values()):
+                notes[CLOSED_FORM] = True
             curves = learning_curves(folder, [cell.name for cell in cells])
             artifacts.write(folder, [*curves, describe_health(stores)])
             folder.finish(_collect_measurements(folder, cells, notes))
@@ -154,9 +158,10 @@ def _train(
     with console.live(watch.table, watch.news):
         for cell in launch.queue(todo, str(folder.path)) if is_alone else todo:
             recipe = job.variants[cell.variant]
-            if opened is None or not opened.is_compatible(recipe):
-                opened = TrainingData(job, recipe, stores, subjects, launch)
-            layout, data = opened.select_cell(cell)
+            with console.progress("reading signals and embeddings"):
+                if opened is None or not opened.is_compatible(recipe):
+                    opened = TrainingData(job, recipe, stores, subjects, launch)
+                layout, data = opened.select_cell(cell)
             names = recipe.run.trackers if worker.is_main else ()
             caveats, settings = learned_by(data, recipe.train).caveats, recipe.model_dump(mode="json")
             with trackers.tracked(names, folder.path, cell.name, settings, caveats) as track:

@@ -163,7 +163,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         console.warn(line)
 
     # train unless the run is finished; its last checkpoint is then of no use
-    job = Job.resolve(recipe, launch)
+    with console.progress("listing pictures and embeddings"):
+        job = Job.resolve(recipe, launch)
     label = f"{job.pictures.images.dataset}-{recipe.prior.kind}"
     folder = RunFolder.open("train-prior", label, job.pinned, launch, again)
     work = job.work if folder.is_untouched else None
@@ -192,8 +193,9 @@ def _train(job: Job, folder: RunFolder, launch: Launch) -> Measurements:
     """Train, save the prior, and measure it on pictures kept from training."""
     # try the sampler before training, so that its errors come first
     recipe = job.recipe
-    training = Training.begin(recipe, job.pictures, launch)
-    learner = Learner(training.prior, recipe.freeze, recipe.train)
+    with console.progress("loading what is trained"):
+        training = Training.begin(recipe, job.pictures, launch)
+        learner = Learner(training.prior, recipe.freeze, recipe.train)
     try_out(training, folder)
     at_start = _learn(training, folder, learner)
 

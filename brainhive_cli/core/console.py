@@ -7,7 +7,8 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +25,15 @@ WIDE = 10_000
 PIPED = 120
 """Columns of a table in a pipe or file, whose width is not known."""
 DELAY_S = 2.0
-"""A command that lasts shorter than this shows no progress."""
+"""A command that lasts shorter than this shows no progress, and a step of it that does is not named."""
 LINE_S = 60.0
 """Seconds between lines that say how far work is, where there is no terminal to draw on."""
 SLOW_PER_S = 0.2
 """Up to this rate, the time that an item takes says more than the rate."""
 POLL_S = 2.0
-"""Seconds between two looks for finished cells."""
-OTHER_LINES = 6
-"""Lines of a live table that are no rows: title, header, empty lines, and one for messages."""
+"""Seconds between two looks for lines that are due, as of finished cells."""
+OTHER_LINES = 8
+"""Lines around the rows of a live table: title, header, empty lines, two of work inside it, a message."""
 
 
 def writes_messages() -> bool:
@@ -174,15 +175,21 @@ def show_table(table: Table) -> None:
 
 
 class Bar:
-    """Text of a line of progress, and its count where there is something to count."""
+    """Text of a line of progress, and its count where there is something to count.
+
+    Args:
+        progress: The bar of a terminal; disabled elsewhere.
+        description: What is done.
+        total: Items to do; None where they are not counted.
+    """
 
     def __init__(self, progress: "Progress", description: str, total: int | None) -> None:
         self._progress = progress
         self._total = total or 0
-        description = description.translate(ONE_LINE)
-        self._task = progress.add_task(description, total=total, note="")
-        self._started_s = self._said_s = time.monotonic()
-        self._items, self._description = 0, description
+        self._description = description.translate(ONE_LINE)
+        self._task = progress.add_task(self._description, total=total, note="")
+        self._started_s = self._advanced_s = time.monotonic()
+        self._items, self._note = 0, ""
 
     def expect(self, more: int) -> None:
         """Add items to the total; negative for items that were done before."""
@@ -190,32 +197,42 @@ class Bar:
         self._progress.update(self._task, total=self._total)
 
     def advance(self, items: int = 1, note: str = "") -> None:
-        """Count items done; `note` is written at the end of the line. KeyboardInterrupt if it was lost.
-
-        Without a terminal a line is written once in LINE_S.
-        """
+        """Count items done; `note` is written at the end of the line. KeyboardInterrupt if it was lost."""
         raise_if_interrupted()
-
-        # rate since the start
         self._items += items
-        elapsed_s = time.monotonic() - self._started_s
-        rate = self._items / elapsed_s
-        pace = "" if not rate else f"{rate:.1f}/s" if rate > SLOW_PER_S else f"{clock(1 / rate)} each"
-        self._progress.update(self._task, advance=items, note=f"{pace} {note}".strip())
+        self._advanced_s, self._note = time.monotonic(), note
+        self._progress.update(self._task, advance=items, note=f"{self._pace} {note}".strip())
 
-        # no terminal: a line now and then
-        if self._progress.disable and self._started_s + elapsed_s - self._said_s > LINE_S and rate:
-            self._said_s = self._started_s + elapsed_s
-            left = clock((self._total - self._items) / rate)
-            counts = f"{self._items:,} of {self._total:,}, {pace}"
-            say(f"{self._description}: {counts}, {left} left {note}".rstrip())
+    @property
+    def _rate(self) -> float:
+        """Items per second from the start to the last advance; 0 before the first."""
+        return self._items / max(1e-9, self._advanced_s - self._started_s)
+
+    @property
+    def _pace(self) -> str:
+        rate = self._rate
+        return "" if not rate else f"{rate:.1f}/s" if rate > SLOW_PER_S else f"{clock(1 / rate)} each"
+
+    def describe(self) -> str:
+        """Say how far it is: items of the total, pace and time left, or how long it has taken."""
+        now_s = time.monotonic()
+        elapsed_s, since_s = now_s - self._started_s, now_s - self._advanced_s
+        counts = f"{self._items:,} of {self._total:,}, " if self._total else ""
+        if not self._total or not self._items:
+            return f"{self._description}: {counts}{clock(elapsed_s)} so far"
+
+        # an item that takes longer than those before slows the pace of all that are left
+        each_s = max(1 / self._rate, elapsed_s / (self._items + 1))
+        left = clock(max(0.0, each_s * (self._total - self._items) - min(since_s, each_s)))
+        return f"{self._description}: {counts}{self._pace}, {left} left {self._note}".rstrip()
 
 
 @contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Bar]:
     """Show how far work is on stderr: items, rate and time left; or, without a total, how long it has taken.
 
-    On a terminal that is one line, of the innermost work; elsewhere a line once a minute, of counted work.
+    On a terminal that is a line of the innermost work and one of each counted work around it; elsewhere a
+    line after DELAY_S, for work inside other work, and one in LINE_S.
     """
     from rich import progress as rich
 
@@ -225,12 +242,13 @@ def progress(description: str, total: int | None = None) -> Iterator[Bar]:
         counts = [rich.BarColumn(bar_width=20), rich.MofNCompleteColumn(), "{task.fields[note]}"]
         counts.append(rich.TimeRemainingColumn())
 
-    # on a terminal the innermost bar is drawn
+    # drawn on a terminal, and said elsewhere
+    display = _display_on(_stderr())
     shown = rich.Progress(
-        rich.SpinnerColumn(), "{task.description}", *counts, console=_stderr(), disable=not _draws()
+        rich.SpinnerColumn(), "{task.description}", *counts, console=_stderr(), disable=not display.draws
     )
     bar = Bar(shown, description, total)
-    with _display_on(_stderr()).add(shown.get_renderable) if _draws() else nullcontext():
+    with display.add(_Work(shown.get_renderable, bar.describe, total is not None, description)):
         yield bar
 
 
@@ -248,35 +266,18 @@ def live(
             how far the rest is.
     """
     console = _stderr()
-    if _draws():
-        display = _display_on(console)
-        with display.add(lambda: draw(table(max(1, console.height - OTHER_LINES)), console.width)):
+    display = _display_on(console)
+
+    def draw_table() -> Any:
+        return draw(table(max(1, console.height - OTHER_LINES)), console.width)
+
+    # the terminal's own stream is kept by the display
+    if display.draws:
+        with display.add(_Work(draw_table)):
             yield
         return
-
-    # no terminal: lines of news, by the main process alone, from a thread until the work ends
-    has_ended = threading.Event()
-
-    def watch() -> None:
-        said_s = time.monotonic()
-        while not has_ended.wait(POLL_S):
-            for line in news(time.monotonic() - said_s > LINE_S):
-                say(line)
-                said_s = time.monotonic()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    with redirect_stdout(sys.stderr):
-        if not writes_messages():
-            yield
-            return
-        thread.start()
-        try:
-            yield
-        finally:
-            has_ended.set()
-            thread.join()
-            for line in news(False):
-                say(line)
+    with redirect_stdout(sys.stderr), display.add(_Work(draw_table, news=news)):
+        yield
 
 
 @contextmanager
@@ -287,41 +288,115 @@ def undrawn() -> Iterator[None]:
     try:
         yield
     finally:
-        if display.works:
+        if display.works and display.draws:
             display.live.start()
 
 
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Work that a command does, while it does it.
+
+    Attributes:
+        draw: Draws it on a terminal.
+        describe: Says in one line how far it is; empty where its news do.
+        is_kept: Whether it is still shown while other work is done inside it.
+        name: What it is called; empty for a table.
+        news: Lines of what is finished or, if asked, of how far it is.
+    """
+
+    draw: Callable[[], Any]
+    describe: Callable[[], str] = lambda: ""
+    is_kept: bool = True
+    name: str = ""
+    news: Callable[[bool], Sequence[str]] = lambda is_due: ()
+
+
 class _Display:
-    """Lines that a terminal shows below the messages: the innermost work, DELAY_S after the first began."""
+    """Work at hand: lines below the messages of a terminal, DELAY_S after the first began; else said lines.
+
+    Where there is no terminal, the main process says a line of work inside other work when DELAY_S have
+    passed and its name was not said before, and one once in LINE_S. A thread says them, since work may be
+    one call.
+    """
 
     def __init__(self, console: Any) -> None:
         from rich.live import Live
 
-        self.works: list[Callable[[], Any]] = []
-        self._started_s = time.monotonic()
+        self.works: list[_Work] = []
+        self._started_s = self._said_s = self._inner_s = time.monotonic()
+        self._named: set[str] = set()
+        self._lock = threading.Lock()
         self.live = Live(get_renderable=self._draw, console=console, refresh_per_second=2, transient=True)
 
+    @property
+    def draws(self) -> bool:
+        """Whether work is drawn: on a terminal, by the main process."""
+        return bool(self.live.console.is_terminal and writes_messages())
+
     @contextmanager
-    def add(self, render: Callable[[], Any]) -> Iterator[None]:
-        """Draw work until it ends."""
-        self.works.append(render)
-        self.live.start()
-        self.live.refresh()
+    def add(self, work: _Work) -> Iterator[None]:
+        """Show work until it ends."""
+        says = not self.draws and writes_messages()
+        with self._lock:
+            is_first = not self.works
+            self.works.append(work)
+            self._inner_s = time.monotonic()
+            if is_first:
+                self._said_s = self._inner_s
+                self._named.clear()
+
+        # a terminal is drawn on by rich's thread, lines are said by one of the first work
+        has_ended, thread = threading.Event(), None
+        if self.draws:
+            self.live.start()
+            self.live.refresh()
+        elif is_first and says:
+            thread = threading.Thread(target=self._watch, args=(has_ended,), daemon=True)
+            thread.start()
         try:
             yield
         finally:
-            self.works.pop()
-            self.live.refresh() if self.works else self.live.stop()
+            with self._lock:
+                self.works.remove(work)
+                self._inner_s = time.monotonic()
+                last_news = work.news(False) if says else ()
+            if self.draws:
+                self.live.refresh() if self.works else self.live.stop()
+            if thread is not None:
+                has_ended.set()
+                thread.join()
+            for line in last_news:
+                say(line)
+
+    def _watch(self, has_ended: threading.Event) -> None:
+        while not has_ended.wait(POLL_S):
+            self.say_due()
+
+    def say_due(self) -> None:
+        """Say the lines that are due by now: where there is no terminal."""
+        with self._lock:
+            now_s, works = time.monotonic(), self.works
+            is_due = now_s - self._said_s > LINE_S
+            lines = [line for work in works for line in work.news(is_due)]
+
+            # a step inside other work is named once, and all that is at work once in LINE_S
+            inner = works[-1].name if len(works) > 1 else ""
+            is_new = inner not in self._named and now_s - self._inner_s > DELAY_S
+            if is_due or (inner and is_new):
+                shown = [work for work in works[:-1] if work.is_kept] + works[-1:]
+                lines.append("; ".join(filter(None, (work.describe() for work in shown))))
+                self._named.add(inner)
+            for line in filter(None, lines):
+                say(line)
+                self._said_s = now_s
 
     def _draw(self) -> Any:
         from rich.console import Group
 
         works = [*self.works]  # work may end meanwhile
-        return works[-1]() if works and time.monotonic() - self._started_s > DELAY_S else Group()
-
-
-def _draws() -> bool:
-    return bool(_stderr().is_terminal and writes_messages())
+        is_due = time.monotonic() - self._started_s > DELAY_S
+        shown = [work for work in works[:-1] if work.is_kept] + works[-1:]
+        return Group(*(work.draw() for work in shown if is_due))
 
 
 _display_on = lru_cache(1)(_Display)  # one display a console

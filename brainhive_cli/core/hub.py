@@ -287,7 +287,8 @@ def _file_digest(file: Path) -> str:
         recorded, content_digest = read_regular(cache).decode().rsplit(" ", 1)
         if recorded == stamp:
             return content_digest
-    content_digest = documents.digest_file(file)
+    with console.progress(f"reading {file.name} for its digest"):
+        content_digest = documents.digest_file(file)
     with suppress(OSError), atomic_write(cache) as part:
         part.write_text(f"{stamp} {content_digest}")
     return content_digest

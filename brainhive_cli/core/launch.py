@@ -321,9 +321,10 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, Brai
     Returns:
         The exit code, and the error that ended the launch.
     """
-    from accelerate.commands.launch import launch_command, launch_command_parser
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    with console.progress("starting"):
+        from accelerate.commands.launch import launch_command, launch_command_parser
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     # arguments of the launcher: processes, machines, threads
     logging.disable()  # the child's own line says it all

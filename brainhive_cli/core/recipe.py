@@ -196,6 +196,10 @@ class Paths(Section):
         return Path(os.path.abspath(locate(root) if root else self.under_home("data") / name))
 
 
+LAUNCHED = ("processes", "machines", "main_process_port", "mixed_precision")
+"""Keys of `run` that say how several processes share the work, and in which precision."""
+
+
 class Run(Section):
     """Options of running the work: they change no result, and are no part of the fingerprint."""
 
@@ -229,6 +233,8 @@ class Recipe(Section):
 
     is_tracked: ClassVar[bool] = False
     """Whether the command logs to trackers."""
+    computes: ClassVar[bool] = True
+    """Whether several processes can share the work of the command; else it only reads and writes files."""
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset({"run", "paths", "recipe_name"})
     """Keys that do not change what is computed, and so are no part of the fingerprint; a key of a section
     (`section.key`) counts as its default, so that fingerprints stay what they were."""
@@ -249,6 +255,13 @@ class Recipe(Section):
     def _has_trackers_only_if_tracked(self) -> Self:
         if not self.is_tracked:
             refuse_idle(self.run, ("trackers",), "in this command", "run.trackers=[]")
+        return self
+
+    @model_validator(mode="after")
+    def _is_launched_only_if_it_computes(self) -> Self:
+        if not self.computes:
+            when = "in this command, which only reads and writes files"
+            refuse_idle(self.run, LAUNCHED, when, "leave it out")
         return self
 
     @model_validator(mode="before")

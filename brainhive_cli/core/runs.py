@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import (
@@ -44,12 +45,16 @@ LARGEST_RECIPE = 1 << 20
 """Bytes of the largest recipe of a run that is read: it names every key."""
 FINISHED = "metrics.json"
 """The file that makes a run finished; it is written last."""
+ENVIRONMENT = "environment.json"
+"""What the run was computed with, and when it was started and finished, as no copy of it changes."""
 FOUND = "found.json"
-"""Names of the recipes by which later commands found the finished run again. A run is as new as this
-file: who asks for a run again means it."""
+"""Names of the recipes by which later commands found the finished run again, and when the last one did. A run
+is as new as that time: who asks for a run again means it."""
+CLOSED_FORM = "closed_form"
+"""Note of a run whose models were fitted in closed form: the epochs of its recipe have no part in it."""
 CLAIM = ".claim"
 """The file by which the command that writes a run holds it."""
-OPENED = {"recipe.yaml", "environment.json", "embeddings.json", CLAIM}
+OPENED = {"recipe.yaml", ENVIRONMENT, "embeddings.json", CLAIM}
 """The files of a run for which nothing was done yet."""
 MAX_LISTED = 5
 """Runs that are listed where the named one does not exist."""
@@ -96,7 +101,7 @@ class RunFolder:
             else:
                 run = cls(path, lock)
                 run.write_text("recipe.yaml", write_yaml(portable(recipe.model_dump(mode="json"))))
-                run.write_json("environment.json", launch.describe_environment())
+                run.write_json(ENVIRONMENT, {**launch.describe_environment(), "started": _now()})
                 if not is_new:
                     console.say(f"continuing run {path.name}")
 
@@ -104,7 +109,8 @@ class RunFolder:
         if run.is_finished:
             console.say(f"found run {path.name}, finished {run.age}; --again starts a new one")
             with suppress(OSError, BrainhiveError):  # a run of somebody else, which may be read only
-                run.write_json(FOUND, {"recipe_names": sorted({*run.found_by, recipe.recipe_name})})
+                names = sorted({*run.found_by, recipe.recipe_name})
+                run.write_json(FOUND, {"recipe_names": names, "found": _now()})
         launch.barrier()
         return run
 
@@ -121,7 +127,35 @@ class RunFolder:
     @property
     def age(self) -> str:
         """Time since a finished run was finished, in words."""
-        return age((self.path / FINISHED).stat().st_mtime)
+        return age(self.written_s)
+
+    @property
+    def written_s(self) -> float:
+        """Time at which it was finished or, before, logged last; in seconds since 1970.
+
+        The documents say it; where they do not, the files do, which a copy may have made anew.
+        """
+        times = _Times()
+        with suppress(BrainhiveError):
+            times = self.read_json(ENVIRONMENT, _Times)
+        known = [times.finished] if self.is_finished else [times.started]
+        seconds = [time.timestamp() for time in known if time is not None]
+        if not self.is_finished:
+            with suppress(OSError):  # of a log that is no plain file
+                logged = (event.get("time") for event in self.events())
+                seconds += [time_s for time_s in logged if isinstance(time_s, int | float)]
+        if not seconds:
+            paths = [self.path / FINISHED] if self.is_finished else [self.path, *self.path.glob("*.json*")]
+            seconds = [path.stat().st_mtime for path in paths]
+        return max(seconds)
+
+    @property
+    def changed_s(self) -> float:
+        """Time at which it was finished, or asked for again; before, that at which it logged last."""
+        with suppress(BrainhiveError):  # none has found it
+            if (found := self.read_json(FOUND, _FoundBy).found) is not None:
+                return max(self.written_s, found.timestamp())
+        return self.written_s
 
     @property
     def found_by(self) -> set[str]:
@@ -252,14 +286,15 @@ class RunFolder:
 
         # the list has a digest of the metrics before these have their name
         text = f"{json.dumps(portable(measurements.as_dict()), indent=2, default=str)}\n".encode()
-        names = documents.list_documents(self.path)
-        listed = {name: documents.digest_file(self.path / name) for name in names}
-        listed[FINISHED] = hashlib.sha256(text).hexdigest()
+        names = {*documents.list_documents(self.path)} - {FINISHED}
 
         def write(part: Path) -> None:
             part.write_bytes(text)
             (self.path / FINISHED).unlink(missing_ok=True)  # no finished run has another list, even if killed
-            documents.write_digests(self.path, listed)
+            if ENVIRONMENT in names:
+                self.write_json(ENVIRONMENT, {**self.read_json(ENVIRONMENT), "finished": _now()})
+            listed = {name: documents.digest_file(self.path / name) for name in names}
+            documents.write_digests(self.path, listed | {FINISHED: hashlib.sha256(text).hexdigest()})
 
         self.replace(FINISHED, write)
         if self.lock:
@@ -268,6 +303,18 @@ class RunFolder:
 
 class _FoundBy(BaseModel):
     recipe_names: list[str]
+    found: AwareDatetime | None = None
+
+
+class _Times(BaseModel):
+    """Times in the environment of a run; older runs and those from elsewhere have none."""
+
+    started: AwareDatetime | None = None
+    finished: AwareDatetime | None = None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
 
 
 def _numbered(base: Path, name: str, again: bool) -> Path:
@@ -416,20 +463,21 @@ def _warn_of_longer(
     run: RunFolder, older: Sequence[RunFolder], lacks: Callable[[RunFolder], str], choose: str
 ) -> None:
     """Warn of the newest older run that fits, is of the same kind, and has more epochs or cells."""
-    # longer: more epochs or more cells, of the same data set and mode
-    kind, size = _size(run)
+    # longer: more epochs or more cells, of the same data set and mode; a closed form has no epochs
+    kind, (epochs, cells) = _size(run)
 
     def rejects(other: RunFolder) -> str:
-        other_kind, other_size = _size(other)
-        is_longer = any(count > than for count, than in zip(other_size, size, strict=True))
+        other_kind, (other_epochs, other_cells) = _size(other)
+        is_longer = other_cells > cells or 0 < epochs < other_epochs
         return lacks(other) if other_kind == kind and is_longer else "no longer training"
 
     for other in older:
         if not _rejection(other, rejects):
             # the newest of them is enough of a warning
             names = [f"{trained.path.name} ({_described(trained)})" for trained in (run, other)]
+            more = "was trained more" if epochs and _size(other)[1][0] else "has more cells"
             console.warn(
-                f"{names[0]} is the newest run, but {names[1]} was trained more: "
+                f"{names[0]} is the newest run, but {names[1]} {more}: "
                 f"{choose}{other.path.name} takes that one"
             )
             break
@@ -452,11 +500,12 @@ class _Metrics(BaseModel):
 
 
 def _size(run: RunFolder) -> tuple[tuple[Any, ...], tuple[int, int]]:
-    """Return a run's kind (data set, mode) and size (epochs, cells)."""
+    """Return a run's kind (data set, mode) and size (epochs, cells); a closed form has no epochs."""
     # no more of the documents is checked than is used
     notes = run.read_json(FINISHED, _Metrics).notes
     train = (run.recipe(_Made) if (run.path / "recipe.yaml").is_file() else _Made()).train
-    return (notes.get("dataset"), notes.get("mode")), (train.epochs, len(notes.get("cells", ())))
+    epochs = 0 if notes.get(CLOSED_FORM) else train.epochs
+    return (notes.get("dataset"), notes.get("mode")), (epochs, len(notes.get("cells", ())))
 
 
 def _described(run: RunFolder) -> str:
@@ -478,9 +527,5 @@ def age(since: float) -> str:
 
 def finished_runs(runs: Path, command: str | None) -> list[RunFolder]:
     """List the finished runs of a command, or of all, those first that were finished, or found, last."""
-    # a run is as new as its metrics, or as the last time that it was asked for again
-    times = {}
-    for metrics in runs.glob(f"{command or '*'}/*/{FINISHED}"):
-        files = [file for file in (metrics, metrics.with_name(FOUND)) if file.is_file()]
-        times[metrics.parent] = max(file.stat().st_mtime for file in files)
-    return [RunFolder(folder) for folder in sorted(times, key=lambda folder: times[folder], reverse=True)]
+    folders = [RunFolder(metrics.parent) for metrics in runs.glob(f"{command or '*'}/*/{FINISHED}")]
+    return sorted(folders, key=lambda run: run.changed_s, reverse=True)

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -225,7 +225,14 @@ def measure_training(source: SignalSource, selection: Selection, stimuli: Target
         rows = stimuli.rows(selection.recording.image_ids)
         is_learned = (rows >= 0) & tested_rows(source.dataset, stimuli, "train", source.fold)[rows]
         selection = replace(selection, pictures=np.flatnonzero(is_learned))
-    statistics: Statistics = source.signal.normalise.measure(chunk for _, chunk in selection.averages())
+    with console.progress(f"statistics of {selection.where}", len(selection.pictures)) as bar:
+
+        def read() -> Iterator[NDArray[np.float32]]:
+            for _, chunk in selection.averages():
+                yield chunk
+                bar.advance(len(chunk))
+
+        statistics: Statistics = source.signal.normalise.measure(read())
     return statistics
 
 
@@ -364,8 +371,10 @@ def choose_input(
 def in_memory(selection: Selection, content: Content) -> NDArray[np.float32]:
     """Read selected signals: [N, C, T] averages, or [N, R, C, T] trials."""
     signals = np.empty(selection.shape_of(content), np.float32)
-    for rows, chunk in selection.read(content):
-        signals[rows] = chunk
+    with console.progress(f"signals of {selection.where}", len(signals)) as bar:
+        for rows, chunk in selection.read(content):
+            signals[rows] = chunk
+            bar.advance(len(chunk))
     return signals
 
 
@@ -390,8 +399,10 @@ def mapped(selection: Selection, content: Content, store: Path, split: str) -> S
         part = hdf5.part_of(path)
         hdf5.create(part, {"signal": (shape, "float32")}, {}, {"source_changed_ns": changed_ns})
         writer = hdf5.RowWriter(part, "signal")
-        for rows, chunk in selection.read(content):
-            writer.write(np.arange(rows.start, rows.stop), chunk)
+        with console.progress(f"copy of the signals of {selection.where}", shape[0]) as bar:
+            for rows, chunk in selection.read(content):
+                writer.write(np.arange(rows.start, rows.stop), chunk)
+                bar.advance(len(chunk))
         writer.close()
         hdf5.seal(part)
         publish(part, path)

@@ -184,10 +184,12 @@ class SignalSource:
             console.say(f"preparing signals of {dataset.name} subject {subject}")
             stamp = {"simulated": f"by the data set {dataset.name}"} if dataset.is_simulated else {}
             stamped = {}
-            for split in dataset.splits:
-                recording = dataset.recording(subject, split)
-                stamped[split] = replace(recording, provenance={**stamp, **recording.provenance})
-            SignalStore.write(self.path(subject), stamped)
+            with console.progress(f"signals of subject {subject}", len(dataset.splits)) as bar:
+                for split in dataset.splits:
+                    recording = dataset.recording(subject, split)
+                    stamped[split] = replace(recording, provenance={**stamp, **recording.provenance})
+                    bar.advance(1, split)
+                SignalStore.write(self.path(subject), stamped)
         launch.barrier()
 
     def caveats(self, subjects: Sequence[int]) -> list[str]:

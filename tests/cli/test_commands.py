@@ -1,5 +1,6 @@
 """The grammar that every command shares, through the real application."""
 
+import importlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli import __version__
 from brainhive_cli.app import app
+from brainhive_cli.cli import table
 from brainhive_cli.core import parts
 
 COMMANDS = [str(command.name) for command in app.registered_commands]
@@ -60,10 +62,28 @@ def test_help_says_what_it_does_with_an_example_in_80_columns(command: str) -> N
         "--json",
         "--again",
         "--debug",
-        "--processes",
         "[KEY.PATH=VALUE]...",
     ):
         assert option in shown.stdout
+
+
+@pytest.mark.parametrize("listed", table.COMMANDS, ids=lambda listed: listed.name)
+def test_only_commands_that_compute_take_processes_machines_and_a_precision(
+    listed: table.Command, home: Path
+) -> None:
+    command, shown = listed.name, brainhive(listed.name, "--help").stdout
+    module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+    assert module.Recipe.computes == listed.computes
+    for flag, key, value in (
+        ("--processes", "processes", "2"),
+        ("--machines", "machines", "2"),
+        ("--mixed-precision", "mixed_precision", "bf16"),
+    ):
+        assert (flag in shown) == listed.computes
+        if not listed.computes:
+            typed, set_as_key = brainhive(command, flag, value), brainhive(command, f"run.{key}={value}")
+            assert typed.exit_code == set_as_key.exit_code == 2 and f"No such option: {flag}" in typed.stderr
+            assert f"{key} has no effect in this command, which only reads" in set_as_key.stderr
 
 
 def test_the_help_names_every_brain_encoder() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,26 @@ def test_the_way_out_of_a_recipe_names_what_it_extends(
         "(brainhive prepare --recipe papers/havir)"
         in brainhive("train-align", "--recipe", recipe, "--check").stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "encoders"),
+    [
+        ("train-align", ["--encoders", "demo-clip"]),
+        ("train-align", ["encoders=[{kind: demo-vae, output: latent}]"]),
+        ("embed", ["--encoders", "clip-h14,vae"]),
+    ],
+)
+def test_a_hint_within_a_recipe_names_encoders_that_are_not_the_recipes(
+    line: str, encoders: list[str]
+) -> None:
+    def typed(words: list[str]) -> list[str]:
+        hint = shlex.join(["brainhive", line, *words])
+        return shlex.split(execute.as_typed(hint, lambda: ["own-fmri"], set(), False))
+
+    recipe = ["brainhive", line, "--recipe", "own-fmri"]
+    assert typed(encoders) == [*recipe, *encoders]
+    assert typed(["--encoders", "clip-h14"]) == recipe
 
 
 def test_what_the_user_changed_of_a_recipe_goes_on_with_the_hint(home: Path) -> None:

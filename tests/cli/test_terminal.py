@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+from progress_lines import without_progress
 
 BRAINHIVE = f"{sys.executable} -m brainhive_cli"
 ASCII = {"PYTHONIOENCODING": "ascii"}
@@ -108,5 +109,5 @@ def test_a_name_that_no_file_can_have_is_refused_in_two_lines(tmp_path: Path, na
         timeout=120,
     )
     assert done.returncode in (1, 2, 3) and "\x1b" not in done.stderr
-    error, hint = done.stderr.splitlines()
+    error, hint = without_progress(done.stderr)
     assert error.startswith("error: ") and hint.startswith("  try: ") and "bug" not in hint

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from progress_lines import without_progress
 from safetensors.torch import load_file
 from two import in_two
 
@@ -55,7 +56,7 @@ def test_embed_shares_the_pictures_and_shows_a_childs_error_as_one_line(brainhiv
 
     ended = brainhive("embed", *settings, *TWO)
 
-    lines = [line for line in ended.stderr.splitlines() if line.strip()]
+    lines = without_progress(ended.stderr)
     assert (ended.returncode, len(lines)) == (1, 2), ended.stderr
     answer = json.loads(ended.stdout)  # one document, not one a process
     assert answer["exit_code"] == 1 and lines[0] == f"error: {answer['error']}"

@@ -16,6 +16,8 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.measurement.metric_names import shown
+from brainhive_cli.reports.runs_shown import ShownRun
 
 TOP1 = Metric("top1", 0.25, 100, 100, 0.01, 0.2, 0.3, (1,), "cosine", "test", "Wilson")
 
@@ -58,6 +60,14 @@ def test_a_result_is_what_a_training_came_to_and_not_where_it_began(home: Path) 
     losses = {name: replace(TOP1, name=name, low=None) for name in names}
     opened("train-prior", "prior", all=losses)
     assert "validation loss 0.250 ·" in brainhive().stdout.replace("\n    ", " ")
+
+
+def test_a_reconstruction_is_headed_by_the_metric_of_its_page_which_has_chance(home: Path) -> None:
+    ssim, two_way = replace(TOP1, name="ssim", chance=None), replace(TOP1, name="two_way_x", chance=0.5)
+    run = opened("reconstruct", "drawn", brain={"ssim": ssim, "two_way_x": two_way})
+    (row,) = json.loads(brainhive("reconstruct", "--json").stdout)["tables"][0]["rows"]
+    assert ShownRun("", RunFolder(run.path)).main_headline == "two_way_x"
+    assert row["result"].startswith(f"{shown('two_way_x')} 0.250")
 
 
 def test_a_name_is_never_folded_where_the_table_does_not_fit(runs: list[RunFolder]) -> None:

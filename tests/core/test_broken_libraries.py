@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from progress_lines import without_progress
 
 from brainhive_cli.commands import doctor
 from brainhive_cli.core.errors import MissingExtra
@@ -92,6 +93,6 @@ def test_a_command_that_a_broken_library_stops_says_so_in_one_line(tmp_path):
     )
 
     assert ended.returncode == MissingExtra.exit_code, ended.stderr
-    what, hint = ended.stderr.splitlines()
+    what, hint = without_progress(ended.stderr)
     assert what.startswith("error: torchaudio 2.11.0 does not import with torch ") and REFUSAL in what
     assert hint.strip() == "try: pip uninstall torchaudio (brainhive does not use it)"

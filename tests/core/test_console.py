@@ -6,8 +6,10 @@ import os
 import re
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
+from progress_lines import without_progress
 from rich.console import Console
 from rich.progress import Progress
 
@@ -195,17 +197,75 @@ def test_without_a_terminal_news_are_lines_and_the_last_comes_at_the_end(
     assert {*told[:-1]} == {"a minute has passed"} and told[-1] == "the last cell is done"
 
 
-def test_without_a_terminal_a_bar_is_a_line_a_minute(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+class Clock:
+    """Time of the console that passes where a test says so; no thread looks at it meanwhile."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0.0
+        monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+        monkeypatch.setattr(console, "POLL_S", 1e6)
+        monkeypatch.setattr("sys.stderr", io.StringIO())  # a display of its own
+
+    def lines(self, passed_s: float) -> list[str]:
+        """Let time pass, and return the lines that are said then."""
+        stream = sys.stderr
+        assert isinstance(stream, io.StringIO)
+        self.now_s += passed_s
+        before = len(stream.getvalue())
+        console._display_on(console._stderr()).say_due()
+        return stream.getvalue()[before:].splitlines()
+
+
+def test_without_a_terminal_a_bar_is_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
     with console.progress("pictures", 20) as bar:
+        clock.now_s = 10
         bar.advance()
-        assert not capsys.readouterr().err  # no minute has passed
-        monkeypatch.setattr(console, "LINE_S", -1.0)
+        assert clock.lines(50) == []  # no minute has passed
         bar.expect(-8)  # done before
         bar.advance(5, "vae limits")
-    line = capsys.readouterr().err
-    assert re.fullmatch(r"pictures: 6 of 12, [\d.]+/s, \d+:\d\d left vae limits\n", line)
+        assert clock.lines(1) == ["pictures: 6 of 12, 0:10 each, 0:59 left vae limits"]
+        assert clock.lines(59) == []
+
+
+def test_without_a_terminal_work_that_is_one_call_says_a_line_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    with console.progress("explain"):
+        assert clock.lines(59) == [] and clock.lines(2) == ["explain: 1:01 so far"]
+        assert without_progress("explain: 1:01 so far\nerror: none\n") == ["error: none"]
+
+        # its steps are named when they have taken as long as a terminal waits, each name once
+        with console.progress("cells", 3) as bar:
+            for said in (["cells: 0 of 3, 0:03 so far; decoding: 0:03 so far"], []):
+                with console.progress("decoding"):
+                    assert clock.lines(1) == [] and clock.lines(2) == said
+            bar.advance()
+            clock.now_s += 24  # the second takes long: 6 s a cell are no longer the pace
+            assert clock.lines(30) == ["cells: 1 of 3, 0:06 each, 0:30 left"]
+
+
+def test_without_a_terminal_a_line_is_said_by_a_thread_while_the_work_is_one_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = threading.Event()
+    monkeypatch.setattr(console, "POLL_S", 0.0)
+    monkeypatch.setattr(console, "LINE_S", -1.0)
+    monkeypatch.setattr(console, "say", lambda line: said.set() if "prepare: " in line else None)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    with console.progress("prepare"):
+        assert said.wait(60)
+
+
+def test_on_a_terminal_counted_work_stays_above_the_work_inside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console, "DELAY_S", -1.0)
+    monkeypatch.setattr("sys.stderr", stream)
+    with console.progress("command"), console.progress("cells", 3), console.progress("decoding"):
+        drawn = stream.getvalue().rpartition("decoding")[0].splitlines()[-2:]
+    assert "cells" in drawn[0] and "0/3" in drawn[0] and "command" not in "".join(drawn)
 
 
 def test_what_a_library_prints_under_a_live_table_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ ALONE = Launch(0, 1, torch.device("cpu"))
 
 def opened(again: bool = False, **changes: object) -> RunFolder:
     return RunFolder.open("train-align", "tiny", Recipe(**changes), ALONE, again)
+
+
+def set_finished(run: RunFolder, age_s: float) -> None:
+    """Let the documents of a run say that it was finished some time ago."""
+    finished = datetime.now(UTC) - timedelta(seconds=age_s)
+    run.write_json("environment.json", {**run.read_json("environment.json"), "finished": str(finished)})
 
 
 def test_a_new_run_says_what_it_is_and_where_it_ran(home: Path) -> None:
@@ -68,7 +75,7 @@ def test_a_run_that_is_found_again_is_the_newest_and_known_by_the_recipe_that_fo
     asked, other = opened(recipe_name="first"), RunFolder.open("train-align", "other", Recipe(), ALONE)
     for age_s, run in ((60, asked), (5, other)):
         run.finish(Measurements())
-        os.utime(run.path / "metrics.json", (time.time() - age_s,) * 2)
+        set_finished(run, age_s)
     assert [run.path for run in runs.finished_runs(home / "runs", "train-align")] == [other.path, asked.path]
 
     assert opened(recipe_name="second").path == asked.path
@@ -77,6 +84,20 @@ def test_a_run_that_is_found_again_is_the_newest_and_known_by_the_recipe_that_fo
     assert [run.path for run in runs.finished_runs(home / "runs", "train-align")] == [asked.path, other.path]
     (asked.path / runs.FOUND).write_text("{")
     assert asked.found_by == set() and opened(recipe_name="third").found_by == {"third"}
+
+
+def test_a_copied_run_is_as_old_as_its_documents_say(home: Path) -> None:
+    run, unfinished = opened(), RunFolder.open("train-align", "unfinished", Recipe(), ALONE)
+    run.finish(Measurements())
+    set_finished(run, 3 * 3600 + 5)
+    unfinished.write_json(runs.ENVIRONMENT, {"started": "2020-01-01T00:00:00+00:00"})
+    started = unfinished.changed_s
+    unfinished.write_text("log.jsonl", '{"time": 1600000000.5}\nnonsense\n')
+    for file in home.rglob("*.json*"):
+        os.utime(file)  # as a copy has them
+    assert run.age == "3 hours ago" and started == 1577836800
+    assert unfinished.changed_s == 1600000000.5
+    assert opened().path == run.path and run.age == "3 hours ago" and run.changed_s > run.written_s
 
 
 def test_only_runs_of_this_process_without_anything_done_are_removed(home: Path) -> None:
@@ -167,7 +188,7 @@ def test_the_newest_finished_run_is_found_unless_one_is_named(home: Path) -> Non
     )
     old.finish(Measurements(notes={"which": "old"}))
     new.finish(Measurements(notes={"which": "new"}))
-    os.utime(old.path / "metrics.json", (1, 1))
+    set_finished(old, 1e9)
     folder = home / "runs"
     assert runs.newest(folder, "train-align").measurements().notes["which"] == "new"
     assert runs.find(folder, "train-align", old.path.name).path == old.path
@@ -272,6 +293,23 @@ def test_a_trial_is_not_preferred_to_a_longer_training_without_a_word(
     assert "warning: demo-intra-trial (1 minute ago, " in said
     assert "demo-intra-long (2 days ago, 25 epochs, 30 cells) was trained more" in said
     assert "--run demo-intra-long takes that one" in said
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"), [(1, ""), (3, "demo-intra-net (5 minutes ago, 25 epochs, 3 cells) has more")]
+)
+def test_no_run_was_trained_more_than_a_closed_form(home: Path, capsys, cells: int, said: str) -> None:
+    aligned(home, "demo-intra-net", 305, epochs=25, cells=cells)
+    ridge = aligned(home, "demo-intra-ridge", 65, epochs=10, cells=1)
+    document = ridge.read_json("metrics.json")
+    document["notes"][runs.CLOSED_FORM] = True
+    ridge.write_json("metrics.json", document)
+    os.utime(ridge.path / "metrics.json", (time.time() - 65,) * 2)
+
+    assert runs.newest(home / "runs", "train-align").path == ridge.path
+    told = capsys.readouterr().err
+    assert "align run demo-intra-ridge, finished 1 minute ago, 1 cell\n" in told
+    assert said in told and ("warning" in told) == bool(said) and "was trained more" not in told
 
 
 def test_a_run_of_another_mode_or_a_shorter_one_is_no_rival(home: Path, capsys) -> None:

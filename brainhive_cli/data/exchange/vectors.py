@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from brainhive_cli.core import console
 from brainhive_cli.core.archives import import_pyarrow, open_parquet
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
@@ -315,12 +316,14 @@ def copy_vectors(
 
     # copy batch by batch; rows that no share wants are left out
     at = 0
-    with filling(blanks, ALONE, again=True, keep=False) as filled:
+    progress = console.progress("copying vectors", len(vectors.names))
+    with filling(blanks, ALONE, again=True, keep=False) as filled, progress as bar:
         for batch in chain([first], batches):  # [n, *shape]
             for share, writer in zip(shares, filled.writers, strict=True):
                 rows = share.rows[at : at + len(batch)]
                 writer.write(rows[rows >= 0], batch[: len(rows)][rows >= 0])
             at += len(batch)
+            bar.advance(len(batch))
         if at != len(vectors.names):
             problem = f"{vectors.files[0]} holds {at} vectors for {len(vectors.names)} names"
             raise BrainhiveError(problem, "fetch it again, with the list of names that belongs to it")

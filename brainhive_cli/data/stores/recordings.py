@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypedDict
 
-from brainhive_cli.core import documents, parts
+from brainhive_cli.core import console, documents, parts
 from brainhive_cli.core.artifacts import Mark
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.file_lock import FileLock
@@ -530,14 +530,17 @@ class SignalStore:
         # create the file, then copy signals some stimuli at a time
         known = {name: array for name, array in arrays.items() if array is not None}
         hdf5.create(part, spaces, known, about)
-        for split, recording in recordings.items():
-            signal, writer = recording.signal, hdf5.RowWriter(part, f"{split}/signal")
-            row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
-            step = min(COPIED_STIMULI, max(1, COPIED_BYTES // max(1, row_bytes)))
-            for start in range(0, len(signal), step):
-                values = np.asarray(signal[start : start + step])
-                writer.write(np.arange(start, start + len(values)), values)
-            writer.close()
+        counts = [len(recording.signal) for recording in recordings.values()]
+        with console.progress(f"writing {path.parent.name}/{path.stem}", sum(counts)) as bar:
+            for split, recording in recordings.items():
+                signal, writer = recording.signal, hdf5.RowWriter(part, f"{split}/signal")
+                row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
+                step = min(COPIED_STIMULI, max(1, COPIED_BYTES // max(1, row_bytes)))
+                for start in range(0, len(signal), step):
+                    values = np.asarray(signal[start : start + step])
+                    writer.write(np.arange(start, start + len(values)), values)
+                    bar.advance(len(values), split)
+                writer.close()
 
         # the final name appears with the whole content
         hdf5.seal(part)

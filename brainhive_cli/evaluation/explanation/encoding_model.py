@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from brainhive_cli.core import console
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.explanation import sensor_space
 from brainhive_cli.evaluation.explanation.occlusion import regions_of
@@ -214,7 +215,8 @@ def explain_signals(reader: Reader, train: Levels, test: Levels, spec: Explanati
         spec: What is measured.
     """
     collected = SubjectProfiles(reader.image_ids)
-    collected.attempt("encoding", lambda: _encode(reader, train, test, spec, collected))
+    with console.progress(f"encoding model of subject {reader.subject}"):
+        collected.attempt("encoding", lambda: _encode(reader, train, test, spec, collected))
     return collected
 
 

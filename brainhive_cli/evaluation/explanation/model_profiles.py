@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from brainhive_cli.core import console
 from brainhive_cli.evaluation.explanation import gradients, occlusion
 from brainhive_cli.evaluation.explanation.occlusion import regions_of, window_masks
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -39,18 +40,19 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
         shuffled: The same signals, read by a model that was trained on shuffled labels.
     """
     measured = SubjectProfiles(reader.image_ids)
-    for name, analyse in ANALYSES.items():
-        if name not in spec.analyses:
-            continue
-        measured.attempt(name, partial(analyse, reader, spec))
+    chosen = {name: analyse for name, analyse in ANALYSES.items() if name in spec.analyses}
+    with console.progress("analyses", len(chosen)) as bar:
+        for name, analyse in chosen.items():
+            measured.attempt(name, partial(analyse, reader, spec))
 
-        # the same of the model of shuffled labels; the ridges of "trained" are not that model's
-        if shuffled is not None and name not in measured.missing and name != "trained":
-            control = SubjectProfiles(shuffled.image_ids)
-            control.attempt(name, partial(analyse, shuffled, spec))
-            for key in measured.profiles.keys() & control.profiles.keys():
-                values = control.profiles[key].values
-                measured.profiles[key] = replace(measured.profiles[key], shuffled=values)
+            # the same of the model of shuffled labels; the ridges of "trained" are not that model's
+            if shuffled is not None and name not in measured.missing and name != "trained":
+                control = SubjectProfiles(shuffled.image_ids)
+                control.attempt(name, partial(analyse, shuffled, spec))
+                for key in measured.profiles.keys() & control.profiles.keys():
+                    values = control.profiles[key].values
+                    measured.profiles[key] = replace(measured.profiles[key], shuffled=values)
+            bar.advance()
     return measured
 
 

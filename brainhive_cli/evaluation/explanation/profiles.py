@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, RecipeError
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.recipe import Cell
@@ -90,7 +91,11 @@ class Profile:
             matrices: For each position, the values [N, M] of each item with each label.
             labels: Right and permuted ones.
         """
-        pairs = [labels.look_up(matrix) for matrix in matrices]
+        pairs = []
+        with console.progress(f"positions ({axis.name})", len(axis.at)) as bar:
+            for matrix in matrices:
+                pairs.append(labels.look_up(matrix))
+                bar.advance()
         values = np.array([seen for seen, _ in pairs], np.float64)
         null = np.array([permuted.mean(1) for _, permuted in pairs], np.float64).reshape(len(values), -1).T
         return cls(metric, axis, values, null, np.empty((0, 0)))
@@ -100,9 +105,11 @@ class Profile:
         """Describe ranks [N, M] of each candidate by each item, at each position, as shares by name."""
         # ranks of the candidates with the seen and the permuted labels
         looked_up, pool = [], 1
-        for matrix in ranks:
-            pool = matrix.shape[1]
-            looked_up.append(labels.look_up(matrix))
+        with console.progress(f"positions ({axis.name})", len(axis.at)) as bar:
+            for matrix in ranks:
+                pool = matrix.shape[1]
+                looked_up.append(labels.look_up(matrix))
+                bar.advance()
 
         # hits, and the share of the other candidates that rank below
         measures: dict[str, tuple[float, Callable[[Indices], NDArray[Any]]]] = {

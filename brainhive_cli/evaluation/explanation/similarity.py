@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.explanation.encoding_model import Levels, read_embeddings
 from brainhive_cli.evaluation.explanation.occlusion import regions_of
@@ -269,6 +270,7 @@ class Course:
     halves: Values | None = None
 
 
+@console.progress("similarity of signals and embeddings")
 def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanation) -> Course:
     """Correlate the distances of all subjects' signals with those of each level's embeddings.
 

@@ -72,7 +72,11 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     """
     # predictions for all subjects, and the trials that are permuted together
     spec, align = job.spec, job.align
-    subjects = [decode(job, subject) for subject in job.subjects]
+    subjects = []
+    with console.progress("subjects", len(job.subjects)) as bar:
+        for subject in job.subjects:
+            subjects.append(decode(job, subject))
+            bar.advance()
     first = subjects[0]
     protocol, holdout = f"{job.describe_protocol()}, shrinkage LDA of single windows", align.dataset.holdout
     assert holdout is not None
@@ -146,7 +150,6 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     return Measurements(scopes, {}, notes)
 
 
-@console.progress("decoding windows")
 def decode(job: Job, subject: int) -> Decoded:
     """Fit a classifier to each window of the training trials of each fold, and test it on all windows."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -177,12 +180,14 @@ def decode(job: Job, subject: int) -> Decoded:
 
         # predictions [P, P, N] of the classifier of every window at every window
         named = np.empty((len(starts), len(starts), len(test.stimulus)), np.int64)
-        for row, values in enumerate(learned):
-            mean, spread = values.mean(0), values.std(0) + 1e-12
-            classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-            classifier.fit((values - mean) / spread, train.stimulus)
-            for column, held_out in enumerate(tested):
-                named[row, column] = classifier.predict((held_out - mean) / spread)
+        with console.progress(f"windows of subject {subject}, fold {cell.fold}", len(learned)) as bar:
+            for row, values in enumerate(learned):
+                mean, spread = values.mean(0), values.std(0) + 1e-12
+                classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+                classifier.fit((values - mean) / spread, train.stimulus)
+                for column, held_out in enumerate(tested):
+                    named[row, column] = classifier.predict((held_out - mean) / spread)
+                bar.advance()
         predicted.append(named)
         shown.append(test.stimulus)
         fold_names, fold_groups = member.name_trials(subject, split)

@@ -307,7 +307,6 @@ class Scorer:
     frames: int | None = None
 
     @cached_property
-    @console.progress("features of the stimuli")
     def seen(self) -> dict[Features, Tensor]:
         """Features [N, …] of the stimuli, once for all that they are compared with.
 
@@ -315,16 +314,18 @@ class Scorer:
         """
         seen: dict[Features, Tensor] = {}
         starts = range(0, len(self.stimuli), self.batch_size)
-        for start, batch in zip(starts, self._features(self.stimuli), strict=True):
-            # the first batch says how much memory all of them take
-            if not seen:
-                torch.cuda.empty_cache()  # of what the generator held
-                fits = size_of(batch.values()) * len(starts) < MAX_SHARE * free_bytes(self.device)
+        with console.progress("features of the stimuli", len(self.stimuli)) as bar:
+            for start, batch in zip(starts, self._features(self.stimuli), strict=True):
+                # the first batch says how much memory all of them take
+                if not seen:
+                    torch.cuda.empty_cache()  # of what the generator held
+                    fits = size_of(batch.values()) * len(starts) < MAX_SHARE * free_bytes(self.device)
+                    for function, features in batch.items():
+                        shape = (len(self.stimuli), *features.shape[1:])
+                        seen[function] = features.new_empty(shape, device=self.device if fits else "cpu")
                 for function, features in batch.items():
-                    shape = (len(self.stimuli), *features.shape[1:])
-                    seen[function] = features.new_empty(shape, device=self.device if fits else "cpu")
-            for function, features in batch.items():
-                seen[function][start : start + len(features)] = features
+                    seen[function][start : start + len(features)] = features
+                bar.advance(min(self.batch_size, len(self.stimuli) - start))
         return seen
 
     def score(

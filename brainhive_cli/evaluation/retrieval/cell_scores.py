@@ -287,7 +287,6 @@ def _open_ceiling(ensemble: Ensemble, subject: int, spec: EvaluationSpec) -> Cei
     return ceiling
 
 
-@console.progress("measuring the ceiling")
 def measure_ceiling(
     trials: Tensor, available: Tensor, image_ids: Sequence[str], splits: int, seed: int
 ) -> Ceiling:
@@ -306,11 +305,13 @@ def measure_ceiling(
 
     # ranks of the pictures, and their shares in the correlation of the halves, by split
     ranks_by_split, shares = [], []
-    for split in range(splits):
-        random = torch.Generator().manual_seed(derive_seed(seed, split))
-        halves = average_halves(signal, available, random)
-        ranks_by_split.append(rank_halves(*halves).tolist())
-        shares.append(correlation_shares(*(unit_vectors(half.numpy()) for half in halves)).mean(1))
+    with console.progress("measuring the ceiling", splits) as bar:
+        for split in range(splits):
+            random = torch.Generator().manual_seed(derive_seed(seed, split))
+            halves = average_halves(signal, available, random)
+            ranks_by_split.append(rank_halves(*halves).tolist())
+            shares.append(correlation_shares(*(unit_vectors(half.numpy()) for half in halves)).mean(1))
+            bar.advance()
     times = float(available.sum() / (available // 2).sum())
     return Ceiling(ids, most, ranks_by_split, np.mean(shares, 0).tolist(), times)
 

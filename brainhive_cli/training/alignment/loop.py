@@ -54,6 +54,9 @@ class Callbacks:
         """Return how far an interrupted training is, and the state of its learner; as here, nothing."""
         return State(), None
 
+    def before_steps(self, steps: int) -> None:
+        """Handle the beginning of the loop: how many steps are left."""
+
     def after_step(self, content: Callable[[], dict[str, Any]]) -> None:
         """Handle a step; `content` makes the checkpoint that `find_checkpoint` may return."""
 
@@ -130,6 +133,7 @@ def fit(
             state.feedback = batches.feedback.state_dict()
         return state.content(learner)
 
+    callbacks.before_steps(settings.epochs * batches.steps - (state.epoch * batches.steps + state.step))
     while state.epoch < settings.epochs:
         # stop where validation top-1 has not risen for `patience` epochs
         patience, (_, best_epoch) = settings.patience, state.best
@@ -227,10 +231,11 @@ def train_cell(
     """
     if is_closed_form(layout) and not launch.is_main:
         return  # one process fits alone
-    cell_folder = CellFolder(name, folder, launch, on_epoch)
-    aligner = fit(layout, data, terms, train, seed=seed, callbacks=cell_folder, launch=launch)
-    if launch.is_main:
-        cell_folder.finish(aligner, seed)
+    with console.progress("training steps", 0) as bar:
+        cell_folder = CellFolder(name, folder, launch, on_epoch, bar)
+        aligner = fit(layout, data, terms, train, seed=seed, callbacks=cell_folder, launch=launch)
+        if launch.is_main:
+            cell_folder.finish(aligner, seed)
 
 
 class CellFolder(Callbacks):
@@ -241,10 +246,19 @@ class CellFolder(Callbacks):
         folder: Of the run.
         launch: The processes that train the cell; one of them writes.
         on_epoch: Called after each epoch with what the log has of it.
+        bar: Counts the steps; None where nothing shows them.
     """
 
-    def __init__(self, name: str, folder: RunFolder, launch: Launch, on_epoch: OnEpoch | None = None) -> None:
-        self.name, self.folder, self.launch, self.on_epoch = name, folder, launch, on_epoch
+    def __init__(
+        self,
+        name: str,
+        folder: RunFolder,
+        launch: Launch,
+        on_epoch: OnEpoch | None = None,
+        bar: console.Bar | None = None,
+    ) -> None:
+        self.name, self.folder, self.launch, self.on_epoch, self.bar = name, folder, launch, on_epoch, bar
+        self.score = name
         self.checkpoint = Checkpoint(folder.checkpoint_path(name))
         self.started_s = self.saved_s = time.monotonic()
         reset_peak(launch.device)
@@ -254,8 +268,15 @@ class CellFolder(Callbacks):
         """Read the newest checkpoint of the cell that is whole."""
         return State.load(self.checkpoint, self.launch)
 
+    def before_steps(self, steps: int) -> None:
+        """Count the steps that are left."""
+        if self.bar is not None:
+            self.bar.expect(steps)
+
     def after_step(self, content: Callable[[], dict[str, Any]]) -> None:
-        """Write a checkpoint once a minute."""
+        """Count the step, and write a checkpoint once a minute."""
+        if self.bar is not None:
+            self.bar.advance(1, self.score)
         if time.monotonic() - self.saved_s > CHECKPOINT_S:
             self.checkpoint.save(content())
             self.saved_s = time.monotonic()
@@ -264,6 +285,8 @@ class CellFolder(Callbacks):
         """Write a line of the log."""
         event = {"cell": self.name, **event}
         self.folder.log(**event)
+        epochs = f"epoch {event['epoch'] + 1}/{event['epochs']}"
+        self.score = f"{self.name}, {epochs}, loss {event['loss']:.3f}"
         if self.on_epoch is not None:
             self.on_epoch(event)
 

@@ -52,6 +52,7 @@ def load_generator(config: Any, recipe: Recipe, device: torch.device | str) -> A
     return generator
 
 
+@console.progress("embedding the empty prompt")
 def embed_empty_prompt(generator: Any, folder: RunFolder, name: str, launch: Launch) -> None:
     """Embed the empty prompt once a run: text encoders are loaded by one process, and never again."""
     file = folder.path / "checkpoints" / name

@@ -95,18 +95,20 @@ class Training:
         encoder_embeddings = self.pictures.targets.gather(batch.rows, batch.views)
         return {self.keys[name]: embeddings for name, embeddings in encoder_embeddings.items()}
 
-    @console.progress("validating")
     @torch.no_grad()
     def validate(self) -> list[float]:
         """Denoise the validation pictures at fixed noise and levels: the mean loss of each."""
         losses, rows = [], [0] * len(LEVELS)
-        for index in self.pictures.held[: self.recipe.validation_items]:
-            batch = self.pictures.batch(index[None])
-            conditioning = self.prior.condition_on_embeddings(self.embeddings(batch))[rows]
-            latents, sizes = self.latents(batch)[rows], self.ids(batch)[rows]
-            random = self._random(int(index))
-            levels = torch.tensor(LEVELS)
-            losses.append(self.generator.loss(latents, conditioning, random, sizes, levels=levels))
+        chosen = self.pictures.held[: self.recipe.validation_items]
+        with console.progress("validating", len(chosen)) as bar:
+            for index in chosen:
+                batch = self.pictures.batch(index[None])
+                conditioning = self.prior.condition_on_embeddings(self.embeddings(batch))[rows]
+                latents, sizes = self.latents(batch)[rows], self.ids(batch)[rows]
+                random = self._random(int(index))
+                levels = torch.tensor(LEVELS)
+                losses.append(self.generator.loss(latents, conditioning, random, sizes, levels=levels))
+                bar.advance()
         return torch.stack(losses).tolist() if losses else []
 
 

@@ -118,11 +118,15 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     chosen, features = _load_distances(training)
     share = chosen[list(launch.shard(range(len(chosen))))]
     pairs: list[tuple[Tensor, Tensor]] = []
-    with _sampler(training, folder) as generator:
+    with (
+        _sampler(training, folder) as generator,
+        console.progress("pictures for the distances of distributions", len(share)) as bar,
+    ):
         for start in range(0, len(share), recipe.train.batch_size):
             rows = share[start : start + recipe.train.batch_size]
             true, generated = _true(training, rows), _generate(training, generator, rows)
             pairs.append((features(true).cpu(), features(generated).cpu()))
+            bar.advance(len(rows))
 
     # join the features [N, D] of all processes
     shares = launch.gather(pairs)
@@ -177,11 +181,14 @@ def _generate(training: Training, generator: Any, chosen: NDArray[np.int64]) -> 
     """Generate pictures [N, 3, H, W] in 0..1 from the chosen ones' embeddings."""
     recipe, batches = training.recipe, []
     sampling = Sampling(steps=recipe.sample_steps)
-    for start in range(0, len(chosen), recipe.train.batch_size):
-        rows = chosen[start : start + recipe.train.batch_size]
-        embeddings = training.embeddings(training.pictures.batch(rows))
-        conditioning = training.prior.condition_on_embeddings(embeddings)
-        batches.append(generator.generate(conditioning, rows.tolist(), recipe.resolution_px, sampling).cpu())
+    with console.progress("generating samples", len(chosen)) as bar:
+        for start in range(0, len(chosen), recipe.train.batch_size):
+            rows = chosen[start : start + recipe.train.batch_size]
+            embeddings = training.embeddings(training.pictures.batch(rows))
+            conditioning = training.prior.condition_on_embeddings(embeddings)
+            pictures = generator.generate(conditioning, rows.tolist(), recipe.resolution_px, sampling)
+            batches.append(pictures.cpu())
+            bar.advance(len(rows))
     return torch.cat(batches)
 
 
