@@ -170,15 +170,16 @@ def _name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
     if len({run.command for run in runs}) > 1 or not all(set_ups):
         return labels
 
-    # the first keys that some of the runs differ in, kinds of parts before their other keys
-    keys = [key for key in dict.fromkeys(key for set_up in set_ups for key in set_up)]
-    differing = [key for key in keys if len({say(key, set_up.get(key)) for set_up in set_ups}) > 1]
-    differing.sort(key=lambda key: not key.endswith(".kind"))
-    for count in range(1, MAX_NAMED_KEYS + 1):
-        named = [", ".join(_say_key(key, set_up) for key in differing[:count]) for set_up in set_ups]
-        if len({*named}) == len(runs):
-            return named
-    return labels
+    # the first keys that tell more of the runs apart, kinds of parts before their other keys
+    keys = dict.fromkeys(key for set_up in set_ups for key in set_up)
+    names = [""] * len(runs)
+    for key in sorted(keys, key=lambda key: not key.endswith(".kind")):
+        longer = [f"{name}, {_say_key(key, set_up)}" for name, set_up in zip(names, set_ups, strict=True)]
+        if len({*longer}) > len({*names}):
+            names = longer
+    if len({*names}) < len(runs) or max(name.count(", ") for name in names) > MAX_NAMED_KEYS:
+        return labels
+    return [name.removeprefix(", ") for name in names]
 
 
 def _say_key(key: str, set_up: SetUp) -> str:

@@ -301,8 +301,8 @@ class Own:
             table = table_of(path, "events")
             if table is not None and table.name == header.events_from and self.config.onset_unit == "s":
                 times = [(row.get("onset", ""), row.get("duration", "")) for row in read_table(table)[1]]
-                known = [tuple(map(float, pair)) for pair in times if all(map(NUMBER.fullmatch, pair))]
-                if known and durations_are_ms(*np.array(known).T):
+                numbers = [[*map(float, pair)] for pair in times if all(map(NUMBER.fullmatch, pair))]
+                if numbers and durations_are_ms(*np.array(numbers).T):
                     lines.append(f"{table.name} has {MS_DURATIONS}")
 
         # events and pictures without a match

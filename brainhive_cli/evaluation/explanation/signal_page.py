@@ -135,11 +135,12 @@ def measure_reliability(
     has_spectrum = recording.rate_hz is not None and shape[1] >= MIN_SAMPLES
     evoked, spectrum, frequencies_hz = np.zeros(shape), np.zeros((shape[0], 0)), np.zeros(0)
     for row, stimulus in zip(rows.tolist(), trials(), strict=True):
+        plain: NDArray[Any] = stimulus  # [R, C, T]
         if unmixing is not None:
-            stimulus = unmixing[sessions[row, : len(stimulus)]] @ stimulus
-        evoked += stimulus.sum(0)
+            plain = unmixing[sessions[row, : len(stimulus)]] @ stimulus
+        evoked += plain.sum(0)
         if has_spectrum:
-            frequencies_hz, power = periodogram(stimulus, recording.rate_hz, window="hann")  # [R, C, F]
+            frequencies_hz, power = periodogram(plain, recording.rate_hz, window="hann")  # [R, C, F]
             spectrum = spectrum + power.sum(0) if spectrum.size else power.sum(0)
     evoked, spectrum = evoked / counts.sum(), spectrum / counts.sum()
 
