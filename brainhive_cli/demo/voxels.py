@@ -121,7 +121,8 @@ def measure_looks(image: Image.Image) -> Floats:
     """Measure what early regions answer to: the picture in coarse pixels, [F], whatever its size."""
     coarse = image.convert("RGB").resize((FIELDS, FIELDS), Image.Resampling.BOX)
     pixels = np.asarray(coarse, dtype=np.float32) / 255
-    return LOOKS_SCALE * (pixels - np.float32(MEAN_COLOUR)).ravel()
+    centred: Floats = (LOOKS_SCALE * (pixels - MEAN_COLOUR)).astype(np.float32)
+    return centred.ravel()
 
 
 def measure_meaning(scene: Scene) -> Floats:
