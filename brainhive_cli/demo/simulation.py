@@ -5,8 +5,9 @@ components from about 170 ms on; each component has a course in time and a smoot
 head. Subjects share part of both. The model is fixed: nothing is fitted to any data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -95,8 +96,17 @@ def low_level(image: Image.Image) -> Floats:
     return (np.concatenate(maps) / 7).astype(np.float32)
 
 
-def semantic(scene: Scene, factors: Sequence[str] = tuple(_MEANINGS)) -> Floats:
+def semantic(
+    scene: Scene,
+    factors: Sequence[str] = tuple(_MEANINGS),
+    weights: Mapping[str, float] = MappingProxyType({}),
+) -> Floats:
     """Say what a scene means: one-hot category, shape, colour, texture and background, or some of these.
+
+    Args:
+        scene: The scene.
+        factors: Which of them.
+        weights: Weights of factors in place of the usual ones.
 
     Returns:
         [G], zero in the mean over a balanced set and of unit length.
@@ -105,7 +115,7 @@ def semantic(scene: Scene, factors: Sequence[str] = tuple(_MEANINGS)) -> Floats:
     for factor in factors:
         weight, names = _MEANINGS[factor]
         part = np.array([getattr(scene, factor) == name for name in names]) - 1 / len(names)
-        parts.append(weight * part / np.linalg.norm(part))
+        parts.append(weights.get(factor, weight) * part / np.linalg.norm(part))
     joined = np.concatenate(parts)
     return (joined / np.linalg.norm(joined)).astype(np.float32)
 

@@ -42,6 +42,7 @@ NAMES = {
     "clip_pcc_neighbours": "CLIP-pcc (neighbours)",
     "mask_dice": "Dice (mask)",
     "concept_recall": "recall (concepts)",
+    "caption_object": "object named (captions)",
     **{f"bleu_{order}": f"BLEU-{order}" for order in range(1, 5)},
     "rouge_1": "ROUGE-1",
     "rouge_l": "ROUGE-L",

@@ -8,7 +8,7 @@ from worlds import at_home
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo import voxels
 
-SHOWN = ("embed", "brain model", "train-align", "eval-retrieval", "reconstruct")
+SHOWN = ("embed", "brain model", "captions", "train-align", "eval-retrieval", "reconstruct")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,9 @@ def shown(home: Path, go):
 
 def test_it_goes_from_voxels_to_clips_that_are_said_to_be_simulated(shown, home) -> None:
     page = (home / shown.files["page"]).read_text()
-    assert voxels.PROVENANCE in page and "<h1>Brainhive demo (simulated)</h1>" in page
+    title = page.partition("<h1>")[2].partition("</h1>")[0]
+    assert voxels.PROVENANCE in page
+    assert title.startswith("Brainhive demo: ") and title.endswith("(simulated)")
     assert [row[0] for row in shown.tables[0].rows] == list(SHOWN)
     assert len([*home.glob("runs/reconstruct/*/samples/**/*.png")]) >= 2 * 2
 
@@ -44,7 +46,11 @@ def test_decoded_masks_concepts_and_captions_are_scored_beside_shuffled_pairs_an
     scopes = RunFolder(file.parent).measurements().scopes
 
     for source in ("brain", "shuffled"):
-        assert {"mask_dice", "concept_recall", "bleu_1", "bleu_4", "rouge_l"} <= scopes[source].keys()
+        scores = {"mask_dice", "concept_recall", "caption_object", "bleu_1", "bleu_4", "rouge_l"}
+        assert scores <= scopes[source].keys()
     assert scopes["images"]["concept_recall"].value == 1 and scopes["images"]["mask_dice"].value == 1
     assert scopes["brain"]["concept_recall"].chance == pytest.approx(2 / 11)  # what moves, and where
+    assert scopes["brain"]["caption_object"].chance == pytest.approx(1 / 18)  # names of things
+    page = (home / shown.files["page"]).read_text()
+    assert f"object named (captions) [sim] {scopes['brain']['caption_object'].value:.3f}" in page
     assert "frame_ssim" not in scopes["shuffled"]  # which no clip was generated of

@@ -38,7 +38,8 @@ ELSEWHERE = {"demo-real": "test_demo_real", "digits69": "test_digits69", "own-fm
     name: f"test_{name.replace('-', '_')}" for name in ("demo", "demo-havir", "demo-neurons")
 }
 """Recipes of other data, and the test files that train them."""
-ELSEWHERE |= {"demo-neurons-brain": "test_demo_neurons", "demo-protocols": "test_guides"}
+ELSEWHERE |= dict.fromkeys(("demo-neurons-brain", "demo-neurons-captions"), "test_demo_neurons")
+ELSEWHERE |= {"demo-protocols": "test_guides"}
 PICTURES, REPETITIONS, VOXELS = 12, 3, 24
 WIDTHS = {"clip-b32": 768, "intern-vit": 3200, "timm": 1536}
 """D of what blocks give. Source: config.json of the published weights; timm's vit_pe_core_gigantic."""

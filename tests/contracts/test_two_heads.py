@@ -220,7 +220,8 @@ def test_a_model_that_learns_from_targets_decodes_without_them(world: Any, go: G
     """Its forward refuses to run in training, so what is trained is `learn`, on the targets it overrides."""
     heads = f"heads={{tokens: '{TOKENS}'}}"
     given = (DATASET, heads, "terms=[{prediction: tokens, loss: mse}]", *ALIGN[5:])
-    run = go("train-align", *given, "backbone.kind=tests.contracts.parts.autoregressive").folder
+    model = "backbone.kind=tests.contracts.parts.autoregressive"
+    run = go("train-align", *given, model, "train.epochs=96").folder  # it learns slowly
 
     align = trained.find(str(run), Paths())
     member = TrainedCell.load(align, align.cells[0], torch.device("cpu"))

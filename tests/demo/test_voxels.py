@@ -5,9 +5,10 @@ import pytest
 
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
+from brainhive_cli.data.signals.selection import split_masks
 from brainhive_cli.data.stores.recordings import Voxels
-from brainhive_cli.demo import simulation, voxels
-from brainhive_cli.demo.pictures import draw, scenes
+from brainhive_cli.demo import voxels
+from brainhive_cli.demo.pictures import COLOURS, SHAPES, TEXTURES, draw, scenes
 
 Features = dict[str, np.ndarray]
 
@@ -15,8 +16,8 @@ Features = dict[str, np.ndarray]
 @pytest.fixture(scope="module")
 def features() -> Features:
     shown = scenes("train")[:300]
-    low = np.stack([simulation.low_level(draw(scene)) for scene in shown])
-    return {"looks": low, "meaning": np.stack([simulation.semantic(scene) for scene in shown])}
+    looks = np.stack([voxels.measure_looks(draw(scene)) for scene in shown])
+    return {"looks": looks, "meaning": np.stack([voxels.measure_meaning(scene) for scene in shown])}
 
 
 def test_a_recording_of_voxels_says_what_it_is() -> None:
@@ -93,3 +94,40 @@ def test_single_trials_are_mostly_noise_and_repetitions_agree_above_chance(featu
     one, two = signal[:, 0, :, 0], signal[:, 1, :, 0]
     correlations = [np.corrcoef(one[:, voxel], two[:, voxel])[0, 1] for voxel in range(one.shape[1])]
     assert 0.05 < np.mean(correlations) < 0.6
+
+
+@pytest.mark.parametrize("subject", [1, 2])
+def test_each_group_tells_its_own_things_better_than_the_other_group_and_than_random_voxels(subject) -> None:
+    """Share of the variance of test pictures that ridge regression from averaged trials explains."""
+    built = demo.Config(space="voxels", subjects=2).build(Paths())
+    recordings = [built.recording(subject, split) for split in demo.SPLITS]
+    train, test = (
+        recording.signal[..., 0].sum(1) / recording.repetitions[:, None] for recording in recordings
+    )
+    factors = [*(("shape", name) for name in SHAPES), *(("colour", name) for name in COLOURS)]
+    factors += [("texture", name) for name in TEXTURES]
+
+    def pixels(split: str) -> np.ndarray:
+        return np.stack([np.asarray(draw(scene).resize((8, 8)), float).ravel() for scene in scenes(split)])
+
+    def names(split: str) -> np.ndarray:
+        rows = [[getattr(scene, factor) == name for factor, name in factors] for scene in scenes(split)]
+        return np.array(rows, float)
+
+    def explained(group: str, control: str, target: np.ndarray, true: np.ndarray) -> float:
+        groups = {"early": "early", "higher": "higher"}
+        mask = split_masks(groups, recordings[0].space, control, seed=0)[group]
+        mean, spread, centre = train[:, mask].mean(0), train[:, mask].std(0), target.mean(0)
+        learned, tested = ((signal[:, mask] - mean) / spread for signal in (train, test))
+        weights = np.linalg.solve(
+            learned.T @ learned + 30 * np.eye(mask.sum()), learned.T @ (target - centre)
+        )
+        return 1 - ((tested @ weights + centre - true) ** 2).sum() / ((true - centre) ** 2).sum()
+
+    # by the right voxels pixels are .89, names .71 and .77; before, random ones lost .01 and .04 at most
+    losses = {"early": (pixels, 0.2, 0.02), "higher": (names, 0.4, 0.1)}
+    for group, (measure, by_swapping, by_chance) in losses.items():
+        targets = measure("train"), measure("test")
+        right, swapped, random = (explained(group, name, *targets) for name in ("none", "swapped", "random"))
+        assert right - swapped > by_swapping, (group, right, swapped)
+        assert right - random > by_chance, (group, right, random)

@@ -60,7 +60,7 @@ def write_bids(root: Path, subjects: int = 2, train: int = TRAIN, test: int = TE
         random = np.random.default_rng([seed, subject])
         files, responses = [], []
         for split, scenes in chosen.items():
-            looks, meaning = demo.measure_features(tuple(scenes))
+            looks, meaning = demo.measure_features(tuple(scenes), "voxels")
             ids = [scene.image_id for scene in scenes]
             features, repetitions = {"looks": looks, "meaning": meaning}, REPETITIONS[split]
             signal = voxels.simulate(features, subject, repetitions, demo.SEEDS[split], 1.0)[..., 0]

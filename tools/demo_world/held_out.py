@@ -61,7 +61,7 @@ def list_scenes(split: str) -> tuple[pictures.Scene, ...]:
 def simulate(subject: int, split: str) -> Recording:
     """Simulate fMRI; held-out pictures have as many trials as the demo's test pictures."""
     scenes = list_scenes(split)
-    looks, meaning = demo.measure_features(scenes)
+    looks, meaning = demo.measure_features(scenes, "voxels")
     seed = TEST_SEED if split == "test" else demo.SEEDS[split]
     ids = [scene.image_id for scene in scenes]
     features = {"looks": looks, "meaning": meaning}

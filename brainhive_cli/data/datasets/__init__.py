@@ -85,6 +85,8 @@ class StimulusSet:
         masks: Index to the masks of the key object, uint8 [F, H, W], [1, H, W] of a picture: 1 where it is.
         labels: Index to flags for `label_names`, uint8 [K].
         label_names: Names of the labels.
+        objects: Name of each stimulus' key object; None where nothing says it.
+        object_names: All names that an object may have.
         absent: Hints on how to get captions, masks or labels that are not there.
         has_pictures: Whether stimuli can be opened: categories without exemplars are names.
         missing: Why the files are not here; as many stimuli as are published then stand for them.
@@ -101,6 +103,8 @@ class StimulusSet:
     masks: Callable[[int], NDArray[np.uint8]] | None = None
     labels: Callable[[int], NDArray[np.uint8]] | None = None
     label_names: tuple[str, ...] = ()
+    objects: Names | None = None
+    object_names: tuple[str, ...] = ()
     absent: Mapping[str, str] = field(default_factory=dict)
     has_pictures: bool = True
     missing: MissingData | None = None

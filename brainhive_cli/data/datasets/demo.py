@@ -51,7 +51,8 @@ class Config(parts.Config):
         def simulate(subject: int, split: str) -> Recording:
             scenes = read_scenes(split)
             image_ids = [scene.image_id for scene in scenes]
-            return simulated(self.space, *measure_features(scenes), subject, split, self.noise, image_ids)
+            features = measure_features(scenes, self.space)
+            return simulated(self.space, *features, subject, split, self.noise, image_ids)
 
         return datasets.StimulusDataset(
             name,
@@ -86,10 +87,14 @@ def list_images(
 
 
 @lru_cache
-def measure_features(scenes: tuple[pictures.Scene, ...]) -> tuple[simulation.Floats, simulation.Floats]:
-    """Measure low-level [N, F] and semantic features [N, G] of scenes."""
-    low = np.stack([simulation.low_level(pictures.draw(scene)) for scene in scenes])
-    return low, np.stack([simulation.semantic(scene) for scene in scenes])
+def measure_features(
+    scenes: tuple[pictures.Scene, ...], space: Space
+) -> tuple[simulation.Floats, simulation.Floats]:
+    """Measure the features of scenes that drive EEG or voxels: low-level [N, F] and semantic ones [N, G]."""
+    drawn = map(pictures.draw, scenes)
+    if space == "voxels":
+        return np.stack([*map(voxels.measure_looks, drawn)]), np.stack([*map(voxels.measure_meaning, scenes)])
+    return np.stack([*map(simulation.low_level, drawn)]), np.stack([*map(simulation.semantic, scenes)])
 
 
 def _draw(scenes: Sequence[pictures.Scene], index: int) -> Image.Image:

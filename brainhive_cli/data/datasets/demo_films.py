@@ -67,7 +67,8 @@ def _list_clips(name: str, counts: Mapping[str, int], split: str) -> datasets.St
     ids, concepts = (Names.of(getattr(film.scene, key) for film in shown) for key in ("image_id", "concept"))
     read = partial(_draw, shown), partial(_describe, shown), pictures.CAPTIONS_EACH, films.FRAMES
     labels = partial(_label, shown), films.LABELS
-    return datasets.StimulusSet(name, split, ids, concepts, *read, partial(_mask, shown), *labels)
+    objects = Names.of(film.scene.shape for film in shown), pictures.SHAPES
+    return datasets.StimulusSet(name, split, ids, concepts, *read, partial(_mask, shown), *labels, *objects)
 
 
 def _draw(shown: Sequence[films.Film], index: int) -> datasets.Clip:

@@ -12,7 +12,7 @@ from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets.demo import SPACE, SUBJECTS, Space, simulated
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.recordings import Recording
-from brainhive_cli.demo import simulation
+from brainhive_cli.demo import simulation, voxels
 
 
 class Config(parts.Config):
@@ -59,7 +59,8 @@ def _simulate(config: Config, paths: Paths, source: datasets.Dataset, subject: i
 
     # low-level features [N, F], and meaning [N, D] in units of the training embeddings
     images = source.images(split)
-    low = np.stack([simulation.low_level(images.open(index)) for index in range(len(images))])
+    measure = voxels.measure_looks if config.space == "voxels" else simulation.low_level
+    low = np.stack([measure(images.open(index)) for index in range(len(images))])
     meaning = np.asarray(stores[split].embedding[stores[split].rows(images.image_ids)])
     learned = np.asarray(stores["train"].embedding)
     # 1e-6: a dimension that never varies

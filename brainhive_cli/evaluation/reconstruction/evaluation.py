@@ -46,7 +46,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 from brainhive_cli.evaluation.reconstruction.selections import CONTACT_SHEET, Selection
 from brainhive_cli.measurement.comparison import adjust_together, compare_runs, compare_sources
 from brainhive_cli.measurement.metric_names import with_arrow
-from brainhive_cli.measurement.metrics.tasks import RECALL
+from brainhive_cli.measurement.metrics.tasks import OBJECT, RECALL
 from brainhive_cli.measurement.units import Alike
 
 COMPARISONS = "Comparisons"
@@ -144,7 +144,8 @@ def measure_run(
     # what people are shown
     shown: list[artifacts.Artifact] = []
     if scoring.sheet_rows:
-        selection = Selection(folder, scored, stimuli, scoring.sheet_rows, scoring.protocol)
+        captions = measurements.scopes[ALL].get(OBJECT)
+        selection = Selection(folder, scored, stimuli, scoring.sheet_rows, scoring.protocol, captions)
         shown = selection.show_clips() if medium == "clip" else selection.show_pictures()
     artifacts.write(folder, [*shown, *comparison_tables(measurements)])
     folder.finish(measurements)

@@ -133,13 +133,14 @@ class TaskScores:
         values: [N] by metric; NaN of a stimulus without an object, a known concept or a caption. None of a
             metric of which all stimuli are such.
         recall: Whether each concept was recalled, [N] by its name; NaN of stimuli that do not show it.
-        guess: Chance of recalling one of an item's concepts by guessing, [N].
+        guess: Chance of each metric that can be guessed, by its name: of recalling one of an item's concepts,
+            of naming its object, [N].
         missing: Scores whose library is missing, and how to get it.
     """
 
     values: Mapping[str, Values] = field(default_factory=dict)
     recall: Mapping[str, Values] = field(default_factory=dict)
-    guess: Values = field(default_factory=lambda: np.zeros(0))
+    guess: Mapping[str, Values] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -149,7 +150,7 @@ class TaskScores:
         row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
         rows = [row_of[image_id] for image_id in image_ids]
         masks, likelihood = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
-        values, recall, guess = dict[str, Values](), dict[str, Values](), np.zeros(0)
+        values, recall, guess = dict[str, Values](), dict[str, Values](), dict[str, Values]()
         missing: dict[str, str] = {}
 
         # overlap of masks
@@ -164,7 +165,7 @@ class TaskScores:
         if images.labels is not None and likelihood is not None and likelihood.shape[1:] == (len(names),):
             shown = np.stack([images.labels(row) for row in rows]).astype(bool)  # [N, K]
             hits = tasks.recall_concepts(likelihood.float().cpu().numpy(), shown)  # [N, K]
-            recall, guess = dict(zip(names, hits.T, strict=True)), shown.mean(1)
+            recall, guess[tasks.RECALL] = dict(zip(names, hits.T, strict=True)), shown.mean(1)
             values[tasks.RECALL] = torch.from_numpy(hits).nanmean(1).numpy()
 
         # captions, of stimuli that have any
@@ -180,6 +181,11 @@ class TaskScores:
                 if error := tasks.find_missing_library(name):
                     missing[name] = error.in_one_line
 
+        # objects that captions name
+        if images.objects is not None and (texts := decoded.texts.get(CAPTION)):
+            values[tasks.OBJECT] = tasks.find_named_objects(texts, [images.objects[row] for row in rows])
+            guess[tasks.OBJECT] = np.full(len(rows), 1 / len(images.object_names))
+
         # metrics of which all stimuli lack a value are left out
         values = {name: scores for name, scores in values.items() if not np.isnan(scores).all()}
         recall = {name: scores for name, scores in recall.items() if not np.isnan(scores).all()}
@@ -191,13 +197,17 @@ class TaskScores:
         if len(scores) == 1:
             return scores[0]
 
-        # values and recall, each of the names that all scores have
+        # values, recall and chance, each of the names that all scores have
         joined: list[dict[str, Values]] = []
-        for columns in ([part.values for part in scores], [part.recall for part in scores]):
+        for columns in (
+            [part.values for part in scores],
+            [part.recall for part in scores],
+            [part.guess for part in scores],
+        ):
             names = [name for name in columns[0] if all(name in column for column in columns)]
             joined.append({name: np.concatenate([column[name] for column in columns]) for name in names})
-        guess = np.concatenate([part.guess for part in scores])
-        return cls(joined[0], joined[1], guess, scores[0].missing)
+        values, recall, guess = joined
+        return cls(values, recall, guess, scores[0].missing)
 
 
 def name_sources(medium: str) -> dict[str, str]:
@@ -516,8 +526,10 @@ def measure_sets(
 
         # chance of guessing is a mean over subjects, as the value
         chance = scale.chance
-        if metric == RECALL:
-            chance = float(np.mean([guesses[subject][has_value[subject]].mean() for subject in measured]))
+        is_guessed = all(metric in guess for guess in guesses)
+        if is_guessed:
+            chances = [guesses[subject][metric][has_value[subject]].mean() for subject in measured]
+            chance = float(np.mean(chances))
         is_of_candidates = scale.chance is not None and (scale.low, scale.high) == (0.0, 1.0)
         metrics[name] = measure(
             metric,
@@ -529,7 +541,7 @@ def measure_sets(
             chance=chance,
             limits=(scale.low, scale.high),
             seeds=seeds,
-            is_share=metric == RECALL or is_of_candidates,  # others are none, even if all are 0 or 1
+            is_share=is_guessed or is_of_candidates,  # others are none, even if all are 0 or 1
         )
     return metrics
 

@@ -12,6 +12,7 @@ from PIL import Image
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.artifacts import Artifact, Media, Row, Sheet, Tile
 from brainhive_cli.core.files import below
+from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import media_files
@@ -29,6 +30,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.reports import sheets
 from brainhive_cli.reports.page import DETAILS
+from brainhive_cli.reports.sentences import describe_metric
 from brainhive_cli.reports.sheets import Strip, draw_filmstrips, outlined
 
 CONTACT_SHEET = "contact_sheet.png"
@@ -53,10 +55,17 @@ class Selection:
         stimuli: What was seen.
         rows: Items on a sheet.
         protocol: How they were compared.
+        captions: How often decoded captions, which stand below clips, name the object.
     """
 
     def __init__(
-        self, run: RunFolder, scored: Sequence[Scored], stimuli: Stimuli, rows: int, protocol: str
+        self,
+        run: RunFolder,
+        scored: Sequence[Scored],
+        stimuli: Stimuli,
+        rows: int,
+        protocol: str,
+        captions: Metric | None = None,
     ) -> None:
         self.run, self.scored, self.stimuli, self.rows, self.protocol = run, scored, stimuli, rows, protocol
         self.first = scored[0]
@@ -68,6 +77,7 @@ class Selection:
                 self.sources.setdefault(cell.generated.source, cell)
         self.first_ids = list(self.first.generated.files)[:rows]
         self.described = f"{protocol}, {self.first.generated.described}"
+        self.caption_score = "" if captions is None else f"; {describe_metric(captions)}, n {captions.n:,}"
         self.saved: dict[str | Path, str] = {}  # pictures for pages: image id, or file, to file of the run
 
     def select_ranked(self, scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
@@ -197,10 +207,11 @@ class Selection:
         # sheets of the first items and of ranked ones, and the strips of frames
         first_rows = [rows[image_id] for image_id in self.first_ids]
         ranked_rows = [replace(rows[image_id], tiles=rows[image_id].tiles[:2]) for image_id in ranked_ids]
-        title = "Frames of the first items, outlined where the key object is"
+        title, note = "Frames of the first items, outlined where the key object is", self.described
+        note += self.caption_score
         return [
-            Sheet(FIRST, columns, first_rows, section=SECTION, note=self.described),
-            Sheet(BEST_TO_WORST, columns[:2], ranked_rows, section=SECTION, note=self.described),
+            Sheet(FIRST, columns, first_rows, section=SECTION, note=note),
+            Sheet(BEST_TO_WORST, columns[:2], ranked_rows, section=SECTION, note=note),
             Media(title, CONTACT_SHEET, section=SECTION),
         ]
 

@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.measurement.metrics import Scale
 
 Values = NDArray[np.float64]
-DICE, RECALL = "mask_dice", "concept_recall"
+DICE, RECALL, OBJECT = "mask_dice", "concept_recall", "caption_object"
 BLEU = {f"bleu_{order}": order for order in range(1, 5)}
 """Longest n-grams by name."""
 ROUGE = {"rouge_1": "rouge1", "rouge_l": "rougeL"}
@@ -28,6 +28,7 @@ MIN_PROBABILITY = 0.5
 SCALES = {
     DICE: Scale(0.0, 1.0, short="Dice", ranks=False),
     RECALL: Scale(0.0, 1.0, short="recall", ranks=False),
+    OBJECT: Scale(0.0, 1.0, short="object", ranks=False),
     **{name: Scale(0.0, 10.0 if name == "cider" else 1.0, ranks=False) for name in LIBRARIES},
 }
 """Items are not sorted by them: they are no scores of the pictures and clips that people are shown."""
@@ -65,6 +66,22 @@ def recall_concepts(likelihood: NDArray[np.floating[Any]], true: NDArray[np.bool
     """
     rank = np.argsort(np.argsort(-likelihood, axis=1, kind="stable"), axis=1)
     return np.where(true, rank < true.sum(1, keepdims=True), np.nan)
+
+
+def find_named_objects(texts: Sequence[str], objects: Sequence[str]) -> Values:
+    """Find which captions name the object of their stimulus, as a word of its own or several in a row.
+
+    Args:
+        texts: Captions, [N].
+        objects: Name of each stimulus' object, [N].
+
+    Returns:
+        [N]: 1 where the caption names it, else 0.
+    """
+    captions, names = (
+        [f" {' '.join(WORD.findall(text.lower()))} " for text in column] for column in (texts, objects)
+    )
+    return np.array([float(name in caption) for caption, name in zip(captions, names, strict=True)])
 
 
 def score_captions(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Values]:

@@ -64,8 +64,21 @@ def test_every_head_is_scored_by_the_truth_and_an_item_without_truth_has_no_valu
     assert [*scores.values["concept_recall"]] == [1, 1, 1, nan]
     assert [*scores.values["rouge_l"]] == [1, 1, 1, nan]
     assert np.nanmean(scores.values["bleu_2"]) == pytest.approx(1)
-    assert [*scores.guess] == [0.5, 0.25, 0.25, 0]
+    assert [*scores.guess["concept_recall"]] == [0.5, 0.25, 0.25, 0]
     assert [*scores.recall["human"]] == [1, 1, nan, nan]
+
+
+def test_a_caption_that_names_the_object_as_a_word_is_right_and_chance_is_one_of_all_names():
+    objects = {
+        "objects": ["dog", "man", "red car", "cat"],
+        "object_names": ("dog", "man", "red car", "cat", "bee"),
+    }
+    texts = ["a Man with a dog.", "a manual", "a red, car", "a red car"]
+    scores = TaskScores.of(Decoded({}, {"caption": texts}), films(**objects), IDS)
+
+    assert [*scores.values["caption_object"]] == [1, 0, 1, 0]
+    assert [*scores.guess["caption_object"]] == pytest.approx([0.2] * 4)
+    assert "caption_object" not in TaskScores.of(Decoded({}, {"caption": texts}), films(), IDS).values
 
 
 def test_items_are_found_by_their_id_and_a_shuffled_signal_is_wrong():
