@@ -8,8 +8,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from own_recordings import Shown, annotate, codes, make_raw, write_pictures, write_table
+from own_recordings import PICTURES, Shown, annotate, codes, make_raw, write_pictures, write_table
 from test_docs import DOCS, LINES
 from typer.testing import CliRunner
 
@@ -61,6 +62,11 @@ def write_recordings(home: Path) -> None:
     raw = annotate(make_raw(shown, seed=0), shown, [str(code) for code in codes(shown)])
     raw.save(home / "data/recordings/sub-01_ses-01.fif", verbose="ERROR")
     write_table(home / "data/recordings/events.csv")
+
+    # vectors of a model of one's own, in the order of the pictures
+    for split, names in PICTURES.items():
+        vectors = np.random.default_rng(0).normal(size=(len(names), 8))
+        np.save(home / f"{split}.npy", vectors.astype(np.float32))
 
 
 def invoke(words: list[str]) -> Any:

@@ -25,15 +25,15 @@ from brainhive_cli.reports.drawings import (
     save_figure,
     write_figure,
 )
-from brainhive_cli.reports.page import CLIPS, LARGEST_BYTES, ROWS_SHOWN
+from brainhive_cli.reports.page import CLIPS, LARGEST_BYTES
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
 SUFFIXES = ("svg", "png", "pdf")
 MAX_NAME = 60
 """Letters of a run's label, and of a title, in the name of a file."""
-ROWS_ON_SLIDE = 3
-"""Rows of a sheet that can be seen on a slide."""
+ROWS_ON_SLIDE, ROWS_IN_COLUMN = 3, 4
+"""Rows of a sheet that can be seen on a slide, and in a column of a paper."""
 SMALL_SHARE, SMALLEST_SHARE, NARROW_INCH = 0.83, 0.69, 0.75
 """Size of the letters below a tile as a share of that of others; the smaller one below narrower tiles."""
 GAP_PT = 4
@@ -47,7 +47,7 @@ def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
     """Save every figure of a page, with its caveats in its title; a file has its name when it is complete.
 
     These are the headline figures, then curves, matrices and maps of each run, and the first rows of its
-    sheets, as many as the page shows or a slide holds; of clips their still pictures.
+    sheets, as many as a slide or a column holds; of clips their still pictures.
 
     Args:
         groups: The runs, as they are shown on a page.
@@ -121,7 +121,7 @@ def _slug(text: str) -> str:
 def _save_sheet(sheet: Sheet, folder: Path, path: Path, size: FigureSize) -> None:
     """Draw the first rows of a sheet, a square for each tile, with the headings of columns above."""
     is_wide = size.square_inch < size.width_inch
-    rows = sheet.rows[: ROWS_ON_SLIDE if is_wide else ROWS_SHOWN]
+    rows = sheet.rows[: ROWS_ON_SLIDE if is_wide else ROWS_IN_COLUMN]
     columns = max(len(row.tiles) for row in rows)
     lines = max((len(tile.lines) for row in rows for tile in row.tiles), default=0)
 
