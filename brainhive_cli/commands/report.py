@@ -17,7 +17,7 @@ from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder, newest
-from brainhive_cli.core.set_up import SET_UP, SetUp, say
+from brainhive_cli.core.set_up import SET_UP, say
 from brainhive_cli.reports.paper_tables import WRITERS, comma_separated, paper_table
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, find
 
@@ -151,7 +151,7 @@ def opened(recipe: Recipe) -> list[ShownRun]:
         key[1] if short.count(key) == 1 else name for key, name in zip(short, full, strict=True)
     ]
     if not recipe.labels and len(chosen) > 1:
-        labels = _name_by_differences(
+        labels = name_by_differences(
             [ShownRun(label, *run) for label, run in zip(labels, chosen, strict=True)]
         )
 
@@ -163,7 +163,7 @@ def opened(recipe: Recipe) -> list[ShownRun]:
     return [ShownRun(label, *run) for label, run in zip(labels, chosen, strict=True)]
 
 
-def _name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
+def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
     """Name runs of one command by the values in which their set-ups differ; else by their labels."""
     labels = [run.label for run in runs]
     set_ups = [run.measured.notes.get(SET_UP, {}) for run in runs]
@@ -174,18 +174,15 @@ def _name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
     keys = dict.fromkeys(key for set_up in set_ups for key in set_up)
     names = [""] * len(runs)
     for key in sorted(keys, key=lambda key: not key.endswith(".kind")):
-        longer = [f"{name}, {_say_key(key, set_up)}" for name, set_up in zip(names, set_ups, strict=True)]
+        word = key.rpartition(".")[2]
+        called = "" if word == "kind" else f"{word} "  # the name of a part says what it is
+        values = [say(key, set_up.get(key)) for set_up in set_ups]
+        longer = [f"{name}, {called}{value}" for name, value in zip(names, values, strict=True)]
         if len({*longer}) > len({*names}):
             names = longer
     if len({*names}) < len(runs) or max(name.count(", ") for name in names) > MAX_NAMED_KEYS:
         return labels
     return [name.removeprefix(", ") for name in names]
-
-
-def _say_key(key: str, set_up: SetUp) -> str:
-    """Name the value of a key: of the kind of a part its name alone."""
-    name, value = key.rpartition(".")[2], say(key, set_up.get(key))
-    return value if name == "kind" else f"{name} {value}"
 
 
 def newest_two(root: Path) -> list[str]:

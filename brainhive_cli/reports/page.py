@@ -150,10 +150,9 @@ def fold(
 
 
 def name_folded(blocks: Sequence[Table | Figure]) -> str:
-    """Name the blocks that unfold: how many more there are, and the titles of the first."""
-    titles = list(
-        dict.fromkeys((block if isinstance(block, Table) else block[0][1]).title for block in blocks)
-    )
+    """Name the blocks that unfold: how many there are, and the first by their titles, less explanations."""
+    shown = [block if isinstance(block, Table) else block[0][1] for block in blocks]
+    titles = list(dict.fromkeys(re.split(r" \(|: ", block.title)[0] for block in shown))
     more = ", …" if len(titles) > NAMED else ""
     return f"{len(blocks)} more: {', '.join(titles[:NAMED])}{more}"
 

@@ -15,7 +15,7 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Me
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell, Table
-from brainhive_cli.reports.page import Figure, Page, Section, groups_of
+from brainhive_cli.reports.page import Figure, Page, Section, fold, groups_of, name_folded
 
 
 def written(tmp_path: Path, *blocks: Table | Figure, **more: object) -> str:
@@ -191,3 +191,15 @@ def test_a_file_that_is_missing_or_damaged_is_one_line(tmp_path, content):
         (tmp_path / "gone.png").write_bytes(content)
     with pytest.raises(MissingData, match=r"gone\.png is"):
         written(tmp_path, [("", Media("x", "gone.png"), tmp_path)])
+
+
+def test_blocks_beyond_the_first_unfold_under_their_titles_and_fewer_are_shown_on_a_long_page():
+    tables = [Table(f"table {number} (more)", ("a",), [(1,)]) for number in range(4)]
+    curves = [
+        [("", Curve(f"curve {number}", "t", [0, 1], [Line("l", [0.0, 1.0])]), Path())] for number in range(4)
+    ]
+    shown, folded = fold([*tables, *curves], False)
+    assert [len([block for block in shown if isinstance(block, Table)]), len(shown)] == [2, 5]
+    assert name_folded(folded) == "3 more: table 2, table 3, curve 3"
+    assert len(fold([*tables, *curves], True)[0]) == 2
+    assert name_folded(curves) == "4 more: curve 0, curve 1, curve 2, …"

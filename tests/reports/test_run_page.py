@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from brainhive_cli.commands.report import name_by_differences
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Curve, Line, Row, Sheet, Tile
 from brainhive_cli.core.measurements import ALL, CALIBRATED, CAVEATS, Measurements, Metric
@@ -512,3 +513,32 @@ def test_a_table_by_subject_has_a_row_a_metric_where_there_are_more_than_a_page_
         assert table.columns[0] == "subject" and heads == ["sub-01", "sub-02", "mean ± sd"]
     else:
         assert table.columns == ["metric", "sub-01", "sub-02", "mean ± sd"] and len(heads) == count
+
+
+SET_UPS = {
+    "brain-mlp": {"dataset": "things-eeg", "backbone.kind": "brain-mlp", "mode": "intra", "epochs": 25},
+    "longer": {"dataset": "things-eeg", "backbone.kind": "brain-mlp", "mode": "intra", "epochs": 50},
+    "nice": {"dataset": "things-eeg", "backbone.kind": "nice", "mode": "intra", "epochs": 50},
+}
+
+
+def test_a_page_is_called_by_data_set_system_and_question_or_else_by_its_run(tmp_path):
+    shown = {name: run(tmp_path, name, set_up=set_up) for name, set_up in SET_UPS.items()}
+    question = "which picture was seen?"
+    for each in shown.values():  # as the command's folder
+        (tmp_path / "runs/eval-retrieval").mkdir(exist_ok=True)
+        each.folder.path.rename(tmp_path / "runs/eval-retrieval" / each.label)
+    runs = [ShownRun(name, RunFolder(tmp_path / "runs/eval-retrieval" / name)) for name in shown]
+    assert page_of([RunGroup(runs[:1])]).title == f"things-eeg, brain-mlp intra: {question}"
+    both = f"things-eeg, brain-mlp intra and nice intra: {question}"
+    assert page_of([RunGroup([runs[0], runs[2]])]).title == both
+    assert page_of([RunGroup([run(tmp_path, "alone")])]).title == "lab alone"
+
+
+def test_compared_runs_are_called_by_the_fewest_keys_that_tell_them_apart(tmp_path):
+    runs = [run(tmp_path, name, set_up=set_up) for name, set_up in SET_UPS.items()]
+    assert name_by_differences(runs) == ["brain-mlp, epochs 25", "brain-mlp, epochs 50", "nice, epochs 50"]
+    assert name_by_differences(runs[1:]) == ["brain-mlp", "nice"]
+    same = [run(tmp_path, name, set_up=SET_UPS["nice"]) for name in ("first", "second")]
+    assert name_by_differences(same) == ["first", "second"]
+    assert name_by_differences([runs[0], run(tmp_path, "unknown")]) == ["brain-mlp", "unknown"]

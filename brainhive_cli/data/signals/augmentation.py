@@ -110,7 +110,7 @@ def shuffle_repetitions(
 
 
 class PictureAugment(Section):
-    """Which targets are computed of augmented pictures, and how these are augmented; MindEye1's chances."""
+    """Targets that are computed of augmented pictures, and how these are augmented; MindEye1's chances."""
 
     heads: Names = Field(
         [],

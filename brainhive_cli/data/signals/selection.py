@@ -325,7 +325,7 @@ def _write_normalisation(config: Any) -> str | dict[str, Any]:
 
 
 class Signal(Section):
-    """Which part of the recordings a brain model sees, and how it is normalised and averaged."""
+    """Part of the recordings that a brain model sees, and how it is normalised and averaged."""
 
     name: str = Field("default", description="preparation: the folder of stores below signals/<dataset>")
     channels: Names | None = Field(

@@ -57,7 +57,7 @@ class LossConfig(parts.Config):
 
     @property
     def mixing(self) -> tuple[float, float]:
-        """How signals of a batch are mixed: alpha (0: not at all), and the share that is mixed."""
+        """Mixing of the signals of a batch: alpha (0: not at all), and the share that is mixed."""
         return 0.0, 1.0
 
 

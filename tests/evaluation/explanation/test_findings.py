@@ -6,11 +6,33 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from brainhive_cli.evaluation.explanation.conclusion import curves, encoding_artifacts
+from brainhive_cli.core.artifacts import Curve, Map
+from brainhive_cli.data.stores.recordings import Grid, Voxels
+from brainhive_cli.evaluation.explanation.conclusion import (
+    curves,
+    encoding_artifacts,
+    head_maps,
+    put_claims_first,
+    region_slices,
+)
 from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS
-from brainhive_cli.evaluation.explanation.findings import describe_profiles, summary_table
-from brainhive_cli.evaluation.explanation.profiles import TIME, Axis, Labels, Profile, SubjectProfiles
+from brainhive_cli.evaluation.explanation.findings import (
+    claims,
+    describe_profiles,
+    state_claims,
+    summary_table,
+)
+from brainhive_cli.evaluation.explanation.profiles import (
+    REGION,
+    SENSOR,
+    TIME,
+    Axis,
+    Labels,
+    Profile,
+    SubjectProfiles,
+)
 from brainhive_cli.measurement.units import Alike, Items
+from brainhive_cli.reports.page import FINDING
 
 N = 60
 IDS = [f"film/{number:03d}" for number in range(N)]
@@ -113,3 +135,71 @@ def test_encoding_of_subjects_with_other_sensors_and_repetitions_is_drawn_as_far
     assert drawn(encoded(2, *CEILINGS), encoded(2)).keys() == {"encoding-matrix"}  # shown once
     (curve,) = drawn(encoded(2, *CEILINGS), encoded(4, *CEILINGS)).values()
     assert [line.name for line in curve.lines] == list(CEILINGS)
+
+
+def finding_along(axis, effect, seed=0, metric="margin", name="occlusion"):
+    """One analysis along an axis, with an effect at each position."""
+    random, places = np.random.default_rng(seed), np.arange(N)
+    labels = Labels.of(places, places, PICTURES, 200, 0)
+    matrices = [size * np.eye(N) + random.normal(size=(N, N)) for size in effect]
+    measured = SubjectProfiles(IDS)
+    measured.profiles[name] = Profile.of(metric, axis, matrices, labels)
+    (found,) = describe_profiles([[measured]], PICTURES, *HOW)
+    return found
+
+
+OVER_TIME = Axis(TIME, [0.0, 25.0, 50.0, 75.0])
+OVER_SENSORS = Axis(SENSOR, ["Fz", "Cz", "Pz", "Oz"])
+OVER_REGIONS = Axis(REGION, ["V1", "V4", "FFA", "none"])
+
+
+@pytest.mark.parametrize("space", (OVER_SENSORS, OVER_REGIONS), ids=("sensors", "regions"))
+def test_the_first_sentence_says_when_and_where_how_sure_and_of_whom(space):
+    results = [finding_along(OVER_TIME, [0, 4, 6, 4]), finding_along(space, [0, 0, 4, 0], name="sensors")]
+    sentence = state_claims(results, "what was seen", 1, "60 test items", "these 2 films")
+    assert sentence == (
+        f"Signals carry what was seen first at 25 ms, most at 50 ms (p {results[0].p_at_peak}) and "
+        f"most at {space.at[2]} (p {results[1].p_at_peak}): 1 subject, 60 test items, for these 2 films; "
+        "p corrected over all places."
+    )
+
+
+def test_what_is_not_shown_is_said_not_to_be():
+    none = finding_along(OVER_TIME, [0, 0, 0, 0], seed=1)
+    some = finding_along(OVER_SENSORS, [0, 0, 4, 0])
+    assert none.test.corrected.min() > 0.05
+    place = none.axis.where(none.peak)
+    told = state_claims([none], "what was seen", 2, "60 test items", "")
+    assert told.startswith("Signals are shown to carry what was seen at no single time (strongest: " + place)
+    both = state_claims([none, some], "what was seen", 2, "60 test items", "")
+    assert f"most at Pz (p {some.p_at_peak}); it is shown at no single time (strongest: {place}" in both
+    assert state_claims([], "what was seen", 2, "60 test items", "") == ""
+
+
+def test_the_first_screen_has_the_claimed_metric_over_time_and_its_map_and_the_others_stay_below():
+    top1 = finding_along(OVER_TIME, [0, 4, 6, 4], metric="top1", name="windows")
+    two_way = finding_along(OVER_TIME, [0, 4, 6, 4], metric="two_way", name="windows")
+    sensors = finding_along(OVER_SENSORS, [0, 0, 4, 0], name="sensors")
+    results = [top1, two_way, sensors, finding_along(OVER_TIME, [0, 1, 1, 1], name="occlusion")]
+    positions = {name: (0.1 * index, 0.2) for index, name in enumerate(OVER_SENSORS.at)}
+
+    drawn = put_claims_first(dict(curves(results, positions)) | dict(head_maps(results, positions)), results)
+
+    assert [finding.metric for finding in claims(results)] == ["two_way", "margin"]
+    first = [shown for shown in drawn.values() if shown.section == FINDING]
+    assert [type(shown) for shown in first] == [Curve, Map] and first == list(drawn.values())[:2]
+    assert first[0].lines[0].name == "two-way"
+    assert FINDING not in {shown.section for shown in list(drawn.values())[2:]}
+
+
+def test_regions_are_drawn_on_slices_with_the_value_of_each_voxels_region():
+    found = finding_along(Axis(REGION, ["V1", "FFA"]), [6, 0], name="regions")
+    places = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0]], np.int16)
+    masks = {"V1": np.array([True, False, False]), "FFA": np.array([False, True, False])}
+    ((name, drawn),) = region_slices(
+        [found], Voxels(masks, grid=Grid(places, (3, 1, 1), np.diag([2.0, 2, 2, 1])))
+    )
+    values = np.array(drawn.values, float)
+    assert name.endswith("-slices")
+    assert sorted(values[np.isfinite(values)]) == pytest.approx(sorted(m.value for m in found.measured))
+    assert not list(region_slices([found], Voxels(masks)))
