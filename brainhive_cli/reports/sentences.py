@@ -101,6 +101,11 @@ def state_verdict(run: ShownRun) -> str:
         if name in scopes.get(source, {}) and run.source
     ]
     sentence += f"; {', '.join(baselines)}" if baselines else ""
+
+    # decoded captions, which the first screen shows below the pictures
+    if (captions := run.metrics.get("caption_object")) is not None:
+        sentence += f"; captions name the object in {number(captions.value)} of {captions.n:,} items"
+        sentence += f", where chance is {brief(captions.chance or 0)}"
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 

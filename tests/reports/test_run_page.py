@@ -221,6 +221,14 @@ def test_the_verdict_on_drawn_pictures_names_what_needs_no_brain(tmp_path):
     assert page.lead[0].endswith("above chance; the mean training picture has 0.600.")
 
 
+def test_the_verdict_on_clips_with_captions_says_how_often_they_name_the_object(tmp_path):
+    captions = metric("caption_object", 0.75, chance=0.0625)
+    folder = RunFolder(tmp_path / "run")
+    folder.finish(Measurements({ALL: {"two_way": metric("two_way", 0.8), "caption_object": captions}}))
+    verdict = page_of([RunGroup([ShownRun("run", folder)])]).lead[0]
+    assert verdict.endswith("; captions name the object in 0.750 of 40 items, where chance is 0.0625.")
+
+
 WIDE, NARROW, AT_CHANCE = (0.4, 0.6), (0.45, 0.55), (0.0, 0.55)
 
 

@@ -155,7 +155,7 @@ def state_claims(
         place, onset = finding.axis.where(finding.peak), finding.first_above_chance
         p = f"p {finding.p_at_peak}"
         if finding.test is not None and finding.test.corrected[finding.peak] < SIGNIFICANT:
-            words = f"most at {place} ({p})"
+            words = f"most {'in region' if finding.axis.name == REGION else 'at'} {place} ({p})"
             if onset is not None and finding.axis.where(onset) != place:
                 words = f"first at {finding.axis.where(onset)}, {words}"
             shown_places.append(words)

@@ -153,13 +153,13 @@ OVER_SENSORS = Axis(SENSOR, ["Fz", "Cz", "Pz", "Oz"])
 OVER_REGIONS = Axis(REGION, ["V1", "V4", "FFA", "none"])
 
 
-@pytest.mark.parametrize("space", (OVER_SENSORS, OVER_REGIONS), ids=("sensors", "regions"))
-def test_the_first_sentence_says_when_and_where_how_sure_and_of_whom(space):
+@pytest.mark.parametrize(("space", "where"), ((OVER_SENSORS, "at Pz"), (OVER_REGIONS, "in region FFA")))
+def test_the_first_sentence_says_when_and_where_how_sure_and_of_whom(space, where):
     results = [finding_along(OVER_TIME, [0, 4, 6, 4]), finding_along(space, [0, 0, 4, 0], name="sensors")]
     sentence = state_claims(results, "what was seen", 1, "60 test items", "these 2 films")
     assert sentence == (
         f"Signals carry what was seen first at 25 ms, most at 50 ms (p {results[0].p_at_peak}) and "
-        f"most at {space.at[2]} (p {results[1].p_at_peak}): 1 subject, 60 test items, for these 2 films; "
+        f"most {where} (p {results[1].p_at_peak}): 1 subject, 60 test items, for these 2 films; "
         "p corrected over all places."
     )
 
