@@ -199,7 +199,7 @@ class Aligner(nn.Module):
         is_known = signal.ndim == 3 and signal.shape[1] in widths
         if signal.ndim == 3 and not is_known and not spec.names and subject_index is None:
             raise BrainhiveError(
-                f"{signal.shape[1]} voxels are of nobody whom the model was trained on, subject "
+                f"voxel count {signal.shape[1]} matches no training subject: subject "
                 f"{', '.join(map(str, spec.subjects))} with {', '.join(map(str, widths))}",
                 "fine-tune it to the other subject first: mode=finetune",
             )
