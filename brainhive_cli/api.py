@@ -332,6 +332,10 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
         BrainhiveError: if a run is absent, or no two of them measured the same kind of thing.
     """
     from brainhive_cli.commands import compare as command
+    from brainhive_cli.core.errors import RecipeError
+
+    if len(runs) < 2:
+        raise RecipeError(f"compare takes two runs or more, not {len(runs)}", "compare(RUN, RUN)")
 
     # names as the command line takes them
     names = []

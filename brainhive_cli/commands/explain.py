@@ -12,6 +12,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.targets.target_stores import digests_of_imported
 from brainhive_cli.evaluation.explanation.conclusion import FIGURES, conclude
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.job import Job
@@ -67,8 +68,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         levels = {} if has_trials else job.open_levels()
         align.prepare_signals(launch)
 
-        # the run is pinned to the content of the trained models
-        pinned = job.recipe.holding(align.digests)
+        # the run is pinned to the content of the trained models, and of own vectors among the levels
+        own: dict[str, str] = {}
+        for split in levels:
+            own |= digests_of_imported(align.dataset, split, job.encoders, recipe.paths)
+        pinned = job.recipe.holding({**align.digests, **own})
     folder = RunFolder.open("explain", align.label, pinned, launch, again)
     work = job.work if folder.is_untouched else None
 

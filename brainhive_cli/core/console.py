@@ -386,9 +386,12 @@ class _Display:
                 shown = [work for work in works[:-1] if work.is_kept] + works[-1:]
                 lines.append("; ".join(filter(None, (work.describe() for work in shown))))
                 self._named.add(inner)
-            for line in filter(None, lines):
-                say(line)
-                self._said_s = now_s
+            lines = [line for line in lines if line]
+            self._said_s = now_s if lines else self._said_s
+
+        # outside of the lock, since a blocked stderr must not stop the work
+        for line in lines:
+            say(line)
 
     def _draw(self) -> Any:
         from rich.console import Group

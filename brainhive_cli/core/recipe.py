@@ -282,8 +282,8 @@ class Recipe(Section):
         return {**fields, "train": {**train, **precision}} if has_precision else fields
 
     def launched_in(self, mixed_precision: str | None) -> Self:
-        """Take over the mixed precision of a launch, where the recipe names none."""
-        if mixed_precision is None or self.run.mixed_precision is not None:
+        """Take over the mixed precision of a launch, where the command computes and the recipe names none."""
+        if not self.computes or mixed_precision is None or self.run.mixed_precision is not None:
             return self
         fields = self.model_dump(mode="json")
         return type(self).model_validate(

@@ -103,9 +103,10 @@ def state_verdict(run: ShownRun) -> str:
     sentence += f"; {', '.join(baselines)}" if baselines else ""
 
     # decoded captions, which the first screen shows below the pictures
-    if (captions := run.metrics.get("caption_object")) is not None:
+    captions = run.metrics.get("caption_object")
+    if captions is not None and captions.chance is not None:
         sentence += f"; captions name the object in {number(captions.value)} of {captions.n:,} items"
-        sentence += f", where chance is {brief(captions.chance or 0)}"
+        sentence += f", where chance is {brief(captions.chance)}"
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 

@@ -185,13 +185,18 @@ def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best:
     validation = {run.label: run.measured.notes.get("validation", {}) for run in group.runs}
     best = choose_best(comparable, validation)
 
-    # a best differs significantly: the first run from all others, another one from the first
+    # a best is significantly better: the first run than all others, another one than the first
     first = group.runs[0].label
-    differing = {(pair.second, pair.metric) for pair in group.compared if is_difference(pair.p)}
+    first_is_better = {
+        (pair.second, pair.metric): (pair.difference > 0) != lower_is_better(pair.metric)
+        for pair in group.compared
+        if is_difference(pair.p)
+    }
     labels = {}
     for name, chosen in best.labels.items():
-        others = [label for label in comparable if label != first] if first in chosen else chosen
-        if all((label, name) in differing for label in others):
+        is_first = first in chosen
+        others = [label for label in comparable if label != first] if is_first else chosen
+        if all(first_is_better.get((label, name)) is is_first for label in others):
             labels[name] = chosen
     return Best(labels, best.chosen)
 

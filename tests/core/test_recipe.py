@@ -338,3 +338,10 @@ def test_a_recipe_that_extends_another_lays_its_keys_over_it(home: Path) -> None
         (home / "base.yaml").write_text(f"extends: {base}\n")
         with pytest.raises(RecipeError, match=message):
             read_recipe(home / "other.yaml", "train-align")
+
+
+def test_a_command_that_only_reads_files_takes_no_precision_from_the_environment_of_a_launch():
+    from brainhive_cli.commands import doctor
+
+    recipe = doctor.Recipe()
+    assert recipe.launched_in("bf16") is recipe

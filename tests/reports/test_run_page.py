@@ -125,12 +125,12 @@ def test_what_was_selected_on_test_is_not_counted_among_the_variants_that_the_be
     assert said.endswith("best, chosen on test among 2: variant “half” with 0.300.")
 
 
-def differences(p: float, *others: str) -> list[Compared]:
-    """Differences of the run `first` from others in both metrics of `run`, of this p."""
+def differences(p: float, *others: str, better: float = 1.0) -> list[Compared]:
+    """Differences of the run `first` from others in both metrics of `run`, of this p; -1: it is worse."""
     return [
-        Compared("first", other, name, 0.25, 0.1, 0.4, 40, p, "t")
+        Compared("first", other, name, better * sign, -1.0, 1.0, 40, p, "t")
         for other in others
-        for name in ("top1", "mean_rank")
+        for name, sign in (("top1", 0.25), ("mean_rank", -0.25))
     ]
 
 
@@ -139,7 +139,9 @@ def test_of_runs_that_differ_the_best_on_validation_is_bold_in_pages_and_tables_
     second = run(tmp_path, "second", 0.25, validation=validated(0.4))
     unknown = run(tmp_path, "unknown", 0.125)
 
-    group = RunGroup([first, second], differences(0.004, "second"))
+    worse = RunGroup([first, second], differences(0.004, "second"))  # what validation chose
+    assert bold_rows(worse, "Run by run")[1] == []
+    group = RunGroup([first, second], differences(0.004, "second", better=-1))
     paper, (note, bold) = paper_table(group), bold_rows(group, "Run by run")
     assert note.startswith("Bold: best on validation (top-1).") and bold == ["second"]
     assert "Bold: best on validation (top-1)" in paper.title

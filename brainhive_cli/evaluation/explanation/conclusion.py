@@ -263,12 +263,16 @@ def region_slices(results: Sequence[Finding], space: Voxels) -> Iterator[tuple[s
         if finding.axis.name != REGION or space.grid is None:
             continue
 
-        # the value of its region in each voxel
+        # the value of its region in each voxel, of the smallest that it lies in
         values = np.full(len(space.grid.places), np.nan)
-        for name, metric in zip(finding.axis.labels, finding.measured, strict=True):
-            if name in space.regions:
-                values[space.regions[name]] = metric.value
-        title = f"{_title(finding)}, on slices"
+        region_values = {
+            name: metric.value
+            for name, metric in zip(finding.axis.labels, finding.measured, strict=True)
+            if name in space.regions
+        }
+        for name in sorted(region_values, key=lambda name: -int(space.regions[name].sum())):
+            values[space.regions[name]] = region_values[name]
+        title = f"{_title(finding)}, on slices of the first subject"
         drawn = replace(draw_slices(title, values, space.grid, shown(finding.metric)), section=SECTION)
         yield f"{_file_name(finding.name, finding.axis.name)}-slices", drawn
 

@@ -89,8 +89,7 @@ class Finding:
         """p of the strongest position, corrected for all, as every table prints it."""
         if self.test is None:
             return "–"
-        p = float(self.test.corrected[self.peak])
-        return f"{p:.3f}" if p >= LEAST_P else f"{p:.0e}"
+        return write_p(self.test.corrected[self.peak])
 
     @property
     def scopes(self) -> dict[str, dict[str, Metric]]:
@@ -118,6 +117,11 @@ class Finding:
             "p": None if test is None else test.p_values.tolist(),
             "p_corrected": None if test is None else test.corrected.tolist(),
         }
+
+
+def write_p(p: float) -> str:
+    """Write a p as every table prints it: never as 0."""
+    return f"{p:.3f}" if p >= LEAST_P else f"{p:.0e}"
 
 
 def claims(results: Sequence[Finding]) -> list[Finding]:
@@ -151,10 +155,14 @@ def state_claims(
     """
     shown_places, other_places = [], []
     for finding in claims(results):
-        # the strongest position, with p corrected over all positions
-        place, onset = finding.axis.where(finding.peak), finding.first_above_chance
-        p = f"p {finding.p_at_peak}"
-        if finding.test is not None and finding.test.corrected[finding.peak] < SIGNIFICANT:
+        # the strongest of the significant positions, else of all; the strongest of all may be a noisy one
+        values = np.array([metric.value for metric in finding.measured])
+        corrected = np.ones(len(values)) if finding.test is None else finding.test.corrected
+        is_significant = corrected < SIGNIFICANT
+        peak = int(np.where(is_significant | ~is_significant.any(), values, -np.inf).argmax())
+        place, onset = finding.axis.where(peak), finding.first_above_chance
+        p = f"p {write_p(corrected[peak])}"
+        if is_significant.any():
             words = f"most {'in region' if finding.axis.name == REGION else 'at'} {place} ({p})"
             if onset is not None and finding.axis.where(onset) != place:
                 words = f"first at {finding.axis.where(onset)}, {words}"

@@ -37,6 +37,8 @@ PROTOCOL = "halves of repetitions"
 """Measure of retrieval's ceiling: the mean of some repetitions is looked for among means of others."""
 BY_REGION = "noise ceiling by region, %"
 """Name of the noise ceilings of regions among the numbers of a store."""
+UNMIXED = "before whitening"
+"""Unit of signals whose whitening was undone."""
 MIXTURES = "whitened channels"
 """Unit of whitened signals whose whiteners are not known: each mixes channels, and has no position."""
 MAX_MAPS, MAX_REGIONS = 4, 8
@@ -333,7 +335,7 @@ def _draw_sensors(
 
     # the evoked response is in sensor space where whiteners are known
     unit = MIXTURES if recording.unit == WHITENED else recording.unit
-    unit = unit if recording.whiteners is None else "before whitening"
+    unit = unit if recording.whiteners is None else UNMIXED
     marks = recording.stimulus_marks
 
     # the times around the best one at which halves agree at least half as well
@@ -415,14 +417,18 @@ def _draw_maps(
     rows, positions = known
     end_ms = max(np.max(mark) for mark in marks.values()) + RESPONSE_MS if marks else np.inf
     is_inside = (times_ms >= 0) & (times_ms <= end_ms)
-    power = np.where(is_inside, reliability.field_power, 0) if is_inside.any() else reliability.field_power
-    peaks = find_peaks(power, power.max() / 4, distance=max(1, len(power) // PEAK_DISTANCE))[0]
-    peaks = peaks if len(peaks) else np.array([power.argmax()])
+    is_inside = is_inside if is_inside.any() else np.ones(len(times_ms), bool)
+    power, least = reliability.field_power, reliability.field_power[is_inside].max() / 4
+    peaks = find_peaks(power, least, distance=max(1, len(power) // PEAK_DISTANCE))[0]
+    peaks = peaks[is_inside[peaks]]
+    peaks = peaks if len(peaks) else np.array([np.where(is_inside, power, -np.inf).argmax()])
     highest = sorted(peaks[np.argsort(power[peaks])[-MAX_MAPS:]].tolist())
 
-    # reliability first, which the page shows beside its first sentence
-    title = f"Reliability of channels at {times_ms[sample]:.0f} ms"
-    maps = [draw(title, reliability.split_half[:, sample], "correlation of halves")]
+    # reliability first, which the page shows beside its first sentence; whitened channels are no places
+    maps = []
+    if unit != UNMIXED:
+        title = f"Reliability of channels at {times_ms[sample]:.0f} ms"
+        maps.append(draw(title, reliability.split_half[:, sample], "correlation of halves"))
     for peak in highest:
         values = reliability.evoked[:, peak]
         maps.append(draw(f"Evoked response at {times_ms[peak]:.0f} ms", values, unit, is_diverging=True))
@@ -440,26 +446,30 @@ def _draw_spectrum(reliability: Reliability, names: Sequence[str], unit: str) ->
         Line(f"{names[highest]}, the channel with the most power", decibels[highest].tolist()),
     ]
     at = reliability.frequencies_hz[1:].tolist()
-    return [Curve("Spectrum of single trials", "frequency, Hz", at, lines, f"power, dB of ({unit})²/Hz")]
+    return [Curve("Spectrum of single trials", "frequency, Hz", at, lines, f"power, dB ({unit})")]
 
 
 def _list_steps(recording: Recording) -> list[Table]:
-    """List the steps of the preparation, whitening last, with the unit of the signals after each."""
+    """List the steps of the preparation, whitening last, with the unit of the signals after each.
+
+    Steps of sensors before whitening keep the recorded unit. Of voxels only the last unit is known.
+    """
     # the unit of the recording holds until whitening, which has none
     is_whitened = recording.unit == WHITENED
     sources = [*recording.provenance.get("sessions", ()), recording.provenance]
     known = [source["recorded_unit"] for source in sources if "recorded_unit" in source]
     unit = known[0] if known else "not recorded" if is_whitened else recording.unit
+    steps = {step: setting for step, setting in recording.preparation.items() if step != "simulated"}
     rows = []
-    for step, setting in sorted(recording.preparation.items(), key=lambda item: item[0].startswith("whiten")):
+    for step, setting in sorted(steps.items(), key=lambda item: item[0].startswith("whiten")):
         unit = recording.unit if step.startswith("whiten") and is_whitened else unit
         text = ", ".join(map(str, setting)) if isinstance(setting, list) else setting
-        rows.append((step, text, unit))
-    return (
-        [Table("Preparation, with the unit after each step", ("step", "setting", "unit"), rows)]
-        if rows
-        else []
-    )
+        rows.append((step, text, "–" if isinstance(recording.space, Voxels) else unit))
+    if not rows:
+        return []
+    if isinstance(recording.space, Voxels):
+        rows.append(("after all steps", "", recording.unit))
+    return [Table("Preparation, with the unit after each step", ("step", "setting", "unit"), rows)]
 
 
 def _list_dropped(recording: Recording, split: str) -> list[Table]:

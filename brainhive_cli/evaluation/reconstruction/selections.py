@@ -34,7 +34,7 @@ from brainhive_cli.reports.sentences import describe_metric
 from brainhive_cli.reports.sheets import Strip, draw_filmstrips, outlined
 
 CONTACT_SHEET = "contact_sheet.png"
-FIRST, BEST_TO_WORST, REPEATS = "First items", "From the best to the worst", "All repeats of the first items"
+FIRST, BEST_TO_WORST, REPEATS = "First items", "From the best to the worst", "Repeats of the first items"
 """Titles of sheets."""
 SECTION = "Reconstructions"
 """The heading under which a page shows them."""
@@ -99,7 +99,7 @@ class Selection:
         """Write what is shown of pictures, and list it.
 
         The first items are as they come, each source next to the others; from the best to the worst goes over
-        all cells and subjects. Both show one repeat; all repeats of the first items are details.
+        all cells and subjects. Both show one repeat; MAX_REPEATS repeats of the first items are details.
         """
         self.run.replace(CONTACT_SHEET, self._contact_sheet().save)
 

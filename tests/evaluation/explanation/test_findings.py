@@ -164,6 +164,16 @@ def test_the_first_sentence_says_when_and_where_how_sure_and_of_whom(space, wher
     )
 
 
+def test_the_first_sentence_names_the_strongest_of_the_significant_positions():
+    """The largest value lies where the noise is largest, and is not significant."""
+    found = replace(finding_along(OVER_SENSORS, [0, 0, 4, 0]), axis=OVER_SENSORS)
+    values = [
+        replace(metric, value=value) for metric, value in zip(found.measured, (9, 0, 4, 0), strict=True)
+    ]
+    noisy = replace(found, measured=values, test=replace(found.test, corrected=np.array([0.4, 1, 0.005, 1])))
+    assert "most at Pz (p 0.005)" in state_claims([noisy], "what was seen", 1, "60 test items", "")
+
+
 def test_what_is_not_shown_is_said_not_to_be():
     none = finding_along(OVER_TIME, [0, 0, 0, 0], seed=1)
     some = finding_along(OVER_SENSORS, [0, 0, 4, 0])
