@@ -77,3 +77,23 @@ def inverse_spread(variances: NDArray[np.float64]) -> NDArray[np.float64]:
     """Give one over the standard deviations; of what holds rounding alone, that of the smallest signal."""
     inverse: NDArray[np.float64] = 1 / np.sqrt(np.maximum(variances, SMALLEST * variances.max()))
     return inverse
+
+
+def inverse_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the symmetric inverse square root of a covariance [C, C]; see `inverse_spread`."""
+    variances, directions = np.linalg.eigh(matrix)
+    root: NDArray[np.float64] = (directions * inverse_spread(variances)) @ directions.T
+    return root
+
+
+def align(reference: NDArray[np.float64], shrinkage: float) -> Normaliser:
+    """Build the multiplication by the inverse square root of a reference, which moves no mean.
+
+    Args:
+        reference: Mean of products X X^T of trials, [C, C].
+        shrinkage: Share of the reference that is replaced by its mean variance, 0 to 1.
+    """
+    channels = len(reference)
+    mean_variance = np.trace(reference) / channels
+    shrunk = (1 - shrinkage) * reference + shrinkage * mean_variance * np.eye(channels)
+    return Normaliser(np.zeros((channels, 1), np.float32), inverse_root(shrunk).astype(np.float32))

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from brainhive_cli.core import parts
-from brainhive_cli.data.signals.normalisations import Chunks, Normaliser, Statistics, inverse_spread, measure
+from brainhive_cli.data.signals.normalisations import Chunks, Normaliser, Statistics, inverse_root, measure
 
 
 class Config(parts.Config):
@@ -19,8 +19,7 @@ class Config(parts.Config):
 
     def build(self, statistics: Statistics) -> Normaliser:
         """Make the normalisation that signals of these statistics need."""
-        variances, directions = np.linalg.eigh(statistics["covariance"])
-        matrix = (directions * inverse_spread(variances)) @ directions.T
+        matrix = inverse_root(statistics["covariance"])
         return Normaliser(statistics["mean"].astype(np.float32), matrix.astype(np.float32))
 
 
