@@ -31,6 +31,7 @@ SHELVES = {
     "augmentations": "augmentation",
     "normalisations": "normalisation",
     "corrections": "correction",
+    "alignments": "alignment",
 }
 """The folders whose every file is a part (names that begin with an underscore are shared pieces), and what
 one part of each is called."""
@@ -38,7 +39,7 @@ PACKAGE = "brainhive_cli."
 ROOMS = {
     **dict.fromkeys(("datasets", "preparations"), "data"),
     **dict.fromkeys(("augmentations", "normalisations"), "data.signals"),
-    "corrections": "measurement",
+    **dict.fromkeys(("corrections", "alignments"), "measurement"),
 }
 """Folders of the shelves that are not below `models`."""
 
