@@ -354,7 +354,8 @@ class Signal(Section):
         Field(
             None,
             description="by the training signals of each subject: none, channel (mean 0, variance 1), whiten "
-            "(also no correlation between channels), template (less the mean response)",
+            "(also no correlation between channels), template (less the mean response), euclidean or "
+            "riemannian (alignment: the mean product of channels over trials becomes the identity)",
         )
     )
     normalise_by: Literal["subject", "training_subjects"] = Field(

@@ -1,6 +1,6 @@
 """Procrustes: the rotation that brings tokens nearest to references of the same stimuli.
 
-Source: Schönemann 1966, Psychometrika 31; the pull towards the identity is that of SCORE (arXiv 2608.19134).
+Source: Schönemann 1966, Psychometrika 31.
 """
 
 from typing import ClassVar

@@ -1,6 +1,6 @@
 """Euclidean alignment: afterwards the mean product X X^T of a subject's trials is the identity.
 
-Source: He and Wu 2020, IEEE Transactions on Biomedical Engineering 67 (arXiv 1808.05464), section III.
+Source: He and Wu 2020, IEEE Transactions on Biomedical Engineering 67 (arXiv 1808.05464).
 """
 
 from typing import ClassVar

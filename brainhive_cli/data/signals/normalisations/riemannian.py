@@ -1,6 +1,6 @@
 """Riemannian alignment: afterwards the Riemannian mean of X X^T over a subject's trials is the identity.
 
-Source: Zanini et al. 2018, IEEE Transactions on Biomedical Engineering 65, section III.
+Source: Zanini et al. 2018, IEEE Transactions on Biomedical Engineering 65.
 """
 
 from typing import ClassVar, Literal
