@@ -94,7 +94,7 @@ def fit(
 
     Raises:
         BrainhiveError: if `start` is of another architecture, or the backbone is fitted in closed form.
-        RecipeError: if a stage freezes an unknown part, or everything.
+        RecipeError: if a stage freezes an unknown part, or everything, or nothing starts that is pulled to.
     """
     launch, callbacks = launch or Launch(0, 1, "cpu"), callbacks or Callbacks()
 
@@ -118,7 +118,7 @@ def fit(
     # lay out the loss, the batches, the stages and the pictures that score an epoch
     objective = Objective(terms, layout.similarity == "centred_cosine").to(launch.device)
     batches = Batches(data, settings, 0.0, launch)
-    stages = Stages(aligner, objective, settings, batches.steps, data.starts)
+    stages = Stages(aligner, objective, settings, batches.steps, data.starts, start is not None)
     validation = held_out_queries(data, batches.averages)
     test = test_queries(data, launch.device) if settings.selection == "test" else []
 

@@ -36,11 +36,21 @@ class Learner:
     moving averages where there are any.
 
     Frozen parts must not require gradients. An epoch has `steps` steps; the stage ends at the epoch `stop` of
-    the whole training.
+    the whole training. `anchors` are the weights that `train.start_pull` pulls parameters of the aligner to.
+
+    Source: Li, Grandvalet and Davoine 2018 (arXiv 1802.01483) for L2-SP; the pull is
+    decoupled from the gradient, as AdamW's weight decay is.
     """
 
     def __init__(
-        self, aligner: Aligner, objective: nn.Module, train: Train, stage: Stage, steps: int, stop: int = 0
+        self,
+        aligner: Aligner,
+        objective: nn.Module,
+        train: Train,
+        stage: Stage,
+        steps: int,
+        stop: int = 0,
+        anchors: Mapping[str, Tensor] | None = None,
     ) -> None:
         # the losses learn too, so one optimizer sees both modules
         self.model, self.grad_norm = nn.ModuleList([objective, aligner]), train.grad_norm
@@ -49,7 +59,16 @@ class Learner:
         self.optimizer = torch.optim.AdamW(
             _groups(self.parameters, self.model, train, stage.lr), stage.lr, betas=train.betas, fused=True
         )
+        self.peak_lr: float = self.optimizer.param_groups[0]["lr"]
         self.schedule = schedule_of(self.optimizer, stage, steps)
+
+        # parameters of the stage that are pulled, and the weights that each is pulled to
+        self.start_pull, self.anchors = train.start_pull, dict(anchors or {})
+        self.pulled = {
+            name: parameter
+            for name, parameter in aligner.named_parameters()
+            if name in self.anchors and parameter.requires_grad
+        }
 
         # the average starts as a copy of the weights
         self.decay = train.ema
@@ -71,9 +90,16 @@ class Learner:
         # clip, step and forget the gradients
         if self.grad_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.grad_norm)
+        share_of_peak = self.optimizer.param_groups[0]["lr"] / self.peak_lr
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+        # pull the weights back to those of the start
+        if self.pulled:
+            anchors = [self.anchors[name] for name in self.pulled]
+            with torch.no_grad():
+                torch._foreach_lerp_([*self.pulled.values()], anchors, share_of_peak * self.start_pull)
 
         # the average follows each step
         if self.average is not None:
@@ -81,12 +107,15 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that an exact continuation needs."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        return state | ({"anchors": self.anchors} if self.anchors else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+        for name, anchor in self.anchors.items():
+            anchor.copy_(state["anchors"][name])
 
     def _average(self, averaged: Tensors, current: Tensors, _: Tensor | int) -> None:
         """Move averages towards weights; faster in the first steps, so that the start is soon forgotten.
@@ -174,10 +203,10 @@ class Stages:
     """The stages of a training, whose epochs have `steps` steps, one after another.
 
     Parameters that do not require gradients, as a prior's, never change. `starts` is what stages start from,
-    by the stage's number.
+    by the stage's number; `is_started` says that the aligner has the weights of another one already.
 
     Raises:
-        RecipeError: if a stage freezes an unknown part, or everything.
+        RecipeError: if a stage freezes an unknown part, or everything, or nothing starts that is pulled to.
     """
 
     def __init__(
@@ -187,10 +216,18 @@ class Stages:
         train: Train,
         steps: int,
         starts: Mapping[int, Sequence[Start]],
+        is_started: bool = False,
     ) -> None:
         self.aligner, self.objective, self.train, self.steps = aligner, objective, train, steps
         self.all, self.starts = train.all_stages(steps), starts
         self.stops = list(accumulate(stage.epochs for stage in self.all))
+        self.anchors: dict[str, Tensor] = {}
+        self.first_start = 0 if is_started else min(starts, default=None)
+        if train.start_pull and self.first_start is None:
+            raise RecipeError(
+                f"train.start_pull is {train.start_pull:g}, and no stage starts from other weights",
+                "a start, or leave it out",
+            )
         self.learnable = [
             name for name, parameter in self.aligner.named_parameters() if parameter.requires_grad
         ]
@@ -213,11 +250,20 @@ class Stages:
             self.aligner.load_state_dict(fixed, strict=False)
             self.objective.continue_from(self.aligner.losses)
 
+        # remember the weights of the first start; saved ones replace them
+        is_pulled = self.train.start_pull and self.first_start is not None and number >= self.first_start
+        if is_pulled and not self.anchors:
+            parameters = dict(self.aligner.named_parameters())
+            self.anchors = {name: parameters[name].detach().clone() for name in self.learnable}
+
         # freeze the parts of this stage only
         for name, parameter in self.aligner.named_parameters():
             if name in self.learnable:
                 parameter.requires_grad_(not is_below(name, stage.freeze))
-        learner = Learner(self.aligner, self.objective, self.train, stage, self.steps, self.stops[number])
+        stop = self.stops[number]
+        learner = Learner(
+            self.aligner, self.objective, self.train, stage, self.steps, stop, anchors=self.anchors
+        )
         if saved is not None:
             with weights.reading(f"the checkpoint of epoch {epoch}", ANEW, BrainhiveError):
                 learner.load_state_dict(saved)

@@ -377,6 +377,10 @@ class Recipe(SweptRecipe):
             if self.mode != "inter":
                 refuse_idle(self, ("trained_on",), f"in mode {self.mode}", "name them in subjects")
             self.train.check_prior(self.prior)
+            if not any(self.train.starts):
+                refuse_idle(
+                    self.train, ("start_pull",), "without a start", "train.start_from, or mode=finetune"
+                )
             if self.finetune != Finetune():
                 raise RecipeError(f"finetune is set, but mode is {self.mode}", "--mode finetune")
         return self

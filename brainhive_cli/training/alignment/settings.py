@@ -168,6 +168,14 @@ class Train(Section):
         description="{part: factor of its learning rate} in all stages; a part is backbone, fuser, or a "
         "submodule's name",
     )
+    start_pull: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        exclude_if=lambda share: share == 0,  # older runs do not name it
+        description="share of the distance to the weights of the start that each step takes back, at the "
+        "peak learning rate (decoupled L2-SP)",
+    )
     weight_decay: float = Field(0.05, ge=0, description="of AdamW")
     decay: Literal["all", "not_biases", "weights"] = Field(
         "all",

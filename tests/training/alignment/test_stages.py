@@ -414,3 +414,110 @@ def test_parts_learn_at_rates_of_their_own_in_every_schedule_and_stage(data: Cel
 def test_a_rate_of_no_part_is_refused(data: CellData, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"train\.lr_of names 'fusor'"):
         trained(data, tmp_path / "run", STAGES, lr_of={"fusor": 0.5})
+
+
+def begun(data: CellData, start: Aligner, after_step: Any = lambda learner: None, **knobs: Any) -> Weights:
+    """Train from the weights of a model at a constant rate."""
+    step = Learner.step
+
+    def watched(learner: Learner) -> None:
+        step(learner)
+        after_step(learner)
+
+    stages = [{"epochs": 2, "lr": 5e-3, "schedule": "constant"}]
+    settings = {"batch_size": 16, "precision": "fp32", "selection": "last", "stages": stages, **knobs}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "step", watched)
+        model = loop.fit(layout_of(data), data, TERMS[:1], Train.model_validate(settings), start, seed=1)
+    return model.state_dict()
+
+
+@pytest.fixture
+def start(data: CellData) -> Aligner:
+    torch.manual_seed(7)
+    return Aligner(layout_of(data))
+
+
+def test_a_full_pull_returns_the_weights_but_not_the_scale_of_the_loss_to_the_start(data, start):
+    weights, scales = start.state_dict(), []
+
+    def check(learner: Learner) -> None:
+        pulled = dict(learner.model[1].named_parameters())
+        assert all(torch.equal(pulled[name], weights[name]) for name in pulled)
+        scales.append([p.item() for p in learner.model[0].parameters()])
+
+    begun(data, start, check, start_pull=1)
+
+    assert len(scales) > 3 and scales[0] != scales[-1]
+
+
+def test_a_pull_moves_each_step_by_its_share_at_the_rate_of_the_step(data, start):
+    """The first step of a warm-up over two of six steps has half of the peak rate."""
+    stages = [{"epochs": 1, "lr": 5e-3, "schedule": "constant", "warmup_epochs": 1 / 3, "freeze": ["fuser"]}]
+    first: dict[float, Weights] = {}
+    for pull in (0.0, 0.4):
+
+        def keep(learner: Learner, pull: float = pull) -> None:
+            state = {key: value.clone() for key, value in learner.model[1].state_dict().items()}
+            first.setdefault(pull, state)
+
+        begun(data, start, keep, stages=stages, start_pull=pull)
+
+    for name, value in start.state_dict().items():
+        expected = first[0.0][name] + 0.5 * 0.4 * (value - first[0.0][name])
+        torch.testing.assert_close(first[0.4][name], expected)
+    assert any(not torch.equal(first[0.4][name], first[0.0][name]) for name in first[0.0])
+
+
+def test_the_stronger_the_pull_the_nearer_the_weights_stay_to_the_start(data, start):
+    def distance(**knobs: float) -> float:
+        weights = begun(data, start, **knobs)
+        return sum(
+            float((weights[name] - value).square().sum()) for name, value in start.state_dict().items()
+        )
+
+    free, zero, weak, strong = distance(), *(distance(start_pull=pull) for pull in (0.0, 0.03, 0.3))
+
+    assert free == zero > 1.1 * weak > 1.1 * 1.1 * strong > 0
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("after", [3, 13, 20, 29])
+def test_a_pulled_training_killed_in_any_stage_ends_with_the_same_weights(
+    data, tmp_path, monkeypatch, first, after
+):
+    """Starts from a part, so that a later stage pulls to weights that the training itself has learned."""
+    trained(data, tmp_path / "first", STAGES[:1])
+    part = Start(tmp_path / "first" / "cells" / "cell" / "model", "backbone")
+    data = CellData(data.responses, data.targets, data.held_out, None, starts={first: (part,)})
+    stages = [STAGES[0], {**STAGES[1], "freeze": ["fuser.proj_maps"]}, STAGES[2]]
+    knobs = {"ema": 0.5, "start_pull": 0.2}
+    whole = trained(data, tmp_path / "whole", stages, **knobs)
+    free = trained(data, tmp_path / "free", stages, ema=0.5)
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    step, steps = Learner.step, []
+
+    def pressed(learner: Learner) -> None:
+        if len(steps) == after:
+            raise KeyboardInterrupt
+        steps.append(step(learner))
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Learner, "step", pressed)
+        trained(data, tmp_path / "resumed", stages, **knobs)
+
+    resumed = trained(data, tmp_path / "resumed", stages, **knobs)
+
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    assert any(not torch.equal(free[name], whole[name]) for name in whole)
+
+
+def test_a_pull_without_a_start_is_refused_and_none_is_no_other_recipe(data, tmp_path):
+    with pytest.raises(RecipeError, match=r"start_pull is 0\.1, and no stage starts from other weights"):
+        trained(data, tmp_path / "run", STAGES, start_pull=0.1)
+    with pytest.raises(RecipeError, match="start_pull has no effect without a start"):
+        shipped(None, "train.start_pull=0.1")
+
+    assert shipped(None, "train.start_pull=0.1", "mode=finetune").train.start_pull == 0.1
+    assert shipped(None, "train.start_pull=0.1", "train.start_from=run").train.start_pull == 0.1
+    assert "start_pull" not in shipped(None).train.model_dump()
