@@ -52,6 +52,7 @@ class Responses:
         preparation: Steps that made them, as `Recording.preparation`.
         runs: [N, R] run of each repetition within its session, as `sessions`.
         normaliser: What normalised them, if anything did.
+        onset_s: [N, R] seconds from the start of its run to each repetition, as `sessions`.
     """
 
     subject: int
@@ -70,6 +71,7 @@ class Responses:
     preparation: Mapping[str, Any] = field(default_factory=dict)
     runs: NDArray[np.int16] | None = None
     normaliser: Normaliser | None = None
+    onset_s: NDArray[np.float64] | None = None
 
     @classmethod
     def of(
@@ -110,6 +112,7 @@ class Responses:
             preparation=recording.preparation,
             runs=None if recording.runs is None else recording.runs[selection.pictures],
             normaliser=selection.normaliser,
+            onset_s=None if recording.onset_s is None else recording.onset_s[selection.pictures],
         )
 
     def take(self, rows: Rows) -> Self:
@@ -122,22 +125,50 @@ class Responses:
             counts=None if self.counts is None else self.counts[rows],
             sessions=None if self.sessions is None else self.sessions[rows],
             runs=None if self.runs is None else self.runs[rows],
+            onset_s=None if self.onset_s is None else self.onset_s[rows],
         )
 
     def of_first_sessions(self, count: int) -> Self:
         """Take the trials of the first sessions; sessions and single trials must be there."""
-        assert self.sessions is not None and self.single is not None
-        is_first = (self.sessions >= 0) & (self.sessions < count)  # [N, R]
-        rows = np.flatnonzero(is_first.any(1))
-        is_first, counts = is_first[rows], is_first[rows].sum(1)
-        order = np.argsort(~is_first, axis=1, kind="stable")  # [n, R], theirs first
+        assert self.sessions is not None
+        return self.of_trials((self.sessions >= 0) & (self.sessions < count))
+
+    def of_trials(self, is_chosen: NDArray[np.bool_]) -> Self:
+        """Take some of the single trials [N, R], and average those of each stimulus anew.
+
+        Stimuli without a chosen trial are left out. Single trials must be there, unless all trials of each
+        stimulus are chosen, or none.
+        """
+        # all trials of some stimuli: their averages stay
+        rows = np.flatnonzero(is_chosen.any(1))
+        if self.single is None:
+            return self.take(rows)
+
+        # the chosen trials of each stimulus first, and as many columns as the most of them
+        is_chosen, counts = is_chosen[rows], is_chosen[rows].sum(1)
+        order = np.argsort(~is_chosen, axis=1, kind="stable")  # [n, R]
         order = order[:, : counts.max(initial=0)]  # [n, r]
-        single = np.where(is_first[..., None, None], self.single[rows], 0)
+
+        def choose(values: NDArray[Any] | None, padding: float) -> NDArray[Any] | None:
+            """Bring what is known of each trial [N, R] into this order."""
+            if values is None:
+                return None
+            return np.take_along_axis(np.where(is_chosen, values[rows], padding), order, 1)
+
+        # signals of these trials, and their average
+        single = np.where(is_chosen[..., None, None], self.single[rows], 0)
         single = np.take_along_axis(single, order[..., None, None], 1)  # [n, r, C, T]
-        sessions = np.take_along_axis(np.where(is_first, self.sessions[rows], -1), order, 1)
         average = single.sum(1, dtype=np.float32) / counts[:, None, None].astype(np.float32)
-        chosen = {"signal": average, "stimulus": self.stimulus[rows], "single": single, "counts": counts}
-        return replace(self, **chosen, sessions=sessions, runs=None)
+        return replace(
+            self,
+            signal=average,
+            stimulus=self.stimulus[rows],
+            single=single,
+            counts=counts,
+            sessions=choose(self.sessions, -1),
+            runs=choose(self.runs, -1),
+            onset_s=choose(self.onset_s, np.nan),
+        )
 
 
 def spec_of(subjects: Sequence[Responses], signal: Mapping[str, Any] | None = None) -> SignalSpec:
