@@ -14,6 +14,7 @@ from brainhive_cli.core.measurements import (
     SELECTED_ON_TEST,
     SIMULATED,
     TRAINED_ON_SIMULATED,
+    TRIALS_TOGETHER,
     UNKNOWN_HISTORY,
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
@@ -219,6 +220,8 @@ MEANINGS = {
     PRIOR_OF_OTHERS: "Prior trained on other pictures: what draws has learned from another data set.",
     MIXED_WITH_BLURRY: "Mixed with the blurry picture: scored is the mean of each picture and one that a "
     "latent was regressed to, which low-level metrics favour by construction.",
+    TRIALS_TOGETHER: "Transductive: a model gave a test trial another token alone than together with other "
+    "trials, so that the numbers are not those of one trial at a time.",
     SELECTED_ON_TEST: "Selected on test: the epoch was chosen on the test set, so the numbers flatter.",
 }
 """Meaning of each caveat of a run."""
