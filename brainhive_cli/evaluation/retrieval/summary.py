@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from brainhive_cli.core import console
 from brainhive_cli.core.measurements import (
     ALL,
+    CHANNELS_MAPPED,
     TRANSDUCTIVE,
     TRIALS_TOGETHER,
     Measurements,
@@ -140,10 +141,11 @@ def summarise_job(
     # shares of regions, and ceilings of the signals
     if spec.region_shares:
         scopes |= describe_regions(shares, cells, context)
+    of_signals = [*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})]
     ceilings = {subject: group[-1].ceiling for subject, group in by_subject.items()}  # the same of all cells
     described_ceilings = describe_ceilings(
         {subject: ceiling for subject, ceiling in ceilings.items() if ceiling},
-        *(run.dataset.name, spec.split, spec.ceiling_splits, run.signal_caveats, alike),
+        *(run.dataset.name, spec.split, spec.ceiling_splits, of_signals, alike),
     )
 
     # what a reader of the numbers must know, and the ranks of the items
