@@ -41,6 +41,10 @@ SEEN_PICTURES = "seen pictures"
 """Other trials of the tested pictures or categories were trained on, as `dataset.holdout` asks."""
 NORMALISED_BY_TESTED = "normalised by held-out trials"
 """Held-out runs or sessions were z-scored by their own (unlabelled) trials."""
+CHANNELS_MAPPED = "channels mapped"
+"""Channels that a model was trained on were not recorded; the protocol says how they were mapped."""
+TRIALS_TOGETHER = "transductive: tokens of test trials depend on each other"
+"""The model gives a test trial another token alone than together with others."""
 SELECTED_ON_TEST = "selected on test"
 """The epoch that was kept was chosen on the test set, here or in a model that training began from."""
 PRIOR_OF_OTHERS = "prior trained on other pictures"
@@ -61,6 +65,8 @@ SHORT = {
     SEEN_CONCEPTS: "seen",
     PRIOR_OF_OTHERS: "prior",
     MIXED_WITH_BLURRY: "mixed",
+    CHANNELS_MAPPED: "mapped",
+    TRIALS_TOGETHER: "transductive",
     SELECTED_ON_TEST: "test-sel",
 }
 """Short names of caveats, for labels."""

@@ -6,7 +6,7 @@ from typing import Any
 SetUp = Mapping[str, Any]
 """Plain values by key. Keys of a recipe are those that users write (`train.lr`); signals are described by
 `SIGNALS`. A key whose value is not known is left out."""
-SIGNALS = ("channels", "window_ms", "rate_hz", "repetitions", "unit", "preparation")
+SIGNALS = ("channels", "channel_mapping", "window_ms", "rate_hz", "repetitions", "unit", "preparation")
 """Keys of the signals that models were tested on: runs that differ in them compare more than models."""
 SET_UP = "set_up"
 """The key of a set-up in the notes of measurements."""
@@ -77,12 +77,14 @@ def differences(here: SetUp, there: SetUp, only: Collection[str] | None = None) 
 
 def describe_signals(set_up: SetUp) -> list[str]:
     """Say which signals a model was tested on, for a protocol: channels, window, rate, repetitions, unit."""
-    # channels, window and rate
+    # channels and their mapping, window and rate
     channels, repetitions = set_up.get("channels"), set_up.get("repetitions")
     words = []
     if channels is not None:
         many = isinstance(channels, list) and len(channels) > LISTED
         words.append(f"{len(channels)} channels" if many else say("channels", channels))
+    if (mapping := set_up.get("channel_mapping", NOTHING)) != NOTHING:
+        words.append(mapping)
     if (window := set_up.get("window_ms")) is not None:
         words.append(say("window_ms", window))
     if (rate_hz := set_up.get("rate_hz")) is not None:

@@ -209,6 +209,23 @@ def digest_of(path: Path) -> str:
     return metadata_of(path).get(DIGEST, "")
 
 
+def find_unmatched(needed: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Name the weights of a network that a file does not have by name and size."""
+    return [name for name in needed if name not in state or state[name].shape != needed[name].shape]
+
+
+def describe_match(unmatched: Iterable[str], count: int) -> str:
+    """Say how many of a network's weights a file has, for errors.
+
+    Args:
+        unmatched: Weights that it lacks, or has of another size.
+        count: Weights of the network.
+    """
+    absent = sorted(unmatched)
+    first = f"; first missing {absent[0]}" if absent else ""
+    return f"{count - len(absent)} of {count} weights match by name and size{first}"
+
+
 def fill(
     module: nn.Module,
     state: Mapping[str, Tensor],
@@ -220,14 +237,15 @@ def fill(
 
     Raises:
         BrainhiveError: `error`, if a weight is missing, surplus, of another shape, or not of real numbers
-            where these are needed; it names the first.
+            where these are needed; it names the first, and says how many match.
     """
     # names, shapes and kinds of numbers agree before anything is loaded
     needed = module.state_dict()
     for key in sorted(needed.keys() | state.keys()):
         shape, expected = (tuple(held[key].shape) if key in held else "none" for held in (state, needed))
         if shape != expected:
-            raise error(f"{where}: {key} has shape {shape}, {expected} is needed", hint)
+            match = describe_match(find_unmatched(needed, state), len(needed))
+            raise error(f"{where}: {key} has shape {shape}, {expected} is needed; {match}", hint)
         if state[key].is_floating_point() != needed[key].is_floating_point():
             kinds = f"is of {state[key].dtype}, {needed[key].dtype} is needed"
             raise error(f"{where}: {key} {kinds}", hint)

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core import console, documents
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.files import publish
 from brainhive_cli.data.datasets import stored_split, tested_rows
 from brainhive_cli.data.signal_stores import SignalSource
+from brainhive_cli.data.signals.channel_mapping import ChannelChoice, map_channels
 from brainhive_cli.data.signals.normalisations import Normaliser, Statistics
 from brainhive_cli.data.signals.selection import Content, Selection, Signal
 from brainhive_cli.data.stores import hdf5
@@ -94,12 +95,12 @@ class Responses:
             with_single: Whether single trials are read, too.
             read: How signals are read; default: into memory.
         """
-        recording, read = selection.recording, read or in_memory
+        recording, mapping, read = selection.recording, selection.mapping, read or in_memory
         return cls(
             subject=subject,
             signal=read(selection, "averages"),
             stimulus=stimulus,
-            channels=selection.channels,
+            channels=mapping.names if mapping else selection.channels,
             rate_hz=recording.rate_hz,
             single=read(selection, "trials") if with_single else None,
             counts=selection.repetitions if with_single else None,
@@ -107,7 +108,7 @@ class Responses:
             times_s=tuple(selection.times_s.tolist()),
             regions=selection.regions,
             sessions=None if recording.sessions is None else recording.sessions[selection.pictures],
-            positions=selection.positions,
+            positions=None if mapping else selection.positions,
             unit=recording.unit,
             preparation=recording.preparation,
             runs=None if recording.runs is None else recording.runs[selection.pictures],
@@ -268,7 +269,12 @@ def measure_training(source: SignalSource, selection: Selection, stimuli: Target
 
 
 def measure_new_subject(
-    spec: SignalSpec, source: SignalSource, subject: int, stimuli: TargetStore, is_same_store: bool = False
+    spec: SignalSpec,
+    source: SignalSource,
+    subject: int,
+    stimuli: TargetStore,
+    is_same_store: bool = False,
+    channel_mapping: ChannelChoice = "none",
 ) -> Normaliser | None:
     """Build the normaliser of a subject whom a model has none of, from the subject's training signals.
 
@@ -278,6 +284,7 @@ def measure_new_subject(
         subject: Whose.
         stimuli: Target store; where stimuli are held out, those of the fold are left out.
         is_same_store: As for `choose_input`.
+        channel_mapping: As for `choose_input`.
 
     Returns:
         The normaliser; None where signals are not normalised.
@@ -286,7 +293,8 @@ def measure_new_subject(
         return None
     where = f"{source.dataset.name} subject {subject} train"
     recording = source.recording(subject, "train")
-    selection = choose_input(spec, recording, where, source.dataset.channels, is_same_store)
+    channels = source.dataset.channels
+    selection = choose_input(spec, recording, where, channels, is_same_store, channel_mapping)
     return normalisation.build(measure_training(source, selection, stimuli))
 
 
@@ -348,7 +356,11 @@ def match_stimuli(image_ids: Sequence[str], stimuli: TargetStore, where: str) ->
 
 
 def model_input(
-    spec: SignalSpec, recording: Recording, normaliser: Normaliser | None, where: str = "the recording"
+    spec: SignalSpec,
+    recording: Recording,
+    normaliser: Normaliser | None,
+    where: str = "the recording",
+    channel_mapping: ChannelChoice = "none",
 ) -> NDArray[np.float32]:
     """Read a recording as a model takes it; it may be of any stimuli, and of anyone.
 
@@ -361,6 +373,7 @@ def model_input(
         normaliser: Of whose signals these are, as `Learned.normaliser_of(subject)` of the model; None where
             the model's are not normalised.
         where: What the recording is, for errors.
+        channel_mapping: What to do about channels that the recording lacks, see `map_channels`.
 
     Returns:
         [N, C, T], channels and samples as in `spec`.
@@ -369,14 +382,15 @@ def model_input(
         BrainhiveError: if the recording has another unit, rate or preparation, lacks channels or samples, or
             has to be normalised and nothing says how.
     """
-    selection = choose_input(spec, recording, where)
+    selection = choose_input(spec, recording, where, channel_mapping=channel_mapping)
     if (normaliser is None) != (spec.signal.get("normalise", "none") == "none"):
         kind = spec.signal.get("normalise", "none")
         problem = f"{where} comes with{'out' if normaliser is None else ''} a normaliser"
         hint = "model.learned.normaliser_of(SUBJECT), or that of the subject's own training signals"
         raise BrainhiveError(f"{problem}, and the model's signals were normalised by {kind}", hint)
-    if normaliser is not None and len(normaliser.mean) != len(selection.rows):
-        widths = f"{len(selection.rows)} channels or voxels, the normaliser is of {len(normaliser.mean)}"
+    width = selection.shape[2]
+    if normaliser is not None and len(normaliser.mean) != width:
+        widths = f"{width} channels or voxels, the normaliser is of {len(normaliser.mean)}"
         raise BrainhiveError(f"{where} has {widths}", "take that of the subject whose signals these are")
     return in_memory(replace(selection, normaliser=normaliser), "averages")
 
@@ -387,6 +401,7 @@ def choose_input(
     where: str,
     default: Sequence[str] | None = None,
     is_same_store: bool = False,
+    channel_mapping: ChannelChoice = "none",
 ) -> Selection:
     """Choose what a model reads of a recording, not normalised; see `model_input`.
 
@@ -396,7 +411,7 @@ def choose_input(
     steps = recording.unit, recording.rate_hz, recording.preparation
     spec.refuse_other_signals(*steps, where, is_same_store)
     section = documents.check({**spec.signal}, "the model's signal", Signal)
-    return match_recording(spec, recording, section, default, where).select(recording, default, where)
+    return match_recording(spec, recording, section, default, where, channel_mapping)
 
 
 def in_memory(selection: Selection, content: Content) -> NDArray[np.float32]:
@@ -452,8 +467,13 @@ def _map(path: Path, shape: tuple[int, ...]) -> tuple[StoredRows, int]:
 
 
 def match_recording(
-    spec: SignalSpec, recording: Recording, signal: Signal, default: Sequence[str] | None, where: str
-) -> Signal:
+    spec: SignalSpec,
+    recording: Recording,
+    signal: Signal,
+    default: Sequence[str] | None,
+    where: str,
+    channel_mapping: ChannelChoice = "none",
+) -> Selection:
     """Choose the window and the channels of another data set's recording that a model takes.
 
     Args:
@@ -462,12 +482,14 @@ def match_recording(
         signal: The part of its own recordings that the model was trained on.
         default: Channels that the data set uses for decoding.
         where: Name of the recording, for errors.
+        channel_mapping: What to do about channels that the recording lacks, see `map_channels`.
 
     Returns:
-        `signal` with the recording's window, and channels in the model's order.
+        The model's window and channels, in the model's order, not normalised.
 
     Raises:
-        BrainhiveError: if the recording lacks channels, or is too short.
+        BrainhiveError: if the recording lacks channels that are not mapped, or is too short.
+        RecipeError: if voxels are to be mapped.
     """
     if isinstance(recording.space, Voxels) != (not spec.names):
         kind, needed = ("voxels", "sensors") if spec.names else ("sensors", "voxels")
@@ -475,7 +497,10 @@ def match_recording(
             f"{where} has {kind} where the model takes {needed}", f"use a data set of {needed}"
         )
 
-    # channels are matched by name; a model that only counts them takes those that are chosen
+    # channels are matched by name, and mapped on request; a model that only counts them takes the chosen ones
+    mapping = None
+    if channel_mapping != "none" and isinstance(recording.space, Voxels):
+        raise RecipeError(f"channel_mapping is of sensors, {where} has voxels", "channel_mapping=none")
     if isinstance(recording.space, Sensors):
         names, chosen = recording.space.names, spec.names
         if spec.names == tuple(map(str, range(len(spec.names)))):
@@ -486,10 +511,14 @@ def match_recording(
                     "the model does not name them; decode with a data set of as many",
                 )
         elif missing := [name for name in chosen if name.lower() not in map(str.lower, names)]:
-            raise BrainhiveError(
-                f"{where} has no channel {', '.join(missing)}, which the model was trained on",
-                "train on channels that both have: signal.channels=…",
-            )
+            if channel_mapping == "none":
+                raise BrainhiveError(
+                    f"{where} has no channel {', '.join(missing)}, which the model was trained on",
+                    "train on channels that both have: signal.channels=…; or let eval-retrieval map them: "
+                    "channel_mapping=spline, or common",
+                )
+            mapping = map_channels(channel_mapping, spec.names, spec.positions, recording.space, where)
+            chosen = mapping.sources
         signal = signal.model_copy(update={"channels": list(chosen)})
 
     # the window is that of the model's own times
@@ -508,4 +537,4 @@ def match_recording(
             f"{where} has {samples} samples where the model takes {spec.samples}",
             "cut or resample its signals to the model's window and rate",
         )
-    return signal
+    return replace(signal.select(recording, default, where), mapping=mapping)

@@ -88,17 +88,15 @@ def load_network(
     # load, and refuse a network that lacks some of its weights
     with weights.reading(where, files=files), console.hushed():
         model, loading_info = network.from_pretrained(folder, output_loading_info=True, **options)
-        refuse_absent(loading_info["missing_keys"], where)
+        refuse_absent(loading_info["missing_keys"], len(model.state_dict()), where)
         return model.eval().requires_grad_(False)
 
 
-def refuse_absent(names: Iterable[str], where: object) -> None:
-    """Raise MissingData if weights are absent, which libraries would fill with noise."""
-    if absent := sorted(names):
-        raise MissingData(
-            f"{where} lacks {len(absent)} weights of its network: {', '.join(absent[:3])} …",
-            "fetch it again, or give a complete checkpoint",
-        )
+def refuse_absent(absent: Iterable[str], count: int, where: object) -> None:
+    """Raise MissingData if any of a network's `count` weights is absent: libraries fill it with noise."""
+    if unmatched := [*absent]:
+        match = weights.describe_match(unmatched, count)
+        raise MissingData(f"{where}: {match}", "fetch it again, or give a complete checkpoint")
 
 
 def rename(state: Mapping[str, Tensor], table: Table) -> State:

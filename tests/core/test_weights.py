@@ -180,6 +180,14 @@ def test_weights_of_another_model_are_named(
         weights.fill(nn.Linear(3, 2, device=device), state, "here")
 
 
+def test_weights_of_which_few_or_none_match_are_refused_with_their_count() -> None:
+    module, state = nn.Linear(3, 2), {"weight": torch.ones(3, 2), "bias": torch.ones(2)}
+    with pytest.raises(BrainhiveError, match="; 1 of 2 weights match by name and size; first missing weight"):
+        weights.fill(module, state, "here")
+    with pytest.raises(BrainhiveError, match="; 0 of 2 weights match by name and size; first missing bias"):
+        weights.fill(module, {f"model.{name}": value for name, value in state.items()}, "here")
+
+
 def test_weights_take_the_place_of_a_modules_own(tmp_path: Path) -> None:
     state = {"weight": torch.ones(2, 3).bfloat16(), "bias": torch.ones(2)}
     for device, dtype in {"cpu": torch.float32, "meta": torch.bfloat16}.items():

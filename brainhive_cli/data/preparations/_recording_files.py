@@ -19,7 +19,7 @@ from brainhive_cli.core.archives import verify_compressed
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
 from brainhive_cli.core.files import MAX_NAME_BYTES, matches, read_regular, require_regular_siblings, walk
-from brainhive_cli.data.preparations._electrodes import Cap
+from brainhive_cli.data.electrodes import Cap
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}

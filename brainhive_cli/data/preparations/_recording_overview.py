@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.tables import Table
+from brainhive_cli.data.electrodes import are_inputs, plain_name, standard_positions
 from brainhive_cli.data.preparations import Overview
-from brainhive_cli.data.preparations._electrodes import are_inputs, plain_name, standard_positions
 from brainhive_cli.data.preparations._noise import SMALLEST
 from brainhive_cli.data.preparations._recording_selection import KeptChannels
 

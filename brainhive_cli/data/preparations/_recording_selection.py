@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.preparations._electrodes import standard_positions
+from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.preparations._recording_files import UNITS, Header, read_table
 from brainhive_cli.data.preparations._steps import Cutting
 from brainhive_cli.data.stores.ids import match_names, summarise_names

@@ -16,8 +16,8 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
+from brainhive_cli.data.electrodes import Cap, standard_name
 from brainhive_cli.data.preparations import Overview, keys_of_stimuli
-from brainhive_cli.data.preparations._electrodes import Cap, standard_name
 from brainhive_cli.data.preparations._recording_files import (
     MS_DURATIONS,
     RUN,

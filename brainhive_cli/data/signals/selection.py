@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, m
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
 from brainhive_cli.core.recipe import Names, Section, refuse_idle
+from brainhive_cli.data.signals.channel_mapping import ChannelMapping
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores.recordings import (
     COPIED_STIMULI,
@@ -167,6 +168,7 @@ class Selection:
         samples: Which T samples.
         where: What the recording is, for errors.
         sets: Mask [V] of all voxels of the recording, by name: those that streams of a model read.
+        mapping: From the chosen channels to the model's, before the normaliser; None where they are these.
     """
 
     recording: Recording
@@ -177,6 +179,7 @@ class Selection:
     where: str
     normaliser: Normaliser | None = None
     sets: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    mapping: ChannelMapping | None = None
 
     @classmethod
     def of(
@@ -238,9 +241,10 @@ class Selection:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """N, R, C, T of what is chosen."""
+        """N, R, C, T of what is read; C of the model, where channels are mapped."""
         most, samples = self.recording.signal.shape[1], self.samples.stop - self.samples.start
-        return len(self.pictures), most, len(self.rows), samples
+        channels = len(self.rows) if self.mapping is None else len(self.mapping.matrix)
+        return len(self.pictures), most, channels, samples
 
     @property
     def repetitions(self) -> NDArray[np.int64]:
@@ -251,7 +255,8 @@ class Selection:
     def fingerprint(self) -> str:
         """Digest what is chosen of the recording (10 hexadecimal digits)."""
         chosen = hashlib.sha256(f"{self.samples} {self.scale!r}".encode())
-        arrays = (self.normaliser.mean, self.normaliser.matrix) if self.normaliser else ()
+        arrays = [self.normaliser.mean, self.normaliser.matrix] if self.normaliser else []
+        arrays += [self.mapping.matrix] if self.mapping else []
         signal = self.recording.signal
         trials = (signal.rows, signal.places) if isinstance(signal, ChosenTrials) else ()
         for array in (self.pictures, self.rows, *trials, *arrays):
@@ -311,6 +316,8 @@ class Selection:
                 f"{self.where}: a signal is not finite, of {picture}, {which}",
                 "repair the recording, or leave the channel out with signal.channels",
             )
+        if self.mapping:
+            signal = self.mapping(signal, self.normaliser.mean if self.normaliser else None)
         return self.normaliser(signal) if self.normaliser else signal
 
 

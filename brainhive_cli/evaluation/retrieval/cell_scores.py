@@ -12,6 +12,7 @@ from torch import Tensor
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.measurements import TRIALS_TOGETHER
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.augmentation import Augment, mix_repetitions, shuffle_repetitions
 from brainhive_cli.data.signals.selection import inside, region_masks, window_starts
@@ -125,12 +126,14 @@ class CellScores:
         pictures: Image ids of those candidates that are pictures.
         concepts: What each of these shows, by image id, in the order of the data set.
         subjects: Scores by subject.
+        are_trialwise: Whether tokens of test signals are those of one signal at a time.
     """
 
     pool: int
     pictures: list[str]
     concepts: Mapping[str, str]
     subjects: dict[int, SubjectScores]
+    are_trialwise: bool = True
 
 
 @console.progress("ranking pictures by signals")
@@ -184,7 +187,16 @@ def measure_cell(ensemble: Ensemble, spec: EvaluationSpec) -> CellScores:
             {name: ranked[subject] for name, ranked in corrected.items()},
         )
     concepts = dict(zip(gallery.image_ids, gallery.concepts, strict=True))
-    return CellScores(gallery.pool, gallery.image_ids, concepts, scores)
+
+    # a prediction that needs other test signals is no result of one trial
+    dependent = [subject for subject, signals in queries.items() if signals.depend_on_each_other]
+    if dependent:
+        console.warn(
+            f"{ensemble.cell.name}: tokens of subject {', '.join(map(str, dependent))} depend on the other "
+            f"test signals, and every number is stamped “{TRIALS_TOGETHER}”; let the backbone use no mean or "
+            "other statistic of the batch in evaluation mode"
+        )
+    return CellScores(gallery.pool, gallery.image_ids, concepts, scores, not dependent)
 
 
 def over_repetitions(

@@ -180,7 +180,8 @@ def find_runs(recipe: Recipe, trainings: Planned) -> list[AlignRun]:
     runs = []
     for name in names:
         run = find(name, recipe.paths, recipe.dataset, recipe.subjects, trainings)
-        runs.append(replace(run, allows_copies=recipe.copies == "allow"))
+        copies, mapping = recipe.copies == "allow", recipe.channel_mapping
+        runs.append(replace(run, allows_copies=copies, channel_mapping=mapping))
     for run in runs if len(runs) > 1 else ():
         refuse_sweep(run)
     first = runs[0]

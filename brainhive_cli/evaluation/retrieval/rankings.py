@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from itertools import compress
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from brainhive_cli.measurement.ranks import (
     ranks_and_precisions,
     ranks_of_all,
 )
+from brainhive_cli.measurement.trialwise import depends_on_other_trials
 from brainhive_cli.measurement.units import Alike, AlikeBy
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import AlignRun
@@ -225,6 +226,7 @@ class Queries:
         sessions: [N] in which each was recorded; None where they are not known.
         trials: [N] name of each, where trials of seen pictures are held out; else none.
         groups: [N] run or session of each of these.
+        depend_on_each_other: Whether tokens are other ones than those of one signal at a time.
     """
 
     tokens: Tensor
@@ -233,6 +235,7 @@ class Queries:
     sessions: list[tuple[int, ...]] | None = None
     trials: Sequence[str] = ()
     groups: Sequence[str] = ()
+    depend_on_each_other: bool = False
 
 
 @dataclass(frozen=True)
@@ -292,8 +295,13 @@ def encode_queries(
             sessions = [tuple(sorted({number for number in row if number >= 0})) for row in numbers]
 
         # names and runs or sessions of held-out trials; no other designs have them
-        lists = ([*compress(names, is_tested)] for names in member.name_trials(subject, split))
-        queries[subject] = Queries(ensemble.tokens(subject, signals), target, seen, sessions, *lists)
+        trials, groups = ([*compress(names, is_tested)] for names in member.name_trials(subject, split))
+        tokens = ensemble.tokens(subject, signals)
+        are_dependent = any(
+            depends_on_other_trials(partial(model.encode, subject), signal)
+            for model, signal in zip(ensemble.members, signals, strict=True)
+        )
+        queries[subject] = Queries(tokens, target, seen, sessions, trials, groups, are_dependent)
     return queries
 
 

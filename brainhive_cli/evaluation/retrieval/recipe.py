@@ -9,6 +9,7 @@ from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe import Section
+from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 
 
 class Subsets(Section):
@@ -124,6 +125,11 @@ class Recipe(BaseRecipe, EvaluationSpec):
     )
     subjects: recipe.Subjects = Field(None, description="subjects tested on; default: the run's")
     copies: recipe.Copies = "refuse"
+    channel_mapping: ChannelChoice = Field(
+        "none",
+        description="channels of the models that recordings lack: none refuses them, spline interpolates EEG "
+        "between the sensors, common fills them with the mean",
+    )
     compare: str | None = Field(
         None,
         description="the variant of a sweep that the others are compared with, by its label; pairs: all with "

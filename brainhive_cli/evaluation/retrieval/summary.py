@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from brainhive_cli.core import console
 from brainhive_cli.core.measurements import (
     ALL,
+    CHANNELS_MAPPED,
     TRANSDUCTIVE,
+    TRIALS_TOGETHER,
     Measurements,
     Metric,
     by_name,
@@ -121,7 +123,11 @@ def summarise_job(
     units = alike.items([ranking.image_ids for ranking in rankings.values()])
 
     # metrics: of all cells together, of each, of regions and of the signals' ceilings
-    context = MetricContext(describe_protocol(job.runs, spec), spec.split, gallery.pool, alike)
+    are_trialwise = all(cell_scores.are_trialwise for cell_scores in scores.values())
+    caveats = merge_caveats(
+        *(align_run.caveats(spec.split) for align_run in job.runs), [] if are_trialwise else [TRIALS_TOGETHER]
+    )
+    context = MetricContext(describe_protocol(job.runs, spec, caveats), spec.split, gallery.pool, alike)
     verdict, *questions = above_chance(groups, alike)
     scopes = scopes_of_all(cells, groups, context, spec.subsets) | scopes_of_cells(tested, context)
     if alike.group_of:
@@ -135,10 +141,11 @@ def summarise_job(
     # shares of regions, and ceilings of the signals
     if spec.region_shares:
         scopes |= describe_regions(shares, cells, context)
+    of_signals = [*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})]
     ceilings = {subject: group[-1].ceiling for subject, group in by_subject.items()}  # the same of all cells
     described_ceilings = describe_ceilings(
         {subject: ceiling for subject, ceiling in ceilings.items() if ceiling},
-        *(run.dataset.name, spec.split, spec.ceiling_splits, run.signal_caveats, alike),
+        *(run.dataset.name, spec.split, spec.ceiling_splits, of_signals, alike),
     )
 
     # what a reader of the numbers must know, and the ranks of the items
@@ -157,7 +164,7 @@ def summarise_job(
         "runs": [align_run.name for align_run in job.runs],
         "mode": " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs)),
         "protocol": context.protocol,
-        "caveats": merge_caveats(*(align_run.caveats(spec.split) for align_run in job.runs)),
+        "caveats": caveats,
         **seen,
         "warnings": [
             *(*seen["warnings"], *disagreement(verdict, scopes[ALL]["top1"]), *too_few),
@@ -215,7 +222,7 @@ def summarise_job(
     return compared | Measurements(scopes, {}, notes, items) | described_ceilings
 
 
-def describe_protocol(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
+def describe_protocol(runs: Sequence[AlignRun], spec: EvaluationSpec, caveats: Sequence[str]) -> str:
     """Name the way of measuring, with all that a reader must know."""
     first = runs[0]
     words = [" + ".join(dict.fromkeys(run.mode for run in runs)), first.dataset.name]
@@ -229,7 +236,7 @@ def describe_protocol(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
     words += [f"{spec.distractors} random candidates"] if spec.distractors else []
     words += {"shuffled": ["shuffled signals"], "permuted": ["permuted labels"]}.get(spec.control, [])
     words += describe_signals(merge([run.set_up(spec.split) for run in runs]))
-    return extend_protocol(", ".join(words), merge_caveats(*(run.caveats(spec.split) for run in runs)))
+    return extend_protocol(", ".join(words), caveats)
 
 
 def _describe_curves(groups: Groups, spec: EvaluationSpec) -> dict[str, Any]:

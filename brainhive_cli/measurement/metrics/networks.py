@@ -1,6 +1,7 @@
 """The networks in whose features metrics compare pictures and clips, each loaded by its own library."""
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from torch.nn import functional
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingData, first_line
 from brainhive_cli.core.results import Need
-from brainhive_cli.core.weights import read, reading
+from brainhive_cli.core.weights import describe_match, find_unmatched, read, reading
 from brainhive_cli.measurement.metrics import Medium, MetricPart, Scale
 from brainhive_cli.measurement.metrics.image import (
     correlation_distance,
@@ -150,8 +151,15 @@ def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str)
     def load(path: Path) -> nn.Module:
         from torchvision.models import get_model
 
-        read(path, refetch_hint(path))  # torchvision itself would run code from it
-        return _cut(get_model(name, weights=weights), nodes)
+        saved = read(path, refetch_hint(path))  # torchvision itself would run code from it
+        try:
+            return _cut(get_model(name, weights=weights), nodes)
+        except RuntimeError as error:  # names or sizes differ
+            with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # of initial weights
+                needed = get_model(name).state_dict()
+            if unmatched := find_unmatched(needed, saved):
+                raise ValueError(describe_match(unmatched, len(needed))) from error
+            raise
 
     return Network(title, side_px, nodes, url, load)
 
@@ -162,9 +170,11 @@ def _swav(path: Path) -> nn.Module:
 
     model = resnet50()
     saved = {name.removeprefix("module."): value for name, value in read(path, refetch_hint(path)).items()}
-    absent, _ = model.load_state_dict(saved, strict=False)
-    if absent := [name for name in absent if not name.startswith("fc.")]:  # SwAV has a head of its own
-        raise KeyError(f"it lacks {absent[0]}")
+    needed = model.state_dict()
+    needed = {name: needed[name] for name in needed if not name.startswith("fc.")}  # SwAV has another head
+    if unmatched := find_unmatched(needed, saved):
+        raise ValueError(describe_match(unmatched, len(needed)))
+    model.load_state_dict({name: saved[name] for name in needed}, strict=False)
     return _cut(model, ["avgpool"])
 
 
@@ -186,10 +196,14 @@ class _Transformer(nn.Module):
 
         with console.hushed():  # a file may hold more, as CLIP's a text tower
             self.network, report = getattr(transformers, kind).from_pretrained(
-                folder, output_loading_info=True, dtype=torch.float32, **options
+                folder,
+                output_loading_info=True,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                **options,
             )
-        if report["missing_keys"]:
-            raise KeyError(f"it lacks {sorted(report['missing_keys'])[0]}")
+        if unmatched := [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]:
+            raise ValueError(describe_match(unmatched, len(self.network.state_dict())))
         self._outputs = outputs
 
     def forward(self, media: Tensor) -> Mapping[str, Tensor]:

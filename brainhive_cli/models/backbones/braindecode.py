@@ -206,9 +206,9 @@ class FeatureEncoder(nn.Module):
         # fill all but the last layer, under today's names and for the window's length
         needed, renamed = self.model.state_dict(), self.model.mapping or {}
         state = {renamed.get(name, name): value for name, value in weights.read(file).items()}
-        refuse_absent(needed.keys() - state.keys(), reference)
-        if OVER_TIME in needed:
+        if OVER_TIME in needed and OVER_TIME in state:
             state[OVER_TIME] = state[OVER_TIME][:, : needed[OVER_TIME].shape[1]]
+        refuse_absent(needed.keys() - state.keys(), len(needed), reference)
         weights.fill(self.model, {name: state[name] for name in needed}, reference)
 
 

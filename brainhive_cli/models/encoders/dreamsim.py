@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.weights import read, reading
+from brainhive_cli.core.weights import fill, read, reading
 from brainhive_cli.models.encoders import AlignedConfig, Encoder
 from brainhive_cli.models.encoders._tokens import Outputs, TokenConfig
 from brainhive_cli.models.encoders._weights import find, untrained, weights_of
@@ -88,7 +88,8 @@ class Vit:
                 state["pos_embed"] = torch.cat([positions[:, :1], grid.flatten(2).mT], dim=1)
             if not self.is_clip:
                 state = {name: value for name, value in state.items() if not name.startswith("norm.")}
-            network.load_state_dict(state, assign=True)
+            where = f"{path} does not hold the weights of timm's {self.network}"
+            fill(network, state, where, way, MissingData)
         return network
 
 

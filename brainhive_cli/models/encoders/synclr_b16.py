@@ -60,7 +60,7 @@ TINY = Config(source="random", architecture="test_vit")
 def _load(model: Callable[[], nn.Module], folder: Path) -> nn.Module:
     """Read the image tower of a SynCLR checkpoint, which holds its training's other parts too."""
     file, network = folder / FILE, model()
-    tower = below(weights.read(file), PREFIX)
-    with weights.reading(file):
-        refuse_absent(network.load_state_dict(tower, strict=False).missing_keys, file)
+    tower, needed = below(weights.read(file), PREFIX), network.state_dict()
+    refuse_absent(weights.find_unmatched(needed, tower), len(needed), file)
+    weights.fill(network, {name: tower[name] for name in needed}, file)
     return network

@@ -125,16 +125,22 @@ class Start:
         prefix = f"{self.part}."
         state = aligner.state_dict()
         needed = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
-        given_weights = self._read_plain(needed) or self._read_from_model(aligner, needed)
+        given_weights = {} if self.path.is_dir() else self._read_plain(needed)
+        if len(given_weights) < len(needed) and (self.path.is_dir() or aligners.holds_model(self.path)):
+            given_weights = self._read_from_model(aligner, needed)
 
         # modules of subjects keep their initial weights where the file has none
         subject_modules = modules_of_subjects(aligner)
-        absent = [
-            name for name in needed if name not in given_weights and prefix + name not in subject_modules
-        ]
-        if absent:
+        required = {
+            name: value
+            for name, value in needed.items()
+            if name in given_weights or prefix + name not in subject_modules
+        }
+        unmatched = weights.find_unmatched(required, given_weights)
+        match = weights.describe_match(unmatched, len(required))
+        if required.keys() - given_weights.keys() or not given_weights:
             raise BrainhiveError(
-                f"{self.path} has no weights for the part {self.part}: {absent[0]} is missing",
+                f"{self.path} has no weights for the part {self.part}: {match}",
                 "name a model that has this part, or leave it out of start_from",
             )
 
@@ -143,28 +149,25 @@ class Start:
             if value.shape != needed[name].shape:
                 raise BrainhiveError(
                     f"{self.path}: {prefix}{name} has the shape {list(value.shape)}, "
-                    f"{list(needed[name].shape)} is needed",
+                    f"{list(needed[name].shape)} is needed; {match}",
                     "give the same sizes in the recipe's backbone, or leave the part out of start_from",
                 )
         aligner.load_state_dict({prefix + name: v for name, v in given_weights.items()}, strict=False)
 
     def _read_plain(self, needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take weights from a file of the part, or of a module around it; empty if some are not in it.
+        """Take weights from a file of the part, or of a module around it: as many as it has by name.
 
         GPT-2's, for one, are `wte.weight` in the file of the hub, and `transformer.wte.weight` in one that
         was saved with the last layer.
         """
-        if self.path.is_dir():
-            return {}
-
         # names in the file may begin at any module around the part
         state, modules = weights.read(self.path), self.part.split(".")
         is_model = aligners.holds_model(self.path)  # whose weights are read with what it says of itself
+        matches = []
         for depth in range(1 if is_model else len(modules) + 1):
             above = "".join(f"{module}." for module in modules[len(modules) - depth :])
-            if all(above + name in state for name in needed):
-                return {name: state[above + name] for name in needed}
-        return {}
+            matches.append({name: state[above + name] for name in needed if above + name in state})
+        return max(matches, key=len)
 
     def _read_from_model(self, aligner: Aligner, needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take the part of a model, wherever in its backbone it lies."""
@@ -183,6 +186,14 @@ class Start:
             adapted_weights = adapted({n.removeprefix(BACKBONE): v for n, v in renamed.items()})
             renamed = {BACKBONE + n: v for n, v in adapted_weights.items()}
         matching = {name: renamed[prefix + name] for name in needed if prefix + name in renamed}
+
+        # a larger part is not taken over in silence
+        surplus = sorted(renamed.keys() - {prefix + name for name in needed} - modules_of_subjects(start))
+        if matching and surplus:
+            console.warn(
+                f"{self.path}: {len(matching)} of {len(renamed)} weights of {self.part} are taken over; "
+                f"first left out {surplus[0]}"
+            )
 
         # weights of a subject fit the same voxels only
         if modules_of_subjects(aligner) & {prefix + name for name in matching}:
@@ -351,8 +362,9 @@ def take_over(aligner: Aligner, source: Aligner | Path) -> None:
     # all other names and shapes must agree
     shapes, needed = ({name: v.shape for name, v in tensors.items()} for tensors in (state, initial))
     if unlike := sorted(name for name, _ in shapes.items() ^ needed.items()):
+        match = weights.describe_match(weights.find_unmatched(initial, state), len(initial))
         raise BrainhiveError(
-            f"the architecture does not match the checkpoint {where}: {unlike[0]}",
+            f"the architecture does not match the checkpoint {where}: {unlike[0]}; {match}",
             "give the same backbone, fuser, encoders, channels, window and dim as its config.json",
         )
     aligner.load_state_dict(state)

@@ -449,12 +449,18 @@ def _upstreams(part: Fields) -> str:
 def _kind_of(state: State, channels: int, samples: int, dim: int) -> str:
     """Find the brain encoder whose weights have these names."""
     names = {name for name in state if name.startswith("backbone.")}
+    matches = [(0.0, "0 weights match by name")]
     for kind in KINDS:
         with suppress(BrainhiveError):  # too short a window for this one
-            if names == set(_shapes(kind, channels, samples, dim, 1)):
+            needed = set(_shapes(kind, channels, samples, dim, 1))
+            if names == needed:
                 return kind
+            count = len(names & needed)
+            words = f"of {kind}, {count} of {len(needed)} weights match by name"
+            matches.append((count / len(needed), words))
     raise BrainhiveError(
-        "no brain encoder of upstream has such weights", f"name one as brain_backbone: {', '.join(KINDS)}"
+        f"no brain encoder of upstream has such weights; {max(matches)[1]}",
+        f"name one as brain_backbone: {', '.join(KINDS)}",
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from brainhive_cli.core import documents, hub, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import CALIBRATED, merge_caveats
+from brainhive_cli.core.measurements import CALIBRATED, CHANNELS_MAPPED, merge_caveats
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Need
 from brainhive_cli.core.runs import RunFolder
@@ -31,6 +31,7 @@ from brainhive_cli.data.media import near_copies
 from brainhive_cli.data.media.near_copies import Likeness
 from brainhive_cli.data.responses import match_recording
 from brainhive_cli.data.signal_stores import SignalSource
+from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -88,6 +89,7 @@ class AlignRun:
         absent: Why a run is not here that a plan describes.
         sources: Other models in the results that learned from pictures, such as a prior, by name.
         allows_copies: Whether copies of learned pictures under other names are tested.
+        channel_mapping: What to do about channels of the models that recordings lack, see `map_channels`.
     """
 
     folder: RunFolder
@@ -105,6 +107,7 @@ class AlignRun:
     absent: MissingData | None = None
     sources: Mapping[str, Learned] = field(default_factory=dict)
     allows_copies: bool = False
+    channel_mapping: ChannelChoice = "none"
     _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
     _pictures: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -520,7 +523,9 @@ class AlignRun:
 
         # caveats of pictures and signals
         pictures = [self.tested_pictures(split, fold).caveats for fold in self.folds]
-        return merge_caveats(self.signal_caveats, *pictures, *model_caveats)
+        is_mapped = self.channel_mapping != "none" and self.set_up(split)["channel_mapping"] != "none"
+        mapped = [CHANNELS_MAPPED] if is_mapped else []
+        return merge_caveats(self.signal_caveats, mapped, *pictures, *model_caveats)
 
     @cached_property
     def signal_caveats(self) -> list[str]:
@@ -562,7 +567,8 @@ class AlignRun:
         # a run is described by its recipe, a model folder by its layout
         source, dataset, tested = self.source(variant), self.dataset, self._tested_on(variant)
         cells = [cell for cell in self.cells if cell.variant == variant]
-        layout = aligners.load(self.model_path(cells[0])).layout if self.is_model or self.origin else None
+        is_matched = self.origin is not None or self.channel_mapping != "none"
+        layout = aligners.load(self.model_path(cells[0])).layout if self.is_model or is_matched else None
         if self.recipe is None:
             assert layout is not None
             trained = describe_model(layout, self.training_settings[variant].encoders, source.signal)
@@ -573,9 +579,11 @@ class AlignRun:
         selections = []
         for subject, recording in source.recordings(tested, split).items():
             where, signal = f"{dataset.name} subject {subject}", source.signal
-            if layout is not None and self.origin is not None:
-                signal = match_recording(layout.spec, recording, signal, dataset.channels, where)
-            selections.append(signal.select(recording, dataset.channels, where))
+            if layout is not None and is_matched:
+                options = dataset.channels, where, self.channel_mapping
+                selections.append(match_recording(layout.spec, recording, signal, *options))
+            else:
+                selections.append(signal.select(recording, dataset.channels, where))
 
         # join the description of training, test and selection
         set_up = {"dataset": dataset.recorded_as, "subjects": tested}
@@ -583,6 +591,9 @@ class AlignRun:
         set_up |= {"mode": self.mode, **trained}
         selected = dict.fromkeys(SELECTION.get(self.learned(cell).selection, "") for cell in cells)
         set_up |= {} if "" in selected else {"selection": " or ".join(selected)}
+        if self.channel_mapping != "none":
+            words = dict.fromkeys(chosen.mapping.words for chosen in selections if chosen.mapping)
+            set_up["channel_mapping"] = " or ".join(words) or "none"
         return set_up | describe_signals(selections)
 
 

@@ -270,7 +270,8 @@ class TrainedCell:
             recording, pictures, stimulus = match_split(source, subject, split, stimuli)
 
         # match channels and window to the input of the model
-        chosen = choose_input(spec, recording, where, channels, is_same_store)
+        options = is_same_store, align.channel_mapping
+        chosen = choose_input(spec, recording, where, channels, *options)
         if not align.tests_new_subjects:
             spec.refuse_other_voxels(subject, len(chosen.rows), chosen.regions, f"{where} {split}")
 
@@ -282,7 +283,7 @@ class TrainedCell:
         # new subjects are normalised by their own training signals
         normaliser = self._normaliser(subject)
         if normaliser is None:
-            normaliser = measure_new_subject(spec, source, subject, stimuli, is_same_store)
+            normaliser = measure_new_subject(spec, source, subject, stimuli, *options)
         return replace(chosen, pictures=pictures, normaliser=normaliser), stimulus
 
     def shown(self, subject: int, split: str) -> NDArray[np.int64]:
@@ -323,4 +324,5 @@ class TrainedCell:
         normaliser = self._normaliser(subject)
         whose = normaliser.digest if normaliser else ""
         names, fold = self.model.layout.spec.names, f"fold {self.cell.fold}"
-        return (what, str(subject), split, fold, *names, signal.model_dump_json(), whose)
+        mapping = self.align.channel_mapping
+        return (what, str(subject), split, fold, *names, signal.model_dump_json(), whose, mapping)

@@ -109,8 +109,22 @@ def test_swav_takes_the_names_that_its_file_has(image_networks):
 
     del saved["module.layer1.0.conv1.weight"]
     rewrite(image_networks / FILES["swav"], lambda path: torch.save(saved, path))
-    with pytest.raises(MissingData, match=r"SwAV in .* lacks layer1\.0\.conv1\.weight"):
+    with pytest.raises(
+        MissingData,
+        match=r"SwAV in .*317 of 318 weights match by name and size; first missing layer1\.0\.conv1",
+    ):
         NETWORKS["swav"].build(CPU)
+
+
+def test_weights_with_other_names_are_refused_with_the_number_that_matches(image_networks):
+    path = image_networks / FILES["alexnet"]
+    saved = {f"module.{name}": value for name, value in torch.load(path).items()}
+    rewrite(path, lambda path: torch.save(saved, path))
+
+    with pytest.raises(
+        MissingData, match=r"AlexNet in .*: 0 of 16 weights match by name and size; first miss"
+    ):
+        NETWORKS["alexnet"].build(CPU)
 
 
 def test_damaged_weights_are_named_with_their_file(image_networks):

@@ -6,6 +6,7 @@ from layouts import one_token, spec_of
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.measurement.trialwise import depends_on_other_trials
 from brainhive_cli.training.alignment.model import Aligner
 
 KINDS = [kind for kind in parts.kinds("backbones") if not parts.load("backbones", kind).Config.takes_spec]
@@ -17,6 +18,14 @@ def tiny(kind, channels, samples):
         return parts.load("backbones", kind).TINY.build(channels, samples, 16, subjects=2)
     except MissingExtra as error:
         pytest.skip(error.in_one_line)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_token_of_a_signal_does_not_depend_on_the_other_signals_of_a_batch(kind):
+    model = tiny(kind, 17, 250).eval()
+
+    with torch.inference_mode():
+        assert not depends_on_other_trials(model, torch.randn(20, 17, 250))
 
 
 @pytest.mark.parametrize("kind", KINDS)

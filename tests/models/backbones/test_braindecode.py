@@ -346,6 +346,11 @@ def cut(folder, name):
     save_file(state, folder / "model.safetensors")
 
 
+def rename_all(folder):
+    state = load_file(folder / "model.safetensors")
+    save_file({f"encoder.{name}": value for name, value in state.items()}, folder / "model.safetensors")
+
+
 def set_config(folder, **values):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | values))
@@ -359,7 +364,12 @@ def pickle_code(folder):
 @pytest.mark.parametrize(
     ("damage", "what", "hint"),
     [
-        (lambda folder: cut(folder, "patches.bias"), "lacks 1 weights of its network: patches.bias", ""),
+        (
+            lambda folder: cut(folder, "patches.bias"),
+            "[1-9] of [1-9] weights match by name and size; first missing patches.bias",
+            "",
+        ),
+        (rename_all, "0 of [1-9] weights match by name and size; first missing ", ""),
         (lambda folder: set_config(folder, heads=8), "Toy with heads 8, not 2", "backbone.options.heads=8"),
         (lambda folder: set_config(folder, sfreq=256), "Toy with sfreq 256, not 200", "backbone.rate_hz=256"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"has no \*.safetensors", "save_pretrained"),

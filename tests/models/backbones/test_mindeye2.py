@@ -246,3 +246,19 @@ def test_a_latent_or_maps_that_the_decoder_cannot_make_are_refused(
 ) -> None:
     with pytest.raises(BrainhiveError, match=message):
         mindeye2.TINY.build(SPEC, {**BLURRY, name: Head(shape)})
+
+
+def test_a_part_that_is_larger_in_the_other_model_is_not_taken_over_in_silence(
+    model: tuple[Aligner, Golden], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learned, _ = model
+    blocks = learned.layout.backbone["blocks"]
+    assert blocks > 1
+    new = Aligner(replace(learned.layout, backbone={**learned.layout.backbone, "blocks": blocks - 1}))
+
+    Start(tmp_path / "model", "backbone.backbone").give(new)
+
+    told = capsys.readouterr().err
+    assert (
+        "weights of backbone.backbone are taken over; first left out backbone.backbone.mixer_blocks" in told
+    )

@@ -364,7 +364,23 @@ def test_a_checkpoint_without_some_weights_is_refused(name: str, tmp_path: Path)
         state.pop(next(key for key in state if "encoder" in key))
         save_file(state, file, {"format": "pt"})
     knobs = {"kind": family.kind, "source": str(tmp_path / "model"), **dict(family.knobs)}
-    with pytest.raises(BrainhiveError, match="lacks 1 weights of its network"):
+    with pytest.raises(BrainhiveError, match=r"\d of \d+ weights match by name and size; first missing "):
+        _ = encoders.resolve(knobs).build().module
+
+
+def test_a_checkpoint_with_other_names_is_refused_with_the_number_of_weights_that_match(
+    tmp_path: Path,
+) -> None:
+    family = FAMILIES["synclr"]
+    family.write(tmp_path / "model")
+    file = tmp_path / "model/synclr_vit_b_16.pth"
+    state = torch.load(file, weights_only=True)["model"]
+    torch.save({"model": {name.removeprefix("module."): value for name, value in state.items()}}, file)
+    knobs = {"kind": family.kind, "source": str(tmp_path / "model"), **dict(family.knobs)}
+
+    with pytest.raises(
+        MissingData, match=r"synclr_vit_b_16.pth: 0 of \d+ weights match by name and size; first"
+    ):
         _ = encoders.resolve(knobs).build().module
 
 

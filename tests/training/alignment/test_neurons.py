@@ -9,6 +9,7 @@ from cell_data import HERE, targets_of
 from safetensors.torch import save_file
 
 from brainhive_cli import aligner
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.responses import Responses
 from brainhive_cli.models.backbones import neurons
@@ -123,3 +124,24 @@ def test_gpt2_starts_from_the_hubs_file_and_from_one_that_was_saved_with_its_las
 
     for name, value in new.get_submodule(GPT2).state_dict().items():
         assert torch.equal(value, published[above + name]), name
+
+
+@pytest.mark.parametrize("lacking", [1, 0])
+def test_a_file_of_which_few_or_none_of_a_parts_weights_match_is_refused_with_their_count(
+    tmp_path: Path, lacking: int
+) -> None:
+    new = Aligner(layout(neurons.TINY.model_dump(mode="json"), list(SHAPES)))
+    before = {name: value.clone() for name, value in new.state_dict().items()}
+    needed = new.get_submodule(GPT2).state_dict()
+    names = sorted(needed)[lacking:] if lacking else []
+    others = {f"model.layers.{name}": torch.randn_like(value) for name, value in needed.items()}
+    save_file(
+        {**others, **{name: torch.ones_like(needed[name]) for name in names}}, tmp_path / "m.safetensors"
+    )
+
+    match = (
+        rf"m\.safetensors has no weights for the part {GPT2}: {len(names)} of {len(needed)} weights match by "
+    )
+    with pytest.raises(BrainhiveError, match=rf"{match}name and size; first missing {sorted(needed)[0]}"):
+        Start(tmp_path / "m.safetensors", GPT2).give(new)
+    assert all(torch.equal(value, before[name]) for name, value in new.state_dict().items())

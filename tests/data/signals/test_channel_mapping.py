@@ -1,0 +1,158 @@
+"""Channels of a cap from those of another: weights as mne has them, copies, fills and refusals."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layouts import spec_of
+from safetensors.numpy import load_file
+
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.data.electrodes import standard_positions
+from brainhive_cli.data.responses import choose_input, in_memory, model_input
+from brainhive_cli.data.signals.channel_mapping import fit_origin, map_channels, spline_weights
+from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.stores.recordings import Recording, Sensors, Voxels
+
+ROUNDING = 1e-6
+"""Of golden values in float32."""
+CAP = ("Fp1", "Fp2", "F3", "F4", "C3", "Cz", "C4", "P3", "P4", "O1", "Oz", "O2", "T7", "T8")
+MODEL = ("Oz", "Pz", "cz")
+
+
+def read(golden: Path) -> tuple[dict, list[str], list[str]]:
+    tensors = load_file(golden / "calibrate/spline.safetensors")
+    names = ([bytes(row).decode().strip() for row in tensors[f"{side}_name"]] for side in ("from", "to"))
+    return tensors, *names
+
+
+def test_positions_by_name_are_those_of_the_head_frame_from_the_fitted_origin(golden: Path) -> None:
+    tensors, from_names, to_names = read(golden)
+    from_m, to_m = standard_positions(from_names), standard_positions(to_names)
+
+    origin = fit_origin(from_m)
+
+    np.testing.assert_allclose(origin, tensors["origin"], atol=ROUNDING)
+    np.testing.assert_allclose(from_m - origin, tensors["from_position"], atol=ROUNDING)
+    np.testing.assert_allclose(to_m - origin, tensors["to_position"], atol=ROUNDING)
+
+
+def test_weights_of_splines_are_those_of_mne(golden: Path) -> None:
+    tensors, from_names, to_names = read(golden)
+    from_m, to_m = standard_positions(from_names), standard_positions(to_names)
+    from_m, to_m = from_m - fit_origin(from_m), to_m - fit_origin(from_m)
+
+    weights = spline_weights(from_m, to_m)
+
+    np.testing.assert_allclose(weights, tensors["expected.matrix"], atol=ROUNDING)
+    np.testing.assert_allclose(weights.sum(1), 1, atol=ROUNDING)
+    unregularised = spline_weights(from_m, to_m, alpha=0.0)
+    np.testing.assert_allclose(unregularised, tensors["expected.matrix_alpha_0"], atol=ROUNDING)
+    signal = weights @ tensors["signal"].astype(np.float64)
+    np.testing.assert_allclose(signal, tensors["expected.signal"], atol=ROUNDING)
+
+
+def test_equal_names_are_copied_and_a_mapping_of_names_alone_is_that_of_mne(golden: Path) -> None:
+    tensors, from_names, to_names = read(golden)
+
+    mapping = map_channels("spline", to_names, None, Sensors(from_names), "here")
+
+    columns = [from_names.index(name) for name in mapping.sources]
+    weights = np.zeros((len(to_names), len(from_names)))
+    weights[:, columns] = mapping.matrix
+    np.testing.assert_allclose(weights, tensors["expected.matrix_name_match"], atol=ROUNDING)
+
+
+def test_positions_of_a_montage_without_head_frame_and_origin_give_other_weights(golden: Path) -> None:
+    tensors, *_ = read(golden)
+    raw = spline_weights(*(tensors[f"montage_{side}"].astype(np.float64) for side in ("from", "to")))
+
+    np.testing.assert_allclose(raw, tensors["wrong.matrix_uncentred"], atol=1e-4)  # of float32 positions
+    assert np.abs(raw - tensors["expected.matrix"]).max() > 0.05
+
+
+def test_recorded_positions_count_more_than_names_and_sensors_without_one_are_not_read() -> None:
+    positions = standard_positions(CAP)
+    turned = positions * [-1, 1, 1]  # left is right
+    recorded = Sensors((*CAP, "EOG"), np.vstack([turned, np.zeros(3)]))
+
+    mapping = map_channels("spline", ("P7",), standard_positions(["P7"]), recorded, "here")
+
+    nearest = mapping.sources[int(mapping.matrix[0].argmax())]
+    assert nearest in ("P4", "O2") and "EOG" not in mapping.sources
+
+
+def recording(names: tuple[str, ...] = CAP, unit: str = "uV", seed: int = 0) -> Recording:
+    signal = np.random.default_rng(seed).normal(size=(3, 2, len(names), 5)).astype(np.float32)
+    return Recording(signal, ["a", "b", "c"], Sensors(names), np.arange(5) / 100, 100.0, unit)
+
+
+SPEC = replace(spec_of(MODEL, 5), rate_hz=100.0, times_s=tuple(np.arange(5) / 100))
+
+
+def test_channels_are_mapped_on_request_only() -> None:
+    with pytest.raises(
+        BrainhiveError, match="here has no channel Pz, which the model was trained on"
+    ) as caught:
+        choose_input(SPEC, recording(), "here")
+    assert "channel_mapping=spline, or common" in caught.value.hint
+
+    selection = choose_input(SPEC, recording(), "here", channel_mapping="spline")
+    averages = recording().signal.mean(1)
+    mapped = in_memory(selection, "averages")
+    assert selection.mapping.words == "channels mapped by splines: 2 of 3 recorded"
+    assert mapped.shape == (3, 3, 5) and in_memory(selection, "trials").shape == (3, 2, 3, 5)
+    np.testing.assert_allclose(mapped[:, 0], averages[:, CAP.index("Oz")], atol=ROUNDING)
+    np.testing.assert_allclose(mapped[:, 2], averages[:, CAP.index("Cz")], atol=ROUNDING)
+
+
+def test_nothing_is_mapped_where_the_recording_has_all_channels() -> None:
+    whole = recording(("Cz", "Pz", "Oz"))
+    selections = [choose_input(SPEC, whole, "here", channel_mapping=kind) for kind in ("none", "spline")]
+    assert [selection.mapping for selection in selections] == [None, None]
+    assert selections[0].fingerprint() == selections[1].fingerprint()
+
+
+def test_channels_in_common_are_copied_and_the_others_are_zero_after_normalisation() -> None:
+    signal = {"normalise": "channel"}
+    normaliser = Normaliser(np.array([[1.0], [2], [3]], np.float32), np.array([[2.0], [4], [8]], np.float32))
+    averages = recording().signal.mean(1)
+
+    mapped = model_input(replace(SPEC, signal=signal), recording(), normaliser, channel_mapping="common")
+
+    np.testing.assert_allclose(mapped[:, 0], 2 * (averages[:, CAP.index("Oz")] - 1), atol=1e-5)
+    assert (mapped[:, 1] == 0).all()
+    assert (model_input(SPEC, recording(), None, channel_mapping="common")[:, 1] == 0).all()
+
+
+def test_the_way_of_mapping_is_part_of_what_is_selected() -> None:
+    kinds = ("spline", "common")
+    selections = [choose_input(SPEC, recording(), "here", channel_mapping=kind) for kind in kinds]
+    assert selections[0].fingerprint() != selections[1].fingerprint()
+    assert selections[1].mapping.words == "channels mapped by name: 2 of 3 recorded"
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "what"),
+    [
+        ("spline", (*CAP, "E1"), "no position on the head is known of E1 of here"),
+        ("spline", ("Oz", "O1", "O2"), "here: positions of 3 sensors do not lie around a head"),
+        ("spline", (*CAP, "MEG0113"), "splines are of EEG, and MEG0113 is a sensor of MEG"),
+        ("common", ("MLC11", "MEG0113"), "here has no channel of the model"),
+    ],
+)
+def test_recordings_that_cannot_be_mapped_are_refused(kind: str, names: tuple[str, ...], what: str) -> None:
+    with pytest.raises(BrainhiveError, match=what) as caught:
+        choose_input(SPEC, recording(names), "here", channel_mapping=kind)
+    assert caught.value.hint
+
+
+def test_positions_in_millimetres_and_voxels_are_refused() -> None:
+    far = Sensors(CAP, 1000 * standard_positions(CAP))
+    with pytest.raises(BrainhiveError, match="sensors do not lie around a head"):
+        choose_input(SPEC, replace(recording(), space=far), "here", channel_mapping="spline")
+
+    voxels = Recording(np.zeros((1, 1, 3, 1)), ["a"], Voxels({}), np.zeros(1), None, "z")
+    with pytest.raises(RecipeError, match="channel_mapping is of sensors, here has voxels"):
+        choose_input(replace(spec_of((), 1), widths=(3,)), voxels, "here", channel_mapping="spline")

@@ -1,0 +1,58 @@
+"""Models on recordings of fewer channels than they were trained on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import CHANNELS_MAPPED
+from brainhive_cli.data.stores.recordings import Sensors, SignalStore
+from tests.worlds import COLOURS
+
+OTHER = "dataset={kind: demo, noise: 0.2, subjects: 1}"
+RECORDED = ("P7", "P3", "Pz", "P4", "P8", "PO7", "POz", "PO8", "O1", "O2")
+
+
+@pytest.fixture
+def fewer(go, world: Path, trained: Path) -> tuple[str, ...]:
+    """The world's run on another data set, whose recordings have 10 of the 17 channels."""
+    asked = (f"run={trained}", OTHER, "sheet_rows=0")
+    path = world / "signals/demo-noise-0.2/default/sub-01.h5"
+    if not path.is_file():
+        go("embed", OTHER, f"encoders=[{COLOURS!r}]", "splits=test")
+        go("eval-retrieval", *asked)
+        store = SignalStore.open(path)
+        recordings = {}
+        for split in store.splits:
+            rows = [store[split].space.names.index(name) for name in RECORDED]
+            signal = np.asarray(store[split].signal)[:, :, rows]
+            recordings[split] = replace(store[split], signal=signal, space=Sensors(RECORDED))
+        path.unlink()
+        SignalStore.write(path, recordings)
+    return asked
+
+
+def test_missing_channels_are_refused_unless_they_are_to_be_mapped(go, fewer):
+    with pytest.raises(BrainhiveError, match="has no channel P5, P1, P2") as caught:
+        go("eval-retrieval", *fewer, again=True)
+    assert "channel_mapping=spline" in caught.value.hint
+
+
+@pytest.mark.parametrize(("kind", "how"), [("spline", "splines"), ("common", "name")])
+def test_every_number_of_mapped_channels_says_how_and_how_many(go, fewer, kind, how):
+    result = go("eval-retrieval", *fewer, f"channel_mapping={kind}")
+
+    words, measured = f"channels mapped by {how}: 10 of 17 recorded", result.metrics
+    assert words in measured.notes["protocol"] and measured.notes["set_up"]["channel_mapping"] == words
+    assert measured.notes["verdict"] == "above chance" and CHANNELS_MAPPED in measured.caveats
+    metrics = [metric for scope in measured.scopes.values() for metric in scope.values()]
+    assert [metric for metric in metrics if CHANNELS_MAPPED not in metric.caveats] == []
+    assert all(table.title.count(CHANNELS_MAPPED) == 1 for table in result.tables)
+
+
+def test_where_no_channel_is_missing_nothing_is_mapped(go, trained, evaluated):
+    measured = go("eval-retrieval", f"run={trained}", "sheet_rows=0", "channel_mapping=spline").metrics
+    assert measured.caveats == evaluated.metrics.caveats
+    assert measured.overall["top1"] == evaluated.metrics.overall["top1"]

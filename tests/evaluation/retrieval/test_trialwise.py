@@ -1,0 +1,67 @@
+"""Results of models whose prediction for a trial depends on the other trials of the test."""
+
+from pathlib import Path
+
+from brainhive_cli.core.measurements import TRIALS_TOGETHER
+
+BACKBONE = '''"""A backbone that takes the mean of the batch away when it is evaluated."""
+
+from torch import Tensor, nn
+
+from brainhive_cli import api
+
+
+class Config(api.BackboneConfig):
+    """Without knobs."""
+
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> nn.Module:
+        """Make it."""
+        return Net(channels * samples, dim)
+
+
+TINY = Config()
+
+
+class Net(nn.Module):
+    """One layer."""
+
+    def __init__(self, values: int, dim: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(values, dim)
+
+    def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
+        """Encode signals."""
+        tokens = self.layer(signal.flatten(1))
+        return tokens if self.training else tokens - tokens.mean(0)
+'''
+
+
+def test_all_numbers_of_a_model_that_needs_the_other_test_trials_are_stamped(
+    go, world: Path, small, runs: str, tmp_path: Path, monkeypatch, capsys, code_allowed
+):
+    (tmp_path / "own_parts").mkdir()
+    (tmp_path / "own_parts/centred.py").write_text(BACKBONE)
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = ("sheet_rows=0", "repetitions=[1]", runs)
+    trained = go("train-align", *small, runs, "train.epochs=2", "backbone.kind=own_parts.centred").folder
+
+    result = go("eval-retrieval", f"run={trained}", *asked)
+
+    measured = result.metrics
+    of_models = {name: metrics for name, metrics in measured.scopes.items() if not name.startswith("ceiling")}
+    assert TRIALS_TOGETHER in measured.caveats
+    assert all(
+        TRIALS_TOGETHER in metric.caveats and TRIALS_TOGETHER in metric.protocol
+        for metrics in of_models.values()
+        for metric in metrics.values()
+    )
+    assert all(table.title.count(TRIALS_TOGETHER) == 1 for table in result.tables)
+    warned = capsys.readouterr().err
+    assert "sub-01_seed-1: tokens of subject 1 depend on the other test signals" in warned
+    assert "no mean or other statistic of the batch in evaluation mode" in warned
+
+
+def test_a_model_that_predicts_one_trial_at_a_time_is_not_stamped(evaluated):
+    metrics = [metric for scope in evaluated.metrics.scopes.values() for metric in scope.values()]
+    assert evaluated.metrics.caveats == ["simulated"]
+    assert not [metric for metric in metrics if TRIALS_TOGETHER in metric.caveats]
