@@ -37,7 +37,10 @@ class BackboneConfig(parts.Config):
     reads_sensors: ClassVar[bool] = False
     """Whether its `build` gets the spec (names, positions, rate) behind the subjects."""
     is_closed_form: ClassVar[bool] = False
-    """Whether it is fitted in one pass over averaged signals, without steps."""
+    """Whether it is fitted in one pass over averaged signals, without steps: by the module's method `fit`, a
+    subject at a time, and by `solve` after the last one where it has such a method."""
+    continues: ClassVar[bool] = False
+    """Whether a fit in closed form begins with the weights of another model; else these have no effect."""
 
     @property
     def streams(self) -> Sequence[str] | None:

@@ -93,16 +93,16 @@ def fit(
         The model of the epoch that is kept, in evaluation mode.
 
     Raises:
-        BrainhiveError: if `start` is of another architecture, or the backbone is fitted in closed form.
+        BrainhiveError: if `start` is of another architecture, or the backbone's closed form begins with none.
         RecipeError: if a stage freezes an unknown part, or everything, or nothing starts that is pulled to.
     """
     launch, callbacks = launch or Launch(0, 1, "cpu"), callbacks or Callbacks()
 
-    # a backbone with a closed-form solution has no steps
+    # a backbone with a closed-form solution has no steps, and only some begin with weights
     if is_closed_form(layout):
-        if start is not None:
-            raise BrainhiveError("what is fitted in closed form begins with no weights", "leave start out")
-        return _fit_in_closed_form(layout, data, settings, seed, callbacks, launch)
+        settings = settings.model_copy(update={"selection": "last", "init": "torch"})
+        if start is not None and not parts.resolve("backbones", layout.backbone).continues:
+            raise BrainhiveError(f"{layout.backbone['kind']} begins with no weights", "leave start out")
 
     # build the model, and start it from the weights of another one where there is one
     keep_freed_memory()
@@ -111,6 +111,8 @@ def fit(
     if start is not None:
         take_over(aligner, start)
         aligner.learned = aligner.learned.after(start.learned)
+    if is_closed_form(layout):
+        return _fit_in_closed_form(aligner, data, callbacks, launch)
     if aligner.adapter is not None and data.adapted is not None:
         aligner.adapter.attach(data.adapted.module)
     aligner = normalise_together(aligner, launch)
@@ -341,15 +343,17 @@ def forward(aligner: Aligner, batch: Batch, context: LossContext) -> tuple[Tenso
     return join_parts([predicted for predicted, _ in learned]), join_parts([target for _, target in learned])
 
 
-def _fit_in_closed_form(
-    layout: Layout, data: CellData, settings: Train, seed: int, callbacks: Callbacks, launch: Launch
-) -> Aligner:
+def _fit_in_closed_form(aligner: Aligner, data: CellData, callbacks: Callbacks, launch: Launch) -> Aligner:
     """Fit a backbone in closed form: one pass over each subject, without steps or epochs.
 
     Held-out concepts are not learned: they validate the model.
     """
-    aligner = initial_aligner(seed, layout, data, "torch").to(launch.device)
-    aligner.learned = learned_by(data, settings.model_copy(update={"selection": "last"}))
+    # the weights of a run that is fine-tuned
+    if parts.resolve("backbones", aligner.layout.backbone).continues:
+        for source in data.starts.get(0, ()):
+            source.give(aligner)
+
+    backbone: Any = aligner.backbone
     for responses in data.responses:
         # split the known stimuli into learned and held-out ones
         is_known = responses.stimulus >= 0
@@ -365,8 +369,9 @@ def _fit_in_closed_form(
             torch.from_numpy(np.asarray(responses.signal[rows], np.float32)).to(launch.device)
             for rows in (learned, np.flatnonzero(held_out))
         )
-        backbone: Any = aligner.backbone
         backbone.fit(responses.subject, signal, targets, rest)
+    if hasattr(backbone, "solve"):
+        backbone.solve()
 
     # validate as an iterative training would
     aligner.eval()
