@@ -56,8 +56,11 @@ OPENED = {
     "learned",
     "model",
     "recipe",
+    "few_shot",
+    "validation",
 }
-"""Modules of alignment that evaluation may import: finished runs, their models, and what these saw."""
+"""Modules of alignment that evaluation may import: finished runs, their models, and what these saw; and what
+calibrate fits models with."""
 SAME_THING = {"job", "recipe", "loop", "optimisation", "memory", "tables"}
 """Stems that name the same thing in several domains."""
 PARTS = [(shelf, kind) for shelf in parts.SHELVES for kind in parts.kinds(shelf)]

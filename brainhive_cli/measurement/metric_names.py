@@ -8,6 +8,7 @@ NAMES = {
     "mean_rank": "mean rank",
     "median_rank": "median rank",
     "mrr": "MRR",
+    "top1_gain": "top-1 gain",
     "map": "mAP",
     "pixcorr": "PixCorr",
     "ssim": "SSIM",

@@ -482,3 +482,39 @@ def _check(groups: Sequence[Values], items: Items) -> None:
             f"subjects with {sizes} values have {[len(names) for names in items.units]} item names",
             "give one list of names a subject, one name a value",
         )
+
+
+def ratio_of_means(numerators: Values, denominators: Values) -> tuple[float, float | None, float | None]:
+    """Divide the mean over people of one score by that of another: ratio, and Fieller's interval over people.
+
+    Args:
+        numerators: [S] the first score of each person.
+        denominators: [S] the second score of the same people.
+
+    Returns:
+        Ratio and the ends of the 95 % interval, which may lie above 1; the ends are None of fewer than three people, and
+        where the denominator does not differ from 0. Equal scores have no interval to speak of.
+
+    Source: Fieller 1954, Some problems in interval estimation.
+    """
+    from scipy.stats import t
+
+    first, second = (np.asarray(values, np.float64) for values in (numerators, denominators))
+    count, mean = len(first), float(second.mean())
+    if mean == 0:
+        return float("nan"), None, None
+    ratio = float(first.mean()) / mean
+    if count < 3 or (first == second).all():
+        return ratio, None, None
+
+    # variances of the means, and the share g of the squared denominator that its error is
+    (first_variance, shared), (_, second_variance) = np.cov(first, second) / count
+    quantile = float(t.ppf(UPPER, count - 1))
+    g = quantile**2 * second_variance / mean**2
+    if g >= 1:
+        return ratio, None, None
+    rest = first_variance - 2 * ratio * shared + ratio**2 * second_variance
+    rest -= g * (first_variance - shared**2 / second_variance) if second_variance > 0 else 0.0
+    centre = ratio - (g * shared / second_variance if second_variance > 0 else 0.0)
+    reach = quantile / mean * np.sqrt(max(0.0, rest))
+    return ratio, float((centre - reach) / (1 - g)), float((centre + reach) / (1 - g))

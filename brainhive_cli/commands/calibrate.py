@@ -1,0 +1,125 @@
+"""calibrate: how well a new person is decoded after how much recording, from a model of other people."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from brainhive_cli.commands import train_align
+from brainhive_cli.core import artifacts, console
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import extend_tables
+from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.tables import Table
+from brainhive_cli.evaluation.calibration.curves import Results, conclude
+from brainhive_cli.evaluation.calibration.job import Job
+from brainhive_cli.evaluation.calibration.measure import Part, list_arms, measure_draw, part_file
+from brainhive_cli.evaluation.calibration.recipe import Recipe
+from brainhive_cli.evaluation.calibration.strengths import Choice, choose_pulls, needs_choice, train_without
+from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.trained import AlignRun, find
+
+__all__ = ["Recipe", "plan", "run"]
+
+
+def plan(recipe: Recipe) -> Plan:
+    """List the models, the new persons, the amounts and the arms."""
+    try:
+        job = Job.resolve(recipe)
+    except BrainhiveError as error:
+        return Plan.of({}, raised=[error])
+    spec = job.spec
+    checks: dict[str, Any] = {
+        "run": lambda: job.align.name,
+        "new persons": lambda: job.subjects,
+        "models": lambda: console.summarise_names([cell.name for cell in job.cells]),
+        "arms": lambda: ", ".join(list_arms(spec)),
+        "amounts": lambda: ", ".join([*(f"{amount:g}" for amount in spec.amounts), f"all {spec.unit}"]),
+        "draws": lambda: spec.draw_count if spec.order == "draws" else "in the order of recording",
+        "strength of transfer": lambda: _describe_choice(job),
+    }
+    return Plan.of(checks, lambda: job.work, job.needs)
+
+
+def _describe_choice(job: Job) -> str:
+    """Say who chooses the strength of transfer, and how many models are trained for it."""
+    left_out = {
+        (*sorted({*cell.trained_on} - {one}), cell.seed)
+        for cell in job.cells
+        if needs_choice(job, cell)
+        for one in cell.trained_on
+    }
+    if not left_out:
+        return "fixed"
+    return f"by the people of each model, each left out in turn: {len(left_out)} more trainings"
+
+
+def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Measure every model and person, draw by draw; an interrupted run keeps its finished parts."""
+    with console.progress("opening models, signals and embeddings"):
+        job = Job.resolve(recipe)
+        job.align.prepare_signals(launch)
+        pinned = job.recipe.holding(job.align.digests)
+    folder = RunFolder.open("calibrate", job.align.label, pinned, launch, again)
+    work = job.work if folder.is_untouched else None
+    if not folder.is_finished:
+        choices = _choose(job, launch)
+
+        # one part for each model, person and draw, by all processes
+        draws = range(job.spec.draw_count)
+        parts = [(cell, draw) for cell in job.cells for draw in draws]
+        todo = [part for part in parts if not (folder.path / part_file(*part)).is_file()]
+        launch.barrier()
+        share, base, opened = launch.shard(todo), None, None
+        with console.progress("models, persons and draws", len(share)) as bar:
+            for cell, draw in share:
+                if opened != cell or base is None:
+                    base, opened = job.load_base(cell, launch), cell
+                person, spec = job.people[cell.tested_on[0]], job.spec
+                random = np.random.default_rng((spec.seed, person.subject, draw))
+                part = measure_draw(base, person, spec, job.amounts, choices[_name(cell)].pulls, draw, random)
+                folder.replace(part_file(cell, draw), part.save)
+                bar.advance(1, _name(cell))
+        launch.barrier()
+
+        # all persons together
+        if launch.is_main:
+            loaded = {part: Part.load(folder.path / part_file(*part)) for part in parts}
+            measured, drawn = conclude(Results(job, loaded), choices)
+            artifacts.write(folder, drawn)
+            folder.finish(measured)
+        launch.barrier()
+
+    with folder.reading() as measurements:
+        tables = tuple(artifact for artifact in artifacts.read(folder) if isinstance(artifact, Table))
+        console.say(measurements.notes["finding"])
+        hint = shlex.join(["brainhive", "report", str(folder.path)])
+        return Result(
+            folder.path, extend_tables(tables, measurements.caveats), measurements, hint=hint, work=work
+        )
+
+
+def _name(cell: Cell) -> str:
+    """Name a model with its new person."""
+    return f"{cell.name} sub-{cell.tested_on[0]:02d}"
+
+
+def _choose(job: Job, launch: Launch) -> Mapping[str, Choice]:
+    """Choose the strength of transfer of each model; models without one more person are trained for it."""
+    # these runs lie below those of calibrate, so that other commands do not find them
+    paths = job.recipe.paths.model_copy(update={"runs": f"{job.recipe.paths.runs}/calibrate/left-out"})
+    opened: dict[tuple[Any, ...], AlignRun] = {}
+    choices: dict[str, Choice] = {}
+    for cell in job.cells:
+        left_out: dict[int, AlignRun] = {}
+        for subject in cell.trained_on if needs_choice(job, cell) else ():
+            rest = tuple(one for one in cell.trained_on if one != subject)
+            if (key := (rest, cell.seed)) not in opened:
+                made = train_align.run(train_without(job, cell, subject, paths), launch).folder
+                opened[key] = find(str(made), paths)
+            left_out[subject] = opened[key]
+        choices[_name(cell)] = choose_pulls(job, cell, left_out, launch)
+    return choices

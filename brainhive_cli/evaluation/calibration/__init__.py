@@ -1,0 +1,1 @@
+"""Calibration: how well a new person is decoded after how much recording."""

@@ -1,0 +1,166 @@
+"""Amounts of calibration: which trials of a new person are learned from, drawn at random or as recorded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.responses import Responses
+
+Unit = Literal["pictures", "trials", "minutes"]
+Order = Literal["draws", "recording"]
+ALL = float("inf")
+"""Amount of everything that a person has."""
+NO_TIMES = "signals do not say when trials began"
+WAY = "brainhive prepare, which keeps onset_s; or amounts in pictures or trials, in draws"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Trials of a new person that may be learned from.
+
+    Attributes:
+        responses: Of training pictures that are not tested, with single trials where a part of a picture's
+            trials may be taken.
+        counts: [N] trials of each picture.
+        dropped: Pictures that were left out because their pixels are tested.
+    """
+
+    responses: Responses
+    counts: NDArray[np.int64]
+    dropped: int = 0
+
+    @property
+    def is_there(self) -> NDArray[np.bool_]:
+        """[N, R] which trials there are."""
+        most = int(self.counts.max(initial=1))
+        return np.asarray(np.arange(most) < self.counts[:, None])
+
+    @property
+    def elapsed_min(self) -> NDArray[np.float64] | None:
+        """[N, R] minutes of recording before each trial, breaks within a run included.
+
+        Time between runs is not counted, as nothing says how long it was. NaN where there is no trial; None
+        where onsets are not known.
+        """
+        onset_s, runs, sessions = self.responses.onset_s, self.responses.runs, self.responses.sessions
+        if onset_s is None:
+            return None
+
+        # one number for each run of each session, in order
+        width = self.is_there.shape[1]
+        zeros = np.zeros_like(onset_s, np.int64)
+        blocks = (zeros if sessions is None else sessions.astype(np.int64)) * 10**6
+        blocks = (blocks + (zeros if runs is None else runs))[:, :width]
+        onset_s, elapsed_s, before_s = onset_s[:, :width], np.full(blocks.shape, np.nan), 0.0
+        for block in np.unique(blocks[self.is_there]):
+            # a run lasts from its first trial to its last, and as long as one trial takes
+            is_of_block = self.is_there & (blocks == block)
+            times_s = np.sort(onset_s[is_of_block])
+            elapsed_s[is_of_block] = before_s + onset_s[is_of_block] - times_s[0]
+            step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
+            before_s += times_s[-1] - times_s[0] + step_s
+        return elapsed_s / 60
+
+    def describe(self, is_chosen: NDArray[np.bool_]) -> "Size":
+        """Count pictures, trials and minutes of some trials [N, R]."""
+        elapsed, minutes = self.elapsed_min, None
+        if elapsed is not None and is_chosen.any():
+            # minutes that hold the chosen trials, each as long as the time to the next one
+            order = np.sort(elapsed[self.is_there])
+            step = float(np.median(np.diff(order))) if len(order) > 1 else 0.0
+            minutes = float(is_chosen.sum() * step)
+        return Size(int(is_chosen.any(1).sum()), int(is_chosen.sum()), minutes)
+
+    def without(self, is_tested: NDArray[np.bool_]) -> Self:
+        """Leave out pictures [N] that are tested."""
+        rows = np.flatnonzero(~is_tested)
+        return replace(
+            self, responses=self.responses.take(rows), counts=self.counts[rows], dropped=int(is_tested.sum())
+        )
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of a calibration: `minutes` without breaks, None where they are not known."""
+
+    pictures: int
+    trials: int
+    minutes: float | None
+
+
+def choose_trials(
+    pool: Pool, unit: Unit, amounts: Sequence[float], order: Order, random: np.random.Generator
+) -> list[NDArray[np.bool_]]:
+    """Choose the trials of each amount; a smaller amount is part of a larger one.
+
+    Drawn at random, a picture brings all its trials, and minutes are recording from a random moment on (from
+    the end it goes on at the beginning). As recorded, amounts are the first ones.
+
+    Args:
+        pool: The trials.
+        unit: Of the amounts.
+        amounts: Ascending; `ALL` is everything.
+        order: At random or as recorded.
+        random: Draws the order.
+
+    Returns:
+        [N, R] which trials, for each amount.
+
+    Raises:
+        BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
+    """
+    is_there, elapsed = pool.is_there, pool.elapsed_min
+    if elapsed is None and (unit == "minutes" or order == "recording"):
+        raise BrainhiveError(f"{pool.responses.subject}: {NO_TIMES}", WAY)
+    count = len(is_there)
+
+    # the position of each trial in a queue: by picture, or by time
+    if order == "draws" and unit != "minutes":
+        picture = np.argsort(random.permutation(count))[:, None]  # [N, 1] place of each picture
+        queue = np.where(is_there, picture + np.arange(is_there.shape[1]) / is_there.shape[1], np.inf)
+    else:
+        assert elapsed is not None
+        queue = np.where(is_there, elapsed, np.inf)
+        if order == "draws":
+            times = elapsed[is_there]
+            start = float(random.choice(times))
+            length = times.max() + np.median(np.diff(np.sort(times)))
+            queue = np.where(is_there, (elapsed - start) % length, np.inf)
+
+    # what comes first: minutes, trials, or trials until another picture would begin
+    first_shown = queue.min(1)
+    chosen = []
+    for amount in amounts:
+        if amount == ALL:
+            chosen.append(is_there)
+        elif unit == "minutes":
+            chosen.append(queue < amount)
+        elif unit == "trials":
+            limit = np.sort(queue, axis=None)[: int(amount)][-1]
+            chosen.append(is_there & (queue <= limit))
+        else:
+            later = np.sort(first_shown)[int(amount) :]
+            chosen.append(is_there & (queue < (later[0] if len(later) else np.inf)))
+    return chosen
+
+
+def limit_amounts(pools: Sequence[Pool], unit: Unit, amounts: Sequence[float]) -> list[float]:
+    """List the amounts that every person has, in order, and everything.
+
+    Raises:
+        BrainhiveError: if no person has trials, or minutes are asked for and onsets are not known.
+    """
+    # what each person has
+    most = []
+    for pool in pools:
+        elapsed = pool.elapsed_min
+        if unit == "minutes" and elapsed is None:
+            raise BrainhiveError(f"subject {pool.responses.subject}: {NO_TIMES}", WAY)
+        totals = {"pictures": len(pool.counts), "trials": int(pool.counts.sum())}
+        totals["minutes"] = 0 if elapsed is None else float(np.nanmax(elapsed))
+        most.append(totals[unit])
+    return [*sorted(amount for amount in amounts if amount < min(most)), ALL]

@@ -1,0 +1,302 @@
+"""A calibration, resolved: models of other people, new persons, their recordings and the amounts of these."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.core import runs
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import extend_protocol
+from brainhive_cli.core.results import Need, Work
+from brainhive_cli.data.datasets import alike_of
+from brainhive_cli.data.responses import Responses
+from brainhive_cli.data.stores.target_store import pixels_of
+from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.evaluation.calibration.amounts import Pool, limit_amounts
+from brainhive_cli.evaluation.calibration.recipe import Calibration, Recipe
+from brainhive_cli.measurement.units import Items
+from brainhive_cli.training.alignment import few_shot
+from brainhive_cli.training.alignment import model as aligners
+from brainhive_cli.training.alignment.few_shot import Base
+from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.recipe import Recipe as Training
+from brainhive_cli.training.alignment.trained import AlignRun, find, refuse_sweep
+from brainhive_cli.training.alignment.trained_cell import TrainedCell
+
+TEST, LAST_DAY, FIRST_DAY = "test", "last session", "first session"
+"""What is tested: all test trials, or those of one session."""
+
+
+class Tested(NamedTuple):
+    """Test signals [N, C, T] of a person, not normalised, and the index of each one's picture [N]."""
+
+    signal: NDArray[np.float32]
+    target: Tensor
+    stimulus: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Person:
+    """A new person: what may be learned from, and what is tested.
+
+    Attributes:
+        subject: Number of the person.
+        pool: Trials of training pictures.
+        tested: Test signals, by the name of what is tested.
+        gallery: Embeddings [M, ...] of the tested pictures, by the fuser's key.
+        image_ids: [M] of these pictures.
+    """
+
+    subject: int
+    pool: Pool
+    tested: Mapping[str, Tested]
+    gallery: Mapping[str, Tensor]
+    image_ids: list[str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work of calibrate.
+
+    Attributes:
+        recipe: What the user wrote, with the run as a fingerprint knows it, wherever home lies.
+        spec: What is measured; all that the functions which measure get of the recipe.
+        align: The run, opened on the data set of the new persons.
+        training: The recipe that trained it.
+        cells: One for each model and new person: the cell of the model, tested on that person.
+    """
+
+    recipe: Recipe
+    spec: Calibration
+    align: AlignRun
+    training: Training
+    cells: list[Cell]
+
+    @classmethod
+    def resolve(cls, recipe: Recipe) -> Self:
+        """Find the run that a recipe names, and the people who are new to its models.
+
+        Raises:
+            RecipeError: if it is a sweep, holds out trials of seen pictures, or its targets have no stores.
+            BrainhiveError: if every person is known to all models.
+        """
+        # the run, with the recipe that trained it
+        subjects = recipe.subjects if recipe.dataset is not None else None
+        align = find(recipe.align_run, recipe.paths, recipe.dataset, subjects)
+        align = replace(align, allows_copies=recipe.copies == "allow")
+        refuse_sweep(align)
+        training = align.recipe
+        if training is None:
+            raise RecipeError(
+                f"{align.name} is a model folder, which does not say how it was trained", "name its run"
+            )
+        if training.train.online or training.train.lora.encoders or align.dataset.holdout is not None:
+            raise RecipeError(
+                f"calibrate reads targets from stores and holds out pictures; {align.name} has train.online, "
+                "train.lora or dataset.holdout",
+                "another run",
+            )
+
+        # each model with each person whom it has not learned from
+        cells = []
+        for cell in align.cells:
+            everybody = align.source(cell.variant).choose_subjects(recipe.subjects)
+            known = set() if align.tests_new_subjects else {*cell.trained_on, *align.learned(cell).subjects}
+            cells += [replace(cell, tested_on=(one,)) for one in everybody if one not in known]
+        wanted, new = {*(recipe.subjects or ())}, {cell.tested_on[0] for cell in cells}
+        if not cells or wanted - new:
+            named = ", ".join(map(str, sorted(wanted - new))) or "anybody"
+            raise BrainhiveError(
+                f"no model of {align.folder.path} has yet to learn from subject {named}",
+                "a run that was trained without them: --mode inter, or joint with --subjects",
+            )
+
+        # the run is named as fingerprints name it
+        root = recipe.paths.under_home("runs") / "train-align"
+        name = runs.reference(align.folder, root, align.variant)
+        cells.sort(key=lambda cell: (cell.tested_on, cell.name))
+        align = replace(align, cells=cells, _cache={})
+        return cls(recipe.model_copy(update={"align_run": name}), recipe.spec, align, training, cells)
+
+    @property
+    def subjects(self) -> list[int]:
+        """List the new persons."""
+        return sorted({cell.tested_on[0] for cell in self.cells})
+
+    @property
+    def seeds(self) -> list[int]:
+        """List the seeds of the models."""
+        return sorted({cell.seed for cell in self.cells})
+
+    def needs(self) -> Iterator[Need]:
+        """List the run, signals and stores."""
+        yield from self.align.needs(["train", "test"])
+
+    @property
+    def work(self) -> Work:
+        """Count the models that are trained, without those that choose the strength of transfer."""
+        arms = [arm for arm in self.spec.arms if arm in few_shot.TRAINED_ARMS]
+        # everything is learned from once, whatever the number of draws
+        count = len(self.cells) * len(arms) * (len(self.spec.amounts) * self.spec.draw_count + 1)
+        epochs = self.spec.epochs or self.training.train.epochs
+        kind = f"{self.align.dataset.name}, {self.training.backbone.kind}, {epochs} epochs"
+        return Work(kind, count, "trained models")
+
+    @cached_property
+    def people(self) -> dict[int, Person]:
+        """Open the recordings of all new persons, by their numbers.
+
+        Raises:
+            BrainhiveError: if sessions are needed and not known, or nothing is left to learn from.
+        """
+        by_subject = {cell.tested_on[0]: cell for cell in self.cells}
+        return {subject: self._open_person(cell) for subject, cell in by_subject.items()}
+
+    def _open_person(self, cell: Cell) -> Person:
+        """Open the recordings of a new person."""
+        # embeddings of the tested pictures
+        member, (subject,) = TrainedCell.load(self.align, cell, torch.device("cpu")), cell.tested_on
+        rows, pictures = member.rows("test"), member.pictures("test")
+        gallery = Targets.of(
+            self.align.stores("test", cell), Launch(0, 1, torch.device("cpu")), member.model.layout.encoders
+        ).gather(torch.from_numpy(rows))
+
+        # trials that are learned from: never a tested picture, whatever it is called
+        needs_trials = self.spec.unit != "pictures" or self.spec.order == "recording"
+        needs_trials |= self.spec.days == "next"
+        responses, counts = read_raw(member, subject, "train", with_single=needs_trials)
+        pool = Pool(responses, counts)
+        stores = self.align.stores("train", cell), self.align.stores("test", cell)
+        train_pixels, test_pixels = (pixels_of(each.values()) for each in stores)
+        is_tested = np.isin(member.pictures("train").image_ids, [pictures.image_ids[row] for row in rows])
+        if train_pixels is not None and test_pixels is not None:
+            is_tested |= np.isin(train_pixels[:, 0], test_pixels[rows, 0])
+        pool = pool.without(is_tested[responses.stimulus])
+
+        # test trials, of some sessions only where days differ
+        trials, _ = read_raw(member, subject, "test", with_single=self.spec.days == "next")
+        parts = {TEST: trials}
+        if self.spec.days == "next":
+            pool, parts = _split_days(pool, trials)
+        tested = {}
+        for name, part in parts.items():
+            is_known = np.isin(part.stimulus, rows)
+            target = torch.from_numpy(np.searchsorted(rows, part.stimulus[is_known]))
+            tested[name] = Tested(np.asarray(part.signal)[is_known], target, part.stimulus[is_known])
+        if not len(pool.counts):
+            raise BrainhiveError(f"subject {subject} has no picture to learn from", "other subjects")
+        return Person(subject, pool, tested, gallery, [pictures.image_ids[row] for row in rows])
+
+    def load_base(self, cell: Cell, launch: Launch, path: Path | None = None) -> Base:
+        """Load the model of a cell, with what goes on from it to a new person.
+
+        Args:
+            cell: The cell.
+            launch: This process, and its device.
+            path: Folder of another model of the same recipe; default: the cell's own.
+        """
+        # the model, and targets of the training stimuli on its device
+        alone = Launch(0, 1, launch.device)
+        path = self.align.model_path(cell) if path is None else path
+        model = aligners.load(path).to(launch.device).eval()
+        targets = Targets.of(self.align.stores("train", cell), alone, model.layout.encoders)
+        train = self.training.train
+        if self.spec.epochs is not None:
+            train = train.model_copy(update={"epochs": self.spec.epochs, "stages": []})
+
+        # some recordings of the people whom it learned from, for statistics of these
+        others = []
+        own_run = self.align if self.align.origin is None else find(self.recipe.align_run, self.recipe.paths)
+        reader = TrainedCell(own_run, cell, model)
+        for subject in cell.trained_on if self.spec.alignments else ():
+            others.append(read_raw(reader, subject, "train", most=few_shot.MAX_REFERENCES)[0])
+        fuser = model.fuser if model.layout.prior else None
+        return Base(model, targets, self.training.loss_terms, train, others, fuser, alone)
+
+    @cached_property
+    def amounts(self) -> list[float]:
+        """List the amounts that every person has, and everything."""
+        pools = [person.pool for person in self.people.values()]
+        return limit_amounts(pools, self.spec.unit, self.spec.amounts)
+
+    @cached_property
+    def items(self) -> Items:
+        """List the tested pictures of each person, and which of them are alike."""
+        pictures = next(iter(self.align.stores("test").values()))
+        alike = alike_of(self.align.dataset, pictures.image_ids, pictures.concepts)
+        return alike.items(
+            [
+                [pictures.image_ids[row] for row in next(iter(person.tested.values())).stimulus]
+                for person in self.people.values()
+            ]
+        )
+
+    def describe_protocol(self) -> str:
+        """Name the way of measuring, with all that a reader must know."""
+        align, spec = self.align, self.spec
+        words = [f"calibration of {align.mode}", align.dataset.name, align.variant]
+        words += [f"{spec.draw_count} draws" if spec.order == "draws" else "order of recording"]
+        words += ["next session"] if spec.days == "next" else []
+        return extend_protocol(", ".join(filter(None, words)), align.caveats("test"))
+
+
+def read_raw(
+    member: TrainedCell, subject: int, split: str, with_single: bool = False, most: int | None = None
+) -> tuple[Responses, NDArray[np.int64]]:
+    """Read a person's signals as a model takes them, but not normalised, with the trials [N] of each.
+
+    Args:
+        member: The model.
+        subject: Whose signals.
+        split: Of the data set; tested pictures that the model has seen are left out.
+        with_single: Whether single trials are read, too.
+        most: Pictures at most, evenly spaced; default: all.
+    """
+    selection, stimulus = member.selection(subject, split, is_tested=split == "test")
+    step = 1 if most is None else max(1, len(stimulus) // most)
+    selection = replace(selection, normaliser=None, pictures=selection.pictures[::step])
+    responses = Responses.of(subject, selection, stimulus[::step], with_single=with_single)
+    return responses, selection.repetitions
+
+
+def _split_days(pool: Pool, trials: Responses) -> tuple[Pool, dict[str, Responses]]:
+    """Learn from the first session, and test the last and, for the drift, the first one.
+
+    As many trials of each picture are averaged of both, so that the sessions compare.
+
+    Raises:
+        BrainhiveError: if there are not two sessions, or no picture was tested in both.
+    """
+    subject = pool.responses.subject
+    learned, tested = pool.responses.sessions, trials.sessions
+    if learned is None or tested is None:
+        raise BrainhiveError(
+            f"subject {subject}: signals do not say which session a trial is of",
+            "brainhive prepare, which keeps sessions; or days=all",
+        )
+    first, last = int(learned[learned >= 0].min()), int(tested.max())
+    if last <= first:
+        raise BrainhiveError(f"subject {subject} was tested in one session", "days=all, or other subjects")
+
+    # trials of the first session
+    is_learned = learned == first
+    rows = np.flatnonzero(is_learned.any(1))
+    pool = replace(pool, responses=pool.responses.of_trials(is_learned), counts=is_learned[rows].sum(1))
+
+    # pictures that both sessions show, with as many trials of each
+    masks = [tested == session for session in (first, last)]
+    fewest = np.min([mask.sum(1) for mask in masks], axis=0)[:, None]
+    masks = [mask & (mask.cumsum(1) <= fewest) for mask in masks]
+    if not masks[0].any():
+        raise BrainhiveError(
+            f"subject {subject}: no picture was tested in sessions {first + 1} and {last + 1}", "days=all"
+        )
+    return pool, {LAST_DAY: trials.of_trials(masks[1]), FIRST_DAY: trials.of_trials(masks[0])}

@@ -1,0 +1,197 @@
+"""Ranks of a new person's test pictures by every arm, after every amount of calibration."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.core import documents, parts, weights
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.data.responses import Responses
+from brainhive_cli.evaluation.calibration.amounts import ALL, Size, choose_trials
+from brainhive_cli.evaluation.calibration.job import Person
+from brainhive_cli.evaluation.calibration.recipe import SHELVES, Calibration
+from brainhive_cli.measurement.ranks import ranks
+from brainhive_cli.measurement.trialwise import depends_on_other_trials
+from brainhive_cli.training.alignment.few_shot import (
+    FEWEST_PICTURES,
+    PERMUTED_TRANSFER,
+    TRANSFER,
+    ZERO_SHOT,
+    Base,
+    Decoder,
+)
+from brainhive_cli.training.alignment.recipe import Cell
+
+Pulls = Mapping[float, float | None]
+"""Strength of transfer by amount; None is zero-shot."""
+ABSENT = 0
+"""In place of ranks that were not measured."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Ranks of one model and person in one draw.
+
+    Attributes:
+        ranks: By what is tested, [arms, amounts, N]; `ABSENT` where an arm was not measured.
+        seconds: [arms, amounts] that fitting took.
+        sizes: [amounts, 3] pictures, trials and minutes (NaN where they are not known).
+        missing: Reasons why arms could not be measured.
+        together: Arms whose tokens of a test trial depend on the other ones.
+    """
+
+    ranks: Mapping[str, NDArray[np.int64]]
+    seconds: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+    missing: Mapping[str, str]
+    together: Sequence[str] = ()
+
+    def save(self, path: Path) -> None:
+        """Write everything to one file."""
+        arrays = {f"ranks.{name}": torch.from_numpy(values) for name, values in self.ranks.items()}
+        arrays |= {"seconds": torch.from_numpy(self.seconds), "sizes": torch.from_numpy(self.sizes)}
+        about = {f"missing.{arm}": reason for arm, reason in self.missing.items()}
+        weights.save(path, arrays, about | {"together": ",".join(self.together)})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read back what `save` wrote.
+
+        Raises:
+            BrainhiveError: if the file is damaged.
+        """
+        with weights.reading(path, documents.AGAIN, BrainhiveError):
+            arrays = {name: value.numpy() for name, value in weights.read(path).items()}
+            about = weights.metadata_of(path)
+            ranked = {
+                name.removeprefix("ranks."): values for name, values in arrays.items() if "ranks." in name
+            }
+            missing = {
+                name.removeprefix("missing."): why
+                for name, why in about.items()
+                if name.startswith("missing.")
+            }
+            together = [arm for arm in about.get("together", "").split(",") if arm]
+            return cls(ranked, arrays["seconds"], arrays["sizes"], missing, together)
+
+
+def part_file(cell: Cell, draw: int) -> str:
+    """Name the file that keeps the ranks of a model and a person in a draw."""
+    return f"parts/{cell.name}/sub-{cell.tested_on[0]:02d}_draw-{draw:03d}.safetensors"
+
+
+def list_arms(spec: Calibration) -> list[str]:
+    """List all arms: zero-shot, alignments by their names, then those that are trained."""
+    alignments = [config.kind for config in spec.alignments]
+    zero_shot = [arm for arm in spec.arms if arm == ZERO_SHOT]
+    return [*zero_shot, *alignments, *(arm for arm in spec.arms if arm != ZERO_SHOT)]
+
+
+def fit_decoder(
+    base: Base, arm: str, spec: Calibration, responses: Responses, seed: int, pull: float | None
+) -> Decoder:
+    """Fit what an arm decodes with to a person's recordings.
+
+    Args:
+        base: The model of other people.
+        arm: Name of the arm.
+        spec: What is measured: alignments, and what aligns signals before transfer.
+        responses: The recordings, not normalised.
+        seed: Decides all that is random.
+        pull: Strength of transfer; None is zero-shot.
+
+    Raises:
+        BrainhiveError: if the model has no such arm.
+    """
+    if arm == ZERO_SHOT or (arm in (TRANSFER, PERMUTED_TRANSFER) and pull is None):
+        return base.zero_shot
+    config = next((each for each in spec.alignments if each.kind == arm), None)
+    if config is None:
+        align = spec.transfer.align if responses.channels else None
+        return base.train_arm(arm, responses, seed, pull or 0.0, align)
+    is_of_signals = parts.is_kind(SHELVES[0], arm)
+    return base.align_signals(config, responses) if is_of_signals else base.align_tokens(config, responses)
+
+
+def rank_tested(decoder: Decoder, person: Person) -> dict[str, NDArray[np.int64]]:
+    """Rank the seen picture of each test signal among the tested pictures: [N], by what is tested."""
+    with torch.inference_mode():
+        gallery: Tensor = decoder.model.encode_image(
+            {key: values.to(decoder.model.device) for key, values in person.gallery.items()}
+        ).float()
+    return {
+        name: ranks(decoder.encode(tested.signal), gallery, tested.target).numpy()
+        for name, tested in person.tested.items()
+    }
+
+
+def measure_draw(
+    base: Base,
+    person: Person,
+    spec: Calibration,
+    amounts: Sequence[float],
+    pulls: Pulls,
+    draw: int,
+    random: np.random.Generator,
+    keep: Mapping[str, Path] | None = None,
+) -> Part:
+    """Measure every arm after every amount, in one draw.
+
+    Everything that a person has is learned from in the first draw alone, since all draws have it.
+
+    Args:
+        base: The model of other people.
+        person: The new person.
+        spec: What is measured.
+        amounts: Ascending; `ALL` is everything.
+        pulls: Strength of transfer by amount.
+        draw: Number of the draw.
+        random: Draws the order of the recordings.
+        keep: Folder for the model of each arm that is kept, after everything was learned.
+    """
+    arms, count = list_arms(spec), len(amounts)
+    ranked = {
+        name: np.full((len(arms), count, len(tested.target)), ABSENT)
+        for name, tested in person.tested.items()
+    }
+    seconds, sizes = np.zeros((len(arms), count)), np.full((count, 3), np.nan)
+    missing, together = dict[str, str](), set[str]()
+    chosen = choose_trials(person.pool, spec.unit, amounts, spec.order, random)
+    for column, (amount, is_chosen) in enumerate(zip(amounts, chosen, strict=True)):
+        # the recordings of this amount
+        size: Size = person.pool.describe(is_chosen)
+        sizes[column] = size.pictures, size.trials, np.nan if size.minutes is None else size.minutes
+        if (amount == ALL and draw > 0) or not size.pictures:
+            continue
+        responses = person.pool.responses.of_trials(is_chosen)
+        pull = pulls[amount] if size.pictures >= FEWEST_PICTURES else None
+
+        # every arm on the same recordings
+        for row, arm in enumerate(arms):
+            if arm in missing:
+                continue
+            started_s, seed = time.process_time(), derive_seed(spec.seed, person.subject, draw)
+            try:
+                decoder = fit_decoder(base, arm, spec, responses, seed, pull)
+                measured = rank_tested(decoder, person)
+                if draw == 0 and column == 0:  # a test trial is decoded without the others
+                    signals = torch.from_numpy(next(iter(person.tested.values())).signal)
+                    is_together = depends_on_other_trials(decoder.encode_tensor, signals)
+                    together |= {arm} if is_together else set()
+            except BrainhiveError as error:
+                missing[arm] = error.in_one_line
+                continue
+            seconds[row, column] = time.process_time() - started_s
+            for name, values in measured.items():
+                ranked[name][row, column] = values
+            if keep and arm in keep and amount == ALL:
+                decoder.model.save(keep[arm])
+    return Part(ranked, seconds, sizes, missing, sorted(together))

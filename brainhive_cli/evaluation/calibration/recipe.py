@@ -1,0 +1,156 @@
+"""The recipe of calibrate: which model of other people, which new persons, how much of them, which arms."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from brainhive_cli.core import parts, recipe
+from brainhive_cli.core.errors import RecipeError, guess
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import Section
+from brainhive_cli.evaluation.calibration.amounts import Order, Unit
+from brainhive_cli.training.alignment.few_shot import ARMS, PULLS, TRANSFER
+
+SHELVES = ("normalisations", "alignments")
+"""Shelves of the alignments of signals and of tokens."""
+PICTURES = (5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 400.0)
+"""Usual amounts, where a recipe names none."""
+
+
+def _read_arms(value: list[str]) -> list[str]:
+    for name in value:
+        if name not in ARMS:
+            raise RecipeError(f"no arm {name!r}", f"{guess(name, ARMS)}arms: {', '.join(ARMS)}")
+    return value
+
+
+def resolve_alignment(value: Any) -> Any:
+    """Resolve an alignment by its name, of signals or of tokens.
+
+    Raises:
+        RecipeError: if neither shelf has it.
+    """
+    if isinstance(value, parts.Config):
+        return value
+    name = str(value.get("kind", "") if isinstance(value, Mapping) else value)
+    shelf = next((shelf for shelf in SHELVES if parts.name_of(name) in parts.kinds(shelf)), None)
+    if shelf is None and "." not in name:
+        known = [kind for shelf in SHELVES for kind in parts.kinds(shelf)]
+        raise RecipeError(f"no alignment {name!r}", f"{guess(name, known)}alignments: {', '.join(known)}")
+    return parts.resolve(shelf or SHELVES[1], value)
+
+
+Alignments = Annotated[
+    list[Any],
+    BeforeValidator(lambda value: [resolve_alignment(each) for each in recipe.split(value) or []]),
+]
+Amounts = Annotated[list[Annotated[float, Field(gt=0, le=1e6)]], BeforeValidator(recipe.split)]
+
+
+class Transfer(Section):
+    """Transfer: fine-tuning with a pull back to the model of other people."""
+
+    pulls: Annotated[list[Annotated[float, Field(ge=0, le=1)]], BeforeValidator(recipe.split)] = Field(
+        [*PULLS],
+        description="values of train.start_pull among which the people whom the model learned from choose, "
+        "each left out in turn, next to zero-shot; one value is taken as it is",
+    )
+    draws: int = Field(2, gt=0, le=1000, description="draws of calibration of each of these people")
+    align: Annotated[Any, parts.part("normalisations", "euclidean", is_optional=True)] = Field(
+        {"kind": "euclidean", "shrinkage": 0.1},
+        validate_default=True,
+        description="alignment of signals before the training, by the person's recordings without labels; "
+        "null: none. A model with signal.normalise has its own, and one of voxels none",
+    )
+
+
+class Calibration(Section):
+    """What is measured of each new person."""
+
+    pictures: Amounts = Field([], description=f"amounts in pictures; default: {PICTURES}, and all there are")
+    trials: Amounts = Field([], description="amounts in single trials, in place of pictures")
+    minutes: Amounts = Field([], description="amounts in minutes of recording, in place of pictures")
+    order: Order = Field(
+        "draws",
+        description="draws: pictures or moments at random; recording: the first ones, as a clinic has them",
+    )
+    draws: int = Field(10, gt=0, le=1000, description="draws of each amount; recorded order has one")
+    arms: Annotated[list[str], BeforeValidator(recipe.split), AfterValidator(_read_arms)] = Field(
+        [*ARMS], min_length=1, description=f"arms: {', '.join(ARMS)}"
+    )
+    alignments: Alignments = Field(
+        ["euclidean", "coral", "moments", "procrustes", "ridge"],
+        validate_default=True,
+        description="further arms: alignments of signals (euclidean, riemannian, whiten, channel) and of "
+        "tokens (coral, moments; by pairs procrustes, ridge)",
+    )
+    transfer: Transfer = Transfer()
+    days: Literal["all", "next"] = Field(
+        "all",
+        description="next: calibrate on the first session, test on the last, and on the first for the drift",
+    )
+    epochs: int | None = Field(
+        None, gt=0, le=100_000, description="epochs of each training; default: those of the run"
+    )
+    seed: int = Field(0, ge=0, description="seed of draws and trainings")
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        units = [unit for unit in ("pictures", "trials", "minutes") if getattr(self, unit)]
+        if len(units) > 1:
+            raise RecipeError(f"amounts in {' and in '.join(units)}", "name one of them")
+        if self.order == "recording":
+            recipe.refuse_idle(self, ("draws",), "in the order of recording", "leave it out")
+        if not any(arm.endswith(TRANSFER) for arm in self.arms):
+            recipe.refuse_idle(self, ("transfer",), "without the arm transfer", "leave it out")
+        return self
+
+    @property
+    def unit(self) -> Unit:
+        """What amounts count."""
+        return "trials" if self.trials else "minutes" if self.minutes else "pictures"
+
+    @property
+    def amounts(self) -> list[float]:
+        """The amounts, without everything."""
+        return self.trials or self.minutes or self.pictures or [*PICTURES]
+
+    @property
+    def draw_count(self) -> int:
+        """How often each amount is drawn."""
+        return 1 if self.order == "recording" else self.draws
+
+
+class Recipe(BaseRecipe, Calibration):
+    """Recipe of calibrate."""
+
+    align_run: recipe.OneRun = Field(
+        None,
+        description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
+        "it; default: the newest run (key: run)",
+    )
+    dataset: Annotated[Any, parts.part("datasets", "things-eeg", is_optional=True)] = Field(
+        None, description="another data set than the run's, whose people are all new"
+    )
+    subjects: recipe.Subjects = Field(
+        None, description="new persons; default: all whom a model of the run has not learned from"
+    )
+    copies: recipe.Copies = "refuse"
+    keep: Literal["none", "transfer", "all"] = Field(
+        "none", description="models that are kept of the first draw, as folders that eval-retrieval takes"
+    )
+
+    @classmethod
+    def resolve(
+        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
+    ) -> Self:
+        """Resolve as every recipe; `run=FOLDER` is short for `align_run=FOLDER`."""
+        full = [f"align_{word}" if word.startswith("run=") else word for word in overrides]
+        return super().resolve(command, name, flags, full)
+
+    @property
+    def spec(self) -> Calibration:
+        """Part of the recipe that the functions get which measure."""
+        fields = Calibration.model_fields
+        return Calibration.model_construct(**{name: getattr(self, name) for name in fields})

@@ -1,0 +1,300 @@
+"""Models for a new person: a model of other people, fitted to few recordings of one who is new to it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.data.responses import Responses, spec_of
+from brainhive_cli.data.signals.normalisations import Normaliser
+from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment.layout import LAYERS
+from brainhive_cli.training.alignment.loop import fit, is_closed_form
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.objective import Term
+from brainhive_cli.training.alignment.settings import Stage, Train
+
+ZERO_SHOT, SUBJECT_LAYER, FINE_TUNING, TRANSFER = "zero-shot", "subject-layer", "fine-tuning", "transfer"
+SCRATCH, PERMUTED_TRANSFER, PERMUTED_SCRATCH = "scratch", "permuted-transfer", "permuted-scratch"
+TRAINED_ARMS = (SUBJECT_LAYER, FINE_TUNING, TRANSFER, SCRATCH, PERMUTED_TRANSFER, PERMUTED_SCRATCH)
+"""Arms that learn from labelled pictures; those of alignments are called as their parts."""
+ARMS = (ZERO_SHOT, *TRAINED_ARMS)
+FEWEST_PICTURES = 5
+"""Pictures from which transfer trains; below, it is zero-shot."""
+PULLS = (1.0, 0.3, 0.1, 0.03, 0.0)
+"""Strengths of transfer among which other people choose: values of `train.start_pull`. With 1 nothing is learned
+but the alignment of signals."""
+FIXED_PULLS = ((50, 0.3), (200, 0.1), (600, 0.03))
+"""Strength up to so many pictures where no other people can choose it, and 0 beyond: about the best of the demo
+with eight people."""
+LAYER_LR = 10
+"""Factor of the learning rate of a subject layer alone, which starts as the identity and is small: of 1, 10 and
+30 the one that gains most from 100 pictures of the demo without losing at 20."""
+MAX_REFERENCES = 2000
+"""Tokens of training subjects that alignments of tokens are fitted to, evenly spaced."""
+SIGNALS_AT_ONCE = 1024
+
+
+def fixed_pull(pictures: int) -> float:
+    """Choose the strength of transfer by the number of pictures alone."""
+    return next((pull for most, pull in FIXED_PULLS if pictures <= most), 0.0)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A model, with the alignments of a new person before and after it.
+
+    Attributes:
+        model: The model.
+        normaliser: Of the person's signals; None where the model reads them as they are.
+        align: Map of tokens [N, D]; None for none.
+    """
+
+    model: Aligner
+    normaliser: Normaliser | None = None
+    align: Callable[[Tensor], Tensor] | None = None
+
+    def encode_tensor(self, signal: Tensor) -> Tensor:
+        """Encode signals that are a tensor; see `encode`."""
+        return self.encode(signal.numpy())
+
+    @torch.inference_mode()
+    def encode(self, signal: NDArray[np.float32]) -> Tensor:
+        """Encode a person's signals [N, C, T], not normalised, as the tokens [N, D] that retrieval compares.
+
+        Raises:
+            BrainhiveError: if the model cannot decode a person whom it was not trained on.
+        """
+        # a model that was fitted to one person knows that person only
+        is_of_one, tokens = len(self.model.layout.spec.subjects) == 1, []
+        for start in range(0, len(signal), SIGNALS_AT_ONCE):
+            part = np.asarray(signal[start : start + SIGNALS_AT_ONCE], np.float32)
+            read = torch.from_numpy(part if self.normaliser is None else self.normaliser(part))
+            index = torch.zeros(len(read), dtype=torch.long) if is_of_one else None
+            index = None if index is None else index.to(self.model.device)
+            tokens.append(self.model.encode_signal(read.to(self.model.device), index).float())
+        joined = torch.cat(tokens)
+        return joined if self.align is None else self.align(joined)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model of other people, with all that goes on from it to a new person.
+
+    Attributes:
+        model: The model; it has not learned from the person.
+        targets: Targets of the training stimuli, by the fuser's key.
+        terms: The loss that trained it.
+        train: How it was trained; epochs and learning rate were chosen for other people.
+        others: Training signals of the people whom it learned from, not normalised, at least one.
+        fuser: A prior's fusion encoder, which stays frozen; None where the model learned its own.
+        launch: The process that computes, and its device.
+    """
+
+    model: Aligner
+    targets: Targets
+    terms: Sequence[Term]
+    train: Train
+    others: Sequence[Responses]
+    fuser: torch.nn.Module | None = None
+    launch: Launch = field(default_factory=lambda: Launch(0, 1, torch.device("cpu")))
+
+    @property
+    def is_closed_form(self) -> bool:
+        """Whether models are fitted in one pass, so that there are no epochs and no strength of transfer."""
+        return is_closed_form(self.model.layout)
+
+    @cached_property
+    def normalisation(self) -> Any:
+        """The part that normalised the signals of each person by their own; None where none did."""
+        value = self.model.layout.spec.signal.get("normalise", "none")
+        return None if value == "none" else parts.resolve("normalisations", value)
+
+    @cached_property
+    def zero_shot(self) -> Decoder:
+        """The model for a person of whom nothing was recorded: normalised by the mean of other people."""
+        learned = self.model.learned
+        if self.normalisation is None or learned.normaliser is not None:
+            return Decoder(self.model, learned.normaliser)
+        normalisers = [*learned.normalisers.values()]
+        if not normalisers or len({each.matrix.shape for each in normalisers}) > 1:
+            raise BrainhiveError(
+                f"nothing of the person is known, and the model reads signals by {self.normalisation.kind}",
+                "leave zero-shot out of arms, or a model without signal.normalise",
+            )
+        mean, matrix = (
+            np.mean([getattr(each, name) for each in normalisers], 0) for name in ("mean", "matrix")
+        )
+        return Decoder(self.model, Normaliser(mean, matrix))
+
+    def align_signals(self, config: Any, responses: Responses) -> Decoder:
+        """Align a person's signals without labels.
+
+        Signals of a model that was trained on aligned ones are aligned as these were; else the person's are
+        brought to the mean statistics of the people whom the model learned from.
+
+        Args:
+            config: Part of the shelf `normalisations`.
+            responses: The person's recordings, not normalised; their stimuli have no part in it.
+
+        Raises:
+            BrainhiveError: if the model was trained on signals that were normalised in another way.
+        """
+        normaliser = config.build(config.measure([np.asarray(responses.signal)]))
+        if self.normalisation is not None:
+            if self.normalisation != config:
+                raise BrainhiveError(
+                    f"the model was trained on signals that {self.normalisation.kind} normalised",
+                    f"alignments={self.normalisation.kind}, or a model without signal.normalise",
+                )
+            return Decoder(self.model, normaliser)
+
+        # from the person's statistics to those of others: M x → S^-1 (M (x - m)) + s
+        common = config.build(self._measure_others(config))
+        matrix, back = (
+            np.diag(each.matrix[:, 0]) if each.matrix.shape[1] == 1 else each.matrix
+            for each in (normaliser, common)
+        )
+        mapping = np.linalg.solve(back.astype(np.float64), matrix.astype(np.float64))
+        shift = np.linalg.solve(mapping, np.asarray(common.mean, np.float64))
+        aligned = Normaliser((normaliser.mean - shift).astype(np.float32), mapping.astype(np.float32))
+        return Decoder(self.model, aligned)
+
+    def _measure_others(self, config: Any) -> Mapping[str, NDArray[np.float64]]:
+        """Average the statistics of the people whom the model learned from."""
+        if config not in self._statistics:
+            measured = [config.measure([np.asarray(each.signal)]) for each in self.others]
+            self._statistics[config] = {
+                name: np.mean([statistics[name] for statistics in measured], axis=0) for name in measured[0]
+            }
+        return self._statistics[config]
+
+    @cached_property
+    def _statistics(self) -> dict[Any, Mapping[str, NDArray[np.float64]]]:
+        """Statistics of other people by the part that measured them."""
+        return {}
+
+    @cached_property
+    def _reference_tokens(self) -> Tensor:
+        """Tokens [m, D] of training signals of the people whom the model learned from."""
+        tokens = []
+        for responses in self.others:
+            step = max(1, len(self.others) * len(responses.stimulus) // MAX_REFERENCES)
+            chosen = np.asarray(responses.signal[::step])
+            tokens.append(Decoder(self.model, self._normaliser_of(responses)).encode(chosen))
+        return torch.cat(tokens)
+
+    def _normaliser_of(self, responses: Responses) -> Normaliser | None:
+        """Fit the model's normalisation to a person's recordings."""
+        part = self.normalisation
+        return None if part is None else part.build(part.measure([np.asarray(responses.signal)]))
+
+    def align_tokens(self, config: Any, responses: Responses) -> Decoder:
+        """Align the tokens of a person's signals: by pairs of signal and stimulus, or without labels.
+
+        Args:
+            config: Part of the shelf `alignments`.
+            responses: The person's recordings, not normalised.
+        """
+        decoder = Decoder(self.model, self._normaliser_of(responses))
+        references = self._reference_tokens
+        if config.is_paired:
+            with torch.inference_mode():
+                stimulus = torch.from_numpy(responses.stimulus)
+                references = self.model.encode_image(self.targets.gather(stimulus)).float()
+        return replace(decoder, align=config.fit(decoder.encode(np.asarray(responses.signal)), references))
+
+    def train_arm(
+        self, arm: str, responses: Responses, seed: int, pull: float = 0.0, alignment: Any = None
+    ) -> Decoder:
+        """Train a model on a person's recordings with their stimuli.
+
+        Args:
+            arm: One of `TRAINED_ARMS`.
+            responses: The person's recordings, not normalised.
+            seed: Decides all that is random.
+            pull: Strength of transfer: `train.start_pull`.
+            alignment: Of the shelf `normalisations`: what aligns signals before transfer, where the model was
+                trained on signals that nothing normalised.
+
+        Raises:
+            BrainhiveError: if the model has no such arm, as closed form has no subject layer.
+        """
+        # signals as the model reads them; a control moves their stimuli
+        normaliser, is_transfer = self._normaliser_of(responses), arm in (TRANSFER, PERMUTED_TRANSFER)
+        if is_transfer and alignment is not None and self.normalisation is None:
+            aligned = self.align_signals(alignment, responses)
+            if pull >= 1:
+                return aligned
+            normaliser = aligned.normaliser
+        if normaliser is not None:
+            normalised = normaliser(np.asarray(responses.signal, np.float32))
+            responses = replace(responses, signal=normalised, single=None, normaliser=normaliser)
+        if arm in (PERMUTED_TRANSFER, PERMUTED_SCRATCH):
+            random = np.random.default_rng((seed, len(responses.stimulus)))
+            responses = replace(responses, stimulus=random.permutation(responses.stimulus))
+
+        # an architecture for this one person; the last epoch is kept, as no picture is held out
+        layout = self.model.layout
+        layout = replace(layout, spec=spec_of([responses], layout.spec.signal))
+        start = None if arm in (SCRATCH, PERMUTED_SCRATCH) else self.model
+        changes: dict[str, Any] = {"validation": 0.0, "selection": "last", "patience": None}
+        changes |= {"start_from": None, "stages": [_without_start(stage) for stage in self.train.stages]}
+        if is_transfer:
+            changes["start_pull"] = pull
+        if arm == SUBJECT_LAYER:
+            layout, start, stages = self._add_subject_layer(responses)
+            changes["stages"] = stages
+        elif arm == FINE_TUNING and self.is_closed_form:
+            raise BrainhiveError("fine-tuning in closed form is transfer", "leave fine-tuning out of arms")
+
+        # one training
+        data = CellData(
+            responses=[responses],
+            targets=self.targets,
+            held_out=np.zeros(1 + int(responses.stimulus.max()), np.bool_),
+            fuser=self.fuser,
+            seed=seed,
+        )
+        settings = self.train.model_copy(update=changes)
+        model = fit(layout, data, self.terms, settings, start, derive_seed(seed, 0), launch=self.launch)
+        return Decoder(model, normaliser)
+
+    def _add_subject_layer(self, responses: Responses) -> tuple[Any, Aligner, list[Stage]]:
+        """Put a layer for the person before the model, which is frozen: architecture, start and stages.
+
+        Raises:
+            BrainhiveError: if it is fitted in closed form, or reads voxels.
+        """
+        # a mixing of channels needs the channels of the model
+        layout = self.model.layout
+        if self.is_closed_form or not layout.spec.names:
+            what = "a model in closed form" if self.is_closed_form else "a model of voxels"
+            raise BrainhiveError(f"{what} has no subject layer", "leave subject-layer out of arms")
+        name = layout.subject_layer if layout.subject_layer in LAYERS else "linear"
+        layout = replace(layout, subject_layer=name, spec=spec_of([responses], layout.spec.signal))
+
+        # the model, and a layer that changes nothing yet
+        start = Aligner(layout, self.model.learned).to(self.model.device)
+        state = {key: value for key, value in self.model.state_dict().items() if "subject_layer" not in key}
+        start.load_state_dict({**start.state_dict(), **state})
+        start.losses = self.model.losses
+        frozen = ["backbone", *(["fuser"] if self.model.fuser is not None else [])]
+        lr = LAYER_LR * self.train.all_stages(1)[-1].lr
+        stages = [Stage(epochs=self.train.epochs, lr=lr, freeze=frozen)]
+        return layout, start, stages
+
+
+def _without_start(stage: Stage) -> Stage:
+    """Let a stage go on from the one before it."""
+    return stage.model_copy(update={"start_from": None})
